@@ -1,0 +1,182 @@
+"""Reverse-mode differentiation: a tape of nodes, walked once, without recursion.
+
+A node knows the nodes and parameters it was computed from, and one function, `vjp`, that turns the
+gradient of its result into gradients of these. `backward` visits nodes in the reverse order of
+their creation, which is a topological order, and frees each as soon as it is done with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from rumus.tensor.backend import Array, Backend
+from rumus.tensor.errors import GraphError, ModifiedTensorError
+from rumus.tensor.expr import Expr
+from rumus.tensor.kernel import Kernel
+
+# From the gradient of the result, and for each input an array to write to (or None), to the
+# gradient of each input (or None). A vjp may ignore the destinations it is given.
+Vjp: TypeAlias = Callable[[Array, Sequence[Array | None]], Sequence[Array | None]]
+Leaf: TypeAlias = Any  # a parameter; only the sink looks inside
+
+ADD = Kernel("add", {"out": Expr.array("a") + Expr.array("b")}, ("a", "b"))
+ACCUMULATE = Kernel("accumulate", {"a": Expr.array("a") + Expr.array("b")}, ("a", "b"))  # a += b
+_creation = itertools.count()
+
+
+class Version:
+    """How often some memory was written. Views share it; an arena's tensors share a second one."""
+
+    __slots__ = ("count", "shared")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.shared: Version | None = None
+
+    @property
+    def current(self) -> int:
+        """A number that grows with each write and never falls."""
+        return self.count if self.shared is None else self.count + self.shared.count
+
+
+class Sink(Protocol):
+    """Where the gradients of parameters go."""
+
+    def destination(self, leaf: Leaf) -> Array | None:
+        """Return memory to write the first gradient of `leaf` to, None for a further one."""
+        ...
+
+    def add(self, leaf: Leaf, gradient: Array) -> None:
+        """Take a gradient, which may be the destination given for it."""
+        ...
+
+
+class Node:
+    """One step of the tape."""
+
+    __slots__ = ("backend", "created", "inputs", "name", "vjp", "watched")
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        inputs: tuple[Node | Leaf | None, ...],
+        vjp: Vjp,
+        watched: tuple[tuple[Version, int, str], ...],
+    ) -> None:
+        self.name = name
+        self.backend = backend
+        self.inputs = inputs
+        self.vjp: Vjp | None = vjp
+        self.watched = watched  # (version, its value in the forward pass, whose it is)
+        self.created = next(_creation)
+
+
+def _reachable(root: Node) -> list[Node]:
+    """Every node that `root` was computed from, newest first. GraphError if one is used up."""
+    found = {root}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node.vjp is None:
+            raise GraphError(
+                f"backward has already gone through this graph (at {node.name!r}), and freed it; "
+                "run the forward pass again, or add the losses and call backward once"
+            )
+        for edge in node.inputs:
+            if isinstance(edge, Node) and edge not in found:
+                found.add(edge)
+                stack.append(edge)
+    return sorted(found, key=lambda node: node.created, reverse=True)
+
+
+def _check_versions(nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        for version, seen, whose in node.watched:
+            if version.current != seen:
+                raise ModifiedTensorError(
+                    f"{whose} was changed in place after {node.name!r} used it and before "
+                    "backward; call backward before changing it, or change a copy"
+                )
+
+
+def backward(root: Node, seed: Array, sink: Sink) -> None:
+    """Send `seed`, the gradient of `root`'s result, back to every parameter it depends on.
+
+    Everything that can be refused is refused before anything is computed.
+    """
+    nodes = _reachable(root)
+    _check_versions(nodes)
+    gradients: dict[Node, Array] = {root: seed}
+    summed: set[Node] = set()  # gradients that are our own memory, and may be added to in place
+    for node in nodes:
+        gradient = gradients.pop(node, None)
+        vjp, node.vjp = node.vjp, None
+        if gradient is None or vjp is None:
+            continue
+        destinations = [
+            None if edge is None or isinstance(edge, Node) else sink.destination(edge)
+            for edge in node.inputs
+        ]
+        for edge, share in zip(node.inputs, vjp(gradient, destinations), strict=True):
+            if edge is None or share is None:
+                continue
+            if not isinstance(edge, Node):
+                sink.add(edge, share)
+            elif edge not in gradients:
+                gradients[edge] = share
+            else:
+                gradients[edge] = _sum(edge, gradients[edge], share, edge in summed)
+                summed.add(edge)
+        node.inputs = ()
+
+
+def _sum(node: Node, so_far: Array, share: Array, in_place: bool) -> Array:
+    if in_place:
+        node.backend.elementwise(ACCUMULATE, (so_far, share), (), (so_far,))
+        return so_far
+    total = node.backend.allocate(share.shape, share.dtype)
+    node.backend.elementwise(ADD, (so_far, share), (), (total,))
+    return total
+
+
+class _Mode(threading.local):
+    recording = True
+
+
+_mode = _Mode()
+
+
+def is_recording() -> bool:
+    """Whether operations on this thread are put on the tape."""
+    return _mode.recording
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Compute without a tape, in a `with` block or as a decorator: for evaluation.
+
+    >>> from rumus.tensor import Parameter
+    >>> with no_grad():
+    ...     (Parameter([1.0]) * 2).requires_grad
+    False
+    """
+    before = _mode.recording
+    _mode.recording = False
+    try:
+        yield
+    finally:
+        _mode.recording = before
+
+
+def ones(shape: tuple[int, ...], dtype: np.dtype[Any], backend: Backend) -> Array:
+    """Return the gradient of a result with respect to itself."""
+    seed = backend.allocate(shape, dtype)
+    backend.fill(1, seed)
+    return seed

@@ -1,0 +1,100 @@
+"""What a device must be able to do.
+
+A backend owns arrays and computes on them, destination-passing: the caller allocates the result
+and gives it as `out`, last. Views (`reshape`, `transpose`, basic indexing) are the array's own
+business: an array of any backend has `shape`, `dtype`, `size` and these three as NumPy has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+from rumus.tensor.dtype import DType
+from rumus.tensor.kernel import Kernel
+
+Array: TypeAlias = Any  # what a backend stores; only that backend looks inside
+Shape: TypeAlias = tuple[int, ...]
+Reduction: TypeAlias = Literal["sum", "max", "min", "argmax"]
+
+
+class Backend(Protocol):
+    """The operations that everything else is made of."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        ...
+
+    def allocate(self, shape: Shape, dtype: DType) -> Array:
+        """Return a new array; its contents are whatever was there."""
+        ...
+
+    def upload(self, host: NDArray[Any]) -> Array:
+        """Return a new array with a copy of `host`."""
+        ...
+
+    def download(self, array: Array) -> NDArray[Any]:
+        """Return a copy of `array` in NumPy."""
+        ...
+
+    def fill(self, value: float, out: Array) -> None:
+        """Set every element to `value`."""
+        ...
+
+    def copy(self, source: Array, out: Array) -> None:
+        """Write `source` into `out`, broadcasting and casting as needed."""
+        ...
+
+    def elementwise(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[Array],
+        scalars: Sequence[float],
+        out: Sequence[Array],
+    ) -> None:
+        """Run `kernel`; inputs broadcast to the outputs, which have one shape.
+
+        `arrays` are in the order of `kernel.arrays`, `scalars` are `kernel.bind(...)`, and `out` is
+        in the order of `kernel.outputs`.
+        """
+        ...
+
+    def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
+        """Reduce over `axes`; `out` has the shape without them. NaN wins over every number."""
+        ...
+
+    def matmul(self, a: Array, b: Array, out: Array, bias: Array | None = None) -> None:
+        """out = a @ b + bias, batches broadcast; `bias` has the length of the last axis."""
+        ...
+
+    def gather(self, table: Array, index: Array, out: Array) -> None:
+        """out[i...] = table[index[i...]], whole rows along the first axis.
+
+        IndexError for an index outside of [0, len(table)), before anything is written.
+        """
+        ...
+
+    def scatter_add(self, source: Array, index: Array, out: Array) -> None:
+        """out[index[i...]] += source[i...], repeated indices added in their order."""
+        ...
+
+    def random_words(self, key: int, counter: int, out: Array) -> None:
+        """Fill int32 `out` with Philox4x32-10 words `counter`, `counter` + 1, ... of stream `key`.
+
+        `counter` is a multiple of 4. The same words on every backend.
+        """
+        ...
+
+    def fused(self, name: str) -> Callable[..., None] | None:
+        """Return this backend's own version of a composite, or None: it is made of primitives then.
+
+        The names and arguments are those of `softmaxes`; every one has a decomposition there.
+        """
+        ...
+
+    def first_not_finite(self, array: Array) -> int | None:
+        """Return the flat index of the first element that is NaN or infinite, or None."""
+        ...

@@ -1,0 +1,58 @@
+"""The five dtypes, and what two of them become together.
+
+`float32` is what one trains in, `int32` indexes, `bool_` masks. `float16` is for storage:
+arithmetic on it runs in float32. `float64` is for checking gradients and exists on the CPU only.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+DType: TypeAlias = "np.dtype[Any]"
+
+float32: Final[DType] = np.dtype(np.float32)
+float16: Final[DType] = np.dtype(np.float16)
+float64: Final[DType] = np.dtype(np.float64)
+int32: Final[DType] = np.dtype(np.int32)
+bool_: Final[DType] = np.dtype(np.bool_)
+
+_RANK: Final = {bool_: 0, int32: 1, float16: 2, float32: 3, float64: 4}
+
+
+def as_dtype(dtype: DTypeLike) -> DType:
+    """Return `dtype` as one of the five; TypeError names the five when it is another one."""
+    found = np.dtype(dtype)
+    if found not in _RANK:
+        names = ", ".join(str(known) for known in _RANK)
+        raise TypeError(f"dtype {found} is not supported; use one of {names}")
+    return found
+
+
+def is_floating(dtype: DType) -> bool:
+    """Whether a gradient can flow through values of this dtype."""
+    return dtype.kind == "f"
+
+
+@cache
+def promote(*dtypes: DType) -> DType:
+    """Return the dtype that holds a mixture: bool < int32 < float16 < float32 < float64."""
+    return max(dtypes, key=_RANK.__getitem__)
+
+
+def default_dtype(array: np.ndarray[Any, DType]) -> DType:
+    """Return the dtype that data gets when none is asked for: float32, int32 or bool.
+
+    Raises TypeError for complex numbers, text and objects.
+    """
+    kind = array.dtype.kind
+    if kind == "f":
+        return float16 if array.dtype == float16 else float32
+    if kind in "iu":
+        return int32
+    if kind == "b":
+        return bool_
+    raise TypeError(f"data of dtype {array.dtype} cannot become a tensor; convert it to numbers")

@@ -1,0 +1,24 @@
+"""Where `to_gpu()` finds the GPU: `rumus.gpu`, looked up when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from rumus.tensor.backend import Backend
+
+
+def gpu_backend() -> Backend:
+    """Return the backend of the default GPU.
+
+    ImportError when rumus-gpu is not installed; the error of `rumus.gpu` when it finds no GPU.
+    """
+    try:
+        gpu = import_module("rumus.gpu")
+    except ModuleNotFoundError as missing:
+        if missing.name != "rumus.gpu":
+            raise
+        raise ImportError(
+            "to_gpu() needs the package rumus-gpu: pip install rumus-gpu (or rumus[gpu])"
+        ) from None
+    backend: Backend = gpu.default_backend()
+    return backend

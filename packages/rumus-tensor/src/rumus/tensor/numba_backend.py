@@ -1,0 +1,170 @@
+"""The CPU backend with numba: a large elementwise kernel runs as one compiled loop.
+
+What is small, has mixed layouts, or spends its time in functions that NumPy vectorises and numba
+does not, stays with `NumpyBackend`. Which way a kernel runs depends on its text and on the shapes
+alone, so that two runs of one program give the same bits. numba is imported by the first call that
+needs it: it takes half a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.tensor.backend import Array
+from rumus.tensor.dtype import DType
+from rumus.tensor.expr import Expr
+from rumus.tensor.kernel import Kernel
+from rumus.tensor.numpy_backend import PARALLEL, NumpyBackend, flatten, run_parts
+from rumus.tensor.philox import ROUNDS
+
+SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
+
+_TEXT: Final[Mapping[str, str]] = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "abs": "abs({0})",
+    "sign": "float_((0 < {0}) - ({0} < 0)) if {0} == {0} else {0}",
+    "sqrt": "math.sqrt({0})",
+    "relu": "zero if {0} <= zero else {0}",
+    "maximum": "{0} if {1} < {0} or {0} != {0} else {1}",
+    "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "eq": "{0} == {1}",
+    "where": "{1} if {0} else {2}",
+}
+
+
+def numba_source(kernel: Kernel) -> str:
+    """Return `kernel` as the Python text of one loop over the whole of its arrays."""
+    arguments = list(kernel.arrays)
+    text: dict[Expr, str] = {}
+    lines: list[str] = []
+    for index, uniform in enumerate(kernel.uniforms):
+        text[uniform] = f"s{index}"
+        arguments.append(f"s{index}")
+
+    def value(node: Expr) -> str:
+        if node.operation == "constant":
+            return f"float_({node.value!r})"
+        return f"{node.name}[i]" if node.operation == "array" else text[node]
+
+    for number, node in enumerate(kernel.nodes):
+        operation = _TEXT[node.operation].format(*map(value, node.operands))
+        text[node] = f"t{number}"
+        lines.append(f"t{number} = {operation}")
+    for name, output in kernel.outputs.items():
+        lines.append(f"{_target(kernel, name)}[i] = {value(output)}")
+        if name not in kernel.arrays:
+            arguments.append(_target(kernel, name))
+    body = "\n        ".join(lines)
+    size = _target(kernel, next(iter(kernel.outputs)))
+    head = f"def loop({', '.join(arguments)}):\n    for i in range({size}.size):\n"
+    return f"{head}        {body}\n"
+
+
+def _target(kernel: Kernel, output: str) -> str:
+    """An output that replaces an input is that input: one name, so that the loop vectorises."""
+    return output if output in kernel.arrays else f"out_{output}"
+
+
+def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
+    """For numba to compile: write words 4 * start .. 4 * stop, counted from block `first`."""
+    low = np.uint64(0xFFFFFFFF)
+    shift = np.uint64(32)
+    for block in range(start, stop):
+        index = np.uint64(first + block)
+        c0, c1, c2, c3 = index & low, index >> shift, np.uint64(0), np.uint64(0)
+        k0, k1 = np.uint64(key) & low, np.uint64(key) >> shift
+        for _ in range(ROUNDS):
+            p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+            c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & low, (p0 >> shift) ^ c3 ^ k1, p0 & low
+            k0 = (k0 + np.uint64(0x9E3779B9)) & low
+            k1 = (k1 + np.uint64(0xBB67AE85)) & low
+        words = (c0, c1, c2, c3)
+        for column in range(4):
+            if 4 * block + column < out.size:
+                out[4 * block + column] = np.int32(np.uint32(words[column]))
+
+
+@lru_cache(maxsize=1)
+def _compiled_philox() -> Callable[..., None]:
+    import numba
+
+    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(_philox)
+    return compiled
+
+
+class NumbaBackend(NumpyBackend):
+    """`NumpyBackend`, with compiled loops where they are faster."""
+
+    name = "numba"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loops: dict[tuple[str, DType], Callable[..., None]] = {}
+
+    def elementwise(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[Array],
+        scalars: Sequence[float],
+        out: Sequence[Array],
+    ) -> None:
+        size = out[0].size
+        if size > SMALL and len(kernel.nodes) > 1 and _is_compilable(kernel):
+            flat = flatten([*arrays, *out], out[0].shape)
+            types = kernel.types(tuple([array.dtype for array in arrays]))
+            plain = types.compute.kind == "f" and all(a.dtype == types.compute for a in arrays)
+            if flat is not None and plain and all(array.ndim for array in flat):
+                self._run_loop(kernel, types.compute, flat, scalars)
+                return
+        super().elementwise(kernel, arrays, scalars, out)
+
+    def _run_loop(
+        self, kernel: Kernel, dtype: DType, flat: list[Array], scalars: Sequence[float]
+    ) -> None:
+        loop = self._loops.get((kernel.key, dtype))
+        if loop is None:
+            loop = self._loops[kernel.key, dtype] = _compile(numba_source(kernel), dtype)
+        split = len(kernel.arrays)
+        outputs = zip(flat[split:], kernel.outputs, strict=True)
+        operands = flat[:split] + [array for array, name in outputs if name not in kernel.arrays]
+        values = [dtype.type(scalar) for scalar in scalars]
+
+        def work(start: int, stop: int) -> None:
+            loop(*(operand[start:stop] for operand in operands[:split]), *values,
+                 *(operand[start:stop] for operand in operands[split:]))  # fmt: skip
+
+        run_parts(work, flat[0].size, flat[0].size >= PARALLEL)
+
+    def random_words(self, key: int, counter: int, out: Array) -> None:
+        if out.size < 1024 or not out.flags.c_contiguous:
+            super().random_words(key, counter, out)
+            return
+        flat, seed, loop = out.reshape(-1), np.uint64(key), _compiled_philox()
+        blocks = -(-flat.size // 4)
+        first = counter // 4
+        run_parts(lambda a, b: loop(seed, first, a, b, flat), blocks, flat.size >= PARALLEL)
+
+
+def _is_compilable(kernel: Kernel) -> bool:
+    return all(node.operation in _TEXT for node in kernel.nodes)
+
+
+def _compile(source: str, dtype: DType) -> Callable[..., None]:
+    import numba
+
+    namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
+    exec(source, namespace)  # text made from the kernel's own nodes, nothing a caller wrote
+    loop: Callable[..., None] = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(
+        namespace["loop"]
+    )
+    return loop

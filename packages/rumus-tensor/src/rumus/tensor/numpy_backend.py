@@ -1,0 +1,205 @@
+"""The reference backend: NumPy on the CPU.
+
+Elementwise kernels run block by block, so that what one step of a kernel writes is still in the
+cache when the next step reads it; large arrays are shared out among threads (NumPy releases the
+interpreter lock inside its loops).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor.backend import Array, Reduction, Shape
+from rumus.tensor.dtype import DType
+from rumus.tensor.kernel import Kernel
+from rumus.tensor.numpy_program import Program, compile_program
+from rumus.tensor.numpy_rows import ROW_KERNELS, check_index
+from rumus.tensor.philox import as_int32, philox_words
+
+BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
+PARALLEL: Final = 262_144  # elements from which threads are worth their start
+
+Index = tuple[slice, ...]
+
+
+@lru_cache(maxsize=1)
+def _threads() -> tuple[ThreadPoolExecutor, int]:
+    """The worker threads, started at the first large array, and how many there are."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(count, thread_name_prefix="rumus"), count or 1
+
+
+def blocks(shape: Shape, limit: int) -> Iterator[Index]:
+    """Cut `shape` into pieces of at most `limit` elements, as tuples of slices, in order."""
+    rest = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        if rest * shape[axis] > limit:
+            break
+        rest *= shape[axis]
+    else:
+        yield ()
+        return
+    step = max(1, limit // rest)
+    for lead in np.ndindex(*shape[:axis]):
+        prefix = tuple(slice(i, i + 1) for i in lead)
+        for start in range(0, shape[axis], step):
+            yield (*prefix, slice(start, min(start + step, shape[axis])))
+
+
+def run_parts(work: Callable[[int, int], None], length: int, parallel: bool) -> None:
+    """Call `work(start, stop)` over [0, length): in one piece, or in one piece for each thread."""
+    if not parallel or length < 2:
+        work(0, length)
+        return
+    pool, count = _threads()
+    edges = [length * i // count for i in range(count + 1)]
+    first, *others = pairwise(edges)
+    parts = [pool.submit(work, *part) for part in others]
+    work(*first)
+    for part in parts:
+        part.result()
+
+
+class NumpyBackend:
+    """Arrays are NumPy's own. See `Backend` for what each method does."""
+
+    name = "numpy"
+
+    def __init__(self) -> None:
+        self._programs: dict[tuple[Kernel, tuple[DType, ...]], Program] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def allocate(self, shape: Shape, dtype: DType) -> Array:
+        return np.empty(shape, dtype)
+
+    def upload(self, host: NDArray[Any]) -> Array:
+        return np.array(host, order="C")
+
+    def download(self, array: Array) -> NDArray[Any]:
+        return np.array(array, order="C")
+
+    def fill(self, value: float, out: Array) -> None:
+        out.fill(value)
+
+    def copy(self, source: Array, out: Array) -> None:
+        np.copyto(out, source, casting="unsafe")
+
+    def elementwise(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[Array],
+        scalars: Sequence[float],
+        out: Sequence[Array],
+    ) -> None:
+        program = self.program(kernel, tuple([array.dtype for array in arrays]))
+        shape, size = out[0].shape, out[0].size
+        with np.errstate(all="ignore"):
+            if size <= BLOCK:
+                scratch = [np.empty(shape, dtype) for dtype in program.scratch]
+                program.run(*arrays, *scalars, *out, *scratch)
+            else:
+                _run_in_blocks(program, arrays, scalars, out)
+
+    def program(self, kernel: Kernel, dtypes: tuple[DType, ...]) -> Program:
+        """Return the NumPy code of `kernel` for inputs of `dtypes`; `.source` is its text."""
+        found = self._programs.get((kernel, dtypes))
+        if found is None:
+            found = self._programs[kernel, dtypes] = compile_program(kernel, dtypes)
+        return found
+
+    def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
+        if operation == "argmax":
+            flat = np.moveaxis(array, axes, range(-len(axes), 0)) if axes else array[..., None]
+            np.copyto(out, flat.reshape(*out.shape, -1).argmax(-1), casting="same_kind")
+        elif operation == "sum":
+            np.add.reduce(array, axes, None, out)
+        else:
+            function = np.maximum if operation == "max" else np.minimum
+            function.reduce(array, axes, None, out)
+
+    def matmul(self, a: Array, b: Array, out: Array, bias: Array | None = None) -> None:
+        np.matmul(a, b, out)
+        if bias is not None:
+            np.add(out, bias, out)
+
+    def gather(self, table: Array, index: Array, out: Array) -> None:
+        check_index(index, len(table))
+        np.take(table, index, 0, out, "clip")  # checked above; "raise" would buffer the result
+
+    def scatter_add(self, source: Array, index: Array, out: Array) -> None:
+        check_index(index, len(out))
+        np.add.at(out, index.reshape(-1), source.reshape(-1, *out.shape[1:]))
+
+    def random_words(self, key: int, counter: int, out: Array) -> None:
+        out[...] = as_int32(philox_words(key, counter, out.size)).reshape(out.shape)
+
+    def fused(self, name: str) -> Callable[..., None] | None:
+        return ROW_KERNELS.get(name)
+
+    def first_not_finite(self, array: Array) -> int | None:
+        flat = array.reshape(-1)
+        suspects: list[tuple[int, int]] = []
+
+        def work(start: int, stop: int) -> None:
+            # One pass at the speed of memory: a sum of squares is finite only if every element is.
+            # It may overflow for large finite elements, so a bad sum is looked at again.
+            part = flat[start:stop]
+            if not math.isfinite(np.dot(part, part)):
+                suspects.append((start, stop))
+
+        run_parts(work, flat.size, flat.size >= PARALLEL)
+        for start, stop in sorted(suspects):
+            bad = np.flatnonzero(~np.isfinite(flat[start:stop]))
+            if bad.size:
+                return start + int(bad[0])
+        return None
+
+
+def flatten(arrays: Sequence[Array], shape: Shape) -> list[Array] | None:
+    """All arrays as one dimension, scalars as they are; None when one has another layout."""
+    flat = []
+    for array in arrays:
+        if array.size == 1:
+            flat.append(array.reshape(()))
+        elif array.shape == shape and array.flags.c_contiguous:
+            flat.append(array.reshape(-1))
+        else:
+            return None
+    return flat
+
+
+def _run_in_blocks(
+    program: Program, arrays: Sequence[Array], scalars: Sequence[float], out: Sequence[Array]
+) -> None:
+    """Evaluate a large kernel block by block, the blocks shared out among threads."""
+    shape = out[0].shape
+    operands = [*arrays, *out]
+    flat = flatten(operands, shape)
+    if flat is not None:
+        shape, operands = (out[0].size,), flat
+    else:
+        operands = [np.broadcast_to(a, shape) for a in arrays] + list(out)
+    cuts = list(blocks(shape, BLOCK))
+
+    def work(start: int, stop: int) -> None:
+        scratch = [np.empty(BLOCK, dtype) for dtype in program.scratch]
+        with np.errstate(all="ignore"):  # the setting belongs to each thread
+            for cut in cuts[start:stop]:
+                parts = [operand[cut] if operand.ndim else operand for operand in operands]
+                block = parts[-1]
+                temporaries = [s[: block.size].reshape(block.shape) for s in scratch]
+                split = len(arrays)
+                program.run(*parts[:split], *scalars, *parts[split:], *temporaries)
+
+    run_parts(work, len(cuts), out[0].size >= PARALLEL)

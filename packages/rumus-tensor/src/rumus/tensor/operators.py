@@ -1,0 +1,232 @@
+"""Elementwise operations on tensors: every one of them is a kernel.
+
+An operator is a kernel of one node; `@elementwise` makes one kernel of a whole function. The
+backward pass of either is the kernel of the symbolic derivative, one fused call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, wraps
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from rumus.tensor.autograd import Vjp
+from rumus.tensor.backend import Array, Backend, Shape
+from rumus.tensor.dtype import DType, bool_, float32, int32
+from rumus.tensor.expr import Expr
+from rumus.tensor.kernel import GRADIENT, Kernel, trace
+from rumus.tensor.tensor import Tensor, as_tensor, backend_of, result_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LOGICAL: Final = frozenset({"lt", "le", "eq", "where", "maximum", "minimum"})
+_LEAVES: Final = ("a", "b", "c")
+
+
+@cache
+def _kernel_of(operation: str, is_array: tuple[bool, ...]) -> Kernel:
+    """The kernel of one node, each operand an array or a scalar."""
+    pairs = zip(_LEAVES, is_array, strict=False)
+    operands = [Expr.array(name) if array else Expr.scalar(name) for name, array in pairs]
+    arrays = [operand.name for operand in operands if operand.operation == "array"]
+    return Kernel(operation, {"out": operands[0]._apply(operation, *operands)}, arrays)
+
+
+def apply(operation: str, operands: Sequence[Any]) -> Tensor:
+    """Run one operation on tensors and numbers, at least one of them a tensor."""
+    tensors: list[Tensor] = []
+    scalars: dict[str, float] = {}
+    is_array: list[bool] = []
+    for name, operand in zip(_LEAVES, operands, strict=False):
+        if isinstance(operand, (int, float)):
+            scalars[name] = operand
+            is_array.append(False)
+            continue
+        if isinstance(operand, np.ndarray) and operand.ndim:
+            first = next(o for o in operands if isinstance(o, Tensor))
+            operand = as_tensor(operand, first._backend)
+        if isinstance(operand, Tensor):
+            tensors.append(operand)
+            is_array.append(True)
+        elif isinstance(operand, (np.number, np.bool_, np.ndarray)):
+            scalars[name] = operand.item()
+            is_array.append(False)
+        else:
+            raise TypeError(f"{operation}: a tensor does not combine with {operand!r}")
+    if tensors[0]._array.dtype.kind != "f":
+        tensors = _settle(operation, tensors, scalars.values())
+    return run(_kernel_of(operation, tuple(is_array)), tensors, scalars)
+
+
+def _settle(operation: str, tensors: list[Tensor], scalars: Any) -> list[Tensor]:
+    """Give integers and truth values the dtype in which the operation makes sense."""
+    if operation == "where":
+        if tensors[0].dtype != bool_:
+            raise TypeError(f"where: the condition must be bool, not {tensors[0].dtype}")
+        return tensors
+    if any(t.dtype.kind == "f" for t in tensors):
+        return tensors
+    if any(isinstance(s, float) for s in scalars):
+        return [cast(t, float32) for t in tensors]
+    if operation not in _LOGICAL:
+        return [cast(t, int32) if t.dtype == bool_ else t for t in tensors]
+    return tensors
+
+
+def broadcast_shape(operation: str, shapes: Sequence[Shape]) -> Shape:
+    """Return the shape that `shapes` broadcast to; ValueError shows them if they do not."""
+    first = shapes[0]
+    for shape in shapes:
+        if shape != first:
+            try:
+                return np.broadcast_shapes(*shapes)
+            except ValueError:
+                text = " and ".join(map(str, shapes))
+                raise ValueError(f"{operation}: shapes {text} do not broadcast") from None
+    return first
+
+
+def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float]) -> Tensor:
+    """Return the output of a kernel of one output, its inputs broadcast to one shape."""
+    backend = backend_of(kernel.name, tensors)
+    arrays = [t._array for t in tensors]
+    shape = broadcast_shape(kernel.name, [array.shape for array in arrays])
+    types = kernel.types(tuple([array.dtype for array in arrays]))
+    out = backend.allocate(shape, types.results[0])
+    backend.elementwise(kernel, arrays, kernel.bind(scalars), (out,))
+    wanted = [i for i, t in enumerate(tensors) if t.requires_grad]
+    if not wanted:
+        return Tensor(out, backend)
+    inputs = [tensors[i] for i in wanted]
+    derivative = kernel.gradient(tuple([kernel.arrays[i] for i in wanted]))
+    needed = set(derivative.arrays)
+    saved = [t for t, name in zip(tensors, kernel.arrays, strict=True) if name in needed]
+    vjp = _elementwise_vjp(derivative, kernel, tensors, inputs, scalars)
+    return result_of(kernel.name, out, backend, inputs, vjp, saved)
+
+
+def _elementwise_vjp(
+    derivative: Kernel,
+    kernel: Kernel,
+    tensors: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    scalars: Mapping[str, float],
+) -> Vjp:
+    """The backward pass of `kernel`: run its derivative, then sum over what was broadcast."""
+    by_name = dict(zip(kernel.arrays, tensors, strict=True))
+    arrays = {n: by_name[n]._array for n in derivative.arrays if n != GRADIENT}
+    targets = [(t.shape, t.dtype) for t in inputs]
+    backend = tensors[0]._backend
+    is_identity = [
+        e.operation == "array" and e.name == GRADIENT for e in derivative.outputs.values()
+    ]
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        if all(is_identity):
+            return [_fit(backend, gradient, target) for target in targets]
+        out = [
+            destination
+            if destination is not None and target == (gradient.shape, destination.dtype)
+            else backend.allocate(gradient.shape, gradient.dtype)
+            for destination, target in zip(destinations, targets, strict=True)
+        ]
+        operands = [gradient if n == GRADIENT else arrays[n] for n in derivative.arrays]
+        backend.elementwise(derivative, operands, derivative.bind(scalars), out)
+        return [_fit(backend, o, target) for o, target in zip(out, targets, strict=True)]
+
+    return vjp
+
+
+def _fit(backend: Backend, gradient: Array, target: tuple[Shape, DType]) -> Array:
+    """Sum a gradient over the axes along which its input was broadcast; cast it to its dtype."""
+    shape, dtype = target
+    fitted = sum_to(backend, gradient, shape)
+    return fitted if fitted.dtype == dtype else converted(backend, fitted, dtype)
+
+
+def sum_to(backend: Backend, array: Array, shape: Shape) -> Array:
+    """Return `array` summed down to `shape`, of which its own shape is a broadcast."""
+    if array.shape == shape:
+        return array
+    extra = len(array.shape) - len(shape)
+    axes = tuple(
+        axis
+        for axis, length in enumerate(array.shape)
+        if axis < extra or shape[axis - extra] != length
+    )
+    kept = tuple(n for axis, n in enumerate(array.shape) if axis not in axes)
+    out = backend.allocate(kept, array.dtype)
+    backend.reduce("sum", array, axes, out)
+    return out.reshape(shape)
+
+
+def converted(backend: Backend, array: Array, dtype: DType) -> Array:
+    """Return a copy of `array` in another dtype."""
+    out = backend.allocate(array.shape, dtype)
+    backend.copy(array, out)
+    return out
+
+
+def cast(x: Tensor, dtype: DType) -> Tensor:
+    """Return `x` in another dtype; `x` itself if it already has it."""
+    if x.dtype == dtype:
+        return x
+    backend, before = x._backend, x.dtype
+    out = converted(backend, x._array, dtype)
+    return result_of(
+        "astype", out, backend, (x,), lambda g, destinations: (converted(backend, g, before),)
+    )
+
+
+def compute(
+    backend: Backend, kernel: Kernel, arrays: Sequence[Array], scalars: Sequence[float] = ()
+) -> Array:
+    """Run a kernel of one output on arrays, outside of any graph, and return the output."""
+    types = kernel.types(tuple([array.dtype for array in arrays]))
+    shape = broadcast_shape(kernel.name, [array.shape for array in arrays])
+    out = backend.allocate(shape, types.results[0])
+    backend.elementwise(kernel, arrays, scalars, (out,))
+    return out
+
+
+def elementwise(function: F) -> F:
+    """Make one fused, differentiable kernel of a function of several tensors.
+
+    The function is traced once: its positional parameters are the tensors, its keyword-only ones
+    are scalars, which may be other numbers at each call without compiling anything. Its body may
+    use operators, the elementwise functions of this package, numbers, and other such functions.
+    Called with `Expr`s it returns an `Expr`, so that it can be part of a larger kernel.
+
+    >>> from rumus.tensor import sigmoid, tensor
+    >>> @elementwise
+    ... def swish(x, *, beta=1.0):
+    ...     return x * sigmoid(beta * x)
+    >>> swish(tensor([0.0, 1.0]), beta=2.0).tolist()
+    [0.0, 0.8807970285415649]
+    """
+    signature = inspect.signature(function)
+    defaults = {
+        p.name: p.default
+        for p in signature.parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+    }
+    kernels: list[Kernel] = []
+
+    @wraps(function)
+    def call(*operands: Any, **kwargs: Any) -> Any:
+        if any(isinstance(operand, Expr) for operand in operands):
+            return function(*operands, **kwargs)
+        if not kernels:
+            kernels.append(trace(function))
+        if unknown := set(kwargs) - set(signature.parameters):
+            raise TypeError(f"{function.__name__}() has no parameter {sorted(unknown)[0]!r}")
+        first = next((o for o in operands if isinstance(o, Tensor)), None)
+        if first is None:
+            raise TypeError(f"{function.__name__}() needs a tensor, not {operands!r}")
+        tensors = [as_tensor(o, first._backend, first.dtype) for o in operands]
+        return run(kernels[0], tensors, {**defaults, **kwargs})
+
+    return call  # type: ignore[return-value]

@@ -1,0 +1,113 @@
+"""Softmax, log-softmax, log-sum-exp and the cross entropy of rows.
+
+Each is written in primitives, which every backend has. A backend may offer a fused version by name
+(`backend.fused`); one test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rumus.tensor.backend import Array
+from rumus.tensor.dtype import float32, int32, is_floating
+from rumus.tensor.indexing import gather
+from rumus.tensor.operators import cast
+from rumus.tensor.reduction import normalize_axis
+from rumus.tensor.tensor import Tensor, arange, backend_of, result_of
+
+
+def _floating(x: Tensor) -> Tensor:
+    return x if is_floating(x.dtype) else cast(x, float32)
+
+
+def logsumexp(x: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
+    """log(sum(exp(x))) along `axis`; the largest element is taken out first."""
+    x = _floating(x)
+    at = normalize_axis(axis, x.ndim, "logsumexp")
+    # Any constant may be taken out; where the largest is infinite, 0 keeps inf - inf away.
+    largest = x.detach().max(at, keepdims=True)
+    shift = (largest.abs() < float("inf")).where(largest, 0.0)
+    total = (x - shift).exp().sum(at, keepdims=True).log() + shift
+    return total if keepdims else total.squeeze(at)
+
+
+def softmax_primitive(x: Tensor, axis: int = -1) -> Tensor:
+    """The softmax in primitives."""
+    shifted = (x - x.detach().max(axis, keepdims=True)).exp()
+    return shifted / shifted.sum(axis, keepdims=True)
+
+
+def log_softmax_primitive(x: Tensor, axis: int = -1) -> Tensor:
+    """The log-softmax in primitives."""
+    return x - logsumexp(x, axis, keepdims=True)
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)) along `axis`."""
+    return _rows("softmax", x, axis)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """log(softmax(x)) along `axis`, exact where the softmax would round to 0."""
+    return _rows("log_softmax", x, axis)
+
+
+_PRIMITIVES = {"softmax": softmax_primitive, "log_softmax": log_softmax_primitive}
+
+
+def _rows(name: str, x: Tensor, axis: int) -> Tensor:
+    """Run a row kernel along the last axis where the backend has it, else its primitives."""
+    x = _floating(x)
+    at = normalize_axis(axis, x.ndim, name)
+    backend = x._backend
+    forward, back = backend.fused(name), backend.fused(f"{name}_gradient")
+    if at != x.ndim - 1 or forward is None or back is None:
+        return _PRIMITIVES[name](x, at)
+    out = backend.allocate(x.shape, x.dtype)
+    forward(x._array, out)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
+        into = backend.allocate(out.shape, out.dtype)
+        back(out, gradient, into)
+        return (into,)
+
+    return result_of(name, out, backend, (x,), vjp)
+
+
+def cross_entropy_primitive(logits: Tensor, targets: Tensor) -> Tensor:
+    """The cross entropy of rows in primitives."""
+    rows, classes = logits.shape
+    flat = arange(rows, backend=logits.backend) * classes + targets
+    return logsumexp(logits) - gather(logits.reshape(-1), flat)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log softmax(logits)[target] of each row.
+
+    logits: (rows, classes), floating. targets: (rows,), int32, each in [0, classes).
+    Result: (rows,). ValueError or TypeError if they do not fit; IndexError for a target out of
+    range.
+    """
+    if logits.ndim != 2 or targets.shape != logits.shape[:1]:
+        raise ValueError(
+            f"cross_entropy: logits (rows, classes) and targets (rows,) are needed, "
+            f"not {logits.shape} and {targets.shape}"
+        )
+    if targets.dtype != int32:
+        raise TypeError(f"cross_entropy: targets must be int32, not {targets.dtype}")
+    logits = _floating(logits)
+    backend = backend_of("cross_entropy", (logits, targets))
+    forward, back = backend.fused("cross_entropy"), backend.fused("cross_entropy_gradient")
+    if forward is None or back is None:
+        return cross_entropy_primitive(logits, targets)
+    x, index = logits._array, targets._array
+    out = backend.allocate(targets.shape, logits.dtype)
+    probabilities = backend.allocate(logits.shape, logits.dtype)
+    forward(x, index, out, probabilities)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
+        into = backend.allocate(probabilities.shape, probabilities.dtype)
+        back(probabilities, index, gradient, into)
+        return (into,)
+
+    return result_of("cross_entropy", out, backend, (logits,), vjp, saved=(targets,))

@@ -1,0 +1,227 @@
+"""`GradientStore`: parameter -> gradient, what `backward` returns and an optimizer drains.
+
+It accumulates, shows and drains, and knows nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rumus.tensor.autograd import ACCUMULATE, Node, backward, ones
+from rumus.tensor.backend import Array
+from rumus.tensor.dtype import is_floating
+from rumus.tensor.errors import (
+    DrainedGradientError,
+    GradientMismatchError,
+    GraphError,
+    MissingGradientError,
+    UnclaimedGradientError,
+)
+from rumus.tensor.tensor import Tensor
+
+if TYPE_CHECKING:
+    from rumus.tensor.parameter import Parameter, ParamId
+
+
+class GradientStore:
+    """The gradients of one backward pass, or the sum of several.
+
+    As a context manager it holds that whoever leaves the block has drained everything:
+
+    >>> from rumus.tensor import Parameter
+    >>> weight = Parameter([3.0], name="weight")
+    >>> with (2 * weight).sum().backward() as grads:
+    ...     gradient = grads.take(weight)
+    >>> gradient.tolist(), weight in grads
+    ([2.0], False)
+    """
+
+    __slots__ = ("__weakref__", "_drained", "_gradients", "_parameters")
+
+    def __init__(self) -> None:
+        self._gradients: dict[ParamId, Array] = {}
+        self._parameters: dict[ParamId, Parameter] = {}
+        self._drained: dict[ParamId, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._gradients)
+
+    def __contains__(self, parameter: object) -> bool:
+        return getattr(parameter, "id", None) in self._gradients
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(list(self._parameters.values()))
+
+    def __repr__(self) -> str:
+        names = ", ".join(p.name or "(unnamed)" for p in self)
+        return f"GradientStore({names})"
+
+    def array(self, parameter: Parameter) -> Array:
+        """Return the memory of a gradient, for code that changes it in place.
+
+        MissingGradientError, or DrainedGradientError with who drained it, if it is not there.
+        """
+        found = self._gradients.get(parameter.id)
+        if found is None:
+            raise self.missing(parameter)
+        return found
+
+    def missing(self, parameter: Parameter) -> MissingGradientError:
+        """Return the error that says why there is no gradient of `parameter`."""
+        by = self._drained.get(parameter.id)
+        if by is not None:
+            return DrainedGradientError(
+                f"the gradient of {parameter.label} was already drained from this store by {by}; "
+                "each step needs a backward of its own"
+            )
+        frozen = "" if parameter.requires_grad else " (its requires_grad is False)"
+        return MissingGradientError(
+            f"{parameter.label} has no gradient in this store: the loss does not depend on it"
+            f"{frozen}"
+        )
+
+    def __getitem__(self, parameter: Parameter) -> Tensor:
+        """Return a copy of a gradient."""
+        source = self.array(parameter)
+        backend = parameter._backend
+        out = backend.allocate(source.shape, source.dtype)
+        backend.copy(source, out)
+        return Tensor(out, backend)
+
+    def accumulate(self, parameter: Parameter, gradient: Tensor) -> None:
+        """Add `gradient`, or put it in where there is none; its elements are copied.
+
+        GradientMismatchError for another shape, dtype or backend than the parameter's.
+        """
+        check_fit(parameter, gradient.shape, str(gradient.dtype), gradient._backend)
+        collector = Collector(self)
+        collector.add(parameter, gradient._array)
+        collector.commit()
+
+    def take(self, parameter: Parameter, by: str = "take") -> Tensor:
+        """Remove a gradient and return it."""
+        gradient = self[parameter]
+        self.drain([parameter], by)
+        return gradient
+
+    def drain(self, parameters: Iterable[Parameter], by: str) -> None:
+        """Remove gradients, remembering who did. All of them, or none and MissingGradientError."""
+        wanted = list(parameters)
+        for parameter in wanted:
+            self.array(parameter)
+        for parameter in wanted:
+            del self._gradients[parameter.id], self._parameters[parameter.id]
+            self._drained[parameter.id] = by
+            if parameter._slot is not None:
+                parameter._slot.take_back(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.check_empty()
+
+    def check_empty(self) -> None:
+        """Raise UnclaimedGradientError, with their names, if gradients are left."""
+        if not self._gradients:
+            return
+        names = ", ".join(repr(p.name or f"(unnamed, {p.shape})") for p in self)
+        raise UnclaimedGradientError(
+            f"{len(self)} gradients are left that no optimizer claims: {names}; give these "
+            "parameters to an optimizer, freeze them with requires_grad = False, or drain them"
+        )
+
+
+def check_fit(parameter: Parameter, shape: tuple[int, ...], dtype: str, backend: object) -> None:
+    """Raise GradientMismatchError if a gradient does not fit its parameter."""
+    for what, found, wanted in (
+        ("shape", shape, parameter.shape),
+        ("dtype", dtype, str(parameter.dtype)),
+        ("backend", backend, parameter._backend),
+    ):
+        if found is not wanted and found != wanted:
+            raise GradientMismatchError(
+                f"the gradient of {parameter.label} has {what} {found}, the parameter has {wanted}"
+            )
+
+
+class Collector:
+    """Gathers the gradients of one backward pass, and hands them to a store when it succeeded.
+
+    Every gradient in a store has memory of its own: the parameter's slot, or a fresh array.
+    """
+
+    def __init__(self, store: GradientStore) -> None:
+        self.store = store
+        self.given: dict[ParamId, Array] = {}
+        self.fresh: dict[ParamId, tuple[Parameter, Array]] = {}
+
+    def destination(self, parameter: Parameter) -> Array | None:
+        """Memory for the first gradient of a parameter, None for a further one."""
+        if parameter.id in self.given:
+            return None
+        slot = parameter._slot
+        lent = None if slot is None else slot.lend(self.store, parameter in self.store)
+        if lent is None:
+            lent = parameter._backend.allocate(parameter.shape, parameter.dtype)
+        self.given[parameter.id] = lent
+        return lent
+
+    def add(self, parameter: Parameter, gradient: Array) -> None:
+        """Take a gradient: the first is kept in its destination, a further one is added to it."""
+        backend = parameter._backend
+        if parameter.id in self.fresh:
+            kept = self.fresh[parameter.id][1]
+            backend.elementwise(ACCUMULATE, (kept, gradient), (), (kept,))
+            return
+        self.destination(parameter)
+        kept = self.given[parameter.id]
+        if gradient is not kept:
+            backend.copy(gradient, kept)
+        self.fresh[parameter.id] = (parameter, kept)
+
+    def commit(self) -> None:
+        """Put what was gathered into the store."""
+        store = self.store
+        for number, (parameter, gradient) in self.fresh.items():
+            present = store._gradients.get(number)
+            if present is not None:
+                backend = parameter._backend
+                backend.elementwise(ACCUMULATE, (present, gradient), (), (present,))
+                continue
+            store._gradients[number] = gradient
+            store._parameters[number] = parameter
+            store._drained.pop(number, None)
+
+
+def gradients_of(loss: Tensor, into: GradientStore | None = None) -> GradientStore:
+    """What `Tensor.backward` does."""
+    if loss.shape != () and loss.size != 1:
+        raise GraphError(
+            f"backward starts at a scalar; this tensor has shape {loss.shape}: take its mean or sum"
+        )
+    if not is_floating(loss.dtype):
+        raise GraphError(f"backward starts at a floating scalar; this one is {loss.dtype}")
+    store = GradientStore() if into is None else into
+    edge = loss._edge()
+    if edge is None:
+        raise GraphError(
+            "this tensor depends on no parameter: nothing was recorded. Was it made under "
+            "no_grad(), detached, or are all parameters frozen?"
+        )
+    collector = Collector(store)
+    seed = ones(loss.shape, loss.dtype, loss._backend)
+    if isinstance(edge, Node):
+        backward(edge, seed, collector)
+    else:
+        collector.add(edge, seed)
+    collector.commit()
+    return store
