@@ -134,6 +134,6 @@ def postorder(
             done[node] = None
         else:
             stack.append((node, True))
-            lowest_first = sorted(node.operands[::-1], key=lambda operand: operand.height)
-            stack.extend((operand, False) for operand in lowest_first)
+            highest_first = sorted(node.operands, key=lambda operand: -operand.height)
+            stack.extend((operand, False) for operand in reversed(highest_first))
     return list(done)
