@@ -1,0 +1,135 @@
+"""What rumus is checked with: `nox` runs everything that must pass, `nox -l` lists the sessions.
+
+Packages are tested from their built wheels: an import that a package does not declare fails here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "virtualenv"
+
+ROOT = Path(__file__).parent
+PACKAGES = ("rumus-tensor", "rumus-gpu", "rumus-nn", "rumus-optim", "rumus-train")
+TESTED = ("rumus-tensor", "rumus-tensor[fast]", *PACKAGES[1:])
+DIST = ROOT / ".nox" / "dist"
+TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are gigabytes
+SCRIPTS = ("scikit-learn", "matplotlib", "rich")  # what docs/examples show data and progress with
+
+
+def requirements(package: str) -> list[str]:
+    """Return the dependencies that a package declares."""
+    project = nox.project.load_toml(ROOT / "packages" / package / "pyproject.toml")["project"]
+    return list(project["dependencies"])
+
+
+def closure(package: str) -> list[str]:
+    """Return a package and those of rumus that it needs, each once."""
+    needed = [line.partition(">=")[0] for line in requirements(package) if "rumus-" in line]
+    return list(dict.fromkeys([package, *(each for name in needed for each in closure(name))]))
+
+
+def wheels(package: str) -> list[str]:
+    """Return the built wheels of a package, extras allowed, and of what it needs of rumus.
+
+    They are named as files, so that pip takes no release of the same name from an index instead.
+    """
+    name, bracket, extra = package.partition("[")
+    built = [next(DIST.glob(f"{each.replace('-', '_')}-*.whl")) for each in closure(name)]
+    return [f"{built[0]}{bracket}{extra}", *map(str, built[1:])]
+
+
+def oldest_numpy() -> str:
+    """Return the lowest NumPy that rumus-tensor declares, as a pin."""
+    (declared,) = [line for line in requirements("rumus-tensor") if line.startswith("numpy")]
+    return declared.replace(">=", "==")
+
+
+@nox.session(default=False)
+def dist(session: nox.Session) -> None:
+    """Build the sdist of each package and, from the sdist, its wheel; other sessions need them."""
+    session.install("build", "hatchling")
+    shutil.rmtree(DIST, ignore_errors=True)
+    for package in (*PACKAGES, "rumus"):
+        source = f"packages/{package}"
+        session.run("python", "-m", "build", "--no-isolation", "-o", str(DIST), source, silent=True)
+
+
+@nox.session(requires=["dist"])
+@nox.parametrize("numpy", ["oldest", "newest"], ids=["oldest", "newest"])
+@nox.parametrize("package", TESTED, ids=TESTED)
+def tests(session: nox.Session, package: str, numpy: str) -> None:
+    """Test a package from its wheel, with what it declares and the oldest or newest NumPy."""
+    pin = [oldest_numpy()] if numpy == "oldest" else []
+    session.install("pytest", "hypothesis", *pin, *wheels(package))
+    folder = package.partition("[")[0].removeprefix("rumus-")
+    session.run("pytest", f"tests/{folder}", *session.posargs)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Type-check everything strictly, and the programs that must be refused."""
+    session.install("mypy==2.4.*", "numpy", "pytest", "hypothesis", "nox", "hatchling")
+    session.install("matplotlib", "rich")
+    session.run("mypy")
+    session.run("pytest", "tests/typing")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install("ruff==0.17.*")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session(requires=["dist"])
+def oracle(session: nox.Session) -> None:
+    """Compare with PyTorch on the CPU."""
+    session.install(TORCH)
+    session.install("pytest", "hypothesis", *wheels("rumus"))
+    session.run("pytest", "tests/oracle", *session.posargs)
+
+
+@nox.session(requires=["dist"])
+def integration(session: nox.Session) -> None:
+    """Test the packages together, and the rules of the repository."""
+    session.install("pytest", "hypothesis", *wheels("rumus"))
+    session.run("pytest", "tests/integration", "tests/repo", *session.posargs)
+
+
+@nox.session(requires=["dist"])
+def examples(session: nox.Session) -> None:
+    """Run the programs of docs/examples."""
+    session.install("pytest", *SCRIPTS, *wheels("rumus[fast]"))
+    session.run("pytest", "tests/examples", *session.posargs)
+
+
+@nox.session(requires=["dist"])
+@nox.parametrize("package", [*PACKAGES, "rumus"], ids=[*PACKAGES, "rumus"])
+def build(session: nox.Session, package: str) -> None:
+    """Install a wheel with its dependencies alone into an empty environment, and import it."""
+    session.install(*wheels(package))
+    session.run("pip", "check", silent=True)
+    names = PACKAGES if package == "rumus" else (package,)
+    code = "import " + ", ".join(name.replace("-", ".") for name in names)
+    session.run("python", "-I", "-c", code)
+
+
+@nox.session(default=False, requires=["dist"])
+def bench(session: nox.Session) -> None:
+    """Measure against PyTorch on the CPU, and rewrite the table in docs/benchmarks.md."""
+    session.install(TORCH)
+    session.install("scikit-learn", *wheels("rumus[fast]"))
+    session.run("python", "tests/bench/cpu.py", *session.posargs)
+
+
+@nox.session(default=False, requires=["dist"])
+def train(session: nox.Session) -> None:
+    """Train a classifier of handwritten digits; what follows `--` goes to the program."""
+    session.install(*SCRIPTS, *wheels("rumus[fast]"))
+    session.run("python", "docs/examples/digits.py", *session.posargs)
