@@ -16,7 +16,7 @@ nox.options.default_venv_backend = "virtualenv"
 ROOT = Path(__file__).parent
 PACKAGES = ("rumus-tensor", "rumus-gpu", "rumus-nn", "rumus-optim", "rumus-train")
 TESTED = ("rumus-tensor", "rumus-tensor[fast]", *PACKAGES[1:])
-DIST = ROOT / ".nox" / "dist"
+BUILT = ROOT / ".nox" / "built"
 TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are gigabytes
 SCRIPTS = ("scikit-learn", "matplotlib", "rich")  # what docs/examples show data and progress with
 
@@ -39,7 +39,7 @@ def wheels(package: str) -> list[str]:
     They are named as files, so that pip takes no release of the same name from an index instead.
     """
     name, bracket, extra = package.partition("[")
-    built = [next(DIST.glob(f"{each.replace('-', '_')}-*.whl")) for each in closure(name)]
+    built = [next(BUILT.glob(f"{each.replace('-', '_')}-*.whl")) for each in closure(name)]
     return [f"{built[0]}{bracket}{extra}", *map(str, built[1:])]
 
 
@@ -53,10 +53,10 @@ def oldest_numpy() -> str:
 def dist(session: nox.Session) -> None:
     """Build the sdist of each package and, from the sdist, its wheel; other sessions need them."""
     session.install("build", "hatchling")
-    shutil.rmtree(DIST, ignore_errors=True)
+    shutil.rmtree(BUILT, ignore_errors=True)
     for package in (*PACKAGES, "rumus"):
         source = f"packages/{package}"
-        session.run("python", "-m", "build", "--no-isolation", "-o", str(DIST), source, silent=True)
+        session.run("python", "-m", "build", "--no-isolation", "-o", str(BUILT), source, silent=True)
 
 
 @nox.session(requires=["dist"])
