@@ -98,12 +98,16 @@ class Arena:
         KeyError for a parameter without one.
         """
         found = [store.array(parameter) for parameter in self.parameters]
-        if all(g is slot.gradient for g, slot in zip(found, self.slots, strict=True)):
+        if self.holds(found):
             return self.gradients
         flat = self.zeros()
         for gradient, view in zip(found, self.views(flat), strict=True):
             self.backend.copy(gradient, view)
         return flat
+
+    def holds(self, gradients: Sequence[Array]) -> bool:
+        """Whether these are the slots of the gradients, each parameter's in its own."""
+        return all(g is slot.gradient for g, slot in zip(gradients, self.slots, strict=True))
 
     def written(self) -> None:
         """Note that the values were changed: a graph that still needs the old ones is stale."""

@@ -95,6 +95,10 @@ class Backend(Protocol):
         """
         ...
 
+    def sum_of_squares(self, array: Array) -> float:
+        """Return the sum of the squares of all elements, added up in float64 where it matters."""
+        ...
+
     def first_not_finite(self, array: Array) -> int | None:
         """Return the flat index of the first element that is NaN or infinite, or None."""
         ...

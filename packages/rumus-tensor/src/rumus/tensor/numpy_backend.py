@@ -147,6 +147,18 @@ class NumpyBackend:
     def fused(self, name: str) -> Callable[..., None] | None:
         return ROW_KERNELS.get(name)
 
+    def sum_of_squares(self, array: Array) -> float:
+        flat = array.reshape(-1)
+        parts: dict[int, float] = {}
+
+        def work(start: int, stop: int) -> None:
+            cuts = range(start, stop, BLOCK)  # float32 inside of a block, float64 over the blocks
+            views = (flat[cut : min(cut + BLOCK, stop)] for cut in cuts)
+            parts[start] = math.fsum(float(np.dot(view, view)) for view in views)
+
+        run_parts(work, flat.size, flat.size >= PARALLEL)
+        return sum(parts[start] for start in sorted(parts))
+
     def first_not_finite(self, array: Array) -> int | None:
         flat = array.reshape(-1)
         suspects: list[tuple[int, int]] = []

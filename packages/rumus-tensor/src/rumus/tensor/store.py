@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rumus.tensor.autograd import ACCUMULATE, Node, backward, ones
-from rumus.tensor.backend import Array
+from rumus.tensor.backend import Array, Backend
 from rumus.tensor.dtype import is_floating
 from rumus.tensor.errors import (
     DrainedGradientError,
@@ -38,11 +38,12 @@ class GradientStore:
     ([2.0], False)
     """
 
-    __slots__ = ("__weakref__", "_drained", "_gradients", "_parameters")
+    __slots__ = ("__weakref__", "_backends", "_drained", "_gradients", "_parameters")
 
     def __init__(self) -> None:
         self._gradients: dict[ParamId, Array] = {}
         self._parameters: dict[ParamId, Parameter] = {}
+        self._backends: dict[ParamId, Backend] = {}
         self._drained: dict[ParamId, str] = {}
 
     def __len__(self) -> int:
@@ -67,6 +68,10 @@ class GradientStore:
         if found is None:
             raise self.missing(parameter)
         return found
+
+    def check(self, parameter: Parameter) -> None:
+        """Raise an AutogradError if the gradient of `parameter` is missing or does not fit it."""
+        check_fit(parameter, self.array(parameter), self._backends[parameter.id])
 
     def missing(self, parameter: Parameter) -> MissingGradientError:
         """Return the error that says why there is no gradient of `parameter`."""
@@ -95,7 +100,7 @@ class GradientStore:
 
         GradientMismatchError for another shape, dtype or backend than the parameter's.
         """
-        check_fit(parameter, gradient.shape, str(gradient.dtype), gradient._backend)
+        check_fit(parameter, gradient._array, gradient._backend)
         collector = Collector(self)
         collector.add(parameter, gradient._array)
         collector.commit()
@@ -112,8 +117,9 @@ class GradientStore:
         for parameter in wanted:
             self.array(parameter)
         for parameter in wanted:
-            del self._gradients[parameter.id], self._parameters[parameter.id]
-            self._drained[parameter.id] = by
+            number = parameter.id
+            del self._gradients[number], self._parameters[number], self._backends[number]
+            self._drained[number] = by
             if parameter._slot is not None:
                 parameter._slot.take_back(self)
 
@@ -140,11 +146,11 @@ class GradientStore:
         )
 
 
-def check_fit(parameter: Parameter, shape: tuple[int, ...], dtype: str, backend: object) -> None:
+def check_fit(parameter: Parameter, gradient: Array, backend: Backend) -> None:
     """Raise GradientMismatchError if a gradient does not fit its parameter."""
     for what, found, wanted in (
-        ("shape", shape, parameter.shape),
-        ("dtype", dtype, str(parameter.dtype)),
+        ("shape", gradient.shape, parameter.shape),
+        ("dtype", gradient.dtype, parameter.dtype),
         ("backend", backend, parameter._backend),
     ):
         if found is not wanted and found != wanted:
@@ -199,6 +205,7 @@ class Collector:
                 continue
             store._gradients[number] = gradient
             store._parameters[number] = parameter
+            store._backends[number] = parameter._backend
             store._drained.pop(number, None)
 
 

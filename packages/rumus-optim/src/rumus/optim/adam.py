@@ -1,0 +1,82 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from rumus.optim import rules
+from rumus.optim.fused import FusedOptimizer, NonFinite
+from rumus.optim.group import Claimable, M_co
+from rumus.optim.hyperparameter import Hyper
+
+
+class Adam(FusedOptimizer[M_co]):
+    """Adam: a step for each element by the mean and the size of its gradients.
+
+    lr >= 0. betas: how slowly the averages of g and g^2 forget, each in [0, 1). eps >= 0, outside
+    of the root. weight_decay >= 0: weight_decay p is added to the gradient. amsgrad: divide by the
+    largest average of g^2 so far. maximize, nonfinite: see `FusedOptimizer`. The defaults are those
+    of the paper. ValueError for a value out of range.
+
+    The formula is in `rumus.optim.rules.adam`. Kingma, Ba: arXiv:1412.6980.
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: Hyper = 0.0,
+        amsgrad: bool = False,
+        maximize: bool = False,
+        nonfinite: NonFinite = "raise",
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.amsgrad if amsgrad else rules.adam,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            maximize=maximize,
+            nonfinite=nonfinite,
+        )
+
+
+class AdamW(FusedOptimizer[M_co]):
+    """Adam with decoupled weight decay: the decay does not pass through the averages.
+
+    weight_decay >= 0: each step first multiplies p by 1 - lr weight_decay. The rest is as in
+    `Adam`. The formula is in `rumus.optim.rules.adamw`. Loshchilov, Hutter: arXiv:1711.05101; the
+    default decay is PyTorch's.
+
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([1.0])
+    >>> optimizer = AdamW([w], 0.5, weight_decay=0.5)
+    >>> optimizer.step((w * w).sum().backward())
+    >>> w.tolist()
+    [0.25]
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: Hyper = 1e-2,
+        amsgrad: bool = False,
+        maximize: bool = False,
+        nonfinite: NonFinite = "raise",
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.adamw_amsgrad if amsgrad else rules.adamw,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            maximize=maximize,
+            nonfinite=nonfinite,
+        )

@@ -1,0 +1,52 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from rumus.optim import rules
+from rumus.optim.fused import FusedOptimizer, NonFinite
+from rumus.optim.group import Claimable, M_co
+from rumus.optim.hyperparameter import Hyper
+
+
+class SGD(FusedOptimizer[M_co]):
+    """Stochastic gradient descent, with momentum or without.
+
+    lr >= 0. momentum >= 0; with 0 there is no state. dampening: how much less of a new gradient
+    enters the momentum, from the second step on. weight_decay >= 0: weight_decay p is added to the
+    gradient. nesterov: look ahead; needs momentum, and no dampening. maximize, nonfinite: see
+    `FusedOptimizer`. ValueError for a value out of range.
+
+    The formulas are in `rumus.optim.rules`: `sgd`, `sgd_momentum`, `sgd_nesterov`.
+
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([1.0, -1.0])
+    >>> optimizer = SGD([w], 0.25)
+    >>> optimizer.step((w * w).sum().backward())
+    >>> w.tolist()
+    [0.5, -0.5]
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1e-3,
+        *,
+        momentum: Hyper = 0.0,
+        dampening: Hyper = 0.0,
+        weight_decay: Hyper = 0.0,
+        nesterov: bool = False,
+        maximize: bool = False,
+        nonfinite: NonFinite = "raise",
+    ) -> None:
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise ValueError(
+                f"nesterov needs momentum > 0 and dampening 0, not {momentum} and {dampening}"
+            )
+        hyper: dict[str, Hyper] = {"weight_decay": weight_decay}
+        rule: rules.Rule = rules.sgd
+        if nesterov:
+            rule, hyper["momentum"] = rules.sgd_nesterov, momentum
+        elif momentum != 0:
+            rule = rules.sgd_momentum
+            hyper |= {"momentum": momentum, "dampening": dampening}
+        super().__init__(parameters, rule, lr, maximize=maximize, nonfinite=nonfinite, **hyper)
