@@ -1,0 +1,53 @@
+"""Modules, layers, losses and initialisation: models for rumus.tensor.
+
+>>> from rumus import nn
+>>> from rumus.tensor import Generator, ones
+>>> model = nn.Sequential(nn.Linear(4, 8, generator=Generator(0)), nn.ReLU())
+>>> loss = nn.mse_loss(model(ones((2, 4))), ones((2, 8)))
+>>> sorted(parameter.name for parameter in loss.backward())
+['bias', 'weight']
+>>> model.parameters().names
+('0.weight', '0.bias')
+"""
+
+from rumus.nn import initialisation
+from rumus.nn.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
+from rumus.nn.containers import ModuleDict, ModuleList
+from rumus.nn.cross_entropy import cross_entropy_loss
+from rumus.nn.dropout import Dropout
+from rumus.nn.embedding import Embedding
+from rumus.nn.layer_norm import LayerNorm
+from rumus.nn.linear import Linear
+from rumus.nn.loss import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
+from rumus.nn.module import Module
+from rumus.nn.sequential import Sequential
+from rumus.nn.shape import Flatten, Identity
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Dropout",
+    "ELU",
+    "Embedding",
+    "Flatten",
+    "GELU",
+    "Identity",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "Module",
+    "ModuleDict",
+    "ModuleList",
+    "ReLU",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy_loss",
+    "huber_loss",
+    "initialisation",
+    "l1_loss",
+    "mse_loss",
+]

@@ -1,0 +1,103 @@
+"""Modules in a list or a dict, where their parameters are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, Self, TypeVar, overload
+
+from rumus.nn.module import Module
+
+M = TypeVar("M", bound=Module)
+
+
+class ModuleList(Module, Generic[M]):
+    """Modules in order; their names are their positions.
+
+    TypeError for an item that is not a module.
+
+    >>> from rumus.nn import Linear, ModuleList
+    >>> ModuleList([Linear(2, 3), Linear(3, 1, bias=False)]).parameters().names
+    ('0.weight', '0.bias', '1.weight')
+    """
+
+    def __init__(self, modules: Iterable[M] = ()) -> None:
+        self._modules: list[M] = []
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: M) -> Self:
+        """Add a module at the end, and return the list."""
+        _check_module(type(self).__name__, len(self._modules), module)
+        self._modules.append(module)
+        return self
+
+    def members(self) -> Iterable[tuple[str, object]]:
+        """Return the modules by position, then attributes that a subclass added."""
+        yield from ((str(i), module) for i, module in enumerate(self._modules))
+        yield from ((name, v) for name, v in vars(self).items() if name != "_modules")
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[M]:
+        return iter(self._modules)
+
+    @overload
+    def __getitem__(self, index: int) -> M: ...
+    @overload
+    def __getitem__(self, index: slice) -> ModuleList[M]: ...
+    def __getitem__(self, index: int | slice) -> M | ModuleList[M]:
+        """Return a module, or a list of some of them: the same modules, not copies."""
+        if isinstance(index, slice):
+            return ModuleList(self._modules[index])
+        return self._modules[index]
+
+
+class ModuleDict(Module, Generic[M]):
+    """Modules by name, in order.
+
+    TypeError for an item that is not a module; ValueError for a name with a dot, or an empty one.
+
+    >>> from rumus.nn import Linear, ModuleDict
+    >>> heads = ModuleDict({"age": Linear(8, 1), "kind": Linear(8, 5)})
+    >>> heads["kind"].outputs
+    5
+    """
+
+    def __init__(self, modules: Mapping[str, M] | None = None) -> None:
+        self._modules: dict[str, M] = {}
+        for name, module in (modules or {}).items():
+            self[name] = module
+
+    def __setitem__(self, name: str, module: M) -> None:
+        if not name or "." in name:
+            raise ValueError(f"a module's name is not empty and has no dot, unlike {name!r}")
+        _check_module(type(self).__name__, name, module)
+        self._modules[name] = module
+
+    def members(self) -> Iterable[tuple[str, object]]:
+        """Return the modules by name, then attributes that a subclass added."""
+        yield from self._modules.items()
+        yield from ((name, v) for name, v in vars(self).items() if name != "_modules")
+
+    def __getitem__(self, name: str) -> M:
+        return self._modules[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def items(self) -> Iterator[tuple[str, M]]:
+        """Iterate over (name, module)."""
+        return iter(self._modules.items())
+
+
+def _check_module(container: str, key: int | str, module: object) -> None:
+    if not isinstance(module, Module):
+        hint = " (make it first: ReLU() and not ReLU)" if isinstance(module, type) else ""
+        raise TypeError(f"{container}[{key!r}] must be a Module, not {module!r}{hint}")

@@ -1,0 +1,45 @@
+"""`Dropout`: random elements become zero while training."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from rumus.nn.initialisation import default_generator
+from rumus.nn.module import Module
+from rumus.tensor import Expr, Generator, Tensor, elementwise
+
+T = TypeVar("T", Tensor, Expr)
+
+
+@elementwise
+def _kept(x: T, mask: T, *, scale: float) -> T:
+    return mask.where(scale * x, 0.0)
+
+
+class Dropout(Module):
+    """While training, each element is zero with probability p, and x / (1 - p) otherwise.
+
+    Srivastava et al., "Dropout", 2014, scaled while training so that evaluation is the identity.
+    p: in [0, 1], ValueError outside. generator: where the masks come from; it goes on with each
+    call, and its masks are the same on every backend. By default the next of `default_generator`.
+
+    >>> from rumus.tensor import Generator, ones
+    >>> layer = Dropout(0.5, generator=Generator(3))
+    >>> sorted(set(layer(ones((100,))).tolist()))
+    [0.0, 2.0]
+    >>> layer.eval()(ones((2,))).tolist()
+    [1.0, 1.0]
+    """
+
+    def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must be in [0, 1], not {p}")
+        self.p = p
+        self.generator = generator or default_generator()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements while training; return `x` itself otherwise, or when p is 0."""
+        if not self.training or self.p == 0:
+            return x
+        mask = self.generator.keep(1 - self.p, x.shape, backend=x.backend)
+        return _kept(x, mask, scale=1 / (1 - self.p) if self.p < 1 else 0.0)

@@ -1,0 +1,70 @@
+"""`Embedding`: a table of vectors, looked up by number."""
+
+from __future__ import annotations
+
+from numpy.typing import DTypeLike
+
+from rumus.nn import initialisation
+from rumus.nn.module import Module
+from rumus.tensor import (
+    Backend,
+    Generator,
+    Parameter,
+    Tensor,
+    TensorLike,
+    float32,
+    gather,
+    tensor,
+    zeros,
+)
+
+
+class Embedding(Module):
+    """The vector of each number of the input.
+
+    count: how many vectors there are. size: the length of each. Input: integers of [0, count) in
+    any shape, a tensor or an array. Result: that shape, then (size,). weight: (count, size), starts
+    as N(0, 1). padding_idx: the number whose vector starts as zeros and gets no gradient; negative
+    ones count from the end. generator: by default the next of `default_generator`.
+    ValueError for a size below 1 or a padding_idx outside; IndexError or TypeError for an input
+    that is out of range or not of integers.
+
+    >>> table = Embedding(5, 3, padding_idx=0)
+    >>> table([[1, 0], [4, 4]]).shape, table([0]).tolist()
+    ((2, 2, 3), [[0.0, 0.0, 0.0]])
+    """
+
+    def __init__(
+        self,
+        count: int,
+        size: int,
+        *,
+        padding_idx: int | None = None,
+        generator: Generator | None = None,
+        dtype: DTypeLike = float32,
+        backend: Backend | None = None,
+    ) -> None:
+        if count < 1 or size < 1:
+            raise ValueError(f"Embedding needs sizes of at least 1, not ({count}, {size})")
+        if padding_idx is not None:
+            if not -count <= padding_idx < count:
+                raise ValueError(f"padding_idx {padding_idx} is outside of [{-count}, {count})")
+            padding_idx %= count
+        self.count = count
+        self.size = size
+        self.padding_idx = padding_idx
+        generator = generator or initialisation.default_generator()
+        self.weight = Parameter(zeros((count, size), dtype=dtype, backend=backend), name="weight")
+        initialisation.normal(self.weight, generator=generator)
+        if padding_idx is not None:
+            self.weight[padding_idx] = 0.0
+
+    def forward(self, index: TensorLike) -> Tensor:
+        """Look up every number of `index`."""
+        if not isinstance(index, Tensor):
+            index = tensor(index, backend=self.weight.backend)
+        rows = gather(self.weight, index)
+        if self.padding_idx is None:
+            return rows
+        # Same values, but where the padding is nothing flows back: its row sums zeros.
+        return (index == self.padding_idx).unsqueeze(-1).where(rows.detach(), rows)

@@ -1,0 +1,182 @@
+"""Initial weights: each function fills a parameter in place, from a generator that is given.
+
+A weight has the shape (outputs, inputs, *kernel). Its fan in is what one output sums over, inputs
+times the size of the kernel; its fan out is outputs times the size of the kernel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Final, Literal, TypeAlias
+
+from rumus.tensor import Generator, Parameter
+
+Nonlinearity: TypeAlias = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu"]
+Fan: TypeAlias = Literal["in", "out"]
+
+DEFAULT_SEED: Final = 0x72756D75
+_layers = itertools.count()
+
+
+def default_generator() -> Generator:
+    """Return the generator of a layer that was given none: the next stream of a fixed seed.
+
+    The streams are counted from the start of the process. So no two layers have equal weights, and
+    a program that makes the same layers in the same order has the same weights at each run; making
+    a layer earlier changes those made after it. Give a generator where that matters.
+    """
+    return Generator(DEFAULT_SEED, next(_layers))
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return fan in and fan out of a weight; ValueError for a shape of less than two axes.
+
+    >>> fans((8, 3, 5, 5))
+    (75, 200)
+    """
+    if len(shape) < 2:
+        raise ValueError(f"a weight needs (outputs, inputs, ...) to have a fan, not {shape}")
+    kernel = math.prod(shape[2:])
+    return shape[1] * kernel, shape[0] * kernel
+
+
+def gain(nonlinearity: Nonlinearity, slope: float = 0.01) -> float:
+    """Return the factor by which weights before this nonlinearity are scaled.
+
+    linear, sigmoid: 1. tanh: 5/3, the customary value. relu: sqrt(2), and leaky_relu:
+    sqrt(2 / (1 + slope^2)), which keep the mean square of the activations from layer to layer: He
+    et al., "Delving deep into rectifiers", 2015, equations 10 and 15. ValueError for another name.
+
+    >>> gain("leaky_relu", slope=1.0)
+    1.0
+    """
+    known = {
+        "linear": 1.0,
+        "sigmoid": 1.0,
+        "tanh": 5 / 3,
+        "relu": math.sqrt(2),
+        "leaky_relu": math.sqrt(2 / (1 + slope * slope)),
+    }
+    if nonlinearity not in known:
+        raise ValueError(f"no gain is known for {nonlinearity!r}; one of {', '.join(known)}")
+    return known[nonlinearity]
+
+
+def _kaiming_std(parameter: Parameter, fan: Fan, nonlinearity: Nonlinearity, slope: float) -> float:
+    if fan not in ("in", "out"):
+        raise ValueError(f"fan must be 'in' or 'out', not {fan!r}")
+    count = fans(parameter.shape)[0 if fan == "in" else 1]
+    return gain(nonlinearity, slope) / math.sqrt(max(count, 1))
+
+
+def _xavier_std(parameter: Parameter, scale: float) -> float:
+    return scale * math.sqrt(2 / max(sum(fans(parameter.shape)), 1))
+
+
+def kaiming_normal(
+    parameter: Parameter,
+    *,
+    generator: Generator,
+    fan: Fan = "in",
+    nonlinearity: Nonlinearity = "relu",
+    slope: float = 0.01,
+) -> Parameter:
+    """Fill with N(0, gain^2 / fan): He et al., "Delving deep into rectifiers", 2015, section 2.2.
+
+    fan "in" keeps the size of activations, "out" that of gradients. Returns the parameter.
+
+    >>> from rumus.tensor import zeros
+    >>> weight = kaiming_normal(Parameter(zeros((400, 200))), generator=Generator(0))
+    >>> round(weight.var().item() * 200, 1)  # gain^2
+    2.0
+    """
+    return normal(
+        parameter, generator=generator, std=_kaiming_std(parameter, fan, nonlinearity, slope)
+    )
+
+
+def kaiming_uniform(
+    parameter: Parameter,
+    *,
+    generator: Generator,
+    fan: Fan = "in",
+    nonlinearity: Nonlinearity = "relu",
+    slope: float = 0.01,
+) -> Parameter:
+    """Fill with U(-b, b), b = gain sqrt(3 / fan): the variance of `kaiming_normal`."""
+    bound = math.sqrt(3) * _kaiming_std(parameter, fan, nonlinearity, slope)
+    return uniform(parameter, generator=generator, low=-bound, high=bound)
+
+
+def xavier_normal(parameter: Parameter, *, generator: Generator, scale: float = 1.0) -> Parameter:
+    """Fill with N(0, scale^2 2 / (fan in + fan out)).
+
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    2010, equation 12: a compromise between activations and gradients of equal size. scale: a
+    `gain`. Returns the parameter.
+    """
+    return normal(parameter, generator=generator, std=_xavier_std(parameter, scale))
+
+
+def xavier_uniform(parameter: Parameter, *, generator: Generator, scale: float = 1.0) -> Parameter:
+    """Fill with U(-b, b), b = scale sqrt(6 / (fan in + fan out)).
+
+    Glorot and Bengio, 2010, equation 16. scale: a `gain`. Returns the parameter.
+    """
+    bound = math.sqrt(3) * _xavier_std(parameter, scale)
+    return uniform(parameter, generator=generator, low=-bound, high=bound)
+
+
+def uniform(
+    parameter: Parameter, *, generator: Generator, low: float = 0.0, high: float = 1.0
+) -> Parameter:
+    """Fill with numbers equally likely in [low, high). ValueError unless low <= high."""
+    if not low <= high:
+        raise ValueError(f"uniform: low {low} is above high {high}")
+    return parameter.assign(
+        generator.uniform(parameter.shape, low, high, backend=parameter.backend)
+    )
+
+
+def normal(
+    parameter: Parameter, *, generator: Generator, mean: float = 0.0, std: float = 1.0
+) -> Parameter:
+    """Fill with normal numbers. ValueError for a negative std."""
+    if not std >= 0:
+        raise ValueError(f"normal: std must not be negative: {std}")
+    return parameter.assign(generator.normal(parameter.shape, mean, std, backend=parameter.backend))
+
+
+def truncated_normal(
+    parameter: Parameter,
+    *,
+    generator: Generator,
+    mean: float = 0.0,
+    std: float = 1.0,
+    low: float = -2.0,
+    high: float = 2.0,
+) -> Parameter:
+    """Fill with normal numbers, drawn again until they lie in [low, high].
+
+    low and high are values, not multiples of std. ValueError if they hold next to nothing.
+    """
+    values = generator.truncated_normal(
+        parameter.shape, mean, std, low, high, backend=parameter.backend
+    )
+    return parameter.assign(values)
+
+
+def constant(parameter: Parameter, value: float) -> Parameter:
+    """Fill with one number."""
+    return parameter.assign(value)
+
+
+def zeros(parameter: Parameter) -> Parameter:
+    """Fill with zeros."""
+    return constant(parameter, 0.0)
+
+
+def ones(parameter: Parameter) -> Parameter:
+    """Fill with ones."""
+    return constant(parameter, 1.0)

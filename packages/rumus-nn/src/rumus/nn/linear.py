@@ -1,0 +1,53 @@
+"""`Linear`: a matrix and a bias."""
+
+from __future__ import annotations
+
+import math
+
+from numpy.typing import DTypeLike
+
+from rumus.nn import initialisation
+from rumus.nn.module import Module
+from rumus.tensor import Backend, Generator, Parameter, Tensor, float32, linear, zeros
+
+
+class Linear(Module):
+    """y = x weight^T + bias.
+
+    x: (..., inputs). y: (..., outputs). weight: (outputs, inputs). bias: (outputs,), or None.
+    Both start as U(-b, b) with b = 1 / sqrt(inputs), which for the weight is `kaiming_uniform` with
+    slope sqrt(5), the customary start. generator: by default the next of `default_generator`.
+    ValueError for a size below 1, and for an input of another length.
+
+    >>> from rumus.tensor import Generator, ones
+    >>> Linear(3, 2, generator=Generator(0))(ones((4, 3))).shape
+    (4, 2)
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        generator: Generator | None = None,
+        dtype: DTypeLike = float32,
+        backend: Backend | None = None,
+    ) -> None:
+        if inputs < 1 or outputs < 1:
+            raise ValueError(f"Linear needs sizes of at least 1, not ({inputs}, {outputs})")
+        self.inputs = inputs
+        self.outputs = outputs
+        generator = generator or initialisation.default_generator()
+        bound = 1 / math.sqrt(inputs)
+
+        def start(name: str, *shape: int) -> Parameter:
+            parameter = Parameter(zeros(shape, dtype=dtype, backend=backend), name=name)
+            return initialisation.uniform(parameter, generator=generator, low=-bound, high=bound)
+
+        self.weight = start("weight", outputs, inputs)
+        self.bias = start("bias", outputs) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the last axis from `inputs` to `outputs`."""
+        return linear(x, self.weight, self.bias)

@@ -1,0 +1,234 @@
+"""`Module`: a model is an object whose attributes are its parameters and its parts.
+
+Nothing is registered: what a module holds is read from its attributes when it is asked for, so an
+assignment is a declaration, and `__init__` needs no call to the base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
+
+from numpy.typing import ArrayLike, NDArray
+
+from rumus.nn.state import check_state
+from rumus.nn.tree import describe
+from rumus.tensor import (
+    Backend,
+    Generator,
+    Parameter,
+    Parameters,
+    Tensor,
+    gpu_backend,
+    move_parameters,
+    tensor,
+)
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+V = TypeVar("V")
+
+
+class Forward(Protocol[P, R_co]):
+    """Whatever has a `forward`: how a type checker knows what calling a module takes and gives."""
+
+    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Compute."""
+        ...
+
+
+class Module:
+    """The base of every layer and model. Write `__init__` and `forward`; call the model.
+
+    Its attributes say what it is made of: a `Parameter` is trained; a `Module` is a part; any other
+    tensor without a graph is a buffer, which is saved and moved but not trained; a `Generator` is a
+    source of random numbers. Several modules go into a `ModuleList`, a `ModuleDict` or a
+    `Sequential`: a plain list or dict that holds modules or parameters is refused with a TypeError.
+
+    What is reached by two ways (tied weights) is one thing: it appears once, under the first name.
+
+    >>> from rumus.nn import Linear, Module
+    >>> from rumus.tensor import Generator, Tensor, zeros
+    >>> class Classifier(Module):
+    ...     def __init__(self, generator: Generator) -> None:
+    ...         self.hidden = Linear(4, 8, generator=generator)
+    ...         self.output = Linear(8, 3, generator=generator)
+    ...
+    ...     def forward(self, x: Tensor) -> Tensor:
+    ...         return self.output(self.hidden(x).relu())
+    >>> model = Classifier(Generator(0))
+    >>> model(zeros((5, 4))).shape
+    (5, 3)
+    >>> model.parameters().names
+    ('hidden.weight', 'hidden.bias', 'output.weight', 'output.bias')
+    """
+
+    training: bool = True  # of the class: train() and eval() set it on the instance
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes; each subclass writes its own. TypeError where it has none."""
+        raise TypeError(f"{type(self).__name__} has no forward; write one, or call its parts")
+
+    def __call__(self: Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call `forward`; a type checker sees the arguments and the result of the subclass's."""
+        return self.forward(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    # What it is made of
+
+    def members(self) -> Iterable[tuple[str, object]]:
+        """Return what the module holds, by name: its attributes. Containers return their items."""
+        return vars(self).items()
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Iterate over the parts, one level deep, with their names.
+
+        TypeError for a plain list, tuple, set or dict that holds modules or parameters.
+        """
+        for name, value in self.members():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple, set, dict)):
+                _refuse_hidden(self, name, value)
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """Iterate over this module (named "") and everything below, each before its parts."""
+        seen: set[int] = set()
+        waiting: list[tuple[str, Module]] = [("", self)]
+        while waiting:
+            path, module = waiting.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            below = [(join(path, name), child) for name, child in module.children()]
+            waiting.extend(reversed(below))
+
+    def modules(self) -> Iterator[Module]:
+        """Iterate over this module and everything below."""
+        return (module for _, module in self.named_modules())
+
+    def _find(self, kind: type[V]) -> Iterator[tuple[str, V]]:
+        """Every attribute of a type in the tree, each object once, under its first name."""
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            for name, value in module.members():
+                if isinstance(value, kind) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield join(path, name), value
+
+    def parameters(self) -> Parameters[Self]:
+        """Return the parameters with their dotted paths, for an optimizer.
+
+        Each parameter is named by its path, so that errors can say which it is. One that already
+        bears a longer path ending in this one, from a larger model, keeps it.
+        """
+        found: Parameters[Self] = Parameters(self._find(Parameter))
+        for path, parameter in found.items():
+            if not parameter.name.endswith(f".{path}"):
+                parameter.name = path
+        return found
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Iterate over (dotted path, parameter)."""
+        return self.parameters().items()
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over (dotted path, tensor) of what is state but not trained.
+
+        A tensor that was computed from parameters (it requires a gradient) is no state.
+        """
+        for path, value in self._find(Tensor):
+            if not isinstance(value, Parameter) and not value.requires_grad:
+                yield path, value
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Iterate over the buffers."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def named_generators(self) -> Iterator[tuple[str, Generator]]:
+        """Iterate over (dotted path, generator): whose `state()` an exact resume has to save."""
+        return self._find(Generator)
+
+    # Saving
+
+    def _state(self) -> dict[str, Tensor]:
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all parameters, then all buffers, by dotted path."""
+        return {path: value.numpy() for path, value in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> Self:
+        """Copy arrays into the parameters and buffers, all of them or none.
+
+        state: an array for each name of `state_dict()`, of the same shape and dtype.
+        StateMismatchError lists every name that is missing or unexpected and every shape and dtype
+        that differs; nothing was written then.
+        """
+        own = self._state()
+        arrays = check_state(type(self).__name__, own, state)
+        # On the device before anything is written: an upload may fail, a copy does not.
+        staged = {name: tensor(a, dtype=a.dtype, backend=own[name].backend)
+                  for name, a in arrays.items()}  # fmt: skip
+        for name, value in staged.items():
+            own[name].assign(value)
+        return self
+
+    # Changing the whole tree
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch everything to training (or evaluation, for False), and return the module."""
+        for module in list(self.modules()):
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch everything to evaluation: dropout does nothing. Return the module."""
+        return self.train(False)
+
+    def requires_grad_(self, flag: bool = True) -> Self:
+        """Say for all parameters whether `backward` makes gradients for them."""
+        for parameter in self.parameters():
+            parameter.requires_grad = flag
+        return self
+
+    def freeze(self) -> Self:
+        """Take all parameters out of training; `requires_grad_()` takes them back in."""
+        return self.requires_grad_(False)
+
+    def to(self, backend: Backend) -> Self:
+        """Move parameters and buffers in place, and return the module.
+
+        What optimizers keep for the parameters moves along. A buffer becomes another tensor.
+        """
+        moved = {id(buffer): buffer.to(backend) for buffer in self.buffers()}
+        move_parameters(list(self.parameters()), backend)
+        for module in list(self.modules()):
+            for name, value in list(module.members()):
+                if id(value) in moved:
+                    setattr(module, name, moved[id(value)])
+        return self
+
+    def to_gpu(self) -> Self:
+        """Move to the GPU. ImportError says what to install where `rumus.gpu` is missing."""
+        return self.to(gpu_backend())
+
+
+def join(path: str, name: str) -> str:
+    """Return the dotted path of what is called `name` in the module at `path`."""
+    return f"{path}.{name}" if path else name
+
+
+def _refuse_hidden(module: Module, name: str, held: Iterable[object]) -> None:
+    """Raise TypeError if a plain container holds what would silently not be trained."""
+    for item in held.values() if isinstance(held, dict) else held:
+        if isinstance(item, (Module, Parameter)):
+            what = "modules" if isinstance(item, Module) else "parameters"
+            instead = "ModuleDict" if isinstance(held, dict) else "ModuleList or Sequential"
+            raise TypeError(
+                f"{type(module).__name__}.{name} is a {type(held).__name__} of {what}, which would "
+                f"not be found; use a {instead}, or attributes of their own"
+            )

@@ -1,0 +1,53 @@
+"""`Sequential`: one module after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import overload
+
+from rumus.nn.containers import ModuleList
+from rumus.nn.module import Module
+from rumus.tensor import Tensor
+
+
+class Sequential(Module):
+    """Modules applied in order, each to the result of the one before; without any, the identity.
+
+    Indexing gives a module, slicing a `Sequential` of the same modules. TypeError for a layer that
+    is not a module.
+
+    >>> from rumus.nn import Linear, ReLU, Sequential
+    >>> from rumus.tensor import ones
+    >>> model = Sequential(Linear(3, 4), ReLU(), Linear(4, 2))
+    >>> model(ones((5, 3))).shape, model[:2](ones((5, 3))).shape, len(model)
+    ((5, 2), (5, 4), 3)
+    """
+
+    def __init__(self, *layers: Module) -> None:
+        self._layers = ModuleList(layers)
+
+    def members(self) -> Iterable[tuple[str, object]]:
+        """Return the layers by position, then attributes that a subclass added."""
+        yield from self._layers.members()
+        yield from ((name, v) for name, v in vars(self).items() if name != "_layers")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply every layer in order."""
+        for layer in self._layers:
+            x = layer(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Module | Sequential:
+        if isinstance(index, slice):
+            return Sequential(*self._layers[index])
+        return self._layers[index]
