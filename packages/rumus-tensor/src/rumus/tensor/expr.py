@@ -57,7 +57,7 @@ OPERATIONS: Final[Mapping[str, Callable[..., float]]] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Expr(Arithmetic):
+class Expr(Arithmetic["Expr"]):
     """One node: an operation on other nodes, or a leaf (`array`, `scalar`, `constant`).
 
     Arithmetic on an `Expr` builds a larger one. `==` compares identity; `eq(a, b)` is the

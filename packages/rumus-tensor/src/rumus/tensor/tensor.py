@@ -6,7 +6,7 @@ The operations live in files of their own, by family; the methods here only call
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -26,7 +26,7 @@ Number: TypeAlias = "float | np.number[Any] | np.bool_"
 TensorLike: TypeAlias = "Tensor | ArrayLike"
 
 
-class Tensor(Arithmetic):
+class Tensor(Arithmetic["Tensor"]):
     """An n-dimensional array of one dtype on one backend.
 
     Made by `tensor(...)`, by a `Generator`, or by operations on other tensors. A result of
@@ -186,8 +186,8 @@ class Tensor(Arithmetic):
 
     # Elementwise
 
-    def _apply(self, operation: str, *operands: Any) -> Self:
-        return cast("Self", operators.apply(operation, operands))
+    def _apply(self, operation: str, *operands: Any) -> Tensor:
+        return operators.apply(operation, operands)
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
         return self._apply("eq", self, other)

@@ -1,0 +1,11 @@
+"""A step is given the gradients it drains, and nothing else."""
+
+from rumus.optim import SGD
+from rumus.tensor import Parameter
+
+weight = Parameter([1.0])
+optimizer = SGD([weight])
+# error: Missing positional argument "grads" in call to "step" of "FusedOptimizer"  [call-arg]
+optimizer.step()
+# error: Argument 1 to "step" of "FusedOptimizer" has incompatible type "Tensor"; expected "GradientStore"  [arg-type]
+optimizer.step((weight * weight).sum())
