@@ -9,21 +9,30 @@ read it (NumPy calls ufuncs, numba and the GPU print a loop body), and its deriv
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
+
+import numpy as np
 
 from rumus.tensor.arithmetic import Arithmetic
 
 Number: TypeAlias = "Expr | float"
 
 
-def _divide(a: float, b: float) -> float:
-    """Divide as IEEE 754 does: by zero gives infinity or NaN instead of an exception."""
-    if b == 0:
-        return math.nan if a == 0 or a != a else math.copysign(math.inf, a) * math.copysign(1, b)
-    return a / b
+def _ieee(function: Callable[..., float], ufunc: Callable[..., float]) -> Callable[..., float]:
+    """`function`, and where Python raises an exception the infinity or NaN that arrays get."""
+
+    def call(*operands: float) -> float:
+        try:
+            return function(*operands)
+        except (ArithmeticError, ValueError):
+            with np.errstate(all="ignore"):
+                return float(ufunc(*map(float, operands)))
+
+    return call
 
 
 # Every operation there is, with its meaning for Python floats.
@@ -31,17 +40,17 @@ OPERATIONS: Final[Mapping[str, Callable[..., float]]] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,
-    "div": _divide,
-    "pow": operator.pow,
+    "div": _ieee(operator.truediv, np.true_divide),
+    "pow": _ieee(math.pow, np.power),
     "abs": abs,
-    "sign": lambda a: math.copysign(1, a) if a else 0.0,
-    "exp": math.exp,
-    "log": math.log,
-    "log1p": math.log1p,
-    "expm1": math.expm1,
-    "sqrt": math.sqrt,
-    "sin": math.sin,
-    "cos": math.cos,
+    "sign": lambda a: a if a != a else math.copysign(1, a) if a else 0.0,
+    "exp": _ieee(math.exp, np.exp),
+    "log": _ieee(math.log, np.log),
+    "log1p": _ieee(math.log1p, np.log1p),
+    "expm1": _ieee(math.expm1, np.expm1),
+    "sqrt": _ieee(math.sqrt, np.sqrt),
+    "sin": _ieee(math.sin, np.sin),
+    "cos": _ieee(math.cos, np.cos),
     "tanh": math.tanh,
     "erf": math.erf,
     "sigmoid": lambda a: 0.5 * (1 + math.tanh(0.5 * a)),
@@ -91,8 +100,8 @@ class Expr(Arithmetic["Expr"]):
         """Return `value` itself, or the constant of a plain number; TypeError for anything else."""
         if isinstance(value, Expr):
             return value
-        if isinstance(value, (int, float)):
-            return Expr.constant(value)
+        if isinstance(value, numbers.Real):
+            return Expr.constant(float(value))
         raise TypeError(f"an Expr combines with Expr and numbers, not with {type(value).__name__}")
 
     def _apply(self, operation: str, *operands: Number) -> Expr:
@@ -102,6 +111,12 @@ class Expr(Arithmetic["Expr"]):
         height = 1 + max(node.height for node in nodes)
         uniform = all(node.uniform for node in nodes)
         return Expr(operation, nodes, uniform=uniform, height=height)
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            "an Expr has no truth value: it stands for every element. Use where() instead of if, "
+            "and maximum() or minimum() instead of max() or min()"
+        )
 
     def evaluate(self, scalars: Mapping[str, float]) -> float:
         """Return the value of a uniform expression, in float64. KeyError names a missing scalar."""

@@ -102,10 +102,10 @@ class _Printer:
             for operand in dict.fromkeys(node.operands):
                 self._release(operand, step)
             self.home[node] = self._destination(node, step)
-            self.lines.append(f"{node.operation}({', '.join([*operands, self.home[node]])})")
+            self.lines.append(f"{node.operation}({', '.join(operands)}, out={self.home[node]})")
         for index, output in enumerate(self.kernel.outputs.values()):
             if self._value(output) != f"out{index}":
-                self.lines.append(f"copy({self._value(output)}, out{index})")
+                self.lines.append(f"copy({self._value(output)}, out=out{index})")
         counts = (
             (len(self.kernel.arrays), "a"),
             (len(self.kernel.uniforms), "s"),
@@ -125,7 +125,7 @@ class _Printer:
             if self.given[node.name] in (self.types.compute, bool_):
                 return argument
             self.home[node] = self._new(self.types.compute)
-            self.lines.append(f"copy({argument}, {self.home[node]})")
+            self.lines.append(f"copy({argument}, out={self.home[node]})")
         return self.home[node]
 
     def _destination(self, node: Expr, step: int) -> str:

@@ -30,17 +30,30 @@ def softplus(x: Real, out: Real) -> None:
 
 def relu(x: Real, out: Real) -> None:
     """out = max(x, 0), NaN stays NaN."""
-    np.maximum(x, 0, out)
+    np.maximum(x, 0, out=out)
 
 
-def where(condition: Real, a: Real, b: Real, out: Real) -> None:
+def where(condition: Real, a: Real | float, b: Real | float, out: Real) -> None:
     """out = a where the condition holds, else b; `out` may be `a` or `b` itself."""
-    if out is a:
-        np.copyto(out, b, where=np.logical_not(condition))
+    if isinstance(b, float) and b == 0 and isinstance(a, np.ndarray):
+        _select(a, condition, out)
+    elif isinstance(a, float) and a == 0 and isinstance(b, np.ndarray):
+        _select(b, np.logical_not(condition), out)
     else:
-        if out is not b:
-            np.copyto(out, b)
-        np.copyto(out, a, where=condition)
+        np.copyto(out, np.where(condition, a, b), casting="same_kind")
+
+
+def _select(value: Real, condition: Real, out: Real) -> None:
+    """out = value where the condition holds, else +0.
+
+    The bits as an integer, times 0 or 1: several times faster than a masked copy, and unlike a
+    product of floats it makes 0 of NaN and infinity as well.
+    """
+    if value.dtype != out.dtype:
+        np.copyto(out, np.where(condition, value, 0), casting="same_kind")
+    else:
+        bits = np.dtype(f"i{out.dtype.itemsize}")
+        np.multiply(value.view(bits), condition, out=out.view(bits))
 
 
 @cache
