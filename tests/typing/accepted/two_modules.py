@@ -1,23 +1,18 @@
 """Two modules, two optimizers, one store: each optimizer drains its own."""
 
+from rumus import nn
 from rumus.optim import AdamW
-from rumus.tensor import GradientStore, Parameter, Parameters
+from rumus.tensor import GradientStore, Parameter
 
 
-class Generator:
+class Generator(nn.Module):
     def __init__(self) -> None:
         self.weight = Parameter([1.0], name="weight")
 
-    def parameters(self) -> "Parameters[Generator]":
-        return Parameters({"weight": self.weight})
 
-
-class Discriminator:
+class Discriminator(nn.Module):
     def __init__(self) -> None:
         self.weight = Parameter([1.0], name="weight")
-
-    def parameters(self) -> "Parameters[Discriminator]":
-        return Parameters({"weight": self.weight})
 
 
 def train(

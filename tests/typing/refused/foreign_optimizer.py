@@ -1,17 +1,18 @@
 """What trains one module is not given the optimizer of another."""
 
+from rumus import nn
 from rumus.optim import AdamW
-from rumus.tensor import GradientStore, Parameters
+from rumus.tensor import GradientStore, Parameter
 
 
-class Generator:
-    def parameters(self) -> "Parameters[Generator]":
-        return Parameters({})
+class Generator(nn.Module):
+    def __init__(self) -> None:
+        self.weight = Parameter([1.0])
 
 
-class Discriminator:
-    def parameters(self) -> "Parameters[Discriminator]":
-        return Parameters({})
+class Discriminator(nn.Module):
+    def __init__(self) -> None:
+        self.weight = Parameter([1.0])
 
 
 def train(optimizer: AdamW[Generator], grads: GradientStore) -> None:

@@ -1,18 +1,19 @@
 """The trainer of one module does not take the optimizer of another, nor stand in for its trainer."""
 
+from rumus import nn
 from rumus.optim import AdamW
-from rumus.tensor import Parameters
+from rumus.tensor import Parameter
 from rumus.train import Trainer
 
 
-class Generator:
-    def parameters(self) -> "Parameters[Generator]":
-        return Parameters({})
+class Generator(nn.Module):
+    def __init__(self) -> None:
+        self.weight = Parameter([1.0])
 
 
-class Discriminator:
-    def parameters(self) -> "Parameters[Discriminator]":
-        return Parameters({})
+class Discriminator(nn.Module):
+    def __init__(self) -> None:
+        self.weight = Parameter([1.0])
 
 
 def train(trainer: Trainer[Generator]) -> None:
