@@ -31,9 +31,10 @@ DERIVATIVES: Final[Mapping[str, _Row]] = {
     "sub": lambda g, y, a, b: (g, -g),
     "mul": lambda g, y, a, b: (g * b, g * a),
     "div": lambda g, y, a, b: (g / b, -g * a / (b * b)),
-    # d/da by b * a**(b - 1) and not b * y / a, which is NaN at a = 0; a < 0 has no d/db.
+    # d/da by b * a**(b - 1) and not b * y / a, which is NaN at a = 0; and where b = 0, not by
+    # a**-1, which is infinite there. a < 0 has no d/db.
     "pow": lambda g, y, a, b: (
-        g * b * a ** (b - 1),
+        g * b * a ** _eq(b, _Z).where(1.0, b - 1),
         (a > _Z).where(g * y * (a > _Z).where(a, 1.0).log(), 0.0),
     ),
     "abs": lambda g, y, a: (g * a.sign(),),

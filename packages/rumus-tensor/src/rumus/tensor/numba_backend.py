@@ -44,7 +44,7 @@ _TEXT: Final[Mapping[str, str]] = {
 
 def numba_source(kernel: Kernel) -> str:
     """Return `kernel` as the Python text of one loop over the whole of its arrays."""
-    arguments = list(kernel.arrays)
+    arguments = [f"a_{name}" for name in kernel.arrays]
     text: dict[Expr, str] = {}
     lines: list[str] = []
     for index, uniform in enumerate(kernel.uniforms):
@@ -54,14 +54,19 @@ def numba_source(kernel: Kernel) -> str:
     def value(node: Expr) -> str:
         if node.operation == "constant":
             return f"float_({node.value!r})"
-        return f"{node.name}[i]" if node.operation == "array" else text[node]
+        return f"a_{node.name}[i]" if node.operation == "array" else text[node]
 
     for number, node in enumerate(kernel.nodes):
         operation = _TEXT[node.operation].format(*map(value, node.operands))
         text[node] = f"t{number}"
         lines.append(f"t{number} = {operation}")
-    for name, output in kernel.outputs.items():
-        lines.append(f"{_target(kernel, name)}[i] = {value(output)}")
+    values = list(map(value, kernel.outputs.values()))
+    for number, output in enumerate(kernel.outputs.values()):
+        if output.operation == "array":  # read before another output replaces it
+            lines.append(f"r{number} = {values[number]}")
+            values[number] = f"r{number}"
+    for name, result in zip(kernel.outputs, values, strict=True):
+        lines.append(f"{_target(kernel, name)}[i] = {result}")
         if name not in kernel.arrays:
             arguments.append(_target(kernel, name))
     body = "\n        ".join(lines)
@@ -72,7 +77,7 @@ def numba_source(kernel: Kernel) -> str:
 
 def _target(kernel: Kernel, output: str) -> str:
     """An output that replaces an input is that input: one name, so that the loop vectorises."""
-    return output if output in kernel.arrays else f"out_{output}"
+    return f"a_{output}" if output in kernel.arrays else f"out_{output}"
 
 
 def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
@@ -137,7 +142,8 @@ class NumbaBackend(NumpyBackend):
         split = len(kernel.arrays)
         outputs = zip(flat[split:], kernel.outputs, strict=True)
         operands = flat[:split] + [array for array, name in outputs if name not in kernel.arrays]
-        values = [dtype.type(scalar) for scalar in scalars]
+        with np.errstate(over="ignore"):
+            values = [dtype.type(scalar) for scalar in scalars]
 
         def work(start: int, stop: int) -> None:
             loop(*(operand[start:stop] for operand in operands[:split]), *values,
@@ -163,6 +169,7 @@ def _compile(source: str, dtype: DType) -> Callable[..., None]:
     import numba
 
     namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
+    namespace |= {"inf": math.inf, "nan": math.nan}
     exec(source, namespace)  # text made from the kernel's own nodes, nothing a caller wrote
     loop: Callable[..., None] = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(
         namespace["loop"]

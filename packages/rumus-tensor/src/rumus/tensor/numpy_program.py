@@ -98,14 +98,12 @@ class _Printer:
         for index, uniform in enumerate(self.kernel.uniforms):
             self.home[uniform] = f"s{index}"
         for step, node in enumerate(self.kernel.nodes):
-            operands = [self._value(operand) for operand in node.operands]
+            operands = self._operands(node)
             for operand in dict.fromkeys(node.operands):
                 self._release(operand, step)
             self.home[node] = self._destination(node, step)
             self.lines.append(f"{node.operation}({', '.join(operands)}, out={self.home[node]})")
-        for index, output in enumerate(self.kernel.outputs.values()):
-            if self._value(output) != f"out{index}":
-                self.lines.append(f"copy({self._value(output)}, out=out{index})")
+        self._copy_outputs()
         counts = (
             (len(self.kernel.arrays), "a"),
             (len(self.kernel.uniforms), "s"),
@@ -114,6 +112,38 @@ class _Printer:
         )
         arguments = ", ".join(f"{letter}{i}" for count, letter in counts for i in range(count))
         return f"def run({arguments}):\n    " + "\n    ".join(self.lines or ["pass"]) + "\n"
+
+    def _operands(self, node: Expr) -> list[str]:
+        """The names of a node's operands; masks that it computes with become numbers first."""
+        values = [self._value(operand) for operand in node.operands]
+        masks = self.types.masks
+        arrays = [operand for operand in node.operands if not operand.uniform]
+        if node in masks or node.operation == "where" or any(a not in masks for a in arrays):
+            return values
+        # NumPy would compute with truth values alone: there True + True is True.
+        numbers = {mask: self._new(self.types.compute) for mask in dict.fromkeys(arrays)}
+        for mask, number in numbers.items():
+            self.lines.append(f"copy({self._value(mask)}, out={number})")
+            self.free.append(int(number[1:]))
+        pairs = zip(node.operands, values, strict=True)
+        return [numbers.get(operand, value) for operand, value in pairs]
+
+    def _copy_outputs(self) -> None:
+        """Write what is not in its output yet, first saving inputs that this would replace."""
+        replaced: list[str] = []  # the arguments whose memory is that of an output
+        values = []
+        for name, output in self.kernel.outputs.items():
+            value = self._value(output)
+            if value in replaced:
+                saved = self._new(self.types.of(output))
+                self.lines.append(f"copy({value}, out={saved})")
+                value = saved
+            values.append(value)
+            is_input = name in self.kernel.arrays
+            replaced.append(f"a{self.kernel.arrays.index(name)}" if is_input else "")
+        for index, value in enumerate(values):
+            if value not in (f"out{index}", replaced[index]):
+                self.lines.append(f"copy({value}, out=out{index})")
 
     def _value(self, node: Expr) -> str:
         """The name under which a value can be read, loading an input of another dtype first."""

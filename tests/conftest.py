@@ -1,0 +1,51 @@
+"""What the tests of several packages share: the backends that a test runs on.
+
+Every package is tested with only what it declares installed, so nothing is imported here before a
+fixture is asked for. Another backend is one more row of `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from rumus.tensor import Backend, DType
+
+
+def _of_tensor(name: str) -> Backend:
+    backend: Backend = getattr(import_module("rumus.tensor"), name)()
+    return backend
+
+
+# Name -> what makes the backend, and the widest floating dtype that it has.
+BACKENDS: Final[Mapping[str, tuple[Callable[[], Backend], type[np.floating]]]] = {
+    "numpy": (lambda: _of_tensor("NumpyBackend"), np.float64),
+    **(
+        {"numba": (lambda: _of_tensor("NumbaBackend"), np.float64)}
+        if find_spec("numba") is not None
+        else {}
+    ),
+}
+_made: dict[str, Backend] = {}
+
+
+@pytest.fixture(params=list(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each backend that this machine has, made once."""
+    name = request.param
+    if name not in _made:
+        _made[name] = BACKENDS[name][0]()
+    return _made[name]
+
+
+@pytest.fixture
+def widest(request: pytest.FixtureRequest, backend: Backend) -> DType:
+    """The widest floating dtype of `backend`: float64 but on a GPU."""
+    name = next(name for name, made in _made.items() if made is backend)
+    return np.dtype(BACKENDS[name][1])

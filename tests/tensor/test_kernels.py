@@ -1,0 +1,234 @@
+"""Kernels on arrays: blocks, threads, compiled loops, layouts, and outputs that replace inputs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rumus.tensor import Backend, Expr, Kernel, NumpyBackend, elementwise, tensor, where
+from rumus.tensor.numpy_backend import BLOCK, PARALLEL, blocks
+
+Real = NDArray[Any]
+A, B, C, S = Expr.array("a"), Expr.array("b"), Expr.array("c"), Expr.scalar("s")
+RNG = np.random.default_rng(1)
+
+# Without transcendental functions, so that numba compiles all of them.
+KERNELS = {
+    "chain": Kernel("chain", {"out": (A * S + B) / (1 + abs(C)) - A.relu()}, ("a", "b", "c")),
+    "choice": Kernel("choice", {"out": (A < B).where(C.sign() * A, B * 2)}, ("a", "b", "c")),
+    "extremes": Kernel("extremes", {"out": A.maximum(B).minimum(C) + S}, ("a", "b", "c")),
+    "root": Kernel("root", {"out": abs(A).sqrt() * B - C}, ("a", "b", "c")),
+    "masks": Kernel("masks", {"out": (A < B) & (B <= C)}, ("a", "b", "c")),
+    "sum of masks": Kernel("count", {"out": (A < B) + (B < C) * S}, ("a", "b", "c")),
+    "infinite constant": Kernel("lim", {"out": (A < B).where(A * C, np.inf)}, ("a", "b", "c")),
+    "transcendental": Kernel("exp", {"out": (A * B).tanh() + C.exp()}, ("a", "b", "c")),
+}
+
+
+def run(backend: NumpyBackend, kernel: Kernel, *arrays: Real, s: float = 0.3) -> Real:
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    (result,) = kernel.types(tuple(array.dtype for array in arrays)).results
+    out = np.empty(shape, result)
+    backend.elementwise(kernel, arrays, kernel.bind({"s": s}), (out,))
+    return out
+
+
+def by_rows(kernel: Kernel, *arrays: Real, s: float = 0.3) -> Real:
+    """The same kernel on pieces small enough for the simplest path."""
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    full = [np.broadcast_to(array, shape).reshape(-1) for array in arrays]
+    size = full[0].size
+    cuts = [slice(i, i + 1000) for i in range(0, size, 1000)]
+    parts = [run(NumpyBackend(), kernel, *(f[cut].copy() for f in full), s=s) for cut in cuts]
+    return np.concatenate(parts).reshape(shape)
+
+
+def close(found: Real, expected: Real) -> None:
+    """Equal, but for the last place: a compiled loop contracts a product and a sum."""
+    assert found.dtype == expected.dtype
+    tolerance = 0 if found.dtype.kind != "f" else 4 * float(np.finfo(found.dtype).eps)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+LARGE = PARALLEL + 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_large_flat_kernel_is_its_pieces(name: str, dtype: type, backend: NumpyBackend) -> None:
+    arrays = [RNG.normal(size=LARGE).astype(dtype) for _ in range(3)]
+    for array, odd in zip(arrays, (np.nan, np.inf, 0.0), strict=True):
+        array[::1001] = odd
+    close(run(backend, KERNELS[name], *arrays), by_rows(KERNELS[name], *arrays))
+
+
+@pytest.mark.parametrize("size", [BLOCK - 1, BLOCK, BLOCK + 1, PARALLEL - 1, PARALLEL, LARGE])
+def test_sizes_around_the_limits(size: int, backend: NumpyBackend) -> None:
+    arrays = [RNG.normal(size=size).astype(np.float32) for _ in range(3)]
+    close(run(backend, KERNELS["chain"], *arrays), by_rows(KERNELS["chain"], *arrays))
+
+
+LAYOUTS = {
+    "row": ((700, 500), (500,), ()),
+    "column": ((700, 500), (700, 1), (1, 1)),
+    "outer": ((700, 1), (1, 500), (700, 500)),
+    "batches": ((3, 400, 300), (400, 1), (3, 1, 1)),
+    "long rows": ((2, 200_000), (2, 1), (200_000,)),
+    "many short rows": ((150_000, 2), (2,), (150_000, 1)),
+}
+
+
+@pytest.mark.parametrize("shapes", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("name", ["chain", "choice"])
+def test_broadcast_layouts(name: str, shapes: Any, backend: NumpyBackend) -> None:
+    arrays = [np.asarray(RNG.normal(size=shape), np.float32) for shape in shapes]
+    close(run(backend, KERNELS[name], *arrays), by_rows(KERNELS[name], *arrays))
+
+
+def test_views_that_are_not_contiguous(backend: NumpyBackend) -> None:
+    whole = RNG.normal(size=(600, 1200)).astype(np.float32)
+    arrays = whole[:, ::2], whole[::-1, 600:], whole.T[:600].T
+    close(run(backend, KERNELS["chain"], *arrays), by_rows(KERNELS["chain"], *arrays))
+
+
+def test_blocks_cover_a_shape_once() -> None:
+    for shape in [(7,), (3, 5), (2, 3, 4), (1, 9, 1), ()]:
+        for limit in (1, 2, 5, 12, 100):
+            count = np.zeros(shape, int)
+            for cut in blocks(shape, limit):
+                assert count[cut].size <= limit
+                count[cut] += 1
+            assert (count == 1).all()
+
+
+# Outputs that replace inputs. Each value must be that of the inputs as they were before.
+IN_PLACE = {
+    "update": {"a": A * S + B, "b": B * 0.5 + C},
+    "swap": {"a": B, "b": A},
+    "rotate": {"a": B, "b": C, "c": A},
+    "keep the old": {"a": A * S + B * C, "b": A},
+    "choice keeps itself": {"a": (B < C).where(A, B)},
+    "choice of the other": {"a": (B < C).where(B * 2, A)},
+    "read after replaced": {"a": A + B, "b": A * B, "c": A - C},
+    "all the same": {"a": A * S + 1, "b": A * S + 1, "c": A * S + 1},
+    "scalar": {"a": S * 2, "b": A + 1.0, "c": Expr.constant(3)},
+    "functions": {"a": A.sigmoid() + B.softplus(), "b": B.erf() * A.tanh()},
+    "new": {"fresh": A + B * C, "a": A - B * C},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("size", [5, 20_000, BLOCK + 7, LARGE])
+@pytest.mark.parametrize("case", IN_PLACE)
+def test_outputs_that_replace_inputs(
+    case: str, size: int, dtype: type, backend: NumpyBackend
+) -> None:
+    outputs = IN_PLACE[case]
+    kernel = Kernel(case, outputs, ("a", "b", "c"))
+    arrays = {name: RNG.normal(size=size).astype(dtype) for name in "abc"}
+    scalars = kernel.bind({"s": 0.3})
+    expected = {}
+    for name, output in outputs.items():
+        alone = Kernel(name, {"result": output}, ("a", "b", "c"))
+        expected[name] = np.empty(size, dtype)
+        backend.elementwise(
+            alone, list(arrays.values()), alone.bind({"s": 0.3}), (expected[name],)
+        )
+    out = [arrays.get(name, np.empty(size, dtype)) for name in outputs]
+    backend.elementwise(kernel, list(arrays.values()), scalars, out)
+    for name, found in zip(outputs, out, strict=True):
+        close(found, expected[name])
+
+
+def test_a_replaced_array_may_be_given_as_another_view(backend: NumpyBackend) -> None:
+    a, b = (RNG.normal(size=1000).astype(np.float32) for _ in range(2))
+    expected = np.where(a < b, a, b)
+    kernel = Kernel("smaller", {"a": (A < B).where(A, B)}, ("a", "b"))
+    backend.elementwise(kernel, (a, b), (), (a[:],))
+    np.testing.assert_array_equal(a, expected)
+
+
+def test_replaced_arrays_in_blocks_with_a_broadcast_input(backend: NumpyBackend) -> None:
+    a, b = RNG.normal(size=(600, 500)).astype(np.float32), np.ones(500, np.float32)
+    expected = np.where(a < b, a, b * 2)
+    kernel = Kernel("smaller", {"a": (A < B).where(A, B * 2)}, ("a", "b"))
+    backend.elementwise(kernel, (a, b), (), (a,))
+    np.testing.assert_array_equal(a, expected)
+
+
+MASKS = {
+    "sum": lambda x, y: (x < y) + (y < 0),
+    "difference": lambda x, y: (x < y) - (y < 0),
+    "exp": lambda x, y: (x < y).exp() * x,
+    "sqrt": lambda x, y: (x < y).sqrt() + y,
+    "choice of masks": lambda x, y: where(x < y, y < 0, x < 0),
+    "negation": lambda x, y: (~(x < y)) * y,
+    "mean of masks": lambda x, y: ((x < y) + (y < 0)) * 0.5,
+}
+
+
+@pytest.mark.parametrize("size", [6, 40_000])
+@pytest.mark.parametrize("case", MASKS)
+def test_masks_inside_a_kernel_count_as_0_and_1(case: str, size: int, backend: Backend) -> None:
+    function = MASKS[case]
+    x, y = (RNG.normal(size=size).astype(np.float32) for _ in range(2))
+    below = lambda a, b: (a < b).astype(np.float32)
+    expected = {
+        "sum": below(x, y) + below(y, 0),
+        "difference": below(x, y) - below(y, 0),
+        "exp": np.exp(below(x, y)) * x,
+        "sqrt": np.sqrt(below(x, y)) + y,
+        "choice of masks": np.where(x < y, y < 0, x < 0),
+        "negation": (1 - below(x, y)) * y,
+        "mean of masks": (below(x, y) + below(y, 0)) / 2,
+    }[case]
+    result = elementwise(function)(tensor(x, backend=backend), tensor(y, backend=backend))
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-6)
+
+
+def test_array_names_cannot_collide_with_generated_ones(backend: Backend) -> None:
+    @elementwise
+    def clash(i: Any, t0: Any, s0: Any, zero: Any, *, loop: float) -> Any:
+        return (i + t0) * s0.relu() - zero * loop
+
+    values = [np.full(40_000, v, np.float32) for v in (1, 2, 3, 4)]
+    result = clash(*(tensor(v, backend=backend) for v in values), loop=0.5)
+    assert set(result.tolist()) == {7.0}
+
+
+def test_a_scalar_beyond_float32_is_infinite(backend: Backend) -> None:
+    scale = elementwise(lambda x, *, by: x * by + 1.0)
+    large = tensor(np.ones(40_000, np.float32), backend=backend)
+    assert scale(large, by=1e300).numpy()[0] == np.inf
+
+
+def test_numpy_numbers_as_scalars_change_nothing(backend: Backend) -> None:
+    x = tensor(RNG.normal(size=100), backend=backend)
+    scale = elementwise(lambda x, *, by: x * by / 3.0)
+    assert (scale(x, by=np.float64(0.1)).numpy() == scale(x, by=0.1).numpy()).all()
+    assert ((x * np.float64(0.1)).numpy() == (x * 0.1).numpy()).all()
+
+
+@pytest.mark.parametrize("name", [n for n in KERNELS if n != "transcendental"])
+def test_numba_compiles_what_it_can(name: str) -> None:
+    from rumus.tensor.numba_backend import numba_source
+
+    kernel = KERNELS[name]
+    assert "for " in numba_source(kernel)
+
+
+if find_spec("numba") is not None:
+
+    def test_numba_took_the_compiled_loop() -> None:
+        from rumus.tensor import NumbaBackend
+
+        backend = NumbaBackend()
+        arrays = [RNG.normal(size=20_000).astype(np.float32) for _ in range(3)]
+        run(backend, KERNELS["chain"], *arrays)
+        assert len(backend._loops) == 1
+        run(backend, KERNELS["transcendental"], *arrays)
+        assert len(backend._loops) == 1
