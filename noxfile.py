@@ -56,7 +56,8 @@ def dist(session: nox.Session) -> None:
     shutil.rmtree(BUILT, ignore_errors=True)
     for package in (*PACKAGES, "rumus"):
         source = f"packages/{package}"
-        session.run("python", "-m", "build", "--no-isolation", "-o", str(BUILT), source, silent=True)
+        command = ("python", "-m", "build", "--no-isolation", "-o", str(BUILT), source)
+        session.run(*command, silent=True)
 
 
 @nox.session(requires=["dist"])

@@ -82,7 +82,7 @@ class Trainer(Generic[M_co]):
         self._is_closed = False
 
     def _read(self) -> None:
-        """Read the losses that are waiting: where reading waits for a device, long after the step."""
+        """Read the losses that are waiting; a device has long computed them by then."""
         for loss, weight in self._waiting:
             self._total += weight * float(loss)
             self._weight += weight
