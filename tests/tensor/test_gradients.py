@@ -195,9 +195,8 @@ def test_gradients_are_those_of_finite_differences(
         (lambda x: x.softplus(), -1000.0, 0.0),
         (lambda x: x.softplus(), 1000.0, 1.0),
         (lambda x: x.sigmoid(), -1000.0, 0.0),
-        (lambda x: x.silu() if hasattr(x, "silu") else rt.silu(x), -1000.0, 0.0),
+        (lambda x: rt.silu(x), -1000.0, 0.0),
         (lambda x: rt.gelu(x), 30.0, 1.0),
-        (lambda x: rt.where(x > 0, x.sqrt(), 0.0), -1.0, 0.0),
     ],
 )
 def test_gradients_at_kinks_and_far_out(

@@ -60,7 +60,7 @@ def _select(x: Tensor, parts: tuple[Any, ...]) -> Tensor:
         )
     if len(parts) > x.ndim:
         raise IndexError(f"{len(parts)} indices for a tensor of {x.ndim} axes")
-    indices = [as_tensor(part, x._backend) for part in parts]
+    indices = [as_tensor(part, x._backend, int32 if _is_empty(part) else None) for part in parts]
     for index in indices:
         if index.dtype == bool_:
             raise TypeError("a mask selects an unknown number of elements; use where(mask, x, ...)")
@@ -73,6 +73,10 @@ def _select(x: Tensor, parts: tuple[Any, ...]) -> Tensor:
         _check_range(index, length, axis)
         linear = linear * length + (index < 0).where(index + length, index)
     return gather(x.reshape(math.prod(x.shape[: len(parts)]), *x.shape[len(parts) :]), linear)
+
+
+def _is_empty(part: Any) -> bool:
+    return isinstance(part, list) and not part
 
 
 def _check_range(index: Tensor, length: int, axis: int) -> None:

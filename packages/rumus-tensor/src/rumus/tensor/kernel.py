@@ -12,15 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from rumus.tensor.derivative import differentiate
-from rumus.tensor.dtype import DType, bool_, float16, float32, is_floating, promote
+from rumus.tensor.dtype import DType, bool_, float16, float32, int32, is_floating, promote
 from rumus.tensor.expr import OPERATIONS, Expr, postorder
 
 COMPARISONS: Final = frozenset({"lt", "le", "eq"})
+LOGICAL: Final = COMPARISONS | {"where", "maximum", "minimum"}  # of truth values: a truth value
 _EXACT: Final = COMPARISONS | {
     "add", "sub", "mul", "pow", "abs", "sign", "relu", "maximum", "minimum", "where",
 }  # fmt: skip
 GRADIENT: Final = "gradient"  # the name of the incoming gradient in a derivative's arrays
+
+
+def _plain(value: float) -> float:
+    """A Python number: a NumPy one would pull the whole computation to its own dtype."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +108,13 @@ class Kernel:
             if node.operation == "constant":
                 text[node] = f"float({str(node.value)!r})"
             elif node.operation == "scalar":
-                text[node] = f"scalars[{node.name!r}]"
+                text[node] = f"plain(scalars[{node.name!r}])"
             else:
                 operands = ", ".join(text[operand] for operand in node.operands)
                 text[node] = f"t{len(lines)}"
                 lines.append(f"{text[node]} = {node.operation}({operands})")
         lines.append(f"return ({''.join(f'{text[uniform]}, ' for uniform in self.uniforms)})")
-        namespace: dict[str, Any] = dict(OPERATIONS)
+        namespace: dict[str, Any] = {**OPERATIONS, "plain": _plain}
         exec("def bind(scalars):\n    " + "\n    ".join(lines), namespace)
         bind: Callable[[Mapping[str, float]], tuple[float, ...]] = namespace["bind"]
         return bind
@@ -122,6 +130,8 @@ class Kernel:
         storage = promote(*dtypes) if dtypes else float32
         if not is_floating(storage) and not self._exact():
             storage = float32
+        elif storage == bool_ and any(node.operation not in LOGICAL for node in self.nodes):
+            storage = int32
         compute = float32 if storage == float16 else storage
         given = dict(zip(self.arrays, dtypes, strict=True))
         masks: set[Expr] = set()
