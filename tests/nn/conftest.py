@@ -39,9 +39,7 @@ def numerical(parameter: Parameter, loss: Callable[[], Tensor]) -> NDArray[Any]:
 def weighted(result: Tensor) -> Tensor:
     """A number that depends on each element of a result in its own way."""
     weights = np.cos(np.arange(result.size)).reshape(result.shape)
-    return (
-        result * Tensor(result.backend.upload(weights.astype(result.dtype)), result.backend)
-    ).sum()
+    return (result * tensor(weights, dtype=result.dtype, backend=result.backend)).sum()
 
 
 @pytest.fixture

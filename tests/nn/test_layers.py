@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rumus import nn
@@ -143,6 +143,7 @@ def test_linear_takes_float16_integers_and_no_rows(backend: Backend) -> None:
     assert layer(tensor(np.ones((0, 3)), backend=backend)).shape == (0, 2)
 
 
+@settings(deadline=None)
 @given(
     shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),
     over=st.integers(1, 4),

@@ -1,0 +1,502 @@
+"""Modules: what they are made of, how they are named, saved, moved and shown."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rumus.nn.module
+from rumus import nn
+from rumus.tensor import (
+    Backend,
+    Generator,
+    NumpyBackend,
+    Parameter,
+    Parameters,
+    StateMismatchError,
+    Tensor,
+    float64,
+    tensor,
+    zeros,
+)
+
+
+class Block(nn.Module):
+    def __init__(self, generator: Generator) -> None:
+        self.scale = Parameter([2.0], name="mine")
+        self.linear = nn.Linear(3, 3, generator=generator)
+        self.steps = tensor([0])
+        self.label = "block"
+
+    def forward(self, x: Tensor, *, times: int = 1) -> Tensor:
+        for _ in range(times):
+            x = self.linear(x) * self.scale
+        return x
+
+
+class Model(nn.Module):
+    def __init__(self, generator: Generator) -> None:
+        self.blocks = nn.ModuleList([Block(generator), Block(generator)])
+        self.heads = nn.ModuleDict({"a": nn.Linear(3, 1, generator=generator)})
+        self.running = zeros((3,))
+        self.drop = nn.Dropout(0.5, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.heads["a"](self.drop(x))
+
+
+def any_of(value: object) -> Any:
+    """What a type checker would refuse, for the error at run time."""
+    return value
+
+
+def model() -> Model:
+    return Model(Generator(0))
+
+
+NAMES = (
+    "blocks.0.scale",
+    "blocks.0.linear.weight",
+    "blocks.0.linear.bias",
+    "blocks.1.scale",
+    "blocks.1.linear.weight",
+    "blocks.1.linear.bias",
+    "heads.a.weight",
+    "heads.a.bias",
+)
+BUFFERS = ("running", "blocks.0.steps", "blocks.1.steps")
+
+
+# Calling
+
+
+def test_calling_is_forward() -> None:
+    block, x = Block(Generator(0)), tensor([[1.0, 2.0, 3.0]])
+    assert block(x, times=2).tolist() == block.forward(x, times=2).tolist()
+
+
+def test_a_module_without_forward_says_so() -> None:
+    with pytest.raises(TypeError, match="ModuleList has no forward; write one"):
+        nn.ModuleList([nn.ReLU()])(tensor([1.0]))
+
+
+# What it is made of
+
+
+def test_names_and_order() -> None:
+    found = model()
+    parameters = found.parameters()
+    assert isinstance(parameters, Parameters)
+    assert parameters.names == NAMES
+    assert tuple(name for name, _ in found.named_parameters()) == NAMES
+    assert [p.name for p in parameters] == list(NAMES)
+    assert tuple(name for name, _ in found.named_buffers()) == BUFFERS
+    assert [b.shape for b in found.buffers()] == [(3,), (1,), (1,)]
+    assert [name for name, _ in found.named_generators()] == ["drop.generator"]
+
+
+def test_modules_are_found_before_their_parts() -> None:
+    names = [name for name, _ in model().named_modules()]
+    assert names == [
+        "", "blocks", "blocks.0", "blocks.0.linear", "blocks.1", "blocks.1.linear",
+        "heads", "heads.a", "drop",
+    ]  # fmt: skip
+    assert len(list(model().modules())) == len(names)
+
+
+def test_assignment_declares_and_deletion_removes() -> None:
+    found = model()
+    found.extra = nn.Linear(2, 2, bias=False, generator=Generator(1))  # type: ignore[attr-defined]
+    assert "extra.weight" in found.parameters().names
+    del found.extra  # type: ignore[attr-defined]
+    found.heads["a"] = nn.Linear(3, 2, bias=False, generator=Generator(1))
+    assert found.parameters().names == NAMES[:-1]
+
+
+def test_parameters_bear_the_longest_path() -> None:
+    found = model()
+    assert found.blocks[0].linear.weight.name == "weight"
+    found.parameters()
+    inner = found.blocks[0].linear.parameters()
+    assert inner.names == ("weight", "bias")
+    assert [p.name for p in inner] == ["blocks.0.linear.weight", "blocks.0.linear.bias"]
+
+
+def test_errors_of_gradients_bear_the_path() -> None:
+    found = model().eval()
+    found.parameters()
+    loss = found(tensor([[1.0, 2.0, 3.0]])).sum()
+    found.blocks[1].linear.weight.assign(0.0)
+    with pytest.raises(RuntimeError, match=r"'blocks\.1\.linear\.weight' was changed in place"):
+        loss.backward()
+
+
+def test_what_was_computed_is_no_buffer() -> None:
+    block = Block(Generator(0))
+    block.last = block(tensor([[1.0, 2.0, 3.0]]))  # type: ignore[attr-defined]
+    assert [name for name, _ in block.named_buffers()] == ["steps"]
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ([nn.ReLU()], r"Block\.held is a list of modules.*ModuleList or Sequential"),
+        ((nn.ReLU(),), "is a tuple of modules"),
+        ({"a": nn.ReLU()}, "is a dict of modules.*ModuleDict"),
+        ([1, Parameter([1.0])], "is a list of parameters"),
+        ({nn.ReLU()}, "is a set of modules"),
+    ],
+)
+def test_a_plain_container_is_refused(held: object, message: str) -> None:
+    block = Block(Generator(0))
+    block.held = held  # type: ignore[attr-defined]
+    for ask in (block.parameters, block.state_dict, block.eval, block.freeze):
+        with pytest.raises(TypeError, match=message):
+            ask()
+    assert block.training
+
+
+def test_plain_containers_of_other_things_are_fine() -> None:
+    block = Block(Generator(0))
+    block.sizes = [1, 2]  # type: ignore[attr-defined]
+    block.names = {"a": 1}  # type: ignore[attr-defined]
+    assert len(block.parameters()) == 3
+
+
+# Tied weights and cycles
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        self.table = nn.Embedding(4, 3, generator=Generator(0))
+        self.output = nn.Linear(3, 4, bias=False, generator=Generator(1))
+        self.output.weight = self.table.weight
+        self.first = nn.ReLU()
+        self.second = self.first
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.output(self.table(index))
+
+
+def test_tied_weights_are_one_parameter() -> None:
+    found = Tied()
+    assert found.parameters().names == ("table.weight",)
+    assert list(found.state_dict()) == ["table.weight"]
+    assert [name for name, _ in found.named_modules()] == ["", "table", "output", "first"]
+    grads = found(tensor([1, 2])).sum().backward()
+    assert len(grads) == 1
+    assert "Tied(): 12 parameters" in repr(found)
+    found.load_state_dict({"table.weight": np.ones((4, 3), np.float32)})
+    assert found.output.weight.tolist() == np.ones((4, 3)).tolist()
+
+
+def test_tied_weights_stay_tied_in_a_copy() -> None:
+    twin = copy.deepcopy(Tied())
+    assert twin.output.weight is twin.table.weight
+    assert twin.second is twin.first
+
+
+def test_a_cycle_is_walked_once() -> None:
+    block = Block(Generator(0))
+    block.linear.owner = block  # type: ignore[attr-defined]
+    assert len(block.parameters()) == 3
+    assert "owner: Block (shown above)" in repr(block)
+    assert not block.eval().training
+
+
+# State
+
+
+def test_state_is_copied_out_and_in() -> None:
+    here, there = model(), Model(Generator(1))
+    state = here.state_dict()
+    assert tuple(state) == (*NAMES, *BUFFERS)
+    assert there.load_state_dict(state) is there
+    for name, array in there.state_dict().items():
+        np.testing.assert_array_equal(array, state[name])
+        array[...] = 7
+        state[name][...] = 9
+    assert not any((array == 9).any() or (array == 7).any() for array in here.state_dict().values())
+    assert there.state_dict()["running"].tolist() == [0.0] * 3
+    assert there.blocks[0].steps.dtype == np.int32
+
+
+def test_loading_keeps_the_parameters_themselves() -> None:
+    found = model()
+    before = list(found.parameters())
+    found.load_state_dict(model().state_dict())
+    assert all(a is b for a, b in zip(before, found.parameters(), strict=True))
+
+
+def test_a_state_that_does_not_fit_is_refused_whole() -> None:
+    found = model()
+    state = {name: array + 1 for name, array in found.state_dict().items()}
+    del state["running"]
+    del state["heads.a.bias"]
+    state["new"] = np.zeros(1)
+    state["blocks.0.scale"] = np.zeros((1, 1), np.float32)
+    state["blocks.0.steps"] = np.zeros(1, np.float32)
+    state["heads.a.weight"] = np.zeros((3, 1), np.float64)
+    before = found.state_dict()
+    with pytest.raises(StateMismatchError) as caught:
+        found.load_state_dict(state)
+    assert str(caught.value).splitlines() == [
+        "this state does not fit Model; nothing was loaded:",
+        "  heads.a.bias: missing",
+        "  running: missing",
+        "  blocks.0.scale: shape (1, 1) was saved, (1,) is needed",
+        "  heads.a.weight: shape (3, 1) was saved, (1, 3) is needed",
+        "  heads.a.weight: dtype float64 was saved, float32 is needed",
+        "  blocks.0.steps: dtype float32 was saved, int32 is needed",
+        "  new: unexpected",
+    ]
+    for name, array in found.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_failing_upload_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = NumpyBackend()
+    found = nn.Sequential(
+        *(nn.Linear(2, 2, generator=Generator(i), backend=backend) for i in (0, 1))
+    )
+    before = found.state_dict()
+    calls = iter(range(3))
+
+    def upload(host: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> object:
+        next(calls)  # StopIteration at the fourth
+        return np.array(host)
+
+    monkeypatch.setattr(backend, "upload", upload)
+    with pytest.raises(StopIteration):
+        found.load_state_dict({name: array + 1 for name, array in before.items()})
+    monkeypatch.undo()
+    for name, array in found.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+TREES = st.recursive(
+    st.integers(1, 3),
+    lambda below: (
+        st.lists(below, min_size=1, max_size=3)
+        | st.dictionaries(st.sampled_from("abc"), below, min_size=1, max_size=2)
+    ),
+    max_leaves=8,
+)
+
+
+def grow(tree: object, generator: Generator) -> nn.Module:
+    if isinstance(tree, int):
+        return nn.Linear(tree, tree, generator=generator)
+    if isinstance(tree, dict):
+        return nn.ModuleDict({name: grow(part, generator) for name, part in tree.items()})
+    assert isinstance(tree, list)
+    return nn.ModuleList([grow(part, generator) for part in tree])
+
+
+@settings(deadline=None)
+@given(TREES)
+def test_every_tree_saves_and_loads(tree: object) -> None:
+    here, there = grow(tree, Generator(0)), grow(tree, Generator(1))
+    state = here.state_dict()
+    assert tuple(state) == here.parameters().names
+    there.load_state_dict(state)
+    for name, parameter in there.named_parameters():
+        assert parameter.name == name
+        np.testing.assert_array_equal(parameter.numpy(), state[name])
+    size = sum(array.size for array in state.values())
+    assert repr(here).splitlines()[0].endswith(f": {size} parameters")
+
+
+@settings(deadline=None)
+@given(TREES, st.data())
+def test_every_missing_name_is_listed(tree: object, data: st.DataObject) -> None:
+    found = grow(tree, Generator(0))
+    state = found.state_dict()
+    gone = data.draw(st.sets(st.sampled_from(sorted(state)), min_size=1))
+    with pytest.raises(StateMismatchError) as caught:
+        found.load_state_dict({n: a for n, a in state.items() if n not in gone})
+    listed = {line.removesuffix(": missing").strip() for line in str(caught.value).splitlines()[1:]}
+    assert listed == gone
+
+
+# Modes
+
+
+def test_train_and_eval_reach_everything() -> None:
+    found = model()
+    assert all(m.training for m in found.modules())
+    assert found.eval() is found
+    assert not any(m.training for m in found.modules())
+    assert not found.drop.training
+    found.blocks[0].train()
+    assert [m.training for m in found.modules()].count(True) == 2
+    assert found.train() is found
+    assert all(m.training for m in found.modules())
+
+
+def test_freezing() -> None:
+    found = model()
+    names = found.parameters().names
+    found.blocks[0].freeze()
+    assert repr(found).splitlines()[0] == "Model(): 30 parameters, 13 frozen"
+    assert repr(found.heads["a"]).endswith("4 parameters")
+    grads = found(tensor([[1.0, 2.0, 3.0]])).sum().backward()
+    assert {p.name for p in grads} == {name for name in names if name > "blocks.1"}
+    assert found.requires_grad_() is found
+    assert all(p.requires_grad for p in found.parameters())
+
+
+# Moving
+
+
+class Owner:
+    """Stands for an optimizer: notes what it is asked to move, and moves it."""
+
+    def __init__(self) -> None:
+        self.moved: list[tuple[int, Backend]] = []
+
+    def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
+        self.moved.append((len(parameters), backend))
+        for parameter in parameters:
+            parameter._array = backend.upload(parameter.numpy())
+            parameter._backend = backend
+
+
+def test_moving_takes_parameters_buffers_and_the_owner_along(backend: Backend) -> None:
+    found, owner = model(), Owner()
+    for parameter in found.blocks.parameters():
+        parameter._owner = weakref.ref(owner)
+    found.shared = found.running  # type: ignore[attr-defined]
+    before, kept = found.state_dict(), list(found.parameters())
+    assert found.to(backend) is found
+    assert owner.moved == [(6, backend)]
+    assert all(p.backend is backend for p in found.parameters())
+    assert all(b.backend is backend for b in found.buffers())
+    assert found.shared is found.running  # type: ignore[attr-defined]
+    assert all(a is b for a, b in zip(kept, found.parameters(), strict=True))
+    for name, array in found.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    assert found.eval()(zeros((2, 3), backend=backend)).backend is backend
+    found.to(backend)
+    assert len(owner.moved) == 1
+
+
+def test_to_gpu_asks_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = NumpyBackend()
+    monkeypatch.setattr(rumus.nn.module, "gpu_backend", lambda: gpu)
+    found = model()
+    assert found.to_gpu() is found
+    assert {id(t.backend) for t in (*found.parameters(), *found.buffers())} == {id(gpu)}
+
+
+def test_a_model_on_another_backend_is_named_in_the_error() -> None:
+    found = nn.Sequential(nn.Linear(2, 2, generator=Generator(0))).to(NumpyBackend())
+    found.parameters()
+    with pytest.raises(RuntimeError, match=r"parameter '0\.weight' is on numpy"):
+        found(tensor([[1.0, 2.0]]))
+
+
+# Printing
+
+
+def test_the_tree_of_a_model() -> None:
+    assert repr(model()).splitlines() == [
+        "Model(): 30 parameters",
+        "  blocks: ModuleList(): 26 parameters",
+        "    0: Block(label='block'): 13 parameters",
+        "      linear: Linear(inputs=3, outputs=3): 12 parameters",
+        "    1: Block(label='block'): 13 parameters",
+        "      linear: Linear(inputs=3, outputs=3): 12 parameters",
+        "  heads: ModuleDict(): 4 parameters",
+        "    a: Linear(inputs=3, outputs=1): 4 parameters",
+        "  drop: Dropout(p=0.5)",
+    ]
+    assert "training" not in repr(model().eval())
+    assert (
+        repr(nn.LayerNorm((2, 3))) == "LayerNorm(normalized_shape=(2, 3), eps=1e-05): 12 parameters"
+    )
+
+
+# Containers
+
+
+def test_sequential_is_a_sequence() -> None:
+    layers = [nn.Linear(2, 3, generator=Generator(0)), nn.ReLU(), nn.Linear(3, 1)]
+    found = nn.Sequential(*layers)
+    assert len(found) == 3
+    assert list(found) == layers
+    assert found[-1] is layers[-1]
+    assert list(found[1:]) == layers[1:]
+    assert isinstance(found[1:], nn.Sequential)
+    assert found[:1].parameters().names == ("0.weight", "0.bias")
+    x = tensor([[1.0, -2.0]])
+    assert found(x).tolist() == layers[2](layers[0](x).relu()).tolist()
+    assert nn.Sequential()(x) is x
+    with pytest.raises(IndexError):
+        found[3]
+
+
+def test_a_layer_used_twice_has_one_set_of_weights() -> None:
+    layer = nn.Linear(2, 2, generator=Generator(0))
+    found = nn.Sequential(layer, nn.ReLU(), layer)
+    assert found.parameters().names == ("0.weight", "0.bias")
+    assert len(found(tensor([[1.0, 2.0]])).sum().backward()) == 2
+
+
+def test_lists_and_dicts() -> None:
+    items = nn.ModuleList([nn.ReLU(), nn.Tanh()])
+    assert len(items.append(nn.SiLU())) == 3
+    assert [type(m).__name__ for m in items[1:]] == ["Tanh", "SiLU"]
+    named = nn.ModuleDict({"b": nn.ReLU(), "a": nn.Tanh()})
+    assert list(named) == ["b", "a"]
+    assert [name for name, _ in named.items()] == ["b", "a"]
+    assert len(named) == 2
+    assert "a" in named
+    assert "c" not in named
+
+
+def test_a_subclass_of_a_container_may_hold_more() -> None:
+    class Scaled(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(2, 2, generator=Generator(0)))
+            self.scale = Parameter([1.0])
+
+    assert Scaled().parameters().names == ("scale", "0.weight", "0.bias")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: nn.Sequential(nn.ReLU(), any_of(abs)),
+            TypeError,
+            r"\[1\] must be a Module, not <",
+        ),
+        (lambda: nn.Sequential(any_of(nn.ReLU)), TypeError, r"make it first: ReLU\(\)"),
+        (lambda: nn.ModuleList([any_of(1.5)]), TypeError, r"ModuleList\[0\] must be a Module"),
+        (lambda: nn.ModuleDict({"a": any_of(1)}), TypeError, r"ModuleDict\['a'\] must be a Module"),
+        (lambda: nn.ModuleDict({"a.b": nn.ReLU()}), ValueError, "has no dot, unlike 'a.b'"),
+        (lambda: nn.ModuleDict({"": nn.ReLU()}), ValueError, "is not empty"),
+    ],
+)
+def test_errors_of_containers(
+    make: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_float64_models_save_and_load() -> None:
+    found = nn.Linear(2, 2, generator=Generator(0), dtype=float64)
+    assert found.state_dict()["weight"].dtype == np.float64
+    with pytest.raises(StateMismatchError, match="weight: dtype float64 was saved, float32 is"):
+        nn.Linear(2, 2).load_state_dict(found.state_dict())
