@@ -1,5 +1,38 @@
-"""The GPU backend of rumus: Vulkan, Metal and DX12 through wgpu."""
+"""The GPU backend of rumus: Vulkan, Metal and DX12 through wgpu.
+
+`default_backend()` is the backend of this machine's best GPU, which `tensor.to_gpu()` uses;
+`devices()` lists what there is, and `python -m rumus.gpu` prints it.
+"""
+
+from rumus.gpu.adapter import DeviceInfo, devices
+from rumus.gpu.array import GPUArray
+from rumus.gpu.backend import GpuBackend, default_backend
+from rumus.gpu.device import Gpu, Stats
+from rumus.gpu.errors import (
+    DeviceLostError,
+    GpuError,
+    LimitError,
+    NoAdapterError,
+    OutOfMemoryError,
+    ShaderError,
+)
+from rumus.gpu.memory import MemoryStats
 
 __version__ = "0.1.0"
 
-__all__: list[str] = []
+__all__ = [
+    "DeviceInfo",
+    "DeviceLostError",
+    "GPUArray",
+    "Gpu",
+    "GpuBackend",
+    "GpuError",
+    "LimitError",
+    "MemoryStats",
+    "NoAdapterError",
+    "OutOfMemoryError",
+    "ShaderError",
+    "Stats",
+    "default_backend",
+    "devices",
+]

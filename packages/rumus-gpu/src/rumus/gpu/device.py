@@ -1,0 +1,238 @@
+"""`Gpu`: the one owner of a device, its queue and the commands being recorded.
+
+Dispatches are recorded into one open pass and submitted in batches, so that the device starts
+early and the host seldom waits. Everything that touches the device holds one lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import wgpu
+from numpy.typing import NDArray
+
+from rumus.gpu.adapter import choose
+from rumus.gpu.array import GPUArray
+from rumus.gpu.errors import DeviceLostError
+from rumus.gpu.limits import WANTED, Limits
+from rumus.gpu.memory import MemoryStats, Pool, Storage, size_class
+from rumus.gpu.native import Recorder, poll, read_mapped, release
+from rumus.gpu.pipelines import SLOT, Pipeline, Pipelines, Program
+
+BATCH: Final = 64  # dispatches, or writes, of one submission
+PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
+IN_FLIGHT: Final = 16  # submissions that the host may be ahead
+_requests = itertools.count(1)
+
+
+@dataclass(slots=True)
+class Stats:
+    """What went over to the device since it was opened."""
+
+    submits: int = 0
+    dispatches: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    pipelines: int = 0
+
+
+class Gpu:
+    """One device.
+
+    which: an index or a part of the name, as in `devices()`; by default the best there is.
+    trusted: compile rumus's kernels without run-time checks. immediates: give scalars to kernels
+    directly; otherwise, or where the device cannot, through a uniform buffer. max_array_bytes: a
+    lower limit for the size of one array than the device's own.
+    NoAdapterError where there is no such GPU.
+    """
+
+    def __init__(
+        self,
+        which: int | str | None = None,
+        *,
+        trusted: bool = True,
+        immediates: bool = True,
+        max_array_bytes: int | None = None,
+    ) -> None:
+        adapter = choose(which)
+        features = [name for name in WANTED if name in adapter.features]
+        self.adapter = adapter
+        self.device = adapter.request_device_sync(required_features=features, required_limits={})
+        self.queue = self.device.queue
+        self.limits = Limits.of(self.device, immediates, max_array_bytes)
+        self.stats = Stats()
+        self.lock = threading.RLock()
+        self.batch = 0  # the number of the batch being recorded
+        self._recorder = Recorder(self.device)
+        self._pipelines = Pipelines(self.device, self.limits, trusted)
+        self._pool = Pool(self.device, self.limits.binding, self.synchronize)
+        self._writes = self._written = 0
+        self._in_flight: deque[int] = deque()
+        self._staging: dict[int, wgpu.GPUBuffer] = {}
+        self._uniforms = _UniformRing(self.device) if not self.limits.immediates else None
+
+    @property
+    def name(self) -> str:
+        """The device's name as its driver gives it."""
+        return str(self.adapter.info["device"])
+
+    @property
+    def is_software(self) -> bool:
+        """Whether the CPU plays the GPU."""
+        return bool(self.adapter.info["adapter_type"] == "CPU")
+
+    def has(self, feature: str) -> bool:
+        """Whether the device was opened with a feature."""
+        return feature in self.device.features
+
+    def allocate(self, size: int, label: str) -> Storage:
+        """Return `size` bytes. LimitError or OutOfMemoryError if they cannot be had."""
+        with self.lock:
+            return self._pool.allocate(size, label)
+
+    def memory_stats(self) -> MemoryStats:
+        """Return the bytes that arrays hold, that are kept for reuse, and the peak."""
+        with self.lock:
+            return self._pool.stats()
+
+    def trim(self) -> None:
+        """Give memory that no array holds back to the driver."""
+        with self.lock:
+            self._pool.trim()
+
+    def pipeline(self, key: Hashable, make: Callable[[], Program]) -> Pipeline:
+        """Return the pipeline of this key; `make` writes its program if it is new."""
+        with self.lock:
+            found = self._pipelines.get(key, make)
+            self.stats.pipelines = len(self._pipelines)
+            return found
+
+    def dispatch(
+        self,
+        pipeline: Pipeline,
+        arrays: Sequence[GPUArray],
+        values: tuple[float, ...],
+        groups: int,
+    ) -> None:
+        """Record one dispatch of `groups` > 0 workgroups.
+
+        arrays: for each binding what is bound there. values: the members of `k`.
+        """
+        scalars = pipeline.pack(values)
+        with self.lock:
+            bind_groups = pipeline.groups
+            for number, (array, access) in enumerate(zip(arrays, pipeline.access, strict=True)):
+                storage = array.storage
+                bind_groups.bind(number, storage.handle, array.base, storage.size - array.base)
+                storage.block.batch = self.batch
+                if access == "w":
+                    storage.bounds = None
+            offset = -1
+            if self._uniforms is not None:
+                offset = self._uniforms.put(self._recorder.commands, scalars)
+                bind_groups.bind(len(arrays), self._uniforms.handle, 0, SLOT)
+            group = bind_groups.make()
+            grid = self.limits.grid(groups)
+            self._recorder.dispatch(pipeline.handle, group, scalars, grid, offset)
+            release(group)
+            self.stats.dispatches += 1
+            if self._recorder.commands >= BATCH:
+                self.flush()
+
+    def flush(self) -> int:
+        """Submit what was recorded; return the number of the submission."""
+        with self.lock:
+            if self._uniforms is not None:
+                self._uniforms.write(self.queue)
+            try:
+                index = self._recorder.submit(self.queue)
+            except wgpu.GPUError as error:
+                if "lost" in str(error):
+                    raise DeviceLostError(
+                        f"the GPU {self.name} is lost: {error}. Start again from a checkpoint; "
+                        "files on disk are intact"
+                    ) from None
+                raise
+            self.batch += 1
+            self._writes = self._written = 0
+            self.stats.submits += 1
+            self._in_flight.append(index)
+            waits = len(self._in_flight) > IN_FLIGHT
+            poll(self.device, waits, self._in_flight.popleft() if waits else None)
+            return index
+
+    def synchronize(self) -> None:
+        """Submit what was recorded and wait until the device has done everything."""
+        with self.lock:
+            poll(self.device, True, self.flush())
+            self._in_flight.clear()
+
+    def write(self, storage: Storage, host: NDArray[Any]) -> None:
+        """Copy a contiguous array to the beginning of `storage`. The host's array is free then."""
+        size = host.nbytes
+        if size % 4:
+            host = np.concatenate([host.reshape(-1).view(np.uint8), np.zeros(-size % 4, np.uint8)])
+        with self.lock:
+            if storage.block.batch == self.batch:
+                self.flush()  # a write comes before all that is recorded, also what reads the old
+            self.queue.write_buffer(storage.block.buffer, 0, host)
+            self.stats.bytes_up += size
+            self._writes += 1
+            self._written += size
+            if self._writes >= BATCH or self._written >= PENDING_BYTES:
+                self.flush()
+
+    def read(self, array: GPUArray) -> NDArray[Any]:
+        """Return the bytes of an array that lies contiguous from a multiple of 4 bytes on."""
+        result = np.empty(array.shape, array.stored.memory)
+        size = -(-result.nbytes // 4) * 4
+        with self.lock:
+            staging = self._staging_for(size)
+            start = array.offset * array.stored.itemsize
+            storage = array.storage
+            self._recorder.copy(storage.handle, start, staging._internal, 0, size)
+            storage.block.batch = self.batch
+            read_mapped(self.device, staging._internal, size, self.flush(), next(_requests), result)
+            self.stats.bytes_down += result.nbytes
+        return result
+
+    def _staging_for(self, size: int) -> wgpu.GPUBuffer:
+        """A buffer that the host can read; the small ones are kept."""
+        wanted = max(4096, 1 << (size - 1).bit_length()) if size <= 2**24 else size_class(size)
+        found = self._staging.get(wanted)
+        if found is None:
+            usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
+            found = self.device.create_buffer(size=wanted, usage=usage)
+            if wanted <= 2**24:
+                self._staging[wanted] = found
+        return found
+
+
+class _UniformRing:
+    """The scalars of one batch of dispatches, written to the device just before its submission."""
+
+    def __init__(self, device: wgpu.GPUDevice) -> None:
+        usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
+        self._buffer = device.create_buffer(size=SLOT * (BATCH + 1), usage=usage)
+        self.handle = self._buffer._internal
+        self._host = bytearray(SLOT * (BATCH + 1))
+        self._used = 0
+
+    def put(self, slot: int, scalars: bytes) -> int:
+        """Keep the scalars of the dispatch number `slot` of the batch; return their offset."""
+        start = slot * SLOT
+        self._host[start : start + len(scalars)] = scalars
+        self._used = max(self._used, start + SLOT)
+        return start
+
+    def write(self, queue: wgpu.GPUQueue) -> None:
+        """Send what was put since the last time."""
+        if self._used:
+            queue.write_buffer(self._buffer, 0, memoryview(self._host)[: self._used])
+            self._used = 0

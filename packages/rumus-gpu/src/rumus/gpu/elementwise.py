@@ -1,0 +1,128 @@
+"""Running elementwise kernels: from a call to one dispatch.
+
+What a call needs is worked out once for each combination of layouts and kept as a plan; the next
+call with the same shapes only packs its scalars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from rumus.gpu.array import GPUArray, Shape
+from rumus.gpu.copying import contiguous, copy_strided
+from rumus.gpu.device import Gpu
+from rumus.gpu.layout import Layout, layout_of
+from rumus.gpu.pipelines import Pipeline
+from rumus.gpu.wgsl import WORKGROUP, Operand, elementwise_program, is_updated
+from rumus.tensor import Expr, Kernel
+
+IDENTITY: Final = Kernel("copy", {"out": Expr.array("a")}, ("a",))
+_PLANS: Final = 4096  # kept; a program whose shapes never repeat starts again
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    pipeline: Pipeline
+    numbers: tuple[int, ...]
+    groups: int
+
+
+class Elementwise:
+    """The elementwise kernels of one device."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
+        self._plans: dict[Hashable, _Plan] = {}
+
+    def run(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[GPUArray],
+        scalars: Sequence[float],
+        out: Sequence[GPUArray],
+    ) -> None:
+        """Run `kernel`; see `Backend.elementwise`. At least one element."""
+        written = {array.storage for array in out}
+        aliased = tuple([array.storage in written for array in arrays])
+        key = (kernel, tuple([a.key for a in arrays]), tuple([o.key for o in out]), aliased)
+        plan = self._plans.get(key)
+        if plan is None:
+            layouts = [layout_of(array, out[0].shape) for array in arrays]
+            if any(layout is None for layout in layouts) or not all(o.is_flat for o in out):
+                self._run_on_copies(kernel, arrays, layouts, scalars, out)
+                return
+            plan = self._plan(kernel, arrays, out, layouts, aliased)  # type: ignore[arg-type]
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        fresh = [
+            o for o, name in zip(out, kernel.outputs, strict=True) if name not in kernel.arrays
+        ]
+        if kernel.uniforms and plan.pipeline.program.scalars[-1] == "i":
+            scalars = [max(-(2**31), min(2**31 - 1, int(value))) for value in scalars]
+        self.gpu.dispatch(plan.pipeline, (*arrays, *fresh), (*plan.numbers, *scalars), plan.groups)
+
+    def _plan(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[GPUArray],
+        out: Sequence[GPUArray],
+        layouts: Sequence[Layout],
+        aliased: tuple[bool, ...],
+    ) -> _Plan:
+        operands = [
+            Operand(array.stored, layout, is_written)
+            for array, layout, is_written in zip(arrays, layouts, aliased, strict=True)
+        ]
+        types = kernel.types(tuple([a.dtype for a in arrays]) or (out[0].dtype,) * bool(not arrays))
+        stored = [array.stored for array in out]
+        walks = tuple((o.stored.name, o.layout.walk, o.is_written) for o in operands)
+        key = ("elementwise", kernel.key, types.compute, walks, tuple(s.name for s in stored))
+        make = partial(elementwise_program, kernel, types, operands, stored)
+        size = out[0].size
+        vectors = -(-size // 4)
+        numbers = (vectors, size % 4, *(n for layout in layouts for n in layout.numbers))
+        groups = -(-vectors // WORKGROUP)
+        return _Plan(self.gpu.pipeline(key, make), numbers, groups)
+
+    def _run_on_copies(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[GPUArray],
+        layouts: Sequence[Layout | None],
+        scalars: Sequence[float],
+        out: Sequence[GPUArray],
+    ) -> None:
+        """Run with contiguous copies of what a kernel cannot walk, and copy results back."""
+        shape = out[0].shape
+        targets = [o if o.is_flat else o.backend.allocate(o.shape, o.dtype) for o in out]
+        updated = {
+            kernel.arrays.index(name): target
+            for name, target in zip(kernel.outputs, targets, strict=True)
+            if is_updated(kernel, name)
+        }
+        inputs = []
+        for number, (array, layout) in enumerate(zip(arrays, layouts, strict=True)):
+            target = updated.get(number)
+            if target is not None and target.storage is not array.storage:
+                copy_strided(self.gpu, array, target)
+                inputs.append(target)
+            else:
+                inputs.append(array if layout is not None else _expanded(array, shape))
+        self.run(kernel, inputs, scalars, targets)
+        for target, wanted in zip(targets, out, strict=True):
+            if target is not wanted:
+                copy_strided(self.gpu, target, wanted)
+
+
+def _expanded(array: GPUArray, shape: Shape) -> GPUArray:
+    """A contiguous copy: of the array if that can be walked, else of all that it broadcasts to."""
+    copy = contiguous(array)
+    if layout_of(copy, shape) is not None:
+        return copy
+    full = array.backend.allocate(shape, array.dtype)
+    copy_strided(array.backend.gpu, array, full)
+    return full

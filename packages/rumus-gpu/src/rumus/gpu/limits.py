@@ -1,0 +1,55 @@
+"""What one device can do, as far as the kernels care."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import wgpu
+
+WANTED: Final = (
+    "subgroup",
+    "subgroup-barrier",
+    "shader-f16",
+    "immediates",
+    "timestamp-query",
+    "timestamp-query-inside-passes",
+    "shader-int64",
+)
+IMMEDIATES: Final = 128  # bytes: what every interface has where it has any
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The sizes that a kernel or an array must keep to."""
+
+    binding: int  # bytes that a kernel can see of one buffer, so the largest array
+    bindings: int  # buffers of one kernel
+    alignment: int  # of the offset at which a buffer is bound, in bytes
+    workgroup_memory: int
+    workgroup_size: int
+    workgroups: int  # in one dimension of a grid
+    immediates: int  # bytes; 0: scalars go through a uniform buffer
+
+    @staticmethod
+    def of(device: wgpu.GPUDevice, immediates: bool, binding: int | None) -> Limits:
+        """Read a device's limits. binding: a lower limit for arrays, for tests."""
+        found = device.limits
+        largest = min(
+            found["max-buffer-size"], found["max-storage-buffer-binding-size"], 2**31 - 256
+        )
+        has_immediates = immediates and "immediates" in device.features
+        return Limits(
+            binding=largest if binding is None else min(largest, binding),
+            bindings=found["max-storage-buffers-per-shader-stage"],
+            alignment=max(16, found["min-storage-buffer-offset-alignment"]),
+            workgroup_memory=found["max-compute-workgroup-storage-size"],
+            workgroup_size=found["max-compute-invocations-per-workgroup"],
+            workgroups=found["max-compute-workgroups-per-dimension"],
+            immediates=min(IMMEDIATES, found["max-immediate-size"]) if has_immediates else 0,
+        )
+
+    def grid(self, groups: int) -> tuple[int, int]:
+        """Return a grid of at least `groups` workgroups, in two dimensions if one is too short."""
+        rows = -(-groups // self.workgroups)
+        return -(-groups // rows), rows

@@ -1,0 +1,161 @@
+"""The pool that arrays get their memory from and give it back to.
+
+A block belongs to one array (and its views) at a time. When Python drops the last of them, the
+block goes back to the pool and may be reused at once: the device runs commands in their order, so
+whatever still reads the old contents comes first. Blocks are destroyed only when memory runs out,
+and only after everything submitted has finished.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import wgpu
+
+from rumus.gpu.errors import LimitError, OutOfMemoryError
+from rumus.gpu.native import Handle
+
+USAGE: Final = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
+GRAIN: Final = 256  # bytes: no block is smaller, or ends elsewhere
+_ROWS: Final = 12  # of the table in an error
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """One buffer of the device."""
+
+    buffer: wgpu.GPUBuffer
+    handle: Handle
+    size: int
+    batch: int = -1  # the last batch of commands that uses it
+
+
+class Storage:
+    """The memory of one array and its views. It returns to the pool with the last of them."""
+
+    __slots__ = ("__weakref__", "block", "bounds", "handle", "label", "pool", "size")
+
+    def __init__(self, block: Block, pool: Pool, label: str) -> None:
+        self.block = block
+        self.handle = block.handle
+        self.size = block.size
+        self.pool = pool
+        self.label = label
+        self.bounds: tuple[int, int] | None = None  # of int32 elements, as far as they are known
+
+    def __del__(self) -> None:
+        # At any moment and on any thread, so without a lock: appending to a deque is atomic.
+        self.pool.returned.append((self.block, self.label))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """Bytes on the device: held by arrays, kept for reuse, and the most that arrays ever held."""
+
+    used: int
+    cached: int
+    peak: int
+    blocks: int
+
+
+def size_class(size: int) -> int:
+    """Return the size of the block for `size` bytes: in steps of an eighth, at least 256 bytes.
+
+    >>> [size_class(n) for n in (0, 300, 5000, 1_000_000)]
+    [256, 512, 5120, 1048576]
+    """
+    grain = max(GRAIN, 1 << max(0, (max(size, 1) - 1).bit_length() - 4))
+    return max(GRAIN, -(-size // grain) * grain)
+
+
+class Pool:
+    """Blocks by size class, free ones kept for the next array of that size.
+
+    wait: a function that submits what was recorded and waits until the device is idle.
+    """
+
+    def __init__(self, device: wgpu.GPUDevice, largest: int, wait: Callable[[], None]) -> None:
+        self.device = device
+        self.largest = largest
+        self.wait = wait
+        self.free: dict[int, list[Block]] = {}
+        self.returned: deque[tuple[Block, str]] = deque()
+        self.held: Counter[str] = Counter()  # label -> bytes
+        self.used = self.cached = self.peak = self.blocks = 0
+
+    def allocate(self, size: int, label: str) -> Storage:
+        """Return memory for `size` bytes, with whatever is in it.
+
+        LimitError if no array may be that large; OutOfMemoryError if the device is full.
+        """
+        if size > self.largest:
+            raise LimitError(
+                f"an array {label} of {size:,} bytes is larger than this device can bind "
+                f"({self.largest:,} bytes); split it along an axis"
+            )
+        self.collect()
+        wanted = min(size_class(size), -(-self.largest // GRAIN) * GRAIN)
+        free = self.free.get(wanted)
+        if free:
+            block = free.pop()
+            self.cached -= wanted
+        else:
+            block = self._create(wanted)
+        self.used += wanted
+        self.peak = max(self.peak, self.used)
+        self.held[label] += wanted
+        return Storage(block, self, label)
+
+    def collect(self) -> None:
+        """Take back the blocks of arrays that are gone."""
+        while self.returned:
+            block, label = self.returned.popleft()
+            self.free.setdefault(block.size, []).append(block)
+            self.used -= block.size
+            self.cached += block.size
+            self.held[label] -= block.size
+            if not self.held[label]:
+                del self.held[label]
+
+    def _create(self, size: int) -> Block:
+        for attempt in range(2):
+            try:
+                buffer = self.device.create_buffer(size=size, usage=USAGE)
+            except wgpu.GPUError as error:
+                if "memory" not in str(error).lower():
+                    raise
+                if attempt == 0:
+                    self.trim()
+                continue
+            self.blocks += 1
+            return Block(buffer, buffer._internal, size)
+        raise OutOfMemoryError(self._report(size))
+
+    def trim(self) -> None:
+        """Wait for the device and give every free block back to the driver."""
+        gc.collect()
+        self.wait()
+        self.collect()
+        for blocks in self.free.values():
+            for block in blocks:
+                block.buffer.destroy()
+                self.blocks -= 1
+        self.free.clear()
+        self.cached = 0
+
+    def stats(self) -> MemoryStats:
+        """Return what is held now, kept for reuse, and the most that was ever held."""
+        self.collect()
+        return MemoryStats(self.used, self.cached, self.peak, self.blocks)
+
+    def _report(self, size: int) -> str:
+        rows = self.held.most_common(_ROWS)
+        table = "\n".join(f"  {held:>16,} bytes  {label}" for label, held in rows)
+        return (
+            f"the GPU has no memory for another {size:,} bytes; arrays hold {self.used:,} bytes:\n"
+            f"{table}\nUse smaller batches, or drop tensors that are no longer needed"
+        )

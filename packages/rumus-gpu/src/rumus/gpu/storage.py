@@ -1,0 +1,92 @@
+"""How each dtype lies in device memory, and how WGSL reads and writes it.
+
+float32 and int32 are what they are. A truth value is a whole word, 0 or 1, so that any element of
+any view has one writer. float16 takes two bytes where the device has 16-bit floats; elsewhere it is
+a float32 that is rounded to float16 whenever it is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from rumus.tensor import DType, bool_, float16, float32, int32
+
+Kind: TypeAlias = Literal["f", "i", "b"]  # what a value is while a kernel runs
+
+VALUE: Final[dict[Kind, str]] = {"f": "f32", "i": "i32", "b": "bool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One dtype on one device."""
+
+    name: str
+    dtype: DType
+    memory: DType  # of the bytes on the device, as NumPy calls them
+    kind: Kind
+    wgsl: str  # the type of one element
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of one element."""
+        return int(self.memory.itemsize)
+
+    def load(self, text: str, width: int) -> str:
+        """Return the expression for the value of a stored element, or of a vector of `width`."""
+        if self.name == "f16":
+            return f"{vector('f32', width)}({text})"
+        return f"({text} != {vector('u32', width)}(0u))" if self.kind == "b" else text
+
+    def store(self, text: str, width: int) -> str:
+        """Return the expression for what is stored for a value of this kind."""
+        if self.name == "f16":
+            return f"{vector('f16', width)}({text})"
+        if self.name == "rounded":
+            return f"{'rounded' if width == 1 else 'rounded4'}({text})"
+        if self.kind == "b":
+            ones = f"{vector('u32', width)}(1u)"
+            return f"select({vector('u32', width)}(0u), {ones}, {text})"
+        return text
+
+
+def vector(element: str, width: int) -> str:
+    """Return the WGSL type of `width` elements.
+
+    >>> vector("f32", 4), vector("f32", 1)
+    ('vec4<f32>', 'f32')
+    """
+    return element if width == 1 else f"vec{width}<{element}>"
+
+
+def converted(text: str, source: Kind, target: Kind, width: int = 4) -> str:
+    """Return the expression for a value of one kind as another, with NumPy's meaning."""
+    if source == target:
+        return text
+    number = vector(VALUE[target], width)
+    if target == "b":
+        # By the bits: a comparison may take NaN for 0.
+        bits = f"(bitcast<{vector('u32', width)}>({text}) & {vector('u32', width)}(0x7fffffffu))"
+        tested = bits if source == "f" else text
+        zero = f"{vector('u32' if source == 'f' else 'i32', width)}(0)"
+        return f"({tested} != {zero})"
+    if source == "b":
+        return f"select({number}(0), {number}(1), {text})"
+    return f"{number}({text})"
+
+
+def stored_types(has_half: bool) -> dict[DType, Stored]:
+    """Return how a device stores each dtype. has_half: it has 16-bit floats."""
+    half = (
+        Stored("f16", float16, float16, "f", "f16")
+        if has_half
+        else Stored("rounded", float16, float32, "f", "f32")
+    )
+    return {
+        float32: Stored("f32", float32, float32, "f", "f32"),
+        float16: half,
+        int32: Stored("i32", int32, int32, "i", "i32"),
+        bool_: Stored("bool", bool_, np.dtype(np.uint32), "b", "u32"),
+    }

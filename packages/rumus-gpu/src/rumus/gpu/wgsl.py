@@ -1,0 +1,243 @@
+"""A kernel, printed as WGSL.
+
+An invocation computes four neighbouring elements. The text depends on the kernel, the layouts and
+the dtypes; sizes and scalars are members of `k`, so that other numbers compile nothing. The third
+reader of a `Kernel`, after `numpy_program` and `numba_backend`: the same walk over the same nodes.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rumus.gpu.layout import Layout
+from rumus.gpu.pipelines import Program
+from rumus.gpu.shaders import prelude
+from rumus.gpu.storage import VALUE, Kind, Stored, converted, vector
+from rumus.tensor import Expr, Kernel
+from rumus.tensor.kernel import COMPARISONS, Types
+
+WORKGROUP: Final = 64  # invocations, each with one vec4: the fastest on the devices tried
+
+OPERATIONS: Final[Mapping[str, str]] = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "pow": "power({0}, {1})",
+    "abs": "abs({0})",
+    "sign": "sign_of({0})",
+    "exp": "exponential({0})",
+    "log": "logarithm({0})",
+    "log1p": "logarithm_1_plus({0})",
+    "expm1": "exponential_minus_1({0})",
+    "sqrt": "sqrt({0})",
+    "sin": "sine({0})",
+    "cos": "cosine({0})",
+    "tanh": "hyperbolic_tangent({0})",
+    "erf": "error_function({0})",
+    "sigmoid": "logistic({0})",
+    "softplus": "softplus({0})",
+    "relu": "relu({0})",
+    "maximum": "maximum({0}, {1})",
+    "minimum": "minimum({0}, {1})",
+    "lt": "less({0}, {1})",
+    "le": "less_equal({0}, {1})",
+    "eq": "equal({0}, {1})",
+    "where": "select({2}, {1}, {0})",
+}
+INTEGERS: Final[Mapping[str, str]] = {
+    "pow": "integer_power({0}, {1})",
+    "sign": "sign({0})",
+    "relu": "max({0}, vec4<i32>(0))",
+    "maximum": "max({0}, {1})",
+    "minimum": "min({0}, {1})",
+    "lt": "({0} < {1})",
+    "le": "({0} <= {1})",
+    "eq": "({0} == {1})",
+}
+TRUTHS: Final[Mapping[str, str]] = {"maximum": "{0} | {1}", "minimum": "{0} & {1}"}
+
+_LOADS: Final[Mapping[str, str]] = {
+    "same": "{a}[i]",
+    "row": "{a}[i % k.{a}_length]",
+    "scalar": "{v}({a}[k.{a}_start])",
+    "column": "{v}({a}[i / k.{a}_repeats])",
+    "cycle": "{v}({a}[{a}_at(4u * i)], {a}[{a}_at(4u * i + 1u)], "
+    "{a}[{a}_at(4u * i + 2u)], {a}[{a}_at(4u * i + 3u)])",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One array of a kernel: how it is stored and walked, and whether its buffer is written."""
+
+    stored: Stored
+    layout: Layout
+    is_written: bool
+
+
+def is_updated(kernel: Kernel, output: str) -> bool:
+    """Whether an output is an input, updated in place."""
+    return output in kernel.arrays
+
+
+def elementwise_program(
+    kernel: Kernel, types: Types, inputs: Sequence[Operand], outputs: Sequence[Stored]
+) -> Program:
+    """Return the WGSL of `kernel`.
+
+    Its bindings are the inputs, then the outputs that are not inputs; `k` holds the number of
+    vectors, the elements in the last one if it is not full, the numbers of the layouts and the
+    kernel's uniforms.
+    """
+    return _Printer(kernel, types, inputs, outputs).program()
+
+
+class _Printer:
+    """Collects the text from top to bottom."""
+
+    def __init__(
+        self, kernel: Kernel, types: Types, inputs: Sequence[Operand], outputs: Sequence[Stored]
+    ) -> None:
+        self.kernel, self.types = kernel, types
+        self.inputs = dict(zip(kernel.arrays, inputs, strict=True))
+        self.outputs = dict(zip(kernel.outputs, outputs, strict=True))
+        self.compute: Kind = "f" if types.compute.kind == "f" else "i"
+        self.members = ["n: u32", "tail: u32"]
+        self.scalars = "II"
+        self.globals: list[str] = []
+        self.functions: list[str] = []
+        self.lines: list[str] = []
+        self.access = ""
+        self.text: dict[Expr, str] = {}
+
+    def program(self) -> Program:
+        for name, operand in self.inputs.items():
+            self._declare_input(name, operand)
+        for name, stored in self.outputs.items():
+            if not is_updated(self.kernel, name):
+                self._bind(_output(name), stored, 4, True)
+        for number, uniform in enumerate(self.kernel.uniforms):
+            self.members.append(f"s{number}: {VALUE[self.compute]}")
+            self.scalars += self.compute
+            self.text[uniform] = f"vec4<{VALUE[self.compute]}>(k.s{number})"
+        for number, node in enumerate(self.kernel.nodes):
+            self.lines.append(f"let t{number} = {self._node(node)};")
+            self.text[node] = f"t{number}"
+        self._store()
+        return Program(self.kernel.name, self._source(), self.access, self.scalars)
+
+    def _bind(self, name: str, stored: Stored, width: int, is_written: bool) -> None:
+        mode = "read_write" if is_written else "read"
+        number = len(self.access)
+        element = vector(stored.wgsl, width)
+        self.globals.append(
+            f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
+        )
+        self.access += "w" if is_written else "r"
+
+    def _declare_input(self, name: str, operand: Operand) -> None:
+        """Bind an input, declare its numbers, and load its four elements."""
+        place, walk = _input(name), operand.layout.walk
+        width = 4 if walk in ("same", "row") else 1
+        self._bind(place, operand.stored, width, operand.is_written)
+        for parameter in operand.layout.parameters:
+            self.members.append(f"{place}_{parameter}: u32")
+            self.scalars += "I"
+        if walk == "cycle":
+            self.functions.append(
+                f"fn {place}_at(i: u32) -> u32 {{\n"
+                f"    return k.{place}_start + (i / k.{place}_repeats) % k.{place}_length;\n}}\n"
+            )
+        loaded = _LOADS[walk].format(a=place, v=vector(operand.stored.wgsl, 4))
+        self.lines.append(f"let {place}_value = {operand.stored.load(loaded, 4)};")
+
+    def _kind(self, node: Expr) -> Kind:
+        """What a node's text holds."""
+        if node.operation == "array":
+            return self.inputs[node.name].stored.kind
+        return "b" if node in self.types.masks else self.compute
+
+    def _value(self, node: Expr, kind: Kind) -> str:
+        """The text of a node's value as `kind`."""
+        if node.operation == "constant":
+            return converted(_constant(node.value, self.compute), self.compute, kind)
+        text = f"{_input(node.name)}_value" if node.operation == "array" else self.text[node]
+        return converted(text, self._kind(node), kind)
+
+    def _node(self, node: Expr) -> str:
+        """The text of one operation."""
+        operation, result = node.operation, self._kind(node)
+        if operation == "where":
+            condition, *choices = node.operands
+            operands = [self._value(condition, "b")] + [self._value(c, result) for c in choices]
+            return OPERATIONS["where"].format(*operands)
+        if operation not in COMPARISONS and result == "b":
+            return TRUTHS[operation].format(*(self._value(o, "b") for o in node.operands))
+        table = OPERATIONS if self.compute == "f" else {**OPERATIONS, **INTEGERS}
+        return table[operation].format(*(self._value(o, self.compute) for o in node.operands))
+
+    def _store(self) -> None:
+        """Write each output; of the last vector only the elements that belong to it."""
+        full, partial = [], []
+        for number, (name, output) in enumerate(self.kernel.outputs.items()):
+            stored = self.outputs[name]
+            place = _input(name) if is_updated(self.kernel, name) else _output(name)
+            value = stored.store(self._value(output, stored.kind), 4)
+            self.lines.append(f"let result{number} = {value};")
+            full.append(f"{place}[i] = result{number};")
+            partial.append(f"{place}[i] = select({place}[i], result{number}, inside);")
+        self.lines += [
+            "if (k.tail == 0u || i + 1u < k.n) {",
+            *(f"    {line}" for line in full),
+            "} else {",
+            "    let inside = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(k.tail);",
+            *(f"    {line}" for line in partial),
+            "}",
+        ]
+
+    def _source(self) -> str:
+        body = "\n".join(f"    {line}" for line in self.lines)
+        half = "enable f16;\n" if any("f16" in line for line in self.globals) else ""
+        functions = "\n".join([prelude(body), *self.functions])
+        members = "\n".join(f"    {member}," for member in self.members)
+        return (
+            f"// {self.kernel.name}\n{half}\nstruct Scalars {{\n{members}\n}}\n\n"
+            f"var<immediate> k: Scalars;\n" + "\n".join(self.globals) + f"\n\n{functions}\n"
+            f"@compute @workgroup_size({WORKGROUP})\n"
+            "fn main(\n    @builtin(workgroup_id) group: vec3<u32>,\n"
+            "    @builtin(num_workgroups) groups: vec3<u32>,\n"
+            "    @builtin(local_invocation_index) local: u32,\n) {\n"
+            f"    let i = (group.y * groups.x + group.x) * {WORKGROUP}u + local;\n"
+            "    if (i >= k.n) {\n        return;\n    }\n"
+            f"{body}\n}}\n"
+        )
+
+
+def _input(name: str) -> str:
+    """The WGSL name of an input; the prefix keeps it apart from everything else."""
+    return f"in_{name}"
+
+
+def _output(name: str) -> str:
+    return f"out_{name}"
+
+
+def _constant(value: float, kind: Kind) -> str:
+    """The text of a number in each of four elements."""
+    if kind == "i":
+        whole = max(-(2**31), min(2**31 - 1, int(value)))
+        return f"vec4<i32>({f'i32({whole})' if whole != -(2**31) else 'i32(-2147483647 - 1)'})"
+    if math.isnan(value):
+        return "bitcast<vec4<f32>>(vec4<u32>(0x7fc00000u))"
+    try:
+        single: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        single = math.copysign(math.inf, value)
+    if math.isinf(single):
+        return f"bitcast<vec4<f32>>(vec4<u32>({'0x7f800000u' if single > 0 else '0xff800000u'}))"
+    return f"vec4<f32>({single!r})"

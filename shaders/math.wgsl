@@ -1,0 +1,221 @@
+// The mathematics of elementwise kernels, four elements at a time.
+//
+// A kernel's text gets the functions that it uses, and what those use. Built-in functions stand where
+// every driver is known to be good to a few units in the last place. The others are written out:
+// the built-in tanh loses small arguments and overflows for large ones, log has no relative accuracy
+// near 1, exp loses digits as its argument grows, and comparisons may take NaN for a number. NaN is
+// therefore told by its bits, and select() stands where min() or max() would hide it.
+
+fn is_nan(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+fn less(a: vec4<f32>, b: vec4<f32>) -> vec4<bool> {
+    return (a < b) & !(is_nan(a) | is_nan(b));
+}
+
+fn less_equal(a: vec4<f32>, b: vec4<f32>) -> vec4<bool> {
+    return (a <= b) & !(is_nan(a) | is_nan(b));
+}
+
+fn equal(a: vec4<f32>, b: vec4<f32>) -> vec4<bool> {
+    return (a == b) & !(is_nan(a) | is_nan(b));
+}
+
+fn maximum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a > b), b, is_nan(b)), a, is_nan(a));
+}
+
+fn minimum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a < b), b, is_nan(b)), a, is_nan(a));
+}
+
+fn relu(x: vec4<f32>) -> vec4<f32> {
+    return select(select(vec4<f32>(0.0), x, x > vec4<f32>(0.0)), x, is_nan(x));
+}
+
+fn sign_of(x: vec4<f32>) -> vec4<f32> {
+    let positive = select(x, vec4<f32>(1.0), x > vec4<f32>(0.0));
+    return select(select(positive, vec4<f32>(-1.0), x < vec4<f32>(0.0)), x, is_nan(x));
+}
+
+// 2^n for -252 <= n <= 254, in two factors, so that neither overflows.
+fn scale(x: vec4<f32>, n: vec4<i32>) -> vec4<f32> {
+    let half = n >> vec4<u32>(1u);
+    let first = bitcast<vec4<f32>>((half + vec4<i32>(127)) << vec4<u32>(23u));
+    let second = bitcast<vec4<f32>>((n - half + vec4<i32>(127)) << vec4<u32>(23u));
+    return x * first * second;
+}
+
+// x = n log(2) + r with |r| <= log(2) / 2; the exponential of r by a polynomial, 2 ULP.
+fn exponential(x: vec4<f32>) -> vec4<f32> {
+    let low = select(x, vec4<f32>(-104.0), x < vec4<f32>(-104.0));
+    let bounded = select(low, vec4<f32>(89.0), low > vec4<f32>(89.0));
+    let n = round(bounded * 1.44269504);
+    let r = (bounded - n * 0.693359375) + n * 2.12194440e-4;
+    var p = vec4<f32>(0.0013933732407167554);
+    p = p * r + 0.008363235741853714;
+    p = p * r + 0.041666463017463684;
+    p = p * r + 0.16666576266288757;
+    p = p * r + 0.5;
+    return select(scale(p * r * r + r + 1.0, vec4<i32>(n)), x, is_nan(x));
+}
+
+fn exponential_minus_1(x: vec4<f32>) -> vec4<f32> {
+    var p = vec4<f32>(2.494536602171138e-05);
+    p = p * x + 0.00019967085972893983;
+    p = p * x + 0.0013888655230402946;
+    p = p * x + 0.008333169855177402;
+    p = p * x + 0.0416666679084301;
+    p = p * x + 0.1666666716337204;
+    p = p * x + 0.5;
+    let is_small = abs(x) < vec4<f32>(0.5);
+    return select(exponential(x) - 1.0, p * x * x + x, is_small);
+}
+
+// 2 atanh(x / (2 + x)) for |x| < 0.4.
+fn logarithm_series(x: vec4<f32>) -> vec4<f32> {
+    let s = x / (x + 2.0);
+    let q = s * s;
+    var p = vec4<f32>(0.09090909);
+    p = p * q + 0.11111111;
+    p = p * q + 0.14285715;
+    p = p * q + 0.2;
+    p = p * q + 0.33333334;
+    return 2.0 * s + 2.0 * s * q * p;
+}
+
+fn logarithm(x: vec4<f32>) -> vec4<f32> {
+    let near = x - 1.0;
+    let far = select(log(x), x, is_nan(x));
+    return select(far, logarithm_series(near), abs(near) < vec4<f32>(0.4));
+}
+
+fn logarithm_1_plus(x: vec4<f32>) -> vec4<f32> {
+    return select(logarithm(1.0 + x), logarithm_series(x), abs(x) < vec4<f32>(0.4));
+}
+
+fn hyperbolic_tangent(x: vec4<f32>) -> vec4<f32> {
+    let a = abs(x);
+    let e = exponential_minus_1(-2.0 * select(a, vec4<f32>(20.0), a > vec4<f32>(20.0)));
+    let t = -e / (2.0 + e);
+    return select(select(t, -t, x < vec4<f32>(0.0)), x, is_nan(x));
+}
+
+fn logistic(x: vec4<f32>) -> vec4<f32> {
+    let e = exponential(-abs(x));
+    return select(1.0 / (1.0 + e), e / (1.0 + e), x < vec4<f32>(0.0));
+}
+
+fn softplus(x: vec4<f32>) -> vec4<f32> {
+    return relu(x) + logarithm_1_plus(exponential(-abs(x)));
+}
+
+// Below 1: x times a polynomial in x^2. Above: 1 - exp(-x^2) times a polynomial in 1 / (1 + x / 2).
+fn error_function(x: vec4<f32>) -> vec4<f32> {
+    let a = abs(x);
+    let u = select(a, vec4<f32>(4.0), a > vec4<f32>(4.0));
+    let s = u * u;
+    var p = vec4<f32>(-9.673590284364764e-06);
+    p = p * s + 0.00011268253729213029;
+    p = p * s - 0.0008484396385028958;
+    p = p * s + 0.005221053492277861;
+    p = p * s - 0.026865437626838684;
+    p = p * s + 0.11283782869577408;
+    p = p * s - 0.37612637877464294;
+    p = p * s + 1.128379225730896;
+    let t = 1.0 / (1.0 + 0.5 * u);
+    var q = vec4<f32>(0.012932875193655491);
+    q = q * t + 0.0685306116938591;
+    q = q * t - 0.38464638590812683;
+    q = q * t + 0.47981661558151245;
+    q = q * t - 0.053793735802173615;
+    q = q * t + 0.32894638180732727;
+    q = q * t + 0.2641076445579529;
+    q = q * t + 0.2843257784843445;
+    q = q * t - 0.00012040269939461723;
+    let large = select(1.0 - exponential(-s) * q, vec4<f32>(1.0), u >= vec4<f32>(4.0));
+    let e = select(large, p * u, u < vec4<f32>(1.0));
+    return select(select(e, -e, x < vec4<f32>(0.0)), x, is_nan(x));
+}
+
+// x = k pi / 2 + r in three parts of pi / 2; good to |x| = 10,000.
+fn sine_from(x: vec4<f32>, quadrants: i32) -> vec4<f32> {
+    let n = round(x * 0.63661977);
+    let r = ((x - n * 1.5703125) - n * 4.837512969970703125e-4) - n * 7.54978995489188e-8;
+    let s = r * r;
+    var p = vec4<f32>(2.724994828895433e-06);
+    p = p * s - 0.00019840087043121457;
+    p = p * s + 0.008333331905305386;
+    p = p * s - 0.1666666716337204;
+    let sine = p * s * r + r;
+    var q = vec4<f32>(-2.138852721600415e-07);
+    q = q * s + 2.4736771592870355e-05;
+    q = q * s - 0.0013888691319152713;
+    q = q * s + 0.0416666641831398;
+    let cosine = q * s * s - 0.5 * s + 1.0;
+    let k = vec4<i32>(n) + vec4<i32>(quadrants);
+    let is_odd = (k & vec4<i32>(1)) == vec4<i32>(1);
+    let value = select(sine, cosine, is_odd);
+    return select(value, -value, (k & vec4<i32>(2)) == vec4<i32>(2));
+}
+
+fn sine(x: vec4<f32>) -> vec4<f32> {
+    return sine_from(x, 0);
+}
+
+fn cosine(x: vec4<f32>) -> vec4<f32> {
+    return sine_from(x, 1);
+}
+
+// Whole exponents up to 64 by repeated products; others by exp(b log(a)).
+fn power(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    let n = round(b);
+    let is_whole = n == b;
+    let is_odd = is_whole & ((vec4<i32>(n) & vec4<i32>(1)) == vec4<i32>(1));
+    let size = abs(a);
+    let general = exponential(b * logarithm(size));
+    let zero_or_infinite = select(vec4<f32>(0.0), 1.0 / size, b < vec4<f32>(0.0));
+    var value = select(general, zero_or_infinite, size == vec4<f32>(0.0));
+    value = select(value, -value, is_odd & (bitcast<vec4<i32>>(a) < vec4<i32>(0)));
+    let undefined = (a < vec4<f32>(0.0)) & !is_whole;
+    value = select(value, bitcast<vec4<f32>>(vec4<u32>(0x7fc00000u)), undefined);
+    let exact = whole_power(a, select(vec4<i32>(0), vec4<i32>(n), abs(b) <= vec4<f32>(64.0)));
+    value = select(value, exact, is_whole & (abs(b) <= vec4<f32>(64.0)));
+    value = select(value, a + b, is_nan(a) | is_nan(b));
+    return select(value, vec4<f32>(1.0), equal(b, vec4<f32>(0.0)) | equal(a, vec4<f32>(1.0)));
+}
+
+fn whole_power(a: vec4<f32>, n: vec4<i32>) -> vec4<f32> {
+    var rest = abs(n);
+    var square = a;
+    var product = vec4<f32>(1.0);
+    for (var bit = 0; bit < 7; bit++) {
+        product = select(product, product * square, (rest & vec4<i32>(1)) == vec4<i32>(1));
+        square = square * square;
+        rest = rest >> vec4<u32>(1u);
+    }
+    return select(product, 1.0 / product, n < vec4<i32>(0));
+}
+
+fn integer_power(a: vec4<i32>, n: vec4<i32>) -> vec4<i32> {
+    var rest = n;
+    var square = a;
+    var product = vec4<i32>(1);
+    for (var bit = 0; bit < 31; bit++) {
+        product = select(product, product * square, (rest & vec4<i32>(1)) == vec4<i32>(1));
+        square = square * square;
+        rest = rest >> vec4<u32>(1u);
+    }
+    return product;
+}
+
+// To float16 and back: how a float16 is kept by a device without 16-bit floats.
+fn rounded(x: f32) -> f32 {
+    return unpack2x16float(pack2x16float(vec2<f32>(x, 0.0))).x;
+}
+
+fn rounded4(x: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(
+        unpack2x16float(pack2x16float(x.xy)), unpack2x16float(pack2x16float(x.zw)));
+}
