@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import signal
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from types import FrameType
 from typing import Any, Final
 
-# Below the wrappers that turn numbers into enums: they would take longer than a small update.
-_set_handler: Final[Callable[..., Any]] = inspect.unwrap(signal.signal)
-_handler: Final[Callable[..., Any]] = inspect.unwrap(signal.getsignal)
+# The C module under `signal`: making enums of its numbers would take longer than a small update.
+_SIGINT: Final = int(signal.SIGINT)
+_signal: Final[Any] = import_module("_signal")
 
 
 class Uninterrupted:
@@ -24,13 +24,13 @@ class Uninterrupted:
         self._received: list[tuple[int, FrameType | None]] = []
         self._before: Callable[[int, FrameType | None], Any] | None = None
         if threading.current_thread() is threading.main_thread():
-            before = _handler(signal.SIGINT)
+            before = _signal.getsignal(_SIGINT)
             if callable(before):
                 self._before = before
-                _set_handler(signal.SIGINT, lambda *call: self._received.append(call))
+                _signal.signal(_SIGINT, lambda *call: self._received.append(call))
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
-            _set_handler(signal.SIGINT, self._before)
+            _signal.signal(_SIGINT, self._before)
             for call in self._received[:1]:
                 self._before(*call)

@@ -45,6 +45,17 @@ class Version:
         return self.count if self.shared is None else self.count + self.shared.count
 
 
+class Watched(Protocol):
+    """A tensor that must not change between forward and backward."""
+
+    _version: Version
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        ...
+
+
 class Sink(Protocol):
     """Where the gradients of parameters go."""
 
@@ -68,13 +79,13 @@ class Node:
         backend: Backend,
         inputs: tuple[Node | Leaf | None, ...],
         vjp: Vjp,
-        watched: tuple[tuple[Version, int, str], ...],
+        watched: tuple[tuple[Watched, int], ...],
     ) -> None:
         self.name = name
         self.backend = backend
         self.inputs = inputs
         self.vjp: Vjp | None = vjp
-        self.watched = watched  # (version, its value in the forward pass, whose it is)
+        self.watched = watched  # with the version of each in the forward pass
         self.created = next(_creation)
 
 
@@ -98,10 +109,10 @@ def _reachable(root: Node) -> list[Node]:
 
 def _check_versions(nodes: Sequence[Node]) -> None:
     for node in nodes:
-        for version, seen, whose in node.watched:
-            if version.current != seen:
+        for tensor, seen in node.watched:
+            if tensor._version.current != seen:
                 raise ModifiedTensorError(
-                    f"{whose} was changed in place after {node.name!r} used it and before "
+                    f"{tensor.label} was changed in place after {node.name!r} used it and before "
                     "backward; call backward before changing it, or change a copy"
                 )
 
@@ -134,7 +145,7 @@ def backward(root: Node, seed: Array, sink: Sink) -> None:
             else:
                 gradients[edge] = _sum(edge, gradients[edge], share, edge in summed)
                 summed.add(edge)
-        node.inputs = ()
+        node.inputs = node.watched = ()
 
 
 def _sum(node: Node, so_far: Array, share: Array, in_place: bool) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, wraps
 from typing import Any, Final, TypeVar
 
@@ -17,12 +18,11 @@ from rumus.tensor.autograd import Vjp
 from rumus.tensor.backend import Array, Backend, Shape
 from rumus.tensor.dtype import DType, bool_, float32, int32
 from rumus.tensor.expr import Expr
-from rumus.tensor.kernel import GRADIENT, Kernel, trace
+from rumus.tensor.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
 from rumus.tensor.tensor import Tensor, as_tensor, backend_of, result_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LOGICAL: Final = frozenset({"lt", "le", "eq", "where", "maximum", "minimum"})
 _LEAVES: Final = ("a", "b", "c")
 
 
@@ -56,7 +56,7 @@ def apply(operation: str, operands: Sequence[Any]) -> Tensor:
             is_array.append(False)
         else:
             raise TypeError(f"{operation}: a tensor does not combine with {operand!r}")
-    if tensors[0]._array.dtype.kind != "f":
+    if tensors[0]._array.dtype.kind != "f" or operation == "where":
         tensors = _settle(operation, tensors, scalars.values())
     return run(_kernel_of(operation, tuple(is_array)), tensors, scalars)
 
@@ -66,12 +66,13 @@ def _settle(operation: str, tensors: list[Tensor], scalars: Any) -> list[Tensor]
     if operation == "where":
         if tensors[0].dtype != bool_:
             raise TypeError(f"where: the condition must be bool, not {tensors[0].dtype}")
-        return tensors
+        return [tensors[0], *_settle("maximum", tensors[1:], scalars)]
     if any(t.dtype.kind == "f" for t in tensors):
         return tensors
     if any(isinstance(s, float) for s in scalars):
         return [cast(t, float32) for t in tensors]
-    if operation not in _LOGICAL:
+    counted = operation not in COMPARISONS and any(not isinstance(s, bool) for s in scalars)
+    if counted or operation not in LOGICAL:
         return [cast(t, int32) if t.dtype == bool_ else t for t in tensors]
     return tensors
 
@@ -97,44 +98,53 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     types = kernel.types(tuple([array.dtype for array in arrays]))
     out = backend.allocate(shape, types.results[0])
     backend.elementwise(kernel, arrays, kernel.bind(scalars), (out,))
-    wanted = [i for i, t in enumerate(tensors) if t.requires_grad]
+    wanted = tuple([i for i, t in enumerate(tensors) if t.requires_grad])
     if not wanted:
         return Tensor(out, backend)
+    plan = _plan(kernel, wanted)
     inputs = [tensors[i] for i in wanted]
-    derivative = kernel.gradient(tuple([kernel.arrays[i] for i in wanted]))
-    needed = set(derivative.arrays)
-    saved = [t for t, name in zip(tensors, kernel.arrays, strict=True) if name in needed]
-    vjp = _elementwise_vjp(derivative, kernel, tensors, inputs, scalars)
+    saved = [tensors[i] for i in plan.needed if i is not None]
+    vjp = _elementwise_vjp(plan, tensors, inputs, scalars)
     return result_of(kernel.name, out, backend, inputs, vjp, saved)
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How to go back through a kernel: its derivative, and which inputs that needs."""
+
+    derivative: Kernel
+    needed: tuple[int | None, ...]  # positions among the inputs; None: the incoming gradient
+    is_identity: bool  # whether each input simply gets the incoming gradient
+
+
+@cache
+def _plan(kernel: Kernel, wanted: tuple[int, ...]) -> _Plan:
+    derivative = kernel.gradient(tuple(kernel.arrays[i] for i in wanted))
+    needed = [None if n == GRADIENT else kernel.arrays.index(n) for n in derivative.arrays]
+    outputs = derivative.outputs.values()
+    is_identity = all(e.operation == "array" and e.name == GRADIENT for e in outputs)
+    return _Plan(derivative, tuple(needed), is_identity)
+
+
 def _elementwise_vjp(
-    derivative: Kernel,
-    kernel: Kernel,
-    tensors: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-    scalars: Mapping[str, float],
+    plan: _Plan, tensors: Sequence[Tensor], inputs: Sequence[Tensor], scalars: Mapping[str, float]
 ) -> Vjp:
-    """The backward pass of `kernel`: run its derivative, then sum over what was broadcast."""
-    by_name = dict(zip(kernel.arrays, tensors, strict=True))
-    arrays = {n: by_name[n]._array for n in derivative.arrays if n != GRADIENT}
+    """The backward pass of a kernel: run its derivative, then sum over what was broadcast."""
+    arrays = [None if i is None else tensors[i]._array for i in plan.needed]
     targets = [(t.shape, t.dtype) for t in inputs]
-    backend = tensors[0]._backend
-    is_identity = [
-        e.operation == "array" and e.name == GRADIENT for e in derivative.outputs.values()
-    ]
+    backend = inputs[0]._backend
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        if all(is_identity):
+        if plan.is_identity:
             return [_fit(backend, gradient, target) for target in targets]
         out = [
             destination
-            if destination is not None and target == (gradient.shape, destination.dtype)
+            if destination is not None and target == (gradient.shape, gradient.dtype)
             else backend.allocate(gradient.shape, gradient.dtype)
             for destination, target in zip(destinations, targets, strict=True)
         ]
-        operands = [gradient if n == GRADIENT else arrays[n] for n in derivative.arrays]
-        backend.elementwise(derivative, operands, derivative.bind(scalars), out)
+        operands = [gradient if array is None else array for array in arrays]
+        backend.elementwise(plan.derivative, operands, plan.derivative.bind(scalars), out)
         return [_fit(backend, o, target) for o, target in zip(out, targets, strict=True)]
 
     return vjp

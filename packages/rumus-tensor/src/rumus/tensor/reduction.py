@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from rumus.tensor.autograd import Vjp
 from rumus.tensor.backend import Array, Shape
 from rumus.tensor.dtype import bool_, float32, int32, is_floating
 from rumus.tensor.kernel import trace
@@ -39,34 +38,40 @@ def _shapes(x: Tensor, axes: Shape) -> tuple[Shape, Shape]:
     return without, kept
 
 
-def _spread(x: Tensor, kept: Shape) -> Vjp:
-    """The backward pass of a sum: every element gets the gradient of the sum it went into."""
+_SCALE: Final = trace(lambda x, *, factor: x * factor, "scale")
+
+
+def _total(x: Tensor, axes: Shape, keepdims: bool, factor: float, name: str) -> Tensor:
+    """The sum over `axes` times `factor`. Every element gets the gradient of its sum, scaled."""
+    without, kept = _shapes(x, axes)
     backend, shape = x._backend, x.shape
+    out = backend.allocate(without, x.dtype)
+    backend.reduce("sum", x._array, axes, out)
+    if factor != 1:
+        out = compute(backend, _SCALE, (out,), (factor,))
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        out = destinations[0]
-        out = backend.allocate(shape, gradient.dtype) if out is None else out
-        backend.copy(gradient.reshape(kept), out)
-        return (out,)
+        share = gradient if factor == 1 else compute(backend, _SCALE, (gradient,), (factor,))
+        into = destinations[0]
+        into = backend.allocate(shape, share.dtype) if into is None else into
+        backend.copy(share.reshape(kept), into)
+        return (into,)
 
-    return vjp
+    shaped = out.reshape(kept) if keepdims else out
+    return result_of(name, shaped, backend, (x,), vjp)
 
 
 def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The sum over `axis`; truth values are counted."""
     x = cast(x, int32) if x.dtype == bool_ else x
-    axes = normalize_axes(axis, x.ndim, "sum")
-    without, kept = _shapes(x, axes)
-    out = x._backend.allocate(without, x.dtype)
-    x._backend.reduce("sum", x._array, axes, out)
-    shaped = out.reshape(kept) if keepdims else out
-    return result_of("sum", shaped, x._backend, (x,), _spread(x, kept))
+    return _total(x, normalize_axes(axis, x.ndim, "sum"), keepdims, 1.0, "sum")
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`; integers become float32. ValueError for a mean of nothing."""
     x = x if is_floating(x.dtype) else cast(x, float32)
-    return sum(x, axis, keepdims) / _count(x, axis, "mean")
+    count = _count(x, axis, "mean")
+    return _total(x, normalize_axes(axis, x.ndim, "mean"), keepdims, 1 / count, "mean")
 
 
 def _count(x: Tensor, axis: Axis, operation: str) -> int:
@@ -84,7 +89,7 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
     if ddof >= count:
         raise ValueError(f"var: ddof={ddof} leaves nothing of {count} elements to divide by")
     centred = x - mean(x, axis, keepdims=True)
-    return sum(centred * centred, axis, keepdims) / (count - ddof)
+    return sum(centred * centred, axis, keepdims) * (1 / (count - ddof))
 
 
 _TIES: Final = trace(lambda x, m: x._apply("eq", x, m), "ties")

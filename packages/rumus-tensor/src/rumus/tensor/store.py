@@ -113,7 +113,7 @@ class GradientStore:
 
     def drain(self, parameters: Iterable[Parameter], by: str) -> None:
         """Remove gradients, remembering who did. All of them, or none and MissingGradientError."""
-        wanted = list(parameters)
+        wanted = list({parameter.id: parameter for parameter in parameters}.values())
         for parameter in wanted:
             self.array(parameter)
         for parameter in wanted:

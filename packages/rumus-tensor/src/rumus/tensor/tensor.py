@@ -15,7 +15,7 @@ from rumus.tensor.arithmetic import Arithmetic
 from rumus.tensor.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.backend import Array, Backend, Shape
 from rumus.tensor.default_backend import cpu
-from rumus.tensor.dtype import DType, as_dtype, default_dtype, float32, int32, is_floating
+from rumus.tensor.dtype import DType, as_dtype, default_dtype, float32, int32
 from rumus.tensor.errors import BackendMismatchError, GraphError
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class Tensor(Arithmetic["Tensor"]):
     def requires_grad(self) -> bool:
         """Whether `backward` can go through here."""
         return self._node is not None
+
+    @property
+    def label(self) -> str:
+        """How messages call this tensor."""
+        return f"a tensor of shape {self.shape}"
 
     def _edge(self) -> Node | Any | None:
         """What the tape calls this tensor: its node, itself if a parameter, or nothing."""
@@ -318,20 +323,17 @@ def result_of(
     saved: those whose elements `vjp` reads; changing one in place before backward is an error.
     """
     result = Tensor(array, backend)
-    if is_recording() and is_floating(array.dtype):
-        edges = tuple([t._edge() for t in inputs])
-        if any(edge is not None for edge in edges):
-            # A parameter is watched even if its value is not needed: changed between forward and
-            # backward, it would get the gradient of a value that it no longer has.
-            watched = [t for t, edge in zip(inputs, edges, strict=True) if edge is t]
-            watched += [t for t in saved if not any(t is w for w in watched)]
-            stamps = tuple([(t._version, t._version.current, _describe(t)) for t in watched])
-            result._node = Node(name, backend, edges, vjp, stamps)
+    if not is_recording() or array.dtype.kind != "f":
+        return result
+    edges = tuple([t._edge() for t in inputs])
+    if all(edge is None for edge in edges):
+        return result
+    # A parameter is watched even if its value is not needed: changed between forward and backward,
+    # it would get the gradient of a value that it no longer has.
+    watched = [edge for edge in edges if isinstance(edge, Tensor)]
+    stamps = tuple([(t, t._version.current) for t in (*watched, *saved)])
+    result._node = Node(name, backend, edges, vjp, stamps)
     return result
-
-
-def _describe(t: Tensor) -> str:
-    return getattr(t, "label", None) or f"a tensor of shape {t.shape}"
 
 
 def backend_of(operation: str, tensors: Sequence[Tensor]) -> Backend:
@@ -340,7 +342,7 @@ def backend_of(operation: str, tensors: Sequence[Tensor]) -> Backend:
     for t in tensors:
         if t._backend is not backend:
             raise BackendMismatchError(
-                f"{operation}: {_describe(tensors[0])} is on {backend.name}, {_describe(t)} is on "
+                f"{operation}: {tensors[0].label} is on {backend.name}, {t.label} is on "
                 f"{t._backend.name}; move one with .to(backend)"
             )
     return backend
