@@ -1,0 +1,249 @@
+"""rumus.nn against PyTorch on the CPU: outputs and gradients of every layer and loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from rumus import nn
+from rumus.tensor import Generator, Parameter, Tensor, float64, tensor
+
+F = torch.nn.functional
+DTYPES = [np.float32, np.float64]
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-11}
+
+
+def normal(shape: tuple[int, ...], seed: int = 0) -> NDArray[Any]:
+    return Generator(seed).normal(shape).numpy()
+
+
+def compare(
+    ours: Callable[[Tensor], Tensor],
+    theirs: Callable[[Any], Any],
+    shape: tuple[int, ...],
+    dtype: Any,
+    pairs: list[tuple[Parameter, Any]] | None = None,
+) -> None:
+    """Hold result, gradient of the input and gradients of `pairs` of parameters together."""
+    start = 2 * normal(shape).astype(dtype)
+    x = Parameter(start, dtype=dtype)
+    y = torch.tensor(start, requires_grad=True)
+    found, wanted = ours(x), theirs(y)
+    weights = np.cos(np.arange(found.size)).reshape(found.shape).astype(dtype)
+    close: Any = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
+    assert found.shape == tuple(wanted.shape)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.numpy(), wanted.detach().numpy(), **close)
+    grads = (found * tensor(weights, dtype=dtype)).sum().backward()
+    (wanted * torch.tensor(weights)).sum().backward()
+    for mine, other in [(x, y), *(pairs or [])]:
+        np.testing.assert_allclose(grads[mine].numpy(), other.grad.numpy(), **close)
+
+
+def copied(module: Any, layer: nn.Module) -> list[tuple[Parameter, Any]]:
+    """Give PyTorch's module the weights of ours, by name; return the pairs."""
+    own = dict(layer.named_parameters())
+    theirs = dict(module.named_parameters())
+    assert own.keys() == theirs.keys()
+    with torch.no_grad():
+        for name, parameter in own.items():
+            theirs[name].copy_(torch.tensor(parameter.numpy()))
+    return [(own[name], theirs[name]) for name in own]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (33, 7), (2, 3, 5, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear(shape: tuple[int, ...], bias: bool, dtype: Any) -> None:
+    layer = nn.Linear(7, 13, bias=bias, generator=Generator(1), dtype=dtype)
+    module = torch.nn.Linear(7, 13, bias=bias).to(torch.tensor(np.zeros(1, dtype)).dtype)
+    compare(layer, module, shape, dtype, copied(module, layer))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "over", "options"),
+    [
+        ((5, 9), 9, {}),
+        ((9,), 9, {}),
+        ((2, 3, 9), (3, 9), {}),
+        ((2, 3, 9), (2, 3, 9), {"eps": 0.1}),
+        ((4, 9), 9, {"bias": False}),
+        ((4, 9), 9, {"elementwise_affine": False}),
+        ((33, 257), 257, {}),
+    ],
+)
+def test_layer_norm(shape: tuple[int, ...], over: Any, options: Any, dtype: Any) -> None:
+    layer = nn.LayerNorm(over, dtype=dtype, **options)
+    for seed, parameter in enumerate(layer.parameters()):
+        nn.initialisation.normal(parameter, generator=Generator(seed))
+    module = torch.nn.LayerNorm(over, **options).to(torch.tensor(np.zeros(1, dtype)).dtype)
+    compare(layer, module, shape, dtype, copied(module, layer))
+
+
+@pytest.mark.parametrize("padding_idx", [None, 0, -1])
+def test_embedding(padding_idx: int | None) -> None:
+    layer = nn.Embedding(11, 5, padding_idx=padding_idx, generator=Generator(1))
+    module = torch.nn.Embedding(11, 5, padding_idx=padding_idx)
+    ((weight, other),) = copied(module, layer)
+    index = Generator(2).integers(0, 11, (4, 9)).numpy()
+    found, wanted = layer(index), module(torch.tensor(index))
+    np.testing.assert_array_equal(found.numpy(), wanted.detach().numpy())
+    factors = normal(found.shape)
+    grads = (found * factors).sum().backward()
+    (wanted * torch.tensor(factors)).sum().backward()
+    np.testing.assert_allclose(grads[weight].numpy(), other.grad.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("layer", "module"),
+    [
+        (nn.ReLU(), torch.nn.ReLU()),
+        (nn.LeakyReLU(0.2), torch.nn.LeakyReLU(0.2)),
+        (nn.ELU(0.8), torch.nn.ELU(0.8)),
+        (nn.GELU(), torch.nn.GELU()),
+        (nn.GELU("tanh"), torch.nn.GELU("tanh")),
+        (nn.SiLU(), torch.nn.SiLU()),
+        (nn.Tanh(), torch.nn.Tanh()),
+        (nn.Sigmoid(), torch.nn.Sigmoid()),
+        (nn.Softplus(), torch.nn.Softplus(threshold=1000)),
+        (nn.Flatten(), torch.nn.Flatten()),
+        (nn.Identity(), torch.nn.Identity()),
+    ],
+    ids=repr,
+)
+def test_activations(layer: nn.Module, module: Any, dtype: Any) -> None:
+    compare(layer, module, (3, 5, 17), dtype)
+
+
+def test_a_state_dict_of_pytorch_loads() -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Linear(5, 8), torch.nn.GELU(), torch.nn.LayerNorm(8), torch.nn.Linear(8, 3)
+    )
+    model = nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 3))
+    model.load_state_dict({name: t.numpy() for name, t in module.state_dict().items()})
+    own, theirs = dict(model.named_parameters()), dict(module.named_parameters())
+    compare(model, module, (4, 5), np.float32, [(own[name], theirs[name]) for name in own])
+
+
+def classes_last(shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """PyTorch has the classes second; ours are last."""
+    return lambda x: x.movedim(-1, 1) if len(shape) > 1 else x
+
+
+SHAPES = [(4,), (3, 4), (33, 10), (2, 3, 4), (2, 3, 5, 4)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("ignored", [-100, 2])
+def test_cross_entropy_of_classes(
+    shape: tuple[int, ...], reduction: Any, smoothing: float, ignored: int, dtype: Any
+) -> None:
+    targets = Generator(3).integers(0, shape[-1], shape[:-1]).numpy()
+    if ignored == -100 and targets.ndim:
+        targets.reshape(-1)[1::3] = -100
+    if not targets.ndim:
+        targets[...] = 1
+    second = classes_last(shape)
+    options: Any = {
+        "ignore_index": ignored, "label_smoothing": smoothing, "reduction": reduction
+    }  # fmt: skip
+    compare(
+        lambda x: nn.cross_entropy_loss(x, targets, **options),
+        lambda y: F.cross_entropy(second(y), torch.tensor(targets).long(), **options),
+        shape,
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_of_probabilities(
+    shape: tuple[int, ...], reduction: Any, smoothing: float, dtype: Any
+) -> None:
+    targets = np.abs(normal(shape, 5)).astype(dtype)
+    targets /= targets.sum(-1, keepdims=True)
+    second = classes_last(shape)
+    options: Any = {"label_smoothing": smoothing, "reduction": reduction}
+    compare(
+        lambda x: nn.cross_entropy_loss(x, targets, **options),
+        lambda y: F.cross_entropy(second(y), second(torch.tensor(targets)), **options),
+        shape,
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (nn.mse_loss, F.mse_loss),
+        (nn.l1_loss, F.l1_loss),
+        (nn.huber_loss, F.huber_loss),
+        (
+            lambda x, t, **o: nn.huber_loss(x, t, delta=0.3, **o),
+            lambda x, t, **o: F.huber_loss(x, t, delta=0.3, **o),
+        ),
+    ],
+)
+def test_elementwise_losses(ours: Any, theirs: Any, reduction: str, dtype: Any) -> None:
+    target = normal((5, 17), 5).astype(dtype)
+    compare(
+        lambda x: ours(x, target, reduction=reduction),
+        lambda y: theirs(y, torch.tensor(target), reduction=reduction),
+        (5, 17),
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weight", [None, (5, 1), (17,)])
+@pytest.mark.parametrize("positive", [None, (), (17,)])
+def test_binary_cross_entropy(weight: Any, positive: Any, reduction: Any, dtype: Any) -> None:
+    target = np.abs(np.sin(normal((5, 17), 5))).astype(dtype)
+    given = {
+        name: np.abs(normal(shape, 7)).astype(dtype)
+        for name, shape in (("weight", weight), ("pos_weight", positive))
+        if shape is not None
+    }
+    compare(
+        lambda x: nn.binary_cross_entropy_with_logits(x, target, reduction=reduction, **given),
+        lambda y: F.binary_cross_entropy_with_logits(
+            y,
+            torch.tensor(target),
+            reduction=reduction,
+            **{name: torch.tensor(array) for name, array in given.items()},
+        ),
+        (5, 17),
+        dtype,
+    )
+
+
+def test_the_starts_have_the_spread_of_pytorch_s() -> None:
+    ours = nn.Linear(300, 400, generator=Generator(0))
+    theirs = torch.nn.Linear(300, 400)
+    assert ours.bias is not None
+    for mine, other in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+        spread = mine.numpy().std() / other.detach().numpy().std()
+        assert abs(spread - 1) < 0.1
+        assert np.abs(mine.numpy()).max() <= 1 / np.sqrt(300) + 1e-7
+    embedding = nn.Embedding(300, 40, generator=Generator(0), dtype=float64)
+    assert abs(embedding.weight.numpy().std() - 1) < 0.05
+
+
+@pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh", "relu", "leaky_relu"])
+def test_gains(name: Any) -> None:
+    assert nn.initialisation.gain(name) == pytest.approx(torch.nn.init.calculate_gain(name))
