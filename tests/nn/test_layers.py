@@ -259,6 +259,7 @@ def test_flatten_and_identity(backend: Backend) -> None:
         (lambda: nn.Linear(3, 2)(tensor([[1.0, 2.0]])), ValueError, r"last axis must be 3"),
         (lambda: nn.LayerNorm(3)(tensor([1.0])), ValueError, r"over \(3,\).*\(1,\) differ"),
         (lambda: nn.LayerNorm((2, 3))(tensor([1.0])), ValueError, "differ"),
+        (lambda: nn.LayerNorm(2)(tensor([1, 2])), TypeError, "must be floating, not int32"),
         (lambda: nn.Embedding(3, 2)([0, 3]), IndexError, "3 is outside of"),
         (lambda: nn.Embedding(3, 2)([-1]), IndexError, "-1 is outside of"),
         (lambda: nn.Embedding(3, 2)([0.5]), TypeError, "int32, not float32"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 from numpy.typing import DTypeLike
@@ -23,18 +24,23 @@ T = TypeVar("T", Tensor, Expr)
 
 
 @elementwise
-def _normalized(centred: T, variance: T, *, eps: float) -> T:
-    return centred / (variance + eps).sqrt()
+def _centred(x: T, total: T, *, share: float) -> T:
+    return x - share * total
 
 
 @elementwise
-def _scaled(centred: T, variance: T, weight: T, *, eps: float) -> T:
-    return centred / (variance + eps).sqrt() * weight
+def _normalized(centred: T, squares: T, *, share: float, eps: float) -> T:
+    return centred / (share * squares + eps).sqrt()
 
 
 @elementwise
-def _affine(centred: T, variance: T, weight: T, bias: T, *, eps: float) -> T:
-    return centred / (variance + eps).sqrt() * weight + bias
+def _scaled(centred: T, squares: T, weight: T, *, share: float, eps: float) -> T:
+    return centred / (share * squares + eps).sqrt() * weight
+
+
+@elementwise
+def _affine(centred: T, squares: T, weight: T, bias: T, *, share: float, eps: float) -> T:
+    return centred / (share * squares + eps).sqrt() * weight + bias
 
 
 class LayerNorm(Module):
@@ -43,7 +49,8 @@ class LayerNorm(Module):
     normalized_shape: the last axes of x, over which mean and variance (divided by n) are taken; a
     number means the last axis. weight and bias have this shape and start as ones and zeros.
     elementwise_affine: False for neither of them; bias: False for no bias. float16 is computed in
-    float32. ValueError for an empty shape, eps <= 0, and for an input whose last axes differ.
+    float32. ValueError for an empty shape, eps <= 0, and for an input whose last axes differ;
+    TypeError for an input that is not floating.
 
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in LayerNorm(2)(tensor([1.0, 3.0])).tolist()]
@@ -79,13 +86,16 @@ class LayerNorm(Module):
         shape, eps = self.normalized_shape, self.eps
         if x.shape[-len(shape) :] != shape:
             raise ValueError(f"LayerNorm over {shape}: the last axes of {x.shape} differ")
+        if x.dtype.kind != "f":
+            raise TypeError(f"LayerNorm: the input must be floating, not {x.dtype}")
         if x.dtype == float16:
             return self.forward(x.astype(float32)).astype(float16)
         axes = tuple(range(x.ndim - len(shape), x.ndim))
-        centred = x - x.mean(axes, keepdims=True)
-        variance = (centred * centred).mean(axes, keepdims=True)
+        share = 1 / math.prod(shape)  # sums become means inside the kernels that read them
+        centred = _centred(x, x.sum(axes, keepdims=True), share=share)
+        squares = (centred * centred).sum(axes, keepdims=True)
         if self.weight is None:
-            return _normalized(centred, variance, eps=eps)
+            return _normalized(centred, squares, share=share, eps=eps)
         if self.bias is None:
-            return _scaled(centred, variance, self.weight, eps=eps)
-        return _affine(centred, variance, self.weight, self.bias, eps=eps)
+            return _scaled(centred, squares, self.weight, share=share, eps=eps)
+        return _affine(centred, squares, self.weight, self.bias, share=share, eps=eps)
