@@ -105,7 +105,13 @@ for _name, _binary in {
     "where": lambda a, b: rt.where(a.detach() < 0.1, a * 2, b),
     "elementwise": lambda a, b: smooth(a, b, beta=0.7),
 }.items():
-    for _shapes in [((2, 3), (2, 3)), ((2, 3), (3,)), ((2, 1), (1, 5)), ((), (4,)), ((3, 1, 2), (5, 1))]:
+    for _shapes in [
+        ((2, 3), (2, 3)),
+        ((2, 3), (3,)),
+        ((2, 1), (1, 5)),
+        ((), (4,)),
+        ((3, 1, 2), (5, 1)),
+    ]:
         CASES.append((_name, _binary, _shapes))
 for _shapes in [
     ((3, 4), (4, 5)),
@@ -144,7 +150,9 @@ def differences(function: Function, values: Sequence[Real], step: float = 1e-6) 
     arrays = [value.copy() for value in values]
 
     def at() -> float:
-        return total(function, [tensor(a, dtype=np.float64, backend=REFERENCE) for a in arrays]).item()
+        return total(
+            function, [tensor(a, dtype=np.float64, backend=REFERENCE) for a in arrays]
+        ).item()
 
     gradients = []
     for array in arrays:

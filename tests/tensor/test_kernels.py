@@ -135,9 +135,7 @@ def test_outputs_that_replace_inputs(
     for name, output in outputs.items():
         alone = Kernel(name, {"result": output}, ("a", "b", "c"))
         expected[name] = np.empty(size, dtype)
-        backend.elementwise(
-            alone, list(arrays.values()), alone.bind({"s": 0.3}), (expected[name],)
-        )
+        backend.elementwise(alone, list(arrays.values()), alone.bind({"s": 0.3}), (expected[name],))
     out = [arrays.get(name, np.empty(size, dtype)) for name in outputs]
     backend.elementwise(kernel, list(arrays.values()), scalars, out)
     for name, found in zip(outputs, out, strict=True):

@@ -84,9 +84,9 @@ class Generator:
         if not 0 <= probability <= 1:
             raise ValueError(f"probability must be in [0, 1], not {probability}")
         words = self.words(shape, backend=backend)
-        if probability == 0:
-            return words < words  # the comparison below has no int32 above the largest word
         threshold = round((1 - probability) * 2**32) - 2**31
+        if threshold == 2**31:
+            return words < words  # no int32 is above the largest word
         return run(_KEEP, [words], {"threshold": threshold})
 
     def uniform(
@@ -99,7 +99,9 @@ class Generator:
     ) -> Tensor:
         """Return float32 numbers of [low, high), 24 random bits each."""
         unit = self._unit(math.prod(shape)).reshape(tuple(shape))
-        return tensor(low + (high - low) * unit, dtype=float32, backend=backend)
+        values = (low + (high - low) * unit).astype(np.float32)
+        below = np.nextafter(np.float32(high), np.float32(low))  # float32 may round up to `high`
+        return tensor(np.minimum(values, below), dtype=float32, backend=backend)
 
     def _unit(self, count: int) -> NDArray[Any]:
         """float64 numbers k / 2**24 in [0, 1)."""

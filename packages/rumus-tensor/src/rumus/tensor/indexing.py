@@ -18,7 +18,8 @@ def basic(array: Array, key: Any) -> Array:
     """Return the view of an array that a basic index selects: numbers, slices, ..., None."""
     parts = key if isinstance(key, tuple) else (key,)
     for part in parts:
-        if not isinstance(part, (int, np.integer, slice)) and part is not None and part is not ...:
+        known = isinstance(part, (int, np.integer, slice)) and not isinstance(part, bool)
+        if not known and part is not None and part is not ...:
             raise TypeError(
                 f"cannot index with {part!r}; use numbers, slices, None, ... or tensors"
             )

@@ -74,7 +74,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x: (..., in). weight: (out, in). bias: (out,). Result: (..., out). ValueError if they do not
     fit. The leading axes are joined, so that the gradient of the weight is one product as well.
     """
+    if weight.ndim != 2:
+        raise ValueError(f"linear: a weight of shape (out, in) is needed, not {weight.shape}")
     outputs, inputs = weight.shape
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"linear: a bias of shape {(outputs,)} is needed, not {bias.shape}")
     if x.ndim == 0 or x.shape[-1] != inputs:
         raise ValueError(
             f"linear: input of shape {x.shape} for a weight of shape {weight.shape}: "
@@ -83,7 +87,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     tensors = (x, weight) if bias is None else (x, weight, bias)
     backend = backend_of("linear", tensors)
     dtype = promote(*(t.dtype for t in tensors))
-    if not is_floating(x.dtype) or any(t.dtype != dtype for t in tensors):
+    dtype = dtype if is_floating(dtype) else float32
+    if any(t.dtype != dtype for t in tensors):
         parts = [cast(t, dtype) for t in tensors]
         return linear(parts[0], parts[1], None if bias is None else parts[2])
     lead = x.shape[:-1]

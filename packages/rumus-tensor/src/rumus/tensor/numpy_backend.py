@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from rumus.tensor.philox import as_int32, philox_words
 BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
 PARALLEL: Final = 262_144  # elements from which threads are worth their start
 
+F = TypeVar("F", bound=Callable[..., None])
 Index = tuple[slice, ...]
 
 
@@ -69,6 +70,11 @@ def run_parts(work: Callable[[int, int], None], length: int, parallel: bool) -> 
         part.result()
 
 
+def _quiet(method: F) -> F:
+    """Give NaN and infinity where NumPy would warn of them besides: other backends do not warn."""
+    return np.errstate(all="ignore")(method)
+
+
 class NumpyBackend:
     """Arrays are NumPy's own. See `Backend` for what each method does."""
 
@@ -92,6 +98,7 @@ class NumpyBackend:
     def fill(self, value: float, out: Array) -> None:
         out.fill(value)
 
+    @_quiet
     def copy(self, source: Array, out: Array) -> None:
         np.copyto(out, source, casting="unsafe")
 
@@ -118,16 +125,23 @@ class NumpyBackend:
             found = self._programs[kernel, dtypes] = compile_program(kernel, dtypes)
         return found
 
+    @_quiet
     def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
         if operation == "argmax":
             flat = np.moveaxis(array, axes, range(-len(axes), 0)) if axes else array[..., None]
-            np.copyto(out, flat.reshape(*out.shape, -1).argmax(-1), casting="same_kind")
+            np.copyto(
+                out,
+                flat.reshape(*out.shape, math.prod(array.shape[a] for a in axes)).argmax(-1),
+                casting="same_kind",
+            )
         elif operation == "sum":
-            np.add.reduce(array, axes, None, out)
+            # Adding in float16 stops at 2048 ones.
+            np.add.reduce(array, axes, np.float32 if array.dtype == np.float16 else None, out)
         else:
             function = np.maximum if operation == "max" else np.minimum
             function.reduce(array, axes, None, out)
 
+    @_quiet
     def matmul(self, a: Array, b: Array, out: Array, bias: Array | None = None) -> None:
         np.matmul(a, b, out)
         if bias is not None:
@@ -137,6 +151,7 @@ class NumpyBackend:
         check_index(index, len(table))
         np.take(table, index, 0, out, "clip")  # checked above; "raise" would buffer the result
 
+    @_quiet
     def scatter_add(self, source: Array, index: Array, out: Array) -> None:
         check_index(index, len(out))
         np.add.at(out, index.reshape(-1), source.reshape(-1, *out.shape[1:]))
@@ -163,6 +178,7 @@ class NumpyBackend:
         flat = array.reshape(-1)
         suspects: list[tuple[int, int]] = []
 
+        @_quiet
         def work(start: int, stop: int) -> None:
             # One pass at the speed of memory: a sum of squares is finite only if every element is.
             # It may overflow for large finite elements, so a bad sum is looked at again.

@@ -28,9 +28,10 @@ def softmax(x: Real, out: Real) -> None:
 
 def softmax_gradient(y: Real, gradient: Real, out: Real) -> None:
     """out = y (g - sum(g y))."""
-    np.multiply(gradient, y, out)
-    np.subtract(gradient, out.sum(-1, keepdims=True), out)
-    np.multiply(out, y, out)
+    with np.errstate(all="ignore"):
+        np.multiply(gradient, y, out)
+        np.subtract(gradient, out.sum(-1, keepdims=True), out)
+        np.multiply(out, y, out)
 
 
 def log_softmax(x: Real, out: Real) -> None:
@@ -42,9 +43,10 @@ def log_softmax(x: Real, out: Real) -> None:
 
 def log_softmax_gradient(y: Real, gradient: Real, out: Real) -> None:
     """out = g - exp(y) sum(g)."""
-    np.exp(y, out)
-    np.multiply(out, gradient.sum(-1, keepdims=True), out)
-    np.subtract(gradient, out, out)
+    with np.errstate(all="ignore"):
+        np.exp(y, out)
+        np.multiply(out, gradient.sum(-1, keepdims=True), out)
+        np.subtract(gradient, out, out)
 
 
 def cross_entropy(logits: Real, index: Real, out: Real, probabilities: Real) -> None:
@@ -61,8 +63,9 @@ def cross_entropy(logits: Real, index: Real, out: Real, probabilities: Real) -> 
 
 def cross_entropy_gradient(probabilities: Real, index: Real, gradient: Real, out: Real) -> None:
     """out = g (p - 1 at the target)."""
-    np.multiply(probabilities, gradient[:, None], out)
-    out[np.arange(len(index)), index] -= gradient
+    with np.errstate(all="ignore"):
+        np.multiply(probabilities, gradient[:, None], out)
+        out[np.arange(len(index)), index] -= gradient
 
 
 ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {

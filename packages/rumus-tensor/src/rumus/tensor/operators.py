@@ -16,7 +16,7 @@ import numpy as np
 
 from rumus.tensor.autograd import Vjp
 from rumus.tensor.backend import Array, Backend, Shape
-from rumus.tensor.dtype import DType, bool_, float32, int32
+from rumus.tensor.dtype import DType, bool_, float32, int32, is_floating
 from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
 from rumus.tensor.tensor import Tensor, as_tensor, backend_of, result_of
@@ -37,6 +37,9 @@ def _kernel_of(operation: str, is_array: tuple[bool, ...]) -> Kernel:
 
 def apply(operation: str, operands: Sequence[Any]) -> Tensor:
     """Run one operation on tensors and numbers, at least one of them a tensor."""
+    if operation == "where" and not any(isinstance(o, (Tensor, np.ndarray)) for o in operands[1:]):
+        condition, a, b = operands
+        operands = (condition, as_tensor(a, condition._backend), b)
     tensors: list[Tensor] = []
     scalars: dict[str, float] = {}
     is_array: list[bool] = []
@@ -223,6 +226,8 @@ def elementwise(function: F) -> F:
         for p in signature.parameters.values()
         if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
     }
+    required = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    required -= set(defaults)
     kernels: list[Kernel] = []
 
     @wraps(function)
@@ -233,10 +238,15 @@ def elementwise(function: F) -> F:
             kernels.append(trace(function))
         if unknown := set(kwargs) - set(signature.parameters):
             raise TypeError(f"{function.__name__}() has no parameter {sorted(unknown)[0]!r}")
+        if len(operands) != len(kernels[0].arrays) or not required <= set(kwargs):
+            bound = signature.bind(*operands, **kwargs)  # TypeError for what is missing
+            bound.apply_defaults()
+            operands, kwargs = bound.args, bound.kwargs
         first = next((o for o in operands if isinstance(o, Tensor)), None)
         if first is None:
             raise TypeError(f"{function.__name__}() needs a tensor, not {operands!r}")
-        tensors = [as_tensor(o, first._backend, first.dtype) for o in operands]
+        dtype = first.dtype if is_floating(first.dtype) else None
+        tensors = [as_tensor(o, first._backend, dtype) for o in operands]
         return run(kernels[0], tensors, {**defaults, **kwargs})
 
     return call  # type: ignore[return-value]

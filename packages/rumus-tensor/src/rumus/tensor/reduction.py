@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from rumus.tensor.backend import Array, Shape
-from rumus.tensor.dtype import bool_, float32, int32, is_floating
+from rumus.tensor.dtype import bool_, float16, float32, int32, is_floating
 from rumus.tensor.kernel import trace
 from rumus.tensor.operators import cast, compute
 from rumus.tensor.tensor import Axis, Tensor, result_of
@@ -69,12 +69,14 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`; integers become float32. ValueError for a mean of nothing."""
+    if x.dtype == float16:  # the sum may be beyond float16 where the mean is not
+        return cast(mean(cast(x, float32), axis, keepdims), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
-    count = _count(x, axis, "mean")
+    count = count_over(x, axis, "mean")
     return _total(x, normalize_axes(axis, x.ndim, "mean"), keepdims, 1 / count, "mean")
 
 
-def _count(x: Tensor, axis: Axis, operation: str) -> int:
+def count_over(x: Tensor, axis: Axis, operation: str) -> int:
     """The number of elements that a reduction takes together."""
     count = math.prod(x.shape[a] for a in normalize_axes(axis, x.ndim, operation))
     if count == 0:
@@ -84,8 +86,10 @@ def _count(x: Tensor, axis: Axis, operation: str) -> int:
 
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """The variance over `axis`: the mean first, then the squares of what is left."""
+    if x.dtype == float16:
+        return cast(var(cast(x, float32), axis, keepdims, ddof), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
-    count = _count(x, axis, "var")
+    count = count_over(x, axis, "var")
     if ddof >= count:
         raise ValueError(f"var: ddof={ddof} leaves nothing of {count} elements to divide by")
     centred = x - mean(x, axis, keepdims=True)
@@ -99,7 +103,7 @@ _SHARE: Final = trace(lambda tie, g, count: tie.where(g / count, 0.0), "share")
 def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     """The largest or smallest element over `axis`; equal ones share the gradient equally."""
     axes = normalize_axes(axis, x.ndim, which)
-    _count(x, axis, which)
+    count_over(x, axis, which)
     without, kept = _shapes(x, axes)
     backend, array = x._backend, x._array
     out = backend.allocate(without, x.dtype)
@@ -115,12 +119,12 @@ def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool
         return (compute(backend, _SHARE, (tie, g, n)),)
 
     shaped = out.reshape(kept) if keepdims else out
-    return result_of(which, shaped, backend, (x,), vjp, saved=(x,))
+    return result_of(which, shaped, backend, (x,), vjp, saved=(x,), reads_result=True)
 
 
 def argmax(x: Tensor, axis: int | None = None) -> Tensor:
     """The int32 index of the first largest element along `axis`."""
-    _count(x, axis, "argmax")
+    count_over(x, axis, "argmax")
     axes = normalize_axes(axis, x.ndim, "argmax")
     without, _ = _shapes(x, axes)
     out = x._backend.allocate(without, int32)

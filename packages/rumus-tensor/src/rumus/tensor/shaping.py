@@ -73,13 +73,15 @@ def squeeze(x: Tensor, axis: int | None = None) -> Tensor:
     return reshape(x, (*x.shape[:at], *x.shape[at + 1 :]))
 
 
+def broadcasts(shape: Shape, to: Shape) -> bool:
+    """Whether an array of `shape` can be repeated to the shape `to`."""
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(n in (1, length) for n, length in pairs)
+
+
 def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
     """The elements repeated to `shape`, in memory of their own. ValueError if they do not fit."""
-    try:
-        fits = np.broadcast_shapes(x.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
+    if not broadcasts(x.shape, shape):
         raise ValueError(f"broadcast_to: {x.shape} does not broadcast to {shape}")
     backend, before = x._backend, x.shape
     out = backend.allocate(shape, x.dtype)
@@ -129,7 +131,8 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     backend, dtype, parts = _common("concat", tensors)
     at = normalize_axis(axis, parts[0].ndim, "concat")
     for part in parts:
-        if _without(part.shape, at) != _without(parts[0].shape, at):
+        same_rank = part.ndim == parts[0].ndim
+        if not same_rank or _without(part.shape, at) != _without(parts[0].shape, at):
             raise ValueError(f"concat: {parts[0].shape} and {part.shape} differ beside axis {axis}")
     edges = np.cumsum([0] + [part.shape[at] for part in parts]).tolist()
     cuts = [(slice(None),) * at + (slice(a, b),) for a, b in pairwise(edges)]

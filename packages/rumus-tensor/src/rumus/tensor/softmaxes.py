@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rumus.tensor.backend import Array
-from rumus.tensor.dtype import float32, int32, is_floating
+from rumus.tensor.dtype import float16, float32, int32, is_floating
 from rumus.tensor.indexing import gather
 from rumus.tensor.operators import cast
-from rumus.tensor.reduction import normalize_axis
+from rumus.tensor.reduction import count_over, normalize_axis
 from rumus.tensor.tensor import Tensor, arange, backend_of, result_of
 
 
@@ -22,6 +22,8 @@ def _floating(x: Tensor) -> Tensor:
 
 def logsumexp(x: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) along `axis`; the largest element is taken out first."""
+    if x.dtype == float16:
+        return cast(logsumexp(cast(x, float32), axis, keepdims), float16)
     x = _floating(x)
     at = normalize_axis(axis, x.ndim, "logsumexp")
     # Any constant may be taken out; where the largest is infinite, 0 keeps inf - inf away.
@@ -57,8 +59,11 @@ _PRIMITIVES = {"softmax": softmax_primitive, "log_softmax": log_softmax_primitiv
 
 def _rows(name: str, x: Tensor, axis: int) -> Tensor:
     """Run a row kernel along the last axis where the backend has it, else its primitives."""
+    if x.dtype == float16:
+        return cast(_rows(name, cast(x, float32), axis), float16)
     x = _floating(x)
     at = normalize_axis(axis, x.ndim, name)
+    count_over(x, at, name)
     backend = x._backend
     forward, back = backend.fused(name), backend.fused(f"{name}_gradient")
     if at != x.ndim - 1 or forward is None or back is None:
@@ -71,7 +76,7 @@ def _rows(name: str, x: Tensor, axis: int) -> Tensor:
         back(out, gradient, into)
         return (into,)
 
-    return result_of(name, out, backend, (x,), vjp)
+    return result_of(name, out, backend, (x,), vjp, reads_result=True)
 
 
 def cross_entropy_primitive(logits: Tensor, targets: Tensor) -> Tensor:
@@ -95,6 +100,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         )
     if targets.dtype != int32:
         raise TypeError(f"cross_entropy: targets must be int32, not {targets.dtype}")
+    if logits.dtype == float16:
+        return cast(cross_entropy(cast(logits, float32), targets), float16)
     logits = _floating(logits)
     backend = backend_of("cross_entropy", (logits, targets))
     forward, back = backend.fused("cross_entropy"), backend.fused("cross_entropy_gradient")

@@ -5,6 +5,7 @@ The operations live in files of their own, by family; the methods here only call
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
@@ -15,7 +16,7 @@ from rumus.tensor.arithmetic import Arithmetic
 from rumus.tensor.autograd import Node, Version, Vjp, is_recording
 from rumus.tensor.backend import Array, Backend, Shape
 from rumus.tensor.default_backend import cpu
-from rumus.tensor.dtype import DType, as_dtype, default_dtype, float32, int32
+from rumus.tensor.dtype import DType, as_dtype, bool_, default_dtype, float32, int32
 from rumus.tensor.errors import BackendMismatchError, GraphError
 
 if TYPE_CHECKING:
@@ -183,8 +184,14 @@ class Tensor(Arithmetic["Tensor"]):
         if self._node is not None:
             raise GraphError("the result of an operation cannot be changed in place; use where()")
         source = as_tensor(value, self._backend, self.dtype)
+        backend_of("assignment", (self, source))
+        if source.requires_grad and is_recording():
+            raise GraphError(
+                "the gradient of the value would be lost: assignment is not recorded. Assign "
+                "value.detach(), or do it under no_grad()"
+            )
         target = indexing.basic(self._array, key)
-        if np.broadcast_shapes(source.shape, target.shape) != target.shape:
+        if not shaping.broadcasts(source.shape, target.shape):
             raise ValueError(f"a value of shape {source.shape} does not fit into {target.shape}")
         self._backend.copy(source._array, target)
         self._version.count += 1
@@ -193,6 +200,18 @@ class Tensor(Arithmetic["Tensor"]):
 
     def _apply(self, operation: str, *operands: Any) -> Tensor:
         return operators.apply(operation, operands)
+
+    def __and__(self, other: Self | float) -> Self:
+        _check_truth("&", self, other)
+        return self._apply("minimum", self, other)
+
+    def __or__(self, other: Self | float) -> Self:
+        _check_truth("|", self, other)
+        return self._apply("maximum", self, other)
+
+    def __invert__(self) -> Self:
+        _check_truth("~", self)
+        return self._apply("eq", self, 0)
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
         return self._apply("eq", self, other)
@@ -253,7 +272,7 @@ class Tensor(Arithmetic["Tensor"]):
 
     def flatten(self, start: int = 0) -> Tensor:
         """Join the axes from `start` on into one."""
-        return shaping.reshape(self, (*self.shape[:start], -1))
+        return shaping.reshape(self, (*self.shape[:start], math.prod(self.shape[start:])))
 
     def permute(self, *axes: int | Sequence[int]) -> Tensor:
         """The axes in another order."""
@@ -309,6 +328,12 @@ class Tensor(Arithmetic["Tensor"]):
         return self.to(gpu_backend())
 
 
+def _check_truth(operator: str, *operands: Any) -> None:
+    for operand in operands:
+        if isinstance(operand, Tensor) and operand.dtype != bool_:
+            raise TypeError(f"{operator}: truth values are needed, not {operand.dtype}")
+
+
 def result_of(
     name: str,
     array: Array,
@@ -316,11 +341,13 @@ def result_of(
     inputs: Sequence[Tensor],
     vjp: Vjp,
     saved: Sequence[Tensor] = (),
+    reads_result: bool = False,
 ) -> Tensor:
     """Return the tensor that an operation computed, on the tape if a gradient may be asked for.
 
     inputs: the tensors that `vjp` returns gradients for, in its order.
     saved: those whose elements `vjp` reads; changing one in place before backward is an error.
+    reads_result: whether `vjp` reads the result itself, so that the same holds for it.
     """
     result = Tensor(array, backend)
     if not is_recording() or array.dtype.kind != "f":
@@ -331,6 +358,7 @@ def result_of(
     # A parameter is watched even if its value is not needed: changed between forward and backward,
     # it would get the gradient of a value that it no longer has.
     watched = [edge for edge in edges if isinstance(edge, Tensor)]
+    watched += [result.detach()] if reads_result else []  # not itself, which would be a cycle
     stamps = tuple([(t, t._version.current) for t in (*watched, *saved)])
     result._node = Node(name, backend, edges, vjp, stamps)
     return result
@@ -367,8 +395,8 @@ def tensor(
     wanted = default_dtype(host) if dtype is None else as_dtype(dtype)
     if wanted == int32 and host.dtype != int32 and host.size:
         low, high = host.min(), host.max()
-        if low < -(2**31) or high >= 2**31:
-            raise OverflowError(f"integers from {low} to {high} do not fit into int32")
+        if not (low >= -(2**31) and high < 2**31):  # NaN fits nowhere
+            raise OverflowError(f"numbers from {low} to {high} do not fit into int32")
     backend = backend or cpu()
     return Tensor(backend.upload(host.astype(wanted, copy=False)), backend)
 

@@ -1,0 +1,198 @@
+"""What is refused: the type of the error, its message, and that nothing changed."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus import tensor as rt
+from rumus.tensor import (
+    Backend,
+    BackendMismatchError,
+    GraphError,
+    NumpyBackend,
+    Parameter,
+    Tensor,
+    elementwise,
+    ones,
+    tensor,
+    zeros,
+)
+
+
+@elementwise
+def scaled(x: Any, y: Any, *, by: float) -> Any:
+    """For wrong calls of a fused function."""
+    return x * by + y
+
+
+MASK = tensor([True, False])
+I = tensor([1, 2])  # noqa: E741
+F = ones((2, 3))
+ELSEWHERE = ones((2, 3), backend=NumpyBackend())
+W = Parameter([[1.0, 2.0, 3.0]], name="w")
+
+Row = tuple[str, Callable[[], object], type[Exception], str]
+REFUSED: list[Row] = [
+    ("shapes", lambda: F + ones((4,)), ValueError, r"add: shapes \(2, 3\) and \(4,\) do not"),
+    ("type", lambda: F + "x", TypeError, "add: a tensor does not combine with 'x'"),  # type: ignore[operator]
+    ("none", lambda: F == None, TypeError, "does not combine with None"),  # noqa: E711
+    ("backends", lambda: F + ELSEWHERE, BackendMismatchError, r"\.to\(backend\)"),
+    ("backends named", lambda: W * ELSEWHERE, BackendMismatchError, "parameter 'w' is on"),
+    ("assign elsewhere", lambda: F.assign(ELSEWHERE), BackendMismatchError, r"\.to\(backend\)"),
+    ("integer parameter", lambda: Parameter([1, 2], name="n"), TypeError, "'n': int32 has no gra"),
+    ("bool parameter", lambda: Parameter([True]), TypeError, "bool has no gradient"),
+    ("where", lambda: I.where(F, F), TypeError, "condition must be bool, not int32"),
+    ("where float", lambda: F.where(F, F), TypeError, "condition must be bool, not float32"),
+    ("and of numbers", lambda: I & I, TypeError, "&: truth values are needed, not int32"),
+    ("or of numbers", lambda: F | F, TypeError, "truth values are needed, not float32"),
+    ("not of numbers", lambda: ~I, TypeError, "~: truth values are needed, not int32"),
+    ("mask index", lambda: F[MASK], TypeError, "a mask selects an unknown number"),
+    ("bool index", lambda: F[True], TypeError, "cannot index with True"),
+    ("float index", lambda: F[tensor([0.0])], TypeError, "must be an integer, not float32"),
+    ("text index", lambda: F["a"], TypeError, "cannot index with 'a'"),
+    ("number out of range", lambda: F[2], IndexError, "out of bounds"),
+    ("too many numbers", lambda: F[0, 0, 0], IndexError, "too many indices"),
+    ("list out of range", lambda: F[[0, 2]], IndexError, r"axis 0 is outside of \[-2, 2\)"),
+    ("too many lists", lambda: F[[0], [0], [0]], IndexError, "3 indices for a tensor of 2 axes"),
+    ("list and slice", lambda: F[[0], 1:], TypeError, "select with them first, then slice"),
+    ("lists of other shapes", lambda: F[[0, 1], [0, 1, 2]], ValueError, "do not broadcast"),
+    ("gather float", lambda: rt.gather(F, F), TypeError, "must be int32, not float32"),
+    ("gather out of range", lambda: rt.gather(F, I), IndexError, r"outside of \[0, 2\)"),
+    ("gather negative", lambda: rt.gather(F, I * -1), IndexError, r"outside of \[0, 2\)"),
+    ("reshape", lambda: F.reshape(4), ValueError, r"6 elements of shape \(2, 3\) do not fit"),
+    ("reshape -1 twice", lambda: F.reshape(-1, -1), ValueError, "do not fit"),
+    ("reshape -2", lambda: F.reshape(-2, -3), ValueError, "do not fit"),
+    ("permute", lambda: F.permute(0, 0), ValueError, "is not an order of the 2 axes"),
+    ("axis", lambda: F.sum(2), IndexError, "sum: axis 2 does not exist in a tensor of 2 axes"),
+    ("axis twice", lambda: F.mean((0, -2)), ValueError, "an axis is named twice"),
+    ("squeeze", lambda: F.squeeze(0), ValueError, r"axis 0 of \(2, 3\) is not 1"),
+    ("T of a vector", lambda: I.T, IndexError, "axis -2 does not exist"),
+    ("broadcast_to", lambda: F.broadcast_to((2, 4)), ValueError, "does not broadcast to"),
+    ("concat", lambda: rt.concat([F, ones((2, 2))]), ValueError, "differ beside axis 0"),
+    ("concat of ranks", lambda: rt.concat([F, ones((2,))], 1), ValueError, "differ beside axis 1"),
+    ("concat of nothing", lambda: rt.concat([]), ValueError, "at least one tensor"),
+    ("stack", lambda: rt.stack([F, I]), ValueError, "stack: the shapes differ"),
+    ("stack of nothing", lambda: rt.stack([]), ValueError, "at least one tensor"),
+    ("pad", lambda: rt.pad(F, [(1, 1)]), ValueError, "2 pairs of widths >= 0"),
+    ("pad negative", lambda: rt.pad(I, [(-1, 0)]), ValueError, "1 pairs of widths >= 0"),
+    ("matmul", lambda: F @ F, ValueError, r"\(2, 3\) @ \(2, 3\): 3 is not 2"),
+    ("matmul of a scalar", lambda: F @ tensor(1.0), ValueError, "a scalar has no axis"),
+    ("matmul of an array", lambda: F @ np.ones((3, 2)), TypeError, "not ndarray; use tensor"),  # type: ignore[operator]
+    ("matmul batches", lambda: ones((2, 1, 1)) @ ones((3, 1, 1)), ValueError, "do not broadcast"),
+    ("linear", lambda: rt.linear(F, ones((4, 2))), ValueError, "the last axis must be 2"),
+    ("linear weight", lambda: rt.linear(F, ones((3,))), ValueError, "linear: a weight .*out, in"),
+    ("linear bias", lambda: rt.linear(F, ones((4, 3)), ones((1,))), ValueError, "a bias of shape"),
+    ("item", lambda: F.item(), ValueError, r"needs a tensor of one element; this one has \(2, 3\)"),
+    ("bool", lambda: bool(F), ValueError, "one element"),
+    ("format", lambda: f"{F:.2f}", ValueError, "one element"),
+    ("len", lambda: len(tensor(1.0)), TypeError, "without axes has no length"),
+    ("iteration", lambda: iter(tensor(1.0)), TypeError, "without axes has no length"),
+    ("mean of nothing", lambda: zeros((0, 3)).mean(0), ValueError, "no elements"),
+    ("max of nothing", lambda: zeros((0, 3)).max(), ValueError, "no elements"),
+    ("argmax of nothing", lambda: zeros((3, 0)).argmax(1), ValueError, "no elements"),
+    ("softmax of nothing", lambda: zeros((3, 0)).softmax(), ValueError, "no elements"),
+    ("var", lambda: ones((1,)).var(ddof=1), ValueError, "ddof=1 leaves nothing of 1"),
+    ("dtype", lambda: tensor([1], dtype=np.int64), TypeError, "int64 is not supported; use one of"),
+    ("complex", lambda: tensor([1j]), TypeError, "complex128 cannot become a tensor"),
+    ("text", lambda: tensor(["a"]), TypeError, "cannot become a tensor"),
+    ("large integers", lambda: tensor([2**31]), OverflowError, "do not fit into int32"),
+    ("large floats", lambda: tensor([1e10], dtype=np.int32), OverflowError, "not fit into int32"),
+    ("nan to int", lambda: tensor([np.nan], dtype=np.int32), OverflowError, "not fit into int32"),
+    ("ragged", lambda: tensor([[1.0], [1.0, 2.0]]), ValueError, "inhomogeneous"),
+    ("pickle", lambda: pickle.dumps(F), TypeError, "numpy.savez or safetensors"),
+    ("pickle parameter", lambda: pickle.dumps(W), TypeError, "not pickled"),
+    ("array without copy", lambda: np.array(F, copy=False), ValueError, "drop copy=False"),
+    ("dlpack", lambda: np.from_dlpack(W), GraphError, r"use x.detach\(\)"),
+    ("from_dlpack", lambda: rt.from_dlpack(np.ones(2, np.int64)), TypeError, "int64 is not supp"),
+    ("assign shape", lambda: F.assign(ones((2,))), ValueError, "does not fit|not broadcast"),
+    ("assign larger", lambda: F.assign(ones((1, 2, 3))), ValueError, "does not fit into"),
+    ("setitem", lambda: F.__setitem__((0, 5), 1.0), IndexError, "out of bounds"),
+    ("targets", lambda: rt.cross_entropy(F, F[:, 0]), TypeError, "must be int32, not float32"),
+    ("target shape", lambda: rt.cross_entropy(F, I[:1]), ValueError, r"targets \(rows,\)"),
+    ("target range", lambda: rt.cross_entropy(F, I + 1), IndexError, r"3 is outside of \[0, 3\)"),
+    ("elementwise few", lambda: scaled(F, by=1.0), TypeError, "missing a required argument: 'y'"),
+    ("elementwise many", lambda: scaled(F, F, F, by=1.0), TypeError, "too many positional"),
+    ("elementwise scalar", lambda: scaled(F, F), TypeError, "missing a required argument: 'by'"),
+    ("elementwise unknown", lambda: scaled(F, F, by=1.0, z=1), TypeError, "parameter 'z'"),  # type: ignore[call-arg]
+    ("elementwise numbers", lambda: scaled(1.0, 2.0, by=1.0), TypeError, "needs a tensor"),
+]
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row[0])
+def test_what_is_refused(row: Row) -> None:
+    _, call, error, message = row
+    before = F.tolist()
+    with pytest.raises(error, match=message):
+        call()
+    assert F.tolist() == before
+
+
+def test_a_value_that_requires_a_gradient_is_not_written_silently() -> None:
+    target = zeros((1, 3))
+    with pytest.raises(GraphError, match="gradient .* would be lost"):
+        target[0] = (W * 2)[0]
+    target.assign(W.detach())
+    assert target.tolist() == [[1.0, 2.0, 3.0]]
+    with rt.no_grad():
+        target.assign(W * 2)
+    assert target.tolist() == [[2.0, 4.0, 6.0]]
+
+
+def test_copies(backend: Backend) -> None:
+    x = tensor([1.0, 2.0], backend=backend)
+    other = copy.deepcopy(x)
+    other[0] = 5.0
+    assert x.tolist() == [1.0, 2.0]
+
+
+def test_numpy_and_tensors_meet(backend: Backend) -> None:
+    x, a = tensor([1.0, 2.0], backend=backend), np.array([3.0, 4.0])
+    for result, expected in [
+        (a + x, [4.0, 6.0]),
+        (x + a, [4.0, 6.0]),
+        (a - x, [2.0, 2.0]),
+        (np.float32(3) * x, [3.0, 6.0]),
+        (x / np.int64(2), [0.5, 1.0]),
+        (a > x, [True, True]),
+    ]:
+        assert isinstance(result, Tensor)
+        assert result.tolist() == expected
+    assert np.asarray(x).dtype == np.float32
+    assert np.asarray(x, dtype=np.float64).tolist() == [1.0, 2.0]
+    assert tensor([x, x], backend=backend).shape == (2, 2)
+
+
+def test_dlpack_shares_memory() -> None:
+    x = tensor([1.0, 2.0], backend=NumpyBackend())
+    np.testing.assert_array_equal(np.from_dlpack(x), [1.0, 2.0])
+    assert np.shares_memory(np.from_dlpack(x), np.from_dlpack(x.detach()))
+    source = np.array([1, 2, 3], np.int32)
+    y = rt.from_dlpack(source)
+    source[0] = 7
+    assert y.tolist() == [7, 2, 3]
+
+
+def test_text() -> None:
+    assert repr(tensor([1, 2])).startswith("tensor([1, 2], dtype=int32, backend=num")
+    assert f"{tensor(1.25):.1f}" == "1.2"
+    assert f"{tensor([1])}" == str(tensor([1]))
+    assert repr(W) == "Parameter('w', shape=(1, 3), dtype=float32)"
+
+
+def test_numbers() -> None:
+    one = tensor(1.5)
+    assert (float(one), int(one), bool(one), one.item()) == (1.5, 1, True, 1.5)
+    assert not tensor(0)
+    assert [x.tolist() for x in tensor([[1, 2], [3, 4]])] == [[1, 2], [3, 4]]
+    assert 3 in tensor([1, 2, 3])
+
+
+def test_a_dtype_given_to_a_number_of_another_kind() -> None:
+    by_half = elementwise(lambda x, y: x * y)
+    assert by_half(tensor([2, 4]), 0.5).tolist() == [1.0, 2.0]

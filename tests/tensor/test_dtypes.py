@@ -1,0 +1,208 @@
+"""Dtypes, NaN and infinity, and tensors without elements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus import tensor as rt
+from rumus.tensor import (
+    Backend,
+    Parameter,
+    Tensor,
+    bool_,
+    elementwise,
+    float16,
+    float32,
+    int32,
+    tensor,
+    zeros,
+)
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("data", "dtype"),
+    [
+        (1, int32),
+        (1.0, float32),
+        (True, bool_),
+        ([1, 2.0], float32),
+        (np.ones(2), float32),
+        (np.ones(2, np.float16), float16),
+        (np.ones(2, np.int64), int32),
+        (np.ones(2, np.uint8), int32),
+        (np.ones(0), float32),
+    ],
+)
+def test_the_dtype_of_data(data: Any, dtype: rt.DType, backend: Backend) -> None:
+    assert tensor(data, backend=backend).dtype == dtype
+
+
+I, M, H, F = (
+    ([1, 2], int32),
+    ([True, False], bool_),
+    ([1.0, 2.0], float16),
+    ([0.5, 1.0], float32),
+)
+
+
+@pytest.mark.parametrize(
+    ("function", "operands", "dtype", "values"),
+    [
+        (lambda a, b: a + b, (I, I), int32, [2, 4]),
+        (lambda a, b: a + b, (I, F), float32, [1.5, 3.0]),
+        (lambda a, b: a * b, (H, I), float16, [1.0, 4.0]),
+        (lambda a, b: a * b, (H, F), float32, [0.5, 2.0]),
+        (lambda a, b: a + b, (M, M), int32, [2, 0]),
+        (lambda a, b: a - b, (M, F), float32, [0.5, -1.0]),
+        (lambda a, b: a & b, (M, M), bool_, [True, False]),
+        (lambda a: a & True, (M,), bool_, [True, False]),
+        (lambda a: a.maximum(2), (M,), int32, [2, 2]),
+        (lambda a: a / 2, (I,), float32, [0.5, 1.0]),
+        (lambda a: a * 0.5, (I,), float32, [0.5, 1.0]),
+        (lambda a: a * 3, (M,), int32, [3, 0]),
+        (lambda a: -a, (M,), int32, [-1, 0]),
+        (lambda a: a**2, (I,), int32, [1, 4]),
+        (lambda a: a.sqrt(), (I,), float32, [1.0, math.sqrt(2)]),
+        (lambda a: a.exp(), (M,), float32, [math.e, 1.0]),
+        (lambda a: a.sum(), (M,), int32, 1),
+        (lambda a: a.sum(), (I,), int32, 3),
+        (lambda a: a.mean(), (I,), float32, 1.5),
+        (lambda a: a.max(), (M,), bool_, True),
+        (lambda a, b: a.where(b, 0), (M, I), int32, [1, 0]),
+        (lambda a, b: a.where(b, 0.5), (M, I), float32, [1.0, 0.5]),
+        (lambda a: a.where(a, 7), (M,), int32, [1, 7]),
+        (lambda a: a.where(2, 3), (M,), int32, [2, 3]),
+        (lambda a: a.where(2, 3.5), (M,), float32, [2.0, 3.5]),
+        (lambda a, b: a.unsqueeze(0) @ b, (I, I), float32, [5.0]),
+        (lambda a, b: rt.linear(a, b.unsqueeze(0)), (I, I), float32, [5.0]),
+        (elementwise(lambda a, b: a + b), (M, M), int32, [2, 0]),
+        (elementwise(lambda a, b: (a < b) | a), (M, M), bool_, [True, False]),
+        (lambda a: a.astype(np.float16), (F,), float16, [0.5, 1.0]),
+    ],
+)
+def test_the_dtype_of_a_result(
+    function: Callable[..., Tensor], operands: Any, dtype: rt.DType, values: Any, backend: Backend
+) -> None:
+    result = function(*(tensor(v, dtype=d, backend=backend) for v, d in operands))
+    assert result.dtype == dtype
+    assert np.asarray(result.tolist()) == pytest.approx(np.asarray(values))
+
+
+def test_float16_is_storage_and_computes_in_float32(backend: Backend) -> None:
+    ones = tensor(np.ones((4096, 3)), dtype=np.float16, backend=backend)
+    assert ones.sum(0).tolist() == [4096.0] * 3  # adding in float16 stops at 2048
+    large = ones * 300.0
+    assert large.mean().item() == 300.0  # the sum is beyond float16
+    assert large.var(0).tolist() == [0.0] * 3
+    square = elementwise(lambda x: x * x / 1000.0)
+    assert square(large).numpy()[0, 0] == np.float16(90.0)
+    assert (ones.T @ ones).numpy()[0, 0] == 4096.0
+    row = tensor(np.linspace(-4, 4, 3000), dtype=np.float16, backend=backend)
+    exact = row.numpy().astype(np.float64)
+    expected = np.exp(exact) / np.exp(exact).sum()
+    np.testing.assert_allclose(row.softmax().numpy(), expected, rtol=1e-3, atol=1e-7)
+    expected = exact - np.log(np.exp(exact).sum())
+    np.testing.assert_allclose(row.log_softmax().numpy(), expected, rtol=1e-3)
+    np.testing.assert_allclose(row.logsumexp().numpy(), np.log(np.exp(exact).sum()), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        rt.relu,
+        rt.gelu,
+        rt.elu,
+        rt.leaky_relu,
+        rt.softplus,
+        rt.sign,
+        rt.erf,
+        lambda x: x.maximum(0.0),
+        lambda x: x.minimum(0.0),
+        lambda x: tensor(0.0, backend=x.backend).maximum(x),
+        lambda x: x.clip(-1, 1),
+        lambda x: x.sum(),
+        lambda x: x.mean(),
+        lambda x: x.max(),
+        lambda x: x.min(),
+        lambda x: x.var(),
+        lambda x: x.logsumexp(),
+        lambda x: x.softmax(),
+        lambda x: x @ x,
+    ],
+)
+def test_nan_is_never_lost_and_warns_of_nothing(
+    function: Callable[[Tensor], Tensor], backend: Backend
+) -> None:
+    x = Parameter([1.0, NAN, -INF], backend=backend)
+    y = function(x)
+    assert np.isnan(y.numpy().reshape(-1)[-1 if y.size == 1 else 1])
+    y.sum().backward()
+    assert tensor([1.0, NAN, INF], backend=backend).argmax().item() == 1
+
+
+def test_infinities_warn_of_nothing(backend: Backend) -> None:
+    x = tensor([INF, -INF, 1e38, 0.0], backend=backend)
+    assert np.isnan(x.sum().item())
+    assert np.isnan((x.reshape(2, 2) @ x.reshape(2, 2)).numpy()).any()
+    assert (x * 100.0).numpy()[2] == INF
+    assert x.astype(np.float16).numpy()[2] == INF
+    weight = Parameter([[1e38, 1e38]], backend=backend)
+    grads = (weight[[0, 0]] * 3e38).sum().backward()
+    assert grads[weight].tolist() == [[INF, INF]]
+
+
+EMPTY: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
+    "elementwise": (lambda x: x.exp() + 1, (0, 3)),
+    "broadcast": (lambda x: x + zeros((3,), backend=x.backend), (0, 3)),
+    "sum": (lambda x: x.sum(), ()),
+    "sum over 0": (lambda x: x.sum(0), (3,)),
+    "mean over 1": (lambda x: x.mean(1), (0,)),
+    "max over 1": (lambda x: x.max(1), (0,)),
+    "argmax over 1": (lambda x: x.argmax(1), (0,)),
+    "matmul": (lambda x: x @ x.T, (0, 0)),
+    "matmul over nothing": (lambda x: x.T @ x, (3, 3)),
+    "linear": (lambda x: rt.linear(x, zeros((2, 3), backend=x.backend)), (0, 2)),
+    "reshape": (lambda x: x.reshape(3, 0), (3, 0)),
+    "flatten": (lambda x: x.flatten(), (0,)),
+    "flatten from 1": (lambda x: x.flatten(1), (0, 3)),
+    "slice": (lambda x: x[:, 1:], (0, 2)),
+    "list": (lambda x: x[[]], (0, 3)),
+    "concat": (lambda x: rt.concat([x, x]), (0, 3)),
+    "pad": (lambda x: rt.pad(x, [(1, 0), (0, 0)]), (1, 3)),
+    "softmax": (lambda x: x.softmax(), (0, 3)),
+    "logsumexp": (lambda x: x.logsumexp(), (0,)),
+    "clone": (lambda x: x.clone(), (0, 3)),
+    "where": (lambda x: (x > 0).where(x, 1.0), (0, 3)),
+    "gather": (lambda x: rt.gather(x, zeros((0,), dtype=np.int32, backend=x.backend)), (0, 3)),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_tensors_without_elements(name: str, backend: Backend) -> None:
+    function, shape = EMPTY[name]
+    x = Parameter(np.zeros((0, 3)), backend=backend)
+    result = function(x)
+    assert result.shape == shape
+    if result.requires_grad:
+        assert result.sum().backward()[x].shape == (0, 3)
+
+
+def test_cross_entropy_of_no_rows(backend: Backend) -> None:
+    targets = zeros((0,), dtype=np.int32, backend=backend)
+    assert rt.cross_entropy(zeros((0, 3), backend=backend), targets).shape == (0,)
+
+
+@pytest.mark.parametrize("at", [0, 5, 300_000])
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_the_first_that_is_not_finite(at: int, bad: float, backend: Backend) -> None:
+    values = np.full(300_001, 1e30, np.float32)  # the squares overflow, the values do not
+    assert backend.first_not_finite(backend.upload(values)) is None
+    values[at:] = bad
+    assert backend.first_not_finite(backend.upload(values)) == at
