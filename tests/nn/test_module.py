@@ -172,6 +172,21 @@ def test_plain_containers_of_other_things_are_fine() -> None:
     assert len(block.parameters()) == 3
 
 
+def test_parts_may_have_the_names_of_methods() -> None:
+    """An ensemble calls its parts members, a tree has children."""
+
+    class Ensemble(nn.Module):
+        def __init__(self) -> None:
+            self.members = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
+            self.children = nn.Dropout()
+            self.modules = nn.Linear(1, 1)  # type: ignore[assignment]
+
+    found = Ensemble().eval().to(NumpyBackend())
+    assert len(found.parameters()) == 6
+    assert not found.children.training
+    assert "modules: Linear(inputs=1, outputs=1)" in repr(found)
+
+
 # Tied weights and cycles
 
 

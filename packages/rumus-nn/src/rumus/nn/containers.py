@@ -31,7 +31,7 @@ class ModuleList(Module, Generic[M]):
         self._modules.append(module)
         return self
 
-    def members(self) -> Iterable[tuple[str, object]]:
+    def named_members(self) -> Iterable[tuple[str, object]]:
         """Return the modules by position, then attributes that a subclass added."""
         yield from ((str(i), module) for i, module in enumerate(self._modules))
         yield from ((name, v) for name, v in vars(self).items() if name != "_modules")
@@ -75,7 +75,7 @@ class ModuleDict(Module, Generic[M]):
         _check_module(type(self).__name__, name, module)
         self._modules[name] = module
 
-    def members(self) -> Iterable[tuple[str, object]]:
+    def named_members(self) -> Iterable[tuple[str, object]]:
         """Return the modules by name, then attributes that a subclass added."""
         yield from self._modules.items()
         yield from ((name, v) for name, v in vars(self).items() if name != "_modules")

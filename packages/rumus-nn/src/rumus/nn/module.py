@@ -78,16 +78,16 @@ class Module:
 
     # What it is made of
 
-    def members(self) -> Iterable[tuple[str, object]]:
+    def named_members(self) -> Iterable[tuple[str, object]]:
         """Return what the module holds, by name: its attributes. Containers return their items."""
         return vars(self).items()
 
-    def children(self) -> Iterator[tuple[str, Module]]:
+    def named_children(self) -> Iterator[tuple[str, Module]]:
         """Iterate over the parts, one level deep, with their names.
 
         TypeError for a plain list, tuple, set or dict that holds modules or parameters.
         """
-        for name, value in self.members():
+        for name, value in self.named_members():
             if isinstance(value, Module):
                 yield name, value
             elif isinstance(value, (list, tuple, set, dict)):
@@ -103,7 +103,7 @@ class Module:
                 continue
             seen.add(id(module))
             yield path, module
-            below = [(join(path, name), child) for name, child in module.children()]
+            below = [(join(path, name), child) for name, child in module.named_children()]
             waiting.extend(reversed(below))
 
     def modules(self) -> Iterator[Module]:
@@ -114,7 +114,7 @@ class Module:
         """Every attribute of a type in the tree, each object once, under its first name."""
         seen: set[int] = set()
         for path, module in self.named_modules():
-            for name, value in module.members():
+            for name, value in module.named_members():
                 if isinstance(value, kind) and id(value) not in seen:
                     seen.add(id(value))
                     yield join(path, name), value
@@ -181,7 +181,7 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Switch everything to training (or evaluation, for False), and return the module."""
-        for module in list(self.modules()):
+        for _, module in list(self.named_modules()):
             module.training = mode
         return self
 
@@ -204,10 +204,10 @@ class Module:
 
         What optimizers keep for the parameters moves along. A buffer becomes another tensor.
         """
-        moved = {id(buffer): buffer.to(backend) for buffer in self.buffers()}
+        moved = {id(buffer): buffer.to(backend) for _, buffer in self.named_buffers()}
         move_parameters(list(self.parameters()), backend)
-        for module in list(self.modules()):
-            for name, value in list(module.members()):
+        for _, module in list(self.named_modules()):
+            for name, value in list(module.named_members()):
                 if id(value) in moved:
                     setattr(module, name, moved[id(value)])
         return self

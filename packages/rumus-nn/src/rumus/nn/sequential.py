@@ -26,9 +26,9 @@ class Sequential(Module):
     def __init__(self, *layers: Module) -> None:
         self._layers = ModuleList(layers)
 
-    def members(self) -> Iterable[tuple[str, object]]:
+    def named_members(self) -> Iterable[tuple[str, object]]:
         """Return the layers by position, then attributes that a subclass added."""
-        yield from self._layers.members()
+        yield from self._layers.named_members()
         yield from ((name, v) for name, v in vars(self).items() if name != "_layers")
 
     def forward(self, x: Tensor) -> Tensor:

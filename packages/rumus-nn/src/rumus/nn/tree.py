@@ -31,7 +31,7 @@ def _lines(module: Module, label: str, above: tuple[Module, ...]) -> list[str]:
     head = f"{indent}{label}{type(module).__name__}({_settings(module)}){_count(module)}"
     parts = [
         line
-        for name, child in module.children()
+        for name, child in module.named_children()
         for line in _lines(child, f"{name}: ", (*above, module))
     ]
     return [head, *parts]
@@ -41,7 +41,7 @@ def _settings(module: Module) -> str:
     """The public attributes that are plain numbers, names or shapes: what a layer was made with."""
     return ", ".join(
         f"{name}={value!r}"
-        for name, value in module.members()
+        for name, value in module.named_members()
         if isinstance(value, (bool, int, float, str, tuple))
         and not name.startswith("_")
         and name != "training"
@@ -49,13 +49,15 @@ def _settings(module: Module) -> str:
 
 
 def _count(module: Module) -> str:
-    sizes = {id(p): p.size for m in module.modules() for p in _own(m)}
+    sizes = {id(p): p.size for _, m in module.named_modules() for p in _own(m)}
     if not sizes:
         return ""
-    frozen = {id(p): p.size for m in module.modules() for p in _own(m) if not p.requires_grad}
+    frozen = {
+        id(p): p.size for _, m in module.named_modules() for p in _own(m) if not p.requires_grad
+    }
     note = f", {sum(frozen.values())} frozen" if frozen else ""
     return f": {sum(sizes.values())} parameters{note}"
 
 
 def _own(module: Module) -> list[Parameter]:
-    return [value for _, value in module.members() if isinstance(value, Parameter)]
+    return [value for _, value in module.named_members() if isinstance(value, Parameter)]
