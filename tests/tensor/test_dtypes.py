@@ -44,7 +44,7 @@ def test_the_dtype_of_data(data: Any, dtype: rt.DType, backend: Backend) -> None
     assert tensor(data, backend=backend).dtype == dtype
 
 
-I, M, H, F = (
+INTS, MASK, HALF, SINGLE = (
     ([1, 2], int32),
     ([True, False], bool_),
     ([1.0, 2.0], float16),
@@ -55,36 +55,36 @@ I, M, H, F = (
 @pytest.mark.parametrize(
     ("function", "operands", "dtype", "values"),
     [
-        (lambda a, b: a + b, (I, I), int32, [2, 4]),
-        (lambda a, b: a + b, (I, F), float32, [1.5, 3.0]),
-        (lambda a, b: a * b, (H, I), float16, [1.0, 4.0]),
-        (lambda a, b: a * b, (H, F), float32, [0.5, 2.0]),
-        (lambda a, b: a + b, (M, M), int32, [2, 0]),
-        (lambda a, b: a - b, (M, F), float32, [0.5, -1.0]),
-        (lambda a, b: a & b, (M, M), bool_, [True, False]),
-        (lambda a: a & True, (M,), bool_, [True, False]),
-        (lambda a: a.maximum(2), (M,), int32, [2, 2]),
-        (lambda a: a / 2, (I,), float32, [0.5, 1.0]),
-        (lambda a: a * 0.5, (I,), float32, [0.5, 1.0]),
-        (lambda a: a * 3, (M,), int32, [3, 0]),
-        (lambda a: -a, (M,), int32, [-1, 0]),
-        (lambda a: a**2, (I,), int32, [1, 4]),
-        (lambda a: a.sqrt(), (I,), float32, [1.0, math.sqrt(2)]),
-        (lambda a: a.exp(), (M,), float32, [math.e, 1.0]),
-        (lambda a: a.sum(), (M,), int32, 1),
-        (lambda a: a.sum(), (I,), int32, 3),
-        (lambda a: a.mean(), (I,), float32, 1.5),
-        (lambda a: a.max(), (M,), bool_, True),
-        (lambda a, b: a.where(b, 0), (M, I), int32, [1, 0]),
-        (lambda a, b: a.where(b, 0.5), (M, I), float32, [1.0, 0.5]),
-        (lambda a: a.where(a, 7), (M,), int32, [1, 7]),
-        (lambda a: a.where(2, 3), (M,), int32, [2, 3]),
-        (lambda a: a.where(2, 3.5), (M,), float32, [2.0, 3.5]),
-        (lambda a, b: a.unsqueeze(0) @ b, (I, I), float32, [5.0]),
-        (lambda a, b: rt.linear(a, b.unsqueeze(0)), (I, I), float32, [5.0]),
-        (elementwise(lambda a, b: a + b), (M, M), int32, [2, 0]),
-        (elementwise(lambda a, b: (a < b) | a), (M, M), bool_, [True, False]),
-        (lambda a: a.astype(np.float16), (F,), float16, [0.5, 1.0]),
+        (lambda a, b: a + b, (INTS, INTS), int32, [2, 4]),
+        (lambda a, b: a + b, (INTS, SINGLE), float32, [1.5, 3.0]),
+        (lambda a, b: a * b, (HALF, INTS), float16, [1.0, 4.0]),
+        (lambda a, b: a * b, (HALF, SINGLE), float32, [0.5, 2.0]),
+        (lambda a, b: a + b, (MASK, MASK), int32, [2, 0]),
+        (lambda a, b: a - b, (MASK, SINGLE), float32, [0.5, -1.0]),
+        (lambda a, b: a & b, (MASK, MASK), bool_, [True, False]),
+        (lambda a: a & True, (MASK,), bool_, [True, False]),
+        (lambda a: a.maximum(2), (MASK,), int32, [2, 2]),
+        (lambda a: a / 2, (INTS,), float32, [0.5, 1.0]),
+        (lambda a: a * 0.5, (INTS,), float32, [0.5, 1.0]),
+        (lambda a: a * 3, (MASK,), int32, [3, 0]),
+        (lambda a: -a, (MASK,), int32, [-1, 0]),
+        (lambda a: a**2, (INTS,), int32, [1, 4]),
+        (lambda a: a.sqrt(), (INTS,), float32, [1.0, math.sqrt(2)]),
+        (lambda a: a.exp(), (MASK,), float32, [math.e, 1.0]),
+        (lambda a: a.sum(), (MASK,), int32, 1),
+        (lambda a: a.sum(), (INTS,), int32, 3),
+        (lambda a: a.mean(), (INTS,), float32, 1.5),
+        (lambda a: a.max(), (MASK,), bool_, True),
+        (lambda a, b: a.where(b, 0), (MASK, INTS), int32, [1, 0]),
+        (lambda a, b: a.where(b, 0.5), (MASK, INTS), float32, [1.0, 0.5]),
+        (lambda a: a.where(a, 7), (MASK,), int32, [1, 7]),
+        (lambda a: a.where(2, 3), (MASK,), int32, [2, 3]),
+        (lambda a: a.where(2, 3.5), (MASK,), float32, [2.0, 3.5]),
+        (lambda a, b: a.unsqueeze(0) @ b, (INTS, INTS), float32, [5.0]),
+        (lambda a, b: rt.linear(a, b.unsqueeze(0)), (INTS, INTS), float32, [5.0]),
+        (elementwise(lambda a, b: a + b), (MASK, MASK), int32, [2, 0]),
+        (elementwise(lambda a, b: (a < b) | a), (MASK, MASK), bool_, [True, False]),
+        (lambda a: a.astype(np.float16), (SINGLE,), float16, [0.5, 1.0]),
     ],
 )
 def test_the_dtype_of_a_result(
@@ -101,7 +101,7 @@ def test_float16_is_storage_and_computes_in_float32(backend: Backend) -> None:
     large = ones * 300.0
     assert large.mean().item() == 300.0  # the sum is beyond float16
     assert large.var(0).tolist() == [0.0] * 3
-    square = elementwise(lambda x: x * x / 1000.0)
+    square: Callable[[Tensor], Tensor] = elementwise(lambda x: x * x / 1000.0)
     assert square(large).numpy()[0, 0] == np.float16(90.0)
     assert (ones.T @ ones).numpy()[0, 0] == 4096.0
     row = tensor(np.linspace(-4, 4, 3000), dtype=np.float16, backend=backend)

@@ -81,7 +81,10 @@ def test_the_derivative_is_that_of_finite_differences(
 ) -> None:
     step = 1e-6
     kernel = Kernel("random", {"out": expr}, ("a", "b"))
-    at = lambda x: evaluate(expr, {"a": x, "b": b, "s": s})
+
+    def at(x: float) -> float:
+        return evaluate(expr, {"a": x, "b": b, "s": s})
+
     left, right = (at(a) - at(a - step)) / step, (at(a + step) - at(a)) / step
     assume(abs(left - right) < 1e-3 * (1 + abs(left)))  # not beside a kink
     derivative = kernel.gradient(("a",))
@@ -179,7 +182,7 @@ def test_an_expr_has_no_truth_value() -> None:
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    kernel = Kernel("scaled", {"out": A * np.float64(0.5) + np.float32(2)})
+    kernel = Kernel("scaled", {"out": A * np.float64(0.5) + Expr.of(np.float32(2))})  # type: ignore[arg-type]
     assert kernel.key == Kernel("scaled", {"out": A * 0.5 + 2.0}).key
 
 

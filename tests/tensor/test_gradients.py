@@ -92,6 +92,13 @@ ONE: dict[str, Callable[[Tensor], Tensor]] = {
     "iteration": lambda x: [row.exp() for row in x][1],
 }
 TARGETS = [2, 0, 0, 1]
+BROADCAST: list[tuple[Shape, Shape]] = [
+    ((2, 3), (2, 3)),
+    ((2, 3), (3,)),
+    ((2, 1), (1, 5)),
+    ((), (4,)),
+    ((3, 1, 2), (5, 1)),
+]
 
 CASES: list[Case] = [(name, function, [(2, 3, 5)]) for name, function in ONE.items()]
 for _name, _binary in {
@@ -105,13 +112,7 @@ for _name, _binary in {
     "where": lambda a, b: rt.where(a.detach() < 0.1, a * 2, b),
     "elementwise": lambda a, b: smooth(a, b, beta=0.7),
 }.items():
-    for _shapes in [
-        ((2, 3), (2, 3)),
-        ((2, 3), (3,)),
-        ((2, 1), (1, 5)),
-        ((), (4,)),
-        ((3, 1, 2), (5, 1)),
-    ]:
+    for _shapes in BROADCAST:
         CASES.append((_name, _binary, _shapes))
 for _shapes in [
     ((3, 4), (4, 5)),
@@ -150,9 +151,8 @@ def differences(function: Function, values: Sequence[Real], step: float = 1e-6) 
     arrays = [value.copy() for value in values]
 
     def at() -> float:
-        return total(
-            function, [tensor(a, dtype=np.float64, backend=REFERENCE) for a in arrays]
-        ).item()
+        operands = [tensor(a, dtype=np.float64, backend=REFERENCE) for a in arrays]
+        return float(total(function, operands))
 
     gradients = []
     for array in arrays:

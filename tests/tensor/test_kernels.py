@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.tensor import Backend, Expr, Kernel, NumpyBackend, elementwise, tensor, where
+from rumus.tensor import Backend, Expr, Kernel, NumpyBackend, Tensor, elementwise, tensor, where
 from rumus.tensor.numpy_backend import BLOCK, PARALLEL, blocks
 
 Real = NDArray[Any]
@@ -60,7 +61,7 @@ LARGE = PARALLEL + 3
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_large_flat_kernel_is_its_pieces(name: str, dtype: type, backend: NumpyBackend) -> None:
-    arrays = [RNG.normal(size=LARGE).astype(dtype) for _ in range(3)]
+    arrays: list[Real] = [RNG.normal(size=LARGE).astype(dtype) for _ in range(3)]
     for array, odd in zip(arrays, (np.nan, np.inf, 0.0), strict=True):
         array[::1001] = odd
     close(run(backend, KERNELS[name], *arrays), by_rows(KERNELS[name], *arrays))
@@ -85,7 +86,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("shapes", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("name", ["chain", "choice"])
 def test_broadcast_layouts(name: str, shapes: Any, backend: NumpyBackend) -> None:
-    arrays = [np.asarray(RNG.normal(size=shape), np.float32) for shape in shapes]
+    arrays: list[Real] = [np.asarray(RNG.normal(size=shape), np.float32) for shape in shapes]
     close(run(backend, KERNELS[name], *arrays), by_rows(KERNELS[name], *arrays))
 
 
@@ -129,9 +130,9 @@ def test_outputs_that_replace_inputs(
 ) -> None:
     outputs = IN_PLACE[case]
     kernel = Kernel(case, outputs, ("a", "b", "c"))
-    arrays = {name: RNG.normal(size=size).astype(dtype) for name in "abc"}
+    arrays: dict[str, Real] = {name: RNG.normal(size=size).astype(dtype) for name in "abc"}
     scalars = kernel.bind({"s": 0.3})
-    expected = {}
+    expected: dict[str, Real] = {}
     for name, output in outputs.items():
         alone = Kernel(name, {"result": output}, ("a", "b", "c"))
         expected[name] = np.empty(size, dtype)
@@ -158,7 +159,7 @@ def test_replaced_arrays_in_blocks_with_a_broadcast_input(backend: NumpyBackend)
     np.testing.assert_array_equal(a, expected)
 
 
-MASKS = {
+MASKS: Mapping[str, Callable[[Any, Any], Any]] = {
     "sum": lambda x, y: (x < y) + (y < 0),
     "difference": lambda x, y: (x < y) - (y < 0),
     "exp": lambda x, y: (x < y).exp() * x,
@@ -174,8 +175,11 @@ MASKS = {
 def test_masks_inside_a_kernel_count_as_0_and_1(case: str, size: int, backend: Backend) -> None:
     function = MASKS[case]
     x, y = (RNG.normal(size=size).astype(np.float32) for _ in range(2))
-    below = lambda a, b: (a < b).astype(np.float32)
-    expected = {
+
+    def below(a: Real, b: Real | float) -> Real:
+        return (a < b).astype(np.float32)
+
+    expected: Real = {
         "sum": below(x, y) + below(y, 0),
         "difference": below(x, y) - below(y, 0),
         "exp": np.exp(below(x, y)) * x,
@@ -199,14 +203,14 @@ def test_array_names_cannot_collide_with_generated_ones(backend: Backend) -> Non
 
 
 def test_a_scalar_beyond_float32_is_infinite(backend: Backend) -> None:
-    scale = elementwise(lambda x, *, by: x * by + 1.0)
+    scale: Callable[..., Tensor] = elementwise(lambda x, *, by: x * by + 1.0)
     large = tensor(np.ones(40_000, np.float32), backend=backend)
     assert scale(large, by=1e300).numpy()[0] == np.inf
 
 
 def test_numpy_numbers_as_scalars_change_nothing(backend: Backend) -> None:
     x = tensor(RNG.normal(size=100), backend=backend)
-    scale = elementwise(lambda x, *, by: x * by / 3.0)
+    scale: Callable[..., Tensor] = elementwise(lambda x, *, by: x * by / 3.0)
     assert (scale(x, by=np.float64(0.1)).numpy() == scale(x, by=0.1).numpy()).all()
     assert ((x * np.float64(0.1)).numpy() == (x * 0.1).numpy()).all()
 

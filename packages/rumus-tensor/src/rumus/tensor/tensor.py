@@ -201,15 +201,15 @@ class Tensor(Arithmetic["Tensor"]):
     def _apply(self, operation: str, *operands: Any) -> Tensor:
         return operators.apply(operation, operands)
 
-    def __and__(self, other: Self | float) -> Self:
+    def __and__(self, other: Tensor | float) -> Tensor:
         _check_truth("&", self, other)
         return self._apply("minimum", self, other)
 
-    def __or__(self, other: Self | float) -> Self:
+    def __or__(self, other: Tensor | float) -> Tensor:
         _check_truth("|", self, other)
         return self._apply("maximum", self, other)
 
-    def __invert__(self) -> Self:
+    def __invert__(self) -> Tensor:
         _check_truth("~", self)
         return self._apply("eq", self, 0)
 
