@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -21,15 +22,17 @@ TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are giga
 SCRIPTS = ("scikit-learn", "matplotlib", "rich")  # what docs/examples show data and progress with
 
 
-def requirements(package: str) -> list[str]:
-    """Return the dependencies that a package declares."""
-    project = nox.project.load_toml(ROOT / "packages" / package / "pyproject.toml")["project"]
-    return list(project["dependencies"])
+def project(package: str) -> dict[str, Any]:
+    """Return what a package declares about itself."""
+    table = nox.project.load_toml(ROOT / "packages" / package / "pyproject.toml")["project"]
+    return dict(table)
 
 
 def closure(package: str) -> list[str]:
     """Return a package and those of rumus that it needs, each once."""
-    needed = [line.partition(">=")[0] for line in requirements(package) if "rumus-" in line]
+    needed = [
+        line.partition(">=")[0] for line in project(package)["dependencies"] if "rumus-" in line
+    ]
     return list(dict.fromkeys([package, *(each for name in needed for each in closure(name))]))
 
 
@@ -43,10 +46,11 @@ def wheels(package: str) -> list[str]:
     return [f"{built[0]}{bracket}{extra}", *map(str, built[1:])]
 
 
-def oldest_numpy() -> str:
-    """Return the lowest NumPy that rumus-tensor declares, as a pin."""
-    (declared,) = [line for line in requirements("rumus-tensor") if line.startswith("numpy")]
-    return declared.replace(">=", "==")
+def lowest(package: str) -> list[str]:
+    """Return pins of the lowest NumPy that is declared and, with the extra `fast`, numba."""
+    declared = project("rumus-tensor")
+    numba = declared["optional-dependencies"]["fast"] if package.endswith("[fast]") else []
+    return [line.replace(">=", "==") for line in (*declared["dependencies"], *numba)]
 
 
 @nox.session(default=False)
@@ -65,8 +69,8 @@ def dist(session: nox.Session) -> None:
 @nox.parametrize("package", TESTED, ids=TESTED)
 def tests(session: nox.Session, package: str, numpy: str) -> None:
     """Test a package from its wheel, with what it declares and the oldest or newest NumPy."""
-    pin = [oldest_numpy()] if numpy == "oldest" else []
-    session.install("pytest", "hypothesis", *pin, *wheels(package))
+    pins = lowest(package) if numpy == "oldest" else []
+    session.install("pytest", "hypothesis", *pins, *wheels(package))
     folder = package.partition("[")[0].removeprefix("rumus-")
     session.run("pytest", f"tests/{folder}", *session.posargs)
 
@@ -106,7 +110,7 @@ def integration(session: nox.Session) -> None:
 @nox.session(requires=["dist"])
 def examples(session: nox.Session) -> None:
     """Run the programs of docs/examples."""
-    session.install("pytest", *SCRIPTS, *wheels("rumus[fast]"))
+    session.install("pytest", "hypothesis", *SCRIPTS, *wheels("rumus[fast]"))
     session.run("pytest", "tests/examples", *session.posargs)
 
 
