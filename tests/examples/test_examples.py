@@ -1,0 +1,121 @@
+"""Each program of docs/examples, run as a reader runs it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def output(name: str, *arguments: object) -> str:
+    """What a program prints; it must succeed and complain about nothing."""
+    done = run(name, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def percentages(pattern: str, text: str) -> list[float]:
+    return [float(found) for found in re.findall(pattern + r" +([\d.]+)%", text)]
+
+
+def check_picture(path: Path) -> None:
+    """A picture that is not blank: in each of its quarters, several shades."""
+    picture = pyplot.imread(path)
+    assert picture.shape[0] > 300
+    assert picture.shape[1] > 500
+    for half in np.array_split(picture[..., :3], 2, axis=0):
+        for quarter in np.array_split(half, 2, axis=1):
+            assert len(np.unique(quarter)) > 50
+
+
+def test_digits(tmp_path: Path) -> None:
+    text = output("digits.py", tmp_path / "folder" / "digits.png")
+    assert re.search(r"^backend: (numpy|numba)$", text, re.MULTILINE)
+    assert "1347 digits to train with, 450 to test with" in text
+    accuracies = percentages("epoch .* test accuracy", text)
+    losses = [float(loss) for loss in re.findall(r"epoch .* loss ([\d.]+)", text)]
+    assert len(accuracies) == len(losses) == 30
+    assert losses[-1] < 0.2 * losses[0]
+    assert percentages("final test accuracy", text) == accuracies[-1:]
+    assert accuracies[-1] >= 97
+    assert "\x1b" not in text  # no bar outside of a terminal
+    check_picture(tmp_path / "folder" / "digits.png")
+
+
+def test_digits_fails_when_the_model_is_not_good_enough(tmp_path: Path) -> None:
+    done = run("digits.py", "--epochs", 1, tmp_path / "digits.png")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert percentages("final test accuracy", done.stdout)[0] < 97
+    check_picture(tmp_path / "digits.png")
+
+
+def test_digits_of_no_epochs_is_refused() -> None:
+    done = run("digits.py", "--epochs", 0)
+    assert done.returncode == 2
+    assert "--epochs must be at least 1" in done.stderr
+
+
+def test_digits_are_the_same_at_each_run(tmp_path: Path) -> None:
+    texts = [output_of_one_epoch(tmp_path, seed) for seed in (3, 3, 4)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def output_of_one_epoch(folder: Path, seed: int) -> str:
+    done = run("digits.py", "--epochs", 1, "--seed", seed, folder / "digits.png")
+    return next(line for line in done.stdout.splitlines() if line.startswith("epoch"))
+
+
+def test_gan(tmp_path: Path) -> None:
+    text = output("gan.py", tmp_path / "gan.png")
+    assert "6 gradients were left to the generator's optimizer, then 0" in text
+    found = re.search(r"modes covered: 8 of 8; ([\d.]+)% of the samples", text)
+    assert found is not None
+    assert float(found[1]) >= 75
+    check_picture(tmp_path / "gan.png")
+
+
+def test_custom_optimizer() -> None:
+    text = output("custom_optimizer.py")
+    assert re.findall(r"^\w+", text, re.MULTILINE) == ["AdamW", "lion"]
+    accuracies = percentages("test accuracy", text)
+    assert len(accuracies) == 2
+    assert min(accuracies) >= 95
+
+
+def test_optim_alone() -> None:
+    text = output("optim_alone.py")
+    difference = re.search(r"largest difference (\S+)", text)
+    assert difference is not None
+    assert float(difference[1]) < 1e-5
+    errors = [float(e) for e in re.findall(r"mean squared error ([\d.]+)", text)]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_optim_alone_needs_only_tensor_and_optim() -> None:
+    """The program sees no other package of rumus: importing one of them fails."""
+    program = (
+        "import runpy, sys\n"
+        "for name in ('gpu', 'nn', 'train'): sys.modules[f'rumus.{name}'] = None\n"
+        f"runpy.run_path({str(EXAMPLES / 'optim_alone.py')!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_is_tested(path: Path) -> None:
+    assert f'"{path.name}"' in Path(__file__).read_text(encoding="utf-8")
