@@ -6,8 +6,16 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from rumus.optim.hyperparameter import check
 from rumus.optim.optimizer import Optimizer, names_of
-from rumus.tensor import Expr, GradientStore, Kernel, NonFiniteGradientError, Parameter
+from rumus.tensor import (
+    Expr,
+    GradientStore,
+    Kernel,
+    NonFiniteGradientError,
+    OwnershipError,
+    Parameter,
+)
 from rumus.tensor.backend import Array
 
 _G, _LIMIT = Expr.array("g"), Expr.scalar("limit")
@@ -24,11 +32,13 @@ def clip_grad_norm(
     neither counts nor changes. Returns the norm before. Pascanu, Mikolov, Bengio: arXiv:1211.5063,
     section 3.2.
 
-    ValueError for a max_norm that is not finite and positive, MissingGradientError for a gradient
-    that is not there, NonFiniteGradientError, with the names, for a norm that is not finite.
-    Nothing has changed then.
+    ValueError for a max_norm that is not finite and positive or an eps below 0,
+    MissingGradientError for a gradient that is not there, GradientMismatchError for one that does
+    not fit, NonFiniteGradientError, with the names, for a norm that is not finite. Nothing has
+    changed then.
     """
     _check_limit("max_norm", max_norm)
+    check("eps", eps)
     owned = list(_owned(grads, optimizer))
     squares = [parameter.backend.sum_of_squares(gradient) for parameter, gradient in owned]
     norm = math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
@@ -37,8 +47,8 @@ def clip_grad_norm(
         raise NonFiniteGradientError(
             f"the norm of the gradients is not finite: {', '.join(names_of(bad, optimizer))}"
         )
-    factor = max_norm / (norm + eps)
-    if factor < 1:
+    if max_norm < norm + eps:
+        factor = max_norm / (norm + eps)
         for parameter, gradient in owned:
             parameter.backend.elementwise(_SCALE, (gradient,), (factor,), (gradient,))
     return norm
@@ -47,8 +57,9 @@ def clip_grad_norm(
 def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: float) -> None:
     """Limit each element of the gradients an optimizer owns to [-max_value, max_value].
 
-    NaN stays NaN. ValueError for a limit that is not finite and positive, MissingGradientError for
-    a gradient that is not there; nothing has changed then.
+    NaN stays NaN. ValueError for a limit that is not finite and positive, GradientMismatchError for
+    a gradient that does not fit, MissingGradientError for one that is not there; nothing has
+    changed then.
     """
     _check_limit("max_value", max_value)
     scalars = _LIMIT_EACH.bind({"limit": max_value})
@@ -57,13 +68,16 @@ def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: 
 
 
 def _check_limit(name: str, limit: float) -> None:
-    if not (math.isfinite(limit) and limit > 0):
+    if check(name, limit) <= 0:
         raise ValueError(f"{name} must be finite and positive, not {limit}")
 
 
 def _owned(grads: GradientStore, optimizer: Optimizer[Any]) -> Iterator[tuple[Parameter, Array]]:
     """Each owned parameter with its gradient; optional ones without a gradient are left out."""
+    if not optimizer.groups:
+        raise OwnershipError(f"{optimizer} was released and owns nothing")
     for group in optimizer.groups:
         for _, parameter in group.named:
             if not group.optional or parameter in grads:
+                grads.check(parameter)
                 yield parameter, grads.array(parameter)

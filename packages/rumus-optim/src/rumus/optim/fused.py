@@ -20,10 +20,12 @@ from rumus.optim.group import Claimable, M_co, ParameterGroup
 from rumus.optim.hyperparameter import Hyper, at_step, checked
 from rumus.optim.optimizer import Optimizer, check_one_backend
 from rumus.optim.rules import Rule
+from rumus.optim.saved_state import differences, uneven_steps
 from rumus.optim.uninterrupted import Uninterrupted
 from rumus.tensor import (
     Arena,
     Backend,
+    DrainedGradientError,
     DType,
     Expr,
     GradientStore,
@@ -48,6 +50,24 @@ class Segment:
     state: dict[str, Array]  # flat, by name
     group: ParameterGroup
     steps: int  # how many were applied to it: those of the optimizer, unless it is optional
+
+    def arrays(self) -> list[Array]:
+        """What a step writes: the values, then the state."""
+        return [self.arena.values, *self.state.values()]
+
+    def copies(self) -> list[Array]:
+        """Return copies of what a step writes, for `restore`."""
+        backend, found = self.arena.backend, []
+        for array in self.arrays():
+            kept = backend.allocate(array.shape, array.dtype)
+            backend.copy(array, kept)
+            found.append(kept)
+        return found
+
+    def restore(self, copies: Sequence[Array]) -> None:
+        """Undo what was written since `copies` were made."""
+        for kept, array in zip(copies, self.arrays(), strict=True):
+            self.arena.backend.copy(kept, array)
 
 
 class FusedOptimizer(Optimizer[M_co]):
@@ -88,14 +108,13 @@ class FusedOptimizer(Optimizer[M_co]):
         self.rule = rule
         self.maximize = maximize
         self.nonfinite = nonfinite
-        self.skipped = 0  # how many steps were not applied because of a gradient
-        self.blamed: tuple[str, ...] = ()  # the parameters to blame for the last of them
+        self.blamed: tuple[str, ...] = ()  # the parameters to blame for the last skipped step
         self.state_names, self.scalar_names, defaults = _signature(rule)
         self.hyper = {**defaults, **checked({"lr": lr, **hyper})}
         super().__init__(parameters)
         try:
             self._check_names()
-            self.kernel = self._trace()
+            self.kernel = self._trace(self.hyper)
             self.segments: list[Segment] = self._layout(self.groups, {})
         except BaseException:
             self.release()
@@ -117,7 +136,10 @@ class FusedOptimizer(Optimizer[M_co]):
         """
         values = checked(hyper)
         self._check_known(values)
-        self.hyper.update(values)
+        new = {**self.hyper, **values}
+        if self._decays(new) != self._decays(self.hyper):
+            self.kernel = self._trace(new)
+        self.hyper = new
 
     def _check_known(self, names: Mapping[str, object]) -> None:
         for name in names:
@@ -132,14 +154,18 @@ class FusedOptimizer(Optimizer[M_co]):
             if missing := sorted(self.scalar_names - set(self.hyper) - set(group.hyper)):
                 raise TypeError(f"{self.kind} needs a value for {missing[0]!r}")
 
-    def _trace(self) -> Kernel:
+    def _decays(self, hyper: Mapping[str, Hyper]) -> bool:
+        """Whether the gradient gets weight_decay p added, which the rule itself does not know."""
+        given = (hyper, *(group.hyper for group in self.groups))
+        some = any(values.get("weight_decay", 0.0) != 0.0 for values in given)
+        return some and "weight_decay" not in self.scalar_names
+
+    def _trace(self, hyper: Mapping[str, Hyper]) -> Kernel:
         """The rule as a kernel, with the gradient that `maximize` and `weight_decay` make."""
         p, g = Expr.array("p"), Expr.array("g")
         if self.maximize:
             g = -g
-        given = (self.hyper, *(group.hyper for group in self.groups))
-        decays = any(hyper.get("weight_decay", 0.0) != 0.0 for hyper in given)
-        if decays and "weight_decay" not in self.scalar_names:
+        if self._decays(hyper):
             g = g + Expr.scalar("weight_decay") * p
         state = map(Expr.array, self.state_names)
         scalars = {name: Expr.scalar(name) for name in inspect.signature(self.rule).parameters
@@ -149,7 +175,10 @@ class FusedOptimizer(Optimizer[M_co]):
             raise TypeError(f"the rule {self.rule.__name__} must return {{'p': ..., ...}}")
         if unknown := set(new) - {"p", *self.state_names}:
             raise TypeError(f"the rule {self.rule.__name__} returns {unknown}, which it has not")
-        return Kernel(self.rule.__name__, new, ("p", "g", *self.state_names))
+        if kept := set(self.state_names) - set(new):
+            raise TypeError(f"the rule {self.rule.__name__} takes {kept} but returns no new value")
+        outputs = {name: Expr.of(value) for name, value in new.items()}
+        return Kernel(self.rule.__name__, outputs, ("p", "g", *self.state_names))
 
     # Memory
 
@@ -238,6 +267,8 @@ class FusedOptimizer(Optimizer[M_co]):
             raise OwnershipError(f"{self} was released and owns nothing")
         self._check_backends()
         ready = [segment for segment in self.segments if self._is_ready(segment, grads)]
+        if not ready:
+            self._check_not_drained(grads)
         gradients = [segment.arena.collect(grads) for segment in ready]
         scalars = [self._scalars(segment) for segment in ready]
         drained = [p for segment in ready for p in segment.arena.parameters]
@@ -245,16 +276,43 @@ class FusedOptimizer(Optimizer[M_co]):
             self._refuse(bad, grads, drained)
             return
         with Uninterrupted():
-            for segment, gradient, values in zip(ready, gradients, scalars, strict=True):
-                arena = segment.arena
-                arrays = [arena.values, gradient, *segment.state.values()]
-                by_name = dict(zip(self.kernel.arrays, arrays, strict=True))
-                out = [by_name[name] for name in self.kernel.outputs]
-                arena.backend.elementwise(self.kernel, arrays, values, out)
-                arena.written()
+            self._apply(list(zip(ready, gradients, scalars, strict=True)))
+            for segment in ready:
+                segment.arena.written()
                 segment.steps += 1
             self.steps += 1
             grads.drain(drained, str(self))
+
+    def _apply(self, work: Sequence[tuple[Segment, Array, tuple[float, ...]]]) -> None:
+        """Run the kernel over every segment; should a backend raise, over none.
+
+        A backend raises before it writes, so one segment needs no undoing. Of several all but the
+        largest, which comes last, are copied before.
+        """
+        undo: list[tuple[Segment, list[Array]]] = []
+        order = sorted(work, key=lambda item: item[0].arena.size)
+        try:
+            for segment, gradient, values in order:
+                if segment is not order[-1][0]:
+                    undo.append((segment, segment.copies()))
+                arrays = [segment.arena.values, gradient, *segment.state.values()]
+                by_name = dict(zip(self.kernel.arrays, arrays, strict=True))
+                out = [by_name[name] for name in self.kernel.outputs]
+                segment.arena.backend.elementwise(self.kernel, arrays, values, out)
+        except BaseException:
+            for segment, copies in undo:
+                segment.restore(copies)
+            raise
+
+    def _check_not_drained(self, grads: GradientStore) -> None:
+        """Refuse a store that has nothing more because it was used before.
+
+        Optional parameters need no gradient, but one that was there and is gone is another matter.
+        """
+        for parameter in self.parameters:
+            error = grads.missing(parameter)
+            if isinstance(error, DrainedGradientError):
+                raise error
 
     def _check_backends(self) -> None:
         """Refuse a group of which only a part was moved to another backend."""
@@ -301,9 +359,10 @@ class FusedOptimizer(Optimizer[M_co]):
                 f"the gradients of {', '.join(map(repr, bad))} hold NaN or infinity, and nothing "
                 'was updated; nonfinite="skip" would leave such a batch out'
             )
-        grads.drain(drained, str(self))
-        self.skipped += 1
-        self.blamed = tuple(bad)
+        with Uninterrupted():
+            grads.drain(drained, str(self))
+            self.skipped += 1
+            self.blamed = tuple(bad)
 
     # Saving
 
@@ -336,7 +395,7 @@ class FusedOptimizer(Optimizer[M_co]):
         if repeated := [name for name, count in counted.items() if count > 1]:
             raise ValueError(
                 f"{repeated[0]!r} is the name of several parameters, and a state is saved by name: "
-                " pass Parameters({name: parameter, ...}) with different ones"
+                "pass Parameters({name: parameter, ...}) with different ones"
             )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -345,58 +404,35 @@ class FusedOptimizer(Optimizer[M_co]):
         The error lists every difference in kind, names, shapes, dtypes and parts of the state.
         """
         self._check_unique()
-        if differences := self._differences(state):
+        if found := self._differences(state):
             raise StateMismatchError(
-                f"this state does not fit the {self.kind}:\n  " + "\n  ".join(differences)
+                f"this state does not fit the {self.kind}:\n  " + "\n  ".join(found)
             )
-        saved = state["parameters"]
-        views, names = self._state_views(), {p.id: name for name, p in self.named_parameters()}
-        for segment in self.segments:
-            for parameter in segment.arena.parameters:
-                entry = saved[names[parameter.id]]
-                segment.steps = int(entry["steps"])
-                for key, view in views[parameter.id].items():
-                    backend = segment.arena.backend
-                    backend.copy(backend.upload(np.asarray(entry["state"][key])), view)
-        self.steps, self.skipped = int(state["steps"]), int(state["skipped"])
+        entries = {p.id: state["parameters"][name] for name, p in self.named_parameters()}
+        views = self._state_views()
+        copies = [  # on the device before anything is written: an upload may fail
+            (p.backend, p.backend.upload(np.asarray(entries[p.id]["state"][key])), view)
+            for p in self.parameters
+            for key, view in views[p.id].items()
+        ]
+        with Uninterrupted():
+            for backend, array, view in copies:
+                backend.copy(array, view)
+            for segment in self.segments:
+                segment.steps = entries[segment.arena.parameters[0].id]["steps"]
+            self.steps, self.skipped = state["steps"], state["skipped"]
 
     def _differences(self, state: Mapping[str, Any]) -> list[str]:
         """Every way in which a saved state differs from what this optimizer would save."""
-        found: list[str] = []
-        if missing := {"format", "kind", "steps", "skipped", "parameters"} - set(state):
-            return [f"it lacks {', '.join(sorted(missing))}: is it an optimizer's state?"]
-        for what, saved, mine in (
-            ("format", state["format"], _FORMAT),
-            ("kind", state["kind"], self.kind),
-        ):
-            if saved != mine:
-                found.append(f"{what}: saved {saved}, here {mine}")
-        entries, here = dict(state["parameters"]), dict(self.named_parameters())
-        found += [f"{name!r}: saved, not here" for name in entries if name not in here]
-        for name, parameter in here.items():
-            if name not in entries:
-                found.append(f"{name!r}: here, not saved")
-            else:
-                found += _entry_differences(name, entries[name], parameter, self.state_names)
+        found = differences(
+            state, _FORMAT, self.kind, dict(self.named_parameters()), self.state_names
+        )
+        if not found:
+            names = {p.id: name for name, p in self.named_parameters()}
+            for segment in self.segments:
+                together = [names[p.id] for p in segment.arena.parameters]
+                found += uneven_steps(state["parameters"], together)
         return found
-
-
-def _entry_differences(
-    name: str, entry: Mapping[str, Any], parameter: Parameter, keys: Sequence[str]
-) -> list[str]:
-    """Every way in which the saved state of one parameter does not fit it."""
-    found = []
-    if tuple(entry["shape"]) != parameter.shape:
-        found.append(f"{name!r}: saved shape {tuple(entry['shape'])}, here {parameter.shape}")
-    if entry["dtype"] != str(parameter.dtype):
-        found.append(f"{name!r}: saved dtype {entry['dtype']}, here {parameter.dtype}")
-    if set(entry["state"]) != set(keys):
-        found.append(f"{name!r}: saved state {sorted(entry['state'])}, here {sorted(keys)}")
-    for key, value in entry["state"].items():
-        array = np.asarray(value)
-        if array.shape != tuple(entry["shape"]) or str(array.dtype) != entry["dtype"]:
-            found.append(f"{name!r}: state {key!r} is {array.dtype} of shape {array.shape}")
-    return found
 
 
 def _signature(

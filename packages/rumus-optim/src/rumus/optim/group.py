@@ -42,6 +42,11 @@ class ParameterGroup:
         self.optional = optional
         self.hyper = checked(hyper)
 
+    def trainable(self) -> ParameterGroup:
+        """Return this group without the parameters that are frozen."""
+        kept = [(name, p) for name, p in self.named if p.requires_grad]
+        return ParameterGroup(Parameters(kept), optional=self.optional, **self.hyper)
+
     def __repr__(self) -> str:
         names = ", ".join(name for name, _ in self.named)
         return f"ParameterGroup({names}; {self.hyper})"
@@ -75,7 +80,11 @@ def as_groups(parameters: Claimable[Any] | Iterable[Any]) -> list[ParameterGroup
         raise ValueError("no parameters: the module has none, or a generator was used up before")
     kinds = {isinstance(item, ParameterGroup) for item in given}
     if kinds == {True}:
-        return [group for group in given if isinstance(group, ParameterGroup)]
+        groups = [group for group in given if isinstance(group, ParameterGroup)]
+        for position, group in enumerate(groups):
+            if not group.named:
+                raise ValueError(f"group {position} has no parameters")
+        return groups
     if kinds == {True, False}:
         raise TypeError("either parameters or groups of parameters are needed, not a mixture")
     return [ParameterGroup(given)]

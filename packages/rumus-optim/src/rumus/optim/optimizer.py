@@ -41,10 +41,9 @@ class Optimizer(ABC, Generic[M_co]):
 
     def __init__(self, parameters: Claimable[M_co]) -> None:
         self.steps = 0  # how many were applied
+        self.skipped = 0  # how many were left out because of a gradient that was not finite
         self.made_at = _caller()
-        self.groups = as_groups(parameters)
-        for group in self.groups:
-            group.named = [(name, p) for name, p in group.named if p.requires_grad]
+        self.groups = [group.trainable() for group in as_groups(parameters)]
         self._check_claim()
         for parameter in self.parameters:
             parameter._owner = weakref.ref(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer, NonFinite
 from rumus.optim.group import Claimable, M_co
-from rumus.optim.hyperparameter import Hyper
+from rumus.optim.hyperparameter import Hyper, checked
 
 
 class SGD(FusedOptimizer[M_co]):
@@ -38,6 +38,7 @@ class SGD(FusedOptimizer[M_co]):
         maximize: bool = False,
         nonfinite: NonFinite = "raise",
     ) -> None:
+        checked({"momentum": momentum, "dampening": dampening})  # those that no rule will see, too
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError(
                 f"nesterov needs momentum > 0 and dampening 0, not {momentum} and {dampening}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, Generic
 
 from rumus.optim import Optimizer
 from rumus.optim.group import M_co
-from rumus.tensor import Tensor
+from rumus.tensor import GradientStore, Tensor, UnclaimedGradientError
 
 _LAG: Final = 64  # losses that may be waiting to be read
 
@@ -41,27 +42,48 @@ class Trainer(Generic[M_co]):
         and on no others that are trainable. weight: how much this step counts in the mean loss of
         the epoch, as the number of samples where the batches differ in size.
 
-        Raises TypeError if `loss_fn` returns no tensor, ValueError for a weight that is not
-        positive, what `backward` and `Optimizer.step` raise, and UnclaimedGradientError, after the
-        update, if gradients are left that the optimizer does not own. A step that raises does not
-        enter the mean.
+        Raises TypeError if `loss_fn` returns no tensor, ValueError for a weight that is not finite
+        and positive, UnclaimedGradientError for gradients that the optimizer does not own, and what
+        `backward` and `Optimizer.step` raise; nothing has changed then. A step that raises, or that
+        the optimizer skips, does not enter the mean.
         """
-        if not weight > 0:
-            raise ValueError(f"weight must be positive, not {weight}")
+        if not 0 < weight < math.inf:
+            raise ValueError(f"weight must be finite and positive, not {weight}")
         loss = loss_fn(*batch)
         if not isinstance(loss, Tensor):
             raise TypeError(
                 f"the loss function must return the loss as a tensor, not {type(loss).__name__}: "
                 "a number has no graph to go back through"
             )
+        skipped = self.optimizer.skipped
         with loss.backward() as grads:
+            self._check_claimed(grads)
             self.optimizer.step(grads)
+        if self.optimizer.skipped == skipped:
+            self._note(loss.detach(), weight)
+        return loss.detach()
+
+    def _check_claimed(self, grads: GradientStore) -> None:
+        """Refuse gradients of parameters that the optimizer does not own, before it steps."""
+        groups = self.optimizer.groups
+        owned = sum(len(group.named) for group in groups)
+        if len(grads) == owned and not any(group.optional for group in groups):
+            return  # if one is foreign then an own one is missing, and `step` says so
+        foreign = [p for p in grads if p.owner is not self.optimizer]
+        if foreign:
+            raise UnclaimedGradientError(
+                f"the loss depends on {', '.join(p.label for p in foreign)}, not owned by "
+                f"{self.optimizer}; nothing was updated. Give it to the optimizer, freeze it with "
+                "requires_grad = False, or compute with it under no_grad()"
+            )
+
+    def _note(self, loss: Tensor, weight: float) -> None:
+        """Let a loss enter the mean, in a new epoch if the last one was closed."""
         if self._is_closed:
             self.reset_epoch()
-        self._waiting.append((loss.detach(), weight))
+        self._waiting.append((loss, weight))
         if len(self._waiting) > _LAG:
             self._read()
-        return loss.detach()
 
     def epoch_avg_loss(self) -> float:
         """Return the mean loss of the epoch's steps, and close the epoch.

@@ -1,0 +1,133 @@
+"""A user's own rule: one function, checked before anything is claimed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus.optim import FusedOptimizer, ParameterGroup
+from rumus.tensor import Backend, Expr, Parameter, tensor
+
+
+def lion(
+    p: Expr, g: Expr, m: Expr, *, lr: Expr, beta1: Expr, beta2: Expr, weight_decay: Expr
+) -> dict[str, Expr]:
+    """p = p - lr (sign(beta1 m + (1 - beta1) g) + weight_decay p).
+
+    m = beta2 m + (1 - beta2) g. Chen et al.: arXiv:2302.06675.
+    """
+    update = (beta1 * m + (1 - beta1) * g).sign() + weight_decay * p
+    return {"p": p - lr * update, "m": beta2 * m + (1 - beta2) * g}
+
+
+def parameter(backend: Backend, name: str = "w") -> Parameter:
+    return Parameter(np.linspace(-1.0, 1.0, 7), name=name, backend=backend)
+
+
+def test_lion(backend: Backend) -> None:
+    w = parameter(backend)
+    optimizer = FusedOptimizer([w], lion, 0.03125, betas=(0.5, 0.75), weight_decay=0.125)
+    assert optimizer.kind == "lion"
+    p, m = w.numpy().astype(np.float64), np.zeros(7)
+    draw = np.random.default_rng(1)
+    for _ in range(50):
+        g = draw.normal(size=7).astype(np.float32)
+        optimizer.step((w * tensor(g, backend=backend)).sum().backward())
+        p = p - 0.03125 * (np.sign(0.5 * m + 0.5 * g) + 0.125 * p)
+        m = 0.75 * m + 0.25 * g
+    np.testing.assert_allclose(w.numpy(), p, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        optimizer.state_dict()["parameters"]["w"]["state"]["m"], m, rtol=1e-5
+    )
+
+
+def refused(rule: Any, message: str, backend: Backend, **hyper: Any) -> None:
+    w = parameter(backend)
+    before = w.numpy()
+    with pytest.raises(TypeError, match=message):
+        FusedOptimizer([w], rule, **hyper)
+    assert w.owner is None
+    assert (w.numpy() == before).all()
+
+
+def test_an_unknown_keyword(backend: Backend) -> None:
+    refused(lion, "gamma", backend, betas=(0.9, 0.99), weight_decay=0.0, gamma=1.0)
+
+
+def test_an_unknown_keyword_of_a_group(backend: Backend) -> None:
+    w = parameter(backend)
+    with pytest.raises(TypeError, match="gamma"):
+        FusedOptimizer(
+            [ParameterGroup([w], gamma=1.0)], lion, 0.1, betas=(0.9, 0.99), weight_decay=0.0
+        )
+    assert w.owner is None
+
+
+def test_a_missing_scalar(backend: Backend) -> None:
+    refused(lion, "lion needs a value for 'beta1'", backend, weight_decay=0.0)
+
+
+def test_a_state_that_is_not_returned(backend: Backend) -> None:
+    refused(lambda p, g, m, *, lr: {"p": p - lr * (g + m)}, "m.*no new value", backend)
+
+
+def test_a_value_that_was_not_asked_for(backend: Backend) -> None:
+    refused(lambda p, g, *, lr: {"p": p - lr * g, "m": g}, "returns.*m", backend)
+
+
+def test_nothing_returned(backend: Backend) -> None:
+    refused(lambda p, g, *, lr: None, "must return", backend)
+    refused(lambda p, g, *, lr: p - lr * g, "must return", backend)
+    refused(lambda p, g, *, lr: {"m": g}, "must return", backend)
+
+
+def test_a_value_that_is_no_expression(backend: Backend) -> None:
+    refused(lambda p, g, *, lr: {"p": "p - lr g"}, "str", backend)
+
+
+def test_a_rule_without_gradient(backend: Backend) -> None:
+    refused(lambda p, *, lr: {"p": p}, "p and g first", backend)
+
+
+def test_a_number_is_a_value(backend: Backend) -> None:
+    w = parameter(backend)
+    optimizer = FusedOptimizer([w], lambda p, g, m, *, lr: {"p": p - lr * g + m, "m": 0.5}, 0.25)
+    for _ in range(2):
+        optimizer.step(w.sum().backward())
+    assert w.tolist() == pytest.approx((np.linspace(-1.0, 1.0, 7)).tolist())
+
+
+def test_defaults_of_a_rule(backend: Backend) -> None:
+    def signed(p: Expr, g: Expr, *, lr: Any, scale: Any = 2.0) -> dict[str, Expr]:
+        return {"p": p - lr * scale * g.sign()}
+
+    w = parameter(backend)
+    start = w.numpy()
+    optimizer = FusedOptimizer([w], signed, 0.25)
+    optimizer.step(w.sum().backward())
+    assert w.tolist() == (start - 0.5).tolist()
+    optimizer.set(scale=4.0)
+    optimizer.step(w.sum().backward())
+    assert w.tolist() == (start - 0.5 - 1.0).tolist()
+
+
+def test_weight_decay_and_maximize_for_a_rule_that_knows_neither(backend: Backend) -> None:
+    w = parameter(backend)
+    p = w.numpy().astype(np.float64)
+    plain = lambda p, g, *, lr: {"p": p - lr * g}
+    optimizer = FusedOptimizer([w], plain, 0.125, weight_decay=0.5, maximize=True)
+    optimizer.step(w.sum().backward())
+    p = p - 0.125 * (-1.0 + 0.5 * p)
+    np.testing.assert_allclose(w.numpy(), p, rtol=1e-6, atol=1e-7)
+
+
+def test_set_refuses_what_the_rule_has_not(backend: Backend) -> None:
+    optimizer = FusedOptimizer([parameter(backend)], lion, 0.1, betas=(0.9, 0.99), weight_decay=0.0)
+    before = dict(optimizer.hyper)
+    with pytest.raises(TypeError, match="gamma"):
+        optimizer.set(lr=0.5, gamma=1.0)
+    with pytest.raises(ValueError, match="beta2"):
+        optimizer.set(lr=0.5, betas=(0.9, 1.0))
+    assert optimizer.hyper == before
