@@ -44,9 +44,8 @@ def clip_grad_norm(
     norm = math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
     if not math.isfinite(norm):
         bad = [p for (p, _), s in zip(owned, squares, strict=True) if not math.isfinite(s)]
-        raise NonFiniteGradientError(
-            f"the norm of the gradients is not finite: {', '.join(names_of(bad, optimizer))}"
-        )
+        names = ", ".join(map(repr, names_of(bad, optimizer)))
+        raise NonFiniteGradientError(f"the norm of the gradients is not finite: {names}")
     if max_norm < norm + eps:
         factor = max_norm / (norm + eps)
         for parameter, gradient in owned:
