@@ -35,11 +35,13 @@ class GPUArray:
     """A view of device memory. Views share it; `reshape` copies where no view is possible.
 
     Strides and the offset are in elements. `base` and `rest` are the offset once more: the bytes at
-    which the buffer is bound, and the elements from there.
+    which the buffer is bound, and the elements from there. `bounds` says between which numbers the
+    elements were known to lie after so many writes to the memory: an index that was uploaded is
+    checked without reading it.
     """
 
-    __slots__ = ("__weakref__", "backend", "base", "dtype", "is_contiguous", "key", "offset",
-                 "rest", "shape", "size", "storage", "stored", "strides")  # fmt: skip
+    __slots__ = ("__weakref__", "backend", "base", "bounds", "dtype", "is_contiguous", "key",
+                 "offset", "rest", "shape", "size", "storage", "stored", "strides")  # fmt: skip
 
     def __init__(
         self,
@@ -59,9 +61,12 @@ class GPUArray:
         self.offset = offset
         self.size = math.prod(shape)
         start = offset * stored.itemsize
-        self.base = start - start % backend.alignment
+        # An axis that runs backwards reaches memory in front of the first element.
+        is_backward = any(stride < 0 for stride in strides)
+        self.base = 0 if is_backward else start - start % backend.alignment
         self.rest = (start - self.base) // stored.itemsize
         self.is_contiguous = _is_contiguous(shape, strides)
+        self.bounds: tuple[int, int, int] | None = None  # writes, lowest, highest
         self.key = (shape, strides, self.rest, stored.name)  # all that a kernel depends on
 
     @property
@@ -88,7 +93,15 @@ class GPUArray:
     def view(self, shape: Shape, strides: Shape, offset: int | None = None) -> GPUArray:
         """Return the same memory seen otherwise. The caller sees to it that it fits."""
         at = self.offset if offset is None else offset
-        return GPUArray(self.backend, self.storage, self.stored, shape, strides, at)
+        result = GPUArray(self.backend, self.storage, self.stored, shape, strides, at)
+        result.bounds = self.bounds
+        return result
+
+    def known_bounds(self) -> tuple[int, int] | None:
+        """Return numbers that no element lies outside of, None where they are not known."""
+        if self.bounds is None or self.bounds[0] != self.storage.writes:
+            return None
+        return self.bounds[1:]
 
     def reshape(self, *shape: int | Sequence[int]) -> GPUArray:
         """Return the elements in another shape, in their order; one length may be -1.

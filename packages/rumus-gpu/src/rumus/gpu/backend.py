@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,10 +15,15 @@ from rumus.gpu.array import GPUArray, Shape, contiguous_strides
 from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.device import Gpu, Stats
 from rumus.gpu.elementwise import IDENTITY, Elementwise
+from rumus.gpu.indexing import check_index, gather, random_words, scatter_add
 from rumus.gpu.layout import layout_of
+from rumus.gpu.matmul import matmul
 from rumus.gpu.memory import MemoryStats
+from rumus.gpu.reduction import Operation, reduce
+from rumus.gpu.rows import fused
 from rumus.gpu.storage import stored_types
-from rumus.tensor import DType, Expr, Kernel
+from rumus.tensor import DType, Expr, Kernel, float32, int32
+from rumus.tensor.backend import Reduction
 
 _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
 
@@ -66,7 +72,7 @@ class GpuBackend:
         if array.size:
             self.gpu.write(array.storage, np.ascontiguousarray(host, array.stored.memory))
             if array.stored.kind == "i":
-                array.storage.bounds = int(host.min()), int(host.max())
+                array.bounds = array.storage.writes, int(host.min()), int(host.max())
         return array
 
     def download(self, array: GPUArray) -> NDArray[Any]:
@@ -106,6 +112,86 @@ class GpuBackend:
         """Run `kernel`; see `Backend.elementwise`."""
         if out[0].size:
             self._elementwise.run(kernel, arrays, scalars, out)
+
+    def reduce(self, operation: Reduction, array: GPUArray, axes: Shape, out: GPUArray) -> None:
+        """Reduce over `axes`; NaN wins over every number."""
+        if out.size == 0:
+            return
+        if array.size == 0:
+            self.fill(0, out)  # of nothing there is only the sum
+            return
+        with self._target(out, array) as target:
+            reduce(self.gpu, operation, array, axes, target)
+
+    def matmul(self, a: GPUArray, b: GPUArray, out: GPUArray, bias: GPUArray | None = None) -> None:
+        """out = a @ b + bias, batches broadcast."""
+        if out.size == 0:
+            return
+        if a.shape[-1] == 0:
+            self.fill(0, out) if bias is None else self.copy(bias, out)
+            return
+        operands = (a, b) if bias is None else (a, b, bias)
+        with self._target(out, *operands) as target:
+            matmul(self.gpu, a, b, target, bias)
+
+    def gather(self, table: GPUArray, index: GPUArray, out: GPUArray) -> None:
+        """out[i...] = table[index[i...]]. IndexError before anything is written."""
+        check_index(self.gpu, index, table.shape[0])
+        if out.size:
+            with self._target(out, table, index) as target:
+                gather(self.gpu, table, index, target)
+
+    def scatter_add(self, source: GPUArray, index: GPUArray, out: GPUArray) -> None:
+        """out[index[i...]] += source[i...]. IndexError before anything is written."""
+        check_index(self.gpu, index, out.shape[0])
+        if source.size:
+            with self._target(out, source, index, keeps=True) as target:
+                scatter_add(self.gpu, source, index, target)
+
+    def random_words(self, key: int, counter: int, out: GPUArray) -> None:
+        """Fill int32 `out` with Philox4x32-10 words, those of every other backend."""
+        if out.size:
+            with self._target(out) as target:
+                random_words(self.gpu, key, counter, target)
+
+    def fused(self, name: str) -> Callable[..., None] | None:
+        """Return the row kernel of a composite, or None."""
+        return fused(self.gpu, name)
+
+    def sum_of_squares(self, array: GPUArray) -> float:
+        """Return the sum of the squares of all elements; reads it from the device."""
+        if array.size == 0:
+            return 0.0
+        return float(self.gpu.read(self._whole("squares", array, float32)))
+
+    def first_not_finite(self, array: GPUArray) -> int | None:
+        """Return the flat index of the first element that is NaN or infinite; reads it."""
+        if array.size == 0:
+            return None
+        found = int(self.gpu.read(self._whole("first_not_finite", array, int32)))
+        return None if found < 0 else found
+
+    def _whole(self, operation: Operation, array: GPUArray, dtype: DType) -> GPUArray:
+        """The reduction of all elements to one."""
+        out = self.allocate((), dtype)
+        reduce(self.gpu, operation, array, tuple(range(array.ndim)), out)
+        return out
+
+    @contextmanager
+    def _target(self, out: GPUArray, *inputs: GPUArray, keeps: bool = False) -> Iterator[GPUArray]:
+        """Give memory that a kernel can write: `out` itself, or what is copied to it afterwards.
+
+        A kernel needs its output contiguous, and in a buffer that none of its inputs is in.
+        keeps: the kernel adds to what is in `out`.
+        """
+        if out.is_contiguous and all(array.storage is not out.storage for array in inputs):
+            yield out
+            return
+        target = self.allocate(out.shape, out.dtype)
+        if keeps:
+            self.copy(out, target)
+        yield target
+        self.copy(target, out)
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu.adapter import choose
 from rumus.gpu.array import GPUArray
-from rumus.gpu.errors import DeviceLostError
+from rumus.gpu.errors import DeviceLostError, GpuError
 from rumus.gpu.limits import WANTED, Limits
 from rumus.gpu.memory import MemoryStats, Pool, Storage, size_class
 from rumus.gpu.native import Recorder, poll, read_mapped, release
@@ -132,7 +132,7 @@ class Gpu:
                 bind_groups.bind(number, storage.handle, array.base, storage.size - array.base)
                 storage.block.batch = self.batch
                 if access == "w":
-                    storage.bounds = None
+                    storage.writes += 1
             offset = -1
             if self._uniforms is not None:
                 offset = self._uniforms.put(self._recorder.commands, scalars)
@@ -182,6 +182,7 @@ class Gpu:
             if storage.block.batch == self.batch:
                 self.flush()  # a write comes before all that is recorded, also what reads the old
             self.queue.write_buffer(storage.block.buffer, 0, host)
+            storage.writes += 1
             self.stats.bytes_up += size
             self._writes += 1
             self._written += size
@@ -198,7 +199,12 @@ class Gpu:
             storage = array.storage
             self._recorder.copy(storage.handle, start, staging._internal, 0, size)
             storage.block.batch = self.batch
-            read_mapped(self.device, staging._internal, size, self.flush(), next(_requests), result)
+            index = self.flush()
+            try:
+                read_mapped(self.device, staging._internal, size, index, next(_requests), result)
+            except GpuError:
+                self._staging.clear()  # it may stay mapped, and using it would end the process
+                raise
             self.stats.bytes_down += result.nbytes
         return result
 

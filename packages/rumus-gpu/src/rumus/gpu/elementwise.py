@@ -17,7 +17,8 @@ from rumus.gpu.device import Gpu
 from rumus.gpu.layout import Layout, layout_of
 from rumus.gpu.pipelines import Pipeline
 from rumus.gpu.wgsl import WORKGROUP, Operand, elementwise_program, is_updated
-from rumus.tensor import Expr, Kernel
+from rumus.tensor import Expr, Kernel, float32, int32
+from rumus.tensor.kernel import Types
 
 IDENTITY: Final = Kernel("copy", {"out": Expr.array("a")}, ("a",))
 _PLANS: Final = 4096  # kept; a program whose shapes never repeat starts again
@@ -77,7 +78,7 @@ class Elementwise:
             Operand(array.stored, layout, is_written)
             for array, layout, is_written in zip(arrays, layouts, aliased, strict=True)
         ]
-        types = kernel.types(tuple([a.dtype for a in arrays]) or (out[0].dtype,) * bool(not arrays))
+        types = _types(kernel, arrays, out)
         stored = [array.stored for array in out]
         walks = tuple((o.stored.name, o.layout.walk, o.is_written) for o in operands)
         key = ("elementwise", kernel.key, types.compute, walks, tuple(s.name for s in stored))
@@ -116,6 +117,14 @@ class Elementwise:
         for target, wanted in zip(targets, out, strict=True):
             if target is not wanted:
                 copy_strided(self.gpu, target, wanted)
+
+
+def _types(kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]) -> Types:
+    """What the kernel computes in; without inputs, what holds the numbers of its output."""
+    if arrays:
+        return kernel.types(tuple([array.dtype for array in arrays]))
+    compute = int32 if out[0].dtype == int32 else float32
+    return Types(compute, (compute,) * len(out), frozenset())
 
 
 def _expanded(array: GPUArray, shape: Shape) -> GPUArray:

@@ -37,7 +37,7 @@ class Block:
 class Storage:
     """The memory of one array and its views. It returns to the pool with the last of them."""
 
-    __slots__ = ("__weakref__", "block", "bounds", "handle", "label", "pool", "size")
+    __slots__ = ("__weakref__", "block", "handle", "label", "pool", "size", "writes")
 
     def __init__(self, block: Block, pool: Pool, label: str) -> None:
         self.block = block
@@ -45,7 +45,7 @@ class Storage:
         self.size = block.size
         self.pool = pool
         self.label = label
-        self.bounds: tuple[int, int] | None = None  # of int32 elements, as far as they are known
+        self.writes = 0  # how often a kernel or the host wrote to it
 
     def __del__(self) -> None:
         # At any moment and on any thread, so without a lock: appending to a deque is atomic.

@@ -154,7 +154,7 @@ class NumpyBackend:
     @_quiet
     def scatter_add(self, source: Array, index: Array, out: Array) -> None:
         check_index(index, len(out))
-        np.add.at(out, index.reshape(-1), source.reshape(-1, *out.shape[1:]))
+        np.add.at(out, index.reshape(-1), source.reshape(index.size, *out.shape[1:]))
 
     def random_words(self, key: int, counter: int, out: Array) -> None:
         out[...] = as_int32(philox_words(key, counter, out.size)).reshape(out.shape)

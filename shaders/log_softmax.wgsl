@@ -1,0 +1,30 @@
+// out = x - max - log(sum(exp(x - max))) of each row.
+
+@group(0) @binding(0) var<storage, read> x: array<X>;
+@group(0) @binding(1) var<storage, read_write> out: array<Out>;
+
+@compute @workgroup_size(LANES * ROWS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let wanted = (group.y * groups.x + group.x) * ROWS + local / LANES;
+    let row = min(wanted, k.rows - 1u);
+    let stop = select(k.columns, 0u, wanted >= k.rows);
+    let lane = local % LANES;
+    let first = row * k.columns;
+    var largest = LOWEST;
+    for (var j = lane; j < stop; j += LANES) {
+        largest = max(largest, f32(x[k.start0 + first + j]));
+    }
+    largest = row_max(largest, local);
+    var sum = 0.0;
+    for (var j = lane; j < stop; j += LANES) {
+        sum += exp1(f32(x[k.start0 + first + j]) - largest);
+    }
+    let shift = log1(row_sum(sum, local));
+    for (var j = lane; j < stop; j += LANES) {
+        out[k.start1 + first + j] = stored((f32(x[k.start0 + first + j]) - largest) - shift);
+    }
+}

@@ -1,0 +1,122 @@
+// c = a b + bias for matrices with any strides, in tiles of 32 x 32, 16 steps of k at a time.
+//
+// An invocation computes 4 x 4 elements: rows 4 * row .. and columns 4 * column .. of the tile. Tiles
+// of a and b lie in workgroup memory with k in front, so that both are read four at a time. What is
+// outside of a matrix is loaded as 0, with its index clamped.
+//
+// In front of this text stand: A_ALONG_K and B_ALONG_K (whether neighbours along k are neighbours in
+// memory, so that lanes load along k), the functions of storage, `BIAS`, and `bias_at`.
+
+struct Scalars {
+    rows: u32,
+    columns: u32,
+    depth: u32,
+    inner_batches: u32,
+    a_start: u32,
+    a_row: u32,
+    a_step: u32,
+    a_outer: u32,
+    a_inner: u32,
+    b_start: u32,
+    b_step: u32,
+    b_column: u32,
+    b_outer: u32,
+    b_inner: u32,
+    c_start: u32,
+    bias_start: u32,
+    tile_rows: u32,
+    tile_columns: u32,
+    tiles: u32,
+}
+
+var<immediate> k: Scalars;
+
+const TILE = 32u;
+const STEPS = 16u;
+const PAD = 36u; // so that lanes that store along k meet different banks
+
+var<workgroup> tile_a: array<f32, 576>;
+var<workgroup> tile_b: array<f32, 576>;
+
+fn load_a(base: u32, first_row: u32, first_step: u32, local: u32) {
+    for (var j = 0u; j < 8u; j++) {
+        let n = local + j * 64u;
+        let row = select(n % TILE, n / STEPS, A_ALONG_K);
+        let step = select(n / TILE, n % STEPS, A_ALONG_K);
+        let inside = first_row + row < k.rows && first_step + step < k.depth;
+        let at = base + min(first_row + row, k.rows - 1u) * k.a_row
+            + min(first_step + step, k.depth - 1u) * k.a_step;
+        tile_a[step * PAD + row] = select(0.0, value_a(a[at]), inside);
+    }
+}
+
+fn load_b(base: u32, first_column: u32, first_step: u32, local: u32) {
+    for (var j = 0u; j < 8u; j++) {
+        let n = local + j * 64u;
+        let column = select(n % TILE, n / STEPS, B_ALONG_K);
+        let step = select(n / TILE, n % STEPS, B_ALONG_K);
+        let inside = first_column + column < k.columns && first_step + step < k.depth;
+        let at = base + min(first_column + column, k.columns - 1u) * k.b_column
+            + min(first_step + step, k.depth - 1u) * k.b_step;
+        tile_b[step * PAD + column] = select(0.0, value_b(b[at]), inside);
+    }
+}
+
+fn store(base: u32, row: u32, column: u32, values: vec4<f32>) {
+    if (row >= k.rows) {
+        return;
+    }
+    for (var j = 0u; j < 4u; j++) {
+        if (column + j < k.columns) {
+            let sum = values[j] + bias_at(column + j);
+            c[base + row * k.columns + column + j] = stored(sum);
+        }
+    }
+}
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let linear = group.y * groups.x + group.x;
+    let tile = min(linear, k.tiles - 1u);
+    let per_matrix = k.tile_rows * k.tile_columns;
+    let batch = tile / per_matrix;
+    let first_row = ((tile % per_matrix) / k.tile_columns) * TILE;
+    let first_column = ((tile % per_matrix) % k.tile_columns) * TILE;
+    let outer = batch / k.inner_batches;
+    let inner = batch % k.inner_batches;
+    let base_a = k.a_start + outer * k.a_outer + inner * k.a_inner;
+    let base_b = k.b_start + outer * k.b_outer + inner * k.b_inner;
+    let row = (local / 8u) * 4u;
+    let column = (local % 8u) * 4u;
+    var c0 = vec4<f32>(0.0);
+    var c1 = vec4<f32>(0.0);
+    var c2 = vec4<f32>(0.0);
+    var c3 = vec4<f32>(0.0);
+    for (var step = 0u; step < k.depth; step += STEPS) {
+        load_a(base_a, first_row, step, local);
+        load_b(base_b, first_column, step, local);
+        workgroupBarrier();
+        for (var s = 0u; s < STEPS; s++) {
+            let at_a = s * PAD + row;
+            let at_b = s * PAD + column;
+            let y = vec4<f32>(tile_b[at_b], tile_b[at_b + 1u], tile_b[at_b + 2u], tile_b[at_b + 3u]);
+            c0 += tile_a[at_a] * y;
+            c1 += tile_a[at_a + 1u] * y;
+            c2 += tile_a[at_a + 2u] * y;
+            c3 += tile_a[at_a + 3u] * y;
+        }
+        workgroupBarrier();
+    }
+    if (linear >= k.tiles) {
+        return;
+    }
+    let base = k.c_start + batch * k.rows * k.columns;
+    store(base, first_row + row, first_column + column, c0);
+    store(base, first_row + row + 1u, first_column + column, c1);
+    store(base, first_row + row + 2u, first_column + column, c2);
+    store(base, first_row + row + 3u, first_column + column, c3);
+}

@@ -1,0 +1,27 @@
+// out = y (g - sum(g y)) of each row.
+
+@group(0) @binding(0) var<storage, read> y: array<X>;
+@group(0) @binding(1) var<storage, read> g: array<Y>;
+@group(0) @binding(2) var<storage, read_write> out: array<Out>;
+
+@compute @workgroup_size(LANES * ROWS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let wanted = (group.y * groups.x + group.x) * ROWS + local / LANES;
+    let row = min(wanted, k.rows - 1u);
+    let stop = select(k.columns, 0u, wanted >= k.rows);
+    let lane = local % LANES;
+    let first = row * k.columns;
+    var sum = 0.0;
+    for (var j = lane; j < stop; j += LANES) {
+        sum += f32(y[k.start0 + first + j]) * f32(g[k.start1 + first + j]);
+    }
+    sum = row_sum(sum, local);
+    for (var j = lane; j < stop; j += LANES) {
+        let p = f32(y[k.start0 + first + j]);
+        out[k.start2 + first + j] = stored(p * (f32(g[k.start1 + first + j]) - sum));
+    }
+}
