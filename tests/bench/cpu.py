@@ -1,0 +1,253 @@
+"""Rumus against PyTorch on the CPU, in one run: prints the ratios and rewrites docs/benchmarks.md.
+
+Each row times both sides in turn, A B A B, and compares the medians, so that a machine that grows
+slower for a while slows both. Run with `nox -s bench`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from rumus import nn
+from rumus.optim import AdamW, NonFinite
+from rumus.tensor import (
+    Backend,
+    Generator,
+    GradientStore,
+    NumbaBackend,
+    NumpyBackend,
+    Parameter,
+    Tensor,
+    tensor,
+)
+from rumus.train import Trainer
+
+THREADS = 2
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- cpu: begin -->", "<!-- cpu: end -->"
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: times in milliseconds, and what to reach."""
+
+    work: str
+    peer: str
+    rumus_ms: float
+    peer_ms: float
+    goal: str
+
+    def __str__(self) -> str:
+        ratio = self.peer_ms / self.rumus_ms
+        return (
+            f"| {self.work} | {self.rumus_ms:.3f} | {self.peer} | {self.peer_ms:.3f} "
+            f"| {ratio:.2f} | {self.goal} |"
+        )
+
+
+def paired(first: Step, second: Step, rounds: int, repeats: int = 1) -> tuple[float, float]:
+    """The median milliseconds of two steps that take turns, each `repeats` times in a row."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 3):
+        for step, found in zip((first, second), times, strict=True):
+            begin = time.perf_counter()
+            for _ in range(repeats):
+                step()
+            if number >= 3:
+                found.append((time.perf_counter() - begin) / repeats)
+    return statistics.median(times[0]) * 1e3, statistics.median(times[1]) * 1e3
+
+
+def rumus_adamw(backend: Backend, shapes: Sequence[int], nonfinite: NonFinite) -> Step:
+    """One AdamW step over parameters with gradients that stay the same."""
+    normal = np.random.default_rng(0).standard_normal
+    parameters = [Parameter(normal(n, np.float32), backend=backend) for n in shapes]
+    optimizer = AdamW(parameters, 1e-3, nonfinite=nonfinite)
+    gradients = [tensor(normal(n, np.float32), backend=backend) for n in shapes]
+    grads = GradientStore()
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        grads.accumulate(parameter, gradient)
+    entries, owners, places = dict(grads._gradients), dict(grads._parameters), dict(grads._backends)
+
+    def step() -> None:
+        # PyTorch's step leaves the gradients where they are; put ours back without a copy.
+        grads._gradients.update(entries)
+        grads._parameters.update(owners)
+        grads._backends.update(places)
+        optimizer.step(grads)
+
+    return step
+
+
+def torch_adamw(shapes: Sequence[int], **options: bool) -> Step:
+    """One step of PyTorch's AdamW over the same shapes."""
+    parameters = [torch.nn.Parameter(torch.randn(n)) for n in shapes]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer = torch.optim.AdamW(parameters, 1e-3, **options)
+    return lambda: optimizer.step()
+
+
+def adamw_rows() -> list[Row]:
+    """AdamW over one large tensor, and over many small ones."""
+    rows = []
+    large, small = [16_700_000], [1000] * 200
+    cases: tuple[tuple[Backend, NonFinite, str, str], ...] = (
+        (NumbaBackend(), "raise", "numba, gradients checked", ">= 1"),
+        (NumbaBackend(), "propagate", "numba, unchecked as in PyTorch", ">= 1"),
+        (NumpyBackend(), "raise", "NumPy, gradients checked", ">= 0.4"),
+        (NumpyBackend(), "propagate", "NumPy, unchecked as in PyTorch", ">= 0.4"),
+    )
+    for backend, nonfinite, label, goal in cases:
+        pair = paired(rumus_adamw(backend, large, nonfinite), torch_adamw(large, fused=True), 15)
+        rows.append(Row(f"AdamW, 16.7M parameters ({label})", "PyTorch fused", *pair, goal))
+    for backend, nonfinite, label, _ in cases[::2]:
+        for peer, options in (("fused", {"fused": True}), ("foreach", {"foreach": True})):
+            step = rumus_adamw(backend, small, nonfinite)
+            pair = paired(step, torch_adamw(small, **options), 100, 5)
+            rows.append(Row(f"AdamW, 200 x 1000 ({label})", f"PyTorch {peer}", *pair, ""))
+    return rows
+
+
+def digits_batch() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], list[int]]:
+    """64 handwritten digits."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return (images[:64] / 16).astype(np.float32), labels[:64].tolist()
+
+
+def rumus_digits(backend: Backend) -> tuple[Step, Step]:
+    """A training step of the digits classifier: through Trainer, and by hand."""
+    images, labels = digits_batch()
+    x, y = tensor(images, backend=backend), tensor(labels, backend=backend)
+
+    def model() -> nn.Sequential:
+        generator = Generator(0)
+        layers = nn.Sequential(
+            nn.Linear(64, 128, generator=generator),
+            nn.ReLU(),
+            nn.Linear(128, 128, generator=generator),
+            nn.ReLU(),
+            nn.Linear(128, 10, generator=generator),
+        )
+        layers.to(backend)
+        return layers
+
+    first, second = model(), model()
+    trainer, optimizer = Trainer(AdamW(first.parameters(), 1e-3)), AdamW(second.parameters(), 1e-3)
+
+    def loss_of(layers: nn.Sequential) -> Tensor:
+        return nn.cross_entropy_loss(layers(x), y)
+
+    def by_hand() -> float:
+        loss = loss_of(second)
+        with loss.backward() as grads:
+            optimizer.step(grads)
+        return float(loss)
+
+    return lambda: trainer.train_step(lambda: loss_of(first)), by_hand
+
+
+def torch_digits(**options: bool) -> Step:
+    """The same step in PyTorch, eager."""
+    images, labels = digits_batch()
+    x, y = torch.tensor(images), torch.tensor(labels)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 128),
+        torch.nn.ReLU(),
+        torch.nn.Linear(128, 128),
+        torch.nn.ReLU(),
+        torch.nn.Linear(128, 10),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, **options)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def digits_rows() -> list[Row]:
+    """The training step of the digits classifier, and what Trainer adds to it."""
+    rows = []
+    for label, backend in (("numba", NumbaBackend()), ("NumPy", NumpyBackend())):
+        for peer, options in (("eager", {}), ("eager, fused AdamW", {"fused": True})):
+            step, _ = rumus_digits(backend)
+            pair = paired(step, torch_digits(**options), 100, 10)
+            rows.append(Row(f"digits MLP step ({label})", f"PyTorch {peer}", *pair, ">= 1"))
+    return rows
+
+
+def trainer_overhead() -> float:
+    """Microseconds that `train_step` takes longer than the same loop by hand."""
+    step, by_hand = rumus_digits(NumbaBackend())
+    through, hand = paired(step, by_hand, 300, 10)
+    return (through - hand) * 1e3
+
+
+def import_seconds(module: str) -> float:
+    """The median seconds that a fresh interpreter takes longer to import a module."""
+    program = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter()-t)"
+    run = [sys.executable, "-c", program]
+    found = [float(subprocess.run(run, capture_output=True, check=True).stdout) for _ in range(7)]
+    return statistics.median(found)
+
+
+def import_row() -> Row:
+    """How long an import takes."""
+    times = import_seconds("rumus.train") * 1e3, import_seconds("torch") * 1e3
+    return Row("`import rumus.train`", "`import torch`", *times, ">= 8; under 200 ms")
+
+
+def report(rows: Sequence[Row], overhead: float) -> str:
+    """The table as Markdown."""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {THREADS} threads"
+    versions = (
+        f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}"
+    )
+    lines = [
+        f"{datetime.date.today()}: {machine}; {versions}. Medians in milliseconds, both sides in "
+        "turn. Ratio: peer / rumus, above 1 is faster.",
+        "",
+        "| work | rumus | peer | peer's time | ratio | to reach |",
+        "|---|---|---|---|---|---|",
+        *map(str, rows),
+        "",
+        f"`Trainer.train_step` takes {overhead:.1f} microseconds longer than the same step by hand "
+        "(to reach: at most 20).",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure everything, print the table and put it into the page."""
+    torch.set_num_threads(THREADS)
+    table = report([*adamw_rows(), *digits_rows(), import_row()], trainer_overhead())
+    print(table)
+    page = PAGE.read_text()
+    before, rest = page.split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    main()
