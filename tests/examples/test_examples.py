@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import pytest
 from matplotlib import pyplot
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+# The matrices are small: on a busy machine, BLAS threads would only wait for each other.
+ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 
 
 def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
 
 
 def output(name: str, *arguments: object) -> str:
@@ -112,7 +115,8 @@ def test_optim_alone_needs_only_tensor_and_optim() -> None:
         "for name in ('gpu', 'nn', 'train'): sys.modules[f'rumus.{name}'] = None\n"
         f"runpy.run_path({str(EXAMPLES / 'optim_alone.py')!r}, run_name='__main__')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
 
 
