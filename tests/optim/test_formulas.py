@@ -138,7 +138,7 @@ class Problem:
             return np.asarray(generator.normal(size=shape), dtype)
 
         self.start = [
-            8 * np.sign(a) + a for a in map(draw, shapes)
+            3 * np.sign(a) + a for a in map(draw, shapes)
         ]  # far from 0: errors are relative
         self.gradients = [[draw(shape) for _ in range(STEPS)] for shape in shapes]
         self.parameters = [
