@@ -23,6 +23,7 @@ from rumus.tensor import (
     move_parameters,
     tensor,
 )
+from rumus.tensor.recording import depends_on
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -71,6 +72,7 @@ class Module:
 
     def __call__(self: Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call `forward`; a type checker sees the arguments and the result of the subclass's."""
+        depends_on(self, "training")
         return self.forward(*args, **kwargs)
 
     def __repr__(self) -> str:

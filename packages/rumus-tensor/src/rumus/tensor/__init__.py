@@ -16,6 +16,7 @@ from rumus.tensor.dtype import DType, bool_, float16, float32, float64, int32
 from rumus.tensor.errors import (
     AutogradError,
     BackendMismatchError,
+    CaptureError,
     DrainedGradientError,
     GradientMismatchError,
     GraphError,
@@ -82,6 +83,7 @@ __all__ = [
     "AutogradError",
     "Backend",
     "BackendMismatchError",
+    "CaptureError",
     "DType",
     "DrainedGradientError",
     "Expr",

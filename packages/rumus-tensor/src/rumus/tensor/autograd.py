@@ -44,6 +44,10 @@ class Version:
         """A number that grows with each write and never falls."""
         return self.count if self.shared is None else self.count + self.shared.count
 
+    def written(self) -> None:
+        """Note one write."""
+        self.count += 1
+
 
 class Watched(Protocol):
     """A tensor that must not change between forward and backward."""

@@ -47,5 +47,9 @@ class PrecisionError(AutogradError):
     """A parameter of low precision without a float32 master copy cannot be trained."""
 
 
+class CaptureError(RuntimeError):
+    """A training step does something that cannot be recorded and repeated."""
+
+
 class StateMismatchError(ValueError):
     """A saved state does not fit what it is loaded into; the message lists every difference."""

@@ -16,6 +16,7 @@ from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import Kernel
 from rumus.tensor.operators import run
 from rumus.tensor.philox import philox_words
+from rumus.tensor.recording import live, refuse
 from rumus.tensor.tensor import Tensor, tensor
 
 _KEEP = Kernel("keep", {"keep": Expr.scalar("threshold") <= Expr.array("word")})
@@ -65,13 +66,18 @@ class Generator:
         return first
 
     def _host_words(self, count: int) -> NDArray[np.uint32]:
+        refuse(
+            "random numbers are drawn on the host, and would be the same in each repetition; "
+            "draw them before the step and pass them in the batch"
+        )
         return philox_words(self.key, self._advance(count), count)
 
     def words(self, shape: Sequence[int], *, backend: Backend | None = None) -> Tensor:
         """Return int32 words, every bit pattern equally likely."""
         backend = backend or cpu()
         out = backend.allocate(tuple(shape), int32)
-        backend.random_words(self.key, self._advance(math.prod(shape)), out)
+        count = math.prod(shape)
+        live(lambda: backend.random_words(self.key, self._advance(count), out))
         return Tensor(out, backend)
 
     def keep(

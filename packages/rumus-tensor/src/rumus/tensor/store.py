@@ -5,6 +5,7 @@ It accumulates, shows and drains, and knows nothing else.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -144,6 +145,47 @@ class GradientStore:
             f"{len(self)} gradients are left that no optimizer claims: {names}; give these "
             "parameters to an optimizer, freeze them with requires_grad = False, or drain them"
         )
+
+
+class Refill:
+    """What `backward` has put into a store, to be given to further ones.
+
+    For a step that is repeated without its Python code: the same memory holds new gradients then.
+    """
+
+    def __init__(self, store: GradientStore) -> None:
+        self._gradients = dict(store._gradients)
+        self._parameters = dict(store._parameters)
+        self._backends = dict(store._backends)
+        self._layout = [(parameter, parameter._slot) for parameter in store]
+        self._lent = [
+            slot
+            for parameter, slot in self._layout
+            if slot is not None and slot.gradient is self._gradients[parameter.id]
+        ]
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The memory of the gradients."""
+        return list(self._gradients.values())
+
+    def is_free(self) -> bool:
+        """Whether all is laid out as it was, and no other store holds a gradient in this memory."""
+        for parameter, slot in self._layout:
+            if parameter._slot is not slot or not parameter._trainable:
+                return False
+        return all(slot.holder is None or slot.holder() is None for slot in self._lent)
+
+    def store(self) -> GradientStore:
+        """Return a new store with these gradients."""
+        store = GradientStore()
+        store._gradients.update(self._gradients)
+        store._parameters.update(self._parameters)
+        store._backends.update(self._backends)
+        holder = weakref.ref(store)
+        for slot in self._lent:
+            slot.holder = holder
+        return store
 
 
 def check_fit(parameter: Parameter, gradient: Array, backend: Backend) -> None:

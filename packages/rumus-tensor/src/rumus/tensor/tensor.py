@@ -18,6 +18,7 @@ from rumus.tensor.backend import Array, Backend, Shape
 from rumus.tensor.default_backend import cpu
 from rumus.tensor.dtype import DType, as_dtype, bool_, default_dtype, float32, int32
 from rumus.tensor.errors import BackendMismatchError, GraphError
+from rumus.tensor.recording import live
 
 if TYPE_CHECKING:
     from rumus.tensor.store import GradientStore
@@ -194,7 +195,7 @@ class Tensor(Arithmetic["Tensor"]):
         if not shaping.broadcasts(source.shape, target.shape):
             raise ValueError(f"a value of shape {source.shape} does not fit into {target.shape}")
         self._backend.copy(source._array, target)
-        self._version.count += 1
+        live(self._version.written)
 
     # Elementwise
 
@@ -391,14 +392,19 @@ def tensor(
     if isinstance(data, Tensor):
         moved = data.detach().to(backend or data.backend)
         return moved.clone() if dtype is None else moved.clone().astype(dtype)
+    backend = backend or cpu()
+    return Tensor(backend.upload(as_host(data, dtype)), backend)
+
+
+def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """Return `data` in NumPy and in the dtype that a tensor of it has; see `tensor`."""
     host = np.asarray(data)
     wanted = default_dtype(host) if dtype is None else as_dtype(dtype)
     if wanted == int32 and host.dtype != int32 and host.size:
         low, high = host.min(), host.max()
         if not (low >= -(2**31) and high < 2**31):  # NaN fits nowhere
             raise OverflowError(f"numbers from {low} to {high} do not fit into int32")
-    backend = backend or cpu()
-    return Tensor(backend.upload(host.astype(wanted, copy=False)), backend)
+    return host.astype(wanted, copy=False)
 
 
 def as_tensor(data: TensorLike | Number, backend: Backend, dtype: DType | None = None) -> Tensor:
