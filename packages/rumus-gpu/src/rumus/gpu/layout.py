@@ -51,10 +51,10 @@ def broadcast_strides(array: GPUArray, shape: Shape) -> Shape:
 
 def layout_of(array: GPUArray, shape: Shape) -> Layout | None:
     """Return how `array` is walked over a contiguous output of `shape`; None: copy it first."""
-    if array.size == 1:
-        return Layout("scalar", (array.rest,))
     if array.shape == shape and array.is_flat:
         return Layout("same")
+    if array.size == 1:
+        return Layout("scalar", (array.rest,))
     runs = merged(shape, broadcast_strides(array, shape))
     steps = tuple(step for _, step in runs)
     if steps not in ((1,), (0, 1), (1, 0), (0, 1, 0)):

@@ -9,6 +9,7 @@ and only after everything submitted has finished.
 from __future__ import annotations
 
 import gc
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from rumus.gpu.native import Handle
 
 USAGE: Final = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
 GRAIN: Final = 256  # bytes: no block is smaller, or ends elsewhere
+CAPTURED: Final = "captured steps"  # how the table calls what only replays use
 _ROWS: Final = 12  # of the table in an error
 
 
@@ -32,6 +34,20 @@ class Block:
     handle: Handle
     size: int
     batch: int = -1  # the last batch of commands that uses it
+    region: Region | None = None  # the captured step that it belongs to
+
+
+class Region:
+    """The blocks of one captured step, which its commands use at each repetition.
+
+    While it is recorded, what one array gives back another one may get. Nobody else gets a block
+    until the region is given up.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.free: dict[int, list[Block]] = {}
+        self.made: list[weakref.ref[Storage]] = []
 
 
 class Storage:
@@ -84,8 +100,13 @@ class Pool:
         self.wait = wait
         self.free: dict[int, list[Block]] = {}
         self.returned: deque[tuple[Block, str]] = deque()
+        self.given_up: deque[Region] = deque()
+        self.region: Region | None = None  # what is being recorded
         self.held: Counter[str] = Counter()  # label -> bytes
-        self.used = self.cached = self.peak = self.blocks = 0
+        self.used = self.cached = self.peak = 0
+        # Every block, so that none is part of a cycle of garbage: the collector would finalise the
+        # buffer together with the array that gives it back here.
+        self.blocks: set[Block] = set()
 
     def allocate(self, size: int, label: str) -> Storage:
         """Return memory for `size` bytes, with whatever is in it.
@@ -99,27 +120,59 @@ class Pool:
             )
         self.collect()
         wanted = min(size_class(size), -(-self.largest // GRAIN) * GRAIN)
-        free = self.free.get(wanted)
-        if free:
-            block = free.pop()
-            self.cached -= wanted
-        else:
-            block = self._create(wanted)
-        self.used += wanted
+        storage = Storage(self._take(wanted), self, label)
         self.peak = max(self.peak, self.used)
         self.held[label] += wanted
-        return Storage(block, self, label)
+        if self.region is not None:
+            self.region.made.append(weakref.ref(storage))
+        return storage
+
+    def _take(self, size: int) -> Block:
+        """A block of the region that is being recorded, a free one, or a new one."""
+        region = self.region
+        if region is not None and (kept := region.free.get(size)):
+            self._release(CAPTURED, size)
+            return kept.pop()
+        free = self.free.get(size)
+        if free:
+            block = free.pop()
+            self.cached -= size
+        else:
+            block = self._create(size)
+        self.used += size
+        if region is not None:
+            block.region = region
+            region.blocks.append(block)
+        return block
+
+    def _release(self, label: str, size: int) -> None:
+        self.held[label] -= size
+        if not self.held[label]:
+            del self.held[label]
 
     def collect(self) -> None:
         """Take back the blocks of arrays that are gone."""
         while self.returned:
             block, label = self.returned.popleft()
-            self.free.setdefault(block.size, []).append(block)
-            self.used -= block.size
-            self.cached += block.size
-            self.held[label] -= block.size
-            if not self.held[label]:
-                del self.held[label]
+            self._release(label, block.size)
+            if block.region is None:
+                self._keep(block)
+            else:
+                block.region.free.setdefault(block.size, []).append(block)
+                self.held[CAPTURED] += block.size
+        while self.given_up:
+            region = self.given_up.popleft()
+            for block in region.blocks:
+                block.region = None
+            for block in (block for blocks in region.free.values() for block in blocks):
+                self._release(CAPTURED, block.size)
+                self._keep(block)
+
+    def _keep(self, block: Block) -> None:
+        """Put a block among the free ones."""
+        self.free.setdefault(block.size, []).append(block)
+        self.used -= block.size
+        self.cached += block.size
 
     def _create(self, size: int) -> Block:
         for attempt in range(2):
@@ -131,8 +184,9 @@ class Pool:
                 if attempt == 0:
                     self.trim()
                 continue
-            self.blocks += 1
-            return Block(buffer, buffer._internal, size)
+            block = Block(buffer, buffer._internal, size)
+            self.blocks.add(block)
+            return block
         raise OutOfMemoryError(self._report(size))
 
     def trim(self) -> None:
@@ -143,14 +197,14 @@ class Pool:
         for blocks in self.free.values():
             for block in blocks:
                 block.buffer.destroy()
-                self.blocks -= 1
+                self.blocks.discard(block)
         self.free.clear()
         self.cached = 0
 
     def stats(self) -> MemoryStats:
         """Return what is held now, kept for reuse, and the most that was ever held."""
         self.collect()
-        return MemoryStats(self.used, self.cached, self.peak, self.blocks)
+        return MemoryStats(self.used, self.cached, self.peak, len(self.blocks))
 
     def _report(self, size: int) -> str:
         rows = self.held.most_common(_ROWS)

@@ -7,7 +7,8 @@ and end the process. What they are given was checked before, by whoever calls th
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
 
 import wgpu
 from wgpu.backends.wgpu_native import _api
@@ -15,6 +16,9 @@ from wgpu.backends.wgpu_native import _api
 from rumus.gpu.errors import GpuError
 
 Handle = Any  # a pointer of the native library
+# One prepared dispatch: pipeline (None: that of the dispatch before), bind group, dynamic offsets
+# and their count, immediates and their size, and the grid.
+Command: TypeAlias = "tuple[Handle | None, Handle, Handle, int, Handle, int, int, int]"
 
 lib, libf, ffi = _api.lib, _api.libf, _api.ffi  # libf raises what lib only logs
 NULL: Final = ffi.NULL
@@ -121,6 +125,21 @@ class Recorder:
             _set_bind_group(encoder, 0, group, 1, ffi.new("uint32_t[1]", [offset]))
         _dispatch(encoder, grid[0], grid[1], 1)
         self.commands += 1
+
+    def replay(self, commands: Sequence[Command]) -> None:
+        """Record dispatches that were prepared: see `Command`."""
+        encoder = self._pass or self._open()
+        set_pipeline, set_group = _set_pipeline, _set_bind_group
+        set_immediates, dispatch = _set_immediates, _dispatch
+        for pipeline, group, offsets, count, scalars, size, x, y in commands:
+            if pipeline is not None:
+                set_pipeline(encoder, pipeline)
+            set_group(encoder, 0, group, count, offsets)
+            if size:
+                set_immediates(encoder, 0, scalars, size)
+            dispatch(encoder, x, y, 1)
+        self._pipeline = None
+        self.commands += len(commands)
 
     def copy(self, source: Handle, start: int, target: Handle, at: int, size: int) -> None:
         """Record a copy of `size` bytes between two buffers; all numbers multiples of 4."""

@@ -160,7 +160,8 @@ class _Printer:
         """What a node's text holds."""
         if node.operation == "array":
             return self.inputs[node.name].stored.kind
-        return "b" if node in self.types.masks else self.compute
+        is_truth = node in self.types.masks and not node.uniform  # uniforms come as numbers
+        return "b" if is_truth else self.compute
 
     def _value(self, node: Expr, kind: Kind) -> str:
         """The text of a node's value as `kind`."""
