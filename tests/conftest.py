@@ -31,6 +31,11 @@ BACKENDS: Final[Mapping[str, tuple[Callable[[], Backend], type[np.floating]]]] =
         if find_spec("numba") is not None
         else {}
     ),
+    **(
+        {"gpu": (lambda: import_module("rumus.gpu").default_backend(), np.float32)}
+        if find_spec("rumus") is not None and find_spec("rumus.gpu") is not None
+        else {}
+    ),
 }
 _made: dict[str, Backend] = {}
 

@@ -154,9 +154,15 @@ def snapshot(
     found["counters"] = (state, optimizer.steps, optimizer.skipped, optimizer.blamed)
     found["owners"] = [p.owner is optimizer for p in parameters]
     if store is not None:
-        found["store"] = {p.name: bits(store[p].numpy()) for p in store}
+        found["store"] = {p.name: bits(held(store, p)) for p in store}
         found["drained"] = dict(store._drained)
     return found
+
+
+def held(store: GradientStore, parameter: Parameter) -> Any:
+    """A gradient as NumPy, also one that came from another backend than the parameter's."""
+    array = store.array(parameter)
+    return array if isinstance(array, np.ndarray) else parameter.backend.download(array)
 
 
 def bits(array: Any) -> tuple[Shape, str, bytes]:

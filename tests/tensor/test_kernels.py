@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.tensor import Backend, Expr, Kernel, NumpyBackend, Tensor, elementwise, tensor, where
+from rumus.tensor import (
+    Backend,
+    DType,
+    Expr,
+    Kernel,
+    NumpyBackend,
+    Tensor,
+    elementwise,
+    tensor,
+    where,
+)
+from rumus.tensor.backend import Array
 from rumus.tensor.numpy_backend import BLOCK, PARALLEL, blocks
 
 Real = NDArray[Any]
@@ -30,12 +41,17 @@ KERNELS = {
 }
 
 
-def run(backend: NumpyBackend, kernel: Kernel, *arrays: Real, s: float = 0.3) -> Real:
+def run(backend: Backend, kernel: Kernel, *arrays: Real, s: float = 0.3) -> Real:
+    return run_there(backend, kernel, *(backend.upload(array) for array in arrays), s=s)
+
+
+def run_there(backend: Backend, kernel: Kernel, *arrays: Array, s: float = 0.3) -> Real:
+    """The kernel on arrays of the backend."""
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
     (result,) = kernel.types(tuple(array.dtype for array in arrays)).results
-    out = np.empty(shape, result)
+    out = backend.allocate(shape, result)
     backend.elementwise(kernel, arrays, kernel.bind({"s": s}), (out,))
-    return out
+    return backend.download(out)
 
 
 def by_rows(kernel: Kernel, *arrays: Real, s: float = 0.3) -> Real:
@@ -58,9 +74,12 @@ def close(found: Real, expected: Real) -> None:
 LARGE = PARALLEL + 3
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("precision", ["float32", "widest"])
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_large_flat_kernel_is_its_pieces(name: str, dtype: type, backend: NumpyBackend) -> None:
+def test_a_large_flat_kernel_is_its_pieces(
+    name: str, precision: str, backend: Backend, widest: DType
+) -> None:
+    dtype = widest if precision == "widest" else np.dtype(np.float32)
     arrays: list[Real] = [RNG.normal(size=LARGE).astype(dtype) for _ in range(3)]
     for array, odd in zip(arrays, (np.nan, np.inf, 0.0), strict=True):
         array[::1001] = odd
@@ -68,7 +87,7 @@ def test_a_large_flat_kernel_is_its_pieces(name: str, dtype: type, backend: Nump
 
 
 @pytest.mark.parametrize("size", [BLOCK - 1, BLOCK, BLOCK + 1, PARALLEL - 1, PARALLEL, LARGE])
-def test_sizes_around_the_limits(size: int, backend: NumpyBackend) -> None:
+def test_sizes_around_the_limits(size: int, backend: Backend) -> None:
     arrays = [RNG.normal(size=size).astype(np.float32) for _ in range(3)]
     close(run(backend, KERNELS["chain"], *arrays), by_rows(KERNELS["chain"], *arrays))
 
@@ -85,15 +104,20 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("shapes", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("name", ["chain", "choice"])
-def test_broadcast_layouts(name: str, shapes: Any, backend: NumpyBackend) -> None:
+def test_broadcast_layouts(name: str, shapes: Any, backend: Backend) -> None:
     arrays: list[Real] = [np.asarray(RNG.normal(size=shape), np.float32) for shape in shapes]
     close(run(backend, KERNELS[name], *arrays), by_rows(KERNELS[name], *arrays))
 
 
-def test_views_that_are_not_contiguous(backend: NumpyBackend) -> None:
-    whole = RNG.normal(size=(600, 1200)).astype(np.float32)
-    arrays = whole[:, ::2], whole[::-1, 600:], whole.T[:600].T
-    close(run(backend, KERNELS["chain"], *arrays), by_rows(KERNELS["chain"], *arrays))
+def test_views_that_are_not_contiguous(backend: Backend) -> None:
+    host = RNG.normal(size=(600, 1200)).astype(np.float32)
+
+    def views(whole: Array) -> tuple[Array, ...]:
+        turned = whole.transpose((1, 0))
+        return whole[:, ::2], whole[::-1, 600:], turned[:600].transpose((1, 0))
+
+    found = run_there(backend, KERNELS["chain"], *views(backend.upload(host)))
+    close(found, by_rows(KERNELS["chain"], *views(host)))
 
 
 def test_blocks_cover_a_shape_once() -> None:
@@ -125,38 +149,39 @@ IN_PLACE = {
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("size", [5, 20_000, BLOCK + 7, LARGE])
 @pytest.mark.parametrize("case", IN_PLACE)
-def test_outputs_that_replace_inputs(
-    case: str, size: int, dtype: type, backend: NumpyBackend
-) -> None:
+def test_outputs_that_replace_inputs(case: str, size: int, dtype: type, backend: Backend) -> None:
     outputs = IN_PLACE[case]
     kernel = Kernel(case, outputs, ("a", "b", "c"))
-    arrays: dict[str, Real] = {name: RNG.normal(size=size).astype(dtype) for name in "abc"}
+    hosts: dict[str, Real] = {name: RNG.normal(size=size).astype(dtype) for name in "abc"}
+    arrays = {name: backend.upload(host) for name, host in hosts.items()}
     scalars = kernel.bind({"s": 0.3})
     expected: dict[str, Real] = {}
     for name, output in outputs.items():
         alone = Kernel(name, {"result": output}, ("a", "b", "c"))
-        expected[name] = np.empty(size, dtype)
-        backend.elementwise(alone, list(arrays.values()), alone.bind({"s": 0.3}), (expected[name],))
-    out = [arrays.get(name, np.empty(size, dtype)) for name in outputs]
+        result = backend.allocate((size,), np.dtype(dtype))
+        backend.elementwise(alone, list(arrays.values()), alone.bind({"s": 0.3}), (result,))
+        expected[name] = backend.download(result)
+    fresh = backend.allocate((size,), np.dtype(dtype))
+    out = [arrays.get(name, fresh) for name in outputs]
     backend.elementwise(kernel, list(arrays.values()), scalars, out)
     for name, found in zip(outputs, out, strict=True):
-        close(found, expected[name])
+        close(backend.download(found), expected[name])
 
 
-def test_a_replaced_array_may_be_given_as_another_view(backend: NumpyBackend) -> None:
+def test_a_replaced_array_may_be_given_as_another_view(backend: Backend) -> None:
     a, b = (RNG.normal(size=1000).astype(np.float32) for _ in range(2))
-    expected = np.where(a < b, a, b)
+    there = backend.upload(a)
     kernel = Kernel("smaller", {"a": (A < B).where(A, B)}, ("a", "b"))
-    backend.elementwise(kernel, (a, b), (), (a[:],))
-    np.testing.assert_array_equal(a, expected)
+    backend.elementwise(kernel, (there, backend.upload(b)), (), (there[:],))
+    np.testing.assert_array_equal(backend.download(there), np.where(a < b, a, b))
 
 
-def test_replaced_arrays_in_blocks_with_a_broadcast_input(backend: NumpyBackend) -> None:
+def test_replaced_arrays_in_blocks_with_a_broadcast_input(backend: Backend) -> None:
     a, b = RNG.normal(size=(600, 500)).astype(np.float32), np.ones(500, np.float32)
-    expected = np.where(a < b, a, b * 2)
+    there = backend.upload(a)
     kernel = Kernel("smaller", {"a": (A < B).where(A, B * 2)}, ("a", "b"))
-    backend.elementwise(kernel, (a, b), (), (a,))
-    np.testing.assert_array_equal(a, expected)
+    backend.elementwise(kernel, (there, backend.upload(b)), (), (there,))
+    np.testing.assert_array_equal(backend.download(there), np.where(a < b, a, b * 2))
 
 
 MASKS: Mapping[str, Callable[[Any, Any], Any]] = {

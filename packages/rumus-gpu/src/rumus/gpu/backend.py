@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.gpu.array import GPUArray, Shape, contiguous_strides
+from rumus.gpu.capture import Capture, Notes, observe, record
 from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.device import Gpu, Stats
 from rumus.gpu.elementwise import IDENTITY, Elementwise
@@ -157,6 +158,20 @@ class GpuBackend:
     def fused(self, name: str) -> Callable[..., None] | None:
         """Return the row kernel of a composite, or None."""
         return fused(self.gpu, name)
+
+    def observe(self) -> AbstractContextManager[Notes]:
+        """Note what a step does; see `rumus.tensor.recording`."""
+        return observe(self)
+
+    def record(
+        self, batch: Sequence[GPUArray | NDArray[Any]], observed: Notes
+    ) -> AbstractContextManager[Capture]:
+        """Record a step, so that it can be repeated without its code."""
+        return record(self, batch, observed)
+
+    def step_finished(self) -> None:
+        """Let the device start, if it waits for work."""
+        self.gpu.start()
 
     def sum_of_squares(self, array: GPUArray) -> float:
         """Return the sum of the squares of all elements; reads it from the device."""

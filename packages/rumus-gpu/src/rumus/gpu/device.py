@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import wgpu
@@ -21,8 +22,8 @@ from rumus.gpu.adapter import choose
 from rumus.gpu.array import GPUArray
 from rumus.gpu.errors import DeviceLostError, GpuError
 from rumus.gpu.limits import WANTED, Limits
-from rumus.gpu.memory import MemoryStats, Pool, Storage, size_class
-from rumus.gpu.native import Recorder, poll, read_mapped, release
+from rumus.gpu.memory import MemoryStats, Pool, Region, Storage, size_class
+from rumus.gpu.native import Command, Recorder, poll, read_mapped, release
 from rumus.gpu.pipelines import SLOT, Pipeline, Pipelines, Program
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
@@ -40,6 +41,24 @@ class Stats:
     bytes_up: int = 0
     bytes_down: int = 0
     pipelines: int = 0
+
+
+class Watcher(Protocol):
+    """What wants to see each dispatch."""
+
+    def takes(
+        self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: tuple[int, int]
+    ) -> bool:
+        """Note a dispatch; return whether it is not to be recorded."""
+        ...
+
+    def index_checked(self, index: GPUArray, length: int) -> None:
+        """Note that numbers are used as an index into `length` rows."""
+        ...
+
+    def refuse_transfer(self, what: str, instead: str) -> None:
+        """Raise CaptureError if nothing may be read or uploaded now."""
+        ...
 
 
 class Gpu:
@@ -69,6 +88,7 @@ class Gpu:
         self.stats = Stats()
         self.lock = threading.RLock()
         self.batch = 0  # the number of the batch being recorded
+        self.watcher: Watcher | None = None  # what sees each dispatch
         self._recorder = Recorder(self.device)
         self._pipelines = Pipelines(self.device, self.limits, trusted)
         self._pool = Pool(self.device, self.limits.binding, self.synchronize)
@@ -125,7 +145,10 @@ class Gpu:
         arrays: for each binding what is bound there. values: the members of `k`.
         """
         scalars = pipeline.pack(values)
+        grid = self.limits.grid(groups)
         with self.lock:
+            if self.watcher and self.watcher.takes(pipeline, arrays, scalars, grid):
+                return
             bind_groups = pipeline.groups
             for number, (array, access) in enumerate(zip(arrays, pipeline.access, strict=True)):
                 storage = array.storage
@@ -138,11 +161,51 @@ class Gpu:
                 offset = self._uniforms.put(self._recorder.commands, scalars)
                 bind_groups.bind(len(arrays), self._uniforms.handle, 0, SLOT)
             group = bind_groups.make()
-            grid = self.limits.grid(groups)
             self._recorder.dispatch(pipeline.handle, group, scalars, grid, offset)
             release(group)
             self.stats.dispatches += 1
             if self._recorder.commands >= BATCH:
+                self.flush()
+
+    def replay(self, commands: Sequence[Command]) -> None:
+        """Record dispatches that were prepared, as many as one submission takes at a time."""
+        with self.lock:
+            self._recorder.replay(commands)
+            self.stats.dispatches += len(commands)
+            if self._recorder.commands >= BATCH:
+                self.flush()
+
+    def copy(self, source: GPUArray, target: GPUArray) -> None:
+        """Record a copy between two arrays of one type that are both flat, as `is_flat` says."""
+        size = -(-source.nbytes // 4) * 4
+        with self.lock:
+            storage = source.storage
+            self._recorder.copy(storage.handle, source.base, target.storage.handle, target.base, size)
+            storage.block.batch = target.storage.block.batch = self.batch
+            target.storage.writes += 1
+
+    @contextmanager
+    def watched_by(self, watcher: Watcher, region: Region | None = None) -> Iterator[None]:
+        """Let `watcher` see what is dispatched; new arrays are made in `region`.
+
+        Other threads wait meanwhile.
+        """
+        with self.lock:
+            before = self.watcher, self._pool.region
+            self.watcher, self._pool.region = watcher, region
+            try:
+                yield
+            finally:
+                self.watcher, self._pool.region = before
+
+    def give_up(self, region: Region) -> None:
+        """Take the memory of a captured step back, at any moment and on any thread."""
+        self._pool.given_up.append(region)
+
+    def start(self) -> None:
+        """Submit what was recorded, if the device is waiting for work."""
+        with self.lock:
+            if self._recorder.commands and poll(self.device):
                 self.flush()
 
     def flush(self) -> int:
@@ -175,6 +238,8 @@ class Gpu:
 
     def write(self, storage: Storage, host: NDArray[Any]) -> None:
         """Copy a contiguous array to the beginning of `storage`. The host's array is free then."""
+        if self.watcher:
+            self.watcher.refuse_transfer("an array is uploaded inside of it", "make it before")
         size = host.nbytes
         if size % 4:
             host = np.concatenate([host.reshape(-1).view(np.uint8), np.zeros(-size % 4, np.uint8)])
@@ -191,6 +256,8 @@ class Gpu:
 
     def read(self, array: GPUArray) -> NDArray[Any]:
         """Return the bytes of an array that lies contiguous from a multiple of 4 bytes on."""
+        if self.watcher:
+            self.watcher.refuse_transfer("a value is read inside of it", "read it after the step")
         result = np.empty(array.shape, array.stored.memory)
         size = -(-result.nbytes // 4) * 4
         with self.lock:

@@ -26,6 +26,8 @@ def check_index(gpu: Gpu, index: GPUArray, length: int) -> None:
     """Raise IndexError if a number is outside of [0, length)."""
     if index.size == 0:
         return
+    if gpu.watcher:
+        gpu.watcher.index_checked(index, length)
     low, high = index.known_bounds() or (-1, length)
     if low < 0 or high >= length:  # of a larger array, perhaps, that this one is a part of
         low, high = _bounds(gpu, index)

@@ -17,6 +17,7 @@ from rumus.gpu.layout import broadcast_strides
 from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude, shader
 from rumus.gpu.storage import Stored
+from rumus.gpu.tiled_matmul import tiled_matmul
 
 TILE: Final = 32
 WORKGROUP_BYTES: Final = 2 * 576 * 4
@@ -60,12 +61,15 @@ def matmul(gpu: Gpu, a: GPUArray, b: GPUArray, out: GPUArray, bias: GPUArray | N
     rows, columns = out.shape[-2:]
     depth = a.shape[-1]
     a, b, batches = _walkable(a, b, batch)
+    bias = bias if bias is None or bias.is_contiguous else contiguous(bias)
+    # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
+    if not gpu.is_software and tiled_matmul(gpu, a, b, out, bias, *batches):
+        return
     (outer, a_outer, b_outer), (inner, a_inner, b_inner) = batches
     tile_rows, tile_columns = -(-rows // TILE), -(-columns // TILE)
     tiles = outer * inner * tile_rows * tile_columns
     a_row, a_step = a.strides[-2:]
     b_step, b_column = b.strides[-2:]
-    bias = bias if bias is None or bias.is_contiguous else contiguous(bias)
     start = 0 if bias is None else bias.rest
     values = (rows, columns, depth, inner, a.rest, a_row, a_step, a_outer, a_inner,
               b.rest, b_step, b_column, b_outer, b_inner, out.rest, start,

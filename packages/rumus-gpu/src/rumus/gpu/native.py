@@ -172,13 +172,13 @@ class Recorder:
         return index
 
 
-def poll(device: wgpu.GPUDevice, wait: bool = False, index: int | None = None) -> None:
+def poll(device: wgpu.GPUDevice, wait: bool = False, index: int | None = None) -> bool:
     """Let finished work be noticed; with `wait`, until submission `index`, or everything, is done.
 
-    The interpreter lock is free meanwhile.
+    Return whether the device has nothing left to do. The interpreter lock is free meanwhile.
     """
     wanted = NULL if index is None else ffi.new("WGPUSubmissionIndex *", index)
-    lib.wgpuDevicePoll(device._internal, wait, wanted)
+    return bool(lib.wgpuDevicePoll(device._internal, wait, wanted))
 
 
 _mapped: dict[int, int] = {}  # request number -> status, set by the callback

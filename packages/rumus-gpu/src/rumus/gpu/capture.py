@@ -1,0 +1,429 @@
+"""Recording a step, and running its commands again without the Python code that made them.
+
+A recorded step is a list of prepared dispatches. The arrays that it makes live in memory of its
+own, which its commands write anew at each repetition; what it finds (parameters, gradients) is used
+where it lies. Scalars are as recorded, but those of `live` acts.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import numpy as np
+import wgpu
+from numpy.typing import NDArray
+
+from rumus.gpu.array import GPUArray
+from rumus.gpu.copying import contiguous
+from rumus.gpu.device import BATCH
+from rumus.gpu.memory import Region, Storage
+from rumus.gpu.native import NULL, Command, Handle, ffi, release
+from rumus.gpu.pipelines import SLOT, Pipeline
+from rumus.tensor import CaptureError
+from rumus.tensor.recording import recorded_by
+
+if TYPE_CHECKING:
+    from rumus.gpu.backend import GpuBackend
+
+Grid = tuple[int, int]
+_REMEDY: Final = "or train with Trainer(optimizer, capture=False)"
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """One dispatch as it was seen."""
+
+    pipeline: Pipeline
+    bound: tuple[tuple[Handle, int, int], ...]  # for each binding the buffer, its offset and size
+    scalars: bytes
+    grid: Grid
+    is_live: bool
+
+
+class Notes:
+    """What a step did, when it ran for the first time and as usual."""
+
+    def __init__(self) -> None:
+        self.dispatches: list[Dispatched] = []
+        self._is_live = False
+
+    def takes(
+        self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: Grid
+    ) -> bool:
+        """Note a dispatch."""
+        self.dispatches.append(Dispatched(pipeline, (), scalars, grid, self._is_live))
+        return False
+
+    def index_checked(self, index: GPUArray, length: int) -> None:
+        """Nothing: whoever checks an index has done so."""
+
+    def refuse_transfer(self, what: str, instead: str) -> None:
+        """Nothing: it is refused when the step is recorded."""
+
+    def refuse(self, what: str) -> None:
+        """Nothing, as well."""
+
+    def depends_on(self, thing: object, attribute: str) -> None:
+        """Nothing."""
+
+    def live(self, act: Callable[[], None]) -> None:
+        """Run `act`; its scalars may be others the next time."""
+        before, self._is_live = self._is_live, True
+        try:
+            act()
+        finally:
+            self._is_live = before
+
+
+@dataclass(slots=True)
+class _Input:
+    """Memory for one array of the batch."""
+
+    array: GPUArray
+    limit: int | None = None  # its numbers were used as an index into so many rows
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What a recorded step relies on."""
+
+    attributes: list[tuple[object, str, object]] = field(default_factory=list)
+    found: set[Storage] = field(default_factory=set)  # memory that is not its own
+    acts: list[Callable[[], None]] = field(default_factory=list)
+
+
+class Recording(Notes):
+    """A step while it is recorded: it runs as usual, and is written down."""
+
+    def __init__(self, backend: GpuBackend, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
+        super().__init__()
+        self.backend = backend
+        self.region = Region()
+        self.facts = _Facts()
+        self._kept: set[Storage] = set()
+        with backend.gpu.watched_by(_Nobody(), self.region):
+            self.batch = [_Input(_own_copy(backend, value)) for value in batch]
+        self.region.made.clear()
+
+    def takes(
+        self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: Grid
+    ) -> bool:
+        """Write a dispatch down."""
+        bound = []
+        for array in arrays:
+            storage = array.storage
+            bound.append((storage.handle, array.base, storage.size - array.base))
+            if self._is_live:
+                self._kept.add(storage)
+            if storage.block.region is not self.region:
+                self.facts.found.add(storage)
+        self.dispatches.append(Dispatched(pipeline, tuple(bound), scalars, grid, self._is_live))
+        return False
+
+    def index_checked(self, index: GPUArray, length: int) -> None:
+        """Note that the numbers of an input must stay below `length`."""
+        for given in self.batch:
+            if given.array.storage is index.storage:
+                given.limit = min(length, given.limit or length)
+
+    def refuse_transfer(self, what: str, instead: str) -> NoReturn:
+        """Raise CaptureError: a repetition neither reads nor uploads."""
+        self.refuse(f"{what}; {instead}, pass arrays in the batch")
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise CaptureError."""
+        raise CaptureError(f"this training step cannot be captured: {what}, {_REMEDY}")
+
+    def depends_on(self, thing: object, attribute: str) -> None:
+        """Repeat the step only while the attribute is what it is now."""
+        self.facts.attributes.append((thing, attribute, getattr(thing, attribute)))
+
+    def live(self, act: Callable[[], None]) -> None:
+        """Run `act` now, and once in every repetition for its scalars."""
+        if not self._is_live:  # an act inside of another one is run by that one
+            self.facts.acts.append(act)
+        super().live(act)
+
+    def keep(self, arrays: Sequence[GPUArray]) -> None:
+        """Say what is looked at after the step."""
+        self._kept.update(array.storage for array in arrays)
+
+    def check_same(self, observed: Notes) -> None:
+        """Raise CaptureError if the step did not do what it did the time before."""
+        before, now = observed.dispatches, self.dispatches
+        for old, new in zip(before, now, strict=False):
+            name = new.pipeline.program.name
+            if old.pipeline is not new.pipeline or old.grid != new.grid:
+                self.refuse(
+                    f"it took another course than the time before, which ran kernel "
+                    f"{old.pipeline.program.name!r} where this one ran {name!r}; let data be "
+                    "chosen by where(), not by Python"
+                )
+            if old.scalars != new.scalars and not (old.is_live and new.is_live):
+                self.refuse(
+                    f"a number that kernel {name!r} is given differs from the time before, "
+                    f"{_first_difference(old, new)}; pass it in the batch, as an array"
+                )
+        if len(before) != len(now):
+            self.refuse(f"it ran {len(before)} kernels the time before, and {len(now)} this time")
+
+    def check_kept(self) -> None:
+        """Raise CaptureError if an array of the step is held by somebody who may look at it."""
+        if self._escaped():
+            gc.collect()
+        if escaped := self._escaped():
+            self.refuse(
+                f"an array that it makes ({escaped[0].label}) is still held after it, and would not "
+                "be made anew; write into a tensor that there was before with assign()"
+            )
+
+    def _escaped(self) -> list[Storage]:
+        alive = [made() for made in self.region.made]
+        return [storage for storage in alive if storage is not None and storage not in self._kept]
+
+
+class _Nobody(Notes):
+    """Sees what belongs to no step."""
+
+    def takes(
+        self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: Grid
+    ) -> bool:
+        """Let a dispatch pass."""
+        return False
+
+
+def _own_copy(backend: GpuBackend, value: GPUArray | NDArray[Any]) -> GPUArray:
+    """An input: a copy of one array of the batch."""
+    if not isinstance(value, GPUArray):
+        return backend.upload(value)
+    copy = backend.allocate(value.shape, value.dtype)
+    if copy.size:
+        backend.gpu.copy(contiguous(value), copy)
+    bounds = value.known_bounds()
+    copy.bounds = None if bounds is None else (copy.storage.writes, *bounds)
+    return copy
+
+
+def _first_difference(old: Dispatched, new: Dispatched) -> str:
+    """Two unlike numbers, for a message."""
+    packer = new.pipeline.packer
+    pairs = zip(packer.unpack(old.scalars), packer.unpack(new.scalars), strict=True)
+    return next(f"{a} and {b}" for a, b in pairs if a != b or a != a)
+
+
+class Capture:
+    """A recorded step. See `CapturedStep` for what each method does."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording: Recording | None = recording
+        self.backend = recording.backend
+        self._batch = recording.batch
+        self._region = recording.region
+        self._groups: list[Handle] = []
+
+    @property
+    def inputs(self) -> list[GPUArray]:
+        """The arrays that stand for the batch while the step is recorded."""
+        return [given.array for given in self._batch]
+
+    def keep(self, arrays: Sequence[GPUArray]) -> None:
+        """Say which arrays of the step are looked at after it."""
+        if self._recording is not None:
+            self._recording.keep(arrays)
+
+    def finish(self) -> None:
+        """Turn what was written down into commands."""
+        recording, self._recording = self._recording, None
+        assert recording is not None
+        facts = recording.facts
+        self._attributes, self._acts = facts.attributes, facts.acts
+        self._found = [weakref.ref(storage) for storage in facts.found]
+        self._scalars = _Scalars(self.backend, recording.dispatches)
+        self._commands = list(self._prepare(recording.dispatches))
+        self._live = [n for n, seen in enumerate(recording.dispatches) if seen.is_live]
+        self._pipelines = [seen.pipeline for seen in recording.dispatches]
+
+    def _prepare(self, dispatches: Sequence[Dispatched]) -> Iterator[list[Command]]:
+        """The commands, as many at a time as one submission takes."""
+        for first in range(0, len(dispatches), BATCH):
+            commands: list[Command] = []
+            current = None
+            for number, seen in enumerate(dispatches[first : first + BATCH], first):
+                groups = seen.pipeline.groups
+                for place, bound in enumerate(seen.bound):
+                    groups.bind(place, *bound)
+                if self._scalars.uniform is not None:
+                    groups.bind(len(seen.bound), self._scalars.uniform, 0, SLOT)
+                group = groups.make()
+                self._groups.append(group)
+                changed = None if seen.pipeline is current else seen.pipeline.handle
+                current = seen.pipeline
+                commands.append((changed, group, *self._scalars.command(number), *seen.grid))
+            yield commands
+
+    def __del__(self, release: Callable[[Handle], None] = release) -> None:
+        for group in self._groups:
+            release(group)
+        self.backend.gpu.give_up(self._region)
+
+    def is_valid(self) -> bool:
+        """Whether all that it uses is there, and all that it depends on as it was."""
+        for thing, attribute, value in self._attributes:
+            if getattr(thing, attribute) is not value:
+                return False
+        return None not in [storage() for storage in self._found]
+
+    def replay(self, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
+        """Run the commands on new data."""
+        gpu = self.backend.gpu
+        with gpu.lock:
+            found = [storage() for storage in self._found]
+            if None in found:
+                raise CaptureError("a tensor that a captured step uses was freed by another thread")
+            for given, value in zip(self._batch, batch, strict=True):
+                if given.limit is not None:
+                    _check_range(value, given.limit)
+            for given, value in zip(self._batch, batch, strict=True):
+                self._fill(given.array, value)
+            if self._acts:
+                self._act()
+            self._scalars.send()
+            for commands in self._commands:
+                gpu.replay(commands)
+            for storage in found:
+                storage.block.batch = gpu.batch
+                storage.writes += 1  # perhaps: it is enough that bounds known before are forgotten
+
+    def _fill(self, target: GPUArray, value: GPUArray | NDArray[Any]) -> None:
+        if target.size == 0:
+            return
+        gpu = self.backend.gpu
+        if isinstance(value, GPUArray):
+            gpu.copy(contiguous(value), target)
+        else:
+            gpu.write(target.storage, np.ascontiguousarray(value, target.stored.memory))
+
+    def _act(self) -> None:
+        """Run the live acts for the scalars of their dispatches."""
+        patch = _Patch(self)
+        with self.backend.gpu.watched_by(patch):
+            for act in self._acts:
+                act()
+        patch.check_complete()
+
+
+class _Scalars:
+    """The scalars of all dispatches of a step, where the device takes them from."""
+
+    def __init__(self, backend: GpuBackend, dispatches: Sequence[Dispatched]) -> None:
+        self.gpu = backend.gpu
+        self.sizes = [len(seen.scalars) for seen in dispatches]
+        self.uniform: Handle | None = None
+        self._host = bytearray(SLOT * len(dispatches))
+        self._memory = ffi.from_buffer(self._host)
+        for number, seen in enumerate(dispatches):
+            self.put(number, seen.scalars)
+        if not backend.gpu.limits.immediates and dispatches:
+            usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
+            self._buffer = backend.gpu.device.create_buffer(size=len(self._host), usage=usage)
+            self.uniform = self._buffer._internal
+        self._is_changed = True
+        self._batch = -1  # the last batch of commands that reads the buffer
+
+    def put(self, number: int, scalars: bytes) -> None:
+        """Exchange the scalars of one dispatch."""
+        start = number * SLOT
+        self._host[start : start + len(scalars)] = scalars
+        self._is_changed = True
+
+    def command(self, number: int) -> tuple[Handle, int, Handle, int]:
+        """Return dynamic offsets and their count, immediates and their size."""
+        if self.uniform is not None:
+            return ffi.new("uint32_t[1]", [number * SLOT]), 1, NULL, 0
+        return NULL, 0, self._memory + number * SLOT, self.sizes[number]
+
+    def send(self) -> None:
+        """Take changes to the device. Immediates are read when a command is recorded."""
+        if self.uniform is None:
+            return
+        if self._is_changed:
+            if self._batch == self.gpu.batch:
+                self.gpu.flush()  # a write comes before all that is recorded
+            self.gpu.queue.write_buffer(self._buffer, 0, self._host)
+            self._is_changed = False
+        self._batch = self.gpu.batch
+
+
+class _Patch(_Nobody):
+    """Takes the scalars of dispatches for those that were recorded, and nothing else."""
+
+    def __init__(self, capture: Capture) -> None:
+        super().__init__()
+        self._capture = capture
+        self._places = iter(capture._live)
+
+    def takes(
+        self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: Grid
+    ) -> bool:
+        """Put the scalars where the recorded dispatch takes them from."""
+        place = next(self._places, None)
+        if place is None or self._capture._pipelines[place] is not pipeline:
+            raise CaptureError(
+                f"a captured step ran kernel {pipeline.program.name!r} where it had run another one "
+                f"when it was recorded; use Trainer(optimizer, capture=False)"
+            )
+        self._capture._scalars.put(place, scalars)
+        return True
+
+    def check_complete(self) -> None:
+        """Raise CaptureError if a dispatch of the recording got no scalars."""
+        if next(self._places, None) is not None:
+            raise CaptureError(
+                "a captured step ran fewer kernels than when it was recorded; use "
+                "Trainer(optimizer, capture=False)"
+            )
+
+
+def _check_range(index: GPUArray | NDArray[Any], length: int) -> None:
+    """Raise IndexError if a number is outside of [0, length)."""
+    if index.size == 0:
+        return
+    if not isinstance(index, GPUArray):
+        low, high = int(index.min()), int(index.max())
+    elif (bounds := index.known_bounds()) is not None:
+        low, high = bounds
+    else:
+        raise CaptureError(
+            f"indices {index.shape} that the device has computed, or of a part of a larger array, "
+            f"cannot be checked without reading them; pass them as a NumPy array, {_REMEDY}"
+        )
+    if low < 0 or high >= length:
+        raise IndexError(f"index {low if low < 0 else high} is outside of [0, {length})")
+
+
+@contextmanager
+def observe(backend: GpuBackend) -> Iterator[Notes]:
+    """Note what a step does."""
+    notes = Notes()
+    with backend.gpu.watched_by(notes), recorded_by(notes):
+        yield notes
+
+
+@contextmanager
+def record(
+    backend: GpuBackend, batch: Sequence[GPUArray | NDArray[Any]], observed: Notes
+) -> Iterator[Capture]:
+    """Record a step that did what was `observed` the time before."""
+    recording = Recording(backend, batch)
+    capture = Capture(recording)
+    with backend.gpu.lock:
+        with backend.gpu.watched_by(recording, recording.region), recorded_by(recording):
+            yield capture
+        recording.check_same(observed)
+        recording.check_kept()
+        capture.finish()

@@ -1,0 +1,369 @@
+"""Matrix products of float32 at the speed of the arithmetic: generated, unrolled WGSL.
+
+A workgroup computes a tile of the result, an invocation a block of it in named variables. Tiles of
+both operands go through workgroup memory, k in front, twice: while one pair is multiplied, the next
+is on its way from memory. An operand may lie along k or across it; only its loader differs.
+
+The tile is chosen by the shape. Where even small tiles are too few to fill the device, the depth is
+split as well: each part writes a matrix of its own, and a second kernel adds them in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from rumus.gpu.array import GPUArray
+from rumus.gpu.device import Gpu
+from rumus.gpu.pipelines import Program
+from rumus.tensor import float32
+
+PAD: Final = 4  # floats behind each line of a tile, so that lanes that store along k do not collide
+FULL: Final = 132  # workgroups that keep a large device busy
+_SUM_GROUP: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """rows x columns of the result for a workgroup, `depth` at a time; the block of an invocation."""
+
+    rows: int
+    columns: int
+    depth: int
+    block_rows: int
+    block_columns: int
+
+    @property
+    def lanes(self) -> int:
+        """The invocations of a workgroup."""
+        return (self.rows // self.block_rows) * (self.columns // self.block_columns)
+
+    @property
+    def bytes(self) -> int:
+        """The workgroup memory of two pairs of tiles."""
+        return 2 * 4 * self.depth * (self.rows + self.columns + 2 * PAD)
+
+
+LARGE: Final = Tile(128, 128, 16, 8, 8)
+MIDDLE: Final = Tile(64, 64, 16, 4, 8)
+SMALL: Final = Tile(32, 32, 32, 4, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a pipeline is made for."""
+
+    tile: Tile
+    a_along_k: bool
+    b_along_k: bool
+    is_exact: bool  # no tile reaches over an edge
+    has_bias: bool
+
+
+class _Operand:
+    """The text that brings tiles of one operand from memory to workgroup memory."""
+
+    def __init__(self, name: str, length: int, along_k: bool, variant: Variant) -> None:
+        self.name, self.length, self.along_k = name, length, along_k
+        self.tile, self.is_exact = variant.tile, variant.is_exact
+        self.line = (length + PAD) // 4  # vec4s of workgroup memory for one k
+        self.loads = -(-length * self.tile.depth // 4 // self.tile.lanes)
+
+    def _place(self, number: int) -> tuple[str, str]:
+        """Where the lane's vec4 `number` begins: along the edge of the tile, and along k."""
+        vector = f"(local + {number * self.tile.lanes}u)"
+        if self.along_k:
+            return f"{vector} / {self.tile.depth // 4}u", f"{vector} % {self.tile.depth // 4}u * 4u"
+        return f"{vector} % {self.length // 4}u * 4u", f"{vector} / {self.length // 4}u"
+
+    def declare(self) -> Iterator[str]:
+        """Where in the operand the lane reads, and the variables that it reads to."""
+        n = self.name
+        for i in range(self.loads):
+            along, depth = self._place(i)
+            yield f"let {n}_along{i} = {along};"
+            yield f"let {n}_depth{i} = {depth};"
+            yield f"let {n}_index{i} = first_{n} + {n}_along{i};"
+            yield f"var {n}_next{i} = vec4<f32>(0.0);"
+            if not self.is_exact:
+                last = f"k.{n}_length - {1 if self.along_k else 4}u"
+                yield f"let {n}_held{i} = min({n}_index{i}, {last});"
+
+    def fetch(self, at: str) -> Iterator[str]:
+        """Read the tile that begins at k = `at`."""
+        n = self.name
+        for i in range(self.loads):
+            edge = f"{n}_index{i}" if self.is_exact else f"{n}_held{i}"
+            depth = f"{at} + {n}_depth{i}"
+            if not self.is_exact:
+                inside = f"{n}_index{i} < k.{n}_length && {depth} < end"
+                depth = f"min({depth}, k.depth - {4 if self.along_k else 1}u)"
+            place = (
+                f"{edge} * k.{n}_stride + {depth}"
+                if self.along_k
+                else (f"({depth}) * k.{n}_stride + {edge}")
+            )
+            value = f"{n}[(base_{n} + {place}) / 4u]"
+            value = value if self.is_exact else f"select(vec4<f32>(0.0), {value}, {inside})"
+            yield f"{n}_next{i} = {value};"
+
+    def keep(self, buffer: str) -> Iterator[str]:
+        """Write what was read to workgroup memory."""
+        n = self.name
+        for i in range(self.loads):
+            start = f"{buffer} * {self.tile.depth * self.line}u"
+            if self.along_k:
+                for c, part in enumerate("xyzw"):
+                    row = f"({n}_depth{i} + {c}u) * {self.line}u + {n}_along{i} / 4u"
+                    yield f"tile_{n}[{start} + {row}][{n}_along{i} % 4u] = {n}_next{i}.{part};"
+            else:
+                row = f"{n}_depth{i} * {self.line}u + {n}_along{i} / 4u"
+                yield f"tile_{n}[{start} + {row}] = {n}_next{i};"
+
+
+_SCALARS: Final = (
+    "a_length", "b_length", "depth", "a_start", "a_stride", "a_outer", "a_inner",
+    "b_start", "b_stride", "b_outer", "b_inner", "c_start", "bias_start", "inner",
+    "tile_columns", "tiles", "splits", "split_depth", "groups",
+)  # fmt: skip
+
+
+def tiled_program(variant: Variant) -> Program:
+    """Return the WGSL of a product in this variant."""
+    tile = variant.tile
+    a = _Operand("a", tile.rows, variant.a_along_k, variant)
+    b = _Operand("b", tile.columns, variant.b_along_k, variant)
+    text = "\n".join([*_header(variant, a, b), *_body(variant, a, b), "}", ""])
+    access = "rrwr" if variant.has_bias else "rrw"
+    return Program("tiled_matmul", text, access, "I" * len(_SCALARS), tile.bytes)
+
+
+def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
+    yield "struct Scalars {"
+    yield from (f"    {name}: u32," for name in _SCALARS)
+    yield "}"
+    yield "var<immediate> k: Scalars;"
+    yield "@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;"
+    yield "@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;"
+    yield "@group(0) @binding(2) var<storage, read_write> c: array<vec4<f32>>;"
+    if variant.has_bias:
+        yield "@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;"
+    for operand in (a, b):
+        size = 2 * variant.tile.depth * operand.line
+        yield f"var<workgroup> tile_{operand.name}: array<vec4<f32>, {size}>;"
+    yield f"@compute @workgroup_size({variant.tile.lanes})"
+    yield "fn main("
+    yield "    @builtin(workgroup_id) group: vec3<u32>,"
+    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
+    yield "    @builtin(local_invocation_index) local: u32,"
+    yield ") {"
+
+
+def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
+    tile = variant.tile
+    across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
+    yield "let linear = group.y * groups.x + group.x;"
+    yield "if (linear >= k.groups) {"
+    yield "return;"
+    yield "}"
+    yield "let split = linear % k.splits;"
+    yield "let tile = (linear / k.splits) % k.tiles;"
+    yield "let batch = linear / k.splits / k.tiles;"
+    yield f"let first_a = tile / k.tile_columns * {tile.rows}u;"
+    yield f"let first_b = tile % k.tile_columns * {tile.columns}u;"
+    for n in "ab":
+        yield (f"let base_{n} = k.{n}_start + batch / k.inner * k.{n}_outer"
+               f" + batch % k.inner * k.{n}_inner;")  # fmt: skip
+    yield "let begin = split * k.split_depth;"
+    yield "let end = min(begin + k.split_depth, k.depth);"
+    yield f"let x = local % {across}u;"
+    yield f"let y = local / {across}u;"
+    yield from a.declare()
+    yield from b.declare()
+    for i in range(tile.block_rows):
+        for j in range(tile.block_columns // 4):
+            yield f"var c{i}_{j} = vec4<f32>(0.0);"
+    yield from (*a.fetch("begin"), *b.fetch("begin"), *a.keep("0u"), *b.keep("0u"))
+    yield "workgroupBarrier();"
+    yield "var current = 0u;"
+    yield f"for (var at = begin; at < end; at += {tile.depth}u) {{"
+    yield f"let following = at + {tile.depth}u;"
+    yield "if (following < end) {"
+    yield from (*a.fetch("following"), *b.fetch("following"))
+    yield "}"
+    yield from _multiply(tile, a, b, across, down)
+    yield "if (following < end) {"
+    yield "let other = 1u - current;"
+    yield from (*a.keep("other"), *b.keep("other"))
+    yield "}"
+    yield "workgroupBarrier();"
+    yield "current = 1u - current;"
+    yield "}"
+    yield from _store(variant, across, down)
+
+
+def _multiply(tile: Tile, a: _Operand, b: _Operand, across: int, down: int) -> Iterator[str]:
+    """The products of one pair of tiles, unrolled."""
+    yield f"let from_a = current * {tile.depth * a.line}u + y;"
+    yield f"let from_b = current * {tile.depth * b.line}u + x;"
+    for s in range(tile.depth):
+        for r in range(tile.block_rows // 4):
+            yield f"let a{s}_{r} = tile_a[from_a + {s * a.line + r * down}u];"
+        for j in range(tile.block_columns // 4):
+            yield f"let b{s}_{j} = tile_b[from_b + {s * b.line + j * across}u];"
+        for i in range(tile.block_rows):
+            for j in range(tile.block_columns // 4):
+                yield f"c{i}_{j} += a{s}_{i // 4}.{'xyzw'[i % 4]} * b{s}_{j};"
+
+
+def _store(variant: Variant, across: int, down: int) -> Iterator[str]:
+    """Write the block; with several splits, to the matrix of this one."""
+    tile = variant.tile
+    yield "let base_c = k.c_start + (batch * k.splits + split) * k.a_length * k.b_length;"
+    for i in range(tile.block_rows):
+        yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
+    for j in range(tile.block_columns // 4):
+        yield f"let column{j} = first_b + x * 4u + {j * across * 4}u;"
+    for i in range(tile.block_rows):
+        for j in range(tile.block_columns // 4):
+            added = f" + bias[(k.bias_start + column{j}) / 4u]" if variant.has_bias else ""
+            store = f"c[(base_c + row{i} * k.b_length + column{j}) / 4u] = c{i}_{j}{added};"
+            inside = f"row{i} < k.a_length && column{j} < k.b_length"
+            yield store if variant.is_exact else f"if ({inside}) {{ {store} }}"
+
+
+def sum_program(has_bias: bool) -> Program:
+    """Return the WGSL that adds the parts of a split product, and a bias."""
+    added = " + bias[(k.bias_start + (i * 4u) % k.columns) / 4u]" if has_bias else ""
+    binding = "@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;\n"
+    names = ("size", "splits", "out_start", "columns", "bias_start")
+    text = f"""struct Scalars {{ {", ".join(f"{name}: u32" for name in names)} }}
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read> parts: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
+{binding if has_bias else ""}@compute @workgroup_size({_SUM_GROUP})
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {{
+    let i = (group.y * groups.x + group.x) * {_SUM_GROUP}u + local;
+    if (i >= k.size) {{ return; }}
+    var total = parts[i];
+    for (var part = 1u; part < k.splits; part++) {{
+        total += parts[part * k.size + i];
+    }}
+    out[k.out_start / 4u + i] = total{added};
+}}
+"""
+    return Program("add_splits", text, "rwr" if has_bias else "rw", "IIIII")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A product of batches, as the kernel walks it."""
+
+    rows: int
+    columns: int
+    depth: int
+    outer: tuple[int, ...]  # the length of a batch axis, and the strides of a and b along it
+    inner: tuple[int, ...]
+
+    @property
+    def batches(self) -> int:
+        return self.outer[0] * self.inner[0]
+
+    def tiles(self, tile: Tile) -> int:
+        """How many tiles one matrix of the result has."""
+        return -(-self.rows // tile.rows) * -(-self.columns // tile.columns)
+
+
+def tiled_matmul(
+    gpu: Gpu,
+    a: GPUArray,
+    b: GPUArray,
+    out: GPUArray,
+    bias: GPUArray | None,
+    outer: tuple[int, ...],
+    inner: tuple[int, ...],
+) -> bool:
+    """out = a @ b + bias where the shapes allow it; False, and nothing done, where they do not.
+
+    Everything must be float32 and lie so that it can be read four elements at a time: the axis of
+    neighbours a multiple of 4 long, and all strides and starts as well.
+    """
+    rows, columns = out.shape[-2:]
+    shape = _Shape(rows, columns, a.shape[-1], outer, inner)
+    a_along_k, b_along_k = a.strides[-1] == 1, b.strides[-2] == 1 and b.strides[-1] != 1
+    if not _is_fit(shape, a, b, out, bias, a_along_k, b_along_k):
+        return False
+    tile, splits, split_depth = _choose(gpu, shape)
+    is_exact = not (rows % tile.rows or columns % tile.columns or shape.depth % tile.depth)
+    added = bias if splits == 1 else None
+    variant = Variant(tile, a_along_k, b_along_k, is_exact, added is not None)
+    target, start = out, out.rest
+    if splits > 1:
+        target, start = out.backend.allocate((shape.batches, splits, *out.shape[-2:]), float32), 0
+    groups = shape.tiles(tile) * splits * shape.batches
+    values = (rows, columns, shape.depth, a.rest, a.strides[-2 if a_along_k else -1],
+              outer[1], inner[1], b.rest, b.strides[-1 if b_along_k else -2], outer[2], inner[2],
+              start, 0 if added is None else added.rest, inner[0], -(-columns // tile.columns),
+              shape.tiles(tile), splits, split_depth, groups)  # fmt: skip
+    pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
+    gpu.dispatch(
+        pipeline, (a, b, target) if added is None else (a, b, target, added), values, groups
+    )
+    if splits > 1:
+        _add_splits(gpu, target, out, bias, splits)
+    return True
+
+
+def _is_fit(
+    shape: _Shape,
+    a: GPUArray,
+    b: GPUArray,
+    out: GPUArray,
+    bias: GPUArray | None,
+    a_along_k: bool,
+    b_along_k: bool,
+) -> bool:
+    arrays = (a, b, out) if bias is None else (a, b, out, bias)
+    dense = a_along_k or a.strides[-2] == 1, b_along_k or b.strides[-1] == 1
+    fours = (
+        shape.columns,
+        shape.depth if a_along_k or b_along_k else 0,
+        0 if a_along_k else shape.rows,
+        a.strides[-2 if a_along_k else -1],
+        b.strides[-1 if b_along_k else -2],
+        *shape.outer[1:],
+        *shape.inner[1:],
+        *(array.rest for array in arrays),
+    )
+    is_plain = all(array.dtype == float32 for array in arrays)
+    return is_plain and all(dense) and not any(number % 4 for number in fours)
+
+
+def _choose(gpu: Gpu, shape: _Shape) -> tuple[Tile, int, int]:
+    """The tile, the number of splits of the depth, and the depth of each."""
+    small = gpu.limits.workgroup_memory
+    for tile in (LARGE, MIDDLE):
+        if shape.tiles(tile) * shape.batches >= FULL and tile.bytes <= small:
+            return tile, 1, shape.depth
+    groups = shape.tiles(SMALL) * shape.batches
+    wanted = 1 if shape.batches > 1 else min(2 * FULL // groups, shape.depth // 128, 16)
+    if wanted < 2:
+        return SMALL, 1, shape.depth
+    split_depth = -(-shape.depth // wanted // SMALL.depth) * SMALL.depth
+    return SMALL, -(-shape.depth // split_depth), split_depth
+
+
+def _add_splits(
+    gpu: Gpu, parts: GPUArray, out: GPUArray, bias: GPUArray | None, splits: int
+) -> None:
+    size, columns = out.size // 4, out.shape[-1]
+    start = 0 if bias is None else bias.rest
+    pipeline = gpu.pipeline(("add_splits", bias is None), partial(sum_program, bias is not None))
+    arrays = (parts, out) if bias is None else (parts, out, bias)
+    gpu.dispatch(pipeline, arrays, (size, splits, out.rest, columns, start), -(-size // _SUM_GROUP))
