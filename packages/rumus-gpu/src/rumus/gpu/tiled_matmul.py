@@ -27,7 +27,7 @@ _SUM_GROUP: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """rows x columns of the result for a workgroup, `depth` at a time; the block of an invocation."""
+    """The part of the result of a workgroup, how deep at a time, and the block of an invocation."""
 
     rows: int
     columns: int
@@ -47,6 +47,7 @@ class Tile:
 
 
 LARGE: Final = Tile(128, 128, 16, 8, 8)
+NARROW: Final = Tile(128, 128, 8, 8, 8)  # for devices with 32 KiB of workgroup memory
 MIDDLE: Final = Tile(64, 64, 16, 4, 8)
 SMALL: Final = Tile(32, 32, 32, 4, 4)
 
@@ -348,7 +349,7 @@ def _is_fit(
 def _choose(gpu: Gpu, shape: _Shape) -> tuple[Tile, int, int]:
     """The tile, the number of splits of the depth, and the depth of each."""
     small = gpu.limits.workgroup_memory
-    for tile in (LARGE, MIDDLE):
+    for tile in (LARGE, NARROW, MIDDLE):
         if shape.tiles(tile) * shape.batches >= FULL and tile.bytes <= small:
             return tile, 1, shape.depth
     groups = shape.tiles(SMALL) * shape.batches

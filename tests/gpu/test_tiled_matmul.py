@@ -1,0 +1,80 @@
+"""The generated products, which real GPUs use, in every variant on whatever adapter there is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rumus.gpu import GpuBackend, tiled_matmul
+from rumus.gpu.tiled_matmul import MIDDLE, NARROW, SMALL, Tile
+
+_RANDOM = np.random.default_rng(0)
+# rows, depth, columns, and the tile that is forced: exact, with edges, with a split depth
+CASES = [
+    (64, 96, 64, SMALL),
+    (100, 132, 68, SMALL),
+    (40, 1024, 32, SMALL),
+    (128, 32, 64, MIDDLE),
+    (72, 36, 100, MIDDLE),
+    (128, 16, 128, NARROW),
+    (132, 20, 140, NARROW),
+]
+
+
+def _force(monkeypatch: pytest.MonkeyPatch, tile: Tile) -> None:
+    """Have every product use this tile, however few there are."""
+    if tile is not SMALL:
+        monkeypatch.setattr(tiled_matmul, "FULL", 1)
+        monkeypatch.setattr(tiled_matmul, "LARGE", tile)
+        monkeypatch.setattr(tiled_matmul, "NARROW", tile)
+        monkeypatch.setattr(tiled_matmul, "MIDDLE", tile)
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("layout", ["NN", "NT", "TN", "TT"])
+@pytest.mark.parametrize(("rows", "depth", "columns", "tile"), CASES)
+def test_equals_numpy(
+    rows: int,
+    depth: int,
+    columns: int,
+    tile: Tile,
+    layout: str,
+    has_bias: bool,
+    gpu: GpuBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _force(monkeypatch, tile)
+    batch = 2 if tile is SMALL and depth < 1000 else 1
+    a = _RANDOM.standard_normal((batch, rows, depth)).astype(np.float32)
+    b = _RANDOM.standard_normal((batch, depth, columns)).astype(np.float32)
+    bias = _RANDOM.standard_normal(columns).astype(np.float32)
+    swap = (0, 2, 1)
+    x = gpu.upload(a.transpose(swap)).transpose(swap) if layout[0] == "T" else gpu.upload(a)
+    y = gpu.upload(b.transpose(swap)).transpose(swap) if layout[1] == "T" else gpu.upload(b)
+    out = gpu.allocate((batch, rows, columns), a.dtype)
+    gpu.fill(float("nan"), out)
+    added = gpu.upload(bias) if has_bias else None
+    batches = (batch, x.strides[0], y.strides[0])
+    assert tiled_matmul.tiled_matmul(gpu.gpu, x, y, out, added, (1, 0, 0), batches)
+    wanted = np.matmul(a, b, dtype=np.float64) + (bias if has_bias else 0)
+    error = np.linalg.norm(gpu.download(out) - wanted) / np.linalg.norm(wanted)
+    assert error < 1e-6
+
+
+def test_says_no_to_what_cannot_be_read_in_fours(gpu: GpuBackend) -> None:
+    a, b = gpu.upload(np.ones((8, 8), np.float32)), gpu.upload(np.ones((8, 10), np.float32))
+    out = gpu.allocate((8, 10), a.dtype)
+    one = (1, 0, 0)
+    assert not tiled_matmul.tiled_matmul(gpu.gpu, a, b, out, None, one, one)
+
+
+def test_two_runs_give_the_same_bits(gpu: GpuBackend) -> None:
+    a = gpu.upload(_RANDOM.standard_normal((32, 2048)).astype(np.float32))
+    b = gpu.upload(_RANDOM.standard_normal((2048, 32)).astype(np.float32))
+    results = []
+    for _ in range(2):
+        out = gpu.allocate((32, 32), a.dtype)
+        one = (1, 0, 0)
+        assert tiled_matmul.tiled_matmul(gpu.gpu, a, b, out, None, one, one)
+        results.append(gpu.download(out).tobytes())
+    assert results[0] == results[1]
