@@ -315,10 +315,10 @@ def test_first_not_finite(gpu: GpuBackend, bad: float) -> None:
 
 def test_sum_of_squares(gpu: GpuBackend) -> None:
     host = normal(100_000)
-    assert gpu.sum_of_squares(gpu.upload(host)) == pytest.approx(
+    assert gpu.download(gpu.sum_of_squares(gpu.upload(host))) == pytest.approx(
         float(host.astype(float) @ host), 1e-6
     )
-    assert gpu.sum_of_squares(gpu.upload(host[:0])) == 0
+    assert gpu.download(gpu.sum_of_squares(gpu.upload(host[:0]))) == 0
 
 
 ROWS = [(1, 1), (7, 3), (130, 10), (3, 65), (5, 600), (2, 5000)]

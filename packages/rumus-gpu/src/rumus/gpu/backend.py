@@ -25,6 +25,7 @@ from rumus.gpu.rows import fused
 from rumus.gpu.storage import stored_types
 from rumus.tensor import DType, Expr, Kernel, float32, int32
 from rumus.tensor.backend import Reduction
+from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
 
 _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
 
@@ -50,9 +51,19 @@ class GpuBackend:
         return "gpu"
 
     @property
+    def runs_ahead(self) -> bool:
+        """Whether the device works while the host goes on."""
+        return True
+
+    @property
     def stats(self) -> Stats:
         """What went over to the device."""
         return self.gpu.stats
+
+    @property
+    def max_array_bytes(self) -> int:
+        """How large one array may be: what a kernel can see of one buffer."""
+        return self.gpu.limits.binding
 
     def memory_stats(self) -> MemoryStats:
         """Return the bytes that arrays hold, that are kept for reuse, and the peak."""
@@ -173,11 +184,11 @@ class GpuBackend:
         """Let the device start, if it waits for work."""
         self.gpu.start()
 
-    def sum_of_squares(self, array: GPUArray) -> float:
-        """Return the sum of the squares of all elements; reads it from the device."""
+    def sum_of_squares(self, array: GPUArray) -> GPUArray:
+        """Return the sum of the squares of all elements, in float32."""
         if array.size == 0:
-            return 0.0
-        return float(self.gpu.read(self._whole("squares", array, float32)))
+            return self.upload(np.zeros((), np.float32))
+        return self._whole("squares", array, float32)
 
     def first_not_finite(self, array: GPUArray) -> int | None:
         """Return the flat index of the first element that is NaN or infinite; reads it."""
@@ -185,6 +196,16 @@ class GpuBackend:
             return None
         found = int(self.gpu.read(self._whole("first_not_finite", array, int32)))
         return None if found < 0 else found
+
+    def updater(
+        self,
+        kernel: Kernel,
+        sections: Sequence[Section],
+        counts: Sequence[int],
+        nonfinite: NonFinite,
+    ) -> Updater:
+        """Return what applies an optimizer's steps to `sections`."""
+        return ImmediateUpdater(kernel, sections, counts, nonfinite)
 
     def _whole(self, operation: Operation, array: GPUArray, dtype: DType) -> GPUArray:
         """The reduction of all elements to one."""

@@ -11,12 +11,13 @@
 from rumus.optim import rules
 from rumus.optim.adam import Adam, AdamW
 from rumus.optim.clipping import clip_grad_norm, clip_grad_value
-from rumus.optim.fused import FusedOptimizer, NonFinite
+from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, ParameterGroup
 from rumus.optim.hyperparameter import Hyper
 from rumus.optim.optimizer import Optimizer
 from rumus.optim.rules import Rule, Update
 from rumus.optim.sgd import SGD
+from rumus.tensor.updater import NonFinite
 
 __version__ = "0.1.0"
 

@@ -3,54 +3,133 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from rumus.optim.hyperparameter import check
 from rumus.optim.optimizer import Optimizer, names_of
 from rumus.tensor import (
+    Backend,
     Expr,
     GradientStore,
     Kernel,
     NonFiniteGradientError,
     OwnershipError,
     Parameter,
+    Tensor,
+    sqrt,
+    tensor,
+    where,
 )
 from rumus.tensor.backend import Array
 
+# Gradients that lie in one array, on a backend, and the parameters they belong to.
+Owned: TypeAlias = tuple[Backend, Array, list[Parameter]]
+
 _G, _LIMIT = Expr.array("g"), Expr.scalar("limit")
-_SCALE = Kernel("scale", {"g": _G * Expr.scalar("factor")})
+_SCALE = Kernel("scale", {"g": _G * Expr.array("factor")}, ("g", "factor"))
 _LIMIT_EACH = Kernel("limit", {"g": _G.maximum(-_LIMIT).minimum(_LIMIT)})
+_ADD = Kernel("add", {"total": Expr.array("total") + Expr.array("more")}, ("total", "more"))
+
+
+def _norm_kernel() -> Kernel:
+    """From the sum of squares to the norm and to what the gradients are multiplied by.
+
+    A device goes on with a sum that is not finite, and must leave gradients that its optimizer
+    refuses: as they are where one is NaN; where they overflowed, multiplied until they are
+    infinite, which those above 1 become.
+    """
+    total, limit = Expr.array("total"), Expr.scalar("max_norm")
+    norm = sqrt(total)
+    divisor = norm + Expr.scalar("eps")
+    within = where(limit < divisor, limit / divisor, 1.0)
+    beyond = where(total <= math.inf, 3e38, 1.0)
+    return Kernel("norm", {"norm": norm, "factor": where(total < math.inf, within, beyond)})
+
+
+_NORM = _norm_kernel()
 
 
 def clip_grad_norm(
     grads: GradientStore, optimizer: Optimizer[Any], max_norm: float, *, eps: float = 1e-6
-) -> float:
+) -> Tensor:
     """Scale the gradients an optimizer owns so that their joint 2-norm is at most `max_norm`.
 
     All are multiplied by max_norm / (norm + eps) where that is below 1. What other optimizers own
-    neither counts nor changes. Returns the norm before. Pascanu, Mikolov, Bengio: arXiv:1211.5063,
-    section 3.2.
+    neither counts nor changes. Returns the norm before, as a tensor without axes: on a GPU nothing
+    is read until `float` reads it. Pascanu, Mikolov, Bengio: arXiv:1211.5063, section 3.2.
 
     ValueError for a max_norm that is not finite and positive or an eps below 0,
     MissingGradientError for a gradient that is not there, GradientMismatchError for one that does
     not fit, NonFiniteGradientError, with the names, for a norm that is not finite. Nothing has
-    changed then.
+    changed then. On a GPU a norm that is not finite raises nothing here: the optimizer's step
+    refuses the gradients, as its `nonfinite` says.
     """
     _check_limit("max_norm", max_norm)
     check("eps", eps)
-    owned = list(_owned(grads, optimizer))
-    squares = [parameter.backend.sum_of_squares(gradient) for parameter, gradient in owned]
-    norm = math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
-    if not math.isfinite(norm):
-        bad = [p for (p, _), s in zip(owned, squares, strict=True) if not math.isfinite(s)]
-        names = ", ".join(map(repr, names_of(bad, optimizer)))
-        raise NonFiniteGradientError(f"the norm of the gradients is not finite: {names}")
+    owned = _owned(grads, optimizer)
+    backends = {id(backend): backend for backend, _, _ in owned}
+    if len(backends) > 1 or not owned:
+        return _clip_on_host(grads, optimizer, owned, (max_norm, eps))
+    (backend,) = backends.values()
+    total = _total(backend, [array for _, array, _ in owned])
+    if not backend.runs_ahead:
+        _check_finite(float(backend.download(total)), grads, optimizer, owned)
+    norm, factor = (backend.allocate((), total.dtype) for _ in range(2))
+    scalars = _NORM.bind({"max_norm": max_norm, "eps": eps})
+    backend.elementwise(_NORM, (total,), scalars, (norm, factor))
+    for _, gradient, _ in owned:
+        _scale(backend, gradient, factor)
+    return Tensor(norm, backend)
+
+
+def _clip_on_host(
+    grads: GradientStore,
+    optimizer: Optimizer[Any],
+    owned: Sequence[Owned],
+    limits: tuple[float, float],
+) -> Tensor:
+    """For gradients on several backends: the norm is read."""
+    parts = [float(b.download(b.sum_of_squares(array))) for b, array, _ in owned]
+    total = math.fsum(parts) if all(map(math.isfinite, parts)) else math.nan
+    _check_finite(total, grads, optimizer, owned)
+    norm = math.sqrt(total)
+    max_norm, eps = limits
     if max_norm < norm + eps:
-        factor = max_norm / (norm + eps)
-        for parameter, gradient in owned:
-            parameter.backend.elementwise(_SCALE, (gradient,), (factor,), (gradient,))
-    return norm
+        for backend, gradient, _ in owned:
+            factor = tensor(max_norm / (norm + eps), dtype=gradient.dtype, backend=backend)
+            _scale(backend, gradient, factor._array)
+    return tensor(norm)
+
+
+def _total(backend: Backend, gradients: Sequence[Array]) -> Array:
+    """The sum of all squares, as an array without axes."""
+    total, *others = map(backend.sum_of_squares, gradients)
+    for more in others:
+        backend.elementwise(_ADD, (total, more), (), (total,))
+    return total
+
+
+def _scale(backend: Backend, gradient: Array, factor: Array) -> None:
+    if factor.dtype != gradient.dtype:
+        given, factor = factor, backend.allocate((), gradient.dtype)
+        backend.copy(given, factor)
+    backend.elementwise(_SCALE, (gradient, factor), (), (gradient,))
+
+
+def _check_finite(
+    total: float, grads: GradientStore, optimizer: Optimizer[Any], owned: Sequence[Owned]
+) -> None:
+    """Raise NonFiniteGradientError, with the names, if the sum of squares is not finite."""
+    if math.isfinite(total):
+        return
+    bad, parameters = [], [p for _, _, some in owned for p in some]
+    for p in parameters:
+        squares = p.backend.sum_of_squares(grads.array(p))
+        if not math.isfinite(float(p.backend.download(squares))):
+            bad.append(p)
+    names = ", ".join(map(repr, names_of(bad or parameters, optimizer)))
+    raise NonFiniteGradientError(f"the norm of the gradients is not finite: {names}")
 
 
 def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: float) -> None:
@@ -62,8 +141,8 @@ def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: 
     """
     _check_limit("max_value", max_value)
     scalars = _LIMIT_EACH.bind({"limit": max_value})
-    for parameter, gradient in list(_owned(grads, optimizer)):
-        parameter.backend.elementwise(_LIMIT_EACH, (gradient,), scalars, (gradient,))
+    for backend, gradient, _ in _owned(grads, optimizer):
+        backend.elementwise(_LIMIT_EACH, (gradient,), scalars, (gradient,))
 
 
 def _check_limit(name: str, limit: float) -> None:
@@ -71,12 +150,15 @@ def _check_limit(name: str, limit: float) -> None:
         raise ValueError(f"{name} must be finite and positive, not {limit}")
 
 
-def _owned(grads: GradientStore, optimizer: Optimizer[Any]) -> Iterator[tuple[Parameter, Array]]:
-    """Each owned parameter with its gradient; optional ones without a gradient are left out."""
+def _owned(grads: GradientStore, optimizer: Optimizer[Any]) -> list[Owned]:
+    """The owned gradients; optional ones that are not there are left out."""
     if not optimizer.groups:
         raise OwnershipError(f"{optimizer} was released and owns nothing")
     for group in optimizer.groups:
         for _, parameter in group.named:
-            if not group.optional or parameter in grads:
+            slot = parameter._slot
+            if group.optional and parameter not in grads:
+                continue
+            if slot is None or grads.array(parameter) is not slot.gradient:
                 grads.check(parameter)
-                yield parameter, grads.array(parameter)
+    return optimizer.gradients(grads)

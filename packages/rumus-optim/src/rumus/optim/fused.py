@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
@@ -36,9 +36,10 @@ from rumus.tensor import (
     ParamId,
     StateMismatchError,
 )
+from rumus.tensor.arena import fitting
 from rumus.tensor.backend import Array
+from rumus.tensor.updater import ImmediateUpdater, NonFinite, Outcome, Section, Updater
 
-NonFinite = Literal["raise", "skip", "propagate"]
 _FORMAT: Final = 1
 
 
@@ -49,25 +50,13 @@ class Segment:
     arena: Arena
     state: dict[str, Array]  # flat, by name
     group: ParameterGroup
-    steps: int  # how many were applied to it: those of the optimizer, unless it is optional
+    steps: int  # how many were applied to it before its updater was made
 
-    def arrays(self) -> list[Array]:
-        """What a step writes: the values, then the state."""
-        return [self.arena.values, *self.state.values()]
-
-    def copies(self) -> list[Array]:
-        """Return copies of what a step writes, for `restore`."""
-        backend, found = self.arena.backend, []
-        for array in self.arrays():
-            kept = backend.allocate(array.shape, array.dtype)
-            backend.copy(array, kept)
-            found.append(kept)
-        return found
-
-    def restore(self, copies: Sequence[Array]) -> None:
-        """Undo what was written since `copies` were made."""
-        for kept, array in zip(copies, self.arrays(), strict=True):
-            self.arena.backend.copy(kept, array)
+    def section(self) -> Section:
+        """Return what an updater has to know of it."""
+        arena = self.arena
+        starts = tuple(slot.start for slot in arena.slots)
+        return Section(arena.backend, {"p": arena.values, **self.state}, arena.gradients, starts)
 
 
 class FusedOptimizer(Optimizer[M_co]):
@@ -82,6 +71,11 @@ class FusedOptimizer(Optimizer[M_co]):
     nonfinite: what a NaN or infinity among the gradients does. "raise": NonFiniteGradientError,
     with the names, and nothing has changed. "skip": the gradients are drained and nothing else
     happens; `skipped` counts it and `blamed` has the names. "propagate": nobody looks.
+
+    A GPU decides by itself, and the host hears of it later: from `poll`, or when anything is read
+    from that GPU, as the step's loss. With "raise" no step is applied from the bad one on, and the
+    error comes from whatever hears of it first. `steps`, `skipped`, `blamed`, `state_dict`, `move`
+    and `release` wait until everything is known.
 
     >>> def signum(p: Expr, g: Expr, m: Expr, *, lr: Expr, beta: Expr) -> dict[str, Expr]:
     ...     m = beta * m + (1 - beta) * g
@@ -108,7 +102,10 @@ class FusedOptimizer(Optimizer[M_co]):
         self.rule = rule
         self.maximize = maximize
         self.nonfinite = nonfinite
-        self.blamed: tuple[str, ...] = ()  # the parameters to blame for the last skipped step
+        self._steps = self._skipped = 0
+        self._blamed: tuple[str, ...] = ()
+        self._updater: Updater | None = None
+        self._pending: deque[Outcome] = deque()
         self.state_names, self.scalar_names, defaults = _signature(rule)
         self.hyper = {**defaults, **checked({"lr": lr, **hyper})}
         super().__init__(parameters)
@@ -128,6 +125,36 @@ class FusedOptimizer(Optimizer[M_co]):
         own = type(self).__name__
         return self.rule.__name__ if own == "FusedOptimizer" else own
 
+    @property
+    def steps(self) -> int:
+        """How many steps were applied."""
+        self.poll(wait=True)
+        return self._steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self._steps = value
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were left out because of a gradient that was not finite."""
+        self.poll(wait=True)
+        return self._skipped
+
+    @skipped.setter
+    def skipped(self, value: int) -> None:
+        self._skipped = value
+
+    @property
+    def blamed(self) -> tuple[str, ...]:
+        """The parameters to blame for the last skipped step."""
+        self.poll(wait=True)
+        return self._blamed
+
+    @blamed.setter
+    def blamed(self, value: tuple[str, ...]) -> None:
+        self._blamed = value
+
     def set(self, **hyper: Hyper | tuple[float, float]) -> None:
         """Change hyper-parameters from the next step on, where no group has its own.
 
@@ -138,6 +165,7 @@ class FusedOptimizer(Optimizer[M_co]):
         self._check_known(values)
         new = {**self.hyper, **values}
         if self._decays(new) != self._decays(self.hyper):
+            self._settle()
             self.kernel = self._trace(new)
         self.hyper = new
 
@@ -196,9 +224,10 @@ class FusedOptimizer(Optimizer[M_co]):
                 apart = position if group.optional else -1
                 runs.setdefault((p.dtype, id(backend), apart), []).append(p)
             for (dtype, place, _), parameters in runs.items():
-                arena = Arena(parameters, dtype, backends[place])
-                state = {name: arena.zeros() for name in self.state_names}
-                segments.append(Segment(arena, state, group, 0))
+                for part in fitting(parameters, dtype, backends[place].max_array_bytes):
+                    arena = Arena(part, dtype, backends[place])
+                    state = {name: arena.zeros() for name in self.state_names}
+                    segments.append(Segment(arena, state, group, 0))
         return segments
 
     def _state_views(self) -> dict[int, dict[str, Array]]:
@@ -213,6 +242,7 @@ class FusedOptimizer(Optimizer[M_co]):
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take parameters, with their state, to another backend."""
+        self._settle()
         before, counts = self._state_views(), self._counts()
         places = {p.id: backend for p in parameters}
         segments = self._layout(self.groups, places)
@@ -234,10 +264,13 @@ class FusedOptimizer(Optimizer[M_co]):
 
     def release(self) -> None:
         """Give up the parameters: another optimizer may claim them. They keep their values."""
-        for segment in getattr(self, "segments", []):
-            segment.arena.release()
-        self.segments = []
-        super().release()
+        try:
+            self._settle()
+        finally:
+            for segment in getattr(self, "segments", []):
+                segment.arena.release()
+            self.segments = []
+            super().release()
 
     def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
         """Return the owned gradients: a whole arena where they lie in it, else one by one."""
@@ -265,44 +298,66 @@ class FusedOptimizer(Optimizer[M_co]):
         """
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
+        self.poll()
         self._check_backends()
-        ready = [segment for segment in self.segments if self._is_ready(segment, grads)]
+        numbers = [n for n, s in enumerate(self.segments) if self._is_ready(s, grads)]
+        ready = [self.segments[number] for number in numbers]
         if not ready:
             self._check_not_drained(grads)
         gradients = [segment.arena.collect(grads) for segment in ready]
-        scalars = [self._scalars(segment) for segment in ready]
-        drained = [p for segment in ready for p in segment.arena.parameters]
-        if self.nonfinite != "propagate" and (bad := self._not_finite(ready, gradients)):
-            self._refuse(bad, grads, drained)
-            return
+        updater = self._updater or self._make_updater()
+        outcome = updater.prepare(numbers, gradients, self._scalars)
+        if outcome.applied is False and self.nonfinite == "raise":
+            raise self._error(outcome)
         with Uninterrupted():
-            self._apply(list(zip(ready, gradients, scalars, strict=True)))
-            for segment in ready:
-                segment.arena.written()
-                segment.steps += 1
-            self.steps += 1
-            grads.drain(drained, str(self))
+            updater.commit()
+            if outcome.applied is not False:
+                for segment in ready:
+                    segment.arena.written()
+            grads.drain([p for s in ready for p in s.arena.parameters], str(self))
+            self._pending.append(outcome)
+            self.outcome = outcome
+            self._learn()
 
-    def _apply(self, work: Sequence[tuple[Segment, Array, tuple[float, ...]]]) -> None:
-        """Run the kernel over every segment; should a backend raise, over none.
+    def _make_updater(self) -> Updater:
+        """What applies the steps: the backend's own, or the host's if there are several."""
+        sections = [segment.section() for segment in self.segments]
+        counts = [segment.steps for segment in self.segments]
+        backends = {id(section.backend): section.backend for section in sections}
+        make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
+        self._updater = make(self.kernel, sections, counts, self.nonfinite)
+        return self._updater
 
-        A backend raises before it writes, so one segment needs no undoing. Of several all but the
-        largest, which comes last, are copied before.
+    def poll(self, wait: bool = False) -> None:
+        """Hear what became of earlier steps; with `wait`, of all of them.
+
+        NonFiniteGradientError, with the names, if one was refused and `nonfinite` is "raise".
         """
-        undo: list[tuple[Segment, list[Array]]] = []
-        order = sorted(work, key=lambda item: item[0].arena.size)
-        try:
-            for segment, gradient, values in order:
-                if segment is not order[-1][0]:
-                    undo.append((segment, segment.copies()))
-                arrays = [segment.arena.values, gradient, *segment.state.values()]
-                by_name = dict(zip(self.kernel.arrays, arrays, strict=True))
-                out = [by_name[name] for name in self.kernel.outputs]
-                segment.arena.backend.elementwise(self.kernel, arrays, values, out)
-        except BaseException:
-            for segment, copies in undo:
-                segment.restore(copies)
-            raise
+        if self._pending and self._updater is not None:
+            self._updater.poll(wait)
+            self._learn()
+
+    def _learn(self) -> None:
+        """Count the steps of which it is known what became of them."""
+        pending = self._pending
+        while pending and pending[0].applied is not None:
+            outcome = pending.popleft()
+            if outcome.applied:
+                self._steps += 1
+            elif self.nonfinite == "raise":
+                pending.clear()
+                raise self._error(outcome)
+            else:
+                self._skipped += 1
+                self._blamed = self._names(outcome)
+
+    def _settle(self) -> None:
+        """Wait until all is known, and let go of the updater: the next step makes a new one."""
+        self.poll(wait=True)
+        if self._updater is not None:
+            for segment, count in zip(self.segments, self._updater.counts, strict=True):
+                segment.steps = count
+            self._updater = None
 
     def _check_not_drained(self, grads: GradientStore) -> None:
         """Refuse a store that has nothing more because it was used before.
@@ -330,39 +385,26 @@ class FusedOptimizer(Optimizer[M_co]):
                 grads.check(parameter)  # a gradient in the parameter's own slot fits by its making
         return True
 
-    def _scalars(self, segment: Segment) -> tuple[float, ...]:
-        """The kernel's scalars at the segment's next step, computed in float64."""
-        t = segment.steps + 1
-        hyper = {**self.hyper, **segment.group.hyper}
+    def _scalars(self, number: int, t: int) -> tuple[float, ...]:
+        """The kernel's scalars at step `t` of a segment, computed in float64."""
+        hyper = {**self.hyper, **self.segments[number].group.hyper}
         values = {name: at_step(name, value, t) for name, value in hyper.items()}
         bound = self.kernel.bind({**values, "t": t})
         if not all(map(math.isfinite, bound)):
             raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
         return bound
 
-    def _not_finite(self, segments: Sequence[Segment], gradients: Sequence[Array]) -> list[str]:
-        """The names of the parameters whose gradient holds NaN or infinity."""
-        bad: set[int] = set()
-        for segment, flat in zip(segments, gradients, strict=True):
-            backend = segment.arena.backend
-            if backend.first_not_finite(flat) is None:
-                continue
-            views = segment.arena.views(flat)
-            for parameter, view in zip(segment.arena.parameters, views, strict=True):
-                if backend.first_not_finite(view) is not None:
-                    bad.add(parameter.id)
-        return [name for name, parameter in self.named_parameters() if parameter.id in bad]
+    def _names(self, outcome: Outcome) -> tuple[str, ...]:
+        """The parameters to blame for a step that was not applied."""
+        bad = {self.segments[n].arena.parameters[at].id for n, at in outcome.blamed}
+        return tuple(name for name, p in self.named_parameters() if p.id in bad)
 
-    def _refuse(self, bad: list[str], grads: GradientStore, drained: Sequence[Parameter]) -> None:
-        if self.nonfinite == "raise":
-            raise NonFiniteGradientError(
-                f"the gradients of {', '.join(map(repr, bad))} hold NaN or infinity, and nothing "
-                'was updated; nonfinite="skip" would leave such a batch out'
-            )
-        with Uninterrupted():
-            grads.drain(drained, str(self))
-            self.skipped += 1
-            self.blamed = tuple(bad)
+    def _error(self, outcome: Outcome) -> NonFiniteGradientError:
+        return NonFiniteGradientError(
+            f"the gradients of {', '.join(map(repr, self._names(outcome)))} hold NaN or infinity, "
+            'and nothing was updated from that step on; nonfinite="skip" would leave such a batch '
+            "out"
+        )
 
     # Saving
 
@@ -373,12 +415,13 @@ class FusedOptimizer(Optimizer[M_co]):
         have one name: pass `Parameters({"generator.weight": ..., ...})`.
         """
         self._check_unique()
+        self._settle()
         views, counts = self._state_views(), self._counts()
         return {
             "format": _FORMAT,
             "kind": self.kind,
-            "steps": self.steps,
-            "skipped": self.skipped,
+            "steps": self._steps,
+            "skipped": self._skipped,
             "parameters": {
                 name: {
                     "shape": list(p.shape),
@@ -404,6 +447,7 @@ class FusedOptimizer(Optimizer[M_co]):
         The error lists every difference in kind, names, shapes, dtypes and parts of the state.
         """
         self._check_unique()
+        self._settle()
         if found := self._differences(state):
             raise StateMismatchError(
                 f"this state does not fit the {self.kind}:\n  " + "\n  ".join(found)
@@ -420,7 +464,7 @@ class FusedOptimizer(Optimizer[M_co]):
                 backend.copy(array, view)
             for segment in self.segments:
                 segment.steps = entries[segment.arena.parameters[0].id]["steps"]
-            self.steps, self.skipped = state["steps"], state["skipped"]
+            self._steps, self._skipped = state["steps"], state["skipped"]
 
     def _differences(self, state: Mapping[str, Any]) -> list[str]:
         """Every way in which a saved state differs from what this optimizer would save."""

@@ -24,6 +24,7 @@ from rumus.tensor import (
     float16,
 )
 from rumus.tensor.backend import Array
+from rumus.tensor.updater import Outcome
 
 _PACKAGE = str(Path(__file__).parent.parent)
 
@@ -42,6 +43,7 @@ class Optimizer(ABC, Generic[M_co]):
     def __init__(self, parameters: Claimable[M_co]) -> None:
         self.steps = 0  # how many were applied
         self.skipped = 0  # how many were left out because of a gradient that was not finite
+        self.outcome = Outcome(True)  # what became of the last step, as far as is known
         self.made_at = _caller()
         self.groups = [group.trainable() for group in as_groups(parameters)]
         self._check_claim()
@@ -80,6 +82,12 @@ class Optimizer(ABC, Generic[M_co]):
             for _, parameter in group.named
             if not group.optional or parameter in grads
         ]
+
+    def poll(self, wait: bool = False) -> None:
+        """Hear what became of earlier steps, where a device decides; with `wait`, of all of them.
+
+        A step that is known to have failed raises its error here.
+        """
 
     def release(self) -> None:
         """Give up the parameters: another optimizer may claim them. They keep their values."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rumus.optim import rules
-from rumus.optim.fused import FusedOptimizer, NonFinite
+from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper, checked
+from rumus.tensor.updater import NonFinite
 
 
 class SGD(FusedOptimizer[M_co]):

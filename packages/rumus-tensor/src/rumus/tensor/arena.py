@@ -7,7 +7,7 @@ parameters there are.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rumus.tensor.autograd import Version
@@ -18,6 +18,28 @@ from rumus.tensor.slot import Slot
 from rumus.tensor.store import GradientStore
 
 ALIGNMENT: Final = 64  # elements: 256 bytes of float32, at which a GPU can bind a view
+
+
+def fitting(parameters: Sequence[Parameter], dtype: DType, limit: int) -> Iterator[list[Parameter]]:
+    """Cut parameters into runs whose arenas have at most `limit` bytes each.
+
+    One that is larger by itself gets a run of its own, which its backend may refuse.
+    """
+    part: list[Parameter] = []
+    size = 0
+    for parameter in parameters:
+        needed = slot_size(parameter.size) * dtype.itemsize
+        if part and size + needed > limit:
+            yield part
+            part, size = [], 0
+        part.append(parameter)
+        size += needed
+    yield part
+
+
+def slot_size(size: int) -> int:
+    """Return the elements that a parameter of `size` elements takes in an arena."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 class Arena:
@@ -35,7 +57,7 @@ class Arena:
         starts, self.size = [], 0
         for parameter in parameters:
             starts.append(self.size)
-            self.size += -(-parameter.size // ALIGNMENT) * ALIGNMENT
+            self.size += slot_size(parameter.size)
         self.values = self.zeros()
         self.gradients = self.zeros()
         self.slots = tuple(

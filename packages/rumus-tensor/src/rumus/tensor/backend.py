@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.dtype import DType
 from rumus.tensor.kernel import Kernel
+from rumus.tensor.updater import NonFinite, Section, Updater
 
 Array: TypeAlias = Any  # what a backend stores; only that backend looks inside
 Shape: TypeAlias = tuple[int, ...]
@@ -26,6 +27,16 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """What to call it in messages."""
+        ...
+
+    @property
+    def max_array_bytes(self) -> int:
+        """How large one array may be."""
+        ...
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether it works while the host goes on: reading an array waits for it."""
         ...
 
     def allocate(self, shape: Shape, dtype: DType) -> Array:
@@ -95,10 +106,28 @@ class Backend(Protocol):
         """
         ...
 
-    def sum_of_squares(self, array: Array) -> float:
-        """Return the sum of the squares of all elements, added up in float64 where it matters."""
+    def sum_of_squares(self, array: Array) -> Array:
+        """Return the sum of the squares of all elements as an array without axes.
+
+        Its dtype is the widest that the backend adds up in.
+        """
         ...
 
     def first_not_finite(self, array: Array) -> int | None:
         """Return the flat index of the first element that is NaN or infinite, or None."""
+        ...
+
+    def updater(
+        self,
+        kernel: Kernel,
+        sections: Sequence[Section],
+        counts: Sequence[int],
+        nonfinite: NonFinite,
+    ) -> Updater:
+        """Return what applies an optimizer's steps to `sections`, all of them on this backend.
+
+        kernel: the update. counts: the steps that were applied to each section before. nonfinite:
+        whether a gradient that is not finite refuses its step ("skip"), also all later ones until
+        the host has heard of it ("raise"), or nothing ("propagate").
+        """
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -24,6 +25,7 @@ from rumus.tensor.kernel import Kernel
 from rumus.tensor.numpy_program import Program, compile_program
 from rumus.tensor.numpy_rows import ROW_KERNELS, check_index
 from rumus.tensor.philox import as_int32, philox_words
+from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
 
 BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
 PARALLEL: Final = 262_144  # elements from which threads are worth their start
@@ -79,6 +81,8 @@ class NumpyBackend:
     """Arrays are NumPy's own. See `Backend` for what each method does."""
 
     name = "numpy"
+    max_array_bytes = sys.maxsize
+    runs_ahead = False
 
     def __init__(self) -> None:
         self._programs: dict[tuple[Kernel, tuple[DType, ...]], Program] = {}
@@ -162,17 +166,18 @@ class NumpyBackend:
     def fused(self, name: str) -> Callable[..., None] | None:
         return ROW_KERNELS.get(name)
 
-    def sum_of_squares(self, array: Array) -> float:
+    def sum_of_squares(self, array: Array) -> Array:
         flat = array.reshape(-1)
         parts: dict[int, float] = {}
 
+        @_quiet
         def work(start: int, stop: int) -> None:
             cuts = range(start, stop, BLOCK)  # float32 inside of a block, float64 over the blocks
             views = (flat[cut : min(cut + BLOCK, stop)] for cut in cuts)
-            parts[start] = math.fsum(float(np.dot(view, view)) for view in views)
+            parts[start] = sum(float(np.dot(view, view)) for view in views)
 
         run_parts(work, flat.size, flat.size >= PARALLEL)
-        return sum(parts[start] for start in sorted(parts))
+        return np.array(sum(parts[start] for start in sorted(parts)), np.float64)
 
     def first_not_finite(self, array: Array) -> int | None:
         flat = array.reshape(-1)
@@ -192,6 +197,15 @@ class NumpyBackend:
             if bad.size:
                 return start + int(bad[0])
         return None
+
+    def updater(
+        self,
+        kernel: Kernel,
+        sections: Sequence[Section],
+        counts: Sequence[int],
+        nonfinite: NonFinite,
+    ) -> Updater:
+        return ImmediateUpdater(kernel, sections, counts, nonfinite)
 
 
 def flatten(arrays: Sequence[Array], shape: Shape) -> list[Array] | None:

@@ -1,0 +1,166 @@
+"""Applying the steps of an optimizer: each to all the memory it concerns, or to none.
+
+Whether a step is applied may depend on its gradients: one that is not finite refuses the step.
+Where the host sees the gradients it decides at once (`ImmediateUpdater`). A device that is told
+its work in advance decides by itself, and the host learns later what became of a step; see
+`Updater`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from rumus.tensor.kernel import Kernel
+
+if TYPE_CHECKING:
+    from rumus.tensor.backend import Array, Backend
+
+NonFinite = Literal["raise", "skip", "propagate"]
+# (section, t) -> the kernel's scalars at the t-th step that is applied to the section.
+Scalars: TypeAlias = Callable[[int, int], tuple[float, ...]]
+
+
+@dataclass(slots=True, eq=False)
+class Section:
+    """Flat memory that one kernel updates.
+
+    arrays: what the kernel updates, by the names of its arrays: all but the gradient's, `g`.
+    gradients: where the gradients usually lie. starts: where each parameter begins.
+    """
+
+    backend: Backend
+    arrays: dict[str, Array]
+    gradients: Array
+    starts: tuple[int, ...]
+
+    def operands(self, kernel: Kernel, gradient: Array) -> tuple[list[Array], list[Array]]:
+        """Return what `kernel` reads and what it writes."""
+        by_name = {**self.arrays, "g": gradient}
+        return [by_name[name] for name in kernel.arrays], [by_name[n] for n in kernel.outputs]
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """What became of a step.
+
+    applied: None until it is known. blamed: where it was not, the parameters whose gradients were
+    not finite, as (section, position); of several such steps between two looks only for one: the
+    first under "raise", the last under "skip".
+    """
+
+    applied: bool | None = None
+    blamed: tuple[tuple[int, int], ...] = ()
+
+
+class Updater(Protocol):
+    """Applies steps to the sections it was made for, in the order in which they come.
+
+    counts: how many steps were applied to each section, as far as is known.
+    """
+
+    counts: list[int]
+
+    def prepare(
+        self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
+    ) -> Outcome:
+        """Get the next step ready, and return what will become of it, if that is known.
+
+        ready: the sections it concerns, rising; gradients: a flat array for each. Everything that
+        can fail fails here, with nothing written; what `scalars` raises passes through.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Apply what was prepared last, to all sections or, if one raises, to none."""
+        ...
+
+    def poll(self, wait: bool = False) -> None:
+        """Fill in outcomes that have become known; with `wait`, all of them."""
+        ...
+
+
+class ImmediateUpdater:
+    """Decides on the host, which waits for each look at a gradient. See `Updater`.
+
+    For any backends, also several at once.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        sections: Sequence[Section],
+        counts: Sequence[int],
+        nonfinite: NonFinite,
+    ) -> None:
+        self.kernel = kernel
+        self.sections = list(sections)
+        self.counts = list(counts)
+        self.checks = nonfinite != "propagate"
+        self._ready: Sequence[int] = ()
+        self._work: list[tuple[int, Array, tuple[float, ...]]] = []
+        self._outcome = Outcome()
+
+    def prepare(
+        self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
+    ) -> Outcome:
+        """Look at the gradients; see `Updater.prepare`."""
+        bound = [scalars(number, self.counts[number] + 1) for number in ready]
+        blamed = self._blamed(ready, gradients) if self.checks else ()
+        self._outcome = Outcome(False if blamed else None, blamed)
+        self._work = list(zip(ready, gradients, bound, strict=True))
+        return self._outcome
+
+    def _blamed(
+        self, ready: Sequence[int], gradients: Sequence[Array]
+    ) -> tuple[tuple[int, int], ...]:
+        found: list[tuple[int, int]] = []
+        for number, flat in zip(ready, gradients, strict=True):
+            section = self.sections[number]
+            look = section.backend.first_not_finite
+            if look(flat) is None:
+                continue
+            stops = (*section.starts[1:], flat.size)
+            for position, (start, stop) in enumerate(zip(section.starts, stops, strict=True)):
+                if look(flat[start:stop]) is not None:
+                    found.append((number, position))
+        return tuple(found)
+
+    def commit(self) -> None:
+        """Run the kernel over every section, unless the step is refused.
+
+        A backend raises before it writes, so one section needs no undoing. Of several all but the
+        largest, which comes last, are copied before.
+        """
+        if self._outcome.applied is False:
+            return
+        undo: list[tuple[Section, list[Array]]] = []
+        order = sorted(self._work, key=lambda item: int(item[1].size))
+        try:
+            for number, gradient, scalars in order:
+                section = self.sections[number]
+                if number != order[-1][0]:
+                    undo.append((section, _copies(section)))
+                arrays, out = section.operands(self.kernel, gradient)
+                section.backend.elementwise(self.kernel, arrays, scalars, out)
+        except BaseException:
+            for section, copies in undo:
+                for kept, array in zip(copies, section.arrays.values(), strict=True):
+                    section.backend.copy(kept, array)
+            raise
+        for number, _, _ in order:
+            self.counts[number] += 1
+        self._outcome.applied = True
+
+    def poll(self, wait: bool = False) -> None:
+        """Every outcome is known at once."""
+
+
+def _copies(section: Section) -> list[Array]:
+    found = []
+    for array in section.arrays.values():
+        kept = section.backend.allocate(array.shape, array.dtype)
+        section.backend.copy(array, kept)
+        found.append(kept)
+    return found
