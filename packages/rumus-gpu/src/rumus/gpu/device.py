@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from rumus.gpu.adapter import choose
 from rumus.gpu.array import GPUArray
-from rumus.gpu.errors import DeviceLostError, GpuError
+from rumus.gpu.errors import GpuError
 from rumus.gpu.limits import WANTED, Limits
 from rumus.gpu.memory import MemoryStats, Pool, Region, Storage, size_class
-from rumus.gpu.native import Command, Recorder, poll, read_mapped, release
+from rumus.gpu.native import Command, Recorder, lost_device_said, poll, read_mapped, release
 from rumus.gpu.pipelines import SLOT, Pipeline, Pipelines, Program
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
@@ -111,6 +111,7 @@ class Gpu:
         """Whether the device was opened with a feature."""
         return feature in self.device.features
 
+    @lost_device_said()
     def allocate(self, size: int, label: str) -> Storage:
         """Return `size` bytes. LimitError or OutOfMemoryError if they cannot be had."""
         with self.lock:
@@ -126,6 +127,7 @@ class Gpu:
         with self.lock:
             self._pool.trim()
 
+    @lost_device_said()
     def pipeline(self, key: Hashable, make: Callable[[], Program]) -> Pipeline:
         """Return the pipeline of this key; `make` writes its program if it is new."""
         with self.lock:
@@ -180,7 +182,9 @@ class Gpu:
         size = -(-source.nbytes // 4) * 4
         with self.lock:
             storage = source.storage
-            self._recorder.copy(storage.handle, source.base, target.storage.handle, target.base, size)
+            self._recorder.copy(
+                storage.handle, source.base, target.storage.handle, target.base, size
+            )
             storage.block.batch = target.storage.block.batch = self.batch
             target.storage.writes += 1
 
@@ -208,20 +212,13 @@ class Gpu:
             if self._recorder.commands and poll(self.device):
                 self.flush()
 
+    @lost_device_said()
     def flush(self) -> int:
         """Submit what was recorded; return the number of the submission."""
         with self.lock:
             if self._uniforms is not None:
                 self._uniforms.write(self.queue)
-            try:
-                index = self._recorder.submit(self.queue)
-            except wgpu.GPUError as error:
-                if "lost" in str(error):
-                    raise DeviceLostError(
-                        f"the GPU {self.name} is lost: {error}. Start again from a checkpoint; "
-                        "files on disk are intact"
-                    ) from None
-                raise
+            index = self._recorder.submit(self.queue)
             self.batch += 1
             self._writes = self._written = 0
             self.stats.submits += 1
@@ -236,6 +233,7 @@ class Gpu:
             poll(self.device, True, self.flush())
             self._in_flight.clear()
 
+    @lost_device_said()
     def write(self, storage: Storage, host: NDArray[Any]) -> None:
         """Copy a contiguous array to the beginning of `storage`. The host's array is free then."""
         if self.watcher:
@@ -275,6 +273,7 @@ class Gpu:
             self.stats.bytes_down += result.nbytes
         return result
 
+    @lost_device_said()
     def _staging_for(self, size: int) -> wgpu.GPUBuffer:
         """A buffer that the host can read; the small ones are kept."""
         wanted = max(4096, 1 << (size - 1).bit_length()) if size <= 2**24 else size_class(size)

@@ -7,13 +7,14 @@ and end the process. What they are given was checked before, by whoever calls th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import wgpu
 from wgpu.backends.wgpu_native import _api
 
-from rumus.gpu.errors import GpuError
+from rumus.gpu.errors import DeviceLostError, GpuError
 
 Handle = Any  # a pointer of the native library
 # One prepared dispatch: pipeline (None: that of the dispatch before), bind group, dynamic offsets
@@ -50,6 +51,21 @@ def shader_module(device: wgpu.GPUDevice, label: str, text: str, trusted: bool) 
     descriptor.nextInChain = ffi.cast("WGPUChainedStruct *", source)
     handle = libf.wgpuDeviceCreateShaderModuleTrusted(device._internal, descriptor, 0)
     return _api.GPUShaderModule(label, handle, device)
+
+
+@contextmanager
+def lost_device_said() -> Iterator[None]:
+    """Turn the error of a device that is gone into a DeviceLostError. For blocks and methods."""
+    try:
+        yield
+    except wgpu.GPUError as error:
+        if "lost" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise DeviceLostError(
+            f"the GPU is lost: its driver reset it, or it was unplugged ({reason}). Start the "
+            "process again from the last checkpoint; what is on disk is intact"
+        ) from None
 
 
 class BindGroups:

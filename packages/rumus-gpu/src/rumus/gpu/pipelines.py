@@ -94,6 +94,8 @@ class Pipelines:
                 label=program.name, layout=layout, compute={"module": module, "entry_point": "main"}
             )
         except wgpu.GPUError as error:
+            if "lost" in str(error):
+                raise
             raise ShaderError(
                 f"kernel {program.name!r} does not compile:\n{error}\n{numbered(source)}"
             ) from None
