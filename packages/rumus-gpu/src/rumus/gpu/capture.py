@@ -278,6 +278,11 @@ class Capture:
                 return False
         return None not in [storage() for storage in self._found]
 
+    def fits(self, batch: Sequence[GPUArray | NDArray[Any]]) -> bool:
+        """Whether numbers that the step uses as indices are in range in this batch as well."""
+        pairs = zip(self._batch, batch, strict=True)
+        return all(g.limit is None or _is_in_range(value, g.limit) for g, value in pairs)
+
     def replay(self, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
         """Run the commands on new data."""
         gpu = self.backend.gpu
@@ -285,9 +290,6 @@ class Capture:
             found = [storage() for storage in self._found]
             if None in found:
                 raise CaptureError("a tensor that a captured step uses was freed by another thread")
-            for given, value in zip(self._batch, batch, strict=True):
-                if given.limit is not None:
-                    _check_range(value, given.limit)
             for given, value in zip(self._batch, batch, strict=True):
                 self._fill(given.array, value)
             if self._acts:
@@ -389,21 +391,19 @@ class _Patch(_Nobody):
             )
 
 
-def _check_range(index: GPUArray | NDArray[Any], length: int) -> None:
-    """Raise IndexError if a number is outside of [0, length)."""
+def _is_in_range(index: GPUArray | NDArray[Any], length: int) -> bool:
+    """Whether all numbers are in [0, length). CaptureError if that could only be read."""
     if index.size == 0:
-        return
+        return True
     if not isinstance(index, GPUArray):
-        low, high = int(index.min()), int(index.max())
-    elif (bounds := index.known_bounds()) is not None:
-        low, high = bounds
-    else:
+        return 0 <= int(index.min()) and int(index.max()) < length
+    bounds = index.known_bounds()
+    if bounds is None:
         raise CaptureError(
-            f"indices {index.shape} that the device has computed, or of a part of a larger array, "
-            f"cannot be checked without reading them; pass them as a NumPy array, {_REMEDY}"
+            f"indices {index.shape} that the device has computed cannot be checked without reading "
+            f"them; pass them as a NumPy array, {_REMEDY}"
         )
-    if low < 0 or high >= length:
-        raise IndexError(f"index {low if low < 0 else high} is outside of [0, {length})")
+    return bounds[0] >= 0 and bounds[1] < length
 
 
 @contextmanager

@@ -130,14 +130,14 @@ def _of_classes(
             return _of_rows(rows, index, smoothing), count
         return _of_some(rows, index, ignore_index, smoothing), count
     index = targets if targets.ndim == 1 else targets.reshape(-1)
-    if not is_readable(rows) or not is_readable(index):
-        losses = _of_some(rows, index, ignore_index, smoothing)
-        return losses, (index != ignore_index).sum().astype(losses.dtype)
     if not 0 <= ignore_index < classes:
-        try:  # The kernel looks at the range itself: commonly that is all there is to check.
+        try:  # The backend looks at the range itself: commonly that is all there is to check.
             return _of_rows(rows, index, smoothing), index.size
         except IndexError:
             pass
+    if not is_readable(rows) or not is_readable(index):
+        losses = _of_some(rows, index, ignore_index, smoothing)
+        return losses, (index != ignore_index).sum().astype(losses.dtype)
     count = _count_classes(targets.numpy(), classes, ignore_index)
     return _of_some(rows, index, ignore_index, smoothing), count
 

@@ -45,11 +45,16 @@ class CapturedStep(Protocol):
         """Whether all that it reads and depends on is still as it was recorded."""
         ...
 
-    def replay(self, batch: Sequence[Any]) -> None:
-        """Run the commands again on new data: arrays of the backend, or of NumPy.
+    def fits(self, batch: Sequence[Any]) -> bool:
+        """Whether a batch can be had by the recorded commands.
 
-        IndexError for numbers that were used as indices and are out of range now; nothing ran then.
+        False for numbers that were used as indices and are out of range now: run the step's code.
+        CaptureError if that could not be known without reading them.
         """
+        ...
+
+    def replay(self, batch: Sequence[Any]) -> None:
+        """Run the commands again on new data: arrays of the backend, or of NumPy."""
         ...
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final, Generic
+from collections.abc import Callable, Sequence
+from typing import Any, Generic
 
 from rumus.optim import Optimizer
 from rumus.optim.group import M_co
 from rumus.tensor import GradientStore, Tensor, UnclaimedGradientError
-
-_LAG: Final = 64  # losses that may be waiting to be read
+from rumus.tensor.recording import Capturing
+from rumus.train.capture import CapturedSteps, Counts, beside, forward_backward
+from rumus.train.losses import Losses
 
 
 class Trainer(Generic[M_co]):
@@ -26,12 +27,16 @@ class Trainer(Generic[M_co]):
     ([1.0], 10.0)
     """
 
-    def __init__(self, optimizer: Optimizer[M_co]) -> None:
+    def __init__(self, optimizer: Optimizer[M_co], *, capture: bool = True) -> None:
         self.optimizer = optimizer
-        self._waiting: list[tuple[Tensor, float]] = []
-        self._total = 0.0  # float64: the sum of weight times loss over the epoch
-        self._weight = 0.0
+        self._steps = CapturedSteps() if capture else None
+        self._losses = Losses()
         self._is_closed = False
+
+    @property
+    def counts(self) -> Counts:
+        """How many steps with a batch ran plainly, were recorded, and were repeated, on a GPU."""
+        return Counts() if self._steps is None else self._steps.counts
 
     def train_step(
         self, loss_fn: Callable[..., Tensor], *batch: Any, weight: float = 1.0
@@ -49,19 +54,27 @@ class Trainer(Generic[M_co]):
         """
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
-        loss = loss_fn(*batch)
-        if not isinstance(loss, Tensor):
-            raise TypeError(
-                f"the loss function must return the loss as a tensor, not {type(loss).__name__}: "
-                "a number has no graph to go back through"
-            )
-        skipped = self.optimizer.skipped
-        with loss.backward() as grads:
+        loss, gradients = self._forward_backward(loss_fn, batch)
+        noted = self._losses.note(loss)
+        with gradients as grads:
             self._check_claimed(grads)
             self.optimizer.step(grads)
-        if self.optimizer.skipped == skipped:
-            self._note(loss.detach(), weight)
-        return loss.detach()
+        self._count(noted, weight)
+        if isinstance(loss.backend, Capturing):
+            loss.backend.step_finished()
+        return noted
+
+    def _forward_backward(
+        self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]
+    ) -> tuple[Tensor, GradientStore]:
+        """Run the passes, captured where a batch is given and the parameters' backend can."""
+        named = self.optimizer.groups[0].named if self.optimizer.groups else []
+        backend = named[0][1].backend if named else None
+        if not batch or backend is None:
+            return forward_backward(loss_fn, batch)
+        if self._steps is not None and isinstance(backend, Capturing):
+            return self._steps.run(backend, loss_fn, batch)
+        return forward_backward(loss_fn, [beside(value, backend) for value in batch])
 
     def _check_claimed(self, grads: GradientStore) -> None:
         """Refuse gradients of parameters that the optimizer does not own, before it steps."""
@@ -77,13 +90,14 @@ class Trainer(Generic[M_co]):
                 "requires_grad = False, or compute with it under no_grad()"
             )
 
-    def _note(self, loss: Tensor, weight: float) -> None:
+    def _count(self, noted: Tensor, weight: float) -> None:
         """Let a loss enter the mean, in a new epoch if the last one was closed."""
+        outcome = self.optimizer.outcome
+        if outcome.applied is False:
+            return
         if self._is_closed:
             self.reset_epoch()
-        self._waiting.append((loss, weight))
-        if len(self._waiting) > _LAG:
-            self._read()
+        self._losses.count(noted, weight, outcome)
 
     def epoch_avg_loss(self) -> float:
         """Return the mean loss of the epoch's steps, and close the epoch.
@@ -91,21 +105,14 @@ class Trainer(Generic[M_co]):
         The same value again until the next `train_step`, which opens a new epoch. The losses are
         averaged in float64. ValueError before the first step.
         """
-        self._read()
-        if self._weight == 0:
+        self.optimizer.poll(wait=True)
+        mean = self._losses.mean()
+        if mean is None:
             raise ValueError("there is no mean loss before the first train_step of an epoch")
         self._is_closed = True
-        return self._total / self._weight
+        return mean
 
     def reset_epoch(self) -> None:
         """Forget the losses so far: the next step opens a new epoch. Usually done by itself."""
-        self._waiting.clear()
-        self._total = self._weight = 0.0
+        self._losses.clear()
         self._is_closed = False
-
-    def _read(self) -> None:
-        """Read the losses that are waiting; a device has long computed them by then."""
-        for loss, weight in self._waiting:
-            self._total += weight * float(loss)
-            self._weight += weight
-        self._waiting.clear()
