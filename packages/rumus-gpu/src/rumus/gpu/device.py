@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from rumus.gpu.adapter import choose
 from rumus.gpu.array import GPUArray
-from rumus.gpu.errors import GpuError
 from rumus.gpu.limits import WANTED, Limits
 from rumus.gpu.memory import MemoryStats, Pool, Region, Storage, size_class
 from rumus.gpu.native import Command, Recorder, lost_device_said, poll, read_mapped, release
@@ -267,7 +266,7 @@ class Gpu:
             index = self.flush()
             try:
                 read_mapped(self.device, staging._internal, size, index, next(_requests), result)
-            except GpuError:
+            except BaseException:  # an interrupt as well
                 self._staging.clear()  # it may stay mapped, and using it would end the process
                 raise
             self.stats.bytes_down += result.nbytes
