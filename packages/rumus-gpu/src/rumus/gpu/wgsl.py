@@ -59,6 +59,13 @@ INTEGERS: Final[Mapping[str, str]] = {
     "le": "({0} <= {1})",
     "eq": "({0} == {1})",
 }
+_SIGNS: Final = {
+    "add": ("+", 1),
+    "sub": ("-", 1),
+    "mul": ("*", 2),
+    "div": ("/", 2),
+    "pow": ("**", 3),
+}
 TRUTHS: Final[Mapping[str, str]] = {"maximum": "{0} | {1}", "minimum": "{0} & {1}"}
 
 _LOADS: Final[Mapping[str, str]] = {
@@ -97,6 +104,20 @@ def elementwise_program(
     return _Printer(kernel, types, inputs, outputs).program()
 
 
+def update_program(kernel: Kernel, types: Types, stored: Stored) -> Program:
+    """Return the WGSL of a kernel that updates arrays of whole vectors, if the device says so.
+
+    Its bindings are the arrays and the control block of `decide.wgsl`, whose first word says
+    whether anything is done; `k` holds the number of vectors and where the uniforms lie in that
+    block.
+    """
+    operands = [
+        Operand(stored, Layout("same"), is_updated(kernel, name) and name in kernel.outputs)
+        for name in kernel.arrays
+    ]
+    return _Update(kernel, types, operands, [stored] * len(kernel.outputs)).program()
+
+
 class _Printer:
     """Collects the text from top to bottom."""
 
@@ -121,15 +142,18 @@ class _Printer:
         for name, stored in self.outputs.items():
             if not is_updated(self.kernel, name):
                 self._bind(_output(name), stored, 4, True)
-        for number, uniform in enumerate(self.kernel.uniforms):
-            self.members.append(f"s{number}: {VALUE[self.compute]}")
-            self.scalars += self.compute
-            self.text[uniform] = f"vec4<{VALUE[self.compute]}>(k.s{number})"
+        self._declare_uniforms()
         for number, node in enumerate(self.kernel.nodes):
             self.lines.append(f"let t{number} = {self._node(node)};")
             self.text[node] = f"t{number}"
         self._store()
         return Program(self.kernel.name, self._source(), self.access, self.scalars)
+
+    def _declare_uniforms(self) -> None:
+        for number, uniform in enumerate(self.kernel.uniforms):
+            self.members.append(f"s{number}: {VALUE[self.compute]}, // {formula(uniform)}")
+            self.scalars += self.compute
+            self.text[uniform] = f"vec4<{VALUE[self.compute]}>(k.s{number})"
 
     def _bind(self, name: str, stored: Stored, width: int, is_written: bool) -> None:
         mode = "read_write" if is_written else "read"
@@ -205,7 +229,7 @@ class _Printer:
         body = "\n".join(f"    {line}" for line in self.lines)
         half = "enable f16;\n" if any("f16" in line for line in self.globals) else ""
         functions = "\n".join([prelude(body), *self.functions])
-        members = "\n".join(f"    {member}," for member in self.members)
+        members = "\n".join(f"    {m}" if "," in m else f"    {m}," for m in self.members)
         return (
             f"// {self.kernel.name}\n{half}\nstruct Scalars {{\n{members}\n}}\n\n"
             f"var<immediate> k: Scalars;\n" + "\n".join(self.globals) + f"\n\n{functions}\n"
@@ -217,6 +241,52 @@ class _Printer:
             "    if (i >= k.n) {\n        return;\n    }\n"
             f"{body}\n}}\n"
         )
+
+
+class _Update(_Printer):
+    """An update that the device may refuse, and whose uniforms lie in its memory."""
+
+    def _declare_uniforms(self) -> None:
+        self.members, self.scalars = ["n: u32", "at: u32"], "II"
+        number = len(self.access)
+        self.globals.append(f"@group(0) @binding({number}) var<storage, read> control: array<u32>;")
+        self.access += "r"
+        self.lines.insert(0, "if (control[0] == 0u) {\n        return;\n    }")
+        for number, uniform in enumerate(self.kernel.uniforms):
+            self.lines.append(f"let s{number} = bitcast<f32>(control[k.at + {number}u]);")
+            self.text[uniform] = f"vec4<f32>(s{number})"
+
+    def _store(self) -> None:
+        results = []
+        for number, (name, output) in enumerate(self.kernel.outputs.items()):
+            stored = self.outputs[name]
+            value = stored.store(self._value(output, stored.kind), 4)
+            self.lines.append(f"let result{number} = {value};")
+            results.append(f"{_input(name)}[i] = result{number};")
+        self.lines += results
+
+
+def formula(uniform: Expr) -> str:
+    """Return what the host computes for a scalar of a kernel, for people to read.
+
+    >>> lr, t = Expr.scalar("lr"), Expr.scalar("t")
+    >>> formula(lr / (1 - 0.9**t))
+    'lr / (1 - 0.9 ** t)'
+    """
+    if uniform.height > 12:
+        return "..."
+    if uniform.operation in _SIGNS:
+        sign, strength = _SIGNS[uniform.operation]
+        left, right = uniform.operands
+        first, second = formula(left), formula(right)
+        if _SIGNS.get(left.operation, ("", 9))[1] < strength:
+            first = f"({first})"
+        if _SIGNS.get(right.operation, ("", 9))[1] <= strength:
+            second = f"({second})"
+        return f"{first} {sign} {second}"
+    if uniform.operation == "constant":
+        return f"{uniform.value:g}"
+    return uniform.name or f"{uniform.operation}({', '.join(map(formula, uniform.operands))})"
 
 
 def _input(name: str) -> str:

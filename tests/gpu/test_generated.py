@@ -1,0 +1,56 @@
+"""shaders/generated/ shows what is printed for the optimizers. To write it anew:
+
+python tests/gpu/test_generated.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from rumus.gpu.layout import Layout
+from rumus.gpu.storage import stored_types
+from rumus.gpu.wgsl import Operand, elementwise_program
+from rumus.optim import SGD, Adam, AdamW, FusedOptimizer
+from rumus.tensor import Kernel, NumpyBackend, Parameter, float32
+
+FOLDER: Final = Path(__file__).parents[2] / "shaders" / "generated"
+OPTIMIZERS: Final[Mapping[str, Callable[[Any], FusedOptimizer[Any]]]] = {
+    "sgd": SGD,
+    "sgd_momentum": lambda p: SGD(p, momentum=0.9),
+    "sgd_nesterov": lambda p: SGD(p, momentum=0.9, nesterov=True),
+    "adam": Adam,
+    "amsgrad": lambda p: Adam(p, amsgrad=True),
+    "adamw": AdamW,
+}
+
+
+def printed(kernel: Kernel) -> str:
+    """The WGSL of a kernel over flat float32 arrays, with the names of its scalars."""
+    stored = stored_types(has_half=True)[float32]
+    operands = [Operand(stored, Layout("same"), a in kernel.outputs) for a in kernel.arrays]
+    types = kernel.types((float32,) * len(operands))
+    outputs = [stored] * len(kernel.outputs)
+    return elementwise_program(kernel, types, operands, outputs).source
+
+
+def kernel_of(name: str) -> Kernel:
+    return OPTIMIZERS[name]([Parameter([1.0], backend=NumpyBackend())]).kernel
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_files_are_what_is_printed(name: str) -> None:
+    assert (FOLDER / f"{name}.wgsl").read_text() == printed(kernel_of(name))
+
+
+def test_there_are_no_other_files() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(OPTIMIZERS)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name in OPTIMIZERS:
+        (FOLDER / f"{name}.wgsl").write_text(printed(kernel_of(name)))
