@@ -162,8 +162,11 @@ def test_reductions_over_axes(gpu: GpuBackend, operation: Any, axes: Any, dtype:
         assert_close(gpu.download(out).astype(float), want.astype(float), rtol, 1e-3)
 
 
-@pytest.mark.parametrize(("shape", "axes"), [((300_000,), (0,)), ((5000, 3), (0,)), ((3, 40_000), (1,)),
-                                         ((2, 9000, 4), (1,)), ((70_000, 2), (1,))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((300_000,), (0,)), ((5000, 3), (0,)), ((3, 40_000), (1,)), ((2, 9000, 4), (1,)),
+     ((70_000, 2), (1,))],
+)  # fmt: skip
 def test_reductions_in_two_stages(gpu: GpuBackend, shape: Any, axes: Any) -> None:
     host = normal(*shape)
     for operation in ("sum", "max", "argmax"):
