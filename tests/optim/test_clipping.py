@@ -149,7 +149,7 @@ def test_a_norm_that_is_not_finite_is_named(value: float, backend: Backend) -> N
 
     with pytest.raises(NonFiniteGradientError, match="p2") as caught:
         clip()
-    assert abs(value) == 3e38 or "p3" not in str(caught.value)
+    assert "p3" not in str(caught.value)
     assert all((p.numpy() == q).all() for p, q in zip(parameters, before, strict=True))
     if not backend.runs_ahead:
         pairs = zip(parameters, gradients, strict=True)

@@ -191,14 +191,25 @@ def everything_missing(run: Run, t: int) -> Iterator[Any]:
     yield store, lambda: run.optimizer.step(store)
 
 
+def not_finite(run: Run, t: int, value: float) -> Iterator[Any]:
+    """Whoever decides on a device has drained the store before the host can know."""
+    store = poisoned(run, t, value)
+
+    def step() -> None:
+        run.optimizer.step(store)
+        assert run.backend.runs_ahead
+        assert list(store) == [run.stranger]
+        run.optimizer.poll(wait=True)
+
+    yield None if run.backend.runs_ahead else store, step
+
+
 def not_a_number(run: Run, t: int) -> Iterator[Any]:
-    store = poisoned(run, t, np.nan)
-    yield store, lambda: run.optimizer.step(store)
+    yield from not_finite(run, t, np.nan)
 
 
 def infinite(run: Run, t: int) -> Iterator[Any]:
-    store = poisoned(run, t, -np.inf)
-    yield store, lambda: run.optimizer.step(store)
+    yield from not_finite(run, t, -np.inf)
 
 
 def foreign_array(run: Run, t: int, array: Any, backend: Backend) -> Iterator[Any]:
@@ -278,8 +289,8 @@ def scalar_overflows(run: Run, t: int) -> Iterator[Any]:
 
 
 @contextmanager
-def failing(backend: Backend, name: str, after: int, error: BaseException) -> Iterator[None]:
-    """A backend whose method raises when it was called `after` times."""
+def failing(backend: Any, name: str, after: int, error: BaseException) -> Iterator[None]:
+    """A backend, or device, whose method raises when it was called `after` times."""
     real, calls = getattr(backend, name), []
 
     def method(*arguments: Any) -> Any:
@@ -293,13 +304,20 @@ def failing(backend: Backend, name: str, after: int, error: BaseException) -> It
         yield
 
 
+def fails_in(backend: Backend) -> tuple[Any, str]:
+    """Where a step can fail half-way: running a kernel; on a device only compiling one."""
+    device = getattr(backend, "gpu", None)
+    return (backend, "elementwise") if device is None else (device, "pipeline")
+
+
 def backend_fails(run: Run, t: int) -> Iterator[Any]:
     """At the first group, the second and so on."""
+    where, name = fails_in(run.backend)
     for after in range(len(run.groups)):
         store = run.loss(t).backward()
 
         def step(after: int = after, store: GradientStore = store) -> None:
-            with failing(run.backend, "elementwise", after, RuntimeError("the device is lost")):
+            with failing(where, name, after, RuntimeError("the device is lost")):
                 run.optimizer.step(store)
 
         yield store, step
@@ -308,10 +326,11 @@ def backend_fails(run: Run, t: int) -> Iterator[Any]:
 def interrupted_backend(run: Run, t: int) -> Iterator[Any]:
     """An exception that is no error: Ctrl-C where the optimizer cannot hold it back."""
     store = run.loss(t).backward()
+    where, name = fails_in(run.backend)
 
     def step() -> None:
         last = len(run.groups) - 1
-        with failing(run.backend, "elementwise", last, KeyboardInterrupt("pressed")):
+        with failing(where, name, last, KeyboardInterrupt("pressed")):
             run.optimizer.step(store)
 
     yield store, step
@@ -319,9 +338,12 @@ def interrupted_backend(run: Run, t: int) -> Iterator[Any]:
 
 def finite_check_fails(run: Run, t: int) -> Iterator[Any]:
     store = run.loss(t).backward()
+    where, name = (run.backend, "first_not_finite")
+    if run.backend.runs_ahead:
+        where, name = fails_in(run.backend)
 
     def step() -> None:
-        with failing(run.backend, "first_not_finite", 0, RuntimeError("the device is lost")):
+        with failing(where, name, 0, RuntimeError("the device is lost")):
             run.optimizer.step(store)
 
     yield store, step
@@ -555,6 +577,34 @@ def test_law_8_skip_is_as_if_the_batch_had_never_been(
     assert run.snapshot() == good.snapshot()
 
 
+@given(plan=plans, bad=st.integers(0, 3), later=st.integers(1, 3))
+@laws
+def test_law_8_raise_applies_nothing_from_that_step_on(
+    backend: Backend, plan: Plan, bad: int, later: int
+) -> None:
+    """The error comes when the bad step's loss is read, at the latest; then all goes on."""
+    run, good = Run(plan, backend), Run(plan, backend)
+    for t in range(bad):
+        run.step(t)
+        good.step(t)
+
+    def go_on() -> None:
+        loss = run.loss(bad)
+        run.optimizer.step(poisoned(run, bad, np.nan))
+        for t in range(bad + 1, bad + later):
+            run.step(t)
+        loss.item()
+
+    with pytest.raises(NonFiniteGradientError, match=re.escape(run.victim.name)):
+        go_on()
+    run.optimizer.poll(wait=True)
+    assert run.snapshot() == good.snapshot()
+    for t in range(9, 12):
+        run.step(t)
+        good.step(t)
+    assert run.snapshot() == good.snapshot()
+
+
 @given(plan=plans)
 @laws
 def test_law_8_propagate_looks_at_nothing(backend: Backend, plan: Plan) -> None:
@@ -572,8 +622,9 @@ def test_law_8_names_all_to_blame(backend: Backend, plan: Plan) -> None:
     store = run.loss(3).backward()
     for p in run.parameters:
         store.accumulate(p, run.constant(np.full(p.shape, np.nan)))
-    with pytest.raises(NonFiniteGradientError) as caught:
+    with pytest.raises(NonFiniteGradientError) as caught:  # noqa: PT012
         run.optimizer.step(store)
+        run.optimizer.poll(wait=True)
     assert all(repr(p.name) in str(caught.value) for p in run.parameters)
     assert "stranger" not in str(caught.value)
 
@@ -810,8 +861,10 @@ def test_law_11_low_precision_is_refused(backend: Backend) -> None:
 def test_ctrl_c_waits_until_the_step_is_whole(backend: Backend, plan: Plan, skip: bool) -> None:
     run, good = Run(plan, backend, nonfinite="skip"), Run(plan, backend, nonfinite="skip")
     store = poisoned(run, 3, np.nan) if skip else run.loss(3).backward()
-    method = "first_not_finite" if skip else "elementwise"
-    real = getattr(backend, method)
+    where, method = run.backend, "first_not_finite" if skip else "elementwise"
+    if backend.runs_ahead:
+        where, method = backend.gpu, "dispatch"  # type: ignore[attr-defined]
+    real = getattr(where, method)
     pressed: list[int] = []
 
     def press(*arguments: Any) -> Any:
@@ -823,15 +876,20 @@ def test_ctrl_c_waits_until_the_step_is_whole(backend: Backend, plan: Plan, skip
     handler = signal.getsignal(signal.SIGINT)
     before = run.snapshot(store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, method, press)
+        patch.setattr(where, method, press)
         with pytest.raises(KeyboardInterrupt):
             run.optimizer.step(store)
     assert signal.getsignal(signal.SIGINT) is handler
-    if skip:  # pressed before anything was decided: nothing happened at all
+    if skip and not backend.runs_ahead:  # pressed before anything was decided: nothing happened
         assert run.snapshot(store) == before
         return
-    good.step(3)
     assert list(store) == [run.stranger]
+    if skip:
+        assert run.optimizer.skipped == 1
+        assert run.optimizer.blamed == (run.victim.name,)
+        run.optimizer.skipped, run.optimizer.blamed = 0, ()
+    else:
+        good.step(3)
     assert run.snapshot() == good.snapshot()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
@@ -23,9 +24,10 @@ from rumus.gpu.memory import MemoryStats
 from rumus.gpu.reduction import Operation, reduce
 from rumus.gpu.rows import fused
 from rumus.gpu.storage import stored_types
+from rumus.gpu.updater import DeviceUpdater
 from rumus.tensor import DType, Expr, Kernel, float32, int32
 from rumus.tensor.backend import Reduction
-from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
+from rumus.tensor.updater import NonFinite, Section, Updater
 
 _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
 
@@ -41,6 +43,7 @@ class GpuBackend:
         self.alignment = self.gpu.limits.alignment
         self._stored = stored_types(self.gpu.has("shader-f16"))
         self._elementwise = Elementwise(self.gpu)
+        self._updaters: weakref.WeakSet[DeviceUpdater] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"GpuBackend({self.gpu.name!r})"
@@ -88,12 +91,20 @@ class GpuBackend:
         return array
 
     def download(self, array: GPUArray) -> NDArray[Any]:
-        """Return a copy of `array` in NumPy; waits for the device."""
+        """Return a copy of `array` in NumPy; waits for the device.
+
+        Raises what an optimizer has to say of a step that the device has refused until then.
+        """
         if array.size == 0:
             return np.empty(array.shape, array.dtype)
         start = array.offset * array.stored.itemsize
         source = array if array.is_contiguous and start % 4 == 0 else self.contiguous(array)
-        return self.gpu.read(source).astype(array.dtype, copy=False)
+        asked = [updater for updater in list(self._updaters) if updater.ask()]
+        host = self.gpu.read(source).astype(array.dtype, copy=False)
+        for updater in asked:
+            updater.poll(wait=True)
+            updater.heard()
+        return host
 
     def contiguous(self, array: GPUArray) -> GPUArray:
         """Return `array` itself if it lies dense and aligned, else a copy that does."""
@@ -205,7 +216,11 @@ class GpuBackend:
         nonfinite: NonFinite,
     ) -> Updater:
         """Return what applies an optimizer's steps to `sections`."""
-        return ImmediateUpdater(kernel, sections, counts, nonfinite)
+        return DeviceUpdater(self, kernel, sections, counts, nonfinite)
+
+    def watch(self, updater: DeviceUpdater) -> None:
+        """Let an updater know when something is read: it waits for the device anyway."""
+        self._updaters.add(updater)
 
     def _whole(self, operation: Operation, array: GPUArray, dtype: DType) -> GPUArray:
         """The reduction of all elements to one."""

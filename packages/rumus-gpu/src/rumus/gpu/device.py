@@ -33,12 +33,16 @@ _requests = itertools.count(1)
 
 @dataclass(slots=True)
 class Stats:
-    """What went over to the device since it was opened."""
+    """What went over to the device since it was opened.
+
+    bytes_down: what the host waited for. bytes_late: what came without anybody waiting.
+    """
 
     submits: int = 0
     dispatches: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    bytes_late: int = 0
     pipelines: int = 0
 
 
@@ -259,11 +263,7 @@ class Gpu:
         size = -(-result.nbytes // 4) * 4
         with self.lock:
             staging = self._staging_for(size)
-            start = array.offset * array.stored.itemsize
-            storage = array.storage
-            self._recorder.copy(storage.handle, start, staging._internal, 0, size)
-            storage.block.batch = self.batch
-            index = self.flush()
+            index = self.stage(array, staging, size)
             try:
                 read_mapped(self.device, staging._internal, size, index, next(_requests), result)
             except BaseException:  # an interrupt as well
@@ -271,6 +271,15 @@ class Gpu:
                 raise
             self.stats.bytes_down += result.nbytes
         return result
+
+    def stage(self, array: GPUArray, staging: wgpu.GPUBuffer, size: int) -> int:
+        """Copy `size` bytes to a buffer that the host can map; return the submission's number."""
+        with self.lock:
+            start = array.offset * array.stored.itemsize
+            storage = array.storage
+            self._recorder.copy(storage.handle, start, staging._internal, 0, size)
+            storage.block.batch = self.batch
+            return self.flush()
 
     @lost_device_said()
     def _staging_for(self, size: int) -> wgpu.GPUBuffer:

@@ -205,22 +205,37 @@ def _on_mapped(status: int, message: Any, request: Any, _: Any) -> None:
     _mapped[int(ffi.cast("intptr_t", request))] = int(status)
 
 
-def read_mapped(
-    device: wgpu.GPUDevice, buffer: Handle, size: int, index: int, request: int, into: Any
-) -> None:
-    """Copy `size` bytes of a staging buffer to `into`, once submission `index` has filled it.
+def request_map(buffer: Handle, size: int, request: int) -> None:
+    """Ask for the first `size` bytes of a staging buffer; `is_mapped` says when they are there.
 
-    request: a number that no other read in flight has. GpuError if the buffer cannot be mapped.
+    request: a number that no other request in flight has.
     """
     info = ffi.new("WGPUBufferMapCallbackInfo *")
     info.mode = lib.WGPUCallbackMode_AllowProcessEvents
     info.callback = _on_mapped
     info.userdata1 = ffi.cast("void *", request)
     lib.wgpuBufferMapAsync(buffer, lib.WGPUMapMode_Read, 0, size, info[0])
-    poll(device, True, index)
+
+
+def is_mapped(request: int) -> bool:
+    """Whether a requested buffer can be taken, or will never be."""
+    return request in _mapped
+
+
+def take_mapped(buffer: Handle, size: int, request: int, into: Any) -> None:
+    """Copy a mapped buffer to `into` and unmap it. GpuError if it could not be mapped."""
     status = _mapped.pop(request, None)
     if status != lib.WGPUMapAsyncStatus_Success:
         raise GpuError(f"reading from the GPU failed (status {status}); the device may be lost")
     memory = lib.wgpuBufferGetConstMappedRange(buffer, 0, size)
     ffi.memmove(into, memory, into.nbytes)
     lib.wgpuBufferUnmap(buffer)
+
+
+def read_mapped(
+    device: wgpu.GPUDevice, buffer: Handle, size: int, index: int, request: int, into: Any
+) -> None:
+    """Copy `size` bytes of a staging buffer to `into`, once submission `index` has filled it."""
+    request_map(buffer, size, request)
+    poll(device, True, index)
+    take_mapped(buffer, size, request, into)

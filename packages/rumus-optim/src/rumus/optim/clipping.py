@@ -36,14 +36,15 @@ def _norm_kernel() -> Kernel:
     """From the sum of squares to the norm and to what the gradients are multiplied by.
 
     A device goes on with a sum that is not finite, and must leave gradients that its optimizer
-    refuses: as they are where one is NaN; where they overflowed, multiplied until they are
-    infinite, which those above 1 become.
+    refuses. Where one of them is NaN they stay as they are. Where the sum has overflowed, an
+    element is infinite or at least 1e14, as there are fewer than 1e10 of them: a factor of 1e25
+    makes the large ones infinite, and lets the others be finite.
     """
     total, limit = Expr.array("total"), Expr.scalar("max_norm")
     norm = sqrt(total)
     divisor = norm + Expr.scalar("eps")
     within = where(limit < divisor, limit / divisor, 1.0)
-    beyond = where(total <= math.inf, 3e38, 1.0)
+    beyond = where(total <= math.inf, 1e25, 1.0)
     return Kernel("norm", {"norm": norm, "factor": where(total < math.inf, within, beyond)})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -325,8 +326,15 @@ class FusedOptimizer(Optimizer[M_co]):
         counts = [segment.steps for segment in self.segments]
         backends = {id(section.backend): section.backend for section in sections}
         make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
-        self._updater = make(self.kernel, sections, counts, self.nonfinite)
-        return self._updater
+        self._updater = updater = make(self.kernel, sections, counts, self.nonfinite)
+        own = weakref.ref(self)  # the updater must not keep its optimizer alive
+
+        def heard() -> None:
+            if (optimizer := own()) is not None:
+                optimizer._learn()
+
+        updater.heard = heard
+        return updater
 
     def poll(self, wait: bool = False) -> None:
         """Hear what became of earlier steps; with `wait`, of all of them.

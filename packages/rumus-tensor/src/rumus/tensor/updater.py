@@ -57,10 +57,12 @@ class Outcome:
 class Updater(Protocol):
     """Applies steps to the sections it was made for, in the order in which they come.
 
-    counts: how many steps were applied to each section, as far as is known.
+    counts: how many steps were applied to each section, as far as is known. heard: called when
+    outcomes have become known without a call of `poll`; what it raises passes through.
     """
 
     counts: list[int]
+    heard: Callable[[], None]
 
     def prepare(
         self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
@@ -97,6 +99,7 @@ class ImmediateUpdater:
         self.kernel = kernel
         self.sections = list(sections)
         self.counts = list(counts)
+        self.heard: Callable[[], None] = lambda: None  # never called: there is nothing to wait for
         self.checks = nonfinite != "propagate"
         self._ready: Sequence[int] = ()
         self._work: list[tuple[int, Array, tuple[float, ...]]] = []

@@ -1,0 +1,256 @@
+"""`DeviceUpdater`: an optimizer's steps, applied or refused by the device. See `Updater`.
+
+A step is three kinds of dispatches: one for each section that looks for gradients that are not
+finite, one that decides (decide.wgsl), and one for each section that updates it, or does nothing.
+They are the same every time: the device itself counts the steps that it applied to a section, and
+takes the scalars of the next one from a table that holds many steps in advance. The host fills the
+table again now and then, and reads the counts at that occasion without waiting.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.gpu.late_read import LateRead
+from rumus.gpu.pipelines import Pipeline, Program
+from rumus.gpu.shaders import shader
+from rumus.gpu.wgsl import WORKGROUP, update_program
+from rumus.tensor import Kernel, float32
+from rumus.tensor.updater import NonFinite, Outcome, Scalars, Section
+
+if TYPE_CHECKING:
+    from rumus.gpu.array import GPUArray
+    from rumus.gpu.backend import GpuBackend
+
+Dispatch: TypeAlias = "tuple[Pipeline, tuple[GPUArray, ...], tuple[int, ...], int]"
+
+ROWS: Final = 64  # of the table: steps of which the host knows nothing yet, and steps in advance
+AHEAD: Final = 32  # steps in advance at most
+HEAD: Final = 8  # words of the control block before the counts
+SEEN: Final = 3
+HISTORY: Final = 4
+REMEMBERED: Final = 128  # steps, at least ROWS
+AT_ONCE: Final = 128  # sections of one dispatch of decide.wgsl
+
+
+class DeviceUpdater:
+    """Records the steps of one optimizer on one device, and hears of their outcomes later."""
+
+    def __init__(
+        self,
+        backend: GpuBackend,
+        kernel: Kernel,
+        sections: Sequence[Section],
+        counts: Sequence[int],
+        nonfinite: NonFinite,
+    ) -> None:
+        self.backend = backend
+        self.kernel = kernel
+        self.sections = list(sections)
+        self.counts = list(counts)
+        self.nonfinite = nonfinite
+        self.heard: Callable[[], None] = lambda: None
+        self._pending: deque[tuple[Outcome, frozenset[int]]] = deque()
+        self._issued = list(counts)  # what the counts will be if no pending step is refused
+        self._seen = 0
+        self._allocate()
+        self._steps: dict[tuple[int, ...], list[Dispatch]] = {}
+        self._prepared: tuple[list[Dispatch], Outcome, frozenset[int]] | None = None
+        backend.watch(self)
+
+    def _allocate(self) -> None:
+        """Make the control block, the table and the lists of where parameters begin."""
+        backend, sections = self.backend, self.sections
+        number = sum(len(section.starts) for section in sections)
+        self._words = -(-number // 32)
+        self._scalars_at = HEAD + len(sections) + 2 * self._words
+        width = len(self.kernel.uniforms)
+        control = np.zeros(self._scalars_at + len(sections) * width, np.int32)
+        control[HEAD : HEAD + len(sections)] = self.counts
+        self._control = backend.upload(control)
+        report = HEAD + len(sections) + self._words
+        self._report = LateRead(backend.gpu, self._control[:report])
+        self._table = np.zeros((len(sections), ROWS, max(1, width)), np.float32)
+        self._rows: list[dict[int, tuple[float, ...]]] = [{} for _ in sections]
+        self._ahead = 1
+        self._device_table = backend.allocate(self._table.shape, float32)
+        self._starts = [backend.upload(np.array(s.starts, np.int32)) for s in sections]
+        self._firsts = np.cumsum([0, *(len(s.starts) for s in sections)]).tolist()
+
+    # The scalars of steps to come
+
+    def prepare(
+        self, ready: Sequence[int], gradients: Sequence[GPUArray], scalars: Scalars
+    ) -> Outcome:
+        """Get the next step ready; see `Updater.prepare`."""
+        self._take(wait=False)
+        if any(self._issued[n] - self.counts[n] >= ROWS - 1 for n in ready):
+            self.poll(wait=True)
+        found = [scalars(n, self._issued[n] + 1) for n in ready]
+        known = [self._rows[n].get(self._issued[n] + 1) for n in ready]
+        if found != known:
+            self._fill_table(ready, found, scalars, is_new=known.count(None) == len(known))
+        outcome = Outcome()
+        self._prepared = self._dispatches(ready, gradients), outcome, frozenset(ready)
+        return outcome
+
+    def _fill_table(
+        self,
+        ready: Sequence[int],
+        found: Sequence[tuple[float, ...]],
+        scalars: Scalars,
+        *,
+        is_new: bool,
+    ) -> None:
+        """Send the scalars of the steps that may come next, and ask what became of earlier ones.
+
+        is_new: the table has come to its end; otherwise its scalars have changed, as they may do
+        again with the next step.
+        """
+        self._ahead = min(2 * self._ahead, AHEAD) if is_new else 1
+        for n, now in zip(ready, found, strict=True):
+            known, next_ = self.counts[n], self._issued[n] + 1
+            rows = self._rows[n] = {t: scalars(n, t) for t in range(known + 1, next_)}
+            rows[next_] = now
+            for t in range(next_ + 1, min(next_ + self._ahead, known + ROWS)):
+                try:
+                    rows[t] = scalars(n, t)
+                except Exception:  # raised again when it is this step's turn
+                    break
+            for t, row in rows.items():
+                with np.errstate(over="ignore"):
+                    self._table[n, t % ROWS, : len(row)] = row
+        if self._pending and not self._report.is_under_way:
+            self._report.start()
+        self.backend.gpu.write(self._device_table.storage, self._table)
+
+    # The step
+
+    def _dispatches(self, ready: Sequence[int], gradients: Sequence[GPUArray]) -> list[Dispatch]:
+        """What a step records: prepared once for gradients that lie where they usually do."""
+        is_usual = all(
+            g is self.sections[n].gradients for n, g in zip(ready, gradients, strict=True)
+        )
+        key = tuple(ready)
+        found = self._steps.get(key) if is_usual else None
+        if found is None:
+            pairs = list(zip(ready, gradients, strict=True))
+            found = [self._look(n, g) for n, g in pairs] if self.nonfinite != "propagate" else []
+            found += [self._decide(key, n) for n in range(0, len(self.sections), AT_ONCE)]
+            found += [self._update(n, g) for n, g in pairs]
+            if is_usual and len(self._steps) < 64:
+                self._steps[key] = found
+        return found
+
+    def _look(self, number: int, gradient: GPUArray) -> Dispatch:
+        starts, vectors = self._starts[number], gradient.size // 4
+        bits = self._scalars_at - self._words
+        values = (vectors, starts.size, self._firsts[number], bits)
+        make = partial(Program, "finite", shader("finite"), "rrw", "IIII")
+        pipeline = self.backend.gpu.pipeline("finite", make)
+        return pipeline, (gradient, starts, self._control), values, -(-vectors // 64)
+
+    def _decide(self, ready: Sequence[int], first: int) -> Dispatch:
+        count = min(AT_ONCE, len(self.sections) - first)
+        bits = sum(1 << (n - first) for n in ready if first <= n < first + count)
+        words = tuple((bits >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96))
+        values = (*words, first, count, len(self.sections), self._words, len(self.kernel.uniforms),
+                  ROWS, self.nonfinite != "propagate", self.nonfinite == "raise",
+                  first + count == len(self.sections))  # fmt: skip
+        make = partial(Program, "decide", shader("decide"), "rw", "I" * len(values))
+        pipeline = self.backend.gpu.pipeline("decide", make)
+        return pipeline, (self._device_table, self._control), values, 1
+
+    def _update(self, number: int, gradient: GPUArray) -> Dispatch:
+        arrays, _ = self.sections[number].operands(self.kernel, gradient)
+        stored, vectors = gradient.stored, gradient.size // 4
+        types = self.kernel.types((gradient.dtype,) * len(arrays))
+        make = partial(update_program, self.kernel, types, stored)
+        pipeline = self.backend.gpu.pipeline(("update", self.kernel.key, stored.name), make)
+        at = self._scalars_at + number * len(self.kernel.uniforms)
+        return pipeline, (*arrays, self._control), (vectors, at), -(-vectors // WORKGROUP)
+
+    def commit(self) -> None:
+        """Record the step. Nothing of it can fail but the device itself."""
+        assert self._prepared is not None
+        dispatches, outcome, ready = self._prepared
+        gpu = self.backend.gpu
+        with gpu.lock:
+            for dispatch in dispatches:
+                gpu.dispatch(*dispatch)
+        self._prepared = None
+        for n in ready:
+            self._issued[n] += 1
+        self._pending.append((outcome, ready))
+
+    # What became of the steps
+
+    def poll(self, wait: bool = False) -> None:
+        """Hear of outcomes; see `Updater.poll`."""
+        with self.backend.gpu.lock:
+            self._take(wait)
+            if wait and self._pending:
+                self._report.start()
+                self._take(wait=True)
+
+    def ask(self) -> bool:
+        """Ask what became of the steps, if there are any; the host is about to wait anyway."""
+        if self._pending and not self._report.is_under_way:
+            self._report.start()
+        return bool(self._pending)
+
+    def _take(self, wait: bool) -> None:
+        report = self._report.take(wait)
+        if report is not None:
+            self._absorb(report)
+
+    def _absorb(self, report: NDArray[Any]) -> None:
+        """Fill in the outcomes of the steps that the device had decided when it was asked."""
+        words = report.view(np.uint32)
+        sections = len(self.sections)
+        refused: list[Outcome] = []
+        while self._seen != int(words[SEEN]):
+            outcome, _ = self._pending.popleft()
+            at = self._seen % REMEMBERED
+            outcome.applied = not (int(words[HISTORY + at // 32]) >> (at % 32)) & 1
+            if not outcome.applied:
+                refused.append(outcome)
+            self._seen = (self._seen + 1) % 2**32
+        self.counts = words[HEAD : HEAD + sections].tolist()
+        self._issued = list(self.counts)
+        for _, ready in self._pending:
+            for n in ready:
+                self._issued[n] += 1
+        if refused:
+            which = refused[0] if self.nonfinite == "raise" else refused[-1]
+            which.blamed = self._blamed(words[HEAD + sections :])
+            if self.nonfinite == "raise":
+                self._open_again()
+
+    def _blamed(self, words: NDArray[np.uint32]) -> tuple[tuple[int, int], ...]:
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little")
+        found = []
+        for bit in np.flatnonzero(bits).tolist():
+            section = int(np.searchsorted(self._firsts, bit, "right")) - 1
+            found.append((section, bit - self._firsts[section]))
+        return tuple(found)
+
+    def _open_again(self) -> None:
+        """Let steps be applied again: those after a refused one were refused as well."""
+        if self._pending:
+            self._report.start()
+            report = self._report.take(wait=True)
+            assert report is not None
+            while self._pending:
+                self._pending.popleft()[0].applied = False
+            self._seen = int(report.view(np.uint32)[SEEN])
+            self._issued = list(self.counts)
+        head = np.zeros(HEAD + len(self.sections), np.int32)
+        head[SEEN], head[HEAD:] = self._seen, self.counts
+        self.backend.gpu.write(self._control.storage, head)

@@ -1,0 +1,59 @@
+// Looks for NaN and infinity among the gradients of one section, four to an invocation.
+//
+// Finding one is rare: it says so in the control block, and sets the bit of the parameter it belongs
+// to, whose slots begin at multiples of 64 elements. Bits are or-ed together, so the order in which
+// invocations find them does not matter.
+
+struct Scalars {
+    n: u32,
+    parameters: u32,
+    first: u32,
+    bits: u32,
+}
+
+const BAD = 1u;
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read> gradient: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> starts: array<u32>;
+@group(0) @binding(2) var<storage, read_write> control: array<atomic<u32>>;
+
+// The number of the parameter that an element belongs to: the last that starts at it or before.
+fn parameter_of(element: u32) -> u32 {
+    var low = 0u;
+    var high = k.parameters;
+    while (high - low > 1u) {
+        let middle = (low + high) / 2u;
+        if (starts[middle] <= element) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 64u + local;
+    if (i >= k.n) {
+        return;
+    }
+    let exponent = vec4<u32>(0x7f800000u);
+    if (!any((gradient[i] & exponent) == exponent)) {
+        return;
+    }
+    let number = k.first + parameter_of(4u * i);
+    let word = k.bits + number / 32u;
+    let bit = 1u << (number % 32u);
+    if ((atomicLoad(&control[word]) & bit) == 0u) {
+        atomicOr(&control[word], bit);
+    }
+    if (atomicLoad(&control[BAD]) == 0u) {
+        atomicStore(&control[BAD], 1u);
+    }
+}
