@@ -236,7 +236,13 @@ def torch_mlp(graph: bool) -> Side:
     recorded = torch.cuda.CUDAGraph()
     with torch.cuda.graph(recorded):
         step()
-    return recorded.replay, torch.cuda.synchronize
+    alive = model, optimizer, x, y  # the graph reads their memory, and does not hold it
+
+    def replay() -> object:
+        recorded.replay()
+        return alive
+
+    return replay, torch.cuda.synchronize
 
 
 def mlp(backend: GpuBackend) -> dict[str, dict[str, float]]:
