@@ -17,6 +17,7 @@ from rumus.gpu.errors import (
     ShaderError,
 )
 from rumus.gpu.memory import MemoryStats
+from rumus.gpu.profile import Profile
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "MemoryStats",
     "NoAdapterError",
     "OutOfMemoryError",
+    "Profile",
     "ShaderError",
     "Stats",
     "default_backend",

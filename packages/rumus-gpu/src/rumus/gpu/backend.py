@@ -21,6 +21,7 @@ from rumus.gpu.indexing import check_index, gather, random_words, scatter_add
 from rumus.gpu.layout import layout_of
 from rumus.gpu.matmul import matmul
 from rumus.gpu.memory import MemoryStats
+from rumus.gpu.profile import Profile
 from rumus.gpu.reduction import Operation, reduce
 from rumus.gpu.rows import fused
 from rumus.gpu.storage import stored_types
@@ -181,6 +182,10 @@ class GpuBackend:
         """Return the row kernel of a composite, or None."""
         return fused(self.gpu, name)
 
+    def profile(self) -> AbstractContextManager[Profile]:
+        """Time every kernel that is dispatched in a `with` block."""
+        return self.gpu.profile()
+
     def observe(self) -> AbstractContextManager[Notes]:
         """Note what a step does; see `rumus.tensor.recording`."""
         return observe(self)
@@ -190,6 +195,12 @@ class GpuBackend:
     ) -> AbstractContextManager[Capture]:
         """Record a step, so that it can be repeated without its code."""
         return record(self, batch, observed)
+
+    def prepare(
+        self, kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]
+    ) -> Callable[[Sequence[float]], None]:
+        """Return what runs an elementwise kernel on these arrays, called with its scalars."""
+        return self._elementwise.prepare(kernel, arrays, out)
 
     def step_finished(self) -> None:
         """Let the device start, if it waits for work."""

@@ -133,7 +133,7 @@ class Recording(Notes):
 
     def refuse_transfer(self, what: str, instead: str) -> NoReturn:
         """Raise CaptureError: a repetition neither reads nor uploads."""
-        self.refuse(f"{what}; {instead}, pass arrays in the batch")
+        self.refuse(f"{what}; {instead}, or pass arrays in the batch")
 
     def refuse(self, what: str) -> NoReturn:
         """Raise CaptureError."""
@@ -170,7 +170,10 @@ class Recording(Notes):
                     f"{_first_difference(old, new)}; pass it in the batch, as an array"
                 )
         if len(before) != len(now):
-            self.refuse(f"it ran {len(before)} kernels the time before, and {len(now)} this time")
+            self.refuse(
+                f"it ran {len(before)} kernels the time before, and {len(now)} this time; let data "
+                "be chosen by where(), not by Python"
+            )
 
     def check_kept(self) -> None:
         """Raise CaptureError if an array of the step is held by somebody who may look at it."""
@@ -178,8 +181,8 @@ class Recording(Notes):
             gc.collect()
         if escaped := self._escaped():
             self.refuse(
-                f"an array that it makes ({escaped[0].label}) is still held after it, and would not "
-                "be made anew; write into a tensor that there was before with assign()"
+                f"an array that it makes ({escaped[0].label}) is still held after it, and would "
+                "not be made anew; write into a tensor that there was before with assign()"
             )
 
     def _escaped(self) -> list[Storage]:
@@ -213,7 +216,7 @@ def _first_difference(old: Dispatched, new: Dispatched) -> str:
     """Two unlike numbers, for a message."""
     packer = new.pipeline.packer
     pairs = zip(packer.unpack(old.scalars), packer.unpack(new.scalars), strict=True)
-    return next(f"{a} and {b}" for a, b in pairs if a != b or a != a)
+    return next(f"{a} and {b}" for a, b in pairs if repr(a) != repr(b))
 
 
 class Capture:
@@ -248,8 +251,10 @@ class Capture:
         self._live = [n for n, seen in enumerate(recording.dispatches) if seen.is_live]
         self._pipelines = [seen.pipeline for seen in recording.dispatches]
 
-    def _prepare(self, dispatches: Sequence[Dispatched]) -> Iterator[list[Command]]:
-        """The commands, as many at a time as one submission takes."""
+    def _prepare(
+        self, dispatches: Sequence[Dispatched]
+    ) -> Iterator[tuple[list[Command], list[Pipeline]]]:
+        """The commands, as many at a time as one submission takes, with what they run."""
         for first in range(0, len(dispatches), BATCH):
             commands: list[Command] = []
             current = None
@@ -264,7 +269,7 @@ class Capture:
                 changed = None if seen.pipeline is current else seen.pipeline.handle
                 current = seen.pipeline
                 commands.append((changed, group, *self._scalars.command(number), *seen.grid))
-            yield commands
+            yield commands, [seen.pipeline for seen in dispatches[first : first + BATCH]]
 
     def __del__(self, release: Callable[[Handle], None] = release) -> None:
         for group in self._groups:
@@ -287,16 +292,16 @@ class Capture:
         """Run the commands on new data."""
         gpu = self.backend.gpu
         with gpu.lock:
-            found = [storage() for storage in self._found]
-            if None in found:
+            found = [storage for ref in self._found if (storage := ref()) is not None]
+            if len(found) < len(self._found):
                 raise CaptureError("a tensor that a captured step uses was freed by another thread")
             for given, value in zip(self._batch, batch, strict=True):
                 self._fill(given.array, value)
             if self._acts:
                 self._act()
             self._scalars.send()
-            for commands in self._commands:
-                gpu.replay(commands)
+            for commands, pipelines in self._commands:
+                gpu.replay(commands, pipelines)
             for storage in found:
                 storage.block.batch = gpu.batch
                 storage.writes += 1  # perhaps: it is enough that bounds known before are forgotten
@@ -376,8 +381,8 @@ class _Patch(_Nobody):
         place = next(self._places, None)
         if place is None or self._capture._pipelines[place] is not pipeline:
             raise CaptureError(
-                f"a captured step ran kernel {pipeline.program.name!r} where it had run another one "
-                f"when it was recorded; use Trainer(optimizer, capture=False)"
+                f"a captured step ran kernel {pipeline.program.name!r} where it had run another "
+                f"one when it was recorded, {_REMEDY}"
             )
         self._capture._scalars.put(place, scalars)
         return True
@@ -396,7 +401,7 @@ def _is_in_range(index: GPUArray | NDArray[Any], length: int) -> bool:
     if index.size == 0:
         return True
     if not isinstance(index, GPUArray):
-        return 0 <= int(index.min()) and int(index.max()) < length
+        return int(index.min()) >= 0 and int(index.max()) < length
     bounds = index.known_bounds()
     if bounds is None:
         raise CaptureError(

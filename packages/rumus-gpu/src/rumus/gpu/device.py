@@ -10,8 +10,9 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -22,8 +23,18 @@ from rumus.gpu.adapter import choose
 from rumus.gpu.array import GPUArray
 from rumus.gpu.limits import WANTED, Limits
 from rumus.gpu.memory import MemoryStats, Pool, Region, Storage, size_class
-from rumus.gpu.native import Command, Recorder, lost_device_said, poll, read_mapped, release
+from rumus.gpu.native import (
+    Command,
+    Handle,
+    Recorder,
+    TimedPass,
+    lost_device_said,
+    poll,
+    read_mapped,
+    release,
+)
 from rumus.gpu.pipelines import SLOT, Pipeline, Pipelines, Program
+from rumus.gpu.profile import Clock, Profile, profiling
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
 PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
@@ -64,6 +75,40 @@ class Watcher(Protocol):
         ...
 
 
+class Prepared:
+    """A dispatch that runs again and again on the same arrays: its bind group is made once."""
+
+    def __init__(self, gpu: Gpu, pipeline: Pipeline, arrays: Sequence[GPUArray]) -> None:
+        self._gpu = gpu
+        self._pipeline = pipeline
+        self._arrays = tuple(arrays)
+        self._blocks = tuple({array.storage.block for array in arrays})
+        self._written = tuple(
+            array.storage
+            for array, access in zip(arrays, pipeline.access, strict=True)
+            if access == "w"
+        )
+        self._group = gpu._bind(pipeline, self._arrays)
+
+    def __del__(self, release: Callable[[Handle], None] = release) -> None:
+        if hasattr(self, "_group"):
+            release(self._group)
+
+    def run(self, values: tuple[float, ...], groups: int) -> None:
+        """Record it with these scalars; see `Gpu.dispatch`."""
+        gpu = self._gpu
+        with gpu.lock:
+            if gpu.watcher:
+                gpu.dispatch(self._pipeline, self._arrays, values, groups)
+                return
+            for block in self._blocks:
+                block.batch = gpu.batch
+            for storage in self._written:
+                storage.writes += 1
+            scalars = self._pipeline.pack(values)
+            gpu._record(self._pipeline, self._group, scalars, gpu.limits.grid(groups))
+
+
 class Gpu:
     """One device.
 
@@ -92,6 +137,7 @@ class Gpu:
         self.lock = threading.RLock()
         self.batch = 0  # the number of the batch being recorded
         self.watcher: Watcher | None = None  # what sees each dispatch
+        self.clock: Clock | None = None  # what times each dispatch
         self._recorder = Recorder(self.device)
         self._pipelines = Pipelines(self.device, self.limits, trusted)
         self._pool = Pool(self.device, self.limits.binding, self.synchronize)
@@ -154,28 +200,50 @@ class Gpu:
         with self.lock:
             if self.watcher and self.watcher.takes(pipeline, arrays, scalars, grid):
                 return
-            bind_groups = pipeline.groups
-            for number, (array, access) in enumerate(zip(arrays, pipeline.access, strict=True)):
+            for array, access in zip(arrays, pipeline.access, strict=True):
                 storage = array.storage
-                bind_groups.bind(number, storage.handle, array.base, storage.size - array.base)
                 storage.block.batch = self.batch
                 if access == "w":
                     storage.writes += 1
-            offset = -1
-            if self._uniforms is not None:
-                offset = self._uniforms.put(self._recorder.commands, scalars)
-                bind_groups.bind(len(arrays), self._uniforms.handle, 0, SLOT)
-            group = bind_groups.make()
-            self._recorder.dispatch(pipeline.handle, group, scalars, grid, offset)
+            group = self._bind(pipeline, arrays)
+            self._record(pipeline, group, scalars, grid)
             release(group)
-            self.stats.dispatches += 1
-            if self._recorder.commands >= BATCH:
-                self.flush()
 
-    def replay(self, commands: Sequence[Command]) -> None:
+    def _bind(self, pipeline: Pipeline, arrays: Sequence[GPUArray]) -> Handle:
+        """Return a bind group; whoever gets it must release it."""
+        groups = pipeline.groups
+        for number, array in enumerate(arrays):
+            storage = array.storage
+            groups.bind(number, storage.handle, array.base, storage.size - array.base)
+        if self._uniforms is not None:
+            groups.bind(len(arrays), self._uniforms.handle, 0, SLOT)
+        return groups.make()
+
+    def _record(
+        self, pipeline: Pipeline, group: Handle, scalars: bytes, grid: tuple[int, int]
+    ) -> None:
+        offset = -1
+        if self._uniforms is not None:
+            offset = self._uniforms.put(self._recorder.commands, scalars)
+        record = self._recorder.dispatch
+        if self.clock is None:
+            record(pipeline.handle, group, scalars, grid, offset)
+        else:
+            dispatch = partial(record, pipeline.handle, group, scalars, grid, offset)
+            self.clock.around(pipeline.program.name, dispatch)
+        self.stats.dispatches += 1
+        if self._recorder.commands >= BATCH:
+            self.flush()
+
+    def replay(self, commands: Sequence[Command], pipelines: Sequence[Pipeline]) -> None:
         """Record dispatches that were prepared, as many as one submission takes at a time."""
         with self.lock:
-            self._recorder.replay(commands)
+            if self.clock is None:
+                self._recorder.replay(commands)
+            else:
+                for command, pipeline in zip(commands, pipelines, strict=True):
+                    one = [(pipeline.handle, *command[1:])]
+                    self.clock.around(pipeline.program.name, partial(self._recorder.replay, one))
             self.stats.dispatches += len(commands)
             if self._recorder.commands >= BATCH:
                 self.flush()
@@ -190,6 +258,22 @@ class Gpu:
             )
             storage.block.batch = target.storage.block.batch = self.batch
             target.storage.writes += 1
+            if self._recorder.commands >= BATCH:
+                self.flush()
+
+    def profile(self) -> AbstractContextManager[Profile]:
+        """Time every kernel that is dispatched in a `with` block; slower than without.
+
+        RuntimeError inside of another profile.
+        """
+        return profiling(self)
+
+    @contextmanager
+    def timed_pass(self, timed: TimedPass) -> Iterator[None]:
+        """Record what follows in a pass of its own with timestamps."""
+        self._recorder.open_timed(timed)
+        yield
+        self._recorder.close_pass()
 
     @contextmanager
     def watched_by(self, watcher: Watcher, region: Region | None = None) -> Iterator[None]:
@@ -221,7 +305,16 @@ class Gpu:
         with self.lock:
             if self._uniforms is not None:
                 self._uniforms.write(self.queue)
-            index = self._recorder.submit(self.queue)
+            if self.clock is not None:
+                self.clock.before_submit(self._recorder)
+            try:
+                index = self._recorder.submit(self.queue)
+            except wgpu.GPUError:
+                # Of a lost device it only says that something is invalid; this says what happened.
+                self.device.create_buffer(size=4, usage=wgpu.BufferUsage.COPY_DST).destroy()
+                raise
+            if self.clock is not None:
+                self.clock.after_submit(index)
             self.batch += 1
             self._writes = self._written = 0
             self.stats.submits += 1
@@ -239,12 +332,12 @@ class Gpu:
     @lost_device_said()
     def write(self, storage: Storage, host: NDArray[Any]) -> None:
         """Copy a contiguous array to the beginning of `storage`. The host's array is free then."""
-        if self.watcher:
-            self.watcher.refuse_transfer("an array is uploaded inside of it", "make it before")
         size = host.nbytes
         if size % 4:
             host = np.concatenate([host.reshape(-1).view(np.uint8), np.zeros(-size % 4, np.uint8)])
         with self.lock:
+            if self.watcher:
+                self.watcher.refuse_transfer("an array is uploaded inside of it", "make it before")
             if storage.block.batch == self.batch:
                 self.flush()  # a write comes before all that is recorded, also what reads the old
             self.queue.write_buffer(storage.block.buffer, 0, host)
@@ -257,20 +350,27 @@ class Gpu:
 
     def read(self, array: GPUArray) -> NDArray[Any]:
         """Return the bytes of an array that lies contiguous from a multiple of 4 bytes on."""
-        if self.watcher:
-            self.watcher.refuse_transfer("a value is read inside of it", "read it after the step")
         result = np.empty(array.shape, array.stored.memory)
         size = -(-result.nbytes // 4) * 4
         with self.lock:
+            if self.watcher:
+                instead = "read it after the step"
+                self.watcher.refuse_transfer("a value is read inside of it", instead)
             staging = self._staging_for(size)
             index = self.stage(array, staging, size)
             try:
-                read_mapped(self.device, staging._internal, size, index, next(_requests), result)
+                self.read_staging(staging, size, index, result)
             except BaseException:  # an interrupt as well
                 self._staging.clear()  # it may stay mapped, and using it would end the process
                 raise
             self.stats.bytes_down += result.nbytes
         return result
+
+    def read_staging(
+        self, staging: wgpu.GPUBuffer, size: int, index: int, into: NDArray[Any]
+    ) -> None:
+        """Copy what submission `index` writes to a buffer for the host; waits for it."""
+        read_mapped(self.device, staging._internal, size, index, next(_requests), into)
 
     def stage(self, array: GPUArray, staging: wgpu.GPUBuffer, size: int) -> int:
         """Copy `size` bytes to a buffer that the host can map; return the submission's number."""

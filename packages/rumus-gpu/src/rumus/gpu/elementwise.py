@@ -6,14 +6,14 @@ call with the same shapes only packs its scalars.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray, Shape
 from rumus.gpu.copying import contiguous, copy_strided
-from rumus.gpu.device import Gpu
+from rumus.gpu.device import Gpu, Prepared
 from rumus.gpu.layout import Layout, layout_of
 from rumus.gpu.pipelines import Pipeline
 from rumus.gpu.wgsl import WORKGROUP, Operand, elementwise_program, is_updated
@@ -29,6 +29,12 @@ class _Plan:
     pipeline: Pipeline
     numbers: tuple[int, ...]
     groups: int
+
+    def values(self, kernel: Kernel, scalars: Sequence[float]) -> tuple[float, ...]:
+        """The members of `k` for these scalars of the kernel."""
+        if kernel.uniforms and self.pipeline.program.scalars[-1] == "i":
+            scalars = [max(-(2**31), min(2**31 - 1, int(value))) for value in scalars]
+        return (*self.numbers, *scalars)
 
 
 class Elementwise:
@@ -46,6 +52,28 @@ class Elementwise:
         out: Sequence[GPUArray],
     ) -> None:
         """Run `kernel`; see `Backend.elementwise`. At least one element."""
+        plan = self._find(kernel, arrays, out)
+        if plan is None:
+            layouts = [layout_of(array, out[0].shape) for array in arrays]
+            self._run_on_copies(kernel, arrays, layouts, scalars, out)
+            return
+        values = plan.values(kernel, scalars)
+        self.gpu.dispatch(plan.pipeline, _operands(kernel, arrays, out), values, plan.groups)
+
+    def prepare(
+        self, kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]
+    ) -> Callable[[Sequence[float]], None]:
+        """Return what runs `kernel` on these arrays with the scalars that it is called with."""
+        plan = self._find(kernel, arrays, out)
+        if plan is None:
+            return lambda scalars: self.run(kernel, arrays, scalars, out)
+        ready = Prepared(self.gpu, plan.pipeline, _operands(kernel, arrays, out))
+        return lambda scalars: ready.run(plan.values(kernel, scalars), plan.groups)
+
+    def _find(
+        self, kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]
+    ) -> _Plan | None:
+        """The plan for these layouts, None where arrays must be copied first."""
         written = {array.storage for array in out}
         aliased = tuple([array.storage in written for array in arrays])
         key = (kernel, tuple([a.key for a in arrays]), tuple([o.key for o in out]), aliased)
@@ -53,18 +81,12 @@ class Elementwise:
         if plan is None:
             layouts = [layout_of(array, out[0].shape) for array in arrays]
             if any(layout is None for layout in layouts) or not all(o.is_flat for o in out):
-                self._run_on_copies(kernel, arrays, layouts, scalars, out)
-                return
+                return None
             plan = self._plan(kernel, arrays, out, layouts, aliased)  # type: ignore[arg-type]
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[key] = plan
-        fresh = [
-            o for o, name in zip(out, kernel.outputs, strict=True) if name not in kernel.arrays
-        ]
-        if kernel.uniforms and plan.pipeline.program.scalars[-1] == "i":
-            scalars = [max(-(2**31), min(2**31 - 1, int(value))) for value in scalars]
-        self.gpu.dispatch(plan.pipeline, (*arrays, *fresh), (*plan.numbers, *scalars), plan.groups)
+        return plan
 
     def _plan(
         self,
@@ -117,6 +139,14 @@ class Elementwise:
         for target, wanted in zip(targets, out, strict=True):
             if target is not wanted:
                 copy_strided(self.gpu, target, wanted)
+
+
+def _operands(
+    kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]
+) -> tuple[GPUArray, ...]:
+    """What a kernel is bound to: its inputs, then the outputs that are not among them."""
+    names = zip(out, kernel.outputs, strict=True)
+    return (*arrays, *[array for array, name in names if name not in kernel.arrays])
 
 
 def _types(kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]) -> Types:

@@ -101,8 +101,31 @@ def release(group: Handle) -> None:
     _release_bind_group(group)
 
 
+class TimedPass:
+    """How to begin a pass that writes the timestamps `first` and `first` + 1 of a set."""
+
+    __slots__ = ("_queries", "_writes", "descriptor")
+
+    def __init__(self, queries: wgpu.GPUQuerySet, first: int) -> None:
+        self._queries = queries  # kept alive
+        self._writes = ffi.new("WGPUPassTimestampWrites *")
+        self._writes.querySet = queries._internal
+        self._writes.beginningOfPassWriteIndex = first
+        self._writes.endOfPassWriteIndex = first + 1
+        self.descriptor = ffi.new("WGPUComputePassDescriptor *")
+        self.descriptor.timestampWrites = self._writes
+
+
+def timestamp_period(queue: wgpu.GPUQueue) -> float:
+    """Return the nanoseconds of one tick of the device's clock."""
+    return float(lib.wgpuQueueGetTimestampPeriod(queue._internal))
+
+
 class Recorder:
-    """One command encoder with at most one open compute pass."""
+    """One command encoder with at most one open compute pass.
+
+    What is wrong with a command is said when the encoder is finished.
+    """
 
     __slots__ = ("_encoder", "_pass", "_pipeline", "commands", "device")
 
@@ -116,7 +139,7 @@ class Recorder:
     def _open(self) -> Handle:
         if self._encoder is None:
             self._encoder = libf.wgpuDeviceCreateCommandEncoder(self.device._internal, NULL)
-        self._pass = libf.wgpuCommandEncoderBeginComputePass(self._encoder, _pass_descriptor)
+        self._pass = lib.wgpuCommandEncoderBeginComputePass(self._encoder, _pass_descriptor)
         self._pipeline = None
         return self._pass
 
@@ -157,23 +180,45 @@ class Recorder:
         self._pipeline = None
         self.commands += len(commands)
 
-    def copy(self, source: Handle, start: int, target: Handle, at: int, size: int) -> None:
-        """Record a copy of `size` bytes between two buffers; all numbers multiples of 4."""
-        self._close_pass()
+    def open_timed(self, timed: TimedPass) -> None:
+        """Open a pass that writes timestamps; `close_pass` ends it."""
+        self.close_pass()
         if self._encoder is None:
             self._encoder = libf.wgpuDeviceCreateCommandEncoder(self.device._internal, NULL)
-        libf.wgpuCommandEncoderCopyBufferToBuffer(self._encoder, source, start, target, at, size)
+        self._pass = lib.wgpuCommandEncoderBeginComputePass(self._encoder, timed.descriptor)
+        self._pipeline = None
+
+    def resolve(
+        self,
+        queries: wgpu.GPUQuerySet,
+        count: int,
+        resolved: wgpu.GPUBuffer,
+        staging: wgpu.GPUBuffer,
+    ) -> None:
+        """Record that `count` timestamps become readable in `staging`."""
+        self.close_pass()
+        encoder, buffer = self._encoder, resolved._internal
+        lib.wgpuCommandEncoderResolveQuerySet(encoder, queries._internal, 0, count, buffer, 0)
+        self.copy(buffer, 0, staging._internal, 0, 8 * count)
+
+    def copy(self, source: Handle, start: int, target: Handle, at: int, size: int) -> None:
+        """Record a copy of `size` bytes between two buffers; all numbers multiples of 4."""
+        self.close_pass()
+        if self._encoder is None:
+            self._encoder = libf.wgpuDeviceCreateCommandEncoder(self.device._internal, NULL)
+        lib.wgpuCommandEncoderCopyBufferToBuffer(self._encoder, source, start, target, at, size)
         self.commands += 1
 
-    def _close_pass(self) -> None:
+    def close_pass(self) -> None:
+        """End the open pass, if there is one."""
         if self._pass is not None:
             open_pass, self._pass = self._pass, None
-            libf.wgpuComputePassEncoderEnd(open_pass)
+            lib.wgpuComputePassEncoderEnd(open_pass)
             lib.wgpuComputePassEncoderRelease(open_pass)
 
     def submit(self, queue: wgpu.GPUQueue) -> int:
         """Submit what was recorded, and what was written to the queue; return its number."""
-        self._close_pass()
+        self.close_pass()
         self.commands = 0
         if self._encoder is None:
             return int(libf.wgpuQueueSubmitForIndex(queue._internal, 0, NULL))

@@ -1,9 +1,9 @@
 """What code has to say while a backend records a step, so that it can be repeated without the code.
 
-A backend that can repeat commands records them while a step runs as usual; later the commands alone
-are run again, on new data. Most code needs to say nothing. What depends on more than the data does:
-`live` for what gives kernels other numbers each time, `depends_on` for what the commands were chosen
-by, `refuse` for what cannot be repeated.
+A backend that can repeat commands records them while a step runs as usual; later the commands
+alone are run again, on new data. Most code needs to say nothing. What depends on more than the data
+does: `live` for what gives kernels other numbers each time, `depends_on` for what the commands were
+chosen by, `refuse` for what cannot be repeated.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
-from rumus.tensor.backend import Array
+from rumus.tensor.backend import Array, Backend
+from rumus.tensor.kernel import Kernel
 
 
 class Recording(Protocol):
@@ -58,8 +59,7 @@ class CapturedStep(Protocol):
         ...
 
 
-@runtime_checkable
-class Capturing(Protocol):
+class Capturing(Backend, Protocol):
     """A backend that can record what it is told to do, and repeat it."""
 
     def observe(self) -> AbstractContextManager[Any]:
@@ -73,9 +73,23 @@ class Capturing(Protocol):
         """
         ...
 
+    def prepare(
+        self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
+    ) -> Callable[[Sequence[float]], None]:
+        """Return what runs an elementwise kernel on these arrays, called with its scalars.
+
+        For what runs again and again, with less work for the host than `elementwise`.
+        """
+        ...
+
     def step_finished(self) -> None:
         """Note that a training step is complete: the device may as well start with it."""
         ...
+
+
+def is_capturing(backend: Backend) -> TypeGuard[Capturing]:
+    """Whether a backend can record steps."""
+    return hasattr(backend, "record")
 
 
 class _Current(threading.local):

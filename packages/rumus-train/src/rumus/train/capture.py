@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -64,13 +64,12 @@ class CapturedSteps:
         self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
 
     def run(
-        self, backend: Backend, loss_fn: LossFunction, batch: Sequence[Any]
+        self, backend: Capturing, loss_fn: LossFunction, batch: Sequence[Any]
     ) -> tuple[Tensor, GradientStore]:
         """Return the loss, without its graph, and its gradients.
 
         The loss's memory is written anew by the next step of this kind.
         """
-        assert isinstance(backend, Capturing)
         name, alive = _identity(loss_fn)
         items = [place(value, backend) for value in batch]
         key = (id(backend), name, *map(_kind, items))
@@ -115,7 +114,7 @@ class CapturedSteps:
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with backend.record(batch, seen.notes) as step:
             own = iter(step.inputs)
-            given = [Tensor(next(own), backend) if isinstance(a, Tensor) else a for a in arguments]  # type: ignore[arg-type]
+            given = [Tensor(next(own), backend) if isinstance(a, Tensor) else a for a in arguments]
             loss, grads = forward_backward(loss_fn, given)
             del given
             refill = Refill(grads)
@@ -182,7 +181,7 @@ def _kind(item: Any) -> Hashable:
     """What two batches must have in common to be repetitions of one step."""
     if isinstance(item, Placed):
         return item.array.shape, item.array.dtype
-    return type(item), item
+    return type(item), repr(item)  # -0.0 == 0.0, and NaN is not even itself
 
 
 def _identity(loss_fn: LossFunction) -> tuple[Hashable, object]:
@@ -191,8 +190,10 @@ def _identity(loss_fn: LossFunction) -> tuple[Hashable, object]:
     Two functions of the same code over the same objects are the same: a lambda is made anew each
     time that its line runs.
     """
+    if isinstance(loss_fn, MethodType):
+        return (loss_fn.__func__, id(loss_fn.__self__)), loss_fn
     if not isinstance(loss_fn, FunctionType):
-        return (loss_fn if isinstance(loss_fn, Hashable) else id(loss_fn)), loss_fn
+        return id(loss_fn), loss_fn
     cells = [cell.cell_contents for cell in loss_fn.__closure__ or ()]
     held = [*cells, *(loss_fn.__defaults__ or ()), *(loss_fn.__kwdefaults__ or {}).values()]
     return (loss_fn.__code__, *map(id, held)), held

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from rumus.tensor import Backend, Expr, Kernel, Tensor, arange, float32, zeros
+from rumus.tensor import Expr, Kernel, Tensor, arange, float32, zeros
 from rumus.tensor.backend import Array
-from rumus.tensor.recording import Capturing
+from rumus.tensor.recording import Capturing, is_capturing
 from rumus.tensor.updater import Outcome
 
 LAG: Final = 64  # losses on the CPU, or pages on a device, that may be waiting to be read
@@ -23,10 +24,12 @@ _WRITE = Kernel(
 class _Page:
     """Memory for some losses on a device, which is read in one piece."""
 
-    def __init__(self, backend: Backend, index: Array) -> None:
+    def __init__(self, backend: Capturing, index: Array) -> None:
         self.backend = backend
         self.index = index
         self.values: Array = zeros((PAGE,), backend=backend)._array
+        self._write: Callable[[Sequence[float]], None] | None = None
+        self._loss: Array = None  # what `_write` takes the loss from
         self.counted: list[tuple[float, Outcome]] = []
         self.done = 0  # how many are in the mean already, or forgotten
 
@@ -38,8 +41,11 @@ class _Page:
     def write(self, loss: Array) -> Tensor:
         """Put a loss into the next place, and return that place."""
         at = len(self.counted)
-        arrays = (self.values, self.index, loss)
-        self.backend.elementwise(_WRITE, arrays, (float(at),), (self.values,))
+        if self._write is None or loss is not self._loss:
+            arrays = (self.values, self.index, loss)
+            self._write = self.backend.prepare(_WRITE, arrays, (self.values,))
+            self._loss = loss
+        self._write((float(at),))
         return Tensor(self.values[at], self.backend)
 
 
@@ -53,23 +59,24 @@ class Losses:
         self._waiting: list[tuple[Tensor, float, Outcome]] = []
         self._pages: list[_Page] = []
         self._total = self._weight = 0.0
+        self._last: float | None = None  # the mean of the last epoch
 
     def note(self, loss: Tensor) -> Tensor:
         """Return a loss in memory of its own; it does not count before `count` says so."""
-        if not isinstance(loss.backend, Capturing):
+        if not is_capturing(loss.backend):
             return loss
         return self._page(loss.backend).write(loss._array)
 
     def count(self, noted: Tensor, weight: float, outcome: Outcome) -> None:
         """Let the loss that was noted last enter the mean, if its step turns out to be applied."""
-        if isinstance(noted.backend, Capturing):
+        if is_capturing(noted.backend):
             self._pages[-1].counted.append((weight, outcome))
             return
         self._waiting.append((noted, weight, outcome))
         if len(self._waiting) > LAG:
             self._read()
 
-    def _page(self, backend: Backend) -> _Page:
+    def _page(self, backend: Capturing) -> _Page:
         """The last page, or a new one if it is full or elsewhere."""
         last = self._pages[-1] if self._pages else None
         if last is None or last.backend is not backend or last.is_full:
@@ -82,17 +89,24 @@ class Losses:
             self._pages.append(last := _Page(backend, index))
         return last
 
-    def mean(self) -> float | None:
-        """Return the mean, None of nothing. Waits for the device."""
+    def close(self) -> float | None:
+        """Return the mean since the last call, or what that returned if no loss has counted since.
+
+        None if none ever did. Waits for the device.
+        """
         self._read()
         for page in self._pages:
             self._read_page(page)
         del self._pages[:-1]
-        return self._total / self._weight if self._weight else None
+        if self._weight:
+            self._last = self._total / self._weight
+        self._total = self._weight = 0.0
+        return self._last
 
     def clear(self) -> None:
-        """Forget what was counted."""
+        """Forget everything."""
         self._total = self._weight = 0.0
+        self._last = None
         self._waiting.clear()
         for page in self._pages:
             page.done = len(page.counted)

@@ -9,13 +9,23 @@ from typing import Any, Generic
 from rumus.optim import Optimizer
 from rumus.optim.group import M_co
 from rumus.tensor import GradientStore, Tensor, UnclaimedGradientError
-from rumus.tensor.recording import Capturing
+from rumus.tensor.recording import is_capturing
 from rumus.train.capture import CapturedSteps, Counts, beside, forward_backward
 from rumus.train.losses import Losses
 
 
 class Trainer(Generic[M_co]):
     """Runs steps with one optimizer: forward, backward, update.
+
+    capture: on a GPU, `train_step(loss_fn, *batch)` runs the first step of a kind as usual, records
+    the second, and from then on repeats its commands on new data, without running `loss_fn`. The
+    results are the same, bit for bit. A kind of step is the function, what it has closed over, the
+    shapes and dtypes of the batch's arrays and its other values; the eight kinds used last are
+    kept. Modules that change between training and evaluation, and parameters that move, are
+    noticed. Other numbers, which `loss_fn` takes from elsewhere, stay as they were recorded: pass
+    them in the batch, as arrays where they change often. `loss_fn` must read nothing from the GPU
+    and upload nothing to it, and must decide nothing by itself; a CaptureError says what it did
+    otherwise. With capture=False, and for a closure without a batch, the code runs each time.
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
@@ -31,7 +41,6 @@ class Trainer(Generic[M_co]):
         self.optimizer = optimizer
         self._steps = CapturedSteps() if capture else None
         self._losses = Losses()
-        self._is_closed = False
 
     @property
     def counts(self) -> Counts:
@@ -43,14 +52,15 @@ class Trainer(Generic[M_co]):
     ) -> Tensor:
         """Compute the loss, its gradients and the update; return the loss, without its graph.
 
-        loss_fn: called with `batch`; returns a scalar that depends on the optimizer's parameters,
-        and on no others that are trainable. weight: how much this step counts in the mean loss of
+        loss_fn: called with `batch`, NumPy arrays and tensors of other backends as tensors beside
+        the parameters; returns a scalar that depends on the optimizer's parameters, and on no
+        others that are trainable. weight: how much this step counts in the mean loss of
         the epoch, as the number of samples where the batches differ in size.
 
         Raises TypeError if `loss_fn` returns no tensor, ValueError for a weight that is not finite
         and positive, UnclaimedGradientError for gradients that the optimizer does not own, and what
         `backward` and `Optimizer.step` raise; nothing has changed then. A step that raises, or that
-        the optimizer skips, does not enter the mean.
+        the optimizer skips, does not enter the mean. CaptureError for what a GPU cannot repeat.
         """
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
@@ -59,8 +69,9 @@ class Trainer(Generic[M_co]):
         with gradients as grads:
             self._check_claimed(grads)
             self.optimizer.step(grads)
-        self._count(noted, weight)
-        if isinstance(loss.backend, Capturing):
+        if self.optimizer.outcome.applied is not False:
+            self._losses.count(noted, weight, self.optimizer.outcome)
+        if is_capturing(loss.backend):
             loss.backend.step_finished()
         return noted
 
@@ -72,7 +83,7 @@ class Trainer(Generic[M_co]):
         backend = named[0][1].backend if named else None
         if not batch or backend is None:
             return forward_backward(loss_fn, batch)
-        if self._steps is not None and isinstance(backend, Capturing):
+        if self._steps is not None and is_capturing(backend):
             return self._steps.run(backend, loss_fn, batch)
         return forward_backward(loss_fn, [beside(value, backend) for value in batch])
 
@@ -90,15 +101,6 @@ class Trainer(Generic[M_co]):
                 "requires_grad = False, or compute with it under no_grad()"
             )
 
-    def _count(self, noted: Tensor, weight: float) -> None:
-        """Let a loss enter the mean, in a new epoch if the last one was closed."""
-        outcome = self.optimizer.outcome
-        if outcome.applied is False:
-            return
-        if self._is_closed:
-            self.reset_epoch()
-        self._losses.count(noted, weight, outcome)
-
     def epoch_avg_loss(self) -> float:
         """Return the mean loss of the epoch's steps, and close the epoch.
 
@@ -106,13 +108,11 @@ class Trainer(Generic[M_co]):
         averaged in float64. ValueError before the first step.
         """
         self.optimizer.poll(wait=True)
-        mean = self._losses.mean()
+        mean = self._losses.close()
         if mean is None:
             raise ValueError("there is no mean loss before the first train_step of an epoch")
-        self._is_closed = True
         return mean
 
     def reset_epoch(self) -> None:
         """Forget the losses so far: the next step opens a new epoch. Usually done by itself."""
         self._losses.clear()
-        self._is_closed = False

@@ -1,0 +1,576 @@
+"""Training steps that the GPU repeats without their Python code are those of the code, bit for bit.
+
+Also how the host's own state (counters, generators, versions) goes along, and what is refused.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rumus import nn
+from rumus.gpu import Gpu, GpuBackend
+from rumus.optim import SGD, Adam, AdamW, Optimizer, ParameterGroup, clip_grad_norm
+from rumus.tensor import (
+    CaptureError,
+    Generator,
+    GradientStore,
+    GraphError,
+    MissingGradientError,
+    ModifiedTensorError,
+    NonFiniteGradientError,
+    Parameter,
+    Tensor,
+    no_grad,
+    tensor,
+    zeros,
+)
+from rumus.train import Trainer
+
+Batch = tuple[NDArray[Any], NDArray[Any]]
+
+
+@pytest.fixture(scope="module", params=["immediates", "uniforms"])
+def gpu(request: pytest.FixtureRequest) -> GpuBackend:
+    """The backend, with scalars given directly and through a uniform buffer."""
+    return GpuBackend(Gpu(immediates=request.param == "immediates"))
+
+
+class Run:
+    """A small classifier with dropout, its optimizer and its trainer."""
+
+    def __init__(self, gpu: GpuBackend, *, capture: bool = True, **options: Any) -> None:
+        self.gpu = gpu
+        self.generator = Generator(5)
+        self.model = nn.Sequential(
+            nn.Linear(12, 16, generator=self.generator),
+            nn.ReLU(),
+            nn.Dropout(0.3, generator=self.generator),
+            nn.Linear(16, 16, generator=self.generator),
+            nn.ReLU(),
+            nn.Dropout(0.5, generator=self.generator),
+            nn.Linear(16, 4, generator=self.generator),
+        )
+        self.optimizer = AdamW(self.model.parameters(), self.rate, **options)
+        self.model.to(gpu)
+        self.trainer = Trainer(self.optimizer, capture=capture)
+        self.losses: list[Tensor] = []
+
+    @staticmethod
+    def rate(step: int) -> float:
+        """A learning rate that is another one at each step."""
+        return 0.01 * (1 + math.cos(step / 7))
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return nn.cross_entropy_loss(self.model(x), y)
+
+    def step(self, batch: Batch, *, on_gpu: bool = False) -> None:
+        x, y = (tensor(a, backend=self.gpu) for a in batch) if on_gpu else batch
+        self.losses.append(self.trainer.train_step(self.loss, x, y, weight=len(batch[1])))
+
+    def bits(self) -> dict[str, object]:
+        """Everything that a training leaves behind."""
+        saved = self.optimizer.state_dict()
+        state = {
+            f"{name}.{key}": value.tobytes()
+            for name, entry in saved["parameters"].items()
+            for key, value in entry["state"].items()
+        }
+        return {
+            **{name: value.tobytes() for name, value in self.model.state_dict().items()},
+            **state,
+            "counts": [entry["steps"] for entry in saved["parameters"].values()],
+            "steps": self.optimizer.steps,
+            "skipped": self.optimizer.skipped,
+            "position": self.generator.position,
+            "losses": [np.float32(loss.item()).tobytes() for loss in self.losses],
+            "mean": self.trainer.epoch_avg_loss(),
+        }
+
+
+def batches(count: int, *sizes: int, seed: int = 0) -> Iterator[Batch]:
+    """Random batches, their sizes taking turns."""
+    draw = np.random.default_rng(seed)
+    for number in range(count):
+        size = sizes[number % len(sizes)]
+        yield draw.normal(size=(size, 12)), draw.integers(0, 4, size)
+
+
+def both(gpu: GpuBackend, act: Callable[[Run], None], **options: Any) -> tuple[Run, Run]:
+    """The same training with and without capture, held together bit for bit."""
+    captured, plain = Run(gpu, **options), Run(gpu, capture=False, **options)
+    for run in (captured, plain):
+        act(run)
+    assert captured.bits() == plain.bits()
+    assert plain.trainer.counts.replayed == 0
+    return captured, plain
+
+
+def test_a_repeated_step_is_the_step(gpu: GpuBackend) -> None:
+    """20 steps with dropout and a schedule; batches from the host and from the GPU."""
+
+    def act(run: Run) -> None:
+        for number, batch in enumerate(batches(20, 8)):
+            run.step(batch, on_gpu=number % 3 == 0)
+
+    captured, _ = both(gpu, act)
+    counts = captured.trainer.counts
+    assert (counts.plain, counts.recorded, counts.replayed) == (1, 1, 18)
+    losses = [loss.item() for loss in captured.losses]
+    assert len(set(losses)) == 20  # each in memory of its own
+    assert captured.optimizer.steps == 20
+
+
+def test_two_shapes_take_turns(gpu: GpuBackend) -> None:
+    def act(run: Run) -> None:
+        for batch in batches(20, 8, 5):
+            run.step(batch)
+
+    captured, _ = both(gpu, act)
+    counts = captured.trainer.counts
+    assert (counts.plain, counts.recorded, counts.replayed) == (2, 2, 16)
+
+
+def test_more_shapes_than_are_kept(gpu: GpuBackend) -> None:
+    def act(run: Run) -> None:
+        for batch in batches(33, *range(2, 13)):
+            run.step(batch)
+
+    captured, _ = both(gpu, act)
+    assert captured.trainer.counts.replayed == 8  # eleven take turns, and eight are kept
+
+
+def test_everything_else_between_repetitions(gpu: GpuBackend) -> None:
+    """Evaluation, the mean, saved states, eager steps, a changed rate: all see the truth."""
+    seen: list[list[object]] = []
+
+    def act(run: Run) -> None:
+        notes: list[object] = []
+        for number, batch in enumerate(batches(24, 8)):
+            run.step(batch)
+            if number % 5 == 3:
+                run.model.eval()
+                with no_grad():
+                    notes.append(run.model(tensor(batch[0], backend=run.gpu)).numpy().tobytes())
+                run.model.train()
+            if number % 7 == 5:
+                notes.append((run.trainer.epoch_avg_loss(), run.optimizer.steps))
+            if number == 9:
+                saved = run.optimizer.state_dict(), run.model.state_dict()
+                run.optimizer.load_state_dict(saved[0])
+                run.model.load_state_dict(saved[1])
+            if number == 12:
+                x, y = (tensor(a, backend=run.gpu) for a in batch)
+                with run.loss(x, y).backward() as grads:
+                    clip_grad_norm(grads, run.optimizer, 0.01)
+                    run.optimizer.step(grads)
+            if number == 16:
+                run.optimizer.set(lr=0.02)
+        seen.append(notes)
+
+    captured, _ = both(gpu, act)
+    assert seen[0] == seen[1]
+    assert captured.trainer.counts.replayed == 22
+
+
+def test_a_step_reads_nothing_and_uploads_the_batch(gpu: GpuBackend) -> None:
+    for capture in (True, False):
+        run = Run(gpu, capture=capture)
+        given = list(batches(40, 8))
+        run.step(given[0])
+        before = gpu.stats.bytes_down
+        for batch in given:
+            run.step(batch)
+        assert gpu.stats.bytes_down == before
+        assert run.trainer.epoch_avg_loss() > 0
+        assert gpu.stats.bytes_down > before
+
+
+def test_a_repetition_runs_the_same_kernels_in_few_submissions(gpu: GpuBackend) -> None:
+    run = Run(gpu)
+    x, y = (tensor(a, backend=gpu) for a in next(batches(1, 8)))
+    dispatches = []
+    for _ in range(6):
+        before = gpu.stats.dispatches, gpu.stats.submits
+        run.trainer.train_step(run.loss, x, y)
+        dispatches.append(gpu.stats.dispatches - before[0])
+        assert gpu.stats.submits - before[1] <= 3
+    assert len(set(dispatches[1:])) == 1
+
+
+def test_memory_is_flat_over_many_repetitions(gpu: GpuBackend) -> None:
+    run = Run(gpu)
+    x, y = next(batches(1, 8))
+    for _ in range(600):  # more losses than a page holds
+        run.trainer.train_step(run.loss, x, y)
+    run.trainer.epoch_avg_loss()
+    before = gpu.memory_stats()
+    for _ in range(600):
+        run.trainer.train_step(run.loss, x, y)
+    run.trainer.epoch_avg_loss()
+    after = gpu.memory_stats()
+    assert after.used <= before.used + 4096
+    assert after.blocks <= before.blocks + 4
+
+
+def test_a_trainer_that_is_gone_gives_its_memory_back(gpu: GpuBackend) -> None:
+    gc.collect()
+    before = gpu.memory_stats().used
+    run = Run(gpu)
+    for batch in batches(6, 8, 5):
+        run.step(batch)
+    model = weakref.ref(run.model)
+    del run
+    gc.collect()
+    assert model() is None
+    assert gpu.memory_stats().used == before
+
+
+def test_a_freed_model_still_trains(gpu: GpuBackend) -> None:
+    """The loss function holds what it needs."""
+    run = Run(gpu)
+    trainer, loss = run.trainer, run.loss
+    given = list(batches(6, 8))
+    for batch in given[:3]:
+        run.step(batch)
+    del run
+    gc.collect()
+    for batch in given:
+        assert math.isfinite(trainer.train_step(loss, *batch).item())
+
+
+def test_the_closure_form_runs_uncaptured(gpu: GpuBackend) -> None:
+    run = Run(gpu)
+    for x, y in batches(4, 8):
+        given = tensor(x, backend=gpu), tensor(y, backend=gpu)
+        run.trainer.train_step(lambda given=given: run.loss(*given))
+    assert run.trainer.counts.replayed == run.trainer.counts.recorded == 0
+    assert run.optimizer.steps == 4
+
+
+def test_a_lambda_made_anew_is_the_same_step(gpu: GpuBackend) -> None:
+    run = Run(gpu)
+    for x, y in batches(5, 8):
+        run.trainer.train_step(lambda a, b: run.loss(a, b), x, y)
+    assert run.trainer.counts.replayed == 3
+
+
+def test_what_a_function_closes_over_makes_another_step(gpu: GpuBackend) -> None:
+    w = Parameter([1.0], name="w", backend=gpu)
+    trainer = Trainer(SGD([w], 0.0))
+    found = []
+    for scale in (2.0, 3.0, 2.0, 3.0, 2.0, 4.0):
+        found.append(trainer.train_step(lambda x, s=scale: (s * w * x).sum(), np.ones(1)).item())
+    assert found == [2.0, 3.0, 2.0, 3.0, 2.0, 4.0]
+
+
+def test_numbers_of_the_batch_make_another_step(gpu: GpuBackend) -> None:
+    w = Parameter([1.0], name="w", backend=gpu)
+    trainer = Trainer(SGD([w], 0.0))
+    found = [
+        trainer.train_step(lambda x, s: (s * w * x).sum(), np.ones(1), scale).item()
+        for scale in (1.0, 2.0, 1.0, 2.0, 1.0, 2.0, -0.0, 0.0)
+    ]
+    assert found == [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 0.0, 0.0]
+    assert trainer.counts.replayed == 2
+
+
+def test_a_model_that_stays_in_evaluation_is_captured_anew(gpu: GpuBackend) -> None:
+    def act(run: Run) -> None:
+        for number, batch in enumerate(batches(16, 8)):
+            if number in (5, 10):
+                run.model.train(number == 10)
+            run.step(batch)
+
+    captured, _ = both(gpu, act)
+    assert captured.trainer.counts.plain == 3
+    assert captured.trainer.counts.replayed > 8
+
+
+def test_moving_a_model_captures_anew(gpu: GpuBackend) -> None:
+    other = GpuBackend(Gpu())
+
+    def act(run: Run) -> None:
+        for number, batch in enumerate(batches(9, 8)):
+            if number in (3, 6):
+                run.model.to(other if number == 3 else run.gpu)
+            run.step(batch)
+
+    captured, _ = both(gpu, act)
+    assert captured.trainer.counts.plain == 3
+    assert captured.trainer.counts.replayed == 3
+
+
+def test_a_store_that_is_not_drained_keeps_its_gradients(gpu: GpuBackend) -> None:
+    run = Run(gpu)
+    given = list(batches(6, 8))
+    for batch in given[:3]:
+        run.step(batch)
+    x, y = (tensor(a, backend=gpu) for a in given[3])
+    kept = run.loss(x, y).backward()
+    before = [kept[p].numpy().tobytes() for p in kept]
+    run.step(given[4])
+    assert [kept[p].numpy().tobytes() for p in kept] == before
+
+
+def test_a_graph_that_is_older_than_a_repetition_is_stale(gpu: GpuBackend) -> None:
+    run = Run(gpu)
+    given = list(batches(4, 8))
+    for batch in given[:3]:
+        run.step(batch)
+    loss = run.loss(*(tensor(a, backend=gpu) for a in given[0]))
+    run.step(given[3])
+    assert run.trainer.counts.replayed == 2
+    with pytest.raises(ModifiedTensorError, match="changed in place"):
+        loss.backward()
+
+
+def test_buffers_that_are_written_in_place_go_along(gpu: GpuBackend) -> None:
+    w = Parameter([1.0, 2.0], name="w", backend=gpu)
+    mean = zeros((2,), backend=gpu)
+
+    def loss(x: Tensor) -> Tensor:
+        with no_grad():
+            mean.assign(0.5 * mean + 0.5 * x)
+        return (w * x).sum()
+
+    trainer = Trainer(SGD([w], 0.0))
+    wanted = np.zeros(2)
+    for number in range(6):
+        x = np.array([1.0, 2.0]) + number
+        version = mean._version.current
+        trainer.train_step(loss, x)
+        wanted = 0.5 * wanted + 0.5 * x
+        assert mean._version.current == version + 1
+        assert mean.tolist() == wanted.tolist()
+    assert trainer.counts.replayed == 4
+
+
+def test_indices_out_of_range_are_found_in_repetitions(gpu: GpuBackend) -> None:
+    run = Run(gpu)
+    given = list(batches(5, 8))
+    for batch in given[:4]:
+        run.step(batch)
+    before = run.bits()["0.weight"]
+    for on_gpu in (False, True):
+        bad = given[4][0], np.array([0, 1, 2, 3, 4, 0, 1, 2])
+        with pytest.raises(IndexError, match="4"):
+            run.step(bad, on_gpu=on_gpu)
+    assert run.bits()["0.weight"] == before
+    run.step(given[4])
+    assert run.optimizer.steps == 5
+
+
+def test_ignored_targets_in_some_batches(gpu: GpuBackend) -> None:
+    """The numbers say which kernels run: such a batch runs as usual."""
+
+    def act(run: Run) -> None:
+        for number, (x, y) in enumerate(batches(8, 8)):
+            run.step((x, np.where(np.arange(8) < 2, -100, y) if number == 5 else y))
+
+    captured, _ = both(gpu, act)
+    assert captured.trainer.counts.replayed == 5
+
+
+def test_optional_parameters_and_clipping_by_hand(gpu: GpuBackend) -> None:
+    """Which parameters get gradients is part of the step."""
+    results = []
+    for capture in (True, False):
+        a, b = (Parameter([2.0, 3.0], name=n, backend=gpu) for n in "ab")
+        optimizer = Adam([ParameterGroup([a]), ParameterGroup([b], optional=True)], 0.1)
+        trainer = Trainer(optimizer, capture=capture)
+
+        def first(x: Tensor, a: Parameter = a) -> Tensor:
+            return (a * x).sum()
+
+        def second(x: Tensor, a: Parameter = a, b: Parameter = b) -> Tensor:
+            return (a * b * x).sum()
+
+        for number in range(10):
+            trainer.train_step((first, second)[number % 2], np.array([1.0, number]))
+        results.append([p.numpy().tobytes() for p in (a, b)])
+    assert results[0] == results[1]
+
+
+def test_an_optimizer_of_ones_own(gpu: GpuBackend) -> None:
+    """Its `step` is its own code, and runs each time."""
+
+    class Halving(Optimizer[Any]):
+        def step(self, grads: GradientStore) -> None:
+            gradients = [grads.take(p) for p in self.parameters]
+            for p, g in zip(self.parameters, gradients, strict=True):
+                p.assign(p.detach() - 0.25 * g)
+            self.steps += 1
+
+    w = Parameter([1.0, 3.0], name="w", backend=gpu)
+    optimizer = Halving([w])
+    trainer = Trainer(optimizer)
+    for _ in range(4):
+        trainer.train_step(lambda x: (w * w * x).sum(), np.ones(2))
+    assert w.tolist() == [0.0625, 0.1875]
+    assert (optimizer.steps, trainer.counts.replayed) == (4, 2)
+
+
+def test_skipped_steps_do_not_count(gpu: GpuBackend) -> None:
+    def act(run: Run) -> None:
+        for number, (x, y) in enumerate(batches(12, 8)):
+            run.step((np.where(number in (4, 9), np.nan, x), y))
+
+    captured, plain = Run(gpu, nonfinite="skip"), Run(gpu, capture=False, nonfinite="skip")
+    for run in (captured, plain):
+        act(run)
+        assert math.isnan(run.losses[4].item())
+        assert math.isfinite(run.trainer.epoch_avg_loss())
+    assert captured.optimizer.skipped == plain.optimizer.skipped == 2
+    assert captured.bits() == plain.bits()
+    assert captured.trainer.counts.replayed == 10
+
+
+def test_a_refused_step_is_heard_of_when_its_loss_is_read(gpu: GpuBackend) -> None:
+    run = Run(gpu)
+    given = list(batches(6, 8))
+    for batch in given[:4]:
+        run.step(batch)
+    before = run.bits()
+    run.step((np.full((8, 12), np.nan), given[0][1]))
+    with pytest.raises(NonFiniteGradientError, match=r"0\.weight"):
+        run.losses.pop().item()
+    after = run.bits()
+    changed = [name for name in before if before[name] != after[name]]
+    assert changed == ["position"]  # masks were drawn
+    run.step(given[5])
+    assert run.optimizer.steps == 5
+
+
+# What cannot be captured
+
+
+def refused(gpu: GpuBackend, loss: Callable[[Parameter, Tensor], Tensor], match: str) -> None:
+    """Expect an error from the second step at the latest, and none without capture."""
+    w = Parameter([1.0, 2.0], name="w", backend=gpu)
+    x = np.array([3.0, 4.0])
+
+    def of_batch(x: Tensor) -> Tensor:
+        return loss(w, x)
+
+    trainer = Trainer(SGD([w], 0.1))
+    first = trainer.train_step(of_batch, x)
+    assert math.isfinite(first.item())
+    before = w.tolist()
+    with pytest.raises(CaptureError, match=match) as error:
+        trainer.train_step(of_batch, x)
+    assert "capture=False" in str(error.value)
+    assert w.tolist() == before
+    plain = Trainer(trainer.optimizer, capture=False)
+    for _ in range(3):
+        plain.train_step(of_batch, x)
+    assert w.tolist() != before
+
+
+def test_reading_inside_is_refused(gpu: GpuBackend) -> None:
+    refused(gpu, lambda w, x: (w * x).sum() * float(x.sum()), "a value is read")
+
+
+def test_deciding_inside_is_refused(gpu: GpuBackend) -> None:
+    refused(gpu, lambda w, x: (w * x).sum() if x.sum() > 0 else w.sum(), "a value is read")
+
+
+def test_uploading_inside_is_refused(gpu: GpuBackend) -> None:
+    refused(gpu, lambda w, x: (w * x * tensor([1.0, 2.0], backend=gpu)).sum(), "uploaded inside")
+
+
+def test_numbers_that_change_are_refused(gpu: GpuBackend) -> None:
+    seen: list[int] = []
+
+    def loss(w: Parameter, x: Tensor) -> Tensor:
+        seen.append(1)
+        return (w * x * float(len(seen))).sum()
+
+    refused(gpu, loss, r"differs from the time before, 1\.0 and 2\.0")
+
+
+def test_another_course_is_refused(gpu: GpuBackend) -> None:
+    seen: list[int] = []
+
+    def loss(w: Parameter, x: Tensor) -> Tensor:
+        seen.append(1)
+        return (w * x).sum() if len(seen) % 2 else (w * x).exp().sum()
+
+    refused(gpu, loss, "another course")
+
+
+def test_shapes_that_change_inside_are_refused(gpu: GpuBackend) -> None:
+    seen: list[int] = []
+
+    def loss(w: Parameter, x: Tensor) -> Tensor:
+        seen.append(1)
+        return (w * x)[: 1 + len(seen) % 2].sum()
+
+    refused(gpu, loss, "differs from the time before|another course")
+
+
+def test_what_escapes_is_refused(gpu: GpuBackend) -> None:
+    kept: list[Tensor] = []
+
+    def loss(w: Parameter, x: Tensor) -> Tensor:
+        kept.append(x * 2.0)
+        return (w * kept[-1]).sum()
+
+    refused(gpu, loss, "still held")
+
+
+def test_random_numbers_of_the_host_are_refused(gpu: GpuBackend) -> None:
+    generator = Generator(0)
+
+    def loss(w: Parameter, x: Tensor) -> Tensor:
+        return (w * x * generator.uniform((2,), 1.0, 2.0, backend=gpu)).sum()
+
+    refused(gpu, loss, "drawn on the host")
+
+
+def test_batches_that_hide_tensors_are_refused(gpu: GpuBackend) -> None:
+    w = Parameter([1.0], name="w", backend=gpu)
+    trainer = Trainer(SGD([w], 0.1))
+    with pytest.raises(CaptureError, match="not dict"):
+        trainer.train_step(lambda b: (w * b["x"]).sum(), {"x": tensor([1.0], backend=gpu)})
+    plain = Trainer(trainer.optimizer, capture=False)
+    plain.train_step(lambda b: (w * b["x"]).sum(), {"x": tensor([1.0], backend=gpu)})
+
+
+def test_a_failed_recording_leaves_the_gpu_usable(gpu: GpuBackend) -> None:
+    run = Run(gpu)
+    w = Parameter([1.0], name="w", backend=gpu)
+    trainer = Trainer(SGD([w], 0.1))
+
+    def fails(x: Tensor) -> Tensor:
+        if trainer.counts.plain:
+            raise LookupError("no data")
+        return (w * x).sum()
+
+    trainer.train_step(fails, np.ones(1))
+    for _ in range(2):
+        with pytest.raises(LookupError, match="no data"):
+            trainer.train_step(fails, np.ones(1))
+    for batch in batches(4, 8):
+        run.step(batch)
+    assert run.trainer.counts.replayed == 2
+
+
+def test_errors_of_the_loss_are_those_of_an_eager_step(gpu: GpuBackend) -> None:
+    w, other = (Parameter([1.0], name=n, backend=gpu) for n in ("w", "other"))
+    trainer = Trainer(SGD([w], 0.1))
+    for _ in range(3):
+        with pytest.raises(MissingGradientError, match="'w'"):
+            trainer.train_step(lambda x: (other * x).sum(), np.ones(1))
+        with pytest.raises(TypeError, match="float"):
+            trainer.train_step(lambda x: 1.0, np.ones(1))  # type: ignore[arg-type, return-value]
+        with pytest.raises(GraphError), no_grad():
+            trainer.train_step(lambda x: (w * x).sum(), np.ones(1))
+    assert w.tolist() == [1.0]
