@@ -278,11 +278,11 @@ class FusedOptimizer(Optimizer[M_co]):
         found = []
         for segment in self.segments:
             arena = segment.arena
-            present = [p for p in arena.parameters if not segment.group.optional or p in grads]
-            arrays = [grads.array(p) for p in present]
-            if present and arena.holds(arrays):
-                found.append((arena.backend, arena.gradients, present))
+            if arena.holds(grads):
+                found.append((arena.backend, arena.gradients, list(arena.parameters)))
             else:
+                present = [p for p in arena.parameters if not segment.group.optional or p in grads]
+                arrays = [grads.array(p) for p in present]
                 pairs = zip(present, arrays, strict=True)
                 found += [(arena.backend, array, [p]) for p, array in pairs]
         return found
@@ -301,21 +301,22 @@ class FusedOptimizer(Optimizer[M_co]):
             raise OwnershipError(f"{self} was released and owns nothing")
         self.poll()
         self._check_backends()
-        numbers = [n for n, s in enumerate(self.segments) if self._is_ready(s, grads)]
-        ready = [self.segments[number] for number in numbers]
-        if not ready:
+        found = {n: self._gradient(s, grads) for n, s in enumerate(self.segments)}
+        gradients = {n: gradient for n, gradient in found.items() if gradient is not None}
+        if not gradients:
             self._check_not_drained(grads)
-        gradients = [segment.arena.collect(grads) for segment in ready]
         updater = self._updater or self._make_updater()
-        outcome = updater.prepare(numbers, gradients, self._scalars)
+        outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars)
         if outcome.applied is False and self.nonfinite == "raise":
             raise self._error(outcome)
         with Uninterrupted():
             updater.commit()
-            if outcome.applied is not False:
-                for segment in ready:
-                    segment.arena.written()
-            grads.drain([p for s in ready for p in s.arena.parameters], str(self))
+            name = str(self)
+            for number, gradient in gradients.items():
+                arena = self.segments[number].arena
+                if outcome.applied is not False:
+                    arena.written()
+                arena.drain(grads, gradient, name)
             self._pending.append(outcome)
             self.outcome = outcome
             self._learn()
@@ -383,15 +384,16 @@ class FusedOptimizer(Optimizer[M_co]):
             if first.group is second.group and first.arena.backend is not second.arena.backend:
                 check_one_backend(first.group)
 
-    def _is_ready(self, segment: Segment, grads: GradientStore) -> bool:
-        """Whether a segment's gradients are there and fit; False for an optional one without."""
-        for parameter in segment.arena.parameters:
+    def _gradient(self, segment: Segment, grads: GradientStore) -> Array | None:
+        """A segment's gradients as one array, checked; None for an optional one without."""
+        arena = segment.arena
+        if arena.holds(grads):
+            return arena.gradients  # what lies in a parameter's own slot fits by its making
+        for parameter in arena.parameters:
             if segment.group.optional and parameter not in grads:
-                return False
-            slot = parameter._slot
-            if slot is None or grads.array(parameter) is not slot.gradient:
-                grads.check(parameter)  # a gradient in the parameter's own slot fits by its making
-        return True
+                return None
+            grads.check(parameter)
+        return arena.collect(grads)
 
     def _scalars(self, number: int, t: int) -> tuple[float, ...]:
         """The kernel's scalars at step `t` of a segment, computed in float64."""

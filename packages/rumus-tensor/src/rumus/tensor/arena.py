@@ -69,6 +69,8 @@ class Arena:
             )
             for start, p in zip(starts, parameters, strict=True)
         )
+        self.numbers = tuple(parameter.id for parameter in parameters)
+        self.slot_gradients = tuple(slot.gradient for slot in self.slots)
         for parameter, slot in zip(parameters, self.slots, strict=True):
             if parameter._backend is backend:
                 backend.copy(parameter._array, slot.value)
@@ -119,17 +121,24 @@ class Arena:
         Usually `backward` wrote them there; what it could not is copied into a fresh array.
         KeyError for a parameter without one.
         """
-        found = [store.array(parameter) for parameter in self.parameters]
-        if self.holds(found):
+        if self.holds(store):
             return self.gradients
+        found = [store.array(parameter) for parameter in self.parameters]
         flat = self.zeros()
         for gradient, view in zip(found, self.views(flat), strict=True):
             self.backend.copy(gradient, view)
         return flat
 
-    def holds(self, gradients: Sequence[Array]) -> bool:
-        """Whether these are the slots of the gradients, each parameter's in its own."""
-        return all(g is slot.gradient for g, slot in zip(gradients, self.slots, strict=True))
+    def holds(self, store: GradientStore) -> bool:
+        """Whether the gradients in `store` lie in this arena, all of them."""
+        return store.holds(self.numbers, self.slot_gradients)
+
+    def drain(self, store: GradientStore, collected: Array, by: str) -> None:
+        """Remove the gradients that were collected from a store."""
+        if collected is self.gradients:
+            store.drain_lent(self.numbers, self.slots, by)
+        else:
+            store.drain(self.parameters, by)
 
     def written(self) -> None:
         """Note that the values were changed: a graph that still needs the old ones is stale."""
