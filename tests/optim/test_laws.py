@@ -863,7 +863,7 @@ def test_ctrl_c_waits_until_the_step_is_whole(backend: Backend, plan: Plan, skip
     store = poisoned(run, 3, np.nan) if skip else run.loss(3).backward()
     where, method = run.backend, "first_not_finite" if skip else "elementwise"
     if backend.runs_ahead:
-        where, method = backend.gpu, "dispatch"  # type: ignore[attr-defined]
+        where, method = backend.gpu, "_record"  # type: ignore[attr-defined]
     real = getattr(where, method)
     pressed: list[int] = []
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.gpu.device import Prepared
 from rumus.gpu.late_read import LateRead
 from rumus.gpu.pipelines import Pipeline, Program
 from rumus.gpu.shaders import shader
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from rumus.gpu.array import GPUArray
     from rumus.gpu.backend import GpuBackend
 
-Dispatch: TypeAlias = "tuple[Pipeline, tuple[GPUArray, ...], tuple[int, ...], int]"
+Dispatch: TypeAlias = "tuple[Prepared, tuple[int, ...], int]"  # with its scalars and workgroups
 
 ROWS: Final = 64  # of the table: steps of which the host knows nothing yet, and steps in advance
 AHEAD: Final = 32  # steps in advance at most
@@ -154,7 +155,7 @@ class DeviceUpdater:
         values = (vectors, starts.size, self._firsts[number], bits)
         make = partial(Program, "finite", shader("finite"), "rrw", "IIII")
         pipeline = self.backend.gpu.pipeline("finite", make)
-        return pipeline, (gradient, starts, self._control), values, -(-vectors // 64)
+        return self._ready(pipeline, gradient, starts), values, -(-vectors // 64)
 
     def _decide(self, ready: Sequence[int], first: int) -> Dispatch:
         count = min(AT_ONCE, len(self.sections) - first)
@@ -165,7 +166,7 @@ class DeviceUpdater:
                   first + count == len(self.sections))  # fmt: skip
         make = partial(Program, "decide", shader("decide"), "rw", "I" * len(values))
         pipeline = self.backend.gpu.pipeline("decide", make)
-        return pipeline, (self._device_table, self._control), values, 1
+        return self._ready(pipeline, self._device_table), values, 1
 
     def _update(self, number: int, gradient: GPUArray) -> Dispatch:
         arrays, _ = self.sections[number].operands(self.kernel, gradient)
@@ -174,7 +175,10 @@ class DeviceUpdater:
         make = partial(update_program, self.kernel, types, stored)
         pipeline = self.backend.gpu.pipeline(("update", self.kernel.key, stored.name), make)
         at = self._scalars_at + number * len(self.kernel.uniforms)
-        return pipeline, (*arrays, self._control), (vectors, at), -(-vectors // WORKGROUP)
+        return self._ready(pipeline, *arrays), (vectors, at), -(-vectors // WORKGROUP)
+
+    def _ready(self, pipeline: Pipeline, *arrays: GPUArray) -> Prepared:
+        return Prepared(self.backend.gpu, pipeline, (*arrays, self._control))
 
     def commit(self) -> None:
         """Record the step. Nothing of it can fail but the device itself."""
@@ -182,8 +186,8 @@ class DeviceUpdater:
         dispatches, outcome, ready = self._prepared
         gpu = self.backend.gpu
         with gpu.lock:
-            for dispatch in dispatches:
-                gpu.dispatch(*dispatch)
+            for prepared, values, groups in dispatches:
+                prepared.run(values, groups)
         self._prepared = None
         for n in ready:
             self._issued[n] += 1
