@@ -9,5 +9,9 @@ from rumus.gpu import Gpu, GpuBackend
 
 @pytest.fixture(scope="session", params=["immediates", "uniforms"])
 def gpu(request: pytest.FixtureRequest) -> GpuBackend:
-    """The backend, with scalars given directly and through a uniform buffer."""
-    return GpuBackend(Gpu(immediates=request.param == "immediates"))
+    """The backend as it usually is, and as it is on devices with less.
+
+    The other one gives scalars through a uniform buffer and has every index checked.
+    """
+    is_usual = request.param == "immediates"
+    return GpuBackend(Gpu(immediates=is_usual, trusted=is_usual))
