@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rumus import nn
-from rumus.gpu import GpuBackend, default_backend
+from rumus.gpu import Gpu, GpuBackend, default_backend
 from rumus.optim import SGD, Adam, AdamW, FusedOptimizer
 from rumus.tensor import (
     Backend,
@@ -82,3 +82,27 @@ def dispatches_of_a_step(gpu: GpuBackend, tensors: int) -> int:
 @pytest.mark.parametrize("tensors", [1, 148, 10_000])
 def test_a_step_is_a_few_dispatches_however_many_tensors_there_are(tensors: int) -> None:
     assert dispatches_of_a_step(default_backend(), tensors) <= 4
+
+
+def trained(backend: Backend, steps: int) -> list[Parameter]:
+    """Parameters of which a 1 MiB arena holds one at a time, and a few small ones."""
+    draw = np.random.default_rng(0)
+    shapes = [(500, 400), (400, 500), (7,), (600, 400), (3, 5)]
+    parameters = [
+        Parameter(draw.normal(size=shape), name=f"p{i}", backend=backend)
+        for i, shape in enumerate(shapes)
+    ]
+    optimizer = AdamW(parameters, 0.1)
+    for _ in range(steps):
+        grads = GradientStore()
+        for parameter in parameters:
+            gradient = draw.normal(size=parameter.shape)
+            grads.accumulate(parameter, tensor(gradient, backend=backend))
+        optimizer.step(grads)
+    return parameters
+
+
+def test_arenas_larger_than_an_array_may_be_are_cut() -> None:
+    small = GpuBackend(Gpu(max_array_bytes=2**20))
+    for there, here in zip(trained(small, 3), trained(NumpyBackend(), 3), strict=True):
+        np.testing.assert_allclose(there.numpy(), here.numpy(), rtol=1e-5, atol=1e-5)
