@@ -1,0 +1,301 @@
+"""Recorded commands, run again: on new data, with new scalars, in memory of their own."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rumus.gpu import Gpu, GpuBackend
+from rumus.gpu.array import GPUArray
+from rumus.gpu.capture import Capture
+from rumus.tensor import CaptureError, Generator, Tensor, gather, matmul, tensor, zeros
+from rumus.tensor.recording import depends_on, live, refuse
+
+Step = Callable[..., Tensor]
+Array = GPUArray | NDArray[Any]
+
+
+def captured(gpu: GpuBackend, step: Step, *batch: NDArray[Any]) -> tuple[Capture, Tensor]:
+    """A step that ran twice, and the tensor that holds its result."""
+    arrays = [tensor(a).numpy() for a in batch]
+    with gpu.observe() as notes:
+        step(*(tensor(a, backend=gpu) for a in arrays))
+    with gpu.record(arrays, notes) as capture:
+        result = step(*(Tensor(a, gpu) for a in capture.inputs))
+        capture.keep([result._array])
+    return capture, result
+
+
+def chain(x: Tensor) -> Tensor:
+    """Enough kernels to use memory again, and for two submissions."""
+    for _ in range(40):
+        x = (x * 0.5 + 1.0).tanh() + x.sum() * 1e-3
+    return x
+
+
+def test_new_data_give_new_results(gpu: GpuBackend) -> None:
+    draw = np.random.default_rng(0)
+    capture, result = captured(gpu, chain, draw.normal(size=(5, 7)))
+    for number in range(4):
+        host = draw.normal(size=(5, 7)).astype(np.float32)
+        capture.replay([host if number % 2 else tensor(host, backend=gpu)._array])
+        wanted = chain(tensor(host, backend=gpu))
+        assert result.numpy().tobytes() == wanted.numpy().tobytes()
+
+
+def test_a_batch_of_views_is_taken_as_it_is_seen(gpu: GpuBackend) -> None:
+    capture, result = captured(gpu, lambda x: x * 2.0, np.ones((3, 2)))
+    whole = tensor(np.arange(24.0).reshape(4, 6), backend=gpu)
+    for view in (whole[1:, 2:4], whole.T[3:, :2], whole[:3, ::3]):
+        capture.replay([view._array])
+        assert (result.numpy() == 2 * view.numpy()).all()
+
+
+def test_memory_is_used_again_within_a_step_and_by_nobody_else(gpu: GpuBackend) -> None:
+    before = gpu.memory_stats().used
+    capture, result = captured(gpu, chain, np.ones((64, 64)))
+    held = gpu.memory_stats().used - before
+    assert held < 10 * 64 * 64 * 4  # of some 160 arrays
+    others = [zeros((64, 64), backend=gpu) for _ in range(20)]
+    x = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    capture.replay([x])
+    assert all((other.numpy() == 0).all() for other in others)
+    assert result.numpy().tobytes() == chain(tensor(x, backend=gpu)).numpy().tobytes()
+    del others, capture, result
+    gc.collect()
+    assert gpu.memory_stats().used == before
+
+
+def test_a_result_outlives_its_step(gpu: GpuBackend) -> None:
+    """It keeps its memory when the capture is gone, and gives it back by itself."""
+    before = gpu.memory_stats().used
+    capture, result = captured(gpu, lambda x: x + 1.0, np.zeros(500))
+    del capture
+    gc.collect()
+    others = [zeros((500,), backend=gpu) for _ in range(4)]
+    assert (result.numpy() == 1).all()
+    del others, result
+    assert gpu.memory_stats().used == before
+
+
+def test_random_numbers_go_on(gpu: GpuBackend) -> None:
+    here, there = Generator(1), Generator(1)
+
+    def draws(generator: Generator) -> Step:
+        return lambda x: (
+            generator.keep(0.5, x.shape, backend=gpu).where(x, 0.0)
+            + (generator.keep(0.1, x.shape, backend=gpu).where(1.0, x))
+        )
+
+    def between(generator: Generator, number: int) -> None:
+        if number == 3:
+            generator.words((5,), backend=gpu)
+        if number == 5:
+            generator.restore({"seed": 9, "stream": 2, "position": 2**33})
+
+    x = np.arange(1.0, 31.0)
+    capture, result = captured(gpu, draws(here), x)
+    for _ in range(2):
+        wanted = draws(there)(tensor(x, backend=gpu)).tolist()
+    assert result.tolist() == wanted
+    for number in range(6):
+        between(here, number)
+        between(there, number)
+        capture.replay([tensor(x).numpy()])
+        assert result.tolist() == draws(there)(tensor(x, backend=gpu)).tolist()
+        assert here.position == there.position
+
+
+def test_live_scalars(gpu: GpuBackend) -> None:
+    """What `live` runs gives other numbers each time; everything else stays."""
+    rate = [1.0]
+    out = zeros((3,), backend=gpu)
+
+    def step(x: Tensor) -> Tensor:
+        live(lambda: gpu.fill(rate[0], out._array))
+        return out * x
+
+    capture, result = captured(gpu, step, np.ones(3))
+    for value in (1.0, 2.0, 7.0):
+        rate[0] = value
+        capture.replay([np.full(3, 10.0, np.float32)])
+        assert result.tolist() == [10 * value] * 3
+
+
+def test_live_code_that_does_something_else_is_refused(gpu: GpuBackend) -> None:
+    out, kind = zeros((3,), backend=gpu), ["fill"]
+
+    def act() -> None:
+        if kind[0] == "fill":
+            gpu.fill(1.0, out._array)
+        elif kind[0] == "copy":
+            gpu.copy(tensor([1.0], backend=gpu)._array, out._array)
+
+    def step(x: Tensor) -> Tensor:
+        live(act)
+        return out * x
+
+    capture, _ = captured(gpu, step, np.ones(3))
+    for other in ("copy", "nothing"):
+        kind[0] = other
+        with pytest.raises(CaptureError, match="captured step ran"):
+            capture.replay([np.ones(3, np.float32)])
+    kind[0] = "fill"
+    capture.replay([np.ones(3, np.float32)])
+
+
+def test_a_step_is_valid_while_what_it_uses_is_there(gpu: GpuBackend) -> None:
+    class Layer:
+        weight = tensor(np.eye(3), backend=gpu)
+        training = True
+
+    layer = Layer()
+
+    def step(x: Tensor) -> Tensor:
+        depends_on(layer, "training")
+        return matmul(x, layer.weight)
+
+    capture, _ = captured(gpu, step, np.ones((2, 3)))
+    assert capture.is_valid()
+    layer.training = False
+    assert not capture.is_valid()
+    layer.training = True
+    assert capture.is_valid()
+    Layer.weight = tensor(np.eye(3), backend=gpu)
+    assert not capture.is_valid()
+
+
+def test_indices(gpu: GpuBackend) -> None:
+    table = tensor(np.arange(12.0).reshape(4, 3), backend=gpu)
+    capture, result = captured(gpu, lambda i: gather(table, i) * 1.0, np.array([0, 3]))
+    ok = tensor([1, 2], backend=gpu)
+    assert capture.fits([ok._array])
+    assert capture.fits([np.array([3, 3], np.int32)])
+    for bad in ([4, 0], [-1, 0]):
+        assert not capture.fits([np.array(bad, np.int32)])
+        assert not capture.fits([tensor(bad, backend=gpu)._array])
+    with pytest.raises(CaptureError, match="NumPy"):
+        capture.fits([(ok + 1)._array])
+    capture.replay([ok._array])
+    assert result.tolist() == [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]
+
+
+def refused(gpu: GpuBackend, step: Step, match: str) -> None:
+    with pytest.raises(CaptureError, match=match):
+        captured(gpu, step, np.ones(4))
+    assert (tensor([1.0], backend=gpu) + 1.0).item() == 2.0  # as if nothing had been
+
+
+def odd(x: Tensor) -> Tensor:
+    refuse("an odd thing")
+    return x
+
+
+@pytest.mark.parametrize(
+    ("step", "match"),
+    [
+        (lambda x: x * x.sum().item(), "read"),
+        (lambda x: x + tensor([1.0], backend=x.backend), "uploaded"),
+        (lambda x: x * Generator(0).uniform((4,), backend=x.backend), "on the host"),
+        (odd, "an odd thing"),
+    ],
+    ids=["read", "upload", "host's random numbers", "refuse"],
+)
+def test_what_cannot_be_repeated_is_refused(gpu: GpuBackend, step: Step, match: str) -> None:
+    refused(gpu, step, match)
+
+
+def test_what_differs_from_the_time_before_is_refused(gpu: GpuBackend) -> None:
+    for kinds, match in (
+        ((lambda x: x * 2.0, lambda x: x * 3.0), "2.0 and 3.0"),
+        ((lambda x: x * 0.0, lambda x: x * -0.0), "0.0 and -0.0"),
+        ((lambda x: x.exp(), lambda x: x.tanh()), "'exp' where this one ran 'tanh'"),
+        ((lambda x: x * 1.0, lambda x: x * 1.0 * 1.0), "1 kernels the time before, and 2"),
+    ):
+        steps: list[Step] = list(kinds)
+        refused(gpu, lambda x, steps=steps: steps.pop(0)(x), match)
+
+
+def test_what_is_kept_is_refused(gpu: GpuBackend) -> None:
+    kept: list[Tensor] = []
+
+    def step(x: Tensor) -> Tensor:
+        kept.append(x + 1.0)
+        return kept[-1] * 2.0
+
+    refused(gpu, step, r"f32\[4\].*still held")
+
+
+def test_an_error_inside_ends_the_recording(gpu: GpuBackend) -> None:
+    before = gpu.memory_stats().used
+    with gpu.observe() as notes:
+        pass
+
+    def fails() -> None:
+        with gpu.record([np.ones(4, np.float32)], notes) as capture:
+            Tensor(capture.inputs[0], gpu).exp()
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fails()
+    gc.collect()
+    assert gpu.memory_stats().used == before
+    assert tensor([1.0, 2.0], backend=gpu).sum().item() == 3.0
+
+
+def test_empty_arrays(gpu: GpuBackend) -> None:
+    capture, result = captured(gpu, lambda x: x.sum(), np.ones((0, 3)))
+    capture.replay([np.ones((0, 3), np.float32)])
+    assert result.item() == 0.0
+
+
+def test_other_threads_wait_while_a_step_is_recorded() -> None:
+    gpu = GpuBackend(Gpu())
+    found: list[float] = []
+    x = np.ones(4, np.float32)
+
+    def elsewhere() -> None:
+        found.append(tensor([1.0, 2.0], backend=gpu).sum().item())
+
+    with gpu.observe() as notes:
+        tensor(x, backend=gpu).exp()
+    thread = threading.Thread(target=elsewhere)
+    with gpu.record([x], notes) as capture:
+        thread.start()
+        Tensor(capture.inputs[0], gpu).exp()
+    thread.join()
+    assert found == [3.0]
+
+
+def test_repetitions_from_several_threads(gpu: GpuBackend) -> None:
+    captures = [captured(gpu, chain, np.full((4, 4), float(n))) for n in range(3)]
+    wanted = [chain(tensor(np.full((4, 4), float(n)), backend=gpu)).numpy() for n in range(3)]
+
+    def run(pair: tuple[Capture, Tensor], value: float) -> None:
+        for _ in range(20):
+            pair[0].replay([np.full((4, 4), value, np.float32)])
+
+    threads = [threading.Thread(target=run, args=(c, float(n))) for n, c in enumerate(captures)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for (_, result), values in zip(captures, wanted, strict=True):
+        assert result.numpy().tobytes() == values.tobytes()
+
+
+def test_a_profile_sees_the_kernels_of_a_repetition(gpu: GpuBackend) -> None:
+    capture, result = captured(gpu, chain, np.ones((4, 4)))
+    x: Sequence[Array] = [np.full((4, 4), 0.5, np.float32)]
+    with gpu.profile() as found:
+        capture.replay(x)
+    calls = {row.kernel: row.calls for row in found.rows()}
+    assert calls["tanh"] == 40
+    wanted = chain(tensor(np.full((4, 4), 0.5), backend=gpu))
+    assert result.numpy().tobytes() == wanted.numpy().tobytes()
