@@ -191,26 +191,16 @@ def _reshaped_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape | No
 
 def _select(array: GPUArray, parts: tuple[Any, ...]) -> tuple[Shape, Shape, int]:
     """The shape, strides and offset of a basic index. IndexError for what does not exist."""
-    used = sum(part is not None and part is not Ellipsis for part in parts)
-    if used > array.ndim:
-        raise IndexError(f"{used} indices for an array of {array.ndim} axes")
-    if not any(part is Ellipsis for part in parts):
-        parts = (*parts, ...)
     shape: list[int] = []
     strides: list[int] = []
     offset, axis = array.offset, 0
-    for part in parts:
+    for part in _without_ellipsis(parts, array.ndim):
         if part is None:
             shape.append(1)
             strides.append(0)
             continue
-        if part is Ellipsis:
-            count = array.ndim - used
-            shape += array.shape[axis : axis + count]
-            strides += array.strides[axis : axis + count]
-            axis += count
-            continue
         length, stride = array.shape[axis], array.strides[axis]
+        axis += 1
         if isinstance(part, slice):
             start, stop, step = part.indices(length)
             count = len(range(start, stop, step))
@@ -218,9 +208,17 @@ def _select(array: GPUArray, parts: tuple[Any, ...]) -> tuple[Shape, Shape, int]
             strides.append(stride * step)
             offset += start * stride if count else 0
         else:
-            offset += _position(part, length, axis) * stride
-        axis += 1
+            offset += _position(part, length, axis - 1) * stride
     return tuple(shape), tuple(strides), offset
+
+
+def _without_ellipsis(parts: tuple[Any, ...], ndim: int) -> tuple[Any, ...]:
+    """An index with a part for every axis: `...`, or the end, stands for whole axes."""
+    used = sum(part is not None and part is not Ellipsis for part in parts)
+    dots = [number for number, part in enumerate(parts) if part is Ellipsis] or [len(parts)]
+    if used > ndim or len(dots) > 1:
+        raise IndexError(f"an index {parts!r} does not fit an array of {ndim} axes")
+    return (*parts[: dots[0]], *(slice(None),) * (ndim - used), *parts[dots[0] + 1 :])
 
 
 def _position(part: Any, length: int, axis: int) -> int:

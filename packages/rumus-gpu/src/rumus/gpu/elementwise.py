@@ -16,7 +16,7 @@ from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.device import Gpu, Prepared
 from rumus.gpu.layout import Layout, layout_of
 from rumus.gpu.pipelines import Pipeline
-from rumus.gpu.wgsl import WORKGROUP, Operand, elementwise_program, is_updated
+from rumus.gpu.wgsl import WORKGROUP, Operand, elementwise_program
 from rumus.tensor import Expr, Kernel, float32, int32
 from rumus.tensor.kernel import Types
 
@@ -120,21 +120,16 @@ class Elementwise:
         out: Sequence[GPUArray],
     ) -> None:
         """Run with contiguous copies of what a kernel cannot walk, and copy results back."""
-        shape = out[0].shape
         targets = [o if o.is_flat else o.backend.allocate(o.shape, o.dtype) for o in out]
-        updated = {
-            kernel.arrays.index(name): target
-            for name, target in zip(kernel.outputs, targets, strict=True)
-            if is_updated(kernel, name)
-        }
+        by_name = dict(zip(kernel.outputs, targets, strict=True))
         inputs = []
-        for number, (array, layout) in enumerate(zip(arrays, layouts, strict=True)):
-            target = updated.get(number)
+        for name, array, layout in zip(kernel.arrays, arrays, layouts, strict=True):
+            target = by_name.get(name)
             if target is not None and target.storage is not array.storage:
-                copy_strided(self.gpu, array, target)
+                copy_strided(self.gpu, array, target)  # updated in place, but in other memory
                 inputs.append(target)
             else:
-                inputs.append(array if layout is not None else _expanded(array, shape))
+                inputs.append(array if layout is not None else _expanded(array, out[0].shape))
         self.run(kernel, inputs, scalars, targets)
         for target, wanted in zip(targets, out, strict=True):
             if target is not wanted:
