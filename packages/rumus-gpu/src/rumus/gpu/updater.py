@@ -37,6 +37,7 @@ HEAD: Final = 8  # words of the control block before the counts
 SEEN: Final = 3
 HISTORY: Final = 4
 REMEMBERED: Final = 128  # steps, at least ROWS
+LOOKED_AT: Final = 1024  # vectors of four elements that a workgroup of finite.wgsl looks at
 AT_ONCE: Final = 128  # sections of one dispatch of decide.wgsl
 
 
@@ -155,7 +156,7 @@ class DeviceUpdater:
         values = (vectors, starts.size, self._firsts[number], bits)
         make = partial(Program, "finite", shader("finite"), "rrw", "IIII")
         pipeline = self.backend.gpu.pipeline("finite", make)
-        return self._ready(pipeline, gradient, starts), values, -(-vectors // 64)
+        return self._ready(pipeline, gradient, starts), values, -(-vectors // LOOKED_AT)
 
     def _decide(self, ready: Sequence[int], first: int) -> Dispatch:
         count = min(AT_ONCE, len(self.sections) - first)
