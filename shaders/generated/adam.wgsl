@@ -2,13 +2,7 @@
 
 struct Scalars {
     n: u32,
-    tail: u32,
-    s0: f32, // 1 - beta2
-    s1: f32, // beta2
-    s2: f32, // eps * sqrt(1 - beta2 ** t)
-    s3: f32, // 1 - beta1
-    s4: f32, // beta1
-    s5: f32, // lr * sqrt(1 - beta2 ** t) / (1 - beta1 ** t)
+    at: u32,
 }
 
 var<immediate> k: Scalars;
@@ -16,6 +10,7 @@ var<immediate> k: Scalars;
 @group(0) @binding(1) var<storage, read> in_g: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> in_m: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> in_v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> control: array<u32>;
 
 
 @compute @workgroup_size(64)
@@ -28,33 +23,35 @@ fn main(
     if (i >= k.n) {
         return;
     }
+    if (control[0] == 0u) {
+        return;
+    }
     let in_p_value = in_p[i];
     let in_g_value = in_g[i];
     let in_m_value = in_m[i];
     let in_v_value = in_v[i];
-    let t0 = vec4<f32>(k.s0) * in_g_value;
+    let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - beta2
+    let s1 = bitcast<f32>(control[k.at + 1u]); // beta2
+    let s2 = bitcast<f32>(control[k.at + 2u]); // eps * sqrt(1 - beta2 ** t)
+    let s3 = bitcast<f32>(control[k.at + 3u]); // 1 - beta1
+    let s4 = bitcast<f32>(control[k.at + 4u]); // beta1
+    let s5 = bitcast<f32>(control[k.at + 5u]); // lr * sqrt(1 - beta2 ** t) / (1 - beta1 ** t)
+    let t0 = vec4<f32>(s0) * in_g_value;
     let t1 = t0 * in_g_value;
-    let t2 = vec4<f32>(k.s1) * in_v_value;
+    let t2 = vec4<f32>(s1) * in_v_value;
     let t3 = t2 + t1;
     let t4 = sqrt(t3);
-    let t5 = t4 + vec4<f32>(k.s2);
-    let t6 = vec4<f32>(k.s3) * in_g_value;
-    let t7 = vec4<f32>(k.s4) * in_m_value;
+    let t5 = t4 + vec4<f32>(s2);
+    let t6 = vec4<f32>(s3) * in_g_value;
+    let t7 = vec4<f32>(s4) * in_m_value;
     let t8 = t7 + t6;
     let t9 = t8 / t5;
-    let t10 = vec4<f32>(k.s5) * t9;
+    let t10 = vec4<f32>(s5) * t9;
     let t11 = in_p_value - t10;
     let result0 = t11;
     let result1 = t8;
     let result2 = t3;
-    if (k.tail == 0u || i + 1u < k.n) {
-        in_p[i] = result0;
-        in_m[i] = result1;
-        in_v[i] = result2;
-    } else {
-        let inside = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(k.tail);
-        in_p[i] = select(in_p[i], result0, inside);
-        in_m[i] = select(in_m[i], result1, inside);
-        in_v[i] = select(in_v[i], result2, inside);
-    }
+    in_p[i] = result0;
+    in_m[i] = result1;
+    in_v[i] = result2;
 }

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from rumus.gpu.layout import Layout
 from rumus.gpu.storage import stored_types
-from rumus.gpu.wgsl import Operand, elementwise_program
+from rumus.gpu.wgsl import update_program
 from rumus.optim import SGD, Adam, AdamW, FusedOptimizer
 from rumus.tensor import Kernel, NumpyBackend, Parameter, float32
 
@@ -29,12 +28,10 @@ OPTIMIZERS: Final[Mapping[str, Callable[[Any], FusedOptimizer[Any]]]] = {
 
 
 def printed(kernel: Kernel) -> str:
-    """The WGSL of a kernel over flat float32 arrays, with the names of its scalars."""
+    """The WGSL that updates float32 arenas, with the names of its scalars."""
     stored = stored_types(has_half=True)[float32]
-    operands = [Operand(stored, Layout("same"), a in kernel.outputs) for a in kernel.arrays]
-    types = kernel.types((float32,) * len(operands))
-    outputs = [stored] * len(kernel.outputs)
-    return elementwise_program(kernel, types, operands, outputs).source
+    types = kernel.types((float32,) * len(kernel.arrays))
+    return update_program(kernel, types, stored).source
 
 
 def kernel_of(name: str) -> Kernel:

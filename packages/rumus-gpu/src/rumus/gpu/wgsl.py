@@ -253,7 +253,8 @@ class _Update(_Printer):
         self.access += "r"
         self.lines.insert(0, "if (control[0] == 0u) {\n        return;\n    }")
         for number, uniform in enumerate(self.kernel.uniforms):
-            self.lines.append(f"let s{number} = bitcast<f32>(control[k.at + {number}u]);")
+            value = f"bitcast<f32>(control[k.at + {number}u])"
+            self.lines.append(f"let s{number} = {value}; // {formula(uniform)}")
             self.text[uniform] = f"vec4<f32>(s{number})"
 
     def _store(self) -> None:
