@@ -21,6 +21,7 @@ from rumus.optim.group import Claimable, M_co, ParameterGroup
 from rumus.optim.hyperparameter import Hyper, at_step, checked
 from rumus.optim.optimizer import Optimizer, check_one_backend
 from rumus.optim.rules import Rule
+from rumus.optim.running import Running
 from rumus.optim.saved_state import differences, uneven_steps
 from rumus.optim.uninterrupted import Uninterrupted
 from rumus.tensor import (
@@ -69,6 +70,7 @@ class FusedOptimizer(Optimizer[M_co]):
     `set`, and a group may have its own.
     weight_decay: for a rule without a scalar of that name: g + weight_decay p takes g's place.
     maximize: go up instead of down: -g takes g's place.
+    running: scalars of the rule that are no hyper-parameters but depend on all steps so far.
     nonfinite: what a NaN or infinity among the gradients does. "raise": NonFiniteGradientError,
     with the names, and nothing has changed. "skip": the gradients are drained and nothing else
     happens; `skipped` counts it and `blamed` has the names. "propagate": nobody looks.
@@ -96,7 +98,8 @@ class FusedOptimizer(Optimizer[M_co]):
         *,
         maximize: bool = False,
         nonfinite: NonFinite = "raise",
-        **hyper: Hyper | tuple[float, float],
+        running: Running | None = None,
+        **hyper: Hyper | tuple[float, ...],
     ) -> None:
         if nonfinite not in ("raise", "skip", "propagate"):
             raise ValueError(f'nonfinite must be "raise", "skip" or "propagate", not {nonfinite!r}')
@@ -107,7 +110,9 @@ class FusedOptimizer(Optimizer[M_co]):
         self._blamed: tuple[str, ...] = ()
         self._updater: Updater | None = None
         self._pending: deque[Outcome] = deque()
-        self.state_names, self.scalar_names, defaults = _signature(rule)
+        self.running = running or Running()
+        self.state_names, scalars, defaults = _signature(rule)
+        self.scalar_names = scalars - set(self.running.names)
         self.hyper = {**defaults, **checked({"lr": lr, **hyper})}
         super().__init__(parameters)
         try:
@@ -156,7 +161,7 @@ class FusedOptimizer(Optimizer[M_co]):
     def blamed(self, value: tuple[str, ...]) -> None:
         self._blamed = value
 
-    def set(self, **hyper: Hyper | tuple[float, float]) -> None:
+    def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
         """Change hyper-parameters from the next step on, where no group has its own.
 
         TypeError for one that the rule does not have, ValueError for a value out of range; none is
@@ -197,8 +202,9 @@ class FusedOptimizer(Optimizer[M_co]):
         if self._decays(hyper):
             g = g + Expr.scalar("weight_decay") * p
         state = map(Expr.array, self.state_names)
-        scalars = {name: Expr.scalar(name) for name in inspect.signature(self.rule).parameters
-                   if name in self.scalar_names or name == "t"}  # fmt: skip
+        known = {*self.scalar_names, *self.running.names, "t"}
+        names = inspect.signature(self.rule).parameters
+        scalars = {name: Expr.scalar(name) for name in names if name in known}
         new: object = self.rule(p, g, *state, **scalars)
         if not isinstance(new, Mapping) or "p" not in new:
             raise TypeError(f"the rule {self.rule.__name__} must return {{'p': ..., ...}}")
@@ -399,7 +405,8 @@ class FusedOptimizer(Optimizer[M_co]):
         """The kernel's scalars at step `t` of a segment, computed in float64."""
         hyper = {**self.hyper, **self.segments[number].group.hyper}
         values = {name: at_step(name, value, t) for name, value in hyper.items()}
-        bound = self.kernel.bind({**values, "t": t})
+        running = self.running.at(number, t, hyper)
+        bound = self.kernel.bind({**values, **running, "t": t})
         if not all(map(math.isfinite, bound)):
             raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
         return bound

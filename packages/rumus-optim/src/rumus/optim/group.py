@@ -36,7 +36,7 @@ class ParameterGroup:
         parameters: Parameters[Any] | Sequence[Parameter],
         *,
         optional: bool = False,
-        **hyper: Hyper | tuple[float, float],
+        **hyper: Hyper | tuple[float, ...],
     ) -> None:
         self.named = named(parameters)
         self.optional = optional

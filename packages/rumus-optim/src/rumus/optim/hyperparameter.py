@@ -18,6 +18,25 @@ RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
     "momentum": (0, _INFINITY, False),
     "beta1": (0, 1, False),
     "beta2": (0, 1, False),
+    "beta3": (0, 1, False),
+    "alpha": (0, 1, False),
+    "rho": (0, 1, False),
+    "lr_decay": (0, _INFINITY, False),
+    "momentum_decay": (0, _INFINITY, False),
+    "initial_accumulator_value": (0, _INFINITY, False),
+    "eta_minus": (0, 1, False),
+    "eta_plus": (1, _INFINITY, False),
+    "step_min": (0, _INFINITY, False),
+    "step_max": (0, _INFINITY, False),
+    "lambd": (0, _INFINITY, False),
+    "t0": (0, _INFINITY, False),
+    "warmup_steps": (0, _INFINITY, False),
+}
+# What is given together -> how each part is called in a rule.
+TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
+    "betas": ("beta1", "beta2", "beta3"),
+    "etas": ("eta_minus", "eta_plus"),
+    "step_sizes": ("step_min", "step_max"),
 }
 
 
@@ -42,13 +61,17 @@ def at_step(name: str, hyper: Hyper, step: int) -> float:
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Hyper]:
-    """Return `given` with `betas=(a, b)` as beta1 and beta2, every number checked."""
+    """Return `given` with what is in `TOGETHER` taken apart, and every number checked.
+
+    betas: two numbers, or three for a rule that has beta3.
+    """
     hyper: dict[str, Hyper] = {}
     for name, value in given.items():
-        if name == "betas":
-            if not isinstance(value, (tuple, list)) or len(value) != 2:
-                raise TypeError(f"betas must be two numbers, not {value!r}")
-            hyper.update(checked({"beta1": value[0], "beta2": value[1]}))
+        if name in TOGETHER:
+            names = TOGETHER[name]
+            if not isinstance(value, (tuple, list)) or len(value) not in (2, len(names)):
+                raise TypeError(f"{name} must be two numbers, not {value!r}")
+            hyper.update(checked(dict(zip(names, value, strict=False))))
         else:
             hyper[name] = value if callable(value) else check(name, value)
     return hyper

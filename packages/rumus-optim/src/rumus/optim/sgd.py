@@ -51,4 +51,12 @@ class SGD(FusedOptimizer[M_co]):
         elif momentum != 0:
             rule = rules.sgd_momentum
             hyper |= {"momentum": momentum, "dampening": dampening}
-        super().__init__(parameters, rule, lr, maximize=maximize, nonfinite=nonfinite, **hyper)
+        super().__init__(
+            parameters,
+            rule,
+            lr,
+            maximize=maximize,
+            nonfinite=nonfinite,
+            running=None,  # said, so that a type checker does not look for it in `hyper`
+            **hyper,
+        )
