@@ -59,6 +59,7 @@ class Variant:
     tile: Tile
     a_along_k: bool
     b_along_k: bool
+    in_fours: tuple[bool, bool, bool]  # whether a, b and the result can be accessed four at a time
     is_exact: bool  # no tile reaches over an edge
     has_bias: bool
 
@@ -69,6 +70,7 @@ class _Operand:
     def __init__(self, name: str, length: int, along_k: bool, variant: Variant) -> None:
         self.name, self.length, self.along_k = name, length, along_k
         self.tile, self.is_exact = variant.tile, variant.is_exact
+        self.in_fours = variant.in_fours["ab".index(name)]
         self.line = (length + PAD) // 4  # vec4s of workgroup memory for one k
         self.loads = -(-length * self.tile.depth // 4 // self.tile.lanes)
 
@@ -88,27 +90,41 @@ class _Operand:
             yield f"let {n}_depth{i} = {depth};"
             yield f"let {n}_index{i} = first_{n} + {n}_along{i};"
             yield f"var {n}_next{i} = vec4<f32>(0.0);"
-            if not self.is_exact:
+            if self.in_fours and not self.is_exact:
                 last = f"k.{n}_length - {1 if self.along_k else 4}u"
                 yield f"let {n}_held{i} = min({n}_index{i}, {last});"
 
     def fetch(self, at: str) -> Iterator[str]:
         """Read the tile that begins at k = `at`."""
-        n = self.name
         for i in range(self.loads):
-            edge = f"{n}_index{i}" if self.is_exact else f"{n}_held{i}"
-            depth = f"{at} + {n}_depth{i}"
-            if not self.is_exact:
-                inside = f"{n}_index{i} < k.{n}_length && {depth} < end"
-                depth = f"min({depth}, k.depth - {4 if self.along_k else 1}u)"
-            place = (
-                f"{edge} * k.{n}_stride + {depth}"
-                if self.along_k
-                else (f"({depth}) * k.{n}_stride + {edge}")
-            )
-            value = f"{n}[(base_{n} + {place}) / 4u]"
-            value = value if self.is_exact else f"select(vec4<f32>(0.0), {value}, {inside})"
-            yield f"{n}_next{i} = {value};"
+            value = self._four(i, at) if self.in_fours else self._ones(i, at)
+            yield f"{self.name}_next{i} = {value};"
+
+    def _four(self, i: int, at: str) -> str:
+        """One load of four elements; 0 where they are outside."""
+        n, depth = self.name, f"{at} + {self.name}_depth{i}"
+        if self.is_exact:
+            return f"{n}[(base_{n} + {self._element(f'{n}_index{i}', depth)}) / 4u]"
+        held = f"min({depth}, k.depth - {4 if self.along_k else 1}u)"
+        value = f"{n}[(base_{n} + {self._element(f'{n}_held{i}', held)}) / 4u]"
+        return f"select(vec4<f32>(0.0), {value}, {n}_index{i} < k.{n}_length && {depth} < end)"
+
+    def _ones(self, i: int, at: str) -> str:
+        """Four loads of one element each; 0 where one is outside."""
+        n, parts = self.name, []
+        for c in range(4):
+            depth = f"{at} + {n}_depth{i}" + (f" + {c}u" if self.along_k else "")
+            index = f"{n}_index{i}" + ("" if self.along_k else f" + {c}u")
+            place = self._element(f"min({index}, k.{n}_length - 1u)", f"min({depth}, k.depth - 1u)")
+            inside = f"{index} < k.{n}_length && {depth} < end"
+            parts.append(f"select(0.0, {n}[base_{n} + {place}], {inside})")
+        return f"vec4<f32>({', '.join(parts)})"
+
+    def _element(self, index: str, depth: str) -> str:
+        """The place of an element from the beginning of the matrix."""
+        n = self.name
+        far, near = (index, depth) if self.along_k else (depth, index)
+        return f"({far}) * k.{n}_stride + {near}"
 
     def keep(self, buffer: int) -> Iterator[str]:
         """Write what was read to workgroup memory."""
@@ -146,11 +162,12 @@ def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     yield from (f"    {name}: u32," for name in _SCALARS)
     yield "}"
     yield "var<immediate> k: Scalars;"
-    yield "@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;"
-    yield "@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;"
-    yield "@group(0) @binding(2) var<storage, read_write> c: array<vec4<f32>>;"
+    kinds = ["vec4<f32>" if fours else "f32" for fours in variant.in_fours]
+    yield f"@group(0) @binding(0) var<storage, read> a: array<{kinds[0]}>;"
+    yield f"@group(0) @binding(1) var<storage, read> b: array<{kinds[1]}>;"
+    yield f"@group(0) @binding(2) var<storage, read_write> c: array<{kinds[2]}>;"
     if variant.has_bias:
-        yield "@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;"
+        yield f"@group(0) @binding(3) var<storage, read> bias: array<{kinds[2]}>;"
     for operand in (a, b):
         size = 2 * variant.tile.depth * operand.line
         yield f"var<workgroup> tile_{operand.name}: array<vec4<f32>, {size}>;"
@@ -237,21 +254,34 @@ def _store(variant: Variant, across: int, down: int) -> Iterator[str]:
         yield f"let column{j} = first_b + x * 4u + {j * across * 4}u;"
     for i in range(tile.block_rows):
         for j in range(tile.block_columns // 4):
-            added = f" + bias[(k.bias_start + column{j}) / 4u]" if variant.has_bias else ""
-            store = f"c[(base_c + row{i} * k.b_length + column{j}) / 4u] = c{i}_{j}{added};"
-            inside = f"row{i} < k.a_length && column{j} < k.b_length"
-            yield store if variant.is_exact else f"if ({inside}) {{ {store} }}"
+            yield from _store_four(variant, i, j)
 
 
-def sum_program(has_bias: bool) -> Program:
+def _store_four(variant: Variant, i: int, j: int) -> Iterator[str]:
+    """Write four neighbours of row i, as one or one by one."""
+    if variant.in_fours[2]:
+        added = f" + bias[(k.bias_start + column{j}) / 4u]" if variant.has_bias else ""
+        store = f"c[(base_c + row{i} * k.b_length + column{j}) / 4u] = c{i}_{j}{added};"
+        inside = f"row{i} < k.a_length && column{j} < k.b_length"
+        yield store if variant.is_exact else f"if ({inside}) {{ {store} }}"
+        return
+    for c, part in enumerate("xyzw"):
+        column = f"column{j} + {c}u"
+        added = f" + bias[k.bias_start + {column}]" if variant.has_bias else ""
+        store = f"c[base_c + row{i} * k.b_length + {column}] = c{i}_{j}.{part}{added};"
+        yield f"if (row{i} < k.a_length && {column} < k.b_length) {{ {store} }}"
+
+
+def sum_program(has_bias: bool, in_fours: bool) -> Program:
     """Return the WGSL that adds the parts of a split product, and a bias."""
-    added = " + bias[(k.bias_start + (i * 4u) % k.columns) / 4u]" if has_bias else ""
-    binding = "@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;\n"
+    kind, each = ("vec4<f32>", 4) if in_fours else ("f32", 1)
+    added = f" + bias[(k.bias_start + (i * {each}u) % k.columns) / {each}u]" if has_bias else ""
+    binding = f"@group(0) @binding(2) var<storage, read> bias: array<{kind}>;\n"
     names = ("size", "splits", "out_start", "columns", "bias_start")
     text = f"""struct Scalars {{ {", ".join(f"{name}: u32" for name in names)} }}
 var<immediate> k: Scalars;
-@group(0) @binding(0) var<storage, read> parts: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> parts: array<{kind}>;
+@group(0) @binding(1) var<storage, read_write> out: array<{kind}>;
 {binding if has_bias else ""}@compute @workgroup_size({_SUM_GROUP})
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -264,7 +294,7 @@ fn main(
     for (var part = 1u; part < k.splits; part++) {{
         total += parts[part * k.size + i];
     }}
-    out[k.out_start / 4u + i] = total{added};
+    out[k.out_start / {each}u + i] = total{added};
 }}
 """
     return Program("add_splits", text, "rwr" if has_bias else "rw", "IIIII")
@@ -298,60 +328,46 @@ def tiled_matmul(
     outer: tuple[int, ...],
     inner: tuple[int, ...],
 ) -> bool:
-    """out = a @ b + bias where the shapes allow it; False, and nothing done, where they do not.
+    """out = a @ b + bias where the operands allow it; False, and nothing done, where they do not.
 
-    Everything must be float32 and lie so that it can be read four elements at a time: the axis of
-    neighbours a multiple of 4 long, and all strides and starts as well.
+    Everything must be float32, and an operand dense along k or across it. What begins at and has
+    strides of multiples of four is read four elements at a time.
     """
     rows, columns = out.shape[-2:]
     shape = _Shape(rows, columns, a.shape[-1], outer, inner)
     a_along_k, b_along_k = a.strides[-1] == 1, b.strides[-2] == 1 and b.strides[-1] != 1
-    if not _is_fit(shape, a, b, out, bias, a_along_k, b_along_k):
+    arrays = (a, b, out) if bias is None else (a, b, out, bias)
+    is_dense = (a_along_k or a.strides[-2] == 1) and (b_along_k or b.strides[-1] == 1)
+    if not is_dense or any(array.dtype != float32 for array in arrays):
         return False
+    a_stride, b_stride = a.strides[-2 if a_along_k else -1], b.strides[-1 if b_along_k else -2]
+    in_fours = (
+        _fours(a.rest, a_stride, outer[1], inner[1], shape.depth if a_along_k else rows),
+        _fours(b.rest, b_stride, outer[2], inner[2], shape.depth if b_along_k else columns),
+        _fours(out.rest, columns, 0 if bias is None else bias.rest),
+    )
     tile, splits, split_depth = _choose(gpu, shape)
     is_exact = not (rows % tile.rows or columns % tile.columns or shape.depth % tile.depth)
     added = bias if splits == 1 else None
-    variant = Variant(tile, a_along_k, b_along_k, is_exact, added is not None)
+    variant = Variant(tile, a_along_k, b_along_k, in_fours, is_exact, added is not None)
     target, start = out, out.rest
     if splits > 1:
         target, start = out.backend.allocate((shape.batches, splits, *out.shape[-2:]), float32), 0
     groups = shape.tiles(tile) * splits * shape.batches
-    values = (rows, columns, shape.depth, a.rest, a.strides[-2 if a_along_k else -1],
-              outer[1], inner[1], b.rest, b.strides[-1 if b_along_k else -2], outer[2], inner[2],
+    values = (rows, columns, shape.depth, a.rest, a_stride, outer[1], inner[1],
+              b.rest, b_stride, outer[2], inner[2],
               start, 0 if added is None else added.rest, inner[0], -(-columns // tile.columns),
               shape.tiles(tile), splits, split_depth, groups)  # fmt: skip
     pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
-    gpu.dispatch(
-        pipeline, (a, b, target) if added is None else (a, b, target, added), values, groups
-    )
+    bound = (a, b, target) if added is None else (a, b, target, added)
+    gpu.dispatch(pipeline, bound, values, groups)
     if splits > 1:
-        _add_splits(gpu, target, out, bias, splits)
+        _add_splits(gpu, target, out, bias, splits, in_fours[2])
     return True
 
 
-def _is_fit(
-    shape: _Shape,
-    a: GPUArray,
-    b: GPUArray,
-    out: GPUArray,
-    bias: GPUArray | None,
-    a_along_k: bool,
-    b_along_k: bool,
-) -> bool:
-    arrays = (a, b, out) if bias is None else (a, b, out, bias)
-    dense = a_along_k or a.strides[-2] == 1, b_along_k or b.strides[-1] == 1
-    fours = (
-        shape.columns,
-        shape.depth if a_along_k or b_along_k else 0,
-        0 if a_along_k else shape.rows,
-        a.strides[-2 if a_along_k else -1],
-        b.strides[-1 if b_along_k else -2],
-        *shape.outer[1:],
-        *shape.inner[1:],
-        *(array.rest for array in arrays),
-    )
-    is_plain = all(array.dtype == float32 for array in arrays)
-    return is_plain and all(dense) and not any(number % 4 for number in fours)
+def _fours(*numbers: int) -> bool:
+    return not any(number % 4 for number in numbers)
 
 
 def _choose(gpu: Gpu, shape: _Shape) -> tuple[Tile, int, int]:
@@ -369,10 +385,11 @@ def _choose(gpu: Gpu, shape: _Shape) -> tuple[Tile, int, int]:
 
 
 def _add_splits(
-    gpu: Gpu, parts: GPUArray, out: GPUArray, bias: GPUArray | None, splits: int
+    gpu: Gpu, parts: GPUArray, out: GPUArray, bias: GPUArray | None, splits: int, in_fours: bool
 ) -> None:
-    size, columns = out.size // 4, out.shape[-1]
+    size, columns = out.size // (4 if in_fours else 1), out.shape[-1]
     start = 0 if bias is None else bias.rest
-    pipeline = gpu.pipeline(("add_splits", bias is None), partial(sum_program, bias is not None))
+    key = ("add_splits", bias is None, in_fours)
+    pipeline = gpu.pipeline(key, partial(sum_program, bias is not None, in_fours))
     arrays = (parts, out) if bias is None else (parts, out, bias)
     gpu.dispatch(pipeline, arrays, (size, splits, out.rest, columns, start), -(-size // _SUM_GROUP))
