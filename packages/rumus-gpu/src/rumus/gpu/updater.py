@@ -38,6 +38,7 @@ SEEN: Final = 3
 HISTORY: Final = 4
 REMEMBERED: Final = 128  # steps, at least ROWS
 LOOKED_AT: Final = 1024  # vectors of four elements that a workgroup of finite.wgsl looks at
+LARGE: Final = 2**22  # elements from which the device starts at once: it has much to do
 AT_ONCE: Final = 128  # sections of one dispatch of decide.wgsl
 
 
@@ -62,6 +63,7 @@ class DeviceUpdater:
         self._issued = list(counts)  # what the counts will be if no pending step is refused
         self._seen = 0
         self._allocate()
+        self._is_large = sum(s.gradients.size for s in sections) >= LARGE
         self._steps: dict[tuple[int, ...], list[Dispatch]] = {}
         self._prepared: tuple[list[Dispatch], Outcome, frozenset[int]] | None = None
         backend.watch(self)
@@ -189,6 +191,8 @@ class DeviceUpdater:
         with gpu.lock:
             for prepared, values, groups in dispatches:
                 prepared.run(values, groups)
+            if self._is_large:
+                gpu.start()
         self._prepared = None
         for n in ready:
             self._issued[n] += 1

@@ -368,11 +368,13 @@ class FusedOptimizer(Optimizer[M_co]):
 
     def _settle(self) -> None:
         """Wait until all is known, and let go of the updater: the next step makes a new one."""
-        self.poll(wait=True)
-        if self._updater is not None:
-            for segment, count in zip(self.segments, self._updater.counts, strict=True):
-                segment.steps = count
-            self._updater = None
+        try:
+            self.poll(wait=True)
+        finally:
+            updater, self._updater = self._updater, None
+            if updater is not None:
+                for segment, count in zip(self.segments, updater.counts, strict=True):
+                    segment.steps = count
 
     def _check_not_drained(self, grads: GradientStore) -> None:
         """Refuse a store that has nothing more because it was used before.
