@@ -135,7 +135,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False, requires=["dist"])
 def train(session: nox.Session) -> None:
-    """Train a classifier of handwritten digits; what follows `--` goes to the program."""
+    """Train a classifier of handwritten digits, on a GPU if there is one.
+
+    What follows `--` goes to the program: `--gpu` insists on a GPU.
+    """
     session.install(*SCRIPTS, *wheels("rumus[fast]"))
     # These matrices are small: on a busy machine, BLAS threads would only wait for each other.
     threads = {"OPENBLAS_NUM_THREADS": "1"}

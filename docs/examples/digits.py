@@ -1,6 +1,6 @@
 """Train a classifier of handwritten digits, and draw how it went.
 
-    python docs/examples/digits.py                     a few seconds on two cores
+    python docs/examples/digits.py                     on a GPU if there is one, else on the CPU
     python docs/examples/digits.py --gpu picture.png   on a GPU, or not at all
 
 1797 images of 8 x 8 pixels come with scikit-learn. A quarter of them is held out: the model is not
@@ -28,6 +28,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from rumus import nn
+from rumus.gpu import GpuBackend, NoAdapterError, devices
 from rumus.optim import AdamW
 from rumus.tensor import Backend, Generator, Tensor, no_grad, tensor
 from rumus.train import Trainer
@@ -85,6 +86,20 @@ def build(random: Generator) -> nn.Sequential:
 def backend_of(model: nn.Module) -> Backend:
     """Return what the model's parameters are on, and what computes with them."""
     return next(iter(model.parameters())).backend
+
+
+def place(model: nn.Module, insist: bool) -> str:
+    """Move the model to a GPU if there is one, and return the name of where it is.
+
+    A GPU that the CPU plays is slower than the CPU itself: it is taken only if you insist.
+    """
+    if insist or any(device.kind != "CPU" for device in devices()):
+        try:
+            model.to_gpu()
+        except NoAdapterError as error:
+            sys.exit(f"--gpu: {error}")
+    backend = backend_of(model)
+    return f"gpu, {backend.gpu.name}" if isinstance(backend, GpuBackend) else backend.name
 
 
 def predict(model: nn.Sequential, data: Digits) -> NDArray[Any]:
@@ -191,7 +206,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("picture", nargs="?", type=Path, default=PICTURE, help="the PNG to write")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of the split, weights and order")
-    parser.add_argument("--gpu", action="store_true", help="train on a GPU, or fail")
+    parser.add_argument("--gpu", action="store_true", help="on a GPU of whatever kind, or fail")
     chosen = parser.parse_args()
     if chosen.epochs < 1:
         parser.error("--epochs must be at least 1")
@@ -204,13 +219,9 @@ def main() -> int:
     mpl.use("Agg")  # draws into files, needs no screen
     seen, unseen = load(chosen.seed)
     model = build(Generator(chosen.seed))
-    if chosen.gpu:
-        try:
-            model.to_gpu()
-        except (ImportError, RuntimeError) as error:
-            sys.exit(f"--gpu: {error}")
+    device = place(model, chosen.gpu)
     print(f"{len(seen.digits)} digits to train with, {len(unseen.digits)} to test with")
-    print(f"backend: {backend_of(model).name}\n{model}")
+    print(f"backend: {device}\n{model}")
 
     start = time.perf_counter()
     history = train(model, chosen.epochs, seen, unseen, chosen.seed)

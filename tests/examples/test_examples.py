@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import pytest
 from matplotlib import pyplot
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-# The matrices are small: on a busy machine, BLAS threads would only wait for each other.
-ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "XDG_RUNTIME_DIR": tempfile.gettempdir(),  # Mesa's drivers complain where there is none
+    **os.environ,
+    "OPENBLAS_NUM_THREADS": "1",  # small matrices: several threads would wait for each other
+}
 
 
 def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -22,10 +26,10 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
 
 
-def output(name: str, *arguments: object) -> str:
-    """What a program prints; it must succeed and complain about nothing."""
+def output(name: str, *arguments: object, code: int = 0) -> str:
+    """What a program prints; it must end with this code and complain about nothing."""
     done = run(name, *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     assert done.stderr == ""
     return done.stdout
 
@@ -46,7 +50,7 @@ def check_picture(path: Path) -> None:
 
 def test_digits(tmp_path: Path) -> None:
     text = output("digits.py", tmp_path / "folder" / "digits.png")
-    assert re.search(r"^backend: (numpy|numba)$", text, re.MULTILINE)
+    assert re.search(r"^backend: (numpy|numba|gpu, .+)$", text, re.MULTILINE)
     assert "1347 digits to train with, 450 to test with" in text
     accuracies = percentages("epoch .* test accuracy", text)
     losses = [float(loss) for loss in re.findall(r"epoch .* loss ([\d.]+)", text)]
@@ -64,6 +68,15 @@ def test_digits_fails_when_the_model_is_not_good_enough(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert percentages("final test accuracy", done.stdout)[0] < 97
     check_picture(tmp_path / "digits.png")
+
+
+def test_digits_on_a_gpu(tmp_path: Path) -> None:
+    """Also on one that the CPU plays."""
+    text = output("digits.py", "--gpu", "--epochs", 3, tmp_path / "digits.png", code=1)
+    assert re.search(r"^backend: gpu, .+$", text, re.MULTILINE)
+    accuracies = percentages("epoch .* test accuracy", text)
+    assert len(accuracies) == 3
+    assert accuracies[-1] > 85
 
 
 def test_digits_of_no_epochs_is_refused() -> None:
