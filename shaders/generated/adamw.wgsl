@@ -23,9 +23,6 @@ fn main(
     if (i >= k.n) {
         return;
     }
-    if (control[0] == 0u) {
-        return;
-    }
     let in_p_value = in_p[i];
     let in_g_value = in_g[i];
     let in_m_value = in_m[i];
@@ -53,7 +50,9 @@ fn main(
     let result0 = t12;
     let result1 = t8;
     let result2 = t3;
-    in_p[i] = result0;
-    in_m[i] = result1;
-    in_v[i] = result2;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_m[i] = result1;
+        in_v[i] = result2;
+    }
 }

@@ -31,9 +31,6 @@ fn main(
     if (i >= k.n) {
         return;
     }
-    if (control[0] == 0u) {
-        return;
-    }
     let in_p_value = in_p[i];
     let in_g_value = in_g[i];
     let in_m_value = in_m[i];
@@ -62,8 +59,10 @@ fn main(
     let result1 = t9;
     let result2 = t3;
     let result3 = t4;
-    in_p[i] = result0;
-    in_m[i] = result1;
-    in_v[i] = result2;
-    in_v_max[i] = result3;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_m[i] = result1;
+        in_v[i] = result2;
+        in_v_max[i] = result3;
+    }
 }

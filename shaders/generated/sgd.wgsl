@@ -21,14 +21,13 @@ fn main(
     if (i >= k.n) {
         return;
     }
-    if (control[0] == 0u) {
-        return;
-    }
     let in_p_value = in_p[i];
     let in_g_value = in_g[i];
     let s0 = bitcast<f32>(control[k.at + 0u]); // lr
     let t0 = vec4<f32>(s0) * in_g_value;
     let t1 = in_p_value - t0;
     let result0 = t1;
-    in_p[i] = result0;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+    }
 }

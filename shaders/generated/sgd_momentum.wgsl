@@ -22,9 +22,6 @@ fn main(
     if (i >= k.n) {
         return;
     }
-    if (control[0] == 0u) {
-        return;
-    }
     let in_p_value = in_p[i];
     let in_g_value = in_g[i];
     let in_b_value = in_b[i];
@@ -38,6 +35,8 @@ fn main(
     let t4 = in_p_value - t3;
     let result0 = t4;
     let result1 = t2;
-    in_p[i] = result0;
-    in_b[i] = result1;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_b[i] = result1;
+    }
 }

@@ -251,7 +251,6 @@ class _Update(_Printer):
         number = len(self.access)
         self.globals.append(f"@group(0) @binding({number}) var<storage, read> control: array<u32>;")
         self.access += "r"
-        self.lines.insert(0, "if (control[0] == 0u) {\n        return;\n    }")
         for number, uniform in enumerate(self.kernel.uniforms):
             value = f"bitcast<f32>(control[k.at + {number}u])"
             self.lines.append(f"let s{number} = {value}; // {formula(uniform)}")
@@ -263,8 +262,9 @@ class _Update(_Printer):
             stored = self.outputs[name]
             value = stored.store(self._value(output, stored.kind), 4)
             self.lines.append(f"let result{number} = {value};")
-            results.append(f"{_input(name)}[i] = result{number};")
-        self.lines += results
+            results.append(f"    {_input(name)}[i] = result{number};")
+        # Asked only here: a branch in front would have every load wait for the answer.
+        self.lines += ["if (control[0] != 0u) {", *results, "}"]
 
 
 def formula(uniform: Expr) -> str:
