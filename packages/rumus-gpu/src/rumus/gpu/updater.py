@@ -38,7 +38,7 @@ SEEN: Final = 3
 HISTORY: Final = 4
 REMEMBERED: Final = 128  # steps, at least ROWS
 LOOKED_AT: Final = 1024  # vectors of four elements that a workgroup of finite.wgsl looks at
-LARGE: Final = 2**22  # elements from which the device starts at once: it has much to do
+LARGE: Final = 2**24  # elements from which a step is submitted at once: the device has much to do
 AT_ONCE: Final = 128  # sections of one dispatch of decide.wgsl
 
 
@@ -192,7 +192,7 @@ class DeviceUpdater:
             for prepared, values, groups in dispatches:
                 prepared.run(values, groups)
             if self._is_large:
-                gpu.start()
+                gpu.flush()
         self._prepared = None
         for n in ready:
             self._issued[n] += 1

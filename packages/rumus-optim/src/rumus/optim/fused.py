@@ -43,6 +43,7 @@ from rumus.tensor.backend import Array
 from rumus.tensor.updater import ImmediateUpdater, NonFinite, Outcome, Section, Updater
 
 _FORMAT: Final = 1
+_BOUND: Final = 1024  # steps whose scalars are kept
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +111,7 @@ class FusedOptimizer(Optimizer[M_co]):
         self._blamed: tuple[str, ...] = ()
         self._updater: Updater | None = None
         self._pending: deque[Outcome] = deque()
+        self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
         self.state_names, scalars, defaults = _signature(rule)
         self.scalar_names = scalars - set(self.running.names)
@@ -173,6 +175,7 @@ class FusedOptimizer(Optimizer[M_co]):
         if self._decays(new) != self._decays(self.hyper):
             self._settle()
             self.kernel = self._trace(new)
+            self._bound.clear()
         self.hyper = new
 
     def _check_known(self, names: Mapping[str, object]) -> None:
@@ -407,10 +410,16 @@ class FusedOptimizer(Optimizer[M_co]):
         """The kernel's scalars at step `t` of a segment, computed in float64."""
         hyper = {**self.hyper, **self.segments[number].group.hyper}
         values = {name: at_step(name, value, t) for name, value in hyper.items()}
-        running = self.running.at(number, t, hyper)
-        bound = self.kernel.bind({**values, **running, "t": t})
+        scalars = {**values, **self.running.at(number, t, hyper), "t": t}
+        kept = self._bound.get((number, t))  # a device is given those of many steps in advance
+        if kept is not None and kept[0] == scalars:
+            return kept[1]
+        bound = self.kernel.bind(scalars)
         if not all(map(math.isfinite, bound)):
             raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
+        if len(self._bound) >= _BOUND:
+            self._bound.clear()
+        self._bound[number, t] = scalars, bound
         return bound
 
     def _names(self, outcome: Outcome) -> tuple[str, ...]:
