@@ -13,13 +13,13 @@ var<immediate> k: Scalars;
 @group(0) @binding(4) var<storage, read> control: array<u32>;
 
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(128)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = (group.y * groups.x + group.x) * 64u + local;
+    let i = (group.y * groups.x + group.x) * 128u + local;
     if (i >= k.n) {
         return;
     }

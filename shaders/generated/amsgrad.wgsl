@@ -21,13 +21,13 @@ fn maximum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     return select(select(select(b, a, a > b), b, is_nan(b)), a, is_nan(a));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(128)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = (group.y * groups.x + group.x) * 64u + local;
+    let i = (group.y * groups.x + group.x) * 128u + local;
     if (i >= k.n) {
         return;
     }

@@ -29,6 +29,7 @@ WORKGROUP: Final = 64
 FEW: Final = 16_384  # results below which the reduced axis is cut into chunks
 CHUNK: Final = 2048  # elements of one workgroup's chunk of a row
 RUN: Final = 32  # elements of one invocation's chunk of a column
+SHORT: Final = 256  # a column of which one invocation reduces all: a second dispatch costs more
 NONE: Final = 0xFFFFFFFF  # "no element" among flat indices
 
 _KEY = """
@@ -185,5 +186,6 @@ def _cut(outer: int, length: int, inner: int) -> tuple[int, int]:
         lanes = 64 if length <= CHUNK else 256
         parts = max(1, min(256, -(-length // CHUNK), FEW // results))
         return lanes, -(-length // parts)
-    parts = max(1, min(-(-length // RUN), 4 * FEW // results)) if results < FEW else 1
+    is_cut = results < FEW and length > SHORT
+    parts = max(1, min(-(-length // RUN), 4 * FEW // results)) if is_cut else 1
     return 1, -(-length // parts)
