@@ -255,22 +255,28 @@ def test_empty_arrays(gpu: GpuBackend) -> None:
     assert result.item() == 0.0
 
 
-def test_other_threads_wait_while_a_step_is_recorded() -> None:
+def test_other_threads_are_not_recorded() -> None:
+    """They go on meanwhile, with memory of their own."""
     gpu = GpuBackend(Gpu())
-    found: list[float] = []
+    found: list[Tensor] = []
     x = np.ones(4, np.float32)
 
     def elsewhere() -> None:
-        found.append(tensor([1.0, 2.0], backend=gpu).sum().item())
+        found.append(tensor([1.0, 2.0, 3.0, 4.0], backend=gpu) * 2.0)
+        assert found[-1].sum().item() == 20.0
 
-    with gpu.observe() as notes:
-        tensor(x, backend=gpu).exp()
-    thread = threading.Thread(target=elsewhere)
-    with gpu.record([x], notes) as capture:
+    def step(x: Tensor) -> Tensor:
+        thread = threading.Thread(target=elsewhere)
         thread.start()
-        Tensor(capture.inputs[0], gpu).exp()
-    thread.join()
-    assert found == [3.0]
+        y = x.exp()
+        thread.join()
+        return y.log()
+
+    capture, result = captured(gpu, step, x)
+    for _ in range(3):
+        capture.replay([x])
+    assert result.tolist() == [1.0] * 4
+    assert [tensor.tolist() for tensor in found] == [[2.0, 4.0, 6.0, 8.0]] * 2
 
 
 def test_repetitions_from_several_threads(gpu: GpuBackend) -> None:

@@ -28,6 +28,7 @@ from rumus.tensor import (
     NonFiniteGradientError,
     Parameter,
     Tensor,
+    UnclaimedGradientError,
     no_grad,
     tensor,
     zeros,
@@ -292,6 +293,27 @@ def test_a_model_that_stays_in_evaluation_is_captured_anew(gpu: GpuBackend) -> N
     captured, _ = both(gpu, act)
     assert captured.trainer.counts.plain == 3
     assert captured.trainer.counts.replayed > 8
+
+
+def test_freezing_and_other_dropout_capture_anew(gpu: GpuBackend) -> None:
+    def act(run: Run) -> None:
+        layer = run.model[5]
+        assert isinstance(layer, nn.Dropout)
+        other = Parameter(np.zeros(4), name="other", backend=run.gpu, requires_grad=False)
+
+        def loss(x: Tensor, y: Tensor) -> Tensor:
+            return nn.cross_entropy_loss(run.model(x) + other, y)
+
+        for number, (x, y) in enumerate(batches(12, 8)):
+            layer.p = 0.5 if number < 6 else 0.2
+            run.losses.append(run.trainer.train_step(loss, x, y))
+        other.requires_grad = True
+        for _ in range(2):
+            with pytest.raises(UnclaimedGradientError, match="'other'"):
+                run.trainer.train_step(loss, x, y)
+
+    captured, _ = both(gpu, act)
+    assert captured.trainer.counts.replayed == 8
 
 
 def test_moving_a_model_captures_anew(gpu: GpuBackend) -> None:

@@ -92,7 +92,7 @@ class _Input:
 class _Facts:
     """What a recorded step relies on."""
 
-    attributes: list[tuple[object, str, object]] = field(default_factory=list)
+    attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
     found: set[Storage] = field(default_factory=set)  # memory that is not its own
     acts: list[Callable[[], None]] = field(default_factory=list)
 
@@ -141,7 +141,8 @@ class Recording(Notes):
 
     def depends_on(self, thing: object, attribute: str) -> None:
         """Repeat the step only while the attribute is what it is now."""
-        self.facts.attributes.append((thing, attribute, getattr(thing, attribute)))
+        known = (thing, attribute, getattr(thing, attribute))
+        self.facts.attributes[id(thing), attribute] = known
 
     def live(self, act: Callable[[], None]) -> None:
         """Run `act` now, and once in every repetition for its scalars."""
@@ -244,7 +245,7 @@ class Capture:
         recording, self._recording = self._recording, None
         assert recording is not None
         facts = recording.facts
-        self._attributes, self._acts = facts.attributes, facts.acts
+        self._attributes, self._acts = list(facts.attributes.values()), facts.acts
         self._found = [weakref.ref(storage) for storage in facts.found]
         self._scalars = _Scalars(self.backend, recording.dispatches)
         self._commands = list(self._prepare(recording.dispatches))
@@ -426,9 +427,9 @@ def record(
     """Record a step that did what was `observed` the time before."""
     recording = Recording(backend, batch)
     capture = Capture(recording)
+    with backend.gpu.watched_by(recording, recording.region), recorded_by(recording):
+        yield capture
+    recording.check_same(observed)
+    recording.check_kept()
     with backend.gpu.lock:
-        with backend.gpu.watched_by(recording, recording.region), recorded_by(recording):
-            yield capture
-        recording.check_same(observed)
-        recording.check_kept()
         capture.finish()

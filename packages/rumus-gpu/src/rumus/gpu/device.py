@@ -75,6 +75,13 @@ class Watcher(Protocol):
         ...
 
 
+class _Watched(threading.local):
+    """What sees the dispatches of one thread, and where its new arrays are made."""
+
+    watcher: Watcher | None = None
+    region: Region | None = None
+
+
 class Prepared:
     """A dispatch that runs again and again on the same arrays: its bind group is made once."""
 
@@ -98,7 +105,7 @@ class Prepared:
         """Record it with these scalars; see `Gpu.dispatch`."""
         gpu = self._gpu
         with gpu.lock:
-            if gpu.watcher:
+            if gpu.watcher is not None:
                 gpu.dispatch(self._pipeline, self._arrays, values, groups)
                 return
             for block in self._blocks:
@@ -136,7 +143,7 @@ class Gpu:
         self.stats = Stats()
         self.lock = threading.RLock()
         self.batch = 0  # the number of the batch being recorded
-        self.watcher: Watcher | None = None  # what sees each dispatch
+        self._watched = _Watched()
         self.clock: Clock | None = None  # what times each dispatch
         self._recorder = Recorder(self.device)
         self._pipelines = Pipelines(self.device, self.limits, trusted)
@@ -152,6 +159,11 @@ class Gpu:
         return str(self.adapter.info["device"])
 
     @property
+    def watcher(self) -> Watcher | None:
+        """What sees each dispatch of this thread."""
+        return self._watched.watcher
+
+    @property
     def is_software(self) -> bool:
         """Whether the CPU plays the GPU."""
         return bool(self.adapter.info["adapter_type"] == "CPU")
@@ -164,7 +176,7 @@ class Gpu:
     def allocate(self, size: int, label: str) -> Storage:
         """Return `size` bytes. LimitError or OutOfMemoryError if they cannot be had."""
         with self.lock:
-            return self._pool.allocate(size, label)
+            return self._pool.allocate(size, label, self._watched.region)
 
     def memory_stats(self) -> MemoryStats:
         """Return the bytes that arrays hold, that are kept for reuse, and the peak."""
@@ -198,7 +210,8 @@ class Gpu:
         scalars = pipeline.pack(values)
         grid = self.limits.grid(groups)
         with self.lock:
-            if self.watcher and self.watcher.takes(pipeline, arrays, scalars, grid):
+            watcher = self._watched.watcher
+            if watcher is not None and watcher.takes(pipeline, arrays, scalars, grid):
                 return
             for array, access in zip(arrays, pipeline.access, strict=True):
                 storage = array.storage
@@ -277,17 +290,14 @@ class Gpu:
 
     @contextmanager
     def watched_by(self, watcher: Watcher, region: Region | None = None) -> Iterator[None]:
-        """Let `watcher` see what is dispatched; new arrays are made in `region`.
-
-        Other threads wait meanwhile.
-        """
-        with self.lock:
-            before = self.watcher, self._pool.region
-            self.watcher, self._pool.region = watcher, region
-            try:
-                yield
-            finally:
-                self.watcher, self._pool.region = before
+        """Let `watcher` see what this thread dispatches; its new arrays are made in `region`."""
+        watched = self._watched
+        before = watched.watcher, watched.region
+        watched.watcher, watched.region = watcher, region
+        try:
+            yield
+        finally:
+            watched.watcher, watched.region = before
 
     def give_up(self, region: Region) -> None:
         """Take the memory of a captured step back, at any moment and on any thread."""

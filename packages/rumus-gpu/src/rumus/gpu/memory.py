@@ -101,16 +101,16 @@ class Pool:
         self.free: dict[int, list[Block]] = {}
         self.returned: deque[tuple[Block, str]] = deque()
         self.given_up: deque[Region] = deque()
-        self.region: Region | None = None  # what is being recorded
         self.held: Counter[str] = Counter()  # label -> bytes
         self.used = self.cached = self.peak = 0
         # Every block, so that none is part of a cycle of garbage: the collector would finalise the
         # buffer together with the array that gives it back here.
         self.blocks: set[Block] = set()
 
-    def allocate(self, size: int, label: str) -> Storage:
+    def allocate(self, size: int, label: str, region: Region | None = None) -> Storage:
         """Return memory for `size` bytes, with whatever is in it.
 
+        region: the captured step that it belongs to, while that is recorded.
         LimitError if no array may be that large; OutOfMemoryError if the device is full.
         """
         if size > self.largest:
@@ -120,16 +120,15 @@ class Pool:
             )
         self.collect()
         wanted = min(size_class(size), -(-self.largest // GRAIN) * GRAIN)
-        storage = Storage(self._take(wanted), self, label)
+        storage = Storage(self._take(wanted, region), self, label)
         self.peak = max(self.peak, self.used)
         self.held[label] += wanted
-        if self.region is not None:
-            self.region.made.append(weakref.ref(storage))
+        if region is not None:
+            region.made.append(weakref.ref(storage))
         return storage
 
-    def _take(self, size: int) -> Block:
-        """A block of the region that is being recorded, a free one, or a new one."""
-        region = self.region
+    def _take(self, size: int, region: Region | None) -> Block:
+        """A block of the region, a free one, or a new one."""
         if region is not None and (kept := region.free.get(size)):
             self._release(CAPTURED, size)
             return kept.pop()

@@ -7,6 +7,7 @@ from typing import TypeVar
 from rumus.nn.initialisation import default_generator
 from rumus.nn.module import Module
 from rumus.tensor import Expr, Generator, Tensor, elementwise
+from rumus.tensor.recording import depends_on
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -39,6 +40,7 @@ class Dropout(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements while training; return `x` itself otherwise, or when p is 0."""
+        depends_on(self, "p")
         if not self.training or self.p == 0:
             return x
         mask = self.generator.keep(1 - self.p, x.shape, backend=x.backend)

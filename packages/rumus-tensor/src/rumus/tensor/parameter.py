@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 
 from rumus.tensor.backend import Backend
 from rumus.tensor.dtype import is_floating
+from rumus.tensor.recording import depends_on
 from rumus.tensor.slot import Slot
 from rumus.tensor.tensor import Tensor, TensorLike, tensor
 
@@ -72,6 +73,7 @@ class Parameter(Tensor):
     @property
     def requires_grad(self) -> bool:
         """Whether `backward` makes a gradient for it; may be set."""
+        depends_on(self, "_trainable")
         return self._trainable
 
     @requires_grad.setter
@@ -84,6 +86,7 @@ class Parameter(Tensor):
         return None if self._owner is None else self._owner()
 
     def _edge(self) -> Any | None:
+        depends_on(self, "_trainable")
         return self if self._trainable else None
 
     def __repr__(self) -> str:

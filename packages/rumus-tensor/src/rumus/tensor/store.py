@@ -192,7 +192,7 @@ class Refill:
     def is_free(self) -> bool:
         """Whether all is laid out as it was, and no other store holds a gradient in this memory."""
         for parameter, slot in self._layout:
-            if parameter._slot is not slot or not parameter._trainable:
+            if parameter._slot is not slot:
                 return False
         return all(slot.holder is None or slot.holder() is None for slot in self._lent)
 

@@ -69,8 +69,7 @@ class Trainer(Generic[M_co]):
         with gradients as grads:
             self._check_claimed(grads)
             self.optimizer.step(grads)
-        if self.optimizer.outcome.applied is not False:
-            self._losses.count(noted, weight, self.optimizer.outcome)
+        self._losses.count(noted, weight, self.optimizer.outcome)
         if is_capturing(loss.backend):
             loss.backend.step_finished()
         return noted
