@@ -9,30 +9,63 @@
 """
 
 from rumus.optim import rules
+from rumus.optim.adabelief import AdaBelief
+from rumus.optim.adadelta import Adadelta
+from rumus.optim.adagrad import Adagrad
 from rumus.optim.adam import Adam, AdamW
+from rumus.optim.adamax import Adamax
+from rumus.optim.adan import Adan
+from rumus.optim.adopt import ADOPT
+from rumus.optim.asgd import ASGD
+from rumus.optim.averaging import AveragingOptimizer
 from rumus.optim.clipping import clip_grad_norm, clip_grad_value
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, ParameterGroup
 from rumus.optim.hyperparameter import Hyper
+from rumus.optim.lion import Lion
+from rumus.optim.nadam import NAdam
 from rumus.optim.optimizer import Optimizer
+from rumus.optim.radam import RAdam
+from rumus.optim.rmsprop import RMSprop
+from rumus.optim.rprop import Rprop
 from rumus.optim.rules import Rule, Update
+from rumus.optim.running import Running
+from rumus.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from rumus.optim.sgd import SGD
+from rumus.optim.yogi import Yogi
 from rumus.tensor.updater import NonFinite
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADOPT",
+    "ASGD",
+    "AdaBelief",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Adan",
+    "AveragingOptimizer",
     "Claimable",
     "FusedOptimizer",
     "Hyper",
+    "Lion",
+    "NAdam",
     "NonFinite",
     "Optimizer",
     "ParameterGroup",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
     "Rule",
+    "Running",
     "SGD",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "Update",
+    "Yogi",
     "clip_grad_norm",
     "clip_grad_value",
     "rules",

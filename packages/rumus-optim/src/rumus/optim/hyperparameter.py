@@ -31,6 +31,7 @@ RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
     "lambd": (0, _INFINITY, False),
     "t0": (0, _INFINITY, False),
     "warmup_steps": (0, _INFINITY, False),
+    "weight_lr_power": (0, _INFINITY, False),
 }
 # What is given together -> how each part is called in a rule.
 TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {

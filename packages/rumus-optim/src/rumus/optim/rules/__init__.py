@@ -1,0 +1,79 @@
+"""Update rules: each optimizer's mathematics, as one function of expressions.
+
+A rule gets a parameter `p`, its gradient `g`, its state by name and, keyword-only, scalars; `t` is
+the number of the step, 1 at the first. It returns the new values by the same names. The state is 0
+before the first step; what is to start at something else adds it there, as in
+`s + where(t <= 1, start, 0)`. What depends on scalars alone, as `1 - beta2**t`, is computed on the
+host in float64 and costs nothing a parameter. The letters are those of the papers.
+"""
+
+from rumus.optim.rules.adam import (
+    adam,
+    adamax,
+    adamw,
+    adamw_amsgrad,
+    amsgrad,
+    mu_product,
+    nadam,
+    nadam_decoupled,
+    radam,
+    radam_decoupled,
+)
+from rumus.optim.rules.adaptive import (
+    adadelta,
+    adagrad,
+    rmsprop,
+    rmsprop_centered,
+    rmsprop_centered_momentum,
+    rmsprop_momentum,
+)
+from rumus.optim.rules.after_adam import adabelief, adan, adopt, adopt_decoupled, yogi
+from rumus.optim.rules.descent import asgd, average, lion, rprop, sgd, sgd_momentum, sgd_nesterov
+from rumus.optim.rules.rule import Rule, Update
+from rumus.optim.rules.schedule_free import (
+    largest_lr,
+    schedule_free_adamw,
+    schedule_free_point,
+    schedule_free_sgd,
+    step_weight,
+    step_weight_sum,
+)
+
+__all__ = [
+    "Rule",
+    "Update",
+    "adabelief",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "adamw_amsgrad",
+    "adan",
+    "adopt",
+    "adopt_decoupled",
+    "amsgrad",
+    "asgd",
+    "average",
+    "largest_lr",
+    "lion",
+    "mu_product",
+    "nadam",
+    "nadam_decoupled",
+    "radam",
+    "radam_decoupled",
+    "rmsprop",
+    "rmsprop_centered",
+    "rmsprop_centered_momentum",
+    "rmsprop_momentum",
+    "rprop",
+    "schedule_free_adamw",
+    "schedule_free_point",
+    "schedule_free_sgd",
+    "sgd",
+    "sgd_momentum",
+    "sgd_nesterov",
+    "step_weight",
+    "step_weight_sum",
+    "yogi",
+]

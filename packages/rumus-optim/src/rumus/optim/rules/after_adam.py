@@ -1,0 +1,126 @@
+"""Rules that estimate Adam's second moment in another way."""
+
+from __future__ import annotations
+
+from rumus.optim.rules.adam import adam_update
+from rumus.optim.rules.rule import Update
+from rumus.tensor import Expr, clip, maximum, sign, sqrt, where
+
+
+def adabelief(
+    p: Expr,
+    g: Expr,
+    m: Expr,
+    s: Expr,
+    *,
+    t: Expr,
+    lr: Expr,
+    beta1: Expr,
+    beta2: Expr,
+    eps: Expr,
+    weight_decay: Expr,
+) -> Update:
+    """p = p (1 - lr weight_decay);  m = beta1 m + (1 - beta1) g;
+
+    s = beta2 s + (1 - beta2) (g - m)^2 + eps;  then Adam with s in the place of v.
+
+    Zhuang et al.: arXiv:2010.07468, algorithm 2.
+    """
+    m = beta1 * m + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * (g - m) * (g - m) + eps
+    p = p * (1 - lr * weight_decay) - adam_update(m, s, t, lr, beta1, beta2, eps)
+    return {"p": p, "m": m, "s": s}
+
+
+def yogi(
+    p: Expr,
+    g: Expr,
+    m: Expr,
+    v: Expr,
+    *,
+    t: Expr,
+    lr: Expr,
+    beta1: Expr,
+    beta2: Expr,
+    eps: Expr,
+    initial_accumulator_value: Expr,
+) -> Update:
+    """Adam with v = v - (1 - beta2) sign(v - g^2) g^2, from initial_accumulator_value on.
+
+    Zaheer et al.: "Adaptive methods for nonconvex optimization", NeurIPS 2018, algorithm 2, with
+    Adam's bias corrections, which the paper leaves out and TensorFlow Addons and optax have.
+    """
+    v = v + where(t <= 1, initial_accumulator_value, 0.0)
+    m = beta1 * m + (1 - beta1) * g
+    v = v - (1 - beta2) * sign(v - g * g) * (g * g)
+    return {"p": p - adam_update(m, v, t, lr, beta1, beta2, eps), "m": m, "v": v}
+
+
+def adan(
+    p: Expr,
+    g: Expr,
+    m: Expr,
+    d: Expr,
+    n: Expr,
+    g_before: Expr,
+    *,
+    t: Expr,
+    lr: Expr,
+    beta1: Expr,
+    beta2: Expr,
+    beta3: Expr,
+    eps: Expr,
+    weight_decay: Expr,
+) -> Update:
+    """delta = g - g_before, 0 at the first step;  m = beta1 m + (1 - beta1) g;
+
+    d = beta2 d + (1 - beta2) delta;  n = beta3 n + (1 - beta3) (g + beta2 delta)^2;
+    p = (p - lr (m_hat + beta2 d_hat) / (sqrt(n_hat) + eps)) / (1 + lr weight_decay),
+    where m_hat = m / (1 - beta1^t), and d_hat and n_hat likewise.
+
+    Xie et al.: arXiv:2208.06677, algorithm 1; its betas are 1 minus these. The bias corrections are
+    those of the authors' code.
+    """
+    delta = where(t <= 1, 0.0, 1.0) * (g - g_before)
+    m = beta1 * m + (1 - beta1) * g
+    d = beta2 * d + (1 - beta2) * delta
+    ahead = g + beta2 * delta
+    n = beta3 * n + (1 - beta3) * ahead * ahead
+    root = sqrt(1 - beta3**t)
+    step = lr * root / (1 - beta1**t) * m + lr * root * beta2 / (1 - beta2**t) * d
+    p = (p - step / (sqrt(n) + eps * root)) * (1 / (1 + lr * weight_decay))
+    return {"p": p, "m": m, "d": d, "n": n, "g_before": g}
+
+
+def adopt(
+    p: Expr, g: Expr, m: Expr, v: Expr, *, t: Expr, lr: Expr, beta1: Expr, beta2: Expr, eps: Expr
+) -> Update:
+    """c = (t - 1)^(1/4);  m = beta1 m + (1 - beta1) clip(g / max(sqrt(v), eps), -c, c);
+
+    p = p - lr m;  v = beta2 v + (1 - beta2) g^2, at the first step v = g^2.
+    The v that divides is that of the step before; the first step changes v alone, as c is 0 there.
+
+    Taniguchi et al.: arXiv:2411.02853, algorithm 2, which counts from 0.
+    """
+    c = (t - 1) ** 0.25
+    m = beta1 * m + (1 - beta1) * clip(g / maximum(sqrt(v), eps), -c, c)
+    v = beta2 * v + where(t <= 1, 1.0, 1 - beta2) * g * g
+    return {"p": p - lr * m, "m": m, "v": v}
+
+
+def adopt_decoupled(
+    p: Expr,
+    g: Expr,
+    m: Expr,
+    v: Expr,
+    *,
+    t: Expr,
+    lr: Expr,
+    beta1: Expr,
+    beta2: Expr,
+    eps: Expr,
+    weight_decay: Expr,
+) -> Update:
+    """p = p (1 - lr weight_decay) from the second step on, then ADOPT."""
+    p = p * (1 - lr * weight_decay * where(t <= 1, 0.0, 1.0))
+    return adopt(p, g, m, v, t=t, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
