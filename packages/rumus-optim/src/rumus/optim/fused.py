@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.optim.group import Claimable, M_co, ParameterGroup
 from rumus.optim.hyperparameter import Hyper, at_step, checked
@@ -250,21 +251,32 @@ class FusedOptimizer(Optimizer[M_co]):
                     found[parameter.id][name] = view
         return found
 
+    def _host_state(self) -> dict[int, dict[str, NDArray[Any]]]:
+        """A copy of the state of each parameter in NumPy, by its id: one read for each array."""
+        found: dict[int, dict[str, NDArray[Any]]] = {p.id: {} for p in self.parameters}
+        for segment in self.segments:
+            arena = segment.arena
+            for name, flat in segment.state.items():
+                host = arena.backend.download(flat)
+                for parameter, slot in zip(arena.parameters, arena.slots, strict=True):
+                    part = host[slot.start : slot.start + slot.size]
+                    found[parameter.id][name] = part.reshape(parameter.shape).copy()
+        return found
+
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take parameters, with their state, to another backend."""
         self._settle()
-        before, counts = self._state_views(), self._counts()
-        places = {p.id: backend for p in parameters}
-        segments = self._layout(self.groups, places)
+        before, counts = self._host_state(), self._counts()
+        segments = self._layout(self.groups, {p.id: backend for p in parameters})
         for segment in segments:
-            segment.steps = counts[segment.arena.parameters[0].id]
-            for name, flat in segment.state.items():
-                views = segment.arena.views(flat)
-                for parameter, view in zip(segment.arena.parameters, views, strict=True):
-                    old, here = before[parameter.id][name], segment.arena.backend
-                    if here is not parameter.backend:
-                        old = here.upload(parameter.backend.download(old))
-                    here.copy(old, view)
+            arena = segment.arena
+            segment.steps = counts[arena.parameters[0].id]
+            for name in segment.state:
+                host = np.zeros(arena.size, arena.dtype)
+                for parameter, slot in zip(arena.parameters, arena.slots, strict=True):
+                    part = before[parameter.id][name]
+                    host[slot.start : slot.start + slot.size] = part.reshape(-1)
+                segment.state[name] = arena.backend.upload(host)
         for segment in segments:
             segment.arena.adopt()
         self.segments = segments
@@ -444,7 +456,7 @@ class FusedOptimizer(Optimizer[M_co]):
         """
         self._check_unique()
         self._settle()
-        views, counts = self._state_views(), self._counts()
+        state, counts = self._host_state(), self._counts()
         return {
             "format": _FORMAT,
             "kind": self.kind,
@@ -455,7 +467,7 @@ class FusedOptimizer(Optimizer[M_co]):
                     "shape": list(p.shape),
                     "dtype": str(p.dtype),
                     "steps": counts[p.id],
-                    "state": {key: p.backend.download(v) for key, v in views[p.id].items()},
+                    "state": state[p.id],
                 }
                 for name, p in self.named_parameters()
             },
