@@ -115,7 +115,7 @@ class FusedOptimizer(Optimizer[M_co]):
         self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
         self.state_names, scalars, defaults = _signature(rule)
-        self.scalar_names = scalars - set(self.running.names)
+        self.scalar_names = (scalars | self.running.needed) - set(self.running.names)
         self.hyper = {**defaults, **checked({"lr": lr, **hyper})}
         super().__init__(parameters)
         try:

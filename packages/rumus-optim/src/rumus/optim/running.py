@@ -34,7 +34,7 @@ class Running:
         self._first = {name: first for name, (first, _) in carried.items()}
         self._carries = {name: (carry, _keywords(carry)) for name, (_, carry) in carried.items()}
         needed = {key for _, keys in self._carries.values() for key in keys}
-        self._needed = sorted(needed - {"t", *carried})
+        self.needed = frozenset(needed - {"t", *carried})  # hyper-parameters
         self._known: dict[int, tuple[dict[str, Hyper], dict[int, dict[str, float]]]] = {}
 
     def at(self, place: int, t: int, hyper: Mapping[str, Hyper]) -> dict[str, float]:
@@ -42,7 +42,7 @@ class Running:
 
         place: whose they are; it only serves to find again what was computed before.
         """
-        needed = {name: hyper[name] for name in self._needed}
+        needed = {name: hyper[name] for name in self.needed}
         before, rows = self._known.get(place, ({}, {}))
         if not rows or before != needed or (t not in rows and t < next(reversed(rows))):
             rows = {0: self._first}

@@ -28,7 +28,7 @@ def adabelief(
     """
     m = beta1 * m + (1 - beta1) * g
     s = beta2 * s + (1 - beta2) * (g - m) * (g - m) + eps
-    p = p * (1 - lr * weight_decay) - adam_update(m, s, t, lr, beta1, beta2, eps)
+    p = p - lr * weight_decay * p - adam_update(m, s, t, lr, beta1, beta2, eps)
     return {"p": p, "m": m, "s": s}
 
 
@@ -88,7 +88,9 @@ def adan(
     n = beta3 * n + (1 - beta3) * ahead * ahead
     root = sqrt(1 - beta3**t)
     step = lr * root / (1 - beta1**t) * m + lr * root * beta2 / (1 - beta2**t) * d
-    p = (p - step / (sqrt(n) + eps * root)) * (1 / (1 + lr * weight_decay))
+    p = p - step / (sqrt(n) + eps * root)
+    decay = lr * weight_decay
+    p = p - decay / (1 + decay) * p  # p / (1 + decay), with a factor that float32 knows better
     return {"p": p, "m": m, "d": d, "n": n, "g_before": g}
 
 
@@ -122,5 +124,5 @@ def adopt_decoupled(
     weight_decay: Expr,
 ) -> Update:
     """p = p (1 - lr weight_decay) from the second step on, then ADOPT."""
-    p = p * (1 - lr * weight_decay * where(t <= 1, 0.0, 1.0))
+    p = p - lr * weight_decay * where(t <= 1, 0.0, 1.0) * p
     return adopt(p, g, m, v, t=t, lr=lr, beta1=beta1, beta2=beta2, eps=eps)

@@ -91,5 +91,5 @@ def lion(
     Chen et al.: arXiv:2302.06675, algorithm 2.
     """
     c = beta1 * m + (1 - beta1) * g
-    p = p * (1 - lr * weight_decay) - lr * sign(c)
+    p = p - lr * sign(c) - lr * weight_decay * p
     return {"p": p, "m": beta2 * m + (1 - beta2) * g}
