@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rumus.gpu import GpuBackend, tiled_matmul
-from rumus.gpu.tiled_matmul import LARGE, MIDDLE, SMALL, SQUARE, Tile
+from rumus.gpu.tiled_matmul import LARGE, MIDDLE, SMALL, Tile
 
 _RANDOM = np.random.default_rng(0)
 # rows, depth, columns, and the tile that is forced: exact, with edges, with a split depth
@@ -20,7 +20,7 @@ CASES = [
     (40, 515, 10, SMALL, ["NN", "TN"]),
     (128, 32, 64, MIDDLE, ["NT"]),
     (72, 36, 100, MIDDLE, ["TN"]),
-    (128, 16, 128, SQUARE, ["NN"]),
+    (128, 16, 128, LARGE, ["NN", "TN"]),
     (140, 12, 260, LARGE, ["NT"]),
 ]
 PRODUCTS = [(*case, layout) for *case, layouts in CASES for layout in layouts]
@@ -37,7 +37,6 @@ def _force(monkeypatch: pytest.MonkeyPatch, tile: Tile) -> None:
     if tile is not SMALL:
         monkeypatch.setattr(tiled_matmul, "FULL", 1)
         monkeypatch.setattr(tiled_matmul, "LARGE", tile)
-        monkeypatch.setattr(tiled_matmul, "SQUARE", tile)
         monkeypatch.setattr(tiled_matmul, "MIDDLE", tile)
 
 
