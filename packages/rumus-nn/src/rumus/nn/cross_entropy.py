@@ -176,4 +176,6 @@ def _reduced(losses: Tensor, count: Tensor | int, reduction: Reduction) -> Tenso
         return losses.sum()
     if isinstance(count, int) and count == 0:
         raise ValueError(f"{NAME}: every target is ignored, so there is nothing to take a mean of")
+    if isinstance(count, int) and count == losses.size:
+        return losses.mean()
     return losses.sum() / count

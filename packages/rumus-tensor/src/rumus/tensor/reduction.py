@@ -51,10 +51,12 @@ def _total(x: Tensor, axes: Shape, keepdims: bool, factor: float, name: str) -> 
         out = compute(backend, _SCALE, (out,), (factor,))
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        share = gradient if factor == 1 else compute(backend, _SCALE, (gradient,), (factor,))
         into = destinations[0]
-        into = backend.allocate(shape, share.dtype) if into is None else into
-        backend.copy(share.reshape(kept), into)
+        into = backend.allocate(shape, gradient.dtype) if into is None else into
+        if factor == 1:
+            backend.copy(gradient.reshape(kept), into)
+        else:
+            backend.elementwise(_SCALE, (gradient.reshape(kept),), (factor,), (into,))
         return (into,)
 
     shaped = out.reshape(kept) if keepdims else out
