@@ -54,7 +54,8 @@ class Embedding(Module):
         self.size = size
         self.padding_idx = padding_idx
         generator = generator or initialisation.default_generator()
-        self.weight = Parameter(zeros((count, size), dtype=dtype, backend=backend), name="weight")
+        start = zeros((count, size), dtype=dtype, backend=backend)
+        self.weight = Parameter(start, name="weight", role="embedding")
         initialisation.normal(self.weight, generator=generator)
         if padding_idx is not None:
             self.weight[padding_idx] = 0.0

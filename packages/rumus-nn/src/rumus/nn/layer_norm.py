@@ -77,9 +77,11 @@ class LayerNorm(Module):
         self.weight: Parameter | None = None
         self.bias: Parameter | None = None
         if elementwise_affine:
-            self.weight = Parameter(ones(shape, dtype=dtype, backend=backend), name="weight")
+            start = ones(shape, dtype=dtype, backend=backend)
+            self.weight = Parameter(start, name="weight", role="norm")
             if bias:
-                self.bias = Parameter(zeros(shape, dtype=dtype, backend=backend), name="bias")
+                start = zeros(shape, dtype=dtype, backend=backend)
+                self.bias = Parameter(start, name="bias", role="norm")
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize over the last axes."""

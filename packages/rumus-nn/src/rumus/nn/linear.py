@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from numpy.typing import DTypeLike
 
@@ -41,8 +42,9 @@ class Linear(Module):
         generator = generator or initialisation.default_generator()
         bound = 1 / math.sqrt(inputs)
 
-        def start(name: str, *shape: int) -> Parameter:
-            parameter = Parameter(zeros(shape, dtype=dtype, backend=backend), name=name)
+        def start(name: Literal["weight", "bias"], *shape: int) -> Parameter:
+            values = zeros(shape, dtype=dtype, backend=backend)
+            parameter = Parameter(values, name=name, role=name)
             return initialisation.uniform(parameter, generator=generator, low=-bound, high=bound)
 
         self.weight = start("weight", outputs, inputs)

@@ -62,6 +62,7 @@ from rumus.tensor.numba_backend import NumbaBackend
 from rumus.tensor.numpy_backend import NumpyBackend
 from rumus.tensor.operators import elementwise
 from rumus.tensor.parameter import Owner, Parameter, Parameters, ParamId, move_parameters
+from rumus.tensor.selection import ROLES, Role
 from rumus.tensor.shaping import concat, pad, stack
 from rumus.tensor.softmaxes import cross_entropy, log_softmax, logsumexp, softmax
 from rumus.tensor.store import GradientStore
@@ -103,6 +104,8 @@ __all__ = [
     "Parameter",
     "Parameters",
     "PrecisionError",
+    "ROLES",
+    "Role",
     "StateMismatchError",
     "Tensor",
     "TensorLike",

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 from rumus.tensor.backend import Backend
 from rumus.tensor.dtype import is_floating
 from rumus.tensor.recording import depends_on
+from rumus.tensor.selection import Criterion, Role, check_role, selected
 from rumus.tensor.slot import Slot
 from rumus.tensor.tensor import Tensor, TensorLike, tensor
 
@@ -33,7 +34,9 @@ class Parameter(Tensor):
 
     data: numbers, an array or a tensor; copied. name: what errors call it; a module sets it to the
     path of the attribute. requires_grad: False freezes it: no gradient, and no optimizer takes it.
-    TypeError for data that are not floating: integers have no gradient.
+    role: what it is to its layer, one of `ROLES`; optimizers make groups by it.
+    TypeError for data that are not floating: integers have no gradient. ValueError for another
+    role.
 
     >>> weight = Parameter([1.0, 2.0], name="weight")
     >>> grads = (weight * weight).sum().backward()
@@ -41,7 +44,7 @@ class Parameter(Tensor):
     [2.0, 4.0]
     """
 
-    __slots__ = ("_owner", "_slot", "_trainable", "id", "name")
+    __slots__ = ("_owner", "_slot", "_trainable", "id", "name", "role")
 
     def __init__(
         self,
@@ -51,7 +54,9 @@ class Parameter(Tensor):
         dtype: DTypeLike | None = None,
         backend: Backend | None = None,
         requires_grad: bool = True,
+        role: Role = "weight",
     ) -> None:
+        check_role(role)
         value = tensor(data, dtype=dtype, backend=backend)
         if not is_floating(value.dtype):
             raise TypeError(
@@ -61,6 +66,7 @@ class Parameter(Tensor):
         super().__init__(value._array, value._backend)
         self.id = ParamId(next(_numbers))
         self.name = name
+        self.role: Role = role
         self._trainable = requires_grad
         self._slot: Slot | None = None
         self._owner: weakref.ref[Owner] | None = None
@@ -93,7 +99,7 @@ class Parameter(Tensor):
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        return Parameter(self, name=self.name, requires_grad=self._trainable)
+        return Parameter(self, name=self.name, requires_grad=self._trainable, role=self.role)
 
     def move(self, backend: Backend) -> None:
         """Move to another backend in place; an owner moves what belongs to it along."""
@@ -148,3 +154,42 @@ class Parameters(Generic[M_co]):
     def items(self) -> Iterator[tuple[str, Parameter]]:
         """Iterate over (name, parameter)."""
         return iter(self._items)
+
+    def where(
+        self, what: Criterion | None = None, /, *, role: Role | None = None
+    ) -> Parameters[M_co]:
+        """Return those that fit everything given, in the same order.
+
+        what: a pattern for the name, with `*`, `?` and `[...]`, or a function of name and parameter
+        that returns whether to take it. role: one of `ROLES`.
+        ValueError if nothing fits: a typing error would otherwise leave a group out in silence.
+        TypeError if nothing is given.
+
+        >>> named = Parameters({"0.weight": Parameter([[1.0]]), "0.bias": Parameter([1.0])})
+        >>> named.where("*.bias"), named.where(lambda name, p: p.ndim == 2)
+        (Parameters(0.bias), Parameters(0.weight))
+        """
+        chosen = selected(self._items, what, role)
+        return Parameters(pair for pair in self._items if pair[1].id in chosen)
+
+    def without(
+        self,
+        what: Criterion | Parameters[Any] | None = None,
+        /,
+        *,
+        role: Role | None = None,
+    ) -> Parameters[M_co]:
+        """Return the rest of `where` with the same arguments, or what is not in other parameters.
+
+        The rest may be empty. The errors are those of `where`.
+
+        >>> named = Parameters({"0.weight": Parameter([[1.0]]), "0.bias": Parameter([1.0])})
+        >>> named.without("*.bias"), named.without(named.where("*.weight"))
+        (Parameters(0.weight), Parameters(0.bias))
+        """
+        if isinstance(what, Parameters):
+            given = {parameter.id for parameter in what}
+            named = self.without(role=role) if role is not None else self
+            return Parameters(pair for pair in named.items() if pair[1].id not in given)
+        chosen = selected(self._items, what, role)
+        return Parameters(pair for pair in self._items if pair[1].id not in chosen)
