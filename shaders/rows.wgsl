@@ -1,6 +1,4 @@
-// What kernels over rows share: LANES invocations take one row together, ROWS rows are in a workgroup.
-//
-// In front of this text stand LANES and ROWS. Every function is called by all invocations.
+// What the softmaxes share, after row_sum.wgsl. Every function is called by all invocations.
 
 struct Scalars {
     rows: u32,
@@ -12,22 +10,6 @@ struct Scalars {
 }
 
 var<immediate> k: Scalars;
-var<workgroup> shared_values: array<f32, LANES * ROWS>;
-
-fn row_sum(value: f32, local: u32) -> f32 {
-    let lane = local % LANES;
-    workgroupBarrier();
-    shared_values[local] = value;
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if (lane < half) {
-            shared_values[local] += shared_values[local + half];
-        }
-    }
-    workgroupBarrier();
-    return shared_values[local - lane];
-}
-
 // NaN may be lost here; it comes back with the sum of the row.
 fn row_max(value: f32, local: u32) -> f32 {
     let lane = local % LANES;

@@ -370,6 +370,42 @@ def test_cross_entropy(gpu: GpuBackend, shape: tuple[int, int]) -> None:
     assert_close(gpu.download(into), back)
 
 
+NORM_SHAPES = [*ROWS, (33, 64), (70_000, 5), (9000, 130)]
+
+
+@pytest.mark.parametrize("shape", NORM_SHAPES)
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_norms(gpu: GpuBackend, name: str, shape: tuple[int, int]) -> None:
+    x, g = normal(*shape) + 3, normal(*shape, seed=1)
+    weight, bias = normal(shape[1], seed=2), normal(shape[1], seed=3)
+    added = bias if name == "layer_norm" else None
+    want, statistics = np.empty(shape), np.empty((shape[0], 2))
+    row_kernel(NUMPY, name)(x.astype(float), weight, added, want, statistics, 1e-5)
+    out, ours = new(gpu, x), gpu.allocate((shape[0], 2), float32)
+    on_gpu = [None if a is None else gpu.upload(a) for a in (weight, added)]
+    row_kernel(gpu, name)(gpu.upload(x), *on_gpu, out, ours, 1e-5)
+    assert_close(gpu.download(out), want, atol=1e-5)
+    back = np.empty(shape), np.empty(shape[1]), None if added is None else np.empty(shape[1])
+    row_kernel(NUMPY, f"{name}_gradient")(x.astype(float), weight, statistics, g, *back)
+    results = []
+    for _ in range(2):
+        into = [None if a is None else new(gpu, a.astype(np.float32)) for a in back]
+        given = gpu.upload(x), on_gpu[0], ours, gpu.upload(g)
+        row_kernel(gpu, f"{name}_gradient")(*given, *into)
+        results.append([gpu.download(a) for a in into if a is not None])
+    for first, second, exact in zip(*results, [a for a in back if a is not None], strict=True):
+        np.testing.assert_array_equal(first, second)
+        # Of two equal or single elements the gradient of a layer norm is what rounding leaves.
+        assert_close(first, exact, 2e-5, 2e-6 * np.sqrt(shape[0]) + 2e-5)
+
+
+def test_a_norm_of_a_large_mean_keeps_its_digits(gpu: GpuBackend) -> None:
+    x = np.tile(np.array([10000, 10001, 10002], np.float32), (2, 200))
+    out, statistics = new(gpu, x), gpu.allocate((2, 2), float32)
+    row_kernel(gpu, "layer_norm")(gpu.upload(x), None, None, out, statistics, 1e-5)
+    assert_close(gpu.download(out), (x - 10001) / np.sqrt(2 / 3 + 1e-5), 1e-3, 1e-3)
+
+
 def test_cross_entropy_refuses_a_target_out_of_range(gpu: GpuBackend) -> None:
     ours = row_kernel(gpu, "cross_entropy")
     out, soft = gpu.allocate((2,), float32), gpu.allocate((2, 3), float32)

@@ -57,6 +57,16 @@ def layer_norm(*arguments: Any, **options: Any) -> Callable[[DType, Backend], nn
     return make
 
 
+def rms_norm(*arguments: Any, **options: Any) -> Callable[[DType, Backend], nn.Module]:
+    def make(dtype: DType, backend: Backend) -> nn.Module:
+        layer = nn.RMSNorm(*arguments, dtype=dtype, backend=backend, **options)
+        for parameter in layer.parameters():
+            nn.initialisation.normal(parameter, generator=Generator(2))
+        return layer
+
+    return make
+
+
 def fixed(layer: nn.Module) -> Callable[[DType, Backend], nn.Module]:
     return lambda dtype, backend: layer
 
@@ -72,6 +82,10 @@ CASES = {
     "layer norm without bias": case_of(layer_norm(5, bias=False), (3, 5)),
     "layer norm, not affine": case_of(layer_norm(5, elementwise_affine=False), (2, 3, 5)),
     "layer norm, large eps": case_of(layer_norm(3, eps=0.5), (1, 3)),
+    "RMS norm": case_of(rms_norm(5), (3, 5)),
+    "RMS norm of one example": case_of(rms_norm(5, eps=0.5), (5,)),
+    "RMS norm over two axes": case_of(rms_norm((3, 5)), (2, 3, 5), shift=4.0),
+    "RMS norm, not affine": case_of(rms_norm(5, elementwise_affine=False), (2, 3, 5)),
     **{
         repr(layer): case_of(fixed(layer), (3, 5))
         for layer in (
@@ -177,6 +191,25 @@ def test_layer_norm_of_float16_is_computed_in_float32(backend: Backend) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_rms_norm_is_the_formula(shape: tuple[int, ...], backend: Backend) -> None:
+    x = Generator(4).normal((5, 2, 3), 2.0, 3.0, backend=backend)
+    layer = rms_norm(shape)(float32, backend)
+    values, axes = x.numpy().astype(float), tuple(range(-len(shape), 0))
+    mean = (values**2).mean(axes, keepdims=True)
+    (weight,) = layer.parameters()
+    wanted = values / np.sqrt(mean + 1e-5) * weight.numpy()
+    np.testing.assert_allclose(layer(x).numpy(), wanted, rtol=1e-5)
+
+
+def test_rms_norm_of_float16_is_computed_in_float32(backend: Backend) -> None:
+    x = tensor(np.array([[300.0, -300.0, 100.0]], np.float16), backend=backend)  # 300^2 > 65504
+    result = nn.RMSNorm(3, backend=backend)(x)
+    assert result.dtype == float16
+    wanted = np.array([300, -300, 100]) / np.sqrt((2 * 300**2 + 100**2) / 3)
+    np.testing.assert_allclose(result.numpy()[0], wanted, rtol=1e-3)
+
+
 def test_embedding_looks_up(backend: Backend) -> None:
     table = nn.Embedding(6, 2, generator=Generator(0), backend=backend)
     index = np.array([[5, 0, 5]])
@@ -223,7 +256,7 @@ def test_activations_are_their_formulas(
 @pytest.mark.parametrize(
     "layer",
     [nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Tanh(),
-     nn.Sigmoid(), nn.Softplus(), nn.Identity(), nn.Flatten(0), nn.LayerNorm(3),
+     nn.Sigmoid(), nn.Softplus(), nn.Identity(), nn.Flatten(0), nn.LayerNorm(3), nn.RMSNorm(3),
      nn.Linear(3, 2), nn.Sequential(nn.Linear(3, 3), nn.ReLU())],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip
@@ -255,6 +288,10 @@ def test_flatten_and_identity(backend: Backend) -> None:
         (lambda: nn.LayerNorm((3, 0)), ValueError, "at least 1"),
         (lambda: nn.LayerNorm(3, eps=0.0), ValueError, "eps must be positive"),
         (lambda: nn.LayerNorm(3, eps=math.nan), ValueError, "eps must be positive"),
+        (lambda: nn.RMSNorm(()), ValueError, "at least 1"),
+        (lambda: nn.RMSNorm(3, eps=0.0), ValueError, "eps must be positive"),
+        (lambda: nn.RMSNorm(3)(tensor([1.0])), ValueError, r"over \(3,\).*\(1,\) differ"),
+        (lambda: nn.RMSNorm(2)(tensor([1, 2])), TypeError, "must be floating, not int32"),
         (lambda: nn.GELU("relu"), ValueError, "'none' or 'tanh', not 'relu'"),  # type: ignore[arg-type]
         (lambda: nn.Linear(3, 2)(tensor([[1.0, 2.0]])), ValueError, r"last axis must be 3"),
         (lambda: nn.LayerNorm(3)(tensor([1.0])), ValueError, r"over \(3,\).*\(1,\) differ"),

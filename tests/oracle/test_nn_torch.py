@@ -86,6 +86,26 @@ def test_layer_norm(shape: tuple[int, ...], over: Any, options: Any, dtype: Any)
     compare(layer, module, shape, dtype, copied(module, layer))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "over", "options"),
+    [
+        ((5, 9), 9, {}),
+        ((9,), 9, {"eps": 0.1}),
+        ((2, 3, 9), (3, 9), {}),
+        ((4, 9), 9, {"elementwise_affine": False}),
+        ((33, 257), 257, {}),
+    ],
+)
+def test_rms_norm(shape: tuple[int, ...], over: Any, options: Any, dtype: Any) -> None:
+    options = {"eps": 1e-5, **options}
+    layer = nn.RMSNorm(over, dtype=dtype, **options)
+    for seed, parameter in enumerate(layer.parameters()):
+        nn.initialisation.normal(parameter, generator=Generator(seed))
+    module = torch.nn.RMSNorm(over, **options).to(torch.tensor(np.zeros(1, dtype)).dtype)
+    compare(layer, module, shape, dtype, copied(module, layer))
+
+
 @pytest.mark.parametrize("padding_idx", [None, 0, -1])
 def test_embedding(padding_idx: int | None) -> None:
     layer = nn.Embedding(11, 5, padding_idx=padding_idx, generator=Generator(1))

@@ -74,6 +74,19 @@ CASES: list[tuple[str, Function, Function, Shapes]] = [
     ("softmax over 0", lambda x: x.softmax(0), lambda x: x.softmax(0), ROW),
     ("log_softmax", lambda x: x.log_softmax(), lambda x: x.log_softmax(-1), ROW),
     ("logsumexp", lambda x: x.logsumexp(0), lambda x: x.logsumexp(0), ROW),
+    ("layer_norm", rt.layer_norm, lambda x: F.layer_norm(x, x.shape[-1:]), ROW),
+    (
+        "layer_norm, affine",
+        rt.layer_norm,
+        lambda x, w, b: F.layer_norm(x, (9,), w, b),
+        [(2, 33, 9), (9,), (9,)],
+    ),
+    (
+        "rms_norm",
+        rt.rms_norm,
+        lambda x, w: F.rms_norm(x, (9,), w, 1e-5),
+        [(2, 33, 9), (9,)],
+    ),
     (
         "cross_entropy",
         lambda x: rt.cross_entropy(x, tensor(INDEX)),

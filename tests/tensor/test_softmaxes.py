@@ -1,4 +1,4 @@
-"""The softmax family: a backend's fused version against its decomposition, and odd rows."""
+"""Softmaxes and norms: a backend's fused version against its decomposition, and odd rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rumus.tensor import Backend, Parameter, Tensor, cross_entropy, log_softmax, softmax, tensor
+from rumus.tensor import (
+    Backend,
+    Parameter,
+    Tensor,
+    cross_entropy,
+    layer_norm,
+    log_softmax,
+    rms_norm,
+    softmax,
+    tensor,
+)
+from rumus.tensor.norms import layer_norm_primitive, rms_norm_primitive
 from rumus.tensor.softmaxes import (
     cross_entropy_primitive,
     log_softmax_primitive,
@@ -21,6 +32,20 @@ FUSED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
     "cross_entropy": (
         lambda x: cross_entropy(x, tensor(INDEX, backend=x.backend)),
         lambda x: cross_entropy_primitive(x, tensor(INDEX, backend=x.backend)),
+    ),
+    "layer_norm": (layer_norm, layer_norm_primitive),
+    "layer_norm of the whole": (
+        lambda x: layer_norm(x.reshape(35), x.reshape(35).exp(), x.reshape(35), 0.1),
+        lambda x: layer_norm_primitive(x.reshape(35), x.reshape(35).exp(), x.reshape(35), 0.1),
+    ),
+    "layer_norm scaled": (
+        lambda x: layer_norm(x, x[0]),
+        lambda x: layer_norm_primitive(x, x[0]),
+    ),
+    "rms_norm": (rms_norm, rms_norm_primitive),
+    "rms_norm scaled": (
+        lambda x: rms_norm(x.T, x[:, 3], 0.1),
+        lambda x: rms_norm_primitive(x.T, x[:, 3], 0.1),
     ),
 }
 
@@ -67,3 +92,62 @@ def test_nan_stays_in_its_row(function: Callable[[Tensor], Tensor], backend: Bac
 
 def test_integer_logits_become_floating(backend: Backend) -> None:
     assert tensor([0, 0], backend=backend).softmax().tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("function", [layer_norm, rms_norm])
+def test_a_norm_of_nan_stays_in_its_row(
+    function: Callable[[Tensor], Tensor], backend: Backend
+) -> None:
+    x = tensor([[1.0, float("nan")], [1.0, 2.0]], backend=backend)
+    result = function(x).numpy()
+    assert np.isnan(result[0]).all()
+    assert np.isfinite(result[1]).all()
+
+
+@pytest.mark.parametrize("width", [3, 700])
+def test_a_norm_of_no_rows_gives_its_weight_zeros(width: int, backend: Backend) -> None:
+    x = Parameter(np.ones((0, width)), backend=backend)
+    weight, bias = (Parameter(np.ones(width), backend=backend) for _ in range(2))
+    result = layer_norm(x, weight, bias)
+    assert result.shape == (0, width)
+    grads = result.sum().backward()
+    assert grads[x].shape == (0, width)
+    for parameter in (weight, bias):
+        assert grads[parameter].tolist() == [0.0] * width
+
+
+def test_norms_compute_in_the_widest_dtype_of_their_operands(backend: Backend) -> None:
+    low = tensor(np.array([[300, -300, 100]], np.float16), backend=backend)
+    single = tensor([1.0, 2.0, 3.0], backend=backend)
+    assert rms_norm(low).dtype == np.float16
+    assert rms_norm(low, single).dtype == np.float16
+    assert layer_norm(single, low[0]).dtype == np.float32
+    assert np.isfinite(layer_norm(low, single, single).numpy()).all()
+
+
+def test_a_frozen_weight_and_a_constant_input_get_no_gradient(backend: Backend) -> None:
+    x = tensor([[1.0, 2.0, 4.0]], backend=backend)
+    weight, bias = (Parameter([1.0, 2.0, 3.0], backend=backend) for _ in range(2))
+    weight.requires_grad = False
+    grads = layer_norm(x, weight, bias).sum().backward()
+    assert list(grads) == [bias]
+    assert grads[bias].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda x: layer_norm(x, bias=x[0]), ValueError, "a bias needs a weight"),
+        (lambda x: layer_norm(x, x), ValueError, r"weight of shape \(3,\) is needed.*\(2, 3\)"),
+        (lambda x: layer_norm(x, x[0], x[0, :2]), ValueError, r"bias of shape \(3,\)"),
+        (lambda x: rms_norm(x[0, 0]), ValueError, "nothing along its last axis"),
+        (lambda x: rms_norm(x[:, :0]), ValueError, "nothing along its last axis"),
+        (lambda x: rms_norm(x, eps=0.0), ValueError, "eps must be positive, not 0.0"),
+        (lambda x: rms_norm(x.astype(np.int32)), TypeError, "must be floating, not int32"),
+    ],
+)
+def test_norms_refuse_what_does_not_fit(
+    make: Callable[[Tensor], Tensor], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make(tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))

@@ -6,7 +6,7 @@ rows share a workgroup; a wide one has it for itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -31,9 +31,10 @@ ROW_KERNELS: Final[Mapping[str, str]] = {
 _LANES: Final = ((8, 4), (64, 16), (512, 64))  # (columns, lanes): up to that many columns
 
 
-def fused(gpu: Gpu, name: str) -> Callable[..., None] | None:
-    """Return the row kernel of a composite, or None where there is none."""
-    return partial(run_rows, gpu, name) if name in ROW_KERNELS else None
+def shared_rows(columns: int) -> tuple[int, int]:
+    """Return how many invocations take a row of so many columns, and the rows of a workgroup."""
+    lanes = next((lanes for limit, lanes in _LANES if columns <= limit), 256)
+    return lanes, max(1, 64 // lanes)
 
 
 def run_rows(gpu: Gpu, name: str, *arrays: GPUArray) -> None:
@@ -49,8 +50,7 @@ def run_rows(gpu: Gpu, name: str, *arrays: GPUArray) -> None:
         return
     written = {a.storage for a, role in zip(arrays, roles, strict=True) if role == "o"}
     bound = [_bindable(a, role, written) for a, role in zip(arrays, roles, strict=True)]
-    lanes = next((lanes for limit, lanes in _LANES if columns <= limit), 256)
-    per_group = max(1, 64 // lanes)
+    lanes, per_group = shared_rows(columns)
     types = tuple(a.stored for a in bound)
     key = (name, *(stored.name for stored in types), lanes)
     pipeline = gpu.pipeline(key, partial(row_program, name, types, lanes, per_group))
@@ -86,7 +86,7 @@ def row_program(name: str, types: tuple[Stored, ...], lanes: int, rows: int) -> 
     names = {"X": "X", "Y": "Y", "o": "Out"}
     aliases = [f"alias {names[r]} = {s.wgsl};" for r, s in by_role.items() if r in names]
     store = out.store("x", 1)
-    body = shader("rows") + shader(name)
+    body = shader("row_sum") + "\n" + shader("rows") + shader(name)
     half = "enable f16;\n" if any(stored.wgsl == "f16" for stored in types) else ""
     text = (
         f"{half}const LANES = {lanes}u;\nconst ROWS = {rows}u;\n" + "\n".join(aliases) + "\n"

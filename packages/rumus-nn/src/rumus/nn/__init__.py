@@ -20,6 +20,7 @@ from rumus.nn.layer_norm import LayerNorm
 from rumus.nn.linear import Linear
 from rumus.nn.loss import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from rumus.nn.module import Module
+from rumus.nn.rms_norm import RMSNorm
 from rumus.nn.sequential import Sequential
 from rumus.nn.shape import Flatten, Identity
 
@@ -38,6 +39,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "RMSNorm",
     "ReLU",
     "Sequential",
     "SiLU",

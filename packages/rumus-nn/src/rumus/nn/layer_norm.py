@@ -3,44 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
 
 from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
-from rumus.tensor import (
-    Backend,
-    Expr,
-    Parameter,
-    Tensor,
-    elementwise,
-    float16,
-    float32,
-    ones,
-    zeros,
-)
-
-T = TypeVar("T", Tensor, Expr)
-
-
-@elementwise
-def _centred(x: T, total: T, *, share: float) -> T:
-    return x - share * total
-
-
-@elementwise
-def _normalized(centred: T, squares: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt()
-
-
-@elementwise
-def _scaled(centred: T, squares: T, weight: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt() * weight
-
-
-@elementwise
-def _affine(centred: T, squares: T, weight: T, bias: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt() * weight + bias
+from rumus.tensor import Backend, Parameter, Tensor, float32, layer_norm, ones, zeros
 
 
 class LayerNorm(Module):
@@ -90,14 +57,8 @@ class LayerNorm(Module):
             raise ValueError(f"LayerNorm over {shape}: the last axes of {x.shape} differ")
         if x.dtype.kind != "f":
             raise TypeError(f"LayerNorm: the input must be floating, not {x.dtype}")
-        if x.dtype == float16:
-            return self.forward(x.astype(float32)).astype(float16)
-        axes = tuple(range(x.ndim - len(shape), x.ndim))
-        share = 1 / math.prod(shape)  # sums become means inside the kernels that read them
-        centred = _centred(x, x.sum(axes, keepdims=True), share=share)
-        squares = (centred * centred).sum(axes, keepdims=True)
-        if self.weight is None:
-            return _normalized(centred, squares, share=share, eps=eps)
-        if self.bias is None:
-            return _scaled(centred, squares, self.weight, share=share, eps=eps)
-        return _affine(centred, squares, self.weight, self.bias, share=share, eps=eps)
+        if len(shape) == 1:
+            return layer_norm(x, self.weight, self.bias, eps)
+        weight, bias = (None if p is None else p.reshape(-1) for p in (self.weight, self.bias))
+        rows = x.reshape(*x.shape[: -len(shape)], math.prod(shape))
+        return layer_norm(rows, weight, bias, eps).reshape(*x.shape)

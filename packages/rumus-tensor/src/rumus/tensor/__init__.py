@@ -58,6 +58,7 @@ from rumus.tensor.gpu import gpu_backend
 from rumus.tensor.indexing import gather
 from rumus.tensor.kernel import Kernel
 from rumus.tensor.linear_algebra import linear, matmul
+from rumus.tensor.norms import layer_norm, rms_norm
 from rumus.tensor.numba_backend import NumbaBackend
 from rumus.tensor.numpy_backend import NumpyBackend
 from rumus.tensor.operators import elementwise
@@ -132,6 +133,7 @@ __all__ = [
     "gelu_tanh",
     "gpu_backend",
     "int32",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log",
@@ -146,6 +148,7 @@ __all__ = [
     "ones",
     "pad",
     "relu",
+    "rms_norm",
     "sigmoid",
     "sign",
     "silu",

@@ -102,7 +102,8 @@ class Backend(Protocol):
     def fused(self, name: str) -> Callable[..., None] | None:
         """Return this backend's own version of a composite, or None: it is made of primitives then.
 
-        The names and arguments are those of `softmaxes`; every one has a decomposition there.
+        The names and arguments are those of `softmaxes` and `norms`, where every one has a
+        decomposition.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Row kernels in NumPy: softmax and its relatives along the last axis, without a graph between."""
+"""Row kernels in NumPy: softmaxes and norms along the last axis, without a graph between."""
 
 from __future__ import annotations
 
@@ -68,6 +68,92 @@ def cross_entropy_gradient(probabilities: Real, index: Real, gradient: Real, out
         out[np.arange(len(index)), index] -= gradient
 
 
+def layer_norm(
+    x: Real, weight: Real | None, bias: Real | None, out: Real, statistics: Real, eps: float
+) -> None:
+    """out = (x - mean) / deviation * weight + bias; `statistics` gets mean and 1 / deviation."""
+    with np.errstate(all="ignore"):
+        mean = x.mean(-1, keepdims=True)
+        np.subtract(x, mean, out)
+        statistics[..., :1] = mean
+        _scale(out, weight, bias, out, statistics, eps)
+
+
+def rms_norm(
+    x: Real, weight: Real | None, bias: None, out: Real, statistics: Real, eps: float
+) -> None:
+    """out = x / rms * weight; `statistics` gets 0 and 1 / rms."""
+    with np.errstate(all="ignore"):
+        statistics[..., 0] = 0
+        _scale(x, weight, bias, out, statistics, eps)
+
+
+def _scale(
+    x: Real, weight: Real | None, bias: Real | None, out: Real, statistics: Real, eps: float
+) -> None:
+    """out = x / sqrt(mean(x^2) + eps) * weight + bias."""
+    statistics[..., 1] = 1 / np.sqrt(np.square(x).mean(-1) + eps)
+    np.multiply(x, statistics[..., 1:], out)
+    if weight is not None:
+        np.multiply(out, weight, out)
+    if bias is not None:
+        np.add(out, bias, out)
+
+
+def layer_norm_gradient(
+    x: Real,
+    weight: Real | None,
+    statistics: Real,
+    gradient: Real,
+    into: Real | None,
+    into_weight: Real | None,
+    into_bias: Real | None,
+) -> None:
+    """With n the normalized x and h = g weight: (h - mean(h) - n mean(h n)) / deviation.
+
+    The weight gets the sum of g n over the rows, the bias that of g. None where it is not wanted.
+    """
+    _norm_gradient(x, weight, statistics, gradient, into, into_weight, is_centred=True)
+    if into_bias is not None:
+        into_bias[...] = gradient.reshape(-1, x.shape[-1]).sum(0)
+
+
+def rms_norm_gradient(
+    x: Real,
+    weight: Real | None,
+    statistics: Real,
+    gradient: Real,
+    into: Real | None,
+    into_weight: Real | None,
+    into_bias: None,
+) -> None:
+    """As of the layer norm, without mean(h)."""
+    _norm_gradient(x, weight, statistics, gradient, into, into_weight, is_centred=False)
+
+
+def _norm_gradient(
+    x: Real,
+    weight: Real | None,
+    statistics: Real,
+    gradient: Real,
+    into: Real | None,
+    into_weight: Real | None,
+    is_centred: bool,
+) -> None:
+    with np.errstate(all="ignore"):
+        normalized = (x - statistics[..., :1]) * statistics[..., 1:]
+        if into_weight is not None:
+            into_weight[...] = (gradient * normalized).reshape(-1, x.shape[-1]).sum(0)
+        if into is None:
+            return
+        h = gradient if weight is None else gradient * weight
+        np.multiply(normalized, (h * normalized).mean(-1, keepdims=True), normalized)
+        np.subtract(h, normalized, into)
+        if is_centred:
+            np.subtract(into, h.mean(-1, keepdims=True), into)
+        np.multiply(into, statistics[..., 1:], into)
+
+
 ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
     "softmax": softmax,
     "softmax_gradient": softmax_gradient,
@@ -75,4 +161,8 @@ ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
     "log_softmax_gradient": log_softmax_gradient,
     "cross_entropy": cross_entropy,
     "cross_entropy_gradient": cross_entropy_gradient,
+    "layer_norm": layer_norm,
+    "layer_norm_gradient": layer_norm_gradient,
+    "rms_norm": rms_norm,
+    "rms_norm_gradient": rms_norm_gradient,
 }

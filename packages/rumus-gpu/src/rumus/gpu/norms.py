@@ -1,0 +1,142 @@
+"""Layer norm and RMS norm of rows, forward and backward.
+
+The names and arguments are those that `rumus.tensor.norms` asks a backend for; everything is
+float32. The forward pass keeps mean and scale of each row. The gradients of weight and bias are
+summed in blocks of rows, then over the blocks, in an order that the shape alone decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from rumus.gpu.array import GPUArray
+from rumus.gpu.copying import contiguous
+from rumus.gpu.device import Gpu
+from rumus.gpu.pipelines import Program
+from rumus.gpu.reduction import reduce
+from rumus.gpu.rows import shared_rows
+from rumus.gpu.shaders import shader
+from rumus.tensor import float32
+
+BLOCK_ROWS: Final = 32  # rows that one invocation adds up, at least
+BLOCKS: Final = 256  # blocks of rows, at most
+COLUMNS: Final = 64  # of one workgroup of norm_weight_gradient.wgsl
+
+
+def run_norm(
+    is_centred: bool,
+    gpu: Gpu,
+    x: GPUArray,
+    weight: GPUArray | None,
+    bias: GPUArray | None,
+    out: GPUArray,
+    statistics: GPUArray,
+    eps: float,
+) -> None:
+    """Normalize the rows of `x` into `out`; `statistics` gets mean and scale of each."""
+    if x.size == 0:
+        return
+    rows, columns = _extent(x)
+    x = contiguous(x)
+    flags = {"CENTRED": is_centred, "WEIGHTED": weight is not None, "BIASED": bias is not None}
+    # A binding that is not used still has to be there.
+    inputs = [x, *(x if array is None else contiguous(array) for array in (weight, bias))]
+    lanes, per_group = shared_rows(columns)
+    key = ("norm", *flags.values(), lanes)
+    make = partial(norm_program, "norm", flags, lanes, per_group)
+    bound = (*inputs, out, statistics)
+    gpu.dispatch(gpu.pipeline(key, make), bound, (rows, columns, eps), -(-rows // per_group))
+
+
+def run_norm_gradient(
+    is_centred: bool,
+    gpu: Gpu,
+    x: GPUArray,
+    weight: GPUArray | None,
+    statistics: GPUArray,
+    gradient: GPUArray,
+    into: GPUArray | None,
+    into_weight: GPUArray | None,
+    into_bias: GPUArray | None,
+) -> None:
+    """Write the gradients that are wanted: of the rows, of the weight, of the bias.
+
+    Each is contiguous and in memory of its own.
+    """
+    if x.size == 0:
+        for array in (into_weight, into_bias):
+            if array is not None:
+                array.backend.fill(0, array)
+        return
+    x, gradient = contiguous(x), contiguous(gradient)
+    if into is not None:
+        _rows_gradient(is_centred, gpu, x, weight, statistics, gradient, into)
+    if into_weight is not None or into_bias is not None:
+        _weight_gradients(gpu, (x, statistics, gradient), into_weight, into_bias)
+
+
+NORMS: Final[Mapping[str, Callable[..., None]]] = {
+    "layer_norm": partial(run_norm, True),
+    "layer_norm_gradient": partial(run_norm_gradient, True),
+    "rms_norm": partial(run_norm, False),
+    "rms_norm_gradient": partial(run_norm_gradient, False),
+}
+
+
+def _extent(array: GPUArray) -> tuple[int, int]:
+    return array.size // array.shape[-1], array.shape[-1]
+
+
+def _rows_gradient(
+    is_centred: bool,
+    gpu: Gpu,
+    x: GPUArray,
+    weight: GPUArray | None,
+    statistics: GPUArray,
+    gradient: GPUArray,
+    into: GPUArray,
+) -> None:
+    rows, columns = _extent(x)
+    lanes, per_group = shared_rows(columns)
+    flags = {"CENTRED": is_centred, "WEIGHTED": weight is not None}
+    key = ("norm_gradient", *flags.values(), lanes)
+    make = partial(norm_program, "norm_gradient", flags, lanes, per_group)
+    scale = x if weight is None else contiguous(weight)
+    bound = (x, scale, statistics, gradient, into)
+    gpu.dispatch(gpu.pipeline(key, make), bound, (rows, columns), -(-rows // per_group))
+
+
+def _weight_gradients(
+    gpu: Gpu,
+    inputs: tuple[GPUArray, GPUArray, GPUArray],
+    into_weight: GPUArray | None,
+    into_bias: GPUArray | None,
+) -> None:
+    x = inputs[0]
+    rows, columns = _extent(x)
+    block_rows = max(BLOCK_ROWS, -(-rows // BLOCKS))
+    blocks, column_groups = -(-rows // block_rows), -(-columns // COLUMNS)
+    weights, biases = (x.backend.allocate((blocks, columns), float32) for _ in range(2))
+    flags = {"BIASED": into_bias is not None}
+    key = ("norm_weight_gradient", *flags.values())
+    pipeline = gpu.pipeline(key, partial(norm_program, "norm_weight_gradient", flags, 0, 0))
+    values = (rows, columns, block_rows, column_groups)
+    gpu.dispatch(pipeline, (*inputs, weights, biases), values, blocks * column_groups)
+    for partials, target in ((weights, into_weight), (biases, into_bias)):
+        if target is not None:
+            reduce(gpu, "sum", partials, (0,), target)
+
+
+def norm_program(name: str, flags: Mapping[str, bool], lanes: int, rows: int) -> Program:
+    """Return the WGSL of one of the three kernels; lanes: 0 where no row is shared."""
+    shared = f"const LANES = {lanes}u;\nconst ROWS = {rows}u;\n" + shader("row_sum")
+    constants = "".join(f"const {flag} = {str(on).lower()};\n" for flag, on in flags.items())
+    access, scalars = {
+        "norm": ("rrrww", "IIf"),
+        "norm_gradient": ("rrrrw", "II"),
+        "norm_weight_gradient": ("rrrww", "IIII"),
+    }[name]
+    text = constants + (shared if lanes else "") + shader(name)
+    return Program(name, text, access, scalars, 4 * lanes * rows)

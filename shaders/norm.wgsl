@@ -1,0 +1,57 @@
+// out = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias of each row.
+//
+// In front of this text stand LANES and ROWS, and CENTRED (if not, the mean stays in), WEIGHTED and
+// BIASED. The mean is taken out before the squares are summed: E[x^2] - E[x]^2 would cancel.
+
+struct Scalars {
+    rows: u32,
+    columns: u32,
+    eps: f32,
+}
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read_write> statistics: array<vec2<f32>>;
+
+@compute @workgroup_size(LANES * ROWS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let wanted = (group.y * groups.x + group.x) * ROWS + local / LANES;
+    let row = min(wanted, k.rows - 1u);
+    let stop = select(k.columns, 0u, wanted >= k.rows);
+    let lane = local % LANES;
+    let first = row * k.columns;
+    var mean = 0.0;
+    if (CENTRED) {
+        for (var j = lane; j < stop; j += LANES) {
+            mean += x[first + j];
+        }
+        mean = row_sum(mean, local) / f32(k.columns);
+    }
+    var squares = 0.0;
+    for (var j = lane; j < stop; j += LANES) {
+        let centred = x[first + j] - mean;
+        squares += centred * centred;
+    }
+    squares = row_sum(squares, local);
+    let scale = 1.0 / sqrt(squares / f32(k.columns) + k.eps);
+    for (var j = lane; j < stop; j += LANES) {
+        var y = (x[first + j] - mean) * scale;
+        if (WEIGHTED) {
+            y *= weight[j];
+        }
+        if (BIASED) {
+            y += bias[j];
+        }
+        out[first + j] = y;
+    }
+    if (lane == 0u && stop > 0u) {
+        statistics[row] = vec2<f32>(mean, scale);
+    }
+}
