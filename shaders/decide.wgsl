@@ -21,7 +21,6 @@ struct Scalars {
     words: u32,
     width: u32,
     rows: u32,
-    checks: u32,
     closes: u32,
     is_last: u32,
 }
@@ -41,7 +40,7 @@ var<immediate> k: Scalars;
 @compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) local: u32) {
     let was_closed = control[CLOSED] != 0u;
-    let is_refused = k.checks != 0u && (control[BAD] != 0u || was_closed);
+    let is_refused = control[BAD] != 0u || was_closed;
     let blamed = COUNTS + k.sections;
     let gathered = blamed + k.words;
     let scalars = gathered + k.words;

@@ -37,6 +37,7 @@ from rumus.gpu.pipelines import SLOT, Pipeline, Pipelines, Program
 from rumus.gpu.profile import Clock, Profile, profiling
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
+MANY: Final = 2**18  # workgroups from which a submission keeps the device busy for a while
 PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
 IN_FLIGHT: Final = 16  # submissions that the host may be ahead
 _requests = itertools.count(1)
@@ -148,7 +149,7 @@ class Gpu:
         self._recorder = Recorder(self.device)
         self._pipelines = Pipelines(self.device, self.limits, trusted)
         self._pool = Pool(self.device, self.limits.binding, self.synchronize)
-        self._writes = self._written = 0
+        self._writes = self._written = self._groups = 0
         self._in_flight: deque[int] = deque()
         self._staging: dict[int, wgpu.GPUBuffer] = {}
         self._uniforms = _UniformRing(self.device) if not self.limits.immediates else None
@@ -245,7 +246,8 @@ class Gpu:
             dispatch = partial(record, pipeline.handle, group, scalars, grid, offset)
             self.clock.around(pipeline.program.name, dispatch)
         self.stats.dispatches += 1
-        if self._recorder.commands >= BATCH:
+        self._groups += grid[0] * grid[1]
+        if self._recorder.commands >= BATCH or self._groups >= MANY:
             self.flush()
 
     def replay(self, commands: Sequence[Command], pipelines: Sequence[Pipeline]) -> None:
@@ -326,7 +328,7 @@ class Gpu:
             if self.clock is not None:
                 self.clock.after_submit(index)
             self.batch += 1
-            self._writes = self._written = 0
+            self._writes = self._written = self._groups = 0
             self.stats.submits += 1
             self._in_flight.append(index)
             waits = len(self._in_flight) > IN_FLIGHT

@@ -38,7 +38,6 @@ SEEN: Final = 3
 HISTORY: Final = 4
 REMEMBERED: Final = 128  # steps, at least ROWS
 LOOKED_AT: Final = 1024  # vectors of four elements that a workgroup of finite.wgsl looks at
-LARGE: Final = 2**24  # elements from which a step is submitted at once: the device has much to do
 AT_ONCE: Final = 128  # sections of one dispatch of decide.wgsl
 
 
@@ -63,7 +62,6 @@ class DeviceUpdater:
         self._issued = list(counts)  # what the counts will be if no pending step is refused
         self._seen = 0
         self._allocate()
-        self._is_large = sum(s.gradients.size for s in sections) >= LARGE
         self._steps: dict[tuple[int, ...], list[Dispatch]] = {}
         self._prepared: tuple[list[Dispatch], Outcome, frozenset[int]] | None = None
         backend.watch(self)
@@ -145,7 +143,7 @@ class DeviceUpdater:
         found = self._steps.get(key) if is_usual else None
         if found is None:
             pairs = list(zip(ready, gradients, strict=True))
-            found = [self._look(n, g) for n, g in pairs] if self.nonfinite != "propagate" else []
+            found = [self._look(n, g) for n, g in pairs]
             found += [self._decide(key, n) for n in range(0, len(self.sections), AT_ONCE)]
             found += [self._update(n, g) for n, g in pairs]
             if is_usual and len(self._steps) < 64:
@@ -165,8 +163,7 @@ class DeviceUpdater:
         bits = sum(1 << (n - first) for n in ready if first <= n < first + count)
         words = tuple((bits >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96))
         values = (*words, first, count, len(self.sections), self._words, len(self.kernel.uniforms),
-                  ROWS, self.nonfinite != "propagate", self.nonfinite == "raise",
-                  first + count == len(self.sections))  # fmt: skip
+                  ROWS, self.nonfinite == "raise", first + count == len(self.sections))  # fmt: skip
         make = partial(Program, "decide", shader("decide"), "rw", "I" * len(values))
         pipeline = self.backend.gpu.pipeline("decide", make)
         return self._ready(pipeline, self._device_table), values, 1
@@ -191,8 +188,6 @@ class DeviceUpdater:
         with gpu.lock:
             for prepared, values, groups in dispatches:
                 prepared.run(values, groups)
-            if self._is_large:
-                gpu.flush()
         self._prepared = None
         for n in ready:
             self._issued[n] += 1

@@ -100,8 +100,9 @@ class ImmediateUpdater:
         self.sections = list(sections)
         self.counts = list(counts)
         self.heard: Callable[[], None] = lambda: None  # never called: there is nothing to wait for
+        backends = {id(section.backend): section.backend for section in sections}
+        self._fails_first = len(backends) == 1 and sections[0].backend.runs_ahead
         self.checks = nonfinite != "propagate"
-        self._ready: Sequence[int] = ()
         self._work: list[tuple[int, Array, tuple[float, ...]]] = []
         self._outcome = Outcome()
 
@@ -134,7 +135,8 @@ class ImmediateUpdater:
         """Run the kernel over every section, unless the step is refused.
 
         A backend raises before it writes, so one section needs no undoing. Of several all but the
-        largest, which comes last, are copied before.
+        largest, which comes last, are copied before. A backend that runs ahead can fail only where
+        it compiles the kernel, which is at the first section.
         """
         if self._outcome.applied is False:
             return
@@ -143,7 +145,7 @@ class ImmediateUpdater:
         try:
             for number, gradient, scalars in order:
                 section = self.sections[number]
-                if number != order[-1][0]:
+                if number != order[-1][0] and not self._fails_first:
                     undo.append((section, _copies(section)))
                 arrays, out = section.operands(self.kernel, gradient)
                 section.backend.elementwise(self.kernel, arrays, scalars, out)
