@@ -1,0 +1,113 @@
+"""What code tells whoever records a step, and what happens when nobody does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from rumus.tensor import (
+    Backend,
+    CaptureError,
+    Generator,
+    GradientStore,
+    NumpyBackend,
+    Parameter,
+    tensor,
+    zeros,
+)
+from rumus.tensor.recording import depends_on, is_capturing, live, recorded_by, refuse
+from rumus.tensor.store import Refill
+
+
+class Notes:
+    """Everything that a recording is told."""
+
+    def __init__(self) -> None:
+        self.acts: list[Callable[[], None]] = []
+        self.facts: list[tuple[object, str]] = []
+
+    def live(self, act: Callable[[], None]) -> None:
+        self.acts.append(act)
+        act()
+
+    def depends_on(self, thing: object, attribute: str) -> None:
+        self.facts.append((thing, attribute))
+
+    def refuse(self, what: str) -> None:
+        raise CaptureError(what)
+
+
+def test_without_a_recording_acts_run_and_nothing_is_refused() -> None:
+    ran: list[int] = []
+    live(lambda: ran.append(1))
+    refuse("anything")
+    depends_on(ran, "append")
+    assert ran == [1]
+    assert not is_capturing(NumpyBackend())
+
+
+def test_random_words_are_live(backend: Backend) -> None:
+    notes, generator = Notes(), Generator(0)
+    with recorded_by(notes):
+        words = generator.words((6,), backend=backend)
+    assert generator.position == 8
+    first = words.tolist()
+    for act in notes.acts:
+        act()
+    assert generator.position == 16
+    again = Generator(0)
+    assert [again.words((6,)).tolist() for _ in range(2)] == [first, words.tolist()]
+
+
+def test_random_numbers_of_the_host_are_refused() -> None:
+    generator = Generator(0)
+    with recorded_by(Notes()), pytest.raises(CaptureError, match="on the host"):
+        generator.uniform((3,))
+    assert generator.position == 0
+    assert generator.uniform((3,)).tolist() == Generator(0).uniform((3,)).tolist()
+
+
+def test_versions_are_live(backend: Backend) -> None:
+    notes, x = Notes(), zeros((2,), backend=backend)
+    with recorded_by(notes):
+        x.assign(1.0)
+    before = x._version.current
+    for act in notes.acts:
+        act()
+    assert x._version.current == before + 1
+
+
+def test_what_is_trainable_is_depended_on(backend: Backend) -> None:
+    notes, w = Notes(), Parameter([1.0], name="w", backend=backend)
+    with recorded_by(notes):
+        (w * 2.0).sum()
+    assert (w, "_trainable") in notes.facts
+
+
+def test_a_recording_is_of_one_thread_and_ends() -> None:
+    notes, ran = Notes(), list[int]()
+    with recorded_by(notes):
+        thread = threading.Thread(target=live, args=(lambda: ran.append(1),))
+        thread.start()
+        thread.join()
+    live(lambda: ran.append(2))
+    assert ran == [1, 2]
+    assert notes.acts == []
+
+
+def test_a_refill_gives_the_same_gradients_to_another_store(backend: Backend) -> None:
+    a, b = (Parameter([1.0, 2.0], name=n, backend=backend) for n in "ab")
+    store = (a * b).sum().backward()
+    refill = Refill(store)
+    assert refill.is_free()
+    store.drain([a, b], "test")
+    for _ in range(2):
+        other = refill.store()
+        assert isinstance(other, GradientStore)
+        assert other[a].tolist() == [1.0, 2.0]
+        other.drain([a, b], "test")
+        assert len(other) == 0
+    assert len(refill.arrays) == 2
+    assert tensor([1.0], backend=backend).item() == 1.0
