@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -21,9 +21,10 @@ from rumus.gpu.indexing import check_index, gather, random_words, scatter_add
 from rumus.gpu.layout import layout_of
 from rumus.gpu.matmul import matmul
 from rumus.gpu.memory import MemoryStats
+from rumus.gpu.norms import NORMS
 from rumus.gpu.profile import Profile
 from rumus.gpu.reduction import Operation, reduce
-from rumus.gpu.rows import fused
+from rumus.gpu.rows import ROW_KERNELS, run_rows
 from rumus.gpu.storage import stored_types
 from rumus.gpu.updater import DeviceUpdater
 from rumus.tensor import DType, Expr, Kernel, float32, int32
@@ -180,7 +181,9 @@ class GpuBackend:
 
     def fused(self, name: str) -> Callable[..., None] | None:
         """Return the row kernel of a composite, or None."""
-        return fused(self.gpu, name)
+        if name in NORMS:
+            return partial(NORMS[name], self.gpu)
+        return partial(run_rows, self.gpu, name) if name in ROW_KERNELS else None
 
     def profile(self) -> AbstractContextManager[Profile]:
         """Time every kernel that is dispatched in a `with` block."""
