@@ -12,7 +12,29 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.optim import SGD, Adam, AdamW, Optimizer, ParameterGroup
+from rumus.optim import (
+    ADOPT,
+    ASGD,
+    SGD,
+    AdaBelief,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Adan,
+    AveragingOptimizer,
+    Lion,
+    NAdam,
+    Optimizer,
+    ParameterGroup,
+    RAdam,
+    RMSprop,
+    Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+    Yogi,
+)
 from rumus.tensor import Backend, DType, Parameter, float32, float64, tensor
 
 Real = NDArray[Any]
@@ -78,6 +100,329 @@ def expected_adamw(p: Real, gradients: Sequence[Real], **options: Any) -> Real:
     return expected_adam(p, gradients, **{"weight_decay": 0.01, "decoupled": True, **options})
 
 
+def expected_adagrad(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-2,
+    lr_decay: float = 0.0,
+    weight_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: float = 1e-10,
+    maximize: bool = False,
+) -> Real:
+    s = np.full_like(p, initial_accumulator_value)
+    for t, given in enumerate(gradients, 1):
+        g = (-given if maximize else given) + weight_decay * p
+        s = s + g**2
+        p = p - value(lr, t) / (1 + (t - 1) * lr_decay) * g / (np.sqrt(s) + eps)
+    return p
+
+
+def expected_rmsprop(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-2,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    centered: bool = False,
+    maximize: bool = False,
+) -> Real:
+    v, mean, b = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = (-given if maximize else given) + weight_decay * p
+        v = alpha * v + (1 - alpha) * g**2
+        mean = alpha * mean + (1 - alpha) * g
+        divisor = np.sqrt(v - mean**2 if centered else v) + eps
+        b = momentum * b + g / divisor
+        p = p - value(lr, t) * b
+    return p
+
+
+def expected_adadelta(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1.0,
+    rho: float = 0.9,
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> Real:
+    v, u = np.zeros_like(p), np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = (-given if maximize else given) + weight_decay * p
+        v = rho * v + (1 - rho) * g**2
+        d = np.sqrt(u + eps) / np.sqrt(v + eps) * g
+        u = rho * u + (1 - rho) * d**2
+        p = p - value(lr, t) * d
+    return p
+
+
+def expected_adamax(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> Real:
+    m, u = np.zeros_like(p), np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = (-given if maximize else given) + weight_decay * p
+        m = betas[0] * m + (1 - betas[0]) * g
+        u = np.maximum(betas[1] * u, np.abs(g) + eps)
+        p = p - value(lr, t) / (1 - betas[0] ** t) * m / u
+    return p
+
+
+def expected_nadam(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 2e-3,
+    betas: Any = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum_decay: float = 4e-3,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+) -> Real:
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    product = 1.0
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        if decoupled_weight_decay:
+            p = p * (1 - value(lr, t) * weight_decay)
+        else:
+            g = g + weight_decay * p
+        now = betas[0] * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+        later = betas[0] * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
+        product *= now
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        d = np.sqrt(v / (1 - betas[1] ** t)) + eps
+        p = p - value(lr, t) * (1 - now) / (1 - product) * g / d
+        p = p - value(lr, t) * later / (1 - product * later) * m / d
+    return p
+
+
+def expected_radam(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+) -> Real:
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    most = 2 / (1 - betas[1]) - 1
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        if decoupled_weight_decay:
+            p = p * (1 - value(lr, t) * weight_decay)
+        else:
+            g = g + weight_decay * p
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        update = m / (1 - betas[0] ** t)
+        length = most - 2 * t * betas[1] ** t / (1 - betas[1] ** t)
+        if length > 5:
+            above = (length - 4) * (length - 2) * most
+            r = np.sqrt(above / ((most - 4) * (most - 2) * length))
+            update = update * r * np.sqrt(1 - betas[1] ** t) / (np.sqrt(v) + eps)
+        p = p - value(lr, t) * update
+    return p
+
+
+def expected_rprop(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: float = 1e-2,
+    etas: tuple[float, float] = (0.5, 1.2),
+    step_sizes: tuple[float, float] = (1e-6, 50.0),
+    maximize: bool = False,
+) -> Real:
+    step, before = np.full_like(p, lr), np.zeros_like(p)
+    for given in gradients:
+        g = -given if maximize else given
+        agreement = g * before
+        factor = np.ones_like(p)
+        factor[agreement > 0] = etas[1]
+        factor[agreement < 0] = etas[0]
+        step = np.clip(step * factor, *step_sizes)
+        g = np.where(agreement < 0, 0.0, g)
+        p = p - np.sign(g) * step
+        before = g
+    return p
+
+
+def expected_asgd(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-2,
+    lambd: float = 1e-4,
+    alpha: float = 0.75,
+    t0: float = 1e6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    averaged: bool = False,
+) -> Real:
+    average = np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = (-given if maximize else given) + weight_decay * p
+        eta = value(lr, t) / (1 + lambd * value(lr, t) * (t - 1)) ** alpha
+        p = p * (1 - lambd * eta) - eta * g
+        average = average + (p - average) / max(1.0, t - 1 - t0)
+    return average if averaged else p
+
+
+def expected_lion(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-4,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> Real:
+    m = np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        p = p - value(lr, t) * (np.sign(betas[0] * m + (1 - betas[0]) * g) + weight_decay * p)
+        m = betas[1] * m + (1 - betas[1]) * g
+    return p
+
+
+def expected_adabelief(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-16,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> Real:
+    m, s = np.zeros_like(p), np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        m = betas[0] * m + (1 - betas[0]) * g
+        s = betas[1] * s + (1 - betas[1]) * (g - m) ** 2 + eps
+        p = p - value(lr, t) * weight_decay * p
+        m_hat, s_hat = m / (1 - betas[0] ** t), s / (1 - betas[1] ** t)
+        p = p - value(lr, t) * m_hat / (np.sqrt(s_hat) + eps)
+    return p
+
+
+def expected_yogi(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-2,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-3,
+    initial_accumulator_value: float = 1e-6,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> Real:
+    m, v = np.zeros_like(p), np.full_like(p, initial_accumulator_value)
+    for t, given in enumerate(gradients, 1):
+        g = (-given if maximize else given) + weight_decay * p
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = v + (1 - betas[1]) * np.sign(g**2 - v) * g**2
+        m_hat, v_hat = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+        p = p - value(lr, t) * m_hat / (np.sqrt(v_hat) + eps)
+    return p
+
+
+def expected_adan(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-3,
+    betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> Real:
+    m, d, n = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    before = None
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        delta = np.zeros_like(g) if before is None else g - before
+        m = betas[0] * m + (1 - betas[0]) * g
+        d = betas[1] * d + (1 - betas[1]) * delta
+        n = betas[2] * n + (1 - betas[2]) * (g + betas[1] * delta) ** 2
+        m_hat, d_hat, n_hat = (a / (1 - beta**t) for a, beta in zip((m, d, n), betas, strict=True))
+        p = p - value(lr, t) * (m_hat + betas[1] * d_hat) / (np.sqrt(n_hat) + eps)
+        p = p / (1 + value(lr, t) * weight_decay)
+        before = g
+    return p
+
+
+def expected_adopt(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.9999),
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+) -> Real:
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, given in enumerate(gradients):  # as in the paper: the step 0 only starts v
+        g = -given if maximize else given
+        if not decoupled_weight_decay:
+            g = g + weight_decay * p
+        if t == 0:
+            v = g**2
+            continue
+        if decoupled_weight_decay:
+            p = p * (1 - value(lr, t + 1) * weight_decay)
+        normalized = np.clip(g / np.maximum(np.sqrt(v), eps), -(t**0.25), t**0.25)
+        m = betas[0] * m + (1 - betas[0]) * normalized
+        p = p - value(lr, t + 1) * m
+        v = betas[1] * v + (1 - betas[1]) * g**2
+    return p
+
+
+def expected_schedule_free(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1.0,
+    beta1: float = 0.9,
+    betas: tuple[float, float] | None = None,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    warmup_steps: float = 0,
+    r: float = 0.0,
+    weight_lr_power: float = 2.0,
+    maximize: bool = False,
+    averaged: bool = False,
+) -> Real:
+    """The three points of the paper, each kept; with `betas` the direction is that of AdamW."""
+    beta1 = beta1 if betas is None else betas[0]
+    x, y, z, v = p, p, p, np.zeros_like(p)
+    largest = total = 0.0
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        if betas is not None:
+            v = betas[1] * v + (1 - betas[1]) * g**2
+            g = g / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
+        rate = value(lr, t) * (min(1.0, t / warmup_steps) if warmup_steps else 1.0)
+        largest = max(largest, rate)
+        total += t**r * largest**weight_lr_power
+        c = t**r * largest**weight_lr_power / total if total else 0.0
+        z = z - rate * (g + weight_decay * y)
+        x = (1 - c) * x + c * z
+        y = (1 - beta1) * z + beta1 * x
+    return x if averaged else y
+
+
+def expected_schedule_free_adamw(p: Real, gradients: Sequence[Real], **options: Any) -> Real:
+    return expected_schedule_free(p, gradients, **{"lr": 2.5e-3, "betas": (0.9, 0.999), **options})
+
+
 def halving(t: int) -> float:
     return float(0.02 * 0.5 ** (t // 50))
 
@@ -125,6 +470,187 @@ CASES: Final[dict[str, tuple[type[Optimizer[Any]], Expected, dict[str, Any]]]] =
         expected_adamw,
         {"lr": halving, "betas": (0.7, 0.99), "eps": 1e-4, "weight_decay": 0.2, "maximize": True},
     ),
+    "adagrad": (Adagrad, expected_adagrad, {}),
+    "adagrad decay": (Adagrad, expected_adagrad, {"lr_decay": 0.01, "weight_decay": 0.1}),
+    "adagrad all": (
+        Adagrad,
+        expected_adagrad,
+        {
+            "lr": halving,
+            "lr_decay": 0.1,
+            "initial_accumulator_value": 0.5,
+            "eps": 1e-3,
+            "weight_decay": 0.05,
+            "maximize": True,
+        },
+    ),
+    "rmsprop": (RMSprop, expected_rmsprop, {}),
+    "rmsprop momentum": (RMSprop, expected_rmsprop, {"lr": 1e-3, "momentum": 0.9}),
+    "rmsprop centered": (RMSprop, expected_rmsprop, {"lr": 1e-3, "centered": True, "alpha": 0.9}),
+    "rmsprop all": (
+        RMSprop,
+        expected_rmsprop,
+        {
+            "lr": halving,
+            "alpha": 0.95,
+            "momentum": 0.5,
+            "centered": True,
+            "eps": 1e-3,
+            "weight_decay": 0.1,
+            "maximize": True,
+        },
+    ),
+    "adadelta": (Adadelta, expected_adadelta, {}),
+    "adadelta all": (
+        Adadelta,
+        expected_adadelta,
+        {"lr": warming, "rho": 0.8, "eps": 1e-4, "weight_decay": 0.1, "maximize": True},
+    ),
+    "adamax": (Adamax, expected_adamax, {}),
+    "adamax all": (
+        Adamax,
+        expected_adamax,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.9),
+            "eps": 1e-2,
+            "weight_decay": 0.1,
+            "maximize": True,
+        },
+    ),
+    "nadam": (NAdam, expected_nadam, {}),
+    "nadam L2": (NAdam, expected_nadam, {"weight_decay": 0.1, "momentum_decay": 0.1}),
+    "nadam all": (
+        NAdam,
+        expected_nadam,
+        {
+            "lr": warming,
+            "betas": (0.95, 0.99),
+            "eps": 1e-4,
+            "weight_decay": 0.1,
+            "decoupled_weight_decay": True,
+            "maximize": True,
+        },
+    ),
+    "radam": (RAdam, expected_radam, {}),
+    "radam L2": (RAdam, expected_radam, {"lr": 0.01, "weight_decay": 0.1}),
+    "radam never rectified": (RAdam, expected_radam, {"betas": (0.9, 0.6)}),
+    "radam all": (
+        RAdam,
+        expected_radam,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.99),
+            "eps": 1e-3,
+            "weight_decay": 0.1,
+            "decoupled_weight_decay": True,
+            "maximize": True,
+        },
+    ),
+    "rprop": (Rprop, expected_rprop, {}),
+    "rprop all": (
+        Rprop,
+        expected_rprop,
+        {"lr": 0.02, "etas": (0.25, 1.5), "step_sizes": (1e-3, 0.0625), "maximize": True},
+    ),
+    "asgd": (ASGD, expected_asgd, {}),
+    "asgd all": (
+        ASGD,
+        expected_asgd,
+        {
+            "lr": 0.02,
+            "lambd": 0.1,
+            "alpha": 0.6,
+            "t0": 50,
+            "weight_decay": 0.05,
+            "maximize": True,
+        },
+    ),
+    "lion": (Lion, expected_lion, {}),
+    "lion all": (
+        Lion,
+        expected_lion,
+        {"lr": halving, "betas": (0.8, 0.9), "weight_decay": 0.3, "maximize": True},
+    ),
+    "adabelief": (AdaBelief, expected_adabelief, {}),
+    "adabelief all": (
+        AdaBelief,
+        expected_adabelief,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.95),
+            "eps": 1e-4,
+            "weight_decay": 0.1,
+            "maximize": True,
+        },
+    ),
+    "yogi": (Yogi, expected_yogi, {}),
+    "yogi all": (
+        Yogi,
+        expected_yogi,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.95),
+            "eps": 1e-2,
+            "initial_accumulator_value": 0.5,
+            "weight_decay": 0.1,
+            "maximize": True,
+        },
+    ),
+    "adan": (Adan, expected_adan, {}),
+    "adan all": (
+        Adan,
+        expected_adan,
+        {
+            "lr": halving,
+            "betas": (0.9, 0.8, 0.95),
+            "eps": 1e-4,
+            "weight_decay": 0.2,
+            "maximize": True,
+        },
+    ),
+    "adopt": (ADOPT, expected_adopt, {}),
+    "adopt L2": (ADOPT, expected_adopt, {"lr": 0.01, "weight_decay": 0.1}),
+    "adopt all": (
+        ADOPT,
+        expected_adopt,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.99),
+            "eps": 0.5,
+            "weight_decay": 0.1,
+            "decoupled_weight_decay": True,
+            "maximize": True,
+        },
+    ),
+    "schedule-free sgd": (ScheduleFreeSGD, expected_schedule_free, {"lr": 0.01}),
+    "schedule-free sgd all": (
+        ScheduleFreeSGD,
+        expected_schedule_free,
+        {
+            "lr": halving,
+            "beta1": 0.5,
+            "weight_decay": 0.1,
+            "warmup_steps": 20,
+            "r": 0.5,
+            "weight_lr_power": 1.0,
+            "maximize": True,
+        },
+    ),
+    "schedule-free adamw": (ScheduleFreeAdamW, expected_schedule_free_adamw, {}),
+    "schedule-free adamw all": (
+        ScheduleFreeAdamW,
+        expected_schedule_free_adamw,
+        {
+            "lr": warming,
+            "betas": (0.7, 0.99),
+            "eps": 1e-4,
+            "weight_decay": 0.2,
+            "warmup_steps": 20,
+            "r": 1.0,
+            "maximize": True,
+        },
+    ),
 }
 
 
@@ -170,12 +696,14 @@ class Problem:
 def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
     """What 200 steps may differ from float64.
 
-    AdamW multiplies its parameters 200 times by a number near 1 that float32 knows to 3e-8
-    (PyTorch rounds there too, and test_optim_torch.py agrees to 1e-6).
+    Some round to the same side at each step, all 200 times. AdamW, ASGD and, decoupled, NAdam and
+    RAdam multiply their parameters by a number near 1 that float32 knows to 3e-8 (PyTorch rounds
+    there too, and test_optim_torch.py agrees to 1e-6); Lion adds the same small number again and
+    again, up to 1.2e-7 of the parameter off.
     """
     if dtype == float64:
         return 1e-10
-    return 6e-6 if kind is AdamW else 2e-6
+    return 6e-6 if kind in (AdamW, ASGD, NAdam, RAdam, Lion) else 2e-6
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -186,7 +714,20 @@ def test_widest_dtype(name: str, backend: Backend, widest: DType) -> None:
     assert max(problem.errors(expected, [options] * len(SHAPES))) <= tolerance(widest, kind)
 
 
-@pytest.mark.parametrize("name", ["sgd all", "sgd nesterov decay", "amsgrad L2", "adamw all"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sgd all",
+        "sgd nesterov decay",
+        "amsgrad L2",
+        "adamw all",
+        "rprop all",
+        "rmsprop all",
+        "radam all",
+        "adan all",
+        "schedule-free adamw all",
+    ],
+)
 def test_large_arenas(name: str, backend: Backend, widest: DType) -> None:
     kind, expected, options = CASES[name]
     problem = Problem(LARGE, widest, backend)
@@ -215,8 +756,22 @@ def test_float32(name: str, backend: Backend) -> None:
             [{"weight_decay": 0.0}, {"betas": (0.5, 0.9)}, {"eps": 1e-3, "lr": halving}],
         ),
         (Adam, expected_adam, {"amsgrad": True}, [{"weight_decay": 0.1}, {"lr": 0.02}, {}]),
+        (NAdam, expected_nadam, {}, [{"momentum_decay": 0.1}, {"betas": (0.5, 0.9)}, {}]),
+        (
+            Rprop,
+            expected_rprop,
+            {"lr": 0.02},
+            [{"etas": (0.25, 1.5)}, {"step_sizes": (1e-3, 0.0625)}, {"lr": 0.125}],
+        ),
+        (Adan, expected_adan, {}, [{"betas": (0.9, 0.8, 0.7)}, {"weight_decay": 0.1}, {}]),
+        (
+            ScheduleFreeAdamW,
+            expected_schedule_free_adamw,
+            {"lr": 0.01},
+            [{"lr": warming}, {"warmup_steps": 30}, {"betas": (0.5, 0.9), "r": 1.0}],
+        ),
     ],
-    ids=["sgd", "sgd lr", "adamw", "amsgrad"],
+    ids=["sgd", "sgd lr", "adamw", "amsgrad", "nadam", "rprop", "adan", "schedule-free"],
 )
 def test_groups_have_their_own_hyper_parameters(
     kind: Any, expected: Expected, own: Any, groups: Any, backend: Backend, widest: DType
@@ -264,3 +819,36 @@ def test_hyper_parameters_changed_between_steps(backend: Backend, widest: DType)
         "weight_decay": lambda t: 0.0 if t <= 100 else 0.2,
     }
     assert max(problem.errors(expected_sgd, [options] * len(SHAPES))) <= tolerance(widest, SGD)
+
+
+AVERAGING: Final[dict[str, tuple[type[AveragingOptimizer[Any]], Expected, dict[str, Any]]]] = {
+    "asgd": (ASGD, expected_asgd, {"t0": 1e6}),
+    "asgd averages": (ASGD, expected_asgd, {"lr": 0.05, "t0": 20, "lambd": 0.01}),
+    "schedule-free sgd": (ScheduleFreeSGD, expected_schedule_free, {"lr": 0.02}),
+    "schedule-free sgd, y is z": (ScheduleFreeSGD, expected_schedule_free, {"beta1": 0.0}),
+    "schedule-free adamw": (
+        ScheduleFreeAdamW,
+        expected_schedule_free_adamw,
+        {"lr": warming, "weight_decay": 0.1, "r": 0.5},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(AVERAGING))
+def test_averages(name: str, backend: Backend, widest: DType) -> None:
+    """What `eval_params` shows, for two groups of which one has options of its own."""
+    kind, expected, options = AVERAGING[name]
+    problem = Problem(SHAPES[1:], widest, backend)
+    own = {"weight_decay": 0.05} if kind is ASGD else {"beta1": 0.5, "weight_decay": 0.05}
+    groups = [
+        ParameterGroup(problem.parameters[:3]),
+        ParameterGroup(problem.parameters[3:], **own),  # type: ignore[arg-type]
+    ]
+    optimizer = kind(groups, **options)
+    problem.run(optimizer)
+    own = own if kind is not ScheduleFreeAdamW else {"betas": (0.5, 0.999), "weight_decay": 0.05}
+    with optimizer.eval_params():
+        given = [{**options, "averaged": True}] * 3 + [{**options, **own, "averaged": True}] * 3
+        assert max(problem.errors(expected, given)) <= tolerance(widest, kind)
+    given = [options] * 3 + [{**options, **own}] * 3
+    assert max(problem.errors(expected, given)) <= tolerance(widest, kind)
