@@ -566,6 +566,17 @@ def test_batches_that_hide_tensors_are_refused(gpu: GpuBackend) -> None:
     plain.train_step(lambda b: (w * b["x"]).sum(), {"x": tensor([1.0], backend=gpu)})
 
 
+def test_batches_with_a_graph_are_refused(gpu: GpuBackend) -> None:
+    w, v = (Parameter([2.0], name=n, backend=gpu) for n in "wv")
+    optimizer = SGD([w, v], 0.1)
+    trainer, plain = Trainer(optimizer), Trainer(optimizer, capture=False)
+    for given in (v * 3.0, w):
+        with pytest.raises(CaptureError, match="requires a gradient"):
+            trainer.train_step(lambda x: (w * x).sum(), given)
+    assert plain.train_step(lambda x: (w * x).sum(), v * 3.0).item() == 12.0
+    assert v.tolist() == pytest.approx([2.0 - 0.1 * 6.0])
+
+
 def test_a_failed_recording_leaves_the_gpu_usable(gpu: GpuBackend) -> None:
     run = Run(gpu)
     w = Parameter([1.0], name="w", backend=gpu)

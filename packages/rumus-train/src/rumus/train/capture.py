@@ -144,9 +144,15 @@ class Placed:
 def place(value: Any, backend: Backend) -> Any:
     """Return what a batch holds: arrays as `Placed`, numbers and texts as they are.
 
-    TypeError for what might hold tensors where nobody finds them.
+    CaptureError for tensors with a graph, and for what might hold tensors where nobody finds them.
     """
     if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise CaptureError(
+                f"the batch of a captured training step holds {value.label}, which requires a "
+                "gradient; compute it in the loss function, pass it detached, or train with "
+                "Trainer(optimizer, capture=False)"
+            )
         here = value._backend is backend
         return Placed(value._array if here else as_host(value.numpy()))
     if isinstance(value, np.ndarray):
@@ -173,7 +179,7 @@ def beside(value: Any, backend: Backend) -> Any:
     if isinstance(value, np.ndarray):
         return tensor(value, backend=backend)
     if isinstance(value, Tensor) and value._backend is not backend:
-        return value.detach().to(backend)
+        return value.to(backend)
     return value
 
 
