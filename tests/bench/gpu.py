@@ -24,6 +24,7 @@ from rumus import nn
 from rumus.gpu import GpuBackend, default_backend
 from rumus.optim import AdamW
 from rumus.tensor import Generator, GradientStore, Parameter, Tensor, tensor
+from rumus.tensor.updater import NonFinite
 from rumus.train import Trainer
 
 ROUNDS = 7
@@ -66,14 +67,16 @@ def has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def rumus_adamw(backend: GpuBackend, shapes: Sequence[tuple[int, ...]]) -> Side:
+def rumus_adamw(
+    backend: GpuBackend, shapes: Sequence[tuple[int, ...]], nonfinite: NonFinite
+) -> Side:
     """AdamW over parameters whose gradients stay the same."""
     random = np.random.default_rng(0)
     parameters = [
         Parameter(random.standard_normal(shape, np.float32), name=str(i), backend=backend)
         for i, shape in enumerate(shapes)
     ]
-    optimizer = AdamW(parameters, 1e-3)
+    optimizer = AdamW(parameters, 1e-3, nonfinite=nonfinite)
     grads = GradientStore()
     for p in parameters:
         gradient = random.standard_normal(p.shape, np.float32)
@@ -132,7 +135,11 @@ def adamw(backend: GpuBackend) -> dict[str, dict[str, float]]:
         ("AdamW 200 x 1000", [(1000,)] * 200, 50),
     )
     for name, shapes, repeats in cases:
-        sides = {"rumus": rumus_adamw(backend, shapes)}
+        # The peers look at no gradient whether it is finite; rumus does so by default.
+        sides = {
+            "rumus unchecked": rumus_adamw(backend, shapes, "propagate"),
+            "rumus": rumus_adamw(backend, shapes, "raise"),
+        }
         if has("torch"):
             sides["torch fused"] = torch_adamw(shapes, fused=True)
             sides["torch foreach"] = torch_adamw(shapes, foreach=True)
