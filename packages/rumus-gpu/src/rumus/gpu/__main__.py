@@ -1,22 +1,22 @@
-"""`python -m rumus.gpu`: the GPUs of this machine, their limits and features."""
+"""`python -m rumus.gpu`: the GPUs of this machine, what they have, and whether they work.
+
+Each family of kernels is compared with NumPy on each GPU; a line says how far apart they are. The
+exit status is 0 if all are well, 1 if something is wrong, 2 if there is no GPU.
+"""
 
 from __future__ import annotations
 
 import sys
 
 from rumus.gpu.adapter import choose, devices
+from rumus.gpu.backend import GpuBackend
 from rumus.gpu.device import Gpu
 from rumus.gpu.errors import NoAdapterError
+from rumus.gpu.selftest import self_test
 
 
-def listing() -> str:
-    """Return the text about every GPU. NoAdapterError where there is none."""
-    choose()
-    return "\n\n".join(_about(info.index, str(info)) for info in devices())
-
-
-def _about(index: int, title: str) -> str:
-    gpu = Gpu(index)
+def about(gpu: Gpu) -> str:
+    """Return the lines about a device's limits and features."""
     limits = gpu.limits
     rows = {
         "largest array": f"{limits.binding:,} bytes",
@@ -26,17 +26,35 @@ def _about(index: int, title: str) -> str:
         "scalars": f"{limits.immediates} bytes" if limits.immediates else "uniform buffer",
         "features": ", ".join(sorted(str(f) for f in gpu.device.features)),
     }
-    return "\n".join([title, *(f"    {name:20} {text}" for name, text in rows.items())])
+    return "\n".join(f"    {name:20} {text}" for name, text in rows.items())
+
+
+def examine(index: int) -> bool:
+    """Print what there is to say about one device, and return whether its kernels are right."""
+    backend = GpuBackend(Gpu(index))
+    print(about(backend.gpu))
+    print("    self-test: the largest |error| / (1 + |value|) against NumPy")
+    is_ok = True
+    for finding in self_test(backend):
+        print(f"        {finding}", flush=True)
+        is_ok &= finding.is_ok
+    return is_ok
 
 
 def main() -> int:
-    """Print the listing, or what to install; return the exit status."""
+    """Print all of it, or what to install; return the exit status."""
     try:
-        print(listing())
+        choose()
     except NoAdapterError as error:
         print(error, file=sys.stderr)
-        return 1
-    return 0
+        return 2
+    is_ok = True
+    for info in devices():
+        print(info)
+        is_ok &= examine(info.index)
+    if not is_ok:
+        print("this GPU computes something else than NumPy: see FAILED above", file=sys.stderr)
+    return 0 if is_ok else 1
 
 
 if __name__ == "__main__":

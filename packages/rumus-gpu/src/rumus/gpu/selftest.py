@@ -1,0 +1,231 @@
+"""Every family of kernels against NumPy, on the device that is there.
+
+A check is a program that runs on any backend and returns arrays; the GPU's have to be those of
+NumPy. `python -m rumus.gpu` prints what came out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.gpu.backend import GpuBackend
+from rumus.tensor import (
+    Backend,
+    Expr,
+    Kernel,
+    NumpyBackend,
+    Parameter,
+    Tensor,
+    cos,
+    cross_entropy,
+    erf,
+    gather,
+    int32,
+    layer_norm,
+    linear,
+    rms_norm,
+    sin,
+    softplus,
+    tensor,
+)
+from rumus.tensor.updater import Section
+
+Real: TypeAlias = NDArray[Any]
+Program: TypeAlias = Callable[[Backend], Sequence[Real]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A program, and how much its results may differ from NumPy's: |a - b| / (1 + |b|)."""
+
+    program: Program
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found. error: the largest; message: of what was raised, if anything was."""
+
+    name: str
+    error: float
+    tolerance: float
+    message: str = ""
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the device did what it should."""
+        return not self.message and self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        result = "ok" if self.is_ok else f"FAILED{f': {self.message}' if self.message else ''}"
+        return f"{self.name:24} {self.error:8.1e}  {result}"
+
+
+def _normal(*shape: int, seed: int = 0) -> Real:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def _with_gradients(
+    function: Callable[..., Tensor], *shapes: tuple[int, ...], backend: Backend
+) -> Sequence[Real]:
+    """The result of a function of random parameters, and their gradients."""
+    operands = [
+        Parameter(_normal(*shape, seed=i), backend=backend) for i, shape in enumerate(shapes)
+    ]
+    result = function(*operands)
+    weights = np.cos(np.arange(result.size, dtype=np.float32)).reshape(result.shape)
+    grads = (result * tensor(weights, backend=backend)).sum().backward()
+    return [result.numpy(), *(grads[operand].numpy() for operand in operands)]
+
+
+def _elementwise(backend: Backend) -> Sequence[Real]:
+    x = tensor(2 * _normal(5, 1001), backend=backend)
+    y = tensor(_normal(1001, seed=1), backend=backend)
+    odd = tensor([float("nan"), float("inf"), -float("inf"), -0.0, 3e38], backend=backend)
+    results = [x + y, x * y - 2.0, x / (y.abs() + 1.0), x.maximum(y), (x > y).where(x, y)]
+    results += [x.exp(), x.abs().log1p(), x.tanh(), x.sigmoid(), softplus(x), erf(x)]
+    results += [sin(x), cos(x), (x.abs() + 0.1) ** 1.5, (x.abs() + 0.1).log(), x.abs().sqrt()]
+    results += [odd.relu(), odd.maximum(0.0), odd.minimum(0.0), odd.sigmoid(), odd.tanh()]
+    return [result.numpy() for result in results]
+
+
+def _copies(backend: Backend) -> Sequence[Real]:
+    x = tensor(_normal(7, 33, 20), backend=backend)
+    views = [x.permute(2, 0, 1), x[1:, ::-2, 3], x[:, None, 5].broadcast_to((7, 4, 20))]
+    casts = [(x * 9.0).astype(dtype) for dtype in (np.float16, np.int32, np.bool_)]
+    return [view.clone().numpy() for view in (*views, *casts)]
+
+
+def _reductions(backend: Backend) -> Sequence[Real]:
+    results: list[Tensor] = []
+    for shape in ((300_001,), (70_000, 3), (3, 40_000), (5, 70, 9)):
+        x = tensor(_normal(*shape) + 1, backend=backend)
+        results += [x.sum(), x.sum(-1), x.sum(0), x.max(-1), x.min(0), x.argmax(-1)]
+    return [result.numpy() for result in results]
+
+
+def _products(backend: Backend) -> Sequence[Real]:
+    results: list[Real] = []
+    for rows, depth, columns in ((33, 65, 17), (10, 512, 40), (256, 192, 320), (40, 2048, 36)):
+        shapes = (rows, depth), (columns, depth), (columns,)
+        results += _with_gradients(linear, *shapes, backend=backend)
+    batches = (3, 20, 30), (2, 1, 30, 25)
+    return [*results, *_with_gradients(lambda a, b: a @ b, *batches, backend=backend)]
+
+
+def _gather(backend: Backend) -> Sequence[Real]:
+    table = tensor(_normal(50, 12), backend=backend)
+    index = np.random.default_rng(1).integers(0, 50, (20, 30)).astype(np.int32)
+    return [gather(table, tensor(index, backend=backend)).numpy()]
+
+
+def _scatter_add(backend: Backend) -> Sequence[Real]:
+    index = np.random.default_rng(1).integers(0, 50, 600).astype(np.int32)
+    out = backend.upload(_normal(50, 12))
+    source = backend.upload(_normal(600, 12, seed=1))
+    backend.scatter_add(source, backend.upload(index), out)
+    return [backend.download(out)]
+
+
+def _rows(function: Callable[[Tensor], Tensor], backend: Backend) -> Sequence[Real]:
+    """A function of rows that are narrow, wide, and more than a grid's dimension holds."""
+    found: list[Real] = []
+    for shape in ((130, 10), (5, 600), (3, 5000), (70_000, 4)):
+        found += _with_gradients(function, shape, backend=backend)
+    return found
+
+
+def _cross_entropy(x: Tensor) -> Tensor:
+    targets = np.arange(x.shape[0], dtype=np.int32) % x.shape[1]
+    return cross_entropy(x, tensor(targets, backend=x.backend))
+
+
+def _norms(backend: Backend) -> Sequence[Real]:
+    found: list[Real] = []
+    for rows, columns in ((130, 10), (5, 600), (300, 64)):
+        shapes = (rows, columns), (columns,), (columns,)
+        found += _with_gradients(layer_norm, *shapes, backend=backend)
+        found += _with_gradients(rms_norm, *shapes[:2], backend=backend)
+    return found
+
+
+def _random_words(backend: Backend) -> Sequence[Real]:
+    out = backend.allocate((10_001,), int32)
+    backend.random_words(123456789 << 32 | 42, 2**34 - 8, out)
+    return [backend.download(out)]
+
+
+def _momentum() -> Kernel:
+    p, g, m, lr = Expr.array("p"), Expr.array("g"), Expr.array("m"), Expr.scalar("lr")
+    moved = 0.9 * m + g
+    return Kernel("momentum", {"p": p - lr * moved, "m": moved}, ("p", "g", "m"))
+
+
+def _update(backend: Backend) -> Sequence[Real]:
+    """Three steps of an optimizer, the second of which its gradients refuse."""
+    arrays = {"p": backend.upload(_normal(4096)), "m": backend.upload(np.zeros(4096, np.float32))}
+    gradients = backend.upload(_normal(4096, seed=1))
+    bad = backend.upload(np.where(np.arange(4096) == 4000, np.inf, 1).astype(np.float32))
+    section = Section(backend, arrays, gradients, (0,))
+    updater = backend.updater(_momentum(), [section], [0], "skip")
+    for gradient in (gradients, bad, gradients):
+        updater.prepare([0], [gradient], lambda number, t: (0.1 * t,))
+        updater.commit()
+    updater.poll(wait=True)
+    applied = np.array(updater.counts)
+    return [applied, *(backend.download(array) for array in arrays.values())]
+
+
+CHECKS: Final[Mapping[str, Check]] = {
+    "elementwise": Check(_elementwise, 2e-5),
+    "copy": Check(_copies, 0.0),
+    "reduce": Check(_reductions, 2e-5),
+    "matmul": Check(_products, 2e-4),  # elements are sums of up to 2048 products
+    "gather": Check(_gather, 0.0),
+    "scatter_add": Check(_scatter_add, 1e-5),
+    "softmax": Check(partial(_rows, lambda x: x.softmax()), 1e-5),
+    "log_softmax": Check(partial(_rows, lambda x: x.log_softmax()), 1e-5),
+    "cross_entropy": Check(partial(_rows, _cross_entropy), 1e-5),
+    "layer_norm, rms_norm": Check(_norms, 2e-5),
+    "random words": Check(_random_words, 0.0),
+    "optimizer update": Check(_update, 1e-6),
+}
+
+
+def difference(found: Real, wanted: Real) -> float:
+    """Return the largest |a - b| / (1 + |b|); infinite where NaN or infinity is not matched.
+
+    >>> difference(np.array([1.0, np.nan]), np.array([1.5, np.nan]))
+    0.2
+    >>> difference(np.array([np.nan]), np.array([0.0]))
+    inf
+    """
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return float("inf")
+    a, b = found.astype(np.float64), wanted.astype(np.float64)
+    is_same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        error = np.where(is_same, 0.0, np.abs(a - b) / (1 + np.abs(b)))
+    return float(np.nan_to_num(error, nan=np.inf).max(initial=0.0))
+
+
+def self_test(backend: GpuBackend) -> Iterator[Finding]:
+    """Run every check on `backend` and on NumPy."""
+    reference = NumpyBackend()
+    for name, check in CHECKS.items():
+        try:
+            pairs = zip(check.program(backend), check.program(reference), strict=True)
+            error = max(difference(found, wanted) for found, wanted in pairs)
+        except Exception as raised:  # whatever it is, the other families are still to be looked at
+            lines = str(raised).splitlines() or [""]
+            yield Finding(
+                name, float("inf"), check.tolerance, f"{type(raised).__name__}: {lines[0]}"
+            )
+        else:
+            yield Finding(name, error, check.tolerance)

@@ -1,0 +1,64 @@
+"""`python -m rumus.gpu`: what it prints, and that it notices kernels that are wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rumus.gpu import GpuBackend, ShaderError, devices, wgsl
+from rumus.gpu.__main__ import main
+from rumus.gpu.selftest import CHECKS, Finding, self_test
+
+
+def test_the_program_lists_devices_and_tests_every_family() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "rumus.gpu"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for info in devices():
+        assert str(info) in done.stdout
+    for text in ("largest array", "workgroup memory", "features"):
+        assert text in done.stdout
+    lines = {line.strip() for line in done.stdout.splitlines()}
+    for name in CHECKS:
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert line.endswith(" ok")
+
+
+def test_both_modes_of_kernels_pass(gpu: GpuBackend) -> None:
+    findings = list(self_test(gpu))
+    assert [finding.name for finding in findings] == list(CHECKS)
+    assert all(finding.is_ok for finding in findings), "\n".join(map(str, findings))
+
+
+def test_a_kernel_that_is_wrong_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(wgsl.OPERATIONS, "tanh", "{0}")
+    assert main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "FAILED" in line] == ["elementwise"]
+
+
+def test_a_kernel_that_does_not_compile_is_reported_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(wgsl.OPERATIONS, "tanh", "no_such_function({0})")
+    assert main() == 1
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if "FAILED" in line]
+    assert ShaderError.__name__ in line
+    assert "random words" in out
+
+
+def test_an_error_is_ok_up_to_its_tolerance() -> None:
+    assert Finding("x", 1e-5, 1e-5).is_ok
+    assert not Finding("x", 2e-5, 1e-5).is_ok
+    assert not Finding("x", 0.0, 1e-5, "ValueError").is_ok
+    assert not Finding("x", float("nan"), 1e-5).is_ok
