@@ -1,6 +1,6 @@
 """shaders/generated/ shows what is printed for the optimizers. To write it anew:
 
-python tests/gpu/test_generated.py
+python tests/integration/test_generated_shaders.py
 """
 
 from __future__ import annotations
