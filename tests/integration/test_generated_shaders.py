@@ -13,7 +13,27 @@ import pytest
 
 from rumus.gpu.storage import stored_types
 from rumus.gpu.wgsl import update_program
-from rumus.optim import SGD, Adam, AdamW, FusedOptimizer
+from rumus.optim import (
+    ADOPT,
+    ASGD,
+    SGD,
+    AdaBelief,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Adan,
+    FusedOptimizer,
+    Lion,
+    NAdam,
+    RAdam,
+    RMSprop,
+    Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+    Yogi,
+)
 from rumus.tensor import Kernel, NumpyBackend, Parameter, float32
 
 FOLDER: Final = Path(__file__).parents[2] / "shaders" / "generated"
@@ -24,6 +44,24 @@ OPTIMIZERS: Final[Mapping[str, Callable[[Any], FusedOptimizer[Any]]]] = {
     "adam": Adam,
     "amsgrad": lambda p: Adam(p, amsgrad=True),
     "adamw": AdamW,
+    "adagrad": Adagrad,
+    "rmsprop": RMSprop,
+    "rmsprop_momentum": lambda p: RMSprop(p, momentum=0.9),
+    "rmsprop_centered": lambda p: RMSprop(p, centered=True),
+    "rmsprop_centered_momentum": lambda p: RMSprop(p, centered=True, momentum=0.9),
+    "adadelta": Adadelta,
+    "adamax": Adamax,
+    "nadam": NAdam,
+    "radam": RAdam,
+    "rprop": Rprop,
+    "asgd": ASGD,
+    "lion": Lion,
+    "adabelief": AdaBelief,
+    "yogi": Yogi,
+    "adan": Adan,
+    "adopt": ADOPT,
+    "schedule_free_sgd": ScheduleFreeSGD,
+    "schedule_free_adamw": ScheduleFreeAdamW,
 }
 
 

@@ -11,7 +11,28 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rumus.optim import SGD, Adam, AdamW, FusedOptimizer, ParameterGroup
+from rumus.optim import (
+    ADOPT,
+    ASGD,
+    SGD,
+    AdaBelief,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Adan,
+    FusedOptimizer,
+    Lion,
+    NAdam,
+    ParameterGroup,
+    RAdam,
+    RMSprop,
+    Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+    Yogi,
+)
 from rumus.tensor import (
     Backend,
     BackendMismatchError,
@@ -30,6 +51,13 @@ KINDS: Final[dict[str, Make]] = {
     "Adam": lambda p: Adam(p, 0.1),
     "AMSGrad": lambda p: Adam(p, 0.1, amsgrad=True, weight_decay=0.1),
     "AdamW": lambda p: AdamW(p, 0.1),
+    "Adagrad": lambda p: Adagrad(p, 0.1, initial_accumulator_value=0.5),
+    "RMSprop": lambda p: RMSprop(p, 0.1, centered=True, momentum=0.9),
+    "NAdam": lambda p: NAdam(p, 0.1, decoupled_weight_decay=True),
+    "RAdam": lambda p: RAdam(p, 0.1),
+    "Rprop": lambda p: Rprop(p, 0.1),
+    "Adan": lambda p: Adan(p, 0.1),
+    "ScheduleFreeAdamW": lambda p: ScheduleFreeAdamW(p, 0.1),
 }
 SHAPES: Final = ((), (3,), (64,), (65,), (2, 3), (5, 13), (1,))
 quick = settings(
@@ -211,6 +239,46 @@ BAD: Final[list[tuple[type[Any], dict[str, Any], type[Exception], str]]] = [
     (AdamW, {"betas": 0.9}, TypeError, "betas"),
     (AdamW, {"betas": "ab"}, TypeError, "betas"),
     (AdamW, {"betas": (True, 0.9)}, TypeError, "beta1"),
+    (Adam, {"betas": (0.9, 0.9, 0.9)}, TypeError, "beta3"),
+    (Adan, {"betas": (0.9, 0.9)}, TypeError, "beta3"),
+    (Adan, {"betas": (0.9, 0.9, 1.0)}, ValueError, "beta3"),
+    *[
+        (kind, {name: value}, ValueError, name)
+        for value in (-1e-9, float("nan"), float("inf"))
+        for kind, name in [
+            (Adagrad, "lr_decay"),
+            (Adagrad, "initial_accumulator_value"),
+            (Adagrad, "eps"),
+            (RMSprop, "alpha"),
+            (RMSprop, "momentum"),
+            (Adadelta, "rho"),
+            (Adamax, "lr"),
+            (NAdam, "momentum_decay"),
+            (RAdam, "eps"),
+            (Rprop, "lr"),
+            (ASGD, "lambd"),
+            (ASGD, "alpha"),
+            (ASGD, "t0"),
+            (Lion, "weight_decay"),
+            (AdaBelief, "eps"),
+            (Yogi, "initial_accumulator_value"),
+            (ADOPT, "eps"),
+            (ScheduleFreeSGD, "beta1"),
+            (ScheduleFreeSGD, "warmup_steps"),
+            (ScheduleFreeAdamW, "weight_lr_power"),
+        ]
+    ],
+    (RMSprop, {"alpha": 1.0}, ValueError, "alpha"),
+    (RMSprop, {"momentum": False}, TypeError, "momentum"),
+    (Adadelta, {"rho": 1.0}, ValueError, "rho"),
+    (ScheduleFreeSGD, {"beta1": 1.0}, ValueError, "beta1"),
+    (ScheduleFreeAdamW, {"r": float("nan")}, ValueError, "r must"),
+    (Rprop, {"etas": (1.0, 1.2)}, ValueError, "eta_minus"),
+    (Rprop, {"etas": (0.5, 0.9)}, ValueError, "eta_plus"),
+    (Rprop, {"etas": 0.5}, TypeError, "etas"),
+    (Rprop, {"step_sizes": (-1.0, 50.0)}, ValueError, "step_min"),
+    (Rprop, {"step_sizes": (1.0, 0.5)}, ValueError, "smallest, largest"),
+    (Rprop, {"step_sizes": None}, TypeError, "step_sizes"),
     (AdamW, {"nonfinite": "ignore"}, ValueError, "nonfinite"),
     (SGD, {"learning_rate": 0.1}, TypeError, "learning_rate"),
     (Adam, {"momentum": 0.9}, TypeError, "momentum"),

@@ -38,10 +38,12 @@ class RMSprop(FusedOptimizer[M_co]):
         nonfinite: NonFinite = "raise",
     ) -> None:
         rule: rules.Rule = rules.rmsprop_centered if centered else rules.rmsprop
-        hyper = checked({"alpha": alpha, "eps": eps, "weight_decay": weight_decay})
-        if momentum != 0:
+        given = {"alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+        hyper = checked(given)
+        if momentum == 0:
+            del hyper["momentum"]
+        else:
             rule = rules.rmsprop_centered_momentum if centered else rules.rmsprop_momentum
-            hyper |= checked({"momentum": momentum})
         super().__init__(
             parameters,
             rule,

@@ -1,0 +1,63 @@
+// adabelief
+
+struct Scalars {
+    n: u32,
+    at: u32,
+}
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read_write> in_p: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> in_g: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> in_m: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> in_s: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> control: array<u32>;
+
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 128u + local;
+    if (i >= k.n) {
+        return;
+    }
+    let in_p_value = in_p[i];
+    let in_g_value = in_g[i];
+    let in_m_value = in_m[i];
+    let in_s_value = in_s[i];
+    let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - beta1
+    let s1 = bitcast<f32>(control[k.at + 1u]); // beta1
+    let s2 = bitcast<f32>(control[k.at + 2u]); // 1 - beta2
+    let s3 = bitcast<f32>(control[k.at + 3u]); // beta2
+    let s4 = bitcast<f32>(control[k.at + 4u]); // eps
+    let s5 = bitcast<f32>(control[k.at + 5u]); // eps * sqrt(1 - beta2 ** t)
+    let s6 = bitcast<f32>(control[k.at + 6u]); // lr * sqrt(1 - beta2 ** t) / (1 - beta1 ** t)
+    let s7 = bitcast<f32>(control[k.at + 7u]); // lr * weight_decay
+    let t0 = vec4<f32>(s0) * in_g_value;
+    let t1 = vec4<f32>(s1) * in_m_value;
+    let t2 = t1 + t0;
+    let t3 = in_g_value - t2;
+    let t4 = vec4<f32>(s2) * t3;
+    let t5 = in_g_value - t2;
+    let t6 = t4 * t5;
+    let t7 = vec4<f32>(s3) * in_s_value;
+    let t8 = t7 + t6;
+    let t9 = t8 + vec4<f32>(s4);
+    let t10 = sqrt(t9);
+    let t11 = t10 + vec4<f32>(s5);
+    let t12 = t2 / t11;
+    let t13 = vec4<f32>(s6) * t12;
+    let t14 = vec4<f32>(s7) * in_p_value;
+    let t15 = in_p_value - t14;
+    let t16 = t15 - t13;
+    let result0 = t16;
+    let result1 = t2;
+    let result2 = t9;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_m[i] = result1;
+        in_s[i] = result2;
+    }
+}

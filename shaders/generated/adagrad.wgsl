@@ -1,0 +1,45 @@
+// adagrad
+
+struct Scalars {
+    n: u32,
+    at: u32,
+}
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read_write> in_p: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> in_g: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> in_s: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> control: array<u32>;
+
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 128u + local;
+    if (i >= k.n) {
+        return;
+    }
+    let in_p_value = in_p[i];
+    let in_g_value = in_g[i];
+    let in_s_value = in_s[i];
+    let s0 = bitcast<f32>(control[k.at + 0u]); // where(le(t, 1), initial_accumulator_value, 0)
+    let s1 = bitcast<f32>(control[k.at + 1u]); // eps
+    let s2 = bitcast<f32>(control[k.at + 2u]); // lr / (1 + (t - 1) * lr_decay)
+    let t0 = in_s_value + vec4<f32>(s0);
+    let t1 = in_g_value * in_g_value;
+    let t2 = t0 + t1;
+    let t3 = sqrt(t2);
+    let t4 = t3 + vec4<f32>(s1);
+    let t5 = in_g_value / t4;
+    let t6 = vec4<f32>(s2) * t5;
+    let t7 = in_p_value - t6;
+    let result0 = t7;
+    let result1 = t2;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_s[i] = result1;
+    }
+}

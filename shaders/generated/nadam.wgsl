@@ -1,0 +1,59 @@
+// nadam
+
+struct Scalars {
+    n: u32,
+    at: u32,
+}
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read_write> in_p: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> in_g: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> in_m: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> in_v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> control: array<u32>;
+
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 128u + local;
+    if (i >= k.n) {
+        return;
+    }
+    let in_p_value = in_p[i];
+    let in_g_value = in_g[i];
+    let in_m_value = in_m[i];
+    let in_v_value = in_v[i];
+    let s0 = bitcast<f32>(control[k.at + 0u]); // lr * sqrt(1 - beta2 ** t) * (beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))) / (1 - mu_product * (beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))))
+    let s1 = bitcast<f32>(control[k.at + 1u]); // 1 - beta1
+    let s2 = bitcast<f32>(control[k.at + 2u]); // beta1
+    let s3 = bitcast<f32>(control[k.at + 3u]); // lr * sqrt(1 - beta2 ** t) * (1 - beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))) / (1 - mu_product)
+    let s4 = bitcast<f32>(control[k.at + 4u]); // 1 - beta2
+    let s5 = bitcast<f32>(control[k.at + 5u]); // beta2
+    let s6 = bitcast<f32>(control[k.at + 6u]); // eps * sqrt(1 - beta2 ** t)
+    let t0 = vec4<f32>(s1) * in_g_value;
+    let t1 = vec4<f32>(s2) * in_m_value;
+    let t2 = t1 + t0;
+    let t3 = vec4<f32>(s0) * t2;
+    let t4 = vec4<f32>(s3) * in_g_value;
+    let t5 = t4 + t3;
+    let t6 = vec4<f32>(s4) * in_g_value;
+    let t7 = t6 * in_g_value;
+    let t8 = vec4<f32>(s5) * in_v_value;
+    let t9 = t8 + t7;
+    let t10 = sqrt(t9);
+    let t11 = t10 + vec4<f32>(s6);
+    let t12 = t5 / t11;
+    let t13 = in_p_value - t12;
+    let result0 = t13;
+    let result1 = t2;
+    let result2 = t9;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_m[i] = result1;
+        in_v[i] = result2;
+    }
+}

@@ -1,0 +1,47 @@
+// rmsprop
+
+struct Scalars {
+    n: u32,
+    at: u32,
+}
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read_write> in_p: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> in_g: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> in_v: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> control: array<u32>;
+
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 128u + local;
+    if (i >= k.n) {
+        return;
+    }
+    let in_p_value = in_p[i];
+    let in_g_value = in_g[i];
+    let in_v_value = in_v[i];
+    let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - alpha
+    let s1 = bitcast<f32>(control[k.at + 1u]); // alpha
+    let s2 = bitcast<f32>(control[k.at + 2u]); // eps
+    let s3 = bitcast<f32>(control[k.at + 3u]); // lr
+    let t0 = vec4<f32>(s0) * in_g_value;
+    let t1 = t0 * in_g_value;
+    let t2 = vec4<f32>(s1) * in_v_value;
+    let t3 = t2 + t1;
+    let t4 = sqrt(t3);
+    let t5 = t4 + vec4<f32>(s2);
+    let t6 = in_g_value / t5;
+    let t7 = vec4<f32>(s3) * t6;
+    let t8 = in_p_value - t7;
+    let result0 = t8;
+    let result1 = t3;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_v[i] = result1;
+    }
+}

@@ -1,0 +1,65 @@
+// rmsprop_centered
+
+struct Scalars {
+    n: u32,
+    at: u32,
+}
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read_write> in_p: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> in_g: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> in_v: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> in_m: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> control: array<u32>;
+
+fn is_nan(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+fn maximum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a > b), b, is_nan(b)), a, is_nan(a));
+}
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 128u + local;
+    if (i >= k.n) {
+        return;
+    }
+    let in_p_value = in_p[i];
+    let in_g_value = in_g[i];
+    let in_v_value = in_v[i];
+    let in_m_value = in_m[i];
+    let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - alpha
+    let s1 = bitcast<f32>(control[k.at + 1u]); // alpha
+    let s2 = bitcast<f32>(control[k.at + 2u]); // 1 - alpha
+    let s3 = bitcast<f32>(control[k.at + 3u]); // eps
+    let s4 = bitcast<f32>(control[k.at + 4u]); // lr
+    let t0 = vec4<f32>(s0) * in_g_value;
+    let t1 = t0 * in_g_value;
+    let t2 = vec4<f32>(s1) * in_v_value;
+    let t3 = t2 + t1;
+    let t4 = vec4<f32>(s2) * in_g_value;
+    let t5 = vec4<f32>(s1) * in_m_value;
+    let t6 = t5 + t4;
+    let t7 = t6 * t6;
+    let t8 = t3 - t7;
+    let t9 = maximum(t8, vec4<f32>(0.0));
+    let t10 = sqrt(t9);
+    let t11 = t10 + vec4<f32>(s3);
+    let t12 = in_g_value / t11;
+    let t13 = vec4<f32>(s4) * t12;
+    let t14 = in_p_value - t13;
+    let result0 = t14;
+    let result1 = t3;
+    let result2 = t6;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_v[i] = result1;
+        in_m[i] = result2;
+    }
+}

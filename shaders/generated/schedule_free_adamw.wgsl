@@ -1,0 +1,69 @@
+// schedule_free_adamw
+
+struct Scalars {
+    n: u32,
+    at: u32,
+}
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read_write> in_p: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> in_g: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> in_d: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> in_v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> control: array<u32>;
+
+fn is_nan(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+fn minimum(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return select(select(select(b, a, a < b), b, is_nan(b)), a, is_nan(a));
+}
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 128u + local;
+    if (i >= k.n) {
+        return;
+    }
+    let in_p_value = in_p[i];
+    let in_g_value = in_g[i];
+    let in_d_value = in_d[i];
+    let in_v_value = in_v[i];
+    let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - beta2
+    let s1 = bitcast<f32>(control[k.at + 1u]); // beta2
+    let s2 = bitcast<f32>(control[k.at + 2u]); // eps * sqrt(1 - beta2 ** t)
+    let s3 = bitcast<f32>(control[k.at + 3u]); // lr * minimum(t / warmup_steps, 1) * sqrt(1 - beta2 ** t)
+    let s4 = bitcast<f32>(control[k.at + 4u]); // lr * minimum(t / warmup_steps, 1) * weight_decay
+    let s5 = bitcast<f32>(control[k.at + 5u]); // 1 - beta1 * (1 - where(lt(0, weight_sum), weight / weight_sum, 0))
+    let s6 = bitcast<f32>(control[k.at + 6u]); // 1 - beta1
+    let s7 = bitcast<f32>(control[k.at + 7u]); // 1 - where(lt(0, weight_sum), weight / weight_sum, 0)
+    let t0 = vec4<f32>(s0) * in_g_value;
+    let t1 = t0 * in_g_value;
+    let t2 = vec4<f32>(s1) * in_v_value;
+    let t3 = t2 + t1;
+    let t4 = sqrt(t3);
+    let t5 = t4 + vec4<f32>(s2);
+    let t6 = in_g_value / t5;
+    let t7 = vec4<f32>(s3) * t6;
+    let t8 = vec4<f32>(s4) * in_p_value;
+    let t9 = t7 + t8;
+    let t10 = in_d_value - t9;
+    let t11 = vec4<f32>(s5) * t10;
+    let t12 = vec4<f32>(s6) * in_d_value;
+    let t13 = in_p_value - t12;
+    let t14 = t13 + t11;
+    let t15 = vec4<f32>(s7) * t10;
+    let result0 = t14;
+    let result1 = t15;
+    let result2 = t3;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_d[i] = result1;
+        in_v[i] = result2;
+    }
+}

@@ -1,0 +1,68 @@
+// yogi
+
+struct Scalars {
+    n: u32,
+    at: u32,
+}
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read_write> in_p: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> in_g: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> in_m: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> in_v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> control: array<u32>;
+
+fn is_nan(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+}
+
+fn sign_of(x: vec4<f32>) -> vec4<f32> {
+    let positive = select(x, vec4<f32>(1.0), x > vec4<f32>(0.0));
+    return select(select(positive, vec4<f32>(-1.0), x < vec4<f32>(0.0)), x, is_nan(x));
+}
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 128u + local;
+    if (i >= k.n) {
+        return;
+    }
+    let in_p_value = in_p[i];
+    let in_g_value = in_g[i];
+    let in_m_value = in_m[i];
+    let in_v_value = in_v[i];
+    let s0 = bitcast<f32>(control[k.at + 0u]); // where(le(t, 1), initial_accumulator_value, 0)
+    let s1 = bitcast<f32>(control[k.at + 1u]); // 1 - beta2
+    let s2 = bitcast<f32>(control[k.at + 2u]); // eps * sqrt(1 - beta2 ** t)
+    let s3 = bitcast<f32>(control[k.at + 3u]); // 1 - beta1
+    let s4 = bitcast<f32>(control[k.at + 4u]); // beta1
+    let s5 = bitcast<f32>(control[k.at + 5u]); // lr * sqrt(1 - beta2 ** t) / (1 - beta1 ** t)
+    let t0 = in_v_value + vec4<f32>(s0);
+    let t1 = in_g_value * in_g_value;
+    let t2 = t0 - t1;
+    let t3 = sign_of(t2);
+    let t4 = vec4<f32>(s1) * t3;
+    let t5 = in_g_value * in_g_value;
+    let t6 = t4 * t5;
+    let t7 = t0 - t6;
+    let t8 = sqrt(t7);
+    let t9 = t8 + vec4<f32>(s2);
+    let t10 = vec4<f32>(s3) * in_g_value;
+    let t11 = vec4<f32>(s4) * in_m_value;
+    let t12 = t11 + t10;
+    let t13 = t12 / t9;
+    let t14 = vec4<f32>(s5) * t13;
+    let t15 = in_p_value - t14;
+    let result0 = t15;
+    let result1 = t12;
+    let result2 = t7;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_m[i] = result1;
+        in_v[i] = result2;
+    }
+}
