@@ -91,6 +91,12 @@ class DeviceUpdater:
         self, ready: Sequence[int], gradients: Sequence[GPUArray], scalars: Scalars
     ) -> Outcome:
         """Get the next step ready; see `Updater.prepare`."""
+        with self.backend.gpu.lock:  # another thread may be reading, and hear of steps there
+            return self._prepare(ready, gradients, scalars)
+
+    def _prepare(
+        self, ready: Sequence[int], gradients: Sequence[GPUArray], scalars: Scalars
+    ) -> Outcome:
         self._take(wait=False)
         if any(self._issued[n] - self.counts[n] >= ROWS - 1 for n in ready):
             self.poll(wait=True)
@@ -188,10 +194,10 @@ class DeviceUpdater:
         with gpu.lock:
             for prepared, values, groups in dispatches:
                 prepared.run(values, groups)
+            for n in ready:
+                self._issued[n] += 1
+            self._pending.append((outcome, ready))
         self._prepared = None
-        for n in ready:
-            self._issued[n] += 1
-        self._pending.append((outcome, ready))
 
     # What became of the steps
 

@@ -80,7 +80,8 @@ class FusedOptimizer(Optimizer[M_co]):
     A GPU decides by itself, and the host hears of it later: from `poll`, or when anything is read
     from that GPU, as the step's loss. With "raise" no step is applied from the bad one on, and the
     error comes from whatever hears of it first. `steps`, `skipped`, `blamed`, `state_dict`, `move`
-    and `release` wait until everything is known.
+    and `release` wait until everything is known. Schedules are asked there for later steps too, in
+    advance, and again when it is their turn.
 
     >>> def signum(p: Expr, g: Expr, m: Expr, *, lr: Expr, beta: Expr) -> dict[str, Expr]:
     ...     m = beta * m + (1 - beta) * g
