@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -127,6 +128,19 @@ def test_a_repeated_step_is_the_step(gpu: GpuBackend) -> None:
     losses = [loss.item() for loss in captured.losses]
     assert len(set(losses)) == 20  # each in memory of its own
     assert captured.optimizer.steps == 20
+
+
+def test_a_busy_device_gets_its_batches_in_order(
+    gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several steps wait to be submitted together; no batch is written before its turn."""
+    monkeypatch.setattr(gpu.gpu, "start", lambda: None)
+
+    def act(run: Run) -> None:
+        for batch in batches(30, 8, 5, 8):
+            run.step(batch)
+
+    both(gpu, act)
 
 
 def test_two_shapes_take_turns(gpu: GpuBackend) -> None:
@@ -607,3 +621,22 @@ def test_errors_of_the_loss_are_those_of_an_eager_step(gpu: GpuBackend) -> None:
         with pytest.raises(GraphError), no_grad():
             trainer.train_step(lambda x: (w * x).sum(), np.ones(1))
     assert w.tolist() == [1.0]
+
+
+def test_trainings_in_several_threads(gpu: GpuBackend) -> None:
+    """Each as if it were alone, also while another one's step is being recorded."""
+    alone, together = [Run(gpu) for _ in range(3)], [Run(gpu) for _ in range(3)]
+
+    def train(run: Run, seed: int) -> None:
+        for batch in batches(15, 8, 5, seed=seed):
+            run.step(batch)
+
+    for seed, run in enumerate(alone):
+        train(run, seed)
+    threads = [threading.Thread(target=train, args=(run, n)) for n, run in enumerate(together)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run.bits() for run in together] == [run.bits() for run in alone]
+    assert [run.trainer.counts.replayed for run in together] == [11] * 3

@@ -275,7 +275,10 @@ class Capture:
     def __del__(self, release: Callable[[Handle], None] = release) -> None:
         for group in self._groups:
             release(group)
-        self.backend.gpu.give_up(self._region)
+        gpu = self.backend.gpu
+        for block in self._region.blocks:
+            block.batch = gpu.batch  # perhaps: commands that use it may not be submitted yet
+        gpu.give_up(self._region)
 
     def is_valid(self) -> bool:
         """Whether all that it uses is there, and all that it depends on as it was."""
@@ -303,6 +306,8 @@ class Capture:
             self._scalars.send()
             for commands, pipelines in self._commands:
                 gpu.replay(commands, pipelines)
+            for given in self._batch:
+                given.array.storage.block.batch = gpu.batch
             for storage in found:
                 storage.block.batch = gpu.batch
                 storage.writes += 1  # perhaps: it is enough that bounds known before are forgotten

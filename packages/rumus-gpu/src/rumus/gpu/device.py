@@ -96,7 +96,8 @@ class Prepared:
             for array, access in zip(arrays, pipeline.access, strict=True)
             if access == "w"
         )
-        self._group = gpu._bind(pipeline, self._arrays)
+        with gpu.lock:
+            self._group = gpu._bind(pipeline, self._arrays)
 
     def __del__(self, release: Callable[[Handle], None] = release) -> None:
         if hasattr(self, "_group"):
