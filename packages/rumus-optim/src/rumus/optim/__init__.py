@@ -25,11 +25,27 @@ from rumus.optim.hyperparameter import Hyper
 from rumus.optim.lion import Lion
 from rumus.optim.nadam import NAdam
 from rumus.optim.optimizer import Optimizer
+from rumus.optim.plateau import Plateau
 from rumus.optim.radam import RAdam
 from rumus.optim.rmsprop import RMSprop
 from rumus.optim.rprop import Rprop
 from rumus.optim.rules import Rule, Update
 from rumus.optim.running import Running
+from rumus.optim.schedule import (
+    Schedule,
+    constant,
+    cosine,
+    cyclic,
+    exponential,
+    inverse_sqrt,
+    linear,
+    multi_step,
+    one_cycle,
+    polynomial,
+    step_decay,
+    warm_restarts,
+    warmup,
+)
 from rumus.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from rumus.optim.sgd import SGD
 from rumus.optim.yogi import Yogi
@@ -56,17 +72,31 @@ __all__ = [
     "NonFinite",
     "Optimizer",
     "ParameterGroup",
+    "Plateau",
     "RAdam",
     "RMSprop",
     "Rprop",
     "Rule",
     "Running",
     "SGD",
+    "Schedule",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "Update",
     "Yogi",
     "clip_grad_norm",
     "clip_grad_value",
+    "constant",
+    "cosine",
+    "cyclic",
+    "exponential",
+    "inverse_sqrt",
+    "linear",
+    "multi_step",
+    "one_cycle",
+    "polynomial",
     "rules",
+    "step_decay",
+    "warm_restarts",
+    "warmup",
 ]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from rumus.optim.schedule import Schedule
+
 # A number, or a function from the number of the step (1, 2, ...) to a number.
 Hyper: TypeAlias = "float | Callable[[int], float]"
 
@@ -30,6 +32,7 @@ RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
     "step_max": (0, _INFINITY, False),
     "lambd": (0, _INFINITY, False),
     "t0": (0, _INFINITY, False),
+    "lr_scale": (0, _INFINITY, False),
     "warmup_steps": (0, _INFINITY, False),
     "weight_lr_power": (0, _INFINITY, False),
 }
@@ -74,5 +77,10 @@ def checked(given: Mapping[str, Any]) -> dict[str, Hyper]:
                 raise TypeError(f"{name} must be two numbers, not {value!r}")
             hyper.update(checked(dict(zip(names, value, strict=False))))
         else:
+            if isinstance(value, Schedule) and value.is_factor:
+                raise ValueError(
+                    f"{name}: {value} only gives shares of what comes then: "
+                    "write warmup(...).then(...), or multiply it by a number"
+                )
             hyper[name] = value if callable(value) else check(name, value)
     return hyper
