@@ -112,6 +112,31 @@ def test_random_numbers_go_on(gpu: GpuBackend) -> None:
         assert here.position == there.position
 
 
+def test_repetitions_that_wait_to_be_submitted(gpu: GpuBackend) -> None:
+    """Longer than a submission, and the last part of it waits with new scalars behind it."""
+    here, there = Generator(4), Generator(4)
+
+    def drawn(generator: Generator) -> Step:
+        def step(x: Tensor) -> Tensor:
+            for _ in range(25):
+                x = (x * 0.5 + 1.0).tanh()
+            return generator.keep(0.5, x.shape, backend=gpu).where(x, 0.0)
+
+        return step
+
+    x = np.arange(20.0) / 20
+    capture, result = captured(gpu, drawn(here), x)
+    for _ in range(2):
+        drawn(there)(tensor(x, backend=gpu))
+    given = [tensor(x + number, backend=gpu) for number in range(6)]
+    found = []
+    for one in given:
+        capture.replay([one._array])
+        found.append(result * 1.0)
+    wanted = [drawn(there)(one) for one in given]
+    assert [f.tolist() for f in found] == [w.tolist() for w in wanted]
+
+
 def test_live_scalars(gpu: GpuBackend) -> None:
     """What `live` runs gives other numbers each time; everything else stays."""
     rate = [1.0]

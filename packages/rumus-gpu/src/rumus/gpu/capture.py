@@ -306,6 +306,7 @@ class Capture:
             self._scalars.send()
             for commands, pipelines in self._commands:
                 gpu.replay(commands, pipelines)
+            self._scalars.used()
             for given in self._batch:
                 given.array.storage.block.batch = gpu.batch
             for storage in found:
@@ -369,6 +370,9 @@ class _Scalars:
                 self.gpu.flush()  # a write comes before all that is recorded
             self.gpu.queue.write_buffer(self._buffer, 0, self._host)
             self._is_changed = False
+
+    def used(self) -> None:
+        """Note that commands which read the buffer may wait to be submitted."""
         self._batch = self.gpu.batch
 
 
