@@ -1,0 +1,67 @@
+"""Long training on the GPU takes no more memory than short training does."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rumus import nn
+from rumus.gpu import Gpu, GpuBackend
+from rumus.optim import AdamW
+from rumus.tensor import Generator, Tensor
+from rumus.train import Trainer
+
+EPOCH = 500  # steps; a loss waits on the device until its epoch is closed
+
+
+def resident_kilobytes() -> int:
+    """The memory of this process."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+class Run:
+    """A tiny classifier with dropout, on a device of its own."""
+
+    def __init__(self, *, capture: bool) -> None:
+        self.gpu = GpuBackend(Gpu())
+        generator = Generator(0)
+        self.model = nn.Sequential(
+            nn.Linear(4, 8, generator=generator),
+            nn.ReLU(),
+            nn.Dropout(0.2, generator=generator),
+            nn.Linear(8, 3, generator=generator),
+        ).to(self.gpu)
+        self.trainer = Trainer(AdamW(self.model.parameters(), 1e-3), capture=capture)
+        random = np.random.default_rng(0)
+        self.inputs = random.standard_normal((64, 16, 4)).astype(np.float32)
+        self.targets = random.integers(0, 3, (64, 16)).astype(np.int32)
+        self.done = 0
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.cross_entropy_loss(self.model(inputs), targets)
+
+    def train(self, until: int) -> tuple[int, int, int, int]:
+        """Go on to this step; return bytes and blocks on the device, pipelines, kilobytes here."""
+        while self.done < until:
+            batch = self.done % len(self.inputs)
+            self.trainer.train_step(self.loss, self.inputs[batch], self.targets[batch])
+            self.done += 1
+            if self.done % EPOCH == 0:
+                assert np.isfinite(self.trainer.epoch_avg_loss())
+        gc.collect()
+        stats = self.gpu.memory_stats()
+        return stats.used, stats.blocks, self.gpu.stats.pipelines, resident_kilobytes()
+
+
+@pytest.mark.parametrize(("capture", "short", "long"), [(True, 2000, 20_000), (False, 1000, 3000)])
+def test_memory_is_flat(capture: bool, short: int, long: int) -> None:
+    run = Run(capture=capture)
+    *before, resident = run.train(short)
+    *after, resident_later = run.train(long)
+    assert after == before
+    assert resident_later - resident < 500
+    assert run.trainer.counts.replayed == (long - 2 if capture else 0)
