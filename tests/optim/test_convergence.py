@@ -72,8 +72,7 @@ def final_loss(kind: type[FusedOptimizer[Any]], problem: Problem, start: Real) -
         _, gradient = problem(w.numpy())
         grads.accumulate(w, tensor(gradient, dtype=float64, backend=backend))
         optimizer.step(grads)
-    averages = isinstance(optimizer, AveragingOptimizer)
-    with optimizer.eval_params() if averages else nullcontext():
+    with optimizer.eval_params() if isinstance(optimizer, AveragingOptimizer) else nullcontext():
         return problem(w.numpy())[0] / problem(start)[0]
 
 

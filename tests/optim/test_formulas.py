@@ -839,14 +839,15 @@ def test_averages(name: str, backend: Backend, widest: DType) -> None:
     """What `eval_params` shows, for two groups of which one has options of its own."""
     kind, expected, options = AVERAGING[name]
     problem = Problem(SHAPES[1:], widest, backend)
-    own = {"weight_decay": 0.05} if kind is ASGD else {"beta1": 0.5, "weight_decay": 0.05}
+    own: dict[str, Any] = {"weight_decay": 0.05}
+    if kind is not ASGD:
+        own |= {"beta1": 0.5} if kind is ScheduleFreeSGD else {"betas": (0.5, 0.999)}
     groups = [
         ParameterGroup(problem.parameters[:3]),
-        ParameterGroup(problem.parameters[3:], **own),  # type: ignore[arg-type]
+        ParameterGroup(problem.parameters[3:], **own),
     ]
     optimizer = kind(groups, **options)
     problem.run(optimizer)
-    own = own if kind is not ScheduleFreeAdamW else {"betas": (0.5, 0.999), "weight_decay": 0.05}
     with optimizer.eval_params():
         given = [{**options, "averaged": True}] * 3 + [{**options, **own, "averaged": True}] * 3
         assert max(problem.errors(expected, given)) <= tolerance(widest, kind)

@@ -783,7 +783,7 @@ def test_law_10_a_resumed_run_is_bitwise_the_same(backend: Backend, plan: Plan, 
 
 Damage = Callable[[dict[str, Any], str], object]
 DAMAGES: Final[dict[str, tuple[Damage, str]]] = {
-    "kind": (lambda s, n: s.update(kind="Lion"), "Lion"),
+    "kind": (lambda s, n: s.update(kind="Unheard"), "Unheard"),
     "format": (lambda s, n: s.update(format=99), "99"),
     "no steps": (lambda s, n: s.pop("steps"), "steps"),
     "negative steps": (lambda s, n: s.update(steps=-1), "steps"),

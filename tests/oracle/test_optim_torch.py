@@ -132,9 +132,9 @@ def tolerance(dtype: DType, kind: type[Any] = SGD) -> float:
     PyTorch has NAdam's product of mu and ASGD's learning rate as float32 tensors, whatever the
     dtype of the parameters; test_formulas.py compares with the formulas to 1e-10.
     """
-    if dtype == np.float64:
-        return {NAdam: 1e-8, ASGD: 1e-7}.get(kind, 1e-12)
-    return 2e-6 if kind is ASGD else 1e-6
+    if dtype != np.float64:
+        return 2e-6 if kind is ASGD else 1e-6
+    return 1e-8 if kind is NAdam else 1e-7 if kind is ASGD else 1e-12
 
 
 @pytest.fixture(params=["float32", "widest"])
