@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -382,3 +383,42 @@ def test_schedules_are_asked_in_their_turn(gpu: GpuBackend) -> None:
     assert values(parameters) == before
     assert len(store) == len(parameters)
     assert optimizer.steps == 3
+
+
+def test_a_schedule_may_change_its_mind(gpu: GpuBackend) -> None:
+    """As one that looks at the validation loss does: what was sent in advance is sent anew."""
+    here, there = parameters_on(NumpyBackend()), parameters_on(gpu)
+    for parameters in (here, there):
+        lr = [0.1]
+        optimizer = AdamW(parameters, lambda t, lr=lr: lr[0])  # type: ignore[misc]
+        for t in range(40):
+            if t in (7, 8, 30):
+                lr[0] /= 10
+            optimizer.step(gradients(parameters, t))
+    for p, q in zip(here, there, strict=True):
+        np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_threads_that_read_while_another_steps(gpu: GpuBackend) -> None:
+    here, there = parameters_on(gpu), parameters_on(gpu)
+    run = two_groups(here, lr=0.1, nonfinite="skip")
+    good = two_groups(there, lr=0.1, nonfinite="skip")
+    other, stop = tensor([1.0], backend=gpu), threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            other.item()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for t in range(60):
+            run.step(gradients(here, t, poison=np.nan if t % 7 == 3 else None))
+    finally:
+        stop.set()
+        reader.join()
+    for t in range(60):
+        if t % 7 != 3:
+            good.step(gradients(there, t))
+    assert values(here) == values(there)
+    assert run.skipped == sum(t % 7 == 3 for t in range(60))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +114,7 @@ class FusedOptimizer(Optimizer[M_co]):
         self._blamed: tuple[str, ...] = ()
         self._updater: Updater | None = None
         self._pending: deque[Outcome] = deque()
+        self._learning = threading.Lock()  # a thread that reads from a GPU hears of steps, too
         self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
         self.state_names, scalars, defaults = _signature(rule)
@@ -371,16 +373,17 @@ class FusedOptimizer(Optimizer[M_co]):
     def _learn(self) -> None:
         """Count the steps of which it is known what became of them."""
         pending = self._pending
-        while pending and pending[0].applied is not None:
-            outcome = pending.popleft()
-            if outcome.applied:
-                self._steps += 1
-            elif self.nonfinite == "raise":
-                pending.clear()
-                raise self._error(outcome)
-            else:
-                self._skipped += 1
-                self._blamed = self._names(outcome)
+        with self._learning:
+            while pending and pending[0].applied is not None:
+                outcome = pending.popleft()
+                if outcome.applied:
+                    self._steps += 1
+                elif self.nonfinite == "raise":
+                    pending.clear()
+                    raise self._error(outcome)
+                else:
+                    self._skipped += 1
+                    self._blamed = self._names(outcome)
 
     def _settle(self) -> None:
         """Wait until all is known, and let go of the updater: the next step makes a new one."""
