@@ -90,6 +90,7 @@ class Prepared:
         self._gpu = gpu
         self._pipeline = pipeline
         self._arrays = tuple(arrays)
+        self._groups, self._grid = 0, (0, 0)
         self._blocks = tuple({array.storage.block for array in arrays})
         self._written = tuple(
             array.storage
@@ -107,15 +108,17 @@ class Prepared:
         """Record it with these scalars; see `Gpu.dispatch`."""
         gpu = self._gpu
         with gpu.lock:
-            if gpu.watcher is not None:
+            if gpu._watched.watcher is not None:
                 gpu.dispatch(self._pipeline, self._arrays, values, groups)
                 return
+            if groups != self._groups:
+                self._groups, self._grid = groups, gpu.limits.grid(groups)
             for block in self._blocks:
                 block.batch = gpu.batch
             for storage in self._written:
                 storage.writes += 1
             scalars = self._pipeline.pack(values)
-            gpu._record(self._pipeline, self._group, scalars, gpu.limits.grid(groups))
+            gpu._record(self._pipeline, self._group, scalars, self._grid)
 
 
 class Gpu:
