@@ -48,7 +48,8 @@ def yogi(
     """Adam with v = v - (1 - beta2) sign(v - g^2) g^2, from initial_accumulator_value on.
 
     Zaheer et al.: "Adaptive methods for nonconvex optimization", NeurIPS 2018, algorithm 2, with
-    Adam's bias corrections, which the paper leaves out and TensorFlow Addons and optax have.
+    Adam's bias corrections, which the paper leaves out and TensorFlow Addons and optax have;
+    optax lets m start at initial_accumulator_value, too.
     """
     v = v + where(t <= 1, initial_accumulator_value, 0.0)
     m = beta1 * m + (1 - beta1) * g
