@@ -19,6 +19,7 @@ from rumus.optim.adopt import ADOPT
 from rumus.optim.asgd import ASGD
 from rumus.optim.averaging import AveragingOptimizer
 from rumus.optim.clipping import clip_grad_norm, clip_grad_value
+from rumus.optim.footprint import Memory
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, ParameterGroup
 from rumus.optim.hyperparameter import Hyper
@@ -68,6 +69,7 @@ __all__ = [
     "FusedOptimizer",
     "Hyper",
     "Lion",
+    "Memory",
     "NAdam",
     "NonFinite",
     "Optimizer",

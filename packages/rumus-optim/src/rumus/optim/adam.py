@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
-from rumus.optim.group import Claimable, M_co
+from rumus.optim.group import Claimable, M_co, decaying_matrices
 from rumus.optim.hyperparameter import Hyper
 from rumus.tensor.updater import NonFinite
 
@@ -48,8 +50,9 @@ class AdamW(FusedOptimizer[M_co]):
     """Adam with decoupled weight decay: the decay does not pass through the averages.
 
     weight_decay >= 0: each step first multiplies p by 1 - lr weight_decay. The rest is as in
-    `Adam`. The formula is in `rumus.optim.rules.adamw`. Loshchilov, Hutter: arXiv:1711.05101; the
-    default decay is PyTorch's.
+    `Adam`. decay: "all", as in PyTorch, or "matrices": only what has 2 axes or more decays, in
+    groups of its own; a group with a weight_decay of its own keeps it. The formula is in
+    `rumus.optim.rules.adamw`. Loshchilov, Hutter: arXiv:1711.05101; the default decay is PyTorch's.
 
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0])
@@ -67,12 +70,15 @@ class AdamW(FusedOptimizer[M_co]):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: Hyper = 1e-2,
+        decay: Literal["all", "matrices"] = "all",
         amsgrad: bool = False,
         maximize: bool = False,
         nonfinite: NonFinite = "raise",
     ) -> None:
+        if decay not in ("all", "matrices"):
+            raise ValueError(f'decay must be "all" or "matrices", not {decay!r}')
         super().__init__(
-            parameters,
+            parameters if decay == "all" else decaying_matrices(parameters),
             rules.adamw_amsgrad if amsgrad else rules.adamw,
             lr,
             betas=betas,

@@ -86,7 +86,7 @@ class AveragingOptimizer(FusedOptimizer[M_co]):
 
     def _average(self, segment: Segment) -> None:
         arena = segment.arena
-        hyper = {**self.hyper, **segment.group.hyper}
+        hyper = segment.group.over(self.hyper)
         values = {n: at_step(n, hyper[n], segment.steps) for n in self._point.scalars}
         by_name = {"p": arena.values, **segment.state}
         arrays = [by_name[name] for name in self._point.arrays]

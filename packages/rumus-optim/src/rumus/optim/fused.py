@@ -19,6 +19,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.optim.description import description
+from rumus.optim.footprint import Memory, planned, used
 from rumus.optim.group import Claimable, M_co, ParameterGroup
 from rumus.optim.hyperparameter import Hyper, at_step, checked
 from rumus.optim.optimizer import Optimizer, check_one_backend
@@ -222,7 +224,31 @@ class FusedOptimizer(Optimizer[M_co]):
         outputs = {name: Expr.of(value) for name, value in new.items()}
         return Kernel(self.rule.__name__, outputs, ("p", "g", *self.state_names))
 
+    def describe(self) -> str:
+        """Return a table: who is in which group, with shapes, roles and hyper-parameters.
+
+        It warns of a decoupled weight decay that is lost in the rounding of float32.
+        """
+        return description(self, self.hyper, "weight_decay" in self.scalar_names)
+
     # Memory
+
+    def memory(self) -> Memory:
+        """Return the bytes of its parameters, gradients and state, with the gaps between them."""
+        return used(self.segments)
+
+    @classmethod
+    def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
+        """Return what `memory()` would be of an optimizer made like this, which is not made.
+
+        args, options: as to make one. Nothing is claimed, and no array of this size is allocated.
+
+        >>> from rumus.optim import AdamW
+        >>> AdamW.planned_memory([Parameter(np.zeros((64, 10), np.float32))])
+        Memory(parameters=2560, gradients=2560, state=5120)
+        """
+        probe = cls([Parameter(0.0, name="probe")], *args, **options)
+        return planned(parameters, len(probe.state_names))
 
     def _layout(
         self, groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend]
@@ -424,7 +450,7 @@ class FusedOptimizer(Optimizer[M_co]):
 
     def _scalars(self, number: int, t: int) -> tuple[float, ...]:
         """The kernel's scalars at step `t` of a segment, computed in float64."""
-        hyper = {**self.hyper, **self.segments[number].group.hyper}
+        hyper = self.segments[number].group.over(self.hyper)
         values = {name: at_step(name, value, t) for name, value in hyper.items()}
         scalars = {**values, **self.running.at(number, t, hyper), "t": t}
         kept = self._bound.get((number, t))  # a device is given those of many steps in advance

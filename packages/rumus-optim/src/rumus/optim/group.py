@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rumus.optim.hyperparameter import Hyper, checked
+from rumus.optim.hyperparameter import Hyper, check, checked
+from rumus.optim.schedule import Schedule
 from rumus.tensor import Parameter, Parameters
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class ParameterGroup:
     parameters: `module.parameters()`, or a sequence of parameters.
     optional: whether a step may find no gradient for one of them. It is left alone then, and counts
     its steps by itself.
+    lr_scale: >= 0; the learning rate is multiplied by it, be it a number or a schedule, the
+    optimizer's or the group's own.
     hyper: what differs from the optimizer's own, as `lr=1e-4` or `betas=(0.9, 0.99)`.
 
     >>> group = ParameterGroup([Parameter([1.0], name="bias")], weight_decay=0.0)
@@ -36,20 +39,62 @@ class ParameterGroup:
         parameters: Parameters[Any] | Sequence[Parameter],
         *,
         optional: bool = False,
+        lr_scale: float = 1.0,
         **hyper: Hyper | tuple[float, ...],
     ) -> None:
         self.named = named(parameters)
         self.optional = optional
+        self.lr_scale = check("lr_scale", lr_scale)
         self.hyper = checked(hyper)
 
     def trainable(self) -> ParameterGroup:
         """Return this group without the parameters that are frozen."""
-        kept = [(name, p) for name, p in self.named if p.requires_grad]
-        return ParameterGroup(Parameters(kept), optional=self.optional, **self.hyper)
+        return self.only([(name, p) for name, p in self.named if p.requires_grad])
+
+    def only(self, named: Iterable[tuple[str, Parameter]], **hyper: Hyper) -> ParameterGroup:
+        """Return a group with the options of this one, `hyper` where it has none, and `named`."""
+        given: dict[str, Any] = {**hyper, **self.hyper}
+        options: dict[str, Any] = {"optional": self.optional, "lr_scale": self.lr_scale}
+        return ParameterGroup(Parameters(named), **options, **given)
+
+    def over(self, hyper: Mapping[str, Hyper]) -> dict[str, Hyper]:
+        """Return the hyper-parameters that hold here: the optimizer's, but for the group's own."""
+        found = {**hyper, **self.hyper}
+        if self.lr_scale != 1 and "lr" in found:
+            found["lr"] = _scaled(found["lr"], self.lr_scale)
+        return found
 
     def __repr__(self) -> str:
         names = ", ".join(name for name, _ in self.named)
         return f"ParameterGroup({names}; {self.hyper})"
+
+
+def _scaled(hyper: Hyper, factor: float) -> Hyper:
+    if not callable(hyper):
+        return hyper * factor
+    schedule = hyper if isinstance(hyper, Schedule) else Schedule(hyper, text=described(hyper))
+    return schedule * factor
+
+
+def described(hyper: Hyper) -> str:
+    """Return how tables show a hyper-parameter: a number, a schedule, or a function's name."""
+    if callable(hyper) and hasattr(hyper, "__name__"):
+        return str(hyper.__name__)
+    return f"{hyper:g}" if isinstance(hyper, (int, float)) else repr(hyper)
+
+
+def decaying_matrices(parameters: Claimable[Any]) -> list[ParameterGroup]:
+    """Return each group as up to two: weight_decay is 0 for what has less than 2 axes.
+
+    A group with a weight_decay of its own keeps it for all that it has.
+    """
+    found = []
+    for group in as_groups(parameters):
+        matrices = [pair for pair in group.named if pair[1].ndim >= 2]
+        others = [pair for pair in group.named if pair[1].ndim < 2]
+        found += [group.only(matrices)] if matrices else []
+        found += [group.only(others, weight_decay=0.0)] if others else []
+    return found
 
 
 Claimable: TypeAlias = "Parameters[M_co] | Sequence[Parameter] | Sequence[ParameterGroup]"

@@ -1,0 +1,72 @@
+"""`Memory`: how many bytes an optimizer holds, or would hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from rumus.optim.group import Claimable, as_groups
+from rumus.tensor import Arena
+from rumus.tensor.arena import slot_size
+from rumus.tensor.backend import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes, with the gaps that align each parameter.
+
+    >>> memory = Memory(parameters=4, gradients=4, state=8)
+    >>> memory.total
+    16
+    """
+
+    parameters: int
+    gradients: int
+    state: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.state
+
+
+class Held(Protocol):
+    """An arena with the state of its parameters."""
+
+    @property
+    def arena(self) -> Arena:
+        """The parameters and their gradients."""
+        ...
+
+    @property
+    def state(self) -> Mapping[str, Array]:
+        """Flat arrays by name."""
+        ...
+
+
+def used(segments: Iterable[Held]) -> Memory:
+    """Return the bytes of arenas and their state."""
+    parameters = gradients = state = 0
+    for segment in segments:
+        parameters += _bytes(segment.arena.values)
+        gradients += _bytes(segment.arena.gradients)
+        state += sum(map(_bytes, segment.state.values()))
+    return Memory(parameters, gradients, state)
+
+
+def planned(parameters: Claimable[Any], parts: int) -> Memory:
+    """Return the bytes for parameters whose state has `parts` arrays of their dtype each."""
+    size = sum(
+        slot_size(p.size) * p.dtype.itemsize
+        for group in as_groups(parameters)
+        for _, p in group.trainable().named
+    )
+    return Memory(size, size, parts * size)
+
+
+def _bytes(array: Array) -> int:
+    return int(math.prod(array.shape)) * np.dtype(array.dtype).itemsize
