@@ -69,4 +69,4 @@ def planned(parameters: Claimable[Any], parts: int) -> Memory:
 
 
 def _bytes(array: Array) -> int:
-    return int(math.prod(array.shape)) * np.dtype(array.dtype).itemsize
+    return int(math.prod(array.shape) * np.dtype(array.dtype).itemsize)
