@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
-    from rumus.tensor.parameter import Parameter
+    from rumus.tensor.parameter import Parameter, ParamId
 
 Role: TypeAlias = Literal["weight", "bias", "norm", "embedding"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -24,7 +24,7 @@ def check_role(role: object) -> None:
 
 def selected(
     named: Sequence[tuple[str, Parameter]], what: Criterion | None, role: Role | None
-) -> set[int]:
+) -> set[ParamId]:
     """Return the ids of those that fit; see `Parameters.where` for arguments and errors."""
     if what is None and role is None:
         raise TypeError("give a pattern, a function of name and parameter, or a role")
