@@ -108,6 +108,14 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session(requires=["dist"])
+def backends(session: nox.Session) -> None:
+    """Run the tests of the packages on the GPU and on numba too; without a GPU they fail."""
+    session.install("pytest", "hypothesis", *wheels("rumus[fast]"))
+    folders = ("tests/tensor", "tests/nn", "tests/optim", "tests/train")
+    session.run("pytest", *folders, "-k", "gpu or numba", *session.posargs)
+
+
+@nox.session(requires=["dist"])
 def examples(session: nox.Session) -> None:
     """Run the programs of docs/examples."""
     session.install("pytest", "hypothesis", *SCRIPTS, *wheels("rumus[fast]"))
