@@ -36,6 +36,7 @@ from rumus.tensor import (
 from rumus.train import Trainer
 
 THREADS = 2
+SETTLE = 0.1  # seconds
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- cpu: begin -->", "<!-- cpu: end -->"
 
@@ -61,14 +62,20 @@ class Row:
 
 
 def paired(first: Step, second: Step, rounds: int, repeats: int = 1) -> tuple[float, float]:
-    """The median milliseconds of two steps that take turns, each `repeats` times in a row."""
+    """The median milliseconds of two steps that take turns, each `repeats` times in a row.
+
+    Before a turn the process sleeps: the threads of the other side's libraries go on spinning for a
+    while after their last work, and would be measured as well.
+    """
     times: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 3):
+    for number in range(rounds + 2):
         for step, found in zip((first, second), times, strict=True):
+            time.sleep(SETTLE)
+            step()
             begin = time.perf_counter()
             for _ in range(repeats):
                 step()
-            if number >= 3:
+            if number >= 2:
                 found.append((time.perf_counter() - begin) / repeats)
     return statistics.median(times[0]) * 1e3, statistics.median(times[1]) * 1e3
 
@@ -114,12 +121,12 @@ def adamw_rows() -> list[Row]:
         (NumpyBackend(), "propagate", "NumPy, unchecked as in PyTorch", ">= 0.4"),
     )
     for backend, nonfinite, label, goal in cases:
-        pair = paired(rumus_adamw(backend, large, nonfinite), torch_adamw(large, fused=True), 15)
+        pair = paired(rumus_adamw(backend, large, nonfinite), torch_adamw(large, fused=True), 15, 2)
         rows.append(Row(f"AdamW, 16.7M parameters ({label})", "PyTorch fused", *pair, goal))
     for backend, nonfinite, label, _ in cases[::2]:
         for peer, options in (("fused", {"fused": True}), ("foreach", {"foreach": True})):
             step = rumus_adamw(backend, small, nonfinite)
-            pair = paired(step, torch_adamw(small, **options), 100, 5)
+            pair = paired(step, torch_adamw(small, **options), 20, 50)
             rows.append(Row(f"AdamW, 200 x 1000 ({label})", f"PyTorch {peer}", *pair, ""))
     return rows
 
@@ -193,7 +200,7 @@ def digits_rows() -> list[Row]:
     for label, backend in (("numba", NumbaBackend()), ("NumPy", NumpyBackend())):
         for peer, options in (("eager", {}), ("eager, fused AdamW", {"fused": True})):
             step, _ = rumus_digits(backend)
-            pair = paired(step, torch_digits(**options), 100, 10)
+            pair = paired(step, torch_digits(**options), 20, 100)
             rows.append(Row(f"digits MLP step ({label})", f"PyTorch {peer}", *pair, ">= 1"))
     return rows
 
@@ -201,7 +208,7 @@ def digits_rows() -> list[Row]:
 def trainer_overhead() -> float:
     """Microseconds that `train_step` takes longer than the same loop by hand."""
     step, by_hand = rumus_digits(NumbaBackend())
-    through, hand = paired(step, by_hand, 300, 10)
+    through, hand = paired(step, by_hand, 40, 100)
     return (through - hand) * 1e3
 
 

@@ -18,6 +18,7 @@ from rumus.tensor import (
     NumpyBackend,
     Tensor,
     elementwise,
+    float32,
     tensor,
     where,
 )
@@ -259,3 +260,18 @@ if find_spec("numba") is not None:
         assert len(backend._loops) == 1
         run(backend, KERNELS["transcendental"], *arrays)
         assert len(backend._loops) == 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_large_array_is_searched_for_what_is_not_finite(
+    backend: Backend, widest: DType, bad: float
+) -> None:
+    for dtype in {float32, widest}:
+        largest = np.finfo(dtype).max
+        array = np.full(2 * PARALLEL + 5, largest, dtype)
+        array[::3], array[1::7] = -largest, 0.0
+        assert backend.first_not_finite(backend.upload(array)) is None
+        array[-1] = bad
+        assert backend.first_not_finite(backend.upload(array)) == array.size - 1
+        array[7] = bad
+        assert backend.first_not_finite(backend.upload(array)) == 7

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor.backend import Array
-from rumus.tensor.dtype import DType
+from rumus.tensor.dtype import DType, float32, float64
 from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import Kernel
 from rumus.tensor.numpy_backend import PARALLEL, NumpyBackend, flatten, run_parts
@@ -24,6 +24,11 @@ from rumus.tensor.philox import ROUNDS
 
 SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
 
+# dtype -> as an integer, the bits of its exponent, and the lowest of them.
+_EXPONENTS: Final[Mapping[DType, tuple[type, Any, Any]]] = {
+    float32: (np.int32, np.int32(0x7F800000), np.int32(0x00800000)),
+    float64: (np.int64, np.int64(0x7FF0000000000000), np.int64(0x0010000000000000)),
+}
 _TEXT: Final[Mapping[str, str]] = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
@@ -99,6 +104,26 @@ def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
                 out[4 * block + column] = np.int32(np.uint32(words[column]))
 
 
+def _exponents(bits: Any, mask: Any, step: Any) -> Any:
+    """For numba to compile: negative if one exponent has all its bits set, as NaN and infinity do.
+
+    `step` is the lowest bit of the exponent: added to one that is full, it reaches the sign. Integers
+    are combined in any order, so the loop runs on vectors.
+    """
+    found = mask - mask
+    for i in range(bits.size):
+        found |= (bits[i] & mask) + step
+    return found
+
+
+@lru_cache(maxsize=1)
+def _compiled_exponents() -> Callable[..., Any]:
+    import numba
+
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(_exponents)
+    return compiled
+
+
 @lru_cache(maxsize=1)
 def _compiled_philox() -> Callable[..., None]:
     import numba
@@ -150,6 +175,16 @@ class NumbaBackend(NumpyBackend):
                  *(operand[start:stop] for operand in operands[split:]))  # fmt: skip
 
         run_parts(work, flat[0].size, flat[0].size >= PARALLEL)
+
+    def first_not_finite(self, array: Array) -> int | None:
+        layout = _EXPONENTS.get(array.dtype)
+        if array.size < PARALLEL or layout is None or not array.flags.c_contiguous:
+            return super().first_not_finite(array)
+        bits, mask, step = layout
+        flat, look = array.reshape(-1).view(bits), _compiled_exponents()
+        found: list[bool] = []
+        run_parts(lambda a, b: found.append(look(flat[a:b], mask, step) < 0), flat.size, True)
+        return super().first_not_finite(array) if any(found) else None
 
     def random_words(self, key: int, counter: int, out: Array) -> None:
         if out.size < 1024 or not out.flags.c_contiguous:

@@ -11,10 +11,9 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,9 @@ from rumus.tensor.numpy_rows import ROW_KERNELS, check_index
 from rumus.tensor.philox import as_int32, philox_words
 from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
 
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
 PARALLEL: Final = 262_144  # elements from which threads are worth their start
 
@@ -37,6 +39,8 @@ Index = tuple[slice, ...]
 @lru_cache(maxsize=1)
 def _threads() -> tuple[ThreadPoolExecutor, int]:
     """The worker threads, started at the first large array, and how many there are."""
+    from concurrent.futures import ThreadPoolExecutor  # 6 ms that most programs never need
+
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ThreadPoolExecutor(count, thread_name_prefix="rumus"), count or 1
 
