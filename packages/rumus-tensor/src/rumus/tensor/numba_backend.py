@@ -24,10 +24,10 @@ from rumus.tensor.philox import ROUNDS
 
 SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
 
-# dtype -> as an integer, the bits of its exponent, and the lowest of them.
-_EXPONENTS: Final[Mapping[DType, tuple[type, Any, Any]]] = {
-    float32: (np.int32, np.int32(0x7F800000), np.int32(0x00800000)),
-    float64: (np.int64, np.int64(0x7FF0000000000000), np.int64(0x0010000000000000)),
+# dtype -> as an integer, and the bits of its exponent.
+_EXPONENTS: Final[Mapping[DType, tuple[type, Any]]] = {
+    float32: (np.int32, np.int32(0x7F800000)),
+    float64: (np.int64, np.int64(0x7FF0000000000000)),
 }
 _TEXT: Final[Mapping[str, str]] = {
     "add": "{0} + {1}",
@@ -104,23 +104,22 @@ def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
                 out[4 * block + column] = np.int32(np.uint32(words[column]))
 
 
-def _exponents(bits: Any, mask: Any, step: Any) -> Any:
-    """For numba to compile: negative if one exponent has all its bits set, as NaN and infinity do.
+def _has_full_exponent(bits: Any, mask: Any) -> bool:
+    """For numba to compile: whether an exponent has all its bits set, as NaN and infinity do.
 
-    `step` is the lowest bit of the exponent: added to one that is full, it reaches the sign. Integers
-    are combined in any order, so the loop runs on vectors.
+    On integers, which may be combined in any order, so that the loop runs on vectors.
     """
-    found = mask - mask
+    found = False
     for i in range(bits.size):
-        found |= (bits[i] & mask) + step
+        found |= (bits[i] & mask) == mask
     return found
 
 
 @lru_cache(maxsize=1)
-def _compiled_exponents() -> Callable[..., Any]:
+def _compiled_search() -> Callable[..., Any]:
     import numba
 
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(_exponents)
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(_has_full_exponent)
     return compiled
 
 
@@ -180,10 +179,10 @@ class NumbaBackend(NumpyBackend):
         layout = _EXPONENTS.get(array.dtype)
         if array.size < PARALLEL or layout is None or not array.flags.c_contiguous:
             return super().first_not_finite(array)
-        bits, mask, step = layout
-        flat, look = array.reshape(-1).view(bits), _compiled_exponents()
+        bits, mask = layout
+        flat, look = array.reshape(-1).view(bits), _compiled_search()
         found: list[bool] = []
-        run_parts(lambda a, b: found.append(look(flat[a:b], mask, step) < 0), flat.size, True)
+        run_parts(lambda a, b: found.append(look(flat[a:b], mask)), flat.size, True)
         return super().first_not_finite(array) if any(found) else None
 
     def random_words(self, key: int, counter: int, out: Array) -> None:
