@@ -101,8 +101,8 @@ gpu.gpu.device.destroy()
 import _thread
 x = there(1000)
 for _ in range(20):
-    threading.Timer(0.002, _thread.interrupt_main).start()
     try:
+        threading.Timer(0.002, _thread.interrupt_main).start()
         for _ in range(200): (x * 2).sum().item()
     except KeyboardInterrupt: pass
 print((x * 2).sum().item() == 999_000)
