@@ -118,19 +118,6 @@ class Expr(Arithmetic["Expr"]):
             "and maximum() or minimum() instead of max() or min()"
         )
 
-    def evaluate(self, scalars: Mapping[str, float]) -> float:
-        """Return the value of a uniform expression, in float64. KeyError names a missing scalar."""
-        values: dict[Expr, float] = {}
-        for node in postorder([self]):
-            if node.operation == "constant":
-                values[node] = node.value
-            elif node.operation == "scalar":
-                values[node] = scalars[node.name]
-            else:
-                operands = (values[operand] for operand in node.operands)
-                values[node] = OPERATIONS[node.operation](*operands)
-        return values[self]
-
 
 def postorder(
     roots: Iterable[Expr], is_leaf: Callable[[Expr], bool] = lambda node: False
