@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rumus.optim.fused import FusedOptimizer, Segment
+from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper, at_step
 from rumus.optim.rules import Rule
 from rumus.optim.running import Running
+from rumus.optim.segments import Segment
 from rumus.optim.uninterrupted import Uninterrupted
 from rumus.tensor import Backend, Expr, GradientStore, Kernel, OwnershipError, Parameter
 from rumus.tensor.backend import Array

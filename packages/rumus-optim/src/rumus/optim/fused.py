@@ -6,67 +6,48 @@ the state. One step is one kernel for each group, however many parameters it has
 
 from __future__ import annotations
 
-import inspect
 import math
-import threading
 import weakref
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rumus.optim.description import description
+from rumus.optim.followed import FollowedOptimizer
 from rumus.optim.footprint import Memory, planned, used
-from rumus.optim.group import Claimable, M_co, ParameterGroup
+from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper, at_step, checked
-from rumus.optim.optimizer import Optimizer, check_one_backend
+from rumus.optim.optimizer import check_one_backend
 from rumus.optim.rules import Rule
 from rumus.optim.running import Running
-from rumus.optim.saved_state import differences, uneven_steps
+from rumus.optim.saved_state import (
+    FORMAT,
+    check_unique,
+    differences,
+    entries,
+    prepared,
+    uneven_steps,
+)
+from rumus.optim.segments import Segment, host_state, lay_out
 from rumus.optim.uninterrupted import Uninterrupted
+from rumus.optim.update_kernel import Signature, update_kernel
 from rumus.tensor import (
-    Arena,
     Backend,
     DrainedGradientError,
-    DType,
-    Expr,
     GradientStore,
     Kernel,
-    NonFiniteGradientError,
     OwnershipError,
     Parameter,
     ParamId,
     StateMismatchError,
 )
-from rumus.tensor.arena import fitting
 from rumus.tensor.backend import Array
-from rumus.tensor.updater import ImmediateUpdater, NonFinite, Outcome, Section, Updater
+from rumus.tensor.updater import ImmediateUpdater, NonFinite, Updater
 
-_FORMAT: Final = 1
 _BOUND: Final = 1024  # steps whose scalars are kept
 
 
-@dataclass(slots=True, eq=False)
-class Segment:
-    """An arena with the state of its parameters, stepped by one kernel."""
-
-    arena: Arena
-    state: dict[str, Array]  # flat, by name
-    group: ParameterGroup
-    steps: int  # how many were applied to it before its updater was made
-
-    def section(self) -> Section:
-        """Return what an updater has to know of it."""
-        arena = self.arena
-        starts = tuple(slot.start for slot in arena.slots)
-        return Section(arena.backend, {"p": arena.values, **self.state}, arena.gradients, starts)
-
-
-class FusedOptimizer(Optimizer[M_co]):
+class FusedOptimizer(FollowedOptimizer[M_co]):
     """Any rule as an optimizer; SGD, Adam and AdamW are this with a name.
 
     parameters: see `Optimizer`. rule: a function of `p`, `g`, the state, and scalars keyword-only,
@@ -107,26 +88,19 @@ class FusedOptimizer(Optimizer[M_co]):
         running: Running | None = None,
         **hyper: Hyper | tuple[float, ...],
     ) -> None:
-        if nonfinite not in ("raise", "skip", "propagate"):
-            raise ValueError(f'nonfinite must be "raise", "skip" or "propagate", not {nonfinite!r}')
         self.rule = rule
         self.maximize = maximize
-        self.nonfinite = nonfinite
-        self._steps = self._skipped = 0
-        self._blamed: tuple[str, ...] = ()
-        self._updater: Updater | None = None
-        self._pending: deque[Outcome] = deque()
-        self._learning = threading.Lock()  # a thread that reads from a GPU hears of steps, too
         self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
-        self.state_names, scalars, defaults = _signature(rule)
-        self.scalar_names = (scalars | self.running.needed) - set(self.running.names)
-        self.hyper = {**defaults, **checked({"lr": lr, **hyper})}
-        super().__init__(parameters)
+        signature = Signature.of(rule)
+        self.state_names = signature.state
+        self.scalar_names = (signature.scalars | self.running.needed) - set(self.running.names)
+        self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper})}
+        super().__init__(parameters, nonfinite)
         try:
             self._check_names()
             self.kernel = self._trace(self.hyper)
-            self.segments: list[Segment] = self._layout(self.groups, {})
+            self.segments = self._layout({})
         except BaseException:
             self.release()
             raise
@@ -138,36 +112,6 @@ class FusedOptimizer(Optimizer[M_co]):
         """What a saved state calls this optimizer: its class, or the rule of a plain one."""
         own = type(self).__name__
         return self.rule.__name__ if own == "FusedOptimizer" else own
-
-    @property
-    def steps(self) -> int:
-        """How many steps were applied."""
-        self.poll(wait=True)
-        return self._steps
-
-    @steps.setter
-    def steps(self, value: int) -> None:
-        self._steps = value
-
-    @property
-    def skipped(self) -> int:
-        """How many steps were left out because of a gradient that was not finite."""
-        self.poll(wait=True)
-        return self._skipped
-
-    @skipped.setter
-    def skipped(self, value: int) -> None:
-        self._skipped = value
-
-    @property
-    def blamed(self) -> tuple[str, ...]:
-        """The parameters to blame for the last skipped step."""
-        self.poll(wait=True)
-        return self._blamed
-
-    @blamed.setter
-    def blamed(self, value: tuple[str, ...]) -> None:
-        self._blamed = value
 
     def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
         """Change hyper-parameters from the next step on, where no group has its own.
@@ -204,25 +148,11 @@ class FusedOptimizer(Optimizer[M_co]):
         return some and "weight_decay" not in self.scalar_names
 
     def _trace(self, hyper: Mapping[str, Hyper]) -> Kernel:
-        """The rule as a kernel, with the gradient that `maximize` and `weight_decay` make."""
-        p, g = Expr.array("p"), Expr.array("g")
-        if self.maximize:
-            g = -g
-        if self._decays(hyper):
-            g = g + Expr.scalar("weight_decay") * p
-        state = map(Expr.array, self.state_names)
-        known = {*self.scalar_names, *self.running.names, "t"}
-        names = inspect.signature(self.rule).parameters
-        scalars = {name: Expr.scalar(name) for name in names if name in known}
-        new: object = self.rule(p, g, *state, **scalars)
-        if not isinstance(new, Mapping) or "p" not in new:
-            raise TypeError(f"the rule {self.rule.__name__} must return {{'p': ..., ...}}")
-        if unknown := set(new) - {"p", *self.state_names}:
-            raise TypeError(f"the rule {self.rule.__name__} returns {unknown}, which it has not")
-        if kept := set(self.state_names) - set(new):
-            raise TypeError(f"the rule {self.rule.__name__} takes {kept} but returns no new value")
-        outputs = {name: Expr.of(value) for name, value in new.items()}
-        return Kernel(self.rule.__name__, outputs, ("p", "g", *self.state_names))
+        known = self.scalar_names | set(self.running.names)
+        decays = self._decays(hyper)
+        return update_kernel(
+            self.rule, self.state_names, known, maximize=self.maximize, decays=decays
+        )
 
     def describe(self) -> str:
         """Return a table: who is in which group, with shapes, roles and hyper-parameters.
@@ -250,62 +180,18 @@ class FusedOptimizer(Optimizer[M_co]):
         probe = cls([Parameter(0.0, name="probe")], *args, **options)
         return planned(parameters, len(probe.state_names))
 
-    def _layout(
-        self, groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend]
-    ) -> list[Segment]:
+    def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
         """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
-        segments = []
-        for group in groups:
-            runs: dict[tuple[DType, int, int], list[Parameter]] = {}
-            backends: dict[int, Backend] = {}
-            for position, (_, p) in enumerate(group.named):
-                backend = places.get(p.id, p.backend)
-                backends[id(backend)] = backend
-                apart = position if group.optional else -1
-                runs.setdefault((p.dtype, id(backend), apart), []).append(p)
-            for (dtype, place, _), parameters in runs.items():
-                for part in fitting(parameters, dtype, backends[place].max_array_bytes):
-                    arena = Arena(part, dtype, backends[place])
-                    state = {name: arena.zeros() for name in self.state_names}
-                    segments.append(Segment(arena, state, group, 0))
-        return segments
-
-    def _state_views(self) -> dict[int, dict[str, Array]]:
-        """The state of each parameter, by its id."""
-        found: dict[int, dict[str, Array]] = {p.id: {} for p in self.parameters}
-        for segment in self.segments:
-            for name, flat in segment.state.items():
-                views = segment.arena.views(flat)
-                for parameter, view in zip(segment.arena.parameters, views, strict=True):
-                    found[parameter.id][name] = view
-        return found
-
-    def _host_state(self) -> dict[int, dict[str, NDArray[Any]]]:
-        """A copy of the state of each parameter in NumPy, by its id: one read for each array."""
-        found: dict[int, dict[str, NDArray[Any]]] = {p.id: {} for p in self.parameters}
-        for segment in self.segments:
-            arena = segment.arena
-            for name, flat in segment.state.items():
-                host = arena.backend.download(flat)
-                for parameter, slot in zip(arena.parameters, arena.slots, strict=True):
-                    part = host[slot.start : slot.start + slot.size]
-                    found[parameter.id][name] = part.reshape(parameter.shape).copy()
-        return found
+        return lay_out(self.groups, places, self.state_names)
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take parameters, with their state, to another backend."""
         self._settle()
-        before, counts = self._host_state(), self._counts()
-        segments = self._layout(self.groups, {p.id: backend for p in parameters})
+        before, counts = host_state(self.segments), self._counts()
+        segments = self._layout({p.id: backend for p in parameters})
         for segment in segments:
-            arena = segment.arena
-            segment.steps = counts[arena.parameters[0].id]
-            for name in segment.state:
-                host = np.zeros(arena.size, arena.dtype)
-                for parameter, slot in zip(arena.parameters, arena.slots, strict=True):
-                    part = before[parameter.id][name]
-                    host[slot.start : slot.start + slot.size] = part.reshape(-1)
-                segment.state[name] = arena.backend.upload(host)
+            segment.steps = counts[segment.arena.parameters[0].id]
+            segment.fill(before)
         for segment in segments:
             segment.arena.adopt()
         self.segments = segments
@@ -318,7 +204,7 @@ class FusedOptimizer(Optimizer[M_co]):
         try:
             self._settle()
         finally:
-            for segment in getattr(self, "segments", []):
+            for segment in self.segments:
                 segment.arena.release()
             self.segments = []
             super().release()
@@ -387,40 +273,6 @@ class FusedOptimizer(Optimizer[M_co]):
         updater.heard = heard
         return updater
 
-    def poll(self, wait: bool = False) -> None:
-        """Hear what became of earlier steps; with `wait`, of all of them.
-
-        NonFiniteGradientError, with the names, if one was refused and `nonfinite` is "raise".
-        """
-        if self._pending and self._updater is not None:
-            self._updater.poll(wait)
-            self._learn()
-
-    def _learn(self) -> None:
-        """Count the steps of which it is known what became of them."""
-        pending = self._pending
-        with self._learning:
-            while pending and pending[0].applied is not None:
-                outcome = pending.popleft()
-                if outcome.applied:
-                    self._steps += 1
-                elif self.nonfinite == "raise":
-                    pending.clear()
-                    raise self._error(outcome)
-                else:
-                    self._skipped += 1
-                    self._blamed = self._names(outcome)
-
-    def _settle(self) -> None:
-        """Wait until all is known, and let go of the updater: the next step makes a new one."""
-        try:
-            self.poll(wait=True)
-        finally:
-            updater, self._updater = self._updater, None
-            if updater is not None:
-                for segment, count in zip(self.segments, updater.counts, strict=True):
-                    segment.steps = count
-
     def _check_not_drained(self, grads: GradientStore) -> None:
         """Refuse a store that has nothing more because it was used before.
 
@@ -464,18 +316,6 @@ class FusedOptimizer(Optimizer[M_co]):
         self._bound[number, t] = scalars, bound
         return bound
 
-    def _names(self, outcome: Outcome) -> tuple[str, ...]:
-        """The parameters to blame for a step that was not applied."""
-        bad = {self.segments[n].arena.parameters[at].id for n, at in outcome.blamed}
-        return tuple(name for name, p in self.named_parameters() if p.id in bad)
-
-    def _error(self, outcome: Outcome) -> NonFiniteGradientError:
-        return NonFiniteGradientError(
-            f"the gradients of {', '.join(map(repr, self._names(outcome)))} hold NaN or infinity, "
-            'and nothing was updated from that step on; nonfinite="skip" would leave such a batch '
-            "out"
-        )
-
     # Saving
 
     def state_dict(self) -> dict[str, Any]:
@@ -484,79 +324,35 @@ class FusedOptimizer(Optimizer[M_co]):
         Hyper-parameters are not part of it: they are the program's. ValueError if two parameters
         have one name: pass `Parameters({"generator.weight": ..., ...})`.
         """
-        self._check_unique()
+        check_unique(self.named_parameters())
         self._settle()
-        state, counts = self._host_state(), self._counts()
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "kind": self.kind,
             "steps": self._steps,
             "skipped": self._skipped,
-            "parameters": {
-                name: {
-                    "shape": list(p.shape),
-                    "dtype": str(p.dtype),
-                    "steps": counts[p.id],
-                    "state": state[p.id],
-                }
-                for name, p in self.named_parameters()
-            },
+            "parameters": entries(self.named_parameters(), self.segments),
         }
-
-    def _check_unique(self) -> None:
-        counted = Counter(name for name, _ in self.named_parameters())
-        if repeated := [name for name, count in counted.items() if count > 1]:
-            raise ValueError(
-                f"{repeated[0]!r} is the name of several parameters, and a state is saved by name: "
-                "pass Parameters({name: parameter, ...}) with different ones"
-            )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, copied. All of it, or StateMismatchError and none of it.
 
         The error lists every difference in kind, names, shapes, dtypes and parts of the state.
         """
-        self._check_unique()
+        check_unique(self.named_parameters())
         self._settle()
         if found := self._differences(state):
             raise StateMismatchError(
                 f"this state does not fit the {self.kind}:\n  " + "\n  ".join(found)
             )
-        entries = {p.id: state["parameters"][name] for name, p in self.named_parameters()}
-        views = self._state_views()
-        copies = [  # on the device before anything is written: an upload may fail
-            (p.backend, p.backend.upload(np.asarray(entries[p.id]["state"][key])), view)
-            for p in self.parameters
-            for key, view in views[p.id].items()
-        ]
+        saved = {p.id: state["parameters"][name] for name, p in self.named_parameters()}
+        write = prepared(self.segments, saved)
         with Uninterrupted():
-            for backend, array, view in copies:
-                backend.copy(array, view)
-            for segment in self.segments:
-                segment.steps = entries[segment.arena.parameters[0].id]["steps"]
+            write()
             self._steps, self._skipped = state["steps"], state["skipped"]
 
     def _differences(self, state: Mapping[str, Any]) -> list[str]:
         """Every way in which a saved state differs from what this optimizer would save."""
-        found = differences(
-            state, _FORMAT, self.kind, dict(self.named_parameters()), self.state_names
-        )
-        if not found:
-            names = {p.id: name for name, p in self.named_parameters()}
-            for segment in self.segments:
-                together = [names[p.id] for p in segment.arena.parameters]
-                found += uneven_steps(state["parameters"], together)
-        return found
-
-
-def _signature(
-    rule: Callable[..., Any],
-) -> tuple[tuple[str, ...], frozenset[str], dict[str, Hyper]]:
-    """What a rule's parameters say: its state, its scalars but `t`, and their defaults."""
-    parameters = list(inspect.signature(rule).parameters.values())
-    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    if positional[:2] != ["p", "g"]:
-        raise TypeError(f"the rule {rule.__name__} must take p and g first, not {positional[:2]}")
-    keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "t"]
-    defaults = checked({p.name: p.default for p in keyword if p.default is not p.empty})
-    return tuple(positional[2:]), frozenset(p.name for p in keyword), defaults
+        named = dict(self.named_parameters())
+        found = differences(state, self.kind, named, self.state_names)
+        return found or uneven_steps(state["parameters"], named, self.segments)

@@ -1,32 +1,84 @@
-"""What a saved state must be like to be loaded: every difference, before anything is written."""
+"""The state of an optimizer as it is saved by parameter name, and what fits one that loads it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor import Parameter
+from rumus.optim.segments import Segment, host_state, state_views
+from rumus.tensor import Parameter, ParamId
+
+FORMAT: Final = 1
+
+
+def check_unique(named: Iterable[tuple[str, Parameter]]) -> None:
+    """Raise ValueError if two parameters have one name."""
+    counted = Counter(name for name, _ in named)
+    if repeated := [name for name, count in counted.items() if count > 1]:
+        raise ValueError(
+            f"{repeated[0]!r} is the name of several parameters, and a state is saved by name: "
+            "pass Parameters({name: parameter, ...}) with different ones"
+        )
+
+
+def entries(
+    named: Iterable[tuple[str, Parameter]], segments: Sequence[Segment]
+) -> dict[str, dict[str, Any]]:
+    """Return what is saved for each parameter, by its name: copies."""
+    state = host_state(segments)
+    counts = {p.id: segment.steps for segment in segments for p in segment.arena.parameters}
+    return {
+        name: {
+            "shape": list(p.shape),
+            "dtype": str(p.dtype),
+            "steps": counts[p.id],
+            "state": state[p.id],
+        }
+        for name, p in named
+    }
+
+
+def prepared(
+    segments: Sequence[Segment], saved: Mapping[ParamId, Mapping[str, Any]]
+) -> Callable[[], None]:
+    """Return what writes entries that fit into the segments; all that can fail is done before."""
+    views = state_views(segments)
+    copies = [  # on the device before anything is written: an upload may fail
+        (segment.arena.backend, segment.arena.backend.upload(np.asarray(state[name])), view)
+        for segment in segments
+        for p in segment.arena.parameters
+        for state in (saved[p.id]["state"],)
+        for name, view in views[p.id].items()
+    ]
+
+    def write() -> None:
+        for backend, array, view in copies:
+            backend.copy(array, view)
+        for segment in segments:
+            segment.steps = saved[segment.arena.parameters[0].id]["steps"]
+
+    return write
 
 
 def differences(
     state: Mapping[str, Any],
-    version: int,
     kind: str,
     parameters: Mapping[str, Parameter],
     keys: Sequence[str],
 ) -> list[str]:
     """Return every way in which a saved state differs from what an optimizer would save.
 
-    version, kind: what `format` and `kind` must say. parameters: the optimizer's, by name.
-    keys: the names of the parts of the state.
+    kind: what `kind` must say. parameters: the optimizer's, by name. keys: the names of the parts
+    of the state.
     """
     if missing := {"format", "kind", "steps", "skipped", "parameters"} - set(state):
         return [f"it lacks {', '.join(sorted(missing))}: is it an optimizer's state?"]
     found = [
         f"{what}: saved {state[what]}, here {mine}"
-        for what, mine in (("format", version), ("kind", kind))
+        for what, mine in (("format", FORMAT), ("kind", kind))
         if state[what] != mine
     ]
     found += [
@@ -46,12 +98,18 @@ def differences(
     return found
 
 
-def uneven_steps(entries: Mapping[str, Any], together: Sequence[str]) -> list[str]:
+def uneven_steps(
+    saved: Mapping[str, Any], parameters: Mapping[str, Parameter], segments: Iterable[Segment]
+) -> list[str]:
     """Return what is wrong if parameters that step together were saved with several counts."""
-    counts = {name: entries[name]["steps"] for name in together}
-    if len(set(counts.values())) == 1:
-        return []
-    return [f"steps: saved {counts}, but these parameters step together here"]
+    names = {p.id: name for name, p in parameters.items()}
+    found = []
+    for segment in segments:
+        together = [names[p.id] for p in segment.arena.parameters]
+        counts = {name: saved[name]["steps"] for name in together}
+        if len(set(counts.values())) > 1:
+            found.append(f"steps: saved {counts}, but these parameters step together here")
+    return found
 
 
 def _is_count(value: object) -> bool:

@@ -1,0 +1,92 @@
+"""`Segment`: an arena with the state of its parameters, and how groups are laid out in several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.optim.group import ParameterGroup
+from rumus.tensor import Arena, Backend, DType, Parameter, ParamId
+from rumus.tensor.arena import fitting
+from rumus.tensor.backend import Array
+from rumus.tensor.updater import Section
+
+# The state of parameters in NumPy: by the parameter's id, then by name.
+HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """An arena with the state of its parameters, stepped by one kernel."""
+
+    arena: Arena
+    state: dict[str, Array]  # flat, by name
+    group: ParameterGroup
+    steps: int  # how many were applied to it before its updater was made
+
+    def section(self) -> Section:
+        """Return what an updater has to know of it."""
+        arena = self.arena
+        starts = tuple(slot.start for slot in arena.slots)
+        return Section(arena.backend, {"p": arena.values, **self.state}, arena.gradients, starts)
+
+    def fill(self, state: HostState) -> None:
+        """Replace its state by that of its parameters in `state`."""
+        arena = self.arena
+        for name in self.state:
+            host = np.zeros(arena.size, arena.dtype)
+            for parameter, slot in zip(arena.parameters, arena.slots, strict=True):
+                part = state[parameter.id][name]
+                host[slot.start : slot.start + slot.size] = part.reshape(-1)
+            self.state[name] = arena.backend.upload(host)
+
+
+def lay_out(
+    groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend], names: Sequence[str]
+) -> list[Segment]:
+    """Return new arenas for the parameters of `groups`, with a state of 0 under each of `names`.
+
+    places: the backend of each parameter that is to change it. The parameters are not touched:
+    their elements are copied. One that is optional gets a segment of its own.
+    """
+    segments = []
+    for group in groups:
+        runs: dict[tuple[DType, int, int], list[Parameter]] = {}
+        backends: dict[int, Backend] = {}
+        for position, (_, p) in enumerate(group.named):
+            backend = places.get(p.id, p.backend)
+            backends[id(backend)] = backend
+            apart = position if group.optional else -1
+            runs.setdefault((p.dtype, id(backend), apart), []).append(p)
+        for (dtype, place, _), parameters in runs.items():
+            for part in fitting(parameters, dtype, backends[place].max_array_bytes):
+                arena = Arena(part, dtype, backends[place])
+                segments.append(Segment(arena, {name: arena.zeros() for name in names}, group, 0))
+    return segments
+
+
+def state_views(segments: Iterable[Segment]) -> dict[ParamId, dict[str, Array]]:
+    """Return the state of each parameter, by its id: views in its shape."""
+    found: dict[ParamId, dict[str, Array]] = {}
+    for segment in segments:
+        by_name = {name: segment.arena.views(flat) for name, flat in segment.state.items()}
+        for number, parameter in enumerate(segment.arena.parameters):
+            found[parameter.id] = {name: views[number] for name, views in by_name.items()}
+    return found
+
+
+def host_state(segments: Iterable[Segment]) -> HostState:
+    """Return a copy of the state of each parameter in NumPy: one read for each array."""
+    found: HostState = {p.id: {} for segment in segments for p in segment.arena.parameters}
+    for segment in segments:
+        arena = segment.arena
+        for name, flat in segment.state.items():
+            host = arena.backend.download(flat)
+            for parameter, slot in zip(arena.parameters, arena.slots, strict=True):
+                part = host[slot.start : slot.start + slot.size]
+                found[parameter.id][name] = part.reshape(parameter.shape).copy()
+    return found
