@@ -67,6 +67,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     and `release` wait until everything is known. Schedules are asked there for later steps too, in
     advance, and again when it is their turn.
 
+    >>> from rumus.tensor import Expr
     >>> def signum(p: Expr, g: Expr, m: Expr, *, lr: Expr, beta: Expr) -> dict[str, Expr]:
     ...     m = beta * m + (1 - beta) * g
     ...     return {"p": p - lr * m.sign(), "m": m}
@@ -173,6 +174,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
 
         args, options: as to make one. Nothing is claimed, and no array of this size is allocated.
 
+        >>> import numpy as np
         >>> from rumus.optim import AdamW
         >>> AdamW.planned_memory([Parameter(np.zeros((64, 10), np.float32))])
         Memory(parameters=2560, gradients=2560, state=5120)
