@@ -51,5 +51,9 @@ class CaptureError(RuntimeError):
     """A training step does something that cannot be recorded and repeated."""
 
 
+class ClosureNeededError(AutogradError):
+    """An optimizer that computes the loss several times in a step was given gradients alone."""
+
+
 class StateMismatchError(ValueError):
     """A saved state does not fit what it is loaded into; the message lists every difference."""
