@@ -53,8 +53,9 @@ class DeviceUpdater:
         nonfinite: NonFinite,
     ) -> None:
         self.backend = backend
-        self.kernel = kernel
         self.sections = list(sections)
+        self._kernels = [section.kernel or kernel for section in sections]
+        self._width = max(len(kernel.uniforms) for kernel in self._kernels)
         self.counts = list(counts)
         self.nonfinite = nonfinite
         self.heard: Callable[[], None] = lambda: None
@@ -72,13 +73,12 @@ class DeviceUpdater:
         number = sum(len(section.starts) for section in sections)
         self._words = -(-number // 32)
         self._scalars_at = HEAD + len(sections) + 2 * self._words
-        width = len(self.kernel.uniforms)
-        control = np.zeros(self._scalars_at + len(sections) * width, np.int32)
+        control = np.zeros(self._scalars_at + len(sections) * self._width, np.int32)
         control[HEAD : HEAD + len(sections)] = self.counts
         self._control = backend.upload(control)
         report = HEAD + len(sections) + self._words
         self._report = LateRead(backend.gpu, self._control[:report])
-        self._table = np.zeros((len(sections), ROWS, max(1, width)), np.float32)
+        self._table = np.zeros((len(sections), ROWS, max(1, self._width)), np.float32)
         self._rows: list[dict[int, tuple[float, ...]]] = [{} for _ in sections]
         self._ahead = 1
         self._device_table = backend.allocate(self._table.shape, float32)
@@ -168,19 +168,20 @@ class DeviceUpdater:
         count = min(AT_ONCE, len(self.sections) - first)
         bits = sum(1 << (n - first) for n in ready if first <= n < first + count)
         words = tuple((bits >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96))
-        values = (*words, first, count, len(self.sections), self._words, len(self.kernel.uniforms),
+        values = (*words, first, count, len(self.sections), self._words, self._width,
                   ROWS, self.nonfinite == "raise", first + count == len(self.sections))  # fmt: skip
         make = partial(Program, "decide", shader("decide"), "rw", "I" * len(values))
         pipeline = self.backend.gpu.pipeline("decide", make)
         return self._ready(pipeline, self._device_table), values, 1
 
     def _update(self, number: int, gradient: GPUArray) -> Dispatch:
-        arrays, _ = self.sections[number].operands(self.kernel, gradient)
+        kernel = self._kernels[number]
+        arrays, _ = self.sections[number].operands(kernel, gradient)
         stored, vectors = gradient.stored, gradient.size // 4
-        types = self.kernel.types((gradient.dtype,) * len(arrays))
-        make = partial(update_program, self.kernel, types, stored)
-        pipeline = self.backend.gpu.pipeline(("update", self.kernel.key, stored.name), make)
-        at = self._scalars_at + number * len(self.kernel.uniforms)
+        types = kernel.types((gradient.dtype,) * len(arrays))
+        make = partial(update_program, kernel, types, stored)
+        pipeline = self.backend.gpu.pipeline(("update", kernel.key, stored.name), make)
+        at = self._scalars_at + number * self._width
         return self._ready(pipeline, *arrays), (vectors, at), -(-vectors // WORKGROUP)
 
     def _ready(self, pipeline: Pipeline, *arrays: GPUArray) -> Prepared:

@@ -10,7 +10,7 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from rumus.optim.description import description
 from rumus.optim.followed import FollowedOptimizer
@@ -78,6 +78,8 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     [0.75]
     """
 
+    given_names: ClassVar[tuple[str, ...]] = ()  # what a rule reads that `_compute_given` writes
+
     def __init__(
         self,
         parameters: Claimable[M_co],
@@ -93,7 +95,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         self.maximize = maximize
         self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
-        signature = Signature.of(rule)
+        signature = Signature.of(rule, self.given_names)
         self.state_names = signature.state
         self.scalar_names = (signature.scalars | self.running.needed) - set(self.running.names)
         self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper})}
@@ -152,7 +154,12 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         known = self.scalar_names | set(self.running.names)
         decays = self._decays(hyper)
         return update_kernel(
-            self.rule, self.state_names, known, maximize=self.maximize, decays=decays
+            self.rule,
+            self.state_names,
+            known,
+            maximize=self.maximize,
+            decays=decays,
+            given=self.given_names,
         )
 
     def describe(self) -> str:
@@ -243,6 +250,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         gradients = {n: gradient for n, gradient in found.items() if gradient is not None}
         if not gradients:
             self._check_not_drained(grads)
+        self._compute_given(gradients)
         updater = self._updater or self._make_updater()
         outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars)
         if outcome.applied is False and self.nonfinite == "raise":
@@ -258,6 +266,13 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
             self._pending.append(outcome)
             self.outcome = outcome
             self._learn()
+
+    def _compute_given(self, gradients: Mapping[int, Array]) -> None:
+        """Write what the kernels read besides gradients and state, before each step.
+
+        gradients: flat, by the number of the segment. Nothing but `Segment.scratch` is written, so
+        that a step can still be refused afterwards.
+        """
 
     def _make_updater(self) -> Updater:
         """What applies the steps: the backend's own, or the host's if there are several."""
@@ -310,7 +325,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         kept = self._bound.get((number, t))  # a device is given those of many steps in advance
         if kept is not None and kept[0] == scalars:
             return kept[1]
-        bound = self.kernel.bind(scalars)
+        bound = (self.segments[number].kernel or self.kernel).bind(scalars)
         if not all(map(math.isfinite, bound)):
             raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
         if len(self._bound) >= _BOUND:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rumus.optim.group import ParameterGroup
-from rumus.tensor import Arena, Backend, DType, Parameter, ParamId
+from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId
 from rumus.tensor.arena import fitting
 from rumus.tensor.backend import Array
 from rumus.tensor.updater import Section
@@ -21,18 +21,25 @@ HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """An arena with the state of its parameters, stepped by one kernel."""
+    """An arena with the state of its parameters, stepped by one kernel.
+
+    scratch: flat arrays that the kernel reads and that are written before each step. kernel: its
+    own, if it is not the optimizer's.
+    """
 
     arena: Arena
     state: dict[str, Array]  # flat, by name
     group: ParameterGroup
     steps: int  # how many were applied to it before its updater was made
+    scratch: dict[str, Array] = field(default_factory=dict)
+    kernel: Kernel | None = None
 
     def section(self) -> Section:
         """Return what an updater has to know of it."""
         arena = self.arena
         starts = tuple(slot.start for slot in arena.slots)
-        return Section(arena.backend, {"p": arena.values, **self.state}, arena.gradients, starts)
+        arrays = {"p": arena.values, **self.state, **self.scratch}
+        return Section(arena.backend, arrays, arena.gradients, starts, self.kernel)
 
     def fill(self, state: HostState) -> None:
         """Replace its state by that of its parameters in `state`."""

@@ -26,14 +26,16 @@ Scalars: TypeAlias = Callable[[int, int], tuple[float, ...]]
 class Section:
     """Flat memory that one kernel updates.
 
-    arrays: what the kernel updates, by the names of its arrays: all but the gradient's, `g`.
-    gradients: where the gradients usually lie. starts: where each parameter begins.
+    arrays: what the kernel updates or reads, by the names of its arrays: all but the gradient's,
+    `g`. gradients: where the gradients usually lie. starts: where each parameter begins. kernel:
+    the section's own, if it is not the updater's.
     """
 
     backend: Backend
     arrays: dict[str, Array]
     gradients: Array
     starts: tuple[int, ...]
+    kernel: Kernel | None = None
 
     def operands(self, kernel: Kernel, gradient: Array) -> tuple[list[Array], list[Array]]:
         """Return what `kernel` reads and what it writes."""
@@ -147,8 +149,9 @@ class ImmediateUpdater:
                 section = self.sections[number]
                 if number != order[-1][0] and not self._fails_first:
                     undo.append((section, _copies(section)))
-                arrays, out = section.operands(self.kernel, gradient)
-                section.backend.elementwise(self.kernel, arrays, scalars, out)
+                kernel = section.kernel or self.kernel
+                arrays, out = section.operands(kernel, gradient)
+                section.backend.elementwise(kernel, arrays, scalars, out)
         except BaseException:
             for section, copies in undo:
                 for kept, array in zip(copies, section.arrays.values(), strict=True):
