@@ -142,6 +142,24 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False, requires=["dist"])
+def deviations(session: nox.Session) -> None:
+    """Measure how exact each optimizer is on each backend: a table in docs/optimizers.md."""
+    session.install(TORCH)
+    session.install("pytest", "hypothesis", *wheels("rumus[fast]"))
+    measured = {
+        "tests/optim/test_formulas.py": "test_float32",
+        "tests/oracle/test_optim_torch.py": "(test_optimizers and float32) or test_large",
+        "tests/integration/test_dispatches.py": "test_",
+    }
+    reports = []
+    for tests, chosen in measured.items():
+        reports.append(f"{session.create_tmp()}/{Path(tests).stem}.xml")
+        report = ("-o", "junit_family=xunit1", f"--junitxml={reports[-1]}")
+        session.run("pytest", tests, "-k", chosen, *report)
+    session.run("python", "tests/deviations.py", *reports)
+
+
+@nox.session(default=False, requires=["dist"])
 def train(session: nox.Session) -> None:
     """Train a classifier of handwritten digits, on a GPU if there is one.
 

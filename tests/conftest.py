@@ -6,10 +6,11 @@ fixture is asked for. Another backend is one more row of `BACKENDS`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pytest
@@ -54,3 +55,21 @@ def widest(request: pytest.FixtureRequest, backend: Backend) -> DType:
     """The widest floating dtype of `backend`: float64 but on a GPU."""
     name = next(name for name, made in _made.items() if made is backend)
     return np.dtype(BACKENDS[name][1])
+
+
+@pytest.fixture
+def record_deviation(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Write down how far an optimizer is from a referee: a line of a table in docs/optimizers.md.
+
+    Called with the optimizer's class, its options, the referee, the backend and the deviation.
+    """
+
+    def record(
+        kind: type[Any], options: Mapping[str, Any], referee: str, on: Backend, deviation: float
+    ) -> None:
+        name = next(name for name, made in _made.items() if made is on)
+        shown = (f"{k}={getattr(v, '__name__', v)}" for k, v in options.items())
+        line = [kind.__name__, ", ".join(shown), referee, name, deviation]
+        record_property("deviation", json.dumps(line))
+
+    return record

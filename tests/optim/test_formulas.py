@@ -41,6 +41,7 @@ Real = NDArray[Any]
 STEPS: Final = 200
 SHAPES: Final = ((), (1,), (7,), (3, 5), (2, 1, 3), (257,), (65, 3))
 LARGE: Final = ((129, 131), (11,))  # beyond the size from which numba compiles a loop
+COMPILED: Final = (16_411,)  # the same in one
 
 
 def value(hyper: Any, t: int) -> float:
@@ -699,10 +700,12 @@ def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
     Some round to the same side at each step, all 200 times. AdamW, ASGD and, decoupled, NAdam and
     RAdam multiply their parameters by a number near 1 that float32 knows to 3e-8 (PyTorch rounds
     there too, and test_optim_torch.py agrees to 1e-6); Lion adds the same small number again and
-    again, up to 1.2e-7 of the parameter off.
+    again, up to 1.2e-7 of the parameter off. In Yogi rounding can turn a sign.
     """
     if dtype == float64:
         return 1e-10
+    if kind is Yogi:
+        return 4e-6
     return 8e-6 if kind in (AdamW, ASGD, NAdam, RAdam, Lion) else 2e-6
 
 
@@ -736,12 +739,14 @@ def test_large_arenas(name: str, backend: Backend, widest: DType) -> None:
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_float32(name: str, backend: Backend) -> None:
+def test_float32(name: str, backend: Backend, record_deviation: Callable[..., None]) -> None:
     kind, expected, options = CASES[name]
-    problem = Problem(SHAPES, float32, backend)
+    shapes = (*SHAPES, COMPILED) if backend.name == "numba" else SHAPES
+    problem = Problem(shapes, float32, backend)
     problem.run(kind(problem.parameters, **options))
-    errors = problem.errors(expected, [options] * len(SHAPES))
-    assert max(errors) <= tolerance(float32, kind)
+    deviation = max(problem.errors(expected, [options] * len(shapes)))
+    record_deviation(kind, options, "float64", backend, deviation)
+    assert deviation <= tolerance(float32, kind)
 
 
 @pytest.mark.parametrize(

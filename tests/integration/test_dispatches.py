@@ -1,0 +1,52 @@
+"""What a step of each optimizer costs a GPU: the same few dispatches, however many tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from rumus import optim
+from rumus.gpu import default_backend
+from rumus.optim import FusedOptimizer
+from rumus.tensor import Backend, GradientStore, Parameter, tensor
+
+KINDS: Final = [
+    kind
+    for name in optim.__all__
+    if isinstance(kind := getattr(optim, name), type)
+    and issubclass(kind, FusedOptimizer)
+    and kind not in (FusedOptimizer, optim.AveragingOptimizer)
+]
+
+
+def dispatches(kind: Any, backend: Backend, tensors: int) -> int:
+    """How many dispatches a step takes, the gradients lying in their slots."""
+    draw = np.random.default_rng(0)
+    parameters = [
+        Parameter(draw.normal(size=9), name=f"p{i}", backend=backend) for i in range(tensors)
+    ]
+    optimizer = kind(parameters)
+    target = tensor(draw.normal(size=9), backend=backend)
+    found = []
+    for _ in range(3):
+        grads = GradientStore()
+        for parameter in parameters:
+            (parameter * target).sum().backward(into=grads)
+        before = default_backend().gpu.stats.dispatches
+        optimizer.step(grads)
+        found.append(default_backend().gpu.stats.dispatches - before)
+    assert len(set(found[1:])) == 1
+    return found[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_step_takes_the_same_dispatches_for_any_number_of_tensors(
+    kind: Any, record_property: Callable[[str, object], None]
+) -> None:
+    few, many = (dispatches(kind, default_backend(), tensors) for tensors in (1, 40))
+    record_property("dispatches", json.dumps([kind.__name__, many]))
+    assert few == many <= 4
