@@ -136,3 +136,13 @@ def test_optim_alone_needs_only_tensor_and_optim() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_every_example_is_tested(path: Path) -> None:
     assert f'"{path.name}"' in Path(__file__).read_text(encoding="utf-8")
+
+
+def test_trajectories(tmp_path: Path) -> None:
+    text = output("trajectories.py", tmp_path / "trajectories.png")
+    ends = {
+        name.strip(): float(end) for name, end in re.findall(r"^(.+?) +ends ([\d.]+)", text, re.M)
+    }
+    assert ends["Adam"] < 0.1
+    assert max(ends.values()) < 2.6  # nobody is farther than where they started
+    check_picture(tmp_path / "trajectories.png")
