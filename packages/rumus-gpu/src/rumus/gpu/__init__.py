@@ -18,6 +18,7 @@ from rumus.gpu.errors import (
 )
 from rumus.gpu.memory import MemoryStats
 from rumus.gpu.profile import Profile
+from rumus.gpu.wgsl import update_source
 
 __version__ = "0.1.0"
 
@@ -37,4 +38,5 @@ __all__ = [
     "Stats",
     "default_backend",
     "devices",
+    "update_source",
 ]

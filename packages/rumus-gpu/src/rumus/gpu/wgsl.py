@@ -16,8 +16,8 @@ from typing import Final
 from rumus.gpu.layout import Layout
 from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude
-from rumus.gpu.storage import VALUE, Kind, Stored, converted, vector
-from rumus.tensor import Expr, Kernel
+from rumus.gpu.storage import VALUE, Kind, Stored, converted, stored_types, vector
+from rumus.tensor import Expr, Kernel, float32
 from rumus.tensor.kernel import COMPARISONS, Types
 
 WORKGROUP: Final = 128  # invocations, each with one vec4: with 64 a copy is a quarter slower
@@ -116,6 +116,29 @@ def update_program(kernel: Kernel, types: Types, stored: Stored) -> Program:
         for name in kernel.arrays
     ]
     return _Update(kernel, types, operands, [stored] * len(kernel.outputs)).program()
+
+
+def update_source(kernel: Kernel) -> str:
+    """Return the WGSL with which a device updates float32 memory by an optimizer's kernel.
+
+    The comments beside the scalars say what the host computes for each step. For reading: a device
+    makes its own when the optimizer takes its first step there.
+
+    >>> p, g, lr = Expr.array("p"), Expr.array("g"), Expr.scalar("lr")
+    >>> print(update_source(Kernel("descent", {"p": p - lr * g})).partition("let s0")[2])
+     = bitcast<f32>(control[k.at + 0u]); // lr
+        let t0 = vec4<f32>(s0) * in_g_value;
+        let t1 = in_p_value - t0;
+        let result0 = t1;
+        if (control[0] != 0u) {
+            in_p[i] = result0;
+        }
+    }
+    <BLANKLINE>
+    """
+    stored = stored_types(has_half=True)[float32]
+    types = kernel.types((float32,) * len(kernel.arrays))
+    return update_program(kernel, types, stored).source
 
 
 class _Printer:
