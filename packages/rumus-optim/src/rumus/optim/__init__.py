@@ -24,6 +24,7 @@ from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, ParameterGroup
 from rumus.optim.hyperparameter import Hyper
 from rumus.optim.lion import Lion
+from rumus.optim.muon import Muon
 from rumus.optim.nadam import NAdam
 from rumus.optim.optimizer import Optimizer
 from rumus.optim.plateau import Plateau
@@ -70,6 +71,7 @@ __all__ = [
     "Hyper",
     "Lion",
     "Memory",
+    "Muon",
     "NAdam",
     "NonFinite",
     "Optimizer",

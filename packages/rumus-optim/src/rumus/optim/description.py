@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 from rumus.optim.group import ParameterGroup, described
 from rumus.optim.hyperparameter import Hyper, at_step
@@ -13,26 +13,40 @@ from rumus.tensor import float32
 HALF_UNIT: Final = 2.0**-24  # half of the distance from 1 to the next number of float32
 
 
-def description(optimizer: Optimizer[Any], hyper: Mapping[str, Hyper], decoupled: bool) -> str:
+# From a group to what steps it, and the names of the hyper-parameters that count there.
+Uses: TypeAlias = Callable[[ParameterGroup], tuple[str, frozenset[str]]]
+
+
+def description(
+    optimizer: Optimizer[Any],
+    hyper: Mapping[str, Hyper],
+    decoupled: bool,
+    uses: Uses | None = None,
+) -> str:
     """Return who is in which group, with shapes, roles and hyper-parameters.
 
     hyper: the optimizer's own. decoupled: whether lr weight_decay p is taken from p by itself, so
-    that a warning is due where this is too small to change a float32 p.
+    that a warning is due where this is too small to change a float32 p. uses: for an optimizer
+    that steps its groups in several ways.
     """
     owned = optimizer.parameters
     count = sum(p.size for p in owned)
     lines = [f"{optimizer}: {len(owned)} parameters, {count:,} elements"]
     for number, group in enumerate(optimizer.groups):
-        lines.append(f"group {number}: {_hyper_parameters(group, hyper)}")
+        lines.append(f"group {number}: {_hyper_parameters(group, hyper, uses)}")
         lines += _table(group)
         if decoupled:
             lines += _warnings(number, group, hyper, optimizer.steps + 1)
     return "\n".join(lines)
 
 
-def _hyper_parameters(group: ParameterGroup, hyper: Mapping[str, Hyper]) -> str:
-    shown = [f"{name}={described(value)}" for name, value in group.over(hyper).items()]
-    return ", ".join([*shown, *(["optional"] if group.optional else [])])
+def _hyper_parameters(group: ParameterGroup, hyper: Mapping[str, Hyper], uses: Uses | None) -> str:
+    found = group.over(hyper)
+    label, names = uses(group) if uses is not None else ("", frozenset(found))
+    label = f"{label}: " if label else ""
+    shown = [f"{name}={described(value)}" for name, value in found.items() if name in names]
+    optional = ["optional"] if group.optional else []
+    return label + ", ".join([*shown, *optional])
 
 
 def _table(group: ParameterGroup) -> list[str]:

@@ -47,6 +47,11 @@ class Held(Protocol):
         """Flat arrays by name."""
         ...
 
+    @property
+    def scratch(self) -> Mapping[str, Array]:
+        """Flat arrays that are written anew by each step."""
+        ...
+
 
 def used(segments: Iterable[Held]) -> Memory:
     """Return the bytes of arenas and their state."""
@@ -54,7 +59,7 @@ def used(segments: Iterable[Held]) -> Memory:
     for segment in segments:
         parameters += _bytes(segment.arena.values)
         gradients += _bytes(segment.arena.gradients)
-        state += sum(map(_bytes, segment.state.values()))
+        state += sum(map(_bytes, (*segment.state.values(), *segment.scratch.values())))
     return Memory(parameters, gradients, state)
 
 

@@ -79,6 +79,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     """
 
     given_names: ClassVar[tuple[str, ...]] = ()  # what a rule reads that `_compute_given` writes
+    other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels that some segments have
 
     def __init__(
         self,
@@ -97,7 +98,8 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         self.running = running or Running()
         signature = Signature.of(rule, self.given_names)
         self.state_names = signature.state
-        self.scalar_names = (signature.scalars | self.running.needed) - set(self.running.names)
+        scalars = signature.scalars | self.running.needed | self.other_scalars
+        self.scalar_names = scalars - set(self.running.names)
         self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper})}
         super().__init__(parameters, nonfinite)
         try:
@@ -371,5 +373,6 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     def _differences(self, state: Mapping[str, Any]) -> list[str]:
         """Every way in which a saved state differs from what this optimizer would save."""
         named = dict(self.named_parameters())
-        found = differences(state, self.kind, named, self.state_names)
+        parts = {p.id: tuple(s.state) for s in self.segments for p in s.arena.parameters}
+        found = differences(state, self.kind, named, parts)
         return found or uneven_steps(state["parameters"], named, self.segments)

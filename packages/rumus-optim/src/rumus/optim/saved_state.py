@@ -67,12 +67,12 @@ def differences(
     state: Mapping[str, Any],
     kind: str,
     parameters: Mapping[str, Parameter],
-    keys: Sequence[str],
+    parts: Mapping[ParamId, Sequence[str]],
 ) -> list[str]:
     """Return every way in which a saved state differs from what an optimizer would save.
 
-    kind: what `kind` must say. parameters: the optimizer's, by name. keys: the names of the parts
-    of the state.
+    kind: what `kind` must say. parameters: the optimizer's, by name. parts: the names of the parts
+    of the state of each.
     """
     if missing := {"format", "kind", "steps", "skipped", "parameters"} - set(state):
         return [f"it lacks {', '.join(sorted(missing))}: is it an optimizer's state?"]
@@ -94,7 +94,7 @@ def differences(
         if name not in entries:
             found.append(f"{name!r}: here, not saved")
         else:
-            found += _of_entry(name, entries[name], parameter, keys)
+            found += _of_entry(name, entries[name], parameter, parts[parameter.id])
     return found
 
 

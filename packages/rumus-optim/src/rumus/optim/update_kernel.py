@@ -49,7 +49,8 @@ def update_kernel(
     """Return a rule as a kernel that updates `p` and the state in place.
 
     known: the scalars that there will be. maximize: -g takes g's place. decays: g + weight_decay p
-    does. given: arrays that the rule takes after its state, and only reads. TypeError for a rule that does not return exactly the new values of what it takes.
+    does. given: arrays that the rule takes after its state, and only reads.
+    TypeError for a rule that does not return exactly the new values of what it takes.
     """
     p, g = Expr.array("p"), Expr.array("g")
     if maximize:

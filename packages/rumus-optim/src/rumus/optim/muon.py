@@ -1,0 +1,255 @@
+"""Muon, with AdamW for what is not a matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, ClassVar, Final, Literal, TypeAlias
+
+from rumus.optim import rules
+from rumus.optim.description import description
+from rumus.optim.footprint import Memory, planned
+from rumus.optim.fused import FusedOptimizer
+from rumus.optim.group import Claimable, M_co, ParameterGroup, as_groups
+from rumus.optim.hyperparameter import Hyper, check
+from rumus.optim.newton_schulz import COEFFICIENTS, orthogonalize
+from rumus.optim.segments import Segment, lay_out
+from rumus.optim.update_kernel import Signature, update_kernel
+from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
+from rumus.tensor.arena import slot_size
+from rumus.tensor.backend import Array
+from rumus.tensor.selection import Criterion, selected
+from rumus.tensor.updater import NonFinite
+
+Adjust: TypeAlias = Literal["original", "match_rms_adamw"]
+
+_ADAMW: Final = Signature.of(rules.adamw)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Matrices of one shape, one after the other in an arena."""
+
+    start: int  # in elements
+    count: int
+    shape: tuple[int, int]
+
+
+class Muon(FusedOptimizer[M_co]):
+    """Momentum, orthogonalized: every direction of a weight matrix moves by the same amount.
+
+    b = momentum b + (1 - momentum) g;  u = momentum b + (1 - momentum) g with nesterov, else b;
+    o = the orthogonal matrix near u;  p = p (1 - lr weight_decay) - lr factor o
+
+    That is for matrices: parameters with 2 axes whose role is not "embedding". All others are
+    stepped by AdamW, in the same optimizer; `describe()` says who goes where. matrices: a pattern
+    for the name, or a function of name and parameter, that chooses otherwise; the last layer of a
+    language model, for one, is better left to AdamW.
+
+    lr >= 0. weight_decay >= 0, decoupled. momentum: in [0, 1), a number and no schedule. adjust:
+    "original": the factor is sqrt(max(1, rows / columns)); "match_rms_adamw":
+    0.2 sqrt(max(rows, columns)), so that a step is as large as one of AdamW and lr and weight_decay
+    may be those of AdamW. iterations, coefficients, eps: of Newton-Schulz, see
+    `rumus.optim.newton_schulz.orthogonalize`. It runs in the parameters' dtype, which is more exact
+    than the bfloat16 of the paper and of PyTorch. Matrices of one shape are orthogonalized
+    together: the number of kernels grows with the number of shapes, not of layers.
+
+    adamw_lr, adamw_weight_decay: for AdamW; by default those of the matrices. adamw_betas,
+    adamw_eps: as in `AdamW`. A group with hyper-parameters of its own keeps them for all that it
+    has. maximize, nonfinite: see `FusedOptimizer`. The defaults are PyTorch's. On a GPU a step
+    reads nothing. ValueError for a value out of range, and for chosen parameters without 2 axes.
+
+    The formula is in `rumus.optim.rules.muon`. Jordan et al. (2024); arXiv:2502.16982.
+
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([[3.0, 0.0], [0.0, 1.0]], name="weight")
+    >>> optimizer = Muon([w], 0.5, weight_decay=0.0, iterations=12, coefficients=(2, -1.5, 0.5))
+    >>> optimizer.step((w * w).sum().backward())
+    >>> [[round(x, 3) for x in row] for row in w.tolist()]
+    [[2.5, 0.0], [0.0, 0.5]]
+    """
+
+    given_names: ClassVar[tuple[str, ...]] = ("o",)
+    other_scalars: ClassVar[frozenset[str]] = _ADAMW.scalars
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1e-3,
+        *,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        weight_decay: Hyper = 0.1,
+        adjust: Adjust = "original",
+        iterations: int = 5,
+        coefficients: tuple[float, float, float] = COEFFICIENTS,
+        eps: float = 1e-7,
+        matrices: Criterion | None = None,
+        adamw_lr: Hyper | None = None,
+        adamw_betas: tuple[float, float] = (0.9, 0.999),
+        adamw_eps: float = 1e-8,
+        adamw_weight_decay: Hyper | None = None,
+        maximize: bool = False,
+        nonfinite: NonFinite = "raise",
+    ) -> None:
+        if adjust not in ("original", "match_rms_adamw"):
+            raise ValueError(f'adjust must be "original" or "match_rms_adamw", not {adjust!r}')
+        if iterations < 1:
+            raise ValueError(f"iterations must be 1 or more, not {iterations}")
+        self.adjust: Adjust = adjust
+        self._iterations = iterations
+        self._coefficients = coefficients
+        self._eps = check("eps", eps)
+        self._direction = _direction(nesterov=nesterov, maximize=maximize)
+        known = _ADAMW.scalars
+        self._adamw = update_kernel(
+            rules.adamw, _ADAMW.state, known, maximize=maximize, decays=False
+        )
+        given = {"lr": adamw_lr, "weight_decay": adamw_weight_decay}
+        own = {name: hyper for name, hyper in given.items() if hyper is not None}
+        self.matrices, groups = _divided(parameters, matrices, own)
+        super().__init__(
+            groups,
+            rules.muon,
+            lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            betas=adamw_betas,
+            eps=adamw_eps,
+            maximize=maximize,
+            nonfinite=nonfinite,
+        )
+
+    def _check_known(self, names: Mapping[str, object]) -> None:
+        super()._check_known(names)
+        if callable(names.get("momentum")):
+            raise TypeError(
+                "Muon: momentum must be a number: a GPU decides by itself whether a step counts, "
+                "and the directions are computed before"
+            )
+
+    def describe(self) -> str:
+        """Return a table: which groups are stepped by Muon and which by AdamW, and with what."""
+        names = {True: Signature.of(rules.muon, ("o",)).scalars, False: _ADAMW.scalars}
+
+        def used(group: ParameterGroup) -> tuple[str, frozenset[str]]:
+            is_muon = self._is_matrices(group)
+            return ("Muon" if is_muon else "AdamW"), names[is_muon]
+
+        return description(self, self.hyper, True, used)
+
+    @classmethod
+    def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
+        """Return what `memory()` would be; see `FusedOptimizer.planned_memory`.
+
+        Muon keeps b, and o from one step to the next; AdamW keeps two averages. What an
+        orthogonalization needs while it runs is not counted.
+        """
+        return planned(parameters, 2)
+
+    def _is_matrices(self, group: ParameterGroup) -> bool:
+        return any(p.id in self.matrices for _, p in group.named)
+
+    def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
+        found = []
+        for group in self.groups:
+            if self._is_matrices(group):
+                segments = lay_out([group], places, self.state_names)
+                for segment in segments:
+                    segment.scratch["o"] = segment.arena.zeros()
+            else:
+                segments = lay_out([group], places, _ADAMW.state)
+                for segment in segments:
+                    segment.kernel = self._adamw
+            found += segments
+        return found
+
+    def _compute_given(self, gradients: Mapping[int, Array]) -> None:
+        for number, gradient in gradients.items():
+            segment = self.segments[number]
+            if segment.kernel is not None:
+                continue
+            momentum = segment.group.over(self.hyper)["momentum"]
+            assert not callable(momentum)
+            backend, into = segment.arena.backend, segment.scratch["o"]
+            scalars = self._direction.bind({"momentum": momentum})
+            backend.elementwise(self._direction, (gradient, segment.state["b"]), scalars, (into,))
+            for stack in _stacks(segment.arena):
+                self._orthogonalize(backend, into, stack)
+
+    def _orthogonalize(self, backend: Backend, flat: Array, stack: _Stack) -> None:
+        """Orthogonalize matrices of one shape in a flat array."""
+        rows, columns = stack.shape
+        size, step = rows * columns, slot_size(rows * columns)
+        lies = flat[stack.start : stack.start + stack.count * step]
+        lies = lies.reshape((stack.count, step))[:, :size]
+        x = backend.allocate((stack.count, size), flat.dtype)
+        backend.copy(lies, x)
+        orthogonalize(
+            backend,
+            x.reshape((stack.count, rows, columns)),
+            iterations=self._iterations,
+            coefficients=self._coefficients,
+            eps=self._eps,
+            factor=_factor(self.adjust, rows, columns),
+        )
+        backend.copy(x, lies)
+
+
+def _direction(*, nesterov: bool, maximize: bool) -> Kernel:
+    """From the gradient and the momentum before the step to what is orthogonalized."""
+    g, b, momentum = Expr.array("g"), Expr.array("b"), Expr.scalar("momentum")
+    g = -g if maximize else g
+    u = momentum * b + (1 - momentum) * g
+    u = momentum * u + (1 - momentum) * g if nesterov else u
+    return Kernel("momentum", {"o": u}, ("g", "b"))
+
+
+def _factor(adjust: Adjust, rows: int, columns: int) -> float:
+    if adjust == "original":
+        return math.sqrt(max(1.0, rows / columns))
+    return 0.2 * math.sqrt(max(rows, columns))
+
+
+def _stacks(arena: Arena) -> list[_Stack]:
+    """The matrices of an arena in runs of equal shape."""
+    found = []
+    pairs = zip(arena.slots, arena.parameters, strict=True)
+    for (rows, columns), run in groupby(pairs, key=lambda pair: pair[1].shape):
+        slots = [slot for slot, _ in run]
+        found.append(_Stack(slots[0].start, len(slots), (rows, columns)))
+    return found
+
+
+def _divided(
+    parameters: Claimable[Any], what: Criterion | None, own: Mapping[str, Hyper]
+) -> tuple[frozenset[ParamId], list[ParameterGroup]]:
+    """The matrices that Muon steps, and each group as up to two: matrices by shape, and others.
+
+    own: hyper-parameters of the others.
+    """
+    groups = as_groups(parameters)
+    chosen = _chosen([pair for group in groups for pair in group.named], what)
+    found = []
+    for group in groups:
+        matrices = [pair for pair in group.named if pair[1].id in chosen]
+        others = [pair for pair in group.named if pair[1].id not in chosen]
+        if matrices:
+            found.append(group.only(sorted(matrices, key=lambda pair: pair[1].shape)))
+        found += [group.only(others, **own)] if others else []
+    return frozenset(chosen), found
+
+
+def _chosen(named: Sequence[tuple[str, Parameter]], what: Criterion | None) -> set[ParamId]:
+    if what is None:
+        return {p.id for _, p in named if p.ndim == 2 and p.role != "embedding"}
+    found = selected(named, what, None)
+    for name, p in named:
+        if p.id in found and p.ndim != 2:
+            raise ValueError(
+                f"parameter {name!r} of shape {p.shape} is no matrix: Muon takes what has 2 axes; "
+                "leave the others to AdamW"
+            )
+    return found
