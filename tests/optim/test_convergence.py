@@ -38,6 +38,7 @@ BOUNDS: Final[dict[type[FusedOptimizer[Any]], tuple[float, float]]] = {
     optim.Rprop: (1e-6, 1e-9),
     optim.ASGD: (0.01, 0.01),
     optim.Lion: (0.04, 1e-6),
+    optim.Muon: (0.02, 1e-9),  # AdamW: there is no matrix here; see test_muon.py
     optim.AdaBelief: (0.02, 1e-9),
     optim.Yogi: (0.02, 1e-9),
     optim.Adan: (0.02, 1e-9),

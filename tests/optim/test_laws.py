@@ -28,6 +28,7 @@ from rumus.optim import (
     Adan,
     FusedOptimizer,
     Lion,
+    Muon,
     NAdam,
     Optimizer,
     ParameterGroup,
@@ -85,6 +86,7 @@ KINDS: Final[dict[str, tuple[type[FusedOptimizer[Any]], dict[str, Any]]]] = {
     "Yogi": (Yogi, {}),
     "Adan": (Adan, {"weight_decay": 0.1}),
     "ADOPT": (ADOPT, {}),
+    "Muon": (Muon, {"adamw_lr": 0.1}),
     "schedule-free SGD": (ScheduleFreeSGD, {"lr": 0.1, "warmup_steps": 2}),
     "schedule-free AdamW": (ScheduleFreeAdamW, {"lr": 0.1, "r": 1.0}),
 }
