@@ -1,0 +1,162 @@
+"""`FileSystem`: the few operations that saving and loading need, so that each can be made to fail.
+
+`LocalFileSystem` is the real one. It is thin on purpose: what is not here is not done to a disk.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Protocol
+
+# A link is not followed and a pipe does not block: what is in a checkpoint is a plain file.
+READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+LOCK = os.O_RDWR | os.O_CREAT
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
+
+
+class FileSystem(Protocol):
+    """What a checkpoint is written with; every method may raise OSError."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """Open a file with READ, CREATE or LOCK, and return its descriptor."""
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        """Write the beginning of `data`; return how many bytes."""
+
+    def read(self, descriptor: int, into: memoryview) -> int:
+        """Read at most so many bytes as `into` has; return how many, 0 at the end."""
+
+    def size(self, descriptor: int) -> int:
+        """Return the size of an open file; OSError if it is not a plain one."""
+
+    def fsync(self, descriptor: int) -> None:
+        """Return when the file's bytes are on the disk."""
+
+    def close(self, descriptor: int) -> None:
+        """Close a file."""
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names in a folder, in no order."""
+
+    def mkdir(self, folder: Path) -> None:
+        """Make a folder; FileExistsError if it exists."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """Return when the folder's names are on the disk."""
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a folder another name beside the old one, at once or not at all."""
+
+    def remove(self, path: Path) -> None:
+        """Remove a file."""
+
+    def rmdir(self, folder: Path) -> None:
+        """Remove an empty folder."""
+
+    def free(self, folder: Path) -> int:
+        """Return how many bytes may still be written."""
+
+
+class LocalFileSystem:
+    """The file system of this machine. On Windows a folder cannot be synced, and is not."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """`os.open`, for files that others may read."""
+        return os.open(path, flags | _BINARY, 0o666)
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        """`os.write`."""
+        return os.write(descriptor, data)
+
+    def read(self, descriptor: int, into: memoryview) -> int:
+        """`os.readv`, where there is one."""
+        if hasattr(os, "readv"):
+            return os.readv(descriptor, [into])
+        data = os.read(descriptor, len(into))
+        into[: len(data)] = data
+        return len(data)
+
+    def size(self, descriptor: int) -> int:
+        """`os.fstat`."""
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a plain file")
+        return status.st_size
+
+    def fsync(self, descriptor: int) -> None:
+        """`os.fsync`."""
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """`os.close`."""
+        os.close(descriptor)
+
+    def names(self, folder: Path) -> list[str]:
+        """`os.listdir`."""
+        return os.listdir(folder)
+
+    def mkdir(self, folder: Path) -> None:
+        """`os.mkdir`."""
+        os.mkdir(folder)
+
+    def sync_folder(self, folder: Path) -> None:
+        """`os.fsync` of a folder."""
+        if os.name == "nt":
+            return
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """`os.rename`."""
+        os.rename(old, new)
+
+    def remove(self, path: Path) -> None:
+        """`os.remove`."""
+        os.remove(path)
+
+    def rmdir(self, folder: Path) -> None:
+        """`os.rmdir`."""
+        os.rmdir(folder)
+
+    def free(self, folder: Path) -> int:
+        """`shutil.disk_usage`."""
+        from shutil import disk_usage
+
+        return disk_usage(folder).free
+
+
+def write_all(fs: FileSystem, descriptor: int, data: memoryview) -> None:
+    """Write all of `data`: one write may take only a part, as when the disk is nearly full."""
+    while data:
+        written = fs.write(descriptor, data)
+        if written <= 0:
+            raise OSError(f"the disk took {written} of {len(data)} bytes")
+        data = data[written:]
+
+
+def remove_tree(fs: FileSystem, folder: Path) -> None:
+    """Remove a folder with all that is in it."""
+    for name in sorted(fs.names(folder)):
+        try:
+            fs.remove(folder / name)
+        except (IsADirectoryError, PermissionError):  # what a folder raises differs by system
+            remove_tree(fs, folder / name)
+    fs.rmdir(folder)
+
+
+def make_folders(fs: FileSystem, folder: Path) -> None:
+    """Make a folder and those above it, and put their names on the disk."""
+    try:
+        fs.mkdir(folder)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_folders(fs, folder.parent)
+        fs.mkdir(folder)
+    fs.sync_folder(folder.parent)

@@ -1,0 +1,48 @@
+"""`KeepPolicy`: which checkpoints stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Best: TypeAlias = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class KeepPolicy:
+    """The newest `last`, the best, and those of the steps that `every` divides.
+
+    ValueError for numbers below 1, or an order that is neither "min" nor "max".
+
+    >>> policy = KeepPolicy(last=1, best="min", every=100)
+    >>> sorted(policy.kept({100: 0.9, 110: 0.3, 120: 0.5, 130: None}))
+    [100, 110, 130]
+    """
+
+    last: int = 3
+    best: Best | None = None
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.last < 1:
+            raise ValueError(f"keep_last must be at least 1, not {self.last}")
+        if self.best not in (None, "min", "max"):
+            raise ValueError(f"keep_best must be 'min', 'max' or None, not {self.best!r}")
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"keep_every must be at least 1, not {self.every}")
+
+    def kept(self, metrics: Mapping[int, float | None]) -> set[int]:
+        """Return which of these steps, given with their metrics, stay.
+
+        A metric that is None or NaN is never the best; of equal ones the earliest is.
+        """
+        steps = sorted(metrics)
+        kept = set(steps[-self.last :])
+        if self.every is not None:
+            kept |= {step for step in steps if step % self.every == 0}
+        known = {s: m for s in steps if (m := metrics[s]) is not None and not math.isnan(m)}
+        if self.best is not None and known:
+            kept.add((min if self.best == "min" else max)(known, key=known.__getitem__))
+        return kept

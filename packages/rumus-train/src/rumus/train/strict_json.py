@@ -1,0 +1,41 @@
+"""JSON in which nothing is said twice, and no number is outside of the standard."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+
+def render(value: Any) -> bytes:
+    """Return `value` as JSON in one line of ASCII, always the same for the same value.
+
+    ValueError for NaN and infinity.
+    """
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def parse(data: bytes) -> Any:
+    """Return what JSON says; ValueError if it is none, nested too deeply, or has a key twice.
+
+    >>> parse(b'{"step": 1, "step": 2}')
+    Traceback (most recent call last):
+    ...
+    ValueError: the JSON has the key 'step' twice
+    """
+    try:
+        return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the JSON has the key {key!r} twice")
+        found[key] = value
+    return found
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
