@@ -47,10 +47,13 @@ def wheels(package: str) -> list[str]:
 
 
 def lowest(package: str) -> list[str]:
-    """Return pins of the lowest NumPy that is declared and, with the extra `fast`, numba."""
-    declared = project("rumus-tensor")
-    numba = declared["optional-dependencies"]["fast"] if package.endswith("[fast]") else []
-    return [line.replace(">=", "==") for line in (*declared["dependencies"], *numba)]
+    """Return pins of the lowest releases that are declared, with numba's for the extra `fast`."""
+    name, bracket, _ = package.partition("[")
+    declared = [line for each in closure(name) for line in project(each)["dependencies"]]
+    if bracket:
+        declared += project(name)["optional-dependencies"]["fast"]
+    others = [line for line in declared if not line.startswith("rumus-")]
+    return list(dict.fromkeys(line.replace(">=", "==") for line in others))
 
 
 @nox.session(default=False)
@@ -79,7 +82,7 @@ def tests(session: nox.Session, package: str, numpy: str) -> None:
 def types(session: nox.Session) -> None:
     """Type-check everything strictly, and the programs that must be refused."""
     session.install("mypy==2.4.*", "numpy", "pytest", "hypothesis", "nox", "hatchling")
-    session.install("matplotlib", "rich")
+    session.install("matplotlib", "rich", "safetensors")
     session.run("mypy")
     session.run("pytest", "tests/typing")
 

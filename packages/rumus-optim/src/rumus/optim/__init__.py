@@ -50,6 +50,7 @@ from rumus.optim.schedule import (
 )
 from rumus.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from rumus.optim.sgd import SGD
+from rumus.optim.state_file import HasState, StateFileError, load_state, save_state
 from rumus.optim.yogi import Yogi
 from rumus.tensor.updater import NonFinite
 
@@ -68,6 +69,7 @@ __all__ = [
     "AveragingOptimizer",
     "Claimable",
     "FusedOptimizer",
+    "HasState",
     "Hyper",
     "Lion",
     "Memory",
@@ -86,6 +88,7 @@ __all__ = [
     "Schedule",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
+    "StateFileError",
     "Update",
     "Yogi",
     "clip_grad_norm",
@@ -96,10 +99,12 @@ __all__ = [
     "exponential",
     "inverse_sqrt",
     "linear",
+    "load_state",
     "multi_step",
     "one_cycle",
     "polynomial",
     "rules",
+    "save_state",
     "step_decay",
     "warm_restarts",
     "warmup",

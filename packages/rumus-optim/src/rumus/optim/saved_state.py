@@ -113,7 +113,7 @@ def uneven_steps(
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _of_entry(name: str, entry: Any, parameter: Parameter, keys: Sequence[str]) -> list[str]:
@@ -123,16 +123,28 @@ def _of_entry(name: str, entry: Any, parameter: Parameter, keys: Sequence[str]) 
         lacking = sorted(parts - set(entry) if isinstance(entry, Mapping) else parts)
         return [f"{name!r}: saved without {', '.join(lacking)}"]
     found = []
-    if tuple(entry["shape"]) != parameter.shape:
-        found.append(f"{name!r}: saved shape {tuple(entry['shape'])}, here {parameter.shape}")
+    shape = tuple(entry["shape"]) if isinstance(entry["shape"], (list, tuple)) else entry["shape"]
+    if shape != parameter.shape:
+        found.append(f"{name!r}: saved shape {shape}, here {parameter.shape}")
     if entry["dtype"] != str(parameter.dtype):
         found.append(f"{name!r}: saved dtype {entry['dtype']}, here {parameter.dtype}")
     if not _is_count(entry["steps"]):
         found.append(f"{name!r}: saved steps {entry['steps']!r}, which counts nothing")
-    if set(entry["state"]) != set(keys):
-        found.append(f"{name!r}: saved state {sorted(entry['state'])}, here {sorted(keys)}")
-    for key, value in entry["state"].items():
-        array = np.asarray(value)
-        if array.shape != tuple(entry["shape"]) or str(array.dtype) != entry["dtype"]:
+    return found + _of_parts(name, entry["state"], parameter, keys)
+
+
+def _of_parts(name: str, parts: Any, parameter: Parameter, keys: Sequence[str]) -> list[str]:
+    if not isinstance(parts, Mapping):
+        return [f"{name!r}: saved state {parts!r}, here {sorted(keys)}"]
+    found = []
+    if set(parts) != set(keys):
+        found.append(f"{name!r}: saved state {sorted(map(str, parts))}, here {sorted(keys)}")
+    for key, value in parts.items():
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            found.append(f"{name!r}: state {key!r} is no array")
+            continue
+        if array.shape != parameter.shape or array.dtype != parameter.dtype:
             found.append(f"{name!r}: state {key!r} is {array.dtype} of shape {array.shape}")
     return found

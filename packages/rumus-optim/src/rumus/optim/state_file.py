@@ -1,0 +1,159 @@
+"""A state as a file: its arrays as safetensors, the rest as JSON in the header of the same file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor import StateMismatchError
+
+_FORMAT: Final = "state 1"
+
+
+class StateFileError(StateMismatchError):
+    """A file that is damaged, or no saved state at all."""
+
+
+class HasState(Protocol):
+    """What has a state that can be saved: an optimizer, or a `Plateau`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state: dictionaries of arrays and of what JSON knows."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take a saved state, all of it or, with an error, none of it."""
+        ...
+
+
+def save_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
+    """Write the state of an optimizer to a file, by parameter name.
+
+    The file is a safetensors file. It is written beside `path` under another name, brought to the
+    disk and renamed: `path` is the old file or the new one, whatever happens. OSError if it cannot
+    be written.
+
+    >>> import tempfile
+    >>> from rumus.optim import AdamW
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([1.0], name="w")
+    >>> optimizer = AdamW([w], 0.1)
+    >>> optimizer.step((w * w).sum().backward())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_state(optimizer, f"{folder}/adamw.safetensors")
+    ...     optimizer.release()
+    ...     again = AdamW([w], 0.1)
+    ...     load_state(again, f"{folder}/adamw.safetensors")
+    >>> again.steps
+    1
+    """
+    from safetensors.numpy import save
+
+    arrays, rest = _taken_apart(stateful.state_dict())
+    text = json.dumps(rest)
+    metadata = {"rumus": _FORMAT, "state": text, "sha256": _digest(arrays, text)}
+    _write(Path(path), save(arrays, metadata))
+
+
+def load_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
+    """Let an optimizer go on from a file that `save_state` wrote.
+
+    All of it is loaded or, with an error, none of it: StateFileError for a file that is damaged or
+    no saved state, StateMismatchError with every difference for the state of another optimizer,
+    OSError if it cannot be read.
+    """
+    stateful.load_state_dict(_read(Path(path)))
+
+
+def _taken_apart(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Split nested dictionaries into arrays by path and a tree of the rest.
+
+    A path is a JSON pointer (RFC 6901), so that a name may hold any character.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+
+    def rest(part: Mapping[str, Any], path: str) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for key, value in part.items():
+            here = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
+            if isinstance(value, np.ndarray):
+                arrays[here] = np.array(value, order="C")
+            else:
+                kept[key] = rest(value, here) if isinstance(value, Mapping) else value
+        return kept
+
+    return arrays, rest(state, "")
+
+
+def _put_together(arrays: Mapping[str, NDArray[Any]], tree: dict[str, Any]) -> dict[str, Any]:
+    """Undo `_taken_apart`. ValueError for an array whose place is not in the tree, or is taken."""
+    for path, array in arrays.items():
+        keys = [key.replace("~1", "/").replace("~0", "~") for key in path.split("/")]
+        part: Any = tree
+        for key in keys[1:-1]:
+            part = part.get(key) if isinstance(part, dict) else None
+        if len(keys) < 2 or not isinstance(part, dict) or keys[-1] in part:
+            raise ValueError(f"the array {path!r} has no place")
+        part[keys[-1]] = array
+    return tree
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
+    """Return the SHA-256 of a state: safetensors checks sizes, but not that bits are the same."""
+    import hashlib
+
+    found = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Let `path` have this content, or what it had before, but nothing in between."""
+    from secrets import token_hex
+
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # the renaming is to reach the disk, too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    with path.open("rb"):
+        pass  # OSError if it is not there
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("rumus") != _FORMAT:
+                raise ValueError("it is a safetensors file, but no state that save_state wrote")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata["state"]
+        if _digest(arrays, text) != metadata["sha256"]:
+            raise ValueError("its contents are not those that were saved")
+        tree = json.loads(text)
+        if not isinstance(tree, dict):
+            raise ValueError("its state is no dictionary")
+        return _put_together(arrays, tree)
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StateFileError(f"{path} is damaged, or no saved state: {error}") from error

@@ -1,0 +1,327 @@
+"""States as files: a saved run goes on as if it had never stopped, and bad files say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from rumus.optim import (
+    ADOPT,
+    ASGD,
+    SGD,
+    AdaBelief,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Adan,
+    FusedOptimizer,
+    Lion,
+    NAdam,
+    Optimizer,
+    ParameterGroup,
+    Plateau,
+    RAdam,
+    RMSprop,
+    Rprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
+    StateFileError,
+    Yogi,
+    load_state,
+    save_state,
+)
+from rumus.tensor import Backend, Parameter, StateMismatchError, tensor
+
+SHAPES: Final = {"layer/0.weight": (3, 5), "layer~1.bias": (5,), "scale": (), "nothing": (0, 2)}
+KINDS: Final[list[Callable[..., FusedOptimizer[Any]]]] = [
+    ADOPT, ASGD, SGD, AdaBelief, Adadelta, Adagrad, Adam, Adamax, AdamW, Adan, Lion, NAdam, RAdam,
+    RMSprop, Rprop, ScheduleFreeAdamW, ScheduleFreeSGD, Yogi,
+]  # fmt: skip
+STATE: Final[dict[str, Any]] = {
+    "format": 1,
+    "kind": "SGD",
+    "steps": 1,
+    "skipped": 0,
+    "parameters": {"w": {"shape": [2], "dtype": "float32", "steps": 1, "state": {}}},
+}
+
+
+def made(kind: Callable[..., FusedOptimizer[Any]], backend: Backend) -> FusedOptimizer[Any]:
+    draw = np.random.default_rng(5)
+    return kind(
+        [
+            Parameter(draw.normal(size=shape).astype(np.float32), name=name, backend=backend)
+            for name, shape in SHAPES.items()
+        ]
+    )
+
+
+def stepped(optimizer: FusedOptimizer[Any], steps: range) -> None:
+    for t in steps:
+        draw = np.random.default_rng(t)
+        parts = [
+            (p * tensor(draw.normal(size=p.shape).astype(np.float32), backend=p.backend)).sum()
+            for p in optimizer.parameters
+        ]
+        optimizer.step(sum(parts[1:], parts[0]).backward())
+
+
+def values(optimizer: Optimizer[Any]) -> list[bytes]:
+    return [p.numpy().tobytes() for p in optimizer.parameters]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_run_goes_on_bit_for_bit(
+    kind: Callable[..., FusedOptimizer[Any]], backend: Backend, tmp_path: Path
+) -> None:
+    whole, first, second = (made(kind, backend) for _ in range(3))
+    stepped(whole, range(6))
+    stepped(first, range(3))
+    save_state(first, tmp_path / "state.safetensors")
+    for p, q in zip(second.parameters, first.parameters, strict=True):
+        p.assign(q.numpy())
+    load_state(second, str(tmp_path / "state.safetensors"))
+    assert second.steps == 3
+    stepped(second, range(3, 6))
+    assert values(second) == values(whole)
+
+
+def test_optional_parameters_keep_their_counts(tmp_path: Path) -> None:
+    def pair() -> tuple[Parameter, Parameter]:
+        return Parameter([1.0], name="a"), Parameter([1.0], name="b")
+
+    a, b = pair()
+    optimizer = Adam([ParameterGroup([a, b], optional=True)])
+    optimizer.step(a.sum().backward())
+    save_state(optimizer, tmp_path / "s")
+    again = Adam([ParameterGroup([*pair()], optional=True)])
+    load_state(again, tmp_path / "s")
+    saved = again.state_dict()["parameters"]
+    assert (saved["a"]["steps"], saved["b"]["steps"]) == (1, 0)
+
+
+def test_a_plateau_is_saved_too(tmp_path: Path) -> None:
+    plateau, again = (Plateau(0.5, patience=0) for _ in range(2))
+    for loss in (2.0, float("inf"), 3.0):
+        plateau.report(loss)
+    save_state(plateau, tmp_path / "plateau")
+    load_state(again, tmp_path / "plateau")
+    assert again.state_dict() == plateau.state_dict()
+
+
+def adam(*names: str, shape: tuple[int, ...] = (3,), dtype: str = "float32") -> Adam:
+    array = np.ones(shape, dtype)
+    return Adam([Parameter(array, name=name, dtype=array.dtype) for name in names or ("w",)])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda: AdamW([Parameter(np.ones(3), name="w")]), "kind: saved Adam, here AdamW"),
+        (lambda: adam("v"), "'w': saved, not here\n.*'v': here, not saved"),
+        (lambda: adam("w", "v"), "'v': here, not saved"),
+        (lambda: adam(shape=(3, 1)), r"'w': saved shape \(3,\), here \(3, 1\)"),
+        (lambda: adam(dtype="float64"), "'w': saved dtype float32, here float64"),
+        (
+            lambda: Adam([Parameter(np.ones(3), name="w")], amsgrad=True),
+            r"'w': saved state \['m', 'v'\], here \['m', 'v', 'v_max'\]",
+        ),
+    ],
+)
+def test_the_state_of_another_optimizer(
+    other: Callable[[], FusedOptimizer[Any]], message: str, tmp_path: Path
+) -> None:
+    optimizer, target = adam(), other()
+    stepped(optimizer, range(2))
+    save_state(optimizer, tmp_path / "s")
+    before = json.dumps(target.state_dict(), default=lambda array: array.tolist())
+    with pytest.raises(StateMismatchError, match=message):
+        load_state(target, tmp_path / "s")
+    assert json.dumps(target.state_dict(), default=lambda array: array.tolist()) == before
+
+
+def test_there_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_state(adam(), tmp_path / "s")
+    with pytest.raises(FileNotFoundError):
+        save_state(adam(), tmp_path / "nowhere" / "s")
+    with pytest.raises(OSError, match=r"[Dd]irectory|[Pp]ermission"):
+        load_state(adam(), tmp_path)
+
+
+def test_the_old_file_stays_when_the_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer = adam()
+    path = tmp_path / "s"
+    save_state(optimizer, path)
+    before = path.read_bytes()
+    stepped(optimizer, range(1))
+
+    def full(descriptor: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_state(optimizer, path)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"")
+    save_state(adam(), tmp_path / "s")
+    mode = stat.S_IMODE((tmp_path / "s").stat().st_mode)
+    assert mode == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+
+
+def test_safetensors_alone_reads_the_arrays(tmp_path: Path) -> None:
+    optimizer = made(Adam, Parameter(0.0).backend)
+    stepped(optimizer, range(1))
+    save_state(optimizer, tmp_path / "s")
+    arrays = load_file(tmp_path / "s")
+    assert len(arrays) == 2 * len(SHAPES)
+    saved = optimizer.state_dict()["parameters"]["layer/0.weight"]["state"]["m"]
+    np.testing.assert_array_equal(arrays["/parameters/layer~10.weight/state/m"], saved)
+    assert arrays["/parameters/scale/state/v"].shape == ()
+
+
+def refused(data: bytes, tmp_path: Path) -> str:
+    """Load a bad file; return the error, once it is sure that nothing changed."""
+    path = tmp_path / "bad"
+    path.write_bytes(data)
+    optimizer = adam()
+    with pytest.raises(StateFileError, match="bad is damaged, or no saved state") as caught:
+        load_state(optimizer, path)
+    assert optimizer.steps == 0
+    assert not optimizer.state_dict()["parameters"]["w"]["state"]["m"].any()
+    return str(caught.value)
+
+
+def saved_file(tmp_path: Path) -> bytes:
+    optimizer = adam()
+    stepped(optimizer, range(2))
+    save_state(optimizer, tmp_path / "good")
+    return (tmp_path / "good").read_bytes()
+
+
+def test_files_cut_off_anywhere(tmp_path: Path) -> None:
+    data = saved_file(tmp_path)
+    for length in [*range(0, 40), *range(40, len(data), 17), len(data) - 1]:
+        refused(data[:length], tmp_path)
+    refused(data + b"\0", tmp_path)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_files_with_a_bit_turned_over(tmp_path: Path, at: float, bit: int) -> None:
+    data = bytearray(saved_file(tmp_path))
+    position = int(at * len(data))
+    data[position] ^= 1 << bit
+    path = tmp_path / "bad"
+    path.write_bytes(data)
+    optimizer, good = adam(), adam()
+    try:
+        load_state(optimizer, path)
+    except StateFileError:
+        assert optimizer.steps == 0
+    else:  # the bit meant nothing: only JSON's freedom in the header is not covered
+        load_state(good, tmp_path / "good")
+        mine, wanted = (o.state_dict()["parameters"]["w"]["state"] for o in (optimizer, good))
+        assert position < len(data) - sum(a.nbytes for a in wanted.values())
+        assert all((mine[key] == wanted[key]).all() for key in wanted)
+
+
+def test_foreign_files(tmp_path: Path) -> None:
+    refused(b"", tmp_path)
+    refused(b"PK\x03\x04" + bytes(100), tmp_path)
+    refused((2**63).to_bytes(8, "little") + b"{}", tmp_path)
+    save_file({"weight": np.ones(3, np.float32)}, tmp_path / "weights")
+    assert "no state that" in refused((tmp_path / "weights").read_bytes(), tmp_path)
+
+
+def forged(state: Any, arrays: dict[str, Any], tmp_path: Path) -> Path:
+    """A file with a right checksum, whatever it says."""
+    import rumus.optim.state_file as state_file
+
+    text = state if isinstance(state, str) else json.dumps(state)
+    metadata = {"rumus": "state 1", "state": text, "sha256": state_file._digest(arrays, text)}
+    save_file(arrays, tmp_path / "forged", metadata)
+    return tmp_path / "forged"
+
+
+@pytest.mark.parametrize(
+    ("text", "array"),
+    [
+        ("[]", None),
+        ("3", None),
+        ("{", None),
+        ("[" * 100_000, None),
+        ("{}", "no/such/place"),
+        ("{}", ""),
+        ('{"kind": 1}', "/kind"),
+        ('{"kind": 1}', "/kind/m"),
+        ('{"kind": {"m": 1}}', "/kind/m"),
+    ],
+)
+def test_headers_that_lie(text: str, array: str | None, tmp_path: Path) -> None:
+    arrays = {} if array is None else {array: np.ones(2, np.float32)}
+    refused(forged(text, arrays, tmp_path).read_bytes(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": None},
+        {"kind": ["SGD"]},
+        {"format": "1"},
+        {"steps": -1},
+        {"steps": True},
+        {"steps": 10**400},
+        {"skipped": None},
+        {"parameters": []},
+        {"parameters": {"w": None}},
+        {"parameters": {"w": {"shape": 2, "dtype": "float32", "steps": 1, "state": {}}}},
+        {"parameters": {"w": {"shape": [[2]], "dtype": "float32", "steps": 1, "state": {}}}},
+        {"parameters": {"w": {"shape": [2], "dtype": None, "steps": 1, "state": {}}}},
+        {"parameters": {"w": {"shape": [2], "dtype": "float32", "steps": 1.5, "state": {}}}},
+        {"parameters": {"w": {"shape": [2], "dtype": "float32", "steps": 1, "state": None}}},
+        {"parameters": {"w": STATE["parameters"]["w"] | {"state": {"b": [[1], 2]}}}},
+    ],
+)  # fmt: skip
+def test_states_that_lie(change: dict[str, Any], tmp_path: Path) -> None:
+    w = Parameter(np.ones(2, np.float32), name="w")
+    optimizer = SGD([w])
+    load_state(optimizer, forged(STATE, {}, tmp_path))
+    assert optimizer.steps == 1
+    with pytest.raises(StateMismatchError):
+        load_state(optimizer, forged(STATE | change, {}, tmp_path))
+    assert optimizer.steps == 1
+
+
+def test_what_the_header_says(tmp_path: Path) -> None:
+    saved_file(tmp_path)
+    with safe_open(tmp_path / "good", framework="numpy") as file:
+        rest = json.loads(file.metadata()["state"])
+    assert rest["kind"] == "Adam"
+    assert rest["parameters"]["w"] == {
+        "shape": [3],
+        "dtype": "float32",
+        "steps": 2,
+        "state": {},
+    }
