@@ -32,7 +32,8 @@ def trained(optimizer: FusedOptimizer[Any], w: Parameter, gradient: Any, steps: 
 def test_no_gradient_no_step(kind: type[FusedOptimizer[Any]], backend: Backend) -> None:
     """Where the gradient is 0 from the beginning nothing moves but by a decay, and stays finite."""
     w = Parameter([1.0, -2.0, 0.0], name="w", backend=backend)
-    decay = 3e-4 if kind.__name__ in ("AdamW", "ASGD") else 0.0  # theirs by default
+    decays = {"AdamW": 3e-4, "ASGD": 3e-4, "Muon": 3e-3}  # theirs by default
+    decay = decays.get(kind.__name__, 0.0)
     optimizer = kind([w])  # type: ignore[call-arg]
     np.testing.assert_allclose(trained(optimizer, w, [0.0] * 3), [1.0, -2.0, 0.0], rtol=decay)
     state = optimizer.state_dict()["parameters"]["w"]["state"]
