@@ -51,6 +51,7 @@ from rumus.optim.schedule import (
 from rumus.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from rumus.optim.sgd import SGD
 from rumus.optim.state_file import HasState, StateFileError, load_state, save_state
+from rumus.optim.torch_state import load_torch_state, torch_state
 from rumus.optim.yogi import Yogi
 from rumus.tensor.updater import NonFinite
 
@@ -100,12 +101,14 @@ __all__ = [
     "inverse_sqrt",
     "linear",
     "load_state",
+    "load_torch_state",
     "multi_step",
     "one_cycle",
     "polynomial",
     "rules",
     "save_state",
     "step_decay",
+    "torch_state",
     "warm_restarts",
     "warmup",
 ]
