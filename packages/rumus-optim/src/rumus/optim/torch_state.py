@@ -76,6 +76,7 @@ def load_torch_state(
     must have been copied by themselves.
 
     >>> from rumus.optim import SGD
+    >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0, 2.0], name="w")
     >>> optimizer = SGD([w], 0.5, momentum=0.5)
     >>> group = {"lr": 0.5, "momentum": 0.5, "dampening": 0, "weight_decay": 0, "nesterov": False}
