@@ -71,7 +71,30 @@ def fixed(layer: nn.Module) -> Callable[[DType, Backend], nn.Module]:
     return lambda dtype, backend: layer
 
 
+def attention(**options: Any) -> Callable[[DType, Backend], nn.Module]:
+    return lambda dtype, backend: nn.MultiHeadAttention(
+        8, 4, generator=Generator(2), dtype=dtype, backend=backend, **options
+    )
+
+
+def block(**options: Any) -> Callable[[DType, Backend], nn.Module]:
+    return lambda dtype, backend: nn.TransformerBlock(
+        8, 2, generator=Generator(2), dtype=dtype, backend=backend, **options
+    )
+
+
 CASES = {
+    "attention": case_of(attention(), (2, 3, 8)),
+    "causal attention": case_of(attention(causal=True, bias=False), (3, 8)),
+    "attention of shared heads": case_of(attention(kv_heads=2), (2, 3, 8)),
+    "attention with turned positions": case_of(
+        attention(rotary=nn.RotaryEmbedding(2), causal=True), (2, 4, 8)
+    ),
+    "rotary embedding": case_of(lambda dtype, backend: nn.RotaryEmbedding(4), (2, 3, 4)),
+    "transformer block": case_of(block(hidden=5), (2, 3, 8)),
+    "transformer block of Llama's kind": case_of(
+        block(norm="rms", activation="swiglu", bias=False, causal=True, hidden=5), (3, 8)
+    ),
     "linear": case_of(linear(), (4, 5)),
     "linear of one example": case_of(linear(), (5,)),
     "linear in three axes": case_of(linear(), (2, 3, 5)),

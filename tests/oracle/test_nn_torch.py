@@ -11,7 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from rumus import nn
-from rumus.tensor import Generator, Parameter, Tensor, float64, tensor
+from rumus.tensor import (
+    Generator,
+    Parameter,
+    Tensor,
+    float64,
+    scaled_dot_product_attention,
+    tensor,
+)
 
 F = torch.nn.functional
 DTYPES = [np.float32, np.float64]
@@ -267,3 +274,60 @@ def test_the_starts_have_the_spread_of_pytorch_s() -> None:
 @pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh", "relu", "leaky_relu"])
 def test_gains(name: Any) -> None:
     assert nn.initialisation.gain(name) == pytest.approx(torch.nn.init.calculate_gain(name))
+
+
+MASKS: dict[str, Callable[[int, int], dict[str, Any]]] = {
+    "none": lambda n, m: {},
+    "causal": lambda n, m: {"causal": True},
+    "bool": lambda n, m: {"mask": np.tri(n, m, 2, dtype=bool)},
+    "floating": lambda n, m: {"mask": normal((n, m), 5)},
+    "scale": lambda n, m: {"scale": 0.3},
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mask", list(MASKS))
+@pytest.mark.parametrize("shape", [(2, 6, 5, 4), (1, 4, 33, 8), (3, 2, 1, 7)])
+@pytest.mark.parametrize("shared", [1, 2])
+def test_attention(shape: tuple[int, ...], shared: int, mask: str, dtype: Any) -> None:
+    batch, heads, n, size = shape
+    others = (batch, heads // shared, n, size)
+    k, v = (Parameter(normal(others, i).astype(dtype), dtype=dtype) for i in (1, 2))
+    k2, v2 = (torch.tensor(p.numpy(), requires_grad=True) for p in (k, v))
+    options = MASKS[mask](n, n)
+    given = options.pop("mask", None)
+    if given is not None and given.dtype != bool:
+        given = given.astype(dtype)
+    ours = {**options, **({} if given is None else {"mask": tensor(given, dtype=given.dtype)})}
+    theirs = {"is_causal": options.pop("causal", False), "enable_gqa": True, **options}
+    theirs["attn_mask"] = None if given is None else torch.tensor(given)
+    compare(
+        lambda x: scaled_dot_product_attention(x, k, v, **ours),
+        lambda y: F.scaled_dot_product_attention(y, k2, v2, **theirs),
+        shape,
+        dtype,
+        [(k, k2), (v, v2)],
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("causal", [False, True])
+def test_multi_head_attention(causal: bool, dtype: Any) -> None:
+    size, heads = 12, 3
+    layer = nn.MultiHeadAttention(size, heads, causal=causal, generator=Generator(1), dtype=dtype)
+    module = torch.nn.MultiheadAttention(size, heads, batch_first=True)
+    module = module.to(torch.tensor(np.zeros(1, dtype)).dtype)
+    own = {name: torch.tensor(p.numpy()) for name, p in layer.named_parameters()}
+    with torch.no_grad():
+        for kind in ("weight", "bias"):
+            both = torch.cat([own[f"query.{kind}"], own[f"key_value.{kind}"]])
+            getattr(module, f"in_proj_{kind}").copy_(both)
+            getattr(module.out_proj, kind).copy_(own[f"output.{kind}"])
+    hidden = torch.triu(torch.ones(5, 5, dtype=torch.bool), 1) if causal else None
+    compare(
+        layer,
+        lambda y: module(y, y, y, attn_mask=hidden, need_weights=False)[0],
+        (2, 5, size),
+        dtype,
+        [(layer.output.weight, module.out_proj.weight)],
+    )

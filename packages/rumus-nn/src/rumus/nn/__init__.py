@@ -12,17 +12,21 @@
 
 from rumus.nn import initialisation
 from rumus.nn.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
+from rumus.nn.attention import MultiHeadAttention
 from rumus.nn.containers import ModuleDict, ModuleList
 from rumus.nn.cross_entropy import cross_entropy_loss
 from rumus.nn.dropout import Dropout
 from rumus.nn.embedding import Embedding
+from rumus.nn.feed_forward import FeedForward, SwiGLU
 from rumus.nn.layer_norm import LayerNorm
 from rumus.nn.linear import Linear
 from rumus.nn.loss import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from rumus.nn.module import Module
 from rumus.nn.rms_norm import RMSNorm
+from rumus.nn.rotary import RotaryEmbedding
 from rumus.nn.sequential import Sequential
 from rumus.nn.shape import Flatten, Identity
+from rumus.nn.transformer import TransformerBlock
 
 __version__ = "0.1.0"
 
@@ -30,6 +34,7 @@ __all__ = [
     "Dropout",
     "ELU",
     "Embedding",
+    "FeedForward",
     "Flatten",
     "GELU",
     "Identity",
@@ -39,13 +44,17 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiHeadAttention",
     "RMSNorm",
     "ReLU",
+    "RotaryEmbedding",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Softplus",
+    "SwiGLU",
     "Tanh",
+    "TransformerBlock",
     "binary_cross_entropy_with_logits",
     "cross_entropy_loss",
     "huber_loss",

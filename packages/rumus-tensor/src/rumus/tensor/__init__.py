@@ -9,6 +9,7 @@
 """
 
 from rumus.tensor.arena import Arena
+from rumus.tensor.attention import attention_weights, scaled_dot_product_attention, weighted_values
 from rumus.tensor.autograd import no_grad
 from rumus.tensor.backend import Backend
 from rumus.tensor.default_backend import cpu
@@ -114,6 +115,7 @@ __all__ = [
     "TensorLike",
     "UnclaimedGradientError",
     "arange",
+    "attention_weights",
     "bool_",
     "clip",
     "concat",
@@ -151,6 +153,7 @@ __all__ = [
     "pad",
     "relu",
     "rms_norm",
+    "scaled_dot_product_attention",
     "sigmoid",
     "sign",
     "silu",
@@ -161,6 +164,7 @@ __all__ = [
     "stack",
     "tanh",
     "tensor",
+    "weighted_values",
     "where",
     "zeros",
 ]

@@ -1,0 +1,90 @@
+"""`FeedForward` and `SwiGLU`: what a transformer does to each position by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from numpy.typing import DTypeLike
+
+from rumus.nn.linear import Linear
+from rumus.nn.module import Module
+from rumus.tensor import Backend, Expr, Generator, Tensor, elementwise, float32, gelu
+
+T = TypeVar("T", Tensor, Expr)
+
+
+@elementwise
+def _gated(gate: T, x: T) -> T:
+    return gate * gate.sigmoid() * x
+
+
+class FeedForward(Module):
+    """down(activation(up(x))). Vaswani et al.: arXiv:1706.03762, section 3.3.
+
+    size: of the input and the result. hidden: between the two products, by default 4 size.
+    activation: a function of a tensor. generator: of the weights.
+
+    >>> from rumus.tensor import ones
+    >>> FeedForward(4, generator=Generator(0))(ones((2, 4))).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        hidden: int | None = None,
+        *,
+        activation: Callable[[Tensor], Tensor] = gelu,
+        bias: bool = True,
+        generator: Generator | None = None,
+        dtype: DTypeLike = float32,
+        backend: Backend | None = None,
+    ) -> None:
+        hidden = 4 * size if hidden is None else hidden
+        self.up = Linear(size, hidden, bias=bias, generator=generator, dtype=dtype, backend=backend)
+        self.down = Linear(
+            hidden, size, bias=bias, generator=generator, dtype=dtype, backend=backend
+        )
+        self._activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map each position."""
+        return self.down(self._activation(self.up(x)))
+
+
+class SwiGLU(Module):
+    """down(silu(gate(x)) * up(x)). Shazeer: arXiv:2002.05202, equation 6.
+
+    size: of the input and the result. hidden: between, by default 8 / 3 size, which makes as many
+    weights as a `FeedForward` has. generator: of the weights.
+
+    >>> from rumus.tensor import ones
+    >>> SwiGLU(6, generator=Generator(0))(ones((2, 6))).shape
+    (2, 6)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        hidden: int | None = None,
+        *,
+        bias: bool = False,
+        generator: Generator | None = None,
+        dtype: DTypeLike = float32,
+        backend: Backend | None = None,
+    ) -> None:
+        hidden = -(-8 * size // 3) if hidden is None else hidden
+
+        def product(inputs: int, outputs: int) -> Linear:
+            return Linear(
+                inputs, outputs, bias=bias, generator=generator, dtype=dtype, backend=backend
+            )
+
+        self.gate = product(size, hidden)
+        self.up = product(size, hidden)
+        self.down = product(hidden, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map each position."""
+        return self.down(_gated(self.gate(x), self.up(x)))

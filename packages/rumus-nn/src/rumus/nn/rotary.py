@@ -1,0 +1,72 @@
+"""`RotaryEmbedding`: positions as rotations of queries and keys."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final, TypeVar
+
+import numpy as np
+
+from rumus.nn.module import Module
+from rumus.tensor import Expr, Tensor, concat, elementwise, tensor
+
+T = TypeVar("T", Tensor, Expr)
+_KEPT: Final = 8  # lengths
+
+
+@elementwise
+def _turned(x: T, y: T, cos: T, sin: T) -> T:
+    return x * cos - y * sin
+
+
+class RotaryEmbedding(Module):
+    """Turns element i and element i + size / 2 of position n by the angle n / base^(2 i / size).
+
+    So the product of a query and a key depends on the distance of their positions. Su et al.:
+    arXiv:2104.09864, with the pairs of elements half the size apart, as Llama has them.
+    size: of a head, even. base: positive. ValueError otherwise, and for an input of another size.
+    Nothing is trained or saved.
+
+    >>> from rumus.tensor import ones
+    >>> RotaryEmbedding(2)(ones((1, 3, 2)))[0, 0].tolist()  # position 0 stays
+    [1.0, 1.0]
+    """
+
+    def __init__(self, size: int, *, base: float = 10_000.0) -> None:
+        if size < 2 or size % 2:
+            raise ValueError(f"RotaryEmbedding needs an even size of at least 2, not {size}")
+        if not base > 0:
+            raise ValueError(f"RotaryEmbedding: base must be positive, not {base}")
+        self.size = size
+        self.base = base
+        self._turns: OrderedDict[Hashable, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def forward(self, x: Tensor, *, start: int = 0) -> Tensor:
+        """Turn x (..., positions, size), whose first position is number `start`."""
+        if x.ndim < 2 or x.shape[-1] != self.size:
+            raise ValueError(
+                f"RotaryEmbedding of size {self.size}: (..., positions, {self.size}) is needed, "
+                f"not {x.shape}"
+            )
+        cos, sin = self._cos_sin(x, start)
+        half = self.size // 2
+        first, second = x[..., :half], x[..., half:]
+        return concat(
+            [_turned(first, second, cos, sin), _turned(second, first, cos, -sin)], axis=-1
+        )
+
+    def _cos_sin(self, x: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """The cosines and sines of all angles: (positions, size / 2). Those used last are kept."""
+        key = (x.backend, x.shape[-2], start, x.dtype)
+        if key not in self._turns:
+            positions = np.arange(start, start + x.shape[-2], dtype=np.float64)
+            angles = np.outer(positions, self.base ** (-np.arange(0, self.size, 2) / self.size))
+            cos, sin = (
+                tensor(f(angles), dtype=x.dtype, backend=x.backend) for f in (np.cos, np.sin)
+            )
+            self._turns[key] = cos, sin
+            if len(self._turns) > _KEPT:
+                self._turns.popitem(last=False)
+        self._turns.move_to_end(key)
+        return self._turns[key]

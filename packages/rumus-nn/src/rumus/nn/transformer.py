@@ -1,0 +1,89 @@
+"""`TransformerBlock`: attention and a feed-forward part, each added to what came in."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from numpy.typing import DTypeLike
+
+from rumus.nn.attention import MultiHeadAttention
+from rumus.nn.dropout import Dropout
+from rumus.nn.feed_forward import FeedForward, SwiGLU
+from rumus.nn.layer_norm import LayerNorm
+from rumus.nn.module import Module
+from rumus.nn.rms_norm import RMSNorm
+from rumus.nn.rotary import RotaryEmbedding
+from rumus.tensor import Backend, Generator, Tensor, float32, gelu, gelu_tanh, relu
+
+Activation: TypeAlias = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
+Norm: TypeAlias = Literal["layer", "rms"]
+_ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "relu": relu}
+
+
+class TransformerBlock(Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)).
+
+    The norms stand in front: Xiong et al.: arXiv:2002.04745, figure 1b. With norm="rms",
+    activation="swiglu", rotary positions and no bias it is the block of Llama, with
+    activation="gelu_tanh" that of GPT-2.
+    size, heads, kv_heads, causal, rotary, bias: see `MultiHeadAttention`. hidden: see `FeedForward`
+    and `SwiGLU`. dropout: in training, of the attention weights and of what each part adds. eps: of
+    the norms. ValueError for an unknown norm or activation and for sizes that do not fit.
+
+    >>> from rumus.tensor import ones
+    >>> block = TransformerBlock(8, 2, causal=True, generator=Generator(0))
+    >>> block(ones((2, 5, 8))).shape
+    (2, 5, 8)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        heads: int,
+        *,
+        kv_heads: int | None = None,
+        hidden: int | None = None,
+        causal: bool = False,
+        rotary: RotaryEmbedding | None = None,
+        norm: Norm = "layer",
+        activation: Activation = "gelu",
+        bias: bool = True,
+        dropout: float = 0.0,
+        eps: float = 1e-5,
+        generator: Generator | None = None,
+        dtype: DTypeLike = float32,
+        backend: Backend | None = None,
+    ) -> None:
+        if norm not in ("layer", "rms"):
+            raise ValueError(f'norm must be "layer" or "rms", not {norm!r}')
+        if activation not in (*_ACTIVATIONS, "swiglu"):
+            known = ", ".join((*_ACTIVATIONS, "swiglu"))
+            raise ValueError(f"activation must be one of {known}, not {activation!r}")
+
+        def new_norm() -> LayerNorm | RMSNorm:
+            if norm == "rms":
+                return RMSNorm(size, eps=eps, dtype=dtype, backend=backend)
+            return LayerNorm(size, eps=eps, bias=bias, dtype=dtype, backend=backend)
+
+        self.attention_norm = new_norm()
+        self.attention = MultiHeadAttention(
+            size, heads, kv_heads=kv_heads, causal=causal, rotary=rotary, bias=bias,
+            dropout=dropout, generator=generator, dtype=dtype, backend=backend,
+        )  # fmt: skip
+        self.feed_forward_norm = new_norm()
+        self.feed_forward: FeedForward | SwiGLU
+        if activation == "swiglu":
+            self.feed_forward = SwiGLU(
+                size, hidden, bias=bias, generator=generator, dtype=dtype, backend=backend
+            )
+        else:
+            self.feed_forward = FeedForward(
+                size, hidden, activation=_ACTIVATIONS[activation], bias=bias,
+                generator=generator, dtype=dtype, backend=backend,
+            )  # fmt: skip
+        self.dropout = Dropout(dropout, generator=generator)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Map (..., positions, size). mask: see `scaled_dot_product_attention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
