@@ -82,7 +82,7 @@ def tests(session: nox.Session, package: str, numpy: str) -> None:
 def types(session: nox.Session) -> None:
     """Type-check everything strictly, and the programs that must be refused."""
     session.install("mypy==2.4.*", "numpy", "pytest", "hypothesis", "nox", "hatchling")
-    session.install("matplotlib", "rich", "safetensors")
+    session.install("matplotlib", "rich", "safetensors", "pillow")
     session.run("mypy")
     session.run("pytest", "tests/typing")
 
@@ -106,7 +106,7 @@ def oracle(session: nox.Session) -> None:
 @nox.session(requires=["dist"])
 def integration(session: nox.Session) -> None:
     """Test the packages together, and the rules of the repository."""
-    session.install("pytest", "hypothesis", *wheels("rumus"))
+    session.install("pytest", "hypothesis", *wheels("rumus[images]"))
     session.run("pytest", "tests/integration", "tests/repo", *session.posargs)
 
 

@@ -15,7 +15,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECTS = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 PACKAGES = [project for project in PROJECTS if project.name != "rumus"]
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "typing_extensions": "typing-extensions"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "typing_extensions": "typing-extensions",
+}
 TEXT = {".cfg", ".md", ".py", ".pyi", ".sh", ".toml", ".txt", ".wgsl", ".yaml", ".yml", ""}
 MADE = {"__pycache__", "output", "dist", "build"}  # folders that programs write
 for_each = pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)

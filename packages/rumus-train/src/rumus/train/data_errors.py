@@ -1,0 +1,23 @@
+"""What goes wrong between a dataset and its batches."""
+
+from __future__ import annotations
+
+
+class SampleError(RuntimeError):
+    """A sample could not be read or transformed, or does not fit the others of its batch.
+
+    index: the sample's number in the loader's dataset, or None if it was one of several. What went
+    wrong is the `__cause__`.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message, index)
+        self.message = message
+        self.index = index
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class WorkerError(RuntimeError):
+    """A worker process of a loader could not be started, or ended before its work did."""

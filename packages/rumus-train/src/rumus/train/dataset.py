@@ -1,0 +1,128 @@
+"""What a dataset is, and the one made of arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Sample: TypeAlias = tuple[Any, ...]
+Batch: TypeAlias = tuple[NDArray[Any], ...]
+Indices: TypeAlias = NDArray[np.intp]
+
+
+class Dataset(Protocol):
+    """Samples by number: a length, and a tuple of NumPy arrays and numbers for each index.
+
+    Whatever has these two methods is a dataset. Two more are used where they exist:
+
+    - `batch(indices) -> tuple of arrays`: the samples of an array of indices at once, stacked along
+      a new first axis, in memory of their own. Faster where samples lie in arrays.
+    - `describe(index) -> str`: where a sample comes from, as its file, for error messages.
+    """
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """Return one sample, in memory of its own: a transform may write into it."""
+        ...
+
+
+class ArrayDataset:
+    """Arrays of equal length: sample i is the tuple of their rows i.
+
+    The arrays are not copied. TypeError for what is not an array of numbers or truth values,
+    ValueError for no arrays, one without axes, and different lengths.
+
+    >>> dataset = ArrayDataset([[1.0, 2.0], [3.0, 4.0]], [0, 1])
+    >>> len(dataset), dataset[1][0].tolist(), int(dataset[1][1])
+    (2, [3.0, 4.0], 1)
+    """
+
+    def __init__(self, *arrays: ArrayLike) -> None:
+        self.arrays = tuple(np.asarray(array) for array in arrays)
+        check_columns([f"array {i}" for i in range(len(arrays))], self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return tuple(np.take(array, index, axis=0) for array in self.arrays)
+
+    def batch(self, indices: Indices) -> Batch:
+        """Return copies of the rows of these indices."""
+        return tuple([array.take(indices, 0) for array in self.arrays])
+
+
+def check_columns(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
+    """Refuse arrays that cannot be the fields of one dataset; see `ArrayDataset`."""
+    if not arrays:
+        raise ValueError("a dataset needs at least one array")
+    for name, array in zip(names, arrays, strict=True):
+        if array.dtype.kind not in "biufc":
+            raise TypeError(f"{name} has dtype {array.dtype}; a dataset holds numbers")
+        if array.ndim == 0:
+            raise ValueError(f"{name} has no axes; a dataset needs one row a sample")
+    if len({len(array) for array in arrays}) > 1:
+        lengths = ", ".join(f"{n}: {len(a)}" for n, a in zip(names, arrays, strict=True))
+        raise ValueError(f"the arrays of a dataset must be equally long, not {lengths}")
+
+
+class Subset:
+    """Some samples of a dataset, in the order of `indices`.
+
+    IndexError for an index outside of [0, len(dataset)), ValueError if `indices` has not one axis,
+    TypeError if they are no integers.
+
+    >>> half = Subset(ArrayDataset([10.0, 11.0, 12.0, 13.0]), [3, 1])
+    >>> len(half), float(half[0][0])
+    (2, 13.0)
+    """
+
+    def __init__(self, dataset: Dataset, indices: ArrayLike) -> None:
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1:
+            raise ValueError(f"indices must have one axis, not shape {chosen.shape}")
+        if chosen.size and chosen.dtype.kind not in "iu":
+            raise TypeError(f"indices must be integers, not {chosen.dtype}")
+        outside = chosen[(chosen < 0) | (chosen >= len(dataset))]
+        if outside.size:
+            raise IndexError(f"index {outside[0]} is outside of [0, {len(dataset)})")
+        self.dataset = dataset
+        self.indices: Indices = chosen.astype(np.intp)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return self.dataset[int(self.indices[index])]
+
+    def describe(self, index: int) -> str:
+        """Return where a sample comes from, or its number in the whole dataset."""
+        whole = int(self.indices[index])
+        return describe(self.dataset, whole) or f"{whole} of the whole dataset"
+
+
+def describe(dataset: Dataset, index: int) -> str:
+    """Return where a sample comes from as the dataset says it, or ''."""
+    told = getattr(dataset, "describe", None)
+    return "" if told is None else str(told(index))
+
+
+def named(dataset: Dataset, index: int) -> str:
+    """Return how messages call a sample: its number and, where known, where it comes from."""
+    origin = describe(dataset, index)
+    return f"sample {index} ({origin})" if origin else f"sample {index}"
+
+
+def batch_of(dataset: Dataset) -> Callable[[Indices], Batch] | None:
+    """Return what takes many samples at once, or None: they are taken one by one then."""
+    if isinstance(dataset, Subset):
+        whole, indices = batch_of(dataset.dataset), dataset.indices
+        return None if whole is None else lambda chosen: whole(indices[chosen])
+    found: Callable[[Indices], Batch] | None = getattr(dataset, "batch", None)
+    return found
