@@ -92,9 +92,11 @@ class Batcher:
         return self._checked(result, index, "the transform's result")
 
     def _checked(self, sample: object, index: int, what: str) -> Sample:
-        if isinstance(sample, tuple) and sample:
-            return sample
-        found = "an empty tuple" if sample == () else type(sample).__name__
+        found = type(sample).__name__
+        if isinstance(sample, tuple):
+            if sample:
+                return sample
+            found = "an empty one"
         raise SampleError(
             f"{named(self.dataset, index)}: {what} must be a tuple of arrays and numbers, not "
             f"{found}; a single array x is (x,)",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -54,30 +53,10 @@ class CsvDataset:
     ) -> None:
         self.path = Path(path)
         self.classes: list[str] = []
-        table = _Table(self.path, header, delimiter, encoding)
-        wanted = _number(dtype)
-        is_named = np.dtype(target_dtype).kind == "U"
-        targets = None if is_named else _number(target_dtype)
-        with table.open() as rows:
-            if columns is None:
-                columns = [name for name in table.names if name != target]
-            self.columns = list(columns)
-            where = [table.index(name) for name in self.columns]
-            at = None if target is None else table.index(target)
-            if not where:
-                raise ValueError(f"{self.path} has no columns for the features")
-            features, found, lines = [], [], []
-            while chunk := list(islice(rows, CHUNK)):
-                features.append(np.stack([table.numbers(chunk, i, wanted) for i in where], axis=1))
-                lines.append(np.array([line for line, _ in chunk]))
-                if at is not None:
-                    found.append(_column(table, chunk, at, targets))
-        if not features:
-            raise ValueError(f"{self.path} has no lines of data")
-        self._lines = np.concatenate(lines)
-        self._arrays: Batch = (np.concatenate(features),)
-        if found:
-            self._arrays += (self._numbered(np.concatenate(found)),)
+        self._lines, self._arrays = self._read(
+            _Table(self.path, header, delimiter, encoding), columns, _number(dtype), target,
+            None if np.dtype(target_dtype).kind == "U" else _number(target_dtype),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -92,6 +71,35 @@ class CsvDataset:
     def describe(self, index: int) -> str:
         """Return file and line of a sample."""
         return f"{self.path}:{self._lines[index]}"
+
+    def _read(
+        self,
+        table: _Table,
+        columns: Sequence[str] | None,
+        dtype: np.dtype[Any],
+        target: str | None,
+        target_dtype: np.dtype[Any] | None,
+    ) -> tuple[NDArray[np.intp], Batch]:
+        """The line of each sample, and the fields."""
+        features, targets, lines = [], [], []
+        with table.open() as rows:
+            chosen = [name for name in table.names if name != target]
+            self.columns = chosen if columns is None else list(columns)
+            where = [table.index(name) for name in self.columns]
+            at = None if target is None else table.index(target)
+            if not where:
+                raise ValueError(f"{self.path} has no columns for the features")
+            while chunk := list(islice(rows, CHUNK)):
+                features.append(np.stack([table.numbers(chunk, i, dtype) for i in where], axis=1))
+                lines.append(np.array([line for line, _ in chunk]))
+                if at is not None:
+                    targets.append(_column(table, chunk, at, target_dtype))
+        if not lines:
+            raise ValueError(f"{self.path} has no lines of data")
+        fields = [np.concatenate(features)]
+        if targets:
+            fields.append(self._numbered(np.concatenate(targets)))
+        return np.concatenate(lines), tuple(fields)
 
     def _numbered(self, target: NDArray[Any]) -> NDArray[Any]:
         """Class names as their numbers in `classes`; numbers as they are."""
@@ -156,31 +164,31 @@ class _Table:
         """Return the number of a column. ValueError with the nearest name if it is not there."""
         if name in self.names:
             return self.names.index(name)
+        from difflib import get_close_matches
+
         near = get_close_matches(name, self.names, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(self.names)}"
         raise ValueError(f"{self.path} has no column {name!r}{hint}")
 
     def numbers(self, rows: list[_Row], index: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return one column of some rows. ValueError with the line of the first bad cell."""
-        parse = float if dtype.kind == "f" else int
         try:
-            values = np.array([parse(row[index]) for _, row in rows])
-        except (ValueError, OverflowError):
-            self._refuse(rows, index, dtype)
+            if dtype.kind != "f":  # NumPy refuses what does not fit
+                return np.array([int(row[index]) for _, row in rows], dtype)
+            values = np.array([float(row[index]) for _, row in rows])
+        except (ValueError, OverflowError) as error:
+            raise self._bad_cell(rows, index, dtype) from error
         with np.errstate(over="ignore"):
             column = values.astype(dtype)
-        is_kept = np.isfinite(column) | ~np.isfinite(values) if parse is float else column == values
-        if not is_kept.all():
-            self._refuse(rows, index, dtype)
+        if (np.isinf(column) & np.isfinite(values)).any():
+            raise self._bad_cell(rows, index, dtype)
         return column
 
-    def _refuse(self, rows: list[_Row], index: int, dtype: np.dtype[Any]) -> None:
-        for line, row in rows:
-            if not _fits(row[index], dtype):
-                raise ValueError(
-                    f"{self.path}:{line}: {row[index]!r} in column {self.names[index]!r} is no "
-                    f"{dtype}"
-                )
+    def _bad_cell(self, rows: list[_Row], index: int, dtype: np.dtype[Any]) -> ValueError:
+        line, row = next(found for found in rows if not _fits(found[1][index], dtype))
+        return ValueError(
+            f"{self.path}:{line}: {row[index]!r} in column {self.names[index]!r} is no {dtype}"
+        )
 
 
 def _fits(cell: str, dtype: np.dtype[Any]) -> bool:
@@ -188,7 +196,10 @@ def _fits(cell: str, dtype: np.dtype[Any]) -> bool:
     try:
         if dtype.kind == "f":
             value = float(cell)
-            return not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
+            with np.errstate(over="ignore"):
+                return not math.isfinite(value) or bool(
+                    np.isfinite(np.float64(value).astype(dtype))
+                )
         return np.iinfo(dtype).min <= int(cell) <= np.iinfo(dtype).max
     except ValueError:
         return False

@@ -50,5 +50,5 @@ def _bounds(parts: list[float], total: int) -> list[int]:
         raise ValueError(
             f"fractions {parts} must be in [0, 1] and add up to 1; give lengths as integers"
         )
-    ends = [round(math.fsum(parts[: i + 1]) * total) for i in range(len(parts) - 1)]
+    ends = [math.floor(math.fsum(parts[: i + 1]) * total + 0.5) for i in range(len(parts) - 1)]
     return [0, *ends, total]

@@ -1,0 +1,84 @@
+"""Datasets and transforms that a worker process can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Sample = tuple[Any, ...]
+
+
+class Numbers:
+    """Samples (array of the index, index), without `batch`, some of them bad."""
+
+    def __init__(self, count: int, **bad: int) -> None:
+        self.count, self.bad = count, bad
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == self.bad.get("missing"):
+            raise FileNotFoundError(f"no file {index}.bin")
+        if index == self.bad.get("long"):
+            return np.zeros(3), index
+        if index == self.bad.get("single"):
+            return (np.zeros(2),)
+        if index == self.bad.get("whole"):
+            return np.zeros(2, np.float32), index
+        if index == self.bad.get("text"):
+            return np.zeros(2), "seven"
+        if index == self.bad.get("bare"):
+            return np.zeros(2)  # type: ignore[return-value]
+        return np.full(2, float(index)), index
+
+    def describe(self, index: int) -> str:
+        return f"{index}.bin"
+
+
+def noisy(sample: Sample, generator: np.random.Generator) -> Sample:
+    return sample[0] + generator.normal(size=2), *sample[1:], generator.integers(1000)
+
+
+class Unpicklable(Exception):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} and {b}")
+
+
+def strange(sample: Sample, generator: np.random.Generator) -> Sample:
+    if sample[1] == 5:
+        raise Unpicklable(1, 2)
+    return sample
+
+
+def deadly(sample: Sample, generator: np.random.Generator) -> Sample:
+    if sample[1] == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sample
+
+
+class Refusing:
+    """A transform that no other process than this one can make."""
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        return sample
+
+    def __setstate__(self, state: object) -> None:
+        raise OSError("not here")
+
+    def __getstate__(self) -> int:
+        return 1
+
+
+def forever(folder: str) -> None:
+    """Loop with worker processes until interrupted; a file says when it has begun."""
+    from rumus.train import DataLoader
+
+    loader = DataLoader(Numbers(8), 2, workers=2, processes=True)
+    while True:
+        for _ in loader:
+            Path(folder, "begun").touch()

@@ -1,0 +1,494 @@
+"""`DataLoader`: batches, order, position, errors, and workers that leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rumus.optim import SGD
+from rumus.tensor import Backend, Parameter, StateMismatchError, Tensor
+from rumus.train import (
+    ArrayDataset,
+    DataLoader,
+    Dataset,
+    SampleError,
+    Subset,
+    Trainer,
+    WorkerError,
+    random_split,
+)
+
+IMPORTABLE: Final = Path(__file__).parent / "importable"
+Bits = list[tuple[tuple[str, tuple[int, ...], bytes], ...]]
+
+
+@pytest.fixture
+def cases(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of cases, which worker processes find too."""
+    monkeypatch.syspath_prepend(str(IMPORTABLE))
+    return import_module("worker_cases")
+
+
+def noise(sample: tuple[Any, ...], generator: np.random.Generator) -> tuple[Any, ...]:
+    sample[0][...] += generator.normal(size=sample[0].shape)
+    return *sample, generator.integers(1000)
+
+
+def bits(batches: Any) -> Bits:
+    return [tuple((str(a.dtype), a.shape, a.tobytes()) for a in batch) for batch in batches]
+
+
+def arrays(count: int) -> ArrayDataset:
+    return ArrayDataset(np.arange(2.0 * count).reshape(count, 2), np.arange(count))
+
+
+def rumus_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("rumus-data")]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Any:
+    yield
+    assert rumus_threads() == []
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_batches(workers: int) -> None:
+    loader = DataLoader(arrays(7), 3, workers=workers)
+    batches = list(loader)
+    assert [batch[1].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [batch[0].shape for batch in batches] == [(3, 2), (3, 2), (1, 2)]
+    assert len(loader) == 3
+    dropping = DataLoader(arrays(7), 3, workers=workers, drop_last=True)
+    assert [batch[1].tolist() for batch in dropping] == [[0, 1, 2], [3, 4, 5]]
+    assert len(dropping) == 2
+
+
+@pytest.mark.parametrize("transform", [None, noise])
+def test_writing_into_a_batch_changes_no_dataset(transform: Any) -> None:
+    dataset = arrays(4)
+    before = dataset.arrays[0].copy()
+    for batch in DataLoader(dataset, 2, transform=transform):
+        batch[0][...] = -1
+    dataset[0][0][...] = -1
+    np.testing.assert_array_equal(dataset.arrays[0], before)
+
+
+def test_each_epoch_has_an_order_of_its_own() -> None:
+    def orders(seed: int) -> list[tuple[int, ...]]:
+        loader = DataLoader(arrays(20), 20, shuffle=True, seed=seed)
+        return [tuple(batch[1].tolist()) for _ in range(3) for batch in loader]
+
+    found = [*orders(0), *orders(1)]
+    assert len(set(found)) == 6
+    assert all(sorted(order) == list(range(20)) for order in found)
+    assert orders(1) == found[3:]
+
+
+def test_a_shuffled_order_is_fair() -> None:
+    """Each sample comes first about equally often."""
+    loader = DataLoader(arrays(8), 8, shuffle=True)
+    first = [batch[1][0] for _ in range(4000) for batch in loader]
+    counts = np.bincount(first, minlength=8)
+    assert np.sum((counts - 500) ** 2 / 500) < 24.3  # chi-squared, 7 degrees: one in a thousand
+
+
+def test_random_streams_differ_by_epoch_sample_and_seed() -> None:
+    def numbers(seed: int) -> list[list[int]]:
+        loader = DataLoader(arrays(8), 8, transform=noise, seed=seed)
+        return [batch[2].tolist() for _ in range(2) for batch in loader]
+
+    (first, second), (other, _) = numbers(0), numbers(1)
+    assert len(set(first)) > 4
+    assert first != second
+    assert first != other
+    order = DataLoader(arrays(8), 8, transform=noise, shuffle=True)
+    (_, index, drawn), *_ = order
+    assert drawn.tolist() == [first[i] for i in index]  # by sample, not by place
+
+
+@given(
+    count=st.integers(1, 12), size=st.integers(1, 5), shuffle=st.booleans(), drop=st.booleans(),
+    seed=st.integers(0, 2**40), transform=st.sampled_from([None, noise]),
+    before=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    after=st.tuples(st.integers(0, 3), st.integers(0, 3)), data=st.data(),
+)  # fmt: skip
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_resume_anywhere(
+    count: int,
+    size: int,
+    shuffle: bool,
+    drop: bool,
+    seed: int,
+    transform: Any,
+    before: tuple[int, int],
+    after: tuple[int, int],
+    data: st.DataObject,
+) -> None:
+    """Stopped at any batch, and resumed with any workers: the same rest, bit for bit."""
+
+    def loader(workers: int, prefetch: int) -> DataLoader:
+        return DataLoader(
+            arrays(count), size, shuffle=shuffle, drop_last=drop and count >= size, seed=seed,
+            transform=transform, workers=workers, prefetch=prefetch,
+        )  # fmt: skip
+
+    straight = loader(0, 0)
+    wanted = [bits(straight) for _ in range(3)]
+    at = data.draw(st.integers(0, 2 * len(straight)))
+    stopped = loader(*before)
+    seen: Bits = []
+    while len(seen) < at:
+        seen += bits(islice(stopped, at - len(seen)))
+    assert seen == (wanted[0] + wanted[1])[:at]
+    state = json.loads(json.dumps(stopped.state_dict()))
+    for resumed in (loader(*after), stopped):  # also by the next loop over the same loader
+        resumed.load_state_dict(state) if resumed is not stopped else None
+        epoch, batch = resumed.epoch, resumed.batch
+        assert epoch * len(straight) + batch == at
+        assert bits(resumed) == wanted[epoch][batch:]
+        assert (resumed.epoch, resumed.batch) == (epoch + 1, 0)
+        assert bits(resumed) == wanted[epoch + 1] if epoch < 2 else True
+
+
+def test_the_position_counts_what_was_handed_out() -> None:
+    loader = DataLoader(arrays(6), 2, workers=2, prefetch=3)
+    positions = [(loader.epoch, loader.batch) for _ in loader]
+    assert positions == [(0, 1), (0, 2), (0, 3)]
+    assert (loader.epoch, loader.batch) == (1, 0)
+    loader.seek(4, 3)
+    assert list(loader) == []
+    assert (loader.epoch, loader.batch) == (5, 0)
+
+
+def test_a_state_that_does_not_fit() -> None:
+    loader = DataLoader(arrays(6), 2, seed=1)
+    other = DataLoader(arrays(7), 3, seed=2, shuffle=True, drop_last=True)
+    other.seek(1, 1)
+    with pytest.raises(StateMismatchError) as caught:
+        loader.load_state_dict(other.state_dict())
+    for text in ("samples is 7 in the state, 6 here", "batch_size is 3", "seed is 2",
+                 "shuffle is True in the state, False here", "drop_last is True"):  # fmt: skip
+        assert text in str(caught.value)
+    assert (loader.epoch, loader.batch) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch": 4}, "batch must be a number from 0 up to 3, not 4"),
+        ({"batch": -1}, "not -1"),
+        ({"epoch": 1.0}, r"epoch must be a number from 0, not 1\.0"),
+        ({"epoch": None}, "not None"),
+        ({"seed": True}, "seed is True in the state, 1 here"),
+        ({"rank": 3}, "rank is unknown"),
+    ],
+)
+def test_a_broken_state(change: dict[str, Any], said: str) -> None:
+    loader = DataLoader(arrays(6), 2, seed=1)
+    with pytest.raises(StateMismatchError, match=said):
+        loader.load_state_dict({**loader.state_dict(), **change})
+    with pytest.raises(StateMismatchError, match=r"samples is missing in the state.*batch must be"):
+        loader.load_state_dict({})
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "error", "said"),
+    [
+        (0, {}, ValueError, "the dataset is empty"),
+        (4, {"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0"),
+        (4, {"batch_size": 2.0}, TypeError, "float"),
+        (4, {"workers": -1}, ValueError, "workers must be at least 0"),
+        (4, {"prefetch": -1}, ValueError, "prefetch must be at least 0"),
+        (4, {"seed": -1}, ValueError, "seed must be at least 0"),
+        (4, {"batch_size": 5, "drop_last": True}, ValueError, "4 samples make no batch of 5"),
+        (4, {"processes": True}, ValueError, "needs workers"),
+    ],
+)
+def test_bad_arguments(
+    count: int, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        DataLoader(arrays(count), **{"batch_size": 2, **options})
+
+
+def test_seeking_outside() -> None:
+    loader = DataLoader(arrays(4), 2)
+    with pytest.raises(ValueError, match="no batch 3: an epoch has 2"):
+        loader.seek(0, 3)
+    with pytest.raises(ValueError, match="epoch must be at least 0"):
+        loader.seek(-1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"missing": 5}, r"sample 5 \(5.bin\) could not be read: FileNotFoundError: no file 5.bin"),
+        ({"long": 5}, r"sample 5 \(5.bin\) is \(float64\[3\], int64\[\]\), but sample 4 \(4.bin\)"),
+        ({"single": 5}, r"sample 5 .* is \(float64\[2\]\), but sample 4"),
+        ({"whole": 5}, r"is \(float32\[2\], int64\[\]\), but sample 4"),
+        ({"text": 5}, r"sample 5 \(5.bin\) has fields of dtype float64, <U5"),
+        ({"bare": 5}, "sample 5 .* must be a tuple of arrays and numbers, not ndarray"),
+    ],
+)
+def test_a_bad_sample_is_named(cases: Any, workers: int, bad: dict[str, int], said: str) -> None:
+    loader = DataLoader(cases.Numbers(8, **bad), 2, workers=workers)
+    seen: list[list[int]] = []
+    with pytest.raises(SampleError, match=said) as caught:
+        seen.extend(batch[1].tolist() for batch in loader)
+    assert seen == [[0, 1], [2, 3]]
+    assert caught.value.index == 5
+    assert isinstance(caught.value.__cause__, FileNotFoundError) == ("missing" in bad)
+    assert (loader.epoch, loader.batch) == (0, 2)
+
+
+def test_batches_that_do_not_fit_each_other(cases: Any) -> None:
+    loader = DataLoader(cases.Numbers(8, long=5), 1)
+    with pytest.raises(SampleError, match=r"sample 5 \(5.bin\) is .* but sample 0 \(0.bin\) is"):
+        list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("transform", "said", "cause"),
+    [
+        (lambda sample, _: 1 / (sample[1] - 5),
+         "sample 0: the transform's result must be a tuple .* not float64", None),
+        (lambda sample, _: dict[int, int]()[int(sample[1])],
+         "sample 0 could not be transformed: KeyError: 0", KeyError),
+        (lambda sample, _: (), "not an empty one", None),
+    ],
+)  # fmt: skip
+def test_a_bad_transform(workers: int, transform: Any, said: str, cause: Any) -> None:
+    loader = DataLoader(arrays(4), 2, transform=transform, workers=workers)
+    with pytest.raises(SampleError, match=said) as caught:
+        next(iter(loader))
+    assert type(caught.value.__cause__) is (cause or type(None))
+    assert caught.value.index == 0
+
+
+class Lying(ArrayDataset):
+    """Its `batch` fails, or returns other rows than were asked for."""
+
+    def batch(self, indices: Any) -> Any:
+        if len(self) == 3:
+            raise OSError("disk on fire")
+        return tuple(array[:1] for array in self.arrays)
+
+
+def test_a_bad_batch() -> None:
+    with pytest.raises(SampleError, match=r"sample 0 or one of the 1 others .* OSError: disk"):
+        next(iter(DataLoader(Lying(np.zeros(3)), 2)))
+    with pytest.raises(SampleError, match=r"returned \[1\] rows for 2 indices"):
+        next(iter(DataLoader(Lying(np.zeros(4)), 2)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_loops_over_one_loader(workers: int) -> None:
+    loader = DataLoader(arrays(8), 2, workers=workers)
+    first = iter(loader)
+    next(first)
+    second = iter(loader)
+    assert rumus_threads() == []
+    assert next(second)[1].tolist() == [2, 3]
+    with pytest.raises(RuntimeError, match="this loop over the loader has ended"):
+        next(first)
+    loader.seek(0)
+    with pytest.raises(RuntimeError, match="this loop over the loader has ended"):
+        next(second)
+    assert [batch[1][0] for batch in loader] == [0, 2, 4, 6]
+
+
+def test_a_loop_that_failed_does_not_end_the_epoch(cases: Any) -> None:
+    loader = DataLoader(cases.Numbers(4, missing=2), 2)
+    loop = iter(loader)
+    next(loop)
+    with pytest.raises(SampleError):
+        next(loop)
+    with pytest.raises(RuntimeError, match="has ended"):
+        next(loop)
+    assert (loader.epoch, loader.batch) == (0, 1)
+
+
+def test_leaving_a_loop_stops_its_threads() -> None:
+    loader = DataLoader(arrays(100), 1, workers=3, prefetch=5)
+    for _ in loader:
+        assert rumus_threads() != []
+        break
+    assert rumus_threads() == []
+
+    def fail() -> None:
+        for _ in loader:
+            raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        fail()
+    assert rumus_threads() == []
+
+
+def test_no_more_is_made_ahead_than_asked_for() -> None:
+    made = []
+
+    def note(sample: tuple[Any, ...], _: np.random.Generator) -> tuple[Any, ...]:
+        made.append(1)
+        return sample
+
+    loop = iter(DataLoader(arrays(100), 1, workers=2, prefetch=3, transform=note))
+    assert made == []
+    next(loop)
+    deadline = time.monotonic() + 60
+    while len(made) < 6 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.02)
+    assert len(made) == 6  # the one that was handed out, one for each worker, three waiting
+
+
+def test_ctrl_c_stops_threads_between_samples() -> None:
+    main, done = threading.main_thread().ident, []
+
+    def interrupting(sample: Any, _: np.random.Generator) -> Any:
+        done.append(1)
+        if len(done) == 3:
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.002)
+        return sample
+
+    loader = DataLoader(arrays(5000), 5000, transform=interrupting, workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(loader))
+    assert len(done) < 5000
+    assert (loader.epoch, loader.batch) == (0, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tensors(backend: Backend, workers: int) -> None:
+    plain = DataLoader(arrays(9), 2, shuffle=True)
+    loader = DataLoader(arrays(9), 2, shuffle=True, workers=workers, backend=backend)
+    for wanted, found in zip(plain, loader, strict=True):
+        x, y = found
+        assert isinstance(x, Tensor)
+        assert x.backend is backend
+        assert (x * 2).sum().item() == 2 * wanted[0].sum()
+        np.testing.assert_array_equal(x.numpy(), wanted[0])
+        np.testing.assert_array_equal(y.numpy(), wanted[1])
+
+
+def test_training_while_batches_are_uploaded(backend: Backend) -> None:
+    """Also while a step is recorded, which uploads on its own thread would spoil."""
+
+    def trained(workers: int, ahead: Backend | None) -> bytes:
+        loader = DataLoader(arrays(40), 2, shuffle=True, workers=workers, backend=ahead)
+        weight = Parameter([0.5, -0.5], name="weight", backend=backend)
+        trainer = Trainer(SGD([weight], 1e-4))
+        for x, y in loader:
+            trainer.train_step(lambda x, y: ((x @ weight - y) ** 2).mean(), x, y)
+        assert trainer.epoch_avg_loss() > 0
+        return weight.numpy().tobytes()
+
+    assert trained(2, backend) == trained(0, backend) == trained(0, None)
+
+
+def test_data_that_cannot_be_uploaded() -> None:
+    from rumus.tensor import NumpyBackend
+
+    loader = DataLoader(ArrayDataset(np.array([2**40, 1])), 2, workers=1, backend=NumpyBackend())
+    with pytest.raises(OverflowError, match="int32"):
+        next(iter(loader))
+
+
+def test_processes_make_the_same_batches(cases: Any) -> None:
+    def loader(**options: Any) -> DataLoader:
+        dataset: Dataset = random_split(cases.Numbers(12), [9, 3])[0]
+        return DataLoader(dataset, 2, shuffle=True, transform=cases.noisy, **options)
+
+    wanted = bits(loader())
+    found = loader(workers=2, processes=True, prefetch=1)
+    assert bits(islice(found, 2)) == wanted[:2]
+    assert multiprocessing.active_children() == []
+    assert bits(found) == wanted[2:]
+
+
+def test_a_killed_process(cases: Any) -> None:
+    loader = DataLoader(cases.Numbers(8), 2, transform=cases.deadly, workers=1, processes=True)
+    with pytest.raises(
+        WorkerError, match="was killed by signal 9 while it made batch 2 of epoch 0"
+    ):
+        list(loader)
+    assert (loader.epoch, loader.batch) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("bad", "transform", "cause", "said"),
+    [
+        ({"missing": 5}, None, FileNotFoundError, "no file 5.bin"),
+        ({}, "strange", RuntimeError, "Unpicklable: 1 and 2"),
+    ],
+)
+def test_an_error_in_a_process(
+    cases: Any, bad: dict[str, int], transform: str | None, cause: type[Exception], said: str
+) -> None:
+    chosen = None if transform is None else getattr(cases, transform)
+    loader = DataLoader(cases.Numbers(8, **bad), 2, transform=chosen, workers=1, processes=True)
+    with pytest.raises(SampleError, match=r"sample 5 \(5.bin\) could not be") as caught:
+        list(loader)
+    assert type(caught.value.__cause__) is cause
+    assert said in str(caught.value.__cause__)
+    assert "In worker process" in caught.value.__notes__[0]
+    assert caught.value.index == 5
+
+
+def test_what_a_process_cannot_be_sent(cases: Any) -> None:
+    local = lambda sample, _: sample
+    loader = DataLoader(arrays(4), 2, transform=local, workers=1, processes=True)
+    with pytest.raises(TypeError, match=r"cannot be sent to a process.*top level of a module"):
+        list(loader)
+    loader = DataLoader(arrays(4), 2, transform=cases.Refusing(), workers=1, processes=True)
+    with pytest.raises(SampleError, match=r"cannot make the dataset or the transform.*not here"):
+        list(loader)
+
+
+def test_ctrl_c_ends_processes_too(tmp_path: Path) -> None:
+    """As a terminal sends it, to all of them: one traceback, and nobody is left."""
+    code = "import sys, worker_cases; worker_cases.forever(sys.argv[1])"
+    path = os.pathsep.join([str(IMPORTABLE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as program:  # fmt: skip
+        while not (tmp_path / "begun").exists() and program.poll() is None:
+            time.sleep(0.01)
+        os.killpg(program.pid, signal.SIGINT)
+        _, said = program.communicate(timeout=60)  # ends when the last process has closed it
+    assert program.returncode in (-signal.SIGINT, 130)
+    assert said.count("Traceback") == 1
+    assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_errors_are_picklable() -> None:
+    copy = pickle.loads(pickle.dumps(SampleError("sample 3 is bad", 3)))
+    assert (str(copy), copy.index) == ("sample 3 is bad", 3)
+
+
+def test_a_subset_names_the_sample_in_the_whole() -> None:
+    dataset = Subset(Lying(np.zeros(3)), [2, 0])
+    with pytest.raises(SampleError, match=r"sample 0 \(2 of the whole dataset\) or one"):
+        next(iter(DataLoader(dataset, 2)))
