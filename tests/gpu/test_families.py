@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend
 from rumus.tensor import NumpyBackend, bool_, float16, float32, int32
+from rumus.tensor.slot_table import SlotTable
 
 NUMPY = NumpyBackend()
 SIZES = [1, 3, 63, 65, 127, 1023, 4097]
@@ -431,3 +432,29 @@ def test_more_rows_than_a_grid_is_wide(gpu: GpuBackend) -> None:
     table = gpu.allocate(host.shape, float32)
     gpu.copy(gpu.upload(host), table)  # 71,094 workgroups
     np.testing.assert_array_equal(gpu.download(table), host)
+
+
+@pytest.mark.parametrize("sizes", [[1], [1000] * 148, [3] * 10_000, [8_500_000, 3]])
+def test_slot_squares_are_two_dispatches(gpu: GpuBackend, sizes: list[int]) -> None:
+    """The large slot has parts of more than the usual size."""
+    table = SlotTable(sizes)
+    host = normal(table.size)
+    array, out = gpu.upload(host), gpu.allocate((table.rows, 1), float32)
+    gpu.cut(table)
+    before = gpu.stats.dispatches
+    gpu.slot_squares(array, table, out)
+    assert gpu.stats.dispatches - before == 2
+    want = np.empty((table.rows, 1))
+    NUMPY.slot_squares(host, table, want)
+    assert_close(gpu.download(out), want, rtol=2e-6)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_slot_squares_of_float16_and_of_a_view(gpu: GpuBackend, at: int) -> None:
+    table = SlotTable([65, 3])
+    host = normal(table.size + at).astype(float16)
+    out = gpu.allocate((table.rows, 1), float32)
+    gpu.slot_squares(gpu.upload(host)[at:], table, out)
+    want = np.empty((table.rows, 1), np.float32)
+    NUMPY.slot_squares(host[at:], table, want)
+    assert_close(gpu.download(out), want, rtol=2e-6)

@@ -25,10 +25,12 @@ from rumus.gpu.norms import NORMS
 from rumus.gpu.profile import Profile
 from rumus.gpu.reduction import Operation, reduce
 from rumus.gpu.rows import ROW_KERNELS, run_rows
+from rumus.gpu.slots import parts, slot_squares
 from rumus.gpu.storage import stored_types
 from rumus.gpu.updater import DeviceUpdater
 from rumus.tensor import DType, Expr, Kernel, float32, int32
 from rumus.tensor.backend import Reduction
+from rumus.tensor.slot_table import SlotTable
 from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
 
 _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
@@ -46,6 +48,7 @@ class GpuBackend:
         self._stored = stored_types(self.gpu.has("shader-f16"))
         self._elementwise = Elementwise(self.gpu)
         self._updaters: weakref.WeakSet[DeviceUpdater] = weakref.WeakSet()
+        self._cut: weakref.WeakKeyDictionary[SlotTable, GPUArray] = weakref.WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"GpuBackend({self.gpu.name!r})"
@@ -214,6 +217,20 @@ class GpuBackend:
         if array.size == 0:
             return self.upload(np.zeros((), np.float32))
         return self._whole("squares", array, float32)
+
+    def slot_squares(self, array: GPUArray, table: SlotTable, out: GPUArray) -> None:
+        """Write the sum of the squares of each slot of a flat array, once for each of its rows."""
+        if table.rows:
+            with self._target(out, array) as target:
+                for call in slot_squares(self.gpu, array, self.cut(table), target):
+                    self.gpu.dispatch(*call)
+
+    def cut(self, table: SlotTable) -> GPUArray:
+        """Return the parts that a table's slots are cut into, sent over once for each table."""
+        found = self._cut.get(table)
+        if found is None:
+            found = self._cut[table] = self.upload(parts(table))
+        return found
 
     def first_not_finite(self, array: GPUArray) -> int | None:
         """Return the flat index of the first element that is NaN or infinite; reads it."""

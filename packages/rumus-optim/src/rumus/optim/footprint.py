@@ -11,8 +11,8 @@ import numpy as np
 
 from rumus.optim.group import Claimable, as_groups
 from rumus.tensor import Arena
-from rumus.tensor.arena import slot_size
 from rumus.tensor.backend import Array
+from rumus.tensor.slot_table import slot_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from rumus.optim.newton_schulz import COEFFICIENTS, orthogonalize
 from rumus.optim.segments import Segment, lay_out
 from rumus.optim.update_kernel import Signature, update_kernel
 from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
-from rumus.tensor.arena import slot_size
 from rumus.tensor.backend import Array
 from rumus.tensor.selection import Criterion, selected
+from rumus.tensor.slot_table import slot_size
 from rumus.tensor.updater import NonFinite
 
 Adjust: TypeAlias = Literal["original", "match_rms_adamw"]

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from rumus.tensor.autograd import Version
 from rumus.tensor.backend import Array, Backend
 from rumus.tensor.dtype import DType
 from rumus.tensor.parameter import Parameter
 from rumus.tensor.slot import Slot
+from rumus.tensor.slot_table import SlotTable, slot_size
 from rumus.tensor.store import GradientStore
-
-ALIGNMENT: Final = 64  # elements: 256 bytes of float32, at which a GPU can bind a view
 
 
 def fitting(parameters: Sequence[Parameter], dtype: DType, limit: int) -> Iterator[list[Parameter]]:
@@ -37,16 +35,12 @@ def fitting(parameters: Sequence[Parameter], dtype: DType, limit: int) -> Iterat
     yield part
 
 
-def slot_size(size: int) -> int:
-    """Return the elements that a parameter of `size` elements takes in an arena."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
 class Arena:
     """The memory of parameters of one dtype, on one backend.
 
-    Making one copies nothing into the parameters; `adopt` makes them views of it. What lies between
-    the slots is 0 in the values and the gradients.
+    table: where they lie, for what is computed of each. Making one
+    copies nothing into the parameters; `adopt` makes them views of it. What lies between the
+    slots is 0 in the values and the gradients.
     """
 
     def __init__(self, parameters: Sequence[Parameter], dtype: DType, backend: Backend) -> None:
@@ -54,10 +48,8 @@ class Arena:
         self.dtype = dtype
         self.backend = backend
         self.version = Version()
-        starts, self.size = [], 0
-        for parameter in parameters:
-            starts.append(self.size)
-            self.size += slot_size(parameter.size)
+        self.table = SlotTable([parameter.size for parameter in parameters])
+        starts, self.size = self.table.starts, self.table.size
         self.values = self.zeros()
         self.gradients = self.zeros()
         self.slots = tuple(

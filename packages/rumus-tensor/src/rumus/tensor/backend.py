@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.dtype import DType
 from rumus.tensor.kernel import Kernel
+from rumus.tensor.slot_table import SlotTable
 from rumus.tensor.updater import NonFinite, Section, Updater
 
 Array: TypeAlias = Any  # what a backend stores; only that backend looks inside
@@ -111,6 +112,36 @@ class Backend(Protocol):
         """Return the sum of the squares of all elements as an array without axes.
 
         Its dtype is the widest that the backend adds up in.
+        """
+        ...
+
+    def slot_squares(self, array: Array, table: SlotTable, out: Array) -> None:
+        """Write the sum of the squares of each slot of a flat array, once for each of its rows.
+
+        array: of `table.size` elements. out: of shape [table.rows, 1] and a floating dtype, float32
+        on a GPU. What lies between the slots does not count. The same bits each time; on a GPU two
+        dispatches, whatever the number of slots.
+
+        The result is an input for kernels over arrays of this layout, seen as [rows, ALIGNMENT]. So
+        each tensor's gradient is limited to the norm `limit`, all of them in one kernel:
+
+        >>> import numpy as np
+        >>> from rumus.tensor import Expr, Kernel, NumpyBackend
+        >>> from rumus.tensor.slot_table import ALIGNMENT, SlotTable
+        >>> backend, table = NumpyBackend(), SlotTable([2, 1])
+        >>> flat = np.zeros(table.size)
+        >>> flat[:2], flat[64] = (3.0, 4.0), 0.5
+        >>> squares = backend.allocate((table.rows, 1), flat.dtype)
+        >>> backend.slot_squares(flat, table, squares)
+        >>> g, norm = Expr.array("g"), Expr.array("squares").sqrt()
+        >>> limited = g * (Expr.scalar("limit") / norm.maximum(Expr.scalar("limit")))
+        >>> kernel = Kernel("limit", {"g": limited}, ("g", "squares"))
+        >>> rows = flat.reshape(table.rows, ALIGNMENT)
+        >>> backend.elementwise(kernel, (rows, squares), kernel.bind({"limit": 1.0}), (rows,))
+        >>> flat[[0, 1, 64]].round(6).tolist()
+        [0.6, 0.8, 0.5]
+
+        The value of one slot is at the row of its start, `table.starts[n] // ALIGNMENT`.
         """
         ...
 

@@ -24,6 +24,7 @@ from rumus.tensor.kernel import Kernel
 from rumus.tensor.numpy_program import Program, compile_program
 from rumus.tensor.numpy_rows import ROW_KERNELS, check_index
 from rumus.tensor.philox import as_int32, philox_words
+from rumus.tensor.slot_table import ALIGNMENT, SlotTable
 from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
 
 if TYPE_CHECKING:
@@ -182,6 +183,25 @@ class NumpyBackend:
 
         run_parts(work, flat.size, flat.size >= PARALLEL)
         return np.array(sum(parts[start] for start in sorted(parts)), np.float64)
+
+    @_quiet
+    def slot_squares(self, array: Array, table: SlotTable, out: Array) -> None:
+        if not table.rows:
+            return
+        rows = array.reshape(table.rows, ALIGNMENT)
+        squares = np.empty(table.rows, np.float64)
+
+        @_quiet
+        def work(start: int, stop: int) -> None:  # of rows, so that threads do not change the bits
+            part = rows[start:stop]
+            part = part.astype(np.float32) if array.dtype == np.float16 else part
+            squares[start:stop] = np.einsum("ij,ij->i", part, part)
+
+        run_parts(work, table.rows, array.size >= PARALLEL)
+        at, inside = table.ragged
+        squares[at] = np.square(np.where(inside, rows[at], 0), dtype=np.float64).sum(1)
+        totals = np.add.reduceat(squares, table.filled[:, 0] // ALIGNMENT)
+        out[:, 0] = np.repeat(totals, table.counts)
 
     def first_not_finite(self, array: Array) -> int | None:
         flat = array.reshape(-1)
