@@ -1,5 +1,6 @@
 """The training loop, the data that it runs over, and the checkpoints of a run."""
 
+from rumus.train.callback import Callback, CallbackError
 from rumus.train.checkpoint_errors import (
     CheckpointError,
     CheckpointWarning,
@@ -7,39 +8,77 @@ from rumus.train.checkpoint_errors import (
     InvalidCheckpointError,
     NoCheckpointError,
 )
+from rumus.train.checkpoint_store import Store
 from rumus.train.checkpoints import Checkpoint, Checkpoints, SavedCheckpoint
 from rumus.train.csv_file import CsvDataset
 from rumus.train.data_errors import SampleError, WorkerError
 from rumus.train.dataset import ArrayDataset, Dataset, Subset
+from rumus.train.early_stopping import EarlyStopping
+from rumus.train.events import (
+    CheckpointSaved,
+    EpochEnd,
+    EpochStart,
+    Failed,
+    StepEnd,
+    TrainEnd,
+    TrainStart,
+    ValidationEnd,
+)
+from rumus.train.every import Every
+from rumus.train.feed_plateau import FeedPlateau
 from rumus.train.file_system import FileSystem, LocalFileSystem
 from rumus.train.image_folder import ImageFolder
 from rumus.train.loader import DataLoader
 from rumus.train.npy import NpyDataset
 from rumus.train.random_split import random_split
+from rumus.train.run import NonFiniteLossError, Result, Run
+from rumus.train.snapshot import Stateful
+from rumus.train.spans import Spans
+from rumus.train.stop_signals import Interrupted
 from rumus.train.trainer import Trainer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArrayDataset",
+    "Callback",
+    "CallbackError",
     "Checkpoint",
     "CheckpointError",
+    "CheckpointSaved",
     "CheckpointWarning",
     "Checkpoints",
     "CsvDataset",
     "DataLoader",
     "Dataset",
+    "EarlyStopping",
+    "EpochEnd",
+    "EpochStart",
+    "Every",
+    "Failed",
+    "FeedPlateau",
     "FileSystem",
     "FolderInUseError",
     "ImageFolder",
+    "Interrupted",
     "InvalidCheckpointError",
     "LocalFileSystem",
     "NoCheckpointError",
+    "NonFiniteLossError",
     "NpyDataset",
+    "Result",
+    "Run",
     "SampleError",
     "SavedCheckpoint",
+    "Spans",
+    "Stateful",
+    "StepEnd",
+    "Store",
     "Subset",
+    "TrainEnd",
+    "TrainStart",
     "Trainer",
+    "ValidationEnd",
     "WorkerError",
     "random_split",
 ]

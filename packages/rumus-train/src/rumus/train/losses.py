@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from rumus.tensor import Expr, Kernel, Tensor, arange, float32, zeros
@@ -94,10 +94,7 @@ class Losses:
 
         None if none ever did. Waits for the device.
         """
-        self._read()
-        for page in self._pages:
-            self._read_page(page)
-        del self._pages[:-1]
+        self._read_all()
         if self._weight:
             self._last = self._total / self._weight
         self._total = self._weight = 0.0
@@ -110,6 +107,24 @@ class Losses:
         self._waiting.clear()
         for page in self._pages:
             page.done = len(page.counted)
+        del self._pages[:-1]
+
+    def state_dict(self) -> dict[str, float | None]:
+        """Return the sums so far; it waits for the device, and closes nothing."""
+        self._read_all()
+        return {"total": self._total, "weight": self._weight, "last": self._last}
+
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+        """Go on from saved sums. KeyError or TypeError, with nothing changed, for bad ones."""
+        total, weight = (float(state[name] or 0.0) for name in ("total", "weight"))
+        last = state["last"] if state["last"] is None else float(state["last"])
+        self.clear()
+        self._total, self._weight, self._last = total, weight, last
+
+    def _read_all(self) -> None:
+        self._read()
+        for page in self._pages:
+            self._read_page(page)
         del self._pages[:-1]
 
     def _read(self) -> None:

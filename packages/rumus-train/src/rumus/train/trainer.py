@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Generic
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Literal
 
 from rumus.optim import Optimizer
 from rumus.optim.group import M_co
 from rumus.tensor import GradientStore, Tensor, UnclaimedGradientError
 from rumus.tensor.recording import is_capturing
+from rumus.train.callback import Callback
 from rumus.train.capture import CapturedSteps, Counts, beside, forward_backward
+from rumus.train.checkpoint_store import Resume, Store, as_store
+from rumus.train.every import Every
 from rumus.train.losses import Losses
+from rumus.train.run import Limits, OnNonFinite, Result, Run
+from rumus.train.snapshot import checked_names
+from rumus.train.validation import Validate
 
 
 class Trainer(Generic[M_co]):
@@ -27,6 +34,11 @@ class Trainer(Generic[M_co]):
     and upload nothing to it, and must decide nothing by itself; a CaptureError says what it did
     otherwise. With capture=False, and for a closure without a batch, the code runs each time.
 
+    state: what checkpoints of `fit` hold beside the optimizer and its parameters, by name: modules,
+    with their buffers and random streams, random generators, objects with `state_dict` and
+    `load_state_dict`. Modules among them evaluate during validation. ValueError for a name that is
+    no identifier.
+
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
     >>> weight = Parameter([4.0], name="weight")
@@ -37,8 +49,15 @@ class Trainer(Generic[M_co]):
     ([1.0], 10.0)
     """
 
-    def __init__(self, optimizer: Optimizer[M_co], *, capture: bool = True) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer[M_co],
+        *,
+        capture: bool = True,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         self.optimizer = optimizer
+        self.state = checked_names(state or {})
         self._steps = CapturedSteps() if capture else None
         self._losses = Losses()
 
@@ -73,6 +92,89 @@ class Trainer(Generic[M_co]):
         if is_capturing(loss.backend):
             loss.backend.step_finished()
         return noted
+
+    def fit(
+        self,
+        loader: Iterable[Any],
+        loss_fn: Callable[..., Tensor],
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        seconds: float | None = None,
+        validate: Validate | None = None,
+        validate_every: Every | None = None,
+        accumulate: int = 1,
+        weight_of: Callable[..., float] | None = None,
+        nonfinite: OnNonFinite | None = None,
+        rollbacks: int = 3,
+        callbacks: Sequence[Callback] = (),
+        checkpoints: Store | str | Path | None = None,
+        save_every: Every | None = None,
+        monitor: str = "loss",
+        mode: Literal["min", "max"] = "min",
+        resume: Resume = False,
+        signals: bool = True,
+        profile_steps: bool = False,
+    ) -> Result:
+        """Train: one `train_step` for each batch that `loader` yields, epoch after epoch.
+
+        loader: is iterated over once an epoch, and yields tuples of arrays: `loss_fn(*batch)` is
+        the loss. epochs, steps, seconds: when to end; epochs and steps count those before a resume.
+        validate: a function that returns numbers by name, or (loader, function of a batch), whose
+        numbers are averaged over the samples; called as `validate_every` says, by default after
+        each epoch, with no graph and the modules of `state` evaluating.
+        accumulate: batches for one step, which is that over all their samples at once; an epoch's
+        last step may have fewer. weight_of: how much a batch counts in means and in accumulation,
+        called with the batch; by default its number of samples.
+        nonfinite: what a gradient that is not finite does. "raise", "skip": as in the optimizer,
+        which decides if nothing is said. "rollback": parameters and optimizer become what they were
+        when a checkpoint was saved last, or the epoch began, and the data go on; at most
+        `rollbacks` times.
+        callbacks: what hears of events. checkpoints: `Checkpoints`, or a folder for them, saved as
+        `save_every` says, by default after each epoch, and at the end. monitor, mode: the metric
+        that says which checkpoint is best, and whether less or more of it is better.
+        resume: "auto" goes on from the newest checkpoint if there is one, True insists on one, a
+        path says which. What follows is what would have been, bit for bit.
+        signals: SIGTERM and Ctrl-C end the run after the running step, with a checkpoint, by
+        Interrupted, which ends the process with code 143 or 130; a second one at once.
+        profile_steps: measure the parts of each step; it waits for each loss.
+
+        Raises what `train_step` does; ValueError for a loader that yields nothing, or batches of
+        another structure than before; NonFiniteLossError for a loss that is not finite though the
+        gradients are, at the first step or in an epoch's mean; CallbackError; NoCheckpointError
+        where there is nothing to resume; StateMismatchError, with every difference and nothing
+        changed, for a checkpoint of another model.
+
+        >>> import numpy as np
+        >>> from rumus.optim import SGD
+        >>> from rumus.tensor import Parameter
+        >>> weight = Parameter([4.0], name="weight")
+        >>> trainer = Trainer(SGD([weight], 0.25))
+        >>> data = [(np.array([1.0, 2.0]),), (np.array([3.0]),)]
+        >>> result = trainer.fit(data, lambda x: ((weight - x) ** 2).mean(), epochs=2)
+        >>> result.reason, result.steps, [round(entry["loss"], 3) for entry in result.history]
+        ('epochs', 4, [4.354, 1.647])
+        """
+        run = Run(
+            self,
+            loader,
+            loss_fn,
+            limits=Limits(epochs, steps, seconds),
+            validate=validate,
+            validate_every=validate_every or Every(epochs=1),
+            accumulate=accumulate,
+            weight_of=weight_of,
+            nonfinite=nonfinite,
+            rollbacks=rollbacks,
+            callbacks=callbacks,
+            store=as_store(checkpoints, mode),
+            save_every=save_every or Every(epochs=1),
+            monitor=monitor,
+            mode=mode,
+            signals=signals,
+            profile_steps=profile_steps,
+        )
+        return run.go(resume)
 
     def _forward_backward(
         self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]

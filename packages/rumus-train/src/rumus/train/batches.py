@@ -1,0 +1,168 @@
+"""`Batches`: what a loader yields, counted, and found again after a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.tensor import Tensor
+
+_SINGLE: Final = (np.ndarray, Tensor, int, float, str, np.number)
+
+
+def arguments(batch: Any) -> tuple[Any, ...]:
+    """Return what a loss function is called with. TypeError for what is no batch."""
+    if isinstance(batch, (tuple, list)):
+        return tuple(batch)
+    if isinstance(batch, _SINGLE):
+        return (batch,)
+    raise TypeError(
+        f"a loader must yield tuples of arrays, or single arrays, not {type(batch).__name__}; "
+        "loss_fn(*batch) is called with them"
+    )
+
+
+def samples(batch: tuple[Any, ...]) -> float:
+    """Return the length of the first array's first axis; 1 if there is none."""
+    for value in batch:
+        shape = getattr(value, "shape", ())
+        if shape:
+            return float(shape[0])
+    return 1.0
+
+
+def structure(batch: tuple[Any, ...]) -> tuple[tuple[str, str, int], ...]:
+    """What all batches of a loader must have in common: types, dtypes and numbers of axes."""
+    return tuple(
+        (type(value).__name__, str(getattr(value, "dtype", "")), len(getattr(value, "shape", ())))
+        for value in batch
+    )
+
+
+class Batches:
+    """The batches of a loader, epoch by epoch.
+
+    loader: anything that is iterated over once an epoch. With `state_dict` and `load_state_dict`
+    it finds its place by itself; otherwise the batches before it are yielded once more and left
+    out, so that each epoch must be the same after a resume: `set_epoch(epoch)`, if there is one,
+    is called before an epoch for that.
+    weight_of: called with a batch, how much it counts; by default the number of samples.
+    """
+
+    def __init__(
+        self, loader: Iterable[Any], weight_of: Callable[..., float] | None = None
+    ) -> None:
+        self.loader = loader
+        self.weight_of = weight_of
+        self.batch = 0  # how many of this epoch were handed out
+        self.samples = 0.0
+        self.per_epoch = _length(loader)  # how many batches an epoch has, if the loader says so
+        self._iterator: Iterator[Any] = iter(())
+        self._structure: tuple[tuple[str, str, int], ...] | None = None
+        self._kind: tuple[Any, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether as many batches were handed out as the loader says that there are."""
+        return self.batch == self.per_epoch
+
+    def open(self, epoch: int) -> None:
+        """Begin with an epoch, or go on in the middle of it."""
+        self.per_epoch = _length(self.loader)
+        if self._is_stateful:
+            self._iterator = iter(self.loader)
+            return
+        set_epoch = getattr(self.loader, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
+        self._iterator = iter(self.loader)
+        if sum(1 for _ in islice(self._iterator, self.batch)) < self.batch:
+            raise ValueError(
+                f"epoch {epoch} had handed out {self.batch} batches when it was saved, and the "
+                "loader has fewer now: it is another one, or not the same each time"
+            )
+
+    def next(self, epoch: int) -> tuple[tuple[Any, ...], float] | None:
+        """Return a batch and its weight, None at the end of the epoch.
+
+        ValueError for an epoch without batches, and for a batch unlike the ones before.
+        """
+        for batch in self._iterator:
+            given = arguments(batch)
+            self._check(given, epoch)
+            if self.is_complete:
+                raise ValueError(f"the loader says len() {self.per_epoch}, and yields more")
+            weight = samples(given) if self.weight_of is None else self.weight_of(*given)
+            self.batch += 1
+            self.samples += weight
+            return given, weight
+        if not self.batch:
+            raise ValueError(
+                f"the loader yields nothing in epoch {epoch}"
+                + (
+                    ": it is an iterator, which can be gone through once; give a list, or an "
+                    "object whose __iter__ starts anew"
+                    if iter(self.loader) is self.loader
+                    else ""
+                )
+            )
+        return None
+
+    def end(self) -> None:
+        """Begin to count anew."""
+        self.batch, self.samples = 0, 0.0
+
+    def close(self) -> None:
+        """Let go of the loader in the middle of an epoch."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
+
+    def _check(self, batch: tuple[Any, ...], epoch: int) -> None:
+        kind = tuple([(type(v), getattr(v, "dtype", None), getattr(v, "ndim", 0)) for v in batch])
+        if kind == self._kind:
+            return
+        found = structure(batch)
+        if self._structure is not None and found != self._structure:
+            raise ValueError(
+                f"batch {self.batch} of epoch {epoch} holds {_told(found)}; the ones before held "
+                f"{_told(self._structure)}"
+            )
+        self._kind, self._structure = kind, found
+
+    @property
+    def _is_stateful(self) -> bool:
+        return hasattr(self.loader, "load_state_dict") and hasattr(self.loader, "state_dict")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the epoch, and the loader's own state."""
+        loader = self.loader.state_dict() if self._is_stateful else None  # type: ignore[attr-defined]
+        return {"batch": self.batch, "samples": self.samples, "loader": loader}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved place. ValueError for one of another kind of loader."""
+        if (state["loader"] is not None) != self._is_stateful:
+            ways = ("by its state_dict", "by counting")
+            saved, here = ways if self._is_stateful is False else ways[::-1]
+            raise ValueError(f"the loader's place was saved {saved}, here it is found {here}")
+        batch, count = int(state["batch"]), float(state["samples"])
+        if self._is_stateful:
+            self.loader.load_state_dict(state["loader"])  # type: ignore[attr-defined]
+        self.batch, self.samples = batch, count
+
+
+def _length(loader: object) -> int | None:
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _told(structure: tuple[tuple[str, str, int], ...]) -> str:
+    parts = [
+        f"{name} of {dtype} with {axes} axes" if dtype else name for name, dtype, axes in structure
+    ]
+    return ", ".join(parts) or "nothing"

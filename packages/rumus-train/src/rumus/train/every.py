@@ -1,0 +1,43 @@
+"""`Every`: when something that is done again and again is due."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Every so many steps, epochs or seconds, whichever comes first; never if nothing is given.
+
+    Steps and epochs are counted from the start of training, over resumes: so what is due does not
+    depend on where a run was stopped. Seconds are counted from the last time.
+    ValueError for what is not positive.
+
+    >>> every = Every(steps=100, epochs=1)
+    >>> every.in_epoch(step=200, seconds=0.0), every.after_epoch(epoch=3)
+    (True, True)
+    """
+
+    steps: int | None = None
+    epochs: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, number in (("steps", self.steps), ("epochs", self.epochs)):
+            if number is not None and (isinstance(number, bool) or number != int(number)):
+                raise ValueError(f"Every: {name} must be a whole number, not {number!r}")
+        for name in ("steps", "epochs", "seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"Every: {name} must be finite and positive, not {value!r}")
+
+    def in_epoch(self, step: int, seconds: float) -> bool:
+        """Whether it is due after a step, `seconds` after it was last done."""
+        return (self.steps is not None and step % self.steps == 0) or (
+            self.seconds is not None and seconds >= self.seconds
+        )
+
+    def after_epoch(self, epoch: int) -> bool:
+        """Whether it is due after so many epochs."""
+        return self.epochs is not None and epoch % self.epochs == 0

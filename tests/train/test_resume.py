@@ -1,0 +1,408 @@
+"""A run that is stopped anywhere and goes on is the run that was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rumus.optim import SGD, Adam, AdamW, Optimizer, Plateau, warmup
+from rumus.optim.schedule import cosine
+from rumus.tensor import Generator, Parameter, StateMismatchError, Tensor
+from rumus.train import (
+    Callback,
+    CallbackError,
+    CheckpointError,
+    Checkpoints,
+    CheckpointSaved,
+    CheckpointWarning,
+    EarlyStopping,
+    Every,
+    FeedPlateau,
+    Interrupted,
+    LocalFileSystem,
+    NoCheckpointError,
+    Result,
+    StepEnd,
+    Trainer,
+    ValidationEnd,
+)
+
+STEPS: Final = 60
+Batch = tuple[NDArray[Any], NDArray[Any]]
+
+
+class Shuffled:
+    """A loader with a place of its own: 41 samples in batches of up to 4, anew in each epoch."""
+
+    def __init__(self) -> None:
+        self.epoch = self.batch = 0
+
+    def __len__(self) -> int:
+        return 11
+
+    def __iter__(self) -> Iterator[Batch]:
+        random = np.random.default_rng(self.epoch)
+        order = random.permutation(41)
+        x = np.sin(np.arange(41 * 3, dtype=np.float32)).reshape(41, 3)
+        while self.batch < len(self):
+            rows = order[self.batch * 4 : self.batch * 4 + 4]
+            self.batch += 1
+            yield x[rows], x[rows].sum(axis=1, keepdims=True)
+        self.epoch, self.batch = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.epoch, self.batch = state["epoch"], state["batch"]
+
+
+class Epochs:
+    """A loader without a place: its batches are counted. `set_epoch` says which order."""
+
+    def __init__(self) -> None:
+        self.source = Shuffled()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.source = Shuffled()
+        self.source.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.source)
+
+
+class Unsynced(LocalFileSystem):
+    """Without the waiting for the disk, which has tests of its own."""
+
+    def fsync(self, descriptor: int) -> None: ...
+
+    def sync_folder(self, folder: Path) -> None: ...
+
+
+class Losses(Callback):
+    """The log of a run: each step's loss, and each validation."""
+
+    def __init__(self, stop_at: int | None) -> None:
+        self.log: dict[int, list[str]] = {}
+        self.validations: dict[int, list[str]] = {}
+        self.stop_at = stop_at
+
+    def on_step_end(self, event: StepEnd) -> None:
+        self.log[event.step] = [repr(event.loss.item()), repr(event.learning_rate)]
+        if event.step == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_validation_end(self, event: ValidationEnd) -> None:
+        self.validations[event.step] = [*map(repr, event.metrics.values())]
+
+
+@dataclass
+class Made:
+    """What is made anew for each process: an optimizer, what it is trained with, and how."""
+
+    optimizer: Optimizer[Any]
+    loss: Callable[..., Tensor]
+    parameters: list[Parameter]
+    state: dict[str, Any]
+    options: dict[str, Any]
+    loader: Any
+
+
+def made(kind: Callable[..., Optimizer[Any]], loader: Any = None, **options: Any) -> Made:
+    random = np.random.default_rng(0)
+    hidden = Parameter(random.normal(size=(3, 5)).astype(np.float32), name="hidden")
+    output = Parameter(random.normal(size=(5, 1)).astype(np.float32), name="output")
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return (((x @ hidden).tanh() @ output - y) ** 2).mean()
+
+    optimizer = kind([hidden, output])
+    return Made(optimizer, loss, [hidden, output], {}, options, loader or Shuffled())
+
+
+def plain() -> Made:
+    return made(lambda p: AdamW(p, 0.01))
+
+
+def counted() -> Made:
+    return made(lambda p: SGD(p, 0.05, momentum=0.9, nesterov=True), Epochs())
+
+
+def scheduled() -> Made:
+    return made(lambda p: Adam(p, warmup(10).then(cosine(0.05, 50))))
+
+
+def dropout() -> Made:
+    """Masks from a generator that is given by name."""
+    found = made(lambda p: AdamW(p, 0.01))
+    random, loss = Generator(5), found.loss
+
+    def masked(x: Tensor, y: Tensor) -> Tensor:
+        return loss(random.keep(0.7, x.shape).where(x, 0.0), y)
+
+    found.loss = masked
+    found.state = {"dropout": random, "unused": np.random.default_rng(1)}
+    return found
+
+
+def validated() -> Made:
+    """A schedule that is fed, the best metric, and early stopping that does not stop yet."""
+    lr = Plateau(0.05, factor=0.5, patience=1)
+    found = made(lambda p: SGD(p, lr))
+    output = found.parameters[1]
+    found.options = {
+        "validate": lambda: {"norm": float((output * output).sum()), "odd": found.loader.epoch % 2},
+        "validate_every": Every(steps=5, epochs=1),
+        "callbacks": [FeedPlateau(lr, "norm"), EarlyStopping("norm", patience=50)],
+        "monitor": "norm",
+    }
+    return found
+
+
+def skipping() -> Made:
+    found = made(lambda p: AdamW(p, 0.01))
+    loss = found.loss
+
+    def sometimes(x: Tensor, y: Tensor) -> Tensor:
+        bad = float(x.numpy()[0, 0]) > 0.9
+        return loss(x, y) * (np.nan if bad else 1.0)
+
+    found.loss = sometimes
+    found.options = {"nonfinite": "skip"}
+    return found
+
+
+def accumulating() -> Made:
+    """Of the 11 batches of an epoch the last step has 2, and the last batch 1 sample of 4."""
+    return made(lambda p: AdamW(p, 0.01), accumulate=3)
+
+
+VARIANTS: Final = {
+    f.__name__: f for f in (plain, counted, scheduled, dropout, validated, skipping, accumulating)
+}
+EVERY_STEP: Final = ("plain", "validated")
+
+
+@dataclass
+class Done:
+    log: dict[int, list[str]]
+    validations: dict[int, list[str]]
+    result: Result | None
+    digest: str
+
+
+def train(variant: str, folder: Path | None, stop_at: int | None = None, **options: Any) -> Done:
+    """Run a variant with objects of its own, from the newest checkpoint if there is one."""
+    found = VARIANTS[variant]()
+    losses = Losses(stop_at)
+    checkpoints = None if folder is None else Checkpoints(folder, file_system=Unsynced())
+    options = {"callbacks": [], "resume": "auto", "save_every": Every(), **found.options, **options}
+    options["callbacks"] = [losses, *options["callbacks"]]
+    trainer = Trainer(found.optimizer, state=found.state)
+    fit = partial(trainer.fit, found.loader, found.loss, steps=STEPS, checkpoints=checkpoints)
+    result = None
+    if stop_at is None:
+        result = fit(**options)
+    else:
+        with pytest.raises(Interrupted) as interrupted:
+            fit(**options)
+        assert (interrupted.value.code, interrupted.value.step) == (143, stop_at)
+    digest = hashlib.sha256()
+    for parameter in found.parameters:
+        digest.update(parameter.numpy().tobytes())
+    state = found.optimizer.state_dict()  # type: ignore[attr-defined]
+    for entry in state["parameters"].values():
+        for value in entry["state"].values():
+            digest.update(value.tobytes())
+    digest.update(repr([state["steps"], state["skipped"]]).encode())
+    return Done(losses.log, losses.validations, result, digest.hexdigest())
+
+
+def cases() -> list[Any]:
+    return [
+        (name, step)
+        for name in VARIANTS
+        for step in range(1, STEPS + 1)
+        if name in EVERY_STEP or step % 7 == 0 or step == STEPS
+    ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stopped_anywhere_and_resumed(variant: str, tmp_path: Path) -> None:
+    whole = train(variant, None)
+    assert whole.result is not None
+    assert len(whole.log) == STEPS
+    for step in [step for name, step in cases() if name == variant]:
+        folder = tmp_path / str(step)
+        first = train(variant, folder, stop_at=step)
+        assert list(first.log) == list(range(1, step + 1))
+        second = train(variant, folder)
+        assert {**first.log, **second.log} == whole.log, step
+        assert {**first.validations, **second.validations} == whole.validations, step
+        assert list(second.log) == list(range(step + 1, STEPS + 1))
+        assert second.digest == whole.digest, step
+        assert second.result is not None
+        assert second.result.history == whole.result.history, step
+        assert second.result.best == whole.result.best
+
+
+def test_killed_and_resumed_from_an_earlier_checkpoint(tmp_path: Path) -> None:
+    class Killed(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            if event.step == 33:
+                raise MemoryError
+
+    whole = train("dropout", None)
+    with pytest.raises(CallbackError, match="Killed"):
+        train("dropout", tmp_path, save_every=Every(steps=10), callbacks=[Killed()])
+    found = train("dropout", tmp_path)
+    assert list(found.log) == list(range(31, 61))
+    assert found.digest == whole.digest
+
+
+@pytest.mark.parametrize("steps", [1, 7, 22])
+def test_saving_changes_nothing(steps: int, tmp_path: Path) -> None:
+    whole = train("plain", None)
+    saved = train("plain", tmp_path, save_every=Every(steps=steps))
+    assert (saved.log, saved.digest) == (whole.log, whole.digest)
+
+
+def test_a_run_that_is_complete(tmp_path: Path) -> None:
+    first = train("plain", tmp_path)
+    second = train("plain", tmp_path)
+    assert second.log == {}
+    assert second.digest == first.digest
+    assert second.result is not None
+    assert second.result.reason == "steps"
+
+
+# What to resume
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    found = plain()
+    trainer = Trainer(found.optimizer)
+    with pytest.raises(NoCheckpointError, match="holds no checkpoint"):
+        trainer.fit(found.loader, found.loss, steps=1, checkpoints=tmp_path, resume=True)
+    with pytest.raises(NoCheckpointError, match="step 7"):
+        trainer.fit(found.loader, found.loss, steps=1, resume=tmp_path / "step-00000007")
+    with pytest.raises(ValueError, match="give checkpoints=folder"):
+        trainer.fit(found.loader, found.loss, steps=1, resume=True)
+    assert trainer.fit(found.loader, found.loss, steps=1, resume="auto").steps == 1
+
+
+def test_a_fresh_start_among_old_checkpoints(tmp_path: Path) -> None:
+    train("plain", tmp_path)
+    found = plain()
+    with pytest.raises(CheckpointError, match="of another run are here, up to step 60"):
+        Trainer(found.optimizer).fit(found.loader, found.loss, steps=1, checkpoints=tmp_path)
+
+
+def test_a_path(tmp_path: Path) -> None:
+    """From an earlier checkpoint of the folder, and from another folder into a new one."""
+    whole = train("plain", tmp_path / "a", save_every=Every(steps=20))
+    for folder in ("a", "b"):
+        found = train("plain", tmp_path / folder, resume=tmp_path / "a" / "step-00000040")
+        assert list(found.log) == list(range(41, 61))
+        assert found.digest == whole.digest
+        assert Checkpoints(tmp_path / folder).latest == 60
+
+
+# What does not fit
+
+
+def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
+    """Every difference in one error, and nothing has changed."""
+    train("dropout", tmp_path)
+    weight = Parameter([1.0, 2.0], name="hidden")
+    extra = Parameter([3.0], name="extra")
+    trainer = Trainer(SGD([weight, extra], 0.1, momentum=0.9), state={"noise": Generator(1)})
+    before = weight.tolist(), extra.tolist()
+    with pytest.raises(StateMismatchError, match="does not fit; nothing was loaded") as error:
+        trainer.fit([(1.0,)], lambda x: (weight * x).sum(), steps=70, resume=tmp_path)
+    for told in (
+        "'extra' is here, not saved",
+        "'output' was saved, is not here",
+        "'hidden': shape (3, 5) was saved, here it is (2,)",
+        "kind: saved AdamW, here SGD",
+        "random: saved ['dropout', 'unused'], here ['noise']",
+        "the loader's place was saved by its state_dict, here it is found by counting",
+    ):
+        assert told in str(error.value)
+    assert (weight.tolist(), extra.tolist()) == before
+    assert trainer.optimizer.steps == 0
+
+
+def test_a_part_that_fits_is_put_back(tmp_path: Path) -> None:
+    train("plain", tmp_path)
+    found = plain()
+    trainer = Trainer(found.optimizer, state={"counter": Shuffled()})
+    before = [p.tolist() for p in found.parameters]
+    with pytest.raises(StateMismatchError, match="counter: here, not saved"):
+        trainer.fit(found.loader, found.loss, steps=70, resume=tmp_path)
+    assert [p.tolist() for p in found.parameters] == before
+    assert (found.optimizer.steps, found.loader.batch) == (0, 0)
+
+
+def test_a_shorter_loader(tmp_path: Path) -> None:
+    train("counted", tmp_path, stop_at=9)
+    found = counted()
+    batches = list(Shuffled())[:3]
+    with pytest.raises(ValueError, match=r"had handed out 9 batches .*has fewer now"):
+        Trainer(found.optimizer).fit(batches, found.loss, steps=70, resume=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a b", "optimizer", "ä", ""])
+def test_names_of_state(name: str) -> None:
+    with pytest.raises(ValueError, match="state: "):
+        Trainer(plain().optimizer, state={name: Shuffled()})
+
+
+def test_what_cannot_be_saved(tmp_path: Path) -> None:
+    found = plain()
+    trainer = Trainer(found.optimizer, state={"model": object()})
+    with pytest.raises(TypeError, match=r"state\['model'\] is object, which has no state_dict"):
+        trainer.fit(found.loader, found.loss, steps=1, checkpoints=tmp_path)
+
+
+def test_a_failed_save_does_not_end_the_training(tmp_path: Path) -> None:
+    paths: list[Path | None] = []
+
+    class Look(Callback):
+        def on_checkpoint(self, event: CheckpointSaved) -> None:
+            paths.append(event.path)
+
+    class Full(Unsynced):
+        def fsync(self, descriptor: int) -> None:
+            if len(paths) == 1:
+                raise OSError(28, "No space left on device")
+
+    found = plain()
+    with pytest.warns(CheckpointWarning, match=r"step 2 was not saved: .*No space left"):
+        Trainer(found.optimizer).fit(
+            found.loader, found.loss, steps=3, callbacks=[Look()], save_every=Every(steps=1),
+            checkpoints=Checkpoints(tmp_path, file_system=Full()),
+        )  # fmt: skip
+    assert paths == [tmp_path / "step-00000001", None, tmp_path / "step-00000003"]
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    """Known before the first step, not after the first epoch."""
+    (tmp_path / "file").write_text("")
+    found = plain()
+    for resume in (False, "auto"):
+        with pytest.raises(OSError, match=r"Not a directory|File exists"):
+            Trainer(found.optimizer).fit(
+                found.loader, found.loss, steps=3, checkpoints=tmp_path / "file", resume=resume
+            )
+    assert found.optimizer.steps == 0
