@@ -28,6 +28,7 @@ from rumus.optim.muon import Muon
 from rumus.optim.nadam import NAdam
 from rumus.optim.optimizer import Optimizer
 from rumus.optim.plateau import Plateau
+from rumus.optim.porting import Library, PresetOptions
 from rumus.optim.radam import RAdam
 from rumus.optim.rmsprop import RMSprop
 from rumus.optim.rprop import Rprop
@@ -72,6 +73,7 @@ __all__ = [
     "FusedOptimizer",
     "HasState",
     "Hyper",
+    "Library",
     "Lion",
     "Memory",
     "Muon",
@@ -80,6 +82,7 @@ __all__ = [
     "Optimizer",
     "ParameterGroup",
     "Plateau",
+    "PresetOptions",
     "RAdam",
     "RMSprop",
     "Rprop",

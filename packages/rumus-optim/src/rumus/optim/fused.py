@@ -10,14 +10,15 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self, Unpack
 
 from rumus.optim.description import description
 from rumus.optim.followed import FollowedOptimizer
 from rumus.optim.footprint import Memory, planned, used
-from rumus.optim.group import Claimable, M_co
+from rumus.optim.group import Claimable, M_co, decaying_matrices
 from rumus.optim.hyperparameter import Hyper, at_step, checked
 from rumus.optim.optimizer import check_one_backend
+from rumus.optim.porting import Library, PresetOptions, preset, taken_decay
 from rumus.optim.rules import Rule
 from rumus.optim.running import Running
 from rumus.optim.saved_state import (
@@ -112,11 +113,49 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         for segment in self.segments:
             segment.arena.adopt()
 
+    is_ported: bool = False  # whether `like` gave it another rule than that of its class
+
     @property
     def kind(self) -> str:
-        """What a saved state calls this optimizer: its class, or the rule of a plain one."""
+        """What a saved state calls this optimizer: its class, or the rule if that is another."""
         own = type(self).__name__
-        return self.rule.__name__ if own == "FusedOptimizer" else own
+        return self.rule.__name__ if own == "FusedOptimizer" or self.is_ported else own
+
+    @classmethod
+    def like(
+        cls,
+        library: Library,
+        parameters: Claimable[M_co],
+        lr: Hyper | None = None,
+        **options: Unpack[PresetOptions],
+    ) -> Self:
+        """Return this optimizer as another library has it: its defaults and its mathematics.
+
+        library: "torch", "keras", "optax", "mlx", "burn" or "tinygrad". lr, options: instead of the
+        library's defaults, by the names that they have here. Where the library means something else
+        by the optimizer's name, the rule is another one, and `kind` is its name. ValueError for a
+        library that is not known for the optimizer, or without `lr` where it has no default;
+        TypeError for an option that its rule does not have.
+
+        >>> from rumus.optim import AdamW
+        >>> optimizer = AdamW.like("keras", [Parameter([1.0], name="w")], lr=0.01)
+        >>> optimizer.kind, optimizer.hyper["weight_decay"], optimizer.hyper["eps"]
+        ('adam_outer_eps_decoupled', 0.004, 1e-07)
+        """
+        chosen = preset(cls.__name__, library)
+        rate = chosen.lr if lr is None else lr
+        if rate is None:
+            raise ValueError(f"{library} has no default learning rate: give lr")
+        given: dict[str, Any] = {**chosen.defaults, **options}
+        rule = chosen.rule(given)
+        if rule is None:
+            return cls(parameters, lr=rate, **given)
+        if taken_decay(given) == "matrices":
+            parameters = decaying_matrices(parameters)
+        ported = cls.__new__(cls)
+        ported.is_ported = True
+        FusedOptimizer.__init__(ported, parameters, rule, rate, **given)
+        return ported
 
     def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
         """Change hyper-parameters from the next step on, where no group has its own.
