@@ -191,7 +191,9 @@ def _manifest(text: bytes) -> Manifest:
     version = fields.get("version")
     if type(version) is int and version != VERSION:
         age = "newer: update rumus-train" if version > VERSION else "older and no longer read"
-        raise InvalidCheckpointError(f"its format is version {version}, {age} (this is {VERSION})")
+        raise InvalidCheckpointError(
+            f"{MANIFEST} is of format version {version}, {age} (this is {VERSION})"
+        )
     fields.pop("sha256", None)
     if _manifest_text(fields) != text:
         raise ValueError("its sha256 is not its own")
