@@ -19,10 +19,12 @@ from rumus.optim.adopt import ADOPT
 from rumus.optim.asgd import ASGD
 from rumus.optim.averaging import AveragingOptimizer
 from rumus.optim.clipping import clip_grad_norm, clip_grad_value
+from rumus.optim.closure import ClosureOptimizer
 from rumus.optim.footprint import Memory
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, ParameterGroup
 from rumus.optim.hyperparameter import Hyper
+from rumus.optim.lbfgs import LBFGS
 from rumus.optim.lion import Lion
 from rumus.optim.muon import Muon
 from rumus.optim.nadam import NAdam
@@ -70,9 +72,11 @@ __all__ = [
     "Adan",
     "AveragingOptimizer",
     "Claimable",
+    "ClosureOptimizer",
     "FusedOptimizer",
     "HasState",
     "Hyper",
+    "LBFGS",
     "Library",
     "Lion",
     "Memory",

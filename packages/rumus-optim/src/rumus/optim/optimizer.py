@@ -21,6 +21,7 @@ from rumus.tensor import (
     OwnershipError,
     Parameter,
     PrecisionError,
+    UnclaimedGradientError,
     float16,
 )
 from rumus.tensor.backend import Array
@@ -137,6 +138,18 @@ def check_one_backend(group: ParameterGroup) -> None:
                 f"{_called(name)} on {parameter.backend.name}; move the whole model with "
                 ".to(...), or make two groups"
             )
+
+
+def refuse_foreign(grads: GradientStore, optimizer: Optimizer[Any]) -> None:
+    """Raise UnclaimedGradientError if there are gradients of parameters that it does not own."""
+    owned = {parameter.id for parameter in optimizer.parameters}
+    foreign = [p for p in grads if p.id not in owned]
+    if foreign:
+        raise UnclaimedGradientError(
+            f"the loss depends on {', '.join(p.label for p in foreign)}, not owned by "
+            f"{optimizer}; nothing was updated. Give it to the optimizer, freeze it with "
+            "requires_grad = False, or compute with it under no_grad()"
+        )
 
 
 def _called(name: str) -> str:

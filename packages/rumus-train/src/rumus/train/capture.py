@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from rumus.optim.closure import forward_backward
 from rumus.tensor import Backend, CaptureError, GradientStore, Tensor, tensor
 from rumus.tensor.autograd import is_recording
 from rumus.tensor.backend import Array
@@ -203,16 +204,3 @@ def _identity(loss_fn: LossFunction) -> tuple[Hashable, object]:
     cells = [cell.cell_contents for cell in loss_fn.__closure__ or ()]
     held = [*cells, *(loss_fn.__defaults__ or ()), *(loss_fn.__kwdefaults__ or {}).values()]
     return (loss_fn.__code__, *map(id, held)), held
-
-
-def forward_backward(
-    loss_fn: LossFunction, arguments: Sequence[Any]
-) -> tuple[Tensor, GradientStore]:
-    """Return the loss, without its graph, and its gradients. TypeError if it is no tensor."""
-    loss = loss_fn(*arguments)
-    if not isinstance(loss, Tensor):
-        raise TypeError(
-            f"the loss function must return the loss as a tensor, not {type(loss).__name__}: "
-            "a number has no graph to go back through"
-        )
-    return loss.detach(), loss.backward()

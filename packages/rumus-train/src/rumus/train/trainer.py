@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal
 
-from rumus.optim import Optimizer
+from rumus.optim import ClosureOptimizer, Optimizer
 from rumus.optim.group import M_co
-from rumus.tensor import GradientStore, Tensor, UnclaimedGradientError
+from rumus.optim.optimizer import refuse_foreign
+from rumus.tensor import GradientStore, Tensor
 from rumus.tensor.recording import is_capturing
 from rumus.train.callback import Callback
 from rumus.train.capture import CapturedSteps, Counts, beside, forward_backward
@@ -83,14 +85,22 @@ class Trainer(Generic[M_co]):
         """
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
+        noted = self._step(loss_fn, batch)
+        self._losses.count(noted, weight, self.optimizer.outcome)
+        if is_capturing(noted.backend):
+            noted.backend.step_finished()
+        return noted
+
+    def _step(self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]) -> Tensor:
+        """Do one step of the optimizer; return the loss, in memory of its own."""
+        if isinstance(self.optimizer, ClosureOptimizer):
+            evaluate = partial(self._forward_backward, loss_fn, batch)
+            return self._losses.note(self.optimizer.step_with(evaluate))
         loss, gradients = self._forward_backward(loss_fn, batch)
         noted = self._losses.note(loss)
         with gradients as grads:
             self._check_claimed(grads)
             self.optimizer.step(grads)
-        self._losses.count(noted, weight, self.optimizer.outcome)
-        if is_capturing(loss.backend):
-            loss.backend.step_finished()
         return noted
 
     def fit(
@@ -194,13 +204,7 @@ class Trainer(Generic[M_co]):
         owned = sum(len(group.named) for group in groups)
         if len(grads) == owned and not any(group.optional for group in groups):
             return  # if one is foreign then an own one is missing, and `step` says so
-        foreign = [p for p in grads if p.owner is not self.optimizer]
-        if foreign:
-            raise UnclaimedGradientError(
-                f"the loss depends on {', '.join(p.label for p in foreign)}, not owned by "
-                f"{self.optimizer}; nothing was updated. Give it to the optimizer, freeze it with "
-                "requires_grad = False, or compute with it under no_grad()"
-            )
+        refuse_foreign(grads, self.optimizer)
 
     def epoch_avg_loss(self) -> float:
         """Return the mean loss of the epoch's steps, and close the epoch.
