@@ -309,8 +309,8 @@ class LBFGS(ClosureOptimizer[M_co]):
 
     def _remember(self, pairs: Sequence[_Pair]) -> None:
         for number, segment in enumerate(self.segments):
-            segment.state = {f"s{n}": pair.s[number] for n, pair in enumerate(pairs)}
-            segment.state |= {f"y{n}": pair.y[number] for n, pair in enumerate(pairs)}
+            arrays = [array for pair in pairs for array in (pair.s[number], pair.y[number])]
+            segment.state = dict(zip(_names_of_parts(len(pairs)), arrays, strict=True))
         self._curvatures = [(pair.rho, pair.scale) for pair in pairs]
 
     def release(self) -> None:

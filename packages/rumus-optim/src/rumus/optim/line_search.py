@@ -75,40 +75,36 @@ class _Search:
         return self.left <= 0 or (low.t > 0 and not self._is_too_high(low) and self._is_flat(low))
 
     def bracket(self, t: float) -> tuple[Trial, Trial]:
-        """Go on until an interval holds a good step; return its ends, the lower one first."""
+        """Go on until an interval holds a good step; return its ends, the better one first."""
         before, now = self.start, self.phi(t)
         is_first = True
         while self.left > 0:
             if self._is_too_high(now) or (now.value >= before.value and not is_first):
-                return _ordered(before, now)
+                return before, now
             if self._is_flat(now):
                 return now, now
             if now.slope >= 0:
-                return _ordered(before, now)
+                return now, before
             nearest, farthest = now.t + 0.01 * (now.t - before.t), 10 * now.t
             t = cubic_minimum(before, now, nearest, farthest)
             before, now, is_first = now, self.phi(t), False
             self.left -= 1
-        return _ordered(self.start, now)
+        return min(self.start, now, key=lambda trial: trial.value), now
 
     def zoom(self, low: Trial, high: Trial) -> Trial:
-        """Narrow an interval around a good step until it is found; return the lowest trial."""
+        """Narrow an interval around a good step until it is found; return the best trial."""
         was_near = False
         while self.left > 0 and abs(high.t - low.t) >= self.resolution:
             t, was_near = _inside(low, high, was_near)
             new = self.phi(t)
             self.left -= 1
             if self._is_too_high(new) or new.value >= low.value:
-                low, high = _ordered(low, new)
+                high = new
                 continue
             if self._is_flat(new):
                 return new
             low, high = new, low if new.slope * (high.t - low.t) >= 0 else high
         return low
-
-
-def _ordered(first: Trial, second: Trial) -> tuple[Trial, Trial]:
-    return (first, second) if first.value <= second.value else (second, first)
 
 
 def _inside(low: Trial, high: Trial, was_near: bool) -> tuple[float, bool]:

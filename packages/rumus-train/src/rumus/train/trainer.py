@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Generic, Literal
 
 from rumus.optim import ClosureOptimizer, Optimizer
+from rumus.optim.closure import forward_backward
 from rumus.optim.group import M_co
 from rumus.optim.optimizer import refuse_foreign
 from rumus.tensor import GradientStore, Tensor
 from rumus.tensor.recording import is_capturing
 from rumus.train.callback import Callback
-from rumus.train.capture import CapturedSteps, Counts, beside, forward_backward
+from rumus.train.capture import CapturedSteps, Counts, beside
 from rumus.train.checkpoint_store import Resume, Store, as_store
 from rumus.train.every import Every
 from rumus.train.losses import Losses
