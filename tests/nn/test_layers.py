@@ -83,7 +83,44 @@ def block(**options: Any) -> Callable[[DType, Backend], nn.Module]:
     )
 
 
+def made(kind: Any, *arguments: Any, **options: Any) -> Callable[[DType, Backend], nn.Module]:
+    """A layer with random parameters."""
+
+    def make(dtype: DType, backend: Backend) -> nn.Module:
+        layer: nn.Module = kind(*arguments, dtype=dtype, backend=backend, **options)
+        for i, parameter in enumerate(layer.parameters()):
+            nn.initialisation.normal(parameter, generator=Generator(i))
+        return layer
+
+    return make
+
+
+def pool(layer: nn.Module) -> Callable[[DType, Backend], nn.Module]:
+    return lambda dtype, backend: layer
+
+
 CASES = {
+    "convolution of sequences": case_of(made(nn.Conv1d, 2, 3, 3, padding=1), (2, 2, 5)),
+    "convolution": case_of(made(nn.Conv2d, 2, 4, (3, 2), stride=(2, 1), padding=1), (2, 2, 5, 4)),
+    "convolution in groups": case_of(
+        made(nn.Conv2d, 4, 4, 2, groups=2, dilation=2, bias=False), (1, 4, 4, 5)
+    ),
+    "convolution, depthwise": case_of(made(nn.Conv2d, 3, 3, 3, groups=3), (2, 3, 4, 3)),
+    "convolution, transposed": case_of(
+        made(nn.ConvTranspose2d, 2, 3, 3, stride=2, padding=1, output_padding=1), (2, 2, 3, 2)
+    ),
+    "convolution, transposed in groups": case_of(
+        made(nn.ConvTranspose2d, 4, 2, 2, groups=2, bias=False), (1, 4, 2, 3)
+    ),
+    "max pool": case_of(pool(nn.MaxPool2d(3, stride=2, padding=1)), (2, 2, 5, 4)),
+    "average pool": case_of(pool(nn.AvgPool2d(2, stride=1, padding=1)), (1, 2, 3, 4)),
+    "adaptive average pool": case_of(pool(nn.AdaptiveAvgPool2d((2, 3))), (1, 2, 5, 4)),
+    "mean of pictures": case_of(pool(nn.AdaptiveAvgPool2d(1)), (2, 2, 3, 4)),
+    "batch norm": case_of(made(nn.BatchNorm1d, 3), (5, 3), shift=2.0),
+    "batch norm of pictures": case_of(made(nn.BatchNorm2d, 2), (2, 2, 2, 3)),
+    "batch norm, not affine": case_of(made(nn.BatchNorm1d, 2, affine=False), (2, 2, 4)),
+    "group norm": case_of(made(nn.GroupNorm, 2, 4), (2, 4, 3)),
+    "group norm, not affine": case_of(made(nn.GroupNorm, 4, 4, affine=False), (2, 4, 2, 3)),
     "attention": case_of(attention(), (2, 3, 8)),
     "causal attention": case_of(attention(causal=True, bias=False), (3, 8)),
     "attention of shared heads": case_of(attention(kv_heads=2), (2, 3, 8)),

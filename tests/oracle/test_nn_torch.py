@@ -331,3 +331,101 @@ def test_multi_head_attention(causal: bool, dtype: Any) -> None:
         dtype,
         [(layer.output.weight, module.out_proj.weight)],
     )
+
+
+def of_dtype(dtype: Any) -> Any:
+    return torch.tensor(np.zeros(1, dtype)).dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "sizes", "options"),
+    [
+        ((3, 2, 9), (2, 4, 3), {}),
+        ((1, 6, 11), (6, 4, 4), {"stride": 3, "padding": 2, "groups": 2, "bias": False}),
+        ((5, 1, 8, 8), (1, 16, 3), {"padding": 1}),
+        ((2, 4, 7, 9), (4, 6, (3, 2)), {"stride": (2, 1), "padding": (0, 1), "dilation": (2, 3)}),
+        ((2, 6, 5, 6), (6, 12, 3), {"groups": 6, "padding": 1}),
+        ((33, 3, 5, 5), (3, 5, 1), {}),
+    ],
+)
+def test_convolutions(
+    shape: tuple[int, ...], sizes: Any, options: dict[str, Any], dtype: Any
+) -> None:
+    name = "Conv1d" if len(shape) == 3 else "Conv2d"
+    layer = getattr(nn, name)(*sizes, generator=Generator(1), dtype=dtype, **options)
+    module = getattr(torch.nn, name)(*sizes, **options).to(of_dtype(dtype))
+    compare(layer, module, shape, dtype, copied(module, layer))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [
+        ((2, 3, 3), {}),
+        ((2, 3, (2, 4)), {"stride": 2, "padding": (1, 0), "output_padding": 1}),
+        ((4, 6, 3), {"groups": 2, "dilation": (2, 1), "bias": False}),
+    ],
+)
+def test_transposed_convolutions(sizes: Any, options: dict[str, Any], dtype: Any) -> None:
+    layer = nn.ConvTranspose2d(*sizes, generator=Generator(1), dtype=dtype, **options)
+    module = torch.nn.ConvTranspose2d(*sizes, **options).to(of_dtype(dtype))
+    compare(layer, module, (3, sizes[0], 4, 5), dtype, copied(module, layer))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "sizes", "options"),
+    [
+        ("MaxPool2d", 2, {}),
+        ("MaxPool2d", (3, 2), {"stride": (1, 2), "padding": 1}),
+        ("MaxPool2d", 2, {"dilation": 2, "stride": 1}),
+        ("AvgPool2d", (2, 3), {}),
+        ("AvgPool2d", 3, {"stride": 2, "padding": 1}),
+        ("AdaptiveAvgPool2d", 1, {}),
+        ("AdaptiveAvgPool2d", (3, 5), {}),
+    ],
+)
+def test_pooling(name: str, sizes: Any, options: dict[str, Any], dtype: Any) -> None:
+    ours, theirs = (getattr(m, name)(sizes, **options) for m in (nn, torch.nn))
+    compare(ours, theirs, (2, 3, 9, 8), dtype)
+
+
+def test_equal_elements_of_a_pool_are_as_in_pytorch() -> None:
+    x = np.maximum(normal((2, 3, 8, 8)), 0)
+    ours, theirs = Parameter(x), torch.tensor(x, requires_grad=True)
+    weights = normal((2, 3, 4, 4), 1)
+    grads = (nn.MaxPool2d(2)(ours) * tensor(weights)).sum().backward()
+    (torch.nn.MaxPool2d(2)(theirs) * torch.tensor(weights)).sum().backward()
+    np.testing.assert_array_equal(grads[ours].numpy(), theirs.grad.numpy())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(7, 3), (4, 3, 5), (2, 3, 5, 4)])
+def test_batch_norm(shape: tuple[int, ...], affine: bool, dtype: Any) -> None:
+    name = "BatchNorm2d" if len(shape) == 4 else "BatchNorm1d"
+    options = {"affine": affine, "momentum": 0.3, "eps": 1e-3}
+    layer = getattr(nn, name)(3, dtype=dtype, **options)
+    module = getattr(torch.nn, name)(3, **options).to(of_dtype(dtype))
+    for i, parameter in enumerate(layer.parameters()):
+        nn.initialisation.normal(parameter, generator=Generator(i))
+    pairs = copied(module, layer)
+    compare(layer, module, shape, dtype, pairs)
+    for what in ("running_mean", "running_var"):
+        close = getattr(module, what).numpy()
+        np.testing.assert_allclose(getattr(layer, what).numpy(), close, rtol=1e-5, atol=1e-6)
+    for parameter in module.parameters():
+        parameter.grad = None
+    compare(layer.eval(), module.eval(), shape, dtype, pairs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("groups", "shape"), [(2, (3, 4, 5)), (1, (2, 4)), (4, (2, 4, 3, 3))])
+def test_group_norm(groups: int, shape: tuple[int, ...], affine: bool, dtype: Any) -> None:
+    layer = nn.GroupNorm(groups, 4, affine=affine, dtype=dtype)
+    for i, parameter in enumerate(layer.parameters()):
+        nn.initialisation.normal(parameter, generator=Generator(i))
+    module = torch.nn.GroupNorm(groups, 4, affine=affine).to(of_dtype(dtype))
+    compare(layer, module, shape, dtype, copied(module, layer))

@@ -13,15 +13,19 @@
 from rumus.nn import initialisation
 from rumus.nn.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from rumus.nn.attention import MultiHeadAttention
+from rumus.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from rumus.nn.containers import ModuleDict, ModuleList
+from rumus.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from rumus.nn.cross_entropy import cross_entropy_loss
 from rumus.nn.dropout import Dropout
 from rumus.nn.embedding import Embedding
 from rumus.nn.feed_forward import FeedForward, SwiGLU
+from rumus.nn.group_norm import GroupNorm
 from rumus.nn.layer_norm import LayerNorm
 from rumus.nn.linear import Linear
 from rumus.nn.loss import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from rumus.nn.module import Module
+from rumus.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from rumus.nn.rms_norm import RMSNorm
 from rumus.nn.rotary import RotaryEmbedding
 from rumus.nn.sequential import Sequential
@@ -31,16 +35,25 @@ from rumus.nn.transformer import TransformerBlock
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose2d",
     "Dropout",
     "ELU",
     "Embedding",
     "FeedForward",
     "Flatten",
     "GELU",
+    "GroupNorm",
     "Identity",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "MaxPool2d",
     "Module",
     "ModuleDict",
     "ModuleList",

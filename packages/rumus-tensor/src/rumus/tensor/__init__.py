@@ -12,6 +12,7 @@ from rumus.tensor.arena import Arena
 from rumus.tensor.attention import attention_weights, scaled_dot_product_attention, weighted_values
 from rumus.tensor.autograd import no_grad
 from rumus.tensor.backend import Backend
+from rumus.tensor.convolution import convolution, convolution_transpose
 from rumus.tensor.default_backend import cpu
 from rumus.tensor.dtype import DType, bool_, float16, float32, float64, int32
 from rumus.tensor.errors import (
@@ -65,6 +66,7 @@ from rumus.tensor.numba_backend import NumbaBackend
 from rumus.tensor.numpy_backend import NumpyBackend
 from rumus.tensor.operators import elementwise
 from rumus.tensor.parameter import Owner, Parameter, Parameters, ParamId, move_parameters
+from rumus.tensor.pooling import avg_pool, max_pool
 from rumus.tensor.selection import ROLES, Role
 from rumus.tensor.shaping import concat, pad, stack
 from rumus.tensor.softmaxes import cross_entropy, log_softmax, logsumexp, softmax
@@ -116,9 +118,12 @@ __all__ = [
     "UnclaimedGradientError",
     "arange",
     "attention_weights",
+    "avg_pool",
     "bool_",
     "clip",
     "concat",
+    "convolution",
+    "convolution_transpose",
     "cos",
     "cpu",
     "cross_entropy",
@@ -145,6 +150,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "matmul",
+    "max_pool",
     "maximum",
     "minimum",
     "move_parameters",

@@ -1,0 +1,160 @@
+"""`BatchNorm1d` and `BatchNorm2d`: each channel brought to mean 0 and variance 1 over the batch."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, TypeVar
+
+from numpy.typing import DTypeLike
+
+from rumus.nn.module import Module
+from rumus.tensor import (
+    Backend,
+    Expr,
+    Parameter,
+    Tensor,
+    elementwise,
+    float16,
+    float32,
+    no_grad,
+    ones,
+    zeros,
+)
+from rumus.tensor.recording import depends_on
+
+T = TypeVar("T", Tensor, Expr)
+
+
+@elementwise
+def _centred(x: T, total: T, *, share: float) -> T:
+    return x - share * total
+
+
+@elementwise
+def _affine(centred: T, squares: T, weight: T, bias: T, *, share: float, eps: float) -> T:
+    return centred / (share * squares + eps).sqrt() * weight + bias
+
+
+@elementwise
+def _scaled(centred: T, squares: T, *, share: float, eps: float) -> T:
+    return centred / (share * squares + eps).sqrt()
+
+
+@elementwise
+def _moved(running: T, total: T, *, share: float, momentum: float) -> T:
+    return (1 - momentum) * running + momentum * (share * total)
+
+
+class _BatchNorm(Module):
+    """What the two have in common."""
+
+    allowed: ClassVar[tuple[int, ...]]
+    needed: ClassVar[str]
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: DTypeLike = float32,
+        backend: Backend | None = None,
+    ) -> None:
+        name = type(self).__name__
+        if channels < 1:
+            raise ValueError(f"{name} needs at least 1 channel, not {channels}")
+        if not eps > 0:
+            raise ValueError(f"{name}: eps must be positive, not {eps}")
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"{name}: momentum must be in [0, 1], not {momentum}")
+        self.channels = channels
+        self.eps = eps
+        self.momentum = momentum
+        self.weight: Parameter | None = None
+        self.bias: Parameter | None = None
+        if affine:
+            first = ones((channels,), dtype=dtype, backend=backend)
+            second = zeros((channels,), dtype=dtype, backend=backend)
+            self.weight = Parameter(first, name="weight", role="norm")
+            self.bias = Parameter(second, name="bias", role="norm")
+        self.running_mean: Tensor | None = None
+        self.running_var: Tensor | None = None
+        if track_running_stats:
+            self.running_mean = zeros((channels,), dtype=dtype, backend=backend)
+            self.running_var = ones((channels,), dtype=dtype, backend=backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize each channel, and while training move the running statistics."""
+        depends_on(self, "momentum")
+        name = type(self).__name__
+        if x.ndim not in self.allowed or x.shape[1] != self.channels:
+            wanted = self.needed.format(self.channels)
+            raise ValueError(f"{name}: an input of {wanted} is needed, not {x.shape}")
+        if x.dtype == float16:
+            return self.forward(x.astype(float32)).astype(float16)
+        if self.training or self.running_mean is None or self.running_var is None:
+            return self._of_batch(x)
+        column = (self.channels, *[1] * (x.ndim - 2))
+        mean, variance = (t.reshape(*column) for t in (self.running_mean, self.running_var))
+        return self._result(x - mean, variance, 1.0)
+
+    def _of_batch(self, x: Tensor) -> Tensor:
+        """Normalize with the statistics of x itself."""
+        axes = (0, *range(2, x.ndim))
+        count = math.prod(x.shape[axis] for axis in axes)
+        if count < 2 and self.training:
+            raise ValueError(
+                f"{type(self).__name__}: training needs more than one value of each channel; "
+                f"{x.shape} has {count}: use a larger batch, or eval()"
+            )
+        total = x.sum(axes, keepdims=True)
+        centred = _centred(x, total, share=1 / count)
+        squares = (centred * centred).sum(axes, keepdims=True)
+        if self.training and self.running_mean is not None and self.running_var is not None:
+            with no_grad():
+                for running, sums, share in (
+                    (self.running_mean, total, 1 / count),
+                    (self.running_var, squares, 1 / (count - 1)),
+                ):
+                    row = sums.detach().reshape(self.channels)
+                    running.assign(_moved(running, row, share=share, momentum=self.momentum))
+        return self._result(centred, squares, 1 / count)
+
+    def _result(self, centred: Tensor, squares: Tensor, share: float) -> Tensor:
+        if self.weight is None or self.bias is None:
+            return _scaled(centred, squares, share=share, eps=self.eps)
+        column = (self.channels, *[1] * (centred.ndim - 2))
+        weight, bias = self.weight.reshape(*column), self.bias.reshape(*column)
+        return _affine(centred, squares, weight, bias, share=share, eps=self.eps)
+
+
+class BatchNorm1d(_BatchNorm):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, of each channel over the batch.
+
+    Ioffe, Szegedy: arXiv:1502.03167. x: (batch, channels), or (batch, channels, length). While
+    training, mean and variance (divided by n) are those of x, and running_mean and running_var move
+    towards them by `momentum`, the variance divided by n - 1; in evaluation these are used. affine:
+    False for no weight and bias. track_running_stats: False for statistics of x always.
+    ValueError for another number of channels, and in training for one value in each channel.
+
+    >>> from rumus.tensor import tensor
+    >>> [round(v, 3) for v in BatchNorm1d(1)(tensor([[1.0], [3.0]])).flatten().tolist()]
+    [-1.0, 1.0]
+    """
+
+    allowed = (2, 3)
+    needed = "(batch, {0}) or (batch, {0}, length)"
+
+
+class BatchNorm2d(_BatchNorm):
+    """`BatchNorm1d` of pictures, (batch, channels, height, width).
+
+    >>> from rumus.tensor import ones
+    >>> BatchNorm2d(3)(ones((2, 3, 4, 4))).shape
+    (2, 3, 4, 4)
+    """
+
+    allowed = (4,)
+    needed = "(batch, {0}, height, width)"

@@ -1,0 +1,78 @@
+"""`GroupNorm`: groups of channels of each example brought to mean 0 and variance 1."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from numpy.typing import DTypeLike
+
+from rumus.nn.module import Module
+from rumus.tensor import (
+    Backend,
+    Expr,
+    Parameter,
+    Tensor,
+    elementwise,
+    float32,
+    layer_norm,
+    ones,
+    zeros,
+)
+
+T = TypeVar("T", Tensor, Expr)
+
+
+@elementwise
+def _affine(x: T, weight: T, bias: T) -> T:
+    return x * weight + bias
+
+
+class GroupNorm(Module):
+    """(x - mean) / sqrt(variance + eps) of each group of channels, then * weight + bias of each.
+
+    Wu, He: arXiv:1803.08494. x: (batch, channels, ...). groups: a divisor of channels; 1 is a layer
+    norm over all channels, as many as channels an instance norm. affine: False for no weight and
+    bias, which have one number for each channel. ValueError for sizes that do not fit.
+
+    >>> from rumus.tensor import ones
+    >>> GroupNorm(2, 4)(ones((3, 4, 5))).shape
+    (3, 4, 5)
+    """
+
+    def __init__(
+        self,
+        groups: int,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        dtype: DTypeLike = float32,
+        backend: Backend | None = None,
+    ) -> None:
+        if groups < 1 or channels < 1 or channels % groups:
+            raise ValueError(f"GroupNorm: {channels} channels do not divide into {groups} groups")
+        if not eps > 0:
+            raise ValueError(f"GroupNorm: eps must be positive, not {eps}")
+        self.groups = groups
+        self.channels = channels
+        self.eps = eps
+        self.weight: Parameter | None = None
+        self.bias: Parameter | None = None
+        if affine:
+            first = ones((channels,), dtype=dtype, backend=backend)
+            second = zeros((channels,), dtype=dtype, backend=backend)
+            self.weight = Parameter(first, name="weight", role="norm")
+            self.bias = Parameter(second, name="bias", role="norm")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize each group of each example."""
+        if x.ndim < 2 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"GroupNorm: an input of (batch, {self.channels}, ...) is needed, not {x.shape}"
+            )
+        rows = x.reshape(x.shape[0], self.groups, -1)
+        normal = layer_norm(rows, eps=self.eps).reshape(*x.shape)
+        if self.weight is None or self.bias is None:
+            return normal
+        column = (self.channels, *[1] * (x.ndim - 2))
+        return _affine(normal, self.weight.reshape(*column), self.bias.reshape(*column))
