@@ -83,10 +83,10 @@ def convolution(
     out = backend.allocate((x.shape[0], geometry.outputs, *geometry.places), x.dtype)
     added = None if bias is None else bias._array
     forward(backend, geometry, x._array, weight._array, added, out)
-    a, b = x._array, weight._array
+    a, b, wanted = x._array, weight._array, [t.requires_grad for t in tensors]
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        shares = _shares(tensors, destinations)
+        shares = _shares(tensors, wanted, destinations)
         if shares[0] is not None:
             input_gradient(backend, geometry, gradient, b, shares[0])
         if shares[1] is not None:
@@ -144,10 +144,10 @@ def convolution_transpose(
     if bias is not None:
         row = bias._array.reshape((1, outputs, *[1] * axes))
         backend.elementwise(ACCUMULATE, (out, row), (), (out,))
-    a, b = x._array, weight._array
+    a, b, wanted = x._array, weight._array, [t.requires_grad for t in tensors]
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        shares = _shares(tensors, destinations)
+        shares = _shares(tensors, wanted, destinations)
         if shares[0] is not None:
             forward(backend, geometry, gradient, b, None, shares[0])
         if shares[1] is not None:
@@ -300,15 +300,14 @@ def _bias_gradient(backend: Backend, gradient: Array, into: Array | None) -> Non
         backend.reduce("sum", gradient, (0, *range(2, len(gradient.shape))), into)
 
 
-def _shares(tensors: Sequence[Tensor], destinations: Sequence[Array | None]) -> list[Array | None]:
+def _shares(
+    tensors: Sequence[Tensor], wanted: Sequence[bool], destinations: Sequence[Array | None]
+) -> list[Array | None]:
     """Memory for the gradient of each tensor that wants one: what is given, or new."""
+    rows = zip(tensors, wanted, destinations, strict=True)
     return [
-        None
-        if not t.requires_grad
-        else t._backend.allocate(t.shape, t.dtype)
-        if into is None
-        else into
-        for t, into in zip(tensors, destinations, strict=True)
+        into if into is not None or not wants else t._backend.allocate(t.shape, t.dtype)
+        for t, wants, into in rows
     ]
 
 
