@@ -216,6 +216,8 @@ def part(number: int, key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (part(1, "exp_avg", torch.zeros(3, 5).bfloat16()), "'p1': 'exp_avg' is no array for NumPy"),
         (part(1, "max_exp_avg_sq", torch.zeros(3, 5)), "'p1': saved 'max_exp_avg_sq', not here"),
         (lambda saved: saved["state"][2].pop("exp_avg_sq"), "'p2': 'exp_avg_sq' here, not saved"),
+        (lambda saved: saved["state"].update({2: [1]}), "'p2': its state is no mapping"),
+        (lambda saved: saved.update(param_groups=[3]), "is it an optimizer's state_dict"),
         (lambda saved: saved["state"].update({9: {}}), "parameter 9: saved, but in no group"),
     ],
 )
@@ -256,6 +258,16 @@ def test_swapped_names_of_other_shapes_and_wrong_names() -> None:
         load_torch_state(here, there.state_dict())
     with pytest.raises(ValueError, match="'p3': here, not named"):
         torch_state(here, NAMES[:3])
+
+
+def test_a_learning_rate_that_is_a_tensor_and_keys_that_went_through_json() -> None:
+    other, there = theirs(Adam, {"lr": torch.tensor(0.01)})
+    their_step(there, other, 0)
+    saved = there.state_dict()
+    saved["state"] = {str(number): entry for number, entry in saved["state"].items()}
+    here = Adam(ours(list(normal(0))), lr=0.01)
+    load_torch_state(here, saved, NAMES)
+    assert here.steps == 1
 
 
 def test_hyper_parameters_of_ours() -> None:

@@ -158,7 +158,8 @@ class _Reading:
 
     def _by_name(self, saved: Mapping[str, Any], names: Iterable[str] | None) -> list[str]:
         try:
-            groups, entries = list(saved["param_groups"]), dict(saved["state"])
+            groups = list(saved["param_groups"])
+            entries: dict[Any, Any] = dict(saved["state"])
             numbered = [(group, n) for group in groups for n in group["params"]]
             order = list(names) if names is not None else _names_in(groups)
         except (KeyError, TypeError, ValueError):
@@ -172,7 +173,10 @@ class _Reading:
         for name, (group, number) in zip(order, numbered, strict=True):
             self.groups[name] = group
             self.entries[name] = entries.pop(number, None) or entries.pop(str(number), None) or {}
-        return [f"parameter {number}: saved, but in no group" for number in entries]
+        read: dict[str, object] = dict(self.entries)
+        odd = [name for name, entry in read.items() if not isinstance(entry, Mapping)]
+        found = [f"{name!r}: its state is no mapping" for name in odd]
+        return found + [f"parameter {number}: saved, but in no group" for number in entries]
 
     def _read(self, name: str, entry: Mapping[str, Any]) -> None:
         target = self.state["parameters"][name]
