@@ -366,7 +366,7 @@ def test_ctrl_c_stops_threads_between_samples() -> None:
 
     def interrupting(sample: Any, _: np.random.Generator) -> Any:
         done.append(1)
-        if len(done) == 3:
+        if len(done) == 20:
             assert main is not None
             signal.pthread_kill(main, signal.SIGINT)
         time.sleep(0.002)
@@ -466,21 +466,32 @@ def test_what_a_process_cannot_be_sent(cases: Any) -> None:
         list(loader)
 
 
+def program(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a program in a group of processes of its own."""
+    path = os.pathsep.join([str(IMPORTABLE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import sys, worker_cases; worker_cases.{code}", *arguments],
+        env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
 def test_ctrl_c_ends_processes_too(tmp_path: Path) -> None:
     """As a terminal sends it, to all of them: one traceback, and nobody is left."""
-    code = "import sys, worker_cases; worker_cases.forever(sys.argv[1])"
-    path = os.pathsep.join([str(IMPORTABLE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": path},
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as program:  # fmt: skip
-        while not (tmp_path / "begun").exists() and program.poll() is None:
+    with program("busy(sys.argv[1])", str(tmp_path)) as running:
+        while not (tmp_path / "begun").exists() and running.poll() is None:
             time.sleep(0.01)
-        os.killpg(program.pid, signal.SIGINT)
-        _, said = program.communicate(timeout=60)  # ends when the last process has closed it
-    assert program.returncode in (-signal.SIGINT, 130)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=50)  # ends when the last process has closed it
+    assert running.returncode in (-signal.SIGINT, 130)
     assert said.count("Traceback") == 1
     assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_a_loop_that_is_open_at_exit() -> None:
+    with program("open_at_exit()") as running:
+        _, said = running.communicate(timeout=50)
+    assert (running.returncode, said) == (0, "")
 
 
 def test_errors_are_picklable() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,18 @@ class Refusing:
         return 1
 
 
-def forever(folder: str) -> None:
-    """Loop with worker processes until interrupted; a file says when it has begun."""
+def busy(folder: str) -> None:
+    """Begin a loop with worker processes, and be long at it; a file says when."""
     from rumus.train import DataLoader
 
-    loader = DataLoader(Numbers(8), 2, workers=2, processes=True)
-    while True:
-        for _ in loader:
-            Path(folder, "begun").touch()
+    for _ in DataLoader(Numbers(8), 2, workers=2, processes=True):
+        Path(folder, "begun").touch()
+        time.sleep(60)
+
+
+def open_at_exit() -> None:
+    """Leave a loop open when the program ends."""
+    from rumus.train import DataLoader
+
+    loop = iter(DataLoader(Numbers(8), 2, workers=2, processes=True))
+    globals()["kept"] = loop, next(loop)

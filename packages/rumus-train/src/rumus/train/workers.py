@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
-from queue import SimpleQueue
+from itertools import islice
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
-from rumus.train.batching import Batcher, Task
+from rumus.train.batching import Batcher, Stopped, Task
 from rumus.train.data_errors import WorkerError
 from rumus.train.dataset import Batch
 from rumus.train.worker_process import Failure, serve
@@ -27,12 +28,9 @@ T = TypeVar("T")
 
 
 def made_by_threads(
-    batcher: Batcher,
-    tasks: Iterable[Task],
-    finish: Callable[[Task, Batch], T],
-    workers: int,
+    batcher: Batcher, tasks: Iterable[Task], finish: Callable[[Task, Batch], T], workers: int,
     ahead: int,
-) -> Generator[T, None, None]:
+) -> Generator[T, None, None]:  # fmt: skip
     """Yield the batches of `tasks`, made by threads; see `_in_order`."""
     stopped = threading.Event()
     make = lambda task: finish(task, batcher.make(task, stopped.is_set))
@@ -40,34 +38,21 @@ def made_by_threads(
 
 
 def made_by_processes(
-    batcher: Batcher,
-    tasks: Iterable[Task],
-    finish: Callable[[Task, Batch], T],
-    workers: int,
+    batcher: Batcher, tasks: Iterable[Task], finish: Callable[[Task, Batch], T], workers: int,
     ahead: int,
-) -> Generator[T, None, None]:
+) -> Generator[T, None, None]:  # fmt: skip
     """Yield the batches of `tasks`, made by processes and finished by threads."""
-    processes = _start(batcher, workers)
-    idle: SimpleQueue[WorkerProcess] = SimpleQueue()
-    for process in processes:
-        idle.put(process)
+    import atexit
+    import multiprocessing.util  # noqa: F401  # its exit handler must come after ours
 
-    def make(task: Task) -> T:
-        process = idle.get()  # as many as threads: never waits
-        try:
-            return finish(task, process.make(task))
-        finally:
-            idle.put(process)
-
-    def stop() -> None:
-        for process in processes:
-            process.kill()
-
+    processes = WorkerProcesses(batcher)
+    make = lambda task: finish(task, processes.make(task))
+    atexit.register(processes.stop)
     try:
-        yield from _in_order(make, tasks, workers, ahead, stop)
+        yield from _in_order(make, tasks, workers, ahead, processes.stop)
     finally:
-        for process in processes:
-            process.close()
+        processes.close()
+        atexit.unregister(processes.stop)
 
 
 def _in_order(
@@ -80,23 +65,91 @@ def _in_order(
     """Yield make(task) for each task, in order, of which `workers` threads make some ahead.
 
     ahead: how many may be finished or in the making beyond what was asked for. However the loop
-    ends, `stop` is called and no thread is left then.
+    ends, `stop` is called and no thread is left then. No pool of the standard library: an interrupt
+    while it starts a thread lets it forget that one.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="rumus-data")
+    stopped = threading.Event()
+    todo: SimpleQueue[tuple[Task, Future[T]] | None] = SimpleQueue()
+
+    def work() -> None:
+        while (item := todo.get()) is not None and not stopped.is_set():
+            task, future = item
+            try:
+                future.set_result(make(task))
+            except BaseException as error:
+                future.set_exception(error)
+            del item, future  # a batch that was handed out is not kept here
+
+    # Daemons, so that a loop that is still open when the program ends does not keep it alive.
+    threads = [
+        threading.Thread(target=work, name=f"rumus-data-{i}", daemon=True) for i in range(workers)
+    ]
     rest = iter(tasks)
     waiting: deque[Future[T]] = deque()
     try:
+        for thread in threads:
+            thread.start()
         while True:
-            for task in rest:
-                waiting.append(pool.submit(make, task))
-                if len(waiting) > ahead:
-                    break
+            for task in islice(rest, ahead + 1 - len(waiting)):
+                waiting.append(Future())
+                todo.put((task, waiting[-1]))
             if not waiting:
                 return
             yield waiting.popleft().result()
     finally:
+        stopped.set()
         stop()
-        pool.shutdown(cancel_futures=True)
+        for _ in threads:
+            todo.put(None)
+        for thread in threads:
+            if thread.is_alive():  # not if an interrupt came before it was started
+                thread.join()
+
+
+class WorkerProcesses:
+    """Processes that make batches, each started by the thread that first needs it.
+
+    Not by the main thread, where an interrupt could come when one is half started.
+    """
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._sent = _pickled(batcher)
+        self._lock = threading.Lock()
+        self._all: list[WorkerProcess] = []
+        self._idle: SimpleQueue[WorkerProcess] = SimpleQueue()
+        self._is_stopped = False
+
+    def make(self, task: Task) -> Batch:
+        """Return a batch that an idle process made, or a new one; as `WorkerProcess.make`."""
+        try:
+            process = self._idle.get_nowait()
+        except Empty:
+            process = self._start()
+        try:
+            return process.make(task)
+        finally:
+            self._idle.put(process)
+
+    def _start(self) -> WorkerProcess:
+        with self._lock:
+            if self._is_stopped:
+                raise Stopped
+            process = _spawn()
+            self._all.append(process)
+        process.send(self._sent)
+        return process
+
+    def stop(self) -> None:
+        """End all processes at once; a thread that waits for one is told."""
+        with self._lock:
+            self._is_stopped = True
+            for process in self._all:
+                process.kill()
+
+    def close(self) -> None:
+        """Wait for the end of all, and let go of what belongs to them."""
+        while self._all:
+            self._all.pop().close()
 
 
 class WorkerProcess:
@@ -104,7 +157,6 @@ class WorkerProcess:
 
     def __init__(self, process: SpawnProcess, connection: Connection) -> None:
         self._process, self._connection = process, connection
-        self._is_killed = False
 
     def send(self, batcher: bytes) -> None:
         """Tell it what to work with."""
@@ -156,29 +208,17 @@ class WorkerProcess:
         self._process.close()
 
 
-def _start(batcher: Batcher, workers: int) -> list[WorkerProcess]:
-    """Start processes. TypeError if the dataset or the transform cannot be sent to them."""
+def _pickled(batcher: Batcher) -> bytes:
+    """What a process is sent. TypeError if the dataset or the transform cannot be."""
     import pickle
 
     try:
-        sent = pickle.dumps(batcher, pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps(batcher, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         raise TypeError(
             f"the dataset or the transform cannot be sent to a process: {error}; define it at the "
             "top level of a module, or use threads, processes=False"
         ) from error
-    processes: list[WorkerProcess] = []
-    try:
-        for _ in range(workers):
-            processes.append(_spawn())
-        for process in processes:
-            process.send(sent)
-    except BaseException:
-        for process in processes:
-            process.kill()
-            process.close()
-        raise
-    return processes
 
 
 def _spawn() -> WorkerProcess:
