@@ -1,4 +1,6 @@
-// Looks for NaN and infinity among the gradients of one section, sixteen to an invocation.
+// Looks for NaN and infinity among the gradients of one section, 64 bytes to an invocation. A word
+// is a float32, or two of float16: `each` elements lie in a vector, and a word's exponents have the
+// bits `low` and `high`.
 //
 // Finding one is rare: it says so in the control block, and sets the bit of the parameter it belongs
 // to, whose slots begin at multiples of 64 elements. Bits are or-ed together, so the order in which
@@ -9,6 +11,9 @@ struct Scalars {
     parameters: u32,
     first: u32,
     bits: u32,
+    each: u32,
+    low: u32,
+    high: u32,
 }
 
 const BAD = 1u;
@@ -34,7 +39,7 @@ fn parameter_of(element: u32) -> u32 {
 }
 
 fn blame(i: u32) {
-    let number = k.first + parameter_of(4u * i);
+    let number = k.first + parameter_of(k.each * i);
     let word = k.bits + number / 32u;
     let bit = 1u << (number % 32u);
     if ((atomicLoad(&control[word]) & bit) == 0u) {
@@ -43,6 +48,12 @@ fn blame(i: u32) {
     if (atomicLoad(&control[BAD]) == 0u) {
         atomicStore(&control[BAD], 1u);
     }
+}
+
+fn is_bad(words: vec4<u32>) -> bool {
+    let low = vec4<u32>(k.low);
+    let high = vec4<u32>(k.high);
+    return any((words & low) == low) || any((words & high) == high);
 }
 
 const LANES = 256u;
@@ -61,11 +72,10 @@ fn main(
     let i1 = min(start + LANES, last);
     let i2 = min(start + 2u * LANES, last);
     let i3 = min(start + 3u * LANES, last);
-    let exponent = vec4<u32>(0x7f800000u);
-    let bad0 = any((gradient[i0] & exponent) == exponent);
-    let bad1 = any((gradient[i1] & exponent) == exponent);
-    let bad2 = any((gradient[i2] & exponent) == exponent);
-    let bad3 = any((gradient[i3] & exponent) == exponent);
+    let bad0 = is_bad(gradient[i0]);
+    let bad1 = is_bad(gradient[i1]);
+    let bad2 = is_bad(gradient[i2]);
+    let bad3 = is_bad(gradient[i3]);
     if (bad0) {
         blame(i0);
     }

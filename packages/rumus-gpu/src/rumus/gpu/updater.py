@@ -37,7 +37,8 @@ HEAD: Final = 8  # words of the control block before the counts
 SEEN: Final = 3
 HISTORY: Final = 4
 REMEMBERED: Final = 128  # steps, at least ROWS
-LOOKED_AT: Final = 1024  # vectors of four elements that a workgroup of finite.wgsl looks at
+LOOKED_AT: Final = 1024  # vectors that a workgroup of finite.wgsl looks at
+VECTOR: Final = 16  # bytes: four elements of float32, or eight of float16
 AT_ONCE: Final = 128  # sections of one dispatch of decide.wgsl
 
 
@@ -157,10 +158,13 @@ class DeviceUpdater:
         return found
 
     def _look(self, number: int, gradient: GPUArray) -> Dispatch:
-        starts, vectors = self._starts[number], gradient.size // 4
+        starts, itemsize = self._starts[number], gradient.stored.itemsize
+        vectors = gradient.size * itemsize // VECTOR
         bits = self._scalars_at - self._words
-        values = (vectors, starts.size, self._firsts[number], bits)
-        make = partial(Program, "finite", shader("finite"), "rrw", "IIII")
+        masks = (0x7F800000, 0x7F800000) if itemsize == 4 else (0x7C00, 0x7C000000)
+        each = VECTOR // itemsize
+        values = (vectors, starts.size, self._firsts[number], bits, each, *masks)
+        make = partial(Program, "finite", shader("finite"), "rrw", "IIIIIII")
         pipeline = self.backend.gpu.pipeline("finite", make)
         return self._ready(pipeline, gradient, starts), values, -(-vectors // LOOKED_AT)
 
@@ -177,10 +181,11 @@ class DeviceUpdater:
     def _update(self, number: int, gradient: GPUArray) -> Dispatch:
         kernel = self._kernels[number]
         arrays, _ = self.sections[number].operands(kernel, gradient)
-        stored, vectors = gradient.stored, gradient.size // 4
-        types = kernel.types((gradient.dtype,) * len(arrays))
+        stored, vectors = [array.stored for array in arrays], gradient.size // 4
+        types = kernel.types(tuple([array.dtype for array in arrays]))
         make = partial(update_program, kernel, types, stored)
-        pipeline = self.backend.gpu.pipeline(("update", kernel.key, stored.name), make)
+        key = ("update", kernel.key, *[each.name for each in stored])
+        pipeline = self.backend.gpu.pipeline(key, make)
         at = self._scalars_at + number * self._width
         return self._ready(pipeline, *arrays), (vectors, at), -(-vectors // WORKGROUP)
 

@@ -104,18 +104,20 @@ def elementwise_program(
     return _Printer(kernel, types, inputs, outputs).program()
 
 
-def update_program(kernel: Kernel, types: Types, stored: Stored) -> Program:
+def update_program(kernel: Kernel, types: Types, stored: Sequence[Stored]) -> Program:
     """Return the WGSL of a kernel that updates arrays of whole vectors, if the device says so.
 
+    stored: how each array of the kernel lies in memory.
     Its bindings are the arrays and the control block of `decide.wgsl`, whose first word says
     whether anything is done; `k` holds the number of vectors and where the uniforms lie in that
     block.
     """
     operands = [
-        Operand(stored, Layout("same"), is_updated(kernel, name) and name in kernel.outputs)
-        for name in kernel.arrays
+        Operand(each, Layout("same"), is_updated(kernel, name) and name in kernel.outputs)
+        for name, each in zip(kernel.arrays, stored, strict=True)
     ]
-    return _Update(kernel, types, operands, [stored] * len(kernel.outputs)).program()
+    by_name = dict(zip(kernel.arrays, stored, strict=True))
+    return _Update(kernel, types, operands, [by_name[name] for name in kernel.outputs]).program()
 
 
 def update_source(kernel: Kernel) -> str:

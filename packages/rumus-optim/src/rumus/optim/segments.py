@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.optim.group import ParameterGroup
+from rumus.optim.precision import COMPENSATION, MASTER, follow
 from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId
 from rumus.tensor.arena import fitting
 from rumus.tensor.backend import Array
@@ -24,7 +25,8 @@ class Segment:
     """An arena with the state of its parameters, stepped by one kernel.
 
     scratch: flat arrays that the kernel reads and that are written before each step. kernel: its
-    own, if it is not the optimizer's.
+    own, if it is not the optimizer's. seen: how often others had changed each parameter when the
+    master copy and the compensation were last known to fit; empty if they may not.
     """
 
     arena: Arena
@@ -33,6 +35,21 @@ class Segment:
     steps: int  # how many were applied to it before its updater was made
     scratch: dict[str, Array] = field(default_factory=dict)
     kernel: Kernel | None = None
+    seen: list[int] = field(default_factory=list)
+
+    def fits(self) -> None:
+        """Note that what is kept beside the parameters fits them as they are."""
+        self.seen = self._changes()
+
+    def follow(self) -> None:
+        """Have what is kept beside the parameters follow what others did to them."""
+        is_followed = MASTER in self.state or COMPENSATION in self.state
+        if is_followed and self.seen != self._changes():
+            follow(self.arena, self.state)
+            self.fits()
+
+    def _changes(self) -> list[int]:
+        return [p._version.count for p in self.arena.parameters]  # those by a step are not in it
 
     def section(self) -> Section:
         """Return what an updater has to know of it."""
@@ -44,21 +61,26 @@ class Segment:
     def fill(self, state: HostState) -> None:
         """Replace its state by that of its parameters in `state`."""
         arena = self.arena
-        for name in self.state:
-            host = np.zeros(arena.size, arena.dtype)
+        for name, flat in self.state.items():
+            host = np.zeros(arena.size, flat.dtype)
             for parameter, slot in zip(arena.parameters, arena.slots, strict=True):
                 part = state[parameter.id][name]
                 host[slot.start : slot.start + slot.size] = part.reshape(-1)
             self.state[name] = arena.backend.upload(host)
 
 
-def lay_out(
-    groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend], names: Sequence[str]
-) -> list[Segment]:
-    """Return new arenas for the parameters of `groups`, with a state of 0 under each of `names`.
+# From the dtype of parameters to that of each part of their state, by its name.
+StateLayout: TypeAlias = Callable[[DType], Mapping[str, DType]]
 
-    places: the backend of each parameter that is to change it. The parameters are not touched:
-    their elements are copied. One that is optional gets a segment of its own.
+
+def lay_out(
+    groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend], layout: StateLayout
+) -> list[Segment]:
+    """Return new arenas for the parameters of `groups`, with a state of 0 as `layout` says.
+
+    A master copy starts as its parameter. places: the backend of each parameter that is to change
+    it. The parameters are not touched: their elements are copied. One that is optional gets a
+    segment of its own.
     """
     segments = []
     for group in groups:
@@ -70,10 +92,18 @@ def lay_out(
             apart = position if group.optional else -1
             runs.setdefault((p.dtype, id(backend), apart), []).append(p)
         for (dtype, place, _), parameters in runs.items():
-            for part in fitting(parameters, dtype, backends[place].max_array_bytes):
+            widest = max((dtype, *layout(dtype).values()), key=lambda found: found.itemsize)
+            for part in fitting(parameters, widest, backends[place].max_array_bytes):
                 arena = Arena(part, dtype, backends[place])
-                segments.append(Segment(arena, {name: arena.zeros() for name in names}, group, 0))
+                segments.append(Segment(arena, _state(arena, layout(dtype)), group, 0))
     return segments
+
+
+def _state(arena: Arena, dtypes: Mapping[str, DType]) -> dict[str, Array]:
+    state = {name: arena.zeros(dtype) for name, dtype in dtypes.items()}
+    if MASTER in state:
+        arena.backend.copy(arena.values, state[MASTER])
+    return state
 
 
 def state_views(segments: Iterable[Segment]) -> dict[ParamId, dict[str, Array]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rumus.optim.hyperparameter import Hyper, checked
+from rumus.optim.increment import compensated, increment
+from rumus.optim.precision import COMPENSATION, MASTER, ONE
 from rumus.optim.rules import Rule
 from rumus.tensor import Expr, Kernel
+from rumus.tensor.expr import postorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +40,93 @@ class Signature:
         return cls(state, frozenset(p.name for p in keyword), defaults)
 
 
-def update_kernel(
-    rule: Rule,
-    state: tuple[str, ...],
-    known: Iterable[str],
-    *,
-    maximize: bool,
-    decays: bool,
-    given: tuple[str, ...] = (),
-) -> Kernel:
-    """Return a rule as a kernel that updates `p` and the state in place.
+@dataclass(frozen=True, slots=True)
+class UpdateRule:
+    """A rule with all that decides what kernel it becomes.
 
-    known: the scalars that there will be. maximize: -g takes g's place. decays: g + weight_decay p
-    does. given: arrays that the rule takes after its state, and only reads.
-    TypeError for a rule that does not return exactly the new values of what it takes.
+    state: its parts. known: the scalars that there will be. maximize: -g takes g's place. decays:
+    g + weight_decay p does. given: arrays that the rule takes after its state, and only reads.
+    compensates: what rounding takes from an update is kept for the next one.
     """
-    p, g = Expr.array("p"), Expr.array("g")
-    if maximize:
-        g = -g
-    if decays:
-        g = g + Expr.scalar("weight_decay") * p
-    names = inspect.signature(rule).parameters
-    there = {*known, "t"}
-    scalars = {name: Expr.scalar(name) for name in names if name in there}
-    new: object = rule(p, g, *map(Expr.array, (*state, *given)), **scalars)
-    if not isinstance(new, Mapping) or "p" not in new:
-        raise TypeError(f"the rule {rule.__name__} must return {{'p': ..., ...}}")
-    if unknown := set(new) - {"p", *state}:
-        raise TypeError(f"the rule {rule.__name__} returns {unknown}, which it has not")
-    if kept := set(state) - set(new):
-        raise TypeError(f"the rule {rule.__name__} takes {kept} but returns no new value")
-    outputs = {name: Expr.of(value) for name, value in new.items()}
-    return Kernel(rule.__name__, outputs, ("p", "g", *state, *given))
+
+    rule: Rule
+    state: tuple[str, ...]
+    known: frozenset[str]
+    maximize: bool = False
+    decays: bool = False
+    given: tuple[str, ...] = ()
+    compensates: bool = False
+
+    def kernel(self, *, has_master: bool = False) -> Kernel:
+        """Return the kernel that updates `p`, the state and what is kept beside it in place.
+
+        has_master: p is only the rounding of the true value, `MASTER`. TypeError for a rule that
+        does not return exactly the new values of what it takes, or that cannot be compensated.
+        """
+        p = Expr.array(MASTER if has_master else "p")
+        outputs = self._outputs(p)
+        added = [MASTER] if has_master else []
+        if self.compensates:
+            added.append(COMPENSATION)
+            outputs["p"], outputs[COMPENSATION] = self._compensated(p, outputs["p"])
+        if has_master:
+            outputs[MASTER] = outputs["p"]
+        arrays = ("p", "g", *self.state, *self.given, *added)
+        return Kernel(self.rule.__name__, outputs, arrays)
+
+    def _outputs(self, p: Expr) -> dict[str, Expr]:
+        g = Expr.array("g")
+        if self.maximize:
+            g = -g
+        if self.decays:
+            g = g + Expr.scalar("weight_decay") * p
+        rule, state = self.rule, self.state
+        there = {*self.known, "t"}
+        names = inspect.signature(rule).parameters
+        scalars = {name: Expr.scalar(name) for name in names if name in there}
+        new: object = rule(p, g, *map(Expr.array, (*state, *self.given)), **scalars)
+        if not isinstance(new, Mapping) or "p" not in new:
+            raise TypeError(f"the rule {rule.__name__} must return {{'p': ..., ...}}")
+        if unknown := set(new) - {"p", *state}:
+            raise TypeError(f"the rule {rule.__name__} returns {unknown}, which it has not")
+        if kept := set(state) - set(new):
+            raise TypeError(f"the rule {rule.__name__} takes {kept} but returns no new value")
+        return {name: Expr.of(value) for name, value in new.items()}
+
+    def _compensated(self, p: Expr, new: Expr) -> tuple[Expr, Expr]:
+        delta = increment(new, p)
+        if delta is None:
+            raise TypeError(
+                f"compensated: the rule {self.rule.__name__} must return p plus or minus something "
+                "(p may be multiplied by scalars), so that the update can be told from p"
+            )
+        return compensated(p, delta, Expr.array(COMPENSATION), Expr.scalar(ONE))
+
+
+def squares(kernel: Kernel) -> frozenset[str]:
+    """Return the parts of a rule's state that are made of squares of gradients.
+
+    They are those whose new value has a product of two factors that depend on g, in a sum or a
+    numerator: not under a root, where the size is that of g again.
+    """
+    depends: set[Expr] = set()
+    for node in postorder(kernel.outputs.values()):
+        is_g = node.operation == "array" and node.name == "g"
+        if is_g or any(operand in depends for operand in node.operands):
+            depends.add(node)
+    return frozenset(name for name, new in kernel.outputs.items() if _has_square(new, depends))
+
+
+def _has_square(new: Expr, depends: set[Expr]) -> bool:
+    stack, seen = [new], {new}
+    while stack:
+        node = stack.pop()
+        operands = node.operands
+        if node.operation == "mul" and all(operand in depends for operand in operands):
+            return True
+        if node.operation in ("sqrt", "sign", "lt", "le", "eq"):
+            continue
+        parts = {"div": operands[:1], "where": operands[1:]}.get(node.operation, operands)
+        stack += [part for part in parts if part not in seen]
+        seen.update(parts)
+    return False

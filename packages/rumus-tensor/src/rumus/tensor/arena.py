@@ -72,9 +72,12 @@ class Arena:
     def _view(self, flat: Array, start: int, parameter: Parameter) -> Array:
         return flat[start : start + parameter.size].reshape(parameter.shape)
 
-    def zeros(self) -> Array:
-        """Return a flat array of this layout, all 0: for an optimizer's state."""
-        flat = self.backend.allocate((self.size,), self.dtype)
+    def zeros(self, dtype: DType | None = None) -> Array:
+        """Return a flat array of this layout, all 0: for an optimizer's state.
+
+        dtype: the parameters' own by default.
+        """
+        flat = self.backend.allocate((self.size,), dtype or self.dtype)
         self.backend.fill(0, flat)
         return flat
 

@@ -144,7 +144,10 @@ class Kernel:
                 or (is_choice and all(choice in masks for choice in choices))
             ):
                 masks.add(node)
-        results = tuple(bool_ if n in masks else storage for n in self.outputs.values())
+        results = tuple(
+            given.get(name, bool_ if node in masks else storage)  # in place: as the array is
+            for name, node in self.outputs.items()
+        )
         return Types(compute, results, frozenset(masks))
 
     def _exact(self) -> bool:

@@ -16,16 +16,17 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor.backend import Array
-from rumus.tensor.dtype import DType, float32, float64
+from rumus.tensor.dtype import DType, float16, float32, float64
 from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import Kernel
-from rumus.tensor.numpy_backend import PARALLEL, NumpyBackend, flatten, run_parts
+from rumus.tensor.numpy_backend import BLOCK, PARALLEL, NumpyBackend, flatten, run_parts
 from rumus.tensor.philox import ROUNDS
 
 SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
 
 # dtype -> as an integer, and the bits of its exponent.
 _EXPONENTS: Final[Mapping[DType, tuple[type, Any]]] = {
+    float16: (np.int16, np.int16(0x7C00)),
     float32: (np.int32, np.int32(0x7F800000)),
     float64: (np.int64, np.int64(0x7FF0000000000000)),
 }
@@ -151,7 +152,8 @@ class NumbaBackend(NumpyBackend):
         if size > SMALL and len(kernel.nodes) > 1 and _is_compilable(kernel):
             flat = flatten([*arrays, *out], out[0].shape)
             types = kernel.types(tuple([array.dtype for array in arrays]))
-            plain = types.compute.kind == "f" and all(a.dtype == types.compute for a in arrays)
+            loaded = (types.compute, float16) if types.compute == float32 else (types.compute,)
+            plain = types.compute.kind == "f" and all(a.dtype in loaded for a in arrays)
             if flat is not None and plain and all(array.ndim for array in flat):
                 self._run_loop(kernel, types.compute, flat, scalars)
                 return
@@ -165,13 +167,27 @@ class NumbaBackend(NumpyBackend):
             loop = self._loops[kernel.key, dtype] = _compile(numba_source(kernel), dtype)
         split = len(kernel.arrays)
         outputs = zip(flat[split:], kernel.outputs, strict=True)
-        operands = flat[:split] + [array for array, name in outputs if name not in kernel.arrays]
+        extra = [(array, name) for array, name in outputs if name not in kernel.arrays]
+        operands = flat[:split] + [array for array, _ in extra]
+        names = [*kernel.arrays, *(name for _, name in extra)]
         with np.errstate(over="ignore"):
             values = [dtype.type(scalar) for scalar in scalars]
 
+        def run(parts: Sequence[Array]) -> None:
+            loop(*parts[:split], *values, *parts[split:])
+
         def work(start: int, stop: int) -> None:
-            loop(*(operand[start:stop] for operand in operands[:split]), *values,
-                 *(operand[start:stop] for operand in operands[split:]))  # fmt: skip
+            if not any(operand.dtype == float16 for operand in operands):
+                run([operand[start:stop] for operand in operands])
+                return
+            for cut in range(start, stop, BLOCK):  # the loop knows no float16: in and out by blocks
+                parts = [operand[cut : min(cut + BLOCK, stop)] for operand in operands]
+                wide = [p.astype(dtype) if p.dtype == float16 else p for p in parts]
+                run(wide)
+                with np.errstate(over="ignore"):
+                    for part, result, name in zip(parts, wide, names, strict=True):
+                        if result is not part and name in kernel.outputs:
+                            np.copyto(part, result, casting="unsafe")
 
         run_parts(work, flat[0].size, flat[0].size >= PARALLEL)
 

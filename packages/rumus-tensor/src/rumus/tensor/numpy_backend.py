@@ -179,7 +179,7 @@ class NumpyBackend:
         def work(start: int, stop: int) -> None:
             cuts = range(start, stop, BLOCK)  # float32 inside of a block, float64 over the blocks
             views = (flat[cut : min(cut + BLOCK, stop)] for cut in cuts)
-            parts[start] = sum(float(np.dot(view, view)) for view in views)
+            parts[start] = sum(float(np.dot(wide, wide)) for wide in map(_at_least_single, views))
 
         run_parts(work, flat.size, flat.size >= PARALLEL)
         return np.array(sum(parts[start] for start in sorted(parts)), np.float64)
@@ -230,6 +230,11 @@ class NumpyBackend:
         nonfinite: NonFinite,
     ) -> Updater:
         return ImmediateUpdater(kernel, sections, counts, nonfinite)
+
+
+def _at_least_single(array: Array) -> Array:
+    """float16 as float32: a sum of squares in float16 ends at 65504."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def flatten(arrays: Sequence[Array], shape: Shape) -> list[Array] | None:

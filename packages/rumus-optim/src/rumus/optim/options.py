@@ -1,0 +1,19 @@
+"""The options that every optimizer by a rule takes."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, TypedDict
+
+from rumus.tensor.updater import NonFinite
+
+StateDType: TypeAlias = Literal["float16", "float32"]
+
+
+class Options(TypedDict, total=False):
+    """Keyword options, all with the defaults of `FusedOptimizer`, which says what they do."""
+
+    maximize: bool
+    nonfinite: NonFinite
+    master_weights: bool
+    state_dtype: StateDType | None
+    compensated: bool
