@@ -140,7 +140,7 @@ def update_source(kernel: Kernel) -> str:
     """
     stored = stored_types(has_half=True)[float32]
     types = kernel.types((float32,) * len(kernel.arrays))
-    return update_program(kernel, types, stored).source
+    return update_program(kernel, types, [stored] * len(kernel.arrays)).source
 
 
 class _Printer:

@@ -29,6 +29,7 @@ from rumus.optim.lion import Lion
 from rumus.optim.muon import Muon
 from rumus.optim.nadam import NAdam
 from rumus.optim.optimizer import Optimizer
+from rumus.optim.options import Options
 from rumus.optim.plateau import Plateau
 from rumus.optim.porting import Library, PresetOptions
 from rumus.optim.radam import RAdam
@@ -84,6 +85,7 @@ __all__ = [
     "NAdam",
     "NonFinite",
     "Optimizer",
+    "Options",
     "ParameterGroup",
     "Plateau",
     "PresetOptions",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class AdaBelief(FusedOptimizer[M_co]):
@@ -15,7 +17,7 @@ class AdaBelief(FusedOptimizer[M_co]):
     m = beta1 m + (1 - beta1) g;  s = beta2 s + (1 - beta2) (g - m)^2 + eps;
     p = p (1 - lr weight_decay) - lr m_hat / (sqrt(s_hat) + eps)
 
-    lr >= 0. betas: each in [0, 1). eps >= 0. weight_decay >= 0, decoupled. maximize, nonfinite: see
+    lr >= 0. betas: each in [0, 1). eps >= 0. weight_decay >= 0, decoupled. options: see
     `FusedOptimizer`. The defaults are those of the authors' code, without its rectification.
     ValueError for a value out of range.
 
@@ -30,8 +32,7 @@ class AdaBelief(FusedOptimizer[M_co]):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: Hyper = 1e-16,
         weight_decay: Hyper = 0.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -40,6 +41,5 @@ class AdaBelief(FusedOptimizer[M_co]):
             betas=betas,
             eps=eps,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

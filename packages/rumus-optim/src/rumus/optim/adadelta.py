@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class Adadelta(FusedOptimizer[M_co]):
@@ -16,8 +18,8 @@ class Adadelta(FusedOptimizer[M_co]):
     u = rho u + (1 - rho) d^2;  p = p - lr d
 
     lr >= 0. rho: how slowly the averages forget, in [0, 1). eps >= 0, inside of both roots; it
-    makes the first steps. weight_decay >= 0: weight_decay p is added to the gradient. maximize,
-    nonfinite: see `FusedOptimizer`. The defaults are PyTorch's. ValueError for a value out of
+    makes the first steps. weight_decay >= 0: weight_decay p is added to the gradient. options:
+    see `FusedOptimizer`. The defaults are PyTorch's. ValueError for a value out of
     range.
 
     `rumus.optim.rules.adadelta`. Zeiler: arXiv:1212.5701.
@@ -31,8 +33,7 @@ class Adadelta(FusedOptimizer[M_co]):
         rho: Hyper = 0.9,
         eps: Hyper = 1e-6,
         weight_decay: Hyper = 0.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -41,6 +42,5 @@ class Adadelta(FusedOptimizer[M_co]):
             rho=rho,
             eps=eps,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class Adagrad(FusedOptimizer[M_co]):
@@ -15,7 +17,7 @@ class Adagrad(FusedOptimizer[M_co]):
     s = s + g^2;  p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)
 
     lr >= 0. lr_decay >= 0: how fast lr falls. weight_decay >= 0: weight_decay p is added to the
-    gradient. initial_accumulator_value >= 0: what s starts at. eps >= 0. maximize, nonfinite: see
+    gradient. initial_accumulator_value >= 0: what s starts at. eps >= 0. options: see
     `FusedOptimizer`. The defaults are PyTorch's. ValueError for a value out of range.
 
     `rumus.optim.rules.adagrad`. Duchi, Hazan, Singer, JMLR 2011.
@@ -37,8 +39,7 @@ class Adagrad(FusedOptimizer[M_co]):
         weight_decay: Hyper = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: Hyper = 1e-10,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -48,6 +49,5 @@ class Adagrad(FusedOptimizer[M_co]):
             weight_decay=weight_decay,
             initial_accumulator_value=initial_accumulator_value,
             eps=eps,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

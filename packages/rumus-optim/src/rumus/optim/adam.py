@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co, decaying_matrices
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class Adam(FusedOptimizer[M_co]):
@@ -16,7 +16,7 @@ class Adam(FusedOptimizer[M_co]):
 
     lr >= 0. betas: how slowly the averages of g and g^2 forget, each in [0, 1). eps >= 0, outside
     of the root. weight_decay >= 0: weight_decay p is added to the gradient. amsgrad: divide by the
-    largest average of g^2 so far. maximize, nonfinite: see `FusedOptimizer`. The defaults are those
+    largest average of g^2 so far. options: see `FusedOptimizer`. The defaults are those
     of the paper. ValueError for a value out of range.
 
     The formula is in `rumus.optim.rules.adam`. Kingma, Ba: arXiv:1412.6980.
@@ -31,8 +31,7 @@ class Adam(FusedOptimizer[M_co]):
         eps: float = 1e-8,
         weight_decay: Hyper = 0.0,
         amsgrad: bool = False,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -41,8 +40,7 @@ class Adam(FusedOptimizer[M_co]):
             betas=betas,
             eps=eps,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )
 
 
@@ -72,8 +70,7 @@ class AdamW(FusedOptimizer[M_co]):
         weight_decay: Hyper = 1e-2,
         decay: Literal["all", "matrices"] = "all",
         amsgrad: bool = False,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         if decay not in ("all", "matrices"):
             raise ValueError(f'decay must be "all" or "matrices", not {decay!r}')
@@ -84,6 +81,5 @@ class AdamW(FusedOptimizer[M_co]):
             betas=betas,
             eps=eps,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

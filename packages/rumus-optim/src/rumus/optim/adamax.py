@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class Adamax(FusedOptimizer[M_co]):
@@ -15,7 +17,7 @@ class Adamax(FusedOptimizer[M_co]):
     m = beta1 m + (1 - beta1) g;  u = max(beta2 u, |g| + eps);  p = p - lr / (1 - beta1^t) m / u
 
     lr >= 0. betas: how slowly m and u forget, each in [0, 1). eps >= 0, inside of the maximum.
-    weight_decay >= 0: weight_decay p is added to the gradient. maximize, nonfinite: see
+    weight_decay >= 0: weight_decay p is added to the gradient. options: see
     `FusedOptimizer`. The defaults are the paper's; eps is PyTorch's. ValueError for a value out of
     range.
 
@@ -30,8 +32,7 @@ class Adamax(FusedOptimizer[M_co]):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: Hyper = 1e-8,
         weight_decay: Hyper = 0.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -40,6 +41,5 @@ class Adamax(FusedOptimizer[M_co]):
             betas=betas,
             eps=eps,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

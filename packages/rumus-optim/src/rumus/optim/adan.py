@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class Adan(FusedOptimizer[M_co]):
@@ -17,7 +19,7 @@ class Adan(FusedOptimizer[M_co]):
     p = (p - lr (m_hat + beta2 d_hat) / (sqrt(n_hat) + eps)) / (1 + lr weight_decay)
 
     lr >= 0. betas: how slowly m, d and n forget, each in [0, 1). eps >= 0, outside of the root.
-    weight_decay >= 0, by a proximal step. maximize, nonfinite: see `FusedOptimizer`. The defaults
+    weight_decay >= 0, by a proximal step. options: see `FusedOptimizer`. The defaults
     are those of the authors' code. ValueError for a value out of range, TypeError if betas are not
     three.
 
@@ -32,8 +34,7 @@ class Adan(FusedOptimizer[M_co]):
         betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
         eps: Hyper = 1e-8,
         weight_decay: Hyper = 0.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -42,6 +43,5 @@ class Adan(FusedOptimizer[M_co]):
             betas=betas,
             eps=eps,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

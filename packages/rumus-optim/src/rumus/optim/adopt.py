@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class ADOPT(FusedOptimizer[M_co]):
@@ -17,7 +19,7 @@ class ADOPT(FusedOptimizer[M_co]):
 
     The first step changes v alone: v = g^2. lr >= 0. betas: each in [0, 1). eps >= 0.
     weight_decay >= 0: weight_decay p is added to the gradient or, with decoupled_weight_decay, p
-    multiplied by 1 - lr weight_decay. maximize, nonfinite: see `FusedOptimizer`. The defaults are
+    multiplied by 1 - lr weight_decay. options: see `FusedOptimizer`. The defaults are
     the paper's. ValueError for a value out of range.
 
     `rumus.optim.rules.adopt`. Taniguchi et al.: arXiv:2411.02853.
@@ -32,8 +34,7 @@ class ADOPT(FusedOptimizer[M_co]):
         eps: Hyper = 1e-6,
         weight_decay: Hyper = 0.0,
         decoupled_weight_decay: bool = False,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -42,6 +43,5 @@ class ADOPT(FusedOptimizer[M_co]):
             betas=betas,
             eps=eps,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.averaging import AveragingOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class ASGD(AveragingOptimizer[M_co]):
@@ -17,7 +19,7 @@ class ASGD(AveragingOptimizer[M_co]):
 
     The average is what `with optimizer.eval_params():` puts in the parameters' place. lr >= 0.
     lambd >= 0: a decay of its own, also of lr. alpha: how fast lr falls, in [0, 1). t0 >= 0.
-    weight_decay >= 0: weight_decay p is added to the gradient. maximize, nonfinite: see
+    weight_decay >= 0: weight_decay p is added to the gradient. options: see
     `FusedOptimizer`. The defaults are PyTorch's: its t0 of a million averages nothing before.
     ValueError for a value out of range.
 
@@ -33,8 +35,7 @@ class ASGD(AveragingOptimizer[M_co]):
         alpha: Hyper = 0.75,
         t0: float = 1e6,
         weight_decay: Hyper = 0.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -45,6 +46,5 @@ class ASGD(AveragingOptimizer[M_co]):
             t0=t0,
             weight_decay=weight_decay,
             point=rules.average,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

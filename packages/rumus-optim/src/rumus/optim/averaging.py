@@ -10,22 +10,40 @@ from typing import Any
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper, at_step
+from rumus.optim.precision import MASTER
 from rumus.optim.rules import Rule
-from rumus.optim.running import Running
 from rumus.optim.segments import Segment
 from rumus.optim.uninterrupted import Uninterrupted
-from rumus.tensor import Backend, Expr, GradientStore, Kernel, OwnershipError, Parameter
+from rumus.tensor import (
+    Backend,
+    Expr,
+    GradientStore,
+    Kernel,
+    OwnershipError,
+    Parameter,
+    PrecisionError,
+)
 from rumus.tensor.backend import Array
-from rumus.tensor.updater import NonFinite
 
 Point = Callable[..., Expr]
+
+
+def _kernel(point: Point, weights: str) -> Kernel:
+    """The kernel that writes the average into p. weights: the array in which p's values are."""
+    named = inspect.signature(point).parameters.values()
+    names = [p.name for p in named if p.kind is not p.KEYWORD_ONLY]
+    scalars = {p.name: Expr.scalar(p.name) for p in named if p.kind is p.KEYWORD_ONLY}
+    arrays = [weights if name == "p" else name for name in names]
+    average = point(*map(Expr.array, arrays), **scalars)
+    return Kernel(point.__name__, {"p": average}, ("p", *(name for name in arrays if name != "p")))
 
 
 class AveragingOptimizer(FusedOptimizer[M_co]):
     """A `FusedOptimizer` that also knows a better point than its parameters: an average.
 
     point: a function of `p`, parts of the state by their names, and scalars keyword-only, that
-    returns the average. The rest is as in `FusedOptimizer`.
+    returns the average. options: what `FusedOptimizer` takes besides. PrecisionError for a state
+    of float16: an average of parameters is no place for it.
     """
 
     def __init__(
@@ -35,26 +53,16 @@ class AveragingOptimizer(FusedOptimizer[M_co]):
         lr: Hyper,
         *,
         point: Point,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
-        running: Running | None = None,
-        **hyper: Hyper | tuple[float, ...],
+        **options: Any,
     ) -> None:
         self._evaluating = False
-        named = inspect.signature(point).parameters.values()
-        arrays = [p.name for p in named if p.kind is not p.KEYWORD_ONLY]
-        scalars = {p.name: Expr.scalar(p.name) for p in named if p.kind is p.KEYWORD_ONLY}
-        average = point(*map(Expr.array, arrays), **scalars)
-        self._point = Kernel(point.__name__, {"p": average}, arrays)
-        super().__init__(
-            parameters,
-            rule,
-            lr,
-            maximize=maximize,
-            nonfinite=nonfinite,
-            running=running,
-            **hyper,
-        )
+        self._point, self._master_point = _kernel(point, "p"), _kernel(point, MASTER)
+        if options.get("state_dtype") == "float16":
+            raise PrecisionError(
+                f"{type(self).__name__}: its state holds an average of the parameters, to which "
+                'small steps are added: with state_dtype="float16" they would vanish in rounding'
+            )
+        super().__init__(parameters, rule, lr, **options)
 
     @contextmanager
     def eval_params(self) -> Iterator[None]:
@@ -88,11 +96,11 @@ class AveragingOptimizer(FusedOptimizer[M_co]):
     def _average(self, segment: Segment) -> None:
         arena = segment.arena
         hyper = segment.group.over(self.hyper)
-        values = {n: at_step(n, hyper[n], segment.steps) for n in self._point.scalars}
+        point = self._master_point if MASTER in segment.state else self._point
+        values = {n: at_step(n, hyper[n], segment.steps) for n in point.scalars}
         by_name = {"p": arena.values, **segment.state}
-        arrays = [by_name[name] for name in self._point.arrays]
-        scalars = self._point.bind(values)
-        arena.backend.elementwise(self._point, arrays, scalars, [arena.values])
+        arrays = [by_name[name] for name in point.arrays]
+        arena.backend.elementwise(point, arrays, point.bind(values), [arena.values])
         arena.written()
 
     def _check_training(self, what: str) -> None:

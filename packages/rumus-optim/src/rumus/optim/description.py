@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from rumus.optim.group import ParameterGroup, described
@@ -22,16 +22,18 @@ def description(
     hyper: Mapping[str, Hyper],
     decoupled: bool,
     uses: Uses | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
     """Return who is in which group, with shapes, roles and hyper-parameters.
 
     hyper: the optimizer's own. decoupled: whether lr weight_decay p is taken from p by itself, so
     that a warning is due where this is too small to change a float32 p. uses: for an optimizer
-    that steps its groups in several ways.
+    that steps its groups in several ways. notes: what else is to be said of all groups.
     """
     owned = optimizer.parameters
     count = sum(p.size for p in owned)
     lines = [f"{optimizer}: {len(owned)} parameters, {count:,} elements"]
+    lines += notes
     for number, group in enumerate(optimizer.groups):
         lines.append(f"group {number}: {_hyper_parameters(group, hyper, uses)}")
         lines += _table(group)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rumus.optim.group import Claimable, as_groups
+from rumus.optim.segments import StateLayout
 from rumus.tensor import Arena
 from rumus.tensor.backend import Array
 from rumus.tensor.slot_table import slot_size
@@ -63,14 +64,15 @@ def used(segments: Iterable[Held]) -> Memory:
     return Memory(parameters, gradients, state)
 
 
-def planned(parameters: Claimable[Any], parts: int) -> Memory:
-    """Return the bytes for parameters whose state has `parts` arrays of their dtype each."""
-    size = sum(
-        slot_size(p.size) * p.dtype.itemsize
-        for group in as_groups(parameters)
-        for _, p in group.trainable().named
-    )
-    return Memory(size, size, parts * size)
+def planned(parameters: Claimable[Any], layout: StateLayout) -> Memory:
+    """Return the bytes for parameters with state of these dtypes."""
+    size = state = 0
+    for group in as_groups(parameters):
+        for _, p in group.trainable().named:
+            elements = slot_size(p.size)
+            size += elements * p.dtype.itemsize
+            state += elements * sum(dtype.itemsize for dtype in layout(p.dtype).values())
+    return Memory(size, size, state)
 
 
 def _bytes(array: Array) -> int:

@@ -15,10 +15,12 @@ from typing import Any, ClassVar, Final, Self, Unpack
 from rumus.optim.description import description
 from rumus.optim.followed import FollowedOptimizer
 from rumus.optim.footprint import Memory, planned, used
-from rumus.optim.group import Claimable, M_co, decaying_matrices
+from rumus.optim.group import Claimable, M_co, as_groups, decaying_matrices
 from rumus.optim.hyperparameter import Hyper, at_step, checked
 from rumus.optim.optimizer import check_one_backend
+from rumus.optim.options import StateDType
 from rumus.optim.porting import Library, PresetOptions, preset, taken_decay
+from rumus.optim.precision import MASTER, ONE, Precision
 from rumus.optim.rules import Rule
 from rumus.optim.running import Running
 from rumus.optim.saved_state import (
@@ -31,12 +33,12 @@ from rumus.optim.saved_state import (
 )
 from rumus.optim.segments import Segment, host_state, lay_out
 from rumus.optim.uninterrupted import Uninterrupted
-from rumus.optim.update_kernel import Signature, update_kernel
+from rumus.optim.update_kernel import Signature, UpdateRule, squares
 from rumus.tensor import (
     Backend,
     DrainedGradientError,
+    DType,
     GradientStore,
-    Kernel,
     OwnershipError,
     Parameter,
     ParamId,
@@ -61,6 +63,15 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     nonfinite: what a NaN or infinity among the gradients does. "raise": NonFiniteGradientError,
     with the names, and nothing has changed. "skip": the gradients are drained and nothing else
     happens; `skipped` counts it and `blamed` has the names. "propagate": nobody looks.
+    master_weights: whether float16 parameters are taken. Each gets a float32 copy among the state,
+    which is what is updated; the parameter is its rounding. If others change the parameter, the
+    copy follows at the next step, but for elements that are the rounding of the copy as it is.
+    state_dtype: "float16" or "float32", what the state is stored in; the arithmetic is that of the
+    parameters, at least float32. What is made of squares of gradients stays as it is under
+    "float16", where a gradient under 2e-4 has the square 0, and one over 256 infinity.
+    compensated: keep what rounding takes from an update in one more array, and add it to the next:
+    for updates under half a unit in the last place of p. TypeError for a rule whose new p is not
+    p, perhaps times scalars, plus or minus something.
 
     A GPU decides by itself, and the host hears of it later: from `poll`, or when anything is read
     from that GPU, as the step's loss. With "raise" no step is applied from the bad one on, and the
@@ -79,6 +90,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     [0.75]
     """
 
+    float16_remedy = "Pass master_weights=True to keep a float32 copy of it beside, or: "
     given_names: ClassVar[tuple[str, ...]] = ()  # what a rule reads that `_compute_given` writes
     other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels that some segments have
 
@@ -90,28 +102,35 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         *,
         maximize: bool = False,
         nonfinite: NonFinite = "raise",
+        master_weights: bool = False,
+        state_dtype: StateDType | None = None,
+        compensated: bool = False,
         running: Running | None = None,
         **hyper: Hyper | tuple[float, ...],
     ) -> None:
         self.rule = rule
         self.maximize = maximize
+        self.precision = Precision(master_weights, state_dtype, compensated)
         self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
         signature = Signature.of(rule, self.given_names)
         self.state_names = signature.state
+        self.precision.check_names(rule.__name__, signature.state)
         scalars = signature.scalars | self.running.needed | self.other_scalars
         self.scalar_names = scalars - set(self.running.names)
         self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper})}
         super().__init__(parameters, nonfinite)
         try:
             self._check_names()
-            self.kernel = self._trace(self.hyper)
+            self._trace(self.hyper)
+            self._squares = squares(self.kernel)
             self.segments = self._layout({})
         except BaseException:
             self.release()
             raise
         for segment in self.segments:
             segment.arena.adopt()
+            segment.fits()
 
     is_ported: bool = False  # whether `like` gave it another rule than that of its class
 
@@ -168,7 +187,8 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         new = {**self.hyper, **values}
         if self._decays(new) != self._decays(self.hyper):
             self._settle()
-            self.kernel = self._trace(new)
+            self._trace(new)
+            self._give_kernels(self.segments)
             self._bound.clear()
         self.hyper = new
 
@@ -191,24 +211,38 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         some = any(values.get("weight_decay", 0.0) != 0.0 for values in given)
         return some and "weight_decay" not in self.scalar_names
 
-    def _trace(self, hyper: Mapping[str, Hyper]) -> Kernel:
-        known = self.scalar_names | set(self.running.names)
-        decays = self._decays(hyper)
-        return update_kernel(
+    def _trace(self, hyper: Mapping[str, Hyper]) -> None:
+        """Make the kernels of the rule: for parameters that hold their values, or a rounding."""
+        rule = UpdateRule(
             self.rule,
             self.state_names,
-            known,
+            self.scalar_names | set(self.running.names),
             maximize=self.maximize,
-            decays=decays,
+            decays=self._decays(hyper),
             given=self.given_names,
+            compensates=self.precision.compensated,
         )
+        self.kernel = rule.kernel()
+        self._master_kernel = rule.kernel(has_master=True)
+
+    def _give_kernels(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            if MASTER in segment.state:
+                segment.kernel = self._master_kernel
 
     def describe(self) -> str:
         """Return a table: who is in which group, with shapes, roles and hyper-parameters.
 
-        It warns of a decoupled weight decay that is lost in the rounding of float32.
+        It warns of a decoupled weight decay that is lost in the rounding of float32, and says which
+        options make parameters or state other than usual.
         """
-        return description(self, self.hyper, "weight_decay" in self.scalar_names)
+        vanishes = "weight_decay" in self.scalar_names and not self.precision.compensated
+        return description(self, self.hyper, vanishes, notes=self._precisions())
+
+    def _precisions(self) -> list[str]:
+        dtypes = dict.fromkeys(p.dtype for p in self.parameters)
+        lines = [self.precision.described(self._state_layout(dtype)) for dtype in dtypes]
+        return list(dict.fromkeys(line for some in lines for line in some))
 
     # Memory
 
@@ -228,11 +262,23 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         Memory(parameters=2560, gradients=2560, state=5120)
         """
         probe = cls([Parameter(0.0, name="probe")], *args, **options)
-        return planned(parameters, len(probe.state_names))
+        for group in as_groups(parameters):
+            for name, parameter in group.trainable().named:
+                probe._check_precision(name, parameter)
+        return planned(parameters, probe._state_layout)
+
+    def _check_precision(self, name: str, parameter: Parameter) -> None:
+        if not self.precision.master_weights:
+            super()._check_precision(name, parameter)
+
+    def _state_layout(self, dtype: DType) -> dict[str, DType]:
+        return self.precision.layout(dtype, self.state_names, self._squares)
 
     def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
         """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
-        return lay_out(self.groups, places, self.state_names)
+        segments = lay_out(self.groups, places, self._state_layout)
+        self._give_kernels(segments)
+        return segments
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take parameters, with their state, to another backend."""
@@ -297,6 +343,8 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         if outcome.applied is False and self.nonfinite == "raise":
             raise self._error(outcome)
         with Uninterrupted():
+            for number in gradients:
+                self.segments[number].follow()
             updater.commit()
             name = str(self)
             for number, gradient in gradients.items():
@@ -362,7 +410,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         """The kernel's scalars at step `t` of a segment, computed in float64."""
         hyper = self.segments[number].group.over(self.hyper)
         values = {name: at_step(name, value, t) for name, value in hyper.items()}
-        scalars = {**values, **self.running.at(number, t, hyper), "t": t}
+        scalars = {**values, **self.running.at(number, t, hyper), "t": t, ONE: 1.0}
         kept = self._bound.get((number, t))  # a device is given those of many steps in advance
         if kept is not None and kept[0] == scalars:
             return kept[1]
@@ -412,6 +460,10 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     def _differences(self, state: Mapping[str, Any]) -> list[str]:
         """Every way in which a saved state differs from what this optimizer would save."""
         named = dict(self.named_parameters())
-        parts = {p.id: tuple(s.state) for s in self.segments for p in s.arena.parameters}
-        found = differences(state, self.kind, named, parts)
+        layouts = {
+            p.id: {name: flat.dtype for name, flat in segment.state.items()}
+            for segment in self.segments
+            for p in segment.arena.parameters
+        }
+        found = differences(state, self.kind, named, layouts)
         return found or uneven_steps(state["parameters"], named, self.segments)

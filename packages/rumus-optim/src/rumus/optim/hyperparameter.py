@@ -75,6 +75,8 @@ def checked(given: Mapping[str, Any]) -> dict[str, Hyper]:
             names = TOGETHER[name]
             if not isinstance(value, (tuple, list)) or len(value) not in (2, len(names)):
                 raise TypeError(f"{name} must be two numbers, not {value!r}")
+            if twice := [part for part in names if part in given]:
+                raise TypeError(f"{twice[0]} is part of {name}: give one of the two")
             hyper.update(checked(dict(zip(names, value, strict=False))))
         else:
             if isinstance(value, Schedule) and value.is_factor:

@@ -45,7 +45,10 @@ def increment(new: Expr, p: Expr) -> Expr | None:
     """
     found: dict[Expr, _Change | None] = {}
     for node in postorder([new], is_leaf=lambda node: node.uniform):
-        found[node] = _Change(ZERO, True) if node is p else _change(node, p, found)
+        if node is p:
+            found[node] = _Change(ZERO, True)
+        else:
+            found[node] = None if node.uniform else _change(node, p, found)
     change = found[new]
     return None if change is None else change.delta
 
@@ -54,24 +57,28 @@ def _change(node: Expr, p: Expr, found: Mapping[Expr, _Change | None]) -> _Chang
     if node.operation in ("add", "sub"):
         return _of_sum(node, found)
     if node.operation == "where":
-        _, a, b = (found[operand] for operand in node.operands)
+        condition, first, second = node.operands
+        a, b = found[first], found[second]
         if a is None or b is None:
             return None
-        chosen = node.operands[0].where(a.delta, b.delta)
-        return _Change(chosen, a.is_whole and b.is_whole)
-    if node.operation not in ("mul", "div"):
+        return _Change(condition.where(a.delta, b.delta), a.is_whole and b.is_whole)
+    if node.operation in ("mul", "div"):
+        return _of_product(node, p, found)
+    return None
+
+
+def _of_product(node: Expr, p: Expr, found: Mapping[Expr, _Change | None]) -> _Change | None:
+    value, scalar = node.operands
+    if node.operation == "mul" and value.uniform:
+        value, scalar = scalar, value
+    change = found[value]
+    if change is None or not scalar.uniform:
         return None
-    a, b = node.operands
-    if node.operation == "mul" and a.uniform:
-        a, b = b, a
-    change = found[a]
-    if change is None or not b.uniform:
-        return None
-    factor = b if node.operation == "mul" else 1 / b
-    less_one = _less_one(b) if node.operation == "mul" else (1 - b) / b
-    is_near = node.operation == "mul" and _differs_from_one(b)
+    is_quotient = node.operation == "div"
+    less_one = -_less_one(scalar) / scalar if is_quotient else _less_one(scalar)
+    factor = 1 / scalar if is_quotient else scalar
     scaled = change.delta if change.delta is ZERO else change.delta * factor
-    return _Change(_plus(p * less_one, scaled), change.is_whole and is_near)
+    return _Change(_plus(p * less_one, scaled), change.is_whole and _differs_from_one(scalar))
 
 
 def _of_sum(node: Expr, found: Mapping[Expr, _Change | None]) -> _Change | None:

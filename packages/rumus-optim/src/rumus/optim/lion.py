@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class Lion(FusedOptimizer[M_co]):
@@ -16,7 +18,7 @@ class Lion(FusedOptimizer[M_co]):
     m = beta2 m + (1 - beta2) g
 
     lr >= 0: a third to a tenth of AdamW's, with a weight_decay that is larger by as much. betas:
-    each in [0, 1). weight_decay >= 0, decoupled. maximize, nonfinite: see `FusedOptimizer`. The
+    each in [0, 1). weight_decay >= 0, decoupled. options: see `FusedOptimizer`. The
     defaults are those of the authors' code. ValueError for a value out of range.
 
     `rumus.optim.rules.lion`. Chen et al.: arXiv:2302.06675.
@@ -36,8 +38,7 @@ class Lion(FusedOptimizer[M_co]):
         *,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: Hyper = 0.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -45,6 +46,5 @@ class Lion(FusedOptimizer[M_co]):
             lr,
             betas=betas,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

@@ -16,8 +16,8 @@ from rumus.optim.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.hyperparameter import Hyper, check
 from rumus.optim.newton_schulz import COEFFICIENTS, orthogonalize
 from rumus.optim.segments import Segment, lay_out
-from rumus.optim.update_kernel import Signature, update_kernel
-from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
+from rumus.optim.update_kernel import Signature, UpdateRule
+from rumus.tensor import Arena, Backend, DType, Expr, Kernel, Parameter, ParamId
 from rumus.tensor.backend import Array
 from rumus.tensor.selection import Criterion, selected
 from rumus.tensor.slot_table import slot_size
@@ -103,10 +103,8 @@ class Muon(FusedOptimizer[M_co]):
         self._coefficients = coefficients
         self._eps = check("eps", eps)
         self._direction = _direction(nesterov=nesterov, maximize=maximize)
-        known = _ADAMW.scalars
-        self._adamw = update_kernel(
-            rules.adamw, _ADAMW.state, known, maximize=maximize, decays=False
-        )
+        adamw = UpdateRule(rules.adamw, _ADAMW.state, _ADAMW.scalars, maximize=maximize)
+        self._adamw = adamw.kernel()
         given = {"lr": adamw_lr, "weight_decay": adamw_weight_decay}
         own = {name: hyper for name, hyper in given.items() if hyper is not None}
         self.matrices, groups = _divided(parameters, matrices, own)
@@ -147,7 +145,7 @@ class Muon(FusedOptimizer[M_co]):
         Muon keeps b, and o from one step to the next; AdamW keeps two averages. What an
         orthogonalization needs while it runs is not counted.
         """
-        return planned(parameters, 2)
+        return planned(parameters, _adamw_state)
 
     def _is_matrices(self, group: ParameterGroup) -> bool:
         return any(p.id in self.matrices for _, p in group.named)
@@ -156,11 +154,11 @@ class Muon(FusedOptimizer[M_co]):
         found = []
         for group in self.groups:
             if self._is_matrices(group):
-                segments = lay_out([group], places, self.state_names)
+                segments = lay_out([group], places, self._state_layout)
                 for segment in segments:
                     segment.scratch["o"] = segment.arena.zeros()
             else:
-                segments = lay_out([group], places, _ADAMW.state)
+                segments = lay_out([group], places, _adamw_state)
                 for segment in segments:
                     segment.kernel = self._adamw
             found += segments
@@ -196,6 +194,10 @@ class Muon(FusedOptimizer[M_co]):
             factor=_factor(self.adjust, rows, columns),
         )
         backend.copy(x, lies)
+
+
+def _adamw_state(dtype: DType) -> dict[str, DType]:
+    return dict.fromkeys(_ADAMW.state, dtype)
 
 
 def _direction(*, nesterov: bool, maximize: bool) -> Kernel:

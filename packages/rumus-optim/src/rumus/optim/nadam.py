@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
+from rumus.optim.options import Options
 from rumus.optim.running import Running
-from rumus.tensor.updater import NonFinite
 
 
 class NAdam(FusedOptimizer[M_co]):
@@ -19,7 +21,7 @@ class NAdam(FusedOptimizer[M_co]):
 
     lr >= 0. betas: each in [0, 1). eps >= 0, outside of the root. weight_decay >= 0: weight_decay p
     is added to the gradient or, with decoupled_weight_decay, p multiplied by 1 - lr weight_decay.
-    momentum_decay >= 0. maximize, nonfinite: see `FusedOptimizer`. The defaults are PyTorch's.
+    momentum_decay >= 0. options: see `FusedOptimizer`. The defaults are PyTorch's.
     ValueError for a value out of range.
 
     `rumus.optim.rules.nadam`. Dozat, ICLR workshop 2016.
@@ -35,8 +37,7 @@ class NAdam(FusedOptimizer[M_co]):
         weight_decay: Hyper = 0.0,
         momentum_decay: Hyper = 4e-3,
         decoupled_weight_decay: bool = False,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -47,6 +48,5 @@ class NAdam(FusedOptimizer[M_co]):
             weight_decay=weight_decay,
             momentum_decay=momentum_decay,
             running=Running(mu_product=(1.0, rules.mu_product)),
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

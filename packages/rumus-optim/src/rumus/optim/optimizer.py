@@ -11,7 +11,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 from rumus.optim.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.tensor import (
@@ -40,6 +40,8 @@ class Optimizer(ABC, Generic[M_co]):
     is given twice; PrecisionError for float16; BackendMismatchError for a group on two backends;
     TypeError for what is no parameter; ValueError if nothing is left to own.
     """
+
+    float16_remedy: ClassVar[str] = ""  # beside keeping parameters in float32
 
     def __init__(self, parameters: Claimable[M_co]) -> None:
         self.steps = 0  # how many were applied
@@ -117,15 +119,19 @@ class Optimizer(ABC, Generic[M_co]):
                     f"{_called(name)} is already owned by {parameter.owner}; the {self} cannot own "
                     "it too: release() the first, or give each its own parameters"
                 )
-            if parameter.dtype == float16:
-                raise PrecisionError(
-                    f"{_called(name)} is float16: small updates would vanish in rounding. Keep the "
-                    "parameter in float32 and cast what you compute with"
-                )
+            self._check_precision(name, parameter)
         if not seen:
             raise ValueError(f"{type(self).__name__} owns nothing: every parameter is frozen")
         for group in self.groups:
             check_one_backend(group)
+
+    def _check_precision(self, name: str, parameter: Parameter) -> None:
+        """Raise PrecisionError for a parameter too coarse for updates to be added to it."""
+        if parameter.dtype == float16:
+            raise PrecisionError(
+                f"{_called(name)} is float16: small updates would vanish in rounding. "
+                f"{self.float16_remedy}Keep the parameter in float32 and cast what you compute with"
+            )
 
 
 def check_one_backend(group: ParameterGroup) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper, checked
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class RMSprop(FusedOptimizer[M_co]):
@@ -17,7 +19,7 @@ class RMSprop(FusedOptimizer[M_co]):
     lr >= 0. alpha: how slowly the average forgets, in [0, 1). eps >= 0, outside of the root.
     weight_decay >= 0: weight_decay p is added to the gradient. momentum >= 0: b = momentum b +
     g / (sqrt(v) + eps) takes the place of the quotient; b has no lr in it. centered: divide by the
-    deviation sqrt(v - m^2) from the average m of g. maximize, nonfinite: see `FusedOptimizer`. The
+    deviation sqrt(v - m^2) from the average m of g. options: see `FusedOptimizer`. The
     defaults are PyTorch's. ValueError for a value out of range.
 
     `rumus.optim.rules`: `rmsprop`, `rmsprop_momentum`, `rmsprop_centered`,
@@ -34,8 +36,7 @@ class RMSprop(FusedOptimizer[M_co]):
         weight_decay: Hyper = 0.0,
         momentum: Hyper = 0.0,
         centered: bool = False,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         rule: rules.Rule = rules.rmsprop_centered if centered else rules.rmsprop
         given = {"alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
@@ -48,8 +49,7 @@ class RMSprop(FusedOptimizer[M_co]):
             parameters,
             rule,
             lr,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
             running=None,  # said, so that a type checker does not look for it in `hyper`
             **hyper,
         )

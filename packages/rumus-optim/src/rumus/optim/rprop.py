@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper, checked
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class Rprop(FusedOptimizer[M_co]):
@@ -17,7 +19,7 @@ class Rprop(FusedOptimizer[M_co]):
 
     For gradients of all the data; with batches the signs are noise. lr >= 0: what each step starts
     at. etas: how a step shrinks, in [0, 1), and grows, at least 1. step_sizes: the smallest and the
-    largest step, at least 0. maximize, nonfinite: see `FusedOptimizer`. The defaults are the
+    largest step, at least 0. options: see `FusedOptimizer`. The defaults are the
     paper's; lr is PyTorch's. ValueError for a value out of range.
 
     `rumus.optim.rules.rprop`. Riedmiller, Braun, ICNN 1993.
@@ -30,8 +32,7 @@ class Rprop(FusedOptimizer[M_co]):
         *,
         etas: tuple[float, float] = (0.5, 1.2),
         step_sizes: tuple[float, float] = (1e-6, 50.0),
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         sizes = checked({"step_sizes": step_sizes})
         if step_sizes[0] > step_sizes[1]:
@@ -43,6 +44,5 @@ class Rprop(FusedOptimizer[M_co]):
             etas=etas,
             step_min=sizes["step_min"],
             step_max=sizes["step_max"],
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

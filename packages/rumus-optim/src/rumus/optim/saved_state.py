@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.optim.segments import Segment, host_state, state_views
-from rumus.tensor import Parameter, ParamId
+from rumus.tensor import DType, Parameter, ParamId
 
 FORMAT: Final = 1
 
@@ -58,6 +58,7 @@ def prepared(
         for backend, array, view in copies:
             backend.copy(array, view)
         for segment in segments:
+            segment.seen = []  # the parameters may be loaded before or after this
             segment.steps = saved[segment.arena.parameters[0].id]["steps"]
 
     return write
@@ -67,12 +68,12 @@ def differences(
     state: Mapping[str, Any],
     kind: str,
     parameters: Mapping[str, Parameter],
-    parts: Mapping[ParamId, Sequence[str]],
+    layouts: Mapping[ParamId, Mapping[str, DType]],
 ) -> list[str]:
     """Return every way in which a saved state differs from what an optimizer would save.
 
-    kind: what `kind` must say. parameters: the optimizer's, by name. parts: the names of the parts
-    of the state of each.
+    kind: what `kind` must say. parameters: the optimizer's, by name. layouts: the dtype of
+    each part of the state of each of them, by its name.
     """
     if missing := {"format", "kind", "steps", "skipped", "parameters"} - set(state):
         return [f"it lacks {', '.join(sorted(missing))}: is it an optimizer's state?"]
@@ -94,7 +95,7 @@ def differences(
         if name not in entries:
             found.append(f"{name!r}: here, not saved")
         else:
-            found += _of_entry(name, entries[name], parameter, parts[parameter.id])
+            found += _of_entry(name, entries[name], parameter, layouts[parameter.id])
     return found
 
 
@@ -116,7 +117,9 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
-def _of_entry(name: str, entry: Any, parameter: Parameter, keys: Sequence[str]) -> list[str]:
+def _of_entry(
+    name: str, entry: Any, parameter: Parameter, layout: Mapping[str, DType]
+) -> list[str]:
     """Every way in which the saved state of one parameter does not fit it."""
     parts = {"shape", "dtype", "steps", "state"}
     if not isinstance(entry, Mapping) or parts - set(entry):
@@ -130,21 +133,26 @@ def _of_entry(name: str, entry: Any, parameter: Parameter, keys: Sequence[str]) 
         found.append(f"{name!r}: saved dtype {entry['dtype']}, here {parameter.dtype}")
     if not _is_count(entry["steps"]):
         found.append(f"{name!r}: saved steps {entry['steps']!r}, which counts nothing")
-    return found + _of_parts(name, entry["state"], parameter, keys)
+    return found + _of_parts(name, entry["state"], parameter, layout)
 
 
-def _of_parts(name: str, parts: Any, parameter: Parameter, keys: Sequence[str]) -> list[str]:
+def _of_parts(
+    name: str, parts: Any, parameter: Parameter, layout: Mapping[str, DType]
+) -> list[str]:
     if not isinstance(parts, Mapping):
-        return [f"{name!r}: saved state {parts!r}, here {sorted(keys)}"]
+        return [f"{name!r}: saved state {parts!r}, here {sorted(layout)}"]
     found = []
-    if set(parts) != set(keys):
-        found.append(f"{name!r}: saved state {sorted(map(str, parts))}, here {sorted(keys)}")
+    if set(parts) != set(layout):
+        found.append(f"{name!r}: saved state {sorted(map(str, parts))}, here {sorted(layout)}")
     for key, value in parts.items():
         try:
             array = np.asarray(value)
         except ValueError:
             found.append(f"{name!r}: state {key!r} is no array")
             continue
-        if array.shape != parameter.shape or array.dtype != parameter.dtype:
+        wanted = layout.get(key, parameter.dtype)
+        if array.shape != parameter.shape:
             found.append(f"{name!r}: state {key!r} is {array.dtype} of shape {array.shape}")
+        elif array.dtype != wanted:
+            found.append(f"{name!r}: state {key!r} saved as {array.dtype}, here {wanted}")
     return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.averaging import AveragingOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
+from rumus.optim.options import Options
 from rumus.optim.running import Running
-from rumus.tensor.updater import NonFinite
 
 
 class ScheduleFreeSGD(AveragingOptimizer[M_co]):
@@ -23,7 +25,7 @@ class ScheduleFreeSGD(AveragingOptimizer[M_co]):
     weight_decay >= 0. warmup_steps: during how many lr grows from 0. weight_lr_power >= 0 and
     r: a step counts t^r lr^weight_lr_power in the average, lr being the largest so far. If lr is
     changed by `set`, steps taken before count as if it had always been so; a function of the step
-    has no such surprise. maximize, nonfinite: see `FusedOptimizer`. The defaults are those of the
+    has no such surprise. options: see `FusedOptimizer`. The defaults are those of the
     authors' code. ValueError for a value out of range.
 
     `rumus.optim.rules.schedule_free_sgd`. Defazio et al.: arXiv:2405.15682.
@@ -39,8 +41,7 @@ class ScheduleFreeSGD(AveragingOptimizer[M_co]):
         warmup_steps: float = 0,
         r: float = 0.0,
         weight_lr_power: float = 2.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -53,8 +54,7 @@ class ScheduleFreeSGD(AveragingOptimizer[M_co]):
             weight_lr_power=weight_lr_power,
             running=_weights(),
             point=rules.schedule_free_point,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )
 
 
@@ -73,7 +73,7 @@ class ScheduleFreeAdamW(AveragingOptimizer[M_co]):
     weight_lr_power >= 0 and
     r: a step counts t^r lr^weight_lr_power in the average, lr being the largest so far. If lr is
     changed by `set`, steps taken before count as if it had always been so; a function of the step
-    has no such surprise. maximize, nonfinite: see `FusedOptimizer`. The defaults are those of the
+    has no such surprise. options: see `FusedOptimizer`. The defaults are those of the
     authors' code. ValueError for a value out of range.
 
     `rumus.optim.rules.schedule_free_adamw`. Defazio et al.: arXiv:2405.15682.
@@ -90,8 +90,7 @@ class ScheduleFreeAdamW(AveragingOptimizer[M_co]):
         warmup_steps: float = 0,
         r: float = 0.0,
         weight_lr_power: float = 2.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -105,8 +104,7 @@ class ScheduleFreeAdamW(AveragingOptimizer[M_co]):
             weight_lr_power=weight_lr_power,
             running=_weights(),
             point=rules.schedule_free_point,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )
 
 

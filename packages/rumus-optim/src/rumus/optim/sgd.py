@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper, checked
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class SGD(FusedOptimizer[M_co]):
@@ -14,7 +16,7 @@ class SGD(FusedOptimizer[M_co]):
 
     lr >= 0. momentum >= 0; with 0 there is no state. dampening: how much less of a new gradient
     enters the momentum, from the second step on. weight_decay >= 0: weight_decay p is added to the
-    gradient. nesterov: look ahead; needs momentum, and no dampening. maximize, nonfinite: see
+    gradient. nesterov: look ahead; needs momentum, and no dampening. options: see
     `FusedOptimizer`. ValueError for a value out of range.
 
     The formulas are in `rumus.optim.rules`: `sgd`, `sgd_momentum`, `sgd_nesterov`.
@@ -36,8 +38,7 @@ class SGD(FusedOptimizer[M_co]):
         dampening: Hyper = 0.0,
         weight_decay: Hyper = 0.0,
         nesterov: bool = False,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         checked({"momentum": momentum, "dampening": dampening})  # those that no rule will see, too
         if nesterov and (momentum == 0 or dampening != 0):
@@ -55,8 +56,7 @@ class SGD(FusedOptimizer[M_co]):
             parameters,
             rule,
             lr,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
             running=None,  # said, so that a type checker does not look for it in `hyper`
             **hyper,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from rumus.optim import rules
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
-from rumus.tensor.updater import NonFinite
+from rumus.optim.options import Options
 
 
 class Yogi(FusedOptimizer[M_co]):
@@ -16,8 +18,8 @@ class Yogi(FusedOptimizer[M_co]):
     p = p - lr m_hat / (sqrt(v_hat) + eps)
 
     lr >= 0. betas: each in [0, 1). eps >= 0, outside of the root. initial_accumulator_value >= 0:
-    what v starts at. weight_decay >= 0: weight_decay p is added to the gradient. maximize,
-    nonfinite: see `FusedOptimizer`. The defaults are the paper's. ValueError for a value out of
+    what v starts at. weight_decay >= 0: weight_decay p is added to the gradient. options:
+    see `FusedOptimizer`. The defaults are the paper's. ValueError for a value out of
     range.
 
     `rumus.optim.rules.yogi`. Zaheer et al., NeurIPS 2018.
@@ -32,8 +34,7 @@ class Yogi(FusedOptimizer[M_co]):
         eps: Hyper = 1e-3,
         initial_accumulator_value: float = 1e-6,
         weight_decay: Hyper = 0.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -43,6 +44,5 @@ class Yogi(FusedOptimizer[M_co]):
             eps=eps,
             initial_accumulator_value=initial_accumulator_value,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )
