@@ -194,7 +194,7 @@ class _Reading:
         self.found += [f"{name!r}: saved {key!r}, not here" for key in buffers if key not in known]
         for key, part in wanted.items():
             if count == 0:  # PyTorch may start at something else, which the rule adds by itself
-                target["state"][part] = np.zeros(target["shape"], target["dtype"])
+                target["state"][part] = np.zeros_like(target["state"][part])
             elif key not in buffers:
                 self.found.append(f"{name!r}: {key!r} here, not saved")
             else:
@@ -206,7 +206,10 @@ class _Reading:
         except (TypeError, ValueError, RuntimeError) as error:
             self.found.append(f"{name!r}: {key!r} is no array for NumPy: {error}")
             return
-        self.state["parameters"][name]["state"][part] = array
+        target = self.state["parameters"][name]
+        own = target["state"][part].dtype
+        is_other = own != target["dtype"]  # by an option that PyTorch has not
+        target["state"][part] = array.astype(own) if is_other and array.dtype.kind == "f" else array
 
     def hyper_differences(self) -> list[str]:
         """Every hyper-parameter that differs, and every number PyTorch kept that shows one."""
@@ -317,7 +320,7 @@ def _written(
     count, parts = entry["steps"], _PARTS[optimizer.kind]
     if count == 0 and optimizer.kind != "Adagrad":
         return {}
-    found = {parts[part]: array for part, array in entry["state"].items()}
+    found = {parts[part]: array for part, array in entry["state"].items() if part in parts}
     if count == 0:
         start = _hyper(optimizer, group, 1)["initial_accumulator_value"]
         found["sum"] = found["sum"] + found["sum"].dtype.type(start)
