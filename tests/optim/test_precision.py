@@ -464,7 +464,7 @@ def test_every_difference_of_a_saved_state_is_listed(backend: Backend) -> None:
     optimizers = [make(Parameter(np.ones(3), name="w", backend=backend)) for make in makers]
     for (first, second), message in zip(
         pairwise(optimizers),
-        ("'w': state 'm' saved as float16, here float32", r"saved state \['m', 'v'\], here .*comp"),
+        ("'w': state 'm' is float16, here float32", r"saved state \['m', 'v'\], here .*comp"),
         strict=True,
     ):
         with pytest.raises(StateMismatchError, match=message):

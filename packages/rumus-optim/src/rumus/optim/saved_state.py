@@ -154,5 +154,5 @@ def _of_parts(
         if array.shape != parameter.shape:
             found.append(f"{name!r}: state {key!r} is {array.dtype} of shape {array.shape}")
         elif array.dtype != wanted:
-            found.append(f"{name!r}: state {key!r} saved as {array.dtype}, here {wanted}")
+            found.append(f"{name!r}: state {key!r} is {array.dtype}, here {wanted}")
     return found
