@@ -15,7 +15,7 @@ from rumus.optim.hyperparameter import Hyper, at_step, checked
 from rumus.optim.line_search import Trial, strong_wolfe
 from rumus.optim.optimizer import check_one_backend, refuse_foreign
 from rumus.optim.saved_state import FORMAT, check_unique, differences, entries, prepared
-from rumus.optim.segments import Segment, host_state, lay_out
+from rumus.optim.segments import Segment, host_state, in_their_dtype, lay_out
 from rumus.optim.uninterrupted import Uninterrupted
 from rumus.optim.vectors import Vector, Vectors
 from rumus.tensor import (
@@ -131,7 +131,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         super().__init__(parameters)
         try:
             self._check_groups()
-            self.segments = lay_out(self.groups, {}, ())
+            self.segments = lay_out(self.groups, {}, in_their_dtype(()))
         except BaseException:
             self.release()
             raise
@@ -324,7 +324,8 @@ class LBFGS(ClosureOptimizer[M_co]):
         """Take parameters, with what is remembered of them, to another backend."""
         before = host_state(self.segments)
         places = {p.id: backend for p in parameters}
-        segments = lay_out(self.groups, places, _names_of_parts(len(self._curvatures)))
+        layout = in_their_dtype(_names_of_parts(len(self._curvatures)))
+        segments = lay_out(self.groups, places, layout)
         for segment in segments:
             segment.fill(before)
         for segment in segments:
@@ -359,7 +360,7 @@ class LBFGS(ClosureOptimizer[M_co]):
             state,
             type(self).__name__,
             dict(self.named_parameters()),
-            {p.id: names for p in self.parameters},
+            {p.id: dict.fromkeys(names, p.dtype) for p in self.parameters},
         )
         if count > self.history_size:
             found.append(f"history: saved {count} steps, here history_size={self.history_size}")

@@ -15,9 +15,9 @@ from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.hyperparameter import Hyper, check
 from rumus.optim.newton_schulz import COEFFICIENTS, orthogonalize
-from rumus.optim.segments import Segment, lay_out
+from rumus.optim.segments import Segment, in_their_dtype, lay_out
 from rumus.optim.update_kernel import Signature, UpdateRule
-from rumus.tensor import Arena, Backend, DType, Expr, Kernel, Parameter, ParamId
+from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
 from rumus.tensor.backend import Array
 from rumus.tensor.selection import Criterion, selected
 from rumus.tensor.slot_table import slot_size
@@ -145,7 +145,7 @@ class Muon(FusedOptimizer[M_co]):
         Muon keeps b, and o from one step to the next; AdamW keeps two averages. What an
         orthogonalization needs while it runs is not counted.
         """
-        return planned(parameters, _adamw_state)
+        return planned(parameters, in_their_dtype(_ADAMW.state))
 
     def _is_matrices(self, group: ParameterGroup) -> bool:
         return any(p.id in self.matrices for _, p in group.named)
@@ -158,7 +158,7 @@ class Muon(FusedOptimizer[M_co]):
                 for segment in segments:
                     segment.scratch["o"] = segment.arena.zeros()
             else:
-                segments = lay_out([group], places, _adamw_state)
+                segments = lay_out([group], places, in_their_dtype(_ADAMW.state))
                 for segment in segments:
                     segment.kernel = self._adamw
             found += segments
@@ -194,10 +194,6 @@ class Muon(FusedOptimizer[M_co]):
             factor=_factor(self.adjust, rows, columns),
         )
         backend.copy(x, lies)
-
-
-def _adamw_state(dtype: DType) -> dict[str, DType]:
-    return dict.fromkeys(_ADAMW.state, dtype)
 
 
 def _direction(*, nesterov: bool, maximize: bool) -> Kernel:

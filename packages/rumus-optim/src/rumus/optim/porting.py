@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias
 
 from rumus.optim import rules
 from rumus.optim.hyperparameter import Hyper
+from rumus.optim.options import Options
 from rumus.optim.rules import Rule
 from rumus.optim.rules import ported as other
-from rumus.tensor.updater import NonFinite
 
 Library: TypeAlias = Literal["torch", "keras", "optax", "mlx", "burn", "tinygrad"]
 
 
-class PresetOptions(TypedDict, total=False):
+class PresetOptions(Options, total=False):
     """What may be given beside a preset: what the optimizer's constructor takes."""
 
     betas: tuple[float, float]
@@ -33,8 +33,6 @@ class PresetOptions(TypedDict, total=False):
     centered: bool
     nesterov: bool
     decoupled_weight_decay: bool
-    maximize: bool
-    nonfinite: NonFinite
 
 
 @dataclass(frozen=True, slots=True)

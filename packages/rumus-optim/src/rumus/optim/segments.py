@@ -73,6 +73,12 @@ class Segment:
 StateLayout: TypeAlias = Callable[[DType], Mapping[str, DType]]
 
 
+def in_their_dtype(names: Iterable[str]) -> StateLayout:
+    """Return the layout of state that has the dtype of its parameters."""
+    parts = tuple(names)
+    return lambda dtype: dict.fromkeys(parts, dtype)
+
+
 def lay_out(
     groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend], layout: StateLayout
 ) -> list[Segment]:
