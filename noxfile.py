@@ -163,6 +163,13 @@ def deviations(session: nox.Session) -> None:
 
 
 @nox.session(default=False, requires=["dist"])
+def resume(session: nox.Session) -> None:
+    """Stop runs of every kind at each of their steps, and compare what comes of them."""
+    session.install("pytest", "hypothesis", *wheels("rumus-train"))
+    session.run("pytest", "tests/train/test_resume.py", "--every-step", *session.posargs)
+
+
+@nox.session(default=False, requires=["dist"])
 def train(session: nox.Session) -> None:
     """Train a classifier of handwritten digits, on a GPU if there is one.
 

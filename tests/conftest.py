@@ -41,6 +41,11 @@ BACKENDS: Final[Mapping[str, tuple[Callable[[], Backend], type[np.floating]]]] =
 _made: dict[str, Backend] = {}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--every-step`: stop each run at each of its steps; `nox -s resume` does."""
+    parser.addoption("--every-step", action="store_true", help="stop runs at each of their steps")
+
+
 @pytest.fixture(params=list(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend that this machine has, made once."""

@@ -19,12 +19,14 @@ from rumus.optim import SGD, Adam, AdamW, Optimizer, Plateau, warmup
 from rumus.optim.schedule import cosine
 from rumus.tensor import Generator, Parameter, StateMismatchError, Tensor
 from rumus.train import (
+    ArrayDataset,
     Callback,
     CallbackError,
     CheckpointError,
     Checkpoints,
     CheckpointSaved,
     CheckpointWarning,
+    DataLoader,
     EarlyStopping,
     Every,
     FeedPlateau,
@@ -187,8 +189,37 @@ def accumulating() -> Made:
     return made(lambda p: AdamW(p, 0.01), accumulate=3)
 
 
+def augment(sample: tuple[Any, ...], random: np.random.Generator) -> tuple[Any, ...]:
+    x, y = sample
+    return x + random.normal(scale=0.1, size=x.shape).astype(np.float32), y
+
+
+def augmented(workers: int = 0) -> Made:
+    """Shuffled by a `DataLoader`, and changed at random in each epoch."""
+    x = np.sin(np.arange(41 * 3, dtype=np.float32)).reshape(41, 3)
+    data = ArrayDataset(x, x.sum(axis=1, keepdims=True))
+    loader = DataLoader(data, 4, shuffle=True, transform=augment, workers=workers)
+    return made(lambda p: AdamW(p, 0.01), loader)
+
+
+def workers() -> Made:
+    """They make batches ahead, which are made once more on resume."""
+    return augmented(2)
+
+
 VARIANTS: Final = {
-    f.__name__: f for f in (plain, counted, scheduled, dropout, validated, skipping, accumulating)
+    f.__name__: f
+    for f in (
+        plain,
+        counted,
+        scheduled,
+        dropout,
+        validated,
+        skipping,
+        accumulating,
+        augmented,
+        workers,
+    )
 }
 EVERY_STEP: Final = ("plain", "validated")
 
@@ -228,21 +259,21 @@ def train(variant: str, folder: Path | None, stop_at: int | None = None, **optio
     return Done(losses.log, losses.validations, result, digest.hexdigest())
 
 
-def cases() -> list[Any]:
-    return [
-        (name, step)
-        for name in VARIANTS
-        for step in range(1, STEPS + 1)
-        if name in EVERY_STEP or step % 7 == 0 or step == STEPS
-    ]
+def steps_to_stop_at(variant: str, request: pytest.FixtureRequest) -> list[int]:
+    """All of them for some variants, or if asked to; the last of an epoch for all."""
+    if variant in EVERY_STEP or request.config.getoption("--every-step"):
+        return list(range(1, STEPS + 1))
+    return [*range(7, STEPS, 7), 11, STEPS]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_stopped_anywhere_and_resumed(variant: str, tmp_path: Path) -> None:
+def test_stopped_anywhere_and_resumed(
+    variant: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     whole = train(variant, None)
     assert whole.result is not None
     assert len(whole.log) == STEPS
-    for step in [step for name, step in cases() if name == variant]:
+    for step in steps_to_stop_at(variant, request):
         folder = tmp_path / str(step)
         first = train(variant, folder, stop_at=step)
         assert list(first.log) == list(range(1, step + 1))

@@ -1,0 +1,142 @@
+"""What `Trainer.fit` costs over the same loop by hand: microseconds a step, on the CPU.
+
+Everything is on that costs something in a step: callbacks that look at each, validation and
+checkpoints that are due now and then (none falls into a measurement), early stopping, signals,
+limits, a loader that is counted. The model is as small as can be, so that the rest is what is seen.
+Beside it, where they are installed, the same for Lightning Fabric and Accelerate over PyTorch.
+
+It is processor time of the thread that trains, so that other programs do not count much.
+Prints one line for each; run with `python tests/bench/fit.py`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from rumus.optim import AdamW
+from rumus.tensor import Parameter, Tensor
+from rumus.train import Callback, EarlyStopping, Every, StepEnd, Trainer
+
+STEPS = 2000
+ROUNDS = 15
+REACH = 50.0  # microseconds
+
+
+class Watch(Callback):
+    """Looks at each step, as a display does, and reads nothing."""
+
+    def __init__(self) -> None:
+        self.samples = 0.0
+        self.rate: float | None = None
+
+    def on_step_end(self, event: StepEnd) -> None:
+        """Count."""
+        self.samples += event.samples
+        self.rate = event.learning_rate
+
+
+def rumus_sides() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return an epoch by hand and one by `fit`, of models of their own."""
+    data = [(np.ones((4, 3), np.float32),)] * STEPS
+
+    def model() -> tuple[Trainer[Any], Callable[..., Tensor]]:
+        weight = Parameter(np.ones(3, np.float32), name="weight")
+        return Trainer(AdamW([weight], 1e-3)), lambda x: ((weight * x - 1.0) ** 2).mean()
+
+    by_hand, loss = model()
+
+    def hand() -> None:
+        for batch in data:
+            by_hand.train_step(loss, *batch, weight=4)
+        by_hand.epoch_avg_loss()
+
+    fitted, fitted_loss = model()
+    folder = tempfile.mkdtemp()
+
+    def fit() -> None:
+        fitted.fit(
+            data, fitted_loss, epochs=1, steps=10**9, seconds=3600,
+            validate=lambda: {"loss": 0.0}, validate_every=Every(steps=10**9, seconds=3600),
+            callbacks=[Watch(), EarlyStopping("loss"), Watch()], nonfinite="skip",
+            checkpoints=f"{folder}/{time.perf_counter_ns()}",
+            save_every=Every(steps=10**9, seconds=3600),
+        )  # fmt: skip
+
+    return hand, fit
+
+
+def torch_sides(wrap: Callable[..., Any]) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return an epoch of PyTorch by hand, and one with what `wrap` makes of model and optimizer."""
+    import torch
+
+    data = [torch.ones(4, 3)] * STEPS
+
+    def epoch(model: Any, optimizer: Any, backward: Callable[[Any], object]) -> None:
+        for x in data:
+            optimizer.zero_grad()
+            loss = ((model(x) - 1.0) ** 2).mean()
+            backward(loss)
+            optimizer.step()
+
+    def made() -> tuple[Any, Any]:
+        model = torch.nn.Linear(3, 1)
+        return model, torch.optim.AdamW(model.parameters(), 1e-3)
+
+    plain = made()
+    model, optimizer, backward = wrap(*made())
+    return (
+        lambda: epoch(*plain, lambda loss: loss.backward()),
+        lambda: epoch(model, optimizer, backward),
+    )
+
+
+def fabric(model: Any, optimizer: Any) -> tuple[Any, Any, Any]:
+    """Wrap by Lightning Fabric."""
+    tool = import_module("lightning_fabric").Fabric(accelerator="cpu", devices=1)
+    return (*tool.setup(model, optimizer), tool.backward)
+
+
+def accelerate(model: Any, optimizer: Any) -> tuple[Any, Any, Any]:
+    """Wrap by Hugging Face Accelerate."""
+    tool = import_module("accelerate").Accelerator(cpu=True)
+    return (*tool.prepare(model, optimizer), tool.backward)
+
+
+def measure(name: str, sides: tuple[Callable[[], object], Callable[[], object]]) -> float:
+    """Time both sides in turn, and print and return the difference of the medians, a step."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        for side, found in zip(sides, times, strict=True):
+            start = time.thread_time()
+            side()
+            found.append((time.thread_time() - start) / STEPS * 1e6)
+    hand, with_it = map(statistics.median, times)
+    spread = statistics.median(b - a for a, b in zip(*times, strict=True))
+    print(f"{name:24} by hand {hand:7.1f} us  with it {with_it:7.1f} us  more {spread:6.1f} us")
+    return spread
+
+
+def main() -> None:
+    """Measure everything that is installed."""
+    cost = measure("rumus Trainer.fit", rumus_sides())
+    for name, package, wrap in (
+        ("Lightning Fabric", "lightning_fabric", fabric),
+        ("Accelerate", "accelerate", accelerate),
+    ):
+        if find_spec("torch") is None or find_spec(package) is None:
+            print(f"{name}: not installed")
+            continue
+        measure(name, torch_sides(wrap))
+    print(f"to reach: at most {REACH:.0f} us; {'reached' if cost <= REACH else 'not reached'}")
+
+
+if __name__ == "__main__":
+    main()
