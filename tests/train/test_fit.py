@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.optim import SGD, Optimizer, ParameterGroup, Plateau
+from rumus.optim import LBFGS, SGD, Optimizer, ParameterGroup, Plateau
 from rumus.tensor import GradientStore, NonFiniteGradientError, Parameter, Tensor
 from rumus.train import (
     Callback,
@@ -28,6 +27,7 @@ from rumus.train import (
     Trainer,
     TrainStart,
     ValidationEnd,
+    run,
 )
 
 Batch = tuple[NDArray[Any], ...]
@@ -182,12 +182,18 @@ def test_limits() -> None:
     result = model.trainer.fit(batches(5), model.loss, steps=5)
     assert (result.reason, result.epochs) == ("steps", 1)  # the epoch that it ends is closed
 
+
+def test_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(run, "perf_counter", lambda: now[0])
+
     class Slow(Callback):
         def on_step_end(self, event: StepEnd) -> None:
-            time.sleep(0.02)
+            now[0] += 10
 
-    result = model.trainer.fit(batches(5), model.loss, seconds=0.03, callbacks=[Slow()])
-    assert (result.reason, result.steps) == ("seconds", 2)
+    model = Model()
+    result = model.trainer.fit(batches(5), model.loss, seconds=15, callbacks=[Slow()])
+    assert (result.reason, result.steps, result.seconds) == ("seconds", 2, 20.0)
 
 
 def test_a_callback_may_stop() -> None:
@@ -332,6 +338,11 @@ def test_accumulation_with_parameters_that_only_some_batches_use() -> None:
 
 
 def test_accumulation_out_of_range() -> None:
+    weight = Parameter([1.0], name="weight")
+    with pytest.raises(ValueError, match=r"LBFGS .* evaluates a batch several times"):
+        Trainer(LBFGS([weight])).fit(
+            batches(1), lambda x: (weight * x).mean(), epochs=1, accumulate=2
+        )
     model = Model()
     with pytest.raises(ValueError, match="accumulate must be a number of batches, not 0"):
         model.trainer.fit(batches(1), model.loss, epochs=1, accumulate=0)

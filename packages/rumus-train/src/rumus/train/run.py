@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from rumus.optim import ClosureOptimizer
 from rumus.optim.followed import FollowedOptimizer
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.train.accumulation import accumulated_step
@@ -148,6 +149,8 @@ class Run:
         self.store, self.save_every = store, save_every
         if accumulate < 1 or accumulate != int(accumulate):
             raise ValueError(f"accumulate must be a number of batches, not {accumulate!r}")
+        if accumulate > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
+            raise ValueError(f"{trainer.optimizer} evaluates a batch several times: accumulate=1")
         self.accumulate, self.rollbacks = accumulate, rollbacks
         self.batches = Batches(loader, weight_of)
         self.callbacks = Callbacks(callbacks)
