@@ -9,6 +9,7 @@
 """
 
 from rumus.optim import rules
+from rumus.optim.accumulation import Accumulation
 from rumus.optim.adabelief import AdaBelief
 from rumus.optim.adadelta import Adadelta
 from rumus.optim.adagrad import Adagrad
@@ -64,6 +65,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ADOPT",
     "ASGD",
+    "Accumulation",
     "AdaBelief",
     "Adadelta",
     "Adagrad",

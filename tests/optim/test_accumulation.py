@@ -1,0 +1,108 @@
+"""Accumulated micro-batches are one large batch."""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rumus.optim import SGD, Accumulation, AdamW
+from rumus.tensor import (
+    Backend,
+    GradientStore,
+    MissingGradientError,
+    Parameter,
+    Tensor,
+    tensor,
+)
+
+quick = settings(
+    deadline=None,
+    max_examples=15,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def model(backend: Backend) -> list[Parameter]:
+    draw = np.random.default_rng(0)
+    shapes = ((4, 3), (3,))
+    return [Parameter(draw.normal(size=s), name=f"p{i}", backend=backend, dtype=np.float32)
+            for i, s in enumerate(shapes)]  # fmt: skip
+
+
+def loss_of(parameters: list[Parameter], x: Tensor) -> Tensor:
+    weight, bias = parameters
+    y = x @ weight + bias
+    return (y * y).sum() / 3
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), summed=st.booleans())
+@quick
+def test_micro_batches_are_one_batch(backend: Backend, sizes: list[int], summed: bool) -> None:
+    data = np.random.default_rng(1).normal(size=(sum(sizes), 4)).astype(np.float32)
+    whole, parts = model(backend), model(backend)
+    optimizers = [AdamW(p, 0.1, eps=1e-2) for p in (whole, parts)]
+    for _ in range(2):
+        loss = loss_of(whole, tensor(data, backend=backend)) / len(data)
+        large = loss.backward()
+        accumulation = Accumulation()
+        for stop, size in zip(accumulate(sizes), sizes, strict=True):
+            loss = loss_of(parts, tensor(data[stop - size : stop], backend=backend))
+            loss = loss if summed else loss / size
+            accumulation.add(loss.backward(), weight=size, summed=summed)
+        assert accumulation.weight == len(data)
+        small = accumulation.gradients()
+        for p, q in zip(whole, parts, strict=True):
+            np.testing.assert_allclose(small[q].numpy(), large[p].numpy(), rtol=1e-5, atol=1e-5)
+        optimizers[0].step(large)
+        optimizers[1].step(small)
+    for p, q in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(q.numpy(), p.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_sum_lies_where_the_optimizer_steps_from(backend: Backend) -> None:
+    parameters = model(backend)
+    optimizer, accumulation = SGD(parameters, 0.1), Accumulation()
+    for size in (3, 2):
+        loss = loss_of(parameters, tensor(np.ones((size, 4), np.float32), backend=backend))
+        accumulation.add(loss.backward(), weight=size, summed=True)
+    grads = accumulation.gradients()
+    assert [len(owned) for _, _, owned in optimizer.gradients(grads)] == [2]
+    optimizer.step(grads)
+    assert len(grads) == 0
+
+
+def test_weights_and_what_only_some_losses_depend_on(backend: Backend) -> None:
+    a, b = (Parameter([0.0], name=n, backend=backend) for n in "ab")
+    accumulation = Accumulation()
+    accumulation.add((4 * a).sum().backward(), weight=1)
+    accumulation.add((8 * b).sum().backward(), weight=3)
+    accumulation.add((math.nan * a).sum().backward(), weight=0)
+    accumulation.add((2 * a + b).sum().backward(), weight=4)
+    assert (accumulation.count, accumulation.weight) == (3, 8.0)
+    grads = accumulation.gradients()
+    assert [grads[p].tolist() for p in (a, b)] == [[1.5], [3.5]]
+    assert (accumulation.count, accumulation.weight) == (0, 0.0)
+    accumulation.add(a.sum().backward())
+    assert accumulation.gradients()[a].tolist() == [1.0]
+
+
+def test_what_is_refused_changes_nothing(backend: Backend) -> None:
+    (w,) = (Parameter([1.0, 2.0], name="w", backend=backend),)
+    accumulation, grads = Accumulation(), (w * w).sum().backward()
+    for weight in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="weight must be"):
+            accumulation.add(grads, weight=weight)
+    assert w in grads
+    with pytest.raises(MissingGradientError, match="nothing was accumulated"):
+        accumulation.gradients()
+    accumulation.add(grads)
+    for empty in (grads, GradientStore()):
+        with pytest.raises(MissingGradientError, match="no gradients"):
+            accumulation.add(empty)
+    assert accumulation.gradients()[w].tolist() == [2.0, 4.0]
