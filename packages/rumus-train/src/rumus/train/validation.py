@@ -22,11 +22,12 @@ Validate: TypeAlias = (
 def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator[None]:
     """Within the block the modules among `objects` evaluate, and no graph is recorded.
 
-    An optimizer whose result is an average (schedule-free) has it in the parameters' place.
+    An optimizer that keeps an average (an EMA, schedule-free) has it in the parameters' place.
     """
     modules = [m for thing in objects if hasattr(thing, "modules") for m in thing.modules()]
     before = [module.training for module in modules]
-    average = getattr(optimizer, "eval_params", nullcontext)
+    has_average = getattr(optimizer, "_point", None) is not None
+    average = getattr(optimizer, "eval_params", nullcontext) if has_average else nullcontext
     try:
         for module in modules:
             module.training = False
