@@ -170,6 +170,17 @@ def resume(session: nox.Session) -> None:
 
 
 @nox.session(default=False, requires=["dist"])
+def reliability(session: nox.Session) -> None:
+    """Interrupt saves in every way, kill trainings: the tables of docs/reliability.md."""
+    session.install("pytest", "hypothesis", *wheels("rumus-train"))
+    report = f"{session.create_tmp()}/checkpoints.xml"
+    chosen = sorted(map(str, Path("tests/train").glob("test_checkpoint_*.py")))
+    options = ("-o", "junit_family=xunit1", f"--junitxml={report}")
+    session.run("pytest", *chosen, *options, env={"RUMUS_THOROUGH": "1"})
+    session.run("python", "tests/reliability/checkpoints.py", report)
+
+
+@nox.session(default=False, requires=["dist"])
 def train(session: nox.Session) -> None:
     """Train a classifier of handwritten digits, on a GPU if there is one.
 
