@@ -12,7 +12,7 @@ import pytest
 from rumus import optim
 from rumus.gpu import default_backend
 from rumus.optim import FusedOptimizer
-from rumus.tensor import Backend, GradientStore, Parameter, tensor
+from rumus.tensor import Backend, DType, GradientStore, Parameter, float16, float32, tensor
 
 KINDS: Final = [
     kind
@@ -23,14 +23,15 @@ KINDS: Final = [
 ]
 
 
-def dispatches(kind: Any, backend: Backend, tensors: int) -> int:
+def dispatches(kind: Any, backend: Backend, tensors: int, dtype: DType = float32) -> int:
     """How many dispatches a step takes, the gradients lying in their slots."""
     draw = np.random.default_rng(0)
     parameters = [
-        Parameter(draw.normal(size=9), name=f"p{i}", backend=backend) for i in range(tensors)
+        Parameter(draw.normal(size=9), dtype=dtype, name=f"p{i}", backend=backend)
+        for i in range(tensors)
     ]
     optimizer = kind(parameters)
-    target = tensor(draw.normal(size=9), backend=backend)
+    target = tensor(draw.normal(size=9), dtype=dtype, backend=backend)
     found = []
     for _ in range(3):
         grads = GradientStore()
@@ -50,3 +51,12 @@ def test_a_step_takes_the_same_dispatches_for_any_number_of_tensors(
     few, many = (dispatches(kind, default_backend(), tensors) for tensors in (1, 40))
     record_property("dispatches", json.dumps([kind.__name__, many]))
     assert few == many <= 4
+
+
+def test_precision_costs_no_dispatch() -> None:
+    def precise(parameters: list[Parameter]) -> optim.AdamW[Any]:
+        return optim.AdamW(parameters, master_weights=True, state_dtype="float16", compensated=True)
+
+    plain = dispatches(optim.AdamW, default_backend(), 3)
+    assert dispatches(precise, default_backend(), 3) == plain
+    assert dispatches(precise, default_backend(), 3, float16) == plain
