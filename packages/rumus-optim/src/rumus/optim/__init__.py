@@ -27,6 +27,7 @@ from rumus.optim.group import Claimable, ParameterGroup
 from rumus.optim.hyperparameter import Hyper
 from rumus.optim.lbfgs import LBFGS
 from rumus.optim.lion import Lion
+from rumus.optim.lookahead import Lookahead
 from rumus.optim.muon import Muon
 from rumus.optim.nadam import NAdam
 from rumus.optim.optimizer import Optimizer
@@ -38,6 +39,7 @@ from rumus.optim.rmsprop import RMSprop
 from rumus.optim.rprop import Rprop
 from rumus.optim.rules import Rule, Update
 from rumus.optim.running import Running
+from rumus.optim.sam import SAM
 from rumus.optim.schedule import (
     Schedule,
     constant,
@@ -82,6 +84,7 @@ __all__ = [
     "LBFGS",
     "Library",
     "Lion",
+    "Lookahead",
     "Memory",
     "Muon",
     "NAdam",
@@ -96,6 +99,7 @@ __all__ = [
     "Rprop",
     "Rule",
     "Running",
+    "SAM",
     "SGD",
     "Schedule",
     "ScheduleFreeAdamW",

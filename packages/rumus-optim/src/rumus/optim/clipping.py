@@ -73,7 +73,7 @@ def clip_grad_norm(
     if len(backends) > 1 or not owned:
         return _clip_on_host(grads, optimizer, owned, (max_norm, eps))
     (backend,) = backends.values()
-    total = _total(backend, [array for _, array, _ in owned])
+    total = total_of_squares(backend, [array for _, array, _ in owned])
     if not backend.runs_ahead:
         _check_finite(float(backend.download(total)), grads, optimizer, owned)
     norm, factor = (backend.allocate((), total.dtype) for _ in range(2))
@@ -103,8 +103,8 @@ def _clip_on_host(
     return tensor(norm)
 
 
-def _total(backend: Backend, gradients: Sequence[Array]) -> Array:
-    """The sum of all squares, as an array without axes."""
+def total_of_squares(backend: Backend, gradients: Sequence[Array]) -> Array:
+    """Return the sum of all squares, as an array without axes."""
     total, *others = map(backend.sum_of_squares, gradients)
     for more in others:
         backend.elementwise(_ADD, (total, more), (), (total,))

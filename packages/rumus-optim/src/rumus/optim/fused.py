@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, ClassVar, Final, Self, Unpack
 
 from rumus.optim.description import description
+from rumus.optim.extension import Extension
 from rumus.optim.followed import FollowedOptimizer
 from rumus.optim.footprint import Memory, planned, used
 from rumus.optim.group import Claimable, M_co, as_groups, decaying_matrices
@@ -138,7 +139,32 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     def kind(self) -> str:
         """What a saved state calls this optimizer: its class, or the rule if that is another."""
         own = type(self).__name__
-        return self.rule.__name__ if own == "FusedOptimizer" or self.is_ported else own
+        kind = self.rule.__name__ if own == "FusedOptimizer" or self.is_ported else own
+        return kind if self.extension is None else f"{self.extension.name}({kind})"
+
+    extension: Extension | None = None
+
+    def extend(self, extension: Extension) -> None:
+        """Have every step do something more, in its kernel.
+
+        OwnershipError if this was released, TypeError if it does something more already.
+        """
+        if not self.segments:
+            raise OwnershipError(f"{self} was released and owns nothing")
+        if self.extension is not None:
+            raise TypeError(f"{self} is wrapped by {self.extension.name} already")
+        self._settle()
+        extension.check(self.kernel, *(s.kernel for s in self.segments if s.kernel is not None))
+        states = [extension.start(segment.arena) for segment in self.segments]
+        with Uninterrupted():
+            for segment, state in zip(self.segments, states, strict=True):
+                segment.state |= state
+            self.extension = extension
+            self._bound.clear()
+
+    def _kernel_of(self, segment: Segment) -> Kernel:
+        kernel = segment.kernel or self.kernel
+        return kernel if self.extension is None else self.extension.kernel(kernel)
 
     @classmethod
     def like(
@@ -286,6 +312,8 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         before, counts = host_state(self.segments), self._counts()
         segments = self._layout({p.id: backend for p in parameters})
         for segment in segments:
+            if self.extension is not None:
+                segment.state |= self.extension.start(segment.arena)
             segment.steps = counts[segment.arena.parameters[0].id]
             segment.fill(before)
         for segment in segments:
@@ -329,14 +357,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         only a part was moved, ValueError if a schedule's value is out of range. Nothing has changed
         then.
         """
-        if not self.segments:
-            raise OwnershipError(f"{self} was released and owns nothing")
-        self.poll()
-        self._check_backends()
-        found = {n: self._gradient(s, grads) for n, s in enumerate(self.segments)}
-        gradients = {n: gradient for n, gradient in found.items() if gradient is not None}
-        if not gradients:
-            self._check_not_drained(grads)
+        gradients = self.collected(grads)
         self._compute_given(gradients)
         updater = self._updater or self._make_updater()
         outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars)
@@ -356,6 +377,21 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
             self.outcome = outcome
             self._learn()
 
+    def collected(self, grads: GradientStore) -> dict[int, Array]:
+        """Return the owned gradients, flat, by the number of their segment; optional ones if there.
+
+        Raises what `step` does of gradients that do not fit. They stay in the store.
+        """
+        if not self.segments:
+            raise OwnershipError(f"{self} was released and owns nothing")
+        self.poll()
+        self._check_backends()
+        found = {n: self._gradient(s, grads) for n, s in enumerate(self.segments)}
+        gradients = {n: gradient for n, gradient in found.items() if gradient is not None}
+        if not gradients:
+            self._check_not_drained(grads)
+        return gradients
+
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
         """Write what the kernels read besides gradients and state, before each step.
 
@@ -366,6 +402,8 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     def _make_updater(self) -> Updater:
         """What applies the steps: the backend's own, or the host's if there are several."""
         sections = [segment.section() for segment in self.segments]
+        for section, segment in zip(sections, self.segments, strict=True):
+            section.kernel = self._kernel_of(segment)
         counts = [segment.steps for segment in self.segments]
         backends = {id(section.backend): section.backend for section in sections}
         make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
@@ -410,11 +448,14 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         """The kernel's scalars at step `t` of a segment, computed in float64."""
         hyper = self.segments[number].group.over(self.hyper)
         values = {name: at_step(name, value, t) for name, value in hyper.items()}
-        scalars = {**values, **self.running.at(number, t, hyper), "t": t, ONE: 1.0}
+        carried = self.running.at(number, t, hyper)
+        scalars: dict[str, float] = {**values, **carried, "t": t, ONE: 1.0}
+        if self.extension is not None:
+            scalars |= self.extension.scalars(t)
         kept = self._bound.get((number, t))  # a device is given those of many steps in advance
         if kept is not None and kept[0] == scalars:
             return kept[1]
-        bound = (self.segments[number].kernel or self.kernel).bind(scalars)
+        bound = self._kernel_of(self.segments[number]).bind(scalars)
         if not all(map(math.isfinite, bound)):
             raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
         if len(self._bound) >= _BOUND:
