@@ -40,11 +40,8 @@ _CLIMB_SCALED: Final = Kernel(
     {"p": _P + _FACTOR * where(_IS_BAD > 0.5, 1.0, _T) * _G},
     ("p", "factor", "is_bad", "t", "g"),
 )
-_MARK: Final = Kernel(
-    "sam_mark",
-    {"g": where(_IS_BAD > 0.5, where(_P.abs() < math.inf, 0.0, math.nan), _G)},
-    ("g", "is_bad", "p"),
-)
+_HELD = where(_P.abs() < math.inf, 0.0, math.nan)
+_MARK: Final = Kernel("sam_mark", {"g": where(_IS_BAD > 0.5, _HELD, _G)}, ("g", "is_bad", "p"))
 
 
 def _factor_kernel() -> Kernel:
