@@ -40,6 +40,7 @@ from rumus.tensor import (
     DrainedGradientError,
     DType,
     GradientStore,
+    Kernel,
     OwnershipError,
     Parameter,
     ParamId,
