@@ -11,7 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.optim import LBFGS, SGD, Optimizer, ParameterGroup, Plateau
-from rumus.tensor import GradientStore, NonFiniteGradientError, Parameter, Tensor
+from rumus.tensor import (
+    GradientStore,
+    NonFiniteGradientError,
+    Parameter,
+    Tensor,
+)
 from rumus.train import (
     Callback,
     CallbackError,
@@ -335,6 +340,18 @@ def test_accumulation_with_parameters_that_only_some_batches_use() -> None:
     trainer = Trainer(optimizer)
     trainer.fit(data, lambda n: (weights[int(n.item())] * 3.0).sum(), epochs=1, accumulate=3)
     np.testing.assert_allclose([w.item() for w in weights], [-0.5, 0.0, 2.0], atol=1e-6)
+
+
+def test_a_batch_of_weight_0_does_not_count() -> None:
+    model, other, data = Model(), Model(), batches(2)
+    data[1][0][:] = np.nan
+    weigh = lambda x: float(np.isfinite(x).all())
+    result = model.trainer.fit(data, model.loss, epochs=1, accumulate=2, weight_of=weigh)
+    expected = other.trainer.fit(data[:1], other.loss, epochs=1)
+    assert model.weight.tolist() == other.weight.tolist()
+    assert result.history == expected.history
+    with pytest.raises(ValueError, match="have weight 0: leave them out"):
+        model.trainer.fit(data[1:], model.loss, epochs=1, accumulate=2, weight_of=weigh)
 
 
 def test_accumulation_out_of_range() -> None:

@@ -2,10 +2,14 @@
 
 g = (w1 g1 + w2 g2 + ...) / (w1 + w2 + ...), with the weights that the batches really have. So an
 epoch's last step, which may have fewer batches, is right as well.
+
+`rumus.optim.Accumulation` sums where the first gradients lie. A step that a GPU repeats writes its
+gradients there each time, so here the sum has memory of its own, and every pass can be repeated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,8 +35,12 @@ class WeightedSum:
         self.loss: Tensor | None = None
 
     def add(self, trainer: Trainer[Any], grads: GradientStore, loss: Tensor, weight: float) -> None:
-        """Add what the optimizer owns in `grads`, and the loss."""
+        """Add what the optimizer owns in `grads`, and the loss; nothing for a weight of 0."""
         trainer._check_claimed(grads)
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"a batch's weight must be finite and >= 0, not {weight}")
+        if weight == 0:
+            return
         for backend, gradient, parameters in trainer.optimizer.gradients(grads):
             key = tuple(parameter.id for parameter in parameters)
             _, total = self._sums.get(key, (backend, None))
@@ -72,14 +80,16 @@ def accumulated_step(
 ) -> Tensor:
     """Do one step over the batches of a window, each with its weight; return the mean loss.
 
-    Each batch is forgotten before the next is asked for. Raises what `train_step` does.
+    Each batch is forgotten before the next is asked for; one of weight 0 does not count. Raises
+    what `train_step` does, and ValueError if all weights are 0.
     """
     total, grads = WeightedSum(), GradientStore()
     for batch, weight in window:
         grads.drain(list(grads), "accumulation")
         loss, grads = trainer._forward_backward(loss_fn, batch)
         total.add(trainer, grads, loss, weight)
-    assert total.loss is not None
+    if total.loss is None:
+        raise ValueError("all batches of a step have weight 0: leave them out of the loader")
     noted = trainer._losses.note(total.loss * (1 / total.weight))
     total.mean(trainer, grads)
     with grads:
