@@ -21,6 +21,8 @@ KINDS: Final = [
     and issubclass(kind, FusedOptimizer)
     and kind not in (FusedOptimizer, optim.AveragingOptimizer)
 ]
+# Sums of squares of two things are two dispatches each; LAMB writes one of the two before.
+MOST: Final = {optim.LARS: 7, optim.LAMB: 8}
 
 
 def dispatches(kind: Any, backend: Backend, tensors: int, dtype: DType = float32) -> int:
@@ -50,7 +52,7 @@ def test_a_step_takes_the_same_dispatches_for_any_number_of_tensors(
 ) -> None:
     few, many = (dispatches(kind, default_backend(), tensors) for tensors in (1, 40))
     record_property("dispatches", json.dumps([kind.__name__, many]))
-    assert few == many <= 4
+    assert few == many <= MOST.get(kind, 4)
 
 
 def test_precision_costs_no_dispatch() -> None:

@@ -37,6 +37,8 @@ BOUNDS: Final[dict[type[FusedOptimizer[Any]], tuple[float, float]]] = {
     optim.RAdam: (0.02, 1e-9),
     optim.Rprop: (1e-6, 1e-9),
     optim.ASGD: (0.01, 0.01),
+    optim.LAMB: (0.02, 1e-3),  # each step moves a tensor by lr times its norm
+    optim.LARS: (0.02, 1e-9),
     optim.Lion: (0.04, 1e-6),
     optim.Muon: (0.02, 1e-9),  # AdamW: there is no matrix here; see test_muon.py
     optim.AdaBelief: (0.02, 1e-9),

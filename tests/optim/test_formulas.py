@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from rumus.optim import (
     ADOPT,
     ASGD,
+    LAMB,
+    LARS,
     SGD,
     AdaBelief,
     Adadelta,
@@ -296,6 +298,51 @@ def expected_lion(
     return p
 
 
+def expected_lamb(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    weight_decay: Any = 0.01,
+    adapt: float = 1.0,
+    maximize: bool = False,
+) -> Real:
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        m_hat, v_hat = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+        u = m_hat / (np.sqrt(v_hat) + eps) + value(weight_decay, t) * p
+        norms = np.linalg.norm(p), np.linalg.norm(u)
+        ratio = norms[0] / norms[1] if adapt and all(norms) else 1.0
+        p = p - value(lr, t) * ratio * u
+    return p
+
+
+def expected_lars(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1.0,
+    momentum: float = 0.9,
+    weight_decay: Any = 5e-4,
+    trust_coefficient: float = 1e-3,
+    adapt: float = 1.0,
+    maximize: bool = False,
+) -> Real:
+    b = np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        decay = value(weight_decay, t)
+        norms = np.linalg.norm(p), np.linalg.norm(g)
+        local = trust_coefficient * norms[0] / (norms[1] + decay * norms[0])
+        ratio = local if adapt and all(norms) else 1.0
+        b = momentum * b + value(lr, t) * ratio * (g + decay * p)
+        p = p - b
+    return p
+
+
 def expected_adabelief(
     p: Real,
     gradients: Sequence[Real],
@@ -572,6 +619,32 @@ CASES: Final[dict[str, tuple[type[Optimizer[Any]], Expected, dict[str, Any]]]] =
         Lion,
         expected_lion,
         {"lr": halving, "betas": (0.8, 0.9), "weight_decay": 0.3, "maximize": True},
+    ),
+    "lamb": (LAMB, expected_lamb, {}),
+    "lamb no ratio": (LAMB, expected_lamb, {"adapt": 0.0}),
+    "lamb all": (
+        LAMB,
+        expected_lamb,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.95),
+            "eps": 1e-3,
+            "weight_decay": warming,
+            "maximize": True,
+        },
+    ),
+    "lars": (LARS, expected_lars, {}),
+    "lars no ratio": (LARS, expected_lars, {"adapt": 0.0, "lr": 1e-3}),
+    "lars all": (
+        LARS,
+        expected_lars,
+        {
+            "lr": halving,
+            "momentum": 0.5,
+            "weight_decay": warming,
+            "trust_coefficient": 0.05,
+            "maximize": True,
+        },
     ),
     "adabelief": (AdaBelief, expected_adabelief, {}),
     "adabelief all": (

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from rumus.gpu.array import GPUArray, Shape, merged
 
-Walk: TypeAlias = Literal["same", "scalar", "row", "column", "cycle"]
+Walk: TypeAlias = Literal["same", "scalar", "row", "column", "slot", "cycle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,9 @@ class Layout:
     """How one input is walked, and the numbers that the walk needs.
 
     same: element i. scalar: one element. row: element i % length, the length a multiple of 4.
-    column: element i / repeats, a multiple of 4. cycle: element (i / repeats) % length, whatever
-    they are; this also serves what does not start where a buffer can be bound.
+    column: element i / repeats, a multiple of 4. slot: the same with a row of an arena's slot as
+    repeats. cycle: element (i / repeats) % length, whatever they are; this also serves what does
+    not start where a buffer can be bound.
     """
 
     walk: Walk
@@ -35,6 +36,7 @@ class Layout:
             "scalar": ("start",),
             "row": ("length",),
             "column": ("repeats",),
+            "slot": (),
             "cycle": ("start", "length", "repeats"),
         }[self.walk]
 

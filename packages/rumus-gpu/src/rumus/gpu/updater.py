@@ -2,6 +2,8 @@
 
 A step is three kinds of dispatches: one for each section that looks for gradients that are not
 finite, one that decides (decide.wgsl), and one for each section that updates it, or does nothing.
+In front of the last come those of a section's preparation, if it has one: they need the scalars
+that were decided for, and as they write nothing that lasts they may run for a refused step.
 They are the same every time: the device itself counts the steps that it applied to a section, and
 takes the scalars of the next one from a table that holds many steps in advance. The host fills the
 table again now and then, and reads the counts at that occasion without waiting.
@@ -10,7 +12,7 @@ table again now and then, and reads the counts at that occasion without waiting.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -21,6 +23,7 @@ from rumus.gpu.device import Prepared
 from rumus.gpu.late_read import LateRead
 from rumus.gpu.pipelines import Pipeline, Program
 from rumus.gpu.shaders import shader
+from rumus.gpu.slots import slot_squares
 from rumus.gpu.wgsl import WORKGROUP, update_program
 from rumus.tensor import Kernel, float32
 from rumus.tensor.updater import NonFinite, Outcome, Scalars, Section
@@ -56,7 +59,9 @@ class DeviceUpdater:
         self.backend = backend
         self.sections = list(sections)
         self._kernels = [section.kernel or kernel for section in sections]
-        self._width = max(len(kernel.uniforms) for kernel in self._kernels)
+        self._own = [s.preparation.uniforms if s.preparation else 0 for s in sections]
+        pairs = zip(self._own, self._kernels, strict=True)
+        self._width = max(first + len(kernel.uniforms) for first, kernel in pairs)
         self.counts = list(counts)
         self.nonfinite = nonfinite
         self.heard: Callable[[], None] = lambda: None
@@ -152,6 +157,7 @@ class DeviceUpdater:
             pairs = list(zip(ready, gradients, strict=True))
             found = [self._look(n, g) for n, g in pairs]
             found += [self._decide(key, n) for n in range(0, len(self.sections), AT_ONCE)]
+            found += [dispatch for n, g in pairs for dispatch in self._before(n, g)]
             found += [self._update(n, g) for n, g in pairs]
             if is_usual and len(self._steps) < 64:
                 self._steps[key] = found
@@ -178,15 +184,34 @@ class DeviceUpdater:
         pipeline = self.backend.gpu.pipeline("decide", make)
         return self._ready(pipeline, self._device_table), values, 1
 
+    def _before(self, number: int, gradient: GPUArray) -> Iterator[Dispatch]:
+        """What a section's preparation does."""
+        section, gpu = self.sections[number], self.backend.gpu
+        preparation = section.preparation
+        if preparation is None:
+            return
+        if preparation.kernel is not None:
+            yield self._run(number, preparation.kernel, gradient, 0)
+        cut = self.backend.cut(preparation.table)
+        for name, of in preparation.squares.items():
+            array = gradient if of == "g" else section.arrays[of]
+            calls = slot_squares(gpu, array, cut, section.arrays[name])
+            for pipeline, arrays, values, groups in calls:
+                yield Prepared(gpu, pipeline, arrays), values, groups
+
     def _update(self, number: int, gradient: GPUArray) -> Dispatch:
-        kernel = self._kernels[number]
+        return self._run(number, self._kernels[number], gradient, self._own[number])
+
+    def _run(self, number: int, kernel: Kernel, gradient: GPUArray, first: int) -> Dispatch:
+        """One kernel over a section; its scalars begin at `first` among those of the section."""
         arrays, _ = self.sections[number].operands(kernel, gradient)
+        spread = tuple([array.ndim > 1 for array in arrays])
         stored, vectors = [array.stored for array in arrays], gradient.size // 4
         types = kernel.types(tuple([array.dtype for array in arrays]))
-        make = partial(update_program, kernel, types, stored)
-        key = ("update", kernel.key, *[each.name for each in stored])
+        make = partial(update_program, kernel, types, stored, spread)
+        key = ("update", kernel.key, spread, *[each.name for each in stored])
         pipeline = self.backend.gpu.pipeline(key, make)
-        at = self._scalars_at + number * self._width
+        at = self._scalars_at + number * self._width + first
         return self._ready(pipeline, *arrays), (vectors, at), -(-vectors // WORKGROUP)
 
     def _ready(self, pipeline: Pipeline, *arrays: GPUArray) -> Prepared:

@@ -19,6 +19,7 @@ from rumus.gpu.shaders import prelude
 from rumus.gpu.storage import VALUE, Kind, Stored, converted, stored_types, vector
 from rumus.tensor import Expr, Kernel, float32
 from rumus.tensor.kernel import COMPARISONS, Types
+from rumus.tensor.slot_table import ALIGNMENT
 
 WORKGROUP: Final = 128  # invocations, each with one vec4: with 64 a copy is a quarter slower
 
@@ -73,6 +74,7 @@ _LOADS: Final[Mapping[str, str]] = {
     "row": "{a}[i % k.{a}_length]",
     "scalar": "{v}({a}[k.{a}_start])",
     "column": "{v}({a}[i / k.{a}_repeats])",
+    "slot": f"{{v}}({{a}}[i / {ALIGNMENT // 4}u])",
     "cycle": "{v}({a}[{a}_at(4u * i)], {a}[{a}_at(4u * i + 1u)], "
     "{a}[{a}_at(4u * i + 2u)], {a}[{a}_at(4u * i + 3u)])",
 }
@@ -104,16 +106,24 @@ def elementwise_program(
     return _Printer(kernel, types, inputs, outputs).program()
 
 
-def update_program(kernel: Kernel, types: Types, stored: Sequence[Stored]) -> Program:
+def update_program(
+    kernel: Kernel, types: Types, stored: Sequence[Stored], spread: Sequence[bool] = ()
+) -> Program:
     """Return the WGSL of a kernel that updates arrays of whole vectors, if the device says so.
 
-    stored: how each array of the kernel lies in memory.
+    stored: how each array of the kernel lies in memory. spread: which of them have one element for
+    each row of `ALIGNMENT`; by default none.
     Its bindings are the arrays and the control block of `decide.wgsl`, whose first word says
     whether anything is done; `k` holds the number of vectors and where the uniforms lie in that
     block.
     """
+    is_spread = dict(zip(kernel.arrays, spread, strict=bool(spread)))
     operands = [
-        Operand(each, Layout("same"), is_updated(kernel, name) and name in kernel.outputs)
+        Operand(
+            each,
+            Layout("slot" if is_spread.get(name, False) else "same"),
+            is_updated(kernel, name) and name in kernel.outputs,
+        )
         for name, each in zip(kernel.arrays, stored, strict=True)
     ]
     by_name = dict(zip(kernel.arrays, stored, strict=True))

@@ -25,6 +25,8 @@ from rumus.optim.footprint import Memory
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, ParameterGroup
 from rumus.optim.hyperparameter import Hyper
+from rumus.optim.lamb import LAMB
+from rumus.optim.lars import LARS
 from rumus.optim.lbfgs import LBFGS
 from rumus.optim.lion import Lion
 from rumus.optim.lookahead import Lookahead
@@ -81,6 +83,8 @@ __all__ = [
     "FusedOptimizer",
     "HasState",
     "Hyper",
+    "LAMB",
+    "LARS",
     "LBFGS",
     "Library",
     "Lion",

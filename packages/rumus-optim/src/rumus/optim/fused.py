@@ -456,7 +456,8 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         kept = self._bound.get((number, t))  # a device is given those of many steps in advance
         if kept is not None and kept[0] == scalars:
             return kept[1]
-        bound = self._kernel_of(self.segments[number]).bind(scalars)
+        segment = self.segments[number]
+        bound = segment.bind(self._kernel_of(segment), scalars)
         if not all(map(math.isfinite, bound)):
             raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
         if len(self._bound) >= _BOUND:

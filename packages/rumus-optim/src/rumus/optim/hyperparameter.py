@@ -32,6 +32,8 @@ RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
     "step_max": (0, _INFINITY, False),
     "lambd": (0, _INFINITY, False),
     "t0": (0, _INFINITY, False),
+    "adapt": (0, 1, True),
+    "trust_coefficient": (0, _INFINITY, False),
     "lr_scale": (0, _INFINITY, False),
     "warmup_steps": (0, _INFINITY, False),
     "weight_lr_power": (0, _INFINITY, False),

@@ -14,7 +14,7 @@ from rumus.optim.precision import COMPENSATION, MASTER, follow
 from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId
 from rumus.tensor.arena import fitting
 from rumus.tensor.backend import Array
-from rumus.tensor.updater import Section
+from rumus.tensor.updater import Preparation, Section
 
 # The state of parameters in NumPy: by the parameter's id, then by name.
 HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
@@ -26,7 +26,8 @@ class Segment:
 
     scratch: flat arrays that the kernel reads and that are written before each step. kernel: its
     own, if it is not the optimizer's. seen: how often others had changed each parameter when the
-    master copy and the compensation were last known to fit; empty if they may not.
+    master copy and the compensation were last known to fit; empty if they may not. preparation:
+    what the updater computes before.
     """
 
     arena: Arena
@@ -35,6 +36,7 @@ class Segment:
     steps: int  # how many were applied to it before its updater was made
     scratch: dict[str, Array] = field(default_factory=dict)
     kernel: Kernel | None = None
+    preparation: Preparation | None = None
     seen: list[int] = field(default_factory=list)
 
     def fits(self) -> None:
@@ -51,12 +53,19 @@ class Segment:
     def _changes(self) -> list[int]:
         return [p._version.count for p in self.arena.parameters]  # those by a step are not in it
 
+    def bind(self, kernel: Kernel, scalars: Mapping[str, float]) -> tuple[float, ...]:
+        """Return what its preparation and then `kernel` take of the scalars."""
+        bound = kernel.bind(scalars)
+        before = self.preparation.kernel if self.preparation is not None else None
+        return bound if before is None else (*before.bind(scalars), *bound)
+
     def section(self) -> Section:
         """Return what an updater has to know of it."""
         arena = self.arena
         starts = tuple(slot.start for slot in arena.slots)
         arrays = {"p": arena.values, **self.state, **self.scratch}
-        return Section(arena.backend, arrays, arena.gradients, starts, self.kernel)
+        own = self.kernel, self.preparation
+        return Section(arena.backend, arrays, arena.gradients, starts, *own)
 
     def fill(self, state: HostState) -> None:
         """Replace its state by that of its parameters in `state`."""

@@ -8,18 +8,42 @@ its work in advance decides by itself, and the host learns later what became of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from rumus.tensor.kernel import Kernel
+from rumus.tensor.slot_table import ALIGNMENT, SlotTable
 
 if TYPE_CHECKING:
     from rumus.tensor.backend import Array, Backend
 
 NonFinite = Literal["raise", "skip", "propagate"]
-# (section, t) -> the kernel's scalars at the t-th step that is applied to the section.
+# (section, t) -> the scalars of its kernels at the t-th step that is applied to the section.
 Scalars: TypeAlias = Callable[[int, int], tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preparation:
+    """What is computed before a section's kernel runs, with the same scalars t and all.
+
+    It writes nothing that lasts, so a step can be refused before, in between and afterwards, and a
+    device needs to decide only about the kernel itself.
+
+    squares: from the name of an array, [table.rows, 1], to the name of that whose sums of squares
+    of each slot it gets; `g` is the gradient. The section's kernel reads them as one value for each
+    slot. kernel: what runs before, to write something that is to be measured: its outputs are among
+    its arrays. Its scalars come in front of those of the section's kernel.
+    """
+
+    table: SlotTable
+    squares: Mapping[str, str]
+    kernel: Kernel | None = None
+
+    @property
+    def uniforms(self) -> int:
+        """How many scalars its kernel takes."""
+        return len(self.kernel.uniforms) if self.kernel is not None else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +52,7 @@ class Section:
 
     arrays: what the kernel updates or reads, by the names of its arrays: all but the gradient's,
     `g`. gradients: where the gradients usually lie. starts: where each parameter begins. kernel:
-    the section's own, if it is not the updater's.
+    the section's own, if it is not the updater's. preparation: what comes before it.
     """
 
     backend: Backend
@@ -36,11 +60,43 @@ class Section:
     gradients: Array
     starts: tuple[int, ...]
     kernel: Kernel | None = None
+    preparation: Preparation | None = None
 
     def operands(self, kernel: Kernel, gradient: Array) -> tuple[list[Array], list[Array]]:
         """Return what `kernel` reads and what it writes."""
         by_name = {**self.arrays, "g": gradient}
         return [by_name[name] for name in kernel.arrays], [by_name[n] for n in kernel.outputs]
+
+    def prepare(self, gradient: Array, scalars: Sequence[float]) -> None:
+        """Compute what its kernel needs, if anything. It may fail; nothing that lasts is written.
+
+        scalars: those of the preparation and of the kernel.
+        """
+        preparation = self.preparation
+        if preparation is None:
+            return
+        if preparation.kernel is not None:
+            own = scalars[: preparation.uniforms]
+            self._elementwise(preparation.kernel, gradient, own)
+        for name, of in preparation.squares.items():
+            array = gradient if of == "g" else self.arrays[of]
+            self.backend.slot_squares(array, preparation.table, self.arrays[name])
+
+    def update(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
+        """Run the kernel on the host's command, after `prepare`."""
+        first = self.preparation.uniforms if self.preparation is not None else 0
+        self._elementwise(kernel, gradient, scalars[first:])
+
+    def _elementwise(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
+        arrays, out = self.operands(kernel, gradient)
+        self.backend.elementwise(kernel, self._shaped(arrays), scalars, self._shaped(out))
+
+    def _shaped(self, arrays: list[Array]) -> list[Array]:
+        """Flat arrays as rows, where there are others with one value for each row."""
+        if self.preparation is None:
+            return arrays
+        shape = (self.preparation.table.rows, ALIGNMENT)
+        return [a.reshape(shape) if len(a.shape) == 1 else a for a in arrays]
 
 
 @dataclass(slots=True, eq=False)
@@ -111,11 +167,14 @@ class ImmediateUpdater:
     def prepare(
         self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
     ) -> Outcome:
-        """Look at the gradients; see `Updater.prepare`."""
+        """Look at the gradients, and compute what comes before; see `Updater.prepare`."""
         bound = [scalars(number, self.counts[number] + 1) for number in ready]
         blamed = self._blamed(ready, gradients) if self.checks else ()
         self._outcome = Outcome(False if blamed else None, blamed)
         self._work = list(zip(ready, gradients, bound, strict=True))
+        if not blamed:
+            for number, gradient, own in self._work:
+                self.sections[number].prepare(gradient, own)
         return self._outcome
 
     def _blamed(
@@ -149,9 +208,7 @@ class ImmediateUpdater:
                 section = self.sections[number]
                 if number != order[-1][0] and not self._fails_first:
                     undo.append((section, _copies(section)))
-                kernel = section.kernel or self.kernel
-                arrays, out = section.operands(kernel, gradient)
-                section.backend.elementwise(kernel, arrays, scalars, out)
+                section.update(section.kernel or self.kernel, gradient, scalars)
         except BaseException:
             for section, copies in undo:
                 for kept, array in zip(copies, section.arrays.values(), strict=True):

@@ -29,6 +29,7 @@ from rumus.optim.rules.adaptive import (
 )
 from rumus.optim.rules.after_adam import adabelief, adan, adopt, adopt_decoupled, yogi
 from rumus.optim.rules.descent import asgd, average, lion, rprop, sgd, sgd_momentum, sgd_nesterov
+from rumus.optim.rules.layerwise import lamb, lamb_direction, lars
 from rumus.optim.rules.muon import muon
 from rumus.optim.rules.rule import Rule, Update
 from rumus.optim.rules.schedule_free import (
@@ -56,7 +57,10 @@ __all__ = [
     "amsgrad",
     "asgd",
     "average",
+    "lamb",
+    "lamb_direction",
     "largest_lr",
+    "lars",
     "lion",
     "mu_product",
     "muon",
