@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
-from rumus.optim import SGD, Adam, AdamW, Optimizer, ParameterGroup, clip_grad_norm
+from rumus.optim import (
+    LAMB,
+    LARS,
+    SGD,
+    Adam,
+    AdamW,
+    NonFinite,
+    Optimizer,
+    ParameterGroup,
+    clip_grad_norm,
+)
 from rumus.tensor import (
     CaptureError,
     Generator,
@@ -48,7 +58,9 @@ def gpu(request: pytest.FixtureRequest) -> GpuBackend:
 class Run:
     """A small classifier with dropout, its optimizer and its trainer."""
 
-    def __init__(self, gpu: GpuBackend, *, capture: bool = True, **options: Any) -> None:
+    def __init__(
+        self, gpu: GpuBackend, *, capture: bool = True, kind: Any = AdamW, **options: Any
+    ) -> None:
         self.gpu = gpu
         self.generator = Generator(5)
         self.model = nn.Sequential(
@@ -60,7 +72,7 @@ class Run:
             nn.Dropout(0.5, generator=self.generator),
             nn.Linear(16, 4, generator=self.generator),
         )
-        self.optimizer = AdamW(self.model.parameters(), self.rate, **options)
+        self.optimizer = kind(self.model.parameters(), self.rate, **options)
         self.model.to(gpu)
         self.trainer = Trainer(self.optimizer, capture=capture)
         self.losses: list[Tensor] = []
@@ -467,6 +479,27 @@ def test_skipped_steps_do_not_count(gpu: GpuBackend) -> None:
     assert captured.optimizer.skipped == plain.optimizer.skipped == 2
     assert captured.bits() == plain.bits()
     assert captured.trainer.counts.replayed == 10
+
+
+@pytest.mark.parametrize("kind", [LAMB, LARS])
+@pytest.mark.parametrize("nonfinite", ["skip", "propagate"])
+def test_what_a_step_measures_is_measured_again(
+    kind: Any, nonfinite: NonFinite, gpu: GpuBackend
+) -> None:
+    """Also after a step that was not applied: the bias corrections are those of one less."""
+
+    def act(run: Run) -> None:
+        for number, (x, y) in enumerate(batches(9, 8)):
+            is_bad = number in (3, 6) and nonfinite == "skip"
+            run.step((np.where(is_bad, np.nan, x), y))
+
+    captured, plain = (
+        Run(gpu, kind=kind, capture=capture, nonfinite=nonfinite) for capture in (True, False)
+    )
+    for run in (captured, plain):
+        act(run)
+    assert captured.bits() == plain.bits()
+    assert captured.trainer.counts.replayed == 7
 
 
 def test_a_refused_step_is_heard_of_when_its_loss_is_read(gpu: GpuBackend) -> None:
