@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -29,6 +29,8 @@ from rumus.train.events import (
     ValidationEnd,
 )
 from rumus.train.every import Every
+from rumus.train.limits import Limits
+from rumus.train.position import Position
 from rumus.train.snapshot import check_declared, parts_of_model, restore, take
 from rumus.train.spans import Spans, timed
 from rumus.train.stop_signals import Abandoned, Interrupted, StopSignals
@@ -60,59 +62,6 @@ class Result:
     history: list[dict[str, Any]]
     metrics: dict[str, float]
     best: float | None
-
-
-@dataclass(slots=True)
-class Position:
-    """Where a run is: epochs count from 0, `step` is the number of those done.
-
-    exhausted: the epoch's batches are used up and only its end is left to do. validation_due: one
-    was begun and cut short. rollbacks: how many there were. best: of the monitored metric.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    exhausted: bool = False
-    validation_due: bool = False
-    rollbacks: int = 0
-    best: float | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all of it."""
-        return asdict(self)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take all of it. TypeError, and nothing has changed, for other names."""
-        loaded = Position(**state)
-        for name in asdict(loaded):
-            setattr(self, name, getattr(loaded, name))
-
-
-@dataclass(slots=True)
-class Limits:
-    """When a run ends; ValueError if it never does."""
-
-    epochs: int | None
-    steps: int | None
-    seconds: float | None
-
-    def __post_init__(self) -> None:
-        given = {"epochs": self.epochs, "steps": self.steps, "seconds": self.seconds}
-        if all(value is None for value in given.values()):
-            raise ValueError("fit needs to know when to end: give epochs, steps or seconds")
-        for name, value in given.items():
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, not {value!r}")
-
-    def reached(self, epoch: int, step: int, seconds: float) -> str | None:
-        """Return the limit that has been reached, None if none has."""
-        if self.epochs is not None and epoch >= self.epochs:
-            return "epochs"
-        if self.steps is not None and step >= self.steps:
-            return "steps"
-        return "seconds" if self.seconds is not None and seconds >= self.seconds else None
 
 
 class Run:

@@ -18,8 +18,9 @@ from rumus.train.callback import Callback
 from rumus.train.capture import CapturedSteps, Counts, beside
 from rumus.train.checkpoint_store import Resume, Store, as_store
 from rumus.train.every import Every
+from rumus.train.limits import Limits
 from rumus.train.losses import Losses
-from rumus.train.run import Limits, OnNonFinite, Result, Run
+from rumus.train.run import OnNonFinite, Result, Run
 from rumus.train.snapshot import checked_names
 from rumus.train.validation import Validate
 

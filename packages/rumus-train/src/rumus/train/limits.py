@@ -1,0 +1,30 @@
+"""`Limits`: when a run ends by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Limits:
+    """When a run ends; ValueError if it never does."""
+
+    epochs: int | None
+    steps: int | None
+    seconds: float | None
+
+    def __post_init__(self) -> None:
+        given = {"epochs": self.epochs, "steps": self.steps, "seconds": self.seconds}
+        if all(value is None for value in given.values()):
+            raise ValueError("fit needs to know when to end: give epochs, steps or seconds")
+        for name, value in given.items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, not {value!r}")
+
+    def reached(self, epoch: int, step: int, seconds: float) -> str | None:
+        """Return the limit that has been reached, None if none has."""
+        if self.epochs is not None and epoch >= self.epochs:
+            return "epochs"
+        if self.steps is not None and step >= self.steps:
+            return "steps"
+        return "seconds" if self.seconds is not None and seconds >= self.seconds else None
