@@ -13,12 +13,14 @@ from rumus.optim import LBFGS, SAM, AdamW, Lookahead, Muon
 from rumus.tensor import (
     Backend,
     NonFiniteGradientError,
+    NumpyBackend,
     Parameter,
     Tensor,
     UnclaimedGradientError,
     tensor,
 )
 from rumus.train import Trainer
+from rumus.train.gradient_norm import gradient_norm, learning_rate
 
 KINDS: Final[dict[str, Callable[[Any], Any]]] = {
     "Muon": lambda p: Muon(p, 0.02),
@@ -103,3 +105,16 @@ def test_a_bad_batch_is_heard_of_at_the_latest_at_the_end_of_the_epoch(backend: 
     with pytest.raises(NonFiniteGradientError, match="'first'"):
         epoch()
     assert [p.numpy().tobytes() for p in model.parameters] == before
+
+
+def test_fit_tells_the_base_what_to_do_with_a_bad_batch() -> None:
+    """And takes the learning rate and the norm of the gradients from it."""
+    model = Model(NumpyBackend())
+    optimizer = SAM(AdamW(model.parameters, 0.02))
+    bad = np.full_like(model.x, np.nan)
+    loader = [(model.x, model.y), (bad, model.y), (model.x, model.y)]
+    Trainer(optimizer).fit(loader, model.loss, epochs=1, nonfinite="skip")
+    assert optimizer.nonfinite == "skip"
+    assert (optimizer.steps, optimizer.skipped) == (2, 1)
+    assert learning_rate(optimizer) == 0.02
+    assert gradient_norm(optimizer) is not None

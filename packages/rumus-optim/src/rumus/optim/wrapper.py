@@ -13,6 +13,7 @@ from rumus.optim.hyperparameter import Hyper
 from rumus.optim.optimizer import Optimizer
 from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter
 from rumus.tensor.backend import Array
+from rumus.tensor.updater import NonFinite
 
 
 class Wrapper(Optimizer[M_co]):
@@ -63,6 +64,11 @@ class Wrapper(Optimizer[M_co]):
     @skipped.setter
     def skipped(self, value: int) -> None:
         self.fused.skipped = value
+
+    @property
+    def nonfinite(self) -> NonFinite:
+        """What a gradient that is not finite does: what the base says."""
+        return self.fused.nonfinite
 
     @property
     def blamed(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rumus.optim import FusedOptimizer, Optimizer
 from rumus.optim.hyperparameter import at_step
+from rumus.optim.wrapper import Wrapper
 from rumus.tensor import Tensor
 
 
@@ -14,6 +15,7 @@ def learning_rate(optimizer: Optimizer[Any]) -> float | None:
 
     A step of which a device has not told yet what became of it counts as applied.
     """
+    optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
     if not isinstance(optimizer, FusedOptimizer) or not optimizer.groups:
         return None
     hyper = optimizer.groups[0].over(optimizer.hyper)
@@ -27,6 +29,7 @@ def gradient_norm(optimizer: Optimizer[Any]) -> Tensor | None:
 
     They are in the optimizer's own memory until the next backward pass.
     """
+    optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
     total: Tensor | None = None
     for segment in getattr(optimizer, "segments", ()):
         arena = segment.arena

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rumus.optim import ClosureOptimizer
 from rumus.optim.followed import FollowedOptimizer
+from rumus.optim.wrapper import Wrapper
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.train.accumulation import accumulated_step
 from rumus.train.batches import Batches
@@ -452,6 +453,7 @@ def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | Non
         return None
     if nonfinite not in ("raise", "skip", "rollback"):
         raise ValueError(f'nonfinite must be "raise", "skip" or "rollback", not {nonfinite!r}')
+    optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
     wanted: Literal["raise", "skip"] = "skip" if nonfinite == "skip" else "raise"
     if getattr(optimizer, "nonfinite", "raise") == wanted:
         return nonfinite
