@@ -23,7 +23,7 @@ import sys, time
 import numpy as np
 from rumus.optim import SGD
 from rumus.tensor import Parameter
-from rumus.train import Checkpoints, Every, LocalFileSystem, Trainer
+from rumus.train import Callback, Checkpoints, Every, LocalFileSystem, Trainer
 
 moment, folder = sys.argv[1:]
 calls = 0
@@ -43,6 +43,9 @@ def loss(x):
     if calls == 5 and moment in ("step", "accumulation"):
         wait(0.2)
     if calls == 5 and moment == "twice":
+        print("ready", flush=True)
+        while watch.run.signals.received is None:
+            time.sleep(0.01)
         wait(60)
     return ((weight - x) ** 2).mean()
 
@@ -51,13 +54,18 @@ def validate():
         wait(60)
     return {"loss": 0.5}
 
+class Watch(Callback):
+    def on_train_start(self, event):
+        self.run = event.run
+
+watch = Watch()
 weight = Parameter([0.0], name="weight")
 trainer = Trainer(SGD([weight], 0.1))
 checkpoints = Checkpoints(folder, file_system=Slow())
 trainer.fit(
     [(np.array([n], np.float32),) for n in range(6)], loss, epochs=2, checkpoints=checkpoints,
     validate=validate, accumulate=3 if moment == "accumulation" else 1, resume="auto",
-    save_every=Every(steps=6, epochs=1),
+    save_every=Every(steps=6, epochs=1), callbacks=[watch],
 )
 print(weight.item().hex())
 """
@@ -69,13 +77,10 @@ def run(moment: str, folder: Path, *signals: int) -> tuple[int, str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
         assert it.stdout is not None
         assert it.stderr is not None
-        if signals:
+        for number in signals:  # a second one when the first has been heard: two may become one
             assert it.stdout.readline() == "ready\n", it.stderr.read()
-        for number in signals:
             it.send_signal(number)
-            if number is not signals[-1]:
-                threading.Event().wait(0.2)  # else the two may become one
-        out, err = it.communicate(timeout=30)
+        out, err = it.communicate(timeout=50)
     assert err == ""
     return it.returncode, out
 
