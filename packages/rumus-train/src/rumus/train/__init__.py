@@ -10,6 +10,11 @@ from rumus.train.checkpoint_errors import (
 )
 from rumus.train.checkpoint_store import Store
 from rumus.train.checkpoints import Checkpoint, Checkpoints, SavedCheckpoint
+from rumus.train.configuration import (
+    ConfigurationError,
+    load_configuration,
+    save_configuration,
+)
 from rumus.train.csv_file import CsvDataset
 from rumus.train.data_errors import SampleError, WorkerError
 from rumus.train.dataset import ArrayDataset, Dataset, Subset
@@ -48,6 +53,7 @@ __all__ = [
     "CheckpointSaved",
     "CheckpointWarning",
     "Checkpoints",
+    "ConfigurationError",
     "CsvDataset",
     "DataLoader",
     "Dataset",
@@ -80,5 +86,7 @@ __all__ = [
     "Trainer",
     "ValidationEnd",
     "WorkerError",
+    "load_configuration",
     "random_split",
+    "save_configuration",
 ]

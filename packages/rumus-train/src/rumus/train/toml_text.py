@@ -1,0 +1,76 @@
+"""Tables as TOML, which `tomllib` reads and does not write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+_ESCAPES: Final[Mapping[str, str]] = {
+    "\\": "\\\\", '"': '\\"', "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r",
+}  # fmt: skip
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """Return a table as TOML that `tomllib.loads` gives back, floats with all their digits.
+
+    Values: bool, int, float, str, lists of these and tables. TypeError for others, None among
+    them: TOML has none. ValueError for text that is no Unicode.
+
+    >>> print(to_toml({"epochs": 5, "optim": {"lr": 3e-4, "betas": [0.9, 0.999]}}), end="")
+    epochs = 5
+    <BLANKLINE>
+    [optim]
+    lr = 0.0003
+    betas = [0.9, 0.999]
+    """
+    return "".join(_lines(table, ())).lstrip("\n")
+
+
+def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    """Yield the values of a table first: what follows a heading belongs to it."""
+    for name, value in table.items():
+        if not isinstance(value, Mapping):
+            yield f"{_key(name)} = {toml_value(value, '.'.join((*path, name)))}\n"
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            inner = (*path, name)
+            yield f"\n[{'.'.join(map(_key, inner))}]\n"
+            yield from _lines(value, inner)
+
+
+def toml_value(value: Any, name: str = "the value") -> str:
+    """Return one value as TOML; TypeError, with its name, for what TOML has not.
+
+    >>> toml_value([1e-5, float("inf"), True, 'say "yes"'])
+    '[1e-05, inf, true, "say \\\\"yes\\\\""]'
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(toml_value(item, name) for item in value)}]"
+    if isinstance(value, Mapping):
+        pairs = (f"{_key(k)} = {toml_value(v, f'{name}.{k}')}" for k, v in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    raise TypeError(f"{name}: TOML has no {type(value).__name__}: {value!r}")
+
+
+def _key(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"the key {name!r} must be text")
+    return name if _BARE.fullmatch(name) else _text(name)
+
+
+def _text(text: str) -> str:
+    text.encode()  # surrogates cannot be written
+    return '"' + "".join(_ESCAPES.get(c) or _printable(c) for c in text) + '"'
+
+
+def _printable(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x20 or code == 0x7F else character

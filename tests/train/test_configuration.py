@@ -1,0 +1,209 @@
+"""Configuration: dataclasses from TOML and from the command line, and back."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rumus.train import ConfigurationError, load_configuration, save_configuration
+from rumus.train.configuration import configuration_table, configure
+from rumus.train.toml_text import to_toml
+
+
+class Norm(Enum):
+    LAYER = "layer"
+    RMS = "rms"
+
+
+@dataclass(frozen=True)
+class Block:
+    width: int = 8
+    norm: Norm = Norm.RMS
+
+
+@dataclass(frozen=True)
+class Optim:
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    kind: Literal["adam", "sgd"] = "adam"
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be positive, not {self.lr}")
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "run"
+    data: Path = Path("digits.npy")
+    deep: bool = False
+    note: str | None = None
+    sizes: list[int] = field(default_factory=lambda: [8, 8])
+    labels: dict[str, int] = field(default_factory=dict)
+    blocks: tuple[Block, ...] = (Block(),)
+    optim: Optim = field(default_factory=Optim)
+
+
+def load(*settings: str, toml: str | None = None, folder: Path | None = None) -> Config:
+    file = None
+    if toml is not None:
+        assert folder is not None
+        file = folder / "config.toml"
+        file.write_text(toml)
+    return load_configuration(Config, file, settings)
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
+NUMBERS = st.floats(1e-300, allow_infinity=True)
+CONFIGS = st.builds(
+    Config,
+    name=TEXTS,
+    data=TEXTS.map(Path),
+    deep=st.booleans(),
+    note=st.none() | TEXTS.filter(lambda text: text != "none"),
+    sizes=st.lists(st.integers(), max_size=3),
+    labels=st.dictionaries(TEXTS, st.integers(-9, 9), max_size=3),
+    blocks=st.lists(st.builds(Block), max_size=2).map(tuple),
+    optim=st.builds(
+        Optim,
+        lr=NUMBERS,
+        betas=st.tuples(NUMBERS, NUMBERS),
+        kind=st.sampled_from(["adam", "sgd"]),
+        clip=st.none() | NUMBERS,
+    ),
+)
+
+
+@given(CONFIGS)
+def test_what_is_written_is_read_back(config: Config) -> None:
+    assert configure(Config, tomllib.loads(to_toml(configuration_table(config)))) == config
+
+
+TABLES = st.recursive(
+    st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(TEXTS, TABLES, max_size=4))
+def test_any_table_is_read_back(table: Mapping[str, Any]) -> None:
+    assert tomllib.loads(to_toml(table)) == table
+
+
+def test_what_toml_has_not() -> None:
+    with pytest.raises(TypeError, match=r"a\.b: TOML has no NoneType"):
+        to_toml({"a": {"b": None}})
+    assert math.isnan(tomllib.loads(to_toml({"x": math.nan}))["x"])
+
+
+def test_settings_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    text = 'name = "a"\nsizes = [1]\n[optim]\nlr = 1\nkind = "sgd"\n'
+    config = load("optim.lr=3e-4", "sizes=[2, 3]", toml=text, folder=tmp_path)
+    assert config == Config("a", sizes=[2, 3], optim=Optim(lr=3e-4, kind="sgd"))
+    assert type(load("optim.lr=1").optim.lr) is float
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "value"),
+    [
+        ("name=5", "name", "5"),  # text is needed: it is what was typed
+        ('name="5"', "name", "5"),
+        ("name=a = b", "name", "a = b"),
+        ("name=x\nsizes=[1]", "name", "x\nsizes=[1]"),  # no way to set another key
+        ("name=", "name", ""),
+        ("note=none", "note", None),
+        ("data=a/b", "data", Path("a/b")),
+        ("deep=true", "deep", True),
+        ("labels={cat = 1}", "labels", {"cat": 1}),
+        ("labels.cat=1", "labels", {"cat": 1}),
+        ('blocks=[{width = 3, norm = "LAYER"}]', "blocks", (Block(3, Norm.LAYER),)),
+    ],
+)
+def test_what_is_typed_is_read_as_its_annotation_wants(
+    setting: str, name: str, value: object
+) -> None:
+    assert getattr(load(setting), name) == value
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("optim.lrr=1", "optim.lrr is unknown; did you mean optim.lr?"),
+        ("optm.lr=1", "optm is unknown; did you mean optim?"),
+        ("xyz=1", "xyz is unknown; there is name, data, deep, note"),
+        ("optim.lr=fast", "optim.lr must be a number, not 'fast'"),
+        ("optim.lr=true", "optim.lr must be a number, not True"),
+        ("optim.lr=-1", "optim: lr must be positive, not -1.0"),
+        ("optim.kind=Adam", "optim.kind must be 'adam' or 'sgd', not 'Adam'"),
+        ("optim.clip=no", "optim.clip must be a number or \"none\", not 'no'"),
+        ("optim.betas=[0.9]", "optim.betas must be a list of 2 (a number, a number), not [0.9]"),
+        ("deep=True", "deep must be true or false, not 'True'"),
+        ("sizes=[1, 2.5]", "sizes must be a list (a whole number each), not [1, 2.5]"),
+        ("labels.cat=x", "labels must be a table (a whole number each), not 'x'"),
+        ("blocks=[{width = 1.5}]", "width must be a whole number, not 1.5"),
+        ("blocks=[3]", "blocks must be a list (a table each), not [3]"),
+        ("optim=3", "optim must be a table, not '3'"),
+        ("name.first=x", "name must be text, not {'first'"),
+        ("optim.lr", "a setting is written name=value, as optim.lr=3e-4: 'optim.lr'"),
+        ("optim..lr=1", "a setting is written name=value"),
+    ],
+)
+def test_a_wrong_setting(setting: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(setting)
+    assert message in str(raised.value)
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load("nme=1", toml="deep = 1\n[optim]\nlr = 'x'\n", folder=tmp_path)
+    assert str(raised.value).splitlines()[1:] == [
+        "  nme is unknown; did you mean name?",
+        "  deep must be true or false, not 1",
+        "  optim.lr must be a number, not 'x'",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"[optim", b"a = 1\na = 2", b"\xff = 1"])
+def test_a_file_that_is_no_toml(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"c\.toml is no TOML"):
+        load_configuration(Config, tmp_path / "c.toml")
+
+
+def test_a_value_that_has_no_default() -> None:
+    @dataclass
+    class Needs:
+        data: Path
+
+    with pytest.raises(ConfigurationError, match="data is missing; a path is needed"):
+        load_configuration(Needs)
+    assert load_configuration(Needs, settings=["data=x"]).data == Path("x")
+
+
+def test_an_annotation_that_cannot_be_read() -> None:
+    @dataclass
+    class Odd:
+        number: complex = 1j
+
+    with pytest.raises(ConfigurationError, match=r"Odd\.number: a configuration cannot hold"):
+        load_configuration(Odd)
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="would not be read back"):
+        save_configuration(Config(note="none"), tmp_path / "c.toml")
+    assert not (tmp_path / "c.toml").exists()
+    save_configuration(Config(optim=Optim(clip=math.nan)), tmp_path / "c.toml")
+    assert math.isnan(load_configuration(Config, tmp_path / "c.toml").optim.clip or 0)
