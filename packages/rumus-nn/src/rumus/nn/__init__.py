@@ -14,6 +14,7 @@ from rumus.nn import initialisation
 from rumus.nn.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from rumus.nn.attention import MultiHeadAttention
 from rumus.nn.batch_norm import BatchNorm1d, BatchNorm2d
+from rumus.nn.checkpoint import checkpoint
 from rumus.nn.containers import ModuleDict, ModuleList
 from rumus.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from rumus.nn.cross_entropy import cross_entropy_loss
@@ -69,6 +70,7 @@ __all__ = [
     "Tanh",
     "TransformerBlock",
     "binary_cross_entropy_with_logits",
+    "checkpoint",
     "cross_entropy_loss",
     "huber_loss",
     "initialisation",

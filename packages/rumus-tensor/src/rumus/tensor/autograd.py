@@ -111,6 +111,16 @@ def _reachable(root: Node) -> list[Node]:
     return sorted(found, key=lambda node: node.created, reverse=True)
 
 
+def leaves(root: Node) -> list[Leaf]:
+    """Return the parameters that `root` was computed from, each once, the latest used first."""
+    found: dict[int, Leaf] = {}
+    for node in _reachable(root):
+        for edge in node.inputs:
+            if edge is not None and not isinstance(edge, Node):
+                found.setdefault(id(edge), edge)
+    return list(found.values())
+
+
 def _check_versions(nodes: Sequence[Node]) -> None:
     for node in nodes:
         for tensor, seen in node.watched:

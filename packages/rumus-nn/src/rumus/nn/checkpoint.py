@@ -1,0 +1,151 @@
+"""`checkpoint`: activations that are computed again instead of kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rumus.nn.module import Module
+from rumus.tensor import Generator, GraphError, Tensor
+from rumus.tensor.autograd import ACCUMULATE, Node, backward, is_recording, leaves
+from rumus.tensor.backend import Array
+from rumus.tensor.recording import live
+from rumus.tensor.tensor import result_of
+
+
+def checkpoint(
+    function: Callable[..., Tensor], *inputs: Tensor, generators: Sequence[Generator] = ()
+) -> Tensor:
+    """function(*inputs), of which nothing is kept for `backward` but the inputs.
+
+    `backward` calls the function again, bit for bit the same. So a deep model needs the activations
+    of one part at a time, for one more forward pass. Chen et al.: arXiv:1604.06174.
+    function: a module, or a function of tensors that computes the same each time. generators: those
+    it draws from, which are set back for the second call; a module's own are found. What else it
+    changes (the running statistics of a batch norm) would be changed twice.
+    TypeError for a result that is not one tensor.
+
+    >>> from rumus.nn import Linear
+    >>> from rumus.tensor import Generator, ones
+    >>> layer = Linear(3, 2, generator=Generator(0))
+    >>> grads = checkpoint(layer, ones((4, 3))).sum().backward()
+    >>> grads[layer.bias].tolist()
+    [4.0, 4.0]
+    """
+    if isinstance(function, Module):
+        generators = [*generators, *(generator for _, generator in function.named_generators())]
+    if not is_recording():
+        return _checked(function(*inputs))
+    positions = _Positions(generators)
+    first = _Call(function, inputs, positions)
+    result = first.run()
+    if result._node is None:
+        return result
+    parameters = leaves(result._node)
+    again = _Call(function, inputs, _Positions(generators, positions))
+    sources = [*inputs, *parameters]
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        given = dict(zip((id(p) for p in parameters), destinations[len(inputs) :], strict=True))
+        return again.gradients(gradient, parameters, given)
+
+    return result_of("checkpoint", result._array, result.backend, sources, vjp, saved=inputs)
+
+
+def _checked(result: Any) -> Tensor:
+    if not isinstance(result, Tensor):
+        raise TypeError(f"checkpoint: the function must return a tensor, not {result!r}")
+    return result
+
+
+class _Positions:
+    """Where generators stood before a call. It holds no tensors, for a recording keeps it."""
+
+    def __init__(self, generators: Sequence[Generator], like: _Positions | None = None) -> None:
+        self.generators = generators
+        self.like = like
+        self.before: list[dict[str, int]] = []
+
+    def note(self) -> None:
+        """Before the call: note the positions, and go to those of the call this one is like."""
+        self.before = [generator.state() for generator in self.generators]
+        if self.like is not None:
+            self._restore(self.like.before)
+
+    def leave(self) -> None:
+        """After the call: a repeated one has drawn nothing new."""
+        if self.like is not None:
+            self._restore(self.before)
+
+    def _restore(self, states: Sequence[dict[str, int]]) -> None:
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.restore(state)
+
+
+class _Call:
+    """One call of the function, with inputs that end its graph."""
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        inputs: Sequence[Tensor],
+        positions: _Positions,
+    ) -> None:
+        self.function = function
+        self.inputs = inputs
+        self.positions = positions
+        self.shares: list[Array | None] = [None] * len(inputs)
+
+    def run(self) -> Tensor:
+        """Call the function."""
+        live(self.positions.note)
+        result = _checked(self.function(*(self._end(i, x) for i, x in enumerate(self.inputs))))
+        live(self.positions.leave)
+        return result
+
+    def _end(self, number: int, given: Tensor) -> Tensor:
+        """The same elements, with a node that keeps the gradient that reaches it."""
+        end = given.detach()
+        if given.requires_grad:
+
+            def keep(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
+                self.shares[number] = gradient
+                return ()
+
+            end._node = Node("input of checkpoint", given.backend, (), keep, ())
+        return end
+
+    def gradients(
+        self, gradient: Array, parameters: Sequence[Any], given: dict[int, Array | None]
+    ) -> list[Array | None]:
+        """Run, and go back through it: the gradients of the inputs, then of the parameters."""
+        result = self.run()
+        sink = _Sink(given)
+        if result._node is None or result.shape != gradient.shape:
+            raise GraphError("checkpoint: the function computed something else the second time")
+        backward(result._node, gradient, sink)
+        return [*self.shares, *(sink.found.get(id(p)) for p in parameters)]
+
+
+class _Sink:
+    """Gradients by parameter, in the memory that the outer backward pass gave."""
+
+    def __init__(self, given: dict[int, Array | None]) -> None:
+        self.given = given
+        self.found: dict[int, Array] = {}
+
+    def destination(self, leaf: Any) -> Array | None:
+        """Memory for the first gradient of a parameter; see `Sink`."""
+        return self.given.pop(id(leaf), None)
+
+    def add(self, leaf: Any, gradient: Array) -> None:
+        """Take a gradient; see `Sink`."""
+        kept = self.found.get(id(leaf))
+        if kept is None:
+            self.found[id(leaf)] = gradient
+            return
+        backend = leaf.backend
+        total = backend.allocate(kept.shape, kept.dtype)
+        backend.copy(kept, total)
+        backend.elementwise(ACCUMULATE, (total, gradient), (), (total,))
+        self.found[id(leaf)] = total

@@ -1,0 +1,36 @@
+"""Activations that are computed again in a captured step: bit for bit the eager step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rumus import nn
+from rumus.gpu import default_backend
+from rumus.optim import AdamW
+from rumus.tensor import Generator, Tensor
+from rumus.train import Trainer
+
+
+def losses(capture: bool) -> tuple[list[float], list[bytes]]:
+    backend, random = default_backend(), Generator(0)
+    block = nn.Sequential(
+        nn.Linear(6, 12, generator=random, backend=backend),
+        nn.GELU(),
+        nn.Dropout(0.4, generator=Generator(1)),
+        nn.Linear(12, 6, generator=random, backend=backend),
+    )
+    trainer = Trainer(AdamW(block.parameters(), 0.01), capture=capture)
+
+    def loss_fn(x: Tensor, y: Tensor) -> Tensor:
+        return nn.mse_loss(nn.checkpoint(block, nn.checkpoint(block, x)), y)
+
+    found = []
+    for step in range(6):
+        x, y = (np.random.default_rng([step, i]).normal(size=(5, 6)) for i in range(2))
+        found.append(trainer.train_step(loss_fn, x, y).item())
+    assert (trainer.counts.replayed > 0) == capture
+    return found, [p.numpy().tobytes() for p in block.parameters()]
+
+
+def test_a_captured_step_is_the_eager_one() -> None:
+    assert losses(capture=True) == losses(capture=False)
