@@ -15,7 +15,15 @@ import pytest
 
 from rumus.optim import SGD
 from rumus.tensor import Parameter, Tensor
-from rumus.train import Callback, Checkpoints, Interrupted, StepEnd, Trainer
+from rumus.train import (
+    Callback,
+    Checkpoints,
+    CheckpointSaved,
+    Every,
+    Interrupted,
+    StepEnd,
+    Trainer,
+)
 
 # It says "ready" where the signal is to meet it, and waits there.
 PROGRAM: Final = """
@@ -156,6 +164,20 @@ def test_handlers_are_restored() -> None:
     with pytest.raises(ZeroDivisionError):
         fitted.fit(DATA, lambda x: loss(x) / (1 // 0), epochs=1)
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_signal_in_the_last_save_is_not_lost(tmp_path: Path) -> None:
+    class InLast(Callback):
+        def on_checkpoint(self, event: CheckpointSaved) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    fitted, weight = trainer()
+    with pytest.raises(Interrupted) as e:
+        fitted.fit(
+            DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1, checkpoints=tmp_path,
+            save_every=Every(), callbacks=[InLast()],
+        )  # fmt: skip
+    assert (e.value.step, e.value.checkpoint) == (3, tmp_path / "step-00000003")
 
 
 def test_signals_can_be_left_to_the_program() -> None:

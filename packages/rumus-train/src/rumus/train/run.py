@@ -386,16 +386,15 @@ class Run:
     # The end
 
     def _end(self) -> Result:
-        position, number = self.position, self.signals.received
+        position = self.position
         self._save()
         self._close()
-        reason = self.stopped or "epochs"
-        if number is not None:
-            interrupted = Interrupted(number, position.step, self._path)
-            reason = interrupted.name
+        number = self.signals.received  # only now: one may have come while saving
         seconds = perf_counter() - self._started
+        interrupted = number and Interrupted(number, position.step, self._path)
+        reason = interrupted.name if interrupted else self.stopped or "epochs"
         self.callbacks.send(TrainEnd(self, position.epoch, position.step, reason, seconds))
-        if number is not None:
+        if interrupted:
             raise interrupted
         return Result(
             reason,
