@@ -146,3 +146,11 @@ def test_trajectories(tmp_path: Path) -> None:
     assert ends["Adam"] < 0.1
     assert max(ends.values()) < 2.6  # nobody is farther than where they started
     check_picture(tmp_path / "trajectories.png")
+
+
+def test_digits_cnn() -> None:
+    text = output("digits_cnn.py")
+    accuracies = percentages("epoch .* test accuracy", text)
+    assert len(accuracies) == 12
+    assert percentages("final test accuracy", text) == accuracies[-1:]
+    assert accuracies[-1] >= 98.5
