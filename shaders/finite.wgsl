@@ -5,6 +5,10 @@
 // Finding one is rare: it says so in the control block, and sets the bit of the parameter it belongs
 // to, whose slots begin at multiples of 64 elements. Bits are or-ed together, so the order in which
 // invocations find them does not matter.
+//
+// If the sum of their squares is known and finite, so are they, and nothing is read. If it is
+// infinite, a float32 of at least 1e14 is to blame as well: there are less than 1e10 elements, so
+// one of them is so large or infinite. NaN says that the sum is not known, or that there is a NaN.
 
 struct Scalars {
     n: u32,
@@ -17,11 +21,15 @@ struct Scalars {
 }
 
 const BAD = 1u;
+const MAGNITUDE = 0x7fffffffu; // all bits but the sign
+const INFINITY = 0x7f800000u;
+const LARGE = 0x56b5e621u; // 1e14
 
 var<immediate> k: Scalars;
 @group(0) @binding(0) var<storage, read> gradient: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> starts: array<u32>;
-@group(0) @binding(2) var<storage, read_write> control: array<atomic<u32>>;
+@group(0) @binding(2) var<storage, read> squares: array<u32>;
+@group(0) @binding(3) var<storage, read_write> control: array<atomic<u32>>;
 
 // The number of the parameter that an element belongs to: the last that starts at it or before.
 fn parameter_of(element: u32) -> u32 {
@@ -53,7 +61,9 @@ fn blame(i: u32) {
 fn is_bad(words: vec4<u32>) -> bool {
     let low = vec4<u32>(k.low);
     let high = vec4<u32>(k.high);
-    return any((words & low) == low) || any((words & high) == high);
+    let overflowed = k.each == 4u && (squares[0] & MAGNITUDE) == INFINITY;
+    let large = overflowed && any((words & vec4<u32>(MAGNITUDE)) >= vec4<u32>(LARGE));
+    return large || any((words & low) == low) || any((words & high) == high);
 }
 
 const LANES = 256u;
@@ -65,6 +75,9 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    if ((squares[0] & MAGNITUDE) < INFINITY) {
+        return;
+    }
     let start = (group.y * groups.x + group.x) * LANES * EACH + local;
     let last = k.n - 1u;
     // Beyond the end the last element is looked at again; all loads are on their way at once.

@@ -94,7 +94,7 @@ def test_a_point_that_cannot_be_computed_changes_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = run.bits()
-    real, calls = run.optimizer._average, []
+    real, calls = run.optimizer._put, []
 
     def second_fails(segment: Any) -> None:
         calls.append(segment)
@@ -102,7 +102,7 @@ def test_a_point_that_cannot_be_computed_changes_nothing(
             raise MemoryError
         real(segment)
 
-    monkeypatch.setattr(run.optimizer, "_average", second_fails)
+    monkeypatch.setattr(run.optimizer, "_put", second_fails)
     with pytest.raises(MemoryError), run.optimizer.eval_params():
         pass
     assert len(calls) == 2

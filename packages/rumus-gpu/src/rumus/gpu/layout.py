@@ -12,17 +12,17 @@ from typing import Literal, TypeAlias
 
 from rumus.gpu.array import GPUArray, Shape, merged
 
-Walk: TypeAlias = Literal["same", "scalar", "row", "column", "slot", "cycle"]
+Walk: TypeAlias = Literal["same", "scalar", "one", "row", "column", "slot", "cycle"]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How one input is walked, and the numbers that the walk needs.
 
-    same: element i. scalar: one element. row: element i % length, the length a multiple of 4.
-    column: element i / repeats, a multiple of 4. slot: the same with a row of an arena's slot as
-    repeats. cycle: element (i / repeats) % length, whatever they are; this also serves what does
-    not start where a buffer can be bound.
+    same: element i. scalar: one element. one: the first. row: element i % length, the length a
+    multiple of 4. column: element i / repeats, a multiple of 4. slot: the same with a row of an
+    arena's slot as repeats. cycle: element (i / repeats) % length, whatever they are; this also
+    serves what does not start where a buffer can be bound.
     """
 
     walk: Walk
@@ -33,6 +33,7 @@ class Layout:
         """The names of `numbers` in a kernel."""
         return {
             "same": (),
+            "one": (),
             "scalar": ("start",),
             "row": ("length",),
             "column": ("repeats",),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu.device import Prepared
 from rumus.gpu.late_read import LateRead
+from rumus.gpu.layout import Walk
 from rumus.gpu.pipelines import Pipeline, Program
 from rumus.gpu.shaders import shader
 from rumus.gpu.slots import slot_squares
@@ -42,6 +43,7 @@ HISTORY: Final = 4
 REMEMBERED: Final = 128  # steps, at least ROWS
 LOOKED_AT: Final = 1024  # vectors that a workgroup of finite.wgsl looks at
 VECTOR: Final = 16  # bytes: four elements of float32, or eight of float16
+WALKS: Final[tuple[Walk, ...]] = ("one", "same", "slot")  # of an update's arrays, by their axes
 AT_ONCE: Final = 128  # sections of one dispatch of decide.wgsl
 
 
@@ -89,6 +91,7 @@ class DeviceUpdater:
         self._ahead = 1
         self._device_table = backend.allocate(self._table.shape, float32)
         self._starts = [backend.upload(np.array(s.starts, np.int32)) for s in sections]
+        self._unknown = backend.upload(np.array(np.nan, np.float32))
         self._firsts = np.cumsum([0, *(len(s.starts) for s in sections)]).tolist()
 
     # The scalars of steps to come
@@ -170,9 +173,11 @@ class DeviceUpdater:
         masks = (0x7F800000, 0x7F800000) if itemsize == 4 else (0x7C00, 0x7C000000)
         each = VECTOR // itemsize
         values = (vectors, starts.size, self._firsts[number], bits, each, *masks)
-        make = partial(Program, "finite", shader("finite"), "rrw", "IIIIIII")
+        make = partial(Program, "finite", shader("finite"), "rrrw", "IIIIIII")
         pipeline = self.backend.gpu.pipeline("finite", make)
-        return self._ready(pipeline, gradient, starts), values, -(-vectors // LOOKED_AT)
+        squares = self.sections[number].squares
+        known = self._unknown if squares is None else squares
+        return self._ready(pipeline, gradient, starts, known), values, -(-vectors // LOOKED_AT)
 
     def _decide(self, ready: Sequence[int], first: int) -> Dispatch:
         count = min(AT_ONCE, len(self.sections) - first)
@@ -205,11 +210,11 @@ class DeviceUpdater:
     def _run(self, number: int, kernel: Kernel, gradient: GPUArray, first: int) -> Dispatch:
         """One kernel over a section; its scalars begin at `first` among those of the section."""
         arrays, _ = self.sections[number].operands(kernel, gradient)
-        spread = tuple([array.ndim > 1 for array in arrays])
         stored, vectors = [array.stored for array in arrays], gradient.size // 4
         types = kernel.types(tuple([array.dtype for array in arrays]))
-        make = partial(update_program, kernel, types, stored, spread)
-        key = ("update", kernel.key, spread, *[each.name for each in stored])
+        walks = tuple([WALKS[array.ndim] for array in arrays])
+        make = partial(update_program, kernel, types, stored, walks)
+        key = ("update", kernel.key, walks, *[each.name for each in stored])
         pipeline = self.backend.gpu.pipeline(key, make)
         at = self._scalars_at + number * self._width + first
         return self._ready(pipeline, *arrays), (vectors, at), -(-vectors // WORKGROUP)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rumus.gpu.layout import Layout
+from rumus.gpu.layout import Layout, Walk
 from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude
 from rumus.gpu.storage import VALUE, Kind, Stored, converted, stored_types, vector
@@ -73,6 +73,7 @@ _LOADS: Final[Mapping[str, str]] = {
     "same": "{a}[i]",
     "row": "{a}[i % k.{a}_length]",
     "scalar": "{v}({a}[k.{a}_start])",
+    "one": "{v}({a}[0])",
     "column": "{v}({a}[i / k.{a}_repeats])",
     "slot": f"{{v}}({{a}}[i / {ALIGNMENT // 4}u])",
     "cycle": "{v}({a}[{a}_at(4u * i)], {a}[{a}_at(4u * i + 1u)], "
@@ -107,24 +108,24 @@ def elementwise_program(
 
 
 def update_program(
-    kernel: Kernel, types: Types, stored: Sequence[Stored], spread: Sequence[bool] = ()
+    kernel: Kernel, types: Types, stored: Sequence[Stored], walks: Sequence[Walk] = ()
 ) -> Program:
     """Return the WGSL of a kernel that updates arrays of whole vectors, if the device says so.
 
-    stored: how each array of the kernel lies in memory. spread: which of them have one element for
-    each row of `ALIGNMENT`; by default none.
+    stored: how each array of the kernel lies in memory. walks: how each is walked: "same",
+    or "one" or "slot" where it only is read; by default all "same".
     Its bindings are the arrays and the control block of `decide.wgsl`, whose first word says
     whether anything is done; `k` holds the number of vectors and where the uniforms lie in that
     block.
     """
-    is_spread = dict(zip(kernel.arrays, spread, strict=bool(spread)))
+    layouts = [*map(Layout, walks)] or [Layout("same")] * len(stored)
     operands = [
         Operand(
             each,
-            Layout("slot" if is_spread.get(name, False) else "same"),
+            layout,
             is_updated(kernel, name) and name in kernel.outputs,
         )
-        for name, each in zip(kernel.arrays, stored, strict=True)
+        for name, each, layout in zip(kernel.arrays, stored, layouts, strict=True)
     ]
     by_name = dict(zip(kernel.arrays, stored, strict=True))
     return _Update(kernel, types, operands, [by_name[name] for name in kernel.outputs]).program()

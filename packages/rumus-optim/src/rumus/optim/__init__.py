@@ -18,7 +18,9 @@ from rumus.optim.adamax import Adamax
 from rumus.optim.adan import Adan
 from rumus.optim.adopt import ADOPT
 from rumus.optim.asgd import ASGD
+from rumus.optim.average import EMA, SWA, Average
 from rumus.optim.averaging import AveragingOptimizer
+from rumus.optim.clip import AGC, Clip, ClipNorm, ClipValue
 from rumus.optim.clipping import clip_grad_norm, clip_grad_value
 from rumus.optim.closure import ClosureOptimizer
 from rumus.optim.footprint import Memory
@@ -68,6 +70,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ADOPT",
+    "AGC",
     "ASGD",
     "Accumulation",
     "AdaBelief",
@@ -77,9 +80,14 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Adan",
+    "Average",
     "AveragingOptimizer",
     "Claimable",
+    "Clip",
+    "ClipNorm",
+    "ClipValue",
     "ClosureOptimizer",
+    "EMA",
     "FusedOptimizer",
     "HasState",
     "Hyper",
@@ -105,6 +113,7 @@ __all__ = [
     "Running",
     "SAM",
     "SGD",
+    "SWA",
     "Schedule",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",

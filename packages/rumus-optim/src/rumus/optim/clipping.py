@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from rumus.optim.clip import check_limit
 from rumus.optim.hyperparameter import check
 from rumus.optim.optimizer import Optimizer, names_of
 from rumus.tensor import (
@@ -32,23 +33,22 @@ _LIMIT_EACH = Kernel("limit", {"g": _G.maximum(-_LIMIT).minimum(_LIMIT)})
 _ADD = Kernel("add", {"total": Expr.array("total") + Expr.array("more")}, ("total", "more"))
 
 
-def _norm_kernel() -> Kernel:
-    """From the sum of squares to the norm and to what the gradients are multiplied by.
+def factor_of(total: Expr) -> Expr:
+    """Return what gradients are multiplied by whose squares add up to `total`.
 
     A device goes on with a sum that is not finite, and must leave gradients that its optimizer
     refuses. Where one of them is NaN they stay as they are. Where the sum has overflowed, an
     element is infinite or at least 1e14, as there are fewer than 1e10 of them: a factor of 1e25
     makes the large ones infinite, and lets the others be finite.
     """
-    total, limit = Expr.array("total"), Expr.scalar("max_norm")
-    norm = sqrt(total)
-    divisor = norm + Expr.scalar("eps")
+    limit, divisor = Expr.scalar("max_norm"), sqrt(total) + Expr.scalar("eps")
     within = where(limit < divisor, limit / divisor, 1.0)
     beyond = where(total <= math.inf, 1e25, 1.0)
-    return Kernel("norm", {"norm": norm, "factor": where(total < math.inf, within, beyond)})
+    return where(total < math.inf, within, beyond)
 
 
-_NORM = _norm_kernel()
+_TOTAL = Expr.array("total")
+_NORM = Kernel("norm", {"norm": sqrt(_TOTAL), "factor": factor_of(_TOTAL)})
 
 
 def clip_grad_norm(
@@ -66,7 +66,7 @@ def clip_grad_norm(
     changed then. On a GPU a norm that is not finite raises nothing here: the optimizer's step
     refuses the gradients, as its `nonfinite` says.
     """
-    _check_limit("max_norm", max_norm)
+    check_limit("max_norm", max_norm)
     check("eps", eps)
     owned = _owned(grads, optimizer)
     backends = {id(backend): backend for backend, _, _ in owned}
@@ -140,15 +140,10 @@ def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: 
     a gradient that does not fit, MissingGradientError for one that is not there; nothing has
     changed then.
     """
-    _check_limit("max_value", max_value)
+    check_limit("max_value", max_value)
     scalars = _LIMIT_EACH.bind({"limit": max_value})
     for backend, gradient, _ in _owned(grads, optimizer):
         backend.elementwise(_LIMIT_EACH, (gradient,), scalars, (gradient,))
-
-
-def _check_limit(name: str, limit: float) -> None:
-    if check(name, limit) <= 0:
-        raise ValueError(f"{name} must be finite and positive, not {limit}")
 
 
 def _owned(grads: GradientStore, optimizer: Optimizer[Any]) -> list[Owned]:

@@ -13,7 +13,7 @@ from rumus.optim.group import Claimable, as_groups
 from rumus.optim.segments import StateLayout
 from rumus.tensor import Arena
 from rumus.tensor.backend import Array
-from rumus.tensor.slot_table import slot_size
+from rumus.tensor.slot_table import ALIGNMENT, slot_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,30 @@ def used(segments: Iterable[Held]) -> Memory:
     for segment in segments:
         parameters += _bytes(segment.arena.values)
         gradients += _bytes(segment.arena.gradients)
-        state += sum(map(_bytes, (*segment.state.values(), *segment.scratch.values())))
+        state += sum(map(_bytes, (*segment.state.values(), *_flat(segment.scratch))))
     return Memory(parameters, gradients, state)
 
 
-def planned(parameters: Claimable[Any], layout: StateLayout) -> Memory:
-    """Return the bytes for parameters with state of these dtypes."""
+def _flat(scratch: Mapping[str, Array]) -> list[Array]:
+    """What grows with the parameters: not the numbers that stand for all of them."""
+    return [array for array in scratch.values() if array.shape]
+
+
+def planned(
+    parameters: Claimable[Any], layout: StateLayout, flat: int = 0, by_row: int = 0
+) -> Memory:
+    """Return the bytes for parameters with state of these dtypes.
+
+    flat, by_row: how many arrays they have besides, of the parameters' dtype and as large, or with
+    one element for each row of a slot.
+    """
     size = state = 0
     for group in as_groups(parameters):
         for _, p in group.trainable().named:
             elements = slot_size(p.size)
             size += elements * p.dtype.itemsize
+            rows = elements // ALIGNMENT
+            state += (flat * elements + by_row * rows) * p.dtype.itemsize
             state += elements * sum(dtype.itemsize for dtype in layout(p.dtype).values())
     return Memory(size, size, state)
 

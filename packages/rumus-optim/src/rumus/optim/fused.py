@@ -12,9 +12,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Final, Self, Unpack
 
+from rumus.optim.average import Average
+from rumus.optim.clip import Clip, ClipValue
+from rumus.optim.coefficients import FACTOR, LIMIT, Coefficients
 from rumus.optim.description import description
+from rumus.optim.evaluated import EvaluatedOptimizer
 from rumus.optim.extension import Extension
-from rumus.optim.followed import FollowedOptimizer
 from rumus.optim.footprint import Memory, planned, used
 from rumus.optim.group import Claimable, M_co, as_groups, decaying_matrices
 from rumus.optim.hyperparameter import Hyper, at_step, checked
@@ -34,7 +37,7 @@ from rumus.optim.saved_state import (
 )
 from rumus.optim.segments import Segment, host_state, lay_out
 from rumus.optim.uninterrupted import Uninterrupted
-from rumus.optim.update_kernel import Signature, UpdateRule, squares
+from rumus.optim.update_kernel import AVERAGE, POINT, WEIGHT, Signature, UpdateRule, squares
 from rumus.tensor import (
     Backend,
     DrainedGradientError,
@@ -45,6 +48,9 @@ from rumus.tensor import (
     Parameter,
     ParamId,
     StateMismatchError,
+    Tensor,
+    float16,
+    float32,
 )
 from rumus.tensor.backend import Array
 from rumus.tensor.updater import ImmediateUpdater, NonFinite, Updater
@@ -52,7 +58,7 @@ from rumus.tensor.updater import ImmediateUpdater, NonFinite, Updater
 _BOUND: Final = 1024  # steps whose scalars are kept
 
 
-class FusedOptimizer(FollowedOptimizer[M_co]):
+class FusedOptimizer(EvaluatedOptimizer[M_co]):
     """Any rule as an optimizer; SGD, Adam and AdamW are this with a name.
 
     parameters: see `Optimizer`. rule: a function of `p`, `g`, the state, and scalars keyword-only,
@@ -65,6 +71,9 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
     nonfinite: what a NaN or infinity among the gradients does. "raise": NonFiniteGradientError,
     with the names, and nothing has changed. "skip": the gradients are drained and nothing else
     happens; `skipped` counts it and `blamed` has the names. "propagate": nobody looks.
+    clip: how the update limits the gradients: `ClipNorm`, `ClipValue` or `AGC`. A norm that is not
+    finite is treated as `nonfinite` says. average: an `EMA` or `SWA` of the parameters that the
+    update keeps, in the state; `eval_params` puts it in their place.
     master_weights: whether float16 parameters are taken. Each gets a float32 copy among the state,
     which is what is updated; the parameter is its rounding. If others change the parameter, the
     copy follows at the next step, but for elements that are the rounding of the copy as it is.
@@ -108,14 +117,20 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         state_dtype: StateDType | None = None,
         compensated: bool = False,
         running: Running | None = None,
+        clip: Clip | None = None,
+        average: Average | None = None,
         **hyper: Hyper | tuple[float, ...],
     ) -> None:
         self.rule = rule
         self.maximize = maximize
+        self.clip = clip
+        self.average = average
+        self._factors: Coefficients | None = None
         self.precision = Precision(master_weights, state_dtype, compensated)
         self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
         signature = Signature.of(rule, self.given_names)
+        self._rule_state = signature.state
         self.state_names = signature.state
         self.precision.check_names(rule.__name__, signature.state)
         scalars = signature.scalars | self.running.needed | self.other_scalars
@@ -124,9 +139,10 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         super().__init__(parameters, nonfinite)
         try:
             self._check_names()
+            self._keep_average()
             self._trace(self.hyper)
             self._squares = squares(self.kernel)
-            self.segments = self._layout({})
+            self._take(self._layout({}))
         except BaseException:
             self.release()
             raise
@@ -248,14 +264,56 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
             decays=self._decays(hyper),
             given=self.given_names,
             compensates=self.precision.compensated,
+            clip=self.clip,
+            averages=self.average is not None,
         )
+        self._rule = rule
         self.kernel = rule.kernel()
-        self._master_kernel = rule.kernel(has_master=True)
 
     def _give_kernels(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
-            if MASTER in segment.state:
-                segment.kernel = self._master_kernel
+            has_master, by_array = MASTER in segment.state, FACTOR in segment.scratch
+            if has_master or by_array:
+                segment.kernel = self._rule.kernel(has_master=has_master, clips_by_array=by_array)
+
+    def _take(self, segments: list[Segment]) -> None:
+        """Step these segments from now on."""
+        if self.clip is not None and not isinstance(self.clip, ClipValue):
+            self._factors = Coefficients(self.clip, segments)
+        self.segments = segments
+        self._give_kernels(segments)
+
+    def _keep_average(self) -> None:
+        if self.average is None:
+            return
+        if self._point is not None:
+            raise ValueError(f"{self.kind} has an average of its own: leave `average` out")
+        if AVERAGE in self._rule_state:
+            raise TypeError(f"the state of {self.kind} has a part {AVERAGE!r} of its own")
+        self.average.attach(self)
+        self._point = POINT
+
+    def _has(self, segment: Segment) -> bool:
+        if self.average is None:
+            return super()._has(segment)
+        return self.average.has_begun(segment.steps)
+
+    @property
+    def grad_norm(self) -> Tensor:
+        """The joint 2-norm of the gradients of the last step, before they were clipped.
+
+        A tensor without axes: on a GPU nothing is read until somebody reads it. It is that of a
+        step that was refused, too. ValueError if `clip` needs no norm, or before the first step.
+        """
+        coefficients = self._factors
+        if coefficients is None:
+            raise ValueError(
+                f"{self} computes no norm: make it with clip=ClipNorm(...); "
+                "ClipNorm(math.inf) only measures"
+            )
+        if not coefficients.is_measured:
+            raise ValueError(f"{self} has done no step yet that it could tell the norm of")
+        return coefficients.norm()
 
     def describe(self) -> str:
         """Return a table: who is in which group, with shapes, roles and hyper-parameters.
@@ -292,23 +350,28 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         for group in as_groups(parameters):
             for name, parameter in group.trainable().named:
                 probe._check_precision(name, parameter)
-        return planned(parameters, probe._state_layout)
+        axes = [len(array.shape) for array in probe.segments[0].scratch.values()]
+        probe.release()
+        return planned(parameters, probe._state_layout, axes.count(1), axes.count(2))
 
     def _check_precision(self, name: str, parameter: Parameter) -> None:
         if not self.precision.master_weights:
             super()._check_precision(name, parameter)
 
     def _state_layout(self, dtype: DType) -> dict[str, DType]:
-        return self.precision.layout(dtype, self.state_names, self._squares)
+        found = self.precision.layout(dtype, self.state_names, self._squares)
+        if self.average is not None:
+            found[AVERAGE] = float32 if dtype == float16 else dtype
+        return found
 
     def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
         """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
         segments = lay_out(self.groups, places, self._state_layout)
-        self._give_kernels(segments)
         return segments
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take parameters, with their state, to another backend."""
+        self._check_training("moving to another backend")
         self._settle()
         before, counts = host_state(self.segments), self._counts()
         segments = self._layout({p.id: backend for p in parameters})
@@ -319,16 +382,19 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
             segment.fill(before)
         for segment in segments:
             segment.arena.adopt()
-        self.segments = segments
+        self._take(segments)
 
     def _counts(self) -> dict[int, int]:
         return {p.id: s.steps for s in self.segments for p in s.arena.parameters}
 
     def release(self) -> None:
         """Give up the parameters: another optimizer may claim them. They keep their values."""
+        self._check_training("release()")
         try:
             self._settle()
         finally:
+            if self.average is not None:
+                self.average.detach(self)
             for segment in self.segments:
                 segment.arena.release()
             self.segments = []
@@ -359,6 +425,8 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         then.
         """
         gradients = self.collected(grads)
+        if self._factors is not None:
+            self._factors.compute(gradients)
         self._compute_given(gradients)
         updater = self._updater or self._make_updater()
         outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars)
@@ -385,6 +453,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         """
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
+        self._check_training("a step")
         self.poll()
         self._check_backends()
         found = {n: self._gradient(s, grads) for n, s in enumerate(self.segments)}
@@ -451,8 +520,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         values = {name: at_step(name, value, t) for name, value in hyper.items()}
         carried = self.running.at(number, t, hyper)
         scalars: dict[str, float] = {**values, **carried, "t": t, ONE: 1.0}
-        if self.extension is not None:
-            scalars |= self.extension.scalars(t)
+        scalars |= self._extra(number, t)
         kept = self._bound.get((number, t))  # a device is given those of many steps in advance
         if kept is not None and kept[0] == scalars:
             return kept[1]
@@ -465,6 +533,17 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         self._bound[number, t] = scalars, bound
         return bound
 
+    def _extra(self, number: int, t: int) -> dict[str, float]:
+        """The scalars of clipping, averaging and an extension."""
+        found = {} if self.extension is None else dict(self.extension.scalars(t))
+        if self.average is not None:
+            found[WEIGHT] = self.average.weight(t)
+        if isinstance(self.clip, ClipValue):
+            found[LIMIT] = self.clip.max_value
+        elif self._factors is not None:
+            found[FACTOR] = self._factors.of(number)
+        return found
+
     # Saving
 
     def state_dict(self) -> dict[str, Any]:
@@ -473,6 +552,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
         Hyper-parameters are not part of it: they are the program's. ValueError if two parameters
         have one name: pass `Parameters({"generator.weight": ..., ...})`.
         """
+        self._check_training("state_dict()")
         check_unique(self.named_parameters())
         self._settle()
         return {
@@ -488,6 +568,7 @@ class FusedOptimizer(FollowedOptimizer[M_co]):
 
         The error lists every difference in kind, names, shapes, dtypes and parts of the state.
         """
+        self._check_training("load_state_dict()")
         check_unique(self.named_parameters())
         self._settle()
         if found := self._differences(state):

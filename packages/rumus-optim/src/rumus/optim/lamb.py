@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from rumus.optim import rules
-from rumus.optim.footprint import Memory
 from rumus.optim.group import Claimable, M_co
 from rumus.optim.hyperparameter import Hyper
 from rumus.optim.trust_ratio import TrustRatioOptimizer
@@ -72,7 +71,3 @@ class LAMB(TrustRatioOptimizer[M_co]):
         scalars = {name: Expr.scalar(name) for name in names}
         u = rules.lamb_direction(p, -g if self.maximize else g, m, v, **scalars)
         return Kernel("lamb_direction", {"u": u}, ("p", "g", "m", "v", "u"))
-
-    @classmethod
-    def _kept(cls, plain: Memory) -> int:
-        return plain.state

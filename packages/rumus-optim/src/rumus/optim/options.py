@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, TypedDict
 
+from rumus.optim.average import Average
+from rumus.optim.clip import Clip
 from rumus.tensor.updater import NonFinite
 
 StateDType: TypeAlias = Literal["float16", "float32"]
@@ -17,3 +19,5 @@ class Options(TypedDict, total=False):
     master_weights: bool
     state_dtype: StateDType | None
     compensated: bool
+    clip: Clip | None
+    average: Average | None

@@ -24,10 +24,11 @@ HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
 class Segment:
     """An arena with the state of its parameters, stepped by one kernel.
 
-    scratch: flat arrays that the kernel reads and that are written before each step. kernel: its
-    own, if it is not the optimizer's. seen: how often others had changed each parameter when the
-    master copy and the compensation were last known to fit; empty if they may not. preparation:
-    what the updater computes before.
+    scratch: arrays, flat or with one element for all or for each slot, that the kernel reads and
+    that are written before each step. kernel: its own, if it is not the optimizer's. seen: how
+    often others had changed each parameter when the master copy and the compensation were last
+    known to fit; empty if they may not. preparation: what the updater computes before. squares: see
+    `Section`.
     """
 
     arena: Arena
@@ -38,6 +39,7 @@ class Segment:
     kernel: Kernel | None = None
     preparation: Preparation | None = None
     seen: list[int] = field(default_factory=list)
+    squares: Array | None = None
 
     def fits(self) -> None:
         """Note that what is kept beside the parameters fits them as they are."""
@@ -64,7 +66,7 @@ class Segment:
         arena = self.arena
         starts = tuple(slot.start for slot in arena.slots)
         arrays = {"p": arena.values, **self.state, **self.scratch}
-        own = self.kernel, self.preparation
+        own = self.kernel, self.preparation, self.squares
         return Section(arena.backend, arrays, arena.gradients, starts, *own)
 
     def fill(self, state: HostState) -> None:

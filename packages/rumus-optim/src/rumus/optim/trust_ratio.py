@@ -8,14 +8,12 @@ for each tensor; see `Backend.slot_squares` and `rumus.tensor.updater.Preparatio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from rumus.optim.footprint import Memory, planned
 from rumus.optim.fused import FusedOptimizer
-from rumus.optim.group import Claimable, M_co
+from rumus.optim.group import M_co
 from rumus.optim.segments import Segment
 from rumus.tensor import Backend, Kernel, ParamId
-from rumus.tensor.slot_table import ALIGNMENT
 from rumus.tensor.updater import Preparation
 
 
@@ -43,19 +41,3 @@ class TrustRatioOptimizer(FusedOptimizer[M_co]):
                 segment.scratch[name] = arena.backend.allocate((arena.table.rows, 1), arena.dtype)
             segment.preparation = Preparation(arena.table, self.measured, kernel)
         return segments
-
-    @classmethod
-    def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
-        """Return what `memory()` would be; see `FusedOptimizer.planned_memory`.
-
-        What is measured, and kept from one step to the next, counts as state.
-        """
-        plain = planned(parameters, lambda dtype: {"": dtype})
-        probe = super().planned_memory(parameters, *args, **options)
-        sums = len(cls.measured) * plain.state // ALIGNMENT
-        return Memory(probe.parameters, probe.gradients, probe.state + cls._kept(plain) + sums)
-
-    @classmethod
-    def _kept(cls, plain: Memory) -> int:
-        """The bytes of what `_direction` writes, for parameters with so many of one state."""
-        return 0

@@ -5,13 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
+from rumus.optim.clip import Clip
+from rumus.optim.coefficients import FACTOR, limited
 from rumus.optim.hyperparameter import Hyper, checked
 from rumus.optim.increment import compensated, increment
 from rumus.optim.precision import COMPENSATION, MASTER, ONE
 from rumus.optim.rules import Rule
 from rumus.tensor import Expr, Kernel
 from rumus.tensor.expr import postorder
+
+AVERAGE: Final = "average"  # of the parameters, in the state
+WEIGHT: Final = "average_weight"  # of the new parameters in it
+POINT: Final = Kernel("average", {"p": Expr.array(AVERAGE)}, ("p", AVERAGE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,7 @@ class UpdateRule:
 
     state: its parts. known: the scalars that there will be. maximize: -g takes g's place. decays:
     g + weight_decay p does. given: arrays that the rule takes after its state, and only reads.
+    clip: limits g before all that. averages: the average of p is updated, too.
     compensates: what rounding takes from an update is kept for the next one.
     """
 
@@ -56,26 +64,36 @@ class UpdateRule:
     decays: bool = False
     given: tuple[str, ...] = ()
     compensates: bool = False
+    clip: Clip | None = None
+    averages: bool = False
 
-    def kernel(self, *, has_master: bool = False) -> Kernel:
+    def kernel(self, *, has_master: bool = False, clips_by_array: bool = False) -> Kernel:
         """Return the kernel that updates `p`, the state and what is kept beside it in place.
 
+        clips_by_array: the factor of g lies in an array.
         has_master: p is only the rounding of the true value, `MASTER`. TypeError for a rule that
         does not return exactly the new values of what it takes, or that cannot be compensated.
         """
         p = Expr.array(MASTER if has_master else "p")
-        outputs = self._outputs(p)
+        outputs = self._outputs(p, clips_by_array)
         added = [MASTER] if has_master else []
+        added += [FACTOR] if clips_by_array else []
         if self.compensates:
             added.append(COMPENSATION)
             outputs["p"], outputs[COMPENSATION] = self._compensated(p, outputs["p"])
+        if self.averages:
+            average = Expr.array(AVERAGE)
+            outputs[AVERAGE] = average + Expr.scalar(WEIGHT) * (outputs["p"] - average)
+            added.append(AVERAGE)
         if has_master:
             outputs[MASTER] = outputs["p"]
         arrays = ("p", "g", *self.state, *self.given, *added)
         return Kernel(self.rule.__name__, outputs, arrays)
 
-    def _outputs(self, p: Expr) -> dict[str, Expr]:
+    def _outputs(self, p: Expr, clips_by_array: bool) -> dict[str, Expr]:
         g = Expr.array("g")
+        if self.clip is not None:
+            g = limited(self.clip, g, clips_by_array)
         if self.maximize:
             g = -g
         if self.decays:

@@ -52,7 +52,10 @@ class Section:
 
     arrays: what the kernel updates or reads, by the names of its arrays: all but the gradient's,
     `g`. gradients: where the gradients usually lie. starts: where each parameter begins. kernel:
-    the section's own, if it is not the updater's. preparation: what comes before it.
+    the section's own, if it is not the updater's. preparation: what comes before it. squares: one
+    element, the sum of the squares of these and perhaps more gradients, written before each step:
+    where it is finite so are they, and nobody looks. Where it has overflowed, a gradient too large
+    to be squared counts as one that is not finite.
     """
 
     backend: Backend
@@ -61,6 +64,7 @@ class Section:
     starts: tuple[int, ...]
     kernel: Kernel | None = None
     preparation: Preparation | None = None
+    squares: Array | None = None
 
     def operands(self, kernel: Kernel, gradient: Array) -> tuple[list[Array], list[Array]]:
         """Return what `kernel` reads and what it writes."""
@@ -89,14 +93,14 @@ class Section:
 
     def _elementwise(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
         arrays, out = self.operands(kernel, gradient)
-        self.backend.elementwise(kernel, self._shaped(arrays), scalars, self._shaped(out))
+        if any(len(array.shape) > 1 for array in arrays):
+            arrays, out = _as_rows(arrays), _as_rows(out)
+        self.backend.elementwise(kernel, arrays, scalars, out)
 
-    def _shaped(self, arrays: list[Array]) -> list[Array]:
-        """Flat arrays as rows, where there are others with one value for each row."""
-        if self.preparation is None:
-            return arrays
-        shape = (self.preparation.table.rows, ALIGNMENT)
-        return [a.reshape(shape) if len(a.shape) == 1 else a for a in arrays]
+
+def _as_rows(arrays: list[Array]) -> list[Array]:
+    """Flat arrays as rows, where there are others with one value for each row."""
+    return [a.reshape((-1, ALIGNMENT)) if len(a.shape) == 1 else a for a in arrays]
 
 
 @dataclass(slots=True, eq=False)
@@ -181,16 +185,18 @@ class ImmediateUpdater:
         self, ready: Sequence[int], gradients: Sequence[Array]
     ) -> tuple[tuple[int, int], ...]:
         found: list[tuple[int, int]] = []
+        suspects: list[tuple[int, int]] = []
         for number, flat in zip(ready, gradients, strict=True):
             section = self.sections[number]
-            look = section.backend.first_not_finite
-            if look(flat) is None:
+            whole = flat if section.squares is None else section.squares
+            if section.backend.first_not_finite(whole) is None:
                 continue
             stops = (*section.starts[1:], flat.size)
             for position, (start, stop) in enumerate(zip(section.starts, stops, strict=True)):
-                if look(flat[start:stop]) is not None:
+                suspects.append((number, position))
+                if _is_bad(section, flat[start:stop]):
                     found.append((number, position))
-        return tuple(found)
+        return tuple(found or suspects)  # sums that are finite may overflow when they are added
 
     def commit(self) -> None:
         """Run the kernel over every section, unless the step is refused.
@@ -220,6 +226,13 @@ class ImmediateUpdater:
 
     def poll(self, wait: bool = False) -> None:
         """Every outcome is known at once."""
+
+
+def _is_bad(section: Section, gradient: Array) -> bool:
+    """Whether a parameter's gradient is to blame: for its sum of squares, if that is asked for."""
+    backend = section.backend
+    what = gradient if section.squares is None else backend.sum_of_squares(gradient)
+    return backend.first_not_finite(what) is not None
 
 
 def _copies(section: Section) -> list[Array]:
