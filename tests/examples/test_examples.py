@@ -154,3 +154,16 @@ def test_digits_cnn() -> None:
     assert len(accuracies) == 12
     assert percentages("final test accuracy", text) == accuracies[-1:]
     assert accuracies[-1] >= 98.5
+
+
+def test_char_gpt_goes_on_from_where_it_was(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 400)
+    small = ["--size", 32, "--length", 24, "--layers", 1, "--run", tmp_path / "run"]
+    first = output("char_gpt.py", text, *small, "--steps", 200)
+    second = output("char_gpt.py", text, *small, "--steps", 300)
+    steps, resumed = (re.findall(r"^step +(\d+) +([\d.]+) nats", t, re.M) for t in (first, second))
+    assert [step for step, _ in resumed] == ["100", "200", "300"]
+    assert resumed[:2] == steps
+    assert float(resumed[-1][1]) < 0.1
+    assert "The " in second
