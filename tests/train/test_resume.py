@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.optim import SGD, Adam, AdamW, Optimizer, Plateau, warmup
+from rumus.optim import EMA, SGD, Adam, AdamW, ClipNorm, Optimizer, Plateau, warmup
 from rumus.optim.schedule import cosine
 from rumus.tensor import Generator, Parameter, StateMismatchError, Tensor
 from rumus.train import (
@@ -144,6 +144,22 @@ def scheduled() -> Made:
     return made(lambda p: Adam(p, warmup(10).then(cosine(0.05, 50))))
 
 
+def clipped() -> Made:
+    """A schedule, and gradients limited by their norm in the update."""
+    return made(lambda p: AdamW(p, warmup(10).then(cosine(0.05, 50)), clip=ClipNorm(0.5)))
+
+
+def averaged() -> Made:
+    """Validated at an exponential moving average."""
+    found = made(lambda p: AdamW(p, 0.01, average=EMA(0.9)))
+    output = found.parameters[1]
+    found.options = {
+        "validate": lambda: float((output * output).sum()),
+        "validate_every": Every(steps=4),
+    }
+    return found
+
+
 def dropout() -> Made:
     """Masks from a generator that is given by name."""
     found = made(lambda p: AdamW(p, 0.01))
@@ -210,17 +226,10 @@ def workers() -> Made:
 VARIANTS: Final = {
     f.__name__: f
     for f in (
-        plain,
-        counted,
-        scheduled,
-        dropout,
-        validated,
-        skipping,
-        accumulating,
-        augmented,
-        workers,
+        plain, counted, scheduled, clipped, averaged, dropout, validated, skipping, accumulating,
+        augmented, workers,
     )
-}
+}  # fmt: skip
 EVERY_STEP: Final = ("plain", "validated")
 
 
