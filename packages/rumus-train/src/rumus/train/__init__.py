@@ -1,5 +1,6 @@
 """The training loop, the data that it runs over, and the checkpoints of a run."""
 
+from rumus.train.append_file import RunFolderWarning
 from rumus.train.callback import Callback, CallbackError
 from rumus.train.checkpoint_errors import (
     CheckpointError,
@@ -33,10 +34,15 @@ from rumus.train.every import Every
 from rumus.train.feed_plateau import FeedPlateau
 from rumus.train.file_system import FileSystem, LocalFileSystem
 from rumus.train.image_folder import ImageFolder
+from rumus.train.live_view import LiveView
 from rumus.train.loader import DataLoader
+from rumus.train.metrics_file import read_metrics
 from rumus.train.npy import NpyDataset
+from rumus.train.plot_runs import plot_runs
 from rumus.train.random_split import random_split
+from rumus.train.report import write_report
 from rumus.train.run import NonFiniteLossError, Result, Run
+from rumus.train.run_folder import RunFolder, RunFolderError
 from rumus.train.snapshot import Stateful
 from rumus.train.spans import Spans
 from rumus.train.stop_signals import Interrupted
@@ -68,12 +74,16 @@ __all__ = [
     "ImageFolder",
     "Interrupted",
     "InvalidCheckpointError",
+    "LiveView",
     "LocalFileSystem",
     "NoCheckpointError",
     "NonFiniteLossError",
     "NpyDataset",
     "Result",
     "Run",
+    "RunFolder",
+    "RunFolderError",
+    "RunFolderWarning",
     "SampleError",
     "SavedCheckpoint",
     "Spans",
@@ -87,6 +97,9 @@ __all__ = [
     "ValidationEnd",
     "WorkerError",
     "load_configuration",
+    "plot_runs",
     "random_split",
+    "read_metrics",
     "save_configuration",
+    "write_report",
 ]

@@ -1,0 +1,66 @@
+"""`AppendFile`: a file that grows by whole pieces, for a training that outlives a full disk."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+
+class RunFolderWarning(UserWarning):
+    """Something of a run could not be written down; the training goes on."""
+
+
+class AppendFile:
+    """Opened, or made, to be appended to. OSError if it cannot be.
+
+    A piece that the disk does not take is taken back, said once in a RunFolderWarning, and gone;
+    later pieces are tried again. A crash costs at most a torn last piece.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._descriptor: int | None = os.open(path, flags, 0o666)
+        self._size = os.fstat(self._descriptor).st_size
+        self._is_torn = self._has_failed = False
+
+    def __del__(self) -> None:
+        self.close()
+
+    def append(self, data: bytes) -> bool:
+        """Write all of `data`, or nothing; return whether it was written."""
+        if self._descriptor is None:
+            return False
+        try:
+            if self._is_torn:
+                os.ftruncate(self._descriptor, self._size)
+            rest = memoryview(data)
+            while rest:
+                self._is_torn = True
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            self._take_back(self._descriptor, error)
+            return False
+        self._is_torn = False
+        self._size += len(data)
+        return True
+
+    def _take_back(self, descriptor: int, error: OSError) -> None:
+        with suppress(OSError):
+            os.ftruncate(descriptor, self._size)
+        if not self._has_failed:
+            self._has_failed = True
+            warnings.warn(
+                f"{self.path} cannot be written ({error}): what should be there now is lost, and "
+                "training goes on. This is said once",
+                RunFolderWarning,
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Let go of the file; it may be called again."""
+        descriptor, self._descriptor = getattr(self, "_descriptor", None), None
+        if descriptor is not None:
+            os.close(descriptor)
