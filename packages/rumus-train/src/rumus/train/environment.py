@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 from rumus.optim import Optimizer
@@ -23,6 +20,8 @@ _PATIENCE: Final = 5  # seconds for git
 
 def environment(run: Run, seed: int | None) -> dict[str, Any]:
     """Return it as what JSON has: time, versions, system, device, seed, arguments, commit."""
+    import platform
+
     backend = backend_of(run.trainer.optimizer)
     found: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -75,6 +74,8 @@ def memory_used(backend: Backend | None) -> int | None:
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in _PACKAGES:
         try:
@@ -86,6 +87,8 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> dict[str, Any] | None:
     """The commit of the folder that the program runs in; None where there is none."""
+    import subprocess
+
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from rumus.train.chart import vertical
-from rumus.train.run_record import RunRecord, read_run
+if TYPE_CHECKING:
+    from rumus.train.run_record import RunRecord
 
 _PANELS: Final = 8  # at most
 _FIRST: Final = ("train loss", "validation loss")
@@ -34,6 +34,8 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot_runs needs matplotlib: pip install 'rumus-train[plot]'") from error
+    from rumus.train.run_record import read_run
+
     records = [read_run(run) for run in runs]
     names = _panels(records)
     if not names:
@@ -64,6 +66,8 @@ def _draw(axes: Any, name: str, records: Sequence[RunRecord]) -> None:
 
     `axes` is Matplotlib's.
     """
+    from rumus.train.chart import vertical
+
     curves = []
     for number, record in enumerate(records):
         curve = record.curves.get(name)

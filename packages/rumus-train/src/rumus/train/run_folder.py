@@ -115,9 +115,9 @@ class RunFolder(Callback):
     ) -> None:
         self.path = Path(path)
         self.seed, self.log_every = seed, log_every
-        is_table = config is None or isinstance(config, Mapping)
-        table = (config or {}) if is_table else configuration_table(config)
-        self._config = to_toml(table)
+        if config is not None and not isinstance(config, Mapping):
+            config = configuration_table(config)
+        self._config = to_toml(config or {})
         self._tensorboard, self._report = tensorboard, report
         self._lock = FolderLock(LocalFileSystem(), self.path)
         self._id: str | None = None  # of the run, in its checkpoints and in env.json

@@ -38,7 +38,7 @@ def masked_crc32c(data: bytes) -> int:
     """Return the checksum of a record: CRC-32C, rotated and moved, so that it may be nested.
 
     >>> hex(masked_crc32c(b"123456789"))
-    '0xc789052e'
+    '0xc78ab0e5'
     """
     crc = 0xFFFFFFFF
     table = _TABLE
