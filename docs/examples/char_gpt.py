@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rumus import nn
 from rumus.gpu import devices
-from rumus.optim import AdamW, cosine, warmup
+from rumus.optim import AdamW, ClipNorm, cosine, warmup
 from rumus.tensor import Generator, Tensor, no_grad, tensor
 from rumus.train import ArrayDataset, Checkpoints, DataLoader, Every, Trainer
 
@@ -107,7 +107,9 @@ def main() -> int:
     print(f"{cut} windows of {chosen.length} bytes to train with, {len(rows) - cut} to test with")
 
     lr = warmup(50).then(cosine(3e-3, max(chosen.steps - 50, 1), 3e-4))
-    optimizer = AdamW(model.parameters(), lr, weight_decay=0.1, decay="matrices")
+    optimizer = AdamW(
+        model.parameters(), lr, weight_decay=0.1, decay="matrices", clip=ClipNorm(1.0)
+    )
     trainer = Trainer(optimizer, state={"model": model})
 
     def loss_of(window: Tensor) -> Tensor:

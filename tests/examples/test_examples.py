@@ -167,3 +167,14 @@ def test_char_gpt_goes_on_from_where_it_was(tmp_path: Path) -> None:
     assert resumed[:2] == steps
     assert float(resumed[-1][1]) < 0.1
     assert "The " in second
+
+
+def test_gpt2_saves_what_it_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.safetensors"
+    small = ["--layers", 1, "--size", 64, "--heads", 1, "--vocabulary", 300, "--positions", 32]
+    first = output("gpt2_finetune.py", *small, "--length", 32, "--lr", 0.01, "--save", path)
+    second = output("gpt2_finetune.py", "--weights", path, "--length", 32, "--steps", 1)
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", first + second)]
+    assert len(losses) == 3
+    assert losses[1] < losses[0] - 0.5
+    assert losses[2] < losses[0] - 0.5

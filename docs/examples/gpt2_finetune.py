@@ -1,0 +1,230 @@
+"""GPT-2, from a file of its weights or from random ones, trained further on a text.
+
+    pip install rumus
+    python docs/examples/gpt2_finetune.py my.txt --weights gpt2.safetensors --save my.safetensors
+    python docs/examples/gpt2_finetune.py --layers 2 --size 64 --heads 2     random and small
+
+The file has the public names of GPT-2's tensors (wte.weight, h.0.attn.c_attn.weight, ...), with or
+without `transformer.` in front; layers, size and heads are then those of the file (a head has 64
+elements). What is saved has the same names. The text is read byte by byte, as the tokens that stand
+for single bytes; the 124 million parameters of the smallest GPT-2 take 2 GB while they are trained.
+Radford et al., "Language models are unsupervised multitask learners", 2019.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from rumus import nn
+from rumus.gpu import devices
+from rumus.optim import AdamW, ClipNorm, cosine, warmup
+from rumus.tensor import Generator, Tensor, linear
+from rumus.train import ArrayDataset, DataLoader, Trainer
+
+VOCABULARY, POSITIONS, HEAD = 50_257, 1024, 64
+
+
+class GPT2(nn.Module):
+    """Tokens to scores of the token that follows each; the scores share the table of tokens."""
+
+    def __init__(
+        self, layers: int, size: int, heads: int, vocabulary: int, positions: int, random: Generator
+    ) -> None:
+        self.tokens = nn.Embedding(vocabulary, size, generator=random)
+        self.positions = nn.Embedding(positions, size, generator=random)
+        self.blocks = nn.ModuleList(
+            nn.TransformerBlock(size, heads, causal=True, activation="gelu_tanh", generator=random)
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(size)
+        for table, std in ((self.tokens, 0.02), (self.positions, 0.01)):
+            nn.initialisation.normal(table.weight, generator=random, std=std)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (batch, length) to (batch, length, vocabulary). ValueError if it is too long."""
+        length = tokens.shape[1]
+        if length > self.positions.count:
+            raise ValueError(f"{length} tokens are more than the {self.positions.count} positions")
+        x = self.tokens(tokens) + self.positions.weight[:length]
+        for block in self.blocks:
+            x = block(x)
+        return linear(self.norm(x), self.tokens.weight)
+
+
+# The file
+
+
+def public_names(layers: int) -> dict[str, str]:
+    """Return what GPT-2's files call each of our parameters but those of the attention's input."""
+    names = {"tokens": "wte", "positions": "wpe", "norm": "ln_f"}
+    for i in range(layers):
+        block, h = f"blocks.{i}", f"h.{i}"
+        names |= {
+            f"{block}.attention_norm": f"{h}.ln_1",
+            f"{block}.attention.output": f"{h}.attn.c_proj",
+            f"{block}.feed_forward_norm": f"{h}.ln_2",
+            f"{block}.feed_forward.up": f"{h}.mlp.c_fc",
+            f"{block}.feed_forward.down": f"{h}.mlp.c_proj",
+        }
+    return names
+
+
+def to_public(state: Mapping[str, NDArray[Any]], layers: int) -> dict[str, NDArray[Any]]:
+    """Return a state with GPT-2's names; there, the matrices of products stand the other way."""
+    names, found = public_names(layers), {}
+    for i in range(layers):
+        for kind in ("weight", "bias"):
+            parts = [state[f"blocks.{i}.attention.{n}.{kind}"] for n in ("query", "key_value")]
+            found[f"h.{i}.attn.c_attn.{kind}"] = np.concatenate(parts).T
+    for path, array in state.items():
+        layer, _, kind = path.rpartition(".")
+        if layer in names:
+            is_product = "attention.output" in layer or ".feed_forward." in layer
+            found[f"{names[layer]}.{kind}"] = array.T if is_product else array
+    return {name: np.ascontiguousarray(array) for name, array in found.items()}
+
+
+def from_public(given: Mapping[str, NDArray[Any]], layers: int) -> dict[str, NDArray[Any]]:
+    """Return our names and shapes for tensors with GPT-2's; ValueError names what is missing."""
+    names = {public: own for own, public in public_names(layers).items()}
+    state: dict[str, NDArray[Any]] = {}
+    for name, array in given.items():
+        layer, _, kind = name.rpartition(".")
+        block = layer.removesuffix(".attn.c_attn").removeprefix("h.")
+        if layer.endswith(".attn.c_attn"):
+            rows = array.astype(np.float32).T
+            size = rows.shape[0] // 3
+            state[f"blocks.{block}.attention.query.{kind}"] = rows[:size]
+            state[f"blocks.{block}.attention.key_value.{kind}"] = rows[size:]
+        elif layer in names:
+            turned = array.ndim == 2 and (".c_proj" in layer or ".c_fc" in layer)
+            own = array.astype(np.float32)
+            state[f"{names[layer]}.{kind}"] = own.T if turned else own
+    return state
+
+
+def read(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a file by their public names, without what is no weight.
+
+    ValueError for a file that is no safetensors file, or not GPT-2's.
+    """
+    try:
+        given = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
+    tensors = {name.removeprefix("transformer."): array for name, array in given.items()}
+    if "wte.weight" not in tensors:
+        raise ValueError(f"{path} has no wte.weight: it is not GPT-2's; it has {sorted(given)[:4]}")
+    masks = (".attn.bias", ".attn.masked_bias")  # and the scores' copy of the table of tokens
+    return {n: a for n, a in tensors.items() if not n.endswith(masks) and n != "lm_head.weight"}
+
+
+def load(path: Path, random: Generator) -> GPT2:
+    """Return the model of a file. ValueError, or StateMismatchError with every difference."""
+    tensors = read(path)
+    layers = 1 + max((int(n.split(".")[1]) for n in tensors if n.startswith("h.")), default=-1)
+    vocabulary, size = tensors["wte.weight"].shape
+    positions = tensors["wpe.weight"].shape[0] if "wpe.weight" in tensors else POSITIONS
+    model = GPT2(layers, size, max(size // HEAD, 1), vocabulary, positions, random)
+    model.load_state_dict(from_public(tensors, layers))
+    return model
+
+
+def save(model: GPT2, path: Path) -> None:
+    """Write a file with the public names."""
+    save_file(to_public(model.state_dict(), len(model.blocks)), path)
+
+
+# The text
+
+
+def byte_tokens() -> NDArray[np.int32]:
+    """Return the token of each byte: those that can be printed come first, then the others."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    order = shown + [b for b in range(256) if b not in set(shown)]
+    tokens = np.empty(256, np.int32)
+    tokens[order] = np.arange(256)
+    return tokens
+
+
+def windows(text: bytes, length: int) -> NDArray[np.int32]:
+    """Cut a text into rows of length + 1 tokens, of which the last is the next row's first."""
+    tokens = byte_tokens()[np.frombuffer(text, np.uint8)]
+    count = (len(tokens) - 1) // length
+    if count < 1:
+        sys.exit(f"a text of {len(tokens)} bytes is too short for windows of {length}")
+    return np.stack([tokens[i * length : (i + 1) * length + 1] for i in range(count)])
+
+
+def arguments() -> argparse.Namespace:
+    """Return what was asked for on the command line."""
+    parser = argparse.ArgumentParser(description="Train GPT-2 further on a text.")
+    parser.add_argument("text", nargs="?", type=Path, help="by default, the Python language")
+    parser.add_argument("--weights", type=Path, help="a safetensors file of GPT-2")
+    parser.add_argument("--save", type=Path, help="where to write the tuned weights")
+    parser.add_argument("--gpu", action="store_true", help="on a GPU of whatever kind, or fail")
+    sizes = {"layers": 12, "size": 768, "heads": 12, "vocabulary": VOCABULARY}
+    for name, value in (sizes | {"positions": POSITIONS}).items():
+        parser.add_argument(f"--{name}", type=int, default=value, help="without a file of weights")
+    for name, value in (("length", 64), ("batch", 2), ("steps", 10)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Train, save, and return the exit code."""
+    chosen, random = arguments(), Generator(0)
+    if chosen.weights:
+        model = load(chosen.weights, random)
+    else:
+        sizes = (chosen.layers, chosen.size, chosen.heads, chosen.vocabulary, chosen.positions)
+        model = GPT2(*sizes, random)
+    if chosen.gpu or any(device.kind != "CPU" for device in devices()):
+        model.to_gpu()
+    count = sum(p.size for p in model.parameters())
+    print(f"backend: {model.tokens.weight.backend.name}; {count:,} parameters")
+
+    text = chosen.text.read_bytes() if chosen.text else "\n".join(topics.values()).encode()
+    rows = windows(text, chosen.length)
+    lr = warmup(5).then(cosine(chosen.lr, max(chosen.steps - 5, 1)))
+    optimizer = AdamW(
+        model.parameters(), lr, weight_decay=0.01, decay="matrices", clip=ClipNorm(1.0)
+    )
+    trainer = Trainer(optimizer)
+
+    def loss_of(window: Tensor) -> Tensor:
+        return nn.cross_entropy_loss(model(window[:, :-1]), window[:, 1:])
+
+    start = time.perf_counter()
+    loader = DataLoader(ArrayDataset(rows), min(chosen.batch, len(rows)), shuffle=True)
+    steps = 0
+    while steps < chosen.steps:
+        for (window,) in loader:
+            loss = trainer.train_step(loss_of, window)
+            steps += 1
+            if steps in (1, chosen.steps) or steps % 10 == 0:
+                print(f"step {steps:5}   loss {loss.item():.4f}", flush=True)
+            if steps == chosen.steps:
+                break
+    seconds = time.perf_counter() - start
+    print(f"{steps * chosen.batch * chosen.length / seconds:,.0f} tokens a second")
+    if chosen.save:
+        save(model, chosen.save)
+        print(f"saved to {chosen.save}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
