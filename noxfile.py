@@ -151,7 +151,9 @@ def deviations(session: nox.Session) -> None:
     session.install("pytest", "hypothesis", *wheels("rumus[fast]"))
     measured = {
         "tests/optim/test_formulas.py": "test_float32",
+        "tests/optim/test_muon.py": "test_200_steps",
         "tests/oracle/test_optim_torch.py": "(test_optimizers and float32) or test_large",
+        "tests/oracle/test_muon_torch.py": "float32",
         "tests/integration/test_dispatches.py": "test_",
     }
     reports = []

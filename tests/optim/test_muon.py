@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -61,12 +61,12 @@ def stepped(
 
 
 def made(
-    shapes: Sequence[tuple[int, ...]], backend: Backend, dtype: DType
+    shapes: Sequence[tuple[int, ...]], backend: Backend, dtype: DType, steps: int = 6
 ) -> tuple[list[Parameter], list[Real], list[list[Real]]]:
-    """Parameters, their elements, and their gradients at six steps."""
+    """Parameters, their elements, and their gradients at each step."""
     draw = np.random.default_rng(5)
     start = [np.asarray(draw.normal(size=s), dtype) for s in shapes]
-    gradients = [[np.asarray(draw.normal(size=s), dtype) for s in shapes] for _ in range(6)]
+    gradients = [[np.asarray(draw.normal(size=s), dtype) for s in shapes] for _ in range(steps)]
     parameters = [
         Parameter(a, name=f"p{i}", dtype=dtype, backend=backend) for i, a in enumerate(start)
     ]
@@ -91,6 +91,22 @@ def test_the_formula(options: dict[str, Any], backend: Backend, widest: DType) -
         of_parameter = [of_step[i].astype(np.float64) for of_step in gradients]
         wanted = expected(a.astype(np.float64), of_parameter, **options)
         assert np.abs(p.numpy() - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("options", [{}, {"adjust": "match_rms_adamw"}], ids=str)
+def test_200_steps_in_float32(
+    options: dict[str, Any], backend: Backend, record_deviation: Callable[..., None]
+) -> None:
+    """The five iterations magnify the rounding of small singular values, so less is asked."""
+    parameters, start, gradients = made(MATRICES, backend, np.dtype(np.float32), 200)
+    stepped(Muon(parameters, **options), parameters, gradients)
+    deviations = []
+    for i, (p, a) in enumerate(zip(parameters, start, strict=True)):
+        of_parameter = [of_step[i].astype(np.float64) for of_step in gradients]
+        wanted = expected(a.astype(np.float64), of_parameter, **options)
+        deviations.append(float(np.linalg.norm(p.numpy() - wanted) / np.linalg.norm(wanted)))
+    record_deviation(Muon, options, "float64", backend, max(deviations))
+    assert max(deviations) <= 1e-4
 
 
 def test_what_is_no_matrix_is_stepped_by_adamw(backend: Backend) -> None:
