@@ -106,7 +106,7 @@ def oracle(session: nox.Session) -> None:
 @nox.session(requires=["dist"])
 def integration(session: nox.Session) -> None:
     """Test the packages together, and the rules of the repository."""
-    session.install("pytest", "hypothesis", *wheels("rumus[images]"))
+    session.install("pytest", "hypothesis", "tensorboard", *wheels("rumus[images,plot,rich]"))
     session.run("pytest", "tests/integration", "tests/repo", *session.posargs)
 
 
@@ -180,6 +180,13 @@ def reliability(session: nox.Session) -> None:
     options = ("-o", "junit_family=xunit1", f"--junitxml={report}")
     session.run("pytest", *chosen, *options, env={"RUMUS_THOROUGH": "1"})
     session.run("python", "tests/reliability/checkpoints.py", report)
+
+
+@nox.session(default=False, requires=["dist"])
+def report(session: nox.Session) -> None:
+    """Look at a report in a browser (chromium must be installed); the pictures of the docs."""
+    session.install("pytest", "hypothesis", "pillow", *wheels("rumus[plot,rich]"))
+    session.run("pytest", "tests/report", *session.posargs)
 
 
 @nox.session(default=False, requires=["dist"])

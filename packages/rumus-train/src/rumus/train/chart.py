@@ -50,10 +50,11 @@ class Axis:
 
     def __init__(self, low: float, high: float, start: float, stop: float, is_log: bool) -> None:
         self.is_log = is_log
-        if not is_log and high <= low:
+        is_flat = high - low <= 1e-9 * abs(high)  # no ticks of few digits lie between them
+        if not is_log and is_flat:
             margin = abs(low) * 0.05 or 0.5
             low, high = low - margin, high + margin
-        elif is_log and high <= low:
+        elif is_flat:
             low, high = low / 2, high * 2
         self.low, self.high = low, high
         self._to = (lambda v: math.log(max(v, low))) if is_log else (lambda v: v)

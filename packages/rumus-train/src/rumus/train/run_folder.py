@@ -164,7 +164,11 @@ class RunFolder(Callback):
     def on_train_start(self, event: TrainStart) -> None:
         """Open the files; see the class for what is refused."""
         self.prepare()
-        starts = self._check_run(event)
+        try:
+            starts = self._check_run(event)
+        except RunFolderError:
+            self._lock.release()
+            raise
         self._id = self._id or os.urandom(8).hex()
         try:
             (self.path / DONE).unlink(missing_ok=True)

@@ -1,0 +1,162 @@
+"""`write_report`: a page that is whole, says what happened, and loads nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rumus.optim import SGD
+from rumus.tensor import Parameter
+from rumus.train import RunFolder, RunFolderError, Trainer, write_report
+from rumus.train.chart import Axis, chart, decades, ticks
+from rumus.train.curve import Curve
+from rumus.train.metrics_file import append_metrics, open_metrics
+from rumus.train.run_record import read_run
+
+VOID = {"meta", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Refuses elements that are not closed in their order; keeps texts and attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def trained(path: Path, **config: Any) -> Path:
+    folder = RunFolder(path, config=config, seed=5)
+    weight = Parameter([4.0], name="weight")
+    Trainer(SGD([weight], 0.125)).fit(
+        [()] * 5, lambda: (weight * weight).sum(), epochs=2, weight_of=lambda: 1.0,
+        validate=lambda: {"loss": float(weight.numpy()[0]), "a<b": 0.5}, callbacks=[folder],
+        checkpoints=folder.checkpoints, profile_steps=True,
+    )  # fmt: skip
+    return path
+
+
+def test_the_page(tmp_path: Path) -> None:
+    path = write_report(trained(tmp_path / "first <run>", name="<script>", optim={"lr": 0.125}))
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert re.findall(r"https?:|//[a-z]|@import|url\(", text) == []
+    assert page.addresses == ["data:,"]
+    assert page.tags.count("figure") == 4  # loss, a<b, learning rate, gradient norm
+    assert page.tags.count("script") == 1
+    for shown in (
+        "first <run>", "complete", "<script>", "optim.lr", "0.125", "seed", "validation: a<b",
+        "forward backward of steps", "checkpoints", "good",
+    ):  # fmt: skip
+        assert shown in page.texts, shown
+
+
+def test_a_run_of_any_length_makes_a_page_of_bounded_size(tmp_path: Path) -> None:
+    def write(count: int) -> int:
+        path = tmp_path / str(count)
+        path.mkdir()
+        file = open_metrics(path / "metrics.jsonl", lambda line: True)
+        append_metrics(
+            file,
+            ({"split": split, "epoch": step, "step": step, "loss": math.sin(step), "seconds": 1.0}
+             for step in range(1, count + 1) for split in ("train", "epoch")),
+        )  # fmt: skip
+        file.close()
+        return write_report(path).stat().st_size
+
+    assert write(6_000) < 1.25 * write(1_200)
+
+
+def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no run folder"):
+        write_report(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "env.json").write_text("[")
+    (tmp_path / "config.toml").write_text("= 3")
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "not ended" in page.texts
+    assert "Nothing was measured yet." in page.texts
+
+
+def test_hostile_lines(tmp_path: Path) -> None:
+    lines = [
+        '{"split":"train","step":"x","loss":1}', '{"split":"train","step":1,"loss":"nan"}',
+        '{"split":"train","step":2,"loss":[1]}', '{"split":"validation","step":2,"metrics":3}',
+        '{"split":"train","step":3,"loss":"</script><b>"}', '{"split":"epoch","step":3}',
+        '{"split":"validation","step":3,"metrics":{"</svg>":2.5},"best":true}',
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "validation: </svg>" in page.texts
+    assert read_run(tmp_path).curves["train loss"].not_finite == 1
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(2, 20))
+def test_a_thinned_curve_keeps_mean_and_bounds(values: list[float], capacity: int) -> None:
+    curve = Curve(capacity)
+    for step, value in enumerate(values):
+        curve.add(step, value)
+    points = curve.points
+    assert len(points) <= capacity
+    assert sum(point.count for point in points) == len(values)
+    total = sum(point.mean * point.count for point in points)
+    assert math.isclose(total, sum(values), abs_tol=1e-6 * max(map(abs, values)) * len(values))
+    assert min(p.low for p in points) == min(values)
+    assert max(p.high for p in points) == max(values)
+    assert [p.x for p in points] == sorted(p.x for p in points)
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e3))
+def test_ticks_are_few_and_inside(low: float, width: float) -> None:
+    width *= max(1.0, abs(low))
+    high = low + width
+    found = ticks(low, high)
+    assert len(found) <= 7
+    assert all(low - width * 1e-6 <= tick <= high + width * 1e-6 for tick in found)
+
+
+@given(st.floats(1e-9, 1e9), st.floats(60, 1e9))
+def test_decades_are_few_and_inside(low: float, factor: float) -> None:
+    found = decades(low, low * factor)
+    assert 1 <= len(found) <= 12
+    assert all(low <= tick <= low * factor for tick in found)
+
+
+def test_an_axis() -> None:
+    axis = Axis(1.0, 100.0, 0.0, 10.0, is_log=True)
+    assert [axis(value) for value in (1.0, 10.0, 100.0)] == [0.0, 5.0, 10.0]
+    flat = Axis(3.0, 3.0, 0.0, 10.0, is_log=False)
+    assert math.isclose(flat(3.0), 5.0)
+
+
+def test_a_chart_of_nothing_finite() -> None:
+    curve = Curve()
+    curve.add(1, math.nan)
+    assert chart("loss", {"loss": curve}) == ""

@@ -1,0 +1,313 @@
+"""`RunFolder`: what is kept of a training, over resumes, full disks and other runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import struct
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rumus.optim import SGD
+from rumus.tensor import Backend, NonFiniteGradientError, Parameter, Tensor
+from rumus.train import (
+    Callback,
+    CallbackError,
+    Every,
+    FolderInUseError,
+    Interrupted,
+    Result,
+    RunFolder,
+    RunFolderError,
+    RunFolderWarning,
+    StepEnd,
+    Trainer,
+    ValidationEnd,
+    read_metrics,
+)
+from rumus.train.append_file import AppendFile
+from rumus.train.tensorboard_file import masked_crc32c
+
+DATA = [(np.full((2, 3), value, np.float32),) for value in (1.0, 2.0, 3.0)]
+
+
+class Model:
+    def __init__(self) -> None:
+        self.weight = Parameter(np.zeros(3, np.float32), name="weight")
+        self.trainer = Trainer(SGD([self.weight], 0.05, momentum=0.5))
+
+    def loss(self, x: Tensor) -> Tensor:
+        return ((self.weight - x) ** 2).mean()
+
+    def fit(self, *callbacks: Callback, **options: Any) -> Result:
+        options.setdefault("validate", lambda: {"loss": 0.5, "accuracy": 0.75})
+        return self.trainer.fit(DATA, self.loss, callbacks=callbacks, **options)
+
+
+def lines(folder: RunFolder, split: str) -> list[dict[str, Any]]:
+    return [line for line in read_metrics(folder.metrics) if line["split"] == split]
+
+
+def steps(folder: RunFolder, split: str = "train") -> list[int]:
+    return [line["step"] for line in lines(folder, split)]
+
+
+def test_what_is_kept(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", config={"optim": {"lr": 0.05}}, seed=7)
+
+    class Watch(Callback):
+        seen: list[tuple[float, float]] = []  # noqa: RUF012
+
+        def on_step_end(self, event: StepEnd) -> None:
+            norm = event.gradient_norm()
+            assert norm is not None
+            self.seen.append((float(event.loss), float(norm)))
+
+    Model().fit(folder, Watch(), epochs=2, checkpoints=folder.checkpoints)
+    train = lines(folder, "train")
+    assert [(line["loss"], line["grad_norm"]) for line in train] == Watch.seen
+    assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
+    assert {(line["v"], line["lr"]) for line in train} == {(1, 0.05)}
+    assert [line["metrics"] for line in lines(folder, "validation")] == [
+        {"loss": 0.5, "accuracy": 0.75}
+    ] * 2
+    assert steps(folder, "epoch") == steps(folder, "checkpoint") == [3, 6]
+    assert tomllib.loads((folder.path / "config.toml").read_text()) == {"optim": {"lr": 0.05}}
+    env = json.loads((folder.path / "env.json").read_text())["starts"]
+    assert [(start["seed"], start["device"][:3]) for start in env] == [(7, "CPU")]
+    done = json.loads((folder.path / "DONE").read_text())
+    assert done == {"reason": "epochs", "epoch": 2, "step": 6}
+    names = {path.name.partition(".out")[0] for path in folder.path.iterdir()}
+    assert names == {
+        "DONE", "checkpoints", "config.toml", "env.json", "events", "lock", "metrics.jsonl",
+        "report.html",
+    }  # fmt: skip
+
+
+def test_a_resume_writes_no_step_twice(tmp_path: Path) -> None:
+    whole = RunFolder(tmp_path / "whole")
+    Model().fit(whole, epochs=3, checkpoints=whole.checkpoints)
+    for stop in (1, 3, 5, 6):
+        folder = RunFolder(tmp_path / f"run{stop}")
+        Model().fit(folder, steps=stop, checkpoints=folder.checkpoints, save_every=Every(steps=2))
+        with folder.metrics.open("ab") as file:  # of steps whose checkpoint was lost, and torn
+            file.write(b'{"split":"train","epoch":0,"step":%d,"loss":1.0}\n' % (stop + 1))
+            file.write(b'{"split":"train","epoch":0,"st')
+        again = RunFolder(folder.path)
+        Model().fit(again, epochs=3, checkpoints=folder.checkpoints, resume=True)
+        for split in ("train", "validation", "epoch"):
+            assert steps(again, split) == steps(whole, split), (stop, split)
+        losses = [[line["loss"] for line in lines(each, "train")] for each in (again, whole)]
+        assert losses[0] == losses[1]
+        assert len(json.loads((folder.path / "env.json").read_text())["starts"]) == 2
+
+
+def test_a_resume_from_an_older_checkpoint(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    Model().fit(folder, epochs=4, checkpoints=folder.checkpoints)
+    resumed = RunFolder(tmp_path)
+    Model().fit(
+        resumed, epochs=4, checkpoints=folder.checkpoints,
+        resume=folder.checkpoints / "step-00000006",
+    )  # fmt: skip
+    assert steps(resumed) == list(range(1, 13))
+    assert steps(resumed, "epoch") == [3, 6, 9, 12]
+
+
+def test_a_validation_that_was_cut_short_is_there_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def validate() -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": 1.0}
+
+    folder = RunFolder(tmp_path)
+    with pytest.raises(Interrupted):
+        Model().fit(folder, epochs=3, validate=validate, checkpoints=folder.checkpoints)
+    assert not (tmp_path / "DONE").exists()
+    assert lines(folder, "end")[-1]["reason"] == "SIGTERM"
+    again = RunFolder(tmp_path)
+    Model().fit(again, epochs=3, validate=validate, checkpoints=folder.checkpoints, resume="auto")
+    assert steps(again, "validation") == steps(again, "epoch") == [3, 6, 9]
+    assert (tmp_path / "DONE").exists()
+
+
+def test_other_runs_are_refused(tmp_path: Path) -> None:
+    def refused(path: Path, match: str, **options: Any) -> None:
+        before = (path / "metrics.jsonl").read_bytes()
+        config = options.pop("config", {"lr": 1})
+        with pytest.raises(CallbackError, match=match) as caught:
+            Model().fit(RunFolder(path, config=config), epochs=1, **options)
+        assert isinstance(caught.value.__cause__, RunFolderError)
+        assert (path / "metrics.jsonl").read_bytes() == before
+
+    first, second = RunFolder(tmp_path / "a", config={"lr": 1}), RunFolder(tmp_path / "b")
+    Model().fit(first, epochs=1, checkpoints=first.checkpoints)
+    Model().fit(second, epochs=1, checkpoints=second.checkpoints)
+    refused(first.path, "complete run")
+    (first.path / "DONE").unlink()
+    refused(first.path, "another configuration .of lr.", config={"lr": 2})
+    refused(second.path, "another run", checkpoints=first.checkpoints, resume=True)
+    # One that was killed before its first checkpoint starts anew.
+    again = RunFolder(first.path, config={"lr": 1})
+    Model().fit(again, steps=1)
+    assert steps(again) == [1]
+
+
+def test_one_writer(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path)
+    first.prepare()
+    with pytest.raises(FolderInUseError):
+        RunFolder(tmp_path).prepare()
+
+
+def test_an_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = RunFolder(tmp_path / "file" / "run")
+    with pytest.raises(RunFolderError, match=r"run folder .* cannot be written"):
+        folder.prepare()
+    model = Model()
+    with pytest.raises(CallbackError, match="cannot be written"):
+        model.fit(folder, epochs=1)
+    assert model.weight.tolist() == [0.0] * 3
+
+
+def test_a_full_disk_is_said_once_and_training_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, tensorboard=False, report=False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Fill(Callback):
+        """A file may not grow during the second of three epochs."""
+
+        order = -1
+
+        def on_validation_end(self, event: ValidationEnd) -> None:
+            room = folder.metrics.stat().st_size + 20  # a piece fits
+            limits = {3: (room, hard), 6: (soft, hard)}
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits.get(event.step, (soft, hard)))
+
+    try:
+        with pytest.warns(RunFolderWarning, match=r"metrics.jsonl cannot be written") as said:
+            result = Model().fit(folder, Fill(), epochs=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (result.steps, len(said)) == (9, 1)
+    text = folder.metrics.read_bytes()
+    assert [json.loads(line)["step"] for line in text.splitlines()]
+    assert text.endswith(b"\n")
+    assert steps(folder)[-3:] == [7, 8, 9]
+
+
+def test_an_error_is_written_down(tmp_path: Path) -> None:
+    class Break(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            if event.step == 2:
+                raise ValueError("<out of luck>")
+
+    folder = RunFolder(tmp_path)
+    with pytest.raises(CallbackError):
+        Model().fit(folder, Break(), epochs=1)
+    (end,) = lines(folder, "end")
+    assert end["reason"] == "error"
+    assert "<out of luck>" in end["error"]
+    assert "&lt;out of luck&gt;" in (tmp_path / "report.html").read_text()
+    assert steps(folder) == [1]
+
+
+def test_log_every(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, log_every=Every(steps=4), report=False)
+    Model().fit(folder, epochs=5)
+    assert steps(folder) == [1, 4, 8, 12]
+
+
+def test_long_runs_have_few_lines(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    step, count = 0.0, 0
+    while step < 1e9:
+        step = folder._after(int(step), 0.0)[0]
+        count += 1
+    assert 500 < count < 7000
+
+
+def test_a_device_is_read_when_it_is_due_only(backend: Backend, tmp_path: Path) -> None:
+    weight = Parameter(np.ones(3, np.float32), name="weight", backend=backend)
+    folder = RunFolder(tmp_path, report=False)
+    read: list[int] = []
+
+    class Count(Callback):
+        order = 20
+
+        def on_step_end(self, event: StepEnd) -> None:
+            if event.step == 1:
+                folder._flushed += 1e6  # what is due by the clock is not, in this test
+            stats = getattr(backend, "stats", None)
+            read.append(0 if stats is None else stats.bytes_down)
+
+    data = [(np.full(3, value, np.float32),) for value in range(8)]
+    trainer = Trainer(SGD([weight], 0.125))
+    trainer.fit(data, lambda x: ((weight - x) ** 2).mean(), epochs=1, callbacks=[folder, Count()])
+    assert len(set(read)) == 1
+    assert len(lines(folder, "train")) == 8
+
+
+def test_a_gradient_that_is_not_finite(backend: Backend, tmp_path: Path) -> None:
+    weight = Parameter(np.ones(2, np.float32), name="weight", backend=backend)
+    data = [(np.array([1, value], np.float32),) for value in (1, 2, np.inf, 4)]
+    folder = RunFolder(tmp_path, report=False)
+    trainer = Trainer(SGD([weight], 0.125))
+    with pytest.raises(NonFiniteGradientError):
+        trainer.fit(data, lambda x: (weight * x).sum(), epochs=1, callbacks=[folder])
+    assert steps(folder)[:2] == [1, 2]
+    assert lines(folder, "end")[0]["reason"] == "error"
+
+
+def test_numbers_that_json_has_not(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    Model().fit(folder, epochs=1, validate=lambda: {"a": np.inf, "b": float("nan")})
+    (found,) = lines(folder, "validation")
+    assert found["metrics"] == {"a": "inf", "b": "nan"}
+
+
+@given(st.lists(st.binary(max_size=40), max_size=5), st.integers(0, 200))
+def test_damaged_lines_are_left_out(parts: list[bytes], cut: int) -> None:
+    import tempfile
+
+    good = b'{"step":1}\n'
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "metrics.jsonl"
+        rubbish = b"\n".join(part.replace(b"{", b"") for part in parts)
+        path.write_bytes((rubbish + b"\n" + good + good)[: len(rubbish) + 1 + cut])
+        whole = min(cut // len(good), 2)
+        assert list(read_metrics(path)) == [{"step": 1}] * whole
+
+
+def test_an_append_file_that_is_closed(tmp_path: Path) -> None:
+    file = AppendFile(tmp_path / "a")
+    assert file.append(b"one")
+    file.close()
+    assert not file.append(b"two")
+    assert (tmp_path / "a").read_bytes() == b"one"
+
+
+def test_the_records_of_an_event_file_carry_their_checksums(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    Model().fit(folder, epochs=1)
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    data, count = path.read_bytes(), 0
+    while data:
+        (length,) = struct.unpack_from("<Q", data)
+        event = data[12 : 12 + length]
+        checks = struct.unpack_from("<I", data, 8) + struct.unpack_from("<I", data, 12 + length)
+        assert checks == (masked_crc32c(data[:8]), masked_crc32c(event))
+        data, count = data[16 + length :], count + 1
+    assert count == 1 + 3 + 1 + 1  # the version, steps, a validation, an epoch
