@@ -33,6 +33,7 @@ from rumus.train.events import (
 from rumus.train.every import Every
 from rumus.train.feed_plateau import FeedPlateau
 from rumus.train.file_system import FileSystem, LocalFileSystem
+from rumus.train.find_lr import LearningRateSweep, find_lr
 from rumus.train.image_folder import ImageFolder
 from rumus.train.live_view import LiveView
 from rumus.train.loader import DataLoader
@@ -46,6 +47,7 @@ from rumus.train.run_folder import RunFolder, RunFolderError
 from rumus.train.snapshot import Stateful
 from rumus.train.spans import Spans
 from rumus.train.stop_signals import Interrupted
+from rumus.train.time_report import TimeReport
 from rumus.train.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -74,6 +76,7 @@ __all__ = [
     "ImageFolder",
     "Interrupted",
     "InvalidCheckpointError",
+    "LearningRateSweep",
     "LiveView",
     "LocalFileSystem",
     "NoCheckpointError",
@@ -91,11 +94,13 @@ __all__ = [
     "StepEnd",
     "Store",
     "Subset",
+    "TimeReport",
     "TrainEnd",
     "TrainStart",
     "Trainer",
     "ValidationEnd",
     "WorkerError",
+    "find_lr",
     "load_configuration",
     "plot_runs",
     "random_split",

@@ -21,6 +21,7 @@ from rumus.tensor.backend import Array
 from rumus.tensor.recording import CapturedStep, Capturing
 from rumus.tensor.store import Refill
 from rumus.tensor.tensor import as_host
+from rumus.train.spans import TimedFunction
 
 LossFunction: TypeAlias = Callable[..., Tensor]
 KINDS: Final = 8  # of steps that are kept, the ones used last
@@ -197,6 +198,8 @@ def _identity(loss_fn: LossFunction) -> tuple[Hashable, object]:
     Two functions of the same code over the same objects are the same: a lambda is made anew each
     time that its line runs.
     """
+    if isinstance(loss_fn, TimedFunction):
+        return _identity(loss_fn.function)
     if isinstance(loss_fn, MethodType):
         return (loss_fn.__func__, id(loss_fn.__self__)), loss_fn
     if not isinstance(loss_fn, FunctionType):

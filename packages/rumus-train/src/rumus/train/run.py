@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -33,7 +34,7 @@ from rumus.train.every import Every
 from rumus.train.limits import Limits
 from rumus.train.position import Position
 from rumus.train.snapshot import check_declared, parts_of_model, restore, take
-from rumus.train.spans import Spans, timed
+from rumus.train.spans import Spans, TimedFunction, timed
 from rumus.train.stop_signals import Abandoned, Interrupted, StopSignals
 from rumus.train.validation import Validate, evaluating, measure
 
@@ -108,6 +109,7 @@ class Run:
         self.position = Position()
         self.stopped: str | None = None
         self.spans: Spans | None = Spans() if profile_steps else None
+        self._computed = TimedFunction(loss_fn) if profile_steps else loss_fn
         self._of_epoch = Spans()
         self._rolls_back = _prepare(trainer.optimizer, nonfinite) == "rollback"
         self._good: dict[str, Any] = {}
@@ -145,10 +147,10 @@ class Run:
     def _step(self) -> None:
         """Do one step, and what is due after it."""
         position, batches = self.position, self.batches
-        before, start = batches.samples, perf_counter()
-        batch = batches.next(position.epoch)
+        before = batches.samples
         if self.spans is not None:
-            self.spans = Spans(data=perf_counter() - start)
+            self.spans = Spans()
+        batch = batches.next(position.epoch)
         if batch is None:
             position.exhausted = True
             return
@@ -160,7 +162,7 @@ class Run:
 
     def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:
         if self.accumulate == 1:
-            return self.trainer.train_step(self.loss_fn, *batch, weight=weight)
+            return self.trainer.train_step(self._computed, *batch, weight=weight)
         epoch, batches = self.position.epoch, self.batches
 
         def window() -> Iterator[tuple[tuple[Any, ...], float]]:
@@ -171,7 +173,7 @@ class Run:
                     return
                 yield more
 
-        return accumulated_step(self.trainer, self.loss_fn, window())
+        return accumulated_step(self.trainer, self._computed, window())
 
     def _after_step(self, loss: Tensor, samples: float) -> None:
         position = self.position
@@ -431,19 +433,37 @@ class Run:
         if self.spans is None:
             yield
             return
-
-        def computing(seconds: float) -> None:
-            if self.spans is not None:
-                self.spans.forward_backward += seconds
-
-        def updating(seconds: float) -> None:
-            if self.spans is not None:
-                self.spans.optimizer += seconds
-
+        optimizer = self.trainer.optimizer
+        in_step = isinstance(optimizer, ClosureOptimizer)  # it computes losses while it steps
         with ExitStack() as stack:
-            stack.enter_context(timed(self.trainer, "_forward_backward", computing))
-            stack.enter_context(timed(self.trainer.optimizer, "step", updating))
+            for thing, method, note in (
+                (self.batches, "next", self._note_data),
+                (self.trainer, "_forward_backward", partial(self._note_passes, in_step)),
+                (optimizer, "step_with" if in_step else "step", self._note_update),
+            ):
+                stack.enter_context(timed(thing, method, note))
             yield
+
+    def _note_data(self, seconds: float) -> None:
+        assert self.spans is not None
+        self.spans.data += seconds
+
+    def _note_passes(self, in_step: bool, seconds: float) -> None:
+        """Tell forward and backward apart; a replayed step has not called the loss function."""
+        assert self.spans is not None
+        assert isinstance(self._computed, TimedFunction)
+        forward = self._computed.taken()
+        if forward is None:
+            self.spans.replayed += seconds
+        else:
+            self.spans.forward += forward
+            self.spans.backward += seconds - forward
+        if in_step:
+            self.spans.optimizer -= seconds
+
+    def _note_update(self, seconds: float) -> None:
+        assert self.spans is not None
+        self.spans.optimizer += seconds
 
 
 def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | None:
