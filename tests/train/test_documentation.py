@@ -13,7 +13,7 @@ import rumus.train
 
 MODULES = [
     "rumus.train",
-    *(f"rumus.train.{m.name}" for m in pkgutil.iter_modules(rumus.train.__path__)),
+    *(m.name for m in pkgutil.walk_packages(rumus.train.__path__, "rumus.train.")),
 ]
 
 

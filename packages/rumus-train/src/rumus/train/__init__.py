@@ -49,6 +49,7 @@ from rumus.train.spans import Spans
 from rumus.train.stop_signals import Interrupted
 from rumus.train.time_report import TimeReport
 from rumus.train.trainer import Trainer
+from rumus.train.training import Training
 
 __version__ = "0.1.0"
 
@@ -98,6 +99,7 @@ __all__ = [
     "TrainEnd",
     "TrainStart",
     "Trainer",
+    "Training",
     "ValidationEnd",
     "WorkerError",
     "find_lr",

@@ -1,0 +1,1 @@
+"""The command line `rumus`; nothing here is loaded by `import rumus.train`."""

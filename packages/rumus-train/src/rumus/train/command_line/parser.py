@@ -1,0 +1,153 @@
+"""The commands of `rumus` and their options."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any, Final
+
+from rumus.train.command_line.shells import SHELLS
+
+# What completion offers for an argument: names of files, of folders, or nothing.
+FILE, FOLDER = "file", "folder"
+
+_EPILOG: Final = """\
+exit codes: 0 done, 1 an error in the script, 2 usage, configuration or folder, 3 not finite,
+4 no valid checkpoint, 130 Ctrl-C, 143 SIGTERM"""
+
+
+def parser() -> ArgumentParser:
+    """Return the parser. Each command sets `run`: the module and function that does it."""
+    whole = ArgumentParser(
+        prog="rumus",
+        description="Train models that are described in a script, and look after their runs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    whole.add_argument("--version", action="store_true", help="print the version and end")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND")
+    _train(commands)
+    _resume(commands)
+    _find_lr(commands)
+    _checkpoints(commands)
+    _looking(commands)
+    _machine(commands)
+    return whole
+
+
+def _command(commands: Any, name: str, run: str, text: str) -> ArgumentParser:
+    made: ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
+    )
+    made.add_argument("--traceback", action="store_true", help="on an error, show where it was")
+    made.set_defaults(run=run)
+    return made
+
+
+def _add(
+    to: ArgumentParser, *names: str, completes: str | None = None, **options: Any
+) -> argparse.Action:
+    action = to.add_argument(*names, **options)
+    action.completes = completes  # type: ignore[attr-defined]
+    return action
+
+
+def _script(to: ArgumentParser) -> None:
+    _add(
+        to, "script", completes=FILE, metavar="SCRIPT.py:FUNCTION",
+        help="returns a Training; FUNCTION is build if it is not given",
+    )  # fmt: skip
+    _add(to, "--config", completes=FILE, type=Path, metavar="FILE.toml", help="the configuration")
+    _add(
+        to, "--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
+        help="a value of the configuration, as optim.lr=3e-4; may be repeated",
+    )  # fmt: skip
+
+
+def _limits(to: ArgumentParser) -> None:
+    _add(to, "--epochs", type=_positive, help="end after so many, those before a resume included")
+    _add(to, "--steps", type=_positive, help="end after so many steps")
+    _add(to, "--seconds", type=float, help="end after so long")
+    _add(
+        to, "--profile", choices=["steps", "kernels"], nargs="?", const="steps",
+        help="say after each epoch where its time went; kernels: of the GPU, too",
+    )  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _train(commands: Any) -> None:
+    train = _command(commands, "train", "train:train", "train what a script describes")
+    _script(train)
+    _add(
+        train, "--run-dir", completes=FOLDER, type=Path, metavar="RUN",
+        help="where configuration and checkpoints are kept; a new folder in runs/ if not given",
+    )  # fmt: skip
+    _add(
+        train, "--resume", nargs="?", const="must", default="never", metavar="auto|must|never|PATH",
+        help="go on from the newest checkpoint: auto, if there is one; must (what --resume alone "
+        "means), or end with 4; from the checkpoint PATH",
+    )  # fmt: skip
+    _limits(train)
+
+
+def _resume(commands: Any) -> None:
+    resume = _command(commands, "resume", "train:resume", "go on with a run where it was stopped")
+    _add(resume, "folder", completes=FOLDER, type=Path, metavar="RUN")
+    _limits(resume)
+
+
+def _find_lr(commands: Any) -> None:
+    find = _command(commands, "find-lr", "train:sweep", "look for a learning rate to begin with")
+    _script(find)
+    _add(find, "--start", type=float, default=1e-7, help="the lowest rate (%(default)s)")
+    _add(find, "--end", type=float, default=10.0, help="the highest rate (%(default)s)")
+    _add(find, "--steps", type=_positive, default=100, help="how many steps (%(default)s)")
+    _add(
+        find, "--picture", completes=FILE, type=Path, metavar="FILE.png",
+        help="draw the curve (needs rumus-train[plot])",
+    )  # fmt: skip
+
+
+def _checkpoints(commands: Any) -> None:
+    about = "list, verify and remove checkpoints"
+    group = commands.add_parser("ckpt", help=about, description=f"{about.capitalize()}.")
+    inner = group.add_subparsers(dest="action", metavar="ACTION", required=True)
+    ls = _command(inner, "ls", "checkpoints:ls", "list the checkpoints of a run")
+    verify = _command(inner, "verify", "checkpoints:verify", "read checkpoints, byte by byte")
+    rm = _command(inner, "rm", "checkpoints:rm", "remove checkpoints; the last one stays")
+    for command in (ls, verify, rm):
+        _add(command, "folder", completes=FOLDER, type=Path, metavar="RUN")
+    _add(verify, "steps", type=int, nargs="*", metavar="STEP", help="all if none is given")
+    _add(rm, "steps", type=int, nargs="+", metavar="STEP")
+
+
+def _looking(commands: Any) -> None:
+    report = _command(commands, "report", "views:report", "write report.html of a run")
+    _add(report, "folder", completes=FOLDER, type=Path, metavar="RUN")
+    plot = _command(commands, "plot", "views:plot", "draw the curves of runs in one picture")
+    _add(plot, "folders", completes=FOLDER, type=Path, nargs="+", metavar="RUN")
+    _add(
+        plot, "--output", "-o", completes=FILE, type=Path, metavar="FILE.png",
+        default=Path("runs.png"), help="the picture (%(default)s)",
+    )  # fmt: skip
+
+
+def _machine(commands: Any) -> None:
+    _command(commands, "devices", "machine:list_devices", "list what can compute here")
+    doctor = _command(commands, "doctor", "machine:doctor", "look for what is missing or slow here")
+    _add(
+        doctor, "folder", completes=FOLDER, type=Path, nargs="?", default=Path(), metavar="FOLDER",
+        help="where runs are to be kept (here)",
+    )  # fmt: skip
+    completion = _command(
+        commands, "completion", "completion:completion", "print the completion script of a shell"
+    )
+    _add(completion, "shell", choices=SHELLS)

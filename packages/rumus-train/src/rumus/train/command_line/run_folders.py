@@ -1,0 +1,28 @@
+"""Finding a run folder and its checkpoints."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from rumus.train.checkpoints import Checkpoints
+from rumus.train.command_line.exit_codes import UsageError
+
+
+def existing_run(folder: Path) -> Path:
+    """Return a folder that exists; UsageError names the nearest that does."""
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UsageError(f"{folder} is no folder")
+    parent = folder.absolute().parent
+    there = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
+    near = get_close_matches(folder.absolute().name, there, n=1)
+    hint = f"; did you mean {folder.with_name(near[0])}?" if near else ""
+    raise UsageError(f"there is no run folder {folder}{hint}")
+
+
+def checkpoints_of(folder: Path) -> Checkpoints:
+    """Return the checkpoints of a run folder, or those in the folder itself."""
+    inner = existing_run(folder) / "checkpoints"
+    return Checkpoints(inner if inner.is_dir() else folder)

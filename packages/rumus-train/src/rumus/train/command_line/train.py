@@ -1,0 +1,166 @@
+"""`rumus train`, `rumus resume` and `rumus find-lr`."""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from rumus.train.live_view import LiveView
+from rumus.train.run_folder import CONFIG, RunFolder
+
+from rumus.train.callback import Callback
+from rumus.train.checkpoint_store import Resume
+from rumus.train.command_line.exit_codes import ExitCode, UsageError
+from rumus.train.command_line.run_folders import existing_run
+from rumus.train.command_line.script import Script, load_script, split_name
+from rumus.train.command_line.views import drawing
+from rumus.train.configuration import (
+    configuration_table,
+    load_configuration,
+    save_configuration,
+)
+from rumus.train.events import TrainStart
+from rumus.train.find_lr import find_lr
+from rumus.train.time_report import TimeReport
+
+COMMAND: Final = "command.toml"  # in a run folder: what `rumus resume` does again
+_WHERE_FROM: Final = {"auto": "auto", "must": True, "never": False}
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was asked for besides the configuration. directory: where relative paths start."""
+
+    script: str
+    directory: Path
+    epochs: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    profile: Literal["steps", "kernels"] | None = None
+
+    def limits(self) -> dict[str, Any]:
+        """Return those that were given; they come in the place of all of the script's."""
+        given = {"epochs": self.epochs, "steps": self.steps, "seconds": self.seconds}
+        return given if any(value is not None for value in given.values()) else {}
+
+
+class KeepCommand(Callback):
+    """Writes command.toml when nothing can be wrong with the run folder any more."""
+
+    order = 20  # after the run folder has accepted the run
+
+    def __init__(self, folder: Path, command: Command) -> None:
+        self.folder, self.command = folder, command
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Write it beside its place and put it there."""
+        beside = self.folder / f"{COMMAND}.tmp"
+        save_configuration(self.command, beside)
+        os.replace(beside, self.folder / COMMAND)
+
+
+def train(arguments: Namespace) -> int:
+    """Do `rumus train`."""
+    script = load_script(arguments.script)
+    config = script.configure(arguments.config, arguments.settings)
+    _, function = split_name(arguments.script)
+    command = Command(f"{script.path}:{function}", Path.cwd(), **_given(arguments))
+    folder = (arguments.run_dir or _new_folder(script)).absolute()
+    return _train(script, config, command, folder, _resume_from(arguments.resume))
+
+
+def resume(arguments: Namespace) -> int:
+    """Do `rumus resume`: what command.toml and config.toml of a run folder say."""
+    folder = existing_run(arguments.folder).absolute()
+    if not (folder / COMMAND).is_file():
+        raise UsageError(
+            f"{folder} was not written by rumus train: there is no {COMMAND}. Go on with "
+            f"rumus train SCRIPT --run-dir {arguments.folder} --resume"
+        )
+    command = load_configuration(Command, folder / COMMAND)
+    command = replace(command, **{k: v for k, v in _given(arguments).items() if v is not None})
+    with _in(command.directory):
+        script = load_script(command.script)
+        has_config = script.kind is not None
+        config = script.configure(folder / CONFIG if has_config else None, ())
+        return _train(script, config, command, folder, True)
+
+
+def sweep(arguments: Namespace) -> int:
+    """Do `rumus find-lr`."""
+    script = load_script(arguments.script)
+    training = script.training(script.configure(arguments.config, arguments.settings))
+    found = find_lr(
+        training.trainer, training.loader, training.loss_fn,
+        start=arguments.start, end=arguments.end, steps=arguments.steps,
+    )  # fmt: skip
+    for rate, loss, smoothed in zip(found.rates, found.losses, found.smoothed, strict=True):
+        print(f"lr {rate:9.3g}  loss {loss:9.4g}  smoothed {smoothed:9.4g}")
+    print(f"the sweep ended: {found.reason}")
+    best = found.suggestion
+    print("the loss never falls" if best is None else f"it falls fastest at lr {best:.3g}")
+    if arguments.picture is not None:
+        with drawing():
+            found.draw(arguments.picture)
+        print(f"picture: {arguments.picture}")
+    return ExitCode.OK
+
+
+def _train(script: Script, config: Any, command: Command, folder: Path, resume: Resume) -> int:
+    table = {} if config is None else configuration_table(config)
+    run = RunFolder(folder, config=table)
+    run.prepare()
+    print(f"run folder: {folder}", flush=True)
+    training = script.training(config)
+    callbacks = [*training.callbacks, run, KeepCommand(folder, command), LiveView()]
+    if command.profile is not None:
+        callbacks.append(TimeReport(kernels=command.profile == "kernels"))
+    result = training.fit(
+        **command.limits(),
+        callbacks=callbacks,
+        checkpoints=run.checkpoints,
+        resume=resume,
+        profile_steps=command.profile is not None,
+    )
+    print(
+        f"done ({result.reason}): {result.epochs} epochs, {result.steps} steps, "
+        f"{result.seconds:.1f} s; {folder}"
+    )
+    return ExitCode.OK
+
+
+def _given(arguments: Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("epochs", "steps", "seconds", "profile")}
+
+
+def _resume_from(text: str) -> Resume:
+    if text in _WHERE_FROM:
+        return _WHERE_FROM[text]
+    if not Path(text).is_dir():
+        raise UsageError(f"--resume takes auto, must, never or a checkpoint's folder, not {text}")
+    return Path(text)
+
+
+def _new_folder(script: Script) -> Path:
+    """A folder of this second in runs/, which no other run has."""
+    name = f"{script.path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = Path("runs") / name, 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{name}-{number}"
+    return folder
+
+
+@contextmanager
+def _in(directory: Path) -> Iterator[None]:
+    """Within the block relative paths mean what they meant when the run began."""
+    if not directory.is_dir():
+        raise UsageError(f"the folder that the run was started in is gone: {directory}")
+    with chdir(directory):
+        yield

@@ -1,0 +1,37 @@
+"""`rumus report` and `rumus plot`: what became of runs, to look at."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rumus.train.command_line.exit_codes import ExitCode, UsageError
+from rumus.train.command_line.run_folders import existing_run
+
+
+def report(arguments: Namespace) -> int:
+    """Do `rumus report`: write the page, and say where it is."""
+    from rumus.train.report import write_report
+
+    with drawing():
+        print(write_report(existing_run(arguments.folder)))
+    return ExitCode.OK
+
+
+def plot(arguments: Namespace) -> int:
+    """Do `rumus plot`: draw the curves of the runs, and say where the picture is."""
+    from rumus.train.plot_runs import plot_runs
+
+    with drawing():
+        print(plot_runs([existing_run(folder) for folder in arguments.folders], arguments.output))
+    return ExitCode.OK
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Within the block, an extra or data that are missing, or a bad name, are a UsageError."""
+    try:
+        yield
+    except (ImportError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
