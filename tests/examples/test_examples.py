@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
+from rumus.train import read_metrics
+from rumus.train.command_line.main import main
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 ENVIRONMENT = {
     "XDG_RUNTIME_DIR": tempfile.gettempdir(),  # Mesa's drivers complain where there is none
@@ -178,3 +181,39 @@ def test_gpt2_saves_what_it_can_read(tmp_path: Path) -> None:
     assert len(losses) == 3
     assert losses[1] < losses[0] - 0.5
     assert losses[2] < losses[0] - 0.5
+
+
+def rumus(folder: Path, *arguments: object) -> str:
+    """What a command prints; it must end well."""
+    command = [sys.executable, "-W", "error", "-m", "rumus.train", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning" not in done.stderr
+    return done.stdout
+
+
+def test_digits_by_the_command_line(tmp_path: Path) -> None:
+    """Trained, stopped early and gone on with, drawn; the learning rate looked for."""
+    script = EXAMPLES / "digits_command_line.py"
+    rumus(tmp_path, "train", script, "--run-dir", "run", "--epochs", 2, "--set", "epochs=8")
+    rumus(tmp_path, "resume", "run", "--epochs", 8)
+    lines = list(read_metrics(tmp_path / "run" / "metrics.jsonl"))
+    losses = [line["loss"] for line in lines if line["split"] == "epoch"]
+    accuracies = [line["metrics"]["accuracy"] for line in lines if "metrics" in line]
+    assert len(losses) == len(accuracies) == 8
+    assert losses[-1] < 0.2 * losses[0]
+    assert accuracies[-1] > 0.93
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert main(["plot", str(tmp_path / "run"), "--output", str(tmp_path / "run.png")]) == 0
+    check_picture(tmp_path / "run.png")
+    found = rumus(tmp_path, "find-lr", script, "--picture", "lr.png", "--set", "dropout=0.1")
+    rate = re.search(r"it falls fastest at lr (\S+)", found)
+    assert rate is not None
+    assert 1e-4 < float(rate[1]) < 1
+    check_picture(tmp_path / "lr.png")
+
+
+def test_digits_without_the_command_line() -> None:
+    accuracy = re.search(r"'accuracy': ([\d.]+)", output("digits_command_line.py"))
+    assert accuracy is not None
+    assert float(accuracy[1]) > 0.95

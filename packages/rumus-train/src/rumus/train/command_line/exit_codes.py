@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from enum import IntEnum
 from typing import Final
-
-from rumus.train.run_folder import RunFolderError
 
 from rumus.tensor import NonFiniteGradientError, StateMismatchError
 from rumus.train.callback import CallbackError
@@ -17,6 +16,7 @@ from rumus.train.checkpoint_errors import (
 )
 from rumus.train.configuration import ConfigurationError
 from rumus.train.run import NonFiniteLossError
+from rumus.train.run_folder import RunFolderError
 
 
 class ExitCode(IntEnum):
@@ -54,6 +54,9 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
 )
 
 
+_OF_RUMUS: Final = re.compile(r"[/\\]rumus[/\\](tensor|nn|optim|gpu|train)[/\\]|<frozen")
+
+
 def code_of(error: BaseException) -> ExitCode:
     """Return the exit code of an error.
 
@@ -74,8 +77,8 @@ def told(error: BaseException) -> str:
         return "Ctrl-C; no training was going on, nothing was saved"
     if isinstance(error, Terminated):
         return "SIGTERM; no training was going on, nothing was saved"
-    if isinstance(error, CallbackError) and isinstance(error.__cause__, RunFolderError):
-        error = error.__cause__
+    if isinstance(error, CallbackError) and code_of(error) is not ExitCode.FAILED:
+        error = error.__cause__ or error
     text = str(error)
     if code_of(error) is ExitCode.FAILED:
         name = type(error).__name__
@@ -89,7 +92,7 @@ def _place(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "rumus" not in frame.filename.replace("\\", "/").split("/")]
+    own = [frame for frame in frames if not _OF_RUMUS.search(frame.filename)]
     if not own:
         return ""
     last = own[-1]

@@ -11,6 +11,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +21,8 @@ from statistics import median
 from typing import Any, Final
 
 from rumus.train.command_line.checkpoints import size
-from rumus.train.command_line.exit_codes import ExitCode, UsageError
+from rumus.train.command_line.exit_codes import ExitCode
+from rumus.train.command_line.run_folders import writable_place
 
 # Module -> what it is for, and how it is installed.
 EXTRAS: Final = {
@@ -28,7 +30,7 @@ EXTRAS: Final = {
     "rumus.gpu": ("training on a GPU", "rumus-gpu"),
     "rumus.nn": ("layers and losses", "rumus-nn"),
     "matplotlib": ("rumus plot, and curves of find-lr", "rumus-train[plot]"),
-    "rich": ("the live panel", "rumus-train[live]"),
+    "rich": ("the live panel", "rumus-train[rich]"),
     "PIL": ("folders of images", "rumus-train[images]"),
 }
 PACKAGES: Final = ("rumus-tensor", "rumus-optim", "rumus-train", "rumus-nn", "rumus-gpu", "numpy")
@@ -78,9 +80,8 @@ def versions() -> Iterator[Finding]:
 def devices() -> Iterator[Finding]:
     """Yield what can compute: the CPU, and each GPU or why there is none."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = f"{platform.processor() or platform.machine()}, {count} cores"
     loops = "numpy alone" if find_spec("numba") is None else "numba"
-    yield Finding("cpu", f"{name}, {loops}", True)
+    yield Finding("cpu", f"{_processor()}, {count} cores, {loops}", True)
     if find_spec("rumus.gpu") is None:
         yield Finding("gpu", "not looked for: pip install rumus-gpu")
         return
@@ -93,6 +94,14 @@ def devices() -> Iterator[Finding]:
         yield Finding("gpu", str(each), each.kind != "CPU" or None)
     if not found:
         yield Finding("gpu", "none; is its Vulkan driver installed? python -m rumus.gpu says more")
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def extras() -> Iterator[Finding]:
@@ -109,14 +118,9 @@ def disk(folder: Path) -> Finding:
 
     UsageError if nothing can be written there.
     """
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    try:
-        seconds = median(_synced(place) for _ in range(_ROUNDS))
-        free = shutil.disk_usage(place).free
-    except OSError as error:
-        raise UsageError(f"runs cannot be kept in {folder}: {error}") from error
+    place = writable_place(folder)
+    seconds = median(_synced(place) for _ in range(_ROUNDS))
+    free = shutil.disk_usage(place).free
     text = f"{place}: {size(free)} free, {1e3 * seconds:.2f} ms for a write with fsync"
     if seconds > _SLOW:
         text += ": checkpoints will take long; a local disk is faster"

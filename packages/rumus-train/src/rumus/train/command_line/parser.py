@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, Final
@@ -69,7 +70,7 @@ def _script(to: ArgumentParser) -> None:
 def _limits(to: ArgumentParser) -> None:
     _add(to, "--epochs", type=_positive, help="end after so many, those before a resume included")
     _add(to, "--steps", type=_positive, help="end after so many steps")
-    _add(to, "--seconds", type=float, help="end after so long")
+    _add(to, "--seconds", type=_positive_seconds, help="end after so long")
     _add(
         to, "--profile", choices=["steps", "kernels"], nargs="?", const="steps",
         help="say after each epoch where its time went; kernels: of the GPU, too",
@@ -80,6 +81,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _positive_seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be finite and positive, not {number}")
     return number
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from rumus.train.checkpoints import Checkpoints
 from rumus.train.command_line.exit_codes import UsageError
@@ -20,6 +21,18 @@ def existing_run(folder: Path) -> Path:
     near = get_close_matches(folder.absolute().name, there, n=1)
     hint = f"; did you mean {folder.with_name(near[0])}?" if near else ""
     raise UsageError(f"there is no run folder {folder}{hint}")
+
+
+def writable_place(folder: Path) -> Path:
+    """Return a folder, or the nearest above it that exists; UsageError if it cannot be written."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with TemporaryFile(dir=place):
+            return place
+    except OSError as error:
+        raise UsageError(f"runs cannot be kept in {folder}: {error}") from error
 
 
 def checkpoints_of(folder: Path) -> Checkpoints:

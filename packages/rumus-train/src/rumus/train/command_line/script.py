@@ -60,7 +60,8 @@ def load_script(text: str) -> Script:
     module = _run(path.resolve())
     build = getattr(module, name, None)
     if not callable(build):
-        own = [n for n, v in vars(module).items() if inspect.isfunction(v) and n[0] != "_"]
+        functions = [v for v in vars(module).values() if inspect.isfunction(v)]
+        own = [f.__name__ for f in functions if f.__module__ == module.__name__]
         raise UsageError(f"{path.name} has no function {name}; it has {', '.join(own) or 'none'}")
     return Script(path.resolve(), build, _configuration_class(build, f"{path.name}:{name}"))
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from rumus.train.live_view import LiveView
-from rumus.train.run_folder import CONFIG, RunFolder
-
 from rumus.train.callback import Callback
 from rumus.train.checkpoint_store import Resume
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
-from rumus.train.command_line.run_folders import existing_run
+from rumus.train.command_line.run_folders import existing_run, writable_place
 from rumus.train.command_line.script import Script, load_script, split_name
 from rumus.train.command_line.views import drawing
 from rumus.train.configuration import (
@@ -27,10 +24,13 @@ from rumus.train.configuration import (
 )
 from rumus.train.events import TrainStart
 from rumus.train.find_lr import find_lr
+from rumus.train.live_view import LiveView
+from rumus.train.run_folder import CONFIG, RunFolder
 from rumus.train.time_report import TimeReport
+from rumus.train.training import Training
 
 COMMAND: Final = "command.toml"  # in a run folder: what `rumus resume` does again
-_WHERE_FROM: Final = {"auto": "auto", "must": True, "never": False}
+_WHERE_FROM: Final[Mapping[str, Resume]] = {"auto": "auto", "must": True, "never": False}
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,11 @@ def sweep(arguments: Namespace) -> int:
 
 def _train(script: Script, config: Any, command: Command, folder: Path, resume: Resume) -> int:
     table = {} if config is None else configuration_table(config)
+    writable_place(folder)
     run = RunFolder(folder, config=table)
-    run.prepare()
-    print(f"run folder: {folder}", flush=True)
     training = script.training(config)
+    _check_ends(training, command)
+    print(f"run folder: {folder}", flush=True)
     callbacks = [*training.callbacks, run, KeepCommand(folder, command), LiveView()]
     if command.profile is not None:
         callbacks.append(TimeReport(kernels=command.profile == "kernels"))
@@ -133,6 +134,14 @@ def _train(script: Script, config: Any, command: Command, folder: Path, resume: 
         f"{result.seconds:.1f} s; {folder}"
     )
     return ExitCode.OK
+
+
+def _check_ends(training: Training, command: Command) -> None:
+    own = (training.epochs, training.steps, training.seconds)
+    if not command.limits() and all(limit is None for limit in own):
+        raise UsageError(
+            "when should it end? Give --epochs, --steps or --seconds, or Training(..., epochs=...)"
+        )
 
 
 def _given(arguments: Namespace) -> dict[str, Any]:
