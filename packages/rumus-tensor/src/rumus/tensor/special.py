@@ -96,10 +96,12 @@ def _erf_fraction() -> tuple[list[np.float32], list[np.float32]]:
 def _erf_in_float32(x: Real, out: Real) -> None:
     """out = the error function of x, to 5e-7; `out` may be x."""
     above, below = _erf_fraction()
-    held = np.clip(x, np.float32(-_FLAT), np.float32(_FLAT))
-    s = held * np.float32(1 / _FLAT)
+    held, s, top, bottom = (np.empty_like(out) for _ in range(4))
+    np.clip(x, np.float32(-_FLAT), np.float32(_FLAT), out=held)
+    np.multiply(held, np.float32(1 / _FLAT), s)
     np.multiply(s, s, s)
-    top, bottom = np.multiply(s, above[0]), np.multiply(s, below[0])
+    np.multiply(s, above[0], top)
+    np.multiply(s, below[0], bottom)
     for a, b in zip(above[1:-1], below[1:-1], strict=True):
         np.add(top, a, top)
         np.multiply(top, s, top)
