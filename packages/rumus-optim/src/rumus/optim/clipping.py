@@ -105,7 +105,12 @@ def _clip_on_host(
 
 def total_of_squares(backend: Backend, gradients: Sequence[Array]) -> Array:
     """Return the sum of all squares, as an array without axes."""
-    total, *others = map(backend.sum_of_squares, gradients)
+    return added_up(backend, [backend.sum_of_squares(gradient) for gradient in gradients])
+
+
+def added_up(backend: Backend, sums: Sequence[Array]) -> Array:
+    """Return the sum of arrays without axes; the first holds it."""
+    total, *others = sums
     for more in others:
         backend.elementwise(_ADD, (total, more), (), (total,))
     return total

@@ -11,15 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
 from rumus.optim.clip import AGC, Clip, ClipNorm, ClipValue
-from rumus.optim.clipping import factor_of, total_of_squares
+from rumus.optim.clipping import added_up, factor_of
 from rumus.optim.segments import Segment
 from rumus.tensor import (
+    Arena,
     Backend,
+    DType,
     Expr,
     Kernel,
     Parameter,
     Tensor,
+    float16,
     float32,
     float64,
     maximum,
@@ -28,6 +33,7 @@ from rumus.tensor import (
 )
 from rumus.tensor import tensor as as_tensor
 from rumus.tensor.backend import Array
+from rumus.tensor.slot_table import ALIGNMENT
 
 FACTOR: Final = "clip_factor"  # of the gradients, among the arrays or scalars of an update
 LIMIT: Final = "clip_limit"  # of each element
@@ -35,6 +41,8 @@ LIMIT: Final = "clip_limit"  # of each element
 _TOTAL = Expr.array("total")
 _FACTOR = Kernel("clip_factor", {"squares": _TOTAL, "factor": factor_of(_TOTAL)}, ("total",))
 _SQUARE = Kernel("square", {"squares": Expr.array("x") * Expr.array("x")}, ("x",))
+_ONCE = where(Expr.scalar("zero") < Expr.array("is_first"), _TOTAL, 0.0)
+_SLOTS = Kernel("slot_factor", {"once": _ONCE, "factor": factor_of(_TOTAL)}, ("total", "is_first"))
 
 
 def _unit_kernel() -> Kernel:
@@ -70,6 +78,27 @@ class _Place:
     on_host: float = 1.0  # the factor, where the host knows it
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slots:
+    """The sums of squares of a segment's tensors: one for each row of its arena.
+
+    is_first: 1 in a tensor's first row, else 0. once: the sums where that is 1, else 0.
+    """
+
+    squares: Array
+    is_first: Array
+    once: Array
+
+    @classmethod
+    def of(cls, arena: Arena) -> _Slots:
+        table, backend = arena.table, arena.backend
+        is_first = np.zeros((table.rows, 1), _at_least_single(arena.dtype))
+        is_first[table.filled[:, 0] // ALIGNMENT] = 1
+        squares = backend.allocate(is_first.shape, is_first.dtype)
+        once = backend.allocate(is_first.shape, _widest(backend))
+        return cls(squares, backend.upload(is_first), once)
+
+
 class Coefficients:
     """The factors of the gradients in `segments`, under a `clip` that needs norms."""
 
@@ -79,6 +108,7 @@ class Coefficients:
         self.is_measured = False  # whether there is a norm yet
         self._is_uniform = isinstance(clip, ClipNorm) and clip.per != "tensor"
         self._scopes: dict[int, dict[int, _Place]] = {}
+        self._slots: dict[int, _Slots] = {}
         for number, segment in enumerate(segments):
             self._include(number, segment)
 
@@ -87,14 +117,17 @@ class Coefficients:
         backend = segment.arena.backend
         places = self._scopes.setdefault(id(segment.group) if by_group else 0, {})
         if id(backend) not in places:
-            dtype = float32 if backend.runs_ahead else float64
-            arrays = [backend.allocate((), dtype) for _ in range(2)]
+            arrays = [backend.allocate((), _widest(backend)) for _ in range(2)]
             places[id(backend)] = _Place(backend, *arrays)
         place = places[id(backend)]
         place.segments.append(number)
         segment.squares = place.squares
-        if not self._is_uniform:
-            segment.scratch[FACTOR] = segment.arena.zeros()
+        if isinstance(self.clip, AGC):
+            segment.scratch[FACTOR] = segment.arena.zeros(_at_least_single(segment.arena.dtype))
+        elif self.clip.per == "tensor":
+            slots = self._slots[number] = _Slots.of(segment.arena)
+            squares = slots.squares
+            segment.scratch[FACTOR] = backend.allocate(squares.shape, squares.dtype)
         elif backend.runs_ahead:
             segment.scratch[FACTOR] = place.factor
 
@@ -108,15 +141,15 @@ class Coefficients:
         for places in self._scopes.values():
             present = [p for p in places.values() if any(n in gradients for n in p.segments)]
             self._measure(present, gradients)
-        if not self._is_uniform:
+        if isinstance(self.clip, AGC):
             for number, gradient in gradients.items():
-                self._fill(self.segments[number], gradient)
+                self._fill(self.clip, self.segments[number], gradient)
         self.is_measured = True
 
     def _measure(self, places: Sequence[_Place], gradients: Mapping[int, Array]) -> None:
         """The sum of squares over one scope, and the factor that follows from it."""
         totals = [
-            total_of_squares(p.backend, [gradients[n] for n in p.segments if n in gradients])
+            added_up(p.backend, [self._sum(n, gradients[n]) for n in p.segments if n in gradients])
             for p in places
         ]
         if len(places) > 1:  # on several backends: the sums are read
@@ -131,40 +164,32 @@ class Coefficients:
             if self._is_uniform and not backend.runs_ahead:
                 place.on_host = float(backend.download(place.factor))
 
+    def _sum(self, number: int, gradient: Array) -> Array:
+        """The sum of squares of a segment's gradients; the factors of its tensors on the way."""
+        segment, slots = self.segments[number], self._slots.get(number)
+        backend = segment.arena.backend
+        if slots is None:
+            return backend.sum_of_squares(gradient)
+        backend.slot_squares(gradient, segment.arena.table, slots.squares)
+        scalars = _SLOTS.bind({**self._limits(), "zero": 0.0})
+        given, found = (slots.squares, slots.is_first), (slots.once, segment.scratch[FACTOR])
+        backend.elementwise(_SLOTS, given, scalars, found)
+        total = backend.allocate((), slots.once.dtype)
+        backend.reduce("sum", slots.once.reshape(-1), (0,), total)
+        return total
+
     def _limits(self) -> dict[str, float]:
         if isinstance(self.clip, AGC):
             return {"max_norm": math.inf, "eps": 0.0}
         return {"max_norm": self.clip.max_norm, "eps": self.clip.eps}
 
-    def _fill(self, segment: Segment, gradient: Array) -> None:
-        """Write the factor of each tensor, or of each unit, to all of its elements."""
+    def _fill(self, clip: AGC, segment: Segment, gradient: Array) -> None:
+        """Write the factor of each unit to all of its elements."""
         arena = segment.arena
-        triples = zip(
-            arena.parameters,
-            arena.views(gradient),
-            arena.views(segment.scratch[FACTOR]),
-            strict=True,
-        )
-        for parameter, view, factors in triples:
-            if isinstance(self.clip, AGC):
-                found = self._of_units(self.clip, parameter, view)
-            else:
-                found = self._of_tensor(arena.backend, view)
+        views = arena.views(gradient), arena.views(segment.scratch[FACTOR])
+        for parameter, view, factors in zip(arena.parameters, *views, strict=True):
+            found = _of_units(clip, parameter, view)
             arena.backend.copy(found, factors.reshape((*found.shape[:1], -1)))
-
-    def _of_tensor(self, backend: Backend, gradient: Array) -> Array:
-        total = backend.sum_of_squares(gradient)
-        squares, factor = (backend.allocate((), total.dtype) for _ in range(2))
-        backend.elementwise(_FACTOR, (total,), _FACTOR.bind(self._limits()), (squares, factor))
-        return factor.reshape((1, 1))
-
-    def _of_units(self, clip: AGC, parameter: Parameter, gradient: Array) -> Array:
-        backend = parameter._backend
-        sums = [_unit_squares(backend, x) for x in (parameter._array, gradient)]
-        factor = backend.allocate(sums[0].shape, parameter.dtype)
-        scalars = _UNIT.bind({"clipping": clip.clipping, "eps": clip.eps})
-        backend.elementwise(_UNIT, sums, scalars, (factor,))
-        return factor.reshape((-1, 1))
 
     def norm(self) -> Tensor:
         """Return the joint norm of the gradients that were measured last."""
@@ -182,12 +207,32 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
     return first
 
 
+def _at_least_single(dtype: DType) -> DType:
+    return float32 if dtype == float16 else dtype
+
+
+def _widest(backend: Backend) -> DType:
+    return float32 if backend.runs_ahead else float64
+
+
+def _of_units(clip: AGC, parameter: Parameter, gradient: Array) -> Array:
+    """AGC's factor of each unit, [units, 1]."""
+    backend = parameter._backend
+    sums = [_unit_squares(backend, x) for x in (parameter._array, gradient)]
+    factor = backend.allocate(sums[0].shape, sums[0].dtype)
+    scalars = _UNIT.bind({"clipping": clip.clipping, "eps": clip.eps})
+    backend.elementwise(_UNIT, sums, scalars, (factor,))
+    return factor.reshape((-1, 1))
+
+
 def _unit_squares(backend: Backend, array: Array) -> Array:
-    """The sum of squares of each unit: of each row, or of all of a vector."""
+    """The sum of squares of each unit: of each row, or of all of a vector. At least float32."""
     units = array.shape[0] if len(array.shape) > 1 else 1
-    rows = array.reshape((units, array.size // units))
-    squares = backend.allocate(rows.shape, array.dtype)
-    backend.elementwise(_SQUARE, (rows,), (), (squares,))
-    out = backend.allocate((units,), array.dtype)
-    backend.reduce("sum", squares, (1,), out)
+    dtype = _at_least_single(array.dtype)
+    wide = backend.allocate(array.shape, dtype)
+    backend.copy(array, wide)
+    rows = wide.reshape((units, array.size // units))
+    backend.elementwise(_SQUARE, (rows,), (), (rows,))
+    out = backend.allocate((units,), dtype)
+    backend.reduce("sum", rows, (1,), out)
     return out

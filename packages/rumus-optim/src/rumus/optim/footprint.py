@@ -74,8 +74,8 @@ def planned(
 ) -> Memory:
     """Return the bytes for parameters with state of these dtypes.
 
-    flat, by_row: how many arrays they have besides, of the parameters' dtype and as large, or with
-    one element for each row of a slot.
+    flat, by_row: how many arrays they have besides, of the parameters' dtype but at least float32,
+    and as large, or with one element for each row of a slot.
     """
     size = state = 0
     for group in as_groups(parameters):
@@ -83,7 +83,7 @@ def planned(
             elements = slot_size(p.size)
             size += elements * p.dtype.itemsize
             rows = elements // ALIGNMENT
-            state += (flat * elements + by_row * rows) * p.dtype.itemsize
+            state += (flat * elements + by_row * rows) * max(4, p.dtype.itemsize)
             state += elements * sum(dtype.itemsize for dtype in layout(p.dtype).values())
     return Memory(size, size, state)
 
