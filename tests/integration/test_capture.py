@@ -19,11 +19,16 @@ from numpy.typing import NDArray
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend
 from rumus.optim import (
+    AGC,
+    EMA,
     LAMB,
     LARS,
     SGD,
+    SWA,
     Adam,
     AdamW,
+    Average,
+    ClipNorm,
     NonFinite,
     Optimizer,
     ParameterGroup,
@@ -481,10 +486,19 @@ def test_skipped_steps_do_not_count(gpu: GpuBackend) -> None:
     assert captured.trainer.counts.replayed == 10
 
 
-@pytest.mark.parametrize("kind", [LAMB, LARS])
+MEASURED: list[tuple[Any, dict[str, Any]]] = [
+    (LAMB, {}),
+    (LARS, {}),
+    (AdamW, {"clip": ClipNorm(0.1)}),
+    (AdamW, {"clip": ClipNorm(0.1, per="tensor")}),
+    (AdamW, {"clip": AGC()}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), MEASURED, ids=str)
 @pytest.mark.parametrize("nonfinite", ["skip", "propagate"])
 def test_what_a_step_measures_is_measured_again(
-    kind: Any, nonfinite: NonFinite, gpu: GpuBackend
+    kind: Any, options: dict[str, Any], nonfinite: NonFinite, gpu: GpuBackend
 ) -> None:
     """Also after a step that was not applied: the bias corrections are those of one less."""
 
@@ -494,12 +508,28 @@ def test_what_a_step_measures_is_measured_again(
             run.step((np.where(is_bad, np.nan, x), y))
 
     captured, plain = (
-        Run(gpu, kind=kind, capture=capture, nonfinite=nonfinite) for capture in (True, False)
+        Run(gpu, kind=kind, capture=capture, nonfinite=nonfinite, **options)
+        for capture in (True, False)
     )
     for run in (captured, plain):
         act(run)
     assert captured.bits() == plain.bits()
     assert captured.trainer.counts.replayed == 7
+
+
+@pytest.mark.parametrize("make", [lambda: EMA(0.9, warmup=True), lambda: SWA(2, 3)])
+def test_an_average_goes_along(make: Callable[[], Average], gpu: GpuBackend) -> None:
+    shown = []
+    for capture in (True, False):
+        average = make()
+        run = Run(gpu, capture=capture, average=average)
+        for batch in batches(9, 8):
+            run.step(batch)
+        assert run.trainer.counts.replayed == 7 * capture
+        bits = run.bits()
+        with average.applied():
+            shown.append((bits, [p.numpy().tobytes() for p in run.optimizer.parameters]))
+    assert shown[0] == shown[1]
 
 
 def test_a_refused_step_is_heard_of_when_its_loss_is_read(gpu: GpuBackend) -> None:

@@ -15,6 +15,7 @@ from rumus.optim import (
     SWA,
     AdamW,
     Average,
+    Lookahead,
     ParameterGroup,
     ScheduleFreeSGD,
 )
@@ -25,6 +26,7 @@ from rumus.tensor import (
     OwnershipError,
     Parameter,
     StateMismatchError,
+    float16,
     tensor,
 )
 
@@ -118,6 +120,34 @@ def test_the_parameters_come_back_bit_by_bit(backend: Backend, kind: str) -> Non
         interrupted()
     assert [x.tobytes() for x in run.values()] == before
     run.step(6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_average_of_master_weights_is_float32(backend: Backend, kind: str) -> None:
+    average = KINDS[kind]()
+    start = np.float16(np.random.default_rng(0).normal(size=(3, 30)))
+    p = Parameter(start, name="p", dtype=float16, backend=backend)
+    optimizer = AdamW([p], 1e-3, average=average, master_weights=True)
+    plain = Parameter(start, name="p", dtype=np.float32, backend=backend)
+    beside = KINDS[kind]()
+    other = AdamW([plain], 1e-3, average=beside)
+    for t in range(5):
+        gradient = np.float16(np.random.default_rng(t).normal(size=p.shape))
+        for parameter, owner in ((p, optimizer), (plain, other)):
+            store = GradientStore()
+            store.accumulate(parameter, tensor(gradient, backend=backend, dtype=parameter.dtype))
+            owner.step(store)
+    kept = optimizer.state_dict()["parameters"]["p"]["state"]["average"]
+    assert kept.dtype == np.float32
+    with average.applied(), beside.applied():
+        np.testing.assert_allclose(kept, plain.numpy(), rtol=1e-6, atol=1e-7)
+        assert (p.numpy() == kept.astype(np.float16)).all()
+
+
+def test_lookahead_changes_what_an_average_would_be_of() -> None:
+    base = SGD([Parameter([1.0])], 1.0, average=EMA())
+    with pytest.raises(TypeError, match=r"keeps \['average'\] beside p"):
+        Lookahead(base)
 
 
 def test_before_there_is_an_average_nothing_changes(backend: Backend) -> None:

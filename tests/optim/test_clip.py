@@ -31,6 +31,7 @@ from rumus.tensor import (
     NonFiniteGradientError,
     NumpyBackend,
     Parameter,
+    float16,
     tensor,
 )
 
@@ -231,11 +232,67 @@ def test_a_change_of_decay_keeps_the_clipping(backend: Backend) -> None:
     np.testing.assert_allclose(w.numpy(), [0.5, -0.5, 0.5], rtol=1e-6)
 
 
+def halves_on(backend: Backend, gradients: Sequence[Real]) -> tuple[list[Parameter], GradientStore]:
+    """float16 parameters, and a store with these gradients of them."""
+    draw, store = np.random.default_rng(2), GradientStore()
+    found = [
+        Parameter(draw.normal(size=g.shape), name=f"p{i}", backend=backend, dtype=float16)
+        for i, g in enumerate(gradients)
+    ]
+    for p, g in zip(found, gradients, strict=True):
+        store.accumulate(p, tensor(g, backend=backend, dtype=float16))
+    return found, store
+
+
+@pytest.mark.parametrize("clip", CLIPS, ids=repr)
+def test_master_weights_are_stepped_by_the_clipped_gradient(backend: Backend, clip: Clip) -> None:
+    """The squares of these gradients are far beyond float16."""
+    draw = np.random.default_rng(1)
+    gradients = [np.float16(draw.normal(size=s) * 1000).astype(float) for s in SHAPES]
+    parameters, store = halves_on(backend, gradients)
+    before = [p.numpy().astype(float) for p in parameters]
+    optimizer = make(clip, parameters, master_weights=True)
+    optimizer.step(store)
+    masters = optimizer.state_dict()["parameters"]
+    for p, w, g in zip(parameters, before, clipped(clip, before, gradients), strict=True):
+        master = masters[p.name]["state"]["master"]
+        np.testing.assert_allclose(master, w - g, rtol=1e-6, atol=1e-6)
+        assert (p.numpy() == master.astype(np.float16)).all()
+
+
+def test_units_of_small_halves_are_told_apart(backend: Backend) -> None:
+    """In float16 the squares of these gradients are 0."""
+    gradients = [np.full((2, 64), 2.0**-14), np.full((70,), 2.0**-14)]
+    parameters, store = halves_on(backend, gradients)
+    for p in parameters:
+        p.assign(np.zeros(p.shape))
+    clip = AGC(0.01, eps=1e-3)
+    optimizer = SGD(parameters, 1.0, clip=clip, master_weights=True)
+    optimizer.step(store)
+    masters = optimizer.state_dict()["parameters"]
+    zeros = [np.zeros(p.shape) for p in parameters]
+    for p, g in zip(parameters, clipped(clip, zeros, gradients), strict=True):
+        assert np.abs(g).max() < 2.0**-15
+        np.testing.assert_allclose(masters[p.name]["state"]["master"], -g, rtol=1e-6)
+
+
+def test_parameters_without_elements(backend: Backend) -> None:
+    for clip in (ClipNorm(1.0, per="tensor"), ClipNorm(1.0), AGC()):
+        parameters = parameters_on(backend, 0, ((0,), (3,), (0, 4)))
+        optimizer = SGD(parameters, 1.0, clip=clip)
+        before = parameters[1].numpy()
+        optimizer.step(store_of(parameters, [np.full(p.shape, 3.0) for p in parameters]))
+        assert (parameters[1].numpy() < before).all()
+        assert optimizer.grad_norm.item() == pytest.approx(math.sqrt(27))
+
+
 def test_memory_is_what_was_planned() -> None:
-    for clip in (ClipNorm(1.0), ClipNorm(1.0, per="tensor"), ClipValue(1.0), None):
-        parameters = parameters_on(NumpyBackend(), 0)
-        planned = AdamW.planned_memory(parameters, 0.1, clip=clip)
-        assert AdamW(parameters, 0.1, clip=clip).memory() == planned
+    for clip in (ClipNorm(1.0), ClipNorm(1.0, per="tensor"), ClipValue(1.0), AGC(), None):
+        for dtype in (np.float32, np.float64, np.float16):
+            parameters = [Parameter(np.ones((70, 3)), dtype=dtype), Parameter([1.0], dtype=dtype)]
+            options: dict[str, Any] = {"clip": clip, "master_weights": dtype == np.float16}
+            planned = AdamW.planned_memory(parameters, 0.1, **options)
+            assert AdamW(parameters, 0.1, **options).memory() == planned
 
 
 BAD: Final[Sequence[tuple[Callable[[], object], str]]] = (

@@ -188,8 +188,9 @@ class Coefficients:
         arena = segment.arena
         views = arena.views(gradient), arena.views(segment.scratch[FACTOR])
         for parameter, view, factors in zip(arena.parameters, *views, strict=True):
-            found = _of_units(clip, parameter, view)
-            arena.backend.copy(found, factors.reshape((*found.shape[:1], -1)))
+            if parameter.size:
+                found = _of_units(clip, parameter, view)
+                arena.backend.copy(found, factors.reshape((*found.shape[:1], -1)))
 
     def norm(self) -> Tensor:
         """Return the joint norm of the gradients that were measured last."""

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from rumus.optim.precision import COMPENSATION, MASTER
+from rumus.optim.update_kernel import AVERAGE
 from rumus.tensor import Arena, Expr, Kernel
 from rumus.tensor.backend import Array
 
@@ -37,11 +38,11 @@ class Extension(ABC):
     def check(self, *kernels: Kernel) -> None:
         """Raise TypeError for a kernel that keeps something of p beside it, or this part."""
         for kernel in kernels:
-            beside = sorted({MASTER, COMPENSATION} & set(kernel.outputs))
+            beside = sorted({MASTER, COMPENSATION, AVERAGE} & set(kernel.outputs))
             if beside or self.part in kernel.outputs:
                 raise TypeError(
                     f"{self.name} cannot wrap {kernel.name}: it keeps {beside or [self.part]} "
-                    "beside p; use it without master weights and compensation"
+                    "beside p; use it without master weights, compensation and average"
                 )
 
     def start(self, arena: Arena) -> dict[str, Array]:
