@@ -126,7 +126,7 @@ def test_nothing_has_changed_after_a_failure(name: str, steps: int, call: int) -
     before = swept.bits()
     swept.fails_at = swept.calls + call
     with pytest.raises((RuntimeError, KeyboardInterrupt)):
-        find_lr(swept.trainer, swept.loader, swept.loss, steps=12)
+        find_lr(swept.trainer, swept.loader, swept.loss, end=1e-3, steps=12)  # never diverges
     assert swept.bits() == before
     assert swept.train(4) == other.train(4)
 
