@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rumus.optim import Optimizer
@@ -29,7 +30,7 @@ def environment(run: Run, seed: int | None) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "packages": _versions(),
         "device": device_name(backend),
-        "argv": list(sys.argv),
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "optimizer": type(run.trainer.optimizer).__name__,
     }
     if seed is not None:

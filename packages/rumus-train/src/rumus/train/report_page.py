@@ -12,7 +12,7 @@ from rumus.train.progress import clock, short, size
 from rumus.train.report_style import SCRIPT, STYLE
 from rumus.train.run_record import RunRecord
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _CHARTS = 12  # of metrics of the validation
 
 
