@@ -433,6 +433,7 @@ def test_completion_knows_every_option(shell: str, capsys: pytest.CaptureFixture
         (["train", "--set", "a=1", "--r"], {"--run-dir", "--resume"}),
         (["train", "job.py", "--resume", "a"], {"auto", "alpha"}),
         (["ckpt", "ls", "al"], {"alpha"}),
+        (["ckpt", "ls", "my"], {"my runs"}),
         (["train", "jo"], {"job.py"}),
         (["completion", "z"], {"zsh"}),
     ],
@@ -441,6 +442,7 @@ def test_bash_completes(
     words: list[str], found: set[str], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "alpha").mkdir()
+    (here / "my runs").mkdir()
     assert rumus("completion", "bash") == 0
     script = capsys.readouterr().out
     typed = " ".join(f"'{word}'" for word in ["rumus", *words])
@@ -451,7 +453,7 @@ def test_bash_completes(
     assert bash is not None
     done = subprocess.run([bash, "--norc", "-c", script], capture_output=True, text=True, cwd=here)
     assert done.stderr == ""
-    assert set(done.stdout.split()) == found
+    assert set(done.stdout.splitlines()) == found
 
 
 # Real processes

@@ -73,9 +73,8 @@ class LearningRateSweep:
         axes.plot(self.rates, self.smoothed, color="tab:blue", label="smoothed")
         if (rate := self.suggestion) is not None:
             axes.axvline(rate, color="tab:red", linestyle="dashed", label=f"{rate:.2g}")
-        finite = [value for value in self.smoothed if math.isfinite(value)]
-        if finite:
-            low, high = min(finite), max(finite[0], min(finite))
+        if self.losses:
+            low, high = min(self.losses), self.smoothed[0]
             axes.set_ylim(low - 0.1 * (high - low or 1), high + 0.3 * (high - low or 1))
         axes.set_xscale("log")
         axes.set(xlabel="learning rate", ylabel="loss")

@@ -81,7 +81,8 @@ _rumus() {{
     --resume) words="auto must never"; kind="-d" ;;
     --profile) words="steps kernels"; kind="" ;;
   esac
-  COMPREPLY=($(compgen $kind -W "$words" -- "$current"))
+  local IFS=$'\n'  # names with spaces stay whole
+  COMPREPLY=($(IFS=$' \n'; compgen $kind -W "$words" -- "$current"))
 }}
 complete -o filenames -F _rumus rumus
 """

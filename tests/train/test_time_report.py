@@ -1,0 +1,130 @@
+"""Where the time of an epoch went."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus.optim import LBFGS, SGD, Optimizer
+from rumus.tensor import Backend, Parameter, Tensor, tensor
+from rumus.train import Callback, EpochEnd, Spans, StepEnd, TimeReport, Trainer
+
+DATA = [(np.array([n, n + 1], np.float32),) for n in range(6)]
+
+
+class Seen(Callback):
+    """The spans of steps and epochs."""
+
+    def __init__(self) -> None:
+        self.steps: list[Spans] = []
+        self.epochs: list[tuple[Spans, float]] = []
+
+    def on_step_end(self, event: StepEnd) -> None:
+        assert event.spans is not None
+        self.steps.append(event.spans)
+
+    def on_epoch_end(self, event: EpochEnd) -> None:
+        assert event.spans is not None
+        self.epochs.append((event.spans, event.seconds))
+
+
+def train(optimizer: Optimizer[Any], loss: Any, *callbacks: Callback, **options: Any) -> None:
+    Trainer(optimizer).fit(
+        options.pop("data", DATA),
+        loss,
+        epochs=2,
+        callbacks=callbacks,
+        profile_steps=True,
+        **options,
+    )
+
+
+def test_each_part_is_where_it_was_spent() -> None:
+    """Slow in one place, that is where the time is found; also within accumulation."""
+    weight = Parameter([1.0], name="weight")
+
+    class Slow:
+        def __iter__(self) -> Any:
+            for batch in DATA:
+                time.sleep(0.004)
+                yield batch
+
+    def slow(x: Tensor) -> Tensor:
+        time.sleep(0.002)
+        return ((weight - x) ** 2).mean()
+
+    seen = Seen()
+    train(SGD([weight], 0.1), slow, seen, data=Slow(), accumulate=3)
+    assert len(seen.steps) == 4
+    for spans, seconds in seen.epochs:
+        assert spans.data >= 6 * 0.004
+        assert spans.forward >= 6 * 0.002
+        assert spans.backward > 0
+        assert spans.optimizer > 0
+        assert spans.data + spans.forward_backward + spans.optimizer + spans.reading <= seconds
+
+
+def test_an_optimizer_that_computes_losses_itself() -> None:
+    weight = Parameter([1.0, 2.0], name="weight")
+
+    def slow(x: Tensor) -> Tensor:
+        time.sleep(0.002)
+        return ((weight - x) ** 2).mean()
+
+    seen = Seen()
+    train(LBFGS([weight]), slow, seen)
+    for spans, seconds in seen.epochs:
+        assert spans.forward >= 6 * 0.002
+        assert spans.optimizer > 0
+        assert spans.forward_backward + spans.optimizer <= seconds
+
+
+def test_on_any_backend(backend: Backend) -> None:
+    """Where steps are recorded they are still repeated, and the kernels can be timed."""
+    weight = Parameter(tensor([1.0, 2.0], backend=backend), name="weight")
+    trainer = Trainer(SGD([weight], 0.1))
+    lines: list[str] = []
+    seen = Seen()
+    trainer.fit(
+        DATA, lambda x: ((weight - x) ** 2).mean(), epochs=2, profile_steps=True,
+        callbacks=[seen, TimeReport(kernels=True, write=lines.append)],
+    )  # fmt: skip
+    is_gpu = hasattr(backend, "gpu")
+    assert (trainer.counts.replayed == 10) == is_gpu
+    assert all((spans.replayed > 0) == is_gpu for spans in seen.steps[2:])
+    assert all((spans.forward > 0) != is_gpu for spans in seen.steps[2:])
+    first, *kernels, last = lines
+    assert first.startswith("epoch 1: ")
+    assert last.startswith("epoch 2: ")
+    assert ("(the host's time" in last) == ("replayed" in last) == is_gpu
+    assert len(kernels) == is_gpu
+    assert not is_gpu or "sgd" in kernels[0]
+
+
+def test_nothing_is_wrapped_when_it_is_off() -> None:
+    weight = Parameter([1.0], name="weight")
+    trainer = Trainer(SGD([weight], 0.1))
+    names: list[set[str]] = []
+
+    class Look(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            names.append({*vars(trainer), *vars(trainer.optimizer), *vars(event.run.batches)})
+
+    for is_on in (False, True):
+        trainer.fit(
+            DATA, lambda x: ((weight - x) ** 2).mean(), steps=1, callbacks=[Look()],
+            profile_steps=is_on,
+        )  # fmt: skip
+    assert names[1] - names[0] == {"_forward_backward", "step", "next"}
+    assert not {"_forward_backward", "step"} & {*vars(trainer), *vars(trainer.optimizer)}
+
+
+def test_it_insists_on_measured_steps() -> None:
+    weight = Parameter([1.0], name="weight")
+    with pytest.raises(Exception, match="TimeReport needs the times of steps"):
+        Trainer(SGD([weight], 0.1)).fit(
+            DATA, lambda x: (weight * x).mean(), epochs=1, callbacks=[TimeReport()]
+        )
