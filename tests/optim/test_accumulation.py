@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from rumus.optim import SGD, Accumulation, AdamW
 from rumus.tensor import (
     Backend,
+    GradientMismatchError,
     GradientStore,
     MissingGradientError,
+    NumpyBackend,
     Parameter,
     Tensor,
     tensor,
@@ -75,6 +77,43 @@ def test_the_sum_lies_where_the_optimizer_steps_from(backend: Backend) -> None:
     assert [len(owned) for _, _, owned in optimizer.gradients(grads)] == [2]
     optimizer.step(grads)
     assert len(grads) == 0
+
+
+def test_one_parameter_whose_gradient_lies_elsewhere(backend: Backend) -> None:
+    """Another store holds the slot in the first pass, or in the last."""
+    for held in (0, 1, 2):
+        w = Parameter([1.0, 2.0, 3.0], name="w", backend=backend)
+        optimizer, accumulation = SGD([w], 1.0), Accumulation()
+        for number in range(2):
+            other = (w * 7.0).sum().backward() if number == held else GradientStore()
+            accumulation.add((w * w).sum().backward(), weight=number + 1)
+            other.drain(list(other), "the test")
+        other = (w * 7.0).sum().backward() if held == 2 else GradientStore()
+        grads = accumulation.gradients()
+        assert grads[w].tolist() == [2.0, 4.0, 6.0]
+        optimizer.step(grads)
+        assert w.tolist() == [-1.0, -2.0, -3.0]
+        other.drain(list(other), "the test")
+
+
+def test_parameters_that_come_together_after_they_came_alone(backend: Backend) -> None:
+    a, b = (Parameter([0.0], name=n, backend=backend) for n in "ab")
+    optimizer, accumulation = SGD([a, b], 1.0), Accumulation()
+    for loss in ((4 * a).sum(), (a + 2 * b).sum(), (6 * b).sum(), (3 * a + 4 * b).sum()):
+        accumulation.add(loss.backward())
+    optimizer.step(accumulation.gradients())
+    assert (a.tolist(), b.tolist()) == ([-2.0], [-3.0])
+
+
+def test_a_parameter_that_was_moved_is_refused() -> None:
+    w, accumulation = Parameter([1.0], name="w"), Accumulation()
+    optimizer = SGD([w], 1.0)
+    accumulation.add((w * w).sum().backward())
+    optimizer.move([w], NumpyBackend())
+    with pytest.raises(GradientMismatchError, match="has backend"):
+        accumulation.gradients()
+    with pytest.raises(GradientMismatchError, match="has backend"):
+        accumulation.add((w * w).sum().backward())
 
 
 def test_weights_and_what_only_some_losses_depend_on(backend: Backend) -> None:

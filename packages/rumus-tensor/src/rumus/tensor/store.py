@@ -118,19 +118,6 @@ class GradientStore:
         self.drain([parameter], by)
         return gradient
 
-    def hand_over(self, by: str) -> GradientStore:
-        """Return a new store with all gradients, where they lie; this one is drained."""
-        taken = GradientStore()
-        taken._gradients.update(self._gradients)
-        taken._parameters.update(self._parameters)
-        taken._backends.update(self._backends)
-        for parameter in self:
-            slot = parameter._slot
-            if slot is not None and slot.holder is not None and slot.holder() is self:
-                slot.holder = weakref.ref(taken)
-        self._forget(list(self._gradients), by)
-        return taken
-
     def drain(self, parameters: Iterable[Parameter], by: str) -> None:
         """Remove gradients, remembering who did. All of them, or none and MissingGradientError."""
         wanted = {parameter.id: parameter for parameter in parameters}
