@@ -517,6 +517,18 @@ def test_what_a_step_measures_is_measured_again(
     assert captured.trainer.counts.replayed == 7
 
 
+def test_accumulated_passes_are_repeated(gpu: GpuBackend) -> None:
+    """Their gradients lie in the same memory each time, and the sum beside it."""
+
+    def act(run: Run) -> None:
+        data = list(batches(12, 8))
+        run.trainer.fit(data, run.loss, epochs=1, accumulate=3, signals=False)
+        assert run.optimizer.steps == 4
+
+    captured, _ = both(gpu, act, clip=ClipNorm(0.1))
+    assert captured.trainer.counts.replayed == 10
+
+
 @pytest.mark.parametrize("make", [lambda: EMA(0.9, warmup=True), lambda: SWA(2, 3)])
 def test_an_average_goes_along(make: Callable[[], Average], gpu: GpuBackend) -> None:
     shown = []
