@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from rumus.gpu.array import GPUArray, Shape, merged
 
-Walk: TypeAlias = Literal["same", "scalar", "one", "row", "column", "slot", "cycle"]
+Walk: TypeAlias = Literal["same", "scalar", "one", "row", "column", "slot", "cycle", "block"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Layout:
     same: element i. scalar: one element. one: the first. row: element i % length, the length a
     multiple of 4. column: element i / repeats, a multiple of 4. slot: the same with a row of an
     arena's slot as repeats. cycle: element (i / repeats) % length, whatever they are; this also
-    serves what does not start where a buffer can be bound.
+    serves what does not start where a buffer can be bound. block: element
+    (i / every) % count * length + i % length: a row of its own for each block of so many elements.
     """
 
     walk: Walk
@@ -39,6 +40,7 @@ class Layout:
             "column": ("repeats",),
             "slot": (),
             "cycle": ("start", "length", "repeats"),
+            "block": ("every", "count", "length"),
         }[self.walk]
 
 

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from rumus.gpu.device import Prepared
 from rumus.gpu.late_read import LateRead
-from rumus.gpu.layout import Walk
+from rumus.gpu.layout import Layout, Walk
 from rumus.gpu.pipelines import Pipeline, Program
 from rumus.gpu.shaders import shader
 from rumus.gpu.slots import slot_squares
 from rumus.gpu.wgsl import WORKGROUP, update_program
 from rumus.tensor import Kernel, float32
-from rumus.tensor.updater import NonFinite, Outcome, Scalars, Section
+from rumus.tensor.updater import Factors, NonFinite, Outcome, Scalars, Section
 
 if TYPE_CHECKING:
     from rumus.gpu.array import GPUArray
@@ -62,8 +62,10 @@ class DeviceUpdater:
         self.sections = list(sections)
         self._kernels = [section.kernel or kernel for section in sections]
         self._own = [s.preparation.uniforms if s.preparation else 0 for s in sections]
-        pairs = zip(self._own, self._kernels, strict=True)
-        self._width = max(first + len(kernel.uniforms) for first, kernel in pairs)
+        self._width = max(
+            first + sum(len(each.uniforms) for each in (kernel, *section.after))
+            for first, kernel, section in zip(self._own, self._kernels, sections, strict=True)
+        )
         self.counts = list(counts)
         self.nonfinite = nonfinite
         self.heard: Callable[[], None] = lambda: None
@@ -161,7 +163,7 @@ class DeviceUpdater:
             found = [self._look(n, g) for n, g in pairs]
             found += [self._decide(key, n) for n in range(0, len(self.sections), AT_ONCE)]
             found += [dispatch for n, g in pairs for dispatch in self._before(n, g)]
-            found += [self._update(n, g) for n, g in pairs]
+            found += [dispatch for n, g in pairs for dispatch in self._update(n, g)]
             if is_usual and len(self._steps) < 64:
                 self._steps[key] = found
         return found
@@ -195,8 +197,11 @@ class DeviceUpdater:
         preparation = section.preparation
         if preparation is None:
             return
-        if preparation.kernel is not None:
-            yield self._run(number, preparation.kernel, gradient, 0)
+        first = 0
+        for kernel in preparation.kernels:
+            is_small = kernel is not preparation.kernel
+            yield self._run(number, kernel, gradient, first, is_small=is_small)
+            first += len(kernel.uniforms)
         cut = self.backend.cut(preparation.table)
         for name, of in preparation.squares.items():
             array = gradient if of == "g" else section.arrays[of]
@@ -204,20 +209,36 @@ class DeviceUpdater:
             for pipeline, arrays, values, groups in calls:
                 yield Prepared(gpu, pipeline, arrays), values, groups
 
-    def _update(self, number: int, gradient: GPUArray) -> Dispatch:
-        return self._run(number, self._kernels[number], gradient, self._own[number])
+    def _update(self, number: int, gradient: GPUArray) -> Iterator[Dispatch]:
+        first = self._own[number]
+        kernel = self._kernels[number]
+        yield self._run(number, kernel, gradient, first)
+        for small in self.sections[number].after:
+            first += len(kernel.uniforms)
+            kernel = small
+            yield self._run(number, small, gradient, first, is_small=True)
 
-    def _run(self, number: int, kernel: Kernel, gradient: GPUArray, first: int) -> Dispatch:
-        """One kernel over a section; its scalars begin at `first` among those of the section."""
-        arrays, _ = self.sections[number].operands(kernel, gradient)
-        stored, vectors = [array.stored for array in arrays], gradient.size // 4
+    def _run(
+        self, number: int, kernel: Kernel, gradient: GPUArray, first: int, *, is_small: bool = False
+    ) -> Dispatch:
+        """One kernel over a section; its scalars begin at `first` among those of the section.
+
+        is_small: it runs over flat arrays as long as its output, not over the whole section.
+        """
+        section = self.sections[number]
+        arrays, out = section.operands(kernel, gradient)
+        factors = None if is_small else section.factors
+        pairs = zip(kernel.arrays, arrays, strict=True)
+        layouts = [_layout(array, factors, name) for name, array in pairs]
+        stored, vectors = [array.stored for array in arrays], out[0].size // 4
         types = kernel.types(tuple([array.dtype for array in arrays]))
-        walks = tuple([WALKS[array.ndim] for array in arrays])
-        make = partial(update_program, kernel, types, stored, walks)
+        make = partial(update_program, kernel, types, stored, layouts)
+        walks = tuple([layout.walk for layout in layouts])
         key = ("update", kernel.key, walks, *[each.name for each in stored])
         pipeline = self.backend.gpu.pipeline(key, make)
         at = self._scalars_at + number * self._width + first
-        return self._ready(pipeline, *arrays), (vectors, at), -(-vectors // WORKGROUP)
+        numbers = (vectors, at, *[n for layout in layouts for n in layout.numbers])
+        return self._ready(pipeline, *arrays), numbers, -(-vectors // WORKGROUP)
 
     def _ready(self, pipeline: Pipeline, *arrays: GPUArray) -> Prepared:
         return Prepared(self.backend.gpu, pipeline, (*arrays, self._control))
@@ -300,3 +321,10 @@ class DeviceUpdater:
         head = np.zeros(HEAD + len(self.sections), np.int32)
         head[SEEN], head[HEAD:] = self._seen, self.counts
         self.backend.gpu.write(self._control.storage, head)
+
+
+def _layout(array: GPUArray, factors: Factors | None, name: str) -> Layout:
+    """How an update walks one of its arrays."""
+    if factors is not None and name in factors.arrays:
+        return Layout("block", factors.walk(name))
+    return Layout(WALKS[array.ndim])

@@ -76,8 +76,12 @@ _LOADS: Final[Mapping[str, str]] = {
     "one": "{v}({a}[0])",
     "column": "{v}({a}[i / k.{a}_repeats])",
     "slot": f"{{v}}({{a}}[i / {ALIGNMENT // 4}u])",
-    "cycle": "{v}({a}[{a}_at(4u * i)], {a}[{a}_at(4u * i + 1u)], "
-    "{a}[{a}_at(4u * i + 2u)], {a}[{a}_at(4u * i + 3u)])",
+    **dict.fromkeys(("cycle", "block"), "{v}({a}[{a}_at(4u * i)], {a}[{a}_at(4u * i + 1u)], "
+    "{a}[{a}_at(4u * i + 2u)], {a}[{a}_at(4u * i + 3u)])"),
+}
+_AT: Final[Mapping[str, str]] = {
+    "cycle": "k.{a}_start + (i / k.{a}_repeats) % k.{a}_length",
+    "block": "(i / k.{a}_every) % k.{a}_count * k.{a}_length + i % k.{a}_length",
 }
 
 
@@ -108,23 +112,19 @@ def elementwise_program(
 
 
 def update_program(
-    kernel: Kernel, types: Types, stored: Sequence[Stored], walks: Sequence[Walk] = ()
+    kernel: Kernel, types: Types, stored: Sequence[Stored], layouts: Sequence[Layout] = ()
 ) -> Program:
     """Return the WGSL of a kernel that updates arrays of whole vectors, if the device says so.
 
-    stored: how each array of the kernel lies in memory. walks: how each is walked: "same",
-    or "one" or "slot" where it only is read; by default all "same".
+    stored: how each array of the kernel lies in memory. layouts: how each is walked: "same", or
+    "one", "slot" or "block" where it is only read; by default all "same".
     Its bindings are the arrays and the control block of `decide.wgsl`, whose first word says
-    whether anything is done; `k` holds the number of vectors and where the uniforms lie in that
-    block.
+    whether anything is done; `k` holds the number of vectors, where the uniforms lie in that
+    block, and the numbers of the layouts.
     """
-    layouts = [*map(Layout, walks)] or [Layout("same")] * len(stored)
+    layouts = layouts or (Layout("same"),) * len(stored)
     operands = [
-        Operand(
-            each,
-            layout,
-            is_updated(kernel, name) and name in kernel.outputs,
-        )
+        Operand(each, layout, is_updated(kernel, name) and name in kernel.outputs)
         for name, each, layout in zip(kernel.arrays, stored, layouts, strict=True)
     ]
     by_name = dict(zip(kernel.arrays, stored, strict=True))
@@ -208,11 +208,9 @@ class _Printer:
         for parameter in operand.layout.parameters:
             self.members.append(f"{place}_{parameter}: u32")
             self.scalars += "I"
-        if walk == "cycle":
-            self.functions.append(
-                f"fn {place}_at(i: u32) -> u32 {{\n"
-                f"    return k.{place}_start + (i / k.{place}_repeats) % k.{place}_length;\n}}\n"
-            )
+        if walk in _AT:
+            at = _AT[walk].format(a=place)
+            self.functions.append(f"fn {place}_at(i: u32) -> u32 {{\n    return {at};\n}}\n")
         loaded = _LOADS[walk].format(a=place, v=vector(operand.stored.wgsl, 4))
         self.lines.append(f"let {place}_value = {operand.stored.load(loaded, 4)};")
 
@@ -283,7 +281,7 @@ class _Update(_Printer):
     """An update that the device may refuse, and whose uniforms lie in its memory."""
 
     def _declare_uniforms(self) -> None:
-        self.members, self.scalars = ["n: u32", "at: u32"], "II"
+        self.members[1] = "at: u32"
         number = len(self.access)
         self.globals.append(f"@group(0) @binding({number}) var<storage, read> control: array<u32>;")
         self.access += "r"

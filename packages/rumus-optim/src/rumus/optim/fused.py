@@ -520,7 +520,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         values = {name: at_step(name, value, t) for name, value in hyper.items()}
         carried = self.running.at(number, t, hyper)
         scalars: dict[str, float] = {**values, **carried, "t": t, ONE: 1.0}
-        scalars |= self._extra(number, t)
+        scalars |= {**self._own_scalars(number), **self._extra(number, t)}
         kept = self._bound.get((number, t))  # a device is given those of many steps in advance
         if kept is not None and kept[0] == scalars:
             return kept[1]
@@ -543,6 +543,10 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         elif self._factors is not None:
             found[FACTOR] = self._factors.of(number)
         return found
+
+    def _own_scalars(self, number: int) -> Mapping[str, float]:
+        """The scalars of a segment that are no hyper-parameters and the same at every step."""
+        return {}
 
     # Saving
 
@@ -589,5 +593,6 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             for segment in self.segments
             for p in segment.arena.parameters
         }
-        found = differences(state, self.kind, named, layouts)
+        shapes = {s.arena.parameters[0].id: s.shapes for s in self.segments if s.shapes}
+        found = differences(state, self.kind, named, layouts, shapes)
         return found or uneven_steps(state["parameters"], named, self.segments)

@@ -69,11 +69,13 @@ def differences(
     kind: str,
     parameters: Mapping[str, Parameter],
     layouts: Mapping[ParamId, Mapping[str, DType]],
+    shapes: Mapping[ParamId, Mapping[str, tuple[int, ...]]] | None = None,
 ) -> list[str]:
     """Return every way in which a saved state differs from what an optimizer would save.
 
     kind: what `kind` must say. parameters: the optimizer's, by name. layouts: the dtype of
-    each part of the state of each of them, by its name.
+    each part of the state of each of them, by its name. shapes: those of parts that have another
+    shape than their parameter.
     """
     if missing := {"format", "kind", "steps", "skipped", "parameters"} - set(state):
         return [f"it lacks {', '.join(sorted(missing))}: is it an optimizer's state?"]
@@ -95,7 +97,8 @@ def differences(
         if name not in entries:
             found.append(f"{name!r}: here, not saved")
         else:
-            found += _of_entry(name, entries[name], parameter, layouts[parameter.id])
+            own = (shapes or {}).get(parameter.id, {})
+            found += _of_entry(name, entries[name], parameter, layouts[parameter.id], own)
     return found
 
 
@@ -118,7 +121,11 @@ def _is_count(value: object) -> bool:
 
 
 def _of_entry(
-    name: str, entry: Any, parameter: Parameter, layout: Mapping[str, DType]
+    name: str,
+    entry: Any,
+    parameter: Parameter,
+    layout: Mapping[str, DType],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> list[str]:
     """Every way in which the saved state of one parameter does not fit it."""
     parts = {"shape", "dtype", "steps", "state"}
@@ -133,11 +140,15 @@ def _of_entry(
         found.append(f"{name!r}: saved dtype {entry['dtype']}, here {parameter.dtype}")
     if not _is_count(entry["steps"]):
         found.append(f"{name!r}: saved steps {entry['steps']!r}, which counts nothing")
-    return found + _of_parts(name, entry["state"], parameter, layout)
+    return found + _of_parts(name, entry["state"], parameter, layout, shapes)
 
 
 def _of_parts(
-    name: str, parts: Any, parameter: Parameter, layout: Mapping[str, DType]
+    name: str,
+    parts: Any,
+    parameter: Parameter,
+    layout: Mapping[str, DType],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> list[str]:
     if not isinstance(parts, Mapping):
         return [f"{name!r}: saved state {parts!r}, here {sorted(layout)}"]
@@ -151,7 +162,7 @@ def _of_parts(
             found.append(f"{name!r}: state {key!r} is no array")
             continue
         wanted = layout.get(key, parameter.dtype)
-        if array.shape != parameter.shape:
+        if array.shape != shapes.get(key, parameter.shape):
             found.append(f"{name!r}: state {key!r} is {array.dtype} of shape {array.shape}")
         elif array.dtype != wanted:
             found.append(f"{name!r}: state {key!r} is {array.dtype}, here {wanted}")

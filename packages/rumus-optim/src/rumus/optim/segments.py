@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -14,7 +15,7 @@ from rumus.optim.precision import COMPENSATION, MASTER, follow
 from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId
 from rumus.tensor.arena import fitting
 from rumus.tensor.backend import Array
-from rumus.tensor.updater import Preparation, Section
+from rumus.tensor.updater import Factors, Preparation, Section
 
 # The state of parameters in NumPy: by the parameter's id, then by name.
 HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
@@ -27,8 +28,10 @@ class Segment:
     scratch: arrays, flat or with one element for all or for each slot, that the kernel reads and
     that are written before each step. kernel: its own, if it is not the optimizer's. seen: how
     often others had changed each parameter when the master copy and the compensation were last
-    known to fit; empty if they may not. preparation: what the updater computes before. squares: see
-    `Section`.
+    known to fit; empty if they may not. preparation: what the updater computes before. squares,
+    factors: see `Section`. shared: scratch in memory that other segments use as well. shapes: those
+    of the parts of the state that have another shape than their parameter, which is the only one
+    then.
     """
 
     arena: Arena
@@ -40,6 +43,9 @@ class Segment:
     preparation: Preparation | None = None
     seen: list[int] = field(default_factory=list)
     squares: Array | None = None
+    shared: dict[str, Array] = field(default_factory=dict)
+    factors: Factors | None = None
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def fits(self) -> None:
         """Note that what is kept beside the parameters fits them as they are."""
@@ -56,28 +62,38 @@ class Segment:
         return [p._version.count for p in self.arena.parameters]  # those by a step are not in it
 
     def bind(self, kernel: Kernel, scalars: Mapping[str, float]) -> tuple[float, ...]:
-        """Return what its preparation and then `kernel` take of the scalars."""
+        """Return what its preparation, `kernel` and what comes after it take of the scalars."""
         bound = kernel.bind(scalars)
-        before = self.preparation.kernel if self.preparation is not None else None
-        return bound if before is None else (*before.bind(scalars), *bound)
+        before = self.preparation.kernels if self.preparation is not None else ()
+        after = self.factors.small if self.factors is not None else ()
+        if not before and not after:
+            return bound
+        first, last = ([n for k in kernels for n in k.bind(scalars)] for kernels in (before, after))
+        return (*first, *bound, *last)
 
     def section(self) -> Section:
         """Return what an updater has to know of it."""
         arena = self.arena
         starts = tuple(slot.start for slot in arena.slots)
-        arrays = {"p": arena.values, **self.state, **self.scratch}
-        own = self.kernel, self.preparation, self.squares
+        arrays = {"p": arena.values, **self.state, **self.scratch, **self.shared}
+        own = self.kernel, self.preparation, self.squares, self.factors
         return Section(arena.backend, arrays, arena.gradients, starts, *own)
 
     def fill(self, state: HostState) -> None:
         """Replace its state by that of its parameters in `state`."""
         arena = self.arena
         for name, flat in self.state.items():
-            host = np.zeros(arena.size, flat.dtype)
-            for parameter, slot in zip(arena.parameters, arena.slots, strict=True):
-                part = state[parameter.id][name]
-                host[slot.start : slot.start + slot.size] = part.reshape(-1)
+            host = np.zeros(flat.shape, flat.dtype)
+            for parameter, view in zip(arena.parameters, self.views(name, host), strict=True):
+                view[...] = state[parameter.id][name]
             self.state[name] = arena.backend.upload(host)
+
+    def views(self, name: str, flat: Array) -> list[Array]:
+        """Return what of a flat part of the state belongs to each parameter, in its shape there."""
+        shape = self.shapes.get(name)
+        if shape is None:
+            return self.arena.views(flat)
+        return [flat[: math.prod(shape)].reshape(shape)]
 
 
 # From the dtype of parameters to that of each part of their state, by its name.
@@ -127,7 +143,7 @@ def state_views(segments: Iterable[Segment]) -> dict[ParamId, dict[str, Array]]:
     """Return the state of each parameter, by its id: views in its shape."""
     found: dict[ParamId, dict[str, Array]] = {}
     for segment in segments:
-        by_name = {name: segment.arena.views(flat) for name, flat in segment.state.items()}
+        by_name = {name: segment.views(name, flat) for name, flat in segment.state.items()}
         for number, parameter in enumerate(segment.arena.parameters):
             found[parameter.id] = {name: views[number] for name, views in by_name.items()}
     return found
@@ -139,8 +155,7 @@ def host_state(segments: Iterable[Segment]) -> HostState:
     for segment in segments:
         arena = segment.arena
         for name, flat in segment.state.items():
-            host = arena.backend.download(flat)
-            for parameter, slot in zip(arena.parameters, arena.slots, strict=True):
-                part = host[slot.start : slot.start + slot.size]
-                found[parameter.id][name] = part.reshape(parameter.shape).copy()
+            views = segment.views(name, arena.backend.download(flat))
+            for parameter, view in zip(arena.parameters, views, strict=True):
+                found[parameter.id][name] = view.copy()
     return found

@@ -8,6 +8,7 @@ its work in advance decides by itself, and the host learns later what became of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -33,17 +34,57 @@ class Preparation:
     squares: from the name of an array, [table.rows, 1], to the name of that whose sums of squares
     of each slot it gets; `g` is the gradient. The section's kernel reads them as one value for each
     slot. kernel: what runs before, to write something that is to be measured: its outputs are among
-    its arrays. Its scalars come in front of those of the section's kernel.
+    its arrays. small: what runs before that, each over flat arrays as long as its output. Their
+    scalars come in front of those of the section's kernel, in the order in which they run.
     """
 
     table: SlotTable
     squares: Mapping[str, str]
     kernel: Kernel | None = None
+    small: tuple[Kernel, ...] = ()
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """All of them, in the order in which they run."""
+        return self.small if self.kernel is None else (*self.small, self.kernel)
 
     @property
     def uniforms(self) -> int:
-        """How many scalars its kernel takes."""
-        return len(self.kernel.uniforms) if self.kernel is not None else 0
+        """How many scalars its kernels take."""
+        return sum(len(kernel.uniforms) for kernel in self.kernels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """What a section has besides, if it is one tensor with arrays that stand for its axes.
+
+    shape: the tensor's, as [blocks, rows, columns]. arrays: the flat ones, longer than needed, that
+    kernels over the tensor read as one value for each [block, row, 1], [block, 1, column] or
+    [block, 1, 1], by these shapes. small: what runs after the section's kernel, each over flat
+    arrays as long as its output. Their scalars come after those of the section's kernel.
+    """
+
+    shape: tuple[int, int, int]
+    arrays: Mapping[str, tuple[int, int, int]]
+    small: tuple[Kernel, ...] = ()
+
+    def walk(self, name: str) -> tuple[int, int, int]:
+        """Return (every, count, length): element e reads (e // every) % count * length + e % length.
+
+        >>> Factors((2, 3, 5), {"rows": (2, 3, 1), "columns": (2, 1, 5)}).walk("columns")
+        (15, 2, 5)
+        """
+        _, rows, columns = self.shape
+        blocks, its_rows, length = self.arrays[name]
+        every = columns if its_rows == rows else rows * columns
+        return every, blocks * its_rows, length
+
+    def shaped(self, name: str, array: Array) -> Array:
+        """Return an array as it broadcasts over the tensor."""
+        if len(array.shape) == 2:  # one value for each row of the slot, all of them equal
+            return array[:1]
+        shape = self.arrays.get(name, self.shape) if array.shape else ()
+        return array[: math.prod(shape)].reshape(shape) if array.shape else array
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +96,8 @@ class Section:
     the section's own, if it is not the updater's. preparation: what comes before it. squares: one
     element, the sum of the squares of these and perhaps more gradients, written before each step:
     where it is finite so are they, and nobody looks. Where it has overflowed, a gradient too large
-    to be squared counts as one that is not finite.
+    to be squared counts as one that is not finite. factors: for one tensor with arrays that stand
+    for its axes.
     """
 
     backend: Backend
@@ -65,6 +107,12 @@ class Section:
     kernel: Kernel | None = None
     preparation: Preparation | None = None
     squares: Array | None = None
+    factors: Factors | None = None
+
+    @property
+    def after(self) -> tuple[Kernel, ...]:
+        """What runs after its kernel."""
+        return self.factors.small if self.factors is not None else ()
 
     def operands(self, kernel: Kernel, gradient: Array) -> tuple[list[Array], list[Array]]:
         """Return what `kernel` reads and what it writes."""
@@ -79,23 +127,44 @@ class Section:
         preparation = self.preparation
         if preparation is None:
             return
+        at = self._small(preparation.small, gradient, scalars, 0)
         if preparation.kernel is not None:
-            own = scalars[: preparation.uniforms]
-            self._elementwise(preparation.kernel, gradient, own)
+            self._elementwise(preparation.kernel, gradient, scalars[at : preparation.uniforms])
         for name, of in preparation.squares.items():
             array = gradient if of == "g" else self.arrays[of]
             self.backend.slot_squares(array, preparation.table, self.arrays[name])
 
     def update(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
-        """Run the kernel on the host's command, after `prepare`."""
+        """Run the kernel on the host's command, after `prepare`, and what comes after it."""
         first = self.preparation.uniforms if self.preparation is not None else 0
-        self._elementwise(kernel, gradient, scalars[first:])
+        stop = first + len(kernel.uniforms)
+        self._elementwise(kernel, gradient, scalars[first:stop])
+        self._small(self.after, gradient, scalars, stop)
+
+    def _small(
+        self, kernels: Sequence[Kernel], gradient: Array, scalars: Sequence[float], at: int
+    ) -> int:
+        """Run kernels over flat arrays whose scalars begin at `at`; return where they end."""
+        for kernel in kernels:
+            stop = at + len(kernel.uniforms)
+            arrays, out = self.operands(kernel, gradient)
+            self.backend.elementwise(kernel, arrays, scalars[at:stop], out)
+            at = stop
+        return at
 
     def _elementwise(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
         arrays, out = self.operands(kernel, gradient)
-        if any(len(array.shape) > 1 for array in arrays):
+        if self.factors is not None:
+            shaped = self.factors.shaped
+            arrays = [shaped(n, a) for n, a in zip(kernel.arrays, arrays, strict=True)]
+            out = [shaped(n, a) for n, a in zip(kernel.outputs, out, strict=True)]
+        elif any(len(array.shape) > 1 for array in arrays):
             arrays, out = _as_rows(arrays), _as_rows(out)
         self.backend.elementwise(kernel, arrays, scalars, out)
+
+    def written(self, kernel: Kernel) -> list[str]:
+        """Return the names of what its kernel and those after it change."""
+        return [name for each in (kernel, *self.after) for name in each.outputs]
 
 
 def _as_rows(arrays: list[Array]) -> list[Array]:
@@ -207,18 +276,20 @@ class ImmediateUpdater:
         """
         if self._outcome.applied is False:
             return
-        undo: list[tuple[Section, list[Array]]] = []
+        undo: list[tuple[Section, dict[str, Array]]] = []
         order = sorted(self._work, key=lambda item: int(item[1].size))
         try:
             for number, gradient, scalars in order:
                 section = self.sections[number]
-                if number != order[-1][0] and not self._fails_first:
-                    undo.append((section, _copies(section)))
-                section.update(section.kernel or self.kernel, gradient, scalars)
+                kernel = section.kernel or self.kernel
+                is_last = number == order[-1][0] and not section.after
+                if not is_last and not self._fails_first:
+                    undo.append((section, _copies(section, kernel)))
+                section.update(kernel, gradient, scalars)
         except BaseException:
             for section, copies in undo:
-                for kept, array in zip(copies, section.arrays.values(), strict=True):
-                    section.backend.copy(kept, array)
+                for name, kept in copies.items():
+                    section.backend.copy(kept, section.arrays[name])
             raise
         for number, _, _ in order:
             self.counts[number] += 1
@@ -235,10 +306,11 @@ def _is_bad(section: Section, gradient: Array) -> bool:
     return backend.first_not_finite(what) is not None
 
 
-def _copies(section: Section) -> list[Array]:
-    found = []
-    for array in section.arrays.values():
-        kept = section.backend.allocate(array.shape, array.dtype)
-        section.backend.copy(array, kept)
-        found.append(kept)
+def _copies(section: Section, kernel: Kernel) -> dict[str, Array]:
+    """What a section's kernels change, by name."""
+    found = {}
+    for name in section.written(kernel):
+        array = section.arrays[name]
+        found[name] = section.backend.allocate(array.shape, array.dtype)
+        section.backend.copy(array, found[name])
     return found
