@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rumus.gpu.layout import Layout, Walk
+from rumus.gpu.layout import Layout
 from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude
 from rumus.gpu.storage import VALUE, Kind, Stored, converted, stored_types, vector
@@ -76,8 +76,11 @@ _LOADS: Final[Mapping[str, str]] = {
     "one": "{v}({a}[0])",
     "column": "{v}({a}[i / k.{a}_repeats])",
     "slot": f"{{v}}({{a}}[i / {ALIGNMENT // 4}u])",
-    **dict.fromkeys(("cycle", "block"), "{v}({a}[{a}_at(4u * i)], {a}[{a}_at(4u * i + 1u)], "
-    "{a}[{a}_at(4u * i + 2u)], {a}[{a}_at(4u * i + 3u)])"),
+    **dict.fromkeys(
+        ("cycle", "block"),
+        "{v}({a}[{a}_at(4u * i)], {a}[{a}_at(4u * i + 1u)], "
+        "{a}[{a}_at(4u * i + 2u)], {a}[{a}_at(4u * i + 3u)])",
+    ),
 }
 _AT: Final[Mapping[str, str]] = {
     "cycle": "k.{a}_start + (i / k.{a}_repeats) % k.{a}_length",

@@ -12,6 +12,7 @@ from rumus.optim import rules
 from rumus.optim.accumulation import Accumulation
 from rumus.optim.adabelief import AdaBelief
 from rumus.optim.adadelta import Adadelta
+from rumus.optim.adafactor import Adafactor
 from rumus.optim.adagrad import Adagrad
 from rumus.optim.adam import Adam, AdamW
 from rumus.optim.adamax import Adamax
@@ -75,6 +76,7 @@ __all__ = [
     "Accumulation",
     "AdaBelief",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",

@@ -104,6 +104,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     float16_remedy = "Pass master_weights=True to keep a float32 copy of it beside, or: "
     given_names: ClassVar[tuple[str, ...]] = ()  # what a rule reads that `_compute_given` writes
     other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels that some segments have
+    own_scalars: ClassVar[frozenset[str]] = frozenset()  # what `_own_scalars` gives
 
     def __init__(
         self,
@@ -134,7 +135,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         self.state_names = signature.state
         self.precision.check_names(rule.__name__, signature.state)
         scalars = signature.scalars | self.running.needed | self.other_scalars
-        self.scalar_names = scalars - set(self.running.names)
+        self.scalar_names = scalars - set(self.running.names) - self.own_scalars
         self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper})}
         super().__init__(parameters, nonfinite)
         try:
@@ -259,7 +260,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         rule = UpdateRule(
             self.rule,
             self.state_names,
-            self.scalar_names | set(self.running.names),
+            self.scalar_names | set(self.running.names) | self.own_scalars,
             maximize=self.maximize,
             decays=self._decays(hyper),
             given=self.given_names,

@@ -69,7 +69,7 @@ class Factors:
     small: tuple[Kernel, ...] = ()
 
     def walk(self, name: str) -> tuple[int, int, int]:
-        """Return (every, count, length): element e reads (e // every) % count * length + e % length.
+        """Return every, count and length: element e reads e // every % count * length + e % length.
 
         >>> Factors((2, 3, 5), {"rows": (2, 3, 1), "columns": (2, 1, 5)}).walk("columns")
         (15, 2, 5)

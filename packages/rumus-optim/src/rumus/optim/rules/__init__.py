@@ -29,6 +29,7 @@ from rumus.optim.rules.adaptive import (
 )
 from rumus.optim.rules.after_adam import adabelief, adan, adopt, adopt_decoupled, yogi
 from rumus.optim.rules.descent import asgd, average, lion, rprop, sgd, sgd_momentum, sgd_nesterov
+from rumus.optim.rules.factored import adafactor, adafactor_factored
 from rumus.optim.rules.layerwise import lamb, lamb_direction, lars
 from rumus.optim.rules.muon import muon
 from rumus.optim.rules.rule import Rule, Update
@@ -46,6 +47,8 @@ __all__ = [
     "Update",
     "adabelief",
     "adadelta",
+    "adafactor",
+    "adafactor_factored",
     "adagrad",
     "adam",
     "adamax",
