@@ -25,6 +25,7 @@ from rumus.optim import (
     LARS,
     SGD,
     SWA,
+    Adafactor,
     Adam,
     AdamW,
     Average,
@@ -489,6 +490,7 @@ def test_skipped_steps_do_not_count(gpu: GpuBackend) -> None:
 MEASURED: list[tuple[Any, dict[str, Any]]] = [
     (LAMB, {}),
     (LARS, {}),
+    (Adafactor, {}),
     (AdamW, {"clip": ClipNorm(0.1)}),
     (AdamW, {"clip": ClipNorm(0.1, per="tensor")}),
     (AdamW, {"clip": AGC()}),

@@ -21,8 +21,10 @@ KINDS: Final = [
     and issubclass(kind, FusedOptimizer)
     and kind not in (FusedOptimizer, optim.AveragingOptimizer)
 ]
-# Sums of squares of two things are two dispatches each; LAMB writes one of the two before.
-MOST: Final = {optim.LARS: 7, optim.LAMB: 8}
+# Sums of squares of two things are two dispatches each; LAMB and Adafactor write one of the two
+# before. Adafactor's matrices are another matter.
+MOST: Final = {optim.LARS: 7, optim.LAMB: 8, optim.Adafactor: 8}
+MOST_OF_A_MATRIX: Final = 17
 
 
 def dispatches(kind: Any, backend: Backend, tensors: int, dtype: DType = float32) -> int:

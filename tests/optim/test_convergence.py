@@ -30,6 +30,7 @@ BOUNDS: Final[dict[type[FusedOptimizer[Any]], tuple[float, float]]] = {
     optim.Adagrad: (0.04, 0.01),
     optim.RMSprop: (0.02, 1e-3),
     optim.Adadelta: (0.1, 1e-9),
+    optim.Adafactor: (0.02, 1e-3),  # as LAMB
     optim.Adam: (0.02, 1e-9),
     optim.AdamW: (0.02, 1e-9),
     optim.Adamax: (0.02, 1e-9),

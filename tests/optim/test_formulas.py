@@ -20,6 +20,7 @@ from rumus.optim import (
     SGD,
     AdaBelief,
     Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
@@ -343,6 +344,34 @@ def expected_lars(
     return p
 
 
+def expected_adafactor(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-2,
+    beta2_decay: float = -0.8,
+    eps: tuple[float, float] = (1e-7, 1e-3),
+    d: float = 1.0,
+    weight_decay: Any = 0.0,
+    maximize: bool = False,
+) -> Real:
+    """With a matrix for v, as in the paper; what has one axis is a column without a mean."""
+    rows = columns = v = np.zeros(())
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        w = t**beta2_decay
+        if p.ndim >= 2:
+            rows = (1 - w) * rows + w * (g**2).mean(-1, keepdims=True)
+            columns = (1 - w) * columns + w * (g**2).mean(-2, keepdims=True)
+            v = rows * columns / np.maximum(rows.mean(-2, keepdims=True), eps[0])
+        else:
+            v = (1 - w) * v + w * g**2
+        u = g / np.sqrt(np.maximum(v, eps[0] ** 2))
+        size = max(eps[1], np.sqrt((p**2).mean()))
+        rate = size * min(value(lr, t), t**-0.5) / max(1.0, np.sqrt((u**2).mean()) / d)
+        p = p * (1 - value(lr, t) * value(weight_decay, t)) - rate * u
+    return p
+
+
 def expected_adabelief(
     p: Real,
     gradients: Sequence[Real],
@@ -633,6 +662,20 @@ CASES: Final[dict[str, tuple[type[Optimizer[Any]], Expected, dict[str, Any]]]] =
             "maximize": True,
         },
     ),
+    "adafactor": (Adafactor, expected_adafactor, {}),
+    "adafactor all": (
+        Adafactor,
+        expected_adafactor,
+        {
+            "lr": halving,
+            "beta2_decay": -0.5,
+            "eps": (0.9, 5.0),
+            "d": 1.25,
+            "weight_decay": warming,
+            "maximize": True,
+        },
+    ),
+    "adafactor relative": (Adafactor, expected_adafactor, {"lr": 0.2, "weight_decay": 0.01}),
     "lars": (LARS, expected_lars, {}),
     "lars no ratio": (LARS, expected_lars, {"adapt": 0.0, "lr": 1e-3}),
     "lars all": (
@@ -770,7 +813,7 @@ class Problem:
 def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
     """What 200 steps may differ from float64.
 
-    Some round to the same side at each step, all 200 times. AdamW, ASGD and, decoupled, NAdam and
+    Some round to the same side at each step, all 200 times. AdamW, Adafactor, ASGD and, decoupled, NAdam and
     RAdam multiply their parameters by a number near 1 that float32 knows to 3e-8 (PyTorch rounds
     there too, and test_optim_torch.py agrees to 1e-6); Lion adds the same small number again and
     again, up to 1.2e-7 of the parameter off. In Yogi rounding can turn a sign.
@@ -779,7 +822,7 @@ def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
         return 1e-10
     if kind is Yogi:
         return 4e-6
-    return 8e-6 if kind in (AdamW, ASGD, NAdam, RAdam, Lion) else 2e-6
+    return 8e-6 if kind in (AdamW, ASGD, NAdam, RAdam, Lion, Adafactor) else 2e-6
 
 
 @pytest.mark.parametrize("name", list(CASES))

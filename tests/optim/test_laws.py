@@ -23,6 +23,7 @@ from rumus.optim import (
     SGD,
     AdaBelief,
     Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
@@ -78,6 +79,7 @@ KINDS: Final[dict[str, tuple[type[FusedOptimizer[Any]], dict[str, Any]]]] = {
     "Adagrad": (Adagrad, {"lr": 0.1, "initial_accumulator_value": 0.5}),
     "RMSprop": (RMSprop, {"lr": 0.1, "momentum": 0.9, "centered": True, "eps": 0.1}),
     "Adadelta": (Adadelta, {}),
+    "Adafactor": (Adafactor, {"lr": 0.1, "weight_decay": 0.1}),
     "Adamax": (Adamax, {"weight_decay": 0.1}),
     "NAdam": (NAdam, {"decoupled_weight_decay": True, "weight_decay": 0.1}),
     "RAdam": (RAdam, {"lr": 0.1}),
@@ -648,7 +650,8 @@ def test_law_8_propagate_looks_at_nothing(backend: Backend, plan: Plan) -> None:
     run = Run(plan, backend, nonfinite="propagate")
     with failing(backend, "first_not_finite", 0, RuntimeError("looked")):
         run.optimizer.step(poisoned(run, 3, np.nan))
-    spreads = plan.kind in ("LAMB", "LARS")  # a tensor's norm is NaN with any of its elements
+    # A tensor's norm is NaN with any of its elements.
+    spreads = plan.kind in ("LAMB", "LARS", "Adafactor")
     assert np.isnan(run.victim.numpy()).sum() == (run.victim.size if spreads else 1)
     assert all(np.isfinite(p.numpy()).all() for p in run.parameters if p is not run.victim)
 
@@ -918,7 +921,7 @@ def test_ctrl_c_waits_until_the_step_is_whole(backend: Backend, plan: Plan, skip
         with pytest.raises(KeyboardInterrupt):
             run.optimizer.step(store)
     assert signal.getsignal(signal.SIGINT) is handler
-    is_before = skip or plan.kind == "LAMB"  # which computes its directions first
+    is_before = skip or plan.kind in ("LAMB", "Adafactor")  # directions are computed first
     if is_before and not backend.runs_ahead:  # pressed before anything was decided
         assert run.snapshot(store) == before
         return

@@ -22,6 +22,7 @@ from rumus.optim import (
     SGD,
     AdaBelief,
     Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
@@ -47,8 +48,8 @@ from rumus.tensor import Backend, Parameter, StateMismatchError, tensor
 
 SHAPES: Final = {"layer/0.weight": (3, 5), "layer~1.bias": (5,), "scale": (), "nothing": (0, 2)}
 KINDS: Final[list[Callable[..., FusedOptimizer[Any]]]] = [
-    ADOPT, ASGD, SGD, AdaBelief, Adadelta, Adagrad, Adam, Adamax, AdamW, Adan, Lion, NAdam, RAdam,
-    RMSprop, Rprop, ScheduleFreeAdamW, ScheduleFreeSGD, Yogi,
+    ADOPT, ASGD, SGD, AdaBelief, Adadelta, Adafactor, Adagrad, Adam, Adamax, AdamW, Adan, Lion,
+    NAdam, RAdam, RMSprop, Rprop, ScheduleFreeAdamW, ScheduleFreeSGD, Yogi,
 ]  # fmt: skip
 STATE: Final[dict[str, Any]] = {
     "format": 1,
