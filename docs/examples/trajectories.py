@@ -5,7 +5,7 @@
 
 All start at (-1.5, 1.5); the least value is at (1, 1). The learning rates are not the defaults,
 which suit networks, but what gets far here in 400 steps; what each owns is one parameter of two
-elements. Gradients of steep places are clipped to a norm of 10.
+elements. Gradients of steep places are clipped to a norm of 10. Muon is missing: it steps matrices.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ OPTIMIZERS: dict[str, Callable[[list[Parameter]], Any]] = {
     "Yogi": lambda p: optim.Yogi(p, 0.1),
     "Adan": lambda p: optim.Adan(p, 0.1),
     "ADOPT": lambda p: optim.ADOPT(p, 0.1),
+    "LAMB": lambda p: optim.LAMB(p, 0.1, weight_decay=0.0),
+    "LARS": lambda p: optim.LARS(p, 1.0, trust_coefficient=5e-3, weight_decay=0.0),
+    "Adafactor": lambda p: optim.Adafactor(p, 0.5, eps=(None, 0.5)),
     "Lion": lambda p: optim.Lion(p, 0.02),
     "schedule-free AdamW": lambda p: optim.ScheduleFreeAdamW(p, 0.2),
 }

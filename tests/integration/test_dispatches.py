@@ -27,15 +27,17 @@ MOST: Final = {optim.LARS: 7, optim.LAMB: 8, optim.Adafactor: 8}
 MOST_OF_A_MATRIX: Final = 17
 
 
-def dispatches(kind: Any, backend: Backend, tensors: int, dtype: DType = float32) -> int:
+def dispatches(
+    kind: Any, backend: Backend, tensors: int, dtype: DType = float32, shape: Any = 9
+) -> int:
     """How many dispatches a step takes, the gradients lying in their slots."""
     draw = np.random.default_rng(0)
     parameters = [
-        Parameter(draw.normal(size=9), dtype=dtype, name=f"p{i}", backend=backend)
+        Parameter(draw.normal(size=shape), dtype=dtype, name=f"p{i}", backend=backend)
         for i in range(tensors)
     ]
     optimizer = kind(parameters)
-    target = tensor(draw.normal(size=9), dtype=dtype, backend=backend)
+    target = tensor(draw.normal(size=shape), dtype=dtype, backend=backend)
     found = []
     for _ in range(3):
         grads = GradientStore()
@@ -55,6 +57,12 @@ def test_a_step_takes_the_same_dispatches_for_any_number_of_tensors(
     few, many = (dispatches(kind, default_backend(), tensors) for tensors in (1, 40))
     record_property("dispatches", json.dumps([kind.__name__, many]))
     assert few == many <= MOST.get(kind, 4)
+
+
+def test_adafactor_takes_some_more_for_each_matrix() -> None:
+    few, many = (dispatches(optim.Adafactor, default_backend(), n, shape=(9, 7)) for n in (1, 9))
+    assert many - few == 8 * MOST_OF_A_MATRIX
+    assert few == MOST_OF_A_MATRIX + 1  # one decides for all
 
 
 def test_precision_costs_no_dispatch() -> None:

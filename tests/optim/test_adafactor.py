@@ -223,7 +223,7 @@ def test_bad_options_claim_nothing() -> None:
         ({"lr": -1.0}, "lr"),
     ):
         with pytest.raises(ValueError, match=message):
-            Adafactor([w], **options)  # type: ignore[arg-type]
+            Adafactor([w], **options)
     assert w.owner is None
     with pytest.raises(ValueError, match="d must be at least 1"):
         Adafactor([ParameterGroup([w], d=0.0)])

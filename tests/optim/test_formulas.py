@@ -813,10 +813,10 @@ class Problem:
 def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
     """What 200 steps may differ from float64.
 
-    Some round to the same side at each step, all 200 times. AdamW, Adafactor, ASGD and, decoupled, NAdam and
-    RAdam multiply their parameters by a number near 1 that float32 knows to 3e-8 (PyTorch rounds
-    there too, and test_optim_torch.py agrees to 1e-6); Lion adds the same small number again and
-    again, up to 1.2e-7 of the parameter off. In Yogi rounding can turn a sign.
+    Some round to the same side at each step, all 200 times. AdamW, Adafactor, ASGD and, decoupled,
+    NAdam and RAdam multiply their parameters by a number near 1 that float32 knows to 3e-8 (PyTorch
+    rounds there too, and test_optim_torch.py agrees to 1e-6); Lion adds the same small number again
+    and again, up to 1.2e-7 of the parameter off. In Yogi rounding can turn a sign.
     """
     if dtype == float64:
         return 1e-10
