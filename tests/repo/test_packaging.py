@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,13 @@ def test_what_is_needed_of_rumus_fits_its_version(project: Path) -> None:
         if name.startswith("rumus-"):
             major, minor, _ = version(ROOT / "packages" / name).split(".")
             assert wanted.endswith(f">={major}.{minor},<{major}.{int(minor) + 1}"), name
+
+
+@for_each
+def test_programs_are_there(project: Path) -> None:
+    for target in metadata(project).get("scripts", {}).values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(import_module(module), function))
 
 
 def test_one_lowest_numpy() -> None:

@@ -496,7 +496,7 @@ def test_a_signal_before_the_training(here: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=30)
     assert process.returncode == ExitCode.TERMINATED
-    assert error == "rumus train: SIGTERM; no training was going on, nothing was saved\n"
+    assert error == "rumus train: SIGTERM, while no training was going on\n"
 
 
 def test_importing_the_package_loads_no_command_line() -> None:

@@ -115,7 +115,8 @@ def sweep(arguments: Namespace) -> int:
 def _train(script: Script, config: Any, command: Command, folder: Path, resume: Resume) -> int:
     table = {} if config is None else configuration_table(config)
     writable_place(folder)
-    run = RunFolder(folder, config=table)
+    seed = table.get("seed")
+    run = RunFolder(folder, config=table, seed=seed if type(seed) is int else None)
     training = script.training(config)
     _check_ends(training, command)
     print(f"run folder: {folder}", flush=True)
