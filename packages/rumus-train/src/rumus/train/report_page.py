@@ -14,6 +14,7 @@ from rumus.train.run_record import RunRecord
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _CHARTS = 12  # of metrics of the validation
+_CHECKPOINTS = 40  # that are told one by one, the last ones
 
 
 def page(record: RunRecord) -> str:
@@ -100,7 +101,7 @@ def _tables(record: RunRecord) -> list[str]:
     checkpoints = [
         [f"{each.step:,}", "" if each.metric is None else short(each.metric), size(each.size),
          each.problem or "good"]
-        for each in record.checkpoints
+        for each in record.checkpoints[-_CHECKPOINTS:]
     ]  # fmt: skip
     return [
         _table("Configuration", (), _flat(record.config)),
