@@ -47,7 +47,7 @@ from rumus.train.tensorboard_file import TensorBoardFile
 from rumus.train.toml_text import to_toml
 
 CONFIG, ENVIRONMENT, METRICS, DONE = "config.toml", "env.json", "metrics.jsonl", "DONE"
-_DENSE: Final = 500  # steps that are all written down; later ones ever more sparsely
+_DENSE: Final = 250  # steps that are all written down; later ones ever more sparsely
 _SPARSE: Final = 1.0  # seconds, after which there is a line in any case
 _FLUSH: Final = 1.0  # seconds that lines wait at most for others, to be read and written together
 _WAITING: Final = 1024  # lines that wait at most
@@ -77,7 +77,7 @@ class RunFolder(Callback):
     path: made if need be. config: what goes to config.toml: a dataclass, or a mapping of bool,
     numbers, text, lists and mappings.
     seed: goes to env.json. log_every: which steps get a line in metrics.jsonl; by default each of
-    the first 500, then at ever larger distances, and one a second. tensorboard, report: whether to
+    the first 250, then at ever larger distances, and one a second. tensorboard, report: whether to
     write event files, and a report.html at the end.
 
     Between two looks a step costs less than a microsecond. Losses and norms are read once a second,
