@@ -90,7 +90,7 @@ class RunRecord:
         found = {phases[split]: line.get("seconds")} if split in phases else {}
         spans = line.get("spans")
         if isinstance(spans, Mapping):
-            found |= {f"{name.replace('_', ' ')} of steps": value for name, value in spans.items()}
+            found |= {f"{name} of steps": value for name, value in spans.items() if value}
         for name, value in found.items():
             if isinstance(value, (int, float)):
                 self.seconds[name] = self.seconds.get(name, 0.0) + value
