@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.gpu.array import GPUArray, Shape, contiguous_strides
+from rumus.gpu.attention import ATTENTION, WORKGROUP_BYTES
 from rumus.gpu.capture import Capture, Notes, observe, record
 from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.device import Gpu, Stats
@@ -183,7 +184,10 @@ class GpuBackend:
                 random_words(self.gpu, key, counter, target)
 
     def fused(self, name: str) -> Callable[..., None] | None:
-        """Return the row kernel of a composite, or None."""
+        """Return the kernel of a composite, or None."""
+        if name in ATTENTION:
+            has_room = self.gpu.limits.workgroup_memory >= WORKGROUP_BYTES
+            return partial(ATTENTION[name], self.gpu) if has_room else None
         if name in NORMS:
             return partial(NORMS[name], self.gpu)
         return partial(run_rows, self.gpu, name) if name in ROW_KERNELS else None

@@ -23,6 +23,7 @@ T = TypeVar("T", Tensor, Expr)
 # What a query must not look at. Finite, so that a row of nothing else has no NaN; its exponential
 # beside any other score is exactly 0.
 HIDDEN: Final = -1e30
+FUSED_SIZE: Final = 256  # the widest heads that a fused version is asked for
 
 
 @elementwise
@@ -73,7 +74,8 @@ def scaled_dot_product_attention(
         return cast(result, float16)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     backend = backend_of("attention", tensors if mask is None else [*tensors, mask])
-    if mask is None and backend.fused("attention") is not None and query.dtype == float32:
+    is_narrow = max(query.shape[-1], value.shape[-1]) <= FUSED_SIZE
+    if mask is None and is_narrow and query.dtype == float32 and backend.fused("attention"):
         return _fused(backend, query, key, value, causal, scale)
     weights = attention_weights(query, key, mask=mask, causal=causal, scale=scale)
     return weighted_values(weights, value)

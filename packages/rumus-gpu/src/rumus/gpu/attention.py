@@ -1,0 +1,155 @@
+"""Scaled dot-product attention and its gradients: one dispatch forward, two backward.
+
+The names and arguments are those that `rumus.tensor.attention` asks a backend for; everything is
+float32. Arrays may have any strides as long as the last axis is dense and the axes of the batch can
+be walked as one; others are copied first. The kernels are in `attention_program.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from rumus.gpu.array import GPUArray, merged
+from rumus.gpu.attention_program import (
+    BOUND,
+    GRAIN,
+    NUMBERED,
+    REGISTERS,
+    TILES,
+    Stage,
+    Variant,
+    attention_program,
+    strided,
+)
+from rumus.gpu.copying import contiguous, copy_strided
+from rumus.gpu.device import Gpu
+from rumus.gpu.limits import Limits
+from rumus.tensor import float32
+
+WORKGROUP_BYTES: Final = 32768  # with less, the kernels for heads of 256 do not fit
+UNROLL: Final = 4
+
+Arrays = dict[str, GPUArray]
+
+
+def attention(
+    gpu: Gpu,
+    q: GPUArray,
+    k: GPUArray,
+    v: GPUArray,
+    causal: bool,
+    scale: float,
+    out: GPUArray,
+    logsumexp: GPUArray,
+) -> None:
+    """out = softmax(scale q k^T) v; `logsumexp` gets the logarithm of each row's sum."""
+    if out.size == 0:
+        return
+    if k.shape[-2] == 0:
+        out.backend.fill(0, out)
+        return
+    _run("forward", gpu, {"Q": q, "K": k, "V": v, "O": out, "total": logsumexp}, causal, scale)
+
+
+def attention_gradient(
+    gpu: Gpu,
+    q: GPUArray,
+    k: GPUArray,
+    v: GPUArray,
+    causal: bool,
+    scale: float,
+    out: GPUArray,
+    logsumexp: GPUArray,
+    gradient: GPUArray,
+    dq: GPUArray,
+    dk: GPUArray,
+    dv: GPUArray,
+) -> None:
+    """Write the gradients of q, k and v, each into memory that no input is in."""
+    if min(q.size, k.size, v.size) == 0:
+        for array in (dq, dk, dv):
+            array.backend.fill(0, array)
+        return
+    delta = q.backend.allocate(q.shape[:-1], float32)
+    arrays = {"Q": q, "K": k, "V": v, "O": out, "G": gradient, "dQ": dq, "dK": dk, "dV": dv,
+              "total": logsumexp, "delta": delta}  # fmt: skip
+    _run("query", gpu, arrays, causal, scale)
+    _run("key", gpu, arrays, causal, scale)
+
+
+ATTENTION: Final[Mapping[str, Callable[..., None]]] = {
+    "attention": attention,
+    "attention_gradient": attention_gradient,
+}
+
+
+def choose(
+    limits: Limits, stage: Stage, sizes: tuple[int, int], in_fours: bool, causal: bool, unroll: int
+) -> Variant:
+    """Return the variant with the largest tile that fits.
+
+    sizes: of a row of queries and keys, and of values.
+    """
+    wide = [-(-size // GRAIN) * GRAIN // 4 for size in sizes]
+    variants = [
+        Variant(stage, tile, wide[0], wide[1], in_fours, causal, unroll) for tile in TILES
+    ]
+    fitting = [
+        variant
+        for variant in variants
+        if variant.bytes <= limits.workgroup_memory and variant.sums <= REGISTERS
+    ]
+    return fitting[0] if fitting else variants[-1]
+
+
+def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> None:
+    """Dispatch one stage, with copies of what it cannot walk."""
+    bound = {
+        name: arrays[name] if name in NUMBERED else _walkable(name, mode, arrays)
+        for name, mode in BOUND[stage]
+    }
+    queries, keys = arrays["Q"].shape[-2], arrays["K"].shape[-2]
+    sizes = arrays["Q"].shape[-1], arrays["V"].shape[-1]
+    heads, kv_heads = (_heads(arrays[name]) for name in "QK")
+    walks = [number for name in strided(stage) for number in _walk(bound[name])]
+    in_fours = not any(number % 4 for number in (*walks, *sizes))
+    # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
+    unroll = 1 if gpu.is_software else UNROLL
+    variant = choose(gpu.limits, stage, sizes, in_fours, causal, unroll)
+    owners, rows = (kv_heads, keys) if stage == "key" else (heads, queries)
+    tiles = -(-rows // variant.tile.own)
+    groups = math.prod(arrays["Q"].shape[:-3]) * owners * tiles
+    numbers = (queries, keys, heads, heads // kv_heads, sizes[0] | sizes[1] << 16, tiles, groups)
+    pipeline = gpu.pipeline(("attention", variant), partial(attention_program, variant))
+    gpu.dispatch(pipeline, tuple(bound.values()), (*numbers, scale, *walks), groups)
+    for name, mode in BOUND[stage]:
+        if mode == "w" and bound[name] is not arrays[name]:
+            copy_strided(gpu, bound[name], arrays[name])
+
+
+def _heads(array: GPUArray) -> int:
+    return array.shape[-3] if array.ndim > 2 else 1
+
+
+def _walkable(name: str, mode: str, arrays: Arrays) -> GPUArray:
+    """The array itself, or what stands for it: a dense copy, or memory to be copied from."""
+    array = arrays[name]
+    is_dense = array.strides[-1] == 1 or array.shape[-1] == 1
+    is_one_batch = len(merged(array.shape[:-3], array.strides[:-3])) < 2
+    fits = is_dense and is_one_batch and min(array.strides) >= 0
+    if mode == "r":
+        return array if fits else contiguous(array)
+    inputs = (arrays[other].storage for other in "QKVG" if other in arrays)
+    if fits and array.storage not in inputs:
+        return array
+    return array.backend.allocate(array.shape, array.dtype)
+
+
+def _walk(array: GPUArray) -> tuple[int, int, int, int]:
+    """Where it begins, and the steps from batch to batch, head to head and row to row."""
+    runs = merged(array.shape[:-3], array.strides[:-3])
+    head = array.strides[-3] if array.ndim > 2 else 0
+    return array.rest, runs[0][1] if runs else 0, head, array.strides[-2]
