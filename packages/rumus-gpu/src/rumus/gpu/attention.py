@@ -94,9 +94,7 @@ def choose(
     sizes: of a row of queries and keys, and of values.
     """
     wide = [-(-size // GRAIN) * GRAIN // 4 for size in sizes]
-    variants = [
-        Variant(stage, tile, wide[0], wide[1], in_fours, causal, unroll) for tile in TILES
-    ]
+    variants = [Variant(stage, tile, wide[0], wide[1], in_fours, causal, unroll) for tile in TILES]
     fitting = [
         variant
         for variant in variants

@@ -7,8 +7,8 @@ them into weights, passes these to its neighbours through workgroup memory, and 
 of the products. No two workgroups write the same element, so nothing is atomic, and the order of
 additions depends on the shape alone.
 
-Of a forward row only log(sum(exp(scores))) is kept. With it the backward kernels compute the weights
-P once more, and with delta = rowsum(gradient * out): dS = P * (gradient V^T - delta).
+Of a forward row only log(sum(exp(scores))) is kept. With it the backward kernels compute the
+weights P once more, and with delta = rowsum(gradient * out): dS = P * (gradient V^T - delta).
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ class Variant:
     def memory(self) -> dict[str, int]:
         """The arrays of workgroup memory, in vec4s. A row is one longer, against bank conflicts."""
         tile = self.tile
-        queries, keys = (
-            (tile.other, tile.own) if self.stage == "key" else (tile.own, tile.other)
-        )
+        queries, keys = (tile.other, tile.own) if self.stage == "key" else (tile.own, tile.other)
         found = {
             "tile_Q": queries * (self.size + 1),
             "tile_K": keys * (self.size + 1),
@@ -239,11 +237,13 @@ def _load(variant: Variant, name: str, first: str, count: int, base: str = "") -
         yield from ("{", f"let i = local + {turn * lanes}u;", *block, "}")
 
 
-def _repeat(variant: Variant, name: str, count: int, body: list[str]) -> Iterator[str]:
-    """A loop over `count` steps, several of them written out."""
-    unroll = min(variant.unroll, count)
-    yield f"for (var {name}_ = 0u; {name}_ < {count}u; {name}_ += {unroll}u) {{"
-    for step in range(unroll):
+def _repeat(variant: Variant, name: str, count: str, body: list[str]) -> Iterator[str]:
+    """A loop over `count` steps, several of them written out; it may do up to 7 more of zeros.
+
+    The count is no constant, so that a driver does not unroll it further.
+    """
+    yield f"for (var {name}_ = 0u; {name}_ < {count}; {name}_ += {variant.unroll}u) {{"
+    for step in range(variant.unroll):
         yield from ("{", f"let {name} = {name}_ + {step}u;", *body, "}")
     yield "}"
 
@@ -262,7 +262,8 @@ def _scores(variant: Variant, result: str, own: str, other: str) -> Iterator[str
         for part in _PARTS:
             total = f"fma(a{r}.{part}, b{j}.{part}, {total})"
         body.append(f"{result}{r}_{j} = {total};")
-    yield from _repeat(variant, "d", line - 1, body)
+    count = "value_size" if own in _OF_VALUES else "size"
+    yield from _repeat(variant, "d", f"({count} + 3u) / 4u", body)
     for j in range(tile.others):
         column = [f"{result}{r}_{j}" if r < tile.rows else "0.0" for r in range(4)]
         yield f"let {result}{j} = vec4<f32>({', '.join(column)});"
@@ -291,7 +292,8 @@ def _products(variant: Variant, sums: tuple[tuple[str, str, str], ...]) -> Itera
             body.append(f"let {result}_{c} = tile_{rows}[i * {line}u + x + {c * ACROSS}u];")
             body += [f"{result}{r}_{c} += w_{result}.{_PARTS[r]} * {result}_{c};"
                      for r in range(tile.rows)]  # fmt: skip
-    yield from _repeat(variant, "i", tile.other, body)
+    length = "k.queries" if variant.stage == "key" else "k.keys"
+    yield from _repeat(variant, "i", f"min({tile.other}u, {length} - at)", body)
 
 
 def _zeros(variant: Variant, result: str, columns: int) -> Iterator[str]:

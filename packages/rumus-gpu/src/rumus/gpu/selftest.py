@@ -30,6 +30,7 @@ from rumus.tensor import (
     layer_norm,
     linear,
     rms_norm,
+    scaled_dot_product_attention,
     sin,
     softplus,
     tensor,
@@ -155,6 +156,14 @@ def _norms(backend: Backend) -> Sequence[Real]:
     return found
 
 
+def _attention(backend: Backend) -> Sequence[Real]:
+    """Heads of elements in fours with a causal mask, and of odd numbers of them, which share."""
+    causal = partial(scaled_dot_product_attention, causal=True)
+    found = _with_gradients(causal, *[(2, 3, 70, 20)] * 3, backend=backend)
+    shapes = (4, 37, 7), (2, 45, 7), (2, 45, 5)
+    return [*found, *_with_gradients(scaled_dot_product_attention, *shapes, backend=backend)]
+
+
 def _random_words(backend: Backend) -> Sequence[Real]:
     out = backend.allocate((10_001,), int32)
     backend.random_words(123456789 << 32 | 42, 2**34 - 8, out)
@@ -193,6 +202,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "log_softmax": Check(partial(_rows, lambda x: x.log_softmax()), 1e-5),
     "cross_entropy": Check(partial(_rows, _cross_entropy), 1e-5),
     "layer_norm, rms_norm": Check(_norms, 2e-5),
+    "attention": Check(_attention, 2e-5),
     "random words": Check(_random_words, 0.0),
     "optimizer update": Check(_update, 1e-6),
 }

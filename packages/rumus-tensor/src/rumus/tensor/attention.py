@@ -179,22 +179,41 @@ def _check_mask(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
 def _fused(
     backend: Backend, query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float
 ) -> Tensor:
-    """Run the backend's own version, which keeps one number of each row for its gradient."""
+    """Run the backend's own version, which keeps one number of each row for its gradient.
+
+    `fused("attention")(q, k, v, causal, scale, out, logsumexp)` writes the result and the logarithm
+    of the sum of the exponentials of each row, which is dense. `fused("attention_gradient")` gets
+    all these, the gradient of the result, and three arrays for those of q, k and v. Arrays may have
+    any strides; what is written is in memory of its own.
+    """
     forward, back = backend.fused("attention"), backend.fused("attention_gradient")
     assert forward is not None
     assert back is not None
     inputs = (query, key, value)
     q, k, v = (t._array for t in inputs)
-    out = backend.allocate((*query.shape[:-1], value.shape[-1]), query.dtype)
+    out = _laid_out_as(q, (*query.shape[:-1], value.shape[-1]), backend)
     total = backend.allocate(query.shape[:-1], query.dtype)  # log of the sum of the exponentials
     forward(q, k, v, causal, scale, out, total)
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
         shares = [
-            backend.allocate(x.shape, x.dtype) if into is None else into
+            _laid_out_as(x, x.shape, backend) if into is None else into
             for x, into in zip((q, k, v), destinations, strict=True)
         ]
         back(q, k, v, causal, scale, out, total, gradient, *shares)
         return shares
 
     return result_of("attention", out, backend, inputs, vjp, saved=inputs, reads_result=True)
+
+
+def _laid_out_as(array: Array, shape: tuple[int, ...], backend: Backend) -> Array:
+    """New memory; its heads lie inside of its positions if those of `array` do.
+
+    A layer's heads are a view of (..., positions, heads * size). What is written in the same order
+    goes back to that shape without a copy.
+    """
+    if len(shape) < 3 or array.strides[-3] >= array.strides[-2]:
+        return backend.allocate(shape, array.dtype)
+    order = (*range(len(shape) - 3), len(shape) - 2, len(shape) - 3, len(shape) - 1)
+    turned = backend.allocate(tuple(shape[axis] for axis in order), array.dtype)
+    return turned.transpose(order)

@@ -1,0 +1,204 @@
+"""The attention kernels against NumPy in float64, in every variant on whatever adapter there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rumus.gpu import GPUArray, GpuBackend, attention
+from rumus.gpu.attention import choose
+from rumus.gpu.attention_program import TILES
+from rumus.tensor import float32
+
+Shape = tuple[int, ...]
+# queries, keys, values
+SHAPES: dict[str, tuple[Shape, Shape, Shape]] = {
+    "in fours": ((2, 2, 70, 20), (2, 2, 70, 20), (2, 2, 70, 12)),
+    "other lengths": ((2, 2, 5, 20), (2, 2, 70, 20), (2, 2, 70, 12)),
+    "one key": ((2, 2, 40, 20), (2, 2, 1, 20), (2, 2, 1, 12)),
+    "shared heads": ((2, 6, 33, 8), (2, 2, 33, 8), (2, 2, 33, 32)),
+    "odd": ((3, 37, 7), (1, 37, 7), (1, 37, 5)),
+    "no heads": ((9, 7), (9, 7), (9, 1)),
+    "one element": ((1, 1, 1), (1, 1, 1), (1, 1, 1)),
+    "many axes": ((2, 1, 3, 2, 9, 4), (2, 1, 3, 2, 9, 4), (2, 1, 3, 2, 9, 4)),
+}
+
+
+def normal(*shape: int, seed: int) -> NDArray[Any]:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def expected(q: Any, k: Any, v: Any, g: Any, causal: bool, scale: float) -> list[NDArray[Any]]:
+    """The result, and the gradients of q, k and v, from the definition."""
+    heads = q.shape[-3] if q.ndim > 2 else 1
+    shared = heads // (k.shape[-3] if k.ndim > 2 else 1)
+    q, k, v, g = (a.astype(float).reshape(-1, *a.shape[-2:]) for a in (q, k, v, g))
+    k, v = (a.repeat(shared, 0) for a in (k, v))
+    scores = scale * q @ k.swapaxes(1, 2)
+    if causal:
+        scores = np.where(np.tri(scores.shape[1]) > 0, scores, -np.inf)
+    p = np.exp(scores - scores.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    out = p @ v
+    ds = p * (g @ v.swapaxes(1, 2) - (g * out).sum(-1, keepdims=True)) * scale
+    dk, dv = ds.swapaxes(1, 2) @ q, p.swapaxes(1, 2) @ g
+    summed = [a.reshape(-1, shared, *a.shape[1:]).sum(1) for a in (dk, dv)]
+    return [out, ds @ k, *summed]
+
+
+def run(
+    gpu: GpuBackend, inputs: Sequence[GPUArray], g: GPUArray, causal: bool, scale: float
+) -> list[NDArray[Any]]:
+    """The same from the kernels, written over what must not survive."""
+    q, v = inputs[0], inputs[2]
+    forward, back = gpu.fused("attention"), gpu.fused("attention_gradient")
+    assert forward is not None
+    assert back is not None
+    out = gpu.allocate((*q.shape[:-1], v.shape[-1]), float32)
+    total = gpu.allocate(q.shape[:-1], float32)
+    gradients = [gpu.allocate(a.shape, float32) for a in inputs]
+    for array in (out, total, *gradients):
+        gpu.fill(77, array)
+    forward(*inputs, causal, scale, out, total)
+    back(*inputs, causal, scale, out, total, g, *gradients)
+    return [gpu.download(a) for a in (out, *gradients)]
+
+
+def check(
+    gpu: GpuBackend, shapes: tuple[Shape, Shape, Shape], causal: bool, scale: float = 0.3
+) -> list[NDArray[Any]]:
+    inputs = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
+    g = normal(*shapes[0][:-1], shapes[2][-1], seed=3)
+    found = run(gpu, [gpu.upload(a) for a in inputs], gpu.upload(g), causal, scale)
+    for a, b in zip(found, expected(*inputs, g, causal, scale), strict=True):
+        np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=2e-6 * (1 + abs(b).max()))
+    return found
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", SHAPES)
+def test_equals_numpy(gpu: GpuBackend, name: str, causal: bool) -> None:
+    q, k, v = SHAPES[name]
+    if causal and q[-2] != k[-2]:
+        k, v = ((*shape[:-2], q[-2], shape[-1]) for shape in (k, v))
+    check(gpu, (q, k, v), causal)
+
+
+@pytest.fixture(scope="module")
+def one() -> GpuBackend:
+    """One device is enough for what takes long to compile."""
+    return GpuBackend()
+
+
+@pytest.mark.parametrize(("number", "unroll"), [(0, attention.UNROLL), (1, 1), (3, 8), (5, 1)])
+def test_other_tiles_and_unrolled_loops(
+    number: int, unroll: int, one: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What real devices and wider heads get; a device that a CPU plays does not by itself."""
+
+    def chosen(*arguments: Any) -> Any:
+        return replace(choose(*arguments), tile=TILES[number], unroll=unroll)
+
+    monkeypatch.setattr(attention, "choose", chosen)
+    check(one, ((1, 2, 45, 16), (1, 1, 45, 16), (1, 1, 45, 16)), causal=True)
+
+
+def test_wide_heads(one: GpuBackend) -> None:
+    check(one, ((1, 1, 11, 256), (1, 1, 13, 256), (1, 1, 13, 256)), causal=False)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (64, 64), (128, 128), (256, 256), (250, 1)])
+@pytest.mark.parametrize("stage", ["forward", "query", "key"])
+def test_every_size_fits(stage: Any, sizes: tuple[int, int], one: GpuBackend) -> None:
+    limits = replace(one.gpu.limits, workgroup_memory=attention.WORKGROUP_BYTES)
+    assert choose(limits, stage, sizes, True, True, 1).bytes <= attention.WORKGROUP_BYTES
+
+
+def test_a_device_with_little_memory_has_no_kernels(
+    one: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one.gpu, "limits", replace(one.gpu.limits, workgroup_memory=16384))
+    assert one.fused("attention") is None
+    assert one.fused("attention_gradient") is None
+
+
+def test_more_workgroups_than_a_grid_is_wide(
+    one: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one.gpu, "limits", replace(one.gpu.limits, workgroups=5))
+    check(one, ((2, 11, 40, 16), (2, 11, 40, 16), (2, 11, 40, 16)), causal=True)
+
+
+@pytest.mark.parametrize("last", ["dense", "strided", "backwards"])
+def test_views(last: str, one: GpuBackend) -> None:
+    """Heads inside of positions, as layers have them, at odd offsets; others are copied."""
+    host = normal(2, 30, 5, 2 * 16 + 1, seed=0)
+    array = one.upload(host)
+    width = {"dense": slice(1, 17), "strided": slice(0, 32, 2), "backwards": slice(20, 4, -1)}[last]
+    order = (0, 2, 1, 3)
+    rows = slice(None, None, -1) if last == "backwards" else slice(1, None)
+    found, wanted = (
+        [a[:, rows, at, width].transpose(order) for at in (slice(0, 3), slice(3, 4), slice(4, 5))]
+        for a in (array, host)
+    )
+    g = normal(2, found[0].shape[-2], 3, 16, seed=1)
+    gradient = one.upload(g).transpose(order)
+    results = run(one, found, gradient, True, 0.25)
+    for a, b in zip(results, expected(*wanted, g.transpose(order), True, 0.25), strict=True):
+        np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=1e-5)
+
+
+def test_into_views_of_the_memory_of_an_input(one: GpuBackend) -> None:
+    host = normal(4, 2, 9, 16, seed=0)
+    both = one.upload(host)
+    q, k, v, out = (both[i] for i in range(4))
+    forward = one.fused("attention")
+    assert forward is not None
+    forward(q, k, v, False, 1.0, out, one.allocate((2, 9), float32))
+    wanted = expected(*host[:3], host[3], False, 1.0)[0]
+    np.testing.assert_allclose(one.download(out), wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(one.download(both)[:3], host[:3])
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys"), [((0, 2, 3), (0, 2, 3)), ((2, 0, 3), (2, 4, 3)), ((2, 4, 3), (2, 0, 3))]
+)
+def test_nothing_to_do(queries: Shape, keys: Shape, one: GpuBackend) -> None:
+    inputs = [one.upload(normal(*shape, seed=0)) for shape in (queries, keys, keys)]
+    results = run(one, inputs, one.upload(normal(*queries, seed=1)), False, 1.0)
+    assert [a.shape for a in results] == [queries, queries, keys, keys]
+    assert not any(a.any() for a in results)
+
+
+def test_two_runs_give_the_same_bits(one: GpuBackend) -> None:
+    shapes = (2, 4, 100, 16), (2, 2, 100, 16), (2, 2, 100, 16)
+    first, second = (check(one, shapes, causal=True) for _ in range(2))
+    assert [a.tobytes() for a in first] == [a.tobytes() for a in second]
+
+
+def test_large_scores_do_not_overflow(one: GpuBackend) -> None:
+    q, k, v = (normal(1, 40, 16, seed=i) for i in range(3))
+    q[0, 1::2] *= 1000
+    found = run(one, [one.upload(a) for a in (q, k, v)], one.upload(v), True, 1.0)
+    wanted = expected(q, k, v, v, True, 1.0)  # scores of 10,000 have an error of 1e-3
+    np.testing.assert_allclose(found[0], wanted[0], rtol=0, atol=5e-3)
+    assert all(np.isfinite(a).all() for a in found)
+
+
+def test_nan_stays_in_its_row(one: GpuBackend) -> None:
+    q, k, v = (normal(1, 40, 16, seed=i) for i in range(3))
+    q[0, 7, 3] = np.nan
+    out = run(one, [one.upload(a) for a in (q, k, v)], one.upload(v), True, 1.0)[0]
+    assert np.isnan(out).any(-1)[0].nonzero()[0].tolist() == [7]
+
+
+def test_names_in_a_profile(one: GpuBackend) -> None:
+    with one.profile() as profile:
+        check(one, ((2, 4, 100, 16), (2, 2, 100, 16), (2, 2, 100, 16)), causal=True)
+    names = [event.kernel for event in profile.events if event.kernel.startswith("attention")]
+    assert names == ["attention", "attention_gradient_query", "attention_gradient_key"]
