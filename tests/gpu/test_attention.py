@@ -33,8 +33,9 @@ def normal(*shape: int, seed: int) -> NDArray[Any]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def expected(q: Any, k: Any, v: Any, g: Any, causal: bool, scale: float) -> list[NDArray[Any]]:
+def expected(inputs: Sequence[Any], g: Any, causal: bool, scale: float) -> list[NDArray[Any]]:
     """The result, and the gradients of q, k and v, from the definition."""
+    q, k, v = inputs
     heads = q.shape[-3] if q.ndim > 2 else 1
     shared = heads // (k.shape[-3] if k.ndim > 2 else 1)
     q, k, v, g = (a.astype(float).reshape(-1, *a.shape[-2:]) for a in (q, k, v, g))
@@ -75,7 +76,7 @@ def check(
     inputs = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
     g = normal(*shapes[0][:-1], shapes[2][-1], seed=3)
     found = run(gpu, [gpu.upload(a) for a in inputs], gpu.upload(g), causal, scale)
-    for a, b in zip(found, expected(*inputs, g, causal, scale), strict=True):
+    for a, b in zip(found, expected(inputs, g, causal, scale), strict=True):
         np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=2e-6 * (1 + abs(b).max()))
     return found
 
@@ -142,14 +143,13 @@ def test_views(last: str, one: GpuBackend) -> None:
     width = {"dense": slice(1, 17), "strided": slice(0, 32, 2), "backwards": slice(20, 4, -1)}[last]
     order = (0, 2, 1, 3)
     rows = slice(None, None, -1) if last == "backwards" else slice(1, None)
-    found, wanted = (
-        [a[:, rows, at, width].transpose(order) for at in (slice(0, 3), slice(3, 4), slice(4, 5))]
-        for a in (array, host)
-    )
+    places = [slice(0, 3), slice(3, 4), slice(4, 5)]
+    found = [array[:, rows, at, width].transpose(order) for at in places]
+    wanted = [host[:, rows, at, width].transpose(order) for at in places]
     g = normal(2, found[0].shape[-2], 3, 16, seed=1)
     gradient = one.upload(g).transpose(order)
     results = run(one, found, gradient, True, 0.25)
-    for a, b in zip(results, expected(*wanted, g.transpose(order), True, 0.25), strict=True):
+    for a, b in zip(results, expected(wanted, g.transpose(order), True, 0.25), strict=True):
         np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=1e-5)
 
 
@@ -160,7 +160,7 @@ def test_into_views_of_the_memory_of_an_input(one: GpuBackend) -> None:
     forward = one.fused("attention")
     assert forward is not None
     forward(q, k, v, False, 1.0, out, one.allocate((2, 9), float32))
-    wanted = expected(*host[:3], host[3], False, 1.0)[0]
+    wanted = expected(list(host[:3]), host[3], False, 1.0)[0]
     np.testing.assert_allclose(one.download(out), wanted, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(one.download(both)[:3], host[:3])
 
@@ -185,7 +185,7 @@ def test_large_scores_do_not_overflow(one: GpuBackend) -> None:
     q, k, v = (normal(1, 40, 16, seed=i) for i in range(3))
     q[0, 1::2] *= 1000
     found = run(one, [one.upload(a) for a in (q, k, v)], one.upload(v), True, 1.0)
-    wanted = expected(q, k, v, v, True, 1.0)  # scores of 10,000 have an error of 1e-3
+    wanted = expected((q, k, v), v, True, 1.0)  # scores of 10,000 have an error of 1e-3
     np.testing.assert_allclose(found[0], wanted[0], rtol=0, atol=5e-3)
     assert all(np.isfinite(a).all() for a in found)
 

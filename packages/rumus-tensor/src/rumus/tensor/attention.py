@@ -24,6 +24,8 @@ T = TypeVar("T", Tensor, Expr)
 # beside any other score is exactly 0.
 HIDDEN: Final = -1e30
 FUSED_SIZE: Final = 256  # the widest heads that a fused version is asked for
+KEPT: Final = 16  # causal masks
+_masks: dict[tuple[int, Backend], Tensor] = {}  # the one used last at the end
 
 
 @elementwise
@@ -129,8 +131,17 @@ def _grouped(x: Tensor, shared: int) -> Tensor:
 
 
 def causal_mask(length: int, backend: Backend) -> Tensor:
-    """Return (length, length) truth values, True where a query may look: at itself and before."""
-    return tensor(np.tri(length, dtype=np.bool_), backend=backend)
+    """Return (length, length) truth values, True where a query may look: at itself and before.
+
+    The masks used last are kept, since a repeated step uploads nothing: do not change one.
+    """
+    mask = _masks.pop((length, backend), None)
+    if mask is None:
+        mask = tensor(np.tri(length, dtype=np.bool_), backend=backend)
+    _masks[length, backend] = mask
+    if len(_masks) > KEPT:
+        del _masks[next(iter(_masks))]
+    return mask
 
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> None:
