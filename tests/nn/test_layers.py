@@ -303,7 +303,7 @@ def test_the_padding_starts_at_zero_and_gets_no_gradient(backend: Backend) -> No
         (nn.Softplus(), lambda x: math.log1p(math.exp(x))),
         (nn.Identity(), lambda x: x),
     ],
-    ids=repr,
+    ids=lambda value: repr(value) if isinstance(value, nn.Module) else "formula",
 )
 def test_activations_are_their_formulas(
     layer: nn.Module, formula: Callable[[float], float], backend: Backend

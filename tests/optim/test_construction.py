@@ -162,7 +162,7 @@ def test_frozen_parameters_are_not_claimed(backend: Backend) -> None:
         (None, TypeError, "NoneType"),
         (3, TypeError, "int"),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_no_parameters(given_: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
