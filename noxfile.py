@@ -19,6 +19,7 @@ PACKAGES = ("rumus-tensor", "rumus-gpu", "rumus-nn", "rumus-optim", "rumus-train
 TESTED = ("rumus-tensor", "rumus-tensor[fast]", *PACKAGES[1:])
 BUILT = ROOT / ".nox" / "built"
 TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are gigabytes
+PYTEST = ("pytest", "pytest-xdist", "hypothesis")
 SCRIPTS = ("scikit-learn", "matplotlib", "rich")  # what docs/examples show data and progress with
 
 
@@ -56,6 +57,15 @@ def lowest(package: str) -> list[str]:
     return list(dict.fromkeys(line.replace(">=", "==") for line in others))
 
 
+def test(session: nox.Session, *arguments: str) -> None:
+    """Run pytest, as many tests at a time as there are processors, each with a thread for BLAS.
+
+    All workers must collect the same cases in the same order, sets among them: hence the seed.
+    """
+    env = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *arguments, env=env)
+
+
 @nox.session(default=False)
 def dist(session: nox.Session) -> None:
     """Build the sdist of each package and, from the sdist, its wheel; other sessions need them."""
@@ -73,9 +83,9 @@ def dist(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str, numpy: str) -> None:
     """Test a package from its wheel, with what it declares and the oldest or newest NumPy."""
     pins = lowest(package) if numpy == "oldest" else []
-    session.install("pytest", "hypothesis", *pins, *wheels(package))
+    session.install(*PYTEST, *pins, *wheels(package))
     folder = package.partition("[")[0].removeprefix("rumus-")
-    session.run("pytest", f"tests/{folder}", *session.posargs)
+    test(session, f"tests/{folder}", *session.posargs)
 
 
 @nox.session
@@ -99,30 +109,30 @@ def lint(session: nox.Session) -> None:
 def oracle(session: nox.Session) -> None:
     """Compare with PyTorch on the CPU."""
     session.install(TORCH)
-    session.install("pytest", "hypothesis", *wheels("rumus"))
-    session.run("pytest", "tests/oracle", *session.posargs)
+    session.install(*PYTEST, *wheels("rumus"))
+    test(session, "tests/oracle", *session.posargs)
 
 
 @nox.session(requires=["dist"])
 def integration(session: nox.Session) -> None:
     """Test the packages together, and the rules of the repository."""
-    session.install("pytest", "hypothesis", "tensorboard", *wheels("rumus[images,plot,rich]"))
-    session.run("pytest", "tests/integration", "tests/repo", *session.posargs)
+    session.install(*PYTEST, "tensorboard", *wheels("rumus[images,plot,rich]"))
+    test(session, "tests/integration", "tests/repo", *session.posargs)
 
 
 @nox.session(requires=["dist"])
 def backends(session: nox.Session) -> None:
     """Run the tests of the packages on the GPU and on numba too; without a GPU they fail."""
-    session.install("pytest", "hypothesis", *wheels("rumus[fast]"))
+    session.install(*PYTEST, *wheels("rumus[fast]"))
     folders = ("tests/tensor", "tests/nn", "tests/optim", "tests/train")
-    session.run("pytest", *folders, "-k", "gpu or numba", *session.posargs)
+    test(session, *folders, "-k", "gpu or numba", *session.posargs)
 
 
 @nox.session(requires=["dist"])
 def examples(session: nox.Session) -> None:
     """Run the programs of docs/examples."""
-    session.install("pytest", "hypothesis", *SCRIPTS, *wheels("rumus[fast]"))
-    session.run("pytest", "tests/examples", *session.posargs)
+    session.install(*PYTEST, *SCRIPTS, *wheels("rumus[fast]"))
+    test(session, "tests/examples", *session.posargs)
 
 
 @nox.session(requires=["dist"])
