@@ -79,5 +79,11 @@ def test_heads_come_and_go_without_copies() -> None:
     layer = nn.MultiHeadAttention(16, 4, causal=True, generator=Generator(0)).to(gpu)
     x = Generator(1).normal((3, 13, 16), backend=gpu)
     with gpu.profile() as profile:
-        layer(x)
+        out = layer(x)
     assert sorted(event.kernel for event in profile.events) == ["attention", *["matmul"] * 3]
+    loss = out.sum()
+    with gpu.profile() as profile:
+        loss.backward()
+    kernels = [event.kernel for event in profile.events]
+    after = kernels[kernels.index("attention_gradient_query") :]
+    assert after.count("copy") == 2  # of keys and of values, into the gradient of both

@@ -94,8 +94,10 @@ class MultiHeadAttention(Module):
                 f"attention needs (..., positions, size), not {x.shape} and {context.shape}"
             )
         query = self._heads(self.query(x), self.heads)
-        both = self._heads(self.key_value(context), 2 * self.kv_heads)
-        key, value = both[..., : self.kv_heads, :, :], both[..., self.kv_heads :, :, :]
+        both = self.key_value(context)
+        half = both.shape[-1] // 2
+        key = self._heads(both[..., :half], self.kv_heads)
+        value = self._heads(both[..., half:], self.kv_heads)
         if self.rotary is not None:
             query, key = self.rotary(query), self.rotary(key)
         mixed = self._attend(query, key, value, mask)
