@@ -30,17 +30,17 @@ def digits() -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     )
 
 
-def train(kind: Any) -> float:
+def train(kind: Any, hidden: int = 32, **options: Any) -> float:
     """The accuracy on what was held out."""
     backend = NumpyBackend()
     random = Generator(0)
     model = nn.Sequential(
-        nn.Linear(64, 32, generator=random, backend=backend),
+        nn.Linear(64, hidden, generator=random, backend=backend),
         nn.Tanh(),
-        nn.Linear(32, 10, generator=random, backend=backend),
+        nn.Linear(hidden, 10, generator=random, backend=backend),
     )
     x, y = digits()
-    optimizer = kind(model.parameters())
+    optimizer = kind(model.parameters(), **options)
     for epoch in range(EPOCHS.get(kind.__name__, 20)):
         order = np.random.default_rng([1, epoch]).permutation(len(y) - HELD_OUT)
         for start in range(0, len(order) - BATCH + 1, BATCH):
@@ -66,3 +66,10 @@ KINDS: Final = [
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_digits(kind: Any) -> None:
     assert train(kind) >= 0.85
+
+
+@pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW, optim.Lion])
+def test_digits_with_state_in_8_bits(kind: Any) -> None:
+    plain, packed = train(kind, 64), train(kind, 64, state_dtype="8bit")
+    assert packed >= 0.85
+    assert abs(packed - plain) <= 0.02

@@ -65,6 +65,16 @@ def test_adafactor_takes_some_more_for_each_matrix() -> None:
     assert few == MOST_OF_A_MATRIX + 1  # one decides for all
 
 
+def test_state_in_8_bits_costs_two_dispatches_a_part() -> None:
+    def packed(parameters: list[Parameter]) -> optim.AdamW[Any]:
+        return optim.AdamW(parameters, state_dtype="8bit")
+
+    for tensors in (1, 7):
+        usual = dispatches(optim.AdamW, default_backend(), tensors, shape=4100)
+        own = dispatches(packed, default_backend(), tensors, shape=4100)
+        assert own == usual + 4
+
+
 def test_precision_costs_no_dispatch() -> None:
     def precise(parameters: list[Parameter]) -> optim.AdamW[Any]:
         return optim.AdamW(parameters, master_weights=True, state_dtype="float16", compensated=True)

@@ -24,6 +24,7 @@ from rumus.gpu.matmul import matmul
 from rumus.gpu.memory import MemoryStats
 from rumus.gpu.norms import NORMS
 from rumus.gpu.profile import Profile
+from rumus.gpu.quantization import Quantization
 from rumus.gpu.reduction import Operation, reduce
 from rumus.gpu.rows import ROW_KERNELS, run_rows
 from rumus.gpu.slots import parts, slot_squares
@@ -31,6 +32,7 @@ from rumus.gpu.storage import stored_types
 from rumus.gpu.updater import DeviceUpdater
 from rumus.tensor import DType, Expr, Kernel, float32, int32
 from rumus.tensor.backend import Reduction
+from rumus.tensor.quantization import BlockTable, Code, Piece
 from rumus.tensor.slot_table import SlotTable
 from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
 
@@ -48,6 +50,7 @@ class GpuBackend:
         self.alignment = self.gpu.limits.alignment
         self._stored = stored_types(self.gpu.has("shader-f16"))
         self._elementwise = Elementwise(self.gpu)
+        self.quantization = Quantization(self)
         self._updaters: weakref.WeakSet[DeviceUpdater] = weakref.WeakSet()
         self._cut: weakref.WeakKeyDictionary[SlotTable, GPUArray] = weakref.WeakKeyDictionary()
 
@@ -235,6 +238,34 @@ class GpuBackend:
         if found is None:
             found = self._cut[table] = self.upload(parts(table))
         return found
+
+    def quantize(
+        self,
+        values: GPUArray,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        codes: GPUArray,
+        scales: GPUArray,
+    ) -> None:
+        """Write 8-bit codes, and a scale for each block, of a piece of flat memory."""
+        if table.number:
+            call = self.quantization.quantize(values, code, table, piece, codes, scales)
+            self.gpu.dispatch(*call)
+
+    def dequantize(
+        self,
+        codes: GPUArray,
+        scales: GPUArray,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        out: GPUArray,
+    ) -> None:
+        """Write what the codes of a piece stand for."""
+        if table.number:
+            call = self.quantization.dequantize(codes, scales, code, table, piece, out)
+            self.gpu.dispatch(*call)
 
     def first_not_finite(self, array: GPUArray) -> int | None:
         """Return the flat index of the first element that is NaN or infinite; reads it."""

@@ -24,9 +24,10 @@ from rumus.gpu.late_read import LateRead
 from rumus.gpu.layout import Layout, Walk
 from rumus.gpu.pipelines import Pipeline, Program
 from rumus.gpu.shaders import shader
-from rumus.gpu.slots import slot_squares
+from rumus.gpu.slots import Call, slot_squares
 from rumus.gpu.wgsl import WORKGROUP, update_program
 from rumus.tensor import Kernel, float32
+from rumus.tensor.quantization import Piece
 from rumus.tensor.updater import Factors, NonFinite, Outcome, Scalars, Section
 
 if TYPE_CHECKING:
@@ -205,28 +206,60 @@ class DeviceUpdater:
         cut = self.backend.cut(preparation.table)
         for name, of in preparation.squares.items():
             array = gradient if of == "g" else section.arrays[of]
-            calls = slot_squares(gpu, array, cut, section.arrays[name])
-            for pipeline, arrays, values, groups in calls:
-                yield Prepared(gpu, pipeline, arrays), values, groups
+            yield from map(self._call, slot_squares(gpu, array, cut, section.arrays[name]))
 
     def _update(self, number: int, gradient: GPUArray) -> Iterator[Dispatch]:
         first = self._own[number]
         kernel = self._kernels[number]
+        if self.sections[number].packing is not None:
+            yield from self._update_packed(number, kernel, gradient, first)
+            return
         yield self._run(number, kernel, gradient, first)
         for small in self.sections[number].after:
             first += len(kernel.uniforms)
             kernel = small
             yield self._run(number, small, gradient, first, is_small=True)
 
+    def _update_packed(
+        self, number: int, kernel: Kernel, gradient: GPUArray, first: int
+    ) -> Iterator[Dispatch]:
+        """The update of what is packed; it is packed again even where it did not change."""
+        packing, quantization = self.sections[number].packing, self.backend.quantization
+        assert packing is not None
+        for piece in packing.pieces:
+            operands = [
+                (part, part.scratch[: piece.size], packing.table, piece)
+                for part in packing.parts.values()
+            ]
+            for part, values, table, _ in operands:
+                kept = part.codes, part.scales, part.code
+                yield self._call(quantization.dequantize(*kept, table, piece, values))
+            yield self._run(number, kernel, gradient, first, piece=piece)
+            for part, values, table, _ in operands:
+                to = part.codes, part.scales
+                yield self._call(quantization.quantize(values, part.code, table, piece, *to))
+
+    def _call(self, call: Call) -> Dispatch:
+        pipeline, arrays, values, groups = call
+        return Prepared(self.backend.gpu, pipeline, arrays), values, groups
+
     def _run(
-        self, number: int, kernel: Kernel, gradient: GPUArray, first: int, *, is_small: bool = False
+        self,
+        number: int,
+        kernel: Kernel,
+        gradient: GPUArray,
+        first: int,
+        *,
+        is_small: bool = False,
+        piece: Piece | None = None,
     ) -> Dispatch:
         """One kernel over a section; its scalars begin at `first` among those of the section.
 
-        is_small: it runs over flat arrays as long as its output, not over the whole section.
+        is_small: it runs over flat arrays as long as its output, not over the whole section. piece:
+        the part of the section that it runs over.
         """
         section = self.sections[number]
-        arrays, out = section.operands(kernel, gradient)
+        arrays, out = section.operands(kernel, gradient, piece)
         factors = None if is_small else section.factors
         pairs = zip(kernel.arrays, arrays, strict=True)
         layouts = [_layout(array, factors, name) for name, array in pairs]

@@ -22,6 +22,8 @@ class Adam(FusedOptimizer[M_co]):
     The formula is in `rumus.optim.rules.adam`. Kingma, Ba: arXiv:1412.6980.
     """
 
+    packs_state = True
+
     def __init__(
         self,
         parameters: Claimable[M_co],
@@ -59,6 +61,8 @@ class AdamW(FusedOptimizer[M_co]):
     >>> round(w.item(), 6)
     0.25
     """
+
+    packs_state = True
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class AveragingOptimizer(FusedOptimizer[M_co]):
 
     point: a function of `p`, parts of the state by their names, and scalars keyword-only, that
     returns the average. options: what `FusedOptimizer` takes besides. PrecisionError for a state
-    of float16: an average of parameters is no place for it.
+    of float16 or 8 bits: an average of parameters is no place for it.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class AveragingOptimizer(FusedOptimizer[M_co]):
         **options: Any,
     ) -> None:
         self._point, self._master_point = _kernel(point, "p"), _kernel(point, MASTER)
-        if options.get("state_dtype") == "float16":
+        if (narrow := options.get("state_dtype")) in ("float16", "8bit"):
             raise PrecisionError(
                 f"{type(self).__name__}: its state holds an average of the parameters, to which "
-                'small steps are added: with state_dtype="float16" they would vanish in rounding'
+                f'small steps are added: with state_dtype="{narrow}" they would vanish in rounding'
             )
         super().__init__(parameters, rule, lr, **options)
 

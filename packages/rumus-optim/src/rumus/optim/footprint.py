@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 from rumus.optim.group import Claimable, as_groups
-from rumus.optim.segments import StateLayout
-from rumus.tensor import Arena
+from rumus.optim.packed_state import Codes, planned_bytes
+from rumus.optim.segments import StateLayout, runs
+from rumus.tensor import Arena, float32
 from rumus.tensor.backend import Array
+from rumus.tensor.packing import Packing
 from rumus.tensor.slot_table import ALIGNMENT, slot_size
 
 
@@ -53,14 +56,24 @@ class Held(Protocol):
         """Flat arrays that are written anew by each step."""
         ...
 
+    @property
+    def packing(self) -> Packing | None:
+        """State that is kept as codes."""
+        ...
+
 
 def used(segments: Iterable[Held]) -> Memory:
-    """Return the bytes of arenas and their state."""
+    """Return the bytes of arenas and their state, with what steps need to unpack it."""
     parameters = gradients = state = 0
+    shared: dict[int, Array] = {}
     for segment in segments:
         parameters += _bytes(segment.arena.values)
         gradients += _bytes(segment.arena.gradients)
         state += sum(map(_bytes, (*segment.state.values(), *_flat(segment.scratch))))
+        for part in segment.packing.parts.values() if segment.packing is not None else ():
+            state += _bytes(part.codes) + _bytes(part.scales)
+            shared[id(part.scratch)] = part.scratch
+    state += sum(map(_bytes, shared.values()))
     return Memory(parameters, gradients, state)
 
 
@@ -70,22 +83,33 @@ def _flat(scratch: Mapping[str, Array]) -> list[Array]:
 
 
 def planned(
-    parameters: Claimable[Any], layout: StateLayout, flat: int = 0, by_row: int = 0
+    parameters: Claimable[Any],
+    layout: StateLayout,
+    flat: int = 0,
+    by_row: int = 0,
+    codes: Codes = MappingProxyType({}),
 ) -> Memory:
-    """Return the bytes for parameters with state of these dtypes.
+    """Return the bytes for parameters with state of these dtypes, of large ones in these codes.
 
     flat, by_row: how many arrays they have besides, of the parameters' dtype but at least float32,
     and as large, or with one element for each row of a slot.
     """
     size = state = 0
-    for group in as_groups(parameters):
-        for _, p in group.trainable().named:
-            elements = slot_size(p.size)
-            size += elements * p.dtype.itemsize
-            rows = elements // ALIGNMENT
-            state += (flat * elements + by_row * rows) * max(4, p.dtype.itemsize)
-            state += elements * sum(dtype.itemsize for dtype in layout(p.dtype).values())
-    return Memory(size, size, state)
+    scratch: dict[int, int] = {}  # elements of each part, by the backend
+    groups = [group.trainable() for group in as_groups(parameters)]
+    for run in runs(groups, {}, layout, codes):
+        sizes = [p.size for p in run.parameters]
+        dtype, elements = run.parameters[0].dtype, sum(map(slot_size, sizes))
+        size += elements * dtype.itemsize
+        rows = elements // ALIGNMENT
+        state += (flat * elements + by_row * rows) * max(4, dtype.itemsize)
+        state += elements * sum(each.itemsize for each in run.dtypes.values())
+        if run.is_packed:
+            packed, largest = planned_bytes(sizes, dtype, codes)
+            state += packed
+            place, most = id(run.backend), elements if by_row else largest
+            scratch[place] = max(most, scratch.get(place, 0))
+    return Memory(size, size, state + len(codes) * float32.itemsize * sum(scratch.values()))
 
 
 def _bytes(array: Array) -> int:

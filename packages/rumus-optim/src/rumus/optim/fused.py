@@ -35,7 +35,7 @@ from rumus.optim.saved_state import (
     prepared,
     uneven_steps,
 )
-from rumus.optim.segments import Segment, host_state, lay_out
+from rumus.optim.segments import Segment, host_state, in_one_piece, lay_out
 from rumus.optim.uninterrupted import Uninterrupted
 from rumus.optim.update_kernel import AVERAGE, POINT, WEIGHT, Signature, UpdateRule, squares
 from rumus.tensor import (
@@ -77,9 +77,11 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     master_weights: whether float16 parameters are taken. Each gets a float32 copy among the state,
     which is what is updated; the parameter is its rounding. If others change the parameter, the
     copy follows at the next step, but for elements that are the rounding of the copy as it is.
-    state_dtype: "float16" or "float32", what the state is stored in; the arithmetic is that of the
-    parameters, at least float32. What is made of squares of gradients stays as it is under
-    "float16", where a gradient under 2e-4 has the square 0, and one over 256 infinity.
+    state_dtype: "float16", "float32" or "8bit", what the state is stored in; the arithmetic is that
+    of the parameters, at least float32. What is made of squares of gradients stays as it is under
+    "float16", where a gradient under 2e-4 has the square 0, and one over 256 infinity. "8bit" is
+    for Adam, AdamW, Lion and rules of your own (TypeError for others): the state of parameters of
+    4096 elements or more is kept as a byte for each element and a float32 for each 256 of them.
     compensated: keep what rounding takes from an update in one more array, and add it to the next:
     for updates under half a unit in the last place of p. TypeError for a rule whose new p is not
     p, perhaps times scalars, plus or minus something.
@@ -101,6 +103,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     [0.75]
     """
 
+    packs_state: ClassVar[bool] = False  # whether a subclass is known to do well with "8bit"
     float16_remedy = "Pass master_weights=True to keep a float32 copy of it beside, or: "
     given_names: ClassVar[tuple[str, ...]] = ()  # what a rule reads that `_compute_given` writes
     other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels that some segments have
@@ -128,6 +131,11 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         self.average = average
         self._factors: Coefficients | None = None
         self.precision = Precision(master_weights, state_dtype, compensated)
+        if state_dtype == "8bit" and not (self.packs_state or type(self) is FusedOptimizer):
+            raise TypeError(
+                f"{type(self).__name__}: what 8 bits do to its state is not known; "
+                'state_dtype="8bit" is for Adam, AdamW, Lion and rules of your own'
+            )
         self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
         signature = Signature.of(rule, self.given_names)
@@ -143,6 +151,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             self._keep_average()
             self._trace(self.hyper)
             self._squares = squares(self.kernel)
+            self._codes = self.precision.codes(self._rule_state, self._squares)
             self._take(self._layout({}))
         except BaseException:
             self.release()
@@ -281,6 +290,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         """Step these segments from now on."""
         if self.clip is not None and not isinstance(self.clip, ClipValue):
             self._factors = Coefficients(self.clip, segments)
+        in_one_piece([s for s in segments if any(len(a.shape) > 1 for a in s.scratch.values())])
         self.segments = segments
         self._give_kernels(segments)
 
@@ -353,7 +363,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                 probe._check_precision(name, parameter)
         axes = [len(array.shape) for array in probe.segments[0].scratch.values()]
         probe.release()
-        return planned(parameters, probe._state_layout, axes.count(1), axes.count(2))
+        layout, codes = probe._state_layout, probe._codes
+        return planned(parameters, layout, axes.count(1), axes.count(2), codes)
 
     def _check_precision(self, name: str, parameter: Parameter) -> None:
         if not self.precision.master_weights:
@@ -367,7 +378,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
 
     def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
         """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
-        segments = lay_out(self.groups, places, self._state_layout)
+        segments = lay_out(self.groups, places, self._state_layout, self._codes)
         return segments
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
@@ -589,11 +600,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     def _differences(self, state: Mapping[str, Any]) -> list[str]:
         """Every way in which a saved state differs from what this optimizer would save."""
         named = dict(self.named_parameters())
-        layouts = {
-            p.id: {name: flat.dtype for name, flat in segment.state.items()}
-            for segment in self.segments
-            for p in segment.arena.parameters
-        }
-        shapes = {s.arena.parameters[0].id: s.shapes for s in self.segments if s.shapes}
+        forms = {p.id: s.forms(p) for s in self.segments for p in s.arena.parameters}
+        layouts = {number: {n: f[0] for n, f in own.items()} for number, own in forms.items()}
+        shapes = {number: {n: f[1] for n, f in own.items()} for number, own in forms.items()}
         found = differences(state, self.kind, named, layouts, shapes)
         return found or uneven_steps(state["parameters"], named, self.segments)

@@ -31,6 +31,8 @@ class Lion(FusedOptimizer[M_co]):
     [0.75, -3.75]
     """
 
+    packs_state = True
+
     def __init__(
         self,
         parameters: Claimable[M_co],

@@ -8,7 +8,7 @@ from rumus.optim.average import Average
 from rumus.optim.clip import Clip
 from rumus.tensor.updater import NonFinite
 
-StateDType: TypeAlias = Literal["float16", "float32"]
+StateDType: TypeAlias = Literal["float16", "float32", "8bit"]
 
 
 class Options(TypedDict, total=False):

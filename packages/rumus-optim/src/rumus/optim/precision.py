@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from rumus.optim.options import StateDType
+from rumus.optim.packed_state import SMALLEST
 from rumus.tensor import Arena, DType, Expr, Kernel, float16, float32, where
 from rumus.tensor.backend import Array
+from rumus.tensor.quantization import BLOCK, SIGNED, SQUARES, Code
 
 MASTER: Final = "master"
 COMPENSATION: Final = "compensation"
@@ -29,9 +31,10 @@ class Precision:
     compensated: bool = False
 
     def __post_init__(self) -> None:
-        if self.state_dtype not in (None, "float16", "float32"):
+        if self.state_dtype not in (None, "float16", "float32", "8bit"):
             raise ValueError(
-                f'state_dtype must be "float16", "float32" or None, not {self.state_dtype!r}'
+                'state_dtype must be "float16", "float32", "8bit" or None, '
+                f"not {self.state_dtype!r}"
             )
 
     def layout(
@@ -39,10 +42,11 @@ class Precision:
     ) -> dict[str, DType]:
         """Return the dtype of each part of the state of parameters of `dtype`.
 
-        names: the parts that the rule has. squares: those among them that float16 cannot hold.
+        names: the parts that the rule has. squares: those among them that float16 cannot hold. With
+        "8bit" it is that of parameters whose state is not packed.
         """
         compute = float32 if dtype == float16 else dtype
-        wanted = {"float16": float16, "float32": float32, None: compute}[self.state_dtype]
+        wanted = {"float16": float16, None: compute}.get(self.state_dtype, float32)
         found = {
             name: compute if wanted == float16 and name in squares else wanted for name in names
         }
@@ -51,6 +55,12 @@ class Precision:
         if self.compensated:
             found[COMPENSATION] = compute
         return found
+
+    def codes(self, names: Iterable[str], squares: frozenset[str]) -> dict[str, Code]:
+        """Return the parts of a rule's state that large parameters have in 8-bit codes."""
+        if self.state_dtype != "8bit":
+            return {}
+        return {name: SQUARES if name in squares else SIGNED for name in names}
 
     def check_names(self, rule: str, names: Iterable[str]) -> None:
         """Raise TypeError if a part of a rule's state has the name of a part that is added."""
@@ -66,7 +76,12 @@ class Precision:
         found = []
         if MASTER in layout:
             found.append("float32 master weights for float16 parameters")
-        if self.state_dtype is not None:
+        if self.state_dtype == "8bit":
+            found.append(
+                f"state in 8 bits, a scale for each {BLOCK} elements; float32 for parameters of "
+                f"fewer than {SMALLEST} elements"
+            )
+        elif self.state_dtype is not None:
             parts = [f"{n} {d}" for n, d in layout.items() if n not in (MASTER, COMPENSATION)]
             found.append(f"state: {', '.join(parts) or 'none'}")
         if self.compensated:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from rumus.optim.packed_state import targets
 from rumus.optim.segments import Segment, host_state, state_views
 from rumus.tensor import DType, Parameter, ParamId
 
@@ -52,6 +53,13 @@ def prepared(
         for p in segment.arena.parameters
         for state in (saved[p.id]["state"],)
         for name, view in views[p.id].items()
+    ]
+    copies += [
+        (segment.arena.backend, segment.arena.backend.upload(host), view)
+        for segment in segments
+        if segment.packing is not None
+        for number, p in enumerate(segment.arena.parameters)
+        for host, view in targets(segment.arena, segment.packing, number, saved[p.id]["state"])
     ]
 
     def write() -> None:

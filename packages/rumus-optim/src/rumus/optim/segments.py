@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rumus.optim.group import ParameterGroup
+from rumus.optim.packed_state import (
+    SMALLEST,
+    Codes,
+    forms,
+    host_parts,
+    pack,
+    targets,
+    unpacked_whole,
+)
 from rumus.optim.precision import COMPENSATION, MASTER, follow
 from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId
 from rumus.tensor.arena import fitting
 from rumus.tensor.backend import Array
+from rumus.tensor.packing import Packing
 from rumus.tensor.updater import Factors, Preparation, Section
 
 # The state of parameters in NumPy: by the parameter's id, then by name.
@@ -31,7 +42,7 @@ class Segment:
     known to fit; empty if they may not. preparation: what the updater computes before. squares,
     factors: see `Section`. shared: scratch in memory that other segments use as well. shapes: those
     of the parts of the state that have another shape than their parameter, which is the only one
-    then.
+    then. packing: the part of the state that is kept as codes.
     """
 
     arena: Arena
@@ -46,6 +57,7 @@ class Segment:
     shared: dict[str, Array] = field(default_factory=dict)
     factors: Factors | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    packing: Packing | None = None
 
     def fits(self) -> None:
         """Note that what is kept beside the parameters fits them as they are."""
@@ -76,7 +88,7 @@ class Segment:
         arena = self.arena
         starts = tuple(slot.start for slot in arena.slots)
         arrays = {"p": arena.values, **self.state, **self.scratch, **self.shared}
-        own = self.kernel, self.preparation, self.squares, self.factors
+        own = self.kernel, self.preparation, self.squares, self.factors, self.packing
         return Section(arena.backend, arrays, arena.gradients, starts, *own)
 
     def fill(self, state: HostState) -> None:
@@ -87,6 +99,18 @@ class Segment:
             for parameter, view in zip(arena.parameters, self.views(name, host), strict=True):
                 view[...] = state[parameter.id][name]
             self.state[name] = arena.backend.upload(host)
+        if self.packing is not None:
+            for number, parameter in enumerate(arena.parameters):
+                for saved, place in targets(arena, self.packing, number, state[parameter.id]):
+                    arena.backend.copy(arena.backend.upload(saved), place)
+
+    def forms(self, parameter: Parameter) -> dict[str, tuple[DType, tuple[int, ...]]]:
+        """Return the dtype and the shape of each part of the state of one of its parameters."""
+        shapes = {name: self.shapes.get(name, parameter.shape) for name in self.state}
+        found = {name: (flat.dtype, shapes[name]) for name, flat in self.state.items()}
+        if self.packing is None:
+            return found
+        return found | forms(self.packing.parts, parameter.shape, parameter.size)
 
     def views(self, name: str, flat: Array) -> list[Array]:
         """Return what of a flat part of the state belongs to each parameter, in its shape there."""
@@ -106,30 +130,71 @@ def in_their_dtype(names: Iterable[str]) -> StateLayout:
     return lambda dtype: dict.fromkeys(parts, dtype)
 
 
-def lay_out(
-    groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend], layout: StateLayout
-) -> list[Segment]:
-    """Return new arenas for the parameters of `groups`, with a state of 0 as `layout` says.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Parameters that will lie in one arena. dtypes: of each part of their state but the packed."""
 
-    A master copy starts as its parameter. places: the backend of each parameter that is to change
-    it. The parameters are not touched: their elements are copied. One that is optional gets a
-    segment of its own.
-    """
-    segments = []
+    group: ParameterGroup
+    parameters: list[Parameter]
+    backend: Backend
+    dtypes: Mapping[str, DType]
+    is_packed: bool
+
+
+def runs(
+    groups: Iterable[ParameterGroup],
+    places: Mapping[ParamId, Backend],
+    layout: StateLayout,
+    codes: Codes,
+) -> Iterator[Run]:
+    """Yield who lies with whom; see `lay_out`. codes: what large parameters have packed."""
     for group in groups:
-        runs: dict[tuple[DType, int, int], list[Parameter]] = {}
+        found: dict[tuple[DType, int, int, bool], list[Parameter]] = {}
         backends: dict[int, Backend] = {}
         for position, (_, p) in enumerate(group.named):
             backend = places.get(p.id, p.backend)
             backends[id(backend)] = backend
             apart = position if group.optional else -1
-            runs.setdefault((p.dtype, id(backend), apart), []).append(p)
-        for (dtype, place, _), parameters in runs.items():
-            widest = max((dtype, *layout(dtype).values()), key=lambda found: found.itemsize)
+            is_packed = bool(codes) and p.size >= SMALLEST
+            found.setdefault((p.dtype, id(backend), apart, is_packed), []).append(p)
+        for (dtype, place, _, is_packed), parameters in found.items():
+            dtypes = {n: d for n, d in layout(dtype).items() if not (is_packed and n in codes)}
+            widest = max((dtype, *dtypes.values()), key=lambda each: each.itemsize)
             for part in fitting(parameters, widest, backends[place].max_array_bytes):
-                arena = Arena(part, dtype, backends[place])
-                segments.append(Segment(arena, _state(arena, layout(dtype)), group, 0))
+                yield Run(group, part, backends[place], dtypes, is_packed)
+
+
+def lay_out(
+    groups: Sequence[ParameterGroup],
+    places: Mapping[ParamId, Backend],
+    layout: StateLayout,
+    codes: Codes = MappingProxyType({}),
+) -> list[Segment]:
+    """Return new arenas for the parameters of `groups`, with a state of 0 as `layout` says.
+
+    A master copy starts as its parameter. places: the backend of each parameter that is to change
+    it. The parameters are not touched: their elements are copied. One that is optional gets a
+    segment of its own. codes: the parts of the state that large parameters have packed, in segments
+    of their own.
+    """
+    segments, packed = [], []
+    for run in runs(groups, places, layout, codes):
+        arena = Arena(run.parameters, run.parameters[0].dtype, run.backend)
+        segment = Segment(arena, _state(arena, run.dtypes), run.group, 0)
+        segments.append(segment)
+        packed += [segment] if run.is_packed else []
+    packings = pack([segment.arena for segment in packed], codes)
+    for segment, packing in zip(packed, packings, strict=True):
+        segment.packing = packing
     return segments
+
+
+def in_one_piece(segments: Iterable[Segment]) -> None:
+    """Have these unpack their packed state as a whole: their kernels read a value for each slot."""
+    packed = [(s, s.packing) for s in segments if s.packing is not None]
+    whole = unpacked_whole([(segment.arena.backend, packing) for segment, packing in packed])
+    for (segment, _), packing in zip(packed, whole, strict=True):
+        segment.packing = packing
 
 
 def _state(arena: Arena, dtypes: Mapping[str, DType]) -> dict[str, Array]:
@@ -158,4 +223,8 @@ def host_state(segments: Iterable[Segment]) -> HostState:
             views = segment.views(name, arena.backend.download(flat))
             for parameter, view in zip(arena.parameters, views, strict=True):
                 found[parameter.id][name] = view.copy()
+        if segment.packing is not None:
+            parts = host_parts(arena, segment.packing)
+            for parameter, own in zip(arena.parameters, parts, strict=True):
+                found[parameter.id] |= own
     return found

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.dtype import DType
 from rumus.tensor.kernel import Kernel
+from rumus.tensor.quantization import BlockTable, Code, Piece
 from rumus.tensor.slot_table import SlotTable
 from rumus.tensor.updater import NonFinite, Section, Updater
 
@@ -143,6 +144,52 @@ class Backend(Protocol):
 
         The value of one slot is at the row of its start, `table.starts[n] // ALIGNMENT`.
         """
+        ...
+
+    def quantize(
+        self,
+        values: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        codes: Array,
+        scales: Array,
+    ) -> None:
+        """Write 8-bit codes, and a scale for each block, of a piece of flat memory.
+
+        values: flat float32, the piece's elements; its gaps do not count. codes: flat int32, four
+        bytes a word, `table.size // 4` of them. scales: float32, `table.number` of them, the
+        largest magnitude of each block. Of both only what belongs to the piece is written. The same
+        bits on every backend, and again the same for what `dequantize` gives back.
+
+        An infinite number counts as the largest finite one. A block with NaN has the scale NaN, and
+        all of it is NaN from then on. A block of numbers under 2^-80 becomes 0.
+
+        >>> import numpy as np
+        >>> from rumus.tensor import NumpyBackend
+        >>> from rumus.tensor.quantization import SIGNED, BlockTable
+        >>> from rumus.tensor.slot_table import SlotTable
+        >>> backend, table = NumpyBackend(), BlockTable(SlotTable([3]))
+        >>> flat = np.zeros(64, np.float32)
+        >>> flat[:3] = -4.0, 1.0, 0.001
+        >>> codes, scales = np.zeros(16, np.int32), np.zeros(1, np.float32)
+        >>> backend.quantize(flat, SIGNED, table, table.whole(), codes, scales)
+        >>> backend.dequantize(codes, scales, SIGNED, table, table.whole(), flat)
+        >>> scales.tolist(), [round(x, 5) for x in flat[:3].tolist()]
+        ([4.0], [-4.0, 0.99062, 0.00108])
+        """
+        ...
+
+    def dequantize(
+        self,
+        codes: Array,
+        scales: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        out: Array,
+    ) -> None:
+        """Write what the codes of a piece stand for to flat float32 `out`, 0 in the gaps."""
         ...
 
     def first_not_finite(self, array: Array) -> int | None:

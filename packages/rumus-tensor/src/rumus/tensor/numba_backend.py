@@ -15,12 +15,21 @@ from typing import Any, Final
 
 import numpy as np
 
+from rumus.tensor import numba_quantization
 from rumus.tensor.backend import Array
 from rumus.tensor.dtype import DType, float16, float32, float64
 from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import Kernel
-from rumus.tensor.numpy_backend import BLOCK, PARALLEL, NumpyBackend, flatten, run_parts
+from rumus.tensor.numpy_backend import (
+    BLOCK,
+    PARALLEL,
+    NumpyBackend,
+    flatten,
+    run_parts,
+    share_blocks,
+)
 from rumus.tensor.philox import ROUNDS
+from rumus.tensor.quantization import BlockTable, Code, Piece
 
 SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
 
@@ -190,6 +199,28 @@ class NumbaBackend(NumpyBackend):
                             np.copyto(part, result, casting="unsafe")
 
         run_parts(work, flat[0].size, flat[0].size >= PARALLEL)
+
+    def quantize(
+        self,
+        values: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        codes: Array,
+        scales: Array,
+    ) -> None:
+        numba_quantization.quantize(values, code, table, piece, codes, scales, share_blocks)
+
+    def dequantize(
+        self,
+        codes: Array,
+        scales: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        out: Array,
+    ) -> None:
+        numba_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
 
     def first_not_finite(self, array: Array) -> int | None:
         layout = _EXPONENTS.get(array.dtype)

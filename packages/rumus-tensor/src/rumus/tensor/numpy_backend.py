@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor import numpy_quantization
 from rumus.tensor.backend import Array, Reduction, Shape
 from rumus.tensor.dtype import DType
 from rumus.tensor.kernel import Kernel
 from rumus.tensor.numpy_program import Program, compile_program
 from rumus.tensor.numpy_rows import ROW_KERNELS, check_index
 from rumus.tensor.philox import as_int32, philox_words
+from rumus.tensor.quantization import BLOCK as CODED
+from rumus.tensor.quantization import BlockTable, Code, Piece
 from rumus.tensor.slot_table import ALIGNMENT, SlotTable
 from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
 
@@ -203,6 +206,30 @@ class NumpyBackend:
         totals = np.add.reduceat(squares, table.filled[:, 0] // ALIGNMENT)
         out[:, 0] = np.repeat(totals, table.counts)
 
+    @_quiet
+    def quantize(
+        self,
+        values: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        codes: Array,
+        scales: Array,
+    ) -> None:
+        numpy_quantization.quantize(values, code, table, piece, codes, scales, share_blocks)
+
+    @_quiet
+    def dequantize(
+        self,
+        codes: Array,
+        scales: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        out: Array,
+    ) -> None:
+        numpy_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
+
     def first_not_finite(self, array: Array) -> int | None:
         flat = array.reshape(-1)
         suspects: list[tuple[int, int]] = []
@@ -230,6 +257,11 @@ class NumpyBackend:
         nonfinite: NonFinite,
     ) -> Updater:
         return ImmediateUpdater(kernel, sections, counts, nonfinite)
+
+
+def share_blocks(work: Callable[[int, int], None], blocks: int) -> None:
+    """Share out blocks of codes among threads."""
+    run_parts(_quiet(work), blocks, blocks * CODED >= PARALLEL)
 
 
 def _at_least_single(array: Array) -> Array:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from rumus.tensor.kernel import Kernel
+from rumus.tensor.packing import Packing
+from rumus.tensor.quantization import Piece
 from rumus.tensor.slot_table import ALIGNMENT, SlotTable
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ class Section:
     element, the sum of the squares of these and perhaps more gradients, written before each step:
     where it is finite so are they, and nobody looks. Where it has overflowed, a gradient too large
     to be squared counts as one that is not finite. factors: for one tensor with arrays that stand
-    for its axes.
+    for its axes. packing: what else the kernel updates, kept as codes; in one piece where the
+    kernel reads one value for each slot. A section has this or factors.
     """
 
     backend: Backend
@@ -108,15 +111,20 @@ class Section:
     preparation: Preparation | None = None
     squares: Array | None = None
     factors: Factors | None = None
+    packing: Packing | None = None
 
     @property
     def after(self) -> tuple[Kernel, ...]:
         """What runs after its kernel."""
         return self.factors.small if self.factors is not None else ()
 
-    def operands(self, kernel: Kernel, gradient: Array) -> tuple[list[Array], list[Array]]:
-        """Return what `kernel` reads and what it writes."""
+    def operands(
+        self, kernel: Kernel, gradient: Array, piece: Piece | None = None
+    ) -> tuple[list[Array], list[Array]]:
+        """Return what `kernel` reads and what it writes, of one piece of what is packed."""
         by_name = {**self.arrays, "g": gradient}
+        if self.packing is not None and piece is not None:
+            by_name = self.packing.operands(by_name, piece)
         return [by_name[name] for name in kernel.arrays], [by_name[n] for n in kernel.outputs]
 
     def prepare(self, gradient: Array, scalars: Sequence[float]) -> None:
@@ -138,6 +146,12 @@ class Section:
         """Run the kernel on the host's command, after `prepare`, and what comes after it."""
         first = self.preparation.uniforms if self.preparation is not None else 0
         stop = first + len(kernel.uniforms)
+        if self.packing is not None:
+            for piece in self.packing.pieces:
+                self.packing.unpack(self.backend, piece)
+                self._elementwise(kernel, gradient, scalars[first:stop], piece)
+                self.packing.pack(self.backend, piece)
+            return
         self._elementwise(kernel, gradient, scalars[first:stop])
         self._small(self.after, gradient, scalars, stop)
 
@@ -152,8 +166,14 @@ class Section:
             at = stop
         return at
 
-    def _elementwise(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
-        arrays, out = self.operands(kernel, gradient)
+    def _elementwise(
+        self,
+        kernel: Kernel,
+        gradient: Array,
+        scalars: Sequence[float],
+        piece: Piece | None = None,
+    ) -> None:
+        arrays, out = self.operands(kernel, gradient, piece)
         if self.factors is not None:
             shaped = self.factors.shaped
             arrays = [shaped(n, a) for n, a in zip(kernel.arrays, arrays, strict=True)]
@@ -162,9 +182,12 @@ class Section:
             arrays, out = _as_rows(arrays), _as_rows(out)
         self.backend.elementwise(kernel, arrays, scalars, out)
 
-    def written(self, kernel: Kernel) -> list[str]:
-        """Return the names of what its kernel and those after it change."""
-        return [name for each in (kernel, *self.after) for name in each.outputs]
+    def written(self, kernel: Kernel) -> list[Array]:
+        """Return what its kernel and those after it change, and what is packed afterwards."""
+        packed = self.packing.parts if self.packing is not None else {}
+        names = [name for each in (kernel, *self.after) for name in each.outputs]
+        found = [self.arrays[name] for name in names if name not in packed]
+        return [*found, *(a for part in packed.values() for a in (part.codes, part.scales))]
 
 
 def _as_rows(arrays: list[Array]) -> list[Array]:
@@ -270,7 +293,8 @@ class ImmediateUpdater:
     def commit(self) -> None:
         """Run the kernel over every section, unless the step is refused.
 
-        A backend raises before it writes, so one section needs no undoing. Of several all but the
+        A backend raises before it writes, so one section needs no undoing, but for one that is
+        packed, which several kernels write. Of several all but the
         largest, which comes last, are copied before. A backend that runs ahead can fail only where
         it compiles the kernel, which is at the first section.
         """
@@ -282,14 +306,14 @@ class ImmediateUpdater:
             for number, gradient, scalars in order:
                 section = self.sections[number]
                 kernel = section.kernel or self.kernel
-                is_last = number == order[-1][0] and not section.after
-                if not is_last and not self._fails_first:
+                is_one = not section.after and section.packing is None
+                if not (is_one and number == order[-1][0]) and not self._fails_first:
                     undo.append((section, _copies(section, kernel)))
                 section.update(kernel, gradient, scalars)
         except BaseException:
             for section, copies in undo:
-                for name, kept in copies.items():
-                    section.backend.copy(kept, section.arrays[name])
+                for array, kept in copies:
+                    section.backend.copy(kept, array)
             raise
         for number, _, _ in order:
             self.counts[number] += 1
@@ -306,11 +330,11 @@ def _is_bad(section: Section, gradient: Array) -> bool:
     return backend.first_not_finite(what) is not None
 
 
-def _copies(section: Section, kernel: Kernel) -> dict[str, Array]:
-    """What a section's kernels change, by name."""
-    found = {}
-    for name in section.written(kernel):
-        array = section.arrays[name]
-        found[name] = section.backend.allocate(array.shape, array.dtype)
-        section.backend.copy(array, found[name])
+def _copies(section: Section, kernel: Kernel) -> list[tuple[Array, Array]]:
+    """What a section's kernels change, each with a copy of it."""
+    found = []
+    for array in section.written(kernel):
+        kept = section.backend.allocate(array.shape, array.dtype)
+        section.backend.copy(array, kept)
+        found.append((array, kept))
     return found
