@@ -176,7 +176,7 @@ class Backend(Protocol):
         >>> backend.quantize(flat, SIGNED, table, table.whole(), codes, scales)
         >>> backend.dequantize(codes, scales, SIGNED, table, table.whole(), flat)
         >>> scales.tolist(), [round(x, 5) for x in flat[:3].tolist()]
-        ([4.0], [-4.0, 0.99062, 0.00108])
+        ([4.0], [-4.0, 0.99063, 0.00108])
         """
         ...
 

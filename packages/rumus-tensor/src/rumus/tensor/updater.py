@@ -300,7 +300,7 @@ class ImmediateUpdater:
         """
         if self._outcome.applied is False:
             return
-        undo: list[tuple[Section, dict[str, Array]]] = []
+        undo: list[tuple[Section, list[tuple[Array, Array]]]] = []
         order = sorted(self._work, key=lambda item: int(item[1].size))
         try:
             for number, gradient, scalars in order:
