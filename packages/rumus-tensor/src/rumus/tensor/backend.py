@@ -104,7 +104,7 @@ class Backend(Protocol):
     def fused(self, name: str) -> Callable[..., None] | None:
         """Return this backend's own version of a composite, or None: it is made of primitives then.
 
-        The names and arguments are those of `softmaxes` and `norms`, where every one has a
+        The names and arguments are those of `softmaxes`, `norms` and `attention`, where each has a
         decomposition.
         """
         ...
