@@ -34,6 +34,7 @@ from rumus.optim import (
     Optimizer,
     ParameterGroup,
     clip_grad_norm,
+    segments,
 )
 from rumus.tensor import (
     CaptureError,
@@ -485,6 +486,18 @@ def test_skipped_steps_do_not_count(gpu: GpuBackend) -> None:
     assert captured.optimizer.skipped == plain.optimizer.skipped == 2
     assert captured.bits() == plain.bits()
     assert captured.trainer.counts.replayed == 10
+
+
+def test_state_in_8_bits(gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "SMALLEST", 1)
+
+    def act(run: Run) -> None:
+        for number, (x, y) in enumerate(batches(8, 8)):
+            run.step((x * math.nan if number == 5 else x, y))
+
+    captured, _ = both(gpu, act, state_dtype="8bit", nonfinite="skip")
+    assert captured.optimizer.skipped == 1
+    assert captured.trainer.counts.replayed == 6
 
 
 MEASURED: list[tuple[Any, dict[str, Any]]] = [
