@@ -17,7 +17,7 @@ from rumus.tensor import Generator, NumpyBackend, Tensor, no_grad, tensor
 BATCH: Final = 64
 HELD_OUT: Final = 297
 # Default learning rates that are small for this model need more epochs than the others' 20.
-EPOCHS: Final = {"SGD": 400, "ASGD": 100, "Lion": 100, "LAMB": 100}
+EPOCHS: Final = {"SGD": 400, "Muon": 60, "ASGD": 100, "Lion": 100, "LAMB": 100}
 
 
 def digits() -> tuple[NDArray[np.float32], NDArray[np.int32]]:
