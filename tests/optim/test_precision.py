@@ -42,12 +42,13 @@ from rumus.tensor import (
 
 Real: TypeAlias = NDArray[Any]
 LARGE: Final = 20_011  # from here on numba compiles a loop
-KINDS: Final = [  # LAMB and LARS take none of these options
+WITHOUT: Final = (optim.Muon, optim.LAMB, optim.LARS, optim.Adafactor)  # any of these options
+KINDS: Final = [
     kind
     for name in optim.__all__
     if isinstance(kind := getattr(optim, name), type)
     and issubclass(kind, FusedOptimizer)
-    and kind not in (FusedOptimizer, AveragingOptimizer, optim.Muon, optim.LAMB, optim.LARS)
+    and kind not in (FusedOptimizer, AveragingOptimizer, *WITHOUT)
 ]
 
 
