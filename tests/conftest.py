@@ -7,6 +7,7 @@ fixture is asked for. Another backend is one more row of `BACKENDS`.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -44,6 +45,12 @@ _made: dict[str, Backend] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--every-step`: stop each run at each of its steps; `nox -s resume` does."""
     parser.addoption("--every-step", action="store_true", help="stop runs at each of their steps")
+
+
+def pytest_sessionstart() -> None:
+    """Let Ctrl-C be what it is in a program: pytest-xdist has its workers ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=list(BACKENDS))
