@@ -87,6 +87,7 @@ class DeviceUpdater:
         control = np.zeros(self._scalars_at + len(sections) * self._width, np.int32)
         control[HEAD : HEAD + len(sections)] = self.counts
         self._control = backend.upload(control)
+        self.applied: GPUArray | None = self._control[:1].reshape(())
         report = HEAD + len(sections) + self._words
         self._report = LateRead(backend.gpu, self._control[:report])
         self._table = np.zeros((len(sections), ROWS, max(1, self._width)), np.float32)

@@ -50,8 +50,9 @@ def _weighted_binary(logits: T, target: T, weight: T, pos_weight: T, *, scale: f
 def mse_loss(prediction: Tensor, target: TensorLike, *, reduction: Reduction = "mean") -> Tensor:
     """(prediction - target)^2.
 
-    prediction: floating, any shape. target: a tensor or an array of the same shape; nothing is
-    broadcast. Result: one number, or for reduction "none" the shape of the prediction.
+    prediction: floating, any shape; float16 is computed, and returned, in float32. target: a tensor
+    or an array of the same shape; nothing is broadcast. Result: one number, or for
+    reduction "none" the shape of the prediction.
     ValueError for shapes that differ, an unknown reduction, a mean of nothing; TypeError for a
     prediction that is not floating or a target that is not of numbers.
 
@@ -59,7 +60,7 @@ def mse_loss(prediction: Tensor, target: TensorLike, *, reduction: Reduction = "
     >>> mse_loss(tensor([1.0, 4.0]), [1.0, 2.0]).item()
     2.0
     """
-    beside = check_pair("mse_loss", prediction, target, reduction)
+    prediction, beside = check_pair("mse_loss", prediction, target, reduction)
     scale = mean_scale(prediction, reduction)
     return reduced(_squared(prediction, beside, scale=scale), reduction)
 
@@ -73,7 +74,7 @@ def l1_loss(prediction: Tensor, target: TensorLike, *, reduction: Reduction = "m
     >>> l1_loss(tensor([1.0, 4.0]), [1.0, 2.0], reduction="sum").item()
     2.0
     """
-    beside = check_pair("l1_loss", prediction, target, reduction)
+    prediction, beside = check_pair("l1_loss", prediction, target, reduction)
     scale = mean_scale(prediction, reduction)
     return reduced(_absolute(prediction, beside, scale=scale), reduction)
 
@@ -92,7 +93,7 @@ def huber_loss(
     """
     if not 0 < delta < float("inf"):
         raise ValueError(f"huber_loss: delta must be positive and finite, not {delta}")
-    beside = check_pair("huber_loss", prediction, target, reduction)
+    prediction, beside = check_pair("huber_loss", prediction, target, reduction)
     scale = mean_scale(prediction, reduction)
     return reduced(_huber(prediction, beside, delta=delta, scale=scale), reduction)
 
@@ -118,7 +119,7 @@ def binary_cross_entropy_with_logits(
     0.3466
     """
     name = "binary_cross_entropy_with_logits"
-    beside = check_pair(name, logits, target, reduction)
+    logits, beside = check_pair(name, logits, target, reduction)
     if is_readable(beside):
         _check_probabilities(name, beside)
     scale = mean_scale(logits, reduction)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rumus.nn.state import check_state
 from rumus.nn.tree import describe
@@ -19,6 +19,7 @@ from rumus.tensor import (
     Parameter,
     Parameters,
     Tensor,
+    float16,
     gpu_backend,
     move_parameters,
     tensor,
@@ -213,6 +214,28 @@ class Module:
                 if id(value) in moved:
                     setattr(module, name, moved[id(value)])
         return self
+
+    def to_dtype(self, dtype: DTypeLike) -> Self:
+        """Convert all parameters to a floating dtype in place, and return the module.
+
+        Buffers stay as they are: running statistics need their float32. float16 is for storage:
+        layers compute with it in float32 and round what they return. OwnershipError, and nothing
+        has changed, for a parameter that an optimizer owns: convert before it is made.
+
+        >>> import numpy as np
+        >>> from rumus.nn import Linear
+        >>> model = Linear(3, 2).to_dtype(np.float16)
+        >>> model(tensor([[1.0, 2.0, 3.0]], dtype=np.float16)).dtype
+        dtype('float16')
+        """
+        parameters = list(self.parameters())
+        for parameter in sorted(parameters, key=lambda p: p.owner is None):
+            parameter.convert(dtype)  # those that are refused come first
+        return self
+
+    def half(self) -> Self:
+        """Convert all parameters to float16; see `to_dtype`."""
+        return self.to_dtype(float16)
 
     def to_gpu(self) -> Self:
         """Move to the GPU. ImportError says what to install where `rumus.gpu` is missing."""

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from rumus.tensor import NumpyBackend, Tensor, TensorLike, tensor
+from rumus.tensor import NumpyBackend, Tensor, TensorLike, float16, float32, tensor
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
@@ -35,14 +35,18 @@ def as_target(loss: str, prediction: Tensor, target: TensorLike, what: str = "ta
     return tensor(host, dtype=prediction.dtype, backend=prediction.backend)
 
 
-def check_pair(loss: str, prediction: Tensor, target: TensorLike, reduction: str) -> Tensor:
-    """Return `target` as a tensor of `prediction`'s shape.
+def check_pair(
+    loss: str, prediction: Tensor, target: TensorLike, reduction: str
+) -> tuple[Tensor, Tensor]:
+    """Return `prediction`, in float32 if it is float16, and `target` as a tensor of its shape.
 
     ValueError if the shapes differ: (n, 1) and (n,) would broadcast to (n, n), and train on that.
     ValueError for a mean of nothing.
     """
     check_reduction(loss, reduction)
     check_floating(loss, "the prediction", prediction)
+    if prediction.dtype == float16:
+        prediction = prediction.astype(float32)
     beside = as_target(loss, prediction, target)
     if beside.shape != prediction.shape:
         raise ValueError(
@@ -51,7 +55,7 @@ def check_pair(loss: str, prediction: Tensor, target: TensorLike, reduction: str
         )
     if reduction == "mean" and prediction.size == 0:
         raise ValueError(f"{loss}: the mean of no elements, shape {prediction.shape}")
-    return beside
+    return prediction, beside
 
 
 def mean_scale(prediction: Tensor, reduction: Reduction) -> float:

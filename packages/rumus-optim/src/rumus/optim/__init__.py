@@ -33,6 +33,7 @@ from rumus.optim.lars import LARS
 from rumus.optim.lbfgs import LBFGS
 from rumus.optim.lion import Lion
 from rumus.optim.lookahead import Lookahead
+from rumus.optim.loss_scale import LossScale, Scaling
 from rumus.optim.muon import Muon
 from rumus.optim.nadam import NAdam
 from rumus.optim.optimizer import Optimizer
@@ -99,6 +100,7 @@ __all__ = [
     "Library",
     "Lion",
     "Lookahead",
+    "LossScale",
     "Memory",
     "Muon",
     "NAdam",
@@ -116,6 +118,7 @@ __all__ = [
     "SAM",
     "SGD",
     "SWA",
+    "Scaling",
     "Schedule",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",

@@ -10,12 +10,15 @@ from typing import Final
 from rumus.optim.optimizer import Optimizer
 from rumus.tensor import (
     Backend,
+    DType,
     Expr,
     GradientStore,
     Kernel,
     MissingGradientError,
     Parameter,
     ParamId,
+    float16,
+    float32,
 )
 from rumus.tensor.backend import Array
 from rumus.tensor.store import Collector, check_fit
@@ -36,7 +39,7 @@ class _Sum:
 
     def check(self) -> None:
         """Raise GradientMismatchError if it no longer fits its parameter."""
-        check_fit(self.parameter, self.array, self.backend)
+        check_fit(self.parameter, self.array, self.backend, _dtype_of_sum(self.parameter.dtype))
 
 
 class Accumulation:
@@ -45,7 +48,7 @@ class Accumulation:
     (weight_1 g_1 + ... + weight_k g_k) / (weight_1 + ... + weight_k), divided once: up to rounding
     the gradient of one batch with all of them, also where the last micro-batch is smaller.
 
-    The sum lies beside the gradients, so that a pass which a GPU repeats finds their memory free;
+    The sum, of float16 in float32, lies beside the gradients, so that a pass which a GPU repeats finds their memory free;
     the mean is written to where the optimizer steps from. On a GPU nothing is read. A parameter
     that only some losses depend on counts as 0 in the others.
 
@@ -110,7 +113,7 @@ class Accumulation:
     def _begin(
         self, backend: Backend, gradient: Array, parameters: Sequence[Parameter], factor: float
     ) -> None:
-        whole = backend.allocate(gradient.shape, gradient.dtype)
+        whole = backend.allocate(gradient.shape, _dtype_of_sum(gradient.dtype))
         backend.elementwise(_WEIGH, (gradient,), _WEIGH.bind({"weight": factor}), (whole,))
         self._whole[tuple([p.id for p in parameters])] = whole
         flat = whole.reshape(-1)
@@ -148,6 +151,11 @@ class Accumulation:
         self._sums, self._whole = {}, {}
         self.weight, self.count = 0.0, 0
         return found
+
+
+def _dtype_of_sum(dtype: DType) -> DType:
+    """Weighted sums of float16 would overflow where their mean does not."""
+    return float32 if dtype == float16 else dtype
 
 
 def _add(backend: Backend, total: Array, gradient: Array, factor: float) -> None:

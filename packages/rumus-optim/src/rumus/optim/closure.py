@@ -55,13 +55,16 @@ class ClosureOptimizer(Optimizer[M_co]):
 
 
 def forward_backward(
-    loss_fn: Callable[..., Tensor], arguments: Sequence[Any]
+    loss_fn: Callable[..., Tensor], arguments: Sequence[Any], scale: Tensor | None = None
 ) -> tuple[Tensor, GradientStore]:
-    """Return the loss, without its graph, and its gradients. TypeError if it is no tensor."""
+    """Return the loss, without its graph, and its gradients. TypeError if it is no tensor.
+
+    scale: what the gradients are multiplied by; see `Tensor.backward`.
+    """
     loss = loss_fn(*arguments)
     if not isinstance(loss, Tensor):
         raise TypeError(
             f"the loss function must return the loss as a tensor, not {type(loss).__name__}: "
             "a number has no graph to go back through"
         )
-    return loss.detach(), loss.backward()
+    return loss.detach(), loss.backward(scale=scale)

@@ -15,6 +15,7 @@ import numpy as np
 
 from rumus.optim.clip import AGC, Clip, ClipNorm, ClipValue
 from rumus.optim.clipping import added_up, factor_of
+from rumus.optim.loss_scale import Scaling
 from rumus.optim.segments import Segment
 from rumus.tensor import (
     Arena,
@@ -100,10 +101,16 @@ class _Slots:
 
 
 class Coefficients:
-    """The factors of the gradients in `segments`, under a `clip` that needs norms."""
+    """The factors of the gradients in `segments`, under a `clip` that needs norms.
 
-    def __init__(self, clip: ClipNorm | AGC, segments: Sequence[Segment]) -> None:
+    scaling: by what the loss was multiplied, if by anything; the factors do not divide by it.
+    """
+
+    def __init__(
+        self, clip: ClipNorm | AGC, segments: Sequence[Segment], scaling: Scaling | None = None
+    ) -> None:
         self.clip = clip
+        self.scaling = scaling
         self.segments = segments
         self.is_measured = False  # whether there is a norm yet
         self._is_uniform = isinstance(clip, ClipNorm) and clip.per != "tensor"
@@ -169,14 +176,21 @@ class Coefficients:
         segment, slots = self.segments[number], self._slots.get(number)
         backend = segment.arena.backend
         if slots is None:
-            return backend.sum_of_squares(gradient)
+            return self._unscaled(backend, backend.sum_of_squares(gradient))
         backend.slot_squares(gradient, segment.arena.table, slots.squares)
+        self._unscaled(backend, slots.squares)
         scalars = _SLOTS.bind({**self._limits(), "zero": 0.0})
         given, found = (slots.squares, slots.is_first), (slots.once, segment.scratch[FACTOR])
         backend.elementwise(_SLOTS, given, scalars, found)
         total = backend.allocate((), slots.once.dtype)
         backend.reduce("sum", slots.once.reshape(-1), (0,), total)
         return total
+
+    def _unscaled(self, backend: Backend, squares: Array) -> Array:
+        """The same array: sums of squares as they would be without a loss scale."""
+        if self.scaling is not None:
+            self.scaling.unscale_squares(backend, squares)
+        return squares
 
     def _limits(self) -> dict[str, float]:
         if isinstance(self.clip, AGC):
@@ -186,11 +200,13 @@ class Coefficients:
     def _fill(self, clip: AGC, segment: Segment, gradient: Array) -> None:
         """Write the factor of each unit to all of its elements."""
         arena = segment.arena
+        backend = arena.backend
         views = arena.views(gradient), arena.views(segment.scratch[FACTOR])
         for parameter, view, factors in zip(arena.parameters, *views, strict=True):
             if parameter.size:
-                found = _of_units(clip, parameter, view)
-                arena.backend.copy(found, factors.reshape((*found.shape[:1], -1)))
+                squares = self._unscaled(backend, _unit_squares(backend, view))
+                found = _of_units(clip, parameter, squares)
+                backend.copy(found, factors.reshape((*found.shape[:1], -1)))
 
     def norm(self) -> Tensor:
         """Return the joint norm of the gradients that were measured last."""
@@ -216,10 +232,10 @@ def _widest(backend: Backend) -> DType:
     return float32 if backend.runs_ahead else float64
 
 
-def _of_units(clip: AGC, parameter: Parameter, gradient: Array) -> Array:
-    """AGC's factor of each unit, [units, 1]."""
+def _of_units(clip: AGC, parameter: Parameter, squares: Array) -> Array:
+    """AGC's factor of each unit, [units, 1], from the sums of squares of its gradient."""
     backend = parameter._backend
-    sums = [_unit_squares(backend, x) for x in (parameter._array, gradient)]
+    sums = [_unit_squares(backend, parameter._array), squares]
     factor = backend.allocate(sums[0].shape, sums[0].dtype)
     scalars = _UNIT.bind({"clipping": clip.clipping, "eps": clip.eps})
     backend.elementwise(_UNIT, sums, scalars, (factor,))

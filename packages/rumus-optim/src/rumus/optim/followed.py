@@ -6,6 +6,7 @@ import threading
 from collections import deque
 
 from rumus.optim.group import Claimable, M_co
+from rumus.optim.loss_scale import Scaling
 from rumus.optim.optimizer import Optimizer
 from rumus.optim.segments import Segment
 from rumus.tensor import NonFiniteGradientError
@@ -24,6 +25,7 @@ class FollowedOptimizer(Optimizer[M_co]):
             raise ValueError(f'nonfinite must be "raise", "skip" or "propagate", not {nonfinite!r}')
         self.nonfinite = nonfinite
         self.segments: list[Segment] = []
+        self.scaling: Scaling | None = None
         self._steps = self._skipped = 0
         self._blamed: tuple[str, ...] = ()
         self._updater: Updater | None = None
@@ -73,17 +75,28 @@ class FollowedOptimizer(Optimizer[M_co]):
     def _learn(self) -> None:
         """Count the steps of which it is known what became of them."""
         pending = self._pending
+        error: NonFiniteGradientError | None = None
         with self._learning:
             while pending and pending[0].applied is not None:
                 outcome = pending.popleft()
                 if outcome.applied:
                     self._steps += 1
-                elif self.nonfinite == "raise":
-                    pending.clear()
-                    raise self._error(outcome)
-                else:
+                elif self._raises:
+                    error = error or self._error(outcome)
+                if not outcome.applied and (self.nonfinite != "raise" or self.scaling is not None):
                     self._skipped += 1
                     self._blamed = self._names(outcome)
+                if self.scaling is not None:
+                    self.scaling.hear(outcome.applied is True)
+                elif error is not None:
+                    pending.clear()  # the steps behind it were not applied either
+        if error is not None:
+            raise error
+
+    @property
+    def _raises(self) -> bool:
+        """Whether a step that is refused now is an error: not if a smaller loss scale may help."""
+        return self.nonfinite == "raise" and (self.scaling is None or self.scaling.is_least)
 
     def _settle(self) -> None:
         """Wait until all is known, and let go of the updater: the next step makes a new one."""
@@ -94,6 +107,8 @@ class FollowedOptimizer(Optimizer[M_co]):
             if updater is not None:
                 for segment, count in zip(self.segments, updater.counts, strict=True):
                     segment.steps = count
+                if self.scaling is not None:
+                    self.scaling.settled()
 
     def _names(self, outcome: Outcome) -> tuple[str, ...]:
         """The parameters to blame for a step that was not applied."""
@@ -101,8 +116,15 @@ class FollowedOptimizer(Optimizer[M_co]):
         return tuple(name for name, p in self.named_parameters() if p.id in bad)
 
     def _error(self, outcome: Outcome) -> NonFiniteGradientError:
+        names = ", ".join(map(repr, self._names(outcome)))
+        if self.scaling is not None:
+            return NonFiniteGradientError(
+                f"the gradients of {names or 'a parameter'} hold NaN or infinity though the loss "
+                f"scale is {self.scaling.scale}, its minimum, and that step was left out; "
+                'nonfinite="skip" would go on'
+            )
         return NonFiniteGradientError(
-            f"the gradients of {', '.join(map(repr, self._names(outcome)))} hold NaN or infinity, "
+            f"the gradients of {names} hold NaN or infinity, "
             'and nothing was updated from that step on; nonfinite="skip" would leave such a batch '
             "out"
         )

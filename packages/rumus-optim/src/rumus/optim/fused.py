@@ -21,6 +21,7 @@ from rumus.optim.extension import Extension
 from rumus.optim.footprint import Memory, planned, used
 from rumus.optim.group import Claimable, M_co, as_groups, decaying_matrices
 from rumus.optim.hyperparameter import Hyper, at_step, checked
+from rumus.optim.loss_scale import UNSCALE, LossScale, Scaling
 from rumus.optim.optimizer import check_one_backend
 from rumus.optim.options import StateDType
 from rumus.optim.porting import Library, PresetOptions, preset, taken_decay
@@ -276,6 +277,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             compensates=self.precision.compensated,
             clip=self.clip,
             averages=self.average is not None,
+            unscales=self.scaling is not None,
         )
         self._rule = rule
         self.kernel = rule.kernel()
@@ -283,14 +285,21 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     def _give_kernels(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
             has_master, by_array = MASTER in segment.state, FACTOR in segment.scratch
-            if has_master or by_array:
-                segment.kernel = self._rule.kernel(has_master=has_master, clips_by_array=by_array)
+            unscales = UNSCALE in segment.scratch
+            if has_master or by_array or unscales:
+                segment.kernel = self._rule.kernel(
+                    has_master=has_master, clips_by_array=by_array, unscales_by_array=unscales
+                )
 
     def _take(self, segments: list[Segment]) -> None:
         """Step these segments from now on."""
         if self.clip is not None and not isinstance(self.clip, ClipValue):
-            self._factors = Coefficients(self.clip, segments)
+            self._factors = Coefficients(self.clip, segments, self.scaling)
         in_one_piece([s for s in segments if any(len(a.shape) > 1 for a in s.scratch.values())])
+        if self.scaling is not None:
+            for segment in segments:
+                if segment.arena.backend.runs_ahead:
+                    segment.scratch[UNSCALE] = self.scaling.inverse_on(segment.arena.backend)
         self.segments = segments
         self._give_kernels(segments)
 
@@ -308,6 +317,54 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         if self.average is None:
             return super()._has(segment)
         return self.average.has_begun(segment.steps)
+
+    def scale_losses(self, policy: LossScale) -> Scaling:
+        """Expect gradients of losses that are multiplied by a scale; the update divides by it.
+
+        Whoever goes back through a loss multiplies it, as `Trainer` does. A step that is refused
+        is skipped and makes the scale smaller. With nonfinite="raise" it is an error where the
+        scale is at its minimum; a GPU has gone on by the time the host hears of that. Called again
+        it begins anew with another policy.
+
+        TypeError for a rule that reads gradients beside its kernel (LAMB, LARS, Muon), ValueError
+        for nonfinite="propagate", OwnershipError if this was released.
+
+        >>> from rumus.optim import AdamW
+        >>> w = Parameter([1.0], name="w")
+        >>> optimizer = AdamW([w])
+        >>> scaling = optimizer.scale_losses(LossScale(initial=8.0))
+        >>> grads = (w * 3.0).sum().backward(scale=scaling.on(w.backend))
+        >>> grads[w].tolist()
+        [24.0]
+        >>> optimizer.step(grads)
+        """
+        self._check_training("scale_losses()")
+        self._check_scalable()
+        self._settle()
+        if self.scaling is not None:
+            self.scaling.restart(policy)
+            return self.scaling
+        self.scaling = Scaling(policy)
+        self._trace(self.hyper)
+        self._take(self.segments)
+        self._bound.clear()
+        return self.scaling
+
+    def _check_scalable(self) -> None:
+        """Refuse a loss scale where something would not know of it."""
+        if not self.segments:
+            raise OwnershipError(f"{self} was released and owns nothing")
+        if self.nonfinite == "propagate":
+            raise ValueError(
+                f'{self}: a loss scale is found by looking at gradients, and nonfinite="propagate" '
+                'says that nobody looks; make it with "skip" or "raise"'
+            )
+        own = type(self)._compute_given is not FusedOptimizer._compute_given
+        if own or self.given_names or any(s.preparation is not None for s in self.segments):
+            raise TypeError(
+                f"{self.kind} reads gradients before its update, and would read scaled ones: it "
+                "takes no loss scale"
+            )
 
     @property
     def grad_norm(self) -> Tensor:
@@ -442,12 +499,14 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         self._compute_given(gradients)
         updater = self._updater or self._make_updater()
         outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars)
-        if outcome.applied is False and self.nonfinite == "raise":
+        if outcome.applied is False and self._raises:
             raise self._error(outcome)
         with Uninterrupted():
             for number in gradients:
                 self.segments[number].follow()
             updater.commit()
+            if self.scaling is not None and updater.applied is not None:
+                self.scaling.decided(self.segments[0].arena.backend, updater.applied)
             name = str(self)
             for number, gradient in gradients.items():
                 arena = self.segments[number].arena
@@ -489,7 +548,9 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         counts = [segment.steps for segment in self.segments]
         backends = {id(section.backend): section.backend for section in sections}
         make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
-        self._updater = updater = make(self.kernel, sections, counts, self.nonfinite)
+        # Where a smaller scale may help, a refused step must not close the device to others.
+        nonfinite = self.nonfinite if self.scaling is None else "skip"
+        self._updater = updater = make(self.kernel, sections, counts, nonfinite)
         own = weakref.ref(self)  # the updater must not keep its optimizer alive
 
         def heard() -> None:
@@ -550,6 +611,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         found = {} if self.extension is None else dict(self.extension.scalars(t))
         if self.average is not None:
             found[WEIGHT] = self.average.weight(t)
+        if self.scaling is not None and not self.segments[number].arena.backend.runs_ahead:
+            found[UNSCALE] = 1 / self.scaling.scale
         if isinstance(self.clip, ClipValue):
             found[LIMIT] = self.clip.max_value
         elif self._factors is not None:

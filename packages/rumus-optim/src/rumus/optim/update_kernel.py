@@ -11,6 +11,7 @@ from rumus.optim.clip import Clip
 from rumus.optim.coefficients import FACTOR, limited
 from rumus.optim.hyperparameter import Hyper, checked
 from rumus.optim.increment import compensated, increment
+from rumus.optim.loss_scale import UNSCALE
 from rumus.optim.precision import COMPENSATION, MASTER, ONE
 from rumus.optim.rules import Rule
 from rumus.tensor import Expr, Kernel
@@ -53,7 +54,8 @@ class UpdateRule:
 
     state: its parts. known: the scalars that there will be. maximize: -g takes g's place. decays:
     g + weight_decay p does. given: arrays that the rule takes after its state, and only reads.
-    clip: limits g before all that. averages: the average of p is updated, too.
+    clip: limits g before all that. averages: the average of p is updated, too. unscales: g is
+    divided by the scale of the loss first of all.
     compensates: what rounding takes from an update is kept for the next one.
     """
 
@@ -66,18 +68,26 @@ class UpdateRule:
     compensates: bool = False
     clip: Clip | None = None
     averages: bool = False
+    unscales: bool = False
 
-    def kernel(self, *, has_master: bool = False, clips_by_array: bool = False) -> Kernel:
+    def kernel(
+        self,
+        *,
+        has_master: bool = False,
+        clips_by_array: bool = False,
+        unscales_by_array: bool = False,
+    ) -> Kernel:
         """Return the kernel that updates `p`, the state and what is kept beside it in place.
 
-        clips_by_array: the factor of g lies in an array.
+        clips_by_array, unscales_by_array: the factor of g lies in an array, not in a scalar.
         has_master: p is only the rounding of the true value, `MASTER`. TypeError for a rule that
         does not return exactly the new values of what it takes, or that cannot be compensated.
         """
         p = Expr.array(MASTER if has_master else "p")
-        outputs = self._outputs(p, clips_by_array)
+        outputs = self._outputs(p, clips_by_array, unscales_by_array)
         added = [MASTER] if has_master else []
         added += [FACTOR] if clips_by_array else []
+        added += [UNSCALE] if unscales_by_array else []
         if self.compensates:
             added.append(COMPENSATION)
             outputs["p"], outputs[COMPENSATION] = self._compensated(p, outputs["p"])
@@ -90,14 +100,19 @@ class UpdateRule:
         arrays = ("p", "g", *self.state, *self.given, *added)
         return Kernel(self.rule.__name__, outputs, arrays)
 
-    def _outputs(self, p: Expr, clips_by_array: bool) -> dict[str, Expr]:
+    def _gradient(self, p: Expr, clips_by_array: bool, unscales_by_array: bool) -> Expr:
+        """What the rule gets as g."""
         g = Expr.array("g")
+        if self.unscales:
+            g = g * (Expr.array(UNSCALE) if unscales_by_array else Expr.scalar(UNSCALE))
         if self.clip is not None:
             g = limited(self.clip, g, clips_by_array)
         if self.maximize:
             g = -g
-        if self.decays:
-            g = g + Expr.scalar("weight_decay") * p
+        return g + Expr.scalar("weight_decay") * p if self.decays else g
+
+    def _outputs(self, p: Expr, *by_array: bool) -> dict[str, Expr]:
+        g = self._gradient(p, *by_array)
         rule, state = self.rule, self.state
         there = {*self.known, "t"}
         names = inspect.signature(rule).parameters

@@ -7,10 +7,12 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NewType, Protocol, TypeVar
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from rumus.tensor.backend import Backend
 from rumus.tensor.dtype import is_floating
+from rumus.tensor.errors import OwnershipError
 from rumus.tensor.recording import depends_on
 from rumus.tensor.selection import Criterion, Role, check_role, selected
 from rumus.tensor.slot import Slot
@@ -104,6 +106,25 @@ class Parameter(Tensor):
     def move(self, backend: Backend) -> None:
         """Move to another backend in place; an owner moves what belongs to it along."""
         move_parameters([self], backend)
+
+    def convert(self, dtype: DTypeLike) -> None:
+        """Round to another floating dtype, or widen, in place.
+
+        OwnershipError if it has an owner, whose state fits the dtype it has; TypeError for a dtype
+        that is not floating.
+        """
+        wanted = np.dtype(dtype)
+        if not is_floating(wanted):
+            raise TypeError(f"{self.label}: {wanted} has no gradient; use a floating dtype")
+        if wanted == self.dtype:
+            return
+        if self.owner is not None:
+            raise OwnershipError(
+                f"{self.label} is {self.dtype} and owned by {self.owner}: convert it to {wanted} "
+                "before the optimizer is made, or release() that first"
+            )
+        self._array = self.detach().astype(wanted)._array
+        self._version.count += 1
 
 
 def move_parameters(parameters: Sequence[Parameter], backend: Backend) -> None:

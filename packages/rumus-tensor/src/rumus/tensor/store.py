@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from rumus.tensor.autograd import ACCUMULATE, Node, backward, ones
 from rumus.tensor.backend import Array, Backend
-from rumus.tensor.dtype import is_floating
+from rumus.tensor.dtype import DType, is_floating
 from rumus.tensor.errors import (
     DrainedGradientError,
     GradientMismatchError,
@@ -21,7 +21,7 @@ from rumus.tensor.errors import (
     MissingGradientError,
     UnclaimedGradientError,
 )
-from rumus.tensor.tensor import Tensor
+from rumus.tensor.tensor import Tensor, backend_of
 
 if TYPE_CHECKING:
     from rumus.tensor.parameter import Parameter, ParamId
@@ -208,11 +208,16 @@ class Refill:
         return store
 
 
-def check_fit(parameter: Parameter, gradient: Array, backend: Backend) -> None:
-    """Raise GradientMismatchError if a gradient does not fit its parameter."""
+def check_fit(
+    parameter: Parameter, gradient: Array, backend: Backend, dtype: DType | None = None
+) -> None:
+    """Raise GradientMismatchError if a gradient does not fit its parameter.
+
+    dtype: what it has to have; by default that of the parameter.
+    """
     for what, found, wanted in (
         ("shape", gradient.shape, parameter.shape),
-        ("dtype", gradient.dtype, parameter.dtype),
+        ("dtype", gradient.dtype, parameter.dtype if dtype is None else dtype),
         ("backend", backend, parameter._backend),
     ):
         if found is not wanted and found != wanted:
@@ -271,7 +276,9 @@ class Collector:
             store._drained.pop(number, None)
 
 
-def gradients_of(loss: Tensor, into: GradientStore | None = None) -> GradientStore:
+def gradients_of(
+    loss: Tensor, into: GradientStore | None = None, scale: Tensor | None = None
+) -> GradientStore:
     """What `Tensor.backward` does."""
     if loss.shape != () and loss.size != 1:
         raise GraphError(
@@ -287,10 +294,22 @@ def gradients_of(loss: Tensor, into: GradientStore | None = None) -> GradientSto
             "no_grad(), detached, or are all parameters frozen?"
         )
     collector = Collector(store)
-    seed = ones(loss.shape, loss.dtype, loss._backend)
+    seed = _seed(loss, scale)
     if isinstance(edge, Node):
         backward(edge, seed, collector)
     else:
         collector.add(edge, seed)
     collector.commit()
     return store
+
+
+def _seed(loss: Tensor, scale: Tensor | None) -> Array:
+    """The gradient of the loss, times `scale`, with respect to the loss: in memory of its own."""
+    if scale is None:
+        return ones(loss.shape, loss.dtype, loss._backend)
+    backend = backend_of("backward", (loss, scale))
+    if scale.size != 1:
+        raise GraphError(f"backward takes one number as the scale, not shape {scale.shape}")
+    seed = backend.allocate(loss.shape, loss.dtype)
+    backend.copy(scale._array.reshape(loss.shape), seed)
+    return seed

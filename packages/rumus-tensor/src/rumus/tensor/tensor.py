@@ -156,14 +156,17 @@ class Tensor(Arithmetic["Tensor"]):
 
     # The graph
 
-    def backward(self, into: GradientStore | None = None) -> GradientStore:
+    def backward(
+        self, into: GradientStore | None = None, *, scale: Tensor | None = None
+    ) -> GradientStore:
         """Return the gradient of this scalar with respect to every parameter behind it.
 
-        into: a store to add the gradients to, instead of a new one; it is returned.
+        into: a store to add the gradients to, instead of a new one; it is returned. scale: one
+        number beside this tensor, by which all gradients are multiplied, as if this scalar were.
         Raises GraphError if this is not one floating number, has no graph, or was used before;
         ModifiedTensorError if a tensor that is needed was changed since. Nothing is written then.
         """
-        return gradients_of(self, into)
+        return gradients_of(self, into, scale)
 
     def detach(self) -> Tensor:
         """Return the same elements without the graph; they share memory."""

@@ -212,11 +212,14 @@ class Updater(Protocol):
     """Applies steps to the sections it was made for, in the order in which they come.
 
     counts: how many steps were applied to each section, as far as is known. heard: called when
-    outcomes have become known without a call of `poll`; what it raises passes through.
+    outcomes have become known without a call of `poll`; what it raises passes through. applied:
+    where a device decides, one int32 in its memory, 0 if the step that was committed last is not
+    applied: for what the device does next. None where the host decides.
     """
 
     counts: list[int]
     heard: Callable[[], None]
+    applied: Array | None
 
     def prepare(
         self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
@@ -254,6 +257,7 @@ class ImmediateUpdater:
         self.sections = list(sections)
         self.counts = list(counts)
         self.heard: Callable[[], None] = lambda: None  # never called: there is nothing to wait for
+        self.applied: Array | None = None
         backends = {id(section.backend): section.backend for section in sections}
         self._fails_first = len(backends) == 1 and sections[0].backend.runs_ahead
         self.checks = nonfinite != "propagate"

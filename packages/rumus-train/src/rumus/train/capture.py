@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Final, TypeAlias
 
@@ -24,6 +25,7 @@ from rumus.tensor.tensor import as_host
 from rumus.train.spans import TimedFunction
 
 LossFunction: TypeAlias = Callable[..., Tensor]
+Forward: TypeAlias = Callable[[Sequence[Any]], tuple[Tensor, GradientStore]]
 KINDS: Final = 8  # of steps that are kept, the ones used last
 SEEN: Final = 64  # that were seen once
 
@@ -66,40 +68,49 @@ class CapturedSteps:
         self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
 
     def run(
-        self, backend: Capturing, loss_fn: LossFunction, batch: Sequence[Any]
+        self,
+        backend: Capturing,
+        loss_fn: LossFunction,
+        batch: Sequence[Any],
+        scale: Tensor | None = None,
     ) -> tuple[Tensor, GradientStore]:
-        """Return the loss, without its graph, and its gradients.
+        """Return the loss, without its graph, and its gradients, multiplied by `scale`.
 
-        The loss's memory is written anew by the next step of this kind.
+        scale: a repetition uses what its memory holds then. The loss's memory is written anew by
+        the next step of this kind.
         """
         name, alive = _identity(loss_fn)
+        memory = None if scale is None else scale._array
+        forward = partial(forward_backward, scale=scale)
         items = [place(value, backend) for value in batch]
-        key = (id(backend), name, *map(_kind, items))
+        key = (id(backend), name, id(memory), *map(_kind, items))
         arrays = [item.array for item in items if isinstance(item, Placed)]
         captured = self._captured.get(key)
         if captured is not None and captured.is_valid():
             if captured.step.fits(arrays):
                 return self._replay(key, captured, backend, arrays)
             self.counts.plain += 1
-            return forward_backward(loss_fn, [_argument(item, backend) for item in items])
+            return forward(loss_fn, [_argument(item, backend) for item in items])
         self._captured.pop(key, None)
         arguments = [_argument(item, backend) for item in items]
         seen = self._seen.pop(key, None)
         if seen is None:
-            return self._observe(key, backend, loss_fn, arguments, alive)
-        return self._record(key, backend, loss_fn, arguments, seen)
+            return self._observe(
+                key, backend, partial(forward, loss_fn), arguments, (alive, memory, loss_fn)
+            )
+        return self._record(key, backend, partial(forward, loss_fn), arguments, seen)
 
     def _observe(
         self,
         key: Hashable,
         backend: Capturing,
-        loss_fn: LossFunction,
+        forward: Forward,
         arguments: Sequence[Any],
         alive: object,
     ) -> tuple[Tensor, GradientStore]:
         with backend.observe() as notes:
-            loss, grads = forward_backward(loss_fn, arguments)
-        self._seen[key] = _Seen(notes, (alive, loss_fn))
+            loss, grads = forward(arguments)
+        self._seen[key] = _Seen(notes, alive)
         if len(self._seen) > SEEN:
             self._seen.popitem(last=False)
         self.counts.plain += 1
@@ -109,7 +120,7 @@ class CapturedSteps:
         self,
         key: Hashable,
         backend: Capturing,
-        loss_fn: LossFunction,
+        forward: Forward,
         arguments: Sequence[Any],
         seen: _Seen,
     ) -> tuple[Tensor, GradientStore]:
@@ -117,7 +128,7 @@ class CapturedSteps:
         with backend.record(batch, seen.notes) as step:
             own = iter(step.inputs)
             given = [Tensor(next(own), backend) if isinstance(a, Tensor) else a for a in arguments]
-            loss, grads = forward_backward(loss_fn, given)
+            loss, grads = forward(given)
             del given
             refill = Refill(grads)
             step.keep([loss._array, *refill.arrays])

@@ -8,6 +8,7 @@ from rumus.optim import FusedOptimizer, Optimizer
 from rumus.optim.hyperparameter import at_step
 from rumus.optim.wrapper import Wrapper
 from rumus.tensor import Tensor
+from rumus.train.snapshot import scaling_of
 
 
 def learning_rate(optimizer: Optimizer[Any]) -> float | None:
@@ -35,4 +36,7 @@ def gradient_norm(optimizer: Optimizer[Any]) -> Tensor | None:
         arena = segment.arena
         part = Tensor(arena.backend.sum_of_squares(arena.gradients), arena.backend)
         total = part if total is None else total + part.to(total.backend)
-    return None if total is None else total.sqrt()
+    scaling = scaling_of(optimizer)
+    if total is None or scaling is None:
+        return None if total is None else total.sqrt()
+    return scaling.unscaled(total.sqrt())

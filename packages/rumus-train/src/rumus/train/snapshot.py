@@ -10,11 +10,22 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.optim import Optimizer
+from rumus.optim import Optimizer, Scaling
+from rumus.optim.wrapper import Wrapper
 from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
 
 RESERVED: Final = frozenset(
-    ("parameters", "optimizer", "schedules", "random", "position", "losses", "batches", "callbacks")
+    (
+        "parameters",
+        "optimizer",
+        "schedules",
+        "random",
+        "loss_scale",
+        "position",
+        "losses",
+        "batches",
+        "callbacks",
+    )
 )
 
 
@@ -150,8 +161,32 @@ class Schedules:
             schedule.load_state_dict(state[name])
 
 
+class SavedScale:
+    """The loss scale of an optimizer, as of its last step."""
+
+    def __init__(self, optimizer: Optimizer[Any], scaling: Scaling) -> None:
+        self.optimizer, self.scaling = optimizer, scaling
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale; it waits until all steps are decided."""
+        self.optimizer.poll(wait=True)
+        return self.scaling.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give the scale back. ValueError for what is none."""
+        self.optimizer.poll(wait=True)
+        self.scaling.load_state_dict(state)
+
+
+def scaling_of(optimizer: Optimizer[Any]) -> Scaling | None:
+    """Return the loss scale that an optimizer divides by, if there is one."""
+    fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    found: Scaling | None = getattr(fused, "scaling", None)
+    return found
+
+
 def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[str, Stateful]:
-    """Return all that a step changes: parameters, optimizer, schedules, random streams, `state`.
+    """Return all that a step changes: parameters, optimizer, schedules, streams, scale, `state`.
 
     state: objects by name. Parameters of a module among them are saved with it alone.
     TypeError for an optimizer or an object that cannot be saved.
@@ -173,11 +208,14 @@ def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[
         for _, parameter in thing.named_parameters()
     }
     named = {name: p for name, p in optimizer.named_parameters() if p.id not in covered}
+    scaling = scaling_of(optimizer)
+    scale = {} if scaling is None else {"loss_scale": SavedScale(optimizer, scaling)}
     return {
         "parameters": OwnedParameters(named),
         "optimizer": optimizer,
         "schedules": Schedules(optimizer),
         "random": RandomStreams(random),
+        **scale,
         **plain,
     }
 

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal
 
-from rumus.optim import ClosureOptimizer, Optimizer
+from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
 from rumus.optim.closure import forward_backward
 from rumus.optim.group import M_co
 from rumus.optim.optimizer import refuse_foreign
-from rumus.tensor import GradientStore, Tensor
+from rumus.optim.wrapper import Wrapper
+from rumus.tensor import Backend, GradientStore, Tensor
 from rumus.tensor.recording import is_capturing
 from rumus.train.callback import Callback
 from rumus.train.capture import CapturedSteps, Counts, beside
@@ -21,7 +22,7 @@ from rumus.train.every import Every
 from rumus.train.limits import Limits
 from rumus.train.losses import Losses
 from rumus.train.run import OnNonFinite, Result, Run
-from rumus.train.snapshot import checked_names
+from rumus.train.snapshot import checked_names, scaling_of
 from rumus.train.validation import Validate
 
 
@@ -43,6 +44,13 @@ class Trainer(Generic[M_co]):
     `load_state_dict`. Modules among them evaluate during validation. ValueError for a name that is
     no identifier.
 
+    loss_scale: for float16 parameters and activations: each loss is multiplied by a scale on the
+    way back, and the gradients are divided by it inside of the optimizer's update. The scale stays
+    on the parameters' backend, is lowered when a step is refused and raised now and then; see
+    `LossScale`. With nonfinite="raise" a step is an error only at the smallest scale. An optimizer
+    that has a scale from another trainer keeps it if none is given here. TypeError for an optimizer
+    that takes none.
+
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
     >>> weight = Parameter([4.0], name="weight")
@@ -59,9 +67,12 @@ class Trainer(Generic[M_co]):
         *,
         capture: bool = True,
         state: Mapping[str, Any] | None = None,
+        loss_scale: LossScale | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.state = checked_names(state or {})
+        if loss_scale is not None:
+            scalable(optimizer).scale_losses(loss_scale)
         self._steps = CapturedSteps() if capture else None
         self._losses = Losses()
 
@@ -69,6 +80,16 @@ class Trainer(Generic[M_co]):
     def counts(self) -> Counts:
         """How many steps with a batch ran plainly, were recorded, and were repeated, on a GPU."""
         return Counts() if self._steps is None else self._steps.counts
+
+    @property
+    def loss_scale(self) -> Tensor | None:
+        """What the next loss is multiplied by, not read; None without a loss scale."""
+        named = self.optimizer.groups[0].named if self.optimizer.groups else []
+        return self._scale_on(named[0][1].backend) if named else None
+
+    def _scale_on(self, backend: Backend) -> Tensor | None:
+        scaling = scaling_of(self.optimizer)
+        return None if scaling is None else scaling.on(backend)
 
     def train_step(
         self, loss_fn: Callable[..., Tensor], *batch: Any, weight: float = 1.0
@@ -139,7 +160,8 @@ class Trainer(Generic[M_co]):
         last step may have fewer. weight_of: how much a batch counts in means and in accumulation,
         called with the batch; by default its number of samples.
         nonfinite: what a gradient that is not finite does. "raise", "skip": as in the optimizer,
-        which decides if nothing is said. "rollback": parameters and optimizer become what they were
+        which decides if nothing is said; with a loss scale they are about steps that are refused at
+        its minimum, others are skipped. "rollback": parameters and optimizer become what they were
         when a checkpoint was saved last, or the epoch began, and the data go on; at most
         `rollbacks` times.
         callbacks: what hears of events. checkpoints: `Checkpoints`, or a folder for them, saved as
@@ -195,10 +217,11 @@ class Trainer(Generic[M_co]):
         named = self.optimizer.groups[0].named if self.optimizer.groups else []
         backend = named[0][1].backend if named else None
         if not batch or backend is None:
-            return forward_backward(loss_fn, batch)
+            return forward_backward(loss_fn, batch, self.loss_scale)
+        scale = self._scale_on(backend)
         if self._steps is not None and is_capturing(backend):
-            return self._steps.run(backend, loss_fn, batch)
-        return forward_backward(loss_fn, [beside(value, backend) for value in batch])
+            return self._steps.run(backend, loss_fn, batch, scale)
+        return forward_backward(loss_fn, [beside(value, backend) for value in batch], scale)
 
     def _check_claimed(self, grads: GradientStore) -> None:
         """Refuse gradients of parameters that the optimizer does not own, before it steps."""
@@ -223,3 +246,15 @@ class Trainer(Generic[M_co]):
     def reset_epoch(self) -> None:
         """Forget the losses so far: the next step opens a new epoch. Usually done by itself."""
         self._losses.clear()
+
+
+def scalable(optimizer: Optimizer[Any]) -> FusedOptimizer[Any]:
+    """Return the optimizer whose update divides by a loss scale. TypeError if there is none."""
+    if not isinstance(optimizer, ClosureOptimizer):
+        fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+        if isinstance(fused, FusedOptimizer):
+            return fused
+    raise TypeError(
+        f"{optimizer} takes no loss scale: an optimizer by a rule does, whose gradients nobody "
+        "else reads"
+    )
