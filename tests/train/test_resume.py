@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.optim import EMA, SGD, Adam, AdamW, ClipNorm, Optimizer, Plateau, warmup
+from rumus.optim import EMA, SGD, Adam, AdamW, ClipNorm, LossScale, Optimizer, Plateau, warmup
 from rumus.optim.schedule import cosine
-from rumus.tensor import Generator, Parameter, StateMismatchError, Tensor
+from rumus.tensor import Generator, Parameter, StateMismatchError, Tensor, float16, float32
 from rumus.train import (
     ArrayDataset,
     Callback,
@@ -118,6 +118,7 @@ class Made:
     state: dict[str, Any]
     options: dict[str, Any]
     loader: Any
+    loss_scale: LossScale | None = None
 
 
 def made(kind: Callable[..., Optimizer[Any]], loader: Any = None, **options: Any) -> Made:
@@ -158,6 +159,21 @@ def averaged() -> Made:
         "validate_every": Every(steps=4),
     }
     return found
+
+
+def mixed() -> Made:
+    """float16 parameters and activations, and a loss scale that is lowered and raised."""
+    random = np.random.default_rng(0)
+    hidden = Parameter(random.normal(size=(3, 5)), dtype=float16, name="hidden")
+    output = Parameter(random.normal(size=(5, 1)), dtype=float16, name="output")
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        found = (x.astype(float16) @ hidden).tanh() @ output
+        return ((found.astype(float32) - y) ** 2).mean()
+
+    optimizer = AdamW([hidden, output], 0.01, master_weights=True)
+    policy = LossScale(initial=2.0**20, every=8)
+    return Made(optimizer, loss, [hidden, output], {}, {}, Shuffled(), policy)
 
 
 def dropout() -> Made:
@@ -226,7 +242,7 @@ def workers() -> Made:
 VARIANTS: Final = {
     f.__name__: f
     for f in (
-        plain, counted, scheduled, clipped, averaged, dropout, validated, skipping, accumulating,
+        plain, counted, scheduled, clipped, averaged, mixed, dropout, validated, skipping, accumulating,
         augmented, workers,
     )
 }  # fmt: skip
@@ -248,7 +264,7 @@ def train(variant: str, folder: Path | None, stop_at: int | None = None, **optio
     checkpoints = None if folder is None else Checkpoints(folder, file_system=Unsynced())
     options = {"callbacks": [], "resume": "auto", "save_every": Every(), **found.options, **options}
     options["callbacks"] = [losses, *options["callbacks"]]
-    trainer = Trainer(found.optimizer, state=found.state)
+    trainer = Trainer(found.optimizer, state=found.state, loss_scale=found.loss_scale)
     fit = partial(trainer.fit, found.loader, found.loss, steps=STEPS, checkpoints=checkpoints)
     result = None
     if stop_at is None:
@@ -265,6 +281,8 @@ def train(variant: str, folder: Path | None, stop_at: int | None = None, **optio
         for value in entry["state"].values():
             digest.update(value.tobytes())
     digest.update(repr([state["steps"], state["skipped"]]).encode())
+    scale = trainer.loss_scale
+    digest.update(repr(None if scale is None else scale.item()).encode())
     return Done(losses.log, losses.validations, result, digest.hexdigest())
 
 

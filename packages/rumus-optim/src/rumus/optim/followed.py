@@ -73,7 +73,16 @@ class FollowedOptimizer(Optimizer[M_co]):
             self._learn()
 
     def _learn(self) -> None:
-        """Count the steps of which it is known what became of them."""
+        """Count the steps of which it is known what became of them; raise the first error."""
+        error = self._learned()
+        if error is None:
+            return
+        if self.scaling is not None and self._updater is not None:
+            self._updater.poll(wait=True)  # the device has gone on: one error for all that it did
+            self._learned()
+        raise error
+
+    def _learned(self) -> NonFiniteGradientError | None:
         pending = self._pending
         error: NonFiniteGradientError | None = None
         with self._learning:
@@ -90,8 +99,7 @@ class FollowedOptimizer(Optimizer[M_co]):
                     self.scaling.hear(outcome.applied is True)
                 elif error is not None:
                     pending.clear()  # the steps behind it were not applied either
-        if error is not None:
-            raise error
+        return error
 
     @property
     def _raises(self) -> bool:

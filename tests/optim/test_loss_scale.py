@@ -1,0 +1,222 @@
+"""A dynamic loss scale: divided by in the update, and followed by each backend by itself."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from rumus.optim import (
+    AGC,
+    LAMB,
+    LBFGS,
+    SGD,
+    AdamW,
+    ClipNorm,
+    ClipValue,
+    FusedOptimizer,
+    LossScale,
+    Muon,
+    Scaling,
+)
+from rumus.tensor import (
+    Backend,
+    NonFiniteGradientError,
+    NumpyBackend,
+    OwnershipError,
+    Parameter,
+    Tensor,
+    float16,
+    float32,
+    tensor,
+)
+
+QUICK: Final = LossScale(initial=4.0, every=2, minimum=0.25, maximum=16.0)
+
+
+def weights(backend: Backend, dtype: Any = float32) -> list[Parameter]:
+    random = np.random.default_rng(1)
+    return [
+        Parameter(random.normal(size=shape), dtype=dtype, name=name, backend=backend)
+        for name, shape in (("matrix", (3, 5)), ("vector", (7,)))
+    ]
+
+
+def step(
+    optimizer: FusedOptimizer[Any], scaling: Scaling | None, seed: int, factor: float = 1.0
+) -> None:
+    total: Tensor | None = None
+    for p in optimizer.parameters:
+        random = np.random.default_rng([seed, p.size])
+        c = tensor(random.normal(size=p.shape) * factor, dtype=float32, backend=p.backend)
+        part = (p * c).sum()
+        total = part if total is None else total + part
+    assert total is not None
+    optimizer.step(total.backward(scale=scaling and scaling.on(total.backend)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip": ClipNorm(0.5)},
+        {"clip": ClipNorm(0.5, per="tensor")},
+        {"clip": ClipValue(0.3)},
+        {"clip": AGC(0.05)},
+        {"compensated": True},
+    ],
+    ids=str,
+)
+def test_a_scale_changes_nothing_where_all_can_be_held(
+    backend: Backend, options: dict[str, Any]
+) -> None:
+    plain = AdamW(weights(backend), 0.1, **options)
+    scaled = AdamW(weights(backend), 0.1, **options)
+    scaling = scaled.scale_losses(LossScale(initial=2.0**10, every=2))
+    for seed in range(5):
+        step(plain, None, seed)
+        step(scaled, scaling, seed)
+    assert scaling.on(backend).item() == 2.0**12
+    for mine, theirs in zip(scaled.parameters, plain.parameters, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+    if isinstance(options.get("clip"), ClipNorm):
+        assert scaled.grad_norm.item() == plain.grad_norm.item()
+
+
+def expected(policy: LossScale, are_bad: list[bool]) -> list[float]:
+    """The scales after each step, told in plain Python."""
+    scale, good, found = policy.initial, 0, []
+    for is_bad in are_bad:
+        good = 0 if is_bad else good + 1
+        if is_bad:
+            scale = max(scale * policy.backoff, policy.minimum)
+        elif good == policy.every:
+            scale, good = min(scale * policy.growth, policy.maximum), 0
+        found.append(scale)
+    return found
+
+
+def test_the_scale_follows_the_steps(backend: Backend) -> None:
+    """Down to the minimum and up to the maximum: on each backend the same, and on the host."""
+    optimizer = SGD(weights(backend), 0.1, nonfinite="skip")
+    scaling = optimizer.scale_losses(QUICK)
+    pattern = [*(bool(int(c)) for c in "0010110111110000000001000")]
+    seen = []
+    for number, is_bad in enumerate(pattern):
+        step(optimizer, scaling, number, float("inf") if is_bad else 1.0)
+        seen.append(scaling.on(backend) * 1.0)
+    assert [scale.item() for scale in seen] == expected(QUICK, pattern)
+    assert (optimizer.steps, optimizer.skipped) == (pattern.count(False), pattern.count(True))
+    assert scaling.state_dict() == {"scale": seen[-1].item(), "good": 1}
+
+
+def test_a_scale_that_is_too_large_is_lowered(backend: Backend) -> None:
+    optimizer = SGD(weights(backend), 1e-38)
+    scaling = optimizer.scale_losses(LossScale(initial=2.0**12))
+    for number in range(14):
+        step(optimizer, scaling, number, 3e35)
+    applied = optimizer.steps
+    assert 0 < optimizer.skipped < 8
+    assert applied + optimizer.skipped == 14
+    assert scaling.on(backend).item() == 2.0 ** (12 - optimizer.skipped)
+
+
+def test_what_float16_would_lose_arrives(backend: Backend) -> None:
+    """A gradient of 1e-8 is 0 in float16; times 2^16 it is not."""
+    moved = []
+    for scale in (None, LossScale()):
+        p = Parameter([1.0], dtype=float16, name="p", backend=backend)
+        optimizer = SGD([p], 1e4, master_weights=True)
+        scaling = None if scale is None else optimizer.scale_losses(scale)
+        loss = p.astype(float32).sum() * 1e-8
+        optimizer.step(loss.backward(scale=scaling and scaling.on(backend)))
+        master = optimizer.state_dict()["parameters"]["p"]["state"]["master"]
+        moved.append(1 - float(master[0]))
+    assert moved[0] == 0
+    assert moved[1] == pytest.approx(1e-4, rel=2e-3)
+
+
+def test_at_the_minimum_a_refused_step_is_an_error(backend: Backend) -> None:
+    optimizer = SGD(weights(backend), 0.1)
+    scaling = optimizer.scale_losses(LossScale(initial=2.0, every=100))
+    before = [p.numpy() for p in optimizer.parameters]
+    step(optimizer, scaling, 0, float("nan"))
+    assert scaling.on(backend).item() == 1.0
+
+    def refused() -> None:
+        step(optimizer, scaling, 1, float("nan"))
+        optimizer.poll(wait=True)
+
+    with pytest.raises(NonFiniteGradientError, match=r"scale is 1.0, its minimum.*left out"):
+        refused()
+    for p, value in zip(optimizer.parameters, before, strict=True):
+        np.testing.assert_array_equal(p.numpy(), value)
+    step(optimizer, scaling, 2)
+    assert optimizer.steps == 1
+
+
+def test_it_moves_with_the_parameters(backend: Backend) -> None:
+    optimizer = SGD(weights(NumpyBackend()), 0.1, nonfinite="skip")
+    scaling = optimizer.scale_losses(QUICK)
+    here = optimizer.parameters[0].backend
+    for number, place in enumerate((here, backend, here, backend)):
+        for p in optimizer.parameters:
+            p.move(place)
+        step(optimizer, scaling, number, 1.0 if number else float("inf"))
+        wanted = expected(QUICK, [True, False, False, False])[number]
+        assert scaling.on(place).item() == wanted
+
+
+def test_it_is_saved_and_begun_again(backend: Backend) -> None:
+    optimizer = SGD(weights(backend), 0.1)
+    scaling = optimizer.scale_losses(QUICK)
+    on_device = scaling.on(backend)
+    for number in range(3):
+        step(optimizer, scaling, number)
+    optimizer.poll(wait=True)
+    saved = scaling.state_dict()
+    assert saved == {"scale": 8.0, "good": 1}
+    assert optimizer.scale_losses(LossScale(initial=32.0)) is scaling
+    assert on_device.item() == 32.0
+    scaling.load_state_dict(saved)
+    assert on_device.item() == 8.0
+    for broken in ({}, {"scale": 3.0, "good": 0}, {"scale": 2.0, "good": -1}, {"scale": "2"}):
+        with pytest.raises(ValueError, match="saved"):
+            scaling.load_state_dict(broken)
+    assert scaling.state_dict() == saved
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"initial": 3.0}, "initial of a loss scale must be a power of two"),
+        ({"growth": 1.5}, "growth of a loss scale"),
+        ({"backoff": 0.0}, "backoff of a loss scale"),
+        ({"maximum": float("inf")}, "maximum of a loss scale"),
+        ({"growth": 0.5}, "growth of a loss scale must be above 1"),
+        ({"backoff": 2.0}, "its backoff below"),
+        ({"every": 0}, r"every: .*not 0"),
+        ({"every": 1.5}, r"every: .*not 1.5"),
+        ({"initial": 2.0**30}, "must lie within"),
+    ],
+)
+def test_policies_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LossScale(**options)
+
+
+@pytest.mark.parametrize("kind", [Muon, LAMB])
+def test_optimizers_that_read_gradients_before(kind: Any) -> None:
+    with pytest.raises(TypeError, match="takes no loss scale"):
+        kind(weights(NumpyBackend())).scale_losses(LossScale())
+
+
+def test_optimizers_that_cannot_follow() -> None:
+    optimizer = SGD(weights(NumpyBackend()), 0.1, nonfinite="propagate")
+    with pytest.raises(ValueError, match="nobody looks"):
+        optimizer.scale_losses(LossScale())
+    optimizer.release()
+    with pytest.raises(OwnershipError, match="owns nothing"):
+        optimizer.scale_losses(LossScale())
+    assert not hasattr(LBFGS, "scale_losses")
