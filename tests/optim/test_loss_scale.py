@@ -53,7 +53,8 @@ def step(
         part = (p * c).sum()
         total = part if total is None else total + part
     assert total is not None
-    optimizer.step(total.backward(scale=scaling and scaling.on(total.backend)))
+    scale = None if scaling is None else scaling.on(total.backend)
+    optimizer.step(total.backward(scale=scale))
 
 
 @pytest.mark.parametrize(
@@ -125,12 +126,11 @@ def test_a_scale_that_is_too_large_is_lowered(backend: Backend) -> None:
 def test_what_float16_would_lose_arrives(backend: Backend) -> None:
     """A gradient of 1e-8 is 0 in float16; times 2^16 it is not."""
     moved = []
-    for scale in (None, LossScale()):
+    for policy in (None, LossScale()):
         p = Parameter([1.0], dtype=float16, name="p", backend=backend)
         optimizer = SGD([p], 1e4, master_weights=True)
-        scaling = None if scale is None else optimizer.scale_losses(scale)
-        loss = p.astype(float32).sum() * 1e-8
-        optimizer.step(loss.backward(scale=scaling and scaling.on(backend)))
+        scale = None if policy is None else optimizer.scale_losses(policy).on(backend)
+        optimizer.step((p.astype(float32).sum() * 1e-8).backward(scale=scale))
         master = optimizer.state_dict()["parameters"]["p"]["state"]["master"]
         moved.append(1 - float(master[0]))
     assert moved[0] == 0

@@ -206,3 +206,35 @@ def test_the_first_that_is_not_finite(at: int, bad: float, backend: Backend) -> 
     assert backend.first_not_finite(backend.upload(values)) is None
     values[at:] = bad
     assert backend.first_not_finite(backend.upload(values)) == at
+
+
+def test_products_of_float16_are_added_up_in_float32(backend: Backend) -> None:
+    """4096 ones: in float16 their sum would stop at 2048. Rounded once, with the bias."""
+    ones = Parameter(np.ones((3, 4096), np.float16), backend=backend)
+    more = Parameter(np.ones((2, 4096), np.float16), backend=backend)
+    bias = Parameter(np.full(2, 0.75, np.float16), backend=backend)
+    assert (ones @ more.T).tolist() == [[4096.0] * 2] * 3
+    y = rt.linear(ones, more, bias)
+    assert y.dtype == float16
+    assert y.tolist() == [[4096.0] * 2] * 3  # the next float16 is 4100
+    grads = (y.astype(float32) * 300).sum().backward()
+    assert grads[bias].tolist() == [900.0] * 2
+    assert grads[more].numpy().min() == grads[more].numpy().max() == 900.0
+
+
+@pytest.mark.parametrize("shape", [(700, 5, 300), (0, 3, 2), (4, 0, 3)])
+def test_products_of_float16_by_blocks(shape: tuple[int, int, int], backend: Backend) -> None:
+    rows, depth, columns = shape
+    random = np.random.default_rng(0)
+    a, b = (random.normal(size=s).astype(np.float16) for s in ((2, rows, depth), (depth, columns)))
+    found = (tensor(a, backend=backend) @ tensor(b, backend=backend)).numpy()
+    wanted = (a.astype(np.float32) @ b.astype(np.float32)).astype(np.float16)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_backward_takes_a_scale(backend: Backend) -> None:
+    w = Parameter([1.0, 2.0], backend=backend)
+    for scale in (tensor(8.0, backend=backend), tensor([8.0], backend=backend)):
+        assert (w * w).sum().backward(scale=scale)[w].tolist() == [16.0, 32.0]
+    with pytest.raises(rt.GraphError, match=r"one number as the scale, not shape \(2,\)"):
+        (w * w).sum().backward(scale=tensor([1.0, 2.0], backend=backend))

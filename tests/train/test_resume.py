@@ -242,8 +242,8 @@ def workers() -> Made:
 VARIANTS: Final = {
     f.__name__: f
     for f in (
-        plain, counted, scheduled, clipped, averaged, mixed, dropout, validated, skipping, accumulating,
-        augmented, workers,
+        plain, counted, scheduled, clipped, averaged, mixed, dropout, validated, skipping,
+        accumulating, augmented, workers,
     )
 }  # fmt: skip
 EVERY_STEP: Final = ("plain", "validated")
