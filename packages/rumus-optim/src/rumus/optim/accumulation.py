@@ -48,9 +48,9 @@ class Accumulation:
     (weight_1 g_1 + ... + weight_k g_k) / (weight_1 + ... + weight_k), divided once: up to rounding
     the gradient of one batch with all of them, also where the last micro-batch is smaller.
 
-    The sum, of float16 in float32, lies beside the gradients, so that a pass which a GPU repeats finds their memory free;
-    the mean is written to where the optimizer steps from. On a GPU nothing is read. A parameter
-    that only some losses depend on counts as 0 in the others.
+    The sum lies beside the gradients, so that a pass which a GPU repeats finds their memory free;
+    that of float16 is float32. The mean is written to where the optimizer steps from. On a GPU
+    nothing is read. A parameter that only some losses depend on counts as 0 in the others.
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import tensor
