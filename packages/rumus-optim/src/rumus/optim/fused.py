@@ -326,8 +326,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         scale is at its minimum; a GPU has gone on by the time the host hears of that. Called again
         it begins anew with another policy.
 
-        TypeError for a rule that reads gradients beside its kernel (LAMB, LARS, Muon), ValueError
-        for nonfinite="propagate", OwnershipError if this was released.
+        TypeError for a rule that reads gradients beside its kernel (LAMB, LARS, Muon, Adafactor),
+        ValueError for nonfinite="propagate", OwnershipError if this was released.
 
         >>> from rumus.optim import AdamW
         >>> w = Parameter([1.0], name="w")
