@@ -9,5 +9,5 @@ AdamW([Parameter([1.0])], weigth_decay=0.1)
 # error: Unexpected keyword argument "master_weight" for "SGD"; did you mean "master_weights"?  [call-arg]
 SGD([Parameter([1.0])], master_weight=True)
 
-# error: Argument "state_dtype" to "Lion" has incompatible type "Literal['bfloat16']"; expected "Literal['float16', 'float32'] | None"  [arg-type]
+# error: Argument "state_dtype" to "Lion" has incompatible type "Literal['bfloat16']"; expected "Literal['float16', 'float32', '8bit'] | None"  [arg-type]
 Lion([Parameter([1.0])], state_dtype="bfloat16")
