@@ -1,12 +1,14 @@
 """Rumus against PyTorch on the CPU, in one run: prints the ratios and rewrites docs/benchmarks.md.
 
 Each row times both sides in turn, A B A B, and compares the medians, so that a machine that grows
-slower for a while slows both. Run with `nox -s bench`.
+slower for a while slows both. Run with `nox -s bench`; `python tests/bench/cpu.py models` measures
+only the training steps of whole models, and leaves the other table as it is.
 """
 
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import os
 import platform
 import statistics
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -37,8 +40,9 @@ from rumus.train import Trainer
 
 THREADS = 2
 SETTLE = 0.1  # seconds
+ROUNDS = 6  # of the steps of whole models
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- cpu: begin -->", "<!-- cpu: end -->"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 Step = Callable[[], object]
 
@@ -226,7 +230,136 @@ def import_row() -> Row:
     return Row("`import rumus.train`", "`import torch`", *times, ">= 8; under 200 ms")
 
 
-def report(rows: Sequence[Row], overhead: float) -> str:
+def example(name: str) -> ModuleType:
+    """A program of docs/examples as a module."""
+    found = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def rumus_cnn(backend: Backend) -> Step:
+    """A step of the network of docs/examples/digits_cnn.py, 64 pictures of 8 x 8."""
+    images, labels = digits_batch()
+    x = tensor(images.reshape(64, 1, 8, 8), backend=backend)
+    y = tensor(labels, backend=backend)
+    model = example("digits_cnn").Network(Generator(0))
+    model.to(backend)
+    trainer = Trainer(AdamW(model.parameters(), 1e-3))
+    return lambda: trainer.train_step(lambda: nn.cross_entropy_loss(model(x), y))
+
+
+def torch_cnn() -> Step:
+    """The same network in PyTorch, eager."""
+    images, labels = digits_batch()
+    x, y = torch.tensor(images).reshape(64, 1, 8, 8), torch.tensor(labels)
+    parts: list[torch.nn.Module] = []
+    for inputs, outputs, end in (
+        (1, 32, []), (32, 32, [torch.nn.MaxPool2d(2)]), (32, 64, [torch.nn.AdaptiveAvgPool2d(2)])
+    ):  # fmt: skip
+        parts.append(torch.nn.Conv2d(inputs, outputs, 3, padding=1, bias=False))
+        parts += [torch.nn.BatchNorm2d(outputs), torch.nn.ReLU(), *end]
+    parts += [torch.nn.Flatten(), torch.nn.Dropout(0.2), torch.nn.Linear(256, 10)]
+    return torch_training(torch.nn.Sequential(*parts), x, y)
+
+
+LAYERS, SIZE, HEADS, LENGTH, TEXTS, BYTES = 2, 128, 4, 64, 8, 256
+
+
+def text_batch() -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    """Random bytes: as many texts, one byte longer than what the model sees."""
+    return np.random.default_rng(0).integers(0, BYTES, (TEXTS, LENGTH + 1)).astype(np.int32)
+
+
+def rumus_gpt(backend: Backend) -> Step:
+    """A step of the model of docs/examples/char_gpt.py, without dropout."""
+    text = tensor(text_batch(), backend=backend)
+    model = example("char_gpt").GPT(LAYERS, SIZE, HEADS, LENGTH, Generator(0))
+    for block in model.blocks:
+        block.dropout.p = block.attention.dropout.p = 0.0
+    model.to(backend)
+    trainer = Trainer(AdamW(model.parameters(), 1e-3))
+    return lambda: trainer.train_step(
+        lambda: nn.cross_entropy_loss(model(text[:, :-1]), text[:, 1:])
+    )
+
+
+class TorchBlock(torch.nn.Module):  # type: ignore[misc]
+    """A block of the same GPT in PyTorch, with its fused attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(SIZE) for _ in range(2))
+        self.together, self.output = torch.nn.Linear(SIZE, 3 * SIZE), torch.nn.Linear(SIZE, SIZE)
+        self.up, self.down = torch.nn.Linear(SIZE, 4 * SIZE), torch.nn.Linear(4 * SIZE, SIZE)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, positions, size)."""
+        parts = self.together(self.norms[0](x)).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.output(mixed.transpose(1, 2).flatten(2))
+        added: torch.Tensor = self.down(functional.gelu(self.up(self.norms[1](x))))
+        return x + added
+
+
+class TorchGPT(torch.nn.Module):  # type: ignore[misc]
+    """The same GPT in PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = torch.nn.Embedding(BYTES, SIZE)
+        self.positions = torch.nn.Embedding(LENGTH, SIZE)
+        self.blocks = torch.nn.Sequential(*(TorchBlock() for _ in range(LAYERS)))
+        self.norm = torch.nn.LayerNorm(SIZE)
+        self.scores = torch.nn.Linear(SIZE, BYTES, bias=False)
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        """Map (batch, positions) to (batch * positions, bytes)."""
+        x = self.bytes(text) + self.positions.weight[: text.shape[1]]
+        scores: torch.Tensor = self.scores(self.norm(self.blocks(x)))
+        return scores.flatten(0, 1)
+
+
+def torch_gpt() -> Step:
+    """A step of the GPT in PyTorch, eager."""
+    text = torch.tensor(text_batch()).long()
+    return torch_training(TorchGPT(), text[:, :-1], text[:, 1:].flatten())
+
+
+def torch_training(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
+    """A training step with PyTorch's default AdamW, which reads the loss as `train_step` does."""
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def model_rows() -> list[Row]:
+    """The training steps of two whole models."""
+    rows = []
+    for label, backend, goal in (
+        ("numba", NumbaBackend(), ">= 0.7"),
+        ("NumPy", NumpyBackend(), ""),
+    ):
+        for work, ours, theirs in (
+            ("digits CNN step, batch 64", rumus_cnn, torch_cnn),
+            ("GPT step, 2 layers, 128 wide, 8 x 64", rumus_gpt, torch_gpt),
+        ):
+            pair = paired(ours(backend), theirs(), ROUNDS, 5)
+            rows.append(Row(f"{work} ({label})", "PyTorch eager", *pair, goal))
+    return rows
+
+
+def report(rows: Sequence[Row], end: Sequence[str] = ()) -> str:
     """The table as Markdown."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {THREADS} threads"
     versions = (
@@ -239,22 +372,41 @@ def report(rows: Sequence[Row], overhead: float) -> str:
         "| work | rumus | peer | peer's time | ratio | to reach |",
         "|---|---|---|---|---|---|",
         *map(str, rows),
-        "",
-        f"`Trainer.train_step` takes {overhead:.1f} microseconds longer than the same step by hand "
-        "(to reach: at most 20).",
+        *end,
     ]
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure everything, print the table and put it into the page."""
+def small_work() -> str:
+    """The table of optimizers, the small classifier and the import."""
+    rows = [*adamw_rows(), *digits_rows(), import_row()]
+    overhead = trainer_overhead()
+    return report(
+        rows,
+        [
+            "",
+            f"`Trainer.train_step` takes {overhead:.1f} microseconds longer than the same step by "
+            "hand (to reach: at most 20).",
+        ],
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "cpu": small_work,
+    "models": lambda: report(model_rows()),
+}
+
+
+def main(chosen: Sequence[str]) -> None:
+    """Measure the tables with these names, or all, print them and put them into the page."""
     torch.set_num_threads(THREADS)
-    table = report([*adamw_rows(), *digits_rows(), import_row()], trainer_overhead())
-    print(table)
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+    for name in chosen or TABLES:
+        table = TABLES[name]()
+        print(table)
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, rest = PAGE.read_text().split(begin)
+        PAGE.write_text(f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -13,6 +13,7 @@ from rumus.tensor import (
     Expr,
     Parameter,
     Tensor,
+    batch_norm,
     elementwise,
     float16,
     float32,
@@ -23,11 +24,6 @@ from rumus.tensor import (
 from rumus.tensor.recording import depends_on
 
 T = TypeVar("T", Tensor, Expr)
-
-
-@elementwise
-def _centred(x: T, total: T, *, share: float) -> T:
-    return x - share * total
 
 
 @elementwise
@@ -109,18 +105,15 @@ class _BatchNorm(Module):
                 f"{type(self).__name__}: training needs more than one value of each channel; "
                 f"{x.shape} has {count}: use a larger batch, or eval()"
             )
-        total = x.sum(axes, keepdims=True)
-        centred = _centred(x, total, share=1 / count)
-        squares = (centred * centred).sum(axes, keepdims=True)
+        result, total, squares = batch_norm(x, self.weight, self.bias, self.eps)
         if self.training and self.running_mean is not None and self.running_var is not None:
             with no_grad():
                 for running, sums, share in (
                     (self.running_mean, total, 1 / count),
                     (self.running_var, squares, 1 / (count - 1)),
                 ):
-                    row = sums.detach().reshape(self.channels)
-                    running.assign(_moved(running, row, share=share, momentum=self.momentum))
-        return self._result(centred, squares, 1 / count)
+                    running.assign(_moved(running, sums, share=share, momentum=self.momentum))
+        return result
 
     def _result(self, centred: Tensor, squares: Tensor, share: float) -> Tensor:
         if self.weight is None or self.bias is None:

@@ -12,6 +12,7 @@ from rumus.tensor.arena import Arena
 from rumus.tensor.attention import attention_weights, scaled_dot_product_attention, weighted_values
 from rumus.tensor.autograd import no_grad
 from rumus.tensor.backend import Backend
+from rumus.tensor.batch_norm import batch_norm
 from rumus.tensor.convolution import convolution, convolution_transpose
 from rumus.tensor.default_backend import cpu
 from rumus.tensor.dtype import DType, bool_, float16, float32, float64, int32
@@ -119,6 +120,7 @@ __all__ = [
     "arange",
     "attention_weights",
     "avg_pool",
+    "batch_norm",
     "bool_",
     "clip",
     "concat",

@@ -2,19 +2,22 @@
 
 What a kernel meets is laid out as the columns of a matrix, a part of the batch at a time so that it
 stays in the cache, and the weights are multiplied with it. A backend may offer versions of its own
-(`backend.fused`): `convolution` and its gradients `convolution_input` and `convolution_weight`.
+(`backend.fused`): `convolution` and its gradients `convolution_input` and `convolution_weight`, or
+only of the columns, for one and two spatial axes: `columns` and `from_columns`.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from rumus.tensor.autograd import ACCUMULATE, ADD
 from rumus.tensor.backend import Array, Backend, Shape
-from rumus.tensor.dtype import float16, float32, is_floating
+from rumus.tensor.dtype import DType, float16, float32, is_floating
 from rumus.tensor.operators import cast
 from rumus.tensor.tensor import Tensor, backend_of, result_of
 from rumus.tensor.window import Sizes, Window, each_axis, window
@@ -236,7 +239,7 @@ def forward(
         count = stop - start
         columns = _columns(backend, g, x[start:stop])
         size = count * math.prod(g.places)
-        product = backend.allocate((g.groups, g.outputs // g.groups, size), out.dtype)
+        product = _scratch(backend, "rows", (g.groups, g.outputs // g.groups, size), out.dtype)
         backend.matmul(matrix, columns, product)
         by_example = _by_example(product.reshape((g.outputs, count, *g.places)))
         if bias is None:
@@ -259,9 +262,13 @@ def input_gradient(
     for start, stop in _parts(backend, g, gradient.shape[0]):
         count = stop - start
         rows = _by_channel(backend, g, gradient[start:stop])
-        columns = backend.allocate((g.groups, g.depth, rows.shape[-1]), out.dtype)
+        columns = _scratch(backend, "columns", (g.groups, g.depth, rows.shape[-1]), out.dtype)
         backend.matmul(matrix, rows, columns)
         met = columns.reshape((g.inputs, *g.window.kernel, count, *g.places))
+        add_up = backend.fused("from_columns") if g.window.axes <= 2 else None
+        if add_up is not None:
+            add_up(g.window, met, out[start:stop])
+            continue
         padded = backend.allocate((count, g.inputs, *g.window.padded(g.lengths)), out.dtype)
         backend.fill(0, padded)
         for at, view in g.window.views(g.places):
@@ -319,20 +326,49 @@ def _parts(backend: Backend, geometry: Geometry, batch: int) -> Iterator[tuple[i
         yield start, min(start + step, batch)
 
 
+class _Scratch(threading.local):
+    """Memory of this thread that one convolution leaves to the next."""
+
+    def __init__(self) -> None:
+        self.held: WeakKeyDictionary[Backend, dict[tuple[str, DType], Array]] = WeakKeyDictionary()
+
+
+_scratch_memory = _Scratch()
+
+
+def _scratch(backend: Backend, role: str, shape: Shape, dtype: DType) -> Array:
+    """Return an array that nobody needs after this call: where the host works, of kept memory.
+
+    An operating system hands out new memory page by page, which takes longer than to write it.
+    """
+    size = math.prod(shape)
+    if backend.runs_ahead or size > PART:
+        return backend.allocate(shape, dtype)
+    held = _scratch_memory.held.setdefault(backend, {})
+    if (role, dtype) not in held:
+        held[role, dtype] = backend.allocate((PART,), dtype)
+    return held[role, dtype][:size].reshape(shape)
+
+
 def _columns(backend: Backend, geometry: Geometry, x: Array) -> Array:
     """What each element of the kernel meets at each place: (groups, depth, batch * places)."""
     g, count = geometry, x.shape[0]
+    columns = _scratch(backend, "columns", (g.inputs, *g.window.kernel, count, *g.places), x.dtype)
+    joined = (g.groups, g.depth, count * math.prod(g.places))
+    gather = backend.fused("columns") if g.window.axes <= 2 else None
+    if gather is not None:
+        gather(g.window, x, columns)
+        return columns.reshape(joined)
     if any(g.window.padding):
         padded = backend.allocate((count, g.inputs, *g.window.padded(g.lengths)), x.dtype)
         backend.fill(0, padded)
         interior = (slice(None), slice(None), *g.window.interior(g.lengths))
         backend.copy(x, padded[interior])
         x = padded
-    columns = backend.allocate((g.inputs, *g.window.kernel, count, *g.places), x.dtype)
     for at, view in g.window.views(g.places):
         met = x[(slice(None), slice(None), *view)]
         backend.copy(_by_example(met), columns[(slice(None), *at)])
-    return columns.reshape((g.groups, g.depth, count * math.prod(g.places)))
+    return columns.reshape(joined)
 
 
 def _by_example(array: Array) -> Array:
@@ -343,6 +379,6 @@ def _by_example(array: Array) -> Array:
 def _by_channel(backend: Backend, geometry: Geometry, gradient: Array) -> Array:
     """(batch, outputs, *places) as a new (groups, outputs / groups, batch * places)."""
     g, count = geometry, gradient.shape[0]
-    rows = backend.allocate((g.outputs, count, *g.places), gradient.dtype)
+    rows = _scratch(backend, "rows", (g.outputs, count, *g.places), gradient.dtype)
     backend.copy(_by_example(gradient), rows)
     return rows.reshape((g.groups, g.outputs // g.groups, count * math.prod(g.places)))

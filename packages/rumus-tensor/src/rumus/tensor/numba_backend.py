@@ -15,7 +15,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor import numba_quantization
+from rumus.tensor import (
+    numba_attention,
+    numba_batch_norm,
+    numba_convolution,
+    numba_math,
+    numba_pooling,
+    numba_quantization,
+    numba_rows,
+)
 from rumus.tensor.backend import Array
 from rumus.tensor.dtype import DType, float16, float32, float64
 from rumus.tensor.expr import Expr
@@ -28,6 +36,7 @@ from rumus.tensor.numpy_backend import (
     run_parts,
     share_blocks,
 )
+from rumus.tensor.numpy_rows import check_index
 from rumus.tensor.philox import ROUNDS
 from rumus.tensor.quantization import BlockTable, Code, Piece
 
@@ -54,6 +63,20 @@ _TEXT: Final[Mapping[str, str]] = {
     "le": "{0} <= {1}",
     "eq": "{0} == {1}",
     "where": "{1} if {0} else {2}",
+    **{name: f"{name}({{0}})" for name in numba_math.NAMES},
+}
+
+
+FUSED: Final[Mapping[str, Callable[..., None]]] = {
+    **numba_rows.ROW_KERNELS,
+    "attention": numba_attention.attention,
+    "attention_gradient": numba_attention.attention_gradient,
+    "batch_norm": numba_batch_norm.batch_norm,
+    "batch_norm_gradient": numba_batch_norm.batch_norm_gradient,
+    "columns": numba_convolution.columns,
+    "from_columns": numba_convolution.from_columns,
+    "max_pool": numba_pooling.max_pool,
+    "max_pool_gradient": numba_pooling.max_pool_gradient,
 }
 
 
@@ -125,6 +148,21 @@ def _has_full_exponent(bits: Any, mask: Any) -> bool:
     return found
 
 
+def _scatter(rows: Any, index: Any, out: Any) -> None:
+    """For numba to compile: add each row to where its number says, in their order."""
+    for n in range(index.size):
+        for i in range(rows.shape[1]):
+            out[index[n], i] += rows[n, i]
+
+
+@lru_cache(maxsize=1)
+def _compiled_scatter() -> Callable[..., None]:
+    import numba
+
+    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(_scatter)
+    return compiled
+
+
 @lru_cache(maxsize=1)
 def _compiled_search() -> Callable[..., Any]:
     import numba
@@ -158,11 +196,11 @@ class NumbaBackend(NumpyBackend):
         out: Sequence[Array],
     ) -> None:
         size = out[0].size
-        if size > SMALL and len(kernel.nodes) > 1 and _is_compilable(kernel):
+        if size > SMALL and len(kernel.nodes) > 1:
             flat = flatten([*arrays, *out], out[0].shape)
             types = kernel.types(tuple([array.dtype for array in arrays]))
             loaded = (types.compute, float16) if types.compute == float32 else (types.compute,)
-            plain = types.compute.kind == "f" and all(a.dtype in loaded for a in arrays)
+            plain = _has_loop(kernel, types.compute) and all(a.dtype in loaded for a in arrays)
             if flat is not None and plain and all(array.ndim for array in flat):
                 self._run_loop(kernel, types.compute, flat, scalars)
                 return
@@ -222,6 +260,19 @@ class NumbaBackend(NumpyBackend):
     ) -> None:
         numba_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
 
+    def fused(self, name: str) -> Callable[..., None] | None:
+        return FUSED.get(name) or super().fused(name)
+
+    def scatter_add(self, source: Array, index: Array, out: Array) -> None:
+        length = math.prod(out.shape[1:])
+        if source.size < 1024 or source.dtype == float16 or not out.flags.c_contiguous:
+            super().scatter_add(source, index, out)
+            return
+        check_index(index, len(out))
+        rows = np.ascontiguousarray(source).reshape(index.size, length)
+        with np.errstate(all="ignore"):
+            _compiled_scatter()(rows, index.reshape(-1), out.reshape(len(out), length))
+
     def first_not_finite(self, array: Array) -> int | None:
         layout = _EXPONENTS.get(array.dtype)
         if array.size < PARALLEL or layout is None or not array.flags.c_contiguous:
@@ -242,8 +293,11 @@ class NumbaBackend(NumpyBackend):
         run_parts(lambda a, b: loop(seed, first, a, b, flat), blocks, flat.size >= PARALLEL)
 
 
-def _is_compilable(kernel: Kernel) -> bool:
-    return all(node.operation in _TEXT for node in kernel.nodes)
+def _has_loop(kernel: Kernel, dtype: DType) -> bool:
+    """Whether a compiled loop computes every operation, and faster than NumPy's vectors do."""
+    operations = {node.operation for node in kernel.nodes}
+    vectors = dtype == float32 or operations.isdisjoint(numba_math.NAMES)
+    return dtype.kind == "f" and vectors and operations <= _TEXT.keys()
 
 
 def _compile(source: str, dtype: DType) -> Callable[..., None]:
@@ -251,6 +305,8 @@ def _compile(source: str, dtype: DType) -> Callable[..., None]:
 
     namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
     namespace |= {"inf": math.inf, "nan": math.nan}
+    if dtype == float32:
+        namespace |= numba_math.compiled()
     exec(source, namespace)  # text made from the kernel's own nodes, nothing a caller wrote
     loop: Callable[..., None] = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(
         namespace["loop"]

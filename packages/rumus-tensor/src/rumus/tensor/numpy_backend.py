@@ -158,7 +158,11 @@ class NumpyBackend:
         if out.dtype == np.float16:
             _half_matmul(a, b, out, bias)
             return
-        np.matmul(a, b, out)
+        if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
+            # One product instead of many small ones.
+            np.matmul(a.reshape(-1, a.shape[-1]), b, out.reshape(-1, out.shape[-1]))
+        else:
+            np.matmul(a, b, out)
         if bias is not None:
             np.add(out, bias, out)
 

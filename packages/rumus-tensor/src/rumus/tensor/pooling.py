@@ -64,6 +64,8 @@ def max_pool(
             f"max_pool: padding {found.padding} is more than half of the kernel {found.kernel}"
         )
     backend, places, outer = x._backend, found.places(lengths), x.shape[:2]
+    if found.axes <= 2 and x.dtype != float16 and backend.fused("max_pool") is not None:
+        return _fused_max_pool(x, found)
     padded = _padded(backend, found, x._array, lengths, -math.inf)
     out = backend.allocate((*outer, *places), x.dtype)
     backend.fill(-math.inf, out)
@@ -81,6 +83,23 @@ def max_pool(
             arrays = (shares[at], taken, padded[at], out, gradient)
             backend.elementwise(_FIRST_LARGEST, arrays, (), (shares[at], taken))
         return (_interior(backend, found, shares, lengths),)
+
+    return result_of("max_pool", out, backend, (x,), vjp, saved=(x,), reads_result=True)
+
+
+def _fused_max_pool(x: Tensor, found: Window) -> Tensor:
+    """Run the backend's own version: for one or two spatial axes, float32 and float64."""
+    backend, array = x._backend, x._array
+    forward, back = backend.fused("max_pool"), backend.fused("max_pool_gradient")
+    assert forward is not None
+    assert back is not None
+    out = backend.allocate((*x.shape[:2], *found.places(x.shape[2:])), x.dtype)
+    forward(found, array, out)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        share = backend.allocate(array.shape, gradient.dtype)
+        back(found, array, out, gradient, share)
+        return (share,)
 
     return result_of("max_pool", out, backend, (x,), vjp, saved=(x,), reads_result=True)
 

@@ -71,7 +71,7 @@ def _erf_coefficients() -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 @cache
-def _erf_fraction() -> tuple[list[np.float32], list[np.float32]]:
+def erf_fraction() -> tuple[list[np.float32], list[np.float32]]:
     """P and Q, of degree 5, with erf(x) / x = P(s) / Q(s) for s = (x / 4)^2 in [0, 1], to 3e-8.
 
     A least-squares fit of P - f Q whose weights grow where the error is large, so that in the end
@@ -95,7 +95,7 @@ def _erf_fraction() -> tuple[list[np.float32], list[np.float32]]:
 
 def _erf_in_float32(x: Real, out: Real) -> None:
     """out = the error function of x, to 5e-7; `out` may be x."""
-    above, below = _erf_fraction()
+    above, below = erf_fraction()
     held, s, top, bottom = (np.empty_like(out) for _ in range(4))
     np.clip(x, np.float32(-_FLAT), np.float32(_FLAT), out=held)
     np.multiply(held, np.float32(1 / _FLAT), s)

@@ -1,0 +1,221 @@
+"""Row kernels in compiled loops: norms, softmax and cross entropy without arrays in between.
+
+Threads share blocks of `BLOCK` rows, and what is summed over the rows is summed block by block, so
+that the number of threads does not change a bit. Small arrays stay with NumPy's versions, which
+need no compiling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.tensor import numba_math, numpy_rows
+from rumus.tensor.backend import Array
+from rumus.tensor.dtype import float32
+from rumus.tensor.numpy_backend import run_parts
+from rumus.tensor.numpy_rows import check_index
+
+BLOCK: Final = 64  # rows
+SMALL: Final = 16_384  # elements under which NumPy's versions run
+PARALLEL: Final = 65_536  # elements from which threads are worth their start
+
+
+def _is_small(x: Array) -> bool:
+    return bool(x.size < SMALL or x.dtype != float32)
+
+
+def _rows(x: Array) -> Array:
+    """All but the last axis joined, a copy if it has another layout."""
+    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+
+
+def layer_norm(
+    x: Array, weight: Array | None, bias: Array | None, out: Array, statistics: Array, eps: float
+) -> None:
+    """As `numpy_rows.layer_norm`."""
+    if _is_small(x):
+        numpy_rows.layer_norm(x, weight, bias, out, statistics, eps)
+        return
+    length, loop = x.shape[-1], _compiled()["layer_norm"]
+    scale = np.ones(length, x.dtype) if weight is None else weight
+    shift = np.zeros(length, x.dtype) if bias is None else bias
+    x, out, kept = _rows(x), out.reshape(-1, length), statistics.reshape(-1, 2)
+    run_parts(
+        lambda start, stop: loop(x, scale, shift, out, kept, eps, start, stop),
+        len(x), x.size >= PARALLEL,
+    )  # fmt: skip
+
+
+def layer_norm_gradient(
+    x: Array, weight: Array | None, statistics: Array, gradient: Array, into: Array | None,
+    into_weight: Array | None, into_bias: Array | None,
+) -> None:  # fmt: skip
+    """As `numpy_rows.layer_norm_gradient`."""
+    if _is_small(x):
+        shares = into, into_weight, into_bias
+        numpy_rows.layer_norm_gradient(x, weight, statistics, gradient, *shares)
+        return
+    length, loop = x.shape[-1], _compiled()["layer_norm_gradient"]
+    scale = np.ones(length, x.dtype) if weight is None else weight
+    share = np.empty((0, length), x.dtype) if into is None else into.reshape(-1, length)
+    x, gradient, kept = _rows(x), _rows(gradient), statistics.reshape(-1, 2)
+    blocks = -(-len(x) // BLOCK)
+    sums = np.zeros((blocks, 2, length), x.dtype)
+    run_parts(
+        lambda start, stop: loop(x, scale, kept, gradient, share, sums, start, stop),
+        blocks, x.size >= PARALLEL,
+    )  # fmt: skip
+    for number, row in enumerate((into_weight, into_bias)):
+        if row is not None:
+            np.add.reduce(sums[:, number], 0, None, row)
+
+
+def softmax(x: Array, out: Array) -> None:
+    """As `numpy_rows.softmax`."""
+    if _is_small(x):
+        numpy_rows.softmax(x, out)
+        return
+    rows, result, loop = _rows(x), out.reshape(-1, x.shape[-1]), _compiled()["softmax"]
+    run_parts(lambda a, b: loop(rows, result, a, b), len(rows), x.size >= PARALLEL)
+
+
+def softmax_gradient(y: Array, gradient: Array, out: Array) -> None:
+    """As `numpy_rows.softmax_gradient`."""
+    if _is_small(y):
+        numpy_rows.softmax_gradient(y, gradient, out)
+        return
+    rows, given, result = _rows(y), _rows(gradient), out.reshape(-1, y.shape[-1])
+    loop = _compiled()["softmax_gradient"]
+    run_parts(lambda a, b: loop(rows, given, result, a, b), len(rows), y.size >= PARALLEL)
+
+
+def cross_entropy(logits: Array, index: Array, out: Array, probabilities: Array) -> None:
+    """As `numpy_rows.cross_entropy`."""
+    if _is_small(logits):
+        numpy_rows.cross_entropy(logits, index, out, probabilities)
+        return
+    check_index(index, logits.shape[1])
+    rows, loop = _rows(logits), _compiled()["cross_entropy"]
+    run_parts(
+        lambda a, b: loop(rows, index, out, probabilities, a, b), len(rows), rows.size >= PARALLEL
+    )
+
+
+def _layer_norm(
+    x: Any, weight: Any, bias: Any, out: Any, statistics: Any, eps: float, start: int, stop: int
+) -> None:
+    """For numba to compile: the rows from start to stop."""
+    length = x.shape[1]
+    for row in range(start, stop):
+        total = x.dtype.type(0)
+        for i in range(length):
+            total += x[row, i]
+        mean = x.dtype.type(total / length)
+        total = x.dtype.type(0)
+        for i in range(length):
+            total += (x[row, i] - mean) * (x[row, i] - mean)
+        rate = x.dtype.type(1 / math.sqrt(total / length + eps))
+        statistics[row, 0], statistics[row, 1] = mean, rate
+        for i in range(length):
+            out[row, i] = (x[row, i] - mean) * rate * weight[i] + bias[i]
+
+
+def _layer_norm_gradient(
+    x: Any, weight: Any, statistics: Any, gradient: Any, into: Any, sums: Any, start: int, stop: int
+) -> None:
+    """For numba to compile: the blocks from start to stop."""
+    length = x.shape[1]
+    for block in range(start, stop):
+        for row in range(block * BLOCK, min((block + 1) * BLOCK, len(x))):
+            mean, rate = statistics[row, 0], statistics[row, 1]
+            first, second = x.dtype.type(0), x.dtype.type(0)
+            for i in range(length):
+                normalized = (x[row, i] - mean) * rate
+                sums[block, 0, i] += gradient[row, i] * normalized
+                sums[block, 1, i] += gradient[row, i]
+            if len(into):
+                for i in range(length):
+                    h = gradient[row, i] * weight[i]
+                    first += h
+                    second += h * ((x[row, i] - mean) * rate)
+                less, slope = x.dtype.type(first / length), x.dtype.type(second / length)
+                for i in range(length):
+                    h = gradient[row, i] * weight[i]
+                    into[row, i] = (h - less - (x[row, i] - mean) * rate * slope) * rate
+
+
+def _softmax_gradient(y: Any, gradient: Any, out: Any, start: int, stop: int) -> None:
+    """For numba to compile: the rows from start to stop."""
+    for row in range(start, stop):
+        total = y.dtype.type(0)
+        for i in range(y.shape[1]):
+            total += gradient[row, i] * y[row, i]
+        for i in range(y.shape[1]):
+            out[row, i] = y[row, i] * (gradient[row, i] - total)
+
+
+@cache
+def _compiled() -> Mapping[str, Callable[..., Any]]:
+    import numba
+
+    fast = {"contract", "reassoc", "nsz"}
+    kept = numba.njit(nogil=True, error_model="numpy", fastmath=fast, cache=True)
+    njit = numba.njit(nogil=True, error_model="numpy", fastmath=fast)
+    exp = numba_math.compiled()["exp"]
+
+    def exponentials(x: Any, out: Any) -> Any:
+        """out = exp(x - max) of one row; return the largest and the sum."""
+        largest = x[0]
+        for i in range(len(x)):  # NaN wins
+            largest = x[i] if x[i] > largest or x[i] != x[i] else largest
+        for i in range(len(x)):
+            out[i] = exp(x[i] - largest)
+        total = x.dtype.type(0)
+        for i in range(len(x)):
+            total += out[i]
+        return largest, total
+
+    exponentials = njit(exponentials)
+
+    def softmax(x: Any, out: Any, start: int, stop: int) -> None:
+        for row in range(start, stop):
+            _, total = exponentials(x[row], out[row])
+            share = x.dtype.type(1) / total
+            for i in range(x.shape[1]):
+                out[row, i] *= share
+
+    def cross_entropy(x: Any, index: Any, out: Any, chances: Any, start: int, stop: int) -> None:
+        for row in range(start, stop):
+            largest, total = exponentials(x[row], chances[row])
+            out[row] = math.log(total) - (x[row, index[row]] - largest)
+            share = x.dtype.type(1) / total
+            for i in range(x.shape[1]):
+                chances[row, i] *= share
+
+    return {
+        "exponentials": exponentials,
+        "layer_norm": kept(_layer_norm),
+        "layer_norm_gradient": kept(_layer_norm_gradient),
+        "softmax": njit(softmax),
+        "softmax_gradient": kept(_softmax_gradient),
+        "cross_entropy": njit(cross_entropy),
+    }
+
+
+def exponentials() -> Callable[..., Any]:
+    """Return the compiled function of (row, out) that gives (largest, sum of exponentials)."""
+    return _compiled()["exponentials"]
+
+
+ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
+    "softmax": softmax,
+    "softmax_gradient": softmax_gradient,
+    "cross_entropy": cross_entropy,
+    "layer_norm": layer_norm,
+    "layer_norm_gradient": layer_norm_gradient,
+}
