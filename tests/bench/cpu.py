@@ -40,7 +40,7 @@ from rumus.train import Trainer
 
 THREADS = 2
 SETTLE = 0.1  # seconds
-ROUNDS = 6  # of the steps of whole models
+ROUNDS = 12  # of the steps of whole models
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
