@@ -368,6 +368,8 @@ def test_what_is_refused() -> None:
     refused(ValueError, "optax has no default learning rate", AdamW, "optax")
     refused(TypeError, "momentum", AdamW, "keras", momentum=0.9)
     refused(TypeError, "momentum", AdamW, "torch", momentum=0.9)
+    refused(TypeError, "AdamW has no option 'adjust'", AdamW, "keras", adjust="original")
+    refused(TypeError, "AdamW has no option 'adamw_lr'", AdamW, "torch", adamw_lr=0.1)
     refused(TypeError, "amsgrad is not", Adam, "mlx", lr=0.1, amsgrad=True)
     refused(ValueError, "beta2", Adam, "mlx", lr=0.1, betas=(0.9, 1.0))
     refused(ValueError, "decay must be", AdamW, "keras", decay="some")

@@ -1,6 +1,6 @@
-"""A preset of a library that is not known, and an option that no preset has."""
+"""A preset of a library that is not known, an option that no preset has, and a value of none."""
 
-from rumus.optim import AdamW
+from rumus.optim import AdamW, Muon
 from rumus.tensor import Parameter
 
 weight = Parameter([1.0])
@@ -8,3 +8,5 @@ weight = Parameter([1.0])
 AdamW.like("kreas", [weight])
 # error: Unexpected keyword argument "weigth_decay" for "like" of "FusedOptimizer"; did you mean "weight_decay"?  [call-arg]
 AdamW.like("keras", [weight], weigth_decay=0.1)
+# error: Argument "adjust" to "like" of "Muon" has incompatible type "Literal['rms']"; expected "Literal['original', 'match_rms_adamw']"  [arg-type]
+Muon.like("optax", [weight], 0.1, adjust="rms")

@@ -24,7 +24,13 @@ from rumus.optim.hyperparameter import Hyper, at_step, checked
 from rumus.optim.loss_scale import UNSCALE, LossScale, Scaling
 from rumus.optim.optimizer import check_one_backend
 from rumus.optim.options import StateDType
-from rumus.optim.porting import Library, PresetOptions, preset, taken_decay
+from rumus.optim.porting import (
+    Library,
+    PresetOptions,
+    preset,
+    refuse_options_of_muon,
+    taken_decay,
+)
 from rumus.optim.precision import MASTER, ONE, Precision
 from rumus.optim.rules import Rule
 from rumus.optim.running import Running
@@ -220,6 +226,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         if rate is None:
             raise ValueError(f"{library} has no default learning rate: give lr")
         given: dict[str, Any] = {**chosen.defaults, **options}
+        refuse_options_of_muon(cls.__name__, given)
         rule = chosen.rule(given)
         if rule is None:
             return cls(parameters, lr=rate, **given)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from math import prod
+from typing import Any, ClassVar, Final, Self, Unpack
 
 from rumus.optim import rules
 from rumus.optim.description import description
@@ -14,7 +14,9 @@ from rumus.optim.footprint import Memory, planned
 from rumus.optim.fused import FusedOptimizer
 from rumus.optim.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.hyperparameter import Hyper, check
+from rumus.optim.muon_variant import PYTORCH, Adjust, Variant, variant
 from rumus.optim.newton_schulz import COEFFICIENTS, orthogonalize
+from rumus.optim.porting import Library, PresetOptions, preset
 from rumus.optim.segments import Segment, in_their_dtype, lay_out
 from rumus.optim.update_kernel import Signature, UpdateRule
 from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
@@ -23,18 +25,17 @@ from rumus.tensor.selection import Criterion, selected
 from rumus.tensor.slot_table import slot_size
 from rumus.tensor.updater import NonFinite
 
-Adjust: TypeAlias = Literal["original", "match_rms_adamw"]
-
 _ADAMW: Final = Signature.of(rules.adamw)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """Matrices of one shape, one after the other in an arena."""
+    """Matrices of one shape and one factor, one after the other in an arena."""
 
     start: int  # in elements
     count: int
     shape: tuple[int, int]
+    factor: float
 
 
 class Muon(FusedOptimizer[M_co]):
@@ -73,6 +74,7 @@ class Muon(FusedOptimizer[M_co]):
 
     given_names: ClassVar[tuple[str, ...]] = ("o",)
     other_scalars: ClassVar[frozenset[str]] = _ADAMW.scalars
+    _variant: Variant = PYTORCH
 
     def __init__(
         self,
@@ -102,15 +104,16 @@ class Muon(FusedOptimizer[M_co]):
         self._iterations = iterations
         self._coefficients = coefficients
         self._eps = check("eps", eps)
-        self._direction = _direction(nesterov=nesterov, maximize=maximize)
-        adamw = UpdateRule(rules.adamw, _ADAMW.state, _ADAMW.scalars, maximize=maximize)
+        own_decay = self._variant.couples_decay
+        self._direction = _direction(nesterov=nesterov, maximize=maximize, decays=own_decay)
+        adamw = UpdateRule(self._variant.others, _ADAMW.state, _ADAMW.scalars, maximize=maximize)
         self._adamw = adamw.kernel()
         given = {"lr": adamw_lr, "weight_decay": adamw_weight_decay}
         own = {name: hyper for name, hyper in given.items() if hyper is not None}
-        self.matrices, groups = _divided(parameters, matrices, own)
+        self.matrices, groups = _divided(parameters, matrices, own, self._variant)
         super().__init__(
             groups,
-            rules.muon,
+            self._variant.rule,
             lr,
             momentum=momentum,
             weight_decay=weight_decay,
@@ -120,13 +123,48 @@ class Muon(FusedOptimizer[M_co]):
             nonfinite=nonfinite,
         )
 
+    @classmethod
+    def like(
+        cls,
+        library: Library,
+        parameters: Claimable[M_co],
+        lr: Hyper | None = None,
+        **options: Unpack[PresetOptions],
+    ) -> Self:
+        """Return Muon as another library has it; see `FusedOptimizer.like`.
+
+        library: "torch", "keras", "optax", "mlx" or "burn". options: as the constructor takes them.
+        What goes to AdamW goes to that of the library; optax gives all matrices to Muon, MLX
+        everything, and there weight_decay must be a number, as it is part of the directions. A
+        weight is (outputs, inputs) here; the factor for its shape is what the library has for a
+        layer of these sizes, in whichever way its weight lies there.
+
+        >>> from rumus.tensor import Parameter
+        >>> optimizer = Muon.like("mlx", [Parameter([[1.0, 2.0]], name="w")], lr=0.02)
+        >>> optimizer.kind, optimizer.hyper["weight_decay"]
+        ('muon_coupled', 0.01)
+        """
+        chosen = preset("Muon", library)
+        rate = chosen.lr if lr is None else lr
+        if rate is None:
+            raise ValueError(f"{library} has no default learning rate: give lr")
+        given: dict[str, Any] = {**chosen.defaults, **options}
+        if library == "optax":  # it has one eps for both
+            given.setdefault("adamw_eps", given["eps"])
+        ported = cls.__new__(cls)
+        ported._variant = variant(library, nesterov=given.get("nesterov", True))
+        ported.is_ported = ported._variant.rule is not rules.muon
+        Muon.__init__(ported, parameters, rate, **given)
+        return ported
+
     def _check_known(self, names: Mapping[str, object]) -> None:
         super()._check_known(names)
-        if callable(names.get("momentum")):
-            raise TypeError(
-                "Muon: momentum must be a number: a GPU decides by itself whether a step counts, "
-                "and the directions are computed before"
-            )
+        for name in ("momentum", "weight_decay") if self._variant.couples_decay else ("momentum",):
+            if callable(names.get(name)):
+                raise TypeError(
+                    f"Muon: {name} must be a number: a GPU decides by itself whether a step "
+                    "counts, and the directions are computed before"
+                )
 
     def describe(self) -> str:
         """Return a table: which groups are stepped by Muon and which by AdamW, and with what."""
@@ -136,7 +174,7 @@ class Muon(FusedOptimizer[M_co]):
             is_muon = self._is_matrices(group)
             return ("Muon" if is_muon else "AdamW"), names[is_muon]
 
-        return description(self, self.hyper, True, used)
+        return description(self, self.hyper, not self._variant.couples_decay, used)
 
     @classmethod
     def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
@@ -169,15 +207,33 @@ class Muon(FusedOptimizer[M_co]):
             segment = self.segments[number]
             if segment.kernel is not None:
                 continue
-            momentum = segment.group.over(self.hyper)["momentum"]
-            assert not callable(momentum)
-            backend, into = segment.arena.backend, segment.scratch["o"]
-            scalars = self._direction.bind({"momentum": momentum})
-            backend.elementwise(self._direction, (gradient, segment.state["b"]), scalars, (into,))
-            for stack in _stacks(segment.arena):
-                self._orthogonalize(backend, into, stack)
+            hyper = segment.group.over(self.hyper)
+            used = {name: hyper[name] for name in ("momentum", "weight_decay")}
+            numbers = {name: value for name, value in used.items() if not callable(value)}
+            arena, into = segment.arena, segment.scratch["o"]
+            by_name = {"p": arena.values, "g": gradient, "b": segment.state["b"]}
+            arrays = tuple(by_name[name] for name in self._direction.arrays)
+            scalars = self._direction.bind(numbers)
+            arena.backend.elementwise(self._direction, arrays, scalars, (into,))
+            eps = self._eps * (1 - numbers["momentum"] if self._variant.sums else 1.0)
+            for stack in self._stacks(arena):
+                self._orthogonalize(arena.backend, into, stack, eps)
 
-    def _orthogonalize(self, backend: Backend, flat: Array, stack: _Stack) -> None:
+    def _stacks(self, arena: Arena) -> list[_Stack]:
+        """The matrices of an arena in runs of equal shape and factor."""
+        found = []
+        matrices = [
+            (slot.start, p.shape, self._variant.factor(self.adjust, p))
+            for slot, p in zip(arena.slots, arena.parameters, strict=True)
+            if p.ndim >= 2
+        ]
+        for (shape, factor), run in groupby(matrices, key=lambda matrix: matrix[1:]):
+            starts = [start for start, _, _ in run]
+            flattened = shape[0], prod(shape[1:])
+            found.append(_Stack(starts[0], len(starts), flattened, factor))
+        return found
+
+    def _orthogonalize(self, backend: Backend, flat: Array, stack: _Stack, eps: float) -> None:
         """Orthogonalize matrices of one shape in a flat array."""
         rows, columns = stack.shape
         size, step = rows * columns, slot_size(rows * columns)
@@ -190,46 +246,32 @@ class Muon(FusedOptimizer[M_co]):
             x.reshape((stack.count, rows, columns)),
             iterations=self._iterations,
             coefficients=self._coefficients,
-            eps=self._eps,
-            factor=_factor(self.adjust, rows, columns),
+            eps=eps,
+            eps_beside=self._variant.eps_beside,
+            factor=stack.factor,
         )
         backend.copy(x, lies)
 
 
-def _direction(*, nesterov: bool, maximize: bool) -> Kernel:
+def _direction(*, nesterov: bool, maximize: bool, decays: bool) -> Kernel:
     """From the gradient and the momentum before the step to what is orthogonalized."""
     g, b, momentum = Expr.array("g"), Expr.array("b"), Expr.scalar("momentum")
     g = -g if maximize else g
+    g = g + Expr.scalar("weight_decay") * Expr.array("p") if decays else g
     u = momentum * b + (1 - momentum) * g
     u = momentum * u + (1 - momentum) * g if nesterov else u
-    return Kernel("momentum", {"o": u}, ("g", "b"))
-
-
-def _factor(adjust: Adjust, rows: int, columns: int) -> float:
-    if adjust == "original":
-        return math.sqrt(max(1.0, rows / columns))
-    return 0.2 * math.sqrt(max(rows, columns))
-
-
-def _stacks(arena: Arena) -> list[_Stack]:
-    """The matrices of an arena in runs of equal shape."""
-    found = []
-    pairs = zip(arena.slots, arena.parameters, strict=True)
-    for (rows, columns), run in groupby(pairs, key=lambda pair: pair[1].shape):
-        slots = [slot for slot, _ in run]
-        found.append(_Stack(slots[0].start, len(slots), (rows, columns)))
-    return found
+    return Kernel("momentum", {"o": u}, ("p", "g", "b") if decays else ("g", "b"))
 
 
 def _divided(
-    parameters: Claimable[Any], what: Criterion | None, own: Mapping[str, Hyper]
+    parameters: Claimable[Any], what: Criterion | None, own: Mapping[str, Hyper], kind: Variant
 ) -> tuple[frozenset[ParamId], list[ParameterGroup]]:
     """The matrices that Muon steps, and each group as up to two: matrices by shape, and others.
 
     own: hyper-parameters of the others.
     """
     groups = as_groups(parameters)
-    chosen = _chosen([pair for group in groups for pair in group.named], what)
+    chosen = _chosen([pair for group in groups for pair in group.named], what, kind)
     found = []
     for group in groups:
         matrices = [pair for pair in group.named if pair[1].id in chosen]
@@ -240,12 +282,14 @@ def _divided(
     return frozenset(chosen), found
 
 
-def _chosen(named: Sequence[tuple[str, Parameter]], what: Criterion | None) -> set[ParamId]:
+def _chosen(
+    named: Sequence[tuple[str, Parameter]], what: Criterion | None, kind: Variant
+) -> set[ParamId]:
     if what is None:
-        return {p.id for _, p in named if p.ndim == 2 and p.role != "embedding"}
+        return {p.id for _, p in named if kind.takes(p)}
     found = selected(named, what, None)
     for name, p in named:
-        if p.id in found and p.ndim != 2:
+        if p.id in found and p.ndim != 2 and not kind.takes_all:
             raise ValueError(
                 f"parameter {name!r} of shape {p.shape} is no matrix: Muon takes what has 2 axes; "
                 "leave the others to AdamW"

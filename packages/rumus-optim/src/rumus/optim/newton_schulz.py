@@ -16,6 +16,9 @@ _SQUARED = Kernel("squares", {"out": _X * _X})
 _NORMALIZE = Kernel(
     "normalize", {"x": _X / sqrt(_TOTAL).maximum(Expr.scalar("eps"))}, ("x", "total")
 )
+_NORMALIZE_BESIDE = Kernel(
+    "normalize", {"x": _X / (sqrt(_TOTAL) + Expr.scalar("eps"))}, ("x", "total")
+)
 _POLYNOMIAL = Kernel(
     "polynomial",
     {"a": Expr.scalar("b") * Expr.array("a") + Expr.scalar("c") * _SQUARE},
@@ -31,14 +34,16 @@ def orthogonalize(
     iterations: int = 5,
     coefficients: tuple[float, float, float] = COEFFICIENTS,
     eps: float = 1e-7,
+    eps_beside: bool = False,
     factor: float = 1.0,
 ) -> None:
     """Move the singular values of each matrix in `x` near to 1, in place.
 
     x: (count, rows, columns), contiguous, float32 or float64. Each matrix is divided by the larger
-    of its Frobenius norm and eps; then, `iterations` times, x = a x + (b s + c s^2) x with
-    s = x x^T, or the same from the other side, whichever s is smaller. With the default
-    coefficients the singular values end between about 0.7 and 1.2, which is near enough for Muon.
+    of its Frobenius norm and eps, or by their sum with eps_beside; then, `iterations` times,
+    x = a x + (b s + c s^2) x with s = x x^T, or the same from the other side, whichever s is
+    smaller. With the default coefficients the singular values end between about 0.7 and 1.2, which
+    is near enough for Muon.
     factor: what the result is multiplied by, folded into the last iteration.
 
     All is computed in the dtype of `x`; the paper does it in bfloat16. The number of kernels does
@@ -49,8 +54,9 @@ def orthogonalize(
     backend.elementwise(_SQUARED, (x,), (), (squares,))
     total = backend.allocate((count,), x.dtype)
     backend.reduce("sum", squares, (1, 2), total)
-    scalars = _NORMALIZE.bind({"eps": eps})
-    backend.elementwise(_NORMALIZE, (x, total.reshape((count, 1, 1))), scalars, (x,))
+    normalize = _NORMALIZE_BESIDE if eps_beside else _NORMALIZE
+    scalars = normalize.bind({"eps": eps})
+    backend.elementwise(normalize, (x, total.reshape((count, 1, 1))), scalars, (x,))
     small = min(rows, columns)
     gram, square = (backend.allocate((count, small, small), x.dtype) for _ in range(2))
     for number in range(iterations):

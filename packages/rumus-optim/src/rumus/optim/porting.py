@@ -8,9 +8,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 from rumus.optim import rules
 from rumus.optim.hyperparameter import Hyper
+from rumus.optim.muon_variant import Adjust
 from rumus.optim.options import Options
 from rumus.optim.rules import Rule
 from rumus.optim.rules import ported as other
+from rumus.tensor.selection import Criterion
 
 Library: TypeAlias = Literal["torch", "keras", "optax", "mlx", "burn", "tinygrad"]
 
@@ -33,6 +35,14 @@ class PresetOptions(Options, total=False):
     centered: bool
     nesterov: bool
     decoupled_weight_decay: bool
+    adjust: Adjust
+    iterations: int
+    coefficients: tuple[float, float, float]
+    matrices: Criterion | None
+    adamw_lr: Hyper | None
+    adamw_betas: tuple[float, float]
+    adamw_eps: float
+    adamw_weight_decay: Hyper | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,16 @@ def preset(kind: str, library: str) -> Preset:
         listed = ", ".join(map(repr, known)) or "none: it has no presets"
         raise ValueError(f"{kind}.like({library!r}): the libraries known for it are {listed}")
     return known[library]
+
+
+_MUON_S_OWN: Final = ("adjust", "iterations", "coefficients", "matrices")
+
+
+def refuse_options_of_muon(kind: str, options: Mapping[str, object]) -> None:
+    """Raise TypeError for what `PresetOptions` has for Muon alone, given to another optimizer."""
+    for name in options:
+        if name in _MUON_S_OWN or name.startswith("adamw_"):
+            raise TypeError(f"{kind} has no option {name!r}: it is one of Muon")
 
 
 def taken_decay(options: dict[str, Any]) -> str:
@@ -183,5 +203,20 @@ PRESETS: Final[Mapping[str, Mapping[str, Preset]]] = {
     "RAdam": {
         "torch": Preset(1e-3),
         "optax": Preset(None, _ADAM, _always(other.radam_corrected_eps)),
+    },
+    "Muon": {  # the mathematics is in rumus.optim.muon_variant
+        "torch": Preset(1e-3),
+        "keras": Preset(
+            1e-3,
+            {
+                "weight_decay": 0.004,
+                "adjust": "match_rms_adamw",
+                "adamw_eps": 1e-7,
+                "adamw_weight_decay": 0.004,
+            },
+        ),
+        "optax": Preset(None, {"weight_decay": 0.0, "eps": 1e-8, "adamw_weight_decay": 0.0}),
+        "mlx": Preset(None, {"weight_decay": 0.01}),
+        "burn": Preset(None, {"weight_decay": 0.0, "adamw_eps": 1e-5, "adamw_weight_decay": 1e-4}),
     },
 }

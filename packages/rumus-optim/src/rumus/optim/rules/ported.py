@@ -1,7 +1,7 @@
 """Rules as other libraries have them, where the same name means different mathematics.
 
-The differences are where eps stands, whether averages are corrected for their start at 0, and
-whether the learning rate is inside of the momentum.
+The differences are where eps stands, whether averages are corrected for their start at 0, whether
+the learning rate is inside of the momentum, and whether the weight decay is.
 """
 
 from __future__ import annotations
@@ -233,3 +233,43 @@ def sgd_nesterov_dampened(
     """
     b = momentum * b + where(t <= 1, 1.0, 1 - dampening) * g
     return {"p": p - lr * (g + momentum * b), "b": b}
+
+
+def muon_corrected(
+    p: Expr,
+    g: Expr,
+    b: Expr,
+    o: Expr,
+    *,
+    t: Expr,
+    lr: Expr,
+    weight_decay: Expr,
+    momentum: Expr,
+) -> Update:
+    """a = momentum a + (1 - momentum) g;  p = p (1 - lr weight_decay) - lr o.
+
+    o: of momentum a / (1 - momentum^(t + 1)) + (1 - momentum) g / (1 - momentum^t).
+
+    optax, with Nesterov's momentum: a and g have different bias corrections, so that the direction
+    is another one in the first steps. Kept is b = w a, with
+
+    w(t) = (1 + momentum) / (momentum + (1 - momentum^(t + 1)) / (1 - momentum^t)) of the next step,
+
+    from which the plain momentum (momentum b + (1 - momentum) g) + (1 - momentum) g has that
+    direction: what is computed before a step need not know which one it is.
+    """
+    a = momentum * (1 / _share(t, momentum)) * b + (1 - momentum) * g
+    return {"p": p * (1 - lr * weight_decay) - lr * o, "b": _share(t + 1, momentum) * a}
+
+
+def _share(t: Expr, momentum: Expr) -> Expr:
+    ratio = (1 - momentum ** (t + 1)) / (1 - momentum**t)
+    return (1 + momentum) / (momentum + ratio)
+
+
+def muon_coupled(
+    p: Expr, g: Expr, b: Expr, o: Expr, *, lr: Expr, weight_decay: Expr, momentum: Expr
+) -> Update:
+    """b = momentum b + (1 - momentum) (g + weight_decay p);  p = p - lr o. MLX."""
+    b = momentum * b + (1 - momentum) * (g + weight_decay * p)
+    return {"p": p - lr * o, "b": b}
