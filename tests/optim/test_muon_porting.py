@@ -236,6 +236,24 @@ def test_factors_of_the_momentum_are_no_difference(nesterov: bool) -> None:
     assert deviation > 1e-3 if nesterov else deviation < 1e-12
 
 
+def test_a_skipped_step_is_none_for_the_bias_correction(backend: Backend) -> None:
+    """A GPU alone knows which step it is."""
+    found = []
+    for poisoned in (False, True):
+        w = Parameter(drawn("wide", 0), name="w", dtype=np.dtype(np.float32), backend=backend)
+        optimizer = Muon.like("optax", [w], 0.1, nonfinite="skip")
+        gradients = [drawn("wide", t) for t in range(1, 5)]
+        if poisoned:
+            gradients.insert(1, np.full(w.shape, np.nan))
+        for g in gradients:
+            store = GradientStore()
+            store.accumulate(w, tensor(g, dtype=w.dtype, backend=backend))
+            optimizer.step(store)
+        assert (optimizer.steps, optimizer.skipped) == (4, int(poisoned))
+        found.append(w.numpy().tobytes())
+    assert found[0] == found[1]
+
+
 def layers() -> list[Parameter]:
     roles = ("weight", "embedding", "bias", "weight")
     shapes = ((3, 2), (3, 2), (3,), (3, 2, 2))
