@@ -33,3 +33,14 @@ def test_there_are_examples() -> None:
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = [test for name in MODULES for test in finder.find(import_module(name)) if test.examples]
     assert len(found) >= 1
+
+
+def test_every_public_name_is_there_and_nothing_else() -> None:
+    import rumus.train
+
+    assert {name for name in rumus.train.__all__ if getattr(rumus.train, name) is None} == set()
+    assert set(rumus.train.__all__) <= set(dir(rumus.train))
+    assert set(rumus.train._HOMES) | {"Trainer"} == set(rumus.train.__all__)
+    assert not set(rumus.train._HOMES) & set(rumus.train._NAMES)  # a module would hide the name
+    with pytest.raises(AttributeError, match=r"'rumus.train' has no attribute 'Trainr'"):
+        _ = rumus.train.Trainr  # type: ignore[attr-defined]

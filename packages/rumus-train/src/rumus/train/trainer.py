@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
 from rumus.optim.closure import forward_backward
@@ -15,15 +15,17 @@ from rumus.optim.optimizer import refuse_foreign
 from rumus.optim.wrapper import Wrapper
 from rumus.tensor import Backend, GradientStore, Tensor
 from rumus.tensor.recording import is_capturing
-from rumus.train.callback import Callback
 from rumus.train.capture import CapturedSteps, Counts, beside
-from rumus.train.checkpoint_store import Resume, Store, as_store
-from rumus.train.every import Every
 from rumus.train.limits import Limits
 from rumus.train.losses import Losses
-from rumus.train.run import OnNonFinite, Result, Run
 from rumus.train.snapshot import checked_names, scaling_of
-from rumus.train.validation import Validate
+
+if TYPE_CHECKING:  # what `fit` alone needs is imported there
+    from rumus.train.callback import Callback
+    from rumus.train.checkpoint_store import Resume, Store
+    from rumus.train.every import Every
+    from rumus.train.run import OnNonFinite, Result
+    from rumus.train.validation import Validate
 
 
 class Trainer(Generic[M_co]):
@@ -189,6 +191,10 @@ class Trainer(Generic[M_co]):
         >>> result.reason, result.steps, [round(entry["loss"], 3) for entry in result.history]
         ('epochs', 4, [4.354, 1.647])
         """
+        from rumus.train.checkpoint_store import as_store
+        from rumus.train.every import Every
+        from rumus.train.run import Run
+
         run = Run(
             self,
             loader,

@@ -23,8 +23,8 @@ from rumus.train.configuration import (
     save_configuration,
 )
 from rumus.train.events import TrainStart
-from rumus.train.find_lr import find_lr
 from rumus.train.live_view import LiveView
+from rumus.train.lr_sweep import find_lr
 from rumus.train.run_folder import CONFIG, RunFolder
 from rumus.train.time_report import TimeReport
 from rumus.train.training import Training

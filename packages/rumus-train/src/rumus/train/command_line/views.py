@@ -21,7 +21,7 @@ def report(arguments: Namespace) -> int:
 
 def plot(arguments: Namespace) -> int:
     """Do `rumus plot`: draw the curves of the runs, and say where the picture is."""
-    from rumus.train.plot_runs import plot_runs
+    from rumus.train.runs_picture import plot_runs
 
     with drawing():
         print(plot_runs([existing_run(folder) for folder in arguments.folders], arguments.output))
