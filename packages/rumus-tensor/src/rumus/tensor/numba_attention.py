@@ -38,6 +38,7 @@ def attention(
                 np.matmul(scores, v[i], result[i])
 
     run_parts(work, len(q), total.size * key.shape[-2] >= PARALLEL)
+    _give(result, out)
 
 
 def attention_gradient(
@@ -63,6 +64,14 @@ def attention_gradient(
                 np.matmul(change.swapaxes(-1, -2), q[i], dk[i])
 
     run_parts(work, len(q), total.size * key.shape[-2] >= PARALLEL)
+    for written, into in ((dq, into_query), (dk, into_key), (dv, into_value)):
+        _give(written, into)
+
+
+def _give(written: Array, into: Array) -> None:
+    """Copy what was written if it is no view: heads that share keys may not lie side by side."""
+    if not np.may_share_memory(written, into):
+        np.copyto(into, written.reshape(into.shape))
 
 
 def _examples(x: Array, key: Array) -> Array:
