@@ -10,6 +10,7 @@ split as well: each part writes a matrix of its own, and a second kernel adds th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -64,28 +65,56 @@ class Variant:
     has_bias: bool
 
 
-class _Operand:
-    """The text that brings tiles of one operand from memory to workgroup memory."""
+class Staged(ABC):
+    """The text that brings tiles of one operand from memory to workgroup memory, k in front."""
 
-    def __init__(self, name: str, length: int, along_k: bool, variant: Variant) -> None:
-        self.name, self.length, self.along_k = name, length, along_k
-        self.tile, self.is_exact = variant.tile, variant.is_exact
-        self.in_fours = variant.in_fours["ab".index(name)]
+    def __init__(self, name: str, length: int, along_k: bool, tile: Tile) -> None:
+        self.name, self.length, self.along_k, self.tile = name, length, along_k, tile
         self.line = (length + PAD) // 4  # vec4s of workgroup memory for one k
-        self.loads = -(-length * self.tile.depth // 4 // self.tile.lanes)
+        self.loads = -(-length * tile.depth // 4 // tile.lanes)
 
-    def _place(self, number: int) -> tuple[str, str]:
+    def place(self, number: int) -> tuple[str, str]:
         """Where the lane's vec4 `number` begins: along the edge of the tile, and along k."""
         vector = f"(local + {number * self.tile.lanes}u)"
         if self.along_k:
             return f"{vector} / {self.tile.depth // 4}u", f"{vector} % {self.tile.depth // 4}u * 4u"
         return f"{vector} % {self.length // 4}u * 4u", f"{vector} / {self.length // 4}u"
 
+    @abstractmethod
     def declare(self) -> Iterator[str]:
         """Where in the operand the lane reads, and the variables that it reads to."""
+
+    @abstractmethod
+    def fetch(self, at: str) -> Iterator[str]:
+        """Read the tile that begins at k = `at`."""
+
+    def keep(self, buffer: int) -> Iterator[str]:
+        """Write what was read to workgroup memory."""
         n = self.name
         for i in range(self.loads):
-            along, depth = self._place(i)
+            start = f"{buffer * self.tile.depth * self.line}u"
+            if self.along_k:
+                for c, part in enumerate("xyzw"):
+                    row = f"({n}_depth{i} + {c}u) * {self.line}u + {n}_along{i} / 4u"
+                    yield f"tile_{n}[{start} + {row}][{n}_along{i} % 4u] = {n}_next{i}.{part};"
+            else:
+                row = f"{n}_depth{i} * {self.line}u + {n}_along{i} / 4u"
+                yield f"tile_{n}[{start} + {row}] = {n}_next{i};"
+
+
+class _Operand(Staged):
+    """A matrix that is dense along k or across it."""
+
+    def __init__(self, name: str, length: int, along_k: bool, variant: Variant) -> None:
+        super().__init__(name, length, along_k, variant.tile)
+        self.is_exact = variant.is_exact
+        self.in_fours = variant.in_fours["ab".index(name)]
+
+    def declare(self) -> Iterator[str]:
+        """See `Staged`."""
+        n = self.name
+        for i in range(self.loads):
+            along, depth = self.place(i)
             yield f"let {n}_along{i} = {along};"
             yield f"let {n}_depth{i} = {depth};"
             yield f"let {n}_index{i} = first_{n} + {n}_along{i};"
@@ -95,7 +124,7 @@ class _Operand:
                 yield f"let {n}_held{i} = min({n}_index{i}, {last});"
 
     def fetch(self, at: str) -> Iterator[str]:
-        """Read the tile that begins at k = `at`."""
+        """See `Staged`."""
         for i in range(self.loads):
             value = self._four(i, at) if self.in_fours else self._ones(i, at)
             yield f"{self.name}_next{i} = {value};"
@@ -125,19 +154,6 @@ class _Operand:
         n = self.name
         far, near = (index, depth) if self.along_k else (depth, index)
         return f"({far}) * k.{n}_stride + {near}"
-
-    def keep(self, buffer: int) -> Iterator[str]:
-        """Write what was read to workgroup memory."""
-        n = self.name
-        for i in range(self.loads):
-            start = f"{buffer * self.tile.depth * self.line}u"
-            if self.along_k:
-                for c, part in enumerate("xyzw"):
-                    row = f"({n}_depth{i} + {c}u) * {self.line}u + {n}_along{i} / 4u"
-                    yield f"tile_{n}[{start} + {row}][{n}_along{i} % 4u] = {n}_next{i}.{part};"
-            else:
-                row = f"{n}_depth{i} * {self.line}u + {n}_along{i} / 4u"
-                yield f"tile_{n}[{start} + {row}] = {n}_next{i};"
 
 
 _SCALARS: Final = (
@@ -198,6 +214,12 @@ def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     yield "let end = min(begin + k.split_depth, k.depth);"
     yield f"let x = local % {across}u;"
     yield f"let y = local / {across}u;"
+    yield from product(tile, a, b)
+    yield from _store(variant, across, down)
+
+
+def product(tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
+    """Add up the products from k = `begin` to `end`: four of row i in c{i}_{j}."""
     yield from a.declare()
     yield from b.declare()
     for i in range(tile.block_rows):
@@ -215,10 +237,9 @@ def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     yield "}"
     yield from _step(tile, a, b, 1, f"at + {tile.depth}u")
     yield "}"
-    yield from _store(variant, across, down)
 
 
-def _step(tile: Tile, a: _Operand, b: _Operand, buffer: int, at: str) -> Iterator[str]:
+def _step(tile: Tile, a: Staged, b: Staged, buffer: int, at: str) -> Iterator[str]:
     """Multiply the tiles in one buffer while those of the next step come into the other."""
     yield f"let next{buffer} = min({at} + {tile.depth}u, last);"
     yield from (*a.fetch(f"next{buffer}"), *b.fetch(f"next{buffer}"))
@@ -229,7 +250,7 @@ def _step(tile: Tile, a: _Operand, b: _Operand, buffer: int, at: str) -> Iterato
     yield "workgroupBarrier();"
 
 
-def _multiply(tile: Tile, a: _Operand, b: _Operand, buffer: int) -> Iterator[str]:
+def _multiply(tile: Tile, a: Staged, b: Staged, buffer: int) -> Iterator[str]:
     """The products of one pair of tiles, unrolled."""
     across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
     yield f"let from_a = {buffer * tile.depth * a.line}u + y;"
