@@ -22,6 +22,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+import torch_models
 from torch.nn import functional
 
 from rumus import nn
@@ -267,14 +268,7 @@ def torch_cnn() -> Step:
     """The same network in PyTorch, eager."""
     images, labels = digits_batch()
     x, y = torch.tensor(images).reshape(64, 1, 8, 8), torch.tensor(labels)
-    parts: list[torch.nn.Module] = []
-    for inputs, outputs, end in (
-        (1, 32, []), (32, 32, [torch.nn.MaxPool2d(2)]), (32, 64, [torch.nn.AdaptiveAvgPool2d(2)])
-    ):  # fmt: skip
-        parts.append(torch.nn.Conv2d(inputs, outputs, 3, padding=1, bias=False))
-        parts += [torch.nn.BatchNorm2d(outputs), torch.nn.ReLU(), *end]
-    parts += [torch.nn.Flatten(), torch.nn.Dropout(0.2), torch.nn.Linear(256, 10)]
-    return torch_training(torch.nn.Sequential(*parts), x, y)
+    return torch_training(torch_models.digits_cnn(), x, y)
 
 
 LAYERS, SIZE, HEADS, LENGTH, TEXTS, BYTES = 2, 128, 4, 64, 8, 256
@@ -298,47 +292,11 @@ def rumus_gpt(backend: Backend) -> Step:
     )
 
 
-class TorchBlock(torch.nn.Module):  # type: ignore[misc]
-    """A block of the same GPT in PyTorch, with its fused attention."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(SIZE) for _ in range(2))
-        self.together, self.output = torch.nn.Linear(SIZE, 3 * SIZE), torch.nn.Linear(SIZE, SIZE)
-        self.up, self.down = torch.nn.Linear(SIZE, 4 * SIZE), torch.nn.Linear(4 * SIZE, SIZE)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, positions, size)."""
-        parts = self.together(self.norms[0](x)).chunk(3, dim=-1)
-        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.output(mixed.transpose(1, 2).flatten(2))
-        added: torch.Tensor = self.down(functional.gelu(self.up(self.norms[1](x))))
-        return x + added
-
-
-class TorchGPT(torch.nn.Module):  # type: ignore[misc]
-    """The same GPT in PyTorch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = torch.nn.Embedding(BYTES, SIZE)
-        self.positions = torch.nn.Embedding(LENGTH, SIZE)
-        self.blocks = torch.nn.Sequential(*(TorchBlock() for _ in range(LAYERS)))
-        self.norm = torch.nn.LayerNorm(SIZE)
-        self.scores = torch.nn.Linear(SIZE, BYTES, bias=False)
-
-    def forward(self, text: torch.Tensor) -> torch.Tensor:
-        """Map (batch, positions) to (batch * positions, bytes)."""
-        x = self.bytes(text) + self.positions.weight[: text.shape[1]]
-        scores: torch.Tensor = self.scores(self.norm(self.blocks(x)))
-        return scores.flatten(0, 1)
-
-
 def torch_gpt() -> Step:
     """A step of the GPT in PyTorch, eager."""
     text = torch.tensor(text_batch()).long()
-    return torch_training(TorchGPT(), text[:, :-1], text[:, 1:].flatten())
+    model = torch_models.GPT(LAYERS, SIZE, HEADS, LENGTH, BYTES)
+    return torch_training(model, text[:, :-1], text[:, 1:].flatten())
 
 
 def torch_training(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:

@@ -1,6 +1,6 @@
 """Rumus against PyTorch and JAX on an NVIDIA GPU, in one run: prints times and ratios.
 
-    python tests/bench/gpu.py --rows copy,matmul,adamw,mlp --json figures.json
+    python tests/bench/gpu.py --rows copy,matmul,adamw,mlp,gpt,gpt2,cnn --json figures.json
 
 Every figure is the median of several rounds, in which the sides take turns; a round runs a step
 many times and waits for the device once, at its end. A side that is not installed is left out.
@@ -9,27 +9,20 @@ many times and waits for the device once, at its end. A side that is not install
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_models
 import numpy as np
+from turns import Side, has, medians
 
-from rumus import nn
 from rumus.gpu import GpuBackend, default_backend
 from rumus.optim import AdamW
-from rumus.tensor import Generator, GradientStore, Parameter, Tensor, tensor
+from rumus.tensor import Generator, GradientStore, Parameter, tensor
 from rumus.tensor.updater import NonFinite
-from rumus.train import Trainer
-
-ROUNDS = 7
-Step = Callable[[], object]
-Side = tuple[Step, Step]  # a step, and how to wait until the device has done it
 
 # GPT-2 124M: the shapes of its parameters.
 GPT2 = [
@@ -45,26 +38,6 @@ GPT2 = [
     ],
     *[(768,)] * 2,
 ]  # fmt: skip
-
-
-def medians(sides: Mapping[str, Side], repeats: int) -> dict[str, float]:
-    """Microseconds of a step of each side: the median over rounds in which they take turns."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(ROUNDS + 2):
-        for name, (step, wait) in sides.items():
-            wait()
-            begin = time.perf_counter()
-            for _ in range(repeats):
-                step()
-            wait()
-            if number >= 2:
-                found[name].append((time.perf_counter() - begin) / repeats * 1e6)
-    return {name: statistics.median(times) for name, times in found.items()}
-
-
-def has(module: str) -> bool:
-    """Whether a peer is installed."""
-    return importlib.util.find_spec(module) is not None
 
 
 def rumus_adamw(
@@ -190,81 +163,7 @@ def matmul(backend: GpuBackend) -> dict[str, dict[str, float]]:
     return found
 
 
-def rumus_mlp(backend: GpuBackend, capture: bool) -> Side:
-    """A training step of an MLP 784-512-512-10 over 128 rows."""
-    random = Generator(0)
-    model = nn.Sequential(
-        nn.Linear(784, 512, generator=random),
-        nn.ReLU(),
-        nn.Linear(512, 512, generator=random),
-        nn.ReLU(),
-        nn.Linear(512, 10, generator=random),
-    )
-    model.to(backend)
-    x = random.normal((128, 784), backend=backend)
-    y = random.integers(0, 10, (128,), backend=backend)
-    trainer = Trainer(AdamW(model.parameters(), 1e-3), capture=capture)
-
-    def loss_fn(x: Tensor, y: Tensor) -> Tensor:
-        return nn.cross_entropy_loss(model(x), y)
-
-    return lambda: trainer.train_step(loss_fn, x, y), backend.gpu.synchronize
-
-
-def torch_mlp(graph: bool) -> Side:
-    """The same in PyTorch, eager or as a CUDA graph."""
-    import torch
-    from torch.nn import functional
-
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Linear(784, 512),
-        torch.nn.ReLU(),
-        torch.nn.Linear(512, 512),
-        torch.nn.ReLU(),
-        torch.nn.Linear(512, 10),
-    ).cuda()
-    x, y = torch.randn(128, 784, device="cuda"), torch.randint(0, 10, (128,), device="cuda")
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True, capturable=graph)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=not graph)
-        functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-
-    if not graph:
-        return step, torch.cuda.synchronize
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    recorded = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(recorded):
-        step()
-    alive = model, optimizer, x, y  # the graph reads their memory, and does not hold it
-
-    def replay() -> object:
-        recorded.replay()
-        return alive
-
-    return replay, torch.cuda.synchronize
-
-
-def mlp(backend: GpuBackend) -> dict[str, dict[str, float]]:
-    """A whole training step: eager and captured."""
-    sides = {
-        "rumus captured": rumus_mlp(backend, capture=True),
-        "rumus eager": rumus_mlp(backend, capture=False),
-    }
-    if has("torch"):
-        sides["torch eager"] = torch_mlp(graph=False)
-        sides["torch CUDA graph"] = torch_mlp(graph=True)
-    return {"MLP step": medians(sides, 100)}
-
-
-ROWS = {"copy": copy, "matmul": matmul, "adamw": adamw, "mlp": mlp}
+KERNELS = {"copy": copy, "matmul": matmul, "adamw": adamw}
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -279,14 +178,18 @@ def table(found: Mapping[str, Mapping[str, float]]) -> str:
 def main() -> None:
     """Run the rows that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--rows", default=",".join((*KERNELS, *gpu_models.works())))
+    parser.add_argument("--profile", action="store_true", help="of each model, by kernel")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    backend = default_backend()
+    backend, works = default_backend(), gpu_models.works()
     print(f"{backend.gpu.name}; copy moves 2 x 512 MiB; matmul 4096 is 137.4 GFLOP")
     found: dict[str, dict[str, float]] = {}
     for row in options.rows.split(","):
-        found |= ROWS[row](backend)
+        if row in KERNELS:
+            found |= KERNELS[row](backend)
+        else:
+            found |= gpu_models.measure(works[row], options.profile)
         print(table(found), flush=True)
         if options.json:
             options.json.write_text(json.dumps(found, indent=1))
