@@ -1,5 +1,6 @@
 // The gradient of the rows that norm.wgsl read: with n = (x - mean) scale and h = g weight,
-// out = (h - mean(h) - n mean(h n)) scale; mean(h) is absent if the rows were not CENTRED.
+// out = (h - mean(h) - n mean(h n)) scale; mean(h) is absent if the rows were not CENTRED. ADDING:
+// `added`, the gradient that passes by the norm, is added.
 
 struct Scalars {
     rows: u32,
@@ -11,7 +12,8 @@ var<immediate> k: Scalars;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
 @group(0) @binding(2) var<storage, read> statistics: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read> g: array<f32>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read> added: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
 
 fn h(at: u32, column: u32) -> f32 {
     if (WEIGHTED) {
@@ -48,6 +50,10 @@ fn main(
     }
     for (var j = lane; j < stop; j += LANES) {
         let normalized = (x[first + j] - mean) * scale;
-        out[first + j] = (h(first + j, j) - sum - normalized * product) * scale;
+        var share = (h(first + j, j) - sum - normalized * product) * scale;
+        if (ADDING) {
+            share += added[first + j];
+        }
+        out[first + j] = share;
     }
 }

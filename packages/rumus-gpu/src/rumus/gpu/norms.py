@@ -60,10 +60,11 @@ def run_norm_gradient(
     into: GPUArray | None,
     into_weight: GPUArray | None,
     into_bias: GPUArray | None,
+    added: GPUArray | None = None,
 ) -> None:
     """Write the gradients that are wanted: of the rows, of the weight, of the bias.
 
-    Each is contiguous and in memory of its own.
+    Each is contiguous and in memory of its own. `added` is added to that of the rows.
     """
     if x.size == 0:
         for array in (into_weight, into_bias):
@@ -72,7 +73,7 @@ def run_norm_gradient(
         return
     x, gradient = contiguous(x), contiguous(gradient)
     if into is not None:
-        _rows_gradient(is_centred, gpu, x, weight, statistics, gradient, into)
+        _rows_gradient(is_centred, gpu, x, weight, statistics, gradient, into, added)
     if into_weight is not None or into_bias is not None:
         _weight_gradients(gpu, (x, statistics, gradient), into_weight, into_bias)
 
@@ -97,14 +98,18 @@ def _rows_gradient(
     statistics: GPUArray,
     gradient: GPUArray,
     into: GPUArray,
+    added: GPUArray | None,
 ) -> None:
     rows, columns = _extent(x)
     lanes, per_group = shared_rows(columns)
-    flags = {"CENTRED": is_centred, "WEIGHTED": weight is not None}
+    flags = {
+        "CENTRED": is_centred, "WEIGHTED": weight is not None, "ADDING": added is not None
+    }  # fmt: skip
     key = ("norm_gradient", *flags.values(), lanes)
     make = partial(norm_program, "norm_gradient", flags, lanes, per_group)
     scale = x if weight is None else contiguous(weight)
-    bound = (x, scale, statistics, gradient, into)
+    other = x if added is None else contiguous(added)
+    bound = (x, scale, statistics, gradient, other, into)
     gpu.dispatch(gpu.pipeline(key, make), bound, (rows, columns), -(-rows // per_group))
 
 
@@ -135,7 +140,7 @@ def norm_program(name: str, flags: Mapping[str, bool], lanes: int, rows: int) ->
     constants = "".join(f"const {flag} = {str(on).lower()};\n" for flag, on in flags.items())
     access, scalars = {
         "norm": ("rrrww", "IIf"),
-        "norm_gradient": ("rrrrw", "II"),
+        "norm_gradient": ("rrrrrw", "II"),
         "norm_weight_gradient": ("rrrww", "IIII"),
     }[name]
     text = constants + (shared if lanes else "") + shader(name)

@@ -138,6 +138,10 @@ class _Sink:
         """Memory for the first gradient of a parameter; see `Sink`."""
         return self.given.pop(id(leaf), None)
 
+    def so_far(self, leaf: Any) -> Array | None:
+        """None: what was found need not be memory of our own; see `Sink`."""
+        return None
+
     def add(self, leaf: Any, gradient: Array) -> None:
         """Take a gradient; see `Sink`."""
         kept = self.found.get(id(leaf))

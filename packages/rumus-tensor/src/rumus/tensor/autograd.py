@@ -11,6 +11,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -21,13 +22,26 @@ from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import Kernel
 
 # From the gradient of the result, and for each input an array to write to (or None), to the
-# gradient of each input (or None). A vjp may ignore the destinations it is given.
+# gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`.
 Vjp: TypeAlias = Callable[[Array, Sequence[Array | None]], Sequence[Array | None]]
 Leaf: TypeAlias = Any  # a parameter; only the sink looks inside
 
 ADD = Kernel("add", {"out": Expr.array("a") + Expr.array("b")}, ("a", "b"))
 ACCUMULATE = Kernel("accumulate", {"a": Expr.array("a") + Expr.array("b")}, ("a", "b"))  # a += b
 _creation = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """The gradient that an input has from elsewhere, for a vjp to add its own share to.
+
+    Only a vjp that was announced as adding for this input is given one as its destination; what it
+    returns for the input is then the sum. So an input of several results needs no additions between
+    their kernels. array: not to be changed, unless is_own says that nobody else reads it.
+    """
+
+    array: Array
+    is_own: bool
 
 
 class Version:
@@ -71,11 +85,15 @@ class Sink(Protocol):
         """Take a gradient, which may be the destination given for it."""
         ...
 
+    def so_far(self, leaf: Leaf) -> Array | None:
+        """Return what `add` has gathered for `leaf`, to be added to in place; None if nothing."""
+        ...
+
 
 class Node:
     """One step of the tape."""
 
-    __slots__ = ("backend", "created", "inputs", "name", "vjp", "watched")
+    __slots__ = ("adding", "backend", "created", "inputs", "name", "vjp", "watched")
 
     def __init__(
         self,
@@ -84,12 +102,14 @@ class Node:
         inputs: tuple[Node | Leaf | None, ...],
         vjp: Vjp,
         watched: tuple[tuple[Watched, int], ...],
+        adding: tuple[int, ...] = (),
     ) -> None:
         self.name = name
         self.backend = backend
         self.inputs = inputs
         self.vjp: Vjp | None = vjp
         self.watched = watched  # with the version of each in the forward pass
+        self.adding = adding  # the inputs whose gradient so far `vjp` can add to
         self.created = next(_creation)
 
 
@@ -145,21 +165,49 @@ def backward(root: Node, seed: Array, sink: Sink) -> None:
         vjp, node.vjp = node.vjp, None
         if gradient is None or vjp is None:
             continue
-        destinations = [
-            None if edge is None or isinstance(edge, Node) else sink.destination(edge)
-            for edge in node.inputs
-        ]
-        for edge, share in zip(node.inputs, vjp(gradient, destinations), strict=True):
+        destinations = _destinations(node, gradients, summed, sink)
+        shares = vjp(gradient, destinations)
+        for edge, into, share in zip(node.inputs, destinations, shares, strict=True):
             if edge is None or share is None:
                 continue
             if not isinstance(edge, Node):
-                sink.add(edge, share)
+                _give(sink, edge, into, share, node.backend)
             elif edge not in gradients:
                 gradients[edge] = share
             else:
-                gradients[edge] = _sum(edge, gradients[edge], share, edge in summed)
+                is_sum = isinstance(into, SoFar)
+                own = edge in summed
+                gradients[edge] = share if is_sum else _sum(edge, gradients[edge], share, own)
                 summed.add(edge)
         node.inputs = node.watched = ()
+
+
+def _destinations(
+    node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Sink
+) -> list[Array | None]:
+    """For each input of a node where its gradient goes, a `SoFar`, or None."""
+    found: list[Array | None] = []
+    for number, edge in enumerate(node.inputs):
+        # An input that comes twice is added to only once.
+        is_first = not any(edge is before for before in node.inputs[:number])
+        adds = number in node.adding and is_first
+        if edge is None or (isinstance(edge, Node) and not (adds and edge in gradients)):
+            found.append(None)
+        elif isinstance(edge, Node):
+            found.append(SoFar(gradients[edge], edge in summed))
+        elif adds and (array := sink.so_far(edge)) is not None:
+            found.append(SoFar(array, True))
+        else:
+            found.append(sink.destination(edge))
+    return found
+
+
+def _give(sink: Sink, leaf: Leaf, into: Array | None, share: Array, backend: Backend) -> None:
+    """Hand a gradient of a parameter over; a sum of all so far replaces what was there."""
+    if not isinstance(into, SoFar):
+        sink.add(leaf, share)
+    elif share is not into.array:
+        backend.copy(share, into.array)
 
 
 def _sum(node: Node, so_far: Array, share: Array, in_place: bool) -> Array:

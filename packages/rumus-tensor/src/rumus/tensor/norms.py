@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from rumus.tensor.autograd import Vjp
+from rumus.tensor.autograd import SoFar, Vjp
 from rumus.tensor.backend import Array
 from rumus.tensor.dtype import float16, float32, is_floating, promote
 from rumus.tensor.expr import Expr
@@ -133,7 +133,7 @@ def _norm(name: Name, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps
     forward(x._array, *arrays, out, statistics, eps)
     saved = inputs[:2] if weight is not None else inputs[:1]
     vjp = _norm_vjp(name, inputs, weight, statistics)
-    return result_of(name, out, backend, inputs, vjp, saved=saved)
+    return result_of(name, out, backend, inputs, vjp, saved=saved, adding=(0,))
 
 
 def _norm_vjp(
@@ -152,7 +152,9 @@ def _norm_vjp(
             if is_wanted and (into is None or i == 0):
                 into = backend.allocate(shapes[i], gradient.dtype)
             shares[i] = into if is_wanted else None
-        back(x, scale, statistics, gradient, *shares)
+        # What passes by the norm, as in x + f(norm(x)), is added where the gradient is written.
+        added = destinations[0].array if isinstance(destinations[0], SoFar) else None
+        back(x, scale, statistics, gradient, *shares, added)
         return shares[: len(wanted)]
 
     return vjp

@@ -53,11 +53,11 @@ def layer_norm(
 
 def layer_norm_gradient(
     x: Array, weight: Array | None, statistics: Array, gradient: Array, into: Array | None,
-    into_weight: Array | None, into_bias: Array | None,
+    into_weight: Array | None, into_bias: Array | None, added: Array | None = None,
 ) -> None:  # fmt: skip
     """As `numpy_rows.layer_norm_gradient`."""
     if _is_small(x):
-        shares = into, into_weight, into_bias
+        shares = into, into_weight, into_bias, added
         numpy_rows.layer_norm_gradient(x, weight, statistics, gradient, *shares)
         return
     length, loop = x.shape[-1], _compiled()["layer_norm_gradient"]
@@ -73,6 +73,8 @@ def layer_norm_gradient(
     for number, row in enumerate((into_weight, into_bias)):
         if row is not None:
             np.add.reduce(sums[:, number], 0, None, row)
+    if into is not None and added is not None:
+        np.add(into, added, into)
 
 
 def softmax(x: Array, out: Array) -> None:

@@ -108,12 +108,13 @@ def layer_norm_gradient(
     into: Real | None,
     into_weight: Real | None,
     into_bias: Real | None,
+    added: Real | None = None,
 ) -> None:
-    """With n the normalized x and h = g weight: (h - mean(h) - n mean(h n)) / deviation.
+    """With n the normalized x and h = g weight: (h - mean(h) - n mean(h n)) / deviation + added.
 
     The weight gets the sum of g n over the rows, the bias that of g. None where it is not wanted.
     """
-    _norm_gradient(x, weight, statistics, gradient, into, into_weight, is_centred=True)
+    _norm_gradient(x, weight, statistics, gradient, into, into_weight, added, is_centred=True)
     if into_bias is not None:
         into_bias[...] = gradient.reshape(-1, x.shape[-1]).sum(0)
 
@@ -126,9 +127,10 @@ def rms_norm_gradient(
     into: Real | None,
     into_weight: Real | None,
     into_bias: None,
+    added: Real | None = None,
 ) -> None:
     """As of the layer norm, without mean(h)."""
-    _norm_gradient(x, weight, statistics, gradient, into, into_weight, is_centred=False)
+    _norm_gradient(x, weight, statistics, gradient, into, into_weight, added, is_centred=False)
 
 
 def _norm_gradient(
@@ -138,6 +140,7 @@ def _norm_gradient(
     gradient: Real,
     into: Real | None,
     into_weight: Real | None,
+    added: Real | None,
     is_centred: bool,
 ) -> None:
     with np.errstate(all="ignore"):
@@ -152,6 +155,8 @@ def _norm_gradient(
         if is_centred:
             np.subtract(into, h.mean(-1, keepdims=True), into)
         np.multiply(into, statistics[..., 1:], into)
+        if added is not None:
+            np.add(into, added, into)
 
 
 ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {

@@ -261,6 +261,11 @@ class Collector:
             backend.copy(gradient, kept)
         self.fresh[parameter.id] = (parameter, kept)
 
+    def so_far(self, parameter: Parameter) -> Array | None:
+        """What was gathered for a parameter, in memory that may be added to; None if nothing."""
+        kept = self.fresh.get(parameter.id)
+        return None if kept is None else kept[1]
+
     def commit(self) -> None:
         """Put what was gathered into the store."""
         store = self.store

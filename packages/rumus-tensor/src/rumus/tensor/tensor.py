@@ -346,12 +346,14 @@ def result_of(
     vjp: Vjp,
     saved: Sequence[Tensor] = (),
     reads_result: bool = False,
+    adding: tuple[int, ...] = (),
 ) -> Tensor:
     """Return the tensor that an operation computed, on the tape if a gradient may be asked for.
 
     inputs: the tensors that `vjp` returns gradients for, in its order.
     saved: those whose elements `vjp` reads; changing one in place before backward is an error.
     reads_result: whether `vjp` reads the result itself, so that the same holds for it.
+    adding: the numbers of those inputs for which `vjp` takes a `SoFar` as its destination.
     """
     result = Tensor(array, backend)
     if not is_recording() or array.dtype.kind != "f":
@@ -364,7 +366,7 @@ def result_of(
     watched = [edge for edge in edges if isinstance(edge, Tensor)]
     watched += [result.detach()] if reads_result else []  # not itself, which would be a cycle
     stamps = tuple([(t, t._version.current) for t in (*watched, *saved)])
-    result._node = Node(name, backend, edges, vjp, stamps)
+    result._node = Node(name, backend, edges, vjp, stamps, adding)
     return result
 
 
