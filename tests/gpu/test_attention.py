@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend, attention
 from rumus.gpu.attention import choose
-from rumus.gpu.attention_program import TILES
-from rumus.tensor import float32
+from rumus.gpu.attention_program import TILES, Variant
+from rumus.gpu.storage import stored_types
+from rumus.tensor import float16, float32
 
 Shape = tuple[int, ...]
 # queries, keys, values
@@ -60,9 +61,9 @@ def run(
     forward, back = gpu.fused("attention"), gpu.fused("attention_gradient")
     assert forward is not None
     assert back is not None
-    out = gpu.allocate((*q.shape[:-1], v.shape[-1]), float32)
+    out = gpu.allocate((*q.shape[:-1], v.shape[-1]), q.dtype)
     total = gpu.allocate(q.shape[:-1], float32)
-    gradients = [gpu.allocate(a.shape, float32) for a in inputs]
+    gradients = [gpu.allocate(a.shape, q.dtype) for a in inputs]
     for array in (out, total, *gradients):
         gpu.fill(77, array)
     forward(*inputs, causal, scale, out, total)
@@ -96,13 +97,54 @@ def one() -> GpuBackend:
     return GpuBackend()
 
 
+@pytest.fixture(scope="module", params=["16-bit floats", "rounded"])
+def half(request: pytest.FixtureRequest) -> GpuBackend:
+    """A device that has 16-bit floats, and one that has not and rounds what it stores."""
+    backend = GpuBackend()
+    backend._stored = stored_types(request.param == "16-bit floats")
+    return backend
+
+
+@pytest.mark.parametrize("name", ["in fours", "shared heads", "odd"])
+def test_float16_is_float32_rounded(name: str, half: GpuBackend) -> None:
+    """Nothing is float16 but what is read and what is written."""
+    inputs = [normal(*shape, seed=i).astype(float16) for i, shape in enumerate(SHAPES[name])]
+    g = normal(*SHAPES[name][0][:-1], SHAPES[name][2][-1], seed=3).astype(float16)
+    found = run(half, [half.upload(a) for a in inputs], half.upload(g), True, 0.3)
+    wide = [half.upload(a.astype(float32)) for a in inputs]
+    wanted = run(half, wide, half.upload(g.astype(float32)), True, 0.3)
+    np.testing.assert_allclose(found[0], wanted[0], rtol=2**-11, atol=2**-25)
+    for a, b in zip(found[1:], wanted[1:], strict=True):  # they have seen the rounded result
+        np.testing.assert_allclose(a, b, rtol=2**-10, atol=2**-11 * abs(b).max())
+    exact = expected(inputs, g, True, 0.3)
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == float16
+        size = np.linalg.norm(b) + 1e-3
+        assert np.linalg.norm(a.astype(float).reshape(b.shape) - b) / size < 5e-4
+
+
+def test_views_of_float16(half: GpuBackend) -> None:
+    """Heads inside of positions at an odd offset: element by element."""
+    host = normal(2, 30, 5, 2 * 16 + 1, seed=0).astype(float16)
+    array = half.upload(host)
+    places = [slice(0, 3), slice(3, 4), slice(4, 5)]
+    order = (0, 2, 1, 3)
+    found = [array[:, 1:, at, 1:17].transpose(order) for at in places]
+    wanted = [host[:, 1:, at, 1:17].transpose(order) for at in places]
+    g = normal(*found[0].shape, seed=1).astype(float16)
+    results = run(half, found, half.upload(g), True, 0.25)
+    for a, b in zip(results, expected(wanted, g, True, 0.25), strict=True):
+        b = b.reshape(a.shape)
+        np.testing.assert_allclose(a, b, rtol=2**-10, atol=2**-11 * (1 + abs(b).max()))
+
+
 @pytest.mark.parametrize(("number", "unroll"), [(0, attention.UNROLL), (1, 1), (3, 8), (5, 1)])
 def test_other_tiles_and_unrolled_loops(
     number: int, unroll: int, one: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What real devices and wider heads get; a device that a CPU plays does not by itself."""
 
-    def chosen(*arguments: Any) -> Any:
+    def chosen(*arguments: Any) -> Variant:
         return replace(choose(*arguments), tile=TILES[number], unroll=unroll)
 
     monkeypatch.setattr(attention, "choose", chosen)
@@ -117,7 +159,8 @@ def test_wide_heads(one: GpuBackend) -> None:
 @pytest.mark.parametrize("stage", ["forward", "query", "key"])
 def test_every_size_fits(stage: Any, sizes: tuple[int, int], one: GpuBackend) -> None:
     limits = replace(one.gpu.limits, workgroup_memory=attention.WORKGROUP_BYTES)
-    assert choose(limits, stage, sizes, True, True, 1).bytes <= attention.WORKGROUP_BYTES
+    stored = one.allocate((1,), float32).stored
+    assert choose(limits, stage, stored, sizes, True, True, 1).bytes <= attention.WORKGROUP_BYTES
 
 
 def test_a_device_with_little_memory_has_no_kernels(

@@ -13,6 +13,8 @@ from rumus.tensor import (
     Parameter,
     Tensor,
     attention_weights,
+    float16,
+    float32,
     scaled_dot_product_attention,
     tensor,
     weighted_values,
@@ -62,3 +64,39 @@ def test_heads_that_are_too_wide_for_a_fused_version(backend: Backend) -> None:
     x = tensor(np.random.default_rng(0).normal(size=(1, 3, 260)), backend=backend)
     found, wanted = (f(x, x, x).numpy() for f in (scaled_dot_product_attention, primitive))
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_queries_without_keys_are_refused(backend: Backend) -> None:
+    some, none = (tensor(np.ones((2, n, 4)), backend=backend) for n in (3, 0))
+    with pytest.raises(ValueError, match=r"there is no key.*query \(2, 3, 4\), key \(2, 0, 4\)"):
+        scaled_dot_product_attention(some, none, none)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_float16_is_computed_in_float32(layout: str, backend: Backend) -> None:
+    view = LAYOUTS[layout]
+    draw = np.random.default_rng(5)
+    values = [draw.normal(size=view(tensor(np.zeros((2, 300, 8)))).shape) for _ in range(3)]
+    values = [value.astype(np.float16) for value in values]
+    results = []
+    for dtype in (float16, float32):
+        parameters = [Parameter(value, dtype=dtype, backend=backend) for value in values]
+        y = scaled_dot_product_attention(*[view(p) for p in parameters], causal=True)
+        cosines = np.cos(np.arange(y.size)).reshape(y.shape).astype(np.float16)
+        grads = (y * tensor(cosines, dtype=dtype, backend=backend)).sum().backward()
+        results.append([y.numpy(), *(grads[p].numpy() for p in parameters)])
+    for found, wanted in zip(*results, strict=True):
+        assert found.dtype == float16
+        assert np.linalg.norm(found - wanted) < 4e-4 * np.linalg.norm(wanted)
+
+
+def test_scores_beyond_float16(backend: Backend) -> None:
+    x = np.random.default_rng(5).normal(size=(2, 40, 8)).astype(np.float16)
+    queries = (x * 1000).astype(np.float16)
+    found, wanted = (
+        scaled_dot_product_attention(
+            *(tensor(a, dtype=dtype, backend=backend) for a in (queries, 100 * x, x))
+        ).numpy()
+        for dtype in (float16, float32)
+    )
+    np.testing.assert_allclose(found, wanted, rtol=2**-10, atol=2**-24)

@@ -1,8 +1,9 @@
 """Scaled dot-product attention and its gradients: one dispatch forward, two backward.
 
-The names and arguments are those that `rumus.tensor.attention` asks a backend for; everything is
-float32. Arrays may have any strides as long as the last axis is dense and the axes of the batch can
-be walked as one; others are copied first. The kernels are in `attention_program.py`.
+The names and arguments are those that `rumus.tensor.attention` asks a backend for. Arrays are all
+float32 or all float16, the numbers of rows float32. They may have any strides as long as the last
+axis is dense and the axes of the batch can be walked as one; others are copied first. The kernels
+are in `attention_program.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rumus.gpu.attention_program import (
 from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.device import Gpu
 from rumus.gpu.limits import Limits
+from rumus.gpu.storage import Stored
 from rumus.tensor import float32
 
 WORKGROUP_BYTES: Final = 32768  # with less, the kernels for heads of 256 do not fit
@@ -82,19 +84,28 @@ def attention_gradient(
 
 ATTENTION: Final[Mapping[str, Callable[..., None]]] = {
     "attention": attention,
+    "attention_float16": attention,
     "attention_gradient": attention_gradient,
 }
 
 
 def choose(
-    limits: Limits, stage: Stage, sizes: tuple[int, int], in_fours: bool, causal: bool, unroll: int
+    limits: Limits,
+    stage: Stage,
+    stored: Stored,
+    sizes: tuple[int, int],
+    in_fours: bool,
+    causal: bool,
+    unroll: int,
 ) -> Variant:
     """Return the variant with the largest tile that fits.
 
     sizes: of a row of queries and keys, and of values.
     """
     wide = [-(-size // GRAIN) * GRAIN // 4 for size in sizes]
-    variants = [Variant(stage, tile, wide[0], wide[1], in_fours, causal, unroll) for tile in TILES]
+    variants = [
+        Variant(stage, tile, stored, wide[0], wide[1], in_fours, causal, unroll) for tile in TILES
+    ]
     fitting = [
         variant
         for variant in variants
@@ -116,7 +127,7 @@ def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> 
     in_fours = not any(number % 4 for number in (*walks, *sizes))
     # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
     unroll = 1 if gpu.is_software else UNROLL
-    variant = choose(gpu.limits, stage, sizes, in_fours, causal, unroll)
+    variant = choose(gpu.limits, stage, arrays["Q"].stored, sizes, in_fours, causal, unroll)
     owners, rows = (kv_heads, keys) if stage == "key" else (heads, queries)
     tiles = -(-rows // variant.tile.own)
     groups = math.prod(arrays["Q"].shape[:-3]) * owners * tiles

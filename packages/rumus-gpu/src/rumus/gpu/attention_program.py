@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeAlias
 
 from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude
+from rumus.gpu.storage import Stored, vector
 
 ACROSS: Final = 8  # lanes that share an own row
 GRAIN: Final = 4 * ACROSS  # elements of a row are padded to a multiple of it
@@ -62,13 +63,14 @@ TILES: Final = (
 class Variant:
     """What a pipeline is made for.
 
-    size, value_size: vec4s of a row of queries and keys, and of values; multiples of 8.
-    in_fours: rows are read and written four elements at a time. unroll: steps of an inner loop that
-    are written out.
+    stored: how the rows lie in memory; all that is computed is float32. size, value_size: vec4s of
+    a row of queries and keys, and of values; multiples of 8. in_fours: rows are read and written
+    four elements at a time. unroll: steps of an inner loop that are written out.
     """
 
     stage: Stage
     tile: Tile
+    stored: Stored
     size: int
     value_size: int
     in_fours: bool
@@ -138,7 +140,8 @@ def attention_program(variant: Variant) -> Program:
     body = "\n".join([*_header(variant), *_place(variant), *writer(variant), "}", ""])
     access = "".join(mode for _, mode in BOUND[variant.stage])
     scalars = "I" * len(NUMBERS) + "f" + "IIII" * len(strided(variant.stage))
-    text = prelude(body) + "\n" + body
+    half = "enable f16;\n" if variant.stored.wgsl == "f16" else ""
+    text = half + prelude(body) + "\n" + body
     return Program(_NAMES[variant.stage], text, access, scalars, variant.bytes)
 
 
@@ -152,7 +155,9 @@ def _header(variant: Variant) -> Iterator[str]:
     yield "}"
     yield "var<immediate> k: Scalars;"
     for number, (name, mode) in enumerate(BOUND[variant.stage]):
-        kind = "vec4<f32>" if variant.in_fours and name not in NUMBERED else "f32"
+        kind = "f32"
+        if name not in NUMBERED:
+            kind = vector(variant.stored.wgsl, 4 if variant.in_fours else 1)
         how = "read" if mode == "r" else "read_write"
         yield f"@group(0) @binding({number}) var<storage, {how}> {name}: array<{kind}>;"
     for name, length in variant.memory().items():
@@ -201,13 +206,14 @@ def _four(variant: Variant, name: str, base: str, row: str, part: str) -> str:
     size = "value_size" if name in _OF_VALUES else "size"
     start = f"{base} + min({row}, {length} - 1u) * k.{name}_row"
     if variant.in_fours:
-        value = f"{name}[({start} + min({part} * 4u, {size} - 4u)) / 4u]"
+        held = f"{name}[({start} + min({part} * 4u, {size} - 4u)) / 4u]"
+        value = variant.stored.load(held, 4)
         inside = f"{row} < {length} && {part} * 4u < {size}"
         return f"select(vec4<f32>(0.0), {value}, {inside})"
     parts = []
     for c in range(4):
         at = f"{part} * 4u + {c}u"
-        value = f"{name}[{start} + min({at}, {size} - 1u)]"
+        value = variant.stored.load(f"{name}[{start} + min({at}, {size} - 1u)]", 1)
         parts.append(f"select(0.0, {value}, {row} < {length} && {at} < {size})")
     return f"vec4<f32>({', '.join(parts)})"
 
@@ -325,12 +331,13 @@ def _store(variant: Variant, name: str, result: str, factor: str = "") -> Iterat
             column = f"(x + {c * ACROSS}u) * 4u"
             if variant.in_fours:
                 yield f"if ({column} < {size}) {{"
-                yield f"{name}[(start + {column}) / 4u] = {value};"
+                yield f"{name}[(start + {column}) / 4u] = {variant.stored.store(value, 4)};"
                 yield "}"
                 continue
             for number, part in enumerate(_PARTS):
                 yield f"if ({column} + {number}u < {size}) {{"
-                yield f"{name}[start + {column} + {number}u] = ({value}).{part};"
+                one = variant.stored.store(f"({value}).{part}", 1)
+                yield f"{name}[start + {column} + {number}u] = {one};"
                 yield "}"
         yield "}"
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rumus.gpu.backend import GpuBackend
 from rumus.tensor import (
     Backend,
+    DType,
     Expr,
     Kernel,
     NumpyBackend,
@@ -25,6 +26,8 @@ from rumus.tensor import (
     cos,
     cross_entropy,
     erf,
+    float16,
+    float32,
     gather,
     int32,
     layer_norm,
@@ -73,15 +76,19 @@ def _normal(*shape: int, seed: int = 0) -> Real:
 
 
 def _with_gradients(
-    function: Callable[..., Tensor], *shapes: tuple[int, ...], backend: Backend
+    function: Callable[..., Tensor],
+    *shapes: tuple[int, ...],
+    backend: Backend,
+    dtype: DType = float32,
 ) -> Sequence[Real]:
     """The result of a function of random parameters, and their gradients."""
     operands = [
-        Parameter(_normal(*shape, seed=i), backend=backend) for i, shape in enumerate(shapes)
+        Parameter(_normal(*shape, seed=i), dtype=dtype, backend=backend)
+        for i, shape in enumerate(shapes)
     ]
     result = function(*operands)
     weights = np.cos(np.arange(result.size, dtype=np.float32)).reshape(result.shape)
-    grads = (result * tensor(weights, backend=backend)).sum().backward()
+    grads = (result * tensor(weights, dtype=dtype, backend=backend)).sum().backward()
     return [result.numpy(), *(grads[operand].numpy() for operand in operands)]
 
 
@@ -156,12 +163,13 @@ def _norms(backend: Backend) -> Sequence[Real]:
     return found
 
 
-def _attention(backend: Backend) -> Sequence[Real]:
+def _attention(dtype: DType, backend: Backend) -> Sequence[Real]:
     """Heads of elements in fours with a causal mask, and of odd numbers of them, which share."""
     causal = partial(scaled_dot_product_attention, causal=True)
-    found = _with_gradients(causal, *[(2, 3, 70, 20)] * 3, backend=backend)
+    found = _with_gradients(causal, *[(2, 3, 70, 20)] * 3, backend=backend, dtype=dtype)
     shapes = (4, 37, 7), (2, 45, 7), (2, 45, 5)
-    return [*found, *_with_gradients(scaled_dot_product_attention, *shapes, backend=backend)]
+    shared = _with_gradients(scaled_dot_product_attention, *shapes, backend=backend, dtype=dtype)
+    return [*found, *shared]
 
 
 def _random_words(backend: Backend) -> Sequence[Real]:
@@ -191,6 +199,8 @@ def _update(backend: Backend) -> Sequence[Real]:
     return [applied, *(backend.download(array) for array in arrays.values())]
 
 
+HALF: Final = 2e-3  # float16 has 11 bits, and each side rounds by itself
+
 CHECKS: Final[Mapping[str, Check]] = {
     "elementwise": Check(_elementwise, 2e-5),
     "copy": Check(_copies, 0.0),
@@ -202,7 +212,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     "log_softmax": Check(partial(_rows, lambda x: x.log_softmax()), 1e-5),
     "cross_entropy": Check(partial(_rows, _cross_entropy), 1e-5),
     "layer_norm, rms_norm": Check(_norms, 2e-5),
-    "attention": Check(_attention, 2e-5),
+    "attention": Check(partial(_attention, float32), 2e-5),
+    "attention in float16": Check(partial(_attention, float16), HALF),
     "random words": Check(_random_words, 0.0),
     "optimizer update": Check(_update, 1e-6),
 }

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from rumus.tensor.backend import Array, Backend
-from rumus.tensor.dtype import bool_, float16, float32, is_floating
+from rumus.tensor.dtype import DType, bool_, float16, float32, is_floating
 from rumus.tensor.expr import Expr
 from rumus.tensor.operators import cast, elementwise
 from rumus.tensor.tensor import Tensor, backend_of, result_of, tensor
@@ -67,6 +67,11 @@ def scaled_dot_product_attention(
     _check_shapes(query, key, value, causal)
     _check_mask(query, key, mask)
     tensors = [query, key, value]
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    backend = backend_of("attention", tensors if mask is None else [*tensors, mask])
+    is_narrow = max(query.shape[-1], value.shape[-1]) <= FUSED_SIZE
+    if mask is None and is_narrow and _is_fused(backend, query.dtype):
+        return _fused(backend, query, key, value, causal, scale)
     if query.dtype == float16:
         wide = [cast(t, float32) for t in tensors]
         wide_mask = cast(mask, float32) if mask is not None and mask.dtype == float16 else mask
@@ -74,11 +79,6 @@ def scaled_dot_product_attention(
             wide[0], wide[1], wide[2], mask=wide_mask, causal=causal, scale=scale
         )
         return cast(result, float16)
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    backend = backend_of("attention", tensors if mask is None else [*tensors, mask])
-    is_narrow = max(query.shape[-1], value.shape[-1]) <= FUSED_SIZE
-    if mask is None and is_narrow and query.dtype == float32 and backend.fused("attention"):
-        return _fused(backend, query, key, value, causal, scale)
     weights = attention_weights(query, key, mask=mask, causal=causal, scale=scale)
     return weighted_values(weights, value)
 
@@ -158,6 +158,8 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> No
         raise ValueError(
             f"attention: batches, heads of keys and values, or lengths differ: {shapes}"
         )
+    if key.shape[-2] == 0:
+        raise ValueError(f"attention: there is no key that a query could look at: {shapes}")
     if query.ndim > 2 and query.shape[-3] % max(key.shape[-3], 1):
         raise ValueError(
             f"attention: {query.shape[-3]} query heads are no multiple of {key.shape[-3]} heads of "
@@ -187,15 +189,22 @@ def _check_mask(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
         )
 
 
+def _is_fused(backend: Backend, dtype: DType) -> bool:
+    """Whether the backend has kernels for these; those for float16 go by a name of their own."""
+    name = {float32: "attention", float16: "attention_float16"}.get(dtype)
+    return name is not None and backend.fused(name) is not None
+
+
 def _fused(
     backend: Backend, query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float
 ) -> Tensor:
     """Run the backend's own version, which keeps one number of each row for its gradient.
 
     `fused("attention")(q, k, v, causal, scale, out, logsumexp)` writes the result and the logarithm
-    of the sum of the exponentials of each row, which is dense. `fused("attention_gradient")` gets
-    all these, the gradient of the result, and three arrays for those of q, k and v. Arrays may have
-    any strides; what is written is in memory of its own.
+    of the sum of the exponentials of each row, which is dense and float32. The gradient's version
+    gets all these, the gradient of the result, and three arrays for those of q, k and v. Arrays may
+    have any strides; what is written is in memory of its own. `fused("attention_float16")` says
+    whether the same two take arrays of float16.
     """
     forward, back = backend.fused("attention"), backend.fused("attention_gradient")
     assert forward is not None
@@ -203,7 +212,7 @@ def _fused(
     inputs = (query, key, value)
     q, k, v = (t._array for t in inputs)
     out = _laid_out_as(q, (*query.shape[:-1], value.shape[-1]), backend)
-    total = backend.allocate(query.shape[:-1], query.dtype)  # log of the sum of the exponentials
+    total = backend.allocate(query.shape[:-1], float32)  # log of the sum of the exponentials
     forward(q, k, v, causal, scale, out, total)
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
