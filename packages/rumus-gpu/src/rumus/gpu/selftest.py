@@ -213,7 +213,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "cross_entropy": Check(partial(_rows, _cross_entropy), 1e-5),
     "layer_norm, rms_norm": Check(_norms, 2e-5),
     "attention": Check(partial(_attention, float32), 2e-5),
-    "attention in float16": Check(partial(_attention, float16), HALF),
+    "attention, float16": Check(partial(_attention, float16), HALF),
     "random words": Check(_random_words, 0.0),
     "optimizer update": Check(_update, 1e-6),
 }
