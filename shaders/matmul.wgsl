@@ -5,7 +5,8 @@
 // outside of a matrix is loaded as 0, with its index clamped.
 //
 // In front of this text stand: A_ALONG_K and B_ALONG_K (whether neighbours along k are neighbours in
-// memory, so that lanes load along k), the functions of storage, `BIAS`, and `bias_at`.
+// memory, so that lanes load along k), SUMS (whether the rows of a are added up as well), the
+// functions of storage, `bias_at`, `write_sum`, and `write`, which does what follows the product.
 
 struct Scalars {
     rows: u32,
@@ -24,6 +25,7 @@ struct Scalars {
     b_inner: u32,
     c_start: u32,
     bias_start: u32,
+    sums_start: u32,
     tile_rows: u32,
     tile_columns: u32,
     tiles: u32,
@@ -68,8 +70,7 @@ fn store(base: u32, row: u32, column: u32, values: vec4<f32>) {
     }
     for (var j = 0u; j < 4u; j++) {
         if (column + j < k.columns) {
-            let sum = values[j] + bias_at(column + j);
-            c[base + row * k.columns + column + j] = stored(sum);
+            write(base + row * k.columns + column + j, values[j] + bias_at(column + j));
         }
     }
 }
@@ -96,6 +97,8 @@ fn main(
     var c1 = vec4<f32>(0.0);
     var c2 = vec4<f32>(0.0);
     var c3 = vec4<f32>(0.0);
+    let sums_up = SUMS && first_column == 0u && local < TILE;
+    var total = 0.0;
     for (var step = 0u; step < k.depth; step += STEPS) {
         load_a(base_a, first_row, step, local);
         load_b(base_b, first_column, step, local);
@@ -109,12 +112,22 @@ fn main(
             c2 += tile_a[at_a + 2u] * y;
             c3 += tile_a[at_a + 3u] * y;
         }
+        if (sums_up) {
+            var part = 0.0;
+            for (var s = 0u; s < STEPS; s++) {
+                part += tile_a[s * PAD + local];
+            }
+            total += part;
+        }
         workgroupBarrier();
     }
     if (linear >= k.tiles) {
         return;
     }
-    let base = k.c_start + batch * k.rows * k.columns;
+    if (sums_up && first_row + local < k.rows) {
+        write_sum(first_row + local, total);
+    }
+    let base = batch * k.rows * k.columns;
     store(base, first_row + row, first_column + column, c0);
     store(base, first_row + row + 1u, first_column + column, c1);
     store(base, first_row + row + 2u, first_column + column, c2);

@@ -7,6 +7,9 @@ import pytest
 
 from rumus.gpu import GpuBackend, tiled_matmul
 from rumus.gpu.tiled_matmul import LARGE, MIDDLE, SMALL, Tile
+from rumus.tensor import Kernel
+from rumus.tensor.backend import Epilogue
+from rumus.tensor.kernel import trace
 
 _RANDOM = np.random.default_rng(0)
 # rows, depth, columns, and the tile that is forced: exact, with edges, with a split depth
@@ -63,10 +66,59 @@ def test_equals_numpy(
     has_bias = layout[0] == "N"
     added = gpu.upload(bias) if has_bias else None
     batches = (batch, x.strides[0], y.strides[0])
-    assert tiled_matmul.tiled_matmul(gpu.gpu, x, y, out, added, (1, 0, 0), batches)
+    assert tiled_matmul.tiled_matmul(gpu.gpu, x, y, out, (1, 0, 0), batches, bias=added)
     wanted = np.matmul(a, b, dtype=np.float64) + (bias if has_bias else 0)
     error = np.linalg.norm(gpu.download(out) - wanted) / np.linalg.norm(wanted)
     assert error < 1e-6
+
+
+# The outputs: the product replaced, with another array and a scalar; kept, with one more.
+ENDS: list[Kernel] = [
+    trace(lambda x, r, *, s: {"x": (s * x).tanh() + r}, "replaced"),
+    trace(lambda x: {"y": x.relu() - 1.0}, "kept"),
+]
+AFTERWARDS = [
+    (64, 96, 64, SMALL, "T", ENDS[0]),
+    (40, 1024, 32, SMALL, "T", ENDS[1]),
+    (33, 500, 10, SMALL, "N", ENDS[0]),
+    (72, 36, 100, MIDDLE, "T", ENDS[1]),
+    (48, 20, 80, Tile(64, 32, 8, 8, 8), "T", ENDS[1]),  # more rows than lanes
+]
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns", "tile", "layout", "kernel"), AFTERWARDS)
+def test_sums_and_what_follows(
+    rows: int,
+    depth: int,
+    columns: int,
+    tile: Tile,
+    layout: str,
+    kernel: Kernel,
+    gpu: GpuBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _force(monkeypatch, tile)
+    a, b, bias, other = (
+        _RANDOM.standard_normal(shape).astype(np.float32)
+        for shape in [(rows, depth), (depth, columns), (columns,), (rows, columns)]
+    )
+    x = gpu.upload(a.T).transpose(1, 0) if layout == "T" else gpu.upload(a)
+    out = gpu.allocate((rows, columns), a.dtype)
+    memory = gpu.allocate((rows + 3,), a.dtype)  # the sums do not begin where a buffer may
+    is_kept = kernel is ENDS[1]
+    more = [gpu.allocate(out.shape, a.dtype)] if is_kept else []
+    read = [] if is_kept else [gpu.upload(other)]
+    epilogue = Epilogue(kernel, read, kernel.bind({"s": 0.1}), more)
+    one = (1, 0, 0)
+    assert tiled_matmul.tiled_matmul(
+        gpu.gpu, x, gpu.upload(b), out, one, one,
+        bias=gpu.upload(bias), sums=memory[3:], epilogue=epilogue,
+    )  # fmt: skip
+    product = np.matmul(a, b, dtype=np.float64) + bias
+    results = [product, np.maximum(product, 0) - 1] if is_kept else [np.tanh(product / 10) + other]
+    found = [gpu.download(array) for array in (out, *more, memory[3:])]
+    for got, wanted in zip(found, [*results, a.sum(1, dtype=np.float64)], strict=True):
+        assert np.linalg.norm(got - wanted) / np.linalg.norm(wanted) < 1e-6
 
 
 def test_says_no_to_what_is_not_dense(gpu: GpuBackend) -> None:
@@ -74,7 +126,7 @@ def test_says_no_to_what_is_not_dense(gpu: GpuBackend) -> None:
     out = gpu.allocate((8, 8), a.dtype)
     one = (1, 0, 0)
     every_second = a[:, ::2]
-    assert not tiled_matmul.tiled_matmul(gpu.gpu, every_second, b, out, None, one, one)
+    assert not tiled_matmul.tiled_matmul(gpu.gpu, every_second, b, out, one, one)
 
 
 def test_two_runs_give_the_same_bits(gpu: GpuBackend) -> None:
@@ -84,6 +136,6 @@ def test_two_runs_give_the_same_bits(gpu: GpuBackend) -> None:
     for _ in range(2):
         out = gpu.allocate((32, 32), a.dtype)
         one = (1, 0, 0)
-        assert tiled_matmul.tiled_matmul(gpu.gpu, a, b, out, None, one, one)
+        assert tiled_matmul.tiled_matmul(gpu.gpu, a, b, out, one, one)
         results.append(gpu.download(out).tobytes())
     assert results[0] == results[1]

@@ -220,9 +220,9 @@ class Counting(NumpyBackend):
         self.calls += 1
         super().elementwise(kernel, *arguments)
 
-    def matmul(self, *arguments: Any) -> None:
+    def matmul(self, *arguments: Any, **others: Any) -> None:
         self.calls += 1
-        super().matmul(*arguments)
+        super().matmul(*arguments, **others)
 
     def copy(self, *arguments: Any) -> None:
         self.calls += 1

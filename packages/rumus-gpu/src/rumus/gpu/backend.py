@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from rumus.gpu.capture import Capture, Notes, observe, record
 from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.device import Gpu, Stats
 from rumus.gpu.elementwise import IDENTITY, Elementwise
+from rumus.gpu.epilogue import fits
 from rumus.gpu.indexing import check_index, gather, random_words, scatter_add
 from rumus.gpu.layout import layout_of
 from rumus.gpu.matmul import matmul
@@ -31,7 +32,7 @@ from rumus.gpu.slots import parts, slot_squares
 from rumus.gpu.storage import stored_types
 from rumus.gpu.updater import DeviceUpdater
 from rumus.tensor import DType, Expr, Kernel, float32, int32
-from rumus.tensor.backend import Reduction
+from rumus.tensor.backend import Epilogue, Reduction
 from rumus.tensor.quantization import BlockTable, Code, Piece
 from rumus.tensor.slot_table import SlotTable
 from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
@@ -155,16 +156,46 @@ class GpuBackend:
         with self._target(out, array) as target:
             reduce(self.gpu, operation, array, axes, target)
 
-    def matmul(self, a: GPUArray, b: GPUArray, out: GPUArray, bias: GPUArray | None = None) -> None:
-        """out = a @ b + bias, batches broadcast."""
-        if out.size == 0:
+    def matmul(
+        self,
+        a: GPUArray,
+        b: GPUArray,
+        out: GPUArray,
+        bias: GPUArray | None = None,
+        *,
+        sums: GPUArray | None = None,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        """out = a @ b + bias, batches broadcast; sums of the rows of a; and the epilogue."""
+        if out.size == 0 or a.shape[-1] == 0:
+            self._multiply_nothing(a, out, bias, sums, epilogue)
             return
-        if a.shape[-1] == 0:
+        operands = [a, b] if bias is None else [a, b, bias]
+        read = operands if epilogue is None else [*operands, *epilogue.arrays]
+        with ExitStack() as stack:
+            target = stack.enter_context(self._target(out, *read))
+            summed = sums if sums is None else stack.enter_context(self._target(sums, *read))
+            if epilogue is None or fits(self.gpu.limits, epilogue, operands, target):
+                matmul(self.gpu, a, b, target, bias, summed, epilogue)
+            else:
+                matmul(self.gpu, a, b, target, bias, summed)
+                epilogue.run(self, target)
+
+    def _multiply_nothing(
+        self,
+        a: GPUArray,
+        out: GPUArray,
+        bias: GPUArray | None,
+        sums: GPUArray | None,
+        epilogue: Epilogue | None,
+    ) -> None:
+        """The product where it has no elements, or is a sum of none."""
+        if out.size:
             self.fill(0, out) if bias is None else self.copy(bias, out)
-            return
-        operands = (a, b) if bias is None else (a, b, bias)
-        with self._target(out, *operands) as target:
-            matmul(self.gpu, a, b, target, bias)
+        if sums is not None:
+            self.reduce("sum", a, (1,), sums)
+        if epilogue is not None:
+            epilogue.run(self, out)
 
     def gather(self, table: GPUArray, index: GPUArray, out: GPUArray) -> None:
         """out[i...] = table[index[i...]]. IndexError before anything is written."""

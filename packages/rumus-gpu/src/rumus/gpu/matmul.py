@@ -7,80 +7,124 @@ are walked by the kernel itself; more of them, with strides that do not join, ar
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray, Shape, merged
 from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.device import Gpu
+from rumus.gpu.epilogue import Finish, finish_of
 from rumus.gpu.layout import broadcast_strides
 from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude, shader
 from rumus.gpu.storage import Stored
 from rumus.gpu.tiled_matmul import tiled_matmul
+from rumus.tensor.backend import Epilogue
 
 TILE: Final = 32
 WORKGROUP_BYTES: Final = 2 * 576 * 4
 
 
-def matmul_program(
-    a: Stored, b: Stored, c: Stored, bias: Stored | None, a_along_k: bool, b_along_k: bool
-) -> Program:
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a pipeline is made for: how the arrays are stored, and what else is done."""
+
+    a: Stored
+    b: Stored
+    c: Stored
+    bias: Stored | None
+    sums: Stored | None
+    along_k: tuple[bool, bool]  # whether neighbours along k are neighbours in memory
+    finish: Finish | None
+
+    @property
+    def access(self) -> str:
+        """What is done with each binding."""
+        own = "rrw" + "r" * (self.bias is not None) + "w" * (self.sums is not None)
+        return own + (self.finish.access if self.finish else "")
+
+
+def matmul_program(variant: Variant) -> Program:
     """Return the WGSL of a product in tiles."""
-    parts = _parts(a, b, c, bias, a_along_k, b_along_k)
-    access = "rrw" if bias is None else "rrwr"
-    text = "\n".join(parts) + shader("matmul")
-    return Program("matmul", text, access, "I" * 19, WORKGROUP_BYTES)
+    members = variant.finish.members if variant.finish else ()
+    text = "\n".join(_parts(variant))
+    text += shader("matmul").replace(
+        "    tiles: u32,\n", "\n    ".join(["    tiles: u32,", *members]) + "\n"
+    )
+    scalars = "I" * 20 + "f" * len(members)
+    return Program("matmul", text, variant.access, scalars, WORKGROUP_BYTES)
 
 
-def _parts(
-    a: Stored, b: Stored, c: Stored, bias: Stored | None, a_along_k: bool, b_along_k: bool
-) -> Iterator[str]:
+def _parts(variant: Variant) -> Iterator[str]:
     """What stands in front of matmul.wgsl."""
-    bias_type = () if bias is None else (bias.wgsl,)
-    yield "enable f16;" if "f16" in (a.wgsl, b.wgsl, c.wgsl, *bias_type) else ""
-    yield f"const A_ALONG_K = {str(a_along_k).lower()};"
-    yield f"const B_ALONG_K = {str(b_along_k).lower()};"
-    yield f"@group(0) @binding(0) var<storage, read> a: array<{a.wgsl}>;"
-    yield f"@group(0) @binding(1) var<storage, read> b: array<{b.wgsl}>;"
-    yield f"@group(0) @binding(2) var<storage, read_write> c: array<{c.wgsl}>;"
+    a, b, c, bias, sums = variant.a, variant.b, variant.c, variant.bias, variant.sums
+    stored = [each for each in (a, b, c, bias, sums) if each is not None]
+    yield "enable f16;" if any(each.wgsl == "f16" for each in stored) else ""
+    for name, value in zip(("A_ALONG_K", "B_ALONG_K"), variant.along_k, strict=True):
+        yield f"const {name} = {str(value).lower()};"
+    yield f"const SUMS = {str(sums is not None).lower()};"
+    names = ["a", "b", "c", *(["bias"] if bias else []), *(["sums"] if sums else [])]
+    for number, (name, each) in enumerate(zip(names, stored, strict=True)):
+        mode = "read_write" if name in ("c", "sums") else "read"
+        yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{each.wgsl}>;"
     yield f"fn value_a(x: {a.wgsl}) -> f32 {{\n    return {a.load('x', 1)};\n}}"
     yield f"fn value_b(x: {b.wgsl}) -> f32 {{\n    return {b.load('x', 1)};\n}}"
-    yield f"fn stored(x: f32) -> {c.wgsl} {{\n    return {c.store('x', 1)};\n}}"
-    yield prelude(c.store("x", 1))
-    added = "0.0"
-    if bias is not None:
-        yield f"@group(0) @binding(3) var<storage, read> bias: array<{bias.wgsl}>;"
-        added = bias.load("bias[k.bias_start + column]", 1)
-    yield f"fn bias_at(column: u32) -> f32 {{\n    return {added};\n}}\n"
+    added = bias.load("bias[k.bias_start + column]", 1) if bias else "0.0"
+    yield f"fn bias_at(column: u32) -> f32 {{\n    return {added};\n}}"
+    written = f"c[k.c_start + at] = {c.store('x', 1)};"
+    if variant.finish:
+        yield from variant.finish.declare(len(names), "f32")
+        yield variant.finish.function
+        written = "\n    ".join(variant.finish.store("at", "k.c_start + at", "x", False))
+    kept = f"sums[k.sums_start + row] = {sums.store('x', 1)};" if sums else ""
+    yield prelude(written + kept)
+    yield f"fn write(at: u32, x: f32) {{\n    {written}\n}}"
+    yield f"fn write_sum(row: u32, x: f32) {{\n    {kept}\n}}\n"
 
 
-def matmul(gpu: Gpu, a: GPUArray, b: GPUArray, out: GPUArray, bias: GPUArray | None) -> None:
-    """out = a @ b + bias. `out` is contiguous and nobody's memory else; nothing has length 0."""
+def matmul(
+    gpu: Gpu,
+    a: GPUArray,
+    b: GPUArray,
+    out: GPUArray,
+    bias: GPUArray | None,
+    sums: GPUArray | None = None,
+    epilogue: Epilogue | None = None,
+) -> None:
+    """out = a @ b + bias, and `sums` of the rows of a.
+
+    What is written is contiguous and nobody's memory else; nothing has length 0. epilogue: one that
+    `fits`.
+    """
     batch = out.shape[:-2]
-    rows, columns = out.shape[-2:]
-    depth = a.shape[-1]
     a, b, batches = _walkable(a, b, batch)
     bias = bias if bias is None or bias.is_contiguous else contiguous(bias)
     # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
-    if not gpu.is_software and tiled_matmul(gpu, a, b, out, bias, *batches):
+    if not gpu.is_software and tiled_matmul(
+        gpu, a, b, out, *batches, bias=bias, sums=sums, epilogue=epilogue
+    ):
         return
+    rows, columns = out.shape[-2:]
     (outer, a_outer, b_outer), (inner, a_inner, b_inner) = batches
     tile_rows, tile_columns = -(-rows // TILE), -(-columns // TILE)
     tiles = outer * inner * tile_rows * tile_columns
     a_row, a_step = a.strides[-2:]
     b_step, b_column = b.strides[-2:]
-    start = 0 if bias is None else bias.rest
-    values = (rows, columns, depth, inner, a.rest, a_row, a_step, a_outer, a_inner,
-              b.rest, b_step, b_column, b_outer, b_inner, out.rest, start,
-              tile_rows, tile_columns, tiles)  # fmt: skip
-    along = a_step == 1, b_step == 1 and b_column != 1
-    names = (a.stored.name, b.stored.name, out.stored.name, bias and bias.stored.name)
-    added = None if bias is None else bias.stored
-    make = partial(matmul_program, a.stored, b.stored, out.stored, added, *along)
-    pipeline = gpu.pipeline(("matmul", *names, *along), make)
-    arrays = (a, b, out) if bias is None else (a, b, out, bias)
-    gpu.dispatch(pipeline, arrays, values, tiles)
+    starts = (0 if array is None else array.rest for array in (bias, sums))
+    values = (rows, columns, a.shape[-1], inner, a.rest, a_row, a_step, a_outer, a_inner,
+              b.rest, b_step, b_column, b_outer, b_inner, out.rest, *starts,
+              tile_rows, tile_columns, tiles, *(epilogue.scalars if epilogue else ()))  # fmt: skip
+    arrays = tuple(array for array in (a, b, out, bias, sums) if array is not None)
+    variant = Variant(
+        a.stored, b.stored, out.stored, bias.stored if bias is not None else None,
+        sums.stored if sums is not None else None,
+        (a_step == 1, b_step == 1 and b_column != 1),
+        finish_of(epilogue.kernel) if epilogue else None,
+    )  # fmt: skip
+    pipeline = gpu.pipeline(("matmul", variant), partial(matmul_program, variant))
+    others = (*epilogue.arrays, *epilogue.out) if epilogue else ()
+    gpu.dispatch(pipeline, (*arrays, *others), values, tiles)
 
 
 _Batches = tuple[tuple[int, ...], tuple[int, ...]]

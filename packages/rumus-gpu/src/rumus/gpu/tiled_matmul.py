@@ -11,15 +11,17 @@ split as well: each part writes a matrix of its own, and a second kernel adds th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray
 from rumus.gpu.device import Gpu
+from rumus.gpu.epilogue import Finish, finish_of
 from rumus.gpu.pipelines import Program
 from rumus.tensor import float32
+from rumus.tensor.backend import Epilogue
 
 PAD: Final = 4  # floats behind each line of a tile, so that lanes that store along k do not collide
 FULL: Final = 132  # workgroups that keep a large device busy
@@ -63,6 +65,8 @@ class Variant:
     in_fours: tuple[bool, bool, bool]  # whether a, b and the result can be accessed four at a time
     is_exact: bool  # no tile reaches over an edge
     has_bias: bool
+    has_sums: bool
+    finish: Finish | None
 
 
 class Staged(ABC):
@@ -159,7 +163,7 @@ class _Operand(Staged):
 _SCALARS: Final = (
     "a_length", "b_length", "depth", "a_start", "a_stride", "a_outer", "a_inner",
     "b_start", "b_stride", "b_outer", "b_inner", "c_start", "bias_start", "inner",
-    "tile_columns", "tiles", "splits", "split_depth", "groups",
+    "tile_columns", "tiles", "splits", "split_depth", "groups", "sums_start",
 )  # fmt: skip
 
 
@@ -169,13 +173,18 @@ def tiled_program(variant: Variant) -> Program:
     a = _Operand("a", tile.rows, variant.a_along_k, variant)
     b = _Operand("b", tile.columns, variant.b_along_k, variant)
     text = "\n".join([*_header(variant, a, b), *_body(variant, a, b), "}", ""])
-    access = "rrwr" if variant.has_bias else "rrw"
-    return Program("tiled_matmul", text, access, "I" * len(_SCALARS), tile.bytes)
+    finish = variant.finish
+    access = "rrw" + "r" * variant.has_bias + "w" * variant.has_sums
+    access += finish.access if finish else ""
+    scalars = "I" * len(_SCALARS) + "f" * (len(finish.members) if finish else 0)
+    return Program("tiled_matmul", text, access, scalars, tile.bytes)
 
 
 def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
+    finish = variant.finish
     yield "struct Scalars {"
     yield from (f"    {name}: u32," for name in _SCALARS)
+    yield from finish.members if finish else ()
     yield "}"
     yield "var<immediate> k: Scalars;"
     kinds = ["vec4<f32>" if fours else "f32" for fours in variant.in_fours]
@@ -184,6 +193,12 @@ def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     yield f"@group(0) @binding(2) var<storage, read_write> c: array<{kinds[2]}>;"
     if variant.has_bias:
         yield f"@group(0) @binding(3) var<storage, read> bias: array<{kinds[2]}>;"
+    bound = 3 + variant.has_bias
+    if variant.has_sums:
+        yield f"@group(0) @binding({bound}) var<storage, read_write> sums: array<f32>;"
+    if finish:
+        yield from finish.declare(bound + variant.has_sums, kinds[2])
+        yield finish.function
     for operand in (a, b):
         size = 2 * variant.tile.depth * operand.line
         yield f"var<workgroup> tile_{operand.name}: array<vec4<f32>, {size}>;"
@@ -214,12 +229,19 @@ def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     yield "let end = min(begin + k.split_depth, k.depth);"
     yield f"let x = local % {across}u;"
     yield f"let y = local / {across}u;"
-    yield from product(tile, a, b)
+    if variant.has_sums:
+        yield "let sums_up = first_b == 0u;"
+    yield from product(tile, a, b, variant.has_sums)
     yield from _store(variant, across, down)
 
 
-def product(tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
-    """Add up the products from k = `begin` to `end`: four of row i in c{i}_{j}."""
+def product(tile: Tile, a: Staged, b: Staged, has_sums: bool = False) -> Iterator[str]:
+    """Add up the products from k = `begin` to `end`: four of row i in c{i}_{j}.
+
+    has_sums: where `sums_up` holds, also add up the rows of a; row `local` in total0.
+    """
+    summed = _summed(tile) if has_sums else []
+    yield from (f"var {total} = 0.0;" for total, _ in summed)
     yield from a.declare()
     yield from b.declare()
     for i in range(tile.block_rows):
@@ -231,23 +253,35 @@ def product(tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
     # once more, for nothing: a branch around the loads costs a tenth of the speed.
     yield f"let last = begin + (end - begin - 1u) / {tile.depth}u * {tile.depth}u;"
     yield f"for (var at = begin; at < end; at += {2 * tile.depth}u) {{"
-    yield from _step(tile, a, b, 0, "at")
+    yield from _step(tile, a, b, 0, "at", has_sums)
     yield f"if (at + {tile.depth}u >= end) {{"
     yield "break;"
     yield "}"
-    yield from _step(tile, a, b, 1, f"at + {tile.depth}u")
+    yield from _step(tile, a, b, 1, f"at + {tile.depth}u", has_sums)
     yield "}"
 
 
-def _step(tile: Tile, a: Staged, b: Staged, buffer: int, at: str) -> Iterator[str]:
+def _step(tile: Tile, a: Staged, b: Staged, buffer: int, at: str, has_sums: bool) -> Iterator[str]:
     """Multiply the tiles in one buffer while those of the next step come into the other."""
     yield f"let next{buffer} = min({at} + {tile.depth}u, last);"
     yield from (*a.fetch(f"next{buffer}"), *b.fetch(f"next{buffer}"))
     yield "{"
     yield from _multiply(tile, a, b, buffer)
     yield "}"
+    for total, row in _summed(tile) if has_sums else ():
+        first = buffer * tile.depth * a.line
+        lines = (f"tile_a[{first + s * a.line}u + {row} / 4u]" for s in range(tile.depth))
+        yield f"if (sums_up && {row} < {tile.rows}u) {{"
+        yield f"{total} += ({' + '.join(lines)})[local % 4u];"
+        yield "}"
     yield from (*a.keep(1 - buffer), *b.keep(1 - buffer))
     yield "workgroupBarrier();"
+
+
+def _summed(tile: Tile) -> list[tuple[str, str]]:
+    """The rows of a tile that a lane adds up: the variable, and the row."""
+    count = -(-tile.rows // tile.lanes)
+    return [(f"total{i}", f"(local + {i * tile.lanes}u)") for i in range(count)]
 
 
 def _multiply(tile: Tile, a: Staged, b: Staged, buffer: int) -> Iterator[str]:
@@ -268,7 +302,11 @@ def _multiply(tile: Tile, a: Staged, b: Staged, buffer: int) -> Iterator[str]:
 def _store(variant: Variant, across: int, down: int) -> Iterator[str]:
     """Write the block; with several splits, to the matrix of this one."""
     tile = variant.tile
-    yield "let base_c = k.c_start + (batch * k.splits + split) * k.a_length * k.b_length;"
+    yield "let base_c = (batch * k.splits + split) * k.a_length * k.b_length;"
+    for total, row in _summed(tile) if variant.has_sums else ():
+        yield f"if (sums_up && {row} < {tile.rows}u && first_a + {row} < k.a_length) {{"
+        yield f"sums[k.sums_start + split * k.a_length + first_a + {row}] = {total};"
+        yield "}"
     for i in range(tile.block_rows):
         yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
     for j in range(tile.block_columns // 4):
@@ -280,45 +318,105 @@ def _store(variant: Variant, across: int, down: int) -> Iterator[str]:
 
 def _store_four(variant: Variant, i: int, j: int) -> Iterator[str]:
     """Write four neighbours of row i, as one or one by one."""
-    if variant.in_fours[2]:
-        added = f" + bias[(k.bias_start + column{j}) / 4u]" if variant.has_bias else ""
-        store = f"c[(base_c + row{i} * k.b_length + column{j}) / 4u] = c{i}_{j}{added};"
-        inside = f"row{i} < k.a_length && column{j} < k.b_length"
-        yield store if variant.is_exact else f"if ({inside}) {{ {store} }}"
-        return
-    for c, part in enumerate("xyzw"):
-        column = f"column{j} + {c}u"
-        added = f" + bias[k.bias_start + {column}]" if variant.has_bias else ""
-        store = f"c[base_c + row{i} * k.b_length + {column}] = c{i}_{j}.{part}{added};"
-        yield f"if (row{i} < k.a_length && {column} < k.b_length) {{ {store} }}"
+    in_fours = variant.in_fours[2]
+    for c, part in enumerate(("",) if in_fours else (".x", ".y", ".z", ".w")):
+        column = f"column{j}" + (f" + {c}u" if c else "")
+        value, place = f"c{i}_{j}{part}", f"base_c + row{i} * k.b_length + {column}"
+        if variant.has_bias:
+            at = f"k.bias_start + {column}"
+            value += f" + bias[({at}) / 4u]" if in_fours else f" + bias[{at}]"
+        is_inside = in_fours and variant.is_exact
+        yield "{" if is_inside else f"if (row{i} < k.a_length && {column} < k.b_length) {{"
+        yield from _written(variant.finish, place, "k.c_start", value, in_fours)
+        yield "}"
 
 
-def sum_program(has_bias: bool, in_fours: bool) -> Program:
-    """Return the WGSL that adds the parts of a split product, and a bias."""
-    kind, each = ("vec4<f32>", 4) if in_fours else ("f32", 1)
-    added = f" + bias[(k.bias_start + (i * {each}u) % k.columns) / {each}u]" if has_bias else ""
-    binding = f"@group(0) @binding(2) var<storage, read> bias: array<{kind}>;\n"
-    names = ("size", "splits", "out_start", "columns", "bias_start")
-    text = f"""struct Scalars {{ {", ".join(f"{name}: u32" for name in names)} }}
+def _written(
+    finish: Finish | None, place: str, start: str, value: str, in_fours: bool
+) -> Iterator[str]:
+    """Write elements of the result, `place` from its start on, with what the epilogue does."""
+    at = f"({start} + {place}) / 4u" if in_fours else f"{start} + {place}"
+    if finish is None:
+        yield f"c[{at}] = {value};"
+    else:
+        yield from finish.store(place, at, value, in_fours)
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What the pipeline is made for that adds up the parts of a split product."""
+
+    in_fours: bool
+    has_bias: bool
+    has_sums: bool
+    finish: Finish | None
+
+
+_ADDED: Final = ("size", "splits", "c_start", "columns", "bias_start", "rows", "sums_start")
+
+
+def sum_program(variant: Addition) -> Program:
+    """Return the WGSL that adds the parts of a split product, and what follows it."""
+    finish, fours = variant.finish, variant.in_fours
+    kind, each = ("vec4<f32>", 4) if fours else ("f32", 1)
+    value = "total"
+    if variant.has_bias:
+        value += f" + bias[(k.bias_start + (i * {each}u) % k.columns) / {each}u]"
+    bound = [("read", "parts", kind), ("read_write", "c", kind)]
+    bound += [("read", "part_sums", "f32")] if variant.has_sums else []
+    bound += [("read", "bias", kind)] if variant.has_bias else []
+    bound += [("read_write", "sums", "f32")] if variant.has_sums else []
+    lines = [f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
+             for number, (mode, name, element) in enumerate(bound)]  # fmt: skip
+    members = [f"{name}: u32," for name in _ADDED]
+    if finish:
+        lines += [*finish.declare(len(bound), kind), finish.function]
+        members += finish.members
+    text = _SUM.format(
+        members="\n    ".join(members),
+        declarations="\n".join(lines),
+        group=_SUM_GROUP,
+        rows=_SUM_ROWS if variant.has_sums else "",
+        store="\n    ".join(_written(finish, f"i * {each}u", "k.c_start", value, fours)),
+    )
+    access = "".join("w" if mode == "read_write" else "r" for mode, _, _ in bound)
+    access += finish.access if finish else ""
+    scalars = "I" * len(_ADDED) + "f" * (len(finish.members) if finish else 0)
+    return Program("add_splits", text, access, scalars)
+
+
+_SUM: Final = """struct Scalars {{
+    {members}
+}}
 var<immediate> k: Scalars;
-@group(0) @binding(0) var<storage, read> parts: array<{kind}>;
-@group(0) @binding(1) var<storage, read_write> out: array<{kind}>;
-{binding if has_bias else ""}@compute @workgroup_size({_SUM_GROUP})
+{declarations}
+@compute @workgroup_size({group})
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {{
-    let i = (group.y * groups.x + group.x) * {_SUM_GROUP}u + local;
-    if (i >= k.size) {{ return; }}
+    let i = (group.y * groups.x + group.x) * {group}u + local;
+    if (i >= k.size) {{
+        {rows}
+        return;
+    }}
     var total = parts[i];
     for (var part = 1u; part < k.splits; part++) {{
         total += parts[part * k.size + i];
     }}
-    out[k.out_start / {each}u + i] = total{added};
+    {store}
 }}
 """
-    return Program("add_splits", text, "rwr" if has_bias else "rw", "IIIII")
+
+_SUM_ROWS: Final = """let row = i - k.size;
+        if (row < k.rows) {
+            var of_row = part_sums[row];
+            for (var part = 1u; part < k.splits; part++) {
+                of_row += part_sums[part * k.rows + row];
+            }
+            sums[k.sums_start + row] = of_row;
+        }"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,9 +443,12 @@ def tiled_matmul(
     a: GPUArray,
     b: GPUArray,
     out: GPUArray,
-    bias: GPUArray | None,
     outer: tuple[int, ...],
     inner: tuple[int, ...],
+    *,
+    bias: GPUArray | None = None,
+    sums: GPUArray | None = None,
+    epilogue: Epilogue | None = None,
 ) -> bool:
     """out = a @ b + bias where the operands allow it; False, and nothing done, where they do not.
 
@@ -357,7 +458,7 @@ def tiled_matmul(
     rows, columns = out.shape[-2:]
     shape = _Shape(rows, columns, a.shape[-1], outer, inner)
     a_along_k, b_along_k = a.strides[-1] == 1, b.strides[-2] == 1 and b.strides[-1] != 1
-    arrays = (a, b, out) if bias is None else (a, b, out, bias)
+    arrays = [array for array in (a, b, out, bias, sums) if array is not None]
     is_dense = (a_along_k or a.strides[-2] == 1) and (b_along_k or b.strides[-1] == 1)
     if not is_dense or any(array.dtype != float32 for array in arrays):
         return False
@@ -369,22 +470,54 @@ def tiled_matmul(
     )
     tile, splits, split_depth = _choose(gpu, shape)
     is_exact = not (rows % tile.rows or columns % tile.columns or shape.depth % tile.depth)
-    added = bias if splits == 1 else None
-    variant = Variant(tile, a_along_k, b_along_k, in_fours, is_exact, added is not None)
-    target, start = out, out.rest
+    after = _After(bias, sums, epilogue)
+    now = after if splits == 1 else _parts_after(after, out, splits, rows)
+    target = out
     if splits > 1:
-        target, start = out.backend.allocate((shape.batches, splits, *out.shape[-2:]), float32), 0
+        target = out.backend.allocate((shape.batches, splits, rows, columns), float32)
+    variant = Variant(tile, a_along_k, b_along_k, in_fours, is_exact,
+                      now.bias is not None, sums is not None, now.finish)  # fmt: skip
     groups = shape.tiles(tile) * splits * shape.batches
     values = (rows, columns, shape.depth, a.rest, a_stride, outer[1], inner[1],
               b.rest, b_stride, outer[2], inner[2],
-              start, 0 if added is None else added.rest, inner[0], -(-columns // tile.columns),
-              shape.tiles(tile), splits, split_depth, groups)  # fmt: skip
+              target.rest, _rest(now.bias), inner[0], -(-columns // tile.columns),
+              shape.tiles(tile), splits, split_depth, groups,
+              _rest(now.sums), *now.scalars)  # fmt: skip
     pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
-    bound = (a, b, target) if added is None else (a, b, target, added)
-    gpu.dispatch(pipeline, bound, values, groups)
+    gpu.dispatch(pipeline, (a, b, target, *now.bound), values, groups)
     if splits > 1:
-        _add_splits(gpu, target, out, bias, splits, in_fours[2])
+        _add_splits(gpu, target, now.sums, out, after, splits, in_fours[2])
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    """What is written besides the product, and what is done to that."""
+
+    bias: GPUArray | None = None
+    sums: GPUArray | None = None
+    epilogue: Epilogue | None = None
+
+    @property
+    def finish(self) -> Finish | None:
+        return None if self.epilogue is None else finish_of(self.epilogue.kernel)
+
+    @property
+    def bound(self) -> tuple[GPUArray, ...]:
+        """The arrays, in the order of their bindings."""
+        own = tuple(array for array in (self.bias, self.sums) if array is not None)
+        return own if self.epilogue is None else (*own, *self.epilogue.arrays, *self.epilogue.out)
+
+    @property
+    def scalars(self) -> Sequence[float]:
+        return () if self.epilogue is None else self.epilogue.scalars
+
+
+def _parts_after(after: _After, out: GPUArray, splits: int, rows: int) -> _After:
+    """What the parts of a split product write: sums of their own, if any, and nothing else."""
+    if after.sums is None:
+        return _After()
+    return _After(sums=out.backend.allocate((splits, rows), float32))
 
 
 def _fours(*numbers: int) -> bool:
@@ -406,11 +539,27 @@ def _choose(gpu: Gpu, shape: _Shape) -> tuple[Tile, int, int]:
 
 
 def _add_splits(
-    gpu: Gpu, parts: GPUArray, out: GPUArray, bias: GPUArray | None, splits: int, in_fours: bool
+    gpu: Gpu,
+    parts: GPUArray,
+    part_sums: GPUArray | None,
+    out: GPUArray,
+    after: _After,
+    splits: int,
+    in_fours: bool,
 ) -> None:
-    size, columns = out.size // (4 if in_fours else 1), out.shape[-1]
-    start = 0 if bias is None else bias.rest
-    key = ("add_splits", bias is None, in_fours)
-    pipeline = gpu.pipeline(key, partial(sum_program, bias is not None, in_fours))
-    arrays = (parts, out) if bias is None else (parts, out, bias)
-    gpu.dispatch(pipeline, arrays, (size, splits, out.rest, columns, start), -(-size // _SUM_GROUP))
+    """Add up the parts, and the parts of the sums, and do what follows the product."""
+    size = out.size // (4 if in_fours else 1)
+    bias, sums = after.bias, after.sums
+    variant = Addition(in_fours, bias is not None, sums is not None, after.finish)
+    pipeline = gpu.pipeline(("add_splits", variant), partial(sum_program, variant))
+    bound = (parts, out, *after.bound)
+    if part_sums is not None:
+        bound = (parts, out, part_sums, *after.bound)
+    rows = 0 if sums is None else out.shape[-2]
+    values = (size, splits, out.rest, out.shape[-1], _rest(bias), rows, _rest(sums),
+              *after.scalars)  # fmt: skip
+    gpu.dispatch(pipeline, bound, values, -(-(size + rows) // _SUM_GROUP))
+
+
+def _rest(array: GPUArray | None) -> int:
+    return 0 if array is None else array.rest

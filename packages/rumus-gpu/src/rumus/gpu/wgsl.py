@@ -157,6 +157,30 @@ def update_source(kernel: Kernel) -> str:
     return update_program(kernel, types, [stored] * len(kernel.arrays)).source
 
 
+def epilogue_function(kernel: Kernel) -> tuple[str, tuple[str, ...]]:
+    """Return a kernel over float32 as a WGSL function of four elements, and its members of `k`.
+
+    `finished` takes a vector of each array, and returns the outputs as r0, r1 ... of a struct.
+
+    >>> x, r = Expr.array("x"), Expr.array("r")
+    >>> text, members = epilogue_function(Kernel("add", {"x": x * Expr.scalar("s") + r}))
+    >>> print(text.strip(), members)
+    struct Finished {
+        r0: vec4<f32>,
+    }
+    <BLANKLINE>
+    fn finished(in_x_value: vec4<f32>, in_r_value: vec4<f32>) -> Finished {
+        let t0 = in_x_value * vec4<f32>(k.s0);
+        let t1 = t0 + in_r_value;
+        return Finished(t1);
+    } ('s0: f32, // s',)
+    """
+    stored = stored_types(has_half=True)[float32]
+    types = kernel.types((float32,) * len(kernel.arrays))
+    operands = [Operand(stored, Layout("same"), is_written=False)] * len(kernel.arrays)
+    return _Function(kernel, types, operands, [stored] * len(kernel.outputs)).text_and_members()
+
+
 class _Printer:
     """Collects the text from top to bottom."""
 
@@ -182,11 +206,14 @@ class _Printer:
             if not is_updated(self.kernel, name):
                 self._bind(_output(name), stored, 4, True)
         self._declare_uniforms()
+        self._compute()
+        self._store()
+        return Program(self.kernel.name, self._source(), self.access, self.scalars)
+
+    def _compute(self) -> None:
         for number, node in enumerate(self.kernel.nodes):
             self.lines.append(f"let t{number} = {self._node(node)};")
             self.text[node] = f"t{number}"
-        self._store()
-        return Program(self.kernel.name, self._source(), self.access, self.scalars)
 
     def _declare_uniforms(self) -> None:
         for number, uniform in enumerate(self.kernel.uniforms):
@@ -302,6 +329,25 @@ class _Update(_Printer):
             results.append(f"    {_input(name)}[i] = result{number};")
         # Asked only here: a branch in front would have every load wait for the answer.
         self.lines += ["if (control[0] != 0u) {", *results, "}"]
+
+
+class _Function(_Printer):
+    """A function of values that are there already."""
+
+    def text_and_members(self) -> tuple[str, tuple[str, ...]]:
+        self.members = []
+        self._declare_uniforms()
+        self._compute()
+        results = [self._value(output, "f") for output in self.kernel.outputs.values()]
+        body = "".join(f"    {line}\n" for line in self.lines)
+        members = "".join(f"    r{number}: vec4<f32>,\n" for number in range(len(results)))
+        arguments = ", ".join(f"{_input(name)}_value: vec4<f32>" for name in self.kernel.arrays)
+        text = (
+            f"{prelude(body)}\nstruct Finished {{\n{members}}}\n\n"
+            f"fn finished({arguments}) -> Finished {{\n{body}"
+            f"    return Finished({', '.join(results)});\n}}\n"
+        )
+        return text, tuple(self.members)
 
 
 def formula(uniform: Expr) -> str:

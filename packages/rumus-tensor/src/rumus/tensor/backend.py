@@ -8,6 +8,7 @@ business: an array of any backend has `shape`, `dtype`, `size` and these three a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
@@ -21,6 +22,28 @@ from rumus.tensor.updater import NonFinite, Section, Updater
 Array: TypeAlias = Any  # what a backend stores; only that backend looks inside
 Shape: TypeAlias = tuple[int, ...]
 Reduction: TypeAlias = Literal["sum", "max", "min", "argmax"]
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What is done to each element of a product besides, before it is written.
+
+    kernel: its first array is the product with its bias; an output of that name replaces it.
+    arrays: the kernel's other arrays, of the product's shape. scalars: `kernel.bind(...)`. out: the
+    kernel's other outputs in their order, of the product's shape.
+    """
+
+    kernel: Kernel
+    arrays: Sequence[Array] = ()
+    scalars: Sequence[float] = ()
+    out: Sequence[Array] = ()
+
+    def run(self, backend: Backend, product: Array) -> None:
+        """Do it to a product that is complete: for backends that do not take it along."""
+        others = iter(self.out)
+        name = self.kernel.arrays[0]
+        out = [product if output == name else next(others) for output in self.kernel.outputs]
+        backend.elementwise(self.kernel, (product, *self.arrays), self.scalars, out)
 
 
 class Backend(Protocol):
@@ -79,8 +102,21 @@ class Backend(Protocol):
         """Reduce over `axes`; `out` has the shape without them. NaN wins over every number."""
         ...
 
-    def matmul(self, a: Array, b: Array, out: Array, bias: Array | None = None) -> None:
-        """out = a @ b + bias, batches broadcast; `bias` has the length of the last axis."""
+    def matmul(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        bias: Array | None = None,
+        *,
+        sums: Array | None = None,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        """out = a @ b + bias, batches broadcast; `bias` has the length of the last axis.
+
+        sums: gets the sum of each row of `a`, which has two axes then. The gradient of a weight is
+        g^T x, so that of the bias comes with it. epilogue: what else is done to the product.
+        """
         ...
 
     def gather(self, table: Array, index: Array, out: Array) -> None:

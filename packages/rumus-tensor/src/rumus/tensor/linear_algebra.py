@@ -115,14 +115,15 @@ def _linear_vjp(x: Tensor, weight: Tensor, bias: Tensor | None, rows: Array) -> 
             shares[0] = into.reshape(shape)
         if wanted[1]:
             into = destinations[1]
-            into = backend.allocate((outputs, inputs), g.dtype) if into is None else into
-            backend.matmul(g.transpose((1, 0)), rows, into)
-            shares[1] = into
+            shares[1] = backend.allocate(weight.shape, g.dtype) if into is None else into
         if wanted[2]:
             into = destinations[2]
-            into = backend.allocate((outputs,), g.dtype) if into is None else into
-            backend.reduce("sum", g, (0,), into)
-            shares[2] = into
+            shares[2] = backend.allocate((outputs,), g.dtype) if into is None else into
+        if wanted[1]:
+            sums = shares[2] if wanted[2] else None
+            backend.matmul(g.transpose((1, 0)), rows, shares[1], sums=sums)
+        elif wanted[2]:
+            backend.reduce("sum", g, (0,), shares[2])
         return shares
 
     return vjp

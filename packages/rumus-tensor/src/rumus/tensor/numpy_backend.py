@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import numpy_quantization
-from rumus.tensor.backend import Array, Reduction, Shape
+from rumus.tensor.backend import Array, Epilogue, Reduction, Shape
 from rumus.tensor.dtype import DType
 from rumus.tensor.kernel import Kernel
 from rumus.tensor.numpy_program import Program, compile_program
@@ -153,8 +153,24 @@ class NumpyBackend:
             function = np.maximum if operation == "max" else np.minimum
             function.reduce(array, axes, None, out)
 
+    def matmul(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        bias: Array | None = None,
+        *,
+        sums: Array | None = None,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        self._multiply(a, b, out, bias)
+        if sums is not None:
+            self.reduce("sum", a, (1,), sums)
+        if epilogue is not None:
+            epilogue.run(self, out)
+
     @_quiet
-    def matmul(self, a: Array, b: Array, out: Array, bias: Array | None = None) -> None:
+    def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:
         if out.dtype == np.float16:
             _half_matmul(a, b, out, bias)
             return
