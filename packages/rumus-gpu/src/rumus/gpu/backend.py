@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu.array import GPUArray, Shape, contiguous_strides
 from rumus.gpu.attention import ATTENTION, WORKGROUP_BYTES
+from rumus.gpu.batch_norm import BATCH_NORM
 from rumus.gpu.capture import Capture, Notes, observe, record
 from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.device import Gpu, Stats
@@ -222,8 +223,9 @@ class GpuBackend:
         if name in ATTENTION:
             has_room = self.gpu.limits.workgroup_memory >= WORKGROUP_BYTES
             return partial(ATTENTION[name], self.gpu) if has_room else None
-        if name in NORMS:
-            return partial(NORMS[name], self.gpu)
+        found = NORMS.get(name) or BATCH_NORM.get(name)
+        if found is not None:
+            return partial(found, self.gpu)
         return partial(run_rows, self.gpu, name) if name in ROW_KERNELS else None
 
     def profile(self) -> AbstractContextManager[Profile]:

@@ -23,6 +23,7 @@ from rumus.tensor import (
     NumpyBackend,
     Parameter,
     Tensor,
+    batch_norm,
     cos,
     cross_entropy,
     erf,
@@ -163,6 +164,15 @@ def _norms(backend: Backend) -> Sequence[Real]:
     return found
 
 
+def _batch_norm(backend: Backend) -> Sequence[Real]:
+    """Channels of pictures whose places come in fours and do not, and of rows."""
+    found: list[Real] = []
+    for shape in ((9, 5, 16, 12), (30, 3, 7, 5), (300, 70)):
+        sizes = shape, shape[1:2], shape[1:2]
+        found += _with_gradients(lambda *a: batch_norm(*a)[0], *sizes, backend=backend)
+    return found
+
+
 def _attention(dtype: DType, backend: Backend) -> Sequence[Real]:
     """Heads of elements in fours with a causal mask, and of odd numbers of them, which share."""
     causal = partial(scaled_dot_product_attention, causal=True)
@@ -212,6 +222,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "log_softmax": Check(partial(_rows, lambda x: x.log_softmax()), 1e-5),
     "cross_entropy": Check(partial(_rows, _cross_entropy), 1e-5),
     "layer_norm, rms_norm": Check(_norms, 2e-5),
+    "batch_norm": Check(_batch_norm, 2e-5),
     "attention": Check(partial(_attention, float32), 2e-5),
     "attention, float16": Check(partial(_attention, float16), HALF),
     "random words": Check(_random_words, 0.0),

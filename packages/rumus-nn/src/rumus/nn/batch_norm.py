@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from numpy.typing import DTypeLike
 
@@ -11,17 +11,18 @@ from rumus.nn.module import Module
 from rumus.tensor import (
     Backend,
     Expr,
+    Kernel,
     Parameter,
     Tensor,
     batch_norm,
     elementwise,
     float16,
     float32,
-    no_grad,
     ones,
     zeros,
 )
-from rumus.tensor.recording import depends_on
+from rumus.tensor.recording import depends_on, live
+from rumus.tensor.tensor import backend_of
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -36,9 +37,16 @@ def _scaled(centred: T, squares: T, *, share: float, eps: float) -> T:
     return centred / (share * squares + eps).sqrt()
 
 
-@elementwise
-def _moved(running: T, total: T, *, share: float, momentum: float) -> T:
-    return (1 - momentum) * running + momentum * (share * total)
+def _moved() -> Kernel:
+    """Both statistics, in place: running = (1 - momentum) running + momentum sum / n."""
+    rate, outputs = Expr.scalar("momentum"), {}
+    for running, total in (("mean", "total"), ("variance", "squares")):
+        new = Expr.scalar(f"{running}_share") * Expr.array(total)
+        outputs[running] = (1 - rate) * Expr.array(running) + rate * new
+    return Kernel("moved", outputs, ("mean", "variance", "total", "squares"))
+
+
+_MOVED: Final = _moved()
 
 
 class _BatchNorm(Module):
@@ -106,14 +114,24 @@ class _BatchNorm(Module):
                 f"{x.shape} has {count}: use a larger batch, or eval()"
             )
         result, total, squares = batch_norm(x, self.weight, self.bias, self.eps)
-        if self.training and self.running_mean is not None and self.running_var is not None:
-            with no_grad():
-                for running, sums, share in (
-                    (self.running_mean, total, 1 / count),
-                    (self.running_var, squares, 1 / (count - 1)),
-                ):
-                    running.assign(_moved(running, sums, share=share, momentum=self.momentum))
+        if self.training:
+            self._move(total, squares, count)
         return result
+
+    def _move(self, total: Tensor, squares: Tensor, count: int) -> None:
+        """Move the running statistics towards those of a batch, in one kernel."""
+        mean, variance = self.running_mean, self.running_var
+        if mean is None or variance is None:
+            return
+        tensors = (mean, variance, total, squares)
+        backend = backend_of(type(self).__name__, tensors)
+        numbers = {
+            "momentum": self.momentum, "mean_share": 1 / count, "variance_share": 1 / (count - 1)
+        }  # fmt: skip
+        arrays = [t._array for t in tensors]
+        backend.elementwise(_MOVED, arrays, _MOVED.bind(numbers), arrays[:2])
+        for t in (mean, variance):
+            live(t._version.written)
 
     def _result(self, centred: Tensor, squares: Tensor, share: float) -> Tensor:
         if self.weight is None or self.bias is None:
