@@ -1,9 +1,11 @@
-// out = log(sum(exp(x))) - x[target], and the softmax, of each row.
+// out = log(sum(exp(x))) - x[target] of each row, where smoothing s > 0 with (1 - s) x[target] +
+// s mean(x) instead of x[target]. The statistics of a row are its largest element, which is taken
+// out of everything, and the sum of the exponentials without it. A row whose target is to be ignored
+// costs 0; one whose target is no class is NaN.
 
-@group(0) @binding(0) var<storage, read> x: array<X>;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
-@group(0) @binding(2) var<storage, read_write> out: array<Out>;
-@group(0) @binding(3) var<storage, read_write> probabilities: array<Out>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> statistics: array<f32>;
 
 @compute @workgroup_size(LANES * ROWS)
 fn main(
@@ -11,28 +13,24 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let wanted = (group.y * groups.x + group.x) * ROWS + local / LANES;
-    let row = min(wanted, k.rows - 1u);
-    let stop = select(k.columns, 0u, wanted >= k.rows);
-    let lane = local % LANES;
-    let first = row * k.columns;
-    var largest = LOWEST;
-    for (var j = lane; j < stop; j += LANES) {
-        largest = max(largest, f32(x[k.start0 + first + j]));
+    let row = row_of(group, groups, local);
+    let largest = row_largest(row, local);
+    let sum = row_exponentials(row, largest, local);
+    var total = 0.0;
+    if (k.smoothing > 0.0) {  // else a logit of -inf would count
+        for (var j = row.lane; j < row.stop; j += LANES) {
+            total += logit(row, j) - largest;
+        }
+        total = row_sum(total, local);
     }
-    largest = row_max(largest, local);
-    var sum = 0.0;
-    for (var j = lane; j < stop; j += LANES) {
-        sum += exp1(f32(x[k.start0 + first + j]) - largest);
-    }
-    sum = row_sum(sum, local);
-    for (var j = lane; j < stop; j += LANES) {
-        let p = exp1(f32(x[k.start0 + first + j]) - largest) / sum;
-        probabilities[k.start3 + first + j] = stored(p);
-    }
-    if (lane == 0u && stop > 0u) {
-        let at = min(targets[k.start1 + row], k.columns - 1u);
-        let loss = log1(sum) - (f32(x[k.start0 + first + at]) - largest);
-        out[k.start2 + row] = stored(loss);
+    if (row.lane == 0u && row.stop > 0u) {
+        let at = targets[k.start1 + row.number];
+        var expected = logit(row, min(at, k.columns - 1u)) - largest;
+        if (k.smoothing > 0.0) {
+            expected = (1.0 - k.smoothing) * expected + k.smoothing * (total / f32(k.columns));
+        }
+        out[k.start2 + row.number] = target_share(at, log1(sum) - expected);
+        statistics[k.start3 + 2u * row.number] = largest;
+        statistics[k.start3 + 2u * row.number + 1u] = sum;
     }
 }

@@ -7,25 +7,33 @@ struct Scalars {
     start1: u32,
     start2: u32,
     start3: u32,
+    smoothing: f32,
+    ignored: u32,
 }
 
 var<immediate> k: Scalars;
-// NaN may be lost here; it comes back with the sum of the row.
-fn row_max(value: f32, local: u32) -> f32 {
-    let lane = local % LANES;
-    workgroupBarrier();
-    shared_values[local] = value;
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if (lane < half) {
-            shared_values[local] = max(shared_values[local], shared_values[local + half]);
-        }
-    }
-    workgroupBarrier();
-    return shared_values[local - lane];
+
+// The row that an invocation takes part in. It has the elements lane, lane + LANES, ... below stop,
+// which is 0 where there is no row left: barriers need every invocation.
+struct Row {
+    number: u32,
+    first: u32,
+    lane: u32,
+    stop: u32,
 }
 
-const LOWEST = -3.4028234e38;
+fn row_of(group: vec3<u32>, groups: vec3<u32>, local: u32) -> Row {
+    let wanted = (group.y * groups.x + group.x) * ROWS + local / LANES;
+    let number = min(wanted, k.rows - 1u);
+    let stop = select(k.columns, 0u, wanted >= k.rows);
+    return Row(number, number * k.columns, local % LANES, stop);
+}
+
+// What a target makes of a row's value.
+fn target_share(number: u32, value: f32) -> f32 {
+    let known = select(bitcast<f32>(0x7fc00000u), value, number < k.columns);
+    return select(known, 0.0, number == k.ignored);
+}
 
 fn exp1(x: f32) -> f32 {
     return exponential(vec4<f32>(x)).x;

@@ -1,6 +1,5 @@
 // out = exp(x - max) / sum of each row.
 
-@group(0) @binding(0) var<storage, read> x: array<X>;
 @group(0) @binding(1) var<storage, read_write> out: array<Out>;
 
 @compute @workgroup_size(LANES * ROWS)
@@ -9,22 +8,10 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let wanted = (group.y * groups.x + group.x) * ROWS + local / LANES;
-    let row = min(wanted, k.rows - 1u);
-    let stop = select(k.columns, 0u, wanted >= k.rows);
-    let lane = local % LANES;
-    let first = row * k.columns;
-    var largest = LOWEST;
-    for (var j = lane; j < stop; j += LANES) {
-        largest = max(largest, f32(x[k.start0 + first + j]));
-    }
-    largest = row_max(largest, local);
-    var sum = 0.0;
-    for (var j = lane; j < stop; j += LANES) {
-        sum += exp1(f32(x[k.start0 + first + j]) - largest);
-    }
-    sum = row_sum(sum, local);
-    for (var j = lane; j < stop; j += LANES) {
-        out[k.start1 + first + j] = stored(exp1(f32(x[k.start0 + first + j]) - largest) / sum);
+    let row = row_of(group, groups, local);
+    let largest = row_largest(row, local);
+    let sum = row_exponentials(row, largest, local);
+    for (var j = row.lane; j < row.stop; j += LANES) {
+        out[k.start1 + row.first + j] = stored(exp1(logit(row, j) - largest) / sum);
     }
 }

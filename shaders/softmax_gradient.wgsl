@@ -10,18 +10,14 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let wanted = (group.y * groups.x + group.x) * ROWS + local / LANES;
-    let row = min(wanted, k.rows - 1u);
-    let stop = select(k.columns, 0u, wanted >= k.rows);
-    let lane = local % LANES;
-    let first = row * k.columns;
+    let row = row_of(group, groups, local);
     var sum = 0.0;
-    for (var j = lane; j < stop; j += LANES) {
-        sum += f32(y[k.start0 + first + j]) * f32(g[k.start1 + first + j]);
+    for (var j = row.lane; j < row.stop; j += LANES) {
+        sum += f32(y[k.start0 + row.first + j]) * f32(g[k.start1 + row.first + j]);
     }
     sum = row_sum(sum, local);
-    for (var j = lane; j < stop; j += LANES) {
-        let p = f32(y[k.start0 + first + j]);
-        out[k.start2 + first + j] = stored(p * (f32(g[k.start1 + first + j]) - sum));
+    for (var j = row.lane; j < row.stop; j += LANES) {
+        let p = f32(y[k.start0 + row.first + j]);
+        out[k.start2 + row.first + j] = stored(p * (f32(g[k.start1 + row.first + j]) - sum));
     }
 }

@@ -348,27 +348,30 @@ def test_softmaxes(gpu: GpuBackend, name: str, dtype: Any, shape: tuple[int, int
     )
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("shape", ROWS)
-def test_cross_entropy(gpu: GpuBackend, shape: tuple[int, int]) -> None:
-    x, g = normal(*shape) * 5, normal(shape[0], seed=1)
+@pytest.mark.parametrize("dtype", [float32, float16])
+def test_cross_entropy(
+    gpu: GpuBackend, dtype: Any, shape: tuple[int, int], smoothing: float
+) -> None:
+    x, g = (normal(*shape) * 5).astype(dtype), normal(shape[0], seed=1)
     targets = np.random.default_rng(2).integers(0, shape[1], shape[0]).astype(np.int32)
-    loss, p, back = np.empty(shape[0]), np.empty(shape), np.empty(shape)
-    forward, gradient = (
-        row_kernel(NUMPY, "cross_entropy"),
-        row_kernel(NUMPY, "cross_entropy_gradient"),
-    )
-    forward(x.astype(float), targets, loss, p)
-    gradient(p, targets, g.astype(float), back)
-    out, into, soft = new(gpu, g), new(gpu, x), new(gpu, x)
-    ours, ours_gradient = (
-        row_kernel(gpu, "cross_entropy"),
-        row_kernel(gpu, "cross_entropy_gradient"),
-    )
-    ours(gpu.upload(x), gpu.upload(targets), out, soft)
-    ours_gradient(soft, gpu.upload(targets), gpu.upload(g), into)
+    loss, kept, want = np.empty(shape[0]), np.empty((shape[0], 2)), np.empty(shape)
+    row_kernel(NUMPY, "cross_entropy")(x.astype(float), targets, loss, kept, smoothing)
+    back = row_kernel(NUMPY, "cross_entropy_gradient")
+    back(x.astype(float), targets, kept, g.astype(float), want, smoothing)
+    logits, index, given = gpu.upload(x), gpu.upload(targets), gpu.upload(g)
+    out, ours, apart = new(gpu, g), gpu.allocate((shape[0], 2), float32), new(gpu, x)
+    row_kernel(gpu, "cross_entropy")(logits, index, out, ours, smoothing)
     assert_close(gpu.download(out), loss)
-    assert_close(gpu.download(soft), p)
-    assert_close(gpu.download(into), back)
+    assert_close(gpu.download(ours), kept)
+    gradient = row_kernel(gpu, "cross_entropy_gradient")
+    gradient(logits, index, ours, given, apart, smoothing)
+    np.testing.assert_array_equal(gpu.download(logits), x)
+    tolerance = (1e-5, 1e-6) if dtype == float32 else (2e-3, 1e-3)
+    assert_close(gpu.download(apart).astype(float), want, *tolerance)
+    gradient(logits, index, ours, given, logits, smoothing)  # over the logits
+    np.testing.assert_array_equal(gpu.download(logits), gpu.download(apart))
 
 
 NORM_SHAPES = [*ROWS, (33, 64), (70_000, 5), (9000, 130)]
@@ -409,9 +412,9 @@ def test_a_norm_of_a_large_mean_keeps_its_digits(gpu: GpuBackend) -> None:
 
 def test_cross_entropy_refuses_a_target_out_of_range(gpu: GpuBackend) -> None:
     ours = row_kernel(gpu, "cross_entropy")
-    out, soft = gpu.allocate((2,), float32), gpu.allocate((2, 3), float32)
+    out, kept = gpu.allocate((2,), float32), gpu.allocate((2, 2), float32)
     with pytest.raises(IndexError):
-        ours(gpu.upload(normal(2, 3)), gpu.upload(np.array([0, 3], np.int32)), out, soft)
+        ours(gpu.upload(normal(2, 3)), gpu.upload(np.array([0, 3], np.int32)), out, kept, 0.0)
 
 
 def test_infinite_and_undefined_rows(gpu: GpuBackend) -> None:

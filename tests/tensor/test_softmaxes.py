@@ -33,6 +33,10 @@ FUSED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
         lambda x: cross_entropy(x, tensor(INDEX, backend=x.backend)),
         lambda x: cross_entropy_primitive(x, tensor(INDEX, backend=x.backend)),
     ),
+    "cross_entropy, smoothed": (
+        lambda x: cross_entropy(x * 1.0, tensor(INDEX, backend=x.backend), 0.1),
+        lambda x: cross_entropy_primitive(x, tensor(INDEX, backend=x.backend), 0.1),
+    ),
     "layer_norm": (layer_norm, layer_norm_primitive),
     "layer_norm of the whole": (
         lambda x: layer_norm(x.reshape(35), x.reshape(35).exp(), x.reshape(35), 0.1),

@@ -23,12 +23,12 @@ from rumus.gpu.epilogue import fits
 from rumus.gpu.indexing import check_index, gather, random_words, scatter_add
 from rumus.gpu.layout import layout_of
 from rumus.gpu.matmul import matmul
-from rumus.gpu.memory import MemoryStats
+from rumus.gpu.memory import MemoryStats, Storage
 from rumus.gpu.norms import NORMS
 from rumus.gpu.profile import Profile
 from rumus.gpu.quantization import Quantization
 from rumus.gpu.reduction import Operation, reduce
-from rumus.gpu.rows import ROW_KERNELS, run_rows
+from rumus.gpu.rows import ROW_KERNELS
 from rumus.gpu.slots import parts, slot_squares
 from rumus.gpu.storage import stored_types
 from rumus.gpu.updater import DeviceUpdater
@@ -223,10 +223,12 @@ class GpuBackend:
         if name in ATTENTION:
             has_room = self.gpu.limits.workgroup_memory >= WORKGROUP_BYTES
             return partial(ATTENTION[name], self.gpu) if has_room else None
-        found = NORMS.get(name) or BATCH_NORM.get(name)
-        if found is not None:
-            return partial(found, self.gpu)
-        return partial(run_rows, self.gpu, name) if name in ROW_KERNELS else None
+        found = NORMS.get(name) or BATCH_NORM.get(name) or ROW_KERNELS.get(name)
+        return None if found is None else partial(found, self.gpu)
+
+    def memory_of(self, array: GPUArray) -> Storage | None:
+        """Return what stands for an array's memory; see `rumus.tensor.last_use.Sharing`."""
+        return array.storage if array.is_contiguous else None
 
     def profile(self) -> AbstractContextManager[Profile]:
         """Time every kernel that is dispatched in a `with` block."""

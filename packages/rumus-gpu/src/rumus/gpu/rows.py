@@ -6,7 +6,7 @@ rows share a workgroup; a wide one has it for itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -19,15 +19,19 @@ from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude, shader
 from rumus.gpu.storage import Stored
 
-# Name -> how each argument is bound: the floating inputs X and Y, the targets, the outputs.
-ROW_KERNELS: Final[Mapping[str, str]] = {
+# Name -> how each argument is bound: the floating inputs X and Y, the targets and the statistics;
+# what is written: an output, numbers of float32, or a floating input, over what it holds.
+_ROLES: Final[Mapping[str, str]] = {
     "softmax": "Xo",
     "softmax_gradient": "XYo",
     "log_softmax": "Xo",
     "log_softmax_gradient": "XYo",
-    "cross_entropy": "Xtoo",
-    "cross_entropy_gradient": "XtYo",
+    "cross_entropy": "Xtnn",
+    "cross_entropy_gradient": "wtsY",
 }
+_ALIASES: Final = {"X": "X", "w": "X", "Y": "Y", "o": "Out"}
+_NO_CLASS: Final = 2**32 - 1
+_READS_LOGITS: Final = ("softmax", "log_softmax", "cross_entropy")
 _LANES: Final = ((8, 4), (64, 16), (512, 64))  # (columns, lanes): up to that many columns
 
 
@@ -37,28 +41,78 @@ def shared_rows(columns: int) -> tuple[int, int]:
     return lanes, max(1, 64 // lanes)
 
 
-def run_rows(gpu: Gpu, name: str, *arrays: GPUArray) -> None:
+def run_rows(
+    gpu: Gpu,
+    name: str,
+    *arrays: GPUArray,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:
     """Run a row kernel; the arguments are those of `rumus.tensor`'s row kernel of this name.
 
-    IndexError for a target out of range, before anything is written.
+    IndexError for a target out of range, before anything is written. With a target to be `ignored`
+    nobody looks at the range, and what belongs to a target out of it is NaN.
     """
-    roles = ROW_KERNELS[name]
+    roles = _ROLES[name]
     rows, columns = _extent(arrays[0])
-    if "t" in roles:
+    if "t" in roles and ignored is None:
         check_index(gpu, arrays[1], columns)
     if arrays[0].size == 0:
         return
-    written = {a.storage for a, role in zip(arrays, roles, strict=True) if role == "o"}
+    written = {a.storage for a, role in zip(arrays, roles, strict=True) if role in "onw"}
     bound = [_bindable(a, role, written) for a, role in zip(arrays, roles, strict=True)]
     lanes, per_group = shared_rows(columns)
     types = tuple(a.stored for a in bound)
     key = (name, *(stored.name for stored in types), lanes)
     pipeline = gpu.pipeline(key, partial(row_program, name, types, lanes, per_group))
     starts = [array.rest for array in bound] + [0] * (4 - len(bound))
-    gpu.dispatch(pipeline, bound, (rows, columns, *starts), -(-rows // per_group))
+    values = (rows, columns, *starts, smoothing, _NO_CLASS if ignored is None else ignored % 2**32)
+    gpu.dispatch(pipeline, bound, values, -(-rows // per_group))
     for array, used in zip(arrays, bound, strict=True):
         if used is not array and array.storage in written:
             copy_strided(gpu, used, array)
+
+
+def cross_entropy(
+    gpu: Gpu,
+    logits: GPUArray,
+    index: GPUArray,
+    out: GPUArray,
+    statistics: GPUArray,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:
+    """As `rumus.tensor`'s row kernel of this name."""
+    given = logits, index, out, statistics
+    run_rows(gpu, "cross_entropy", *given, smoothing=smoothing, ignored=ignored)
+
+
+def cross_entropy_gradient(
+    gpu: Gpu,
+    logits: GPUArray,
+    index: GPUArray,
+    statistics: GPUArray,
+    gradient: GPUArray,
+    out: GPUArray,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:
+    """As `rumus.tensor`'s row kernel of this name; `out` may be the logits themselves."""
+    if out is not logits:
+        logits.backend.copy(logits, out)
+    given = out, index, statistics, gradient
+    run_rows(gpu, "cross_entropy_gradient", *given, smoothing=smoothing, ignored=ignored)
+
+
+def _runner(name: str) -> Callable[..., None]:
+    return lambda gpu, *arrays: run_rows(gpu, name, *arrays)
+
+
+ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
+    **{name: _runner(name) for name in _ROLES},
+    "cross_entropy": cross_entropy,
+    "cross_entropy_gradient": cross_entropy_gradient,
+}
 
 
 def _extent(array: GPUArray) -> tuple[int, int]:
@@ -68,9 +122,11 @@ def _extent(array: GPUArray) -> tuple[int, int]:
 
 def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
     """The array itself, a contiguous copy, or for an output memory to be copied from."""
-    if role == "o":
+    if role in "on":
         fits = array.is_contiguous
         return array if fits else array.backend.allocate(array.shape, array.dtype)
+    if role == "w":
+        return array if array.is_contiguous else contiguous(array)
     if array.storage in written:
         apart = array.backend.allocate(array.shape, array.dtype)
         copy_strided(array.backend.gpu, array, apart)
@@ -80,17 +136,20 @@ def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
 
 def row_program(name: str, types: tuple[Stored, ...], lanes: int, rows: int) -> Program:
     """Return the WGSL of a row kernel for `lanes` invocations a row and `rows` rows a workgroup."""
-    roles = ROW_KERNELS[name]
-    by_role = dict(zip(roles, types, strict=True))
-    out = by_role["o"]
-    names = {"X": "X", "Y": "Y", "o": "Out"}
-    aliases = [f"alias {names[r]} = {s.wgsl};" for r, s in by_role.items() if r in names]
-    store = out.store("x", 1)
-    body = shader("row_sum") + "\n" + shader("rows") + shader(name)
+    roles = _ROLES[name]
+    named = {_ALIASES[r]: s for r, s in zip(roles, types, strict=True) if r in _ALIASES}
+    store = named.get("Out", named["X"]).store("x", 1)
+    body = shader("row_sum") + "\n" + shader("rows") + "\n"
+    if name in _READS_LOGITS:
+        body += shader("exponentials") + "\n"
+    body += shader(name)
     half = "enable f16;\n" if any(stored.wgsl == "f16" for stored in types) else ""
+    aliases = "".join(f"alias {alias} = {stored.wgsl};\n" for alias, stored in named.items())
+    result = "Out" if "Out" in named else "X"
     text = (
-        f"{half}const LANES = {lanes}u;\nconst ROWS = {rows}u;\n" + "\n".join(aliases) + "\n"
-        f"fn stored(x: f32) -> Out {{\n    return {store};\n}}\n{prelude(body + store)}\n{body}"
+        f"{half}const LANES = {lanes}u;\nconst ROWS = {rows}u;\n{aliases}"
+        f"fn stored(x: f32) -> {result} {{\n    return {store};\n}}\n"
+        f"{prelude(body + store)}\n{body}"
     )
-    access = "".join("w" if role == "o" else "r" for role in roles)
-    return Program(name, text, access, "IIIIII", 4 * lanes * rows)
+    access = "".join("w" if role in "onw" else "r" for role in roles)
+    return Program(name, text, access, "IIIIIIfI", 4 * lanes * rows)

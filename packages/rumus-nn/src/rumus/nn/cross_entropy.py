@@ -20,14 +20,10 @@ from rumus.tensor import (
     int32,
     tensor,
 )
+from rumus.tensor.indexing import known_bounds
 
 T = TypeVar("T", Tensor, Expr)
 NAME = "cross_entropy_loss"
-
-
-@elementwise
-def _smoothed(of_target: T, of_all: T, *, smoothing: float) -> T:
-    return (1 - smoothing) * of_target - smoothing * of_all
 
 
 @elementwise
@@ -53,13 +49,18 @@ def cross_entropy_loss(
     ignore_index: integer targets of this value count nothing, neither in the sum nor in the mean.
     label_smoothing: in [0, 1]; mixes this much of 1 / classes into the targets. Szegedy et al.:
     arXiv:1512.00567, section 7.
-    Result: one number, or for reduction "none" one for each target, 0 where it is ignored.
+    Result: one number, or for reduction "none" one for each target, 0 where it is ignored; float32
+    for logits of float16.
+
+    Class numbers take no second array of the logits' size: `backward` writes the gradient over the
+    logits if nobody holds them by then. A variable of yours does, unless it is local to a function
+    that has returned, as a loss function of `Trainer` has.
 
     IndexError for a target that is no class, with its value and its place; ValueError for shapes
     that do not fit, when there is nothing to take the mean of (no target, or all ignored), and for
     a label_smoothing out of range; TypeError for dtypes that make no sense. On a GPU, integer
-    tensors are not looked at, since that would be a transfer: a target out of range is the
-    backend's to deal with, and a mean of nothing is NaN.
+    tensors are not looked at, since that would be a transfer: where there are some to ignore, the
+    loss of a target that is no class is NaN, and so is a mean of nothing.
 
     >>> from rumus.tensor import tensor
     >>> logits = tensor([[2.0, 0.0], [0.0, 2.0]])
@@ -74,11 +75,10 @@ def cross_entropy_loss(
         raise ValueError(f"{NAME}: label_smoothing must be in [0, 1], not {label_smoothing}")
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"{NAME}: logits of shape {logits.shape} have no classes")
-    if logits.dtype == float16:
-        logits = logits.astype(float32)
     given = targets if isinstance(targets, Tensor) else np.asarray(targets)
     _check_fit(logits, given, reduction)
     if given.dtype.kind == "f":
+        logits = logits.astype(float32) if logits.dtype == float16 else logits
         beside = _beside(logits, given)
         losses = _of_probabilities(logits, beside, label_smoothing)
         return _reduced(losses, losses.size, reduction)
@@ -126,20 +126,18 @@ def _of_classes(
     if isinstance(targets, np.ndarray):
         count = _count_classes(targets, classes, ignore_index)
         index = _beside(logits, targets).reshape(-1)
-        if count == index.size:
-            return _of_rows(rows, index, smoothing), count
-        return _of_some(rows, index, ignore_index, smoothing), count
+        ignored = None if count == index.size else ignore_index
+        return cross_entropy(rows, index, smoothing, ignored), count
     index = targets if targets.ndim == 1 else targets.reshape(-1)
-    if not 0 <= ignore_index < classes:
-        try:  # The backend looks at the range itself: commonly that is all there is to check.
-            return _of_rows(rows, index, smoothing), index.size
-        except IndexError:
-            pass
-    if not is_readable(rows) or not is_readable(index):
-        losses = _of_some(rows, index, ignore_index, smoothing)
-        return losses, (index != ignore_index).sum().astype(losses.dtype)
-    count = _count_classes(targets.numpy(), classes, ignore_index)
-    return _of_some(rows, index, ignore_index, smoothing), count
+    if is_readable(rows) and is_readable(index):
+        count = _count_classes(targets.numpy(), classes, ignore_index)
+        ignored = None if count == index.size else ignore_index
+        return cross_entropy(rows, index, smoothing, ignored), count
+    low, high = known_bounds(index) or (ignore_index, ignore_index)
+    if not low <= ignore_index <= high:
+        return cross_entropy(rows, index, smoothing), index.size
+    losses = cross_entropy(rows, index, smoothing, ignore_index)
+    return losses, (index != ignore_index).sum().astype(losses.dtype)
 
 
 def _count_classes(targets: NDArray[Any], classes: int, ignore_index: int) -> int:
@@ -153,20 +151,6 @@ def _count_classes(targets: NDArray[Any], classes: int, ignore_index: int) -> in
             f"and is not ignore_index ({ignore_index})"
         )
     return int(targets.size - ignored.sum())
-
-
-def _of_some(rows: Tensor, index: Tensor, ignore_index: int, smoothing: float) -> Tensor:
-    """The loss of each row, 0 where its target is ignored. Nothing is read from the device."""
-    ignored = index == ignore_index
-    losses = _of_rows(rows, ignored.where(0, index), smoothing)
-    return ignored.where(0.0, losses)
-
-
-def _of_rows(rows: Tensor, index: Tensor, smoothing: float) -> Tensor:
-    losses = cross_entropy(rows, index)
-    if smoothing == 0:
-        return losses
-    return _smoothed(losses, rows.log_softmax().mean(-1), smoothing=smoothing)
 
 
 def _reduced(losses: Tensor, count: Tensor | int, reduction: Reduction) -> Tensor:

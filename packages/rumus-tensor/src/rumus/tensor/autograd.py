@@ -163,6 +163,7 @@ def backward(root: Node, seed: Array, sink: Sink) -> None:
     for node in nodes:
         gradient = gradients.pop(node, None)
         vjp, node.vjp = node.vjp, None
+        node.watched = ()  # what it alone still held may be written over by its vjp
         if gradient is None or vjp is None:
             continue
         destinations = _destinations(node, gradients, summed, sink)
@@ -179,7 +180,7 @@ def backward(root: Node, seed: Array, sink: Sink) -> None:
                 own = edge in summed
                 gradients[edge] = share if is_sum else _sum(edge, gradients[edge], share, own)
                 summed.add(edge)
-        node.inputs = node.watched = ()
+        node.inputs = ()
 
 
 def _destinations(

@@ -85,6 +85,13 @@ def _check_range(index: Tensor, length: int, axis: int) -> None:
         raise IndexError(f"an index on axis {axis} is outside of [{-length}, {length})")
 
 
+def known_bounds(index: Tensor) -> tuple[int, int] | None:
+    """Return numbers that no element lies outside of, None where that is not known unread."""
+    known = getattr(index._array, "known_bounds", None)
+    bounds: tuple[int, int] | None = None if known is None else known()
+    return bounds
+
+
 def gather(table: Tensor, index: Tensor) -> Tensor:
     """Rows of `table` by number: the result has the shape of `index`, then that of a row.
 

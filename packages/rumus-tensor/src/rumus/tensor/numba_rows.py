@@ -18,7 +18,7 @@ from rumus.tensor import numba_math, numpy_rows
 from rumus.tensor.backend import Array
 from rumus.tensor.dtype import float32
 from rumus.tensor.numpy_backend import run_parts
-from rumus.tensor.numpy_rows import check_index
+from rumus.tensor.numpy_rows import check_index, masked
 
 BLOCK: Final = 64  # rows
 SMALL: Final = 16_384  # elements under which NumPy's versions run
@@ -96,16 +96,42 @@ def softmax_gradient(y: Array, gradient: Array, out: Array) -> None:
     run_parts(lambda a, b: loop(rows, given, result, a, b), len(rows), y.size >= PARALLEL)
 
 
-def cross_entropy(logits: Array, index: Array, out: Array, probabilities: Array) -> None:
+def cross_entropy(
+    logits: Array, index: Array, out: Array, statistics: Array, smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:  # fmt: skip
     """As `numpy_rows.cross_entropy`."""
     if _is_small(logits):
-        numpy_rows.cross_entropy(logits, index, out, probabilities)
+        numpy_rows.cross_entropy(logits, index, out, statistics, smoothing, ignored)
         return
+    mask, index = masked(index, ignored)
     check_index(index, logits.shape[1])
     rows, loop = _rows(logits), _compiled()["cross_entropy"]
     run_parts(
-        lambda a, b: loop(rows, index, out, probabilities, a, b), len(rows), rows.size >= PARALLEL
-    )
+        lambda a, b: loop(rows, index, out, statistics, smoothing, a, b),
+        len(rows), rows.size >= PARALLEL,
+    )  # fmt: skip
+    if mask is not None:
+        out[mask] = 0
+
+
+def cross_entropy_gradient(
+    logits: Array, index: Array, statistics: Array, gradient: Array, out: Array,
+    smoothing: float = 0.0, ignored: int | None = None,
+) -> None:  # fmt: skip
+    """As `numpy_rows.cross_entropy_gradient`."""
+    if _is_small(logits):
+        given = logits, index, statistics, gradient, out
+        numpy_rows.cross_entropy_gradient(*given, smoothing, ignored)
+        return
+    mask, index = masked(index, ignored)
+    rows, loop = _rows(logits), _compiled()["cross_entropy_gradient"]
+    run_parts(
+        lambda a, b: loop(rows, index, statistics, gradient, out, smoothing, a, b),
+        len(rows), rows.size >= PARALLEL,
+    )  # fmt: skip
+    if mask is not None:
+        out[mask] = 0
 
 
 def _layer_norm(
@@ -191,13 +217,32 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
             for i in range(x.shape[1]):
                 out[row, i] *= share
 
-    def cross_entropy(x: Any, index: Any, out: Any, chances: Any, start: int, stop: int) -> None:
+    def cross_entropy(
+        x: Any, index: Any, out: Any, statistics: Any, smoothing: float, start: int, stop: int
+    ) -> None:
+        powers = np.empty(x.shape[1], x.dtype)
         for row in range(start, stop):
-            largest, total = exponentials(x[row], chances[row])
-            out[row] = math.log(total) - (x[row, index[row]] - largest)
-            share = x.dtype.type(1) / total
+            largest, total = exponentials(x[row], powers)
+            expected = x[row, index[row]] - largest
+            if smoothing > 0:
+                rest = x.dtype.type(0)
+                for i in range(x.shape[1]):
+                    rest += x[row, i] - largest
+                expected = (1 - smoothing) * expected + smoothing * (rest / x.shape[1])
+            out[row] = math.log(total) - expected
+            statistics[row, 0], statistics[row, 1] = largest, total
+
+    def cross_entropy_gradient(
+        x: Any, index: Any, statistics: Any, gradient: Any, out: Any, smoothing: float,
+        start: int, stop: int,
+    ) -> None:  # fmt: skip
+        for row in range(start, stop):
+            largest, g = statistics[row, 0], gradient[row]
+            scale = g / statistics[row, 1]
+            less = x.dtype.type(g * smoothing / x.shape[1])
             for i in range(x.shape[1]):
-                chances[row, i] *= share
+                out[row, i] = exp(x[row, i] - largest) * scale - less
+            out[row, index[row]] -= x.dtype.type((1 - smoothing) * g)
 
     return {
         "exponentials": exponentials,
@@ -206,6 +251,7 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
         "softmax": njit(softmax),
         "softmax_gradient": kept(_softmax_gradient),
         "cross_entropy": njit(cross_entropy),
+        "cross_entropy_gradient": njit(cross_entropy_gradient),
     }
 
 
@@ -218,6 +264,7 @@ ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
     "softmax": softmax,
     "softmax_gradient": softmax_gradient,
     "cross_entropy": cross_entropy,
+    "cross_entropy_gradient": cross_entropy_gradient,
     "layer_norm": layer_norm,
     "layer_norm_gradient": layer_norm_gradient,
 }

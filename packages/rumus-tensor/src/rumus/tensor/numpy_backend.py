@@ -101,6 +101,13 @@ class NumpyBackend:
     def allocate(self, shape: Shape, dtype: DType) -> Array:
         return np.empty(shape, dtype)
 
+    def memory_of(self, array: NDArray[Any]) -> object | None:
+        """Return the array that owns the memory; see `rumus.tensor.last_use.Sharing`."""
+        owner: object = array if array.base is None else array.base
+        if not (isinstance(owner, np.ndarray) and owner.flags.owndata):
+            return None  # of another library, perhaps
+        return owner if array.flags.c_contiguous and array.flags.writeable else None
+
     def upload(self, host: NDArray[Any]) -> Array:
         return np.array(host, order="C")
 

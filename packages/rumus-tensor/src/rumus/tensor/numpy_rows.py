@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Real = NDArray[Any]
+BLOCK: Final = 32_768  # elements
 
 
 def check_index(index: Real, length: int) -> None:
@@ -49,23 +50,73 @@ def log_softmax_gradient(y: Real, gradient: Real, out: Real) -> None:
         np.subtract(gradient, out, out)
 
 
-def cross_entropy(logits: Real, index: Real, out: Real, probabilities: Real) -> None:
-    """out = log(sum(exp(x))) - x[index] of each row; `probabilities` gets the softmax."""
+def _row_blocks(x: Real) -> Iterator[slice]:
+    """Blocks of rows that stay in the cache while a few passes go over them."""
+    rows = max(1, BLOCK // max(1, x.shape[1]))
+    return (slice(start, start + rows) for start in range(0, len(x), rows))
+
+
+def masked(index: Real, ignored: int | None) -> tuple[Real | None, Real]:
+    """Where an index is `ignored`, None for nowhere; and the index with 0 there."""
+    mask = None if ignored is None else index == ignored
+    return (None, index) if mask is None else (mask, np.where(mask, 0, index))
+
+
+def cross_entropy(
+    logits: Real,
+    index: Real,
+    out: Real,
+    statistics: Real,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:
+    """out = log(sum(exp(x))) - ((1 - s) x[index] + s mean(x)) of each row, with s = smoothing.
+
+    `statistics` (rows, 2) gets the largest element and the sum of exp(x - largest), both for the
+    gradient. They and `out` are float32 for logits of float16. Rows of the index `ignored` get 0.
+    """
+    mask, index = masked(index, ignored)
     check_index(index, logits.shape[1])
     with np.errstate(all="ignore"):
-        np.subtract(logits, logits.max(1, keepdims=True), probabilities)
-        picked = probabilities[np.arange(len(index)), index]
-        np.exp(probabilities, probabilities)
-        total = probabilities.sum(1)
-        np.subtract(np.log(total), picked, out)
-        np.divide(probabilities, total[:, None], probabilities)
+        for part in _row_blocks(logits):
+            largest = logits[part].max(1).astype(statistics.dtype)
+            shifted = np.subtract(logits[part], largest[:, None], dtype=statistics.dtype)
+            expected = shifted[np.arange(len(shifted)), index[part]]
+            if smoothing:  # else a logit of -inf would count
+                expected = (1 - smoothing) * expected + smoothing * shifted.mean(1)
+            total = np.exp(shifted, shifted).sum(1)
+            np.subtract(np.log(total), expected, out[part])
+            statistics[part, 0], statistics[part, 1] = largest, total
+    if mask is not None:
+        out[mask] = 0
 
 
-def cross_entropy_gradient(probabilities: Real, index: Real, gradient: Real, out: Real) -> None:
-    """out = g (p - 1 at the target)."""
+def cross_entropy_gradient(
+    logits: Real,
+    index: Real,
+    statistics: Real,
+    gradient: Real,
+    out: Real,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:
+    """out = g (p - t): p is the softmax, t the target 1 - s at the index, and s / columns more.
+
+    `out` may be the logits themselves. Rows of the index `ignored` get 0.
+    """
+    mask, index = masked(index, ignored)
     with np.errstate(all="ignore"):
-        np.multiply(probabilities, gradient[:, None], out)
-        out[np.arange(len(index)), index] -= gradient
+        for part in _row_blocks(logits):
+            largest, total = statistics[part, :1], statistics[part, 1:]
+            p = np.subtract(logits[part], largest, dtype=statistics.dtype)
+            np.divide(np.exp(p, p), total, p)
+            if smoothing:
+                p -= p.dtype.type(smoothing / logits.shape[1])
+            p *= gradient[part, None]
+            p[np.arange(len(p)), index[part]] -= (1 - smoothing) * gradient[part]
+            out[part] = p
+    if mask is not None:
+        out[mask] = 0
 
 
 def layer_norm(

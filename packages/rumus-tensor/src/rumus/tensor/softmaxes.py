@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from rumus.tensor.backend import Array
 from rumus.tensor.dtype import float16, float32, int32, is_floating
 from rumus.tensor.indexing import gather
+from rumus.tensor.last_use import Kept
 from rumus.tensor.operators import cast
 from rumus.tensor.reduction import count_over, normalize_axis
 from rumus.tensor.tensor import Tensor, arange, backend_of, result_of
@@ -79,20 +80,68 @@ def _rows(name: str, x: Tensor, axis: int) -> Tensor:
     return result_of(name, out, backend, (x,), vjp, reads_result=True)
 
 
-def cross_entropy_primitive(logits: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy_primitive(
+    logits: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+) -> Tensor:
     """The cross entropy of rows in primitives."""
+    if ignore_index is not None:
+        ignored = targets == ignore_index
+        losses = cross_entropy_primitive(logits, ignored.where(0, targets), label_smoothing)
+        return ignored.where(0.0, losses)
     rows, classes = logits.shape
     flat = arange(rows, backend=logits.backend) * classes + targets
-    return logsumexp(logits) - gather(logits.reshape(-1), flat)
+    picked = gather(logits.reshape(-1), flat)
+    if label_smoothing:  # else a logit of -inf would count
+        picked = (1 - label_smoothing) * picked + label_smoothing * logits.mean(-1)
+    return logsumexp(logits) - picked
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+) -> Tensor:
     """-log softmax(logits)[target] of each row.
 
     logits: (rows, classes), floating. targets: (rows,), int32, each in [0, classes).
-    Result: (rows,). ValueError or TypeError if they do not fit; IndexError for a target out of
-    range.
+    label_smoothing: mixes this much of 1 / classes into the targets. ignore_index: the loss of a
+    target of this value is 0. Then a GPU does not look at the targets, and the loss of one that is
+    no class is NaN.
+    Result: (rows,), float32 for logits of float16. ValueError or TypeError if they do not fit;
+    IndexError for a target out of range.
+    Besides the logits only two numbers a row are kept for `backward`, which writes the gradient
+    over the logits where nobody holds them any more: where no variable, view or other operation
+    could show what they were.
     """
+    _check_classes(logits, targets)
+    backend = backend_of("cross_entropy", (logits, targets))
+    forward, back = backend.fused("cross_entropy"), backend.fused("cross_entropy_gradient")
+    if not is_floating(logits.dtype) or (forward is None and logits.dtype == float16):
+        logits = cast(logits, float32)
+    if forward is None or back is None:
+        return cross_entropy_primitive(logits, targets, label_smoothing, ignore_index)
+    x, index = logits._array, targets._array
+    dtype = float32 if logits.dtype == float16 else logits.dtype
+    out = backend.allocate(targets.shape, dtype)
+    statistics = backend.allocate((*targets.shape, 2), dtype)
+    forward(x, index, out, statistics, label_smoothing, ignore_index)
+    kept = Kept(x)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
+        x, is_free = kept.take(backend)
+        into = x if is_free else backend.allocate(x.shape, x.dtype)
+        back(x, index, statistics, gradient, into, label_smoothing, ignore_index)
+        return (into,)
+
+    return result_of("cross_entropy", out, backend, (logits,), vjp, saved=(logits, targets))
+
+
+def _check_classes(logits: Tensor, targets: Tensor) -> None:
+    """Raise ValueError or TypeError for targets that do not fit the logits."""
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(
             f"cross_entropy: logits (rows, classes) and targets (rows,) are needed, "
@@ -100,21 +149,3 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         )
     if targets.dtype != int32:
         raise TypeError(f"cross_entropy: targets must be int32, not {targets.dtype}")
-    if logits.dtype == float16:
-        return cast(cross_entropy(cast(logits, float32), targets), float16)
-    logits = _floating(logits)
-    backend = backend_of("cross_entropy", (logits, targets))
-    forward, back = backend.fused("cross_entropy"), backend.fused("cross_entropy_gradient")
-    if forward is None or back is None:
-        return cross_entropy_primitive(logits, targets)
-    x, index = logits._array, targets._array
-    out = backend.allocate(targets.shape, logits.dtype)
-    probabilities = backend.allocate(logits.shape, logits.dtype)
-    forward(x, index, out, probabilities)
-
-    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
-        into = backend.allocate(probabilities.shape, probabilities.dtype)
-        back(probabilities, index, gradient, into)
-        return (into,)
-
-    return result_of("cross_entropy", out, backend, (logits,), vjp, saved=(targets,))
