@@ -121,9 +121,11 @@ class _Call:
         """Run, and go back through it: the gradients of the inputs, then of the parameters."""
         result = self.run()
         sink = _Sink(given)
-        if result._node is None or result.shape != gradient.shape:
+        node = result._node
+        if node is None or result.shape != gradient.shape:
             raise GraphError("checkpoint: the function computed something else the second time")
-        backward(result._node, gradient, sink)
+        del result  # its elements are needed no more
+        backward(node, gradient, sink)
         return [*self.shares, *(sink.found.get(id(p)) for p in parameters)]
 
 

@@ -161,36 +161,49 @@ def backward(root: Node, seed: Array, sink: Sink) -> None:
     gradients: dict[Node, Array] = {root: seed}
     summed: set[Node] = set()  # gradients that are our own memory, and may be added to in place
     for node in nodes:
-        gradient = gradients.pop(node, None)
-        vjp, node.vjp = node.vjp, None
-        node.watched = ()  # what it alone still held may be written over by its vjp
-        if gradient is None or vjp is None:
+        _visit(node, gradients, summed, sink)
+
+
+def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Sink) -> None:
+    """Replace the gradient of a node's result by those of its inputs, and free the node.
+
+    What only the node held is gone before the next one is visited, and before sums are made.
+    """
+    gradient = gradients.pop(node, None)
+    inputs, node.inputs = node.inputs, ()
+    vjp, node.vjp = node.vjp, None
+    node.watched = ()  # what it alone still held may be written over by its vjp
+    if gradient is None or vjp is None:
+        return
+    destinations = _destinations(node, inputs, gradients, summed, sink)
+    shares = vjp(gradient, destinations)
+    del vjp, gradient
+    for edge, into, share in zip(inputs, destinations, shares, strict=True):
+        if edge is None or share is None:
             continue
-        destinations = _destinations(node, gradients, summed, sink)
-        shares = vjp(gradient, destinations)
-        for edge, into, share in zip(node.inputs, destinations, shares, strict=True):
-            if edge is None or share is None:
-                continue
-            if not isinstance(edge, Node):
-                _give(sink, edge, into, share, node.backend)
-            elif edge not in gradients:
-                gradients[edge] = share
-            else:
-                is_sum = isinstance(into, SoFar)
-                own = edge in summed
-                gradients[edge] = share if is_sum else _sum(edge, gradients[edge], share, own)
-                summed.add(edge)
-        node.inputs = ()
+        if not isinstance(edge, Node):
+            _give(sink, edge, into, share, node.backend)
+        elif edge not in gradients:
+            gradients[edge] = share
+        else:
+            is_sum = isinstance(into, SoFar)
+            own = edge in summed
+            gradients[edge] = share if is_sum else _sum(edge, gradients[edge], share, own)
+            summed.add(edge)
 
 
 def _destinations(
-    node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Sink
+    node: Node,
+    inputs: Sequence[Node | Leaf | None],
+    gradients: dict[Node, Array],
+    summed: set[Node],
+    sink: Sink,
 ) -> list[Array | None]:
     """For each input of a node where its gradient goes, a `SoFar`, or None."""
     found: list[Array | None] = []
-    for number, edge in enumerate(node.inputs):
+    for number, edge in enumerate(inputs):
         # An input that comes twice is added to only once.
-        is_first = not any(edge is before for before in node.inputs[:number])
+        is_first = not any(edge is before for before in inputs[:number])
         adds = number in node.adding and is_first
         if edge is None or (isinstance(edge, Node) and not (adds and edge in gradients)):
             found.append(None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rumus.tensor.autograd import SoFar
 from rumus.tensor.backend import Array
 from rumus.tensor.dtype import bool_, int32
 from rumus.tensor.operators import broadcast_shape
@@ -95,7 +96,8 @@ def known_bounds(index: Tensor) -> tuple[int, int] | None:
 def gather(table: Tensor, index: Tensor) -> Tensor:
     """Rows of `table` by number: the result has the shape of `index`, then that of a row.
 
-    The gradient of a row is the sum over its uses, added in their order. TypeError for an index
+    The gradient of a row is the sum over its uses, added in their order, and to what the table has
+    from later operations without a second array of its size. TypeError for an index
     that is not int32; IndexError for one outside of [0, len(table)).
     """
     if index.dtype != int32:
@@ -106,10 +108,15 @@ def gather(table: Tensor, index: Tensor) -> Tensor:
     backend.gather(table._array, rows, out)
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
-        into = destinations[0]
+        into, before = destinations[0], None
+        if isinstance(into, SoFar):  # the table has other uses, as a tied embedding has
+            into, before = (into.array, into.array) if into.is_own else (None, into.array)
         into = backend.allocate(shape, gradient.dtype) if into is None else into
-        backend.fill(0, into)
+        if before is None:
+            backend.fill(0, into)
+        elif before is not into:
+            backend.copy(before, into)
         backend.scatter_add(gradient, rows, into)
         return (into,)
 
-    return result_of("gather", out, backend, (table,), vjp, saved=(index,))
+    return result_of("gather", out, backend, (table,), vjp, saved=(index,), adding=(0,))

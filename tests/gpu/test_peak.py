@@ -1,0 +1,43 @@
+"""How much memory a deep stack takes: what is kept for backward, and three arrays more."""
+
+from __future__ import annotations
+
+from rumus.gpu import Gpu, GpuBackend
+from rumus.tensor import Generator, Parameter, Tensor, linear
+
+ROWS, WIDTH = 512, 256
+UNIT = 4 * ROWS * WIDTH  # bytes of one activation, and a size class
+WEIGHT = 4 * WIDTH * WIDTH
+
+
+def peak(depth: int) -> tuple[int, int]:
+    """The activations at the peak of a forward and backward pass, and the bytes left after it."""
+    gpu = GpuBackend(Gpu())
+    generator = Generator(0)
+    weights = [
+        Parameter(generator.normal((WIDTH, WIDTH)), backend=gpu, name=str(n)) for n in range(depth)
+    ]
+    x = Tensor(gpu.upload(generator.normal((ROWS, WIDTH)).numpy()), gpu)
+    before = gpu.memory_stats().used
+    for weight in weights:
+        x = linear(x, weight).tanh()
+    loss = (x * x).sum()
+    del x
+    grads = loss.backward()
+    del loss
+    stats = gpu.memory_stats()
+    assert len(grads) == depth
+    return stats.peak - before, stats.used - before
+
+
+def test_the_peak_is_what_backward_needs() -> None:
+    """A layer keeps what tanh was given and what it gave; the input was there before.
+
+    At the top there are the loss's gradient for each element, and one for each factor of x * x. On
+    the way down an array is freed for each that is made, so that the peak does not move.
+    """
+    for depth in (2, 6):
+        most, left = peak(depth)
+        needed = (2 * depth + 3) * UNIT
+        assert needed <= most < needed + 4096
+        assert left - (depth * WEIGHT - UNIT) < 4096
