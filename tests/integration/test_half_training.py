@@ -1,0 +1,88 @@
+"""A small GPT in float16, with masters and a loss scale: it learns what it learns in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rumus import nn
+from rumus.gpu import default_backend
+from rumus.optim import AdamW, LossScale
+from rumus.tensor import Backend, Generator, NumpyBackend, Tensor, float16, float32
+from rumus.train import Trainer
+
+STEPS = 30
+
+
+class Language(nn.Module):
+    """The next character from those before it."""
+
+    def __init__(self, **options: Any) -> None:
+        generator = Generator(0)
+        self.embedding = nn.Embedding(11, 16, generator=generator)
+        self.positions = nn.Embedding(13, 16, generator=generator)
+        self.blocks = nn.Sequential(
+            *(nn.TransformerBlock(16, 4, causal=True, generator=generator, **options)
+              for _ in range(2))
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(16)
+        self.output = nn.Linear(16, 11, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embedding(x) + self.positions.weight[: x.shape[1]]
+        return self.output(self.norm(self.blocks(x)))
+
+
+def train(
+    backend: Backend, *, is_half: bool, capture: bool = True, **options: Any
+) -> tuple[NDArray[np.float32], list[bytes]]:
+    """The loss of each step, and the parameters after them."""
+    model = Language(**options).to(backend)
+    if is_half:
+        model.half()
+    optimizer = AdamW(model.parameters(), 0.01, master_weights=is_half)
+    scale = LossScale() if is_half else None
+    trainer = Trainer(optimizer, loss_scale=scale, capture=capture)
+    random = np.random.default_rng(1)
+
+    def loss_fn(inputs: Tensor, targets: Tensor) -> Tensor:
+        scores = model(inputs)
+        assert scores.dtype == (float16 if is_half else float32)
+        return nn.cross_entropy_loss(scores, targets)
+
+    losses = []
+    for _ in range(STEPS):
+        start = random.integers(0, 11, (5, 1))
+        text = ((start + np.arange(14) * 3) % 11).astype(np.int32)
+        losses.append(trainer.train_step(loss_fn, text[:, :-1].copy(), text[:, 1:].copy()))
+    assert optimizer.skipped == 0
+    assert trainer.counts.replayed == (STEPS - 2 if capture and backend.runs_ahead else 0)
+    found = np.array([float(loss) for loss in losses], np.float32)
+    return found, [p.numpy().tobytes() for p in model.parameters()]
+
+
+LLAMA = {"kv_heads": 2, "norm": "rms", "activation": "swiglu", "rotary": nn.RotaryEmbedding(4)}
+
+
+@pytest.mark.parametrize("options", [{}, LLAMA, {"dropout": 0.1}], ids=["gpt", "llama", "dropout"])
+def test_the_losses_are_those_of_float32(options: dict[str, Any]) -> None:
+    """To a five-hundredth of each, while they fall to a tenth; the parameters are rounded."""
+    wanted, _ = train(NumpyBackend(), is_half=False, **options)
+    assert wanted[-1] < 0.1 * wanted[0]
+    for backend in (NumpyBackend(), default_backend()):
+        found, parameters = train(backend, is_half=True, **options)
+        np.testing.assert_allclose(found, wanted, rtol=2e-3)
+        assert found.tobytes() != wanted.tobytes()
+        values = np.frombuffer(b"".join(parameters), np.float16)
+        assert values.size == sum(p.size for p in Language(**options).parameters())
+        assert np.isfinite(values).all()
+
+
+def test_repeated_steps_are_those_of_the_code() -> None:
+    gpu = default_backend()
+    repeated, plain = (train(gpu, is_half=True, capture=capture) for capture in (True, False))
+    assert repeated[0].tobytes() == plain[0].tobytes()
+    assert repeated[1] == plain[1]
