@@ -1,7 +1,7 @@
 """The losses of char_gpt.py's model on the CPU and on a GPU, from one seed, in one picture.
 
     pip install rumus matplotlib
-    python docs/examples/loss_curves.py loss_curves.png     two minutes without a real GPU
+    python docs/examples/loss_curves.py loss_curves.png     some minutes without a real GPU
 
 The three runs have the same initial weights, batches and dropout masks: random numbers do not
 depend on the backend. On the CPU and on the GPU in float32, sums are added up in another order, so
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -60,7 +61,7 @@ def draw(curves: dict[str, NDArray[np.float64]], path: Path) -> None:
     figure, (top, bottom) = pyplot.subplots(
         2, 1, figsize=(8, 6.4), sharex=True, height_ratios=(3, 2), layout="constrained"
     )
-    styles = [
+    styles: list[dict[str, Any]] = [
         {"linewidth": 4, "alpha": 0.4},
         {"linewidth": 1.2},
         {"linewidth": 1, "linestyle": ":"},
@@ -69,8 +70,8 @@ def draw(curves: dict[str, NDArray[np.float64]], path: Path) -> None:
     for (name, curve), style in zip(curves.items(), styles, strict=True):
         top.plot(np.arange(1, len(curve) + 1), curve, label=name, **style)
     for number, (name, curve) in enumerate(others, 1):
-        steps = np.arange(1, len(curve) + 1)
-        bottom.plot(steps, np.abs(curve - reference), f"C{number}", label=name, linewidth=1)
+        apart = np.ma.masked_equal(np.abs(curve - reference), 0)  # a logarithm has no place for 0
+        bottom.plot(np.arange(1, len(curve) + 1), apart, f"C{number}.", label=name, markersize=4)
     top.set(title="char_gpt from one seed", ylabel="loss, nats a byte")
     bottom.set(yscale="log", xlabel="step", ylabel=f"difference from\n{first}")
     for panel in (top, bottom):

@@ -172,6 +172,28 @@ def test_char_gpt_goes_on_from_where_it_was(tmp_path: Path) -> None:
     assert "The " in second
 
 
+def test_char_gpt_in_float16(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 400)
+    small = ["--size", 32, "--length", 24, "--layers", 1, "--steps", 100]
+    found = output("char_gpt.py", text, *small, "--precision", "float16")
+    (nats,) = re.findall(r"^step +100 +([\d.]+) nats", found, re.MULTILINE)
+    assert float(nats) < 1
+
+
+def test_loss_curves(tmp_path: Path) -> None:
+    """The CPU's and the GPU's part in the last bits, float16's where it rounds."""
+    small = ["--steps", 30, "--size", 32, "--length", 16, "--layers", 1]
+    text = output("loss_curves.py", tmp_path / "curves.png", *small)
+    pattern = r"^(.+): from ([\d.]+) to ([\d.]+), at most (\S+) from the CPU$"
+    found = {name: list(map(float, n)) for name, *n in re.findall(pattern, text, re.MULTILINE)}
+    assert list(found) == ["CPU, float32", "GPU, float32", "GPU, float16"]
+    assert all(last < 0.8 * first for first, last, _ in found.values())
+    assert found["CPU, float32"][2] == 0
+    assert 0 < found["GPU, float32"][2] < 1e-3 < 10 * found["GPU, float16"][2] < 0.5
+    check_picture(tmp_path / "curves.png")
+
+
 def test_gpt2_saves_what_it_can_read(tmp_path: Path) -> None:
     path = tmp_path / "tuned.safetensors"
     small = ["--layers", 1, "--size", 64, "--heads", 1, "--vocabulary", 300, "--positions", 32]

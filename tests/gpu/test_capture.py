@@ -211,6 +211,33 @@ def test_indices(gpu: GpuBackend) -> None:
     assert result.tolist() == [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]
 
 
+def test_indices_that_a_step_copies_out_of_its_batch(gpu: GpuBackend) -> None:
+    """The inputs and the targets of a window of text: nothing is read, and all is checked."""
+    table = tensor(np.arange(12.0).reshape(4, 3), backend=gpu)
+
+    def step(window: Tensor) -> Tensor:
+        return gather(table, window[:, 1:].reshape(-1).clone()) * 1.0
+
+    window = np.array([[0, 3, 1], [2, 2, 0]], np.int32)
+    before = gpu.stats.bytes_down
+    capture, result = captured(gpu, step, window)
+    assert gpu.stats.bytes_down == before
+    assert not capture.fits([np.where(window == 3, 4, window)])
+    assert not capture.fits([window - 1])
+    assert capture.fits([window[::-1]])
+    capture.replay([window[::-1]])
+    np.testing.assert_array_equal(result.numpy()[:, 0], [6, 0, 9, 3])
+
+
+def test_what_is_known_of_a_copy_ends_with_its_next_write(gpu: GpuBackend) -> None:
+    table = tensor(np.arange(4.0), backend=gpu)
+    index = tensor([[0, 1], [3, 2]], backend=gpu)[:, 0].clone()
+    assert gather(table, index).tolist() == [0.0, 3.0]
+    index.assign(index + 2)
+    with pytest.raises(IndexError, match="5"):
+        gather(table, index)
+
+
 def refused(gpu: GpuBackend, step: Step, match: str) -> None:
     with pytest.raises(CaptureError, match=match):
         captured(gpu, step, np.ones(4))

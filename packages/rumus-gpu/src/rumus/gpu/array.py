@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,11 +38,12 @@ class GPUArray:
     Strides and the offset are in elements. `base` and `rest` are the offset once more: the bytes at
     which the buffer is bound, and the elements from there. `bounds` says between which numbers the
     elements were known to lie after so many writes to the memory: an index that was uploaded is
-    checked without reading it.
+    checked without reading it. `origin` is the memory that it was copied from, if it was.
     """
 
     __slots__ = ("__weakref__", "backend", "base", "bounds", "dtype", "is_contiguous", "key",
-                 "offset", "rest", "shape", "size", "storage", "stored", "strides")  # fmt: skip
+                 "offset", "origin", "rest", "shape", "size", "storage", "stored",
+                 "strides")  # fmt: skip
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class GPUArray:
         self.rest = (start - self.base) // stored.itemsize
         self.is_contiguous = _is_contiguous(shape, strides)
         self.bounds: tuple[int, int, int] | None = None  # writes, lowest, highest
+        self.origin: weakref.ref[Storage] | None = None
         self.key = (shape, strides, self.rest, stored.name)  # all that a kernel depends on
 
     @property
@@ -94,7 +97,7 @@ class GPUArray:
         """Return the same memory seen otherwise. The caller sees to it that it fits."""
         at = self.offset if offset is None else offset
         result = GPUArray(self.backend, self.storage, self.stored, shape, strides, at)
-        result.bounds = self.bounds
+        result.bounds, result.origin = self.bounds, self.origin
         return result
 
     def known_bounds(self) -> tuple[int, int] | None:
@@ -102,6 +105,13 @@ class GPUArray:
         if self.bounds is None or self.bounds[0] != self.storage.writes:
             return None
         return self.bounds[1:]
+
+    def was_copied_from(self, source: GPUArray) -> None:
+        """Take over what is known of the elements that were just written here."""
+        bounds = source.known_bounds()
+        if bounds is not None and source.dtype == self.dtype:
+            self.bounds = self.storage.writes, *bounds
+            self.origin = source.origin or weakref.ref(source.storage)
 
     def reshape(self, *shape: int | Sequence[int]) -> GPUArray:
         """Return the elements in another shape, in their order; one length may be -1.

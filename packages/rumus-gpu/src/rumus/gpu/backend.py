@@ -135,6 +135,7 @@ class GpuBackend:
             self._elementwise.run(IDENTITY, (source,), (), (out,))
         else:
             copy_strided(self.gpu, source, out)
+        out.was_copied_from(source)
 
     def elementwise(
         self,

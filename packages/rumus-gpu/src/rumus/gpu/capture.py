@@ -126,9 +126,10 @@ class Recording(Notes):
         return False
 
     def index_checked(self, index: GPUArray, length: int) -> None:
-        """Note that the numbers of an input must stay below `length`."""
+        """Note that the numbers of an input, or of a copy of it, must stay below `length`."""
+        origin = index.storage if index.origin is None else index.origin()
         for given in self.batch:
-            if given.array.storage is index.storage:
+            if given.array.storage is origin:
                 given.limit = min(length, given.limit or length)
 
     def refuse_transfer(self, what: str, instead: str) -> NoReturn:

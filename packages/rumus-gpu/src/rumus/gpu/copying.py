@@ -26,6 +26,7 @@ def contiguous(array: GPUArray) -> GPUArray:
         return array
     copy = array.backend.allocate(array.shape, array.dtype)
     copy_strided(array.backend.gpu, array, copy)
+    copy.was_copied_from(array)
     return copy
 
 
