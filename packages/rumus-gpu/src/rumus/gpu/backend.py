@@ -16,6 +16,7 @@ from rumus.gpu.array import GPUArray, Shape, contiguous_strides
 from rumus.gpu.attention import ATTENTION, WORKGROUP_BYTES
 from rumus.gpu.batch_norm import BATCH_NORM
 from rumus.gpu.capture import Capture, Notes, observe, record
+from rumus.gpu.convolution import CONVOLUTIONS
 from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.device import Gpu, Stats
 from rumus.gpu.elementwise import IDENTITY, Elementwise
@@ -224,7 +225,8 @@ class GpuBackend:
         if name in ATTENTION:
             has_room = self.gpu.limits.workgroup_memory >= WORKGROUP_BYTES
             return partial(ATTENTION[name], self.gpu) if has_room else None
-        found = NORMS.get(name) or BATCH_NORM.get(name) or ROW_KERNELS.get(name)
+        kernels = NORMS, BATCH_NORM, CONVOLUTIONS, ROW_KERNELS
+        found = next((family[name] for family in kernels if name in family), None)
         return None if found is None else partial(found, self.gpu)
 
     def memory_of(self, array: GPUArray) -> Storage | None:

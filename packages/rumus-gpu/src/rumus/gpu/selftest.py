@@ -24,6 +24,8 @@ from rumus.tensor import (
     Parameter,
     Tensor,
     batch_norm,
+    convolution,
+    convolution_transpose,
     cos,
     cross_entropy,
     erf,
@@ -182,6 +184,21 @@ def _attention(dtype: DType, backend: Backend) -> Sequence[Real]:
     return [*found, *shared]
 
 
+def _convolutions(backend: Backend) -> Sequence[Real]:
+    """In groups, with a stride; transposed; and with one input for each output."""
+    images, weights, bias = (3, 6, 21, 17), (10, 3, 3, 2), (10,)
+    sizes: dict[str, Any] = {"stride": 2, "padding": 1, "dilation": (1, 2), "groups": 2}
+    found = [
+        *_with_gradients(partial(convolution, **sizes), images, weights, bias, backend=backend)
+    ]
+    for shapes in (((4, 12, 16, 16), (70, 12, 3, 3)), ((3, 8, 7, 7), (5, 8, 1, 1))):
+        found += _with_gradients(partial(convolution, padding=1), *shapes, backend=backend)
+    back = partial(convolution_transpose, stride=2, padding=1)
+    found += _with_gradients(back, (2, 5, 9, 8), (5, 7, 4, 4), backend=backend)
+    single = partial(convolution, padding=1, groups=6)
+    return [*found, *_with_gradients(single, (2, 6, 15, 13), (6, 1, 3, 3), backend=backend)]
+
+
 def _random_words(backend: Backend) -> Sequence[Real]:
     out = backend.allocate((10_001,), int32)
     backend.random_words(123456789 << 32 | 42, 2**34 - 8, out)
@@ -225,6 +242,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "batch_norm": Check(_batch_norm, 2e-5),
     "attention": Check(partial(_attention, float32), 2e-5),
     "attention, float16": Check(partial(_attention, float16), HALF),
+    "convolution": Check(_convolutions, 1e-4),
     "random words": Check(_random_words, 0.0),
     "optimizer update": Check(_update, 1e-6),
 }

@@ -2,15 +2,16 @@
 
 What a kernel meets is laid out as the columns of a matrix, a part of the batch at a time so that it
 stays in the cache, and the weights are multiplied with it. A backend may offer versions of its own
-(`backend.fused`): `convolution` and its gradients `convolution_input` and `convolution_weight`, or
-only of the columns, for one and two spatial axes: `columns` and `from_columns`.
+(`backend.fused`), for one and two spatial axes: `convolution` and its gradients `convolution_input`
+and `convolution_weight`, or only of the columns: `columns` and `from_columns`; and for any number
+of axes `convolution_bias`. `convolution_float16` says that all of these take arrays of float16.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -75,14 +76,14 @@ def convolution(
     check_bias("convolution", bias, weight.shape[0])
     tensors = (x, weight) if bias is None else (x, weight, bias)
     check_dtypes("convolution", tensors)
-    if x.dtype == float16:
+    backend = backend_of("convolution", tensors)
+    if x.dtype == float16 and not (axes <= 2 and backend.fused("convolution_float16")):
         wide = [cast(t, float32) for t in tensors]
         options = {"stride": stride, "padding": padding, "dilation": dilation}
         added = None if bias is None else wide[2]
         return cast(convolution(wide[0], wide[1], added, groups=groups, **options), float16)
     lengths = x.shape[2:]
     geometry = Geometry(found, groups, x.shape[1], weight.shape[0], lengths, found.places(lengths))
-    backend = backend_of("convolution", tensors)
     out = backend.allocate((x.shape[0], geometry.outputs, *geometry.places), x.dtype)
     added = None if bias is None else bias._array
     forward(backend, geometry, x._array, weight._array, added, out)
@@ -225,11 +226,16 @@ def check_dtypes(operation: str, tensors: Sequence[Tensor]) -> None:
 # its gradient: (batch, outputs, *places).
 
 
+def _own(backend: Backend, name: str, geometry: Geometry) -> Callable[..., None] | None:
+    """The backend's own version, if it has one; all of them are for one or two spatial axes."""
+    return backend.fused(name) if geometry.window.axes <= 2 else None
+
+
 def forward(
     backend: Backend, geometry: Geometry, x: Array, weight: Array, bias: Array | None, out: Array
 ) -> None:
     """out = the convolution of x."""
-    own = backend.fused("convolution")
+    own = _own(backend, "convolution", geometry)
     if own is not None:
         own(geometry, x, weight, bias, out)
         return
@@ -253,7 +259,7 @@ def input_gradient(
     backend: Backend, geometry: Geometry, gradient: Array, weight: Array, out: Array
 ) -> None:
     """out = the gradient of the input; also the transposed convolution."""
-    own = backend.fused("convolution_input")
+    own = _own(backend, "convolution_input", geometry)
     if own is not None:
         own(geometry, gradient, weight, out)
         return
@@ -284,7 +290,7 @@ def weight_gradient(
     backend: Backend, geometry: Geometry, x: Array, gradient: Array, out: Array
 ) -> None:
     """out = the gradient of the weight."""
-    own = backend.fused("convolution_weight")
+    own = _own(backend, "convolution_weight", geometry)
     if own is not None:
         own(geometry, x, gradient, out)
         return
@@ -303,7 +309,12 @@ def weight_gradient(
 
 def _bias_gradient(backend: Backend, gradient: Array, into: Array | None) -> None:
     """into = the sum of a gradient over batch and places."""
-    if into is not None:
+    if into is None:
+        return
+    own = backend.fused("convolution_bias")
+    if own is not None:
+        own(gradient, into)
+    else:
         backend.reduce("sum", gradient, (0, *range(2, len(gradient.shape))), into)
 
 

@@ -1,0 +1,380 @@
+"""Convolutions over one or two spatial axes, and their gradients, without columns in memory.
+
+The names and arguments are those that `rumus.tensor.convolution` asks a backend for. float16 is
+read and written as it is, and added up in float32. The gradient of the input gathers: with a stride
+of s, every s-th pixel along an axis meets the same taps, so there is one dispatch for each of the s
+(s x s) kinds of pixels, and none multiplies with zeros. The kernels are in
+`convolution_program.py`, those of one channel in each group in `depthwise.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from rumus.gpu.array import GPUArray
+from rumus.gpu.convolution_program import ROLLED, Variant, convolution_program
+from rumus.gpu.copying import contiguous, copy_strided
+from rumus.gpu.depthwise import depthwise, depthwise_input, depthwise_weight, is_depthwise
+from rumus.gpu.device import Gpu
+from rumus.gpu.parts import add_parts
+from rumus.gpu.reduction import reduce
+from rumus.gpu.tiled_matmul import FULL, LARGE, MIDDLE, SMALL, Tile
+from rumus.tensor import float32
+from rumus.tensor.convolution import Geometry
+
+# What a tile reaches of the speed of the fastest, where there are enough of them.
+TILES: Final[Mapping[Tile, float]] = {
+    LARGE: 1.0,
+    Tile(64, 128, 8, 8, 8): 0.9,
+    MIDDLE: 0.75,
+    Tile(32, 128, 8, 8, 8): 0.7,
+    SMALL: 0.5,
+}
+DEEP: Final = 256  # the least depth of a part of a weight's gradient
+PARTS: Final = 1 << 26  # bytes of the matrices that are added up
+
+
+def convolution(
+    gpu: Gpu,
+    geometry: Geometry,
+    x: GPUArray,
+    weight: GPUArray,
+    bias: GPUArray | None,
+    out: GPUArray,
+) -> None:
+    """out = the convolution of x: (batch, outputs, *places)."""
+    if out.size == 0:
+        return
+    if x.size == 0:  # no channels
+        _fill(out, bias)
+        return
+    x, weight, bias = _dense(x), _dense(weight), None if bias is None else _dense(bias)
+    with _target(out, x, weight, bias) as target:
+        if is_depthwise(geometry):
+            depthwise(gpu, geometry, x, weight, bias, target)
+            return
+        axes = [_Axis(s, -p, d, n, 0, 1, places, 0, 1) for s, p, d, n, places in _forward(geometry)]
+        each = geometry.inputs // geometry.groups
+        weights = _Weights(weight, geometry, geometry.outputs // geometry.groups, each,
+                           each * geometry.window.area, geometry.window.area)  # fmt: skip
+        _map(gpu, weights, x, target, (axes[0], axes[1]), bias)
+
+
+def convolution_input(
+    gpu: Gpu, geometry: Geometry, gradient: GPUArray, weight: GPUArray, out: GPUArray
+) -> None:
+    """out = the gradient of the input: (batch, inputs, *lengths)."""
+    if out.size == 0:
+        return
+    if gradient.size == 0:
+        out.backend.fill(0, out)
+        return
+    gradient, weight = _dense(gradient), _dense(weight)
+    with _target(out, gradient, weight) as target:
+        if is_depthwise(geometry):
+            depthwise_input(gpu, geometry, gradient, weight, target)
+            return
+        down, right = (list(_phases(geometry, axis)) for axis in range(2))
+        each = geometry.inputs // geometry.groups
+        weights = _Weights(weight, geometry, each, geometry.outputs // geometry.groups,
+                           geometry.window.area, each * geometry.window.area)  # fmt: skip
+        pairs = [(first, second) for first in down for second in right]
+        if any(first.taps * second.taps == 0 for first, second in pairs):
+            target.backend.fill(0, target)  # pixels that no tap meets
+        for first, second in pairs:
+            if first.taps * second.taps:
+                _map(gpu, weights, gradient, target, (first, second), None)
+
+
+def convolution_weight(
+    gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: GPUArray
+) -> None:
+    """out = the gradient of the weight: (outputs, inputs / groups, *kernel)."""
+    if out.size == 0:
+        return
+    if gradient.size == 0 or x.size == 0:
+        out.backend.fill(0, out)
+        return
+    x, gradient = _dense(x), _dense(gradient)
+    with _target(out, x, gradient) as target:
+        if is_depthwise(geometry):
+            depthwise_weight(gpu, geometry, x, gradient, target)
+        else:
+            _weight(gpu, geometry, x, gradient, target)
+
+
+def convolution_bias(gpu: Gpu, gradient: GPUArray, out: GPUArray) -> None:
+    """out = the sum of (batch, outputs, *places) for each of the outputs.
+
+    Places first: their sums are read in order, and few are left.
+    """
+    if gradient.size == 0:
+        out.backend.fill(0, out)
+        return
+    batch, outputs = gradient.shape[:2]
+    between = out.backend.allocate((batch, outputs), float32)
+    reduce(gpu, "sum", _dense(gradient).reshape(batch, outputs, -1), (2,), between)
+    with _target(out) as target:
+        reduce(gpu, "sum", between, (0,), target)
+
+
+CONVOLUTIONS: Final[Mapping[str, Callable[..., None]]] = {
+    "convolution": convolution,
+    "convolution_input": convolution_input,
+    "convolution_weight": convolution_weight,
+    "convolution_bias": convolution_bias,
+    "convolution_float16": convolution,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """How a map walks one spatial axis: place n and tap t meet pixel n step + first + t gap.
+
+    Tap t is that of the weight at tap_first + t tap_step; place n is written at out_first + n
+    out_step.
+    """
+
+    step: int
+    first: int
+    gap: int
+    taps: int
+    tap_first: int
+    tap_step: int
+    places: int
+    out_first: int
+    out_step: int
+
+
+def two(sizes: Sequence[int], other: int) -> tuple[int, int]:
+    """Return the sizes of two spatial axes: of one alone with `other` in front."""
+    return (sizes[0], sizes[1]) if len(sizes) == 2 else (other, sizes[0])
+
+
+def _forward(geometry: Geometry) -> Iterator[tuple[int, ...]]:
+    """For each of two axes: stride, padding, dilation, kernel and places."""
+    w = geometry.window
+    sizes = (w.stride, 1), (w.padding, 0), (w.dilation, 1), (w.kernel, 1), (geometry.places, 1)
+    return zip(*(two(given, other) for given, other in sizes), strict=True)
+
+
+def _phases(geometry: Geometry, axis: int) -> Iterator[_Axis]:
+    """Cut the pixels along an axis into those that meet the same taps."""
+    s, p, d, n, _ = list(_forward(geometry))[axis]
+    length = two(geometry.lengths, 1)[axis]
+    tap_step = s // math.gcd(s, d)
+    for start in range(min(s, length)):
+        taps = [tap for tap in range(n) if (start + p - tap * d) % s == 0]
+        first = (start + p - taps[0] * d) // s if taps else 0
+        places = -(-(length - start) // s)
+        yield _Axis(1, first, -(tap_step * d) // s, len(taps), taps[0] if taps else 0, tap_step,
+                    places, start, s)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Weights as the first operand of a map.
+
+    rows, channels: of the result and of what is read, in each group; row, channel: the elements
+    from one to the next.
+    """
+
+    array: GPUArray
+    geometry: Geometry
+    rows: int
+    channels: int
+    row: int
+    channel: int
+
+    @property
+    def section(self) -> int:
+        """The elements from one group to the next."""
+        return self.array.size // self.geometry.groups
+
+
+def is_rolled(gpu: Gpu) -> bool:
+    """Return whether loops are better: a CPU that plays the GPU is slow to compile long text."""
+    return gpu.is_software
+
+
+def _fours(*numbers: int) -> bool:
+    return not any(number % 4 for number in numbers)
+
+
+def _map(
+    gpu: Gpu,
+    weights: _Weights,
+    source: GPUArray,
+    out: GPUArray,
+    axes: tuple[_Axis, _Axis],
+    bias: GPUArray | None,
+) -> None:
+    """Write those pixels of `out` that the axes say."""
+    down, right = axes
+    kernel = down.taps, right.taps
+    places = down.places * right.places
+    groups = weights.geometry.groups
+    height, width = two(source.shape[2:], 1)
+    out_height, out_width = two(out.shape[2:], 1)
+    rows, columns = weights.rows, out.shape[0] * places
+    depth = weights.channels * math.prod(kernel)
+    line = two(weights.geometry.window.kernel, 1)[1]
+    first_tap = down.tap_first * line + right.tap_first
+    tile = _map_tile(gpu, rows, columns, groups)
+    is_dense = weights.row == depth and math.prod(kernel) == weights.geometry.window.area
+    is_plain = _is_plain(axes, (height, width))
+    is_all = (out_height, out_width) == (down.places, right.places)
+    fours = (
+        is_dense and _fours(depth, weights.array.rest),
+        is_plain and _fours(places, source.rest),
+        is_all and _fours(places, out.rest),
+    )
+    arrays = [weights.array, source, out, *(() if bias is None else (bias,))]
+    variant = Variant("map", tile, kernel, fours, right.places % 4 == 0, depth % tile.depth == 0,
+                      tuple(array.stored for array in arrays))  # fmt: skip
+    tiles = -(-rows // tile.rows), -(-columns // tile.columns)
+    count = tiles[0] * tiles[1] * groups
+    values = (
+        rows, columns, depth, weights.array.rest + first_tap, weights.section, weights.row,
+        weights.channel, down.tap_step * line, right.tap_step,
+        source.rest, source.shape[1] * height * width, height, width,
+        down.step, right.step, down.first, right.first, down.gap, right.gap,
+        places, right.places, math.prod(kernel), kernel[1],
+        out.rest + down.out_first * out_width + right.out_first,
+        out.shape[1] * out_height * out_width, out_height * out_width,
+        down.out_step * out_width, right.out_step, 0 if bias is None else bias.rest, *tiles, count,
+    )  # fmt: skip
+    _dispatch(gpu, variant, arrays, values, count)
+
+
+def _is_plain(axes: Sequence[_Axis], lengths: Sequence[int]) -> bool:
+    """Whether every place meets the pixel of its number, and no other."""
+    rows = zip(axes, lengths, strict=True)
+    return all((a.step, a.first, a.taps, a.places) == (1, 0, 1, n) for a, n in rows)
+
+
+def _dispatch(
+    gpu: Gpu, variant: Variant, arrays: Sequence[GPUArray], values: Sequence[int], groups: int
+) -> None:
+    rolled = is_rolled(gpu)
+    if rolled:  # one text for all
+        variant = Variant(variant.kind, ROLLED, (0, 0), (False,) * 3, False, False, variant.stored)
+    make = partial(convolution_program, variant, rolled)
+    pipeline = gpu.pipeline(("convolution", variant, rolled), make)
+    gpu.dispatch(pipeline, arrays, tuple(value & 0xFFFFFFFF for value in values), groups)
+
+
+def _map_tile(gpu: Gpu, rows: int, columns: int, groups: int) -> Tile:
+    """The tile with which a device is through soonest."""
+    if is_rolled(gpu):
+        return ROLLED
+
+    def cost(tile: Tile) -> float:
+        count = -(-rows // tile.rows) * -(-columns // tile.columns) * groups
+        return _turns(count) * tile.rows * tile.columns / TILES[tile]
+
+    return min(_fitting(gpu), key=cost)
+
+
+def _fitting(gpu: Gpu) -> list[Tile]:
+    limits = gpu.limits
+    return [
+        tile
+        for tile in TILES
+        if tile.bytes <= limits.workgroup_memory and tile.lanes <= limits.workgroup_size
+    ]
+
+
+def _turns(count: int) -> float:
+    """How often a large device takes a workgroup for each of its processors.
+
+    One workgroup alone leaves a processor waiting for memory.
+    """
+    return -(-count // FULL) + 0.4
+
+
+def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: GPUArray) -> None:
+    """The gradient of the weight as a product whose depth are the places of all images."""
+    g = geometry
+    kernel = two(g.window.kernel, 1)
+    rows, columns = g.outputs // g.groups, g.depth
+    places = math.prod(g.places)
+    depth = x.shape[0] * places
+    height, width = two(g.lengths, 1)
+    tile, splits, split_depth = _weight_tile(gpu, rows, columns, depth, g.groups)
+    target = out
+    if splits > 1:
+        target = out.backend.allocate((splits, *out.shape), float32)
+    across = two(g.places, 1)[1]
+    (s1, p1, d1, _, _), (s2, p2, d2, _, _) = _forward(g)
+    is_plain = kernel == (1, 1) and (s1, s2, p1, p2) == (1, 1, 0, 0)
+    fours = (
+        _fours(places, gradient.rest),
+        is_plain and _fours(places, x.rest),
+        _fours(columns, target.rest),
+    )
+    arrays = gradient, x, target
+    variant = Variant("weight", tile, kernel, fours, across % 4 == 0, depth % tile.depth == 0,
+                      tuple(array.stored for array in arrays))  # fmt: skip
+    tiles = -(-rows // tile.rows), -(-columns // tile.columns)
+    count = tiles[0] * tiles[1] * g.groups * splits
+    values = (
+        rows, columns, depth, gradient.rest, g.outputs * places,
+        x.rest, g.inputs * height * width, height, width,
+        s1, s2, -p1, -p2, d1, d2, places, across, math.prod(kernel), kernel[1],
+        target.rest, g.groups, split_depth, *tiles, count,
+    )  # fmt: skip
+    _dispatch(gpu, variant, arrays, values, count)
+    if splits > 1:
+        add_parts(gpu, target, out)
+
+
+def _weight_tile(
+    gpu: Gpu, rows: int, columns: int, depth: int, groups: int
+) -> tuple[Tile, int, int]:
+    """The tile, the parts that the depth is cut into, and the depth of each."""
+    largest = min(PARTS, gpu.limits.binding) // (4 * rows * columns * groups)
+
+    def cut(tile: Tile) -> tuple[int, int]:
+        count = -(-rows // tile.rows) * -(-columns // tile.columns) * groups
+        wanted = max(1, min(2 * FULL // count, depth // DEEP, largest))
+        split_depth = -(-depth // wanted // tile.depth) * tile.depth
+        return count, split_depth
+
+    def cost(tile: Tile) -> float:
+        count, split_depth = cut(tile)
+        turns = _turns(count * -(-depth // split_depth))
+        return turns * tile.rows * tile.columns * split_depth / TILES[tile]
+
+    tile = ROLLED if is_rolled(gpu) else min(_fitting(gpu), key=cost)
+    split_depth = cut(tile)[1]
+    return tile, -(-depth // split_depth), split_depth
+
+
+def _dense(array: GPUArray) -> GPUArray:
+    return array if array.is_contiguous else contiguous(array)
+
+
+@contextmanager
+def _target(out: GPUArray, *inputs: GPUArray | None) -> Iterator[GPUArray]:
+    """Give memory that a kernel can write: `out` itself, or what is copied to it afterwards."""
+    taken = {array.storage for array in inputs if array is not None}
+    if out.is_contiguous and out.storage not in taken:
+        yield out
+        return
+    target = out.backend.allocate(out.shape, out.dtype)
+    yield target
+    copy_strided(out.backend.gpu, target, out)
+
+
+def _fill(out: GPUArray, bias: GPUArray | None) -> None:
+    """The result of no products at all."""
+    if bias is None:
+        out.backend.fill(0, out)
+    else:
+        out.backend.copy(bias.reshape(bias.size, *[1] * (out.ndim - 2)), out)

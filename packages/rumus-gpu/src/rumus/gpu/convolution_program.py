@@ -1,0 +1,450 @@
+"""WGSL of convolutions as matrix products whose second operand is never in memory.
+
+A "map" makes one layout of pixels from another: out[channel, pixel] is the sum over channels and
+taps of weight[channel, (other channel, tap)] times what the tap meets. Both the convolution and the
+gradient of its input are maps. A "weight" product is the gradient of the weight: the depth are the
+pixels of the whole batch, in parts that are added up by a second kernel.
+
+Where an operand lies is worked out while its tile is loaded. The size of the kernel is part of the
+text, so that a tap is found with divisions by constants; everything else comes with the dispatch.
+On a CPU that plays a GPU the same products are those of convolution.wgsl, in short loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from rumus.gpu.pipelines import Program
+from rumus.gpu.shaders import prelude, shader
+from rumus.gpu.storage import Stored, vector
+from rumus.gpu.tiled_matmul import Staged, Tile, product
+
+Kind: TypeAlias = Literal["map", "weight"]
+
+# a: weights of a map, or the gradient of the result. b: the pixels that taps meet. step: from one
+# place to the next. first: what tap 0 of place 0 meets. gap: from one tap to the next. Numbers wrap
+# around, so that one comparison tells what is outside on either side. area, right: the taps of the
+# kernel, all and across, for the text that does not have them in it.
+_PIXELS: Final = (
+    "b_start", "b_batch", "height", "width", "step_down", "step_right", "first_down",
+    "first_right", "gap_down", "gap_right", "places", "across", "area", "right",
+)  # fmt: skip
+SCALARS: Final[dict[Kind, tuple[str, ...]]] = {
+    "map": (
+        "rows", "columns", "depth", "a_start", "a_section", "a_row", "a_channel", "a_down",
+        "a_right", *_PIXELS, "c_start", "c_batch", "c_plane", "c_down", "c_right", "bias_start",
+        "tile_rows", "tiles", "groups",
+    ),
+    "weight": (
+        "rows", "columns", "depth", "a_start", "a_batch", *_PIXELS, "c_start", "sections",
+        "split_depth", "tile_rows", "tiles", "groups",
+    ),
+}  # fmt: skip
+ROLLED: Final = Tile(32, 32, 16, 4, 4)  # that of convolution.wgsl
+_ROLLED_BYTES: Final = 2 * 576 * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a pipeline is made for.
+
+    kernel: its taps down and across. fours: whether a, b and c can be accessed four elements at a
+    time; b can where a tap meets the pixels in their order. is_run: four places from a multiple of
+    four are in one row. is_whole: the depth is a multiple of the tile's.
+    """
+
+    kind: Kind
+    tile: Tile
+    kernel: tuple[int, int]
+    fours: tuple[bool, bool, bool]
+    is_run: bool
+    is_whole: bool
+    stored: tuple[Stored, ...]  # of a, b, c, and of a bias if there is one
+
+    @property
+    def area(self) -> int:
+        """The taps of the kernel."""
+        return self.kernel[0] * self.kernel[1]
+
+    def load(self, name: str, index: str, width: int = 1) -> str:
+        """Return the value of an element of a or b, or of four of them."""
+        stored = self.stored["ab".index(name)]
+        return stored.load(f"{name}[({index}) / 4u]" if width == 4 else f"{name}[{index}]", width)
+
+
+def convolution_program(variant: Variant, is_rolled: bool) -> Program:
+    """Return the WGSL of a product; is_rolled: in loops, for what compiles slowly."""
+    writer = _rolled if is_rolled else _unrolled
+    body = "\n".join([*_header(variant, is_rolled), *writer(variant), ""])
+    half = "enable f16;\n" if any(stored.wgsl == "f16" for stored in variant.stored) else ""
+    access = "rrwr" if len(variant.stored) > 3 else "rrw"
+    size = _ROLLED_BYTES if is_rolled else variant.tile.bytes
+    name = {"map": "convolution", "weight": "convolution_weight"}[variant.kind]
+    scalars = "I" * len(SCALARS[variant.kind])
+    return Program(name, half + prelude(body) + body, access, scalars, size)
+
+
+def _header(variant: Variant, is_rolled: bool) -> Iterator[str]:
+    yield "struct Scalars {"
+    yield from (f"    {name}: u32," for name in SCALARS[variant.kind])
+    yield "}"
+    yield "var<immediate> k: Scalars;"
+    fours = [False] * 3 if is_rolled else variant.fours
+    modes = "read", "read", "read_write", "read"
+    for number, stored in enumerate(variant.stored):
+        element = vector(stored.wgsl, 4 if number < 3 and fours[number] else 1)
+        yield (f"@group(0) @binding({number}) var<storage, {modes[number]}> {'abcd'[number]}:"
+               f" array<{element}>;")  # fmt: skip
+
+
+def _rolled(variant: Variant) -> Iterator[str]:
+    """The text around convolution.wgsl."""
+    for n in "ab":
+        yield f"fn load_{n}(index: u32) -> f32 {{ return {variant.load(n, 'index')}; }}"
+    yield f"fn stored(x: f32) -> {variant.stored[2].wgsl} {{ return {_stored(variant, 'x', 1)}; }}"
+    if variant.kind == "map":
+        bias = variant.stored[3].load("d[index]", 1) if len(variant.stored) > 3 else "0.0"
+        yield f"fn load_bias(index: u32) -> f32 {{ return {bias}; }}"
+    yield shader(f"convolution_{variant.kind}")
+    yield shader("convolution")
+
+
+def _stored(variant: Variant, value: str, width: int) -> str:
+    return variant.stored[2].store(value, width)
+
+
+def _unrolled(variant: Variant) -> Iterator[str]:
+    tile = variant.tile
+    is_map = variant.kind == "map"
+    a = _Weights(variant) if is_map else _Gradients(variant)
+    b = _Pixels(variant) if is_map else _Taps(variant)
+    for operand in (a, b):
+        size = 2 * tile.depth * operand.line
+        yield f"var<workgroup> tile_{operand.name}: array<vec4<f32>, {size}>;"
+    yield f"@compute @workgroup_size({tile.lanes})"
+    yield "fn main("
+    yield "    @builtin(workgroup_id) group: vec3<u32>,"
+    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
+    yield "    @builtin(local_invocation_index) local: u32,"
+    yield ") {"
+    yield "let linear = group.y * groups.x + group.x;"
+    yield "if (linear >= k.groups) {"
+    yield "return;"
+    yield "}"
+    yield f"let first_a = linear % k.tile_rows * {tile.rows}u;"
+    yield f"let first_b = linear / k.tile_rows % k.tiles * {tile.columns}u;"
+    yield "let part = linear / k.tile_rows / k.tiles;"
+    yield from _map_place(variant) if is_map else _weight_place(variant)
+    yield f"let x = local % {tile.columns // tile.block_columns}u;"
+    yield f"let y = local / {tile.columns // tile.block_columns}u;"
+    yield from product(tile, a, b)
+    yield from _store(variant)
+    yield "}"
+
+
+def _map_place(variant: Variant) -> Iterator[str]:
+    """A part is one of the convolution's groups."""
+    yield "let base_a = k.a_start + part * k.a_section;"
+    yield f"let base_b = k.b_start + part * (k.depth / {variant.area}u * k.height * k.width);"
+    yield "let base_c = k.c_start + part * k.rows * k.c_plane;"
+    yield "let begin = 0u;"
+    yield "let end = k.depth;"
+
+
+def _weight_place(variant: Variant) -> Iterator[str]:
+    """A part is one of the convolution's groups, of one part of the depth."""
+    yield "let section = part % k.sections;"
+    yield "let base_a = k.a_start + section * k.rows * k.places;"
+    yield f"let base_b = k.b_start + section * (k.columns / {variant.area}u * k.height * k.width);"
+    yield "let base_c = k.c_start + part * k.rows * k.columns;"
+    yield "let begin = part / k.sections * k.split_depth;"
+    yield "let end = min(begin + k.split_depth, k.depth);"
+
+
+class _Loader(Staged):
+    """What the four loaders have in common."""
+
+    def __init__(self, name: str, variant: Variant, along_k: bool) -> None:
+        length = variant.tile.rows if name == "a" else variant.tile.columns
+        super().__init__(name, length, along_k, variant.tile)
+        self.variant = variant
+        self.in_fours = variant.fours["ab".index(name)]
+
+    def lanes(self) -> Iterator[tuple[int, str]]:
+        """Declare where each of the lane's vec4s goes, and what it is read to."""
+        n = self.name
+        for i in range(self.loads):
+            along, depth = self.place(i)
+            yield i, f"let {n}_along{i} = {along};"
+            yield i, f"let {n}_depth{i} = {depth};"
+            yield i, f"var {n}_next{i} = vec4<f32>(0.0);"
+
+    def four(self, index: str, inside: str) -> str:
+        """Four neighbours at once; `index` can be read wherever it is."""
+        value = self.variant.load(self.name, index, 4)
+        return value if self.variant.is_whole else f"select(vec4<f32>(0.0), {value}, {inside})"
+
+    def one(self, index: str, inside: str) -> str:
+        """One element, 0 where it is outside; then the first is read instead."""
+        value = self.variant.load(self.name, f"select(0u, {index}, {inside})")
+        return f"select(0.0, {value}, {inside})"
+
+    def within(self, depth: str) -> str:
+        """The test for the end of the depth, to be put behind another."""
+        return "" if self.variant.is_whole else f" && {depth} < end"
+
+    def tap(self, number: str) -> tuple[str, str]:
+        """How far down and right of tap 0 a tap is."""
+        right = self.variant.kernel[1]
+        if self.variant.area == 1:
+            return "0u", "0u"
+        return f"({number} / {right}u * k.gap_down)", f"({number} % {right}u * k.gap_right)"
+
+
+class _Weights(_Loader):
+    """The weights of a map, in any order."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__("a", variant, along_k=True)
+
+    def declare(self) -> Iterator[str]:
+        """See `Staged`. A row outside is another row: its results are not stored."""
+        yield from (text for _, text in self.lanes())
+        for i in range(self.loads):
+            yield f"let a_at{i} = base_a + min(first_a + a_along{i}, k.rows - 1u) * k.a_row;"
+
+    def fetch(self, at: str) -> Iterator[str]:
+        """See `Staged`."""
+        for i in range(self.loads):
+            depth = f"{at} + a_depth{i}"
+            if self.in_fours:
+                held = f"a_at{i} + min({depth}, k.depth - 4u)"
+                yield f"a_next{i} = {self.four(held, f'{depth} < end')};"
+                continue
+            parts = (self._element(i, f"({depth} + {c}u)") for c in range(4))
+            yield f"a_next{i} = vec4<f32>({', '.join(parts)});"
+
+    def _element(self, i: int, depth: str) -> str:
+        area, right = self.variant.area, self.variant.kernel[1]
+        tap = f"{depth} % {area}u"
+        index = f"a_at{i} + {depth} / {area}u * k.a_channel"
+        if area > 1:
+            index += f" + {tap} / {right}u * k.a_down + {tap} % {right}u * k.a_right"
+        return self.one(index, f"{depth} < end")
+
+
+class _Pixels(_Loader):
+    """What the taps of a map meet: neighbours are places."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__("b", variant, along_k=False)
+
+    def declare(self) -> Iterator[str]:
+        """See `Staged`. Where each place begins is known before the first step."""
+        yield from (text for _, text in self.lanes())
+        shared = self.in_fours or self.variant.is_run
+        for i in range(self.loads):
+            for c in range(1 if shared else 4):
+                e = f"{i}_{c}"
+                last = "4u" if shared else "1u"
+                yield f"let b_place{e} = min(first_b + b_along{i} + {c}u, k.columns - {last});"
+                yield f"let b_image{e} = b_place{e} / k.places;"
+                yield f"let b_rest{e} = b_place{e} - b_image{e} * k.places;"
+                if self.in_fours:
+                    yield f"let b_at{e} = base_b + b_image{e} * k.b_batch + b_rest{e};"
+                    continue
+                yield f"let b_y{e} = b_rest{e} / k.across;"
+                yield f"let b_row{e} = b_y{e} * k.step_down + k.first_down;"
+                yield (f"let b_column{e} = (b_rest{e} - b_y{e} * k.across) * k.step_right"
+                       " + k.first_right;")  # fmt: skip
+                yield (f"let b_at{e} = base_b + b_image{e} * k.b_batch + b_row{e} * k.width"
+                       f" + b_column{e};")  # fmt: skip
+
+    def fetch(self, at: str) -> Iterator[str]:
+        """See `Staged`."""
+        for i in range(self.loads):
+            depth = f"b_k{i}_{at}"
+            yield f"let {depth} = {at} + b_depth{i};"
+            if self.in_fours:
+                held = f"b_at{i}_0 + min({depth}, k.depth - 1u) * k.height * k.width"
+                yield f"b_next{i} = {self.four(held, f'{depth} < end')};"
+            else:
+                yield from self._taps(i, at, depth)
+
+    def _taps(self, i: int, at: str, depth: str) -> Iterator[str]:
+        area = self.variant.area
+        down, right = self.tap(f"({depth} % {area}u)")
+        name = f"{i}_{at}"
+        yield f"let b_down{name} = {down};"
+        yield f"let b_right{name} = {right};"
+        yield (f"let b_off{name} = {depth} / {area}u * k.height * k.width + b_down{name} * k.width"
+               f" + b_right{name};")  # fmt: skip
+        if self.variant.is_run:
+            yield f"let b_in{name} = {self._row_inside(f'{i}_0', name)}{self.within(depth)};"
+        parts = []
+        for c in range(4):
+            e = f"{i}_0" if self.variant.is_run else f"{i}_{c}"
+            more = f" + {c}u * k.step_right" if self.variant.is_run else ""
+            row = f"b_in{name}" if self.variant.is_run else (
+                f"{self._row_inside(e, name)}{self.within(depth)}")  # fmt: skip
+            yield (f"let b_ok{name}_{c} = {row} && b_column{e} + b_right{name}{more}"
+                   " < k.width;")  # fmt: skip
+            parts.append(self.one(f"b_at{e} + b_off{name}{more}", f"b_ok{name}_{c}"))
+        yield f"b_next{i} = vec4<f32>({', '.join(parts)});"
+
+    def _row_inside(self, e: str, name: str) -> str:
+        return f"b_row{e} + b_down{name} < k.height"
+
+
+class _Gradients(_Loader):
+    """The gradient of the result, of which the weight's is made: neighbours are places.
+
+    All vec4s of a lane are at the same depth, also those of the other operand: its place is worked
+    out here, once for each step.
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__("a", variant, along_k=True)
+
+    def declare(self) -> Iterator[str]:
+        """See `Staged`."""
+        yield from (text for _, text in self.lanes())
+        for i in range(self.loads):
+            yield f"let a_at{i} = base_a + min(first_a + a_along{i}, k.rows - 1u) * k.places;"
+
+    def fetch(self, at: str) -> Iterator[str]:
+        """See `Staged`."""
+        yield from self._place(at)
+        for i in range(self.loads):
+            if self.in_fours:
+                index = f"a_at{i} + image{at}_0 * k.a_batch + place{at}_0"
+                yield f"a_next{i} = {self.four(index, f'inside{at}_0')};"
+                continue
+            parts = (
+                self.one(f"a_at{i} + image{at}_{c} * k.a_batch + place{at}_{c}", f"inside{at}_{c}")
+                for c in range(4)
+            )
+            yield f"a_next{i} = vec4<f32>({', '.join(parts)});"
+
+    def _place(self, at: str) -> Iterator[str]:
+        """The four places of this step: one is divided for, the others follow it."""
+        fours = self.variant.is_run or self.variant.fours[1]
+        yield f"let depth{at} = {at} + a_depth0;"
+        yield f"let held{at} = min(depth{at}, k.depth - {4 if fours else 1}u);"
+        yield f"let image{at}_0 = held{at} / k.places;"
+        yield f"let place{at}_0 = held{at} - image{at}_0 * k.places;"
+        yield f"let y{at}_0 = place{at}_0 / k.across;"
+        yield f"let x{at}_0 = place{at}_0 - y{at}_0 * k.across;"
+        for c in range(4):
+            yield f"let inside{at}_{c} = depth{at} + {c}u < end;"
+            if c and fours:
+                yield f"let image{at}_{c} = image{at}_0;"
+                yield f"let place{at}_{c} = place{at}_0 + {c}u;"
+            elif c:
+                yield from _following(at, f"{at}_{c - 1}", f"{at}_{c}")
+
+
+def _following(at: str, before: str, now: str) -> Iterator[str]:
+    """The place after another: perhaps in the next row, or in the next image."""
+    yield f"let is_row{now} = x{before} + 1u == k.across;"
+    yield f"let is_image{now} = place{before} + 1u == k.places;"
+    yield f"let x{now} = select(x{before} + 1u, 0u, is_row{now});"
+    yield f"let y{now} = select(y{before} + u32(is_row{now}), 0u, is_image{now});"
+    yield f"let place{now} = select(place{before} + 1u, 0u, is_image{now});"
+    yield f"let image{now} = image{before} + u32(is_image{now});"
+
+
+class _Taps(_Loader):
+    """What the taps meet: neighbours are places, and a column is one tap of one channel."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__("b", variant, along_k=True)
+
+    def declare(self) -> Iterator[str]:
+        """See `Staged`. Which tap a column is, is known before the first step."""
+        yield from (text for _, text in self.lanes())
+        area = self.variant.area
+        for i in range(self.loads):
+            yield f"let b_column{i} = min(first_b + b_along{i}, k.columns - 1u);"
+            down, right = self.tap(f"(b_column{i} % {area}u)")
+            yield f"let b_down{i} = {down} + k.first_down;"
+            yield f"let b_right{i} = {right} + k.first_right;"
+            yield (f"let b_at{i} = base_b + b_column{i} / {area}u * k.height * k.width"
+                   f" + b_down{i} * k.width + b_right{i};")  # fmt: skip
+
+    def fetch(self, at: str) -> Iterator[str]:
+        """See `Staged`."""
+        if self.in_fours:
+            for i in range(self.loads):
+                index = f"b_at{i} + image{at}_0 * k.b_batch + place{at}_0"
+                yield f"b_next{i} = {self.four(index, f'inside{at}_0')};"
+            return
+        for c in range(4):
+            e = f"{at}_{c}"
+            is_first = c == 0 or not self.variant.is_run
+            yield f"let down{e} = " + (f"y{e} * k.step_down;" if is_first else f"down{at}_0;")
+            yield f"let right{e} = " + (
+                f"x{e} * k.step_right;" if is_first else f"right{at}_0 + {c}u * k.step_right;"
+            )
+            yield f"let from{e} = image{e} * k.b_batch + down{e} * k.width + right{e};"
+        for i in range(self.loads):
+            parts = []
+            for c in range(4):
+                e, ok = f"{at}_{c}", f"b_ok{i}_{at}_{c}"
+                tail = "" if self.variant.is_whole else f" && inside{e}"
+                yield (f"let {ok} = down{e} + b_down{i} < k.height"
+                       f" && right{e} + b_right{i} < k.width{tail};")  # fmt: skip
+                parts.append(self.one(f"b_at{i} + from{e}", ok))
+            yield f"b_next{i} = vec4<f32>({', '.join(parts)});"
+
+
+def _store(variant: Variant) -> Iterator[str]:
+    """Write the block of an invocation."""
+    tile = variant.tile
+    across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
+    has_bias = len(variant.stored) > 3
+    for i in range(tile.block_rows):
+        yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
+        if has_bias:
+            value = variant.stored[3].load(f"d[k.bias_start + part * k.rows + held_row{i}]", 1)
+            yield f"let held_row{i} = min(row{i}, k.rows - 1u);"
+            yield f"let bias{i} = {value};"
+    for j in range(tile.block_columns // 4):
+        yield f"let column{j} = first_b + x * 4u + {j * across * 4}u;"
+        for c in range(1 if variant.fours[2] else 4):
+            yield from _destination(variant, f"{j}_{c}", f"column{j} + {c}u")
+        for i in range(tile.block_rows):
+            yield from _store_four(variant, i, j)
+
+
+def _destination(variant: Variant, name: str, column: str) -> Iterator[str]:
+    """Where in a row of c a column goes."""
+    if variant.kind == "weight":
+        yield f"let to{name} = {column};"
+        return
+    yield f"let image{name} = ({column}) / k.places;"
+    yield f"let rest{name} = {column} - image{name} * k.places;"
+    if variant.fours[2]:
+        yield f"let to{name} = image{name} * k.c_batch + rest{name};"
+        return
+    yield f"let y{name} = rest{name} / k.across;"
+    yield (f"let to{name} = image{name} * k.c_batch + y{name} * k.c_down"
+           f" + (rest{name} - y{name} * k.across) * k.c_right;")  # fmt: skip
+
+
+def _store_four(variant: Variant, i: int, j: int) -> Iterator[str]:
+    """Write four neighbours of row i, as one or one by one."""
+    length = "k.c_plane" if variant.kind == "map" else "k.columns"
+    base = f"base_c + row{i} * {length}"
+    added = f" + bias{i}" if len(variant.stored) > 3 else ""
+    if variant.fours[2]:
+        value = _stored(variant, f"c{i}_{j}{added}", 4)
+        inside = f"row{i} < k.rows && column{j} < k.columns"
+        yield f"if ({inside}) {{ c[({base} + to{j}_0) / 4u] = {value}; }}"
+        return
+    for c, part in enumerate("xyzw"):
+        value = _stored(variant, f"c{i}_{j}.{part}{added}", 1)
+        inside = f"row{i} < k.rows && column{j} + {c}u < k.columns"
+        yield f"if ({inside}) {{ c[{base} + to{j}_{c}] = {value}; }}"

@@ -1,0 +1,27 @@
+// The gradient of the input of a convolution with one input channel for each output: an invocation
+// for each element, which adds up what its outputs have made of it.
+// In front of this text stand: the scalars, the sizes of the kernel, a (the gradient), b (the
+// weight) and c with their functions, and `taps`, which adds up the products of an element.
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 64u + local;
+    if (i >= k.size) {
+        return;
+    }
+    let plane = i / k.width / k.height;
+    let inputs = k.outputs / k.share;
+    let y = i / k.width % k.height + k.padding_down;
+    let x = i % k.width + k.padding_right;
+    var sum = 0.0;
+    for (var n = 0u; n < k.share; n++) {
+        let output = plane % inputs * k.share + n;
+        let from_ = (plane / inputs * k.outputs + output) * k.down * k.right;
+        sum += taps(Place(k.a_start + from_, k.b_start + output * AREA, y, x));
+    }
+    c[k.c_start + i] = stored(sum);
+}

@@ -1,0 +1,16 @@
+// One product of an element of a convolution with one input channel for each output.
+
+struct Place {
+    image: u32, // where its input channel begins
+    weight: u32,
+    y: u32, // of tap 0 in the input; numbers wrap around in front of 0
+    x: u32,
+}
+
+fn tap(at: Place, i: u32, j: u32) -> f32 {
+    let y = at.y + i * k.gap_down;
+    let x = at.x + j * k.gap_right;
+    let inside = y < k.height && x < k.width;
+    let value = load_a(select(0u, at.image + y * k.width + x, inside));
+    return select(0.0, value, inside) * load_b(at.weight + i * RIGHT + j);
+}
