@@ -16,7 +16,7 @@ from rumus.tensor import tensor
 def work(gpu: GpuBackend, times: int = 3) -> None:
     a = tensor(np.ones((64, 64)), backend=gpu)
     for _ in range(times):
-        (a @ a).relu().sum()
+        (a * a).relu().sum()
 
 
 def test_every_dispatch_is_an_event(gpu: GpuBackend) -> None:
@@ -25,7 +25,7 @@ def test_every_dispatch_is_an_event(gpu: GpuBackend) -> None:
         work(gpu)
     assert gpu.stats.dispatches - before - len(found.events) in (0, 1)  # a probe of the clock
     rows = {row.kernel: row for row in found.rows()}
-    assert rows["matmul"].calls == rows["relu"].calls == 3
+    assert rows["mul"].calls == rows["relu"].calls == 3
     assert all(row.total > 0 and row.mean == row.total / row.calls for row in rows.values())
     assert [row.total for row in found.rows()] == sorted(r.total for r in rows.values())[::-1]
     starts = [event.start for event in found.events]
@@ -55,7 +55,7 @@ def test_the_hosts_clock_where_there_are_no_timestamps(
     with gpu.profile() as found:
         work(gpu)
     assert found.clock == "wall"
-    assert {row.kernel: row.calls for row in found.rows()}["matmul"] == 3
+    assert {row.kernel: row.calls for row in found.rows()}["mul"] == 3
     assert all(event.duration > 0 for event in found.events)
 
 

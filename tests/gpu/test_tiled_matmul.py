@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rumus.gpu import GpuBackend, tiled_matmul
-from rumus.gpu.tiled_matmul import LARGE, MIDDLE, SMALL, Tile
+from rumus.gpu import GpuBackend, tiled_matmul, tiling
+from rumus.gpu.tiling import LARGE, MIDDLE, SMALL, Tile
 from rumus.tensor import Kernel
 from rumus.tensor.backend import Epilogue
 from rumus.tensor.kernel import trace
 
 _RANDOM = np.random.default_rng(0)
-# rows, depth, columns, and the tile that is forced: exact, with edges, with a split depth
 # rows, depth, columns, the tile that is forced, the layouts: exact, with edges, with a split depth
 CASES = [
     (64, 96, 64, SMALL, ["NN", "NT", "TN", "TT"]),
@@ -22,9 +21,10 @@ CASES = [
     (10, 512, 40, SMALL, ["NN", "TN"]),
     (40, 515, 10, SMALL, ["NN", "TN"]),
     (128, 32, 64, MIDDLE, ["NT"]),
-    (72, 36, 100, MIDDLE, ["TN"]),
-    (128, 16, 128, LARGE, ["NN", "TN"]),
-    (140, 12, 260, LARGE, ["NT"]),
+    (72, 32, 100, MIDDLE, ["TN"]),
+    (64, 36, 100, Tile(64, 64, 16, 4, 8), ["TN"]),
+    (128, 16, 128, LARGE, ["NN"]),
+    (140, 12, 128, LARGE, ["NT"]),
 ]
 PRODUCTS = [(*case, layout) for *case, layouts in CASES for layout in layouts]
 
@@ -37,10 +37,7 @@ def gpu() -> GpuBackend:
 
 def _force(monkeypatch: pytest.MonkeyPatch, tile: Tile) -> None:
     """Have every product use this tile, however few there are."""
-    if tile is not SMALL:
-        monkeypatch.setattr(tiled_matmul, "FULL", 1)
-        monkeypatch.setattr(tiled_matmul, "LARGE", tile)
-        monkeypatch.setattr(tiled_matmul, "MIDDLE", tile)
+    monkeypatch.setattr(tiling, "TILES", ((tile, 1.0),))
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns", "tile", "layout"), PRODUCTS)

@@ -1,11 +1,11 @@
 """Matrix products of float32 at the speed of the arithmetic: generated, unrolled WGSL.
 
 A workgroup computes a tile of the result, an invocation a block of it in named variables. Tiles of
-both operands go through workgroup memory, k in front, twice: while one pair is multiplied, the next
-is on its way from memory. An operand may lie along k or across it; only its loader differs.
+both operands go through workgroup memory, k in front: while one pair is multiplied, the next is on
+its way from memory to registers. An operand may lie along k or across it; only its loader differs.
 
-The tile is chosen by the shape. Where even small tiles are too few to fill the device, the depth is
-split as well: each part writes a matrix of its own, and a second kernel adds them in their order.
+The tile is chosen by the shape (`tiling.py`). Where tiles are too few to fill the device, the depth
+is split as well: each part writes a matrix of its own, and a second kernel adds them in order.
 """
 
 from __future__ import annotations
@@ -20,39 +20,12 @@ from rumus.gpu.array import GPUArray
 from rumus.gpu.device import Gpu
 from rumus.gpu.epilogue import Finish, finish_of
 from rumus.gpu.pipelines import Program
+from rumus.gpu.tiling import PAD, Tile, choose
 from rumus.tensor import float32
 from rumus.tensor.backend import Epilogue
 
-PAD: Final = 4  # floats behind each line of a tile, so that lanes that store along k do not collide
-FULL: Final = 132  # workgroups that keep a large device busy
+_BAND: Final = 8
 _SUM_GROUP: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """The part of the result of a workgroup, how deep at a time, and the block of an invocation."""
-
-    rows: int
-    columns: int
-    depth: int
-    block_rows: int
-    block_columns: int
-
-    @property
-    def lanes(self) -> int:
-        """The invocations of a workgroup."""
-        return (self.rows // self.block_rows) * (self.columns // self.block_columns)
-
-    @property
-    def bytes(self) -> int:
-        """The workgroup memory of two pairs of tiles."""
-        return 2 * 4 * self.depth * (self.rows + self.columns + 2 * PAD)
-
-
-# Deeper tiles make longer text, and the two largest ran at half the speed with a depth of 16.
-LARGE: Final = Tile(128, 128, 8, 8, 16)
-MIDDLE: Final = Tile(64, 64, 8, 4, 8)
-SMALL: Final = Tile(32, 32, 16, 4, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +36,7 @@ class Variant:
     a_along_k: bool
     b_along_k: bool
     in_fours: tuple[bool, bool, bool]  # whether a, b and the result can be accessed four at a time
-    is_exact: bool  # no tile reaches over an edge
+    exact: tuple[bool, bool, bool]  # whether no tile reaches over the last row, column, depth
     has_bias: bool
     has_sums: bool
     finish: Finish | None
@@ -77,11 +50,21 @@ class Staged(ABC):
         self.line = (length + PAD) // 4  # vec4s of workgroup memory for one k
         self.loads = -(-length * tile.depth // 4 // tile.lanes)
 
+    @property
+    def memory(self) -> str:
+        """The declaration of its workgroup memory."""
+        length = self.tile.depth * self.line
+        return f"var<workgroup> tile_{self.name}: array<vec4<f32>, {length}>;"
+
     def place(self, number: int) -> tuple[str, str]:
-        """Where the lane's vec4 `number` begins: along the edge of the tile, and along k."""
+        """Where the lane's vec4 `number` begins: along the edge of the tile, and along k.
+
+        Along k two lanes read 32 bytes of a row, and 16 rows are stored without a bank conflict.
+        """
         vector = f"(local + {number * self.tile.lanes}u)"
         if self.along_k:
-            return f"{vector} / {self.tile.depth // 4}u", f"{vector} % {self.tile.depth // 4}u * 4u"
+            along = f"{vector} / 2u % {self.length}u"
+            return along, f"{vector} / {2 * self.length}u * 8u + {vector} % 2u * 4u"
         return f"{vector} % {self.length // 4}u * 4u", f"{vector} / {self.length // 4}u"
 
     @abstractmethod
@@ -92,18 +75,17 @@ class Staged(ABC):
     def fetch(self, at: str) -> Iterator[str]:
         """Read the tile that begins at k = `at`."""
 
-    def keep(self, buffer: int) -> Iterator[str]:
+    def keep(self) -> Iterator[str]:
         """Write what was read to workgroup memory."""
         n = self.name
         for i in range(self.loads):
-            start = f"{buffer * self.tile.depth * self.line}u"
             if self.along_k:
                 for c, part in enumerate("xyzw"):
                     row = f"({n}_depth{i} + {c}u) * {self.line}u + {n}_along{i} / 4u"
-                    yield f"tile_{n}[{start} + {row}][{n}_along{i} % 4u] = {n}_next{i}.{part};"
+                    yield f"tile_{n}[{row}][{n}_along{i} % 4u] = {n}_next{i}.{part};"
             else:
                 row = f"{n}_depth{i} * {self.line}u + {n}_along{i} / 4u"
-                yield f"tile_{n}[{start} + {row}] = {n}_next{i};"
+                yield f"tile_{n}[{row}] = {n}_next{i};"
 
 
 class _Operand(Staged):
@@ -111,8 +93,9 @@ class _Operand(Staged):
 
     def __init__(self, name: str, length: int, along_k: bool, variant: Variant) -> None:
         super().__init__(name, length, along_k, variant.tile)
-        self.is_exact = variant.is_exact
-        self.in_fours = variant.in_fours["ab".index(name)]
+        number = "ab".index(name)
+        self.in_fours = variant.in_fours[number]
+        self.is_exact, self.is_deep = variant.exact[number], variant.exact[2]
 
     def declare(self) -> Iterator[str]:
         """See `Staged`."""
@@ -136,11 +119,12 @@ class _Operand(Staged):
     def _four(self, i: int, at: str) -> str:
         """One load of four elements; 0 where they are outside."""
         n, depth = self.name, f"{at} + {self.name}_depth{i}"
-        if self.is_exact:
-            return f"{n}[(base_{n} + {self._element(f'{n}_index{i}', depth)}) / 4u]"
-        held = f"min({depth}, k.depth - {4 if self.along_k else 1}u)"
-        value = f"{n}[(base_{n} + {self._element(f'{n}_held{i}', held)}) / 4u]"
-        return f"select(vec4<f32>(0.0), {value}, {n}_index{i} < k.{n}_length && {depth} < end)"
+        index = f"{n}_index{i}" if self.is_exact else f"{n}_held{i}"
+        held = depth if self.is_deep else f"min({depth}, k.depth - {4 if self.along_k else 1}u)"
+        value = f"{n}[(base_{n} + {self._element(index, held)}) / 4u]"
+        inside = [] if self.is_exact else [f"{n}_index{i} < k.{n}_length"]
+        inside += [] if self.is_deep else [f"{depth} < end"]
+        return f"select(vec4<f32>(0.0), {value}, {' && '.join(inside)})" if inside else value
 
     def _ones(self, i: int, at: str) -> str:
         """Four loads of one element each; 0 where one is outside."""
@@ -199,9 +183,8 @@ def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     if finish:
         yield from finish.declare(bound + variant.has_sums, kinds[2])
         yield finish.function
-    for operand in (a, b):
-        size = 2 * variant.tile.depth * operand.line
-        yield f"var<workgroup> tile_{operand.name}: array<vec4<f32>, {size}>;"
+    yield a.memory
+    yield b.memory
     yield f"@compute @workgroup_size({variant.tile.lanes})"
     yield "fn main("
     yield "    @builtin(workgroup_id) group: vec3<u32>,"
@@ -220,8 +203,12 @@ def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     yield "let split = linear % k.splits;"
     yield "let tile = (linear / k.splits) % k.tiles;"
     yield "let batch = linear / k.splits / k.tiles;"
-    yield f"let first_a = tile / k.tile_columns * {tile.rows}u;"
-    yield f"let first_b = tile % k.tile_columns * {tile.columns}u;"
+    # Column by column through bands of rows: what runs at once shares its operands in the cache.
+    yield f"let band = tile / ({_BAND}u * k.tile_columns) * {_BAND}u;"
+    yield "let in_band = tile - band * k.tile_columns;"
+    yield f"let high = min({_BAND}u, k.tiles / k.tile_columns - band);"
+    yield f"let first_a = (band + in_band % high) * {tile.rows}u;"
+    yield f"let first_b = in_band / high * {tile.columns}u;"
     for n in "ab":
         yield (f"let base_{n} = k.{n}_start + batch / k.inner * k.{n}_outer"
                f" + batch % k.inner * k.{n}_inner;")  # fmt: skip
@@ -247,35 +234,26 @@ def product(tile: Tile, a: Staged, b: Staged, has_sums: bool = False) -> Iterato
     for i in range(tile.block_rows):
         for j in range(tile.block_columns // 4):
             yield f"var c{i}_{j} = vec4<f32>(0.0);"
-    yield from (*a.fetch("begin"), *b.fetch("begin"), *a.keep(0), *b.keep(0))
+    yield from (*a.fetch("begin"), *b.fetch("begin"), *a.keep(), *b.keep())
     yield "workgroupBarrier();"
-    # Two steps a turn, so that the buffers have constant places. The last step fetches its own tile
-    # once more, for nothing: a branch around the loads costs a tenth of the speed.
+    # The last step fetches its own tile once more, for nothing: a branch around the loads costs a
+    # tenth of the speed.
     yield f"let last = begin + (end - begin - 1u) / {tile.depth}u * {tile.depth}u;"
-    yield f"for (var at = begin; at < end; at += {2 * tile.depth}u) {{"
-    yield from _step(tile, a, b, 0, "at", has_sums)
-    yield f"if (at + {tile.depth}u >= end) {{"
-    yield "break;"
-    yield "}"
-    yield from _step(tile, a, b, 1, f"at + {tile.depth}u", has_sums)
-    yield "}"
-
-
-def _step(tile: Tile, a: Staged, b: Staged, buffer: int, at: str, has_sums: bool) -> Iterator[str]:
-    """Multiply the tiles in one buffer while those of the next step come into the other."""
-    yield f"let next{buffer} = min({at} + {tile.depth}u, last);"
-    yield from (*a.fetch(f"next{buffer}"), *b.fetch(f"next{buffer}"))
+    yield f"for (var at = begin; at < end; at += {tile.depth}u) {{"
+    yield f"let next = min(at + {tile.depth}u, last);"
+    yield from (*a.fetch("next"), *b.fetch("next"))
     yield "{"
-    yield from _multiply(tile, a, b, buffer)
+    yield from _multiply(tile, a, b)
     yield "}"
-    for total, row in _summed(tile) if has_sums else ():
-        first = buffer * tile.depth * a.line
-        lines = (f"tile_a[{first + s * a.line}u + {row} / 4u]" for s in range(tile.depth))
+    for total, row in summed:
+        lines = (f"tile_a[{s * a.line}u + {row} / 4u]" for s in range(tile.depth))
         yield f"if (sums_up && {row} < {tile.rows}u) {{"
         yield f"{total} += ({' + '.join(lines)})[local % 4u];"
         yield "}"
-    yield from (*a.keep(1 - buffer), *b.keep(1 - buffer))
     yield "workgroupBarrier();"
+    yield from (*a.keep(), *b.keep())
+    yield "workgroupBarrier();"
+    yield "}"
 
 
 def _summed(tile: Tile) -> list[tuple[str, str]]:
@@ -284,16 +262,14 @@ def _summed(tile: Tile) -> list[tuple[str, str]]:
     return [(f"total{i}", f"(local + {i * tile.lanes}u)") for i in range(count)]
 
 
-def _multiply(tile: Tile, a: Staged, b: Staged, buffer: int) -> Iterator[str]:
+def _multiply(tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
     """The products of one pair of tiles, unrolled."""
     across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
-    yield f"let from_a = {buffer * tile.depth * a.line}u + y;"
-    yield f"let from_b = {buffer * tile.depth * b.line}u + x;"
     for s in range(tile.depth):
         for r in range(tile.block_rows // 4):
-            yield f"let a{s}_{r} = tile_a[from_a + {s * a.line + r * down}u];"
+            yield f"let a{s}_{r} = tile_a[y + {s * a.line + r * down}u];"
         for j in range(tile.block_columns // 4):
-            yield f"let b{s}_{j} = tile_b[from_b + {s * b.line + j * across}u];"
+            yield f"let b{s}_{j} = tile_b[x + {s * b.line + j * across}u];"
         for i in range(tile.block_rows):
             for j in range(tile.block_columns // 4):
                 yield f"c{i}_{j} += a{s}_{i // 4}.{'xyzw'[i % 4]} * b{s}_{j};"
@@ -325,7 +301,7 @@ def _store_four(variant: Variant, i: int, j: int) -> Iterator[str]:
         if variant.has_bias:
             at = f"k.bias_start + {column}"
             value += f" + bias[({at}) / 4u]" if in_fours else f" + bias[{at}]"
-        is_inside = in_fours and variant.is_exact
+        is_inside = in_fours and variant.exact[0] and variant.exact[1]
         yield "{" if is_inside else f"if (row{i} < k.a_length && {column} < k.b_length) {{"
         yield from _written(variant.finish, place, "k.c_start", value, in_fours)
         yield "}"
@@ -468,14 +444,14 @@ def tiled_matmul(
         _fours(b.rest, b_stride, outer[2], inner[2], shape.depth if b_along_k else columns),
         _fours(out.rest, columns, 0 if bias is None else bias.rest),
     )
-    tile, splits, split_depth = _choose(gpu, shape)
-    is_exact = not (rows % tile.rows or columns % tile.columns or shape.depth % tile.depth)
+    tile, splits, split_depth = choose(rows, columns, shape.depth, shape.batches)
+    exact = not rows % tile.rows, not columns % tile.columns, not shape.depth % tile.depth
     after = _After(bias, sums, epilogue)
     now = after if splits == 1 else _parts_after(after, out, splits, rows)
     target = out
     if splits > 1:
         target = out.backend.allocate((shape.batches, splits, rows, columns), float32)
-    variant = Variant(tile, a_along_k, b_along_k, in_fours, is_exact,
+    variant = Variant(tile, a_along_k, b_along_k, in_fours, exact,
                       now.bias is not None, sums is not None, now.finish)  # fmt: skip
     groups = shape.tiles(tile) * splits * shape.batches
     values = (rows, columns, shape.depth, a.rest, a_stride, outer[1], inner[1],
@@ -522,20 +498,6 @@ def _parts_after(after: _After, out: GPUArray, splits: int, rows: int) -> _After
 
 def _fours(*numbers: int) -> bool:
     return not any(number % 4 for number in numbers)
-
-
-def _choose(gpu: Gpu, shape: _Shape) -> tuple[Tile, int, int]:
-    """The tile, the number of splits of the depth, and the depth of each."""
-    small = gpu.limits.workgroup_memory
-    for tile in (LARGE, MIDDLE):
-        if shape.tiles(tile) * shape.batches >= FULL and tile.bytes <= small:
-            return tile, 1, shape.depth
-    groups = shape.tiles(SMALL) * shape.batches
-    wanted = 1 if shape.batches > 1 else min(2 * FULL // groups, shape.depth // 128, 16)
-    if wanted < 2:
-        return SMALL, 1, shape.depth
-    split_depth = -(-shape.depth // wanted // SMALL.depth) * SMALL.depth
-    return SMALL, -(-shape.depth // split_depth), split_depth
 
 
 def _add_splits(

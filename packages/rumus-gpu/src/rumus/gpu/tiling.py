@@ -1,0 +1,80 @@
+"""Which tiles a product is made of.
+
+The times are a model of an NVIDIA data-centre GPU, fitted to products of many shapes there. Other
+devices get the same choice: it depends on the shape alone, and so do the bits of the result.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+PAD: Final = 4  # floats behind each line of a tile, so that lanes that store along k do not collide
+MULTIPROCESSORS: Final = 132
+BUSY: Final = 192  # invocations that keep a multiprocessor busy
+RATE: Final = 170e3  # multiply-adds of a multiprocessor in a microsecond
+START: Final = 100  # how much deeper a tile seems than it is: the first loads and the last stores
+DISPATCH: Final = 2.5  # microseconds for one more, which waits for the one before
+TRAFFIC: Final = 0.75e6  # floats of memory in a microsecond
+SPLITS: Final = (1, 2, 4, 8, 16)
+LEAST: Final = 64  # depth of a part
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The part of the result of a workgroup, how deep at a time, and the block of an invocation."""
+
+    rows: int
+    columns: int
+    depth: int
+    block_rows: int
+    block_columns: int
+
+    @property
+    def lanes(self) -> int:
+        """The invocations of a workgroup."""
+        return (self.rows // self.block_rows) * (self.columns // self.block_columns)
+
+    @property
+    def bytes(self) -> int:
+        """The workgroup memory of a pair of tiles."""
+        return 4 * self.depth * (self.rows + self.columns + 2 * PAD)
+
+
+LARGE: Final = Tile(128, 64, 16, 8, 8)
+MIDDLE: Final = Tile(64, 64, 16, 8, 8)
+SMALL: Final = Tile(32, 32, 16, 4, 4)
+# With the share of `RATE` that each reaches. All are small in workgroup memory, of which drivers
+# give little: so several workgroups wait for memory and for one another's barriers at once.
+TILES: Final = (
+    (LARGE, 1.0),
+    (MIDDLE, 0.97),
+    (Tile(64, 64, 16, 4, 8), 0.8),
+    (SMALL, 0.45),
+)
+
+
+def choose(rows: int, columns: int, depth: int, batches: int = 1) -> tuple[Tile, int, int]:
+    """The tile, the number of parts that the depth is split into, and the depth of each.
+
+    >>> choose(4096, 4096, 4096)
+    (Tile(rows=128, columns=64, depth=16, block_rows=8, block_columns=8), 1, 4096)
+    >>> choose(128, 512, 784)
+    (Tile(rows=64, columns=64, depth=16, block_rows=4, block_columns=8), 7, 112)
+    """
+    best = math.inf, LARGE, 1, depth
+    for tile, share in TILES:
+        tiles = batches * -(-rows // tile.rows) * -(-columns // tile.columns)
+        for wanted in SPLITS if batches == 1 else (1,):
+            part = -(-depth // wanted // tile.depth) * tile.depth
+            splits = -(-depth // part)
+            if wanted > 1 and (part < LEAST or splits < 2):
+                continue
+            turns = max(-(-tiles * splits // MULTIPROCESSORS), BUSY / tile.lanes)
+            time = turns * tile.rows * tile.columns * (part + START) / (share * RATE)
+            if splits > 1:
+                time += DISPATCH + (splits + 1) * rows * columns / TRAFFIC
+            if time < best[0]:
+                best = time, tile, splits, part if splits > 1 else depth
+    return best[1:]
