@@ -20,6 +20,7 @@ from rumus.tensor import (
     NumpyBackend,
     Parameter,
     Tensor,
+    avg_pool,
     batch_norm,
     convolution,
     convolution_transpose,
@@ -78,6 +79,15 @@ CASES: dict[str, tuple[Function, list[tuple[int, ...]]]] = {
     ),
     "max pool": (lambda x: max_pool(x, 3, stride=2, padding=1), [(3, 4, 13, 12)]),
     "max pool of one axis": (lambda x: max_pool(x, 2, dilation=2), [(3, 4, 13)]),
+    "max pool with gaps": (
+        lambda x: max_pool(x, (2, 3), stride=(4, 1), padding=(0, 1), dilation=(1, 2)),
+        [(2, 3, 15, 12)],
+    ),
+    "max pool of equal elements": (lambda x: max_pool(x.sign(), 3, stride=1), [(2, 3, 9, 8)]),
+    "average pool": (lambda x: avg_pool(x, 3, stride=2, padding=2), [(3, 4, 13, 12)]),
+    "average pool with gaps": (lambda x: avg_pool(x, (2, 1), stride=3), [(2, 3, 13, 11)]),
+    "average pool of one axis": (lambda x: avg_pool(x, 5, stride=1), [(3, 4, 13)]),
+    "average pool of three axes": (lambda x: avg_pool(x, 2), [(2, 2, 4, 5, 6)]),
 }
 
 
@@ -101,6 +111,20 @@ def test_own_kernels_are_the_primitives(name: str, backend: Backend) -> None:
         assert a.tobytes() == b.tobytes()
         size = math.sqrt(np.square(exact).mean())
         np.testing.assert_allclose(a, exact, rtol=3e-5, atol=3e-5 * max(size, 1e-3))
+
+
+def test_max_pool_of_what_is_not_finite(backend: Backend) -> None:
+    """NaN is the largest, and nothing gets its gradient; of infinite ones the first does."""
+    inf, nan = math.inf, math.nan
+    rows = [[1, nan, 2, nan], [-inf, -inf, -inf, -inf], [inf, 0, inf, inf], [0.0, -0.0, -0.0, 0.0]]
+    x = Parameter(np.array(rows)[None], dtype=np.float32, backend=backend)
+    y = max_pool(x, 4)
+    weights = tensor(np.arange(1, 5)[None, :, None], dtype=np.float32, backend=backend)
+    gradient = (y * weights).sum().backward()[x].numpy()[0]
+    np.testing.assert_array_equal(y.numpy()[0, :, 0], [nan, -inf, inf, 0])
+    expected = np.zeros((4, 4))
+    expected[1:, 0] = 2, 3, 4
+    np.testing.assert_array_equal(gradient, expected)
 
 
 def test_batch_norm_gives_its_sums(backend: Backend) -> None:

@@ -26,6 +26,7 @@ from rumus.gpu.layout import layout_of
 from rumus.gpu.matmul import matmul
 from rumus.gpu.memory import MemoryStats, Storage
 from rumus.gpu.norms import NORMS
+from rumus.gpu.pooling import POOLS
 from rumus.gpu.profile import Profile
 from rumus.gpu.quantization import Quantization
 from rumus.gpu.reduction import Operation, reduce
@@ -225,7 +226,7 @@ class GpuBackend:
         if name in ATTENTION:
             has_room = self.gpu.limits.workgroup_memory >= WORKGROUP_BYTES
             return partial(ATTENTION[name], self.gpu) if has_room else None
-        kernels = NORMS, BATCH_NORM, CONVOLUTIONS, ROW_KERNELS
+        kernels = NORMS, BATCH_NORM, POOLS, CONVOLUTIONS, ROW_KERNELS
         found = next((family[name] for family in kernels if name in family), None)
         return None if found is None else partial(found, self.gpu)
 

@@ -23,6 +23,7 @@ from rumus.tensor import (
     NumpyBackend,
     Parameter,
     Tensor,
+    avg_pool,
     batch_norm,
     convolution,
     convolution_transpose,
@@ -35,6 +36,7 @@ from rumus.tensor import (
     int32,
     layer_norm,
     linear,
+    max_pool,
     rms_norm,
     scaled_dot_product_attention,
     sin,
@@ -175,6 +177,17 @@ def _batch_norm(backend: Backend) -> Sequence[Real]:
     return found
 
 
+def _pools(backend: Backend) -> Sequence[Real]:
+    """Windows that overlap, leave gaps, and look beyond the edge."""
+    found: list[Real] = []
+    for sizes in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1)):
+        kernel, stride, padding = sizes
+        for pool in (max_pool, avg_pool):
+            pooled = partial(pool, kernel=kernel, stride=stride, padding=padding)
+            found += _with_gradients(pooled, (3, 4, 13, 10), backend=backend)
+    return found
+
+
 def _attention(dtype: DType, backend: Backend) -> Sequence[Real]:
     """Heads of elements in fours with a causal mask, and of odd numbers of them, which share."""
     causal = partial(scaled_dot_product_attention, causal=True)
@@ -240,6 +253,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "cross_entropy": Check(partial(_rows, _cross_entropy), 1e-5),
     "layer_norm, rms_norm": Check(_norms, 2e-5),
     "batch_norm": Check(_batch_norm, 2e-5),
+    "max_pool, avg_pool": Check(_pools, 1e-5),
     "attention": Check(partial(_attention, float32), 2e-5),
     "attention, float16": Check(partial(_attention, float16), HALF),
     "convolution": Check(_convolutions, 1e-4),

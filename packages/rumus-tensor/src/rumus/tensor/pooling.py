@@ -122,6 +122,8 @@ def avg_pool(
         return cast(wide, float16)
     lengths = x.shape[2:]
     found = window("avg_pool", lengths, kernel, stride, padding)
+    if found.axes <= 2 and x._backend.fused("avg_pool") is not None:
+        return _fused_avg_pool(x, found)
     backend, places, outer = x._backend, found.places(lengths), x.shape[:2]
     factor = 1 / found.area
     padded = _padded(backend, found, x._array, lengths, 0.0)
@@ -141,6 +143,23 @@ def avg_pool(
             part = shares[(slice(None), slice(None), *view)]
             backend.elementwise(ACCUMULATE, (part, scaled), (), (part,))
         return (_interior(backend, found, shares, lengths),)
+
+    return result_of("avg_pool", out, backend, (x,), vjp)
+
+
+def _fused_avg_pool(x: Tensor, found: Window) -> Tensor:
+    """Run the backend's own version: for one or two spatial axes."""
+    backend, shape = x._backend, x.shape
+    forward, back = backend.fused("avg_pool"), backend.fused("avg_pool_gradient")
+    assert forward is not None
+    assert back is not None
+    out = backend.allocate((*shape[:2], *found.places(shape[2:])), x.dtype)
+    forward(found, x._array, out)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        share = backend.allocate(shape, gradient.dtype)
+        back(found, gradient, share)
+        return (share,)
 
     return result_of("avg_pool", out, backend, (x,), vjp)
 

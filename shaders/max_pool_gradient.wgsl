@@ -1,0 +1,51 @@
+// share = of each element the gradients of those windows of which it is the first largest.
+//
+// Each element looks at its windows, so that nothing is added up by several invocations.
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> out: array<f32>;
+@group(0) @binding(2) var<storage, read> g: array<f32>;
+@group(0) @binding(3) var<storage, read_write> share: array<f32>;
+
+// Whether an element before the (i, j) of a window is as large.
+fn has_earlier(place: vec2<i32>, ij: vec2<i32>, plane: i32, largest: f32) -> bool {
+    for (var number = ij.x * KERNEL.y + ij.y - 1; number >= 0; number--) {
+        let other = vec2<i32>(number / KERNEL.y, number % KERNEL.y);
+        let at = place * STRIDE - PADDING + other * DILATION;
+        if (is_element(at) && is_same(x[plane + at.x * k.width + at.y], largest)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let number = (group.y * groups.x + group.x) * WORKGROUP + local;
+    if (number >= k.size) {
+        return;
+    }
+    let row = i32(number) / k.width;
+    let at = vec2<i32>(row % k.height, i32(number) % k.width);
+    let plane = row / k.height;
+    let mine = x[number];
+    var sum = 0.0;
+    for (var i = KERNEL.x - 1; i >= 0; i--) {
+        for (var j = KERNEL.y - 1; j >= 0; j--) {
+            let ij = vec2<i32>(i, j);
+            let place = place_of(at, ij);
+            if (place.x >= 0) {
+                let seen = (plane * k.rows + place.x) * k.columns + place.y;
+                let is_largest = is_same(mine, out[seen]);
+                if (is_largest && !has_earlier(place, ij, plane * k.height * k.width, mine)) {
+                    sum += g[seen];
+                }
+            }
+        }
+    }
+    share[number] = sum;
+}
