@@ -5,6 +5,7 @@ stays in the cache, and the weights are multiplied with it. A backend may offer 
 (`backend.fused`), for one and two spatial axes: `convolution` and its gradients `convolution_input`
 and `convolution_weight`, or only of the columns: `columns` and `from_columns`; and for any number
 of axes `convolution_bias`. `convolution_float16` says that all of these take arrays of float16.
+`small_convolution` and `small_convolution_weight` are for float32 where `Geometry.is_small`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rumus.tensor.tensor import Tensor, backend_of, result_of
 from rumus.tensor.window import Sizes, Window, each_axis, window
 
 PART: Final = 1 << 19  # elements of the columns at a time, where the host works
+SMALL: Final = 1 << 18  # elements of the weight, and of the columns of one picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,26 @@ class Geometry:
     def depth(self) -> int:
         """The products that are added up for one element of the result."""
         return self.inputs // self.groups * self.window.area
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is of small pictures: two axes, stride 1, one group, little padding."""
+        w, size = self.window, self.outputs * self.depth
+        if w.axes != 2 or self.groups != 1 or set(w.stride) != {1}:
+            return False
+        width = w.padded(self.lengths)[1]
+        narrow = width <= 2 * self.places[1]
+        return narrow and max(size, self.places[0] * width * self.depth) <= SMALL
+
+    def turned(self) -> Geometry | None:
+        """Of stride 1 the convolution that its gradient of the input is; None if there is none."""
+        w = self.window
+        sizes = zip(w.dilation, w.kernel, w.padding, strict=True)
+        padding = tuple(d * (k - 1) - p for d, k, p in sizes)
+        if min(padding) < 0:
+            return None
+        window = Window(w.kernel, w.stride, padding, w.dilation)
+        return Geometry(window, self.groups, self.outputs, self.inputs, self.places, self.lengths)
 
 
 def convolution(
@@ -239,6 +261,10 @@ def forward(
     if own is not None:
         own(geometry, x, weight, bias, out)
         return
+    small = _small(backend, geometry, out.dtype, "small_convolution")
+    if small is not None:
+        small(geometry.window, x, weight, bias, out)
+        return
     g = geometry
     matrix = weight.reshape((g.groups, g.outputs // g.groups, g.depth))
     for start, stop in _parts(backend, g, x.shape[0]):
@@ -263,6 +289,13 @@ def input_gradient(
     if own is not None:
         own(geometry, gradient, weight, out)
         return
+    turned = geometry.turned()
+    if turned is not None:
+        small = _small(backend, turned, out.dtype, "small_convolution")
+        if small is not None:
+            exchanged = weight.transpose((1, 0, 2, 3))[:, :, ::-1, ::-1]
+            small(turned.window, gradient, exchanged, None, out)
+            return
     g = geometry
     matrix = weight.reshape((g.groups, g.outputs // g.groups, g.depth)).transpose((0, 2, 1))
     for start, stop in _parts(backend, g, gradient.shape[0]):
@@ -294,6 +327,10 @@ def weight_gradient(
     if own is not None:
         own(geometry, x, gradient, out)
         return
+    small = _small(backend, geometry, out.dtype, "small_convolution_weight")
+    if small is not None:
+        small(geometry.window, x, gradient, out)
+        return
     g = geometry
     total = out.reshape((g.groups, g.outputs // g.groups, g.depth))
     for start, stop in _parts(backend, g, x.shape[0]):
@@ -305,6 +342,13 @@ def weight_gradient(
             more = backend.allocate(total.shape, out.dtype)
             backend.matmul(rows, columns, more)
             backend.elementwise(ACCUMULATE, (total, more), (), (total,))
+
+
+def _small(
+    backend: Backend, geometry: Geometry, dtype: DType, name: str
+) -> Callable[..., None] | None:
+    """The backend's own version for small pictures, if it has one and they are."""
+    return backend.fused(name) if dtype == float32 and geometry.is_small else None
 
 
 def _bias_gradient(backend: Backend, gradient: Array, into: Array | None) -> None:

@@ -1,24 +1,27 @@
 """Attention on the CPU: products by BLAS, and all between them in one compiled pass.
 
-Examples go to the threads one by one, so that the scores of one are still in the cache when the
-next product reads them; none are kept. The gradient computes them again, from the logarithm of the
-sum of each row's exponentials.
+Heads go to the threads one by one, so that the scores of one are still in the cache when the next
+product reads them; none are kept. The gradient computes them again, from the logarithm of the sum
+of each row's exponentials. Where the BLAS is known (`numba_blas`), all heads of a thread are one
+compiled call; otherwise its products are NumPy's, an example at a time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor import numba_math
+from rumus.tensor import numba_blas, numba_math
 from rumus.tensor.backend import Array
-from rumus.tensor.numba_rows import exponentials
+from rumus.tensor.numba_blas import PLAIN, ROWS, TURNED
 from rumus.tensor.numpy_backend import run_parts
 
+VECTORS: Final = 32  # elements that a compiled loop computes at once
+FAR: Final = np.float32(80)  # exp(-80) is a normal number, and nothing beside 1
 PARALLEL: Final = 65_536  # scores from which threads are worth their start
 
 
@@ -28,7 +31,13 @@ def attention(
     """out = softmax(query key^T scale) value; total = log(sum(exp(query key^T scale))) of rows."""
     q, k, v = _examples(query, key), _examples(key, key), _examples(value, key)
     result, sums = _examples(out, key), total.reshape(len(q), -1)
-    loop, length, size = _compiled()["weigh"], query.shape[-2], np.float32(scale)
+    length, size = query.shape[-2], np.float32(scale)
+    is_parallel = total.size * key.shape[-2] >= PARALLEL
+    if numba_blas.single() is not None:
+        _by_head("forward", (q, k, v, result), causal, length, size, sums, is_parallel)
+        _give(result, out)
+        return
+    loop = _compiled()["weigh"]
 
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
@@ -37,7 +46,7 @@ def attention(
                 loop(_rows(scores), causal, length, size, sums[i])
                 np.matmul(scores, v[i], result[i])
 
-    run_parts(work, len(q), total.size * key.shape[-2] >= PARALLEL)
+    run_parts(work, len(q), is_parallel)
     _give(result, out)
 
 
@@ -49,8 +58,23 @@ def attention_gradient(
     q, k, v = _examples(query, key), _examples(key, key), _examples(value, key)
     given, sums = _examples(gradient, key), total.reshape(len(q), -1)
     dq, dk, dv = (_examples(array, key) for array in (into_query, into_key, into_value))
-    again, slope = _compiled()["again"], _compiled()["slope"]
     length, size = query.shape[-2], np.float32(scale)
+    is_parallel = total.size * key.shape[-2] >= PARALLEL
+    arrays = q, k, v, given, dq, dk, dv
+    if numba_blas.single() is not None:
+        _by_head("backward", arrays, causal, length, size, sums, is_parallel)
+    else:
+        _gradient_by_example(arrays, causal, length, size, sums, is_parallel)
+    for written, into in ((dq, into_query), (dk, into_key), (dv, into_value)):
+        _give(written, into)
+
+
+def _gradient_by_example(
+    arrays: Sequence[Array], causal: bool, length: int, size: Any, sums: Array, is_parallel: bool
+) -> None:
+    """The gradient with NumPy's products."""
+    q, k, v, given, dq, dk, dv = arrays
+    again, slope = _compiled()["again"], _compiled()["slope"]
 
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
@@ -63,9 +87,42 @@ def attention_gradient(
                 np.matmul(change, k[i], dq[i])
                 np.matmul(change.swapaxes(-1, -2), q[i], dk[i])
 
-    run_parts(work, len(q), total.size * key.shape[-2] >= PARALLEL)
-    for written, into in ((dq, into_query), (dk, into_key), (dv, into_value)):
-        _give(written, into)
+    run_parts(work, len(q), is_parallel)
+
+
+def _by_head(
+    name: str, arrays: Sequence[Array], causal: bool, length: int, size: Any, sums: Array,
+    is_parallel: bool,
+) -> None:  # fmt: skip
+    """Run a compiled loop over the heads of keys of all examples.
+
+    arrays: (examples, heads, rows, size) each; what is written comes after the query, key and
+    value, and for the gradient after the gradient of the result.
+    """
+    read = 3 if name == "forward" else 4
+    plain = [a if i >= read or _has_rows(a) else a.copy() for i, a in enumerate(arrays)]
+    written = [a if _has_rows(a) else np.empty(a.shape, a.dtype) for a in plain[read:]]
+    operands = [*plain[:read], *written]
+    places = np.array([(a.ctypes.data, *a.strides[:3]) for a in operands], np.int64)
+    examples, heads, rows, width = arrays[0].shape
+    sizes = (heads, rows, arrays[1].shape[2], width, arrays[2].shape[3])
+    loop, product = _compiled()[name], numba_blas.single()
+    totals = sums.reshape(examples * heads, rows)
+
+    def work(start: int, stop: int) -> None:
+        loop(product, places, sizes, causal, length, size, totals, start, stop)
+
+    with numba_blas.alone():
+        run_parts(work, examples * heads, is_parallel)
+    for own, into in zip(written, plain[read:], strict=True):
+        if own is not into:
+            np.copyto(into, own)
+
+
+def _has_rows(x: Array) -> bool:
+    """Whether BLAS can read each (rows, size) where it is."""
+    rows, columns = x.strides[2:]
+    return bool(columns == x.itemsize and rows % x.itemsize == 0 and rows >= x.shape[3] * columns)
 
 
 def _give(written: Array, into: Array) -> None:
@@ -90,27 +147,56 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
 
     fast = {"contract", "reassoc", "nsz"}
     njit = numba.njit(nogil=True, error_model="numpy", fastmath=fast)
-    exp, exponential = numba_math.compiled()["exp"], exponentials()
+    exp = numba_math.compiled()["exp"]
+
+    def counts(row: int, causal: bool, length: int, keys: int) -> Any:
+        """How many keys a row sees, and up to which to compute: whole vectors are faster."""
+        seen = row % length + 1 if causal else keys
+        return seen, min(-(-seen // VECTORS) * VECTORS, keys)
+
+    counts = njit(counts)
+
+    def maximum(bits: Any, row: int, length: int) -> Any:
+        """The largest of a row of float32, on integers: a loop of these runs on vectors."""
+        best = np.int32(-0x80000000)
+        for i in range(length):
+            key = bits[row, i] ^ ((bits[row, i] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+            best = max(best, key)  # ordered as the numbers; a NaN before all or behind them
+        return np.int32(best ^ ((best >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+
+    maximum = njit(maximum)
 
     def weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
+        bits = scores.view(np.int32)
         for row in range(len(scores)):
-            seen = row % length + 1 if causal else scores.shape[1]
-            part = scores[row, :seen]
-            for i in range(seen):
-                part[i] *= scale
-            largest, total = exponential(part, part)
-            sums[row] = largest + math.log(total)
+            seen, upto = counts(row, causal, length, scores.shape[1])
+            for i in range(seen, upto):
+                scores[row, i] = scores[row, 0]  # what is larger than none
+            for i in range(upto):
+                scores[row, i] *= scale
+            highest = maximum(bits, row, upto)
+            for i in range(seen, upto):
+                scores[row, i] = highest - FAR
+            for i in range(upto):
+                scores[row, i] = exp(scores[row, i] - highest)
+            total = np.float32(0)
+            for i in range(upto):
+                total += scores[row, i]
+            sums[row] = highest + math.log(total)
             share = np.float32(1) / total
-            for i in range(seen):
-                part[i] *= share
-            scores[row, seen:] = 0
+            for i in range(upto):
+                scores[row, i] *= share
+            for i in range(seen, scores.shape[1]):
+                scores[row, i] = 0
 
     def again(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
         for row in range(len(scores)):
-            seen = row % length + 1 if causal else scores.shape[1]
-            for i in range(seen):
-                scores[row, i] = exp(scores[row, i] * scale - sums[row])
-            scores[row, seen:] = 0
+            seen, upto = counts(row, causal, length, scores.shape[1])
+            less = sums[row]
+            for i in range(upto):
+                scores[row, i] = exp(scores[row, i] * scale - less)
+            for i in range(seen, scores.shape[1]):
+                scores[row, i] = 0
 
     def slope(weights: Any, change: Any, scale: Any) -> None:
         for row in range(len(weights)):
@@ -120,4 +206,56 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
             for i in range(weights.shape[1]):
                 change[row, i] = weights[row, i] * (change[row, i] - mean) * scale
 
-    return {"weigh": njit(weigh), "again": njit(again), "slope": njit(slope)}
+    loops = {"weigh": njit(weigh), "again": njit(again), "slope": njit(slope)}
+    return {**loops, **_products(loops, njit)}
+
+
+def _products(loops: Mapping[str, Any], njit: Any) -> Mapping[str, Callable[..., None]]:
+    """The loops over heads, from start to stop. places: address and strides of each array."""
+    weigh, again, slope = loops["weigh"], loops["again"], loops["slope"]
+
+    def times(
+        product: Any, turns: Any, shape: Any, a: Any, lda: Any, b: Any, ldb: Any, c: Any, ldc: Any
+    ) -> None:
+        """C of (m, n) = A B, with k between them; `turns` says what is transposed."""
+        (m, n, k), one, zero = shape, np.float32(1), np.float32(0)
+        product(ROWS, turns[0], turns[1], m, n, k, one, a, lda, b, ldb, zero, c, ldc)
+
+    times = njit(times)
+
+    def forward(
+        product: Any, places: Any, sizes: Any, causal: bool, length: int, scale: Any, sums: Any,
+        start: int, stop: int,
+    ) -> None:  # fmt: skip
+        (heads, rows, keys, width, deep), lead = sizes, places[:, 3] // 4
+        scores = np.empty((rows, keys), np.float32)
+        s = scores.ctypes.data
+        for i in range(start, stop):
+            at = places[:, 0] + i // heads * places[:, 1] + i % heads * places[:, 2]
+            q, k, v, out = at[0], at[1], at[2], at[3]
+            ldq, ldk, ldv, ldo = lead[0], lead[1], lead[2], lead[3]
+            times(product, (PLAIN, TURNED), (rows, keys, width), q, ldq, k, ldk, s, keys)
+            weigh(scores, causal, length, scale, sums[i])
+            times(product, (PLAIN, PLAIN), (rows, deep, keys), s, keys, v, ldv, out, ldo)
+
+    def backward(
+        product: Any, places: Any, sizes: Any, causal: bool, length: int, scale: Any, sums: Any,
+        start: int, stop: int,
+    ) -> None:  # fmt: skip
+        (heads, rows, keys, width, deep), lead = sizes, places[:, 3] // 4
+        weights, change = np.empty((rows, keys), np.float32), np.empty((rows, keys), np.float32)
+        w, d = weights.ctypes.data, change.ctypes.data
+        for i in range(start, stop):
+            at = places[:, 0] + i // heads * places[:, 1] + i % heads * places[:, 2]
+            q, k, v, g, dq, dk, dv = at[0], at[1], at[2], at[3], at[4], at[5], at[6]
+            ldq, ldk, ldv, ldg = lead[0], lead[1], lead[2], lead[3]
+            lddq, lddk, lddv = lead[4], lead[5], lead[6]
+            times(product, (PLAIN, TURNED), (rows, keys, width), q, ldq, k, ldk, w, keys)
+            again(weights, causal, length, scale, sums[i])
+            times(product, (TURNED, PLAIN), (keys, deep, rows), w, keys, g, ldg, dv, lddv)
+            times(product, (PLAIN, TURNED), (rows, keys, deep), g, ldg, v, ldv, d, keys)
+            slope(weights, change, scale)
+            times(product, (PLAIN, PLAIN), (rows, width, keys), d, keys, k, ldk, dq, lddq)
+            times(product, (TURNED, PLAIN), (keys, width, rows), d, keys, q, ldq, dk, lddk)
+
+    return {"forward": njit(forward), "backward": njit(backward)}

@@ -18,11 +18,13 @@ import numpy as np
 from rumus.tensor import (
     numba_attention,
     numba_batch_norm,
+    numba_blas,
     numba_convolution,
     numba_math,
     numba_pooling,
     numba_quantization,
     numba_rows,
+    numba_small_convolution,
 )
 from rumus.tensor.backend import Array
 from rumus.tensor.dtype import DType, float16, float32, float64
@@ -41,6 +43,8 @@ from rumus.tensor.philox import ROUNDS
 from rumus.tensor.quantization import BlockTable, Code, Piece
 
 SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
+ALONE: Final = 1 << 18  # multiplications of a product, from which the BLAS would start threads
+SHARED: Final = 1 << 21  # from which those of rumus are worth their start
 
 # dtype -> as an integer, and the bits of its exponent.
 _EXPONENTS: Final[Mapping[DType, tuple[type, Any]]] = {
@@ -75,6 +79,8 @@ FUSED: Final[Mapping[str, Callable[..., None]]] = {
     "batch_norm_gradient": numba_batch_norm.batch_norm_gradient,
     "columns": numba_convolution.columns,
     "from_columns": numba_convolution.from_columns,
+    "small_convolution": numba_small_convolution.small_convolution,
+    "small_convolution_weight": numba_small_convolution.small_convolution_weight,
     "max_pool": numba_pooling.max_pool,
     "max_pool_gradient": numba_pooling.max_pool_gradient,
 }
@@ -261,7 +267,30 @@ class NumbaBackend(NumpyBackend):
         numba_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
 
     def fused(self, name: str) -> Callable[..., None] | None:
+        if name.startswith("small_convolution") and numba_blas.single() is None:
+            return None
         return FUSED.get(name) or super().fused(name)
+
+    def matmul(self, a: Array, b: Array, out: Array, bias: Array | None = None) -> None:
+        products = out.size * a.shape[-1]
+        is_known = out.dtype in (float32, float64) and numba_blas.single() is not None
+        if products < ALONE or not is_known:
+            super().matmul(a, b, out, bias)
+            return
+        if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
+            a, out = a.reshape(-1, a.shape[-1]), out.reshape(-1, out.shape[-1])
+        rows, columns = out.shape[-2:]
+
+        def work(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            if rows >= columns:
+                NumpyBackend.matmul(self, a[..., part, :], b, out[..., part, :], bias)
+                return
+            added = None if bias is None else bias[part]
+            NumpyBackend.matmul(self, a, b[..., part], out[..., part], added)
+
+        with numba_blas.alone():
+            run_parts(work, max(rows, columns), products >= SHARED)
 
     def scatter_add(self, source: Array, index: Array, out: Array) -> None:
         length = math.prod(out.shape[1:])

@@ -46,22 +46,31 @@ def _run(name: str, window: Window, *arrays: Array) -> None:
     )  # fmt: skip
 
 
+# For numba to compile: the pictures from start to stop. Without branches inside a window: which of
+# its elements is the largest is nothing that a processor could guess.
+
+
 def _largest(
     x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, start: int, stop: int
 ) -> None:
-    """For numba to compile: the pictures from start to stop."""
+    height, width = x.shape[1], x.shape[2]
+    flat = x.reshape(-1)
     for n in range(start, stop):
         for a in range(out.shape[1]):
+            top = a * stride[0] - padding[0]
+            # The rows i of the window inside: 0 <= top + i dilation < height. Columns alike.
+            i0 = max(0, -(top // dilation[0]))
+            i1 = min(kernel[0], -((top - height) // dilation[0]))
             for b in range(out.shape[2]):
+                left = b * stride[1] - padding[1]
+                j0 = max(0, -(left // dilation[1]))
+                j1 = min(kernel[1], -((left - width) // dilation[1]))
                 best = x.dtype.type(-np.inf)
-                for i in range(kernel[0]):
-                    row = a * stride[0] + i * dilation[0] - padding[0]
-                    if 0 <= row < x.shape[1]:
-                        for j in range(kernel[1]):
-                            column = b * stride[1] + j * dilation[1] - padding[1]
-                            if 0 <= column < x.shape[2]:
-                                value = x[n, row, column]
-                                best = value if value > best or value != value else best
+                for i in range(i0, i1):
+                    row = (n * height + top + i * dilation[0]) * width + left
+                    for j in range(j0, j1):
+                        value = flat[np.uintp(row + j * dilation[1])]
+                        best = value if value > best or value != value else best
                 out[n, a, b] = best
 
 
@@ -69,21 +78,27 @@ def _give_back(
     x: Any, out: Any, gradient: Any, into: Any, kernel: Any, stride: Any, padding: Any,
     dilation: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """For numba to compile: the pictures from start to stop."""
+    height, width, zero = x.shape[1], x.shape[2], x.dtype.type(0)
+    flat, share = x.reshape(-1), into.reshape(-1)
     for n in range(start, stop):
         into[n] = 0
         for a in range(out.shape[1]):
+            top = a * stride[0] - padding[0]
+            # The rows i of the window inside: 0 <= top + i dilation < height. Columns alike.
+            i0 = max(0, -(top // dilation[0]))
+            i1 = min(kernel[0], -((top - height) // dilation[0]))
             for b in range(out.shape[2]):
-                is_open = True
-                for i in range(kernel[0]):
-                    row = a * stride[0] + i * dilation[0] - padding[0]
-                    if is_open and 0 <= row < x.shape[1]:
-                        for j in range(kernel[1]):
-                            column = b * stride[1] + j * dilation[1] - padding[1]
-                            inside = is_open and 0 <= column < x.shape[2]
-                            if inside and x[n, row, column] == out[n, a, b]:
-                                into[n, row, column] += gradient[n, a, b]
-                                is_open = False
+                left = b * stride[1] - padding[1]
+                j0 = max(0, -(left // dilation[1]))
+                j1 = min(kernel[1], -((left - width) // dilation[1]))
+                best, given, is_open = out[n, a, b], gradient[n, a, b], True
+                for i in range(i0, i1):
+                    row = (n * height + top + i * dilation[0]) * width + left
+                    for j in range(j0, j1):
+                        place = np.uintp(row + j * dilation[1])
+                        is_it = is_open & (flat[place] == best)
+                        share[place] += given if is_it else zero
+                        is_open = is_open & (not is_it)
 
 
 @cache
