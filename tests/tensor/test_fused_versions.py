@@ -64,6 +64,10 @@ CASES: dict[str, tuple[Function, list[tuple[int, ...]]]] = {
     ),
     "attention of one head": (scaled_dot_product_attention, [(21, 8), (9, 8), (9, 3)]),
     "convolution": (lambda x, w: convolution(x, w, padding=1), [(9, 4, 12, 11), (6, 4, 3, 3)]),
+    "convolution with bias, dilated": (
+        lambda x, w, b: convolution(x, w, b, padding=(2, 1), dilation=(2, 1)),
+        [(19, 5, 9, 10), (6, 5, 3, 2), (6,)],
+    ),
     "convolution of one axis": (
         lambda x, w: convolution(x, w, stride=3, padding=2, dilation=2),
         [(5, 4, 50), (6, 4, 3)],

@@ -206,7 +206,11 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
             for i in range(weights.shape[1]):
                 change[row, i] = weights[row, i] * (change[row, i] - mean) * scale
 
-    loops = {"weigh": njit(weigh), "again": njit(again), "slope": njit(slope)}
+    loops: dict[str, Callable[..., None]] = {
+        "weigh": njit(weigh),
+        "again": njit(again),
+        "slope": njit(slope),
+    }
     return {**loops, **_products(loops, njit)}
 
 

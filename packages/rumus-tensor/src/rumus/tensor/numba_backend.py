@@ -271,11 +271,11 @@ class NumbaBackend(NumpyBackend):
             return None
         return FUSED.get(name) or super().fused(name)
 
-    def matmul(self, a: Array, b: Array, out: Array, bias: Array | None = None) -> None:
+    def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:
         products = out.size * a.shape[-1]
         is_known = out.dtype in (float32, float64) and numba_blas.single() is not None
         if products < ALONE or not is_known:
-            super().matmul(a, b, out, bias)
+            super()._multiply(a, b, out, bias)
             return
         if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
             a, out = a.reshape(-1, a.shape[-1]), out.reshape(-1, out.shape[-1])
@@ -284,10 +284,10 @@ class NumbaBackend(NumpyBackend):
         def work(start: int, stop: int) -> None:
             part = slice(start, stop)
             if rows >= columns:
-                NumpyBackend.matmul(self, a[..., part, :], b, out[..., part, :], bias)
+                NumpyBackend._multiply(self, a[..., part, :], b, out[..., part, :], bias)
                 return
             added = None if bias is None else bias[part]
-            NumpyBackend.matmul(self, a, b[..., part], out[..., part], added)
+            NumpyBackend._multiply(self, a, b[..., part], out[..., part], added)
 
         with numba_blas.alone():
             run_parts(work, max(rows, columns), products >= SHARED)

@@ -245,7 +245,6 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
             out[row, index[row]] -= x.dtype.type((1 - smoothing) * g)
 
     return {
-        "exponentials": exponentials,
         "layer_norm": kept(_layer_norm),
         "layer_norm_gradient": kept(_layer_norm_gradient),
         "softmax": njit(softmax),
@@ -253,11 +252,6 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
         "cross_entropy": njit(cross_entropy),
         "cross_entropy_gradient": njit(cross_entropy_gradient),
     }
-
-
-def exponentials() -> Callable[..., Any]:
-    """Return the compiled function of (row, out) that gives (largest, sum of exponentials)."""
-    return _compiled()["exponentials"]
 
 
 ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {

@@ -90,21 +90,21 @@ def _sizes(window: Window, x: Array, weight: Array) -> tuple[tuple[int, ...], in
     each = inputs * window.area * places[0] * width
     sizes = (len(weight), inputs, *x.shape[2:], *window.kernel, *window.padding, *window.dilation,
              *places)  # fmt: skip
-    return sizes, max(1, min(BLOCK // max(each, 1), -(-len(x) // 2)))
+    return sizes, max(1, min(BLOCK // max(each, 1), -(-int(x.shape[0]) // 2)))
 
 
 def _need(window: Window, x: Array, weight: Array, block: int) -> int:
     """Elements for one padded picture of one channel, the columns and the product of a block."""
     height, width = window.padded(x.shape[2:])
     span = block * window.places(x.shape[2:])[0] * width
-    rows = x.shape[1] * window.area + len(weight)
+    rows = int(x.shape[1]) * window.area + int(weight.shape[0])
     return height * width + window.kernel[1] * window.dilation[1] + rows * span
 
 
 # For numba to compile. Arrays are flat and indices unsigned, as in `numba_convolution`.
 
 
-def _columns(x: Any, room: Any, sizes: Any, block: int, start: int, stop: int) -> int:
+def _columns(x: Any, room: Any, sizes: Any, block: int, start: int, stop: int) -> Any:
     """The columns of the pictures from start to stop into `room`; return where they begin."""
     _, channels, height, width, rows, across, above, beside, tall, wide, down, _ = sizes
     line = width + 2 * beside
@@ -167,8 +167,7 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     ) -> None:  # fmt: skip
         outputs, channels, _, width, rows, across, _, beside, _, _, down, right = sizes
         depth, line = channels * rows * across, width + 2 * beside
-        one, zero = np.float32(1), np.float32(0)
-        span = down * line
+        span, one = down * line, np.float32(1)
         for first in range(start, stop, block):
             last = min(first + block, stop)
             begin = columns(x, room, sizes, block, first, last)
