@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend, convolution, depthwise
 from rumus.gpu.convolution import TILES
-from rumus.gpu.tiled_matmul import SMALL, Tile
+from rumus.gpu.tiling import SMALL, Tile
 from rumus.tensor.convolution import Geometry
 from rumus.tensor.window import window
 

@@ -23,17 +23,17 @@ from rumus.gpu.depthwise import depthwise, depthwise_input, depthwise_weight, is
 from rumus.gpu.device import Gpu
 from rumus.gpu.parts import add_parts
 from rumus.gpu.reduction import reduce
-from rumus.gpu.tiled_matmul import FULL, LARGE, MIDDLE, SMALL, Tile
+from rumus.gpu.tiling import LARGE, MIDDLE, MULTIPROCESSORS, SMALL, Tile
 from rumus.tensor import float32
 from rumus.tensor.convolution import Geometry
 
 # What a tile reaches of the speed of the fastest, where there are enough of them.
 TILES: Final[Mapping[Tile, float]] = {
     LARGE: 1.0,
-    Tile(64, 128, 8, 8, 8): 0.9,
-    MIDDLE: 0.75,
-    Tile(32, 128, 8, 8, 8): 0.7,
-    SMALL: 0.5,
+    Tile(64, 128, 16, 8, 8): 0.98,
+    MIDDLE: 0.97,
+    Tile(32, 128, 16, 8, 8): 0.9,
+    SMALL: 0.45,
 }
 DEEP: Final = 256  # the least depth of a part of a weight's gradient
 PARTS: Final = 1 << 26  # bytes of the matrices that are added up
@@ -295,7 +295,7 @@ def _turns(count: int) -> float:
 
     One workgroup alone leaves a processor waiting for memory.
     """
-    return -(-count // FULL) + 0.4
+    return -(-count // MULTIPROCESSORS) + 0.4
 
 
 def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: GPUArray) -> None:
@@ -342,7 +342,7 @@ def _weight_tile(
 
     def cut(tile: Tile) -> tuple[int, int]:
         count = -(-rows // tile.rows) * -(-columns // tile.columns) * groups
-        wanted = max(1, min(2 * FULL // count, depth // DEEP, largest))
+        wanted = max(1, min(2 * MULTIPROCESSORS // count, depth // DEEP, largest))
         split_depth = -(-depth // wanted // tile.depth) * tile.depth
         return count, split_depth
 

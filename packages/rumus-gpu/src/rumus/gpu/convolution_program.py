@@ -19,7 +19,8 @@ from typing import Final, Literal, TypeAlias
 from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude, shader
 from rumus.gpu.storage import Stored, vector
-from rumus.gpu.tiled_matmul import Staged, Tile, product
+from rumus.gpu.tiled_matmul import Staged, product
+from rumus.gpu.tiling import Tile
 
 Kind: TypeAlias = Literal["map", "weight"]
 
@@ -120,9 +121,8 @@ def _unrolled(variant: Variant) -> Iterator[str]:
     is_map = variant.kind == "map"
     a = _Weights(variant) if is_map else _Gradients(variant)
     b = _Pixels(variant) if is_map else _Taps(variant)
-    for operand in (a, b):
-        size = 2 * tile.depth * operand.line
-        yield f"var<workgroup> tile_{operand.name}: array<vec4<f32>, {size}>;"
+    yield a.memory
+    yield b.memory
     yield f"@compute @workgroup_size({tile.lanes})"
     yield "fn main("
     yield "    @builtin(workgroup_id) group: vec3<u32>,"

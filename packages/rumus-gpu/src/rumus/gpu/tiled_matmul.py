@@ -57,14 +57,10 @@ class Staged(ABC):
         return f"var<workgroup> tile_{self.name}: array<vec4<f32>, {length}>;"
 
     def place(self, number: int) -> tuple[str, str]:
-        """Where the lane's vec4 `number` begins: along the edge of the tile, and along k.
-
-        Along k two lanes read 32 bytes of a row, and 16 rows are stored without a bank conflict.
-        """
+        """Where the lane's vec4 `number` begins: along the edge of the tile, and along k."""
         vector = f"(local + {number * self.tile.lanes}u)"
         if self.along_k:
-            along = f"{vector} / 2u % {self.length}u"
-            return along, f"{vector} / {2 * self.length}u * 8u + {vector} % 2u * 4u"
+            return f"{vector} / {self.tile.depth // 4}u", f"{vector} % {self.tile.depth // 4}u * 4u"
         return f"{vector} % {self.length // 4}u * 4u", f"{vector} / {self.length // 4}u"
 
     @abstractmethod
@@ -96,6 +92,14 @@ class _Operand(Staged):
         number = "ab".index(name)
         self.in_fours = variant.in_fours[number]
         self.is_exact, self.is_deep = variant.exact[number], variant.exact[2]
+
+    def place(self, number: int) -> tuple[str, str]:
+        """See `Staged`. Two lanes read 32 bytes of a row; 16 rows are stored without conflicts."""
+        if not self.along_k:
+            return super().place(number)
+        vector = f"(local + {number * self.tile.lanes}u)"
+        along = f"{vector} / 2u % {self.length}u"
+        return along, f"{vector} / {2 * self.length}u * 8u + {vector} % 2u * 4u"
 
     def declare(self) -> Iterator[str]:
         """See `Staged`."""
