@@ -11,7 +11,17 @@
 """
 
 from rumus.nn import initialisation
-from rumus.nn.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
+from rumus.nn.activation import (
+    ELU,
+    GELU,
+    Activation,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
 from rumus.nn.attention import MultiHeadAttention
 from rumus.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from rumus.nn.checkpoint import checkpoint
@@ -36,6 +46,7 @@ from rumus.nn.transformer import TransformerBlock
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activation",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm1d",

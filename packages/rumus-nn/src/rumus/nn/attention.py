@@ -82,11 +82,17 @@ class MultiHeadAttention(Module):
         self.dropout = Dropout(dropout, generator=generator)
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        residual: Tensor | None = None,
     ) -> Tensor:
         """Let each position of x look at those of the context, by default x itself.
 
-        context: (..., keys, context_size). mask: see `scaled_dot_product_attention`.
+        context: (..., keys, context_size). mask: see `scaled_dot_product_attention`. residual:
+        what is added to the result.
         """
         context = x if context is None else context
         if min(x.ndim, context.ndim) < 2:
@@ -102,7 +108,7 @@ class MultiHeadAttention(Module):
             query, key = self.rotary(query), self.rotary(key)
         mixed = self._attend(query, key, value, mask)
         merged = mixed.transpose(-3, -2).reshape(*x.shape)
-        return self.output(merged)
+        return self.output(merged, residual=residual)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.dropout.p == 0 or not self.training:

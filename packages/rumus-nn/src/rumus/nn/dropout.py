@@ -38,10 +38,15 @@ class Dropout(Module):
         self.p = p
         self.generator = generator or default_generator()
 
+    def is_active(self) -> bool:
+        """Whether anything is dropped: while training, unless p is 0."""
+        depends_on(self, "p")
+        depends_on(self, "training")
+        return self.training and self.p != 0
+
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements while training; return `x` itself otherwise, or when p is 0."""
-        depends_on(self, "p")
-        if not self.training or self.p == 0:
+        if not self.is_active():
             return x
         mask = self.generator.keep(1 - self.p, x.shape, backend=x.backend)
         return _kept(x, mask, scale=1 / (1 - self.p) if self.p < 1 else 0.0)

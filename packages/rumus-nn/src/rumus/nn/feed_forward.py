@@ -48,9 +48,9 @@ class FeedForward(Module):
         )
         self._activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map each position."""
-        return self.down(self._activation(self.up(x)))
+    def forward(self, x: Tensor, *, residual: Tensor | None = None) -> Tensor:
+        """Map each position; what is given as the residual is added."""
+        return self.down(self.up(x, activation=self._activation), residual=residual)
 
 
 class SwiGLU(Module):
@@ -85,6 +85,6 @@ class SwiGLU(Module):
         self.up = product(size, hidden)
         self.down = product(hidden, size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map each position."""
-        return self.down(_gated(self.gate(x), self.up(x)))
+    def forward(self, x: Tensor, *, residual: Tensor | None = None) -> Tensor:
+        """Map each position; what is given as the residual is added."""
+        return self.down(_gated(self.gate(x), self.up(x)), residual=residual)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from numpy.typing import DTypeLike
@@ -50,6 +51,15 @@ class Linear(Module):
         self.weight = start("weight", outputs, inputs)
         self.bias = start("bias", outputs) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the last axis from `inputs` to `outputs`."""
-        return linear(x, self.weight, self.bias)
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        activation: Callable[[Tensor], Tensor] | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Map the last axis from `inputs` to `outputs`: activation(y) + residual, where given.
+
+        Both are done in the product, where the activation is of those of rumus.tensor.
+        """
+        return linear(x, self.weight, self.bias, activation=activation, residual=residual)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import overload
 
+from rumus.nn.activation import Activation
 from rumus.nn.containers import ModuleList
+from rumus.nn.linear import Linear
 from rumus.nn.module import Module
 from rumus.tensor import Tensor
 
@@ -32,9 +35,9 @@ class Sequential(Module):
         yield from ((name, v) for name, v in vars(self).items() if name != "_layers")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply every layer in order."""
-        for layer in self._layers:
-            x = layer(x)
+        """Apply every layer in order, an activation in the product of the `Linear` before it."""
+        for layer, activation in _steps(self._layers):
+            x = layer(x) if activation is None else layer(x, activation=activation.function)
         return x
 
     def __len__(self) -> int:
@@ -51,3 +54,22 @@ class Sequential(Module):
         if isinstance(index, slice):
             return Sequential(*self._layers[index])
         return self._layers[index]
+
+
+def _steps(layers: Iterable[Module]) -> Iterator[tuple[Module, Activation | None]]:
+    """Each layer; a `Linear` together with the activation behind it, if there is one."""
+    rest = deque(layers)
+    while rest:
+        layer = rest.popleft()
+        following = rest[0] if rest else None
+        # A subclass with a forward of its own may do something else.
+        if (
+            isinstance(layer, Linear)
+            and isinstance(following, Activation)
+            and type(layer).forward is Linear.forward
+            and type(following).forward is Activation.forward
+        ):
+            rest.popleft()
+            yield layer, following
+        else:
+            yield layer, None

@@ -85,5 +85,8 @@ class TransformerBlock(Module):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Map (..., positions, size). mask: see `scaled_dot_product_attention`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        if self.dropout.is_active():
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
+            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.attention(self.attention_norm(x), mask=mask, residual=x)
+        return self.feed_forward(self.feed_forward_norm(x), residual=x)

@@ -61,7 +61,8 @@ from rumus.tensor.generator import Generator
 from rumus.tensor.gpu import gpu_backend
 from rumus.tensor.indexing import gather
 from rumus.tensor.kernel import Kernel
-from rumus.tensor.linear_algebra import linear, matmul
+from rumus.tensor.linear import linear
+from rumus.tensor.linear_algebra import matmul
 from rumus.tensor.norms import layer_norm, rms_norm
 from rumus.tensor.numba_backend import NumbaBackend
 from rumus.tensor.numpy_backend import NumpyBackend

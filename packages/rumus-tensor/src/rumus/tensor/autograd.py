@@ -16,13 +16,14 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from rumus.tensor.backend import Array, Backend
+from rumus.tensor.backend import Array, Backend, Epilogue, Shape
 from rumus.tensor.errors import GraphError, ModifiedTensorError
 from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import Kernel
 
 # From the gradient of the result, and for each input an array to write to (or None), to the
-# gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`.
+# gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`. Any
+# may return a `Product`; only one that was announced as taking products is given one.
 Vjp: TypeAlias = Callable[[Array, Sequence[Array | None]], Sequence[Array | None]]
 Leaf: TypeAlias = Any  # a parameter; only the sink looks inside
 
@@ -42,6 +43,47 @@ class SoFar:
 
     array: Array
     is_own: bool
+
+
+class Product:
+    """A gradient that is a product of matrices, not computed before it is known what comes next.
+
+    Where that is elementwise, as behind an activation, it is done to the product as it is written.
+    It is computed once: by the node that it is for, or by the tape for a node that takes none.
+    """
+
+    __slots__ = ("_backend", "_full", "_left", "_right", "_shape")
+
+    def __init__(self, backend: Backend, left: Array, right: Array, full: Shape, shape: Shape):
+        self._backend = backend
+        self._left = left
+        self._right = right
+        self._full = full  # of left @ right
+        self._shape = shape  # of the gradient, which has as many elements
+
+    def computed(self) -> Array:
+        """Return the gradient."""
+        out = self._backend.allocate(self._full, self._left.dtype)
+        self._backend.matmul(self._left, self._right, out)
+        return out.reshape(self._shape)
+
+    def through(
+        self, kernel: Kernel, arrays: Sequence[Array], scalars: Sequence[float] = ()
+    ) -> list[Array]:
+        """Return the outputs of a kernel whose first array is the gradient, replaced by the first.
+
+        arrays: the others, of the gradient's shape.
+        """
+        outputs = [self._backend.allocate(self._full, self._left.dtype) for _ in kernel.outputs]
+        others = [array.reshape(self._full) for array in arrays]
+        epilogue = Epilogue(kernel, others, scalars, outputs[1:])
+        self._backend.matmul(self._left, self._right, outputs[0], epilogue=epilogue)
+        return [output.reshape(self._shape) for output in outputs]
+
+
+def computed(gradient: Array | Product) -> Array:
+    """Return a gradient that is known."""
+    return gradient.computed() if isinstance(gradient, Product) else gradient
 
 
 class Version:
@@ -93,7 +135,9 @@ class Sink(Protocol):
 class Node:
     """One step of the tape."""
 
-    __slots__ = ("adding", "backend", "created", "inputs", "name", "vjp", "watched")
+    __slots__ = (
+        "adding", "backend", "created", "inputs", "name", "takes_products", "vjp", "watched",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,6 +147,7 @@ class Node:
         vjp: Vjp,
         watched: tuple[tuple[Watched, int], ...],
         adding: tuple[int, ...] = (),
+        takes_products: bool = False,
     ) -> None:
         self.name = name
         self.backend = backend
@@ -110,6 +155,7 @@ class Node:
         self.vjp: Vjp | None = vjp
         self.watched = watched  # with the version of each in the forward pass
         self.adding = adding  # the inputs whose gradient so far `vjp` can add to
+        self.takes_products = takes_products  # whether `vjp` takes a gradient that is a `Product`
         self.created = next(_creation)
 
 
@@ -158,7 +204,7 @@ def backward(root: Node, seed: Array, sink: Sink) -> None:
     """
     nodes = _reachable(root)
     _check_versions(nodes)
-    gradients: dict[Node, Array] = {root: seed}
+    gradients: dict[Node, Array] = {root: seed}  # or products
     summed: set[Node] = set()  # gradients that are our own memory, and may be added to in place
     for node in nodes:
         _visit(node, gradients, summed, sink)
@@ -175,6 +221,7 @@ def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Si
     node.watched = ()  # what it alone still held may be written over by its vjp
     if gradient is None or vjp is None:
         return
+    gradient = gradient if node.takes_products else computed(gradient)
     destinations = _destinations(node, inputs, gradients, summed, sink)
     shares = vjp(gradient, destinations)
     del vjp, gradient
@@ -182,7 +229,7 @@ def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Si
         if edge is None or share is None:
             continue
         if not isinstance(edge, Node):
-            _give(sink, edge, into, share, node.backend)
+            _give(sink, edge, into, computed(share), node.backend)
         elif edge not in gradients:
             gradients[edge] = share
         else:
@@ -208,6 +255,7 @@ def _destinations(
         if edge is None or (isinstance(edge, Node) and not (adds and edge in gradients)):
             found.append(None)
         elif isinstance(edge, Node):
+            gradients[edge] = computed(gradients[edge])
             found.append(SoFar(gradients[edge], edge in summed))
         elif adds and (array := sink.so_far(edge)) is not None:
             found.append(SoFar(array, True))
@@ -225,6 +273,10 @@ def _give(sink: Sink, leaf: Leaf, into: Array | None, share: Array, backend: Bac
 
 
 def _sum(node: Node, so_far: Array, share: Array, in_place: bool) -> Array:
+    if isinstance(so_far, Product):
+        so_far, share = share, so_far
+    if isinstance(share, Product):
+        return share.through(ACCUMULATE, (computed(so_far),))[0]
     if in_place:
         node.backend.elementwise(ACCUMULATE, (so_far, share), (), (so_far,))
         return so_far

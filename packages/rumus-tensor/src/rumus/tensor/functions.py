@@ -47,6 +47,7 @@ def cos(x: T) -> T:
     return x.cos()
 
 
+@elementwise
 def tanh(x: T) -> T:
     """The hyperbolic tangent."""
     return x.tanh()
@@ -62,16 +63,19 @@ def sign(x: T) -> T:
     return x.sign()
 
 
+@elementwise
 def sigmoid(x: T) -> T:
     """1 / (1 + exp(-x))."""
     return x.sigmoid()
 
 
+@elementwise
 def relu(x: T) -> T:
     """max(x, 0)."""
     return x.relu()
 
 
+@elementwise
 def softplus(x: T) -> T:
     """log(1 + exp(x))."""
     return x.softplus()

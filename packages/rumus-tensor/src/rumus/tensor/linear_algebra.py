@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from rumus.tensor.autograd import Vjp
+from rumus.tensor.autograd import Product, Vjp
 from rumus.tensor.backend import Array, Shape
 from rumus.tensor.dtype import float32, is_floating, promote
 from rumus.tensor.operators import broadcast_shape, cast, sum_to
@@ -52,6 +51,8 @@ def _matmul_vjp(a: Tensor, b: Tensor) -> Vjp:
     def product(left: Array, right: Array, shape: Shape, into: Array | None) -> Array:
         batch = broadcast_shape("matmul", [left.shape[:-2], right.shape[:-2]])
         full = (*batch, left.shape[-2], right.shape[-1])
+        if into is None and full == shape:
+            return Product(backend, left, right, full, shape)
         out = into
         if out is None or full != shape:
             out = backend.allocate(full, left.dtype)
@@ -64,66 +65,5 @@ def _matmul_vjp(a: Tensor, b: Tensor) -> Vjp:
             product(gradient, _swap(y), x.shape, first) if wanted[0] else None,
             product(_swap(x), gradient, y.shape, second) if wanted[1] else None,
         )
-
-    return vjp
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight^T + bias: one product, the bias added as its epilogue.
-
-    x: (..., in). weight: (out, in). bias: (out,). Result: (..., out). ValueError if they do not
-    fit. The leading axes are joined, so that the gradient of the weight is one product as well.
-    """
-    if weight.ndim != 2:
-        raise ValueError(f"linear: a weight of shape (out, in) is needed, not {weight.shape}")
-    outputs, inputs = weight.shape
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"linear: a bias of shape {(outputs,)} is needed, not {bias.shape}")
-    if x.ndim == 0 or x.shape[-1] != inputs:
-        raise ValueError(
-            f"linear: input of shape {x.shape} for a weight of shape {weight.shape}: "
-            f"the last axis must be {inputs}"
-        )
-    tensors = (x, weight) if bias is None else (x, weight, bias)
-    backend = backend_of("linear", tensors)
-    dtype = promote(*(t.dtype for t in tensors))
-    dtype = dtype if is_floating(dtype) else float32
-    if any(t.dtype != dtype for t in tensors):
-        parts = [cast(t, dtype) for t in tensors]
-        return linear(parts[0], parts[1], None if bias is None else parts[2])
-    lead = x.shape[:-1]
-    rows = x._array.reshape((math.prod(lead), inputs))
-    out = backend.allocate((rows.shape[0], outputs), dtype)
-    added = None if bias is None else bias._array
-    backend.matmul(rows, weight._array.transpose((1, 0)), out, added)
-    vjp = _linear_vjp(x, weight, bias, rows)
-    shaped = out.reshape((*lead, outputs))
-    return result_of("linear", shaped, backend, tensors, vjp, saved=(x, weight))
-
-
-def _linear_vjp(x: Tensor, weight: Tensor, bias: Tensor | None, rows: Array) -> Vjp:
-    backend, matrix, shape = x._backend, weight._array, x.shape
-    outputs, inputs = weight.shape
-    wanted = (x.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad)
-
-    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        shares: list[Array | None] = [None] * len(destinations)
-        g = gradient.reshape((rows.shape[0], outputs))
-        if wanted[0]:
-            into = backend.allocate((rows.shape[0], inputs), g.dtype)
-            backend.matmul(g, matrix, into)
-            shares[0] = into.reshape(shape)
-        if wanted[1]:
-            into = destinations[1]
-            shares[1] = backend.allocate(weight.shape, g.dtype) if into is None else into
-        if wanted[2]:
-            into = destinations[2]
-            shares[2] = backend.allocate((outputs,), g.dtype) if into is None else into
-        if wanted[1]:
-            sums = shares[2] if wanted[2] else None
-            backend.matmul(g.transpose((1, 0)), rows, shares[1], sums=sums)
-        elif wanted[2]:
-            backend.reduce("sum", g, (0,), shares[2])
-        return shares
 
     return vjp

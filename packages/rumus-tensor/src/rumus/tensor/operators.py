@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, partial, wraps
+from types import FunctionType
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from rumus.tensor.autograd import Vjp
+from rumus.tensor.autograd import Product, Vjp
 from rumus.tensor.backend import Array, Backend, Shape
 from rumus.tensor.dtype import DType, bool_, float32, int32, is_floating
 from rumus.tensor.expr import Expr
@@ -108,7 +110,9 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     inputs = [tensors[i] for i in wanted]
     saved = [tensors[i] for i in plan.needed if i is not None]
     vjp = _elementwise_vjp(plan, tensors, inputs, scalars)
-    return result_of(kernel.name, out, backend, inputs, vjp, saved)
+    is_plain = not plan.is_identity and all(t.shape == shape for t in tensors)
+    takes = is_plain and all(t.dtype == out.dtype for t in inputs)
+    return result_of(kernel.name, out, backend, inputs, vjp, saved, takes_products=takes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ class _Plan:
     """How to go back through a kernel: its derivative, and which inputs that needs."""
 
     derivative: Kernel
+    of_product: Kernel  # the same, its first output in place of the incoming gradient
     needed: tuple[int | None, ...]  # positions among the inputs; None: the incoming gradient
     is_identity: bool  # whether each input simply gets the incoming gradient
 
@@ -126,7 +131,16 @@ def _plan(kernel: Kernel, wanted: tuple[int, ...]) -> _Plan:
     needed = [None if n == GRADIENT else kernel.arrays.index(n) for n in derivative.arrays]
     outputs = derivative.outputs.values()
     is_identity = all(e.operation == "array" and e.name == GRADIENT for e in outputs)
-    return _Plan(derivative, tuple(needed), is_identity)
+    return _Plan(derivative, in_place(derivative), tuple(needed), is_identity)
+
+
+def in_place(derivative: Kernel) -> Kernel:
+    """Return a derivative whose first output replaces the incoming gradient, its first array."""
+    first, *others = derivative.outputs
+    outputs = {GRADIENT: derivative.outputs[first]}
+    outputs |= {name: derivative.outputs[name] for name in others}
+    arrays = [name for name in derivative.arrays if name != GRADIENT]
+    return Kernel(derivative.name, outputs, (GRADIENT, *arrays))
 
 
 def _elementwise_vjp(
@@ -138,6 +152,9 @@ def _elementwise_vjp(
     backend = inputs[0]._backend
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        if isinstance(gradient, Product):
+            saved = [array for array in arrays if array is not None]
+            return gradient.through(plan.of_product, saved, plan.of_product.bind(scalars))
         if plan.is_identity:
             return [_fit(backend, gradient, target) for target in targets]
         out = [
@@ -249,4 +266,29 @@ def elementwise(function: F) -> F:
         tensors = [as_tensor(o, first._backend, dtype) for o in operands]
         return run(kernels[0], tensors, {**defaults, **kwargs})
 
+    def traced() -> tuple[Kernel, Mapping[str, float]]:
+        if not kernels:
+            kernels.append(trace(function))
+        return kernels[0], defaults
+
+    _traced[call] = traced
     return call  # type: ignore[return-value]
+
+
+# By the function itself: an attribute would be copied by `wraps` to functions that do other things.
+_traced: Final[WeakKeyDictionary[Callable[..., Any], Callable[[], Any]]] = WeakKeyDictionary()
+
+
+def kernel_of(function: Callable[..., Any]) -> tuple[Kernel, Mapping[str, float]] | None:
+    """Return the kernel of what `elementwise` has made, and its scalars; None for anything else.
+
+    A `functools.partial` of such a function gives scalars other values than their defaults.
+    """
+    given: Mapping[str, float] = {}
+    if isinstance(function, partial) and not function.args:
+        given, function = function.keywords, function.func
+    traced = _traced.get(function) if isinstance(function, FunctionType) else None
+    if traced is None:
+        return None
+    kernel, defaults = traced()
+    return kernel, {**defaults, **given}

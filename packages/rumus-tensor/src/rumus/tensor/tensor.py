@@ -347,6 +347,7 @@ def result_of(
     saved: Sequence[Tensor] = (),
     reads_result: bool = False,
     adding: tuple[int, ...] = (),
+    takes_products: bool = False,
 ) -> Tensor:
     """Return the tensor that an operation computed, on the tape if a gradient may be asked for.
 
@@ -354,6 +355,7 @@ def result_of(
     saved: those whose elements `vjp` reads; changing one in place before backward is an error.
     reads_result: whether `vjp` reads the result itself, so that the same holds for it.
     adding: the numbers of those inputs for which `vjp` takes a `SoFar` as its destination.
+    takes_products: whether `vjp` takes a gradient that is a `Product`.
     """
     result = Tensor(array, backend)
     if not is_recording() or array.dtype.kind != "f":
@@ -366,7 +368,7 @@ def result_of(
     watched = [edge for edge in edges if isinstance(edge, Tensor)]
     watched += [result.detach()] if reads_result else []  # not itself, which would be a cycle
     stamps = tuple([(t, t._version.current) for t in (*watched, *saved)])
-    result._node = Node(name, backend, edges, vjp, stamps, adding)
+    result._node = Node(name, backend, edges, vjp, stamps, adding, takes_products)
     return result
 
 
