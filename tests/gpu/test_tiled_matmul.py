@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from rumus.gpu import GpuBackend, tiled_matmul, tiling
+from rumus.gpu import GPUArray, GpuBackend, tiled_matmul, tiling
+from rumus.gpu.storage import stored_types
 from rumus.gpu.tiling import LARGE, MIDDLE, SMALL, Tile
 from rumus.tensor import Kernel
 from rumus.tensor.backend import Epilogue
@@ -136,3 +140,57 @@ def test_two_runs_give_the_same_bits(gpu: GpuBackend) -> None:
         assert tiled_matmul.tiled_matmul(gpu.gpu, a, b, out, one, one)
         results.append(gpu.download(out).tobytes())
     assert results[0] == results[1]
+
+
+DTYPES = {"h": np.float16, "f": np.float32}
+
+
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns", "layout", "kinds"),
+    [
+        (64, 32, 64, "NN", "hhh"),
+        (36, 52, 40, "TN", "hff"),
+        (36, 52, 40, "NT", "fhh"),
+        (33, 45, 10, "NN", "hhh"),
+        (40, 1024, 32, "NN", "hhh"),
+    ],
+    ids=["exact", "edges", "others", "one by one", "splits"],
+)
+def test_float16_is_read_and_written(
+    rows: int, depth: int, columns: int, layout: str, kinds: str, gpu: GpuBackend
+) -> None:
+    """All between is float32: the result is the one of float32, rounded once.
+
+    kinds: of a, of b, and of the result, the bias and the sums.
+    """
+    shapes = [(rows, depth), (depth, columns)]
+    host = [_RANDOM.standard_normal(shape) for shape in shapes]
+    host = [array.astype(DTYPES[kind]) for array, kind in zip(host, kinds, strict=False)]
+    bias = _RANDOM.standard_normal(columns).astype(DTYPES[kinds[2]])
+    found: list[list[NDArray[Any]]] = []
+    for is_wide in (False, True):
+        given = [*host, bias]
+        given = [array.astype(np.float32) for array in given] if is_wide else given
+        x, y = (
+            gpu.upload(array.T).transpose() if turned == "T" else gpu.upload(array)
+            for array, turned in zip(given, layout, strict=False)
+        )
+        dtype = given[2].dtype
+        out, sums = gpu.allocate((rows, columns), dtype), gpu.allocate((rows,), dtype)
+        one = (1, 0, 0)
+        added = gpu.upload(given[2])
+        assert tiled_matmul.tiled_matmul(gpu.gpu, x, y, out, one, one, bias=added, sums=sums)
+        found.append([gpu.download(out), gpu.download(sums)])
+    for half, wide in zip(*found, strict=True):
+        np.testing.assert_array_equal(half, wide.astype(half.dtype))
+    wanted = host[0].astype(float) @ host[1].astype(float) + bias
+    error = np.linalg.norm(found[0][0] - wanted) / np.linalg.norm(wanted)
+    assert error < (1e-6 if kinds[2] == "f" else 4e-4)
+
+
+def test_what_is_rounded_when_it_is_written_takes_another_way(gpu: GpuBackend) -> None:
+    """float16 on a device without it."""
+    stored = stored_types(has_half=False)[np.dtype(np.float16)]
+    a = gpu.allocate((8, 8), np.dtype(np.float32))
+    out = GPUArray(gpu, a.storage, stored, (8, 8), (8, 1))
+    assert not tiled_matmul.tiled_matmul(gpu.gpu, a, a, out, (1, 0, 0), (1, 0, 0))

@@ -123,13 +123,14 @@ def _reductions(backend: Backend) -> Sequence[Real]:
     return [result.numpy() for result in results]
 
 
-def _products(backend: Backend) -> Sequence[Real]:
+def _products(dtype: DType, backend: Backend) -> Sequence[Real]:
     results: list[Real] = []
     for rows, depth, columns in ((33, 65, 17), (10, 512, 40), (256, 192, 320), (40, 2048, 36)):
         shapes = (rows, depth), (columns, depth), (columns,)
-        results += _with_gradients(linear, *shapes, backend=backend)
+        results += _with_gradients(linear, *shapes, backend=backend, dtype=dtype)
     batches = (3, 20, 30), (2, 1, 30, 25)
-    return [*results, *_with_gradients(lambda a, b: a @ b, *batches, backend=backend)]
+    more = _with_gradients(lambda a, b: a @ b, *batches, backend=backend, dtype=dtype)
+    return [*results, *more]
 
 
 def _gather(backend: Backend) -> Sequence[Real]:
@@ -245,7 +246,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     "elementwise": Check(_elementwise, 2e-5),
     "copy": Check(_copies, 0.0),
     "reduce": Check(_reductions, 2e-5),
-    "matmul": Check(_products, 2e-4),  # elements are sums of up to 2048 products
+    "matmul": Check(partial(_products, float32), 2e-4),  # elements are sums of up to 2048 products
+    "matmul, float16": Check(partial(_products, float16), HALF),
     "gather": Check(_gather, 0.0),
     "scatter_add": Check(_scatter_add, 1e-5),
     "softmax": Check(partial(_rows, lambda x: x.softmax()), 1e-5),

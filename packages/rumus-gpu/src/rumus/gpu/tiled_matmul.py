@@ -1,8 +1,9 @@
-"""Matrix products of float32 at the speed of the arithmetic: generated, unrolled WGSL.
+"""Matrix products at the speed of float32 arithmetic: generated, unrolled WGSL.
 
 A workgroup computes a tile of the result, an invocation a block of it in named variables. Tiles of
 both operands go through workgroup memory, k in front: while one pair is multiplied, the next is on
-its way from memory to registers. An operand may lie along k or across it; only its loader differs.
+its way from memory to registers. An operand may lie along k or across it, in float32 or float16;
+only its loader differs. Everything between loads and stores is float32.
 
 The tile is chosen by the shape (`tiling.py`). Where tiles are too few to fill the device, the depth
 is split as well: each part writes a matrix of its own, and a second kernel adds them in order.
@@ -20,6 +21,7 @@ from rumus.gpu.array import GPUArray
 from rumus.gpu.device import Gpu
 from rumus.gpu.epilogue import Finish, finish_of
 from rumus.gpu.pipelines import Program
+from rumus.gpu.storage import Stored, vector
 from rumus.gpu.tiling import PAD, Tile, choose
 from rumus.tensor import float32
 from rumus.tensor.backend import Epilogue
@@ -29,17 +31,38 @@ _SUM_GROUP: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Kinds:
+    """How what is read and written is stored; the last two may be missing."""
+
+    a: Stored
+    b: Stored
+    c: Stored
+    bias: Stored | None
+    sums: Stored | None
+
+    @property
+    def enable(self) -> str:
+        """What stands in front of a program that reads or writes them."""
+        found = (self.a, self.b, self.c, self.bias, self.sums)
+        return "enable f16;" if any(each and each.wgsl == "f16" for each in found) else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """What a pipeline is made for."""
 
     tile: Tile
+    kinds: Kinds
     a_along_k: bool
     b_along_k: bool
     in_fours: tuple[bool, bool, bool]  # whether a, b and the result can be accessed four at a time
     exact: tuple[bool, bool, bool]  # whether no tile reaches over the last row, column, depth
-    has_bias: bool
-    has_sums: bool
     finish: Finish | None
+
+    @property
+    def has_sums(self) -> bool:
+        """Whether the rows of a are added up as well."""
+        return self.kinds.sums is not None
 
 
 class Staged(ABC):
@@ -92,6 +115,7 @@ class _Operand(Staged):
         number = "ab".index(name)
         self.in_fours = variant.in_fours[number]
         self.is_exact, self.is_deep = variant.exact[number], variant.exact[2]
+        self.stored = variant.kinds.a if name == "a" else variant.kinds.b
 
     def place(self, number: int) -> tuple[str, str]:
         """See `Staged`. Two lanes read 32 bytes of a row; 16 rows are stored without conflicts."""
@@ -125,7 +149,7 @@ class _Operand(Staged):
         n, depth = self.name, f"{at} + {self.name}_depth{i}"
         index = f"{n}_index{i}" if self.is_exact else f"{n}_held{i}"
         held = depth if self.is_deep else f"min({depth}, k.depth - {4 if self.along_k else 1}u)"
-        value = f"{n}[(base_{n} + {self._element(index, held)}) / 4u]"
+        value = self.stored.load(f"{n}[(base_{n} + {self._element(index, held)}) / 4u]", 4)
         inside = [] if self.is_exact else [f"{n}_index{i} < k.{n}_length"]
         inside += [] if self.is_deep else [f"{depth} < end"]
         return f"select(vec4<f32>(0.0), {value}, {' && '.join(inside)})" if inside else value
@@ -138,7 +162,8 @@ class _Operand(Staged):
             index = f"{n}_index{i}" + ("" if self.along_k else f" + {c}u")
             place = self._element(f"min({index}, k.{n}_length - 1u)", f"min({depth}, k.depth - 1u)")
             inside = f"{index} < k.{n}_length && {depth} < end"
-            parts.append(f"select(0.0, {n}[base_{n} + {place}], {inside})")
+            value = self.stored.load(f"{n}[base_{n} + {place}]", 1)
+            parts.append(f"select(0.0, {value}, {inside})")
         return f"vec4<f32>({', '.join(parts)})"
 
     def _element(self, index: str, depth: str) -> str:
@@ -162,30 +187,31 @@ def tiled_program(variant: Variant) -> Program:
     b = _Operand("b", tile.columns, variant.b_along_k, variant)
     text = "\n".join([*_header(variant, a, b), *_body(variant, a, b), "}", ""])
     finish = variant.finish
-    access = "rrw" + "r" * variant.has_bias + "w" * variant.has_sums
+    access = "rrw" + "r" * (variant.kinds.bias is not None) + "w" * variant.has_sums
     access += finish.access if finish else ""
     scalars = "I" * len(_SCALARS) + "f" * (len(finish.members) if finish else 0)
     return Program("tiled_matmul", text, access, scalars, tile.bytes)
 
 
 def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
-    finish = variant.finish
+    finish, kinds = variant.finish, variant.kinds
+    yield kinds.enable
     yield "struct Scalars {"
     yield from (f"    {name}: u32," for name in _SCALARS)
     yield from finish.members if finish else ()
     yield "}"
     yield "var<immediate> k: Scalars;"
-    kinds = ["vec4<f32>" if fours else "f32" for fours in variant.in_fours]
-    yield f"@group(0) @binding(0) var<storage, read> a: array<{kinds[0]}>;"
-    yield f"@group(0) @binding(1) var<storage, read> b: array<{kinds[1]}>;"
-    yield f"@group(0) @binding(2) var<storage, read_write> c: array<{kinds[2]}>;"
-    if variant.has_bias:
-        yield f"@group(0) @binding(3) var<storage, read> bias: array<{kinds[2]}>;"
-    bound = 3 + variant.has_bias
-    if variant.has_sums:
-        yield f"@group(0) @binding({bound}) var<storage, read_write> sums: array<f32>;"
+    widths = [4 if fours else 1 for fours in variant.in_fours]
+    bound = [
+        ("read", "a", vector(kinds.a.wgsl, widths[0])),
+        ("read", "b", vector(kinds.b.wgsl, widths[1])),
+        ("read_write", "c", vector(kinds.c.wgsl, widths[2])),
+    ]
+    bound += [("read", "bias", vector(kinds.bias.wgsl, widths[2]))] if kinds.bias else []
+    bound += [("read_write", "sums", kinds.sums.wgsl)] if kinds.sums else []
+    yield from _bindings(bound)
     if finish:
-        yield from finish.declare(bound + variant.has_sums, kinds[2])
+        yield from finish.declare(len(bound), vector("f32", widths[2]))
         yield finish.function
     yield a.memory
     yield b.memory
@@ -195,6 +221,12 @@ def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     yield "    @builtin(num_workgroups) groups: vec3<u32>,"
     yield "    @builtin(local_invocation_index) local: u32,"
     yield ") {"
+
+
+def _bindings(bound: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    """Declare arrays, each given as (access, name, element)."""
+    for number, (mode, name, element) in enumerate(bound):
+        yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
 
 
 def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
@@ -283,9 +315,11 @@ def _store(variant: Variant, across: int, down: int) -> Iterator[str]:
     """Write the block; with several splits, to the matrix of this one."""
     tile = variant.tile
     yield "let base_c = (batch * k.splits + split) * k.a_length * k.b_length;"
-    for total, row in _summed(tile) if variant.has_sums else ():
+    sums = variant.kinds.sums
+    for total, row in _summed(tile) if sums else ():
         yield f"if (sums_up && {row} < {tile.rows}u && first_a + {row} < k.a_length) {{"
-        yield f"sums[k.sums_start + split * k.a_length + first_a + {row}] = {total};"
+        stored = sums.store(total, 1) if sums else total
+        yield f"sums[k.sums_start + split * k.a_length + first_a + {row}] = {stored};"
         yield "}"
     for i in range(tile.block_rows):
         yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
@@ -298,37 +332,35 @@ def _store(variant: Variant, across: int, down: int) -> Iterator[str]:
 
 def _store_four(variant: Variant, i: int, j: int) -> Iterator[str]:
     """Write four neighbours of row i, as one or one by one."""
-    in_fours = variant.in_fours[2]
+    in_fours, bias = variant.in_fours[2], variant.kinds.bias
     for c, part in enumerate(("",) if in_fours else (".x", ".y", ".z", ".w")):
         column = f"column{j}" + (f" + {c}u" if c else "")
         value, place = f"c{i}_{j}{part}", f"base_c + row{i} * k.b_length + {column}"
-        if variant.has_bias:
+        if bias:
             at = f"k.bias_start + {column}"
-            value += f" + bias[({at}) / 4u]" if in_fours else f" + bias[{at}]"
+            added = (f"bias[({at}) / 4u]", 4) if in_fours else (f"bias[{at}]", 1)
+            value += f" + {bias.load(*added)}"
         is_inside = in_fours and variant.exact[0] and variant.exact[1]
         yield "{" if is_inside else f"if (row{i} < k.a_length && {column} < k.b_length) {{"
-        yield from _written(variant.finish, place, "k.c_start", value, in_fours)
+        yield from _written(variant, place, value, in_fours)
         yield "}"
 
 
-def _written(
-    finish: Finish | None, place: str, start: str, value: str, in_fours: bool
-) -> Iterator[str]:
+def _written(variant: Variant | Addition, place: str, value: str, in_fours: bool) -> Iterator[str]:
     """Write elements of the result, `place` from its start on, with what the epilogue does."""
-    at = f"({start} + {place}) / 4u" if in_fours else f"{start} + {place}"
-    if finish is None:
-        yield f"c[{at}] = {value};"
+    at = f"(k.c_start + {place}) / 4u" if in_fours else f"k.c_start + {place}"
+    if variant.finish is None:
+        yield f"c[{at}] = {variant.kinds.c.store(value, 4 if in_fours else 1)};"
     else:
-        yield from finish.store(place, at, value, in_fours)
+        yield from variant.finish.store(place, at, value, in_fours)
 
 
 @dataclass(frozen=True, slots=True)
 class Addition:
     """What the pipeline is made for that adds up the parts of a split product."""
 
+    kinds: Kinds
     in_fours: bool
-    has_bias: bool
-    has_sums: bool
     finish: Finish | None
 
 
@@ -337,27 +369,29 @@ _ADDED: Final = ("size", "splits", "c_start", "columns", "bias_start", "rows", "
 
 def sum_program(variant: Addition) -> Program:
     """Return the WGSL that adds the parts of a split product, and what follows it."""
-    finish, fours = variant.finish, variant.in_fours
-    kind, each = ("vec4<f32>", 4) if fours else ("f32", 1)
-    value = "total"
-    if variant.has_bias:
-        value += f" + bias[(k.bias_start + (i * {each}u) % k.columns) / {each}u]"
-    bound = [("read", "parts", kind), ("read_write", "c", kind)]
-    bound += [("read", "part_sums", "f32")] if variant.has_sums else []
-    bound += [("read", "bias", kind)] if variant.has_bias else []
-    bound += [("read_write", "sums", "f32")] if variant.has_sums else []
-    lines = [f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
-             for number, (mode, name, element) in enumerate(bound)]  # fmt: skip
+    finish, kinds, width = variant.finish, variant.kinds, 4 if variant.in_fours else 1
+    bias, sums, value = kinds.bias, kinds.sums, "total"
+    if bias:
+        at = f"bias[(k.bias_start + (i * {width}u) % k.columns) / {width}u]"
+        value += f" + {bias.load(at, width)}"
+    wide = vector("f32", width)
+    bound = [("read", "parts", wide), ("read_write", "c", vector(kinds.c.wgsl, width))]
+    bound += [("read", "part_sums", "f32")] if sums else []
+    bound += [("read", "bias", vector(bias.wgsl, width))] if bias else []
+    bound += [("read_write", "sums", sums.wgsl)] if sums else []
+    lines = list(_bindings(bound))
     members = [f"{name}: u32," for name in _ADDED]
     if finish:
-        lines += [*finish.declare(len(bound), kind), finish.function]
+        lines += [*finish.declare(len(bound), wide), finish.function]
         members += finish.members
+    store = _written(variant, f"i * {width}u", value, variant.in_fours)
     text = _SUM.format(
+        enable=kinds.enable,
         members="\n    ".join(members),
         declarations="\n".join(lines),
         group=_SUM_GROUP,
-        rows=_SUM_ROWS if variant.has_sums else "",
-        store="\n    ".join(_written(finish, f"i * {each}u", "k.c_start", value, fours)),
+        rows=_SUM_ROWS.replace("of_row;", f"{sums.store('of_row', 1)};") if sums else "",
+        store="\n    ".join(store),
     )
     access = "".join("w" if mode == "read_write" else "r" for mode, _, _ in bound)
     access += finish.access if finish else ""
@@ -365,7 +399,8 @@ def sum_program(variant: Addition) -> Program:
     return Program("add_splits", text, access, scalars)
 
 
-_SUM: Final = """struct Scalars {{
+_SUM: Final = """{enable}
+struct Scalars {{
     {members}
 }}
 var<immediate> k: Scalars;
@@ -432,15 +467,15 @@ def tiled_matmul(
 ) -> bool:
     """out = a @ b + bias where the operands allow it; False, and nothing done, where they do not.
 
-    Everything must be float32, and an operand dense along k or across it. What begins at and has
-    strides of multiples of four is read four elements at a time.
+    Each array must be float32, or float16 where the device has it, and an operand dense along k or
+    across it. What begins at and has strides of multiples of four is read four elements at a time.
     """
     rows, columns = out.shape[-2:]
     shape = _Shape(rows, columns, a.shape[-1], outer, inner)
     a_along_k, b_along_k = a.strides[-1] == 1, b.strides[-2] == 1 and b.strides[-1] != 1
     arrays = [array for array in (a, b, out, bias, sums) if array is not None]
     is_dense = (a_along_k or a.strides[-2] == 1) and (b_along_k or b.strides[-1] == 1)
-    if not is_dense or any(array.dtype != float32 for array in arrays):
+    if not is_dense or any(array.stored.name not in ("f32", "f16") for array in arrays):
         return False
     a_stride, b_stride = a.strides[-2 if a_along_k else -1], b.strides[-1 if b_along_k else -2]
     in_fours = (
@@ -455,8 +490,8 @@ def tiled_matmul(
     target = out
     if splits > 1:
         target = out.backend.allocate((shape.batches, splits, rows, columns), float32)
-    variant = Variant(tile, a_along_k, b_along_k, in_fours, exact,
-                      now.bias is not None, sums is not None, now.finish)  # fmt: skip
+    kinds = Kinds(a.stored, b.stored, target.stored, _stored(now.bias), _stored(now.sums))
+    variant = Variant(tile, kinds, a_along_k, b_along_k, in_fours, exact, now.finish)
     groups = shape.tiles(tile) * splits * shape.batches
     values = (rows, columns, shape.depth, a.rest, a_stride, outer[1], inner[1],
               b.rest, b_stride, outer[2], inner[2],
@@ -516,7 +551,8 @@ def _add_splits(
     """Add up the parts, and the parts of the sums, and do what follows the product."""
     size = out.size // (4 if in_fours else 1)
     bias, sums = after.bias, after.sums
-    variant = Addition(in_fours, bias is not None, sums is not None, after.finish)
+    kinds = Kinds(parts.stored, parts.stored, out.stored, _stored(bias), _stored(sums))
+    variant = Addition(kinds, in_fours, after.finish)
     pipeline = gpu.pipeline(("add_splits", variant), partial(sum_program, variant))
     bound = (parts, out, *after.bound)
     if part_sums is not None:
@@ -529,3 +565,7 @@ def _add_splits(
 
 def _rest(array: GPUArray | None) -> int:
     return 0 if array is None else array.rest
+
+
+def _stored(array: GPUArray | None) -> Stored | None:
+    return None if array is None else array.stored
