@@ -1,7 +1,7 @@
 // The gradients of weight and bias: sums over the rows of a block of g (x - mean) scale and of g.
 //
 // An invocation takes one of 64 neighbouring columns, a workgroup one block of rows; where there is
-// more than one block, a reduction adds them up. BIASED: the bias is asked for.
+// more than one block, norm_weight_total.wgsl adds them up. BIASED: the bias is asked for.
 
 struct Scalars {
     rows: u32,

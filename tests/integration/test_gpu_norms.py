@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
+import pytest
 
 from rumus import nn
+from rumus.gpu import GpuBackend
 from rumus.optim import AdamW
-from rumus.tensor import Backend, Generator, NumpyBackend, Tensor, gpu_backend
+from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, gpu_backend
 from rumus.train import Trainer
 
 
@@ -45,3 +49,18 @@ def test_a_model_with_norms_trains_as_on_the_cpu() -> None:
     wanted, _ = losses_and_weights(NumpyBackend(), capture=True)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
     assert found[-1] < 0.9 * found[0]
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(1, 2), (16, 2), (17, 3), (5000, 3)])
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_backward_takes_few_dispatches(norm: Any, rows: int, expected: int) -> None:
+    """One for the rows, and one for weight and bias, two of many rows."""
+    backend = gpu_backend()
+    layer = norm(40).to(backend)
+    x = Parameter(np.ones((rows, 40)), dtype=np.float32, backend=backend)
+    loss = (x + layer(x)).sum()
+    before = cast(GpuBackend, backend).stats.dispatches
+    loss.backward()
+    # Before them the seed is filled and repeated; the gradient of x is copied to its slot twice.
+    found = cast(GpuBackend, backend).stats.dispatches - before
+    assert found == expected + 4

@@ -15,14 +15,15 @@ from rumus.gpu.array import GPUArray
 from rumus.gpu.copying import contiguous
 from rumus.gpu.device import Gpu
 from rumus.gpu.pipelines import Program
-from rumus.gpu.reduction import reduce
 from rumus.gpu.rows import shared_rows
 from rumus.gpu.shaders import shader
 from rumus.tensor import float32
 
-BLOCK_ROWS: Final = 32  # rows that one invocation adds up, at least
+BLOCK_ROWS: Final = 16  # rows that one invocation adds up, at least
 BLOCKS: Final = 256  # blocks of rows, at most
 COLUMNS: Final = 64  # of one workgroup of norm_weight_gradient.wgsl
+TOTAL_LANES: Final = 32  # that share the blocks of one column in norm_weight_total.wgsl
+TOTAL_COLUMNS: Final = 8  # of one workgroup there
 
 
 def run_norm(
@@ -123,15 +124,32 @@ def _weight_gradients(
     rows, columns = _extent(x)
     block_rows = max(BLOCK_ROWS, -(-rows // BLOCKS))
     blocks, column_groups = -(-rows // block_rows), -(-columns // COLUMNS)
-    weights, biases = (x.backend.allocate((blocks, columns), float32) for _ in range(2))
+    # What is not asked for has to be bound all the same.
+    targets = [
+        x.backend.allocate((columns,), float32) if target is None else target
+        for target in (into_weight, into_bias)
+    ]
+    sums = targets
+    if blocks > 1:
+        sums = [x.backend.allocate((blocks, columns), float32) for _ in targets]
     flags = {"BIASED": into_bias is not None}
     key = ("norm_weight_gradient", *flags.values())
     pipeline = gpu.pipeline(key, partial(norm_program, "norm_weight_gradient", flags, 0, 0))
     values = (rows, columns, block_rows, column_groups)
-    gpu.dispatch(pipeline, (*inputs, weights, biases), values, blocks * column_groups)
-    for partials, target in ((weights, into_weight), (biases, into_bias)):
-        if target is not None:
-            reduce(gpu, "sum", partials, (0,), target)
+    gpu.dispatch(pipeline, (*inputs, *sums), values, blocks * column_groups)
+    if blocks > 1:
+        key = ("norm_weight_total", *flags.values())
+        pipeline = gpu.pipeline(key, partial(total_program, flags))
+        groups = -(-columns // TOTAL_COLUMNS)
+        gpu.dispatch(pipeline, (*sums, *targets), (blocks, columns), groups)
+
+
+def total_program(flags: Mapping[str, bool]) -> Program:
+    """Return the WGSL that adds up the blocks of rows of both gradients."""
+    constants = "".join(f"const {flag} = {str(on).lower()};\n" for flag, on in flags.items())
+    sizes = f"const LANES = {TOTAL_LANES}u;\nconst COLUMNS = {TOTAL_COLUMNS}u;\n"
+    text = constants + sizes + shader("norm_weight_total")
+    return Program("norm_weight_total", text, "rrww", "II", 8 * TOTAL_LANES * TOTAL_COLUMNS)
 
 
 def norm_program(name: str, flags: Mapping[str, bool], lanes: int, rows: int) -> Program:
