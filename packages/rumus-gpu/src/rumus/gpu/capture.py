@@ -236,6 +236,11 @@ class Capture:
         """The arrays that stand for the batch while the step is recorded."""
         return [given.array for given in self._batch]
 
+    @property
+    def memory(self) -> int:
+        """The bytes of its region."""
+        return sum(block.size for block in self._region.blocks)
+
     def keep(self, arrays: Sequence[GPUArray]) -> None:
         """Say which arrays of the step are looked at after it."""
         if self._recording is not None:

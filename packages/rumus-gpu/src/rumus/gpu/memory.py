@@ -49,6 +49,14 @@ class Region:
         self.free: dict[int, list[Block]] = {}
         self.made: list[weakref.ref[Storage]] = []
 
+    def take(self, size: int) -> Block | None:
+        """Return the smallest free block of at least `size` bytes.
+
+        A larger one than is needed is no loss: only this step uses it.
+        """
+        fitting = [held for held, blocks in self.free.items() if blocks and held >= size]
+        return self.free[min(fitting)].pop() if fitting else None
+
 
 class Storage:
     """The memory of one array and its views. It returns to the pool with the last of them."""
@@ -122,16 +130,16 @@ class Pool:
         wanted = min(size_class(size), -(-self.largest // GRAIN) * GRAIN)
         storage = Storage(self._take(wanted, region), self, label)
         self.peak = max(self.peak, self.used)
-        self.held[label] += wanted
+        self.held[label] += storage.size
         if region is not None:
             region.made.append(weakref.ref(storage))
         return storage
 
     def _take(self, size: int, region: Region | None) -> Block:
         """A block of the region, a free one, or a new one."""
-        if region is not None and (kept := region.free.get(size)):
-            self._release(CAPTURED, size)
-            return kept.pop()
+        if region is not None and (block := region.take(size)) is not None:
+            self._release(CAPTURED, block.size)
+            return block
         free = self.free.get(size)
         if free:
             block = free.pop()

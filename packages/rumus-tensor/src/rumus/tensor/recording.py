@@ -38,6 +38,11 @@ class CapturedStep(Protocol):
 
     inputs: Sequence[Array]  # what it was recorded with, in memory of its own
 
+    @property
+    def memory(self) -> int:
+        """The bytes that belong to this step alone: a repetition allocates nothing besides."""
+        ...
+
     def keep(self, arrays: Sequence[Array]) -> None:
         """Say which of the arrays that the step made are looked at after it; before it ends."""
         ...

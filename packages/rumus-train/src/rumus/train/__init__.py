@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rumus.train.live_view import LiveView
     from rumus.train.loader import DataLoader
     from rumus.train.lr_sweep import LearningRateSweep, find_lr
+    from rumus.train.memory_report import MemoryReport, StepMemory
     from rumus.train.metrics_file import read_metrics
     from rumus.train.npy import NpyDataset
     from rumus.train.report import write_report
@@ -88,6 +89,7 @@ __all__ = [
     "LearningRateSweep",
     "LiveView",
     "LocalFileSystem",
+    "MemoryReport",
     "NoCheckpointError",
     "NonFiniteLossError",
     "NpyDataset",
@@ -101,6 +103,7 @@ __all__ = [
     "Spans",
     "Stateful",
     "StepEnd",
+    "StepMemory",
     "Store",
     "Subset",
     "TimeReport",
@@ -177,6 +180,7 @@ _NAMES: Final = {  # by the module that they are in
     "image_folder": ("ImageFolder",),
     "live_view": ("LiveView",),
     "loader": ("DataLoader",),
+    "memory_report": ("MemoryReport", "StepMemory"),
     "metrics_file": ("read_metrics",),
     "npy": ("NpyDataset",),
     "runs_picture": ("plot_runs",),

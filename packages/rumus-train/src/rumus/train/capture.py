@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from rumus.tensor.recording import CapturedStep, Capturing
 from rumus.tensor.store import Refill
 from rumus.tensor.tensor import as_host
 from rumus.train.spans import TimedFunction
+
+if TYPE_CHECKING:
+    from rumus.train.memory_report import StepMemory
 
 LossFunction: TypeAlias = Callable[..., Tensor]
 Forward: TypeAlias = Callable[[Sequence[Any]], tuple[Tensor, GradientStore]]
@@ -53,6 +56,7 @@ class _Captured:
     loss: Array
     refill: Refill
     alive: object
+    label: str
 
     def is_valid(self) -> bool:
         """Whether a repetition would do what running the code would."""
@@ -98,7 +102,14 @@ class CapturedSteps:
             return self._observe(
                 key, backend, partial(forward, loss_fn), arguments, (alive, memory, loss_fn)
             )
-        return self._record(key, backend, partial(forward, loss_fn), arguments, seen)
+        label = _label(loss_fn, items)
+        return self._record(key, backend, partial(forward, loss_fn), arguments, seen, label)
+
+    def memory(self) -> list[StepMemory]:
+        """Return what each captured step holds, the one used last at the end."""
+        from rumus.train.memory_report import StepMemory
+
+        return [StepMemory(each.label, each.step.memory) for each in self._captured.values()]
 
     def _observe(
         self,
@@ -123,6 +134,7 @@ class CapturedSteps:
         forward: Forward,
         arguments: Sequence[Any],
         seen: _Seen,
+        label: str,
     ) -> tuple[Tensor, GradientStore]:
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with backend.record(batch, seen.notes) as step:
@@ -132,7 +144,7 @@ class CapturedSteps:
             del given
             refill = Refill(grads)
             step.keep([loss._array, *refill.arrays])
-        self._captured[key] = _Captured(step, loss._array, refill, seen.alive)
+        self._captured[key] = _Captured(step, loss._array, refill, seen.alive, label)
         if len(self._captured) > KINDS:
             self._captured.popitem(last=False)
         self.counts.recorded += 1
@@ -201,6 +213,17 @@ def _kind(item: Any) -> Hashable:
     if isinstance(item, Placed):
         return item.array.shape, item.array.dtype
     return type(item), repr(item)  # -0.0 == 0.0, and NaN is not even itself
+
+
+def _label(loss_fn: LossFunction, items: Sequence[Any]) -> str:
+    """What a person calls a step: its function, and the dtypes and shapes of its batch."""
+    function = loss_fn.function if isinstance(loss_fn, TimedFunction) else loss_fn
+    name = getattr(function, "__name__", type(function).__name__)
+    shown = [
+        f"{item.array.dtype}{list(item.array.shape)}" if isinstance(item, Placed) else repr(item)
+        for item in items
+    ]
+    return f"{name}({', '.join(shown)})"
 
 
 def _identity(loss_fn: LossFunction) -> tuple[Hashable, object]:

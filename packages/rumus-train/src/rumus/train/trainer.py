@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what `fit` alone needs is imported there
     from rumus.train.callback import Callback
     from rumus.train.checkpoint_store import Resume, Store
     from rumus.train.every import Every
+    from rumus.train.memory_report import MemoryReport
     from rumus.train.run import OnNonFinite, Result
     from rumus.train.validation import Validate
 
@@ -236,6 +237,25 @@ class Trainer(Generic[M_co]):
         if len(grads) == owned and not any(group.optional for group in groups):
             return  # if one is foreign then an own one is missing, and `step` says so
         refuse_foreign(grads, self.optimizer)
+
+    def memory_report(self) -> MemoryReport:
+        """Return the bytes of parameters, gradients, state, and of each captured step.
+
+        What a captured step takes is known once it was recorded, before any repetition; a
+        repetition allocates nothing. Steps that run as usual take as much while they run, but give
+        it back; on a CPU nothing is said of them.
+
+        >>> import numpy as np
+        >>> from rumus.optim import Adam
+        >>> from rumus.tensor import Parameter
+        >>> weight = Parameter(np.zeros((256, 256), np.float32), name="weight")
+        >>> report = Trainer(Adam([weight])).memory_report()  # print(report) shows a table
+        >>> report.parameters, report.gradients, report.state, report.peak
+        (262144, 262144, 524288, None)
+        """
+        from rumus.train.memory_report import report
+
+        return report(self.optimizer, [] if self._steps is None else self._steps.memory())
 
     def epoch_avg_loss(self) -> float:
         """Return the mean loss of the epoch's steps, and close the epoch.
