@@ -75,6 +75,8 @@ FUSED: Final[Mapping[str, Callable[..., None]]] = {
     **numba_rows.ROW_KERNELS,
     "attention": numba_attention.attention,
     "attention_gradient": numba_attention.attention_gradient,
+    "avg_pool": numba_pooling.avg_pool,
+    "avg_pool_gradient": numba_pooling.avg_pool_gradient,
     "batch_norm": numba_batch_norm.batch_norm,
     "batch_norm_gradient": numba_batch_norm.batch_norm_gradient,
     "columns": numba_convolution.columns,
@@ -270,6 +272,13 @@ class NumbaBackend(NumpyBackend):
         if name.startswith("small_convolution") and numba_blas.single() is None:
             return None
         return FUSED.get(name) or super().fused(name)
+
+    def _sum_rows(self, a: Array, out: Array) -> None:
+        if a.size < SMALL or out.dtype != float32 or numba_blas.single() is None:
+            super()._sum_rows(a, out)
+            return
+        with numba_blas.alone(), np.errstate(all="ignore"):  # a product with ones: one pass
+            np.matmul(a, np.ones(a.shape[1], a.dtype), out)
 
     def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:
         products = out.size * a.shape[-1]

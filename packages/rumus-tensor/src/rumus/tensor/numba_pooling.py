@@ -1,4 +1,4 @@
-"""Max pooling in compiled loops, picture by picture; threads share the pictures.
+"""Pooling in compiled loops, picture by picture; threads share the pictures.
 
 One or two spatial axes, any floating dtype that numba knows. The padding is never made: it is what
 no window looks at.
@@ -28,6 +28,16 @@ def max_pool(window: Window, x: Array, out: Array) -> None:
 def max_pool_gradient(window: Window, x: Array, out: Array, gradient: Array, into: Array) -> None:
     """Give each place's gradient to the first element of its window that equals `out`."""
     _run("give_back", window, x, out, gradient, into)
+
+
+def avg_pool(window: Window, x: Array, out: Array) -> None:
+    """out: (batch, channels, *places) = the mean of each window of x, zeros around it."""
+    _run("mean", window, x, out)
+
+
+def avg_pool_gradient(window: Window, gradient: Array, into: Array) -> None:
+    """Share out each place's gradient among the elements of its window."""
+    _run("share_out", window, into, gradient)
 
 
 def _run(name: str, window: Window, *arrays: Array) -> None:
@@ -101,9 +111,48 @@ def _give_back(
                         is_open = is_open & (not is_it)
 
 
+def _mean(
+    x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, start: int, stop: int
+) -> None:
+    height, width = x.shape[1], x.shape[2]
+    flat, factor = x.reshape(-1), x.dtype.type(1 / (kernel[0] * kernel[1]))
+    for n in range(start, stop):
+        for a in range(out.shape[1]):
+            top = a * stride[0] - padding[0]
+            for b in range(out.shape[2]):
+                left = b * stride[1] - padding[1]
+                total = x.dtype.type(0)
+                for i in range(max(0, -top), min(kernel[0], height - top)):
+                    row = (n * height + top + i) * width + left
+                    for j in range(max(0, -left), min(kernel[1], width - left)):
+                        total += flat[np.uintp(row + j)]
+                out[n, a, b] = total * factor
+
+
+def _share_out(
+    into: Any, gradient: Any, kernel: Any, stride: Any, padding: Any, dilation: Any,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    height, width = into.shape[1], into.shape[2]
+    flat, factor = into.reshape(-1), into.dtype.type(1 / (kernel[0] * kernel[1]))
+    for n in range(start, stop):
+        into[n] = 0
+        for a in range(gradient.shape[1]):
+            top = a * stride[0] - padding[0]
+            for b in range(gradient.shape[2]):
+                left, share = b * stride[1] - padding[1], gradient[n, a, b] * factor
+                for i in range(max(0, -top), min(kernel[0], height - top)):
+                    row = (n * height + top + i) * width + left
+                    for j in range(max(0, -left), min(kernel[1], width - left)):
+                        flat[np.uintp(row + j)] += share
+
+
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
     import numba
 
     njit = numba.njit(nogil=True, cache=True)
-    return {"largest": njit(_largest), "give_back": njit(_give_back)}
+    loops: dict[str, Callable[..., None]] = {
+        "largest": _largest, "give_back": _give_back, "mean": _mean, "share_out": _share_out,
+    }  # fmt: skip
+    return {name: njit(loop) for name, loop in loops.items()}

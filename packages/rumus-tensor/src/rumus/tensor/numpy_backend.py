@@ -172,9 +172,12 @@ class NumpyBackend:
     ) -> None:
         self._multiply(a, b, out, bias)
         if sums is not None:
-            self.reduce("sum", a, (1,), sums)
+            self._sum_rows(a, sums)
         if epilogue is not None:
             epilogue.run(self, out)
+
+    def _sum_rows(self, a: Array, out: Array) -> None:
+        self.reduce("sum", a, (1,), out)
 
     @_quiet
     def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:
