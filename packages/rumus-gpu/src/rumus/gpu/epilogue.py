@@ -13,6 +13,7 @@ from typing import Final
 
 from rumus.gpu.array import GPUArray
 from rumus.gpu.limits import Limits
+from rumus.gpu.storage import Stored, vector
 from rumus.gpu.wgsl import epilogue_function
 from rumus.tensor import Kernel, float32
 from rumus.tensor.backend import Epilogue
@@ -27,20 +28,23 @@ class Finish:
 
     function: `finished`, which maps four elements. members: its scalars in `k`. inputs: how many
     arrays are read. outputs: what is written, in the order of the results; "c" is the product.
+    stored: how all of these lie in memory.
     """
 
     function: str
     members: tuple[str, ...]
     inputs: int
     outputs: tuple[str, ...]
+    stored: Stored
 
     @property
     def access(self) -> str:
         """What is done with the bindings that the epilogue adds."""
         return "r" * self.inputs + "w" * (len(self.outputs) - ("c" in self.outputs))
 
-    def declare(self, first: int, element: str) -> Iterator[str]:
+    def declare(self, first: int, width: int) -> Iterator[str]:
         """Bind what the epilogue reads and writes, from binding `first` on."""
+        element = vector(self.stored.wgsl, width)
         names = [f"given{number}" for number in range(self.inputs)]
         names += [name for name in self.outputs if name != "c"]
         for number, (name, letter) in enumerate(zip(names, self.access, strict=True), first):
@@ -49,43 +53,46 @@ class Finish:
 
     def store(self, at: str, product_at: str, value: str, in_fours: bool) -> Iterator[str]:
         """Finish elements and write them. at: where they are in the epilogue's own arrays."""
-        place, part = (f"({at}) / 4u", "") if in_fours else (at, ".x")
-        values = [value, *(f"given{number}[{place}]" for number in range(self.inputs))]
+        place, part, width = (f"({at}) / 4u", "", 4) if in_fours else (at, ".x", 1)
+        given = (f"given{number}[{place}]" for number in range(self.inputs))
+        values = [value, *(self.stored.load(each, width) for each in given)]
         if not in_fours:
             values = [f"vec4<f32>({each})" for each in values]
         yield "{"
         yield f"let done = finished({', '.join(values)});"
         if "c" not in self.outputs:
-            yield f"c[{product_at}] = {value};"
+            yield f"c[{product_at}] = {self.stored.store(value, width)};"
         for number, name in enumerate(self.outputs):
             where = product_at if name == "c" else place
-            yield f"{name}[{where}] = done.r{number}{part};"
+            yield f"{name}[{where}] = {self.stored.store(f'done.r{number}{part}', width)};"
         yield "}"
 
 
 @lru_cache(maxsize=256)
-def finish_of(kernel: Kernel) -> Finish:
-    """Return the text of an epilogue's kernel over arrays of float32."""
+def finish_of(kernel: Kernel, stored: Stored) -> Finish:
+    """Return the text of an epilogue's kernel over arrays that are stored as the product."""
     function, members = epilogue_function(kernel)
     product, *others = kernel.arrays
     outputs = tuple(
         "c" if name == product else f"also{number}" for number, name in enumerate(kernel.outputs)
     )
-    return Finish(function, members, len(others), outputs)
+    return Finish(function, members, len(others), outputs, stored)
 
 
 def fits(limits: Limits, epilogue: Epilogue, operands: Sequence[GPUArray], out: GPUArray) -> bool:
-    """Whether a product can take its epilogue along: everything lies as the result, in float32.
+    """Whether a product can take its epilogue along: everything lies as the result, in its dtype.
 
     operands: what the product reads.
     """
     kernel, written = epilogue.kernel, [out, *epilogue.out]
     arrays = (*epilogue.arrays, *epilogue.out)
-    types = kernel.types((float32,) * len(kernel.arrays))
+    types = kernel.types((out.dtype,) * len(kernel.arrays))
     read = {array.storage for array in (*operands, *epilogue.arrays)}
     return (
-        all(array.dtype == float32 for array in (*operands, *arrays, out))
-        and all(dtype == float32 for dtype in (types.compute, *types.results))
+        all(array.stored.name in ("f32", "f16") for array in (*operands, out))
+        and all(array.dtype == out.dtype for array in arrays)
+        and types.compute == float32
+        and all(dtype == out.dtype for dtype in types.results)
         and all(array.shape == out.shape and array.is_flat for array in arrays)
         and not any(array.storage in read for array in written)
         and _PRODUCT + len(arrays) <= limits.bindings

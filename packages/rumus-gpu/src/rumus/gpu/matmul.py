@@ -74,7 +74,7 @@ def _parts(variant: Variant) -> Iterator[str]:
     yield f"fn bias_at(column: u32) -> f32 {{\n    return {added};\n}}"
     written = f"c[k.c_start + at] = {c.store('x', 1)};"
     if variant.finish:
-        yield from variant.finish.declare(len(names), "f32")
+        yield from variant.finish.declare(len(names), 1)
         yield variant.finish.function
         written = "\n    ".join(variant.finish.store("at", "k.c_start + at", "x", False))
     kept = f"sums[k.sums_start + row] = {sums.store('x', 1)};" if sums else ""
@@ -120,7 +120,7 @@ def matmul(
         a.stored, b.stored, out.stored, bias.stored if bias is not None else None,
         sums.stored if sums is not None else None,
         (a_step == 1, b_step == 1 and b_column != 1),
-        finish_of(epilogue.kernel) if epilogue else None,
+        finish_of(epilogue.kernel, out.stored) if epilogue else None,
     )  # fmt: skip
     pipeline = gpu.pipeline(("matmul", variant), partial(matmul_program, variant))
     others = (*epilogue.arrays, *epilogue.out) if epilogue else ()

@@ -211,7 +211,7 @@ def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     bound += [("read_write", "sums", kinds.sums.wgsl)] if kinds.sums else []
     yield from _bindings(bound)
     if finish:
-        yield from finish.declare(len(bound), vector("f32", widths[2]))
+        yield from finish.declare(len(bound), widths[2])
         yield finish.function
     yield a.memory
     yield b.memory
@@ -382,7 +382,7 @@ def sum_program(variant: Addition) -> Program:
     lines = list(_bindings(bound))
     members = [f"{name}: u32," for name in _ADDED]
     if finish:
-        lines += [*finish.declare(len(bound), wide), finish.function]
+        lines += [*finish.declare(len(bound), width), finish.function]
         members += finish.members
     store = _written(variant, f"i * {width}u", value, variant.in_fours)
     text = _SUM.format(
@@ -491,7 +491,7 @@ def tiled_matmul(
     if splits > 1:
         target = out.backend.allocate((shape.batches, splits, rows, columns), float32)
     kinds = Kinds(a.stored, b.stored, target.stored, _stored(now.bias), _stored(now.sums))
-    variant = Variant(tile, kinds, a_along_k, b_along_k, in_fours, exact, now.finish)
+    variant = Variant(tile, kinds, a_along_k, b_along_k, in_fours, exact, now.finish(target))
     groups = shape.tiles(tile) * splits * shape.batches
     values = (rows, columns, shape.depth, a.rest, a_stride, outer[1], inner[1],
               b.rest, b_stride, outer[2], inner[2],
@@ -513,9 +513,9 @@ class _After:
     sums: GPUArray | None = None
     epilogue: Epilogue | None = None
 
-    @property
-    def finish(self) -> Finish | None:
-        return None if self.epilogue is None else finish_of(self.epilogue.kernel)
+    def finish(self, out: GPUArray) -> Finish | None:
+        """What the epilogue adds to the text of what writes `out`."""
+        return None if self.epilogue is None else finish_of(self.epilogue.kernel, out.stored)
 
     @property
     def bound(self) -> tuple[GPUArray, ...]:
@@ -552,7 +552,7 @@ def _add_splits(
     size = out.size // (4 if in_fours else 1)
     bias, sums = after.bias, after.sums
     kinds = Kinds(parts.stored, parts.stored, out.stored, _stored(bias), _stored(sums))
-    variant = Addition(kinds, in_fours, after.finish)
+    variant = Addition(kinds, in_fours, after.finish(out))
     pipeline = gpu.pipeline(("add_splits", variant), partial(sum_program, variant))
     bound = (parts, out, *after.bound)
     if part_sums is not None:
