@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray
@@ -23,19 +23,13 @@ from rumus.gpu.depthwise import depthwise, depthwise_input, depthwise_weight, is
 from rumus.gpu.device import Gpu
 from rumus.gpu.parts import add_parts
 from rumus.gpu.reduction import reduce
-from rumus.gpu.tiling import LARGE, MIDDLE, MULTIPROCESSORS, SMALL, Tile
+from rumus.gpu.tiling import TILES as TILES_OF_PRODUCTS
+from rumus.gpu.tiling import Tile, choose
 from rumus.tensor import float32
 from rumus.tensor.convolution import Geometry
 
-# What a tile reaches of the speed of the fastest, where there are enough of them.
-TILES: Final[Mapping[Tile, float]] = {
-    LARGE: 1.0,
-    Tile(64, 128, 16, 8, 8): 0.98,
-    MIDDLE: 0.97,
-    Tile(32, 128, 16, 8, 8): 0.9,
-    SMALL: 0.45,
-}
-DEEP: Final = 256  # the least depth of a part of a weight's gradient
+TILES: Final = (*TILES_OF_PRODUCTS, (Tile(64, 128, 16, 8, 8), 0.95), (Tile(32, 64, 16, 4, 8), 0.7))
+SPLITS: Final = 264  # parts of the depth of a weight's gradient, at most
 PARTS: Final = 1 << 26  # bytes of the matrices that are added up
 
 
@@ -225,7 +219,7 @@ def _map(
     depth = weights.channels * math.prod(kernel)
     line = two(weights.geometry.window.kernel, 1)[1]
     first_tap = down.tap_first * line + right.tap_first
-    tile = _map_tile(gpu, rows, columns, groups)
+    tile, _, _ = _tile(is_rolled(gpu), rows, columns, depth, groups, TILES, 1)
     is_dense = weights.row == depth and math.prod(kernel) == weights.geometry.window.area
     is_plain = _is_plain(axes, (height, width))
     is_all = (out_height, out_width) == (down.places, right.places)
@@ -269,33 +263,20 @@ def _dispatch(
     gpu.dispatch(pipeline, arrays, tuple(value & 0xFFFFFFFF for value in values), groups)
 
 
-def _map_tile(gpu: Gpu, rows: int, columns: int, groups: int) -> Tile:
-    """The tile with which a device is through soonest."""
-    if is_rolled(gpu):
-        return ROLLED
-
-    def cost(tile: Tile) -> float:
-        count = -(-rows // tile.rows) * -(-columns // tile.columns) * groups
-        return _turns(count) * tile.rows * tile.columns / TILES[tile]
-
-    return min(_fitting(gpu), key=cost)
-
-
-def _fitting(gpu: Gpu) -> list[Tile]:
-    limits = gpu.limits
-    return [
-        tile
-        for tile in TILES
-        if tile.bytes <= limits.workgroup_memory and tile.lanes <= limits.workgroup_size
-    ]
-
-
-def _turns(count: int) -> float:
-    """How often a large device takes a workgroup for each of its processors.
-
-    One workgroup alone leaves a processor waiting for memory.
-    """
-    return -(-count // MULTIPROCESSORS) + 0.4
+@lru_cache(maxsize=1024)
+def _tile(
+    is_rolled: bool,
+    rows: int,
+    columns: int,
+    depth: int,
+    groups: int,
+    tiles: tuple[tuple[Tile, float], ...],
+    most: int,
+) -> tuple[Tile, int, int]:
+    """The tile, the parts of the depth, at most so many, and the depth of each."""
+    if is_rolled:
+        tiles = ((ROLLED, 1.0),)
+    return choose(rows, columns, depth, groups, tiles, range(1, most + 1))
 
 
 def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: GPUArray) -> None:
@@ -306,7 +287,9 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
     places = math.prod(g.places)
     depth = x.shape[0] * places
     height, width = two(g.lengths, 1)
-    tile, splits, split_depth = _weight_tile(gpu, rows, columns, depth, g.groups)
+    most = max(1, min(SPLITS, min(PARTS, gpu.limits.binding) // (4 * out.size)))
+    chosen = _tile(is_rolled(gpu), rows, columns, depth, g.groups, TILES, most)
+    tile, splits, split_depth = chosen
     target = out
     if splits > 1:
         target = out.backend.allocate((splits, *out.shape), float32)
@@ -332,28 +315,6 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
     _dispatch(gpu, variant, arrays, values, count)
     if splits > 1:
         add_parts(gpu, target, out)
-
-
-def _weight_tile(
-    gpu: Gpu, rows: int, columns: int, depth: int, groups: int
-) -> tuple[Tile, int, int]:
-    """The tile, the parts that the depth is cut into, and the depth of each."""
-    largest = min(PARTS, gpu.limits.binding) // (4 * rows * columns * groups)
-
-    def cut(tile: Tile) -> tuple[int, int]:
-        count = -(-rows // tile.rows) * -(-columns // tile.columns) * groups
-        wanted = max(1, min(2 * MULTIPROCESSORS // count, depth // DEEP, largest))
-        split_depth = -(-depth // wanted // tile.depth) * tile.depth
-        return count, split_depth
-
-    def cost(tile: Tile) -> float:
-        count, split_depth = cut(tile)
-        turns = _turns(count * -(-depth // split_depth))
-        return turns * tile.rows * tile.columns * split_depth / TILES[tile]
-
-    tile = ROLLED if is_rolled(gpu) else min(_fitting(gpu), key=cost)
-    split_depth = cut(tile)[1]
-    return tile, -(-depth // split_depth), split_depth
 
 
 def _dense(array: GPUArray) -> GPUArray:

@@ -164,7 +164,10 @@ def _weight_place(variant: Variant) -> Iterator[str]:
 
 
 class _Loader(Staged):
-    """What the four loaders have in common."""
+    """What the four loaders have in common.
+
+    Conditions are joined by `&`, which is no branch as `&&` may be.
+    """
 
     def __init__(self, name: str, variant: Variant, along_k: bool) -> None:
         length = variant.tile.rows if name == "a" else variant.tile.columns
@@ -193,7 +196,7 @@ class _Loader(Staged):
 
     def within(self, depth: str) -> str:
         """The test for the end of the depth, to be put behind another."""
-        return "" if self.variant.is_whole else f" && {depth} < end"
+        return "" if self.variant.is_whole else f" & ({depth} < end)"
 
     def tap(self, number: str) -> tuple[str, str]:
         """How far down and right of tap 0 a tap is."""
@@ -240,15 +243,17 @@ class _Pixels(_Loader):
 
     def __init__(self, variant: Variant) -> None:
         super().__init__("b", variant, along_k=False)
+        # Whether all loads of a lane are for the same places.
+        self.is_shared = variant.tile.lanes % (self.length // 4) == 0
 
     def declare(self) -> Iterator[str]:
         """See `Staged`. Where each place begins is known before the first step."""
         yield from (text for _, text in self.lanes())
-        shared = self.in_fours or self.variant.is_run
-        for i in range(self.loads):
-            for c in range(1 if shared else 4):
+        is_one = self.in_fours or self.variant.is_run
+        for i in range(1 if self.is_shared else self.loads):
+            for c in range(1 if is_one else 4):
                 e = f"{i}_{c}"
-                last = "4u" if shared else "1u"
+                last = "4u" if is_one else "1u"
                 yield f"let b_place{e} = min(first_b + b_along{i} + {c}u, k.columns - {last});"
                 yield f"let b_image{e} = b_place{e} / k.places;"
                 yield f"let b_rest{e} = b_place{e} - b_image{e} * k.places;"
@@ -268,7 +273,8 @@ class _Pixels(_Loader):
             depth = f"b_k{i}_{at}"
             yield f"let {depth} = {at} + b_depth{i};"
             if self.in_fours:
-                held = f"b_at{i}_0 + min({depth}, k.depth - 1u) * k.height * k.width"
+                pixel = 0 if self.is_shared else i
+                held = f"b_at{pixel}_0 + min({depth}, k.depth - 1u) * k.height * k.width"
                 yield f"b_next{i} = {self.four(held, f'{depth} < end')};"
             else:
                 yield from self._taps(i, at, depth)
@@ -281,32 +287,47 @@ class _Pixels(_Loader):
         yield f"let b_right{name} = {right};"
         yield (f"let b_off{name} = {depth} / {area}u * k.height * k.width + b_down{name} * k.width"
                f" + b_right{name};")  # fmt: skip
+        pixel = "0" if self.is_shared else str(i)
         if self.variant.is_run:
-            yield f"let b_in{name} = {self._row_inside(f'{i}_0', name)}{self.within(depth)};"
+            inside = f"{self._row_inside(f'{pixel}_0', name)}{self.within(depth)}"
+            yield f"let b_in{name} = {inside};"
         parts = []
         for c in range(4):
-            e = f"{i}_0" if self.variant.is_run else f"{i}_{c}"
-            more = f" + {c}u * k.step_right" if self.variant.is_run else ""
-            row = f"b_in{name}" if self.variant.is_run else (
-                f"{self._row_inside(e, name)}{self.within(depth)}")  # fmt: skip
-            yield (f"let b_ok{name}_{c} = {row} && b_column{e} + b_right{name}{more}"
-                   " < k.width;")  # fmt: skip
+            e, more, row = f"{pixel}_0", f" + {c}u * k.step_right", f"b_in{name}"
+            if not self.variant.is_run:
+                e, more = f"{pixel}_{c}", ""
+                row = f"{self._row_inside(e, name)}{self.within(depth)}"
+            inside = f"(b_column{e} + b_right{name}{more} < k.width)"
+            yield f"let b_ok{name}_{c} = {row} & {inside};"
             parts.append(self.one(f"b_at{e} + b_off{name}{more}", f"b_ok{name}_{c}"))
         yield f"b_next{i} = vec4<f32>({', '.join(parts)});"
 
     def _row_inside(self, e: str, name: str) -> str:
-        return f"b_row{e} + b_down{name} < k.height"
+        return f"(b_row{e} + b_down{name} < k.height)"
 
 
-class _Gradients(_Loader):
-    """The gradient of the result, of which the weight's is made: neighbours are places.
+class _Places(_Loader):
+    """An operand along the places of the kernel.
 
-    All vec4s of a lane are at the same depth, also those of the other operand: its place is worked
-    out here, once for each step.
+    All vec4s of a lane are at the same depth, those of the other operand too, so that the place is
+    worked out once for each step.
     """
 
+    def __init__(self, name: str, variant: Variant) -> None:
+        super().__init__(name, variant, along_k=True)
+
+    def place(self, number: int) -> tuple[str, str]:
+        """See `Staged`: two lanes for 32 bytes of a row, and those of 8 steps side by side."""
+        lanes = self.tile.lanes * 8 // self.tile.depth
+        along = f"local % {lanes}u / 2u + {number * lanes // 2}u"
+        return along, f"local / {lanes}u * 8u + local % 2u * 4u"
+
+
+class _Gradients(_Places):
+    """The gradient of the result, of which the weight's is made."""
+
     def __init__(self, variant: Variant) -> None:
-        super().__init__("a", variant, along_k=True)
+        super().__init__("a", variant)
 
     def declare(self) -> Iterator[str]:
         """See `Staged`."""
@@ -356,11 +377,11 @@ def _following(at: str, before: str, now: str) -> Iterator[str]:
     yield f"let image{now} = image{before} + u32(is_image{now});"
 
 
-class _Taps(_Loader):
-    """What the taps meet: neighbours are places, and a column is one tap of one channel."""
+class _Taps(_Places):
+    """What the taps meet: a column is one tap of one channel."""
 
     def __init__(self, variant: Variant) -> None:
-        super().__init__("b", variant, along_k=True)
+        super().__init__("b", variant)
 
     def declare(self) -> Iterator[str]:
         """See `Staged`. Which tap a column is, is known before the first step."""
@@ -393,9 +414,9 @@ class _Taps(_Loader):
             parts = []
             for c in range(4):
                 e, ok = f"{at}_{c}", f"b_ok{i}_{at}_{c}"
-                tail = "" if self.variant.is_whole else f" && inside{e}"
-                yield (f"let {ok} = down{e} + b_down{i} < k.height"
-                       f" && right{e} + b_right{i} < k.width{tail};")  # fmt: skip
+                tail = "" if self.variant.is_whole else f" & inside{e}"
+                yield (f"let {ok} = (down{e} + b_down{i} < k.height)"
+                       f" & (right{e} + b_right{i} < k.width){tail};")  # fmt: skip
                 parts.append(self.one(f"b_at{i} + from{e}", ok))
             yield f"b_next{i} = vec4<f32>({', '.join(parts)});"
 

@@ -7,6 +7,7 @@ devices get the same choice: it depends on the shape alone, and so do the bits o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,8 +56,17 @@ TILES: Final = (
 )
 
 
-def choose(rows: int, columns: int, depth: int, batches: int = 1) -> tuple[Tile, int, int]:
+def choose(
+    rows: int,
+    columns: int,
+    depth: int,
+    batches: int = 1,
+    tiles: Sequence[tuple[Tile, float]] = TILES,
+    splits: Sequence[int] | None = None,
+) -> tuple[Tile, int, int]:
     """The tile, the number of parts that the depth is split into, and the depth of each.
+
+    splits: the numbers of parts to choose from; by default there are parts of a single product.
 
     >>> choose(4096, 4096, 4096)
     (Tile(rows=128, columns=64, depth=16, block_rows=8, block_columns=8), 1, 4096)
@@ -64,17 +74,17 @@ def choose(rows: int, columns: int, depth: int, batches: int = 1) -> tuple[Tile,
     (Tile(rows=64, columns=64, depth=16, block_rows=4, block_columns=8), 7, 112)
     """
     best = math.inf, LARGE, 1, depth
-    for tile, share in TILES:
-        tiles = batches * -(-rows // tile.rows) * -(-columns // tile.columns)
-        for wanted in SPLITS if batches == 1 else (1,):
+    for tile, share in tiles:
+        groups = batches * -(-rows // tile.rows) * -(-columns // tile.columns)
+        for wanted in splits or (SPLITS if batches == 1 else (1,)):
             part = -(-depth // wanted // tile.depth) * tile.depth
-            splits = -(-depth // part)
-            if wanted > 1 and (part < LEAST or splits < 2):
+            parts = -(-depth // part)
+            if wanted > 1 and (part < LEAST or parts < 2):
                 continue
-            turns = max(-(-tiles * splits // MULTIPROCESSORS), BUSY / tile.lanes)
+            turns = max(-(-groups * parts // MULTIPROCESSORS), BUSY / tile.lanes)
             time = turns * tile.rows * tile.columns * (part + START) / (share * RATE)
-            if splits > 1:
-                time += DISPATCH + (splits + 1) * rows * columns / TRAFFIC
+            if parts > 1:
+                time += DISPATCH + (parts + 1) * batches * rows * columns / TRAFFIC
             if time < best[0]:
-                best = time, tile, splits, part if splits > 1 else depth
+                best = time, tile, parts, part if parts > 1 else depth
     return best[1:]
