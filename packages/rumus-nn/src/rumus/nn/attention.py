@@ -15,6 +15,7 @@ from rumus.tensor import (
     attention_weights,
     float32,
     scaled_dot_product_attention,
+    split,
     weighted_values,
 )
 
@@ -100,10 +101,8 @@ class MultiHeadAttention(Module):
                 f"attention needs (..., positions, size), not {x.shape} and {context.shape}"
             )
         query = self._heads(self.query(x), self.heads)
-        both = self.key_value(context)
-        half = both.shape[-1] // 2
-        key = self._heads(both[..., :half], self.kv_heads)
-        value = self._heads(both[..., half:], self.kv_heads)
+        both = split(self.key_value(context), 2, axis=-1)
+        key, value = (self._heads(half, self.kv_heads) for half in both)
         if self.rotary is not None:
             query, key = self.rotary(query), self.rotary(key)
         mixed = self._attend(query, key, value, mask)

@@ -70,7 +70,7 @@ from rumus.tensor.operators import elementwise
 from rumus.tensor.parameter import Owner, Parameter, Parameters, ParamId, move_parameters
 from rumus.tensor.pooling import avg_pool, max_pool
 from rumus.tensor.selection import ROLES, Role
-from rumus.tensor.shaping import concat, pad, stack
+from rumus.tensor.shaping import concat, pad, split, stack
 from rumus.tensor.softmaxes import cross_entropy, log_softmax, logsumexp, softmax
 from rumus.tensor.store import GradientStore
 from rumus.tensor.tensor import (
@@ -169,6 +169,7 @@ __all__ = [
     "sin",
     "softmax",
     "softplus",
+    "split",
     "sqrt",
     "stack",
     "tanh",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -145,6 +146,62 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
         return [copied(backend, gradient[cut]) for cut in cuts]
 
     return result_of("concat", out, backend, parts, vjp)
+
+
+def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+    """Views of the parts of an axis, one after another.
+
+    parts: how many of equal length, or the length of each. Backward writes their gradients beside
+    one another, where those of slices would be added up. ValueError if they do not make up the
+    axis.
+
+    >>> from rumus.tensor import tensor
+    >>> [part.tolist() for part in split(tensor([1, 2, 3]), [1, 2])]
+    [[1], [2, 3]]
+    """
+    at = normalize_axis(axis, x.ndim, "split")
+    length = x.shape[at]
+    if isinstance(parts, int):
+        lengths = [length // parts] * parts if parts > 0 else []
+    else:
+        lengths = list(parts)
+    if not lengths or min(lengths) < 0 or sum(lengths) != length:
+        raise ValueError(f"split: {parts} does not cut axis {axis} of {x.shape} into parts")
+    edges = np.cumsum([0, *lengths]).tolist()
+    cuts = [(slice(None),) * at + (slice(a, b),) for a, b in pairwise(edges)]
+    joined = _Joined(x, cuts)
+    whole = result_of("split", x._array, x._backend, (x,), joined.gradient)
+    found = []
+    for number, cut in enumerate(cuts):
+        put = partial(joined.put, number)
+        part = result_of("part", x._array[cut], x._backend, (whole,), put, adding=(0,))
+        part._version = x._version
+        found.append(part)
+    return tuple(found)
+
+
+class _Joined:
+    """The gradients of the parts of a tensor, each written to its own place in one array."""
+
+    def __init__(self, x: Tensor, cuts: Sequence[tuple[slice, ...]]) -> None:
+        self.backend, self.shape = x._backend, x.shape
+        self.missing = dict(enumerate(cuts))
+        self.array: Array | None = None
+
+    def put(
+        self, number: int, gradient: Array, destinations: Sequence[Array | None]
+    ) -> Sequence[Array]:
+        """Take the gradient of a part. What is there so far is of other parts."""
+        if self.array is None:
+            self.array = self.backend.allocate(self.shape, gradient.dtype)
+        self.backend.copy(gradient, self.array[self.missing.pop(number)])
+        return (self.array,)
+
+    def gradient(self, joined: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
+        """Return what was joined, 0 where a part had no gradient."""
+        for cut in self.missing.values():
+            self.backend.fill(0, joined[cut])
+        return (joined,)
 
 
 def _without(shape: Shape, axis: int) -> Shape:
