@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend, attention
-from rumus.gpu.attention import choose
-from rumus.gpu.attention_program import TILES, Variant
+from rumus.gpu.attention import Problem, choose, variant_of
+from rumus.gpu.attention_program import Tile, Variant
 from rumus.gpu.storage import stored_types
 from rumus.tensor import float16, float32
 
@@ -138,17 +138,27 @@ def test_views_of_float16(half: GpuBackend) -> None:
         np.testing.assert_allclose(a, b, rtol=2**-10, atol=2**-11 * (1 + abs(b).max()))
 
 
-@pytest.mark.parametrize(("number", "unroll"), [(0, attention.UNROLL), (1, 1), (3, 8), (5, 1)])
+TESTED = (
+    (Tile(8, 8, 8, 4, is_shared=True), 1),
+    (Tile(16, 8, 4, 2, is_shared=True), 1),
+    (Tile(8, 4, 8, 4), 1),
+    (Tile(8, 4, 8, 1, is_shared=True), 2),
+    (Tile(8, 4, 1, 1), attention.UNROLL),
+)
+
+
+@pytest.mark.parametrize(("tile", "unroll"), TESTED)
+@pytest.mark.parametrize("length", [45, 64])
 def test_other_tiles_and_unrolled_loops(
-    number: int, unroll: int, one: GpuBackend, monkeypatch: pytest.MonkeyPatch
+    length: int, tile: Tile, unroll: int, one: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What real devices and wider heads get; a device that a CPU plays does not by itself."""
 
-    def chosen(*arguments: Any) -> Variant:
-        return replace(choose(*arguments), tile=TILES[number], unroll=unroll)
+    def chosen(limits: Any, problem: Problem, is_software: bool) -> Variant:
+        return variant_of(problem, tile, unroll)
 
     monkeypatch.setattr(attention, "choose", chosen)
-    check(one, ((1, 2, 45, 16), (1, 1, 45, 16), (1, 1, 45, 16)), causal=True)
+    check(one, ((1, 2, length, 32), (1, 1, length, 32), (1, 1, length, 32)), causal=True)
 
 
 def test_wide_heads(one: GpuBackend) -> None:
@@ -160,7 +170,8 @@ def test_wide_heads(one: GpuBackend) -> None:
 def test_every_size_fits(stage: Any, sizes: tuple[int, int], one: GpuBackend) -> None:
     limits = replace(one.gpu.limits, workgroup_memory=attention.WORKGROUP_BYTES)
     stored = one.allocate((1,), float32).stored
-    assert choose(limits, stage, stored, sizes, True, True, 1).bytes <= attention.WORKGROUP_BYTES
+    problem = Problem(stage, stored, sizes, (512, 512), 96, True, True)
+    assert choose(limits, problem, False).bytes <= attention.WORKGROUP_BYTES
 
 
 def test_a_device_with_little_memory_has_no_kernels(

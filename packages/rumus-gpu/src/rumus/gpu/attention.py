@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray, merged
 from rumus.gpu.attention_program import (
     BOUND,
-    GRAIN,
     NUMBERED,
-    REGISTERS,
-    TILES,
     Stage,
+    Tile,
     Variant,
     attention_program,
     strided,
@@ -32,7 +31,13 @@ from rumus.gpu.storage import Stored
 from rumus.tensor import float32
 
 WORKGROUP_BYTES: Final = 32768  # with less, the kernels for heads of 256 do not fit
-UNROLL: Final = 4
+UNROLL: Final = 8
+REGISTERS: Final = 192  # floats that an invocation may hold in sums and scores
+# From the fastest to what fits small workgroup memory with heads of 256.
+TILES: Final = (
+    Tile(8, 8, 8, 4, is_shared=True), Tile(8, 8, 4, 4), Tile(8, 8, 4, 2), Tile(8, 8, 2, 2),
+    Tile(8, 8, 2, 1), Tile(8, 8, 1, 1), Tile(8, 4, 1, 1),
+)  # fmt: skip
 
 Arrays = dict[str, GPUArray]
 
@@ -89,29 +94,46 @@ ATTENTION: Final[Mapping[str, Callable[..., None]]] = {
 }
 
 
-def choose(
-    limits: Limits,
-    stage: Stage,
-    stored: Stored,
-    sizes: tuple[int, int],
-    in_fours: bool,
-    causal: bool,
-    unroll: int,
-) -> Variant:
-    """Return the variant with the largest tile that fits.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What the kernels of one stage are chosen by.
 
-    sizes: of a row of queries and keys, and of values.
+    sizes: of a row of queries and keys, and of values. lengths: of the own and the other rows.
+    heads: how many own rows of this length there are, over all batches.
     """
-    wide = [-(-size // GRAIN) * GRAIN // 4 for size in sizes]
-    variants = [
-        Variant(stage, tile, stored, wide[0], wide[1], in_fours, causal, unroll) for tile in TILES
-    ]
+
+    stage: Stage
+    stored: Stored
+    sizes: tuple[int, int]
+    lengths: tuple[int, int]
+    heads: int
+    in_fours: bool
+    causal: bool
+
+
+def choose(limits: Limits, problem: Problem, is_software: bool) -> Variant:
+    """Return the variant with the first of the tiles that fits.
+
+    is_software: a CPU plays the GPU. It would spend seconds on compiling what is large.
+    """
+    unroll, tiles = (1, TILES[1:]) if is_software else (UNROLL, TILES)
+    variants = [variant_of(problem, tile, unroll) for tile in tiles]
     fitting = [
         variant
         for variant in variants
-        if variant.bytes <= limits.workgroup_memory and variant.sums <= REGISTERS
+        if variant.bytes <= limits.workgroup_memory and variant.registers <= REGISTERS
     ]
     return fitting[0] if fitting else variants[-1]
+
+
+def variant_of(problem: Problem, tile: Tile, unroll: int) -> Variant:
+    """Return the variant for a problem with this tile."""
+    wide = [tile.wide(size) for size in problem.sizes]
+    own, other = problem.lengths
+    is_whole = all(4 * w == size for w, size in zip(wide, problem.sizes, strict=True))
+    is_exact = problem.in_fours and is_whole and not (own % tile.own or other % tile.other)
+    return Variant(problem.stage, tile, problem.stored, wide[0], wide[1], problem.in_fours,
+                   is_exact, problem.causal, unroll)  # fmt: skip
 
 
 def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> None:
@@ -125,12 +147,12 @@ def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> 
     heads, kv_heads = (_heads(arrays[name]) for name in "QK")
     walks = [number for name in strided(stage) for number in _walk(bound[name])]
     in_fours = not any(number % 4 for number in (*walks, *sizes))
-    # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
-    unroll = 1 if gpu.is_software else UNROLL
-    variant = choose(gpu.limits, stage, arrays["Q"].stored, sizes, in_fours, causal, unroll)
-    owners, rows = (kv_heads, keys) if stage == "key" else (heads, queries)
-    tiles = -(-rows // variant.tile.own)
-    groups = math.prod(arrays["Q"].shape[:-3]) * owners * tiles
+    owners, own, other = (kv_heads, keys, queries) if stage == "key" else (heads, queries, keys)
+    owners *= math.prod(arrays["Q"].shape[:-3])
+    problem = Problem(stage, arrays["Q"].stored, sizes, (own, other), owners, in_fours, causal)
+    variant = choose(gpu.limits, problem, gpu.is_software)
+    tiles = -(-own // variant.tile.own)
+    groups = owners * tiles
     numbers = (queries, keys, heads, heads // kv_heads, sizes[0] | sizes[1] << 16, tiles, groups)
     pipeline = gpu.pipeline(("attention", variant), partial(attention_program, variant))
     gpu.dispatch(pipeline, tuple(bound.values()), (*numbers, scale, *walks), groups)
