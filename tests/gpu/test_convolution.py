@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.gpu import GPUArray, GpuBackend, convolution, depthwise, tiling
+from rumus.gpu import GPUArray, GpuBackend, LimitError, convolution, depthwise, tiling
 from rumus.gpu.convolution import TILES
 from rumus.gpu.tiling import SMALL, Tile
 from rumus.tensor.convolution import Geometry
@@ -256,6 +256,13 @@ def test_infinite_numbers_stay_where_they_are_met(
     assert not found[0, :, :2, 0].any()
     found[0, :, :2, 0] = True
     assert found.all()
+
+
+def test_a_padding_that_no_coordinate_reaches_over(one: GpuBackend) -> None:
+    case = Case(1, 1, 1, (1, 1), (1, 1), stride=2**30, padding=2**30)
+    x, weight, _, dy = (one.upload(a) for a in arrays(case))
+    with pytest.raises(LimitError, match="too wide for a GPU"):
+        convolution.convolution(one.gpu, case.geometry, x, weight, None, dy)
 
 
 def test_nothing_to_do(one: GpuBackend) -> None:

@@ -21,6 +21,7 @@ from rumus.gpu.convolution_program import ROLLED, Variant, convolution_program
 from rumus.gpu.copying import contiguous, copy_strided
 from rumus.gpu.depthwise import depthwise, depthwise_input, depthwise_weight, is_depthwise
 from rumus.gpu.device import Gpu
+from rumus.gpu.errors import LimitError
 from rumus.gpu.parts import add_parts
 from rumus.gpu.reduction import reduce
 from rumus.gpu.tiling import TILES as TILES_OF_PRODUCTS
@@ -42,6 +43,7 @@ def convolution(
     out: GPUArray,
 ) -> None:
     """out = the convolution of x: (batch, outputs, *places)."""
+    _check(geometry)
     if out.size == 0:
         return
     if x.size == 0:  # no channels
@@ -52,7 +54,7 @@ def convolution(
         if is_depthwise(geometry):
             depthwise(gpu, geometry, x, weight, bias, target)
             return
-        axes = [_Axis(s, -p, d, n, 0, 1, places, 0, 1) for s, p, d, n, places in _forward(geometry)]
+        axes = [_Axis(s, -p, d, n, 0, 1, places, 0, 1) for s, p, d, n, places in _sizes(geometry)]
         each = geometry.inputs // geometry.groups
         weights = _Weights(weight, geometry, geometry.outputs // geometry.groups, each,
                            each * geometry.window.area, geometry.window.area)  # fmt: skip
@@ -63,6 +65,7 @@ def convolution_input(
     gpu: Gpu, geometry: Geometry, gradient: GPUArray, weight: GPUArray, out: GPUArray
 ) -> None:
     """out = the gradient of the input: (batch, inputs, *lengths)."""
+    _check(geometry)
     if out.size == 0:
         return
     if gradient.size == 0:
@@ -89,6 +92,7 @@ def convolution_weight(
     gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: GPUArray
 ) -> None:
     """out = the gradient of the weight: (outputs, inputs / groups, *kernel)."""
+    _check(geometry)
     if out.size == 0:
         return
     if gradient.size == 0 or x.size == 0:
@@ -150,7 +154,14 @@ def two(sizes: Sequence[int], other: int) -> tuple[int, int]:
     return (sizes[0], sizes[1]) if len(sizes) == 2 else (other, sizes[0])
 
 
-def _forward(geometry: Geometry) -> Iterator[tuple[int, ...]]:
+def _check(geometry: Geometry) -> None:
+    """Raise LimitError where coordinates in the padded input are no 31-bit numbers."""
+    if max(geometry.window.padded(geometry.lengths)) >= 1 << 31:
+        padding = geometry.window.padding
+        raise LimitError(f"convolution: a padding of {padding} is too wide for a GPU")
+
+
+def _sizes(geometry: Geometry) -> Iterator[tuple[int, ...]]:
     """For each of two axes: stride, padding, dilation, kernel and places."""
     w = geometry.window
     sizes = (w.stride, 1), (w.padding, 0), (w.dilation, 1), (w.kernel, 1), (geometry.places, 1)
@@ -159,7 +170,7 @@ def _forward(geometry: Geometry) -> Iterator[tuple[int, ...]]:
 
 def _phases(geometry: Geometry, axis: int) -> Iterator[_Axis]:
     """Cut the pixels along an axis into those that meet the same taps."""
-    s, p, d, n, _ = list(_forward(geometry))[axis]
+    s, p, d, n, _ = list(_sizes(geometry))[axis]
     length = two(geometry.lengths, 1)[axis]
     tap_step = s // math.gcd(s, d)
     for start in range(min(s, length)):
@@ -230,6 +241,7 @@ def _map(
     )
     arrays = [weights.array, source, out, *(() if bias is None else (bias,))]
     variant = Variant("map", tile, kernel, fours, right.places % 4 == 0, depth % tile.depth == 0,
+                      (down.taps, right.taps) == two(weights.geometry.window.kernel, 1),
                       tuple(array.stored for array in arrays))  # fmt: skip
     tiles = -(-rows // tile.rows), -(-columns // tile.columns)
     count = tiles[0] * tiles[1] * groups
@@ -257,7 +269,8 @@ def _dispatch(
 ) -> None:
     rolled = is_rolled(gpu)
     if rolled:  # one text for all
-        variant = Variant(variant.kind, ROLLED, (0, 0), (False,) * 3, False, False, variant.stored)
+        variant = Variant(variant.kind, ROLLED, (0, 0), (False,) * 3, False, False, False,
+                          variant.stored)  # fmt: skip
     make = partial(convolution_program, variant, rolled)
     pipeline = gpu.pipeline(("convolution", variant, rolled), make)
     gpu.dispatch(pipeline, arrays, tuple(value & 0xFFFFFFFF for value in values), groups)
@@ -294,7 +307,7 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
     if splits > 1:
         target = out.backend.allocate((splits, *out.shape), float32)
     across = two(g.places, 1)[1]
-    (s1, p1, d1, _, _), (s2, p2, d2, _, _) = _forward(g)
+    (s1, p1, d1, _, _), (s2, p2, d2, _, _) = _sizes(g)
     is_plain = kernel == (1, 1) and (s1, s2, p1, p2) == (1, 1, 0, 0)
     fours = (
         _fours(places, gradient.rest),
@@ -303,7 +316,7 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
     )
     arrays = gradient, x, target
     variant = Variant("weight", tile, kernel, fours, across % 4 == 0, depth % tile.depth == 0,
-                      tuple(array.stored for array in arrays))  # fmt: skip
+                      False, tuple(array.stored for array in arrays))  # fmt: skip
     tiles = -(-rows // tile.rows), -(-columns // tile.columns)
     count = tiles[0] * tiles[1] * g.groups * splits
     values = (

@@ -53,7 +53,8 @@ class Variant:
 
     kernel: its taps down and across. fours: whether a, b and c can be accessed four elements at a
     time; b can where a tap meets the pixels in their order. is_run: four places from a multiple of
-    four are in one row. is_whole: the depth is a multiple of the tile's.
+    four are in one row. is_whole: the depth is a multiple of the tile's. is_in_order: the taps of a
+    map are those of the weight in memory.
     """
 
     kind: Kind
@@ -62,6 +63,7 @@ class Variant:
     fours: tuple[bool, bool, bool]
     is_run: bool
     is_whole: bool
+    is_in_order: bool
     stored: tuple[Stored, ...]  # of a, b, c, and of a bias if there is one
 
     @property
@@ -226,16 +228,33 @@ class _Weights(_Loader):
                 held = f"a_at{i} + min({depth}, k.depth - 4u)"
                 yield f"a_next{i} = {self.four(held, f'{depth} < end')};"
                 continue
-            parts = (self._element(i, f"({depth} + {c}u)") for c in range(4))
+            yield from self._first(i, at, depth)
+            for c in range(1, 4):
+                yield from self._following(f"{i}_{at}_{c - 1}", f"{i}_{at}_{c}")
+            parts = (self._element(f"{i}_{at}_{c}", f"{depth} + {c}u") for c in range(4))
             yield f"a_next{i} = vec4<f32>({', '.join(parts)});"
 
-    def _element(self, i: int, depth: str) -> str:
-        area, right = self.variant.area, self.variant.kernel[1]
-        tap = f"{depth} % {area}u"
-        index = f"a_at{i} + {depth} / {area}u * k.a_channel"
-        if area > 1:
-            index += f" + {tap} / {right}u * k.a_down + {tap} % {right}u * k.a_right"
-        return self.one(index, f"{depth} < end")
+    def _first(self, i: int, at: str, depth: str) -> Iterator[str]:
+        """Where the first of four weights lies, by divisions."""
+        area, e = self.variant.area, f"{i}_{at}_0"
+        yield f"let a_tap{e} = ({depth}) % {area}u;"
+        yield f"let a_channel{e} = a_at{i} + ({depth}) / {area}u * k.a_channel;"
+
+    def _following(self, before: str, now: str) -> Iterator[str]:
+        """Where the next one lies: it is the next tap, or the first of the next channel."""
+        yield f"let a_is_first{now} = a_tap{before} == {self.variant.area - 1}u;"
+        yield f"let a_tap{now} = select(a_tap{before} + 1u, 0u, a_is_first{now});"
+        yield f"let a_channel{now} = a_channel{before} + select(0u, k.a_channel, a_is_first{now});"
+
+    def _element(self, e: str, depth: str) -> str:
+        index, right = f"a_channel{e}", self.variant.kernel[1]
+        if self.variant.is_in_order:
+            index += f" + a_tap{e}"
+        elif self.variant.area > 1:
+            index += f" + a_tap{e} / {right}u * k.a_down + a_tap{e} % {right}u * k.a_right"
+        if self.variant.is_whole:
+            return self.variant.load("a", index)
+        return self.one(index, f"({depth} < end)")
 
 
 class _Pixels(_Loader):
@@ -343,11 +362,14 @@ class _Gradients(_Places):
                 index = f"a_at{i} + image{at}_0 * k.a_batch + place{at}_0"
                 yield f"a_next{i} = {self.four(index, f'inside{at}_0')};"
                 continue
-            parts = (
-                self.one(f"a_at{i} + image{at}_{c} * k.a_batch + place{at}_{c}", f"inside{at}_{c}")
-                for c in range(4)
-            )
+            parts = (self._element(i, f"{at}_{c}") for c in range(4))
             yield f"a_next{i} = vec4<f32>({', '.join(parts)});"
+
+    def _element(self, i: int, e: str) -> str:
+        index = f"a_at{i} + image{e} * k.a_batch + place{e}"
+        if self.variant.is_whole:
+            return self.variant.load("a", index)
+        return self.one(index, f"inside{e}")
 
     def _place(self, at: str) -> Iterator[str]:
         """The four places of this step: one is divided for, the others follow it."""
