@@ -1,7 +1,7 @@
 // out = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias of each row.
 //
-// In front of this text stand LANES and ROWS, and CENTRED (if not, the mean stays in), WEIGHTED and
-// BIASED. The mean is taken out before the squares are summed: E[x^2] - E[x]^2 would cancel.
+// In front of this text stand LANES and ROWS, CENTRED (if not, the mean stays in), WEIGHTED and
+// BIASED, Element and `stored`, which makes one of a number. The mean is taken out before the squares are summed: E[x^2] - E[x]^2 would cancel.
 
 struct Scalars {
     rows: u32,
@@ -10,10 +10,10 @@ struct Scalars {
 }
 
 var<immediate> k: Scalars;
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Element>;
+@group(0) @binding(1) var<storage, read> weight: array<Element>;
+@group(0) @binding(2) var<storage, read> bias: array<Element>;
+@group(0) @binding(3) var<storage, read_write> out: array<Element>;
 @group(0) @binding(4) var<storage, read_write> statistics: array<vec2<f32>>;
 
 @compute @workgroup_size(LANES * ROWS)
@@ -30,26 +30,26 @@ fn main(
     var mean = 0.0;
     if (CENTRED) {
         for (var j = lane; j < stop; j += LANES) {
-            mean += x[first + j];
+            mean += f32(x[first + j]);
         }
         mean = row_sum(mean, local) / f32(k.columns);
     }
     var squares = 0.0;
     for (var j = lane; j < stop; j += LANES) {
-        let centred = x[first + j] - mean;
+        let centred = f32(x[first + j]) - mean;
         squares += centred * centred;
     }
     squares = row_sum(squares, local);
     let scale = 1.0 / sqrt(squares / f32(k.columns) + k.eps);
     for (var j = lane; j < stop; j += LANES) {
-        var y = (x[first + j] - mean) * scale;
+        var y = (f32(x[first + j]) - mean) * scale;
         if (WEIGHTED) {
-            y *= weight[j];
+            y *= f32(weight[j]);
         }
         if (BIASED) {
-            y += bias[j];
+            y += f32(bias[j]);
         }
-        out[first + j] = y;
+        out[first + j] = stored(y);
     }
     if (lane == 0u && stop > 0u) {
         statistics[row] = vec2<f32>(mean, scale);

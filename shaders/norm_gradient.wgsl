@@ -1,6 +1,7 @@
 // The gradient of the rows that norm.wgsl read: with n = (x - mean) scale and h = g weight,
 // out = (h - mean(h) - n mean(h n)) scale; mean(h) is absent if the rows were not CENTRED. ADDING:
 // `added`, the gradient that passes by the norm, is added.
+// Arrays are of Element, which `stored` makes of a number.
 
 struct Scalars {
     rows: u32,
@@ -8,18 +9,18 @@ struct Scalars {
 }
 
 var<immediate> k: Scalars;
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Element>;
+@group(0) @binding(1) var<storage, read> weight: array<Element>;
 @group(0) @binding(2) var<storage, read> statistics: array<vec2<f32>>;
-@group(0) @binding(3) var<storage, read> g: array<f32>;
-@group(0) @binding(4) var<storage, read> added: array<f32>;
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read> g: array<Element>;
+@group(0) @binding(4) var<storage, read> added: array<Element>;
+@group(0) @binding(5) var<storage, read_write> out: array<Element>;
 
 fn h(at: u32, column: u32) -> f32 {
     if (WEIGHTED) {
-        return g[at] * weight[column];
+        return f32(g[at]) * f32(weight[column]);
     }
-    return g[at];
+    return f32(g[at]);
 }
 
 @compute @workgroup_size(LANES * ROWS)
@@ -40,7 +41,7 @@ fn main(
     for (var j = lane; j < stop; j += LANES) {
         let value = h(first + j, j);
         sum += value;
-        product += value * (x[first + j] - mean) * scale;
+        product += value * (f32(x[first + j]) - mean) * scale;
     }
     product = row_sum(product, local) / f32(k.columns);
     if (CENTRED) {
@@ -49,11 +50,11 @@ fn main(
         sum = 0.0;
     }
     for (var j = lane; j < stop; j += LANES) {
-        let normalized = (x[first + j] - mean) * scale;
+        let normalized = (f32(x[first + j]) - mean) * scale;
         var share = (h(first + j, j) - sum - normalized * product) * scale;
         if (ADDING) {
-            share += added[first + j];
+            share += f32(added[first + j]);
         }
-        out[first + j] = share;
+        out[first + j] = stored(share);
     }
 }

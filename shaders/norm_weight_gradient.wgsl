@@ -2,6 +2,7 @@
 //
 // An invocation takes one of 64 neighbouring columns, a workgroup one block of rows; where there is
 // more than one block, norm_weight_total.wgsl adds them up. BIASED: the bias is asked for.
+// Rows are of Element; `stored` makes a Sum of a number.
 
 struct Scalars {
     rows: u32,
@@ -11,11 +12,11 @@ struct Scalars {
 }
 
 var<immediate> k: Scalars;
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read> statistics: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read> g: array<f32>;
-@group(0) @binding(3) var<storage, read_write> weights: array<f32>;
-@group(0) @binding(4) var<storage, read_write> biases: array<f32>;
+@group(0) @binding(2) var<storage, read> g: array<Element>;
+@group(0) @binding(3) var<storage, read_write> weights: array<Sum>;
+@group(0) @binding(4) var<storage, read_write> biases: array<Sum>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -33,13 +34,13 @@ fn main(
     var sum = 0.0;
     var product = 0.0;
     for (var row = start; row < min(start + k.block_rows, k.rows); row++) {
-        let gradient = g[row * k.columns + column];
-        let normalized = (x[row * k.columns + column] - statistics[row].x) * statistics[row].y;
+        let gradient = f32(g[row * k.columns + column]);
+        let normalized = (f32(x[row * k.columns + column]) - statistics[row].x) * statistics[row].y;
         sum += gradient;
         product += gradient * normalized;
     }
-    weights[block * k.columns + column] = product;
+    weights[block * k.columns + column] = stored(product);
     if (BIASED) {
-        biases[block * k.columns + column] = sum;
+        biases[block * k.columns + column] = stored(sum);
     }
 }

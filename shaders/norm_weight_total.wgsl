@@ -1,7 +1,8 @@
 // The gradients of weight and bias from the sums over blocks of rows that norm_weight_gradient.wgsl
 // wrote: an invocation adds every LANES-th block of a column, then a tree of fixed shape the lanes.
 //
-// In front of this text stand LANES and COLUMNS, of a workgroup, and BIASED.
+// In front of this text stand LANES and COLUMNS, of a workgroup, BIASED, Sum (what is
+// written), and `stored`, which makes one of a number.
 
 struct Scalars {
     blocks: u32,
@@ -11,8 +12,8 @@ struct Scalars {
 var<immediate> k: Scalars;
 @group(0) @binding(0) var<storage, read> weights: array<f32>;
 @group(0) @binding(1) var<storage, read> biases: array<f32>;
-@group(0) @binding(2) var<storage, read_write> weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
+@group(0) @binding(2) var<storage, read_write> weight: array<Sum>;
+@group(0) @binding(3) var<storage, read_write> bias: array<Sum>;
 
 var<workgroup> shared_values: array<vec2<f32>, LANES * COLUMNS>;
 
@@ -41,9 +42,9 @@ fn main(
         }
     }
     if (lane == 0u && wanted < k.columns) {
-        weight[column] = shared_values[local].x;
+        weight[column] = stored(shared_values[local].x);
         if (BIASED) {
-            bias[column] = shared_values[local].y;
+            bias[column] = stored(shared_values[local].y);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,21 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus import nn
-from rumus.gpu import default_backend
+from rumus.gpu import GpuBackend, default_backend
+from rumus.gpu.storage import stored_types
 from rumus.optim import AdamW, LossScale
-from rumus.tensor import Backend, Generator, NumpyBackend, Tensor, float16, float32
+from rumus.tensor import (
+    Backend,
+    Generator,
+    NumpyBackend,
+    Parameter,
+    Tensor,
+    float16,
+    float32,
+    layer_norm,
+    rms_norm,
+    tensor,
+)
 from rumus.train import Trainer
 
 STEPS = 30
@@ -79,6 +92,43 @@ def test_the_losses_are_those_of_float32(options: dict[str, Any]) -> None:
         values = np.frombuffer(b"".join(parameters), np.float16)
         assert values.size == sum(p.size for p in Language(**options).parameters())
         assert np.isfinite(values).all()
+
+
+def test_the_kernels_are_those_of_float32() -> None:
+    """No array is copied only to have another width."""
+    gpu = default_backend()
+    kernels = []
+    for dtype in (float32, float16):
+        model = Language(**LLAMA).to(gpu).to_dtype(dtype)
+        text = tensor(np.arange(26).reshape(2, 13) % 11, backend=gpu)
+        with gpu.profile() as profile:
+            nn.cross_entropy_loss(model(text), text).backward()
+        kernels.append(sorted(event.kernel for event in profile.events))
+    assert kernels[0] == kernels[1]
+    assert "norm_gradient" in kernels[0]
+
+
+@pytest.mark.parametrize("norm", [layer_norm, rms_norm])
+@pytest.mark.parametrize("shape", [(3, 10), (300, 64)])
+@pytest.mark.parametrize("has_half", [True, False])
+def test_norms_of_float16_are_those_of_float32_rounded(
+    has_half: bool, shape: tuple[int, int], norm: Callable[..., Tensor]
+) -> None:
+    gpu = GpuBackend()
+    gpu._stored = stored_types(has_half)
+    count = 3 if norm is layer_norm else 2
+    draw = np.random.default_rng(0).standard_normal
+    values = [draw(size).astype(float16) for size in (shape, shape[1], shape[1])][:count]
+    weights = draw(shape).astype(float16)
+    results = []
+    for dtype in (float16, float32):
+        inputs = [Parameter(value, dtype=dtype, backend=gpu) for value in values]
+        y = norm(*inputs)
+        grads = (y * tensor(weights, dtype=dtype, backend=gpu)).sum().backward()
+        results.append([y.numpy(), *(grads[x].numpy() for x in inputs)])
+    for half, wide in zip(*results, strict=True):
+        assert half.dtype == float16
+        np.testing.assert_allclose(half, wide.astype(float16), rtol=2**-10, atol=2**-24)
 
 
 def test_repeated_steps_are_those_of_the_code() -> None:

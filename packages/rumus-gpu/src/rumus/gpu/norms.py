@@ -1,8 +1,9 @@
 """Layer norm and RMS norm of rows, forward and backward.
 
-The names and arguments are those that `rumus.tensor.norms` asks a backend for; everything is
-float32. The forward pass keeps mean and scale of each row. The gradients of weight and bias are
-summed in blocks of rows, then over the blocks, in an order that the shape alone decides.
+The names and arguments are those that `rumus.tensor.norms` asks a backend for. Arrays are all
+float32 or all float16; statistics and sums are float32. The forward pass keeps mean and scale of
+each row. The gradients of weight and bias are summed in blocks of rows, then over the blocks, in an
+order that the shape alone decides.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from rumus.gpu.copying import contiguous
 from rumus.gpu.device import Gpu
 from rumus.gpu.pipelines import Program
 from rumus.gpu.rows import shared_rows
-from rumus.gpu.shaders import shader
+from rumus.gpu.shaders import prelude, shader
+from rumus.gpu.storage import Stored
 from rumus.tensor import float32
 
 BLOCK_ROWS: Final = 16  # rows that one invocation adds up, at least
@@ -45,8 +47,8 @@ def run_norm(
     # A binding that is not used still has to be there.
     inputs = [x, *(x if array is None else contiguous(array) for array in (weight, bias))]
     lanes, per_group = shared_rows(columns)
-    key = ("norm", *flags.values(), lanes)
-    make = partial(norm_program, "norm", flags, lanes, per_group)
+    key = ("norm", *flags.values(), lanes, x.stored.name)
+    make = partial(norm_program, "norm", flags, lanes, per_group, x.stored, x.stored)
     bound = (*inputs, out, statistics)
     gpu.dispatch(gpu.pipeline(key, make), bound, (rows, columns, eps), -(-rows // per_group))
 
@@ -81,8 +83,10 @@ def run_norm_gradient(
 
 NORMS: Final[Mapping[str, Callable[..., None]]] = {
     "layer_norm": partial(run_norm, True),
+    "layer_norm_float16": partial(run_norm, True),
     "layer_norm_gradient": partial(run_norm_gradient, True),
     "rms_norm": partial(run_norm, False),
+    "rms_norm_float16": partial(run_norm, False),
     "rms_norm_gradient": partial(run_norm_gradient, False),
 }
 
@@ -106,8 +110,8 @@ def _rows_gradient(
     flags = {
         "CENTRED": is_centred, "WEIGHTED": weight is not None, "ADDING": added is not None
     }  # fmt: skip
-    key = ("norm_gradient", *flags.values(), lanes)
-    make = partial(norm_program, "norm_gradient", flags, lanes, per_group)
+    key = ("norm_gradient", *flags.values(), lanes, x.stored.name)
+    make = partial(norm_program, "norm_gradient", flags, lanes, per_group, x.stored, x.stored)
     scale = x if weight is None else contiguous(weight)
     other = x if added is None else contiguous(added)
     bound = (x, scale, statistics, gradient, other, into)
@@ -126,33 +130,47 @@ def _weight_gradients(
     blocks, column_groups = -(-rows // block_rows), -(-columns // COLUMNS)
     # What is not asked for has to be bound all the same.
     targets = [
-        x.backend.allocate((columns,), float32) if target is None else target
+        x.backend.allocate((columns,), x.dtype) if target is None else target
         for target in (into_weight, into_bias)
     ]
     sums = targets
     if blocks > 1:
         sums = [x.backend.allocate((blocks, columns), float32) for _ in targets]
     flags = {"BIASED": into_bias is not None}
-    key = ("norm_weight_gradient", *flags.values())
-    pipeline = gpu.pipeline(key, partial(norm_program, "norm_weight_gradient", flags, 0, 0))
+    kinds = x.stored, sums[0].stored
+    key = ("norm_weight_gradient", *flags.values(), *(kind.name for kind in kinds))
+    make = partial(norm_program, "norm_weight_gradient", flags, 0, 0, *kinds)
+    pipeline = gpu.pipeline(key, make)
     values = (rows, columns, block_rows, column_groups)
     gpu.dispatch(pipeline, (*inputs, *sums), values, blocks * column_groups)
     if blocks > 1:
-        key = ("norm_weight_total", *flags.values())
-        pipeline = gpu.pipeline(key, partial(total_program, flags))
+        key = ("norm_weight_total", *flags.values(), x.stored.name)
+        pipeline = gpu.pipeline(key, partial(total_program, flags, x.stored))
         groups = -(-columns // TOTAL_COLUMNS)
         gpu.dispatch(pipeline, (*sums, *targets), (blocks, columns), groups)
 
 
-def total_program(flags: Mapping[str, bool]) -> Program:
+def _types(element: Stored, written: Stored) -> str:
+    """What the kernels read and write, and the function that makes what is written."""
+    store = written.store("x", 1)
+    half = "enable f16;\n" if "f16" in (element.wgsl, written.wgsl) else ""
+    return (
+        f"{half}alias Element = {element.wgsl};\nalias Sum = {written.wgsl};\n"
+        f"{prelude(store)}\nfn stored(x: f32) -> Sum {{\n    return {store};\n}}\n"
+    )
+
+
+def total_program(flags: Mapping[str, bool], written: Stored) -> Program:
     """Return the WGSL that adds up the blocks of rows of both gradients."""
     constants = "".join(f"const {flag} = {str(on).lower()};\n" for flag, on in flags.items())
     sizes = f"const LANES = {TOTAL_LANES}u;\nconst COLUMNS = {TOTAL_COLUMNS}u;\n"
-    text = constants + sizes + shader("norm_weight_total")
+    text = _types(written, written) + constants + sizes + shader("norm_weight_total")
     return Program("norm_weight_total", text, "rrww", "II", 8 * TOTAL_LANES * TOTAL_COLUMNS)
 
 
-def norm_program(name: str, flags: Mapping[str, bool], lanes: int, rows: int) -> Program:
+def norm_program(
+    name: str, flags: Mapping[str, bool], lanes: int, rows: int, element: Stored, written: Stored
+) -> Program:
     """Return the WGSL of one of the three kernels; lanes: 0 where no row is shared."""
     shared = f"const LANES = {lanes}u;\nconst ROWS = {rows}u;\n" + shader("row_sum")
     constants = "".join(f"const {flag} = {str(on).lower()};\n" for flag, on in flags.items())
@@ -161,5 +179,5 @@ def norm_program(name: str, flags: Mapping[str, bool], lanes: int, rows: int) ->
         "norm_gradient": ("rrrrrw", "II"),
         "norm_weight_gradient": ("rrrww", "IIII"),
     }[name]
-    text = constants + (shared if lanes else "") + shader(name)
+    text = _types(element, written) + constants + (shared if lanes else "") + shader(name)
     return Program(name, text, access, scalars, 4 * lanes * rows)

@@ -160,12 +160,12 @@ def _cross_entropy(x: Tensor) -> Tensor:
     return cross_entropy(x, tensor(targets, backend=x.backend))
 
 
-def _norms(backend: Backend) -> Sequence[Real]:
+def _norms(dtype: DType, backend: Backend) -> Sequence[Real]:
     found: list[Real] = []
     for rows, columns in ((130, 10), (5, 600), (300, 64)):
         shapes = (rows, columns), (columns,), (columns,)
-        found += _with_gradients(layer_norm, *shapes, backend=backend)
-        found += _with_gradients(rms_norm, *shapes[:2], backend=backend)
+        found += _with_gradients(layer_norm, *shapes, backend=backend, dtype=dtype)
+        found += _with_gradients(rms_norm, *shapes[:2], backend=backend, dtype=dtype)
     return found
 
 
@@ -253,7 +253,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     "softmax": Check(partial(_rows, lambda x: x.softmax()), 1e-5),
     "log_softmax": Check(partial(_rows, lambda x: x.log_softmax()), 1e-5),
     "cross_entropy": Check(partial(_rows, _cross_entropy), 1e-5),
-    "layer_norm, rms_norm": Check(_norms, 2e-5),
+    "layer_norm, rms_norm": Check(partial(_norms, float32), 2e-5),
+    "norms, float16": Check(partial(_norms, float16), HALF),
     "batch_norm": Check(_batch_norm, 2e-5),
     "max_pool, avg_pool": Check(_pools, 1e-5),
     "attention": Check(partial(_attention, float32), 2e-5),

@@ -118,7 +118,8 @@ def _norm(name: Name, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps
     backend = backend_of(name, inputs)
     dtype = promote(*(t.dtype for t in inputs))
     wide = float32 if dtype == float16 else dtype
-    if any(t.dtype != wide for t in inputs):
+    is_half = dtype == float16 and backend.fused(f"{name}_float16") is not None
+    if any(t.dtype != (float16 if is_half else wide) for t in inputs):
         parts = [None if t is None else cast(t, wide) for t in (x, weight, bias)]
         result = _norm(name, cast(x, wide), parts[1], parts[2], eps)
         return cast(result, float16) if x.dtype == float16 else result
@@ -127,7 +128,7 @@ def _norm(name: Name, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps
         if name == "layer_norm":
             return layer_norm_primitive(x, weight, bias, eps)
         return rms_norm_primitive(x, weight, eps)
-    out = backend.allocate(x.shape, wide)
+    out = backend.allocate(x.shape, dtype)
     statistics = backend.allocate((*x.shape[:-1], 2), wide)
     arrays = [None if t is None else t._array for t in (weight, bias)]
     forward(x._array, *arrays, out, statistics, eps)
