@@ -50,12 +50,17 @@ class Region:
         self.made: list[weakref.ref[Storage]] = []
 
     def take(self, size: int) -> Block | None:
-        """Return the smallest free block of at least `size` bytes.
+        """Return a free block of `size` bytes, or past the peak the smallest that is larger.
 
-        A larger one than is needed is no loss: only this step uses it.
+        On the way up a small array that is kept for long would waste a large block. On the way
+        down, once a quarter was given back, that is no loss: only this step uses it.
         """
-        fitting = [held for held, blocks in self.free.items() if blocks and held >= size]
-        return self.free[min(fitting)].pop() if fitting else None
+        if kept := self.free.get(size):
+            return kept.pop()
+        fitting = [held for held, blocks in self.free.items() if blocks and held > size]
+        unused = sum(held * len(blocks) for held, blocks in self.free.items())
+        is_past = 4 * unused > sum(block.size for block in self.blocks)
+        return self.free[min(fitting)].pop() if fitting and is_past else None
 
 
 class Storage:

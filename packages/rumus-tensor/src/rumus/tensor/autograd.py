@@ -136,7 +136,8 @@ class Node:
     """One step of the tape."""
 
     __slots__ = (
-        "adding", "backend", "created", "inputs", "name", "takes_products", "vjp", "watched",
+        "adding", "again", "backend", "created", "inputs", "name", "takes_products", "vjp",
+        "watched",
     )  # fmt: skip
 
     def __init__(
@@ -156,6 +157,7 @@ class Node:
         self.watched = watched  # with the version of each in the forward pass
         self.adding = adding  # the inputs whose gradient so far `vjp` can add to
         self.takes_products = takes_products  # whether `vjp` takes a gradient that is a `Product`
+        self.again: Callable[[], Array] | None = None  # computes the result from what vjp keeps
         self.created = next(_creation)
 
 
@@ -217,7 +219,7 @@ def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Si
     """
     gradient = gradients.pop(node, None)
     inputs, node.inputs = node.inputs, ()
-    vjp, node.vjp = node.vjp, None
+    vjp, node.vjp, node.again = node.vjp, None, None
     node.watched = ()  # what it alone still held may be written over by its vjp
     if gradient is None or vjp is None:
         return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, Final
 
 from rumus.tensor.autograd import Product, Vjp, is_recording
 from rumus.tensor.backend import Array, Backend, Epilogue, Shape
@@ -15,6 +15,8 @@ from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import GRADIENT, Kernel
 from rumus.tensor.operators import cast, in_place, kernel_of
 from rumus.tensor.tensor import Tensor, backend_of, result_of
+
+RECOMPUTED: Final = 2**24  # bytes from which an activation's result is not kept, but computed again
 
 
 def linear(
@@ -54,6 +56,7 @@ def linear(
     kernel, scalars = known or (None, {})
     ending = _ending(kernel, residual is not None, saves)
     rows = x._array.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
+    again = None if x._node is None else x._node.again
     shape = (rows.shape[0], weight.shape[0])
     product = out = backend.allocate(shape, dtype)
     if ending.keeps_product:
@@ -63,12 +66,32 @@ def linear(
     backend.matmul(rows, turned, product, None if bias is None else bias._array, epilogue=epilogue)
     derivative = ending.derivative
     back = None if derivative is None else _Activation(backend, derivative, scalars, product)
-    vjp = _linear_vjp(x, weight, bias, residual, rows, back)
-    return result_of(
-        "linear", out.reshape((*x.shape[:-1], shape[1])), backend, tensors, vjp, (x, weight),
+    given = partial(_same, rows) if again is None else again
+    vjp = _linear_vjp(x, weight, bias, residual, given, back)
+    result = result_of(
+        "linear", out.reshape((*x.shape[:-1], shape[1])), backend, tensors, vjp,
+        (x, weight) if again is None else (weight,),
         reads_result=back is not None and not ending.keeps_product,
         takes_products=back is not None and residual is None,
     )  # fmt: skip
+    is_large = out.size * dtype.itemsize >= RECOMPUTED
+    if result._node is not None and is_large and ending.keeps_product and residual is None:
+        result._node.again = partial(_activated, backend, ending, scalars, product)
+    return result
+
+
+def _same(rows: Array) -> Array:
+    return rows
+
+
+def _activated(
+    backend: Backend, ending: _Ending, scalars: Mapping[str, float], product: Array
+) -> Array:
+    """Compute what the next product reads from what the way back keeps anyway."""
+    assert ending.kernel is not None
+    out = backend.allocate(product.shape, product.dtype)
+    backend.elementwise(ending.kernel, (product,), ending.kernel.bind(scalars), (out,))
+    return out
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
@@ -165,17 +188,18 @@ def _linear_vjp(
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    rows: Array,
+    rows: Callable[[], Array],
     activation: _Activation | None,
 ) -> Vjp:
     backend, matrix, shape = x._backend, weight._array, x.shape
+    count = math.prod(shape[:-1])
     wanted = x.requires_grad, weight.requires_grad
     bias_wanted = bias is not None and bias.requires_grad
     residual_wanted = residual is not None and residual.requires_grad
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
         g = gradient if activation is None else activation.gradient(gradient)
-        g = g.reshape((rows.shape[0], matrix.shape[0]))
+        g = g.reshape((count, matrix.shape[0]))
         shares: list[Array | None] = [None] * len(destinations)
         sums = None
         if residual_wanted:
@@ -184,11 +208,11 @@ def _linear_vjp(
             sums = shares[2] = _given(backend, destinations[2], matrix.shape[:1], g)
         if wanted[1]:
             shares[1] = _given(backend, destinations[1], matrix.shape, g)
-            backend.matmul(g.transpose((1, 0)), rows, shares[1], sums=sums)
+            backend.matmul(g.transpose((1, 0)), rows(), shares[1], sums=sums)
         elif sums is not None:
             backend.reduce("sum", g, (0,), sums)
         if wanted[0]:
-            shares[0] = Product(backend, g, matrix, rows.shape, shape)
+            shares[0] = Product(backend, g, matrix, (count, shape[-1]), shape)
         return shares
 
     return vjp
