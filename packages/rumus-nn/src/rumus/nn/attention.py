@@ -101,8 +101,8 @@ class MultiHeadAttention(Module):
                 f"attention needs (..., positions, size), not {x.shape} and {context.shape}"
             )
         query = self._heads(self.query(x), self.heads)
-        both = split(self.key_value(context), 2, axis=-1)
-        key, value = (self._heads(half, self.kv_heads) for half in both)
+        both = self._heads(self.key_value(context), 2 * self.kv_heads)
+        key, value = split(both, 2, axis=-3)
         if self.rotary is not None:
             query, key = self.rotary(query), self.rotary(key)
         mixed = self._attend(query, key, value, mask)

@@ -136,7 +136,7 @@ class Node:
     """One step of the tape."""
 
     __slots__ = (
-        "adding", "again", "backend", "created", "inputs", "name", "takes_products", "vjp",
+        "adding", "again", "backend", "created", "inputs", "name", "place", "takes_products", "vjp",
         "watched",
     )  # fmt: skip
 
@@ -158,6 +158,7 @@ class Node:
         self.adding = adding  # the inputs whose gradient so far `vjp` can add to
         self.takes_products = takes_products  # whether `vjp` takes a gradient that is a `Product`
         self.again: Callable[[], Array] | None = None  # computes the result from what vjp keeps
+        self.place: Callable[[], Array] | None = None  # memory that its gradient is best written to
         self.created = next(_creation)
 
 
@@ -254,8 +255,11 @@ def _destinations(
         # An input that comes twice is added to only once.
         is_first = not any(edge is before for before in inputs[:number])
         adds = number in node.adding and is_first
-        if edge is None or (isinstance(edge, Node) and not (adds and edge in gradients)):
+        if edge is None:
             found.append(None)
+        elif isinstance(edge, Node) and not (adds and edge in gradients):
+            is_free = is_first and edge not in gradients
+            found.append(edge.place() if is_free and edge.place is not None else None)
         elif isinstance(edge, Node):
             gradients[edge] = computed(gradients[edge])
             found.append(SoFar(gradients[edge], edge in summed))

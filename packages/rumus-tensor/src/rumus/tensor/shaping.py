@@ -152,8 +152,8 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
     """Views of the parts of an axis, one after another.
 
     parts: how many of equal length, or the length of each. Backward writes their gradients beside
-    one another, where those of slices would be added up. ValueError if they do not make up the
-    axis.
+    one another, where those of slices would be added up: whatever computes one can write it there.
+    ValueError if they do not make up the axis.
 
     >>> from rumus.tensor import tensor
     >>> [part.tolist() for part in split(tensor([1, 2, 3]), [1, 2])]
@@ -176,6 +176,8 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
         put = partial(joined.put, number)
         part = result_of("part", x._array[cut], x._backend, (whole,), put, adding=(0,))
         part._version = x._version
+        if part._node is not None:
+            part._node.place = partial(joined.place, number)
         found.append(part)
     return tuple(found)
 
@@ -184,17 +186,30 @@ class _Joined:
     """The gradients of the parts of a tensor, each written to its own place in one array."""
 
     def __init__(self, x: Tensor, cuts: Sequence[tuple[slice, ...]]) -> None:
-        self.backend, self.shape = x._backend, x.shape
+        self.backend, self.shape, self.dtype = x._backend, x.shape, x.dtype
+        strides = x._array.strides
+        self.order = sorted(range(x.ndim), key=lambda axis: -abs(strides[axis]))
         self.missing = dict(enumerate(cuts))
         self.array: Array | None = None
+        self.places: list[Array] = []
+
+    def place(self, number: int) -> Array:
+        """Return where the gradient of a part goes: memory that lies as the tensor itself does."""
+        if self.array is None:
+            lengths = tuple(self.shape[axis] for axis in self.order)
+            inverse = tuple(self.order.index(axis) for axis in range(len(lengths)))
+            self.array = self.backend.allocate(lengths, self.dtype).transpose(inverse)
+            self.places = [self.array[cut] for cut in self.missing.values()]
+        return self.places[number]
 
     def put(
         self, number: int, gradient: Array, destinations: Sequence[Array | None]
-    ) -> Sequence[Array]:
+    ) -> Sequence[Array | None]:
         """Take the gradient of a part. What is there so far is of other parts."""
-        if self.array is None:
-            self.array = self.backend.allocate(self.shape, gradient.dtype)
-        self.backend.copy(gradient, self.array[self.missing.pop(number)])
+        place = self.place(number)
+        if gradient is not place:
+            self.backend.copy(gradient, place)
+        del self.missing[number]
         return (self.array,)
 
     def gradient(self, joined: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
