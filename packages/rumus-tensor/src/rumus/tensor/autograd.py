@@ -220,7 +220,8 @@ def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Si
     """
     gradient = gradients.pop(node, None)
     inputs, node.inputs = node.inputs, ()
-    vjp, node.vjp, node.again = node.vjp, None, None
+    vjp, node.vjp = node.vjp, None
+    node.again = node.place = None
     node.watched = ()  # what it alone still held may be written over by its vjp
     if gradient is None or vjp is None:
         return
