@@ -9,7 +9,16 @@ from numpy.typing import DTypeLike
 
 from rumus.nn.linear import Linear
 from rumus.nn.module import Module
-from rumus.tensor import Backend, Expr, Generator, Tensor, elementwise, float32, gelu
+from rumus.tensor import (
+    Backend,
+    Expr,
+    Generator,
+    Tensor,
+    elementwise,
+    feed_forward,
+    float32,
+    gelu,
+)
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -50,7 +59,13 @@ class FeedForward(Module):
 
     def forward(self, x: Tensor, *, residual: Tensor | None = None) -> Tensor:
         """Map each position; what is given as the residual is added."""
-        return self.down(self.up(x, activation=self._activation), residual=residual)
+        up, down = self.up, self.down
+        if type(up) is type(down) is Linear:
+            return feed_forward(
+                x, up.weight, up.bias, down.weight, down.bias,
+                activation=self._activation, residual=residual,
+            )  # fmt: skip
+        return down(up(x, activation=self._activation), residual=residual)
 
 
 class SwiGLU(Module):

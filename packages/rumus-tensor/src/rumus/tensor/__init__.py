@@ -33,6 +33,7 @@ from rumus.tensor.errors import (
     UnclaimedGradientError,
 )
 from rumus.tensor.expr import Expr
+from rumus.tensor.feed_forward import feed_forward
 from rumus.tensor.functions import (
     clip,
     cos,
@@ -131,6 +132,7 @@ __all__ = [
     "cpu",
     "cross_entropy",
     "elementwise",
+    "feed_forward",
     "elu",
     "erf",
     "exp",

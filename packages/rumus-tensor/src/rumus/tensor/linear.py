@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any, Final
+from functools import cache
+from itertools import compress
+from typing import Any
 
 from rumus.tensor.autograd import Product, Vjp, is_recording
 from rumus.tensor.backend import Array, Backend, Epilogue, Shape
@@ -15,8 +16,6 @@ from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import GRADIENT, Kernel
 from rumus.tensor.operators import cast, in_place, kernel_of
 from rumus.tensor.tensor import Tensor, backend_of, result_of
-
-RECOMPUTED: Final = 2**24  # bytes from which an activation's result is not kept, but computed again
 
 
 def linear(
@@ -40,7 +39,7 @@ def linear(
     >>> linear(x, weight, activation=relu, residual=tensor([[0.5, 0.5]])).tolist()
     [[5.5, 0.5]]
     """
-    _check(x, weight, bias, residual)
+    check_fit(x.shape, weight, bias, residual)
     known = None if activation is None else kernel_of(activation)
     if activation is not None and known is None:
         y: Tensor = activation(linear(x, weight, bias))
@@ -54,65 +53,44 @@ def linear(
         return linear(cast(x, dtype), cast(weight, dtype), b, activation=activation, residual=r)
     saves = is_recording() and any(t.requires_grad for t in tensors)
     kernel, scalars = known or (None, {})
-    ending = _ending(kernel, residual is not None, saves)
+    after = ending(kernel, residual is not None, saves)
     rows = x._array.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
-    again = None if x._node is None else x._node.again
     shape = (rows.shape[0], weight.shape[0])
     product = out = backend.allocate(shape, dtype)
-    if ending.keeps_product:
+    if after.keeps_product:
         product = backend.allocate(shape, dtype)
-    epilogue = ending.epilogue(scalars, out, None if residual is None else residual._array)
+    epilogue = after.epilogue(scalars, out, None if residual is None else residual._array)
     turned = weight._array.transpose((1, 0))
     backend.matmul(rows, turned, product, None if bias is None else bias._array, epilogue=epilogue)
-    derivative = ending.derivative
+    derivative = after.derivative
     back = None if derivative is None else _Activation(backend, derivative, scalars, product)
-    given = partial(_same, rows) if again is None else again
-    vjp = _linear_vjp(x, weight, bias, residual, given, back)
-    result = result_of(
-        "linear", out.reshape((*x.shape[:-1], shape[1])), backend, tensors, vjp,
-        (x, weight) if again is None else (weight,),
-        reads_result=back is not None and not ending.keeps_product,
+    vjp = _linear_vjp(x, weight, bias, residual, rows, back)
+    return result_of(
+        "linear", out.reshape((*x.shape[:-1], shape[1])), backend, tensors, vjp, (x, weight),
+        reads_result=back is not None and not after.keeps_product,
         takes_products=back is not None and residual is None,
     )  # fmt: skip
-    is_large = out.size * dtype.itemsize >= RECOMPUTED
-    if result._node is not None and is_large and ending.keeps_product and residual is None:
-        result._node.again = partial(_activated, backend, ending, scalars, product)
-    return result
 
 
-def _same(rows: Array) -> Array:
-    return rows
-
-
-def _activated(
-    backend: Backend, ending: _Ending, scalars: Mapping[str, float], product: Array
-) -> Array:
-    """Compute what the next product reads from what the way back keeps anyway."""
-    assert ending.kernel is not None
-    out = backend.allocate(product.shape, product.dtype)
-    backend.elementwise(ending.kernel, (product,), ending.kernel.bind(scalars), (out,))
-    return out
-
-
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
-    """Raise ValueError for what does not fit."""
+def check_fit(x: Shape, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
+    """Raise ValueError for what does not fit an input of shape `x`."""
     if weight.ndim != 2:
         raise ValueError(f"linear: a weight of shape (out, in) is needed, not {weight.shape}")
     outputs, inputs = weight.shape
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"linear: a bias of shape {(outputs,)} is needed, not {bias.shape}")
-    if x.ndim == 0 or x.shape[-1] != inputs:
+    if not x or x[-1] != inputs:
         raise ValueError(
-            f"linear: input of shape {x.shape} for a weight of shape {weight.shape}: "
+            f"linear: input of shape {x} for a weight of shape {weight.shape}: "
             f"the last axis must be {inputs}"
         )
-    shape = (*x.shape[:-1], outputs)
+    shape = (*x[:-1], outputs)
     if residual is not None and residual.shape != shape:
         raise ValueError(f"linear: a residual of shape {shape} is needed, not {residual.shape}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Ending:
+class Ending:
     """What follows a product, and the way back through it."""
 
     kernel: Kernel | None  # its first array is the product, the second what is added
@@ -131,10 +109,10 @@ class _Ending:
 
 
 @cache
-def _ending(activation: Kernel | None, has_residual: bool, saves: bool) -> _Ending:
+def ending(activation: Kernel | None, has_residual: bool, saves: bool) -> Ending:
     """What follows a product. saves: whether there will be a way back."""
     if activation is None and not has_residual:
-        return _Ending(None, None, False)
+        return Ending(None, None, False)
     if activation is not None and len(activation.arrays) != 1:
         raise TypeError(
             f"linear: an activation is a function of one tensor; {activation.name!r} takes "
@@ -154,7 +132,7 @@ def _ending(activation: Kernel | None, has_residual: bool, saves: bool) -> _Endi
     title = "linear" if activation is None else f"linear_{activation.name}"
     kernel = Kernel(title, {f"{name}_result" if keeps else name: result}, arrays)
     derivative = None if activation is None else activation.gradient((name,))
-    return _Ending(kernel, derivative, keeps)
+    return Ending(kernel, derivative, keeps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,35 +166,44 @@ def _linear_vjp(
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    rows: Callable[[], Array],
+    rows: Array,
     activation: _Activation | None,
 ) -> Vjp:
     backend, matrix, shape = x._backend, weight._array, x.shape
-    count = math.prod(shape[:-1])
-    wanted = x.requires_grad, weight.requires_grad
-    bias_wanted = bias is not None and bias.requires_grad
-    residual_wanted = residual is not None and residual.requires_grad
+    present = True, True, bias is not None, residual is not None
+    wanted = weight.requires_grad, bias is not None and bias.requires_grad
+    wants_x, wants_residual = x.requires_grad, residual is not None and residual.requires_grad
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
         g = gradient if activation is None else activation.gradient(gradient)
-        g = g.reshape((count, matrix.shape[0]))
-        shares: list[Array | None] = [None] * len(destinations)
-        sums = None
-        if residual_wanted:
-            shares[-1] = gradient
-        if bias_wanted:
-            sums = shares[2] = _given(backend, destinations[2], matrix.shape[:1], g)
-        if wanted[1]:
-            shares[1] = _given(backend, destinations[1], matrix.shape, g)
-            backend.matmul(g.transpose((1, 0)), rows(), shares[1], sums=sums)
-        elif sums is not None:
-            backend.reduce("sum", g, (0,), sums)
-        if wanted[0]:
-            shares[0] = Product(backend, g, matrix, (count, shape[-1]), shape)
-        return shares
+        g = g.reshape((rows.shape[0], matrix.shape[0]))
+        into = destinations[1], destinations[2] if present[2] else None
+        of_weight, of_bias = weight_gradients(backend, g, rows, into, wanted)
+        of_x = Product(backend, g, matrix, rows.shape, shape) if wants_x else None
+        of_residual = gradient if wants_residual else None
+        return list(compress((of_x, of_weight, of_bias, of_residual), present))
 
     return vjp
 
 
-def _given(backend: Backend, into: Array | None, shape: Shape, like: Array) -> Array:
-    return backend.allocate(shape, like.dtype) if into is None else into
+def weight_gradients(
+    backend: Backend,
+    g: Array,
+    rows: Array,
+    into: tuple[Array | None, Array | None],
+    wanted: tuple[bool, bool],
+) -> tuple[Array | None, Array | None]:
+    """Return the gradients of the weight and the bias: g^T rows, and in the same product sum(g).
+
+    g: (n, out). rows: (n, in). into: where to write them, if it matters. wanted: which of them.
+    """
+    weight = bias = None
+    if wanted[1]:
+        bias = backend.allocate(g.shape[1:], g.dtype) if into[1] is None else into[1]
+    if wanted[0]:
+        shape = g.shape[1], rows.shape[1]
+        weight = backend.allocate(shape, g.dtype) if into[0] is None else into[0]
+        backend.matmul(g.transpose((1, 0)), rows, weight, sums=bias)
+    elif bias is not None:
+        backend.reduce("sum", g, (0,), bias)
+    return weight, bias
