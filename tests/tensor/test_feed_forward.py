@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -131,3 +132,23 @@ def test_what_does_not_fit(name: str, shape: tuple[int, ...], message: str) -> N
     p[name] = Parameter(np.zeros(shape, np.float32))
     with pytest.raises(ValueError, match=message):
         fused(p, gelu, list(p))
+
+
+def test_only_the_argument_of_the_activation_is_kept(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = parameters(backend)
+    made: list[weakref.ref[Any]] = []
+    allocate = backend.allocate
+
+    def noted(shape: Any, dtype: Any) -> Any:
+        array = allocate(shape, dtype)
+        if shape == (10, 12):
+            made.append(weakref.ref(array))
+        return array
+
+    monkeypatch.setattr(backend, "allocate", noted)
+    y = fused(p, gelu, [])
+    assert [array() is None for array in made] == [False, True]
+    y.sum().backward()
+    assert all(array() is None for array in made)

@@ -136,7 +136,7 @@ class Node:
     """One step of the tape."""
 
     __slots__ = (
-        "adding", "again", "backend", "created", "inputs", "name", "place", "takes_products", "vjp",
+        "adding", "backend", "created", "inputs", "name", "place", "takes_products", "vjp",
         "watched",
     )  # fmt: skip
 
@@ -157,7 +157,6 @@ class Node:
         self.watched = watched  # with the version of each in the forward pass
         self.adding = adding  # the inputs whose gradient so far `vjp` can add to
         self.takes_products = takes_products  # whether `vjp` takes a gradient that is a `Product`
-        self.again: Callable[[], Array] | None = None  # computes the result from what vjp keeps
         self.place: Callable[[], Array] | None = None  # memory that its gradient is best written to
         self.created = next(_creation)
 
@@ -221,7 +220,7 @@ def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Si
     gradient = gradients.pop(node, None)
     inputs, node.inputs = node.inputs, ()
     vjp, node.vjp = node.vjp, None
-    node.again = node.place = None
+    node.place = None
     node.watched = ()  # what it alone still held may be written over by its vjp
     if gradient is None or vjp is None:
         return
