@@ -138,27 +138,31 @@ def test_views_of_float16(half: GpuBackend) -> None:
         np.testing.assert_allclose(a, b, rtol=2**-10, atol=2**-11 * (1 + abs(b).max()))
 
 
-TESTED = (
-    (Tile(8, 8, 8, 4, is_shared=True), 1),
-    (Tile(16, 8, 4, 2, is_shared=True), 1),
-    (Tile(8, 4, 8, 4), 1),
-    (Tile(8, 4, 8, 1, is_shared=True), 2),
-    (Tile(8, 4, 1, 1), attention.UNROLL),
+TESTED = (  # and whether loops are written out, and what comes next is read ahead
+    (Tile(16, 8, 8, 4), False, True),
+    (Tile(8, 8, 4, 4), False, True),
+    (Tile(8, 4, 8, 1, 2, 8), True, False),
+    (Tile(8, 4, 2, 1, 8, 8), True, True),
 )
 
 
-@pytest.mark.parametrize(("tile", "unroll"), TESTED)
+@pytest.mark.parametrize(("tile", "is_unrolled", "is_ahead"), TESTED)
 @pytest.mark.parametrize("length", [45, 64])
 def test_other_tiles_and_unrolled_loops(
-    length: int, tile: Tile, unroll: int, one: GpuBackend, monkeypatch: pytest.MonkeyPatch
+    length: int,
+    tile: Tile,
+    is_unrolled: bool,
+    is_ahead: bool,
+    one: GpuBackend,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What real devices and wider heads get; a device that a CPU plays does not by itself."""
 
     def chosen(limits: Any, problem: Problem, is_software: bool) -> Variant:
-        return variant_of(problem, tile, unroll)
+        return variant_of(problem, tile, is_unrolled, is_ahead)
 
     monkeypatch.setattr(attention, "choose", chosen)
-    check(one, ((1, 2, length, 32), (1, 1, length, 32), (1, 1, length, 32)), causal=True)
+    check(one, ((1, 2, length, 64), (1, 1, length, 64), (1, 1, length, 64)), causal=True)
 
 
 def test_wide_heads(one: GpuBackend) -> None:

@@ -31,13 +31,9 @@ from rumus.gpu.storage import Stored
 from rumus.tensor import float32
 
 WORKGROUP_BYTES: Final = 32768  # with less, the kernels for heads of 256 do not fit
-UNROLL: Final = 8
 REGISTERS: Final = 192  # floats that an invocation may hold in sums and scores
 # From the fastest to what fits small workgroup memory with heads of 256.
-TILES: Final = (
-    Tile(8, 8, 8, 4, is_shared=True), Tile(8, 8, 4, 4), Tile(8, 8, 4, 2), Tile(8, 8, 2, 2),
-    Tile(8, 8, 2, 1), Tile(8, 8, 1, 1), Tile(8, 4, 1, 1),
-)  # fmt: skip
+TILES: Final = (Tile(16, 8, 8, 4), Tile(8, 8, 4, 4), Tile(8, 8, 2, 2), Tile(8, 8, 1, 1, steps=8))
 
 Arrays = dict[str, GPUArray]
 
@@ -116,8 +112,8 @@ def choose(limits: Limits, problem: Problem, is_software: bool) -> Variant:
 
     is_software: a CPU plays the GPU. It would spend seconds on compiling what is large.
     """
-    unroll, tiles = (1, TILES[1:]) if is_software else (UNROLL, TILES)
-    variants = [variant_of(problem, tile, unroll) for tile in tiles]
+    tiles = TILES[1:] if is_software else TILES
+    variants = [variant_of(problem, tile, not is_software, not is_software) for tile in tiles]
     fitting = [
         variant
         for variant in variants
@@ -126,14 +122,15 @@ def choose(limits: Limits, problem: Problem, is_software: bool) -> Variant:
     return fitting[0] if fitting else variants[-1]
 
 
-def variant_of(problem: Problem, tile: Tile, unroll: int) -> Variant:
+def variant_of(problem: Problem, tile: Tile, is_unrolled: bool, is_ahead: bool) -> Variant:
     """Return the variant for a problem with this tile."""
     wide = [tile.wide(size) for size in problem.sizes]
     own, other = problem.lengths
     is_whole = all(4 * w == size for w, size in zip(wide, problem.sizes, strict=True))
-    is_exact = problem.in_fours and is_whole and not (own % tile.own or other % tile.other)
+    is_whole = is_whole and not (own % tile.own or other % tile.other)
+    is_exact = problem.in_fours and is_whole and not (wide[0] % tile.depth or wide[1] % tile.depth)
     return Variant(problem.stage, tile, problem.stored, wide[0], wide[1], problem.in_fours,
-                   is_exact, problem.causal, unroll)  # fmt: skip
+                   is_exact, problem.causal, is_unrolled, is_ahead)  # fmt: skip
 
 
 def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> None:

@@ -15,9 +15,8 @@ the row's largest score, but the weight shrinks faster: 4 units in the last plac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from rumus.gpu.pipelines import Program
@@ -25,26 +24,27 @@ from rumus.gpu.shaders import prelude
 from rumus.gpu.storage import Stored, vector
 
 _PARTS: Final = "xyzw"
-_AHEAD: Final = 8  # loads under way before the first is stored
 _LOG_2: Final = "0.69314718"
 _PER_LOG_2: Final = "1.44269504"
 
 Stage: TypeAlias = Literal["forward", "query", "key"]
+Bases: TypeAlias = Mapping[str, str]  # where an array begins, if not at base_{name}
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """Lanes along the other and the own rows, and how many own and other rows each has.
 
-    across: 8 or 16. rows: 1, 2, 4 or 8. is_shared: arrays that are not needed at the same time lie
-    in the same workgroup memory; some are then loaded again for each turn.
+    across: 8 or 16. rows: 1, 2, 4 or 8. depth: vectors of a row that are in workgroup memory at a
+    time for the scores; 2, 4 or 8. steps: whole rows that are there at a time for the products.
     """
 
     across: int
     down: int
     rows: int
     others: int
-    is_shared: bool = False
+    depth: int = 4
+    steps: int = 16
 
     @property
     def lanes(self) -> int:
@@ -76,18 +76,6 @@ class Tile:
         return -(-size // (4 * self.across)) * self.across
 
 
-# Array -> the workgroup memory in which it lies, apart and shared. p: weights; s: gradients of
-# scores; parts: what the lanes of a row tell each other.
-_MEMORY: Final[dict[tuple[Stage, bool], dict[str, str]]] = {
-    ("forward", False): {"Q": "Q", "K": "K", "V": "V", "p": "K", "parts": "parts"},
-    ("forward", True): {"Q": "Q", "K": "K", "V": "K", "p": "p", "parts": "p"},
-    ("query", False): {"Q": "Q", "G": "G", "K": "K", "V": "V", "s": "V", "parts": "V"},
-    ("query", True): {"Q": "Q", "G": "Q", "K": "K", "V": "V", "s": "Q", "parts": "V"},
-    ("key", False): {"Q": "Q", "G": "G", "K": "K", "V": "V", "p": "p", "s": "s"},
-    ("key", True): {"Q": "Q", "G": "G", "K": "K", "V": "K", "p": "K", "s": "K"},
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Variant:
     """What a pipeline is made for.
@@ -95,8 +83,8 @@ class Variant:
     stored: how the rows lie in memory; all that is computed is float32. size, value_size: vec4s of
     a row of queries and keys, and of values, with the zeros behind it; multiples of tile.across.
     in_fours: rows are read and written four elements at a time. is_exact: they are, no row has
-    zeros behind it, and no tile reaches over an end. unroll: steps of an inner loop that are
-    written out.
+    zeros behind it, and no tile reaches over an end. is_unrolled: loops over what is in workgroup
+    memory are written out. is_ahead: what comes next is read while a product is computed.
     """
 
     stage: Stage
@@ -107,12 +95,24 @@ class Variant:
     in_fours: bool
     is_exact: bool
     is_causal: bool
-    unroll: int
+    is_unrolled: bool
+    is_ahead: bool
 
     @property
     def bytes(self) -> int:
         """The workgroup memory."""
-        return 16 * sum(self.memory().values())
+        return 16 * self.vectors
+
+    @property
+    def vectors(self) -> int:
+        """The workgroup memory in vec4s: two pieces of rows, or weights and some rows."""
+        tile = self.tile
+        widest = max(self.size, self.value_size)
+        return max(
+            (tile.own + tile.other) * tile.depth,
+            tile.across * tile.line,
+            tile.other * tile.line + min(tile.steps, tile.other) * widest,
+        )
 
     @property
     def registers(self) -> int:
@@ -129,22 +129,6 @@ class Variant:
     def width(self, name: str) -> int:
         """The vec4s of a row of an array."""
         return self.value_size if name in _OF_VALUES else self.size
-
-    def place(self, name: str) -> str:
-        """The workgroup memory in which an array lies."""
-        return "tile_" + _MEMORY[self.stage, self.tile.is_shared][name]
-
-    def memory(self) -> dict[str, int]:
-        """The workgroup memory, in vec4s."""
-        tile, found = self.tile, dict[str, int]()
-        for name in _MEMORY[self.stage, tile.is_shared]:
-            if name in ("p", "s", "parts"):
-                length = tile.line * (tile.across if name == "parts" else tile.other)
-            else:
-                is_own = (name in _OF_QUERIES) != (self.stage == "key")
-                length = (tile.own if is_own else tile.other) * self.width(name)
-            found[self.place(name)] = max(length, found.get(self.place(name), 0))
-        return found
 
 
 # Name -> what is bound, in order, and how. o: the result; g: its gradient.
@@ -197,8 +181,7 @@ def _header(variant: Variant) -> Iterator[str]:
             kind = vector(variant.stored.wgsl, 4 if variant.in_fours else 1)
         how = "read" if mode == "r" else "read_write"
         yield f"@group(0) @binding({number}) var<storage, {how}> {name}: array<{kind}>;"
-    for name, length in variant.memory().items():
-        yield f"var<workgroup> {name}: array<vec4<f32>, {length}>;"
+    yield f"var<workgroup> tile: array<vec4<f32>, {variant.vectors}>;"
     yield f"@compute @workgroup_size({variant.tile.lanes})"
     yield "fn main("
     yield "    @builtin(workgroup_id) group: vec3<u32>,"
@@ -228,8 +211,9 @@ def _place(variant: Variant) -> Iterator[str]:
     yield f"let x = local % 8u + local / {8 * tile.down}u * 8u;"
     yield f"let y = local / 8u % {tile.down}u;"
     yield "let low_x = x & 7u;"
+    yield f"let turned_x = {_turned(tile, 'x')};"
     for low in sorted({r * tile.down % 8 for r in range(tile.rows)}):
-        yield f"let low_y{low} = (y + {low}u) & 7u;"
+        yield f"let turned_y{low} = {_turned(tile, f'(y + {low}u)')};"
     yield from (f"let row{r} = first + y + {r * tile.down}u;" for r in range(tile.rows))
     for name in strided(variant.stage):
         head = "owner"
@@ -264,74 +248,122 @@ def _four(variant: Variant, name: str, base: str, row: str, part: str) -> str:
     return f"vec4<f32>({', '.join(parts)})"
 
 
-def _load(variant: Variant, name: str, first: str, count: int, base: str = "") -> Iterator[str]:
-    """Bring `count` rows to workgroup memory; queries are multiplied by the scale.
+def _turned(tile: Tile, row: str) -> str:
+    """What the places of a row's pieces are changed by, against bank conflicts."""
+    return f"(({row} / {8 // tile.depth}u) & {tile.depth - 1}u)"
 
-    Part p of row r lies at p ^ r % 8, against bank conflicts.
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """Some of an array's rows on their way to workgroup memory.
+
+    first: the first row. count: of rows. width: vec4s of a row at a time. start: where in `tile`.
+    by_rows: whole rows come at a time, and not pieces of the same rows.
     """
-    width, lanes = variant.width(name), variant.tile.lanes
-    turns, rest = divmod(count * width, lanes)
-    value = _four(variant, name, base or f"base_{name}", f"({first} + row)", "part")
-    value += f" * (k.scale * {_PER_LOG_2})" if name == "Q" else ""
-    split = [f"let row = i / {width}u;", f"let part = i % {width}u;"]
-    store = f"{variant.place(name)}[row * {width}u + (part ^ (row & 7u))] = "
-    if variant.unroll == 1 or rest:
-        yield f"for (var i = local; i < {count * width}u; i += {lanes}u) {{"
-        yield from (*split, f"{store}{value};", "}")
+
+    variant: Variant
+    name: str
+    first: str
+    count: int
+    width: int
+    start: int
+    by_rows: bool
+    base: str = ""
+
+    @property
+    def turns(self) -> range:
+        return range(-(-self.count * self.width // self.variant.tile.lanes))
+
+    def declare(self) -> Iterator[str]:
+        yield from (f"var next_{self.name}{turn}: vec4<f32>;" for turn in self.turns)
+
+    def fetch(self, at: str) -> Iterator[str]:
+        """Read what begins at `at`; queries are multiplied by the scale."""
+        row, part = ("row", f"({at} + part)")
+        if self.by_rows:
+            row, part = (f"{at} + row", "part")
+        base = self.base or f"base_{self.name}"
+        value = _four(self.variant, self.name, base, f"({self.first} + {row})", part)
+        value += f" * (k.scale * {_PER_LOG_2})" if self.name == "Q" else ""
+        for turn in self.turns:
+            yield from (*self._turn(turn), f"next_{self.name}{turn} = {value};", "}")
+
+    def keep(self) -> Iterator[str]:
+        """Write what was read to workgroup memory."""
+        part = "part" if self.by_rows else f"(part ^ {_turned(self.variant.tile, 'row')})"
+        for turn in self.turns:
+            place = f"{self.start}u + row * {self.width}u + {part}"
+            yield from (*self._turn(turn), f"tile[{place}] = next_{self.name}{turn};", "}")
+
+    def _turn(self, turn: int) -> Iterator[str]:
+        lanes, width = self.variant.tile.lanes, self.width
+        i = f"(local + {turn * lanes}u)"
+        is_over = (turn + 1) * lanes > self.count * width
+        yield f"if ({i} < {self.count * width}u) {{" if is_over else "{"
+        if lanes % width:
+            yield f"let row = {i} / {width}u;"
+            yield f"let part = {i} % {width}u;"
+        else:
+            yield f"let row = local / {width}u + {turn * lanes // width}u;"
+            yield f"let part = local % {width}u;"
+
+
+def _stream(
+    variant: Variant, staged: Sequence[_Staged], stop: str, step: int, body: Sequence[str]
+) -> Iterator[str]:
+    """Do `body` for each piece of the arrays. Workgroup memory is free before and after it."""
+    barrier = "workgroupBarrier();"
+    yield from (line for each in staged for line in each.declare())
+    kept = [line for each in staged for line in each.keep()]
+    if not variant.is_ahead:
+        yield f"for (var piece = 0u; piece < {stop}; piece += {step}u) {{"
+        yield from (line for each in staged for line in each.fetch("piece"))
+        yield from (*kept, barrier, *body, barrier, "}")
         return
-    for begin in range(0, turns, _AHEAD):
-        chunk = range(begin, min(turns, begin + _AHEAD))
-        yield "{"
-        yield from (f"var next{turn}: vec4<f32>;" for turn in chunk)
-        for turn in chunk:
-            yield from ("{", *_turn(turn, lanes, width), f"next{turn} = {value};", "}")
-        for turn in chunk:
-            yield from ("{", *_turn(turn, lanes, width), f"{store}next{turn};", "}")
-        yield "}"
+    yield from (line for each in staged for line in each.fetch("0u"))
+    yield from (*kept, barrier)
+    yield f"let last_piece = ({stop} - 1u) / {step}u * {step}u;"
+    yield f"for (var piece = 0u; piece < {stop}; piece += {step}u) {{"
+    yield f"let next_piece = min(piece + {step}u, last_piece);"
+    yield from (line for each in staged for line in each.fetch("next_piece"))
+    yield from (*body, barrier, *kept, barrier, "}")
 
 
-def _turn(turn: int, lanes: int, width: int) -> Iterator[str]:
-    """The row and the part of it that a lane loads in one turn."""
-    if lanes % width:
-        yield f"let i = local + {turn * lanes}u;"
-        yield f"let row = i / {width}u;"
-        yield f"let part = i % {width}u;"
+def _repeat(variant: Variant, name: str, count: int, body: list[str]) -> Iterator[str]:
+    """A loop over `count` steps. In `body`, low_{name} is {name} % 8."""
+    if not variant.is_unrolled:
+        yield f"for (var {name} = 0u; {name} < {count}u; {name}++) {{"
+        yield from (f"let low_{name} = {name} & 7u;", *body, "}")
         return
-    yield f"let row = local / {width}u + {turn * lanes // width}u;"
-    yield f"let part = local % {width}u;"
+    for step in range(count):
+        yield from ("{", f"let {name} = {step}u;", f"let low_{name} = {step % 8}u;", *body, "}")
 
 
-def _repeat(variant: Variant, name: str, count: str, body: list[str]) -> Iterator[str]:
-    """A loop over `count` steps, several of them written out; it may do up to 7 more of zeros.
-
-    In `body`, low_{name} is {name} % 8. The count is no constant, so that a driver does not unroll
-    it further.
-    """
-    yield f"for (var {name}_ = 0u; {name}_ < {count}; {name}_ += {variant.unroll}u) {{"
-    for step in range(variant.unroll):
-        low = f"{name} & 7u" if variant.unroll % 8 else f"{step % 8}u"
-        yield from ("{", f"let {name} = {name}_ + {step}u;", f"let low_{name} = {low};")
-        yield from (*body, "}")
-    yield "}"
-
-
-def _scores(variant: Variant, result: str, own: str, other: str) -> Iterator[str]:
+def _scores(variant: Variant, result: str, own: str, other: str, bases: Bases) -> Iterator[str]:
     """result{r}_{j} = own row r times other row x + across j."""
-    tile, width = variant.tile, variant.width(own)
+    tile, depth = variant.tile, variant.tile.depth
+    start = tile.own * depth
     pairs = _pairs(tile)
     yield from (f"var {result}{r}_{j} = 0.0;" for r, j in pairs)
-    body = [f"let b{j} = {variant.place(other)}[(x + {j * tile.across}u) * {width}u + (d ^ low_x)];"
+    body = [f"let b{j} = tile[{start}u + (x + {j * tile.across}u) * {depth}u + (d ^ turned_x)];"
             for j in range(tile.others)]  # fmt: skip
     for r in range(tile.rows):
-        place = f"(y + {r * tile.down}u) * {width}u + (d ^ low_y{r * tile.down % 8})"
-        body.append(f"let a{r} = {variant.place(own)}[{place}];")
+        place = f"(y + {r * tile.down}u) * {depth}u + (d ^ turned_y{r * tile.down % 8})"
+        body.append(f"let a{r} = tile[{place}];")
         for j in range(tile.others):
             total = f"{result}{r}_{j}"
             for part in _PARTS:
                 total = f"fma(a{r}.{part}, b{j}.{part}, {total})"
             body.append(f"{result}{r}_{j} = {total};")
+    staged = [
+        _Staged(variant, own, "first", tile.own, depth, 0, False),
+        _Staged(variant, other, "at", tile.other, depth, start, False, bases.get(other, "")),
+    ]
     count = "value_size" if own in _OF_VALUES else "size"
-    yield from _repeat(variant, "d", f"({count} + 3u) / 4u", body)
+    steps = [*_repeat(variant, "d", depth, body)]
+    yield "{"
+    yield from _stream(variant, staged, f"(({count} + 3u) / 4u)", depth, steps)
+    yield "}"
 
 
 def _pairs(tile: Tile) -> list[tuple[int, int]]:
@@ -382,34 +414,31 @@ def _across(tile: Tile, i: str, low: str, g: int) -> str:
     return f"{i} * {tile.line}u + (y ^ {low}) + {g * tile.down}u"
 
 
-def _pass_on(variant: Variant, name: str, source: str) -> Iterator[str]:
+def _pass_on(variant: Variant, source: str) -> Iterator[str]:
     """Write source{r}_{j} where the neighbours read it."""
     tile = variant.tile
     for j in range(tile.others):
         for g in range(tile.fours):
             place = _across(tile, f"(x + {j * tile.across}u)", "low_x", g)
-            value = _four_rows(tile, g, f"{source}{{r}}_{j}")
-            yield f"{variant.place(name)}[{place}] = {value};"
+            yield f"tile[{place}] = {_four_rows(tile, g, f'{source}{{r}}_{j}')};"
 
 
-def _products(variant: Variant, *sums: tuple[str, str, str]) -> Iterator[str]:
-    """result{r}_{c} += weight of own and other row * column c of the other row, for each of `sums`.
-
-    sums: (result, weights, rows).
-    """
-    tile, body = variant.tile, list[str]()
-    for result, weights, rows in sums:
-        for g in range(tile.fours):
-            place = _across(tile, "i", "low_i", g)
-            body.append(f"let w{g}_{result} = {variant.place(weights)}[{place}];")
-        width = variant.width(rows)
-        for c in range(width // tile.across):
-            place = f"i * {width}u + (x ^ low_i) + {c * tile.across}u"
-            body.append(f"let {result}_{c} = {variant.place(rows)}[{place}];")
-            body += [f"{result}{r}_{c} += w{r // 4}_{result}.{_PARTS[r % 4]} * {result}_{c};"
-                     for r in range(tile.rows)]  # fmt: skip
+def _products(variant: Variant, result: str, rows: str, bases: Bases) -> Iterator[str]:
+    """result{r}_{c} += weight of own and other row, as passed on, * column c of the other row."""
+    tile, width, body = variant.tile, variant.width(rows), list[str]()
+    start, steps = tile.other * tile.line, min(tile.steps, tile.other)
+    for g in range(tile.fours):
+        body.append(f"let w{g} = tile[{_across(tile, '(piece + i)', 'low_i', g)}];")
+    for c in range(width // tile.across):
+        body.append(f"let column{c} = tile[{start}u + i * {width}u + x + {c * tile.across}u];")
+        body += [f"{result}{r}_{c} += w{r // 4}.{_PARTS[r % 4]} * column{c};"
+                 for r in range(tile.rows)]  # fmt: skip
+    staged = _Staged(variant, rows, "at", steps, width, start, True, bases.get(rows, ""))
     length = "k.queries" if variant.stage == "key" else "k.keys"
-    yield from _repeat(variant, "i", f"min({tile.other}u, {length} - at)", body)
+    stop = f"min({tile.other}u, {length} - at)"
+    yield "{"
+    yield from _stream(variant, [staged], stop, steps, [*_repeat(variant, "i", steps, body)])
+    yield "}"
 
 
 def _zeros(variant: Variant, result: str, name: str) -> Iterator[str]:
@@ -421,20 +450,20 @@ def _zeros(variant: Variant, result: str, name: str) -> Iterator[str]:
 def _combine(variant: Variant, name: str, text: str) -> Iterator[str]:
     """Combine name{g} over the lanes of a row, in their order.
 
-    text: how a lane's `part` is added to `{name}`. What else lies in the memory of the parts has
-    been read before, and may be written after a barrier.
+    text: how a lane's `part` is added to `{name}`. Workgroup memory is free before and after it.
     """
-    tile, parts = variant.tile, variant.place("parts")
+    tile = variant.tile
     for g in range(tile.fours):
-        yield f"{parts}[{_across(tile, 'x', 'low_x', g)}] = {name}{g};"
+        yield f"tile[{_across(tile, 'x', 'low_x', g)}] = {name}{g};"
     yield "workgroupBarrier();"
     for g in range(tile.fours):
-        yield f"{name}{g} = {parts}[{_across(tile, '0u', '0u', g)}];"
-        step = text.format(name=f"{name}{g}", part=f"{parts}[{_across(tile, 'i', '(i & 7u)', g)}]")
-        if variant.unroll > 1:
+        yield f"{name}{g} = tile[{_across(tile, '0u', '0u', g)}];"
+        step = text.format(name=f"{name}{g}", part=f"tile[{_across(tile, 'i', '(i & 7u)', g)}]")
+        if variant.is_unrolled:
             yield from (f"{{ let i = {i}u; {step} }}" for i in range(1, tile.across))
         else:
             yield from (f"for (var i = 1u; i < {tile.across}u; i++) {{", step, "}")
+    yield "workgroupBarrier();"
 
 
 def _store(variant: Variant, name: str, result: str, factor: str = "") -> Iterator[str]:
@@ -477,23 +506,16 @@ def _over_keys(variant: Variant) -> Iterator[str]:
 
 
 def _forward(variant: Variant) -> Iterator[str]:
-    tile, fours = variant.tile, range(variant.tile.fours)
-    load = partial(_load, variant, first="at", count=tile.other)
-    yield from _load(variant, "Q", "first", tile.own)
+    fours = range(variant.tile.fours)
     yield from _zeros(variant, "o", "V")
     for g in fours:
         yield f"var largest{g} = vec4<f32>(LOWEST);"
         yield f"var sum{g} = vec4<f32>(0.0);"
     yield from _over_keys(variant)
-    yield from load("K")
-    yield from () if tile.is_shared else load("V")
-    yield "workgroupBarrier();"
-    yield from _scores(variant, "s", "Q", "K")
+    yield from _scores(variant, "s", "Q", "K", {})
     yield from _hide(variant, "s", "LOWEST")
-    yield from _softmax(variant, load("V") if tile.is_shared else ())
-    yield "workgroupBarrier();"
-    yield from _products(variant, ("o", "p", "V"))
-    yield "workgroupBarrier();"
+    yield from _softmax(variant)
+    yield from _products(variant, "o", "V", {})
     yield "}"
     yield from _combine(variant, "sum", "{name} += {part};")
     yield from _store(variant, "O", "o", " / sum{g}.{part}")
@@ -503,11 +525,8 @@ def _forward(variant: Variant) -> Iterator[str]:
     yield from _store_numbers(variant, "total", "logarithms")
 
 
-def _softmax(variant: Variant, load: Iterator[str] | tuple[()]) -> Iterator[str]:
-    """Turn scores s into weights p of the largest score so far, and what is added up as well.
-
-    load: what is done once all lanes have read the keys.
-    """
+def _softmax(variant: Variant) -> Iterator[str]:
+    """Pass on scores s as weights of the largest score so far, and shrink what is added up."""
     tile, fours = variant.tile, range(variant.tile.fours)
     columns = range(variant.value_size // tile.across)
     for g in fours:
@@ -515,19 +534,16 @@ def _softmax(variant: Variant, load: Iterator[str] | tuple[()]) -> Iterator[str]
         for j in range(tile.others):  # NaN may be lost here; the sum has it
             yield f"now{g} = max(now{g}, {_four_rows(tile, g, f's{{r}}_{j}')});"
     yield from _combine(variant, "now", "{name} = max({name}, {part});")
-    yield from load
     for g in fours:
         yield f"let shrink{g} = power_of_two(largest{g} - now{g});"
         yield f"largest{g} = now{g};"
         yield f"sum{g} *= shrink{g};"
-    if tile.is_shared:
-        yield "workgroupBarrier();"
     for j in range(tile.others):
         for g in fours:
             yield f"let p{j}_{g} = power_of_two({_four_rows(tile, g, f's{{r}}_{j}')} - now{g});"
             yield f"sum{g} += p{j}_{g};"
             place = _across(tile, f"(x + {j * tile.across}u)", "low_x", g)
-            yield f"{variant.place('p')}[{place}] = p{j}_{g};"
+            yield f"tile[{place}] = p{j}_{g};"
     for r in range(tile.rows):
         yield from (f"o{r}_{c} *= shrink{r // 4}.{_PARTS[r % 4]};" for c in columns)
 
@@ -542,7 +558,6 @@ def _difference(variant: Variant) -> Iterator[str]:
             values = (_four(variant, name, f"base_{name}", f"row{r}", column) for name in "GO")
             yield f"difference{r // 4}.{_PARTS[r % 4]} += dot({', '.join(values)});"
     yield from _combine(variant, "difference", "{name} += {part};")
-    yield "workgroupBarrier();"
     yield "let row_start = (batch * k.heads + owner) * k.queries;"
     yield from _store_numbers(variant, "delta", "difference")
     for g in fours:
@@ -552,18 +567,11 @@ def _difference(variant: Variant) -> Iterator[str]:
 
 def _query_gradient(variant: Variant) -> Iterator[str]:
     tile = variant.tile
-    own = partial(_load, variant, first="first", count=tile.own)
-    other = partial(_load, variant, first="at", count=tile.other)
     yield from _difference(variant)
-    yield from () if tile.is_shared else (*own("Q"), *own("G"))
     yield from _zeros(variant, "dq", "Q")
     yield from _over_keys(variant)
-    yield from (*other("K"), *other("V"), *(own("Q") if tile.is_shared else ()))
-    yield "workgroupBarrier();"
-    yield from _scores(variant, "s", "Q", "K")
-    if tile.is_shared:
-        yield from ("workgroupBarrier();", *own("G"), "workgroupBarrier();")
-    yield from _scores(variant, "t", "G", "V")
+    yield from _scores(variant, "s", "Q", "K", {})
+    yield from _scores(variant, "t", "G", "V", {})
     for j in range(tile.others):
         for g in range(tile.fours):
             yield f"let p{j}_{g} = power_of_two({_four_rows(tile, g, f's{{r}}_{j}')} - totals{g});"
@@ -571,59 +579,32 @@ def _query_gradient(variant: Variant) -> Iterator[str]:
                    f"({_four_rows(tile, g, f't{{r}}_{j}')} - difference{g});")  # fmt: skip
     yield from (f"t{r}_{j} = ds{j}_{r // 4}.{_PARTS[r % 4]};" for r, j in _pairs(tile))
     yield from _hide(variant, "t", "0.0")
-    yield "workgroupBarrier();"
-    yield from _pass_on(variant, "s", "t")
-    yield "workgroupBarrier();"
-    yield from _products(variant, ("dq", "s", "K"))
-    yield "workgroupBarrier();"
+    yield from _pass_on(variant, "t")
+    yield from _products(variant, "dq", "K", {})
     yield "}"
     yield from _store(variant, "dQ", "dq", " * k.scale")
 
 
 def _key_gradient(variant: Variant) -> Iterator[str]:
     tile = variant.tile
-    own = partial(_load, variant, first="first", count=tile.own)
-    yield from () if tile.is_shared else (*own("K"), *own("V"))
+    bases = {name: f"base_{name} + member * k.{name}_head" for name in "QG"}
     yield from (*_zeros(variant, "dk", "K"), *_zeros(variant, "dv", "V"))
     begin = f"first / {tile.other}u * {tile.other}u" if variant.is_causal else "0u"
     yield "for (var member = 0u; member < k.members; member++) {"
     yield "let row_start = (batch * k.heads + owner * k.members + member) * k.queries;"
     yield f"for (var at = {begin}; at < k.queries; at += {tile.other}u) {{"
-    yield from _load(variant, "Q", "at", tile.other, "base_Q + member * k.Q_head")
-    yield from _load(variant, "G", "at", tile.other, "base_G + member * k.G_head")
-    if tile.is_shared:
-        yield from own("K")
-    yield "workgroupBarrier();"
-    yield from _key_products_shared(variant) if tile.is_shared else _key_products(variant)
-    yield "workgroupBarrier();"
+    yield from _scores(variant, "s", "K", "Q", bases)
+    yield from _weights(variant)
+    yield from _pass_on(variant, "s")
+    yield from _products(variant, "dv", "G", bases)
+    yield from _scores(variant, "t", "V", "G", bases)
+    yield from _gradients(variant)
+    yield from _pass_on(variant, "t")
+    yield from _products(variant, "dk", "Q", bases)
     yield "}"
     yield "}"
     yield from _store(variant, "dK", "dk", f" * {_LOG_2}")  # the scale is in the queries
     yield from _store(variant, "dV", "dv")
-
-
-def _key_products(variant: Variant) -> Iterator[str]:
-    yield from _scores(variant, "s", "K", "Q")
-    yield from _scores(variant, "t", "V", "G")
-    yield from _weights(variant)
-    yield from _gradients(variant)
-    yield from (*_pass_on(variant, "p", "s"), *_pass_on(variant, "s", "t"))
-    yield "workgroupBarrier();"
-    yield from _products(variant, ("dv", "p", "G"), ("dk", "s", "Q"))
-
-
-def _key_products_shared(variant: Variant) -> Iterator[str]:
-    """Keys, weights, values and the gradients of scores one after the other in the same memory."""
-    barrier = "workgroupBarrier();"
-    yield from _scores(variant, "s", "K", "Q")
-    yield from _weights(variant)
-    yield from (barrier, *_pass_on(variant, "p", "s"), barrier)
-    yield from _products(variant, ("dv", "p", "G"))
-    yield from (barrier, *_load(variant, "V", "first", variant.tile.own), barrier)
-    yield from _scores(variant, "t", "V", "G")
-    yield from _gradients(variant)
-    yield from (barrier, *_pass_on(variant, "s", "t"), barrier)
-    yield from _products(variant, ("dk", "s", "Q"))
 
 
 def _weights(variant: Variant) -> Iterator[str]:
