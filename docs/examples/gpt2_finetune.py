@@ -66,12 +66,13 @@ class GPT2(nn.Module):
 
 
 def public_names(layers: int) -> dict[str, str]:
-    """Return what GPT-2's files call each of our parameters but those of the attention's input."""
+    """Return what GPT-2's files call the layers that have our parameters."""
     names = {"tokens": "wte", "positions": "wpe", "norm": "ln_f"}
     for i in range(layers):
         block, h = f"blocks.{i}", f"h.{i}"
         names |= {
             f"{block}.attention_norm": f"{h}.ln_1",
+            f"{block}.attention.query_key_value": f"{h}.attn.c_attn",
             f"{block}.attention.output": f"{h}.attn.c_proj",
             f"{block}.feed_forward_norm": f"{h}.ln_2",
             f"{block}.feed_forward.up": f"{h}.mlp.c_fc",
@@ -82,36 +83,29 @@ def public_names(layers: int) -> dict[str, str]:
 
 def to_public(state: Mapping[str, NDArray[Any]], layers: int) -> dict[str, NDArray[Any]]:
     """Return a state with GPT-2's names; there, the matrices of products stand the other way."""
-    names, found = public_names(layers), {}
-    for i in range(layers):
-        for kind in ("weight", "bias"):
-            parts = [state[f"blocks.{i}.attention.{n}.{kind}"] for n in ("query", "key_value")]
-            found[f"h.{i}.attn.c_attn.{kind}"] = np.concatenate(parts).T
+    names = public_names(layers)
+    found: dict[str, NDArray[Any]] = {}
     for path, array in state.items():
         layer, _, kind = path.rpartition(".")
-        if layer in names:
-            is_product = "attention.output" in layer or ".feed_forward." in layer
-            found[f"{names[layer]}.{kind}"] = array.T if is_product else array
+        found[f"{names[layer]}.{kind}"] = array.T if is_turned(names[layer], array) else array
     return {name: np.ascontiguousarray(array) for name, array in found.items()}
 
 
 def from_public(given: Mapping[str, NDArray[Any]], layers: int) -> dict[str, NDArray[Any]]:
-    """Return our names and shapes for tensors with GPT-2's; ValueError names what is missing."""
+    """Return our names and shapes for tensors with GPT-2's, without what is no weight."""
     names = {public: own for own, public in public_names(layers).items()}
     state: dict[str, NDArray[Any]] = {}
     for name, array in given.items():
         layer, _, kind = name.rpartition(".")
-        block = layer.removesuffix(".attn.c_attn").removeprefix("h.")
-        if layer.endswith(".attn.c_attn"):
-            rows = array.astype(np.float32).T
-            size = rows.shape[0] // 3
-            state[f"blocks.{block}.attention.query.{kind}"] = rows[:size]
-            state[f"blocks.{block}.attention.key_value.{kind}"] = rows[size:]
-        elif layer in names:
-            turned = array.ndim == 2 and (".c_proj" in layer or ".c_fc" in layer)
+        if layer in names:
             own = array.astype(np.float32)
-            state[f"{names[layer]}.{kind}"] = own.T if turned else own
+            state[f"{names[layer]}.{kind}"] = own.T if is_turned(layer, own) else own
     return state
+
+
+def is_turned(public: str, array: NDArray[Any]) -> bool:
+    """Whether GPT-2 keeps the matrix of this layer with its inputs first."""
+    return array.ndim == 2 and (".attn." in public or ".mlp." in public)
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:

@@ -321,8 +321,7 @@ def test_multi_head_attention(causal: bool, dtype: Any) -> None:
     own = {name: torch.tensor(p.numpy()) for name, p in layer.named_parameters()}
     with torch.no_grad():
         for kind in ("weight", "bias"):
-            both = torch.cat([own[f"query.{kind}"], own[f"key_value.{kind}"]])
-            getattr(module, f"in_proj_{kind}").copy_(both)
+            getattr(module, f"in_proj_{kind}").copy_(own[f"query_key_value.{kind}"])
             getattr(module.out_proj, kind).copy_(own[f"output.{kind}"])
     hidden = torch.triu(torch.ones(5, 5, dtype=torch.bool), 1) if causal else None
     compare(
@@ -330,8 +329,22 @@ def test_multi_head_attention(causal: bool, dtype: Any) -> None:
         lambda y: module(y, y, y, attn_mask=hidden, need_weights=False)[0],
         (2, 5, size),
         dtype,
-        [(layer.output.weight, module.out_proj.weight)],
+        [
+            (layer.output.weight, module.out_proj.weight),
+            (layer.query_key_value.weight, module.in_proj_weight),
+        ],
     )
+    if not causal:
+        module.zero_grad()
+        context = np.random.default_rng(2).standard_normal((2, 4, size)).astype(dtype)
+        there = torch.tensor(context)
+        compare(
+            lambda y: layer(y, tensor(context, dtype=dtype)),
+            lambda y: module(y, there, there, need_weights=False)[0],
+            (2, 5, size),
+            dtype,
+            [(layer.query_key_value.weight, module.in_proj_weight)],
+        )
 
 
 def of_dtype(dtype: Any) -> Any:

@@ -14,6 +14,7 @@ from rumus.tensor import (
     Tensor,
     attention_weights,
     float32,
+    linear,
     scaled_dot_product_attention,
     split,
     weighted_values,
@@ -26,9 +27,10 @@ class MultiHeadAttention(Module):
     size: of the vectors, a multiple of heads. heads: of queries. kv_heads: of keys and values, a
     divisor of heads, each shared by heads / kv_heads heads of queries (arXiv:2305.13245); by
     default as many. causal: a position looks at itself and those before it. rotary: turns queries
-    and keys by their positions. bias: of the four products. dropout: of the weights, in training.
+    and keys by their positions. bias: of the products. dropout: of the weights, in training.
     context_size: of the vectors that keys and values are made of, where those are not the queries'
-    own. generator: of the weights, and of the dropout. ValueError for sizes that do not fit.
+    own; then queries have a weight of their own, otherwise one product makes all three. generator:
+    of the weights, and of the dropout. ValueError for sizes that do not fit.
 
     Input: (..., positions, size). Result: the same shape.
 
@@ -76,8 +78,12 @@ class MultiHeadAttention(Module):
             )
 
         shared = 2 * kv_heads * (size // heads)
-        self.query = product(size, size)
-        self.key_value = product(context_size or size, shared)
+        if context_size is None:
+            self.query_key_value = product(size, size + shared)
+        else:
+            self.query = product(size, size)
+            self.key_value = product(context_size, shared)
+        self.is_joint = context_size is None
         self.output = product(size, size)
         self.rotary = rotary
         self.dropout = Dropout(dropout, generator=generator)
@@ -95,19 +101,37 @@ class MultiHeadAttention(Module):
         context: (..., keys, context_size). mask: see `scaled_dot_product_attention`. residual:
         what is added to the result.
         """
-        context = x if context is None else context
-        if min(x.ndim, context.ndim) < 2:
+        shapes = x.shape, x.shape if context is None else context.shape
+        if min(map(len, shapes)) < 2:
             raise ValueError(
-                f"attention needs (..., positions, size), not {x.shape} and {context.shape}"
+                f"attention needs (..., positions, size), not {shapes[0]} and {shapes[1]}"
             )
-        query = self._heads(self.query(x), self.heads)
-        both = self._heads(self.key_value(context), 2 * self.kv_heads)
-        key, value = split(both, 2, axis=-3)
+        query, key, value = self._project(x, context)
         if self.rotary is not None:
             query, key = self.rotary(query), self.rotary(key)
         mixed = self._attend(query, key, value, mask)
         merged = mixed.transpose(-3, -2).reshape(*x.shape)
         return self.output(merged, residual=residual)
+
+    def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        """Queries, keys and values, by heads."""
+        heads, shared = self.heads, self.kv_heads
+        if self.is_joint and context is None:
+            joined = self._heads(self.query_key_value(x), heads + 2 * shared)
+            return split(joined, [heads, shared, shared], axis=-3)
+        query, both = self._apart(x, x if context is None else context)
+        return (self._heads(query, heads), *split(self._heads(both, 2 * shared), 2, axis=-3))
+
+    def _apart(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of x, keys and values of the context."""
+        if not self.is_joint:
+            return self.query(x), self.key_value(context)
+        joint = self.query_key_value
+        size = self.output.inputs
+        lengths = [size, joint.outputs - size]
+        weights = split(joint.weight, lengths)
+        biases = (None, None) if joint.bias is None else split(joint.bias, lengths)
+        return linear(x, weights[0], biases[0]), linear(context, weights[1], biases[1])
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.dropout.p == 0 or not self.training:
