@@ -1,7 +1,7 @@
 // For each position of an index, the next position of the same number.
 //
-// next[i] is the first j > i with index[j] = index[i], or `count`. follows[j] is set to 1 for every
-// such j, and stays 0 for the first position of each number.
+// next[i] is the first j > i with index[j] = index[i], or `count`. follows[i] is 1 if there is such
+// a j < i, and 0 for the first position of each number. A workgroup looks for one position.
 
 struct Scalars {
     count: u32,
@@ -12,6 +12,8 @@ var<immediate> k: Scalars;
 @group(0) @binding(0) var<storage, read> index: array<u32>;
 @group(0) @binding(1) var<storage, read_write> next: array<u32>;
 @group(0) @binding(2) var<storage, read_write> follows: array<u32>;
+var<workgroup> nearest: atomic<u32>;
+var<workgroup> earlier: atomic<u32>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -19,20 +21,29 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = (group.y * groups.x + group.x) * 64u + local;
+    let i = group.y * groups.x + group.x;
     if (i >= k.count) {
         return;
     }
-    let wanted = index[k.index_start + i];
-    var j = i + 1u;
-    while (j < k.count) {
-        if (index[k.index_start + j] == wanted) {
-            break;
-        }
-        j++;
+    if (local == 0u) {
+        atomicStore(&nearest, k.count);
+        atomicStore(&earlier, 0u);
     }
-    next[i] = j;
-    if (j < k.count) {
-        follows[j] = 1u;
+    workgroupBarrier();
+    let wanted = index[k.index_start + i];
+    for (var j = i + 1u + local; j < atomicLoad(&nearest); j += 64u) {
+        if (index[k.index_start + j] == wanted) {
+            atomicMin(&nearest, j);
+        }
+    }
+    for (var j = local; j < i && atomicLoad(&earlier) == 0u; j += 64u) {
+        if (index[k.index_start + j] == wanted) {
+            atomicStore(&earlier, 1u);
+        }
+    }
+    workgroupBarrier();
+    if (local == 0u) {
+        next[i] = atomicLoad(&nearest);
+        follows[i] = atomicLoad(&earlier);
     }
 }

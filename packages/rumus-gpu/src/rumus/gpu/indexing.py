@@ -72,10 +72,9 @@ def scatter_add(gpu: Gpu, source: GPUArray, index: GPUArray, out: GPUArray) -> N
     width = math.prod(out.shape[1:])
     following = out.backend.allocate((positions,), int32)
     follows = out.backend.allocate((positions,), int32)
-    out.backend.fill(0, follows)
-    links = gpu.pipeline("links", lambda: Program("links", shader("links"), "rww", "II"))
+    links = gpu.pipeline("links", lambda: Program("links", shader("links"), "rww", "II", 8))
     arrays = (index, following, follows)
-    gpu.dispatch(links, arrays, (positions, index.rest), -(-positions // WORKGROUP))
+    gpu.dispatch(links, arrays, (positions, index.rest), positions)
     make = partial(scatter_program, source.stored, out.stored)
     pipeline = gpu.pipeline(("scatter_add", source.stored.name, out.stored.name), make)
     count = positions * width
