@@ -223,7 +223,9 @@ def _fused(
         back(q, k, v, causal, scale, out, total, gradient, *shares)
         return shares
 
-    return result_of("attention", out, backend, inputs, vjp, saved=inputs, reads_result=True)
+    return result_of(
+        "attention", out, backend, inputs, vjp, saved=inputs, reads_result=True, fills_places=True
+    )
 
 
 def _laid_out_as(array: Array, shape: tuple[int, ...], backend: Backend) -> Array:

@@ -22,8 +22,9 @@ from rumus.tensor.expr import Expr
 from rumus.tensor.kernel import Kernel
 
 # From the gradient of the result, and for each input an array to write to (or None), to the
-# gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`. Any
-# may return a `Product`; only one that was announced as taking products is given one.
+# gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`. They
+# are dense, but for one that was announced as filling places, which may be any views. Any may
+# return a `Product`; only one that was announced as taking products is given one.
 Vjp: TypeAlias = Callable[[Array, Sequence[Array | None]], Sequence[Array | None]]
 Leaf: TypeAlias = Any  # a parameter; only the sink looks inside
 
@@ -136,8 +137,8 @@ class Node:
     """One step of the tape."""
 
     __slots__ = (
-        "adding", "backend", "created", "inputs", "name", "place", "takes_products", "vjp",
-        "watched",
+        "adding", "backend", "created", "fills_places", "inputs", "name", "place",
+        "takes_products", "vjp", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -149,6 +150,7 @@ class Node:
         watched: tuple[tuple[Watched, int], ...],
         adding: tuple[int, ...] = (),
         takes_products: bool = False,
+        fills_places: bool = False,
     ) -> None:
         self.name = name
         self.backend = backend
@@ -157,6 +159,7 @@ class Node:
         self.watched = watched  # with the version of each in the forward pass
         self.adding = adding  # the inputs whose gradient so far `vjp` can add to
         self.takes_products = takes_products  # whether `vjp` takes a gradient that is a `Product`
+        self.fills_places = fills_places  # whether `vjp` may be given the `place` of an input
         self.place: Callable[[], Array] | None = None  # memory that its gradient is best written to
         self.created = next(_creation)
 
@@ -258,7 +261,7 @@ def _destinations(
         if edge is None:
             found.append(None)
         elif isinstance(edge, Node) and not (adds and edge in gradients):
-            is_free = is_first and edge not in gradients
+            is_free = node.fills_places and is_first and edge not in gradients
             found.append(edge.place() if is_free and edge.place is not None else None)
         elif isinstance(edge, Node):
             gradients[edge] = computed(gradients[edge])

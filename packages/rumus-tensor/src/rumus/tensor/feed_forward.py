@@ -65,7 +65,8 @@ def feed_forward(
     way_back = _Back(back, back.bind(known[1]), rows, z)
     vjp = _feed_forward_vjp(x, up, up_bias, down, down_bias, residual, way_back)
     shaped = out.reshape((*x.shape[:-1], down.shape[0]))
-    return result_of("feed_forward", shaped, backend, tensors, vjp, (x, up, down))
+    saved = x, up, down
+    return result_of("feed_forward", shaped, backend, tensors, vjp, saved, fills_places=True)
 
 
 def _array(t: Tensor | None) -> Array | None:

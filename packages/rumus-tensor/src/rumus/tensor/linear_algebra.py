@@ -34,7 +34,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     backend = backend_of("matmul", (a, b))
     out = backend.allocate((*batch, a.shape[-2], b.shape[-1]), dtype)
     backend.matmul(a._array, b._array, out)
-    return result_of("matmul", out, backend, (a, b), _matmul_vjp(a, b), saved=(a, b))
+    vjp = _matmul_vjp(a, b)
+    return result_of("matmul", out, backend, (a, b), vjp, saved=(a, b), fills_places=True)
 
 
 def _swap(array: Array) -> Array:

@@ -112,7 +112,9 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     vjp = _elementwise_vjp(plan, tensors, inputs, scalars)
     is_plain = not plan.is_identity and all(t.shape == shape for t in tensors)
     takes = is_plain and all(t.dtype == out.dtype for t in inputs)
-    return result_of(kernel.name, out, backend, inputs, vjp, saved, takes_products=takes)
+    return result_of(
+        kernel.name, out, backend, inputs, vjp, saved, takes_products=takes, fills_places=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

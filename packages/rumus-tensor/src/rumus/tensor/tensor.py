@@ -348,6 +348,7 @@ def result_of(
     reads_result: bool = False,
     adding: tuple[int, ...] = (),
     takes_products: bool = False,
+    fills_places: bool = False,
 ) -> Tensor:
     """Return the tensor that an operation computed, on the tape if a gradient may be asked for.
 
@@ -356,6 +357,7 @@ def result_of(
     reads_result: whether `vjp` reads the result itself, so that the same holds for it.
     adding: the numbers of those inputs for which `vjp` takes a `SoFar` as its destination.
     takes_products: whether `vjp` takes a gradient that is a `Product`.
+    fills_places: whether `vjp` can write gradients to any views, as those of `split` are.
     """
     result = Tensor(array, backend)
     if not is_recording() or array.dtype.kind != "f":
@@ -368,7 +370,7 @@ def result_of(
     watched = [edge for edge in edges if isinstance(edge, Tensor)]
     watched += [result.detach()] if reads_result else []  # not itself, which would be a cycle
     stamps = tuple([(t, t._version.current) for t in (*watched, *saved)])
-    result._node = Node(name, backend, edges, vjp, stamps, adding, takes_products)
+    result._node = Node(name, backend, edges, vjp, stamps, adding, takes_products, fills_places)
     return result
 
 
