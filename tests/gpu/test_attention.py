@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend, attention
 from rumus.gpu.attention import Problem, choose, variant_of
-from rumus.gpu.attention_program import Tile, Variant
+from rumus.gpu.attention_program import Stage, Tile, Variant, attention_program
 from rumus.gpu.storage import stored_types
 from rumus.tensor import float16, float32
 
@@ -138,52 +140,93 @@ def test_views_of_float16(half: GpuBackend) -> None:
         np.testing.assert_allclose(a, b, rtol=2**-10, atol=2**-11 * (1 + abs(b).max()))
 
 
-TESTED = (  # and whether loops are written out, and what comes next is read ahead
-    (Tile(16, 8, 8, 4), False, True),
-    (Tile(8, 8, 4, 4), False, True),
-    (Tile(8, 4, 8, 1, 2, 8), True, False),
-    (Tile(8, 4, 2, 1, 8, 8), True, True),
+SIZES = [(1, 1), (32, 32), (64, 64), (128, 128), (256, 256), (250, 1)]
+CHOSEN = attention.LARGE, attention.NARROW, attention.MIDDLE, attention.SIMPLE, attention.SMALL
+STAGES: tuple[Stage, ...] = ("forward", "query", "key")
+
+
+@pytest.fixture
+def with_tile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tile, bool], None]:
+    """Have all attention run with one tile, with loops written out or not."""
+
+    def use(tile: Tile, is_unrolled: bool) -> None:
+        def chosen(limits: Any, problem: Problem, is_software: bool) -> Variant:
+            return variant_of(problem, tile, is_unrolled)
+
+        monkeypatch.setattr(attention, "choose", chosen)
+
+    return use
+
+
+@pytest.mark.parametrize(
+    ("tile", "length"), [*((tile, 45) for tile in CHOSEN), (attention.LARGE, 64)]
 )
-
-
-@pytest.mark.parametrize(("tile", "is_unrolled", "is_ahead"), TESTED)
-@pytest.mark.parametrize("length", [45, 64])
-def test_other_tiles_and_unrolled_loops(
-    length: int,
-    tile: Tile,
-    is_unrolled: bool,
-    is_ahead: bool,
-    one: GpuBackend,
-    monkeypatch: pytest.MonkeyPatch,
+def test_every_tile(
+    tile: Tile, length: int, one: GpuBackend, with_tile: Callable[[Tile, bool], None]
 ) -> None:
-    """What real devices and wider heads get; a device that a CPU plays does not by itself."""
-
-    def chosen(limits: Any, problem: Problem, is_software: bool) -> Variant:
-        return variant_of(problem, tile, is_unrolled, is_ahead)
-
-    monkeypatch.setattr(attention, "choose", chosen)
+    """What real devices get; with tiles that reach over an end, and with whole ones."""
+    with_tile(tile, False)
     check(one, ((1, 2, length, 64), (1, 1, length, 64), (1, 1, length, 64)), causal=True)
+
+
+@pytest.mark.parametrize(("size", "length"), [(30, 45), (32, 64)])
+def test_loops_written_out(
+    size: int, length: int, one: GpuBackend, with_tile: Callable[[Tile, bool], None]
+) -> None:
+    """With a tile that a CPU compiles in a second or two."""
+    with_tile(Tile(8, 4, 2, 1, 4, 8), True)
+    check(one, ((1, 2, length, size), (1, 1, length, size), (1, 1, length, size)), causal=True)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_real_devices_get_compiles(stage: Stage, one: GpuBackend) -> None:
+    stored = one.allocate((1,), float32).stored
+    for size, length in itertools.product((32, 64, 128, 256), (100, 512)):
+        problem = Problem(stage, stored, (size, size), (length, length), 96, True, True)
+        variant = choose(one.gpu.limits, problem, False)
+        pipeline = one.gpu.pipeline(variant, partial(attention_program, variant))
+        assert pipeline.program.workgroup_bytes == variant.bytes
+
+
+def test_the_tile_depends_on_the_width_and_on_how_many_there_are(one: GpuBackend) -> None:
+    stored = one.allocate((1,), float32).stored
+    found = {
+        (size, heads): choose(
+            replace(one.gpu.limits, workgroup_memory=memory),
+            Problem("forward", stored, (size, size), (512, 512), heads, True, True),
+            False,
+        ).tile
+        for size, heads, memory in (
+            (64, 96, 49152), (64, 8, 49152), (32, 96, 49152), (32, 8, 49152), (128, 96, 49152),
+            (256, 96, 16384),
+        )
+    }  # fmt: skip
+    assert list(found.values()) == [
+        attention.LARGE, attention.MIDDLE, attention.NARROW, attention.SIMPLE, attention.MIDDLE,
+        attention.SMALL,
+    ]  # fmt: skip
 
 
 def test_wide_heads(one: GpuBackend) -> None:
     check(one, ((1, 1, 11, 256), (1, 1, 13, 256), (1, 1, 13, 256)), causal=False)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (64, 64), (128, 128), (256, 256), (250, 1)])
-@pytest.mark.parametrize("stage", ["forward", "query", "key"])
-def test_every_size_fits(stage: Any, sizes: tuple[int, int], one: GpuBackend) -> None:
-    limits = replace(one.gpu.limits, workgroup_memory=attention.WORKGROUP_BYTES)
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("memory", [16384, 32768])
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_size_fits(
+    stage: Stage, memory: int, sizes: tuple[int, int], one: GpuBackend
+) -> None:
+    limits = replace(one.gpu.limits, workgroup_memory=memory)
     stored = one.allocate((1,), float32).stored
     problem = Problem(stage, stored, sizes, (512, 512), 96, True, True)
-    assert choose(limits, problem, False).bytes <= attention.WORKGROUP_BYTES
+    assert all(choose(limits, problem, soft).bytes <= memory for soft in (False, True))
 
 
-def test_a_device_with_little_memory_has_no_kernels(
-    one: GpuBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_with_little_memory(one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 KiB, as any device has; heads of 256 get the smallest tile."""
     monkeypatch.setattr(one.gpu, "limits", replace(one.gpu.limits, workgroup_memory=16384))
-    assert one.fused("attention") is None
-    assert one.fused("attention_gradient") is None
+    check(one, ((1, 1, 11, 250), (1, 1, 11, 250), (1, 1, 11, 256)), causal=True)
 
 
 def test_more_workgroups_than_a_grid_is_wide(

@@ -30,10 +30,16 @@ from rumus.gpu.limits import Limits
 from rumus.gpu.storage import Stored
 from rumus.tensor import float32
 
-WORKGROUP_BYTES: Final = 32768  # with less, the kernels for heads of 256 do not fit
-REGISTERS: Final = 192  # floats that an invocation may hold in sums and scores
-# From the fastest to what fits small workgroup memory with heads of 256.
-TILES: Final = (Tile(16, 8, 8, 4), Tile(8, 8, 4, 4), Tile(8, 8, 2, 2), Tile(8, 8, 1, 1, steps=8))
+FULL: Final = 264  # workgroups, two for each multiprocessor of a large device
+# Measured on an NVIDIA data-centre GPU, where workgroups get 48 KiB of a multiprocessor: for rows
+# of at most 64 elements, of 32, and for longer rows or where larger tiles are too few.
+LARGE: Final = Tile(16, 8, 8, 4, depth=8)
+NARROW: Final = Tile(8, 16, 4, 4)
+MIDDLE: Final = Tile(16, 8, 4, 4)
+# For few narrow rows; for a CPU that plays the GPU; and what fits the 16 KiB of any device.
+SIMPLE: Final = Tile(8, 8, 4, 4)
+QUICK: Final = Tile(8, 8, 4, 2)
+SMALL: Final = Tile(8, 8, 2, 2, steps=8)
 
 Arrays = dict[str, GPUArray]
 
@@ -108,29 +114,32 @@ class Problem:
 
 
 def choose(limits: Limits, problem: Problem, is_software: bool) -> Variant:
-    """Return the variant with the first of the tiles that fits.
+    """Return the variant for a device; rows have 256 elements at most.
 
-    is_software: a CPU plays the GPU. It would spend seconds on compiling what is large.
+    is_software: a CPU plays the GPU. It would spend seconds on compiling what is written out.
     """
-    tiles = TILES[1:] if is_software else TILES
-    variants = [variant_of(problem, tile, not is_software, not is_software) for tile in tiles]
-    fitting = [
-        variant
-        for variant in variants
-        if variant.bytes <= limits.workgroup_memory and variant.registers <= REGISTERS
-    ]
-    return fitting[0] if fitting else variants[-1]
+    tiles = (QUICK,) if is_software else _tiles(problem)
+    variants = [variant_of(problem, tile, not is_software) for tile in (*tiles, SMALL)]
+    fitting = (variant for variant in variants if variant.bytes <= limits.workgroup_memory)
+    return next(fitting)
 
 
-def variant_of(problem: Problem, tile: Tile, is_unrolled: bool, is_ahead: bool) -> Variant:
+def _tiles(problem: Problem) -> tuple[Tile, ...]:
+    """The tiles for a problem, the best first."""
+    many, few = (NARROW, SIMPLE) if max(problem.sizes) <= 32 else (LARGE, MIDDLE)
+    is_full = problem.heads * -(-problem.lengths[0] // many.own) >= FULL
+    return (many, few) if is_full and max(problem.sizes) <= 64 else (few,)
+
+
+def variant_of(problem: Problem, tile: Tile, is_unrolled: bool) -> Variant:
     """Return the variant for a problem with this tile."""
-    wide = [tile.wide(size) for size in problem.sizes]
     own, other = problem.lengths
+    wide = [tile.wide(size) for size in problem.sizes]
     is_whole = all(4 * w == size for w, size in zip(wide, problem.sizes, strict=True))
-    is_whole = is_whole and not (own % tile.own or other % tile.other)
-    is_exact = problem.in_fours and is_whole and not (wide[0] % tile.depth or wide[1] % tile.depth)
+    has_edge = own % tile.own or other % tile.other or any(w % tile.depth for w in wide)
+    is_exact = problem.in_fours and is_whole and not has_edge
     return Variant(problem.stage, tile, problem.stored, wide[0], wide[1], problem.in_fours,
-                   is_exact, problem.causal, is_unrolled, is_ahead)  # fmt: skip
+                   is_exact, problem.causal, is_unrolled)  # fmt: skip
 
 
 def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> None:

@@ -84,7 +84,7 @@ class Variant:
     a row of queries and keys, and of values, with the zeros behind it; multiples of tile.across.
     in_fours: rows are read and written four elements at a time. is_exact: they are, no row has
     zeros behind it, and no tile reaches over an end. is_unrolled: loops over what is in workgroup
-    memory are written out. is_ahead: what comes next is read while a product is computed.
+    memory are written out, and what comes next is read while they run.
     """
 
     stage: Stage
@@ -96,7 +96,6 @@ class Variant:
     is_exact: bool
     is_causal: bool
     is_unrolled: bool
-    is_ahead: bool
 
     @property
     def bytes(self) -> int:
@@ -113,18 +112,6 @@ class Variant:
             tile.across * tile.line,
             tile.other * tile.line + min(tile.steps, tile.other) * widest,
         )
-
-    @property
-    def registers(self) -> int:
-        """The floats that an invocation adds up: columns of the results, and scores."""
-        columns = {
-            "forward": self.value_size,
-            "query": self.size,
-            "key": self.size + self.value_size,
-        }
-        tile = self.tile
-        scores = tile.rows * tile.others * (1 if self.stage == "forward" else 2)
-        return 4 * tile.rows * columns[self.stage] // tile.across + scores
 
     def width(self, name: str) -> int:
         """The vec4s of a row of an array."""
@@ -275,25 +262,37 @@ class _Staged:
         return range(-(-self.count * self.width // self.variant.tile.lanes))
 
     def declare(self) -> Iterator[str]:
+        """The variables that are read to."""
         yield from (f"var next_{self.name}{turn}: vec4<f32>;" for turn in self.turns)
 
     def fetch(self, at: str) -> Iterator[str]:
-        """Read what begins at `at`; queries are multiplied by the scale."""
-        row, part = ("row", f"({at} + part)")
-        if self.by_rows:
-            row, part = (f"{at} + row", "part")
-        base = self.base or f"base_{self.name}"
-        value = _four(self.variant, self.name, base, f"({self.first} + {row})", part)
-        value += f" * (k.scale * {_PER_LOG_2})" if self.name == "Q" else ""
+        """Read what begins at `at`."""
         for turn in self.turns:
-            yield from (*self._turn(turn), f"next_{self.name}{turn} = {value};", "}")
+            yield from (*self._turn(turn), f"next_{self.name}{turn} = {self._value(at)};", "}")
 
     def keep(self) -> Iterator[str]:
         """Write what was read to workgroup memory."""
-        part = "part" if self.by_rows else f"(part ^ {_turned(self.variant.tile, 'row')})"
         for turn in self.turns:
-            place = f"{self.start}u + row * {self.width}u + {part}"
-            yield from (*self._turn(turn), f"tile[{place}] = next_{self.name}{turn};", "}")
+            yield from (*self._turn(turn), f"{self._place()} = next_{self.name}{turn};", "}")
+
+    def bring(self, at: str) -> Iterator[str]:
+        """Read and write it in a loop."""
+        lanes, width = self.variant.tile.lanes, self.width
+        yield f"for (var i = local; i < {self.count * width}u; i += {lanes}u) {{"
+        yield f"let row = i / {width}u;"
+        yield f"let part = i % {width}u;"
+        yield from (f"{self._place()} = {self._value(at)};", "}")
+
+    def _value(self, at: str) -> str:
+        """The lane's vec4; queries are multiplied by the scale."""
+        row, part = (f"{at} + row", "part") if self.by_rows else ("row", f"({at} + part)")
+        base = self.base or f"base_{self.name}"
+        value = _four(self.variant, self.name, base, f"({self.first} + {row})", part)
+        return value + (f" * (k.scale * {_PER_LOG_2})" if self.name == "Q" else "")
+
+    def _place(self) -> str:
+        part = "part" if self.by_rows else f"(part ^ {_turned(self.variant.tile, 'row')})"
+        return f"tile[{self.start}u + row * {self.width}u + {part}]"
 
     def _turn(self, turn: int) -> Iterator[str]:
         lanes, width = self.variant.tile.lanes, self.width
@@ -313,13 +312,13 @@ def _stream(
 ) -> Iterator[str]:
     """Do `body` for each piece of the arrays. Workgroup memory is free before and after it."""
     barrier = "workgroupBarrier();"
-    yield from (line for each in staged for line in each.declare())
-    kept = [line for each in staged for line in each.keep()]
-    if not variant.is_ahead:
+    if not variant.is_unrolled:
         yield f"for (var piece = 0u; piece < {stop}; piece += {step}u) {{"
-        yield from (line for each in staged for line in each.fetch("piece"))
-        yield from (*kept, barrier, *body, barrier, "}")
+        yield from (line for each in staged for line in each.bring("piece"))
+        yield from (barrier, *body, barrier, "}")
         return
+    kept = [line for each in staged for line in each.keep()]
+    yield from (line for each in staged for line in each.declare())
     yield from (line for each in staged for line in each.fetch("0u"))
     yield from (*kept, barrier)
     yield f"let last_piece = ({stop} - 1u) / {step}u * {step}u;"

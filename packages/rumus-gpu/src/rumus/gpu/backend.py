@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.gpu.array import GPUArray, Shape, contiguous_strides
-from rumus.gpu.attention import ATTENTION, WORKGROUP_BYTES
+from rumus.gpu.attention import ATTENTION
 from rumus.gpu.batch_norm import BATCH_NORM
 from rumus.gpu.capture import Capture, Notes, observe, record
 from rumus.gpu.convolution import CONVOLUTIONS
@@ -223,10 +223,7 @@ class GpuBackend:
 
     def fused(self, name: str) -> Callable[..., None] | None:
         """Return the kernel of a composite, or None."""
-        if name in ATTENTION:
-            has_room = self.gpu.limits.workgroup_memory >= WORKGROUP_BYTES
-            return partial(ATTENTION[name], self.gpu) if has_room else None
-        kernels = NORMS, BATCH_NORM, POOLS, CONVOLUTIONS, ROW_KERNELS
+        kernels = ATTENTION, NORMS, BATCH_NORM, POOLS, CONVOLUTIONS, ROW_KERNELS
         found = next((family[name] for family in kernels if name in family), None)
         return None if found is None else partial(found, self.gpu)
 
