@@ -1,16 +1,16 @@
 """WGSL of attention that never holds the weights: Dao et al., arXiv:2205.14135.
 
 A workgroup owns some rows and walks the others in tiles: queries own the forward pass and their
-gradient, keys own the gradients of keys and values. Rows go through workgroup memory, four elements
-in one; an invocation computes the scores of a block of own and other rows in named variables, turns
-them into weights, passes these to its neighbours through workgroup memory, and adds up its columns
-of the products. No two workgroups write the same element, so nothing is atomic, and the order of
-additions depends on the shape alone.
+gradient, keys own the gradients of keys and values. Rows go through workgroup memory in small
+pieces, so that several workgroups fit a multiprocessor. An invocation computes the scores of a
+block of own and other rows in named variables, turns them into weights, passes these to its
+neighbours through workgroup memory, and adds up its columns of the products. No two workgroups
+write the same element, so nothing is atomic, and the order of additions depends on the shape alone.
 
 Of a forward row only log(sum(exp(scores))) is kept. With it the backward kernels compute the
 weights P once more, and with delta = rowsum(gradient * out): dS = P * (gradient V^T - delta).
 Scores are in units of log(2), for the built-in power of two. Its error grows with the distance to
-the row's largest score, but the weight shrinks faster: 4 units in the last place of 1 at most.
+the row's largest score, but the weight shrinks faster: 3 units in the last place of 1 at most.
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ def strided(stage: Stage) -> tuple[str, ...]:
 def attention_program(variant: Variant) -> Program:
     """Return the WGSL of one stage."""
     writer = {"forward": _forward, "query": _query_gradient, "key": _key_gradient}[variant.stage]
-    body = "\n".join([*_header(variant), *_place(variant), *writer(variant), "}", ""])
+    body = "\n".join(
+        [*_header(variant), *_place(variant), *_lanes(variant.tile), *writer(variant), "}", ""]
+    )
     access = "".join(mode for _, mode in BOUND[variant.stage])
     scalars = "I" * len(NUMBERS) + "f" + "IIII" * len(strided(variant.stage))
     half = "enable f16;\n" if variant.stored.wgsl == "f16" else ""
@@ -178,8 +180,7 @@ def _header(variant: Variant) -> Iterator[str]:
 
 
 def _place(variant: Variant) -> Iterator[str]:
-    """Which rows the workgroup owns, and which of them the invocation."""
-    tile = variant.tile
+    """Which rows the workgroup owns."""
     yield "let linear = group.y * groups.x + group.x;"
     yield "if (linear >= k.groups) {"
     yield "return;"
@@ -188,12 +189,18 @@ def _place(variant: Variant) -> Iterator[str]:
     yield "let owners = k.groups / k.tiles;"
     order = "linear / owners"
     is_reversed = variant.is_causal and variant.stage != "key"
-    yield f"let first = ({f'k.tiles - 1u - {order}' if is_reversed else order}) * {tile.own}u;"
+    order = f"(k.tiles - 1u - {order})" if is_reversed else f"({order})"
+    yield f"let first = {order} * {variant.tile.own}u;"
     count = "(k.heads / k.members)" if variant.stage == "key" else "k.heads"
     yield f"let owner = linear % owners % {count};"
     yield f"let batch = linear % owners / {count};"
     yield "let size = k.sizes & 0xffffu;"
     yield "let value_size = k.sizes >> 16u;"
+    yield from _bases(variant)
+
+
+def _lanes(tile: Tile) -> Iterator[str]:
+    """Which rows the invocation has."""
     # Eight lanes with the same own rows are neighbours, so that a subgroup reads few rows of both.
     yield f"let x = local % 8u + local / {8 * tile.down}u * 8u;"
     yield f"let y = local / 8u % {tile.down}u;"
@@ -202,6 +209,10 @@ def _place(variant: Variant) -> Iterator[str]:
     for low in sorted({r * tile.down % 8 for r in range(tile.rows)}):
         yield f"let turned_y{low} = {_turned(tile, f'(y + {low}u)')};"
     yield from (f"let row{r} = first + y + {r * tile.down}u;" for r in range(tile.rows))
+
+
+def _bases(variant: Variant) -> Iterator[str]:
+    """Where the head begins in each array."""
     for name in strided(variant.stage):
         head = "owner"
         if variant.stage != "key" and name in ("K", "V"):
@@ -310,7 +321,10 @@ class _Staged:
 def _stream(
     variant: Variant, staged: Sequence[_Staged], stop: str, step: int, body: Sequence[str]
 ) -> Iterator[str]:
-    """Do `body` for each piece of the arrays. Workgroup memory is free before and after it."""
+    """Do `body` for each piece of the arrays. Workgroup memory is free before and after it.
+
+    The last turn reads its own piece once more, for nothing: a branch would cost more.
+    """
     barrier = "workgroupBarrier();"
     if not variant.is_unrolled:
         yield f"for (var piece = 0u; piece < {stop}; piece += {step}u) {{"
@@ -375,11 +389,8 @@ def _four_rows(tile: Tile, g: int, name: str) -> str:
     return f"vec4<f32>({', '.join(name.format(r=r) if r < tile.rows else '0.0' for r in rows)})"
 
 
-def _hide(variant: Variant, names: Sequence[str], hidden: str) -> Iterator[str]:
-    """Give the variables the value `hidden` where own and other row do not see one another.
-
-    Only at the diagonal of a causal mask and in the last tile there are such.
-    """
+def _hide(variant: Variant, name: str, hidden: str) -> Iterator[str]:
+    """name{r}_{j} = hidden for rows that do not see one another: at a diagonal or an end."""
     tile, at_edge, unseen = variant.tile, list[str](), list[str]()
     others = "k.queries" if variant.stage == "key" else "k.keys"
     if variant.is_causal and variant.stage == "key":
@@ -398,8 +409,7 @@ def _hide(variant: Variant, names: Sequence[str], hidden: str) -> Iterator[str]:
         yield from ("{", f"let other = at + x + {j * tile.across}u;")
         for r in range(tile.rows):
             test = " || ".join(unseen).format(r=r)
-            for name in names:
-                yield f"{name}{r}_{j} = select({name}{r}_{j}, {hidden}, {test});"
+            yield f"{name}{r}_{j} = select({name}{r}_{j}, {hidden}, {test});"
         yield "}"
     yield "}"
 
