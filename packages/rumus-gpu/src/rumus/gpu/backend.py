@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from rumus.gpu.attention import ATTENTION
 from rumus.gpu.batch_norm import BATCH_NORM
 from rumus.gpu.capture import Capture, Notes, observe, record
 from rumus.gpu.convolution import CONVOLUTIONS
-from rumus.gpu.copying import contiguous, copy_strided
+from rumus.gpu.copying import contiguous, copy_strided, writable
 from rumus.gpu.device import Gpu, Stats
 from rumus.gpu.elementwise import IDENTITY, Elementwise
 from rumus.gpu.epilogue import fits
@@ -157,7 +157,7 @@ class GpuBackend:
         if array.size == 0:
             self.fill(0, out)  # of nothing there is only the sum
             return
-        with self._target(out, array) as target:
+        with writable(out, array) as target:
             reduce(self.gpu, operation, array, axes, target)
 
     def matmul(
@@ -177,8 +177,8 @@ class GpuBackend:
         operands = [a, b] if bias is None else [a, b, bias]
         read = operands if epilogue is None else [*operands, *epilogue.arrays]
         with ExitStack() as stack:
-            target = stack.enter_context(self._target(out, *read))
-            summed = sums if sums is None else stack.enter_context(self._target(sums, *read))
+            target = stack.enter_context(writable(out, *read))
+            summed = sums if sums is None else stack.enter_context(writable(sums, *read))
             if epilogue is None or fits(self.gpu.limits, epilogue, operands, target):
                 matmul(self.gpu, a, b, target, bias, summed, epilogue)
             else:
@@ -205,20 +205,20 @@ class GpuBackend:
         """out[i...] = table[index[i...]]. IndexError before anything is written."""
         check_index(self.gpu, index, table.shape[0])
         if out.size:
-            with self._target(out, table, index) as target:
+            with writable(out, table, index) as target:
                 gather(self.gpu, table, index, target)
 
     def scatter_add(self, source: GPUArray, index: GPUArray, out: GPUArray) -> None:
         """out[index[i...]] += source[i...]. IndexError before anything is written."""
         check_index(self.gpu, index, out.shape[0])
         if source.size:
-            with self._target(out, source, index, keeps=True) as target:
+            with writable(out, source, index, keeps=True) as target:
                 scatter_add(self.gpu, source, index, target)
 
     def random_words(self, key: int, counter: int, out: GPUArray) -> None:
         """Fill int32 `out` with Philox4x32-10 words, those of every other backend."""
         if out.size:
-            with self._target(out) as target:
+            with writable(out) as target:
                 random_words(self.gpu, key, counter, target)
 
     def fused(self, name: str) -> Callable[..., None] | None:
@@ -264,7 +264,7 @@ class GpuBackend:
     def slot_squares(self, array: GPUArray, table: SlotTable, out: GPUArray) -> None:
         """Write the sum of the squares of each slot of a flat array, once for each of its rows."""
         if table.rows:
-            with self._target(out, array) as target:
+            with writable(out, array) as target:
                 for call in slot_squares(self.gpu, array, self.cut(table), target):
                     self.gpu.dispatch(*call)
 
@@ -331,22 +331,6 @@ class GpuBackend:
         out = self.allocate((), dtype)
         reduce(self.gpu, operation, array, tuple(range(array.ndim)), out)
         return out
-
-    @contextmanager
-    def _target(self, out: GPUArray, *inputs: GPUArray, keeps: bool = False) -> Iterator[GPUArray]:
-        """Give memory that a kernel can write: `out` itself, or what is copied to it afterwards.
-
-        A kernel needs its output contiguous, and in a buffer that none of its inputs is in.
-        keeps: the kernel adds to what is in `out`.
-        """
-        if out.is_contiguous and all(array.storage is not out.storage for array in inputs):
-            yield out
-            return
-        target = self.allocate(out.shape, out.dtype)
-        if keeps:
-            self.copy(out, target)
-        yield target
-        self.copy(target, out)
 
 
 @lru_cache(maxsize=1)

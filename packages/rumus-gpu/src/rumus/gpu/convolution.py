@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray
 from rumus.gpu.convolution_program import ROLLED, Variant, convolution_program
-from rumus.gpu.copying import contiguous, copy_strided
+from rumus.gpu.copying import contiguous, writable
 from rumus.gpu.depthwise import depthwise, depthwise_input, depthwise_weight, is_depthwise
 from rumus.gpu.device import Gpu
 from rumus.gpu.errors import LimitError
@@ -50,7 +49,7 @@ def convolution(
         _fill(out, bias)
         return
     x, weight, bias = _dense(x), _dense(weight), None if bias is None else _dense(bias)
-    with _target(out, x, weight, bias) as target:
+    with writable(out, x, weight, bias) as target:
         if is_depthwise(geometry):
             depthwise(gpu, geometry, x, weight, bias, target)
             return
@@ -72,7 +71,7 @@ def convolution_input(
         out.backend.fill(0, out)
         return
     gradient, weight = _dense(gradient), _dense(weight)
-    with _target(out, gradient, weight) as target:
+    with writable(out, gradient, weight) as target:
         if is_depthwise(geometry):
             depthwise_input(gpu, geometry, gradient, weight, target)
             return
@@ -99,7 +98,7 @@ def convolution_weight(
         out.backend.fill(0, out)
         return
     x, gradient = _dense(x), _dense(gradient)
-    with _target(out, x, gradient) as target:
+    with writable(out, x, gradient) as target:
         if is_depthwise(geometry):
             depthwise_weight(gpu, geometry, x, gradient, target)
         else:
@@ -117,7 +116,7 @@ def convolution_bias(gpu: Gpu, gradient: GPUArray, out: GPUArray) -> None:
     batch, outputs = gradient.shape[:2]
     between = out.backend.allocate((batch, outputs), float32)
     reduce(gpu, "sum", _dense(gradient).reshape(batch, outputs, -1), (2,), between)
-    with _target(out) as target:
+    with writable(out) as target:
         reduce(gpu, "sum", between, (0,), target)
 
 
@@ -332,18 +331,6 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
 
 def _dense(array: GPUArray) -> GPUArray:
     return array if array.is_contiguous else contiguous(array)
-
-
-@contextmanager
-def _target(out: GPUArray, *inputs: GPUArray | None) -> Iterator[GPUArray]:
-    """Give memory that a kernel can write: `out` itself, or what is copied to it afterwards."""
-    taken = {array.storage for array in inputs if array is not None}
-    if out.is_contiguous and out.storage not in taken:
-        yield out
-        return
-    target = out.backend.allocate(out.shape, out.dtype)
-    yield target
-    copy_strided(out.backend.gpu, target, out)
 
 
 def _fill(out: GPUArray, bias: GPUArray | None) -> None:

@@ -6,6 +6,8 @@ axis. The axes are joined as far as both sides allow, so that few strides are le
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -28,6 +30,24 @@ def contiguous(array: GPUArray) -> GPUArray:
     copy_strided(array.backend.gpu, array, copy)
     copy.was_copied_from(array)
     return copy
+
+
+@contextmanager
+def writable(out: GPUArray, *inputs: GPUArray | None, keeps: bool = False) -> Iterator[GPUArray]:
+    """Give memory that a kernel can write: `out` itself, or what is copied to it afterwards.
+
+    A kernel needs its output contiguous, and in a buffer that none of its inputs is in.
+    keeps: the kernel adds to what is in `out`.
+    """
+    taken = (array.storage for array in inputs if array is not None)
+    if out.is_contiguous and out.storage not in taken:
+        yield out
+        return
+    target = out.backend.allocate(out.shape, out.dtype)
+    if keeps:
+        out.backend.copy(out, target)
+    yield target
+    out.backend.copy(target, out)
 
 
 def copy_strided(gpu: Gpu, source: GPUArray, out: GPUArray) -> None:
