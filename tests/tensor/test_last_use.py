@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -152,3 +154,62 @@ def test_a_repeated_row_is_no_memory_to_write(backend: Backend) -> None:
     grads = cross_entropy((w * 1.0).broadcast_to((2, 2)), targets).sum().backward()
     p = np.exp([1.0, 3.0]) / np.exp([1.0, 3.0]).sum()
     np.testing.assert_allclose(grads[w].numpy(), 2 * p - 1, rtol=1e-5)
+
+
+def local_of_a_caller(array: Array, backend: Backend) -> bool:
+    return Kept(array).take(backend)[1]
+
+
+def waiting(array: Array) -> Iterator[Array]:
+    yield array
+
+
+HOLDERS: dict[str, Callable[[Array], Any]] = {
+    "a tuple": lambda array: (1, array),
+    "a closure": lambda array: lambda: array,
+    "an argument": lambda array: partial(print, array),
+    "a view of a view": lambda array: array[1:].reshape((-1,))[:2],
+    "a bound method": lambda array: array.reshape,
+    "a cycle": lambda array: [cycle := [array], cycle.append(cycle)],
+    "a traceback": lambda array: raised(array),
+}
+
+
+def raised(array: Array) -> Exception:
+    try:
+        raise KeyError("kept")
+    except KeyError as error:
+        return error
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_who_holds_an_array(name: str, backend: Backend) -> None:
+    kept = Kept(backend.allocate((4, 3), np.dtype(np.float32)))
+    assert kept.take(backend)[1]
+    kept = Kept(backend.allocate((4, 3), np.dtype(np.float32)))
+    held.append(HOLDERS[name](kept._box[0]))
+    assert not kept.take(backend)[1]
+
+
+def test_who_waits_with_an_array(backend: Backend) -> None:
+    """A variable of a caller, a suspended generator, another thread in the middle of a call."""
+    array = backend.allocate((4, 3), np.dtype(np.float32))
+    assert not local_of_a_caller(array, backend)
+    generator, kept = waiting(array), Kept(array)
+    next(generator)
+    del array
+    assert not kept.take(backend)[1]
+    generator.close()
+    inside, leave = Event(), Event()
+
+    def hold(_: Array) -> None:
+        inside.set()
+        leave.wait(10)
+
+    kept = Kept(backend.allocate((4, 3), np.dtype(np.float32)))
+    thread = Thread(target=hold, args=(kept._box[0],))
+    thread.start()
+    assert inside.wait(10)
+    assert not kept.take(backend)[1]
+    leave.set()
+    thread.join()

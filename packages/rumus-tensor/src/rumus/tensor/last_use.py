@@ -9,6 +9,7 @@ that anybody holds keeps its elements, be it a variable, another operation, or a
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Protocol, TypeGuard
 
 from rumus.tensor.backend import Array, Backend
@@ -29,31 +30,35 @@ def _can_share(backend: Backend) -> TypeGuard[Sharing]:
     return hasattr(backend, "memory_of") and hasattr(sys, "getrefcount")
 
 
-def _references_of_a_local() -> int:
-    """What the interpreter counts for an object that one variable refers to."""
-    thing = object()
-    return sys.getrefcount(thing)
+def _references(box: Sequence[object]) -> int:
+    """What the interpreter counts for the first of a box, wherever else it is.
+
+    The box is one, and this call may be another: that differs between versions of Python, as some
+    do not count what a local variable lends to a call. So one line reads all counts that are
+    compared, of things that no variable of their own refers to.
+    """
+    return sys.getrefcount(box[0])
 
 
 class Kept:
     """One array, for whoever takes it."""
 
-    __slots__ = ("_array",)
+    __slots__ = ("_box",)
 
     def __init__(self, array: Array) -> None:
-        self._array = array
+        self._box = [array]
 
     def take(self, backend: Backend) -> tuple[Array, bool]:
         """Return the array, once, and whether its memory may be written over: nobody else has it.
 
         Nothing but this object may refer to the array where this is asked for in earnest.
         """
-        array, self._array = self._array, None
+        box, self._box = self._box, []
         if not _can_share(backend):
-            return array, False
-        one = _references_of_a_local()
-        is_free = sys.getrefcount(array) == one
-        memory = backend.memory_of(array)
-        # Two refer to the memory: this variable, and the array or its variable.
-        is_free = is_free and memory is not None and sys.getrefcount(memory) == one + 1
-        return array, is_free
+            return box[0], False
+        once = _references([object()])
+        is_free = _references(box) == once
+        memory = [backend.memory_of(box[0])]
+        # The array refers to its memory, or is it; the second box does as well.
+        is_free = is_free and memory[0] is not None and _references(memory) == once + 1
+        return box[0], is_free
