@@ -129,64 +129,66 @@ def _columns(x: Any, room: Any, sizes: Any, block: int, start: int, stop: int) -
     return begin
 
 
+def _forward(
+    product: Any, x: Any, weight: Any, bias: Any, out: Any, room: Any, sizes: Any, block: int,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    outputs, channels, _, width, rows, across, _, beside, _, _, down, right = sizes
+    depth, line = channels * rows * across, width + 2 * beside
+    one, zero = np.float32(1), np.float32(0)
+    span = down * line
+    for first in range(start, stop, block):
+        last = min(first + block, stop)
+        begin = _columns(x, room, sizes, block, first, last)
+        end, size = begin + depth * block * span, block * span
+        product(
+            ROWS, PLAIN, PLAIN, outputs, (last - first) * span, depth, one,
+            weight.ctypes.data, depth, room.ctypes.data + 4 * begin, size, zero,
+            room.ctypes.data + 4 * end, size,
+        )  # fmt: skip
+        for n in range(first, last):
+            for o in range(outputs):
+                for a in range(down):
+                    of = end + o * size + (n - first) * span + a * line
+                    to = ((n * outputs + o) * down + a) * right
+                    for b in range(right):
+                        out[np.uintp(to + b)] = room[np.uintp(of + b)] + bias[o]
+
+
+def _backward(
+    product: Any, x: Any, gradient: Any, out: Any, room: Any, sizes: Any, block: int,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    outputs, channels, _, width, rows, across, _, beside, _, _, down, right = sizes
+    depth, line = channels * rows * across, width + 2 * beside
+    span, one = down * line, np.float32(1)
+    for first in range(start, stop, block):
+        last = min(first + block, stop)
+        begin = _columns(x, room, sizes, block, first, last)
+        end, size = begin + depth * block * span, block * span
+        for n in range(first, last):
+            for a in range(down):
+                for b in range(line):
+                    to = end + ((n - first) * span + a * line + b) * outputs
+                    of = (n * outputs * down + a) * right + b
+                    if b >= right:
+                        for o in range(outputs):
+                            room[np.uintp(to + o)] = 0
+                        continue
+                    for o in range(outputs):
+                        room[np.uintp(to + o)] = gradient[np.uintp(of + o * down * right)]
+        product(
+            ROWS, PLAIN, PLAIN, depth, outputs, (last - first) * span, one,
+            room.ctypes.data + 4 * begin, size, room.ctypes.data + 4 * end, outputs, one,
+            out.ctypes.data, outputs,
+        )  # fmt: skip
+
+
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
     import numba
+    from numba.extending import register_jitable
 
+    register_jitable(nogil=True)(_columns)  # a function in a closure would keep it from the cache
     njit = numba.njit(nogil=True, cache=True)
-    columns = njit(_columns)
-
-    def forward(
-        product: Any, x: Any, weight: Any, bias: Any, out: Any, room: Any, sizes: Any, block: int,
-        start: int, stop: int,
-    ) -> None:  # fmt: skip
-        outputs, channels, _, width, rows, across, _, beside, _, _, down, right = sizes
-        depth, line = channels * rows * across, width + 2 * beside
-        one, zero = np.float32(1), np.float32(0)
-        span = down * line
-        for first in range(start, stop, block):
-            last = min(first + block, stop)
-            begin = columns(x, room, sizes, block, first, last)
-            end, size = begin + depth * block * span, block * span
-            product(
-                ROWS, PLAIN, PLAIN, outputs, (last - first) * span, depth, one,
-                weight.ctypes.data, depth, room.ctypes.data + 4 * begin, size, zero,
-                room.ctypes.data + 4 * end, size,
-            )  # fmt: skip
-            for n in range(first, last):
-                for o in range(outputs):
-                    for a in range(down):
-                        of = end + o * size + (n - first) * span + a * line
-                        to = ((n * outputs + o) * down + a) * right
-                        for b in range(right):
-                            out[np.uintp(to + b)] = room[np.uintp(of + b)] + bias[o]
-
-    def backward(
-        product: Any, x: Any, gradient: Any, out: Any, room: Any, sizes: Any, block: int,
-        start: int, stop: int,
-    ) -> None:  # fmt: skip
-        outputs, channels, _, width, rows, across, _, beside, _, _, down, right = sizes
-        depth, line = channels * rows * across, width + 2 * beside
-        span, one = down * line, np.float32(1)
-        for first in range(start, stop, block):
-            last = min(first + block, stop)
-            begin = columns(x, room, sizes, block, first, last)
-            end, size = begin + depth * block * span, block * span
-            for n in range(first, last):
-                for a in range(down):
-                    for b in range(line):
-                        to = end + ((n - first) * span + a * line + b) * outputs
-                        of = (n * outputs * down + a) * right + b
-                        if b >= right:
-                            for o in range(outputs):
-                                room[np.uintp(to + o)] = 0
-                            continue
-                        for o in range(outputs):
-                            room[np.uintp(to + o)] = gradient[np.uintp(of + o * down * right)]
-            product(
-                ROWS, PLAIN, PLAIN, depth, outputs, (last - first) * span, one,
-                room.ctypes.data + 4 * begin, size, room.ctypes.data + 4 * end, outputs, one,
-                out.ctypes.data, outputs,
-            )  # fmt: skip
-
-    return {"forward": njit(forward), "backward": njit(backward)}
+    return {"forward": njit(_forward), "backward": njit(_backward)}
