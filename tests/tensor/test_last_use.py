@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable, Iterator
 from functools import partial
 from threading import Event, Thread
@@ -160,7 +161,7 @@ def local_of_a_caller(array: Array, backend: Backend) -> bool:
     return Kept(array).take(backend)[1]
 
 
-def waiting(array: Array) -> Iterator[Array]:
+def waiting(array: Array) -> abc.Generator[Array, None, None]:
     yield array
 
 
@@ -170,9 +171,15 @@ HOLDERS: dict[str, Callable[[Array], Any]] = {
     "an argument": lambda array: partial(print, array),
     "a view of a view": lambda array: array[1:].reshape((-1,))[:2],
     "a bound method": lambda array: array.reshape,
-    "a cycle": lambda array: [cycle := [array], cycle.append(cycle)],
+    "a cycle": lambda array: cycle(array),
     "a traceback": lambda array: raised(array),
 }
+
+
+def cycle(array: Array) -> list[Any]:
+    found = [array]
+    found.append(found)
+    return found
 
 
 def raised(array: Array) -> Exception:
