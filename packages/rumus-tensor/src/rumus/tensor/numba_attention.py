@@ -18,6 +18,7 @@ import numpy as np
 from rumus.tensor import numba_blas, numba_math
 from rumus.tensor.backend import Array
 from rumus.tensor.numba_blas import PLAIN, ROWS, TURNED
+from rumus.tensor.numba_math import exp
 from rumus.tensor.numpy_backend import run_parts
 
 VECTORS: Final = 32  # elements that a compiled loop computes at once
@@ -141,125 +142,122 @@ def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
+# For numba to compile.
+
+
+def _counts(row: int, causal: bool, length: int, keys: int) -> Any:
+    """How many keys a row sees, and up to which to compute: whole vectors are faster."""
+    seen = row % length + 1 if causal else keys
+    return seen, min(-(-seen // VECTORS) * VECTORS, keys)
+
+
+def _maximum(bits: Any, row: int, length: int) -> Any:
+    """The largest of a row of float32, on integers: a loop of these runs on vectors."""
+    best = np.int32(-0x80000000)
+    for i in range(length):
+        key = bits[row, i] ^ ((bits[row, i] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        best = max(best, key)  # ordered as the numbers; a NaN before all or behind them
+    return np.int32(best ^ ((best >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+
+
+def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
+    bits = scores.view(np.int32)
+    for row in range(len(scores)):
+        seen, upto = _counts(row, causal, length, scores.shape[1])
+        for i in range(seen, upto):
+            scores[row, i] = scores[row, 0]  # what is larger than none
+        for i in range(upto):
+            scores[row, i] *= scale
+        highest = _maximum(bits, row, upto)
+        for i in range(seen, upto):
+            scores[row, i] = highest - FAR
+        for i in range(upto):
+            scores[row, i] = exp(scores[row, i] - highest)
+        total = np.float32(0)
+        for i in range(upto):
+            total += scores[row, i]
+        sums[row] = highest + math.log(total)
+        share = np.float32(1) / total
+        for i in range(upto):
+            scores[row, i] *= share
+        for i in range(seen, scores.shape[1]):
+            scores[row, i] = 0
+
+
+def _again(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
+    for row in range(len(scores)):
+        seen, upto = _counts(row, causal, length, scores.shape[1])
+        less = sums[row]
+        for i in range(upto):
+            scores[row, i] = exp(scores[row, i] * scale - less)
+        for i in range(seen, scores.shape[1]):
+            scores[row, i] = 0
+
+
+def _slope(weights: Any, change: Any, scale: Any) -> None:
+    for row in range(len(weights)):
+        mean = np.float32(0)
+        for i in range(weights.shape[1]):
+            mean += weights[row, i] * change[row, i]
+        for i in range(weights.shape[1]):
+            change[row, i] = weights[row, i] * (change[row, i] - mean) * scale
+
+
+def _times(
+    product: Any, turns: Any, shape: Any, a: Any, lda: Any, b: Any, ldb: Any, c: Any, ldc: Any
+) -> None:
+    """C of (m, n) = A B, with k between them; `turns` says what is transposed."""
+    (m, n, k), one, zero = shape, np.float32(1), np.float32(0)
+    product(ROWS, turns[0], turns[1], m, n, k, one, a, lda, b, ldb, zero, c, ldc)
+
+
+def _forward(
+    product: Any, places: Any, sizes: Any, causal: bool, length: int, scale: Any, sums: Any,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    (heads, rows, keys, width, deep), lead = sizes, places[:, 3] // 4
+    scores = np.empty((rows, keys), np.float32)
+    s = scores.ctypes.data
+    for i in range(start, stop):
+        at = places[:, 0] + i // heads * places[:, 1] + i % heads * places[:, 2]
+        q, k, v, out = at[0], at[1], at[2], at[3]
+        ldq, ldk, ldv, ldo = lead[0], lead[1], lead[2], lead[3]
+        _times(product, (PLAIN, TURNED), (rows, keys, width), q, ldq, k, ldk, s, keys)
+        _weigh(scores, causal, length, scale, sums[i])
+        _times(product, (PLAIN, PLAIN), (rows, deep, keys), s, keys, v, ldv, out, ldo)
+
+
+def _backward(
+    product: Any, places: Any, sizes: Any, causal: bool, length: int, scale: Any, sums: Any,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    (heads, rows, keys, width, deep), lead = sizes, places[:, 3] // 4
+    weights, change = np.empty((rows, keys), np.float32), np.empty((rows, keys), np.float32)
+    w, d = weights.ctypes.data, change.ctypes.data
+    for i in range(start, stop):
+        at = places[:, 0] + i // heads * places[:, 1] + i % heads * places[:, 2]
+        q, k, v, g, dq, dk, dv = at[0], at[1], at[2], at[3], at[4], at[5], at[6]
+        ldq, ldk, ldv, ldg = lead[0], lead[1], lead[2], lead[3]
+        lddq, lddk, lddv = lead[4], lead[5], lead[6]
+        _times(product, (PLAIN, TURNED), (rows, keys, width), q, ldq, k, ldk, w, keys)
+        _again(weights, causal, length, scale, sums[i])
+        _times(product, (TURNED, PLAIN), (keys, deep, rows), w, keys, g, ldg, dv, lddv)
+        _times(product, (PLAIN, TURNED), (rows, keys, deep), g, ldg, v, ldv, d, keys)
+        _slope(weights, change, scale)
+        _times(product, (PLAIN, PLAIN), (rows, width, keys), d, keys, k, ldk, dq, lddq)
+        _times(product, (TURNED, PLAIN), (keys, width, rows), d, keys, q, ldq, dk, lddk)
+
+
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
     import numba
+    from numba.extending import register_jitable
 
+    numba_math.compiled()
     fast = {"contract", "reassoc", "nsz"}
-    njit = numba.njit(nogil=True, error_model="numpy", fastmath=fast)
-    exp = numba_math.compiled()["exp"]
-
-    def counts(row: int, causal: bool, length: int, keys: int) -> Any:
-        """How many keys a row sees, and up to which to compute: whole vectors are faster."""
-        seen = row % length + 1 if causal else keys
-        return seen, min(-(-seen // VECTORS) * VECTORS, keys)
-
-    counts = njit(counts)
-
-    def maximum(bits: Any, row: int, length: int) -> Any:
-        """The largest of a row of float32, on integers: a loop of these runs on vectors."""
-        best = np.int32(-0x80000000)
-        for i in range(length):
-            key = bits[row, i] ^ ((bits[row, i] >> np.int32(31)) & np.int32(0x7FFFFFFF))
-            best = max(best, key)  # ordered as the numbers; a NaN before all or behind them
-        return np.int32(best ^ ((best >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
-
-    maximum = njit(maximum)
-
-    def weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
-        bits = scores.view(np.int32)
-        for row in range(len(scores)):
-            seen, upto = counts(row, causal, length, scores.shape[1])
-            for i in range(seen, upto):
-                scores[row, i] = scores[row, 0]  # what is larger than none
-            for i in range(upto):
-                scores[row, i] *= scale
-            highest = maximum(bits, row, upto)
-            for i in range(seen, upto):
-                scores[row, i] = highest - FAR
-            for i in range(upto):
-                scores[row, i] = exp(scores[row, i] - highest)
-            total = np.float32(0)
-            for i in range(upto):
-                total += scores[row, i]
-            sums[row] = highest + math.log(total)
-            share = np.float32(1) / total
-            for i in range(upto):
-                scores[row, i] *= share
-            for i in range(seen, scores.shape[1]):
-                scores[row, i] = 0
-
-    def again(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
-        for row in range(len(scores)):
-            seen, upto = counts(row, causal, length, scores.shape[1])
-            less = sums[row]
-            for i in range(upto):
-                scores[row, i] = exp(scores[row, i] * scale - less)
-            for i in range(seen, scores.shape[1]):
-                scores[row, i] = 0
-
-    def slope(weights: Any, change: Any, scale: Any) -> None:
-        for row in range(len(weights)):
-            mean = np.float32(0)
-            for i in range(weights.shape[1]):
-                mean += weights[row, i] * change[row, i]
-            for i in range(weights.shape[1]):
-                change[row, i] = weights[row, i] * (change[row, i] - mean) * scale
-
-    loops: dict[str, Callable[..., None]] = {
-        "weigh": njit(weigh),
-        "again": njit(again),
-        "slope": njit(slope),
-    }
-    return {**loops, **_products(loops, njit)}
-
-
-def _products(loops: Mapping[str, Any], njit: Any) -> Mapping[str, Callable[..., None]]:
-    """The loops over heads, from start to stop. places: address and strides of each array."""
-    weigh, again, slope = loops["weigh"], loops["again"], loops["slope"]
-
-    def times(
-        product: Any, turns: Any, shape: Any, a: Any, lda: Any, b: Any, ldb: Any, c: Any, ldc: Any
-    ) -> None:
-        """C of (m, n) = A B, with k between them; `turns` says what is transposed."""
-        (m, n, k), one, zero = shape, np.float32(1), np.float32(0)
-        product(ROWS, turns[0], turns[1], m, n, k, one, a, lda, b, ldb, zero, c, ldc)
-
-    times = njit(times)
-
-    def forward(
-        product: Any, places: Any, sizes: Any, causal: bool, length: int, scale: Any, sums: Any,
-        start: int, stop: int,
-    ) -> None:  # fmt: skip
-        (heads, rows, keys, width, deep), lead = sizes, places[:, 3] // 4
-        scores = np.empty((rows, keys), np.float32)
-        s = scores.ctypes.data
-        for i in range(start, stop):
-            at = places[:, 0] + i // heads * places[:, 1] + i % heads * places[:, 2]
-            q, k, v, out = at[0], at[1], at[2], at[3]
-            ldq, ldk, ldv, ldo = lead[0], lead[1], lead[2], lead[3]
-            times(product, (PLAIN, TURNED), (rows, keys, width), q, ldq, k, ldk, s, keys)
-            weigh(scores, causal, length, scale, sums[i])
-            times(product, (PLAIN, PLAIN), (rows, deep, keys), s, keys, v, ldv, out, ldo)
-
-    def backward(
-        product: Any, places: Any, sizes: Any, causal: bool, length: int, scale: Any, sums: Any,
-        start: int, stop: int,
-    ) -> None:  # fmt: skip
-        (heads, rows, keys, width, deep), lead = sizes, places[:, 3] // 4
-        weights, change = np.empty((rows, keys), np.float32), np.empty((rows, keys), np.float32)
-        w, d = weights.ctypes.data, change.ctypes.data
-        for i in range(start, stop):
-            at = places[:, 0] + i // heads * places[:, 1] + i % heads * places[:, 2]
-            q, k, v, g, dq, dk, dv = at[0], at[1], at[2], at[3], at[4], at[5], at[6]
-            ldq, ldk, ldv, ldg = lead[0], lead[1], lead[2], lead[3]
-            lddq, lddk, lddv = lead[4], lead[5], lead[6]
-            times(product, (PLAIN, TURNED), (rows, keys, width), q, ldq, k, ldk, w, keys)
-            again(weights, causal, length, scale, sums[i])
-            times(product, (TURNED, PLAIN), (keys, deep, rows), w, keys, g, ldg, dv, lddv)
-            times(product, (PLAIN, TURNED), (rows, keys, deep), g, ldg, v, ldv, d, keys)
-            slope(weights, change, scale)
-            times(product, (PLAIN, PLAIN), (rows, width, keys), d, keys, k, ldk, dq, lddq)
-            times(product, (TURNED, PLAIN), (keys, width, rows), d, keys, q, ldq, dk, lddk)
-
-    return {"forward": njit(forward), "backward": njit(backward)}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
+    for function in (_counts, _maximum, _weigh, _again, _slope, _times):
+        register_jitable(**options)(function)  # one in a closure would keep it from the cache
+    njit = numba.njit(**options, cache=True)
+    loops: tuple[Callable[..., None], ...] = _weigh, _again, _slope, _forward, _backward
+    return {loop.__name__.lstrip("_"): njit(loop) for loop in loops}

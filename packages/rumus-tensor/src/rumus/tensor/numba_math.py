@@ -3,6 +3,9 @@
 numba calls the C library for each element of `math.exp`; these are short enough for the compiler to
 put into the loop, and have no branch, so that it computes several elements at once. Errors are at
 most 3 units in the last place, 5e-7 for erf. NaN gives NaN, infinities what they should.
+
+Compiled loops of other modules that call `exp` lie in numba's cache until their own file changes:
+whoever changes `exp` removes the cache, or touches them.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ _T1, _T2, _T3, _T4, _T5, _T6 = (
 _FLAT = np.float32(4)  # erf is 1 from here on
 
 
-def _exp(x: Any) -> Any:
+def exp(x: Any) -> Any:
+    """e^x, for the loops of other modules to call once `compiled` was asked for."""
     held = _LOWEST if x < _LOWEST else (_HIGHEST if x > _HIGHEST else x)
     n = (held * _LOG2_E + _ROUND) - _ROUND
     r = (held - n * _LN2_HIGH) - n * _LN2_LOW
@@ -52,9 +56,10 @@ def _exp(x: Any) -> Any:
 def compiled() -> Mapping[str, Callable[..., Any]]:
     """Return the functions of `NAMES`, compiled when a compiled loop first calls them."""
     import numba
+    from numba.extending import register_jitable
 
+    register_jitable(nogil=True, error_model="numpy", fastmath={"contract"})(exp)
     njit = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})
-    exp = njit(_exp)
     (a5, a4, a3, a2, a1, a0), (b5, b4, b3, b2, b1, b0) = erf_fraction()
 
     def tanh(x: Any) -> Any:
@@ -81,4 +86,4 @@ def compiled() -> Mapping[str, Callable[..., Any]]:
         value = above * held / below
         return -_ONE if value < -_ONE else (_ONE if value > _ONE else value)
 
-    return {"exp": exp, "tanh": njit(tanh), "sigmoid": njit(sigmoid), "erf": njit(erf)}
+    return {"exp": njit(exp), "tanh": njit(tanh), "sigmoid": njit(sigmoid), "erf": njit(erf)}

@@ -17,6 +17,7 @@ import numpy as np
 from rumus.tensor import numba_math, numpy_rows
 from rumus.tensor.backend import Array
 from rumus.tensor.dtype import float32
+from rumus.tensor.numba_math import exp
 from rumus.tensor.numpy_backend import run_parts
 from rumus.tensor.numpy_rows import check_index, masked
 
@@ -187,71 +188,71 @@ def _softmax_gradient(y: Any, gradient: Any, out: Any, start: int, stop: int) ->
             out[row, i] = y[row, i] * (gradient[row, i] - total)
 
 
+def _exponentials(x: Any, out: Any) -> Any:
+    """out = exp(x - max) of one row; return the largest and the sum."""
+    largest = x[0]
+    for i in range(len(x)):  # NaN wins
+        largest = x[i] if x[i] > largest or x[i] != x[i] else largest
+    for i in range(len(x)):
+        out[i] = exp(x[i] - largest)
+    total = x.dtype.type(0)
+    for i in range(len(x)):
+        total += out[i]
+    return largest, total
+
+
+def _softmax(x: Any, out: Any, start: int, stop: int) -> None:
+    for row in range(start, stop):
+        _, total = _exponentials(x[row], out[row])
+        share = x.dtype.type(1) / total
+        for i in range(x.shape[1]):
+            out[row, i] *= share
+
+
+def _cross_entropy(
+    x: Any, index: Any, out: Any, statistics: Any, smoothing: float, start: int, stop: int
+) -> None:
+    powers = np.empty(x.shape[1], x.dtype)
+    for row in range(start, stop):
+        largest, total = _exponentials(x[row], powers)
+        expected = x[row, index[row]] - largest
+        if smoothing > 0:
+            rest = x.dtype.type(0)
+            for i in range(x.shape[1]):
+                rest += x[row, i] - largest
+            expected = (1 - smoothing) * expected + smoothing * (rest / x.shape[1])
+        out[row] = math.log(total) - expected
+        statistics[row, 0], statistics[row, 1] = largest, total
+
+
+def _cross_entropy_gradient(
+    x: Any, index: Any, statistics: Any, gradient: Any, out: Any, smoothing: float,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    for row in range(start, stop):
+        largest, g = statistics[row, 0], gradient[row]
+        scale = g / statistics[row, 1]
+        less = x.dtype.type(g * smoothing / x.shape[1])
+        for i in range(x.shape[1]):
+            out[row, i] = exp(x[row, i] - largest) * scale - less
+        out[row, index[row]] -= x.dtype.type((1 - smoothing) * g)
+
+
 @cache
 def _compiled() -> Mapping[str, Callable[..., Any]]:
     import numba
+    from numba.extending import register_jitable
 
+    numba_math.compiled()
     fast = {"contract", "reassoc", "nsz"}
-    kept = numba.njit(nogil=True, error_model="numpy", fastmath=fast, cache=True)
-    njit = numba.njit(nogil=True, error_model="numpy", fastmath=fast)
-    exp = numba_math.compiled()["exp"]
-
-    def exponentials(x: Any, out: Any) -> Any:
-        """out = exp(x - max) of one row; return the largest and the sum."""
-        largest = x[0]
-        for i in range(len(x)):  # NaN wins
-            largest = x[i] if x[i] > largest or x[i] != x[i] else largest
-        for i in range(len(x)):
-            out[i] = exp(x[i] - largest)
-        total = x.dtype.type(0)
-        for i in range(len(x)):
-            total += out[i]
-        return largest, total
-
-    exponentials = njit(exponentials)
-
-    def softmax(x: Any, out: Any, start: int, stop: int) -> None:
-        for row in range(start, stop):
-            _, total = exponentials(x[row], out[row])
-            share = x.dtype.type(1) / total
-            for i in range(x.shape[1]):
-                out[row, i] *= share
-
-    def cross_entropy(
-        x: Any, index: Any, out: Any, statistics: Any, smoothing: float, start: int, stop: int
-    ) -> None:
-        powers = np.empty(x.shape[1], x.dtype)
-        for row in range(start, stop):
-            largest, total = exponentials(x[row], powers)
-            expected = x[row, index[row]] - largest
-            if smoothing > 0:
-                rest = x.dtype.type(0)
-                for i in range(x.shape[1]):
-                    rest += x[row, i] - largest
-                expected = (1 - smoothing) * expected + smoothing * (rest / x.shape[1])
-            out[row] = math.log(total) - expected
-            statistics[row, 0], statistics[row, 1] = largest, total
-
-    def cross_entropy_gradient(
-        x: Any, index: Any, statistics: Any, gradient: Any, out: Any, smoothing: float,
-        start: int, stop: int,
-    ) -> None:  # fmt: skip
-        for row in range(start, stop):
-            largest, g = statistics[row, 0], gradient[row]
-            scale = g / statistics[row, 1]
-            less = x.dtype.type(g * smoothing / x.shape[1])
-            for i in range(x.shape[1]):
-                out[row, i] = exp(x[row, i] - largest) * scale - less
-            out[row, index[row]] -= x.dtype.type((1 - smoothing) * g)
-
-    return {
-        "layer_norm": kept(_layer_norm),
-        "layer_norm_gradient": kept(_layer_norm_gradient),
-        "softmax": njit(softmax),
-        "softmax_gradient": kept(_softmax_gradient),
-        "cross_entropy": njit(cross_entropy),
-        "cross_entropy_gradient": njit(cross_entropy_gradient),
-    }
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
+    register_jitable(**options)(_exponentials)  # in a closure it would keep others from the cache
+    njit = numba.njit(**options, cache=True)
+    loops: tuple[Callable[..., Any], ...] = (
+        _layer_norm, _layer_norm_gradient, _softmax, _softmax_gradient,
+        _cross_entropy, _cross_entropy_gradient,
+    )  # fmt: skip
+    return {loop.__name__.lstrip("_"): njit(loop) for loop in loops}
 
 
 ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
