@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.gpu import GPUArray, GpuBackend, tiled_matmul, tiling
+from rumus.gpu import GPUArray, GpuBackend, tiled_matmul
 from rumus.gpu.storage import stored_types
-from rumus.gpu.tiling import LARGE, MIDDLE, SMALL, Tile
+from rumus.gpu.tiling import LARGE, MIDDLE, SMALL, Tile, choose
 from rumus.tensor import Kernel
 from rumus.tensor.backend import Epilogue
 from rumus.tensor.kernel import trace
@@ -41,7 +42,7 @@ def gpu() -> GpuBackend:
 
 def _force(monkeypatch: pytest.MonkeyPatch, tile: Tile) -> None:
     """Have every product use this tile, however few there are."""
-    monkeypatch.setattr(tiling, "TILES", ((tile, 1.0),))
+    monkeypatch.setattr(tiled_matmul, "choose", partial(choose, tiles=((tile, 1.0),)))
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns", "tile", "layout"), PRODUCTS)
