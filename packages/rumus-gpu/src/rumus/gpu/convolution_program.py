@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from rumus.gpu.pipelines import Program
+from rumus.gpu.product import Staged, product
 from rumus.gpu.shaders import prelude, shader
 from rumus.gpu.storage import Stored, vector
-from rumus.gpu.tiled_matmul import Staged, product
 from rumus.gpu.tiling import Tile
 
 Kind: TypeAlias = Literal["map", "weight"]

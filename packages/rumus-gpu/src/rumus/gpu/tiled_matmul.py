@@ -1,9 +1,4 @@
-"""Matrix products at the speed of float32 arithmetic: generated, unrolled WGSL.
-
-A workgroup computes a tile of the result, an invocation a block of it in named variables. Tiles of
-both operands go through workgroup memory, k in front: while one pair is multiplied, the next is on
-its way from memory to registers. An operand may lie along k or across it, in float32 or float16;
-only its loader differs. Everything between loads and stores is float32.
+"""Matrix products at the speed of float32 arithmetic; the text is in `tiled_matmul_program.py`.
 
 The tile is chosen by the shape (`tiling.py`). Where tiles are too few to fill the device, the depth
 is split as well: each part writes a matrix of its own, and a second kernel adds them in order.
@@ -11,427 +6,25 @@ is split as well: each part writes a matrix of its own, and a second kernel adds
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from rumus.gpu.array import GPUArray
 from rumus.gpu.device import Gpu
 from rumus.gpu.epilogue import Finish, finish_of
-from rumus.gpu.pipelines import Program
-from rumus.gpu.storage import Stored, vector
-from rumus.gpu.tiling import PAD, Tile, choose
+from rumus.gpu.storage import Stored
+from rumus.gpu.tiled_matmul_program import (
+    SUM_GROUP,
+    Addition,
+    Kinds,
+    Variant,
+    sum_program,
+    tiled_program,
+)
+from rumus.gpu.tiling import Tile, choose
 from rumus.tensor import float32
 from rumus.tensor.backend import Epilogue
-
-_BAND: Final = 8
-_SUM_GROUP: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Kinds:
-    """How what is read and written is stored; the last two may be missing."""
-
-    a: Stored
-    b: Stored
-    c: Stored
-    bias: Stored | None
-    sums: Stored | None
-
-    @property
-    def enable(self) -> str:
-        """What stands in front of a program that reads or writes them."""
-        found = (self.a, self.b, self.c, self.bias, self.sums)
-        return "enable f16;" if any(each and each.wgsl == "f16" for each in found) else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """What a pipeline is made for."""
-
-    tile: Tile
-    kinds: Kinds
-    a_along_k: bool
-    b_along_k: bool
-    in_fours: tuple[bool, bool, bool]  # whether a, b and the result can be accessed four at a time
-    exact: tuple[bool, bool, bool]  # whether no tile reaches over the last row, column, depth
-    finish: Finish | None
-
-    @property
-    def has_sums(self) -> bool:
-        """Whether the rows of a are added up as well."""
-        return self.kinds.sums is not None
-
-
-class Staged(ABC):
-    """The text that brings tiles of one operand from memory to workgroup memory, k in front."""
-
-    def __init__(self, name: str, length: int, along_k: bool, tile: Tile) -> None:
-        self.name, self.length, self.along_k, self.tile = name, length, along_k, tile
-        self.line = (length + PAD) // 4  # vec4s of workgroup memory for one k
-        self.loads = -(-length * tile.depth // 4 // tile.lanes)
-
-    @property
-    def memory(self) -> str:
-        """The declaration of its workgroup memory."""
-        length = self.tile.depth * self.line
-        return f"var<workgroup> tile_{self.name}: array<vec4<f32>, {length}>;"
-
-    def place(self, number: int) -> tuple[str, str]:
-        """Where the lane's vec4 `number` begins: along the edge of the tile, and along k."""
-        vector = f"(local + {number * self.tile.lanes}u)"
-        if self.along_k:
-            return f"{vector} / {self.tile.depth // 4}u", f"{vector} % {self.tile.depth // 4}u * 4u"
-        return f"{vector} % {self.length // 4}u * 4u", f"{vector} / {self.length // 4}u"
-
-    @abstractmethod
-    def declare(self) -> Iterator[str]:
-        """Where in the operand the lane reads, and the variables that it reads to."""
-
-    @abstractmethod
-    def fetch(self, at: str) -> Iterator[str]:
-        """Read the tile that begins at k = `at`."""
-
-    def keep(self) -> Iterator[str]:
-        """Write what was read to workgroup memory."""
-        n = self.name
-        for i in range(self.loads):
-            if self.along_k:
-                for c, part in enumerate("xyzw"):
-                    row = f"({n}_depth{i} + {c}u) * {self.line}u + {n}_along{i} / 4u"
-                    yield f"tile_{n}[{row}][{n}_along{i} % 4u] = {n}_next{i}.{part};"
-            else:
-                row = f"{n}_depth{i} * {self.line}u + {n}_along{i} / 4u"
-                yield f"tile_{n}[{row}] = {n}_next{i};"
-
-
-class _Operand(Staged):
-    """A matrix that is dense along k or across it."""
-
-    def __init__(self, name: str, length: int, along_k: bool, variant: Variant) -> None:
-        super().__init__(name, length, along_k, variant.tile)
-        number = "ab".index(name)
-        self.in_fours = variant.in_fours[number]
-        self.is_exact, self.is_deep = variant.exact[number], variant.exact[2]
-        self.stored = variant.kinds.a if name == "a" else variant.kinds.b
-
-    def place(self, number: int) -> tuple[str, str]:
-        """See `Staged`. Two lanes read 32 bytes of a row; 16 rows are stored without conflicts."""
-        if not self.along_k:
-            return super().place(number)
-        vector = f"(local + {number * self.tile.lanes}u)"
-        along = f"{vector} / 2u % {self.length}u"
-        return along, f"{vector} / {2 * self.length}u * 8u + {vector} % 2u * 4u"
-
-    def declare(self) -> Iterator[str]:
-        """See `Staged`."""
-        n = self.name
-        for i in range(self.loads):
-            along, depth = self.place(i)
-            yield f"let {n}_along{i} = {along};"
-            yield f"let {n}_depth{i} = {depth};"
-            yield f"let {n}_index{i} = first_{n} + {n}_along{i};"
-            yield f"var {n}_next{i} = vec4<f32>(0.0);"
-            if self.in_fours and not self.is_exact:
-                last = f"k.{n}_length - {1 if self.along_k else 4}u"
-                yield f"let {n}_held{i} = min({n}_index{i}, {last});"
-
-    def fetch(self, at: str) -> Iterator[str]:
-        """See `Staged`."""
-        for i in range(self.loads):
-            value = self._four(i, at) if self.in_fours else self._ones(i, at)
-            yield f"{self.name}_next{i} = {value};"
-
-    def _four(self, i: int, at: str) -> str:
-        """One load of four elements; 0 where they are outside."""
-        n, depth = self.name, f"{at} + {self.name}_depth{i}"
-        index = f"{n}_index{i}" if self.is_exact else f"{n}_held{i}"
-        held = depth if self.is_deep else f"min({depth}, k.depth - {4 if self.along_k else 1}u)"
-        value = self.stored.load(f"{n}[(base_{n} + {self._element(index, held)}) / 4u]", 4)
-        inside = [] if self.is_exact else [f"{n}_index{i} < k.{n}_length"]
-        inside += [] if self.is_deep else [f"{depth} < end"]
-        return f"select(vec4<f32>(0.0), {value}, {' && '.join(inside)})" if inside else value
-
-    def _ones(self, i: int, at: str) -> str:
-        """Four loads of one element each; 0 where one is outside."""
-        n, parts = self.name, []
-        for c in range(4):
-            depth = f"{at} + {n}_depth{i}" + (f" + {c}u" if self.along_k else "")
-            index = f"{n}_index{i}" + ("" if self.along_k else f" + {c}u")
-            place = self._element(f"min({index}, k.{n}_length - 1u)", f"min({depth}, k.depth - 1u)")
-            inside = f"{index} < k.{n}_length && {depth} < end"
-            value = self.stored.load(f"{n}[base_{n} + {place}]", 1)
-            parts.append(f"select(0.0, {value}, {inside})")
-        return f"vec4<f32>({', '.join(parts)})"
-
-    def _element(self, index: str, depth: str) -> str:
-        """The place of an element from the beginning of the matrix."""
-        n = self.name
-        far, near = (index, depth) if self.along_k else (depth, index)
-        return f"({far}) * k.{n}_stride + {near}"
-
-
-_SCALARS: Final = (
-    "a_length", "b_length", "depth", "a_start", "a_stride", "a_outer", "a_inner",
-    "b_start", "b_stride", "b_outer", "b_inner", "c_start", "bias_start", "inner",
-    "tile_columns", "tiles", "splits", "split_depth", "groups", "sums_start",
-)  # fmt: skip
-
-
-def tiled_program(variant: Variant) -> Program:
-    """Return the WGSL of a product in this variant."""
-    tile = variant.tile
-    a = _Operand("a", tile.rows, variant.a_along_k, variant)
-    b = _Operand("b", tile.columns, variant.b_along_k, variant)
-    text = "\n".join([*_header(variant, a, b), *_body(variant, a, b), "}", ""])
-    finish = variant.finish
-    access = "rrw" + "r" * (variant.kinds.bias is not None) + "w" * variant.has_sums
-    access += finish.access if finish else ""
-    scalars = "I" * len(_SCALARS) + "f" * (len(finish.members) if finish else 0)
-    return Program("tiled_matmul", text, access, scalars, tile.bytes)
-
-
-def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
-    finish, kinds = variant.finish, variant.kinds
-    yield kinds.enable
-    yield "struct Scalars {"
-    yield from (f"    {name}: u32," for name in _SCALARS)
-    yield from finish.members if finish else ()
-    yield "}"
-    yield "var<immediate> k: Scalars;"
-    widths = [4 if fours else 1 for fours in variant.in_fours]
-    bound = [
-        ("read", "a", vector(kinds.a.wgsl, widths[0])),
-        ("read", "b", vector(kinds.b.wgsl, widths[1])),
-        ("read_write", "c", vector(kinds.c.wgsl, widths[2])),
-    ]
-    bound += [("read", "bias", vector(kinds.bias.wgsl, widths[2]))] if kinds.bias else []
-    bound += [("read_write", "sums", kinds.sums.wgsl)] if kinds.sums else []
-    yield from _bindings(bound)
-    if finish:
-        yield from finish.declare(len(bound), widths[2])
-        yield finish.function
-    yield a.memory
-    yield b.memory
-    yield f"@compute @workgroup_size({variant.tile.lanes})"
-    yield "fn main("
-    yield "    @builtin(workgroup_id) group: vec3<u32>,"
-    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
-    yield "    @builtin(local_invocation_index) local: u32,"
-    yield ") {"
-
-
-def _bindings(bound: Sequence[tuple[str, str, str]]) -> Iterator[str]:
-    """Declare arrays, each given as (access, name, element)."""
-    for number, (mode, name, element) in enumerate(bound):
-        yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
-
-
-def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
-    tile = variant.tile
-    across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
-    yield "let linear = group.y * groups.x + group.x;"
-    yield "if (linear >= k.groups) {"
-    yield "return;"
-    yield "}"
-    yield "let split = linear % k.splits;"
-    yield "let tile = (linear / k.splits) % k.tiles;"
-    yield "let batch = linear / k.splits / k.tiles;"
-    # Column by column through bands of rows: what runs at once shares its operands in the cache.
-    yield f"let band = tile / ({_BAND}u * k.tile_columns) * {_BAND}u;"
-    yield "let in_band = tile - band * k.tile_columns;"
-    yield f"let high = min({_BAND}u, k.tiles / k.tile_columns - band);"
-    yield f"let first_a = (band + in_band % high) * {tile.rows}u;"
-    yield f"let first_b = in_band / high * {tile.columns}u;"
-    for n in "ab":
-        yield (f"let base_{n} = k.{n}_start + batch / k.inner * k.{n}_outer"
-               f" + batch % k.inner * k.{n}_inner;")  # fmt: skip
-    yield "let begin = split * k.split_depth;"
-    yield "let end = min(begin + k.split_depth, k.depth);"
-    yield f"let x = local % {across}u;"
-    yield f"let y = local / {across}u;"
-    if variant.has_sums:
-        yield "let sums_up = first_b == 0u;"
-    yield from product(tile, a, b, variant.has_sums)
-    yield from _store(variant, across, down)
-
-
-def product(tile: Tile, a: Staged, b: Staged, has_sums: bool = False) -> Iterator[str]:
-    """Add up the products from k = `begin` to `end`: four of row i in c{i}_{j}.
-
-    has_sums: where `sums_up` holds, also add up the rows of a; row `local` in total0.
-    """
-    summed = _summed(tile) if has_sums else []
-    yield from (f"var {total} = 0.0;" for total, _ in summed)
-    yield from a.declare()
-    yield from b.declare()
-    for i in range(tile.block_rows):
-        for j in range(tile.block_columns // 4):
-            yield f"var c{i}_{j} = vec4<f32>(0.0);"
-    yield from (*a.fetch("begin"), *b.fetch("begin"), *a.keep(), *b.keep())
-    yield "workgroupBarrier();"
-    # The last step fetches its own tile once more, for nothing: a branch around the loads costs a
-    # tenth of the speed.
-    yield f"let last = begin + (end - begin - 1u) / {tile.depth}u * {tile.depth}u;"
-    yield f"for (var at = begin; at < end; at += {tile.depth}u) {{"
-    yield f"let next = min(at + {tile.depth}u, last);"
-    yield from (*a.fetch("next"), *b.fetch("next"))
-    yield "{"
-    yield from _multiply(tile, a, b)
-    yield "}"
-    for total, row in summed:
-        lines = (f"tile_a[{s * a.line}u + {row} / 4u]" for s in range(tile.depth))
-        yield f"if (sums_up && {row} < {tile.rows}u) {{"
-        yield f"{total} += ({' + '.join(lines)})[local % 4u];"
-        yield "}"
-    yield "workgroupBarrier();"
-    yield from (*a.keep(), *b.keep())
-    yield "workgroupBarrier();"
-    yield "}"
-
-
-def _summed(tile: Tile) -> list[tuple[str, str]]:
-    """The rows of a tile that a lane adds up: the variable, and the row."""
-    count = -(-tile.rows // tile.lanes)
-    return [(f"total{i}", f"(local + {i * tile.lanes}u)") for i in range(count)]
-
-
-def _multiply(tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
-    """The products of one pair of tiles, unrolled."""
-    across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
-    for s in range(tile.depth):
-        for r in range(tile.block_rows // 4):
-            yield f"let a{s}_{r} = tile_a[y + {s * a.line + r * down}u];"
-        for j in range(tile.block_columns // 4):
-            yield f"let b{s}_{j} = tile_b[x + {s * b.line + j * across}u];"
-        for i in range(tile.block_rows):
-            for j in range(tile.block_columns // 4):
-                yield f"c{i}_{j} += a{s}_{i // 4}.{'xyzw'[i % 4]} * b{s}_{j};"
-
-
-def _store(variant: Variant, across: int, down: int) -> Iterator[str]:
-    """Write the block; with several splits, to the matrix of this one."""
-    tile = variant.tile
-    yield "let base_c = (batch * k.splits + split) * k.a_length * k.b_length;"
-    sums = variant.kinds.sums
-    for total, row in _summed(tile) if sums else ():
-        yield f"if (sums_up && {row} < {tile.rows}u && first_a + {row} < k.a_length) {{"
-        stored = sums.store(total, 1) if sums else total
-        yield f"sums[k.sums_start + split * k.a_length + first_a + {row}] = {stored};"
-        yield "}"
-    for i in range(tile.block_rows):
-        yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
-    for j in range(tile.block_columns // 4):
-        yield f"let column{j} = first_b + x * 4u + {j * across * 4}u;"
-    for i in range(tile.block_rows):
-        for j in range(tile.block_columns // 4):
-            yield from _store_four(variant, i, j)
-
-
-def _store_four(variant: Variant, i: int, j: int) -> Iterator[str]:
-    """Write four neighbours of row i, as one or one by one."""
-    in_fours, bias = variant.in_fours[2], variant.kinds.bias
-    for c, part in enumerate(("",) if in_fours else (".x", ".y", ".z", ".w")):
-        column = f"column{j}" + (f" + {c}u" if c else "")
-        value, place = f"c{i}_{j}{part}", f"base_c + row{i} * k.b_length + {column}"
-        if bias:
-            at = f"k.bias_start + {column}"
-            added = (f"bias[({at}) / 4u]", 4) if in_fours else (f"bias[{at}]", 1)
-            value += f" + {bias.load(*added)}"
-        is_inside = in_fours and variant.exact[0] and variant.exact[1]
-        yield "{" if is_inside else f"if (row{i} < k.a_length && {column} < k.b_length) {{"
-        yield from _written(variant, place, value, in_fours)
-        yield "}"
-
-
-def _written(variant: Variant | Addition, place: str, value: str, in_fours: bool) -> Iterator[str]:
-    """Write elements of the result, `place` from its start on, with what the epilogue does."""
-    at = f"(k.c_start + {place}) / 4u" if in_fours else f"k.c_start + {place}"
-    if variant.finish is None:
-        yield f"c[{at}] = {variant.kinds.c.store(value, 4 if in_fours else 1)};"
-    else:
-        yield from variant.finish.store(place, at, value, in_fours)
-
-
-@dataclass(frozen=True, slots=True)
-class Addition:
-    """What the pipeline is made for that adds up the parts of a split product."""
-
-    kinds: Kinds
-    in_fours: bool
-    finish: Finish | None
-
-
-_ADDED: Final = ("size", "splits", "c_start", "columns", "bias_start", "rows", "sums_start")
-
-
-def sum_program(variant: Addition) -> Program:
-    """Return the WGSL that adds the parts of a split product, and what follows it."""
-    finish, kinds, width = variant.finish, variant.kinds, 4 if variant.in_fours else 1
-    bias, sums, value = kinds.bias, kinds.sums, "total"
-    if bias:
-        at = f"bias[(k.bias_start + (i * {width}u) % k.columns) / {width}u]"
-        value += f" + {bias.load(at, width)}"
-    wide = vector("f32", width)
-    bound = [("read", "parts", wide), ("read_write", "c", vector(kinds.c.wgsl, width))]
-    bound += [("read", "part_sums", "f32")] if sums else []
-    bound += [("read", "bias", vector(bias.wgsl, width))] if bias else []
-    bound += [("read_write", "sums", sums.wgsl)] if sums else []
-    lines = list(_bindings(bound))
-    members = [f"{name}: u32," for name in _ADDED]
-    if finish:
-        lines += [*finish.declare(len(bound), width), finish.function]
-        members += finish.members
-    store = _written(variant, f"i * {width}u", value, variant.in_fours)
-    text = _SUM.format(
-        enable=kinds.enable,
-        members="\n    ".join(members),
-        declarations="\n".join(lines),
-        group=_SUM_GROUP,
-        rows=_SUM_ROWS.replace("of_row;", f"{sums.store('of_row', 1)};") if sums else "",
-        store="\n    ".join(store),
-    )
-    access = "".join("w" if mode == "read_write" else "r" for mode, _, _ in bound)
-    access += finish.access if finish else ""
-    scalars = "I" * len(_ADDED) + "f" * (len(finish.members) if finish else 0)
-    return Program("add_splits", text, access, scalars)
-
-
-_SUM: Final = """{enable}
-struct Scalars {{
-    {members}
-}}
-var<immediate> k: Scalars;
-{declarations}
-@compute @workgroup_size({group})
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {{
-    let i = (group.y * groups.x + group.x) * {group}u + local;
-    if (i >= k.size) {{
-        {rows}
-        return;
-    }}
-    var total = parts[i];
-    for (var part = 1u; part < k.splits; part++) {{
-        total += parts[part * k.size + i];
-    }}
-    {store}
-}}
-"""
-
-_SUM_ROWS: Final = """let row = i - k.size;
-        if (row < k.rows) {
-            var of_row = part_sums[row];
-            for (var part = 1u; part < k.splits; part++) {
-                of_row += part_sums[part * k.rows + row];
-            }
-            sums[k.sums_start + row] = of_row;
-        }"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,16 +34,28 @@ class _Shape:
     rows: int
     columns: int
     depth: int
-    outer: tuple[int, ...]  # the length of a batch axis, and the strides of a and b along it
-    inner: tuple[int, ...]
+    batches: int
+    inner: int  # the length of the second batch axis
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """An operand: dense along k or across it, with strides from line to line and along batches."""
+
+    array: GPUArray
+    along_k: bool
+    stride: int
+    outer: int
+    inner: int
 
     @property
-    def batches(self) -> int:
-        return self.outer[0] * self.inner[0]
+    def values(self) -> tuple[int, ...]:
+        """What the kernel is told of it."""
+        return self.array.rest, self.stride, self.outer, self.inner
 
-    def tiles(self, tile: Tile) -> int:
-        """How many tiles one matrix of the result has."""
-        return -(-self.rows // tile.rows) * -(-self.columns // tile.columns)
+    def in_fours(self, shape: _Shape, edge: int) -> bool:
+        """Whether it can be read four elements at a time. edge: its length across k."""
+        return _fours(*self.values, shape.depth if self.along_k else edge)
 
 
 def tiled_matmul(
@@ -469,40 +74,65 @@ def tiled_matmul(
 
     Each array must be float32, or float16 where the device has it, and an operand dense along k or
     across it. What begins at and has strides of multiples of four is read four elements at a time.
+    outer, inner: of each of two batch axes the length, and the strides of a and b along it.
     """
-    rows, columns = out.shape[-2:]
-    shape = _Shape(rows, columns, a.shape[-1], outer, inner)
-    a_along_k, b_along_k = a.strides[-1] == 1, b.strides[-2] == 1 and b.strides[-1] != 1
-    arrays = [array for array in (a, b, out, bias, sums) if array is not None]
-    is_dense = (a_along_k or a.strides[-2] == 1) and (b_along_k or b.strides[-1] == 1)
-    if not is_dense or any(array.stored.name not in ("f32", "f16") for array in arrays):
+    sides = _sides(a, b, outer, inner)
+    arrays = (a, b, out, bias, sums)
+    if sides is None or any(x is not None and x.stored.name not in ("f32", "f16") for x in arrays):
         return False
-    a_stride, b_stride = a.strides[-2 if a_along_k else -1], b.strides[-1 if b_along_k else -2]
-    in_fours = (
-        _fours(a.rest, a_stride, outer[1], inner[1], shape.depth if a_along_k else rows),
-        _fours(b.rest, b_stride, outer[2], inner[2], shape.depth if b_along_k else columns),
-        _fours(out.rest, columns, 0 if bias is None else bias.rest),
-    )
-    tile, splits, split_depth = choose(rows, columns, shape.depth, shape.batches)
-    exact = not rows % tile.rows, not columns % tile.columns, not shape.depth % tile.depth
+    rows, columns = out.shape[-2:]
+    shape = _Shape(rows, columns, a.shape[-1], outer[0] * inner[0], inner[0])
+    chosen = _, splits, _ = choose(rows, columns, shape.depth, shape.batches)
     after = _After(bias, sums, epilogue)
-    now = after if splits == 1 else _parts_after(after, out, splits, rows)
-    target = out
-    if splits > 1:
-        target = out.backend.allocate((shape.batches, splits, rows, columns), float32)
-    kinds = Kinds(a.stored, b.stored, target.stored, _stored(now.bias), _stored(now.sums))
-    variant = Variant(tile, kinds, a_along_k, b_along_k, in_fours, exact, now.finish(target))
-    groups = shape.tiles(tile) * splits * shape.batches
-    values = (rows, columns, shape.depth, a.rest, a_stride, outer[1], inner[1],
-              b.rest, b_stride, outer[2], inner[2],
-              target.rest, _rest(now.bias), inner[0], -(-columns // tile.columns),
-              shape.tiles(tile), splits, split_depth, groups,
-              _rest(now.sums), *now.scalars)  # fmt: skip
-    pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
-    gpu.dispatch(pipeline, (a, b, target, *now.bound), values, groups)
-    if splits > 1:
-        _add_splits(gpu, target, now.sums, out, after, splits, in_fours[2])
+    in_fours = _fours(out.rest, columns, _rest(bias))
+    if splits == 1:
+        _multiply(gpu, shape, sides, chosen, out, after, in_fours)
+        return True
+    new = out.backend.allocate
+    parts = new((shape.batches, splits, rows, columns), float32)
+    part_sums = None if sums is None else new((splits, rows), float32)
+    _multiply(gpu, shape, sides, chosen, parts, _After(sums=part_sums), in_fours)
+    _add_splits(gpu, parts, part_sums, out, after, splits, in_fours)
     return True
+
+
+def _sides(
+    a: GPUArray, b: GPUArray, outer: tuple[int, ...], inner: tuple[int, ...]
+) -> tuple[_Side, _Side] | None:
+    """Both operands, or None if one is not dense."""
+    a_along_k, b_along_k = a.strides[-1] == 1, b.strides[-2] == 1 and b.strides[-1] != 1
+    if not ((a_along_k or a.strides[-2] == 1) and (b_along_k or b.strides[-1] == 1)):
+        return None
+    return (
+        _Side(a, a_along_k, a.strides[-2 if a_along_k else -1], outer[1], inner[1]),
+        _Side(b, b_along_k, b.strides[-1 if b_along_k else -2], outer[2], inner[2]),
+    )
+
+
+def _multiply(
+    gpu: Gpu,
+    shape: _Shape,
+    sides: tuple[_Side, _Side],
+    chosen: tuple[Tile, int, int],
+    out: GPUArray,
+    after: _After,
+    in_fours: bool,
+) -> None:
+    """Write the product, or the parts of it, as `chosen` says. in_fours: of the result."""
+    (a, b), (tile, splits, split_depth) = sides, chosen
+    rows, columns, depth = shape.rows, shape.columns, shape.depth
+    kinds = Kinds(a.array.stored, b.array.stored, out.stored, *after.stored)
+    fours = a.in_fours(shape, rows), b.in_fours(shape, columns), in_fours
+    exact = not rows % tile.rows, not columns % tile.columns, not depth % tile.depth
+    variant = Variant(tile, kinds, a.along_k, b.along_k, fours, exact, after.finish(out))
+    tile_columns = -(-columns // tile.columns)
+    tiles = -(-rows // tile.rows) * tile_columns
+    groups = tiles * splits * shape.batches
+    values = (rows, columns, depth, *a.values, *b.values, out.rest, _rest(after.bias), shape.inner,
+              tile_columns, tiles, splits, split_depth, groups, _rest(after.sums),
+              *after.scalars)  # fmt: skip
+    pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
+    gpu.dispatch(pipeline, (a.array, b.array, out, *after.bound), values, groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,6 +148,12 @@ class _After:
         return None if self.epilogue is None else finish_of(self.epilogue.kernel, out.stored)
 
     @property
+    def stored(self) -> tuple[Stored | None, Stored | None]:
+        """How bias and sums are stored."""
+        bias, sums = self.bias, self.sums
+        return None if bias is None else bias.stored, None if sums is None else sums.stored
+
+    @property
     def bound(self) -> tuple[GPUArray, ...]:
         """The arrays, in the order of their bindings."""
         own = tuple(array for array in (self.bias, self.sums) if array is not None)
@@ -526,13 +162,6 @@ class _After:
     @property
     def scalars(self) -> Sequence[float]:
         return () if self.epilogue is None else self.epilogue.scalars
-
-
-def _parts_after(after: _After, out: GPUArray, splits: int, rows: int) -> _After:
-    """What the parts of a split product write: sums of their own, if any, and nothing else."""
-    if after.sums is None:
-        return _After()
-    return _After(sums=out.backend.allocate((splits, rows), float32))
 
 
 def _fours(*numbers: int) -> bool:
@@ -550,22 +179,17 @@ def _add_splits(
 ) -> None:
     """Add up the parts, and the parts of the sums, and do what follows the product."""
     size = out.size // (4 if in_fours else 1)
-    bias, sums = after.bias, after.sums
-    kinds = Kinds(parts.stored, parts.stored, out.stored, _stored(bias), _stored(sums))
+    kinds = Kinds(parts.stored, parts.stored, out.stored, *after.stored)
     variant = Addition(kinds, in_fours, after.finish(out))
     pipeline = gpu.pipeline(("add_splits", variant), partial(sum_program, variant))
     bound = (parts, out, *after.bound)
     if part_sums is not None:
         bound = (parts, out, part_sums, *after.bound)
-    rows = 0 if sums is None else out.shape[-2]
-    values = (size, splits, out.rest, out.shape[-1], _rest(bias), rows, _rest(sums),
-              *after.scalars)  # fmt: skip
-    gpu.dispatch(pipeline, bound, values, -(-(size + rows) // _SUM_GROUP))
+    rows = 0 if after.sums is None else out.shape[-2]
+    values = (size, splits, out.rest, out.shape[-1], _rest(after.bias), rows,
+              _rest(after.sums), *after.scalars)  # fmt: skip
+    gpu.dispatch(pipeline, bound, values, -(-(size + rows) // SUM_GROUP))
 
 
 def _rest(array: GPUArray | None) -> int:
     return 0 if array is None else array.rest
-
-
-def _stored(array: GPUArray | None) -> Stored | None:
-    return None if array is None else array.stored
