@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
-import wgpu
 from numpy.typing import NDArray
 
 from rumus.gpu.array import GPUArray
+from rumus.gpu.commands import Commands, Dispatched
 from rumus.gpu.copying import contiguous
-from rumus.gpu.device import BATCH
 from rumus.gpu.memory import Region, Storage
-from rumus.gpu.native import NULL, Command, Handle, ffi, release
-from rumus.gpu.pipelines import SLOT, Pipeline
+from rumus.gpu.pipelines import Pipeline
 from rumus.tensor import CaptureError
 from rumus.tensor.recording import recorded_by
 
@@ -32,17 +30,6 @@ if TYPE_CHECKING:
 
 Grid = tuple[int, int]
 _REMEDY: Final = "or train with Trainer(optimizer, capture=False)"
-
-
-@dataclass(slots=True)
-class Dispatched:
-    """One dispatch as it was seen."""
-
-    pipeline: Pipeline
-    bound: tuple[tuple[Handle, int, int], ...]  # for each binding the buffer, its offset and size
-    scalars: bytes
-    grid: Grid
-    is_live: bool
 
 
 class Notes:
@@ -229,7 +216,6 @@ class Capture:
         self.backend = recording.backend
         self._batch = recording.batch
         self._region = recording.region
-        self._groups: list[Handle] = []
 
     @property
     def inputs(self) -> list[GPUArray]:
@@ -253,34 +239,11 @@ class Capture:
         facts = recording.facts
         self._attributes, self._acts = list(facts.attributes.values()), facts.acts
         self._found = [weakref.ref(storage) for storage in facts.found]
-        self._scalars = _Scalars(self.backend, recording.dispatches)
-        self._commands = list(self._prepare(recording.dispatches))
+        self._commands = Commands(self.backend.gpu, recording.dispatches)
         self._live = [n for n, seen in enumerate(recording.dispatches) if seen.is_live]
         self._pipelines = [seen.pipeline for seen in recording.dispatches]
 
-    def _prepare(
-        self, dispatches: Sequence[Dispatched]
-    ) -> Iterator[tuple[list[Command], list[Pipeline]]]:
-        """The commands, as many at a time as one submission takes, with what they run."""
-        for first in range(0, len(dispatches), BATCH):
-            commands: list[Command] = []
-            current = None
-            for number, seen in enumerate(dispatches[first : first + BATCH], first):
-                groups = seen.pipeline.groups
-                for place, bound in enumerate(seen.bound):
-                    groups.bind(place, *bound)
-                if self._scalars.uniform is not None:
-                    groups.bind(len(seen.bound), self._scalars.uniform, 0, SLOT)
-                group = groups.make()
-                self._groups.append(group)
-                changed = None if seen.pipeline is current else seen.pipeline.handle
-                current = seen.pipeline
-                commands.append((changed, group, *self._scalars.command(number), *seen.grid))
-            yield commands, [seen.pipeline for seen in dispatches[first : first + BATCH]]
-
-    def __del__(self, release: Callable[[Handle], None] = release) -> None:
-        for group in self._groups:
-            release(group)
+    def __del__(self) -> None:
         gpu = self.backend.gpu
         for block in self._region.blocks:
             block.batch = gpu.batch  # perhaps: commands that use it may not be submitted yet
@@ -309,10 +272,7 @@ class Capture:
                 self._fill(given.array, value)
             if self._acts:
                 self._act()
-            self._scalars.send()
-            for commands, pipelines in self._commands:
-                gpu.replay(commands, pipelines)
-            self._scalars.used()
+            self._commands.record()
             for given in self._batch:
                 given.array.storage.block.batch = gpu.batch
             for storage in found:
@@ -337,51 +297,6 @@ class Capture:
         patch.check_complete()
 
 
-class _Scalars:
-    """The scalars of all dispatches of a step, where the device takes them from."""
-
-    def __init__(self, backend: GpuBackend, dispatches: Sequence[Dispatched]) -> None:
-        self.gpu = backend.gpu
-        self.sizes = [len(seen.scalars) for seen in dispatches]
-        self.uniform: Handle | None = None
-        self._host = bytearray(SLOT * len(dispatches))
-        self._memory = ffi.from_buffer(self._host)
-        for number, seen in enumerate(dispatches):
-            self.put(number, seen.scalars)
-        if not backend.gpu.limits.immediates and dispatches:
-            usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
-            self._buffer = backend.gpu.device.create_buffer(size=len(self._host), usage=usage)
-            self.uniform = self._buffer._internal
-        self._is_changed = True
-        self._batch = -1  # the last batch of commands that reads the buffer
-
-    def put(self, number: int, scalars: bytes) -> None:
-        """Exchange the scalars of one dispatch."""
-        start = number * SLOT
-        self._host[start : start + len(scalars)] = scalars
-        self._is_changed = True
-
-    def command(self, number: int) -> tuple[Handle, int, Handle, int]:
-        """Return dynamic offsets and their count, immediates and their size."""
-        if self.uniform is not None:
-            return ffi.new("uint32_t[1]", [number * SLOT]), 1, NULL, 0
-        return NULL, 0, self._memory + number * SLOT, self.sizes[number]
-
-    def send(self) -> None:
-        """Take changes to the device. Immediates are read when a command is recorded."""
-        if self.uniform is None:
-            return
-        if self._is_changed:
-            if self._batch == self.gpu.batch:
-                self.gpu.flush()  # a write comes before all that is recorded
-            self.gpu.queue.write_buffer(self._buffer, 0, self._host)
-            self._is_changed = False
-
-    def used(self) -> None:
-        """Note that commands which read the buffer may wait to be submitted."""
-        self._batch = self.gpu.batch
-
-
 class _Patch(_Nobody):
     """Takes the scalars of dispatches for those that were recorded, and nothing else."""
 
@@ -400,7 +315,7 @@ class _Patch(_Nobody):
                 f"a captured step ran kernel {pipeline.program.name!r} where it had run another "
                 f"one when it was recorded, {_REMEDY}"
             )
-        self._capture._scalars.put(place, scalars)
+        self._capture._commands.put(place, scalars)
         return True
 
     def check_complete(self) -> None:

@@ -254,8 +254,13 @@ class Gpu:
         if self._recorder.commands >= BATCH or self._groups >= MANY:
             self.flush()
 
-    def replay(self, commands: Sequence[Command], pipelines: Sequence[Pipeline]) -> None:
-        """Record dispatches that were prepared, as many as one submission takes at a time."""
+    def replay(
+        self, commands: Sequence[Command], pipelines: Sequence[Pipeline], groups: int
+    ) -> None:
+        """Record dispatches that were prepared, as many as one submission takes at a time.
+
+        pipelines: what each of them runs. groups: the workgroups of all of them.
+        """
         with self.lock:
             if self.clock is None:
                 self._recorder.replay(commands)
@@ -264,7 +269,8 @@ class Gpu:
                     one = [(pipeline.handle, *command[1:])]
                     self.clock.around(pipeline.program.name, partial(self._recorder.replay, one))
             self.stats.dispatches += len(commands)
-            if self._recorder.commands >= BATCH:
+            self._groups += groups
+            if self._recorder.commands >= BATCH or self._groups >= MANY:
                 self.flush()
 
     def copy(self, source: GPUArray, target: GPUArray) -> None:

@@ -231,7 +231,7 @@ def _update(backend: Backend) -> Sequence[Real]:
     section = Section(backend, arrays, gradients, (0,))
     updater = backend.updater(_momentum(), [section], [0], "skip")
     for gradient in (gradients, bad, gradients):
-        updater.prepare([0], [gradient], lambda number, t: (0.1 * t,))
+        updater.prepare([0], [gradient], lambda number, steps: ((0.1 * t,) for t in steps))
         updater.commit()
     updater.poll(wait=True)
     applied = np.array(updater.counts)

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.gpu.device import Prepared
+from rumus.gpu.commands import Series
 from rumus.gpu.late_read import LateRead
 from rumus.gpu.layout import Layout, Walk
-from rumus.gpu.pipelines import Pipeline, Program
+from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import shader
 from rumus.gpu.slots import Call, slot_squares
 from rumus.gpu.wgsl import WORKGROUP, update_program
@@ -33,8 +34,6 @@ from rumus.tensor.updater import Factors, NonFinite, Outcome, Scalars, Section
 if TYPE_CHECKING:
     from rumus.gpu.array import GPUArray
     from rumus.gpu.backend import GpuBackend
-
-Dispatch: TypeAlias = "tuple[Prepared, tuple[int, ...], int]"  # with its scalars and workgroups
 
 ROWS: Final = 64  # of the table: steps of which the host knows nothing yet, and steps in advance
 AHEAD: Final = 32  # steps in advance at most
@@ -70,12 +69,12 @@ class DeviceUpdater:
         self.counts = list(counts)
         self.nonfinite = nonfinite
         self.heard: Callable[[], None] = lambda: None
-        self._pending: deque[tuple[Outcome, frozenset[int]]] = deque()
+        self._pending: deque[tuple[Outcome, tuple[int, ...]]] = deque()
         self._issued = list(counts)  # what the counts will be if no pending step is refused
         self._seen = 0
         self._allocate()
-        self._steps: dict[tuple[int, ...], list[Dispatch]] = {}
-        self._prepared: tuple[list[Dispatch], Outcome, frozenset[int]] | None = None
+        self._steps: dict[tuple[int, ...], Series] = {}
+        self._prepared: tuple[Callable[[], None], Outcome, tuple[int, ...]] | None = None
         backend.watch(self)
 
     def _allocate(self) -> None:
@@ -113,12 +112,13 @@ class DeviceUpdater:
         self._take(wait=False)
         if any(self._issued[n] - self.counts[n] >= ROWS - 1 for n in ready):
             self.poll(wait=True)
-        found = [scalars(n, self._issued[n] + 1) for n in ready]
+        found = [next(scalars(n, (self._issued[n] + 1,))) for n in ready]
         known = [self._rows[n].get(self._issued[n] + 1) for n in ready]
         if found != known:
             self._fill_table(ready, found, scalars, is_new=known.count(None) == len(known))
         outcome = Outcome()
-        self._prepared = self._dispatches(ready, gradients), outcome, frozenset(ready)
+        which = tuple(ready)
+        self._prepared = self._work(which, gradients), outcome, which
         return outcome
 
     def _fill_table(
@@ -135,42 +135,58 @@ class DeviceUpdater:
         again with the next step.
         """
         self._ahead = min(2 * self._ahead, AHEAD) if is_new else 1
-        for n, now in zip(ready, found, strict=True):
-            known, next_ = self.counts[n], self._issued[n] + 1
-            rows = self._rows[n] = {t: scalars(n, t) for t in range(known + 1, next_)}
-            rows[next_] = now
-            for t in range(next_ + 1, min(next_ + self._ahead, known + ROWS)):
-                try:
-                    rows[t] = scalars(n, t)
-                except Exception:  # raised again when it is this step's turn
-                    break
-            for t, row in rows.items():
-                with np.errstate(over="ignore"):
-                    self._table[n, t % ROWS, : len(row)] = row
+        with np.errstate(over="ignore"):
+            for n, now in zip(ready, found, strict=True):
+                rows = self._rows[n] = self._to_come(n, now, scalars)
+                self._table[n, [t % ROWS for t in rows], : len(now)] = list(rows.values())
         if self._pending and not self._report.is_under_way:
             self._report.start()
         self.backend.gpu.write(self._device_table.storage, self._table)
 
+    def _to_come(
+        self, n: int, now: tuple[float, ...], scalars: Scalars
+    ) -> dict[int, tuple[float, ...]]:
+        """The scalars of the steps that may be the next of a section, by their number.
+
+        now: those of the next one if no pending step is refused.
+        """
+        known, next_ = self.counts[n], self._issued[n] + 1
+        pending = range(known + 1, next_)
+        rows = dict(zip(pending, scalars(n, pending), strict=True))
+        rows[next_] = now
+        ahead = range(next_ + 1, min(next_ + self._ahead, known + ROWS))
+        with suppress(Exception):  # it is raised again when it is this step's turn
+            for t, row in zip(ahead, scalars(n, ahead), strict=True):
+                rows[t] = row
+        return rows
+
     # The step
 
-    def _dispatches(self, ready: Sequence[int], gradients: Sequence[GPUArray]) -> list[Dispatch]:
-        """What a step records: prepared once for gradients that lie where they usually do."""
-        is_usual = all(
-            g is self.sections[n].gradients for n, g in zip(ready, gradients, strict=True)
-        )
-        key = tuple(ready)
-        found = self._steps.get(key) if is_usual else None
+    def _work(self, ready: tuple[int, ...], gradients: Sequence[GPUArray]) -> Callable[[], None]:
+        """What records a step: prepared once for gradients that lie where they usually do."""
+        found = self._steps.get(ready)
+        for n, gradient in zip(ready, gradients, strict=True):
+            if gradient is not self.sections[n].gradients:
+                return partial(self._dispatch, self._calls(ready, gradients))
         if found is None:
-            pairs = list(zip(ready, gradients, strict=True))
-            found = [self._look(n, g) for n, g in pairs]
-            found += [self._decide(key, n) for n in range(0, len(self.sections), AT_ONCE)]
-            found += [dispatch for n, g in pairs for dispatch in self._before(n, g)]
-            found += [dispatch for n, g in pairs for dispatch in self._update(n, g)]
-            if is_usual and len(self._steps) < 64:
-                self._steps[key] = found
+            found = Series(self.backend.gpu, self._calls(ready, gradients))
+            if len(self._steps) < 64:
+                self._steps[ready] = found
+        return found.run
+
+    def _dispatch(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self.backend.gpu.dispatch(*call)
+
+    def _calls(self, ready: tuple[int, ...], gradients: Sequence[GPUArray]) -> list[Call]:
+        pairs = list(zip(ready, gradients, strict=True))
+        found = [self._look(n, g) for n, g in pairs]
+        found += [self._decide(ready, n) for n in range(0, len(self.sections), AT_ONCE)]
+        found += [call for n, g in pairs for call in self._before(n, g)]
+        found += [call for n, g in pairs for call in self._update(n, g)]
         return found
 
-    def _look(self, number: int, gradient: GPUArray) -> Dispatch:
+    def _look(self, number: int, gradient: GPUArray) -> Call:
         starts, itemsize = self._starts[number], gradient.stored.itemsize
         vectors = gradient.size * itemsize // VECTOR
         bits = self._scalars_at - self._words
@@ -181,9 +197,9 @@ class DeviceUpdater:
         pipeline = self.backend.gpu.pipeline("finite", make)
         squares = self.sections[number].squares
         known = self._unknown if squares is None else squares
-        return self._ready(pipeline, gradient, starts, known), values, -(-vectors // LOOKED_AT)
+        return pipeline, (gradient, starts, known, self._control), values, -(-vectors // LOOKED_AT)
 
-    def _decide(self, ready: Sequence[int], first: int) -> Dispatch:
+    def _decide(self, ready: Sequence[int], first: int) -> Call:
         count = min(AT_ONCE, len(self.sections) - first)
         bits = sum(1 << (n - first) for n in ready if first <= n < first + count)
         words = tuple((bits >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96))
@@ -191,9 +207,9 @@ class DeviceUpdater:
                   ROWS, self.nonfinite == "raise", first + count == len(self.sections))  # fmt: skip
         make = partial(Program, "decide", shader("decide"), "rw", "I" * len(values))
         pipeline = self.backend.gpu.pipeline("decide", make)
-        return self._ready(pipeline, self._device_table), values, 1
+        return pipeline, (self._device_table, self._control), values, 1
 
-    def _before(self, number: int, gradient: GPUArray) -> Iterator[Dispatch]:
+    def _before(self, number: int, gradient: GPUArray) -> Iterator[Call]:
         """What a section's preparation does."""
         section, gpu = self.sections[number], self.backend.gpu
         preparation = section.preparation
@@ -207,9 +223,9 @@ class DeviceUpdater:
         cut = self.backend.cut(preparation.table)
         for name, of in preparation.squares.items():
             array = gradient if of == "g" else section.arrays[of]
-            yield from map(self._call, slot_squares(gpu, array, cut, section.arrays[name]))
+            yield from slot_squares(gpu, array, cut, section.arrays[name])
 
-    def _update(self, number: int, gradient: GPUArray) -> Iterator[Dispatch]:
+    def _update(self, number: int, gradient: GPUArray) -> Iterator[Call]:
         first = self._own[number]
         kernel = self._kernels[number]
         if self.sections[number].packing is not None:
@@ -223,7 +239,7 @@ class DeviceUpdater:
 
     def _update_packed(
         self, number: int, kernel: Kernel, gradient: GPUArray, first: int
-    ) -> Iterator[Dispatch]:
+    ) -> Iterator[Call]:
         """The update of what is packed; it is packed again even where it did not change."""
         packing, quantization = self.sections[number].packing, self.backend.quantization
         assert packing is not None
@@ -234,15 +250,11 @@ class DeviceUpdater:
             ]
             for part, values, table, _ in operands:
                 kept = part.codes, part.scales, part.code
-                yield self._call(quantization.dequantize(*kept, table, piece, values))
+                yield quantization.dequantize(*kept, table, piece, values)
             yield self._run(number, kernel, gradient, first, piece=piece)
             for part, values, table, _ in operands:
                 to = part.codes, part.scales
-                yield self._call(quantization.quantize(values, part.code, table, piece, *to))
-
-    def _call(self, call: Call) -> Dispatch:
-        pipeline, arrays, values, groups = call
-        return Prepared(self.backend.gpu, pipeline, arrays), values, groups
+                yield quantization.quantize(values, part.code, table, piece, *to)
 
     def _run(
         self,
@@ -253,7 +265,7 @@ class DeviceUpdater:
         *,
         is_small: bool = False,
         piece: Piece | None = None,
-    ) -> Dispatch:
+    ) -> Call:
         """One kernel over a section; its scalars begin at `first` among those of the section.
 
         is_small: it runs over flat arrays as long as its output, not over the whole section. piece:
@@ -272,19 +284,14 @@ class DeviceUpdater:
         pipeline = self.backend.gpu.pipeline(key, make)
         at = self._scalars_at + number * self._width + first
         numbers = (vectors, at, *[n for layout in layouts for n in layout.numbers])
-        return self._ready(pipeline, *arrays), numbers, -(-vectors // WORKGROUP)
-
-    def _ready(self, pipeline: Pipeline, *arrays: GPUArray) -> Prepared:
-        return Prepared(self.backend.gpu, pipeline, (*arrays, self._control))
+        return pipeline, (*arrays, self._control), numbers, -(-vectors // WORKGROUP)
 
     def commit(self) -> None:
         """Record the step. Nothing of it can fail but the device itself."""
         assert self._prepared is not None
-        dispatches, outcome, ready = self._prepared
-        gpu = self.backend.gpu
-        with gpu.lock:
-            for prepared, values, groups in dispatches:
-                prepared.run(values, groups)
+        work, outcome, ready = self._prepared
+        with self.backend.gpu.lock:
+            work()
             for n in ready:
                 self._issued[n] += 1
             self._pending.append((outcome, ready))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Final, Self, Unpack
 
@@ -309,6 +309,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                     segment.scratch[UNSCALE] = self.scaling.inverse_on(segment.arena.backend)
         self.segments = segments
         self._give_kernels(segments)
+        self._bound.clear()
 
     def _keep_average(self) -> None:
         if self.average is None:
@@ -354,7 +355,6 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         self.scaling = Scaling(policy)
         self._trace(self.hyper)
         self._take(self.segments)
-        self._bound.clear()
         return self.scaling
 
     def _check_scalable(self) -> None:
@@ -594,23 +594,34 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             grads.check(parameter)
         return arena.collect(grads)
 
-    def _scalars(self, number: int, t: int) -> tuple[float, ...]:
-        """The kernel's scalars at step `t` of a segment, computed in float64."""
+    def _scalars(self, number: int, steps: Iterable[int]) -> Iterator[tuple[float, ...]]:
+        """The kernel's scalars at these steps of a segment, computed in float64.
+
+        Most of what they are computed from is the same at every step, and asked for once.
+        """
         hyper = self.segments[number].group.over(self.hyper)
-        values = {name: at_step(name, value, t) for name, value in hyper.items()}
-        carried = self.running.at(number, t, hyper)
-        scalars: dict[str, float] = {**values, **carried, "t": t, ONE: 1.0}
-        scalars |= {**self._own_scalars(number), **self._extra(number, t)}
-        kept = self._bound.get((number, t))  # a device is given those of many steps in advance
-        if kept is not None and kept[0] == scalars:
-            return kept[1]
+        fixed = {name: value for name, value in hyper.items() if not callable(value)}
+        schedules = [name for name in hyper if name not in fixed]
+        for t in steps:
+            given = fixed | {name: at_step(name, hyper[name], t) for name in schedules}
+            given |= self.running.at(number, t, hyper)
+            given |= self._extra(number, t)
+            kept = self._bound.get((number, t))  # a device is given those of many steps in advance
+            if kept is None or kept[0] != given:
+                kept = given, self._bind(number, t, given)
+                if len(self._bound) >= _BOUND:
+                    self._bound.clear()
+                self._bound[number, t] = kept
+            yield kept[1]
+
+    def _bind(self, number: int, t: int, given: Mapping[str, float]) -> tuple[float, ...]:
+        """The kernel's scalars at step `t`, from all that they depend on besides."""
         segment = self.segments[number]
+        scalars = {**given, "t": t, ONE: 1.0, **self._own_scalars(number)}
         bound = segment.bind(self._kernel_of(segment), scalars)
         if not all(map(math.isfinite, bound)):
+            values = {name: given[name] for name in segment.group.over(self.hyper)}
             raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
-        if len(self._bound) >= _BOUND:
-            self._bound.clear()
-        self._bound[number, t] = scalars, bound
         return bound
 
     def _extra(self, number: int, t: int) -> dict[str, float]:

@@ -42,6 +42,8 @@ class Running:
 
         place: whose they are; it only serves to find again what was computed before.
         """
+        if not self._carries:
+            return self._first
         needed = {name: hyper[name] for name in self.needed}
         before, rows = self._known.get(place, ({}, {}))
         if not rows or before != needed or (t not in rows and t < next(reversed(rows))):

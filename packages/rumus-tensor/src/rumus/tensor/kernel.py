@@ -108,7 +108,8 @@ class Kernel:
             if node.operation == "constant":
                 text[node] = f"float({str(node.value)!r})"
             elif node.operation == "scalar":
-                text[node] = f"plain(scalars[{node.name!r}])"
+                text[node] = f"s{len(lines)}"
+                lines.append(f"{text[node]} = plain(scalars[{node.name!r}])")
             else:
                 operands = ", ".join(text[operand] for operand in node.operands)
                 text[node] = f"t{len(lines)}"

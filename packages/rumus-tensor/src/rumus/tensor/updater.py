@@ -9,7 +9,7 @@ its work in advance decides by itself, and the host learns later what became of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rumus.tensor.backend import Array, Backend
 
 NonFinite = Literal["raise", "skip", "propagate"]
-# (section, t) -> the scalars of its kernels at the t-th step that is applied to the section.
-Scalars: TypeAlias = Callable[[int, int], tuple[float, ...]]
+# (section, steps) -> for each t the scalars of its kernels at the t-th step applied to the section.
+Scalars: TypeAlias = Callable[[int, Iterable[int]], Iterator[tuple[float, ...]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,7 +268,7 @@ class ImmediateUpdater:
         self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
     ) -> Outcome:
         """Look at the gradients, and compute what comes before; see `Updater.prepare`."""
-        bound = [scalars(number, self.counts[number] + 1) for number in ready]
+        bound = [next(scalars(number, (self.counts[number] + 1,))) for number in ready]
         blamed = self._blamed(ready, gradients) if self.checks else ()
         self._outcome = Outcome(False if blamed else None, blamed)
         self._work = list(zip(ready, gradients, bound, strict=True))
