@@ -64,7 +64,7 @@ class GPUArray:
         self.size = math.prod(shape)
         start = offset * stored.itemsize
         # An axis that runs backwards reaches memory in front of the first element.
-        is_backward = any(stride < 0 for stride in strides)
+        is_backward = min(strides, default=0) < 0
         self.base = 0 if is_backward else start - start % backend.alignment
         self.rest = (start - self.base) // stored.itemsize
         self.is_contiguous = _is_contiguous(shape, strides)
@@ -136,6 +136,9 @@ class GPUArray:
 
     def __getitem__(self, key: Any) -> GPUArray:
         """Return the view that a basic index selects: numbers, slices, None and `...`."""
+        if type(key) is int and self.shape:
+            offset = self.offset + _position(key, self.shape[0], 0) * self.strides[0]
+            return self.view(self.shape[1:], self.strides[1:], offset)
         shape, strides, offset = _select(self, key if isinstance(key, tuple) else (key,))
         return self.view(shape, strides, offset)
 

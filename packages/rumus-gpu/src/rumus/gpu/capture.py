@@ -258,8 +258,10 @@ class Capture:
 
     def fits(self, batch: Sequence[GPUArray | NDArray[Any]]) -> bool:
         """Whether numbers that the step uses as indices are in range in this batch as well."""
-        pairs = zip(self._batch, batch, strict=True)
-        return all(g.limit is None or _is_in_range(value, g.limit) for g, value in pairs)
+        for given, value in zip(self._batch, batch, strict=True):
+            if given.limit is not None and not _is_in_range(value, given.limit):
+                return False
+        return True
 
     def replay(self, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
         """Run the commands on new data."""

@@ -177,7 +177,7 @@ class Gpu:
         """Whether the device was opened with a feature."""
         return feature in self.device.features
 
-    @lost_device_said()
+    @lost_device_said
     def allocate(self, size: int, label: str) -> Storage:
         """Return `size` bytes. LimitError or OutOfMemoryError if they cannot be had."""
         with self.lock:
@@ -193,7 +193,7 @@ class Gpu:
         with self.lock:
             self._pool.trim()
 
-    @lost_device_said()
+    @lost_device_said
     def pipeline(self, key: Hashable, make: Callable[[], Program]) -> Pipeline:
         """Return the pipeline of this key; `make` writes its program if it is new."""
         with self.lock:
@@ -319,31 +319,36 @@ class Gpu:
         """Submit what was recorded, if the device is waiting for work."""
         with self.lock:
             if self._recorder.commands and poll(self.device):
-                self.flush()
+                self._in_flight.clear()
+                self._submit()
 
-    @lost_device_said()
     def flush(self) -> int:
         """Submit what was recorded; return the number of the submission."""
         with self.lock:
-            if self._uniforms is not None:
-                self._uniforms.write(self.queue)
-            if self.clock is not None:
-                self.clock.before_submit(self._recorder)
-            try:
-                index = self._recorder.submit(self.queue)
-            except wgpu.GPUError:
-                # Of a lost device it only says that something is invalid; this says what happened.
-                self.device.create_buffer(size=4, usage=wgpu.BufferUsage.COPY_DST).destroy()
-                raise
-            if self.clock is not None:
-                self.clock.after_submit(index)
-            self.batch += 1
-            self._writes = self._written = self._groups = 0
-            self.stats.submits += 1
-            self._in_flight.append(index)
+            index = self._submit()
             waits = len(self._in_flight) > IN_FLIGHT
             poll(self.device, waits, self._in_flight.popleft() if waits else None)
             return index
+
+    @lost_device_said
+    def _submit(self) -> int:
+        if self._uniforms is not None:
+            self._uniforms.write(self.queue)
+        if self.clock is not None:
+            self.clock.before_submit(self._recorder)
+        try:
+            index = self._recorder.submit(self.queue)
+        except wgpu.GPUError:
+            # Of a lost device it only says that something is invalid; this says what happened.
+            self.device.create_buffer(size=4, usage=wgpu.BufferUsage.COPY_DST).destroy()
+            raise
+        if self.clock is not None:
+            self.clock.after_submit(index)
+        self.batch += 1
+        self._writes = self._written = self._groups = 0
+        self.stats.submits += 1
+        self._in_flight.append(index)
+        return index
 
     def synchronize(self) -> None:
         """Submit what was recorded and wait until the device has done everything."""
@@ -351,7 +356,7 @@ class Gpu:
             poll(self.device, True, self.flush())
             self._in_flight.clear()
 
-    @lost_device_said()
+    @lost_device_said
     def write(self, storage: Storage, host: NDArray[Any]) -> None:
         """Copy a contiguous array to the beginning of `storage`. The host's array is free then."""
         size = host.nbytes
@@ -403,7 +408,7 @@ class Gpu:
             storage.block.batch = self.batch
             return self.flush()
 
-    @lost_device_said()
+    @lost_device_said
     def _staging_for(self, size: int) -> wgpu.GPUBuffer:
         """A buffer that the host can read; the small ones are kept."""
         wanted = max(4096, 1 << (size - 1).bit_length()) if size <= 2**24 else size_class(size)

@@ -7,15 +7,17 @@ and end the process. What they are given was checked before, by whoever calls th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 import wgpu
 from wgpu.backends.wgpu_native import _api
 
 from rumus.gpu.errors import DeviceLostError, GpuError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Handle = Any  # a pointer of the native library
 # One prepared dispatch: pipeline (None: that of the dispatch before), bind group, dynamic offsets
 # and their count, immediates and their size, and the grid.
@@ -53,19 +55,23 @@ def shader_module(device: wgpu.GPUDevice, label: str, text: str, trusted: bool) 
     return _api.GPUShaderModule(label, handle, device)
 
 
-@contextmanager
-def lost_device_said() -> Iterator[None]:
-    """Turn the error of a device that is gone into a DeviceLostError. For blocks and methods."""
-    try:
-        yield
-    except wgpu.GPUError as error:
-        if "lost" not in str(error):
-            raise
-        reason = " ".join(str(error).split())
-        raise DeviceLostError(
-            f"the GPU is lost: its driver reset it, or it was unplugged ({reason}). Start the "
-            "process again from the last checkpoint; what is on disk is intact"
-        ) from None
+def lost_device_said(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a function turn the error of a device that is gone into a DeviceLostError."""
+
+    @wraps(function)
+    def said(*args: P.args, **options: P.kwargs) -> R:
+        try:
+            return function(*args, **options)
+        except wgpu.GPUError as error:
+            if "lost" not in str(error):
+                raise
+            reason = " ".join(str(error).split())
+            raise DeviceLostError(
+                f"the GPU is lost: its driver reset it, or it was unplugged ({reason}). Start the "
+                "process again from the last checkpoint; what is on disk is intact"
+            ) from None
+
+    return said
 
 
 class BindGroups:
@@ -203,7 +209,8 @@ class Recorder:
 
     def copy(self, source: Handle, start: int, target: Handle, at: int, size: int) -> None:
         """Record a copy of `size` bytes between two buffers; all numbers multiples of 4."""
-        self.close_pass()
+        if self._pass is not None:
+            self.close_pass()
         if self._encoder is None:
             self._encoder = libf.wgpuDeviceCreateCommandEncoder(self.device._internal, NULL)
         lib.wgpuCommandEncoderCopyBufferToBuffer(self._encoder, source, start, target, at, size)
