@@ -254,7 +254,7 @@ class Capture:
         for thing, attribute, value in self._attributes:
             if getattr(thing, attribute) is not value:
                 return False
-        return None not in [storage() for storage in self._found]
+        return all(storage() is not None for storage in self._found)
 
     def fits(self, batch: Sequence[GPUArray | NDArray[Any]]) -> bool:
         """Whether numbers that the step uses as indices are in range in this batch as well."""

@@ -86,11 +86,13 @@ class _Watched(threading.local):
 class Prepared:
     """A dispatch that runs again and again on the same arrays: its bind group is made once."""
 
-    def __init__(self, gpu: Gpu, pipeline: Pipeline, arrays: Sequence[GPUArray]) -> None:
+    def __init__(
+        self, gpu: Gpu, pipeline: Pipeline, arrays: Sequence[GPUArray], groups: int
+    ) -> None:
         self._gpu = gpu
         self._pipeline = pipeline
         self._arrays = tuple(arrays)
-        self._groups, self._grid = 0, (0, 0)
+        self._groups, self._grid = groups, gpu.limits.grid(groups)
         self._blocks = tuple({array.storage.block for array in arrays})
         self._written = tuple(
             array.storage
@@ -104,15 +106,13 @@ class Prepared:
         if hasattr(self, "_group"):
             release(self._group)
 
-    def run(self, values: tuple[float, ...], groups: int) -> None:
+    def run(self, values: tuple[float, ...]) -> None:
         """Record it with these scalars; see `Gpu.dispatch`."""
         gpu = self._gpu
         with gpu.lock:
             if gpu._watched.watcher is not None:
-                gpu.dispatch(self._pipeline, self._arrays, values, groups)
+                gpu.dispatch(self._pipeline, self._arrays, values, self._groups)
                 return
-            if groups != self._groups:
-                self._groups, self._grid = groups, gpu.limits.grid(groups)
             for block in self._blocks:
                 block.batch = gpu.batch
             for storage in self._written:
@@ -259,19 +259,18 @@ class Gpu:
     ) -> None:
         """Record dispatches that were prepared, as many as one submission takes at a time.
 
-        pipelines: what each of them runs. groups: the workgroups of all of them.
+        pipelines: what each of them runs. groups: the workgroups of all of them. The lock is held.
         """
-        with self.lock:
-            if self.clock is None:
-                self._recorder.replay(commands)
-            else:
-                for command, pipeline in zip(commands, pipelines, strict=True):
-                    one = [(pipeline.handle, *command[1:])]
-                    self.clock.around(pipeline.program.name, partial(self._recorder.replay, one))
-            self.stats.dispatches += len(commands)
-            self._groups += groups
-            if self._recorder.commands >= BATCH or self._groups >= MANY:
-                self.flush()
+        if self.clock is None:
+            self._recorder.replay(commands)
+        else:
+            for command, pipeline in zip(commands, pipelines, strict=True):
+                one = [(pipeline.handle, *command[1:])]
+                self.clock.around(pipeline.program.name, partial(self._recorder.replay, one))
+        self.stats.dispatches += len(commands)
+        self._groups += groups
+        if self._recorder.commands >= BATCH or self._groups >= MANY:
+            self.flush()
 
     def copy(self, source: GPUArray, target: GPUArray) -> None:
         """Record a copy between two arrays of one type that are both flat, as `is_flat` says."""

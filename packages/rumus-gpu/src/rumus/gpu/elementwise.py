@@ -67,8 +67,8 @@ class Elementwise:
         plan = self._find(kernel, arrays, out)
         if plan is None:
             return lambda scalars: self.run(kernel, arrays, scalars, out)
-        ready = Prepared(self.gpu, plan.pipeline, _operands(kernel, arrays, out))
-        return lambda scalars: ready.run(plan.values(kernel, scalars), plan.groups)
+        ready = Prepared(self.gpu, plan.pipeline, _operands(kernel, arrays, out), plan.groups)
+        return lambda scalars: ready.run(plan.values(kernel, scalars))
 
     def _find(
         self, kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]

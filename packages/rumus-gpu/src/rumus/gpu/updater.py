@@ -109,8 +109,7 @@ class DeviceUpdater:
     def _prepare(
         self, ready: Sequence[int], gradients: Sequence[GPUArray], scalars: Scalars
     ) -> Outcome:
-        self._take(wait=False)
-        if any(self._issued[n] - self.counts[n] >= ROWS - 1 for n in ready):
+        if max([self._issued[n] - self.counts[n] for n in ready], default=0) >= ROWS - 1:
             self.poll(wait=True)
         found = [next(scalars(n, (self._issued[n] + 1,))) for n in ready]
         known = [self._rows[n].get(self._issued[n] + 1) for n in ready]

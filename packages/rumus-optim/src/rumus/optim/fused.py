@@ -534,8 +534,11 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         self._check_training("a step")
         self.poll()
         self._check_backends()
-        found = {n: self._gradient(s, grads) for n, s in enumerate(self.segments)}
-        gradients = {n: gradient for n, gradient in found.items() if gradient is not None}
+        gradients: dict[int, Array] = {}
+        for number, segment in enumerate(self.segments):
+            gradient = self._gradient(segment, grads)
+            if gradient is not None:
+                gradients[number] = gradient
         if not gradients:
             self._check_not_drained(grads)
         return gradients

@@ -104,9 +104,11 @@ class Kernel:
         """The uniform parts as one Python function: walking their nodes at each step is slow."""
         text: dict[Expr, str] = {}
         lines: list[str] = []
+        namespace: dict[str, Any] = {**OPERATIONS, "plain": _plain}
         for node in postorder(self.uniforms):
             if node.operation == "constant":
-                text[node] = f"float({str(node.value)!r})"
+                text[node] = f"c{len(text)}"
+                namespace[text[node]] = float(str(node.value))
             elif node.operation == "scalar":
                 text[node] = f"s{len(lines)}"
                 lines.append(f"{text[node]} = plain(scalars[{node.name!r}])")
@@ -115,7 +117,6 @@ class Kernel:
                 text[node] = f"t{len(lines)}"
                 lines.append(f"{text[node]} = {node.operation}({operands})")
         lines.append(f"return ({''.join(f'{text[uniform]}, ' for uniform in self.uniforms)})")
-        namespace: dict[str, Any] = {**OPERATIONS, "plain": _plain}
         exec("def bind(scalars):\n    " + "\n    ".join(lines), namespace)
         bind: Callable[[Mapping[str, float]], tuple[float, ...]] = namespace["bind"]
         return bind

@@ -194,14 +194,17 @@ class Refill:
         for parameter, slot in self._layout:
             if parameter._slot is not slot:
                 return False
-        return all(slot.holder is None or slot.holder() is None for slot in self._lent)
+        for slot in self._lent:
+            if slot.holder is not None and slot.holder() is not None:
+                return False
+        return True
 
     def store(self) -> GradientStore:
         """Return a new store with these gradients."""
         store = GradientStore()
-        store._gradients.update(self._gradients)
-        store._parameters.update(self._parameters)
-        store._backends.update(self._backends)
+        store._gradients = self._gradients.copy()
+        store._parameters = self._parameters.copy()
+        store._backends = self._backends.copy()
         holder: weakref.ref[object] = weakref.ref(store)
         for slot in self._lent:
             slot.holder = holder

@@ -85,25 +85,18 @@ class CapturedSteps:
         """
         name, alive = _identity(loss_fn)
         memory = None if scale is None else scale._array
-        forward = partial(forward_backward, scale=scale)
         items = [place(value, backend) for value in batch]
         key = (id(backend), name, id(memory), *map(_kind, items))
-        arrays = [item.array for item in items if isinstance(item, Placed)]
         captured = self._captured.get(key)
-        if captured is not None and captured.is_valid():
-            if captured.step.fits(arrays):
-                return self._replay(key, captured, backend, arrays)
-            self.counts.plain += 1
-            return forward(loss_fn, [_argument(item, backend) for item in items])
-        self._captured.pop(key, None)
-        arguments = [_argument(item, backend) for item in items]
-        seen = self._seen.pop(key, None)
-        if seen is None:
-            return self._observe(
-                key, backend, partial(forward, loss_fn), arguments, (alive, memory, loss_fn)
-            )
-        label = _label(loss_fn, items)
-        return self._record(key, backend, partial(forward, loss_fn), arguments, seen, label)
+        if captured is None or not captured.is_valid():
+            self._captured.pop(key, None)
+            forward = partial(forward_backward, loss_fn, scale=scale)
+            return self._first(key, backend, forward, items, (alive, memory, loss_fn))
+        arrays = [item.array for item in items if isinstance(item, Placed)]
+        if captured.step.fits(arrays):
+            return self._replay(key, captured, backend, arrays)
+        self.counts.plain += 1
+        return forward_backward(loss_fn, [_argument(item, backend) for item in items], scale)
 
     def memory(self) -> list[StepMemory]:
         """Return what each captured step holds, the one used last at the end."""
@@ -111,14 +104,19 @@ class CapturedSteps:
 
         return [StepMemory(each.label, each.step.memory) for each in self._captured.values()]
 
-    def _observe(
+    def _first(
         self,
         key: Hashable,
         backend: Capturing,
         forward: Forward,
-        arguments: Sequence[Any],
-        alive: object,
+        items: Sequence[Any],
+        alive: tuple[object, object, LossFunction],
     ) -> tuple[Tensor, GradientStore]:
+        """Run the code of a step that cannot be repeated yet; record it the second time."""
+        arguments = [_argument(item, backend) for item in items]
+        seen = self._seen.pop(key, None)
+        if seen is not None:
+            return self._record(key, backend, forward, arguments, seen, _label(alive[2], items))
         with backend.observe() as notes:
             loss, grads = forward(arguments)
         self._seen[key] = _Seen(notes, alive)
@@ -232,12 +230,13 @@ def _identity(loss_fn: LossFunction) -> tuple[Hashable, object]:
     Two functions of the same code over the same objects are the same: a lambda is made anew each
     time that its line runs.
     """
+    if isinstance(loss_fn, FunctionType):
+        held: list[Any] = [cell.cell_contents for cell in loss_fn.__closure__ or ()]
+        held += loss_fn.__defaults__ or ()
+        held += (loss_fn.__kwdefaults__ or {}).values()
+        return (loss_fn.__code__, *map(id, held)), held
     if isinstance(loss_fn, TimedFunction):
         return _identity(loss_fn.function)
     if isinstance(loss_fn, MethodType):
         return (loss_fn.__func__, id(loss_fn.__self__)), loss_fn
-    if not isinstance(loss_fn, FunctionType):
-        return id(loss_fn), loss_fn
-    cells = [cell.cell_contents for cell in loss_fn.__closure__ or ()]
-    held = [*cells, *(loss_fn.__defaults__ or ()), *(loss_fn.__kwdefaults__ or {}).values()]
-    return (loss_fn.__code__, *map(id, held)), held
+    return id(loss_fn), loss_fn

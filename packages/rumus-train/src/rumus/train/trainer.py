@@ -232,10 +232,14 @@ class Trainer(Generic[M_co]):
 
     def _check_claimed(self, grads: GradientStore) -> None:
         """Refuse gradients of parameters that the optimizer does not own, before it steps."""
-        groups = self.optimizer.groups
-        owned = sum(len(group.named) for group in groups)
-        if len(grads) == owned and not any(group.optional for group in groups):
-            return  # if one is foreign then an own one is missing, and `step` says so
+        owned = 0
+        for group in self.optimizer.groups:
+            if group.optional:
+                break
+            owned += len(group.named)
+        else:
+            if len(grads) == owned:
+                return  # if one is foreign then an own one is missing, and `step` says so
         refuse_foreign(grads, self.optimizer)
 
     def memory_report(self) -> MemoryReport:
