@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -902,13 +903,13 @@ def test_law_11_low_precision_is_refused(backend: Backend) -> None:
 def test_ctrl_c_waits_until_the_step_is_whole(backend: Backend, plan: Plan, skip: bool) -> None:
     run, good = Run(plan, backend, nonfinite="skip"), Run(plan, backend, nonfinite="skip")
     store = poisoned(run, 3, np.nan) if skip else run.loss(3).backward()
-    where, method = run.backend, "first_not_finite" if skip else "elementwise"
+    where: Any = run.backend
+    methods = ["first_not_finite" if skip else "elementwise"]
     if backend.runs_ahead:
-        where, method = backend.gpu, "_record"  # type: ignore[attr-defined]
-    real = getattr(where, method)
+        where, methods = backend.gpu, ["_record", "replay"]  # type: ignore[attr-defined]
     pressed: list[int] = []
 
-    def press(*arguments: Any) -> Any:
+    def press(real: Callable[..., Any], *arguments: Any) -> Any:
         if not pressed:
             pressed.append(1)
             signal.raise_signal(signal.SIGINT)
@@ -917,7 +918,8 @@ def test_ctrl_c_waits_until_the_step_is_whole(backend: Backend, plan: Plan, skip
     handler = signal.getsignal(signal.SIGINT)
     before = run.snapshot(store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(where, method, press)
+        for method in methods:
+            patch.setattr(where, method, partial(press, getattr(where, method)))
         with pytest.raises(KeyboardInterrupt):
             run.optimizer.step(store)
     assert signal.getsignal(signal.SIGINT) is handler
