@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.gpu import GPUArray, GpuBackend, LimitError, convolution, depthwise, tiling
+from rumus.gpu import Gpu, GPUArray, GpuBackend, LimitError, convolution, tiling
 from rumus.gpu.convolution import TILES
 from rumus.gpu.tiling import SMALL, Tile
 from rumus.tensor.convolution import Geometry
@@ -153,7 +153,7 @@ def test_on_devices_with_less(gpu: GpuBackend, name: str) -> None:
 
 def unroll(monkeypatch: pytest.MonkeyPatch, tile: Tile = TINY) -> None:
     """Have the kernels of real devices, with one tile."""
-    monkeypatch.setattr(convolution, "is_rolled", lambda gpu: False)
+    monkeypatch.setattr(Gpu, "is_software", False)
     monkeypatch.setattr(convolution, "TILES", ((tile, 1.0),))
 
 
@@ -183,7 +183,7 @@ def test_every_lane_of_a_tile_loads_as_much(tile: Tile) -> None:
 
 
 def test_depthwise_written_out(one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depthwise, "is_rolled", lambda gpu: False)
+    monkeypatch.setattr(Gpu, "is_software", False)
     check(one, CASES["depthwise with a stride"])
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.gpu import GPUArray, GpuBackend
-from rumus.tensor import NumpyBackend, bool_, float16, float32, int32
+from rumus.gpu import GPUArray, GpuBackend, LimitError
+from rumus.tensor import NumpyBackend, avg_pool, bool_, float16, float32, int32, tensor
 from rumus.tensor.slot_table import SlotTable
 
 NUMPY = NumpyBackend()
@@ -435,6 +435,12 @@ def test_more_rows_than_a_grid_is_wide(gpu: GpuBackend) -> None:
     table = gpu.allocate(host.shape, float32)
     gpu.copy(gpu.upload(host), table)  # 71,094 workgroups
     np.testing.assert_array_equal(gpu.download(table), host)
+
+
+def test_a_padding_that_no_coordinate_of_a_pool_reaches_over(gpu: GpuBackend) -> None:
+    x = tensor(np.ones((1, 1, 4, 4)), dtype="float32", backend=gpu)
+    with pytest.raises(LimitError, match="too wide for a GPU"):
+        avg_pool(x, 1, stride=2**30, padding=2**30)
 
 
 @pytest.mark.parametrize("sizes", [[1], [1000] * 148, [3] * 10_000, [8_500_000, 3]])

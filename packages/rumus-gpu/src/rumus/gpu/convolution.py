@@ -13,16 +13,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from rumus.gpu.array import GPUArray
+from rumus.gpu.axes import check_coordinates, two
 from rumus.gpu.convolution_program import ROLLED, Variant, convolution_program
 from rumus.gpu.copying import contiguous, writable
 from rumus.gpu.depthwise import depthwise, depthwise_input, depthwise_weight, is_depthwise
 from rumus.gpu.device import Gpu
-from rumus.gpu.errors import LimitError
 from rumus.gpu.parts import add_parts
 from rumus.gpu.reduction import reduce
+from rumus.gpu.storage import in_fours
 from rumus.gpu.tiling import TILES as TILES_OF_PRODUCTS
 from rumus.gpu.tiling import Tile, choose
 from rumus.tensor import float32
@@ -42,7 +43,7 @@ def convolution(
     out: GPUArray,
 ) -> None:
     """out = the convolution of x: (batch, outputs, *places)."""
-    _check(geometry)
+    check_coordinates("convolution", geometry.window, geometry.lengths)
     if out.size == 0:
         return
     if x.size == 0:  # no channels
@@ -53,18 +54,17 @@ def convolution(
         if is_depthwise(geometry):
             depthwise(gpu, geometry, x, weight, bias, target)
             return
-        axes = [_Axis(s, -p, d, n, 0, 1, places, 0, 1) for s, p, d, n, places in _sizes(geometry)]
         each = geometry.inputs // geometry.groups
         weights = _Weights(weight, geometry, geometry.outputs // geometry.groups, each,
                            each * geometry.window.area, geometry.window.area)  # fmt: skip
-        _map(gpu, weights, x, target, (axes[0], axes[1]), bias)
+        _map(gpu, weights, x, target, _axes(geometry), bias)
 
 
 def convolution_input(
     gpu: Gpu, geometry: Geometry, gradient: GPUArray, weight: GPUArray, out: GPUArray
 ) -> None:
     """out = the gradient of the input: (batch, inputs, *lengths)."""
-    _check(geometry)
+    check_coordinates("convolution", geometry.window, geometry.lengths)
     if out.size == 0:
         return
     if gradient.size == 0:
@@ -91,7 +91,7 @@ def convolution_weight(
     gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: GPUArray
 ) -> None:
     """out = the gradient of the weight: (outputs, inputs / groups, *kernel)."""
-    _check(geometry)
+    check_coordinates("convolution", geometry.window, geometry.lengths)
     if out.size == 0:
         return
     if gradient.size == 0 or x.size == 0:
@@ -148,16 +148,7 @@ class _Axis:
     out_step: int
 
 
-def two(sizes: Sequence[int], other: int) -> tuple[int, int]:
-    """Return the sizes of two spatial axes: of one alone with `other` in front."""
-    return (sizes[0], sizes[1]) if len(sizes) == 2 else (other, sizes[0])
-
-
-def _check(geometry: Geometry) -> None:
-    """Raise LimitError where coordinates in the padded input are no 31-bit numbers."""
-    if max(geometry.window.padded(geometry.lengths)) >= 1 << 31:
-        padding = geometry.window.padding
-        raise LimitError(f"convolution: a padding of {padding} is too wide for a GPU")
+_Axes: TypeAlias = tuple[_Axis, _Axis]
 
 
 def _sizes(geometry: Geometry) -> Iterator[tuple[int, ...]]:
@@ -165,6 +156,12 @@ def _sizes(geometry: Geometry) -> Iterator[tuple[int, ...]]:
     w = geometry.window
     sizes = (w.stride, 1), (w.padding, 0), (w.dilation, 1), (w.kernel, 1), (geometry.places, 1)
     return zip(*(two(given, other) for given, other in sizes), strict=True)
+
+
+def _axes(geometry: Geometry) -> _Axes:
+    """How the convolution itself walks its input."""
+    down, right = (_Axis(s, -p, d, n, 0, 1, m, 0, 1) for s, p, d, n, m in _sizes(geometry))
+    return down, right
 
 
 def _phases(geometry: Geometry, axis: int) -> Iterator[_Axis]:
@@ -201,21 +198,12 @@ class _Weights:
         return self.array.size // self.geometry.groups
 
 
-def is_rolled(gpu: Gpu) -> bool:
-    """Return whether loops are better: a CPU that plays the GPU is slow to compile long text."""
-    return gpu.is_software
-
-
-def _fours(*numbers: int) -> bool:
-    return not any(number % 4 for number in numbers)
-
-
 def _map(
     gpu: Gpu,
     weights: _Weights,
     source: GPUArray,
     out: GPUArray,
-    axes: tuple[_Axis, _Axis],
+    axes: _Axes,
     bias: GPUArray | None,
 ) -> None:
     """Write those pixels of `out` that the axes say."""
@@ -223,50 +211,67 @@ def _map(
     kernel = down.taps, right.taps
     places = down.places * right.places
     groups = weights.geometry.groups
-    height, width = two(source.shape[2:], 1)
-    out_height, out_width = two(out.shape[2:], 1)
     rows, columns = weights.rows, out.shape[0] * places
     depth = weights.channels * math.prod(kernel)
     line = two(weights.geometry.window.kernel, 1)[1]
     first_tap = down.tap_first * line + right.tap_first
-    tile, _, _ = _tile(is_rolled(gpu), rows, columns, depth, groups, TILES, 1)
-    is_dense = weights.row == depth and math.prod(kernel) == weights.geometry.window.area
-    is_plain = _is_plain(axes, (height, width))
-    is_all = (out_height, out_width) == (down.places, right.places)
-    fours = (
-        is_dense and _fours(depth, weights.array.rest),
-        is_plain and _fours(places, source.rest),
-        is_all and _fours(places, out.rest),
-    )
+    tile, _, _ = _tile(gpu.is_software, rows, columns, depth, groups, TILES, 1)
     arrays = [weights.array, source, out, *(() if bias is None else (bias,))]
+    fours = _fours_of_map(weights, source, out, axes)
     variant = Variant("map", tile, kernel, fours, right.places % 4 == 0, depth % tile.depth == 0,
                       (down.taps, right.taps) == two(weights.geometry.window.kernel, 1),
                       tuple(array.stored for array in arrays))  # fmt: skip
     tiles = -(-rows // tile.rows), -(-columns // tile.columns)
     count = tiles[0] * tiles[1] * groups
+    height, width = two(out.shape[2:], 1)
     values = (
         rows, columns, depth, weights.array.rest + first_tap, weights.section, weights.row,
         weights.channel, down.tap_step * line, right.tap_step,
-        source.rest, source.shape[1] * height * width, height, width,
-        down.step, right.step, down.first, right.first, down.gap, right.gap,
-        places, right.places, math.prod(kernel), kernel[1],
-        out.rest + down.out_first * out_width + right.out_first,
-        out.shape[1] * out_height * out_width, out_height * out_width,
-        down.out_step * out_width, right.out_step, 0 if bias is None else bias.rest, *tiles, count,
+        *_pixels(axes, source),
+        out.rest + down.out_first * width + right.out_first, out.shape[1] * height * width,
+        height * width, down.out_step * width, right.out_step, 0 if bias is None else bias.rest,
+        *tiles, count,
     )  # fmt: skip
     _dispatch(gpu, variant, arrays, values, count)
 
 
-def _is_plain(axes: Sequence[_Axis], lengths: Sequence[int]) -> bool:
+def _fours_of_map(
+    weights: _Weights, source: GPUArray, out: GPUArray, axes: _Axes
+) -> tuple[bool, bool, bool]:
+    """Which of the arrays can be accessed four elements at a time."""
+    down, right = axes
+    taps, places = down.taps * right.taps, down.places * right.places
+    depth = weights.channels * taps
+    is_dense = weights.row == depth and taps == weights.geometry.window.area
+    is_all = two(out.shape[2:], 1) == (down.places, right.places)
+    return (
+        is_dense and in_fours(depth, weights.array.rest),
+        _is_plain(axes, source) and in_fours(places, source.rest),
+        is_all and in_fours(places, out.rest),
+    )
+
+
+def _pixels(axes: _Axes, source: GPUArray) -> tuple[int, ...]:
+    """What both kinds of kernels are told of the images that they read, in their order."""
+    down, right = axes
+    height, width = two(source.shape[2:], 1)
+    return (
+        source.rest, source.shape[1] * height * width, height, width,
+        down.step, right.step, down.first, right.first, down.gap, right.gap,
+        down.places * right.places, right.places, down.taps * right.taps, right.taps,
+    )  # fmt: skip
+
+
+def _is_plain(axes: _Axes, source: GPUArray) -> bool:
     """Whether every place meets the pixel of its number, and no other."""
-    rows = zip(axes, lengths, strict=True)
+    rows = zip(axes, two(source.shape[2:], 1), strict=True)
     return all((a.step, a.first, a.taps, a.places) == (1, 0, 1, n) for a, n in rows)
 
 
 def _dispatch(
     gpu: Gpu, variant: Variant, arrays: Sequence[GPUArray], values: Sequence[int], groups: int
 ) -> None:
-    rolled = is_rolled(gpu)
+    rolled = gpu.is_software
     if rolled:  # one text for all
         variant = Variant(variant.kind, ROLLED, (0, 0), (False,) * 3, False, False, False,
                           variant.stored)  # fmt: skip
@@ -293,35 +298,28 @@ def _tile(
 
 def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: GPUArray) -> None:
     """The gradient of the weight as a product whose depth are the places of all images."""
-    g = geometry
-    kernel = two(g.window.kernel, 1)
+    g, axes = geometry, _axes(geometry)
     rows, columns = g.outputs // g.groups, g.depth
     places = math.prod(g.places)
     depth = x.shape[0] * places
-    height, width = two(g.lengths, 1)
     most = max(1, min(SPLITS, min(PARTS, gpu.limits.binding) // (4 * out.size)))
-    chosen = _tile(is_rolled(gpu), rows, columns, depth, g.groups, TILES, most)
-    tile, splits, split_depth = chosen
+    tile, splits, split_depth = _tile(gpu.is_software, rows, columns, depth, g.groups, TILES, most)
     target = out
     if splits > 1:
         target = out.backend.allocate((splits, *out.shape), float32)
-    across = two(g.places, 1)[1]
-    (s1, p1, d1, _, _), (s2, p2, d2, _, _) = _sizes(g)
-    is_plain = kernel == (1, 1) and (s1, s2, p1, p2) == (1, 1, 0, 0)
     fours = (
-        _fours(places, gradient.rest),
-        is_plain and _fours(places, x.rest),
-        _fours(columns, target.rest),
+        in_fours(places, gradient.rest),
+        _is_plain(axes, x) and in_fours(places, x.rest),
+        in_fours(columns, target.rest),
     )
     arrays = gradient, x, target
-    variant = Variant("weight", tile, kernel, fours, across % 4 == 0, depth % tile.depth == 0,
-                      False, tuple(array.stored for array in arrays))  # fmt: skip
+    is_run, is_whole = axes[1].places % 4 == 0, depth % tile.depth == 0
+    variant = Variant("weight", tile, two(g.window.kernel, 1), fours, is_run, is_whole, False,
+                      tuple(array.stored for array in arrays))  # fmt: skip
     tiles = -(-rows // tile.rows), -(-columns // tile.columns)
     count = tiles[0] * tiles[1] * g.groups * splits
     values = (
-        rows, columns, depth, gradient.rest, g.outputs * places,
-        x.rest, g.inputs * height * width, height, width,
-        s1, s2, -p1, -p2, d1, d2, places, across, math.prod(kernel), kernel[1],
+        rows, columns, depth, gradient.rest, g.outputs * places, *_pixels(axes, x),
         target.rest, g.groups, split_depth, *tiles, count,
     )  # fmt: skip
     _dispatch(gpu, variant, arrays, values, count)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from rumus.gpu.array import GPUArray
+from rumus.gpu.axes import two
 from rumus.gpu.device import Gpu
 from rumus.gpu.parts import add_parts
 from rumus.gpu.pipelines import Program
@@ -35,11 +36,6 @@ def is_depthwise(geometry: Geometry) -> bool:
     g = geometry
     is_own = 1 < g.groups == g.inputs and g.outputs <= SHARE * g.inputs
     return is_own and g.window.area <= TAPS
-
-
-def is_rolled(gpu: Gpu) -> bool:
-    """Return whether loops are better: a CPU that plays the GPU is slow to compile long text."""
-    return gpu.is_software
 
 
 def depthwise(
@@ -73,26 +69,22 @@ def depthwise_weight(
         add_parts(gpu, target, out)
 
 
-def _two(sizes: tuple[int, ...], other: int) -> tuple[int, int]:
-    return (sizes[0], sizes[1]) if len(sizes) == 2 else (other, sizes[0])
-
-
 def _run(
     gpu: Gpu, name: Name, geometry: Geometry, arrays: tuple[GPUArray, ...], last: int, groups: int
 ) -> None:
     """Dispatch one kernel over (batch, channels, *places or *lengths)."""
     w = geometry.window
-    kernel, stride = _two(w.kernel, 1), _two(w.stride, 1)
+    kernel, stride = two(w.kernel, 1), two(w.stride, 1)
     x, out = arrays[0], arrays[2]
-    unrolls = not is_rolled(gpu)
+    unrolls = not gpu.is_software
     stored = tuple(array.stored for array in arrays)
     make = partial(depthwise_program, name, kernel, stride, stored, unrolls)
     pipeline = gpu.pipeline((name, kernel, stride, stored, unrolls), make)
     size = groups if name == "depthwise_weight" else out.size
     values = (
         size, x.shape[0], geometry.outputs, geometry.outputs // geometry.inputs,
-        *_two(geometry.lengths, 1), *_two(geometry.places, 1), *_two(w.padding, 0),
-        *_two(w.dilation, 1), *(array.rest for array in arrays[:3]), last,
+        *two(geometry.lengths, 1), *two(geometry.places, 1), *two(w.padding, 0),
+        *two(w.dilation, 1), *(array.rest for array in arrays[:3]), last,
     )  # fmt: skip
     gpu.dispatch(pipeline, arrays, values, groups)
 

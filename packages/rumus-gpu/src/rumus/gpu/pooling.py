@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray, Shape
+from rumus.gpu.axes import check_coordinates, two
 from rumus.gpu.copying import contiguous
 from rumus.gpu.device import Gpu
 from rumus.gpu.pipelines import Program
@@ -55,25 +56,21 @@ def _run(
     gpu: Gpu, name: str, window: Window, lengths: Shape, places: Shape, arrays: tuple[GPUArray, ...]
 ) -> None:
     """Dispatch a kernel. The last array is written, contiguous and in memory of its own."""
+    check_coordinates(name, window, lengths[2:])
     *inputs, out = arrays
     if out.size == 0:
         return
     pipeline = gpu.pipeline((name, window), partial(pooling_program, name, window))
     bound = (*map(contiguous, inputs), out)
-    sizes = (*_two(lengths[2:], 1), *_two(places[2:], 1))
+    sizes = (*two(lengths[2:], 1), *two(places[2:], 1))
     gpu.dispatch(pipeline, bound, (out.size, *sizes, 1 / window.area), -(-out.size // WORKGROUP))
-
-
-def _two(sizes: Shape, missing: int) -> Shape:
-    """Sizes of two axes: one axis is one row."""
-    return (missing,) * (2 - len(sizes)) + sizes
 
 
 def pooling_program(name: str, window: Window) -> Program:
     """Return the WGSL of one of the four kernels for a window of one or two axes."""
     sizes = {
-        "KERNEL": _two(window.kernel, 1), "STRIDE": _two(window.stride, 1),
-        "PADDING": _two(window.padding, 0), "DILATION": _two(window.dilation, 1),
+        "KERNEL": two(window.kernel, 1), "STRIDE": two(window.stride, 1),
+        "PADDING": two(window.padding, 0), "DILATION": two(window.dilation, 1),
     }  # fmt: skip
     constants = [f"const {size} = vec2<i32>({a}, {b});\n" for size, (a, b) in sizes.items()]
     start = f"const WORKGROUP = {WORKGROUP}u;\n" + "".join(constants)

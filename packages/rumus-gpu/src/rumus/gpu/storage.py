@@ -61,6 +61,11 @@ def vector(element: str, width: int) -> str:
     return element if width == 1 else f"vec{width}<{element}>"
 
 
+def in_fours(*numbers: int) -> bool:
+    """Return whether an array of this start and these strides can be read four at a time."""
+    return not any(number % 4 for number in numbers)
+
+
 def converted(text: str, source: Kind, target: Kind, width: int = 4) -> str:
     """Return the expression for a value of one kind as another, with NumPy's meaning."""
     if source == target:

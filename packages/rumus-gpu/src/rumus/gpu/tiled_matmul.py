@@ -13,7 +13,7 @@ from functools import partial
 from rumus.gpu.array import GPUArray
 from rumus.gpu.device import Gpu
 from rumus.gpu.epilogue import Finish, finish_of
-from rumus.gpu.storage import Stored
+from rumus.gpu.storage import Stored, in_fours
 from rumus.gpu.tiled_matmul_program import (
     SUM_GROUP,
     Addition,
@@ -55,7 +55,7 @@ class _Side:
 
     def in_fours(self, shape: _Shape, edge: int) -> bool:
         """Whether it can be read four elements at a time. edge: its length across k."""
-        return _fours(*self.values, shape.depth if self.along_k else edge)
+        return in_fours(*self.values, shape.depth if self.along_k else edge)
 
 
 def tiled_matmul(
@@ -84,15 +84,15 @@ def tiled_matmul(
     shape = _Shape(rows, columns, a.shape[-1], outer[0] * inner[0], inner[0])
     chosen = _, splits, _ = choose(rows, columns, shape.depth, shape.batches)
     after = _After(bias, sums, epilogue)
-    in_fours = _fours(out.rest, columns, _rest(bias))
+    fours = in_fours(out.rest, columns, _rest(bias))
     if splits == 1:
-        _multiply(gpu, shape, sides, chosen, out, after, in_fours)
+        _multiply(gpu, shape, sides, chosen, out, after, fours)
         return True
     new = out.backend.allocate
     parts = new((shape.batches, splits, rows, columns), float32)
     part_sums = None if sums is None else new((splits, rows), float32)
-    _multiply(gpu, shape, sides, chosen, parts, _After(sums=part_sums), in_fours)
-    _add_splits(gpu, parts, part_sums, out, after, splits, in_fours)
+    _multiply(gpu, shape, sides, chosen, parts, _After(sums=part_sums), fours)
+    _add_splits(gpu, parts, part_sums, out, after, splits, fours)
     return True
 
 
@@ -162,10 +162,6 @@ class _After:
     @property
     def scalars(self) -> Sequence[float]:
         return () if self.epilogue is None else self.epilogue.scalars
-
-
-def _fours(*numbers: int) -> bool:
-    return not any(number % 4 for number in numbers)
 
 
 def _add_splits(
