@@ -50,8 +50,7 @@ if find_spec("numba") is not None:
     def test_the_threads_of_the_blas_come_back() -> None:
         if numba_blas.single() is None:  # a BLAS that nobody touches
             return
-        library, prefix = numba_blas._library() or (None, "")
-        count = getattr(library, f"{prefix}openblas_get_num_threads64_")
+        count = numba_blas._threads
         before, inside, leave = count(), threading.Event(), threading.Event()
 
         def other() -> None:

@@ -104,13 +104,14 @@ def _by_head(
     plain = [a if i >= read or _has_rows(a) else a.copy() for i, a in enumerate(arrays)]
     written = [a if _has_rows(a) else np.empty(a.shape, a.dtype) for a in plain[read:]]
     operands = [*plain[:read], *written]
-    places = np.array([(a.ctypes.data, *a.strides[:3]) for a in operands], np.int64)
     examples, heads, rows, width = arrays[0].shape
     sizes = (heads, rows, arrays[1].shape[2], width, arrays[2].shape[3])
     loop, product = _compiled()[name], numba_blas.single()
     totals = sums.reshape(examples * heads, rows)
 
     def work(start: int, stop: int) -> None:
+        # Made here, so that whoever works holds the arrays and not only their addresses.
+        places = np.array([(a.ctypes.data, *a.strides[:3]) for a in operands], np.int64)
         loop(product, places, sizes, causal, length, size, totals, start, stop)
 
     with numba_blas.alone():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,17 @@ def single() -> Callable[..., None] | None:
     return called
 
 
+def _threads(wanted: int | None = None) -> int:
+    """Return how many threads the library uses, after setting them to `wanted` if that is given."""
+    found = _library()
+    assert found is not None, "asked for by those that call the library"
+    library, prefix = found
+    if wanted is not None:
+        getattr(library, f"{prefix}openblas_set_num_threads64_")(wanted)
+    count: int = getattr(library, f"{prefix}openblas_get_num_threads64_")()
+    return count
+
+
 class _Alone:
     """How many are inside of `alone`, and how many threads the library had before."""
 
@@ -58,21 +70,30 @@ class _Alone:
         self.lock = threading.Lock()
         self.inside = self.before = 0
 
+    def forked(self) -> None:
+        """In a child process: those who were inside, or held the lock, are not there."""
+        self.lock = threading.Lock()
+        if self.inside:
+            self.inside = 0
+            _threads(self.before)
+
 
 _state = _Alone()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_state.forked)
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let each product take place on the thread that asks for it, until the last one leaves."""
-    found = _library()
-    assert found is not None, "asked for by those that call the library"
-    library, prefix = found
-    choose = getattr(library, f"{prefix}openblas_set_num_threads64_")
+    """Let each product take place on the thread that asks for it, until the last one leaves.
+
+    The library knows no way to say so for one call: while somebody is inside, products that others
+    ask NumPy for take one thread as well.
+    """
     with _state.lock:
         if _state.inside == 0:
-            _state.before = getattr(library, f"{prefix}openblas_get_num_threads64_")()
-            choose(1)
+            _state.before = _threads()
+            _threads(1)
         _state.inside += 1
     try:
         yield
@@ -80,4 +101,4 @@ def alone() -> Iterator[None]:
         with _state.lock:
             _state.inside -= 1
             if _state.inside == 0:
-                choose(_state.before)
+                _threads(_state.before)

@@ -49,6 +49,10 @@ def _threads() -> tuple[ThreadPoolExecutor, int]:
     return ThreadPoolExecutor(count, thread_name_prefix="rumus"), count or 1
 
 
+if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+    os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
 def blocks(shape: Shape, limit: int) -> Iterator[Index]:
     """Cut `shape` into pieces of at most `limit` elements, as tuples of slices, in order."""
     rest = 1
@@ -67,7 +71,10 @@ def blocks(shape: Shape, limit: int) -> Iterator[Index]:
 
 
 def run_parts(work: Callable[[int, int], None], length: int, parallel: bool) -> None:
-    """Call `work(start, stop)` over [0, length): in one piece, or in one piece for each thread."""
+    """Call `work(start, stop)` over [0, length): in one piece, or in one piece for each thread.
+
+    After an error, too, it waits for the others: nobody writes to arrays that may be given up.
+    """
     if not parallel or length < 2:
         work(0, length)
         return
@@ -75,7 +82,11 @@ def run_parts(work: Callable[[int, int], None], length: int, parallel: bool) -> 
     edges = [length * i // count for i in range(count + 1)]
     first, *others = pairwise(edges)
     parts = [pool.submit(work, *part) for part in others]
-    work(*first)
+    try:
+        work(*first)
+    finally:
+        for part in parts:
+            part.exception()
     for part in parts:
         part.result()
 
