@@ -46,13 +46,11 @@ class Geometry:
 
     @property
     def is_small(self) -> bool:
-        """Whether it is of small pictures: two axes, stride 1, one group, little padding."""
-        w, size = self.window, self.outputs * self.depth
+        """Whether it is of small pictures: two axes, stride 1, one group."""
+        w = self.window
         if w.axes != 2 or self.groups != 1 or set(w.stride) != {1}:
             return False
-        width = w.padded(self.lengths)[1]
-        narrow = width <= 2 * self.places[1]
-        return narrow and max(size, self.places[0] * width * self.depth) <= SMALL
+        return max(self.outputs, math.prod(self.places)) * self.depth <= SMALL
 
     def turned(self) -> Geometry | None:
         """Of stride 1 the convolution that its gradient of the input is; None if there is none."""
