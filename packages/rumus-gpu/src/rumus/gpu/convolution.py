@@ -17,7 +17,8 @@ from typing import Final, TypeAlias
 
 from rumus.gpu.array import GPUArray
 from rumus.gpu.axes import check_coordinates, two
-from rumus.gpu.convolution_program import ROLLED, Variant, convolution_program
+from rumus.gpu.convolution_loaders import Variant
+from rumus.gpu.convolution_program import ROLLED, convolution_program
 from rumus.gpu.copying import contiguous, writable
 from rumus.gpu.depthwise import depthwise, depthwise_input, depthwise_weight, is_depthwise
 from rumus.gpu.device import Gpu
