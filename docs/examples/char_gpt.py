@@ -53,6 +53,8 @@ class GPT(nn.Module):
 
     def forward(self, text: Tensor) -> Tensor:
         """Map (batch, length or less) to (batch, the same, 256)."""
+        if text.shape[1] > self.length:
+            raise ValueError(f"{text.shape[1]} bytes are more than the {self.length} positions")
         x = self.bytes(text) + self.positions.weight[: text.shape[1]]
         return self.scores(self.norm(self.blocks(x)))
 

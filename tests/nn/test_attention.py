@@ -17,6 +17,7 @@ from rumus.tensor import (
     float32,
     scaled_dot_product_attention,
     tensor,
+    weighted_values,
 )
 
 CPU = NumpyBackend()
@@ -114,6 +115,10 @@ def test_dropout_of_the_weights_is_for_training() -> None:
     np.testing.assert_array_equal(layer(x).numpy(), layer(x).numpy())
 
 
+def dropping() -> nn.MultiHeadAttention:
+    return nn.MultiHeadAttention(8, 2, dropout=0.5, causal=True, backend=CPU)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -126,6 +131,12 @@ def test_dropout_of_the_weights_is_for_training() -> None:
         (lambda: block(norm="batch"), '"layer" or "rms"'),
         (lambda: block(activation="swish"), "one of gelu, gelu_tanh, relu"),
         (lambda: nn.MultiHeadAttention(8, 2, backend=CPU)(normal(8)), r"\(..., positions, size\)"),
+        (lambda: dropping()(normal(2, 5, 8), mask=normal(4, 5)), r"mask of shape \(4, 5\)"),
+        (lambda: dropping()(normal(2, 5, 8), normal(2, 4, 8)), "as many queries as keys, not 5"),
+        (
+            lambda: weighted_values(normal(3, 5, 4), normal(2, 4, 3)),
+            "3 heads of weights are no mul",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit(make: Any, message: str) -> None:
@@ -137,6 +148,7 @@ def test_sizes_that_do_not_fit(make: Any, message: str) -> None:
     ("shapes", "options", "message"),
     [
         (((2, 3, 4), (2, 3, 5), (2, 3, 5)), {}, "differ in size"),
+        (((2, 3, 0), (2, 3, 0), (2, 3, 5)), {}, "or have none"),
         (((3, 4), (2, 3, 4), (2, 3, 4)), {}, "as many axes"),
         (((4,), (4,), (4,)), {}, "as many axes"),
         (((2, 3, 4), (2, 3, 4), (2, 5, 4)), {}, "lengths differ"),
@@ -157,3 +169,5 @@ def test_dtypes_that_do_not_fit() -> None:
         scaled_dot_product_attention(q, q.astype(float16), q)
     with pytest.raises(TypeError, match="a mask is bool or float32, not int32"):
         scaled_dot_product_attention(q, q, q, mask=tensor([[1, 2, 3]] * 3))
+    with pytest.raises(TypeError, match="a mask is bool or float32, not int32"):
+        dropping()(normal(1, 3, 8), mask=tensor([[1, 2, 3]] * 3))

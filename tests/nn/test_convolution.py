@@ -133,6 +133,7 @@ def of(kind: Any, *arguments: Any, **options: Any) -> Any:
         (lambda: nn.MaxPool2d(2)(normal(1, 2, 5)), r"\(batch, channels, height, width\)"),
         (of(nn.AvgPool2d, (1, 2, 3)), "one or two sizes"),
         (of(nn.AdaptiveAvgPool2d, 0), "at least 1"),
+        (lambda: nn.AdaptiveAvgPool2d(2)(normal(1, 2, 0, 4)), "nothing to average"),
         (of(nn.GroupNorm, 3, 4), "4 channels do not divide into 3 groups"),
         (lambda: nn.GroupNorm(2, 4, backend=CPU)(normal(3, 2)), r"\(batch, 4, ...\)"),
         (of(nn.BatchNorm1d, 3, momentum=1.5), r"momentum must be in \[0, 1\]"),

@@ -99,10 +99,12 @@ class AdaptiveAvgPool2d(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pool (batch, channels, height, width)."""
         _check("AdaptiveAvgPool2d", x)
+        if not all(x.shape[2:]):
+            raise ValueError(f"AdaptiveAvgPool2d: there is nothing to average in {x.shape}")
         if self.size == (1, 1):
             return x.mean((2, 3), keepdims=True)
         parts = list(zip(x.shape[2:], self.size, strict=True))
-        is_even = all(n and n % count == 0 for n, count in parts)
+        is_even = all(n % count == 0 for n, count in parts)
         if is_even and x.backend.fused("avg_pool") is not None:
             return avg_pool(x, [n // count for n, count in parts])
         height, width = (self._share(x, axis) for axis in (2, 3))

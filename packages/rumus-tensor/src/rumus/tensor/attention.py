@@ -93,9 +93,11 @@ def attention_weights(
 ) -> Tensor:
     """softmax(query key^T scale + mask): (..., heads, queries, keys).
 
-    For what is done to the weights themselves, as dropout. The arguments are those of
+    For what is done to the weights themselves, as dropout. Arguments and errors are those of
     `scaled_dot_product_attention`.
     """
+    _check_shapes(query, key, key, causal)
+    _check_mask(query, key, mask)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     query = query * scale
     if _shares_heads(query, key):
@@ -113,7 +115,16 @@ def attention_weights(
 
 
 def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
-    """weights @ value, the heads of `value` shared by groups of heads of `weights`."""
+    """weights @ value, the heads of `value` shared by groups of heads of `weights`.
+
+    weights: (..., heads, queries, keys). value: (..., heads or fewer, keys, size). Result: (...,
+    heads, queries, size). ValueError if they do not fit.
+    """
+    if min(weights.ndim, value.ndim) > 2 and weights.shape[-3] % max(value.shape[-3], 1):
+        raise ValueError(
+            f"weighted_values: {weights.shape[-3]} heads of weights are no multiple of "
+            f"{value.shape[-3]} heads of values"
+        )
     if not _shares_heads(weights, value):
         return weights @ value
     grouped = _grouped(weights, value.shape[-3]) @ value.unsqueeze(-3)
@@ -152,8 +163,8 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> No
         raise TypeError(f"attention: query, key and value need one floating dtype, not {dtypes}")
     if min(query.ndim, key.ndim, value.ndim) < 2 or len({t.ndim for t in (query, key, value)}) > 1:
         raise ValueError(f"attention needs (..., heads, length, size) of as many axes: {shapes}")
-    if query.shape[-1] != key.shape[-1]:
-        raise ValueError(f"attention: query and key differ in size: {shapes}")
+    if query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
+        raise ValueError(f"attention: query and key differ in size, or have none: {shapes}")
     if key.shape[:-1] != value.shape[:-1] or query.shape[:-3] != key.shape[:-3]:
         raise ValueError(
             f"attention: batches, heads of keys and values, or lengths differ: {shapes}"
