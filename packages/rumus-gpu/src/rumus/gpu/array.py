@@ -62,11 +62,12 @@ class GPUArray:
         self.strides = strides
         self.offset = offset
         self.size = math.prod(shape)
-        start = offset * stored.itemsize
+        itemsize = stored.itemsize
+        start = offset * itemsize
         # An axis that runs backwards reaches memory in front of the first element.
         is_backward = min(strides, default=0) < 0
         self.base = 0 if is_backward else start - start % backend.alignment
-        self.rest = (start - self.base) // stored.itemsize
+        self.rest = (start - self.base) // itemsize
         self.is_contiguous = _is_contiguous(shape, strides)
         self.bounds: tuple[int, int, int] | None = None  # writes, lowest, highest
         self.origin: weakref.ref[Storage] | None = None

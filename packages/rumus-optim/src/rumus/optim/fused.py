@@ -602,11 +602,10 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
 
         Most of what they are computed from is the same at every step, and asked for once.
         """
-        hyper = self.segments[number].group.over(self.hyper)
-        fixed = {name: value for name, value in hyper.items() if not callable(value)}
-        schedules = [name for name in hyper if name not in fixed]
+        hyper: dict[str, Any] = self.segments[number].group.over(self.hyper)
+        schedules = [name for name, value in hyper.items() if callable(value)]
         for t in steps:
-            given = fixed | {name: at_step(name, hyper[name], t) for name in schedules}
+            given = hyper | {name: at_step(name, hyper[name], t) for name in schedules}
             given |= self.running.at(number, t, hyper)
             given |= self._extra(number, t)
             kept = self._bound.get((number, t))  # a device is given those of many steps in advance
