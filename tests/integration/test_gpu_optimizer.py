@@ -365,6 +365,22 @@ def test_an_optimizer_that_is_gone_leaves_nothing_behind(gpu: GpuBackend) -> Non
     assert np.isfinite(parameters[0].numpy()).all()  # reading asks nobody any more
 
 
+def test_a_step_is_the_same_watched_and_with_gradients_elsewhere(gpu: GpuBackend) -> None:
+    ways = parameters_on(gpu), parameters_on(gpu), parameters_on(gpu)
+    usual, watched, elsewhere = map(two_groups, ways)
+    for t in range(1, 4):
+        usual.step(gradients(ways[0], t))
+        with gpu.observe() as notes:
+            watched.step(gradients(ways[1], t))
+        seen = [each.pipeline.program.name for each in notes.dispatches]
+        assert seen[-5:-2] == ["finite", "finite", "decide"]
+        held = gradients(ways[2], 9)  # keeps the usual memory
+        elsewhere.step(gradients(ways[2], t))
+        assert len(held) == len(ways[2])
+    assert values(ways[0]) == values(ways[1]) == values(ways[2])
+    assert usual.steps == watched.steps == elsewhere.steps == 3
+
+
 def test_schedules_are_asked_in_their_turn(gpu: GpuBackend) -> None:
     """One that fails at step 4 fails there, although the scalars are computed in advance."""
     parameters = parameters_on(gpu)
