@@ -17,7 +17,7 @@ from rumus.gpu.array import GPUArray, Shape
 from rumus.gpu.copying import contiguous
 from rumus.gpu.device import Gpu
 from rumus.gpu.pipelines import Program
-from rumus.gpu.shaders import shader
+from rumus.gpu.shaders import constants, shader
 from rumus.tensor import float32
 
 WORKGROUP: Final = 256
@@ -127,8 +127,7 @@ def batch_norm_program(name: str, wide: int, step: int, flags: Mapping[str, bool
     access, shared = _PROGRAMS[name]
     value, sum_ = ("f32", "value") if step == 1 else ("vec4<f32>", "dot(value, vec4<f32>(1.0))")
     text = (
-        "".join(f"const {flag} = {str(on).lower()};\n" for flag, on in flags.items())
-        + f"const LANES = {WORKGROUP // wide}u;\nconst WIDE = {wide}u;\nconst STEP = {step}u;\n"
+        constants(**flags, LANES=WORKGROUP // wide, WIDE=wide, STEP=step)
         + f"alias Value = {value};\nfn added(value: Value) -> f32 {{\n    return {sum_};\n}}\n"
         + shader("channels") + (shader(shared) if shared else "") + shader(name)
     )  # fmt: skip

@@ -19,7 +19,7 @@ from rumus.gpu.array import GPUArray
 from rumus.gpu.axes import check_coordinates, two
 from rumus.gpu.convolution_loaders import Variant
 from rumus.gpu.convolution_program import ROLLED, convolution_program
-from rumus.gpu.copying import contiguous, writable
+from rumus.gpu.copying import dense, writable
 from rumus.gpu.depthwise import depthwise, depthwise_input, depthwise_weight, is_depthwise
 from rumus.gpu.device import Gpu
 from rumus.gpu.parts import add_parts
@@ -50,7 +50,7 @@ def convolution(
     if x.size == 0:  # no channels
         _fill(out, bias)
         return
-    x, weight, bias = _dense(x), _dense(weight), None if bias is None else _dense(bias)
+    x, weight, bias = dense(x), dense(weight), None if bias is None else dense(bias)
     with writable(out, x, weight, bias) as target:
         if is_depthwise(geometry):
             depthwise(gpu, geometry, x, weight, bias, target)
@@ -71,7 +71,7 @@ def convolution_input(
     if gradient.size == 0:
         out.backend.fill(0, out)
         return
-    gradient, weight = _dense(gradient), _dense(weight)
+    gradient, weight = dense(gradient), dense(weight)
     with writable(out, gradient, weight) as target:
         if is_depthwise(geometry):
             depthwise_input(gpu, geometry, gradient, weight, target)
@@ -98,7 +98,7 @@ def convolution_weight(
     if gradient.size == 0 or x.size == 0:
         out.backend.fill(0, out)
         return
-    x, gradient = _dense(x), _dense(gradient)
+    x, gradient = dense(x), dense(gradient)
     with writable(out, x, gradient) as target:
         if is_depthwise(geometry):
             depthwise_weight(gpu, geometry, x, gradient, target)
@@ -116,7 +116,7 @@ def convolution_bias(gpu: Gpu, gradient: GPUArray, out: GPUArray) -> None:
         return
     batch, outputs = gradient.shape[:2]
     between = out.backend.allocate((batch, outputs), float32)
-    reduce(gpu, "sum", _dense(gradient).reshape(batch, outputs, -1), (2,), between)
+    reduce(gpu, "sum", dense(gradient).reshape(batch, outputs, -1), (2,), between)
     with writable(out) as target:
         reduce(gpu, "sum", between, (0,), target)
 
@@ -326,10 +326,6 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
     _dispatch(gpu, variant, arrays, values, count)
     if splits > 1:
         add_parts(gpu, target, out)
-
-
-def _dense(array: GPUArray) -> GPUArray:
-    return array if array.is_contiguous else contiguous(array)
 
 
 def _fill(out: GPUArray, bias: GPUArray | None) -> None:

@@ -19,7 +19,7 @@ from rumus.gpu.convolution_loaders import Gradients, Kind, Pixels, Taps, Variant
 from rumus.gpu.pipelines import Program
 from rumus.gpu.product import product
 from rumus.gpu.shaders import prelude, shader
-from rumus.gpu.storage import vector
+from rumus.gpu.storage import enabling, vector
 from rumus.gpu.tiling import Tile
 
 # a: weights of a map, or the gradient of the result. b: the pixels that taps meet. step: from one
@@ -49,12 +49,11 @@ def convolution_program(variant: Variant, is_rolled: bool) -> Program:
     """Return the WGSL of a product; is_rolled: in loops, for what compiles slowly."""
     writer = _rolled if is_rolled else _unrolled
     body = "\n".join([*_header(variant, is_rolled), *writer(variant), ""])
-    half = "enable f16;\n" if any(stored.wgsl == "f16" for stored in variant.stored) else ""
     access = "rrwr" if len(variant.stored) > 3 else "rrw"
     size = _ROLLED_BYTES if is_rolled else variant.tile.bytes
     name = {"map": "convolution", "weight": "convolution_weight"}[variant.kind]
     scalars = "I" * len(SCALARS[variant.kind])
-    return Program(name, half + prelude(body) + body, access, scalars, size)
+    return Program(name, enabling(*variant.stored) + prelude(body) + body, access, scalars, size)
 
 
 def _header(variant: Variant, is_rolled: bool) -> Iterator[str]:
@@ -74,7 +73,7 @@ def _rolled(variant: Variant) -> Iterator[str]:
     """The text around convolution.wgsl."""
     for n in "ab":
         yield f"fn load_{n}(index: u32) -> f32 {{ return {variant.load(n, 'index')}; }}"
-    yield f"fn stored(x: f32) -> {variant.stored[2].wgsl} {{ return {_stored(variant, 'x', 1)}; }}"
+    yield variant.stored[2].writer()
     if variant.kind == "map":
         bias = variant.stored[3].load("d[index]", 1) if len(variant.stored) > 3 else "0.0"
         yield f"fn load_bias(index: u32) -> f32 {{ return {bias}; }}"

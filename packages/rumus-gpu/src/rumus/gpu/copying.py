@@ -16,10 +16,15 @@ from rumus.gpu.device import Gpu
 from rumus.gpu.layout import broadcast_strides
 from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude
-from rumus.gpu.storage import Stored, converted
+from rumus.gpu.storage import Stored, converted, enabling
 
 WORKGROUP: Final = 256
 RANK: Final = 8  # axes of one kernel, by the room for their numbers
+
+
+def dense(array: GPUArray) -> GPUArray:
+    """Return `array` itself if it lies dense, wherever it begins, else a copy that does."""
+    return array if array.is_contiguous else contiguous(array)
 
 
 def contiguous(array: GPUArray) -> GPUArray:
@@ -105,9 +110,10 @@ def copy_program(rank: int, source: Stored, out: Stored, is_aliased: bool) -> Pr
 
 def _text(members: list[str], body: list[str], source: Stored, out: Stored, mode: str) -> str:
     lines = "\n".join(f"    {line}" for line in body)
-    half = "enable f16;\n" if "f16" in (source.wgsl, out.wgsl) else ""
     return (
-        f"{half}struct Scalars {{\n" + "".join(f"    {m},\n" for m in members) + "}\n\n"
+        f"{enabling(source, out)}struct Scalars {{\n"
+        + "".join(f"    {m},\n" for m in members)
+        + "}\n\n"
         "var<immediate> k: Scalars;\n"
         f"@group(0) @binding(0) var<storage, {mode}> from_: array<{source.wgsl}>;\n"
         f"@group(0) @binding(1) var<storage, read_write> to_: array<{out.wgsl}>;\n\n"

@@ -17,8 +17,8 @@ from rumus.gpu.axes import two
 from rumus.gpu.device import Gpu
 from rumus.gpu.parts import add_parts
 from rumus.gpu.pipelines import Program
-from rumus.gpu.shaders import prelude, shader
-from rumus.gpu.storage import Stored
+from rumus.gpu.shaders import constants, prelude, shader
+from rumus.gpu.storage import Stored, enabling
 from rumus.tensor import float32
 from rumus.tensor.convolution import Geometry
 
@@ -112,12 +112,10 @@ def _parts(
     unrolls: bool,
 ) -> Iterator[str]:
     """What stands in front of the kernel's text."""
-    if any(each.wgsl == "f16" for each in stored):
-        yield "enable f16;"
-    store = stored[2].store("x", 1)
+    yield enabling(*stored)
     yield shader("depthwise_scalars")
-    yield f"const DOWN = {kernel[0]}u;\nconst RIGHT = {kernel[1]}u;\nconst AREA = DOWN * RIGHT;"
-    yield f"const STEP_DOWN = {stride[0]}u;\nconst STEP_RIGHT = {stride[1]}u;"
+    yield constants(DOWN=kernel[0], RIGHT=kernel[1], AREA=math.prod(kernel))
+    yield constants(STEP_DOWN=stride[0], STEP_RIGHT=stride[1])
     for number, each in enumerate(stored):
         mode = "read_write" if number == 2 else "read"
         letter = "abcd"[number]
@@ -127,8 +125,8 @@ def _parts(
             yield f"fn load_{letter}(index: u32) -> f32 {{ return {value}; }}"
     if len(stored) < 4:
         yield "fn load_d(index: u32) -> f32 { return 0.0; }"
-    yield prelude(store)
-    yield f"fn stored(x: f32) -> {stored[2].wgsl} {{ return {store}; }}"
+    yield prelude(writer := stored[2].writer())
+    yield writer
     yield shader(f"{name}_tap")
     yield from _sums(name, kernel, unrolls)
 

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray
-from rumus.gpu.copying import contiguous
+from rumus.gpu.copying import dense
 from rumus.gpu.device import Gpu
 from rumus.gpu.pipelines import Program
 from rumus.gpu.reduction import reduce
 from rumus.gpu.shaders import prelude, shader
-from rumus.gpu.storage import VALUE, Stored
+from rumus.gpu.storage import VALUE, Stored, enabling
 from rumus.tensor import int32
 
 WORKGROUP: Final = 64
@@ -48,7 +48,7 @@ def _bounds(gpu: Gpu, index: GPUArray) -> tuple[int, int]:
 
 def gather(gpu: Gpu, table: GPUArray, index: GPUArray, out: GPUArray) -> None:
     """out[i...] = table[index[i...]]; `out` is contiguous and apart from the others."""
-    table, index = _dense(table), _dense(index)
+    table, index = dense(table), dense(index)
     width = math.prod(table.shape[1:])
     lanes = 1 if width % 4 or table.rest % 4 or out.rest % 4 else 4
     element = table.stored.wgsl if lanes == 1 else f"vec4<{table.stored.wgsl}>"
@@ -67,7 +67,7 @@ def gather_program(element: str) -> Program:
 
 def scatter_add(gpu: Gpu, source: GPUArray, index: GPUArray, out: GPUArray) -> None:
     """out[index[i...]] += source[i...]; `out` is contiguous and apart from the others."""
-    source, index = _dense(source), _dense(index)
+    source, index = dense(source), dense(index)
     positions = index.size
     width = math.prod(out.shape[1:])
     following = out.backend.allocate((positions,), int32)
@@ -88,17 +88,13 @@ def scatter_program(source: Stored, out: Stored) -> Program:
     kind = "f32" if "f" in (source.kind, out.kind) else VALUE[out.kind]
     store = out.store("x", 1)
     text = (
-        f"{'enable f16;' if 'f16' in (source.wgsl, out.wgsl) else ''}\n"
+        f"{enabling(source, out)}"
         f"alias Source = {source.wgsl};\nalias Target = {out.wgsl};\n{prelude(store)}\n"
         f"fn source_value(x: Source) -> {kind} {{\n    return {kind}({source.load('x', 1)});\n}}\n"
         f"fn target_value(x: Target) -> {kind} {{\n    return {kind}({out.load('x', 1)});\n}}\n"
         f"fn stored(x: {kind}) -> Target {{\n    return {store};\n}}\n{shader('scatter_add')}"
     )
     return Program("scatter_add", text, "rrrrw", "IIIIIII")
-
-
-def _dense(array: GPUArray) -> GPUArray:
-    return array if array.is_contiguous else contiguous(array)
 
 
 def random_words(gpu: Gpu, key: int, counter: int, out: GPUArray) -> None:

@@ -12,13 +12,13 @@ from functools import partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray, Shape, merged
-from rumus.gpu.copying import contiguous, copy_strided
+from rumus.gpu.copying import contiguous, copy_strided, dense
 from rumus.gpu.device import Gpu
 from rumus.gpu.epilogue import Finish, finish_of
 from rumus.gpu.layout import broadcast_strides
 from rumus.gpu.pipelines import Program
-from rumus.gpu.shaders import prelude, shader
-from rumus.gpu.storage import Stored
+from rumus.gpu.shaders import constants, prelude, shader
+from rumus.gpu.storage import Stored, enabling
 from rumus.gpu.tiled_matmul import tiled_matmul
 from rumus.tensor.backend import Epilogue
 
@@ -60,10 +60,9 @@ def _parts(variant: Variant) -> Iterator[str]:
     """What stands in front of matmul.wgsl."""
     a, b, c, bias, sums = variant.a, variant.b, variant.c, variant.bias, variant.sums
     stored = [each for each in (a, b, c, bias, sums) if each is not None]
-    yield "enable f16;" if any(each.wgsl == "f16" for each in stored) else ""
-    for name, value in zip(("A_ALONG_K", "B_ALONG_K"), variant.along_k, strict=True):
-        yield f"const {name} = {str(value).lower()};"
-    yield f"const SUMS = {str(sums is not None).lower()};"
+    yield enabling(*stored)
+    along = variant.along_k
+    yield constants(A_ALONG_K=along[0], B_ALONG_K=along[1], SUMS=sums is not None)
     names = ["a", "b", "c", *(["bias"] if bias else []), *(["sums"] if sums else [])]
     for number, (name, each) in enumerate(zip(names, stored, strict=True)):
         mode = "read_write" if name in ("c", "sums") else "read"
@@ -99,7 +98,7 @@ def matmul(
     """
     batch = out.shape[:-2]
     a, b, batches = _walkable(a, b, batch)
-    bias = bias if bias is None or bias.is_contiguous else contiguous(bias)
+    bias = None if bias is None else dense(bias)
     # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
     if not gpu.is_software and tiled_matmul(
         gpu, a, b, out, *batches, bias=bias, sums=sums, epilogue=epilogue

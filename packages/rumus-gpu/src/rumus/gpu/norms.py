@@ -17,8 +17,8 @@ from rumus.gpu.copying import contiguous
 from rumus.gpu.device import Gpu
 from rumus.gpu.pipelines import Program
 from rumus.gpu.rows import shared_rows
-from rumus.gpu.shaders import prelude, shader
-from rumus.gpu.storage import Stored
+from rumus.gpu.shaders import constants, prelude, shader
+from rumus.gpu.storage import Stored, enabling
 from rumus.tensor import float32
 
 BLOCK_ROWS: Final = 16  # rows that one invocation adds up, at least
@@ -152,19 +152,15 @@ def _weight_gradients(
 
 def _types(element: Stored, written: Stored) -> str:
     """What the kernels read and write, and the function that makes what is written."""
-    store = written.store("x", 1)
-    half = "enable f16;\n" if "f16" in (element.wgsl, written.wgsl) else ""
-    return (
-        f"{half}alias Element = {element.wgsl};\nalias Sum = {written.wgsl};\n"
-        f"{prelude(store)}\nfn stored(x: f32) -> Sum {{\n    return {store};\n}}\n"
-    )
+    aliases = f"alias Element = {element.wgsl};\nalias Sum = {written.wgsl};\n"
+    writer = written.writer()
+    return enabling(element, written) + aliases + prelude(writer) + writer
 
 
 def total_program(flags: Mapping[str, bool], written: Stored) -> Program:
     """Return the WGSL that adds up the blocks of rows of both gradients."""
-    constants = "".join(f"const {flag} = {str(on).lower()};\n" for flag, on in flags.items())
-    sizes = f"const LANES = {TOTAL_LANES}u;\nconst COLUMNS = {TOTAL_COLUMNS}u;\n"
-    text = _types(written, written) + constants + sizes + shader("norm_weight_total")
+    known = constants(**flags, LANES=TOTAL_LANES, COLUMNS=TOTAL_COLUMNS)
+    text = _types(written, written) + known + shader("norm_weight_total")
     return Program("norm_weight_total", text, "rrww", "II", 8 * TOTAL_LANES * TOTAL_COLUMNS)
 
 
@@ -172,12 +168,11 @@ def norm_program(
     name: str, flags: Mapping[str, bool], lanes: int, rows: int, element: Stored, written: Stored
 ) -> Program:
     """Return the WGSL of one of the three kernels; lanes: 0 where no row is shared."""
-    shared = f"const LANES = {lanes}u;\nconst ROWS = {rows}u;\n" + shader("row_sum")
-    constants = "".join(f"const {flag} = {str(on).lower()};\n" for flag, on in flags.items())
+    shared = constants(LANES=lanes, ROWS=rows) + shader("row_sum") if lanes else ""
     access, scalars = {
         "norm": ("rrrww", "IIf"),
         "norm_gradient": ("rrrrrw", "II"),
         "norm_weight_gradient": ("rrrww", "IIII"),
     }[name]
-    text = _types(element, written) + constants + (shared if lanes else "") + shader(name)
+    text = _types(element, written) + constants(**flags) + shared + shader(name)
     return Program(name, text, access, scalars, 4 * lanes * rows)

@@ -9,7 +9,7 @@ from rumus.gpu.array import GPUArray
 from rumus.gpu.device import Gpu
 from rumus.gpu.pipelines import Program
 from rumus.gpu.shaders import prelude, shader
-from rumus.gpu.storage import Stored
+from rumus.gpu.storage import Stored, enabling
 
 ELEMENTS: Final = 16  # of a workgroup of add_parts.wgsl
 WORKGROUP: Final = 256
@@ -27,10 +27,7 @@ def add_parts(gpu: Gpu, parts: GPUArray, out: GPUArray) -> None:
 
 def parts_program(out: Stored) -> Program:
     """Return the WGSL that writes sums as one dtype."""
-    store = out.store("x", 1)
-    text = (
-        f"{'enable f16;' if out.wgsl == 'f16' else ''}\nalias Result = {out.wgsl};\n"
-        f"{prelude(store)}\nfn stored(x: f32) -> Result {{\n    return {store};\n}}\n"
-        f"{shader('add_parts')}"
-    )
+    writer = out.writer()
+    text = f"{enabling(out)}alias Result = {out.wgsl};\n{prelude(writer)}{writer}"
+    text += shader("add_parts")
     return Program("add_parts", text, "rw", "III", 4 * WORKGROUP)

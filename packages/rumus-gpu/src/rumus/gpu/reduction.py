@@ -18,8 +18,8 @@ from rumus.gpu.array import GPUArray, Shape
 from rumus.gpu.copying import contiguous
 from rumus.gpu.device import Gpu
 from rumus.gpu.pipelines import Program
-from rumus.gpu.shaders import prelude, shader
-from rumus.gpu.storage import VALUE, Stored
+from rumus.gpu.shaders import constants, prelude, shader
+from rumus.gpu.storage import VALUE, Stored, enabling
 from rumus.tensor import int32
 
 Operation: TypeAlias = Literal["sum", "squares", "max", "min", "argmax", "first_not_finite"]
@@ -109,8 +109,8 @@ def _parts(family: _Family, source: Stored, out: Stored, lanes: int, stage: Stag
     stored = family.value if stage == "last" else source.wgsl
     element = f"element({source.load('stored', 1)}, r)" if stage != "last" else "stored"
     result = out.store(family.result, 1) if partial_value else "value"
-    yield "enable f16;" if "f16" in (source.wgsl, out.wgsl) else ""
-    yield f"const LANES = {lanes}u;\nconst WORKGROUP = {WORKGROUP if lanes == 1 else lanes}u;"
+    yield enabling(source, out)
+    yield constants(LANES=lanes, WORKGROUP=WORKGROUP if lanes == 1 else lanes)
     yield f"const NEUTRAL = {family.neutral};\nalias Stored = {stored};\nalias Value = {value};"
     yield f"alias Result = {out.wgsl if partial_value else value};\n{family.functions}"
     yield prelude(result)

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Final
 
 from rumus.gpu.array import GPUArray
-from rumus.gpu.copying import contiguous, copy_strided
+from rumus.gpu.copying import copy_strided, dense
 from rumus.gpu.device import Gpu
 from rumus.gpu.indexing import check_index
 from rumus.gpu.memory import Storage
 from rumus.gpu.pipelines import Program
-from rumus.gpu.shaders import prelude, shader
-from rumus.gpu.storage import Stored
+from rumus.gpu.shaders import constants, prelude, shader
+from rumus.gpu.storage import Stored, enabling
 
 # Name -> how each argument is bound: the floating inputs X and Y, the targets and the statistics;
 # what is written: an output, numbers of float32, or a floating input, over what it holds.
@@ -126,30 +126,25 @@ def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
         fits = array.is_contiguous
         return array if fits else array.backend.allocate(array.shape, array.dtype)
     if role == "w":
-        return array if array.is_contiguous else contiguous(array)
+        return dense(array)
     if array.storage in written:
         apart = array.backend.allocate(array.shape, array.dtype)
         copy_strided(array.backend.gpu, array, apart)
         return apart
-    return array if array.is_contiguous else contiguous(array)
+    return dense(array)
 
 
 def row_program(name: str, types: tuple[Stored, ...], lanes: int, rows: int) -> Program:
     """Return the WGSL of a row kernel for `lanes` invocations a row and `rows` rows a workgroup."""
     roles = _ROLES[name]
     named = {_ALIASES[r]: s for r, s in zip(roles, types, strict=True) if r in _ALIASES}
-    store = named.get("Out", named["X"]).store("x", 1)
+    writer = named.get("Out", named["X"]).writer()
     body = shader("row_sum") + "\n" + shader("rows") + "\n"
     if name in _READS_LOGITS:
         body += shader("exponentials") + "\n"
     body += shader(name)
-    half = "enable f16;\n" if any(stored.wgsl == "f16" for stored in types) else ""
     aliases = "".join(f"alias {alias} = {stored.wgsl};\n" for alias, stored in named.items())
-    result = "Out" if "Out" in named else "X"
-    text = (
-        f"{half}const LANES = {lanes}u;\nconst ROWS = {rows}u;\n{aliases}"
-        f"fn stored(x: f32) -> {result} {{\n    return {store};\n}}\n"
-        f"{prelude(body + store)}\n{body}"
-    )
+    sizes = constants(LANES=lanes, ROWS=rows)
+    text = enabling(*types) + sizes + aliases + prelude(body + writer) + writer + body
     access = "".join("w" if role in "onw" else "r" for role in roles)
     return Program(name, text, access, "IIIIIIfI", 4 * lanes * rows)

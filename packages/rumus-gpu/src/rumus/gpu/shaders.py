@@ -20,6 +20,17 @@ def shader(name: str) -> str:
     return (Path(__file__).parents[5] / "shaders" / f"{name}.wgsl").read_text("utf-8")
 
 
+def constants(**values: bool | int) -> str:
+    """Return WGSL that declares constants: truth values, and unsigned numbers.
+
+    >>> print(constants(LANES=4, BIASED=True), end="")
+    const LANES = 4u;
+    const BIASED = true;
+    """
+    texts = {name: str(v).lower() if isinstance(v, bool) else f"{v}u" for name, v in values.items()}
+    return "".join(f"const {name} = {text};\n" for name, text in texts.items())
+
+
 @cache
 def _mathematics() -> dict[str, str]:
     """The functions of math.wgsl by name, each with the comment above it."""

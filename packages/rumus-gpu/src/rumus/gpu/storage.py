@@ -40,6 +40,10 @@ class Stored:
             return f"{vector('f32', width)}({text})"
         return f"({text} != {vector('u32', width)}(0u))" if self.kind == "b" else text
 
+    def writer(self) -> str:
+        """Return the WGSL function that makes what is stored, `stored`, of a float32 value."""
+        return f"fn stored(x: f32) -> {self.wgsl} {{\n    return {self.store('x', 1)};\n}}\n"
+
     def store(self, text: str, width: int) -> str:
         """Return the expression for what is stored for a value of this kind."""
         if self.name == "f16":
@@ -59,6 +63,11 @@ def vector(element: str, width: int) -> str:
     ('vec4<f32>', 'f32')
     """
     return element if width == 1 else f"vec{width}<{element}>"
+
+
+def enabling(*stored: Stored | None) -> str:
+    """Return what stands in front of a program that reads or writes these."""
+    return "enable f16;\n" if any(each and each.wgsl == "f16" for each in stored) else ""
 
 
 def in_fours(*numbers: int) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 from rumus.gpu.epilogue import Finish
 from rumus.gpu.pipelines import Program
 from rumus.gpu.product import Staged, product, summed_rows
-from rumus.gpu.storage import Stored, vector
+from rumus.gpu.storage import Stored, enabling, vector
 from rumus.gpu.tiling import Tile
 
 SUM_GROUP: Final = 64  # invocations of a workgroup that adds up parts
@@ -32,10 +32,9 @@ class Kinds:
     sums: Stored | None
 
     @property
-    def enable(self) -> str:
+    def enabling(self) -> str:
         """What stands in front of a program that reads or writes them."""
-        found = (self.a, self.b, self.c, self.bias, self.sums)
-        return "enable f16;" if any(each and each.wgsl == "f16" for each in found) else ""
+        return enabling(self.a, self.b, self.c, self.bias, self.sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,7 @@ def tiled_program(variant: Variant) -> Program:
 
 def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     finish, kinds = variant.finish, variant.kinds
-    yield kinds.enable
+    yield kinds.enabling
     yield "struct Scalars {"
     yield from (f"    {name}: u32," for name in _SCALARS)
     yield from finish.members if finish else ()
@@ -282,7 +281,7 @@ def sum_program(variant: Addition) -> Program:
         members += finish.members
     store = _written(variant, f"i * {width}u", value, variant.in_fours)
     text = _SUM.format(
-        enable=kinds.enable,
+        enable=kinds.enabling,
         members="\n    ".join(members),
         declarations="\n".join(lines),
         group=SUM_GROUP,
