@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rumus.gpu import GpuBackend, ShaderError, devices, wgsl
+from rumus.gpu import GpuBackend, ShaderError, devices, selftest, wgsl
 from rumus.gpu.__main__ import main
 from rumus.gpu.selftest import CHECKS, Finding, self_test
 
@@ -37,6 +37,14 @@ def test_both_modes_of_kernels_pass(gpu: GpuBackend) -> None:
     assert all(finding.is_ok for finding in findings), "\n".join(map(str, findings))
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have three families, of which one has a kernel to be spoilt."""
+    names = "copy", "elementwise", "random words"
+    monkeypatch.setattr(selftest, "CHECKS", {name: CHECKS[name] for name in names})
+
+
+@pytest.mark.usefixtures("few")
 def test_a_kernel_that_is_wrong_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,6 +54,7 @@ def test_a_kernel_that_is_wrong_is_reported(
     assert [line.split()[0] for line in lines if "FAILED" in line] == ["elementwise"]
 
 
+@pytest.mark.usefixtures("few")
 def test_a_kernel_that_does_not_compile_is_reported_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
