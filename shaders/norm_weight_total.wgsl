@@ -1,8 +1,8 @@
 // The gradients of weight and bias from the sums over blocks of rows that norm_weight_gradient.wgsl
 // wrote: an invocation adds every LANES-th block of a column, then a tree of fixed shape the lanes.
 //
-// In front of this text stand LANES and COLUMNS, of a workgroup, BIASED, Sum (what is
-// written), and `stored`, which makes one of a number.
+// In front of this text stand LANES and COLUMNS, of a workgroup, BIASED, Sum (what is written), and
+// `stored`, which makes one of a number.
 
 struct Scalars {
     blocks: u32,
