@@ -22,6 +22,8 @@ from rumus.tensor import (
     float16,
     float32,
     float64,
+    gelu,
+    ones,
     tensor,
 )
 
@@ -385,3 +387,33 @@ def test_a_generator_decides_the_weights_on_every_backend(backend: Backend) -> N
     wide = nn.Linear(8, 4, generator=Generator(5), dtype=float64)
     assert wide.weight.dtype == float64
     np.testing.assert_array_equal(wide.weight.numpy(), there.weight.numpy())
+
+
+class Doubled(nn.Linear):
+    def forward(self, x: Tensor, **options: Any) -> Tensor:
+        return super().forward(x, **options) * 2.0
+
+
+class Called(nn.Linear):
+    def __call__(self, x: Tensor, **options: Any) -> Tensor:
+        return super().__call__(x, **options) * 2.0
+
+
+def patched(*sizes: int, generator: Generator) -> nn.Linear:
+    layer = nn.Linear(*sizes, generator=generator)
+    plain = layer.forward
+    layer.forward = lambda x, **options: plain(x, **options) * 2.0  # type: ignore[method-assign]
+    return layer
+
+
+@pytest.mark.parametrize("make", [Doubled, Called, patched])
+def test_a_linear_layer_of_ones_own_is_called(make: Callable[..., nn.Linear]) -> None:
+    """Nothing is computed together with a layer that does something else."""
+    x, layer = ones((5, 3)), make(3, 3, generator=Generator(1))
+    model = nn.Sequential(layer, nn.GELU())
+    np.testing.assert_array_equal(model(x).numpy(), gelu(layer(x)).numpy())
+    part = nn.FeedForward(3, 3, generator=Generator(0))
+    part.up = layer
+    np.testing.assert_array_equal(part(x).numpy(), part.down(layer(x, activation=gelu)).numpy())
+    part.up, part.down = nn.Linear(3, 3, generator=Generator(2)), layer
+    np.testing.assert_array_equal(part(x).numpy(), layer(part.up(x, activation=gelu)).numpy())

@@ -6,7 +6,7 @@ assignment is a declaration, and `__init__` needs no call to the base class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -245,6 +245,15 @@ class Module:
 def join(path: str, name: str) -> str:
     """Return the dotted path of what is called `name` in the module at `path`."""
     return f"{path}.{name}" if path else name
+
+
+def runs(module: Module, forward: Callable[..., Any]) -> bool:
+    """Whether calling a module runs this `forward`, and nothing of a subclass or of its own.
+
+    Only then may it be computed together with others; else it is called like any module.
+    """
+    is_called = type(module).__call__ is Module.__call__
+    return is_called and getattr(module.forward, "__func__", None) is forward
 
 
 def _refuse_hidden(module: Module, name: str, held: Iterable[object]) -> None:

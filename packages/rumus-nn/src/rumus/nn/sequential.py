@@ -9,7 +9,7 @@ from typing import overload
 from rumus.nn.activation import Activation
 from rumus.nn.containers import ModuleList
 from rumus.nn.linear import Linear
-from rumus.nn.module import Module
+from rumus.nn.module import Module, runs
 from rumus.tensor import Tensor
 
 
@@ -62,13 +62,8 @@ def _steps(layers: Iterable[Module]) -> Iterator[tuple[Module, Activation | None
     while rest:
         layer = rest.popleft()
         following = rest[0] if rest else None
-        # A subclass with a forward of its own may do something else.
-        if (
-            isinstance(layer, Linear)
-            and isinstance(following, Activation)
-            and type(layer).forward is Linear.forward
-            and type(following).forward is Activation.forward
-        ):
+        is_linear = isinstance(layer, Linear) and runs(layer, Linear.forward)
+        if is_linear and isinstance(following, Activation) and runs(following, Activation.forward):
             rest.popleft()
             yield layer, following
         else:
