@@ -28,13 +28,13 @@ T = TypeVar("T", Tensor, Expr)
 
 
 @elementwise
-def _affine(centred: T, squares: T, weight: T, bias: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt() * weight + bias
+def _affine(x: T, mean: T, variance: T, weight: T, bias: T, *, eps: float) -> T:
+    return (x - mean) / (variance + eps).sqrt() * weight + bias
 
 
 @elementwise
-def _scaled(centred: T, squares: T, *, share: float, eps: float) -> T:
-    return centred / (share * squares + eps).sqrt()
+def _scaled(x: T, mean: T, variance: T, *, eps: float) -> T:
+    return (x - mean) / (variance + eps).sqrt()
 
 
 def _moved() -> Kernel:
@@ -100,9 +100,7 @@ class _BatchNorm(Module):
             return self.forward(x.astype(float32)).astype(float16)
         if self.training or self.running_mean is None or self.running_var is None:
             return self._of_batch(x)
-        column = (self.channels, *[1] * (x.ndim - 2))
-        mean, variance = (t.reshape(*column) for t in (self.running_mean, self.running_var))
-        return self._result(x - mean, variance, 1.0)
+        return self._of_running(x, self.running_mean, self.running_var)
 
     def _of_batch(self, x: Tensor) -> Tensor:
         """Normalize with the statistics of x itself."""
@@ -133,12 +131,14 @@ class _BatchNorm(Module):
         for t in (mean, variance):
             live(t._version.written)
 
-    def _result(self, centred: Tensor, squares: Tensor, share: float) -> Tensor:
+    def _of_running(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Normalize with the running statistics, in one kernel."""
+        column = (self.channels, *[1] * (x.ndim - 2))
+        mean, variance = mean.reshape(*column), variance.reshape(*column)
         if self.weight is None or self.bias is None:
-            return _scaled(centred, squares, share=share, eps=self.eps)
-        column = (self.channels, *[1] * (centred.ndim - 2))
+            return _scaled(x, mean, variance, eps=self.eps)
         weight, bias = self.weight.reshape(*column), self.bias.reshape(*column)
-        return _affine(centred, squares, weight, bias, share=share, eps=self.eps)
+        return _affine(x, mean, variance, weight, bias, eps=self.eps)
 
 
 class BatchNorm1d(_BatchNorm):
