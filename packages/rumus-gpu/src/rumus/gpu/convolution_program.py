@@ -17,7 +17,7 @@ from typing import Final
 
 from rumus.gpu.convolution_loaders import Gradients, Kind, Pixels, Taps, Variant, Weights
 from rumus.gpu.pipelines import Program
-from rumus.gpu.product import product
+from rumus.gpu.product import opening, product
 from rumus.gpu.shaders import prelude, shader
 from rumus.gpu.storage import enabling, vector
 from rumus.gpu.tiling import Tile
@@ -90,18 +90,7 @@ def _unrolled(variant: Variant) -> Iterator[str]:
     is_map = variant.kind == "map"
     a = Weights(variant) if is_map else Gradients(variant)
     b = Pixels(variant) if is_map else Taps(variant)
-    yield a.memory
-    yield b.memory
-    yield f"@compute @workgroup_size({tile.lanes})"
-    yield "fn main("
-    yield "    @builtin(workgroup_id) group: vec3<u32>,"
-    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
-    yield "    @builtin(local_invocation_index) local: u32,"
-    yield ") {"
-    yield "let linear = group.y * groups.x + group.x;"
-    yield "if (linear >= k.groups) {"
-    yield "return;"
-    yield "}"
+    yield from opening(tile, a, b)
     yield f"let first_a = linear % k.tile_rows * {tile.rows}u;"
     yield f"let first_b = linear / k.tile_rows % k.tiles * {tile.columns}u;"
     yield "let part = linear / k.tile_rows / k.tiles;"

@@ -57,6 +57,22 @@ class Staged(ABC):
                 yield f"tile_{n}[{row}] = {n}_next{i};"
 
 
+def opening(tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
+    """The kernel to where it knows its workgroup's number, `linear`, one of `k.groups`."""
+    yield a.memory
+    yield b.memory
+    yield f"@compute @workgroup_size({tile.lanes})"
+    yield "fn main("
+    yield "    @builtin(workgroup_id) group: vec3<u32>,"
+    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
+    yield "    @builtin(local_invocation_index) local: u32,"
+    yield ") {"
+    yield "let linear = group.y * groups.x + group.x;"
+    yield "if (linear >= k.groups) {"
+    yield "return;"
+    yield "}"
+
+
 def product(tile: Tile, a: Staged, b: Staged, has_sums: bool = False) -> Iterator[str]:
     """Add up the products from k = `begin` to `end`: four of row i in c{i}_{j}.
 

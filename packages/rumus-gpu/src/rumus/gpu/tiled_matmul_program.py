@@ -13,7 +13,7 @@ from typing import Final
 
 from rumus.gpu.epilogue import Finish
 from rumus.gpu.pipelines import Program
-from rumus.gpu.product import Staged, product, summed_rows
+from rumus.gpu.product import Staged, opening, product, summed_rows
 from rumus.gpu.storage import Stored, enabling, vector
 from rumus.gpu.tiling import Tile
 
@@ -161,14 +161,7 @@ def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     if finish:
         yield from finish.declare(len(bound), widths[2])
         yield finish.function
-    yield a.memory
-    yield b.memory
-    yield f"@compute @workgroup_size({variant.tile.lanes})"
-    yield "fn main("
-    yield "    @builtin(workgroup_id) group: vec3<u32>,"
-    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
-    yield "    @builtin(local_invocation_index) local: u32,"
-    yield ") {"
+    yield from opening(variant.tile, a, b)
 
 
 def _bindings(bound: Sequence[tuple[str, str, str]]) -> Iterator[str]:
@@ -180,10 +173,6 @@ def _bindings(bound: Sequence[tuple[str, str, str]]) -> Iterator[str]:
 def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     tile = variant.tile
     across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
-    yield "let linear = group.y * groups.x + group.x;"
-    yield "if (linear >= k.groups) {"
-    yield "return;"
-    yield "}"
     yield "let split = linear % k.splits;"
     yield "let tile = (linear / k.splits) % k.tiles;"
     yield "let batch = linear / k.splits / k.tiles;"
