@@ -144,3 +144,15 @@ def test_bad_input() -> None:
     two: Any = elementwise(lambda a, b: maximum(a, b))
     with pytest.raises(TypeError, match="function of one tensor"):
         linear(p["x"], p["weight"], activation=two)
+    unknown: Any = partial(relu, slope=0.1)
+    with pytest.raises(TypeError, match="has no parameter 'slope'"):
+        linear(p["x"], p["weight"], activation=unknown)
+
+
+def test_an_activation_with_a_tensor_of_its_own_runs_after_the_product() -> None:
+    p = parameters(NumpyBackend(), np.float32)
+    larger: Any = partial(elementwise(lambda a, b: maximum(a, b)), b=p["bias"])
+    np.testing.assert_array_equal(
+        linear(p["x"], p["weight"], activation=larger).numpy(),
+        maximum(linear(p["x"], p["weight"]), p["bias"]).numpy(),
+    )

@@ -284,7 +284,8 @@ _traced: Final[WeakKeyDictionary[Callable[..., Any], Callable[[], Any]]] = WeakK
 def kernel_of(function: Callable[..., Any]) -> tuple[Kernel, Mapping[str, float]] | None:
     """Return the kernel of what `elementwise` has made, and its scalars; None for anything else.
 
-    A `functools.partial` of such a function gives scalars other values than their defaults.
+    A `functools.partial` of such a function gives scalars other values than their defaults; one
+    that gives anything else is a function like any other.
     """
     given: Mapping[str, float] = {}
     if isinstance(function, partial) and not function.args:
@@ -293,4 +294,4 @@ def kernel_of(function: Callable[..., Any]) -> tuple[Kernel, Mapping[str, float]
     if traced is None:
         return None
     kernel, defaults = traced()
-    return kernel, {**defaults, **given}
+    return (kernel, {**defaults, **given}) if set(given) <= set(kernel.scalars) else None
