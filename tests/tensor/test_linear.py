@@ -144,9 +144,9 @@ def test_bad_input() -> None:
     two: Any = elementwise(lambda a, b: maximum(a, b))
     with pytest.raises(TypeError, match="function of one tensor"):
         linear(p["x"], p["weight"], activation=two)
-    unknown: Any = partial(relu, slope=0.1)
+    function: Any = relu
     with pytest.raises(TypeError, match="has no parameter 'slope'"):
-        linear(p["x"], p["weight"], activation=unknown)
+        linear(p["x"], p["weight"], activation=partial(function, slope=0.1))
 
 
 def test_an_activation_with_a_tensor_of_its_own_runs_after_the_product() -> None:
