@@ -107,10 +107,11 @@ def _shifted(x: Any, room: Any, sizes: Any, n: int) -> None:
             # One long run: what comes from the lines before or after is made zero again.
             for b in range(first, height * width - max(0, shift)):
                 room[np.uintp(to + b)] = x[np.uintp(of + b)]
-            for a in range(height):
-                for b in range(min(first, width)):
+            for b in range(min(first, width)):
+                for a in range(height):
                     room[np.uintp(to + a * width + b)] = 0
-                for b in range(max(last, 0), width):
+            for b in range(max(last, 0), width):
+                for a in range(height):
                     room[np.uintp(to + a * width + b)] = 0
 
 
