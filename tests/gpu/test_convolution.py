@@ -70,7 +70,8 @@ CASES = {
 }
 # What the generated text of real devices depends on.
 TINY = Tile(16, 16, 8, 4, 4)  # compiles soon
-UNROLLED = ("3x3", "odd", "fours", "not in rows of four", "1x1", "dilation and stride", "groups")
+UNROLLED = ("3x3", "odd", "fours", "not in rows of four", "1x1", "dilation and stride", "groups",
+            "dilation", "1x1 of odd sizes")  # fmt: skip
 
 
 def normal(*shape: int, seed: int) -> Real:
@@ -271,6 +272,17 @@ def test_nothing_to_do(one: GpuBackend) -> None:
     assert [a.size for a in results[:2]] == [0, 0]
     assert not results[2].any()
     assert not results[3].any()
+
+
+def test_no_channels(one: GpuBackend) -> None:
+    """There is the bias alone; and where nothing comes back, no gradient."""
+    case = Case(2, 0, 3, (4, 5), (3, 3), padding=1)
+    _, _, bias, dy = hosts = arrays(case)
+    out, _, _, summed = run(one, case, [one.upload(a) for a in hosts])
+    np.testing.assert_array_equal(out, np.zeros_like(dy) + bias[:, None, None])
+    np.testing.assert_allclose(summed, dy.sum((0, 2, 3)), rtol=1e-5, atol=1e-5)
+    case = Case(2, 3, 0, (4, 5), (3, 3), padding=1)
+    assert not run(one, case, [one.upload(a) for a in arrays(case)])[1].any()
 
 
 def test_names_in_a_profile(one: GpuBackend) -> None:
