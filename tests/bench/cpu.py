@@ -42,6 +42,7 @@ from rumus.train import Trainer
 THREADS = 2
 SETTLE = 0.1  # seconds
 ROUNDS = 12  # of the steps of whole models
+STEPS = 20  # of a model in a row: the first ones after the sleep are slower than training is
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -324,7 +325,7 @@ def model_rows() -> list[Row]:
             ("digits CNN step, batch 64", rumus_cnn, torch_cnn),
             ("GPT step, 2 layers, 128 wide, 8 x 64", rumus_gpt, torch_gpt),
         ):
-            pair = paired(ours(backend), theirs(), ROUNDS, 5)
+            pair = paired(ours(backend), theirs(), ROUNDS, STEPS)
             rows.append(Row(f"{work} ({label})", "PyTorch eager", *pair, goal))
     return rows
 
