@@ -799,14 +799,18 @@ class Problem:
                 optimizer.step(grads)
 
     def errors(self, expected: Expected, options: Sequence[dict[str, Any]]) -> list[float]:
-        """The error of each parameter, relative in the 2-norm."""
+        """The error of each parameter in the 2-norm, relative to the larger of start and end.
+
+        What was rounded on the way is as large as the numbers were there: one that has come near 0
+        keeps the errors of when it was not.
+        """
         found = []
         rows = zip(self.parameters, self.start, self.gradients, options, strict=True)
         for parameter, start, gradients, option in rows:
             wide = [g.astype(np.float64) for g in gradients]
             wanted = expected(start.astype(np.float64), wide, **option)
             error = np.linalg.norm(parameter.numpy().astype(np.float64) - wanted)
-            found.append(float(error / np.linalg.norm(wanted)))
+            found.append(float(error / max(np.linalg.norm(wanted), np.linalg.norm(start))))
         return found
 
 

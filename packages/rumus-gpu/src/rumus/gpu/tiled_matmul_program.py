@@ -65,14 +65,6 @@ class _Operand(Staged):
         self.is_exact, self.is_deep = variant.exact[number], variant.exact[2]
         self.stored = variant.kinds.a if name == "a" else variant.kinds.b
 
-    def place(self, number: int) -> tuple[str, str]:
-        """See `Staged`. Two lanes read 32 bytes of a row; 16 rows are stored without conflicts."""
-        if not self.along_k:
-            return super().place(number)
-        vector = f"(local + {number * self.tile.lanes}u)"
-        along = f"{vector} / 2u % {self.length}u"
-        return along, f"{vector} / {2 * self.length}u * 8u + {vector} % 2u * 4u"
-
     def declare(self) -> Iterator[str]:
         """See `Staged`."""
         n = self.name
