@@ -38,7 +38,7 @@ def test_the_peak_is_what_backward_needs(monkeypatch: pytest.MonkeyPatch) -> Non
     At the top there are the loss's gradient for each element, and one for each factor of x * x. On
     the way down an array is freed for each that is made, so that the peak does not move.
     """
-    # Products that are split for a large device take memory for their parts, which is not the point.
+    # Products that are split for a large device take memory for their parts as well.
     monkeypatch.setattr(Gpu, "is_software", True)
     for depth in (2, 6):
         most, left = peak(depth)
