@@ -52,6 +52,7 @@ class Run:
             self.done += 1
             if self.done % EPOCH == 0:
                 assert np.isfinite(self.trainer.epoch_avg_loss())
+        self.gpu.gpu.synchronize()  # what a slow device has still to do takes memory, too
         gc.collect()
         stats = self.gpu.memory_stats()
         return stats.used, stats.blocks, self.gpu.stats.pipelines, resident_kilobytes()

@@ -62,7 +62,7 @@ from rumus.tensor import (
 from rumus.tensor.backend import Array
 from rumus.tensor.updater import ImmediateUpdater, NonFinite, Updater
 
-_BOUND: Final = 1024  # steps whose scalars are kept
+_KEPT: Final = 64  # steps whose scalars are kept, of each segment
 
 
 class FusedOptimizer(EvaluatedOptimizer[M_co]):
@@ -611,9 +611,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             kept = self._bound.get((number, t))  # a device is given those of many steps in advance
             if kept is None or kept[0] != given:
                 kept = given, self._bind(number, t, given)
-                if len(self._bound) >= _BOUND:
-                    self._bound.clear()
                 self._bound[number, t] = kept
+                self._bound.pop((number, t - _KEPT), None)
             yield kept[1]
 
     def _bind(self, number: int, t: int, given: Mapping[str, float]) -> tuple[float, ...]:
