@@ -115,6 +115,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     given_names: ClassVar[tuple[str, ...]] = ()  # what a rule reads that `_compute_given` writes
     other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels that some segments have
     own_scalars: ClassVar[frozenset[str]] = frozenset()  # what `_own_scalars` gives
+    is_ported: bool = False  # whether `like` gave it another rule than that of its class
+    extension: Extension | None = None
 
     def __init__(
         self,
@@ -167,16 +169,12 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             segment.arena.adopt()
             segment.fits()
 
-    is_ported: bool = False  # whether `like` gave it another rule than that of its class
-
     @property
     def kind(self) -> str:
         """What a saved state calls this optimizer: its class, or the rule if that is another."""
         own = type(self).__name__
         kind = self.rule.__name__ if own == "FusedOptimizer" or self.is_ported else own
         return kind if self.extension is None else f"{self.extension.name}({kind})"
-
-    extension: Extension | None = None
 
     def extend(self, extension: Extension) -> None:
         """Have every step do something more, in its kernel.
