@@ -11,10 +11,6 @@
 @group(0) @binding(5) var<storage, read_write> weights: array<f32>;
 @group(0) @binding(6) var<storage, read_write> biases: array<f32>;
 
-fn combined(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
-    return a + b;
-}
-
 @compute @workgroup_size(LANES * WIDE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

@@ -7,10 +7,6 @@
 @group(0) @binding(3) var<storage, read> g: array<Value>;
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;
 
-fn combined(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
-    return a + b;
-}
-
 @compute @workgroup_size(LANES * WIDE)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

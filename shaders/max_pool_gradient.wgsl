@@ -1,11 +1,10 @@
-// share = of each element the gradients of those windows of which it is the first largest.
+// Of each element the gradients of those windows of which it is the first largest.
 //
 // Each element looks at its windows, so that nothing is added up by several invocations.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> out: array<f32>;
 @group(0) @binding(2) var<storage, read> g: array<f32>;
-@group(0) @binding(3) var<storage, read_write> share: array<f32>;
 
 // Whether an element before the (i, j) of a window is as large.
 fn has_earlier(place: vec2<i32>, ij: vec2<i32>, plane: i32, largest: f32) -> bool {
@@ -19,18 +18,9 @@ fn has_earlier(place: vec2<i32>, ij: vec2<i32>, plane: i32, largest: f32) -> boo
     return false;
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let number = (group.y * groups.x + group.x) * WORKGROUP + local;
-    if (number >= k.size) {
-        return;
-    }
-    let row = i32(number) / k.width;
-    let at = vec2<i32>(row % k.height, i32(number) % k.width);
+fn result(number: i32) -> f32 {
+    let row = number / k.width;
+    let at = vec2<i32>(row % k.height, number % k.width);
     let plane = row / k.height;
     let mine = x[number];
     var sum = 0.0;
@@ -47,5 +37,5 @@ fn main(
             }
         }
     }
-    share[number] = sum;
+    return sum;
 }

@@ -30,8 +30,8 @@ NEIGHBOURS: Final = 32
 _PROGRAMS: Final[Mapping[str, tuple[str, str]]] = {
     "batch_norm_moments": ("rw", "channel_moments"),
     "batch_norm": ("rrrrwww", "channel_moments"),
-    "batch_norm_sums": ("rrrrw", ""),
-    "batch_norm_gradient": ("rrrrwww", ""),
+    "batch_norm_sums": ("rrrrw", "channel_sums"),
+    "batch_norm_gradient": ("rrrrwww", "channel_sums"),
 }
 
 
@@ -129,6 +129,6 @@ def batch_norm_program(name: str, wide: int, step: int, flags: Mapping[str, bool
     text = (
         constants(**flags, LANES=WORKGROUP // wide, WIDE=wide, STEP=step)
         + f"alias Value = {value};\nfn added(value: Value) -> f32 {{\n    return {sum_};\n}}\n"
-        + shader("channels") + (shader(shared) if shared else "") + shader(name)
+        + shader("channels") + shader(shared) + shader(name)
     )  # fmt: skip
     return Program(name, text, access, "IIIIIf", 16 * WORKGROUP)

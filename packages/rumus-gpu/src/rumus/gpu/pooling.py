@@ -73,6 +73,8 @@ def pooling_program(name: str, window: Window) -> Program:
         "PADDING": two(window.padding, 0), "DILATION": two(window.dilation, 1),
     }  # fmt: skip
     constants = [f"const {size} = vec2<i32>({a}, {b});\n" for size, (a, b) in sizes.items()]
+    inputs = 3 if name == "max_pool_gradient" else 1
     start = f"const WORKGROUP = {WORKGROUP}u;\n" + "".join(constants)
-    access = "r" * (3 if name == "max_pool_gradient" else 1) + "w"
+    start += f"@group(0) @binding({inputs}) var<storage, read_write> written: array<f32>;\n"
+    access = "r" * inputs + "w"
     return Program(name, start + shader("windows") + shader(name), access, "Iiiiif")
