@@ -8,7 +8,6 @@ only the training steps of whole models, and leaves the other table as it is.
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import os
 import platform
 import statistics
@@ -18,11 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 import torch_models
+from examples import example
 from torch.nn import functional
 
 from rumus import nn
@@ -44,7 +43,6 @@ SETTLE = 0.1  # seconds
 ROUNDS = 12  # of the steps of whole models
 STEPS = 20  # of a model in a row: the first ones after the sleep are slower than training is
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 Step = Callable[[], object]
 
@@ -180,24 +178,8 @@ def rumus_digits(backend: Backend) -> tuple[Step, Step]:
 def torch_digits(**options: bool) -> Step:
     """The same step in PyTorch, eager."""
     images, labels = digits_batch()
-    x, y = torch.tensor(images), torch.tensor(labels)
-    model = torch.nn.Sequential(
-        torch.nn.Linear(64, 128),
-        torch.nn.ReLU(),
-        torch.nn.Linear(128, 128),
-        torch.nn.ReLU(),
-        torch.nn.Linear(128, 10),
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, **options)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        loss.item()
-
-    return step
+    model = torch_models.mlp(64, 128, 10)
+    return torch_training(model, torch.tensor(images), torch.tensor(labels), **options)
 
 
 def digits_rows() -> list[Row]:
@@ -242,16 +224,6 @@ def import_row() -> Row:
     """How long an import takes."""
     times = import_seconds("rumus.train") * 1e3, import_seconds("torch") * 1e3
     return Row("`import rumus.train`", "`import torch`", *times, ">= 8; under 200 ms")
-
-
-def example(name: str) -> ModuleType:
-    """A program of docs/examples as a module."""
-    found = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 def rumus_cnn(backend: Backend) -> Step:
@@ -300,9 +272,11 @@ def torch_gpt() -> Step:
     return torch_training(model, text[:, :-1], text[:, 1:].flatten())
 
 
-def torch_training(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    """A training step with PyTorch's default AdamW, which reads the loss as `train_step` does."""
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+def torch_training(
+    model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, **options: bool
+) -> Step:
+    """A training step with PyTorch's AdamW, which reads the loss as `train_step` does."""
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, **options)
 
     def step() -> None:
         optimizer.zero_grad()

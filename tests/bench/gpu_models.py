@@ -6,15 +6,13 @@ of its own for each model, so that the peak of its memory is that model's.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+from examples import example
 from numpy.typing import NDArray
 from turns import Side, Step, has, medians
 
@@ -24,7 +22,6 @@ from rumus.optim import AdamW
 from rumus.tensor import Generator, Tensor, tensor
 from rumus.train import Trainer
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 Figures = dict[str, dict[str, float]]
 
 
@@ -50,16 +47,6 @@ class Work:
     def teraflop(self) -> float:
         """The arithmetic of the products of a step."""
         return 6 * self.items * self.multiplied / 1e12
-
-
-def example(name: str) -> ModuleType:
-    """A program of docs/examples as a module."""
-    found = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 def digits_mlp() -> nn.Module:
@@ -133,7 +120,7 @@ def works() -> dict[str, Work]:
     small = 4 * (12 * 256**2 + 256 * 128) + 256 * 256
     large = 12 * (12 * 768**2 + 768 * 512) + 768 * 50257
     return {
-        "mlp": Work("MLP step", 100, digits_mlp, torch_model("mlp"), *labelled(128, 784),
+        "mlp": Work("MLP step", 100, digits_mlp, torch_model("mlp", 784, 512, 10), *labelled(128, 784),
                     128, weights, graph=True),
         "gpt": Work("GPT step, 4 layers of 256, 16 x 128", 20, small_gpt,
                     torch_model("GPT", 4, 256, 4, 128, 256), *texts(16, 128, 256), 2048, small),

@@ -76,12 +76,12 @@ def cnn() -> torch.nn.Module:
     return torch.nn.Sequential(*parts, torch.nn.Flatten(), torch.nn.Linear(256, 10))
 
 
-def mlp() -> torch.nn.Module:
-    """784-512-512-10."""
+def mlp(inputs: int, hidden: int, outputs: int) -> torch.nn.Module:
+    """Two hidden layers with ReLU."""
     return torch.nn.Sequential(
-        torch.nn.Linear(784, 512),
+        torch.nn.Linear(inputs, hidden),
         torch.nn.ReLU(),
-        torch.nn.Linear(512, 512),
+        torch.nn.Linear(hidden, hidden),
         torch.nn.ReLU(),
-        torch.nn.Linear(512, 10),
+        torch.nn.Linear(hidden, outputs),
     )
