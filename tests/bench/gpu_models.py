@@ -120,8 +120,8 @@ def works() -> dict[str, Work]:
     small = 4 * (12 * 256**2 + 256 * 128) + 256 * 256
     large = 12 * (12 * 768**2 + 768 * 512) + 768 * 50257
     return {
-        "mlp": Work("MLP step", 100, digits_mlp, torch_model("mlp", 784, 512, 10), *labelled(128, 784),
-                    128, weights, graph=True),
+        "mlp": Work("MLP step", 100, digits_mlp, torch_model("mlp", 784, 512, 10),
+                    *labelled(128, 784), 128, weights, graph=True),
         "gpt": Work("GPT step, 4 layers of 256, 16 x 128", 20, small_gpt,
                     torch_model("GPT", 4, 256, 4, 128, 256), *texts(16, 128, 256), 2048, small),
         "gpt2": Work("GPT-2 124M step, 8 x 512", 3, gpt2,
