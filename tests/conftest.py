@@ -13,8 +13,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
+import hypothesis
 import numpy as np
 import pytest
+
+# A busy machine is slow; that is no property of a test.
+hypothesis.settings.register_profile(
+    "rumus", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("rumus")
 
 if TYPE_CHECKING:
     from rumus.tensor import Backend, DType

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from rumus import nn
 from rumus.optim import AdamW, warmup
-from rumus.optim.schedule import cosine
+from rumus.optim.options.schedule import cosine
 from rumus.tensor import Generator, Tensor
 from rumus.train import ArrayDataset, DataLoader, Trainer, Training, random_split
 

@@ -22,7 +22,7 @@ from turns import Side, has, medians
 from rumus.gpu import GpuBackend, default_backend
 from rumus.optim import AdamW
 from rumus.tensor import Generator, GradientStore, Parameter, tensor
-from rumus.tensor.updater import NonFinite
+from rumus.tensor.memory.updater import NonFinite
 
 # GPT-2 124M: the shapes of its parameters.
 GPT2 = [

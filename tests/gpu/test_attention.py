@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.gpu import GPUArray, GpuBackend, attention
-from rumus.gpu.attention import Problem, choose, variant_of
-from rumus.gpu.attention_program import Stage, Tile, Variant, attention_program
-from rumus.gpu.storage import stored_types
+from rumus.gpu import GPUArray, GpuBackend
+from rumus.gpu.device.storage import stored_types
+from rumus.gpu.products import attention
+from rumus.gpu.products.attention import Problem, choose, variant_of
+from rumus.gpu.products.attention_program import Stage, Tile, Variant, attention_program
 from rumus.tensor import float16, float32
 
 Shape = tuple[int, ...]

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.gpu import Gpu, GpuBackend
-from rumus.gpu.array import GPUArray
 from rumus.gpu.capture import Capture
+from rumus.gpu.device.array import GPUArray
 from rumus.tensor import CaptureError, Generator, Tensor, gather, matmul, tensor, zeros
-from rumus.tensor.recording import depends_on, live, refuse
+from rumus.tensor.memory.recording import depends_on, live, refuse
 
 Step = Callable[..., Tensor]
 Array = GPUArray | NDArray[Any]

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.gpu import Gpu, GPUArray, GpuBackend, LimitError, convolution, tiling
-from rumus.gpu.convolution import TILES
-from rumus.gpu.tiling import SMALL, Tile
-from rumus.tensor.convolution import Geometry
-from rumus.tensor.window import window
+from rumus.gpu import Gpu, GPUArray, GpuBackend, LimitError
+from rumus.gpu.products import convolution, tiling
+from rumus.gpu.products.convolution import TILES
+from rumus.gpu.products.tiling import SMALL, Tile
+from rumus.tensor.memory.window import window
+from rumus.tensor.operations.convolution import Geometry
 
 Real = NDArray[Any]
 

@@ -21,8 +21,8 @@ from rumus.gpu import (
     default_backend,
     devices,
 )
-from rumus.gpu.device import BATCH
-from rumus.gpu.pipelines import Program
+from rumus.gpu.device.device import BATCH
+from rumus.gpu.device.pipelines import Program
 from rumus.tensor import Expr, Kernel, Parameter, float32, tensor
 from rumus.tensor.gpu import gpu_backend
 

@@ -10,7 +10,7 @@ import pytest
 
 import rumus.gpu
 
-MODULES = [f"rumus.gpu.{m.name}" for m in pkgutil.iter_modules(rumus.gpu.__path__)]
+MODULES = [m.name for m in pkgutil.walk_packages(rumus.gpu.__path__, "rumus.gpu.")]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend, LimitError
 from rumus.tensor import NumpyBackend, avg_pool, bool_, float16, float32, int32, tensor
-from rumus.tensor.slot_table import SlotTable
+from rumus.tensor.memory.slot_table import SlotTable
 
 NUMPY = NumpyBackend()
 SIZES = [1, 3, 63, 65, 127, 1023, 4097]

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rumus.gpu import GpuBackend, Profile, profile
-from rumus.gpu.profile import Event
+from rumus.gpu import GpuBackend, Profile
+from rumus.gpu.device import profile
+from rumus.gpu.device.profile import Event
 from rumus.tensor import tensor
 
 

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from rumus.gpu import GpuBackend, ShaderError, devices, selftest, wgsl
+from rumus.gpu import GpuBackend, ShaderError, devices, selftest
 from rumus.gpu.__main__ import main
+from rumus.gpu.elementwise import wgsl
 from rumus.gpu.selftest import CHECKS, Finding, self_test
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.gpu import GPUArray, GpuBackend, tiled_matmul
-from rumus.gpu.storage import stored_types
-from rumus.gpu.tiling import LARGE, MIDDLE, SMALL, Tile, choose
+from rumus.gpu import GPUArray, GpuBackend
+from rumus.gpu.device.storage import stored_types
+from rumus.gpu.products import tiled_matmul
+from rumus.gpu.products.tiling import LARGE, MIDDLE, SMALL, Tile, choose
 from rumus.tensor import Kernel
-from rumus.tensor.backend import Epilogue
-from rumus.tensor.kernel import trace
+from rumus.tensor.expression.kernel import trace
+from rumus.tensor.memory.backend import Epilogue
 
 _RANDOM = np.random.default_rng(0)
 # rows, depth, columns, the tile that is forced, the layouts: exact, with edges, with a split depth

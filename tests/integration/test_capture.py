@@ -34,8 +34,8 @@ from rumus.optim import (
     Optimizer,
     ParameterGroup,
     clip_grad_norm,
-    segments,
 )
+from rumus.optim.engine import segments
 from rumus.tensor import (
     CaptureError,
     Generator,

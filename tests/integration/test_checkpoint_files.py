@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from rumus.train import Checkpoints
-from rumus.train.safetensors_file import DTYPES, arrays_in
+from rumus.train.checkpoints.safetensors_file import DTYPES, arrays_in
 
 
 def test_the_reference_reads_what_is_saved(tmp_path: Path) -> None:

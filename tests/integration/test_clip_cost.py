@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rumus.gpu import GpuBackend, default_backend
-from rumus.gpu.array import GPUArray
-from rumus.gpu.pipelines import Pipeline
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.pipelines import Pipeline
 from rumus.optim import AGC, EMA, SWA, AdamW, ClipNorm, ClipValue
 from rumus.tensor import GradientStore, NonFiniteGradientError, Parameter, Tensor, tensor
 

@@ -20,7 +20,7 @@ from rumus.tensor import (
     tensor,
 )
 from rumus.train import Trainer
-from rumus.train.gradient_norm import gradient_norm, learning_rate
+from rumus.train.loop.gradient_norm import gradient_norm, learning_rate
 
 KINDS: Final[dict[str, Callable[[Any], Any]]] = {
     "Muon": lambda p: Muon(p, 0.02),

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from rumus import nn
 from rumus.gpu import GpuBackend, default_backend
-from rumus.gpu.limits import Limits
+from rumus.gpu.device.limits import Limits
 from rumus.optim import AdamW
 from rumus.tensor import Generator, NumpyBackend, Parameter, Tensor, batch_norm, tensor
-from rumus.tensor.backend import Backend
+from rumus.tensor.memory.backend import Backend
 from rumus.train import Trainer
 
 SHAPES = [

@@ -9,7 +9,7 @@ import pytest
 
 from rumus import nn
 from rumus.gpu import default_backend
-from rumus.gpu.limits import Limits
+from rumus.gpu.device.limits import Limits
 from rumus.tensor import NumpyBackend, Parameter, Tensor, avg_pool, max_pool
 
 POOLS: list[Callable[[Tensor], Tensor]] = [

@@ -14,9 +14,9 @@ import pytest
 from rumus.optim import SGD
 from rumus.tensor import Parameter
 from rumus.train import LiveView, RunFolder, RunFolderError, Trainer, plot_runs, read_metrics
-from rumus.train.live_panel import PanelView
-from rumus.train.live_view import view_for
-from rumus.train.tensorboard_file import TensorBoardFile
+from rumus.train.views.live_panel import PanelView
+from rumus.train.views.live_view import view_for
+from rumus.train.views.tensorboard_file import TensorBoardFile
 
 BATCHES = [(np.full((4, 2), value, np.float32),) for value in (1.0, 2.0, 3.0, 4.0)]
 
@@ -95,7 +95,7 @@ def shown_on_a_terminal(path: Path) -> str:
 
 
 def test_a_panel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("rumus.train.live_panel.PanelView.interval", 0.0)
+    monkeypatch.setattr("rumus.train.views.live_panel.PanelView.interval", 0.0)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("NO_COLOR", raising=False)

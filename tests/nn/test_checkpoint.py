@@ -9,7 +9,7 @@ import pytest
 
 from rumus import nn
 from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, no_grad, tensor
-from rumus.tensor.autograd import Node
+from rumus.tensor.graph.autograd import Node
 
 CPU = NumpyBackend()
 

@@ -12,7 +12,7 @@ import rumus.optim
 
 MODULES = [
     "rumus.optim",
-    *(f"rumus.optim.{m.name}" for m in pkgutil.iter_modules(rumus.optim.__path__)),
+    *(m.name for m in pkgutil.walk_packages(rumus.optim.__path__, "rumus.optim.")),
 ]
 
 

@@ -22,10 +22,10 @@ from rumus.optim import (
     Lion,
     Memory,
     ParameterGroup,
-    packed_state,
     torch_state,
     warmup,
 )
+from rumus.optim.engine import packed_state
 from rumus.tensor import (
     Backend,
     DType,

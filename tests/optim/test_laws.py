@@ -45,7 +45,7 @@ from rumus.optim import (
     clip_grad_norm,
     clip_grad_value,
 )
-from rumus.optim.segments import state_views
+from rumus.optim.engine.segments import state_views
 from rumus.tensor import (
     AutogradError,
     Backend,

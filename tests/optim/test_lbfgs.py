@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rumus.optim import LBFGS, ClosureOptimizer, ParameterGroup
-from rumus.optim.line_search import C1, C2, Trial, cubic_minimum, strong_wolfe
+from rumus.optim.algorithms.line_search import C1, C2, Trial, cubic_minimum, strong_wolfe
 from rumus.tensor import (
     Backend,
     ClosureNeededError,

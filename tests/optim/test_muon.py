@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.optim import AdamW, Muon, ParameterGroup, linear
-from rumus.optim.newton_schulz import COEFFICIENTS, orthogonalize
+from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize
 from rumus.tensor import Backend, DType, GradientStore, Kernel, NumpyBackend, Parameter, tensor
 
 Real = NDArray[Any]

@@ -259,7 +259,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 def forged(state: Any, arrays: dict[str, Any], tmp_path: Path) -> Path:
     """A file with a right checksum, whatever it says."""
-    import rumus.optim.state_file as state_file
+    import rumus.optim.files.state_file as state_file
 
     text = state if isinstance(state, str) else json.dumps(state)
     metadata = {"rumus": "state 1", "state": text, "sha256": state_file._digest(arrays, text)}

@@ -34,8 +34,8 @@ from rumus.train import (
     ValidationEnd,
     plot_runs,
 )
-from rumus.train.live_panel import panel
-from rumus.train.progress import Progress
+from rumus.train.loop.progress import Progress
+from rumus.train.views.live_panel import panel
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 RATES = {"lr-0.001": 1e-3, "lr-0.01": 1e-2, "lr-0.1": 1e-1}

@@ -18,10 +18,10 @@ from rumus.tensor import (
     rms_norm,
     tensor,
 )
-from rumus.tensor.autograd import SoFar
-from rumus.tensor.backend import Array
-from rumus.tensor.norms import layer_norm_primitive
-from rumus.tensor.tensor import result_of
+from rumus.tensor.graph.autograd import SoFar
+from rumus.tensor.graph.tensor import result_of
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.operations.norms import layer_norm_primitive
 
 Function = Callable[[Tensor, Any], Tensor]
 

@@ -12,7 +12,7 @@ import rumus.tensor
 
 MODULES = [
     "rumus.tensor",
-    *(f"rumus.tensor.{module.name}" for module in pkgutil.iter_modules(rumus.tensor.__path__)),
+    *(m.name for m in pkgutil.walk_packages(rumus.tensor.__path__, "rumus.tensor.")),
 ]
 
 

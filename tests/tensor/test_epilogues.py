@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, Kernel, NumpyBackend, float16, float32
-from rumus.tensor.backend import Epilogue
-from rumus.tensor.kernel import trace
+from rumus.tensor.expression.kernel import trace
+from rumus.tensor.memory.backend import Epilogue
 
 KERNELS: dict[str, Kernel] = {
     "in place": trace(lambda x: {"x": x.relu()}, "in_place"),

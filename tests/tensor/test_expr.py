@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rumus.tensor import Expr, Kernel, NumpyBackend
-from rumus.tensor.derivative import DERIVATIVES
-from rumus.tensor.expr import OPERATIONS, postorder
+from rumus.tensor.expression.derivative import DERIVATIVES
+from rumus.tensor.expression.expr import OPERATIONS, postorder
 
 A, B, S = Expr.array("a"), Expr.array("b"), Expr.scalar("s")
 INF, NAN = math.inf, math.nan

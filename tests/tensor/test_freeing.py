@@ -19,10 +19,10 @@ from rumus.tensor import (
     linear,
     tensor,
 )
-from rumus.tensor.arena import Arena
-from rumus.tensor.autograd import ACCUMULATE
-from rumus.tensor.backend import Array
-from rumus.tensor.tensor import result_of
+from rumus.tensor.graph.arena import Arena
+from rumus.tensor.graph.autograd import ACCUMULATE
+from rumus.tensor.graph.tensor import result_of
+from rumus.tensor.memory.backend import Array
 
 
 class Chain:

@@ -154,8 +154,8 @@ if find_spec("numba") is not None:
     @pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "erf"])
     def test_vector_functions_far_out(name: str) -> None:
         from rumus.tensor import NumbaBackend
-        from rumus.tensor.expr import Expr
-        from rumus.tensor.kernel import Kernel
+        from rumus.tensor.expression.expr import Expr
+        from rumus.tensor.expression.kernel import Kernel
 
         x = Expr.array("x")
         kernel = Kernel(name, {"out": x._apply(name, x) * 1.0}, ("x",))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rumus.tensor import Backend, Generator, NumpyBackend, float32, int32
-from rumus.tensor.philox import philox_words
+from rumus.tensor.memory.philox import philox_words
 
 LOW = 0xFFFFFFFF
 

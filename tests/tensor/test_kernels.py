@@ -22,8 +22,8 @@ from rumus.tensor import (
     tensor,
     where,
 )
-from rumus.tensor.backend import Array
-from rumus.tensor.numpy_backend import BLOCK, PARALLEL, blocks
+from rumus.tensor.backends.numpy_backend import BLOCK, PARALLEL, blocks
+from rumus.tensor.memory.backend import Array
 
 Real = NDArray[Any]
 A, B, C, S = Expr.array("a"), Expr.array("b"), Expr.array("c"), Expr.scalar("s")
@@ -243,7 +243,7 @@ def test_numpy_numbers_as_scalars_change_nothing(backend: Backend) -> None:
 
 @pytest.mark.parametrize("name", [n for n in KERNELS if n != "transcendental"])
 def test_numba_compiles_what_it_can(name: str) -> None:
-    from rumus.tensor.numba_backend import numba_source
+    from rumus.tensor.backends.numba_backend import numba_source
 
     kernel = KERNELS[name]
     assert "for " in numba_source(kernel)

@@ -22,8 +22,8 @@ from rumus.tensor import (
     linear,
     tensor,
 )
-from rumus.tensor.backend import Array
-from rumus.tensor.last_use import Kept
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.last_use import Kept
 
 ROWS, CLASSES, WIDTH = 70, 300, 4
 held: list[Any] = []

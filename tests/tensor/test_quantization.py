@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, NumpyBackend
-from rumus.tensor.quantization import FLOOR, SIGNED, SQUARES, BlockTable, Code, Piece
-from rumus.tensor.slot_table import SlotTable
+from rumus.tensor.memory.quantization import FLOOR, SIGNED, SQUARES, BlockTable, Code, Piece
+from rumus.tensor.memory.slot_table import SlotTable
 
 Real = NDArray[Any]
 TABLE: Final = BlockTable(SlotTable([300, 5, 1000, 0, 256]))

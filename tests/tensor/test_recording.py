@@ -17,8 +17,8 @@ from rumus.tensor import (
     tensor,
     zeros,
 )
-from rumus.tensor.recording import depends_on, is_capturing, live, recorded_by, refuse
-from rumus.tensor.store import Refill
+from rumus.tensor.graph.store import Refill
+from rumus.tensor.memory.recording import depends_on, is_capturing, live, recorded_by, refuse
 
 
 class Notes:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, DType, Expr, Kernel, float32
-from rumus.tensor.slot_table import ALIGNMENT, SlotTable
+from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
 
 # Around a row, around a part of a slot on a GPU, and of more parts than a workgroup has lanes.
 SIZES = st.sampled_from([0, 1, 3, 63, 64, 65, 127, 1000, 4095, 4096, 4097, 8192, 300_001])

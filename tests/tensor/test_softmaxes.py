@@ -18,12 +18,12 @@ from rumus.tensor import (
     softmax,
     tensor,
 )
-from rumus.tensor.norms import layer_norm_primitive, rms_norm_primitive
-from rumus.tensor.softmaxes import (
+from rumus.tensor.graph.softmaxes import (
     cross_entropy_primitive,
     log_softmax_primitive,
     softmax_primitive,
 )
+from rumus.tensor.operations.norms import layer_norm_primitive, rms_norm_primitive
 
 INDEX = [0, 3, 6, 2, 2]
 FUSED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {

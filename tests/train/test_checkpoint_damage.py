@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from rumus.train import Checkpoints, InvalidCheckpointError, LocalFileSystem, NoCheckpointError
-from rumus.train.faulty_file_system import FaultyFileSystem
-from rumus.train.memory_file_system import MemoryFileSystem
+from rumus.train.checkpoints.faulty_file_system import FaultyFileSystem
+from rumus.train.checkpoints.memory_file_system import MemoryFileSystem
 
 Record = Callable[[str, object], None]
 FOLDER = Path("/run")

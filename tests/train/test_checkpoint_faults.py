@@ -25,9 +25,9 @@ from rumus.train import (
     FolderInUseError,
     LocalFileSystem,
 )
-from rumus.train.faulty_file_system import CrashError, Fault, FaultyFileSystem
-from rumus.train.file_system import CREATE, FileSystem
-from rumus.train.memory_file_system import MemoryFileSystem
+from rumus.train.checkpoints.faulty_file_system import CrashError, Fault, FaultyFileSystem
+from rumus.train.checkpoints.file_system import CREATE, FileSystem
+from rumus.train.checkpoints.memory_file_system import MemoryFileSystem
 
 Record = Callable[[str, object], None]
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EDQUOT", "EROFS", "EINTR")

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from rumus.train import CheckpointError, Checkpoints
-from rumus.train.file_system import CREATE
-from rumus.train.memory_file_system import MemoryFileSystem
+from rumus.train.checkpoints.file_system import CREATE
+from rumus.train.checkpoints.memory_file_system import MemoryFileSystem
 
 Record = Callable[[str, object], None]
 FOLDER: Final = Path("/run")

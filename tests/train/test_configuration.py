@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rumus.train import ConfigurationError, load_configuration, save_configuration
-from rumus.train.configuration import configuration_table, configure
-from rumus.train.toml_text import to_toml
+from rumus.train.base.configuration import configuration_table, configure
+from rumus.train.base.toml_text import to_toml
 
 
 class Norm(Enum):

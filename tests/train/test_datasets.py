@@ -23,7 +23,7 @@ from rumus.train import (
     Subset,
     random_split,
 )
-from rumus.train.dataset import batch_of
+from rumus.train.data.dataset import batch_of
 
 
 @pytest.mark.parametrize(

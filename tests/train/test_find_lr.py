@@ -25,11 +25,11 @@ from rumus.optim import (
     ScheduleFreeAdamW,
     warmup,
 )
-from rumus.optim.schedule import cosine
+from rumus.optim.options.schedule import cosine
 from rumus.tensor import Backend, Generator, Parameter, Tensor, tensor, where
 from rumus.train import ArrayDataset, DataLoader, Trainer, find_lr
-from rumus.train.snapshot import parts_of_model, take
-from rumus.train.state_tree import split
+from rumus.train.checkpoints.snapshot import parts_of_model, take
+from rumus.train.checkpoints.state_tree import split
 
 Make = Callable[[Parameter, Parameter], Optimizer[Any]]
 MAKERS: dict[str, Make] = {

@@ -32,8 +32,8 @@ from rumus.train import (
     Trainer,
     TrainStart,
     ValidationEnd,
-    run,
 )
+from rumus.train.loop import run
 
 Batch = tuple[NDArray[Any], ...]
 

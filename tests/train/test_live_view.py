@@ -15,7 +15,9 @@ import pytest
 
 from rumus.optim import SGD
 from rumus.tensor import Backend, Parameter
-from rumus.train import Callback, LiveView, StepEnd, Trainer, live_view, progress
+from rumus.train import Callback, LiveView, StepEnd, Trainer
+from rumus.train.loop import progress
+from rumus.train.views import live_view
 
 
 class Clock(Callback):

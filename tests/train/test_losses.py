@@ -7,9 +7,9 @@ import math
 import pytest
 
 from rumus.tensor import Backend, tensor
-from rumus.tensor.updater import Outcome
-from rumus.train import losses
-from rumus.train.losses import Losses
+from rumus.tensor.memory.updater import Outcome
+from rumus.train.base import losses
+from rumus.train.base.losses import Losses
 
 APPLIED = Outcome(True)
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from rumus.optim import SGD
 from rumus.tensor import Parameter
 from rumus.train import RunFolder, RunFolderError, Trainer, write_report
-from rumus.train.chart import Axis, chart, decades, ticks
-from rumus.train.curve import Curve
-from rumus.train.metrics_file import append_metrics, open_metrics
-from rumus.train.run_record import read_run
+from rumus.train.views.chart import Axis, chart, decades, ticks
+from rumus.train.views.curve import Curve
+from rumus.train.views.metrics_file import append_metrics, open_metrics
+from rumus.train.views.run_record import read_run
 
 VOID = {"meta", "link", "br"}
 

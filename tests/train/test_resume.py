@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.optim import EMA, SGD, Adam, AdamW, ClipNorm, LossScale, Optimizer, Plateau, warmup
-from rumus.optim.schedule import cosine
+from rumus.optim.options.schedule import cosine
 from rumus.tensor import Generator, Parameter, StateMismatchError, Tensor, float16, float32
 from rumus.train import (
     ArrayDataset,

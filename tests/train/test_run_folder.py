@@ -33,8 +33,8 @@ from rumus.train import (
     ValidationEnd,
     read_metrics,
 )
-from rumus.train.append_file import AppendFile
-from rumus.train.tensorboard_file import masked_crc32c
+from rumus.train.base.append_file import AppendFile
+from rumus.train.views.tensorboard_file import masked_crc32c
 
 DATA = [(np.full((2, 3), value, np.float32),) for value in (1.0, 2.0, 3.0)]
 

@@ -4,11 +4,11 @@
 `devices()` lists what there is, and `python -m rumus.gpu` prints it.
 """
 
-from rumus.gpu.adapter import DeviceInfo, devices
-from rumus.gpu.array import GPUArray
 from rumus.gpu.backend import GpuBackend, default_backend
-from rumus.gpu.device import Gpu, Stats
-from rumus.gpu.errors import (
+from rumus.gpu.device.adapter import DeviceInfo, devices
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.device import Gpu, Stats
+from rumus.gpu.device.errors import (
     DeviceLostError,
     GpuError,
     LimitError,
@@ -16,9 +16,9 @@ from rumus.gpu.errors import (
     OutOfMemoryError,
     ShaderError,
 )
-from rumus.gpu.memory import MemoryStats
-from rumus.gpu.profile import Profile
-from rumus.gpu.wgsl import update_source
+from rumus.gpu.device.memory import MemoryStats
+from rumus.gpu.device.profile import Profile
+from rumus.gpu.elementwise.wgsl import update_source
 
 __version__ = "0.1.0"
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 
-from rumus.gpu.adapter import choose, devices
 from rumus.gpu.backend import GpuBackend
-from rumus.gpu.device import Gpu
-from rumus.gpu.errors import NoAdapterError
+from rumus.gpu.device.adapter import choose, devices
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.errors import NoAdapterError
 from rumus.gpu.selftest import self_test
 
 

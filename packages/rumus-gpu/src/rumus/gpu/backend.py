@@ -12,33 +12,33 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.gpu.array import GPUArray, Shape, contiguous_strides
-from rumus.gpu.attention import ATTENTION
-from rumus.gpu.batch_norm import BATCH_NORM
 from rumus.gpu.capture import Capture, Notes, observe, record
-from rumus.gpu.convolution import CONVOLUTIONS
-from rumus.gpu.copying import contiguous, copy_strided, writable
-from rumus.gpu.device import Gpu, Stats
-from rumus.gpu.elementwise import IDENTITY, Elementwise
-from rumus.gpu.epilogue import fits
-from rumus.gpu.indexing import check_index, gather, random_words, scatter_add
-from rumus.gpu.layout import layout_of
-from rumus.gpu.matmul import matmul
-from rumus.gpu.memory import MemoryStats, Storage
-from rumus.gpu.norms import NORMS
-from rumus.gpu.pooling import POOLS
-from rumus.gpu.profile import Profile
-from rumus.gpu.quantization import Quantization
-from rumus.gpu.reduction import Operation, reduce
-from rumus.gpu.rows import ROW_KERNELS
-from rumus.gpu.slots import parts, slot_squares
-from rumus.gpu.storage import stored_types
-from rumus.gpu.updater import DeviceUpdater
+from rumus.gpu.device.array import GPUArray, Shape, contiguous_strides
+from rumus.gpu.device.device import Gpu, Stats
+from rumus.gpu.device.layout import layout_of
+from rumus.gpu.device.memory import MemoryStats, Storage
+from rumus.gpu.device.profile import Profile
+from rumus.gpu.device.storage import stored_types
+from rumus.gpu.elementwise.copying import contiguous, copy_strided, writable
+from rumus.gpu.elementwise.elementwise import IDENTITY, Elementwise
+from rumus.gpu.optimizer.quantization import Quantization
+from rumus.gpu.optimizer.slots import parts, slot_squares
+from rumus.gpu.optimizer.updater import DeviceUpdater
+from rumus.gpu.products.attention import ATTENTION
+from rumus.gpu.products.convolution import CONVOLUTIONS
+from rumus.gpu.products.epilogue import fits
+from rumus.gpu.products.matmul import matmul
+from rumus.gpu.rows.batch_norm import BATCH_NORM
+from rumus.gpu.rows.indexing import check_index, gather, random_words, scatter_add
+from rumus.gpu.rows.norms import NORMS
+from rumus.gpu.rows.pooling import POOLS
+from rumus.gpu.rows.reduction import Operation, reduce
+from rumus.gpu.rows.rows import ROW_KERNELS
 from rumus.tensor import DType, Expr, Kernel, float32, int32
-from rumus.tensor.backend import Epilogue, Reduction
-from rumus.tensor.quantization import BlockTable, Code, Piece
-from rumus.tensor.slot_table import SlotTable
-from rumus.tensor.updater import ImmediateUpdater, NonFinite, Section, Updater
+from rumus.tensor.memory.backend import Epilogue, Reduction
+from rumus.tensor.memory.quantization import BlockTable, Code, Piece
+from rumus.tensor.memory.slot_table import SlotTable
+from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Updater
 
 _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
 
@@ -228,7 +228,7 @@ class GpuBackend:
         return None if found is None else partial(found, self.gpu)
 
     def memory_of(self, array: GPUArray) -> Storage | None:
-        """Return what stands for an array's memory; see `rumus.tensor.last_use.Sharing`."""
+        """Return what stands for an array's memory; see `rumus.tensor.memory.last_use.Sharing`."""
         return array.storage if array.is_contiguous else None
 
     def profile(self) -> AbstractContextManager[Profile]:
@@ -236,7 +236,7 @@ class GpuBackend:
         return self.gpu.profile()
 
     def observe(self) -> AbstractContextManager[Notes]:
-        """Note what a step does; see `rumus.tensor.recording`."""
+        """Note what a step does; see `rumus.tensor.memory.recording`."""
         return observe(self)
 
     def record(

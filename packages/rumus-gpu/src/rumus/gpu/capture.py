@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.gpu.array import GPUArray
-from rumus.gpu.commands import Commands, Dispatched
-from rumus.gpu.copying import contiguous
-from rumus.gpu.memory import Region, Storage
-from rumus.gpu.pipelines import Pipeline
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.commands import Commands, Dispatched
+from rumus.gpu.device.memory import Region, Storage
+from rumus.gpu.device.pipelines import Pipeline
+from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor import CaptureError
-from rumus.tensor.recording import recorded_by
+from rumus.tensor.memory.recording import recorded_by
 
 if TYPE_CHECKING:
     from rumus.gpu.backend import GpuBackend

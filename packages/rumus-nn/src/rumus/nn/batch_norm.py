@@ -21,8 +21,8 @@ from rumus.tensor import (
     ones,
     zeros,
 )
-from rumus.tensor.recording import depends_on, live
-from rumus.tensor.tensor import backend_of
+from rumus.tensor.graph.tensor import backend_of
+from rumus.tensor.memory.recording import depends_on, live
 
 T = TypeVar("T", Tensor, Expr)
 

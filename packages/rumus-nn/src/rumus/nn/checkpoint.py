@@ -7,10 +7,10 @@ from typing import Any
 
 from rumus.nn.module import Module
 from rumus.tensor import Generator, GraphError, Tensor
-from rumus.tensor.autograd import ACCUMULATE, Node, backward, is_recording, leaves
-from rumus.tensor.backend import Array
-from rumus.tensor.recording import live
-from rumus.tensor.tensor import result_of
+from rumus.tensor.graph.autograd import ACCUMULATE, Node, backward, is_recording, leaves
+from rumus.tensor.graph.tensor import result_of
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.recording import live
 
 
 def checkpoint(

@@ -20,7 +20,7 @@ from rumus.tensor import (
     int32,
     tensor,
 )
-from rumus.tensor.indexing import known_bounds
+from rumus.tensor.graph.indexing import known_bounds
 
 T = TypeVar("T", Tensor, Expr)
 NAME = "cross_entropy_loss"

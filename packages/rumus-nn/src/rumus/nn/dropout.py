@@ -7,7 +7,7 @@ from typing import TypeVar
 from rumus.nn.initialisation import default_generator
 from rumus.nn.module import Module
 from rumus.tensor import Expr, Generator, Tensor, elementwise
-from rumus.tensor.recording import depends_on
+from rumus.tensor.memory.recording import depends_on
 
 T = TypeVar("T", Tensor, Expr)
 

@@ -24,7 +24,7 @@ from rumus.tensor import (
     move_parameters,
     tensor,
 )
-from rumus.tensor.recording import depends_on
+from rumus.tensor.memory.recording import depends_on
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)

@@ -9,44 +9,45 @@
 """
 
 from rumus.optim import rules
-from rumus.optim.accumulation import Accumulation
-from rumus.optim.adabelief import AdaBelief
-from rumus.optim.adadelta import Adadelta
-from rumus.optim.adafactor import Adafactor
-from rumus.optim.adagrad import Adagrad
-from rumus.optim.adam import Adam, AdamW
-from rumus.optim.adamax import Adamax
-from rumus.optim.adan import Adan
-from rumus.optim.adopt import ADOPT
-from rumus.optim.asgd import ASGD
-from rumus.optim.average import EMA, SWA, Average
-from rumus.optim.averaging import AveragingOptimizer
-from rumus.optim.clip import AGC, Clip, ClipNorm, ClipValue
-from rumus.optim.clipping import clip_grad_norm, clip_grad_value
-from rumus.optim.closure import ClosureOptimizer
-from rumus.optim.footprint import Memory
-from rumus.optim.fused import FusedOptimizer
-from rumus.optim.group import Claimable, ParameterGroup
-from rumus.optim.hyperparameter import Hyper
-from rumus.optim.lamb import LAMB
-from rumus.optim.lars import LARS
-from rumus.optim.lbfgs import LBFGS
-from rumus.optim.lion import Lion
-from rumus.optim.lookahead import Lookahead
-from rumus.optim.loss_scale import LossScale, Scaling
-from rumus.optim.muon import Muon
-from rumus.optim.nadam import NAdam
-from rumus.optim.optimizer import Optimizer
-from rumus.optim.options import Options
-from rumus.optim.plateau import Plateau
-from rumus.optim.porting import Library, PresetOptions
-from rumus.optim.radam import RAdam
-from rumus.optim.rmsprop import RMSprop
-from rumus.optim.rprop import Rprop
-from rumus.optim.rules import Rule, Update
-from rumus.optim.running import Running
-from rumus.optim.sam import SAM
-from rumus.optim.schedule import (
+from rumus.optim.algorithms.adabelief import AdaBelief
+from rumus.optim.algorithms.adadelta import Adadelta
+from rumus.optim.algorithms.adafactor import Adafactor
+from rumus.optim.algorithms.adagrad import Adagrad
+from rumus.optim.algorithms.adam import Adam, AdamW
+from rumus.optim.algorithms.adamax import Adamax
+from rumus.optim.algorithms.adan import Adan
+from rumus.optim.algorithms.adopt import ADOPT
+from rumus.optim.algorithms.asgd import ASGD
+from rumus.optim.algorithms.lamb import LAMB
+from rumus.optim.algorithms.lars import LARS
+from rumus.optim.algorithms.lbfgs import LBFGS
+from rumus.optim.algorithms.lion import Lion
+from rumus.optim.algorithms.muon import Muon
+from rumus.optim.algorithms.nadam import NAdam
+from rumus.optim.algorithms.radam import RAdam
+from rumus.optim.algorithms.rmsprop import RMSprop
+from rumus.optim.algorithms.rprop import Rprop
+from rumus.optim.algorithms.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from rumus.optim.algorithms.sgd import SGD
+from rumus.optim.algorithms.yogi import Yogi
+from rumus.optim.engine.averaging import AveragingOptimizer
+from rumus.optim.engine.clipping import clip_grad_norm, clip_grad_value
+from rumus.optim.engine.closure import ClosureOptimizer
+from rumus.optim.engine.footprint import Memory
+from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.engine.loss_scale import LossScale, Scaling
+from rumus.optim.engine.optimizer import Optimizer
+from rumus.optim.engine.porting import Library, PresetOptions
+from rumus.optim.files.state_file import HasState, StateFileError, load_state, save_state
+from rumus.optim.files.torch_state import load_torch_state, torch_state
+from rumus.optim.options.average import EMA, SWA, Average
+from rumus.optim.options.clip import AGC, Clip, ClipNorm, ClipValue
+from rumus.optim.options.group import Claimable, ParameterGroup
+from rumus.optim.options.hyperparameter import Hyper
+from rumus.optim.options.options import Options
+from rumus.optim.options.plateau import Plateau
+from rumus.optim.options.running import Running
+from rumus.optim.options.schedule import (
     Schedule,
     constant,
     cosine,
@@ -61,12 +62,11 @@ from rumus.optim.schedule import (
     warm_restarts,
     warmup,
 )
-from rumus.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from rumus.optim.sgd import SGD
-from rumus.optim.state_file import HasState, StateFileError, load_state, save_state
-from rumus.optim.torch_state import load_torch_state, torch_state
-from rumus.optim.yogi import Yogi
-from rumus.tensor.updater import NonFinite
+from rumus.optim.rules import Rule, Update
+from rumus.optim.wrappers.accumulation import Accumulation
+from rumus.optim.wrappers.lookahead import Lookahead
+from rumus.optim.wrappers.sam import SAM
+from rumus.tensor.memory.updater import NonFinite
 
 __version__ = "0.1.0"
 

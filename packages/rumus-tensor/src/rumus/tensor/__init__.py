@@ -8,15 +8,11 @@
 [[-5.0, -10.0]]
 """
 
-from rumus.tensor.arena import Arena
-from rumus.tensor.attention import attention_weights, scaled_dot_product_attention, weighted_values
-from rumus.tensor.autograd import no_grad
-from rumus.tensor.backend import Backend
-from rumus.tensor.batch_norm import batch_norm
-from rumus.tensor.convolution import convolution, convolution_transpose
-from rumus.tensor.default_backend import cpu
-from rumus.tensor.dtype import DType, bool_, float16, float32, float64, int32
-from rumus.tensor.errors import (
+from rumus.tensor.backends.default_backend import cpu
+from rumus.tensor.backends.numba_backend import NumbaBackend
+from rumus.tensor.backends.numpy_backend import NumpyBackend
+from rumus.tensor.expression.dtype import DType, bool_, float16, float32, float64, int32
+from rumus.tensor.expression.errors import (
     AutogradError,
     BackendMismatchError,
     CaptureError,
@@ -32,9 +28,39 @@ from rumus.tensor.errors import (
     StateMismatchError,
     UnclaimedGradientError,
 )
-from rumus.tensor.expr import Expr
-from rumus.tensor.feed_forward import feed_forward
-from rumus.tensor.functions import (
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.gpu import gpu_backend
+from rumus.tensor.graph.arena import Arena
+from rumus.tensor.graph.autograd import no_grad
+from rumus.tensor.graph.indexing import gather
+from rumus.tensor.graph.linear_algebra import matmul
+from rumus.tensor.graph.operators import elementwise
+from rumus.tensor.graph.parameter import Owner, Parameter, Parameters, ParamId, move_parameters
+from rumus.tensor.graph.selection import ROLES, Role
+from rumus.tensor.graph.shaping import concat, pad, split, stack
+from rumus.tensor.graph.softmaxes import cross_entropy, log_softmax, logsumexp, softmax
+from rumus.tensor.graph.store import GradientStore
+from rumus.tensor.graph.tensor import (
+    Tensor,
+    TensorLike,
+    arange,
+    from_dlpack,
+    full,
+    ones,
+    tensor,
+    zeros,
+)
+from rumus.tensor.memory.backend import Backend
+from rumus.tensor.operations.attention import (
+    attention_weights,
+    scaled_dot_product_attention,
+    weighted_values,
+)
+from rumus.tensor.operations.batch_norm import batch_norm
+from rumus.tensor.operations.convolution import convolution, convolution_transpose
+from rumus.tensor.operations.feed_forward import feed_forward
+from rumus.tensor.operations.functions import (
     clip,
     cos,
     elu,
@@ -58,32 +84,10 @@ from rumus.tensor.functions import (
     tanh,
     where,
 )
-from rumus.tensor.generator import Generator
-from rumus.tensor.gpu import gpu_backend
-from rumus.tensor.indexing import gather
-from rumus.tensor.kernel import Kernel
-from rumus.tensor.linear import linear
-from rumus.tensor.linear_algebra import matmul
-from rumus.tensor.norms import layer_norm, rms_norm
-from rumus.tensor.numba_backend import NumbaBackend
-from rumus.tensor.numpy_backend import NumpyBackend
-from rumus.tensor.operators import elementwise
-from rumus.tensor.parameter import Owner, Parameter, Parameters, ParamId, move_parameters
-from rumus.tensor.pooling import avg_pool, max_pool
-from rumus.tensor.selection import ROLES, Role
-from rumus.tensor.shaping import concat, pad, split, stack
-from rumus.tensor.softmaxes import cross_entropy, log_softmax, logsumexp, softmax
-from rumus.tensor.store import GradientStore
-from rumus.tensor.tensor import (
-    Tensor,
-    TensorLike,
-    arange,
-    from_dlpack,
-    full,
-    ones,
-    tensor,
-    zeros,
-)
+from rumus.tensor.operations.generator import Generator
+from rumus.tensor.operations.linear import linear
+from rumus.tensor.operations.norms import layer_norm, rms_norm
+from rumus.tensor.operations.pooling import avg_pool, max_pool
 
 __version__ = "0.1.0"
 

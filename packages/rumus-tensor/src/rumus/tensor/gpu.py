@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from rumus.tensor.backend import Backend
+from rumus.tensor.memory.backend import Backend
 
 
 def gpu_backend() -> Backend:

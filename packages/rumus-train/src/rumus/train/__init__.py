@@ -6,30 +6,38 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from rumus.train.trainer import Trainer
+from rumus.train.loop.trainer import Trainer
 
 if TYPE_CHECKING:
-    from rumus.train.append_file import RunFolderWarning
-    from rumus.train.callback import Callback, CallbackError
-    from rumus.train.checkpoint_errors import (
+    from rumus.train.base.append_file import RunFolderWarning
+    from rumus.train.base.configuration import (
+        ConfigurationError,
+        load_configuration,
+        save_configuration,
+    )
+    from rumus.train.base.data_errors import SampleError, WorkerError
+    from rumus.train.base.every import Every
+    from rumus.train.base.spans import Spans
+    from rumus.train.checkpoints.checkpoint_errors import (
         CheckpointError,
         CheckpointWarning,
         FolderInUseError,
         InvalidCheckpointError,
         NoCheckpointError,
     )
-    from rumus.train.checkpoint_store import Store
-    from rumus.train.checkpoints import Checkpoint, Checkpoints, SavedCheckpoint
-    from rumus.train.configuration import (
-        ConfigurationError,
-        load_configuration,
-        save_configuration,
-    )
-    from rumus.train.csv_file import CsvDataset
-    from rumus.train.data_errors import SampleError, WorkerError
-    from rumus.train.dataset import ArrayDataset, Dataset, Subset
-    from rumus.train.early_stopping import EarlyStopping
-    from rumus.train.events import (
+    from rumus.train.checkpoints.checkpoint_store import Store
+    from rumus.train.checkpoints.checkpoints import Checkpoint, Checkpoints, SavedCheckpoint
+    from rumus.train.checkpoints.file_system import FileSystem, LocalFileSystem
+    from rumus.train.checkpoints.snapshot import Stateful
+    from rumus.train.data.csv_file import CsvDataset
+    from rumus.train.data.dataset import ArrayDataset, Dataset, Subset
+    from rumus.train.data.image_folder import ImageFolder
+    from rumus.train.data.loader import DataLoader
+    from rumus.train.data.npy import NpyDataset
+    from rumus.train.data.splitting import random_split
+    from rumus.train.loop.callback import Callback, CallbackError
+    from rumus.train.loop.early_stopping import EarlyStopping
+    from rumus.train.loop.events import (
         CheckpointSaved,
         EpochEnd,
         EpochStart,
@@ -39,26 +47,18 @@ if TYPE_CHECKING:
         TrainStart,
         ValidationEnd,
     )
-    from rumus.train.every import Every
-    from rumus.train.feed_plateau import FeedPlateau
-    from rumus.train.file_system import FileSystem, LocalFileSystem
-    from rumus.train.image_folder import ImageFolder
-    from rumus.train.live_view import LiveView
-    from rumus.train.loader import DataLoader
-    from rumus.train.lr_sweep import LearningRateSweep, find_lr
-    from rumus.train.memory_report import MemoryReport, StepMemory
-    from rumus.train.metrics_file import read_metrics
-    from rumus.train.npy import NpyDataset
-    from rumus.train.report import write_report
-    from rumus.train.run import NonFiniteLossError, Result, Run
-    from rumus.train.run_folder import RunFolder, RunFolderError
-    from rumus.train.runs_picture import plot_runs
-    from rumus.train.snapshot import Stateful
-    from rumus.train.spans import Spans
-    from rumus.train.splitting import random_split
-    from rumus.train.stop_signals import Interrupted
-    from rumus.train.time_report import TimeReport
-    from rumus.train.training import Training
+    from rumus.train.loop.feed_plateau import FeedPlateau
+    from rumus.train.loop.lr_sweep import LearningRateSweep, find_lr
+    from rumus.train.loop.memory_report import MemoryReport, StepMemory
+    from rumus.train.loop.run import NonFiniteLossError, Result, Run
+    from rumus.train.loop.stop_signals import Interrupted
+    from rumus.train.loop.time_report import TimeReport
+    from rumus.train.loop.training import Training
+    from rumus.train.views.live_view import LiveView
+    from rumus.train.views.metrics_file import read_metrics
+    from rumus.train.views.report import write_report
+    from rumus.train.views.run_folder import RunFolder, RunFolderError
+    from rumus.train.views.runs_picture import plot_runs
 
 __version__ = "0.1.0"
 
@@ -123,41 +123,41 @@ __all__ = [
 ]
 
 _NAMES: Final = {  # by the module that they are in
-    "append_file": ("RunFolderWarning",),
-    "callback": (
+    "base.append_file": ("RunFolderWarning",),
+    "loop.callback": (
         "Callback",
         "CallbackError",
     ),
-    "checkpoint_errors": (
+    "checkpoints.checkpoint_errors": (
         "CheckpointError",
         "CheckpointWarning",
         "FolderInUseError",
         "InvalidCheckpointError",
         "NoCheckpointError",
     ),
-    "checkpoint_store": ("Store",),
-    "checkpoints": (
+    "checkpoints.checkpoint_store": ("Store",),
+    "checkpoints.checkpoints": (
         "Checkpoint",
         "Checkpoints",
         "SavedCheckpoint",
     ),
-    "configuration": (
+    "base.configuration": (
         "ConfigurationError",
         "load_configuration",
         "save_configuration",
     ),
-    "csv_file": ("CsvDataset",),
-    "data_errors": (
+    "data.csv_file": ("CsvDataset",),
+    "base.data_errors": (
         "SampleError",
         "WorkerError",
     ),
-    "dataset": (
+    "data.dataset": (
         "ArrayDataset",
         "Dataset",
         "Subset",
     ),
-    "early_stopping": ("EarlyStopping",),
-    "events": (
+    "loop.early_stopping": ("EarlyStopping",),
+    "loop.events": (
         "CheckpointSaved",
         "EpochEnd",
         "EpochStart",
@@ -167,39 +167,39 @@ _NAMES: Final = {  # by the module that they are in
         "TrainStart",
         "ValidationEnd",
     ),
-    "every": ("Every",),
-    "feed_plateau": ("FeedPlateau",),
-    "file_system": (
+    "base.every": ("Every",),
+    "loop.feed_plateau": ("FeedPlateau",),
+    "checkpoints.file_system": (
         "FileSystem",
         "LocalFileSystem",
     ),
-    "lr_sweep": (
+    "loop.lr_sweep": (
         "LearningRateSweep",
         "find_lr",
     ),
-    "image_folder": ("ImageFolder",),
-    "live_view": ("LiveView",),
-    "loader": ("DataLoader",),
-    "memory_report": ("MemoryReport", "StepMemory"),
-    "metrics_file": ("read_metrics",),
-    "npy": ("NpyDataset",),
-    "runs_picture": ("plot_runs",),
-    "splitting": ("random_split",),
-    "report": ("write_report",),
-    "run": (
+    "data.image_folder": ("ImageFolder",),
+    "views.live_view": ("LiveView",),
+    "data.loader": ("DataLoader",),
+    "loop.memory_report": ("MemoryReport", "StepMemory"),
+    "views.metrics_file": ("read_metrics",),
+    "data.npy": ("NpyDataset",),
+    "views.runs_picture": ("plot_runs",),
+    "data.splitting": ("random_split",),
+    "views.report": ("write_report",),
+    "loop.run": (
         "NonFiniteLossError",
         "Result",
         "Run",
     ),
-    "run_folder": (
+    "views.run_folder": (
         "RunFolder",
         "RunFolderError",
     ),
-    "snapshot": ("Stateful",),
-    "spans": ("Spans",),
-    "stop_signals": ("Interrupted",),
-    "time_report": ("TimeReport",),
-    "training": ("Training",),
+    "checkpoints.snapshot": ("Stateful",),
+    "base.spans": ("Spans",),
+    "loop.stop_signals": ("Interrupted",),
+    "loop.time_report": ("TimeReport",),
+    "loop.training": ("Training",),
 }
 _HOMES: Final = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""Adafactor's step, given what was measured of each tensor; see `rumus.optim.adafactor`."""
+"""Adafactor's step, given what was measured of each tensor; see `Adafactor`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rules whose step for each tensor is as large as its norm says.
 
 The sums of squares are given: one value for each tensor, measured before the step. See
-`rumus.optim.trust_ratio`.
+`rumus.optim.algorithms.trust_ratio`.
 """
 
 from __future__ import annotations

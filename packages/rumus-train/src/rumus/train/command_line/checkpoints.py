@@ -6,8 +6,8 @@ from argparse import Namespace
 from datetime import datetime
 from pathlib import Path
 
-from rumus.train.checkpoint_errors import InvalidCheckpointError
-from rumus.train.checkpoints import Checkpoints, SavedCheckpoint
+from rumus.train.checkpoints.checkpoint_errors import InvalidCheckpointError
+from rumus.train.checkpoints.checkpoints import Checkpoints, SavedCheckpoint
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
 from rumus.train.command_line.run_folders import checkpoints_of
 

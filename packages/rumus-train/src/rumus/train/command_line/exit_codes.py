@@ -8,15 +8,15 @@ from enum import IntEnum
 from typing import Final
 
 from rumus.tensor import NonFiniteGradientError, StateMismatchError
-from rumus.train.callback import CallbackError
-from rumus.train.checkpoint_errors import (
+from rumus.train.base.configuration import ConfigurationError
+from rumus.train.checkpoints.checkpoint_errors import (
     CheckpointError,
     InvalidCheckpointError,
     NoCheckpointError,
 )
-from rumus.train.configuration import ConfigurationError
-from rumus.train.run import NonFiniteLossError
-from rumus.train.run_folder import RunFolderError
+from rumus.train.loop.callback import CallbackError
+from rumus.train.loop.run import NonFiniteLossError
+from rumus.train.views.run_folder import RunFolderError
 
 
 class ExitCode(IntEnum):

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from rumus.train.command_line.exit_codes import ExitCode, Terminated, code_of, told
 from rumus.train.command_line.parser import parser
-from rumus.train.stop_signals import Interrupted
+from rumus.train.loop.stop_signals import Interrupted
 
 
 def main(argv: Sequence[str] | None = None) -> int:

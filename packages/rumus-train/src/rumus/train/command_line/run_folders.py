@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from rumus.train.checkpoints import Checkpoints
+from rumus.train.checkpoints.checkpoints import Checkpoints
 from rumus.train.command_line.exit_codes import UsageError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
+from rumus.train.base.configuration import load_configuration
 from rumus.train.command_line.exit_codes import UsageError
-from rumus.train.configuration import load_configuration
-from rumus.train.training import Training
+from rumus.train.loop.training import Training
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from rumus.train.callback import Callback
-from rumus.train.checkpoint_store import Resume
-from rumus.train.command_line.exit_codes import ExitCode, UsageError
-from rumus.train.command_line.run_folders import existing_run, writable_place
-from rumus.train.command_line.script import Script, load_script, split_name
-from rumus.train.command_line.views import drawing
-from rumus.train.configuration import (
+from rumus.train.base.configuration import (
     configuration_table,
     load_configuration,
     save_configuration,
 )
-from rumus.train.events import TrainStart
-from rumus.train.live_view import LiveView
-from rumus.train.lr_sweep import find_lr
-from rumus.train.run_folder import CONFIG, RunFolder
-from rumus.train.time_report import TimeReport
-from rumus.train.training import Training
+from rumus.train.checkpoints.checkpoint_store import Resume
+from rumus.train.command_line.exit_codes import ExitCode, UsageError
+from rumus.train.command_line.run_folders import existing_run, writable_place
+from rumus.train.command_line.script import Script, load_script, split_name
+from rumus.train.command_line.views import drawing
+from rumus.train.loop.callback import Callback
+from rumus.train.loop.events import TrainStart
+from rumus.train.loop.lr_sweep import find_lr
+from rumus.train.loop.time_report import TimeReport
+from rumus.train.loop.training import Training
+from rumus.train.views.live_view import LiveView
+from rumus.train.views.run_folder import CONFIG, RunFolder
 
 COMMAND: Final = "command.toml"  # in a run folder: what `rumus resume` does again
 _WHERE_FROM: Final[Mapping[str, Resume]] = {"auto": "auto", "must": True, "never": False}

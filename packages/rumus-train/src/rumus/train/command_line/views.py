@@ -12,7 +12,7 @@ from rumus.train.command_line.run_folders import existing_run
 
 def report(arguments: Namespace) -> int:
     """Do `rumus report`: write the page, and say where it is."""
-    from rumus.train.report import write_report
+    from rumus.train.views.report import write_report
 
     with drawing():
         print(write_report(existing_run(arguments.folder)))
@@ -21,7 +21,7 @@ def report(arguments: Namespace) -> int:
 
 def plot(arguments: Namespace) -> int:
     """Do `rumus plot`: draw the curves of the runs, and say where the picture is."""
-    from rumus.train.runs_picture import plot_runs
+    from rumus.train.views.runs_picture import plot_runs
 
     with drawing():
         print(plot_runs([existing_run(folder) for folder in arguments.folders], arguments.output))

@@ -1,0 +1,243 @@
+"""`GPUArray`: elements on the device, seen through a shape and strides as in NumPy."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from rumus.gpu.device.memory import Storage
+from rumus.gpu.device.storage import Stored
+from rumus.tensor import DType
+
+if TYPE_CHECKING:
+    from rumus.gpu.backend import GpuBackend
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+def contiguous_strides(shape: Shape) -> Shape:
+    """Return the strides, in elements, of an array whose last axis is densest.
+
+    >>> contiguous_strides((2, 3, 4))
+    (12, 4, 1)
+    """
+    strides, step = [], 1
+    for length in reversed(shape):
+        strides.append(step)
+        step *= length
+    return tuple(reversed(strides))
+
+
+class GPUArray:
+    """A view of device memory. Views share it; `reshape` copies where no view is possible.
+
+    Strides and the offset are in elements. `base` and `rest` are the offset once more: the bytes at
+    which the buffer is bound, and the elements from there. `bounds` says between which numbers the
+    elements were known to lie after so many writes to the memory: an index that was uploaded is
+    checked without reading it. `origin` is the memory that it was copied from, if it was.
+    """
+
+    __slots__ = ("__weakref__", "backend", "base", "bounds", "dtype", "is_contiguous", "key",
+                 "offset", "origin", "rest", "shape", "size", "storage", "stored",
+                 "strides")  # fmt: skip
+
+    def __init__(
+        self,
+        backend: GpuBackend,
+        storage: Storage,
+        stored: Stored,
+        shape: Shape,
+        strides: Shape,
+        offset: int = 0,
+    ) -> None:
+        self.backend = backend
+        self.storage = storage
+        self.stored = stored
+        self.dtype: DType = stored.dtype
+        self.shape = shape
+        self.strides = strides
+        self.offset = offset
+        self.size = math.prod(shape)
+        itemsize = stored.itemsize
+        start = offset * itemsize
+        # An axis that runs backwards reaches memory in front of the first element.
+        is_backward = min(strides, default=0) < 0
+        self.base = 0 if is_backward else start - start % backend.alignment
+        self.rest = (start - self.base) // itemsize
+        self.is_contiguous = _is_contiguous(shape, strides)
+        self.bounds: tuple[int, int, int] | None = None  # writes, lowest, highest
+        self.origin: weakref.ref[Storage] | None = None
+        self.key = (shape, strides, self.rest, stored.name)  # all that a kernel depends on
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the elements take on the device."""
+        return self.size * self.stored.itemsize
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether a kernel can walk it as one row of elements from the start of a binding."""
+        return self.is_contiguous and not self.rest
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"GPUArray(shape={self.shape}, dtype={self.dtype})"
+
+    def view(self, shape: Shape, strides: Shape, offset: int | None = None) -> GPUArray:
+        """Return the same memory seen otherwise. The caller sees to it that it fits."""
+        at = self.offset if offset is None else offset
+        result = GPUArray(self.backend, self.storage, self.stored, shape, strides, at)
+        result.bounds, result.origin = self.bounds, self.origin
+        return result
+
+    def known_bounds(self) -> tuple[int, int] | None:
+        """Return numbers that no element lies outside of, None where they are not known."""
+        if self.bounds is None or self.bounds[0] != self.storage.writes:
+            return None
+        return self.bounds[1:]
+
+    def was_copied_from(self, source: GPUArray) -> None:
+        """Take over what is known of the elements that were just written here."""
+        bounds = source.known_bounds()
+        if bounds is not None and source.dtype == self.dtype:
+            self.bounds = self.storage.writes, *bounds
+            self.origin = source.origin or weakref.ref(source.storage)
+
+    def reshape(self, *shape: int | Sequence[int]) -> GPUArray:
+        """Return the elements in another shape, in their order; one length may be -1.
+
+        ValueError if the number of elements differs.
+        """
+        given = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        wanted = _complete(tuple(given), self)  # type: ignore[arg-type]
+        if self.is_contiguous:
+            return self.view(wanted, contiguous_strides(wanted))
+        strides = _reshaped_strides(self.shape, self.strides, wanted)
+        if strides is not None:
+            return self.view(wanted, strides)
+        return self.backend.contiguous(self).reshape(wanted)
+
+    def transpose(self, *axes: int | Sequence[int]) -> GPUArray:
+        """Return the axes in another order, reversed by default; the same memory."""
+        given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        order: Sequence[int] = tuple(given) or range(self.ndim)[::-1]  # type: ignore[arg-type]
+        shape = tuple(self.shape[axis] for axis in order)
+        return self.view(shape, tuple(self.strides[axis] for axis in order))
+
+    def __getitem__(self, key: Any) -> GPUArray:
+        """Return the view that a basic index selects: numbers, slices, None and `...`."""
+        if type(key) is int and self.shape:
+            offset = self.offset + _position(key, self.shape[0], 0) * self.strides[0]
+            return self.view(self.shape[1:], self.strides[1:], offset)
+        shape, strides, offset = _select(self, key if isinstance(key, tuple) else (key,))
+        return self.view(shape, strides, offset)
+
+
+def _is_contiguous(shape: Shape, strides: Shape) -> bool:
+    step = 1
+    for length, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if length != 1 and stride != step:
+            return 0 in shape
+        step *= length
+    return True
+
+
+def _complete(shape: Shape, array: GPUArray) -> Shape:
+    """Work out a length of -1, and check the number of elements."""
+    known = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) == 1 and known and array.size % known == 0:
+        shape = tuple(array.size // known if n == -1 else int(n) for n in shape)
+    if math.prod(shape) != array.size or any(n < 0 for n in shape):
+        raise ValueError(f"cannot reshape {array.size} elements of {array.shape} into {shape}")
+    return shape
+
+
+def merged(shape: Shape, *strides: Shape) -> list[tuple[int, ...]]:
+    """Join axes that every stride walks as one: a list of (length, stride, stride ...).
+
+    Axes of length 1 are left out.
+
+    >>> merged((2, 3, 4), (12, 4, 1), (0, 4, 1))
+    [(2, 12, 0), (12, 1, 1)]
+    """
+    found: list[tuple[int, ...]] = []
+    for length, *steps in zip(shape, *strides, strict=True):
+        if length == 1:
+            continue
+        if found and all(
+            outer == inner * length for outer, inner in zip(found[-1][1:], steps, strict=True)
+        ):
+            found[-1] = (found[-1][0] * length, *steps)
+        else:
+            found.append((length, *steps))
+    return found
+
+
+def _reshaped_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape | None:
+    """The strides that show the same memory in another shape, or None where none do."""
+    runs = merged(shape, strides)
+    result: list[int] = []
+    rest = 1  # what is left of the run being split up
+    for length in reversed(wanted):
+        if length == 1:
+            result.append(0)
+            continue
+        if rest == 1 and runs:
+            rest, step = runs.pop()
+        if rest % length:
+            return None
+        result.append(step)
+        step *= length
+        rest //= length
+    return tuple(reversed(result))
+
+
+def _select(array: GPUArray, parts: tuple[Any, ...]) -> tuple[Shape, Shape, int]:
+    """The shape, strides and offset of a basic index. IndexError for what does not exist."""
+    shape: list[int] = []
+    strides: list[int] = []
+    offset, axis = array.offset, 0
+    for part in _without_ellipsis(parts, array.ndim):
+        if part is None:
+            shape.append(1)
+            strides.append(0)
+            continue
+        length, stride = array.shape[axis], array.strides[axis]
+        axis += 1
+        if isinstance(part, slice):
+            start, stop, step = part.indices(length)
+            count = len(range(start, stop, step))
+            shape.append(count)
+            strides.append(stride * step)
+            offset += start * stride if count else 0
+        else:
+            offset += _position(part, length, axis - 1) * stride
+    return tuple(shape), tuple(strides), offset
+
+
+def _without_ellipsis(parts: tuple[Any, ...], ndim: int) -> tuple[Any, ...]:
+    """An index with a part for every axis: `...`, or the end, stands for whole axes."""
+    used = sum(part is not None and part is not Ellipsis for part in parts)
+    dots = [number for number, part in enumerate(parts) if part is Ellipsis] or [len(parts)]
+    if used > ndim or len(dots) > 1:
+        raise IndexError(f"an index {parts!r} does not fit an array of {ndim} axes")
+    return (*parts[: dots[0]], *(slice(None),) * (ndim - used), *parts[dots[0] + 1 :])
+
+
+def _position(part: Any, length: int, axis: int) -> int:
+    if not isinstance(part, (int, np.integer)) or isinstance(part, (bool, np.bool_)):
+        raise TypeError(f"cannot index a GPU array with {part!r}; use numbers, slices, None, ...")
+    if not -length <= part < length:
+        raise IndexError(f"index {part} is out of bounds for axis {axis} of length {length}")
+    return int(part) % length

@@ -1,0 +1,161 @@
+"""`Commands`: dispatches in the form in which the native library takes them, recorded many times.
+
+All that can be done once is: bind groups are made, grids found, scalars laid where a command takes
+them from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import wgpu
+
+from rumus.gpu.device.device import BATCH, Gpu
+from rumus.gpu.device.native import NULL, Command, Handle, ffi, release
+from rumus.gpu.device.pipelines import SLOT, Pipeline
+
+if TYPE_CHECKING:
+    from rumus.gpu.device.array import GPUArray
+    from rumus.gpu.optimizer.slots import Call
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """One dispatch as it was seen. is_live: its scalars may be others the next time."""
+
+    pipeline: Pipeline
+    bound: tuple[tuple[Handle, int, int], ...]  # for each binding the buffer, its offset and size
+    scalars: bytes
+    grid: tuple[int, int]
+    is_live: bool = False
+
+
+class Commands:
+    """Dispatches, made ready to be recorded. Who has them keeps the memory alive that they use."""
+
+    def __init__(self, gpu: Gpu, dispatches: Sequence[Dispatched]) -> None:
+        self.gpu = gpu
+        self._scalars = _Scalars(gpu, dispatches)
+        self._groups: list[Handle] = []
+        self._parts = list(self._prepare(dispatches))
+
+    def _prepare(
+        self, dispatches: Sequence[Dispatched]
+    ) -> Iterator[tuple[list[Command], list[Pipeline], int]]:
+        """The commands, as many at a time as one submission takes; see `Gpu.replay`."""
+        for first in range(0, len(dispatches), BATCH):
+            part = dispatches[first : first + BATCH]
+            commands: list[Command] = []
+            current = None
+            for number, seen in enumerate(part, first):
+                changed = None if seen.pipeline is current else seen.pipeline.handle
+                current = seen.pipeline
+                group = self._group(seen)
+                commands.append((changed, group, *self._scalars.command(number), *seen.grid))
+            groups = sum(seen.grid[0] * seen.grid[1] for seen in part)
+            yield commands, [seen.pipeline for seen in part], groups
+
+    def _group(self, seen: Dispatched) -> Handle:
+        groups = seen.pipeline.groups
+        for place, bound in enumerate(seen.bound):
+            groups.bind(place, *bound)
+        if self._scalars.uniform is not None:
+            groups.bind(len(seen.bound), self._scalars.uniform, 0, SLOT)
+        group = groups.make()
+        self._groups.append(group)
+        return group
+
+    def __del__(self, release: Callable[[Handle], None] = release) -> None:
+        for group in getattr(self, "_groups", ()):
+            release(group)
+
+    def put(self, number: int, scalars: bytes) -> None:
+        """Exchange the scalars of one dispatch."""
+        self._scalars.put(number, scalars)
+
+    def record(self) -> None:
+        """Record them all. The device's lock is held."""
+        self._scalars.send()
+        for commands, pipelines, groups in self._parts:
+            self.gpu.replay(commands, pipelines, groups)
+        self._scalars.used()
+
+
+class _Scalars:
+    """The scalars of all dispatches, where the device takes them from."""
+
+    def __init__(self, gpu: Gpu, dispatches: Sequence[Dispatched]) -> None:
+        self.gpu = gpu
+        self.sizes = [len(seen.scalars) for seen in dispatches]
+        self.uniform: Handle | None = None
+        self._host = bytearray(SLOT * len(dispatches))
+        self._memory = ffi.from_buffer(self._host)
+        for number, seen in enumerate(dispatches):
+            self.put(number, seen.scalars)
+        if not gpu.limits.immediates and dispatches:
+            usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
+            self._buffer = gpu.device.create_buffer(size=len(self._host), usage=usage)
+            self.uniform = self._buffer._internal
+        self._is_changed = True
+        self._batch = -1  # the last batch of commands that reads the buffer
+
+    def put(self, number: int, scalars: bytes) -> None:
+        """Exchange the scalars of one dispatch."""
+        start = number * SLOT
+        self._host[start : start + len(scalars)] = scalars
+        self._is_changed = True
+
+    def command(self, number: int) -> tuple[Handle, int, Handle, int]:
+        """Return dynamic offsets and their count, immediates and their size."""
+        if self.uniform is not None:
+            return ffi.new("uint32_t[1]", [number * SLOT]), 1, NULL, 0
+        return NULL, 0, self._memory + number * SLOT, self.sizes[number]
+
+    def send(self) -> None:
+        """Take changes to the device. Immediates are read when a command is recorded."""
+        if self.uniform is None:
+            return
+        if self._is_changed:
+            if self._batch == self.gpu.batch:
+                self.gpu.flush()  # a write comes before all that is recorded
+            self.gpu.queue.write_buffer(self._buffer, 0, self._host)
+            self._is_changed = False
+
+    def used(self) -> None:
+        """Note that commands which read the buffer may wait to be submitted."""
+        self._batch = self.gpu.batch
+
+
+class Series:
+    """Dispatches that run one after the other, again and again, on the same arrays."""
+
+    def __init__(self, gpu: Gpu, calls: Sequence[Call]) -> None:
+        self._gpu = gpu
+        self._calls = tuple(calls)
+        bound = [(array.storage, access) for pipeline, arrays, _, _ in self._calls
+                 for array, access in zip(arrays, pipeline.access, strict=True)]  # fmt: skip
+        self._blocks = {storage.block for storage, _ in bound}
+        self._written = {storage for storage, access in bound if access == "w"}
+        with gpu.lock:
+            self._commands = Commands(gpu, [self._dispatched(*call) for call in self._calls])
+
+    def _dispatched(self, pipeline: Pipeline, arrays: Sequence[GPUArray],
+                    values: tuple[float, ...], groups: int) -> Dispatched:  # fmt: skip
+        bound = tuple([(a.storage.handle, a.base, a.storage.size - a.base) for a in arrays])
+        return Dispatched(pipeline, bound, pipeline.pack(values), self._gpu.limits.grid(groups))
+
+    def run(self) -> None:
+        """Record them."""
+        gpu = self._gpu
+        with gpu.lock:
+            if gpu.watcher is not None:
+                for call in self._calls:
+                    gpu.dispatch(*call)
+                return
+            self._commands.record()
+            for block in self._blocks:
+                block.batch = gpu.batch
+            for storage in self._written:
+                storage.writes += 1

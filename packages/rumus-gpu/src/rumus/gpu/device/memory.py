@@ -1,0 +1,227 @@
+"""The pool that arrays get their memory from and give it back to.
+
+A block belongs to one array (and its views) at a time. When Python drops the last of them, the
+block goes back to the pool and may be reused at once: the device runs commands in their order, so
+whatever still reads the old contents comes first. Blocks are destroyed only when memory runs out,
+and only after everything submitted has finished.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import wgpu
+
+from rumus.gpu.device.errors import LimitError, OutOfMemoryError
+from rumus.gpu.device.native import Handle
+
+USAGE: Final = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
+GRAIN: Final = 256  # bytes: no block is smaller, or ends elsewhere
+CAPTURED: Final = "captured steps"  # how the table calls what only replays use
+_ROWS: Final = 12  # of the table in an error
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """One buffer of the device."""
+
+    buffer: wgpu.GPUBuffer
+    handle: Handle
+    size: int
+    batch: int = -1  # the last batch of commands that uses it
+    region: Region | None = None  # the captured step that it belongs to
+
+
+class Region:
+    """The blocks of one captured step, which its commands use at each repetition.
+
+    While it is recorded, what one array gives back another one may get. Nobody else gets a block
+    until the region is given up.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.free: dict[int, list[Block]] = {}
+        self.made: list[weakref.ref[Storage]] = []
+
+    def take(self, size: int) -> Block | None:
+        """Return a free block of `size` bytes, or past the peak the smallest that is larger.
+
+        On the way up a small array that is kept for long would waste a large block. On the way
+        down, once a quarter was given back, that is no loss: only this step uses it.
+        """
+        if kept := self.free.get(size):
+            return kept.pop()
+        fitting = [held for held, blocks in self.free.items() if blocks and held > size]
+        unused = sum(held * len(blocks) for held, blocks in self.free.items())
+        is_past = 4 * unused > sum(block.size for block in self.blocks)
+        return self.free[min(fitting)].pop() if fitting and is_past else None
+
+
+class Storage:
+    """The memory of one array and its views. It returns to the pool with the last of them."""
+
+    __slots__ = ("__weakref__", "block", "handle", "label", "pool", "size", "writes")
+
+    def __init__(self, block: Block, pool: Pool, label: str) -> None:
+        self.block = block
+        self.handle = block.handle
+        self.size = block.size
+        self.pool = pool
+        self.label = label
+        self.writes = 0  # how often a kernel or the host wrote to it
+
+    def __del__(self) -> None:
+        # At any moment and on any thread, so without a lock: appending to a deque is atomic.
+        self.pool.returned.append((self.block, self.label))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """Bytes on the device: held by arrays, kept for reuse, and the most that arrays ever held."""
+
+    used: int
+    cached: int
+    peak: int
+    blocks: int
+
+
+def size_class(size: int) -> int:
+    """Return the size of the block for `size` bytes: in steps of an eighth, at least 256 bytes.
+
+    >>> [size_class(n) for n in (0, 300, 5000, 1_000_000)]
+    [256, 512, 5120, 1048576]
+    """
+    grain = max(GRAIN, 1 << max(0, (max(size, 1) - 1).bit_length() - 4))
+    return max(GRAIN, -(-size // grain) * grain)
+
+
+class Pool:
+    """Blocks by size class, free ones kept for the next array of that size.
+
+    wait: a function that submits what was recorded and waits until the device is idle.
+    """
+
+    def __init__(self, device: wgpu.GPUDevice, largest: int, wait: Callable[[], None]) -> None:
+        self.device = device
+        self.largest = largest
+        self.wait = wait
+        self.free: dict[int, list[Block]] = {}
+        self.returned: deque[tuple[Block, str]] = deque()
+        self.given_up: deque[Region] = deque()
+        self.held: Counter[str] = Counter()  # label -> bytes
+        self.used = self.cached = self.peak = 0
+        # Every block, so that none is part of a cycle of garbage: the collector would finalise the
+        # buffer together with the array that gives it back here.
+        self.blocks: set[Block] = set()
+
+    def allocate(self, size: int, label: str, region: Region | None = None) -> Storage:
+        """Return memory for `size` bytes, with whatever is in it.
+
+        region: the captured step that it belongs to, while that is recorded.
+        LimitError if no array may be that large; OutOfMemoryError if the device is full.
+        """
+        if size > self.largest:
+            raise LimitError(
+                f"an array {label} of {size:,} bytes is larger than this device can bind "
+                f"({self.largest:,} bytes); split it along an axis"
+            )
+        self.collect()
+        wanted = min(size_class(size), -(-self.largest // GRAIN) * GRAIN)
+        storage = Storage(self._take(wanted, region), self, label)
+        self.peak = max(self.peak, self.used)
+        self.held[label] += storage.size
+        if region is not None:
+            region.made.append(weakref.ref(storage))
+        return storage
+
+    def _take(self, size: int, region: Region | None) -> Block:
+        """A block of the region, a free one, or a new one."""
+        if region is not None and (block := region.take(size)) is not None:
+            self._release(CAPTURED, block.size)
+            return block
+        free = self.free.get(size)
+        if free:
+            block = free.pop()
+            self.cached -= size
+        else:
+            block = self._create(size)
+        self.used += size
+        if region is not None:
+            block.region = region
+            region.blocks.append(block)
+        return block
+
+    def _release(self, label: str, size: int) -> None:
+        self.held[label] -= size
+        if not self.held[label]:
+            del self.held[label]
+
+    def collect(self) -> None:
+        """Take back the blocks of arrays that are gone."""
+        while self.returned:
+            block, label = self.returned.popleft()
+            self._release(label, block.size)
+            if block.region is None:
+                self._keep(block)
+            else:
+                block.region.free.setdefault(block.size, []).append(block)
+                self.held[CAPTURED] += block.size
+        while self.given_up:
+            region = self.given_up.popleft()
+            for block in region.blocks:
+                block.region = None
+            for block in (block for blocks in region.free.values() for block in blocks):
+                self._release(CAPTURED, block.size)
+                self._keep(block)
+
+    def _keep(self, block: Block) -> None:
+        """Put a block among the free ones."""
+        self.free.setdefault(block.size, []).append(block)
+        self.used -= block.size
+        self.cached += block.size
+
+    def _create(self, size: int) -> Block:
+        for attempt in range(2):
+            try:
+                buffer = self.device.create_buffer(size=size, usage=USAGE)
+            except wgpu.GPUError as error:
+                if "memory" not in str(error).lower():
+                    raise
+                if attempt == 0:
+                    self.trim()
+                continue
+            block = Block(buffer, buffer._internal, size)
+            self.blocks.add(block)
+            return block
+        raise OutOfMemoryError(self._report(size))
+
+    def trim(self) -> None:
+        """Wait for the device and give every free block back to the driver."""
+        gc.collect()
+        self.wait()
+        self.collect()
+        for blocks in self.free.values():
+            for block in blocks:
+                block.buffer.destroy()
+                self.blocks.discard(block)
+        self.free.clear()
+        self.cached = 0
+
+    def stats(self) -> MemoryStats:
+        """Return what is held now, kept for reuse, and the most that was ever held."""
+        self.collect()
+        return MemoryStats(self.used, self.cached, self.peak, len(self.blocks))
+
+    def _report(self, size: int) -> str:
+        rows = self.held.most_common(_ROWS)
+        table = "\n".join(f"  {held:>16,} bytes  {label}" for label, held in rows)
+        return (
+            f"the GPU has no memory for another {size:,} bytes; arrays hold {self.used:,} bytes:\n"
+            f"{table}\nUse smaller batches, or drop tensors that are no longer needed"
+        )

@@ -1,0 +1,221 @@
+"""`gpu.profile()`: how long each kernel takes on the device.
+
+Each dispatch gets a pass of its own with a timestamp before and after it. Where the driver has no
+timestamps, or gives zeros, the host's clock is used, and the device waited for around each
+dispatch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import wgpu
+
+from rumus.gpu.device.native import TimedPass, timestamp_period
+from rumus.gpu.device.pipelines import Program
+
+if TYPE_CHECKING:
+    from rumus.gpu.device.device import Gpu
+    from rumus.gpu.device.native import Recorder
+
+_CAPACITY: Final = 128  # dispatches of one submission that can be timed
+_PROBE: Final = """
+@group(0) @binding(0) var<storage, read_write> out_: array<f32>;
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_index) i: u32) {
+    var x = f32(i);
+    for (var n = 0u; n < 4096u; n++) {
+        x = x * 0.999 + 1.0;
+    }
+    out_[i] = x;
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One dispatch: when it began, from the first one on, and how long it took, in seconds."""
+
+    kernel: str
+    start: float
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """All dispatches of one kernel, in seconds."""
+
+    kernel: str
+    calls: int
+    total: float
+
+    @property
+    def mean(self) -> float:
+        """The time of one dispatch."""
+        return self.total / self.calls
+
+
+class Profile:
+    """What ran in the block, in order. `print` shows it by kernel, `save` writes a trace.
+
+    clock: "timestamps" of the device, or "wall": the host's, with the time that a submission takes.
+    """
+
+    def __init__(self, clock: Literal["timestamps", "wall"]) -> None:
+        self.clock = clock
+        self.events: list[Event] = []
+
+    def rows(self) -> list[Row]:
+        """Return the kernels, the one with the most time first."""
+        times: dict[str, list[float]] = {}
+        for event in self.events:
+            times.setdefault(event.kernel, []).append(event.duration)
+        rows = [Row(name, len(found), sum(found)) for name, found in times.items()]
+        return sorted(rows, key=lambda row: -row.total)
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        total = sum(row.total for row in rows) or 1.0
+        width = max([len("kernel"), *(len(row.kernel) for row in rows)])
+        lines = [f"{'kernel':<{width}}  {'calls':>7}  {'total ms':>10}  {'mean us':>10}  {'%':>5}"]
+        for row in rows:
+            lines.append(
+                f"{row.kernel:<{width}}  {row.calls:>7}  {1e3 * row.total:>10.3f}"
+                f"  {1e6 * row.mean:>10.2f}  {100 * row.total / total:>5.1f}"
+            )
+        return "\n".join([*lines, f"({self.clock})"])
+
+    def save(self, path: str | Path) -> None:
+        """Write a trace that chrome://tracing and Perfetto show."""
+        events = [
+            {"name": e.kernel, "ph": "X", "ts": 1e6 * e.start, "dur": 1e6 * e.duration,
+             "pid": 0, "tid": 0}
+            for e in self.events
+        ]  # fmt: skip
+        Path(path).write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}), "utf-8")
+
+
+class WallClock:
+    """Times dispatches by waiting for each."""
+
+    def __init__(self, gpu: Gpu, profile: Profile) -> None:
+        self.gpu = gpu
+        self.profile = profile
+        self._began = time.perf_counter()
+
+    def around(self, name: str, record: Callable[[], None]) -> None:
+        """Record a dispatch, and time it."""
+        self.gpu.synchronize()
+        start = time.perf_counter()
+        record()
+        self.gpu.synchronize()
+        duration = time.perf_counter() - start
+        self.profile.events.append(Event(name, start - self._began, duration))
+
+    def before_submit(self, recorder: Recorder) -> None:
+        """Nothing."""
+
+    def after_submit(self, index: int) -> None:
+        """Nothing."""
+
+
+class Timestamps:
+    """Times dispatches by what the device writes down. Reads it after each submission."""
+
+    def __init__(self, gpu: Gpu, profile: Profile) -> None:
+        self.gpu = gpu
+        self.profile = profile
+        device = gpu.device
+        self._names: list[str] = []
+        self._queries = device.create_query_set(type="timestamp", count=2 * _CAPACITY)
+        self._passes = [TimedPass(self._queries, 2 * n) for n in range(_CAPACITY)]
+        size, usage = 16 * _CAPACITY, wgpu.BufferUsage
+        self._resolved = device.create_buffer(size=size, usage=usage.QUERY_RESOLVE | usage.COPY_SRC)
+        self._staging = device.create_buffer(size=size, usage=usage.MAP_READ | usage.COPY_DST)
+        self._period = timestamp_period(gpu.queue)
+        self._first: int | None = None
+
+    def around(self, name: str, record: Callable[[], None]) -> None:
+        """Record a dispatch in a pass with timestamps."""
+        with self.gpu.timed_pass(self._passes[len(self._names)]):
+            record()
+        self._names.append(name)
+        if len(self._names) == _CAPACITY:
+            self.gpu.flush()
+
+    def before_submit(self, recorder: Recorder) -> None:
+        """Let the timestamps be copied to where the host can read them."""
+        if self._names:
+            count = 2 * len(self._names)
+            recorder.resolve(self._queries, count, self._resolved, self._staging)
+
+    def after_submit(self, index: int) -> None:
+        """Read the timestamps of a submission."""
+        names, self._names = self._names, []
+        if names:
+            ticks = np.empty((len(names), 2), np.uint64)
+            self.gpu.read_staging(self._staging, ticks.nbytes, index, ticks)
+            self._note(names, ticks.tolist())
+
+    def _note(self, names: Sequence[str], ticks: Sequence[Sequence[int]]) -> None:
+        if self._first is None:
+            self._first = ticks[0][0]
+        unit = 1e-9 * self._period
+        for name, (start, end) in zip(names, ticks, strict=True):
+            event = Event(name, unit * (start - self._first), unit * max(0, end - start))
+            self.profile.events.append(event)
+
+
+Clock = WallClock | Timestamps
+
+
+@contextmanager
+def profiling(gpu: Gpu) -> Iterator[Profile]:
+    """Time what is dispatched in a `with` block; see `Gpu.profile`."""
+    if gpu.clock is not None:
+        raise RuntimeError("this GPU is being profiled already; a profile cannot hold another one")
+    profile = Profile("timestamps" if _has_timestamps(gpu) else "wall")
+    gpu.synchronize()
+    gpu.clock = (
+        Timestamps(gpu, profile) if profile.clock == "timestamps" else WallClock(gpu, profile)
+    )
+    try:
+        yield profile
+        gpu.synchronize()
+    finally:
+        gpu.clock = None
+
+
+def _has_timestamps(gpu: Gpu) -> bool:
+    """Whether the device can time a pass, and tells other times than 0."""
+    if not gpu.has("timestamp-query"):
+        return False
+    probe = Profile("timestamps")
+    gpu.synchronize()
+    gpu.clock = Timestamps(gpu, probe)
+    try:
+        _run_probe(gpu)
+        gpu.synchronize()
+    finally:
+        gpu.clock = None
+    return any(event.duration > 0 for event in probe.events)
+
+
+def _run_probe(gpu: Gpu) -> None:
+    pipeline = gpu.pipeline("probe", lambda: Program("probe", _PROBE, "w", ""))
+    gpu.dispatch(pipeline, (_Scratch(gpu),), (), 1)  # type: ignore[arg-type]
+
+
+class _Scratch:
+    """As much of an array as a dispatch asks for."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.storage: Any = gpu.allocate(256, "probe")
+        self.base = 0

@@ -1,0 +1,4 @@
+"""Products of matrices in tiles, and what is made of them: convolution and attention.
+
+It uses `device`, `elementwise` and `rows`.
+"""

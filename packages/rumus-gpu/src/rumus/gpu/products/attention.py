@@ -1,0 +1,192 @@
+"""Scaled dot-product attention and its gradients: one dispatch forward, two backward.
+
+Names and arguments are those of `rumus.tensor.operations.attention`. Arrays are all
+float32 or all float16, the numbers of rows float32. They may have any strides as long as the last
+axis is dense and the axes of the batch can be walked as one; others are copied first. The kernels
+are in `attention_program.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from rumus.gpu.device.array import GPUArray, merged
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.storage import Stored
+from rumus.gpu.elementwise.copying import contiguous, copy_strided
+from rumus.gpu.products.attention_program import (
+    BOUND,
+    NUMBERED,
+    Stage,
+    Tile,
+    Variant,
+    attention_program,
+    strided,
+)
+from rumus.tensor import float32
+
+FULL: Final = 264  # workgroups, two for each multiprocessor of a large device
+# Measured on an NVIDIA data-centre GPU, where workgroups get 48 KiB of a multiprocessor: for rows
+# of at most 64 elements, of 32, and for longer rows or where larger tiles are too few.
+LARGE: Final = Tile(16, 8, 8, 4, depth=8)
+NARROW: Final = Tile(8, 16, 4, 4)
+MIDDLE: Final = Tile(16, 8, 4, 4)
+# For few narrow rows; for a CPU that plays the GPU; and what fits the 16 KiB of any device.
+SIMPLE: Final = Tile(8, 8, 4, 4)
+QUICK: Final = Tile(8, 8, 4, 2)
+SMALL: Final = Tile(8, 8, 2, 2, steps=8)
+
+Arrays = dict[str, GPUArray]
+
+
+def attention(
+    gpu: Gpu,
+    q: GPUArray,
+    k: GPUArray,
+    v: GPUArray,
+    causal: bool,
+    scale: float,
+    out: GPUArray,
+    logsumexp: GPUArray,
+) -> None:
+    """out = softmax(scale q k^T) v; `logsumexp` gets the logarithm of each row's sum."""
+    if out.size == 0:
+        return
+    if k.shape[-2] == 0:
+        out.backend.fill(0, out)
+        return
+    _run("forward", gpu, {"Q": q, "K": k, "V": v, "O": out, "total": logsumexp}, causal, scale)
+
+
+def attention_gradient(
+    gpu: Gpu,
+    q: GPUArray,
+    k: GPUArray,
+    v: GPUArray,
+    causal: bool,
+    scale: float,
+    out: GPUArray,
+    logsumexp: GPUArray,
+    gradient: GPUArray,
+    dq: GPUArray,
+    dk: GPUArray,
+    dv: GPUArray,
+) -> None:
+    """Write the gradients of q, k and v, each into memory that no input is in."""
+    if min(q.size, k.size, v.size) == 0:
+        for array in (dq, dk, dv):
+            array.backend.fill(0, array)
+        return
+    delta = q.backend.allocate(q.shape[:-1], float32)
+    arrays = {"Q": q, "K": k, "V": v, "O": out, "G": gradient, "dQ": dq, "dK": dk, "dV": dv,
+              "total": logsumexp, "delta": delta}  # fmt: skip
+    _run("query", gpu, arrays, causal, scale)
+    _run("key", gpu, arrays, causal, scale)
+
+
+ATTENTION: Final[Mapping[str, Callable[..., None]]] = {
+    "attention": attention,
+    "attention_float16": attention,
+    "attention_gradient": attention_gradient,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What the kernels of one stage are chosen by.
+
+    sizes: of a row of queries and keys, and of values. lengths: of the own and the other rows.
+    heads: how many own rows of this length there are, over all batches.
+    """
+
+    stage: Stage
+    stored: Stored
+    sizes: tuple[int, int]
+    lengths: tuple[int, int]
+    heads: int
+    in_fours: bool
+    causal: bool
+
+
+def choose(limits: Limits, problem: Problem, is_software: bool) -> Variant:
+    """Return the variant for a device; rows have 256 elements at most.
+
+    is_software: a CPU plays the GPU. It would spend seconds on compiling what is written out.
+    """
+    tiles = (QUICK,) if is_software else _tiles(problem)
+    variants = [variant_of(problem, tile, not is_software) for tile in (*tiles, SMALL)]
+    fitting = (variant for variant in variants if variant.bytes <= limits.workgroup_memory)
+    return next(fitting)
+
+
+def _tiles(problem: Problem) -> tuple[Tile, ...]:
+    """The tiles for a problem, the best first."""
+    many, few = (NARROW, SIMPLE) if max(problem.sizes) <= 32 else (LARGE, MIDDLE)
+    is_full = problem.heads * -(-problem.lengths[0] // many.own) >= FULL
+    return (many, few) if is_full and max(problem.sizes) <= 64 else (few,)
+
+
+def variant_of(problem: Problem, tile: Tile, is_unrolled: bool) -> Variant:
+    """Return the variant for a problem with this tile."""
+    own, other = problem.lengths
+    wide = [tile.wide(size) for size in problem.sizes]
+    is_whole = all(4 * w == size for w, size in zip(wide, problem.sizes, strict=True))
+    has_edge = own % tile.own or other % tile.other or any(w % tile.depth for w in wide)
+    is_exact = problem.in_fours and is_whole and not has_edge
+    return Variant(problem.stage, tile, problem.stored, wide[0], wide[1], problem.in_fours,
+                   is_exact, problem.causal, is_unrolled)  # fmt: skip
+
+
+def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> None:
+    """Dispatch one stage, with copies of what it cannot walk."""
+    bound = {
+        name: arrays[name] if name in NUMBERED else _walkable(name, mode, arrays)
+        for name, mode in BOUND[stage]
+    }
+    queries, keys = arrays["Q"].shape[-2], arrays["K"].shape[-2]
+    sizes = arrays["Q"].shape[-1], arrays["V"].shape[-1]
+    heads, kv_heads = (_heads(arrays[name]) for name in "QK")
+    walks = [number for name in strided(stage) for number in _walk(bound[name])]
+    in_fours = not any(number % 4 for number in (*walks, *sizes))
+    owners, own, other = (kv_heads, keys, queries) if stage == "key" else (heads, queries, keys)
+    owners *= math.prod(arrays["Q"].shape[:-3])
+    problem = Problem(stage, arrays["Q"].stored, sizes, (own, other), owners, in_fours, causal)
+    variant = choose(gpu.limits, problem, gpu.is_software)
+    tiles = -(-own // variant.tile.own)
+    groups = owners * tiles
+    numbers = (queries, keys, heads, heads // kv_heads, sizes[0] | sizes[1] << 16, tiles, groups)
+    pipeline = gpu.pipeline(("attention", variant), partial(attention_program, variant))
+    gpu.dispatch(pipeline, tuple(bound.values()), (*numbers, scale, *walks), groups)
+    for name, mode in BOUND[stage]:
+        if mode == "w" and bound[name] is not arrays[name]:
+            copy_strided(gpu, bound[name], arrays[name])
+
+
+def _heads(array: GPUArray) -> int:
+    return array.shape[-3] if array.ndim > 2 else 1
+
+
+def _walkable(name: str, mode: str, arrays: Arrays) -> GPUArray:
+    """The array itself, or what stands for it: a dense copy, or memory to be copied from."""
+    array = arrays[name]
+    is_dense = array.strides[-1] == 1 or array.shape[-1] == 1
+    is_one_batch = len(merged(array.shape[:-3], array.strides[:-3])) < 2
+    fits = is_dense and is_one_batch and min(array.strides) >= 0
+    if mode == "r":
+        return array if fits else contiguous(array)
+    inputs = (arrays[other].storage for other in "QKVG" if other in arrays)
+    if fits and array.storage not in inputs:
+        return array
+    return array.backend.allocate(array.shape, array.dtype)
+
+
+def _walk(array: GPUArray) -> tuple[int, int, int, int]:
+    """Where it begins, and the steps from batch to batch, head to head and row to row."""
+    runs = merged(array.shape[:-3], array.strides[:-3])
+    head = array.strides[-3] if array.ndim > 2 else 0
+    return array.rest, runs[0][1] if runs else 0, head, array.strides[-2]

@@ -1,0 +1,642 @@
+"""WGSL of attention that never holds the weights: Dao et al., arXiv:2205.14135.
+
+A workgroup owns some rows and walks the others in tiles: queries own the forward pass and their
+gradient, keys own the gradients of keys and values. Rows go through workgroup memory in small
+pieces, so that several workgroups fit a multiprocessor. An invocation computes the scores of a
+block of own and other rows in named variables, turns them into weights, passes these to its
+neighbours through workgroup memory, and adds up its columns of the products. No two workgroups
+write the same element, so nothing is atomic, and the order of additions depends on the shape alone.
+
+Of a forward row only log(sum(exp(scores))) is kept. With it the backward kernels compute the
+weights P once more, and with delta = rowsum(gradient * out): dS = P * (gradient V^T - delta).
+Scores are in units of log(2), for the built-in power of two. Its error grows with the distance to
+the row's largest score, but the weight shrinks faster: 3 units in the last place of 1 at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import prelude
+from rumus.gpu.device.storage import Stored, vector
+
+_PARTS: Final = "xyzw"
+_LOG_2: Final = "0.69314718"
+_PER_LOG_2: Final = "1.44269504"
+
+Stage: TypeAlias = Literal["forward", "query", "key"]
+Bases: TypeAlias = Mapping[str, str]  # where an array begins, if not at base_{name}
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Lanes along the other and the own rows, and how many own and other rows each has.
+
+    across: 8 or 16. rows: 1, 2, 4 or 8. depth: vectors of a row that are in workgroup memory at a
+    time for the scores; 2, 4 or 8. steps: whole rows that are there at a time for the products.
+    """
+
+    across: int
+    down: int
+    rows: int
+    others: int
+    depth: int = 4
+    steps: int = 16
+
+    @property
+    def lanes(self) -> int:
+        """The invocations of a workgroup."""
+        return self.across * self.down
+
+    @property
+    def own(self) -> int:
+        """The own rows of a workgroup."""
+        return self.down * self.rows
+
+    @property
+    def other(self) -> int:
+        """The other rows of one turn."""
+        return self.across * self.others
+
+    @property
+    def fours(self) -> int:
+        """The vectors that hold one number for each own row of an invocation."""
+        return -(-self.rows // 4)
+
+    @property
+    def line(self) -> int:
+        """The vectors that hold one number for each own row of the workgroup."""
+        return self.down * self.fours
+
+    def wide(self, size: int) -> int:
+        """The vectors of a row of `size` elements, with the zeros behind it."""
+        return -(-size // (4 * self.across)) * self.across
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a pipeline is made for.
+
+    stored: how the rows lie in memory; all that is computed is float32. size, value_size: vec4s of
+    a row of queries and keys, and of values, with the zeros behind it; multiples of tile.across.
+    in_fours: rows are read and written four elements at a time. is_exact: they are, no row has
+    zeros behind it, and no tile reaches over an end. is_unrolled: loops over what is in workgroup
+    memory are written out, and what comes next is read while they run.
+    """
+
+    stage: Stage
+    tile: Tile
+    stored: Stored
+    size: int
+    value_size: int
+    in_fours: bool
+    is_exact: bool
+    is_causal: bool
+    is_unrolled: bool
+
+    @property
+    def bytes(self) -> int:
+        """The workgroup memory."""
+        return 16 * self.vectors
+
+    @property
+    def vectors(self) -> int:
+        """The workgroup memory in vec4s: two pieces of rows, or weights and some rows."""
+        tile = self.tile
+        widest = max(self.size, self.value_size)
+        return max(
+            (tile.own + tile.other) * tile.depth,
+            tile.across * tile.line,
+            tile.other * tile.line + min(tile.steps, tile.other) * widest,
+        )
+
+    def width(self, name: str) -> int:
+        """The vec4s of a row of an array."""
+        return self.value_size if name in _OF_VALUES else self.size
+
+
+# Name -> what is bound, in order, and how. o: the result; g: its gradient.
+BOUND: Final[dict[Stage, tuple[tuple[str, str], ...]]] = {
+    "forward": (("Q", "r"), ("K", "r"), ("V", "r"), ("O", "w"), ("total", "w")),
+    "query": (("Q", "r"), ("K", "r"), ("V", "r"), ("O", "r"), ("G", "r"), ("dQ", "w"),
+              ("total", "r"), ("delta", "w")),
+    "key": (("Q", "r"), ("K", "r"), ("V", "r"), ("G", "r"), ("dK", "w"), ("dV", "w"),
+            ("total", "r"), ("delta", "r")),
+}  # fmt: skip
+_NAMES: Final[dict[Stage, str]] = {
+    "forward": "attention",
+    "query": "attention_gradient_query",
+    "key": "attention_gradient_key",
+}
+_OF_QUERIES: Final = ("Q", "O", "G", "dQ")
+_OF_VALUES: Final = ("V", "O", "G", "dV")
+NUMBERED: Final = ("total", "delta")  # one number for each row of queries, dense
+NUMBERS: Final = ("queries", "keys", "heads", "members", "sizes", "tiles", "groups")
+
+
+def strided(stage: Stage) -> tuple[str, ...]:
+    """Return the names of the arrays that are walked by strides: start, batch, head and row."""
+    return tuple(name for name, _ in BOUND[stage] if name not in NUMBERED)
+
+
+def attention_program(variant: Variant) -> Program:
+    """Return the WGSL of one stage."""
+    writer = {"forward": _forward, "query": _query_gradient, "key": _key_gradient}[variant.stage]
+    body = "\n".join(
+        [*_header(variant), *_place(variant), *_lanes(variant.tile), *writer(variant), "}", ""]
+    )
+    access = "".join(mode for _, mode in BOUND[variant.stage])
+    scalars = "I" * len(NUMBERS) + "f" + "IIII" * len(strided(variant.stage))
+    half = "enable f16;\n" if variant.stored.wgsl == "f16" else ""
+    text = half + prelude(body) + "\n" + body
+    return Program(_NAMES[variant.stage], text, access, scalars, variant.bytes)
+
+
+def _header(variant: Variant) -> Iterator[str]:
+    names = [*NUMBERS, "scale"]
+    for name in strided(variant.stage):
+        names += [f"{name}_start", f"{name}_batch", f"{name}_head", f"{name}_row"]
+    yield "const LOWEST = -1e38;"  # twice it is finite
+    yield "struct Scalars {"
+    yield from (f"{name}: {'f32' if name == 'scale' else 'u32'}," for name in names)
+    yield "}"
+    yield "var<immediate> k: Scalars;"
+    for number, (name, mode) in enumerate(BOUND[variant.stage]):
+        kind = "f32"
+        if name not in NUMBERED:
+            kind = vector(variant.stored.wgsl, 4 if variant.in_fours else 1)
+        how = "read" if mode == "r" else "read_write"
+        yield f"@group(0) @binding({number}) var<storage, {how}> {name}: array<{kind}>;"
+    yield f"var<workgroup> tile: array<vec4<f32>, {variant.vectors}>;"
+    yield f"@compute @workgroup_size({variant.tile.lanes})"
+    yield "fn main("
+    yield "    @builtin(workgroup_id) group: vec3<u32>,"
+    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
+    yield "    @builtin(local_invocation_index) local: u32,"
+    yield ") {"
+
+
+def _place(variant: Variant) -> Iterator[str]:
+    """Which rows the workgroup owns."""
+    yield "let linear = group.y * groups.x + group.x;"
+    yield "if (linear >= k.groups) {"
+    yield "return;"
+    yield "}"
+    # With a causal mask, the rows that see most come first: the last workgroups are the short ones.
+    yield "let owners = k.groups / k.tiles;"
+    order = "linear / owners"
+    is_reversed = variant.is_causal and variant.stage != "key"
+    order = f"(k.tiles - 1u - {order})" if is_reversed else f"({order})"
+    yield f"let first = {order} * {variant.tile.own}u;"
+    count = "(k.heads / k.members)" if variant.stage == "key" else "k.heads"
+    yield f"let owner = linear % owners % {count};"
+    yield f"let batch = linear % owners / {count};"
+    yield "let size = k.sizes & 0xffffu;"
+    yield "let value_size = k.sizes >> 16u;"
+    yield from _bases(variant)
+
+
+def _lanes(tile: Tile) -> Iterator[str]:
+    """Which rows the invocation has."""
+    # Eight lanes with the same own rows are neighbours, so that a subgroup reads few rows of both.
+    yield f"let x = local % 8u + local / {8 * tile.down}u * 8u;"
+    yield f"let y = local / 8u % {tile.down}u;"
+    yield "let low_x = x & 7u;"
+    yield f"let turned_x = {_turned(tile, 'x')};"
+    for low in sorted({r * tile.down % 8 for r in range(tile.rows)}):
+        yield f"let turned_y{low} = {_turned(tile, f'(y + {low}u)')};"
+    yield from (f"let row{r} = first + y + {r * tile.down}u;" for r in range(tile.rows))
+
+
+def _bases(variant: Variant) -> Iterator[str]:
+    """Where the head begins in each array."""
+    for name in strided(variant.stage):
+        head = "owner"
+        if variant.stage != "key" and name in ("K", "V"):
+            head = "owner / k.members"
+        if variant.stage == "key" and name in _OF_QUERIES:
+            head = "owner * k.members"
+        yield (f"let base_{name} = k.{name}_start + batch * k.{name}_batch"
+               f" + {head} * k.{name}_head;")  # fmt: skip
+
+
+def _length(name: str) -> str:
+    return "k.queries" if name in _OF_QUERIES else "k.keys"
+
+
+def _four(variant: Variant, name: str, base: str, row: str, part: str) -> str:
+    """The vec4 `part` of a row; 0 where either is outside."""
+    length, load = _length(name), variant.stored.load
+    size = "value_size" if name in _OF_VALUES else "size"
+    if variant.is_exact:
+        return load(f"{name}[({base} + {row} * k.{name}_row) / 4u + {part}]", 4)
+    start = f"{base} + min({row}, {length} - 1u) * k.{name}_row"
+    if variant.in_fours:
+        value = load(f"{name}[({start} + min({part} * 4u, {size} - 4u)) / 4u]", 4)
+        inside = f"{row} < {length} && {part} * 4u < {size}"
+        return f"select(vec4<f32>(0.0), {value}, {inside})"
+    parts = []
+    for c in range(4):
+        at = f"{part} * 4u + {c}u"
+        value = load(f"{name}[{start} + min({at}, {size} - 1u)]", 1)
+        parts.append(f"select(0.0, {value}, {row} < {length} && {at} < {size})")
+    return f"vec4<f32>({', '.join(parts)})"
+
+
+def _turned(tile: Tile, row: str) -> str:
+    """What the places of a row's pieces are changed by, against bank conflicts."""
+    return f"(({row} / {8 // tile.depth}u) & {tile.depth - 1}u)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """Some of an array's rows on their way to workgroup memory.
+
+    first: the first row. count: of rows. width: vec4s of a row at a time. start: where in `tile`.
+    by_rows: whole rows come at a time, and not pieces of the same rows.
+    """
+
+    variant: Variant
+    name: str
+    first: str
+    count: int
+    width: int
+    start: int
+    by_rows: bool
+    base: str = ""
+
+    @property
+    def turns(self) -> range:
+        return range(-(-self.count * self.width // self.variant.tile.lanes))
+
+    def declare(self) -> Iterator[str]:
+        """The variables that are read to."""
+        yield from (f"var next_{self.name}{turn}: vec4<f32>;" for turn in self.turns)
+
+    def fetch(self, at: str) -> Iterator[str]:
+        """Read what begins at `at`."""
+        for turn in self.turns:
+            yield from (*self._turn(turn), f"next_{self.name}{turn} = {self._value(at)};", "}")
+
+    def keep(self) -> Iterator[str]:
+        """Write what was read to workgroup memory."""
+        for turn in self.turns:
+            yield from (*self._turn(turn), f"{self._place()} = next_{self.name}{turn};", "}")
+
+    def bring(self, at: str) -> Iterator[str]:
+        """Read and write it in a loop."""
+        lanes, width = self.variant.tile.lanes, self.width
+        yield f"for (var i = local; i < {self.count * width}u; i += {lanes}u) {{"
+        yield f"let row = i / {width}u;"
+        yield f"let part = i % {width}u;"
+        yield from (f"{self._place()} = {self._value(at)};", "}")
+
+    def _value(self, at: str) -> str:
+        """The lane's vec4; queries are multiplied by the scale."""
+        row, part = (f"{at} + row", "part") if self.by_rows else ("row", f"({at} + part)")
+        base = self.base or f"base_{self.name}"
+        value = _four(self.variant, self.name, base, f"({self.first} + {row})", part)
+        return value + (f" * (k.scale * {_PER_LOG_2})" if self.name == "Q" else "")
+
+    def _place(self) -> str:
+        part = "part" if self.by_rows else f"(part ^ {_turned(self.variant.tile, 'row')})"
+        return f"tile[{self.start}u + row * {self.width}u + {part}]"
+
+    def _turn(self, turn: int) -> Iterator[str]:
+        lanes, width = self.variant.tile.lanes, self.width
+        i = f"(local + {turn * lanes}u)"
+        is_over = (turn + 1) * lanes > self.count * width
+        yield f"if ({i} < {self.count * width}u) {{" if is_over else "{"
+        if lanes % width:
+            yield f"let row = {i} / {width}u;"
+            yield f"let part = {i} % {width}u;"
+        else:
+            yield f"let row = local / {width}u + {turn * lanes // width}u;"
+            yield f"let part = local % {width}u;"
+
+
+def _stream(
+    variant: Variant, staged: Sequence[_Staged], stop: str, step: int, body: Sequence[str]
+) -> Iterator[str]:
+    """Do `body` for each piece of the arrays. Workgroup memory is free before and after it.
+
+    The last turn reads its own piece once more, for nothing: a branch would cost more.
+    """
+    barrier = "workgroupBarrier();"
+    if not variant.is_unrolled:
+        yield f"for (var piece = 0u; piece < {stop}; piece += {step}u) {{"
+        yield from (line for each in staged for line in each.bring("piece"))
+        yield from (barrier, *body, barrier, "}")
+        return
+    kept = [line for each in staged for line in each.keep()]
+    yield from (line for each in staged for line in each.declare())
+    yield from (line for each in staged for line in each.fetch("0u"))
+    yield from (*kept, barrier)
+    yield f"let last_piece = ({stop} - 1u) / {step}u * {step}u;"
+    yield f"for (var piece = 0u; piece < {stop}; piece += {step}u) {{"
+    yield f"let next_piece = min(piece + {step}u, last_piece);"
+    yield from (line for each in staged for line in each.fetch("next_piece"))
+    yield from (*body, barrier, *kept, barrier, "}")
+
+
+def _repeat(variant: Variant, name: str, count: int, body: list[str]) -> Iterator[str]:
+    """A loop over `count` steps. In `body`, low_{name} is {name} % 8."""
+    if not variant.is_unrolled:
+        yield f"for (var {name} = 0u; {name} < {count}u; {name}++) {{"
+        yield from (f"let low_{name} = {name} & 7u;", *body, "}")
+        return
+    for step in range(count):
+        yield from ("{", f"let {name} = {step}u;", f"let low_{name} = {step % 8}u;", *body, "}")
+
+
+def _scores(variant: Variant, result: str, own: str, other: str, bases: Bases) -> Iterator[str]:
+    """result{r}_{j} = own row r times other row x + across j."""
+    tile, depth = variant.tile, variant.tile.depth
+    start = tile.own * depth
+    pairs = _pairs(tile)
+    yield from (f"var {result}{r}_{j} = 0.0;" for r, j in pairs)
+    body = [f"let b{j} = tile[{start}u + (x + {j * tile.across}u) * {depth}u + (d ^ turned_x)];"
+            for j in range(tile.others)]  # fmt: skip
+    for r in range(tile.rows):
+        place = f"(y + {r * tile.down}u) * {depth}u + (d ^ turned_y{r * tile.down % 8})"
+        body.append(f"let a{r} = tile[{place}];")
+        for j in range(tile.others):
+            total = f"{result}{r}_{j}"
+            for part in _PARTS:
+                total = f"fma(a{r}.{part}, b{j}.{part}, {total})"
+            body.append(f"{result}{r}_{j} = {total};")
+    staged = [
+        _Staged(variant, own, "first", tile.own, depth, 0, False),
+        _Staged(variant, other, "at", tile.other, depth, start, False, bases.get(other, "")),
+    ]
+    count = "value_size" if own in _OF_VALUES else "size"
+    steps = [*_repeat(variant, "d", depth, body)]
+    yield "{"
+    yield from _stream(variant, staged, f"(({count} + 3u) / 4u)", depth, steps)
+    yield "}"
+
+
+def _pairs(tile: Tile) -> list[tuple[int, int]]:
+    return [(r, j) for r in range(tile.rows) for j in range(tile.others)]
+
+
+def _four_rows(tile: Tile, g: int, name: str) -> str:
+    """The vec4 over own rows 4 g to 4 g + 3 of the invocation; {r} in `name` is the row."""
+    rows = range(4 * g, 4 * g + 4)
+    return f"vec4<f32>({', '.join(name.format(r=r) if r < tile.rows else '0.0' for r in rows)})"
+
+
+def _hide(variant: Variant, name: str, hidden: str) -> Iterator[str]:
+    """name{r}_{j} = hidden for rows that do not see one another: at a diagonal or an end."""
+    tile, at_edge, unseen = variant.tile, list[str](), list[str]()
+    others = "k.queries" if variant.stage == "key" else "k.keys"
+    if variant.is_causal and variant.stage == "key":
+        at_edge.append(f"at < first + {tile.own - 1}u")
+        unseen.append("other < row{r}")
+    elif variant.is_causal:
+        at_edge.append(f"at + {tile.other - 1}u > first")
+        unseen.append("other > row{r}")
+    if not variant.is_exact:
+        at_edge.append(f"at + {tile.other}u > {others}")
+        unseen.append(f"other >= {others}")
+    if not at_edge:
+        return
+    yield f"if ({' || '.join(at_edge)}) {{"
+    for j in range(tile.others):
+        yield from ("{", f"let other = at + x + {j * tile.across}u;")
+        for r in range(tile.rows):
+            test = " || ".join(unseen).format(r=r)
+            yield f"{name}{r}_{j} = select({name}{r}_{j}, {hidden}, {test});"
+        yield "}"
+    yield "}"
+
+
+def _across(tile: Tile, i: str, low: str, g: int) -> str:
+    """Where number 4 g to 4 g + 3 of the invocation's own rows lie in line i; `low` is i % 8."""
+    mask = min(8, tile.line) - 1
+    low = low if mask == 7 else f"({low} & {mask}u)"
+    if tile.down % (mask + 1):
+        return f"{i} * {tile.line}u + ((y + {g * tile.down}u) ^ {low})"
+    return f"{i} * {tile.line}u + (y ^ {low}) + {g * tile.down}u"
+
+
+def _pass_on(variant: Variant, source: str) -> Iterator[str]:
+    """Write source{r}_{j} where the neighbours read it."""
+    tile = variant.tile
+    for j in range(tile.others):
+        for g in range(tile.fours):
+            place = _across(tile, f"(x + {j * tile.across}u)", "low_x", g)
+            yield f"tile[{place}] = {_four_rows(tile, g, f'{source}{{r}}_{j}')};"
+
+
+def _products(variant: Variant, result: str, rows: str, bases: Bases) -> Iterator[str]:
+    """result{r}_{c} += weight of own and other row, as passed on, * column c of the other row."""
+    tile, width, body = variant.tile, variant.width(rows), list[str]()
+    start, steps = tile.other * tile.line, min(tile.steps, tile.other)
+    for g in range(tile.fours):
+        body.append(f"let w{g} = tile[{_across(tile, '(piece + i)', 'low_i', g)}];")
+    for c in range(width // tile.across):
+        body.append(f"let column{c} = tile[{start}u + i * {width}u + x + {c * tile.across}u];")
+        body += [f"{result}{r}_{c} += w{r // 4}.{_PARTS[r % 4]} * column{c};"
+                 for r in range(tile.rows)]  # fmt: skip
+    staged = _Staged(variant, rows, "at", steps, width, start, True, bases.get(rows, ""))
+    length = "k.queries" if variant.stage == "key" else "k.keys"
+    stop = f"min({tile.other}u, {length} - at)"
+    yield "{"
+    yield from _stream(variant, [staged], stop, steps, [*_repeat(variant, "i", steps, body)])
+    yield "}"
+
+
+def _zeros(variant: Variant, result: str, name: str) -> Iterator[str]:
+    for r in range(variant.tile.rows):
+        for c in range(variant.width(name) // variant.tile.across):
+            yield f"var {result}{r}_{c} = vec4<f32>(0.0);"
+
+
+def _combine(variant: Variant, name: str, text: str) -> Iterator[str]:
+    """Combine name{g} over the lanes of a row, in their order.
+
+    text: how a lane's `part` is added to `{name}`. Workgroup memory is free before and after it.
+    """
+    tile = variant.tile
+    for g in range(tile.fours):
+        yield f"tile[{_across(tile, 'x', 'low_x', g)}] = {name}{g};"
+    yield "workgroupBarrier();"
+    for g in range(tile.fours):
+        yield f"{name}{g} = tile[{_across(tile, '0u', '0u', g)}];"
+        step = text.format(name=f"{name}{g}", part=f"tile[{_across(tile, 'i', '(i & 7u)', g)}]")
+        if variant.is_unrolled:
+            yield from (f"{{ let i = {i}u; {step} }}" for i in range(1, tile.across))
+        else:
+            yield from (f"for (var i = 1u; i < {tile.across}u; i++) {{", step, "}")
+    yield "workgroupBarrier();"
+
+
+def _store(variant: Variant, name: str, result: str, factor: str = "") -> Iterator[str]:
+    """Write the own rows of `result`; in `factor`, {g} and {part} stand for the row."""
+    tile, size = variant.tile, "value_size" if name in _OF_VALUES else "size"
+    for r in range(tile.rows):
+        yield "{" if variant.is_exact else f"if (row{r} < {_length(name)}) {{"
+        yield f"let start = base_{name} + row{r} * k.{name}_row;"
+        for c in range(variant.width(name) // tile.across):
+            value = f"{result}{r}_{c}" + factor.format(g=r // 4, part=_PARTS[r % 4])
+            column = f"(x + {c * tile.across}u) * 4u"
+            if variant.in_fours:
+                yield "{" if variant.is_exact else f"if ({column} < {size}) {{"
+                yield f"{name}[(start + {column}) / 4u] = {variant.stored.store(value, 4)};"
+                yield "}"
+                continue
+            for number, part in enumerate(_PARTS):
+                yield f"if ({column} + {number}u < {size}) {{"
+                one = variant.stored.store(f"({value}).{part}", 1)
+                yield f"{name}[start + {column} + {number}u] = {one};"
+                yield "}"
+        yield "}"
+
+
+def _store_numbers(variant: Variant, name: str, values: str) -> Iterator[str]:
+    """Write one number for each own row."""
+    yield "if (x == 0u) {"
+    for r in range(variant.tile.rows):
+        yield f"if (row{r} < k.queries) {{"
+        yield f"{name}[row_start + row{r}] = {values}{r // 4}.{_PARTS[r % 4]};"
+        yield "}"
+    yield "}"
+
+
+def _over_keys(variant: Variant) -> Iterator[str]:
+    """The opening of the loop over all keys that own queries may see."""
+    stop = f"min(k.keys, first + {variant.tile.own}u)" if variant.is_causal else "k.keys"
+    yield f"let stop = {stop};"
+    yield f"for (var at = 0u; at < stop; at += {variant.tile.other}u) {{"
+
+
+def _forward(variant: Variant) -> Iterator[str]:
+    fours = range(variant.tile.fours)
+    yield from _zeros(variant, "o", "V")
+    for g in fours:
+        yield f"var largest{g} = vec4<f32>(LOWEST);"
+        yield f"var sum{g} = vec4<f32>(0.0);"
+    yield from _over_keys(variant)
+    yield from _scores(variant, "s", "Q", "K", {})
+    yield from _hide(variant, "s", "LOWEST")
+    yield from _softmax(variant)
+    yield from _products(variant, "o", "V", {})
+    yield "}"
+    yield from _combine(variant, "sum", "{name} += {part};")
+    yield from _store(variant, "O", "o", " / sum{g}.{part}")
+    yield "let row_start = (batch * k.heads + owner) * k.queries;"
+    for g in fours:
+        yield f"let logarithms{g} = largest{g} * {_LOG_2} + logarithm(sum{g});"
+    yield from _store_numbers(variant, "total", "logarithms")
+
+
+def _softmax(variant: Variant) -> Iterator[str]:
+    """Pass on scores s as weights of the largest score so far, and shrink what is added up."""
+    tile, fours = variant.tile, range(variant.tile.fours)
+    columns = range(variant.value_size // tile.across)
+    for g in fours:
+        yield f"var now{g} = largest{g};"
+        for j in range(tile.others):  # NaN may be lost here; the sum has it
+            yield f"now{g} = max(now{g}, {_four_rows(tile, g, f's{{r}}_{j}')});"
+    yield from _combine(variant, "now", "{name} = max({name}, {part});")
+    for g in fours:
+        yield f"let shrink{g} = power_of_two(largest{g} - now{g});"
+        yield f"largest{g} = now{g};"
+        yield f"sum{g} *= shrink{g};"
+    for j in range(tile.others):
+        for g in fours:
+            yield f"let p{j}_{g} = power_of_two({_four_rows(tile, g, f's{{r}}_{j}')} - now{g});"
+            yield f"sum{g} += p{j}_{g};"
+            place = _across(tile, f"(x + {j * tile.across}u)", "low_x", g)
+            yield f"tile[{place}] = p{j}_{g};"
+    for r in range(tile.rows):
+        yield from (f"o{r}_{c} *= shrink{r // 4}.{_PARTS[r % 4]};" for c in columns)
+
+
+def _difference(variant: Variant) -> Iterator[str]:
+    """difference{g} = delta of the own rows, which is stored; and totals{g}, per log(2)."""
+    tile, fours = variant.tile, range(variant.tile.fours)
+    yield from (f"var difference{g} = vec4<f32>(0.0);" for g in fours)
+    for r in range(tile.rows):
+        for c in range(variant.value_size // tile.across):
+            column = f"(x + {c * tile.across}u)"
+            values = (_four(variant, name, f"base_{name}", f"row{r}", column) for name in "GO")
+            yield f"difference{r // 4}.{_PARTS[r % 4]} += dot({', '.join(values)});"
+    yield from _combine(variant, "difference", "{name} += {part};")
+    yield "let row_start = (batch * k.heads + owner) * k.queries;"
+    yield from _store_numbers(variant, "delta", "difference")
+    for g in fours:
+        totals = _four_rows(tile, g, "total[row_start + min(row{r}, k.queries - 1u)]")
+        yield f"let totals{g} = {totals} * {_PER_LOG_2};"
+
+
+def _query_gradient(variant: Variant) -> Iterator[str]:
+    tile = variant.tile
+    yield from _difference(variant)
+    yield from _zeros(variant, "dq", "Q")
+    yield from _over_keys(variant)
+    yield from _scores(variant, "s", "Q", "K", {})
+    yield from _scores(variant, "t", "G", "V", {})
+    for j in range(tile.others):
+        for g in range(tile.fours):
+            yield f"let p{j}_{g} = power_of_two({_four_rows(tile, g, f's{{r}}_{j}')} - totals{g});"
+            yield (f"let ds{j}_{g} = p{j}_{g} * "
+                   f"({_four_rows(tile, g, f't{{r}}_{j}')} - difference{g});")  # fmt: skip
+    yield from (f"t{r}_{j} = ds{j}_{r // 4}.{_PARTS[r % 4]};" for r, j in _pairs(tile))
+    yield from _hide(variant, "t", "0.0")
+    yield from _pass_on(variant, "t")
+    yield from _products(variant, "dq", "K", {})
+    yield "}"
+    yield from _store(variant, "dQ", "dq", " * k.scale")
+
+
+def _key_gradient(variant: Variant) -> Iterator[str]:
+    tile = variant.tile
+    bases = {name: f"base_{name} + member * k.{name}_head" for name in "QG"}
+    yield from (*_zeros(variant, "dk", "K"), *_zeros(variant, "dv", "V"))
+    begin = f"first / {tile.other}u * {tile.other}u" if variant.is_causal else "0u"
+    yield "for (var member = 0u; member < k.members; member++) {"
+    yield "let row_start = (batch * k.heads + owner * k.members + member) * k.queries;"
+    yield f"for (var at = {begin}; at < k.queries; at += {tile.other}u) {{"
+    yield from _scores(variant, "s", "K", "Q", bases)
+    yield from _weights(variant)
+    yield from _pass_on(variant, "s")
+    yield from _products(variant, "dv", "G", bases)
+    yield from _scores(variant, "t", "V", "G", bases)
+    yield from _gradients(variant)
+    yield from _pass_on(variant, "t")
+    yield from _products(variant, "dk", "Q", bases)
+    yield "}"
+    yield "}"
+    yield from _store(variant, "dK", "dk", f" * {_LOG_2}")  # the scale is in the queries
+    yield from _store(variant, "dV", "dv")
+
+
+def _weights(variant: Variant) -> Iterator[str]:
+    """Turn scores s of keys and queries into weights."""
+    tile = variant.tile
+    for j in range(tile.others):
+        yield "{"
+        yield f"let query = row_start + min(at + x + {j * tile.across}u, k.queries - 1u);"
+        yield f"let total_ = total[query] * {_PER_LOG_2};"
+        for g in range(tile.fours):
+            yield f"let p{g} = power_of_two({_four_rows(tile, g, f's{{r}}_{j}')} - total_);"
+        yield from (f"s{r}_{j} = p{r // 4}.{_PARTS[r % 4]};" for r in range(tile.rows))
+        yield "}"
+    yield from _hide(variant, "s", "0.0")
+
+
+def _gradients(variant: Variant) -> Iterator[str]:
+    """Turn products t of gradients and values into gradients of scores."""
+    tile = variant.tile
+    for j in range(tile.others):
+        yield "{"
+        yield f"let query = row_start + min(at + x + {j * tile.across}u, k.queries - 1u);"
+        yield "let delta_ = delta[query];"
+        yield from (f"t{r}_{j} = s{r}_{j} * (t{r}_{j} - delta_);" for r in range(tile.rows))
+        yield "}"
+    yield from _hide(variant, "t", "0.0")

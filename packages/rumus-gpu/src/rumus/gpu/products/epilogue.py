@@ -1,0 +1,100 @@
+"""What is done to the elements of a product before they are written, as part of its text.
+
+The products differ in how they come to an element. From there on it is the same for all: add the
+bias, do what the epilogue says, write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.storage import Stored, vector
+from rumus.gpu.elementwise.wgsl import epilogue_function
+from rumus.tensor import Kernel, float32
+from rumus.tensor.memory.backend import Epilogue
+
+_PRODUCT: Final = 5  # the buffers of a product with a bias and sums
+_SCALARS: Final = 96  # bytes that a product's own scalars take at most
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The text of one epilogue. Equal for equal mathematics, so it can be part of a key.
+
+    function: `finished`, which maps four elements. members: its scalars in `k`. inputs: how many
+    arrays are read. outputs: what is written, in the order of the results; "c" is the product.
+    stored: how all of these lie in memory.
+    """
+
+    function: str
+    members: tuple[str, ...]
+    inputs: int
+    outputs: tuple[str, ...]
+    stored: Stored
+
+    @property
+    def access(self) -> str:
+        """What is done with the bindings that the epilogue adds."""
+        return "r" * self.inputs + "w" * (len(self.outputs) - ("c" in self.outputs))
+
+    def declare(self, first: int, width: int) -> Iterator[str]:
+        """Bind what the epilogue reads and writes, from binding `first` on."""
+        element = vector(self.stored.wgsl, width)
+        names = [f"given{number}" for number in range(self.inputs)]
+        names += [name for name in self.outputs if name != "c"]
+        for number, (name, letter) in enumerate(zip(names, self.access, strict=True), first):
+            mode = "read_write" if letter == "w" else "read"
+            yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
+
+    def store(self, at: str, product_at: str, value: str, in_fours: bool) -> Iterator[str]:
+        """Finish elements and write them. at: where they are in the epilogue's own arrays."""
+        place, part, width = (f"({at}) / 4u", "", 4) if in_fours else (at, ".x", 1)
+        given = (f"given{number}[{place}]" for number in range(self.inputs))
+        values = [value, *(self.stored.load(each, width) for each in given)]
+        if not in_fours:
+            values = [f"vec4<f32>({each})" for each in values]
+        yield "{"
+        yield f"let done = finished({', '.join(values)});"
+        if "c" not in self.outputs:
+            yield f"c[{product_at}] = {self.stored.store(value, width)};"
+        for number, name in enumerate(self.outputs):
+            where = product_at if name == "c" else place
+            yield f"{name}[{where}] = {self.stored.store(f'done.r{number}{part}', width)};"
+        yield "}"
+
+
+@lru_cache(maxsize=256)
+def finish_of(kernel: Kernel, stored: Stored) -> Finish:
+    """Return the text of an epilogue's kernel over arrays that are stored as the product."""
+    function, members = epilogue_function(kernel)
+    product, *others = kernel.arrays
+    outputs = tuple(
+        "c" if name == product else f"also{number}" for number, name in enumerate(kernel.outputs)
+    )
+    return Finish(function, members, len(others), outputs, stored)
+
+
+def fits(limits: Limits, epilogue: Epilogue, operands: Sequence[GPUArray], out: GPUArray) -> bool:
+    """Whether a product can take its epilogue along: everything lies as the result, in its dtype.
+
+    operands: what the product reads.
+    """
+    kernel, written = epilogue.kernel, [out, *epilogue.out]
+    arrays = (*epilogue.arrays, *epilogue.out)
+    types = kernel.types((out.dtype,) * len(kernel.arrays))
+    read = {array.storage for array in (*operands, *epilogue.arrays)}
+    return (
+        all(array.stored.name in ("f32", "f16") for array in (*operands, out))
+        and all(array.dtype == out.dtype for array in arrays)
+        and types.compute == float32
+        and all(dtype == out.dtype for dtype in types.results)
+        and all(array.shape == out.shape and array.is_flat for array in arrays)
+        and not any(array.storage in read for array in written)
+        and _PRODUCT + len(arrays) <= limits.bindings
+        and _SCALARS + 4 * len(kernel.uniforms) <= (limits.immediates or 256)
+    )

@@ -1,0 +1,150 @@
+"""Matrix products of any strides and batches.
+
+A transposed operand is a matter of strides, and so is a batch axis that broadcasts. Two batch axes
+are walked by the kernel itself; more of them, with strides that do not join, are copied first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from rumus.gpu.device.array import GPUArray, Shape, merged
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.layout import broadcast_strides
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import constants, prelude, shader
+from rumus.gpu.device.storage import Stored, enabling
+from rumus.gpu.elementwise.copying import contiguous, copy_strided, dense
+from rumus.gpu.products.epilogue import Finish, finish_of
+from rumus.gpu.products.tiled_matmul import tiled_matmul
+from rumus.tensor.memory.backend import Epilogue
+
+TILE: Final = 32
+WORKGROUP_BYTES: Final = 2 * 576 * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a pipeline is made for: how the arrays are stored, and what else is done."""
+
+    a: Stored
+    b: Stored
+    c: Stored
+    bias: Stored | None
+    sums: Stored | None
+    along_k: tuple[bool, bool]  # whether neighbours along k are neighbours in memory
+    finish: Finish | None
+
+    @property
+    def access(self) -> str:
+        """What is done with each binding."""
+        own = "rrw" + "r" * (self.bias is not None) + "w" * (self.sums is not None)
+        return own + (self.finish.access if self.finish else "")
+
+
+def matmul_program(variant: Variant) -> Program:
+    """Return the WGSL of a product in tiles."""
+    members = variant.finish.members if variant.finish else ()
+    text = "\n".join(_parts(variant))
+    text += shader("matmul").replace(
+        "    tiles: u32,\n", "\n    ".join(["    tiles: u32,", *members]) + "\n"
+    )
+    scalars = "I" * 20 + "f" * len(members)
+    return Program("matmul", text, variant.access, scalars, WORKGROUP_BYTES)
+
+
+def _parts(variant: Variant) -> Iterator[str]:
+    """What stands in front of matmul.wgsl."""
+    a, b, c, bias, sums = variant.a, variant.b, variant.c, variant.bias, variant.sums
+    stored = [each for each in (a, b, c, bias, sums) if each is not None]
+    yield enabling(*stored)
+    along = variant.along_k
+    yield constants(A_ALONG_K=along[0], B_ALONG_K=along[1], SUMS=sums is not None)
+    names = ["a", "b", "c", *(["bias"] if bias else []), *(["sums"] if sums else [])]
+    for number, (name, each) in enumerate(zip(names, stored, strict=True)):
+        mode = "read_write" if name in ("c", "sums") else "read"
+        yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{each.wgsl}>;"
+    yield f"fn value_a(x: {a.wgsl}) -> f32 {{\n    return {a.load('x', 1)};\n}}"
+    yield f"fn value_b(x: {b.wgsl}) -> f32 {{\n    return {b.load('x', 1)};\n}}"
+    added = bias.load("bias[k.bias_start + column]", 1) if bias else "0.0"
+    yield f"fn bias_at(column: u32) -> f32 {{\n    return {added};\n}}"
+    written = f"c[k.c_start + at] = {c.store('x', 1)};"
+    if variant.finish:
+        yield from variant.finish.declare(len(names), 1)
+        yield variant.finish.function
+        written = "\n    ".join(variant.finish.store("at", "k.c_start + at", "x", False))
+    kept = f"sums[k.sums_start + row] = {sums.store('x', 1)};" if sums else ""
+    yield prelude(written + kept)
+    yield f"fn write(at: u32, x: f32) {{\n    {written}\n}}"
+    yield f"fn write_sum(row: u32, x: f32) {{\n    {kept}\n}}\n"
+
+
+def matmul(
+    gpu: Gpu,
+    a: GPUArray,
+    b: GPUArray,
+    out: GPUArray,
+    bias: GPUArray | None,
+    sums: GPUArray | None = None,
+    epilogue: Epilogue | None = None,
+) -> None:
+    """out = a @ b + bias, and `sums` of the rows of a.
+
+    What is written is contiguous and nobody's memory else; nothing has length 0. epilogue: one that
+    `fits`.
+    """
+    batch = out.shape[:-2]
+    a, b, batches = _walkable(a, b, batch)
+    bias = None if bias is None else dense(bias)
+    # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
+    if not gpu.is_software and tiled_matmul(
+        gpu, a, b, out, *batches, bias=bias, sums=sums, epilogue=epilogue
+    ):
+        return
+    rows, columns = out.shape[-2:]
+    (outer, a_outer, b_outer), (inner, a_inner, b_inner) = batches
+    tile_rows, tile_columns = -(-rows // TILE), -(-columns // TILE)
+    tiles = outer * inner * tile_rows * tile_columns
+    a_row, a_step = a.strides[-2:]
+    b_step, b_column = b.strides[-2:]
+    starts = (0 if array is None else array.rest for array in (bias, sums))
+    values = (rows, columns, a.shape[-1], inner, a.rest, a_row, a_step, a_outer, a_inner,
+              b.rest, b_step, b_column, b_outer, b_inner, out.rest, *starts,
+              tile_rows, tile_columns, tiles, *(epilogue.scalars if epilogue else ()))  # fmt: skip
+    arrays = tuple(array for array in (a, b, out, bias, sums) if array is not None)
+    variant = Variant(
+        a.stored, b.stored, out.stored, bias.stored if bias is not None else None,
+        sums.stored if sums is not None else None,
+        (a_step == 1, b_step == 1 and b_column != 1),
+        finish_of(epilogue.kernel, out.stored) if epilogue else None,
+    )  # fmt: skip
+    pipeline = gpu.pipeline(("matmul", variant), partial(matmul_program, variant))
+    others = (*epilogue.arrays, *epilogue.out) if epilogue else ()
+    gpu.dispatch(pipeline, (*arrays, *others), values, tiles)
+
+
+_Batches = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _walkable(a: GPUArray, b: GPUArray, batch: Shape) -> tuple[GPUArray, GPUArray, _Batches]:
+    """The operands, copied if need be, and two batch axes as (length, stride of a, of b)."""
+    steps_a = broadcast_strides(a, (*batch, *a.shape[-2:]))[:-2]
+    steps_b = broadcast_strides(b, (*batch, *b.shape[-2:]))[:-2]
+    runs = merged(batch, steps_a, steps_b)
+    if len(runs) > 2 or any(step < 0 for run in runs for step in run):
+        return _walkable(_repeated(a, batch), _repeated(b, batch), batch)
+    if min(*a.strides[-2:], *b.strides[-2:]) < 0:
+        return _walkable(contiguous(a), contiguous(b), batch)
+    one = (1, 0, 0)
+    outer, inner = [one] * (2 - len(runs)) + runs
+    return a, b, (outer, inner)
+
+
+def _repeated(array: GPUArray, batch: Shape) -> GPUArray:
+    """A copy with every batch in memory of its own."""
+    copy = array.backend.allocate((*batch, *array.shape[-2:]), array.dtype)
+    copy_strided(array.backend.gpu, array, copy)
+    return copy

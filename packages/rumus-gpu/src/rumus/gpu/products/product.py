@@ -1,0 +1,126 @@
+"""The loop of the generated products, whatever loads their tiles.
+
+Tiles of both operands go through workgroup memory, k in front: while one pair is multiplied, the
+next is on its way from memory to registers. Workgroup memory is scarce (some drivers let all that
+is on a multiprocessor share 48 KiB), so there is one pair of tiles and not two: more workgroups
+that wait in turn are worth more than one that waits for nothing. For the same reason tiles are 16
+steps deep. Loops are written out: with short ones a quarter of the speed is gone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from rumus.gpu.products.tiling import PAD, Tile
+
+
+class Staged(ABC):
+    """The text that brings tiles of one operand from memory to workgroup memory, k in front."""
+
+    def __init__(self, name: str, length: int, along_k: bool, tile: Tile) -> None:
+        self.name, self.length, self.along_k, self.tile = name, length, along_k, tile
+        self.line = (length + PAD) // 4  # vec4s of workgroup memory for one k
+        self.loads = -(-length * tile.depth // 4 // tile.lanes)
+
+    @property
+    def memory(self) -> str:
+        """The declaration of its workgroup memory."""
+        length = self.tile.depth * self.line
+        return f"var<workgroup> tile_{self.name}: array<vec4<f32>, {length}>;"
+
+    def place(self, number: int) -> tuple[str, str]:
+        """Where the lane's vec4 `number` begins: along the edge of the tile, and along k."""
+        vector = f"(local + {number * self.tile.lanes}u)"
+        if self.along_k:
+            return f"{vector} / {self.tile.depth // 4}u", f"{vector} % {self.tile.depth // 4}u * 4u"
+        return f"{vector} % {self.length // 4}u * 4u", f"{vector} / {self.length // 4}u"
+
+    @abstractmethod
+    def declare(self) -> Iterator[str]:
+        """Where in the operand the lane reads, and the variables that it reads to."""
+
+    @abstractmethod
+    def fetch(self, at: str) -> Iterator[str]:
+        """Read the tile that begins at k = `at`."""
+
+    def keep(self) -> Iterator[str]:
+        """Write what was read to workgroup memory."""
+        n = self.name
+        for i in range(self.loads):
+            if self.along_k:
+                for c, part in enumerate("xyzw"):
+                    row = f"({n}_depth{i} + {c}u) * {self.line}u + {n}_along{i} / 4u"
+                    yield f"tile_{n}[{row}][{n}_along{i} % 4u] = {n}_next{i}.{part};"
+            else:
+                row = f"{n}_depth{i} * {self.line}u + {n}_along{i} / 4u"
+                yield f"tile_{n}[{row}] = {n}_next{i};"
+
+
+def opening(tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
+    """The kernel to where it knows its workgroup's number, `linear`, one of `k.groups`."""
+    yield a.memory
+    yield b.memory
+    yield f"@compute @workgroup_size({tile.lanes})"
+    yield "fn main("
+    yield "    @builtin(workgroup_id) group: vec3<u32>,"
+    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
+    yield "    @builtin(local_invocation_index) local: u32,"
+    yield ") {"
+    yield "let linear = group.y * groups.x + group.x;"
+    yield "if (linear >= k.groups) {"
+    yield "return;"
+    yield "}"
+
+
+def product(tile: Tile, a: Staged, b: Staged, has_sums: bool = False) -> Iterator[str]:
+    """Add up the products from k = `begin` to `end`: four of row i in c{i}_{j}.
+
+    has_sums: where `sums_up` holds, also add up the rows of a; row `local` in total0.
+    """
+    summed = summed_rows(tile) if has_sums else []
+    yield from (f"var {total} = 0.0;" for total, _ in summed)
+    yield from a.declare()
+    yield from b.declare()
+    for i in range(tile.block_rows):
+        for j in range(tile.block_columns // 4):
+            yield f"var c{i}_{j} = vec4<f32>(0.0);"
+    yield from (*a.fetch("begin"), *b.fetch("begin"), *a.keep(), *b.keep())
+    yield "workgroupBarrier();"
+    # The last step fetches its own tile once more, for nothing: a branch around the loads costs a
+    # tenth of the speed.
+    yield f"let last = begin + (end - begin - 1u) / {tile.depth}u * {tile.depth}u;"
+    yield f"for (var at = begin; at < end; at += {tile.depth}u) {{"
+    yield f"let next = min(at + {tile.depth}u, last);"
+    yield from (*a.fetch("next"), *b.fetch("next"))
+    yield "{"
+    yield from _multiply(tile, a, b)
+    yield "}"
+    for total, row in summed:
+        lines = (f"tile_a[{s * a.line}u + {row} / 4u]" for s in range(tile.depth))
+        yield f"if (sums_up && {row} < {tile.rows}u) {{"
+        yield f"{total} += ({' + '.join(lines)})[local % 4u];"
+        yield "}"
+    yield "workgroupBarrier();"
+    yield from (*a.keep(), *b.keep())
+    yield "workgroupBarrier();"
+    yield "}"
+
+
+def summed_rows(tile: Tile) -> list[tuple[str, str]]:
+    """The rows of a tile that a lane adds up: the variable, and the row."""
+    count = -(-tile.rows // tile.lanes)
+    return [(f"total{i}", f"(local + {i * tile.lanes}u)") for i in range(count)]
+
+
+def _multiply(tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
+    """The products of one pair of tiles, unrolled."""
+    across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
+    for s in range(tile.depth):
+        for r in range(tile.block_rows // 4):
+            yield f"let a{s}_{r} = tile_a[y + {s * a.line + r * down}u];"
+        for j in range(tile.block_columns // 4):
+            yield f"let b{s}_{j} = tile_b[x + {s * b.line + j * across}u];"
+        for i in range(tile.block_rows):
+            for j in range(tile.block_columns // 4):
+                yield f"c{i}_{j} += a{s}_{i // 4}.{'xyzw'[i % 4]} * b{s}_{j};"

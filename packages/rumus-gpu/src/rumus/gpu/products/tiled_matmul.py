@@ -1,0 +1,191 @@
+"""Matrix products at the speed of float32 arithmetic; the text is in `tiled_matmul_program.py`.
+
+The tile is chosen by the shape (`tiling.py`). Where tiles are too few to fill the device, the depth
+is split as well: each part writes a matrix of its own, and a second kernel adds them in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.storage import Stored, in_fours
+from rumus.gpu.products.epilogue import Finish, finish_of
+from rumus.gpu.products.tiled_matmul_program import (
+    SUM_GROUP,
+    Addition,
+    Kinds,
+    Variant,
+    sum_program,
+    tiled_program,
+)
+from rumus.gpu.products.tiling import Tile, choose
+from rumus.tensor import float32
+from rumus.tensor.memory.backend import Epilogue
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A product of batches, as the kernel walks it."""
+
+    rows: int
+    columns: int
+    depth: int
+    batches: int
+    inner: int  # the length of the second batch axis
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """An operand: dense along k or across it, with strides from line to line and along batches."""
+
+    array: GPUArray
+    along_k: bool
+    stride: int
+    outer: int
+    inner: int
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """What the kernel is told of it."""
+        return self.array.rest, self.stride, self.outer, self.inner
+
+    def in_fours(self, shape: _Shape, edge: int) -> bool:
+        """Whether it can be read four elements at a time. edge: its length across k."""
+        return in_fours(*self.values, shape.depth if self.along_k else edge)
+
+
+def tiled_matmul(
+    gpu: Gpu,
+    a: GPUArray,
+    b: GPUArray,
+    out: GPUArray,
+    outer: tuple[int, ...],
+    inner: tuple[int, ...],
+    *,
+    bias: GPUArray | None = None,
+    sums: GPUArray | None = None,
+    epilogue: Epilogue | None = None,
+) -> bool:
+    """out = a @ b + bias where the operands allow it; False, and nothing done, where they do not.
+
+    Each array must be float32, or float16 where the device has it, and an operand dense along k or
+    across it. What begins at and has strides of multiples of four is read four elements at a time.
+    outer, inner: of each of two batch axes the length, and the strides of a and b along it.
+    """
+    sides = _sides(a, b, outer, inner)
+    arrays = (a, b, out, bias, sums)
+    if sides is None or any(x is not None and x.stored.name not in ("f32", "f16") for x in arrays):
+        return False
+    rows, columns = out.shape[-2:]
+    shape = _Shape(rows, columns, a.shape[-1], outer[0] * inner[0], inner[0])
+    chosen = _, splits, _ = choose(rows, columns, shape.depth, shape.batches)
+    after = _After(bias, sums, epilogue)
+    fours = in_fours(out.rest, columns, _rest(bias))
+    if splits == 1:
+        _multiply(gpu, shape, sides, chosen, out, after, fours)
+        return True
+    new = out.backend.allocate
+    parts = new((shape.batches, splits, rows, columns), float32)
+    part_sums = None if sums is None else new((splits, rows), float32)
+    _multiply(gpu, shape, sides, chosen, parts, _After(sums=part_sums), fours)
+    _add_splits(gpu, parts, part_sums, out, after, splits, fours)
+    return True
+
+
+def _sides(
+    a: GPUArray, b: GPUArray, outer: tuple[int, ...], inner: tuple[int, ...]
+) -> tuple[_Side, _Side] | None:
+    """Both operands, or None if one is not dense."""
+    a_along_k, b_along_k = a.strides[-1] == 1, b.strides[-2] == 1 and b.strides[-1] != 1
+    if not ((a_along_k or a.strides[-2] == 1) and (b_along_k or b.strides[-1] == 1)):
+        return None
+    return (
+        _Side(a, a_along_k, a.strides[-2 if a_along_k else -1], outer[1], inner[1]),
+        _Side(b, b_along_k, b.strides[-1 if b_along_k else -2], outer[2], inner[2]),
+    )
+
+
+def _multiply(
+    gpu: Gpu,
+    shape: _Shape,
+    sides: tuple[_Side, _Side],
+    chosen: tuple[Tile, int, int],
+    out: GPUArray,
+    after: _After,
+    in_fours: bool,
+) -> None:
+    """Write the product, or the parts of it, as `chosen` says. in_fours: of the result."""
+    (a, b), (tile, splits, split_depth) = sides, chosen
+    rows, columns, depth = shape.rows, shape.columns, shape.depth
+    kinds = Kinds(a.array.stored, b.array.stored, out.stored, *after.stored)
+    fours = a.in_fours(shape, rows), b.in_fours(shape, columns), in_fours
+    exact = not rows % tile.rows, not columns % tile.columns, not depth % tile.depth
+    variant = Variant(tile, kinds, a.along_k, b.along_k, fours, exact, after.finish(out))
+    tile_columns = -(-columns // tile.columns)
+    tiles = -(-rows // tile.rows) * tile_columns
+    groups = tiles * splits * shape.batches
+    values = (rows, columns, depth, *a.values, *b.values, out.rest, _rest(after.bias), shape.inner,
+              tile_columns, tiles, splits, split_depth, groups, _rest(after.sums),
+              *after.scalars)  # fmt: skip
+    pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
+    gpu.dispatch(pipeline, (a.array, b.array, out, *after.bound), values, groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    """What is written besides the product, and what is done to that."""
+
+    bias: GPUArray | None = None
+    sums: GPUArray | None = None
+    epilogue: Epilogue | None = None
+
+    def finish(self, out: GPUArray) -> Finish | None:
+        """What the epilogue adds to the text of what writes `out`."""
+        return None if self.epilogue is None else finish_of(self.epilogue.kernel, out.stored)
+
+    @property
+    def stored(self) -> tuple[Stored | None, Stored | None]:
+        """How bias and sums are stored."""
+        bias, sums = self.bias, self.sums
+        return None if bias is None else bias.stored, None if sums is None else sums.stored
+
+    @property
+    def bound(self) -> tuple[GPUArray, ...]:
+        """The arrays, in the order of their bindings."""
+        own = tuple(array for array in (self.bias, self.sums) if array is not None)
+        return own if self.epilogue is None else (*own, *self.epilogue.arrays, *self.epilogue.out)
+
+    @property
+    def scalars(self) -> Sequence[float]:
+        return () if self.epilogue is None else self.epilogue.scalars
+
+
+def _add_splits(
+    gpu: Gpu,
+    parts: GPUArray,
+    part_sums: GPUArray | None,
+    out: GPUArray,
+    after: _After,
+    splits: int,
+    in_fours: bool,
+) -> None:
+    """Add up the parts, and the parts of the sums, and do what follows the product."""
+    size = out.size // (4 if in_fours else 1)
+    kinds = Kinds(parts.stored, parts.stored, out.stored, *after.stored)
+    variant = Addition(kinds, in_fours, after.finish(out))
+    pipeline = gpu.pipeline(("add_splits", variant), partial(sum_program, variant))
+    bound = (parts, out, *after.bound)
+    if part_sums is not None:
+        bound = (parts, out, part_sums, *after.bound)
+    rows = 0 if after.sums is None else out.shape[-2]
+    values = (size, splits, out.rest, out.shape[-1], _rest(after.bias), rows,
+              _rest(after.sums), *after.scalars)  # fmt: skip
+    gpu.dispatch(pipeline, bound, values, -(-(size + rows) // SUM_GROUP))
+
+
+def _rest(array: GPUArray | None) -> int:
+    return 0 if array is None else array.rest

@@ -1,0 +1,310 @@
+"""WGSL of matrix products at the speed of float32 arithmetic: generated and unrolled.
+
+A workgroup computes a tile of the result, an invocation a block of it in named variables. An
+operand may lie along k or across it, in float32 or float16; only its loader differs. Everything
+between loads and stores is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.storage import Stored, enabling, vector
+from rumus.gpu.products.epilogue import Finish
+from rumus.gpu.products.product import Staged, opening, product, summed_rows
+from rumus.gpu.products.tiling import Tile
+
+SUM_GROUP: Final = 64  # invocations of a workgroup that adds up parts
+_BAND: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """How what is read and written is stored; the last two may be missing."""
+
+    a: Stored
+    b: Stored
+    c: Stored
+    bias: Stored | None
+    sums: Stored | None
+
+    @property
+    def enabling(self) -> str:
+        """What stands in front of a program that reads or writes them."""
+        return enabling(self.a, self.b, self.c, self.bias, self.sums)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a pipeline is made for."""
+
+    tile: Tile
+    kinds: Kinds
+    a_along_k: bool
+    b_along_k: bool
+    in_fours: tuple[bool, bool, bool]  # whether a, b and the result can be accessed four at a time
+    exact: tuple[bool, bool, bool]  # whether no tile reaches over the last row, column, depth
+    finish: Finish | None
+
+    @property
+    def has_sums(self) -> bool:
+        """Whether the rows of a are added up as well."""
+        return self.kinds.sums is not None
+
+
+class _Operand(Staged):
+    """A matrix that is dense along k or across it."""
+
+    def __init__(self, name: str, length: int, along_k: bool, variant: Variant) -> None:
+        super().__init__(name, length, along_k, variant.tile)
+        number = "ab".index(name)
+        self.in_fours = variant.in_fours[number]
+        self.is_exact, self.is_deep = variant.exact[number], variant.exact[2]
+        self.stored = variant.kinds.a if name == "a" else variant.kinds.b
+
+    def declare(self) -> Iterator[str]:
+        """See `Staged`."""
+        n = self.name
+        for i in range(self.loads):
+            along, depth = self.place(i)
+            yield f"let {n}_along{i} = {along};"
+            yield f"let {n}_depth{i} = {depth};"
+            yield f"let {n}_index{i} = first_{n} + {n}_along{i};"
+            yield f"var {n}_next{i} = vec4<f32>(0.0);"
+            if self.in_fours and not self.is_exact:
+                last = f"k.{n}_length - {1 if self.along_k else 4}u"
+                yield f"let {n}_held{i} = min({n}_index{i}, {last});"
+
+    def fetch(self, at: str) -> Iterator[str]:
+        """See `Staged`."""
+        for i in range(self.loads):
+            value = self._four(i, at) if self.in_fours else self._ones(i, at)
+            yield f"{self.name}_next{i} = {value};"
+
+    def _four(self, i: int, at: str) -> str:
+        """One load of four elements; 0 where they are outside."""
+        n, depth = self.name, f"{at} + {self.name}_depth{i}"
+        index = f"{n}_index{i}" if self.is_exact else f"{n}_held{i}"
+        held = depth if self.is_deep else f"min({depth}, k.depth - {4 if self.along_k else 1}u)"
+        value = self.stored.load(f"{n}[(base_{n} + {self._element(index, held)}) / 4u]", 4)
+        inside = [] if self.is_exact else [f"{n}_index{i} < k.{n}_length"]
+        inside += [] if self.is_deep else [f"{depth} < end"]
+        return f"select(vec4<f32>(0.0), {value}, {' && '.join(inside)})" if inside else value
+
+    def _ones(self, i: int, at: str) -> str:
+        """Four loads of one element each; 0 where one is outside."""
+        n, parts = self.name, []
+        for c in range(4):
+            depth = f"{at} + {n}_depth{i}" + (f" + {c}u" if self.along_k else "")
+            index = f"{n}_index{i}" + ("" if self.along_k else f" + {c}u")
+            place = self._element(f"min({index}, k.{n}_length - 1u)", f"min({depth}, k.depth - 1u)")
+            inside = f"{index} < k.{n}_length && {depth} < end"
+            value = self.stored.load(f"{n}[base_{n} + {place}]", 1)
+            parts.append(f"select(0.0, {value}, {inside})")
+        return f"vec4<f32>({', '.join(parts)})"
+
+    def _element(self, index: str, depth: str) -> str:
+        """The place of an element from the beginning of the matrix."""
+        n = self.name
+        far, near = (index, depth) if self.along_k else (depth, index)
+        return f"({far}) * k.{n}_stride + {near}"
+
+
+_SCALARS: Final = (
+    "a_length", "b_length", "depth", "a_start", "a_stride", "a_outer", "a_inner",
+    "b_start", "b_stride", "b_outer", "b_inner", "c_start", "bias_start", "inner",
+    "tile_columns", "tiles", "splits", "split_depth", "groups", "sums_start",
+)  # fmt: skip
+
+
+def tiled_program(variant: Variant) -> Program:
+    """Return the WGSL of a product in this variant."""
+    tile = variant.tile
+    a = _Operand("a", tile.rows, variant.a_along_k, variant)
+    b = _Operand("b", tile.columns, variant.b_along_k, variant)
+    text = "\n".join([*_header(variant, a, b), *_body(variant, a, b), "}", ""])
+    finish = variant.finish
+    access = "rrw" + "r" * (variant.kinds.bias is not None) + "w" * variant.has_sums
+    access += finish.access if finish else ""
+    scalars = "I" * len(_SCALARS) + "f" * (len(finish.members) if finish else 0)
+    return Program("tiled_matmul", text, access, scalars, tile.bytes)
+
+
+def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
+    finish, kinds = variant.finish, variant.kinds
+    yield kinds.enabling
+    yield "struct Scalars {"
+    yield from (f"    {name}: u32," for name in _SCALARS)
+    yield from finish.members if finish else ()
+    yield "}"
+    yield "var<immediate> k: Scalars;"
+    widths = [4 if fours else 1 for fours in variant.in_fours]
+    bound = [
+        ("read", "a", vector(kinds.a.wgsl, widths[0])),
+        ("read", "b", vector(kinds.b.wgsl, widths[1])),
+        ("read_write", "c", vector(kinds.c.wgsl, widths[2])),
+    ]
+    bound += [("read", "bias", vector(kinds.bias.wgsl, widths[2]))] if kinds.bias else []
+    bound += [("read_write", "sums", kinds.sums.wgsl)] if kinds.sums else []
+    yield from _bindings(bound)
+    if finish:
+        yield from finish.declare(len(bound), widths[2])
+        yield finish.function
+    yield from opening(variant.tile, a, b)
+
+
+def _bindings(bound: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    """Declare arrays, each given as (access, name, element)."""
+    for number, (mode, name, element) in enumerate(bound):
+        yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
+
+
+def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
+    tile = variant.tile
+    across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
+    yield "let split = linear % k.splits;"
+    yield "let tile = (linear / k.splits) % k.tiles;"
+    yield "let batch = linear / k.splits / k.tiles;"
+    # Column by column through bands of rows: what runs at once shares its operands in the cache.
+    yield f"let band = tile / ({_BAND}u * k.tile_columns) * {_BAND}u;"
+    yield "let in_band = tile - band * k.tile_columns;"
+    yield f"let high = min({_BAND}u, k.tiles / k.tile_columns - band);"
+    yield f"let first_a = (band + in_band % high) * {tile.rows}u;"
+    yield f"let first_b = in_band / high * {tile.columns}u;"
+    for n in "ab":
+        yield (f"let base_{n} = k.{n}_start + batch / k.inner * k.{n}_outer"
+               f" + batch % k.inner * k.{n}_inner;")  # fmt: skip
+    yield "let begin = split * k.split_depth;"
+    yield "let end = min(begin + k.split_depth, k.depth);"
+    yield f"let x = local % {across}u;"
+    yield f"let y = local / {across}u;"
+    if variant.has_sums:
+        yield "let sums_up = first_b == 0u;"
+    yield from product(tile, a, b, variant.has_sums)
+    yield from _store(variant, across, down)
+
+
+def _store(variant: Variant, across: int, down: int) -> Iterator[str]:
+    """Write the block; with several splits, to the matrix of this one."""
+    tile = variant.tile
+    yield "let base_c = (batch * k.splits + split) * k.a_length * k.b_length;"
+    sums = variant.kinds.sums
+    for total, row in summed_rows(tile) if sums else ():
+        yield f"if (sums_up && {row} < {tile.rows}u && first_a + {row} < k.a_length) {{"
+        stored = sums.store(total, 1) if sums else total
+        yield f"sums[k.sums_start + split * k.a_length + first_a + {row}] = {stored};"
+        yield "}"
+    for i in range(tile.block_rows):
+        yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
+    for j in range(tile.block_columns // 4):
+        yield f"let column{j} = first_b + x * 4u + {j * across * 4}u;"
+    for i in range(tile.block_rows):
+        for j in range(tile.block_columns // 4):
+            yield from _store_four(variant, i, j)
+
+
+def _store_four(variant: Variant, i: int, j: int) -> Iterator[str]:
+    """Write four neighbours of row i, as one or one by one."""
+    in_fours, bias = variant.in_fours[2], variant.kinds.bias
+    for c, part in enumerate(("",) if in_fours else (".x", ".y", ".z", ".w")):
+        column = f"column{j}" + (f" + {c}u" if c else "")
+        value, place = f"c{i}_{j}{part}", f"base_c + row{i} * k.b_length + {column}"
+        if bias:
+            at = f"k.bias_start + {column}"
+            added = (f"bias[({at}) / 4u]", 4) if in_fours else (f"bias[{at}]", 1)
+            value += f" + {bias.load(*added)}"
+        is_inside = in_fours and variant.exact[0] and variant.exact[1]
+        yield "{" if is_inside else f"if (row{i} < k.a_length && {column} < k.b_length) {{"
+        yield from _written(variant, place, value, in_fours)
+        yield "}"
+
+
+def _written(variant: Variant | Addition, place: str, value: str, in_fours: bool) -> Iterator[str]:
+    """Write elements of the result, `place` from its start on, with what the epilogue does."""
+    at = f"(k.c_start + {place}) / 4u" if in_fours else f"k.c_start + {place}"
+    if variant.finish is None:
+        yield f"c[{at}] = {variant.kinds.c.store(value, 4 if in_fours else 1)};"
+    else:
+        yield from variant.finish.store(place, at, value, in_fours)
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What the pipeline is made for that adds up the parts of a split product."""
+
+    kinds: Kinds
+    in_fours: bool
+    finish: Finish | None
+
+
+_ADDED: Final = ("size", "splits", "c_start", "columns", "bias_start", "rows", "sums_start")
+
+
+def sum_program(variant: Addition) -> Program:
+    """Return the WGSL that adds the parts of a split product, and what follows it."""
+    finish, kinds, width = variant.finish, variant.kinds, 4 if variant.in_fours else 1
+    bias, sums, value = kinds.bias, kinds.sums, "total"
+    if bias:
+        at = f"bias[(k.bias_start + (i * {width}u) % k.columns) / {width}u]"
+        value += f" + {bias.load(at, width)}"
+    wide = vector("f32", width)
+    bound = [("read", "parts", wide), ("read_write", "c", vector(kinds.c.wgsl, width))]
+    bound += [("read", "part_sums", "f32")] if sums else []
+    bound += [("read", "bias", vector(bias.wgsl, width))] if bias else []
+    bound += [("read_write", "sums", sums.wgsl)] if sums else []
+    lines = list(_bindings(bound))
+    members = [f"{name}: u32," for name in _ADDED]
+    if finish:
+        lines += [*finish.declare(len(bound), width), finish.function]
+        members += finish.members
+    store = _written(variant, f"i * {width}u", value, variant.in_fours)
+    text = _SUM.format(
+        enable=kinds.enabling,
+        members="\n    ".join(members),
+        declarations="\n".join(lines),
+        group=SUM_GROUP,
+        rows=_SUM_ROWS.replace("of_row;", f"{sums.store('of_row', 1)};") if sums else "",
+        store="\n    ".join(store),
+    )
+    access = "".join("w" if mode == "read_write" else "r" for mode, _, _ in bound)
+    access += finish.access if finish else ""
+    scalars = "I" * len(_ADDED) + "f" * (len(finish.members) if finish else 0)
+    return Program("add_splits", text, access, scalars)
+
+
+_SUM: Final = """{enable}
+struct Scalars {{
+    {members}
+}}
+var<immediate> k: Scalars;
+{declarations}
+@compute @workgroup_size({group})
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {{
+    let i = (group.y * groups.x + group.x) * {group}u + local;
+    if (i >= k.size) {{
+        {rows}
+        return;
+    }}
+    var total = parts[i];
+    for (var part = 1u; part < k.splits; part++) {{
+        total += parts[part * k.size + i];
+    }}
+    {store}
+}}
+"""
+
+_SUM_ROWS: Final = """let row = i - k.size;
+        if (row < k.rows) {
+            var of_row = part_sums[row];
+            for (var part = 1u; part < k.splits; part++) {
+                of_row += part_sums[part * k.rows + row];
+            }
+            sums[k.sums_start + row] = of_row;
+        }"""

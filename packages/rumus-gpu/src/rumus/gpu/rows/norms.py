@@ -1,0 +1,178 @@
+"""Layer norm and RMS norm of rows, forward and backward.
+
+Names and arguments are those of `rumus.tensor.operations.norms`. Arrays are all
+float32 or all float16; statistics and sums are float32. The forward pass keeps mean and scale of
+each row. The gradients of weight and bias are summed in blocks of rows, then over the blocks, in an
+order that the shape alone decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import constants, prelude, shader
+from rumus.gpu.device.storage import Stored, enabling
+from rumus.gpu.elementwise.copying import contiguous
+from rumus.gpu.rows.rows import shared_rows
+from rumus.tensor import float32
+
+BLOCK_ROWS: Final = 16  # rows that one invocation adds up, at least
+BLOCKS: Final = 256  # blocks of rows, at most
+COLUMNS: Final = 64  # of one workgroup of norm_weight_gradient.wgsl
+TOTAL_LANES: Final = 32  # that share the blocks of one column in norm_weight_total.wgsl
+TOTAL_COLUMNS: Final = 8  # of one workgroup there
+
+
+def run_norm(
+    is_centred: bool,
+    gpu: Gpu,
+    x: GPUArray,
+    weight: GPUArray | None,
+    bias: GPUArray | None,
+    out: GPUArray,
+    statistics: GPUArray,
+    eps: float,
+) -> None:
+    """Normalize the rows of `x` into `out`; `statistics` gets mean and scale of each."""
+    if x.size == 0:
+        return
+    rows, columns = _extent(x)
+    x = contiguous(x)
+    flags = {"CENTRED": is_centred, "WEIGHTED": weight is not None, "BIASED": bias is not None}
+    # A binding that is not used still has to be there.
+    inputs = [x, *(x if array is None else contiguous(array) for array in (weight, bias))]
+    lanes, per_group = shared_rows(columns)
+    key = ("norm", *flags.values(), lanes, x.stored.name)
+    make = partial(norm_program, "norm", flags, lanes, per_group, x.stored, x.stored)
+    bound = (*inputs, out, statistics)
+    gpu.dispatch(gpu.pipeline(key, make), bound, (rows, columns, eps), -(-rows // per_group))
+
+
+def run_norm_gradient(
+    is_centred: bool,
+    gpu: Gpu,
+    x: GPUArray,
+    weight: GPUArray | None,
+    statistics: GPUArray,
+    gradient: GPUArray,
+    into: GPUArray | None,
+    into_weight: GPUArray | None,
+    into_bias: GPUArray | None,
+    added: GPUArray | None = None,
+) -> None:
+    """Write the gradients that are wanted: of the rows, of the weight, of the bias.
+
+    Each is contiguous and in memory of its own. `added` is added to that of the rows.
+    """
+    if x.size == 0:
+        for array in (into_weight, into_bias):
+            if array is not None:
+                array.backend.fill(0, array)
+        return
+    x, gradient = contiguous(x), contiguous(gradient)
+    if into is not None:
+        _rows_gradient(is_centred, gpu, x, weight, statistics, gradient, into, added)
+    if into_weight is not None or into_bias is not None:
+        _weight_gradients(gpu, (x, statistics, gradient), into_weight, into_bias)
+
+
+NORMS: Final[Mapping[str, Callable[..., None]]] = {
+    "layer_norm": partial(run_norm, True),
+    "layer_norm_float16": partial(run_norm, True),
+    "layer_norm_gradient": partial(run_norm_gradient, True),
+    "rms_norm": partial(run_norm, False),
+    "rms_norm_float16": partial(run_norm, False),
+    "rms_norm_gradient": partial(run_norm_gradient, False),
+}
+
+
+def _extent(array: GPUArray) -> tuple[int, int]:
+    return array.size // array.shape[-1], array.shape[-1]
+
+
+def _rows_gradient(
+    is_centred: bool,
+    gpu: Gpu,
+    x: GPUArray,
+    weight: GPUArray | None,
+    statistics: GPUArray,
+    gradient: GPUArray,
+    into: GPUArray,
+    added: GPUArray | None,
+) -> None:
+    rows, columns = _extent(x)
+    lanes, per_group = shared_rows(columns)
+    flags = {
+        "CENTRED": is_centred, "WEIGHTED": weight is not None, "ADDING": added is not None
+    }  # fmt: skip
+    key = ("norm_gradient", *flags.values(), lanes, x.stored.name)
+    make = partial(norm_program, "norm_gradient", flags, lanes, per_group, x.stored, x.stored)
+    scale = x if weight is None else contiguous(weight)
+    other = x if added is None else contiguous(added)
+    bound = (x, scale, statistics, gradient, other, into)
+    gpu.dispatch(gpu.pipeline(key, make), bound, (rows, columns), -(-rows // per_group))
+
+
+def _weight_gradients(
+    gpu: Gpu,
+    inputs: tuple[GPUArray, GPUArray, GPUArray],
+    into_weight: GPUArray | None,
+    into_bias: GPUArray | None,
+) -> None:
+    x = inputs[0]
+    rows, columns = _extent(x)
+    block_rows = max(BLOCK_ROWS, -(-rows // BLOCKS))
+    blocks, column_groups = -(-rows // block_rows), -(-columns // COLUMNS)
+    # What is not asked for has to be bound all the same.
+    targets = [
+        x.backend.allocate((columns,), x.dtype) if target is None else target
+        for target in (into_weight, into_bias)
+    ]
+    sums = targets
+    if blocks > 1:
+        sums = [x.backend.allocate((blocks, columns), float32) for _ in targets]
+    flags = {"BIASED": into_bias is not None}
+    kinds = x.stored, sums[0].stored
+    key = ("norm_weight_gradient", *flags.values(), *(kind.name for kind in kinds))
+    make = partial(norm_program, "norm_weight_gradient", flags, 0, 0, *kinds)
+    pipeline = gpu.pipeline(key, make)
+    values = (rows, columns, block_rows, column_groups)
+    gpu.dispatch(pipeline, (*inputs, *sums), values, blocks * column_groups)
+    if blocks > 1:
+        key = ("norm_weight_total", *flags.values(), x.stored.name)
+        pipeline = gpu.pipeline(key, partial(total_program, flags, x.stored))
+        groups = -(-columns // TOTAL_COLUMNS)
+        gpu.dispatch(pipeline, (*sums, *targets), (blocks, columns), groups)
+
+
+def _types(element: Stored, written: Stored) -> str:
+    """What the kernels read and write, and the function that makes what is written."""
+    aliases = f"alias Element = {element.wgsl};\nalias Sum = {written.wgsl};\n"
+    writer = written.writer()
+    return enabling(element, written) + aliases + prelude(writer) + writer
+
+
+def total_program(flags: Mapping[str, bool], written: Stored) -> Program:
+    """Return the WGSL that adds up the blocks of rows of both gradients."""
+    known = constants(**flags, LANES=TOTAL_LANES, COLUMNS=TOTAL_COLUMNS)
+    text = _types(written, written) + known + shader("norm_weight_total")
+    return Program("norm_weight_total", text, "rrww", "II", 8 * TOTAL_LANES * TOTAL_COLUMNS)
+
+
+def norm_program(
+    name: str, flags: Mapping[str, bool], lanes: int, rows: int, element: Stored, written: Stored
+) -> Program:
+    """Return the WGSL of one of the three kernels; lanes: 0 where no row is shared."""
+    shared = constants(LANES=lanes, ROWS=rows) + shader("row_sum") if lanes else ""
+    access, scalars = {
+        "norm": ("rrrww", "IIf"),
+        "norm_gradient": ("rrrrrw", "II"),
+        "norm_weight_gradient": ("rrrww", "IIII"),
+    }[name]
+    text = _types(element, written) + constants(**flags) + shared + shader(name)
+    return Program(name, text, access, scalars, 4 * lanes * rows)

@@ -1,0 +1,191 @@
+"""Reductions over any axes, in one dispatch or two.
+
+The array is seen as [outer, length, inner], of which the middle is reduced; axes that do not lie
+like that are first copied so that they do. A long axis over few results is cut into chunks, and a
+second dispatch reduces their results. How it is cut depends on the shape alone, so that the same
+sum has the same bits each time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal, TypeAlias
+
+from rumus.gpu.device.array import GPUArray, Shape
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import constants, prelude, shader
+from rumus.gpu.device.storage import VALUE, Stored, enabling
+from rumus.gpu.elementwise.copying import contiguous
+from rumus.tensor import int32
+
+Operation: TypeAlias = Literal["sum", "squares", "max", "min", "argmax", "first_not_finite"]
+Stage: TypeAlias = Literal["first", "last", "only"]
+
+WORKGROUP: Final = 64
+FEW: Final = 16_384  # results below which the reduced axis is cut into chunks
+CHUNK: Final = 2048  # elements of one workgroup's chunk of a row
+RUN: Final = 32  # elements of one invocation's chunk of a column
+SHORT: Final = 256  # a column of which one invocation reduces all: a second dispatch costs more
+NONE: Final = 0xFFFFFFFF  # "no element" among flat indices
+
+_KEY = """
+// A number as an unsigned one of the same order, NaN above (or below) all.
+fn key(x: f32) -> u32 {
+    let bits = select(bitcast<u32>(x), 0u, bitcast<u32>(x) == 0x80000000u);
+    let ordered = select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+    return select(ordered, NAN_KEY, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+
+fn number(key: u32) -> f32 {
+    let bits = select(~key, key & 0x7fffffffu, key >= 0x80000000u);
+    return bitcast<f32>(select(bits, 0x7fc00000u, key == NAN_KEY));
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """One operation on one kind of element: WGSL for the parts that reduce.wgsl leaves open.
+
+    load: of an element `x` at position `r` of the reduced axis. combine: of two values `a` and `b`.
+    result: of the final `value`.
+    """
+
+    value: str
+    neutral: str
+    load: str
+    combine: str
+    result: str
+    functions: str = ""
+
+
+def _family(operation: Operation, kind: str) -> _Family:
+    """The family of an operation on floats ("f"), integers ("i") or truth values ("b")."""
+    if operation == "sum":
+        value = "f32" if kind == "f" else "i32"
+        return _Family(value, f"{value}(0)", "x", "a + b", "value")
+    if operation == "squares":
+        return _Family("f32", "f32(0)", "x * x", "a + b", "value")
+    if operation == "first_not_finite":
+        is_bad = "(bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u"
+        return _Family(
+            "u32", f"{NONE}u", f"select({NONE}u, r, {is_bad})", "min(a, b)", "i32(value)"
+        )
+    to_key, from_key = {
+        "f": ("key(x)", "number(value)"),
+        "i": ("bitcast<u32>(x) ^ 0x80000000u", "bitcast<i32>(value ^ 0x80000000u)"),
+        "b": ("select(0u, 1u, x)", "(value != 0u)"),
+    }[kind]
+    if operation == "argmax":
+        better = "select(b, a, a.x > b.x || (a.x == b.x && a.y < b.y))"
+        load = f"vec2<u32>({to_key}, r)"
+        return _Family("vec2<u32>", f"vec2<u32>(0u, {NONE}u)", load, better, "i32(value.y)",
+                       _key("0xffffffffu"))  # fmt: skip
+    neutral, nan = ("0u", "0xffffffffu") if operation == "max" else (f"{NONE}u", "0u")
+    return _Family("u32", neutral, to_key, f"{operation}(a, b)", from_key, _key(nan))
+
+
+def _key(nan: str) -> str:
+    return f"const NAN_KEY = {nan};\n{_KEY}"
+
+
+def reduce_program(
+    operation: Operation, source: Stored, out: Stored, lanes: int, stage: Stage
+) -> Program:
+    """Return the WGSL of one dispatch: from elements or partial values, to either."""
+    family = _family(operation, source.kind)
+    size = 8 if family.value.startswith("vec2") else 4
+    text = "\n".join(_parts(family, source, out, lanes, stage)) + shader("reduce")
+    return Program(f"reduce_{operation}", text, "rw", "IIIIIII", size * lanes)
+
+
+def _parts(family: _Family, source: Stored, out: Stored, lanes: int, stage: Stage) -> Iterator[str]:
+    """What stands in front of reduce.wgsl."""
+    value, partial_value = family.value, stage != "first"
+    stored = family.value if stage == "last" else source.wgsl
+    element = f"element({source.load('stored', 1)}, r)" if stage != "last" else "stored"
+    result = out.store(family.result, 1) if partial_value else "value"
+    yield enabling(source, out)
+    yield constants(LANES=lanes, WORKGROUP=WORKGROUP if lanes == 1 else lanes)
+    yield f"const NEUTRAL = {family.neutral};\nalias Stored = {stored};\nalias Value = {value};"
+    yield f"alias Result = {out.wgsl if partial_value else value};\n{family.functions}"
+    yield prelude(result)
+    yield f"fn element(x: {VALUE[source.kind]}, r: u32) -> Value {{\n    return {family.load};\n}}"
+    yield f"fn load(stored: Stored, r: u32) -> Value {{\n    return {element};\n}}"
+    yield f"fn combine(a: Value, b: Value) -> Value {{\n    return {family.combine};\n}}"
+    yield f"fn result(value: Value) -> Result {{\n    return {result};\n}}\n"
+
+
+def reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GPUArray) -> None:
+    """Reduce `array` over `axes` into `out`.
+
+    `array` has at least one element, and `out` is contiguous, in memory of its own.
+    """
+    source, outer, length, inner = _as_block(array, axes)
+    lanes, chunk = _cut(outer, length, inner)
+    chunks = -(-length // chunk)
+    types = source.stored, out.stored
+    if chunks == 1:
+        _run(gpu, operation, types, "only", _Step(source, out, outer, length, inner, lanes, chunk))
+        return
+    words = outer * chunks * inner * (2 if operation == "argmax" else 1)
+    between = out.backend.allocate((words,), int32)
+    first = _Step(source, between, outer, length, inner, lanes, chunk)
+    second = _Step(between, out, outer, chunks, inner, 1 if inner > 1 else WORKGROUP, chunks)
+    _run(gpu, operation, types, "first", first)
+    _run(gpu, operation, types, "last", second)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One dispatch over [outer, length, inner]."""
+
+    source: GPUArray
+    target: GPUArray
+    outer: int
+    length: int
+    inner: int
+    lanes: int
+    chunk: int
+
+
+def _run(
+    gpu: Gpu, operation: Operation, types: tuple[Stored, Stored], stage: Stage, step: _Step
+) -> None:
+    make = partial(reduce_program, operation, *types, step.lanes, stage)
+    key = ("reduce", operation, types[0].name, types[1].name, step.lanes, stage)
+    chunks = -(-step.length // step.chunk)
+    results = step.outer * chunks * step.inner
+    groups = results if step.lanes > 1 else -(-results // WORKGROUP)
+    values = (step.outer, step.length, step.inner, chunks, step.chunk,
+              step.source.rest, step.target.rest)  # fmt: skip
+    gpu.dispatch(gpu.pipeline(key, make), (step.source, step.target), values, groups)
+
+
+def _as_block(array: GPUArray, axes: Shape) -> tuple[GPUArray, int, int, int]:
+    """See an array as [outer, length, inner]: the reduced axes are neighbours, or copied to be."""
+    kept = tuple(axis for axis in range(array.ndim) if axis not in axes)
+    length = math.prod(array.shape[axis] for axis in axes)
+    if not axes:
+        return contiguous(array), array.size, 1, 1
+    if axes == tuple(range(axes[0], axes[-1] + 1)) and array.is_contiguous:
+        outer = math.prod(array.shape[: axes[0]])
+        return array, outer, length, math.prod(array.shape[axes[-1] + 1 :])
+    moved = contiguous(array.transpose((*kept, *axes)))
+    return moved, array.size // length, length, 1
+
+
+def _cut(outer: int, length: int, inner: int) -> tuple[int, int]:
+    """The lanes that share a row, and the elements of a chunk of the axis."""
+    results = outer * inner
+    if inner == 1 and length > RUN and results < FEW:
+        lanes = 64 if length <= CHUNK else 256
+        parts = max(1, min(256, -(-length // CHUNK), FEW // results))
+        return lanes, -(-length // parts)
+    is_cut = results < FEW and length > SHORT
+    parts = max(1, min(-(-length // RUN), 4 * FEW // results)) if is_cut else 1
+    return 1, -(-length // parts)

@@ -1,0 +1,150 @@
+"""Row kernels: softmax and its relatives along the last axis, one dispatch each.
+
+Names and arguments are those of `rumus.tensor.graph.softmaxes`. Several narrow
+rows share a workgroup; a wide one has it for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.memory import Storage
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import constants, prelude, shader
+from rumus.gpu.device.storage import Stored, enabling
+from rumus.gpu.elementwise.copying import copy_strided, dense
+from rumus.gpu.rows.indexing import check_index
+
+# Name -> how each argument is bound: the floating inputs X and Y, the targets and the statistics;
+# what is written: an output, numbers of float32, or a floating input, over what it holds.
+_ROLES: Final[Mapping[str, str]] = {
+    "softmax": "Xo",
+    "softmax_gradient": "XYo",
+    "log_softmax": "Xo",
+    "log_softmax_gradient": "XYo",
+    "cross_entropy": "Xtnn",
+    "cross_entropy_gradient": "wtsY",
+}
+_ALIASES: Final = {"X": "X", "w": "X", "Y": "Y", "o": "Out"}
+_NO_CLASS: Final = 2**32 - 1
+_READS_LOGITS: Final = ("softmax", "log_softmax", "cross_entropy")
+_LANES: Final = ((8, 4), (64, 16), (512, 64))  # (columns, lanes): up to that many columns
+
+
+def shared_rows(columns: int) -> tuple[int, int]:
+    """Return how many invocations take a row of so many columns, and the rows of a workgroup."""
+    lanes = next((lanes for limit, lanes in _LANES if columns <= limit), 256)
+    return lanes, max(1, 64 // lanes)
+
+
+def run_rows(
+    gpu: Gpu,
+    name: str,
+    *arrays: GPUArray,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:
+    """Run a row kernel; the arguments are those of `rumus.tensor`'s row kernel of this name.
+
+    IndexError for a target out of range, before anything is written. With a target to be `ignored`
+    nobody looks at the range, and what belongs to a target out of it is NaN.
+    """
+    roles = _ROLES[name]
+    rows, columns = _extent(arrays[0])
+    if "t" in roles and ignored is None:
+        check_index(gpu, arrays[1], columns)
+    if arrays[0].size == 0:
+        return
+    written = {a.storage for a, role in zip(arrays, roles, strict=True) if role in "onw"}
+    bound = [_bindable(a, role, written) for a, role in zip(arrays, roles, strict=True)]
+    lanes, per_group = shared_rows(columns)
+    types = tuple(a.stored for a in bound)
+    key = (name, *(stored.name for stored in types), lanes)
+    pipeline = gpu.pipeline(key, partial(row_program, name, types, lanes, per_group))
+    starts = [array.rest for array in bound] + [0] * (4 - len(bound))
+    values = (rows, columns, *starts, smoothing, _NO_CLASS if ignored is None else ignored % 2**32)
+    gpu.dispatch(pipeline, bound, values, -(-rows // per_group))
+    for array, used in zip(arrays, bound, strict=True):
+        if used is not array and array.storage in written:
+            copy_strided(gpu, used, array)
+
+
+def cross_entropy(
+    gpu: Gpu,
+    logits: GPUArray,
+    index: GPUArray,
+    out: GPUArray,
+    statistics: GPUArray,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:
+    """As `rumus.tensor`'s row kernel of this name."""
+    given = logits, index, out, statistics
+    run_rows(gpu, "cross_entropy", *given, smoothing=smoothing, ignored=ignored)
+
+
+def cross_entropy_gradient(
+    gpu: Gpu,
+    logits: GPUArray,
+    index: GPUArray,
+    statistics: GPUArray,
+    gradient: GPUArray,
+    out: GPUArray,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:
+    """As `rumus.tensor`'s row kernel of this name; `out` may be the logits themselves."""
+    if out is not logits:
+        logits.backend.copy(logits, out)
+    given = out, index, statistics, gradient
+    run_rows(gpu, "cross_entropy_gradient", *given, smoothing=smoothing, ignored=ignored)
+
+
+def _runner(name: str) -> Callable[..., None]:
+    return lambda gpu, *arrays: run_rows(gpu, name, *arrays)
+
+
+ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
+    **{name: _runner(name) for name in _ROLES},
+    "cross_entropy": cross_entropy,
+    "cross_entropy_gradient": cross_entropy_gradient,
+}
+
+
+def _extent(array: GPUArray) -> tuple[int, int]:
+    columns = array.shape[-1]
+    return (array.size // columns if columns else 0), columns
+
+
+def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
+    """The array itself, a contiguous copy, or for an output memory to be copied from."""
+    if role in "on":
+        fits = array.is_contiguous
+        return array if fits else array.backend.allocate(array.shape, array.dtype)
+    if role == "w":
+        return dense(array)
+    if array.storage in written:
+        apart = array.backend.allocate(array.shape, array.dtype)
+        copy_strided(array.backend.gpu, array, apart)
+        return apart
+    return dense(array)
+
+
+def row_program(name: str, types: tuple[Stored, ...], lanes: int, rows: int) -> Program:
+    """Return the WGSL of a row kernel for `lanes` invocations a row and `rows` rows a workgroup."""
+    roles = _ROLES[name]
+    named = {_ALIASES[r]: s for r, s in zip(roles, types, strict=True) if r in _ALIASES}
+    writer = named.get("Out", named["X"]).writer()
+    body = shader("row_sum") + "\n" + shader("rows") + "\n"
+    if name in _READS_LOGITS:
+        body += shader("exponentials") + "\n"
+    body += shader(name)
+    aliases = "".join(f"alias {alias} = {stored.wgsl};\n" for alias, stored in named.items())
+    sizes = constants(LANES=lanes, ROWS=rows)
+    text = enabling(*types) + sizes + aliases + prelude(body + writer) + writer + body
+    access = "".join("w" if role in "onw" else "r" for role in roles)
+    return Program(name, text, access, "IIIIIIfI", 4 * lanes * rows)

@@ -1,0 +1,319 @@
+"""Adafactor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+import numpy as np
+
+from rumus.optim import rules
+from rumus.optim.engine.footprint import Memory, used
+from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.engine.segments import Segment, lay_out
+from rumus.optim.engine.update_kernel import Signature, UpdateRule
+from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
+from rumus.optim.options.hyperparameter import Hyper, check
+from rumus.optim.rules.factored import averaged, outer, scaled
+from rumus.tensor import Arena, Backend, DType, Expr, Kernel, Parameter, ParamId
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
+from rumus.tensor.memory.updater import Factors, NonFinite, Preparation
+
+_GIVEN: Final = ("p_squares", "u_squares", "size")
+_FACTORED: Final = ("r", "c", "mean", "p_squares", "u_squares")
+_SQUARES: Final = {"p_squares": "p", "u_squares": "u"}
+_SQUARE: Final = Kernel("square", {"u": Expr.array("g") * Expr.array("g")}, ("g",))
+
+
+class Adafactor(FusedOptimizer[M_co]):
+    """Adam's scaling from the means of rows and columns alone: state far smaller than parameters.
+
+    r = r + w (mean of g^2 in each row - r);  c likewise in each column;  w = t^beta2_decay;
+    v = r c / max(mean(r), eps1);  u = g / sqrt(max(v, eps1^2));
+    p = p (1 - lr weight_decay) - max(eps2, rms(p)) min(lr, 1 / sqrt(t)) / max(1, rms(u) / d) u
+
+    Rows and columns are the last two axes; what has fewer keeps v itself. rms is the root of the
+    mean square over a tensor.
+
+    lr >= 0: by how much of its own size a tensor moves, at most. beta2_decay: at most 0; the lower,
+    the longer the average reaches. eps: eps1 > 0, a number, None for the smallest step from 1 in
+    the parameter's dtype; and eps2 >= 0, the size that a tensor has at least. d > 0: how large u
+    may be. weight_decay >= 0, decoupled. maximize, nonfinite: see `FusedOptimizer`. The defaults
+    are PyTorch's. ValueError for a value out of range.
+
+    `planned_memory` tells what is saved. Besides the state there is one array as large as the
+    largest tensor, which all of them use in turn. A tensor of two axes or more has an arena of its
+    own, and a step is 17 dispatches for each of them on a GPU; it reads nothing.
+
+    `rumus.optim.rules.adafactor`. Shazeer, Stern: arXiv:1804.04235.
+
+    >>> import numpy as np
+    >>> from rumus.optim import AdamW
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter(np.ones((512, 256), np.float32), name="weight")
+    >>> AdamW.planned_memory([w]).state // 1024, Adafactor.planned_memory([w]).state // 1024
+    (1024, 534)
+    >>> optimizer = Adafactor([w], 0.5)
+    >>> optimizer.step((w * w).sum().backward())
+    >>> round(w[0, 0].item(), 4)
+    0.5
+    >>> [part.shape for part in optimizer.state_dict()["parameters"]["weight"]["state"].values()]
+    [(512,), (256,)]
+    """
+
+    given_names: ClassVar[tuple[str, ...]] = _GIVEN
+    own_scalars: ClassVar[frozenset[str]] = frozenset({"eps1"})
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1e-2,
+        *,
+        beta2_decay: Hyper = -0.8,
+        eps: tuple[float | None, Hyper] = (None, 1e-3),
+        d: Hyper = 1.0,
+        weight_decay: Hyper = 0.0,
+        maximize: bool = False,
+        nonfinite: NonFinite = "raise",
+    ) -> None:
+        eps1, eps2 = eps
+        self._eps1 = None if eps1 is None else check("eps1", eps1)
+        super().__init__(
+            parameters,
+            rules.adafactor,
+            lr,
+            beta2_decay=beta2_decay,
+            eps2=eps2,
+            d=d,
+            weight_decay=weight_decay,
+            maximize=maximize,
+            nonfinite=nonfinite,
+        )
+
+    def _check_known(self, names: Mapping[str, object]) -> None:
+        super()._check_known(names)
+        d = names.get("d", 1.0)
+        if isinstance(d, float) and d < 1:
+            raise ValueError(f"d must be at least 1, not {d}")
+
+    def _trace(self, hyper: Mapping[str, Hyper]) -> None:
+        super()._trace(hyper)
+        signature = Signature.of(rules.adafactor_factored, _FACTORED)
+        rule = UpdateRule(
+            rules.adafactor_factored,
+            signature.state,
+            signature.scalars,
+            maximize=self.maximize,
+            given=_FACTORED,
+        )
+        self._factored = rule.kernel()
+
+    # Memory
+
+    def memory(self) -> Memory:
+        """Return the bytes of parameters, gradients and state, with what is needed beside it."""
+        found = used(self.segments)
+        largest: dict[tuple[int, DType], int] = {}
+        for segment in self.segments:
+            arena = segment.arena
+            key = id(arena.backend), arena.dtype
+            largest[key] = max(largest.get(key, 0), arena.size * arena.dtype.itemsize)
+        state = found.state + sum(largest.values())
+        return Memory(found.parameters, found.gradients, state)
+
+    @classmethod
+    def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
+        """Return what `memory()` would be; see `FusedOptimizer.planned_memory`.
+
+        Of what counts as state, only averages of rows and columns, or of the elements where there
+        is one axis, are kept from one step to the next.
+        """
+        cls([Parameter(0.0, name="probe")], *args, **options)
+        size = state = 0
+        largest: dict[DType, int] = {}
+        for dtype, run in _arenas(parameters):
+            elements = sum(slot_size(p.size) for p in run)
+            largest[dtype] = max(largest.get(dtype, 0), elements * dtype.itemsize)
+            size += elements * dtype.itemsize
+            state += _beside(run[0], elements) * dtype.itemsize
+        return Memory(size, size, state + sum(largest.values()))
+
+    def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
+        found = []
+        for group in self.groups:
+            for part in _parts(group):
+                if _is_factored(part.named[0][1]):
+                    (segment,) = lay_out([part], places, lambda dtype: {})
+                    self._factor(segment)
+                    segments = [segment]
+                else:
+                    segments = lay_out([part], places, self._state_layout)
+                    for segment in segments:
+                        _measure(segment, _direction())
+                        _tell_sizes(segment)
+                for segment in segments:
+                    segment.group = group
+                found += segments
+        _share(found)
+        return found
+
+    def _factor(self, segment: Segment) -> None:
+        """Give the arena of one tensor averages of its rows and columns."""
+        arena, parameter = segment.arena, segment.arena.parameters[0]
+        blocks, rows, columns = shape = _as_blocks(parameter)
+        shapes = {"r": (blocks, rows, 1), "c": (blocks, 1, columns), "mean": (blocks, 1, 1)}
+        for name, like in (("r", "r"), ("c", "c"), ("mean", "mean"), ("total", "mean")):
+            segment.scratch[name] = _zeros(arena, math.prod(shapes[like]))
+        segment.state["R"] = _zeros(arena, blocks * rows)
+        segment.state["C"] = _zeros(arena, blocks * columns)
+        lead = parameter.shape[:-2]
+        segment.shapes = {"R": (*lead, rows), "C": (*lead, columns)}
+        segment.factors = Factors(shape, shapes, _KEEP)
+        segment.kernel = self._factored
+        _measure(segment, _factored_direction(), _ADVANCE)
+
+    # The step
+
+    def _own_scalars(self, number: int) -> Mapping[str, float]:
+        segment = self.segments[number]
+        own = float(np.finfo(segment.arena.dtype).eps)
+        found = {"eps1": own if self._eps1 is None else self._eps1}
+        if segment.factors is not None:
+            blocks, rows, columns = segment.factors.shape
+            found |= {"rows": rows, "columns": columns, "size": blocks * rows * columns}
+        return found
+
+    def _compute_given(self, gradients: Mapping[int, Array]) -> None:
+        """Sum up the squares of gradients over rows and columns.
+
+        What depends on the number of the step comes later, when it is known.
+        """
+        for number, gradient in gradients.items():
+            segment = self.segments[number]
+            if segment.factors is None:
+                continue
+            backend, scratch = segment.arena.backend, segment.scratch
+            blocks, rows, columns = shape = segment.factors.shape
+            squares = segment.shared["u"]
+            backend.elementwise(_SQUARE, (gradient,), (), (squares,))
+            squares = squares[: math.prod(shape)].reshape(shape)
+            r, c = (_cut(scratch[n], blocks, m) for n, m in (("r", rows), ("c", columns)))
+            backend.reduce("sum", squares, (2,), r)
+            backend.reduce("sum", squares, (1,), c)
+            backend.reduce("sum", r, (1,), scratch["mean"][:blocks])
+            kept = _cut(segment.state["R"], blocks, rows)
+            backend.reduce("sum", kept, (1,), scratch["total"][:blocks])
+
+
+def _advance() -> tuple[Kernel, ...]:
+    """From sums over this step's squares to averages of which this step is a part."""
+    r, c, mean, kept_r, kept_c, total = map(Expr.array, ("r", "c", "mean", "R", "C", "total"))
+    rows, columns = Expr.scalar("rows"), Expr.scalar("columns")
+    w = {"t": Expr.scalar("t"), "beta2_decay": Expr.scalar("beta2_decay")}
+    return (
+        Kernel("rows", {"r": averaged(kept_r, r / columns, **w)}, ("r", "R")),
+        Kernel("columns", {"c": averaged(kept_c, c / rows, **w)}, ("c", "C")),
+        Kernel("mean", {"mean": averaged(total, mean / columns, **w) / rows}, ("mean", "total")),
+    )
+
+
+_ADVANCE: Final = _advance()
+_KEEP: Final = (
+    Kernel("keep_rows", {"R": Expr.array("r")}, ("R", "r")),
+    Kernel("keep_columns", {"C": Expr.array("c")}, ("C", "c")),
+)
+
+
+def _direction() -> Kernel:
+    """What is to be measured of parameters with one axis."""
+    g, v, t = Expr.array("g"), Expr.array("v"), Expr.scalar("t")
+    v = averaged(v, g * g, t=t, beta2_decay=Expr.scalar("beta2_decay"))
+    return Kernel("direction", {"u": scaled(g, v, eps1=Expr.scalar("eps1"))}, ("g", "v", "u"))
+
+
+def _factored_direction() -> Kernel:
+    """What is to be measured of a tensor."""
+    g, r, c, mean = map(Expr.array, ("g", "r", "c", "mean"))
+    eps1 = Expr.scalar("eps1")
+    u = scaled(g, outer(r, c, mean, eps1=eps1), eps1=eps1)
+    return Kernel("factored_direction", {"u": u}, ("g", "r", "c", "mean", "u"))
+
+
+def _measure(segment: Segment, direction: Kernel, small: tuple[Kernel, ...] = ()) -> None:
+    arena = segment.arena
+    for name in _SQUARES:
+        segment.scratch[name] = arena.backend.allocate((arena.table.rows, 1), arena.dtype)
+    segment.preparation = Preparation(arena.table, _SQUARES, direction, small)
+
+
+def _tell_sizes(segment: Segment) -> None:
+    """How many elements the tensor has that each row of the arena belongs to."""
+    arena = segment.arena
+    sizes = np.repeat(arena.table.sizes, [slot_size(n) // ALIGNMENT for n in arena.table.sizes])
+    column = sizes.astype(arena.dtype).reshape(-1, 1)
+    segment.scratch["size"] = arena.backend.upload(column)
+
+
+def _share(segments: Iterable[Segment]) -> None:
+    """Give arenas memory for u, as much as the largest needs, to be used in turn."""
+    by_kind: dict[tuple[int, DType], list[Segment]] = {}
+    for segment in segments:
+        arena = segment.arena
+        by_kind.setdefault((id(arena.backend), arena.dtype), []).append(segment)
+    for alike in by_kind.values():
+        largest = max(alike, key=lambda segment: segment.arena.size).arena
+        flat = largest.zeros()
+        for segment in alike:
+            segment.shared["u"] = flat[: segment.arena.size]
+
+
+def _zeros(arena: Arena, size: int) -> Array:
+    flat = arena.backend.allocate((slot_size(size),), arena.dtype)
+    arena.backend.fill(0, flat)
+    return flat
+
+
+def _cut(flat: Array, blocks: int, length: int) -> Array:
+    return flat[: blocks * length].reshape((blocks, length))
+
+
+def _is_factored(parameter: Parameter) -> bool:
+    return parameter.ndim >= 2 and parameter.size > 0
+
+
+def _as_blocks(parameter: Parameter) -> tuple[int, int, int]:
+    *lead, rows, columns = parameter.shape
+    return math.prod(lead), rows, columns
+
+
+def _parts(group: ParameterGroup) -> list[ParameterGroup]:
+    """What is factored one by one, and the rest together, in the order of their first ones."""
+    parts: dict[ParamId | None, list[tuple[str, Parameter]]] = {}
+    for name, p in group.named:
+        parts.setdefault(p.id if _is_factored(p) else None, []).append((name, p))
+    return [group.only(named) for named in parts.values()]
+
+
+def _arenas(parameters: Claimable[Any]) -> Iterator[tuple[DType, list[Parameter]]]:
+    """The parameters that will lie in one arena each, with their dtype."""
+    for group in as_groups(parameters):
+        for part in _parts(group.trainable()):
+            by_dtype: dict[DType, list[Parameter]] = {}
+            for _, p in part.named:
+                by_dtype.setdefault(p.dtype, []).append(p)
+            for dtype, run in by_dtype.items():
+                yield from (
+                    (dtype, each) for each in ([[p] for p in run] if part.optional else [run])
+                )
+
+
+def _beside(first: Parameter, elements: int) -> int:
+    """The elements of state and of what is measured for an arena of so many."""
+    slots = elements // ALIGNMENT
+    if not _is_factored(first):
+        return elements + 3 * slots
+    blocks, rows, columns = _as_blocks(first)
+    averages = slot_size(blocks * rows) + slot_size(blocks * columns)
+    return 2 * averages + 2 * slot_size(blocks) + 2 * slots

@@ -1,0 +1,89 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack
+
+from rumus.optim import rules
+from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.options.group import Claimable, M_co, decaying_matrices
+from rumus.optim.options.hyperparameter import Hyper
+from rumus.optim.options.options import Options
+
+
+class Adam(FusedOptimizer[M_co]):
+    """Adam: a step for each element by the mean and the size of its gradients.
+
+    lr >= 0. betas: how slowly the averages of g and g^2 forget, each in [0, 1). eps >= 0, outside
+    of the root. weight_decay >= 0: weight_decay p is added to the gradient. amsgrad: divide by the
+    largest average of g^2 so far. options: see `FusedOptimizer`. The defaults are those
+    of the paper. ValueError for a value out of range.
+
+    The formula is in `rumus.optim.rules.adam`. Kingma, Ba: arXiv:1412.6980.
+    """
+
+    packs_state = True
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: Hyper = 0.0,
+        amsgrad: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.amsgrad if amsgrad else rules.adam,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            **options,
+        )
+
+
+class AdamW(FusedOptimizer[M_co]):
+    """Adam with decoupled weight decay: the decay does not pass through the averages.
+
+    weight_decay >= 0: each step first multiplies p by 1 - lr weight_decay. The rest is as in
+    `Adam`. decay: "all", as in PyTorch, or "matrices": only what has 2 axes or more decays, in
+    groups of its own; a group with a weight_decay of its own keeps it. The formula is in
+    `rumus.optim.rules.adamw`. Loshchilov, Hutter: arXiv:1711.05101; the default decay is PyTorch's.
+
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([1.0])
+    >>> optimizer = AdamW([w], 0.5, weight_decay=0.5)
+    >>> optimizer.step((w * w).sum().backward())
+    >>> round(w.item(), 6)
+    0.25
+    """
+
+    packs_state = True
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: Hyper = 1e-2,
+        decay: Literal["all", "matrices"] = "all",
+        amsgrad: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        if decay not in ("all", "matrices"):
+            raise ValueError(f'decay must be "all" or "matrices", not {decay!r}')
+        super().__init__(
+            parameters if decay == "all" else decaying_matrices(parameters),
+            rules.adamw_amsgrad if amsgrad else rules.adamw,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            **options,
+        )

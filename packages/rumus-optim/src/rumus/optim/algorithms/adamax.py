@@ -1,0 +1,45 @@
+"""Adamax."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from rumus.optim import rules
+from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.options.group import Claimable, M_co
+from rumus.optim.options.hyperparameter import Hyper
+from rumus.optim.options.options import Options
+
+
+class Adamax(FusedOptimizer[M_co]):
+    """Adamax: Adam by the largest recent gradient in the place of the root of the mean square.
+
+    m = beta1 m + (1 - beta1) g;  u = max(beta2 u, |g| + eps);  p = p - lr / (1 - beta1^t) m / u
+
+    lr >= 0. betas: how slowly m and u forget, each in [0, 1). eps >= 0, inside of the maximum.
+    weight_decay >= 0: weight_decay p is added to the gradient. options: see
+    `FusedOptimizer`. The defaults are the paper's; eps is PyTorch's. ValueError for a value out of
+    range.
+
+    `rumus.optim.rules.adamax`. Kingma, Ba: arXiv:1412.6980, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 2e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: Hyper = 1e-8,
+        weight_decay: Hyper = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.adamax,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            **options,
+        )

@@ -1,0 +1,50 @@
+"""Averaged stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from rumus.optim import rules
+from rumus.optim.engine.averaging import AveragingOptimizer
+from rumus.optim.options.group import Claimable, M_co
+from rumus.optim.options.hyperparameter import Hyper
+from rumus.optim.options.options import Options
+
+
+class ASGD(AveragingOptimizer[M_co]):
+    """Stochastic gradient descent whose result is the average of its points.
+
+    eta = lr / (1 + lambd lr (t - 1))^alpha;  p = p (1 - lambd eta) - eta g;
+    ax = p up to step t0 + 1, then the average of all p since
+
+    The average is what `with optimizer.eval_params():` puts in the parameters' place. lr >= 0.
+    lambd >= 0: a decay of its own, also of lr. alpha: how fast lr falls, in [0, 1). t0 >= 0.
+    weight_decay >= 0: weight_decay p is added to the gradient. options: see
+    `FusedOptimizer`. The defaults are PyTorch's: its t0 of a million averages nothing before.
+    ValueError for a value out of range.
+
+    `rumus.optim.rules.asgd`. Polyak, Juditsky, 1992.
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1e-2,
+        *,
+        lambd: Hyper = 1e-4,
+        alpha: Hyper = 0.75,
+        t0: float = 1e6,
+        weight_decay: Hyper = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.asgd,
+            lr,
+            lambd=lambd,
+            alpha=alpha,
+            t0=t0,
+            weight_decay=weight_decay,
+            point=rules.average,
+            **options,
+        )

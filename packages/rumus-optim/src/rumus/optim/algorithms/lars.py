@@ -1,0 +1,66 @@
+"""LARS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from rumus.optim import rules
+from rumus.optim.algorithms.trust_ratio import TrustRatioOptimizer
+from rumus.optim.options.group import Claimable, M_co
+from rumus.optim.options.hyperparameter import Hyper
+from rumus.tensor.memory.updater import NonFinite
+
+
+class LARS(TrustRatioOptimizer[M_co]):
+    """SGD with momentum and a learning rate of its own for each tensor: for large batches.
+
+    b = momentum b + lr r (g + weight_decay p);  p = p - b;
+    r = trust_coefficient norm(p) / (norm(g) + weight_decay norm(p)), or 1 if one of the norms is 0
+
+    lr >= 0: as r holds the trust coefficient, the useful ones are large. momentum >= 0.
+    weight_decay >= 0. trust_coefficient >= 0: by how much of its norm a tensor moves, times lr.
+    adapt: 0 sets r = 1, as is usual for biases and norms, with an lr of their own:
+
+        [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0, lr=0.1)]
+
+    maximize, nonfinite: see `FusedOptimizer`. trust_coefficient, momentum and weight_decay are
+    those of the paper's experiments; its lr depends on the batch, and 1 is rumus's. ValueError for
+    a value out of range. A step is the same few kernels for any number of tensors.
+
+    `rumus.optim.rules.lars`. You, Gitman, Ginsburg: arXiv:1708.03888.
+
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([3.0, -4.0])
+    >>> optimizer = LARS([w], 1.0, weight_decay=0.0, trust_coefficient=0.1)
+    >>> optimizer.step((w * w).sum().backward())  # norm(p) / norm(g) is 1 / 2
+    >>> [round(x, 4) for x in w.tolist()]
+    [2.7, -3.6]
+    """
+
+    given_names: ClassVar[tuple[str, ...]] = ("p_squares", "g_squares")
+    measured: ClassVar[Mapping[str, str]] = {"p_squares": "p", "g_squares": "g"}
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1.0,
+        *,
+        momentum: Hyper = 0.9,
+        weight_decay: Hyper = 5e-4,
+        trust_coefficient: Hyper = 1e-3,
+        adapt: float = 1.0,
+        maximize: bool = False,
+        nonfinite: NonFinite = "raise",
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.lars,
+            lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            trust_coefficient=trust_coefficient,
+            adapt=adapt,
+            maximize=maximize,
+            nonfinite=nonfinite,
+        )

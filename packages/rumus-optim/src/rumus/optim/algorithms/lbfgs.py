@@ -1,0 +1,424 @@
+"""L-BFGS with a line search for the strong Wolfe conditions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rumus.optim.algorithms.line_search import Trial, strong_wolfe
+from rumus.optim.algorithms.vectors import Vector, Vectors
+from rumus.optim.engine.closure import ClosureOptimizer, Evaluate
+from rumus.optim.engine.description import description
+from rumus.optim.engine.footprint import Memory, used
+from rumus.optim.engine.optimizer import check_one_backend, refuse_foreign
+from rumus.optim.engine.saved_state import FORMAT, check_unique, differences, entries, prepared
+from rumus.optim.engine.segments import Segment, host_state, in_their_dtype, lay_out
+from rumus.optim.engine.uninterrupted import Uninterrupted
+from rumus.optim.options.group import Claimable, M_co, ParameterGroup
+from rumus.optim.options.hyperparameter import Hyper, at_step, checked
+from rumus.tensor import (
+    Backend,
+    GradientStore,
+    NonFiniteGradientError,
+    OwnershipError,
+    Parameter,
+    Parameters,
+    StateMismatchError,
+    Tensor,
+)
+from rumus.tensor.memory.updater import NonFinite, Outcome
+
+CURVATURE: Final = 1e-10  # a step with less, s y, is not remembered
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """How far a step went, by how much the gradient changed, and 1 / (s y), s y / (y y)."""
+
+    s: Vector
+    y: Vector
+    rho: float
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """The loss where the parameters were. largest: the largest element of its gradient."""
+
+    loss: Tensor
+    value: float
+    gradient: Vector
+    largest: float
+    slope: float  # along the direction that is searched
+
+    @property
+    def is_finite(self) -> bool:
+        return all(map(math.isfinite, (self.value, self.largest, self.slope)))
+
+
+@dataclass(slots=True)
+class _Progress:
+    """The iterations of one step so far."""
+
+    x: Vector
+    now: _Point
+    pairs: list[_Pair]
+    evaluations: int = 1
+
+
+class LBFGS(ClosureOptimizer[M_co]):
+    """Limited-memory BFGS: Newton's method with a curvature guessed from the last steps.
+
+    For losses that are the same function at every call: the whole data set, or one fixed batch, and
+    no dropout. It needs the loss at several points, so its step takes a function:
+
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([-1.0, 2.0], name="w", dtype="float64")
+    >>> def loss() -> Tensor:
+    ...     return (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2
+    >>> optimizer = LBFGS([w])
+    >>> for _ in range(4):
+    ...     before = optimizer.minimize_step(loss)
+    >>> [round(x, 4) for x in w.tolist()]
+    [1.0, 1.0]
+
+    One step does up to `max_iter` iterations: a direction by the two-loop recursion, then a line
+    search along it. lr >= 0: the first length to try. max_eval: how often the loss is computed at
+    most, 1.25 max_iter by default; a search that has begun may need one more. tolerance_grad: done
+    if no element of the gradient is larger. tolerance_change: done if the loss or no parameter
+    changes by more. history_size: how many steps are remembered, each in twice the memory of the
+    parameters. The defaults, and the iterates, are those of PyTorch with `strong_wolfe`.
+
+    nonfinite: what a loss or gradient does that is NaN or infinite where the step begins: "raise"
+    or "skip"; see `FusedOptimizer`. Further on, such a point is only a step that was too long.
+
+    All parameters have one dtype and are on one backend; groups have no options of their own. The
+    host decides, so on a GPU each evaluation is read once, and each direction twice.
+    ValueError for a value out of range, TypeError for options of groups or several dtypes.
+
+    Nocedal, Wright: Numerical Optimization (2006), algorithms 7.4, 3.5 and 3.6.
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1.0,
+        *,
+        max_iter: int = 20,
+        max_eval: int | None = None,
+        tolerance_grad: float = 1e-7,
+        tolerance_change: float = 1e-9,
+        history_size: int = 100,
+        nonfinite: NonFinite = "raise",
+    ) -> None:
+        if nonfinite not in ("raise", "skip"):
+            raise ValueError(f'nonfinite must be "raise" or "skip" for LBFGS, not {nonfinite!r}')
+        self.hyper = checked({"lr": lr})
+        self.max_iter = _count("max_iter", max_iter)
+        default = max_iter * 5 // 4
+        self.max_eval = default if max_eval is None else _count("max_eval", max_eval)
+        self.history_size = _count("history_size", history_size)
+        self.tolerance_grad = _tolerance("tolerance_grad", tolerance_grad)
+        self.tolerance_change = _tolerance("tolerance_change", tolerance_change)
+        self.nonfinite = nonfinite
+        self.blamed: tuple[str, ...] = ()
+        self.segments: list[Segment] = []
+        self._curvatures: list[tuple[float, float]] = []  # rho and scale of each pair
+        self._vectors: Vectors | None = None
+        self._is_away = False  # whether the parameters are at a point that is only tried
+        super().__init__(parameters)
+        try:
+            self._check_groups()
+            self.segments = lay_out(self.groups, {}, in_their_dtype(()))
+        except BaseException:
+            self.release()
+            raise
+        for segment in self.segments:
+            segment.arena.adopt()
+
+    def _check_groups(self) -> None:
+        for group in self.groups:
+            if group.hyper or group.optional or group.lr_scale != 1:
+                raise TypeError(f"LBFGS steps all parameters as one vector: {group} has options")
+        if len(dtypes := {str(p.dtype) for p in self.parameters}) > 1:
+            raise TypeError(f"LBFGS takes parameters of one dtype, not {', '.join(sorted(dtypes))}")
+
+    def describe(self) -> str:
+        """Return a table: what it owns, with shapes and roles."""
+        return description(self, self.hyper, False)
+
+    def memory(self) -> Memory:
+        """Return the bytes of parameters, gradients and the steps that are remembered now."""
+        return used(self.segments)
+
+    # The step
+
+    def step_with(self, evaluate: Evaluate) -> Tensor:
+        """Do up to `max_iter` iterations; see `ClosureOptimizer`.
+
+        NonFiniteGradientError, with the names, for a loss or gradient that is not finite where the
+        step begins; BackendMismatchError if only a part of the parameters was moved.
+        """
+        v = self._ready()
+        lr = at_step("lr", self.hyper["lr"], self.steps + 1)
+        before = v.copy(self._values)
+        try:
+            now = self._look(v, evaluate)
+            loss = now.loss.clone()
+            if not now.is_finite:
+                self._refuse(now)
+                return loss
+            progress = _Progress(before, now, self._pairs())
+            for _ in range(self.max_iter):
+                if not self._iterate(v, evaluate, progress, lr):
+                    break
+            with Uninterrupted():
+                if self._is_away:
+                    self._place(v, progress.x)
+                self._remember(progress.pairs)
+                self.steps += 1
+                self.outcome = Outcome(True)
+        except BaseException:
+            with Uninterrupted():
+                if self._is_away:
+                    self._place(v, before)
+            raise
+        return loss
+
+    def _ready(self) -> Vectors:
+        """The vectors of the arenas as they are now."""
+        if not self.segments:
+            raise OwnershipError(f"{self} was released and owns nothing")
+        check_one_backend(ParameterGroup(Parameters(self.named_parameters())))
+        if self._vectors is None:
+            self._vectors = Vectors([segment.arena for segment in self.segments])
+        return self._vectors
+
+    @property
+    def _values(self) -> Vector:
+        return [segment.arena.values for segment in self.segments]
+
+    def _place(self, v: Vectors, x: Vector) -> None:
+        """Put the parameters where they stay."""
+        v.write(x, self._values)
+        self._note_written()
+        self._is_away = False
+
+    def _note_written(self) -> None:
+        for segment in self.segments:
+            segment.arena.written()
+
+    def _iterate(self, v: Vectors, evaluate: Evaluate, run: _Progress, lr: float) -> bool:
+        """Search along one direction; return whether another one may be worth while."""
+        if run.now.largest <= self.tolerance_grad:
+            return False
+        d = _direction(v, run.pairs, run.now.gradient)
+        measured = v.dot(run.now.gradient, d), v.largest(d), v.total(run.now.gradient)
+        slope, longest, total = v.read(*measured)
+        if not slope <= -self.tolerance_change:
+            return False
+
+        def phi(t: float) -> Trial:
+            self._is_away = True
+            v.along(run.x, t, d, self._values)
+            self._note_written()
+            run.evaluations += 1
+            point = self._look(v, evaluate, d)
+            value = point.value if point.is_finite else math.inf
+            return Trial(t, value, point.slope, point)
+
+        found = strong_wolfe(
+            phi,
+            Trial(0.0, run.now.value, slope, run.now),
+            lr if run.pairs else lr * min(1.0, 1.0 / total),
+            resolution=self.tolerance_change / longest,
+            limit=self.max_eval - run.evaluations,
+        )
+        change = abs(found.value - run.now.value)
+        self._advance(v, run, found, d)
+        is_moving = min(found.t * longest, change) > self.tolerance_change
+        return is_moving and run.evaluations < self.max_eval
+
+    def _advance(self, v: Vectors, run: _Progress, found: Trial, d: Vector) -> None:
+        """Go to where a search ended, and learn the curvature on the way."""
+        s = v.scaled(found.t, d)
+        y = v.along(found.found.gradient, -1.0, run.now.gradient)
+        run.x, run.now = v.along(run.x, found.t, d), found.found
+        curvature, square = v.read(v.dot(y, s), v.dot(y, y))
+        if curvature > CURVATURE:
+            pair = _Pair(s, y, 1.0 / curvature, curvature / square)
+            run.pairs = [*run.pairs, pair][-self.history_size :]
+
+    def _look(self, v: Vectors, evaluate: Evaluate, d: Vector | None = None) -> _Point:
+        """The loss where the parameters are now; d: the direction that is searched."""
+        loss, grads = evaluate()
+        gradient = self._drained(v, grads)
+        largest = v.largest(gradient)
+        slope = largest if d is None else v.dot(gradient, d)
+        if loss.dtype == v.dtype and loss.backend is v.backend:
+            found = v.read(loss._array, largest, slope)
+        else:
+            found = [float(loss), *v.read(largest, slope)]
+        return _Point(loss, found[0], gradient, *found[1:])
+
+    def _drained(self, v: Vectors, grads: GradientStore) -> Vector:
+        """The gradients in a store, as a vector of its own; they are drained."""
+        refuse_foreign(grads, self)
+        for parameter in self.parameters:
+            grads.check(parameter)
+        collected = [segment.arena.collect(grads) for segment in self.segments]
+        gradient = v.copy(collected)
+        for segment, flat in zip(self.segments, collected, strict=True):
+            segment.arena.drain(grads, flat, str(self))
+        return gradient
+
+    def _refuse(self, at: _Point) -> None:
+        """Raise, or count, what is not finite where the step begins."""
+        names = self._names(at.gradient)
+        if self.nonfinite == "raise":
+            what = f"the gradients of {', '.join(map(repr, names))}" if names else "the loss"
+            raise NonFiniteGradientError(
+                f"{what} hold{'' if names else 's'} NaN or infinity where the step begins, and "
+                'nothing was updated; nonfinite="skip" would leave such a step out'
+            )
+        self.skipped += 1
+        self.blamed = names
+        self.outcome = Outcome(False)
+
+    def _names(self, gradient: Vector) -> tuple[str, ...]:
+        bad = {
+            p.id
+            for segment, flat in zip(self.segments, gradient, strict=True)
+            for p, view in zip(segment.arena.parameters, segment.arena.views(flat), strict=True)
+            if segment.arena.backend.first_not_finite(view) is not None
+        }
+        return tuple(name for name, p in self.named_parameters() if p.id in bad)
+
+    # What is remembered: parts s0, y0, s1, y1 ... of the segments' state, the oldest first
+
+    def _pairs(self) -> list[_Pair]:
+        return [
+            _Pair(self._parts(f"s{n}"), self._parts(f"y{n}"), *found)
+            for n, found in enumerate(self._curvatures)
+        ]
+
+    def _parts(self, name: str) -> Vector:
+        return [segment.state[name] for segment in self.segments]
+
+    def _remember(self, pairs: Sequence[_Pair]) -> None:
+        for number, segment in enumerate(self.segments):
+            arrays = [array for pair in pairs for array in (pair.s[number], pair.y[number])]
+            segment.state = dict(zip(_names_of_parts(len(pairs)), arrays, strict=True))
+        self._curvatures = [(pair.rho, pair.scale) for pair in pairs]
+
+    def release(self) -> None:
+        """Give up the parameters: another optimizer may claim them. They keep their values."""
+        for segment in self.segments:
+            segment.arena.release()
+        self.segments, self._curvatures, self._vectors = [], [], None
+        super().release()
+
+    def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
+        """Take parameters, with what is remembered of them, to another backend."""
+        before = host_state(self.segments)
+        places = {p.id: backend for p in parameters}
+        layout = in_their_dtype(_names_of_parts(len(self._curvatures)))
+        segments = lay_out(self.groups, places, layout)
+        for segment in segments:
+            segment.fill(before)
+        for segment in segments:
+            segment.arena.adopt()
+        self.segments, self._vectors = segments, None
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state by parameter name; see `FusedOptimizer.state_dict`."""
+        check_unique(self.named_parameters())
+        for segment in self.segments:
+            segment.steps = self.steps
+        return {
+            "format": FORMAT,
+            "kind": type(self).__name__,
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "parameters": entries(self.named_parameters(), self.segments),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state; see `FusedOptimizer.load_state_dict`.
+
+        BackendMismatchError if only a part of the parameters was moved.
+        """
+        v = self._ready()
+        check_unique(self.named_parameters())
+        count = _saved_pairs(state)
+        names = _names_of_parts(count)
+        found = differences(
+            state,
+            type(self).__name__,
+            dict(self.named_parameters()),
+            {p.id: dict.fromkeys(names, p.dtype) for p in self.parameters},
+        )
+        if count > self.history_size:
+            found.append(f"history: saved {count} steps, here history_size={self.history_size}")
+        if found:
+            raise StateMismatchError("this state does not fit the LBFGS:\n  " + "\n  ".join(found))
+        segments = [
+            Segment(s.arena, {name: s.arena.zeros() for name in names}, s.group, 0)
+            for s in self.segments
+        ]
+        prepared(segments, {p.id: state["parameters"][n] for n, p in self.named_parameters()})()
+        curvatures = [_curvature(v, segments, n) for n in range(count)]
+        with Uninterrupted():
+            self.segments, self._curvatures = segments, curvatures
+            self.steps, self.skipped = state["steps"], state["skipped"]
+
+
+def _direction(v: Vectors, pairs: Sequence[_Pair], gradient: Vector) -> Vector:
+    """Return minus the guessed inverse of the Hessian times the gradient: algorithm 7.4."""
+    q = v.scaled(-1.0, gradient)
+    alphas = []
+    for pair in reversed(pairs):
+        alpha = v.times(pair.rho, v.dot(pair.s, q))
+        v.add_scaled(q, -1.0, alpha, pair.y)
+        alphas.append(alpha)
+    if pairs:
+        q = v.scaled(pairs[-1].scale, q)
+    for pair, alpha in zip(pairs, reversed(alphas), strict=True):
+        beta = v.times(pair.rho, v.dot(pair.y, q))
+        v.add_scaled(q, 1.0, v.minus(alpha, beta), pair.s)
+    return q
+
+
+def _curvature(v: Vectors, segments: Sequence[Segment], number: int) -> tuple[float, float]:
+    """Compute 1 / (s y) and s y / (y y) again from what was saved."""
+    s, y = ([segment.state[f"{part}{number}"] for segment in segments] for part in "sy")
+    curvature, square = v.read(v.dot(y, s), v.dot(y, y))
+    return 1.0 / curvature, curvature / square
+
+
+def _names_of_parts(count: int) -> list[str]:
+    return [f"{part}{n}" for n in range(count) for part in "sy"]
+
+
+def _saved_pairs(state: Mapping[str, Any]) -> int:
+    """How many steps a state remembers; 0 if it is no state, which `differences` says better."""
+    try:
+        return max((len(entry["state"]) // 2 for entry in state["parameters"].values()), default=0)
+    except (AttributeError, KeyError, TypeError):
+        return 0
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number, 1 or more, not {value!r}")
+    return value
+
+
+def _tolerance(name: str, value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be finite and >= 0, not {value!r}")
+    return float(value)

@@ -1,0 +1,297 @@
+"""Muon, with AdamW for what is not a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+from typing import Any, ClassVar, Final, Self, Unpack
+
+from rumus.optim import rules
+from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize
+from rumus.optim.engine.description import description
+from rumus.optim.engine.footprint import Memory, planned
+from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.engine.muon_variant import PYTORCH, Adjust, Variant, variant
+from rumus.optim.engine.porting import Library, PresetOptions, preset
+from rumus.optim.engine.segments import Segment, in_their_dtype, lay_out
+from rumus.optim.engine.update_kernel import Signature, UpdateRule
+from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
+from rumus.optim.options.hyperparameter import Hyper, check
+from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
+from rumus.tensor.graph.selection import Criterion, selected
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.slot_table import slot_size
+from rumus.tensor.memory.updater import NonFinite
+
+_ADAMW: Final = Signature.of(rules.adamw)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Matrices of one shape and one factor, one after the other in an arena."""
+
+    start: int  # in elements
+    count: int
+    shape: tuple[int, int]
+    factor: float
+
+
+class Muon(FusedOptimizer[M_co]):
+    """Momentum, orthogonalized: every direction of a weight matrix moves by the same amount.
+
+    b = momentum b + (1 - momentum) g;  u = momentum b + (1 - momentum) g with nesterov, else b;
+    o = the orthogonal matrix near u;  p = p (1 - lr weight_decay) - lr factor o
+
+    That is for matrices: parameters with 2 axes whose role is not "embedding". All others are
+    stepped by AdamW, in the same optimizer; `describe()` says who goes where. matrices: a pattern
+    for the name, or a function of name and parameter, that chooses otherwise; the last layer of a
+    language model, for one, is better left to AdamW.
+
+    lr >= 0. weight_decay >= 0, decoupled. momentum: in [0, 1), a number and no schedule. adjust:
+    "original": the factor is sqrt(max(1, rows / columns)); "match_rms_adamw":
+    0.2 sqrt(max(rows, columns)), so that a step is as large as one of AdamW and lr and weight_decay
+    may be those of AdamW. iterations, coefficients, eps: of Newton-Schulz, see
+    `newton_schulz.orthogonalize`. It runs in the parameters' dtype, which is more exact
+    than the bfloat16 of the paper and of PyTorch. Matrices of one shape are orthogonalized
+    together: the number of kernels grows with the number of shapes, not of layers.
+
+    adamw_lr, adamw_weight_decay: for AdamW; by default those of the matrices. adamw_betas,
+    adamw_eps: as in `AdamW`. A group with hyper-parameters of its own keeps them for all that it
+    has. maximize, nonfinite: see `FusedOptimizer`. The defaults are PyTorch's. On a GPU a step
+    reads nothing. ValueError for a value out of range, and for chosen parameters without 2 axes.
+
+    The formula is in `rumus.optim.rules.muon`. Jordan et al. (2024); arXiv:2502.16982.
+
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([[3.0, 0.0], [0.0, 1.0]], name="weight")
+    >>> optimizer = Muon([w], 0.5, weight_decay=0.0, iterations=12, coefficients=(2, -1.5, 0.5))
+    >>> optimizer.step((w * w).sum().backward())
+    >>> [[round(x, 3) for x in row] for row in w.tolist()]
+    [[2.5, 0.0], [0.0, 0.5]]
+    """
+
+    given_names: ClassVar[tuple[str, ...]] = ("o",)
+    other_scalars: ClassVar[frozenset[str]] = _ADAMW.scalars
+    _variant: Variant = PYTORCH
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1e-3,
+        *,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        weight_decay: Hyper = 0.1,
+        adjust: Adjust = "original",
+        iterations: int = 5,
+        coefficients: tuple[float, float, float] = COEFFICIENTS,
+        eps: float = 1e-7,
+        matrices: Criterion | None = None,
+        adamw_lr: Hyper | None = None,
+        adamw_betas: tuple[float, float] = (0.9, 0.999),
+        adamw_eps: float = 1e-8,
+        adamw_weight_decay: Hyper | None = None,
+        maximize: bool = False,
+        nonfinite: NonFinite = "raise",
+    ) -> None:
+        if adjust not in ("original", "match_rms_adamw"):
+            raise ValueError(f'adjust must be "original" or "match_rms_adamw", not {adjust!r}')
+        if iterations < 1:
+            raise ValueError(f"iterations must be 1 or more, not {iterations}")
+        self.adjust: Adjust = adjust
+        self._iterations = iterations
+        self._coefficients = coefficients
+        self._eps = check("eps", eps)
+        own_decay = self._variant.couples_decay
+        self._direction = _direction(nesterov=nesterov, maximize=maximize, decays=own_decay)
+        adamw = UpdateRule(self._variant.others, _ADAMW.state, _ADAMW.scalars, maximize=maximize)
+        self._adamw = adamw.kernel()
+        given = {"lr": adamw_lr, "weight_decay": adamw_weight_decay}
+        own = {name: hyper for name, hyper in given.items() if hyper is not None}
+        self.matrices, groups = _divided(parameters, matrices, own, self._variant)
+        super().__init__(
+            groups,
+            self._variant.rule,
+            lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            betas=adamw_betas,
+            eps=adamw_eps,
+            maximize=maximize,
+            nonfinite=nonfinite,
+        )
+
+    @classmethod
+    def like(
+        cls,
+        library: Library,
+        parameters: Claimable[M_co],
+        lr: Hyper | None = None,
+        **options: Unpack[PresetOptions],
+    ) -> Self:
+        """Return Muon as another library has it; see `FusedOptimizer.like`.
+
+        library: "torch", "keras", "optax", "mlx" or "burn". options: as the constructor takes them.
+        What goes to AdamW goes to that of the library; optax gives all matrices to Muon, MLX
+        everything, and there weight_decay must be a number, as it is part of the directions. A
+        weight is (outputs, inputs) here; the factor for its shape is what the library has for a
+        layer of these sizes, in whichever way its weight lies there.
+
+        >>> from rumus.tensor import Parameter
+        >>> optimizer = Muon.like("mlx", [Parameter([[1.0, 2.0]], name="w")], lr=0.02)
+        >>> optimizer.kind, optimizer.hyper["weight_decay"]
+        ('muon_coupled', 0.01)
+        """
+        chosen = preset("Muon", library)
+        rate = chosen.lr if lr is None else lr
+        if rate is None:
+            raise ValueError(f"{library} has no default learning rate: give lr")
+        given: dict[str, Any] = {**chosen.defaults, **options}
+        if library == "optax":  # it has one eps for both
+            given.setdefault("adamw_eps", given["eps"])
+        ported = cls.__new__(cls)
+        ported._variant = variant(library, nesterov=given.get("nesterov", True))
+        ported.is_ported = ported._variant.rule is not rules.muon
+        Muon.__init__(ported, parameters, rate, **given)
+        return ported
+
+    def _check_known(self, names: Mapping[str, object]) -> None:
+        super()._check_known(names)
+        for name in ("momentum", "weight_decay") if self._variant.couples_decay else ("momentum",):
+            if callable(names.get(name)):
+                raise TypeError(
+                    f"Muon: {name} must be a number: a GPU decides by itself whether a step "
+                    "counts, and the directions are computed before"
+                )
+
+    def describe(self) -> str:
+        """Return a table: which groups are stepped by Muon and which by AdamW, and with what."""
+        names = {True: Signature.of(rules.muon, ("o",)).scalars, False: _ADAMW.scalars}
+
+        def used(group: ParameterGroup) -> tuple[str, frozenset[str]]:
+            is_muon = self._is_matrices(group)
+            return ("Muon" if is_muon else "AdamW"), names[is_muon]
+
+        return description(self, self.hyper, not self._variant.couples_decay, used)
+
+    @classmethod
+    def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
+        """Return what `memory()` would be; see `FusedOptimizer.planned_memory`.
+
+        Muon keeps b, and o from one step to the next; AdamW keeps two averages. What an
+        orthogonalization needs while it runs is not counted.
+        """
+        return planned(parameters, in_their_dtype(_ADAMW.state))
+
+    def _is_matrices(self, group: ParameterGroup) -> bool:
+        return any(p.id in self.matrices for _, p in group.named)
+
+    def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
+        found = []
+        for group in self.groups:
+            if self._is_matrices(group):
+                segments = lay_out([group], places, self._state_layout)
+                for segment in segments:
+                    segment.scratch["o"] = segment.arena.zeros()
+            else:
+                segments = lay_out([group], places, in_their_dtype(_ADAMW.state))
+                for segment in segments:
+                    segment.kernel = self._adamw
+            found += segments
+        return found
+
+    def _compute_given(self, gradients: Mapping[int, Array]) -> None:
+        for number, gradient in gradients.items():
+            segment = self.segments[number]
+            if segment.kernel is not None:
+                continue
+            hyper = segment.group.over(self.hyper)
+            used = {name: hyper[name] for name in ("momentum", "weight_decay")}
+            numbers = {name: value for name, value in used.items() if not callable(value)}
+            arena, into = segment.arena, segment.scratch["o"]
+            by_name = {"p": arena.values, "g": gradient, "b": segment.state["b"]}
+            arrays = tuple(by_name[name] for name in self._direction.arrays)
+            scalars = self._direction.bind(numbers)
+            arena.backend.elementwise(self._direction, arrays, scalars, (into,))
+            eps = self._eps * (1 - numbers["momentum"] if self._variant.sums else 1.0)
+            for stack in self._stacks(arena):
+                self._orthogonalize(arena.backend, into, stack, eps)
+
+    def _stacks(self, arena: Arena) -> list[_Stack]:
+        """The matrices of an arena in runs of equal shape and factor."""
+        found = []
+        matrices = [
+            (slot.start, p.shape, self._variant.factor(self.adjust, p))
+            for slot, p in zip(arena.slots, arena.parameters, strict=True)
+            if p.ndim >= 2
+        ]
+        for (shape, factor), run in groupby(matrices, key=lambda matrix: matrix[1:]):
+            starts = [start for start, _, _ in run]
+            flattened = shape[0], prod(shape[1:])
+            found.append(_Stack(starts[0], len(starts), flattened, factor))
+        return found
+
+    def _orthogonalize(self, backend: Backend, flat: Array, stack: _Stack, eps: float) -> None:
+        """Orthogonalize matrices of one shape in a flat array."""
+        rows, columns = stack.shape
+        size, step = rows * columns, slot_size(rows * columns)
+        lies = flat[stack.start : stack.start + stack.count * step]
+        lies = lies.reshape((stack.count, step))[:, :size]
+        x = backend.allocate((stack.count, size), flat.dtype)
+        backend.copy(lies, x)
+        orthogonalize(
+            backend,
+            x.reshape((stack.count, rows, columns)),
+            iterations=self._iterations,
+            coefficients=self._coefficients,
+            eps=eps,
+            eps_beside=self._variant.eps_beside,
+            factor=stack.factor,
+        )
+        backend.copy(x, lies)
+
+
+def _direction(*, nesterov: bool, maximize: bool, decays: bool) -> Kernel:
+    """From the gradient and the momentum before the step to what is orthogonalized."""
+    g, b, momentum = Expr.array("g"), Expr.array("b"), Expr.scalar("momentum")
+    g = -g if maximize else g
+    g = g + Expr.scalar("weight_decay") * Expr.array("p") if decays else g
+    u = momentum * b + (1 - momentum) * g
+    u = momentum * u + (1 - momentum) * g if nesterov else u
+    return Kernel("momentum", {"o": u}, ("p", "g", "b") if decays else ("g", "b"))
+
+
+def _divided(
+    parameters: Claimable[Any], what: Criterion | None, own: Mapping[str, Hyper], kind: Variant
+) -> tuple[frozenset[ParamId], list[ParameterGroup]]:
+    """The matrices that Muon steps, and each group as up to two: matrices by shape, and others.
+
+    own: hyper-parameters of the others.
+    """
+    groups = as_groups(parameters)
+    chosen = _chosen([pair for group in groups for pair in group.named], what, kind)
+    found = []
+    for group in groups:
+        matrices = [pair for pair in group.named if pair[1].id in chosen]
+        others = [pair for pair in group.named if pair[1].id not in chosen]
+        if matrices:
+            found.append(group.only(sorted(matrices, key=lambda pair: pair[1].shape)))
+        found += [group.only(others, **own)] if others else []
+    return frozenset(chosen), found
+
+
+def _chosen(
+    named: Sequence[tuple[str, Parameter]], what: Criterion | None, kind: Variant
+) -> set[ParamId]:
+    if what is None:
+        return {p.id for _, p in named if kind.takes(p)}
+    found = selected(named, what, None)
+    for name, p in named:
+        if p.id in found and p.ndim != 2 and not kind.takes_all:
+            raise ValueError(
+                f"parameter {name!r} of shape {p.shape} is no matrix: Muon takes what has 2 axes; "
+                "leave the others to AdamW"
+            )
+    return found

@@ -1,0 +1,116 @@
+"""Schedule-free optimizers."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from rumus.optim import rules
+from rumus.optim.engine.averaging import AveragingOptimizer
+from rumus.optim.options.group import Claimable, M_co
+from rumus.optim.options.hyperparameter import Hyper
+from rumus.optim.options.options import Options
+from rumus.optim.options.running import Running
+
+
+class ScheduleFreeSGD(AveragingOptimizer[M_co]):
+    """Stochastic gradient descent with an average in the place of a schedule.
+
+    z = z - lr (g + weight_decay y);  x = (1 - c) x + c z;  y = (1 - beta1) z + beta1 x
+
+    The parameters are y, where the gradient is taken; the result is the average x, which
+    `with optimizer.eval_params():` puts in their place for as long as its block runs. Evaluate, and
+    save what is to be deployed, in there.
+
+    lr >= 0. beta1: where y lies between z and x, in [0, 1); what takes the place of momentum.
+    weight_decay >= 0. warmup_steps: during how many lr grows from 0. weight_lr_power >= 0 and
+    r: a step counts t^r lr^weight_lr_power in the average, lr being the largest so far. If lr is
+    changed by `set`, steps taken before count as if it had always been so; a function of the step
+    has no such surprise. options: see `FusedOptimizer`. The defaults are those of the
+    authors' code. ValueError for a value out of range.
+
+    `rumus.optim.rules.schedule_free_sgd`. Defazio et al.: arXiv:2405.15682.
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1.0,
+        *,
+        beta1: float = 0.9,
+        weight_decay: Hyper = 0.0,
+        warmup_steps: float = 0,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.schedule_free_sgd,
+            lr,
+            beta1=beta1,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            r=r,
+            weight_lr_power=weight_lr_power,
+            running=_weights(),
+            point=rules.schedule_free_point,
+            **options,
+        )
+
+
+class ScheduleFreeAdamW(AveragingOptimizer[M_co]):
+    """AdamW with an average in the place of a schedule.
+
+    v = beta2 v + (1 - beta2) g^2;  z = z - lr (g / (sqrt(v_hat) + eps) + weight_decay y);
+    x = (1 - c) x + c z;  y = (1 - beta1) z + beta1 x
+
+    The parameters are y, where the gradient is taken; the result is the average x, which
+    `with optimizer.eval_params():` puts in their place for as long as its block runs. Evaluate, and
+    save what is to be deployed, in there.
+
+    lr >= 0. betas: where y lies between z and x, and how slowly v forgets, each in [0, 1). eps >=
+    0, outside of the root. weight_decay >= 0. warmup_steps: during how many lr grows from 0.
+    weight_lr_power >= 0 and
+    r: a step counts t^r lr^weight_lr_power in the average, lr being the largest so far. If lr is
+    changed by `set`, steps taken before count as if it had always been so; a function of the step
+    has no such surprise. options: see `FusedOptimizer`. The defaults are those of the
+    authors' code. ValueError for a value out of range.
+
+    `rumus.optim.rules.schedule_free_adamw`. Defazio et al.: arXiv:2405.15682.
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 2.5e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: Hyper = 1e-8,
+        weight_decay: Hyper = 0.0,
+        warmup_steps: float = 0,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.schedule_free_adamw,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            r=r,
+            weight_lr_power=weight_lr_power,
+            running=_weights(),
+            point=rules.schedule_free_point,
+            **options,
+        )
+
+
+def _weights() -> Running:
+    return Running(
+        largest_lr=(0.0, rules.largest_lr),
+        weight=(0.0, rules.step_weight),
+        weight_sum=(0.0, rules.step_weight_sum),
+    )

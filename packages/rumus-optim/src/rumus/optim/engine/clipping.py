@@ -1,0 +1,165 @@
+"""Limiting gradients, over exactly what an optimizer owns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from rumus.optim.engine.optimizer import Optimizer, names_of
+from rumus.optim.options.clip import check_limit
+from rumus.optim.options.hyperparameter import check
+from rumus.tensor import (
+    Backend,
+    Expr,
+    GradientStore,
+    Kernel,
+    NonFiniteGradientError,
+    OwnershipError,
+    Parameter,
+    Tensor,
+    sqrt,
+    tensor,
+    where,
+)
+from rumus.tensor.memory.backend import Array
+
+# Gradients that lie in one array, on a backend, and the parameters they belong to.
+Owned: TypeAlias = tuple[Backend, Array, list[Parameter]]
+
+_G, _LIMIT = Expr.array("g"), Expr.scalar("limit")
+_SCALE = Kernel("scale", {"g": _G * Expr.array("factor")}, ("g", "factor"))
+_LIMIT_EACH = Kernel("limit", {"g": _G.maximum(-_LIMIT).minimum(_LIMIT)})
+_ADD = Kernel("add", {"total": Expr.array("total") + Expr.array("more")}, ("total", "more"))
+
+
+def factor_of(total: Expr) -> Expr:
+    """Return what gradients are multiplied by whose squares add up to `total`.
+
+    A device goes on with a sum that is not finite, and must leave gradients that its optimizer
+    refuses. Where one of them is NaN they stay as they are. Where the sum has overflowed, an
+    element is infinite or at least 1e14, as there are fewer than 1e10 of them: a factor of 1e25
+    makes the large ones infinite, and lets the others be finite.
+    """
+    limit, divisor = Expr.scalar("max_norm"), sqrt(total) + Expr.scalar("eps")
+    within = where(limit < divisor, limit / divisor, 1.0)
+    beyond = where(total <= math.inf, 1e25, 1.0)
+    return where(total < math.inf, within, beyond)
+
+
+_TOTAL = Expr.array("total")
+_NORM = Kernel("norm", {"norm": sqrt(_TOTAL), "factor": factor_of(_TOTAL)})
+
+
+def clip_grad_norm(
+    grads: GradientStore, optimizer: Optimizer[Any], max_norm: float, *, eps: float = 1e-6
+) -> Tensor:
+    """Scale the gradients an optimizer owns so that their joint 2-norm is at most `max_norm`.
+
+    All are multiplied by max_norm / (norm + eps) where that is below 1. What other optimizers own
+    neither counts nor changes. Returns the norm before, as a tensor without axes: on a GPU nothing
+    is read until `float` reads it. Pascanu, Mikolov, Bengio: arXiv:1211.5063, section 3.2.
+
+    ValueError for a max_norm that is not finite and positive or an eps below 0,
+    MissingGradientError for a gradient that is not there, GradientMismatchError for one that does
+    not fit, NonFiniteGradientError, with the names, for a norm that is not finite. Nothing has
+    changed then. On a GPU a norm that is not finite raises nothing here: the optimizer's step
+    refuses the gradients, as its `nonfinite` says.
+    """
+    check_limit("max_norm", max_norm)
+    check("eps", eps)
+    owned = _owned(grads, optimizer)
+    backends = {id(backend): backend for backend, _, _ in owned}
+    if len(backends) > 1 or not owned:
+        return _clip_on_host(grads, optimizer, owned, (max_norm, eps))
+    (backend,) = backends.values()
+    total = total_of_squares(backend, [array for _, array, _ in owned])
+    if not backend.runs_ahead:
+        _check_finite(float(backend.download(total)), grads, optimizer, owned)
+    norm, factor = (backend.allocate((), total.dtype) for _ in range(2))
+    scalars = _NORM.bind({"max_norm": max_norm, "eps": eps})
+    backend.elementwise(_NORM, (total,), scalars, (norm, factor))
+    for _, gradient, _ in owned:
+        _scale(backend, gradient, factor)
+    return Tensor(norm, backend)
+
+
+def _clip_on_host(
+    grads: GradientStore,
+    optimizer: Optimizer[Any],
+    owned: Sequence[Owned],
+    limits: tuple[float, float],
+) -> Tensor:
+    """For gradients on several backends: the norm is read."""
+    parts = [float(b.download(b.sum_of_squares(array))) for b, array, _ in owned]
+    total = math.fsum(parts) if all(map(math.isfinite, parts)) else math.nan
+    _check_finite(total, grads, optimizer, owned)
+    norm = math.sqrt(total)
+    max_norm, eps = limits
+    if max_norm < norm + eps:
+        for backend, gradient, _ in owned:
+            factor = tensor(max_norm / (norm + eps), dtype=gradient.dtype, backend=backend)
+            _scale(backend, gradient, factor._array)
+    return tensor(norm)
+
+
+def total_of_squares(backend: Backend, gradients: Sequence[Array]) -> Array:
+    """Return the sum of all squares, as an array without axes."""
+    return added_up(backend, [backend.sum_of_squares(gradient) for gradient in gradients])
+
+
+def added_up(backend: Backend, sums: Sequence[Array]) -> Array:
+    """Return the sum of arrays without axes; the first holds it."""
+    total, *others = sums
+    for more in others:
+        backend.elementwise(_ADD, (total, more), (), (total,))
+    return total
+
+
+def _scale(backend: Backend, gradient: Array, factor: Array) -> None:
+    if factor.dtype != gradient.dtype:
+        given, factor = factor, backend.allocate((), gradient.dtype)
+        backend.copy(given, factor)
+    backend.elementwise(_SCALE, (gradient, factor), (), (gradient,))
+
+
+def _check_finite(
+    total: float, grads: GradientStore, optimizer: Optimizer[Any], owned: Sequence[Owned]
+) -> None:
+    """Raise NonFiniteGradientError, with the names, if the sum of squares is not finite."""
+    if math.isfinite(total):
+        return
+    bad, parameters = [], [p for _, _, some in owned for p in some]
+    for p in parameters:
+        squares = p.backend.sum_of_squares(grads.array(p))
+        if not math.isfinite(float(p.backend.download(squares))):
+            bad.append(p)
+    names = ", ".join(map(repr, names_of(bad or parameters, optimizer)))
+    raise NonFiniteGradientError(f"the norm of the gradients is not finite: {names}")
+
+
+def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: float) -> None:
+    """Limit each element of the gradients an optimizer owns to [-max_value, max_value].
+
+    NaN stays NaN. ValueError for a limit that is not finite and positive, GradientMismatchError for
+    a gradient that does not fit, MissingGradientError for one that is not there; nothing has
+    changed then.
+    """
+    check_limit("max_value", max_value)
+    scalars = _LIMIT_EACH.bind({"limit": max_value})
+    for backend, gradient, _ in _owned(grads, optimizer):
+        backend.elementwise(_LIMIT_EACH, (gradient,), scalars, (gradient,))
+
+
+def _owned(grads: GradientStore, optimizer: Optimizer[Any]) -> list[Owned]:
+    """The owned gradients; optional ones that are not there are left out."""
+    if not optimizer.groups:
+        raise OwnershipError(f"{optimizer} was released and owns nothing")
+    for group in optimizer.groups:
+        for _, parameter in group.named:
+            slot = parameter._slot
+            if group.optional and parameter not in grads:
+                continue
+            if slot is None or grads.array(parameter) is not slot.gradient:
+                grads.check(parameter)
+    return optimizer.gradients(grads)

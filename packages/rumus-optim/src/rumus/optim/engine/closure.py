@@ -1,0 +1,70 @@
+"""`ClosureOptimizer`: an optimizer that needs the loss at several points for one step.
+
+There is no `.grad` into which a closure could put gradients: it only returns the loss, and the
+optimizer goes back through it, drains what comes, and moves the parameters in between.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeAlias
+
+from rumus.optim.engine.optimizer import Optimizer
+from rumus.optim.options.group import M_co
+from rumus.tensor import ClosureNeededError, GradientStore, Tensor
+
+# Computes the loss where the parameters are now: without its graph, and with its gradients.
+Evaluate: TypeAlias = Callable[[], tuple[Tensor, GradientStore]]
+
+
+class ClosureOptimizer(Optimizer[M_co]):
+    """An optimizer whose step asks for the loss and its gradients more than once.
+
+    A subclass says what `step_with` does.
+    """
+
+    def minimize_step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """Do one step; return the loss before it, without its graph.
+
+        closure: takes nothing and returns the loss as a scalar tensor. It is called several times,
+        with the parameters at other points, and must compute the same function each time: the same
+        batch, and no dropout but one that is drawn anew from the same state.
+
+        TypeError if it returns no tensor, UnclaimedGradientError if the loss depends on parameters
+        of others, and the errors of `Optimizer.step`. After any error, also one that `closure`
+        raises, parameters and state are bit for bit what they were.
+        """
+        return self.step_with(lambda: forward_backward(closure, ()))
+
+    @abstractmethod
+    def step_with(self, evaluate: Evaluate) -> Tensor:
+        """Do what `minimize_step` does; the gradients come with the loss.
+
+        evaluate: returns the loss where the parameters are now, and a store that is drained.
+        """
+
+    def step(self, grads: GradientStore) -> NoReturn:
+        """Raise ClosureNeededError: the gradients at one point are not enough."""
+        name = type(self).__name__
+        raise ClosureNeededError(
+            f"{self}: a step of {name} needs the loss at several points, not gradients at one: "
+            f"call minimize_step(closure) with a function that returns the loss, or "
+            "Trainer.train_step; nothing was drained"
+        )
+
+
+def forward_backward(
+    loss_fn: Callable[..., Tensor], arguments: Sequence[Any], scale: Tensor | None = None
+) -> tuple[Tensor, GradientStore]:
+    """Return the loss, without its graph, and its gradients. TypeError if it is no tensor.
+
+    scale: what the gradients are multiplied by; see `Tensor.backward`.
+    """
+    loss = loss_fn(*arguments)
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"the loss function must return the loss as a tensor, not {type(loss).__name__}: "
+            "a number has no graph to go back through"
+        )
+    return loss.detach(), loss.backward(scale=scale)

@@ -1,0 +1,255 @@
+"""`Coefficients`: what the update multiplies gradients by, worked out before each step.
+
+The sums of squares stay where the gradients are: a device goes on without the host. They also say
+whether a gradient is not finite, so that nobody has to look at the gradients once more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from rumus.optim.engine.clipping import added_up, factor_of
+from rumus.optim.engine.loss_scale import Scaling
+from rumus.optim.engine.segments import Segment
+from rumus.optim.options.clip import AGC, Clip, ClipNorm, ClipValue
+from rumus.tensor import (
+    Arena,
+    Backend,
+    DType,
+    Expr,
+    Kernel,
+    Parameter,
+    Tensor,
+    float16,
+    float32,
+    float64,
+    maximum,
+    sqrt,
+    where,
+)
+from rumus.tensor import tensor as as_tensor
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.slot_table import ALIGNMENT
+
+FACTOR: Final = "clip_factor"  # of the gradients, among the arrays or scalars of an update
+LIMIT: Final = "clip_limit"  # of each element
+
+_TOTAL = Expr.array("total")
+_FACTOR = Kernel("clip_factor", {"squares": _TOTAL, "factor": factor_of(_TOTAL)}, ("total",))
+_SQUARE = Kernel("square", {"squares": Expr.array("x") * Expr.array("x")}, ("x",))
+_ONCE = where(Expr.scalar("zero") < Expr.array("is_first"), _TOTAL, 0.0)
+_SLOTS = Kernel("slot_factor", {"once": _ONCE, "factor": factor_of(_TOTAL)}, ("total", "is_first"))
+
+
+def _unit_kernel() -> Kernel:
+    """AGC's factor of a unit from the sums of squares of its weights and its gradient."""
+    limit = Expr.scalar("clipping") * maximum(sqrt(Expr.array("weights")), Expr.scalar("eps"))
+    norm = maximum(sqrt(Expr.array("gradients")), 1e-6)  # the authors' code has this bound
+    factor = where(limit < norm, limit / norm, 1.0)
+    return Kernel("unit_factor", {"factor": factor}, ("weights", "gradients"))
+
+
+_UNIT = _unit_kernel()
+
+
+def limited(clip: Clip, g: Expr, is_array: bool) -> Expr:
+    """Return the gradient as an update uses it.
+
+    is_array: whether the factor lies in an array; otherwise it is a scalar.
+    """
+    if isinstance(clip, ClipValue):
+        limit = Expr.scalar(LIMIT)
+        return g.maximum(-limit).minimum(limit)
+    return g * (Expr.array(FACTOR) if is_array else Expr.scalar(FACTOR))
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Where on one backend the sum of squares over a scope lies, and its factor."""
+
+    backend: Backend
+    squares: Array
+    factor: Array
+    segments: list[int] = field(default_factory=list)
+    on_host: float = 1.0  # the factor, where the host knows it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slots:
+    """The sums of squares of a segment's tensors: one for each row of its arena.
+
+    is_first: 1 in a tensor's first row, else 0. once: the sums where that is 1, else 0.
+    """
+
+    squares: Array
+    is_first: Array
+    once: Array
+
+    @classmethod
+    def of(cls, arena: Arena) -> _Slots:
+        table, backend = arena.table, arena.backend
+        is_first = np.zeros((table.rows, 1), _at_least_single(arena.dtype))
+        is_first[table.filled[:, 0] // ALIGNMENT] = 1
+        squares = backend.allocate(is_first.shape, is_first.dtype)
+        once = backend.allocate(is_first.shape, _widest(backend))
+        return cls(squares, backend.upload(is_first), once)
+
+
+class Coefficients:
+    """The factors of the gradients in `segments`, under a `clip` that needs norms.
+
+    scaling: by what the loss was multiplied, if by anything; the factors do not divide by it.
+    """
+
+    def __init__(
+        self, clip: ClipNorm | AGC, segments: Sequence[Segment], scaling: Scaling | None = None
+    ) -> None:
+        self.clip = clip
+        self.scaling = scaling
+        self.segments = segments
+        self.is_measured = False  # whether there is a norm yet
+        self._is_uniform = isinstance(clip, ClipNorm) and clip.per != "tensor"
+        self._scopes: dict[int, dict[int, _Place]] = {}
+        self._slots: dict[int, _Slots] = {}
+        for number, segment in enumerate(segments):
+            self._include(number, segment)
+
+    def _include(self, number: int, segment: Segment) -> None:
+        by_group = isinstance(self.clip, ClipNorm) and self.clip.per == "group"
+        backend = segment.arena.backend
+        places = self._scopes.setdefault(id(segment.group) if by_group else 0, {})
+        if id(backend) not in places:
+            arrays = [backend.allocate((), _widest(backend)) for _ in range(2)]
+            places[id(backend)] = _Place(backend, *arrays)
+        place = places[id(backend)]
+        place.segments.append(number)
+        segment.squares = place.squares
+        if isinstance(self.clip, AGC):
+            segment.scratch[FACTOR] = segment.arena.zeros(_at_least_single(segment.arena.dtype))
+        elif self.clip.per == "tensor":
+            slots = self._slots[number] = _Slots.of(segment.arena)
+            squares = slots.squares
+            segment.scratch[FACTOR] = backend.allocate(squares.shape, squares.dtype)
+        elif backend.runs_ahead:
+            segment.scratch[FACTOR] = place.factor
+
+    def of(self, number: int) -> float:
+        """Return the factor of a segment whose update takes it as a scalar."""
+        places = [p for scope in self._scopes.values() for p in scope.values()]
+        return next(place.on_host for place in places if number in place.segments)
+
+    def compute(self, gradients: Mapping[int, Array]) -> None:
+        """Work out the factors of flat gradients, given by the number of the segment."""
+        for places in self._scopes.values():
+            present = [p for p in places.values() if any(n in gradients for n in p.segments)]
+            self._measure(present, gradients)
+        if isinstance(self.clip, AGC):
+            for number, gradient in gradients.items():
+                self._fill(self.clip, self.segments[number], gradient)
+        self.is_measured = True
+
+    def _measure(self, places: Sequence[_Place], gradients: Mapping[int, Array]) -> None:
+        """The sum of squares over one scope, and the factor that follows from it."""
+        totals = [
+            added_up(p.backend, [self._sum(n, gradients[n]) for n in p.segments if n in gradients])
+            for p in places
+        ]
+        if len(places) > 1:  # on several backends: the sums are read
+            pairs = list(zip(places, totals, strict=True))
+            whole = sum(float(place.backend.download(total)) for place, total in pairs)
+            for place, total in pairs:
+                place.backend.fill(whole, total)
+        scalars = _FACTOR.bind(self._limits())
+        for place, total in zip(places, totals, strict=True):
+            backend = place.backend
+            backend.elementwise(_FACTOR, (total,), scalars, (place.squares, place.factor))
+            if self._is_uniform and not backend.runs_ahead:
+                place.on_host = float(backend.download(place.factor))
+
+    def _sum(self, number: int, gradient: Array) -> Array:
+        """The sum of squares of a segment's gradients; the factors of its tensors on the way."""
+        segment, slots = self.segments[number], self._slots.get(number)
+        backend = segment.arena.backend
+        if slots is None:
+            return self._unscaled(backend, backend.sum_of_squares(gradient))
+        backend.slot_squares(gradient, segment.arena.table, slots.squares)
+        self._unscaled(backend, slots.squares)
+        scalars = _SLOTS.bind({**self._limits(), "zero": 0.0})
+        given, found = (slots.squares, slots.is_first), (slots.once, segment.scratch[FACTOR])
+        backend.elementwise(_SLOTS, given, scalars, found)
+        total = backend.allocate((), slots.once.dtype)
+        backend.reduce("sum", slots.once.reshape(-1), (0,), total)
+        return total
+
+    def _unscaled(self, backend: Backend, squares: Array) -> Array:
+        """The same array: sums of squares as they would be without a loss scale."""
+        if self.scaling is not None:
+            self.scaling.unscale_squares(backend, squares)
+        return squares
+
+    def _limits(self) -> dict[str, float]:
+        if isinstance(self.clip, AGC):
+            return {"max_norm": math.inf, "eps": 0.0}
+        return {"max_norm": self.clip.max_norm, "eps": self.clip.eps}
+
+    def _fill(self, clip: AGC, segment: Segment, gradient: Array) -> None:
+        """Write the factor of each unit to all of its elements."""
+        arena = segment.arena
+        backend = arena.backend
+        views = arena.views(gradient), arena.views(segment.scratch[FACTOR])
+        for parameter, view, factors in zip(arena.parameters, *views, strict=True):
+            if parameter.size:
+                squares = self._unscaled(backend, _unit_squares(backend, view))
+                found = _of_units(clip, parameter, squares)
+                backend.copy(found, factors.reshape((*found.shape[:1], -1)))
+
+    def norm(self) -> Tensor:
+        """Return the joint norm of the gradients that were measured last."""
+        firsts = [next(iter(places.values())) for places in self._scopes.values()]
+        if len({id(place.backend) for place in firsts}) > 1:
+            parts = [float(place.backend.download(place.squares)) for place in firsts]
+            return as_tensor(math.sqrt(sum(parts)))
+        return _sum(Tensor(place.squares, place.backend) for place in firsts).sqrt()
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    first, *others = tensors
+    for other in others:
+        first = first + other
+    return first
+
+
+def _at_least_single(dtype: DType) -> DType:
+    return float32 if dtype == float16 else dtype
+
+
+def _widest(backend: Backend) -> DType:
+    return float32 if backend.runs_ahead else float64
+
+
+def _of_units(clip: AGC, parameter: Parameter, squares: Array) -> Array:
+    """AGC's factor of each unit, [units, 1], from the sums of squares of its gradient."""
+    backend = parameter._backend
+    sums = [_unit_squares(backend, parameter._array), squares]
+    factor = backend.allocate(sums[0].shape, sums[0].dtype)
+    scalars = _UNIT.bind({"clipping": clip.clipping, "eps": clip.eps})
+    backend.elementwise(_UNIT, sums, scalars, (factor,))
+    return factor.reshape((-1, 1))
+
+
+def _unit_squares(backend: Backend, array: Array) -> Array:
+    """The sum of squares of each unit: of each row, or of all of a vector. At least float32."""
+    units = array.shape[0] if len(array.shape) > 1 else 1
+    dtype = _at_least_single(array.dtype)
+    wide = backend.allocate(array.shape, dtype)
+    backend.copy(array, wide)
+    rows = wide.reshape((units, array.size // units))
+    backend.elementwise(_SQUARE, (rows,), (), (rows,))
+    out = backend.allocate((units,), dtype)
+    backend.reduce("sum", rows, (1,), out)
+    return out

@@ -1,0 +1,80 @@
+"""`EvaluatedOptimizer`: an optimizer that knows a better point than the one it steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rumus.optim.engine.followed import FollowedOptimizer
+from rumus.optim.engine.segments import Segment
+from rumus.optim.engine.uninterrupted import Uninterrupted
+from rumus.optim.options.group import M_co
+from rumus.optim.options.hyperparameter import Hyper, at_step
+from rumus.tensor import Kernel, OwnershipError
+from rumus.tensor.memory.backend import Array
+
+
+class EvaluatedOptimizer(FollowedOptimizer[M_co]):
+    """An optimizer that may have an average to evaluate at, which is not what it steps.
+
+    A subclass sets `_point`, a kernel that computes `p` from p and the state.
+    """
+
+    hyper: dict[str, Hyper]
+    _point: Kernel | None = None
+    _evaluating = False
+
+    @contextmanager
+    def eval_params(self) -> Iterator[None]:
+        """Put the average in the parameters' place; what was there is back, bit by bit, after.
+
+        In the block nothing may be stepped, saved, loaded, moved or released: OwnershipError. What
+        is assigned to a parameter there is gone after it. Before there is an average nothing
+        changes. ValueError from an optimizer that keeps none.
+        """
+        if self._point is None:
+            raise ValueError(f"{self} keeps no average: make it with average=EMA(...) or SWA(...)")
+        self._check_training("eval_params() again")
+        self._settle()
+        kept = [(segment, self._copied(segment)) for segment in self.segments if self._has(segment)]
+        self._evaluating = True
+        try:
+            for segment, _ in kept:
+                self._put(segment)
+            yield
+        finally:
+            with Uninterrupted():
+                for segment, values in kept:
+                    segment.arena.backend.copy(values, segment.arena.values)
+                    segment.arena.written()
+                self._evaluating = False
+
+    def _point_of(self, segment: Segment) -> Kernel | None:
+        return self._point
+
+    def _has(self, segment: Segment) -> bool:
+        """Whether there is an average of a segment's parameters."""
+        return segment.steps > 0
+
+    def _copied(self, segment: Segment) -> Array:
+        arena = segment.arena
+        copy = arena.backend.allocate(arena.values.shape, arena.dtype)
+        arena.backend.copy(arena.values, copy)
+        return copy
+
+    def _put(self, segment: Segment) -> None:
+        point, arena = self._point_of(segment), segment.arena
+        assert point is not None
+        hyper: Mapping[str, Hyper] = segment.group.over(self.hyper)
+        values = {n: at_step(n, hyper[n], segment.steps) for n in point.scalars}
+        by_name = {"p": arena.values, **segment.state}
+        arrays = [by_name[name] for name in point.arrays]
+        arena.backend.elementwise(point, arrays, point.bind(values), [arena.values])
+        arena.written()
+
+    def _check_training(self, what: str) -> None:
+        if self._evaluating:
+            raise OwnershipError(
+                f"{self}: {what} inside of eval_params(): the parameters are the average there, "
+                "not what is trained; leave the block first"
+            )

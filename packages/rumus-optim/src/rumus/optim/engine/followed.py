@@ -1,0 +1,138 @@
+"""`FollowedOptimizer`: an optimizer that hears later what became of its steps."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from rumus.optim.engine.loss_scale import Scaling
+from rumus.optim.engine.optimizer import Optimizer
+from rumus.optim.engine.segments import Segment
+from rumus.optim.options.group import Claimable, M_co
+from rumus.tensor import NonFiniteGradientError
+from rumus.tensor.memory.updater import NonFinite, Outcome, Updater
+
+
+class FollowedOptimizer(Optimizer[M_co]):
+    """An optimizer whose steps an updater applies or refuses, and which counts them.
+
+    parameters: see `Optimizer`. nonfinite: what a gradient that is not finite does; see
+    `FusedOptimizer`. ValueError for another word.
+    """
+
+    def __init__(self, parameters: Claimable[M_co], nonfinite: NonFinite) -> None:
+        if nonfinite not in ("raise", "skip", "propagate"):
+            raise ValueError(f'nonfinite must be "raise", "skip" or "propagate", not {nonfinite!r}')
+        self.nonfinite = nonfinite
+        self.segments: list[Segment] = []
+        self.scaling: Scaling | None = None
+        self._steps = self._skipped = 0
+        self._blamed: tuple[str, ...] = ()
+        self._updater: Updater | None = None
+        self._pending: deque[Outcome] = deque()
+        self._learning = threading.Lock()  # a thread that reads from a GPU hears of steps, too
+        super().__init__(parameters)
+
+    @property
+    def steps(self) -> int:
+        """How many steps were applied."""
+        self.poll(wait=True)
+        return self._steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self._steps = value
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were left out because of a gradient that was not finite."""
+        self.poll(wait=True)
+        return self._skipped
+
+    @skipped.setter
+    def skipped(self, value: int) -> None:
+        self._skipped = value
+
+    @property
+    def blamed(self) -> tuple[str, ...]:
+        """The parameters to blame for the last skipped step."""
+        self.poll(wait=True)
+        return self._blamed
+
+    @blamed.setter
+    def blamed(self, value: tuple[str, ...]) -> None:
+        self._blamed = value
+
+    def poll(self, wait: bool = False) -> None:
+        """Hear what became of earlier steps; with `wait`, of all of them.
+
+        NonFiniteGradientError, with the names, if one was refused and `nonfinite` is "raise".
+        """
+        if self._pending and self._updater is not None:
+            self._updater.poll(wait)
+            self._learn()
+
+    def _learn(self) -> None:
+        """Count the steps of which it is known what became of them; raise the first error."""
+        error = self._learned()
+        if error is None:
+            return
+        if self.scaling is not None and self._updater is not None:
+            self._updater.poll(wait=True)  # the device has gone on: one error for all that it did
+            self._learned()
+        raise error
+
+    def _learned(self) -> NonFiniteGradientError | None:
+        pending = self._pending
+        error: NonFiniteGradientError | None = None
+        with self._learning:
+            while pending and pending[0].applied is not None:
+                outcome = pending.popleft()
+                if outcome.applied:
+                    self._steps += 1
+                elif self._raises:
+                    error = error or self._error(outcome)
+                if not outcome.applied and (self.nonfinite != "raise" or self.scaling is not None):
+                    self._skipped += 1
+                    self._blamed = self._names(outcome)
+                if self.scaling is not None:
+                    self.scaling.hear(outcome.applied is True)
+                elif error is not None:
+                    pending.clear()  # the steps behind it were not applied either
+        return error
+
+    @property
+    def _raises(self) -> bool:
+        """Whether a step that is refused now is an error: not if a smaller loss scale may help."""
+        return self.nonfinite == "raise" and (self.scaling is None or self.scaling.is_least)
+
+    def _settle(self) -> None:
+        """Wait until all is known, and let go of the updater: the next step makes a new one."""
+        try:
+            self.poll(wait=True)
+        finally:
+            updater, self._updater = self._updater, None
+            if updater is not None:
+                for segment, count in zip(self.segments, updater.counts, strict=True):
+                    segment.steps = count
+                if self.scaling is not None:
+                    self.scaling.settled()
+
+    def _names(self, outcome: Outcome) -> tuple[str, ...]:
+        """The parameters to blame for a step that was not applied."""
+        bad = {self.segments[n].arena.parameters[at].id for n, at in outcome.blamed}
+        return tuple(name for name, p in self.named_parameters() if p.id in bad)
+
+    def _error(self, outcome: Outcome) -> NonFiniteGradientError:
+        names = ", ".join(map(repr, self._names(outcome)))
+        if self.scaling is not None:
+            return NonFiniteGradientError(
+                f"the gradients of {names or 'a parameter'} hold NaN or infinity though the loss "
+                f"scale is {self.scaling.scale}, its minimum, and that step was left out; "
+                'nonfinite="skip" would go on'
+            )
+        return NonFiniteGradientError(
+            f"the gradients of {names} hold NaN or infinity, "
+            'and nothing was updated from that step on; nonfinite="skip" would leave such a batch '
+            "out"
+        )

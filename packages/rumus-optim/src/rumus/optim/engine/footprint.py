@@ -1,0 +1,116 @@
+"""`Memory`: how many bytes an optimizer holds, or would hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+
+from rumus.optim.engine.packed_state import Codes, planned_bytes
+from rumus.optim.engine.segments import StateLayout, runs
+from rumus.optim.options.group import Claimable, as_groups
+from rumus.tensor import Arena, float32
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.packing import Packing
+from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes, with the gaps that align each parameter.
+
+    >>> memory = Memory(parameters=4, gradients=4, state=8)
+    >>> memory.total
+    16
+    """
+
+    parameters: int
+    gradients: int
+    state: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.state
+
+
+class Held(Protocol):
+    """An arena with the state of its parameters."""
+
+    @property
+    def arena(self) -> Arena:
+        """The parameters and their gradients."""
+        ...
+
+    @property
+    def state(self) -> Mapping[str, Array]:
+        """Flat arrays by name."""
+        ...
+
+    @property
+    def scratch(self) -> Mapping[str, Array]:
+        """Flat arrays that are written anew by each step."""
+        ...
+
+    @property
+    def packing(self) -> Packing | None:
+        """State that is kept as codes."""
+        ...
+
+
+def used(segments: Iterable[Held]) -> Memory:
+    """Return the bytes of arenas and their state, with what steps need to unpack it."""
+    parameters = gradients = state = 0
+    shared: dict[int, Array] = {}
+    for segment in segments:
+        parameters += _bytes(segment.arena.values)
+        gradients += _bytes(segment.arena.gradients)
+        state += sum(map(_bytes, (*segment.state.values(), *_flat(segment.scratch))))
+        for part in segment.packing.parts.values() if segment.packing is not None else ():
+            state += _bytes(part.codes) + _bytes(part.scales)
+            shared[id(part.scratch)] = part.scratch
+    state += sum(map(_bytes, shared.values()))
+    return Memory(parameters, gradients, state)
+
+
+def _flat(scratch: Mapping[str, Array]) -> list[Array]:
+    """What grows with the parameters: not the numbers that stand for all of them."""
+    return [array for array in scratch.values() if array.shape]
+
+
+def planned(
+    parameters: Claimable[Any],
+    layout: StateLayout,
+    flat: int = 0,
+    by_row: int = 0,
+    codes: Codes = MappingProxyType({}),
+) -> Memory:
+    """Return the bytes for parameters with state of these dtypes, of large ones in these codes.
+
+    flat, by_row: how many arrays they have besides, of the parameters' dtype but at least float32,
+    and as large, or with one element for each row of a slot.
+    """
+    size = state = 0
+    scratch: dict[int, int] = {}  # elements of each part, by the backend
+    groups = [group.trainable() for group in as_groups(parameters)]
+    for run in runs(groups, {}, layout, codes):
+        sizes = [p.size for p in run.parameters]
+        dtype, elements = run.parameters[0].dtype, sum(map(slot_size, sizes))
+        size += elements * dtype.itemsize
+        rows = elements // ALIGNMENT
+        state += (flat * elements + by_row * rows) * max(4, dtype.itemsize)
+        state += elements * sum(each.itemsize for each in run.dtypes.values())
+        if run.is_packed:
+            packed, largest = planned_bytes(sizes, dtype, codes)
+            state += packed
+            place, most = id(run.backend), elements if by_row else largest
+            scratch[place] = max(most, scratch.get(place, 0))
+    return Memory(size, size, state + len(codes) * float32.itemsize * sum(scratch.values()))
+
+
+def _bytes(array: Array) -> int:
+    return int(math.prod(array.shape) * np.dtype(array.dtype).itemsize)

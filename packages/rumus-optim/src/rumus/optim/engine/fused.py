@@ -1,0 +1,687 @@
+"""`FusedOptimizer`: an update rule, run as one kernel over flat memory.
+
+The parameters of a group lie side by side in an arena, and so do their gradients and each part of
+the state. One step is one kernel for each group, however many parameters it has.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar, Final, Self, Unpack
+
+from rumus.optim.engine.coefficients import FACTOR, LIMIT, Coefficients
+from rumus.optim.engine.description import description
+from rumus.optim.engine.evaluated import EvaluatedOptimizer
+from rumus.optim.engine.extension import Extension
+from rumus.optim.engine.footprint import Memory, planned, used
+from rumus.optim.engine.loss_scale import UNSCALE, LossScale, Scaling
+from rumus.optim.engine.optimizer import check_one_backend
+from rumus.optim.engine.porting import (
+    Library,
+    PresetOptions,
+    preset,
+    refuse_options_of_muon,
+    taken_decay,
+)
+from rumus.optim.engine.precision import MASTER, ONE, Precision
+from rumus.optim.engine.saved_state import (
+    FORMAT,
+    check_unique,
+    differences,
+    entries,
+    prepared,
+    uneven_steps,
+)
+from rumus.optim.engine.segments import Segment, host_state, in_one_piece, lay_out
+from rumus.optim.engine.uninterrupted import Uninterrupted
+from rumus.optim.engine.update_kernel import AVERAGE, POINT, WEIGHT, Signature, UpdateRule, squares
+from rumus.optim.options.average import Average
+from rumus.optim.options.clip import Clip, ClipValue
+from rumus.optim.options.group import Claimable, M_co, as_groups, decaying_matrices
+from rumus.optim.options.hyperparameter import Hyper, at_step, checked
+from rumus.optim.options.options import StateDType
+from rumus.optim.options.running import Running
+from rumus.optim.rules import Rule
+from rumus.tensor import (
+    Backend,
+    DrainedGradientError,
+    DType,
+    GradientStore,
+    Kernel,
+    OwnershipError,
+    Parameter,
+    ParamId,
+    StateMismatchError,
+    Tensor,
+    float16,
+    float32,
+)
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Updater
+
+_KEPT: Final = 64  # steps whose scalars are kept, of each segment
+
+
+class FusedOptimizer(EvaluatedOptimizer[M_co]):
+    """Any rule as an optimizer; SGD, Adam and AdamW are this with a name.
+
+    parameters: see `Optimizer`. rule: a function of `p`, `g`, the state, and scalars keyword-only,
+    that returns new values (see `rumus.optim.rules`). The state starts at 0.
+    lr, hyper: the rule's scalars: numbers, or functions of the step. They may be changed with
+    `set`, and a group may have its own.
+    weight_decay: for a rule without a scalar of that name: g + weight_decay p takes g's place.
+    maximize: go up instead of down: -g takes g's place.
+    running: scalars of the rule that are no hyper-parameters but depend on all steps so far.
+    nonfinite: what a NaN or infinity among the gradients does. "raise": NonFiniteGradientError,
+    with the names, and nothing has changed. "skip": the gradients are drained and nothing else
+    happens; `skipped` counts it and `blamed` has the names. "propagate": nobody looks.
+    clip: how the update limits the gradients: `ClipNorm`, `ClipValue` or `AGC`. A norm that is not
+    finite is treated as `nonfinite` says. average: an `EMA` or `SWA` of the parameters that the
+    update keeps, in the state; `eval_params` puts it in their place.
+    master_weights: whether float16 parameters are taken. Each gets a float32 copy among the state,
+    which is what is updated; the parameter is its rounding. If others change the parameter, the
+    copy follows at the next step, but for elements that are the rounding of the copy as it is.
+    state_dtype: "float16", "float32" or "8bit", what the state is stored in; the arithmetic is that
+    of the parameters, at least float32. What is made of squares of gradients stays as it is under
+    "float16", where a gradient under 2e-4 has the square 0, and one over 256 infinity. "8bit" is
+    for Adam, AdamW, Lion and rules of your own (TypeError for others): the state of parameters of
+    4096 elements or more is kept as a byte for each element and a float32 for each 256 of them.
+    compensated: keep what rounding takes from an update in one more array, and add it to the next:
+    for updates under half a unit in the last place of p. TypeError for a rule whose new p is not
+    p, perhaps times scalars, plus or minus something.
+
+    A GPU decides by itself, and the host hears of it later: from `poll`, or when anything is read
+    from that GPU, as the step's loss. With "raise" no step is applied from the bad one on, and the
+    error comes from whatever hears of it first. `steps`, `skipped`, `blamed`, `state_dict`, `move`
+    and `release` wait until everything is known. Schedules are asked there for later steps too, in
+    advance, and again when it is their turn.
+
+    >>> from rumus.tensor import Expr
+    >>> def signum(p: Expr, g: Expr, m: Expr, *, lr: Expr, beta: Expr) -> dict[str, Expr]:
+    ...     m = beta * m + (1 - beta) * g
+    ...     return {"p": p - lr * m.sign(), "m": m}
+    >>> w = Parameter([1.0], name="w")
+    >>> optimizer = FusedOptimizer([w], signum, lr=0.25, beta=0.9)
+    >>> optimizer.step((w * w).sum().backward())
+    >>> w.tolist()
+    [0.75]
+    """
+
+    packs_state: ClassVar[bool] = False  # whether a subclass is known to do well with "8bit"
+    float16_remedy = "Pass master_weights=True to keep a float32 copy of it beside, or: "
+    given_names: ClassVar[tuple[str, ...]] = ()  # what a rule reads that `_compute_given` writes
+    other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels that some segments have
+    own_scalars: ClassVar[frozenset[str]] = frozenset()  # what `_own_scalars` gives
+    is_ported: bool = False  # whether `like` gave it another rule than that of its class
+    extension: Extension | None = None
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        rule: Rule,
+        lr: Hyper = 1e-3,
+        *,
+        maximize: bool = False,
+        nonfinite: NonFinite = "raise",
+        master_weights: bool = False,
+        state_dtype: StateDType | None = None,
+        compensated: bool = False,
+        running: Running | None = None,
+        clip: Clip | None = None,
+        average: Average | None = None,
+        **hyper: Hyper | tuple[float, ...],
+    ) -> None:
+        self.rule = rule
+        self.maximize = maximize
+        self.clip = clip
+        self.average = average
+        self._factors: Coefficients | None = None
+        self.precision = Precision(master_weights, state_dtype, compensated)
+        if state_dtype == "8bit" and not (self.packs_state or type(self) is FusedOptimizer):
+            raise TypeError(
+                f"{type(self).__name__}: what 8 bits do to its state is not known; "
+                'state_dtype="8bit" is for Adam, AdamW, Lion and rules of your own'
+            )
+        self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
+        self.running = running or Running()
+        signature = Signature.of(rule, self.given_names)
+        self._rule_state = signature.state
+        self.state_names = signature.state
+        self.precision.check_names(rule.__name__, signature.state)
+        scalars = signature.scalars | self.running.needed | self.other_scalars
+        self.scalar_names = scalars - set(self.running.names) - self.own_scalars
+        self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper})}
+        super().__init__(parameters, nonfinite)
+        try:
+            self._check_names()
+            self._keep_average()
+            self._trace(self.hyper)
+            self._squares = squares(self.kernel)
+            self._codes = self.precision.codes(self._rule_state, self._squares)
+            self._take(self._layout({}))
+        except BaseException:
+            self.release()
+            raise
+        for segment in self.segments:
+            segment.arena.adopt()
+            segment.fits()
+
+    @property
+    def kind(self) -> str:
+        """What a saved state calls this optimizer: its class, or the rule if that is another."""
+        own = type(self).__name__
+        kind = self.rule.__name__ if own == "FusedOptimizer" or self.is_ported else own
+        return kind if self.extension is None else f"{self.extension.name}({kind})"
+
+    def extend(self, extension: Extension) -> None:
+        """Have every step do something more, in its kernel.
+
+        OwnershipError if this was released, TypeError if it does something more already.
+        """
+        if not self.segments:
+            raise OwnershipError(f"{self} was released and owns nothing")
+        if self.extension is not None:
+            raise TypeError(f"{self} is wrapped by {self.extension.name} already")
+        self._settle()
+        extension.check(self.kernel, *(s.kernel for s in self.segments if s.kernel is not None))
+        states = [extension.start(segment.arena) for segment in self.segments]
+        with Uninterrupted():
+            for segment, state in zip(self.segments, states, strict=True):
+                segment.state |= state
+            self.extension = extension
+            self._bound.clear()
+
+    def _kernel_of(self, segment: Segment) -> Kernel:
+        kernel = segment.kernel or self.kernel
+        return kernel if self.extension is None else self.extension.kernel(kernel)
+
+    @classmethod
+    def like(
+        cls,
+        library: Library,
+        parameters: Claimable[M_co],
+        lr: Hyper | None = None,
+        **options: Unpack[PresetOptions],
+    ) -> Self:
+        """Return this optimizer as another library has it: its defaults and its mathematics.
+
+        library: "torch", "keras", "optax", "mlx", "burn" or "tinygrad". lr, options: instead of the
+        library's defaults, by the names that they have here. Where the library means something else
+        by the optimizer's name, the rule is another one, and `kind` is its name. ValueError for a
+        library that is not known for the optimizer, or without `lr` where it has no default;
+        TypeError for an option that its rule does not have.
+
+        >>> from rumus.optim import AdamW
+        >>> optimizer = AdamW.like("keras", [Parameter([1.0], name="w")], lr=0.01)
+        >>> optimizer.kind, optimizer.hyper["weight_decay"], optimizer.hyper["eps"]
+        ('adam_outer_eps_decoupled', 0.004, 1e-07)
+        """
+        chosen = preset(cls.__name__, library)
+        rate = chosen.lr if lr is None else lr
+        if rate is None:
+            raise ValueError(f"{library} has no default learning rate: give lr")
+        given: dict[str, Any] = {**chosen.defaults, **options}
+        refuse_options_of_muon(cls.__name__, given)
+        rule = chosen.rule(given)
+        if rule is None:
+            return cls(parameters, lr=rate, **given)
+        if taken_decay(given) == "matrices":
+            parameters = decaying_matrices(parameters)
+        ported = cls.__new__(cls)
+        ported.is_ported = True
+        FusedOptimizer.__init__(ported, parameters, rule, rate, **given)
+        return ported
+
+    def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
+        """Change hyper-parameters from the next step on, where no group has its own.
+
+        TypeError for one that the rule does not have, ValueError for a value out of range; none is
+        changed then.
+        """
+        values = checked(hyper)
+        self._check_known(values)
+        new = {**self.hyper, **values}
+        if self._decays(new) != self._decays(self.hyper):
+            self._settle()
+            self._trace(new)
+            self._give_kernels(self.segments)
+            self._bound.clear()
+        self.hyper = new
+
+    def _check_known(self, names: Mapping[str, object]) -> None:
+        for name in names:
+            if name not in self.scalar_names and name != "weight_decay":
+                known = ", ".join(sorted(self.scalar_names))
+                raise TypeError(f"{self.kind} has no hyper-parameter {name!r}; it has {known}")
+
+    def _check_names(self) -> None:
+        for given in (self.hyper, *(group.hyper for group in self.groups)):
+            self._check_known(given)
+        for group in self.groups:
+            if missing := sorted(self.scalar_names - set(self.hyper) - set(group.hyper)):
+                raise TypeError(f"{self.kind} needs a value for {missing[0]!r}")
+
+    def _decays(self, hyper: Mapping[str, Hyper]) -> bool:
+        """Whether the gradient gets weight_decay p added, which the rule itself does not know."""
+        given = (hyper, *(group.hyper for group in self.groups))
+        some = any(values.get("weight_decay", 0.0) != 0.0 for values in given)
+        return some and "weight_decay" not in self.scalar_names
+
+    def _trace(self, hyper: Mapping[str, Hyper]) -> None:
+        """Make the kernels of the rule: for parameters that hold their values, or a rounding."""
+        rule = UpdateRule(
+            self.rule,
+            self.state_names,
+            self.scalar_names | set(self.running.names) | self.own_scalars,
+            maximize=self.maximize,
+            decays=self._decays(hyper),
+            given=self.given_names,
+            compensates=self.precision.compensated,
+            clip=self.clip,
+            averages=self.average is not None,
+            unscales=self.scaling is not None,
+        )
+        self._rule = rule
+        self.kernel = rule.kernel()
+
+    def _give_kernels(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            has_master, by_array = MASTER in segment.state, FACTOR in segment.scratch
+            unscales = UNSCALE in segment.scratch
+            if has_master or by_array or unscales:
+                segment.kernel = self._rule.kernel(
+                    has_master=has_master, clips_by_array=by_array, unscales_by_array=unscales
+                )
+
+    def _take(self, segments: list[Segment]) -> None:
+        """Step these segments from now on."""
+        if self.clip is not None and not isinstance(self.clip, ClipValue):
+            self._factors = Coefficients(self.clip, segments, self.scaling)
+        in_one_piece([s for s in segments if any(len(a.shape) > 1 for a in s.scratch.values())])
+        if self.scaling is not None:
+            for segment in segments:
+                if segment.arena.backend.runs_ahead:
+                    segment.scratch[UNSCALE] = self.scaling.inverse_on(segment.arena.backend)
+        self.segments = segments
+        self._give_kernels(segments)
+        self._bound.clear()
+
+    def _keep_average(self) -> None:
+        if self.average is None:
+            return
+        if self._point is not None:
+            raise ValueError(f"{self.kind} has an average of its own: leave `average` out")
+        if AVERAGE in self._rule_state:
+            raise TypeError(f"the state of {self.kind} has a part {AVERAGE!r} of its own")
+        self.average.attach(self)
+        self._point = POINT
+
+    def _has(self, segment: Segment) -> bool:
+        if self.average is None:
+            return super()._has(segment)
+        return self.average.has_begun(segment.steps)
+
+    def scale_losses(self, policy: LossScale) -> Scaling:
+        """Expect gradients of losses that are multiplied by a scale; the update divides by it.
+
+        Whoever goes back through a loss multiplies it, as `Trainer` does. A step that is refused
+        is skipped and makes the scale smaller. With nonfinite="raise" it is an error where the
+        scale is at its minimum; a GPU has gone on by the time the host hears of that. Called again
+        it begins anew with another policy.
+
+        TypeError for a rule that reads gradients beside its kernel (LAMB, LARS, Muon, Adafactor),
+        ValueError for nonfinite="propagate", OwnershipError if this was released.
+
+        >>> from rumus.optim import AdamW
+        >>> w = Parameter([1.0], name="w")
+        >>> optimizer = AdamW([w])
+        >>> scaling = optimizer.scale_losses(LossScale(initial=8.0))
+        >>> grads = (w * 3.0).sum().backward(scale=scaling.on(w.backend))
+        >>> grads[w].tolist()
+        [24.0]
+        >>> optimizer.step(grads)
+        """
+        self._check_training("scale_losses()")
+        self._check_scalable()
+        self._settle()
+        if self.scaling is not None:
+            self.scaling.restart(policy)
+            return self.scaling
+        self.scaling = Scaling(policy)
+        self._trace(self.hyper)
+        self._take(self.segments)
+        return self.scaling
+
+    def _check_scalable(self) -> None:
+        """Refuse a loss scale where something would not know of it."""
+        if not self.segments:
+            raise OwnershipError(f"{self} was released and owns nothing")
+        if self.nonfinite == "propagate":
+            raise ValueError(
+                f'{self}: a loss scale is found by looking at gradients, and nonfinite="propagate" '
+                'says that nobody looks; make it with "skip" or "raise"'
+            )
+        own = type(self)._compute_given is not FusedOptimizer._compute_given
+        if own or self.given_names or any(s.preparation is not None for s in self.segments):
+            raise TypeError(
+                f"{self.kind} reads gradients before its update, and would read scaled ones: it "
+                "takes no loss scale"
+            )
+
+    @property
+    def grad_norm(self) -> Tensor:
+        """The joint 2-norm of the gradients of the last step, before they were clipped.
+
+        A tensor without axes: on a GPU nothing is read until somebody reads it. It is that of a
+        step that was refused, too. ValueError if `clip` needs no norm, or before the first step.
+        """
+        coefficients = self._factors
+        if coefficients is None:
+            raise ValueError(
+                f"{self} computes no norm: make it with clip=ClipNorm(...); "
+                "ClipNorm(math.inf) only measures"
+            )
+        if not coefficients.is_measured:
+            raise ValueError(f"{self} has done no step yet that it could tell the norm of")
+        return coefficients.norm()
+
+    def describe(self) -> str:
+        """Return a table: who is in which group, with shapes, roles and hyper-parameters.
+
+        It warns of a decoupled weight decay that is lost in the rounding of float32, and says which
+        options make parameters or state other than usual.
+        """
+        vanishes = "weight_decay" in self.scalar_names and not self.precision.compensated
+        return description(self, self.hyper, vanishes, notes=self._precisions())
+
+    def _precisions(self) -> list[str]:
+        dtypes = dict.fromkeys(p.dtype for p in self.parameters)
+        lines = [self.precision.described(self._state_layout(dtype)) for dtype in dtypes]
+        return list(dict.fromkeys(line for some in lines for line in some))
+
+    # Memory
+
+    def memory(self) -> Memory:
+        """Return the bytes of its parameters, gradients and state, with the gaps between them."""
+        return used(self.segments)
+
+    @classmethod
+    def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
+        """Return what `memory()` would be of an optimizer made like this, which is not made.
+
+        args, options: as to make one. Nothing is claimed, and no array of this size is allocated.
+
+        >>> import numpy as np
+        >>> from rumus.optim import AdamW
+        >>> AdamW.planned_memory([Parameter(np.zeros((64, 10), np.float32))])
+        Memory(parameters=2560, gradients=2560, state=5120)
+        """
+        probe = cls([Parameter(0.0, name="probe")], *args, **options)
+        for group in as_groups(parameters):
+            for name, parameter in group.trainable().named:
+                probe._check_precision(name, parameter)
+        axes = [len(array.shape) for array in probe.segments[0].scratch.values()]
+        probe.release()
+        layout, codes = probe._state_layout, probe._codes
+        return planned(parameters, layout, axes.count(1), axes.count(2), codes)
+
+    def _check_precision(self, name: str, parameter: Parameter) -> None:
+        if not self.precision.master_weights:
+            super()._check_precision(name, parameter)
+
+    def _state_layout(self, dtype: DType) -> dict[str, DType]:
+        found = self.precision.layout(dtype, self.state_names, self._squares)
+        if self.average is not None:
+            found[AVERAGE] = float32 if dtype == float16 else dtype
+        return found
+
+    def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
+        """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
+        segments = lay_out(self.groups, places, self._state_layout, self._codes)
+        return segments
+
+    def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
+        """Take parameters, with their state, to another backend."""
+        self._check_training("moving to another backend")
+        self._settle()
+        before, counts = host_state(self.segments), self._counts()
+        segments = self._layout({p.id: backend for p in parameters})
+        for segment in segments:
+            if self.extension is not None:
+                segment.state |= self.extension.start(segment.arena)
+            segment.steps = counts[segment.arena.parameters[0].id]
+            segment.fill(before)
+        for segment in segments:
+            segment.arena.adopt()
+        self._take(segments)
+
+    def _counts(self) -> dict[int, int]:
+        return {p.id: s.steps for s in self.segments for p in s.arena.parameters}
+
+    def release(self) -> None:
+        """Give up the parameters: another optimizer may claim them. They keep their values."""
+        self._check_training("release()")
+        try:
+            self._settle()
+        finally:
+            if self.average is not None:
+                self.average.detach(self)
+            for segment in self.segments:
+                segment.arena.release()
+            self.segments = []
+            super().release()
+
+    def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
+        """Return the owned gradients: a whole arena where they lie in it, else one by one."""
+        found = []
+        for segment in self.segments:
+            arena = segment.arena
+            if arena.holds(grads):
+                found.append((arena.backend, arena.gradients, list(arena.parameters)))
+            else:
+                present = [p for p in arena.parameters if not segment.group.optional or p in grads]
+                arrays = [grads.array(p) for p in present]
+                pairs = zip(present, arrays, strict=True)
+                found += [(arena.backend, array, [p]) for p, array in pairs]
+        return found
+
+    # The step
+
+    def step(self, grads: GradientStore) -> None:
+        """Drain what this optimizer owns and apply the rule to it, one kernel for each group.
+
+        Raises MissingGradientError (DrainedGradientError if a step already used this store),
+        GradientMismatchError, NonFiniteGradientError, BackendMismatchError for a group of which
+        only a part was moved, ValueError if a schedule's value is out of range. Nothing has changed
+        then.
+        """
+        gradients = self.collected(grads)
+        if self._factors is not None:
+            self._factors.compute(gradients)
+        self._compute_given(gradients)
+        updater = self._updater or self._make_updater()
+        outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars)
+        if outcome.applied is False and self._raises:
+            raise self._error(outcome)
+        with Uninterrupted():
+            for number in gradients:
+                self.segments[number].follow()
+            updater.commit()
+            if self.scaling is not None and updater.applied is not None:
+                self.scaling.decided(self.segments[0].arena.backend, updater.applied)
+            name = str(self)
+            for number, gradient in gradients.items():
+                arena = self.segments[number].arena
+                if outcome.applied is not False:
+                    arena.written()
+                arena.drain(grads, gradient, name)
+            self._pending.append(outcome)
+            self.outcome = outcome
+            self._learn()
+
+    def collected(self, grads: GradientStore) -> dict[int, Array]:
+        """Return the owned gradients, flat, by the number of their segment; optional ones if there.
+
+        Raises what `step` does of gradients that do not fit. They stay in the store.
+        """
+        if not self.segments:
+            raise OwnershipError(f"{self} was released and owns nothing")
+        self._check_training("a step")
+        self.poll()
+        self._check_backends()
+        gradients: dict[int, Array] = {}
+        for number, segment in enumerate(self.segments):
+            gradient = self._gradient(segment, grads)
+            if gradient is not None:
+                gradients[number] = gradient
+        if not gradients:
+            self._check_not_drained(grads)
+        return gradients
+
+    def _compute_given(self, gradients: Mapping[int, Array]) -> None:
+        """Write what the kernels read besides gradients and state, before each step.
+
+        gradients: flat, by the number of the segment. Nothing but `Segment.scratch` is written, so
+        that a step can still be refused afterwards.
+        """
+
+    def _make_updater(self) -> Updater:
+        """What applies the steps: the backend's own, or the host's if there are several."""
+        sections = [segment.section() for segment in self.segments]
+        for section, segment in zip(sections, self.segments, strict=True):
+            section.kernel = self._kernel_of(segment)
+        counts = [segment.steps for segment in self.segments]
+        backends = {id(section.backend): section.backend for section in sections}
+        make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
+        # Where a smaller scale may help, a refused step must not close the device to others.
+        nonfinite = self.nonfinite if self.scaling is None else "skip"
+        self._updater = updater = make(self.kernel, sections, counts, nonfinite)
+        own = weakref.ref(self)  # the updater must not keep its optimizer alive
+
+        def heard() -> None:
+            if (optimizer := own()) is not None:
+                optimizer._learn()
+
+        updater.heard = heard
+        return updater
+
+    def _check_not_drained(self, grads: GradientStore) -> None:
+        """Refuse a store that has nothing more because it was used before.
+
+        Optional parameters need no gradient, but one that was there and is gone is another matter.
+        """
+        for parameter in self.parameters:
+            error = grads.missing(parameter)
+            if isinstance(error, DrainedGradientError):
+                raise error
+
+    def _check_backends(self) -> None:
+        """Refuse a group of which only a part was moved to another backend."""
+        for first, second in pairwise(self.segments):
+            if first.group is second.group and first.arena.backend is not second.arena.backend:
+                check_one_backend(first.group)
+
+    def _gradient(self, segment: Segment, grads: GradientStore) -> Array | None:
+        """A segment's gradients as one array, checked; None for an optional one without."""
+        arena = segment.arena
+        if arena.holds(grads):
+            return arena.gradients  # what lies in a parameter's own slot fits by its making
+        for parameter in arena.parameters:
+            if segment.group.optional and parameter not in grads:
+                return None
+            grads.check(parameter)
+        return arena.collect(grads)
+
+    def _scalars(self, number: int, steps: Iterable[int]) -> Iterator[tuple[float, ...]]:
+        """The kernel's scalars at these steps of a segment, computed in float64.
+
+        Most of what they are computed from is the same at every step, and asked for once.
+        """
+        hyper: dict[str, Any] = self.segments[number].group.over(self.hyper)
+        schedules = [name for name, value in hyper.items() if callable(value)]
+        for t in steps:
+            given = hyper | {name: at_step(name, hyper[name], t) for name in schedules}
+            given |= self.running.at(number, t, hyper)
+            given |= self._extra(number, t)
+            kept = self._bound.get((number, t))  # a device is given those of many steps in advance
+            if kept is None or kept[0] != given:
+                kept = given, self._bind(number, t, given)
+                self._bound[number, t] = kept
+                self._bound.pop((number, t - _KEPT), None)
+            yield kept[1]
+
+    def _bind(self, number: int, t: int, given: Mapping[str, float]) -> tuple[float, ...]:
+        """The kernel's scalars at step `t`, from all that they depend on besides."""
+        segment = self.segments[number]
+        scalars = {**given, "t": t, ONE: 1.0, **self._own_scalars(number)}
+        bound = segment.bind(self._kernel_of(segment), scalars)
+        if not all(map(math.isfinite, bound)):
+            values = {name: given[name] for name in segment.group.over(self.hyper)}
+            raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
+        return bound
+
+    def _extra(self, number: int, t: int) -> dict[str, float]:
+        """The scalars of clipping, averaging and an extension."""
+        found = {} if self.extension is None else dict(self.extension.scalars(t))
+        if self.average is not None:
+            found[WEIGHT] = self.average.weight(t)
+        if self.scaling is not None and not self.segments[number].arena.backend.runs_ahead:
+            found[UNSCALE] = 1 / self.scaling.scale
+        if isinstance(self.clip, ClipValue):
+            found[LIMIT] = self.clip.max_value
+        elif self._factors is not None:
+            found[FACTOR] = self._factors.of(number)
+        return found
+
+    def _own_scalars(self, number: int) -> Mapping[str, float]:
+        """The scalars of a segment that are no hyper-parameters and the same at every step."""
+        return {}
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state by parameter name: what `load_state_dict` needs to go on.
+
+        Hyper-parameters are not part of it: they are the program's. ValueError if two parameters
+        have one name: pass `Parameters({"generator.weight": ..., ...})`.
+        """
+        self._check_training("state_dict()")
+        check_unique(self.named_parameters())
+        self._settle()
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "steps": self._steps,
+            "skipped": self._skipped,
+            "parameters": entries(self.named_parameters(), self.segments),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state, copied. All of it, or StateMismatchError and none of it.
+
+        The error lists every difference in kind, names, shapes, dtypes and parts of the state.
+        """
+        self._check_training("load_state_dict()")
+        check_unique(self.named_parameters())
+        self._settle()
+        if found := self._differences(state):
+            raise StateMismatchError(
+                f"this state does not fit the {self.kind}:\n  " + "\n  ".join(found)
+            )
+        saved = {p.id: state["parameters"][name] for name, p in self.named_parameters()}
+        write = prepared(self.segments, saved)
+        with Uninterrupted():
+            write()
+            self._steps, self._skipped = state["steps"], state["skipped"]
+
+    def _differences(self, state: Mapping[str, Any]) -> list[str]:
+        """Every way in which a saved state differs from what this optimizer would save."""
+        named = dict(self.named_parameters())
+        forms = {p.id: s.forms(p) for s in self.segments for p in s.arena.parameters}
+        layouts = {number: {n: f[0] for n, f in own.items()} for number, own in forms.items()}
+        shapes = {number: {n: f[1] for n, f in own.items()} for number, own in forms.items()}
+        found = differences(state, self.kind, named, layouts, shapes)
+        return found or uneven_steps(state["parameters"], named, self.segments)

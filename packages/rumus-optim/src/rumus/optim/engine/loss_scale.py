@@ -1,0 +1,223 @@
+"""`LossScale`: gradients too small for float16 are made larger on their way to the optimizer.
+
+Micikevicius et al.: Mixed precision training, arXiv:1710.03740, section 3.2. All scales are powers
+of two: multiplying by one and dividing by it again changes no bit of what neither overflows nor
+falls below the smallest number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rumus.tensor import Backend, Expr, Kernel, Tensor, float32, maximum, minimum, where
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.recording import is_capturing
+
+UNSCALE: Final = "unscale"  # what the gradients are multiplied by, among an update's arrays
+LARGEST: Final = 2.0**60
+
+
+@dataclass(frozen=True, slots=True)
+class LossScale:
+    """How the scale of a loss is found, and followed.
+
+    initial: the first scale. A step whose gradients are not finite is skipped and multiplies the
+    scale by `backoff`; `every` applied steps in a row multiply it by `growth`. It stays within
+    [minimum, maximum]: a step that is refused at the minimum had too small a scale to blame it.
+    All but `every` are powers of two, at most 2^60 and at least its inverse. ValueError otherwise.
+
+    >>> LossScale(initial=1024.0, every=100)
+    LossScale(initial=1024.0, growth=2.0, backoff=0.5, every=100, minimum=1.0, maximum=16777216.0)
+    """
+
+    initial: float = 2.0**16
+    growth: float = 2.0
+    backoff: float = 0.5
+    every: int = 2000
+    minimum: float = 1.0
+    maximum: float = 2.0**24
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "growth", "backoff", "minimum", "maximum"):
+            value = getattr(self, name)
+            if not _is_power_of_two(value):
+                raise ValueError(
+                    f"{name} of a loss scale must be a power of two, at most 2**60 and at least "
+                    f"2**-60, so that no rounding comes of it, not {value!r}"
+                )
+        if not (self.growth > 1 > self.backoff):
+            raise ValueError(
+                "the growth of a loss scale must be above 1 and its backoff below, not "
+                f"{self.growth} and {self.backoff}"
+            )
+        if self.every != int(self.every) or not 1 <= self.every < 2**24:
+            raise ValueError(f"every: a number of steps in [1, 2**24) is needed, not {self.every}")
+        if not self.minimum <= self.initial <= self.maximum:
+            raise ValueError(
+                f"the initial loss scale {self.initial} must lie within "
+                f"[{self.minimum}, {self.maximum}]"
+            )
+
+
+def _is_power_of_two(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 1 / LARGEST <= value <= LARGEST and math.frexp(value)[0] == 0.5
+
+
+def _follow_kernel() -> Kernel:
+    """The next scale, its inverse and the good steps in a row, from whether a step was applied."""
+    scale, inverse, good = map(Expr.array, ("scale", "inverse", "good"))
+    is_applied, counted = Expr.array("applied") > 0.5, good + 1
+    is_time = counted >= Expr.scalar("every")
+    grown = where(is_time, minimum(scale * Expr.scalar("growth"), Expr.scalar("maximum")), scale)
+    shrunk = maximum(scale * Expr.scalar("backoff"), Expr.scalar("minimum"))
+    # Only products, which are exact: a device may round a quotient otherwise.
+    less = maximum(inverse * (1 / Expr.scalar("growth")), 1 / Expr.scalar("maximum"))
+    more = minimum(inverse * (1 / Expr.scalar("backoff")), 1 / Expr.scalar("minimum"))
+    outputs = {
+        "scale": where(is_applied, grown, shrunk),
+        "inverse": where(is_applied, where(is_time, less, inverse), more),
+        "good": where(is_applied, where(is_time, 0.0, counted), 0.0),
+        "last": inverse,
+    }
+    return Kernel("follow_loss_scale", outputs, ("scale", "inverse", "good", "last", "applied"))
+
+
+_FOLLOW: Final = _follow_kernel()
+_SQUARES, _INVERSE = Expr.array("squares"), Expr.array("inverse")
+_UNSCALE_SQUARES: Final = Kernel(
+    "unscale_squares", {"squares": _SQUARES * _INVERSE * _INVERSE}, ("squares", "inverse")
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """The numbers on one backend: the scale, its inverse, the good steps, the inverse before."""
+
+    backend: Backend
+    scale: Array
+    inverse: Array
+    good: Array
+    last: Array
+    applied: Array = None  # what `follow` takes the decision from
+    follow: Callable[[Sequence[float]], None] | None = None
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """What `follow` updates."""
+        return self.scale, self.inverse, self.good, self.last
+
+
+class Scaling:
+    """The loss scale of an optimizer at work; `FusedOptimizer.scale_losses` makes it.
+
+    The host knows it as of the last step it has heard of. Where a device decides about steps, the
+    device goes on with a scale of its own, by the same rules and without a read.
+    """
+
+    def __init__(self, policy: LossScale) -> None:
+        self._places: dict[int, _Place] = {}
+        self._is_by_device = False
+        self.restart(policy)
+
+    def restart(self, policy: LossScale) -> None:
+        """Begin again, by other rules."""
+        self.policy = policy
+        self._scalars = _FOLLOW.bind(
+            {name: getattr(policy, name) for name in
+             ("growth", "backoff", "every", "minimum", "maximum")}
+        )  # fmt: skip
+        self._set(policy.initial, 0)
+
+    def _set(self, scale: float, good: int) -> None:
+        self.scale, self.good = scale, good
+        self._last = 1 / scale
+        for place in self._places.values():
+            self._write(place)
+
+    def _write(self, place: _Place) -> None:
+        values = self.scale, 1 / self.scale, float(self.good), self._last
+        for value, array in zip(values, place.arrays, strict=True):
+            place.backend.fill(value, array)
+
+    def _on(self, backend: Backend) -> _Place:
+        place = self._places.get(id(backend))
+        if place is None:
+            place = _Place(backend, *(backend.allocate((), float32) for _ in range(4)))
+            self._places[id(backend)] = place
+            self._write(place)
+        return place
+
+    def on(self, backend: Backend) -> Tensor:
+        """Return the scale as a tensor without axes, whose memory always holds the newest."""
+        return Tensor(self._on(backend).scale, backend)
+
+    def inverse_on(self, backend: Backend) -> Array:
+        """Return what gradients are multiplied by in the next step."""
+        return self._on(backend).inverse
+
+    def unscaled(self, norm: Tensor) -> Tensor:
+        """Return a norm of the last step's scaled gradients as that of the gradients."""
+        return norm * Tensor(self._on(norm.backend).last, norm.backend)
+
+    def unscale_squares(self, backend: Backend, squares: Array) -> None:
+        """Make sums of squares of scaled gradients those of the gradients, in place."""
+        arrays = squares, self.inverse_on(backend)
+        backend.elementwise(_UNSCALE_SQUARES, arrays, (), (squares,))
+
+    # What became of the steps
+
+    @property
+    def is_least(self) -> bool:
+        """Whether a step that is refused now cannot be helped by a smaller scale."""
+        return self.scale <= self.policy.minimum
+
+    def decided(self, backend: Backend, applied: Array) -> None:
+        """Have a device follow its own decision about the step it was given last."""
+        place = self._on(backend)
+        self._is_by_device = True
+        if place.follow is None or place.applied is not applied:
+            assert is_capturing(backend)
+            arrays = (*place.arrays, applied)
+            place.follow = backend.prepare(_FOLLOW, arrays, place.arrays)
+            place.applied = applied
+        place.follow(self._scalars)
+
+    def hear(self, applied: bool) -> None:
+        """Follow a decision on the host."""
+        policy = self.policy
+        self._last = 1 / self.scale
+        self.good = self.good + 1 if applied else 0
+        if not applied:
+            self.scale = max(self.scale * policy.backoff, policy.minimum)
+        elif self.good >= policy.every:
+            self.scale, self.good = min(self.scale * policy.growth, policy.maximum), 0
+        if not self._is_by_device:
+            for place in self._places.values():
+                self._write(place)
+
+    def settled(self) -> None:
+        """Note that the host has heard of every step: its numbers are the newest everywhere."""
+        self._is_by_device = False
+        for place in self._places.values():
+            self._write(place)
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale and the good steps in a row, as far as the host has heard."""
+        return {"scale": self.scale, "good": self.good}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from saved numbers. ValueError, and nothing has changed, for impossible ones."""
+        scale, good = state.get("scale"), state.get("good")
+        if not _is_power_of_two(scale):
+            raise ValueError(f"a loss scale of {scale!r} was saved, which is no power of two")
+        if not isinstance(good, int) or isinstance(good, bool) or not 0 <= good < 2**24:
+            raise ValueError(f"{good!r} good steps were saved, which counts nothing")
+        assert isinstance(scale, (int, float))
+        self._set(float(scale), good)

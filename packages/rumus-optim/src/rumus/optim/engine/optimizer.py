@@ -1,0 +1,176 @@
+"""`Optimizer`: what owns parameters.
+
+An optimizer claims its parameters when it is made. From then on it alone changes them, with the
+gradients that `step` drains from a store.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic
+
+from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
+from rumus.tensor import (
+    Backend,
+    BackendMismatchError,
+    GradientStore,
+    OwnershipError,
+    Parameter,
+    PrecisionError,
+    UnclaimedGradientError,
+    float16,
+)
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.updater import Outcome
+
+_PACKAGE = str(Path(__file__).parents[2])
+
+
+class Optimizer(ABC, Generic[M_co]):
+    """Owner of parameters; a subclass says what `step` does with their gradients.
+
+    parameters: `module.parameters()`, a sequence of parameters, or of `ParameterGroup`s. Frozen
+    ones (`requires_grad` False) are not claimed.
+
+    Nothing is claimed when an error is raised: OwnershipError for a parameter that has an owner or
+    is given twice; PrecisionError for float16; BackendMismatchError for a group on two backends;
+    TypeError for what is no parameter; ValueError if nothing is left to own.
+    """
+
+    float16_remedy: ClassVar[str] = ""  # beside keeping parameters in float32
+
+    def __init__(self, parameters: Claimable[M_co]) -> None:
+        self.steps = 0  # how many were applied
+        self.skipped = 0  # how many were left out because of a gradient that was not finite
+        self.outcome = Outcome(True)  # what became of the last step, as far as is known
+        self.made_at = _caller()
+        self.groups = [group.trainable() for group in as_groups(parameters)]
+        self._check_claim()
+        for parameter in self.parameters:
+            parameter._owner = weakref.ref(self)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What it owns, in the order of the groups."""
+        return tuple(p for group in self.groups for _, p in group.named)
+
+    def named_parameters(self) -> list[tuple[str, Parameter]]:
+        """What it owns, with the names it was given under."""
+        return [pair for group in self.groups for pair in group.named]
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} (made at {self.made_at})"
+
+    @abstractmethod
+    def step(self, grads: GradientStore) -> None:
+        """Drain from `grads` exactly what this optimizer owns, and update it; or raise.
+
+        Raises an AutogradError, and has changed nothing then: neither parameters nor state nor
+        counters nor the store.
+        """
+
+    def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
+        """Return the owned gradients in `grads` as arrays that cover them, without copies.
+
+        One array for each parameter here; a subclass may have several parameters in one array.
+        MissingGradientError for one that is not there, unless its group is optional.
+        """
+        return [
+            (parameter.backend, grads.array(parameter), [parameter])
+            for group in self.groups
+            for _, parameter in group.named
+            if not group.optional or parameter in grads
+        ]
+
+    def poll(self, wait: bool = False) -> None:
+        """Hear what became of earlier steps, where a device decides; with `wait`, of all of them.
+
+        A step that is known to have failed raises its error here.
+        """
+
+    def release(self) -> None:
+        """Give up the parameters: another optimizer may claim them. They keep their values."""
+        for parameter in self.parameters:
+            parameter._owner = None
+        self.groups = []
+
+    def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
+        """Take owned parameters to another backend; `module.to(...)` calls this."""
+        for parameter in parameters:
+            parameter._array = backend.upload(parameter.numpy())
+            parameter._backend = backend
+            parameter._version.count += 1
+
+    def _check_claim(self) -> None:
+        seen: dict[int, str] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.id in seen:
+                raise OwnershipError(
+                    f"{_called(name)} is given twice to one {type(self).__name__} (first as "
+                    f"{seen[parameter.id]!r}); pass it once"
+                )
+            seen[parameter.id] = name
+            if parameter.owner is not None:
+                raise OwnershipError(
+                    f"{_called(name)} is already owned by {parameter.owner}; the {self} cannot own "
+                    "it too: release() the first, or give each its own parameters"
+                )
+            self._check_precision(name, parameter)
+        if not seen:
+            raise ValueError(f"{type(self).__name__} owns nothing: every parameter is frozen")
+        for group in self.groups:
+            check_one_backend(group)
+
+    def _check_precision(self, name: str, parameter: Parameter) -> None:
+        """Raise PrecisionError for a parameter too coarse for updates to be added to it."""
+        if parameter.dtype == float16:
+            raise PrecisionError(
+                f"{_called(name)} is float16: small updates would vanish in rounding. "
+                f"{self.float16_remedy}Keep the parameter in float32 and cast what you compute with"
+            )
+
+
+def check_one_backend(group: ParameterGroup) -> None:
+    """Raise BackendMismatchError if the parameters of a group are on several backends."""
+    pairs = group.named
+    for name, parameter in pairs:
+        if parameter.backend is not pairs[0][1].backend:
+            raise BackendMismatchError(
+                f"one group holds {_called(pairs[0][0])} on {pairs[0][1].backend.name} and "
+                f"{_called(name)} on {parameter.backend.name}; move the whole model with "
+                ".to(...), or make two groups"
+            )
+
+
+def refuse_foreign(grads: GradientStore, optimizer: Optimizer[Any]) -> None:
+    """Raise UnclaimedGradientError if there are gradients of parameters that it does not own."""
+    owned = {parameter.id for parameter in optimizer.parameters}
+    foreign = [p for p in grads if p.id not in owned]
+    if foreign:
+        raise UnclaimedGradientError(
+            f"the loss depends on {', '.join(p.label for p in foreign)}, not owned by "
+            f"{optimizer}; nothing was updated. Give it to the optimizer, freeze it with "
+            "requires_grad = False, or compute with it under no_grad()"
+        )
+
+
+def _called(name: str) -> str:
+    return f"parameter {name!r}"
+
+
+def _caller() -> str:
+    """The file and line outside of rumus that is making an optimizer, for messages."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def names_of(parameters: Iterable[Parameter], optimizer: Optimizer[Any]) -> list[str]:
+    """Return the names under which an optimizer knows parameters."""
+    wanted = {parameter.id for parameter in parameters}
+    return [name for name, parameter in optimizer.named_parameters() if parameter.id in wanted]

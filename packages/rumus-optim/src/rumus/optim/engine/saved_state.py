@@ -1,0 +1,177 @@
+"""The state of an optimizer as it is saved by parameter name, and what fits one that loads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.optim.engine.packed_state import targets
+from rumus.optim.engine.segments import Segment, host_state, state_views
+from rumus.tensor import DType, Parameter, ParamId
+
+FORMAT: Final = 1
+
+
+def check_unique(named: Iterable[tuple[str, Parameter]]) -> None:
+    """Raise ValueError if two parameters have one name."""
+    counted = Counter(name for name, _ in named)
+    if repeated := [name for name, count in counted.items() if count > 1]:
+        raise ValueError(
+            f"{repeated[0]!r} is the name of several parameters, and a state is saved by name: "
+            "pass Parameters({name: parameter, ...}) with different ones"
+        )
+
+
+def entries(
+    named: Iterable[tuple[str, Parameter]], segments: Sequence[Segment]
+) -> dict[str, dict[str, Any]]:
+    """Return what is saved for each parameter, by its name: copies."""
+    state = host_state(segments)
+    counts = {p.id: segment.steps for segment in segments for p in segment.arena.parameters}
+    return {
+        name: {
+            "shape": list(p.shape),
+            "dtype": str(p.dtype),
+            "steps": counts[p.id],
+            "state": state[p.id],
+        }
+        for name, p in named
+    }
+
+
+def prepared(
+    segments: Sequence[Segment], saved: Mapping[ParamId, Mapping[str, Any]]
+) -> Callable[[], None]:
+    """Return what writes entries that fit into the segments; all that can fail is done before."""
+    views = state_views(segments)
+    copies = [  # on the device before anything is written: an upload may fail
+        (segment.arena.backend, segment.arena.backend.upload(np.asarray(state[name])), view)
+        for segment in segments
+        for p in segment.arena.parameters
+        for state in (saved[p.id]["state"],)
+        for name, view in views[p.id].items()
+    ]
+    copies += [
+        (segment.arena.backend, segment.arena.backend.upload(host), view)
+        for segment in segments
+        if segment.packing is not None
+        for number, p in enumerate(segment.arena.parameters)
+        for host, view in targets(segment.arena, segment.packing, number, saved[p.id]["state"])
+    ]
+
+    def write() -> None:
+        for backend, array, view in copies:
+            backend.copy(array, view)
+        for segment in segments:
+            segment.seen = []  # the parameters may be loaded before or after this
+            segment.steps = saved[segment.arena.parameters[0].id]["steps"]
+
+    return write
+
+
+def differences(
+    state: Mapping[str, Any],
+    kind: str,
+    parameters: Mapping[str, Parameter],
+    layouts: Mapping[ParamId, Mapping[str, DType]],
+    shapes: Mapping[ParamId, Mapping[str, tuple[int, ...]]] | None = None,
+) -> list[str]:
+    """Return every way in which a saved state differs from what an optimizer would save.
+
+    kind: what `kind` must say. parameters: the optimizer's, by name. layouts: the dtype of
+    each part of the state of each of them, by its name. shapes: those of parts that have another
+    shape than their parameter.
+    """
+    if missing := {"format", "kind", "steps", "skipped", "parameters"} - set(state):
+        return [f"it lacks {', '.join(sorted(missing))}: is it an optimizer's state?"]
+    found = [
+        f"{what}: saved {state[what]}, here {mine}"
+        for what, mine in (("format", FORMAT), ("kind", kind))
+        if state[what] != mine
+    ]
+    found += [
+        f"{what}: saved {state[what]!r}, which counts nothing"
+        for what in ("steps", "skipped")
+        if not _is_count(state[what])
+    ]
+    entries = state["parameters"]
+    if not isinstance(entries, Mapping):
+        return [*found, f"parameters: saved as {type(entries).__name__}, not by name"]
+    found += [f"{name!r}: saved, not here" for name in entries if name not in parameters]
+    for name, parameter in parameters.items():
+        if name not in entries:
+            found.append(f"{name!r}: here, not saved")
+        else:
+            own = (shapes or {}).get(parameter.id, {})
+            found += _of_entry(name, entries[name], parameter, layouts[parameter.id], own)
+    return found
+
+
+def uneven_steps(
+    saved: Mapping[str, Any], parameters: Mapping[str, Parameter], segments: Iterable[Segment]
+) -> list[str]:
+    """Return what is wrong if parameters that step together were saved with several counts."""
+    names = {p.id: name for name, p in parameters.items()}
+    found = []
+    for segment in segments:
+        together = [names[p.id] for p in segment.arena.parameters]
+        counts = {name: saved[name]["steps"] for name in together}
+        if len(set(counts.values())) > 1:
+            found.append(f"steps: saved {counts}, but these parameters step together here")
+    return found
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _of_entry(
+    name: str,
+    entry: Any,
+    parameter: Parameter,
+    layout: Mapping[str, DType],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[str]:
+    """Every way in which the saved state of one parameter does not fit it."""
+    parts = {"shape", "dtype", "steps", "state"}
+    if not isinstance(entry, Mapping) or parts - set(entry):
+        lacking = sorted(parts - set(entry) if isinstance(entry, Mapping) else parts)
+        return [f"{name!r}: saved without {', '.join(lacking)}"]
+    found = []
+    shape = tuple(entry["shape"]) if isinstance(entry["shape"], (list, tuple)) else entry["shape"]
+    if shape != parameter.shape:
+        found.append(f"{name!r}: saved shape {shape}, here {parameter.shape}")
+    if entry["dtype"] != str(parameter.dtype):
+        found.append(f"{name!r}: saved dtype {entry['dtype']}, here {parameter.dtype}")
+    if not _is_count(entry["steps"]):
+        found.append(f"{name!r}: saved steps {entry['steps']!r}, which counts nothing")
+    return found + _of_parts(name, entry["state"], parameter, layout, shapes)
+
+
+def _of_parts(
+    name: str,
+    parts: Any,
+    parameter: Parameter,
+    layout: Mapping[str, DType],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[str]:
+    if not isinstance(parts, Mapping):
+        return [f"{name!r}: saved state {parts!r}, here {sorted(layout)}"]
+    found = []
+    if set(parts) != set(layout):
+        found.append(f"{name!r}: saved state {sorted(map(str, parts))}, here {sorted(layout)}")
+    for key, value in parts.items():
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            found.append(f"{name!r}: state {key!r} is no array")
+            continue
+        wanted = layout.get(key, parameter.dtype)
+        if array.shape != shapes.get(key, parameter.shape):
+            found.append(f"{name!r}: state {key!r} is {array.dtype} of shape {array.shape}")
+        elif array.dtype != wanted:
+            found.append(f"{name!r}: state {key!r} is {array.dtype}, here {wanted}")
+    return found

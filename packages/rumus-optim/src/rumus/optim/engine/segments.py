@@ -1,0 +1,230 @@
+"""`Segment`: an arena with the state of its parameters, and how groups are laid out in several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.optim.engine.packed_state import (
+    SMALLEST,
+    Codes,
+    forms,
+    host_parts,
+    pack,
+    targets,
+    unpacked_whole,
+)
+from rumus.optim.engine.precision import COMPENSATION, MASTER, follow
+from rumus.optim.options.group import ParameterGroup
+from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId
+from rumus.tensor.graph.arena import fitting
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.packing import Packing
+from rumus.tensor.memory.updater import Factors, Preparation, Section
+
+# The state of parameters in NumPy: by the parameter's id, then by name.
+HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """An arena with the state of its parameters, stepped by one kernel.
+
+    scratch: arrays, flat or with one element for all or for each slot, that the kernel reads and
+    that are written before each step. kernel: its own, if it is not the optimizer's. seen: how
+    often others had changed each parameter when the master copy and the compensation were last
+    known to fit; empty if they may not. preparation: what the updater computes before. squares,
+    factors: see `Section`. shared: scratch in memory that other segments use as well. shapes: those
+    of the parts of the state that have another shape than their parameter, which is the only one
+    then. packing: the part of the state that is kept as codes.
+    """
+
+    arena: Arena
+    state: dict[str, Array]  # flat, by name
+    group: ParameterGroup
+    steps: int  # how many were applied to it before its updater was made
+    scratch: dict[str, Array] = field(default_factory=dict)
+    kernel: Kernel | None = None
+    preparation: Preparation | None = None
+    seen: list[int] = field(default_factory=list)
+    squares: Array | None = None
+    shared: dict[str, Array] = field(default_factory=dict)
+    factors: Factors | None = None
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    packing: Packing | None = None
+
+    def fits(self) -> None:
+        """Note that what is kept beside the parameters fits them as they are."""
+        self.seen = self._changes()
+
+    def follow(self) -> None:
+        """Have what is kept beside the parameters follow what others did to them."""
+        is_followed = MASTER in self.state or COMPENSATION in self.state
+        if is_followed and self.seen != self._changes():
+            follow(self.arena, self.state)
+            self.fits()
+
+    def _changes(self) -> list[int]:
+        return [p._version.count for p in self.arena.parameters]  # those by a step are not in it
+
+    def bind(self, kernel: Kernel, scalars: Mapping[str, float]) -> tuple[float, ...]:
+        """Return what its preparation, `kernel` and what comes after it take of the scalars."""
+        bound = kernel.bind(scalars)
+        before = self.preparation.kernels if self.preparation is not None else ()
+        after = self.factors.small if self.factors is not None else ()
+        if not before and not after:
+            return bound
+        first, last = ([n for k in kernels for n in k.bind(scalars)] for kernels in (before, after))
+        return (*first, *bound, *last)
+
+    def section(self) -> Section:
+        """Return what an updater has to know of it."""
+        arena = self.arena
+        starts = tuple(slot.start for slot in arena.slots)
+        arrays = {"p": arena.values, **self.state, **self.scratch, **self.shared}
+        own = self.kernel, self.preparation, self.squares, self.factors, self.packing
+        return Section(arena.backend, arrays, arena.gradients, starts, *own)
+
+    def fill(self, state: HostState) -> None:
+        """Replace its state by that of its parameters in `state`."""
+        arena = self.arena
+        for name, flat in self.state.items():
+            host = np.zeros(flat.shape, flat.dtype)
+            for parameter, view in zip(arena.parameters, self.views(name, host), strict=True):
+                view[...] = state[parameter.id][name]
+            self.state[name] = arena.backend.upload(host)
+        if self.packing is not None:
+            for number, parameter in enumerate(arena.parameters):
+                for saved, place in targets(arena, self.packing, number, state[parameter.id]):
+                    arena.backend.copy(arena.backend.upload(saved), place)
+
+    def forms(self, parameter: Parameter) -> dict[str, tuple[DType, tuple[int, ...]]]:
+        """Return the dtype and the shape of each part of the state of one of its parameters."""
+        shapes = {name: self.shapes.get(name, parameter.shape) for name in self.state}
+        found = {name: (flat.dtype, shapes[name]) for name, flat in self.state.items()}
+        if self.packing is None:
+            return found
+        return found | forms(self.packing.parts, parameter.shape, parameter.size)
+
+    def views(self, name: str, flat: Array) -> list[Array]:
+        """Return what of a flat part of the state belongs to each parameter, in its shape there."""
+        shape = self.shapes.get(name)
+        if shape is None:
+            return self.arena.views(flat)
+        return [flat[: math.prod(shape)].reshape(shape)]
+
+
+# From the dtype of parameters to that of each part of their state, by its name.
+StateLayout: TypeAlias = Callable[[DType], Mapping[str, DType]]
+
+
+def in_their_dtype(names: Iterable[str]) -> StateLayout:
+    """Return the layout of state that has the dtype of its parameters."""
+    parts = tuple(names)
+    return lambda dtype: dict.fromkeys(parts, dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Parameters that will lie in one arena. dtypes: of each part of their state but the packed."""
+
+    group: ParameterGroup
+    parameters: list[Parameter]
+    backend: Backend
+    dtypes: Mapping[str, DType]
+    is_packed: bool
+
+
+def runs(
+    groups: Iterable[ParameterGroup],
+    places: Mapping[ParamId, Backend],
+    layout: StateLayout,
+    codes: Codes,
+) -> Iterator[Run]:
+    """Yield who lies with whom; see `lay_out`. codes: what large parameters have packed."""
+    for group in groups:
+        found: dict[tuple[DType, int, int, bool], list[Parameter]] = {}
+        backends: dict[int, Backend] = {}
+        for position, (_, p) in enumerate(group.named):
+            backend = places.get(p.id, p.backend)
+            backends[id(backend)] = backend
+            apart = position if group.optional else -1
+            is_packed = bool(codes) and p.size >= SMALLEST
+            found.setdefault((p.dtype, id(backend), apart, is_packed), []).append(p)
+        for (dtype, place, _, is_packed), parameters in found.items():
+            dtypes = {n: d for n, d in layout(dtype).items() if not (is_packed and n in codes)}
+            widest = max((dtype, *dtypes.values()), key=lambda each: each.itemsize)
+            for part in fitting(parameters, widest, backends[place].max_array_bytes):
+                yield Run(group, part, backends[place], dtypes, is_packed)
+
+
+def lay_out(
+    groups: Sequence[ParameterGroup],
+    places: Mapping[ParamId, Backend],
+    layout: StateLayout,
+    codes: Codes = MappingProxyType({}),
+) -> list[Segment]:
+    """Return new arenas for the parameters of `groups`, with a state of 0 as `layout` says.
+
+    A master copy starts as its parameter. places: the backend of each parameter that is to change
+    it. The parameters are not touched: their elements are copied. One that is optional gets a
+    segment of its own. codes: the parts of the state that large parameters have packed, in segments
+    of their own.
+    """
+    segments, packed = [], []
+    for run in runs(groups, places, layout, codes):
+        arena = Arena(run.parameters, run.parameters[0].dtype, run.backend)
+        segment = Segment(arena, _state(arena, run.dtypes), run.group, 0)
+        segments.append(segment)
+        packed += [segment] if run.is_packed else []
+    packings = pack([segment.arena for segment in packed], codes)
+    for segment, packing in zip(packed, packings, strict=True):
+        segment.packing = packing
+    return segments
+
+
+def in_one_piece(segments: Iterable[Segment]) -> None:
+    """Have these unpack their packed state as a whole: their kernels read a value for each slot."""
+    packed = [(s, s.packing) for s in segments if s.packing is not None]
+    whole = unpacked_whole([(segment.arena.backend, packing) for segment, packing in packed])
+    for (segment, _), packing in zip(packed, whole, strict=True):
+        segment.packing = packing
+
+
+def _state(arena: Arena, dtypes: Mapping[str, DType]) -> dict[str, Array]:
+    state = {name: arena.zeros(dtype) for name, dtype in dtypes.items()}
+    if MASTER in state:
+        arena.backend.copy(arena.values, state[MASTER])
+    return state
+
+
+def state_views(segments: Iterable[Segment]) -> dict[ParamId, dict[str, Array]]:
+    """Return the state of each parameter, by its id: views in its shape."""
+    found: dict[ParamId, dict[str, Array]] = {}
+    for segment in segments:
+        by_name = {name: segment.views(name, flat) for name, flat in segment.state.items()}
+        for number, parameter in enumerate(segment.arena.parameters):
+            found[parameter.id] = {name: views[number] for name, views in by_name.items()}
+    return found
+
+
+def host_state(segments: Iterable[Segment]) -> HostState:
+    """Return a copy of the state of each parameter in NumPy: one read for each array."""
+    found: HostState = {p.id: {} for segment in segments for p in segment.arena.parameters}
+    for segment in segments:
+        arena = segment.arena
+        for name, flat in segment.state.items():
+            views = segment.views(name, arena.backend.download(flat))
+            for parameter, view in zip(arena.parameters, views, strict=True):
+                found[parameter.id][name] = view.copy()
+        if segment.packing is not None:
+            parts = host_parts(arena, segment.packing)
+            for parameter, own in zip(arena.parameters, parts, strict=True):
+                found[parameter.id] |= own
+    return found

@@ -1,0 +1,136 @@
+"""What an optimizer's `average=` may be: an average of its parameters, kept by its update."""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from rumus.optim.options.hyperparameter import check
+from rumus.tensor import OwnershipError
+
+
+class Averaging(Protocol):
+    """An optimizer that can put an average in its parameters' place."""
+
+    def eval_params(self) -> AbstractContextManager[None]:
+        """Put the average in the parameters' place for as long as a block runs."""
+        ...
+
+
+class Average(ABC):
+    """average = average + weight (p - average), after each step, in the same kernel.
+
+    It is kept for one optimizer, which is given it as `average=` and saves it with its state.
+    """
+
+    def __init__(self) -> None:
+        self._optimizer: weakref.ref[Averaging] | None = None
+
+    @abstractmethod
+    def weight(self, t: int) -> float:
+        """Return the weight of the parameters after step `t` (1, 2, ...); 1 for the first."""
+
+    @abstractmethod
+    def has_begun(self, t: int) -> bool:
+        """Whether there is an average after step `t`."""
+
+    def applied(self) -> AbstractContextManager[None]:
+        """Put the average in the parameters' place; what was there is back, bit by bit, after.
+
+        The same as the optimizer's `eval_params`. OwnershipError if no optimizer keeps it.
+        """
+        optimizer = None if self._optimizer is None else self._optimizer()
+        if optimizer is None:
+            raise OwnershipError(
+                f"no optimizer keeps this {type(self).__name__}: give it to one as average=..."
+            )
+        return optimizer.eval_params()
+
+    def attach(self, optimizer: Averaging) -> None:
+        """Let `optimizer` keep it. OwnershipError if another one does."""
+        before = None if self._optimizer is None else self._optimizer()
+        if before is not None and before is not optimizer:
+            raise OwnershipError(
+                f"this {type(self).__name__} is kept by {before} already; make another one"
+            )
+        self._optimizer = weakref.ref(optimizer)
+
+    def detach(self, optimizer: Averaging) -> None:
+        """Let another optimizer keep it, if `optimizer` does."""
+        if self._optimizer is not None and self._optimizer() is optimizer:
+            self._optimizer = None
+
+
+class EMA(Average):
+    """An exponential moving average: average = decay average + (1 - decay) p.
+
+    It begins with the parameters after the first step, as torch.optim.swa_utils does.
+    decay: in [0, 1). warmup: the decay of step t is min(decay, (1 + t) / (10 + t)), so that early
+    parameters are soon forgotten. unbiased: it begins at 0 instead, and is divided by 1 - decay^t,
+    as in Adam: every step counts as it should from the first on.
+    ValueError for a decay out of range, or for both.
+
+    >>> from rumus.optim import SGD
+    >>> from rumus.tensor import Parameter
+    >>> w, ema = Parameter([1.0]), EMA(decay=0.5)
+    >>> optimizer = SGD([w], 0.25, average=ema)
+    >>> for _ in range(2):
+    ...     optimizer.step((w * w).sum().backward())
+    >>> with ema.applied():
+    ...     print(w.tolist())
+    [0.375]
+    >>> w.tolist()
+    [0.25]
+    """
+
+    def __init__(
+        self, decay: float = 0.999, *, warmup: bool = False, unbiased: bool = False
+    ) -> None:
+        super().__init__()
+        self.decay = check("decay", decay)
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), not {decay}")
+        if warmup and unbiased:
+            raise ValueError("either warmup or unbiased: each cures what the other does")
+        self.warmup, self.unbiased = warmup, unbiased
+
+    def weight(self, t: int) -> float:
+        """Return 1 - decay of step `t`; with `unbiased`, (1 - decay) / (1 - decay^t)."""
+        if t == 1:
+            return 1.0
+        if self.warmup:
+            return 1 - min(self.decay, (1 + t) / (10 + t))
+        return (1 - self.decay) / (1 - self.decay**t if self.unbiased else 1)
+
+    def has_begun(self, t: int) -> bool:
+        """From the first step on."""
+        return t > 0
+
+
+class SWA(Average):
+    """Stochastic weight averaging: the mean of the parameters after chosen steps.
+
+    start: the first of them. every: how many steps lie between two, plus one.
+    ValueError for less than 1. Izmailov et al.: arXiv:1803.05407, algorithm 1.
+
+    >>> [SWA(start=3, every=2).weight(t) for t in range(1, 8)]
+    [0.0, 0.0, 1.0, 0.0, 0.5, 0.0, 0.3333333333333333]
+    """
+
+    def __init__(self, start: int = 1, every: int = 1) -> None:
+        super().__init__()
+        for name, value in (("start", start), ("every", every)):
+            if check(name, value) < 1 or value != int(value):
+                raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
+        self.start, self.every = start, every
+
+    def weight(self, t: int) -> float:
+        """Return 1 / n after the n-th chosen step, 0 after any other."""
+        since = t - self.start
+        return 0.0 if since < 0 or since % self.every else 1 / (since // self.every + 1)
+
+    def has_begun(self, t: int) -> bool:
+        """From `start` on."""
+        return t >= self.start

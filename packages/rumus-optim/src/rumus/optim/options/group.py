@@ -1,0 +1,135 @@
+"""`ParameterGroup`: parameters that share hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rumus.optim.options.hyperparameter import Hyper, check, checked
+from rumus.optim.options.schedule import Schedule
+from rumus.tensor import Parameter, Parameters
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    M_co = TypeVar("M_co", covariant=True, default=Any)
+else:  # the default is for type checkers: parameters in a plain list belong to no one module
+    from typing import TypeVar
+
+    M_co = TypeVar("M_co", covariant=True)
+
+
+class ParameterGroup:
+    """Parameters with hyper-parameters of their own.
+
+    parameters: `module.parameters()`, or a sequence of parameters.
+    optional: whether a step may find no gradient for one of them. It is left alone then, and counts
+    its steps by itself.
+    lr_scale: >= 0; the learning rate is multiplied by it, be it a number or a schedule, the
+    optimizer's or the group's own.
+    hyper: what differs from the optimizer's own, as `lr=1e-4` or `betas=(0.9, 0.99)`.
+
+    >>> group = ParameterGroup([Parameter([1.0], name="bias")], weight_decay=0.0)
+    >>> group.hyper
+    {'weight_decay': 0.0}
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters[Any] | Sequence[Parameter],
+        *,
+        optional: bool = False,
+        lr_scale: float = 1.0,
+        **hyper: Hyper | tuple[float, ...],
+    ) -> None:
+        self.named = named(parameters)
+        self.optional = optional
+        self.lr_scale = check("lr_scale", lr_scale)
+        self.hyper = checked(hyper)
+
+    def trainable(self) -> ParameterGroup:
+        """Return this group without the parameters that are frozen."""
+        return self.only([(name, p) for name, p in self.named if p.requires_grad])
+
+    def only(self, named: Iterable[tuple[str, Parameter]], **hyper: Hyper) -> ParameterGroup:
+        """Return a group with the options of this one, `hyper` where it has none, and `named`."""
+        given: dict[str, Any] = {**hyper, **self.hyper}
+        options: dict[str, Any] = {"optional": self.optional, "lr_scale": self.lr_scale}
+        return ParameterGroup(Parameters(named), **options, **given)
+
+    def over(self, hyper: Mapping[str, Hyper]) -> dict[str, Hyper]:
+        """Return the hyper-parameters that hold here: the optimizer's, but for the group's own."""
+        found = {**hyper, **self.hyper}
+        if self.lr_scale != 1 and "lr" in found:
+            found["lr"] = _scaled(found["lr"], self.lr_scale)
+        return found
+
+    def __repr__(self) -> str:
+        names = ", ".join(name for name, _ in self.named)
+        return f"ParameterGroup({names}; {self.hyper})"
+
+
+def _scaled(hyper: Hyper, factor: float) -> Hyper:
+    if not callable(hyper):
+        return hyper * factor
+    schedule = hyper if isinstance(hyper, Schedule) else Schedule(hyper, text=described(hyper))
+    return schedule * factor
+
+
+def described(hyper: Hyper) -> str:
+    """Return how tables show a hyper-parameter: a number, a schedule, or a function's name."""
+    if callable(hyper) and hasattr(hyper, "__name__"):
+        return str(hyper.__name__)
+    return f"{hyper:g}" if isinstance(hyper, (int, float)) else repr(hyper)
+
+
+def decaying_matrices(parameters: Claimable[Any]) -> list[ParameterGroup]:
+    """Return each group as up to two: weight_decay is 0 for what has less than 2 axes.
+
+    A group with a weight_decay of its own keeps it for all that it has.
+    """
+    found = []
+    for group in as_groups(parameters):
+        matrices = [pair for pair in group.named if pair[1].ndim >= 2]
+        others = [pair for pair in group.named if pair[1].ndim < 2]
+        found += [group.only(matrices)] if matrices else []
+        found += [group.only(others, weight_decay=0.0)] if others else []
+    return found
+
+
+Claimable: TypeAlias = "Parameters[M_co] | Sequence[Parameter] | Sequence[ParameterGroup]"
+
+
+def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
+    """Return the parameters with the names by which errors and saved states call them."""
+    items = parameters.items() if isinstance(parameters, Parameters) else None
+    if items is not None:
+        return list(items)
+    found = []
+    for position, parameter in enumerate(parameters):
+        if not isinstance(parameter, Parameter):
+            raise TypeError(
+                f"an optimizer owns parameters; number {position} is {type(parameter).__name__}: "
+                "wrap it as Parameter(...), or pass model.parameters()"
+            )
+        found.append((parameter.name or f"parameter {position}", parameter))
+    return found
+
+
+def as_groups(parameters: Claimable[Any] | Iterable[Any]) -> list[ParameterGroup]:
+    """Return what an optimizer was given as groups. TypeError for a mixture, ValueError if none."""
+    if isinstance(parameters, (str, bytes, Parameter)):
+        raise TypeError(f"a sequence of parameters is needed, not {type(parameters).__name__}")
+    given = parameters if isinstance(parameters, Parameters) else list(parameters)
+    if len(given) == 0:
+        raise ValueError("no parameters: the module has none, or a generator was used up before")
+    kinds = {isinstance(item, ParameterGroup) for item in given}
+    if kinds == {True}:
+        groups = [group for group in given if isinstance(group, ParameterGroup)]
+        for position, group in enumerate(groups):
+            if not group.named:
+                raise ValueError(f"group {position} has no parameters")
+        return groups
+    if kinds == {True, False}:
+        raise TypeError("either parameters or groups of parameters are needed, not a mixture")
+    return [ParameterGroup(given)]

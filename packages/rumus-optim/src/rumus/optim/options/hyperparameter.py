@@ -1,0 +1,93 @@
+"""Hyper-parameters: numbers, or functions of the step, with the range each name allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from rumus.optim.options.schedule import Schedule
+
+# A number, or a function from the number of the step (1, 2, ...) to a number.
+Hyper: TypeAlias = "float | Callable[[int], float]"
+
+_INFINITY: Final = math.inf
+# name -> (lowest, highest, whether the highest is allowed). Other names may be any finite number.
+RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
+    "lr": (0, _INFINITY, False),
+    "weight_decay": (0, _INFINITY, False),
+    "eps": (0, _INFINITY, False),
+    "eps1": (0, _INFINITY, False),
+    "eps2": (0, _INFINITY, False),
+    "beta2_decay": (-_INFINITY, 0, True),
+    "momentum": (0, _INFINITY, False),
+    "beta1": (0, 1, False),
+    "beta2": (0, 1, False),
+    "beta3": (0, 1, False),
+    "alpha": (0, 1, False),
+    "rho": (0, 1, False),
+    "lr_decay": (0, _INFINITY, False),
+    "momentum_decay": (0, _INFINITY, False),
+    "initial_accumulator_value": (0, _INFINITY, False),
+    "eta_minus": (0, 1, False),
+    "eta_plus": (1, _INFINITY, False),
+    "step_min": (0, _INFINITY, False),
+    "step_max": (0, _INFINITY, False),
+    "lambd": (0, _INFINITY, False),
+    "t0": (0, _INFINITY, False),
+    "adapt": (0, 1, True),
+    "trust_coefficient": (0, _INFINITY, False),
+    "lr_scale": (0, _INFINITY, False),
+    "warmup_steps": (0, _INFINITY, False),
+    "weight_lr_power": (0, _INFINITY, False),
+}
+# What is given together -> how each part is called in a rule.
+TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
+    "betas": ("beta1", "beta2", "beta3"),
+    "etas": ("eta_minus", "eta_plus"),
+    "step_sizes": ("step_min", "step_max"),
+}
+
+
+def check(name: str, value: object, origin: str = "") -> float:
+    """Return `value` as a float; ValueError or TypeError says what is allowed under `name`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number or a function of the step, not {value!r}{origin}")
+    low, high, closed = RANGES.get(name, (-_INFINITY, _INFINITY, False))
+    inside = low <= value <= high if closed else low <= value < high
+    if not math.isfinite(value) or not inside:
+        allowed = f"in [{low}, {high})" if high < _INFINITY else f">= {low}"
+        wanted = "finite" if low == -_INFINITY else f"finite and {allowed}"
+        raise ValueError(f"{name} must be {wanted}, not {value}{origin}")
+    return float(value)
+
+
+def at_step(name: str, hyper: Hyper, step: int) -> float:
+    """Return the value of a hyper-parameter at a step; a schedule's value is checked as well."""
+    if not callable(hyper):
+        return hyper
+    return check(name, hyper(step), f" (from its schedule, at step {step})")
+
+
+def checked(given: Mapping[str, Any]) -> dict[str, Hyper]:
+    """Return `given` with what is in `TOGETHER` taken apart, and every number checked.
+
+    betas: two numbers, or three for a rule that has beta3.
+    """
+    hyper: dict[str, Hyper] = {}
+    for name, value in given.items():
+        if name in TOGETHER:
+            names = TOGETHER[name]
+            if not isinstance(value, (tuple, list)) or len(value) not in (2, len(names)):
+                raise TypeError(f"{name} must be two numbers, not {value!r}")
+            if twice := [part for part in names if part in given]:
+                raise TypeError(f"{twice[0]} is part of {name}: give one of the two")
+            hyper.update(checked(dict(zip(names, value, strict=False))))
+        else:
+            if isinstance(value, Schedule) and value.is_factor:
+                raise ValueError(
+                    f"{name}: {value} only gives shares of what comes then: "
+                    "write warmup(...).then(...), or multiply it by a number"
+                )
+            hyper[name] = value if callable(value) else check(name, value)
+    return hyper

@@ -1,0 +1,23 @@
+"""The options that every optimizer by a rule takes."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, TypedDict
+
+from rumus.optim.options.average import Average
+from rumus.optim.options.clip import Clip
+from rumus.tensor.memory.updater import NonFinite
+
+StateDType: TypeAlias = Literal["float16", "float32", "8bit"]
+
+
+class Options(TypedDict, total=False):
+    """Keyword options, all with the defaults of `FusedOptimizer`, which says what they do."""
+
+    maximize: bool
+    nonfinite: NonFinite
+    master_weights: bool
+    state_dtype: StateDType | None
+    compensated: bool
+    clip: Clip | None
+    average: Average | None

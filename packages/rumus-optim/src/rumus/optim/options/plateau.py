@@ -1,0 +1,109 @@
+"""`Plateau`: a hyper-parameter that falls when a metric stops getting better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from rumus.optim.options.schedule import Schedule, constant
+
+_KEPT: Final = ("reductions", "best", "waited", "rested")
+
+
+class Plateau:
+    """A schedule that is multiplied by `factor` whenever a metric has stopped getting better.
+
+    It looks at nothing by itself: `report(metric)` tells it, say once an epoch. So it has a state,
+    which `state_dict` returns; every other schedule is a function of the step alone.
+
+    start: a number or a schedule. factor: in (0, 1). patience: how many reports in a row may be no
+    better. threshold: a metric is better than the best one only by more than this share of it.
+    cooldown: reports after a reduction in which nothing is counted. lowest: the value stops there.
+    mode: "min" if less is better, "max" if more. PyTorch's ReduceLROnPlateau with min_lr = lowest,
+    eps = 0 and the relative threshold.
+
+    ValueError or TypeError for arguments out of range.
+
+    >>> lr = Plateau(0.5, factor=0.5, patience=1)
+    >>> for loss in (3.0, 2.0, 2.0, 2.0):
+    ...     lr.report(loss)
+    >>> lr(1)
+    0.25
+    """
+
+    def __init__(
+        self,
+        start: Schedule | float,
+        *,
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        cooldown: int = 0,
+        lowest: float = 0.0,
+        mode: Literal["min", "max"] = "min",
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f'mode must be "min" or "max", not {mode!r}')
+        if not 0 < factor < 1:
+            raise ValueError(f"factor must be in (0, 1), not {factor}")
+        counts: dict[str, object] = {"patience": patience, "cooldown": cooldown}
+        for name, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, not {count!r}")
+        for name, value in (("threshold", threshold), ("lowest", lowest)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and >= 0, not {value}")
+        self.start = start if isinstance(start, Schedule) else constant(start)
+        self.factor, self.patience, self.threshold = factor, patience, threshold
+        self.cooldown, self.lowest, self.mode = cooldown, lowest, mode
+        self.reductions = 0
+        self.best: float | None = None
+        self.waited = 0  # reports in a row that were no better
+        self.rested = 0  # reports of the cooldown that are left
+
+    def __call__(self, step: int) -> float:
+        """Return the value at an applied step, with the reductions so far."""
+        value = self.start(step)
+        return max(value * self.factor**self.reductions, min(value, self.lowest))
+
+    def report(self, metric: float) -> None:
+        """Hear of a new value of the metric. ValueError if it is NaN, and nothing has changed."""
+        if math.isnan(metric):
+            raise ValueError("the metric is NaN, which is neither better nor worse")
+        if self._is_better(metric):
+            self.best, self.waited = float(metric), 0
+        else:
+            self.waited += 1
+        if self.rested > 0:
+            self.rested -= 1
+            self.waited = 0
+        if self.waited > self.patience:
+            self.reductions += 1
+            self.rested, self.waited = self.cooldown, 0
+
+    def _is_better(self, metric: float) -> bool:
+        if self.best is None:
+            return True
+        if self.mode == "min":
+            return metric < self.best * (1 - self.threshold)
+        return metric > self.best * (1 + self.threshold)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on: numbers, and None before any report."""
+        return {name: getattr(self, name) for name in _KEPT}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state; ValueError, and nothing has changed, if it is none."""
+        if set(state) != set(_KEPT):
+            raise ValueError(f"a Plateau's state has {', '.join(_KEPT)}, not {', '.join(state)}")
+        for name in ("reductions", "waited", "rested"):
+            if not isinstance(state[name], int) or state[name] < 0:
+                raise ValueError(f"{name}: saved {state[name]!r}, which counts nothing")
+        if state["best"] is not None and not isinstance(state["best"], (int, float)):
+            raise ValueError(f"best: saved {state['best']!r}, which is no metric")
+        for name in _KEPT:
+            setattr(self, name, state[name])
+
+    def __repr__(self) -> str:
+        return f"Plateau({self.start}, factor={self.factor}, patience={self.patience})"

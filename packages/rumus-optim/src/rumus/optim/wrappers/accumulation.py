@@ -1,0 +1,179 @@
+"""`Accumulation`: one step from the gradients of several micro-batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rumus.optim.engine.optimizer import Optimizer
+from rumus.tensor import (
+    Backend,
+    DType,
+    Expr,
+    GradientStore,
+    Kernel,
+    MissingGradientError,
+    Parameter,
+    ParamId,
+    float16,
+    float32,
+)
+from rumus.tensor.graph.store import Collector, check_fit
+from rumus.tensor.memory.backend import Array
+
+_BY: Final = "an Accumulation"
+_G, _SUM, _WEIGHT = Expr.array("g"), Expr.array("sum"), Expr.scalar("weight")
+_WEIGH: Final = Kernel("weigh", {"sum": _G * _WEIGHT}, ("g",))
+_ADD: Final = Kernel("weigh_and_add", {"sum": _SUM + _G * _WEIGHT}, ("sum", "g"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """The sum of one parameter's gradients: often a part of an array that has those of many."""
+
+    parameter: Parameter
+    backend: Backend
+    array: Array
+
+    def check(self) -> None:
+        """Raise GradientMismatchError if it no longer fits its parameter."""
+        check_fit(self.parameter, self.array, self.backend, _dtype_of_sum(self.parameter.dtype))
+
+
+class Accumulation:
+    """The mean of gradients, each weighted by the samples or tokens that its loss is a mean of.
+
+    (weight_1 g_1 + ... + weight_k g_k) / (weight_1 + ... + weight_k), divided once: up to rounding
+    the gradient of one batch with all of them, also where the last micro-batch is smaller.
+
+    The sum lies beside the gradients, so that a pass which a GPU repeats finds their memory free;
+    that of float16 is float32. The mean is written to where the optimizer steps from. On a GPU
+    nothing is read. A parameter that only some losses depend on counts as 0 in the others.
+
+    >>> from rumus.optim import SGD
+    >>> from rumus.tensor import tensor
+    >>> w = Parameter([1.0])
+    >>> optimizer, accumulation = SGD([w], 1.0), Accumulation()
+    >>> for batch in ([1.0, 2.0, 3.0], [6.0]):
+    ...     loss = (w * tensor(batch)).mean()
+    ...     accumulation.add(loss.backward(), weight=len(batch))
+    >>> optimizer.step(accumulation.gradients())
+    >>> w.tolist()  # 1 - (1 + 2 + 3 + 6) / 4
+    [-2.0]
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[ParamId, _Sum] = {}
+        self._whole: dict[tuple[ParamId, ...], Array] = {}  # the arrays of those side by side
+        self.weight = 0.0  # of all that was added since the last `gradients()`
+        self.count = 0  # of what was added with a weight above 0
+
+    def add(self, grads: GradientStore, weight: float = 1.0, *, summed: bool = False) -> None:
+        """Take all gradients out of `grads`, and add them.
+
+        weight: how many samples or tokens the loss is the mean of, >= 0; with `summed` the sum of.
+        With a weight of 0 the gradients are dropped: a mean of nothing is NaN.
+
+        ValueError for another weight, MissingGradientError for a store that is empty,
+        GradientMismatchError for a gradient that does not fit. Nothing has changed then.
+        """
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"weight must be finite and >= 0, not {weight}")
+        if not len(grads):
+            raise MissingGradientError(
+                "this store has no gradients: a step or an accumulation has taken them, or the "
+                "loss depends on nothing that is trained"
+            )
+        for parameter in grads:
+            grads.check(parameter)
+            if (known := self._sums.get(parameter.id)) is not None:
+                known.check()
+        if weight > 0:
+            self._include(grads, 1.0 if summed else weight)
+            self.weight += weight
+            self.count += 1
+        grads.drain(list(grads), _BY)
+
+    def _include(self, grads: GradientStore, factor: float) -> None:
+        for backend, gradient, parameters in _arrays(grads):
+            whole = self._whole.get(tuple([p.id for p in parameters]))
+            if whole is not None and whole.shape == gradient.shape:
+                _add(backend, whole, gradient, factor)
+            elif not any(p.id in self._sums for p in parameters):
+                self._begin(backend, gradient, parameters, factor)
+            else:
+                for p in parameters:
+                    if p.id in self._sums:
+                        _add(backend, self._sums[p.id].array, grads.array(p), factor)
+                    else:
+                        self._begin(backend, grads.array(p), [p], factor)
+
+    def _begin(
+        self, backend: Backend, gradient: Array, parameters: Sequence[Parameter], factor: float
+    ) -> None:
+        whole = backend.allocate(gradient.shape, _dtype_of_sum(gradient.dtype))
+        backend.elementwise(_WEIGH, (gradient,), _WEIGH.bind({"weight": factor}), (whole,))
+        self._whole[tuple([p.id for p in parameters])] = whole
+        flat = whole.reshape(-1)
+        for p in parameters:
+            start = p._slot.start if p._slot is not None and len(parameters) > 1 else 0
+            part = flat[start : start + p.size].reshape(p.shape)
+            self._sums[p.id] = _Sum(p, backend, part)
+
+    def gradients(self) -> GradientStore:
+        """Return the weighted mean, for a step; what is added next begins anew.
+
+        MissingGradientError if nothing was added with a weight above 0, GradientMismatchError for
+        a parameter that was moved since.
+        """
+        if not self.count:
+            raise MissingGradientError(
+                "nothing was accumulated, or only with a weight of 0: leave this step out"
+            )
+        found = GradientStore()
+        collector = Collector(found)
+        for known in self._sums.values():
+            known.check()
+        for number, known in self._sums.items():
+            collector.destination(known.parameter)
+            collector.fresh[number] = known.parameter, collector.given[number]
+        collector.commit()
+        scalars = _WEIGH.bind({"weight": 1 / self.weight})
+        for backend, gradient, parameters in _arrays(found):
+            whole = self._whole.get(tuple([p.id for p in parameters]))
+            pairs = [(whole, gradient)]
+            if whole is None or whole.shape != gradient.shape:
+                pairs = [(self._sums[p.id].array, found.array(p)) for p in parameters]
+            for total, mean in pairs:
+                backend.elementwise(_WEIGH, (total,), scalars, (mean,))
+        self._sums, self._whole = {}, {}
+        self.weight, self.count = 0.0, 0
+        return found
+
+
+def _dtype_of_sum(dtype: DType) -> DType:
+    """Weighted sums of float16 would overflow where their mean does not."""
+    return float32 if dtype == float16 else dtype
+
+
+def _add(backend: Backend, total: Array, gradient: Array, factor: float) -> None:
+    backend.elementwise(_ADD, (total, gradient), _ADD.bind({"weight": factor}), (total,))
+
+
+def _arrays(grads: GradientStore) -> Iterator[tuple[Backend, Array, list[Parameter]]]:
+    """The gradients, whole arenas at once where they lie in them."""
+    left: dict[int, Parameter] = {p.id: p for p in grads}
+    owners = {id(owner): owner for p in grads if isinstance(owner := p.owner, Optimizer)}
+    for owner in owners.values():
+        try:
+            found = owner.gradients(grads)
+        except MissingGradientError:  # of another parameter of this owner
+            continue
+        for backend, array, parameters in found:
+            yield backend, array, parameters
+            for parameter in parameters:
+                del left[parameter.id]
+    for parameter in left.values():
+        yield parameter._backend, grads.array(parameter), [parameter]

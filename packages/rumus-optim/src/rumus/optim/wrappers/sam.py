@@ -1,0 +1,236 @@
+"""SAM: the gradient is taken where the loss is highest nearby."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from rumus.optim.engine.clipping import total_of_squares
+from rumus.optim.engine.closure import ClosureOptimizer, Evaluate
+from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.engine.optimizer import refuse_foreign
+from rumus.optim.engine.uninterrupted import Uninterrupted
+from rumus.optim.options.group import M_co
+from rumus.optim.options.hyperparameter import check
+from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.tensor import (
+    Arena,
+    BackendMismatchError,
+    DType,
+    Expr,
+    GradientStore,
+    Kernel,
+    OwnershipError,
+    Tensor,
+    float64,
+    sqrt,
+    where,
+)
+from rumus.tensor.memory.backend import Array
+
+_P, _G, _T = Expr.array("p"), Expr.array("g"), Expr.array("t")
+_FACTOR, _IS_BAD = Expr.array("factor"), Expr.array("is_bad")
+_SCALE: Final = Kernel("sam_scale", {"t": _P.abs() + Expr.scalar("eta")}, ("p",))
+_SCALED: Final = Kernel("sam_scaled", {"out": _T * _G}, ("t", "g"))
+_CLIMB: Final = Kernel("sam_climb", {"p": _P + _FACTOR * _G}, ("p", "factor", "g"))
+_CLIMB_SCALED: Final = Kernel(
+    "sam_climb_scaled",
+    {"p": _P + _FACTOR * where(_IS_BAD > 0.5, 1.0, _T) * _G},
+    ("p", "factor", "is_bad", "t", "g"),
+)
+_HELD = where(_P.abs() < math.inf, 0.0, math.nan)
+_MARK: Final = Kernel("sam_mark", {"g": where(_IS_BAD > 0.5, _HELD, _G)}, ("g", "is_bad", "p"))
+
+
+def _factor_kernel() -> Kernel:
+    """From the sum of squares to how far to climb along the gradient, and whether it is not finite.
+
+    Where it is not, the step is refused later, and the parameters to blame are those that are not
+    finite after the climb: 0 times NaN or infinity is NaN. Where the sum alone has overflowed, a
+    large factor makes what is large infinite.
+    """
+    total = Expr.array("total")
+    climb = Expr.scalar("rho") / (sqrt(total) + 1e-12)
+    beyond = where(total <= math.inf, Expr.scalar("huge"), 0.0)
+    outputs = {
+        "factor": where(total < math.inf, climb, beyond),
+        "is_bad": where(total < math.inf, 0.0, 1.0),
+    }
+    return Kernel("sam_factor", outputs, ("total",))
+
+
+_FACTORS: Final = _factor_kernel()
+
+
+class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
+    """Sharpness-aware minimization: steps by the gradient from the worst point within rho.
+
+    e = rho g / ||g||;  the base's step with the gradient at p + e, from p
+
+    For one step the loss is computed and differentiated twice, so it takes a function:
+
+    >>> from rumus.optim import SGD
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([1.0], name="w")
+    >>> optimizer = SAM(SGD([w], 0.25), rho=0.5)
+    >>> loss = optimizer.minimize_step(lambda: (w * w).sum())  # the gradient at 1.5 is 3
+    >>> w.tolist(), loss.item()
+    ([0.25], 1.0)
+
+    base: any fused optimizer but the averaging ones, or a Lookahead. It stays the owner of the
+    parameters, and what is saved is its state: SAM has none. adaptive: ASAM, where the
+    neighbourhood grows with each weight: e = rho t^2 g / ||t g||, t = |p| + eta; a rho ten times as
+    large is usual then. rho, eta >= 0. The norm is over all parameters of the base, which are on
+    one backend.
+
+    In between the parameters are elsewhere; before the base's step they are back, bit by bit, and
+    they are so after any failure. A gradient that is not finite in the first pass does what the
+    base's `nonfinite` says, as one of the second does. On a GPU nothing is read. In memory one copy
+    of the parameters (two if adaptive) is needed meanwhile.
+
+    Foret et al.: arXiv:2010.01412, algorithm 1; Kwon et al.: arXiv:2102.11600. The default rho is
+    that of the paper. ValueError for a value out of range, TypeError for another base.
+    """
+
+    def __init__(
+        self,
+        base: FusedOptimizer[M_co] | Wrapper[M_co],
+        rho: float = 0.05,
+        *,
+        adaptive: bool = False,
+        eta: float = 0.01,
+    ) -> None:
+        self.rho = _at_least_0("rho", rho)
+        self.eta = _at_least_0("eta", eta)
+        self.adaptive = adaptive
+        if isinstance(base, SAM):
+            raise TypeError(f"SAM wraps an optimizer that steps by gradients, not {base}")
+        super().__init__(base)
+
+    def __str__(self) -> str:
+        return f"SAM(rho={self.rho:g}{', adaptive' if self.adaptive else ''}) of {self.base}"
+
+    def step(self, grads: GradientStore) -> None:  # type: ignore[override]
+        """Raise ClosureNeededError: the gradients at one point are not enough."""
+        ClosureOptimizer.step(self, grads)
+
+    def step_with(self, evaluate: Evaluate) -> Tensor:
+        """Do one step; see `ClosureOptimizer.minimize_step`."""
+        self._check_ready()
+        first, grads = evaluate()
+        loss = first.clone()
+        refuse_foreign(grads, self)
+        gradients = self.fused.collected(grads)
+        arenas = {n: self.fused.segments[n].arena for n in gradients}
+        for number, gradient in gradients.items():
+            arenas[number].drain(grads, gradient, str(self))
+        with self._away(arenas):
+            factors = self._climb(arenas, gradients)
+            _, grads = evaluate()
+            refuse_foreign(grads, self)
+            for parameter in (p for arena in arenas.values() for p in arena.parameters):
+                grads.check(parameter)
+            if self.fused.nonfinite != "propagate":
+                self._mark(grads, factors)
+        self.base.step(grads)
+        self.outcome = self.fused.outcome
+        return loss
+
+    def _check_ready(self) -> None:
+        if not self.fused.segments:
+            raise OwnershipError(f"{self.fused} was released and owns nothing")
+        names = {id(p.backend): p.backend.name for p in self.parameters}
+        if len(names) > 1:
+            raise BackendMismatchError(
+                f"SAM takes the norm over all parameters, which are on "
+                f"{', '.join(names.values())}; move the whole model with .to(...)"
+            )
+
+    @contextmanager
+    def _away(self, arenas: Mapping[int, Arena]) -> Iterator[None]:
+        """Put the parameters back after the block, bit by bit."""
+        kept = []
+        for arena in arenas.values():
+            copy = arena.backend.allocate(arena.values.shape, arena.dtype)
+            arena.backend.copy(arena.values, copy)
+            kept.append((arena, copy))
+        try:
+            yield
+        finally:
+            with Uninterrupted():
+                for arena, copy in kept:
+                    arena.backend.copy(copy, arena.values)
+                    arena.written()
+
+    def _climb(
+        self, arenas: Mapping[int, Arena], gradients: Mapping[int, Array]
+    ) -> dict[DType, tuple[Array, Array]]:
+        """Go to p + e; return by dtype how far along the gradient, and whether it is not finite."""
+        if not arenas:
+            return {}
+        backend = next(iter(arenas.values())).backend
+        scales = {n: self._scale(arena) for n, arena in arenas.items()} if self.adaptive else {}
+        measured = [self._product(arenas[n], scales.get(n), g) for n, g in gradients.items()]
+        total = total_of_squares(backend, measured)
+        dtypes = {arena.dtype for arena in arenas.values()}
+        factors = {dtype: self._factors(arenas, total, dtype) for dtype in dtypes}
+        for number, arena in arenas.items():
+            factor, is_bad = factors[arena.dtype]
+            p, g, t = arena.values, measured[list(arenas).index(number)], scales.get(number)
+            if t is None:
+                backend.elementwise(_CLIMB, (p, factor, g), (), (p,))
+            else:
+                backend.elementwise(_CLIMB_SCALED, (p, factor, is_bad, t, g), (), (p,))
+            arena.written()
+        return factors
+
+    def _scale(self, arena: Arena) -> Array:
+        t = arena.backend.allocate((arena.size,), arena.dtype)
+        arena.backend.elementwise(_SCALE, (arena.values,), _SCALE.bind({"eta": self.eta}), (t,))
+        return t
+
+    def _product(self, arena: Arena, t: Array | None, gradient: Array) -> Array:
+        """What the norm is taken of: the gradient, or t g."""
+        if t is None:
+            return gradient
+        out = arena.backend.allocate((arena.size,), arena.dtype)
+        arena.backend.elementwise(_SCALED, (t, gradient), (), (out,))
+        return out
+
+    def _factors(
+        self, arenas: Mapping[int, Arena], total: Array, dtype: DType
+    ) -> tuple[Array, Array]:
+        backend = next(iter(arenas.values())).backend
+        found = [backend.allocate((), total.dtype) for _ in range(2)]
+        huge = 1e160 if dtype == float64 else 1e25
+        scalars = _FACTORS.bind({"rho": self.rho, "huge": huge})
+        backend.elementwise(_FACTORS, (total,), scalars, found)
+        if dtype != total.dtype:
+            cast = [backend.allocate((), dtype) for _ in found]
+            for source, into in zip(found, cast, strict=True):
+                backend.copy(source, into)
+            found = cast
+        return found[0], found[1]
+
+    def _mark(self, grads: GradientStore, factors: Mapping[DType, tuple[Array, Array]]) -> None:
+        """If the first gradient was not finite, have the second be so in the same places."""
+        for segment in self.fused.segments:
+            arena = segment.arena
+            if arena.dtype not in factors:
+                continue
+            is_bad = factors[arena.dtype][1]
+            if arena.holds(grads):
+                pairs = [(arena.gradients, arena.values)]
+            else:
+                present = [p for p in arena.parameters if p in grads]
+                pairs = [(grads.array(p), p._array) for p in present]
+            for g, p in pairs:
+                arena.backend.elementwise(_MARK, (g, is_bad, p), (), (g,))
+
+
+def _at_least_0(name: str, value: float) -> float:
+    if check(name, value) < 0:
+        raise ValueError(f"{name} must be finite and >= 0, not {value}")
+    return float(value)

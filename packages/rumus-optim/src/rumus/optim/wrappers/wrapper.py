@@ -1,0 +1,118 @@
+"""`Wrapper`: an optimizer that owns through another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rumus.optim.engine.averaging import AveragingOptimizer
+from rumus.optim.engine.footprint import Memory
+from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.engine.optimizer import Optimizer
+from rumus.optim.options.group import M_co
+from rumus.optim.options.hyperparameter import Hyper
+from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.updater import NonFinite
+
+
+class Wrapper(Optimizer[M_co]):
+    """Changes what the steps of its base are; everything else is asked of the base.
+
+    base: any fused optimizer but the averaging ones, or another wrapper of one. It stays the owner
+    of its parameters, which it alone writes. TypeError for another base, OwnershipError for one
+    that was released.
+    """
+
+    def __init__(self, base: FusedOptimizer[M_co] | Wrapper[M_co]) -> None:
+        fused = base.fused if isinstance(base, Wrapper) else base
+        name = type(self).__name__
+        if not isinstance(fused, FusedOptimizer):
+            raise TypeError(
+                f"{name} wraps an optimizer, as {name}(AdamW(model.parameters())), not "
+                f"{type(base).__name__}"
+            )
+        if isinstance(fused, AveragingOptimizer):
+            raise TypeError(f"{name} cannot wrap {fused}: its result is an average already")
+        if not fused.segments:
+            raise OwnershipError(f"{fused} was released and owns nothing")
+        self.base = base
+        self.fused: FusedOptimizer[M_co] = fused
+        self.groups = fused.groups
+        self.outcome = fused.outcome
+        self.made_at = fused.made_at
+
+    @property
+    def kind(self) -> str:
+        """What a saved state calls it: what it calls the base."""
+        return self.base.kind
+
+    @property
+    def steps(self) -> int:
+        """How many steps were applied."""
+        return self.fused.steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self.fused.steps = value
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were left out because of a gradient that was not finite."""
+        return self.fused.skipped
+
+    @skipped.setter
+    def skipped(self, value: int) -> None:
+        self.fused.skipped = value
+
+    @property
+    def nonfinite(self) -> NonFinite:
+        """What a gradient that is not finite does: what the base says."""
+        return self.fused.nonfinite
+
+    @property
+    def blamed(self) -> tuple[str, ...]:
+        """The parameters to blame for the last skipped step."""
+        return self.fused.blamed
+
+    def step(self, grads: GradientStore) -> None:
+        """Do a step of the base; see `FusedOptimizer.step`."""
+        self.base.step(grads)
+        self.outcome = self.fused.outcome
+
+    def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
+        """Return the owned gradients; see `Optimizer.gradients`."""
+        return self.fused.gradients(grads)
+
+    def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
+        """Change hyper-parameters of the base."""
+        self.fused.set(**hyper)
+
+    def poll(self, wait: bool = False) -> None:
+        """Hear what became of earlier steps; see `Optimizer.poll`."""
+        self.fused.poll(wait)
+
+    def release(self) -> None:
+        """Have the base give up the parameters."""
+        self.fused.release()
+        self.groups = self.fused.groups
+
+    def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
+        """Have the base move parameters, with their state."""
+        self.fused.move(parameters, backend)
+
+    def describe(self) -> str:
+        """Return the table of the base, and what wraps it."""
+        return f"{self}\n{self.base.describe()}"
+
+    def memory(self) -> Memory:
+        """Return the bytes that are held from one step to the next."""
+        return self.fused.memory()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state by parameter name; see `FusedOptimizer.state_dict`."""
+        return self.fused.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state; see `FusedOptimizer.load_state_dict`."""
+        self.fused.load_state_dict(state)

@@ -1,0 +1,22 @@
+"""The backend that a tensor gets when none is asked for: the CPU, with numba where installed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+
+from rumus.tensor.backends.numba_backend import NumbaBackend
+from rumus.tensor.backends.numpy_backend import NumpyBackend
+from rumus.tensor.memory.backend import Backend
+
+
+@lru_cache(maxsize=1)
+def cpu() -> Backend:
+    """Return the CPU backend of this process, always the same object.
+
+    With numba installed (`pip install rumus-tensor[fast]`) large kernels run as compiled loops.
+
+    >>> cpu() is cpu()
+    True
+    """
+    return NumpyBackend() if find_spec("numba") is None else NumbaBackend()

@@ -1,0 +1,264 @@
+"""Attention on the CPU: products by BLAS, and all between them in one compiled pass.
+
+Heads go to the threads one by one, so that the scores of one are still in the cache when the next
+product reads them; none are kept. The gradient computes them again, from the logarithm of the sum
+of each row's exponentials. Where the BLAS is known (`numba_blas`), all heads of a thread are one
+compiled call; otherwise its products are NumPy's, an example at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.tensor.backends import numba_blas, numba_math
+from rumus.tensor.backends.numba_blas import PLAIN, ROWS, TURNED
+from rumus.tensor.backends.numba_math import exp
+from rumus.tensor.backends.numpy_backend import run_parts
+from rumus.tensor.memory.backend import Array
+
+VECTORS: Final = 32  # elements that a compiled loop computes at once
+FAR: Final = np.float32(80)  # exp(-80) is a normal number, and nothing beside 1
+PARALLEL: Final = 65_536  # scores from which threads are worth their start
+
+
+def attention(
+    query: Array, key: Array, value: Array, causal: bool, scale: float, out: Array, total: Array
+) -> None:
+    """out = softmax(query key^T scale) value; total = log(sum(exp(query key^T scale))) of rows."""
+    q, k, v = _examples(query, key), _examples(key, key), _examples(value, key)
+    result, sums = _examples(out, key), total.reshape(len(q), -1)
+    length, size = query.shape[-2], np.float32(scale)
+    is_parallel = total.size * key.shape[-2] >= PARALLEL
+    if numba_blas.single() is not None:
+        _by_head("forward", (q, k, v, result), causal, length, size, sums, is_parallel)
+        _give(result, out)
+        return
+    loop = _compiled()["weigh"]
+
+    def work(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            with np.errstate(all="ignore"):
+                scores = np.matmul(q[i], k[i].swapaxes(-1, -2))
+                loop(_rows(scores), causal, length, size, sums[i])
+                np.matmul(scores, v[i], result[i])
+
+    run_parts(work, len(q), is_parallel)
+    _give(result, out)
+
+
+def attention_gradient(
+    query: Array, key: Array, value: Array, causal: bool, scale: float, out: Array, total: Array,
+    gradient: Array, into_query: Array, into_key: Array, into_value: Array,
+) -> None:  # fmt: skip
+    """With P the weights and d = gradient value^T: P^T gradient, and P (d - sum(P d)) scale."""
+    q, k, v = _examples(query, key), _examples(key, key), _examples(value, key)
+    given, sums = _examples(gradient, key), total.reshape(len(q), -1)
+    dq, dk, dv = (_examples(array, key) for array in (into_query, into_key, into_value))
+    length, size = query.shape[-2], np.float32(scale)
+    is_parallel = total.size * key.shape[-2] >= PARALLEL
+    arrays = q, k, v, given, dq, dk, dv
+    if numba_blas.single() is not None:
+        _by_head("backward", arrays, causal, length, size, sums, is_parallel)
+    else:
+        _gradient_by_example(arrays, causal, length, size, sums, is_parallel)
+    for written, into in ((dq, into_query), (dk, into_key), (dv, into_value)):
+        _give(written, into)
+
+
+def _gradient_by_example(
+    arrays: Sequence[Array], causal: bool, length: int, size: Any, sums: Array, is_parallel: bool
+) -> None:
+    """The gradient with NumPy's products."""
+    q, k, v, given, dq, dk, dv = arrays
+    again, slope = _compiled()["again"], _compiled()["slope"]
+
+    def work(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            with np.errstate(all="ignore"):
+                weights = np.matmul(q[i], k[i].swapaxes(-1, -2))
+                again(_rows(weights), causal, length, size, sums[i])
+                np.matmul(weights.swapaxes(-1, -2), given[i], dv[i])
+                change = np.matmul(given[i], v[i].swapaxes(-1, -2))
+                slope(_rows(weights), _rows(change), size)
+                np.matmul(change, k[i], dq[i])
+                np.matmul(change.swapaxes(-1, -2), q[i], dk[i])
+
+    run_parts(work, len(q), is_parallel)
+
+
+def _by_head(
+    name: str, arrays: Sequence[Array], causal: bool, length: int, size: Any, sums: Array,
+    is_parallel: bool,
+) -> None:  # fmt: skip
+    """Run a compiled loop over the heads of keys of all examples.
+
+    arrays: (examples, heads, rows, size) each; what is written comes after the query, key and
+    value, and for the gradient after the gradient of the result.
+    """
+    read = 3 if name == "forward" else 4
+    plain = [a if i >= read or _has_rows(a) else a.copy() for i, a in enumerate(arrays)]
+    written = [a if _has_rows(a) else np.empty(a.shape, a.dtype) for a in plain[read:]]
+    operands = [*plain[:read], *written]
+    examples, heads, rows, width = arrays[0].shape
+    sizes = (heads, rows, arrays[1].shape[2], width, arrays[2].shape[3])
+    loop, product = _compiled()[name], numba_blas.single()
+    totals = sums.reshape(examples * heads, rows)
+
+    def work(start: int, stop: int) -> None:
+        # Made here, so that whoever works holds the arrays and not only their addresses.
+        places = np.array([(a.ctypes.data, *a.strides[:3]) for a in operands], np.int64)
+        loop(product, places, sizes, causal, length, size, totals, start, stop)
+
+    with numba_blas.alone():
+        run_parts(work, examples * heads, is_parallel)
+    for own, into in zip(written, plain[read:], strict=True):
+        if own is not into:
+            np.copyto(into, own)
+
+
+def _has_rows(x: Array) -> bool:
+    """Whether BLAS can read each (rows, size) where it is."""
+    rows, columns = x.strides[2:]
+    return bool(columns == x.itemsize and rows % x.itemsize == 0 and rows >= x.shape[3] * columns)
+
+
+def _give(written: Array, into: Array) -> None:
+    """Copy what was written if it is no view: heads that share keys may not lie side by side."""
+    if not np.may_share_memory(written, into):
+        np.copyto(into, written.reshape(into.shape))
+
+
+def _examples(x: Array, key: Array) -> Array:
+    """(examples, heads of keys, rows, size): heads of queries that share keys are further rows."""
+    heads = key.shape[-3] if key.ndim > 2 else 1
+    return x.reshape(math.prod(key.shape[:-3]), heads, -1, x.shape[-1])
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+# For numba to compile.
+
+
+def _counts(row: int, causal: bool, length: int, keys: int) -> Any:
+    """How many keys a row sees, and up to which to compute: whole vectors are faster."""
+    seen = row % length + 1 if causal else keys
+    return seen, min(-(-seen // VECTORS) * VECTORS, keys)
+
+
+def _maximum(bits: Any, row: int, length: int) -> Any:
+    """The largest of a row of float32, on integers: a loop of these runs on vectors."""
+    best = np.int32(-0x80000000)
+    for i in range(length):
+        key = bits[row, i] ^ ((bits[row, i] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        best = max(best, key)  # ordered as the numbers; a NaN before all or behind them
+    return np.int32(best ^ ((best >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+
+
+def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
+    bits = scores.view(np.int32)
+    for row in range(len(scores)):
+        seen, upto = _counts(row, causal, length, scores.shape[1])
+        for i in range(seen, upto):
+            scores[row, i] = scores[row, 0]  # what is larger than none
+        for i in range(upto):
+            scores[row, i] *= scale
+        highest = _maximum(bits, row, upto)
+        for i in range(seen, upto):
+            scores[row, i] = highest - FAR
+        for i in range(upto):
+            scores[row, i] = exp(scores[row, i] - highest)
+        total = np.float32(0)
+        for i in range(upto):
+            total += scores[row, i]
+        sums[row] = highest + math.log(total)
+        share = np.float32(1) / total
+        for i in range(upto):
+            scores[row, i] *= share
+        for i in range(seen, scores.shape[1]):
+            scores[row, i] = 0
+
+
+def _again(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
+    for row in range(len(scores)):
+        seen, upto = _counts(row, causal, length, scores.shape[1])
+        less = sums[row]
+        for i in range(upto):
+            scores[row, i] = exp(scores[row, i] * scale - less)
+        for i in range(seen, scores.shape[1]):
+            scores[row, i] = 0
+
+
+def _slope(weights: Any, change: Any, scale: Any) -> None:
+    for row in range(len(weights)):
+        mean = np.float32(0)
+        for i in range(weights.shape[1]):
+            mean += weights[row, i] * change[row, i]
+        for i in range(weights.shape[1]):
+            change[row, i] = weights[row, i] * (change[row, i] - mean) * scale
+
+
+def _times(
+    product: Any, turns: Any, shape: Any, a: Any, lda: Any, b: Any, ldb: Any, c: Any, ldc: Any
+) -> None:
+    """C of (m, n) = A B, with k between them; `turns` says what is transposed."""
+    (m, n, k), one, zero = shape, np.float32(1), np.float32(0)
+    product(ROWS, turns[0], turns[1], m, n, k, one, a, lda, b, ldb, zero, c, ldc)
+
+
+def _forward(
+    product: Any, places: Any, sizes: Any, causal: bool, length: int, scale: Any, sums: Any,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    (heads, rows, keys, width, deep), lead = sizes, places[:, 3] // 4
+    scores = np.empty((rows, keys), np.float32)
+    s = scores.ctypes.data
+    for i in range(start, stop):
+        at = places[:, 0] + i // heads * places[:, 1] + i % heads * places[:, 2]
+        q, k, v, out = at[0], at[1], at[2], at[3]
+        ldq, ldk, ldv, ldo = lead[0], lead[1], lead[2], lead[3]
+        _times(product, (PLAIN, TURNED), (rows, keys, width), q, ldq, k, ldk, s, keys)
+        _weigh(scores, causal, length, scale, sums[i])
+        _times(product, (PLAIN, PLAIN), (rows, deep, keys), s, keys, v, ldv, out, ldo)
+
+
+def _backward(
+    product: Any, places: Any, sizes: Any, causal: bool, length: int, scale: Any, sums: Any,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    (heads, rows, keys, width, deep), lead = sizes, places[:, 3] // 4
+    weights, change = np.empty((rows, keys), np.float32), np.empty((rows, keys), np.float32)
+    w, d = weights.ctypes.data, change.ctypes.data
+    for i in range(start, stop):
+        at = places[:, 0] + i // heads * places[:, 1] + i % heads * places[:, 2]
+        q, k, v, g, dq, dk, dv = at[0], at[1], at[2], at[3], at[4], at[5], at[6]
+        ldq, ldk, ldv, ldg = lead[0], lead[1], lead[2], lead[3]
+        lddq, lddk, lddv = lead[4], lead[5], lead[6]
+        _times(product, (PLAIN, TURNED), (rows, keys, width), q, ldq, k, ldk, w, keys)
+        _again(weights, causal, length, scale, sums[i])
+        _times(product, (TURNED, PLAIN), (keys, deep, rows), w, keys, g, ldg, dv, lddv)
+        _times(product, (PLAIN, TURNED), (rows, keys, deep), g, ldg, v, ldv, d, keys)
+        _slope(weights, change, scale)
+        _times(product, (PLAIN, PLAIN), (rows, width, keys), d, keys, k, ldk, dq, lddq)
+        _times(product, (TURNED, PLAIN), (keys, width, rows), d, keys, q, ldq, dk, lddk)
+
+
+@cache
+def _compiled() -> Mapping[str, Callable[..., None]]:
+    import numba
+    from numba.extending import register_jitable
+
+    numba_math.compiled()
+    fast = {"contract", "reassoc", "nsz"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
+    for function in (_counts, _maximum, _weigh, _again, _slope, _times):
+        register_jitable(**options)(function)  # one in a closure would keep it from the cache
+    njit = numba.njit(**options, cache=True)
+    loops: tuple[Callable[..., None], ...] = _weigh, _again, _slope, _forward, _backward
+    return {loop.__name__.lstrip("_"): njit(loop) for loop in loops}

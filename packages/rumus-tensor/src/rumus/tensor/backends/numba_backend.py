@@ -1,0 +1,352 @@
+"""The CPU backend with numba: a large elementwise kernel runs as one compiled loop.
+
+What is small, has mixed layouts, or spends its time in functions that NumPy vectorises and numba
+does not, stays with `NumpyBackend`. Which way a kernel runs depends on its text and on the shapes
+alone, so that two runs of one program give the same bits. numba is imported by the first call that
+needs it: it takes half a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.tensor.backends import (
+    numba_attention,
+    numba_batch_norm,
+    numba_blas,
+    numba_convolution,
+    numba_math,
+    numba_pooling,
+    numba_quantization,
+    numba_rows,
+    numba_small_convolution,
+)
+from rumus.tensor.backends.numpy_backend import (
+    BLOCK,
+    PARALLEL,
+    NumpyBackend,
+    flatten,
+    run_parts,
+    share_blocks,
+)
+from rumus.tensor.backends.numpy_rows import check_index
+from rumus.tensor.expression.dtype import DType, float16, float32, float64
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.philox import ROUNDS
+from rumus.tensor.memory.quantization import BlockTable, Code, Piece
+
+SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
+ALONE: Final = 1 << 18  # multiplications of a product, from which the BLAS would start threads
+SHARED: Final = 1 << 21  # from which those of rumus are worth their start
+
+# dtype -> as an integer, and the bits of its exponent.
+_EXPONENTS: Final[Mapping[DType, tuple[type, Any]]] = {
+    float16: (np.int16, np.int16(0x7C00)),
+    float32: (np.int32, np.int32(0x7F800000)),
+    float64: (np.int64, np.int64(0x7FF0000000000000)),
+}
+_TEXT: Final[Mapping[str, str]] = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "abs": "abs({0})",
+    "sign": "float_((0 < {0}) - ({0} < 0)) if {0} == {0} else {0}",
+    "sqrt": "math.sqrt({0})",
+    "relu": "zero if {0} <= zero else {0}",
+    "maximum": "{0} if {1} < {0} or {0} != {0} else {1}",
+    "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "eq": "{0} == {1}",
+    "where": "{1} if {0} else {2}",
+    **{name: f"{name}({{0}})" for name in numba_math.NAMES},
+}
+
+
+FUSED: Final[Mapping[str, Callable[..., None]]] = {
+    **numba_rows.ROW_KERNELS,
+    "attention": numba_attention.attention,
+    "attention_gradient": numba_attention.attention_gradient,
+    "avg_pool": numba_pooling.avg_pool,
+    "avg_pool_gradient": numba_pooling.avg_pool_gradient,
+    "batch_norm": numba_batch_norm.batch_norm,
+    "batch_norm_gradient": numba_batch_norm.batch_norm_gradient,
+    "columns": numba_convolution.columns,
+    "from_columns": numba_convolution.from_columns,
+    "small_convolution": numba_small_convolution.small_convolution,
+    "small_convolution_weight": numba_small_convolution.small_convolution_weight,
+    "max_pool": numba_pooling.max_pool,
+    "max_pool_gradient": numba_pooling.max_pool_gradient,
+}
+
+
+def numba_source(kernel: Kernel) -> str:
+    """Return `kernel` as the Python text of one loop over the whole of its arrays."""
+    arguments = [f"a_{name}" for name in kernel.arrays]
+    text: dict[Expr, str] = {}
+    lines: list[str] = []
+    for index, uniform in enumerate(kernel.uniforms):
+        text[uniform] = f"s{index}"
+        arguments.append(f"s{index}")
+
+    def value(node: Expr) -> str:
+        if node.operation == "constant":
+            return f"float_({node.value!r})"
+        return f"a_{node.name}[i]" if node.operation == "array" else text[node]
+
+    for number, node in enumerate(kernel.nodes):
+        operation = _TEXT[node.operation].format(*map(value, node.operands))
+        text[node] = f"t{number}"
+        lines.append(f"t{number} = {operation}")
+    values = list(map(value, kernel.outputs.values()))
+    for number, output in enumerate(kernel.outputs.values()):
+        if output.operation == "array":  # read before another output replaces it
+            lines.append(f"r{number} = {values[number]}")
+            values[number] = f"r{number}"
+    for name, result in zip(kernel.outputs, values, strict=True):
+        lines.append(f"{_target(kernel, name)}[i] = {result}")
+        if name not in kernel.arrays:
+            arguments.append(_target(kernel, name))
+    body = "\n        ".join(lines)
+    size = _target(kernel, next(iter(kernel.outputs)))
+    head = f"def loop({', '.join(arguments)}):\n    for i in range({size}.size):\n"
+    return f"{head}        {body}\n"
+
+
+def _target(kernel: Kernel, output: str) -> str:
+    """An output that replaces an input is that input: one name, so that the loop vectorises."""
+    return f"a_{output}" if output in kernel.arrays else f"out_{output}"
+
+
+def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
+    """For numba to compile: write words 4 * start .. 4 * stop, counted from block `first`."""
+    low = np.uint64(0xFFFFFFFF)
+    shift = np.uint64(32)
+    for block in range(start, stop):
+        index = np.uint64(first + block)
+        c0, c1, c2, c3 = index & low, index >> shift, np.uint64(0), np.uint64(0)
+        k0, k1 = np.uint64(key) & low, np.uint64(key) >> shift
+        for _ in range(ROUNDS):
+            p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+            c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & low, (p0 >> shift) ^ c3 ^ k1, p0 & low
+            k0 = (k0 + np.uint64(0x9E3779B9)) & low
+            k1 = (k1 + np.uint64(0xBB67AE85)) & low
+        words = (c0, c1, c2, c3)
+        for column in range(4):
+            if 4 * block + column < out.size:
+                out[4 * block + column] = np.int32(np.uint32(words[column]))
+
+
+def _has_full_exponent(bits: Any, mask: Any) -> bool:
+    """For numba to compile: whether an exponent has all its bits set, as NaN and infinity do.
+
+    On integers, which may be combined in any order, so that the loop runs on vectors.
+    """
+    found = False
+    for i in range(bits.size):
+        found |= (bits[i] & mask) == mask
+    return found
+
+
+def _scatter(rows: Any, index: Any, out: Any) -> None:
+    """For numba to compile: add each row to where its number says, in their order."""
+    for n in range(index.size):
+        for i in range(rows.shape[1]):
+            out[index[n], i] += rows[n, i]
+
+
+@lru_cache(maxsize=1)
+def _compiled_scatter() -> Callable[..., None]:
+    import numba
+
+    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(_scatter)
+    return compiled
+
+
+@lru_cache(maxsize=1)
+def _compiled_search() -> Callable[..., Any]:
+    import numba
+
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(_has_full_exponent)
+    return compiled
+
+
+@lru_cache(maxsize=1)
+def _compiled_philox() -> Callable[..., None]:
+    import numba
+
+    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(_philox)
+    return compiled
+
+
+class NumbaBackend(NumpyBackend):
+    """`NumpyBackend`, with compiled loops where they are faster."""
+
+    name = "numba"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loops: dict[tuple[str, DType], Callable[..., None]] = {}
+
+    def elementwise(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[Array],
+        scalars: Sequence[float],
+        out: Sequence[Array],
+    ) -> None:
+        size = out[0].size
+        if size > SMALL and len(kernel.nodes) > 1:
+            flat = flatten([*arrays, *out], out[0].shape)
+            types = kernel.types(tuple([array.dtype for array in arrays]))
+            loaded = (types.compute, float16) if types.compute == float32 else (types.compute,)
+            plain = _has_loop(kernel, types.compute) and all(a.dtype in loaded for a in arrays)
+            if flat is not None and plain and all(array.ndim for array in flat):
+                self._run_loop(kernel, types.compute, flat, scalars)
+                return
+        super().elementwise(kernel, arrays, scalars, out)
+
+    def _run_loop(
+        self, kernel: Kernel, dtype: DType, flat: list[Array], scalars: Sequence[float]
+    ) -> None:
+        loop = self._loops.get((kernel.key, dtype))
+        if loop is None:
+            loop = self._loops[kernel.key, dtype] = _compile(numba_source(kernel), dtype)
+        split = len(kernel.arrays)
+        outputs = zip(flat[split:], kernel.outputs, strict=True)
+        extra = [(array, name) for array, name in outputs if name not in kernel.arrays]
+        operands = flat[:split] + [array for array, _ in extra]
+        names = [*kernel.arrays, *(name for _, name in extra)]
+        with np.errstate(over="ignore"):
+            values = [dtype.type(scalar) for scalar in scalars]
+
+        def run(parts: Sequence[Array]) -> None:
+            loop(*parts[:split], *values, *parts[split:])
+
+        def work(start: int, stop: int) -> None:
+            if not any(operand.dtype == float16 for operand in operands):
+                run([operand[start:stop] for operand in operands])
+                return
+            for cut in range(start, stop, BLOCK):  # the loop knows no float16: in and out by blocks
+                parts = [operand[cut : min(cut + BLOCK, stop)] for operand in operands]
+                wide = [p.astype(dtype) if p.dtype == float16 else p for p in parts]
+                run(wide)
+                with np.errstate(over="ignore"):
+                    for part, result, name in zip(parts, wide, names, strict=True):
+                        if result is not part and name in kernel.outputs:
+                            np.copyto(part, result, casting="unsafe")
+
+        run_parts(work, flat[0].size, flat[0].size >= PARALLEL)
+
+    def quantize(
+        self,
+        values: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        codes: Array,
+        scales: Array,
+    ) -> None:
+        numba_quantization.quantize(values, code, table, piece, codes, scales, share_blocks)
+
+    def dequantize(
+        self,
+        codes: Array,
+        scales: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        out: Array,
+    ) -> None:
+        numba_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
+
+    def fused(self, name: str) -> Callable[..., None] | None:
+        if name.startswith("small_convolution") and numba_blas.single() is None:
+            return None
+        return FUSED.get(name) or super().fused(name)
+
+    def _sum_rows(self, a: Array, out: Array) -> None:
+        if a.size < SMALL or out.dtype != float32 or numba_blas.single() is None:
+            super()._sum_rows(a, out)
+            return
+        with numba_blas.alone(), np.errstate(all="ignore"):  # a product with ones: one pass
+            np.matmul(a, np.ones(a.shape[1], a.dtype), out)
+
+    def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:
+        products = out.size * a.shape[-1]
+        is_known = out.dtype in (float32, float64) and numba_blas.single() is not None
+        if products < ALONE or not is_known:
+            super()._multiply(a, b, out, bias)
+            return
+        if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
+            a, out = a.reshape(-1, a.shape[-1]), out.reshape(-1, out.shape[-1])
+        rows, columns = out.shape[-2:]
+
+        def work(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            if rows >= columns:
+                NumpyBackend._multiply(self, a[..., part, :], b, out[..., part, :], bias)
+                return
+            added = None if bias is None else bias[part]
+            NumpyBackend._multiply(self, a, b[..., part], out[..., part], added)
+
+        with numba_blas.alone():
+            run_parts(work, max(rows, columns), products >= SHARED)
+
+    def scatter_add(self, source: Array, index: Array, out: Array) -> None:
+        length = math.prod(out.shape[1:])
+        if source.size < 1024 or source.dtype == float16 or not out.flags.c_contiguous:
+            super().scatter_add(source, index, out)
+            return
+        check_index(index, len(out))
+        rows = np.ascontiguousarray(source).reshape(index.size, length)
+        with np.errstate(all="ignore"):
+            _compiled_scatter()(rows, index.reshape(-1), out.reshape(len(out), length))
+
+    def first_not_finite(self, array: Array) -> int | None:
+        layout = _EXPONENTS.get(array.dtype)
+        if array.size < PARALLEL or layout is None or not array.flags.c_contiguous:
+            return super().first_not_finite(array)
+        bits, mask = layout
+        flat, look = array.reshape(-1).view(bits), _compiled_search()
+        found: list[bool] = []
+        run_parts(lambda a, b: found.append(look(flat[a:b], mask)), flat.size, True)
+        return super().first_not_finite(array) if any(found) else None
+
+    def random_words(self, key: int, counter: int, out: Array) -> None:
+        if out.size < 1024 or not out.flags.c_contiguous:
+            super().random_words(key, counter, out)
+            return
+        flat, seed, loop = out.reshape(-1), np.uint64(key), _compiled_philox()
+        blocks = -(-flat.size // 4)
+        first = counter // 4
+        run_parts(lambda a, b: loop(seed, first, a, b, flat), blocks, flat.size >= PARALLEL)
+
+
+def _has_loop(kernel: Kernel, dtype: DType) -> bool:
+    """Whether a compiled loop computes every operation, and faster than NumPy's vectors do."""
+    operations = {node.operation for node in kernel.nodes}
+    vectors = dtype == float32 or operations.isdisjoint(numba_math.NAMES)
+    return dtype.kind == "f" and vectors and operations <= _TEXT.keys()
+
+
+def _compile(source: str, dtype: DType) -> Callable[..., None]:
+    import numba
+
+    namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
+    namespace |= {"inf": math.inf, "nan": math.nan}
+    if dtype == float32:
+        namespace |= numba_math.compiled()
+    exec(source, namespace)  # text made from the kernel's own nodes, nothing a caller wrote
+    loop: Callable[..., None] = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(
+        namespace["loop"]
+    )
+    return loop

@@ -1,0 +1,120 @@
+"""The columns of a convolution, gathered and added up by compiled loops.
+
+`columns` writes what each element of the kernel meets at each place, zeros outside of the input,
+and `from_columns` is its transpose: it adds each column to where it came from, in the order of the
+kernel's elements. Both go over the input's channels, which threads share: a channel has one writer.
+One or two spatial axes, any dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.tensor.backends.numpy_backend import run_parts
+from rumus.tensor.memory.backend import Array, Shape
+from rumus.tensor.memory.window import Window
+
+PARALLEL: Final = 32_768  # elements of the columns from which threads are worth their start
+
+
+def columns(window: Window, x: Array, out: Array) -> None:
+    """x: (batch, channels, *lengths) to out: (channels, *kernel, batch, *places)."""
+    _run("gather", window, x, out)
+
+
+def from_columns(window: Window, met: Array, out: Array) -> None:
+    """out: (batch, channels, *lengths) = the sums of met: (channels, *kernel, batch, *places)."""
+    _run("add_up", window, out, met)
+
+
+def _run(name: str, window: Window, x: Array, met: Array) -> None:
+    loop, channels = _compiled()[name], x.shape[1]
+    lengths = (channels, *two(x.shape[2:], 1))
+    sizes = (*two(window.kernel, 1), x.shape[0], *two(met.shape[2 + window.axes :], 1))
+    strides = (two(window.stride, 1), two(window.padding, 0), two(window.dilation, 1))
+    flat, columns = np.ravel(x), met.reshape(-1)  # `out` of both is contiguous
+    run_parts(
+        lambda start, stop: loop(flat, columns, lengths, sizes, strides, start, stop),
+        channels, met.size >= PARALLEL,
+    )  # fmt: skip
+
+
+def two(sizes: Shape, other: int) -> Shape:
+    """Return the sizes of two spatial axes: of one alone with `other` in front."""
+    return sizes if len(sizes) == 2 else (other, *sizes)
+
+
+# For numba to compile. Arrays are flat and indices unsigned: a view of a row would cost a counted
+# reference, which threads fight over, and a signed index a look whether it is negative.
+
+
+def _gather(
+    x: Any, met: Any, lengths: Any, sizes: Any, strides: Any, start: int, stop: int
+) -> None:
+    """met = the columns of the channels from start to stop."""
+    channels, height, width = lengths
+    rows, across, count, down, right = sizes
+    (skip, step), (above, beside), (tall, wide) = strides
+    for channel in range(start, stop):
+        for i in range(rows):
+            for j in range(across):
+                left = j * wide - beside
+                # The places b whose element is inside: 0 <= b step + left < width.
+                first = min(max(0, -(left // step)), right)
+                last = max(min(right, -((left - width) // step)), first)
+                for n in range(count):
+                    block = (((channel * rows + i) * across + j) * count + n) * down
+                    for a in range(down):
+                        row = a * skip + i * tall - above
+                        to = (block + a) * right
+                        if row < 0 or row >= height:
+                            for b in range(right):
+                                met[np.uintp(to + b)] = 0
+                            continue
+                        of = ((n * channels + channel) * height + row) * width + left
+                        for b in range(first):
+                            met[np.uintp(to + b)] = 0
+                        for b in range(first, last):
+                            met[np.uintp(to + b)] = x[np.uintp(of + b * step)]
+                        for b in range(last, right):
+                            met[np.uintp(to + b)] = 0
+
+
+def _add_up(
+    x: Any, met: Any, lengths: Any, sizes: Any, strides: Any, start: int, stop: int
+) -> None:
+    """x = the sums of the columns of the channels from start to stop."""
+    channels, height, width = lengths
+    rows, across, count, down, right = sizes
+    (skip, step), (above, beside), (tall, wide) = strides
+    for channel in range(start, stop):
+        for n in range(count):
+            picture = (n * channels + channel) * height * width
+            for place in range(height * width):
+                x[np.uintp(picture + place)] = 0
+        for i in range(rows):
+            for j in range(across):
+                left = j * wide - beside
+                first = min(max(0, -(left // step)), right)
+                last = max(min(right, -((left - width) // step)), first)
+                for n in range(count):
+                    block = (((channel * rows + i) * across + j) * count + n) * down
+                    for a in range(down):
+                        row = a * skip + i * tall - above
+                        if 0 <= row < height:
+                            of = (block + a) * right
+                            to = ((n * channels + channel) * height + row) * width + left
+                            for b in range(first, last):
+                                x[np.uintp(to + b * step)] += met[np.uintp(of + b)]
+
+
+@cache
+def _compiled() -> Mapping[str, Callable[..., None]]:
+    import numba
+
+    njit = numba.njit(nogil=True, cache=True)
+    return {"gather": njit(_gather), "add_up": njit(_add_up)}

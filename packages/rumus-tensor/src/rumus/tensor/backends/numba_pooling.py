@@ -1,0 +1,158 @@
+"""Pooling in compiled loops, picture by picture; threads share the pictures.
+
+One or two spatial axes, any floating dtype that numba knows. The padding is never made: it is what
+no window looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.tensor.backends.numba_convolution import two
+from rumus.tensor.backends.numpy_backend import run_parts
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.window import Window
+
+PARALLEL: Final = 65_536  # elements from which threads are worth their start
+
+
+def max_pool(window: Window, x: Array, out: Array) -> None:
+    """out: (batch, channels, *places) = the largest of each window of x; NaN wins."""
+    _run("largest", window, x, out)
+
+
+def max_pool_gradient(window: Window, x: Array, out: Array, gradient: Array, into: Array) -> None:
+    """Give each place's gradient to the first element of its window that equals `out`."""
+    _run("give_back", window, x, out, gradient, into)
+
+
+def avg_pool(window: Window, x: Array, out: Array) -> None:
+    """out: (batch, channels, *places) = the mean of each window of x, zeros around it."""
+    _run("mean", window, x, out)
+
+
+def avg_pool_gradient(window: Window, gradient: Array, into: Array) -> None:
+    """Share out each place's gradient among the elements of its window."""
+    _run("share_out", window, into, gradient)
+
+
+def _run(name: str, window: Window, *arrays: Array) -> None:
+    loop = _compiled()[name]
+    batch, channels, *_ = arrays[0].shape
+    pictures = [
+        np.ascontiguousarray(a).reshape(batch * channels, *two(a.shape[2:], 1)) for a in arrays
+    ]
+    sizes = [
+        two(window.kernel, 1), two(window.stride, 1), two(window.padding, 0),
+        two(window.dilation, 1),
+    ]  # fmt: skip
+    run_parts(
+        lambda start, stop: loop(*pictures, *sizes, start, stop),
+        batch * channels, arrays[0].size >= PARALLEL,
+    )  # fmt: skip
+
+
+# For numba to compile: the pictures from start to stop. Without branches inside a window: which of
+# its elements is the largest is nothing that a processor could guess.
+
+
+def _largest(
+    x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, start: int, stop: int
+) -> None:
+    height, width = x.shape[1], x.shape[2]
+    flat = x.reshape(-1)
+    for n in range(start, stop):
+        for a in range(out.shape[1]):
+            top = a * stride[0] - padding[0]
+            # The rows i of the window inside: 0 <= top + i dilation < height. Columns alike.
+            i0 = max(0, -(top // dilation[0]))
+            i1 = min(kernel[0], -((top - height) // dilation[0]))
+            for b in range(out.shape[2]):
+                left = b * stride[1] - padding[1]
+                j0 = max(0, -(left // dilation[1]))
+                j1 = min(kernel[1], -((left - width) // dilation[1]))
+                best = x.dtype.type(-np.inf)
+                for i in range(i0, i1):
+                    row = (n * height + top + i * dilation[0]) * width + left
+                    for j in range(j0, j1):
+                        value = flat[np.uintp(row + j * dilation[1])]
+                        best = value if value > best or value != value else best
+                out[n, a, b] = best
+
+
+def _give_back(
+    x: Any, out: Any, gradient: Any, into: Any, kernel: Any, stride: Any, padding: Any,
+    dilation: Any, start: int, stop: int,
+) -> None:  # fmt: skip
+    height, width, zero = x.shape[1], x.shape[2], x.dtype.type(0)
+    flat, share = x.reshape(-1), into.reshape(-1)
+    for n in range(start, stop):
+        into[n] = 0
+        for a in range(out.shape[1]):
+            top = a * stride[0] - padding[0]
+            # The rows i of the window inside: 0 <= top + i dilation < height. Columns alike.
+            i0 = max(0, -(top // dilation[0]))
+            i1 = min(kernel[0], -((top - height) // dilation[0]))
+            for b in range(out.shape[2]):
+                left = b * stride[1] - padding[1]
+                j0 = max(0, -(left // dilation[1]))
+                j1 = min(kernel[1], -((left - width) // dilation[1]))
+                best, given, is_open = out[n, a, b], gradient[n, a, b], True
+                for i in range(i0, i1):
+                    row = (n * height + top + i * dilation[0]) * width + left
+                    for j in range(j0, j1):
+                        place = np.uintp(row + j * dilation[1])
+                        is_it = is_open & (flat[place] == best)
+                        share[place] += given if is_it else zero
+                        is_open = is_open & (not is_it)
+
+
+def _mean(
+    x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, start: int, stop: int
+) -> None:
+    height, width = x.shape[1], x.shape[2]
+    flat, factor = x.reshape(-1), x.dtype.type(1 / (kernel[0] * kernel[1]))
+    for n in range(start, stop):
+        for a in range(out.shape[1]):
+            top = a * stride[0] - padding[0]
+            for b in range(out.shape[2]):
+                left = b * stride[1] - padding[1]
+                total = x.dtype.type(0)
+                for i in range(max(0, -top), min(kernel[0], height - top)):
+                    row = (n * height + top + i) * width + left
+                    for j in range(max(0, -left), min(kernel[1], width - left)):
+                        total += flat[np.uintp(row + j)]
+                out[n, a, b] = total * factor
+
+
+def _share_out(
+    into: Any, gradient: Any, kernel: Any, stride: Any, padding: Any, dilation: Any,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    height, width = into.shape[1], into.shape[2]
+    flat, factor = into.reshape(-1), into.dtype.type(1 / (kernel[0] * kernel[1]))
+    for n in range(start, stop):
+        into[n] = 0
+        for a in range(gradient.shape[1]):
+            top = a * stride[0] - padding[0]
+            for b in range(gradient.shape[2]):
+                left, share = b * stride[1] - padding[1], gradient[n, a, b] * factor
+                for i in range(max(0, -top), min(kernel[0], height - top)):
+                    row = (n * height + top + i) * width + left
+                    for j in range(max(0, -left), min(kernel[1], width - left)):
+                        flat[np.uintp(row + j)] += share
+
+
+@cache
+def _compiled() -> Mapping[str, Callable[..., None]]:
+    import numba
+
+    njit = numba.njit(nogil=True, cache=True)
+    loops: dict[str, Callable[..., None]] = {
+        "largest": _largest, "give_back": _give_back, "mean": _mean, "share_out": _share_out,
+    }  # fmt: skip
+    return {name: njit(loop) for name, loop in loops.items()}

@@ -1,0 +1,265 @@
+"""Row kernels in compiled loops: norms, softmax and cross entropy without arrays in between.
+
+Threads share blocks of `BLOCK` rows, and what is summed over the rows is summed block by block, so
+that the number of threads does not change a bit. Small arrays stay with NumPy's versions, which
+need no compiling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+
+from rumus.tensor.backends import numba_math, numpy_rows
+from rumus.tensor.backends.numba_math import exp
+from rumus.tensor.backends.numpy_backend import run_parts
+from rumus.tensor.backends.numpy_rows import check_index, masked
+from rumus.tensor.expression.dtype import float32
+from rumus.tensor.memory.backend import Array
+
+BLOCK: Final = 64  # rows
+SMALL: Final = 16_384  # elements under which NumPy's versions run
+PARALLEL: Final = 65_536  # elements from which threads are worth their start
+
+
+def _is_small(x: Array) -> bool:
+    return bool(x.size < SMALL or x.dtype != float32)
+
+
+def _rows(x: Array) -> Array:
+    """All but the last axis joined, a copy if it has another layout."""
+    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+
+
+def layer_norm(
+    x: Array, weight: Array | None, bias: Array | None, out: Array, statistics: Array, eps: float
+) -> None:
+    """As `numpy_rows.layer_norm`."""
+    if _is_small(x):
+        numpy_rows.layer_norm(x, weight, bias, out, statistics, eps)
+        return
+    length, loop = x.shape[-1], _compiled()["layer_norm"]
+    scale = np.ones(length, x.dtype) if weight is None else weight
+    shift = np.zeros(length, x.dtype) if bias is None else bias
+    x, out, kept = _rows(x), out.reshape(-1, length), statistics.reshape(-1, 2)
+    run_parts(
+        lambda start, stop: loop(x, scale, shift, out, kept, eps, start, stop),
+        len(x), x.size >= PARALLEL,
+    )  # fmt: skip
+
+
+def layer_norm_gradient(
+    x: Array, weight: Array | None, statistics: Array, gradient: Array, into: Array | None,
+    into_weight: Array | None, into_bias: Array | None, added: Array | None = None,
+) -> None:  # fmt: skip
+    """As `numpy_rows.layer_norm_gradient`."""
+    if _is_small(x):
+        shares = into, into_weight, into_bias, added
+        numpy_rows.layer_norm_gradient(x, weight, statistics, gradient, *shares)
+        return
+    length, loop = x.shape[-1], _compiled()["layer_norm_gradient"]
+    scale = np.ones(length, x.dtype) if weight is None else weight
+    share = np.empty((0, length), x.dtype) if into is None else into.reshape(-1, length)
+    x, gradient, kept = _rows(x), _rows(gradient), statistics.reshape(-1, 2)
+    blocks = -(-len(x) // BLOCK)
+    sums = np.zeros((blocks, 2, length), x.dtype)
+    run_parts(
+        lambda start, stop: loop(x, scale, kept, gradient, share, sums, start, stop),
+        blocks, x.size >= PARALLEL,
+    )  # fmt: skip
+    for number, row in enumerate((into_weight, into_bias)):
+        if row is not None:
+            np.add.reduce(sums[:, number], 0, None, row)
+    if into is not None and added is not None:
+        np.add(into, added, into)
+
+
+def softmax(x: Array, out: Array) -> None:
+    """As `numpy_rows.softmax`."""
+    if _is_small(x):
+        numpy_rows.softmax(x, out)
+        return
+    rows, result, loop = _rows(x), out.reshape(-1, x.shape[-1]), _compiled()["softmax"]
+    run_parts(lambda a, b: loop(rows, result, a, b), len(rows), x.size >= PARALLEL)
+
+
+def softmax_gradient(y: Array, gradient: Array, out: Array) -> None:
+    """As `numpy_rows.softmax_gradient`."""
+    if _is_small(y):
+        numpy_rows.softmax_gradient(y, gradient, out)
+        return
+    rows, given, result = _rows(y), _rows(gradient), out.reshape(-1, y.shape[-1])
+    loop = _compiled()["softmax_gradient"]
+    run_parts(lambda a, b: loop(rows, given, result, a, b), len(rows), y.size >= PARALLEL)
+
+
+def cross_entropy(
+    logits: Array, index: Array, out: Array, statistics: Array, smoothing: float = 0.0,
+    ignored: int | None = None,
+) -> None:  # fmt: skip
+    """As `numpy_rows.cross_entropy`."""
+    if _is_small(logits):
+        numpy_rows.cross_entropy(logits, index, out, statistics, smoothing, ignored)
+        return
+    mask, index = masked(index, ignored)
+    check_index(index, logits.shape[1])
+    rows, loop = _rows(logits), _compiled()["cross_entropy"]
+    run_parts(
+        lambda a, b: loop(rows, index, out, statistics, smoothing, a, b),
+        len(rows), rows.size >= PARALLEL,
+    )  # fmt: skip
+    if mask is not None:
+        out[mask] = 0
+
+
+def cross_entropy_gradient(
+    logits: Array, index: Array, statistics: Array, gradient: Array, out: Array,
+    smoothing: float = 0.0, ignored: int | None = None,
+) -> None:  # fmt: skip
+    """As `numpy_rows.cross_entropy_gradient`."""
+    if _is_small(logits):
+        given = logits, index, statistics, gradient, out
+        numpy_rows.cross_entropy_gradient(*given, smoothing, ignored)
+        return
+    mask, index = masked(index, ignored)
+    rows, loop = _rows(logits), _compiled()["cross_entropy_gradient"]
+    run_parts(
+        lambda a, b: loop(rows, index, statistics, gradient, out, smoothing, a, b),
+        len(rows), rows.size >= PARALLEL,
+    )  # fmt: skip
+    if mask is not None:
+        out[mask] = 0
+
+
+def _layer_norm(
+    x: Any, weight: Any, bias: Any, out: Any, statistics: Any, eps: float, start: int, stop: int
+) -> None:
+    """For numba to compile: the rows from start to stop."""
+    length = x.shape[1]
+    for row in range(start, stop):
+        total = x.dtype.type(0)
+        for i in range(length):
+            total += x[row, i]
+        mean = x.dtype.type(total / length)
+        total = x.dtype.type(0)
+        for i in range(length):
+            total += (x[row, i] - mean) * (x[row, i] - mean)
+        rate = x.dtype.type(1 / math.sqrt(total / length + eps))
+        statistics[row, 0], statistics[row, 1] = mean, rate
+        for i in range(length):
+            out[row, i] = (x[row, i] - mean) * rate * weight[i] + bias[i]
+
+
+def _layer_norm_gradient(
+    x: Any, weight: Any, statistics: Any, gradient: Any, into: Any, sums: Any, start: int, stop: int
+) -> None:
+    """For numba to compile: the blocks from start to stop."""
+    length = x.shape[1]
+    for block in range(start, stop):
+        for row in range(block * BLOCK, min((block + 1) * BLOCK, len(x))):
+            mean, rate = statistics[row, 0], statistics[row, 1]
+            first, second = x.dtype.type(0), x.dtype.type(0)
+            for i in range(length):
+                normalized = (x[row, i] - mean) * rate
+                sums[block, 0, i] += gradient[row, i] * normalized
+                sums[block, 1, i] += gradient[row, i]
+            if len(into):
+                for i in range(length):
+                    h = gradient[row, i] * weight[i]
+                    first += h
+                    second += h * ((x[row, i] - mean) * rate)
+                less, slope = x.dtype.type(first / length), x.dtype.type(second / length)
+                for i in range(length):
+                    h = gradient[row, i] * weight[i]
+                    into[row, i] = (h - less - (x[row, i] - mean) * rate * slope) * rate
+
+
+def _softmax_gradient(y: Any, gradient: Any, out: Any, start: int, stop: int) -> None:
+    """For numba to compile: the rows from start to stop."""
+    for row in range(start, stop):
+        total = y.dtype.type(0)
+        for i in range(y.shape[1]):
+            total += gradient[row, i] * y[row, i]
+        for i in range(y.shape[1]):
+            out[row, i] = y[row, i] * (gradient[row, i] - total)
+
+
+def _exponentials(x: Any, out: Any) -> Any:
+    """out = exp(x - max) of one row; return the largest and the sum."""
+    largest = x[0]
+    for i in range(len(x)):  # NaN wins
+        largest = x[i] if x[i] > largest or x[i] != x[i] else largest
+    for i in range(len(x)):
+        out[i] = exp(x[i] - largest)
+    total = x.dtype.type(0)
+    for i in range(len(x)):
+        total += out[i]
+    return largest, total
+
+
+def _softmax(x: Any, out: Any, start: int, stop: int) -> None:
+    for row in range(start, stop):
+        _, total = _exponentials(x[row], out[row])
+        share = x.dtype.type(1) / total
+        for i in range(x.shape[1]):
+            out[row, i] *= share
+
+
+def _cross_entropy(
+    x: Any, index: Any, out: Any, statistics: Any, smoothing: float, start: int, stop: int
+) -> None:
+    powers = np.empty(x.shape[1], x.dtype)
+    for row in range(start, stop):
+        largest, total = _exponentials(x[row], powers)
+        expected = x[row, index[row]] - largest
+        if smoothing > 0:
+            rest = x.dtype.type(0)
+            for i in range(x.shape[1]):
+                rest += x[row, i] - largest
+            expected = (1 - smoothing) * expected + smoothing * (rest / x.shape[1])
+        out[row] = math.log(total) - expected
+        statistics[row, 0], statistics[row, 1] = largest, total
+
+
+def _cross_entropy_gradient(
+    x: Any, index: Any, statistics: Any, gradient: Any, out: Any, smoothing: float,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    for row in range(start, stop):
+        largest, g = statistics[row, 0], gradient[row]
+        scale = g / statistics[row, 1]
+        less = x.dtype.type(g * smoothing / x.shape[1])
+        for i in range(x.shape[1]):
+            out[row, i] = exp(x[row, i] - largest) * scale - less
+        out[row, index[row]] -= x.dtype.type((1 - smoothing) * g)
+
+
+@cache
+def _compiled() -> Mapping[str, Callable[..., Any]]:
+    import numba
+    from numba.extending import register_jitable
+
+    numba_math.compiled()
+    fast = {"contract", "reassoc", "nsz"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
+    register_jitable(**options)(_exponentials)  # in a closure it would keep others from the cache
+    njit = numba.njit(**options, cache=True)
+    loops: tuple[Callable[..., Any], ...] = (
+        _layer_norm, _layer_norm_gradient, _softmax, _softmax_gradient,
+        _cross_entropy, _cross_entropy_gradient,
+    )  # fmt: skip
+    return {loop.__name__.lstrip("_"): njit(loop) for loop in loops}
+
+
+ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
+    "softmax": softmax,
+    "softmax_gradient": softmax_gradient,
+    "cross_entropy": cross_entropy,
+    "cross_entropy_gradient": cross_entropy_gradient,
+    "layer_norm": layer_norm,
+    "layer_norm_gradient": layer_norm_gradient,
+}

@@ -1,0 +1,375 @@
+"""The reference backend: NumPy on the CPU.
+
+Elementwise kernels run block by block, so that what one step of a kernel writes is still in the
+cache when the next step reads it; large arrays are shared out among threads (NumPy releases the
+interpreter lock inside its loops).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor.backends import numpy_quantization
+from rumus.tensor.backends.numpy_program import Program, compile_program
+from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
+from rumus.tensor.expression.dtype import DType
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.memory.backend import Array, Epilogue, Reduction, Shape
+from rumus.tensor.memory.philox import as_int32, philox_words
+from rumus.tensor.memory.quantization import BLOCK as CODED
+from rumus.tensor.memory.quantization import BlockTable, Code, Piece
+from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
+from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Updater
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
+PARALLEL: Final = 262_144  # elements from which threads are worth their start
+
+F = TypeVar("F", bound=Callable[..., None])
+Index = tuple[slice, ...]
+
+
+@lru_cache(maxsize=1)
+def _threads() -> tuple[ThreadPoolExecutor, int]:
+    """The worker threads, started at the first large array, and how many there are."""
+    from concurrent.futures import ThreadPoolExecutor  # 6 ms that most programs never need
+
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(count, thread_name_prefix="rumus"), count or 1
+
+
+if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+    os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
+def blocks(shape: Shape, limit: int) -> Iterator[Index]:
+    """Cut `shape` into pieces of at most `limit` elements, as tuples of slices, in order."""
+    rest = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        if rest * shape[axis] > limit:
+            break
+        rest *= shape[axis]
+    else:
+        yield ()
+        return
+    step = max(1, limit // rest)
+    for lead in np.ndindex(*shape[:axis]):
+        prefix = tuple(slice(i, i + 1) for i in lead)
+        for start in range(0, shape[axis], step):
+            yield (*prefix, slice(start, min(start + step, shape[axis])))
+
+
+def run_parts(work: Callable[[int, int], None], length: int, parallel: bool) -> None:
+    """Call `work(start, stop)` over [0, length): in one piece, or in one piece for each thread.
+
+    After an error, too, it waits for the others: nobody writes to arrays that may be given up.
+    """
+    if not parallel or length < 2:
+        work(0, length)
+        return
+    pool, count = _threads()
+    edges = [length * i // count for i in range(count + 1)]
+    first, *others = pairwise(edges)
+    parts = [pool.submit(work, *part) for part in others]
+    try:
+        work(*first)
+    finally:
+        for part in parts:
+            part.exception()
+    for part in parts:
+        part.result()
+
+
+def _quiet(method: F) -> F:
+    """Give NaN and infinity where NumPy would warn of them besides: other backends do not warn."""
+    return np.errstate(all="ignore")(method)
+
+
+class NumpyBackend:
+    """Arrays are NumPy's own. See `Backend` for what each method does."""
+
+    name = "numpy"
+    max_array_bytes = sys.maxsize
+    runs_ahead = False
+
+    def __init__(self) -> None:
+        self._programs: dict[tuple[Kernel, tuple[DType, ...]], Program] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def allocate(self, shape: Shape, dtype: DType) -> Array:
+        return np.empty(shape, dtype)
+
+    def memory_of(self, array: NDArray[Any]) -> object | None:
+        """Return the array that owns the memory; see `rumus.tensor.memory.last_use.Sharing`."""
+        owner: object = array if array.base is None else array.base
+        if not (isinstance(owner, np.ndarray) and owner.flags.owndata):
+            return None  # of another library, perhaps
+        return owner if array.flags.c_contiguous and array.flags.writeable else None
+
+    def upload(self, host: NDArray[Any]) -> Array:
+        return np.array(host, order="C")
+
+    def download(self, array: Array) -> NDArray[Any]:
+        return np.array(array, order="C")
+
+    def fill(self, value: float, out: Array) -> None:
+        out.fill(value)
+
+    @_quiet
+    def copy(self, source: Array, out: Array) -> None:
+        np.copyto(out, source, casting="unsafe")
+
+    def elementwise(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[Array],
+        scalars: Sequence[float],
+        out: Sequence[Array],
+    ) -> None:
+        program = self.program(kernel, tuple([array.dtype for array in arrays]))
+        shape, size = out[0].shape, out[0].size
+        with np.errstate(all="ignore"):
+            if size <= BLOCK:
+                scratch = [np.empty(shape, dtype) for dtype in program.scratch]
+                program.run(*arrays, *scalars, *out, *scratch)
+            else:
+                _run_in_blocks(program, arrays, scalars, out)
+
+    def program(self, kernel: Kernel, dtypes: tuple[DType, ...]) -> Program:
+        """Return the NumPy code of `kernel` for inputs of `dtypes`; `.source` is its text."""
+        found = self._programs.get((kernel, dtypes))
+        if found is None:
+            found = self._programs[kernel, dtypes] = compile_program(kernel, dtypes)
+        return found
+
+    @_quiet
+    def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
+        if operation == "argmax":
+            flat = np.moveaxis(array, axes, range(-len(axes), 0)) if axes else array[..., None]
+            np.copyto(
+                out,
+                flat.reshape(*out.shape, math.prod(array.shape[a] for a in axes)).argmax(-1),
+                casting="same_kind",
+            )
+        elif operation == "sum":
+            # Adding in float16 stops at 2048 ones.
+            np.add.reduce(array, axes, np.float32 if array.dtype == np.float16 else None, out)
+        else:
+            function = np.maximum if operation == "max" else np.minimum
+            function.reduce(array, axes, None, out)
+
+    def matmul(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        bias: Array | None = None,
+        *,
+        sums: Array | None = None,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        self._multiply(a, b, out, bias)
+        if sums is not None:
+            self._sum_rows(a, sums)
+        if epilogue is not None:
+            epilogue.run(self, out)
+
+    def _sum_rows(self, a: Array, out: Array) -> None:
+        self.reduce("sum", a, (1,), out)
+
+    @_quiet
+    def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:
+        if out.dtype == np.float16:
+            _half_matmul(a, b, out, bias)
+            return
+        if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
+            # One product instead of many small ones.
+            np.matmul(a.reshape(-1, a.shape[-1]), b, out.reshape(-1, out.shape[-1]))
+        else:
+            np.matmul(a, b, out)
+        if bias is not None:
+            np.add(out, bias, out)
+
+    def gather(self, table: Array, index: Array, out: Array) -> None:
+        check_index(index, len(table))
+        np.take(table, index, 0, out, "clip")  # checked above; "raise" would buffer the result
+
+    @_quiet
+    def scatter_add(self, source: Array, index: Array, out: Array) -> None:
+        check_index(index, len(out))
+        total = _at_least_single(out)
+        np.add.at(total, index.reshape(-1), source.reshape(index.size, *out.shape[1:]))
+        if total is not out:
+            np.copyto(out, total, casting="same_kind")
+
+    def random_words(self, key: int, counter: int, out: Array) -> None:
+        out[...] = as_int32(philox_words(key, counter, out.size)).reshape(out.shape)
+
+    def fused(self, name: str) -> Callable[..., None] | None:
+        return ROW_KERNELS.get(name)
+
+    def sum_of_squares(self, array: Array) -> Array:
+        flat = array.reshape(-1)
+        parts: dict[int, float] = {}
+
+        @_quiet
+        def work(start: int, stop: int) -> None:
+            cuts = range(start, stop, BLOCK)  # float32 inside of a block, float64 over the blocks
+            views = (flat[cut : min(cut + BLOCK, stop)] for cut in cuts)
+            parts[start] = sum(float(np.dot(wide, wide)) for wide in map(_at_least_single, views))
+
+        run_parts(work, flat.size, flat.size >= PARALLEL)
+        return np.array(sum(parts[start] for start in sorted(parts)), np.float64)
+
+    @_quiet
+    def slot_squares(self, array: Array, table: SlotTable, out: Array) -> None:
+        if not table.rows:
+            return
+        rows = array.reshape(table.rows, ALIGNMENT)
+        squares = np.empty(table.rows, np.float64)
+
+        @_quiet
+        def work(start: int, stop: int) -> None:  # of rows, so that threads do not change the bits
+            part = rows[start:stop]
+            part = part.astype(np.float32) if array.dtype == np.float16 else part
+            squares[start:stop] = np.einsum("ij,ij->i", part, part)
+
+        run_parts(work, table.rows, array.size >= PARALLEL)
+        at, inside = table.ragged
+        squares[at] = np.square(np.where(inside, rows[at], 0), dtype=np.float64).sum(1)
+        totals = np.add.reduceat(squares, table.filled[:, 0] // ALIGNMENT)
+        out[:, 0] = np.repeat(totals, table.counts)
+
+    @_quiet
+    def quantize(
+        self,
+        values: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        codes: Array,
+        scales: Array,
+    ) -> None:
+        numpy_quantization.quantize(values, code, table, piece, codes, scales, share_blocks)
+
+    @_quiet
+    def dequantize(
+        self,
+        codes: Array,
+        scales: Array,
+        code: Code,
+        table: BlockTable,
+        piece: Piece,
+        out: Array,
+    ) -> None:
+        numpy_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
+
+    def first_not_finite(self, array: Array) -> int | None:
+        flat = array.reshape(-1)
+        suspects: list[tuple[int, int]] = []
+
+        @_quiet
+        def work(start: int, stop: int) -> None:
+            # One pass at the speed of memory: a sum of squares is finite only if every element is.
+            # It may overflow for large finite elements, so a bad sum is looked at again.
+            part = flat[start:stop]
+            if part.dtype == np.float16:  # a product of float16 takes ten times as long
+                if ((part.view(np.uint16) & 0x7C00) == 0x7C00).any():
+                    suspects.append((start, stop))
+                return
+            if not math.isfinite(np.dot(part, part)):
+                suspects.append((start, stop))
+
+        run_parts(work, flat.size, flat.size >= PARALLEL)
+        for start, stop in sorted(suspects):
+            bad = np.flatnonzero(~np.isfinite(flat[start:stop]))
+            if bad.size:
+                return start + int(bad[0])
+        return None
+
+    def updater(
+        self,
+        kernel: Kernel,
+        sections: Sequence[Section],
+        counts: Sequence[int],
+        nonfinite: NonFinite,
+    ) -> Updater:
+        return ImmediateUpdater(kernel, sections, counts, nonfinite)
+
+
+def share_blocks(work: Callable[[int, int], None], blocks: int) -> None:
+    """Share out blocks of codes among threads."""
+    run_parts(_quiet(work), blocks, blocks * CODED >= PARALLEL)
+
+
+def _half_matmul(a: Array, b: Array, out: Array, bias: Array | None) -> None:
+    """A product of float16, added up in float32, the bias too, and rounded once.
+
+    By blocks of rows: of `a` and the result no whole copy in float32 is made.
+    """
+    right = b.astype(np.float32)
+    width = math.prod(out.shape[:-2]) * max(a.shape[-1], out.shape[-1], 1)
+    step = max(64, 8 * BLOCK // max(1, width))
+    for start in range(0, out.shape[-2], step):
+        rows = np.s_[..., start : start + step, :]
+        found = np.matmul(a[rows].astype(np.float32), right)
+        if bias is not None:
+            found += bias
+        np.copyto(out[rows], found, casting="same_kind")
+
+
+def _at_least_single(array: Array) -> Array:
+    """float16 as float32: a sum of squares in float16 ends at 65504."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def flatten(arrays: Sequence[Array], shape: Shape) -> list[Array] | None:
+    """All arrays as one dimension, scalars as they are; None when one has another layout."""
+    flat = []
+    for array in arrays:
+        if array.size == 1:
+            flat.append(array.reshape(()))
+        elif array.shape == shape and array.flags.c_contiguous:
+            flat.append(array.reshape(-1))
+        else:
+            return None
+    return flat
+
+
+def _run_in_blocks(
+    program: Program, arrays: Sequence[Array], scalars: Sequence[float], out: Sequence[Array]
+) -> None:
+    """Evaluate a large kernel block by block, the blocks shared out among threads."""
+    shape = out[0].shape
+    operands = [*arrays, *out]
+    flat = flatten(operands, shape)
+    if flat is not None:
+        shape, operands = (out[0].size,), flat
+    else:
+        operands = [np.broadcast_to(a, shape) for a in arrays] + list(out)
+    cuts = list(blocks(shape, BLOCK))
+
+    def work(start: int, stop: int) -> None:
+        scratch = [np.empty(BLOCK, dtype) for dtype in program.scratch]
+        with np.errstate(all="ignore"):  # the setting belongs to each thread
+            for cut in cuts[start:stop]:
+                parts = [operand[cut] if operand.ndim else operand for operand in operands]
+                block = parts[-1]
+                temporaries = [s[: block.size].reshape(block.shape) for s in scratch]
+                split = len(arrays)
+                program.run(*parts[:split], *scalars, *parts[split:], *temporaries)
+
+    run_parts(work, len(cuts), out[0].size >= PARALLEL)

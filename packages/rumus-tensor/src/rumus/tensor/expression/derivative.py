@@ -1,0 +1,83 @@
+"""Symbolic reverse mode: the derivative of an `Expr` is an `Expr`.
+
+One row for each operation, then one loop. A row gets the gradient `g` of the result, the result `y`
+and the operands, and returns the gradient of each operand, None where nothing flows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from rumus.tensor.expression.expr import Expr, postorder
+
+_Row = Callable[..., tuple[Expr | None, ...]]
+
+
+def _eq(a: Expr, b: Expr) -> Expr:
+    return a._apply("eq", a, b)
+
+
+def _larger(g: Expr, a: Expr, b: Expr) -> Expr:
+    """The share of `g` that goes to `a` in maximum(a, b): all, half of a tie, or nothing."""
+    return (b < a).where(g, _eq(a, b).where(0.5 * g, 0.0))
+
+
+_Z: Final = Expr.constant(0.0)
+
+DERIVATIVES: Final[Mapping[str, _Row]] = {
+    "add": lambda g, y, a, b: (g, g),
+    "sub": lambda g, y, a, b: (g, -g),
+    "mul": lambda g, y, a, b: (g * b, g * a),
+    "div": lambda g, y, a, b: (g / b, -g * a / (b * b)),
+    # d/da by b * a**(b - 1) and not b * y / a, which is NaN at a = 0; and where b = 0, not by
+    # a**-1, which is infinite there. a < 0 has no d/db.
+    "pow": lambda g, y, a, b: (
+        g * b * a ** _eq(b, _Z).where(1.0, b - 1),
+        (a > _Z).where(g * y * (a > _Z).where(a, 1.0).log(), 0.0),
+    ),
+    "abs": lambda g, y, a: (g * a.sign(),),
+    "sign": lambda g, y, a: (None,),
+    "exp": lambda g, y, a: (g * y,),
+    "log": lambda g, y, a: (g / a,),
+    "log1p": lambda g, y, a: (g / (1 + a),),
+    "expm1": lambda g, y, a: (g * a.exp(),),
+    "sqrt": lambda g, y, a: (0.5 * g / y,),
+    "sin": lambda g, y, a: (g * a.cos(),),
+    "cos": lambda g, y, a: (-g * a.sin(),),
+    "tanh": lambda g, y, a: (g * (1 - y * y),),
+    "erf": lambda g, y, a: (2 / math.sqrt(math.pi) * g * (-a * a).exp(),),
+    "sigmoid": lambda g, y, a: (g * y * (1 - y),),
+    "softplus": lambda g, y, a: (g * a.sigmoid(),),
+    "relu": lambda g, y, a: ((a <= _Z).where(0.0, g),),
+    "maximum": lambda g, y, a, b: (_larger(g, a, b), _larger(g, b, a)),
+    "minimum": lambda g, y, a, b: (_larger(g, b, a), _larger(g, a, b)),
+    "lt": lambda g, y, a, b: (None, None),
+    "le": lambda g, y, a, b: (None, None),
+    "eq": lambda g, y, a, b: (None, None),
+    "where": lambda g, y, condition, a, b: (None, condition.where(g, 0.0), condition.where(0.0, g)),
+}
+
+
+def differentiate(output: Expr, gradient: Expr, wrt: Sequence[Expr]) -> list[Expr]:
+    """Return `gradient` times the derivative of `output` with respect to each leaf of `wrt`.
+
+    `wrt` holds array leaves, found by name; a leaf that `output` does not depend on gets 0.
+    """
+    gradients: dict[Expr, Expr] = {output: gradient}
+    by_leaf: dict[str, Expr] = {}
+    for node in reversed(postorder([output], is_leaf=lambda node: node.uniform)):
+        flowing = gradients.get(node)
+        if flowing is None or node.uniform:
+            continue
+        if node.operation == "array":
+            seen = by_leaf.get(node.name)
+            by_leaf[node.name] = flowing if seen is None else seen + flowing
+            continue
+        row = DERIVATIVES[node.operation](flowing, node, *node.operands)
+        for operand, share in zip(node.operands, row, strict=True):
+            if share is not None and not operand.uniform:
+                seen = gradients.get(operand)
+                gradients[operand] = share if seen is None else seen + share
+    return [by_leaf.get(leaf.name, _Z) for leaf in wrt]

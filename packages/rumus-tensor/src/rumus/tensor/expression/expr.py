@@ -1,0 +1,141 @@
+"""Elementwise mathematics as a value.
+
+An `Expr` says what happens to one element. It knows no shapes, no indices and no loops: backends
+read it (NumPy calls ufuncs, numba and the GPU print a loop body), and its derivative is again an
+`Expr`. Leaves are named arrays and named scalars. What depends on scalars alone (`1 - beta**t`) is
+`uniform`: it is never part of a kernel but computed on the host, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeAlias
+
+import numpy as np
+
+from rumus.tensor.expression.arithmetic import Arithmetic
+
+Number: TypeAlias = "Expr | float"
+
+
+def _ieee(function: Callable[..., float], ufunc: Callable[..., float]) -> Callable[..., float]:
+    """`function`, and where Python raises an exception the infinity or NaN that arrays get."""
+
+    def call(*operands: float) -> float:
+        try:
+            return function(*operands)
+        except (ArithmeticError, ValueError):
+            with np.errstate(all="ignore"):
+                return float(ufunc(*map(float, operands)))
+
+    return call
+
+
+# Every operation there is, with its meaning for Python floats.
+OPERATIONS: Final[Mapping[str, Callable[..., float]]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": _ieee(operator.truediv, np.true_divide),
+    "pow": _ieee(math.pow, np.power),
+    "abs": abs,
+    "sign": lambda a: a if a != a else math.copysign(1, a) if a else 0.0,
+    "exp": _ieee(math.exp, np.exp),
+    "log": _ieee(math.log, np.log),
+    "log1p": _ieee(math.log1p, np.log1p),
+    "expm1": _ieee(math.expm1, np.expm1),
+    "sqrt": _ieee(math.sqrt, np.sqrt),
+    "sin": _ieee(math.sin, np.sin),
+    "cos": _ieee(math.cos, np.cos),
+    "tanh": math.tanh,
+    "erf": math.erf,
+    "sigmoid": lambda a: 0.5 * (1 + math.tanh(0.5 * a)),
+    "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
+    "relu": lambda a: a if a != a else max(a, 0.0),
+    "maximum": lambda a, b: a if a != a else b if b != b else max(a, b),
+    "minimum": lambda a, b: a if a != a else b if b != b else min(a, b),
+    "lt": operator.lt,
+    "le": operator.le,
+    "eq": operator.eq,
+    "where": lambda condition, a, b: a if condition else b,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expr(Arithmetic["Expr"]):
+    """One node: an operation on other nodes, or a leaf (`array`, `scalar`, `constant`).
+
+    Arithmetic on an `Expr` builds a larger one. `==` compares identity; `eq(a, b)` is the
+    operation. Operations on constants alone are folded when they are built.
+    """
+
+    operation: str
+    operands: tuple[Expr, ...] = ()
+    name: str = ""
+    value: float = 0.0
+    uniform: bool = False
+    height: int = 0  # of the tree below: what is higher is computed first, to hold fewer values
+
+    @staticmethod
+    def array(name: str) -> Expr:
+        """A leaf that takes another value at each element."""
+        return Expr("array", name=name)
+
+    @staticmethod
+    def scalar(name: str) -> Expr:
+        """A leaf that is one number for the whole call, given anew at each call."""
+        return Expr("scalar", name=name, uniform=True)
+
+    @staticmethod
+    def constant(value: float) -> Expr:
+        """A number that never changes and becomes part of the kernel's text."""
+        return Expr("constant", value=value, uniform=True)
+
+    @staticmethod
+    def of(value: Number) -> Expr:
+        """Return `value` itself, or the constant of a plain number; TypeError for anything else."""
+        if isinstance(value, Expr):
+            return value
+        if isinstance(value, numbers.Real):
+            return Expr.constant(float(value))
+        raise TypeError(f"an Expr combines with Expr and numbers, not with {type(value).__name__}")
+
+    def _apply(self, operation: str, *operands: Number) -> Expr:
+        nodes = tuple(map(Expr.of, operands))
+        if all(node.operation == "constant" for node in nodes):
+            return Expr.constant(OPERATIONS[operation](*(node.value for node in nodes)))
+        height = 1 + max(node.height for node in nodes)
+        uniform = all(node.uniform for node in nodes)
+        return Expr(operation, nodes, uniform=uniform, height=height)
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            "an Expr has no truth value: it stands for every element. Use where() instead of if, "
+            "and maximum() or minimum() instead of max() or min()"
+        )
+
+
+def postorder(
+    roots: Iterable[Expr], is_leaf: Callable[[Expr], bool] = lambda node: False
+) -> list[Expr]:
+    """Return every node below `roots` once, operands before what uses them, without recursion.
+
+    Nodes for which `is_leaf` holds are returned and not looked into.
+    """
+    done: dict[Expr, None] = {}
+    stack = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        node, ready = stack.pop()
+        if node in done:
+            continue
+        if ready or is_leaf(node):
+            done[node] = None
+        else:
+            stack.append((node, True))
+            highest_first = sorted(node.operands, key=lambda operand: -operand.height)
+            stack.extend((operand, False) for operand in reversed(highest_first))
+    return list(done)

@@ -1,0 +1,147 @@
+"""`Arena`: parameters side by side in one flat array, and their gradients in another.
+
+A step over an arena is one kernel, a norm is one reduction and a copy is one transfer, however many
+parameters there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rumus.tensor.expression.dtype import DType
+from rumus.tensor.graph.autograd import Version
+from rumus.tensor.graph.parameter import Parameter
+from rumus.tensor.graph.slot import Slot
+from rumus.tensor.graph.store import GradientStore
+from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.slot_table import SlotTable, slot_size
+
+
+def fitting(parameters: Sequence[Parameter], dtype: DType, limit: int) -> Iterator[list[Parameter]]:
+    """Cut parameters into runs whose arenas have at most `limit` bytes each.
+
+    One that is larger by itself gets a run of its own, which its backend may refuse.
+    """
+    part: list[Parameter] = []
+    size = 0
+    for parameter in parameters:
+        needed = slot_size(parameter.size) * dtype.itemsize
+        if part and size + needed > limit:
+            yield part
+            part, size = [], 0
+        part.append(parameter)
+        size += needed
+    yield part
+
+
+class Arena:
+    """The memory of parameters of one dtype, on one backend.
+
+    table: where they lie, for what is computed of each. Making one
+    copies nothing into the parameters; `adopt` makes them views of it. What lies between the
+    slots is 0 in the values and the gradients.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], dtype: DType, backend: Backend) -> None:
+        self.parameters = tuple(parameters)
+        self.dtype = dtype
+        self.backend = backend
+        self.version = Version()
+        self.table = SlotTable([parameter.size for parameter in parameters])
+        starts, self.size = self.table.starts, self.table.size
+        self.values = self.zeros()
+        self.gradients = self.zeros()
+        self.slots = tuple(
+            Slot(
+                start,
+                p.size,
+                self._view(self.values, start, p),
+                self._view(self.gradients, start, p),
+            )
+            for start, p in zip(starts, parameters, strict=True)
+        )
+        self.numbers = tuple(parameter.id for parameter in parameters)
+        self.slot_gradients = tuple(slot.gradient for slot in self.slots)
+        for parameter, slot in zip(parameters, self.slots, strict=True):
+            if parameter._backend is backend:
+                backend.copy(parameter._array, slot.value)
+            else:
+                backend.copy(backend.upload(parameter.numpy()), slot.value)
+
+    def _view(self, flat: Array, start: int, parameter: Parameter) -> Array:
+        return flat[start : start + parameter.size].reshape(parameter.shape)
+
+    def zeros(self, dtype: DType | None = None) -> Array:
+        """Return a flat array of this layout, all 0: for an optimizer's state.
+
+        dtype: the parameters' own by default.
+        """
+        flat = self.backend.allocate((self.size,), dtype or self.dtype)
+        self.backend.fill(0, flat)
+        return flat
+
+    def views(self, flat: Array) -> list[Array]:
+        """Return the part of a flat array that belongs to each parameter, in its shape."""
+        pairs = zip(self.slots, self.parameters, strict=True)
+        return [self._view(flat, slot.start, parameter) for slot, parameter in pairs]
+
+    def adopt(self) -> None:
+        """Make the parameters views of this arena."""
+        for parameter, slot in zip(self.parameters, self.slots, strict=True):
+            if parameter._backend is not self.backend:
+                parameter._version.count += 1
+                parameter._backend = self.backend
+            parameter._array = slot.value
+            parameter._slot = slot
+            self._share(parameter, self.version)
+
+    def release(self) -> None:
+        """Let the parameters go; they keep their elements."""
+        for parameter, slot in zip(self.parameters, self.slots, strict=True):
+            if parameter._slot is slot:
+                parameter._slot = None
+                self._share(parameter, None)
+
+    def _share(self, parameter: Parameter, version: Version | None) -> None:
+        """Exchange the shared part of the parameter's version without changing what it says."""
+        own = parameter._version
+        before = own.current
+        own.shared = version
+        own.count = before - (0 if version is None else version.count)
+
+    def collect(self, store: GradientStore) -> Array:
+        """Return the gradients in `store` as one flat array of this layout.
+
+        Usually `backward` wrote them there; what it could not is copied into a fresh array.
+        KeyError for a parameter without one.
+        """
+        if self.holds(store):
+            return self.gradients
+        found = [store.array(parameter) for parameter in self.parameters]
+        flat = self.zeros()
+        for gradient, view in zip(found, self.views(flat), strict=True):
+            self.backend.copy(gradient, view)
+        return flat
+
+    def holds(self, store: GradientStore) -> bool:
+        """Whether the gradients in `store` lie in this arena, all of them."""
+        return store.holds(self.numbers, self.slot_gradients)
+
+    def drain(self, store: GradientStore, collected: Array, by: str) -> None:
+        """Remove the gradients that were collected from a store."""
+        if collected is self.gradients:
+            store.drain_lent(self.numbers, self.slots, by)
+        else:
+            store.drain(self.parameters, by)
+
+    def written(self) -> None:
+        """Note that the values were changed: a graph that still needs the old ones is stale."""
+        self.version.count += 1
+
+    def at(self, index: int) -> Parameter:
+        """Return the parameter to which the element `index` of a flat array belongs."""
+        for parameter, slot in zip(self.parameters, self.slots, strict=True):
+            if slot.start <= index < slot.start + math.prod(parameter.shape):
+                return parameter
+        raise IndexError(f"element {index} of {self.size} lies between the parameters")

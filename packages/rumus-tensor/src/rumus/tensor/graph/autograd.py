@@ -1,0 +1,330 @@
+"""Reverse-mode differentiation: a tape of nodes, walked once, without recursion.
+
+A node knows the nodes and parameters it was computed from, and one function, `vjp`, that turns the
+gradient of its result into gradients of these. `backward` visits nodes in the reverse order of
+their creation, which is a topological order, and frees each as soon as it is done with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from rumus.tensor.expression.errors import GraphError, ModifiedTensorError
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.memory.backend import Array, Backend, Epilogue, Shape
+
+# From the gradient of the result, and for each input an array to write to (or None), to the
+# gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`. They
+# are dense, but for one that was announced as filling places, which may be any views. Any may
+# return a `Product`; only one that was announced as taking products is given one.
+Vjp: TypeAlias = Callable[[Array, Sequence[Array | None]], Sequence[Array | None]]
+Leaf: TypeAlias = Any  # a parameter; only the sink looks inside
+
+ADD = Kernel("add", {"out": Expr.array("a") + Expr.array("b")}, ("a", "b"))
+ACCUMULATE = Kernel("accumulate", {"a": Expr.array("a") + Expr.array("b")}, ("a", "b"))  # a += b
+_creation = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """The gradient that an input has from elsewhere, for a vjp to add its own share to.
+
+    Only a vjp that was announced as adding for this input is given one as its destination; what it
+    returns for the input is then the sum. So an input of several results needs no additions between
+    their kernels. array: not to be changed, unless is_own says that nobody else reads it.
+    """
+
+    array: Array
+    is_own: bool
+
+
+class Product:
+    """A gradient that is a product of matrices, not computed before it is known what comes next.
+
+    Where that is elementwise, as behind an activation, it is done to the product as it is written.
+    It is computed once: by the node that it is for, or by the tape for a node that takes none.
+    """
+
+    __slots__ = ("_backend", "_full", "_left", "_right", "_shape")
+
+    def __init__(self, backend: Backend, left: Array, right: Array, full: Shape, shape: Shape):
+        self._backend = backend
+        self._left = left
+        self._right = right
+        self._full = full  # of left @ right
+        self._shape = shape  # of the gradient, which has as many elements
+
+    def computed(self) -> Array:
+        """Return the gradient."""
+        out = self._backend.allocate(self._full, self._left.dtype)
+        self._backend.matmul(self._left, self._right, out)
+        return out.reshape(self._shape)
+
+    def through(
+        self, kernel: Kernel, arrays: Sequence[Array], scalars: Sequence[float] = ()
+    ) -> list[Array]:
+        """Return the outputs of a kernel whose first array is the gradient, replaced by the first.
+
+        arrays: the others, of the gradient's shape.
+        """
+        outputs = [self._backend.allocate(self._full, self._left.dtype) for _ in kernel.outputs]
+        others = [array.reshape(self._full) for array in arrays]
+        epilogue = Epilogue(kernel, others, scalars, outputs[1:])
+        self._backend.matmul(self._left, self._right, outputs[0], epilogue=epilogue)
+        return [output.reshape(self._shape) for output in outputs]
+
+
+def computed(gradient: Array | Product) -> Array:
+    """Return a gradient that is known."""
+    return gradient.computed() if isinstance(gradient, Product) else gradient
+
+
+class Version:
+    """How often some memory was written. Views share it; an arena's tensors share a second one."""
+
+    __slots__ = ("count", "shared")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.shared: Version | None = None
+
+    @property
+    def current(self) -> int:
+        """A number that grows with each write and never falls."""
+        return self.count if self.shared is None else self.count + self.shared.count
+
+    def written(self) -> None:
+        """Note one write."""
+        self.count += 1
+
+
+class Watched(Protocol):
+    """A tensor that must not change between forward and backward."""
+
+    _version: Version
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        ...
+
+
+class Sink(Protocol):
+    """Where the gradients of parameters go."""
+
+    def destination(self, leaf: Leaf) -> Array | None:
+        """Return memory to write the first gradient of `leaf` to, None for a further one."""
+        ...
+
+    def add(self, leaf: Leaf, gradient: Array) -> None:
+        """Take a gradient, which may be the destination given for it."""
+        ...
+
+    def so_far(self, leaf: Leaf) -> Array | None:
+        """Return what `add` has gathered for `leaf`, to be added to in place; None if nothing."""
+        ...
+
+
+class Node:
+    """One step of the tape."""
+
+    __slots__ = (
+        "adding", "backend", "created", "fills_places", "inputs", "name", "place",
+        "takes_products", "vjp", "watched",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        inputs: tuple[Node | Leaf | None, ...],
+        vjp: Vjp,
+        watched: tuple[tuple[Watched, int], ...],
+        adding: tuple[int, ...] = (),
+        takes_products: bool = False,
+        fills_places: bool = False,
+    ) -> None:
+        self.name = name
+        self.backend = backend
+        self.inputs = inputs
+        self.vjp: Vjp | None = vjp
+        self.watched = watched  # with the version of each in the forward pass
+        self.adding = adding  # the inputs whose gradient so far `vjp` can add to
+        self.takes_products = takes_products  # whether `vjp` takes a gradient that is a `Product`
+        self.fills_places = fills_places  # whether `vjp` may be given the `place` of an input
+        self.place: Callable[[], Array] | None = None  # memory that its gradient is best written to
+        self.created = next(_creation)
+
+
+def _reachable(root: Node) -> list[Node]:
+    """Every node that `root` was computed from, newest first. GraphError if one is used up."""
+    found = {root}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node.vjp is None:
+            raise GraphError(
+                f"backward has already gone through this graph (at {node.name!r}), and freed it; "
+                "run the forward pass again, or add the losses and call backward once"
+            )
+        for edge in node.inputs:
+            if isinstance(edge, Node) and edge not in found:
+                found.add(edge)
+                stack.append(edge)
+    return sorted(found, key=lambda node: node.created, reverse=True)
+
+
+def leaves(root: Node) -> list[Leaf]:
+    """Return the parameters that `root` was computed from, each once, the latest used first."""
+    found: dict[int, Leaf] = {}
+    for node in _reachable(root):
+        for edge in node.inputs:
+            if edge is not None and not isinstance(edge, Node):
+                found.setdefault(id(edge), edge)
+    return list(found.values())
+
+
+def _check_versions(nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        for tensor, seen in node.watched:
+            if tensor._version.current != seen:
+                raise ModifiedTensorError(
+                    f"{tensor.label} was changed in place after {node.name!r} used it and before "
+                    "backward; call backward before changing it, or change a copy"
+                )
+
+
+def backward(root: Node, seed: Array, sink: Sink) -> None:
+    """Send `seed`, the gradient of `root`'s result, back to every parameter it depends on.
+
+    Everything that can be refused is refused before anything is computed.
+    """
+    nodes = _reachable(root)
+    _check_versions(nodes)
+    gradients: dict[Node, Array] = {root: seed}  # or products
+    summed: set[Node] = set()  # gradients that are our own memory, and may be added to in place
+    for node in nodes:
+        _visit(node, gradients, summed, sink)
+
+
+def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Sink) -> None:
+    """Replace the gradient of a node's result by those of its inputs, and free the node.
+
+    What only the node held is gone before the next one is visited, and before sums are made.
+    """
+    gradient = gradients.pop(node, None)
+    inputs, node.inputs = node.inputs, ()
+    vjp, node.vjp = node.vjp, None
+    node.place = None
+    node.watched = ()  # what it alone still held may be written over by its vjp
+    if gradient is None or vjp is None:
+        return
+    gradient = gradient if node.takes_products else computed(gradient)
+    destinations = _destinations(node, inputs, gradients, summed, sink)
+    shares = vjp(gradient, destinations)
+    del vjp, gradient
+    for edge, into, share in zip(inputs, destinations, shares, strict=True):
+        if edge is None or share is None:
+            continue
+        if not isinstance(edge, Node):
+            _give(sink, edge, into, computed(share), node.backend)
+        elif edge not in gradients:
+            gradients[edge] = share
+        else:
+            is_sum = isinstance(into, SoFar)
+            own = edge in summed
+            gradients[edge] = share if is_sum else _sum(edge, gradients[edge], share, own)
+            summed.add(edge)
+
+
+def _destinations(
+    node: Node,
+    inputs: Sequence[Node | Leaf | None],
+    gradients: dict[Node, Array],
+    summed: set[Node],
+    sink: Sink,
+) -> list[Array | None]:
+    """For each input of a node where its gradient goes, a `SoFar`, or None."""
+    found: list[Array | None] = []
+    for number, edge in enumerate(inputs):
+        # An input that comes twice is added to only once.
+        is_first = not any(edge is before for before in inputs[:number])
+        adds = number in node.adding and is_first
+        if edge is None:
+            found.append(None)
+        elif isinstance(edge, Node) and not (adds and edge in gradients):
+            is_free = node.fills_places and is_first and edge not in gradients
+            found.append(edge.place() if is_free and edge.place is not None else None)
+        elif isinstance(edge, Node):
+            gradients[edge] = computed(gradients[edge])
+            found.append(SoFar(gradients[edge], edge in summed))
+        elif adds and (array := sink.so_far(edge)) is not None:
+            found.append(SoFar(array, True))
+        else:
+            found.append(sink.destination(edge))
+    return found
+
+
+def _give(sink: Sink, leaf: Leaf, into: Array | None, share: Array, backend: Backend) -> None:
+    """Hand a gradient of a parameter over; a sum of all so far replaces what was there."""
+    if not isinstance(into, SoFar):
+        sink.add(leaf, share)
+    elif share is not into.array:
+        backend.copy(share, into.array)
+
+
+def _sum(node: Node, so_far: Array, share: Array, in_place: bool) -> Array:
+    if isinstance(so_far, Product):
+        so_far, share = share, so_far
+    if isinstance(share, Product):
+        return share.through(ACCUMULATE, (computed(so_far),))[0]
+    if in_place:
+        node.backend.elementwise(ACCUMULATE, (so_far, share), (), (so_far,))
+        return so_far
+    total = node.backend.allocate(share.shape, share.dtype)
+    node.backend.elementwise(ADD, (so_far, share), (), (total,))
+    return total
+
+
+class _Mode(threading.local):
+    recording = True
+
+
+_mode = _Mode()
+
+
+def is_recording() -> bool:
+    """Whether operations on this thread are put on the tape."""
+    return _mode.recording
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Compute without a tape, in a `with` block or as a decorator: for evaluation.
+
+    >>> from rumus.tensor import Parameter
+    >>> with no_grad():
+    ...     (Parameter([1.0]) * 2).requires_grad
+    False
+    """
+    before = _mode.recording
+    _mode.recording = False
+    try:
+        yield
+    finally:
+        _mode.recording = before
+
+
+def ones(shape: tuple[int, ...], dtype: np.dtype[Any], backend: Backend) -> Array:
+    """Return the gradient of a result with respect to itself."""
+    seed = backend.allocate(shape, dtype)
+    backend.fill(1, seed)
+    return seed

@@ -1,0 +1,70 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rumus.tensor.expression.dtype import float32, is_floating, promote
+from rumus.tensor.graph.autograd import Product, Vjp
+from rumus.tensor.graph.operators import broadcast_shape, cast, sum_to
+from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
+from rumus.tensor.memory.backend import Array, Shape
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The product of the last two axes, batches broadcast, vectors as NumPy treats them.
+
+    ValueError if the inner lengths differ; TypeError for an operand that is not a tensor.
+    """
+    if not isinstance(b, Tensor):
+        raise TypeError(f"matmul: a tensor is needed, not {type(b).__name__}; use tensor(...)")
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError(f"matmul: {a.shape} @ {b.shape}: a scalar has no axis to multiply along")
+    if a.ndim == 1:
+        row = matmul(a.unsqueeze(0), b)
+        return row.squeeze(-2 if b.ndim > 1 else 0)
+    if b.ndim == 1:
+        return matmul(a, b.unsqueeze(1)).squeeze(-1)
+    if a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: {a.shape} @ {b.shape}: {a.shape[-1]} is not {b.shape[-2]}")
+    dtype = promote(a.dtype, b.dtype)
+    dtype = dtype if is_floating(dtype) else float32
+    a, b = cast(a, dtype), cast(b, dtype)
+    batch = broadcast_shape("matmul", [a.shape[:-2], b.shape[:-2]])
+    backend = backend_of("matmul", (a, b))
+    out = backend.allocate((*batch, a.shape[-2], b.shape[-1]), dtype)
+    backend.matmul(a._array, b._array, out)
+    vjp = _matmul_vjp(a, b)
+    return result_of("matmul", out, backend, (a, b), vjp, saved=(a, b), fills_places=True)
+
+
+def _swap(array: Array) -> Array:
+    """The last two axes exchanged, as a view."""
+    ndim = len(array.shape)
+    return array.transpose((*range(ndim - 2), ndim - 1, ndim - 2))
+
+
+def _matmul_vjp(a: Tensor, b: Tensor) -> Vjp:
+    """d(ab) = da b + a db, so da gets g b^T and db gets a^T g, summed over broadcast batches."""
+    backend, x, y = a._backend, a._array, b._array
+    wanted = a.requires_grad, b.requires_grad
+
+    def product(left: Array, right: Array, shape: Shape, into: Array | None) -> Array:
+        batch = broadcast_shape("matmul", [left.shape[:-2], right.shape[:-2]])
+        full = (*batch, left.shape[-2], right.shape[-1])
+        if into is None and full == shape:
+            return Product(backend, left, right, full, shape)
+        out = into
+        if out is None or full != shape:
+            out = backend.allocate(full, left.dtype)
+        backend.matmul(left, right, out)
+        return sum_to(backend, out, shape)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        first, second = destinations
+        return (
+            product(gradient, _swap(y), x.shape, first) if wanted[0] else None,
+            product(_swap(x), gradient, y.shape, second) if wanted[1] else None,
+        )
+
+    return vjp

@@ -1,0 +1,297 @@
+"""Elementwise operations on tensors: every one of them is a kernel.
+
+An operator is a kernel of one node; `@elementwise` makes one kernel of a whole function. The
+backward pass of either is the kernel of the symbolic derivative, one fused call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial, wraps
+from types import FunctionType
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from rumus.tensor.expression.dtype import DType, bool_, float32, int32, is_floating
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
+from rumus.tensor.graph.autograd import Product, Vjp
+from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
+from rumus.tensor.memory.backend import Array, Backend, Shape
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LEAVES: Final = ("a", "b", "c")
+
+
+@cache
+def _kernel_of(operation: str, is_array: tuple[bool, ...]) -> Kernel:
+    """The kernel of one node, each operand an array or a scalar."""
+    pairs = zip(_LEAVES, is_array, strict=False)
+    operands = [Expr.array(name) if array else Expr.scalar(name) for name, array in pairs]
+    arrays = [operand.name for operand in operands if operand.operation == "array"]
+    return Kernel(operation, {"out": operands[0]._apply(operation, *operands)}, arrays)
+
+
+def apply(operation: str, operands: Sequence[Any]) -> Tensor:
+    """Run one operation on tensors and numbers, at least one of them a tensor."""
+    if operation == "where" and not any(isinstance(o, (Tensor, np.ndarray)) for o in operands[1:]):
+        condition, a, b = operands
+        operands = (condition, as_tensor(a, condition._backend), b)
+    tensors: list[Tensor] = []
+    scalars: dict[str, float] = {}
+    is_array: list[bool] = []
+    for name, operand in zip(_LEAVES, operands, strict=False):
+        if isinstance(operand, (int, float)):
+            scalars[name] = operand
+            is_array.append(False)
+            continue
+        if isinstance(operand, np.ndarray) and operand.ndim:
+            first = next(o for o in operands if isinstance(o, Tensor))
+            operand = as_tensor(operand, first._backend)
+        if isinstance(operand, Tensor):
+            tensors.append(operand)
+            is_array.append(True)
+        elif isinstance(operand, (np.number, np.bool_, np.ndarray)):
+            scalars[name] = operand.item()
+            is_array.append(False)
+        else:
+            raise TypeError(f"{operation}: a tensor does not combine with {operand!r}")
+    if tensors[0]._array.dtype.kind != "f" or operation == "where":
+        tensors = _settle(operation, tensors, scalars.values())
+    return run(_kernel_of(operation, tuple(is_array)), tensors, scalars)
+
+
+def _settle(operation: str, tensors: list[Tensor], scalars: Any) -> list[Tensor]:
+    """Give integers and truth values the dtype in which the operation makes sense."""
+    if operation == "where":
+        if tensors[0].dtype != bool_:
+            raise TypeError(f"where: the condition must be bool, not {tensors[0].dtype}")
+        return [tensors[0], *_settle("maximum", tensors[1:], scalars)]
+    if any(t.dtype.kind == "f" for t in tensors):
+        return tensors
+    if any(isinstance(s, float) for s in scalars):
+        return [cast(t, float32) for t in tensors]
+    counted = operation not in COMPARISONS and any(not isinstance(s, bool) for s in scalars)
+    if counted or operation not in LOGICAL:
+        return [cast(t, int32) if t.dtype == bool_ else t for t in tensors]
+    return tensors
+
+
+def broadcast_shape(operation: str, shapes: Sequence[Shape]) -> Shape:
+    """Return the shape that `shapes` broadcast to; ValueError shows them if they do not."""
+    first = shapes[0]
+    for shape in shapes:
+        if shape != first:
+            try:
+                return np.broadcast_shapes(*shapes)
+            except ValueError:
+                text = " and ".join(map(str, shapes))
+                raise ValueError(f"{operation}: shapes {text} do not broadcast") from None
+    return first
+
+
+def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float]) -> Tensor:
+    """Return the output of a kernel of one output, its inputs broadcast to one shape."""
+    backend = backend_of(kernel.name, tensors)
+    arrays = [t._array for t in tensors]
+    shape = broadcast_shape(kernel.name, [array.shape for array in arrays])
+    types = kernel.types(tuple([array.dtype for array in arrays]))
+    out = backend.allocate(shape, types.results[0])
+    backend.elementwise(kernel, arrays, kernel.bind(scalars), (out,))
+    wanted = tuple([i for i, t in enumerate(tensors) if t.requires_grad])
+    if not wanted:
+        return Tensor(out, backend)
+    plan = _plan(kernel, wanted)
+    inputs = [tensors[i] for i in wanted]
+    saved = [tensors[i] for i in plan.needed if i is not None]
+    vjp = _elementwise_vjp(plan, tensors, inputs, scalars)
+    is_plain = not plan.is_identity and all(t.shape == shape for t in tensors)
+    takes = is_plain and all(t.dtype == out.dtype for t in inputs)
+    return result_of(
+        kernel.name, out, backend, inputs, vjp, saved, takes_products=takes, fills_places=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How to go back through a kernel: its derivative, and which inputs that needs."""
+
+    derivative: Kernel
+    of_product: Kernel  # the same, its first output in place of the incoming gradient
+    needed: tuple[int | None, ...]  # positions among the inputs; None: the incoming gradient
+    is_identity: bool  # whether each input simply gets the incoming gradient
+
+
+@cache
+def _plan(kernel: Kernel, wanted: tuple[int, ...]) -> _Plan:
+    derivative = kernel.gradient(tuple(kernel.arrays[i] for i in wanted))
+    needed = [None if n == GRADIENT else kernel.arrays.index(n) for n in derivative.arrays]
+    outputs = derivative.outputs.values()
+    is_identity = all(e.operation == "array" and e.name == GRADIENT for e in outputs)
+    return _Plan(derivative, in_place(derivative), tuple(needed), is_identity)
+
+
+def in_place(derivative: Kernel) -> Kernel:
+    """Return a derivative whose first output replaces the incoming gradient, its first array."""
+    first, *others = derivative.outputs
+    outputs = {GRADIENT: derivative.outputs[first]}
+    outputs |= {name: derivative.outputs[name] for name in others}
+    arrays = [name for name in derivative.arrays if name != GRADIENT]
+    return Kernel(derivative.name, outputs, (GRADIENT, *arrays))
+
+
+def _elementwise_vjp(
+    plan: _Plan, tensors: Sequence[Tensor], inputs: Sequence[Tensor], scalars: Mapping[str, float]
+) -> Vjp:
+    """The backward pass of a kernel: run its derivative, then sum over what was broadcast."""
+    arrays = [None if i is None else tensors[i]._array for i in plan.needed]
+    targets = [(t.shape, t.dtype) for t in inputs]
+    backend = inputs[0]._backend
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        if isinstance(gradient, Product):
+            saved = [array for array in arrays if array is not None]
+            return gradient.through(plan.of_product, saved, plan.of_product.bind(scalars))
+        if plan.is_identity:
+            return [_fit(backend, gradient, target) for target in targets]
+        out = [
+            destination
+            if destination is not None and target == (gradient.shape, gradient.dtype)
+            else backend.allocate(gradient.shape, gradient.dtype)
+            for destination, target in zip(destinations, targets, strict=True)
+        ]
+        operands = [gradient if array is None else array for array in arrays]
+        backend.elementwise(plan.derivative, operands, plan.derivative.bind(scalars), out)
+        return [_fit(backend, o, target) for o, target in zip(out, targets, strict=True)]
+
+    return vjp
+
+
+def _fit(backend: Backend, gradient: Array, target: tuple[Shape, DType]) -> Array:
+    """Sum a gradient over the axes along which its input was broadcast; cast it to its dtype."""
+    shape, dtype = target
+    fitted = sum_to(backend, gradient, shape)
+    return fitted if fitted.dtype == dtype else converted(backend, fitted, dtype)
+
+
+def sum_to(backend: Backend, array: Array, shape: Shape) -> Array:
+    """Return `array` summed down to `shape`, of which its own shape is a broadcast."""
+    if array.shape == shape:
+        return array
+    extra = len(array.shape) - len(shape)
+    axes = tuple(
+        axis
+        for axis, length in enumerate(array.shape)
+        if axis < extra or shape[axis - extra] != length
+    )
+    kept = tuple(n for axis, n in enumerate(array.shape) if axis not in axes)
+    out = backend.allocate(kept, array.dtype)
+    backend.reduce("sum", array, axes, out)
+    return out.reshape(shape)
+
+
+def converted(backend: Backend, array: Array, dtype: DType) -> Array:
+    """Return a copy of `array` in another dtype."""
+    out = backend.allocate(array.shape, dtype)
+    backend.copy(array, out)
+    return out
+
+
+def cast(x: Tensor, dtype: DType) -> Tensor:
+    """Return `x` in another dtype; `x` itself if it already has it."""
+    if x.dtype == dtype:
+        return x
+    backend, before = x._backend, x.dtype
+    out = converted(backend, x._array, dtype)
+    return result_of(
+        "astype", out, backend, (x,), lambda g, destinations: (converted(backend, g, before),)
+    )
+
+
+def compute(
+    backend: Backend, kernel: Kernel, arrays: Sequence[Array], scalars: Sequence[float] = ()
+) -> Array:
+    """Run a kernel of one output on arrays, outside of any graph, and return the output."""
+    types = kernel.types(tuple([array.dtype for array in arrays]))
+    shape = broadcast_shape(kernel.name, [array.shape for array in arrays])
+    out = backend.allocate(shape, types.results[0])
+    backend.elementwise(kernel, arrays, scalars, (out,))
+    return out
+
+
+def elementwise(function: F) -> F:
+    """Make one fused, differentiable kernel of a function of several tensors.
+
+    The function is traced once: its positional parameters are the tensors, its keyword-only ones
+    are scalars, which may be other numbers at each call without compiling anything. Its body may
+    use operators, the elementwise functions of this package, numbers, and other such functions.
+    Called with `Expr`s it returns an `Expr`, so that it can be part of a larger kernel.
+
+    >>> from rumus.tensor import sigmoid, tensor
+    >>> @elementwise
+    ... def swish(x, *, beta=1.0):
+    ...     return x * sigmoid(beta * x)
+    >>> swish(tensor([0.0, 1.0]), beta=2.0).tolist()
+    [0.0, 0.8807970285415649]
+    """
+    signature = inspect.signature(function)
+    defaults = {
+        p.name: p.default
+        for p in signature.parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+    }
+    required = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    required -= set(defaults)
+    kernels: list[Kernel] = []
+
+    @wraps(function)
+    def call(*operands: Any, **kwargs: Any) -> Any:
+        if any(isinstance(operand, Expr) for operand in operands):
+            return function(*operands, **kwargs)
+        if not kernels:
+            kernels.append(trace(function))
+        if unknown := set(kwargs) - set(signature.parameters):
+            raise TypeError(f"{function.__name__}() has no parameter {sorted(unknown)[0]!r}")
+        if len(operands) != len(kernels[0].arrays) or not required <= set(kwargs):
+            bound = signature.bind(*operands, **kwargs)  # TypeError for what is missing
+            bound.apply_defaults()
+            operands, kwargs = bound.args, bound.kwargs
+        first = next((o for o in operands if isinstance(o, Tensor)), None)
+        if first is None:
+            raise TypeError(f"{function.__name__}() needs a tensor, not {operands!r}")
+        dtype = first.dtype if is_floating(first.dtype) else None
+        tensors = [as_tensor(o, first._backend, dtype) for o in operands]
+        return run(kernels[0], tensors, {**defaults, **kwargs})
+
+    def traced() -> tuple[Kernel, Mapping[str, float]]:
+        if not kernels:
+            kernels.append(trace(function))
+        return kernels[0], defaults
+
+    _traced[call] = traced
+    return call  # type: ignore[return-value]
+
+
+# By the function itself: an attribute would be copied by `wraps` to functions that do other things.
+_traced: Final[WeakKeyDictionary[Callable[..., Any], Callable[[], Any]]] = WeakKeyDictionary()
+
+
+def kernel_of(function: Callable[..., Any]) -> tuple[Kernel, Mapping[str, float]] | None:
+    """Return the kernel of what `elementwise` has made, and its scalars; None for anything else.
+
+    A `functools.partial` of such a function gives scalars other values than their defaults; one
+    that gives anything else is a function like any other.
+    """
+    given: Mapping[str, float] = {}
+    if isinstance(function, partial) and not function.args:
+        given, function = function.keywords, function.func
+    traced = _traced.get(function) if isinstance(function, FunctionType) else None
+    if traced is None:
+        return None
+    kernel, defaults = traced()
+    return (kernel, {**defaults, **given}) if set(given) <= set(kernel.scalars) else None

@@ -1,0 +1,248 @@
+"""Operations that move elements and compute nothing: views, joins and copies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from rumus.tensor.expression.dtype import DType, promote
+from rumus.tensor.graph.operators import cast, sum_to
+from rumus.tensor.graph.reduction import normalize_axis
+from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
+from rumus.tensor.memory.backend import Array, Backend, Shape
+
+
+def as_shape(given: Sequence[int | Sequence[int]]) -> Shape:
+    """Return the shape that was given as several numbers or as one sequence of them."""
+    if len(given) == 1 and not isinstance(given[0], int):
+        return tuple(int(n) for n in given[0])
+    return tuple(int(n) for n in given)  # type: ignore[arg-type]
+
+
+def _view(name: str, x: Tensor, array: Array, back: object) -> Tensor:
+    """A tensor over the same memory; `back` undoes the view on a gradient."""
+    result = result_of(name, array, x._backend, (x,), lambda g, _: (back(g),))  # type: ignore[operator]
+    result._version = x._version
+    return result
+
+
+def reshape(x: Tensor, shape: Shape) -> Tensor:
+    """The same elements in another shape; one length may be -1. ValueError if they do not fit."""
+    known = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) == 1 and known and x.size % known == 0:
+        shape = tuple(x.size // known if n == -1 else n for n in shape)
+    if math.prod(shape) != x.size or any(n < 0 for n in shape):
+        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit into {shape}")
+    before = x.shape
+    return _view("reshape", x, x._array.reshape(shape), lambda g: g.reshape(before))
+
+
+def permute(x: Tensor, axes: Shape) -> Tensor:
+    """The axes in another order; ValueError if `axes` is not a permutation of them."""
+    order = tuple(normalize_axis(a, x.ndim, "permute") for a in axes)
+    if sorted(order) != list(range(x.ndim)):
+        raise ValueError(f"permute: {axes} is not an order of the {x.ndim} axes of {x.shape}")
+    inverse = tuple(order.index(i) for i in range(x.ndim))
+    return _view("permute", x, x._array.transpose(order), lambda g: g.transpose(inverse))
+
+
+def transpose(x: Tensor, first: int, second: int) -> Tensor:
+    """Two axes exchanged."""
+    axes = list(range(x.ndim))
+    a, b = (normalize_axis(axis, x.ndim, "transpose") for axis in (first, second))
+    axes[a], axes[b] = b, a
+    return permute(x, tuple(axes))
+
+
+def unsqueeze(x: Tensor, axis: int) -> Tensor:
+    """An axis of length 1 inserted at `axis`."""
+    at = normalize_axis(axis, x.ndim + 1, "unsqueeze")
+    return reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+
+
+def squeeze(x: Tensor, axis: int | None = None) -> Tensor:
+    """An axis of length 1 removed, or all of them. ValueError for an axis of another length."""
+    if axis is None:
+        return reshape(x, tuple(n for n in x.shape if n != 1))
+    at = normalize_axis(axis, x.ndim, "squeeze")
+    if x.shape[at] != 1:
+        raise ValueError(f"squeeze: axis {axis} of {x.shape} is not 1")
+    return reshape(x, (*x.shape[:at], *x.shape[at + 1 :]))
+
+
+def broadcasts(shape: Shape, to: Shape) -> bool:
+    """Whether an array of `shape` can be repeated to the shape `to`."""
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(n in (1, length) for n, length in pairs)
+
+
+def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
+    """The elements repeated to `shape`, in memory of their own. ValueError if they do not fit."""
+    if not broadcasts(x.shape, shape):
+        raise ValueError(f"broadcast_to: {x.shape} does not broadcast to {shape}")
+    backend, before = x._backend, x.shape
+    out = backend.allocate(shape, x.dtype)
+    backend.copy(x._array, out)
+    return result_of("broadcast_to", out, backend, (x,), lambda g, _: (sum_to(backend, g, before),))
+
+
+def copied(backend: Backend, array: Array) -> Array:
+    """Return a contiguous copy of an array."""
+    out = backend.allocate(array.shape, array.dtype)
+    backend.copy(array, out)
+    return out
+
+
+def copy(x: Tensor) -> Tensor:
+    """The same elements in memory of their own."""
+    return result_of("clone", copied(x._backend, x._array), x._backend, (x,), lambda g, _: (g,))
+
+
+def to_backend(x: Tensor, backend: Backend) -> Tensor:
+    """The elements on another backend, by way of the host; `x` itself if it is there already."""
+    if x._backend is backend:
+        return x
+    here = x._backend
+
+    def vjp(gradient: Array, _: Sequence[Array | None]) -> Sequence[Array]:
+        return (here.upload(backend.download(gradient)),)
+
+    return result_of("to", backend.upload(here.download(x._array)), backend, (x,), vjp)
+
+
+def _common(operation: str, tensors: Sequence[Tensor]) -> tuple[Backend, DType, list[Tensor]]:
+    """The backend and dtype in which several tensors can be joined, and they in that dtype."""
+    if not tensors:
+        raise ValueError(f"{operation} needs at least one tensor")
+    dtype = promote(*(t.dtype for t in tensors))
+    return backend_of(operation, tensors), dtype, [cast(t, dtype) for t in tensors]
+
+
+def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Join tensors along an axis that they have. ValueError if the other axes differ.
+
+    >>> from rumus.tensor import tensor
+    >>> concat([tensor([1, 2]), tensor([3])]).tolist()
+    [1, 2, 3]
+    """
+    backend, dtype, parts = _common("concat", tensors)
+    at = normalize_axis(axis, parts[0].ndim, "concat")
+    for part in parts:
+        same_rank = part.ndim == parts[0].ndim
+        if not same_rank or _without(part.shape, at) != _without(parts[0].shape, at):
+            raise ValueError(f"concat: {parts[0].shape} and {part.shape} differ beside axis {axis}")
+    edges = np.cumsum([0] + [part.shape[at] for part in parts]).tolist()
+    cuts = [(slice(None),) * at + (slice(a, b),) for a, b in pairwise(edges)]
+    shape = (*parts[0].shape[:at], edges[-1], *parts[0].shape[at + 1 :])
+    out = backend.allocate(shape, dtype)
+    for part, cut in zip(parts, cuts, strict=True):
+        backend.copy(part._array, out[cut])
+
+    def vjp(gradient: Array, _: Sequence[Array | None]) -> Sequence[Array]:
+        return [copied(backend, gradient[cut]) for cut in cuts]
+
+    return result_of("concat", out, backend, parts, vjp)
+
+
+def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+    """Views of the parts of an axis, one after another.
+
+    parts: how many of equal length, or the length of each. Backward writes their gradients beside
+    one another, where those of slices would be added up: whatever computes one can write it there.
+    ValueError if they do not make up the axis.
+
+    >>> from rumus.tensor import tensor
+    >>> [part.tolist() for part in split(tensor([1, 2, 3]), [1, 2])]
+    [[1], [2, 3]]
+    """
+    at = normalize_axis(axis, x.ndim, "split")
+    length = x.shape[at]
+    if isinstance(parts, int):
+        lengths = [length // parts] * parts if parts > 0 else []
+    else:
+        lengths = list(parts)
+    if not lengths or min(lengths) < 0 or sum(lengths) != length:
+        raise ValueError(f"split: {parts} does not cut axis {axis} of {x.shape} into parts")
+    edges = np.cumsum([0, *lengths]).tolist()
+    cuts = [(slice(None),) * at + (slice(a, b),) for a, b in pairwise(edges)]
+    joined = _Joined(x, cuts)
+    whole = result_of("split", x._array, x._backend, (x,), joined.gradient)
+    found = []
+    for number, cut in enumerate(cuts):
+        put = partial(joined.put, number)
+        part = result_of("part", x._array[cut], x._backend, (whole,), put, adding=(0,))
+        part._version = x._version
+        if part._node is not None:
+            part._node.place = partial(joined.place, number)
+        found.append(part)
+    return tuple(found)
+
+
+class _Joined:
+    """The gradients of the parts of a tensor, each written to its own place in one array."""
+
+    def __init__(self, x: Tensor, cuts: Sequence[tuple[slice, ...]]) -> None:
+        self.backend, self.shape, self.dtype = x._backend, x.shape, x.dtype
+        strides = x._array.strides
+        self.order = sorted(range(x.ndim), key=lambda axis: -abs(strides[axis]))
+        self.missing = dict(enumerate(cuts))
+        self.array: Array | None = None
+        self.places: list[Array] = []
+
+    def place(self, number: int) -> Array:
+        """Return where the gradient of a part goes: memory that lies as the tensor itself does."""
+        if self.array is None:
+            lengths = tuple(self.shape[axis] for axis in self.order)
+            inverse = tuple(self.order.index(axis) for axis in range(len(lengths)))
+            self.array = self.backend.allocate(lengths, self.dtype).transpose(inverse)
+            self.places = [self.array[cut] for cut in self.missing.values()]
+        return self.places[number]
+
+    def put(
+        self, number: int, gradient: Array, destinations: Sequence[Array | None]
+    ) -> Sequence[Array | None]:
+        """Take the gradient of a part. What is there so far is of other parts."""
+        place = self.place(number)
+        if gradient is not place:
+            self.backend.copy(gradient, place)
+        del self.missing[number]
+        return (self.array,)
+
+    def gradient(self, joined: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
+        """Return what was joined, 0 where a part had no gradient."""
+        for cut in self.missing.values():
+            self.backend.fill(0, joined[cut])
+        return (joined,)
+
+
+def _without(shape: Shape, axis: int) -> Shape:
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Join tensors of one shape along a new axis. ValueError if the shapes differ."""
+    if tensors and any(t.shape != tensors[0].shape for t in tensors):
+        shapes = ", ".join(str(t.shape) for t in tensors)
+        raise ValueError(f"stack: the shapes differ: {shapes}")
+    return concat([unsqueeze(t, axis) for t in tensors], axis)
+
+
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """Surround `x` with `value`.
+
+    widths: for each axis how many elements before and after, as in `numpy.pad`.
+    ValueError for another number of axes or a negative width.
+    """
+    if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
+        raise ValueError(f"pad: {x.ndim} pairs of widths >= 0 are needed, not {widths!r}")
+    backend = x._backend
+    pairs = list(zip(widths, x.shape, strict=True))
+    inside = tuple(slice(before, before + n) for (before, _), n in pairs)
+    out = backend.allocate(tuple(before + n + after for (before, after), n in pairs), x.dtype)
+    backend.fill(value, out)
+    backend.copy(x._array, out[inside])
+    return result_of("pad", out, backend, (x,), lambda g, _: (copied(backend, g[inside]),))

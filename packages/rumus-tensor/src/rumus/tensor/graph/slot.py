@@ -1,0 +1,39 @@
+"""One parameter's place in an arena."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+
+from rumus.tensor.memory.backend import Array
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """Where a parameter's elements and its gradient lie.
+
+    The gradient's memory is lent to one store at a time: the store of the last `backward` holds it
+    until it is drained or dropped, and another store gets memory of its own meanwhile.
+    """
+
+    start: int  # in elements, from the beginning of the arena
+    size: int
+    value: Array  # a view of the arena, in the parameter's shape
+    gradient: Array
+    holder: weakref.ref[object] | None = field(default=None)
+
+    def lend(self, store: object, is_stored: bool) -> Array | None:
+        """Return the gradient's memory for `store` to write, None while it holds a gradient.
+
+        is_stored: whether `store` has a gradient of this parameter already.
+        """
+        holder = None if self.holder is None else self.holder()
+        if holder is not None and (holder is not store or is_stored):
+            return None
+        self.holder = weakref.ref(store)
+        return self.gradient
+
+    def take_back(self, store: object) -> None:
+        """End what was lent to `store`."""
+        if self.holder is not None and self.holder() is store:
+            self.holder = None

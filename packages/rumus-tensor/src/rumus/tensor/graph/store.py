@@ -1,0 +1,323 @@
+"""`GradientStore`: parameter -> gradient, what `backward` returns and an optimizer drains.
+
+It accumulates, shows and drains, and knows nothing else.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from operator import is_
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rumus.tensor.expression.dtype import DType, is_floating
+from rumus.tensor.expression.errors import (
+    DrainedGradientError,
+    GradientMismatchError,
+    GraphError,
+    MissingGradientError,
+    UnclaimedGradientError,
+)
+from rumus.tensor.graph.autograd import ACCUMULATE, Node, backward, ones
+from rumus.tensor.graph.tensor import Tensor, backend_of
+from rumus.tensor.memory.backend import Array, Backend
+
+if TYPE_CHECKING:
+    from rumus.tensor.graph.parameter import Parameter, ParamId
+    from rumus.tensor.graph.slot import Slot
+
+
+class GradientStore:
+    """The gradients of one backward pass, or the sum of several.
+
+    As a context manager it holds that whoever leaves the block has drained everything:
+
+    >>> from rumus.tensor import Parameter
+    >>> weight = Parameter([3.0], name="weight")
+    >>> with (2 * weight).sum().backward() as grads:
+    ...     gradient = grads.take(weight)
+    >>> gradient.tolist(), weight in grads
+    ([2.0], False)
+    """
+
+    __slots__ = ("__weakref__", "_backends", "_drained", "_gradients", "_parameters")
+
+    def __init__(self) -> None:
+        self._gradients: dict[ParamId, Array] = {}
+        self._parameters: dict[ParamId, Parameter] = {}
+        self._backends: dict[ParamId, Backend] = {}
+        self._drained: dict[ParamId, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._gradients)
+
+    def __contains__(self, parameter: object) -> bool:
+        return getattr(parameter, "id", None) in self._gradients
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(list(self._parameters.values()))
+
+    def __repr__(self) -> str:
+        names = ", ".join(p.name or "(unnamed)" for p in self)
+        return f"GradientStore({names})"
+
+    def array(self, parameter: Parameter) -> Array:
+        """Return the memory of a gradient, for code that changes it in place.
+
+        MissingGradientError, or DrainedGradientError with who drained it, if it is not there.
+        """
+        found = self._gradients.get(parameter.id)
+        if found is None:
+            raise self.missing(parameter)
+        return found
+
+    def holds(self, numbers: Sequence[ParamId], arrays: Sequence[Array]) -> bool:
+        """Whether the gradients of the parameters with these numbers are these very arrays."""
+        return all(map(is_, map(self._gradients.get, numbers), arrays))
+
+    def check(self, parameter: Parameter) -> None:
+        """Raise an AutogradError if the gradient of `parameter` is missing or does not fit it."""
+        check_fit(parameter, self.array(parameter), self._backends[parameter.id])
+
+    def missing(self, parameter: Parameter) -> MissingGradientError:
+        """Return the error that says why there is no gradient of `parameter`."""
+        by = self._drained.get(parameter.id)
+        if by is not None:
+            return DrainedGradientError(
+                f"the gradient of {parameter.label} was already drained from this store by {by}; "
+                "each step needs a backward of its own"
+            )
+        frozen = "" if parameter.requires_grad else " (its requires_grad is False)"
+        return MissingGradientError(
+            f"{parameter.label} has no gradient in this store: the loss does not depend on it"
+            f"{frozen}"
+        )
+
+    def __getitem__(self, parameter: Parameter) -> Tensor:
+        """Return a copy of a gradient."""
+        source = self.array(parameter)
+        backend = parameter._backend
+        out = backend.allocate(source.shape, source.dtype)
+        backend.copy(source, out)
+        return Tensor(out, backend)
+
+    def accumulate(self, parameter: Parameter, gradient: Tensor) -> None:
+        """Add `gradient`, or put it in where there is none; its elements are copied.
+
+        GradientMismatchError for another shape, dtype or backend than the parameter's.
+        """
+        check_fit(parameter, gradient._array, gradient._backend)
+        collector = Collector(self)
+        collector.add(parameter, gradient._array)
+        collector.commit()
+
+    def take(self, parameter: Parameter, by: str = "take") -> Tensor:
+        """Remove a gradient and return it."""
+        gradient = self[parameter]
+        self.drain([parameter], by)
+        return gradient
+
+    def drain(self, parameters: Iterable[Parameter], by: str) -> None:
+        """Remove gradients, remembering who did. All of them, or none and MissingGradientError."""
+        wanted = {parameter.id: parameter for parameter in parameters}
+        if not self._gradients.keys() >= wanted.keys():
+            for parameter in wanted.values():
+                self.array(parameter)
+        for parameter in wanted.values():
+            if parameter._slot is not None:
+                parameter._slot.take_back(self)
+        self._forget(list(wanted), by)
+
+    def drain_lent(self, numbers: Sequence[ParamId], slots: Sequence[Slot], by: str) -> None:
+        """Remove gradients that lie in these slots, as `holds` says: `drain` in less time."""
+        for slot in slots:
+            slot.holder = None
+        self._forget(numbers, by)
+
+    def _forget(self, numbers: Sequence[ParamId], by: str) -> None:
+        for entries in (self._gradients, self._parameters, self._backends):
+            if len(entries) == len(numbers):
+                entries.clear()
+            else:
+                for number in numbers:
+                    del entries[number]
+        self._drained.update(dict.fromkeys(numbers, by))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.check_empty()
+
+    def check_empty(self) -> None:
+        """Raise UnclaimedGradientError, with their names, if gradients are left."""
+        if not self._gradients:
+            return
+        names = ", ".join(repr(p.name or f"(unnamed, {p.shape})") for p in self)
+        raise UnclaimedGradientError(
+            f"{len(self)} gradients are left that no optimizer claims: {names}; give these "
+            "parameters to an optimizer, freeze them with requires_grad = False, or drain them"
+        )
+
+
+class Refill:
+    """What `backward` has put into a store, to be given to further ones.
+
+    For a step that is repeated without its Python code: the same memory holds new gradients then.
+    """
+
+    def __init__(self, store: GradientStore) -> None:
+        self._gradients = dict(store._gradients)
+        self._parameters = dict(store._parameters)
+        self._backends = dict(store._backends)
+        self._layout = [(parameter, parameter._slot) for parameter in store]
+        self._lent = [
+            slot
+            for parameter, slot in self._layout
+            if slot is not None and slot.gradient is self._gradients[parameter.id]
+        ]
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The memory of the gradients."""
+        return list(self._gradients.values())
+
+    def is_free(self) -> bool:
+        """Whether all is laid out as it was, and no other store holds a gradient in this memory."""
+        for parameter, slot in self._layout:
+            if parameter._slot is not slot:
+                return False
+        for slot in self._lent:
+            if slot.holder is not None and slot.holder() is not None:
+                return False
+        return True
+
+    def store(self) -> GradientStore:
+        """Return a new store with these gradients."""
+        store = GradientStore()
+        store._gradients = self._gradients.copy()
+        store._parameters = self._parameters.copy()
+        store._backends = self._backends.copy()
+        holder: weakref.ref[object] = weakref.ref(store)
+        for slot in self._lent:
+            slot.holder = holder
+        return store
+
+
+def check_fit(
+    parameter: Parameter, gradient: Array, backend: Backend, dtype: DType | None = None
+) -> None:
+    """Raise GradientMismatchError if a gradient does not fit its parameter.
+
+    dtype: what it has to have; by default that of the parameter.
+    """
+    for what, found, wanted in (
+        ("shape", gradient.shape, parameter.shape),
+        ("dtype", gradient.dtype, parameter.dtype if dtype is None else dtype),
+        ("backend", backend, parameter._backend),
+    ):
+        if found is not wanted and found != wanted:
+            raise GradientMismatchError(
+                f"the gradient of {parameter.label} has {what} {found}, the parameter has {wanted}"
+            )
+
+
+class Collector:
+    """Gathers the gradients of one backward pass, and hands them to a store when it succeeded.
+
+    Every gradient in a store has memory of its own: the parameter's slot, or a fresh array.
+    """
+
+    def __init__(self, store: GradientStore) -> None:
+        self.store = store
+        self.given: dict[ParamId, Array] = {}
+        self.fresh: dict[ParamId, tuple[Parameter, Array]] = {}
+
+    def destination(self, parameter: Parameter) -> Array | None:
+        """Memory for the first gradient of a parameter, None for a further one."""
+        if parameter.id in self.given:
+            return None
+        slot = parameter._slot
+        lent = None if slot is None else slot.lend(self.store, parameter in self.store)
+        if lent is None:
+            lent = parameter._backend.allocate(parameter.shape, parameter.dtype)
+        self.given[parameter.id] = lent
+        return lent
+
+    def add(self, parameter: Parameter, gradient: Array) -> None:
+        """Take a gradient: the first is kept in its destination, a further one is added to it."""
+        backend = parameter._backend
+        if parameter.id in self.fresh:
+            kept = self.fresh[parameter.id][1]
+            backend.elementwise(ACCUMULATE, (kept, gradient), (), (kept,))
+            return
+        self.destination(parameter)
+        kept = self.given[parameter.id]
+        if gradient is not kept:
+            backend.copy(gradient, kept)
+        self.fresh[parameter.id] = (parameter, kept)
+
+    def so_far(self, parameter: Parameter) -> Array | None:
+        """What was gathered for a parameter, in memory that may be added to; None if nothing."""
+        kept = self.fresh.get(parameter.id)
+        return None if kept is None else kept[1]
+
+    def commit(self) -> None:
+        """Put what was gathered into the store."""
+        store = self.store
+        for number, (parameter, gradient) in self.fresh.items():
+            present = store._gradients.get(number)
+            if present is not None:
+                backend = parameter._backend
+                backend.elementwise(ACCUMULATE, (present, gradient), (), (present,))
+                continue
+            store._gradients[number] = gradient
+            store._parameters[number] = parameter
+            store._backends[number] = parameter._backend
+            store._drained.pop(number, None)
+
+
+def gradients_of(
+    loss: Tensor, into: GradientStore | None = None, scale: Tensor | None = None
+) -> GradientStore:
+    """What `Tensor.backward` does."""
+    if loss.shape != () and loss.size != 1:
+        raise GraphError(
+            f"backward starts at a scalar; this tensor has shape {loss.shape}: take its mean or sum"
+        )
+    if not is_floating(loss.dtype):
+        raise GraphError(f"backward starts at a floating scalar; this one is {loss.dtype}")
+    store = GradientStore() if into is None else into
+    edge = loss._edge()
+    if edge is None:
+        raise GraphError(
+            "this tensor depends on no parameter: nothing was recorded. Was it made under "
+            "no_grad(), detached, or are all parameters frozen?"
+        )
+    collector = Collector(store)
+    seed = _seed(loss, scale)
+    if isinstance(edge, Node):
+        backward(edge, seed, collector)
+    else:
+        collector.add(edge, seed)
+    collector.commit()
+    return store
+
+
+def _seed(loss: Tensor, scale: Tensor | None) -> Array:
+    """The gradient of the loss, times `scale`, with respect to the loss: in memory of its own."""
+    if scale is None:
+        return ones(loss.shape, loss.dtype, loss._backend)
+    backend = backend_of("backward", (loss, scale))
+    if scale.size != 1:
+        raise GraphError(f"backward takes one number as the scale, not shape {scale.shape}")
+    seed = backend.allocate(loss.shape, loss.dtype)
+    backend.copy(scale._array.reshape(loss.shape), seed)
+    return seed

@@ -1,0 +1,472 @@
+"""`Tensor`: an array on a backend, and how it was computed.
+
+The operations live in files of their own, by family; the methods here only call them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from rumus.tensor.backends.default_backend import cpu
+from rumus.tensor.expression.arithmetic import Arithmetic
+from rumus.tensor.expression.dtype import DType, as_dtype, bool_, default_dtype, float32, int32
+from rumus.tensor.expression.errors import BackendMismatchError, GraphError
+from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
+from rumus.tensor.memory.backend import Array, Backend, Shape
+from rumus.tensor.memory.recording import live
+
+if TYPE_CHECKING:
+    from rumus.tensor.graph.store import GradientStore
+
+Axis: TypeAlias = "int | tuple[int, ...] | None"
+Number: TypeAlias = "float | np.number[Any] | np.bool_"
+TensorLike: TypeAlias = "Tensor | ArrayLike"
+
+
+class Tensor(Arithmetic["Tensor"]):
+    """An n-dimensional array of one dtype on one backend.
+
+    Made by `tensor(...)`, by a `Generator`, or by operations on other tensors. A result of
+    operations on parameters remembers how it was computed, for `backward`. There is no `.grad`:
+    `loss.backward()` returns the gradients.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_backend", "_node", "_version")
+    __array_ufunc__ = None  # NumPy leaves `array + tensor` to the tensor
+
+    def __init__(self, array: Array, backend: Backend) -> None:
+        self._array = array
+        self._backend = backend
+        self._node: Node | None = None
+        self._version = Version()
+
+    @property
+    def shape(self) -> Shape:
+        """The length of each axis."""
+        shape: Shape = self._array.shape
+        return shape
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the elements."""
+        dtype: DType = self._array.dtype
+        return dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self._array.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(self._array.size)
+
+    @property
+    def backend(self) -> Backend:
+        """Where the elements are, and what computes on them."""
+        return self._backend
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether `backward` can go through here."""
+        return self._node is not None
+
+    @property
+    def label(self) -> str:
+        """How messages call this tensor."""
+        return f"a tensor of shape {self.shape}"
+
+    def _edge(self) -> Node | Any | None:
+        """What the tape calls this tensor: its node, itself if a parameter, or nothing."""
+        return self._node
+
+    # Reading
+
+    def numpy(self) -> NDArray[Any]:
+        """Return a copy of the elements as a NumPy array."""
+        return self._backend.download(self._array)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a tensor gives NumPy a copy of its elements; drop copy=False")
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
+    def item(self) -> float | int | bool:
+        """Return the only element as a Python number; ValueError if there are several."""
+        if self.size != 1:
+            raise ValueError(f"item() needs a tensor of one element; this one has {self.shape}")
+        value: float | int | bool = self.numpy().item()
+        return value
+
+    def tolist(self) -> Any:
+        """Return the elements as nested lists of Python numbers."""
+        return self.numpy().tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a tensor without axes has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        body = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=100)
+        return f"tensor({body}, dtype={self.dtype}, backend={self._backend.name})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "tensors are not pickled: a pickle runs code when it is read. Save the arrays of "
+            "state_dict() with numpy.savez or safetensors, or send tensor.numpy()"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.detach().clone()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Export the elements without a copy, for `from_dlpack` of another library.
+
+        GraphError for a tensor that requires a gradient: the other library could change it unseen.
+        """
+        if self.requires_grad:
+            raise GraphError("a tensor that requires a gradient is not exported; use x.detach()")
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        device: tuple[int, int] = self._array.__dlpack_device__()
+        return device
+
+    # The graph
+
+    def backward(
+        self, into: GradientStore | None = None, *, scale: Tensor | None = None
+    ) -> GradientStore:
+        """Return the gradient of this scalar with respect to every parameter behind it.
+
+        into: a store to add the gradients to, instead of a new one; it is returned. scale: one
+        number beside this tensor, by which all gradients are multiplied, as if this scalar were.
+        Raises GraphError if this is not one floating number, has no graph, or was used before;
+        ModifiedTensorError if a tensor that is needed was changed since. Nothing is written then.
+        """
+        return gradients_of(self, into, scale)
+
+    def detach(self) -> Tensor:
+        """Return the same elements without the graph; they share memory."""
+        result = Tensor(self._array, self._backend)
+        result._version = self._version
+        return result
+
+    # Changing in place
+
+    def assign(self, value: TensorLike | float) -> Self:
+        """Write `value`, broadcast to this shape, into this tensor's memory and return it.
+
+        GraphError for the result of an operation on parameters. ValueError if it does not fit.
+        """
+        self[...] = value
+        return self
+
+    def __setitem__(self, key: Any, value: TensorLike | float) -> None:
+        if self._node is not None:
+            raise GraphError("the result of an operation cannot be changed in place; use where()")
+        source = as_tensor(value, self._backend, self.dtype)
+        backend_of("assignment", (self, source))
+        if source.requires_grad and is_recording():
+            raise GraphError(
+                "the gradient of the value would be lost: assignment is not recorded. Assign "
+                "value.detach(), or do it under no_grad()"
+            )
+        target = indexing.basic(self._array, key)
+        if not shaping.broadcasts(source.shape, target.shape):
+            raise ValueError(f"a value of shape {source.shape} does not fit into {target.shape}")
+        self._backend.copy(source._array, target)
+        live(self._version.written)
+
+    # Elementwise
+
+    def _apply(self, operation: str, *operands: Any) -> Tensor:
+        return operators.apply(operation, operands)
+
+    def __and__(self, other: Tensor | float) -> Tensor:
+        _check_truth("&", self, other)
+        return self._apply("minimum", self, other)
+
+    def __or__(self, other: Tensor | float) -> Tensor:
+        _check_truth("|", self, other)
+        return self._apply("maximum", self, other)
+
+    def __invert__(self) -> Tensor:
+        _check_truth("~", self)
+        return self._apply("eq", self, 0)
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return self._apply("eq", self, other)
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return ~self._apply("eq", self, other)
+
+    __hash__ = object.__hash__
+
+    def astype(self, dtype: DTypeLike) -> Tensor:
+        """Return the elements as another dtype; gradients flow between floating dtypes."""
+        return operators.cast(self, as_dtype(dtype))
+
+    def clip(self, low: Tensor | float | None = None, high: Tensor | float | None = None) -> Tensor:
+        """Limit each element to [low, high]; NaN stays NaN. None: no limit on that side."""
+        above = self if low is None else self.maximum(low)
+        return above if high is None else above.minimum(high)
+
+    # Other families
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        return linear_algebra.matmul(self, other)
+
+    def matmul(self, other: Tensor) -> Tensor:
+        """The matrix product of the last two axes; leading axes are batches and broadcast."""
+        return linear_algebra.matmul(self, other)
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return indexing.getitem(self, key)
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The sum over `axis`; over everything by default."""
+        return reduction.sum(self, axis, keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The mean over `axis`; over everything by default."""
+        return reduction.mean(self, axis, keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The largest element over `axis`; equal ones share the gradient."""
+        return reduction.extremum("max", self, axis, keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The smallest element over `axis`; equal ones share the gradient."""
+        return reduction.extremum("min", self, axis, keepdims)
+
+    def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        """The variance over `axis`, divided by n - ddof as NumPy does."""
+        return reduction.var(self, axis, keepdims, ddof)
+
+    def argmax(self, axis: int | None = None) -> Tensor:
+        """The int32 index of the (first) largest element; into the flattened tensor for None."""
+        return reduction.argmax(self, axis)
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """The same elements in another shape; one length may be -1."""
+        return shaping.reshape(self, shaping.as_shape(shape))
+
+    def flatten(self, start: int = 0) -> Tensor:
+        """Join the axes from `start` on into one."""
+        return shaping.reshape(self, (*self.shape[:start], math.prod(self.shape[start:])))
+
+    def permute(self, *axes: int | Sequence[int]) -> Tensor:
+        """The axes in another order."""
+        return shaping.permute(self, shaping.as_shape(axes))
+
+    def transpose(self, first: int = -2, second: int = -1) -> Tensor:
+        """Exchange two axes; by default the last two."""
+        return shaping.transpose(self, first, second)
+
+    @property
+    def T(self) -> Tensor:
+        """The last two axes exchanged."""
+        return shaping.transpose(self, -2, -1)
+
+    def broadcast_to(self, shape: Sequence[int]) -> Tensor:
+        """Repeat along axes of length 1, and along new leading ones, as NumPy does."""
+        return shaping.broadcast_to(self, tuple(shape))
+
+    def unsqueeze(self, axis: int) -> Tensor:
+        """Insert an axis of length 1."""
+        return shaping.unsqueeze(self, axis)
+
+    def squeeze(self, axis: int | None = None) -> Tensor:
+        """Remove an axis of length 1, or all of them."""
+        return shaping.squeeze(self, axis)
+
+    def softmax(self, axis: int = -1) -> Tensor:
+        """exp(x) / sum(exp(x)) along `axis`."""
+        return softmaxes.softmax(self, axis)
+
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        """The logarithm of the softmax along `axis`."""
+        return softmaxes.log_softmax(self, axis)
+
+    def logsumexp(self, axis: int = -1, keepdims: bool = False) -> Tensor:
+        """log(sum(exp(x))) along `axis`, without overflow."""
+        return softmaxes.logsumexp(self, axis, keepdims)
+
+    # Moving
+
+    def clone(self) -> Tensor:
+        """Return a copy with memory of its own; gradients flow through it."""
+        return shaping.copy(self)
+
+    def to(self, backend: Backend) -> Tensor:
+        """Return the elements on another backend; gradients flow back to this one."""
+        return shaping.to_backend(self, backend)
+
+    def to_gpu(self) -> Tensor:
+        """Return the elements on the GPU. ImportError says what to install where there is none."""
+        from rumus.tensor.gpu import gpu_backend
+
+        return self.to(gpu_backend())
+
+
+def _check_truth(operator: str, *operands: Any) -> None:
+    for operand in operands:
+        if isinstance(operand, Tensor) and operand.dtype != bool_:
+            raise TypeError(f"{operator}: truth values are needed, not {operand.dtype}")
+
+
+def result_of(
+    name: str,
+    array: Array,
+    backend: Backend,
+    inputs: Sequence[Tensor],
+    vjp: Vjp,
+    saved: Sequence[Tensor] = (),
+    reads_result: bool = False,
+    adding: tuple[int, ...] = (),
+    takes_products: bool = False,
+    fills_places: bool = False,
+) -> Tensor:
+    """Return the tensor that an operation computed, on the tape if a gradient may be asked for.
+
+    inputs: the tensors that `vjp` returns gradients for, in its order.
+    saved: those whose elements `vjp` reads; changing one in place before backward is an error.
+    reads_result: whether `vjp` reads the result itself, so that the same holds for it.
+    adding: the numbers of those inputs for which `vjp` takes a `SoFar` as its destination.
+    takes_products: whether `vjp` takes a gradient that is a `Product`.
+    fills_places: whether `vjp` can write gradients to any views, as those of `split` are.
+    """
+    result = Tensor(array, backend)
+    if not is_recording() or array.dtype.kind != "f":
+        return result
+    edges = tuple([t._edge() for t in inputs])
+    if all(edge is None for edge in edges):
+        return result
+    # A parameter is watched even if its value is not needed: changed between forward and backward,
+    # it would get the gradient of a value that it no longer has.
+    watched = [edge for edge in edges if isinstance(edge, Tensor)]
+    watched += [result.detach()] if reads_result else []  # not itself, which would be a cycle
+    stamps = tuple([(t, t._version.current) for t in (*watched, *saved)])
+    result._node = Node(name, backend, edges, vjp, stamps, adding, takes_products, fills_places)
+    return result
+
+
+def backend_of(operation: str, tensors: Sequence[Tensor]) -> Backend:
+    """Return the backend that all `tensors` share; BackendMismatchError names two that differ."""
+    backend = tensors[0]._backend
+    for t in tensors:
+        if t._backend is not backend:
+            raise BackendMismatchError(
+                f"{operation}: {tensors[0].label} is on {backend.name}, {t.label} is on "
+                f"{t._backend.name}; move one with .to(backend)"
+            )
+    return backend
+
+
+def tensor(
+    data: TensorLike, *, dtype: DTypeLike | None = None, backend: Backend | None = None
+) -> Tensor:
+    """Return a tensor with a copy of `data`: numbers, nested lists, a NumPy array, a tensor.
+
+    dtype: by default float32 for floating data of any width but float16, int32 for integers, bool
+    for truth values. backend: by default the CPU.
+    Raises TypeError for data that are not numbers, OverflowError for integers beyond int32.
+
+    >>> tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0).tolist()
+    [4.0, 6.0]
+    """
+    if isinstance(data, Tensor):
+        moved = data.detach().to(backend or data.backend)
+        return moved.clone() if dtype is None else moved.clone().astype(dtype)
+    backend = backend or cpu()
+    return Tensor(backend.upload(as_host(data, dtype)), backend)
+
+
+def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """Return `data` in NumPy and in the dtype that a tensor of it has; see `tensor`."""
+    host = np.asarray(data)
+    wanted = default_dtype(host) if dtype is None else as_dtype(dtype)
+    if wanted == int32 and host.dtype != int32 and host.size:
+        low, high = host.min(), host.max()
+        if not (low >= -(2**31) and high < 2**31):  # NaN fits nowhere
+            raise OverflowError(f"numbers from {low} to {high} do not fit into int32")
+    return host.astype(wanted, copy=False)
+
+
+def as_tensor(data: TensorLike | Number, backend: Backend, dtype: DType | None = None) -> Tensor:
+    """Return `data` itself if it is a tensor, else a new tensor on `backend`."""
+    return data if isinstance(data, Tensor) else tensor(data, dtype=dtype, backend=backend)
+
+
+def full(
+    shape: Sequence[int],
+    value: float,
+    *,
+    dtype: DTypeLike = float32,
+    backend: Backend | None = None,
+) -> Tensor:
+    """Return a tensor with every element `value`."""
+    backend = backend or cpu()
+    array = backend.allocate(tuple(shape), as_dtype(dtype))
+    backend.fill(value, array)
+    return Tensor(array, backend)
+
+
+def zeros(
+    shape: Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
+) -> Tensor:
+    """Return a tensor of zeros."""
+    return full(shape, 0, dtype=dtype, backend=backend)
+
+
+def ones(
+    shape: Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
+) -> Tensor:
+    """Return a tensor of ones."""
+    return full(shape, 1, dtype=dtype, backend=backend)
+
+
+def arange(
+    start: int, stop: int | None = None, step: int = 1, *, backend: Backend | None = None
+) -> Tensor:
+    """Return the int32 numbers from `start` (0 when only one is given) below `stop`."""
+    first, last = (0, start) if stop is None else (start, stop)
+    return tensor(np.arange(first, last, step), backend=backend)
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """Return a CPU tensor over the memory of another library's array, without a copy.
+
+    TypeError for a dtype that is not one of the five.
+    """
+    array = np.from_dlpack(source)
+    as_dtype(array.dtype)
+    return Tensor(array, cpu())
+
+
+# The families are functions over Tensor, and Tensor's methods call them: hence at the end.
+from rumus.tensor.graph import indexing, linear_algebra, operators, reduction, shaping, softmaxes  # noqa: E402
+from rumus.tensor.graph.store import gradients_of  # noqa: E402

@@ -1,0 +1,59 @@
+"""State that is kept as 8-bit codes, and unpacked for the kernel that updates it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rumus.tensor.memory.quantization import BlockTable, Code, Piece
+
+if TYPE_CHECKING:
+    from rumus.tensor.memory.backend import Array, Backend
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedPart:
+    """One part of the state: flat codes, int32 words, with a scale for each block.
+
+    scratch: flat float32, where a piece of it is unpacked; others may use it, too.
+    """
+
+    code: Code
+    codes: Array
+    scales: Array
+    scratch: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packing:
+    """The packed parts of a section's state, by the names that its kernel has for them.
+
+    An update takes piece after piece: it unpacks the parts, runs the kernel over the piece, and
+    packs them again. Packing what was not changed gives the codes and scales that were there, so a
+    device that decides by itself about a step need not ask before it packs.
+    """
+
+    table: BlockTable
+    pieces: tuple[Piece, ...]
+    parts: Mapping[str, PackedPart]
+
+    def unpack(self, backend: Backend, piece: Piece) -> None:
+        """Write the values of a piece to the scratch."""
+        for part in self.parts.values():
+            out = part.scratch[: piece.size]
+            backend.dequantize(part.codes, part.scales, part.code, self.table, piece, out)
+
+    def pack(self, backend: Backend, piece: Piece) -> None:
+        """Write the codes and scales of what is in the scratch."""
+        for part in self.parts.values():
+            values = part.scratch[: piece.size]
+            backend.quantize(values, part.code, self.table, piece, part.codes, part.scales)
+
+    def operands(self, arrays: Mapping[str, Array], piece: Piece) -> dict[str, Array]:
+        """Return flat arrays of a section, and its scratch, as far as a piece goes."""
+        cut = dict(arrays)
+        if piece.size != self.table.size:  # one element stands for all of them
+            for name, array in arrays.items():
+                cut[name] = array[piece.start : piece.stop] if array.shape else array
+        return cut | {name: part.scratch[: piece.size] for name, part in self.parts.items()}

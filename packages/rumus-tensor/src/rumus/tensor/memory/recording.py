@@ -1,0 +1,140 @@
+"""What code has to say while a backend records a step, so that it can be repeated without the code.
+
+A backend that can repeat commands records them while a step runs as usual; later the commands
+alone are run again, on new data. Most code needs to say nothing. What depends on more than the data
+does: `live` for what gives kernels other numbers each time, `depends_on` for what the commands were
+chosen by, `refuse` for what cannot be repeated.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, TypeGuard
+
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.memory.backend import Array, Backend
+
+
+class Recording(Protocol):
+    """One step while it is being recorded."""
+
+    def live(self, act: Callable[[], None]) -> None:
+        """Run `act` now, and once in every repetition for the numbers that it gives to kernels."""
+        ...
+
+    def depends_on(self, thing: object, attribute: str) -> None:
+        """Repeat the step only while the attribute is what it is now."""
+        ...
+
+    def refuse(self, what: str) -> None:
+        """Raise CaptureError: `what` cannot be repeated."""
+        ...
+
+
+class CapturedStep(Protocol):
+    """A step that was recorded."""
+
+    inputs: Sequence[Array]  # what it was recorded with, in memory of its own
+
+    @property
+    def memory(self) -> int:
+        """The bytes that belong to this step alone: a repetition allocates nothing besides."""
+        ...
+
+    def keep(self, arrays: Sequence[Array]) -> None:
+        """Say which of the arrays that the step made are looked at after it; before it ends."""
+        ...
+
+    def is_valid(self) -> bool:
+        """Whether all that it reads and depends on is still as it was recorded."""
+        ...
+
+    def fits(self, batch: Sequence[Any]) -> bool:
+        """Whether a batch can be had by the recorded commands.
+
+        False for numbers that were used as indices and are out of range now: run the step's code.
+        CaptureError if that could not be known without reading them.
+        """
+        ...
+
+    def replay(self, batch: Sequence[Any]) -> None:
+        """Run the commands again on new data: arrays of the backend, or of NumPy."""
+        ...
+
+
+class Capturing(Backend, Protocol):
+    """A backend that can record what it is told to do, and repeat it."""
+
+    def observe(self) -> AbstractContextManager[Any]:
+        """Note what a step does, to compare with when it is recorded. Gives the notes."""
+        ...
+
+    def record(self, batch: Sequence[Any], observed: Any) -> AbstractContextManager[CapturedStep]:
+        """Record a step with these data: arrays of the backend, or of NumPy.
+
+        CaptureError for what cannot be repeated, and if the step did otherwise when `observed`.
+        """
+        ...
+
+    def prepare(
+        self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
+    ) -> Callable[[Sequence[float]], None]:
+        """Return what runs an elementwise kernel on these arrays, called with its scalars.
+
+        For what runs again and again, with less work for the host than `elementwise`.
+        """
+        ...
+
+    def step_finished(self) -> None:
+        """Note that a training step is complete: the device may as well start with it."""
+        ...
+
+
+def is_capturing(backend: Backend) -> TypeGuard[Capturing]:
+    """Whether a backend can record steps."""
+    return hasattr(backend, "record")
+
+
+class _Current(threading.local):
+    recording: Recording | None = None
+
+
+_current = _Current()
+
+
+@contextmanager
+def recorded_by(recording: Recording) -> Iterator[None]:
+    """Let what runs on this thread report to `recording`."""
+    before, _current.recording = _current.recording, recording
+    try:
+        yield
+    finally:
+        _current.recording = before
+
+
+def live(act: Callable[[], None]) -> None:
+    """Run `act`; if a step is being recorded, run it again in each repetition.
+
+    `act` runs the same kernels on the same arrays each time; only the scalars may differ.
+    """
+    recording = _current.recording
+    if recording is None:
+        act()
+    else:
+        recording.live(act)
+
+
+def depends_on(thing: object, attribute: str) -> None:
+    """Say that what is done next would be something else if the attribute had another value."""
+    recording = _current.recording
+    if recording is not None:
+        recording.depends_on(thing, attribute)
+
+
+def refuse(what: str) -> None:
+    """Raise CaptureError if a step is being recorded: `what` cannot be repeated."""
+    recording = _current.recording
+    if recording is not None:
+        recording.refuse(what)

@@ -1,0 +1,344 @@
+"""Applying the steps of an optimizer: each to all the memory it concerns, or to none.
+
+Whether a step is applied may depend on its gradients: one that is not finite refuses the step.
+Where the host sees the gradients it decides at once (`ImmediateUpdater`). A device that is told
+its work in advance decides by itself, and the host learns later what became of a step; see
+`Updater`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.memory.packing import Packing
+from rumus.tensor.memory.quantization import Piece
+from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
+
+if TYPE_CHECKING:
+    from rumus.tensor.memory.backend import Array, Backend
+
+NonFinite = Literal["raise", "skip", "propagate"]
+# (section, steps) -> for each t the scalars of its kernels at the t-th step applied to the section.
+Scalars: TypeAlias = Callable[[int, Iterable[int]], Iterator[tuple[float, ...]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preparation:
+    """What is computed before a section's kernel runs, with the same scalars t and all.
+
+    It writes nothing that lasts, so a step can be refused before, in between and afterwards, and a
+    device needs to decide only about the kernel itself.
+
+    squares: from the name of an array, [table.rows, 1], to the name of that whose sums of squares
+    of each slot it gets; `g` is the gradient. The section's kernel reads them as one value for each
+    slot. kernel: what runs before, to write something that is to be measured: its outputs are among
+    its arrays. small: what runs before that, each over flat arrays as long as its output. Their
+    scalars come in front of those of the section's kernel, in the order in which they run.
+    """
+
+    table: SlotTable
+    squares: Mapping[str, str]
+    kernel: Kernel | None = None
+    small: tuple[Kernel, ...] = ()
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """All of them, in the order in which they run."""
+        return self.small if self.kernel is None else (*self.small, self.kernel)
+
+    @property
+    def uniforms(self) -> int:
+        """How many scalars its kernels take."""
+        return sum(len(kernel.uniforms) for kernel in self.kernels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """What a section has besides, if it is one tensor with arrays that stand for its axes.
+
+    shape: the tensor's, as [blocks, rows, columns]. arrays: the flat ones, longer than needed, that
+    kernels over the tensor read as one value for each [block, row, 1], [block, 1, column] or
+    [block, 1, 1], by these shapes. small: what runs after the section's kernel, each over flat
+    arrays as long as its output. Their scalars come after those of the section's kernel.
+    """
+
+    shape: tuple[int, int, int]
+    arrays: Mapping[str, tuple[int, int, int]]
+    small: tuple[Kernel, ...] = ()
+
+    def walk(self, name: str) -> tuple[int, int, int]:
+        """Return every, count and length: element e reads e // every % count * length + e % length.
+
+        >>> Factors((2, 3, 5), {"rows": (2, 3, 1), "columns": (2, 1, 5)}).walk("columns")
+        (15, 2, 5)
+        """
+        _, rows, columns = self.shape
+        blocks, its_rows, length = self.arrays[name]
+        every = columns if its_rows == rows else rows * columns
+        return every, blocks * its_rows, length
+
+    def shaped(self, name: str, array: Array) -> Array:
+        """Return an array as it broadcasts over the tensor."""
+        if len(array.shape) == 2:  # one value for each row of the slot, all of them equal
+            return array[:1]
+        shape = self.arrays.get(name, self.shape) if array.shape else ()
+        return array[: math.prod(shape)].reshape(shape) if array.shape else array
+
+
+@dataclass(slots=True, eq=False)
+class Section:
+    """Flat memory that one kernel updates.
+
+    arrays: what the kernel updates or reads, by the names of its arrays: all but the gradient's,
+    `g`. gradients: where the gradients usually lie. starts: where each parameter begins. kernel:
+    the section's own, if it is not the updater's. preparation: what comes before it. squares: one
+    element, the sum of the squares of these and perhaps more gradients, written before each step:
+    where it is finite so are they, and nobody looks. Where it has overflowed, a gradient too large
+    to be squared counts as one that is not finite. factors: for one tensor with arrays that stand
+    for its axes. packing: what else the kernel updates, kept as codes; in one piece where the
+    kernel reads one value for each slot. A section has this or factors.
+    """
+
+    backend: Backend
+    arrays: dict[str, Array]
+    gradients: Array
+    starts: tuple[int, ...]
+    kernel: Kernel | None = None
+    preparation: Preparation | None = None
+    squares: Array | None = None
+    factors: Factors | None = None
+    packing: Packing | None = None
+
+    @property
+    def after(self) -> tuple[Kernel, ...]:
+        """What runs after its kernel."""
+        return self.factors.small if self.factors is not None else ()
+
+    def operands(
+        self, kernel: Kernel, gradient: Array, piece: Piece | None = None
+    ) -> tuple[list[Array], list[Array]]:
+        """Return what `kernel` reads and what it writes, of one piece of what is packed."""
+        by_name = {**self.arrays, "g": gradient}
+        if self.packing is not None and piece is not None:
+            by_name = self.packing.operands(by_name, piece)
+        return [by_name[name] for name in kernel.arrays], [by_name[n] for n in kernel.outputs]
+
+    def prepare(self, gradient: Array, scalars: Sequence[float]) -> None:
+        """Compute what its kernel needs, if anything. It may fail; nothing that lasts is written.
+
+        scalars: those of the preparation and of the kernel.
+        """
+        preparation = self.preparation
+        if preparation is None:
+            return
+        at = self._small(preparation.small, gradient, scalars, 0)
+        if preparation.kernel is not None:
+            self._elementwise(preparation.kernel, gradient, scalars[at : preparation.uniforms])
+        for name, of in preparation.squares.items():
+            array = gradient if of == "g" else self.arrays[of]
+            self.backend.slot_squares(array, preparation.table, self.arrays[name])
+
+    def update(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
+        """Run the kernel on the host's command, after `prepare`, and what comes after it."""
+        first = self.preparation.uniforms if self.preparation is not None else 0
+        stop = first + len(kernel.uniforms)
+        if self.packing is not None:
+            for piece in self.packing.pieces:
+                self.packing.unpack(self.backend, piece)
+                self._elementwise(kernel, gradient, scalars[first:stop], piece)
+                self.packing.pack(self.backend, piece)
+            return
+        self._elementwise(kernel, gradient, scalars[first:stop])
+        self._small(self.after, gradient, scalars, stop)
+
+    def _small(
+        self, kernels: Sequence[Kernel], gradient: Array, scalars: Sequence[float], at: int
+    ) -> int:
+        """Run kernels over flat arrays whose scalars begin at `at`; return where they end."""
+        for kernel in kernels:
+            stop = at + len(kernel.uniforms)
+            arrays, out = self.operands(kernel, gradient)
+            self.backend.elementwise(kernel, arrays, scalars[at:stop], out)
+            at = stop
+        return at
+
+    def _elementwise(
+        self,
+        kernel: Kernel,
+        gradient: Array,
+        scalars: Sequence[float],
+        piece: Piece | None = None,
+    ) -> None:
+        arrays, out = self.operands(kernel, gradient, piece)
+        if self.factors is not None:
+            shaped = self.factors.shaped
+            arrays = [shaped(n, a) for n, a in zip(kernel.arrays, arrays, strict=True)]
+            out = [shaped(n, a) for n, a in zip(kernel.outputs, out, strict=True)]
+        elif any(len(array.shape) > 1 for array in arrays):
+            arrays, out = _as_rows(arrays), _as_rows(out)
+        self.backend.elementwise(kernel, arrays, scalars, out)
+
+    def written(self, kernel: Kernel) -> list[Array]:
+        """Return what its kernel and those after it change, and what is packed afterwards."""
+        packed = self.packing.parts if self.packing is not None else {}
+        names = [name for each in (kernel, *self.after) for name in each.outputs]
+        found = [self.arrays[name] for name in names if name not in packed]
+        return [*found, *(a for part in packed.values() for a in (part.codes, part.scales))]
+
+
+def _as_rows(arrays: list[Array]) -> list[Array]:
+    """Flat arrays as rows, where there are others with one value for each row."""
+    return [a.reshape((-1, ALIGNMENT)) if len(a.shape) == 1 else a for a in arrays]
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """What became of a step.
+
+    applied: None until it is known. blamed: where it was not, the parameters whose gradients were
+    not finite, as (section, position); of several such steps between two looks only for one: the
+    first under "raise", the last under "skip".
+    """
+
+    applied: bool | None = None
+    blamed: tuple[tuple[int, int], ...] = ()
+
+
+class Updater(Protocol):
+    """Applies steps to the sections it was made for, in the order in which they come.
+
+    counts: how many steps were applied to each section, as far as is known. heard: called when
+    outcomes have become known without a call of `poll`; what it raises passes through. applied:
+    where a device decides, one int32 in its memory, 0 if the step that was committed last is not
+    applied: for what the device does next. None where the host decides.
+    """
+
+    counts: list[int]
+    heard: Callable[[], None]
+    applied: Array | None
+
+    def prepare(
+        self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
+    ) -> Outcome:
+        """Get the next step ready, and return what will become of it, if that is known.
+
+        ready: the sections it concerns, rising; gradients: a flat array for each. Everything that
+        can fail fails here, with nothing written; what `scalars` raises passes through.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Apply what was prepared last, to all sections or, if one raises, to none."""
+        ...
+
+    def poll(self, wait: bool = False) -> None:
+        """Fill in outcomes that have become known; with `wait`, all of them."""
+        ...
+
+
+class ImmediateUpdater:
+    """Decides on the host, which waits for each look at a gradient. See `Updater`.
+
+    For any backends, also several at once.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        sections: Sequence[Section],
+        counts: Sequence[int],
+        nonfinite: NonFinite,
+    ) -> None:
+        self.kernel = kernel
+        self.sections = list(sections)
+        self.counts = list(counts)
+        self.heard: Callable[[], None] = lambda: None  # never called: there is nothing to wait for
+        self.applied: Array | None = None
+        backends = {id(section.backend): section.backend for section in sections}
+        self._fails_first = len(backends) == 1 and sections[0].backend.runs_ahead
+        self.checks = nonfinite != "propagate"
+        self._work: list[tuple[int, Array, tuple[float, ...]]] = []
+        self._outcome = Outcome()
+
+    def prepare(
+        self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
+    ) -> Outcome:
+        """Look at the gradients, and compute what comes before; see `Updater.prepare`."""
+        bound = [next(scalars(number, (self.counts[number] + 1,))) for number in ready]
+        blamed = self._blamed(ready, gradients) if self.checks else ()
+        self._outcome = Outcome(False if blamed else None, blamed)
+        self._work = list(zip(ready, gradients, bound, strict=True))
+        if not blamed:
+            for number, gradient, own in self._work:
+                self.sections[number].prepare(gradient, own)
+        return self._outcome
+
+    def _blamed(
+        self, ready: Sequence[int], gradients: Sequence[Array]
+    ) -> tuple[tuple[int, int], ...]:
+        found: list[tuple[int, int]] = []
+        suspects: list[tuple[int, int]] = []
+        for number, flat in zip(ready, gradients, strict=True):
+            section = self.sections[number]
+            whole = flat if section.squares is None else section.squares
+            if section.backend.first_not_finite(whole) is None:
+                continue
+            stops = (*section.starts[1:], flat.size)
+            for position, (start, stop) in enumerate(zip(section.starts, stops, strict=True)):
+                suspects.append((number, position))
+                if _is_bad(section, flat[start:stop]):
+                    found.append((number, position))
+        return tuple(found or suspects)  # sums that are finite may overflow when they are added
+
+    def commit(self) -> None:
+        """Run the kernel over every section, unless the step is refused.
+
+        A backend raises before it writes, so one section needs no undoing, but for one that is
+        packed, which several kernels write. Of several all but the
+        largest, which comes last, are copied before. A backend that runs ahead can fail only where
+        it compiles the kernel, which is at the first section.
+        """
+        if self._outcome.applied is False:
+            return
+        undo: list[tuple[Section, list[tuple[Array, Array]]]] = []
+        order = sorted(self._work, key=lambda item: int(item[1].size))
+        try:
+            for number, gradient, scalars in order:
+                section = self.sections[number]
+                kernel = section.kernel or self.kernel
+                is_one = not section.after and section.packing is None
+                if not (is_one and number == order[-1][0]) and not self._fails_first:
+                    undo.append((section, _copies(section, kernel)))
+                section.update(kernel, gradient, scalars)
+        except BaseException:
+            for section, copies in undo:
+                for array, kept in copies:
+                    section.backend.copy(kept, array)
+            raise
+        for number, _, _ in order:
+            self.counts[number] += 1
+        self._outcome.applied = True
+
+    def poll(self, wait: bool = False) -> None:
+        """Every outcome is known at once."""
+
+
+def _is_bad(section: Section, gradient: Array) -> bool:
+    """Whether a parameter's gradient is to blame: for its sum of squares, if that is asked for."""
+    backend = section.backend
+    what = gradient if section.squares is None else backend.sum_of_squares(gradient)
+    return backend.first_not_finite(what) is not None
+
+
+def _copies(section: Section, kernel: Kernel) -> list[tuple[Array, Array]]:
+    """What a section's kernels change, each with a copy of it."""
+    found = []
+    for array in section.written(kernel):
+        kept = section.backend.allocate(array.shape, array.dtype)
+        section.backend.copy(array, kept)
+        found.append((array, kept))
+    return found

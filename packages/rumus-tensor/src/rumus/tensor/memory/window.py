@@ -1,0 +1,95 @@
+"""`Window`: how a kernel of weights, or a pool, slides over the spatial axes of an input."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from rumus.tensor.memory.backend import Shape
+
+Sizes: TypeAlias = "int | Sequence[int]"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Sizes of each spatial axis: of the kernel, its steps, the zeros around, and its gaps."""
+
+    kernel: Shape
+    stride: Shape
+    padding: Shape
+    dilation: Shape
+
+    @property
+    def axes(self) -> int:
+        """How many spatial axes there are."""
+        return len(self.kernel)
+
+    @property
+    def area(self) -> int:
+        """The elements of the kernel."""
+        return math.prod(self.kernel)
+
+    def padded(self, lengths: Shape) -> Shape:
+        """Return the lengths with the padding of both sides."""
+        return tuple(n + 2 * p for n, p in zip(lengths, self.padding, strict=True))
+
+    def places(self, lengths: Shape) -> Shape:
+        """Return how many places the kernel has along each axis of an input of these lengths."""
+        spans = ((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        rows = zip(self.padded(lengths), spans, self.stride, strict=True)
+        return tuple((n - span) // s + 1 if n >= span else 0 for n, span, s in rows)
+
+    def interior(self, lengths: Shape) -> tuple[slice, ...]:
+        """Return where in the padded input the input lies."""
+        return tuple(slice(p, p + n) for n, p in zip(lengths, self.padding, strict=True))
+
+    def views(self, places: Shape) -> Iterator[tuple[Shape, tuple[slice, ...]]]:
+        """Iterate over the elements of the kernel, with what each meets in the padded input."""
+        for at in itertools.product(*map(range, self.kernel)):
+            rows = zip(at, self.dilation, self.stride, places, strict=True)
+            yield at, tuple(slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, s, n in rows)
+
+
+def window(
+    operation: str,
+    lengths: Shape,
+    kernel: Sizes,
+    stride: Sizes | None,
+    padding: Sizes,
+    dilation: Sizes = 1,
+) -> Window:
+    """Return the window over an input of these lengths; a number holds for every axis.
+
+    stride: None for that of the kernel. ValueError for sizes that make no sense, and for a kernel
+    that is larger than the padded input.
+    """
+    axes = len(lengths)
+    given = {
+        "kernel": kernel,
+        "stride": kernel if stride is None else stride,
+        "padding": padding,
+        "dilation": dilation,
+    }
+    sizes = {name: each_axis(f"{operation}: {name}", size, axes) for name, size in given.items()}
+    for name, lowest in (("kernel", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+        if min(sizes[name]) < lowest:
+            raise ValueError(f"{operation}: {name} must be at least {lowest}, not {sizes[name]}")
+    found = Window(sizes["kernel"], sizes["stride"], sizes["padding"], sizes["dilation"])
+    if 0 in found.places(lengths):
+        raise ValueError(
+            f"{operation}: a kernel of {found.kernel} (dilation {found.dilation}) is larger than "
+            f"the padded input {found.padded(lengths)}"
+        )
+    return found
+
+
+def each_axis(name: str, size: Sizes, axes: int) -> Shape:
+    """Return a size for each axis; ValueError for another number of them."""
+    if isinstance(size, int):
+        return (size,) * axes
+    if len(size) != axes:
+        raise ValueError(f"{name} needs a number, or one for each of {axes} axes, not {size}")
+    return tuple(size)

@@ -1,0 +1,252 @@
+"""Scaled dot-product attention: values averaged by how well their keys fit a query.
+
+It is written in primitives, which every backend has. A backend may offer a fused version by name
+(`backend.fused`), which never holds the weights; one test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+import numpy as np
+
+from rumus.tensor.expression.dtype import DType, bool_, float16, float32, is_floating
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.graph.operators import cast, elementwise
+from rumus.tensor.graph.tensor import Tensor, backend_of, result_of, tensor
+from rumus.tensor.memory.backend import Array, Backend
+
+T = TypeVar("T", Tensor, Expr)
+
+# What a query must not look at. Finite, so that a row of nothing else has no NaN; its exponential
+# beside any other score is exactly 0.
+HIDDEN: Final = -1e30
+FUSED_SIZE: Final = 256  # the widest heads that a fused version is asked for
+KEPT: Final = 16  # causal masks
+_masks: dict[tuple[int, Backend], Tensor] = {}  # the one used last at the end
+
+
+@elementwise
+def _hidden(scores: T, visible: T) -> T:
+    return visible.where(scores, HIDDEN)
+
+
+@elementwise
+def _cleared(weights: T, visible: T) -> T:
+    return visible.where(weights, 0.0)
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(query key^T scale + mask) value. Vaswani et al.: arXiv:1706.03762, equation 1.
+
+    query: (..., heads, queries, size). key: (..., heads or fewer, keys, size). value: as key, its
+    size may differ. Fewer heads of keys and values are shared by groups of query heads that follow
+    each other: arXiv:2305.13245.
+    mask: (queries, keys) or with the axes of heads and batch in front, broadcast. Of bool, True
+    where a query may look; a query that may look at nothing gets zeros. Floating, added to the
+    scores. causal: query i looks at keys 0 .. i only; there must be as many queries as keys.
+    scale: by default 1 / sqrt(size). float16 is computed in float32.
+    Result: (..., heads, queries, size of value). ValueError for shapes that do not fit, TypeError
+    for dtypes that do not.
+
+    >>> from rumus.tensor import tensor
+    >>> x = tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    >>> scaled_dot_product_attention(x, x, x, causal=True)[0, 0].tolist()
+    [1.0, 0.0]
+    """
+    _check_shapes(query, key, value, causal)
+    _check_mask(query, key, mask)
+    tensors = [query, key, value]
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    backend = backend_of("attention", tensors if mask is None else [*tensors, mask])
+    is_narrow = max(query.shape[-1], value.shape[-1]) <= FUSED_SIZE
+    if mask is None and is_narrow and _is_fused(backend, query.dtype):
+        return _fused(backend, query, key, value, causal, scale)
+    if query.dtype == float16:
+        wide = [cast(t, float32) for t in tensors]
+        wide_mask = cast(mask, float32) if mask is not None and mask.dtype == float16 else mask
+        result = scaled_dot_product_attention(
+            wide[0], wide[1], wide[2], mask=wide_mask, causal=causal, scale=scale
+        )
+        return cast(result, float16)
+    weights = attention_weights(query, key, mask=mask, causal=causal, scale=scale)
+    return weighted_values(weights, value)
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(query key^T scale + mask): (..., heads, queries, keys).
+
+    For what is done to the weights themselves, as dropout. Arguments and errors are those of
+    `scaled_dot_product_attention`.
+    """
+    _check_shapes(query, key, key, causal)
+    _check_mask(query, key, mask)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    query = query * scale
+    if _shares_heads(query, key):
+        grouped = _grouped(query, key.shape[-3]) @ key.unsqueeze(-3).transpose()
+        scores = grouped.reshape(*query.shape[:-1], key.shape[-2])
+    else:
+        scores = query @ key.transpose()
+    if causal:
+        scores = _hidden(scores, causal_mask(query.shape[-2], query.backend))
+    if mask is None:
+        return scores.softmax()
+    if mask.dtype != bool_:
+        return (scores + mask).softmax()
+    return _cleared(_hidden(scores, mask).softmax(), mask)
+
+
+def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
+    """weights @ value, the heads of `value` shared by groups of heads of `weights`.
+
+    weights: (..., heads, queries, keys). value: (..., heads or fewer, keys, size). Result: (...,
+    heads, queries, size). ValueError if they do not fit.
+    """
+    if min(weights.ndim, value.ndim) > 2 and weights.shape[-3] % max(value.shape[-3], 1):
+        raise ValueError(
+            f"weighted_values: {weights.shape[-3]} heads of weights are no multiple of "
+            f"{value.shape[-3]} heads of values"
+        )
+    if not _shares_heads(weights, value):
+        return weights @ value
+    grouped = _grouped(weights, value.shape[-3]) @ value.unsqueeze(-3)
+    return grouped.reshape(*weights.shape[:-1], value.shape[-1])
+
+
+def _shares_heads(query: Tensor, key: Tensor) -> bool:
+    return query.ndim > 2 and query.shape[-3] != key.shape[-3]
+
+
+def _grouped(x: Tensor, shared: int) -> Tensor:
+    """(..., heads, n, m) as (..., shared, heads / shared, n, m)."""
+    *batch, heads, n, m = x.shape
+    return x.reshape(*batch, shared, heads // shared, n, m)
+
+
+def causal_mask(length: int, backend: Backend) -> Tensor:
+    """Return (length, length) truth values, True where a query may look: at itself and before.
+
+    The masks used last are kept, since a repeated step uploads nothing: do not change one.
+    """
+    mask = _masks.pop((length, backend), None)
+    if mask is None:
+        mask = tensor(np.tri(length, dtype=np.bool_), backend=backend)
+    _masks[length, backend] = mask
+    if len(_masks) > KEPT:
+        del _masks[next(iter(_masks))]
+    return mask
+
+
+def _check_shapes(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> None:
+    """Raise ValueError or TypeError for what cannot attend."""
+    shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
+    if any(t.dtype != query.dtype for t in (key, value)) or not is_floating(query.dtype):
+        dtypes = f"{query.dtype}, {key.dtype}, {value.dtype}"
+        raise TypeError(f"attention: query, key and value need one floating dtype, not {dtypes}")
+    if min(query.ndim, key.ndim, value.ndim) < 2 or len({t.ndim for t in (query, key, value)}) > 1:
+        raise ValueError(f"attention needs (..., heads, length, size) of as many axes: {shapes}")
+    if query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
+        raise ValueError(f"attention: query and key differ in size, or have none: {shapes}")
+    if key.shape[:-1] != value.shape[:-1] or query.shape[:-3] != key.shape[:-3]:
+        raise ValueError(
+            f"attention: batches, heads of keys and values, or lengths differ: {shapes}"
+        )
+    if key.shape[-2] == 0:
+        raise ValueError(f"attention: there is no key that a query could look at: {shapes}")
+    if query.ndim > 2 and query.shape[-3] % max(key.shape[-3], 1):
+        raise ValueError(
+            f"attention: {query.shape[-3]} query heads are no multiple of {key.shape[-3]} heads of "
+            "keys and values"
+        )
+    if causal and query.shape[-2] != key.shape[-2]:
+        raise ValueError(
+            f"attention: causal needs as many queries as keys, not {query.shape[-2]} and "
+            f"{key.shape[-2]}; give a mask"
+        )
+
+
+def _check_mask(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
+    """Raise ValueError or TypeError for a mask that does not fit."""
+    if mask is None:
+        return
+    if mask.dtype not in (bool_, query.dtype):
+        raise TypeError(f"attention: a mask is bool or {query.dtype}, not {mask.dtype}")
+    scores = (*query.shape[:-1], key.shape[-2])
+    try:
+        fits = np.broadcast_shapes(mask.shape, scores) == scores
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"attention: a mask of shape {mask.shape} does not broadcast to the scores {scores}"
+        )
+
+
+def _is_fused(backend: Backend, dtype: DType) -> bool:
+    """Whether the backend has kernels for these; those for float16 go by a name of their own."""
+    name = {float32: "attention", float16: "attention_float16"}.get(dtype)
+    return name is not None and backend.fused(name) is not None
+
+
+def _fused(
+    backend: Backend, query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float
+) -> Tensor:
+    """Run the backend's own version, which keeps one number of each row for its gradient.
+
+    `fused("attention")(q, k, v, causal, scale, out, logsumexp)` writes the result and the logarithm
+    of the sum of the exponentials of each row, which is dense and float32. The gradient's version
+    gets all these, the gradient of the result, and three arrays for those of q, k and v. Arrays may
+    have any strides; what is written is in memory of its own. `fused("attention_float16")` says
+    whether the same two take arrays of float16.
+    """
+    forward, back = backend.fused("attention"), backend.fused("attention_gradient")
+    assert forward is not None
+    assert back is not None
+    inputs = (query, key, value)
+    q, k, v = (t._array for t in inputs)
+    out = _laid_out_as(q, (*query.shape[:-1], value.shape[-1]), backend)
+    total = backend.allocate(query.shape[:-1], float32)  # log of the sum of the exponentials
+    forward(q, k, v, causal, scale, out, total)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        shares = [
+            _laid_out_as(x, x.shape, backend) if into is None else into
+            for x, into in zip((q, k, v), destinations, strict=True)
+        ]
+        back(q, k, v, causal, scale, out, total, gradient, *shares)
+        return shares
+
+    return result_of(
+        "attention", out, backend, inputs, vjp, saved=inputs, reads_result=True, fills_places=True
+    )
+
+
+def _laid_out_as(array: Array, shape: tuple[int, ...], backend: Backend) -> Array:
+    """New memory; its heads lie inside of its positions if those of `array` do.
+
+    A layer's heads are a view of (..., positions, heads * size). What is written in the same order
+    goes back to that shape without a copy.
+    """
+    if len(shape) < 3 or array.strides[-3] >= array.strides[-2]:
+        return backend.allocate(shape, array.dtype)
+    order = (*range(len(shape) - 3), len(shape) - 2, len(shape) - 3, len(shape) - 1)
+    turned = backend.allocate(tuple(shape[axis] for axis in order), array.dtype)
+    return turned.transpose(order)

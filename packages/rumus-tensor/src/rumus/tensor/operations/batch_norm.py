@@ -1,0 +1,92 @@
+"""Batch norm: each channel brought to mean 0 and variance 1 over the batch.
+
+It is written in primitives, which every backend has. A backend may offer a fused version by name
+(`backend.fused`): `batch_norm` and `batch_norm_gradient`; one test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rumus.tensor.expression.dtype import float32, float64
+from rumus.tensor.graph.autograd import Vjp
+from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.operations.norms import _affine, _centred, _normalized
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(x - mean) / sqrt(variance + eps) * weight + bias, of each channel. arXiv:1502.03167.
+
+    x: (batch, channels, ...), floating; the variance is divided by n. weight and bias: (channels,),
+    both or neither. Result: of x's shape, and of each channel, without a gradient, the sum of x and
+    the sum of the squares of what is left of it without its mean, (channels,) both. ValueError for
+    shapes that do not fit, TypeError for an `x` that is not floating.
+
+    >>> from rumus.tensor import tensor
+    >>> y, total, squares = batch_norm(tensor([[1.0], [3.0]]))
+    >>> [round(v, 3) for v in y.flatten().tolist()], total.tolist(), squares.tolist()
+    ([-1.0, 1.0], [4.0], [2.0])
+    """
+    if x.ndim < 2 or x.size == 0:
+        raise ValueError(f"batch_norm: (batch, channels, ...) is needed, not {x.shape}")
+    if x.dtype.kind != "f":
+        raise TypeError(f"batch_norm: x must be floating, not {x.dtype}")
+    if (weight is None) != (bias is None):
+        raise ValueError("batch_norm: weight and bias are needed both, or neither")
+    inputs = [t for t in (x, weight, bias) if t is not None]
+    if any(t.shape != (x.shape[1],) for t in inputs[1:]):
+        shapes = " and ".join(str(t.shape) for t in inputs[1:])
+        raise ValueError(f"batch_norm: weight and bias of ({x.shape[1]},) are needed, not {shapes}")
+    backend = backend_of("batch_norm", inputs)
+    same = len({t.dtype for t in inputs}) == 1 and x.dtype in (float32, float64)
+    forward, back = backend.fused("batch_norm"), backend.fused("batch_norm_gradient")
+    if forward is None or back is None or not same:
+        return batch_norm_primitive(x, weight, bias, eps)
+    out = backend.allocate(x.shape, x.dtype)
+    total, squares = (backend.allocate((x.shape[1],), x.dtype) for _ in range(2))
+    scale, shift = (None if t is None else t._array for t in (weight, bias))
+    forward(x._array, scale, shift, out, total, squares, eps)
+    vjp = _vjp(inputs, total, squares, eps)
+    result = result_of("batch_norm", out, backend, inputs, vjp, saved=inputs[:2])
+    return result, Tensor(total, backend), Tensor(squares, backend)
+
+
+def batch_norm_primitive(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The batch norm in primitives."""
+    channels, axes = x.shape[1], (0, *range(2, x.ndim))
+    share = 1 / math.prod(x.shape[axis] for axis in axes)
+    total = x.sum(axes, keepdims=True)
+    centred = _centred(x, total, share=share)
+    squares = (centred * centred).sum(axes, keepdims=True)
+    if weight is None or bias is None:
+        result = _normalized(centred, squares, share=share, eps=eps)
+    else:
+        column = (channels, *[1] * (x.ndim - 2))
+        scale, shift = weight.reshape(*column), bias.reshape(*column)
+        result = _affine(centred, squares, scale, shift, share=share, eps=eps)
+    return result, total.detach().reshape(channels), squares.detach().reshape(channels)
+
+
+def _vjp(inputs: Sequence[Tensor], total: Array, squares: Array, eps: float) -> Vjp:
+    backend, x = inputs[0]._backend, inputs[0]._array
+    scale = inputs[1]._array if len(inputs) > 1 else None
+    wanted = [t.requires_grad for t in inputs]
+    back = backend.fused("batch_norm_gradient")
+    assert back is not None
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        shapes = (x.shape, total.shape, total.shape)
+        shares: list[Array | None] = [None, None, None]
+        for i, (is_wanted, into) in enumerate(zip(wanted, destinations, strict=True)):
+            if is_wanted:
+                shares[i] = backend.allocate(shapes[i], x.dtype) if into is None else into
+        back(x, scale, total, squares, gradient, *shares, eps)
+        return shares[: len(wanted)]
+
+    return vjp

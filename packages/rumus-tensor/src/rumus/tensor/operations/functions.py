@@ -1,0 +1,149 @@
+"""Elementwise functions by name, for tensors and for expressions alike."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar, overload
+
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.graph.operators import elementwise
+from rumus.tensor.graph.tensor import Tensor, as_tensor
+
+T = TypeVar("T", Tensor, Expr)
+
+
+def exp(x: T) -> T:
+    """The exponential."""
+    return x.exp()
+
+
+def log(x: T) -> T:
+    """The natural logarithm."""
+    return x.log()
+
+
+def log1p(x: T) -> T:
+    """log(1 + x), exact for small x."""
+    return x.log1p()
+
+
+def expm1(x: T) -> T:
+    """exp(x) - 1, exact for small x."""
+    return x.expm1()
+
+
+def sqrt(x: T) -> T:
+    """The square root."""
+    return x.sqrt()
+
+
+def sin(x: T) -> T:
+    """The sine."""
+    return x.sin()
+
+
+def cos(x: T) -> T:
+    """The cosine."""
+    return x.cos()
+
+
+@elementwise
+def tanh(x: T) -> T:
+    """The hyperbolic tangent."""
+    return x.tanh()
+
+
+def erf(x: T) -> T:
+    """The error function."""
+    return x.erf()
+
+
+def sign(x: T) -> T:
+    """-1, 0 or 1."""
+    return x.sign()
+
+
+@elementwise
+def sigmoid(x: T) -> T:
+    """1 / (1 + exp(-x))."""
+    return x.sigmoid()
+
+
+@elementwise
+def relu(x: T) -> T:
+    """max(x, 0)."""
+    return x.relu()
+
+
+@elementwise
+def softplus(x: T) -> T:
+    """log(1 + exp(x))."""
+    return x.softplus()
+
+
+def maximum(a: T, b: T | float) -> T:
+    """The larger of the two, element by element."""
+    return a.maximum(b)
+
+
+def minimum(a: T, b: T | float) -> T:
+    """The smaller of the two, element by element."""
+    return a.minimum(b)
+
+
+def clip(x: T, low: T | float | None = None, high: T | float | None = None) -> T:
+    """Limit each element to [low, high]; None: no limit on that side."""
+    above = x if low is None else x.maximum(low)
+    return above if high is None else above.minimum(high)
+
+
+@overload
+def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor: ...
+@overload
+def where(condition: Expr, a: Expr | float, b: Expr | float) -> Expr: ...
+def where(
+    condition: Tensor | Expr, a: Tensor | Expr | float, b: Tensor | Expr | float
+) -> Tensor | Expr:
+    """`a` where the (bool) condition holds, `b` elsewhere.
+
+    >>> from rumus.tensor import tensor
+    >>> where(tensor([True, False]), tensor([1.0, 2.0]), 0.0).tolist()
+    [1.0, 0.0]
+    """
+    if (
+        isinstance(condition, Tensor)
+        and isinstance(a, (int, float))
+        and isinstance(b, (int, float))
+    ):
+        a = as_tensor(a, condition._backend)
+    return condition._apply("where", condition, a, b)  # type: ignore[arg-type]
+
+
+@elementwise
+def silu(x: T) -> T:
+    """x sigmoid(x). Elfwing, Uchibe, Doya: "Sigmoid-weighted linear units", 2018."""
+    return x * x.sigmoid()
+
+
+@elementwise
+def gelu(x: T) -> T:
+    """x P(X <= x) for a standard normal X. Hendrycks, Gimpel: arXiv:1606.08415, section 2."""
+    return 0.5 * x * (1.0 + (x * math.sqrt(0.5)).erf())
+
+
+@elementwise
+def gelu_tanh(x: T) -> T:
+    """The approximation of `gelu` by tanh. Hendrycks, Gimpel: arXiv:1606.08415, section 2."""
+    return 0.5 * x * (1.0 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)).tanh())
+
+
+@elementwise
+def leaky_relu(x: T, *, slope: float = 0.01) -> T:
+    """x where it is positive, `slope` x elsewhere."""
+    return (x < 0).where(slope * x, x)
+
+
+@elementwise
+def elu(x: T, *, alpha: float = 1.0) -> T:
+    """x where it is positive, alpha (exp(x) - 1) elsewhere. Clevert et al.: arXiv:1511.07289."""
+    return (x < 0).where(alpha * x.minimum(0.0).expm1(), x)

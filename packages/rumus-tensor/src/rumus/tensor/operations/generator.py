@@ -1,0 +1,182 @@
+"""`Generator`: random numbers that are a function of (seed, stream, position) and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor.backends.default_backend import cpu
+from rumus.tensor.expression.dtype import float32, int32
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.graph.operators import run
+from rumus.tensor.graph.tensor import Tensor, tensor
+from rumus.tensor.memory.backend import Backend
+from rumus.tensor.memory.philox import philox_words
+from rumus.tensor.memory.recording import live, refuse
+
+_KEEP = Kernel("keep", {"keep": Expr.scalar("threshold") <= Expr.array("word")})
+
+
+class Generator:
+    """Philox4x32-10 with an explicit position: the same numbers on every backend.
+
+    seed: 0 <= seed < 2**32. stream: 0 <= stream < 2**32; streams of one seed are independent.
+    ValueError for a number outside. There is no global generator.
+
+    >>> Generator(0).uniform((2,)).tolist() == Generator(0).uniform((2,)).tolist()
+    True
+    """
+
+    def __init__(self, seed: int, stream: int = 0) -> None:
+        for name, value in (("seed", seed), ("stream", stream)):
+            if not 0 <= value < 2**32:
+                raise ValueError(f"{name} must be in [0, 2**32), not {value}")
+        self.seed = seed
+        self.stream = stream
+        self.position = 0  # in words; always a multiple of 4
+
+    def __repr__(self) -> str:
+        return f"Generator(seed={self.seed}, stream={self.stream}, position={self.position})"
+
+    @property
+    def key(self) -> int:
+        """The 64-bit key of the counter function."""
+        return self.stream << 32 | self.seed
+
+    def state(self) -> dict[str, int]:
+        """Return what `restore` needs to go on from here."""
+        return {"seed": self.seed, "stream": self.stream, "position": self.position}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go on from a state. KeyError or ValueError, with nothing changed, for a bad one."""
+        fresh = Generator(state["seed"], state["stream"])
+        if state["position"] < 0 or state["position"] % 4:
+            raise ValueError(f"position must be a multiple of 4, not {state['position']}")
+        self.seed, self.stream, self.position = fresh.seed, fresh.stream, state["position"]
+
+    def _advance(self, words: int) -> int:
+        """Reserve words, in whole blocks of four; return the number of the first."""
+        first = self.position
+        self.position += -(-words // 4) * 4
+        return first
+
+    def _host_words(self, count: int) -> NDArray[np.uint32]:
+        refuse(
+            "random numbers are drawn on the host, and would be the same in each repetition; "
+            "draw them before the step and pass them in the batch"
+        )
+        return philox_words(self.key, self._advance(count), count)
+
+    def words(self, shape: Sequence[int], *, backend: Backend | None = None) -> Tensor:
+        """Return int32 words, every bit pattern equally likely."""
+        backend = backend or cpu()
+        out = backend.allocate(tuple(shape), int32)
+        count = math.prod(shape)
+        live(lambda: backend.random_words(self.key, self._advance(count), out))
+        return Tensor(out, backend)
+
+    def keep(
+        self, probability: float, shape: Sequence[int], *, backend: Backend | None = None
+    ) -> Tensor:
+        """Return a bool mask, each element True with this probability, equal on every backend.
+
+        probability: in [0, 1]; ValueError outside.
+        """
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must be in [0, 1], not {probability}")
+        words = self.words(shape, backend=backend)
+        threshold = round((1 - probability) * 2**32) - 2**31
+        if threshold == 2**31:
+            return words < words  # no int32 is above the largest word
+        return run(_KEEP, [words], {"threshold": threshold})
+
+    def uniform(
+        self,
+        shape: Sequence[int],
+        low: float = 0.0,
+        high: float = 1.0,
+        *,
+        backend: Backend | None = None,
+    ) -> Tensor:
+        """Return float32 numbers of [low, high), 24 random bits each."""
+        unit = self._unit(math.prod(shape)).reshape(tuple(shape))
+        values = (low + (high - low) * unit).astype(np.float32)
+        below = np.nextafter(np.float32(high), np.float32(low))  # float32 may round up to `high`
+        return tensor(np.minimum(values, below), dtype=float32, backend=backend)
+
+    def _unit(self, count: int) -> NDArray[Any]:
+        """float64 numbers k / 2**24 in [0, 1)."""
+        return (self._host_words(count) >> np.uint32(8)) * 2.0**-24
+
+    def normal(
+        self,
+        shape: Sequence[int],
+        mean: float = 0.0,
+        std: float = 1.0,
+        *,
+        backend: Backend | None = None,
+    ) -> Tensor:
+        """Return float32 normal numbers.
+
+        By Box and Muller's transform (1958) in float64 on the host, and uploaded: logarithms and
+        cosines differ between devices, weights should not.
+        """
+        values = mean + std * self._normal(math.prod(shape))
+        return tensor(values.reshape(tuple(shape)), dtype=float32, backend=backend)
+
+    def _normal(self, count: int) -> NDArray[Any]:
+        pairs = -(-count // 2)
+        words = self._host_words(2 * pairs).astype(np.float64)
+        radius = np.sqrt(-2 * np.log((words[:pairs] + 1) * 2.0**-32))
+        angle = 2 * np.pi * 2.0**-32 * words[pairs:]
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+    def truncated_normal(
+        self,
+        shape: Sequence[int],
+        mean: float = 0.0,
+        std: float = 1.0,
+        low: float = -2.0,
+        high: float = 2.0,
+        *,
+        backend: Backend | None = None,
+    ) -> Tensor:
+        """Return float32 normal numbers, drawn again until they lie in [low, high].
+
+        ValueError if the interval holds less than a thousandth of the distribution.
+        """
+        scale = std * math.sqrt(2)
+        if std <= 0 or math.erf((high - mean) / scale) - math.erf((low - mean) / scale) < 2e-3:
+            raise ValueError(f"[{low}, {high}] holds next to nothing of mean {mean}, std {std}")
+        values = mean + std * self._normal(math.prod(shape))
+        while (outside := (values < low) | (values > high)).any():
+            values[outside] = mean + std * self._normal(int(outside.sum()))
+        return tensor(values.reshape(tuple(shape)), dtype=float32, backend=backend)
+
+    def integers(
+        self, low: int, high: int, shape: Sequence[int], *, backend: Backend | None = None
+    ) -> Tensor:
+        """Return int32 numbers of [low, high). ValueError for an empty interval.
+
+        A number is the high part of a word times the length of the interval, so that no value is
+        more likely than another by more than one part in 2**32 / (high - low).
+        """
+        if not -(2**31) <= low < high <= 2**31:
+            raise ValueError(f"an interval of int32 numbers is needed, not [{low}, {high})")
+        words = self._host_words(math.prod(shape)).astype(np.uint64)
+        values = (words * np.uint64(high - low) >> np.uint64(32)).astype(np.int64) + low
+        return tensor(values.reshape(tuple(shape)), backend=backend)
+
+    def permutation(self, count: int) -> NDArray[np.int64]:
+        """Return the numbers below `count` in random order, every order equally likely.
+
+        By sorting 64-bit random keys; the order of two equal ones, 1 in 2**64, is their own.
+        """
+        words = self._host_words(2 * count).astype(np.uint64)
+        keys = words[0::2] << np.uint64(32) | words[1::2]
+        return np.argsort(keys, kind="stable")

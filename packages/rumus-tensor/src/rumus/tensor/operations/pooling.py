@@ -1,0 +1,181 @@
+"""Pooling: the largest element, or the mean, under a window that slides over the spatial axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from rumus.tensor.expression.dtype import float16, float32, is_floating
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.graph.autograd import ACCUMULATE
+from rumus.tensor.graph.operators import cast
+from rumus.tensor.graph.tensor import Tensor, result_of
+from rumus.tensor.memory.backend import Array, Backend, Shape
+from rumus.tensor.memory.window import Sizes, Window, window
+
+_X, _OUT, _G = (Expr.array(name) for name in ("x", "out", "g"))
+_LARGER: Final = Kernel("larger", {"out": _OUT.maximum(_X)}, ("out", "x"))
+
+
+def _first_largest() -> Kernel:
+    """Of several equal elements under one window, the first gets the gradient.
+
+    taken: 1 where an earlier one of the window got it.
+    """
+    taken, share = Expr.array("taken"), Expr.array("share")
+    is_it = _X._apply("eq", _X, _OUT)
+    mine = is_it.where(1 - taken, 0.0)
+    outputs = {"share": share + mine * _G, "taken": taken + mine}
+    return Kernel("first_largest", outputs, ("share", "taken", "x", "out", "g"))
+
+
+_FIRST_LARGEST: Final = _first_largest()
+_SCALED: Final = Kernel("scaled", {"out": _X * Expr.scalar("factor")}, ("x",))
+
+
+def _check(operation: str, x: Tensor) -> None:
+    if x.ndim < 3:
+        raise ValueError(f"{operation}: (batch, channels, *lengths) is needed, not {x.shape}")
+    if not is_floating(x.dtype):
+        raise TypeError(f"{operation}: x must be floating, not {x.dtype}")
+
+
+def max_pool(
+    x: Tensor, kernel: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0,
+    dilation: Sizes = 1,
+) -> Tensor:  # fmt: skip
+    """The largest element under the kernel at every place.
+
+    Of equal ones the first gets the gradient. x: (batch, channels, *lengths), floating. stride: by
+    default the kernel's size. padding: at most half the kernel, of elements smaller than all.
+    Result: (batch, channels, *places). ValueError for sizes that do not fit.
+
+    >>> from rumus.tensor import tensor
+    >>> max_pool(tensor([[[1.0, 3.0, 2.0, 0.0]]]), 2)[0, 0].tolist()
+    [3.0, 2.0]
+    """
+    _check("max_pool", x)
+    lengths = x.shape[2:]
+    found = window("max_pool", lengths, kernel, stride, padding, dilation)
+    if any(2 * p > k for p, k in zip(found.padding, found.kernel, strict=True)):
+        raise ValueError(
+            f"max_pool: padding {found.padding} is more than half of the kernel {found.kernel}"
+        )
+    backend, places, outer = x._backend, found.places(lengths), x.shape[:2]
+    if found.axes <= 2 and x.dtype != float16 and backend.fused("max_pool") is not None:
+        return _fused_max_pool(x, found)
+    padded = _padded(backend, found, x._array, lengths, -math.inf)
+    out = backend.allocate((*outer, *places), x.dtype)
+    backend.fill(-math.inf, out)
+    for _, view in found.views(places):
+        part = padded[(slice(None), slice(None), *view)]
+        backend.elementwise(_LARGER, (out, part), (), (out,))
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        shares = backend.allocate(padded.shape, gradient.dtype)
+        taken = backend.allocate(out.shape, gradient.dtype)
+        backend.fill(0, shares)
+        backend.fill(0, taken)
+        for _, view in found.views(places):
+            at = (slice(None), slice(None), *view)
+            arrays = (shares[at], taken, padded[at], out, gradient)
+            backend.elementwise(_FIRST_LARGEST, arrays, (), (shares[at], taken))
+        return (_interior(backend, found, shares, lengths),)
+
+    return result_of("max_pool", out, backend, (x,), vjp, saved=(x,), reads_result=True)
+
+
+def _fused_max_pool(x: Tensor, found: Window) -> Tensor:
+    """Run the backend's own version: for one or two spatial axes, float32 and float64."""
+    backend, array = x._backend, x._array
+    forward, back = backend.fused("max_pool"), backend.fused("max_pool_gradient")
+    assert forward is not None
+    assert back is not None
+    out = backend.allocate((*x.shape[:2], *found.places(x.shape[2:])), x.dtype)
+    forward(found, array, out)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        share = backend.allocate(array.shape, gradient.dtype)
+        back(found, array, out, gradient, share)
+        return (share,)
+
+    return result_of("max_pool", out, backend, (x,), vjp, saved=(x,), reads_result=True)
+
+
+def avg_pool(
+    x: Tensor, kernel: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0
+) -> Tensor:
+    """The mean under the kernel at every place, the zeros of the padding counted.
+
+    x: (batch, channels, *lengths), floating. stride: by default the kernel's size. Result: (batch,
+    channels, *places). float16 is added up in float32. ValueError for sizes that do not fit.
+
+    >>> from rumus.tensor import tensor
+    >>> avg_pool(tensor([[[1.0, 3.0, 2.0, 0.0]]]), 2)[0, 0].tolist()
+    [2.0, 1.0]
+    """
+    _check("avg_pool", x)
+    if x.dtype == float16:
+        wide = avg_pool(cast(x, float32), kernel, stride=stride, padding=padding)
+        return cast(wide, float16)
+    lengths = x.shape[2:]
+    found = window("avg_pool", lengths, kernel, stride, padding)
+    if found.axes <= 2 and x._backend.fused("avg_pool") is not None:
+        return _fused_avg_pool(x, found)
+    backend, places, outer = x._backend, found.places(lengths), x.shape[:2]
+    factor = 1 / found.area
+    padded = _padded(backend, found, x._array, lengths, 0.0)
+    out = backend.allocate((*outer, *places), x.dtype)
+    backend.fill(0, out)
+    for _, view in found.views(places):
+        part = padded[(slice(None), slice(None), *view)]
+        backend.elementwise(ACCUMULATE, (out, part), (), (out,))
+    backend.elementwise(_SCALED, (out,), (factor,), (out,))
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        scaled = backend.allocate(gradient.shape, gradient.dtype)
+        backend.elementwise(_SCALED, (gradient,), (factor,), (scaled,))
+        shares = backend.allocate((*outer, *found.padded(lengths)), gradient.dtype)
+        backend.fill(0, shares)
+        for _, view in found.views(places):
+            part = shares[(slice(None), slice(None), *view)]
+            backend.elementwise(ACCUMULATE, (part, scaled), (), (part,))
+        return (_interior(backend, found, shares, lengths),)
+
+    return result_of("avg_pool", out, backend, (x,), vjp)
+
+
+def _fused_avg_pool(x: Tensor, found: Window) -> Tensor:
+    """Run the backend's own version: for one or two spatial axes."""
+    backend, shape = x._backend, x.shape
+    forward, back = backend.fused("avg_pool"), backend.fused("avg_pool_gradient")
+    assert forward is not None
+    assert back is not None
+    out = backend.allocate((*shape[:2], *found.places(shape[2:])), x.dtype)
+    forward(found, x._array, out)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        share = backend.allocate(shape, gradient.dtype)
+        back(found, gradient, share)
+        return (share,)
+
+    return result_of("avg_pool", out, backend, (x,), vjp)
+
+
+def _padded(backend: Backend, found: Window, x: Array, lengths: Shape, value: float) -> Array:
+    if not any(found.padding):
+        return x
+    padded = backend.allocate((*x.shape[:2], *found.padded(lengths)), x.dtype)
+    backend.fill(value, padded)
+    backend.copy(x, padded[(slice(None), slice(None), *found.interior(lengths))])
+    return padded
+
+
+def _interior(backend: Backend, found: Window, shares: Array, lengths: Shape) -> Array:
+    if not any(found.padding):
+        return shares
+    share = backend.allocate((*shares.shape[:2], *lengths), shares.dtype)
+    backend.copy(shares[(slice(None), slice(None), *found.interior(lengths))], share)
+    return share

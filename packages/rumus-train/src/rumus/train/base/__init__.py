@@ -1,0 +1,4 @@
+"""Values that several rooms need: late losses, time spans, strict JSON and TOML, configuration.
+
+It imports nothing else of rumus-train.
+"""

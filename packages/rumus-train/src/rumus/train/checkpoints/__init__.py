@@ -1,0 +1,4 @@
+"""Checkpoints on disk: written whole, verified, kept and found again.
+
+It uses `base`.
+"""

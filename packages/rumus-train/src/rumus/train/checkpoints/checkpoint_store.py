@@ -1,0 +1,86 @@
+"""`Store`: where a run keeps its checkpoints, and which of them it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+from rumus.train.checkpoints.checkpoint_errors import CheckpointError
+from rumus.train.checkpoints.checkpoints import Checkpoints
+
+Resume: TypeAlias = bool | str | Path  # the only text that is no path is "auto"
+
+
+class Saved(Protocol):
+    """A checkpoint that was read."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """What was saved."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        ...
+
+
+class Store(Protocol):
+    """What keeps the checkpoints of a run: `Checkpoints` does, in a folder."""
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, None if there is none."""
+        ...
+
+    def save(self, step: int, state: Mapping[str, Any], metric: float | None = None) -> Path | None:
+        """Keep a state; return where, None if that has failed and training is to go on."""
+        ...
+
+    def load(self, step: int | None = None) -> Saved:
+        """Return the newest good checkpoint, or that of a step; NoCheckpointError without one."""
+        ...
+
+    def acquire(self) -> None:
+        """Be the only one who saves here; OSError where nothing could be saved."""
+        ...
+
+    def close(self) -> None:
+        """Wait until everything is saved."""
+        ...
+
+
+def as_store(given: Store | str | Path | None, best: Literal["min", "max"]) -> Store | None:
+    """Return what was given; for a folder the checkpoints in it, of which the best one stays."""
+    if not isinstance(given, (str, Path)):
+        return given
+    return Checkpoints(given, keep_best=best)
+
+
+def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:
+    """Return what a run starts from, None to start afresh.
+
+    ValueError for a resume without checkpoints. NoCheckpointError where there is nothing to resume.
+    CheckpointError for a fresh start among the checkpoints of another run.
+    """
+    if store is None and resume in (False, "auto"):
+        return None
+    if isinstance(resume, (str, Path)) and resume != "auto":
+        path = Path(resume)
+        name, _, number = path.name.partition("-")
+        step = int(number) if name == "step" and number.isdecimal() else None
+        folder = path if step is None else path.parent
+        own = getattr(store, "folder", None)
+        if store is not None and own is not None and own.resolve() == folder.resolve():
+            return store.load(step)
+        return Checkpoints(folder).load(step)
+    if store is None:
+        raise ValueError("resume=True needs to know from where: give checkpoints=folder")
+    latest = store.latest
+    if resume is False and latest is not None:
+        raise CheckpointError(
+            f"the checkpoints of another run are here, up to step {latest}: go on from there with "
+            'resume="auto", or choose another folder'
+        )
+    return store.load() if resume is True or latest is not None else None

@@ -1,0 +1,378 @@
+"""`Checkpoints`: the checkpoints of one run, of which a valid one always remains.
+
+A checkpoint is written beside its place under a name that ends in .tmp, put on the disk byte by
+byte and name by name, and renamed. What has its final name is whole; what has not is rubbish of
+an interrupted save, and the next save removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from rumus.train.checkpoints.checkpoint_errors import (
+    CheckpointError,
+    CheckpointWarning,
+    InvalidCheckpointError,
+    NoCheckpointError,
+)
+from rumus.train.checkpoints.checkpoint_folder import Draft, Manifest, read_folder, read_manifest
+from rumus.train.checkpoints.file_system import (
+    FileSystem,
+    LocalFileSystem,
+    make_folders,
+    remove_tree,
+)
+from rumus.train.checkpoints.folder_lock import FolderLock
+from rumus.train.checkpoints.keep_policy import Best, KeepPolicy
+from rumus.train.checkpoints.saving_thread import SavingThread
+from rumus.train.checkpoints.state_tree import split
+
+# A checkpoint that the same step replaces stays one, under this name, until the new one is there.
+_NAME: Final = re.compile(r"step-(\d{8,})(\.replaced)?")
+_RUBBISH: Final = re.compile(r"step-\d{8,}(\.replaced)?\.tmp")
+_ROOM: Final = 1.2  # how much more than its size must be free before a checkpoint is written
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint. skipped: the newer ones that could not be loaded, and why."""
+
+    step: int
+    state: dict[str, Any]
+    path: Path
+    metric: float | None = None
+    skipped: tuple[tuple[Path, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """What a checkpoint says about itself. problem: why its manifest says nothing, if so."""
+
+    step: int
+    path: Path
+    metric: float | None = None
+    size: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Where a save is, if it is, and what failed."""
+
+    path: Path | None
+    failed: str = ""
+    error: OSError | None = None
+
+
+class Checkpoints:
+    """Saves the state of a run to a folder, and finds the newest good one again.
+
+    folder: made by the first save. keep_last: how many of the newest stay. keep_best: the one with
+    the smallest ("min") or largest ("max") metric stays too; keep_every: so do those of the steps
+    that it divides. The only checkpoint, and the one that was loaded, are never removed.
+    on_error: whether a save that the disk refuses warns (CheckpointWarning) and returns None, or
+    raises. asynchronous: `save` copies the arrays, and a thread writes them; what went wrong is
+    said by the next call, and at the end of the program.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> checkpoints = Checkpoints(Path(tempfile.mkdtemp()) / "checkpoints")
+    >>> state = {"model": {"weight": np.ones(2)}, "trainer": {"epoch": 3}}
+    >>> checkpoints.save(120, state).name
+    'step-00000120'
+    >>> checkpoints.load().state
+    {'model': {'weight': array([1., 1.])}, 'trainer': {'epoch': 3}}
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        keep_last: int = 3,
+        keep_best: Best | None = None,
+        keep_every: int | None = None,
+        on_error: Literal["warn", "raise"] = "warn",
+        asynchronous: bool = False,
+        file_system: FileSystem | None = None,
+    ) -> None:
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f"on_error must be 'warn' or 'raise', not {on_error!r}")
+        self.folder = Path(folder)
+        self.on_error = on_error
+        self._keep = KeepPolicy(keep_last, keep_best, keep_every)
+        self._fs = LocalFileSystem() if file_system is None else file_system
+        self._lock = FolderLock(self._fs, self.folder)
+        self._thread = SavingThread(_unheard) if asynchronous else None
+        self._loaded: int | None = None  # the step that training goes on from
+        self._branched = False  # whether newer ones than that are of a training given up
+        self._metrics: dict[Path, float | None] = {}
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def acquire(self) -> None:
+        """Make the folder, and be the only one who saves to it; the first save does it too.
+
+        FolderInUseError, with pid and host, if another process is. OSError if it cannot be made.
+        """
+        make_folders(self._fs, self.folder)
+        self._lock.acquire()
+
+    def close(self) -> None:
+        """Wait for what is being saved, say what went wrong, and let others save here."""
+        try:
+            self._join()
+        finally:
+            self._lock.release()
+
+    def save(self, step: int, state: Mapping[str, Any], metric: float | None = None) -> Path | None:
+        """Save `state` as the checkpoint of `step`; return where it is, or None if it failed.
+
+        state: mappings with keys of str, and lists; in them str, int, float, bool, None and NumPy
+        arrays. The arrays below each top-level key become one file. The step may be the last one
+        again, which replaces it, but not an earlier one. After `load`, newer checkpoints than the
+        loaded one are of a training that was given up: they are renamed to end in .aside.
+
+        Raises TypeError and ValueError for what cannot be saved, FolderInUseError if another
+        process saves here, and with on_error="raise" OSError for what the disk refuses; nothing
+        is lost then: the earlier checkpoints stay, and the next save tries anew.
+        """
+        self._join()
+        if type(step) is not int or step < 0:
+            raise ValueError(f"a step is an int of 0 or more, not {step!r}")
+        arrays, rest = split(state, copy=self._thread is not None)
+        draft = Draft(step, None if metric is None else float(metric), arrays, rest)
+        try:
+            self.acquire()
+            self._check_step(step)
+        except OSError as error:
+            return self._heard(_Outcome(None, _not_saved(step), error))
+        if self._thread is None:
+            return self._heard(self._save(draft))
+        self._thread.start(lambda: self._save(draft))
+        return self._path(step)
+
+    def load(self, step: int | None = None) -> Checkpoint:
+        """Return the newest good checkpoint, or that of `step`, every byte of it verified.
+
+        NoCheckpointError if there is none, with what is wrong with each. A program that goes on
+        from here saves later steps only; the checkpoint is kept while it runs.
+        """
+        self._join()
+        skipped: list[tuple[Path, str]] = []
+        for found, path in self._candidates():
+            if step not in (None, found):
+                continue
+            try:
+                manifest, state = self._read(path, found)
+            except InvalidCheckpointError as error:
+                skipped.append((path, str(error)))
+                continue
+            self._loaded, self._branched = found, True
+            return Checkpoint(found, state, path, manifest.metric, tuple(skipped))
+        wanted = "" if step is None else f" of step {step}"
+        none = "holds no checkpoint" if not skipped else "holds no checkpoint that can be loaded"
+        raise NoCheckpointError(f"{self.folder} {none}{wanted}", skipped)
+
+    def verify(self, path: str | Path) -> SavedCheckpoint:
+        """Read a whole checkpoint; InvalidCheckpointError if it is not as it was saved."""
+        path = Path(path)
+        name = _NAME.fullmatch(path.name)
+        manifest, _ = self._read(path, int(name[1]) if name else None)
+        return SavedCheckpoint(manifest.step, path, manifest.metric, manifest.size)
+
+    def list(self) -> tuple[SavedCheckpoint, ...]:
+        """Return the checkpoints by their steps, as their manifests describe them."""
+        self._join()
+        return tuple(self._described(step, path) for step, path in self._newest_first()[::-1])
+
+    def remove(self, step: int) -> None:
+        """Remove the checkpoint of a step; NoCheckpointError if there is none.
+
+        CheckpointError if it is the only one; FolderInUseError while another process saves here.
+        """
+        self._join()
+        self.acquire()
+        steps = {found for found, _ in self._candidates()}
+        if step not in steps:
+            raise NoCheckpointError(f"{self.folder} holds no checkpoint of step {step}")
+        if len(steps) == 1:
+            raise CheckpointError(f"step {step} is the only checkpoint in {self.folder}; it stays")
+        for found, path in self._candidates():
+            if found == step:
+                self._remove(path)
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, not verified; None if there is none."""
+        self._join()
+        return next((step for step, _ in self._candidates()), None)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def _candidates(self) -> Sequence[tuple[int, Path]]:
+        """Return what has the name of a checkpoint, newest first, replaced ones after the new."""
+        try:
+            names = self._fs.names(self.folder)
+        except FileNotFoundError:
+            return []
+        matches = [match for name in names if (match := _NAME.fullmatch(name))]
+        order = sorted(matches, key=lambda match: (-int(match[1]), match[0]))
+        return [(int(match[1]), self.folder / match[0]) for match in order]
+
+    def _newest_first(self) -> Sequence[tuple[int, Path]]:
+        """Return the candidates, one for each step."""
+        found: dict[int, Path] = {}
+        for step, path in self._candidates():
+            found.setdefault(step, path)
+        return [*found.items()]
+
+    def _read(self, path: Path, step: int | None) -> tuple[Manifest, dict[str, Any]]:
+        manifest, state = read_folder(self._fs, path)
+        if step not in (None, manifest.step):
+            raise InvalidCheckpointError(f"its name says step {step}, its content {manifest.step}")
+        return manifest, state
+
+    def _described(self, step: int, path: Path) -> SavedCheckpoint:
+        try:
+            manifest = read_manifest(self._fs, path)
+        except InvalidCheckpointError as error:
+            return SavedCheckpoint(step, path, problem=str(error))
+        return SavedCheckpoint(step, path, manifest.metric, manifest.size)
+
+    def _join(self) -> None:
+        """Wait for the thread, and say what went wrong in it."""
+        outcome = None if self._thread is None else self._thread.join()
+        if outcome is not None:
+            self._heard(outcome)
+
+    def _heard(self, outcome: _Outcome) -> Path | None:
+        """Warn of a failure, or raise it; return where the checkpoint is."""
+        if outcome.error is not None:
+            if self.on_error == "raise":
+                raise outcome.error
+            warnings.warn(CheckpointWarning(_unheard(outcome)), stacklevel=3)
+        return outcome.path
+
+    def _save(self, draft: Draft) -> _Outcome:
+        """Write a checkpoint, then remove what the policy does not keep."""
+        path = self._path(draft.step)
+        try:
+            self._check_room(draft.size)
+            self._write(draft, path)
+        except OSError as error:
+            return _Outcome(None, _not_saved(draft.step), error)
+        self._branched = False
+        self._metrics[path] = draft.metric
+        try:
+            self._prune(draft.step)
+        except OSError as error:
+            failed = f"step {draft.step} was saved, but an older checkpoint was not removed"
+            return _Outcome(path, failed, error)
+        return _Outcome(path)
+
+    def _write(self, draft: Draft, path: Path) -> None:
+        """Write a checkpoint under another name, and rename it when it is on the disk."""
+        self._clear_rubbish()
+        draft_path = path.with_name(f"{path.name}.tmp")
+        try:
+            draft.write(self._fs, draft_path)
+            self._make_way(draft.step)
+            self._fs.rename(draft_path, path)
+        except OSError:
+            with suppress(OSError):
+                remove_tree(self._fs, draft_path)
+            raise
+        self._fs.sync_folder(self.folder)
+
+    def _make_way(self, step: int) -> None:
+        """Rename the checkpoint that this step replaces, and those of a training given up."""
+        path = self._path(step)
+        replaced = path.with_name(f"{path.name}.replaced")
+        floor = self._loaded if self._branched and self._loaded is not None else step
+        here = self._candidates()
+        moves = [(old, self._aside(old)) for found, old in here if found > floor]
+        if (step, path) in here and step <= floor:
+            taken = (step, replaced) in here
+            moves.append((path, self._aside(path) if taken else replaced))
+        for old, new in moves:
+            self._fs.rename(old, new)
+            self._fs.sync_folder(self.folder)
+
+    def _aside(self, path: Path) -> Path:
+        """Return a free name for a checkpoint that is neither used nor removed any more."""
+        names, name, count = set(self._fs.names(self.folder)), f"{path.name}.aside", 1
+        while name in names:
+            count += 1
+            name = f"{path.name}.aside-{count}"
+        return path.with_name(name)
+
+    def _prune(self, saved: int) -> None:
+        """Remove what was replaced, and the checkpoints that the policy does not keep."""
+        newest_first = self._newest_first()
+        kept = {path for _, path in newest_first}
+        steps = {step: self._metric(path) for step, path in newest_first}
+        stay = self._keep.kept(steps) | {saved, self._loaded}
+        for step, path in self._candidates():
+            if path not in kept or step not in stay:
+                self._remove(path)
+
+    def _metric(self, path: Path) -> float | None:
+        if path not in self._metrics:
+            self._metrics[path] = self._described(0, path).metric
+        return self._metrics[path]
+
+    def _remove(self, path: Path) -> None:
+        """Remove a checkpoint so that none is ever seen in part, even if the power fails."""
+        rubbish = path.with_name(f"{path.name}.tmp")
+        self._fs.rename(path, rubbish)
+        self._metrics.pop(path, None)
+        self._fs.sync_folder(self.folder)
+        remove_tree(self._fs, rubbish)
+
+    def _clear_rubbish(self) -> None:
+        """Remove what interrupted saves and removals left; what cannot be removed is in no way."""
+        for name in self._fs.names(self.folder):
+            if _RUBBISH.fullmatch(name):
+                with suppress(OSError):
+                    remove_tree(self._fs, self.folder / name)
+
+    def _check_step(self, step: int) -> None:
+        """Refuse to go back in time: the checkpoint would not be the newest."""
+        floor = self._loaded if self._branched else None
+        if floor is None:
+            floor = next((found for found, _ in self._candidates()), 0)
+        if step < floor:
+            raise ValueError(
+                f"step {step} comes after step {floor} of {self.folder}, and would not be its "
+                "newest checkpoint: load() one to go on from, or choose another folder"
+            )
+
+    def _check_room(self, size: int) -> None:
+        free = self._fs.free(self.folder)
+        if free < _ROOM * size:
+            raise OSError(errno.ENOSPC, f"{size} bytes are to be saved, and {free} are free")
+
+
+def _not_saved(step: int) -> str:
+    return f"the checkpoint of step {step} was not saved"
+
+
+def _unheard(outcome: _Outcome) -> str | None:
+    """Return what to warn of, if anything."""
+    if outcome.error is None:
+        return None
+    rest = "The earlier ones are as they were, and the next save tries again"
+    return f"{outcome.failed}: {outcome.error}. {rest}"

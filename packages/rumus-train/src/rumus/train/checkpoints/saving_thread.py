@@ -1,0 +1,58 @@
+"""`SavingThread`: one save at a time behind the training, whose outcome is not lost."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable
+from threading import Thread
+from typing import Generic, TypeVar
+
+from rumus.train.checkpoints.checkpoint_errors import CheckpointWarning
+
+T = TypeVar("T")
+
+
+class SavingThread(Generic[T]):
+    """Runs one function after another in a thread; `join` says what became of the last.
+
+    The interpreter waits for the thread at its end. unheard: what to say then of an outcome that
+    nobody asked for; None for nothing.
+    """
+
+    def __init__(self, unheard: Callable[[T], str | None]) -> None:
+        self._thread: Thread | None = None
+        self._outcomes: list[T | BaseException] = []
+        weakref.finalize(self, _say, self._outcomes, unheard)
+
+    def start(self, save: Callable[[], T]) -> None:
+        """Begin a save; `join` the one before first."""
+        # Not a daemon: the end of the program must not cut a save off.
+        self._thread = Thread(target=_run, args=(save, self._outcomes), name="rumus-checkpoint")
+        self._thread.start()
+
+    def join(self) -> T | None:
+        """Wait for the save that runs, if any, and return its outcome, once, or raise it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if not self._outcomes:
+            return None
+        outcome = self._outcomes.pop()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+def _run(save: Callable[[], T], outcomes: list[T | BaseException]) -> None:
+    try:
+        outcomes.append(save())
+    except BaseException as error:  # it is raised where somebody listens
+        outcomes.append(error)
+
+
+def _say(outcomes: list[T | BaseException], unheard: Callable[[T], str | None]) -> None:
+    for outcome in outcomes:
+        text = repr(outcome) if isinstance(outcome, BaseException) else unheard(outcome)
+        if text is not None:
+            warnings.warn(CheckpointWarning(text), stacklevel=2)

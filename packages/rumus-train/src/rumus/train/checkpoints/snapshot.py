@@ -1,0 +1,274 @@
+"""The state of a training as a tree of numbers and arrays, taken and given back as a whole."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import FunctionType, MethodType
+from typing import Any, Final, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.optim import Optimizer, Scaling
+from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
+
+RESERVED: Final = frozenset(
+    (
+        "parameters",
+        "optimizer",
+        "schedules",
+        "random",
+        "loss_scale",
+        "position",
+        "losses",
+        "batches",
+        "callbacks",
+    )
+)
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What can be saved and go on from there: a module, an optimizer, a loader, an object of yours.
+
+    The state holds numbers, texts, lists and dicts of them, and NumPy arrays.
+    """
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return a copy of the state."""
+        ...
+
+    def load_state_dict(self, state: Any, /) -> object:
+        """Go on from a state; raise, and change nothing, if it does not fit."""
+        ...
+
+
+def take(parts: Mapping[str, Stateful]) -> dict[str, Any]:
+    """Return the state of every part, by name."""
+    return {name: part.state_dict() for name, part in parts.items()}
+
+
+def restore(parts: Mapping[str, Stateful], tree: Mapping[str, Any], origin: str) -> None:
+    """Give every part its state back: all of them, or none and one StateMismatchError.
+
+    The error lists what every part has against its state. origin: whose state it is.
+    """
+    problems = [f"{name}: here, not saved" for name in parts if name not in tree]
+    problems += [f"{name}: saved, not here" for name in tree if name not in parts]
+    undo: list[tuple[Stateful, Mapping[str, Any]]] = []
+    for name, part in parts.items():
+        if name in tree:
+            before = part.state_dict()
+            undo.append((part, before))
+            try:
+                part.load_state_dict(tree[name])
+            except Exception as error:
+                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+                problems.append(f"{name}: {kind}{error}")
+    if problems:
+        for part, before in undo:
+            part.load_state_dict(before)
+        lines = "\n  ".join(line for problem in problems for line in problem.splitlines())
+        raise StateMismatchError(f"{origin} does not fit; nothing was loaded:\n  {lines}")
+
+
+class OwnedParameters:
+    """The values of an optimizer's parameters, by the names it knows them by."""
+
+    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+        self.parameters = parameters
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all values."""
+        return {name: parameter.numpy() for name, parameter in self.parameters.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy values into the parameters, all or none. ValueError lists every difference."""
+        arrays = {name: np.asarray(value) for name, value in state.items()}
+        if found := self._differences(arrays):
+            raise ValueError("\n".join(found))
+        staged = {  # on the device before anything is written: an upload may fail, a copy does not
+            name: tensor(arrays[name], dtype=parameter.dtype, backend=parameter.backend)
+            for name, parameter in self.parameters.items()
+        }
+        for name, value in staged.items():
+            self.parameters[name].assign(value)
+
+    def _differences(self, arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+        found = [f"{name!r} is here, not saved" for name in self.parameters if name not in arrays]
+        for name, array in arrays.items():
+            parameter = self.parameters.get(name)
+            if parameter is None:
+                found.append(f"{name!r} was saved, is not here")
+                continue
+            for what, saved, here in (
+                ("shape", array.shape, parameter.shape),
+                ("dtype", str(array.dtype), str(parameter.dtype)),
+            ):
+                if saved != here:
+                    found.append(f"{name!r}: {what} {saved} was saved, here it is {here}")
+        return found
+
+
+class RandomStreams:
+    """The positions of random generators: of rumus and of NumPy."""
+
+    def __init__(self, generators: Mapping[str, Generator | np.random.Generator]) -> None:
+        self.generators = generators
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each, by name: whole numbers."""
+        return {
+            name: random.state() if isinstance(random, Generator) else random.bit_generator.state
+            for name, random in self.generators.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from saved positions. ValueError, and nothing has changed, for other names."""
+        if set(state) != set(self.generators):
+            raise ValueError(f"saved {sorted(state)}, here {sorted(self.generators)}")
+        for name, random in self.generators.items():
+            if isinstance(random, Generator):
+                random.restore(state[name])
+            else:
+                random.bit_generator.state = state[name]
+
+
+class Schedules:
+    """The hyper-parameters of an optimizer that have a state, as `Plateau`."""
+
+    def __init__(self, optimizer: Optimizer[Any]) -> None:
+        given = [("", getattr(optimizer, "hyper", {}))]
+        given += [(f"group {n}.", group.hyper) for n, group in enumerate(optimizer.groups)]
+        self.found = {
+            prefix + name: value
+            for prefix, hyper in given
+            for name, value in hyper.items()
+            if hasattr(value, "load_state_dict")
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return their states, by the names of the hyper-parameters."""
+        return {name: schedule.state_dict() for name, schedule in self.found.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give the states back. ValueError if others were saved."""
+        if set(state) != set(self.found):
+            raise ValueError(f"saved {sorted(state)}, here {sorted(self.found)}")
+        for name, schedule in self.found.items():
+            schedule.load_state_dict(state[name])
+
+
+class SavedScale:
+    """The loss scale of an optimizer, as of its last step."""
+
+    def __init__(self, optimizer: Optimizer[Any], scaling: Scaling) -> None:
+        self.optimizer, self.scaling = optimizer, scaling
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale; it waits until all steps are decided."""
+        self.optimizer.poll(wait=True)
+        return self.scaling.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give the scale back. ValueError for what is none."""
+        self.optimizer.poll(wait=True)
+        self.scaling.load_state_dict(state)
+
+
+def scaling_of(optimizer: Optimizer[Any]) -> Scaling | None:
+    """Return the loss scale that an optimizer divides by, if there is one."""
+    fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    found: Scaling | None = getattr(fused, "scaling", None)
+    return found
+
+
+def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[str, Stateful]:
+    """Return all that a step changes: parameters, optimizer, schedules, streams, scale, `state`.
+
+    state: objects by name. Parameters of a module among them are saved with it alone.
+    TypeError for an optimizer or an object that cannot be saved.
+    """
+    if not isinstance(optimizer, Stateful):
+        raise TypeError(f"{optimizer} has no state_dict and load_state_dict: it cannot be saved")
+    random = generators_of(state)
+    plain = {name: thing for name, thing in state.items() if not _is_random(thing)}
+    for name, thing in plain.items():
+        if not isinstance(thing, Stateful):
+            raise TypeError(
+                f"state[{name!r}] is {type(thing).__name__}, which has no state_dict and "
+                "load_state_dict: it cannot be saved"
+            )
+    covered = {
+        parameter.id
+        for thing in plain.values()
+        if hasattr(thing, "named_parameters")
+        for _, parameter in thing.named_parameters()
+    }
+    named = {name: p for name, p in optimizer.named_parameters() if p.id not in covered}
+    scaling = scaling_of(optimizer)
+    scale = {} if scaling is None else {"loss_scale": SavedScale(optimizer, scaling)}
+    return {
+        "parameters": OwnedParameters(named),
+        "optimizer": optimizer,
+        "schedules": Schedules(optimizer),
+        "random": RandomStreams(random),
+        **scale,
+        **plain,
+    }
+
+
+def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return objects by name. ValueError for a name that cannot be a file's, or is taken."""
+    for name in state:
+        if not name.isidentifier() or not name.isascii():
+            raise ValueError(f"state: {name!r} is no identifier, and files are named after it")
+        if name in RESERVED:
+            raise ValueError(f"state: {name!r} is a name of the trainer's own; choose another")
+    return dict(state)
+
+
+def generators_of(state: Mapping[str, Any]) -> dict[str, Generator | np.random.Generator]:
+    """Return the random generators among objects and in modules, by dotted name."""
+    found: dict[str, Generator | np.random.Generator] = {}
+    for name, thing in state.items():
+        if _is_random(thing):
+            found[name] = thing
+        elif hasattr(thing, "named_generators"):
+            found |= {f"{name}.{path}": random for path, random in thing.named_generators()}
+    return found
+
+
+def _is_random(thing: object) -> bool:
+    return isinstance(thing, (Generator, np.random.Generator))
+
+
+def check_declared(loss_fn: Callable[..., Any], state: Mapping[str, Any]) -> None:
+    """Raise ValueError if `loss_fn` names a module with a state that would not be saved.
+
+    That is one with random generators or buffers, in the function's closure, globals or object.
+    """
+    known = {id(random) for random in generators_of(state).values()}
+    for thing in state.values():
+        if hasattr(thing, "named_buffers"):
+            known |= {id(buffer) for _, buffer in thing.named_buffers()}
+    for name, thing in _named_by(loss_fn).items():
+        if isinstance(thing, type) or not hasattr(thing, "named_generators"):
+            continue
+        for path, item in (*thing.named_generators(), *thing.named_buffers()):
+            if id(item) not in known:
+                raise ValueError(
+                    f"loss_fn uses {name!r}, whose {path!r} changes while training and would not "
+                    f"be saved: Trainer(optimizer, state={{{name!r}: {name}}})"
+                )
+
+
+def _named_by(function: Callable[..., Any]) -> dict[str, Any]:
+    if isinstance(function, MethodType):
+        return {"self": function.__self__, **_named_by(function.__func__)}
+    if not isinstance(function, FunctionType):
+        return {"loss_fn": function}
+    named = inspect.getclosurevars(function)
+    return {**named.globals, **named.nonlocals}

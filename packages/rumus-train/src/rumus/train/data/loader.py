@@ -1,0 +1,247 @@
+"""`DataLoader`: the batches of an epoch, in an order that only the seed decides."""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rumus.tensor import Backend, StateMismatchError, tensor
+from rumus.train.base.random_stream import Purpose, permutation
+from rumus.train.data.batching import Batcher, Kinds, Task, Transform, kinds_of_batch
+from rumus.train.data.dataset import Batch, Dataset, Indices
+
+
+class DataLoader:
+    """Batches of a dataset. Each loop over it runs one epoch, or the rest of one.
+
+    A batch is a tuple with one NumPy array for each field of the samples, stacked along a new first
+    axis; with `backend` they are tensors there, in the dtypes that `tensor` gives them.
+
+    shuffle: a new order in each epoch, a function of the seed, the epoch and the length alone.
+    drop_last: leave out the last batch if it is smaller than batch_size. transform: called with
+    each sample and a NumPy generator of its own, whose numbers depend on (seed, epoch, index)
+    alone; returns the sample to use. It may write into the sample.
+    workers: threads that make batches ahead, or processes with processes=True, which suits
+    transforms in Python: threads share one interpreter. 0 makes each batch when it is asked for.
+    prefetch: how many batches may be ready and waiting, besides the one that each worker is busy
+    with. Uploads to `backend` happen there too, so that the transfer runs beside the training.
+    Neither workers nor prefetch change a bit of any batch.
+
+    Processes are started at the beginning of a loop: dataset and transform are pickled, and the
+    program needs `if __name__ == "__main__":`. However a loop ends, its workers end with it.
+
+    The position (epoch, batch) counts the batches that were handed out, not those made ahead. A
+    loop that is left early is gone on with by the next loop; `seek(loader.epoch)` starts over.
+
+    ValueError for an empty dataset, batch_size or workers or prefetch or seed out of range, and a
+    loader that drops everything. While looping: SampleError with the number and the file of the
+    sample to blame, WorkerError for a process that died, RuntimeError for a loop that goes on
+    after another one has begun, or after the position was set.
+
+    >>> from rumus.train import ArrayDataset
+    >>> loader = DataLoader(ArrayDataset(range(5)), 2)
+    >>> [batch.tolist() for batch, in loader]
+    [[0, 1], [2, 3], [4]]
+    >>> len(loader), loader.epoch, loader.batch
+    (3, 1, 0)
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        transform: Transform | None = None,
+        workers: int = 0,
+        processes: bool = False,
+        prefetch: int = 2,
+        backend: Backend | None = None,
+    ) -> None:
+        self.dataset, self.transform, self.backend = dataset, transform, backend
+        self.batch_size = _at_least(1, "batch_size", batch_size)
+        self.seed = _at_least(0, "seed", seed)
+        self.workers = _at_least(0, "workers", workers)
+        self.prefetch = _at_least(0, "prefetch", prefetch)
+        self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
+        self.processes = bool(processes)
+        self._samples = len(dataset)
+        if self._samples == 0:
+            raise ValueError("the dataset is empty")
+        if len(self) == 0:
+            raise ValueError(
+                f"with drop_last, {self._samples} samples make no batch of {self.batch_size}"
+            )
+        if self.processes and not self.workers:
+            raise ValueError("processes=True needs workers, of which there are 0")
+        self._epoch = self._batch = 0
+        self._batcher = Batcher(dataset, transform, self.seed)
+        self._loop: weakref.ref[_Loop] | None = None
+        self._first: tuple[Kinds, int] | None = None  # of the first batch, and a sample of it
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch is of."""
+        return self._epoch
+
+    @property
+    def batch(self) -> int:
+        """The number of the next batch in its epoch."""
+        return self._batch
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        whole, rest = divmod(self._samples, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        self._leave()
+        loop = _Loop(self)
+        self._loop = weakref.ref(loop)
+        return loop
+
+    def seek(self, epoch: int, batch: int = 0) -> None:
+        """Let the next loop start at this batch of this epoch.
+
+        ValueError if there is no such batch; batch = len(loader) is the end of the epoch.
+        """
+        epoch, batch = _at_least(0, "epoch", epoch), _at_least(0, "batch", batch)
+        if batch > len(self):
+            raise ValueError(f"there is no batch {batch}: an epoch has {len(self)}")
+        self._leave()
+        self._epoch, self._batch = epoch, batch
+
+    def state_dict(self) -> dict[str, int | bool]:
+        """Return the position, and what it is a position in, for JSON."""
+        return {"epoch": self.epoch, "batch": self.batch, **self._described()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` says. Workers, prefetch and backend may be others than then.
+
+        StateMismatchError lists every difference, in the dataset's length, batch_size, seed,
+        shuffle and drop_last; nothing has changed then.
+        """
+        own = self._described()
+        wrong = [
+            f"{name} is {state.get(name, 'missing')} in the state, {value} here"
+            for name, value in own.items()
+            if type(state.get(name)) is not type(value) or state[name] != value
+        ]
+        for name, limit in (("epoch", None), ("batch", len(self))):
+            value = state.get(name)
+            if type(value) is not int or value < 0 or (limit is not None and value > limit):
+                bound = "" if limit is None else f" up to {limit}"
+                wrong.append(f"{name} must be a number from 0{bound}, not {value!r}")
+        wrong += [f"{name} is unknown" for name in state if name not in {"epoch", "batch", *own}]
+        if wrong:
+            raise StateMismatchError(f"the loader's state does not fit: {'; '.join(wrong)}")
+        self.seek(state["epoch"], state["batch"])
+
+    def _described(self) -> dict[str, int | bool]:
+        return {
+            "samples": self._samples,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+        }
+
+    def _leave(self) -> None:
+        """End the loop that runs, if one does."""
+        loop = None if self._loop is None else self._loop()
+        self._loop = None
+        if loop is not None:
+            loop.close()
+
+    def _tasks(self) -> Iterator[Task]:
+        """The batches from the position to the end of the epoch."""
+        epoch, size, count = self.epoch, self.batch_size, self._samples
+        order: Indices = np.arange(count, dtype=np.intp)
+        if self.shuffle:
+            order = permutation(self.seed, Purpose.SHUFFLE, count, epoch)
+        for number in range(self.batch, len(self)):
+            yield Task(epoch, number, order[number * size : (number + 1) * size])
+
+    def _batches(self) -> Generator[Made, None, None]:
+        """Those batches, made by whoever makes them."""
+        if not self.workers:
+            return (self._finish(task, self._batcher.make(task)) for task in self._tasks())
+        from rumus.train.data import workers
+
+        make = workers.made_by_processes if self.processes else workers.made_by_threads
+        ahead = self.workers + self.prefetch
+        return make(self._batcher, self._tasks(), self._finish, self.workers, ahead)
+
+    def _finish(self, task: Task, batch: Batch) -> Made:
+        """Upload a batch, on the thread that made it or that waited for the process that did."""
+        kinds, backend = kinds_of_batch(batch), self.backend
+        if backend is None:
+            return Made(int(task.indices[0]), kinds, batch)
+        return Made(
+            int(task.indices[0]), kinds, tuple([tensor(field, backend=backend) for field in batch])
+        )
+
+    def _check(self, made: Made) -> None:
+        """Refuse a batch of other shapes or dtypes than the first; it names a sample of each."""
+        if self._first is None:
+            self._first = made.kinds, made.sample
+        elif made.kinds != self._first[0]:
+            raise self._batcher.mismatch(made.sample, made.kinds, self._first[1], self._first[0])
+
+
+class Made(NamedTuple):
+    """A batch to hand out, the kinds of its samples, and the number of one of them."""
+
+    sample: int
+    kinds: Kinds
+    batch: tuple[Any, ...]
+
+
+class _Loop(Iterator[tuple[Any, ...]]):
+    """One pass over a loader, from its position to the end of the epoch."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self._batches = loader._batches()
+        self._is_closed = self._is_done = False
+
+    def __next__(self) -> tuple[Any, ...]:
+        loader = self._loader
+        if self._is_done:
+            raise StopIteration
+        if self._is_closed:
+            raise RuntimeError(
+                "this loop over the loader has ended: it failed, another loop began, or the "
+                "position was set; loop over the loader anew"
+            )
+        try:
+            made = next(self._batches, None)
+            if made is not None:
+                loader._check(made)
+        except BaseException:
+            self.close()
+            raise
+        if made is None:
+            self._is_done = True
+            loader.seek(loader.epoch + 1)
+            raise StopIteration
+        loader._batch += 1
+        return made.batch
+
+    def close(self) -> None:
+        """End it, and whoever works for it."""
+        self._is_closed = True
+        self._batches.close()
+
+
+def _at_least(least: int, name: str, value: int) -> int:
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, not {number}")
+    return number

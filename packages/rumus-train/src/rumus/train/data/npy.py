@@ -1,0 +1,130 @@
+"""`NpyDataset`: arrays in `.npy` files, read as they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.data.dataset import Batch, Indices, Sample
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+class _Column:
+    """One field of the samples: the rows of one file after those of another."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self.files = [_mapped(path) for path in paths]
+        first = self.files[0]
+        for path, file in zip(paths, self.files, strict=True):
+            if (file.shape[1:], file.dtype) != (first.shape[1:], first.dtype):
+                raise ValueError(
+                    f"the rows of {path} have shape {file.shape[1:]} and dtype {file.dtype}, those "
+                    f"of {paths[0]} {first.shape[1:]} and {first.dtype}"
+                )
+        self.starts = np.cumsum([0, *map(len, self.files)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the number of the file of a sample, and its row there."""
+        number = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return number, index - int(self.starts[number])
+
+    def rows(self, indices: Indices) -> NDArray[Any]:
+        """Return copies of rows."""
+        if len(self.files) == 1:
+            return self.files[0].take(indices, 0)
+        first = self.files[0]
+        out = np.empty((len(indices), *first.shape[1:]), first.dtype)
+        numbers = np.searchsorted(self.starts, indices, side="right") - 1
+        for number in np.unique(numbers):
+            here = numbers == number
+            out[here] = self.files[number].take(indices[here] - self.starts[number], 0)
+        return out
+
+
+class NpyDataset:
+    """Arrays in `.npy` files, mapped into memory: what is not needed is not read.
+
+    Each argument is one field of the samples: a file, or several whose rows follow one another.
+    Sample i is the tuple of the fields' rows i. Pickled arrays are refused.
+    FileNotFoundError, ValueError for what is no `.npy` file, is cut off, has no rows, or does not
+    fit the others, each with the name of the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for part in range(2):
+    ...         np.save(f"{folder}/x{part}.npy", np.full((3, 2), part))
+    ...     dataset = NpyDataset([f"{folder}/x0.npy", f"{folder}/x1.npy"])
+    ...     len(dataset), dataset[4][0].tolist()
+    (6, [1, 1])
+    """
+
+    def __init__(self, *fields: PathLike | Sequence[PathLike]) -> None:
+        if not fields:
+            raise ValueError("a dataset needs at least one file")
+        self._fields = [_paths(field) for field in fields]
+        self._columns = self._open()
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __getitem__(self, index: int, /) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is outside of [0, {len(self)})")
+        places = [(column, *column.place(index)) for column in self._columns]
+        return tuple(column.files[number].take(row, 0) for column, number, row in places)
+
+    def batch(self, indices: Indices) -> Batch:
+        """Return copies of the rows of these indices."""
+        return tuple([column.rows(indices) for column in self._columns])
+
+    def describe(self, index: int) -> str:
+        """Return the file and the row of a sample's first field."""
+        number, row = self._columns[0].place(index)
+        return f"{self._columns[0].paths[number]}, row {row}"
+
+    def __getstate__(self) -> list[list[Path]]:
+        # The names alone: a worker process maps the files itself, instead of getting their data.
+        return self._fields
+
+    def __setstate__(self, fields: list[list[Path]]) -> None:
+        self._fields = fields
+        self._columns = self._open()
+
+    def _open(self) -> list[_Column]:
+        columns = [_Column(paths) for paths in self._fields]
+        if len({len(column) for column in columns}) > 1:
+            lengths = ", ".join(f"{column.paths[0]}: {len(column)}" for column in columns)
+            raise ValueError(f"the fields of a dataset must be equally long, not {lengths}")
+        return columns
+
+
+def _paths(field: PathLike | Sequence[PathLike]) -> list[Path]:
+    paths = [field] if isinstance(field, (str, os.PathLike)) else list(field)
+    if not paths:
+        raise ValueError("a field of a dataset needs at least one file")
+    return [Path(path).absolute() for path in paths]
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """The array of a file, read when it is used."""
+    try:
+        # A plain array on top: the memory of a memmap, but its rows are arrays like any other.
+        array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be mapped as a .npy file: {error}") from error
+    if array.dtype.kind not in "biufc" or array.ndim == 0:
+        raise ValueError(
+            f"{path} holds an array of dtype {array.dtype} and shape {array.shape}; a dataset "
+            "needs numbers, one row a sample"
+        )
+    return array

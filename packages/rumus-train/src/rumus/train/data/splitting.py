@@ -1,0 +1,54 @@
+"""`random_split`: a dataset in random parts, as for training and validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from numbers import Integral
+from typing import Final
+
+import numpy as np
+
+from rumus.train.base.random_stream import Purpose, permutation
+from rumus.train.data.dataset import Dataset, Subset
+
+TOLERANCE: Final = 1e-6  # of the sum of fractions: 1/3 three times is not 1
+
+
+def random_split(dataset: Dataset, parts: Sequence[float], *, seed: int = 0) -> list[Subset]:
+    """Return disjoint random parts that together are the whole dataset.
+
+    parts: lengths as integers whose sum is the dataset's length, or fractions as floats whose sum
+    is 1; their bounds are rounded to whole samples. The parts depend on the seed, the length and
+    `parts` alone. ValueError for other sums, and for a part without samples.
+
+    >>> from rumus.train import ArrayDataset
+    >>> train, test = random_split(ArrayDataset(range(10)), [0.8, 0.2], seed=1)
+    >>> len(train), len(test), sorted({*train.indices.tolist(), *test.indices.tolist()})
+    (8, 2, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+    total = len(dataset)
+    bounds = _bounds(list(parts), total)
+    empty = [i for i, (start, stop) in enumerate(pairwise(bounds)) if start >= stop]
+    if empty:
+        raise ValueError(f"part {empty[0]} of {list(parts)} gets none of the {total} samples")
+    order = permutation(seed, Purpose.SPLIT, total)
+    return [Subset(dataset, part) for part in np.split(order, bounds[1:-1])]
+
+
+def _bounds(parts: list[float], total: int) -> list[int]:
+    """Where the parts start and end."""
+    if not parts:
+        raise ValueError("random_split needs at least one part")
+    if all(isinstance(part, Integral) for part in parts):
+        lengths = [int(part) for part in parts]
+        if min(lengths) < 0 or sum(lengths) != total:
+            raise ValueError(f"lengths {lengths} do not add up to the {total} samples there are")
+        return [0, *np.cumsum(lengths).tolist()]
+    if not all(0 <= part <= 1 for part in parts) or abs(math.fsum(parts) - 1) > TOLERANCE:
+        raise ValueError(
+            f"fractions {parts} must be in [0, 1] and add up to 1; give lengths as integers"
+        )
+    ends = [math.floor(math.fsum(parts[: i + 1]) * total + 0.5) for i in range(len(parts) - 1)]
+    return [0, *ends, total]

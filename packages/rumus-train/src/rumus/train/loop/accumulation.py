@@ -1,0 +1,48 @@
+"""A step over several batches, as one over all their samples.
+
+The weights are those that the batches really have: an epoch's last step, which may have fewer
+batches, is right as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from rumus.optim import Accumulation
+from rumus.tensor import Tensor
+from rumus.tensor.memory.recording import is_capturing
+
+if TYPE_CHECKING:
+    from rumus.train.loop.trainer import Trainer
+
+
+def accumulated_step(
+    trainer: Trainer[Any],
+    loss_fn: Callable[..., Tensor],
+    window: Iterable[tuple[tuple[Any, ...], float]],
+) -> Tensor:
+    """Do one step over the batches of a window, each with its weight; return the mean loss.
+
+    Each batch is forgotten before the next is asked for; one of weight 0 does not count. Raises
+    what `train_step` does, and ValueError if all weights are 0 or one is below.
+    """
+    accumulation, optimizer = Accumulation(), trainer.optimizer
+    total: Tensor | None = None
+    for batch, weight in window:
+        loss, grads = trainer._forward_backward(loss_fn, batch)
+        trainer._check_claimed(grads)
+        optimizer.gradients(grads)  # raises if one is missing here, though others may have it
+        accumulation.add(grads, weight)
+        if weight > 0:
+            total = loss * weight if total is None else total + loss * weight
+    if total is None:
+        raise ValueError("all batches of a step have weight 0: leave them out of the loader")
+    counted = accumulation.weight
+    noted = trainer._losses.note(total * (1 / counted))
+    with accumulation.gradients() as grads:
+        optimizer.step(grads)
+    trainer._losses.count(noted, counted, optimizer.outcome)
+    if is_capturing(noted.backend):
+        noted.backend.step_finished()
+    return noted

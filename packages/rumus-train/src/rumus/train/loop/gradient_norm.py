@@ -1,0 +1,42 @@
+"""What may be asked about a step that an optimizer has done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rumus.optim import FusedOptimizer, Optimizer
+from rumus.optim.options.hyperparameter import at_step
+from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.tensor import Tensor
+from rumus.train.checkpoints.snapshot import scaling_of
+
+
+def learning_rate(optimizer: Optimizer[Any]) -> float | None:
+    """Return the first group's learning rate at the last step; None if it has none.
+
+    A step of which a device has not told yet what became of it counts as applied.
+    """
+    optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    if not isinstance(optimizer, FusedOptimizer) or not optimizer.groups:
+        return None
+    hyper = optimizer.groups[0].over(optimizer.hyper)
+    if "lr" not in hyper:
+        return None
+    return at_step("lr", hyper["lr"], max(1, optimizer._steps + len(optimizer._pending)))
+
+
+def gradient_norm(optimizer: Optimizer[Any]) -> Tensor | None:
+    """Return the joint 2-norm of the gradients of the last step, not read; None if it has none.
+
+    They are in the optimizer's own memory until the next backward pass.
+    """
+    optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    total: Tensor | None = None
+    for segment in getattr(optimizer, "segments", ()):
+        arena = segment.arena
+        part = Tensor(arena.backend.sum_of_squares(arena.gradients), arena.backend)
+        total = part if total is None else total + part.to(total.backend)
+    scaling = scaling_of(optimizer)
+    if total is None or scaling is None:
+        return None if total is None else total.sqrt()
+    return scaling.unscaled(total.sqrt())

@@ -1,0 +1,245 @@
+"""`find_lr`: which learning rate to begin with, from one sweep; afterwards nothing has changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rumus.optim import Optimizer
+from rumus.optim.engine.uninterrupted import Uninterrupted
+from rumus.optim.options.hyperparameter import Hyper, at_step
+from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.train.base.losses import Losses
+from rumus.train.checkpoints.snapshot import check_declared, parts_of_model, restore, take
+from rumus.train.data.batches import arguments
+
+if TYPE_CHECKING:
+    from rumus.train.loop.trainer import Trainer
+
+WINDOW: Final = 10  # the share of the sweep, one in so many, over which a slope is measured
+_NOTHING: Final = 1e-6  # the share of the loss that is rounding, not a fall
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRateSweep:
+    """What `find_lr` has seen, step by step.
+
+    rates: the learning rates. losses: of their steps. smoothed: their exponential average, without
+    its bias to 0. reason: why the sweep ended: "end", "diverged" or "not finite".
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    reason: str
+
+    @property
+    def suggestion(self) -> float | None:
+        """The learning rate at which the smoothed loss falls fastest; None if it never falls.
+
+        The slope is that over the logarithm of the rate, between points a tenth of the sweep apart.
+
+        >>> rates = tuple(10.0**n for n in range(-4, 1))
+        >>> LearningRateSweep(rates, (), (2.0, 1.9, 1.2, 0.9, 5.0), "end").suggestion
+        0.01
+        """
+        values = self.smoothed
+        half = max(1, len(values) // (2 * WINDOW))
+        falls = {
+            at: values[at - half] - values[at + half] for at in range(half, len(values) - half)
+        }
+        best = max(falls, key=falls.__getitem__, default=None)
+        if best is None or falls[best] <= _NOTHING * abs(values[best]):
+            return None
+        return self.rates[best]
+
+    def draw(self, path: str | Path) -> None:
+        """Write the curve as a picture, in the format that the name of `path` says.
+
+        ImportError without Matplotlib, which `pip install 'rumus-train[plot]'` brings.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ImportError("drawing needs Matplotlib: pip install 'rumus-train[plot]'") from None
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(self.rates, self.losses, color="tab:blue", alpha=0.3, label="loss")
+        axes.plot(self.rates, self.smoothed, color="tab:blue", label="smoothed")
+        if (rate := self.suggestion) is not None:
+            axes.axvline(rate, color="tab:red", linestyle="dashed", label=f"{rate:.2g}")
+        if self.losses:
+            low, high = min(self.losses), self.smoothed[0]
+            axes.set_ylim(low - 0.1 * (high - low or 1), high + 0.3 * (high - low or 1))
+        axes.set_xscale("log")
+        axes.set(xlabel="learning rate", ylabel="loss")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+
+
+def find_lr(
+    trainer: Trainer[Any],
+    loader: Iterable[Any],
+    loss_fn: Callable[..., Tensor],
+    *,
+    start: float = 1e-7,
+    end: float = 10.0,
+    steps: int = 100,
+    smoothing: float = 0.9,
+    stop_factor: float = 4.0,
+) -> LearningRateSweep:
+    """Train for some steps with a growing learning rate, and return what became of the loss.
+
+    The rate grows exponentially from `start` to `end` over `steps` steps; the loss is averaged with
+    the weight `smoothing` of what came before. The sweep ends early where the average is
+    `stop_factor` times its lowest value, or a loss is not finite (Smith 2015, arXiv:1506.01186).
+    A group with a learning rate of its own keeps its ratio to the optimizer's.
+
+    Afterwards everything is bit for bit what it was, also when a step fails or Ctrl-C comes:
+    parameters, the optimizer's state and counts, schedules, losses, what `Trainer(state=...)`
+    names, and the place of a loader with `state_dict` and `load_state_dict`. The losses of the
+    sweep are read step by step.
+
+    ValueError for numbers out of range, an optimizer without a learning rate, a loader that can be
+    gone through only once, and a module in `loss_fn` whose state would not come back.
+
+    >>> from rumus.optim import SGD
+    >>> from rumus.tensor import Parameter
+    >>> from rumus.train import Trainer
+    >>> import numpy as np
+    >>> weight = Parameter([4.0], name="weight")
+    >>> trainer = Trainer(SGD([weight], 0.25))
+    >>> data = [(np.array([1.0], np.float32),), (np.array([2.0], np.float32),)]
+    >>> sweep = find_lr(trainer, data, lambda x: ((weight - x) ** 2).mean())
+    >>> sweep.reason, 0.001 < sweep.suggestion < 1, weight.tolist()
+    ('diverged', True, [4.0])
+    """
+    _check(start, end, steps, smoothing, stop_factor)
+    rates = [start * (end / start) ** (at / (steps - 1)) for at in range(steps)]
+    if iter(loader) is loader:
+        raise ValueError("the loader is an iterator: what the sweep takes from it would be lost")
+    check_declared(loss_fn, trainer.state)
+    with (
+        _undone(trainer, loader),
+        _swept(trainer.optimizer) as set_rate,
+        closing(_endless(loader)) as batches,
+    ):
+        return _sweep(trainer, loss_fn, batches, rates, set_rate, smoothing, stop_factor)
+
+
+def _check(start: float, end: float, steps: int, smoothing: float, stop_factor: float) -> None:
+    if not 0 < start < end < math.inf:
+        raise ValueError(f"start and end must be 0 < start < end, finite, not {start} and {end}")
+    if steps < 2 or steps != int(steps):
+        raise ValueError(f"steps must be a whole number of at least 2, not {steps!r}")
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must be in [0, 1), not {smoothing}")
+    if not stop_factor > 1:
+        raise ValueError(f"stop_factor must be greater than 1, not {stop_factor}")
+
+
+def _sweep(
+    trainer: Trainer[Any],
+    loss_fn: Callable[..., Tensor],
+    batches: Iterable[tuple[Any, ...]],
+    rates: list[float],
+    set_rate: Callable[[float], None],
+    smoothing: float,
+    stop_factor: float,
+) -> LearningRateSweep:
+    losses: list[float] = []
+    smoothed: list[float] = []
+    average, reason = 0.0, "end"
+    for at, (rate, batch) in enumerate(zip(rates, batches, strict=False)):
+        set_rate(rate)
+        try:
+            loss = float(trainer.train_step(loss_fn, *batch))
+        except NonFiniteGradientError:
+            loss = math.nan
+        if not math.isfinite(loss):
+            reason = "not finite"
+            break
+        average = smoothing * average + (1 - smoothing) * loss
+        losses.append(loss)
+        smoothed.append(average / (1 - smoothing ** (at + 1)))
+        lowest = min(smoothed)
+        if smoothed[-1] > stop_factor * abs(lowest) and smoothed[-1] > smoothed[0]:
+            reason = "diverged"
+            break
+    return LearningRateSweep(tuple(rates[: len(losses)]), tuple(losses), tuple(smoothed), reason)
+
+
+def _endless(loader: Iterable[Any]) -> Generator[tuple[Any, ...], None, None]:
+    """The batches of epoch after epoch; the first may be the rest of one, of which none is left."""
+    for epoch in count():
+        batches = iter(loader)
+        yielded = False
+        try:
+            for batch in batches:
+                yielded = True
+                yield arguments(batch)
+        finally:
+            if hasattr(batches, "close"):
+                batches.close()
+        if not yielded and epoch:
+            raise ValueError("the loader yields nothing")
+
+
+@contextmanager
+def _undone(trainer: Trainer[Any], loader: Any) -> Iterator[None]:
+    """Within the block anything may be trained; after it, all is what it was."""
+    optimizer: Any = trainer.optimizer
+    parts = parts_of_model(optimizer, trainer.state)
+    if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
+        parts["loader"] = loader
+    before = take(parts)
+    told = [
+        (thing, name, getattr(thing, name))
+        for thing in (optimizer, getattr(optimizer, "fused", optimizer))
+        for name in ("outcome", "_blamed")
+        if name in vars(thing)
+    ]
+    trainer._losses, losses = Losses(), trainer._losses
+    steps = trainer._steps
+    if steps is not None:
+        trainer._steps = type(steps)()
+    try:
+        yield
+    finally:
+        with Uninterrupted():
+            trainer._losses, trainer._steps = losses, steps
+            restore(parts, before, "the state before the sweep")
+            for thing, name, value in told:
+                setattr(thing, name, value)
+
+
+@contextmanager
+def _swept(optimizer: Optimizer[Any]) -> Iterator[Callable[[float], None]]:
+    """Within the block, what is yielded sets the learning rates; then they are what they were."""
+    owner: Any = getattr(optimizer, "fused", optimizer)
+    held: list[dict[str, Hyper]] = [getattr(owner, "hyper", {})]
+    if "lr" not in held[0]:
+        raise ValueError(f"{optimizer} has no learning rate to be swept")
+    held += [group.hyper for group in owner.groups if "lr" in group.hyper]
+    step = owner.steps + 1
+    before = [hyper["lr"] for hyper in held]
+    main, *others = [at_step("lr", rate, step) for rate in before]
+    ratios = [1.0, *(rate / main if main else 1.0 for rate in others)]
+
+    def set_rate(rate: float) -> None:
+        for hyper, ratio in zip(held, ratios, strict=True):
+            hyper["lr"] = rate * ratio
+
+    try:
+        yield set_rate
+    finally:
+        for hyper, own in zip(held, before, strict=True):
+            hyper["lr"] = own

@@ -1,0 +1,114 @@
+"""`MemoryReport`: what a trainer's arrays take, and what its captured steps will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rumus.optim import Optimizer
+from rumus.train.loop.progress import size
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """What one captured step has for itself: its batch, activations, everything between.
+
+    name: the loss function and its batch. bytes: held from when it was recorded until it is given
+    up, and all that it takes to run; what one array of the step leaves another one uses.
+    """
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReport:
+    """Bytes. Made by `Trainer.memory_report`; `str` is a table.
+
+    parameters, gradients, state: of the optimizer, with the gaps that align them; state None if it
+    does not say. steps: the captured steps, whose memory is there whether they run or not. other:
+    what else is held on the device: data, buffers of modules, what blocks are larger than their
+    arrays. highest: the most that was ever held on the device, by anyone. The last two are None on
+    a CPU. backend: the name of where the parameters are.
+
+    >>> report = MemoryReport("gpu", 400, 400, 800, (StepMemory("loss", 2000),), 100, 4000)
+    >>> report.persistent, report.peak
+    (1600, 3700)
+    """
+
+    backend: str
+    parameters: int
+    gradients: int
+    state: int | None
+    steps: tuple[StepMemory, ...] = ()
+    other: int | None = None
+    highest: int | None = None
+
+    @property
+    def persistent(self) -> int:
+        """Parameters, gradients and state."""
+        return self.parameters + self.gradients + (self.state or 0)
+
+    @property
+    def peak(self) -> int | None:
+        """What is held while a captured step runs; None if none is captured.
+
+        It is known before the step runs: one that is repeated allocates nothing.
+        """
+        if not self.steps:
+            return None
+        return self.persistent + sum(step.bytes for step in self.steps) + (self.other or 0)
+
+    def __str__(self) -> str:
+        """A line for each."""
+        rows: list[tuple[str, int | None]] = [
+            ("parameters", self.parameters),
+            ("gradients", self.gradients),
+            ("optimizer state", self.state),
+            *((f"captured step {step.name}", step.bytes) for step in self.steps),
+        ]
+        if self.other is not None:
+            rows.append(("other arrays", self.other))
+        rows.append(("peak of captured steps", self.peak))
+        if self.highest is not None:
+            rows.append(("highest so far", self.highest))
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {_said(number):>10}" for name, number in rows]
+        return "\n".join([f"memory on {self.backend}", *lines, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """What is not known, and why."""
+        if self.steps:
+            return []
+        if self.other is None:
+            return [f"activations are not counted: {self.backend} does not capture steps"]
+        return ["activations are not known yet: the second step of a kind is captured"]
+
+
+def _said(number: int | None) -> str:
+    return "unknown" if number is None else size(number)
+
+
+def report(optimizer: Optimizer[Any], steps: Sequence[StepMemory]) -> MemoryReport:
+    """Return what the arrays of an optimizer and captured steps take."""
+    backend = optimizer.parameters[0].backend
+    parameters, gradients, state = _of_optimizer(optimizer)
+    stats = getattr(backend, "memory_stats", None)
+    if stats is None:
+        return MemoryReport(backend.name, parameters, gradients, state)
+    held = stats()
+    known = parameters + gradients + (state or 0) + sum(step.bytes for step in steps)
+    other = max(0, held.used - known)
+    return MemoryReport(
+        backend.name, parameters, gradients, state, tuple(steps), other, max(held.peak, known)
+    )
+
+
+def _of_optimizer(optimizer: Optimizer[Any]) -> tuple[int, int, int | None]:
+    """Bytes of parameters, gradients and state, as the optimizer says or as their sizes do."""
+    if (memory := getattr(optimizer, "memory", None)) is not None:
+        told = memory()
+        return told.parameters, told.gradients, told.state
+    found = sum(p.size * p.dtype.itemsize for p in optimizer.parameters)
+    return found, found, None

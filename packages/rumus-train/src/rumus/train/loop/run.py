@@ -1,0 +1,483 @@
+"""`Run`: one training from its start, or from a checkpoint, to its end; what `Trainer.fit` does."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from rumus.optim import ClosureOptimizer
+from rumus.optim.engine.followed import FollowedOptimizer
+from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.train.base.every import Every
+from rumus.train.base.limits import Limits
+from rumus.train.base.position import Position
+from rumus.train.base.spans import Spans, TimedFunction, timed
+from rumus.train.checkpoints.checkpoint_store import Resume, Store, checkpoint_to_resume
+from rumus.train.checkpoints.snapshot import check_declared, parts_of_model, restore, take
+from rumus.train.data.batches import Batches
+from rumus.train.loop.accumulation import accumulated_step
+from rumus.train.loop.callback import Callback, Callbacks
+from rumus.train.loop.events import (
+    CheckpointSaved,
+    EpochEnd,
+    EpochStart,
+    Failed,
+    StepEnd,
+    TrainEnd,
+    TrainStart,
+    ValidationEnd,
+)
+from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals
+from rumus.train.loop.validation import Validate, evaluating, measure
+
+if TYPE_CHECKING:
+    from rumus.train.loop.trainer import Trainer
+
+OnNonFinite: TypeAlias = Literal["raise", "skip", "rollback"]
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss is NaN or infinite though the gradients of its step are not."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a training.
+
+    reason: why it ended: "epochs", "steps", "seconds", or what `run.stop` was given. epochs, steps:
+    how many are complete, over resumes. history: one entry for each epoch and validation, with its
+    epoch, step, mean loss and metrics. best: the best value of `monitor`.
+    """
+
+    reason: str
+    epochs: int
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+    metrics: dict[str, float]
+    best: float | None
+
+
+class Run:
+    """One training; `Trainer.fit` says what its arguments mean.
+
+    Callbacks have it in every event. They may look at `trainer`, `position`, `limits`, and call
+    `stop` and `save`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer[Any],
+        loader: Iterable[Any],
+        loss_fn: Callable[..., Tensor],
+        *,
+        limits: Limits,
+        validate: Validate | None,
+        validate_every: Every,
+        accumulate: int,
+        weight_of: Callable[..., float] | None,
+        nonfinite: OnNonFinite | None,
+        rollbacks: int,
+        callbacks: Sequence[Callback],
+        store: Store | None,
+        save_every: Every,
+        monitor: str,
+        mode: Literal["min", "max"],
+        signals: bool,
+        profile_steps: bool,
+    ) -> None:
+        self.trainer, self.limits, self.loss_fn = trainer, limits, loss_fn
+        self.validate_fn, self.validate_every = validate, validate_every
+        self.monitor, self.mode = monitor, mode
+        self.store, self.save_every = store, save_every
+        if accumulate < 1 or accumulate != int(accumulate):
+            raise ValueError(f"accumulate must be a number of batches, not {accumulate!r}")
+        if accumulate > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
+            raise ValueError(f"{trainer.optimizer} evaluates a batch several times: accumulate=1")
+        self.accumulate, self.rollbacks = accumulate, rollbacks
+        self.batches = Batches(loader, weight_of)
+        self.callbacks = Callbacks(callbacks)
+        self.signals = StopSignals(signals)
+        self.position = Position()
+        self.stopped: str | None = None
+        self.spans: Spans | None = Spans() if profile_steps else None
+        self._computed = TimedFunction(loss_fn) if profile_steps else loss_fn
+        self._of_epoch = Spans()
+        self._rolls_back = _prepare(trainer.optimizer, nonfinite) == "rollback"
+        self._good: dict[str, Any] = {}
+        self._save_asked = False
+        self._saved_at: tuple[int, int, bool] | None = None
+        self._path: Path | None = None
+        self._started = self._saved_time = self._validated_time = perf_counter()
+        self._epoch_started = self._started
+
+    # What callbacks may call
+
+    def stop(self, reason: str) -> None:
+        """End the training after the running step, or epoch if it is over, in good order."""
+        self.stopped = self.stopped or reason
+
+    def save(self) -> None:
+        """Save a checkpoint after the running step."""
+        self._save_asked = True
+
+    # The training
+
+    def go(self, resume: Resume) -> Result:
+        """Train until a limit is reached or somebody says stop; return what came of it."""
+        position = self.position
+        with self._reported(), self._timed(), self.signals:
+            self._begin(resume)
+            while self._goes_on():
+                self._open_epoch()
+                while not position.exhausted and self._goes_on():
+                    self._guarded(self._step)
+                if position.exhausted and not self.signals.received:
+                    self._guarded(self._close_epoch)
+            return self._end()
+
+    def _step(self) -> None:
+        """Do one step, and what is due after it."""
+        position, batches = self.position, self.batches
+        before = batches.samples
+        if self.spans is not None:
+            self.spans = Spans()
+        batch = batches.next(position.epoch)
+        if batch is None:
+            position.exhausted = True
+            return
+        loss = self._train(*batch)
+        position.step += 1
+        if batches.is_complete:
+            position.exhausted = batches.next(position.epoch) is None
+        self._after_step(loss, batches.samples - before)
+
+    def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:
+        if self.accumulate == 1:
+            return self.trainer.train_step(self._computed, *batch, weight=weight)
+        epoch, batches = self.position.epoch, self.batches
+
+        def window() -> Iterator[tuple[tuple[Any, ...], float]]:
+            yield batch, weight
+            for _ in range(self.accumulate - 1):
+                if (more := batches.next(epoch)) is None:
+                    self.position.exhausted = True
+                    return
+                yield more
+
+        return accumulated_step(self.trainer, self._computed, window())
+
+    def _after_step(self, loss: Tensor, samples: float) -> None:
+        position = self.position
+        if position.step == 1 or self.spans is not None:
+            self._look(loss)
+        if self.callbacks.hear(StepEnd):
+            per_epoch, spans = self.steps_per_epoch, self.spans
+            self.callbacks.send(
+                StepEnd(self, position.epoch, position.step, per_epoch, samples, loss, spans)
+            )
+        if position.exhausted:
+            return  # what is due now is done at the end of the epoch
+        now = perf_counter()
+        if self.validate_every.in_epoch(position.step, now - self._validated_time):
+            self._validate()
+        if self._save_asked or self.save_every.in_epoch(position.step, now - self._saved_time):
+            self._save()
+
+    def _look(self, loss: Tensor) -> None:
+        """Read a loss. NonFiniteLossError where the gradients cannot have said so."""
+        start = perf_counter()
+        value = float(loss)
+        if self.spans is not None:
+            self.spans.reading += perf_counter() - start
+            self._of_epoch.add(self.spans)
+        self._check_loss(value, f"the loss of step {self.position.step}")
+
+    def _check_loss(self, value: float, what: str) -> None:
+        optimizer = self.trainer.optimizer
+        unchecked = getattr(optimizer, "nonfinite", "raise") == "propagate"
+        if not (math.isfinite(value) or unchecked or optimizer.outcome.applied is False):
+            raise NonFiniteLossError(
+                f"{what} (epoch {self.position.epoch}) is {value}, though its gradients are finite:"
+                " a constant of it, or a part that depends on no parameter, is not"
+            )
+
+    # Epochs
+
+    def _goes_on(self) -> bool:
+        if self.stopped is None and not self.position.exhausted:
+            position, seconds = self.position, perf_counter() - self._started
+            self.stopped = self.limits.reached(position.epoch, position.step, seconds)
+        return self.signals.received is None and (self.stopped is None or self.position.exhausted)
+
+    def _open_epoch(self) -> None:
+        position = self.position
+        if position.exhausted:
+            return
+        self.batches.open(position.epoch)
+        self._epoch_started, self._of_epoch = perf_counter(), Spans()
+        if not self.batches.batch:
+            if self._rolls_back:
+                self._good = take(self._of_model)
+            self.callbacks.send(
+                EpochStart(self, position.epoch, position.step, self.steps_per_epoch)
+            )
+
+    def _close_epoch(self) -> None:
+        position, step = self.position, self.position.step
+        loss = self._mean_loss()
+        due = self.validate_every.after_epoch(position.epoch + 1)
+        now = perf_counter()
+        if due or self.validate_every.in_epoch(step, now - self._validated_time):
+            self._validate()
+            if position.validation_due:
+                return  # it was cut short by a signal: the end of the epoch is done on resume
+        entry = {"epoch": position.epoch, "step": step, "loss": loss}
+        position.history.append(entry)
+        samples, seconds = self.batches.samples, now - self._epoch_started
+        spans = None if self.spans is None else self._of_epoch
+        epoch = position.epoch
+        position.epoch, position.exhausted = epoch + 1, False
+        self.batches.end()
+        self.callbacks.send(
+            EpochEnd(self, epoch, step, loss, position.metrics, samples, seconds, spans)
+        )
+        due = self.save_every.after_epoch(epoch + 1) or self._save_asked
+        if due or self.save_every.in_epoch(step, perf_counter() - self._saved_time):
+            self._save()
+
+    def _mean_loss(self) -> float:
+        epoch = self.position.epoch
+        try:
+            loss = self.trainer.epoch_avg_loss()
+        except ValueError:
+            raise NonFiniteLossError(f"no step of epoch {epoch} was applied") from None
+        self._check_loss(loss, "the mean loss")
+        return loss
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """How many steps an epoch has, if the loader says how many batches."""
+        batches = self.batches.per_epoch
+        return None if batches is None else -(-batches // self.accumulate)
+
+    # Validation
+
+    def _validate(self) -> None:
+        if self.validate_fn is None:
+            return
+        position, start = self.position, perf_counter()
+        position.validation_due = True
+        objects = list(self.trainer.state.values())
+        try:
+            with evaluating(objects, self.trainer.optimizer), self.signals.may_be_cut():
+                metrics = measure(self.validate_fn, self.trainer.optimizer)
+        except Abandoned:
+            return
+        position.validation_due = False
+        position.metrics = metrics
+        position.history.append({"epoch": position.epoch, "step": position.step, **metrics})
+        is_best = self._note_best(metrics)
+        self._validated_time = perf_counter()
+        seconds = self._validated_time - start
+        self.callbacks.send(
+            ValidationEnd(self, position.epoch, position.step, metrics, is_best, seconds)
+        )
+
+    def _note_best(self, metrics: Mapping[str, float]) -> bool:
+        value, best = metrics.get(self.monitor, math.nan), self.position.best
+        if math.isnan(value):
+            return False
+        better = best is None or (value < best if self.mode == "min" else value > best)
+        if better:
+            self.position.best = value
+        return better
+
+    # Steps that are not finite
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except NonFiniteGradientError as error:
+            position = self.position
+            error.add_note(
+                f"in epoch {position.epoch}, heard of after step {position.step}, "
+                f"batch {self.batches.batch} of the epoch"
+            )
+            if not self._rolls_back:
+                raise
+            self._roll_back(error)
+
+    def _roll_back(self, error: NonFiniteGradientError) -> None:
+        """Go back to the last good state, but not in the data: what has led here is left out."""
+        self.position.rollbacks += 1
+        if self.position.rollbacks > self.rollbacks:
+            error.add_note(f"it was rolled back {self.rollbacks} times before: that is the limit")
+            raise error
+        warnings.warn(
+            f"rolled back to the last good state ({self.position.rollbacks} of at most "
+            f"{self.rollbacks} times): {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        restore(self._of_model, self._good, "the last good state")
+
+    # Saving
+
+    @property
+    def _of_run(self) -> dict[str, Any]:
+        return {
+            "position": self.position,
+            "losses": self.trainer._losses,
+            "batches": self.batches,
+            "callbacks": self.callbacks,
+        }
+
+    def _begin(self, resume: Resume) -> None:
+        position, optimizer = self.position, self.trainer.optimizer
+        self._of_model: dict[str, Any] = {}
+        if self.store is not None or self._rolls_back or resume:
+            check_declared(self.loss_fn, self.trainer.state)
+            self._of_model = parts_of_model(optimizer, self.trainer.state)
+        found = checkpoint_to_resume(self.store, resume)
+        if self.store is not None:
+            self.store.acquire()
+        self.trainer.reset_epoch()
+        if found is not None:
+            parts = {**self._of_model, **self._of_run}
+            restore(parts, found.state, f"the checkpoint {found.path}")
+            self._saved_at = self._place
+            self._path = found.path
+        if self._rolls_back:
+            self._good = take(self._of_model)
+        path = None if found is None else found.path
+        self.callbacks.send(
+            TrainStart(self, position.epoch, position.step, self.steps_per_epoch, path)
+        )
+        if position.validation_due and not position.exhausted:
+            self._guarded(self._validate)
+
+    @property
+    def _place(self) -> tuple[int, int, bool]:
+        return self.position.epoch, self.position.step, self.position.validation_due
+
+    def _save(self) -> None:
+        """Save a checkpoint, unless this is where the last one was saved."""
+        self._save_asked = False
+        if self.store is None or self._place == self._saved_at:
+            return
+        position, start = self.position, perf_counter()
+        tree = take({**self._of_model, **self._of_run})
+        if self._rolls_back:
+            self._good = {name: tree[name] for name in self._of_model}
+        path = self.store.save(position.step, tree, metric=position.metrics.get(self.monitor))
+        self._saved_time = perf_counter()
+        if path is not None:
+            self._path, self._saved_at = path, self._place
+        seconds = self._saved_time - start
+        self.callbacks.send(CheckpointSaved(self, position.epoch, position.step, path, seconds))
+
+    # The end
+
+    def _end(self) -> Result:
+        position = self.position
+        self._save()
+        self._close()
+        number = self.signals.received  # only now: one may have come while saving
+        seconds = perf_counter() - self._started
+        interrupted = number and Interrupted(number, position.step, self._path)
+        reason = interrupted.name if interrupted else self.stopped or "epochs"
+        self.callbacks.send(TrainEnd(self, position.epoch, position.step, reason, seconds))
+        if interrupted:
+            raise interrupted
+        return Result(
+            reason,
+            position.epoch,
+            position.step,
+            seconds,
+            position.history,
+            position.metrics,
+            position.best,
+        )
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Tell the callbacks of an error that ends the training."""
+        try:
+            yield
+        except Exception as error:
+            position = self.position
+            try:
+                self.callbacks.send(Failed(self, position.epoch, position.step, error))
+                self._close()
+            except Exception as another:
+                error.add_note(f"and then: {type(another).__name__}: {another}")
+            raise
+
+    def _close(self) -> None:
+        self.batches.close()
+        if self.store is not None:
+            self.store.close()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Measure the parts of each step, if that was asked for."""
+        if self.spans is None:
+            yield
+            return
+        optimizer = self.trainer.optimizer
+        in_step = isinstance(optimizer, ClosureOptimizer)  # it computes losses while it steps
+        with ExitStack() as stack:
+            for thing, method, note in (
+                (self.batches, "next", self._note_data),
+                (self.trainer, "_forward_backward", partial(self._note_passes, in_step)),
+                (optimizer, "step_with" if in_step else "step", self._note_update),
+            ):
+                stack.enter_context(timed(thing, method, note))
+            yield
+
+    def _note_data(self, seconds: float) -> None:
+        assert self.spans is not None
+        self.spans.data += seconds
+
+    def _note_passes(self, in_step: bool, seconds: float) -> None:
+        """Tell forward and backward apart; a replayed step has not called the loss function."""
+        assert self.spans is not None
+        assert isinstance(self._computed, TimedFunction)
+        forward = self._computed.taken()
+        if forward is None:
+            self.spans.replayed += seconds
+        else:
+            self.spans.forward += forward
+            self.spans.backward += seconds - forward
+        if in_step:
+            self.spans.optimizer -= seconds
+
+    def _note_update(self, seconds: float) -> None:
+        assert self.spans is not None
+        self.spans.optimizer += seconds
+
+
+def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | None:
+    """Make an optimizer do what `nonfinite` says; ValueError if it cannot."""
+    if nonfinite is None:
+        return None
+    if nonfinite not in ("raise", "skip", "rollback"):
+        raise ValueError(f'nonfinite must be "raise", "skip" or "rollback", not {nonfinite!r}')
+    optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    wanted: Literal["raise", "skip"] = "skip" if nonfinite == "skip" else "raise"
+    if getattr(optimizer, "nonfinite", "raise") == wanted:
+        return nonfinite
+    if not isinstance(optimizer, FollowedOptimizer):
+        raise ValueError(f"{optimizer} cannot be told nonfinite={wanted!r}; make it so")
+    optimizer._settle()
+    optimizer.nonfinite = wanted
+    return nonfinite

@@ -1,0 +1,290 @@
+"""`Trainer`: one training step in one call, and the mean loss of an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
+from rumus.optim.engine.closure import forward_backward
+from rumus.optim.engine.optimizer import refuse_foreign
+from rumus.optim.options.group import M_co
+from rumus.optim.wrappers.wrapper import Wrapper
+from rumus.tensor import Backend, GradientStore, Tensor
+from rumus.tensor.memory.recording import is_capturing
+from rumus.train.base.limits import Limits
+from rumus.train.base.losses import Losses
+from rumus.train.checkpoints.snapshot import checked_names, scaling_of
+from rumus.train.loop.capture import CapturedSteps, Counts, beside
+
+if TYPE_CHECKING:  # what `fit` alone needs is imported there
+    from rumus.train.base.every import Every
+    from rumus.train.checkpoints.checkpoint_store import Resume, Store
+    from rumus.train.loop.callback import Callback
+    from rumus.train.loop.memory_report import MemoryReport
+    from rumus.train.loop.run import OnNonFinite, Result
+    from rumus.train.loop.validation import Validate
+
+
+class Trainer(Generic[M_co]):
+    """Runs steps with one optimizer: forward, backward, update.
+
+    capture: on a GPU, `train_step(loss_fn, *batch)` runs the first step of a kind as usual, records
+    the second, and from then on repeats its commands on new data, without running `loss_fn`. The
+    results are the same, bit for bit. A kind of step is the function, what it has closed over, the
+    shapes and dtypes of the batch's arrays and its other values; the eight kinds used last are
+    kept. Modules that change between training and evaluation, and parameters that move, are
+    noticed. Other numbers, which `loss_fn` takes from elsewhere, stay as they were recorded: pass
+    them in the batch, as arrays where they change often. `loss_fn` must read nothing from the GPU
+    and upload nothing to it, and must decide nothing by itself; a CaptureError says what it did
+    otherwise. With capture=False, and for a closure without a batch, the code runs each time.
+
+    state: what checkpoints of `fit` hold beside the optimizer and its parameters, by name: modules,
+    with their buffers and random streams, random generators, objects with `state_dict` and
+    `load_state_dict`. Modules among them evaluate during validation. ValueError for a name that is
+    no identifier.
+
+    loss_scale: for float16 parameters and activations: each loss is multiplied by a scale on the
+    way back, and the gradients are divided by it inside of the optimizer's update. The scale stays
+    on the parameters' backend, is lowered when a step is refused and raised now and then; see
+    `LossScale`. With nonfinite="raise" a step is an error only at the smallest scale. An optimizer
+    that has a scale from another trainer keeps it if none is given here. TypeError for an optimizer
+    that takes none.
+
+    >>> from rumus.optim import SGD
+    >>> from rumus.tensor import Parameter
+    >>> weight = Parameter([4.0], name="weight")
+    >>> trainer = Trainer(SGD([weight], 0.25))
+    >>> for _ in range(2):
+    ...     loss = trainer.train_step(lambda: (weight * weight).sum())
+    >>> weight.tolist(), trainer.epoch_avg_loss()
+    ([1.0], 10.0)
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer[M_co],
+        *,
+        capture: bool = True,
+        state: Mapping[str, Any] | None = None,
+        loss_scale: LossScale | None = None,
+    ) -> None:
+        self.optimizer = optimizer
+        self.state = checked_names(state or {})
+        if loss_scale is not None:
+            scalable(optimizer).scale_losses(loss_scale)
+        self._steps = CapturedSteps() if capture else None
+        self._losses = Losses()
+
+    @property
+    def counts(self) -> Counts:
+        """How many steps with a batch ran plainly, were recorded, and were repeated, on a GPU."""
+        return Counts() if self._steps is None else self._steps.counts
+
+    @property
+    def loss_scale(self) -> Tensor | None:
+        """What the next loss is multiplied by, not read; None without a loss scale."""
+        named = self.optimizer.groups[0].named if self.optimizer.groups else []
+        return self._scale_on(named[0][1].backend) if named else None
+
+    def _scale_on(self, backend: Backend) -> Tensor | None:
+        scaling = scaling_of(self.optimizer)
+        return None if scaling is None else scaling.on(backend)
+
+    def train_step(
+        self, loss_fn: Callable[..., Tensor], *batch: Any, weight: float = 1.0
+    ) -> Tensor:
+        """Compute the loss, its gradients and the update; return the loss, without its graph.
+
+        loss_fn: called with `batch`, NumPy arrays and tensors of other backends as tensors beside
+        the parameters; returns a scalar that depends on the optimizer's parameters, and on no
+        others that are trainable. weight: how much this step counts in the mean loss of
+        the epoch, as the number of samples where the batches differ in size.
+
+        Raises TypeError if `loss_fn` returns no tensor, ValueError for a weight that is not finite
+        and positive, UnclaimedGradientError for gradients that the optimizer does not own, and what
+        `backward` and `Optimizer.step` raise; nothing has changed then. A step that raises, or that
+        the optimizer skips, does not enter the mean. CaptureError for what a GPU cannot repeat.
+        """
+        if not 0 < weight < math.inf:
+            raise ValueError(f"weight must be finite and positive, not {weight}")
+        noted = self._step(loss_fn, batch)
+        self._losses.count(noted, weight, self.optimizer.outcome)
+        if is_capturing(noted.backend):
+            noted.backend.step_finished()
+        return noted
+
+    def _step(self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]) -> Tensor:
+        """Do one step of the optimizer; return the loss, in memory of its own."""
+        if isinstance(self.optimizer, ClosureOptimizer):
+            evaluate = partial(self._forward_backward, loss_fn, batch)
+            return self._losses.note(self.optimizer.step_with(evaluate))
+        loss, gradients = self._forward_backward(loss_fn, batch)
+        noted = self._losses.note(loss)
+        with gradients as grads:
+            self._check_claimed(grads)
+            self.optimizer.step(grads)
+        return noted
+
+    def fit(
+        self,
+        loader: Iterable[Any],
+        loss_fn: Callable[..., Tensor],
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        seconds: float | None = None,
+        validate: Validate | None = None,
+        validate_every: Every | None = None,
+        accumulate: int = 1,
+        weight_of: Callable[..., float] | None = None,
+        nonfinite: OnNonFinite | None = None,
+        rollbacks: int = 3,
+        callbacks: Sequence[Callback] = (),
+        checkpoints: Store | str | Path | None = None,
+        save_every: Every | None = None,
+        monitor: str = "loss",
+        mode: Literal["min", "max"] = "min",
+        resume: Resume = False,
+        signals: bool = True,
+        profile_steps: bool = False,
+    ) -> Result:
+        """Train: one `train_step` for each batch that `loader` yields, epoch after epoch.
+
+        loader: is iterated over once an epoch, and yields tuples of arrays: `loss_fn(*batch)` is
+        the loss. epochs, steps, seconds: when to end; epochs and steps count those before a resume.
+        validate: a function that returns numbers by name, or (loader, function of a batch), whose
+        numbers are averaged over the samples; called as `validate_every` says, by default after
+        each epoch, with no graph and the modules of `state` evaluating.
+        accumulate: batches for one step, which is that over all their samples at once; an epoch's
+        last step may have fewer. weight_of: how much a batch counts in means and in accumulation,
+        called with the batch; by default its number of samples.
+        nonfinite: what a gradient that is not finite does. "raise", "skip": as in the optimizer,
+        which decides if nothing is said; with a loss scale they are about steps that are refused at
+        its minimum, others are skipped. "rollback": parameters and optimizer become what they were
+        when a checkpoint was saved last, or the epoch began, and the data go on; at most
+        `rollbacks` times.
+        callbacks: what hears of events. checkpoints: `Checkpoints`, or a folder for them, saved as
+        `save_every` says, by default after each epoch, and at the end. monitor, mode: the metric
+        that says which checkpoint is best, and whether less or more of it is better.
+        resume: "auto" goes on from the newest checkpoint if there is one, True insists on one, a
+        path says which. What follows is what would have been, bit for bit.
+        signals: SIGTERM and Ctrl-C end the run after the running step, with a checkpoint, by
+        Interrupted, which ends the process with code 143 or 130; a second one at once.
+        profile_steps: measure the parts of each step; it waits for each loss.
+
+        Raises what `train_step` does; ValueError for a loader that yields nothing, or batches of
+        another structure than before; NonFiniteLossError for a loss that is not finite though the
+        gradients are, at the first step or in an epoch's mean; CallbackError; NoCheckpointError
+        where there is nothing to resume; StateMismatchError, with every difference and nothing
+        changed, for a checkpoint of another model.
+
+        >>> import numpy as np
+        >>> from rumus.optim import SGD
+        >>> from rumus.tensor import Parameter
+        >>> weight = Parameter([4.0], name="weight")
+        >>> trainer = Trainer(SGD([weight], 0.25))
+        >>> data = [(np.array([1.0, 2.0]),), (np.array([3.0]),)]
+        >>> result = trainer.fit(data, lambda x: ((weight - x) ** 2).mean(), epochs=2)
+        >>> result.reason, result.steps, [round(entry["loss"], 3) for entry in result.history]
+        ('epochs', 4, [4.354, 1.647])
+        """
+        from rumus.train.base.every import Every
+        from rumus.train.checkpoints.checkpoint_store import as_store
+        from rumus.train.loop.run import Run
+
+        run = Run(
+            self,
+            loader,
+            loss_fn,
+            limits=Limits(epochs, steps, seconds),
+            validate=validate,
+            validate_every=validate_every or Every(epochs=1),
+            accumulate=accumulate,
+            weight_of=weight_of,
+            nonfinite=nonfinite,
+            rollbacks=rollbacks,
+            callbacks=callbacks,
+            store=as_store(checkpoints, mode),
+            save_every=save_every or Every(epochs=1),
+            monitor=monitor,
+            mode=mode,
+            signals=signals,
+            profile_steps=profile_steps,
+        )
+        return run.go(resume)
+
+    def _forward_backward(
+        self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]
+    ) -> tuple[Tensor, GradientStore]:
+        """Run the passes, captured where a batch is given and the parameters' backend can."""
+        named = self.optimizer.groups[0].named if self.optimizer.groups else []
+        backend = named[0][1].backend if named else None
+        if not batch or backend is None:
+            return forward_backward(loss_fn, batch, self.loss_scale)
+        scale = self._scale_on(backend)
+        if self._steps is not None and is_capturing(backend):
+            return self._steps.run(backend, loss_fn, batch, scale)
+        return forward_backward(loss_fn, [beside(value, backend) for value in batch], scale)
+
+    def _check_claimed(self, grads: GradientStore) -> None:
+        """Refuse gradients of parameters that the optimizer does not own, before it steps."""
+        owned = 0
+        for group in self.optimizer.groups:
+            if group.optional:
+                break
+            owned += len(group.named)
+        else:
+            if len(grads) == owned:
+                return  # if one is foreign then an own one is missing, and `step` says so
+        refuse_foreign(grads, self.optimizer)
+
+    def memory_report(self) -> MemoryReport:
+        """Return the bytes of parameters, gradients, state, and of each captured step.
+
+        What a captured step takes is known once it was recorded, before any repetition; a
+        repetition allocates nothing. Steps that run as usual take as much while they run, but give
+        it back; on a CPU nothing is said of them.
+
+        >>> import numpy as np
+        >>> from rumus.optim import Adam
+        >>> from rumus.tensor import Parameter
+        >>> weight = Parameter(np.zeros((256, 256), np.float32), name="weight")
+        >>> report = Trainer(Adam([weight])).memory_report()  # print(report) shows a table
+        >>> report.parameters, report.gradients, report.state, report.peak
+        (262144, 262144, 524288, None)
+        """
+        from rumus.train.loop.memory_report import report
+
+        return report(self.optimizer, [] if self._steps is None else self._steps.memory())
+
+    def epoch_avg_loss(self) -> float:
+        """Return the mean loss of the epoch's steps, and close the epoch.
+
+        The same value again until the next `train_step`, which opens a new epoch. The losses are
+        averaged in float64. ValueError before the first step.
+        """
+        self.optimizer.poll(wait=True)
+        mean = self._losses.close()
+        if mean is None:
+            raise ValueError("there is no mean loss before the first train_step of an epoch")
+        return mean
+
+    def reset_epoch(self) -> None:
+        """Forget the losses so far: the next step opens a new epoch. Usually done by itself."""
+        self._losses.clear()
+
+
+def scalable(optimizer: Optimizer[Any]) -> FusedOptimizer[Any]:
+    """Return the optimizer whose update divides by a loss scale. TypeError if there is none."""
+    if not isinstance(optimizer, ClosureOptimizer):
+        fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+        if isinstance(fused, FusedOptimizer):
+            return fused
+    raise TypeError(
+        f"{optimizer} takes no loss scale: an optimizer by a rule does, whose gradients nobody "
+        "else reads"
+    )

@@ -1,0 +1,57 @@
+"""`Training`: what a script of yours hands to the command line: all that `Trainer.fit` needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, Literal
+
+from rumus.tensor import Tensor
+from rumus.train.base.every import Every
+from rumus.train.loop.callback import Callback
+from rumus.train.loop.run import OnNonFinite, Result
+from rumus.train.loop.trainer import Trainer
+from rumus.train.loop.validation import Validate
+
+
+@dataclass
+class Training:
+    """A trainer, its data and its loss, and what else `Trainer.fit` takes, which says what it does.
+
+    Where checkpoints go, and whether to go on from one, is said when it is run: by `rumus train`,
+    or by the options of `fit`.
+
+    >>> import numpy as np
+    >>> from rumus.optim import SGD
+    >>> from rumus.tensor import Parameter
+    >>> weight = Parameter([4.0], name="weight")
+    >>> data = [(np.array([1.0, 2.0]),)]
+    >>> trainer = Trainer(SGD([weight], 0.25))
+    >>> training = Training(trainer, data, lambda x: ((weight - x) ** 2).mean(), epochs=3)
+    >>> training.fit().steps, training.fit(epochs=1).steps
+    (3, 1)
+    """
+
+    trainer: Trainer[Any]
+    loader: Iterable[Any]
+    loss_fn: Callable[..., Tensor]
+    _: KW_ONLY
+    epochs: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    validate: Validate | None = None
+    validate_every: Every | None = None
+    accumulate: int = 1
+    weight_of: Callable[..., float] | None = None
+    nonfinite: OnNonFinite | None = None
+    rollbacks: int = 3
+    callbacks: Sequence[Callback] = ()
+    save_every: Every | None = None
+    monitor: str = "loss"
+    mode: Literal["min", "max"] = "min"
+
+    def fit(self, **options: Any) -> Result:
+        """Call `trainer.fit` with all of it; options come in its place, or are added."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given.pop("trainer")
+        return self.trainer.fit(**{**given, **options})

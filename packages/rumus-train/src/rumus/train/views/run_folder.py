@@ -1,0 +1,418 @@
+"""`RunFolder`: everything about a training that is worth keeping, in one folder.
+
+config.toml              what was asked for
+env.json                 what each start of it ran on
+metrics.jsonl            what was measured: `read_metrics`
+events.out.tfevents.*    the same for TensorBoard
+checkpoints/             for `fit(checkpoints=folder.checkpoints)`
+report.html              the same for a person: `write_report`
+DONE                     why it ended, if it was not interrupted
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import tomllib
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.train.base.append_file import AppendFile, RunFolderWarning
+from rumus.train.base.configuration import configuration_table
+from rumus.train.base.every import Every
+from rumus.train.base.late_values import late_values
+from rumus.train.base.toml_text import to_toml
+from rumus.train.checkpoints.checkpoint_errors import FolderInUseError
+from rumus.train.checkpoints.file_system import LocalFileSystem
+from rumus.train.checkpoints.folder_lock import FolderLock
+from rumus.train.loop.callback import Callback
+from rumus.train.loop.environment import environment
+from rumus.train.loop.events import (
+    CheckpointSaved,
+    EpochEnd,
+    Failed,
+    StepEnd,
+    TrainEnd,
+    TrainStart,
+    ValidationEnd,
+)
+from rumus.train.views.metrics_file import append_metrics, open_metrics
+from rumus.train.views.tensorboard_file import TensorBoardFile
+
+CONFIG, ENVIRONMENT, METRICS, DONE = "config.toml", "env.json", "metrics.jsonl", "DONE"
+_DENSE: Final = 250  # steps that are all written down; later ones ever more sparsely
+_SPARSE: Final = 1.0  # seconds, after which there is a line in any case
+_FLUSH: Final = 1.0  # seconds that lines wait at most for others, to be read and written together
+_WAITING: Final = 1024  # lines that wait at most
+_RATE: Final = 0.2  # seconds over which a throughput is measured at least
+_STARTS: Final = 100  # that env.json tells of, the last ones
+
+
+class RunFolderError(RuntimeError):
+    """A run folder that cannot be written, or that holds another run."""
+
+
+@dataclass(slots=True)
+class _Noted:
+    """A step of which the numbers are still where they were computed."""
+
+    time: float
+    epoch: int
+    step: int
+    rate: float | None
+    loss: Tensor
+    norm: Tensor | None
+
+
+class RunFolder(Callback):
+    """Keeps a training in a folder: give it to `fit` as a callback.
+
+    path: made if need be. config: what goes to config.toml: a dataclass, or a mapping of bool,
+    numbers, text, lists and mappings.
+    seed: goes to env.json. log_every: which steps get a line in metrics.jsonl; by default each of
+    the first 250, then at ever larger distances, and one a second. tensorboard, report: whether to
+    write event files, and a report.html at the end.
+
+    Between two looks a step costs less than a microsecond. Losses and norms are read once a second,
+    at the ends of epochs, and before a checkpoint or a validation is written down.
+
+    At the start RunFolderError where nothing can be written, where a complete run or one with
+    another configuration is, or where what is resumed is of another run; FolderInUseError while
+    another process writes there. Later a full disk is a RunFolderWarning and training goes on.
+    A resume takes lines back that are newer than its checkpoint.
+
+    >>> import tempfile
+    >>> from rumus.optim import SGD
+    >>> from rumus.tensor import Parameter
+    >>> from rumus.train import Trainer, read_metrics
+    >>> weight = Parameter([4.0], name="weight")
+    >>> folder = RunFolder(Path(tempfile.mkdtemp()) / "run", config={"lr": 0.25})
+    >>> result = Trainer(SGD([weight], 0.25)).fit(
+    ...     [()] * 2, lambda: (weight * weight).sum(), epochs=1, callbacks=[folder],
+    ...     checkpoints=folder.checkpoints, weight_of=lambda: 1.0)
+    >>> [line["loss"] for line in read_metrics(folder.metrics) if line["split"] == "train"]
+    [16.0, 4.0]
+    """
+
+    order = 10
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        config: object = None,
+        seed: int | None = None,
+        log_every: Every | None = None,
+        tensorboard: bool = True,
+        report: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self.seed, self.log_every = seed, log_every
+        if config is not None and not isinstance(config, Mapping):
+            config = configuration_table(config)
+        self._config = to_toml(config or {})
+        self._tensorboard, self._report = tensorboard, report
+        self._lock = FolderLock(LocalFileSystem(), self.path)
+        self._id: str | None = None  # of the run, in its checkpoints and in env.json
+        self._lines: AppendFile | None = None
+        self._events: TensorBoardFile | None = None
+        self._noted: list[_Noted] = []
+        self._next_step = self._next_time = 0.0
+        self._flushed = self._rate_since = 0.0
+        self._samples = 0.0
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints belong."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """The file with what was measured."""
+        return self.path / METRICS
+
+    def prepare(self) -> None:
+        """Make the folder and let nobody else write to it; the start of a training does it too.
+
+        RunFolderError if it cannot be written, FolderInUseError if another process does.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except FolderInUseError:
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which run this is, so that no other one is gone on with here."""
+        return {"run": self._id}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Be the run that was saved."""
+        self._id = state["run"]
+
+    # Events
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Open the files; see the class for what is refused."""
+        self.prepare()
+        try:
+            starts = self._check_run(event)
+        except RunFolderError:
+            self._lock.release()
+            raise
+        self._id = self._id or os.urandom(8).hex()
+        try:
+            (self.path / DONE).unlink(missing_ok=True)
+            self._replace(CONFIG, self._config)
+            starts = [*starts, environment(event.run, self.seed)][-_STARTS:]
+            content = {"version": 1, "run": self._id, "starts": starts}
+            self._replace(ENVIRONMENT, json.dumps(content, indent=2) + "\n")
+            self._lines = open_metrics(self.metrics, _before(event))
+            if self._tensorboard:
+                self._events = TensorBoardFile(self.path, event.step)
+        except OSError as error:
+            self._close()
+            raise self._unwritable(error) from error
+        resumed = None if event.resumed_from is None else event.resumed_from.name
+        self._write("start", event.epoch, event.step, {"resumed_from": resumed})
+        self._flushed = self._rate_since = time.perf_counter()
+        self._next_step = self._next_time = self._samples = 0.0
+
+    def on_step_end(self, event: StepEnd) -> None:
+        """Note a step that is due."""
+        self._samples += event.samples
+        now = time.perf_counter()
+        if event.step < self._next_step and now < self._next_time:
+            return
+        rate, norm = event.learning_rate, event.gradient_norm()
+        self._noted.append(_Noted(time.time(), event.epoch, event.step, rate, event.loss, norm))
+        self._next_step, self._next_time = self._after(event.step, now)
+        if now - self._flushed >= _FLUSH or len(self._noted) >= _WAITING:
+            self.flush()
+
+    def on_validation_end(self, event: ValidationEnd) -> None:
+        """Write what a validation has found."""
+        self._rate_since += event.seconds
+        self.flush()
+        metrics = {name: float(value) for name, value in event.metrics.items()}
+        found = {"metrics": metrics, "best": event.is_best, "seconds": event.seconds}
+        self._write("validation", event.epoch, event.step, found, metrics)
+
+    def on_epoch_end(self, event: EpochEnd) -> None:
+        """Write the mean loss of an epoch, and where its time went."""
+        self.flush()
+        found = {"loss": event.loss, "samples": event.samples, "seconds": event.seconds}
+        spans = {} if event.spans is None else {"spans": asdict(event.spans)}
+        self._write("epoch", event.epoch, event.step, {**found, **spans}, {"loss": event.loss})
+
+    def on_checkpoint(self, event: CheckpointSaved) -> None:
+        """Write where a checkpoint is, or that it could not be saved."""
+        self._rate_since += event.seconds
+        self.flush()
+        found = {"path": None if event.path is None else event.path.name, "seconds": event.seconds}
+        self._write("checkpoint", event.epoch, event.step, found)
+
+    def on_train_end(self, event: TrainEnd) -> None:
+        """Write why it ended, and the report; DONE, unless a signal has ended it."""
+        self.flush()
+        ended = {"reason": event.reason, "seconds": event.seconds}
+        self._write("end", event.epoch, event.step, ended)
+        if event.run.signals.received is None:
+            done = {"reason": event.reason, "epoch": event.epoch, "step": event.step}
+            with self._said(DONE):
+                self._replace(DONE, json.dumps(done) + "\n")
+        self._finish()
+
+    def on_error(self, event: Failed) -> None:
+        """Write what is known of the steps before an error, and the error."""
+        if self._lines is None:
+            return
+        for _ in range(2):  # the first look at a device may be what tells of the error
+            with suppress(NonFiniteGradientError):
+                self.flush()
+                break
+        error = f"{type(event.error).__name__}: {event.error}"
+        self._write("end", event.epoch, event.step, {"reason": "error", "error": error[:2000]})
+        self._finish()
+
+    # Lines
+
+    def flush(self) -> None:
+        """Read the numbers of the steps that were noted, and write their lines."""
+        if not self._noted or self._lines is None:
+            return
+        norms = [each.norm for each in self._noted if each.norm is not None]
+        values = late_values([*(each.loss for each in self._noted), *norms])
+        losses, found = values[: len(self._noted)], iter(values[len(self._noted) :])
+        noted, self._noted = self._noted, []
+        rows = [
+            {"loss": loss, "lr": each.rate, "grad_norm": None if each.norm is None else next(found)}
+            for each, loss in zip(noted, losses, strict=True)
+        ]
+        rows[-1]["samples_s"] = self._throughput()
+        append_metrics(
+            self._lines,
+            (
+                _line("train", at.epoch, at.step, row, at.time)
+                for at, row in zip(noted, rows, strict=True)
+            ),
+        )
+        if self._events is not None:
+            self._events.append(
+                (at.time, at.step, _tagged("train", row))
+                for at, row in zip(noted, rows, strict=True)
+            )
+
+    def _throughput(self) -> float | None:
+        """Samples a second since the last time; the device has done all of them now."""
+        self._flushed = now = time.perf_counter()
+        seconds = now - self._rate_since
+        if seconds < _RATE:
+            return None
+        found = self._samples / seconds
+        self._rate_since, self._samples = now, 0.0
+        return found
+
+    def _after(self, step: int, now: float) -> tuple[float, float]:
+        """When the next line is due after one of this step."""
+        every = self.log_every
+        if every is None:
+            stride = 1 << (step // _DENSE).bit_length()
+            return step - step % stride + stride, now + _SPARSE
+        steps = math.inf if every.steps is None else step - step % every.steps + every.steps
+        return steps, now + (math.inf if every.seconds is None else every.seconds)
+
+    def _write(
+        self,
+        split: str,
+        epoch: int,
+        step: int,
+        found: Mapping[str, Any],
+        shown: Mapping[str, float] | None = None,
+    ) -> None:
+        now = time.time()
+        if self._lines is not None:
+            append_metrics(self._lines, [_line(split, epoch, step, found, now)])
+        if self._events is not None and shown:
+            self._events.append([(now, step, _tagged(split, shown))])
+
+    # The folder
+
+    def _check_run(self, event: TrainStart) -> list[Any]:
+        """Refuse the folder of another run; return what its env.json says of earlier starts."""
+        there = self._environment()
+        if event.resumed_from is None:
+            self._id = None
+            self._check_fresh()
+            return []
+        other = there.get("run")
+        if other is not None and other != self._id:
+            raise RunFolderError(
+                f"{self.path} holds another run than the one that {event.resumed_from} is of; "
+                "choose another folder"
+            )
+        return list(there.get("starts", []))
+
+    def _check_fresh(self) -> None:
+        done = self.path / DONE
+        if done.exists():
+            raise RunFolderError(
+                f"{self.path} holds a complete run ({done.read_text().strip()}), and nothing is "
+                "resumed; choose another folder"
+            )
+        config = self.path / CONFIG
+        if not config.exists() or not self.metrics.exists():
+            return
+        with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError):
+            before, now = tomllib.loads(config.read_text("utf-8")), tomllib.loads(self._config)
+            names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+            if names:
+                raise RunFolderError(
+                    f"{self.path} holds a run with another configuration (of {', '.join(names)}), "
+                    "and nothing is resumed; choose another folder"
+                )
+
+    def _environment(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self.path / ENVIRONMENT).read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _replace(self, name: str, text: str) -> None:
+        beside = self.path / f"{name}.tmp"
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, self.path / name)
+
+    def _unwritable(self, error: OSError) -> RunFolderError:
+        return RunFolderError(
+            f"the run folder {self.path} cannot be written ({error}); choose another, or free it"
+        )
+
+    def _said(self, what: str) -> _Said:
+        return _Said(self.path / what)
+
+    def _finish(self) -> None:
+        self._close()
+        if self._report:
+            from rumus.train.views.report import write_report
+
+            with self._said("report.html"):
+                write_report(self.path)
+
+    def _close(self) -> None:
+        for file in (self._lines, self._events):
+            if file is not None:
+                file.close()
+        self._lines = self._events = None
+        self._noted.clear()
+        self._lock.release()
+
+
+class _Said(suppress):
+    """Within its block an OSError is a warning."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(OSError)
+        self._path = path
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        held = bool(super().__exit__(kind, error, trace))
+        if error is not None and held:
+            warnings.warn(f"{self._path} was not written: {error}", RunFolderWarning, stacklevel=2)
+        return held
+
+
+def _line(
+    split: str, epoch: int, step: int, found: Mapping[str, Any], when: float
+) -> dict[str, Any]:
+    return {"t": round(when, 3), "split": split, "epoch": epoch, "step": step, **found}
+
+
+def _tagged(split: str, values: Mapping[str, float | None]) -> dict[str, float]:
+    return {f"{split}/{name}": value for name, value in values.items() if value is not None}
+
+
+def _before(event: TrainStart) -> Any:
+    """What says whether a line is of what the checkpoint holds, and will not be written again."""
+    position = event.run.position
+    again = position.exhausted or position.validation_due  # the validation of this very step
+
+    def keep(line: Mapping[str, Any]) -> bool:
+        step = line.get("step", 0)
+        if event.resumed_from is None or not isinstance(step, int) or step > event.step:
+            return False
+        if line.get("split") == "epoch":
+            return bool(line.get("epoch", 0) < position.epoch)
+        return not (again and line.get("split") == "validation" and step == event.step)
+
+    return keep

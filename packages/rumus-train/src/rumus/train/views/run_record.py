@@ -1,0 +1,121 @@
+"""`RunRecord`: what a run folder says, read in one pass and bounded memory."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rumus.train.checkpoints.checkpoints import Checkpoints, SavedCheckpoint
+from rumus.train.views.curve import Curve
+from rumus.train.views.metrics_file import read_metrics
+from rumus.train.views.run_folder import CONFIG, DONE, ENVIRONMENT, METRICS, RunFolderError
+
+_LAST: Final = 12  # epochs and starts that are told one by one
+_NAMES: Final = 64  # curves that are kept
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """curves: by name, as "train loss" or "validation accuracy". epochs: the lines of the last.
+
+    seconds: by phase. ended: why, None if it is running or was killed. best: step and metrics of
+    the best validation.
+    """
+
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    epochs: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_LAST))
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    epoch_count: int = 0
+    step: int = 0
+    ended: str | None = None
+    error: str | None = None
+    is_done: bool = False
+    best: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What to call it: the name of its folder."""
+        return self.path.resolve().name
+
+    def values(self, split: str) -> dict[str, Curve]:
+        """The curves of "train", "validation" or "epoch", by the names of their numbers."""
+        return {
+            name.removeprefix(f"{split} "): curve
+            for name, curve in self.curves.items()
+            if name.startswith(f"{split} ")
+        }
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Take one line of metrics.jsonl."""
+        split, step = str(line.get("split", "")), line.get("step", 0)
+        if not isinstance(step, int):
+            return
+        self.step = max(self.step, step)
+        found = line.get("metrics", {}) if split == "validation" else line
+        if split in ("train", "validation", "epoch") and isinstance(found, Mapping):
+            self._add(split, step, found)
+        if split == "validation" and line.get("best"):
+            self.best = {"step": step, **found}
+        if split == "epoch":
+            self.epochs.append(dict(line))
+            self.epoch_count += 1
+        if split in ("start", "end"):
+            self.ended, self.error = line.get("reason"), line.get("error")
+        self._time(split, line)
+
+    def _add(self, split: str, step: int, found: Mapping[str, Any]) -> None:
+        for name, value in found.items():
+            if name in ("v", "t", "split", "epoch", "step", "seconds", "samples", "spans"):
+                continue
+            key = f"{split} {name}"
+            if key in self.curves or len(self.curves) < _NAMES:
+                try:
+                    self.curves.setdefault(key, Curve()).add(step, float(value))
+                except (TypeError, ValueError):
+                    continue
+
+    def _time(self, split: str, line: Mapping[str, Any]) -> None:
+        phases = {
+            "epoch": "epochs", "validation": "validation", "checkpoint": "checkpoints", "end": "all"
+        }  # fmt: skip
+        found = {phases[split]: line.get("seconds")} if split in phases else {}
+        spans = line.get("spans")
+        if isinstance(spans, Mapping):
+            found |= {f"{name} of steps": value for name, value in spans.items() if value}
+        for name, value in found.items():
+            if isinstance(value, (int, float)):
+                self.seconds[name] = self.seconds.get(name, 0.0) + value
+
+
+def read_run(path: str | Path) -> RunRecord:
+    """Read a run folder; RunFolderError if it is none. What is missing or damaged is left out."""
+    path = Path(path)
+    if not (path / METRICS).is_file():
+        raise RunFolderError(f"{path} is no run folder: there is no {METRICS}")
+    record = RunRecord(path)
+    for line in read_metrics(path / METRICS):
+        record.take(line)
+    record.config = _parsed(path / CONFIG, tomllib.loads)
+    starts = _parsed(path / ENVIRONMENT, json.loads).get("starts", [])
+    record.starts = [start for start in starts if isinstance(start, dict)]
+    record.is_done = (path / DONE).exists()
+    if (path / "checkpoints").is_dir():
+        record.checkpoints = Checkpoints(path / "checkpoints").list()
+    return record
+
+
+def _parsed(path: Path, parse: Any) -> dict[str, Any]:
+    try:
+        found = parse(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

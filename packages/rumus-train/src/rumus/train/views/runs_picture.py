@@ -1,0 +1,90 @@
+"""`plot_runs`: the curves of several runs in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rumus.train.views.run_record import RunRecord
+
+_PANELS: Final = 8  # at most
+_FIRST: Final = ("train loss", "validation loss")
+_LAST: Final = ("train lr", "train grad_norm", "train samples_s")
+_TITLES: Final = {
+    "train loss": "training loss",
+    "train lr": "learning rate",
+    "train grad_norm": "gradient norm",
+    "train samples_s": "samples per second",
+}
+
+
+def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
+    """Draw losses, validations, learning rates, norms and throughput of runs; return `out`.
+
+    runs: run folders, each in a colour of its own. out: a file whose ending says what kind, as
+    .png or .svg. Needs the extra `plot`: ImportError without it. RunFolderError for what is no
+    run folder, ValueError for no runs, nothing to draw or an unknown ending, OSError if the picture
+    cannot be written.
+    """
+    if not runs:
+        raise ValueError("plot_runs needs at least one run folder")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot_runs needs matplotlib: pip install 'rumus-train[plot]'") from error
+    from rumus.train.views.run_record import read_run
+
+    records = [read_run(run) for run in runs]
+    names = _panels(records)
+    if not names:
+        raise ValueError(f"nothing was measured yet in {', '.join(map(str, runs))}")
+    columns = min(2, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(6.0 * columns, 3.0 * rows + 0.6), layout="constrained")
+    for number, name in enumerate(names, start=1):
+        _draw(figure.add_subplot(rows, columns, number), name, records)
+    lines = [axes for axes in figure.axes if len(axes.lines) == len(records)]
+    shown, labels = (lines or figure.axes)[0].get_legend_handles_labels()
+    columns = min(4, len(labels))
+    figure.legend(shown, labels, loc="outside upper center", ncols=columns, frameon=False)
+    figure.savefig(out, dpi=130)
+    return Path(out)
+
+
+def _panels(records: Sequence[RunRecord]) -> list[str]:
+    """The curves that some run has: losses, then metrics of the validation, then the rest."""
+    there = {name for record in records for name, curve in record.curves.items() if curve.points}
+    metrics = sorted(name for name in there - {*_FIRST} if name.startswith("validation "))
+    wanted = [*_FIRST, *metrics[: _PANELS - len(_FIRST) - len(_LAST)], *_LAST]
+    return [name for name in wanted if name in there]
+
+
+def _draw(axes: Any, name: str, records: Sequence[RunRecord]) -> None:
+    """Draw one curve of each run; the colour is that of the run, whether it has the curve or not.
+
+    `axes` is Matplotlib's.
+    """
+    from rumus.train.views.chart import vertical
+
+    curves = []
+    for number, record in enumerate(records):
+        curve = record.curves.get(name)
+        if curve is None or not curve.points:
+            continue
+        curves.append(curve)
+        x = [point.x for point in curve.points]
+        color = f"C{number % 10}"
+        if curve.is_thinned:
+            low, high = [p.low for p in curve.points], [p.high for p in curve.points]
+            axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        middle = [point.mean for point in curve.points]
+        marker = "o" if len(x) <= 40 else None
+        axes.plot(x, middle, color=color, label=record.name, linewidth=1.3, marker=marker, ms=3)
+    if vertical(curves).is_log:
+        axes.set_yscale("log")
+    axes.set_title(_TITLES.get(name, name.replace("validation ", "validation: ")), fontsize=11)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
