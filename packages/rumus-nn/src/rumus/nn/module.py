@@ -25,6 +25,7 @@ from rumus.tensor import (
     tensor,
 )
 from rumus.tensor.memory.recording import depends_on
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -176,16 +177,18 @@ class Module:
         # On the device before anything is written: an upload may fail, a copy does not.
         staged = {name: tensor(a, dtype=a.dtype, backend=own[name].backend)
                   for name, a in arrays.items()}  # fmt: skip
-        for name, value in staged.items():
-            own[name].assign(value)
+        with Uninterrupted():
+            for name, value in staged.items():
+                own[name].assign(value)
         return self
 
     # Changing the whole tree
 
     def train(self, mode: bool = True) -> Self:
         """Switch everything to training (or evaluation, for False), and return the module."""
-        for _, module in list(self.named_modules()):
-            module.training = mode
+        with Uninterrupted():
+            for _, module in list(self.named_modules()):
+                module.training = mode
         return self
 
     def eval(self) -> Self:
@@ -194,8 +197,9 @@ class Module:
 
     def requires_grad_(self, flag: bool = True) -> Self:
         """Say for all parameters whether `backward` makes gradients for them."""
-        for parameter in self.parameters():
-            parameter.requires_grad = flag
+        with Uninterrupted():
+            for parameter in self.parameters():
+                parameter.requires_grad = flag
         return self
 
     def freeze(self) -> Self:
@@ -208,11 +212,12 @@ class Module:
         What optimizers keep for the parameters moves along. A buffer becomes another tensor.
         """
         moved = {id(buffer): buffer.to(backend) for _, buffer in self.named_buffers()}
-        move_parameters(list(self.parameters()), backend)
-        for _, module in list(self.named_modules()):
-            for name, value in list(module.named_members()):
-                if id(value) in moved:
-                    setattr(module, name, moved[id(value)])
+        with Uninterrupted():
+            move_parameters(list(self.parameters()), backend)
+            for _, module in list(self.named_modules()):
+                for name, value in list(module.named_members()):
+                    if id(value) in moved:
+                        setattr(module, name, moved[id(value)])
         return self
 
     def to_dtype(self, dtype: DTypeLike) -> Self:
@@ -229,8 +234,9 @@ class Module:
         dtype('float16')
         """
         parameters = list(self.parameters())
-        for parameter in sorted(parameters, key=lambda p: p.owner is None):
-            parameter.convert(dtype)  # those that are refused come first
+        with Uninterrupted():
+            for parameter in sorted(parameters, key=lambda p: p.owner is None):
+                parameter.convert(dtype)  # those that are refused come first
         return self
 
     def half(self) -> Self:

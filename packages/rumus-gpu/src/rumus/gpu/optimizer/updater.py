@@ -29,6 +29,7 @@ from rumus.gpu.elementwise.wgsl import WORKGROUP, update_program
 from rumus.gpu.optimizer.slots import Call, slot_squares
 from rumus.tensor import Kernel, float32
 from rumus.tensor.memory.quantization import Piece
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Factors, NonFinite, Outcome, Scalars, Section
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ class DeviceUpdater:
         found = [next(scalars(n, (self._issued[n] + 1,))) for n in ready]
         known = [self._rows[n].get(self._issued[n] + 1) for n in ready]
         if found != known:
-            self._fill_table(ready, found, scalars, is_new=known.count(None) == len(known))
+            with Uninterrupted():  # the rows that the host knows are those that the device has
+                self._fill_table(ready, found, scalars, is_new=known.count(None) == len(known))
         outcome = Outcome()
         which = tuple(ready)
         self._prepared = self._work(which, gradients), outcome, which
@@ -315,7 +317,8 @@ class DeviceUpdater:
     def _take(self, wait: bool) -> None:
         report = self._report.take(wait)
         if report is not None:
-            self._absorb(report)
+            with Uninterrupted():
+                self._absorb(report)
 
     def _absorb(self, report: NDArray[Any]) -> None:
         """Fill in the outcomes of the steps that the device had decided when it was asked."""

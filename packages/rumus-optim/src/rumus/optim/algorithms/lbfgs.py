@@ -15,7 +15,6 @@ from rumus.optim.engine.footprint import Memory, used
 from rumus.optim.engine.optimizer import check_one_backend, refuse_foreign
 from rumus.optim.engine.saved_state import FORMAT, check_unique, differences, entries, prepared
 from rumus.optim.engine.segments import Segment, host_state, in_their_dtype, lay_out
-from rumus.optim.engine.uninterrupted import Uninterrupted
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup
 from rumus.optim.options.hyperparameter import Hyper, at_step, checked
 from rumus.tensor import (
@@ -28,6 +27,7 @@ from rumus.tensor import (
     StateMismatchError,
     Tensor,
 )
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import NonFinite, Outcome
 
 CURVATURE: Final = 1e-10  # a step with less, s y, is not remembered
@@ -128,15 +128,16 @@ class LBFGS(ClosureOptimizer[M_co]):
         self._curvatures: list[tuple[float, float]] = []  # rho and scale of each pair
         self._vectors: Vectors | None = None
         self._is_away = False  # whether the parameters are at a point that is only tried
-        super().__init__(parameters)
-        try:
-            self._check_groups()
-            self.segments = lay_out(self.groups, {}, in_their_dtype(()))
-        except BaseException:
-            self.release()
-            raise
-        for segment in self.segments:
-            segment.arena.adopt()
+        with Uninterrupted():  # its parameters are claimed and laid out, or neither
+            super().__init__(parameters)
+            try:
+                self._check_groups()
+                self.segments = lay_out(self.groups, {}, in_their_dtype(()))
+            except BaseException:
+                self.release()
+                raise
+            for segment in self.segments:
+                segment.arena.adopt()
 
     def _check_groups(self) -> None:
         for group in self.groups:
@@ -181,11 +182,18 @@ class LBFGS(ClosureOptimizer[M_co]):
                 self.steps += 1
                 self.outcome = Outcome(True)
         except BaseException:
-            with Uninterrupted():
-                if self._is_away:
-                    self._place(v, before)
+            try:
+                self._put_back(v, before)
+            except BaseException:
+                self._put_back(v, before)  # a signal may have come before it began
+                raise
             raise
         return loss
+
+    def _put_back(self, v: Vectors, before: Vector) -> None:
+        with Uninterrupted():
+            if self._is_away:
+                self._place(v, before)
 
     def _ready(self) -> Vectors:
         """The vectors of the arenas as they are now."""
@@ -283,9 +291,10 @@ class LBFGS(ClosureOptimizer[M_co]):
                 f"{what} hold{'' if names else 's'} NaN or infinity where the step begins, and "
                 'nothing was updated; nonfinite="skip" would leave such a step out'
             )
-        self.skipped += 1
-        self.blamed = names
-        self.outcome = Outcome(False)
+        with Uninterrupted():
+            self.skipped += 1
+            self.blamed = names
+            self.outcome = Outcome(False)
 
     def _names(self, gradient: Vector) -> tuple[str, ...]:
         bad = {
@@ -315,10 +324,11 @@ class LBFGS(ClosureOptimizer[M_co]):
 
     def release(self) -> None:
         """Give up the parameters: another optimizer may claim them. They keep their values."""
-        for segment in self.segments:
-            segment.arena.release()
-        self.segments, self._curvatures, self._vectors = [], [], None
-        super().release()
+        with Uninterrupted():
+            for segment in self.segments:
+                segment.arena.release()
+            self.segments, self._curvatures, self._vectors = [], [], None
+            super().release()
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take parameters, with what is remembered of them, to another backend."""
@@ -328,9 +338,10 @@ class LBFGS(ClosureOptimizer[M_co]):
         segments = lay_out(self.groups, places, layout)
         for segment in segments:
             segment.fill(before)
-        for segment in segments:
-            segment.arena.adopt()
-        self.segments, self._vectors = segments, None
+        with Uninterrupted():
+            for segment in segments:
+                segment.arena.adopt()
+            self.segments, self._vectors = segments, None
 
     # Saving
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.engine.segments import Segment
-from rumus.optim.engine.uninterrupted import Uninterrupted
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import Kernel, OwnershipError
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 
 class EvaluatedOptimizer(FollowedOptimizer[M_co]):
@@ -43,11 +43,18 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
                 self._put(segment)
             yield
         finally:
-            with Uninterrupted():
-                for segment, values in kept:
-                    segment.arena.backend.copy(values, segment.arena.values)
-                    segment.arena.written()
-                self._evaluating = False
+            try:
+                self._put_back(kept)
+            except BaseException:
+                self._put_back(kept)  # a signal may have come before it began
+                raise
+
+    def _put_back(self, kept: Sequence[tuple[Segment, Array]]) -> None:
+        with Uninterrupted():
+            for segment, values in kept:
+                segment.arena.backend.copy(values, segment.arena.values)
+                segment.arena.written()
+            self._evaluating = False
 
     def _point_of(self, segment: Segment) -> Kernel | None:
         return self._point

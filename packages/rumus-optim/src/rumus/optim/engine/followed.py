@@ -10,6 +10,7 @@ from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import Claimable, M_co
 from rumus.tensor import NonFiniteGradientError
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import NonFinite, Outcome, Updater
 
 
@@ -70,7 +71,9 @@ class FollowedOptimizer(Optimizer[M_co]):
         """
         if self._pending and self._updater is not None:
             self._updater.poll(wait)
-            self._learn()
+            if self._pending and self._pending[0].applied is not None:
+                with Uninterrupted():
+                    self._learn()
 
     def _learn(self) -> None:
         """Count the steps of which it is known what became of them; raise the first error."""
@@ -111,12 +114,13 @@ class FollowedOptimizer(Optimizer[M_co]):
         try:
             self.poll(wait=True)
         finally:
-            updater, self._updater = self._updater, None
-            if updater is not None:
-                for segment, count in zip(self.segments, updater.counts, strict=True):
-                    segment.steps = count
-                if self.scaling is not None:
-                    self.scaling.settled()
+            with Uninterrupted():
+                updater, self._updater = self._updater, None
+                if updater is not None:
+                    for segment, count in zip(self.segments, updater.counts, strict=True):
+                        segment.steps = count
+                    if self.scaling is not None:
+                        self.scaling.settled()
 
     def _names(self, outcome: Outcome) -> tuple[str, ...]:
         """The parameters to blame for a step that was not applied."""

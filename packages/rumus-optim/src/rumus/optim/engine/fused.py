@@ -36,7 +36,6 @@ from rumus.optim.engine.saved_state import (
     uneven_steps,
 )
 from rumus.optim.engine.segments import Segment, host_state, in_one_piece, lay_out
-from rumus.optim.engine.uninterrupted import Uninterrupted
 from rumus.optim.engine.update_kernel import AVERAGE, POINT, WEIGHT, Signature, UpdateRule, squares
 from rumus.optim.options.average import Average
 from rumus.optim.options.clip import Clip, ClipValue
@@ -60,6 +59,7 @@ from rumus.tensor import (
     float32,
 )
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Updater
 
 _KEPT: Final = 64  # steps whose scalars are kept, of each segment
@@ -154,20 +154,21 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         scalars = signature.scalars | self.running.needed | self.other_scalars
         self.scalar_names = scalars - set(self.running.names) - self.own_scalars
         self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper})}
-        super().__init__(parameters, nonfinite)
-        try:
-            self._check_names()
-            self._keep_average()
-            self._trace(self.hyper)
-            self._squares = squares(self.kernel)
-            self._codes = self.precision.codes(self._rule_state, self._squares)
-            self._take(self._layout({}))
-        except BaseException:
-            self.release()
-            raise
-        for segment in self.segments:
-            segment.arena.adopt()
-            segment.fits()
+        with Uninterrupted():  # its parameters are claimed and laid out, or neither
+            super().__init__(parameters, nonfinite)
+            try:
+                self._check_names()
+                self._keep_average()
+                self._trace(self.hyper)
+                self._squares = squares(self.kernel)
+                self._codes = self.precision.codes(self._rule_state, self._squares)
+                self._take(self._layout({}))
+            except BaseException:
+                self.release()
+                raise
+            for segment in self.segments:
+                segment.arena.adopt()
+                segment.fits()
 
     @property
     def kind(self) -> str:
@@ -246,9 +247,11 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         new = {**self.hyper, **values}
         if self._decays(new) != self._decays(self.hyper):
             self._settle()
-            self._trace(new)
-            self._give_kernels(self.segments)
-            self._bound.clear()
+            with Uninterrupted():
+                self._trace(new)
+                self._give_kernels(self.segments)
+                self._bound.clear()
+                self.hyper = new
         self.hyper = new
 
     def _check_known(self, names: Mapping[str, object]) -> None:
@@ -350,9 +353,10 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         if self.scaling is not None:
             self.scaling.restart(policy)
             return self.scaling
-        self.scaling = Scaling(policy)
-        self._trace(self.hyper)
-        self._take(self.segments)
+        with Uninterrupted():
+            self.scaling = Scaling(policy)
+            self._trace(self.hyper)
+            self._take(self.segments)
         return self.scaling
 
     def _check_scalable(self) -> None:
@@ -454,9 +458,10 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                 segment.state |= self.extension.start(segment.arena)
             segment.steps = counts[segment.arena.parameters[0].id]
             segment.fill(before)
-        for segment in segments:
-            segment.arena.adopt()
-        self._take(segments)
+        with Uninterrupted():
+            for segment in segments:
+                segment.arena.adopt()
+            self._take(segments)
 
     def _counts(self) -> dict[int, int]:
         return {p.id: s.steps for s in self.segments for p in s.arena.parameters}
@@ -467,12 +472,13 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         try:
             self._settle()
         finally:
-            if self.average is not None:
-                self.average.detach(self)
-            for segment in self.segments:
-                segment.arena.release()
-            self.segments = []
-            super().release()
+            with Uninterrupted():
+                if self.average is not None:
+                    self.average.detach(self)
+                for segment in self.segments:
+                    segment.arena.release()
+                self.segments = []
+                super().release()
 
     def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
         """Return the owned gradients: a whole arena where they lie in it, else one by one."""

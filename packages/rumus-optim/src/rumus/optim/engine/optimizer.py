@@ -25,6 +25,7 @@ from rumus.tensor import (
     float16,
 )
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
 
 _PACKAGE = str(Path(__file__).parents[2])
@@ -50,8 +51,9 @@ class Optimizer(ABC, Generic[M_co]):
         self.made_at = _caller()
         self.groups = [group.trainable() for group in as_groups(parameters)]
         self._check_claim()
-        for parameter in self.parameters:
-            parameter._owner = weakref.ref(self)
+        with Uninterrupted():
+            for parameter in self.parameters:
+                parameter._owner = weakref.ref(self)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -94,16 +96,19 @@ class Optimizer(ABC, Generic[M_co]):
 
     def release(self) -> None:
         """Give up the parameters: another optimizer may claim them. They keep their values."""
-        for parameter in self.parameters:
-            parameter._owner = None
-        self.groups = []
+        with Uninterrupted():
+            for parameter in self.parameters:
+                parameter._owner = None
+            self.groups = []
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take owned parameters to another backend; `module.to(...)` calls this."""
-        for parameter in parameters:
-            parameter._array = backend.upload(parameter.numpy())
-            parameter._backend = backend
-            parameter._version.count += 1
+        uploaded = [backend.upload(parameter.numpy()) for parameter in parameters]
+        with Uninterrupted():
+            for parameter, array in zip(parameters, uploaded, strict=True):
+                parameter._array = array
+                parameter._backend = backend
+                parameter._version.count += 1
 
     def _check_claim(self) -> None:
         seen: dict[int, str] = {}

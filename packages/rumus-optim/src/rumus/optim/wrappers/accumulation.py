@@ -22,6 +22,7 @@ from rumus.tensor import (
 )
 from rumus.tensor.graph.store import Collector, check_fit
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 _BY: Final = "an Accumulation"
 _G, _SUM, _WEIGHT = Expr.array("g"), Expr.array("sum"), Expr.scalar("weight")
@@ -90,11 +91,12 @@ class Accumulation:
             grads.check(parameter)
             if (known := self._sums.get(parameter.id)) is not None:
                 known.check()
-        if weight > 0:
-            self._include(grads, 1.0 if summed else weight)
-            self.weight += weight
-            self.count += 1
-        grads.drain(list(grads), _BY)
+        with Uninterrupted():
+            if weight > 0:
+                self._include(grads, 1.0 if summed else weight)
+                self.weight += weight
+                self.count += 1
+            grads.drain(list(grads), _BY)
 
     def _include(self, grads: GradientStore, factor: float) -> None:
         for backend, gradient, parameters in _arrays(grads):
@@ -148,8 +150,9 @@ class Accumulation:
                 pairs = [(self._sums[p.id].array, found.array(p)) for p in parameters]
             for total, mean in pairs:
                 backend.elementwise(_WEIGH, (total,), scalars, (mean,))
-        self._sums, self._whole = {}, {}
-        self.weight, self.count = 0.0, 0
+        with Uninterrupted():
+            self._sums, self._whole = {}, {}
+            self.weight, self.count = 0.0, 0
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -11,7 +11,6 @@ from rumus.optim.engine.clipping import total_of_squares
 from rumus.optim.engine.closure import ClosureOptimizer, Evaluate
 from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.optimizer import refuse_foreign
-from rumus.optim.engine.uninterrupted import Uninterrupted
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import check
 from rumus.optim.wrappers.wrapper import Wrapper
@@ -29,6 +28,7 @@ from rumus.tensor import (
     where,
 )
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 _P, _G, _T = Expr.array("p"), Expr.array("g"), Expr.array("t")
 _FACTOR, _IS_BAD = Expr.array("factor"), Expr.array("is_bad")
@@ -159,10 +159,11 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         try:
             yield
         finally:
-            with Uninterrupted():
-                for arena, copy in kept:
-                    arena.backend.copy(copy, arena.values)
-                    arena.written()
+            try:
+                _put_back(kept)
+            except BaseException:
+                _put_back(kept)  # a signal may have come before it began
+                raise
 
     def _climb(
         self, arenas: Mapping[int, Arena], gradients: Mapping[int, Array]
@@ -228,6 +229,13 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
                 pairs = [(grads.array(p), p._array) for p in present]
             for g, p in pairs:
                 arena.backend.elementwise(_MARK, (g, is_bad, p), (), (g,))
+
+
+def _put_back(kept: Sequence[tuple[Arena, Array]]) -> None:
+    with Uninterrupted():
+        for arena, copy in kept:
+            arena.backend.copy(copy, arena.values)
+            arena.written()
 
 
 def _at_least_0(name: str, value: float) -> float:

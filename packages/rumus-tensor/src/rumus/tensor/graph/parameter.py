@@ -17,6 +17,7 @@ from rumus.tensor.graph.slot import Slot
 from rumus.tensor.graph.tensor import Tensor, TensorLike, tensor
 from rumus.tensor.memory.backend import Backend
 from rumus.tensor.memory.recording import depends_on
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 ParamId = NewType("ParamId", int)
 M_co = TypeVar("M_co", covariant=True)
@@ -123,8 +124,10 @@ class Parameter(Tensor):
                 f"{self.label} is {self.dtype} and owned by {self.owner}: convert it to {wanted} "
                 "before the optimizer is made, or release() that first"
             )
-        self._array = self.detach().astype(wanted)._array
-        self._version.count += 1
+        converted = self.detach().astype(wanted)._array
+        with Uninterrupted():
+            self._array = converted
+            self._version.count += 1
 
 
 def move_parameters(parameters: Sequence[Parameter], backend: Backend) -> None:
@@ -132,19 +135,25 @@ def move_parameters(parameters: Sequence[Parameter], backend: Backend) -> None:
 
     Parameters of one owner move together, so that its arenas are laid out anew only once.
     """
+    with Uninterrupted():
+        _move(parameters, backend)
+
+
+def _move(parameters: Sequence[Parameter], backend: Backend) -> None:
     by_owner: dict[int, tuple[Owner | None, list[Parameter]]] = {}
     for parameter in parameters:
         if parameter._backend is not backend:
             owner = parameter.owner
             by_owner.setdefault(id(owner), (owner, []))[1].append(parameter)
+    _, free = by_owner.pop(id(None), (None, []))
+    uploaded = [backend.upload(parameter.numpy()) for parameter in free]
     for owner, owned in by_owner.values():
-        if owner is not None:
-            owner.move(owned, backend)
-            continue
-        for parameter in owned:
-            parameter._array = backend.upload(parameter.numpy())
-            parameter._backend = backend
-            parameter._version.count += 1
+        assert owner is not None
+        owner.move(owned, backend)
+    for parameter, array in zip(free, uploaded, strict=True):
+        parameter._array = array
+        parameter._backend = backend
+        parameter._version.count += 1
 
 
 class Parameters(Generic[M_co]):

@@ -22,6 +22,7 @@ from rumus.tensor.expression.errors import (
 from rumus.tensor.graph.autograd import ACCUMULATE, Node, backward, ones
 from rumus.tensor.graph.tensor import Tensor, backend_of
 from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 if TYPE_CHECKING:
     from rumus.tensor.graph.parameter import Parameter, ParamId
@@ -110,7 +111,8 @@ class GradientStore:
         check_fit(parameter, gradient._array, gradient._backend)
         collector = Collector(self)
         collector.add(parameter, gradient._array)
-        collector.commit()
+        with Uninterrupted():
+            collector.commit()
 
     def take(self, parameter: Parameter, by: str = "take") -> Tensor:
         """Remove a gradient and return it."""
@@ -124,10 +126,11 @@ class GradientStore:
         if not self._gradients.keys() >= wanted.keys():
             for parameter in wanted.values():
                 self.array(parameter)
-        for parameter in wanted.values():
-            if parameter._slot is not None:
-                parameter._slot.take_back(self)
-        self._forget(list(wanted), by)
+        with Uninterrupted():
+            for parameter in wanted.values():
+                if parameter._slot is not None:
+                    parameter._slot.take_back(self)
+            self._forget(list(wanted), by)
 
     def drain_lent(self, numbers: Sequence[ParamId], slots: Sequence[Slot], by: str) -> None:
         """Remove gradients that lie in these slots, as `holds` says: `drain` in less time."""
@@ -307,7 +310,11 @@ def gradients_of(
         backward(edge, seed, collector)
     else:
         collector.add(edge, seed)
-    collector.commit()
+    if into is None:
+        collector.commit()
+    else:
+        with Uninterrupted():
+            collector.commit()
     return store
 
 

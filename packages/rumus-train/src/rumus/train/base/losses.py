@@ -8,6 +8,7 @@ from typing import Final
 from rumus.tensor import Expr, Kernel, Tensor, arange, float32, zeros
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import Capturing, is_capturing
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
 
 LAG: Final = 64  # losses on the CPU, or pages on a device, that may be waiting to be read
@@ -128,17 +129,20 @@ class Losses:
         del self._pages[:-1]
 
     def _read(self) -> None:
-        for loss, weight, outcome in self._waiting:
-            self._add(float(loss), weight, outcome)
-        self._waiting.clear()
+        with Uninterrupted():
+            for loss, weight, outcome in self._waiting:
+                self._add(float(loss), weight, outcome)
+            self._waiting.clear()
 
     def _read_page(self, page: _Page) -> None:
         if page.done == len(page.counted):
             return
         values = page.backend.download(page.values).tolist()
-        for loss, (weight, outcome) in list(zip(values, page.counted, strict=False))[page.done :]:
-            self._add(loss, weight, outcome)
-        page.done = len(page.counted)
+        counted = list(zip(values, page.counted, strict=False))[page.done :]
+        with Uninterrupted():
+            for loss, (weight, outcome) in counted:
+                self._add(loss, weight, outcome)
+            page.done = len(page.counted)
 
     def _add(self, loss: float, weight: float, outcome: Outcome) -> None:
         if outcome.applied is not False:

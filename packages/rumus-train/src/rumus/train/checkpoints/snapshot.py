@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rumus.optim import Optimizer, Scaling
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 RESERVED: Final = frozenset(
     (
@@ -55,6 +56,11 @@ def restore(parts: Mapping[str, Stateful], tree: Mapping[str, Any], origin: str)
 
     The error lists what every part has against its state. origin: whose state it is.
     """
+    with Uninterrupted():
+        _restore(parts, tree, origin)
+
+
+def _restore(parts: Mapping[str, Stateful], tree: Mapping[str, Any], origin: str) -> None:
     problems = [f"{name}: here, not saved" for name in parts if name not in tree]
     problems += [f"{name}: saved, not here" for name in tree if name not in parts]
     undo: list[tuple[Stateful, Mapping[str, Any]]] = []
@@ -93,8 +99,9 @@ class OwnedParameters:
             name: tensor(arrays[name], dtype=parameter.dtype, backend=parameter.backend)
             for name, parameter in self.parameters.items()
         }
-        for name, value in staged.items():
-            self.parameters[name].assign(value)
+        with Uninterrupted():
+            for name, value in staged.items():
+                self.parameters[name].assign(value)
 
     def _differences(self, arrays: Mapping[str, NDArray[Any]]) -> list[str]:
         found = [f"{name!r} is here, not saved" for name in self.parameters if name not in arrays]

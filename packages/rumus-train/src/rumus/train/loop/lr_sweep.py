@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rumus.optim import Optimizer
-from rumus.optim.engine.uninterrupted import Uninterrupted
 from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.base.losses import Losses
 from rumus.train.checkpoints.snapshot import check_declared, parts_of_model, restore, take
 from rumus.train.data.batches import arguments
@@ -241,5 +241,6 @@ def _swept(optimizer: Optimizer[Any]) -> Iterator[Callable[[float], None]]:
     try:
         yield set_rate
     finally:
-        for hyper, own in zip(held, before, strict=True):
-            hyper["lr"] = own
+        with Uninterrupted():
+            for hyper, own in zip(held, before, strict=True):
+                hyper["lr"] = own

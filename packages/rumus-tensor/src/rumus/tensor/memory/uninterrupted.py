@@ -1,0 +1,149 @@
+"""A block of code that every signal waits for.
+
+Python runs signal handlers between any two instructions of the main thread, and what a handler
+raises leaves a write half done. Masking signals would not help: the operating system then gives
+them to another thread, and Python still runs the handler in this one.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from time import perf_counter
+from types import FrameType
+from typing import Any, ClassVar, Final, TypeAlias
+
+Handler: TypeAlias = Callable[[int, FrameType | None], Any]
+
+# The C module under `signal`: making enums of its numbers would take longer than a small update.
+_signal: Final[Any] = import_module("_signal")
+_ALL: Final = tuple(sorted(map(int, signal.valid_signals())))
+_USUAL: Final = tuple(
+    number
+    for name in (
+        "HUP", "INT", "BREAK", "QUIT", "ALRM", "TERM", "USR1", "USR2", "CHLD", "CONT", "TSTP",
+        "IO", "URG", "WINCH", "XCPU", "VTALRM", "PROF",
+    )
+    if (number := getattr(_signal, f"SIG{name}", None)) is not None
+)  # fmt: skip
+_RARE: Final = tuple(number for number in _ALL if number not in _USUAL)
+_FRESH: Final = 1e-3  # seconds after which the rare signals are asked for again
+
+
+class Uninterrupted:
+    """Hold all signals back while something is written that must be whole; deliver them after.
+
+    What a handler raises when its signal is delivered leaves the block at its end, or keeps it from
+    being entered. Blocks nest: the outermost holds. In other threads than the main one Python runs
+    no handlers, and there is nothing to hold.
+
+    Asking for the handlers of all 62 signals would take as long as a small update. So those that
+    programs use are asked for each time, the others (real-time signals and faults) where that was
+    longer than a millisecond ago.
+
+    >>> with Uninterrupted():
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     written = True
+    Traceback (most recent call last):
+    KeyboardInterrupt
+    >>> written
+    True
+    """
+
+    _holding: ClassVar[Uninterrupted | None] = None
+
+    def __enter__(self) -> None:
+        if Uninterrupted._holding is not None:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            return
+        received: list[tuple[int, FrameType | None]] = []
+        self._received = received
+        self._record: Handler = lambda number, frame: received.append((number, frame))
+        self._before = _handlers.known()
+        try:
+            for number, _ in self._before:
+                _signal.signal(number, self._record)
+        except BaseException:
+            self._let_go()
+            raise
+        Uninterrupted._holding = self
+
+    def __exit__(self, *_: object) -> None:
+        if Uninterrupted._holding is self:
+            Uninterrupted._holding = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        try:
+            self._put_back(0)
+        finally:
+            if self._received:
+                calls = iter(self._received)
+                try:
+                    self._deliver(calls)
+                finally:
+                    self._deliver(calls)
+
+    # Each handler may raise as soon as it is back: whatever it does, the others come back too, and
+    # what has arrived for them is delivered.
+
+    def _put_back(self, position: int) -> None:
+        try:
+            while position < len(self._before):
+                number, handler = self._before[position]
+                if _signal.getsignal(number) is self._record:
+                    _signal.signal(number, handler)
+                position += 1
+        except BaseException:
+            self._put_back(position)
+            raise
+
+    def _deliver(self, calls: Iterator[tuple[int, FrameType | None]]) -> None:
+        for number, frame in calls:
+            try:
+                dict(self._before)[number](number, frame)
+            finally:
+                self._deliver(calls)
+
+
+class _Handlers:
+    """Which signals Python runs a handler for; made anew only where that has changed."""
+
+    def __init__(self) -> None:
+        self._asked, self._numbers = -1.0, _USUAL
+        self._found: tuple[Any, ...] = ()
+        self._known: list[tuple[int, Handler]] = []
+
+    def known(self) -> list[tuple[int, Handler]]:
+        """Return the signals with their handlers."""
+        now = perf_counter()
+        if now - self._asked > _FRESH:
+            rare = (number for number in _RARE if callable(_signal.getsignal(number)))
+            self._asked, self._numbers = now, (*_USUAL, *rare)
+        found = tuple(map(_signal.getsignal, self._numbers))
+        if found != self._found:
+            pairs = zip(self._numbers, found, strict=True)
+            self._known = [(number, handler) for number, handler in pairs if callable(handler)]
+            self._found = found
+        return self._known
+
+
+_handlers: Final = _Handlers()
+
+
+def done_whole(write: Callable[[], None]) -> None:
+    """Run `write` uninterrupted, also where a signal is delivered before it has begun.
+
+    For putting back what was there, when an error is on its way already: that must happen. write:
+    may be called twice.
+    """
+    try:
+        with Uninterrupted():
+            write()
+    except BaseException:
+        with Uninterrupted():
+            write()
+        raise

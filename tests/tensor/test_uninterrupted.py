@@ -1,0 +1,149 @@
+"""`Uninterrupted`: what waits, what is delivered, and that every handler comes back."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final
+
+import pytest
+
+from rumus.tensor.memory.uninterrupted import Uninterrupted
+
+NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)
+
+
+class Late(Exception):
+    """What the handlers here raise."""
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """The signals whose handler ran; each raises."""
+    found: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        found.append(number)
+        raise Late(number)
+
+    before = {number: signal.signal(number, note) for number in NUMBERS}
+    yield found
+    for number, handler in before.items():
+        assert signal.signal(number, handler) is note
+
+
+def _receive(numbers: Iterable[int], done: list[str] | None = None) -> None:
+    """Have signals arrive in a block inside of another; `done` is told of the end of the inner."""
+    with Uninterrupted():
+        with Uninterrupted():
+            for number in numbers:
+                signal.raise_signal(number)
+        if done is not None:
+            done.append("inner")
+
+
+@pytest.mark.parametrize("number", [*NUMBERS, signal.SIGRTMIN + 2])
+def test_a_signal_waits(number: int) -> None:
+    def late(*_: object) -> None:
+        raise Late
+
+    before = signal.signal(number, late)
+    done: list[str] = []
+    try:
+        with pytest.raises(Late):
+            _receive([number], done)
+        assert done == ["inner"]
+        assert signal.getsignal(number) is late
+    finally:
+        signal.signal(number, before)
+
+
+def test_none_is_lost(heard: list[int]) -> None:
+    with pytest.raises(Late):
+        _receive([*NUMBERS, signal.SIGTERM])
+    assert heard == [*NUMBERS, signal.SIGTERM]
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        with Uninterrupted():
+            signal.raise_signal(signal.SIGUSR2)
+        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_handler_installed_inside_stays(heard: list[int]) -> None:
+    own: Callable[..., Any] = lambda *_: None
+    with Uninterrupted():
+        before = signal.signal(signal.SIGUSR1, own)
+    assert signal.getsignal(signal.SIGUSR1) is own
+    with suppress(Late):
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+    assert before is not own
+    signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGTERM))
+
+
+def test_another_thread_holds_nothing(heard: list[int]) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with Uninterrupted():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    entered.wait(10)
+    with pytest.raises(Late):
+        signal.raise_signal(signal.SIGINT)
+    leave.set()
+    thread.join()
+    assert heard == [signal.SIGINT]
+
+
+def _with_a_signal_at(wanted: int) -> bool:
+    """Enter and leave with SIGTERM at a line, and SIGALRM inside; return whether it has that line.
+
+    Both raise Late.
+    """
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.endswith("uninterrupted.py"):
+            return None
+        count += event == "line"
+        if event == "line" and count == wanted:
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(Late):
+            _receive([signal.SIGALRM])
+    finally:
+        sys.settrace(before)
+    return count >= wanted
+
+
+def test_a_signal_at_every_line(heard: list[int]) -> None:
+    line = 1
+    while _with_a_signal_at(line):
+        assert len({signal.getsignal(number) for number in NUMBERS}) == 1, f"line {line}"
+        assert heard in (  # where it came before the block was entered, the block did not run
+            [signal.SIGTERM],
+            [signal.SIGALRM, signal.SIGTERM],
+            [signal.SIGTERM, signal.SIGALRM],
+        ), f"line {line}"
+        heard.clear()
+        line += 1
+    assert heard == [signal.SIGALRM]
+    assert line > 20
