@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from optimizer_table import KINDS
 from sklearn.datasets import load_digits
 
 from rumus import nn, optim
-from rumus.optim import AveragingOptimizer, FusedOptimizer
+from rumus.optim import AveragingOptimizer
 from rumus.tensor import Generator, NumpyBackend, Tensor, no_grad, tensor
 
 BATCH: Final = 64
@@ -52,15 +53,6 @@ def train(kind: Any, hidden: int = 32, **options: Any) -> float:
     with no_grad(), averaged or nullcontext():
         found = model(tensor(x[-HELD_OUT:], backend=backend)).argmax(axis=1).numpy()
     return float((found == y[-HELD_OUT:]).mean())
-
-
-KINDS: Final = [
-    kind
-    for name in optim.__all__
-    if isinstance(kind := getattr(optim, name), type)
-    and issubclass(kind, FusedOptimizer)
-    and kind not in (FusedOptimizer, AveragingOptimizer)
-]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -8,19 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
+from optimizer_table import KINDS
 
 from rumus import optim
 from rumus.gpu import default_backend
-from rumus.optim import FusedOptimizer
 from rumus.tensor import Backend, DType, GradientStore, Parameter, float16, float32, tensor
 
-KINDS: Final = [
-    kind
-    for name in optim.__all__
-    if isinstance(kind := getattr(optim, name), type)
-    and issubclass(kind, FusedOptimizer)
-    and kind not in (FusedOptimizer, optim.AveragingOptimizer)
-]
 # Sums of squares of two things are two dispatches each; LAMB and Adafactor write one of the two
 # before. Adafactor's matrices are another matter.
 MOST: Final = {optim.LARS: 7, optim.LAMB: 8, optim.Adafactor: 8}

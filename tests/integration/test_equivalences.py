@@ -10,18 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from optimizer_table import KINDS
 
-from rumus import optim
-from rumus.optim import AveragingOptimizer, FusedOptimizer, ParameterGroup
+from rumus.optim import ParameterGroup
 from rumus.tensor import Backend, GradientStore, NumpyBackend, Parameter, move_parameters, tensor
 
-KINDS: Final = [
-    kind
-    for name in optim.__all__
-    if isinstance(kind := getattr(optim, name), type)
-    and issubclass(kind, FusedOptimizer)
-    and kind not in (FusedOptimizer, AveragingOptimizer)
-]
 SHAPES: Final = st.lists(st.sampled_from([(), (1,), (5,), (3, 4), (2, 3, 3), (70,)]), min_size=2,
                          max_size=5)  # fmt: skip
 few = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))

@@ -1,71 +1,32 @@
 """shaders/generated/ shows what is printed for the optimizers. To write it anew:
 
-python tests/integration/test_generated_shaders.py
+PYTHONPATH=tests/support python tests/integration/test_generated_shaders.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
+from optimizer_table import ROWS, Row
 
 from rumus.gpu import update_source
-from rumus.optim import (
-    ADOPT,
-    ASGD,
-    SGD,
-    AdaBelief,
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    Adan,
-    FusedOptimizer,
-    Lion,
-    NAdam,
-    RAdam,
-    RMSprop,
-    Rprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
-    Yogi,
-)
 from rumus.tensor import Kernel, NumpyBackend, Parameter
 
 FOLDER: Final = Path(__file__).parents[2] / "shaders" / "generated"
-OPTIMIZERS: Final[Mapping[str, Callable[[Any], FusedOptimizer[Any]]]] = {
-    "sgd": SGD,
-    "sgd_momentum": lambda p: SGD(p, momentum=0.9),
-    "sgd_nesterov": lambda p: SGD(p, momentum=0.9, nesterov=True),
-    "adam": Adam,
-    "amsgrad": lambda p: Adam(p, amsgrad=True),
-    "adamw": AdamW,
-    "adagrad": Adagrad,
-    "rmsprop": RMSprop,
-    "rmsprop_momentum": lambda p: RMSprop(p, momentum=0.9),
-    "rmsprop_centered": lambda p: RMSprop(p, centered=True),
-    "rmsprop_centered_momentum": lambda p: RMSprop(p, centered=True, momentum=0.9),
-    "adadelta": Adadelta,
-    "adamax": Adamax,
-    "nadam": NAdam,
-    "radam": RAdam,
-    "rprop": Rprop,
-    "asgd": ASGD,
-    "lion": Lion,
-    "adabelief": AdaBelief,
-    "yogi": Yogi,
-    "adan": Adan,
-    "adopt": ADOPT,
-    "schedule_free_sgd": ScheduleFreeSGD,
-    "schedule_free_adamw": ScheduleFreeAdamW,
+# The name of a file -> the optimizer whose kernel it shows.
+OPTIMIZERS: Final[Mapping[str, Row]] = {
+    name.lower().replace(" ", "_").replace("-", "_"): row
+    for name, row in ROWS.items()
+    if row.is_elementwise
 }
 
 
 def kernel_of(name: str) -> Kernel:
-    return OPTIMIZERS[name]([Parameter([1.0], backend=NumpyBackend())]).kernel
+    row = OPTIMIZERS[name]
+    return row.kind([Parameter([1.0], backend=NumpyBackend())], **row.form).kernel
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pytest
+from optimizer_table import KINDS
 
-from rumus import optim
-from rumus.optim import AveragingOptimizer, FusedOptimizer, Lion, RMSprop, Rprop
+from rumus.optim import FusedOptimizer, Lion, RMSprop, Rprop
 from rumus.tensor import Backend, Parameter, tensor
-
-KINDS: Final[list[type[FusedOptimizer[Any]]]] = [
-    kind
-    for name in optim.__all__
-    if isinstance(kind := getattr(optim, name), type)
-    and issubclass(kind, FusedOptimizer)
-    and kind not in (FusedOptimizer, AveragingOptimizer)
-]
 
 
 def trained(optimizer: FusedOptimizer[Any], w: Parameter, gradient: Any, steps: int = 20) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from optimizer_table import KINDS
 
 from rumus.optim import (
     ADOPT,
@@ -28,6 +29,7 @@ from rumus.optim import (
     Adan,
     AveragingOptimizer,
     Lion,
+    Muon,
     NAdam,
     Optimizer,
     ParameterGroup,
@@ -978,3 +980,7 @@ def test_averages(name: str, backend: Backend, widest: DType) -> None:
         assert max(problem.errors(expected, given)) <= tolerance(widest, kind)
     given = [options] * 3 + [{**options, **own}] * 3
     assert max(problem.errors(expected, given)) <= tolerance(widest, kind)
+
+
+def test_there_is_every_optimizer() -> None:
+    assert {kind for kind, _, _ in CASES.values()} == set(KINDS) - {Muon}  # test_muon.py has it

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from optimizer_table import ELEMENTWISE
 
 from rumus import optim
 from rumus.optim import (
@@ -42,14 +43,6 @@ from rumus.tensor import (
 
 Real: TypeAlias = NDArray[Any]
 LARGE: Final = 20_011  # from here on numba compiles a loop
-WITHOUT: Final = (optim.Muon, optim.LAMB, optim.LARS, optim.Adafactor)  # any of these options
-KINDS: Final = [
-    kind
-    for name in optim.__all__
-    if isinstance(kind := getattr(optim, name), type)
-    and issubclass(kind, FusedOptimizer)
-    and kind not in (FusedOptimizer, AveragingOptimizer, *WITHOUT)
-]
 
 
 def values(size: int, seed: int = 0) -> Real:
@@ -95,7 +88,7 @@ def assert_same(first: FusedOptimizer[Any], second: FusedOptimizer[Any]) -> None
 # Master weights
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", ELEMENTWISE, ids=lambda kind: kind.__name__)
 def test_master_weights_are_trained_as_float32_is(kind: Any, backend: Backend) -> None:
     halves, singles = parameters(backend, float16), parameters(backend, float32)
     optimizer, plain = kind(halves, 1e-4, master_weights=True), kind(singles, 1e-4)
@@ -303,7 +296,7 @@ PARTS: Final[dict[str, set[str]]] = {  # what "float16" stores in float16
 }
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", ELEMENTWISE, ids=lambda kind: kind.__name__)
 def test_what_is_made_of_squares(kind: Any) -> None:
     w = Parameter(np.ones(3), name="w")
     if issubclass(kind, AveragingOptimizer):
@@ -350,7 +343,7 @@ def test_updates_that_vanish_are_kept_in_a_large_kernel(backend: Backend) -> Non
     np.testing.assert_allclose(total, math.exp(-20e-8), rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", ELEMENTWISE, ids=lambda kind: kind.__name__)
 def test_compensated_updates_are_nearer_to_float64(kind: Any, backend: Backend) -> None:
     owned, exact = parameters(backend, float32), parameters(NumpyBackend(), float64)
     optimizer, oracle = kind(owned, 1e-3, compensated=True), kind(exact, 1e-3)

@@ -13,44 +13,25 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optimizer_table import KINDS
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from rumus.optim import (
-    ADOPT,
-    ASGD,
     SGD,
-    AdaBelief,
-    Adadelta,
-    Adafactor,
-    Adagrad,
     Adam,
-    Adamax,
     AdamW,
-    Adan,
     FusedOptimizer,
-    Lion,
-    NAdam,
     Optimizer,
     ParameterGroup,
     Plateau,
-    RAdam,
-    RMSprop,
-    Rprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
     StateFileError,
-    Yogi,
     load_state,
     save_state,
 )
 from rumus.tensor import Backend, Parameter, StateMismatchError, tensor
 
 SHAPES: Final = {"layer/0.weight": (3, 5), "layer~1.bias": (5,), "scale": (), "nothing": (0, 2)}
-KINDS: Final[list[Callable[..., FusedOptimizer[Any]]]] = [
-    ADOPT, ASGD, SGD, AdaBelief, Adadelta, Adafactor, Adagrad, Adam, Adamax, AdamW, Adan, Lion,
-    NAdam, RAdam, RMSprop, Rprop, ScheduleFreeAdamW, ScheduleFreeSGD, Yogi,
-]  # fmt: skip
 STATE: Final[dict[str, Any]] = {
     "format": 1,
     "kind": "SGD",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from optimizer_table import IN_TORCH
 
 from rumus.optim import (
     ASGD,
@@ -19,6 +20,7 @@ from rumus.optim import (
     Adam,
     Adamax,
     AdamW,
+    Muon,
     NAdam,
     ParameterGroup,
     RAdam,
@@ -240,3 +242,7 @@ def test_clipping(dtype: DType, backend: Backend) -> None:
         theirs.step()
         assert abs(norm - wanted) <= tolerance(dtype) * wanted
     assert problem.error() <= tolerance(dtype)
+
+
+def test_there_is_every_optimizer() -> None:
+    assert {kind for kind, _ in OPTIONS} == set(IN_TORCH) - {Muon}  # test_muon_torch.py has it

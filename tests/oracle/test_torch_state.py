@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from optimizer_table import IN_TORCH
 
 from rumus.optim import (
     ASGD,
     SGD,
     Adadelta,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
     AdamW,
     Lion,
+    Muon,
     NAdam,
     ParameterGroup,
     RAdam,
@@ -304,3 +307,8 @@ def test_names_of_a_group_stand_together() -> None:
     here = SGD([ParameterGroup(mine[::2], lr=0.5), ParameterGroup(mine[1::2])])
     with pytest.raises(ValueError, match="must stand one after the other"):
         torch_state(here, NAMES)
+
+
+def test_there_is_every_optimizer_of_both() -> None:
+    untranslated = {Adafactor, Muon}
+    assert {kind for kind, _ in OPTIONS} == set(IN_TORCH) - untranslated
