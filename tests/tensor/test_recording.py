@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from numpy.typing import NDArray
 
 from rumus.tensor import (
     Backend,
@@ -18,6 +20,7 @@ from rumus.tensor import (
     zeros,
 )
 from rumus.tensor.graph.store import Refill
+from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import depends_on, is_capturing, live, recorded_by, refuse
 
 
@@ -27,6 +30,13 @@ class Notes:
     def __init__(self) -> None:
         self.acts: list[Callable[[], None]] = []
         self.facts: list[tuple[object, str]] = []
+        self.fed: list[Callable[[], NDArray[Any]]] = []
+
+    def feed(
+        self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
+    ) -> Array:
+        self.fed.append(make)
+        return backend.upload(make())
 
     def live(self, act: Callable[[], None]) -> None:
         self.acts.append(act)
@@ -61,12 +71,30 @@ def test_random_words_are_live(backend: Backend) -> None:
     assert [again.words((6,)).tolist() for _ in range(2)] == [first, words.tolist()]
 
 
-def test_random_numbers_of_the_host_are_refused() -> None:
+DRAWS = {
+    "uniform": lambda g: g.uniform((3,), 1.0, 2.0),
+    "normal": lambda g: g.normal((2, 2)),
+    "truncated_normal": lambda g: g.truncated_normal((3,), low=-0.5, high=0.5),
+    "integers": lambda g: g.integers(0, 9, (4,)),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_random_numbers_of_the_host_are_drawn_again(name: str) -> None:
+    notes, generator, again = Notes(), Generator(0), Generator(0)
+    with recorded_by(notes):
+        first = DRAWS[name](generator)
+    assert first.tolist() == DRAWS[name](again).tolist()
+    for make in notes.fed:
+        assert make().tolist() == DRAWS[name](again).tolist()
+    assert generator.position == again.position
+
+
+def test_a_permutation_in_a_recorded_step_is_refused() -> None:
     generator = Generator(0)
     with recorded_by(Notes()), pytest.raises(CaptureError, match="on the host"):
-        generator.uniform((3,))
+        generator.permutation(3)
     assert generator.position == 0
-    assert generator.uniform((3,)).tolist() == Generator(0).uniform((3,)).tolist()
 
 
 def test_versions_are_live(backend: Backend) -> None:

@@ -22,7 +22,8 @@ from rumus.gpu.device.commands import Commands, Dispatched
 from rumus.gpu.device.memory import Region, Storage
 from rumus.gpu.device.pipelines import Pipeline
 from rumus.gpu.elementwise.copying import contiguous
-from rumus.tensor import CaptureError
+from rumus.tensor import Backend, CaptureError
+from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import recorded_by
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class Notes:
     def depends_on(self, thing: object, attribute: str) -> None:
         """Nothing."""
 
+    def feed(
+        self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
+    ) -> Array:
+        """Upload what `make` returns."""
+        return backend.upload(make())
+
     def live(self, act: Callable[[], None]) -> None:
         """Run `act`; its scalars may be others the next time."""
         before, self._is_live = self._is_live, True
@@ -82,6 +89,7 @@ class _Facts:
     attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
     found: set[Storage] = field(default_factory=set)  # memory that is not its own
     acts: list[Callable[[], None]] = field(default_factory=list)
+    fed: list[GPUArray] = field(default_factory=list)  # held for as long as acts write to them
 
 
 class Recording(Notes):
@@ -137,6 +145,26 @@ class Recording(Notes):
         if not self._is_live:  # an act inside of another one is run by that one
             self.facts.acts.append(act)
         super().live(act)
+
+    def feed(
+        self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
+    ) -> Array:
+        """Upload what `make` returns, to memory that nothing else of the step is ever in."""
+        if backend is not self.backend:
+            self.refuse(f"numbers are drawn for {backend.name}; draw them with backend=")
+        gpu = self.backend.gpu
+        with gpu.watched_by(_Nobody()):
+            array = self.backend.upload(make())
+        if bounds is not None:
+            array.bounds = array.storage.writes, *bounds
+        self.facts.fed.append(array)
+
+        def again() -> None:
+            if array.size:
+                gpu.write(array.storage, np.ascontiguousarray(make(), array.stored.memory))
+
+        self.facts.acts.append(again)
+        return array
 
     def keep(self, arrays: Sequence[GPUArray]) -> None:
         """Say what is looked at after the step."""

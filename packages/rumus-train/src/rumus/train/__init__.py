@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rumus.train.data.npy import NpyDataset
     from rumus.train.data.splitting import random_split
     from rumus.train.loop.callback import Callback, CallbackError
+    from rumus.train.loop.capture import CaptureWarning
     from rumus.train.loop.early_stopping import EarlyStopping
     from rumus.train.loop.events import (
         CheckpointSaved,
@@ -66,6 +67,7 @@ __all__ = [
     "ArrayDataset",
     "Callback",
     "CallbackError",
+    "CaptureWarning",
     "Checkpoint",
     "CheckpointError",
     "CheckpointSaved",
@@ -128,6 +130,7 @@ _NAMES: Final = {  # by the module that they are in
         "Callback",
         "CallbackError",
     ),
+    "loop.capture": ("CaptureWarning",),
     "checkpoints.checkpoint_errors": (
         "CheckpointError",
         "CheckpointWarning",

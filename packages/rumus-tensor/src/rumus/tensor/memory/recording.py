@@ -2,8 +2,8 @@
 
 A backend that can repeat commands records them while a step runs as usual; later the commands
 alone are run again, on new data. Most code needs to say nothing. What depends on more than the data
-does: `live` for what gives kernels other numbers each time, `depends_on` for what the commands were
-chosen by, `refuse` for what cannot be repeated.
+does: `live` for what gives kernels other numbers each time, `fed` for arrays that the host makes,
+`depends_on` for what the commands were chosen by, `refuse` for what cannot be repeated.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeGuard
+
+from numpy.typing import NDArray
 
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Backend
@@ -26,6 +28,12 @@ class Recording(Protocol):
 
     def depends_on(self, thing: object, attribute: str) -> None:
         """Repeat the step only while the attribute is what it is now."""
+        ...
+
+    def feed(
+        self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
+    ) -> Array:
+        """Upload what `make` returns, now and in every repetition; see `fed`."""
         ...
 
     def refuse(self, what: str) -> None:
@@ -131,6 +139,20 @@ def depends_on(thing: object, attribute: str) -> None:
     recording = _current.recording
     if recording is not None:
         recording.depends_on(thing, attribute)
+
+
+def fed(
+    backend: Backend,
+    make: Callable[[], NDArray[Any]],
+    bounds: tuple[int, int] | None = None,
+) -> Array:
+    """Upload what `make` returns; if a step is being recorded, make it again in each repetition.
+
+    make: returns an array of the same shape and dtype each time, and is called in its turn among
+    what `live` runs. bounds: the least and the largest that integers may be.
+    """
+    recording = _current.recording
+    return backend.upload(make()) if recording is None else recording.feed(backend, make, bounds)
 
 
 def refuse(what: str) -> None:

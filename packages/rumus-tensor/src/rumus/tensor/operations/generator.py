@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.backends.default_backend import cpu
-from rumus.tensor.expression.dtype import float32, int32
+from rumus.tensor.expression.dtype import DType, float32, int32
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.graph.operators import run
-from rumus.tensor.graph.tensor import Tensor, tensor
+from rumus.tensor.graph.tensor import Tensor
 from rumus.tensor.memory.backend import Backend
 from rumus.tensor.memory.philox import philox_words
-from rumus.tensor.memory.recording import live, refuse
+from rumus.tensor.memory.recording import fed, live, refuse
 
 _KEEP = Kernel("keep", {"keep": Expr.scalar("threshold") <= Expr.array("word")})
 
@@ -66,10 +66,6 @@ class Generator:
         return first
 
     def _host_words(self, count: int) -> NDArray[np.uint32]:
-        refuse(
-            "random numbers are drawn on the host, and would be the same in each repetition; "
-            "draw them before the step and pass them in the batch"
-        )
         return philox_words(self.key, self._advance(count), count)
 
     def words(self, shape: Sequence[int], *, backend: Backend | None = None) -> Tensor:
@@ -104,10 +100,13 @@ class Generator:
         backend: Backend | None = None,
     ) -> Tensor:
         """Return float32 numbers of [low, high), 24 random bits each."""
-        unit = self._unit(math.prod(shape)).reshape(tuple(shape))
-        values = (low + (high - low) * unit).astype(np.float32)
         below = np.nextafter(np.float32(high), np.float32(low))  # float32 may round up to `high`
-        return tensor(np.minimum(values, below), dtype=float32, backend=backend)
+
+        def draw() -> NDArray[Any]:
+            values = low + (high - low) * self._unit(math.prod(shape))
+            return np.minimum(values.astype(np.float32), below)
+
+        return _on(backend, shape, float32, draw)
 
     def _unit(self, count: int) -> NDArray[Any]:
         """float64 numbers k / 2**24 in [0, 1)."""
@@ -126,8 +125,8 @@ class Generator:
         By Box and Muller's transform (1958) in float64 on the host, and uploaded: logarithms and
         cosines differ between devices, weights should not.
         """
-        values = mean + std * self._normal(math.prod(shape))
-        return tensor(values.reshape(tuple(shape)), dtype=float32, backend=backend)
+        count = math.prod(shape)
+        return _on(backend, shape, float32, lambda: mean + std * self._normal(count))
 
     def _normal(self, count: int) -> NDArray[Any]:
         pairs = -(-count // 2)
@@ -153,10 +152,14 @@ class Generator:
         scale = std * math.sqrt(2)
         if std <= 0 or math.erf((high - mean) / scale) - math.erf((low - mean) / scale) < 2e-3:
             raise ValueError(f"[{low}, {high}] holds next to nothing of mean {mean}, std {std}")
-        values = mean + std * self._normal(math.prod(shape))
-        while (outside := (values < low) | (values > high)).any():
-            values[outside] = mean + std * self._normal(int(outside.sum()))
-        return tensor(values.reshape(tuple(shape)), dtype=float32, backend=backend)
+
+        def draw() -> NDArray[Any]:
+            values = mean + std * self._normal(math.prod(shape))
+            while (outside := (values < low) | (values > high)).any():
+                values[outside] = mean + std * self._normal(int(outside.sum()))
+            return values
+
+        return _on(backend, shape, float32, draw)
 
     def integers(
         self, low: int, high: int, shape: Sequence[int], *, backend: Backend | None = None
@@ -168,15 +171,39 @@ class Generator:
         """
         if not -(2**31) <= low < high <= 2**31:
             raise ValueError(f"an interval of int32 numbers is needed, not [{low}, {high})")
-        words = self._host_words(math.prod(shape)).astype(np.uint64)
-        values = (words * np.uint64(high - low) >> np.uint64(32)).astype(np.int64) + low
-        return tensor(values.reshape(tuple(shape)), backend=backend)
+
+        def draw() -> NDArray[Any]:
+            words = self._host_words(math.prod(shape)).astype(np.uint64)
+            return (words * np.uint64(high - low) >> np.uint64(32)).astype(np.int64) + low
+
+        return _on(backend, shape, int32, draw, (low, high - 1))
 
     def permutation(self, count: int) -> NDArray[np.int64]:
         """Return the numbers below `count` in random order, every order equally likely.
 
         By sorting 64-bit random keys; the order of two equal ones, 1 in 2**64, is their own.
+        CaptureError in a training step that a GPU records: nothing says where the numbers go.
         """
+        refuse(
+            "a permutation is drawn on the host, and would be the same in each repetition; draw it "
+            "before the step and pass it in the batch"
+        )
         words = self._host_words(2 * count).astype(np.uint64)
         keys = words[0::2] << np.uint64(32) | words[1::2]
         return np.argsort(keys, kind="stable")
+
+
+def _on(
+    backend: Backend | None,
+    shape: Sequence[int],
+    dtype: DType,
+    draw: Callable[[], NDArray[Any]],
+    bounds: tuple[int, int] | None = None,
+) -> Tensor:
+    """A tensor of what `draw` gives, drawn anew in each repetition of a captured step."""
+    backend = backend or cpu()
+
+    def make() -> NDArray[Any]:
+        return draw().reshape(tuple(shape)).astype(dtype, copy=False)
+
+    return Tensor(fed(backend, make, bounds), backend)

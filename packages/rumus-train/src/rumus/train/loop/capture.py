@@ -1,15 +1,16 @@
 """`CapturedSteps`: forward and backward passes that a backend repeats without their Python code.
 
 The first pass of a loss function over a kind of batch runs as usual, the second is recorded, and
-later ones are repetitions.
+later ones are repetitions. What the code reads outside of tensors is noted in the first two, and
+compared before each repetition; see `Reads`.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -23,14 +24,16 @@ from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import CapturedStep, Capturing
 from rumus.train.base.spans import TimedFunction
+from rumus.train.loop.guards import Guards
+from rumus.train.loop.reads import Reads
 
 if TYPE_CHECKING:
     from rumus.train.loop.memory_report import StepMemory
 
 LossFunction: TypeAlias = Callable[..., Tensor]
-Forward: TypeAlias = Callable[[Sequence[Any]], tuple[Tensor, GradientStore]]
 KINDS: Final = 8  # of steps that are kept, the ones used last
 SEEN: Final = 64  # that were seen once
+TRIES: Final = 8  # steps that are new each time
 
 
 @dataclass(slots=True)
@@ -47,20 +50,43 @@ class _Seen:
     """A step that ran once. alive: what the key names by identity, so that no other gets it."""
 
     notes: Any
+    guards: Guards
     alive: object
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Captured:
+    key: Hashable
     step: CapturedStep
+    guards: Guards
     loss: Array
     refill: Refill
     alive: object
     label: str
 
-    def is_valid(self) -> bool:
-        """Whether a repetition would do what running the code would."""
+    def is_there(self) -> bool:
+        """Whether all that a repetition would use is there, and as it was."""
         return self.step.is_valid() and self.refill.is_free() and is_recording()
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How often a step of some code was new since the last repetition, and whether that was said.
+
+    Noting what code reads makes it slow. A step that is another one each time is soon left alone,
+    and looked at again at growing distances.
+    """
+
+    times: int = 0
+    is_said: bool = False
+
+    def is_left(self) -> bool:
+        """Whether it is worth while to look at the next step."""
+        return self.times < TRIES or self.times & (self.times - 1) == 0
+
+
+class CaptureWarning(UserWarning):
+    """A training step is not captured: its Python code may do something else each time."""
 
 
 class CapturedSteps:
@@ -69,7 +95,8 @@ class CapturedSteps:
     def __init__(self) -> None:
         self.counts = Counts()
         self._seen: OrderedDict[Hashable, _Seen] = OrderedDict()
-        self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
+        self._captured: list[_Captured] = []  # the one used last at the end
+        self._patience: OrderedDict[Hashable, _Patience] = OrderedDict()
 
     def run(
         self,
@@ -87,74 +114,156 @@ class CapturedSteps:
         memory = None if scale is None else scale._array
         items = [place(value, backend) for value in batch]
         key = (id(backend), name, id(memory), *map(_kind, items))
-        captured = self._captured.get(key)
-        if captured is None or not captured.is_valid():
-            self._captured.pop(key, None)
-            forward = partial(forward_backward, loss_fn, scale=scale)
-            return self._first(key, backend, forward, items, (alive, memory, loss_fn))
+        captured = self._find(key)
+        if captured is None:
+            step = _Step(key, backend, loss_fn, items, scale, (alive, memory, loss_fn))
+            return self._run_code(step)
         arrays = [item.array for item in items if isinstance(item, Placed)]
         if captured.step.fits(arrays):
-            return self._replay(key, captured, backend, arrays)
+            return self._replay(captured, backend, arrays)
         self.counts.plain += 1
         return forward_backward(loss_fn, [_argument(item, backend) for item in items], scale)
+
+    def _find(self, key: Hashable) -> _Captured | None:
+        """The recorded step that would do now what the code would; forget what never will."""
+        for captured in reversed(self._captured):
+            if captured.key == key:
+                if not captured.is_there():
+                    self._captured.remove(captured)
+                elif captured.guards.are_met():
+                    return captured
+        return None
 
     def memory(self) -> list[StepMemory]:
         """Return what each captured step holds, the one used last at the end."""
         from rumus.train.loop.memory_report import StepMemory
 
-        return [StepMemory(each.label, each.step.memory) for each in self._captured.values()]
+        return [StepMemory(each.label, each.step.memory) for each in self._captured]
 
-    def _first(
-        self,
-        key: Hashable,
-        backend: Capturing,
-        forward: Forward,
-        items: Sequence[Any],
-        alive: tuple[object, object, LossFunction],
-    ) -> tuple[Tensor, GradientStore]:
-        """Run the code of a step that cannot be repeated yet; record it the second time."""
-        arguments = [_argument(item, backend) for item in items]
-        seen = self._seen.pop(key, None)
+    def _run_code(self, step: _Step) -> tuple[Tensor, GradientStore]:
+        """Run the code of a step that cannot be repeated; record it if it ran like this before."""
+        seen = self._seen.pop(step.key, None)
+        patience = self._patience_with(step)
+        if seen is not None and seen.guards.are_met():
+            return self._record(step, seen, patience)
+        patience.times += 1
+        reads = Reads(_function(step.loss_fn))
         if seen is not None:
-            return self._record(key, backend, forward, arguments, seen, _label(alive[2], items))
-        with backend.observe() as notes:
-            loss, grads = forward(arguments)
-        self._seen[key] = _Seen(notes, alive)
-        if len(self._seen) > SEEN:
-            self._seen.popitem(last=False)
+            self._say(step, patience, seen.guards)
         self.counts.plain += 1
+        if not patience.is_left():
+            return step.forward(step.arguments())
+        arguments = step.arguments()
+        with reads.follow(), step.backend.observe() as notes:
+            loss, grads = step.forward(arguments)
+        if self._is_repeatable(step, reads, patience):
+            self._seen[step.key] = _Seen(notes, reads.guards, step.alive)
+            if len(self._seen) > SEEN:
+                self._seen.popitem(last=False)
         return loss, grads
 
     def _record(
-        self,
-        key: Hashable,
-        backend: Capturing,
-        forward: Forward,
-        arguments: Sequence[Any],
-        seen: _Seen,
-        label: str,
+        self, step: _Step, seen: _Seen, patience: _Patience
     ) -> tuple[Tensor, GradientStore]:
+        arguments, reads = step.arguments(), Reads(_function(step.loss_fn))
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
-        with backend.record(batch, seen.notes) as step:
-            own = iter(step.inputs)
-            given = [Tensor(next(own), backend) if isinstance(a, Tensor) else a for a in arguments]
-            loss, grads = forward(given)
+        with step.backend.record(batch, seen.notes) as recorded:
+            own = iter(recorded.inputs)
+            given = [
+                Tensor(next(own), step.backend) if isinstance(a, Tensor) else a for a in arguments
+            ]
+            with reads.follow():
+                loss, grads = step.forward(given)
             del given
             refill = Refill(grads)
-            step.keep([loss._array, *refill.arrays])
-        self._captured[key] = _Captured(step, loss._array, refill, seen.alive, label)
-        if len(self._captured) > KINDS:
-            self._captured.popitem(last=False)
+            recorded.keep([loss._array, *refill.arrays])
         self.counts.recorded += 1
+        if self._is_repeatable(step, reads, patience):
+            self._captured.append(
+                _Captured(
+                    step.key, recorded, reads.guards, loss._array, refill, seen.alive, step.label()
+                )
+            )
+            del self._captured[:-KINDS]
         return loss, grads
 
+    def _is_repeatable(self, step: _Step, reads: Reads, patience: _Patience) -> bool:
+        """Whether comparing what a step has read is enough to know that it would do the same."""
+        if reads.why_not is not None:
+            patience.times = max(patience.times, TRIES)
+            self._warn(step, patience, reads.why_not)
+            return False
+        if reads.guards.are_met():
+            return True
+        self._say(step, patience, reads.guards, "it changes")
+        return False
+
+    def _say(self, step: _Step, patience: _Patience, guards: Guards, how: str = "it reads") -> None:
+        if patience.times >= TRIES and guards.changed:
+            then = "which it reads" if how == "it changes" else "which is another each time"
+            self._warn(step, patience, f"{how} {guards.changed}, {then}")
+
+    def _warn(self, step: _Step, patience: _Patience, why: str) -> None:
+        """Say once why the code of a step runs each time."""
+        if not patience.is_said:
+            patience.is_said = True
+            warnings.warn(
+                f"{step.label()} is not captured, and runs as usual, more slowly: {why}. What "
+                "changes belongs in the batch, as an array; Trainer(optimizer, capture=False) says "
+                "that this is meant",
+                CaptureWarning,
+                stacklevel=2,
+            )
+
+    def _patience_with(self, step: _Step) -> _Patience:
+        """What was seen of steps of this code over batches of these shapes."""
+        name = step.code()
+        found = self._patience.setdefault(name, _Patience())
+        self._patience.move_to_end(name)
+        if len(self._patience) > SEEN:
+            self._patience.popitem(last=False)
+        return found
+
     def _replay(
-        self, key: Hashable, captured: _Captured, backend: Backend, arrays: Sequence[Array]
+        self, captured: _Captured, backend: Backend, arrays: Sequence[Array]
     ) -> tuple[Tensor, GradientStore]:
         captured.step.replay(arrays)
-        self._captured.move_to_end(key)
+        if captured is not self._captured[-1]:
+            self._captured.remove(captured)
+            self._captured.append(captured)
         self.counts.replayed += 1
         return Tensor(captured.loss, backend), captured.refill.store()
+
+
+@dataclass(slots=True, eq=False)
+class _Step:
+    """One step whose code is to run. alive: what the key names by identity."""
+
+    key: Hashable
+    backend: Capturing
+    loss_fn: LossFunction
+    items: Sequence[Any]
+    scale: Tensor | None
+    alive: object
+
+    def arguments(self) -> list[Any]:
+        """What the loss function is called with."""
+        return [_argument(item, self.backend) for item in self.items]
+
+    def forward(self, arguments: Sequence[Any]) -> tuple[Tensor, GradientStore]:
+        """Run the passes."""
+        return forward_backward(self.loss_fn, arguments, self.scale)
+
+    def label(self) -> str:
+        """What a person calls it."""
+        return _label(self.loss_fn, self.items)
+
+    def code(self) -> Hashable:
+        """What it has in common with steps that differ by the numbers they use."""
+        function = _function(self.loss_fn)
+        function = getattr(function, "__func__", function)
+        shapes = [_kind(item) for item in self.items if isinstance(item, Placed)]
+        return id(self.backend), getattr(function, "__code__", id(function)), *shapes
 
 
 @dataclass(slots=True)
@@ -215,13 +324,18 @@ def _kind(item: Any) -> Hashable:
 
 def _label(loss_fn: LossFunction, items: Sequence[Any]) -> str:
     """What a person calls a step: its function, and the dtypes and shapes of its batch."""
-    function = loss_fn.function if isinstance(loss_fn, TimedFunction) else loss_fn
+    function = _function(loss_fn)
     name = getattr(function, "__name__", type(function).__name__)
     shown = [
         f"{item.array.dtype}{list(item.array.shape)}" if isinstance(item, Placed) else repr(item)
         for item in items
     ]
     return f"{name}({', '.join(shown)})"
+
+
+def _function(loss_fn: LossFunction) -> LossFunction:
+    """The user's own function, where it is timed."""
+    return loss_fn.function if isinstance(loss_fn, TimedFunction) else loss_fn
 
 
 def _identity(loss_fn: LossFunction) -> tuple[Hashable, object]:

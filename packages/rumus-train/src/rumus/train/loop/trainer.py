@@ -36,11 +36,13 @@ class Trainer(Generic[M_co]):
     the second, and from then on repeats its commands on new data, without running `loss_fn`. The
     results are the same, bit for bit. A kind of step is the function, what it has closed over, the
     shapes and dtypes of the batch's arrays and its other values; the eight kinds used last are
-    kept. Modules that change between training and evaluation, and parameters that move, are
-    noticed. Other numbers, which `loss_fn` takes from elsewhere, stay as they were recorded: pass
-    them in the batch, as arrays where they change often. `loss_fn` must read nothing from the GPU
-    and upload nothing to it, and must decide nothing by itself; a CaptureError says what it did
-    otherwise. With capture=False, and for a closure without a batch, the code runs each time.
+    kept. What else `loss_fn` reads (globals, attributes, elements of lists and dicts, small arrays)
+    is noted while it runs, and compared before each repetition: where it differs, another step is
+    recorded. A step that gives another number each time (iterators, clocks, random numbers that
+    are not of a `Generator`, counters) is not captured, and a CaptureWarning says why, once.
+    `loss_fn` must read nothing from the GPU and upload nothing to it but draws of a `Generator`,
+    and must decide nothing by tensors; a CaptureError says what it did otherwise. With
+    capture=False, and for a closure without a batch, the code runs each time.
 
     state: what checkpoints of `fit` hold beside the optimizer and its parameters, by name: modules,
     with their buffers and random streams, random generators, objects with `state_dict` and

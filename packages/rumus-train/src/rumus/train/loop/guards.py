@@ -1,0 +1,229 @@
+"""`Guards`: what a step has read outside of tensors, and whether it is still the same.
+
+A step that is repeated without its Python code is right only while that code would do what it did.
+What decides that is compared before each repetition: by identity, in loops that run in C, and only
+where that differs by value.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from datetime import date, time, timedelta, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from itertools import repeat
+from operator import is_
+from typing import Any, Final
+from uuid import UUID
+from weakref import ReferenceType
+
+import numpy as np
+
+MISSING: Final = object()
+LARGEST: Final = 16384  # bytes of an array that are compared
+MOST: Final = 1024  # elements of a container that are compared
+BY_REPR: Final = (float, complex)  # 0.0 == -0.0, and NaN is not even itself
+BY_VALUE: Final = (
+    int, str, bytes, range, slice, date, time, timedelta, tzinfo, Decimal, Fraction, UUID,
+    np.dtype,
+)  # fmt: skip
+
+
+class _Slots:
+    """Places that are looked up by a name, and what was there: lists side by side."""
+
+    def __init__(self, lookup: Callable[..., Any]) -> None:
+        self._lookup = lookup
+        self._known: set[tuple[int, Any]] = set()
+        self._holders: list[Any] = []
+        self._names: list[Any] = []
+        self._values: list[Any] = []
+        self._labels: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def knows(self, holder: object, name: object) -> bool:
+        """Whether a place is among them."""
+        return (id(holder), name) in self._known
+
+    def add(self, holder: object, name: object, label: str) -> None:
+        """Note what is in a place now; the first time counts."""
+        if not self.knows(holder, name):
+            self._known.add((id(holder), name))
+            self._holders.append(holder)
+            self._names.append(name)
+            self._values.append(self._found(holder, name))
+            self._labels.append(label)
+
+    def _found(self, holder: object, name: object) -> Any:
+        try:
+            return self._lookup(holder, name, MISSING)
+        except ValueError:  # of an empty cell
+            return MISSING
+
+    def are_same(self) -> bool:
+        """Whether each place has the very object that it had."""
+        found = map(self._lookup, self._holders, self._names, repeat(MISSING))
+        try:
+            return all(map(is_, found, self._values))
+        except ValueError:
+            return False
+
+    def difference(self) -> str | None:
+        """Return the label of what has another value; equal ones are taken for the next time."""
+        for number, (holder, name) in enumerate(zip(self._holders, self._names, strict=True)):
+            found = self._found(holder, name)
+            if found is not self._values[number]:
+                if not same(found, self._values[number]):
+                    return self._labels[number]
+                self._values[number] = found
+        return None
+
+
+class _Contents:
+    """A container, and what was in it."""
+
+    def __init__(self, holder: Any, label: str) -> None:
+        self._holder = holder
+        self.label = label
+        self._seen = snapshot(holder)
+
+    def is_same(self) -> bool:
+        """Whether it holds what it held."""
+        holder, seen = self._holder, self._seen
+        if isinstance(holder, list):
+            is_all = len(holder) == len(seen) and all(map(is_, holder, seen))
+            return is_all or same(tuple(holder), seen)
+        if isinstance(holder, dict):
+            keys, values = seen
+            is_all = len(holder) == len(keys) and all(map(is_, holder, keys))
+            return (is_all and all(map(is_, holder.values(), values))) or same(
+                snapshot(holder), seen
+            )
+        return same(snapshot(holder), seen)
+
+
+class Guards:
+    """Values by where they were read, each with the label that a person knows it by.
+
+    >>> rate = {"beta": 0.5}
+    >>> guards = Guards()
+    >>> guards.add_key(rate, "beta", "rate['beta']")
+    >>> guards.are_met()
+    True
+    >>> rate["beta"] = 1.0
+    >>> guards.are_met(), guards.changed
+    (False, "rate['beta']")
+    """
+
+    def __init__(self) -> None:
+        self._keys = _Slots(dict.get)
+        self._attributes = _Slots(getattr)
+        self._contents: dict[int, _Contents] = {}
+        self._all: list[_Contents] = []
+        self.changed = ""
+
+    def __len__(self) -> int:
+        return len(self._keys) + len(self._attributes) + len(self._all)
+
+    def add_key(self, holder: dict[Any, Any], key: object, label: str) -> None:
+        """Note what a dict has for a key, perhaps nothing."""
+        self._keys.add(holder, key, label)
+
+    def add_attribute(self, holder: object, name: str, label: str) -> None:
+        """Note an attribute that can be had without running Python code."""
+        self._attributes.add(holder, name, label)
+
+    def add_contents(self, holder: object, label: str) -> None:
+        """Note what a container holds. `is_comparable` says of which ones that can be done."""
+        if id(holder) not in self._contents:
+            self._contents[id(holder)] = _Contents(holder, label)
+            self._all.append(self._contents[id(holder)])
+
+    def knows(self, holder: object, name: object) -> bool:
+        """Whether the value of a place is among them."""
+        return self._keys.knows(holder, name) or self._attributes.knows(holder, name)
+
+    def are_met(self) -> bool:
+        """Whether all is what it was; `changed` is the label of what is not."""
+        for slots in (self._keys, self._attributes):
+            if not slots.are_same() and (label := slots.difference()) is not None:
+                self.changed = label
+                return False
+        for contents in self._all:
+            if not contents.is_same():
+                self.changed = contents.label
+                return False
+        return True
+
+
+def is_comparable(holder: Any) -> bool:
+    """Whether a container is small enough for `Guards` to compare what it holds."""
+    if isinstance(holder, np.ndarray):
+        return holder.nbytes <= LARGEST and not holder.dtype.hasobject
+    if isinstance(holder, memoryview):
+        return holder.nbytes <= LARGEST
+    return not hasattr(holder, "__len__") or len(holder) <= MOST
+
+
+def snapshot(holder: Any) -> Any:
+    """Return what a container holds, in a form that does not change with it."""
+    if isinstance(holder, dict):
+        return tuple(holder), tuple(holder.values())
+    if isinstance(holder, (list, deque)):
+        return tuple(holder)
+    if isinstance(holder, (set, frozenset)):
+        return frozenset(holder)
+    if isinstance(holder, np.ndarray):
+        return holder.shape, holder.dtype, holder.tobytes()
+    if isinstance(holder, (bytearray, memoryview, array)):
+        return bytes(holder)
+    if isinstance(holder, ContextVar):
+        return holder.get(MISSING)
+    assert isinstance(holder, ReferenceType)
+    return holder()
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two values are one, or cannot be told apart by a program."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, frozenset) and isinstance(b, frozenset):
+        return len(a) == len(b) and same(_sorted(a), _sorted(b))
+    if isinstance(a, np.generic) and isinstance(b, np.generic):
+        return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    if isinstance(a, BY_REPR):
+        return repr(a) == repr(b)
+    return isinstance(a, BY_VALUE) and bool(a == b)
+
+
+def _sorted(values: Iterable[object]) -> tuple[object, ...]:
+    """Elements of a set in an order that only depends on them."""
+    return tuple(sorted(values, key=_order))
+
+
+def _order(value: object) -> tuple[str, object]:
+    return type(value).__qualname__, repr(value) if isinstance(
+        value, (*BY_REPR, *BY_VALUE)
+    ) else id(value)
+
+
+def reachable(container: object) -> Iterator[Any]:
+    """Iterate over what is in a container: elements, keys and values."""
+    if isinstance(container, dict):
+        yield from container.keys()
+        yield from container.values()
+    elif isinstance(container, ReferenceType):
+        yield container()
+    elif isinstance(container, ContextVar):
+        yield container.get(None)
+    elif isinstance(container, (list, tuple, set, frozenset, deque)):
+        yield from container

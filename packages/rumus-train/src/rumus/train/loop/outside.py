@@ -1,0 +1,158 @@
+"""What code may take from outside of a step: what can be compared, and what cannot.
+
+`why_not` knows what gives another number each time that it is asked, or might: iterators, clocks,
+random generators, files, functions of unknown modules that are not written in Python.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from array import array
+from collections import deque
+from contextvars import ContextVar
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GenericAlias,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    UnionType,
+    WrapperDescriptorType,
+)
+from typing import Any, Final
+from weakref import ReferenceType
+
+import numpy as np
+
+from rumus.tensor import Expr, Kernel, Tensor
+from rumus.train.loop.guards import BY_REPR, BY_VALUE, is_comparable
+
+CONTAINERS: Final = (
+    list, dict, set, frozenset, deque, np.ndarray, bytearray, memoryview, array, ReferenceType,
+    ContextVar,
+)  # fmt: skip
+PLAIN: Final = (*BY_REPR, *BY_VALUE, np.generic, type(None), type(Ellipsis), type(NotImplemented))
+# What is looked into elsewhere, or says nothing.
+_LOOKED_INTO: Final = (
+    Tensor, Expr, Kernel, ModuleType, FunctionType, MethodType, CodeType, tuple, staticmethod,
+    classmethod, property, functools.partial, operator.attrgetter, operator.itemgetter,
+    operator.methodcaller, MappingProxyType, GetSetDescriptorType, MemberDescriptorType,
+    MethodDescriptorType, WrapperDescriptorType, GenericAlias, UnionType, np.ufunc,
+    type(functools.lru_cache(len)), MethodWrapperType, WrapperDescriptorType,
+)  # fmt: skip
+_PURE_MODULES: Final = frozenset(
+    ("builtins", "math", "cmath", "operator", "_operator", "itertools", "functools", "_functools",
+     "collections", "_collections", "_abc", "abc", "_struct", "struct", "zlib", "binascii",
+     "_bisect", "_heapq", "_statistics", "typing", "_typing", "_warnings", "_weakref", "copy",
+     "_thread", "_contextvars", "unicodedata", "_sre", "_string")
+)  # fmt: skip
+_IMPURE: Final = frozenset(
+    ("open", "input", "globals", "locals", "eval", "exec", "compile", "breakpoint")
+)
+_DYNAMIC: Final = frozenset(("getattr", "hasattr", "vars", "dir", "__getattribute__"))
+_NUMPY_FILES: Final = frozenset(("load", "fromfile", "loadtxt", "genfromtxt", "memmap"))
+_SHOWN: Final = frozenset(
+    ("builtins", "_thread", "_contextvars", "typing", "_ctypes", "re", "types")
+)
+_TRUSTED: Final = ("rumus.tensor", "rumus.gpu", "numpy", "numba", "wgpu", "cffi", "_cffi_backend")
+_HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # flags of types: made by a class statement, if not immutable
+
+
+def is_trusted(module: object) -> bool:
+    """Whether code is known to compute from its arguments, or to say so where it does not."""
+    name = module if isinstance(module, str) else ""
+    return any(name == known or name.startswith(f"{known}.") for known in _TRUSTED)
+
+
+def is_of_python(kind: type) -> bool:
+    """Whether a class was made by a class statement, so that its methods are seen."""
+    return bool(kind.__flags__ & _HEAP) and not kind.__flags__ & _IMMUTABLE
+
+
+def is_dynamic(value: object) -> bool:
+    """Whether it reads attributes whose names the code that calls it does not show."""
+    kinds = (BuiltinFunctionType, WrapperDescriptorType, MethodWrapperType)
+    return isinstance(value, kinds) and value.__name__ in _DYNAMIC
+
+
+def why_not(value: Any) -> str | None:
+    """Return why a value cannot be compared from step to step, None if it can."""
+    kind = type(value)
+    if isinstance(value, PLAIN):
+        return None
+    if isinstance(value, (BuiltinFunctionType, FunctionType, type)):
+        return _why_not_called(value)
+    if isinstance(value, MethodWrapperType):
+        return why_not(value.__self__)
+    if _is_random(kind):
+        return "a random generator"
+    if _is_iterator(kind):
+        return "an iterator"
+    if isinstance(value, CONTAINERS):
+        return None if is_comparable(value) else _too_large(value)
+    if isinstance(value, _LOOKED_INTO):
+        return None
+    return _why_not_instance(kind)
+
+
+def _too_large(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array {value.shape} too large to be compared in each step"
+    return f"a {type(value).__name__} too large to be compared in each step"
+
+
+def _why_not_instance(kind: type) -> str | None:
+    """An instance: of classes of Python, or of others that hold what nobody sees."""
+    for each in kind.__mro__[:-1]:
+        is_seen = is_of_python(each) or issubclass(each, (BaseException, type))
+        if not is_seen and not is_trusted(each.__module__) and each.__module__ not in _SHOWN:
+            return f"a {kind.__qualname__} (of {each.__module__}), which cannot be compared"
+    calls = [vars(each)["__call__"] for each in kind.__mro__ if "__call__" in vars(each)]
+    is_hidden = bool(calls) and isinstance(calls[0], WrapperDescriptorType)
+    if is_hidden and not is_trusted(kind.__module__):
+        return f"a {kind.__qualname__}, whose calls run code that cannot be seen"
+    return None
+
+
+def _is_random(kind: type) -> bool:
+    modules = {each.__module__ for each in kind.__mro__}
+    return "_random" in modules or any(name.startswith("numpy.random") for name in modules)
+
+
+def _is_iterator(kind: type) -> bool:
+    """Whether it has a next value that no attribute shows: not one that is written in Python."""
+    step = getattr(kind, "__next__", None)
+    return step is not None and not isinstance(step, FunctionType)
+
+
+def _why_not_called(value: Any) -> str | None:
+    """A function or class, by where it comes from."""
+    name, module = value.__name__, getattr(value, "__module__", None)
+    if isinstance(value, FunctionType):
+        bad = name in _NUMPY_FILES and is_trusted(module)
+        return "a function that reads files" if bad else None
+    if isinstance(value, type):
+        if _is_random(value):
+            return "a random generator"
+        bad = module == "numpy" and name in _NUMPY_FILES
+        return "a class that reads files" if bad else None
+    owner = value.__self__
+    if owner is None or isinstance(owner, ModuleType):
+        module = module or getattr(owner, "__name__", None)
+        if isinstance(module, str) and module.startswith("numpy.random"):
+            return "a random generator"
+        known = module in _PURE_MODULES or is_trusted(module)
+        if known and not (module in ("builtins", "io", "_io") and name in _IMPURE):
+            return "a function that reads files" if name in _NUMPY_FILES else None
+        return f"{module}.{name}(), whose results cannot be foreseen"
+    if isinstance(owner, type):
+        known = owner.__module__ in _PURE_MODULES or is_trusted(owner.__module__)
+        return None if known else f"{owner.__name__}.{name}(), whose results cannot be foreseen"
+    return why_not(owner)

@@ -1,0 +1,448 @@
+"""`Reads`: follows the Python code of one step, and notes what it takes from outside.
+
+Python can call a function before each instruction of a frame. That says which global names,
+closed-over variables and attributes a step reads, and of which objects, whatever its source looks
+like: methods, lambdas, code that was made by exec. Each of them becomes a guard. Code that computes
+from its arguments alone, as that of tensors, is not followed; what is written in C cannot be, so it
+is known by name.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import gc
+import operator
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    CodeType,
+    FrameType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any, Final
+
+from rumus.tensor import Expr, Kernel, Tensor
+from rumus.tensor.memory.recording import is_capturing
+from rumus.train.loop.guards import MISSING, Guards, reachable
+from rumus.train.loop.outside import (
+    CONTAINERS,
+    PLAIN,
+    is_dynamic,
+    is_of_python,
+    is_trusted,
+    why_not,
+)
+
+_KEEPS_TOP: Final = frozenset(("EXTENDED_ARG", "NOP", "RESUME", "CACHE", "PRECALL"))
+_ATTRIBUTES: Final = frozenset(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"))
+_CELLS: Final = frozenset(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))
+_GLOBALS: Final = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
+_CACHED: Final = type(functools.lru_cache(len))
+
+
+_READ_BY_HOST: Final = frozenset(
+    function.__code__
+    for name in ("numpy", "item", "tolist", "__float__", "__int__", "__bool__", "__index__",
+                 "__array__", "__dlpack__", "__iter__", "__repr__", "__format__", "__str__")
+    if isinstance(function := vars(Tensor).get(name), FunctionType)
+)  # fmt: skip
+
+
+class _Unknown:
+    """What nobody knows the value of."""
+
+
+class _Local(str):
+    """The name of a local variable whose value was just read."""
+
+    __slots__ = ()
+
+
+UNKNOWN: Final = _Unknown()
+
+
+class Reads:
+    """What one step has read, as guards, and why they are not enough, if so."""
+
+    def __init__(self, step: Callable[..., object]) -> None:
+        self.guards = Guards()
+        self.why_not: str | None = None
+        self._outside: dict[int, tuple[Any, str]] = {}  # every object that was there before
+        self._functions: dict[CodeType, list[FunctionType]] = {}
+        self._inner: set[CodeType] = set()  # of functions that the step itself makes
+        self._written: set[tuple[int, str]] = set()
+        self._names: set[str] = set()  # that were read of nobody knows what
+        self._reads_all = False
+        self._take(step, _label_of(step))
+
+    @contextmanager
+    def follow(self) -> Iterator[None]:
+        """Follow what this thread runs in the block."""
+        before = sys.gettrace()
+        sys.settrace(self._entered)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+            self._outside.clear()
+            self._functions.clear()
+
+    # What is read
+
+    def read_global(self, frame: FrameType, name: str) -> Any:
+        """A global name, or one of Python's own."""
+        names = frame.f_globals
+        if name in names:
+            self.guards.add_key(names, name, name)
+            return self._take(names[name], name)
+        return self._take(frame.f_builtins.get(name, UNKNOWN), name)
+
+    def read_cell(self, frame: FrameType, name: str) -> Any:
+        """A variable of an enclosing function, which made the running one before the step."""
+        code = frame.f_code
+        value = frame.f_locals.get(name, UNKNOWN)
+        if name not in code.co_freevars or code in self._inner:
+            return value
+        if code not in self._functions:
+            made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType)]
+            self._functions[code] = [f for f in made if f.__code__ is code]
+        for function in self._functions[code]:
+            cell = (function.__closure__ or ())[code.co_freevars.index(name)]
+            self.guards.add_attribute(cell, "cell_contents", name)
+            self._take(getattr(cell, "cell_contents", None), name)
+        return value
+
+    def read_attribute(self, base: Any, name: str) -> Any:
+        """An attribute of what is known, or else of whatever has it."""
+        if base is not UNKNOWN:
+            known = self._outside.get(id(base))
+            is_outside = known is not None and known[0] is base
+            return self._attribute(base, name, known[1] if known and is_outside else None)
+        if name not in self._names:
+            self._names.add(name)
+            for thing, label in list(self._outside.values()):
+                self._attribute(thing, name, label)
+        return UNKNOWN
+
+    def write_attribute(self, base: Any, name: str) -> None:
+        """What the step writes before it reads it, it knows."""
+        if base is not UNKNOWN and not self._is_known(base, name):
+            self._written.add((id(base), name))
+
+    def _is_known(self, base: Any, name: str) -> bool:
+        own = _own_names(base)
+        return self.guards.knows(own, name) or self.guards.knows(base, name)
+
+    def _attribute(self, base: Any, name: str, label: str | None) -> Any:
+        """Note an attribute, without running code, if the object was there before the step."""
+        if isinstance(base, (Tensor, Expr, Kernel, *PLAIN)):
+            return UNKNOWN
+        if (id(base), name) in self._written:
+            label = None
+        if isinstance(base, ModuleType):
+            return self._own(vars(base), name, label, f"{base.__name__}.{name}")
+        if isinstance(base, type):
+            return self._of_class(base, name, label)
+        kind = type(base)
+        found = _in_classes(kind, name)
+        shown = f"{label}.{name}"
+        if isinstance(found, (GetSetDescriptorType, MemberDescriptorType)):
+            return self._got(base, name, label, shown)
+        own = _own_names(base)
+        if _is_data_descriptor(found):
+            return self._bound(found, base, label, shown)
+        if found is not MISSING and not hasattr(type(found), "__get__") and _looks_up_plainly(kind):
+            return self._got(base, name, label, shown)
+        if own is not None:
+            value = self._own(own, name, label, shown)
+            if value is not UNKNOWN:
+                return value
+        if found is MISSING:
+            return UNKNOWN
+        self._of_class(kind, name, label)
+        return self._bound(found, base, label, shown)
+
+    def _own(self, own: dict[str, Any], name: str, label: str | None, shown: str) -> Any:
+        value = own.get(name, UNKNOWN)
+        if label is not None:
+            self.guards.add_key(own, name, shown)
+            self._take(value, shown)
+        return value
+
+    def _got(self, base: Any, name: str, label: str | None, shown: str) -> Any:
+        """A slot, or what a type that is written in C has."""
+        value = getattr(base, name, UNKNOWN)
+        if label is not None and name not in ("__dict__", "__class__"):
+            self.guards.add_attribute(base, name, shown)
+        return self._take(value, shown) if label is not None else value
+
+    def _of_class(self, kind: type, name: str, label: str | None) -> Any:
+        """An attribute of a class, which may be changed there."""
+        found = _in_classes(kind, name)
+        if isinstance(found, (staticmethod, classmethod)):
+            self._take(found.__func__, name)
+            return UNKNOWN
+        if found is MISSING or _is_data_descriptor(found):
+            return UNKNOWN
+        if label is not None:
+            is_plain = not hasattr(type(found), "__get__") or isinstance(found, FunctionType)
+            if is_of_python(kind) and is_plain:
+                self.guards.add_attribute(kind, name, f"{kind.__name__}.{name}")
+            if isinstance(found, ClassMethodDescriptorType):
+                found = getattr(kind, name)
+            self._take(found, f"{kind.__name__}.{name}")
+        return found
+
+    def _bound(self, found: Any, base: Any, label: str | None, shown: str) -> Any:
+        """What an object's class gives for it."""
+        if isinstance(found, FunctionType):
+            if label is not None:
+                self._take(found, shown)
+            return MethodType(found, base)
+        if hasattr(type(found), "__get__"):
+            self._see_descriptor(found)
+            return UNKNOWN
+        return found
+
+    def _see_descriptor(self, found: Any) -> None:
+        for part in ("fget", "func", "__func__", "__wrapped__"):
+            function = getattr(found, part, None)
+            if isinstance(function, FunctionType):
+                self._take(function, function.__name__)
+
+    # What is there
+
+    def _take(self, value: Any, label: str) -> Any:
+        """Look at something from outside: what it is, and what it holds."""
+        if value is UNKNOWN or value is MISSING:
+            return value
+        if isinstance(value, PLAIN) or id(value) in self._outside:
+            return value
+        self._outside[id(value)] = value, label
+        if (reason := why_not(value)) is not None:
+            self.refuse(
+                f"it uses {label}: {reason}" if label not in reason else f"it uses {reason}"
+            )
+            return value
+        if is_dynamic(value):
+            return value
+        self._look_into(value, label)
+        for name in self._names:
+            self._attribute(value, name, label)
+        if self._reads_all:
+            self._take_all(value, label)
+        return value
+
+    def _look_into(self, value: Any, label: str) -> None:
+        if isinstance(value, CONTAINERS):
+            self.guards.add_contents(value, label)
+        if isinstance(value, (*CONTAINERS, tuple)):
+            for item in reachable(value):
+                self._take(item, f"an element of {label}")
+        elif isinstance(value, FunctionType):
+            self._take_function(value, label)
+        elif isinstance(value, MethodType):
+            self._take(value.__self__, _label_of(value.__self__))
+            self._take(value.__func__, label)
+        elif isinstance(value, (BuiltinFunctionType, MethodWrapperType)):
+            self._take(value.__self__, label)
+        elif isinstance(value, functools.partial):
+            for part in (value.func, value.args, value.keywords):
+                self._take(part, label)
+        elif isinstance(value, MappingProxyType):
+            for item in gc.get_referents(value):
+                self._take(item, label)
+        elif isinstance(value, (operator.attrgetter, operator.methodcaller)):
+            self.read_all()
+        elif isinstance(value, _CACHED):
+            self._take_cached(value, label)
+
+    def _take_function(self, function: FunctionType, label: str) -> None:
+        """A function: its defaults now, and what it closes over when it runs."""
+        if is_trusted(function.__module__):
+            return
+        self._functions.setdefault(function.__code__, []).append(function)
+        for name in ("__defaults__", "__kwdefaults__"):
+            if (value := getattr(function, name)) is not None:
+                self.guards.add_attribute(function, name, f"a default of {label}")
+                self._take(value, f"a default of {label}")
+
+    def _take_cached(self, cached: Any, label: str) -> None:
+        """A function with a cache: what it has returned so far may be returned again."""
+        self._take(cached.__wrapped__, label)
+        for part in gc.get_referents(cached):
+            values = list(part.values()) if type(part) is dict else [part]
+            for value in values:
+                is_link = type(value).__name__ == "_lru_list_elem"
+                for result in gc.get_referents(value) if is_link else [value]:
+                    if is_of_python(type(result)) or isinstance(result, CONTAINERS):
+                        self._take(result, f"a result of {label}")
+
+    def read_all(self) -> None:
+        """Note every attribute of every object: some are read whose names nobody sees."""
+        if not self._reads_all:
+            self._reads_all = True
+            for value, label in list(self._outside.values()):
+                self._take_all(value, label)
+
+    def _take_all(self, value: Any, label: str) -> None:
+        own = _own_names(value)
+        kind = type(value)
+        if own is None or isinstance(value, (ModuleType, type, FunctionType)):
+            return
+        names = dict.fromkeys(own)
+        for each in kind.__mro__[:-1]:
+            if (
+                is_of_python(each)
+                and not is_trusted(each.__module__)
+                and not each.__module__.startswith("rumus.")
+            ):
+                names |= dict.fromkeys(n for n in vars(each) if not n.startswith("__"))
+        for name in names:
+            self._attribute(value, name, label)
+
+    def refuse(self, why: str) -> None:
+        """Note that the step cannot be repeated, unless something else came before."""
+        self.why_not = self.why_not or why
+
+    # Following
+
+    def _entered(self, frame: FrameType, event: str, arg: object) -> Any:
+        """A function begins, or a generator goes on. Returns what follows its instructions."""
+        module = frame.f_globals.get("__name__", "")
+        caller = frame.f_back.f_trace if frame.f_back is not None else None
+        is_asked = isinstance(caller, _Followed)
+        if is_trusted(module) or module == "contextlib":
+            if is_asked and frame.f_code in _READ_BY_HOST:
+                self._check_device(frame.f_locals.get("self"))
+            return None
+        if not is_asked and module.partition(".")[0] in sys.stdlib_module_names:
+            return None  # what is trusted uses it
+        if module.startswith(("rumus.optim", "rumus.train")):
+            if is_asked:
+                self.refuse(f"it asks {module} ({frame.f_code.co_name})")
+            return None
+        followed = _Followed(self, frame)
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        self._inner.update(c for c in frame.f_code.co_consts if isinstance(c, CodeType))
+        return followed
+
+    def _check_device(self, read: object) -> None:
+        """A tensor of the host gives its numbers to code that is not run again."""
+        if isinstance(read, Tensor) and not is_capturing(read.backend):
+            self.refuse("it reads numbers of a tensor on the CPU")
+
+
+class _Followed:
+    """One frame: what each of its instructions reads, and of what."""
+
+    def __init__(self, reads: Reads, frame: FrameType) -> None:
+        self._reads = reads
+        self._steps = _steps(frame.f_code)
+        self._top: Any = UNKNOWN  # what the instruction before left on the stack, if that is known
+        self._is_own = is_trusted(frame.f_globals.get("__name__")) or frame.f_globals.get(
+            "__name__", ""
+        ).startswith("rumus.")
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> _Followed:
+        if event == "opcode":
+            step = self._steps.get(frame.f_lasti)
+            self._top = UNKNOWN if step is None else self._after(frame, *step)
+        return self
+
+    def _after(self, frame: FrameType, operation: str, name: Any) -> Any:
+        """What an instruction will leave on the top of the stack."""
+        reads = self._reads
+        if operation == "keep":
+            return self._top
+        if operation == "local":
+            return _Local(name)
+        if operation == "constant":
+            return name
+        if operation == "global":
+            return self._checked(reads.read_global(frame, name))
+        if operation == "cell":
+            return self._checked(reads.read_cell(frame, name))
+        if operation == "import":
+            return reads._take(sys.modules.get(name, UNKNOWN), name)
+        base = self._top
+        if isinstance(base, _Local):
+            base = frame.f_locals.get(str(base), UNKNOWN)
+        if operation == "write":
+            reads.write_attribute(base, name)
+            return UNKNOWN
+        return self._checked(reads.read_attribute(base, name))
+
+    def _checked(self, value: Any) -> Any:
+        if not self._is_own and is_dynamic(value):
+            self._reads.read_all()
+        return value
+
+
+@functools.lru_cache(4096)
+def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
+    """The instructions of a function that read or keep something, by their offset."""
+    found: dict[int, tuple[str, Any]] = {}
+    for one in dis.get_instructions(code):
+        name, value = one.opname, one.argval
+        if name in _KEEPS_TOP or (name == "COPY" and one.arg == 1):
+            found[one.offset] = "keep", None
+        elif name in _GLOBALS:
+            found[one.offset] = "global", value
+        elif name in _CELLS:
+            found[one.offset] = "cell", value
+        elif name in _ATTRIBUTES:
+            found[one.offset] = "attribute", value
+        elif name == "STORE_ATTR":
+            found[one.offset] = "write", value
+        elif name == "IMPORT_NAME":
+            found[one.offset] = "import", value
+        elif name == "LOAD_CONST":
+            found[one.offset] = "constant", value
+        elif name.startswith("LOAD_FAST") or name == "STORE_FAST_LOAD_FAST":
+            found[one.offset] = "local", value[-1] if isinstance(value, tuple) else value
+    return found
+
+
+def _in_classes(kind: type, name: str) -> Any:
+    """What a class or one of its bases has under a name, as it lies there."""
+    for each in kind.__mro__:
+        if name in vars(each):
+            return vars(each)[name]
+    return MISSING
+
+
+def _own_names(thing: object) -> dict[str, Any] | None:
+    """An object's own attributes, whatever its class does about them."""
+    try:
+        own = object.__getattribute__(thing, "__dict__")
+    except AttributeError:
+        return None
+    return own if isinstance(own, dict) else None
+
+
+def _looks_up_plainly(kind: type) -> bool:
+    """Whether reading an attribute runs no method of the class."""
+    is_own = isinstance(_in_classes(kind, "__getattribute__"), WrapperDescriptorType)
+    return is_own and _in_classes(kind, "__getattr__") is MISSING
+
+
+def _is_data_descriptor(found: Any) -> bool:
+    kind = type(found)
+    return hasattr(kind, "__get__") and (hasattr(kind, "__set__") or hasattr(kind, "__delete__"))
+
+
+def _label_of(thing: Any) -> str:
+    return str(getattr(thing, "__name__", type(thing).__name__))

@@ -1,0 +1,908 @@
+"""Values of Python that change after a step was captured: every spelling is what the code says.
+
+Each spelling is a loss that multiplies by a number, or decides by it, and a change that comes after
+the fourth of eight steps. The GPU repeats steps and must leave the bits of a CPU, which does not.
+"""
+
+from __future__ import annotations
+
+import array
+import contextvars
+import ctypes
+import dataclasses
+import datetime
+import enum
+import functools
+import itertools
+import math
+import operator
+import random
+import time
+import types
+import warnings
+import weakref
+from collections import ChainMap, OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from rumus import nn
+from rumus.gpu import Gpu, GpuBackend
+from rumus.optim import SGD
+from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, tensor
+from rumus.train import CaptureWarning, Trainer
+
+Number = Callable[[], Any]
+Change = Callable[[], object]
+STEPS, CHANGED = 8, 4
+
+
+def nothing() -> None:
+    """A change that the code itself makes."""
+
+
+# Spellings: each makes the number that the loss multiplies by, and the change.
+
+RATE: float = 1.0
+TABLE: dict[str, Any] = {}
+Pair = namedtuple("Pair", "first second")
+
+
+class Plain:
+    """An object with whatever attributes."""
+
+    shared = 1.0
+
+
+class Slotted:
+    __slots__ = ("rate",)
+
+
+class Computed:
+    """Attributes that code makes."""
+
+    def __init__(self) -> None:
+        self.inner = 1.0
+        self.names = {"dynamic": 1.0}
+
+    @property
+    def rate(self) -> float:
+        return self.inner
+
+    def method(self) -> float:
+        return self.inner
+
+    def __getattr__(self, name: str) -> float:
+        try:
+            return self.__dict__["names"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __call__(self) -> float:
+        return self.inner
+
+    def __getitem__(self, name: str) -> float:
+        return self.inner
+
+    def __float__(self) -> float:
+        return self.inner
+
+    def __iter__(self) -> Iterator[float]:
+        yield self.inner
+
+    def __len__(self) -> int:
+        return int(self.inner)
+
+    def __enter__(self) -> float:
+        return self.inner
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class Mode(enum.Enum):
+    """A switch."""
+
+    LOW = 1.0
+    HIGH = 3.0
+
+
+@dataclasses.dataclass
+class Options:
+    """A configuration."""
+
+    rate: float = 1.0
+    mode: Mode = Mode.LOW
+    inner: Options | None = None
+
+
+def global_number() -> tuple[Number, Change]:
+    def change() -> None:
+        global RATE
+        RATE = 3.0
+
+    global RATE
+    RATE = 1.0
+    return lambda: RATE, change
+
+
+def global_of_module() -> tuple[Number, Change]:
+    module = types.ModuleType("settings")
+    module.rate = 1.0  # type: ignore[attr-defined]
+    return lambda: module.rate, lambda: setattr(module, "rate", 3.0)
+
+
+def global_dict() -> tuple[Number, Change]:
+    TABLE["rate"] = 1.0
+    return lambda: TABLE["rate"], lambda: TABLE.update(rate=3.0)
+
+
+def global_by_name() -> tuple[Number, Change]:
+    TABLE["rate"] = 1.0
+    return lambda: globals()["TABLE"]["rate"], lambda: TABLE.update(rate=3.0)
+
+
+def closed_over() -> tuple[Number, Change]:
+    rate = 1.0
+
+    def change() -> None:
+        nonlocal rate
+        rate = 3.0
+
+    return lambda: rate, change
+
+
+def closed_over_flag() -> tuple[Number, Change]:
+    flag = False
+
+    def change() -> None:
+        nonlocal flag
+        flag = True
+
+    return lambda: 3.0 if flag else 1.0, change
+
+
+def nested_function() -> tuple[Number, Change]:
+    rate = 1.0
+
+    def inner() -> float:
+        return rate
+
+    def change() -> None:
+        nonlocal rate
+        rate = 3.0
+
+    return lambda: inner() * 2.0, change
+
+
+def attribute_of_object() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace(rate=1.0)
+    return lambda: thing.rate, lambda: setattr(thing, "rate", 3.0)
+
+
+def attribute_deep() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace(a=types.SimpleNamespace(b=types.SimpleNamespace(rate=1.0)))
+    return lambda: thing.a.b.rate, lambda: setattr(thing.a.b, "rate", 3.0)
+
+
+def object_replaced() -> tuple[Number, Change]:
+    holder = Plain()
+    holder.part = types.SimpleNamespace(rate=1.0)  # type: ignore[attr-defined]
+    new = types.SimpleNamespace(rate=3.0)
+    return lambda: holder.part.rate, lambda: setattr(holder, "part", new)  # type: ignore[attr-defined]
+
+
+def attribute_of_class() -> tuple[Number, Change]:
+    kind = type("Kind", (), {"rate": 1.0})
+    return lambda: kind.rate, lambda: setattr(kind, "rate", 3.0)  # type: ignore[attr-defined]
+
+
+def attribute_of_class_by_object() -> tuple[Number, Change]:
+    kind = type("Kind", (), {"rate": 1.0})
+    thing = kind()
+    return lambda: thing.rate, lambda: setattr(kind, "rate", 3.0)
+
+
+def attribute_hides_that_of_class() -> tuple[Number, Change]:
+    thing = Plain()
+    return lambda: thing.shared, lambda: setattr(thing, "shared", 3.0)
+
+
+def attribute_of_function() -> tuple[Number, Change]:
+    def rate() -> float:
+        return float(rate.value)  # type: ignore[attr-defined]
+
+    rate.value = 1.0  # type: ignore[attr-defined]
+    return rate, lambda: setattr(rate, "value", 3.0)
+
+
+def attribute_in_slots() -> tuple[Number, Change]:
+    thing = Slotted()
+    thing.rate = 1.0
+    return lambda: thing.rate, lambda: setattr(thing, "rate", 3.0)
+
+
+def computed_attribute() -> tuple[Number, Change]:
+    thing = Computed()
+    return lambda: thing.rate, lambda: setattr(thing, "inner", 3.0)
+
+
+def computed_by_getattr() -> tuple[Number, Change]:
+    thing = Computed()
+    return lambda: thing.dynamic, lambda: thing.names.update(dynamic=3.0)
+
+
+def computed_by_method() -> tuple[Number, Change]:
+    thing = Computed()
+    return lambda: thing.method(), lambda: setattr(thing, "inner", 3.0)
+
+
+def bound_method() -> tuple[Number, Change]:
+    thing = Computed()
+    method = thing.method
+    return lambda: method(), lambda: setattr(thing, "inner", 3.0)
+
+
+def computed_by_call() -> tuple[Number, Change]:
+    thing = Computed()
+    return lambda: thing(), lambda: setattr(thing, "inner", 3.0)
+
+
+def computed_by_index() -> tuple[Number, Change]:
+    thing = Computed()
+    return lambda: thing["rate"], lambda: setattr(thing, "inner", 3.0)
+
+
+def computed_by_float() -> tuple[Number, Change]:
+    thing = Computed()
+    return lambda: float(thing), lambda: setattr(thing, "inner", 3.0)
+
+
+def computed_by_iteration() -> tuple[Number, Change]:
+    thing = Computed()
+    return lambda: sum(thing), lambda: setattr(thing, "inner", 3.0)
+
+
+def computed_by_length() -> tuple[Number, Change]:
+    thing = Computed()
+    return lambda: float(len(thing)), lambda: setattr(thing, "inner", 3.0)
+
+
+def computed_by_context() -> tuple[Number, Change]:
+    thing = Computed()
+
+    def number() -> float:
+        with thing as rate:
+            return rate
+
+    return number, lambda: setattr(thing, "inner", 3.0)
+
+
+def method_replaced() -> tuple[Number, Change]:
+    thing = Computed()
+    return lambda: thing.method(), lambda: setattr(thing, "method", lambda: 3.0)
+
+
+def method_of_class_replaced() -> tuple[Number, Change]:
+    kind = type("Kind", (), {"method": lambda self: 1.0})
+    thing = kind()
+    return lambda: thing.method(), lambda: setattr(kind, "method", lambda self: 3.0)
+
+
+def by_getattr() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace(rate=1.0)
+    return lambda: getattr(thing, "rate"), lambda: setattr(thing, "rate", 3.0)  # noqa: B009
+
+
+def by_getattr_of_a_made_name() -> tuple[Number, Change]:
+    thing = Plain()
+    thing.rate = 1.0  # type: ignore[attr-defined]
+    return lambda: getattr(thing, "ra" + "te"), lambda: setattr(thing, "rate", 3.0)
+
+
+def by_vars() -> tuple[Number, Change]:
+    thing = Plain()
+    thing.rate = 1.0  # type: ignore[attr-defined]
+    return lambda: vars(thing)["rate"], lambda: setattr(thing, "rate", 3.0)
+
+
+def by_dict_of_object() -> tuple[Number, Change]:
+    thing = Plain()
+    thing.rate = 1.0  # type: ignore[attr-defined]
+    return lambda: thing.__dict__["rate"], lambda: setattr(thing, "rate", 3.0)
+
+
+def by_attrgetter() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace(rate=1.0)
+    get = operator.attrgetter("rate")
+    return lambda: get(thing), lambda: setattr(thing, "rate", 3.0)
+
+
+def dict_flag() -> tuple[Number, Change]:
+    box = {"flag": False}
+    return lambda: 3.0 if box["flag"] else 1.0, lambda: box.update(flag=True)
+
+
+def dict_deep() -> tuple[Number, Change]:
+    box = {"a": {"b": [1.0]}}
+    return lambda: box["a"]["b"][0], lambda: box["a"]["b"].__setitem__(0, 3.0)
+
+
+def dict_get() -> tuple[Number, Change]:
+    box: dict[str, float] = {}
+    return lambda: box.get("rate", 1.0), lambda: box.update(rate=3.0)
+
+
+def dict_membership() -> tuple[Number, Change]:
+    box: dict[str, float] = {}
+    return lambda: 3.0 if "rate" in box else 1.0, lambda: box.update(rate=3.0)
+
+
+def dict_order() -> tuple[Number, Change]:
+    box = OrderedDict(a=1.0, b=3.0)
+    return lambda: next(iter(box.values())), lambda: box.move_to_end("a")
+
+
+def dict_of_objects() -> tuple[Number, Change]:
+    box = {"a": Plain()}
+    box["a"].rate = 1.0  # type: ignore[attr-defined]
+    return lambda: box["a"].rate, lambda: setattr(box["a"], "rate", 3.0)  # type: ignore[attr-defined]
+
+
+def default_dict() -> tuple[Number, Change]:
+    box = defaultdict(float, rate=1.0)
+    return lambda: box["rate"], lambda: box.update(rate=3.0)
+
+
+def chained_map() -> tuple[Number, Change]:
+    box = ChainMap({}, {"rate": 1.0})
+    return lambda: box["rate"], lambda: box.update(rate=3.0)
+
+
+def list_element() -> tuple[Number, Change]:
+    values = [1.0, 2.0]
+    return lambda: values[0], lambda: values.__setitem__(0, 3.0)
+
+
+def list_length() -> tuple[Number, Change]:
+    values = [1.0]
+    return lambda: float(len(values)), lambda: values.extend([1.0, 1.0])
+
+
+def list_loop() -> tuple[Number, Change]:
+    things = [types.SimpleNamespace(rate=0.5), types.SimpleNamespace(rate=0.5)]
+
+    def number() -> float:
+        total = 0.0
+        for thing in things:
+            total += thing.rate
+        return total
+
+    return number, lambda: setattr(things[1], "rate", 2.5)
+
+
+def list_comprehension() -> tuple[Number, Change]:
+    values = [0.5, 0.5]
+    return lambda: sum([value for value in values]), lambda: values.append(2.0)  # noqa: C416
+
+
+def generator_expression() -> tuple[Number, Change]:
+    values = [0.5, 0.5]
+    return lambda: sum(value for value in values), lambda: values.append(2.0)
+
+
+def zipped() -> tuple[Number, Change]:
+    weights, things = [1.0], [types.SimpleNamespace(rate=1.0)]
+
+    def number() -> float:
+        return sum(w * t.rate for w, t in zip(weights, things, strict=True))
+
+    return number, lambda: setattr(things[0], "rate", 3.0)
+
+
+def set_membership() -> tuple[Number, Change]:
+    names = {"a"}
+    return lambda: 3.0 if "b" in names else 1.0, lambda: names.add("b")
+
+
+def deque_element() -> tuple[Number, Change]:
+    values = deque([1.0], maxlen=1)
+    return lambda: values[-1], lambda: values.append(3.0)
+
+
+def tuple_in_a_cell() -> tuple[Number, Change]:
+    pair = Pair(1.0, 2.0)
+
+    def change() -> None:
+        nonlocal pair
+        pair = Pair(3.0, 2.0)
+
+    return lambda: pair.first, change
+
+
+def tuple_of_lists() -> tuple[Number, Change]:
+    pair = ([1.0], [2.0])
+    return lambda: pair[0][0], lambda: pair[0].__setitem__(0, 3.0)
+
+
+def numpy_element() -> tuple[Number, Change]:
+    values = np.ones(4)
+    return lambda: float(values[2]), lambda: values.__setitem__(2, 3.0)
+
+
+def numpy_sum() -> tuple[Number, Change]:
+    values = np.full(2, 0.5)
+    return lambda: float(np.sum(values)), lambda: values.fill(1.5)
+
+
+def numpy_number() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace(rate=np.float64(1.0))
+    return lambda: float(thing.rate), lambda: setattr(thing, "rate", np.float64(3.0))
+
+
+def numpy_without_axes() -> tuple[Number, Change]:
+    rate = np.array(1.0)
+    return lambda: rate.item(), lambda: rate.fill(3.0)
+
+
+def bytes_element() -> tuple[Number, Change]:
+    values = bytearray([1])
+    return lambda: float(values[0]), lambda: values.__setitem__(0, 3)
+
+
+def typed_array() -> tuple[Number, Change]:
+    values = array.array("d", [1.0])
+    return lambda: values[0], lambda: values.__setitem__(0, 3.0)
+
+
+def ctypes_number() -> tuple[Number, Change]:
+    value = ctypes.c_double(1.0)
+    return lambda: value.value, lambda: setattr(value, "value", 3.0)
+
+
+def context_variable() -> tuple[Number, Change]:
+    variable = contextvars.ContextVar("rate", default=1.0)
+    return lambda: variable.get(), lambda: variable.set(3.0)
+
+
+def weak_reference() -> tuple[Number, Change]:
+    thing = Plain()
+    thing.rate = 1.0  # type: ignore[attr-defined]
+    reference = weakref.ref(thing)
+
+    def change() -> None:
+        thing.rate = 3.0  # type: ignore[attr-defined]
+
+    return lambda: reference().rate, change  # type: ignore[union-attr]
+
+
+def data_class() -> tuple[Number, Change]:
+    options = Options(inner=Options())
+    assert options.inner is not None
+    return lambda: options.inner.rate, lambda: setattr(options.inner, "rate", 3.0)  # type: ignore[union-attr]
+
+
+def enumeration() -> tuple[Number, Change]:
+    options = Options()
+    return lambda: options.mode.value, lambda: setattr(options, "mode", Mode.HIGH)
+
+
+def enumeration_flag() -> tuple[Number, Change]:
+    options = Options()
+    return lambda: 1.0 if options.mode is Mode.LOW else 3.0, lambda: setattr(
+        options, "mode", Mode.HIGH
+    )
+
+
+def text() -> tuple[Number, Change]:
+    options = {"mode": "low"}
+    return lambda: {"low": 1.0, "high": 3.0}[options["mode"]], lambda: options.update(mode="high")
+
+
+def none_or_object() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace(extra=None)
+    return lambda: 1.0 if thing.extra is None else 3.0, lambda: setattr(thing, "extra", object())
+
+
+def date() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace(day=datetime.date(2020, 1, 1))
+    return lambda: float(thing.day.day), lambda: setattr(thing, "day", datetime.date(2020, 1, 3))
+
+
+def default_of_a_parameter() -> tuple[Number, Change]:
+    def number(values: list[float] = [1.0]) -> float:  # noqa: B006
+        return values[0]
+
+    assert number.__defaults__ is not None
+    values = number.__defaults__[0]
+    return number, lambda: values.__setitem__(0, 3.0)
+
+
+def default_replaced() -> tuple[Number, Change]:
+    def number(rate: float = 1.0) -> float:
+        return rate
+
+    return number, lambda: setattr(number, "__defaults__", (3.0,))
+
+
+def partial_function() -> tuple[Number, Change]:
+    box = [1.0]
+    number = functools.partial(operator.getitem, box, 0)
+    return number, lambda: box.__setitem__(0, 3.0)
+
+
+def partial_keyword() -> tuple[Number, Change]:
+    def rate(*, of: Plain) -> float:
+        return of.rate  # type: ignore[attr-defined, no-any-return]
+
+    thing = Plain()
+    thing.rate = 1.0  # type: ignore[attr-defined]
+    return functools.partial(rate, of=thing), lambda: setattr(thing, "rate", 3.0)
+
+
+def function_replaced() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace(rate=lambda: 1.0)
+    return lambda: thing.rate(), lambda: setattr(thing, "rate", lambda: 3.0)
+
+
+def cached_result() -> tuple[Number, Change]:
+    @functools.lru_cache(None)
+    def options() -> Options:
+        return Options()
+
+    return lambda: options().rate, lambda: setattr(options(), "rate", 3.0)
+
+
+def cached_property() -> tuple[Number, Change]:
+    class Thing:
+        @functools.cached_property
+        def options(self) -> Options:
+            return Options()
+
+    thing = Thing()
+    return lambda: thing.options.rate, lambda: setattr(thing.options, "rate", 3.0)
+
+
+def imported_inside() -> tuple[Number, Change]:
+    def number() -> float:
+        import this_module_is_made_by_a_test as settings  # type: ignore[import-not-found]
+
+        return settings.rate  # type: ignore[no-any-return]
+
+    import sys
+
+    module = types.ModuleType("this_module_is_made_by_a_test")
+    module.rate = 1.0  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    return number, lambda: setattr(module, "rate", 3.0)
+
+
+def code_of_exec() -> tuple[Number, Change]:
+    names: dict[str, Any] = {"rate": 1.0}
+    exec("def number(): return rate", names)
+    return names["number"], lambda: names.update(rate=3.0)
+
+
+def sorted_by_a_key() -> tuple[Number, Change]:
+    things = [types.SimpleNamespace(order=1, rate=1.0), types.SimpleNamespace(order=2, rate=3.0)]
+
+    def number() -> float:
+        return float(sorted(things, key=lambda t: t.order)[0].rate)
+
+    return number, lambda: setattr(things[0], "order", 5)
+
+
+def written_and_read() -> tuple[Number, Change]:
+    """What a step writes before it reads it does not depend on what was there."""
+    thing = types.SimpleNamespace(rate=1.0, last=0.0)
+
+    def number() -> float:
+        thing.last = thing.rate * 2.0
+        return float(thing.last)
+
+    return number, lambda: setattr(thing, "rate", 3.0)
+
+
+def a_cache_that_fills() -> tuple[Number, Change]:
+    thing = types.SimpleNamespace(made=None)
+
+    def number() -> float:
+        if thing.made is None:
+            thing.made = 1.0
+        return float(thing.made)
+
+    return number, lambda: setattr(thing, "made", 3.0)
+
+
+def position_of_a_generator() -> tuple[Number, Change]:
+    generator = Generator(0)
+
+    def change() -> None:
+        generator.position = 8
+
+    return lambda: 1.0 + generator.position, change
+
+
+COMPARED: Final = [
+    value
+    for name, value in list(globals().items())
+    if isinstance(value, types.FunctionType)
+    and value.__module__ == __name__
+    and value.__annotations__.get("return") == "tuple[Number, Change]"
+]
+
+
+# What gives another number at each step, or might
+
+
+def counter_of_list() -> Number:
+    count = [0]
+
+    def number() -> float:
+        count[0] += 1
+        return float(count[0])
+
+    return number
+
+
+def counter_of_cell() -> Number:
+    count = 0
+
+    def number() -> float:
+        nonlocal count
+        count += 1
+        return float(count)
+
+    return number
+
+
+def counter_of_object() -> Number:
+    thing = types.SimpleNamespace(count=0)
+
+    def number() -> float:
+        thing.count += 1
+        return float(thing.count)
+
+    return number
+
+
+def counter_of_function() -> Number:
+    def number() -> float:
+        number.count += 1.0  # type: ignore[attr-defined]
+        return number.count  # type: ignore[attr-defined, no-any-return]
+
+    number.count = 0.0  # type: ignore[attr-defined]
+    return number
+
+
+def counter_of_class() -> Number:
+    kind = type("Kind", (), {"count": 0})
+
+    def number() -> float:
+        kind.count += 1  # type: ignore[attr-defined]
+        return float(kind.count)  # type: ignore[attr-defined]
+
+    return number
+
+
+def iterator_of_list() -> Number:
+    values = iter([float(n) for n in range(100)])
+    return lambda: next(values)
+
+
+def iterator_of_itertools() -> Number:
+    count = itertools.count(1)
+    return lambda: float(next(count))
+
+
+def iterator_in_a_dict() -> Number:
+    box = {"values": itertools.cycle([1.0, 2.0])}
+    return lambda: next(box["values"])
+
+
+def iterator_of_python() -> Number:
+    class Counting:
+        value = 0.0
+
+        def __next__(self) -> float:
+            self.value += 1.0
+            return self.value
+
+    values = Counting()
+    return lambda: next(values)
+
+
+def generator_function() -> Number:
+    def values() -> Iterator[float]:
+        for number in range(100):
+            yield float(number)
+
+    running = values()
+    return lambda: next(running)
+
+
+def sent_generator() -> Number:
+    def values() -> Iterator[float]:
+        for number in range(100):
+            yield float(number)
+
+    return values().__next__
+
+
+def list_that_shrinks() -> Number:
+    values = [float(n) for n in range(100)]
+    return lambda: values.pop()
+
+
+def queue() -> Number:
+    values = deque(float(n) for n in range(100))
+    return lambda: values.popleft()
+
+
+def random_of_python() -> Number:
+    random.seed(5)
+    return lambda: random.random()
+
+
+def random_function() -> Number:
+    random.seed(5)
+    draw = random.uniform
+    return lambda: draw(1.0, 2.0)
+
+
+def random_object() -> Number:
+    own = random.Random(5)
+    return lambda: own.gauss(1.0, 0.1)
+
+
+def random_of_numpy() -> Number:
+    np.random.seed(5)
+    return lambda: float(np.random.rand())
+
+
+def random_generator_of_numpy() -> Number:
+    draw = np.random.default_rng(5)
+    return lambda: float(draw.normal())
+
+
+def random_generator_of_rumus_on_the_host() -> Number:
+    draw = Generator(3)
+    return lambda: float(draw.uniform((1,)).item())
+
+
+def tensor_of_the_host() -> Number:
+    rate = tensor(np.ones(1))
+
+    def number() -> float:
+        rate.assign(rate + 1.0)
+        return rate.item()
+
+    return number
+
+
+CHANGING: Final = [
+    value
+    for name, value in list(globals().items())
+    if isinstance(value, types.FunctionType)
+    and value.__module__ == __name__
+    and value.__annotations__.get("return") == "Number"
+]
+
+
+@pytest.fixture(scope="module")
+def gpu() -> GpuBackend:
+    """One device for all."""
+    return GpuBackend(Gpu())
+
+
+def weights(backend: Backend, number: Number, change: Change) -> tuple[list[Any], Trainer[Any]]:
+    """What the parameter is after each step."""
+    w = Parameter([1.0, 2.0], name="w", backend=backend)
+    trainer = Trainer(SGD([w], 0.0625))
+
+    def loss(x: Tensor) -> Tensor:
+        rate = number()
+        return (w * x * rate).sum() if rate < 2.5 else (w * w * x).sum() * rate
+
+    found = []
+    for step in range(STEPS):
+        if step == CHANGED:
+            change()
+        trainer.train_step(loss, np.array([0.5, 0.25]))
+        found.append(w.numpy().tobytes())
+    return found, trainer
+
+
+@pytest.mark.parametrize("spelling", COMPARED, ids=lambda f: f.__name__)
+def test_a_value_that_changes_is_noticed(
+    spelling: Callable[[], tuple[Number, Change]], gpu: GpuBackend
+) -> None:
+    """Bit for bit, and steps are repeated before and after the change."""
+    wanted, _ = weights(NumpyBackend(), *spelling())
+    if spelling is global_by_name:
+        with pytest.warns(CaptureWarning, match="globals"):
+            found, trainer = weights(gpu, *spelling())
+    else:
+        found, trainer = weights(gpu, *spelling())
+        assert trainer.counts.replayed >= 2
+    assert found == wanted
+    assert wanted[CHANGED - 1] != wanted[CHANGED]
+
+
+@pytest.mark.parametrize("spelling", CHANGING, ids=lambda f: f.__name__)
+def test_a_value_that_cannot_be_compared_is_not_captured(
+    spelling: Callable[[], Number], gpu: GpuBackend
+) -> None:
+    wanted, _ = weights(NumpyBackend(), spelling(), nothing)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        found, trainer = weights(gpu, spelling(), nothing)
+    assert found == wanted
+    assert trainer.counts.replayed == 0
+    assert [type(warning.message) for warning in heard] == [CaptureWarning]
+
+
+def test_clocks_are_not_captured(gpu: GpuBackend) -> None:
+    for clock in (time.time, time.perf_counter, lambda: datetime.datetime.now().timestamp()):
+        with pytest.warns(CaptureWarning, match="cannot be foreseen"):
+            _, trainer = weights(gpu, lambda c=clock: min(1.0, c()), nothing)  # type: ignore[misc]
+        assert trainer.counts.replayed == 0
+
+
+def test_numbers_of_layers_are_compared(gpu: GpuBackend) -> None:
+    """Those that a layer was made with, as well."""
+    found = []
+    for backend in (NumpyBackend(), gpu):
+        layer, act = nn.Linear(2, 2, generator=Generator(0)), nn.LeakyReLU(0.25)
+        model = nn.Sequential(layer, act).to(backend)
+        trainer = Trainer(SGD(model.parameters(), 0.0625))
+
+        def loss(x: Tensor, model: nn.Module = model) -> Tensor:
+            return model(x).sum()  # type: ignore[operator, no-any-return]
+
+        for step in range(STEPS):
+            if step == CHANGED:
+                for name in vars(act):
+                    setattr(act, name, 0.5)
+            trainer.train_step(loss, np.array([[-1.0, 0.5]]))
+        found.append(trainer.counts.replayed)
+        found.append(np.round(layer.weight.numpy(), 5).tolist())
+    assert found[1] == found[3]
+    assert found[2] == 4
+
+
+def test_what_a_step_does_not_read_does_not_matter(gpu: GpuBackend) -> None:
+    thing = types.SimpleNamespace(rate=1.0, count=0, log=open)
+
+    def change() -> None:
+        thing.count += 1
+
+    _, trainer = weights(gpu, lambda: thing.rate, change)
+    assert trainer.counts.replayed == STEPS - 2
+
+
+def test_a_curriculum_comes_back_to_steps_that_it_knows(gpu: GpuBackend) -> None:
+    """Each phase is captured once: what was recorded for another value is kept."""
+    w = Parameter([1.0, 2.0], name="w", backend=gpu)
+    trainer, phase = Trainer(SGD([w], 0.0625)), types.SimpleNamespace(rate=1.0)
+    for step in range(24):
+        phase.rate = 1.0 + step // 4 % 2
+        trainer.train_step(lambda x: (w * x).sum() * phase.rate, np.ones(2))
+    assert trainer.counts.recorded == 2
+    assert trainer.counts.replayed == 20
+
+
+def test_an_annealed_number_runs_as_usual_and_is_said_once(gpu: GpuBackend) -> None:
+    w = Parameter([0.0], name="w", backend=gpu)
+    trainer, beta = Trainer(SGD([w], 1.0)), types.SimpleNamespace(value=0.0)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for step in range(40):
+            beta.value = float(step)
+            trainer.train_step(lambda x: (w * x).sum() * beta.value, np.ones(1))
+    assert w.tolist() == [-float(sum(range(40)))]
+    assert len(heard) == 1
+    assert "SimpleNamespace.value" in str(heard[0].message) or "beta.value" in str(heard[0].message)
+    assert math.isfinite(trainer.epoch_avg_loss())
