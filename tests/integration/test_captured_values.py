@@ -58,6 +58,7 @@ class Plain:
 
 class Slotted:
     __slots__ = ("rate",)
+    rate: float
 
 
 class Computed:
@@ -76,7 +77,7 @@ class Computed:
 
     def __getattr__(self, name: str) -> float:
         try:
-            return self.__dict__["names"][name]
+            return self.__dict__["names"][name]  # type: ignore[no-any-return]
         except KeyError:
             raise AttributeError(name) from None
 
@@ -397,7 +398,7 @@ def zipped() -> tuple[Number, Change]:
     weights, things = [1.0], [types.SimpleNamespace(rate=1.0)]
 
     def number() -> float:
-        return sum(w * t.rate for w, t in zip(weights, things, strict=True))
+        return sum(w * t.rate for w, t in zip(weights, things, strict=True))  # type: ignore[no-any-return]
 
     return number, lambda: setattr(things[0], "rate", 3.0)
 
@@ -481,7 +482,7 @@ def weak_reference() -> tuple[Number, Change]:
 def data_class() -> tuple[Number, Change]:
     options = Options(inner=Options())
     assert options.inner is not None
-    return lambda: options.inner.rate, lambda: setattr(options.inner, "rate", 3.0)  # type: ignore[union-attr]
+    return lambda: options.inner.rate, lambda: setattr(options.inner, "rate", 3.0)
 
 
 def enumeration() -> tuple[Number, Change]:
@@ -803,7 +804,7 @@ def weights(backend: Backend, number: Number, change: Change) -> tuple[list[Any]
     trainer = Trainer(SGD([w], 0.0625))
 
     def loss(x: Tensor) -> Tensor:
-        rate = number()
+        rate: float = number()
         return (w * x * rate).sum() if rate < 2.5 else (w * w * x).sum() * rate
 
     found = []
@@ -860,7 +861,7 @@ def test_numbers_of_layers_are_compared(gpu: GpuBackend) -> None:
         trainer = Trainer(SGD(model.parameters(), 0.0625))
 
         def loss(x: Tensor, model: nn.Module = model) -> Tensor:
-            return model(x).sum()  # type: ignore[operator, no-any-return]
+            return model(x).sum()  # type: ignore[no-any-return]
 
         for step in range(STEPS):
             if step == CHANGED:

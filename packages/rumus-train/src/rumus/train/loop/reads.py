@@ -352,9 +352,7 @@ class _Followed:
         self._reads = reads
         self._steps = _steps(frame.f_code)
         self._top: Any = UNKNOWN  # what the instruction before left on the stack, if that is known
-        self._is_own = is_trusted(frame.f_globals.get("__name__")) or frame.f_globals.get(
-            "__name__", ""
-        ).startswith("rumus.")
+        self._is_own = str(frame.f_globals.get("__name__")).startswith("rumus.")
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> _Followed:
         if event == "opcode":
