@@ -98,10 +98,9 @@ def test_nobody_looks_at_gradients_whose_norm_is_finite(monkeypatch: pytest.Monk
     """With the norm of another step, NaN goes by unseen; with its own it is refused."""
     step = Step(2, clip=ClipNorm(1.0))
     step.optimizer.step(step.gradients())
-    factors = step.optimizer._factors
-    assert factors is not None
+    (factors,) = step.optimizer.stages
     with monkeypatch.context() as patch:
-        patch.setattr(factors, "compute", lambda gradients: None)
+        patch.setattr(factors, "prepare", lambda gradients: None)
         step.optimizer.step(step.gradients())
         assert step.optimizer.steps == 2
         step.optimizer.step(step.gradients(math.nan))

@@ -30,8 +30,8 @@ from rumus.optim.algorithms.rprop import Rprop
 from rumus.optim.algorithms.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from rumus.optim.algorithms.sgd import SGD
 from rumus.optim.algorithms.yogi import Yogi
-from rumus.optim.engine.averaging import AveragingOptimizer
-from rumus.optim.engine.clipping import clip_grad_norm, clip_grad_value
+from rumus.optim.engine.averaging_optimizer import AveragingOptimizer
+from rumus.optim.engine.clip_gradients import clip_grad_norm, clip_grad_value
 from rumus.optim.engine.closure import ClosureOptimizer
 from rumus.optim.engine.footprint import Memory
 from rumus.optim.engine.fused import FusedOptimizer

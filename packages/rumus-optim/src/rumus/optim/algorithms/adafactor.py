@@ -12,7 +12,7 @@ from rumus.optim import rules
 from rumus.optim.engine.footprint import Memory, used
 from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.segments import Segment, lay_out
-from rumus.optim.engine.update_kernel import Signature, UpdateRule
+from rumus.optim.engine.update_rule import Signature, UpdateRule
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.hyperparameter import Hyper, check
 from rumus.optim.rules.factored import averaged, outer, scaled
@@ -24,6 +24,12 @@ from rumus.tensor.memory.updater import Factors, NonFinite, Preparation
 _GIVEN: Final = ("p_squares", "u_squares", "size")
 _FACTORED: Final = ("r", "c", "mean", "p_squares", "u_squares")
 _SQUARES: Final = {"p_squares": "p", "u_squares": "u"}
+_FACTORED_RULE: Final = UpdateRule(
+    rules.adafactor_factored,
+    (),
+    Signature.of(rules.adafactor_factored, _FACTORED).scalars,
+    _FACTORED,
+)
 _SQUARE: Final = Kernel("square", {"u": Expr.array("g") * Expr.array("g")}, ("g",))
 
 
@@ -98,18 +104,6 @@ class Adafactor(FusedOptimizer[M_co]):
         if isinstance(d, float) and d < 1:
             raise ValueError(f"d must be at least 1, not {d}")
 
-    def _trace(self, hyper: Mapping[str, Hyper]) -> None:
-        super()._trace(hyper)
-        signature = Signature.of(rules.adafactor_factored, _FACTORED)
-        rule = UpdateRule(
-            rules.adafactor_factored,
-            signature.state,
-            signature.scalars,
-            maximize=self.maximize,
-            given=_FACTORED,
-        )
-        self._factored = rule.kernel()
-
     # Memory
 
     def memory(self) -> Memory:
@@ -171,7 +165,7 @@ class Adafactor(FusedOptimizer[M_co]):
         lead = parameter.shape[:-2]
         segment.shapes = {"R": (*lead, rows), "C": (*lead, columns)}
         segment.factors = Factors(shape, shapes, _KEEP)
-        segment.kernel = self._factored
+        segment.rule = _FACTORED_RULE
         _measure(segment, _factored_direction(), _ADVANCE)
 
     # The step

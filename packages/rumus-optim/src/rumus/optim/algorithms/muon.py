@@ -16,7 +16,7 @@ from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.muon_variant import PYTORCH, Adjust, Variant, variant
 from rumus.optim.engine.porting import Library, PresetOptions, preset
 from rumus.optim.engine.segments import Segment, in_their_dtype, lay_out
-from rumus.optim.engine.update_kernel import Signature, UpdateRule
+from rumus.optim.engine.update_rule import Signature, UpdateRule
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.hyperparameter import Hyper, check
 from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
@@ -106,8 +106,7 @@ class Muon(FusedOptimizer[M_co]):
         self._eps = check("eps", eps)
         own_decay = self._variant.couples_decay
         self._direction = _direction(nesterov=nesterov, maximize=maximize, decays=own_decay)
-        adamw = UpdateRule(self._variant.others, _ADAMW.state, _ADAMW.scalars, maximize=maximize)
-        self._adamw = adamw.kernel()
+        self._adamw = UpdateRule(self._variant.others, _ADAMW.state, _ADAMW.scalars)
         given = {"lr": adamw_lr, "weight_decay": adamw_weight_decay}
         own = {name: hyper for name, hyper in given.items() if hyper is not None}
         self.matrices, groups = _divided(parameters, matrices, own, self._variant)
@@ -198,14 +197,14 @@ class Muon(FusedOptimizer[M_co]):
             else:
                 segments = lay_out([group], places, in_their_dtype(_ADAMW.state))
                 for segment in segments:
-                    segment.kernel = self._adamw
+                    segment.rule = self._adamw
             found += segments
         return found
 
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
         for number, gradient in gradients.items():
             segment = self.segments[number]
-            if segment.kernel is not None:
+            if segment.rule is not None:
                 continue
             hyper = segment.group.over(self.hyper)
             used = {name: hyper[name] for name in ("momentum", "weight_decay")}

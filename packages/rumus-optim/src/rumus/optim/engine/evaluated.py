@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rumus.optim.engine.followed import FollowedOptimizer
@@ -17,12 +17,28 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 class EvaluatedOptimizer(FollowedOptimizer[M_co]):
     """An optimizer that may have an average to evaluate at, which is not what it steps.
 
-    A subclass sets `_point`, a kernel that computes `p` from p and the state.
+    A subclass sets `_point`, a kernel that computes `p` from p and the state; or a stage calls
+    `evaluate_at`.
     """
 
     hyper: dict[str, Hyper]
     _point: Kernel | None = None
+    _has_begun: Callable[[int], bool] | None = None
     _evaluating = False
+
+    @property
+    def has_average(self) -> bool:
+        """Whether it keeps an average of its parameters."""
+        return self._point is not None
+
+    def evaluate_at(self, point: Kernel, has_begun: Callable[[int], bool]) -> None:
+        """Have `eval_params` put `point` in the parameters' place.
+
+        has_begun: whether there is one after so many steps. ValueError if there is another.
+        """
+        if self._point is not None:
+            raise ValueError(f"{self} has an average of its own: leave `average` out")
+        self._point, self._has_begun = point, has_begun
 
     @contextmanager
     def eval_params(self) -> Iterator[None]:
@@ -61,7 +77,7 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
 
     def _has(self, segment: Segment) -> bool:
         """Whether there is an average of a segment's parameters."""
-        return segment.steps > 0
+        return segment.steps > 0 if self._has_begun is None else self._has_begun(segment.steps)
 
     def _copied(self, segment: Segment) -> Array:
         arena = segment.arena

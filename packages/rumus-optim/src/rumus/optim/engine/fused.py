@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Final, Self, Unpack
 
-from rumus.optim.engine.coefficients import FACTOR, LIMIT, Coefficients
+from rumus.optim.engine.clip_factors import ClipFactors
+from rumus.optim.engine.compensation import COMPENSATION
+from rumus.optim.engine.coupled_decay import CoupledDecay
 from rumus.optim.engine.description import description
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
-from rumus.optim.engine.extension import Extension
 from rumus.optim.engine.footprint import Memory, planned, used
-from rumus.optim.engine.loss_scale import UNSCALE, LossScale, Scaling
+from rumus.optim.engine.loss_scale import LossScale, Scaling
 from rumus.optim.engine.optimizer import check_one_backend
+from rumus.optim.engine.packed_state import Codes
 from rumus.optim.engine.porting import (
     Library,
     PresetOptions,
@@ -26,7 +28,6 @@ from rumus.optim.engine.porting import (
     refuse_options_of_muon,
     taken_decay,
 )
-from rumus.optim.engine.precision import MASTER, ONE, Precision
 from rumus.optim.engine.saved_state import (
     FORMAT,
     check_unique,
@@ -36,15 +37,19 @@ from rumus.optim.engine.saved_state import (
     uneven_steps,
 )
 from rumus.optim.engine.segments import Segment, host_state, in_one_piece, lay_out
-from rumus.optim.engine.update_kernel import AVERAGE, POINT, WEIGHT, Signature, UpdateRule, squares
+from rumus.optim.engine.stage import Stage
+from rumus.optim.engine.staging import staged
+from rumus.optim.engine.unscaling import Unscaling
+from rumus.optim.engine.update_rule import Signature, UpdateRule, squares
 from rumus.optim.options.average import Average
-from rumus.optim.options.clip import Clip, ClipValue
+from rumus.optim.options.clip import Clip
 from rumus.optim.options.group import Claimable, M_co, as_groups, decaying_matrices
 from rumus.optim.options.hyperparameter import Hyper, at_step, checked
 from rumus.optim.options.options import StateDType
 from rumus.optim.options.running import Running
 from rumus.optim.rules import Rule
 from rumus.tensor import (
+    Arena,
     Backend,
     DrainedGradientError,
     DType,
@@ -73,6 +78,10 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     lr, hyper: the rule's scalars: numbers, or functions of the step. They may be changed with
     `set`, and a group may have its own.
     weight_decay: for a rule without a scalar of that name: g + weight_decay p takes g's place.
+    cautious_weight_decay: weight_decay is decoupled, whatever the rule does with it otherwise, and
+    only where the update moves an element towards 0: p - lr weight_decay p there. (Chen et al.:
+    arXiv:2510.12402.) TypeError for a rule whose new p is not p, perhaps times scalars, plus or
+    minus something, and for optimizers with an average of their own.
     maximize: go up instead of down: -g takes g's place.
     running: scalars of the rule that are no hyper-parameters but depend on all steps so far.
     nonfinite: what a NaN or infinity among the gradients does. "raise": NonFiniteGradientError,
@@ -116,7 +125,6 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels that some segments have
     own_scalars: ClassVar[frozenset[str]] = frozenset()  # what `_own_scalars` gives
     is_ported: bool = False  # whether `like` gave it another rule than that of its class
-    extension: Extension | None = None
 
     def __init__(
         self,
@@ -129,6 +137,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         master_weights: bool = False,
         state_dtype: StateDType | None = None,
         compensated: bool = False,
+        cautious_weight_decay: bool = False,
         running: Running | None = None,
         clip: Clip | None = None,
         average: Average | None = None,
@@ -138,8 +147,16 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         self.maximize = maximize
         self.clip = clip
         self.average = average
-        self._factors: Coefficients | None = None
-        self.precision = Precision(master_weights, state_dtype, compensated)
+        self.stages = staged(
+            master_weights=master_weights,
+            state_dtype=state_dtype,
+            clip=clip,
+            maximize=maximize,
+            cautious_weight_decay=cautious_weight_decay,
+            compensated=compensated,
+            average=average,
+        )
+        self._is_cautious = cautious_weight_decay
         if state_dtype == "8bit" and not (self.packs_state or type(self) is FusedOptimizer):
             raise TypeError(
                 f"{type(self).__name__}: what 8 bits do to its state is not known; "
@@ -148,9 +165,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
         signature = Signature.of(rule, self.given_names)
-        self._rule_state = signature.state
         self.state_names = signature.state
-        self.precision.check_names(rule.__name__, signature.state)
+        self._check_parts(self.stages)
         scalars = signature.scalars | self.running.needed | self.other_scalars
         self.scalar_names = scalars - set(self.running.names) - self.own_scalars
         self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper})}
@@ -158,11 +174,12 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             super().__init__(parameters, nonfinite)
             try:
                 self._check_names()
-                self._keep_average()
+                for stage in self.stages:
+                    stage.attach(self)
                 self._trace(self.hyper)
                 self._squares = squares(self.kernel)
-                self._codes = self.precision.codes(self._rule_state, self._squares)
-                self._take(self._layout({}))
+                self._codes = self._packed_parts()
+                self._take(self._laid_out({}))
             except BaseException:
                 self.release()
                 raise
@@ -175,29 +192,49 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         """What a saved state calls this optimizer: its class, or the rule if that is another."""
         own = type(self).__name__
         kind = self.rule.__name__ if own == "FusedOptimizer" or self.is_ported else own
-        return kind if self.extension is None else f"{self.extension.name}({kind})"
+        for stage in self.stages:
+            kind = f"{stage.wraps}({kind})" if stage.wraps else kind
+        return kind
 
-    def extend(self, extension: Extension) -> None:
-        """Have every step do something more, in its kernel.
+    def extend(self, stage: Stage) -> None:
+        """Have every step do something more, in its kernel, after all that it does already.
 
-        OwnershipError if this was released, TypeError if it does something more already.
+        OwnershipError if this was released, TypeError if `stage` wraps it and another does, or if
+        it cannot work with what there is.
         """
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
-        if self.extension is not None:
-            raise TypeError(f"{self} is wrapped by {self.extension.name} already")
+        if stage.wraps and (names := [s.wraps for s in self.stages if s.wraps]):
+            raise TypeError(f"{self} is wrapped by {names[0]} already")
+        self._check_parts([stage])
         self._settle()
-        extension.check(self.kernel, *(s.kernel for s in self.segments if s.kernel is not None))
-        states = [extension.start(segment.arena) for segment in self.segments]
+        stages = [*self.stages, stage]
+        for segment in self.segments:  # which may raise
+            there = {*segment.state, *segment.scratch, *stage.arrays}
+            (segment.rule or self._rule).kernel(stages, there)
+        states = [self._part(stage, segment.arena) for segment in self.segments]
         with Uninterrupted():
+            stage.attach(self)
+            self.stages = stages
+            self._trace(self.hyper)
             for segment, state in zip(self.segments, states, strict=True):
                 segment.state |= state
-            self.extension = extension
-            self._bound.clear()
+                stage.start(segment)
+            self._take(self.segments)
 
-    def _kernel_of(self, segment: Segment) -> Kernel:
-        kernel = segment.kernel or self.kernel
-        return kernel if self.extension is None else self.extension.kernel(kernel)
+    def _part(self, stage: Stage, arena: Arena, there: Collection[str] = ()) -> dict[str, Array]:
+        """The arrays that a stage keeps for an arena, but for those that are there."""
+        dtypes = stage.state(arena.dtype)
+        return {name: arena.zeros(dtypes[name]) for name in dtypes if name not in there}
+
+    def _check_parts(self, stages: Iterable[Stage]) -> None:
+        """Refuse a part of a rule's state that has the name of a part that a stage adds."""
+        for stage in stages:
+            if taken := [name for name in self.state_names if name in stage.arrays]:
+                raise TypeError(
+                    f"the rule {self.rule.__name__} has a state called {taken[0]!r}, which is the "
+                    "name of what this option adds: call it otherwise"
+                )
 
     @classmethod
     def like(
@@ -271,61 +308,44 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         """Whether the gradient gets weight_decay p added, which the rule itself does not know."""
         given = (hyper, *(group.hyper for group in self.groups))
         some = any(values.get("weight_decay", 0.0) != 0.0 for values in given)
-        return some and "weight_decay" not in self.scalar_names
+        return some and not self._is_cautious and "weight_decay" not in self.scalar_names
 
     def _trace(self, hyper: Mapping[str, Hyper]) -> None:
-        """Make the kernels of the rule: for parameters that hold their values, or a rounding."""
-        rule = UpdateRule(
-            self.rule,
-            self.state_names,
-            self.scalar_names | set(self.running.names) | self.own_scalars,
-            maximize=self.maximize,
-            decays=self._decays(hyper),
-            given=self.given_names,
-            compensates=self.precision.compensated,
-            clip=self.clip,
-            averages=self.average is not None,
-            unscales=self.scaling is not None,
-        )
-        self._rule = rule
-        self.kernel = rule.kernel()
+        """Make the rule, and the kernel that it is where all scalars are scalars."""
+        others = [stage for stage in self.stages if not isinstance(stage, CoupledDecay)]
+        self.stages = [*others, *([CoupledDecay()] if self._decays(hyper) else [])]
+        known = self.scalar_names | set(self.running.names) | self.own_scalars
+        self._rule = UpdateRule(self.rule, self.state_names, known, self.given_names)
+        self._kernels: dict[tuple[UpdateRule, frozenset[str]], Kernel] = {}
+        self.kernel = self._kernel_of(self._rule, self._everywhere(self.stages))
+
+    @staticmethod
+    def _everywhere(stages: Iterable[Stage]) -> frozenset[str]:
+        """The arrays of stages that all segments have."""
+        return frozenset(name for stage in stages for name in stage.state(float32))
+
+    def _kernel_of(self, rule: UpdateRule, there: frozenset[str]) -> Kernel:
+        """What a rule and the stages become in a segment with these arrays of stages."""
+        found = self._kernels.get((rule, there))
+        if found is None:
+            found = self._kernels[rule, there] = rule.kernel(self.stages, there)
+        return found
 
     def _give_kernels(self, segments: Sequence[Segment]) -> None:
+        arrays = {name for stage in self.stages for name in stage.arrays}
         for segment in segments:
-            has_master, by_array = MASTER in segment.state, FACTOR in segment.scratch
-            unscales = UNSCALE in segment.scratch
-            if has_master or by_array or unscales:
-                segment.kernel = self._rule.kernel(
-                    has_master=has_master, clips_by_array=by_array, unscales_by_array=unscales
-                )
+            there = frozenset(arrays & {*segment.state, *segment.scratch})
+            segment.kernel = self._kernel_of(segment.rule or self._rule, there)
 
     def _take(self, segments: list[Segment]) -> None:
         """Step these segments from now on."""
-        if self.clip is not None and not isinstance(self.clip, ClipValue):
-            self._factors = Coefficients(self.clip, segments, self.scaling)
+        for stage in self.stages:
+            stage.place(segments, self.scaling)
         in_one_piece([s for s in segments if any(len(a.shape) > 1 for a in s.scratch.values())])
-        if self.scaling is not None:
-            for segment in segments:
-                if segment.arena.backend.runs_ahead:
-                    segment.scratch[UNSCALE] = self.scaling.inverse_on(segment.arena.backend)
         self.segments = segments
+        self._following = [stage for stage in self.stages if stage.follows]
         self._give_kernels(segments)
         self._bound.clear()
-
-    def _keep_average(self) -> None:
-        if self.average is None:
-            return
-        if self._point is not None:
-            raise ValueError(f"{self.kind} has an average of its own: leave `average` out")
-        if AVERAGE in self._rule_state:
-            raise TypeError(f"the state of {self.kind} has a part {AVERAGE!r} of its own")
-        self.average.attach(self)
-        self._point = POINT
-
-    def _has(self, segment: Segment) -> bool:
-        if self.average is None:
-            return super()._has(segment)
-        return self.average.has_begun(segment.steps)
 
     def scale_losses(self, policy: LossScale) -> Scaling:
         """Expect gradients of losses that are multiplied by a scale; the update divides by it.
@@ -355,6 +375,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             return self.scaling
         with Uninterrupted():
             self.scaling = Scaling(policy)
+            self.stages = [Unscaling(self.scaling), *self.stages]
             self._trace(self.hyper)
             self._take(self.segments)
         return self.scaling
@@ -382,15 +403,15 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         A tensor without axes: on a GPU nothing is read until somebody reads it. It is that of a
         step that was refused, too. ValueError if `clip` needs no norm, or before the first step.
         """
-        coefficients = self._factors
-        if coefficients is None:
+        found = [stage for stage in self.stages if isinstance(stage, ClipFactors)]
+        if not found:
             raise ValueError(
                 f"{self} computes no norm: make it with clip=ClipNorm(...); "
                 "ClipNorm(math.inf) only measures"
             )
-        if not coefficients.is_measured:
+        if not found[0].is_measured:
             raise ValueError(f"{self} has done no step yet that it could tell the norm of")
-        return coefficients.norm()
+        return found[0].norm()
 
     def describe(self) -> str:
         """Return a table: who is in which group, with shapes, roles and hyper-parameters.
@@ -398,13 +419,14 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         It warns of a decoupled weight decay that is lost in the rounding of float32, and says which
         options make parameters or state other than usual.
         """
-        vanishes = "weight_decay" in self.scalar_names and not self.precision.compensated
-        return description(self, self.hyper, vanishes, notes=self._precisions())
+        is_exact = COMPENSATION in self._state_layout(float32)
+        vanishes = "weight_decay" in self.scalar_names and not is_exact
+        return description(self, self.hyper, vanishes, notes=self._notes())
 
-    def _precisions(self) -> list[str]:
-        dtypes = dict.fromkeys(p.dtype for p in self.parameters)
-        lines = [self.precision.described(self._state_layout(dtype)) for dtype in dtypes]
-        return list(dict.fromkeys(line for some in lines for line in some))
+    def _notes(self) -> list[str]:
+        layouts = map(self._state_layout, dict.fromkeys(p.dtype for p in self.parameters))
+        lines = [line for each in layouts for stage in self.stages for line in stage.notes(each)]
+        return list(dict.fromkeys(lines))
 
     # Memory
 
@@ -433,18 +455,37 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         return planned(parameters, layout, axes.count(1), axes.count(2), codes)
 
     def _check_precision(self, name: str, parameter: Parameter) -> None:
-        if not self.precision.master_weights:
+        if not any(stage.holds for stage in self.stages):
             super()._check_precision(name, parameter)
 
     def _state_layout(self, dtype: DType) -> dict[str, DType]:
-        found = self.precision.layout(dtype, self.state_names, self._squares)
-        if self.average is not None:
-            found[AVERAGE] = float32 if dtype == float16 else dtype
-        return found
+        compute = float32 if dtype == float16 else dtype
+        found: Mapping[str, DType] = dict.fromkeys(self.state_names, compute)
+        for stage in self.stages:
+            found = stage.stored(found, self._squares)
+        return {**found, **{n: d for stage in self.stages for n, d in stage.state(dtype).items()}}
+
+    @property
+    def packs(self) -> bool:
+        """Whether large parameters have state in 8 bits."""
+        return bool(self._codes)
+
+    def _packed_parts(self) -> Codes:
+        """The parts of the rule's state that large parameters have in codes."""
+        found = [stage.codes(self.state_names, self._squares) for stage in self.stages]
+        return {name: code for codes in found for name, code in codes.items()}
 
     def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
         """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
-        segments = lay_out(self.groups, places, self._state_layout, self._codes)
+        return lay_out(self.groups, places, self._state_layout, self._codes)
+
+    def _laid_out(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
+        """New segments, with what stages start from."""
+        segments = self._layout(places)
+        for segment in segments:
+            for stage in self.stages:
+                segment.state |= self._part(stage, segment.arena, segment.state)
+                stage.start(segment)
         return segments
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
@@ -452,10 +493,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         self._check_training("moving to another backend")
         self._settle()
         before, counts = host_state(self.segments), self._counts()
-        segments = self._layout({p.id: backend for p in parameters})
+        segments = self._laid_out({p.id: backend for p in parameters})
         for segment in segments:
-            if self.extension is not None:
-                segment.state |= self.extension.start(segment.arena)
             segment.steps = counts[segment.arena.parameters[0].id]
             segment.fill(before)
         with Uninterrupted():
@@ -473,8 +512,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             self._settle()
         finally:
             with Uninterrupted():
-                if self.average is not None:
-                    self.average.detach(self)
+                for stage in self.stages:
+                    stage.detach(self)
                 for segment in self.segments:
                     segment.arena.release()
                 self.segments = []
@@ -505,8 +544,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         then.
         """
         gradients = self.collected(grads)
-        if self._factors is not None:
-            self._factors.compute(gradients)
+        for stage in self.stages:
+            stage.prepare(gradients)
         self._compute_given(gradients)
         updater = self._updater or self._make_updater()
         outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars)
@@ -514,7 +553,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             raise self._error(outcome)
         with Uninterrupted():
             for number in gradients:
-                self.segments[number].follow()
+                self.segments[number].follow(self._following)
             updater.commit()
             if self.scaling is not None and updater.applied is not None:
                 self.scaling.decided(self.segments[0].arena.backend, updater.applied)
@@ -557,8 +596,6 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     def _make_updater(self) -> Updater:
         """What applies the steps: the backend's own, or the host's if there are several."""
         sections = [segment.section() for segment in self.segments]
-        for section, segment in zip(sections, self.segments, strict=True):
-            section.kernel = self._kernel_of(segment)
         counts = [segment.steps for segment in self.segments]
         backends = {id(section.backend): section.backend for section in sections}
         make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
@@ -606,12 +643,14 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
 
         Most of what they are computed from is the same at every step, and asked for once.
         """
-        hyper: dict[str, Any] = self.segments[number].group.over(self.hyper)
+        own = self.segments[number].group.over(self.hyper)
+        hyper: dict[str, Any] = {"weight_decay": 0.0, **own}
         schedules = [name for name, value in hyper.items() if callable(value)]
         for t in steps:
             given = hyper | {name: at_step(name, hyper[name], t) for name in schedules}
             given |= self.running.at(number, t, hyper)
-            given |= self._extra(number, t)
+            for stage in self.stages:
+                given |= stage.scalars(number, t)
             kept = self._bound.get((number, t))  # a device is given those of many steps in advance
             if kept is None or kept[0] != given:
                 kept = given, self._bind(number, t, given)
@@ -622,25 +661,12 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     def _bind(self, number: int, t: int, given: Mapping[str, float]) -> tuple[float, ...]:
         """The kernel's scalars at step `t`, from all that they depend on besides."""
         segment = self.segments[number]
-        scalars = {**given, "t": t, ONE: 1.0, **self._own_scalars(number)}
-        bound = segment.bind(self._kernel_of(segment), scalars)
+        assert segment.kernel is not None
+        bound = segment.bind(segment.kernel, {**given, "t": t, **self._own_scalars(number)})
         if not all(map(math.isfinite, bound)):
             values = {name: given[name] for name in segment.group.over(self.hyper)}
             raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
         return bound
-
-    def _extra(self, number: int, t: int) -> dict[str, float]:
-        """The scalars of clipping, averaging and an extension."""
-        found = {} if self.extension is None else dict(self.extension.scalars(t))
-        if self.average is not None:
-            found[WEIGHT] = self.average.weight(t)
-        if self.scaling is not None and not self.segments[number].arena.backend.runs_ahead:
-            found[UNSCALE] = 1 / self.scaling.scale
-        if isinstance(self.clip, ClipValue):
-            found[LIMIT] = self.clip.max_value
-        elif self._factors is not None:
-            found[FACTOR] = self._factors.of(number)
-        return found
 
     def _own_scalars(self, number: int) -> Mapping[str, float]:
         """The scalars of a segment that are no hyper-parameters and the same at every step."""

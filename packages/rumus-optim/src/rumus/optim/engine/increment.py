@@ -53,6 +53,17 @@ def increment(new: Expr, p: Expr) -> Expr | None:
     return None if change is None else change.delta
 
 
+def known_increment(option: str, rule: str, new: Expr, p: Expr) -> Expr:
+    """Return the increment that an option needs. TypeError if it cannot be told from a rule."""
+    found = increment(new, p)
+    if found is None:
+        raise TypeError(
+            f"{option}: the rule {rule} must return p plus or minus something (p may be multiplied "
+            "by scalars), so that the update can be told from p"
+        )
+    return found
+
+
 def _change(node: Expr, p: Expr, found: Mapping[Expr, _Change | None]) -> _Change | None:
     if node.operation in ("add", "sub"):
         return _of_sum(node, found)

@@ -16,7 +16,6 @@ from rumus.tensor import Backend, Expr, Kernel, Tensor, float32, maximum, minimu
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import is_capturing
 
-UNSCALE: Final = "unscale"  # what the gradients are multiplied by, among an update's arrays
 LARGEST: Final = 2.0**60
 
 

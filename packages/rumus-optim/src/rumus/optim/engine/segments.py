@@ -20,7 +20,8 @@ from rumus.optim.engine.packed_state import (
     targets,
     unpacked_whole,
 )
-from rumus.optim.engine.precision import COMPENSATION, MASTER, follow
+from rumus.optim.engine.stage import Stage
+from rumus.optim.engine.update_rule import UpdateRule
 from rumus.optim.options.group import ParameterGroup
 from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId
 from rumus.tensor.graph.arena import fitting
@@ -37,12 +38,13 @@ class Segment:
     """An arena with the state of its parameters, stepped by one kernel.
 
     scratch: arrays, flat or with one element for all or for each slot, that the kernel reads and
-    that are written before each step. kernel: its own, if it is not the optimizer's. seen: how
-    often others had changed each parameter when the master copy and the compensation were last
-    known to fit; empty if they may not. preparation: what the updater computes before. squares,
-    factors: see `Section`. shared: scratch in memory that other segments use as well. shapes: those
-    of the parts of the state that have another shape than their parameter, which is the only one
-    then. packing: the part of the state that is kept as codes.
+    that are written before each step. rule: its own, if it is not the optimizer's. kernel: what
+    its rule and the stages become there. seen: how often others had changed each parameter when
+    what stages keep beside it was last known to fit; empty if it may not. preparation: what the
+    updater computes before. squares, factors: see `Section`. shared: scratch in memory that other
+    segments use as well. shapes: those of the parts of the state that have another shape than
+    their parameter, which is the only one then. packing: the part of the state that is kept as
+    codes.
     """
 
     arena: Arena
@@ -50,6 +52,7 @@ class Segment:
     group: ParameterGroup
     steps: int  # how many were applied to it before its updater was made
     scratch: dict[str, Array] = field(default_factory=dict)
+    rule: UpdateRule | None = None
     kernel: Kernel | None = None
     preparation: Preparation | None = None
     seen: list[int] = field(default_factory=list)
@@ -63,11 +66,11 @@ class Segment:
         """Note that what is kept beside the parameters fits them as they are."""
         self.seen = self._changes()
 
-    def follow(self) -> None:
-        """Have what is kept beside the parameters follow what others did to them."""
-        is_followed = MASTER in self.state or COMPENSATION in self.state
-        if is_followed and self.seen != self._changes():
-            follow(self.arena, self.state)
+    def follow(self, stages: Sequence[Stage]) -> None:
+        """Have what stages keep beside the parameters follow what others did to them."""
+        if stages and self.seen != self._changes():
+            for stage in stages:
+                stage.follow(self)
             self.fits()
 
     def _changes(self) -> list[int]:
@@ -172,10 +175,9 @@ def lay_out(
 ) -> list[Segment]:
     """Return new arenas for the parameters of `groups`, with a state of 0 as `layout` says.
 
-    A master copy starts as its parameter. places: the backend of each parameter that is to change
-    it. The parameters are not touched: their elements are copied. One that is optional gets a
-    segment of its own. codes: the parts of the state that large parameters have packed, in segments
-    of their own.
+    places: the backend of each parameter that is to change it. The parameters are not touched:
+    their elements are copied. One that is optional gets a segment of its own. codes: the parts of
+    the state that large parameters have packed, in segments of their own.
     """
     segments, packed = [], []
     for run in runs(groups, places, layout, codes):
@@ -198,10 +200,7 @@ def in_one_piece(segments: Iterable[Segment]) -> None:
 
 
 def _state(arena: Arena, dtypes: Mapping[str, DType]) -> dict[str, Array]:
-    state = {name: arena.zeros(dtype) for name, dtype in dtypes.items()}
-    if MASTER in state:
-        arena.backend.copy(arena.values, state[MASTER])
-    return state
+    return {name: arena.zeros(dtype) for name, dtype in dtypes.items()}
 
 
 def state_views(segments: Iterable[Segment]) -> dict[ParamId, dict[str, Array]]:

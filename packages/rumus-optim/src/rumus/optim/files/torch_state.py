@@ -242,7 +242,7 @@ def _second(pair: tuple[int, int]) -> int:
 def _check_kind(optimizer: FusedOptimizer[Any]) -> None:
     if optimizer.kind not in _PARTS:
         raise TypeError(f"PyTorch has no {optimizer.kind}; it has {', '.join(_PARTS)}")
-    if optimizer.precision.state_dtype == "8bit":
+    if optimizer.packs:
         raise TypeError(
             f"PyTorch's {optimizer.kind} has no state in 8 bits: make one without state_dtype"
         )

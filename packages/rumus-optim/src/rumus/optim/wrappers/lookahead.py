@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
 
-from rumus.optim.engine.extension import Extension
+from rumus.optim.engine.compensation import COMPENSATION
 from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.engine.kept_average import AVERAGE
+from rumus.optim.engine.master_weights import MASTER
+from rumus.optim.engine.segments import Segment
+from rumus.optim.engine.stage import Stage
 from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
-from rumus.tensor import Expr, where
+from rumus.tensor import DType, Expr, where
+
+_SLOW: Final = "slow"
 
 
 class Lookahead(Wrapper[M_co]):
@@ -51,18 +58,30 @@ class Lookahead(Wrapper[M_co]):
         return f"Lookahead(k={self.k}, alpha={self.alpha:g}) of {self.base}"
 
 
-class _SlowWeights(Extension):
-    name = "Lookahead"
-    part = "slow"
+class _SlowWeights(Stage):
+    arrays: ClassVar[Sequence[str]] = (_SLOW,)
+    wraps: ClassVar[str] = "Lookahead"
 
     def __init__(self, k: int, alpha: float) -> None:
-        super().__init__()
         self.k, self.alpha = k, alpha
 
-    def outputs(self, p: Expr, part: Expr) -> tuple[Expr, Expr]:
-        is_due = Expr.scalar("lookahead_due") > 0.5
-        moved = part + Expr.scalar("lookahead_alpha") * (p - part)
-        return where(is_due, moved, p), where(is_due, moved, part)
+    def state(self, dtype: DType) -> Mapping[str, DType]:
+        return {_SLOW: dtype}
 
-    def scalars(self, t: int) -> Mapping[str, float]:
+    def start(self, segment: Segment) -> None:
+        """Start as the parameters are."""
+        segment.arena.backend.copy(segment.arena.values, segment.state[_SLOW])
+
+    def result(self, p: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
+        beside = sorted({MASTER, COMPENSATION, AVERAGE} & {p.name, *new})
+        if beside:
+            raise TypeError(
+                f"Lookahead cannot wrap {rule}: it keeps {beside} beside p; use it without master "
+                "weights, compensation and average"
+            )
+        is_due, slow, fast = Expr.scalar("lookahead_due") > 0.5, Expr.array(_SLOW), new["p"]
+        moved = slow + Expr.scalar("lookahead_alpha") * (fast - slow)
+        return {**new, "p": where(is_due, moved, fast), _SLOW: where(is_due, moved, slow)}
+
+    def scalars(self, number: int, t: int) -> Mapping[str, float]:
         return {"lookahead_due": float(t % self.k == 0), "lookahead_alpha": self.alpha}

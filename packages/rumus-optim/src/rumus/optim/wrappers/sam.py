@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from rumus.optim.engine.clipping import total_of_squares
+from rumus.optim.engine.clip_gradients import total_of_squares
 from rumus.optim.engine.closure import ClosureOptimizer, Evaluate
 from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.optimizer import refuse_foreign

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rumus.optim.engine.averaging import AveragingOptimizer
+from rumus.optim.engine.averaging_optimizer import AveragingOptimizer
 from rumus.optim.engine.footprint import Memory
 from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.optimizer import Optimizer

@@ -1,4 +1,4 @@
-"""`Coefficients`: what the update multiplies gradients by, worked out before each step.
+"""`ClipFactors`: what the update multiplies gradients by, worked out before each step.
 
 The sums of squares stay where the gradients are: a device goes on without the host. They also say
 whether a gradient is not finite, so that nobody has to look at the gradients once more.
@@ -7,16 +7,17 @@ whether a gradient is not finite, so that nobody has to look at the gradients on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
-from rumus.optim.engine.clipping import added_up, factor_of
+from rumus.optim.engine.clip_gradients import added_up, factor_of
 from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.segments import Segment
-from rumus.optim.options.clip import AGC, Clip, ClipNorm, ClipValue
+from rumus.optim.engine.stage import Stage
+from rumus.optim.options.clip import AGC, ClipNorm
 from rumus.tensor import (
     Arena,
     Backend,
@@ -37,7 +38,6 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.slot_table import ALIGNMENT
 
 FACTOR: Final = "clip_factor"  # of the gradients, among the arrays or scalars of an update
-LIMIT: Final = "clip_limit"  # of each element
 
 _TOTAL = Expr.array("total")
 _FACTOR = Kernel("clip_factor", {"squares": _TOTAL, "factor": factor_of(_TOTAL)}, ("total",))
@@ -55,17 +55,6 @@ def _unit_kernel() -> Kernel:
 
 
 _UNIT = _unit_kernel()
-
-
-def limited(clip: Clip, g: Expr, is_array: bool) -> Expr:
-    """Return the gradient as an update uses it.
-
-    is_array: whether the factor lies in an array; otherwise it is a scalar.
-    """
-    if isinstance(clip, ClipValue):
-        limit = Expr.scalar(LIMIT)
-        return g.maximum(-limit).minimum(limit)
-    return g * (Expr.array(FACTOR) if is_array else Expr.scalar(FACTOR))
 
 
 @dataclass(slots=True, eq=False)
@@ -100,24 +89,40 @@ class _Slots:
         return cls(squares, backend.upload(is_first), once)
 
 
-class Coefficients:
-    """The factors of the gradients in `segments`, under a `clip` that needs norms.
+class ClipFactors(Stage):
+    """A `clip` that needs norms: g is multiplied by the factor of its tensor, its group or all."""
 
-    scaling: by what the loss was multiplied, if by anything; the factors do not divide by it.
-    """
+    arrays: ClassVar[Sequence[str]] = (FACTOR,)
 
-    def __init__(
-        self, clip: ClipNorm | AGC, segments: Sequence[Segment], scaling: Scaling | None = None
-    ) -> None:
+    def __init__(self, clip: ClipNorm | AGC) -> None:
         self.clip = clip
-        self.scaling = scaling
-        self.segments = segments
         self.is_measured = False  # whether there is a norm yet
         self._is_uniform = isinstance(clip, ClipNorm) and clip.per != "tensor"
+        self._start((), None)
+
+    def _start(self, segments: Sequence[Segment], scaling: Scaling | None) -> None:
+        self.segments, self.scaling = segments, scaling
         self._scopes: dict[int, dict[int, _Place]] = {}
         self._slots: dict[int, _Slots] = {}
+
+    def place(self, segments: Sequence[Segment], scaling: Scaling | None) -> None:
+        """Give segments a place for sums of squares and, where they lie in an array, for factors.
+
+        scaling: by what the loss was multiplied, if by anything; the factors do not divide by it.
+        """
+        self._start(segments, scaling)
+        self.is_measured = False
         for number, segment in enumerate(segments):
             self._include(number, segment)
+
+    def gradient(self, g: Expr, p: Expr, there: Collection[str]) -> Expr:
+        """Return the gradient times its factor."""
+        return g * (Expr.array(FACTOR) if FACTOR in there else Expr.scalar(FACTOR))
+
+    def scalars(self, number: int, t: int) -> Mapping[str, float]:
+        """Return the factor of a segment whose update takes it as a scalar."""
+        places = [p for scope in self._scopes.values() for p in scope.values()]
+        return {FACTOR: next(place.on_host for place in places if number in place.segments)}
 
     def _include(self, number: int, segment: Segment) -> None:
         by_group = isinstance(self.clip, ClipNorm) and self.clip.per == "group"
@@ -138,12 +143,7 @@ class Coefficients:
         elif backend.runs_ahead:
             segment.scratch[FACTOR] = place.factor
 
-    def of(self, number: int) -> float:
-        """Return the factor of a segment whose update takes it as a scalar."""
-        places = [p for scope in self._scopes.values() for p in scope.values()]
-        return next(place.on_host for place in places if number in place.segments)
-
-    def compute(self, gradients: Mapping[int, Array]) -> None:
+    def prepare(self, gradients: Mapping[int, Array]) -> None:
         """Work out the factors of flat gradients, given by the number of the segment."""
         for places in self._scopes.values():
             present = [p for p in places.values() if any(n in gradients for n in p.segments)]

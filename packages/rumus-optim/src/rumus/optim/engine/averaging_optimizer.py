@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rumus.optim.engine.fused import FusedOptimizer
-from rumus.optim.engine.precision import MASTER
+from rumus.optim.engine.master_weights import MASTER
 from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper

@@ -1,0 +1,28 @@
+"""`ClipElements`: each element of a gradient kept within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from rumus.optim.engine.stage import Stage
+from rumus.optim.options.clip import ClipValue
+from rumus.tensor import Expr
+
+_LIMIT: Final = "clip_limit"
+
+
+class ClipElements(Stage):
+    """g within [-limit, limit] takes the place of g; NaN stays NaN."""
+
+    def __init__(self, clip: ClipValue) -> None:
+        self.clip = clip
+
+    def gradient(self, g: Expr, p: Expr, there: Collection[str]) -> Expr:
+        """Return the limited gradient."""
+        limit = Expr.scalar(_LIMIT)
+        return g.maximum(-limit).minimum(limit)
+
+    def scalars(self, number: int, t: int) -> Mapping[str, float]:
+        """Return the limit."""
+        return {_LIMIT: self.clip.max_value}

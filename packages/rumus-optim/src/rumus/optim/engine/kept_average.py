@@ -1,0 +1,46 @@
+"""`KeptAverage`: an average of the parameters, updated by the kernel that updates them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from rumus.optim.engine.evaluated import EvaluatedOptimizer
+from rumus.optim.engine.stage import Stage
+from rumus.optim.options.average import Average
+from rumus.tensor import DType, Expr, Kernel, float16, float32
+
+AVERAGE: Final = "average"  # of the parameters, in the state
+WEIGHT: Final = "average_weight"  # of the new parameters in it
+_POINT: Final = Kernel("average", {"p": Expr.array(AVERAGE)}, ("p", AVERAGE))
+
+
+class KeptAverage(Stage):
+    """average = average + weight (p - average), with the weight that an `Average` says."""
+
+    arrays: ClassVar[Sequence[str]] = (AVERAGE,)
+
+    def __init__(self, average: Average) -> None:
+        self.average = average
+
+    def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
+        """Be what it evaluates at. ValueError if it has an average of its own."""
+        self.average.attach(optimizer)
+        optimizer.evaluate_at(_POINT, self.average.has_begun)
+
+    def detach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
+        """Let another optimizer keep the average."""
+        self.average.detach(optimizer)
+
+    def state(self, dtype: DType) -> Mapping[str, DType]:
+        """Return the average, at least float32."""
+        return {AVERAGE: float32 if dtype == float16 else dtype}
+
+    def result(self, p: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
+        """Return the step with the new average."""
+        average = Expr.array(AVERAGE)
+        return {**new, AVERAGE: average + Expr.scalar(WEIGHT) * (new["p"] - average)}
+
+    def scalars(self, number: int, t: int) -> Mapping[str, float]:
+        """Return the weight of the new parameters."""
+        return {WEIGHT: self.average.weight(t)}

@@ -1,0 +1,43 @@
+"""Which stages the options of an optimizer stand for, in the order in which they act."""
+
+from __future__ import annotations
+
+from rumus.optim.engine.ascent import Ascent
+from rumus.optim.engine.cautious_decay import CautiousDecay
+from rumus.optim.engine.clip_elements import ClipElements
+from rumus.optim.engine.clip_factors import ClipFactors
+from rumus.optim.engine.compensation import Compensation
+from rumus.optim.engine.kept_average import KeptAverage
+from rumus.optim.engine.master_weights import MasterWeights
+from rumus.optim.engine.stage import Stage
+from rumus.optim.engine.stored_state import StoredState
+from rumus.optim.options.average import Average
+from rumus.optim.options.clip import Clip, ClipValue
+from rumus.optim.options.options import StateDType
+
+
+def staged(
+    *,
+    master_weights: bool,
+    state_dtype: StateDType | None,
+    clip: Clip | None,
+    maximize: bool,
+    cautious_weight_decay: bool,
+    compensated: bool,
+    average: Average | None,
+) -> list[Stage]:
+    """Return the stages of options that are what `FusedOptimizer` says; ValueError as there."""
+    found = (
+        MasterWeights() if master_weights else None,
+        None if state_dtype is None else StoredState(state_dtype),
+        None if clip is None else _clipping(clip),
+        Ascent() if maximize else None,
+        CautiousDecay() if cautious_weight_decay else None,
+        Compensation() if compensated else None,
+        None if average is None else KeptAverage(average),
+    )
+    return [stage for stage in found if stage is not None]
+
+
+def _clipping(clip: Clip) -> Stage:
+    return ClipElements(clip) if isinstance(clip, ClipValue) else ClipFactors(clip)

@@ -1,0 +1,125 @@
+"""`UpdateRule`: a rule, and the kernel that it becomes with the stages of an optimizer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from rumus.optim.engine.stage import Stage
+from rumus.optim.options.hyperparameter import Hyper, checked
+from rumus.optim.rules import Rule
+from rumus.tensor import Expr, Kernel
+from rumus.tensor.expression.expr import postorder
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What the parameters of a rule say: its state, its scalars but `t`, and their defaults."""
+
+    state: tuple[str, ...]
+    scalars: frozenset[str]
+    defaults: Mapping[str, Hyper]
+
+    @classmethod
+    def of(cls, rule: Rule, given: tuple[str, ...] = ()) -> Signature:
+        """Return that of a rule. TypeError if it does not begin with p and g.
+
+        given: arrays that it takes and that are no state.
+        """
+        parameters = list(inspect.signature(rule).parameters.values())
+        positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        if positional[:2] != ["p", "g"]:
+            raise TypeError(
+                f"the rule {rule.__name__} must take p and g first, not {positional[:2]}"
+            )
+        keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "t"]
+        defaults = checked({p.name: p.default for p in keyword if p.default is not p.empty})
+        state = tuple(name for name in positional[2:] if name not in given)
+        return cls(state, frozenset(p.name for p in keyword), defaults)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRule:
+    """A rule, and the names of what it takes.
+
+    state: its parts. known: the scalars that there will be. given: arrays that the rule takes after
+    its state, and only reads.
+    """
+
+    rule: Rule
+    state: tuple[str, ...]
+    known: frozenset[str]
+    given: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the rule is called."""
+        return self.rule.__name__
+
+    def kernel(self, stages: Sequence[Stage] = (), there: Collection[str] = ()) -> Kernel:
+        """Return the kernel that updates `p`, the state and what stages keep beside it in place.
+
+        there: the arrays of stages that a segment has. TypeError for a rule that does not return
+        exactly the new values of what it takes, or that a stage cannot do anything with.
+        """
+        own = [name for stage in stages for name in stage.arrays if name in there]
+        value = next((s.holds for s in stages if s.holds is not None and s.holds in there), "p")
+        p, g = Expr.array(value), Expr.array("g")
+        for stage in stages:
+            g = stage.gradient(g, p, there)
+        new: Mapping[str, Expr] = self._traced(p, g, stages)
+        for stage in stages:
+            new = stage.result(p, new, self.name)
+        if value != "p":
+            new = {**new, value: new["p"]}
+        wrapping = "".join(f"{stage.wraps.lower()}_" for stage in stages if stage.wraps)
+        return Kernel(wrapping + self.name, new, ("p", "g", *self.state, *self.given, *own))
+
+    def _traced(self, p: Expr, g: Expr, stages: Sequence[Stage]) -> dict[str, Expr]:
+        """What the rule returns, checked."""
+        rule, state = self.rule, self.state
+        replaced = {name: value for stage in stages for name, value in stage.replaces.items()}
+        there = {*self.known, "t"}
+        scalars = {
+            name: Expr.constant(replaced[name]) if name in replaced else Expr.scalar(name)
+            for name in inspect.signature(rule).parameters
+            if name in there
+        }
+        new: object = rule(p, g, *map(Expr.array, (*state, *self.given)), **scalars)
+        if not isinstance(new, Mapping) or "p" not in new:
+            raise TypeError(f"the rule {rule.__name__} must return {{'p': ..., ...}}")
+        if unknown := set(new) - {"p", *state}:
+            raise TypeError(f"the rule {rule.__name__} returns {unknown}, which it has not")
+        if kept := set(state) - set(new):
+            raise TypeError(f"the rule {rule.__name__} takes {kept} but returns no new value")
+        return {name: Expr.of(value) for name, value in new.items()}
+
+
+def squares(kernel: Kernel) -> frozenset[str]:
+    """Return the parts of a rule's state that are made of squares of gradients.
+
+    They are those whose new value has a product of two factors that depend on g, in a sum or a
+    numerator: not under a root, where the size is that of g again.
+    """
+    depends: set[Expr] = set()
+    for node in postorder(kernel.outputs.values()):
+        is_g = node.operation == "array" and node.name == "g"
+        if is_g or any(operand in depends for operand in node.operands):
+            depends.add(node)
+    return frozenset(name for name, new in kernel.outputs.items() if _has_square(new, depends))
+
+
+def _has_square(new: Expr, depends: set[Expr]) -> bool:
+    stack, seen = [new], {new}
+    while stack:
+        node = stack.pop()
+        operands = node.operands
+        if node.operation == "mul" and all(operand in depends for operand in operands):
+            return True
+        if node.operation in ("sqrt", "sign", "lt", "le", "eq"):
+            continue
+        parts = {"div": operands[:1], "where": operands[1:]}.get(node.operation, operands)
+        stack += [part for part in parts if part not in seen]
+        seen.update(parts)
+    return False
