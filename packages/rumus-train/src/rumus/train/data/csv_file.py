@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -11,24 +11,40 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rumus.train.base.class_names import checked_classes, unknown_class
+from rumus.train.base.printable import printable
+from rumus.train.data.csv_number import advice, first_that_is_none, numbers_of
+from rumus.train.data.csv_table import CsvTable, Row
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.npy import PathLike
 
-CHUNK: Final = 4096  # rows that are kept as text at a time
+CHUNK: Final = 1 << 18  # cells that are kept as text at a time
 
 
 class CsvDataset:
     """Columns of a CSV file with a header line: samples (features,) or (features, target).
 
-    columns: the names of the features, in this order; by default all but the target. dtype: of the
-    features, which are one array of shape (columns,). target: the name of the target's column, and
-    target_dtype its dtype; with `str` the cells are class names, and the target is the number of
-    the class in the sorted list `classes`. header: the names of the columns, if the file's first
-    line is data. Blank lines are skipped.
+    columns: the names of the features, in this order; by default all but the target, and but a
+    first column of row names, as pandas and R write it: without a name, or called "Unnamed: 0",
+    "rownames" or "row.names". A UserWarning says that it was left out.
+    dtype: of the features, which are one array of shape (columns,).
+    target: the name of the target's column, or a list of several, which are one array.
+    target_dtype: the target's dtype; with `str` the cells are class names, and the target is the
+    number of the class in `classes`.
+    classes: the class names in the order of their numbers, for splits of one data set to agree:
+    `classes=train.classes`. By default those of this file, sorted.
+    missing: the number of a feature whose cell is empty, NA, N/A, null, None, - or ?; by default
+    such a cell is an error.
+    header: the names of the columns, if the file's first line is data.
+    delimiter: what stands between cells. encoding: of the text. Blank lines are skipped.
 
-    ValueError with file and line for a cell that is no number or does not fit the dtype, and for a
-    line with too many or too few cells; with the nearest name for a column that is not there;
-    TypeError for a dtype that is not integer or floating.
+    A number is written in decimal digits, with a point and an exponent where it is floating; nan
+    and inf are written as NumPy, pandas and R do. Nothing else that Python reads as one is taken.
+
+    ValueError with file and line for a cell that is no number or does not fit the dtype, for a
+    class that is not in `classes`, and for a line with too many or too few cells; with the nearest
+    name for a column that is not there; OSError for what is no regular file; TypeError for a dtype
+    that is not integer or floating.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -45,18 +61,31 @@ class CsvDataset:
         *,
         columns: Sequence[str] | None = None,
         dtype: DTypeLike = np.float32,
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         target_dtype: DTypeLike | type[str] = np.float32,
+        classes: Sequence[str] | None = None,
+        missing: float | None = None,
         header: Sequence[str] | None = None,
         delimiter: str = ",",
         encoding: str = "utf-8-sig",
     ) -> None:
         self.path = Path(path)
-        self.classes: list[str] = []
-        self._lines, self._arrays = self._read(
-            _Table(self.path, header, delimiter, encoding), columns, _number(dtype), target,
-            None if np.dtype(target_dtype).kind == "U" else _number(target_dtype),
-        )  # fmt: skip
+        self.classes: list[str] = [] if classes is None else checked_classes(classes)
+        targets = [target] if isinstance(target, str) else list(target or ())
+        is_text = classes is not None or np.dtype(target_dtype).kind == "U"
+        if is_text and not isinstance(target, str) and (targets or classes is not None):
+            raise ValueError("class names are those of one target: give target='its column'")
+        with CsvTable(self.path, header, delimiter, encoding) as table:
+            self.columns = _features(table, columns, targets)
+            fields: list[_Numbers | _Texts] = [_Numbers(table, self.columns, dtype, missing)]
+            if isinstance(target, str) and is_text:
+                fields.append(_Texts(table, target, self.classes))
+            elif targets:
+                fields.append(_Numbers(table, targets, target_dtype, None))
+            self._lines = _read(table, fields)
+        self._arrays = [field.array() for field in fields]
+        if isinstance(target, str):
+            self._arrays[1] = self._arrays[1].reshape(-1)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -72,54 +101,104 @@ class CsvDataset:
         """Return file and line of a sample."""
         return f"{self.path}:{self._lines[index]}"
 
-    def _read(
-        self,
-        table: _Table,
-        columns: Sequence[str] | None,
-        dtype: np.dtype[Any],
-        target: str | None,
-        target_dtype: np.dtype[Any] | None,
-    ) -> tuple[NDArray[np.intp], Batch]:
-        """The line of each sample, and the fields."""
-        features, targets, lines = [], [], []
-        with table.open() as rows:
-            chosen = [name for name in table.names if name != target]
-            self.columns = chosen if columns is None else list(columns)
-            where = [table.index(name) for name in self.columns]
-            at = None if target is None else table.index(target)
-            if not where:
-                raise ValueError(f"{self.path} has no columns for the features")
-            while chunk := list(islice(rows, CHUNK)):
-                features.append(np.stack([table.numbers(chunk, i, dtype) for i in where], axis=1))
-                lines.append(np.array([line for line, _ in chunk]))
-                if at is not None:
-                    targets.append(_column(table, chunk, at, target_dtype))
-        if not lines:
-            raise ValueError(f"{self.path} has no lines of data")
-        fields = [np.concatenate(features)]
-        if targets:
-            fields.append(self._numbered(np.concatenate(targets)))
-        return np.concatenate(lines), tuple(fields)
 
-    def _numbered(self, target: NDArray[Any]) -> NDArray[Any]:
-        """Class names as their numbers in `classes`; numbers as they are."""
-        if target.dtype.kind != "U":
-            return target
-        names, numbers = np.unique(target, return_inverse=True)
-        self.classes = names.tolist()
-        return numbers.reshape(-1).astype(np.int64)
+def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[str]) -> list[str]:
+    """The names of the features, as given or as the file has them."""
+    for name in targets:
+        table.index(name)
+    if columns is not None:
+        if isinstance(columns, str):
+            raise TypeError(f"columns must be a list of names, not the text {columns!r}")
+        found = list(columns)
+    else:
+        found = table.features(targets)
+        if table.has_row_names(targets):
+            warnings.warn(
+                f"{table.shown}: the first column, {printable(repr(table.names[0]))}, is left out "
+                "as that of row names; give columns=[...] to choose",
+                UserWarning,
+                stacklevel=3,
+            )
+    if not found:
+        raise ValueError(f"{table.shown} has no columns for the features")
+    return found
 
 
-def _column(
-    table: _Table, chunk: list[_Row], index: int, dtype: np.dtype[Any] | None
-) -> NDArray[Any]:
-    """The cells of one column: numbers, or text where there is no dtype."""
-    if dtype is not None:
-        return table.numbers(chunk, index, dtype)
-    empty = [line for line, row in chunk if not row[index].strip()]
-    if empty:
-        raise ValueError(f"{table.path}:{empty[0]}: no class in column {table.names[index]!r}")
-    return np.array([row[index].strip() for _, row in chunk])
+def _read(table: CsvTable, fields: Sequence[_Numbers | _Texts]) -> NDArray[np.intp]:
+    """Give all rows to the fields; return the line of each."""
+    lines: list[int] = []
+    while rows := list(islice(table, max(1, CHUNK // len(table.names)))):
+        for field in fields:
+            field.take(rows)
+        lines += [line for line, _ in rows]
+    if not lines:
+        raise ValueError(f"{table.shown} has no lines of data")
+    return np.array(lines, np.intp)
+
+
+class _Numbers:
+    """Columns that become one array of shape (rows, columns)."""
+
+    def __init__(
+        self, table: CsvTable, names: Sequence[str], dtype: DTypeLike, missing: float | None
+    ) -> None:
+        self._table, self._names, self._missing = table, names, missing
+        self._dtype = _number(dtype)
+        self._where = [table.index(name) for name in names]
+        self._parts: list[NDArray[Any]] = []
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Convert some rows. ValueError with the line of the first cell that is no number."""
+        cells = [row[index] for _, row in rows for index in self._where]
+        try:
+            part = numbers_of(cells, self._dtype, self._missing)
+        except (ValueError, OverflowError) as error:
+            raise self._bad_cell(rows, cells) from error
+        self._parts.append(part.reshape(len(rows), len(self._where)))
+
+    def _bad_cell(self, rows: Sequence[Row], cells: Sequence[str]) -> ValueError:
+        place = first_that_is_none(cells, self._dtype, self._missing)
+        row, column = divmod(place, len(self._names))
+        cell, name = cells[place], self._names[column]
+        return ValueError(
+            f"{self._table.shown}:{rows[row][0]}: {printable(repr(cell))} in column "
+            f"{printable(repr(name))} is no {self._dtype}; {advice(cell, name)}"
+        )
+
+    def array(self) -> NDArray[Any]:
+        """Return all rows."""
+        return np.concatenate(self._parts)
+
+
+class _Texts:
+    """One column of class names, which become their numbers in `classes`.
+
+    classes: those that are allowed; if there are none, those that are found are put there.
+    """
+
+    def __init__(self, table: CsvTable, name: str, classes: list[str]) -> None:
+        self._table, self._name, self._classes = table, name, classes
+        self._index = table.index(name)
+        self._found: list[str] = []
+        self._known = frozenset(classes)
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Read some rows. ValueError with the line of an empty cell or an unknown class."""
+        for line, row in rows:
+            cell = row[self._index].strip()
+            where = f"{self._table.shown}:{line}"
+            if not cell:
+                raise ValueError(f"{where}: no class in column {printable(repr(self._name))}")
+            if self._known and cell not in self._known:
+                raise unknown_class(where, cell, self._classes)
+            self._found.append(cell)
+
+    def array(self) -> NDArray[Any]:
+        """Return the classes' numbers."""
+        if not self._classes:
+            self._classes += sorted(set(self._found))
+        numbers = {name: number for number, name in enumerate(self._classes)}
+        return np.array([numbers[name] for name in self._found], np.int64)
 
 
 def _number(dtype: DTypeLike) -> np.dtype[Any]:
@@ -127,113 +206,3 @@ def _number(dtype: DTypeLike) -> np.dtype[Any]:
     if found.kind not in "iuf":
         raise TypeError(f"the dtype of a column must be integer or floating, not {found}")
     return found
-
-
-_Row = tuple[int, list[str]]  # the line that it ends in, and its cells
-
-
-class _Table:
-    """The file as lines of cells."""
-
-    def __init__(
-        self, path: Path, header: Sequence[str] | None, delimiter: str, encoding: str
-    ) -> None:
-        self.path = path
-        self.names = list(header or ())
-        self._delimiter, self._encoding = delimiter, encoding
-
-    def open(self) -> _Lines:
-        """Return the rows after the header; `names` are known then."""
-        lines = _Lines(self.path, self._delimiter, self._encoding)
-        try:
-            if not self.names:
-                _, names = next(lines, (0, []))
-                self.names = [name.strip() for name in names]
-                if not names:
-                    raise ValueError(f"{self.path} is empty; its first line must name the columns")
-            twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{self.path} has several columns of the name {twice[0]!r}")
-        except BaseException:
-            lines.close()
-            raise
-        lines.cells = len(self.names)
-        return lines
-
-    def index(self, name: str) -> int:
-        """Return the number of a column. ValueError with the nearest name if it is not there."""
-        if name in self.names:
-            return self.names.index(name)
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, self.names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(self.names)}"
-        raise ValueError(f"{self.path} has no column {name!r}{hint}")
-
-    def numbers(self, rows: list[_Row], index: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return one column of some rows. ValueError with the line of the first bad cell."""
-        try:
-            if dtype.kind != "f":  # NumPy refuses what does not fit
-                return np.array([int(row[index]) for _, row in rows], dtype)
-            values = np.array([float(row[index]) for _, row in rows])
-        except (ValueError, OverflowError) as error:
-            raise self._bad_cell(rows, index, dtype) from error
-        with np.errstate(over="ignore"):
-            column = values.astype(dtype)
-        if (np.isinf(column) & np.isfinite(values)).any():
-            raise self._bad_cell(rows, index, dtype)
-        return column
-
-    def _bad_cell(self, rows: list[_Row], index: int, dtype: np.dtype[Any]) -> ValueError:
-        line, row = next(found for found in rows if not _fits(found[1][index], dtype))
-        return ValueError(
-            f"{self.path}:{line}: {row[index]!r} in column {self.names[index]!r} is no {dtype}"
-        )
-
-
-def _fits(cell: str, dtype: np.dtype[Any]) -> bool:
-    """Whether a cell is a number of this dtype."""
-    try:
-        if dtype.kind == "f":
-            value = float(cell)
-            with np.errstate(over="ignore"):
-                return not math.isfinite(value) or bool(
-                    np.isfinite(np.float64(value).astype(dtype))
-                )
-        return np.iinfo(dtype).min <= int(cell) <= np.iinfo(dtype).max
-    except ValueError:
-        return False
-
-
-class _Lines(Iterator[_Row]):
-    """The lines of a CSV file that are not blank, and what is wrong with them."""
-
-    def __init__(self, path: Path, delimiter: str, encoding: str) -> None:
-        import csv
-
-        self.path = path
-        self.cells = 0  # how many a line must have, once it is known
-        self._file = path.open(newline="", encoding=encoding)
-        self._reader = csv.reader(self._file, delimiter=delimiter, strict=True)
-        self._error = csv.Error
-
-    def __next__(self) -> _Row:
-        try:
-            row = next(row for row in self._reader if row)
-        except (self._error, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.path}:{self._reader.line_num}: {error}") from error
-        if self.cells and len(row) != self.cells:
-            raise ValueError(
-                f"{self.path}:{self._reader.line_num}: {len(row)} cells instead of {self.cells}"
-            )
-        return self._reader.line_num, row
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> _Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

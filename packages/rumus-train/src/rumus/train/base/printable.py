@@ -1,0 +1,23 @@
+"""`printable`: text of a file, a path or a column name, safe to write to a terminal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_LONGEST: Final = 200  # characters of one name in a message
+
+
+def printable(text: object) -> str:
+    r"""Return a text with its control characters and lone surrogates escaped, cut when very long.
+
+    A terminal obeys what follows an escape character, so no message contains one.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    shown = str(text)
+    if len(shown) > _LONGEST:
+        shown = shown[: _LONGEST - 3] + "..."
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)

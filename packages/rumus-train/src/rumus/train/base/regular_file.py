@@ -1,0 +1,35 @@
+"""Only regular files are read: a pipe waits for ever, and some devices never end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def require_regular_file(path: Path) -> None:
+    """Refuse what is no file with an end, before it is opened.
+
+    FileNotFoundError and other kinds of OSError as `os.stat`; IsADirectoryError for a folder;
+    OSError for a pipe, a socket and a device; ValueError for a path with a null character.
+
+    >>> require_regular_file(Path("/"))
+    Traceback (most recent call last):
+    ...
+    IsADirectoryError: [Errno 21] a folder, where a regular file is needed: '/'
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISREG(mode):
+        return
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(code, f"{kind}, where a regular file is needed", str(path))

@@ -1,0 +1,94 @@
+"""What a cell of a CSV file means as a number, and what to say of one that means none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.base.printable import printable
+
+# Python reads more as a number than a table means by one: 1_000, infinity, digits of all scripts.
+_PLAIN: Final = {"f": re.compile(r"[0-9+\-.eE ]*"), "i": re.compile(r"[0-9+\- ]*")}
+_NOT_FINITE: Final = frozenset({"nan", "NaN", "inf", "Inf", "+inf", "-inf", "-Inf"})
+_MISSING: Final = frozenset(
+    {"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "-", "?"}
+)
+
+
+def numbers_of(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None) -> NDArray[Any]:
+    """Return cells as numbers, each the nearest of its dtype; ValueError if one is none.
+
+    missing: what a cell stands for that says that there is no number; None refuses it.
+    """
+    if missing is not None:
+        cells = [repr(missing) if cell.strip() in _MISSING else cell for cell in cells]
+    if not all(map(_is_spelt(dtype.kind, cells), cells)):
+        raise ValueError("a cell that is no number")
+    if dtype.kind != "f":
+        return np.array([int(cell) for cell in cells], dtype)  # NumPy refuses what does not fit
+    values = np.fromiter(map(float, cells), np.float64, len(cells))
+    with np.errstate(over="ignore"):
+        found = values.astype(dtype)
+    infinite = np.flatnonzero(np.isinf(found)).tolist()
+    if any(cells[i].strip() not in _NOT_FINITE for i in infinite):
+        raise ValueError("a number beyond the dtype's largest")
+    return found
+
+
+def _is_spelt(kind: str, cells: Sequence[str]) -> Any:
+    """What says of a cell that it may be a number; all at once for the usual characters."""
+    plain = _PLAIN["f" if kind == "f" else "i"]
+    if plain.fullmatch("".join(cells)):
+        return lambda cell: True
+    special = _NOT_FINITE if kind == "f" else frozenset()
+    return lambda cell: plain.fullmatch(cell) is not None or cell.strip() in special
+
+
+def first_that_is_none(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None) -> int:
+    """Return the place of the first cell that is no number of this dtype; there must be one.
+
+    By halves: a test of each cell for itself would take a hundred times as long as all at once.
+    """
+    start, stop = 0, len(cells)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        try:
+            numbers_of(cells[start:middle], dtype, missing)
+        except (ValueError, OverflowError):
+            stop = middle
+        else:
+            start = middle
+    return start
+
+
+# What a cell looks like that is no number, and what to do about it.
+_HINTS: Final = (
+    (
+        re.compile(r"(true|false|yes|no)", re.IGNORECASE),
+        "write 0 and 1, or take the column for class names: target={name}, target_dtype=str",
+    ),
+    (re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"), "write the number without thousands separators"),
+    (re.compile(r"[+-]?\d*,\d+"), "write the decimal comma as a point"),
+    (
+        re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?"),
+        "a date is left out with columns=[...], or written as a number",
+    ),
+)
+
+
+def advice(cell: str, name: str) -> str:
+    """Return what to pass or to write for a cell that is no number."""
+    cell = cell.strip()
+    if cell in _MISSING:
+        return "missing=0.0 or missing=float('nan') takes it for that number"
+    for pattern, hint in _HINTS:
+        if len(cell) < 100 and pattern.fullmatch(cell):
+            return hint.format(name=repr(name))
+    return (
+        "leave the column out with columns=[...], or take it for class names: "
+        f"target={printable(repr(name))}, target_dtype=str"
+    )

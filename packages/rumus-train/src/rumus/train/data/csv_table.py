@@ -1,0 +1,118 @@
+"""A CSV file as lines of cells: its names, and what is wrong with a line."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from rumus.train.base.nearest_name import nearest_name
+from rumus.train.base.printable import printable
+from rumus.train.base.regular_file import require_regular_file
+
+Row: TypeAlias = tuple[int, list[str]]  # the line that it ends in, and its cells
+
+# What the first column is called if it holds the names of the rows: by R and pandas, by pandas when
+# such a file was read and written again, and by collections of R's data.
+ROW_NAMES: Final = frozenset({"", "Unnamed: 0", "rownames", "row.names"})
+
+
+class CsvTable(Iterator[Row]):
+    """The lines of a CSV file that are not blank; `names` are those of its columns.
+
+    OSError for what is no regular file. ValueError with file and line for text in another encoding
+    or with open quotes, for a line with too many or too few cells, and for an empty file.
+    """
+
+    def __init__(
+        self, path: Path, header: Sequence[str] | None, delimiter: str, encoding: str
+    ) -> None:
+        require_regular_file(path)
+        self.path = path
+        self.shown = printable(path)
+        self.names: list[str] = []
+        self._file = path.open(newline="", encoding=encoding)
+        try:
+            self._reader = csv.reader(self._file, delimiter=delimiter, strict=True)
+            self.names = self._header() if header is None else list(header)
+        except BaseException:
+            self.close()
+            raise
+        self._numbers = {name: i for i, name in enumerate(self.names)}
+        self._twice = {name for name, count in Counter(self.names).items() if count > 1}
+
+    def _header(self) -> list[str]:
+        _, names = next(self, (0, []))
+        if not names:
+            raise ValueError(f"{self.shown} is empty; its first line must name the columns")
+        return [name.strip() for name in names]
+
+    def __next__(self) -> Row:
+        try:
+            row = next(row for row in self._reader if row)
+        except (csv.Error, UnicodeError) as error:
+            raise ValueError(f"{self.shown}:{self._reader.line_num}: {error}") from error
+        wanted = len(self.names)
+        if wanted and len(row) != wanted:
+            hint = (
+                "; if a column of row names has no title, give header=['', ...]"
+                if len(row) == wanted + 1
+                else ""
+            )
+            raise ValueError(
+                f"{self.shown}:{self._reader.line_num}: {len(row)} cells instead of {wanted}{hint}"
+            )
+        return self._reader.line_num, row
+
+    def features(self, targets: Sequence[str]) -> list[str]:
+        """The names of all columns but the targets and one of row names at the start.
+
+        ValueError for a column without a name.
+        """
+        named = self.names[1:] if self.has_row_names(targets) else self.names
+        if "" in named:
+            number = len(self.names) - len(named) + named.index("") + 1
+            raise ValueError(
+                f"{self.shown}: column {number} has no name; give columns=[...], or header=[...]"
+            )
+        chosen = set(targets)
+        return [name for name in named if name not in chosen]
+
+    def has_row_names(self, targets: Sequence[str]) -> bool:
+        """Whether the first column is one of row names."""
+        return len(self.names) > 1 and self.names[0] in ROW_NAMES.difference(targets)
+
+    def index(self, name: str) -> int:
+        """Return the number of a column. ValueError if it is not there once; with the nearest."""
+        if not isinstance(name, str):
+            raise TypeError(f"a column is named by text, not by {type(name).__name__} {name!r}")
+        if name in self._twice:
+            raise ValueError(
+                f"{self.shown} has several columns of the name {printable(repr(name))}; give "
+                "header=[...] with other names, if the file's first line is taken off"
+            )
+        if name in self._numbers:
+            return self._numbers[name]
+        near = nearest_name(name, self.names)
+        hint = f"did you mean {printable(repr(near))}?" if near else f"it has {self._told()}"
+        raise ValueError(f"{self.shown} has no column {printable(repr(name))}; {hint}")
+
+    def _told(self) -> str:
+        """The names, and the delimiter to give if they are in truth one."""
+        if len(self.names) == 1:
+            for delimiter in ";\t|":
+                if delimiter in self.names[0]:
+                    return f"{printable(self.names[0])} alone; give delimiter={delimiter!r}?"
+        return printable(", ".join(self.names[:20]))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> CsvTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
