@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import wgpu
 
 from rumus.gpu import Gpu, GpuBackend, LimitError, OutOfMemoryError
+from rumus.gpu.engine.errors import EngineError
+from rumus.gpu.engine.protocol import Buffer, Usage
 from rumus.tensor import Parameter, float32, tensor
 
 
@@ -75,15 +76,15 @@ def test_trim_gives_memory_back(fresh: GpuBackend) -> None:
 def full_device(fresh: GpuBackend, monkeypatch: pytest.MonkeyPatch, failures: int) -> list[int]:
     """Have the next `failures` buffers fail as they do when memory runs out."""
     asked: list[int] = []
-    create = fresh.gpu.device.create_buffer
+    create = fresh.gpu.device.buffer
 
-    def limited(**options: Any) -> wgpu.GPUBuffer:
-        asked.append(options["size"])
+    def limited(size: int, usage: Usage) -> Buffer:
+        asked.append(size)
         if len(asked) <= failures:
-            raise wgpu.GPUValidationError("Not enough memory left.")
-        return create(**options)
+            raise EngineError("Not enough memory left.")
+        return create(size, usage)
 
-    monkeypatch.setattr(fresh.gpu.device, "create_buffer", limited)
+    monkeypatch.setattr(fresh.gpu.device, "buffer", limited)
     return asked
 
 

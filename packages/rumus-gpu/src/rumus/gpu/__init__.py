@@ -8,7 +8,10 @@ from rumus.gpu.backend import GpuBackend, default_backend
 from rumus.gpu.device.adapter import DeviceInfo, devices
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu, Stats
-from rumus.gpu.device.errors import (
+from rumus.gpu.device.memory import MemoryStats
+from rumus.gpu.device.profile import Profile
+from rumus.gpu.elementwise.wgsl import update_source
+from rumus.gpu.engine.errors import (
     DeviceLostError,
     GpuError,
     LimitError,
@@ -16,9 +19,6 @@ from rumus.gpu.device.errors import (
     OutOfMemoryError,
     ShaderError,
 )
-from rumus.gpu.device.memory import MemoryStats
-from rumus.gpu.device.profile import Profile
-from rumus.gpu.elementwise.wgsl import update_source
 
 __version__ = "0.1.0"
 

@@ -11,7 +11,7 @@ import sys
 from rumus.gpu.backend import GpuBackend
 from rumus.gpu.device.adapter import choose, devices
 from rumus.gpu.device.device import Gpu
-from rumus.gpu.device.errors import NoAdapterError
+from rumus.gpu.engine.errors import NoAdapterError
 from rumus.gpu.selftest import self_test
 
 
@@ -24,7 +24,7 @@ def about(gpu: Gpu) -> str:
         "workgroup memory": f"{limits.workgroup_memory:,} bytes",
         "workgroup size": f"{limits.workgroup_size}",
         "scalars": f"{limits.immediates} bytes" if limits.immediates else "uniform buffer",
-        "features": ", ".join(sorted(str(f) for f in gpu.device.features)),
+        "features": ", ".join(sorted(gpu.device.features)),
     }
     return "\n".join(f"    {name:20} {text}" for name, text in rows.items())
 

@@ -6,50 +6,59 @@ the features that the kernels need are missing.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final
+from functools import cache
 
-import wgpu
-from wgpu.backends.wgpu_native import extras
-
-from rumus.gpu.device.errors import NoAdapterError
-
-_ORDER: Final = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "CPU", "Unknown")
-_INTERFACES: Final = {"darwin": ("Metal",), "win32": ("Vulkan", "DX12")}
+from rumus.gpu.engine.engines import ENGINES, adapters, is_installed
+from rumus.gpu.engine.errors import NoAdapterError
+from rumus.gpu.engine.protocol import KINDS, Adapter, EngineName
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """One adapter: its place in the order of choice, its name, what kind it is."""
+    """One GPU: its place in the order of choice, its name, what kind it is.
+
+    uuid: the driver's own for this card, in hexadecimal digits: what tells two equal cards apart;
+    "" where the interface has none. engines: the libraries that see it.
+    """
 
     index: int
     name: str
     kind: str  # DiscreteGPU, IntegratedGPU, VirtualGPU or CPU
     interface: str  # Vulkan, Metal or D3D12
     driver: str
+    uuid: str = ""
+    engines: tuple[EngineName, ...] = ("wgpu",)
 
     def __str__(self) -> str:
-        return f"[{self.index}] {self.name} ({self.kind}, {self.interface}, {self.driver})"
+        uuid = f", {self.uuid}" if self.uuid else ""
+        engines = " and ".join(self.engines)
+        return (
+            f"[{self.index}] {self.name} ({self.kind}, {self.interface}, {self.driver}{uuid}; "
+            f"{engines})"
+        )
 
 
-@lru_cache(maxsize=1)
-def adapters() -> Sequence[wgpu.GPUAdapter]:
-    """Return the adapters, the one to prefer first; empty where there is no driver."""
-    # Without the flags that validate indirect calls, which are never made. It fails where other
-    # code of this process has started wgpu already, with its own settings, which do as well.
-    with suppress(RuntimeError):
-        extras.set_instance_extras(_INTERFACES.get(sys.platform, ("Vulkan",)), ["Empty"])
-    found = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
-    return sorted(found, key=lambda a: _ORDER.index(_kind(a)))
+@cache
+def _cards() -> Sequence[dict[EngineName, Adapter]]:
+    """The GPUs, the one to prefer first: each as the engines see it."""
+    cards: dict[tuple[str, ...], dict[EngineName, Adapter]] = {}
+    for engine in ENGINES:
+        if not is_installed(engine):
+            continue
+        equal: dict[tuple[str, str], int] = {}
+        for adapter in adapters(engine):
+            kind = adapter.name, adapter.interface
+            number = equal[kind] = equal.get(kind, -1) + 1
+            # By its number among equal ones only where it has no name of its own.
+            key = (adapter.uuid or str(number), *kind)
+            cards.setdefault(key, {}).setdefault(engine, adapter)
+    return sorted(cards.values(), key=lambda card: KINDS.index(_any(card).kind))
 
 
-def _kind(adapter: wgpu.GPUAdapter) -> str:
-    kind = str(adapter.info["adapter_type"])
-    return kind if kind in _ORDER else "Unknown"
+def _any(card: dict[EngineName, Adapter]) -> Adapter:
+    return next(iter(card.values()))
 
 
 def devices() -> list[DeviceInfo]:
@@ -57,36 +66,57 @@ def devices() -> list[DeviceInfo]:
 
     Discrete ones before integrated, virtual and software ones; OpenGL is left out.
     """
-    return [
-        DeviceInfo(
-            index,
-            str(adapter.info["device"]),
-            _kind(adapter),
-            str(adapter.info["backend_type"]),
-            str(adapter.info["description"]),
-        )
-        for index, adapter in enumerate(adapters())
-    ]
+    return [_info(index, card) for index, card in enumerate(_cards())]
 
 
-def choose(which: int | str | None = None) -> wgpu.GPUAdapter:
-    """Return the adapter of this index, or whose name contains this text; by default the first.
+def _info(index: int, card: dict[EngineName, Adapter]) -> DeviceInfo:
+    found = _any(card)
+    return DeviceInfo(
+        index, found.name, found.kind, found.interface, found.driver, found.uuid, tuple(card)
+    )
 
+
+def choose(which: int | str | None = None, engine: EngineName | None = None) -> Adapter:
+    """Return the GPU of this index or UUID, or whose name contains this text; or the first.
+
+    engine: the library that drives it. By default Dawn where it is installed and the GPU has matrix
+    units, and wgpu-native everywhere else.
     NoAdapterError says what to install where there is none, and what there is where none fits.
     """
-    found = adapters()
-    if not found:
+    if engine is not None:
+        adapters(engine)  # raises where it is not installed
+    cards = _cards()
+    if not cards:
         raise NoAdapterError(
             "no GPU driver was found. Install your GPU's Vulkan driver; a software one is in the "
             "package mesa-vulkan-drivers (Debian, Ubuntu, Fedora). The CPU backend works without"
         )
+    fitting = [card for card in _named(cards, which) if engine is None or engine in card]
+    if not fitting:
+        there = "; ".join(map(str, devices()))
+        wanted = "" if which is None else f" {which!r}"
+        on = "" if engine is None else f" for engine={engine!r}"
+        raise NoAdapterError(f"there is no GPU{wanted}{on}; there is {there}")
+    return _on(fitting[0], engine)
+
+
+def _named(
+    cards: Sequence[dict[EngineName, Adapter]], which: int | str | None
+) -> Sequence[dict[EngineName, Adapter]]:
+    """The GPUs that `which` may mean."""
     if which is None:
-        return found[0]
-    if isinstance(which, int) and 0 <= which < len(found):
-        return found[which]
-    if isinstance(which, str):
-        for adapter in found:
-            if which.lower() in str(adapter.info["device"]).lower():
-                return adapter
-    there = "; ".join(map(str, devices()))
-    raise NoAdapterError(f"there is no GPU {which!r}; there is {there}")
+        return cards
+    if isinstance(which, int):
+        return cards[which : which + 1] if which >= 0 else ()
+    wanted = which.lower()
+    by_uuid = [card for card in cards if _any(card).uuid == wanted.replace("-", "")]
+    return by_uuid or [card for card in cards if wanted in _any(card).name.lower()]
+
+
+def _on(card: dict[EngineName, Adapter], engine: EngineName | None) -> Adapter:
+    """A GPU as one engine sees it."""
+    if engine is not None:
+        return card[engine]
+    if "dawn" in card and (card["dawn"].matrix_units or "wgpu" not in card):
+        return card["dawn"]
+    return card["wgpu"]

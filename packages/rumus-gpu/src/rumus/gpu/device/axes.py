@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rumus.gpu.device.errors import LimitError
+from rumus.gpu.engine.errors import LimitError
 from rumus.tensor.memory.backend import Shape
 from rumus.tensor.memory.window import Window
 

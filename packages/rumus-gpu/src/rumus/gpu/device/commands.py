@@ -6,15 +6,13 @@ them from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import wgpu
-
 from rumus.gpu.device.device import BATCH, Gpu
-from rumus.gpu.device.native import NULL, Command, Handle, ffi, release
 from rumus.gpu.device.pipelines import SLOT, Pipeline
+from rumus.gpu.engine.protocol import Command, Handle, Usage
 
 if TYPE_CHECKING:
     from rumus.gpu.device.array import GPUArray
@@ -39,6 +37,7 @@ class Commands:
         self.gpu = gpu
         self._scalars = _Scalars(gpu, dispatches)
         self._groups: list[Handle] = []
+        self._release = gpu.device.release
         self._parts = list(self._prepare(dispatches))
 
     def _prepare(
@@ -61,15 +60,15 @@ class Commands:
         groups = seen.pipeline.groups
         for place, bound in enumerate(seen.bound):
             groups.bind(place, *bound)
-        if self._scalars.uniform is not None:
+        if seen.pipeline.is_uniform:
             groups.bind(len(seen.bound), self._scalars.uniform, 0, SLOT)
         group = groups.make()
         self._groups.append(group)
         return group
 
-    def __del__(self, release: Callable[[Handle], None] = release) -> None:
+    def __del__(self) -> None:
         for group in getattr(self, "_groups", ()):
-            release(group)
+            self._release(group)
 
     def put(self, number: int, scalars: bytes) -> None:
         """Exchange the scalars of one dispatch."""
@@ -91,13 +90,13 @@ class _Scalars:
         self.sizes = [len(seen.scalars) for seen in dispatches]
         self.uniform: Handle | None = None
         self._host = bytearray(SLOT * len(dispatches))
-        self._memory = ffi.from_buffer(self._host)
+        self._memory = gpu.device.address(self._host)
+        self._is_uniform = [seen.pipeline.is_uniform for seen in dispatches]
         for number, seen in enumerate(dispatches):
             self.put(number, seen.scalars)
-        if not gpu.limits.immediates and dispatches:
-            usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
-            self._buffer = gpu.device.create_buffer(size=len(self._host), usage=usage)
-            self.uniform = self._buffer._internal
+        if any(self._is_uniform):
+            self._buffer = gpu.device.buffer(len(self._host), Usage.UNIFORM | Usage.COPY_DST)
+            self.uniform = self._buffer.handle
         self._is_changed = True
         self._batch = -1  # the last batch of commands that reads the buffer
 
@@ -109,9 +108,10 @@ class _Scalars:
 
     def command(self, number: int) -> tuple[Handle, int, Handle, int]:
         """Return dynamic offsets and their count, immediates and their size."""
-        if self.uniform is not None:
-            return ffi.new("uint32_t[1]", [number * SLOT]), 1, NULL, 0
-        return NULL, 0, self._memory + number * SLOT, self.sizes[number]
+        device = self.gpu.device
+        if self._is_uniform[number]:
+            return device.offsets(number * SLOT), 1, device.null, 0
+        return device.null, 0, self._memory + number * SLOT, self.sizes[number]
 
     def send(self) -> None:
         """Take changes to the device. Immediates are read when a command is recorded."""
@@ -120,7 +120,7 @@ class _Scalars:
         if self._is_changed:
             if self._batch == self.gpu.batch:
                 self.gpu.flush()  # a write comes before all that is recorded
-            self.gpu.queue.write_buffer(self._buffer, 0, self._host)
+            self.gpu.device.write(self._buffer, self._host)
             self._is_changed = False
 
     def used(self) -> None:

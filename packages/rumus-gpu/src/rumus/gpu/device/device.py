@@ -6,7 +6,6 @@ early and the host seldom waits. Everything that touches the device holds one lo
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -16,31 +15,30 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 import numpy as np
-import wgpu
 from numpy.typing import NDArray
 
 from rumus.gpu.device.adapter import choose
 from rumus.gpu.device.array import GPUArray
-from rumus.gpu.device.limits import WANTED, Limits
+from rumus.gpu.device.limits import Limits
 from rumus.gpu.device.memory import MemoryStats, Pool, Region, Storage, size_class
-from rumus.gpu.device.native import (
-    Command,
-    Handle,
-    Recorder,
-    TimedPass,
-    lost_device_said,
-    poll,
-    read_mapped,
-    release,
-)
 from rumus.gpu.device.pipelines import SLOT, Pipeline, Pipelines, Program
 from rumus.gpu.device.profile import Clock, Profile, profiling
+from rumus.gpu.engine.protocol import (
+    Buffer,
+    Command,
+    Device,
+    EngineName,
+    Handle,
+    Mapped,
+    MatrixUnit,
+    TimedPass,
+    Usage,
+)
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
 MANY: Final = 2**18  # workgroups from which a submission keeps the device busy for a while
 PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
 IN_FLIGHT: Final = 16  # submissions that the host may be ahead
-_requests = itertools.count(1)
 
 
 @dataclass(slots=True)
@@ -91,6 +89,7 @@ class Prepared:
     ) -> None:
         self._gpu = gpu
         self._pipeline = pipeline
+        self._release = gpu.device.release
         self._arrays = tuple(arrays)
         self._groups, self._grid = groups, gpu.limits.grid(groups)
         self._blocks = tuple({array.storage.block for array in arrays})
@@ -102,9 +101,9 @@ class Prepared:
         with gpu.lock:
             self._group = gpu._bind(pipeline, self._arrays)
 
-    def __del__(self, release: Callable[[Handle], None] = release) -> None:
+    def __del__(self) -> None:
         if hasattr(self, "_group"):
-            release(self._group)
+            self._release(self._group)
 
     def run(self, values: tuple[float, ...]) -> None:
         """Record it with these scalars; see `Gpu.dispatch`."""
@@ -124,7 +123,9 @@ class Prepared:
 class Gpu:
     """One device.
 
-    which: an index or a part of the name, as in `devices()`; by default the best there is.
+    which: an index, a UUID or a part of the name, as in `devices()`; by default the best there is.
+    engine: the library that drives it, "wgpu" or "dawn"; by default Dawn where it is installed and
+    the GPU has matrix units, and wgpu-native otherwise.
     trusted: compile rumus's kernels without run-time checks. immediates: give scalars to kernels
     directly; otherwise, or where the device cannot, through a uniform buffer. max_array_bytes: a
     lower limit for the size of one array than the device's own.
@@ -135,33 +136,31 @@ class Gpu:
         self,
         which: int | str | None = None,
         *,
+        engine: EngineName | None = None,
         trusted: bool = True,
         immediates: bool = True,
         max_array_bytes: int | None = None,
     ) -> None:
-        adapter = choose(which)
-        features = [name for name in WANTED if name in adapter.features]
-        self.adapter = adapter
-        self.device = adapter.request_device_sync(required_features=features, required_limits={})
-        self.queue = self.device.queue
+        self.adapter = choose(which, engine)
+        self.device = self.adapter.open(trusted)
         self.limits = Limits.of(self.device, immediates, max_array_bytes)
         self.stats = Stats()
         self.lock = threading.RLock()
         self.batch = 0  # the number of the batch being recorded
         self._watched = _Watched()
         self.clock: Clock | None = None  # what times each dispatch
-        self._recorder = Recorder(self.device)
+        self._recorder = self.device.recorder()
         self._pipelines = Pipelines(self.device, self.limits, trusted)
         self._pool = Pool(self.device, self.limits.binding, self.synchronize)
         self._writes = self._written = self._groups = 0
         self._in_flight: deque[int] = deque()
-        self._staging: dict[int, wgpu.GPUBuffer] = {}
-        self._uniforms = _UniformRing(self.device) if not self.limits.immediates else None
+        self._staging: dict[int, Buffer] = {}
+        self._uniforms = _UniformRing(self.device)
 
     @property
     def name(self) -> str:
         """The device's name as its driver gives it."""
-        return str(self.adapter.info["device"])
+        return self.adapter.name
 
     @property
     def watcher(self) -> Watcher | None:
@@ -171,13 +170,22 @@ class Gpu:
     @property
     def is_software(self) -> bool:
         """Whether the CPU plays the GPU."""
-        return bool(self.adapter.info["adapter_type"] == "CPU")
+        return self.adapter.kind == "CPU"
 
     def has(self, feature: str) -> bool:
-        """Whether the device was opened with a feature."""
+        """Whether the device was opened with a feature, of `Feature`."""
         return feature in self.device.features
 
-    @lost_device_said
+    @property
+    def engine(self) -> EngineName:
+        """The library that drives the device."""
+        return self.adapter.engine
+
+    @property
+    def matrix_units(self) -> tuple[MatrixUnit, ...]:
+        """The products of small matrices that the device does at once; () where it has none."""
+        return self.adapter.matrix_units
+
     def allocate(self, size: int, label: str) -> Storage:
         """Return `size` bytes. LimitError or OutOfMemoryError if they cannot be had."""
         with self.lock:
@@ -193,7 +201,6 @@ class Gpu:
         with self.lock:
             self._pool.trim()
 
-    @lost_device_said
     def pipeline(self, key: Hashable, make: Callable[[], Program]) -> Pipeline:
         """Return the pipeline of this key; `make` writes its program if it is new."""
         with self.lock:
@@ -225,7 +232,7 @@ class Gpu:
                     storage.writes += 1
             group = self._bind(pipeline, arrays)
             self._record(pipeline, group, scalars, grid)
-            release(group)
+            self.device.release(group)
 
     def _bind(self, pipeline: Pipeline, arrays: Sequence[GPUArray]) -> Handle:
         """Return a bind group; whoever gets it must release it."""
@@ -233,7 +240,7 @@ class Gpu:
         for number, array in enumerate(arrays):
             storage = array.storage
             groups.bind(number, storage.handle, array.base, storage.size - array.base)
-        if self._uniforms is not None:
+        if pipeline.is_uniform:
             groups.bind(len(arrays), self._uniforms.handle, 0, SLOT)
         return groups.make()
 
@@ -241,7 +248,7 @@ class Gpu:
         self, pipeline: Pipeline, group: Handle, scalars: bytes, grid: tuple[int, int]
     ) -> None:
         offset = -1
-        if self._uniforms is not None:
+        if pipeline.is_uniform:
             offset = self._uniforms.put(self._recorder.commands, scalars)
         record = self._recorder.dispatch
         if self.clock is None:
@@ -317,7 +324,7 @@ class Gpu:
     def start(self) -> None:
         """Submit what was recorded, if the device is waiting for work."""
         with self.lock:
-            if self._recorder.commands and poll(self.device):
+            if self._recorder.commands and self.device.poll():
                 self._in_flight.clear()
                 self._submit()
 
@@ -326,21 +333,14 @@ class Gpu:
         with self.lock:
             index = self._submit()
             waits = len(self._in_flight) > IN_FLIGHT
-            poll(self.device, waits, self._in_flight.popleft() if waits else None)
+            self.device.poll(waits, self._in_flight.popleft() if waits else None)
             return index
 
-    @lost_device_said
     def _submit(self) -> int:
-        if self._uniforms is not None:
-            self._uniforms.write(self.queue)
+        self._uniforms.write(self.device)
         if self.clock is not None:
             self.clock.before_submit(self._recorder)
-        try:
-            index = self._recorder.submit(self.queue)
-        except wgpu.GPUError:
-            # Of a lost device it only says that something is invalid; this says what happened.
-            self.device.create_buffer(size=4, usage=wgpu.BufferUsage.COPY_DST).destroy()
-            raise
+        index = self.device.submit(self._recorder)
         if self.clock is not None:
             self.clock.after_submit(index)
         self.batch += 1
@@ -352,10 +352,9 @@ class Gpu:
     def synchronize(self) -> None:
         """Submit what was recorded and wait until the device has done everything."""
         with self.lock:
-            poll(self.device, True, self.flush())
+            self.device.poll(True, self.flush())
             self._in_flight.clear()
 
-    @lost_device_said
     def write(self, storage: Storage, host: NDArray[Any]) -> None:
         """Copy a contiguous array to the beginning of `storage`. The host's array is free then."""
         size = host.nbytes
@@ -366,7 +365,7 @@ class Gpu:
                 self.watcher.refuse_transfer("an array is uploaded inside of it", "make it before")
             if storage.block.batch == self.batch:
                 self.flush()  # a write comes before all that is recorded, also what reads the old
-            self.queue.write_buffer(storage.block.buffer, 0, host)
+            self.device.write(storage.block.buffer, host)
             storage.writes += 1
             self.stats.bytes_up += size
             self._writes += 1
@@ -392,41 +391,47 @@ class Gpu:
             self.stats.bytes_down += result.nbytes
         return result
 
-    def read_staging(
-        self, staging: wgpu.GPUBuffer, size: int, index: int, into: NDArray[Any]
-    ) -> None:
+    def read_staging(self, staging: Buffer, size: int, index: int, into: NDArray[Any]) -> None:
         """Copy what submission `index` writes to a buffer for the host; waits for it."""
-        read_mapped(self.device, staging._internal, size, index, next(_requests), into)
+        request = self.device.map(staging, size)
+        self.device.poll(True, index)
+        take(request, into)
 
-    def stage(self, array: GPUArray, staging: wgpu.GPUBuffer, size: int) -> int:
+    def stage(self, array: GPUArray, staging: Buffer, size: int) -> int:
         """Copy `size` bytes to a buffer that the host can map; return the submission's number."""
         with self.lock:
             start = array.offset * array.stored.itemsize
             storage = array.storage
-            self._recorder.copy(storage.handle, start, staging._internal, 0, size)
+            self._recorder.copy(storage.handle, start, staging.handle, 0, size)
             storage.block.batch = self.batch
             return self.flush()
 
-    @lost_device_said
-    def _staging_for(self, size: int) -> wgpu.GPUBuffer:
+    def _staging_for(self, size: int) -> Buffer:
         """A buffer that the host can read; the small ones are kept."""
         wanted = max(4096, 1 << (size - 1).bit_length()) if size <= 2**24 else size_class(size)
         found = self._staging.get(wanted)
         if found is None:
-            usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
-            found = self.device.create_buffer(size=wanted, usage=usage)
+            found = self.device.buffer(wanted, Usage.MAP_READ | Usage.COPY_DST)
             if wanted <= 2**24:
                 self._staging[wanted] = found
         return found
 
 
+def take(request: Mapped, into: NDArray[Any]) -> None:
+    """Copy the bytes of a mapped buffer, and let the device have it back."""
+    target = into.reshape(-1).view(np.uint8)
+    try:
+        target[:] = np.frombuffer(request.memory(), np.uint8, target.size)
+    finally:
+        request.close()
+
+
 class _UniformRing:
     """The scalars of one batch of dispatches, written to the device just before its submission."""
 
-    def __init__(self, device: wgpu.GPUDevice) -> None:
-        usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
-        self._buffer = device.create_buffer(size=SLOT * (BATCH + 1), usage=usage)
-        self.handle = self._buffer._internal
+    def __init__(self, device: Device) -> None:
+        self._buffer = device.buffer(SLOT * (BATCH + 1), Usage.UNIFORM | Usage.COPY_DST)
+        self.handle = self._buffer.handle
         self._host = bytearray(SLOT * (BATCH + 1))
         self._used = 0
 
@@ -437,8 +442,8 @@ class _UniformRing:
         self._used = max(self._used, start + SLOT)
         return start
 
-    def write(self, queue: wgpu.GPUQueue) -> None:
+    def write(self, device: Device) -> None:
         """Send what was put since the last time."""
         if self._used:
-            queue.write_buffer(self._buffer, 0, memoryview(self._host)[: self._used])
+            device.write(self._buffer, memoryview(self._host)[: self._used])
             self._used = 0

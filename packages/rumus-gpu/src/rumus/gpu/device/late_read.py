@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
-import wgpu
 from numpy.typing import NDArray
 
 from rumus.gpu.device.array import GPUArray
-from rumus.gpu.device.device import Gpu
-from rumus.gpu.device.native import is_mapped, poll, request_map, take_mapped
-
-_requests = itertools.count(2**32)  # apart from the requests of reads that wait
+from rumus.gpu.device.device import Gpu, take
+from rumus.gpu.engine.protocol import Mapped, Usage
 
 
 class LateRead:
@@ -23,9 +19,8 @@ class LateRead:
         self.gpu = gpu
         self.array = array
         self.size = -(-array.nbytes // 4) * 4
-        usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
-        self._staging = gpu.device.create_buffer(size=self.size, usage=usage)
-        self._request: int | None = None
+        self._staging = gpu.device.buffer(self.size, Usage.MAP_READ | Usage.COPY_DST)
+        self._request: Mapped | None = None
         self._submission = 0
 
     @property
@@ -37,21 +32,20 @@ class LateRead:
         """Begin to read what the array holds after all that was recorded."""
         with self.gpu.lock:
             self._submission = self.gpu.stage(self.array, self._staging, self.size)
-            self._request = next(_requests)
-            request_map(self._staging._internal, self.size, self._request)
+            self._request = self.gpu.device.map(self._staging, self.size)
 
     def take(self, wait: bool = False) -> NDArray[Any] | None:
         """Return what was read, None if it is not there yet; with `wait`, it will be."""
         if self._request is None:
             return None
         with self.gpu.lock:
-            if wait or not is_mapped(self._request):
-                poll(self.gpu.device, wait, self._submission if wait else None)
-            if not is_mapped(self._request):
+            if wait or not self._request.is_ready():
+                self.gpu.device.poll(wait, self._submission if wait else None)
+            if not self._request.is_ready():
                 return None
             request, self._request = self._request, None
             result = np.empty(self.array.shape, self.array.stored.memory)
-            take_mapped(self._staging._internal, self.size, request, result)
+            take(request, result)
             if wait:
                 self.gpu.stats.bytes_down += result.nbytes
             else:

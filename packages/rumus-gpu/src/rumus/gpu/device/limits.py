@@ -5,17 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import wgpu
+from rumus.gpu.engine.protocol import Device
 
-WANTED: Final = (
-    "subgroup",
-    "subgroup-barrier",
-    "shader-f16",
-    "immediates",
-    "timestamp-query",
-    "timestamp-query-inside-passes",
-    "shader-int64",
-)
 IMMEDIATES: Final = 128  # bytes: what every interface has where it has any
 
 
@@ -29,10 +20,10 @@ class Limits:
     workgroup_memory: int
     workgroup_size: int
     workgroups: int  # in one dimension of a grid
-    immediates: int  # bytes; 0: scalars go through a uniform buffer
+    immediates: int  # bytes; kernels with more scalars take them from a uniform buffer
 
     @staticmethod
-    def of(device: wgpu.GPUDevice, immediates: bool, binding: int | None) -> Limits:
+    def of(device: Device, immediates: bool, binding: int | None) -> Limits:
         """Read a device's limits. binding: a lower limit for arrays, for tests."""
         found = device.limits
         largest = min(

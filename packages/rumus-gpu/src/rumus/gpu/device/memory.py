@@ -15,12 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import wgpu
+from rumus.gpu.engine.errors import EngineError, LimitError, OutOfMemoryError
+from rumus.gpu.engine.protocol import Buffer, Device, Handle, Usage
 
-from rumus.gpu.device.errors import LimitError, OutOfMemoryError
-from rumus.gpu.device.native import Handle
-
-USAGE: Final = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
+USAGE: Final = Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST
 GRAIN: Final = 256  # bytes: no block is smaller, or ends elsewhere
 CAPTURED: Final = "captured steps"  # how the table calls what only replays use
 _ROWS: Final = 12  # of the table in an error
@@ -30,7 +28,7 @@ _ROWS: Final = 12  # of the table in an error
 class Block:
     """One buffer of the device."""
 
-    buffer: wgpu.GPUBuffer
+    buffer: Buffer
     handle: Handle
     size: int
     batch: int = -1  # the last batch of commands that uses it
@@ -107,7 +105,7 @@ class Pool:
     wait: a function that submits what was recorded and waits until the device is idle.
     """
 
-    def __init__(self, device: wgpu.GPUDevice, largest: int, wait: Callable[[], None]) -> None:
+    def __init__(self, device: Device, largest: int, wait: Callable[[], None]) -> None:
         self.device = device
         self.largest = largest
         self.wait = wait
@@ -189,14 +187,14 @@ class Pool:
     def _create(self, size: int) -> Block:
         for attempt in range(2):
             try:
-                buffer = self.device.create_buffer(size=size, usage=USAGE)
-            except wgpu.GPUError as error:
-                if "memory" not in str(error).lower():
+                buffer = self.device.buffer(size, USAGE)
+            except EngineError as error:
+                if not error.is_memory:
                     raise
                 if attempt == 0:
                     self.trim()
                 continue
-            block = Block(buffer, buffer._internal, size)
+            block = Block(buffer, buffer.handle, size)
             self.blocks.add(block)
             return block
         raise OutOfMemoryError(self._report(size))

@@ -11,11 +11,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
-import wgpu
-
-from rumus.gpu.device.errors import LimitError, ShaderError
 from rumus.gpu.device.limits import Limits
-from rumus.gpu.device.native import BindGroups, Handle, shader_module
+from rumus.gpu.engine.errors import EngineError, LimitError, ShaderError
+from rumus.gpu.engine.protocol import BindGroups, Device, Handle, Layout
 
 SLOT: Final = 256  # bytes of the uniform buffer for the scalars of one dispatch
 
@@ -26,6 +24,7 @@ class Program:
 
     access: for each binding "r" or "w". scalars: the `struct` format of the members of `k`.
     workgroup_bytes: of workgroup memory, checked here because the driver does not.
+    features: of `Feature`, whose directives are put in front; LimitError on a device without them.
     """
 
     name: str
@@ -33,11 +32,12 @@ class Program:
     access: str
     scalars: str
     workgroup_bytes: int = 0
+    features: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
 class Pipeline:
-    """A compiled program."""
+    """A compiled program. is_uniform: it takes its scalars from a uniform buffer."""
 
     program: Program
     owner: object
@@ -45,6 +45,7 @@ class Pipeline:
     groups: BindGroups
     packer: struct.Struct
     access: str
+    is_uniform: bool
 
     def pack(self, values: tuple[float, ...]) -> bytes:
         """Return the bytes of the scalars; a float too large for float32 is infinite."""
@@ -60,12 +61,12 @@ class Pipeline:
 class Pipelines:
     """All pipelines of one device, by structure."""
 
-    def __init__(self, device: wgpu.GPUDevice, limits: Limits, trusted: bool) -> None:
+    def __init__(self, device: Device, limits: Limits, trusted: bool) -> None:
         self.device = device
         self.limits = limits
         self.trusted = trusted
         self._found: dict[Hashable, Pipeline] = {}
-        self._layouts: dict[str, tuple[wgpu.GPUPipelineLayout, BindGroups]] = {}
+        self._layouts: dict[tuple[str, bool], Layout] = {}
 
     def __len__(self) -> int:
         return len(self._found)
@@ -83,59 +84,45 @@ class Pipelines:
 
     def _compile(self, program: Program) -> Pipeline:
         self._check(program)
-        layout, groups = self._layout(program.access)
-        source = program.source
-        if not self.limits.immediates:
+        packer = struct.Struct("<" + program.scalars)
+        is_uniform = packer.size > self.limits.immediates
+        layout = self._layout(program.access, is_uniform)
+        source = self.device.preamble(program.features) + program.source
+        if is_uniform:
             place = f"@group(0) @binding({len(program.access)}) var<uniform> k"
             source = source.replace("var<immediate> k", place)
         try:
-            module = shader_module(self.device, program.name, source, self.trusted)
-            compute = self.device.create_compute_pipeline(
-                label=program.name, layout=layout, compute={"module": module, "entry_point": "main"}
-            )
-        except wgpu.GPUError as error:
-            if "lost" in str(error):
-                raise
+            compiled = self.device.pipeline(program.name, source, layout, self.trusted)
+        except EngineError as error:
             raise ShaderError(
                 f"kernel {program.name!r} does not compile:\n{error}\n{numbered(source)}"
             ) from None
-        packer = struct.Struct("<" + program.scalars)
-        return Pipeline(program, compute, compute._internal, groups, packer, program.access)
+        groups, access = layout.groups, program.access
+        return Pipeline(program, compiled, compiled.handle, groups, packer, access, is_uniform)
 
     def _check(self, program: Program) -> None:
         scalars = struct.calcsize("<" + program.scalars)
         for what, found, limit in (
             ("buffers", len(program.access), self.limits.bindings),
             ("bytes of workgroup memory", program.workgroup_bytes, self.limits.workgroup_memory),
-            ("bytes of scalars", scalars, self.limits.immediates or SLOT),
+            ("bytes of scalars", scalars, SLOT),
         ):
             if found > limit:
                 raise LimitError(
                     f"kernel {program.name!r} needs {found} {what}; this device has {limit}. "
                     "Split it into two"
                 )
+        if missing := [name for name in program.features if name not in self.device.features]:
+            raise LimitError(
+                f"kernel {program.name!r} needs {', '.join(missing)}, which this device has not"
+            )
 
-    def _layout(self, access: str) -> tuple[wgpu.GPUPipelineLayout, BindGroups]:
-        found = self._layouts.get(access)
+    def _layout(self, access: str, is_uniform: bool) -> Layout:
+        found = self._layouts.get((access, is_uniform))
         if found is None:
-            found = self._layouts[access] = self._make_layout(access)
+            found = self.device.layout(access, is_uniform, self.limits.immediates)
+            self._layouts[access, is_uniform] = found
         return found
-
-    def _make_layout(self, access: str) -> tuple[wgpu.GPUPipelineLayout, BindGroups]:
-        kinds = {"r": "read-only-storage", "w": "storage"}
-        buffers: list[dict[str, object]] = [{"type": kinds[letter]} for letter in access]
-        if not self.limits.immediates:
-            buffers.append({"type": "uniform", "has_dynamic_offset": True})
-        group = self.device.create_bind_group_layout(
-            entries=[
-                {"binding": number, "visibility": wgpu.ShaderStage.COMPUTE, "buffer": buffer}
-                for number, buffer in enumerate(buffers)
-            ]
-        )
-        layout = self.device.create_pipeline_layout(
-            bind_group_layouts=[group], immediate_size=self.limits.immediates
-        )
-        return layout, BindGroups(self.device, group, len(buffers))
 
 
 def numbered(source: str) -> str:

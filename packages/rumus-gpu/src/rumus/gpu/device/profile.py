@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-import wgpu
 
-from rumus.gpu.device.native import TimedPass, timestamp_period
 from rumus.gpu.device.pipelines import Program
+from rumus.gpu.engine.protocol import Recorder, Usage
 
 if TYPE_CHECKING:
     from rumus.gpu.device.device import Gpu
-    from rumus.gpu.device.native import Recorder
 
 _CAPACITY: Final = 128  # dispatches of one submission that can be timed
 _PROBE: Final = """
@@ -134,12 +132,11 @@ class Timestamps:
         self.profile = profile
         device = gpu.device
         self._names: list[str] = []
-        self._queries = device.create_query_set(type="timestamp", count=2 * _CAPACITY)
-        self._passes = [TimedPass(self._queries, 2 * n) for n in range(_CAPACITY)]
-        size, usage = 16 * _CAPACITY, wgpu.BufferUsage
-        self._resolved = device.create_buffer(size=size, usage=usage.QUERY_RESOLVE | usage.COPY_SRC)
-        self._staging = device.create_buffer(size=size, usage=usage.MAP_READ | usage.COPY_DST)
-        self._period = timestamp_period(gpu.queue)
+        self._queries = device.queries(2 * _CAPACITY)
+        self._passes = [self._queries.timed(2 * n) for n in range(_CAPACITY)]
+        size = 16 * _CAPACITY
+        self._resolved = device.buffer(size, Usage.QUERY_RESOLVE | Usage.COPY_SRC)
+        self._staging = device.buffer(size, Usage.MAP_READ | Usage.COPY_DST)
         self._first: int | None = None
 
     def around(self, name: str, record: Callable[[], None]) -> None:
@@ -167,7 +164,7 @@ class Timestamps:
     def _note(self, names: Sequence[str], ticks: Sequence[Sequence[int]]) -> None:
         if self._first is None:
             self._first = ticks[0][0]
-        unit = 1e-9 * self._period
+        unit = 1e-9 * self.gpu.device.tick
         for name, (start, end) in zip(names, ticks, strict=True):
             event = Event(name, unit * (start - self._first), unit * max(0, end - start))
             self.profile.events.append(event)

@@ -25,3 +25,12 @@ class ShaderError(GpuError):
 
 class DeviceLostError(GpuError):
     """The device is gone: reset by its driver, or unplugged. Files on disk are intact."""
+
+
+class EngineError(GpuError):
+    """The WebGPU library has refused something; the message is its own."""
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether the device had no memory left."""
+        return "memory" in str(self).lower()

@@ -1,0 +1,292 @@
+"""Google's Dawn through wgpudawn: matrix units, and memory that the host and the device share.
+
+It is an extra, so this module is imported only where `engines` has found the library. What ends a
+process here and is never done: a callback of NULL (it is called all the same), a wait for a future
+of another instance.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from typing import Any, Final
+
+from rumus.gpu.engine import protocol
+from rumus.gpu.engine.errors import EngineError, GpuError
+from rumus.gpu.engine.protocol import KINDS, EngineName, MatrixUnit, Usage
+from rumus.gpu.engine.webgpu import (
+    Buffer,
+    Calls,
+    Layout,
+    Owned,
+    QuerySet,
+    Recorder,
+    WebGpuDevice,
+    lost,
+    raising,
+)
+
+_wgpudawn: Any = import_module("wgpudawn")  # it ships no types
+_api: Any = import_module("wgpudawn.backends.dawn._api")
+_extras: Any = import_module("wgpudawn.backends.dawn.extras")
+_CALLS: Final = Calls(_api.lib, _api.libf, _api.ffi, _wgpudawn.GPUError)
+_INTERFACES: Final = {"darwin": ("Metal",), "win32": ("Vulkan", "DX12")}
+# Experimental features are offered only with the first; NVIDIA's 16-bit floats only with the other.
+_TOGGLES: Final = ("allow_unsafe_apis", "vulkan_enable_f16_on_nvidia")
+# What only repeats checks that rumus has made, or that its kernels do not need.
+_TRUSTED_ON: Final = ("disable_robustness", "disable_workgroup_init")
+_TRUSTED_OFF: Final = ("enable_spirv_validation", "lazy_clear_resource_on_first_use")
+_OFF: Final = ("timestamp_quantization",)  # to 0.1 ms
+_FEATURES: Final = {  # ours -> Dawn's
+    "shader-f16": "shader-f16",
+    "subgroups": "subgroups",
+    "timestamp-query": "timestamp-query",
+    "matrix-units": "chromium-experimental-subgroup-matrix",
+    "host-memory": "host-mapped-pointer",
+}
+# Python frees bind groups and buffers on any thread.
+_ALSO: Final = ("implicit-device-synchronization",)
+_PREAMBLE: Final = {
+    "subgroups": "enable subgroups;\n",
+    "matrix-units": "enable chromium_experimental_subgroup_matrix;\n"
+    "diagnostic(off, chromium.subgroup_matrix_uniformity);\n",
+}
+_FOREVER: Final = 2**63 - 1  # ns
+_raising = raising(_wgpudawn.GPUError)
+
+
+@cache
+def adapters() -> Sequence[DawnAdapter]:
+    """Return the GPUs that Dawn sees; equal ones too, which the library's own list leaves out."""
+    interfaces = _INTERFACES.get(sys.platform, ("Vulkan",))
+    with suppress(RuntimeError):  # other code of this process has started Dawn already
+        _extras.set_instance_extras(interfaces, enable_toggles=_TOGGLES)
+    listed = _wgpudawn.gpu._enumerate_all_adapters()
+    known = ("Vulkan", "Metal", "D3D12")
+    return [DawnAdapter(each) for each in listed if each.info["backend_type"] in known]
+
+
+class DawnAdapter:
+    """One GPU as Dawn sees it."""
+
+    engine: EngineName = "dawn"
+
+    def __init__(self, adapter: Any) -> None:
+        info: Mapping[str, Any] = adapter.info
+        properties: Mapping[str, Any] = _extras.get_adapter_properties(adapter)
+        self._adapter = adapter
+        self.name = str(info["device"])
+        self.kind = str(info["adapter_type"]) if info["adapter_type"] in KINDS else "Unknown"
+        self.interface = str(info["backend_type"])
+        self.driver = str(info["description"])
+        self.uuid = bytes(properties.get("vulkan_uuids", {}).get("device_uuid", b"")).hex()
+        units = properties.get("subgroup_matrix_configs", ())
+        self.matrix_units = tuple(_matrix_unit(unit) for unit in units)
+        found = {ours for ours, theirs in _FEATURES.items() if theirs in adapter.features}
+        if not self.matrix_units:
+            found.discard("matrix-units")
+        if adapter.limits["max-immediate-size"]:
+            found.add("immediates")
+        self.features = frozenset(found)
+
+    def open(self, trusted: bool) -> DawnDevice:
+        """Return a device with all that there is."""
+        wanted = [_FEATURES[name] for name in self.features if name in _FEATURES]
+        wanted += [name for name in _ALSO if name in self._adapter.features]
+        device = _extras.request_device_sync(
+            self._adapter,
+            required_features=wanted,
+            required_limits={},
+            enable_toggles=_TRUSTED_ON if trusted else (),
+            disable_toggles=(*_OFF, *(_TRUSTED_OFF if trusted else ())),
+        )
+        return DawnDevice(device, self.features)
+
+
+def _matrix_unit(found: Mapping[str, Any]) -> MatrixUnit:
+    subgroup = int(found["min_subgroup_size"]), int(found["max_subgroup_size"])
+    operands, result = str(found["component_type"]), str(found["result_component_type"])
+    return MatrixUnit(found["m"], found["n"], found["k"], operands, result, subgroup)
+
+
+class DawnDevice(WebGpuDevice):
+    """A device of Dawn.
+
+    After it is lost Dawn takes everything and says nothing, so each call here looks first.
+    """
+
+    tick = 1.0  # Dawn gives nanoseconds
+
+    def __init__(self, device: Any, features: frozenset[str]) -> None:
+        super().__init__(_CALLS, device, features)
+        self._queue = device.queue
+        self._instance = _api.get_wgpu_instance()
+        self._gone: Any = device._lost_promise
+        self._last = 0  # the future of the newest submission
+        has_host_memory = "host-memory" in features
+        self._alignment = _extras.get_host_memory_alignment(device) if has_host_memory else 0
+        self._done = _api.ffi.new("WGPUQueueWorkDoneCallbackInfo *")
+        self._done.mode = _api.lib.WGPUCallbackMode_WaitAnyOnly
+        # NULL would be called; the number 0 stands for no Python function.
+        self._done.callback = _api.lib._wgpu_dawn_WGPUQueueWorkDoneCallback
+
+    def _check(self) -> None:
+        """Raise DeviceLostError if the device is gone."""
+        if self._gone._state != "pending":
+            raise lost(f"Dawn: {getattr(self._gone._value, 'message', 'the device was lost')}")
+
+    @property
+    def host_alignment(self) -> int:
+        """Of the memory of `host_buffer`, in bytes."""
+        return int(self._alignment)
+
+    @_raising
+    def host_buffer(self, memory: memoryview, usage: Usage) -> Buffer | None:
+        """Return a buffer over the host's own memory; None where the driver refuses it."""
+        self._check()
+        if not self._alignment:
+            return None
+        try:
+            owner = _extras.create_buffer_from_host_memory(
+                self.library_device, memory, usage=int(usage)
+            )
+        except (_wgpudawn.GPUError, ValueError):
+            return None
+        return Buffer(owner, memory.nbytes)
+
+    @_raising
+    def buffer(self, size: int, usage: Usage) -> Buffer:
+        """Return a new buffer."""
+        self._check()
+        return self._make_buffer(size, usage)
+
+    @_raising
+    def layout(self, access: str, uniform: bool, immediates: int) -> Layout:
+        """Return a layout of storage buffers."""
+        self._check()
+        return self._make_layout(access, uniform, immediates)
+
+    def preamble(self, features: Sequence[str]) -> str:
+        """Return the directives for these features."""
+        return "".join(_PREAMBLE.get(feature, "") for feature in features)
+
+    @_raising
+    def pipeline(self, name: str, text: str, layout: protocol.Layout, trusted: bool) -> Owned:
+        """Compile WGSL with the entry point `main`; run-time checks are the device's, not its."""
+        self._check()
+        module = self.library_device.create_shader_module(label=name, code=text)
+        return self._make_pipeline(name, module, layout)
+
+    @_raising
+    def queries(self, count: int) -> QuerySet:
+        """Return places for `count` timestamps."""
+        self._check()
+        return self._make_queries(count)
+
+    @_raising
+    def submit(self, recorder: protocol.Recorder) -> int:
+        """Submit what was recorded, and what was written; return the submission's number."""
+        assert isinstance(recorder, Recorder)
+        self._check()
+        commands, queue = recorder.finish(), self._queue._internal
+        if commands is None:
+            _api.libf.wgpuQueueSubmit(queue, 0, self.null)
+        else:
+            array = _api.ffi.new("WGPUCommandBuffer[1]", [commands])
+            try:
+                _api.libf.wgpuQueueSubmit(queue, 1, array)
+            finally:
+                _api.lib.wgpuCommandBufferRelease(commands)
+        self._last = int(_api.lib.wgpuQueueOnSubmittedWorkDone(queue, self._done[0]).id)
+        return self._last
+
+    def poll(self, wait: bool = False, index: int | None = None) -> bool:
+        """Let finished work be noticed; return whether nothing is left to do."""
+        if wait and (index or self._last):
+            self._is_done(index or self._last, _FOREVER)
+        _api.lib.wgpuInstanceProcessEvents(self._instance)
+        return not self._last or self._is_done(self._last, 0)
+
+    def _is_done(self, future: int, nanoseconds: int) -> bool:
+        """Whether a future is complete within this time."""
+        info = _api.ffi.new("WGPUFutureWaitInfo *")
+        info.future.id = future
+        status = _api.lib.wgpuInstanceWaitAny(self._instance, 1, info, nanoseconds)
+        return bool(status == _api.lib.WGPUWaitStatus_Success)
+
+    @_raising
+    def write(self, buffer: protocol.Buffer, data: Any) -> None:
+        """Copy `data` to the beginning of `buffer`, before all that is not submitted yet."""
+        self._check()
+        memory, size = _api.ffi.from_buffer(data), memoryview(data).nbytes
+        _api.libf.wgpuQueueWriteBuffer(self._queue._internal, buffer.handle, 0, memory, size)
+
+    @_raising
+    def map(self, buffer: protocol.Buffer, size: int, *, write: bool = False) -> _Mapped:
+        """Ask to see the first `size` bytes of a staging buffer."""
+        self._check()
+        return _Mapped(self, buffer, size, write)
+
+    def destroy(self) -> None:
+        """Give the device up."""
+        self.library_device.destroy()
+        _api.lib.wgpuInstanceProcessEvents(self._instance)
+
+
+class _Mapped:
+    """A buffer on its way to the host."""
+
+    def __init__(self, device: DawnDevice, buffer: protocol.Buffer, size: int, write: bool) -> None:
+        lib, ffi = _api.lib, _api.ffi
+        self._device, self._buffer, self._size, self._write = device, buffer, size, write
+        info = ffi.new("WGPUBufferMapCallbackInfo *")
+        info.mode = lib.WGPUCallbackMode_WaitAnyOnly
+        info.callback = lib._wgpu_dawn_WGPUBufferMapCallback  # NULL would be called
+        mode = lib.WGPUMapMode_Write if write else lib.WGPUMapMode_Read
+        map_async = _api.libf.wgpuBufferMapAsync
+        self._future = int(map_async(buffer.handle, mode, 0, size, info[0]).id)
+
+    def is_ready(self) -> bool:
+        """Whether the device is done with it."""
+        return self._device._is_done(self._future, 0)
+
+    def memory(self) -> memoryview:
+        """Return the bytes. GpuError if they could not be mapped."""
+        self._device._is_done(self._future, _FOREVER)
+        state = _api.lib.wgpuBufferGetMapState(self._buffer.handle)
+        if state != _api.lib.WGPUBufferMapState_Mapped:
+            self._device.poll()
+            self._device._check()
+            raise GpuError("reading from the GPU failed: the buffer could not be mapped")
+        return self._device._mapped_memory(self._buffer.handle, self._size, self._write)
+
+    def close(self) -> None:
+        """Let the device have the buffer back; also what was only asked for is taken back."""
+        _api.lib.wgpuBufferUnmap(self._buffer.handle)
+
+
+def compiles(text: str) -> str:
+    """Return what Tint says against a kernel, "" if nothing; no driver is needed.
+
+    Dawn has a device that does nothing, and compiles all the same.
+    """
+    device = _null_device()
+    try:
+        device.create_shader_module(code=text)
+    except _wgpudawn.GPUError as error:
+        return str(error)
+    return ""
+
+
+@cache
+def _null_device() -> Any:
+    adapters()  # starts Dawn with what the features need
+    listed = _wgpudawn.gpu._enumerate_all_adapters()
+    adapter = next((each for each in listed if each.info["backend_type"] == "Null"), None)
+    if adapter is None:
+        raise EngineError("this build of Dawn has no device that only compiles")
+    features = [name for name in _FEATURES.values() if name in adapter.features]
+    return adapter.request_device_sync(required_features=features, required_limits={})

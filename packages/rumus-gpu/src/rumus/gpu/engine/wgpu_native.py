@@ -1,0 +1,231 @@
+"""wgpu-native through wgpu-py: the engine that is always there.
+
+The C functions called here and in `webgpu` are all there may be: others of wgpu-native are
+unimplemented and end the process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any, Final
+
+import wgpu
+from wgpu.backends.wgpu_native import _api, extras
+
+from rumus.gpu.engine import protocol
+from rumus.gpu.engine.errors import GpuError
+from rumus.gpu.engine.protocol import KINDS, EngineName, MatrixUnit, Usage
+from rumus.gpu.engine.vulkan import device_uuids
+from rumus.gpu.engine.webgpu import (
+    Buffer,
+    Calls,
+    Layout,
+    Owned,
+    QuerySet,
+    Recorder,
+    WebGpuDevice,
+    raising,
+)
+
+_CALLS: Final = Calls(_api.lib, _api.libf, _api.ffi, wgpu.GPUError)
+_INTERFACES: Final = {"darwin": ("Metal",), "win32": ("Vulkan", "DX12")}
+# Ours -> wgpu-native's. cooperative-matrix is listed by adapters, and no device opens with it.
+_FEATURES: Final = {
+    "shader-f16": "shader-f16",
+    "subgroups": "subgroup",
+    "immediates": "immediates",
+    "timestamp-query": "timestamp-query",
+}
+_EXTRAS: Final = ("subgroup-barrier", "timestamp-query-inside-passes")  # they come with the others
+_raising = raising(wgpu.GPUError)
+
+
+@cache
+def adapters() -> Sequence[WgpuAdapter]:
+    """Return the GPUs that wgpu-native sees; OpenGL is left out."""
+    # Without the flags that validate indirect calls, which are never made. It fails where other
+    # code of this process has started wgpu already, with its own settings, which do as well.
+    with suppress(RuntimeError):
+        extras.set_instance_extras(_INTERFACES.get(sys.platform, ("Vulkan",)), ["Empty"])
+    listed = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
+    uuids = device_uuids() if any(a.info["backend_type"] == "Vulkan" for a in listed) else {}
+    seen = Counter[str]()
+    found = []
+    for adapter in listed:
+        name = str(adapter.info["device"])
+        known = uuids.get(name, ()) if adapter.info["backend_type"] == "Vulkan" else ()
+        uuid = known[seen[name]] if seen[name] < len(known) else ""
+        seen[name] += 1
+        found.append(WgpuAdapter(adapter, uuid))
+    return found
+
+
+class WgpuAdapter:
+    """One GPU as wgpu-native sees it."""
+
+    engine: EngineName = "wgpu"
+    matrix_units: tuple[MatrixUnit, ...] = ()
+
+    def __init__(self, adapter: wgpu.GPUAdapter, uuid: str) -> None:
+        info = adapter.info
+        self._adapter = adapter
+        self.name = str(info["device"])
+        kind = str(info["adapter_type"])
+        self.kind = kind if kind in KINDS else "Unknown"
+        self.interface = str(info["backend_type"])
+        self.driver = str(info["description"])
+        self.uuid = uuid
+        self.features = frozenset(
+            ours for ours, theirs in _FEATURES.items() if theirs in adapter.features
+        )
+
+    def open(self, trusted: bool) -> WgpuDevice:
+        """Return a device with all that there is; `trusted` is said for each kernel."""
+        wanted = [_FEATURES[name] for name in self.features]
+        wanted += [name for name in _EXTRAS if name in self._adapter.features]
+        device = self._adapter.request_device_sync(required_features=wanted, required_limits={})
+        return WgpuDevice(device, self.features)
+
+
+class WgpuDevice(WebGpuDevice):
+    """A device of wgpu-native."""
+
+    def __init__(self, device: wgpu.GPUDevice, features: frozenset[str]) -> None:
+        super().__init__(_CALLS, device, features)
+        self._queue = device.queue
+        self.tick = float(_api.lib.wgpuQueueGetTimestampPeriod(device.queue._internal))
+
+    @property
+    def host_alignment(self) -> int:
+        """0: wgpu-native has no buffers over the host's memory."""
+        return 0
+
+    def host_buffer(self, memory: memoryview, usage: Usage) -> Buffer | None:
+        """None: wgpu-native has no buffers over the host's memory."""
+        return None
+
+    @_raising
+    def buffer(self, size: int, usage: Usage) -> Buffer:
+        """Return a new buffer."""
+        return self._make_buffer(size, usage)
+
+    @_raising
+    def layout(self, access: str, uniform: bool, immediates: int) -> Layout:
+        """Return a layout of storage buffers."""
+        return self._make_layout(access, uniform, immediates)
+
+    def preamble(self, features: Sequence[str]) -> str:
+        """Return nothing: naga knows subgroups without being told, and refuses the directive."""
+        return ""
+
+    @_raising
+    def pipeline(self, name: str, text: str, layout: protocol.Layout, trusted: bool) -> Owned:
+        """Compile WGSL with the entry point `main`."""
+        if trusted and hasattr(_api.lib, "wgpuDeviceCreateShaderModuleTrusted"):
+            module = _trusted_module(self.library_device, name, text)
+        else:
+            module = self.library_device.create_shader_module(label=name, code=text)
+        return self._make_pipeline(name, module, layout)
+
+    @_raising
+    def queries(self, count: int) -> QuerySet:
+        """Return places for `count` timestamps."""
+        return self._make_queries(count)
+
+    @_raising
+    def submit(self, recorder: protocol.Recorder) -> int:
+        """Submit what was recorded, and what was written; return the submission's number."""
+        assert isinstance(recorder, Recorder)
+        try:
+            commands = recorder.finish()
+            if commands is None:
+                return self._submit(0, self.null)
+            index = self._submit(1, _api.ffi.new("WGPUCommandBuffer[1]", [commands]))
+        except wgpu.GPUError:
+            # Of a lost device it only says that something is invalid; this says what happened.
+            self._make_buffer(4, Usage.COPY_DST).destroy()
+            raise
+        _api.lib.wgpuCommandBufferRelease(commands)
+        return index
+
+    def _submit(self, count: int, commands: protocol.Handle) -> int:
+        return int(_api.libf.wgpuQueueSubmitForIndex(self._queue._internal, count, commands))
+
+    def poll(self, wait: bool = False, index: int | None = None) -> bool:
+        """Let finished work be noticed; return whether nothing is left to do."""
+        wanted = self.null if index is None else _api.ffi.new("WGPUSubmissionIndex *", index)
+        return bool(_api.lib.wgpuDevicePoll(self.library_device._internal, wait, wanted))
+
+    @_raising
+    def write(self, buffer: protocol.Buffer, data: Any) -> None:
+        """Copy `data` to the beginning of `buffer`, before all that is not submitted yet."""
+        memory = _api.ffi.from_buffer(data)
+        write = _api.libf.wgpuQueueWriteBuffer
+        write(self._queue._internal, buffer.handle, 0, memory, memoryview(data).nbytes)
+
+    def map(self, buffer: protocol.Buffer, size: int, *, write: bool = False) -> _Mapped:
+        """Ask to see the first `size` bytes of a staging buffer."""
+        return _Mapped(self, buffer, size, write)
+
+    def destroy(self) -> None:
+        """Give the device up."""
+        self.library_device.destroy()
+
+
+def _trusted_module(device: wgpu.GPUDevice, label: str, text: str) -> Any:
+    """A module without the run-time checks that rumus's kernels do not need."""
+    ffi, raw = _api.ffi, text.encode()
+    characters = ffi.new("char[]", raw)  # must live until the call returns
+    source = ffi.new("WGPUShaderSourceWGSL *")
+    source.code.data, source.code.length = characters, len(raw)
+    source.chain.sType = _api.lib.WGPUSType_ShaderSourceWGSL
+    descriptor = ffi.new("WGPUShaderModuleDescriptor *")
+    descriptor.nextInChain = ffi.cast("WGPUChainedStruct *", source)
+    handle = _api.libf.wgpuDeviceCreateShaderModuleTrusted(device._internal, descriptor, 0)
+    return _api.GPUShaderModule(label, handle, device)
+
+
+_requests = itertools.count(1)
+_answers: dict[int, int] = {}  # request number -> status, set by the callback
+
+
+@_api.ffi.callback("void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)")  # type: ignore[untyped-decorator]
+def _on_mapped(status: int, message: Any, request: Any, _: Any) -> None:
+    _answers[int(_api.ffi.cast("intptr_t", request))] = int(status)
+
+
+class _Mapped:
+    """A buffer on its way to the host. wgpu-native's own question for its state ends the process,
+    so the answers are kept.
+    """
+
+    def __init__(self, device: WgpuDevice, buffer: protocol.Buffer, size: int, write: bool) -> None:
+        lib, ffi = _api.lib, _api.ffi
+        self._device, self._buffer, self._size, self._write = device, buffer, size, write
+        self._request = next(_requests)
+        info = ffi.new("WGPUBufferMapCallbackInfo *")
+        info.mode = lib.WGPUCallbackMode_AllowProcessEvents
+        info.callback = _on_mapped
+        info.userdata1 = ffi.cast("void *", self._request)
+        mode = lib.WGPUMapMode_Write if write else lib.WGPUMapMode_Read
+        lib.wgpuBufferMapAsync(buffer.handle, mode, 0, size, info[0])
+
+    def is_ready(self) -> bool:
+        """Whether there is an answer."""
+        return self._request in _answers
+
+    def memory(self) -> memoryview:
+        """Return the bytes. GpuError if they could not be mapped."""
+        status = _answers.pop(self._request, None)
+        if status != _api.lib.WGPUMapAsyncStatus_Success:
+            raise GpuError(f"reading from the GPU failed (status {status}); the device may be lost")
+        return self._device._mapped_memory(self._buffer.handle, self._size, self._write)
+
+    def close(self) -> None:
+        """Let the device have the buffer back."""
+        _api.lib.wgpuBufferUnmap(self._buffer.handle)
