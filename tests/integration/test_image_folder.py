@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,7 +108,7 @@ def test_bad_folders(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"mode": "CMYK"}, "mode must be 'L', 'RGB' or 'RGBA', not 'CMYK'"),
+        ({"mode": "CMYK"}, "mode must be one of L, RGB, .* not 'CMYK'"),
         ({"resize": True}, "needs a size"),
         ({"size": (0, 3)}, "both positive"),
     ],
@@ -113,3 +116,98 @@ def test_bad_folders(folder: Path, tmp_path: Path) -> None:
 def test_bad_options(folder: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ImageFolder(folder, **options)
+
+
+def saved(folder: Path, image: Image.Image, name: str = "1.png", **options: Any) -> Path:
+    (folder / "a").mkdir(exist_ok=True)
+    image.save(folder / "a" / name, **options)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "pixels"),
+    [
+        ("I;16", "png", np.linspace(0, 65535, 256).astype(np.uint16)),
+        ("I;16", "tif", np.linspace(0, 65535, 256).astype(np.uint16)),
+        ("I;16", "tif", np.linspace(0, 65535, 256).astype(">u2")),
+        ("I", "tif", np.linspace(-(2**31), 2**31 - 1, 256).astype(np.int32)),
+        ("F", "tif", np.linspace(-1, 1, 256).astype(np.float32)),
+    ],
+)
+@pytest.mark.parametrize("convert", [False, True])
+def test_pixels_of_more_than_eight_bits_are_exact_or_refused(
+    tmp_path: Path, mode: Any, suffix: str, pixels: np.ndarray[Any, Any], convert: bool
+) -> None:
+    folder = saved(tmp_path, Image.fromarray(pixels[None].repeat(2, 0)), f"1.{suffix}")
+    found = ImageFolder(folder, mode=mode, convert=convert)[0][0]
+    assert found.dtype == pixels.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(found, pixels[None].repeat(2, 0))
+    for other in ("L", "RGB", "F" if mode != "F" else "I"):
+        with pytest.raises(ValueError, match=f"mode='{mode}' reads it as it is") as caught:
+            ImageFolder(folder, mode=other, convert=convert)[0]
+        assert "convert=True" not in str(caught.value)
+
+
+def test_sixteen_bits_of_colour_are_not_cut_unasked(tmp_path: Path) -> None:
+    """Pillow opens such a file as 8-bit RGB without a word."""
+    (tmp_path / "a").mkdir()
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixel = zlib.compress(b"\0" + struct.pack(">3H", 0x1234, 0x5678, 0x9ABC))
+    chunks = ((b"IHDR", header), (b"IDAT", pixel), (b"IEND", b""))
+    (tmp_path / "a" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ))  # fmt: skip
+    with pytest.raises(ValueError, match="16 bits a channel; convert=True keeps the upper 8"):
+        ImageFolder(tmp_path)[0]
+    assert ImageFolder(tmp_path, convert=True)[0][0].tolist() == [[[0x12, 0x56, 0x9A]]]
+
+
+def test_an_image_stands_as_its_camera_says(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 8, 3), np.uint8)
+    pixels[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top is at the right
+    folder = saved(tmp_path, Image.fromarray(pixels), exif=exif)
+    np.testing.assert_array_equal(ImageFolder(folder)[0][0], np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp"])
+def test_frames_are_chosen_not_left_out(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), (grey,) * 3) for grey in (0, 255)]
+    options = {"lossless": True} if suffix == "webp" else {}
+    folder = saved(
+        tmp_path, frames[0], f"1.{suffix}", save_all=True, append_images=frames[1:], **options
+    )
+    with pytest.raises(ValueError, match="has 2 frames; frame=0"):
+        ImageFolder(folder)[0]
+    for frame, grey in enumerate((0, 255)):
+        assert np.all(ImageFolder(folder, frame=frame, convert=True)[0][0] == grey)
+    with pytest.raises(ValueError, match="none of number 2"):
+        ImageFolder(folder, frame=2)[0]
+
+
+def test_links_are_followed_and_end(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    more = tmp_path_factory.mktemp("more")
+    drawn(more / "x.png")
+    (folder / "cat" / "more").symlink_to(more)
+    (folder / "cat" / "up").symlink_to(folder / "cat")
+    (folder / "linked").symlink_to(more)
+    dataset = ImageFolder(folder)
+    assert [dataset.labels.count(n) for n in range(3)] == [3, 4, 1]
+    (folder / "cat" / "lost.png").symlink_to(folder / "nowhere")
+    with pytest.raises(ValueError, match=r"lost\.png is a link to .*nowhere, which is not there"):
+        ImageFolder(folder)
+
+
+def test_splits_number_their_classes_alike(folder: Path) -> None:
+    classes = ["bird", "cat", "Dog"]
+    assert set(ImageFolder(folder, classes=classes).labels) == {1, 2}
+    with pytest.raises(ValueError, match="'Dog' is not in classes; did you mean 'dog'"):
+        ImageFolder(folder, classes=["cat", "dog"])
+
+
+def test_a_pipe_called_image_does_not_block(folder: Path) -> None:
+    os.mkfifo(folder / "cat" / "9.png")
+    with pytest.raises(OSError, match="a pipe, where a regular file is needed"):
+        ImageFolder(folder)[6]

@@ -353,7 +353,11 @@ FAILURES: Final[dict[str, tuple[Failure, type[BaseException], str]]] = {
     "wrong shape": (wrong_shape, GradientMismatchError, "VICTIM.*shape"),
     "wrong dtype": (wrong_dtype, GradientMismatchError, "VICTIM.*dtype"),
     "wrong backend": (wrong_backend, GradientMismatchError, "VICTIM.*backend"),
-    "double step": (double_step, DrainedGradientError, r"p0.0.*drained.*made at optimizer_table.py:\d+"),
+    "double step": (
+        double_step,
+        DrainedGradientError,
+        r"p0.0.*drained.*made at optimizer_table.py:\d+",
+    ),
     "parameter changed": (mutated_parameter, ModifiedTensorError, "VICTIM.*changed in place"),
     "stepped between": (mutated_by_a_step, ModifiedTensorError, "changed in place"),
     "schedule raises": (schedule_raises, ZeroDivisionError, "a schedule failed"),
@@ -399,7 +403,9 @@ def test_law_1_a_parameter_has_one_owner(backend: Backend, plan: Plan) -> None:
     run = Run(plan, backend)
     before = run.snapshot()
     for claim in ([run.stranger, run.victim], [run.victim], [ParameterGroup([run.victim])]):
-        with pytest.raises(OwnershipError, match=rf"{run.victim.name}.*made at optimizer_table.py:\d+"):
+        with pytest.raises(
+            OwnershipError, match=rf"{run.victim.name}.*made at optimizer_table.py:\d+"
+        ):
             SGD(claim, 0.1)
     with pytest.raises(OwnershipError, match=r"stranger.*twice"):
         SGD([run.stranger, run.stranger], 0.1)

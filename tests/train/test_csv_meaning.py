@@ -79,9 +79,7 @@ def test_only_what_a_table_means_by_a_number_is_one(tmp_path: Path, cell: str) -
         CsvDataset(written(tmp_path, f"a,b\n1,2\n3,{cell}\n"), dtype=np.int64)
 
 
-@pytest.mark.parametrize(
-    "cell", ["nan", "NaN", "inf", "-inf", "+inf", "Inf", " 1.5e-3 ", "+2", "."]
-)
+@pytest.mark.parametrize("cell", ["nan", "NaN", "inf", "-inf", "+inf", "Inf", " 1.5e-3 ", "+2"])
 def test_numbers_as_numpy_pandas_and_r_write_them(tmp_path: Path, cell: str) -> None:
     path = written(tmp_path, f"a\n{cell}\n")
     np.testing.assert_array_equal(CsvDataset(path)[0][0], np.array([cell], np.float32))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
+from rumus.train.base.class_names import checked_classes, unknown_class
+from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Sample
+from rumus.train.data.image_file import ImageReader, Mode
 from rumus.train.data.npy import PathLike
 
 SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -17,70 +22,63 @@ class ImageFolder:
     """Images in one folder for each class: samples (image, number of the class).
 
     folder/cat/1.png is of the class "cat"; `classes` are the folders' names, sorted, and `files`
-    the images, sorted in each class. Folders in a class's folder belong to the class; names that
-    begin with a dot are left out, and so are files that no image format's suffix ends.
-    An image is a uint8 array of shape (height, width, channels), or (height, width) for mode "L".
+    the images, sorted in each class. Folders in a class's folder belong to the class, linked ones
+    too, each once; names that begin with a dot are left out, and so are files that no image
+    format's suffix ends. An image is an array of shape (height, width, channels), or (height,
+    width) for modes of one channel, turned as its EXIF orientation says.
 
-    mode: what an image must be; with convert=True others are converted. size: (height, width) that
-    an image must have; with resize=True others are resized, bilinearly. Without a size all images
-    of a batch must have the same one, and the loader says which two differ.
+    mode: what an image must be: "L", "RGB" and "RGBA" are uint8, "I;16" uint16, "I" int32 and "F"
+    float32 of one channel, with the values of the file.
+    convert: convert images of 8 bits to `mode`, and of 16 bits a channel to their upper 8; never
+    between modes of more than 8 bits.
+    size: (height, width) that an image must have. resize: resize others, bilinearly. Without a size
+    all images of a batch must have the same one, and the loader says which two differ.
+    classes: the class names in the order of their numbers, for splits of one data set to agree:
+    `classes=train.classes`. A class may have no folder then.
+    frame: which one of an animation or of several pages is read; by default such a file is an
+    error.
 
     Needs Pillow: an ImportError says how to get it. FileNotFoundError or NotADirectoryError for the
-    folder, ValueError for no classes and for one without images. Reading a sample raises
-    ValueError with the file's name for another mode or size, and what Pillow raises.
+    folder; ValueError for no classes, for one without images, for a folder that is not in
+    `classes`, and for a link to nothing. Reading a sample raises ValueError with the file's name
+    for another mode or size and for a damaged image, OSError for a file that cannot be read.
     """
 
     def __init__(
         self,
         folder: PathLike,
         *,
-        mode: Literal["L", "RGB", "RGBA"] = "RGB",
+        mode: Mode = "RGB",
         convert: bool = False,
         size: tuple[int, int] | None = None,
         resize: bool = False,
+        classes: Sequence[str] | None = None,
+        frame: int | None = None,
     ) -> None:
         _check_pillow()
-        if mode not in ("L", "RGB", "RGBA"):
-            raise ValueError(f"mode must be 'L', 'RGB' or 'RGBA', not {mode!r}")
-        if resize and size is None:
-            raise ValueError("resize=True needs a size=(height, width)")
-        if size is not None and min(size) < 1:
-            raise ValueError(f"size must be (height, width), both positive, not {size}")
-        self.folder = Path(folder).absolute()
+        self._reader = ImageReader(mode, convert, size, resize, frame)
         self.mode, self.size = mode, size
-        self._convert, self._resize = convert, resize
-        folders = sorted(p for p in self.folder.iterdir() if p.is_dir() and _is_visible(p))
+        self.folder = Path(folder).absolute()
+        folders = sorted(p for p in self.folder.iterdir() if p.is_dir() and _is_visible(p.name))
         if not folders:
-            raise ValueError(f"{self.folder} has no folders; each class must have one")
-        self.classes = [path.name for path in folders]
+            raise ValueError(f"{printable(self.folder)} has no folders; each class must have one")
+        found = [path.name for path in folders]
+        self.classes = found if classes is None else checked_classes(classes)
+        numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
         self.labels: list[int] = []
-        for label, path in enumerate(folders):
+        for path in folders:
+            if path.name not in numbers:
+                raise unknown_class(printable(self.folder), path.name, self.classes)
             images = _images(path)
             self.files += images
-            self.labels += [label] * len(images)
+            self.labels += [numbers[path.name]] * len(images)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int, /) -> Sample:
-        from PIL import Image
-
-        path = self.files[index]
-        with Image.open(path) as image:
-            if image.mode != self.mode and not self._convert:
-                raise ValueError(
-                    f"{path} has mode {image.mode}, not {self.mode}; convert=True converts it"
-                )
-            found = image.convert(self.mode)
-        if self.size is not None and (found.height, found.width) != tuple(self.size):
-            if not self._resize:
-                raise ValueError(
-                    f"{path} is {found.height} high and {found.width} wide, not "
-                    f"{self.size[0]} and {self.size[1]}; resize=True resizes it"
-                )
-            found = found.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
-        return np.array(found, np.uint8), np.int64(self.labels[index])
+        return self._reader.read(self.files[index]), np.int64(self.labels[index])
 
     def describe(self, index: int) -> str:
         """Return the file of a sample."""
@@ -96,19 +94,33 @@ def _check_pillow() -> None:
         ) from error
 
 
-def _is_visible(path: Path) -> bool:
-    return not path.name.startswith(".")
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".")
 
 
 def _images(folder: Path) -> list[Path]:
     """The images of one class. ValueError if there are none."""
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and all(not part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    found = sorted(_walk(folder))
     if not found:
-        raise ValueError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"{printable(folder)} has no images ({', '.join(sorted(SUFFIXES))})")
+    for path in found:
+        if not path.exists():
+            raise ValueError(
+                f"{printable(path)} is a link to {printable(os.readlink(path))}, which is not there"
+            )
     return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The images below a folder; each folder once, so that a link back to one above ends."""
+    seen = set()
+    for path, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(filter(_is_visible, folders))
+        for name in filter(_is_visible, files):
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield Path(path, name)

@@ -1,0 +1,161 @@
+"""One image file as an array: nothing of it lost unless that was asked for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.base.printable import printable
+from rumus.train.base.regular_file import require_regular_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Mode: TypeAlias = Literal["L", "RGB", "RGBA", "I;16", "I", "F"]
+
+# The dtype of each mode's pixels.
+MODES: Final[dict[str, type[np.generic]]] = {
+    "L": np.uint8, "RGB": np.uint8, "RGBA": np.uint8,
+    "I;16": np.uint16, "I": np.int32, "F": np.float32,
+}  # fmt: skip
+# Pillow cuts these off at 255 where it converts them to 8 bits, instead of scaling.
+_DEEP: Final = {
+    "I;16": "I;16",
+    "I;16B": "I;16",
+    "I;16L": "I;16",
+    "I;16N": "I;16",
+    "I": "I",
+    "F": "F",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReader:
+    """How images are read; see `ImageFolder` for the fields."""
+
+    mode: Mode
+    convert: bool
+    size: tuple[int, int] | None
+    resize: bool
+    frame: int | None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
+        if self.resize and self.size is None:
+            raise ValueError("resize=True needs a size=(height, width)")
+        if self.size is not None and min(self.size) < 1:
+            raise ValueError(f"size must be (height, width), both positive, not {self.size}")
+        if self.frame is not None and self.frame < 0:
+            raise ValueError(f"frame must be None, 0 or more, not {self.frame}")
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """Return an image.
+
+        OSError for a file that cannot be read, is cut off or of no known format, ValueError for
+        one that is damaged or not as it must be.
+        """
+        from PIL import Image
+
+        require_regular_file(path)
+        with _decoding(path):
+            image = Image.open(path)
+        with image:
+            self._choose_frame(image, path)
+            self._check_mode(image, path)
+            with _decoding(path):
+                found = _upright(image)
+                if found.mode != self.mode and self.mode not in _DEEP.values():
+                    found = found.convert(self.mode)
+            self._check_size(found, path)
+            with _decoding(path):
+                if self.size is not None and (found.height, found.width) != tuple(self.size):
+                    size = (self.size[1], self.size[0])
+                    found = found.resize(size, Image.Resampling.BILINEAR)
+                return np.array(found, MODES[self.mode])
+
+    def _choose_frame(self, image: Image, path: Path) -> None:
+        with _decoding(path):
+            count = getattr(image, "n_frames", 1)
+        if self.frame is None and count > 1:
+            raise ValueError(
+                f"{printable(path)} has {count} frames; frame=0 takes the first of each image"
+            )
+        if self.frame is not None and self.frame >= count:
+            raise ValueError(
+                f"{printable(path)} has {count} frames, and none of number {self.frame}"
+            )
+        if count > 1:
+            with _decoding(path):
+                image.seek(self.frame or 0)
+
+    def _check_mode(self, image: Image, path: Path) -> None:
+        """Refuse what Pillow would convert with a loss that nobody asked for."""
+        deep = _DEEP.get(image.mode)
+        if deep == self.mode:
+            return
+        if deep is not None or self.mode in _DEEP:
+            hint = f"mode={deep!r} reads it as it is" if deep else "no conversion is exact"
+            raise ValueError(
+                f"{printable(path)} has mode {image.mode}, not {self.mode}; {hint}, and a "
+                "transform may scale it"
+            )
+        if self.convert:
+            return
+        if image.mode != self.mode:
+            raise ValueError(
+                f"{printable(path)} has mode {image.mode}, not {self.mode}; "
+                "convert=True converts it"
+            )
+        if _has_16_bits(image):
+            raise ValueError(
+                f"{printable(path)} has 16 bits a channel; convert=True keeps the upper 8"
+            )
+
+    def _check_size(self, image: Image, path: Path) -> None:
+        if self.size is None or self.resize or (image.height, image.width) == tuple(self.size):
+            return
+        raise ValueError(
+            f"{printable(path)} is {image.height} high and {image.width} wide, not "
+            f"{self.size[0]} and {self.size[1]}; resize=True resizes it"
+        )
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Name the file in what goes wrong: Pillow's readers raise whatever damage leads them to."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{printable(path)} is no image that can be read: {type(error).__name__}: "
+            f"{printable(error)}"
+        ) from error
+
+
+def _upright(image: Image) -> Image:
+    """Return the image as its EXIF orientation says that it is to be seen."""
+    from PIL import ImageOps
+
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged EXIF data says nothing about the pixels
+        return image
+    return image if orientation == 1 else ImageOps.exif_transpose(image)
+
+
+def _has_16_bits(image: Image) -> bool:
+    """Whether the file has 16 bits a channel, of which Pillow's 8-bit modes keep the upper 8."""
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if any(isinstance(part, str) and ";16" in part for part in arguments):
+            return True
+    return False
