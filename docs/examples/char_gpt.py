@@ -137,7 +137,9 @@ def main() -> int:
         save_every=Every(steps=100),
         resume="auto" if chosen.run else False,
     )
-    measured = [(entry["step"], entry["nats"]) for entry in result.history if "nats" in entry]
+    measured = [
+        (entry["step"], entry["val_nats"]) for entry in result.history if "val_nats" in entry
+    ]
     for step, value in measured:
         print(f"step {step:5.0f}   {value:.3f} nats a byte")
     print(f"trained in {time.perf_counter() - start:.1f} s; it goes on from 'The ':\n")

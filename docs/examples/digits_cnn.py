@@ -105,7 +105,7 @@ def main() -> int:
     result = trainer.fit(
         loader, loss_of, epochs=chosen.epochs, validate=(DataLoader(unseen, 450), accuracy)
     )
-    accuracies = [entry["accuracy"] for entry in result.history if "accuracy" in entry]
+    accuracies = [entry["val_accuracy"] for entry in result.history if "val_accuracy" in entry]
     losses = [entry["loss"] for entry in result.history if "loss" in entry]
     for epoch, (loss, share) in enumerate(zip(losses, accuracies, strict=True), 1):
         print(f"epoch {epoch:3}   loss {loss:.4f}   test accuracy {share:7.2%}")

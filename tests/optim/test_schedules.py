@@ -269,3 +269,19 @@ def test_a_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"rumus-optim\[plot\]"):
         cosine(1.0, 10).plot()
+
+
+@pytest.mark.parametrize("first", [1.0, -1.0, 0.0])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_plateau_of_a_metric_of_any_sign(first: float, mode: Any) -> None:
+    """What stays, or slowly gets worse, is no better; a threshold is a share of its size."""
+    worse = 5e-5 if mode == "min" else -5e-5
+    for drift in (0.0, worse):
+        rate = Plateau(1.0, patience=1, mode=mode)
+        for step in range(8):
+            rate.report(first + drift * step)
+        assert (rate.reductions, rate.best) == (3, first)
+    rate = Plateau(1.0, patience=1, mode=mode)
+    for step in range(8):
+        rate.report(first + (step if mode == "max" else -step))
+    assert rate.reductions == 0

@@ -260,10 +260,10 @@ def test_validation_every_n_steps() -> None:
 def test_early_stopping() -> None:
     values = iter([3.0, 2.0, 2.05, 1.95, math.nan, 1.0])
     model = Model()
-    stopping = EarlyStopping("error", patience=3, min_delta=0.1)
+    stopping = EarlyStopping("error", patience=3, min_delta=0.1, mode="min")
     result = model.trainer.fit(
         batches(1), model.loss, epochs=9, callbacks=[stopping],
-        validate=lambda: {"error": next(values)}, monitor="error",
+        validate=lambda: {"error": next(values)}, monitor="error", mode="min",
     )  # fmt: skip
     assert (result.reason, result.epochs) == ("no better error in 3 validations", 5)
     assert (stopping.best, result.best) == (2.0, 1.95)
@@ -281,7 +281,7 @@ def test_early_stopping_upwards() -> None:
 
 
 def test_a_plateau_is_fed() -> None:
-    lr = Plateau(0.5, factor=0.5, patience=1)
+    lr = Plateau(0.5, factor=0.5, patience=1, mode="min")
     model = Model(lr=lr)
     values = iter([1.0, 1.0, 1.0])
     model.trainer.fit(
@@ -293,9 +293,10 @@ def test_a_plateau_is_fed() -> None:
 
 def test_a_metric_that_is_not_there() -> None:
     model = Model()
-    with pytest.raises(CallbackError, match=r"EarlyStopping .*has no 'f1'; it has loss"):
+    stopping = EarlyStopping("f1", mode="max")
+    with pytest.raises(ValueError, match=r"EarlyStopping monitors 'f1', which .*it has 'loss'"):
         model.trainer.fit(
-            batches(1), model.loss, epochs=3, validate=lambda: 1.0, callbacks=[EarlyStopping("f1")]
+            batches(1), model.loss, epochs=3, validate=lambda: 1.0, callbacks=[stopping]
         )
 
 

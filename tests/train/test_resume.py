@@ -191,14 +191,15 @@ def dropout() -> Made:
 
 def validated() -> Made:
     """A schedule that is fed, the best metric, and early stopping that does not stop yet."""
-    lr = Plateau(0.05, factor=0.5, patience=1)
+    lr = Plateau(0.05, factor=0.5, patience=1, mode="min")
     found = made(lambda p: SGD(p, lr))
     output = found.parameters[1]
     found.options = {
         "validate": lambda: {"norm": float((output * output).sum()), "odd": found.loader.epoch % 2},
         "validate_every": Every(steps=5, epochs=1),
-        "callbacks": [FeedPlateau(lr, "norm"), EarlyStopping("norm", patience=50)],
+        "callbacks": [FeedPlateau(lr, "norm"), EarlyStopping("norm", patience=50, mode="min")],
         "monitor": "norm",
+        "mode": "min",
     }
     return found
 

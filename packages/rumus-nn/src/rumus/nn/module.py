@@ -24,6 +24,7 @@ from rumus.tensor import (
     move_parameters,
     tensor,
 )
+from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.memory.recording import depends_on
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
@@ -66,7 +67,24 @@ class Module:
     ('hidden.weight', 'hidden.bias', 'output.weight', 'output.bias')
     """
 
-    training: bool = True  # of the class: train() and eval() set it on the instance
+    @property
+    def training(self) -> bool:
+        """Whether it trains or evaluates, as `train()` and `eval()` say; at first it trains.
+
+        Within a validation of `Trainer` every module evaluates, unless it is switched there.
+        """
+        evaluation = current_evaluation()
+        if evaluation is not None:
+            return evaluation.is_training(self)
+        return bool(vars(self).get("training", True))
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        evaluation = current_evaluation()
+        if evaluation is not None:
+            evaluation.set_training(self, mode)
+        else:
+            vars(self)["training"] = mode
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; each subclass writes its own. TypeError where it has none."""

@@ -18,10 +18,12 @@ class Plateau:
     which `state_dict` returns; every other schedule is a function of the step alone.
 
     start: a number or a schedule. factor: in (0, 1). patience: how many reports in a row may be no
-    better. threshold: a metric is better than the best one only by more than this share of it.
-    cooldown: reports after a reduction in which nothing is counted. lowest: the value stops there.
-    mode: "min" if less is better, "max" if more. PyTorch's ReduceLROnPlateau with min_lr = lowest,
-    eps = 0 and the relative threshold.
+    better. threshold: a metric is better than the best one only by more than this share of the best
+    one's size. cooldown: reports after a reduction in which nothing is counted. lowest: the value
+    stops there. mode: "min" if less is better, which is the default, "max" if more.
+
+    PyTorch's ReduceLROnPlateau with min_lr = lowest, eps = 0 and the relative threshold, but for a
+    best metric below 0: there PyTorch takes equal and slightly worse values for better.
 
     ValueError or TypeError for arguments out of range.
 
@@ -41,9 +43,9 @@ class Plateau:
         threshold: float = 1e-4,
         cooldown: int = 0,
         lowest: float = 0.0,
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
     ) -> None:
-        if mode not in ("min", "max"):
+        if mode not in (None, "min", "max"):
             raise ValueError(f'mode must be "min" or "max", not {mode!r}')
         if not 0 < factor < 1:
             raise ValueError(f"factor must be in (0, 1), not {factor}")
@@ -56,7 +58,9 @@ class Plateau:
                 raise ValueError(f"{name} must be finite and >= 0, not {value}")
         self.start = start if isinstance(start, Schedule) else constant(start)
         self.factor, self.patience, self.threshold = factor, patience, threshold
-        self.cooldown, self.lowest, self.mode = cooldown, lowest, mode
+        self.cooldown, self.lowest = cooldown, lowest
+        self.mode_is_given = mode is not None
+        self.mode: Literal["min", "max"] = mode or "min"
         self.reductions = 0
         self.best: float | None = None
         self.waited = 0  # reports in a row that were no better
@@ -85,9 +89,10 @@ class Plateau:
     def _is_better(self, metric: float) -> bool:
         if self.best is None:
             return True
+        share = math.copysign(self.threshold, self.best)  # of its size: a best below 0 is no less
         if self.mode == "min":
-            return metric < self.best * (1 - self.threshold)
-        return metric > self.best * (1 + self.threshold)
+            return metric < self.best * (1 - share)
+        return metric > self.best * (1 + share)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on: numbers, and None before any report."""

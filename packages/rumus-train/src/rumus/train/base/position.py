@@ -12,7 +12,9 @@ class Position:
     """Where a run is: epochs count from 0, `step` is the number of those done.
 
     exhausted: the epoch's batches are used up and only its end is left to do. validation_due: one
-    was begun and cut short. rollbacks: how many there were. best: of the monitored metric.
+    was begun and cut short. rollbacks: how many there were. metrics: of the last validation, which
+    was that of the weights after `metrics_step`; None if those weights are gone. best: of the
+    metric `monitor`, less or more of which is better as `mode` says, found after `best_step`.
     """
 
     epoch: int = 0
@@ -21,7 +23,11 @@ class Position:
     validation_due: bool = False
     rollbacks: int = 0
     best: float | None = None
+    best_step: int | None = None
+    monitor: str | None = None
+    mode: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    metrics_step: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:

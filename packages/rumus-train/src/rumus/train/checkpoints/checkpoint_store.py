@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
 from rumus.train.checkpoints.checkpoints import Checkpoints
+from rumus.train.checkpoints.keep_policy import Best
 
 Resume: TypeAlias = bool | str | Path  # the only text that is no path is "auto"
 
@@ -51,7 +52,13 @@ class Store(Protocol):
         ...
 
 
-def as_store(given: Store | str | Path | None, best: Literal["min", "max"]) -> Store | None:
+def order_of(given: Store | str | Path | None) -> Best | None:
+    """Return which metric a store keeps the best checkpoint by; a folder does as the run says."""
+    best: Best | None = getattr(given, "keep_best", None)
+    return best
+
+
+def as_store(given: Store | str | Path | None, best: Best | None) -> Store | None:
     """Return what was given; for a folder the checkpoints in it, of which the best one stays."""
     if not isinstance(given, (str, Path)):
         return given

@@ -30,7 +30,7 @@ from rumus.train.checkpoints.file_system import (
     remove_tree,
 )
 from rumus.train.checkpoints.folder_lock import FolderLock
-from rumus.train.checkpoints.keep_policy import Best, KeepPolicy
+from rumus.train.checkpoints.keep_policy import Best, KeepPolicy, best_of
 from rumus.train.checkpoints.saving_thread import SavingThread
 from rumus.train.checkpoints.state_tree import split
 
@@ -218,6 +218,43 @@ class Checkpoints:
         """The step of the newest checkpoint, not verified; None if there is none."""
         self._join()
         return next((step for step, _ in self._candidates()), None)
+
+    @property
+    def keep_best(self) -> Best | None:
+        """Whether the checkpoint with the least or the greatest metric stays; None if neither."""
+        return self._keep.best
+
+    @property
+    def best(self) -> int | None:
+        """The step of the best checkpoint, by `keep_best`; None if none has a metric.
+
+        ValueError without `keep_best`: nothing says whether less or more is better.
+        """
+        return self._best(None)
+
+    def load_best(self, mode: Best | None = None) -> Checkpoint:
+        """Return the checkpoint with the best metric, every byte of it verified.
+
+        mode: "min" or "max"; by default `keep_best`, ValueError if there is neither.
+        NoCheckpointError if none has a metric, or if the best is damaged: another is not the best.
+
+        >>> import tempfile
+        >>> checkpoints = Checkpoints(tempfile.mkdtemp(), keep_best="min")
+        >>> for step, metric in ((1, 0.5), (2, 0.3), (3, 0.4)):
+        ...     path = checkpoints.save(step, {"model": {"step": step}}, metric=metric)
+        >>> checkpoints.best, checkpoints.load_best().state
+        (2, {'model': {'step': 2}})
+        """
+        step = self._best(mode)
+        if step is None:
+            raise NoCheckpointError(f"no checkpoint in {self.folder} has a metric", [])
+        return self.load(step)
+
+    def _best(self, mode: Best | None) -> int | None:
+        order = mode or self.keep_best
+        if order not in ("min", "max"):
+            raise ValueError(f'mode must be "min" or "max" where keep_best is None, not {mode!r}')
+        return best_of({saved.step: saved.metric for saved in self.list()}, order)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"

@@ -42,7 +42,13 @@ class KeepPolicy:
         kept = set(steps[-self.last :])
         if self.every is not None:
             kept |= {step for step in steps if step % self.every == 0}
-        known = {s: m for s in steps if (m := metrics[s]) is not None and not math.isnan(m)}
-        if self.best is not None and known:
-            kept.add((min if self.best == "min" else max)(known, key=known.__getitem__))
-        return kept
+        best = None if self.best is None else best_of(metrics, self.best)
+        return kept if best is None else kept | {best}
+
+
+def best_of(metrics: Mapping[int, float | None], order: Best) -> int | None:
+    """Return the step with the best metric, the earliest of equal ones; None without any."""
+    known = {s: m for s in sorted(metrics) if (m := metrics[s]) is not None and not math.isnan(m)}
+    if not known:
+        return None
+    return (min if order == "min" else max)(known, key=known.__getitem__)

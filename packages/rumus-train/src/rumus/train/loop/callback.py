@@ -26,6 +26,9 @@ class Callback(Protocol):
     another has decided has a higher order. With `state_dict` and `load_state_dict` its state is
     part of every checkpoint.
 
+    monitors: a metric of the validation that it cannot do without. A run without a validation, or
+    with one that lacks it, is refused.
+
     What a method raises ends the training with a CallbackError that names it.
 
     >>> class Count(Callback):
@@ -36,6 +39,11 @@ class Callback(Protocol):
     """
 
     order: int = 0
+
+    @property
+    def monitors(self) -> str | None:
+        """The metric of a validation that it needs, if any."""
+        return None
 
     def on_train_start(self, event: TrainStart) -> None:
         """Hear that training starts or goes on."""

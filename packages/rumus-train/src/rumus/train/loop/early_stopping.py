@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import TrainStart, ValidationEnd
+from rumus.train.loop.monitor import Mode, checked_mode
 
 
 class EarlyStopping(Callback):
     """Ends the training after `patience` validations in a row that were no better than the best.
 
     metric: its name among those of the validation. min_delta: >= 0; better is only what is better
-    by more than this. mode: "min" if less is better, "max" if more. NaN is never better.
+    by more than this. mode: "min" if less is better, "max" if more; to be given unless the metric
+    is a loss. NaN is never better. best, best_step: the best value, and the step it was found at;
+    `fit(restore_best=True)` goes back there.
 
-    ValueError for arguments out of range; a validation without the metric is a KeyError.
+    ValueError for arguments out of range, and from `fit` where no validation has the metric.
 
     >>> stopping = EarlyStopping("accuracy", patience=3, mode="max")
     """
@@ -29,17 +32,22 @@ class EarlyStopping(Callback):
         *,
         patience: int = 3,
         min_delta: float = 0.0,
-        mode: Literal["min", "max"] = "min",
+        mode: Mode | None = None,
     ) -> None:
         if isinstance(patience, bool) or patience != int(patience) or patience < 1:
             raise ValueError(f"patience must be a whole number of at least 1, not {patience!r}")
         if not 0 <= min_delta < math.inf:
             raise ValueError(f"min_delta must be finite and >= 0, not {min_delta}")
-        if mode not in ("min", "max"):
-            raise ValueError(f'mode must be "min" or "max", not {mode!r}')
-        self.metric, self.patience, self.min_delta, self.mode = metric, patience, min_delta, mode
+        self.metric, self.patience, self.min_delta = metric, patience, min_delta
+        self.mode = checked_mode(metric, mode)
         self.best: float | None = None
+        self.best_step: int | None = None
         self.waited = 0  # validations in a row that were no better
+
+    @property
+    def monitors(self) -> str:
+        """The metric."""
+        return self.metric
 
     def on_train_start(self, event: TrainStart) -> None:
         """Stop at once where a resumed run had been stopped."""
@@ -47,9 +55,9 @@ class EarlyStopping(Callback):
 
     def on_validation_end(self, event: ValidationEnd) -> None:
         """Count validations that are no better, and stop after enough of them."""
-        value = metric_of(event, self.metric)
+        value = event.metrics[self.metric]
         if self._is_better(value):
-            self.best, self.waited = value, 0
+            self.best, self.best_step, self.waited = value, event.step, 0
         else:
             self.waited += 1
         self._stop(event)
@@ -66,15 +74,9 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value, and how many validations were no better since."""
-        return {"best": self.best, "waited": self.waited}
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
         self.best, self.waited = state["best"], int(state["waited"])
-
-
-def metric_of(event: ValidationEnd, name: str) -> float:
-    """Return a metric of a validation; KeyError, with the names that there are, without it."""
-    if name not in event.metrics:
-        raise KeyError(f"the validation has no {name!r}; it has {', '.join(event.metrics)}")
-    return event.metrics[name]
+        self.best_step = state.get("best_step")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from rumus.optim import Plateau
 from rumus.train.loop.callback import Callback
-from rumus.train.loop.early_stopping import metric_of
 from rumus.train.loop.events import ValidationEnd
+from rumus.train.loop.monitor import Mode
 
 
 class FeedPlateau(Callback):
     """After each validation, `plateau.report(metric)`. The schedule's state is in checkpoints.
 
-    A validation without the metric is a KeyError.
+    ValueError for a metric that is no loss beside a `Plateau` that was made without `mode`, which
+    then takes less for better; and from `fit` where no validation has the metric.
 
     >>> from rumus.optim import AdamW
     >>> from rumus.tensor import Parameter
@@ -21,9 +22,24 @@ class FeedPlateau(Callback):
     """
 
     def __init__(self, plateau: Plateau, metric: str = "loss") -> None:
+        if not (plateau.mode_is_given or metric.endswith("loss")):
+            raise ValueError(
+                f'Plateau(mode=...) must say whether less ("min") or more ("max") of {metric!r} is '
+                "better"
+            )
         self.plateau = plateau
         self.metric = metric
 
+    @property
+    def monitors(self) -> str:
+        """The metric."""
+        return self.metric
+
+    @property
+    def mode(self) -> Mode:
+        """Whether less or more of it is better, as the schedule says."""
+        return self.plateau.mode
+
     def on_validation_end(self, event: ValidationEnd) -> None:
         """Report the metric."""
-        self.plateau.report(metric_of(event, self.metric))
+        self.plateau.report(event.metrics[self.metric])

@@ -20,7 +20,12 @@ from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
 from rumus.train.base.position import Position
 from rumus.train.base.spans import Spans, TimedFunction, timed
-from rumus.train.checkpoints.checkpoint_store import Resume, Store, checkpoint_to_resume
+from rumus.train.checkpoints.checkpoint_store import (
+    Resume,
+    Saved,
+    Store,
+    checkpoint_to_resume,
+)
 from rumus.train.checkpoints.snapshot import check_declared, parts_of_model, restore, take
 from rumus.train.data.batches import Batches
 from rumus.train.loop.accumulation import accumulated_step
@@ -35,6 +40,7 @@ from rumus.train.loop.events import (
     TrainStart,
     ValidationEnd,
 )
+from rumus.train.loop.monitor import Monitor
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals
 from rumus.train.loop.validation import Validate, evaluating, measure
 
@@ -53,8 +59,10 @@ class Result:
     """What came of a training.
 
     reason: why it ended: "epochs", "steps", "seconds", or what `run.stop` was given. epochs, steps:
-    how many are complete, over resumes. history: one entry for each epoch and validation, with its
-    epoch, step, mean loss and metrics. best: the best value of `monitor`.
+    how many are complete, over resumes. history: one entry for each epoch and each validation: its
+    "epoch", its "step", and "loss", the mean of the epoch's steps, or the validation's metrics by
+    name behind "val_". metrics: of the last validation, which looked at the weights after step
+    `metrics_step`. best: the best value of `monitor`, which the weights after `best_step` had.
     """
 
     reason: str
@@ -63,7 +71,9 @@ class Result:
     seconds: float
     history: list[dict[str, Any]]
     metrics: dict[str, float]
+    metrics_step: int | None
     best: float | None
+    best_step: int | None
 
 
 class Run:
@@ -89,14 +99,16 @@ class Run:
         callbacks: Sequence[Callback],
         store: Store | None,
         save_every: Every,
-        monitor: str,
-        mode: Literal["min", "max"],
+        monitor: Monitor,
+        restore_best: bool,
         signals: bool,
         profile_steps: bool,
     ) -> None:
         self.trainer, self.limits, self.loss_fn = trainer, limits, loss_fn
         self.validate_fn, self.validate_every = validate, validate_every
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.restore_best = monitor, restore_best
+        if validate is not None and validate_every == Every():
+            raise ValueError("validate_every=Every() is never: leave validate= out instead")
         self.store, self.save_every = store, save_every
         if accumulate < 1 or accumulate != int(accumulate):
             raise ValueError(f"accumulate must be a number of batches, not {accumulate!r}")
@@ -105,6 +117,7 @@ class Run:
         self.accumulate, self.rollbacks = accumulate, rollbacks
         self.batches = Batches(loader, weight_of)
         self.callbacks = Callbacks(callbacks)
+        monitor.check_callbacks(self.callbacks.all, validate is not None)
         self.signals = StopSignals(signals)
         self.position = Position()
         self.stopped: str | None = None
@@ -282,9 +295,11 @@ class Run:
                 metrics = measure(self.validate_fn, self.trainer.optimizer)
         except Abandoned:
             return
+        self._check_metrics(metrics)
         position.validation_due = False
-        position.metrics = metrics
-        position.history.append({"epoch": position.epoch, "step": position.step, **metrics})
+        position.metrics, position.metrics_step = metrics, position.step
+        measured = {f"val_{name}": value for name, value in metrics.items()}
+        position.history.append({"epoch": position.epoch, "step": position.step, **measured})
         is_best = self._note_best(metrics)
         self._validated_time = perf_counter()
         seconds = self._validated_time - start
@@ -292,14 +307,24 @@ class Run:
             ValidationEnd(self, position.epoch, position.step, metrics, is_best, seconds)
         )
 
+    def _check_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Raise ValueError for a metric that is missing; what was trained is saved first."""
+        try:
+            self.monitor.check_metrics(metrics, self.callbacks.all)
+        except ValueError:
+            self._save()
+            raise
+
     def _note_best(self, metrics: Mapping[str, float]) -> bool:
-        value, best = metrics.get(self.monitor, math.nan), self.position.best
-        if math.isnan(value):
+        position, monitor = self.position, self.monitor
+        value = metrics.get(monitor.metric, math.nan)
+        if not monitor.is_better(value, position.best):
             return False
-        better = best is None or (value < best if self.mode == "min" else value > best)
-        if better:
-            self.position.best = value
-        return better
+        position.best, position.best_step = value, position.step
+        position.monitor, position.mode = monitor.metric, monitor.mode
+        if self.restore_best or getattr(self.store, "keep_best", None) is not None:
+            self._save_asked = True  # or the best weights would be gone by the next save
+        return True
 
     # Steps that are not finite
 
@@ -329,6 +354,7 @@ class Run:
             stacklevel=2,
         )
         restore(self._of_model, self._good, "the last good state")
+        self.position.metrics_step = None  # the weights that were validated are gone
 
     # Saving
 
@@ -352,6 +378,7 @@ class Run:
             self.store.acquire()
         self.trainer.reset_epoch()
         if found is not None:
+            self._check_monitored(found)
             parts = {**self._of_model, **self._of_run}
             restore(parts, found.state, f"the checkpoint {found.path}")
             self._saved_at = self._place
@@ -364,6 +391,19 @@ class Run:
         )
         if position.validation_due and not position.exhausted:
             self._guarded(self._validate)
+            if self._save_asked:
+                self._save()
+
+    def _check_monitored(self, saved: Saved) -> None:
+        """Refuse to compare a metric with the best value of another one."""
+        found = saved.state.get("position", {})
+        before = found.get("monitor"), found.get("mode")
+        now = self.monitor.metric, self.monitor.mode
+        if self.validate_fn is not None and before[0] is not None and before != now:
+            raise ValueError(
+                f"the best value in {saved.path} is of monitor={before[0]!r}, mode={before[1]!r}, "
+                f"and here they are {now[0]!r} and {now[1]!r}: go on with those, or in a new folder"
+            )
 
     @property
     def _place(self) -> tuple[int, int, bool]:
@@ -378,18 +418,27 @@ class Run:
         tree = take({**self._of_model, **self._of_run})
         if self._rolls_back:
             self._good = {name: tree[name] for name in self._of_model}
-        path = self.store.save(position.step, tree, metric=position.metrics.get(self.monitor))
+        path = self.store.save(position.step, tree, metric=self._metric())
         self._saved_time = perf_counter()
         if path is not None:
             self._path, self._saved_at = path, self._place
         seconds = self._saved_time - start
         self.callbacks.send(CheckpointSaved(self, position.epoch, position.step, path, seconds))
 
+    def _metric(self) -> float | None:
+        """What the monitored metric is of the weights as they are; None if nobody has looked."""
+        position = self.position
+        if position.metrics_step != position.step or position.validation_due:
+            return None
+        return position.metrics.get(self.monitor.metric)
+
     # The end
 
     def _end(self) -> Result:
         position = self.position
         self._save()
+        if self.restore_best and self.signals.received is None:
+            self._restore_best()
         self._close()
         number = self.signals.received  # only now: one may have come while saving
         seconds = perf_counter() - self._started
@@ -405,8 +454,25 @@ class Run:
             seconds,
             position.history,
             position.metrics,
+            position.metrics_step,
             position.best,
+            position.best_step,
         )
+
+    def _restore_best(self) -> None:
+        """Make parameters and optimizer what they were when the monitored metric was best."""
+        position = self.position
+        assert self.store is not None
+        if position.best_step is None:
+            raise ValueError(
+                f"restore_best=True: no validation has found a {self.monitor.metric!r} that is a "
+                "number, so there is no best"
+            )
+        if position.best_step == position.metrics_step == position.step:
+            return
+        best = self.store.load(position.best_step)
+        state = {name: best.state[name] for name in self._of_model}
+        restore(self._of_model, state, f"the checkpoint {best.path}")
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

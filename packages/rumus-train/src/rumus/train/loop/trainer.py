@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic
 
 from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
 from rumus.optim.engine.closure import forward_backward
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what `fit` alone needs is imported there
     from rumus.train.checkpoints.checkpoint_store import Resume, Store
     from rumus.train.loop.callback import Callback
     from rumus.train.loop.memory_report import MemoryReport
+    from rumus.train.loop.monitor import Mode
     from rumus.train.loop.run import OnNonFinite, Result
     from rumus.train.loop.validation import Validate
 
@@ -148,8 +149,9 @@ class Trainer(Generic[M_co]):
         callbacks: Sequence[Callback] = (),
         checkpoints: Store | str | Path | None = None,
         save_every: Every | None = None,
-        monitor: str = "loss",
-        mode: Literal["min", "max"] = "min",
+        monitor: str | None = None,
+        mode: Mode | None = None,
+        restore_best: bool = False,
         resume: Resume = False,
         signals: bool = True,
         profile_steps: bool = False,
@@ -160,7 +162,7 @@ class Trainer(Generic[M_co]):
         the loss. epochs, steps, seconds: when to end; epochs and steps count those before a resume.
         validate: a function that returns numbers by name, or (loader, function of a batch), whose
         numbers are averaged over the samples; called as `validate_every` says, by default after
-        each epoch, with no graph and the modules of `state` evaluating.
+        each epoch, with no graph and every module evaluating, whether `state` names it or not.
         accumulate: batches for one step, which is that over all their samples at once; an epoch's
         last step may have fewer. weight_of: how much a batch counts in means and in accumulation,
         called with the batch; by default its number of samples.
@@ -170,19 +172,23 @@ class Trainer(Generic[M_co]):
         when a checkpoint was saved last, or the epoch began, and the data go on; at most
         `rollbacks` times.
         callbacks: what hears of events. checkpoints: `Checkpoints`, or a folder for them, saved as
-        `save_every` says, by default after each epoch, and at the end. monitor, mode: the metric
-        that says which checkpoint is best, and whether less or more of it is better.
+        `save_every` says, by default after each epoch, at the end, and whenever a validation is the
+        best so far if they keep the best (a folder does); each with the metric of its own weights,
+        or none. monitor, mode: the metric that says which is best, by default "loss", and whether
+        less ("min") or more ("max") of it is better, which must be said unless it is a loss.
+        restore_best: at the end, model and optimizer become what they were at the best validation.
         resume: "auto" goes on from the newest checkpoint if there is one, True insists on one, a
         path says which. What follows is what would have been, bit for bit.
         signals: SIGTERM and Ctrl-C end the run after the running step, with a checkpoint, by
         Interrupted, which ends the process with code 143 or 130; a second one at once.
         profile_steps: measure the parts of each step; it waits for each loss.
 
-        Raises what `train_step` does; ValueError for a loader that yields nothing, or batches of
-        another structure than before; NonFiniteLossError for a loss that is not finite though the
-        gradients are, at the first step or in an epoch's mean; CallbackError; NoCheckpointError
-        where there is nothing to resume; StateMismatchError, with every difference and nothing
-        changed, for a checkpoint of another model.
+        Raises what `train_step` does; ValueError for options that contradict each other or are of
+        no use, for a metric that the validation lacks (what was trained is saved then), a loader
+        that yields nothing, or batches of another structure than before; NonFiniteLossError for a
+        loss that is not finite though the gradients are, at the first step or in an epoch's mean;
+        CallbackError; NoCheckpointError where there is nothing to resume; StateMismatchError, with
+        every difference and nothing changed, for a checkpoint of another model.
 
         >>> import numpy as np
         >>> from rumus.optim import SGD
@@ -195,9 +201,23 @@ class Trainer(Generic[M_co]):
         ('epochs', 4, [4.354, 1.647])
         """
         from rumus.train.base.every import Every
-        from rumus.train.checkpoints.checkpoint_store import as_store
+        from rumus.train.checkpoints.checkpoint_store import as_store, order_of
+        from rumus.train.loop.monitor import Monitor, check_options
         from rumus.train.loop.run import Run
 
+        keep_best = order_of(checkpoints)
+        about_validation = {
+            "validate_every": validate_every, "monitor": monitor, "mode": mode,
+            "keep_best": keep_best,
+        }  # fmt: skip
+        check_options(
+            is_validated=validate is not None,
+            keeps_best=isinstance(checkpoints, (str, Path)) or keep_best is not None,
+            of_validation=about_validation,
+            restore_best=restore_best,
+        )
+        keeps = validate is not None and isinstance(checkpoints, (str, Path))
+        watched = Monitor.of(monitor, mode, keep_best, is_needed=keeps or restore_best)
         run = Run(
             self,
             loader,
@@ -210,10 +230,10 @@ class Trainer(Generic[M_co]):
             nonfinite=nonfinite,
             rollbacks=rollbacks,
             callbacks=callbacks,
-            store=as_store(checkpoints, mode),
+            store=as_store(checkpoints, None if validate is None else watched.mode),
             save_every=save_every or Every(epochs=1),
-            monitor=monitor,
-            mode=mode,
+            monitor=watched,
+            restore_best=restore_best,
             signals=signals,
             profile_steps=profile_steps,
         )

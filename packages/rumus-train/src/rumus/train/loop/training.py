@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 from rumus.tensor import Tensor
 from rumus.train.base.every import Every
 from rumus.train.loop.callback import Callback
+from rumus.train.loop.monitor import Mode
 from rumus.train.loop.run import OnNonFinite, Result
 from rumus.train.loop.trainer import Trainer
 from rumus.train.loop.validation import Validate
@@ -47,8 +48,9 @@ class Training:
     rollbacks: int = 3
     callbacks: Sequence[Callback] = ()
     save_every: Every | None = None
-    monitor: str = "loss"
-    mode: Literal["min", "max"] = "min"
+    monitor: str | None = None
+    mode: Mode | None = None
+    restore_best: bool = False
 
     def fit(self, **options: Any) -> Result:
         """Call `trainer.fit` with all of it; options come in its place, or are added."""

@@ -7,7 +7,8 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 from rumus.optim import Optimizer
-from rumus.tensor import Tensor, no_grad
+from rumus.tensor import Tensor
+from rumus.tensor.graph import evaluation
 from rumus.train.data.batches import arguments, samples
 from rumus.train.loop.capture import beside
 
@@ -20,8 +21,10 @@ Validate: TypeAlias = (
 
 @contextmanager
 def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator[None]:
-    """Within the block the modules among `objects` evaluate, and no graph is recorded.
+    """Within the block every module of this thread evaluates, and no graph is recorded.
 
+    `objects` may hold modules of others, which do not ask whether somebody evaluates; one of
+    `rumus.nn` that is switched within is what it was before as soon as the block ends.
     An optimizer that keeps an average (an EMA, schedule-free) has it in the parameters' place.
     """
     modules = [m for thing in objects if hasattr(thing, "modules") for m in thing.modules()]
@@ -29,9 +32,9 @@ def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator
     has_average = getattr(optimizer, "_point", None) is not None
     average = getattr(optimizer, "eval_params", nullcontext) if has_average else nullcontext
     try:
-        for module in modules:
-            module.training = False
-        with no_grad(), average():
+        with evaluation.evaluating(), average():
+            for module in modules:
+                module.training = False
             yield
     finally:
         for module, training in zip(modules, before, strict=True):

@@ -1,0 +1,60 @@
+"""`evaluating`: within it nothing trains, whoever holds the model.
+
+Whoever measures a model cannot know all of its modules: they may be anywhere in the program. So it
+is not the modules that are told, but they that ask.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rumus.tensor.graph.autograd import no_grad
+
+
+class Evaluation:
+    """A stretch of evaluation on one thread, and the modes that were set within it."""
+
+    def __init__(self) -> None:
+        self._modes: dict[int, tuple[object, bool]] = {}  # by identity, and kept alive for that
+
+    def is_training(self, module: object) -> bool:
+        """Whether a module was switched to training within this evaluation."""
+        return self._modes.get(id(module), (module, False))[1]
+
+    def set_training(self, module: object, mode: bool) -> None:
+        """Switch a module until the evaluation ends."""
+        self._modes[id(module)] = module, mode
+
+
+class _Current(threading.local):
+    evaluation: Evaluation | None = None
+
+
+_current = _Current()
+
+
+def current_evaluation() -> Evaluation | None:
+    """Return the evaluation that this thread is in, if any."""
+    return _current.evaluation
+
+
+@contextmanager
+def evaluating() -> Iterator[None]:
+    """Compute without a tape, and with every module of this thread evaluating.
+
+    A module that is switched within (`module.train()`, as for Monte Carlo dropout) is what it was
+    before as soon as the block ends.
+
+    >>> from rumus.tensor import Parameter
+    >>> with evaluating():
+    ...     (Parameter([1.0]) * 2).requires_grad
+    False
+    """
+    before, _current.evaluation = _current.evaluation, Evaluation()
+    try:
+        with no_grad():
+            yield
+    finally:
+        _current.evaluation = before

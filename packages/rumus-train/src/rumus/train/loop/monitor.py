@@ -1,0 +1,104 @@
+"""`Monitor`: the metric by which a run knows its best weights, and whether less of it is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from rumus.train.loop.callback import Callback
+
+Mode: TypeAlias = Literal["min", "max"]
+
+
+def checked_mode(metric: str, mode: Mode | None) -> Mode:
+    """Return whether less or more of a metric is better; of a loss, less is.
+
+    ValueError for another metric without a mode: nothing but the caller knows.
+    """
+    if mode in ("min", "max"):
+        return mode
+    if mode is not None:
+        raise ValueError(f'mode must be "min" or "max", not {mode!r}')
+    if metric.endswith("loss"):
+        return "min"
+    raise ValueError(f'mode must say whether less ("min") or more ("max") of {metric!r} is better')
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """The metric to watch. is_needed: whether anything but `Result.best` depends on it."""
+
+    metric: str
+    mode: Mode
+    is_needed: bool
+
+    @classmethod
+    def of(
+        cls,
+        metric: str | None,
+        mode: Mode | None,
+        keep_best: Mode | None,
+        *,
+        is_needed: bool,
+    ) -> Monitor:
+        """Make one from what `fit` was given, and the order of its checkpoints.
+
+        ValueError where `mode` and `keep_best` contradict each other or the default metric, and
+        where nothing says which order is meant.
+        """
+        if mode is not None and keep_best is not None and mode != keep_best:
+            raise ValueError(f"mode={mode!r} contradicts the checkpoints' keep_best={keep_best!r}")
+        if metric is None and "max" in (mode, keep_best):
+            raise ValueError(
+                'monitor is missing: less of its default, "loss", is better, and not more as '
+                + ('mode="max" says' if mode else 'keep_best="max" says')
+            )
+        name = "loss" if metric is None else metric
+        needed = is_needed or metric is not None or keep_best is not None
+        return cls(name, checked_mode(name, mode or keep_best), needed)
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether a value beats the best one; NaN beats nothing."""
+        if value != value:
+            return False
+        return best is None or (value < best if self.mode == "min" else value > best)
+
+    def check_callbacks(self, callbacks: Iterable[Callback], is_validated: bool) -> None:
+        """Refuse callbacks that need a validation where there is none, or another order."""
+        for callback in callbacks:
+            name, metric = type(callback).__name__, callback.monitors
+            if metric is None:
+                continue
+            if not is_validated:
+                raise ValueError(f"{name} needs {metric!r} of a validation: give validate=")
+            mode = getattr(callback, "mode", None)
+            if self.is_needed and metric == self.metric and mode not in (None, self.mode):
+                raise ValueError(
+                    f"{name} takes {mode!r} for the better {metric!r}, and fit mode={self.mode!r}"
+                )
+
+    def check_metrics(self, metrics: Mapping[str, float], callbacks: Iterable[Callback]) -> None:
+        """Raise ValueError if a validation lacks what somebody monitors."""
+        wanted = {f"{type(c).__name__} monitors": c.monitors for c in callbacks}
+        wanted["monitor ="] = self.metric if self.is_needed else None
+        for who, metric in wanted.items():
+            if metric is not None and metric not in metrics:
+                raise ValueError(
+                    f"{who} {metric!r}, which the validation has not; it has "
+                    f"{', '.join(map(repr, metrics))}"
+                )
+
+
+def check_options(
+    *, is_validated: bool, keeps_best: bool, of_validation: Mapping[str, object], restore_best: bool
+) -> None:
+    """Raise ValueError for an option of `fit` that is of no use without another one."""
+    for name, value in of_validation.items():
+        if value is not None and not is_validated:
+            raise ValueError(f"{name}={value!r} is of no use without validate=")
+    if restore_best and not (is_validated and keeps_best):
+        missing = "checkpoints= that keep the best: a folder, or Checkpoints(keep_best=...)"
+        missing = missing if is_validated else "validate="
+        raise ValueError(f"restore_best=True needs {missing}")

@@ -1,0 +1,248 @@
+"""Each number that is stored belongs to the weights and the step that it was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rumus.optim import SGD, Plateau
+from rumus.tensor import Parameter
+from rumus.train import (
+    Callback,
+    Checkpoints,
+    EarlyStopping,
+    Every,
+    FeedPlateau,
+    Result,
+    Trainer,
+    ValidationEnd,
+)
+
+BATCH = (np.zeros(1, np.float32),)
+
+
+class Counting:
+    """Its weight is n after step n, so that a metric of the weights can be measured again."""
+
+    def __init__(self, metric: Callable[[float], float], name: str = "loss") -> None:
+        self.weight = Parameter([0.0], name="weight")
+        self.trainer = Trainer(SGD([self.weight], 1.0))
+        self.metric, self.name = metric, name
+
+    def validate(self) -> dict[str, float]:
+        return {self.name: self.metric(self.weight.item())}
+
+    def fit(self, steps: int, per_epoch: int = 100, **options: Any) -> Result:
+        options = {"validate": self.validate, **options}
+        loss = lambda z: (z - self.weight).sum()
+        return self.trainer.fit([BATCH] * per_epoch, loss, steps=steps, **options)
+
+
+def stored(folder: Path, name: str = "checkpoints") -> dict[int, float | None]:
+    """The metrics of the checkpoints, of which each must hold the weights of its step."""
+    checkpoints = Checkpoints(folder / name)
+    for saved in checkpoints.list():
+        state = checkpoints.load(saved.step).state
+        assert state["parameters"]["weight"].tolist() == [float(saved.step)]
+    return {saved.step: saved.metric for saved in checkpoints.list()}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    values=st.lists(st.integers(-3, 3), min_size=25, max_size=25),
+    validated=st.integers(1, 7),
+    saved=st.integers(1, 7),
+    per_epoch=st.integers(1, 9),
+    mode=st.sampled_from(["min", "max"]),
+    keep_last=st.integers(1, 3),
+)
+def test_stored_numbers_can_be_measured_again(
+    tmp_path_factory: pytest.TempPathFactory,
+    values: list[int],
+    validated: int,
+    saved: int,
+    per_epoch: int,
+    mode: Any,
+    keep_last: int,
+) -> None:
+    """However often it is validated and saved: metrics, best and history are of their steps."""
+    folder = tmp_path_factory.mktemp("run")
+    model = Counting(lambda at: float(values[int(at)]), "score")
+    result = model.fit(
+        24, per_epoch, validate_every=Every(steps=validated), save_every=Every(steps=saved),
+        monitor="score", mode=mode,
+        checkpoints=Checkpoints(folder / "checkpoints", keep_last=keep_last, keep_best=mode),
+    )  # fmt: skip
+    measured = {step: float(values[step]) for step in range(validated, 25, validated)}
+    found = {e["step"]: e["val_score"] for e in result.history if "val_score" in e}
+    assert found == measured
+    best = (min if mode == "min" else max)(measured, key=measured.__getitem__)
+    assert (result.best_step, result.best) == (best, measured[best])
+    assert result.metrics_step == max(measured)
+    assert result.metrics == {"score": measured[max(measured)]}
+    kept = stored(folder)
+    assert best in kept
+    assert kept == {step: measured.get(step) for step in kept}
+    assert Checkpoints(folder / "checkpoints").load_best(mode).step == best
+
+
+def test_training_and_validation_share_no_key() -> None:
+    history = Counting(lambda at: 99.0).fit(2, per_epoch=1).history
+    assert [set(entry) for entry in history] == [
+        {"epoch", "step", "val_loss"},
+        {"epoch", "step", "loss"},
+    ] * 2
+    assert history[2] == {"epoch": 1, "step": 2, "val_loss": 99.0}
+
+
+def test_a_metric_may_have_any_name() -> None:
+    history = Counting(lambda at: 7.5, "step").fit(1, per_epoch=1).history
+    assert history[0] == {"epoch": 0, "step": 1, "val_step": 7.5}
+
+
+def test_weights_that_were_rolled_back_have_no_metric(tmp_path: Path) -> None:
+    """Validated after step 4, then back to the weights of step 2: those of 4 are gone."""
+    model = Counting(lambda at: -at)
+    bad = iter([False] * 4 + [True] + [False] * 9)
+    loss = lambda z: (z - model.weight).sum() * (np.nan if next(bad) else 1.0)
+
+    class SaveAtTwo(Callback):
+        def on_validation_end(self, event: ValidationEnd) -> None:
+            if event.step == 4:
+                event.run.save()
+
+    checkpoints = Checkpoints(tmp_path, keep_last=9)
+    with pytest.warns(RuntimeWarning, match="rolled back"):
+        model.trainer.fit(
+            [BATCH] * 6, loss, epochs=1, validate=model.validate, nonfinite="rollback",
+            validate_every=Every(steps=4), checkpoints=checkpoints, save_every=Every(steps=2),
+        )  # fmt: skip
+    found = {saved.step: saved.metric for saved in checkpoints.list()}
+    assert found == {2: None, 4: -4.0, 5: None}
+
+
+@pytest.mark.parametrize("how", ["folder", "checkpoints"])
+def test_a_misspelt_metric_is_refused_and_nothing_lost(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "checkpoints"
+    store = folder if how == "folder" else Checkpoints(folder, keep_best="max")
+    model = Counting(lambda at: at, "accuracy")
+    with pytest.raises(ValueError, match=r"monitor = 'acuracy', .*; it has 'accuracy'"):
+        model.fit(9, per_epoch=3, monitor="acuracy", mode="max", checkpoints=store)
+    assert stored(tmp_path) == {3: None}
+    again = Counting(lambda at: at, "accuracy")
+    result = again.fit(
+        9, per_epoch=3, monitor="accuracy", mode="max", checkpoints=folder, resume=True
+    )
+    assert (result.best, result.best_step) == (9.0, 9)
+    assert [e["step"] for e in result.history if "val_accuracy" in e] == [3, 6, 9]
+
+
+def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
+    model = Counting(lambda at: at, "accuracy")
+    with pytest.raises(ValueError, match=r"monitor = 'loss', which the validation has not"):
+        model.fit(3, per_epoch=1, checkpoints=tmp_path)
+    assert model.fit(3, per_epoch=1).best is None  # nothing depends on it
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"monitor": "accuracy"}, r"mode must say whether less .* of 'accuracy' is better"),
+        ({"mode": "more"}, 'mode must be "min" or "max"'),
+        ({"mode": "max"}, "monitor is missing"),
+        ({"restore_best": True}, "restore_best=True needs checkpoints="),
+        ({"validate_every": Every()}, r"validate_every=Every\(\) is never"),
+        ({"validate": None, "validate_every": Every(steps=1)}, "validate_every=.* no use without"),
+        ({"validate": None, "monitor": "loss"}, "monitor='loss' is of no use without validate="),
+        ({"validate": None, "mode": "min"}, "mode='min' is of no use without validate="),
+        ({"validate": None, "restore_best": True}, "restore_best=True needs validate="),
+        ({"validate": None, "callbacks": [EarlyStopping()]}, "EarlyStopping needs 'loss'"),
+        ({"validate": None, "callbacks": [FeedPlateau(Plateau(1.0))]}, "FeedPlateau needs 'loss'"),
+        (
+            {"monitor": "f1", "mode": "max", "callbacks": [EarlyStopping("f1", mode="min")]},
+            "EarlyStopping takes 'min' for the better 'f1', and fit mode='max'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_the_start(options: dict[str, Any], told: str) -> None:
+    model = Counting(lambda at: at)
+    with pytest.raises(ValueError, match=told):
+        model.fit(3, per_epoch=1, **options)
+    assert model.weight.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"mode": "max", "monitor": "f1"}, "mode='max' contradicts .* keep_best='min'"),
+        ({"monitor": None, "validate": None}, "keep_best='min' is of no use without validate="),
+    ],
+)
+def test_an_order_that_contradicts_that_of_the_checkpoints(
+    tmp_path: Path, options: dict[str, Any], told: str
+) -> None:
+    model = Counting(lambda at: at)
+    with pytest.raises(ValueError, match=told):
+        model.fit(3, checkpoints=Checkpoints(tmp_path / "c", keep_best="min"), **options)
+    assert not (tmp_path / "c").exists()
+
+
+def test_modes_that_only_the_caller_knows() -> None:
+    with pytest.raises(ValueError, match="mode must say"):
+        EarlyStopping("accuracy")
+    with pytest.raises(ValueError, match=r"Plateau\(mode=\.\.\.\) must say"):
+        FeedPlateau(Plateau(1.0), "accuracy")
+    assert FeedPlateau(Plateau(1.0, mode="max"), "accuracy").mode == "max"
+    assert EarlyStopping("val_loss").mode == "min"
+
+
+def test_the_best_of_another_metric_is_not_gone_on_with(tmp_path: Path) -> None:
+    Counting(lambda at: at).fit(2, per_epoch=1, checkpoints=tmp_path)
+    model = Counting(lambda at: at, "accuracy")
+    with pytest.raises(ValueError, match=r"is of monitor='loss', mode='min', and here .*accuracy"):
+        model.fit(4, per_epoch=1, checkpoints=tmp_path, resume=True, monitor="accuracy", mode="max")
+    assert model.weight.item() == 0
+
+
+# The best weights
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("validated", [1, 2, 3])
+def test_the_best_weights_come_back(tmp_path: Path, validated: int, asynchronous: bool) -> None:
+    model = Counting(lambda at: abs(at - 6.0))
+    stopping = EarlyStopping("loss", patience=3)
+    result = model.fit(
+        30, validate_every=Every(steps=validated), save_every=Every(steps=5),
+        checkpoints=Checkpoints(tmp_path, keep_last=1, keep_best="min", asynchronous=asynchronous),
+        callbacks=[stopping], restore_best=True,
+    )  # fmt: skip
+    assert result.reason == "no better loss in 3 validations"
+    assert result.steps == 6 + 3 * validated
+    assert (result.best, result.best_step, stopping.best_step) == (0.0, 6, 6)
+    assert model.weight.item() == 6
+    assert model.trainer.optimizer.steps == 6
+
+
+def test_restoring_without_a_best(tmp_path: Path) -> None:
+    model = Counting(lambda at: np.nan)
+    with pytest.raises(ValueError, match="no validation has found a 'loss' that is a number"):
+        model.fit(2, per_epoch=1, checkpoints=tmp_path, restore_best=True)
+    assert model.weight.item() == 2
+
+
+def test_the_best_checkpoint_is_found(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=9)
+    for step, metric in enumerate([None, 0.5, 0.9, np.nan, 0.9]):
+        checkpoints.save(step, {"model": {}}, metric=metric)
+    assert (checkpoints.load_best("max").step, checkpoints.load_best("min").step) == (2, 1)
+    with pytest.raises(ValueError, match='mode must be "min" or "max" where keep_best is None'):
+        checkpoints.load_best()
+    with pytest.raises(ValueError, match="keep_best is None"):
+        _ = checkpoints.best
