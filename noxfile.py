@@ -5,6 +5,7 @@ Packages are tested from their built wheels: an import that a package does not d
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,22 @@ TESTED = ("rumus-tensor", "rumus-tensor[fast]", *PACKAGES[1:])
 BUILT = ROOT / ".nox" / "built"
 TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are gigabytes
 PYTEST = ("pytest", "pytest-xdist", "hypothesis")
+QUICK = (  # the unit tests that `nox -s quick` runs: seconds each
+    "tests/repo/test_layers.py",
+    "tests/tensor/test_expr.py",
+    "tests/tensor/test_kernels.py",
+    "tests/tensor/test_store.py",
+    "tests/tensor/test_backward.py",
+    "tests/nn/test_roles.py",
+    "tests/nn/test_losses.py",
+    "tests/optim/test_optimizer_table.py",
+    "tests/optim/test_rules.py",
+    "tests/optim/test_schedules.py",
+    "tests/optim/test_groups.py",
+    "tests/train/test_losses.py",
+    "tests/train/test_trainer.py",
+    "tests/train/test_checkpoints.py",
+)
 SCRIPTS = ("scikit-learn", "matplotlib", "rich")  # what docs/examples show data and progress with
 
 
@@ -105,6 +122,22 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
 
 
+@nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """Check what a commit needs to be: unit tests of the CPU packages, types, style.
+
+    On NumPy and from the checkout, so that nothing is built; mypy looks again at what has changed.
+    """
+    session.install("ruff==0.17.*", "mypy==2.4.*", "nox", "hatchling", *PYTEST)
+    session.install("matplotlib", "rich", "safetensors", "pillow", "numpy")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    sources = [str(ROOT / "packages" / package / "src") for package in PACKAGES]
+    env = {"PYTHONPATH": os.pathsep.join(sources)}
+    session.run("pytest", "-q", "-n", "auto", *QUICK, "-k", "not gpu and not numba", env=env)
+
+
 @nox.session(requires=["dist"])
 def oracle(session: nox.Session) -> None:
     """Compare with PyTorch on the CPU."""
@@ -122,7 +155,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session(requires=["dist"])
 def backends(session: nox.Session) -> None:
-    """Run the tests of the packages on the GPU and on numba too; without a GPU they fail."""
+    """Run the tests of the packages on numba and, where there is one, on the GPU too."""
     session.install(*PYTEST, *wheels("rumus[fast]"))
     folders = ("tests/tensor", "tests/nn", "tests/optim", "tests/train")
     test(session, *folders, "-k", "gpu or numba", *session.posargs)

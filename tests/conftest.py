@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 import hypothesis
+import missing_gpu
 import numpy as np
 import pytest
 
@@ -54,6 +55,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-step", action="store_true", help="stop runs at each of their steps")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Skip what needs a GPU where there is none."""
+    config.pluginmanager.register(missing_gpu)
+
+
 def pytest_sessionstart() -> None:
     """Let Ctrl-C be what it is in a program: pytest-xdist has its workers ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -62,7 +68,7 @@ def pytest_sessionstart() -> None:
 
 @pytest.fixture(params=list(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend that this machine has, made once."""
+    """Each backend, made once. A test is skipped that asks for a GPU where there is none."""
     name = request.param
     if name not in _made:
         _made[name] = BACKENDS[name][0]()

@@ -73,6 +73,7 @@ def test_digits_fails_when_the_model_is_not_good_enough(tmp_path: Path) -> None:
     check_picture(tmp_path / "digits.png")
 
 
+@pytest.mark.needs_gpu
 def test_digits_on_a_gpu(tmp_path: Path) -> None:
     """Also on one that the CPU plays."""
     text = output("digits.py", "--gpu", "--epochs", 3, tmp_path / "digits.png", code=1)

@@ -1,4 +1,4 @@
-"""The GPU of these tests. Without a driver they fail: a GPU test that is skipped tells nothing."""
+"""The GPU of these tests. Without a driver those that ask for it are skipped."""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ def test_devices_are_listed_best_first() -> None:
     assert all(info.interface != "OpenGL" for info in found)
 
 
+@pytest.mark.needs_gpu
 def test_a_device_is_chosen_by_index_or_name() -> None:
     first = devices()[0]
     assert Gpu(0).name == first.name

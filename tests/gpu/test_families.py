@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend, LimitError
 from rumus.tensor import NumpyBackend, avg_pool, bool_, float16, float32, int32, tensor
+from rumus.tensor.memory.fused import GRADIENTS, FusedName
 from rumus.tensor.memory.slot_table import SlotTable
 
 NUMPY = NumpyBackend()
@@ -25,7 +26,7 @@ def assert_close(got: Any, want: NDArray[Any], rtol: float = 1e-5, atol: float =
     np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
 
 
-def row_kernel(backend: GpuBackend | NumpyBackend, name: str) -> Callable[..., None]:
+def row_kernel(backend: GpuBackend | NumpyBackend, name: FusedName) -> Callable[..., None]:
     kernel = backend.fused(name)
     assert kernel is not None
     return kernel
@@ -331,10 +332,10 @@ ROWS = [(1, 1), (7, 3), (130, 10), (3, 65), (5, 600), (2, 5000)]
 @pytest.mark.parametrize("shape", ROWS)
 @pytest.mark.parametrize("dtype", [float32, float16])
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
-def test_softmaxes(gpu: GpuBackend, name: str, dtype: Any, shape: tuple[int, int]) -> None:
+def test_softmaxes(gpu: GpuBackend, name: FusedName, dtype: Any, shape: tuple[int, int]) -> None:
     x, g = (normal(*shape) * 5).astype(dtype), normal(*shape, seed=1).astype(dtype)
-    y, back = row_kernel(NUMPY, name), row_kernel(NUMPY, f"{name}_gradient")
-    forward, gradient = row_kernel(gpu, name), row_kernel(gpu, f"{name}_gradient")
+    y, back = row_kernel(NUMPY, name), row_kernel(NUMPY, GRADIENTS[name])
+    forward, gradient = row_kernel(gpu, name), row_kernel(gpu, GRADIENTS[name])
     want, want_gradient = np.empty_like(x, np.float64), np.empty_like(x, np.float64)
     y(x.astype(float), want)
     out, into = new(gpu, x), new(gpu, x)
@@ -379,7 +380,7 @@ NORM_SHAPES = [*ROWS, (33, 64), (70_000, 5), (9000, 130)]
 
 @pytest.mark.parametrize("shape", NORM_SHAPES)
 @pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
-def test_norms(gpu: GpuBackend, name: str, shape: tuple[int, int]) -> None:
+def test_norms(gpu: GpuBackend, name: FusedName, shape: tuple[int, int]) -> None:
     x, g = normal(*shape) + 3, normal(*shape, seed=1)
     weight, bias = normal(shape[1], seed=2), normal(shape[1], seed=3)
     added = bias if name == "layer_norm" else None
@@ -390,12 +391,12 @@ def test_norms(gpu: GpuBackend, name: str, shape: tuple[int, int]) -> None:
     row_kernel(gpu, name)(gpu.upload(x), *on_gpu, out, ours, 1e-5)
     assert_close(gpu.download(out), want, atol=1e-5)
     back = np.empty(shape), np.empty(shape[1]), None if added is None else np.empty(shape[1])
-    row_kernel(NUMPY, f"{name}_gradient")(x.astype(float), weight, statistics, g, *back)
+    row_kernel(NUMPY, GRADIENTS[name])(x.astype(float), weight, statistics, g, *back)
     results = []
     for _ in range(2):
         into = [None if a is None else new(gpu, a.astype(np.float32)) for a in back]
         given = gpu.upload(x), on_gpu[0], ours, gpu.upload(g)
-        row_kernel(gpu, f"{name}_gradient")(*given, *into)
+        row_kernel(gpu, GRADIENTS[name])(*given, *into)
         results.append([gpu.download(a) for a in into if a is not None])
     for first, second, exact in zip(*results, [a for a in back if a is not None], strict=True):
         np.testing.assert_array_equal(first, second)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rumus.gpu import GpuBackend, default_backend
+from rumus.gpu.elementwise import wgsl
 from rumus.tensor import Expr, Kernel, NumpyBackend, bool_, float16, float32, int32, tensor
+from rumus.tensor.expression.expr import OPERATIONS
 
 Real = NDArray[Any]
 INF, NAN = math.inf, math.nan
@@ -176,3 +178,8 @@ def test_inputs_and_outputs_in_one_buffer(gpu: GpuBackend) -> None:
     host[384] = host[:128].sum()
     host[448:] = (host[:64].reshape(8, 8) @ host[64:128].reshape(8, 8)).reshape(-1)
     np.testing.assert_array_equal(gpu.download(flat), host)
+
+
+def test_every_operation_is_known() -> None:
+    assert set(wgsl.OPERATIONS) == set(OPERATIONS)
+    assert set(wgsl.INTEGERS) < set(OPERATIONS)

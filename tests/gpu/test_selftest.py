@@ -12,6 +12,8 @@ from rumus.gpu.__main__ import main
 from rumus.gpu.elementwise import wgsl
 from rumus.gpu.selftest import CHECKS, Finding, self_test
 
+pytestmark = pytest.mark.needs_gpu  # in processes of their own
+
 
 def test_the_program_lists_devices_and_tests_every_family() -> None:
     done = subprocess.run(

@@ -61,6 +61,7 @@ class Run:
         return stats.used, stats.blocks, self.gpu.stats.pipelines, resident_kilobytes()
 
 
+@pytest.mark.needs_gpu
 @pytest.mark.parametrize(("capture", "short", "long"), [(True, 2000, 20_000), (False, 1000, 3000)])
 def test_memory_is_flat(capture: bool, short: int, long: int) -> None:
     """In a process of its own: what other tests have left decides how much Python asks for next."""

@@ -11,6 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rumus.tensor import Expr, Kernel, NumpyBackend
+from rumus.tensor.backends import numba_backend
+from rumus.tensor.backends.numpy_program import FUNCTIONS
 from rumus.tensor.expression.derivative import DERIVATIVES
 from rumus.tensor.expression.expr import OPERATIONS, postorder
 
@@ -108,6 +110,12 @@ def test_the_numpy_backend_agrees_with_python_floats(
 
 def test_every_operation_has_a_derivative_and_a_meaning() -> None:
     assert set(DERIVATIVES) == set(OPERATIONS)
+
+
+def test_every_operation_is_known_to_numpy_and_no_other_to_numba() -> None:
+    """Numba does without those that NumPy vectorises and it does not: their kernels stay there."""
+    assert set(FUNCTIONS) == set(OPERATIONS)
+    assert set(numba_backend.TEXT) < set(OPERATIONS)
 
 
 def test_constants_fold() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -36,10 +36,20 @@ from rumus.gpu.rows.reduction import Operation, reduce
 from rumus.gpu.rows.rows import ROW_KERNELS
 from rumus.tensor import DType, Expr, Kernel, float32, int32
 from rumus.tensor.memory.backend import Epilogue, Reduction
+from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.slot_table import SlotTable
 from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Updater
 
+FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
+    **ATTENTION,
+    **BATCH_NORM,
+    **CONVOLUTIONS,
+    **NORMS,
+    **POOLS,
+    **ROW_KERNELS,
+}
+IN_HALF: Final[Collection[FusedName]] = ("attention", "convolution", "layer_norm", "rms_norm")
 _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
 
 
@@ -221,11 +231,15 @@ class GpuBackend:
             with writable(out) as target:
                 random_words(self.gpu, key, counter, target)
 
-    def fused(self, name: str) -> Callable[..., None] | None:
+    def fused(self, name: FusedName) -> Callable[..., None] | None:
         """Return the kernel of a composite, or None."""
-        kernels = ATTENTION, NORMS, BATCH_NORM, POOLS, CONVOLUTIONS, ROW_KERNELS
-        found = next((family[name] for family in kernels if name in family), None)
+        found = FUSED.get(name)
         return None if found is None else partial(found, self.gpu)
+
+    @property
+    def fused_in_half(self) -> Collection[FusedName]:
+        """The composites whose kernels take float16 too."""
+        return IN_HALF
 
     def memory_of(self, array: GPUArray) -> Storage | None:
         """Return what stands for an array's memory; see `rumus.tensor.memory.last_use.Sharing`."""

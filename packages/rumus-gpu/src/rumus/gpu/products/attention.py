@@ -29,6 +29,7 @@ from rumus.gpu.products.attention_program import (
     strided,
 )
 from rumus.tensor import float32
+from rumus.tensor.memory.fused import FusedName
 
 FULL: Final = 264  # workgroups, two for each multiprocessor of a large device
 # Measured on an NVIDIA data-centre GPU, where workgroups get 48 KiB of a multiprocessor: for rows
@@ -89,9 +90,8 @@ def attention_gradient(
     _run("key", gpu, arrays, causal, scale)
 
 
-ATTENTION: Final[Mapping[str, Callable[..., None]]] = {
+ATTENTION: Final[Mapping[FusedName, Callable[..., None]]] = {
     "attention": attention,
-    "attention_float16": attention,
     "attention_gradient": attention_gradient,
 }
 

@@ -28,6 +28,7 @@ from rumus.gpu.products.tiling import TILES as TILES_OF_PRODUCTS
 from rumus.gpu.products.tiling import Tile, choose
 from rumus.gpu.rows.reduction import reduce
 from rumus.tensor import float32
+from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.operations.convolution import Geometry
 
 TILES: Final = (*TILES_OF_PRODUCTS, (Tile(64, 128, 16, 8, 8), 0.95), (Tile(32, 64, 16, 4, 8), 0.7))
@@ -121,12 +122,11 @@ def convolution_bias(gpu: Gpu, gradient: GPUArray, out: GPUArray) -> None:
         reduce(gpu, "sum", between, (0,), target)
 
 
-CONVOLUTIONS: Final[Mapping[str, Callable[..., None]]] = {
+CONVOLUTIONS: Final[Mapping[FusedName, Callable[..., None]]] = {
     "convolution": convolution,
     "convolution_input": convolution_input,
     "convolution_weight": convolution_weight,
     "convolution_bias": convolution_bias,
-    "convolution_float16": convolution,
 }
 
 

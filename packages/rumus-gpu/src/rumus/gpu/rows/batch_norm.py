@@ -19,6 +19,7 @@ from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, shader
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor import float32
+from rumus.tensor.memory.fused import FusedName
 
 WORKGROUP: Final = 256
 GROUPS: Final = 2048  # workgroups that a large GPU works on at a time, about
@@ -107,7 +108,7 @@ def batch_norm_gradient(
     _dispatch(gpu, "batch_norm_gradient", cut, flags, bound, eps)
 
 
-BATCH_NORM: Final[Mapping[str, Callable[..., None]]] = {
+BATCH_NORM: Final[Mapping[FusedName, Callable[..., None]]] = {
     "batch_norm": batch_norm,
     "batch_norm_gradient": batch_norm_gradient,
 }

@@ -20,6 +20,7 @@ from rumus.gpu.device.storage import Stored, enabling
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.gpu.rows.rows import shared_rows
 from rumus.tensor import float32
+from rumus.tensor.memory.fused import FusedName
 
 BLOCK_ROWS: Final = 16  # rows that one invocation adds up, at least
 BLOCKS: Final = 256  # blocks of rows, at most
@@ -81,12 +82,10 @@ def run_norm_gradient(
         _weight_gradients(gpu, (x, statistics, gradient), into_weight, into_bias)
 
 
-NORMS: Final[Mapping[str, Callable[..., None]]] = {
+NORMS: Final[Mapping[FusedName, Callable[..., None]]] = {
     "layer_norm": partial(run_norm, True),
-    "layer_norm_float16": partial(run_norm, True),
     "layer_norm_gradient": partial(run_norm_gradient, True),
     "rms_norm": partial(run_norm, False),
-    "rms_norm_float16": partial(run_norm, False),
     "rms_norm_gradient": partial(run_norm_gradient, False),
 }
 

@@ -17,6 +17,7 @@ from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import shader
 from rumus.gpu.elementwise.copying import contiguous
+from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.window import Window
 
 WORKGROUP: Final = 256
@@ -44,7 +45,7 @@ def avg_pool_gradient(gpu: Gpu, window: Window, gradient: GPUArray, into: GPUArr
     _run(gpu, "avg_pool_gradient", window, into.shape, gradient.shape, (gradient, into))
 
 
-POOLS: Final[Mapping[str, Callable[..., None]]] = {
+POOLS: Final[Mapping[FusedName, Callable[..., None]]] = {
     "max_pool": max_pool,
     "max_pool_gradient": max_pool_gradient,
     "avg_pool": avg_pool,

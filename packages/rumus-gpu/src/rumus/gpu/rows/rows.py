@@ -18,10 +18,11 @@ from rumus.gpu.device.shaders import constants, prelude, shader
 from rumus.gpu.device.storage import Stored, enabling
 from rumus.gpu.elementwise.copying import copy_strided, dense
 from rumus.gpu.rows.indexing import check_index
+from rumus.tensor.memory.fused import FusedName
 
 # Name -> how each argument is bound: the floating inputs X and Y, the targets and the statistics;
 # what is written: an output, numbers of float32, or a floating input, over what it holds.
-_ROLES: Final[Mapping[str, str]] = {
+_ROLES: Final[Mapping[FusedName, str]] = {
     "softmax": "Xo",
     "softmax_gradient": "XYo",
     "log_softmax": "Xo",
@@ -43,7 +44,7 @@ def shared_rows(columns: int) -> tuple[int, int]:
 
 def run_rows(
     gpu: Gpu,
-    name: str,
+    name: FusedName,
     *arrays: GPUArray,
     smoothing: float = 0.0,
     ignored: int | None = None,
@@ -104,11 +105,11 @@ def cross_entropy_gradient(
     run_rows(gpu, "cross_entropy_gradient", *given, smoothing=smoothing, ignored=ignored)
 
 
-def _runner(name: str) -> Callable[..., None]:
+def _runner(name: FusedName) -> Callable[..., None]:
     return lambda gpu, *arrays: run_rows(gpu, name, *arrays)
 
 
-ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
+ROW_KERNELS: Final[Mapping[FusedName, Callable[..., None]]] = {
     **{name: _runner(name) for name in _ROLES},
     "cross_entropy": cross_entropy,
     "cross_entropy_gradient": cross_entropy_gradient,
@@ -134,7 +135,7 @@ def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
     return dense(array)
 
 
-def row_program(name: str, types: tuple[Stored, ...], lanes: int, rows: int) -> Program:
+def row_program(name: FusedName, types: tuple[Stored, ...], lanes: int, rows: int) -> Program:
     """Return the WGSL of a row kernel for `lanes` invocations a row and `rows` rows a workgroup."""
     roles = _ROLES[name]
     named = {_ALIASES[r]: s for r, s in zip(roles, types, strict=True) if r in _ALIASES}

@@ -39,6 +39,7 @@ from rumus.tensor.expression.dtype import DType, float16, float32, float64
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.philox import ROUNDS
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 
@@ -52,7 +53,7 @@ _EXPONENTS: Final[Mapping[DType, tuple[type, Any]]] = {
     float32: (np.int32, np.int32(0x7F800000)),
     float64: (np.int64, np.int64(0x7FF0000000000000)),
 }
-_TEXT: Final[Mapping[str, str]] = {
+TEXT: Final[Mapping[str, str]] = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
@@ -71,7 +72,7 @@ _TEXT: Final[Mapping[str, str]] = {
 }
 
 
-FUSED: Final[Mapping[str, Callable[..., None]]] = {
+FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     **numba_rows.ROW_KERNELS,
     "attention": numba_attention.attention,
     "attention_gradient": numba_attention.attention_gradient,
@@ -103,7 +104,7 @@ def numba_source(kernel: Kernel) -> str:
         return f"a_{node.name}[i]" if node.operation == "array" else text[node]
 
     for number, node in enumerate(kernel.nodes):
-        operation = _TEXT[node.operation].format(*map(value, node.operands))
+        operation = TEXT[node.operation].format(*map(value, node.operands))
         text[node] = f"t{number}"
         lines.append(f"t{number} = {operation}")
     values = list(map(value, kernel.outputs.values()))
@@ -268,7 +269,7 @@ class NumbaBackend(NumpyBackend):
     ) -> None:
         numba_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
 
-    def fused(self, name: str) -> Callable[..., None] | None:
+    def fused(self, name: FusedName) -> Callable[..., None] | None:
         if name.startswith("small_convolution") and numba_blas.single() is None:
             return None
         return FUSED.get(name) or super().fused(name)
@@ -335,7 +336,7 @@ def _has_loop(kernel: Kernel, dtype: DType) -> bool:
     """Whether a compiled loop computes every operation, and faster than NumPy's vectors do."""
     operations = {node.operation for node in kernel.nodes}
     vectors = dtype == float32 or operations.isdisjoint(numba_math.NAMES)
-    return dtype.kind == "f" and vectors and operations <= _TEXT.keys()
+    return dtype.kind == "f" and vectors and operations <= TEXT.keys()
 
 
 def _compile(source: str, dtype: DType) -> Callable[..., None]:

@@ -20,6 +20,7 @@ from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.backends.numpy_rows import check_index, masked
 from rumus.tensor.expression.dtype import float32
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.fused import FusedName
 
 BLOCK: Final = 64  # rows
 SMALL: Final = 16_384  # elements under which NumPy's versions run
@@ -255,7 +256,7 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     return {loop.__name__.lstrip("_"): njit(loop) for loop in loops}
 
 
-ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
+ROW_KERNELS: Final[Mapping[FusedName, Callable[..., None]]] = {
     "softmax": softmax,
     "softmax_gradient": softmax_gradient,
     "cross_entropy": cross_entropy,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,6 +24,7 @@ from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue, Reduction, Shape
+from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.philox import as_int32, philox_words
 from rumus.tensor.memory.quantization import BLOCK as CODED
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
@@ -218,8 +219,12 @@ class NumpyBackend:
     def random_words(self, key: int, counter: int, out: Array) -> None:
         out[...] = as_int32(philox_words(key, counter, out.size)).reshape(out.shape)
 
-    def fused(self, name: str) -> Callable[..., None] | None:
+    def fused(self, name: FusedName) -> Callable[..., None] | None:
         return ROW_KERNELS.get(name)
+
+    @property
+    def fused_in_half(self) -> Collection[FusedName]:
+        return ()
 
     def sum_of_squares(self, array: Array) -> Array:
         flat = array.reshape(-1)

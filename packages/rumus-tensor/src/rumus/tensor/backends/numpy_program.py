@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.tensor.backends import special
 from rumus.tensor.expression.dtype import DType, bool_
@@ -44,7 +45,6 @@ FUNCTIONS: Final[Mapping[str, Callable[..., object]]] = {
     "le": np.less_equal,
     "eq": np.equal,
     "where": special.where,
-    "copy": lambda source, out: np.copyto(out, source, casting="unsafe"),
 }
 
 
@@ -57,11 +57,15 @@ class Program:
     source: str
 
 
+def _copy(source: Any, out: NDArray[Any]) -> None:
+    np.copyto(out, source, casting="unsafe")
+
+
 def compile_program(kernel: Kernel, dtypes: tuple[DType, ...]) -> Program:
     """Return the function of NumPy calls that evaluates `kernel` for inputs of `dtypes`."""
     printer = _Printer(kernel, kernel.types(dtypes), dict(zip(kernel.arrays, dtypes, strict=True)))
     source = printer.source()
-    namespace: dict[str, Any] = {**FUNCTIONS, "inf": np.inf, "nan": np.nan}
+    namespace: dict[str, Any] = {**FUNCTIONS, "copy": _copy, "inf": np.inf, "nan": np.nan}
     exec(source, namespace)  # text made from the kernel's own nodes, nothing a caller wrote
     return Program(namespace["run"], tuple(printer.scratch), source)
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.memory.fused import FusedName
+
 Real = NDArray[Any]
 BLOCK: Final = 32_768  # elements
 
@@ -210,7 +212,7 @@ def _norm_gradient(
             np.add(into, added, into)
 
 
-ROW_KERNELS: Final[Mapping[str, Callable[..., None]]] = {
+ROW_KERNELS: Final[Mapping[FusedName, Callable[..., None]]] = {
     "softmax": softmax,
     "softmax_gradient": softmax_gradient,
     "log_softmax": log_softmax,

@@ -7,6 +7,7 @@ Each is written in primitives, which every backend has. A backend may offer a fu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rumus.tensor.expression.dtype import float16, float32, int32, is_floating
 from rumus.tensor.graph.indexing import gather
@@ -14,6 +15,7 @@ from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.reduction import count_over, normalize_axis
 from rumus.tensor.graph.tensor import Tensor, arange, backend_of, result_of
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.fused import GRADIENTS
 from rumus.tensor.memory.last_use import Kept
 
 
@@ -58,7 +60,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 _PRIMITIVES = {"softmax": softmax_primitive, "log_softmax": log_softmax_primitive}
 
 
-def _rows(name: str, x: Tensor, axis: int) -> Tensor:
+def _rows(name: Literal["softmax", "log_softmax"], x: Tensor, axis: int) -> Tensor:
     """Run a row kernel along the last axis where the backend has it, else its primitives."""
     if x.dtype == float16:
         return cast(_rows(name, cast(x, float32), axis), float16)
@@ -66,7 +68,7 @@ def _rows(name: str, x: Tensor, axis: int) -> Tensor:
     at = normalize_axis(axis, x.ndim, name)
     count_over(x, at, name)
     backend = x._backend
-    forward, back = backend.fused(name), backend.fused(f"{name}_gradient")
+    forward, back = backend.fused(name), backend.fused(GRADIENTS[name])
     if at != x.ndim - 1 or forward is None or back is None:
         return _PRIMITIVES[name](x, at)
     out = backend.allocate(x.shape, x.dtype)

@@ -7,7 +7,7 @@ business: an array of any backend has `shape`, `dtype`, `size` and these three a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.slot_table import SlotTable
 from rumus.tensor.memory.updater import NonFinite, Section, Updater
@@ -137,12 +138,17 @@ class Backend(Protocol):
         """
         ...
 
-    def fused(self, name: str) -> Callable[..., None] | None:
+    def fused(self, name: FusedName) -> Callable[..., None] | None:
         """Return this backend's own version of a composite, or None: it is made of primitives then.
 
         The names and arguments are those of `softmaxes`, `norms` and `attention`, where each has a
         decomposition.
         """
+        ...
+
+    @property
+    def fused_in_half(self) -> Collection[FusedName]:
+        """Those of its own versions that take float16 too, as do their gradients."""
         ...
 
     def sum_of_squares(self, array: Array) -> Array:

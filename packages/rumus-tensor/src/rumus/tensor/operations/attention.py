@@ -201,9 +201,10 @@ def _check_mask(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
 
 
 def _is_fused(backend: Backend, dtype: DType) -> bool:
-    """Whether the backend has kernels for these; those for float16 go by a name of their own."""
-    name = {float32: "attention", float16: "attention_float16"}.get(dtype)
-    return name is not None and backend.fused(name) is not None
+    """Whether the backend has kernels for these."""
+    if dtype == float16:
+        return "attention" in backend.fused_in_half
+    return dtype == float32 and backend.fused("attention") is not None
 
 
 def _fused(
@@ -214,8 +215,8 @@ def _fused(
     `fused("attention")(q, k, v, causal, scale, out, logsumexp)` writes the result and the logarithm
     of the sum of the exponentials of each row, which is dense and float32. The gradient's version
     gets all these, the gradient of the result, and three arrays for those of q, k and v. Arrays may
-    have any strides; what is written is in memory of its own. `fused("attention_float16")` says
-    whether the same two take arrays of float16.
+    have any strides; what is written is in memory of its own. Where
+    `fused_in_half` has "attention", the same two take arrays of float16.
     """
     forward, back = backend.fused("attention"), backend.fused("attention_gradient")
     assert forward is not None

@@ -4,7 +4,8 @@ What a kernel meets is laid out as the columns of a matrix, a part of the batch 
 stays in the cache, and the weights are multiplied with it. A backend may offer versions of its own
 (`backend.fused`), for one and two spatial axes: `convolution` and its gradients `convolution_input`
 and `convolution_weight`, or only of the columns: `columns` and `from_columns`; and for any number
-of axes `convolution_bias`. `convolution_float16` says that all of these take arrays of float16.
+of axes `convolution_bias`. Where
+`Backend.fused_in_half` has `convolution`, all of these take arrays of float16.
 `small_convolution` and `small_convolution_weight` are for float32 where `Geometry.is_small`.
 """
 
@@ -22,6 +23,7 @@ from rumus.tensor.graph.autograd import ACCUMULATE, ADD
 from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
+from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.window import Sizes, Window, each_axis, window
 
 PART: Final = 1 << 19  # elements of the columns at a time, where the host works
@@ -97,7 +99,7 @@ def convolution(
     tensors = (x, weight) if bias is None else (x, weight, bias)
     check_dtypes("convolution", tensors)
     backend = backend_of("convolution", tensors)
-    if x.dtype == float16 and not (axes <= 2 and backend.fused("convolution_float16")):
+    if x.dtype == float16 and not (axes <= 2 and "convolution" in backend.fused_in_half):
         wide = [cast(t, float32) for t in tensors]
         options = {"stride": stride, "padding": padding, "dilation": dilation}
         added = None if bias is None else wide[2]
@@ -246,7 +248,7 @@ def check_dtypes(operation: str, tensors: Sequence[Tensor]) -> None:
 # its gradient: (batch, outputs, *places).
 
 
-def _own(backend: Backend, name: str, geometry: Geometry) -> Callable[..., None] | None:
+def _own(backend: Backend, name: FusedName, geometry: Geometry) -> Callable[..., None] | None:
     """The backend's own version, if it has one; all of them are for one or two spatial axes."""
     return backend.fused(name) if geometry.window.axes <= 2 else None
 
@@ -343,7 +345,7 @@ def weight_gradient(
 
 
 def _small(
-    backend: Backend, geometry: Geometry, dtype: DType, name: str
+    backend: Backend, geometry: Geometry, dtype: DType, name: FusedName
 ) -> Callable[..., None] | None:
     """The backend's own version for small pictures, if it has one and they are."""
     return backend.fused(name) if dtype == float32 and geometry.is_small else None

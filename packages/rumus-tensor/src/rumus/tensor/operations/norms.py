@@ -16,6 +16,7 @@ from rumus.tensor.graph.autograd import SoFar, Vjp
 from rumus.tensor.graph.operators import cast, elementwise
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.fused import GRADIENTS
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -118,12 +119,12 @@ def _norm(name: Name, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps
     backend = backend_of(name, inputs)
     dtype = promote(*(t.dtype for t in inputs))
     wide = float32 if dtype == float16 else dtype
-    is_half = dtype == float16 and backend.fused(f"{name}_float16") is not None
+    is_half = dtype == float16 and name in backend.fused_in_half
     if any(t.dtype != (float16 if is_half else wide) for t in inputs):
         parts = [None if t is None else cast(t, wide) for t in (x, weight, bias)]
         result = _norm(name, cast(x, wide), parts[1], parts[2], eps)
         return cast(result, float16) if x.dtype == float16 else result
-    forward, back = backend.fused(name), backend.fused(f"{name}_gradient")
+    forward, back = backend.fused(name), backend.fused(GRADIENTS[name])
     if forward is None or back is None:
         if name == "layer_norm":
             return layer_norm_primitive(x, weight, bias, eps)
@@ -143,7 +144,7 @@ def _norm_vjp(
     backend, x = inputs[0]._backend, inputs[0]._array
     scale = None if weight is None else weight._array
     wanted = [t.requires_grad for t in inputs]
-    back = backend.fused(f"{name}_gradient")
+    back = backend.fused(GRADIENTS[name])
     assert back is not None
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:

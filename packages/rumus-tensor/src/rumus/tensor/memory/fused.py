@@ -1,0 +1,47 @@
+"""The kernels that a backend may have of its own: their names, in one place.
+
+A name that is misspelt where a kernel is asked for, or in a backend's table, is a type error. What
+a kernel takes besides is no kernel: `Backend.fused_in_half` names those that read and write
+float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
+
+FusedName: TypeAlias = Literal[
+    "attention",
+    "attention_gradient",
+    "avg_pool",
+    "avg_pool_gradient",
+    "batch_norm",
+    "batch_norm_gradient",
+    "columns",
+    "convolution",
+    "convolution_bias",
+    "convolution_input",
+    "convolution_weight",
+    "cross_entropy",
+    "cross_entropy_gradient",
+    "from_columns",
+    "layer_norm",
+    "layer_norm_gradient",
+    "log_softmax",
+    "log_softmax_gradient",
+    "max_pool",
+    "max_pool_gradient",
+    "rms_norm",
+    "rms_norm_gradient",
+    "small_convolution",
+    "small_convolution_weight",
+    "softmax",
+    "softmax_gradient",
+]
+# Forward -> backward, of those that are looked up by the name of their operation.
+GRADIENTS: Final[Mapping[FusedName, FusedName]] = {
+    "layer_norm": "layer_norm_gradient",
+    "log_softmax": "log_softmax_gradient",
+    "rms_norm": "rms_norm_gradient",
+    "softmax": "softmax_gradient",
+}
