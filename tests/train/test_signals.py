@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +24,10 @@ from rumus.train import (
     Every,
     Interrupted,
     StepEnd,
+    TrainEnd,
     Trainer,
 )
+from rumus.train.loop.stop_signals import AGAIN
 
 # It says "ready" where the signal is to meet it, and waits there.
 PROGRAM: Final = """
@@ -85,8 +89,9 @@ def run(moment: str, folder: Path, *signals: int) -> tuple[int, str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
         assert it.stdout is not None
         assert it.stderr is not None
-        for number in signals:  # a second one when the first has been heard: two may become one
+        for position, number in enumerate(signals):  # a second one when the first has been heard
             assert it.stdout.readline() == "ready\n", it.stderr.read()
+            time.sleep(position * 1.1 * AGAIN)
             it.send_signal(number)
         out, err = it.communicate(timeout=50)
     assert err == ""
@@ -98,6 +103,7 @@ def run(moment: str, folder: Path, *signals: int) -> tuple[int, str]:
     [
         ("step", signal.SIGTERM, 143, 5),
         ("step", signal.SIGINT, 130, 5),
+        ("step", signal.SIGHUP, 129, 5),
         ("accumulation", signal.SIGTERM, 143, 2),
         ("validation", signal.SIGTERM, 143, 6),
         ("saving", signal.SIGTERM, 143, 6),
@@ -180,6 +186,47 @@ def test_a_signal_in_the_last_save_is_not_lost(tmp_path: Path) -> None:
     assert (e.value.step, e.value.checkpoint) == (3, tmp_path / "step-00000003")
 
 
+def test_the_same_signal_twice_at_once_is_one(tmp_path: Path) -> None:
+    """`timeout` and launchers send it to the process and to its group."""
+
+    class Twice(Send):
+        def on_step_end(self, event: StepEnd) -> None:
+            super().on_step_end(event)
+            super().on_step_end(event)
+
+    fitted, weight = trainer()
+    with pytest.raises(Interrupted) as e:
+        fitted.fit(
+            DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1, checkpoints=tmp_path,
+            callbacks=[Twice(signal.SIGTERM)],
+        )  # fmt: skip
+    assert (e.value.step, e.value.checkpoint) == (1, tmp_path / "step-00000001")
+
+
+def test_a_signal_after_the_last_event_is_not_lost() -> None:
+    class Last(Callback):
+        def on_train_end(self, event: TrainEnd) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    fitted, weight = trainer()
+    with pytest.raises(Interrupted) as e:
+        fitted.fit(DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1, callbacks=[Last()])
+    assert (e.value.code, e.value.step) == (143, 3)
+
+
+def test_a_program_keeps_its_own_use_of_a_signal() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+    try:
+        fitted, weight = trainer()
+        result = fitted.fit(
+            DATA, lambda x: ((weight - x) ** 2).mean(), epochs=1, callbacks=[Send(signal.SIGHUP)]
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (result.steps, heard) == (3, [signal.SIGHUP] * 3)
+
+
 def test_signals_can_be_left_to_the_program() -> None:
     fitted, weight = trainer()
     with pytest.raises(KeyboardInterrupt):
@@ -214,3 +261,64 @@ def test_in_another_thread_nothing_is_handled() -> None:
     thread.start()
     thread.join()
     assert found == [before] * 3
+
+
+# Sent to the whole group
+
+GROUP: Final = """
+import sys, time
+import numpy as np
+from rumus.optim import SGD
+from rumus.tensor import Parameter
+from rumus.train import Callback, DataLoader, Trainer
+
+class Slow:
+    def __len__(self):
+        return 4000
+    def __getitem__(self, i):
+        time.sleep(0.002)
+        return (np.full(2, i, np.float32),)
+
+class Ready(Callback):
+    def on_step_end(self, event):
+        if event.step == 2:
+            print("ready", flush=True)
+
+if __name__ == "__main__":
+    weight = Parameter([0.0, 0.0], name="weight")
+    loader = DataLoader(Slow(), 4, workers=1, processes=True)
+    Trainer(SGD([weight], 1e-6)).fit(
+        loader, lambda x: ((weight - x) ** 2).mean(), epochs=9, checkpoints=sys.argv[1],
+        callbacks=[Ready()],
+    )
+"""
+
+
+def _masks_of_workers(group: int) -> list[int]:
+    """The signals that each worker process of a group has blocked, as bits."""
+    masks = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            is_worker = "spawn_main" in (folder / "cmdline").read_text()
+            if is_worker and os.getpgid(int(folder.name)) == group:
+                status = (folder / "status").read_text()
+                masks.append(int(status.split("SigBlk:")[1].split()[0], 16))
+    return masks
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the masks in /proc")
+def test_worker_processes_are_deaf_from_the_first_on(tmp_path: Path) -> None:
+    """Multiprocessing's resource tracker, which starts with the first, unblocks signals."""
+    program, folder = tmp_path / "program.py", tmp_path / "checkpoints"
+    program.write_text(GROUP)
+    command = [sys.executable, str(program), str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as it:
+        assert it.stdout is not None
+        assert it.stdout.readline() == "ready\n"
+        masks = _masks_of_workers(it.pid)
+        os.killpg(it.pid, signal.SIGTERM)
+        it.wait(50)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        assert [mask >> (number - 1) & 1 for mask in masks] == [1]
+    assert it.returncode == 143
+    assert Checkpoints(folder).latest is not None

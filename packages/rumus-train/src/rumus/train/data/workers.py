@@ -241,18 +241,26 @@ def _spawn() -> WorkerProcess:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Let a process that is started be deaf to Ctrl-C and SIGTERM.
+    """Let a process that is started be deaf to what terminals and schedulers send to all.
 
-    A terminal and a scheduler send them to all processes; it is for this one to decide what they
-    mean, and its workers are still needed until then.
+    It is for this process to decide what a signal means, and its workers are needed until then.
     """
     import signal
 
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    from multiprocessing import resource_tracker
+
+    to_all = {
+        signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1,
+        signal.SIGUSR2, signal.SIGXCPU,
+    }  # fmt: skip
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, to_all)
     try:
+        # It starts with the first process, and then unblocks SIGINT and SIGTERM in this thread.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, to_all)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -155,7 +155,10 @@ class Run:
                     self._guarded(self._step)
                 if position.exhausted and not self.signals.received:
                     self._guarded(self._close_epoch)
-            return self._end()
+            result = self._end()
+        if self.signals.received is not None:  # it has come since all was done
+            raise Interrupted(self.signals.received, position.step, self._path)
+        return result
 
     def _step(self) -> None:
         """Do one step, and what is due after it."""

@@ -1,23 +1,31 @@
-"""`StopSignals`: SIGTERM and Ctrl-C end a training in good order, with a checkpoint."""
+"""`StopSignals`: SIGTERM, Ctrl-C and a closed terminal end a training in good order, saved."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_ASKED_TO_STOP: Final = (signal.SIGTERM, signal.SIGINT)
+# What would end the process; a program that has a use for one of them keeps it.
+_DEADLY: Final = tuple(
+    getattr(signal, name) for name in ("SIGHUP", "SIGXCPU", "SIGBREAK") if hasattr(signal, name)
+)
+AGAIN: Final = 1.0  # seconds: what comes sooner is the first signal, sent to process and group
 
 
 class Interrupted(SystemExit):
     """A signal has ended the training. Uncaught it ends the process with `code`, silently.
 
-    code: 143 for SIGTERM, 130 for Ctrl-C. step: how many were done, None where a second signal has
-    left at once. checkpoint: where the state was saved, None if nowhere.
+    code: 128 + the signal: 143 for SIGTERM, 130 for Ctrl-C, 129 for a closed terminal. step: how
+    many were done, None where a second signal has left at once. checkpoint: where the state was
+    saved, None if nowhere.
     """
 
     def __init__(self, number: int, step: int | None = None, path: Path | None = None) -> None:
@@ -38,24 +46,27 @@ class Abandoned(BaseException):
 
 
 class StopSignals:
-    """Within its block the first signal is noted, and the second raises Interrupted at once.
+    """Within its block the first signal is noted, and a second one raises Interrupted at once.
 
-    The first raises Abandoned where it meets something that may be cut short. Python has handlers
-    in the main thread alone: in another one nothing is changed. A signal that is ignored, as under
-    nohup, stays ignored.
+    The first raises Abandoned where it meets something that may be cut short. What comes within a
+    second is no second signal: `timeout`, batch systems and launchers send the same one to a
+    process and to its group. Python has handlers in the main thread alone: in another one nothing
+    is changed. A signal that is ignored, as under nohup, stays ignored.
     """
 
     def __init__(self, wanted: bool = True) -> None:
         self.received: int | None = None
+        self._received_at = -math.inf
         self._wanted = wanted
         self._before: dict[int, Any] = {}
         self._may_cut = False
 
     def __enter__(self) -> StopSignals:
         if self._wanted and threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in (*_ASKED_TO_STOP, *_DEADLY):
                 before = signal.getsignal(number)
-                if before is not signal.SIG_IGN:
+                is_taken = number in _DEADLY and before is not signal.SIG_DFL
+                if before is not signal.SIG_IGN and not is_taken:
                     self._before[number] = before
                     signal.signal(number, self._note)
         return self
@@ -69,10 +80,13 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL if before is None else before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        now = monotonic()
         if self.received is not None:
+            if now - self._received_at < AGAIN:
+                return
             self._restore()
             raise Interrupted(number)
-        self.received = number
+        self.received, self._received_at = number, now
         if self._may_cut:
             self._may_cut = False
             raise Abandoned
