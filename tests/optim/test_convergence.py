@@ -46,6 +46,8 @@ BOUNDS: Final[dict[type[FusedOptimizer[Any]], tuple[float, float]]] = {
     optim.AdaBelief: (0.02, 1e-9),
     optim.Yogi: (0.02, 1e-9),
     optim.Adan: (0.02, 1e-9),
+    optim.LaProp: (0.02, 1e-9),
+    optim.AdEMAMix: (0.02, 1e-3),  # its slow average remembers more than these steps
     optim.ADOPT: (0.02, 1e-9),
     optim.ScheduleFreeSGD: (0.04, 1e-3),
     optim.ScheduleFreeAdamW: (0.02, 1e-3),

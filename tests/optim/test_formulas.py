@@ -27,7 +27,9 @@ from rumus.optim import (
     Adamax,
     AdamW,
     Adan,
+    AdEMAMix,
     AveragingOptimizer,
+    LaProp,
     Lion,
     Muon,
     NAdam,
@@ -438,6 +440,56 @@ def expected_adan(
     return p
 
 
+def expected_laprop(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 4e-4,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-15,
+    weight_decay: Any = 0.0,
+    maximize: bool = False,
+) -> Real:
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        m = betas[0] * m + (1 - betas[0]) * g / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
+        p = p - value(lr, t) * value(weight_decay, t) * p
+        p = p - value(lr, t) * m / (1 - betas[0] ** t)
+    return p
+
+
+def expected_ademamix(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-3,
+    betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+    alpha: float = 5.0,
+    t_alpha: int | None = None,
+    t_beta3: int | None = None,
+    eps: float = 1e-8,
+    weight_decay: Any = 1e-2,
+    maximize: bool = False,
+) -> Real:
+    m, v, slow = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    first, last = np.log(betas[0]), np.log(betas[2])
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        mixed = alpha if t_alpha is None else min(t * alpha / t_alpha, alpha)
+        beta3 = betas[2]
+        if t_beta3 is not None:  # as the paper writes it
+            share = t / t_beta3
+            slower = np.exp(first * last / ((1 - share) * last + share * first))
+            beta3 = min(slower, betas[2]) if share < 1 else betas[2]
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        slow = beta3 * slow + (1 - beta3) * g
+        u = m / (1 - betas[0] ** t) + mixed * slow
+        u = u / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
+        p = p - value(lr, t) * (u + value(weight_decay, t) * p)
+    return p
+
+
 def expected_adopt(
     p: Real,
     gradients: Sequence[Real],
@@ -716,6 +768,33 @@ CASES: Final[dict[str, tuple[type[Optimizer[Any]], Expected, dict[str, Any]]]] =
             "maximize": True,
         },
     ),
+    "laprop": (LaProp, expected_laprop, {}),
+    "laprop all": (
+        LaProp,
+        expected_laprop,
+        {
+            "lr": halving,
+            "betas": (0.95, 0.8),
+            "eps": 1e-4,
+            "weight_decay": warming,
+            "maximize": True,
+        },
+    ),
+    "ademamix": (AdEMAMix, expected_ademamix, {}),
+    "ademamix all": (
+        AdEMAMix,
+        expected_ademamix,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.95, 0.99),
+            "alpha": 2.0,
+            "t_alpha": 50,
+            "t_beta3": 150,
+            "eps": 1e-4,
+            "weight_decay": warming,
+            "maximize": True,
+        },
+    ),
     "adan": (Adan, expected_adan, {}),
     "adan all": (
         Adan,
@@ -819,16 +898,18 @@ class Problem:
 def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
     """What 200 steps may differ from float64.
 
-    Some round to the same side at each step, all 200 times. AdamW, Adafactor, ASGD and, decoupled,
-    NAdam and RAdam multiply their parameters by a number near 1 that float32 knows to 3e-8 (PyTorch
-    rounds there too, and test_optim_torch.py agrees to 1e-6); Lion adds the same small number again
-    and again, up to 1.2e-7 of the parameter off. In Yogi rounding can turn a sign.
+    Some round to the same side at each step, all 200 times. AdamW, AdEMAMix, Adafactor, ASGD and,
+    decoupled, NAdam and RAdam multiply their parameters by a number near 1 that float32 knows to
+    3e-8 (PyTorch rounds there too, and test_optim_torch.py agrees to 1e-6); Lion adds the same
+    small number again and again, up to 1.2e-7 of the parameter off. In Yogi rounding can turn a
+    sign.
     """
     if dtype == float64:
         return 1e-10
     if kind is Yogi:
         return 4e-6
-    return 8e-6 if kind in (AdamW, ASGD, NAdam, RAdam, Lion, Adafactor) else 2e-6
+    decays = (AdamW, AdEMAMix, ASGD, NAdam, RAdam, Lion, Adafactor)
+    return 8e-6 if kind in decays else 2e-6
 
 
 @pytest.mark.parametrize("name", list(CASES))

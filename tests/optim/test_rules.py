@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rumus.optim import FusedOptimizer, ParameterGroup
+from rumus.optim import FusedOptimizer, ParameterGroup, RMSprop
 from rumus.tensor import Backend, Expr, Parameter, tensor
 
 
@@ -131,3 +131,31 @@ def test_set_refuses_what_the_rule_has_not(backend: Backend) -> None:
     with pytest.raises(ValueError, match="beta2"):
         optimizer.set(lr=0.5, betas=(0.9, 1.0))
     assert optimizer.hyper == before
+
+
+@pytest.mark.parametrize("alpha", [5.0, -2.0, lambda t: min(5 * t / 4, 5.0)], ids=str)
+def test_a_rule_may_call_its_scalars_what_it_likes(alpha: Any) -> None:
+    """Other optimizers have ranges for these names, and an own meaning."""
+
+    def mixing(p: Expr, g: Expr, *, lr: Expr, alpha: Expr, rho: Expr, momentum: Any = 3.0) -> Any:
+        return {"p": p - lr * (alpha + rho + momentum) * g}
+
+    groups = [ParameterGroup([Parameter([1.0], name="p")], rho=-1.0)]
+    optimizer = FusedOptimizer(groups, mixing, lr=0.5, alpha=alpha, rho=7.0)
+    (p,) = optimizer.parameters
+    expected = 1.0
+    for t in range(1, 7):
+        optimizer.step(p.sum().backward())
+        expected -= 0.5 * ((alpha(t) if callable(alpha) else alpha) - 1.0 + 3.0)
+    assert p.item() == pytest.approx(expected)
+    optimizer.set(alpha=-9.0)
+    for name in ("lr", "weight_decay"):
+        with pytest.raises(ValueError, match=f"{name} must be finite and >= 0, not -1"):
+            optimizer.set(**{name: -1.0})
+
+
+def test_the_ranges_of_an_optimizer_hold_for_its_groups() -> None:
+    p = Parameter([1.0], name="p")
+    with pytest.raises(ValueError, match="alpha must be finite and in"):
+        RMSprop([ParameterGroup([p], alpha=5.0)])
+    assert p.owner is None

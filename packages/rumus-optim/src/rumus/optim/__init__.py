@@ -16,9 +16,11 @@ from rumus.optim.algorithms.adagrad import Adagrad
 from rumus.optim.algorithms.adam import Adam, AdamW
 from rumus.optim.algorithms.adamax import Adamax
 from rumus.optim.algorithms.adan import Adan
+from rumus.optim.algorithms.ademamix import AdEMAMix
 from rumus.optim.algorithms.adopt import ADOPT
 from rumus.optim.algorithms.asgd import ASGD
 from rumus.optim.algorithms.lamb import LAMB
+from rumus.optim.algorithms.laprop import LaProp
 from rumus.optim.algorithms.lars import LARS
 from rumus.optim.algorithms.lbfgs import LBFGS
 from rumus.optim.algorithms.lion import Lion
@@ -75,6 +77,7 @@ __all__ = [
     "AGC",
     "ASGD",
     "Accumulation",
+    "AdEMAMix",
     "AdaBelief",
     "Adadelta",
     "Adafactor",
@@ -97,6 +100,7 @@ __all__ = [
     "LAMB",
     "LARS",
     "LBFGS",
+    "LaProp",
     "Library",
     "Lion",
     "Lookahead",

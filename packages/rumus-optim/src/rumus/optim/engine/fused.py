@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Final, Self, Unpack
 
+from rumus.optim import rules
 from rumus.optim.engine.clip_factors import ClipFactors
 from rumus.optim.engine.compensation import COMPENSATION
 from rumus.optim.engine.coupled_decay import CoupledDecay
@@ -44,7 +45,7 @@ from rumus.optim.engine.update_rule import Signature, UpdateRule, squares
 from rumus.optim.options.average import Average
 from rumus.optim.options.clip import Clip
 from rumus.optim.options.group import Claimable, M_co, as_groups, decaying_matrices
-from rumus.optim.options.hyperparameter import Hyper, at_step, checked
+from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, at_step, checked
 from rumus.optim.options.options import StateDType
 from rumus.optim.options.running import Running
 from rumus.optim.rules import Rule
@@ -76,7 +77,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     parameters: see `Optimizer`. rule: a function of `p`, `g`, the state, and scalars keyword-only,
     that returns new values (see `rumus.optim.rules`). The state starts at 0.
     lr, hyper: the rule's scalars: numbers, or functions of the step. They may be changed with
-    `set`, and a group may have its own.
+    `set`, and a group may have its own. lr and weight_decay are at least 0 and betas in
+    [0, 1); a rule of your own may call others what it likes, and they may be any finite numbers.
     weight_decay: for a rule without a scalar of that name: g + weight_decay p takes g's place.
     cautious_weight_decay: weight_decay is decoupled, whatever the rule does with it otherwise, and
     only where the update moves an element towards 0: p - lr weight_decay p there. (Chen et al.:
@@ -124,6 +126,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     given_names: ClassVar[tuple[str, ...]] = ()  # what a rule reads that `_compute_given` writes
     other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels that some segments have
     own_scalars: ClassVar[frozenset[str]] = frozenset()  # what `_own_scalars` gives
+    ranges: ClassVar[Ranges] = RANGES  # of hyper-parameters, where the rule is one of rumus
     is_ported: bool = False  # whether `like` gave it another rule than that of its class
 
     def __init__(
@@ -164,12 +167,14 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             )
         self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
-        signature = Signature.of(rule, self.given_names)
+        is_own = not rule.__module__.startswith(rules.__name__)
+        self._ranges = COMMON if is_own else self.ranges
+        signature = Signature.of(rule, self.given_names, self._ranges)
         self.state_names = signature.state
         self._check_parts(self.stages)
         scalars = signature.scalars | self.running.needed | self.other_scalars
         self.scalar_names = scalars - set(self.running.names) - self.own_scalars
-        self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper})}
+        self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper}, self._ranges)}
         with Uninterrupted():  # its parameters are claimed and laid out, or neither
             super().__init__(parameters, nonfinite)
             try:
@@ -279,7 +284,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         TypeError for one that the rule does not have, ValueError for a value out of range; none is
         changed then.
         """
-        values = checked(hyper)
+        values = checked(hyper, self._ranges)
         self._check_known(values)
         new = {**self.hyper, **values}
         if self._decays(new) != self._decays(self.hyper):
@@ -300,6 +305,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
     def _check_names(self) -> None:
         for given in (self.hyper, *(group.hyper for group in self.groups)):
             self._check_known(given)
+            checked(given, self._ranges)
         for group in self.groups:
             if missing := sorted(self.scalar_names - set(self.hyper) - set(group.hyper)):
                 raise TypeError(f"{self.kind} needs a value for {missing[0]!r}")
@@ -647,7 +653,9 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         hyper: dict[str, Any] = {"weight_decay": 0.0, **own}
         schedules = [name for name, value in hyper.items() if callable(value)]
         for t in steps:
-            given = hyper | {name: at_step(name, hyper[name], t) for name in schedules}
+            given = hyper | {
+                name: at_step(name, hyper[name], t, self._ranges) for name in schedules
+            }
             given |= self.running.at(number, t, hyper)
             for stage in self.stages:
                 given |= stage.scalars(number, t)

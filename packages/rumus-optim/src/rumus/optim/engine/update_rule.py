@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rumus.optim.engine.stage import Stage
-from rumus.optim.options.hyperparameter import Hyper, checked
+from rumus.optim.options.hyperparameter import COMMON, Hyper, Ranges, checked
 from rumus.optim.rules import Rule
 from rumus.tensor import Expr, Kernel
 from rumus.tensor.expression.expr import postorder
@@ -22,10 +22,10 @@ class Signature:
     defaults: Mapping[str, Hyper]
 
     @classmethod
-    def of(cls, rule: Rule, given: tuple[str, ...] = ()) -> Signature:
+    def of(cls, rule: Rule, given: tuple[str, ...] = (), ranges: Ranges = COMMON) -> Signature:
         """Return that of a rule. TypeError if it does not begin with p and g.
 
-        given: arrays that it takes and that are no state.
+        given: arrays that it takes and that are no state. ranges: what its defaults may be.
         """
         parameters = list(inspect.signature(rule).parameters.values())
         positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
@@ -34,7 +34,7 @@ class Signature:
                 f"the rule {rule.__name__} must take p and g first, not {positional[:2]}"
             )
         keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "t"]
-        defaults = checked({p.name: p.default for p in keyword if p.default is not p.empty})
+        defaults = checked({p.name: p.default for p in keyword if p.default is not p.empty}, ranges)
         state = tuple(name for name in positional[2:] if name not in given)
         return cls(state, frozenset(p.name for p in keyword), defaults)
 

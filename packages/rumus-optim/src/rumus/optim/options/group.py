@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rumus.optim.options.hyperparameter import Hyper, check, checked
+from rumus.optim.options.hyperparameter import COMMON, Hyper, check, checked
 from rumus.optim.options.schedule import Schedule
 from rumus.tensor import Parameter, Parameters
 
@@ -45,7 +45,7 @@ class ParameterGroup:
         self.named = named(parameters)
         self.optional = optional
         self.lr_scale = check("lr_scale", lr_scale)
-        self.hyper = checked(hyper)
+        self.hyper = checked(hyper, COMMON)  # the optimizer knows what else its names allow
 
     def trainable(self) -> ParameterGroup:
         """Return this group without the parameters that are frozen."""

@@ -13,17 +13,24 @@ Hyper: TypeAlias = "float | Callable[[int], float]"
 
 _INFINITY: Final = math.inf
 # name -> (lowest, highest, whether the highest is allowed). Other names may be any finite number.
-RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
+Ranges: TypeAlias = Mapping[str, tuple[float, float, bool]]
+# What these names mean is the same in every optimizer.
+COMMON: Final[Ranges] = {
     "lr": (0, _INFINITY, False),
     "weight_decay": (0, _INFINITY, False),
+    "lr_scale": (0, _INFINITY, False),
+    "beta1": (0, 1, False),
+    "beta2": (0, 1, False),
+    "beta3": (0, 1, False),
+}
+# Those of the optimizers of rumus: a rule of one's own may call its scalars what it likes.
+RANGES: Final[Ranges] = {
+    **COMMON,
     "eps": (0, _INFINITY, False),
     "eps1": (0, _INFINITY, False),
     "eps2": (0, _INFINITY, False),
     "beta2_decay": (-_INFINITY, 0, True),
     "momentum": (0, _INFINITY, False),
-    "beta1": (0, 1, False),
-    "beta2": (0, 1, False),
-    "beta3": (0, 1, False),
     "alpha": (0, 1, False),
     "rho": (0, 1, False),
     "lr_decay": (0, _INFINITY, False),
@@ -37,7 +44,6 @@ RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
     "t0": (0, _INFINITY, False),
     "adapt": (0, 1, True),
     "trust_coefficient": (0, _INFINITY, False),
-    "lr_scale": (0, _INFINITY, False),
     "warmup_steps": (0, _INFINITY, False),
     "weight_lr_power": (0, _INFINITY, False),
 }
@@ -49,11 +55,11 @@ TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def check(name: str, value: object, origin: str = "") -> float:
-    """Return `value` as a float; ValueError or TypeError says what is allowed under `name`."""
+def check(name: str, value: object, origin: str = "", ranges: Ranges = RANGES) -> float:
+    """Return `value` as a float; ValueError or TypeError says what `ranges` allow under `name`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or a function of the step, not {value!r}{origin}")
-    low, high, closed = RANGES.get(name, (-_INFINITY, _INFINITY, False))
+    low, high, closed = ranges.get(name, (-_INFINITY, _INFINITY, False))
     inside = low <= value <= high if closed else low <= value < high
     if not math.isfinite(value) or not inside:
         allowed = f"in [{low}, {high})" if high < _INFINITY else f">= {low}"
@@ -62,17 +68,17 @@ def check(name: str, value: object, origin: str = "") -> float:
     return float(value)
 
 
-def at_step(name: str, hyper: Hyper, step: int) -> float:
+def at_step(name: str, hyper: Hyper, step: int, ranges: Ranges = COMMON) -> float:
     """Return the value of a hyper-parameter at a step; a schedule's value is checked as well."""
     if not callable(hyper):
         return hyper
-    return check(name, hyper(step), f" (from its schedule, at step {step})")
+    return check(name, hyper(step), f" (from its schedule, at step {step})", ranges)
 
 
-def checked(given: Mapping[str, Any]) -> dict[str, Hyper]:
+def checked(given: Mapping[str, Any], ranges: Ranges = RANGES) -> dict[str, Hyper]:
     """Return `given` with what is in `TOGETHER` taken apart, and every number checked.
 
-    betas: two numbers, or three for a rule that has beta3.
+    betas: two numbers, or three for a rule that has beta3. ranges: what is allowed, by name.
     """
     hyper: dict[str, Hyper] = {}
     for name, value in given.items():
@@ -82,12 +88,12 @@ def checked(given: Mapping[str, Any]) -> dict[str, Hyper]:
                 raise TypeError(f"{name} must be two numbers, not {value!r}")
             if twice := [part for part in names if part in given]:
                 raise TypeError(f"{twice[0]} is part of {name}: give one of the two")
-            hyper.update(checked(dict(zip(names, value, strict=False))))
+            hyper.update(checked(dict(zip(names, value, strict=False)), ranges))
         else:
             if isinstance(value, Schedule) and value.is_factor:
                 raise ValueError(
                     f"{name}: {value} only gives shares of what comes then: "
                     "write warmup(...).then(...), or multiply it by a number"
                 )
-            hyper[name] = value if callable(value) else check(name, value)
+            hyper[name] = value if callable(value) else check(name, value, ranges=ranges)
     return hyper

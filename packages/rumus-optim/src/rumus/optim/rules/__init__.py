@@ -27,7 +27,15 @@ from rumus.optim.rules.adaptive import (
     rmsprop_centered_momentum,
     rmsprop_momentum,
 )
-from rumus.optim.rules.after_adam import adabelief, adan, adopt, adopt_decoupled, yogi
+from rumus.optim.rules.after_adam import (
+    adabelief,
+    adan,
+    ademamix,
+    adopt,
+    adopt_decoupled,
+    laprop,
+    yogi,
+)
 from rumus.optim.rules.descent import asgd, average, lion, rprop, sgd, sgd_momentum, sgd_nesterov
 from rumus.optim.rules.factored import adafactor, adafactor_factored
 from rumus.optim.rules.layerwise import lamb, lamb_direction, lars
@@ -55,6 +63,7 @@ __all__ = [
     "adamw",
     "adamw_amsgrad",
     "adan",
+    "ademamix",
     "adopt",
     "adopt_decoupled",
     "amsgrad",
@@ -63,6 +72,7 @@ __all__ = [
     "lamb",
     "lamb_direction",
     "largest_lr",
+    "laprop",
     "lars",
     "lion",
     "mu_product",

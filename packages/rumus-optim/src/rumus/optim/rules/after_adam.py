@@ -127,3 +127,59 @@ def adopt_decoupled(
     """p = p (1 - lr weight_decay) from the second step on, then ADOPT."""
     p = p - lr * weight_decay * where(t <= 1, 0.0, 1.0) * p
     return adopt(p, g, m, v, t=t, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+
+
+def laprop(
+    p: Expr,
+    g: Expr,
+    m: Expr,
+    v: Expr,
+    *,
+    t: Expr,
+    lr: Expr,
+    beta1: Expr,
+    beta2: Expr,
+    eps: Expr,
+    weight_decay: Expr,
+) -> Update:
+    """v = beta2 v + (1 - beta2) g^2;  m = beta1 m + (1 - beta1) g / (sqrt(v_hat) + eps);
+
+    p = p (1 - lr weight_decay) - lr m / (1 - beta1^t),  v_hat = v / (1 - beta2^t).
+
+    Ziyin, Wang, Ueda: arXiv:2002.04839, algorithm 1; the decay is decoupled as in AdamW.
+    """
+    root = sqrt(1 - beta2**t)
+    v = beta2 * v + (1 - beta2) * g * g
+    m = beta1 * m + (1 - beta1) * root * (g / (sqrt(v) + eps * root))
+    return {"p": p * (1 - lr * weight_decay) - lr / (1 - beta1**t) * m, "m": m, "v": v}
+
+
+def ademamix(
+    p: Expr,
+    g: Expr,
+    m: Expr,
+    v: Expr,
+    slow: Expr,
+    *,
+    t: Expr,
+    lr: Expr,
+    beta1: Expr,
+    beta2: Expr,
+    beta3: Expr,
+    alpha: Expr,
+    eps: Expr,
+    weight_decay: Expr,
+) -> Update:
+    """m, v as in `adam`;  slow = beta3 slow + (1 - beta3) g, without a bias correction;
+
+    p = p (1 - lr weight_decay) - lr (m_hat + alpha slow) / (sqrt(v_hat) + eps).
+
+    Pagliardini, Ablin, Grangier: arXiv:2409.03137, algorithm 1.
+    """
+    m = beta1 * m + (1 - beta1) * g
+    slow = beta3 * slow + (1 - beta3) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    root = sqrt(1 - beta2**t)
+    mixed = root / (1 - beta1**t) * m + root * alpha * slow
+    step = lr * mixed / (sqrt(v) + eps * root)
+    return {"p": p * (1 - lr * weight_decay) - step, "m": m, "v": v, "slow": slow}

@@ -1,0 +1,58 @@
+// laprop
+
+struct Scalars {
+    n: u32,
+    at: u32,
+}
+
+var<immediate> k: Scalars;
+@group(0) @binding(0) var<storage, read_write> in_p: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> in_g: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> in_m: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> in_v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> control: array<u32>;
+
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 128u + local;
+    if (i >= k.n) {
+        return;
+    }
+    let in_p_value = in_p[i];
+    let in_g_value = in_g[i];
+    let in_m_value = in_m[i];
+    let in_v_value = in_v[i];
+    let s0 = bitcast<f32>(control[k.at + 0u]); // 1 - beta2
+    let s1 = bitcast<f32>(control[k.at + 1u]); // beta2
+    let s2 = bitcast<f32>(control[k.at + 2u]); // eps * sqrt(1 - beta2 ** t)
+    let s3 = bitcast<f32>(control[k.at + 3u]); // (1 - beta1) * sqrt(1 - beta2 ** t)
+    let s4 = bitcast<f32>(control[k.at + 4u]); // beta1
+    let s5 = bitcast<f32>(control[k.at + 5u]); // lr / (1 - beta1 ** t)
+    let s6 = bitcast<f32>(control[k.at + 6u]); // 1 - lr * weight_decay
+    let t0 = vec4<f32>(s0) * in_g_value;
+    let t1 = t0 * in_g_value;
+    let t2 = vec4<f32>(s1) * in_v_value;
+    let t3 = t2 + t1;
+    let t4 = sqrt(t3);
+    let t5 = t4 + vec4<f32>(s2);
+    let t6 = in_g_value / t5;
+    let t7 = vec4<f32>(s3) * t6;
+    let t8 = vec4<f32>(s4) * in_m_value;
+    let t9 = t8 + t7;
+    let t10 = vec4<f32>(s5) * t9;
+    let t11 = in_p_value * vec4<f32>(s6);
+    let t12 = t11 - t10;
+    let result0 = t12;
+    let result1 = t9;
+    let result2 = t3;
+    if (control[0] != 0u) {
+        in_p[i] = result0;
+        in_m[i] = result1;
+        in_v[i] = result2;
+    }
+}
