@@ -73,3 +73,55 @@ def test_a_module_may_be_switched_within_a_validation() -> None:
     trainer.fit([(X,)], lambda x: (made(x) ** 2).mean(), epochs=2, validate=validate)
     assert seen == [False, True] * 2
     assert all(module.training for module in made.modules())
+
+
+# What a batch counts
+
+
+def texts() -> tuple[NDArray[Any], NDArray[Any]]:
+    """Four texts of 8 tokens; of the first two all but one are padding."""
+    y = RANDOM.integers(0, 7, (4, 8))
+    y[:2, 1:] = -100
+    return RANDOM.normal(size=(4, 8, 5)).astype(np.float32), y
+
+
+def trained(data: list[Any], accumulate: int, **more: Any) -> tuple[NDArray[Any], Any]:
+    layer = nn.Linear(5, 7, generator=Generator(1))
+    add = more.pop("add", lambda loss: loss)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = add(nn.cross_entropy_loss(layer(x), y))
+        return out
+
+    result = Trainer(SGD(layer.parameters(), 1.0)).fit(
+        data, loss, epochs=2, accumulate=accumulate, validate=(data, loss), **more
+    )
+    measured = [entry.get("loss", entry.get("val_loss")) for entry in result.history]
+    return layer.weight.numpy(), measured
+
+
+def test_accumulation_and_validation_count_tokens() -> None:
+    """As one batch of all of them does, whether the weights are left out or told."""
+    x, y = texts()
+    parts = [(x[:2], y[:2]), (x[2:], y[2:])]
+    whole, measured = trained([(x, y)], 1)
+    told: dict[str, Any] = {"weight_of": lambda a, b: float((np.asarray(b) != -100).sum())}
+    for options in ({}, told):
+        weight, found = trained(parts, 2, **options)
+        np.testing.assert_allclose(weight, whole, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found, measured, rtol=1e-6)
+
+
+def test_a_loss_within_a_sum_asks_for_weights() -> None:
+    """Nothing says of which of its terms the sum is a mean."""
+    x, y = texts()
+    parts = [(x[:2], y[:2]), (x[2:], y[2:])]
+    add = lambda loss: loss + 1.0
+    with pytest.raises(ValueError, match=r"averages 2 terms .* and 16 in one of 2.* weight_of="):
+        trained(parts, 2, add=add)
+    even = np.where(y == -100, 0, y)
+    uneven = [(x[:3], even[:3]), (x[3:], even[3:])]
+    whole, measured = trained([(x, even)], 1, add=add)
+    weight, found = trained(uneven, 2, add=add)
+    np.testing.assert_allclose(weight, whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, measured, rtol=1e-6)

@@ -21,6 +21,7 @@ from rumus.tensor import (
     tensor,
 )
 from rumus.tensor.graph.indexing import known_bounds
+from rumus.tensor.graph.means import note_mean
 
 T = TypeVar("T", Tensor, Expr)
 NAME = "cross_entropy_loss"
@@ -161,5 +162,5 @@ def _reduced(losses: Tensor, count: Tensor | int, reduction: Reduction) -> Tenso
     if isinstance(count, int) and count == 0:
         raise ValueError(f"{NAME}: every target is ignored, so there is nothing to take a mean of")
     if isinstance(count, int) and count == losses.size:
-        return losses.mean()
-    return losses.sum() / count
+        return note_mean(losses.mean(), count)
+    return note_mean(losses.sum() / count, count)

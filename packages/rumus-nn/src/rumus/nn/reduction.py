@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from rumus.tensor import NumpyBackend, Tensor, TensorLike, float16, float32, tensor
+from rumus.tensor.graph.means import note_mean
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
@@ -65,7 +66,9 @@ def mean_scale(prediction: Tensor, reduction: Reduction) -> float:
 
 def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
     """Return scaled losses as they are, or their sum."""
-    return losses if reduction == "none" else losses.sum()
+    if reduction == "none":
+        return losses
+    return note_mean(losses.sum(), losses.size) if reduction == "mean" else losses.sum()
 
 
 def is_readable(x: Tensor) -> bool:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rumus.optim import Accumulation
 from rumus.tensor import Tensor
+from rumus.tensor.graph.means import noting_means
 from rumus.tensor.memory.recording import is_capturing
+from rumus.train.loop.weighing import Weighing
 
 if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
@@ -21,16 +23,21 @@ def accumulated_step(
     trainer: Trainer[Any],
     loss_fn: Callable[..., Tensor],
     window: Iterable[tuple[tuple[Any, ...], float]],
+    weighing: Weighing | None = None,
 ) -> Tensor:
     """Do one step over the batches of a window, each with its weight; return the mean loss.
 
+    weighing: takes the weights for numbers of samples, and weighs by what the loss is a mean of.
     Each batch is forgotten before the next is asked for; one of weight 0 does not count. Raises
     what `train_step` does, and ValueError if all weights are 0 or one is below.
     """
     accumulation, optimizer = Accumulation(), trainer.optimizer
     total: Tensor | None = None
     for batch, weight in window:
-        loss, grads = trainer._forward_backward(loss_fn, batch)
+        with noting_means() as means:
+            loss, grads = trainer._forward_backward(loss_fn, batch)
+        if weighing is not None:
+            (weight,) = weighing.weigh([loss], means, weight)
         trainer._check_claimed(grads)
         optimizer.gradients(grads)  # raises if one is missing here, though others may have it
         accumulation.add(grads, weight)

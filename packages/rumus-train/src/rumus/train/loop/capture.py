@@ -19,6 +19,7 @@ import numpy as np
 from rumus.optim.engine.closure import forward_backward
 from rumus.tensor import Backend, CaptureError, GradientStore, Tensor, tensor
 from rumus.tensor.graph.autograd import is_recording
+from rumus.tensor.graph.means import Mean, note_again, noting_means
 from rumus.tensor.graph.store import Refill
 from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
@@ -60,6 +61,7 @@ class _Captured:
     step: CapturedStep
     guards: Guards
     loss: Array
+    means: Sequence[Mean]
     refill: Refill
     alive: object
     label: str
@@ -172,7 +174,7 @@ class CapturedSteps:
             given = [
                 Tensor(next(own), step.backend) if isinstance(a, Tensor) else a for a in arguments
             ]
-            with reads.follow():
+            with noting_means() as means, reads.follow():
                 loss, grads = step.forward(given)
             del given
             refill = Refill(grads)
@@ -181,7 +183,14 @@ class CapturedSteps:
         if self._is_repeatable(step, reads, patience):
             self._captured.append(
                 _Captured(
-                    step.key, recorded, reads.guards, loss._array, refill, seen.alive, step.label()
+                    step.key,
+                    recorded,
+                    reads.guards,
+                    loss._array,
+                    means,
+                    refill,
+                    seen.alive,
+                    step.label(),
                 )
             )
             del self._captured[:-KINDS]
@@ -228,6 +237,7 @@ class CapturedSteps:
         self, captured: _Captured, backend: Backend, arrays: Sequence[Array]
     ) -> tuple[Tensor, GradientStore]:
         captured.step.replay(arrays)
+        note_again(captured.means)
         if captured is not self._captured[-1]:
             self._captured.remove(captured)
             self._captured.append(captured)

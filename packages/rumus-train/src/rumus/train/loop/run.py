@@ -43,6 +43,7 @@ from rumus.train.loop.events import (
 from rumus.train.loop.monitor import Monitor
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals
 from rumus.train.loop.validation import Validate, evaluating, measure
+from rumus.train.loop.weighing import Weighing
 
 if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
@@ -189,7 +190,8 @@ class Run:
                     return
                 yield more
 
-        return accumulated_step(self.trainer, self._computed, window())
+        weighing = Weighing() if batches.weight_of is None else None
+        return accumulated_step(self.trainer, self._computed, window(), weighing)
 
     def _after_step(self, loss: Tensor, samples: float) -> None:
         position = self.position
@@ -295,7 +297,8 @@ class Run:
         objects = list(self.trainer.state.values())
         try:
             with evaluating(objects, self.trainer.optimizer), self.signals.may_be_cut():
-                metrics = measure(self.validate_fn, self.trainer.optimizer)
+                weight_of = self.batches.weight_of
+                metrics = measure(self.validate_fn, self.trainer.optimizer, weight_of)
         except Abandoned:
             return
         self._check_metrics(metrics)

@@ -164,8 +164,10 @@ class Trainer(Generic[M_co]):
         numbers are averaged over the samples; called as `validate_every` says, by default after
         each epoch, with no graph and every module evaluating, whether `state` names it or not.
         accumulate: batches for one step, which is that over all their samples at once; an epoch's
-        last step may have fewer. weight_of: how much a batch counts in means and in accumulation,
-        called with the batch; by default its number of samples.
+        last step may have fewer. weight_of: how much a batch counts in means, accumulation and
+        validation, called with the batch; by default its number of samples, and where a loss of
+        `rumus.nn` is accumulated or validated the number of terms that it averages, as targets that
+        are not ignored. ValueError where that is not known: on a GPU, or within a larger sum.
         nonfinite: what a gradient that is not finite does. "raise", "skip": as in the optimizer,
         which decides if nothing is said; with a loss scale they are about steps that are refused at
         its minimum, others are skipped. "rollback": parameters and optimizer become what they were

@@ -9,8 +9,10 @@ from typing import Any, TypeAlias
 from rumus.optim import Optimizer
 from rumus.tensor import Tensor
 from rumus.tensor.graph import evaluation
+from rumus.tensor.graph.means import noting_means
 from rumus.train.data.batches import arguments, samples
 from rumus.train.loop.capture import beside
+from rumus.train.loop.weighing import Weighing
 
 # A function that returns numbers by name, or batches and what is computed of each: one number (it
 # is called "loss") or several by name, averaged over the samples.
@@ -41,27 +43,41 @@ def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator
             module.training = training
 
 
-def measure(validate: Validate, optimizer: Optimizer[Any]) -> dict[str, float]:
+def measure(
+    validate: Validate,
+    optimizer: Optimizer[Any],
+    weight_of: Callable[..., float] | None = None,
+) -> dict[str, float]:
     """Return the numbers of a validation.
 
-    TypeError for what returns no numbers, ValueError for a loader that yields nothing.
+    weight_of: how much a batch counts; by default its number of samples, and for a loss of
+    `rumus.nn` the number of terms that it is the mean of.
+    TypeError for what returns no numbers; ValueError for a loader that yields nothing, and for
+    batches of which it is not known how much they count.
     """
     if not isinstance(validate, tuple):
         return _numbers(validate())
     loader, metric_fn = validate
     backend = optimizer.parameters[0].backend
-    totals: dict[str, float] = {}
-    weight = 0.0
+    totals: dict[str, tuple[float, float]] = {}
+    weighing = Weighing()
     for batch in loader:
         given = arguments(batch)
         values = [beside(value, backend) for value in given]
-        count = samples(given)
-        for name, value in _numbers(metric_fn(*values)).items():
-            totals[name] = totals.get(name, 0.0) + count * value
-        weight += count
-    if not weight:
+        with noting_means() as means:
+            found = metric_fn(*values)
+        raw = list(found.values()) if isinstance(found, Mapping) else [found]
+        numbers = _numbers(found)
+        if weight_of is None:
+            weights = weighing.weigh(raw, means, samples(given))
+        else:
+            weights = [float(weight_of(*given))] * len(raw)
+        for (name, value), weight in zip(numbers.items(), weights, strict=True):
+            total, weighed = totals.get(name, (0.0, 0.0))
+            totals[name] = total + weight * value, weighed + weight
+    if not totals:
         raise ValueError("the loader for validation yields nothing")
-    return {name: total / weight for name, total in totals.items()}
+    return {name: total / weight for name, (total, weight) in totals.items()}
 
 
 def _numbers(found: object) -> dict[str, float]:

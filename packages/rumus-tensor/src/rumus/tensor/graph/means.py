@@ -1,0 +1,61 @@
+"""What a loss is a mean of: losses say so, and whoever joins the means of batches listens.
+
+The mean over all tokens of two batches is no mean of their means by rows. A loss function knows how
+many terms it has averaged; a loop that accumulates over batches has to know it as well.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rumus.tensor.graph.tensor import Tensor
+from rumus.tensor.memory.backend import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean that was taken: where it is, and of how many terms; None if a device knows that."""
+
+    array: Array
+    count: int | None
+
+    def is_in(self, value: Tensor) -> bool:
+        """Whether a tensor is this very mean, and not something computed from it."""
+        return value._array is self.array
+
+
+class _Listening(threading.local):
+    means: list[Mean] | None = None
+
+
+_listening = _Listening()
+
+
+def note_mean(result: Tensor, count: Tensor | int) -> Tensor:
+    """Say that `result` is the mean of `count` terms, and return it."""
+    if _listening.means is not None:
+        known = count if isinstance(count, int) else None
+        _listening.means.append(Mean(result._array, known))
+    return result
+
+
+def note_again(means: Sequence[Mean]) -> None:
+    """Say what was said when a step was recorded, which is repeated without its code now."""
+    if _listening.means is not None:
+        _listening.means.extend(means)
+
+
+@contextmanager
+def noting_means() -> Iterator[list[Mean]]:
+    """Collect the means that are taken on this thread within the block."""
+    before, _listening.means = _listening.means, []
+    found = _listening.means
+    try:
+        yield found
+    finally:
+        _listening.means = before
+        if before is not None:
+            before.extend(found)
