@@ -19,6 +19,7 @@ from rumus.tensor import (
     float32,
     max_pool,
     tensor,
+    no_grad,
 )
 
 CPU = NumpyBackend()
@@ -83,10 +84,15 @@ def test_nan_wins_in_a_pool(backend: Backend) -> None:
 def test_batch_norm_moves_its_statistics_in_training_alone(backend: Backend) -> None:
     layer = nn.BatchNorm2d(2, momentum=0.5, backend=backend)
     x = normal(3, 2, 4, 5, backend=backend) * 2 + 1
-    layer(x)
+    assert layer.running_mean is not None
+    with no_grad():
+        layer(x)
+    loss = layer(x).sum()
+    layer(x)  # a pass without a step
+    assert layer.running_mean.tolist() == [0.0, 0.0]
+    loss.backward().write_updates()  # as whoever drains the gradients does
     host = x.numpy().astype(float)
     mean, variance = host.mean((0, 2, 3)), host.var((0, 2, 3), ddof=1)
-    assert layer.running_mean is not None
     assert layer.running_var is not None
     np.testing.assert_allclose(layer.running_mean.numpy(), 0.5 * mean, rtol=1e-5)
     np.testing.assert_allclose(layer.running_var.numpy(), 0.5 + 0.5 * variance, rtol=1e-5)

@@ -47,6 +47,7 @@ def compare(
     assert found.dtype == dtype
     np.testing.assert_allclose(found.numpy(), wanted.detach().numpy(), **close)
     grads = (found * tensor(weights, dtype=dtype)).sum().backward()
+    grads.write_updates()
     (wanted * torch.tensor(weights)).sum().backward()
     for mine, other in [(x, y), *(pairs or [])]:
         np.testing.assert_allclose(grads[mine].numpy(), other.grad.numpy(), **close)

@@ -21,8 +21,9 @@ from rumus.tensor import (
     ones,
     zeros,
 )
+from rumus.tensor.graph.buffer_update import BufferUpdate, propose
 from rumus.tensor.graph.tensor import backend_of
-from rumus.tensor.memory.recording import depends_on, live
+from rumus.tensor.memory.recording import depends_on
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -113,23 +114,20 @@ class _BatchNorm(Module):
             )
         result, total, squares = batch_norm(x, self.weight, self.bias, self.eps)
         if self.training:
-            self._move(total, squares, count)
+            self._move(result, total, squares, count)
         return result
 
-    def _move(self, total: Tensor, squares: Tensor, count: int) -> None:
-        """Move the running statistics towards those of a batch, in one kernel."""
+    def _move(self, result: Tensor, total: Tensor, squares: Tensor, count: int) -> None:
+        """Have the running statistics moved towards those of a batch, if its step counts."""
         mean, variance = self.running_mean, self.running_var
         if mean is None or variance is None:
             return
-        tensors = (mean, variance, total, squares)
-        backend = backend_of(type(self).__name__, tensors)
+        backend_of(type(self).__name__, (mean, variance, total, squares))
         numbers = {
             "momentum": self.momentum, "mean_share": 1 / count, "variance_share": 1 / (count - 1)
         }  # fmt: skip
-        arrays = [t._array for t in tensors]
-        backend.elementwise(_MOVED, arrays, _MOVED.bind(numbers), arrays[:2])
-        for t in (mean, variance):
-            live(t._version.written)
+        found = (total._array, squares._array)
+        propose(BufferUpdate(_MOVED, (mean, variance), found, numbers), result)
 
     def _of_running(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """Normalize with the running statistics, in one kernel."""
@@ -145,8 +143,9 @@ class BatchNorm1d(_BatchNorm):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias, of each channel over the batch.
 
     Ioffe, Szegedy: arXiv:1502.03167. x: (batch, channels), or (batch, channels, length). While
-    training, mean and variance (divided by n) are those of x, and running_mean and running_var move
-    towards them by `momentum`, the variance divided by n - 1; in evaluation these are used. affine:
+    training, mean and variance (divided by n) are those of x; in evaluation they are running_mean
+    and running_var, which each step that is applied moves towards those of x by `momentum`, the
+    variance divided by n - 1. A pass without a step, as under `no_grad`, changes nothing. affine:
     False for no weight and bias. track_running_stats: False for statistics of x always.
     ValueError for another number of channels, and in training for one value in each channel.
 

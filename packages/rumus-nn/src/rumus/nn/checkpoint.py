@@ -7,7 +7,14 @@ from typing import Any
 
 from rumus.nn.module import Module
 from rumus.tensor import Generator, GraphError, Tensor
-from rumus.tensor.graph.autograd import ACCUMULATE, Node, backward, is_recording, leaves
+from rumus.tensor.graph.autograd import (
+    ACCUMULATE,
+    Node,
+    backward,
+    is_recording,
+    leaves,
+    updates_of,
+)
 from rumus.tensor.graph.tensor import result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import live
@@ -49,7 +56,11 @@ def checkpoint(
         given = dict(zip((id(p) for p in parameters), destinations[len(inputs) :], strict=True))
         return again.gradients(gradient, parameters, given)
 
-    return result_of("checkpoint", result._array, result.backend, sources, vjp, saved=inputs)
+    proposed = updates_of(result._node)
+    found = result_of("checkpoint", result._array, result.backend, sources, vjp, saved=inputs)
+    if found._node is not None:
+        found._node.updates = tuple(proposed)  # by the first call only
+    return found
 
 
 def _checked(result: Any) -> Tensor:

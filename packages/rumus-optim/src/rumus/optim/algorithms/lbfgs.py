@@ -27,6 +27,7 @@ from rumus.tensor import (
     StateMismatchError,
     Tensor,
 )
+from rumus.tensor.graph.buffer_update import BufferUpdate
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import NonFinite, Outcome
 
@@ -52,6 +53,7 @@ class _Point:
     gradient: Vector
     largest: float
     slope: float  # along the direction that is searched
+    updates: Sequence[BufferUpdate]  # what the pass would change; that of the first point counts
 
     @property
     def is_finite(self) -> bool:
@@ -166,7 +168,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         lr = at_step("lr", self.hyper["lr"], self.steps + 1)
         before = v.copy(self._values)
         try:
-            now = self._look(v, evaluate)
+            now = first = self._look(v, evaluate)
             loss = now.loss.clone()
             if not now.is_finite:
                 self._refuse(now)
@@ -179,6 +181,8 @@ class LBFGS(ClosureOptimizer[M_co]):
                 if self._is_away:
                     self._place(v, progress.x)
                 self._remember(progress.pairs)
+                for update in first.updates:
+                    update.write()
                 self.steps += 1
                 self.outcome = Outcome(True)
         except BaseException:
@@ -262,6 +266,7 @@ class LBFGS(ClosureOptimizer[M_co]):
     def _look(self, v: Vectors, evaluate: Evaluate, d: Vector | None = None) -> _Point:
         """The loss where the parameters are now; d: the direction that is searched."""
         loss, grads = evaluate()
+        updates = grads.take_updates()
         gradient = self._drained(v, grads)
         largest = v.largest(gradient)
         slope = largest if d is None else v.dot(gradient, d)
@@ -269,7 +274,7 @@ class LBFGS(ClosureOptimizer[M_co]):
             found = v.read(loss._array, largest, slope)
         else:
             found = [float(loss), *v.read(largest, slope)]
-        return _Point(loss, found[0], gradient, *found[1:])
+        return _Point(loss, found[0], gradient, found[1], found[2], updates)
 
     def _drained(self, v: Vectors, grads: GradientStore) -> Vector:
         """The gradients in a store, as a vector of its own; they are drained."""

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.options.group import M_co
 from rumus.tensor import ClosureNeededError, GradientStore, Tensor
+from rumus.tensor.graph.buffer_update import take_loose
 
 # Computes the loss where the parameters are now: without its graph, and with its gradients.
 Evaluate: TypeAlias = Callable[[], tuple[Tensor, GradientStore]]
@@ -61,6 +62,7 @@ def forward_backward(
 
     scale: what the gradients are multiplied by; see `Tensor.backward`.
     """
+    take_loose()  # what passes before have left belongs to no step
     loss = loss_fn(*arguments)
     if not isinstance(loss, Tensor):
         raise TypeError(

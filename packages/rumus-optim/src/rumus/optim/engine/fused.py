@@ -66,7 +66,7 @@ from rumus.tensor import (
 )
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
-from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Updater
+from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Outcome, Updater
 
 _KEPT: Final = 64  # steps whose scalars are kept, of each segment
 
@@ -563,6 +563,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             updater.commit()
             if self.scaling is not None and updater.applied is not None:
                 self.scaling.decided(self.segments[0].arena.backend, updater.applied)
+            self._write_updates(grads, outcome, updater)
             name = str(self)
             for number, gradient in gradients.items():
                 arena = self.segments[number].arena
@@ -572,6 +573,13 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             self._pending.append(outcome)
             self.outcome = outcome
             self._learn()
+
+    def _write_updates(self, grads: GradientStore, outcome: Outcome, updater: Updater) -> None:
+        """Have the forward pass change its buffers if the step is applied."""
+        if outcome.applied is False:
+            grads.take_updates()
+        else:
+            grads.write_updates(updater.applied, self.segments[0].arena.backend)
 
     def collected(self, grads: GradientStore) -> dict[int, Array]:
         """Return the owned gradients, flat, by the number of their segment; optional ones if there.

@@ -20,6 +20,7 @@ from rumus.tensor import (
     float16,
     float32,
 )
+from rumus.tensor.graph.buffer_update import BufferUpdate
 from rumus.tensor.graph.store import Collector, check_fit
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -68,6 +69,7 @@ class Accumulation:
     def __init__(self) -> None:
         self._sums: dict[ParamId, _Sum] = {}
         self._whole: dict[tuple[ParamId, ...], Array] = {}  # the arrays of those side by side
+        self._updates: list[BufferUpdate] = []  # of buffers, in the order of the passes
         self.weight = 0.0  # of all that was added since the last `gradients()`
         self.count = 0  # of what was added with a weight above 0
 
@@ -96,6 +98,8 @@ class Accumulation:
                 self._include(grads, 1.0 if summed else weight)
                 self.weight += weight
                 self.count += 1
+                self._updates += grads.take_updates()
+            grads.take_updates()
             grads.drain(list(grads), _BY)
 
     def _include(self, grads: GradientStore, factor: float) -> None:
@@ -151,7 +155,8 @@ class Accumulation:
             for total, mean in pairs:
                 backend.elementwise(_WEIGH, (total,), scalars, (mean,))
         with Uninterrupted():
-            self._sums, self._whole = {}, {}
+            found.propose(self._updates)
+            self._sums, self._whole, self._updates = {}, {}, []
             self.weight, self.count = 0.0, 0
         return found
 

@@ -120,6 +120,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         """Do one step; see `ClosureOptimizer.minimize_step`."""
         self._check_ready()
         first, grads = evaluate()
+        updates = grads.take_updates()  # of buffers: those of the point where the step begins
         loss = first.clone()
         refuse_foreign(grads, self)
         gradients = self.fused.collected(grads)
@@ -129,6 +130,8 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         with self._away(arenas):
             factors = self._climb(arenas, gradients)
             _, grads = evaluate()
+            grads.take_updates()
+            grads.propose(updates)
             refuse_foreign(grads, self)
             for parameter in (p for arena in arenas.values() for p in arena.parameters):
                 grads.check(parameter)

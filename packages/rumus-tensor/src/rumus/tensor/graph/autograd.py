@@ -138,7 +138,7 @@ class Node:
 
     __slots__ = (
         "adding", "backend", "created", "fills_places", "inputs", "name", "place",
-        "takes_products", "vjp", "watched",
+        "takes_products", "updates", "vjp", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +161,7 @@ class Node:
         self.takes_products = takes_products  # whether `vjp` takes a gradient that is a `Product`
         self.fills_places = fills_places  # whether `vjp` may be given the `place` of an input
         self.place: Callable[[], Array] | None = None  # memory that its gradient is best written to
+        self.updates: tuple[Any, ...] = ()  # of buffers, if its step counts: `BufferUpdate`s
         self.created = next(_creation)
 
 
@@ -202,17 +203,25 @@ def _check_versions(nodes: Sequence[Node]) -> None:
                 )
 
 
-def backward(root: Node, seed: Array, sink: Sink) -> None:
+def updates_of(root: Node) -> list[Any]:
+    """Return the updates of buffers that were proposed on the way to `root`, the oldest first."""
+    return [update for node in reversed(_reachable(root)) for update in node.updates]
+
+
+def backward(root: Node, seed: Array, sink: Sink) -> list[Any]:
     """Send `seed`, the gradient of `root`'s result, back to every parameter it depends on.
 
-    Everything that can be refused is refused before anything is computed.
+    Everything that can be refused is refused before anything is computed. Returns the updates of
+    buffers that the forward pass has proposed, the oldest first.
     """
     nodes = _reachable(root)
     _check_versions(nodes)
+    updates = [update for node in reversed(nodes) for update in node.updates]
     gradients: dict[Node, Array] = {root: seed}  # or products
     summed: set[Node] = set()  # gradients that are our own memory, and may be added to in place
     for node in nodes:
         _visit(node, gradients, summed, sink)
+    return updates
 
 
 def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Sink) -> None:

@@ -20,6 +20,7 @@ from rumus.tensor.expression.errors import (
     UnclaimedGradientError,
 )
 from rumus.tensor.graph.autograd import ACCUMULATE, Node, backward, ones
+from rumus.tensor.graph.buffer_update import BufferUpdate, take_loose
 from rumus.tensor.graph.tensor import Tensor, backend_of
 from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -42,13 +43,14 @@ class GradientStore:
     ([2.0], False)
     """
 
-    __slots__ = ("__weakref__", "_backends", "_drained", "_gradients", "_parameters")
+    __slots__ = ("__weakref__", "_backends", "_drained", "_gradients", "_parameters", "_updates")
 
     def __init__(self) -> None:
         self._gradients: dict[ParamId, Array] = {}
         self._parameters: dict[ParamId, Parameter] = {}
         self._backends: dict[ParamId, Backend] = {}
         self._drained: dict[ParamId, str] = {}
+        self._updates: list[BufferUpdate] = []
 
     def __len__(self) -> int:
         return len(self._gradients)
@@ -138,7 +140,26 @@ class GradientStore:
             slot.holder = None
         self._forget(numbers, by)
 
+    def propose(self, updates: Iterable[BufferUpdate]) -> None:
+        """Have updates of buffers written when the gradients are applied."""
+        self._updates += updates
+
+    def take_updates(self) -> list[BufferUpdate]:
+        """Remove the updates of buffers and return them: for who decides when they are written."""
+        found, self._updates = self._updates, []
+        return found
+
+    def write_updates(self, applied: Array | None = None, backend: Backend | None = None) -> None:
+        """Write what the forward passes would change; whoever drains a store does it, too.
+
+        applied: where `backend` decides about its step by itself, its decision; see `Updater`.
+        """
+        for update in self.take_updates():
+            update.write(applied if update.backend is backend else None)
+
     def _forget(self, numbers: Sequence[ParamId], by: str) -> None:
+        if self._updates:
+            self.write_updates()
         for entries in (self._gradients, self._parameters, self._backends):
             if len(entries) == len(numbers):
                 entries.clear()
@@ -180,6 +201,7 @@ class Refill:
         self._gradients = dict(store._gradients)
         self._parameters = dict(store._parameters)
         self._backends = dict(store._backends)
+        self._updates = list(store._updates)
         self._layout = [(parameter, parameter._slot) for parameter in store]
         self._lent = [
             slot
@@ -189,8 +211,9 @@ class Refill:
 
     @property
     def arrays(self) -> list[Array]:
-        """The memory of the gradients."""
-        return list(self._gradients.values())
+        """The memory of the gradients, and of what buffers are updated from."""
+        used = [array for update in self._updates for array in update.arrays]
+        return [*self._gradients.values(), *used]
 
     def is_free(self) -> bool:
         """Whether all is laid out as it was, and no other store holds a gradient in this memory."""
@@ -208,6 +231,7 @@ class Refill:
         store._gradients = self._gradients.copy()
         store._parameters = self._parameters.copy()
         store._backends = self._backends.copy()
+        store._updates = self._updates.copy()
         holder: weakref.ref[object] = weakref.ref(store)
         for slot in self._lent:
             slot.holder = holder
@@ -306,15 +330,19 @@ def gradients_of(
         )
     collector = Collector(store)
     seed = _seed(loss, scale)
+    updates = take_loose()
     if isinstance(edge, Node):
-        backward(edge, seed, collector)
+        updates += backward(edge, seed, collector)
+        take_loose()  # a part that was computed again has proposed them again
     else:
         collector.add(edge, seed)
     if into is None:
         collector.commit()
+        store.propose(updates)
     else:
         with Uninterrupted():
             collector.commit()
+            store.propose(updates)
     return store
 
 

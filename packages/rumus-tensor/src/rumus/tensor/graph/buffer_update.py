@@ -1,0 +1,112 @@
+"""`BufferUpdate`: what a forward pass would change, written when its step counts.
+
+Running statistics belong to the step: a pass that is only looked at, repeated, refused or skipped
+leaves them as they were. So a forward pass proposes, the tape carries what was proposed to the
+store of gradients, and whoever applies the gradients has it written with the same decision.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.graph.autograd import is_recording
+from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.recording import is_capturing
+
+if TYPE_CHECKING:
+    from rumus.tensor.graph.tensor import Tensor
+
+MOST: Final = 1024  # that no tape carries
+
+
+class BufferUpdate:
+    """One kernel over buffers, in place, that waits for its step.
+
+    kernel: its outputs are its first arrays, one for each of `buffers`. arrays: the others; what is
+    in them when the update is written counts. scalars: by name.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        buffers: Sequence[Tensor],
+        arrays: Sequence[Array],
+        scalars: Mapping[str, float],
+    ) -> None:
+        self.backend: Backend = buffers[0]._backend
+        self.arrays = tuple(arrays)
+        self._kernel = kernel
+        self._buffers = tuple(buffers)
+        self._scalars = kernel.bind(scalars)
+        self._prepared: tuple[Array | None, Callable[[Sequence[float]], None]] | None = None
+        self._times = 0
+
+    def write(self, applied: Array | None = None) -> None:
+        """Run the kernel; on a device that decides by itself, where `applied` is not 0 there."""
+        self._times += 1
+        if self._prepared is not None and self._prepared[0] is applied:
+            self._prepared[1](self._scalars)
+        else:
+            self._run(applied)
+        for buffer in self._buffers:
+            buffer._version.written()
+
+    def _run(self, applied: Array | None) -> None:
+        backend, kernel = self.backend, self._kernel
+        own = [buffer._array for buffer in self._buffers]
+        arrays = [*own, *self.arrays]
+        if applied is not None:
+            kernel, arrays = _conditional(kernel), [*arrays, applied]
+        if self._times > 1 and is_capturing(backend):  # of a captured step: once in each repetition
+            run = backend.prepare(kernel, arrays, own)
+            self._prepared = applied, run
+            run(self._scalars)
+        else:
+            backend.elementwise(kernel, arrays, self._scalars, own)
+
+
+@cache
+def _conditional(kernel: Kernel) -> Kernel:
+    """The kernel, with outputs that stay as they are where `applied` is 0."""
+    is_applied = Expr.array("applied") > 0.5
+    outputs = {
+        name: is_applied.where(new, Expr.array(name)) for name, new in kernel.outputs.items()
+    }
+    return Kernel(f"{kernel.name}_if_applied", outputs, (*kernel.arrays, "applied"))
+
+
+class _Loose(threading.local):
+    """Updates proposed on this thread by results that no tape leads to, as of frozen layers."""
+
+    def __init__(self) -> None:
+        self.updates: deque[BufferUpdate] = deque(maxlen=MOST)
+
+
+_loose = _Loose()
+
+
+def propose(update: BufferUpdate, result: Tensor) -> None:
+    """Have an update written when a step counts that goes back through `result`.
+
+    Nothing happens under `no_grad`. If nothing behind `result` is trained, the next `backward` of
+    this thread takes the update along.
+    """
+    if not is_recording():
+        return
+    if result._node is None:
+        _loose.updates.append(update)
+    else:
+        result._node.updates = (*result._node.updates, update)
+
+
+def take_loose() -> list[BufferUpdate]:
+    """Return, and forget, what no tape carries."""
+    found = list(_loose.updates)
+    _loose.updates.clear()
+    return found

@@ -1,0 +1,282 @@
+"""Running statistics belong to the step: they move when it counts, once, whatever ran forward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rumus import nn
+from rumus.optim import LBFGS, SAM, SGD, Accumulation, AdamW, LossScale, Optimizer
+from rumus.tensor import (
+    Backend,
+    Generator,
+    GradientStore,
+    MissingGradientError,
+    NonFiniteGradientError,
+    Tensor,
+    float16,
+    no_grad,
+    tensor,
+)
+from rumus.train import Trainer
+
+X: NDArray[Any] = np.random.default_rng(0).normal(2, 1, (16, 3)).astype(np.float32)
+BAD = np.where(np.arange(16)[:, None] == 3, np.nan, X).astype(np.float32)
+Y = X[:, :1]
+
+
+class Net:
+    """A batch norm and a layer, in training."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.norm = nn.BatchNorm1d(3)
+        layer = nn.Linear(3, 1, generator=Generator(0))
+        self.model = nn.Sequential(self.norm, layer).to(backend)
+        self.backend = backend
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return nn.mse_loss(self.model(x), y)
+
+    def of(self, x: NDArray[Any]) -> Tensor:
+        return self.loss(tensor(x, backend=self.backend), tensor(Y, backend=self.backend))
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        return self.norm.running_mean.tolist(), self.norm.running_var.tolist()
+
+
+def moved(times: int = 1, x: NDArray[Any] = X) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What the statistics are after so many steps, in float64."""
+    mean, variance = np.zeros(3), np.ones(3)
+    for _ in range(times):
+        mean = 0.9 * mean + 0.1 * x.astype(float).mean(0)
+        variance = 0.9 * variance + 0.1 * x.astype(float).var(0, ddof=1)
+    return mean, variance
+
+
+def check_moved(net: Net, times: int) -> None:
+    for found, wanted in zip(net.statistics(), moved(times), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6)
+
+
+# Passes without a step that is applied
+
+
+def looked_at(net: Net) -> None:
+    net.of(X)
+
+
+def without_graph(net: Net) -> None:
+    with no_grad():
+        net.of(X)
+
+
+def backward_alone(net: Net) -> None:
+    net.of(X).backward()
+
+
+def gradient_check(net: Net) -> None:
+    for epsilon in (1e-3, -1e-3):
+        net.of(X + np.float32(epsilon)).item()
+
+
+def accumulated_alone(net: Net) -> None:
+    accumulation = Accumulation()
+    accumulation.add(net.of(X).backward(), 16)
+
+
+def skipped(net: Net) -> None:
+    optimizer = SGD(net.model.parameters(), 0.1, nonfinite="skip")
+    optimizer.step(net.of(BAD).backward())
+    assert optimizer.skipped == 1
+    optimizer.release()
+
+
+def raised(net: Net) -> None:
+    optimizer = SGD(net.model.parameters(), 0.1)
+
+    def step() -> None:
+        optimizer.step(net.of(BAD).backward())
+        optimizer.poll(wait=True)
+
+    with pytest.raises(NonFiniteGradientError):
+        step()
+    optimizer.release()
+
+
+def refused(net: Net) -> None:
+    other = SGD(nn.Linear(2, 2, generator=Generator(1)).parameters(), 0.1)
+    with pytest.raises(MissingGradientError):
+        other.step(net.of(X).backward())
+
+
+def failed_forward(net: Net) -> None:
+    trainer = Trainer(SGD(net.model.parameters(), 0.1))
+
+    def fails(x: Tensor, y: Tensor) -> Tensor:
+        net.loss(x, y)
+        raise LookupError("no data")
+
+    with pytest.raises(LookupError, match="no data"):
+        trainer.train_step(fails, X, Y)
+    trainer.optimizer.release()
+
+
+def climbed(net: Net) -> None:
+    sam = SAM(SGD(net.model.parameters(), 0.1, nonfinite="skip"))
+    sam.minimize_step(lambda: net.of(BAD))
+    assert sam.skipped == 1
+    sam.release()
+
+
+def searched(net: Net) -> None:
+    optimizer = LBFGS(net.model.parameters(), nonfinite="skip")
+    optimizer.minimize_step(lambda: net.of(BAD))
+    assert optimizer.skipped == 1
+    optimizer.release()
+
+
+WITHOUT: list[Callable[[Net], None]] = [
+    looked_at, without_graph, backward_alone, gradient_check, accumulated_alone, skipped, raised,
+    refused, failed_forward, climbed, searched,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("passes", WITHOUT, ids=lambda f: f.__name__)
+def test_a_pass_without_a_step_leaves_no_trace(
+    passes: Callable[[Net], None], backend: Backend
+) -> None:
+    net = Net(backend)
+    passes(net)
+    assert net.statistics() == ([0.0] * 3, [1.0] * 3)
+
+
+# Steps
+
+
+def plain(net: Net) -> None:
+    SGD(net.model.parameters(), 0.0).step(net.of(X).backward())
+
+
+def by_trainer(net: Net) -> None:
+    Trainer(SGD(net.model.parameters(), 0.0)).train_step(net.loss, X, Y)
+
+
+def by_sam(net: Net) -> None:
+    SAM(SGD(net.model.parameters(), 0.0)).minimize_step(lambda: net.of(X))
+
+
+def by_lbfgs(net: Net) -> None:
+    optimizer = LBFGS(net.model.parameters(), max_iter=5)
+    calls = []
+
+    def closure() -> Tensor:
+        calls.append(1)
+        return net.of(X)
+
+    optimizer.minimize_step(closure)
+    assert len(calls) > 1
+
+
+def by_recomputation(net: Net) -> None:
+    x, y = (tensor(a, backend=net.backend) for a in (X, Y))
+    loss = nn.mse_loss(nn.checkpoint(net.model, x), y)
+    SGD(net.model.parameters(), 0.0).step(loss.backward())
+
+
+def by_an_own_optimizer(net: Net) -> None:
+    class Own(Optimizer[Any]):
+        def step(self, grads: GradientStore) -> None:
+            for p in self.parameters:
+                grads.take(p)
+
+    Own(net.model.parameters()).step(net.of(X).backward())
+
+
+def after_others(net: Net) -> None:
+    for passes in WITHOUT:
+        passes(net)
+    plain(net)
+
+
+def frozen(net: Net) -> None:
+    """A layer whose parameters are not trained, below one whose are."""
+    net.norm.freeze()
+    Trainer(SGD(net.model.parameters(), 0.0)).train_step(net.loss, X, Y)
+
+
+ONCE: list[Callable[[Net], None]] = [
+    plain, by_trainer, by_sam, by_lbfgs, by_recomputation, by_an_own_optimizer, after_others,
+    frozen,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ONCE, ids=lambda f: f.__name__)
+def test_a_step_moves_them_once(step: Callable[[Net], None], backend: Backend) -> None:
+    net = Net(backend)
+    step(net)
+    check_moved(net, 1)
+
+
+def test_accumulated_passes_count_each(backend: Backend) -> None:
+    """Two batches for one step: each was seen once."""
+    net = Net(backend)
+    trainer = Trainer(SGD(net.model.parameters(), 0.0))
+    trainer.fit([(X, Y)] * 2, net.loss, epochs=1, accumulate=2, signals=False)
+    check_moved(net, 2)
+
+
+def test_a_skipped_batch_was_never_seen(backend: Backend) -> None:
+    """Bit for bit, also where a device decides and repeats the passes."""
+    found = []
+    for batches in ([X, X + 1, X, X, X + 2, X], [X, X + 1, BAD, X, BAD, X, X + 2, BAD, X]):
+        net = Net(backend)
+        trainer = Trainer(SGD(net.model.parameters(), 0.01, nonfinite="skip"))
+        for x in batches:
+            trainer.train_step(net.loss, x.astype(np.float32), Y)
+        found.append((net.statistics(), net.model.state_dict()["1.weight"].tolist()))
+    assert found[0] == found[1]
+    assert trainer.optimizer.skipped == 3
+
+
+def test_what_a_device_refuses_until_it_is_heard(backend: Backend) -> None:
+    """Nothing moves from the bad step on; after the error it goes on."""
+    net = Net(backend)
+    trainer = Trainer(SGD(net.model.parameters(), 0.0))
+    for _ in range(3):
+        trainer.train_step(net.loss, X, Y)
+
+    def goes_on() -> None:
+        for x in (BAD, X, X):
+            trainer.train_step(net.loss, x, Y)
+        trainer.optimizer.poll(wait=True)
+
+    with pytest.raises(NonFiniteGradientError):
+        goes_on()
+    check_moved(net, 3)
+    trainer.train_step(net.loss, X, Y)
+    check_moved(net, 4)
+
+
+def test_mixed_precision_leaves_no_infinity(backend: Backend) -> None:
+    """One batch over 65504, with nothing said about what is not finite."""
+    norm = nn.BatchNorm1d(3)
+    layer = nn.Linear(3, 1, generator=Generator(0))
+    model = nn.Sequential(norm, layer).half().to(backend)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return nn.mse_loss(model(x.astype(float16)), y)
+
+    optimizer = AdamW(model.parameters(), 1e-3, master_weights=True)
+    trainer = Trainer(optimizer, loss_scale=LossScale())
+    for x in (X, X * 1e5, X, X, X * 1e5):
+        trainer.train_step(loss, x.astype(np.float32), Y)
+    assert optimizer.skipped >= 2  # and perhaps some while the scale comes down
+    assert norm.running_mean is not None
+    assert all(map(math.isfinite, norm.running_mean.tolist()))
