@@ -90,7 +90,7 @@ def _unrolled(variant: Variant) -> Iterator[str]:
     is_map = variant.kind == "map"
     a = Weights(variant) if is_map else Gradients(variant)
     b = Pixels(variant) if is_map else Taps(variant)
-    yield from opening(tile, a, b)
+    yield from opening(tile, a.memory, b.memory)
     yield f"let first_a = linear % k.tile_rows * {tile.rows}u;"
     yield f"let first_b = linear / k.tile_rows % k.tiles * {tile.columns}u;"
     yield "let part = linear / k.tile_rows / k.tiles;"

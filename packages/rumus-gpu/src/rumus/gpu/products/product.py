@@ -12,13 +12,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from rumus.gpu.products.tiling import PAD, Tile
+from rumus.gpu.products.tiling import PAD, Tile, Tiled
 
 
 class Staged(ABC):
     """The text that brings tiles of one operand from memory to workgroup memory, k in front."""
 
-    def __init__(self, name: str, length: int, along_k: bool, tile: Tile) -> None:
+    def __init__(self, name: str, length: int, along_k: bool, tile: Tiled) -> None:
         self.name, self.length, self.along_k, self.tile = name, length, along_k, tile
         self.line = (length + PAD) // 4  # vec4s of workgroup memory for one k
         self.loads = -(-length * tile.depth // 4 // tile.lanes)
@@ -57,10 +57,12 @@ class Staged(ABC):
                 yield f"tile_{n}[{row}] = {n}_next{i};"
 
 
-def opening(tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
-    """The kernel to where it knows its workgroup's number, `linear`, one of `k.groups`."""
-    yield a.memory
-    yield b.memory
+def opening(tile: Tiled, *memory: str) -> Iterator[str]:
+    """The kernel to where it knows its workgroup's number, `linear`, one of `k.groups`.
+
+    memory: the declarations of its workgroup memory.
+    """
+    yield from memory
     yield f"@compute @workgroup_size({tile.lanes})"
     yield "fn main("
     yield "    @builtin(workgroup_id) group: vec3<u32>,"
@@ -107,7 +109,7 @@ def product(tile: Tile, a: Staged, b: Staged, has_sums: bool = False) -> Iterato
     yield "}"
 
 
-def summed_rows(tile: Tile) -> list[tuple[str, str]]:
+def summed_rows(tile: Tiled) -> list[tuple[str, str]]:
     """The rows of a tile that a lane adds up: the variable, and the row."""
     count = -(-tile.rows // tile.lanes)
     return [(f"total{i}", f"(local + {i * tile.lanes}u)") for i in range(count)]

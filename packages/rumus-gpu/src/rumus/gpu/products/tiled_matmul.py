@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.storage import Stored, in_fours
 from rumus.gpu.products.epilogue import Finish, finish_of
+from rumus.gpu.products.matrix_units import Units
 from rumus.gpu.products.tiled_matmul_program import (
     SUM_GROUP,
     Addition,
@@ -23,8 +25,12 @@ from rumus.gpu.products.tiled_matmul_program import (
     tiled_program,
 )
 from rumus.gpu.products.tiling import Tile, choose
+from rumus.gpu.products.unit_matmul_program import UnitVariant, unit_program
+from rumus.gpu.products.unit_product import Precision, UnitTile
 from rumus.tensor import float32
 from rumus.tensor.memory.backend import Epilogue
+
+Level: TypeAlias = tuple[Units, Precision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,8 @@ def tiled_matmul(
     bias: GPUArray | None = None,
     sums: GPUArray | None = None,
     epilogue: Epilogue | None = None,
+    level: Level | None = None,
+    force: tuple[UnitTile, int, int] | None = None,
 ) -> bool:
     """out = a @ b + bias where the operands allow it; False, and nothing done, where they do not.
 
@@ -82,16 +90,17 @@ def tiled_matmul(
         return False
     rows, columns = out.shape[-2:]
     shape = _Shape(rows, columns, a.shape[-1], outer[0] * inner[0], inner[0])
-    chosen = _, splits, _ = choose(rows, columns, shape.depth, shape.batches)
+    chosen: tuple[Tile | UnitTile, int, int]
+    chosen = _, splits, _ = force or choose(rows, columns, shape.depth, shape.batches)
     after = _After(bias, sums, epilogue)
     fours = in_fours(out.rest, columns, _rest(bias))
     if splits == 1:
-        _multiply(gpu, shape, sides, chosen, out, after, fours)
+        _multiply(gpu, shape, sides, chosen, out, after, fours, level)
         return True
     new = out.backend.allocate
     parts = new((shape.batches, splits, rows, columns), float32)
     part_sums = None if sums is None else new((splits, rows), float32)
-    _multiply(gpu, shape, sides, chosen, parts, _After(sums=part_sums), fours)
+    _multiply(gpu, shape, sides, chosen, parts, _After(sums=part_sums), fours, level)
     _add_splits(gpu, parts, part_sums, out, after, splits, fours)
     return True
 
@@ -113,12 +122,16 @@ def _multiply(
     gpu: Gpu,
     shape: _Shape,
     sides: tuple[_Side, _Side],
-    chosen: tuple[Tile, int, int],
+    chosen: tuple[Tile | UnitTile, int, int],
     out: GPUArray,
     after: _After,
     in_fours: bool,
+    level: Level | None = None,
 ) -> None:
-    """Write the product, or the parts of it, as `chosen` says. in_fours: of the result."""
+    """Write the product, or the parts of it, as `chosen` says. in_fours: of the result.
+
+    level: how matrix units multiply, if they do.
+    """
     (a, b), (tile, splits, split_depth) = sides, chosen
     rows, columns, depth = shape.rows, shape.columns, shape.depth
     kinds = Kinds(a.array.stored, b.array.stored, out.stored, *after.stored)
@@ -131,7 +144,12 @@ def _multiply(
     values = (rows, columns, depth, *a.values, *b.values, out.rest, _rest(after.bias), shape.inner,
               tile_columns, tiles, splits, split_depth, groups, _rest(after.sums),
               *after.scalars)  # fmt: skip
-    pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
+    if isinstance(tile, UnitTile):
+        assert level is not None
+        unit_variant = UnitVariant(variant, tile, *level)
+        pipeline = gpu.pipeline(("unit_matmul", unit_variant), partial(unit_program, unit_variant))
+    else:
+        pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
     gpu.dispatch(pipeline, (a.array, b.array, out, *after.bound), values, groups)
 
 

@@ -15,7 +15,7 @@ from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.storage import Stored, enabling, vector
 from rumus.gpu.products.epilogue import Finish
 from rumus.gpu.products.product import Staged, opening, product, summed_rows
-from rumus.gpu.products.tiling import Tile
+from rumus.gpu.products.tiling import Tile, Tiled
 
 SUM_GROUP: Final = 64  # invocations of a workgroup that adds up parts
 _BAND: Final = 8
@@ -41,7 +41,7 @@ class Kinds:
 class Variant:
     """What a pipeline is made for."""
 
-    tile: Tile
+    tile: Tiled
     kinds: Kinds
     a_along_k: bool
     b_along_k: bool
@@ -123,17 +123,31 @@ _SCALARS: Final = (
 def tiled_program(variant: Variant) -> Program:
     """Return the WGSL of a product in this variant."""
     tile = variant.tile
+    assert isinstance(tile, Tile)
+    a, b = operands(variant)
+    text = [*header(variant), *opening(tile, a.memory, b.memory), *place(variant)]
+    text += _body(variant, tile, a, b)
+    return program("tiled_matmul", variant, text, tile.bytes)
+
+
+def operands(variant: Variant) -> tuple[Staged, Staged]:
+    """What loads the tiles of a and of b."""
+    tile = variant.tile
     a = _Operand("a", tile.rows, variant.a_along_k, variant)
-    b = _Operand("b", tile.columns, variant.b_along_k, variant)
-    text = "\n".join([*_header(variant, a, b), *_body(variant, a, b), "}", ""])
+    return a, _Operand("b", tile.columns, variant.b_along_k, variant)
+
+
+def program(name: str, variant: Variant, lines: Sequence[str], workgroup_bytes: int) -> Program:
+    """The lines of a kernel but its last bracket, with how it is called."""
     finish = variant.finish
     access = "rrw" + "r" * (variant.kinds.bias is not None) + "w" * variant.has_sums
     access += finish.access if finish else ""
     scalars = "I" * len(_SCALARS) + "f" * (len(finish.members) if finish else 0)
-    return Program("tiled_matmul", text, access, scalars, tile.bytes)
+    return Program(name, "\n".join([*lines, "}", ""]), access, scalars, workgroup_bytes)
 
 
-def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
+def header(variant: Variant) -> Iterator[str]:
+    """Scalars, bindings, and the function of the epilogue."""
     finish, kinds = variant.finish, variant.kinds
     yield kinds.enabling
     yield "struct Scalars {"
@@ -153,7 +167,6 @@ def _header(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
     if finish:
         yield from finish.declare(len(bound), widths[2])
         yield finish.function
-    yield from opening(variant.tile, a, b)
 
 
 def _bindings(bound: Sequence[tuple[str, str, str]]) -> Iterator[str]:
@@ -162,9 +175,9 @@ def _bindings(bound: Sequence[tuple[str, str, str]]) -> Iterator[str]:
         yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
 
 
-def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
+def place(variant: Variant) -> Iterator[str]:
+    """Where the workgroup's operands begin, and which steps of k it adds up."""
     tile = variant.tile
-    across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
     yield "let split = linear % k.splits;"
     yield "let tile = (linear / k.splits) % k.tiles;"
     yield "let batch = linear / k.splits / k.tiles;"
@@ -179,45 +192,53 @@ def _body(variant: Variant, a: _Operand, b: _Operand) -> Iterator[str]:
                f" + batch % k.inner * k.{n}_inner;")  # fmt: skip
     yield "let begin = split * k.split_depth;"
     yield "let end = min(begin + k.split_depth, k.depth);"
-    yield f"let x = local % {across}u;"
-    yield f"let y = local / {across}u;"
+    yield "let base_c = (batch * k.splits + split) * k.a_length * k.b_length;"
     if variant.has_sums:
         yield "let sums_up = first_b == 0u;"
+
+
+def _body(variant: Variant, tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
+    across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
+    yield f"let x = local % {across}u;"
+    yield f"let y = local / {across}u;"
     yield from product(tile, a, b, variant.has_sums)
-    yield from _store(variant, across, down)
+    yield from store_sums(variant)
+    yield from _store(variant, tile, across, down)
 
 
-def _store(variant: Variant, across: int, down: int) -> Iterator[str]:
-    """Write the block; with several splits, to the matrix of this one."""
-    tile = variant.tile
-    yield "let base_c = (batch * k.splits + split) * k.a_length * k.b_length;"
-    sums = variant.kinds.sums
+def store_sums(variant: Variant) -> Iterator[str]:
+    """Write the sums of rows; with several splits, to those of this one."""
+    tile, sums = variant.tile, variant.kinds.sums
     for total, row in summed_rows(tile) if sums else ():
         yield f"if (sums_up && {row} < {tile.rows}u && first_a + {row} < k.a_length) {{"
         stored = sums.store(total, 1) if sums else total
         yield f"sums[k.sums_start + split * k.a_length + first_a + {row}] = {stored};"
         yield "}"
+
+
+def _store(variant: Variant, tile: Tile, across: int, down: int) -> Iterator[str]:
+    """Write the block; with several splits, to the matrix of this one."""
     for i in range(tile.block_rows):
         yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
     for j in range(tile.block_columns // 4):
         yield f"let column{j} = first_b + x * 4u + {j * across * 4}u;"
     for i in range(tile.block_rows):
         for j in range(tile.block_columns // 4):
-            yield from _store_four(variant, i, j)
+            yield from store_four(variant, f"row{i}", f"column{j}", f"c{i}_{j}")
 
 
-def _store_four(variant: Variant, i: int, j: int) -> Iterator[str]:
-    """Write four neighbours of row i, as one or one by one."""
+def store_four(variant: Variant, row: str, column: str, four: str) -> Iterator[str]:
+    """Write four neighbours of a row, as one or one by one. All are names."""
     in_fours, bias = variant.in_fours[2], variant.kinds.bias
     for c, part in enumerate(("",) if in_fours else (".x", ".y", ".z", ".w")):
-        column = f"column{j}" + (f" + {c}u" if c else "")
-        value, place = f"c{i}_{j}{part}", f"base_c + row{i} * k.b_length + {column}"
+        at_column = column + (f" + {c}u" if c else "")
+        value, place = f"{four}{part}", f"base_c + {row} * k.b_length + {at_column}"
         if bias:
-            at = f"k.bias_start + {column}"
+            at = f"k.bias_start + {at_column}"
             added = (f"bias[({at}) / 4u]", 4) if in_fours else (f"bias[{at}]", 1)
             value += f" + {bias.load(*added)}"
         is_inside = in_fours and variant.exact[0] and variant.exact[1]
-        yield "{" if is_inside else f"if (row{i} < k.a_length && {column} < k.b_length) {{"
+        yield "{" if is_inside else f"if ({row} < k.a_length && {at_column} < k.b_length) {{"
         yield from _written(variant, place, value, in_fours)
         yield "}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 PAD: Final = 4  # floats behind each line of a tile, so that lanes that store along k do not collide
 MULTIPROCESSORS: Final = 132
@@ -20,6 +20,26 @@ DISPATCH: Final = 2.5  # microseconds for one more, which waits for the one befo
 TRAFFIC: Final = 0.75e6  # floats of memory in a microsecond
 SPLITS: Final = (1, 2, 4, 8, 16)
 LEAST: Final = 64  # depth of a part
+
+
+class Tiled(Protocol):
+    """What a loader must know of the part of a product that a workgroup computes."""
+
+    @property
+    def rows(self) -> int:
+        """Of the result."""
+
+    @property
+    def columns(self) -> int:
+        """Of the result."""
+
+    @property
+    def depth(self) -> int:
+        """Steps of k at a time."""
+
+    @property
+    def lanes(self) -> int:
+        """The invocations of a workgroup."""
 
 
 @dataclass(frozen=True, slots=True)

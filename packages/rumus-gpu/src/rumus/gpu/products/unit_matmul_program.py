@@ -1,0 +1,61 @@
+"""WGSL of matrix products on matrix units: `tiled_matmul_program.py` with the loop of units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import prelude
+from rumus.gpu.products.matrix_units import Units
+from rumus.gpu.products.product import opening
+from rumus.gpu.products.tiled_matmul_program import (
+    Variant,
+    header,
+    operands,
+    place,
+    program,
+    store_four,
+    store_sums,
+)
+from rumus.gpu.products.unit_product import Halves, Precision, UnitProduct, UnitTile
+
+
+@dataclass(frozen=True, slots=True)
+class UnitVariant:
+    """What a pipeline is made for. product: its tile is `tile`."""
+
+    product: Variant
+    tile: UnitTile
+    units: Units
+    precision: Precision
+
+
+def unit_program(variant: UnitVariant) -> Program:
+    """Return the WGSL of a product on matrix units in this variant."""
+    product, tile, units = variant.product, variant.tile, variant.units
+    kinds = product.kinds
+    a, b = (
+        Halves(staged, units, variant.precision, is_scaled=stored.name != "f16")
+        for staged, stored in zip(operands(product), (kinds.a, kinds.b), strict=True)
+    )
+    multiplied = UnitProduct(tile, units, a, b, product.has_sums)
+    rounding = prelude(units.halves("")) if not product.finish else ""
+    text = [units.enabling, *header(product), rounding]
+    text += [*opening(tile, *multiplied.memory), *place(product), *multiplied.multiply()]
+    text += [*store_sums(product), *_store(product, multiplied)]
+    return program("unit_matmul", product, text, tile.bytes(units, variant.precision))
+
+
+def _store(variant: Variant, multiplied: UnitProduct) -> Iterator[str]:
+    for lines, value in multiplied.values():
+        if not value:
+            yield from lines
+            continue
+        yield "{"
+        yield from lines
+        yield "let row = first_a + place_row;"
+        yield "let column = first_b + place_column;"
+        yield f"let four = {value};"
+        yield from store_four(variant, "row", "column", "four")
+        yield "}"

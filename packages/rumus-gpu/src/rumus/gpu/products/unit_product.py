@@ -1,0 +1,471 @@
+"""The loop of products on matrix units, whatever loads their tiles.
+
+Tiles go through workgroup memory as float16, the next pair on its way in registers, as in
+`product.py`; a subgroup multiplies its part of them in matrices of the unit's shape.
+
+float16 has the 11 significant bits of TF32 but not float32's range. So operands in float32 are
+multiplied by powers of two, which is exact, and the result by their inverses. The power for a tile
+comes from the first step, whose largest magnitude it brings to [2^8, 2^9): whatever is up to 64
+times larger still fits, and what is 2^22 times smaller is still a normal number. To look at every
+element costs half of the speed; to see afterwards that one was too large costs next to nothing.
+Then, or where the lines of a tile differ too much for one power, all of k is looked at, and the
+product is made with a power for each row of a and each column of b.
+
+`high` cuts each number into two float16, x = hi + lo / 2048, and adds up hi hi and (hi lo + lo hi)
+apart. Units cut off bits where they add, so after `PIECE` steps of k the results go to float32
+registers, which round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product as pairs
+from typing import Final, Literal, TypeAlias
+
+from rumus.gpu.products.matrix_units import SUBGROUP, Operand, Units
+from rumus.gpu.products.product import Staged, summed_rows
+
+Precision: TypeAlias = Literal["high", "medium"]
+Level: TypeAlias = Literal["high", "low"]
+
+PIECE: Final = 512  # steps of k that `high` adds up in the units
+GUESS: Final = 8  # the exponent that the largest magnitude of the first step comes to
+SURE: Final = 13  # and that of each line, once all were looked at
+SPREAD: Final = 14  # by how many powers of two the lines of a tile may differ
+PAD: Final = 8  # halves behind each line of a tile, so that rows meet different banks
+BIAS: Final = 127  # of a float32's exponent
+SHIFT: Final = 2048.0  # between hi and lo
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTile:
+    """The part of the result of a workgroup, how deep at a time, and the part of a subgroup."""
+
+    rows: int
+    columns: int
+    depth: int
+    part_rows: int
+    part_columns: int
+
+    @property
+    def parts(self) -> int:
+        """The subgroups of a workgroup."""
+        return (self.rows // self.part_rows) * (self.columns // self.part_columns)
+
+    @property
+    def lanes(self) -> int:
+        """The invocations of a workgroup."""
+        return SUBGROUP * self.parts
+
+    @property
+    def turns(self) -> int:
+        """The places that a subgroup's results pass through in turn."""
+        return 2 if self.parts <= 8 else 1
+
+    def bytes(self, units: Units, precision: Precision) -> int:
+        """The workgroup memory of a pair of tiles and of what results pass through, at most."""
+        edges = self.rows + self.columns
+        halves = max(edges * (self.depth + PAD), self.depth * (edges + 2 * PAD))
+        size = 4 if units.half == "f32" else 2
+        passed = self.turns * self.parts * units.shape.rows * units.shape.columns
+        return size * halves * (2 if precision == "high" else 1) + 4 * (passed + edges + 12)
+
+
+class Halves:
+    """A tile of one operand as float16 in workgroup memory.
+
+    staged: what fetches it. is_scaled: whether it is float32 in memory, which float16 may not hold.
+    """
+
+    def __init__(self, staged: Staged, units: Units, precision: Precision, is_scaled: bool) -> None:
+        self.staged, self.units, self.is_scaled = staged, units, is_scaled
+        self.is_high = precision == "high" and is_scaled
+        depth = staged.tile.depth
+        self.line = (depth if staged.along_k else staged.length) + PAD
+        self.size = self.line * (staged.length if staged.along_k else depth)
+
+    @property
+    def memory(self) -> Iterator[str]:
+        """The declarations of its workgroup memory."""
+        n, half = self.staged.name, self.units.half
+        yield f"var<workgroup> high_{n}: array<{half}, {self.size}>;"
+        if self.is_high:
+            yield f"var<workgroup> low_{n}: array<{half}, {self.size}>;"
+        if self.is_scaled:
+            yield f"var<workgroup> top_{n}: array<atomic<u32>, {self.staged.length}>;"
+            yield f"var<workgroup> most_{n}: array<atomic<u32>, 4>;"
+
+    def operand(self, name: str, level: Level) -> Operand:
+        """What is loaded from it, under this name."""
+        memory = f"{level}_{self.staged.name}"
+        return Operand(name, memory, self.line, self.staged.along_k)
+
+    def place(self, along: str, step: int) -> str:
+        """Where the matrix begins that is this far along the edge, and so many steps deep."""
+        if self.staged.along_k:
+            return f"({along}) * {self.line}u + {step}u"
+        return f"{step * self.line}u + {along}"
+
+    def declare(self) -> Iterator[str]:
+        """Where the lane reads and writes."""
+        n, along_k = self.staged.name, self.staged.along_k
+        yield from self.staged.declare()
+        for i in range(self.staged.loads):
+            far, near = (f"{n}_along{i}", f"{n}_depth{i}")[:: 1 if along_k else -1]
+            yield f"let {n}_place{i} = {far} * {self.line}u + {near};"
+
+    def forget(self) -> Iterator[str]:
+        """Start without any knowledge of magnitudes."""
+        if self.is_scaled:
+            yield from self._by_line(f"atomicStore(&top_{self.staged.name}[line], 0u);")
+            yield f"if (local == 0u) {{ atomicStore(&most_{self.staged.name}[0], 0u); }}"
+
+    def look(self) -> Iterator[str]:
+        """Note the largest exponents of the finite numbers that were fetched, by line."""
+        n = self.staged.name
+        for i in range(self.staged.loads if self.is_scaled else 0):
+            yield "{"
+            yield f"let found = exponents({n}_next{i});"
+            if self.staged.along_k:
+                yield "let pair = max(found.xy, found.zw);"
+                yield f"atomicMax(&top_{n}[{n}_along{i}], max(pair.x, pair.y));"
+            else:
+                for c in range(4):
+                    yield f"atomicMax(&top_{n}[{n}_along{i} + {c}u], found[{c}]);"
+            yield "}"
+
+    def agree(self) -> Iterator[str]:
+        """Note the largest exponent of all lines."""
+        n = self.staged.name
+        if self.is_scaled:
+            yield from self._by_line(f"atomicMax(&most_{n}[0], atomicLoad(&top_{n}[line]));")
+
+    def judge(self) -> Iterator[str]:
+        """Say so where one power of two is not enough: something is not 0, but far too small."""
+        n = self.staged.name
+        if self.is_scaled:
+            yield f"let tile_{n} = atomicLoad(&most_{n}[0]);"
+            own = f"let own = atomicLoad(&top_{n}[line]);"
+            is_far = f"own != 0u && own + {SPREAD}u < tile_{n}"
+            test = f"if (({is_far}) || tile_{n} == 0u) {{ again.x = 1u; }}"
+            yield from self._by_line(f"{own} {test}")
+
+    def _by_line(self, text: str) -> Iterator[str]:
+        """Deal out the lines to the lanes."""
+        lanes = self.staged.tile.lanes
+        yield f"for (var line = local; line < {self.staged.length}u; line += {lanes}u) {{ {text} }}"
+
+    def exponent(self, line: str) -> str:
+        """The expression for the exponent of a line's power of two; `by_lines`: of its own."""
+        n = self.staged.name
+        most = f"atomicLoad(&most_{n}[0])"
+        return f"exponent_of(select({most}, atomicLoad(&top_{n}[{line}]), by_lines), {most})"
+
+    def scale(self, by_lines: bool) -> Iterator[str]:
+        """What the lane multiplies by what it fetches, and the largest that came of it so far."""
+        n = self.staged.name
+        if not self.is_scaled:
+            return
+        yield f"var seen_{n} = vec4<{self.units.half}>();"
+        if not by_lines:
+            most = f"atomicLoad(&most_{n}[0])"
+            yield f"let by_{n} = power({GUESS} - exponent_of({most}, {most}));"
+        elif self.staged.along_k:
+            for i in range(self.staged.loads):
+                yield f"let by_{n}{i} = power({SURE} - {self.exponent(f'{n}_along{i}')});"
+        else:
+            assert self.staged.tile.lanes % (self.staged.length // 4) == 0  # the same lines always
+            lines = (self.exponent(f"{n}_along0 + {c}u") for c in range(4))
+            powers = ", ".join(f"power({SURE} - {exponent})" for exponent in lines)
+            yield f"let by_{n} = vec4<f32>({powers});"
+
+    def keep(self, by_lines: bool) -> Iterator[str]:
+        """Write what was fetched to workgroup memory."""
+        n = self.staged.name
+        number = by_lines and self.staged.along_k
+        for i in range(self.staged.loads):
+            by = f" * by_{n}{i if number else ''}" if self.is_scaled else ""
+            yield "{"
+            yield f"let x = {n}_next{i}{by};"
+            yield f"let high = {'cut(x)' if self.is_high else 'x'};"
+            yield from self._write("high", i, "high")
+            if self.is_scaled and not by_lines:
+                yield f"seen_{n} = max(seen_{n}, abs(high_halves));"
+            if self.is_high:
+                yield from self._write("low", i, f"(x - high) * {SHIFT}")
+            yield "}"
+
+    def _write(self, level: str, i: int, value: str) -> Iterator[str]:
+        n = self.staged.name
+        yield f"let {level}_halves = {self.units.halves(value)};"
+        for c in range(4):
+            yield f"{level}_{n}[{n}_place{i} + {c}u] = {level}_halves[{c}];"
+
+    def check(self) -> Iterator[str]:
+        """Say so if something that was kept is too large."""
+        if self.is_scaled:
+            yield f"if (is_large(vec4<f32>(seen_{self.staged.name}))) {{ again.x = 1u; }}"
+
+
+# By bits, since drivers may take it that nothing is infinite.
+FUNCTIONS: Final = f"""
+fn exponents(x: vec4<f32>) -> vec4<u32> {{ // 0 of what is not finite
+    let found = (bitcast<vec4<u32>>(x) >> vec4<u32>(23u)) & vec4<u32>(255u);
+    return select(found, vec4<u32>(0u), found == vec4<u32>(255u));
+}}
+
+fn exponent_of(own: u32, most: u32) -> i32 {{ // of a line, or of the tile, or any; no subnormal
+    let found = select(own, select(most, {BIAS}u, most == 0u), own == 0u);
+    return i32(max(found, 16u)) - {BIAS};
+}}
+
+fn power(n: i32) -> f32 {{
+    return bitcast<f32>(u32(n + {BIAS}) << 23u);
+}}
+
+fn powers(n: vec4<i32>) -> vec4<f32> {{
+    return bitcast<vec4<f32>>(vec4<u32>(n + vec4<i32>({BIAS})) << vec4<u32>(23u));
+}}
+
+fn cut(x: vec4<f32>) -> vec4<f32> {{ // to the 11 upper bits
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffffe000u));
+}}
+
+fn is_large(x: vec4<f32>) -> bool {{ // 2^15 or more
+    return any(bitcast<vec4<u32>>(x) >= vec4<u32>({(15 + BIAS) << 23}u));
+}}
+
+fn is_finite4(x: vec4<f32>) -> vec4<bool> {{
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+}}
+"""
+
+
+class UnitProduct:
+    """The text that multiplies two operands; then `values` are the lane's elements of the result.
+
+    A lane has, of each matrix of its subgroup's part of the tile, neighbours in a row.
+    """
+
+    def __init__(
+        self, tile: UnitTile, units: Units, a: Halves, b: Halves, has_sums: bool = False
+    ) -> None:
+        self.tile, self.units, self.a, self.b, self.has_sums = tile, units, a, b, has_sums
+        self.is_high = a.is_high and b.is_high
+        self.is_scaled = a.is_scaled or b.is_scaled
+        shape = units.shape
+        down, across = tile.part_rows // shape.rows, tile.part_columns // shape.columns
+        self.matrices = list(pairs(range(down), range(across)))
+        self.down, self.across = down, across
+        self.size = shape.rows * shape.columns  # of a result
+        self.fours = range(self.size // SUBGROUP // 4)  # those of a result that a lane has
+
+    @property
+    def memory(self) -> Iterator[str]:
+        """The functions that it calls, and the declarations of workgroup memory.
+
+        All sizes are multiples of 16 bytes: drivers lay variables out one behind the other, and
+        units read wrong numbers from elsewhere.
+        """
+        yield FUNCTIONS
+        yield from self.a.memory
+        yield from self.b.memory
+        yield f"var<workgroup> passed: array<f32, {self.tile.turns * self.tile.parts * self.size}>;"
+        yield "var<workgroup> again: vec4<u32>;"
+
+    def multiply(self) -> Iterator[str]:
+        """Add up the products from k = `begin` to `end`."""
+        tile, parts = self.tile, self.tile.columns // self.tile.part_columns
+        yield f"let part = local / {SUBGROUP}u;"
+        yield f"let part_row = part / {parts}u * {tile.part_rows}u;"
+        yield f"let part_column = part % {parts}u * {tile.part_columns}u;"
+        yield f"let lane = local % {SUBGROUP}u * {self.size // SUBGROUP}u;"
+        yield f"let lane_row = lane / {self.units.shape.columns}u;"
+        yield f"let lane_column = lane % {self.units.shape.columns}u;"
+        yield from (*self.a.declare(), *self.b.declare())
+        yield f"let last = begin + (end - begin - 1u) / {tile.depth}u * {tile.depth}u;"
+        yield from (self.units.declare(f"{kind}{i}_{j}") for kind, i, j in self._results())
+        if self.has_sums:
+            yield from (f"var sum{i} = vec4<f32>(0.0);" for i in range(self.a.staged.loads))
+        if self.is_high:
+            for i, j in self.matrices:
+                yield from (f"var total{i}_{j}_{v} = vec4<f32>(0.0);" for v in self.fours)
+        if self.is_scaled:
+            yield from self._add_up_scaled()
+        else:
+            yield from self._add_up(by_lines=False)
+        if self.has_sums:
+            yield from self._row_sums()
+
+    def _results(self) -> Iterator[tuple[str, int, int]]:
+        """The kinds and places of the results: c, and d for corrections."""
+        yield from (("c", i, j) for i, j in self.matrices)
+        yield from (("d", i, j) for i, j in self.matrices if self.is_high)
+
+    def _add_up_scaled(self) -> Iterator[str]:
+        """With a power of two for the tile if that does, else with one for each line."""
+        yield "if (local == 0u) { again.x = 0u; }"
+        yield from (*self.a.forget(), *self.b.forget())
+        yield "workgroupBarrier();"
+        yield from (*self._fetch("begin"), *self.a.look(), *self.b.look())
+        yield "workgroupBarrier();"
+        yield from (*self.a.agree(), *self.b.agree())
+        yield "workgroupBarrier();"
+        yield from (*self.a.judge(), *self.b.judge())
+        yield "if (workgroupUniformLoad(&again).x == 0u) {"
+        yield from self._add_up(by_lines=False)
+        yield from (*self.a.check(), *self.b.check())
+        yield "}"
+        yield "let by_lines = workgroupUniformLoad(&again).x != 0u;"
+        yield "if (by_lines) {"
+        yield f"for (var at = begin; at < end; at += {self.tile.depth}u) {{"
+        yield from (*self._fetch("at"), *self.a.look(), *self.b.look())
+        yield "}"
+        yield "workgroupBarrier();"
+        yield from (*self.a.agree(), *self.b.agree())
+        yield "workgroupBarrier();"
+        yield from self._clear()
+        yield from self._add_up(by_lines=True)
+        yield "}"
+
+    def _clear(self) -> Iterator[str]:
+        """Forget the first try."""
+        for i in range(self.a.staged.loads if self.has_sums else 0):
+            yield f"sum{i} = vec4<f32>(0.0);"
+        yield from (self.units.clear(f"{kind}{i}_{j}") for kind, i, j in self._results())
+        for i, j in self.matrices if self.is_high else ():
+            yield from (f"total{i}_{j}_{v} = vec4<f32>(0.0);" for v in self.fours)
+
+    def _fetch(self, at: str) -> Iterator[str]:
+        yield from (*self.a.staged.fetch(at), *self.b.staged.fetch(at))
+
+    def _add_up(self, by_lines: bool) -> Iterator[str]:
+        yield from (*self.a.scale(by_lines), *self.b.scale(by_lines))
+        yield from (*self._fetch("begin"), *self._sum("true"))
+        yield from (*self.a.keep(by_lines), *self.b.keep(by_lines))
+        yield "workgroupBarrier();"
+        if not self.is_high:
+            yield from self._steps("begin", "end", by_lines)
+            return
+        yield f"for (var piece = begin; piece < end; piece += {PIECE}u) {{"
+        yield from self._steps("piece", f"min(piece + {PIECE}u, end)", by_lines)
+        yield from self._add_piece()
+        yield "}"
+
+    def _steps(self, begin: str, end: str, by_lines: bool) -> Iterator[str]:
+        """Multiply what is in workgroup memory while the next tiles are fetched, tile by tile."""
+        yield f"for (var at = {begin}; at < {end}; at += {self.tile.depth}u) {{"
+        yield f"let next = min(at + {self.tile.depth}u, last);"
+        yield from (*self._fetch("next"), *self._sum(f"at + {self.tile.depth}u < end"))
+        yield from self._multiply()
+        yield "workgroupBarrier();"
+        yield from (*self.a.keep(by_lines), *self.b.keep(by_lines))
+        yield "workgroupBarrier();"
+        yield "}"
+
+    def _multiply(self) -> Iterator[str]:
+        shape = self.units.shape
+        levels: tuple[Level, ...] = ("high", "low") if self.is_high else ("high",)
+        for step in range(0, self.tile.depth, shape.depth):
+            yield "{"
+            left = {}
+            for i, level in pairs(range(self.down), levels):
+                left[i, level] = self.a.operand(f"{level}_left{i}", level)
+                at = self.a.place(f"part_row + {i * shape.rows}u", step)
+                yield self.units.left(left[i, level], at)
+            for j in range(self.across):
+                at = self.b.place(f"part_column + {j * shape.columns}u", step)
+                right = {level: self.b.operand(f"{level}_right{j}", level) for level in levels}
+                yield from (self.units.right(operand, at) for operand in right.values())
+                for i in range(self.down):
+                    yield from self.units.add(f"c{i}_{j}", left[i, "high"], right["high"])
+                    if self.is_high:
+                        yield from self.units.add(f"d{i}_{j}", left[i, "high"], right["low"])
+                        yield from self.units.add(f"d{i}_{j}", left[i, "low"], right["high"])
+            yield "}"
+
+    def _add_piece(self) -> Iterator[str]:
+        """Add the results of a piece to the totals, and begin anew."""
+        for number, (i, j) in enumerate(self.matrices):
+            yield from self._passed(f"c{i}_{j}", 2 * number)
+            yield from self._passed(f"d{i}_{j}", 2 * number + 1)
+            for v in self.fours:
+                main, rest = f"lane_c{i}_{j}_{v}", f"lane_d{i}_{j}_{v}"
+                both = f"{main} + {rest} * {1 / SHIFT}"  # NaN where 0 meets infinity
+                yield f"total{i}_{j}_{v} += select({main}, {both}, is_finite4({main}));"
+        yield from (self.units.clear(f"{kind}{i}_{j}") for kind, i, j in self._results())
+
+    def _passed(self, result: str, number: int) -> Iterator[str]:
+        """Bring a result to the lanes through workgroup memory, by one of its places in turn."""
+        if self.tile.turns == 1:
+            yield "workgroupBarrier();"
+        turn = number % self.tile.turns * self.tile.parts
+        at = f"(part + {turn}u) * {self.size}u"
+        yield self.units.store(result, "passed", at, f"{self.units.shape.columns}u")
+        yield "workgroupBarrier();"
+        for v in self.fours:
+            elements = (f"passed[{at} + lane + {4 * v + c}u]" for c in range(4))
+            yield f"let lane_{result}_{v} = vec4<f32>({', '.join(elements)});"
+
+    def _sum(self, condition: str) -> Iterator[str]:
+        """Add up what was fetched of a in float32; the last tile is fetched twice.
+
+        By select: with a branch around the sums, an NVIDIA driver multiplied wrong numbers.
+        """
+        for i in range(self.a.staged.loads if self.has_sums else 0):
+            yield f"sum{i} += select(vec4<f32>(0.0), a_next{i}, {condition});"
+
+    def _row_sums(self) -> Iterator[str]:
+        """Add up what the lanes have of each row, as total0 ... of `summed_rows`."""
+        staged, lanes = self.a.staged, self.tile.lanes
+        if staged.along_k:  # vector v of a tile has elements of row v / (depth / 4)
+            for i in range(staged.loads):
+                yield f"passed[local + {i * lanes}u] = dot(sum{i}, vec4<f32>(1.0));"
+            count, far, near = self.tile.depth // 4, self.tile.depth // 4, 1
+        else:  # all vectors of a lane have elements of the same four rows
+            assert lanes % (staged.length // 4) == 0
+            yield f"let of_four = {' + '.join(f'sum{i}' for i in range(staged.loads))};"
+            yield from (f"passed[local * 4u + {c}u] = of_four[{c}];" for c in range(4))
+            count, far, near = lanes * 4 // staged.length, 1, staged.length
+        yield "workgroupBarrier();"
+        for total, row in summed_rows(self.tile):
+            yield f"var {total} = 0.0;"
+            yield f"if ({row} < {self.tile.rows}u) {{"
+            yield f"for (var i = 0u; i < {count}u; i++) {{"
+            yield f"{total} += passed[{row} * {far}u + i * {near}u];"
+            yield "}"
+            yield "}"
+        yield "workgroupBarrier();"
+
+    def values(self) -> Iterator[tuple[list[str], str]]:
+        """Yield lines that set `place_row`, `place_column` in the tile, and four elements there."""
+        shape = self.units.shape
+        for number, (i, j) in enumerate(self.matrices):
+            if not self.is_high:
+                yield list(self._passed(f"c{i}_{j}", number)), ""
+            for v in self.fours:
+                value = f"total{i}_{j}_{v}" if self.is_high else f"lane_c{i}_{j}_{v}"
+                yield (
+                    [
+                        f"let place_row = part_row + {i * shape.rows}u + lane_row;",
+                        f"let place_column = part_column + {j * shape.columns + 4 * v}u + lane_column;",
+                        *self._exponent(),
+                    ],
+                    f"{value} * powers(half) * powers(rest)" if self.is_scaled else value,
+                )
+
+    def _exponent(self) -> Iterator[str]:
+        """The power of two of each element, in two halves of which neither overflows alone."""
+        if not self.is_scaled:
+            return
+        goal = f"select({GUESS}, {SURE}, by_lines)"
+        row, columns = "0", "vec4<i32>(0)"
+        if self.a.is_scaled:
+            row = f"{self.a.exponent('place_row')} - {goal}"
+        if self.b.is_scaled:
+            each = ", ".join(self.b.exponent(f"place_column + {c}u") for c in range(4))
+            columns = f"vec4<i32>({each}) - vec4<i32>({goal})"
+        yield f"let exponent = vec4<i32>({row}) + {columns};"
+        yield "let half = exponent >> vec4<u32>(1u);"
+        yield "let rest = exponent - half;"
