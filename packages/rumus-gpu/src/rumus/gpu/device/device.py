@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rumus.gpu.device.adapter import choose
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.matrix_units import PRECISIONS, Precision, Units, units_of
 from rumus.gpu.device.memory import MemoryStats, Pool, Region, Storage, size_class
 from rumus.gpu.device.pipelines import SLOT, Pipeline, Pipelines, Program
 from rumus.gpu.device.profile import Clock, Profile, profiling
@@ -129,7 +130,8 @@ class Gpu:
     trusted: compile rumus's kernels without run-time checks. immediates: give scalars to kernels
     directly; otherwise, or where the device cannot, through a uniform buffer. max_array_bytes: a
     lower limit for the size of one array than the device's own.
-    NoAdapterError where there is no such GPU.
+    precision: of products of float32 arrays, see `precision`; float16 ones are always exact.
+    NoAdapterError where there is no such GPU; ValueError for a precision that does not exist.
     """
 
     def __init__(
@@ -140,10 +142,13 @@ class Gpu:
         trusted: bool = True,
         immediates: bool = True,
         max_array_bytes: int | None = None,
+        precision: Precision = "highest",
     ) -> None:
+        self.precision = precision
         self.adapter = choose(which, engine)
         self.device = self.adapter.open(trusted)
         self.limits = Limits.of(self.device, immediates, max_array_bytes)
+        self.units: Units | None = units_of(self.adapter)
         self.stats = Stats()
         self.lock = threading.RLock()
         self.batch = 0  # the number of the batch being recorded
@@ -161,6 +166,31 @@ class Gpu:
     def name(self) -> str:
         """The device's name as its driver gives it."""
         return self.adapter.name
+
+    @property
+    def precision(self) -> Precision:
+        """How products of float32 arrays are made: PyTorch's names for such levels.
+
+        "highest": in float32. "high": each number as two float16, three products on matrix units,
+        a relative error of about 1e-6. "medium": rounded to 11 bits, as TF32 does; 3e-4. The last
+        two are those of `highest` on a device without matrix units.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, level: Precision) -> None:
+        if level not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {level!r}")
+        self._precision: Precision = level
+
+    @contextmanager
+    def at_precision(self, level: Precision) -> Iterator[None]:
+        """Have products within this block made at another precision."""
+        before, self.precision = self.precision, level
+        try:
+            yield
+        finally:
+            self.precision = before
 
     @property
     def watcher(self) -> Watcher | None:

@@ -20,6 +20,7 @@ from rumus.gpu.device.storage import Stored, enabling
 from rumus.gpu.elementwise.copying import contiguous, copy_strided, dense
 from rumus.gpu.products.epilogue import Finish, finish_of
 from rumus.gpu.products.tiled_matmul import tiled_matmul
+from rumus.gpu.products.unit_tiles import level_of
 from rumus.tensor.memory.backend import Epilogue
 
 TILE: Final = 32
@@ -99,9 +100,10 @@ def matmul(
     batch = out.shape[:-2]
     a, b, batches = _walkable(a, b, batch)
     bias = None if bias is None else dense(bias)
+    level = level_of(gpu, a, b)
     # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
-    if not gpu.is_software and tiled_matmul(
-        gpu, a, b, out, *batches, bias=bias, sums=sums, epilogue=epilogue
+    if (level is not None or not gpu.is_software) and tiled_matmul(
+        gpu, a, b, out, *batches, bias=bias, sums=sums, epilogue=epilogue, level=level
     ):
         return
     rows, columns = out.shape[-2:]

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
 
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.storage import Stored, in_fours
 from rumus.gpu.products.epilogue import Finish, finish_of
-from rumus.gpu.products.matrix_units import Units
 from rumus.gpu.products.tiled_matmul_program import (
     SUM_GROUP,
     Addition,
@@ -24,13 +22,12 @@ from rumus.gpu.products.tiled_matmul_program import (
     sum_program,
     tiled_program,
 )
-from rumus.gpu.products.tiling import Tile, choose
+from rumus.gpu.products.tiling import TILES, Tile, choose
 from rumus.gpu.products.unit_matmul_program import UnitVariant, unit_program
-from rumus.gpu.products.unit_product import Precision, UnitTile
+from rumus.gpu.products.unit_product import UnitTile
+from rumus.gpu.products.unit_tiles import Level
 from rumus.tensor import float32
 from rumus.tensor.memory.backend import Epilogue
-
-Level: TypeAlias = tuple[Units, Precision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,6 @@ def tiled_matmul(
     sums: GPUArray | None = None,
     epilogue: Epilogue | None = None,
     level: Level | None = None,
-    force: tuple[UnitTile, int, int] | None = None,
 ) -> bool:
     """out = a @ b + bias where the operands allow it; False, and nothing done, where they do not.
 
@@ -90,8 +86,8 @@ def tiled_matmul(
         return False
     rows, columns = out.shape[-2:]
     shape = _Shape(rows, columns, a.shape[-1], outer[0] * inner[0], inner[0])
-    chosen: tuple[Tile | UnitTile, int, int]
-    chosen = _, splits, _ = force or choose(rows, columns, shape.depth, shape.batches)
+    tiles = TILES if level is None else level.tiles
+    chosen = _, splits, _ = choose(rows, columns, shape.depth, shape.batches, tiles)
     after = _After(bias, sums, epilogue)
     fours = in_fours(out.rest, columns, _rest(bias))
     if splits == 1:
@@ -146,7 +142,7 @@ def _multiply(
               *after.scalars)  # fmt: skip
     if isinstance(tile, UnitTile):
         assert level is not None
-        unit_variant = UnitVariant(variant, tile, *level)
+        unit_variant = UnitVariant(variant, tile, level.units, level.is_high)
         pipeline = gpu.pipeline(("unit_matmul", unit_variant), partial(unit_program, unit_variant))
     else:
         pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 PAD: Final = 4  # floats behind each line of a tile, so that lanes that store along k do not collide
 MULTIPROCESSORS: Final = 132
@@ -76,14 +76,17 @@ TILES: Final = (
 )
 
 
+T = TypeVar("T", bound=Tiled)
+
+
 def choose(
     rows: int,
     columns: int,
     depth: int,
     batches: int = 1,
-    tiles: Sequence[tuple[Tile, float]] = TILES,
+    tiles: Sequence[tuple[T, float]] = TILES,  # type: ignore[assignment]  # T is Tile then
     splits: Sequence[int] | None = None,
-) -> tuple[Tile, int, int]:
+) -> tuple[T, int, int]:
     """The tile, the number of parts that the depth is split into, and the depth of each.
 
     splits: the numbers of parts to choose from; by default there are parts of a single product.
@@ -93,7 +96,7 @@ def choose(
     >>> choose(128, 512, 784)
     (Tile(rows=64, columns=64, depth=16, block_rows=4, block_columns=8), 7, 112)
     """
-    best = math.inf, LARGE, 1, depth
+    best = math.inf, tiles[0][0], 1, depth
     for tile, share in tiles:
         groups = batches * -(-rows // tile.rows) * -(-columns // tile.columns)
         for wanted in splits or (SPLITS if batches == 1 else (1,)):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rumus.gpu.device.matrix_units import Units
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude
-from rumus.gpu.products.matrix_units import Units
 from rumus.gpu.products.product import opening
 from rumus.gpu.products.tiled_matmul_program import (
     Variant,
@@ -18,7 +18,7 @@ from rumus.gpu.products.tiled_matmul_program import (
     store_four,
     store_sums,
 )
-from rumus.gpu.products.unit_product import Halves, Precision, UnitProduct, UnitTile
+from rumus.gpu.products.unit_product import Halves, UnitProduct, UnitTile
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class UnitVariant:
     product: Variant
     tile: UnitTile
     units: Units
-    precision: Precision
+    is_high: bool
 
 
 def unit_program(variant: UnitVariant) -> Program:
@@ -36,15 +36,17 @@ def unit_program(variant: UnitVariant) -> Program:
     product, tile, units = variant.product, variant.tile, variant.units
     kinds = product.kinds
     a, b = (
-        Halves(staged, units, variant.precision, is_scaled=stored.name != "f16")
+        Halves(staged, units, variant.is_high, is_scaled=stored.name != "f16")
         for staged, stored in zip(operands(product), (kinds.a, kinds.b), strict=True)
     )
     multiplied = UnitProduct(tile, units, a, b, product.has_sums)
     rounding = prelude(units.halves("")) if not product.finish else ""
-    text = [units.enabling, *header(product), rounding]
+    enabling = "enable f16;\n" if units.half == "f16" else ""
+    text = [enabling, *header(product), rounding]
     text += [*opening(tile, *multiplied.memory), *place(product), *multiplied.multiply()]
     text += [*store_sums(product), *_store(product, multiplied)]
-    return program("unit_matmul", product, text, tile.bytes(units, variant.precision))
+    written = program("unit_matmul", product, text, tile.bytes(units, variant.is_high))
+    return replace(written, features=units.features)
 
 
 def _store(variant: Variant, multiplied: UnitProduct) -> Iterator[str]:

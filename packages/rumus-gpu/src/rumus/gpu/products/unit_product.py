@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from itertools import product as pairs
 from typing import Final, Literal, TypeAlias
 
-from rumus.gpu.products.matrix_units import SUBGROUP, Operand, Units
+from rumus.gpu.device.matrix_units import SUBGROUP, Operand, Units
 from rumus.gpu.products.product import Staged, summed_rows
 
-Precision: TypeAlias = Literal["high", "medium"]
-Level: TypeAlias = Literal["high", "low"]
+Part: TypeAlias = Literal["high", "low"]  # of a number in two float16
 
 PIECE: Final = 512  # steps of k that `high` adds up in the units
 GUESS: Final = 8  # the exponent that the largest magnitude of the first step comes to
@@ -63,13 +62,13 @@ class UnitTile:
         """The places that a subgroup's results pass through in turn."""
         return 2 if self.parts <= 8 else 1
 
-    def bytes(self, units: Units, precision: Precision) -> int:
+    def bytes(self, units: Units, is_high: bool) -> int:
         """The workgroup memory of a pair of tiles and of what results pass through, at most."""
         edges = self.rows + self.columns
         halves = max(edges * (self.depth + PAD), self.depth * (edges + 2 * PAD))
         size = 4 if units.half == "f32" else 2
         passed = self.turns * self.parts * units.shape.rows * units.shape.columns
-        return size * halves * (2 if precision == "high" else 1) + 4 * (passed + edges + 12)
+        return size * halves * (2 if is_high else 1) + 4 * (passed + edges + 12)
 
 
 class Halves:
@@ -78,9 +77,9 @@ class Halves:
     staged: what fetches it. is_scaled: whether it is float32 in memory, which float16 may not hold.
     """
 
-    def __init__(self, staged: Staged, units: Units, precision: Precision, is_scaled: bool) -> None:
+    def __init__(self, staged: Staged, units: Units, is_high: bool, is_scaled: bool) -> None:
         self.staged, self.units, self.is_scaled = staged, units, is_scaled
-        self.is_high = precision == "high" and is_scaled
+        self.is_high = is_high
         depth = staged.tile.depth
         self.line = (depth if staged.along_k else staged.length) + PAD
         self.size = self.line * (staged.length if staged.along_k else depth)
@@ -96,7 +95,7 @@ class Halves:
             yield f"var<workgroup> top_{n}: array<atomic<u32>, {self.staged.length}>;"
             yield f"var<workgroup> most_{n}: array<atomic<u32>, 4>;"
 
-    def operand(self, name: str, level: Level) -> Operand:
+    def operand(self, name: str, level: Part) -> Operand:
         """What is loaded from it, under this name."""
         memory = f"{level}_{self.staged.name}"
         return Operand(name, memory, self.line, self.staged.along_k)
@@ -366,7 +365,7 @@ class UnitProduct:
 
     def _multiply(self) -> Iterator[str]:
         shape = self.units.shape
-        levels: tuple[Level, ...] = ("high", "low") if self.is_high else ("high",)
+        levels: tuple[Part, ...] = ("high", "low") if self.is_high else ("high",)
         for step in range(0, self.tile.depth, shape.depth):
             yield "{"
             left = {}
@@ -446,14 +445,13 @@ class UnitProduct:
                 yield list(self._passed(f"c{i}_{j}", number)), ""
             for v in self.fours:
                 value = f"total{i}_{j}_{v}" if self.is_high else f"lane_c{i}_{j}_{v}"
-                yield (
-                    [
-                        f"let place_row = part_row + {i * shape.rows}u + lane_row;",
-                        f"let place_column = part_column + {j * shape.columns + 4 * v}u + lane_column;",
-                        *self._exponent(),
-                    ],
-                    f"{value} * powers(half) * powers(rest)" if self.is_scaled else value,
-                )
+                row, column = i * shape.rows, j * shape.columns + 4 * v
+                lines = [
+                    f"let place_row = part_row + {row}u + lane_row;",
+                    f"let place_column = part_column + {column}u + lane_column;",
+                    *self._exponent(),
+                ]
+                yield lines, f"{value} * powers(half) * powers(rest)" if self.is_scaled else value
 
     def _exponent(self) -> Iterator[str]:
         """The power of two of each element, in two halves of which neither overflows alone."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
+from rumus.gpu.engine.protocol import Adapter
+
+Precision: TypeAlias = Literal["highest", "high", "medium"]  # of products of float32
+PRECISIONS: Final[tuple[Precision, ...]] = "highest", "high", "medium"
 SUBGROUP: Final = 32  # lanes that share a matrix
 
 
@@ -43,15 +47,18 @@ class Operand:
 
 
 class Units(Protocol):
-    """How a program multiplies matrices that lie in workgroup memory."""
+    """How a program multiplies matrices that lie in workgroup memory; part of a pipeline's key."""
+
+    def __hash__(self) -> int:
+        """Equal for equal texts."""
 
     @property
     def shape(self) -> UnitShape:
         """The size of one product."""
 
     @property
-    def enabling(self) -> str:
-        """What stands in front of a program."""
+    def features(self) -> tuple[str, ...]:
+        """What a device must have for a program, of `Feature`."""
 
     @property
     def half(self) -> str:
@@ -86,12 +93,9 @@ class MatrixUnits:
     shape: UnitShape
 
     @property
-    def enabling(self) -> str:
+    def features(self) -> tuple[str, ...]:
         """See `Units`."""
-        return (
-            "enable f16;\nenable subgroups;\nenable chromium_experimental_subgroup_matrix;\n"
-            "diagnostic(off, chromium.subgroup_matrix_uniformity);\n"
-        )
+        return "shader-f16", "subgroups", "matrix-units"
 
     @property
     def half(self) -> str:
@@ -150,9 +154,9 @@ class PlainLoops:
     shape: UnitShape
 
     @property
-    def enabling(self) -> str:
+    def features(self) -> tuple[str, ...]:
         """See `Units`."""
-        return ""
+        return ()
 
     @property
     def half(self) -> str:
@@ -208,3 +212,21 @@ class PlainLoops:
         place = f"{at} + {row} * {line} + {column}"
         loop = f"for (var e = 0u; e < {self._each}u; e++)"
         return f"{loop} {{ {memory}[{place} + e] = {result}[e]; }}"
+
+
+def units_of(adapter: Adapter) -> MatrixUnits | None:
+    """Return the largest units of float16 that add up in float32; None where there are none."""
+    if not adapter.features.issuperset(("shader-f16", "subgroups", "matrix-units")):
+        return None
+    shapes = [
+        UnitShape(unit.m, unit.n, unit.k)
+        for unit in adapter.matrix_units
+        if (unit.operands, unit.result) == ("f16", "f32")
+        and unit.subgroup == (SUBGROUP, SUBGROUP)
+        and not any(SUBGROUP % edge for edge in (unit.m, unit.n))
+        and unit.m * unit.n % (4 * SUBGROUP) == 0
+        and unit.k <= 16
+    ]
+    if not shapes:
+        return None
+    return MatrixUnits(max(shapes, key=lambda shape: shape.rows * shape.columns * shape.depth))

@@ -1,0 +1,197 @@
+"""Products on matrix units, by the same programs with plain loops in place of the units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rumus.gpu import GpuBackend
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.matrix_units import (
+    PRECISIONS,
+    MatrixUnits,
+    PlainLoops,
+    Precision,
+    UnitShape,
+    units_of,
+)
+from rumus.gpu.engine.protocol import MatrixUnit
+from rumus.gpu.products import unit_tiles
+from rumus.gpu.products.unit_product import UnitTile
+from rumus.tensor import float32, relu, tensor
+from rumus.tensor.operations.linear import linear
+
+Array = NDArray[Any]
+ERRORS: dict[Precision, float] = {"high": 2e-6, "medium": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def loops() -> GpuBackend:
+    """A backend that believes in matrix units, with tiles that compile quickly."""
+    backend = GpuBackend(Gpu())
+    backend.gpu.units = PlainLoops(UnitShape(16, 16, 16))
+    return backend
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    tiles = ((UnitTile(32, 16, 16, 16, 16), 1.0),)
+    for name in ("HALF", "MEDIUM", "MEDIUM_ACROSS", "HIGH"):
+        monkeypatch.setattr(unit_tiles, name, tiles)
+    yield
+    unit_tiles._level.cache_clear()
+
+
+def multiply(backend: GpuBackend, a: Array, b: Array, layout: str = "NN") -> Array:
+    """The product by the backend, with operands that lie as `layout` says."""
+    x = tensor(a if layout[0] == "N" else a.T.copy(), backend=backend)
+    y = tensor(b if layout[1] == "N" else b.T.copy(), backend=backend)
+    result = (x if layout[0] == "N" else x.T) @ (y if layout[1] == "N" else y.T)
+    return result.numpy().astype(np.float64)
+
+
+def relative(found: Array, a: Array, b: Array) -> float:
+    """The largest error, in shares of what the magnitudes of a row and a column make of it."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    bound = np.abs(x) @ np.abs(y) / np.sqrt(a.shape[-1])
+    return float((np.abs(found - x @ y) / np.where(bound == 0, 1, bound)).max())
+
+
+def normal(*shape: int) -> Array:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+# A software driver takes seconds to compile each program, so most tests share two of them.
+@pytest.mark.parametrize(
+    ("precision", "layout"), [("medium", "NN"), ("medium", "TT"), ("high", "NT")]
+)
+def test_layouts_and_edges(loops: GpuBackend, precision: Precision, layout: str) -> None:
+    a, b = normal(37, 45), normal(45, 18)
+    with loops.gpu.at_precision(precision):
+        assert relative(multiply(loops, a, b, layout), a, b) < 4 * ERRORS[precision]
+
+
+def test_another_shape_of_units(loops: GpuBackend, monkeypatch: Any) -> None:
+    monkeypatch.setattr(loops.gpu, "units", PlainLoops(UnitShape(16, 8, 8)))
+    a, b = normal(32, 32), normal(32, 16)
+    with loops.gpu.at_precision("medium"):
+        assert relative(multiply(loops, a, b), a, b) < 4 * ERRORS["medium"]
+
+
+def test_long_sums_are_added_up_in_pieces_and_parts(loops: GpuBackend) -> None:
+    a, b = normal(37, 1101), normal(1101, 18)
+    for precision, error in ERRORS.items():
+        with loops.gpu.at_precision(precision):
+            assert relative(multiply(loops, a, b), a, b) < 4 * error
+
+
+def _grows(a: Array, b: Array) -> None:
+    a[:, 20:] *= 2.0**30
+    b[10:] *= 2.0**25
+
+
+def _begins_with_zeros(a: Array, b: Array) -> None:
+    a[:, :24] = b[:24] = 0
+    a *= 1e-20
+
+
+def _has_rows_of_all_sizes(a: Array, b: Array) -> None:
+    a *= np.exp2(np.linspace(-60, 50, len(a)))[:, None].astype(np.float32)
+    b *= np.exp2(np.linspace(-30, 40, b.shape[1])).astype(np.float32)
+
+
+def _is_small(a: Array, b: Array) -> None:
+    a *= np.float32(1e-30)
+    b *= np.float32(1e25)
+
+
+@pytest.mark.parametrize("change", [_grows, _begins_with_zeros, _has_rows_of_all_sizes, _is_small])
+@pytest.mark.parametrize("precision", get_args(Precision)[1:])
+def test_magnitudes_that_float16_does_not_hold(
+    loops: GpuBackend, precision: Precision, change: Any
+) -> None:
+    a, b = normal(37, 45), normal(45, 18)
+    change(a, b)
+    with loops.gpu.at_precision(precision):
+        assert relative(multiply(loops, a, b), a, b) < 6 * ERRORS[precision]
+
+
+@pytest.mark.parametrize("precision", get_args(Precision)[1:])
+def test_what_is_not_finite(loops: GpuBackend, precision: Precision) -> None:
+    a, b = normal(37, 45), normal(45, 18)
+    a[3, 5], a[7, 9], b[2, 4] = np.inf, np.nan, -np.inf
+    a[20], b[:, 11] = 3e38, 3e38
+    with loops.gpu.at_precision(precision), np.errstate(all="ignore"):
+        found, wanted = multiply(loops, a, b), a.astype(np.float64) @ b.astype(np.float64)
+        wanted = wanted.astype(np.float32)
+    assert (np.isnan(found) == np.isnan(wanted)).all()
+    assert (found[np.isinf(wanted)] == wanted[np.isinf(wanted)]).all()
+    finite = np.isfinite(wanted) & (np.abs(wanted) < 1e37)
+    assert np.isfinite(found[finite]).all()
+
+
+def test_what_follows_a_product(loops: GpuBackend) -> None:
+    x, w, bias = normal(37, 45), normal(45, 18), normal(18)
+    with loops.gpu.at_precision("medium"):
+        out = linear(*(tensor(v, backend=loops) for v in (x, w, bias)), activation=relu)
+    exact = np.maximum(x.astype(np.float64) @ w + bias, 0)
+    assert np.abs(out.numpy() - exact).max() < 10 * ERRORS["medium"] * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("is_across", [False, True])
+def test_the_sums_of_rows_are_float32(loops: GpuBackend, is_across: bool) -> None:
+    a, b = normal(37, 45), normal(45, 18)
+    x = tensor(a.T.copy(), backend=loops).T if is_across else tensor(a, backend=loops)
+    out, sums = loops.allocate((37, 18), float32), loops.allocate((37,), float32)
+    with loops.gpu.at_precision("medium"):
+        loops.matmul(x._array, tensor(b, backend=loops)._array, out, sums=sums)
+    np.testing.assert_allclose(loops.download(sums), a.astype(np.float64).sum(1), atol=1e-5)
+
+
+def test_the_same_bits_twice(loops: GpuBackend) -> None:
+    a, b = normal(37, 45), normal(45, 18)
+    with loops.gpu.at_precision("high"):
+        assert (multiply(loops, a, b) == multiply(loops, a, b)).all()
+
+
+def test_highest_takes_no_units(loops: GpuBackend) -> None:
+    plain, a, b = GpuBackend(loops.gpu), normal(8, 9), normal(9, 5)
+    wanted = multiply(plain, a, b)
+    with loops.gpu.at_precision("medium"):
+        assert (multiply(plain, a, b) != wanted).any()
+    assert (multiply(plain, a, b) == wanted).all()
+
+
+def test_a_precision_that_does_not_exist(loops: GpuBackend) -> None:
+    with pytest.raises(ValueError, match="precision must be one of highest, high, medium"):
+        Gpu(precision="low")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'low'"), loops.gpu.at_precision("low"):  # type: ignore[arg-type]
+        pass
+    assert loops.gpu.precision == PRECISIONS[0]
+
+
+def test_the_precision_ends_with_its_block(loops: GpuBackend) -> None:
+    with pytest.raises(KeyError), loops.gpu.at_precision("medium"):
+        raise KeyError
+    assert loops.gpu.precision == "highest"
+
+
+class _Adapter:
+    features = frozenset(("shader-f16", "subgroups", "matrix-units"))
+    matrix_units = (
+        MatrixUnit(16, 16, 32, "u8", "u32", (32, 32)),
+        MatrixUnit(16, 8, 16, "f16", "f32", (32, 32)),
+        MatrixUnit(16, 16, 16, "f16", "f32", (32, 32)),
+        MatrixUnit(32, 32, 16, "f16", "f32", (64, 64)),
+    )
+
+
+def test_the_largest_units_that_fit_are_taken() -> None:
+    adapter: Any = _Adapter()
+    assert units_of(adapter) == MatrixUnits(UnitShape(16, 16, 16))
+    adapter.matrix_units = adapter.matrix_units[:1]
+    assert units_of(adapter) is None
