@@ -135,10 +135,10 @@ def test_what_is_not_finite(loops: GpuBackend, precision: Precision) -> None:
 
 
 def test_what_follows_a_product(loops: GpuBackend) -> None:
-    x, w, bias = normal(37, 45), normal(45, 18), normal(18)
+    x, w, bias = normal(37, 45), normal(18, 45), normal(18)
     with loops.gpu.at_precision("medium"):
         out = linear(*(tensor(v, backend=loops) for v in (x, w, bias)), activation=relu)
-    exact = np.maximum(x.astype(np.float64) @ w + bias, 0)
+    exact = np.maximum(x.astype(np.float64) @ w.T + bias, 0)
     assert np.abs(out.numpy() - exact).max() < 10 * ERRORS["medium"] * np.abs(exact).max()
 
 

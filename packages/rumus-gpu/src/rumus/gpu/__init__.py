@@ -8,6 +8,7 @@ from rumus.gpu.backend import GpuBackend, default_backend
 from rumus.gpu.device.adapter import DeviceInfo, devices
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu, Stats
+from rumus.gpu.device.matrix_units import Precision
 from rumus.gpu.device.memory import MemoryStats
 from rumus.gpu.device.profile import Profile
 from rumus.gpu.elementwise.wgsl import update_source
@@ -33,6 +34,7 @@ __all__ = [
     "MemoryStats",
     "NoAdapterError",
     "OutOfMemoryError",
+    "Precision",
     "Profile",
     "ShaderError",
     "Stats",

@@ -24,9 +24,18 @@ def about(gpu: Gpu) -> str:
         "workgroup memory": f"{limits.workgroup_memory:,} bytes",
         "workgroup size": f"{limits.workgroup_size}",
         "scalars": f"{limits.immediates} bytes" if limits.immediates else "uniform buffer",
+        "matrix units": units(gpu),
         "features": ", ".join(sorted(gpu.device.features)),
     }
     return "\n".join(f"    {name:20} {text}" for name, text in rows.items())
+
+
+def units(gpu: Gpu) -> str:
+    """Return what products of lower precision are made by."""
+    if gpu.units is None:
+        return "none: products at `high` and `medium` are those of `highest`"
+    shape = gpu.units.shape
+    return f"float16 {shape.rows} x {shape.columns} x {shape.depth}, for `high` and `medium`"
 
 
 def examine(index: int) -> bool:

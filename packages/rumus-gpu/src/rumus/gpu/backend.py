@@ -16,6 +16,7 @@ from rumus.gpu.capture import Capture, Notes, observe, record
 from rumus.gpu.device.array import GPUArray, Shape, contiguous_strides
 from rumus.gpu.device.device import Gpu, Stats
 from rumus.gpu.device.layout import layout_of
+from rumus.gpu.device.matrix_units import Precision
 from rumus.gpu.device.memory import MemoryStats, Storage
 from rumus.gpu.device.profile import Profile
 from rumus.gpu.device.storage import stored_types
@@ -56,11 +57,16 @@ _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
 class GpuBackend:
     """Arrays in the memory of one `Gpu`. See `Backend` for what each method does.
 
-    gpu: by default, the best device there is. NoAdapterError where there is none.
+    gpu: by default, the best device there is.
+    precision: of products of float32 arrays on that device, see `Gpu.precision`; by default, what
+    it has. `with backend.at_precision("high"):` changes it for a block.
+    NoAdapterError where there is no GPU; ValueError for a precision that does not exist.
     """
 
-    def __init__(self, gpu: Gpu | None = None) -> None:
+    def __init__(self, gpu: Gpu | None = None, *, precision: Precision | None = None) -> None:
         self.gpu = Gpu() if gpu is None else gpu
+        if precision is not None:
+            self.gpu.precision = precision
         self.alignment = self.gpu.limits.alignment
         self._stored = stored_types(self.gpu.has("shader-f16"))
         self._elementwise = Elementwise(self.gpu)
@@ -90,6 +96,15 @@ class GpuBackend:
     def max_array_bytes(self) -> int:
         """How large one array may be: what a kernel can see of one buffer."""
         return self.gpu.limits.binding
+
+    @property
+    def precision(self) -> Precision:
+        """How products of float32 arrays are made; see `Gpu.precision`."""
+        return self.gpu.precision
+
+    def at_precision(self, level: Precision) -> AbstractContextManager[None]:
+        """Have products within a block made at another precision."""
+        return self.gpu.at_precision(level)
 
     def memory_stats(self) -> MemoryStats:
         """Return the bytes that arrays hold, that are kept for reuse, and the peak."""

@@ -170,7 +170,8 @@ class PlainLoops:
 
     def halves(self, value: str) -> str:
         """See `Units`."""
-        return f"rounded4({value})"
+        pairs = (f"unpack2x16float(pack2x16float(({value}).{pair}))" for pair in ("xy", "zw"))
+        return f"vec4<f32>({', '.join(pairs)})"  # software drivers do round
 
     def declare(self, name: str) -> str:
         """See `Units`."""

@@ -22,7 +22,7 @@ from rumus.gpu.products.tiled_matmul_program import (
     sum_program,
     tiled_program,
 )
-from rumus.gpu.products.tiling import TILES, Tile, choose
+from rumus.gpu.products.tiling import Tile, choose
 from rumus.gpu.products.unit_matmul_program import UnitVariant, unit_program
 from rumus.gpu.products.unit_product import UnitTile
 from rumus.gpu.products.unit_tiles import Level
@@ -86,8 +86,9 @@ def tiled_matmul(
         return False
     rows, columns = out.shape[-2:]
     shape = _Shape(rows, columns, a.shape[-1], outer[0] * inner[0], inner[0])
-    tiles = TILES if level is None else level.tiles
-    chosen = _, splits, _ = choose(rows, columns, shape.depth, shape.batches, tiles)
+    size = rows, columns, shape.depth, shape.batches
+    chosen: tuple[Tile | UnitTile, int, int]
+    chosen = _, splits, _ = choose(*size) if level is None else choose(*size, tiles=level.tiles)
     after = _After(bias, sums, epilogue)
     fours = in_fours(out.rest, columns, _rest(bias))
     if splits == 1:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from rumus.gpu.device.matrix_units import Units
 from rumus.gpu.device.pipelines import Program
-from rumus.gpu.device.shaders import prelude
 from rumus.gpu.products.product import opening
 from rumus.gpu.products.tiled_matmul_program import (
     Variant,
@@ -40,9 +39,8 @@ def unit_program(variant: UnitVariant) -> Program:
         for staged, stored in zip(operands(product), (kinds.a, kinds.b), strict=True)
     )
     multiplied = UnitProduct(tile, units, a, b, product.has_sums)
-    rounding = prelude(units.halves("")) if not product.finish else ""
     enabling = "enable f16;\n" if units.half == "f16" else ""
-    text = [enabling, *header(product), rounding]
+    text = [enabling, *header(product)]
     text += [*opening(tile, *multiplied.memory), *place(product), *multiplied.multiply()]
     text += [*store_sums(product), *_store(product, multiplied)]
     written = program("unit_matmul", product, text, tile.bytes(units, variant.is_high))
