@@ -32,6 +32,7 @@ from rumus.train import (
     Trainer,
     ValidationEnd,
     read_metrics,
+    write_report,
 )
 from rumus.train.base.append_file import AppendFile
 from rumus.train.views.tensorboard_file import masked_crc32c
@@ -311,3 +312,42 @@ def test_the_records_of_an_event_file_carry_their_checksums(tmp_path: Path) -> N
         assert checks == (masked_crc32c(data[:8]), masked_crc32c(event))
         data, count = data[16 + length :], count + 1
     assert count == 1 + 3 + 1 + 1  # the version, steps, a validation, an epoch
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"split":"epoch","step":1,"epoch":null}',
+        '{"split":"epoch","step":1,"loss":"abc"}',
+        '{"split":"train","step":1,"loss":1e999}',
+        '{"split":"train","step":1,"loss":' + "9" * 4000 + "}",
+        '{"split":"validation","step":1,"best":true,"metrics":[1]}',
+        '{"split":"end","reason":5}',
+        '{"split":"epoch","step":1,"spans":{"data":[]}}',
+        '{"split":["epoch"],"step":true}',
+        "[" * 100_000,
+    ],
+)
+def test_an_odd_line_ends_no_training(tmp_path: Path, odd: str) -> None:
+    """Neither when it is resumed, nor at its end, when the report is written."""
+    model = Model()
+    model.fit(RunFolder(tmp_path), epochs=1, checkpoints=tmp_path / "checkpoints")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(odd + "\n")
+    write_report(tmp_path)
+    Model().fit(RunFolder(tmp_path), epochs=2, checkpoints=tmp_path / "checkpoints", resume="auto")
+    assert (tmp_path / "DONE").exists()
+    assert [line["reason"] for line in read_metrics(tmp_path / "metrics.jsonl")
+            if line["split"] == "end"][-1] == "epochs"  # fmt: skip
+
+
+def test_a_report_that_fails_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("no such curve")
+
+    monkeypatch.setattr("rumus.train.views.report.write_report", fail)
+    with pytest.warns(RunFolderWarning, match=r"report\.html was not written: 'no such curve'"):
+        Model().fit(RunFolder(tmp_path), epochs=1)
+    assert (tmp_path / "DONE").exists()

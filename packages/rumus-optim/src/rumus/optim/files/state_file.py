@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -140,8 +142,11 @@ def _write(path: Path, data: bytes) -> None:
 def _read(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb"):
-        pass  # OSError if it is not there
+        pass  # OSError if it cannot be read
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

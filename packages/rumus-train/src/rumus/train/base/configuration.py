@@ -14,7 +14,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from rumus.train.base.toml_text import to_toml
+from rumus.train.base.nearest_name import nearest_name
+from rumus.train.base.printable import printable
+from rumus.train.base.regular_file import require_regular_file
+from rumus.train.base.toml_text import parse_toml, to_toml
 
 C = TypeVar("C")
 NONE: Final = "none"  # TOML has no null; where None is allowed this text stands for it
@@ -119,12 +122,11 @@ def save_configuration(config: Any, file: str | Path) -> None:
 
 
 def _parsed(file: Path) -> dict[str, Any]:
-    import tomllib
-
+    require_regular_file(file)
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file} is no TOML: {error}") from None
+        return parse_toml(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{printable(file)} is no TOML: {printable(error)}") from None
 
 
 def _set(table: dict[str, Any], setting: str) -> None:
@@ -190,11 +192,9 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
 
 
 def _unknown(path: str, name: str, known: Mapping[str, object]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    there = f"did you mean {path}{near[0]}?" if near else f"there is {', '.join(known) or 'none'}"
-    return f"{path}{name} is unknown; {there}"
+    near = nearest_name(name, known, cutoff=0.5)
+    there = f"did you mean {path}{near}?" if near else f"there is {', '.join(known) or 'none'}"
+    return f"{printable(path + name)} is unknown; {there}"
 
 
 def _field(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
@@ -218,7 +218,7 @@ def read(hint: Any, value: Any) -> Any:
     if hint is type(None):
         return None if value == NONE else _refuse(value)
     if hint is float and type(value) is int:
-        return float(value)
+        return float(value) if abs(value) < 2**1023 else _refuse(value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint in _PLAIN and type(value) is hint:
@@ -264,11 +264,9 @@ def _read_sequence(origin: Any, parts: Sequence[Any], value: Any) -> Any:
 
 def _read_text(hint: Any, text: str) -> Any:
     """Read what was typed: as TOML, if that fits, else as text."""
-    import tomllib
-
     try:
-        typed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        typed = parse_toml(f"value = {text}")
+    except ValueError:
         typed = {}
     is_plain = set(typed) == {"value"}
     for candidate in ([typed["value"]] if is_plain else []) + [text]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 
@@ -17,13 +18,17 @@ def render(value: Any) -> bytes:
 def parse(data: bytes) -> Any:
     """Return what JSON says; ValueError if it is none, nested too deeply, or has a key twice.
 
+    A number that is larger than any float is refused too: it would come back as infinity.
+
     >>> parse(b'{"step": 1, "step": 2}')
     Traceback (most recent call last):
     ...
     ValueError: the JSON has the key 'step' twice
     """
     try:
-        return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+        return json.loads(
+            data.decode(), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite
+        )
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
 
@@ -35,6 +40,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the JSON has the key {key!r} twice")
         found[key] = value
     return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is larger than any float")
+    return value
 
 
 def _refuse(text: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Tables as TOML, which `tomllib` reads and does not write."""
+"""Tables as TOML: written, which `tomllib` does not do, and read with one kind of error."""
 
 from __future__ import annotations
 
@@ -10,6 +10,32 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES: Final[Mapping[str, str]] = {
     "\\": "\\\\", '"': '\\"', "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r",
 }  # fmt: skip
+
+
+_DEEPEST: Final = 100  # tables and lists inside of one another
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return what TOML says; ValueError if it is none, or nested too deeply.
+
+    >>> parse_toml("sizes = " + "[" * 3000 + "]" * 3000)
+    Traceback (most recent call last):
+    ...
+    ValueError: it is nested too deeply
+    """
+    import tomllib
+
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level: list[Any] = [table]
+    for _ in range(_DEEPEST):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [each for values in inner for each in values if isinstance(each, (dict, list))]
+        if not level:
+            return table
+    raise ValueError("it is nested too deeply")
 
 
 def to_toml(table: Mapping[str, Any]) -> str:

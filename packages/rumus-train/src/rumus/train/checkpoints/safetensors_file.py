@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.train.base.printable import printable
 from rumus.train.base.strict_json import parse, render
 from rumus.train.checkpoints.state_tree import Arrays
 
@@ -96,10 +97,13 @@ def _span(name: str, entry: Any) -> tuple[int, int]:
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"array {name!r} has the unknown dtype {dtype!r}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"array {name!r} has the shape {shape!r} at {offsets!r}")
+        raise ValueError(
+            f"array {name!r} has the shape {printable(repr(shape))} at {printable(repr(offsets))}"
+        )
     start, stop = offsets
-    if math.prod(shape) * DTYPES[dtype].itemsize != stop - start or len(shape) > 32:
-        raise ValueError(f"array {name!r} of shape {shape!r} has {stop - start} bytes")
+    # First the axes: the product of a million sizes would take hours.
+    if len(shape) > 32 or math.prod(shape) * DTYPES[dtype].itemsize != stop - start:
+        raise ValueError(f"array {name!r} of shape {shape[:33]!r} has {stop - start} bytes")
     return start, stop
 
 

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.train.base.printable import printable
+from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -117,11 +119,21 @@ def _paths(field: PathLike | Sequence[PathLike]) -> list[Path]:
 
 def _mapped(path: Path) -> NDArray[Any]:
     """The array of a file, read when it is used."""
+    require_regular_file(path)
     try:
+        with open(path, "rb") as file:
+            if file.read(6) != b"\x93NUMPY":
+                raise ValueError("it does not begin as one")
         # A plain array on top: the memory of a memmap, but its rows are arrays like any other.
         array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be mapped as a .npy file: {error}") from error
+    except Exception as error:  # NumPy evaluates the header, and damage leads it anywhere
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(
+            f"{printable(path)} cannot be mapped as a .npy file: {printable(error)}"
+        ) from error
+    if array.ndim and not len(array):
+        raise ValueError(f"{printable(path)} holds an array of shape {array.shape}, without rows")
     if array.dtype.kind not in "biufc" or array.ndim == 0:
         raise ValueError(
             f"{path} holds an array of dtype {array.dtype} and shape {array.shape}; a dataset "

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rumus.train.base.append_file import AppendFile
+from rumus.train.base.regular_file import require_regular_file
 from rumus.train.base.strict_json import parse, render
+from rumus.train.views.metrics_line import is_sound
 
 VERSION = 1
 _LONGEST = 1 << 20  # bytes of a line that is read: what is longer is damaged
@@ -18,8 +20,11 @@ _LONGEST = 1 << 20  # bytes of a line that is read: what is longer is damaged
 def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a metrics.jsonl; a torn or damaged line is left out.
 
+    A line is damaged if it is no JSON, or if a known field of it is not what is written there.
     Numbers that JSON does not have are the texts "nan", "inf" and "-inf", which `float` reads.
+    OSError for what is no regular file.
     """
+    require_regular_file(Path(path))
     with open(path, "rb") as file:
         while line := file.readline(_LONGEST):
             if not line.endswith(b"\n"):
@@ -28,7 +33,7 @@ def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:
                 found = parse(line)
             except ValueError:
                 continue
-            if isinstance(found, dict):
+            if is_sound(found):
                 yield found
 
 

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import time
-import tomllib
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,7 +27,9 @@ from rumus.train.base.append_file import AppendFile, RunFolderWarning
 from rumus.train.base.configuration import configuration_table
 from rumus.train.base.every import Every
 from rumus.train.base.late_values import late_values
-from rumus.train.base.toml_text import to_toml
+from rumus.train.base.printable import printable
+from rumus.train.base.strict_json import parse
+from rumus.train.base.toml_text import parse_toml, to_toml
 from rumus.train.checkpoints.checkpoint_errors import FolderInUseError
 from rumus.train.checkpoints.file_system import LocalFileSystem
 from rumus.train.checkpoints.folder_lock import FolderLock
@@ -320,20 +321,22 @@ class RunFolder(Callback):
                 f"{self.path} holds another run than the one that {event.resumed_from} is of; "
                 "choose another folder"
             )
-        return list(there.get("starts", []))
+        starts = there.get("starts")
+        return starts if isinstance(starts, list) else []
 
     def _check_fresh(self) -> None:
         done = self.path / DONE
         if done.exists():
+            told = printable(done.read_text("utf-8", "replace").strip())
             raise RunFolderError(
-                f"{self.path} holds a complete run ({done.read_text().strip()}), and nothing is "
-                "resumed; choose another folder"
+                f"{self.path} holds a complete run ({told}), and nothing is resumed; choose "
+                "another folder"
             )
         config = self.path / CONFIG
         if not config.exists() or not self.metrics.exists():
             return
-        with suppress(tomllib.TOMLDecodeError, UnicodeDecodeError):
-            before, now = tomllib.loads(config.read_text("utf-8")), tomllib.loads(self._config)
+        with suppress(ValueError):
+            before, now = parse_toml(config.read_text("utf-8")), parse_toml(self._config)
             names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
             if names:
                 raise RunFolderError(
@@ -343,7 +346,7 @@ class RunFolder(Callback):
 
     def _environment(self) -> dict[str, Any]:
         try:
-            found = json.loads((self.path / ENVIRONMENT).read_text("utf-8"))
+            found = parse((self.path / ENVIRONMENT).read_bytes())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -358,15 +361,15 @@ class RunFolder(Callback):
             f"the run folder {self.path} cannot be written ({error}); choose another, or free it"
         )
 
-    def _said(self, what: str) -> _Said:
-        return _Said(self.path / what)
+    def _said(self, what: str, kind: type[Exception] = OSError) -> _Said:
+        return _Said(self.path / what, kind)
 
     def _finish(self) -> None:
         self._close()
         if self._report:
             from rumus.train.views.report import write_report
 
-            with self._said("report.html"):
+            with self._said("report.html", Exception):
                 write_report(self.path)
 
     def _close(self) -> None:
@@ -379,10 +382,10 @@ class RunFolder(Callback):
 
 
 class _Said(suppress):
-    """Within its block an OSError is a warning."""
+    """Within its block an error of a kind is a warning: the training that it ends is done."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(OSError)
+    def __init__(self, path: Path, kind: type[Exception]) -> None:
+        super().__init__(kind)
         self._path = path
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:

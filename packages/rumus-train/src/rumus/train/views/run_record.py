@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from rumus.train.base.regular_file import require_regular_file
+from rumus.train.base.strict_json import parse
+from rumus.train.base.toml_text import parse_toml
 from rumus.train.checkpoints.checkpoints import Checkpoints, SavedCheckpoint
 from rumus.train.views.curve import Curve
 from rumus.train.views.metrics_file import read_metrics
@@ -80,7 +81,7 @@ class RunRecord:
             if key in self.curves or len(self.curves) < _NAMES:
                 try:
                     self.curves.setdefault(key, Curve()).add(step, float(value))
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     continue
 
     def _time(self, split: str, line: Mapping[str, Any]) -> None:
@@ -104,9 +105,10 @@ def read_run(path: str | Path) -> RunRecord:
     record = RunRecord(path)
     for line in read_metrics(path / METRICS):
         record.take(line)
-    record.config = _parsed(path / CONFIG, tomllib.loads)
-    starts = _parsed(path / ENVIRONMENT, json.loads).get("starts", [])
-    record.starts = [start for start in starts if isinstance(start, dict)]
+    record.config = _parsed(path / CONFIG, parse_toml)
+    starts = _parsed(path / ENVIRONMENT, lambda text: parse(text.encode())).get("starts")
+    if isinstance(starts, list):
+        record.starts = [start for start in starts if isinstance(start, dict)]
     record.is_done = (path / DONE).exists()
     if (path / "checkpoints").is_dir():
         record.checkpoints = Checkpoints(path / "checkpoints").list()
@@ -115,6 +117,7 @@ def read_run(path: str | Path) -> RunRecord:
 
 def _parsed(path: Path, parse: Any) -> dict[str, Any]:
     try:
+        require_regular_file(path)
         found = parse(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
