@@ -19,7 +19,7 @@ import gpu_models
 import numpy as np
 from turns import Side, has, medians
 
-from rumus.gpu import GpuBackend, default_backend
+from rumus.gpu import Gpu, GPUArray, GpuBackend, Precision
 from rumus.optim import AdamW
 from rumus.tensor import Generator, GradientStore, Parameter, tensor
 from rumus.tensor.memory.updater import NonFinite
@@ -137,6 +137,14 @@ def copy(backend: GpuBackend) -> dict[str, dict[str, float]]:
     return {"copy 512 MiB": medians(sides, 20)}
 
 
+def multiply_at(
+    backend: GpuBackend, level: Precision, a: GPUArray, b: GPUArray, out: GPUArray
+) -> None:
+    """A product at another precision."""
+    with backend.at_precision(level):
+        backend.matmul(a, b, out)
+
+
 def matmul(backend: GpuBackend) -> dict[str, dict[str, float]]:
     """Products of float32 matrices, in the three layouts of a training step."""
     found = {}
@@ -150,15 +158,23 @@ def matmul(backend: GpuBackend) -> dict[str, dict[str, float]]:
         sides: dict[str, Side] = {
             "rumus": (partial(backend.matmul, x, y, out), backend.gpu.synchronize)
         }
+        levels: tuple[Precision, ...] = ("high", "medium") if backend.gpu.units else ()
+        for level in levels:
+            at_level = partial(multiply_at, backend, level, x, y, out)
+            sides[f"rumus {level}"] = at_level, backend.gpu.synchronize
         if has("torch"):
             import torch
 
-            torch.backends.cuda.matmul.allow_tf32 = False
             c, d = (torch.tensor(h, device="cuda") for h in host)
             c, d = (c.T if layout == "TN" else c), (d.T if layout == "NT" else d)
             e = torch.empty(n, n, device="cuda")
-            multiply = partial(torch.matmul, c, d, out=e)
-            sides["cuBLAS"] = multiply, torch.cuda.synchronize
+
+            def multiply(tf32: bool, c: Any = c, d: Any = d, e: Any = e) -> None:
+                torch.backends.cuda.matmul.allow_tf32 = tf32
+                torch.matmul(c, d, out=e)
+
+            sides["cuBLAS"] = partial(multiply, False), torch.cuda.synchronize
+            sides["cuBLAS TF32"] = partial(multiply, True), torch.cuda.synchronize
         found[f"matmul 4096 {layout}"] = medians(sides, 10)
     return found
 
@@ -180,16 +196,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default=",".join((*KERNELS, *gpu_models.works())))
     parser.add_argument("--profile", action="store_true", help="of each model, by kernel")
+    parser.add_argument("--engine", choices=("wgpu", "dawn"), help="by default, the better one")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    backend, works = default_backend(), gpu_models.works()
-    print(f"{backend.gpu.name}; copy moves 2 x 512 MiB; matmul 4096 is 137.4 GFLOP")
+    backend, works = GpuBackend(Gpu(engine=options.engine)), gpu_models.works()
+    print(
+        f"{backend.gpu.name} through {backend.gpu.engine}; copy moves 2 x 512 MiB; matmul 4096 is 137.4 GFLOP"
+    )
     found: dict[str, dict[str, float]] = {}
     for row in options.rows.split(","):
         if row in KERNELS:
             found |= KERNELS[row](backend)
         else:
-            found |= gpu_models.measure(works[row], options.profile)
+            found |= gpu_models.measure(works[row], options.profile, options.engine)
         print(table(found), flush=True)
         if options.json:
             options.json.write_text(json.dumps(found, indent=1))

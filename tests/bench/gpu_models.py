@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from turns import Side, Step, has, medians
 
 from rumus import nn
-from rumus.gpu import Gpu, GpuBackend
+from rumus.gpu import Gpu, GpuBackend, Precision
+from rumus.gpu.engine.protocol import EngineName
 from rumus.optim import AdamW
 from rumus.tensor import Generator, Tensor, tensor
 from rumus.train import Trainer
@@ -213,28 +214,37 @@ def torch_side(work: Work, how: str) -> Side:
     return step, wait
 
 
-def measure(work: Work, profile: bool) -> Figures:
-    """Microseconds of every side; prints memory, dispatches and arithmetic as well."""
-    backend = GpuBackend(Gpu())
+def captured_side(work: Work, backend: GpuBackend, profile: bool) -> Side:
+    """A captured step of rumus, warm, with its dispatches, memory and profile printed."""
     gpu = backend.gpu
-    sides = {"rumus captured": rumus_step(work, backend, capture=True)}
-    step, wait = sides["rumus captured"]
+    step, wait = rumus_step(work, backend, capture=True)
     for _ in range(3):
         step()
     wait()
     before = gpu.stats.dispatches
     step()
     wait()
-    print(f"\n{work.name}: {gpu.stats.dispatches - before} dispatches, "
-          f"peak {backend.memory_stats().peak / 2**30:.2f} GiB, "
-          f"{work.teraflop * 1e3:.1f} GFLOP in products")  # fmt: skip
+    print(f"  rumus {gpu.precision}: {gpu.stats.dispatches - before} dispatches, "
+          f"peak {backend.memory_stats().peak / 2**30:.2f} GiB")  # fmt: skip
     if profile:
         with gpu.profile() as found:
             for _ in range(3):
                 step()
             wait()
         print(found, flush=True)
+    return step, wait
+
+
+def measure(work: Work, profile: bool, engine: EngineName | None = None) -> Figures:
+    """Microseconds of every side; prints memory, dispatches and arithmetic as well."""
+    print(f"\n{work.name}: {work.teraflop * 1e3:.1f} GFLOP in products")
+    backend = GpuBackend(Gpu(engine=engine))
+    sides = {"rumus captured": captured_side(work, backend, profile)}
     sides["rumus eager"] = rumus_step(work, backend, capture=False)
+    levels: tuple[Precision, ...] = ("high", "medium") if backend.gpu.units else ()
+    for level in levels:
+        other = GpuBackend(Gpu(engine=engine, precision=level))
+        sides[f"rumus {level}"] = captured_side(work, other, profile)
     if has("torch"):
         for how in ("eager", "compile", "tf32", "bf16", *(("graph",) if work.graph else ())):
             sides[f"torch {how}"] = torch_side(work, how)

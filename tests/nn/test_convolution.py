@@ -18,8 +18,8 @@ from rumus.tensor import (
     float16,
     float32,
     max_pool,
-    tensor,
     no_grad,
+    tensor,
 )
 
 CPU = NumpyBackend()
