@@ -14,6 +14,7 @@ from rumus.gpu.device.profile import Profile
 from rumus.gpu.elementwise.wgsl import update_source
 from rumus.gpu.engine.errors import (
     DeviceLostError,
+    ForkedProcessError,
     GpuError,
     LimitError,
     NoAdapterError,
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DeviceInfo",
     "DeviceLostError",
+    "ForkedProcessError",
     "GPUArray",
     "Gpu",
     "GpuBackend",

@@ -37,7 +37,7 @@ class Commands:
         self.gpu = gpu
         self._scalars = _Scalars(gpu, dispatches)
         self._groups: list[Handle] = []
-        self._release = gpu.device.release
+        self._device = gpu.device
         self._parts = list(self._prepare(dispatches))
 
     def _prepare(
@@ -68,7 +68,7 @@ class Commands:
 
     def __del__(self) -> None:
         for group in getattr(self, "_groups", ()):
-            self._release(group)
+            self._device.release(group)
 
     def put(self, number: int, scalars: bytes) -> None:
         """Exchange the scalars of one dispatch."""

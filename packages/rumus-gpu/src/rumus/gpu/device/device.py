@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu.device.adapter import choose
 from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.forks import FORKS
 from rumus.gpu.device.limits import Limits
 from rumus.gpu.device.matrix_units import PRECISIONS, Precision, Units, units_of
 from rumus.gpu.device.memory import MemoryStats, Pool, Region, Storage, size_class
@@ -90,7 +91,7 @@ class Prepared:
     ) -> None:
         self._gpu = gpu
         self._pipeline = pipeline
-        self._release = gpu.device.release
+        self._device = gpu.device
         self._arrays = tuple(arrays)
         self._groups, self._grid = groups, gpu.limits.grid(groups)
         self._blocks = tuple({array.storage.block for array in arrays})
@@ -104,7 +105,7 @@ class Prepared:
 
     def __del__(self) -> None:
         if hasattr(self, "_group"):
-            self._release(self._group)
+            self._device.release(self._group)
 
     def run(self, values: tuple[float, ...]) -> None:
         """Record it with these scalars; see `Gpu.dispatch`."""
@@ -131,7 +132,9 @@ class Gpu:
     directly; otherwise, or where the device cannot, through a uniform buffer. max_array_bytes: a
     lower limit for the size of one array than the device's own.
     precision: of products of float32 arrays, see `precision`; float16 ones are always exact.
-    NoAdapterError where there is no such GPU; ValueError for a precision that does not exist.
+    NoAdapterError where there is no such GPU; ValueError for a precision that does not exist;
+    ForkedProcessError, as of everything that is asked of a device, in a process that was forked
+    from one that had opened a GPU.
     """
 
     def __init__(
@@ -145,12 +148,13 @@ class Gpu:
         precision: Precision = "highest",
     ) -> None:
         self.precision = precision
+        FORKS.check()
         self.adapter = choose(which, engine)
         self.device = self.adapter.open(trusted)
         self.limits = Limits.of(self.device, immediates, max_array_bytes)
         self.units: Units | None = units_of(self.adapter)
         self.stats = Stats()
-        self.lock = threading.RLock()
+        self.lock: Any = FORKS.lock(self)
         self.batch = 0  # the number of the batch being recorded
         self._watched = _Watched()
         self.clock: Clock | None = None  # what times each dispatch

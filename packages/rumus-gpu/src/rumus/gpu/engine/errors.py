@@ -7,6 +7,10 @@ class GpuError(RuntimeError):
     """Something about the device, its memory or its programs."""
 
 
+class ForkedProcessError(GpuError):
+    """This process was forked from one that had opened a GPU; no driver survives that."""
+
+
 class NoAdapterError(GpuError):
     """No GPU driver was found, or none that fits what was asked for."""
 

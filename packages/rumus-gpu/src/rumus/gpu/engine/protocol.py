@@ -272,6 +272,10 @@ class Device(Protocol):
         """Give up a bind group, on any thread; commands recorded with it keep it alive."""
         ...
 
+    def abandon(self) -> None:
+        """Leave everything to the end of the process, which was forked: releasing would hang."""
+        ...
+
     def destroy(self) -> None:
         """Give the device up; everything that is asked of it then raises DeviceLostError."""
         ...

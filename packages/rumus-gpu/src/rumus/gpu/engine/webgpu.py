@@ -330,6 +330,10 @@ class WebGpuDevice:
         """Give up a bind group, on any thread; commands recorded with it keep it alive."""
         self._release(group)
 
+    def abandon(self) -> None:
+        """Leave everything to the end of the process, which was forked: releasing would hang."""
+        self._release = lambda _: None
+
     def _mapped_memory(self, buffer: Handle, size: int, write: bool) -> memoryview:
         lib, ffi = self.calls.lib, self.calls.ffi
         get = lib.wgpuBufferGetMappedRange if write else lib.wgpuBufferGetConstMappedRange

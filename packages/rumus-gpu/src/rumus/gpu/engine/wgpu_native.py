@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 import wgpu
@@ -92,6 +93,13 @@ class WgpuAdapter:
         return WgpuDevice(device, self.features)
 
 
+def _release_nothing() -> None:
+    """Have wgpu's objects end without a call into its library, in this process."""
+    for kind in vars(import_module("wgpu._classes")).values():
+        if isinstance(kind, type) and "__del__" in vars(kind):
+            kind.__del__ = lambda _: None  # type: ignore[attr-defined]
+
+
 class WgpuDevice(WebGpuDevice):
     """A device of wgpu-native."""
 
@@ -99,6 +107,11 @@ class WgpuDevice(WebGpuDevice):
         super().__init__(_CALLS, device, features)
         self._queue = device.queue
         self.tick = float(_api.lib.wgpuQueueGetTimestampPeriod(device.queue._internal))
+
+    def abandon(self) -> None:
+        """Leave everything to the end of the process; see `Device.abandon`."""
+        super().abandon()
+        _release_nothing()
 
     @property
     def host_alignment(self) -> int:

@@ -1,0 +1,65 @@
+"""A process forked from one that has opened a GPU: whatever it asks of it is an error, not a hang.
+
+A fork copies the memory of the driver but none of its threads, so what waits for one waits forever.
+Everything that touches a device holds its lock: in the child, the lock refuses.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from rumus.gpu.engine.errors import ForkedProcessError
+
+if TYPE_CHECKING:
+    from rumus.gpu.device.device import Gpu
+
+
+class _Refusing:
+    """The lock of a device in a process that cannot use it."""
+
+    def __enter__(self) -> NoReturn:
+        raise ForkedProcessError(
+            "this process was forked from one that had opened a GPU, and no driver survives that: "
+            "start processes by spawn, as multiprocessing.get_context('spawn') does, or open the "
+            "GPU in the child alone"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    acquire = __enter__
+
+
+class _Forks:
+    """Which devices this process has opened, and whether it is a child of one that had some."""
+
+    def __init__(self) -> None:
+        self._open: weakref.WeakSet[Gpu] = weakref.WeakSet()
+        self._has_opened = False
+        self._is_child = False
+
+    def check(self) -> None:
+        """Raise ForkedProcessError in a child: neither can it open a device."""
+        if self._is_child:
+            _Refusing().__enter__()
+
+    def lock(self, gpu: Gpu) -> Any:
+        """Return the lock of a device that is being opened."""
+        self._has_opened = True
+        self._open.add(gpu)
+        return RLock()
+
+    def forked(self) -> None:
+        """Have every device refuse: called in the child."""
+        self._is_child = self._has_opened
+        for gpu in list(self._open):
+            gpu.lock = _Refusing()
+            gpu.device.abandon()
+
+
+FORKS: Final = _Forks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=FORKS.forked)
