@@ -33,6 +33,8 @@ def from_columns(window: Window, met: Array, out: Array) -> None:
 
 def _run(name: str, window: Window, x: Array, met: Array) -> None:
     loop, channels = _compiled()[name], x.shape[1]
+    if met.shape[: 2 + window.axes] != (channels, *window.kernel, x.shape[0]):
+        raise ValueError(f"columns of shape {met.shape} do not belong to {x.shape} and {window}")
     lengths = (channels, *two(x.shape[2:], 1))
     sizes = (*two(window.kernel, 1), x.shape[0], *two(met.shape[2 + window.axes :], 1))
     strides = (two(window.stride, 1), two(window.padding, 0), two(window.dilation, 1))

@@ -46,7 +46,11 @@ _room = _Room()
 def small_convolution(
     window: Window, x: Array, weight: Array, bias: Array | None, out: Array
 ) -> None:
-    """out: (batch, outputs, *places) = the convolution of x: (batch, inputs, *lengths) + bias."""
+    """out: (batch, outputs, *places) = the convolution of x: (batch, inputs, *lengths) + bias.
+
+    ValueError for shapes that do not fit: the loops look at no bounds.
+    """
+    _check(window, x, weight, out)
     sizes, need = _sizes(window, x, weight)
     matrices, pictures = np.ravel(weight.transpose((2, 0, 1, 3))), np.ravel(x)
     shift = np.zeros(len(weight), x.dtype) if bias is None else bias
@@ -60,7 +64,8 @@ def small_convolution(
 
 
 def small_convolution_weight(window: Window, x: Array, gradient: Array, out: Array) -> None:
-    """out: (outputs, inputs, *kernel) = the gradient of the weight."""
+    """out: (outputs, inputs, *kernel) = the gradient of the weight; ValueError as above."""
+    _check(window, x, out, gradient)
     sizes, need = _sizes(window, x, out)
     outputs, inputs, rows, across = out.shape
     pictures, given, parts = np.ravel(x), np.ravel(gradient), max(1, min(len(x), SUMS))
@@ -76,6 +81,15 @@ def small_convolution_weight(window: Window, x: Array, gradient: Array, out: Arr
     with numba_blas.alone():
         run_parts(work, parts, True)
     np.copyto(out, np.add.reduce(sums, 0).transpose((3, 1, 0, 2)))
+
+
+def _check(window: Window, x: Array, weight: Array, result: Array) -> None:
+    """Raise ValueError unless these are the arrays that the loops go over."""
+    needed = (x.shape[0], weight.shape[0], *window.places(x.shape[2:]))
+    if weight.shape[1:] != (x.shape[1], *window.kernel) or result.shape != needed:
+        raise ValueError(
+            f"convolution: x {x.shape} and weight {weight.shape} give {needed}, not {result.shape}"
+        )
 
 
 def _sizes(window: Window, x: Array, weight: Array) -> tuple[tuple[int, ...], int]:

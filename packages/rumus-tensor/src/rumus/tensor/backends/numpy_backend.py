@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
+RUN: Final = 64  # rows that are added one after the other
 PARALLEL: Final = 262_144  # elements from which threads are worth their start
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -166,8 +167,7 @@ class NumpyBackend:
                 casting="same_kind",
             )
         elif operation == "sum":
-            # Adding in float16 stops at 2048 ones.
-            np.add.reduce(array, axes, np.float32 if array.dtype == np.float16 else None, out)
+            add_up(array, axes, out)
         else:
             function = np.maximum if operation == "max" else np.minimum
             function.reduce(array, axes, None, out)
@@ -334,6 +334,50 @@ def _half_matmul(a: Array, b: Array, out: Array, bias: Array | None) -> None:
         if bias is not None:
             found += bias
         np.copyto(out[rows], found, casting="same_kind")
+
+
+def add_up(array: Array, axes: Shape, out: Array) -> None:
+    """out = the sums over `axes`, float16 in float32: adding in float16 stops at 2048 ones.
+
+    NumPy adds pairwise along the last axis, and one row after the other along those in front. Runs
+    of RUN rows are added up first, then runs of their sums: of float32, a million rows added one by
+    one lose three digits.
+    """
+    dtype = np.dtype(np.float32) if array.dtype == np.float16 else array.dtype
+    while dtype.kind == "f" and (axis := _long_axis(array, axes)) is not None:
+        array = _sums_of_runs(array, axis, dtype)
+    np.add.reduce(array, axes, dtype, out)
+
+
+def _long_axis(array: Array, axes: Shape) -> int | None:
+    """The longest of `axes` along which NumPy would add too many rows; None if there is none."""
+    if len(axes) == array.ndim and array.flags.c_contiguous:
+        return None  # one row
+    rows = [
+        axis for axis in axes if axis != array.ndim - 1 or array.strides[axis] != array.itemsize
+    ]
+    if math.prod(array.shape[axis] for axis in rows) <= 2 * RUN:
+        return None
+    axis = max(rows, key=lambda axis: array.shape[axis])
+    return axis if array.shape[axis] > 2 else None
+
+
+def _sums_of_runs(array: Array, axis: int, dtype: DType) -> Array:
+    """The sums of runs of RUN along `axis`, the last of which may be shorter."""
+    length = array.shape[axis]
+    run = min(RUN, length)
+    whole = length - length % run
+    before, after = array.shape[:axis], array.shape[axis + 1 :]
+    head = (slice(None),) * axis
+    sums: Array = np.empty((*before, -(-length // run), *after), dtype)
+    runs = array[(*head, slice(0, whole))].reshape((*before, whole // run, run, *after))
+    into = sums[(*head, slice(0, whole // run))]
+    np.add.reduce(runs, axis + 1, dtype, into)
+    if whole < length:
+        rest = array[(*head, slice(whole, length))]
+        into = sums[(*head, whole // run)]
+        np.add.reduce(rest, axis, dtype, into)
+    return sums
 
 
 def _at_least_single(array: Array) -> Array:

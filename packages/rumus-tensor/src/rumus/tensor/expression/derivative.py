@@ -19,9 +19,17 @@ def _eq(a: Expr, b: Expr) -> Expr:
     return a._apply("eq", a, b)
 
 
-def _larger(g: Expr, a: Expr, b: Expr) -> Expr:
-    """The share of `g` that goes to `a` in maximum(a, b): all, half of a tie, or nothing."""
-    return (b < a).where(g, _eq(a, b).where(0.5 * g, 0.0))
+def _larger(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
+    """The share of `g` that goes to `a` in y = maximum(a, b): all, half of a tie, or nothing.
+
+    Where one of them is NaN it is NaN: a gradient of 0 would hide a loss that is NaN.
+    """
+    return (b < a).where(g, (a < b).where(0.0, _eq(a, b).where(0.5 * g, g * y)))
+
+
+def _smaller(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
+    """The share of `g` that goes to `a` in y = minimum(a, b), as in `_larger`."""
+    return (a < b).where(g, (b < a).where(0.0, _eq(a, b).where(0.5 * g, g * y)))
 
 
 _Z: Final = Expr.constant(0.0)
@@ -30,7 +38,8 @@ DERIVATIVES: Final[Mapping[str, _Row]] = {
     "add": lambda g, y, a, b: (g, g),
     "sub": lambda g, y, a, b: (g, -g),
     "mul": lambda g, y, a, b: (g * b, g * a),
-    "div": lambda g, y, a, b: (g / b, -g * a / (b * b)),
+    # Not by b * b, which leaves float32 where a / b and 1 / b do not.
+    "div": lambda g, y, a, b: (g / b, -(g * y) / b),
     # d/da by b * a**(b - 1) and not b * y / a, which is NaN at a = 0; and where b = 0, not by
     # a**-1, which is infinite there. a < 0 has no d/db.
     "pow": lambda g, y, a, b: (
@@ -51,8 +60,8 @@ DERIVATIVES: Final[Mapping[str, _Row]] = {
     "sigmoid": lambda g, y, a: (g * y * (1 - y),),
     "softplus": lambda g, y, a: (g * a.sigmoid(),),
     "relu": lambda g, y, a: ((a <= _Z).where(0.0, g),),
-    "maximum": lambda g, y, a, b: (_larger(g, a, b), _larger(g, b, a)),
-    "minimum": lambda g, y, a, b: (_larger(g, b, a), _larger(g, a, b)),
+    "maximum": lambda g, y, a, b: (_larger(g, y, a, b), _larger(g, y, b, a)),
+    "minimum": lambda g, y, a, b: (_smaller(g, y, a, b), _smaller(g, y, b, a)),
     "lt": lambda g, y, a, b: (None, None),
     "le": lambda g, y, a, b: (None, None),
     "eq": lambda g, y, a, b: (None, None),

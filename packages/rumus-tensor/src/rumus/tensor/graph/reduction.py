@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, Literal
+from operator import index
+from typing import Final, Literal, SupportsIndex
 
 from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
 from rumus.tensor.expression.kernel import trace
@@ -15,6 +16,7 @@ from rumus.tensor.memory.backend import Array, Shape
 
 def normalize_axis(axis: int, ndim: int, operation: str) -> int:
     """Return `axis` counted from the front; IndexError if there is no such axis."""
+    axis = index(axis)
     if not -ndim <= axis < ndim:
         raise IndexError(f"{operation}: axis {axis} does not exist in a tensor of {ndim} axes")
     return axis % ndim
@@ -24,7 +26,7 @@ def normalize_axes(axis: Axis, ndim: int, operation: str) -> Shape:
     """Return the axes that `axis` means, in order; ValueError for one named twice."""
     if axis is None:
         return tuple(range(ndim))
-    given = (axis,) if isinstance(axis, int) else axis
+    given = (axis,) if isinstance(axis, SupportsIndex) else axis
     axes = tuple(sorted(normalize_axis(a, ndim, operation) for a in given))
     if len(set(axes)) != len(axes):
         raise ValueError(f"{operation}: an axis is named twice in {axis}")
@@ -99,7 +101,8 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
 
 
 _TIES: Final = trace(lambda x, m: x._apply("eq", x, m), "ties")
-_SHARE: Final = trace(lambda tie, g, count: tie.where(g / count, 0.0), "share")
+# 0 / 0 where the extreme is NaN, which nothing equals: a gradient of 0 would hide the NaN.
+_SHARE: Final = trace(lambda tie, g, count: tie.where(g, 0.0) / count, "share")
 
 
 def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool) -> Tensor:

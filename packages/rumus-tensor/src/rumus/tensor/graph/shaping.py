@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from rumus.tensor.memory.backend import Array, Backend, Shape
 
 def as_shape(given: Sequence[int | Sequence[int]]) -> Shape:
     """Return the shape that was given as several numbers or as one sequence of them."""
-    if len(given) == 1 and not isinstance(given[0], int):
+    if len(given) == 1 and not isinstance(given[0], SupportsIndex):
         return tuple(int(n) for n in given[0])
     return tuple(int(n) for n in given)  # type: ignore[arg-type]
 

@@ -20,9 +20,9 @@ from rumus.tensor.memory.backend import Array, Backend
 
 T = TypeVar("T", Tensor, Expr)
 
-# What a query must not look at. Finite, so that a row of nothing else has no NaN; its exponential
-# beside any other score is exactly 0.
-HIDDEN: Final = -1e30
+# What a query must not look at. Finite, so that a row of nothing else has no NaN, and below any
+# score: a mask's -inf or lowest number counts as it.
+HIDDEN: Final = -3e38
 FUSED_SIZE: Final = 256  # the widest heads that a fused version is asked for
 KEPT: Final = 16  # causal masks
 _masks: dict[tuple[int, Backend], Tensor] = {}  # the one used last at the end
@@ -34,8 +34,14 @@ def _hidden(scores: T, visible: T) -> T:
 
 
 @elementwise
-def _cleared(weights: T, visible: T) -> T:
-    return visible.where(weights, 0.0)
+def _masked(scores: T, mask: T) -> T:
+    total = scores + mask
+    return (total <= HIDDEN).where(HIDDEN, total)
+
+
+@elementwise
+def _cleared(weights: T, scores: T) -> T:
+    return (scores <= HIDDEN).where(0.0, weights)
 
 
 def scaled_dot_product_attention(
@@ -53,8 +59,9 @@ def scaled_dot_product_attention(
     size may differ. Fewer heads of keys and values are shared by groups of query heads that follow
     each other: arXiv:2305.13245.
     mask: (queries, keys) or with the axes of heads and batch in front, broadcast. Of bool, True
-    where a query may look; a query that may look at nothing gets zeros. Floating, added to the
-    scores. causal: query i looks at keys 0 .. i only; there must be as many queries as keys.
+    where a query may look. Floating, added to the scores; -inf and the lowest float32 hide a key.
+    causal: query i looks at keys 0 .. i only, whatever the mask; there must be as many queries as
+    keys. A query that may look at nothing gets zeros.
     scale: by default 1 / sqrt(size). float16 is computed in float32.
     Result: (..., heads, queries, size of value). ValueError for shapes that do not fit, TypeError
     for dtypes that do not.
@@ -105,13 +112,12 @@ def attention_weights(
         scores = grouped.reshape(*query.shape[:-1], key.shape[-2])
     else:
         scores = query @ key.transpose()
+    if mask is not None:
+        scores = _hidden(scores, mask) if mask.dtype == bool_ else _masked(scores, mask)
     if causal:
         scores = _hidden(scores, causal_mask(query.shape[-2], query.backend))
-    if mask is None:
-        return scores.softmax()
-    if mask.dtype != bool_:
-        return (scores + mask).softmax()
-    return _cleared(_hidden(scores, mask).softmax(), mask)
+    weights = scores.softmax()
+    return weights if mask is None else _cleared(weights, scores)
 
 
 def weighted_values(weights: Tensor, value: Tensor) -> Tensor:

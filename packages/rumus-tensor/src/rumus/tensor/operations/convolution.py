@@ -48,9 +48,14 @@ class Geometry:
 
     @property
     def is_small(self) -> bool:
-        """Whether it is of small pictures: two axes, stride 1, one group."""
+        """Whether it is of small pictures: two axes, stride 1, one group.
+
+        And of all places: what a transposed convolution's output_padding adds has no place.
+        """
         w = self.window
         if w.axes != 2 or self.groups != 1 or set(w.stride) != {1}:
+            return False
+        if w.places(self.lengths) != self.places:
             return False
         return max(self.outputs, math.prod(self.places)) * self.depth <= SMALL
 

@@ -1,0 +1,208 @@
+"""Numbers that are easy to get wrong: tall sums, corners of derivatives, masks that hide all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+
+from rumus.tensor import (
+    Backend,
+    NumbaBackend,
+    NumpyBackend,
+    Parameter,
+    Tensor,
+    convolution_transpose,
+    ones,
+    scaled_dot_product_attention,
+    tensor,
+)
+from rumus.tensor.backends.numba_convolution import from_columns
+from rumus.tensor.backends.numba_small_convolution import (
+    small_convolution,
+    small_convolution_weight,
+)
+from rumus.tensor.memory.window import Window
+
+LOWEST = float(np.finfo(np.float32).min)
+
+
+@pytest.mark.parametrize("hidden", [None, -np.inf, LOWEST, -1e9])
+def test_causal_attention_never_looks_ahead(hidden: float | None, backend: Backend) -> None:
+    draw = np.random.default_rng(0)
+    seen = draw.random((2, 1, 6, 6)) < 0.5
+    seen[:, :, :2, :2] = False  # padding on the left
+    given = seen if hidden is None else np.where(seen, 0, hidden).astype(np.float32)
+    mask = tensor(given, backend=backend)
+    arrays = [draw.standard_normal((2, 3, 6, 4)).astype(np.float32) for _ in range(3)]
+
+    def attended(x: list[np.ndarray]) -> np.ndarray:
+        q, k, v = (tensor(a, backend=backend) for a in x)
+        return scaled_dot_product_attention(q, k, v, mask=mask, causal=True).numpy()
+
+    before = attended(arrays)
+    for last in range(1, 6):
+        changed = [a.copy() for a in arrays]
+        for a in changed:
+            a[..., last:, :] += 5
+        found = attended(changed)[..., :last, :]
+        np.testing.assert_array_equal(found, before[..., :last, :])
+    if hidden != -1e9:
+        assert not before[..., :2, :].any()  # nothing to look at
+
+
+@pytest.mark.parametrize("hidden", [-np.inf, LOWEST])
+def test_a_row_hidden_by_a_floating_mask_is_zero(hidden: float, backend: Backend) -> None:
+    q = Parameter(np.ones((3, 2), np.float32), backend=backend)
+    mask = np.zeros((3, 3), np.float32)
+    mask[1] = hidden
+    y = scaled_dot_product_attention(q, q, q, mask=tensor(mask, backend=backend))
+    np.testing.assert_allclose(y.numpy(), [[1, 1], [0, 0], [1, 1]], rtol=1e-6)
+    assert np.isfinite(y.sum().backward()[q].numpy()).all()
+
+
+# Of the kinds that layers add up: biases, batch norm's statistics, several axes, views.
+TALL: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
+    "first axis": (lambda x: x.sum(0), (0,)),
+    "channels": (lambda x: x.reshape(-1, 2, 5, 1).sum((0, 2, 3)).reshape(1, 2), ()),
+    "turned": (lambda x: x.T.sum(1), (0,)),
+    "all": (lambda x: x.sum(), (0, 1)),
+    "all of a view": (lambda x: x.T.sum(), (0, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", TALL)
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_tall_sums_keep_their_digits(kind: str, name: str) -> None:
+    rows, place = 1_000_005, NumpyBackend() if name == "numpy" else NumbaBackend()
+    x = (np.random.default_rng(1).random((rows, 2)) + 100).astype(np.float32)
+    function, axes = TALL[kind]
+    wide = x.astype(np.float64)
+    expected = wide.sum(axes) if axes else wide.reshape(-1, 2, 5).sum((0, 2)).reshape(1, 2)
+    np.testing.assert_allclose(function(tensor(x, backend=place)).numpy(), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_tall_gradients_and_variances_keep_their_digits(name: str) -> None:
+    place = NumpyBackend() if name == "numpy" else NumbaBackend()
+    x = (np.random.default_rng(1).random((1_000_000, 2)) + 100).astype(np.float32)
+    wide, t = x.astype(np.float64), tensor(x, backend=place)
+    np.testing.assert_allclose(t.var(0).numpy(), wide.var(0), rtol=2e-6)
+    b = Parameter([0.0, 0.0], backend=place)
+    shared = ((t * 0 + b) * t).sum().backward()[b].numpy()
+    np.testing.assert_allclose(shared, wide.sum(0), rtol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 700, 3), (700, 1, 3), (130, 3, 131), (3, 200, 200), (65,)])
+def test_sums_over_any_axes(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    for view in (x, x[::-1], np.broadcast_to(x, (2, *shape)), np.asfortranarray(x)):
+        for bits in range(1, 1 << view.ndim):
+            axes = tuple(a for a in range(view.ndim) if bits >> a & 1)
+            out = np.empty([n for a, n in enumerate(view.shape) if a not in axes], np.float32)
+            NumpyBackend().reduce("sum", view, axes, out)
+            exact = view.astype(np.float64).sum(axes)
+            size = np.abs(view).astype(np.float64).sum(axes)
+            assert (np.abs(out - exact) <= 1e-6 * size).all(), (view.strides, axes)
+
+
+@pytest.mark.parametrize("value", [1e-20, 1e-22, 1e-25, 1e15, 1e20])
+def test_the_gradient_of_a_quotient_leaves_float32_only_where_it_must(
+    value: float, backend: Backend
+) -> None:
+    b = Parameter(np.float32(value), backend=backend)
+    quotient = tensor(np.float32(value), backend=backend) / b
+    assert quotient.backward()[b].item() == pytest.approx(-1 / value, rel=1e-5)
+
+
+def test_a_quotient_of_nothing_by_almost_nothing(backend: Backend) -> None:
+    x = Parameter([0.0, 0.0, 0.0], backend=backend)
+    found = (x / ((x * x).sum() + 1e-30)).sum().backward()[x].numpy()
+    np.testing.assert_allclose(found, [1e30] * 3, rtol=1e-5)
+
+
+EXTREMES: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda x: x.max(0),
+    "min": lambda x: x.min(0),
+    "maximum": lambda x: x.maximum(0.0).sum(),
+    "minimum": lambda x: x.minimum(0.0).sum(),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_the_gradient_of_an_extreme_that_is_nan_is_not_zero(name: str) -> None:
+    for place in (NumpyBackend(), NumbaBackend()):
+        w = Parameter([np.nan, 2.0], backend=place)
+        assert np.isnan(EXTREMES[name](w).backward()[w].numpy()[0])
+
+
+def test_numbers_of_numpy_are_sizes_and_axes() -> None:
+    x = ones((2, 3))
+    assert x.reshape(np.prod((2, 3))).shape == (6,)  # type: ignore[arg-type]
+    assert x.sum(np.int64(1)).tolist() == [3.0, 3.0]  # type: ignore[arg-type]
+    first, last = np.int32(0), np.int64(1)
+    assert x.transpose(first, last).shape == (3, 2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        x.sum(1.0)  # type: ignore[arg-type]
+
+
+def test_a_transposed_convolution_between_strides_stays_in_its_arrays() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.standard_normal((3, 2, 5, 4)).astype(np.float32)
+    w = draw.standard_normal((2, 4, 3, 3)).astype(np.float32)
+    for dilation in (2, 3):
+        for extra in range(dilation):
+            results = []
+            for place in (NumpyBackend(), NumbaBackend()):
+                a, b = Parameter(x, backend=place), Parameter(w, backend=place)
+                y = convolution_transpose(a, b, dilation=dilation, output_padding=extra)
+                store = (y * y).sum().backward()
+                results.append((y.numpy(), store[a].numpy(), store[b].numpy()))
+            for numpy, numba in zip(*results, strict=True):
+                np.testing.assert_allclose(numba, numpy, rtol=1e-4, atol=1e-4)
+
+
+def guarded(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Zeros of `shape`, and the memory around them that nobody may write to."""
+    size = int(np.prod(shape))
+    memory = np.full(size + 2048, 777, np.float32)
+    inside = memory[1024 : 1024 + size].reshape(shape)
+    inside[...] = 0
+    return inside, memory
+
+
+def test_compiled_convolutions_write_inside_of_their_arrays_or_refuse() -> None:
+    draw = np.random.default_rng(4)
+    ran = refused = 0
+    for _ in range(300):
+        kernel, padding = (tuple(map(int, draw.integers(*r, 2))) for r in ((1, 4), (0, 3)))
+        window = Window(kernel, (1, 1), padding, tuple(map(int, draw.integers(1, 4, 2))))
+        batch, inputs, outputs = map(int, draw.integers(1, 4, 3))
+        lengths = tuple(map(int, draw.integers(1, 9, 2)))
+        places = window.places(lengths)
+        if 0 in places:
+            continue
+        off = tuple(map(int, draw.integers(0, 2, 2)))  # what an output_padding would add
+        x = np.ones((batch, inputs, *lengths), np.float32)
+        shape = (batch, outputs, *(n + o for n, o in zip(places, off, strict=True)))
+        weight = np.ones((outputs, inputs, *kernel), np.float32)
+        columns = np.ones((inputs, *kernel, batch, *places), np.float32)
+        gradient = np.ones(shape, np.float32)
+        loops: list[tuple[Callable[[np.ndarray], None], tuple[int, ...]]] = [
+            (partial(small_convolution, window, x, weight, None), shape),
+            (partial(small_convolution_weight, window, x, gradient), weight.shape),
+            (partial(from_columns, window, columns), x.shape),
+        ]
+        for run, into in loops:
+            out, memory = guarded(into)
+            try:
+                run(out)
+                ran += 1
+            except ValueError:
+                refused += 1
+            assert (memory[:1024] == 777).all()
+            assert (memory[1024 + out.size :] == 777).all()
+    assert ran > 200
+    assert refused > 100
