@@ -465,3 +465,44 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
                 found.loader, found.loss, steps=3, checkpoints=tmp_path / "file", resume=resume
             )
     assert found.optimizer.steps == 0
+
+
+class Reshuffled:
+    """A loader without a state, which shuffles anew each time that it is iterated over."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32]]]:
+        order = self.random.permutation(16).astype(np.float32)
+        return iter([(part.reshape(4, 1),) for part in order.reshape(4, 4)])
+
+    def __len__(self) -> int:
+        return 4
+
+
+class Seeded(Reshuffled):
+    def set_epoch(self, epoch: int) -> None:
+        self.random = np.random.default_rng(epoch)
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 3, 5, 6])
+def test_a_loader_that_shuffles_anew_is_refused(tmp_path: Path, stopped: int) -> None:
+    """What was trained on before would come again, and some samples never."""
+
+    def fit(loader: Any, steps: int, folder: str, **options: Any) -> list[float]:
+        weight, seen = Parameter([0.0], name="weight"), list[float]()
+
+        def loss(x: Tensor) -> Tensor:
+            seen.extend(x.numpy().ravel().tolist())
+            return ((weight - x) ** 2).mean()
+
+        trainer = Trainer(SGD([weight], 0.01))
+        trainer.fit(loader, loss, steps=steps, checkpoints=tmp_path / folder, **options)
+        return seen
+
+    fit(Reshuffled(0), stopped, "shuffled")
+    with pytest.raises(ValueError, match=r"begins it with others than .*set_epoch\(epoch\)"):
+        fit(Reshuffled(1), 8, "shuffled", resume=True)
+    seen = fit(Seeded(0), stopped, "seeded") + fit(Seeded(1), 8, "seeded", resume=True)
+    assert sorted(seen[:16]) == sorted(seen[16:]) == [*range(16)]

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor import Tensor
+from rumus.train.data.batch_trace import BatchTrace
 
 _SINGLE: Final = (np.ndarray, Tensor, int, float, str, np.number)
 
@@ -48,7 +49,8 @@ class Batches:
     loader: anything that is iterated over once an epoch. With `state_dict` and `load_state_dict`
     it finds its place by itself; otherwise the batches before it are yielded once more and left
     out, so that each epoch must be the same after a resume: `set_epoch(epoch)`, if there is one,
-    is called before an epoch for that.
+    is called before an epoch for that. A trace of what was handed out is saved, and a loader that
+    yields something else instead is refused.
     weight_of: called with a batch, how much it counts; by default the number of samples.
     """
 
@@ -63,6 +65,8 @@ class Batches:
         self._iterator: Iterator[Any] = iter(())
         self._structure: tuple[tuple[str, str, int], ...] | None = None
         self._kind: tuple[Any, ...] = ()
+        self._trace: BatchTrace | None = None if self._is_stateful else BatchTrace()
+        self._saved_trace: int | None = None  # of the batches that are left out on resume
 
     @property
     def is_complete(self) -> bool:
@@ -79,11 +83,22 @@ class Batches:
         if set_epoch is not None:
             set_epoch(epoch)
         self._iterator = iter(self.loader)
-        if sum(1 for _ in islice(self._iterator, self.batch)) < self.batch:
+        self._trace, found = BatchTrace(), 0
+        for batch in islice(self._iterator, self.batch):
+            self._trace.add(arguments(batch))
+            found += 1
+        if found < self.batch:
             raise ValueError(
                 f"epoch {epoch} had handed out {self.batch} batches when it was saved, and the "
                 "loader has fewer now: it is another one, or not the same each time"
             )
+        if self.batch and self._saved_trace not in (None, self._trace.value):
+            raise ValueError(
+                f"epoch {epoch} goes on after {self.batch} batches, and the loader begins it with "
+                "others than when it was saved: give it state_dict and load_state_dict, or "
+                "set_epoch(epoch) that sets its random numbers, or resume from the end of an epoch"
+            )
+        self._saved_trace = None
 
     def next(self, epoch: int) -> tuple[tuple[Any, ...], float] | None:
         """Return a batch and its weight, None at the end of the epoch.
@@ -96,6 +111,8 @@ class Batches:
             if self.is_complete:
                 raise ValueError(f"the loader says len() {self.per_epoch}, and yields more")
             weight = samples(given) if self.weight_of is None else self.weight_of(*given)
+            if self._trace is not None:
+                self._trace.add(given)
             self.batch += 1
             self.samples += weight
             return given, weight
@@ -140,7 +157,8 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the epoch, and the loader's own state."""
         loader = self.loader.state_dict() if self._is_stateful else None  # type: ignore[attr-defined]
-        return {"batch": self.batch, "samples": self.samples, "loader": loader}
+        trace = None if self._trace is None else self._trace.value
+        return {"batch": self.batch, "samples": self.samples, "loader": loader, "trace": trace}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved place. ValueError for one of another kind of loader."""
@@ -152,6 +170,7 @@ class Batches:
         if self._is_stateful:
             self.loader.load_state_dict(state["loader"])  # type: ignore[attr-defined]
         self.batch, self.samples = batch, count
+        self._saved_trace = state.get("trace")
 
 
 def _length(loader: object) -> int | None:
