@@ -161,8 +161,9 @@ class Trainer(Generic[M_co]):
         loader: is iterated over once an epoch, and yields tuples of arrays: `loss_fn(*batch)` is
         the loss. epochs, steps, seconds: when to end; epochs and steps count those before a resume.
         validate: a function that returns numbers by name, or (loader, function of a batch), whose
-        numbers are averaged over the samples; called as `validate_every` says, by default after
-        each epoch, with no graph and every module evaluating, whether `state` names it or not.
+        numbers are averaged over the samples, and states of `rumus.train.metrics` added up; called
+        as `validate_every` says, by default after each epoch, with no graph and every module
+        evaluating, whether `state` names it or not.
         accumulate: batches for one step, which is that over all their samples at once; an epoch's
         last step may have fewer. weight_of: how much a batch counts in means, accumulation and
         validation, called with the batch; by default its number of samples, and where a loss of

@@ -10,12 +10,13 @@ from rumus.optim import Optimizer
 from rumus.tensor import Tensor
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import noting_means
+from rumus.train.base.metric_state import MetricState
 from rumus.train.data.batches import arguments, samples
 from rumus.train.loop.capture import beside
 from rumus.train.loop.weighing import Weighing
 
 # A function that returns numbers by name, or batches and what is computed of each: one number (it
-# is called "loss") or several by name, averaged over the samples.
+# is called "loss") or several by name, averaged over the samples; metric states add up.
 Validate: TypeAlias = (
     Callable[[], Mapping[str, float] | float] | tuple[Iterable[Any], Callable[..., Any]]
 )  # fmt: skip
@@ -60,6 +61,7 @@ def measure(
     loader, metric_fn = validate
     backend = optimizer.parameters[0].backend
     totals: dict[str, tuple[float, float]] = {}
+    states: dict[str, MetricState] = {}
     weighing = Weighing()
     for batch in loader:
         given = arguments(batch)
@@ -72,16 +74,19 @@ def measure(
             weights = weighing.weigh(raw, means, samples(given))
         else:
             weights = [float(weight_of(*given))] * len(raw)
-        for (name, value), weight in zip(numbers.items(), weights, strict=True):
+        for (name, value), given_value, weight in zip(numbers.items(), raw, weights, strict=True):
+            if isinstance(given_value, MetricState):
+                states[name] = states[name] + given_value if name in states else given_value
             total, weighed = totals.get(name, (0.0, 0.0))
             totals[name] = total + weight * value, weighed + weight
     if not totals:
         raise ValueError("the loader for validation yields nothing")
-    return {name: total / weight for name, (total, weight) in totals.items()}
+    means = {name: total / weight for name, (total, weight) in totals.items()}
+    return means | {name: float(state) for name, state in states.items()}
 
 
 def _numbers(found: object) -> dict[str, float]:
-    if isinstance(found, (Tensor, int, float)):
+    if isinstance(found, (Tensor, int, float, MetricState)):
         return {"loss": float(found)}
     if not isinstance(found, Mapping) or not found:
         raise TypeError(

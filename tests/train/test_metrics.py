@@ -1,0 +1,145 @@
+"""Metrics over a set cut into batches anyhow are those of the set, as scikit-learn has them."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rumus.optim import SGD
+from rumus.tensor import Parameter, Tensor, tensor
+from rumus.train import Trainer, metrics
+from rumus.train.metrics import MetricState
+
+sklearn = pytest.importorskip("sklearn.metrics")
+
+Cut = list[slice]
+
+
+@st.composite
+def cuts(draw: st.DrawFn, size: int = 40) -> Cut:
+    places = sorted(draw(st.sets(st.integers(1, size - 1), max_size=8)))
+    return [slice(*pair) for pair in itertools.pairwise([0, *places, size])]
+
+
+def over(cut: Cut, metric: Callable[..., MetricState], a: Any, b: Any, **options: Any) -> float:
+    return float(reduce(add, [metric(a[part], b[part], **options) for part in cut]))
+
+
+def classified(seed: int, classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """With ties among the scores, and at times without some of the classes."""
+    random = np.random.default_rng(seed)
+    scores = random.integers(0, 4, (40, classes)).astype(np.float32)
+    return scores, random.integers(0, max(1, classes - seed % 2), 40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cut=cuts(), seed=st.integers(0, 10_000), classes=st.integers(2, 5))
+def test_classification(cut: Cut, seed: int, classes: int) -> None:
+    scores, targets = classified(seed, classes)
+    said = scores.argmax(1)
+    assert over(cut, metrics.accuracy, scores, targets) == pytest.approx((said == targets).mean())
+    for name, positive in itertools.product(("precision", "recall", "f1"), (None, 1)):
+        found = over(cut, getattr(metrics, name), scores, targets, positive=positive)
+        how: dict[str, Any] = {"average": "macro"}
+        if positive is not None:
+            how = {"average": "macro", "labels": [positive]}
+        expected = getattr(sklearn, f"{name}_score")(targets, said, zero_division=0, **how)
+        assert found == pytest.approx(expected), (name, positive)
+    matrix = reduce(add, [metrics.confusion_matrix(scores[p], targets[p]) for p in cut])
+    expected = sklearn.confusion_matrix(targets, said, labels=range(classes))
+    np.testing.assert_array_equal(matrix.parts[0], expected)
+    if classes > 2:
+        found = over(cut, metrics.accuracy, scores, targets, top=2)
+        labels = np.arange(classes)
+        assert found == pytest.approx(
+            sklearn.top_k_accuracy_score(targets, scores, k=2, labels=labels)
+        )
+
+
+@settings(max_examples=40, deadline=None)
+@given(cut=cuts(), seed=st.integers(0, 10_000), share=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+def test_ranking(cut: Cut, seed: int, share: float) -> None:
+    random = np.random.default_rng(seed)
+    scores, targets = random.integers(0, 12, 40) / 8, (random.random(40) < share).astype(np.int32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = sklearn.roc_auc_score(targets, scores) if 0 < targets.sum() < 40 else np.nan
+        precise = sklearn.average_precision_score(targets, scores)
+    assert over(cut, metrics.auroc, scores, targets) == pytest.approx(expected, nan_ok=True)
+    assert over(cut, metrics.average_precision, scores, targets) == pytest.approx(precise)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cut=cuts(), seed=st.integers(0, 10_000), far=st.sampled_from([0.0, 1e4]))
+def test_regression(cut: Cut, seed: int, far: float) -> None:
+    random = np.random.default_rng(seed)
+    targets = random.normal(far, 1, 40)
+    found = targets + random.normal(0, 0.3, 40)
+    for metric, expected in (
+        (metrics.mean_absolute_error, sklearn.mean_absolute_error(targets, found)),
+        (metrics.root_mean_squared_error, sklearn.root_mean_squared_error(targets, found)),
+        (metrics.r2, sklearn.r2_score(targets, found)),
+    ):
+        assert over(cut, metric, found, targets) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 4, 16, 64, 300])
+def test_a_validation_is_exact_whatever_its_batches(size: int) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 2)).astype(np.float32)
+    y = (x[:, 0] + random.normal(size=300) > 1.5).astype(np.int32)
+    weight = Parameter([0.5, 1.0], name="weight")
+
+    def validate(x: Tensor, y: Tensor) -> dict[str, Any]:
+        score = x[:, 0]
+        scores = np.stack([np.full(len(x.numpy()), 0.5), score.numpy()], 1)
+        return {"f1": metrics.f1(scores, y, positive=1), "area": metrics.auroc(score, y)}
+
+    data = [(x[at : at + size], y[at : at + size]) for at in range(0, 300, size)]
+    result = Trainer(SGD([weight], 0.1)).fit(
+        [(x,)], lambda x: (x * weight).mean(), epochs=1, validate=(data, validate)
+    )
+    assert result.metrics == {
+        "f1": pytest.approx(sklearn.f1_score(y, x[:, 0] > 0.5)),
+        "area": pytest.approx(sklearn.roc_auc_score(y, x[:, 0])),
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: metrics.accuracy([0.1, 0.2], [0, 1]), r"scores must be \(samples, classes\)"),
+        (lambda: metrics.f1([[0.1, 0.2]], [2]), r"targets must be in \[0, 2\)"),
+        (lambda: metrics.f1([[0.1, 0.2]], [-1]), r"targets must be in \[0, 2\)"),
+        (lambda: metrics.f1([[0.1, 0.2]], [0.5]), "targets must be class numbers"),
+        (lambda: metrics.f1([[np.nan, 0.2]], [0]), "some are NaN"),
+        (
+            lambda: metrics.f1([[0.1, 0.2]], [0], positive=2),
+            r"positive must be a class in \[0, 2\)",
+        ),
+        (lambda: metrics.accuracy([[0.1, 0.2]], [0], top=3), r"top must be in \[1, 2\]"),
+        (lambda: metrics.auroc([0.1, 0.2], [0, 2]), "targets 0 or 1"),
+        (lambda: metrics.r2([0.1, 0.2], [0.1]), "shapes differ"),
+        (
+            lambda: metrics.f1([[0.1, 0.2]], [0]) + metrics.f1([[0.1, 0.2, 0.3]], [0]),
+            "are no parts of one metric",
+        ),
+    ],
+)
+def test_what_makes_no_metric(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
+def test_tensors_are_taken() -> None:
+    assert float(metrics.accuracy(tensor([[0.1, 0.2]]), tensor([1], dtype=np.int32))) == 1.0
