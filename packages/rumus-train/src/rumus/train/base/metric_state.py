@@ -30,7 +30,7 @@ class MetricState:
     joins: bool = False
 
     def __add__(self, other: MetricState) -> MetricState:
-        if not isinstance(other, MetricState) or self._kind != other._kind:
+        if self._kind != other._kind:
             raise ValueError(f"{self} and {other} are no parts of one metric")
         join = np.concatenate if self.joins else np.sum
         parts = tuple(join(pair, axis=0) for pair in zip(self.parts, other.parts, strict=True))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 from rumus.optim import Optimizer
 from rumus.tensor import Tensor
 from rumus.tensor.graph import evaluation
-from rumus.tensor.graph.means import noting_means
+from rumus.tensor.graph.means import Mean, noting_means
 from rumus.train.base.metric_state import MetricState
 from rumus.train.data.batches import arguments, samples
 from rumus.train.loop.capture import beside
@@ -60,29 +60,46 @@ def measure(
         return _numbers(validate())
     loader, metric_fn = validate
     backend = optimizer.parameters[0].backend
-    totals: dict[str, tuple[float, float]] = {}
-    states: dict[str, MetricState] = {}
-    weighing = Weighing()
+    set_so_far = _Measured(weight_of)
     for batch in loader:
         given = arguments(batch)
         values = [beside(value, backend) for value in given]
         with noting_means() as means:
             found = metric_fn(*values)
-        raw = list(found.values()) if isinstance(found, Mapping) else [found]
-        numbers = _numbers(found)
-        if weight_of is None:
-            weights = weighing.weigh(raw, means, samples(given))
-        else:
-            weights = [float(weight_of(*given))] * len(raw)
-        for (name, value), given_value, weight in zip(numbers.items(), raw, weights, strict=True):
-            if isinstance(given_value, MetricState):
-                states[name] = states[name] + given_value if name in states else given_value
-            total, weighed = totals.get(name, (0.0, 0.0))
-            totals[name] = total + weight * value, weighed + weight
-    if not totals:
+        set_so_far.add(given, found, means)
+    if not set_so_far.totals:
         raise ValueError("the loader for validation yields nothing")
-    means = {name: total / weight for name, (total, weight) in totals.items()}
-    return means | {name: float(state) for name, state in states.items()}
+    return set_so_far.numbers()
+
+
+class _Measured:
+    """What was measured of the batches so far."""
+
+    def __init__(self, weight_of: Callable[..., float] | None) -> None:
+        self.weight_of = weight_of
+        self.totals: dict[str, tuple[float, float]] = {}  # weighted sums, and the weights
+        self.states: dict[str, MetricState] = {}
+        self._weighing = Weighing()
+
+    def add(self, batch: tuple[Any, ...], found: object, means: Sequence[Mean]) -> None:
+        """Take what was computed of a batch."""
+        numbers = _numbers(found)
+        raw = [*found.values()] if isinstance(found, Mapping) else [found]
+        if self.weight_of is None:
+            weights = self._weighing.weigh(raw, means, samples(batch))
+        else:
+            weights = [float(self.weight_of(*batch))] * len(raw)
+        for (name, number), value, weight in zip(numbers.items(), raw, weights, strict=True):
+            if isinstance(value, MetricState):
+                before = self.states.get(name)
+                self.states[name] = value if before is None else before + value
+            total, weighed = self.totals.get(name, (0.0, 0.0))
+            self.totals[name] = total + weight * number, weighed + weight
+
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers of all batches together."""
+        averaged = {name: total / weight for name, (total, weight) in self.totals.items()}
+        return averaged | {name: float(state) for name, state in self.states.items()}
 
 
 def _numbers(found: object) -> dict[str, float]:
