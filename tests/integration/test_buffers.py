@@ -18,6 +18,7 @@ from rumus.tensor import (
     GradientStore,
     MissingGradientError,
     NonFiniteGradientError,
+    NumpyBackend,
     Tensor,
     float16,
     no_grad,
@@ -280,3 +281,66 @@ def test_mixed_precision_leaves_no_infinity(backend: Backend) -> None:
     assert optimizer.skipped >= 2  # and perhaps some while the scale comes down
     assert norm.running_mean is not None
     assert all(map(math.isfinite, norm.running_mean.tolist()))
+
+
+# Random streams
+
+
+class Dropped(Net):
+    """With dropout."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self.masks = Generator(7)
+        self.model = nn.Sequential(nn.Dropout(0.5, generator=self.masks), self.model)
+
+
+@pytest.mark.parametrize("make", [lambda p: SAM(SGD(p, 0.1)), lambda p: LBFGS(p, max_iter=4)])
+@pytest.mark.parametrize("by_trainer", [False, True])
+def test_a_step_of_several_passes_draws_once(
+    make: Callable[[Any], Any], by_trainer: bool, backend: Backend
+) -> None:
+    net = Dropped(backend)
+    optimizer = make(net.model.parameters())
+    for _ in range(4):
+        if by_trainer:
+            Trainer(optimizer).train_step(net.loss, X, Y)
+        else:
+            optimizer.minimize_step(lambda: net.of(X))
+    assert net.masks.position == 4 * 48  # one mask of 16 x 3 words at each step
+
+
+def test_a_step_that_fails_or_is_skipped_draws_nothing() -> None:
+    """Where the host decides; a device goes on with its masks until it is heard."""
+    net = Dropped(NumpyBackend())
+    trainer = Trainer(SGD(net.model.parameters(), 0.1, nonfinite="skip"))
+    trainer.train_step(net.loss, X, Y)
+    trainer.train_step(net.loss, BAD, Y)
+    assert net.masks.position == 48
+
+    def fails(x: Tensor, y: Tensor) -> Tensor:
+        net.loss(x, y)
+        raise LookupError("no data")
+
+    with pytest.raises(LookupError, match="no data"):
+        trainer.train_step(fails, X, Y)
+    assert net.masks.position == 48
+
+
+def test_a_function_that_is_computed_again_drops_the_same(backend: Backend) -> None:
+    """The generators that it draws from are found by their draws, also in repeated steps."""
+    found = []
+    for recomputes in (True, False):
+        net = Dropped(backend)
+        trainer = Trainer(SGD(net.model.parameters(), 0.1))
+
+        def loss(x: Tensor, y: Tensor, net: Net = net, again: bool = recomputes) -> Tensor:
+            def whole(x: Tensor) -> Tensor:
+                return net.model(x)
+
+            return nn.mse_loss(nn.checkpoint(whole, x) if again else whole(x), y)
+
+        for _ in range(5):
+            trainer.train_step(loss, X, Y)
+        found.append((net.model.state_dict()["1.1.weight"].tolist(), net.masks.position))
+    assert found[0] == found[1]

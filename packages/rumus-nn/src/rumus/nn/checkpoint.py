@@ -18,6 +18,7 @@ from rumus.tensor.graph.autograd import (
 from rumus.tensor.graph.tensor import result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import live
+from rumus.tensor.operations.generator import Draws
 
 
 def checkpoint(
@@ -27,9 +28,8 @@ def checkpoint(
 
     `backward` calls the function again, bit for bit the same. So a deep model needs the activations
     of one part at a time, for one more forward pass. Chen et al.: arXiv:1604.06174.
-    function: a module, or a function of tensors that computes the same each time. generators: those
-    it draws from, which are set back for the second call; a module's own are found. What else it
-    changes (the running statistics of a batch norm) would be changed twice.
+    function: a module, or a function of tensors that computes the same each time. The generators
+    that it draws from are set back for the second call. generators: more of them.
     TypeError for a result that is not one tensor.
 
     >>> from rumus.nn import Linear
@@ -41,6 +41,7 @@ def checkpoint(
     """
     if isinstance(function, Module):
         generators = [*generators, *(generator for _, generator in function.named_generators())]
+    generators = list(generators)  # those that the first call draws from are added
     if not is_recording():
         return _checked(function(*inputs))
     positions = _Positions(generators)
@@ -72,7 +73,7 @@ def _checked(result: Any) -> Tensor:
 class _Positions:
     """Where generators stood before a call. It holds no tensors, for a recording keeps it."""
 
-    def __init__(self, generators: Sequence[Generator], like: _Positions | None = None) -> None:
+    def __init__(self, generators: list[Generator], like: _Positions | None = None) -> None:
         self.generators = generators
         self.like = like
         self.before: list[dict[str, int]] = []
@@ -82,6 +83,13 @@ class _Positions:
         self.before = [generator.state() for generator in self.generators]
         if self.like is not None:
             self._restore(self.like.before)
+
+    def find(self, draws: Draws) -> None:
+        """Add the generators that have drawn."""
+        for generator, state in draws.before.values():
+            if not any(generator is known for known in self.generators):
+                self.generators.append(generator)
+                self.before.append(state)
 
     def leave(self) -> None:
         """After the call: a repeated one has drawn nothing new."""
@@ -110,7 +118,10 @@ class _Call:
     def run(self) -> Tensor:
         """Call the function."""
         live(self.positions.note)
-        result = _checked(self.function(*(self._end(i, x) for i, x in enumerate(self.inputs))))
+        draws = Draws()
+        with draws.watched():
+            result = _checked(self.function(*(self._end(i, x) for i, x in enumerate(self.inputs))))
+        self.positions.find(draws)
         live(self.positions.leave)
         return result
 

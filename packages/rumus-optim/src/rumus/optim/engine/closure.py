@@ -14,6 +14,7 @@ from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.options.group import M_co
 from rumus.tensor import ClosureNeededError, GradientStore, Tensor
 from rumus.tensor.graph.buffer_update import take_loose
+from rumus.tensor.operations.generator import Draws
 
 # Computes the loss where the parameters are now: without its graph, and with its gradients.
 Evaluate: TypeAlias = Callable[[], tuple[Tensor, GradientStore]]
@@ -30,13 +31,13 @@ class ClosureOptimizer(Optimizer[M_co]):
 
         closure: takes nothing and returns the loss as a scalar tensor. It is called several times,
         with the parameters at other points, and must compute the same function each time: the same
-        batch, and no dropout but one that is drawn anew from the same state.
+        batch. What a `Generator` draws, as the masks of dropout, is the same at each call.
 
         TypeError if it returns no tensor, UnclaimedGradientError if the loss depends on parameters
         of others, and the errors of `Optimizer.step`. After any error, also one that `closure`
         raises, parameters and state are bit for bit what they were.
         """
-        return self.step_with(lambda: forward_backward(closure, ()))
+        return self.step_with(repeated(lambda: forward_backward(closure, ())))
 
     @abstractmethod
     def step_with(self, evaluate: Evaluate) -> Tensor:
@@ -53,6 +54,21 @@ class ClosureOptimizer(Optimizer[M_co]):
             f"call minimize_step(closure) with a function that returns the loss, or "
             "Trainer.train_step; nothing was drained"
         )
+
+
+def repeated(evaluate: Evaluate) -> Evaluate:
+    """Return `evaluate`, drawing the same random numbers at each call of one step.
+
+    The generators have moved once afterwards, however often it was called.
+    """
+    draws = Draws()
+
+    def again() -> tuple[Tensor, GradientStore]:
+        draws.take_back()
+        with draws.watched():
+            return evaluate()
+
+    return again
 
 
 def forward_backward(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,8 @@ class Generator:
 
     def _advance(self, words: int) -> int:
         """Reserve words, in whole blocks of four; return the number of the first."""
+        for draws in _watching.all:
+            draws.note(self)
         first = self.position
         self.position += -(-words // 4) * 4
         return first
@@ -191,6 +195,48 @@ class Generator:
         words = self._host_words(2 * count).astype(np.uint64)
         keys = words[0::2] << np.uint64(32) | words[1::2]
         return np.argsort(keys, kind="stable")
+
+
+class Draws:
+    """Which generators draw in a block, and where they stood before.
+
+    >>> generator, draws = Generator(0), Draws()
+    >>> with draws.watched():
+    ...     first = generator.words((3,)).tolist()
+    >>> draws.take_back()
+    >>> generator.words((3,)).tolist() == first
+    True
+    """
+
+    def __init__(self) -> None:
+        self.before: dict[int, tuple[Generator, dict[str, int]]] = {}
+
+    def note(self, generator: Generator) -> None:
+        """Note where a generator stands that is about to draw."""
+        if id(generator) not in self.before:
+            self.before[id(generator)] = generator, generator.state()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note what draws on this thread."""
+        outer = _watching.all
+        _watching.all = (*outer, self)
+        try:
+            yield
+        finally:
+            _watching.all = outer
+
+    def take_back(self) -> None:
+        """Put the generators back to where they stood."""
+        for generator, state in self.before.values():
+            generator.restore(state)
+
+
+class _Watching(threading.local):
+    all: tuple[Draws, ...] = ()
+
+
+_watching = _Watching()
 
 
 def _on(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
-from rumus.optim.engine.closure import forward_backward
+from rumus.optim.engine.closure import forward_backward, repeated
 from rumus.optim.engine.optimizer import refuse_foreign
 from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Backend, GradientStore, Tensor
 from rumus.tensor.memory.recording import is_capturing
+from rumus.tensor.operations.generator import Draws
 from rumus.train.base.limits import Limits
 from rumus.train.base.losses import Losses
 from rumus.train.checkpoints.snapshot import checked_names, scaling_of
@@ -114,16 +116,31 @@ class Trainer(Generic[M_co]):
         """
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
-        noted = self._step(loss_fn, batch)
+        with self._drawing():
+            noted = self._step(loss_fn, batch)
         self._losses.count(noted, weight, self.optimizer.outcome)
         if is_capturing(noted.backend):
             noted.backend.step_finished()
         return noted
 
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Put generators back after a step that did not count, as far as the host knows."""
+        draws, before = Draws(), self.optimizer.outcome
+        try:
+            with draws.watched():
+                yield
+        except BaseException:
+            if self.optimizer.outcome is before:  # a signal may come when the step is done
+                draws.take_back()
+            raise
+        if self.optimizer.outcome.applied is False:
+            draws.take_back()
+
     def _step(self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]) -> Tensor:
         """Do one step of the optimizer; return the loss, in memory of its own."""
         if isinstance(self.optimizer, ClosureOptimizer):
-            evaluate = partial(self._forward_backward, loss_fn, batch)
+            evaluate = repeated(partial(self._forward_backward, loss_fn, batch))
             return self._losses.note(self.optimizer.step_with(evaluate))
         loss, gradients = self._forward_backward(loss_fn, batch)
         noted = self._losses.note(loss)
