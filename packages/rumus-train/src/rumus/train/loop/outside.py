@@ -71,6 +71,11 @@ def is_trusted(module: object) -> bool:
     return any(name == known or name.startswith(f"{known}.") for known in _TRUSTED)
 
 
+def is_of_rumus(module: object) -> bool:
+    """Whether code is this library's, whose own functions and constants stay as they are."""
+    return isinstance(module, str) and module.startswith("rumus.")
+
+
 def is_of_python(kind: type) -> bool:
     """Whether a class was made by a class statement, so that its methods are seen."""
     return bool(kind.__flags__ & _HEAP) and not kind.__flags__ & _IMMUTABLE

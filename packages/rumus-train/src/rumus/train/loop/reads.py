@@ -40,6 +40,7 @@ from rumus.train.loop.outside import (
     PLAIN,
     is_dynamic,
     is_of_python,
+    is_of_rumus,
     is_trusted,
     why_not,
 )
@@ -48,6 +49,7 @@ _KEEPS_TOP: Final = frozenset(("EXTENDED_ARG", "NOP", "RESUME", "CACHE", "PRECAL
 _ATTRIBUTES: Final = frozenset(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"))
 _CELLS: Final = frozenset(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))
 _GLOBALS: Final = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
+_SUBSCRIPTS: Final = frozenset(("BINARY_SUBSCR", "BINARY_SLICE"))
 _CACHED: Final = type(functools.lru_cache(len))
 
 
@@ -70,6 +72,7 @@ class _Local(str):
 
 
 UNKNOWN: Final = _Unknown()
+ELEMENT: Final = _Unknown()  # of a container, by an index
 
 
 class Reads:
@@ -103,6 +106,8 @@ class Reads:
     def read_global(self, frame: FrameType, name: str) -> Any:
         """A global name, or one of Python's own."""
         names = frame.f_globals
+        if is_of_rumus(names.get("__name__")):
+            return names.get(name, frame.f_builtins.get(name, UNKNOWN))  # nobody exchanges them
         if name in names:
             self.guards.add_key(names, name, name)
             return self._take(names[name], name)
@@ -132,8 +137,14 @@ class Reads:
         if name not in self._names:
             self._names.add(name)
             for thing, label in list(self._outside.values()):
-                self._attribute(thing, name, label)
+                self._attribute_if_there(thing, name, label)
         return UNKNOWN
+
+    def _attribute_if_there(self, thing: Any, name: str, label: str) -> None:
+        """Note an attribute of what may be the object that the step has read it of."""
+        kind = thing if isinstance(thing, type) else type(thing)
+        if name in (_own_names(thing) or ()) or _in_classes(kind, name) is not MISSING:
+            self._attribute(thing, name, label)
 
     def write_attribute(self, base: Any, name: str) -> None:
         """What the step writes before it reads it, it knows."""
@@ -164,7 +175,8 @@ class Reads:
             return self._bound(found, base, label, shown)
         if found is not MISSING and not hasattr(type(found), "__get__") and _looks_up_plainly(kind):
             return self._got(base, name, label, shown)
-        if own is not None:
+        is_method = isinstance(found, FunctionType) and is_of_rumus(found.__module__)
+        if own is not None and not (is_method and name != "forward" and name not in own):
             value = self._own(own, name, label, shown)
             if value is not UNKNOWN:
                 return value
@@ -195,7 +207,8 @@ class Reads:
             return UNKNOWN
         if found is MISSING or _is_data_descriptor(found):
             return UNKNOWN
-        if label is not None:
+        is_method = isinstance(found, FunctionType) and is_of_rumus(found.__module__)
+        if label is not None and not is_method:
             is_plain = not hasattr(type(found), "__get__") or isinstance(found, FunctionType)
             if is_of_python(kind) and is_plain:
                 self.guards.add_attribute(kind, name, f"{kind.__name__}.{name}")
@@ -239,7 +252,7 @@ class Reads:
             return value
         self._look_into(value, label)
         for name in self._names:
-            self._attribute(value, name, label)
+            self._attribute_if_there(value, name, label)
         if self._reads_all:
             self._take_all(value, label)
         return value
@@ -352,7 +365,7 @@ class _Followed:
         self._reads = reads
         self._steps = _steps(frame.f_code)
         self._top: Any = UNKNOWN  # what the instruction before left on the stack, if that is known
-        self._is_own = str(frame.f_globals.get("__name__")).startswith("rumus.")
+        self._is_own = is_of_rumus(frame.f_globals.get("__name__"))
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> _Followed:
         if event == "opcode":
@@ -367,6 +380,8 @@ class _Followed:
             return self._top
         if operation == "local":
             return _Local(name)
+        if operation == "element":
+            return ELEMENT
         if operation == "constant":
             return name
         if operation == "global":
@@ -379,8 +394,12 @@ class _Followed:
         if isinstance(base, _Local):
             base = frame.f_locals.get(str(base), UNKNOWN)
         if operation == "write":
-            reads.write_attribute(base, name)
+            reads.write_attribute(UNKNOWN if base is ELEMENT else base, name)
             return UNKNOWN
+        if base is ELEMENT:
+            base = UNKNOWN
+        elif base is UNKNOWN and self._is_own:
+            return UNKNOWN  # a result, or a part of one
         return self._checked(reads.read_attribute(base, name))
 
     def _checked(self, value: Any) -> Any:
@@ -405,6 +424,8 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
             found[one.offset] = "attribute", value
         elif name == "STORE_ATTR":
             found[one.offset] = "write", value
+        elif name in _SUBSCRIPTS or (name == "BINARY_OP" and one.argrepr.startswith("[")):
+            found[one.offset] = "element", None
         elif name == "IMPORT_NAME":
             found[one.offset] = "import", value
         elif name == "LOAD_CONST":
