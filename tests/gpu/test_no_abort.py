@@ -12,13 +12,13 @@ from typing import Final
 
 import pytest
 
+pytestmark = pytest.mark.needs_gpu  # in processes of their own
 HEAD: Final = """
 import gc, threading
 import numpy as np
 from rumus.gpu import *
 from rumus.tensor import *
 
-pytestmark = pytest.mark.needs_gpu  # in processes of their own
 gpu = default_backend()
 def there(*shape, dtype=np.float32):
     return tensor(np.arange(np.prod(shape)).reshape(shape), dtype=dtype, backend=gpu)

@@ -1,4 +1,4 @@
-"""Which package may import which; the arrows point downwards only.
+"""Which package may import which, and which room of a package; the arrows point downwards only.
 
 Every import statement counts, also one inside of a function or for a type checker. The only way up
 is `rumus.tensor.gpu`, which looks `rumus.gpu` up by name when `to_gpu()` is called.
@@ -105,3 +105,157 @@ def test_importing_a_layer_loads_no_other(layer: str) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(run.stdout.split()) <= ALLOWED[layer] | {layer}
+
+
+# The rooms of each package, and the rooms that each may import from, also for types. What lies
+# outside of a room, the `__init__` first of all, stands above them.
+ROOMS = {
+    "tensor": {
+        "expression": set[str](),
+        "memory": {"expression"},
+        "backends": {"expression", "memory"},
+        "graph": {"expression", "memory", "backends"},
+        "operations": {"expression", "memory", "backends", "graph"},
+    },
+    "gpu": {
+        "engine": set[str](),
+        "device": {"engine"},
+        "elementwise": {"engine", "device"},
+        "rows": {"engine", "device", "elementwise"},
+        "products": {"engine", "device", "elementwise", "rows"},
+        "optimizer": {"engine", "device", "elementwise"},
+    },
+    "nn": {},
+    "optim": {
+        "options": set[str](),
+        "rules": set[str](),
+        "engine": {"options", "rules"},
+        "algorithms": {"options", "rules", "engine"},
+        "wrappers": {"options", "rules", "engine"},
+        "files": {"options", "rules", "engine"},
+    },
+    "train": {
+        "base": set[str](),
+        "data": {"base"},
+        "checkpoints": {"base"},
+        "loop": {"base", "data", "checkpoints"},
+        "views": {"base", "checkpoints", "loop"},
+        "command_line": {"base", "checkpoints", "loop", "views"},
+    },
+}
+UPWARDS = {  # (module, module that it imports): for types, and the one look-up by name
+    ("rumus.gpu.device.array", "rumus.gpu.backend"),
+    ("rumus.gpu.device.commands", "rumus.gpu.optimizer.slots"),
+    ("rumus.gpu.optimizer.quantization", "rumus.gpu.backend"),
+    ("rumus.gpu.optimizer.updater", "rumus.gpu.backend"),
+    ("rumus.tensor.graph.tensor", "rumus.tensor.gpu"),
+}
+NAMES = {".".join(dotted(path)).removesuffix(".__init__") for path in modules()}
+
+
+def imported_modules(tree: ast.AST, at_run_time: bool = False) -> Iterator[str]:
+    """Yield the modules of rumus that a module imports; at_run_time: when it is itself imported."""
+    for node in ast.iter_child_nodes(tree):
+        is_late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        is_typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if at_run_time and (is_late or is_typing):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in NAMES)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield from (each for each in (name, node.module) if each in NAMES)
+        yield from imported_modules(node, at_run_time)
+
+
+def room_of(name: str) -> str | None:
+    """Return the room in which a module lies; None above all rooms."""
+    layer, _, rest = name.removeprefix("rumus.").partition(".")
+    room = rest.partition(".")[0]
+    return room if room in ROOMS[layer] else None
+
+
+def upwards(name: str, tree: ast.AST) -> set[tuple[str, str]]:
+    """Return the imports of a module from rooms of its package that it must not use."""
+    room, package = room_of(name), ".".join(name.split(".")[:2])
+    if room is None:
+        return set()
+    allowed = ROOMS[package.removeprefix("rumus.")][room] | {room}
+    inside = {each for each in imported_modules(tree) if each.startswith(f"{package}.")}
+    return {(name, each) for each in inside if room_of(each) not in allowed}
+
+
+def trees() -> Iterator[tuple[str, ast.AST]]:
+    """Yield the name and the syntax tree of each module."""
+    for path in modules():
+        name = ".".join(dotted(path)).removesuffix(".__init__")
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_every_folder_is_a_room() -> None:
+    folders = {(dotted(path)[1], dotted(path)[2]) for path in modules() if len(dotted(path)) > 3}
+    assert folders == {(layer, room) for layer, rooms in ROOMS.items() for room in rooms}
+
+
+def test_rooms_import_downwards() -> None:
+    assert set().union(*(upwards(name, tree) for name, tree in trees())) == UPWARDS
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from rumus.tensor.operations.norms import layer_norm",
+        "from rumus.tensor.graph import store",
+        "import rumus.tensor.graph.tensor",
+        "if TYPE_CHECKING:\n    from rumus.tensor.graph.tensor import Tensor",
+    ],
+)
+def test_an_import_from_a_higher_room_is_found(statement: str) -> None:
+    assert upwards("rumus.tensor.memory.packing", ast.parse(statement))
+
+
+def test_modules_import_each_other_in_no_circle_but_one() -> None:
+    """The methods of `Tensor` and the operations that they call."""
+    graph = {name: set(imported_modules(tree, at_run_time=True)) for name, tree in trees()}
+    graph = {name: {e for e in found if e.count(".") > 1} for name, found in graph.items()}
+    reached = dict(graph)
+    for _ in range(len(graph)):  # until nothing new is reached
+        wider = {n: r.union(*(reached[each] for each in r)) for n, r in reached.items()}
+        if wider == reached:
+            break
+        reached = wider
+    in_circles = {name for name, found in reached.items() if name in found}
+    assert {room_of(name) for name in in_circles} == {"graph"}
+
+
+EACH_FIRST = """
+import pkgutil, sys
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+package = sys.argv[1]
+path = import_module(package).__path__
+names = [module.name for module in pkgutil.walk_packages(path, package + ".")]
+for name in names:
+    for loaded in [each for each in sys.modules if each.startswith(package + ".")]:
+        del sys.modules[loaded]
+    del sys.modules[package]
+    sys.modules[package] = module_from_spec(find_spec(package))  # as if its __init__ were empty
+    if name.endswith("__main__"):
+        continue
+    try:
+        import_module(name)
+    except ModuleNotFoundError as error:  # what an extra brings; this session may not have it
+        if error.name.startswith("rumus"):
+            raise
+print(len(names))
+"""
+
+
+@pytest.mark.parametrize("layer", ALLOWED)
+def test_any_module_can_be_the_first(layer: str) -> None:
+    """Or the order of imports in `__init__`, which is sorted, would hold the package together."""
+    command = [sys.executable, "-c", EACH_FIRST, f"rumus.{layer}"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) > 20

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faulty_file_system import FaultyFileSystem
+from memory_file_system import MemoryFileSystem
 
 from rumus.train import Checkpoints, InvalidCheckpointError, LocalFileSystem, NoCheckpointError
-from rumus.train.checkpoints.faulty_file_system import FaultyFileSystem
-from rumus.train.checkpoints.memory_file_system import MemoryFileSystem
 
 Record = Callable[[str, object], None]
 FOLDER = Path("/run")

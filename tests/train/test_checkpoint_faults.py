@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faulty_file_system import CrashError, Fault, FaultyFileSystem
+from memory_file_system import MemoryFileSystem
 
 from rumus.train import (
     Checkpoints,
@@ -25,9 +27,7 @@ from rumus.train import (
     FolderInUseError,
     LocalFileSystem,
 )
-from rumus.train.checkpoints.faulty_file_system import CrashError, Fault, FaultyFileSystem
 from rumus.train.checkpoints.file_system import CREATE, FileSystem
-from rumus.train.checkpoints.memory_file_system import MemoryFileSystem
 
 Record = Callable[[str, object], None]
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EDQUOT", "EROFS", "EINTR")
@@ -331,9 +331,11 @@ def test_file_systems_without_locks(template: Path, monkeypatch: pytest.MonkeyPa
     assert checkpoints.save(4, state_of(4)) is not None
 
 
+SUPPORT = str(Path(__file__).parents[1] / "support")
 ENDING = """
-import importlib.util, shutil
+import importlib.util, shutil, sys
 from pathlib import Path
+sys.path.append({support!r})
 spec = importlib.util.spec_from_file_location("faults", {file!r})
 faults = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(faults)
@@ -354,7 +356,9 @@ def test_real_processes_that_end(
     disk: MemoryFileSystem, template: Path, tmp_path: Path, record_property: Record
 ) -> None:
     count = len(operations(disk))
-    out, errors = program(tmp_path, ENDING.format(file=__file__, count=count)).communicate()
+    out, errors = program(
+        tmp_path, ENDING.format(file=__file__, support=SUPPORT, count=count)
+    ).communicate()
     assert errors == ""
     assert out.split() == ["9"] * len(range(0, count, 4))
     real = LocalFileSystem()

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
+from memory_file_system import MemoryFileSystem
 
 from rumus.train import CheckpointError, Checkpoints
 from rumus.train.checkpoints.file_system import CREATE
-from rumus.train.checkpoints.memory_file_system import MemoryFileSystem
 
 Record = Callable[[str, object], None]
 FOLDER: Final = Path("/run")
