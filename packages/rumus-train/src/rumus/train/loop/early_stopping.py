@@ -8,14 +8,14 @@ from typing import Any
 
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import TrainStart, ValidationEnd
-from rumus.train.loop.monitor import Mode, checked_mode
+from rumus.train.loop.monitor import Mode, checked_metric
 
 
 class EarlyStopping(Callback):
     """Ends the training after `patience` validations in a row that were no better than the best.
 
-    metric: its name among those of the validation. min_delta: >= 0; better is only what is better
-    by more than this. mode: "min" if less is better, "max" if more; to be given unless the metric
+    metric: its name among those of the validation, by default "loss". min_delta: >= 0; better is
+    only what is better by more than this. mode: "min" if less is better, "max" if more; to be given unless the metric
     is a loss. NaN is never better. best, best_step: the best value, and the step it was found at;
     `fit(restore_best=True)` goes back there.
 
@@ -28,7 +28,7 @@ class EarlyStopping(Callback):
 
     def __init__(
         self,
-        metric: str = "loss",
+        metric: str | None = None,
         *,
         patience: int = 3,
         min_delta: float = 0.0,
@@ -38,8 +38,8 @@ class EarlyStopping(Callback):
             raise ValueError(f"patience must be a whole number of at least 1, not {patience!r}")
         if not 0 <= min_delta < math.inf:
             raise ValueError(f"min_delta must be finite and >= 0, not {min_delta}")
-        self.metric, self.patience, self.min_delta = metric, patience, min_delta
-        self.mode = checked_mode(metric, mode)
+        self.metric, self.mode = checked_metric(metric, mode)
+        self.patience, self.min_delta = patience, min_delta
         self.best: float | None = None
         self.best_step: int | None = None
         self.waited = 0  # validations in a row that were no better

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rumus.optim import Plateau
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import ValidationEnd
-from rumus.train.loop.monitor import Mode
+from rumus.train.loop.monitor import Mode, checked_metric
 
 
 class FeedPlateau(Callback):
@@ -21,7 +21,8 @@ class FeedPlateau(Callback):
     >>> feed = FeedPlateau(lr, "loss")
     """
 
-    def __init__(self, plateau: Plateau, metric: str = "loss") -> None:
+    def __init__(self, plateau: Plateau, metric: str | None = None) -> None:
+        metric, _ = checked_metric(metric, plateau.mode) if metric is None else (metric, None)
         if not (plateau.mode_is_given or metric.endswith("loss")):
             raise ValueError(
                 f'Plateau(mode=...) must say whether less ("min") or more ("max") of {metric!r} is '

@@ -26,6 +26,14 @@ def checked_mode(metric: str, mode: Mode | None) -> Mode:
     raise ValueError(f'mode must say whether less ("min") or more ("max") of {metric!r} is better')
 
 
+def checked_metric(metric: str | None, mode: Mode | None) -> tuple[str, Mode]:
+    """Return the metric, by default "loss", and its mode; ValueError for more of that default."""
+    if metric is None and mode == "max":
+        raise ValueError('metric is missing: less of its default, "loss", is better, not more')
+    name = "loss" if metric is None else metric
+    return name, checked_mode(name, mode)
+
+
 @dataclass(frozen=True, slots=True)
 class Monitor:
     """The metric to watch. is_needed: whether anything but `Result.best` depends on it."""
