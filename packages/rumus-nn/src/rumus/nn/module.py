@@ -7,8 +7,9 @@ assignment is a declaration, and `__init__` needs no call to the base class.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 
+import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rumus.nn.state import check_state
@@ -93,7 +94,27 @@ class Module:
     def __call__(self: Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call `forward`; a type checker sees the arguments and the result of the subclass's."""
         depends_on(self, "training")
-        return self.forward(*args, **kwargs)
+        try:
+            return self.forward(*args, **kwargs)
+        except AttributeError as error:
+            if isinstance(error.obj, np.ndarray):
+                raise TypeError(
+                    f"{type(self).__name__} computes with tensors and met a NumPy array: call it "
+                    "with tensor(x), of rumus.tensor"
+                ) from error
+            raise
+
+    if not TYPE_CHECKING:  # for a type checker only what is declared may be set
+
+        def __setattr__(self, name: str, value: object) -> None:
+            is_plain = isinstance(value, (Tensor, np.ndarray)) and not isinstance(value, Parameter)
+            if is_plain and isinstance(vars(self).get(name), Parameter):
+                raise TypeError(
+                    f"{type(self).__name__}.{name} is a parameter, which {type(value).__name__} "
+                    f"would take out of training: write into it with {name}.assign(value), or set "
+                    "a Parameter"
+                )
+            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return describe(self)
@@ -229,6 +250,11 @@ class Module:
 
         What optimizers keep for the parameters moves along. A buffer becomes another tensor.
         """
+        if isinstance(backend, str):
+            raise TypeError(
+                f"to() takes a backend, not {backend!r}: to_gpu() moves to the GPU, and "
+                "to(rumus.tensor.cpu()) to the CPU"
+            )
         moved = {id(buffer): buffer.to(backend) for _, buffer in self.named_buffers()}
         with Uninterrupted():
             move_parameters(list(self.parameters()), backend)

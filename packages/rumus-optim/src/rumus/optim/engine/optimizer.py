@@ -11,9 +11,10 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
+from rumus.optim.options.other_names import OPTIMIZER
 from rumus.tensor import (
     Backend,
     BackendMismatchError,
@@ -63,6 +64,16 @@ class Optimizer(ABC, Generic[M_co]):
     def named_parameters(self) -> list[tuple[str, Parameter]]:
         """What it owns, with the names it was given under."""
         return [pair for group in self.groups for pair in group.named]
+
+    if not TYPE_CHECKING:  # a type checker knows what there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            OPTIMIZER.refuse(name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name in OPTIMIZER.rows and not hasattr(type(self), name) and name not in vars(self):
+                OPTIMIZER.refuse(name)
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         return f"{type(self).__name__} (made at {self.made_at})"
@@ -122,7 +133,8 @@ class Optimizer(ABC, Generic[M_co]):
             if parameter.owner is not None:
                 raise OwnershipError(
                     f"{_called(name)} is already owned by {parameter.owner}; the {self} cannot own "
-                    "it too: release() the first, or give each its own parameters"
+                    "it too: release() the first (parameters.release() does, where no name reaches "
+                    "it), or give each its own parameters"
                 )
             self._check_precision(name, parameter)
         if not seen:

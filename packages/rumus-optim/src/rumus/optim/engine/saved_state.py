@@ -21,7 +21,8 @@ def check_unique(named: Iterable[tuple[str, Parameter]]) -> None:
     if repeated := [name for name, count in counted.items() if count > 1]:
         raise ValueError(
             f"{repeated[0]!r} is the name of several parameters, and a state is saved by name: "
-            "pass Parameters({name: parameter, ...}) with different ones"
+            "take parts of a model by model.parameters().where('body.*'), which keeps their paths, "
+            "or pass Parameters({name: parameter, ...}) with different names"
         )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from rumus.optim.options.hyperparameter import COMMON, Hyper, check, checked
+from rumus.optim.options.other_names import GROUP
 from rumus.optim.options.schedule import Schedule
 from rumus.tensor import Parameter, Parameters
 
@@ -46,6 +47,15 @@ class ParameterGroup:
         self.optional = optional
         self.lr_scale = check("lr_scale", lr_scale)
         self.hyper = checked(hyper, COMMON)  # the optimizer knows what else its names allow
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            GROUP.refuse(name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            GROUP.refuse_assignment(name)
+            object.__setattr__(self, name, value)
 
     def trainable(self) -> ParameterGroup:
         """Return this group without the parameters that are frozen."""

@@ -31,6 +31,10 @@ class Owner(Protocol):
         """Take `parameters`, their gradients and their state to another backend."""
         ...
 
+    def release(self) -> None:
+        """Give up all parameters."""
+        ...
+
 
 class Parameter(Tensor):
     """A floating tensor that `backward` gives a gradient for.
@@ -180,6 +184,22 @@ class Parameters(Generic[M_co]):
     def names(self) -> tuple[str, ...]:
         """The name of each parameter, in order."""
         return tuple(name for name, _ in self._items)
+
+    def release(self) -> None:
+        """Have the optimizers that own any of them give up all that they own.
+
+        For an optimizer that no name reaches any more: after an error in a notebook or a shell the
+        traceback that it keeps holds the optimizer of the failed call.
+
+        >>> from rumus.optim import SGD
+        >>> weights = Parameters({"w": Parameter([1.0])})
+        >>> first = SGD(weights, 0.1)
+        >>> weights.release()
+        >>> second = SGD(weights, 0.1)
+        """
+        for parameter in self:
+            if (owner := parameter.owner) is not None:
+                owner.release()
 
     def items(self) -> Iterator[tuple[str, Parameter]]:
         """Iterate over (name, parameter)."""

@@ -91,7 +91,12 @@ class GradientStore:
                 f"the gradient of {parameter.label} was already drained from this store by {by}; "
                 "each step needs a backward of its own"
             )
-        frozen = "" if parameter.requires_grad else " (its requires_grad is False)"
+        frozen = ""
+        if not parameter.requires_grad:
+            frozen = (
+                " (its requires_grad is False: freeze before the optimizer is made, or give it "
+                "in a ParameterGroup(..., optional=True), which leaves alone what has no gradient)"
+            )
         return MissingGradientError(
             f"{parameter.label} has no gradient in this store: the loss does not depend on it"
             f"{frozen}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.optim import Optimizer, Scaling
+from rumus.optim.engine.saved_state import check_unique
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -196,10 +197,12 @@ def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[
     """Return all that a step changes: parameters, optimizer, schedules, streams, scale, `state`.
 
     state: objects by name. Parameters of a module among them are saved with it alone.
-    TypeError for an optimizer or an object that cannot be saved.
+    TypeError for an optimizer or an object that cannot be saved, ValueError for two parameters of
+    one name: a state is saved by name.
     """
     if not isinstance(optimizer, Stateful):
         raise TypeError(f"{optimizer} has no state_dict and load_state_dict: it cannot be saved")
+    check_unique(optimizer.named_parameters())
     random = generators_of(state)
     plain = {name: thing for name, thing in state.items() if not _is_random(thing)}
     for name, thing in plain.items():

@@ -77,6 +77,12 @@ class Trainer(Generic[M_co]):
         state: Mapping[str, Any] | None = None,
         loss_scale: LossScale | None = None,
     ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"Trainer takes an optimizer, not {type(optimizer).__name__}: "
+                "Trainer(AdamW(model.parameters()), state={'model': model}); the loss function, "
+                "which calls the model, goes to fit or train_step"
+            )
         self.optimizer = optimizer
         self.state = checked_names(state or {})
         if loss_scale is not None:
