@@ -18,6 +18,7 @@ from rumus.optim import (
     ASGD,
     LAMB,
     LARS,
+    MARS,
     SGD,
     AdaBelief,
     Adadelta,
@@ -40,6 +41,7 @@ from rumus.optim import (
     Rprop,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
+    StableAdamW,
     Yogi,
 )
 from rumus.tensor import Backend, DType, Parameter, float32, float64, tensor
@@ -490,6 +492,51 @@ def expected_ademamix(
     return p
 
 
+def expected_stable_adamw(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.99),
+    eps: float = 1e-6,
+    weight_decay: Any = 1e-2,
+    maximize: bool = False,
+) -> Real:
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        m_hat, v_hat = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+        rms = np.sqrt(np.mean(g**2 / np.maximum(v_hat, eps**2)))
+        rate = value(lr, t) / max(1.0, rms)
+        p = p * (1 - rate * value(weight_decay, t)) - rate * m_hat / (np.sqrt(v_hat) + eps)
+    return p
+
+
+def expected_mars(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 3e-3,
+    betas: tuple[float, float] = (0.95, 0.99),
+    gamma: float = 0.025,
+    eps: float = 1e-8,
+    weight_decay: Any = 0.0,
+    maximize: bool = False,
+) -> Real:
+    m, v, before = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        c = g + gamma * betas[0] / (1 - betas[0]) * (g - before)
+        c = c / max(1.0, np.sqrt(np.sum(c * c)))
+        m = betas[0] * m + (1 - betas[0]) * c
+        v = betas[1] * v + (1 - betas[1]) * c**2
+        m_hat, v_hat = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+        p = p * (1 - value(lr, t) * value(weight_decay, t))
+        p = p - value(lr, t) * m_hat / (np.sqrt(v_hat) + eps)
+        before = g
+    return p
+
+
 def expected_adopt(
     p: Real,
     gradients: Sequence[Real],
@@ -768,6 +815,31 @@ CASES: Final[dict[str, tuple[type[Optimizer[Any]], Expected, dict[str, Any]]]] =
             "maximize": True,
         },
     ),
+    "stable adamw": (StableAdamW, expected_stable_adamw, {}),
+    "stable adamw all": (
+        StableAdamW,
+        expected_stable_adamw,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.95),
+            "eps": 1e-4,
+            "weight_decay": warming,
+            "maximize": True,
+        },
+    ),
+    "mars": (MARS, expected_mars, {}),
+    "mars all": (
+        MARS,
+        expected_mars,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.95),
+            "gamma": 0.1,
+            "eps": 1e-4,
+            "weight_decay": warming,
+            "maximize": True,
+        },
+    ),
     "laprop": (LaProp, expected_laprop, {}),
     "laprop all": (
         LaProp,
@@ -898,7 +970,7 @@ class Problem:
 def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
     """What 200 steps may differ from float64.
 
-    Some round to the same side at each step, all 200 times. AdamW, AdEMAMix, Adafactor, ASGD and,
+    Some round to the same side at each step, all 200 times. AdamW and its kin, Adafactor, ASGD and,
     decoupled, NAdam and RAdam multiply their parameters by a number near 1 that float32 knows to
     3e-8 (PyTorch rounds there too, and test_optim_torch.py agrees to 1e-6); Lion adds the same
     small number again and again, up to 1.2e-7 of the parameter off. In Yogi rounding can turn a
@@ -908,7 +980,7 @@ def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
         return 1e-10
     if kind is Yogi:
         return 4e-6
-    decays = (AdamW, AdEMAMix, ASGD, NAdam, RAdam, Lion, Adafactor)
+    decays = (AdamW, AdEMAMix, StableAdamW, ASGD, NAdam, RAdam, Lion, Adafactor)
     return 8e-6 if kind in decays else 2e-6
 
 

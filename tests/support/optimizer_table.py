@@ -85,6 +85,8 @@ ROWS: Final[Mapping[str, Row]] = {
     "ADOPT": Row(optim.ADOPT),
     "LaProp": Row(optim.LaProp, {}, {"lr": 0.1, "weight_decay": 0.1}),
     "AdEMAMix": Row(optim.AdEMAMix, {}, {"lr": 0.02, "betas": (0.9, 0.999, 0.99), "t_alpha": 3}),
+    "StableAdamW": Row(optim.StableAdamW, {}, {"lr": 0.1}, is_elementwise=False),
+    "MARS": Row(optim.MARS, {}, {"lr": 0.1, "weight_decay": 0.1}, is_elementwise=False),
     "schedule-free SGD": Row(optim.ScheduleFreeSGD, {}, {"lr": 0.1, "warmup_steps": 2}),
     "schedule-free AdamW": Row(optim.ScheduleFreeAdamW, {}, {"lr": 0.1, "r": 1.0}),
 }

@@ -24,6 +24,7 @@ from rumus.optim.algorithms.laprop import LaProp
 from rumus.optim.algorithms.lars import LARS
 from rumus.optim.algorithms.lbfgs import LBFGS
 from rumus.optim.algorithms.lion import Lion
+from rumus.optim.algorithms.mars import MARS
 from rumus.optim.algorithms.muon import Muon
 from rumus.optim.algorithms.nadam import NAdam
 from rumus.optim.algorithms.radam import RAdam
@@ -31,6 +32,7 @@ from rumus.optim.algorithms.rmsprop import RMSprop
 from rumus.optim.algorithms.rprop import Rprop
 from rumus.optim.algorithms.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from rumus.optim.algorithms.sgd import SGD
+from rumus.optim.algorithms.stable_adamw import StableAdamW
 from rumus.optim.algorithms.yogi import Yogi
 from rumus.optim.engine.averaging_optimizer import AveragingOptimizer
 from rumus.optim.engine.clip_gradients import clip_grad_norm, clip_grad_value
@@ -105,6 +107,7 @@ __all__ = [
     "Lion",
     "Lookahead",
     "LossScale",
+    "MARS",
     "Memory",
     "Muon",
     "NAdam",
@@ -126,6 +129,7 @@ __all__ = [
     "Schedule",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
+    "StableAdamW",
     "StateFileError",
     "Update",
     "Yogi",

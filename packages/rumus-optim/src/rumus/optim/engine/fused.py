@@ -20,6 +20,7 @@ from rumus.optim.engine.description import description
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.footprint import Memory, planned, used
 from rumus.optim.engine.loss_scale import LossScale, Scaling
+from rumus.optim.engine.measuring import measure
 from rumus.optim.engine.optimizer import check_one_backend
 from rumus.optim.engine.packed_state import Codes
 from rumus.optim.engine.porting import (
@@ -184,6 +185,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                 self._trace(self.hyper)
                 self._squares = squares(self.kernel)
                 self._codes = self._packed_parts()
+                self._check_measurable()
                 self._take(self._laid_out({}))
             except BaseException:
                 self.release()
@@ -296,6 +298,14 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                 self.hyper = new
         self.hyper = new
 
+    def _check_measurable(self) -> None:
+        """Refuse packed state of a rule that measures before it is unpacked."""
+        if self._codes and self._rule.measurement(self.stages, ()) is not None:
+            raise TypeError(
+                f"{self.kind}: its rule has reductions, which are measured before the step, where "
+                'state in 8 bits is not unpacked yet: leave state_dtype="8bit" out'
+            )
+
     def _check_known(self, names: Mapping[str, object]) -> None:
         for name in names:
             if name not in self.scalar_names and name != "weight_decay":
@@ -341,7 +351,11 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         arrays = {name for stage in self.stages for name in stage.arrays}
         for segment in segments:
             there = frozenset(arrays & {*segment.state, *segment.scratch})
-            segment.kernel = self._kernel_of(segment.rule or self._rule, there)
+            rule = segment.rule or self._rule
+            segment.kernel = self._kernel_of(rule, there)
+            measurement = rule.measurement(self.stages, there)
+            if measurement is not None:
+                measure(segment, measurement)
 
     def _take(self, segments: list[Segment]) -> None:
         """Step these segments from now on."""
@@ -396,7 +410,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                 'says that nobody looks; make it with "skip" or "raise"'
             )
         own = type(self)._compute_given is not FusedOptimizer._compute_given
-        if own or self.given_names or any(s.preparation is not None for s in self.segments):
+        if own or self.given_names:
             raise TypeError(
                 f"{self.kind} reads gradients before its update, and would read scaled ones: it "
                 "takes no loss scale"

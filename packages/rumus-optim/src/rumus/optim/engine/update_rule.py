@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from rumus.optim.engine.reductions import Reductions
 from rumus.optim.engine.stage import Stage
 from rumus.optim.options.hyperparameter import COMMON, Hyper, Ranges, checked
 from rumus.optim.rules import Rule
@@ -63,7 +64,17 @@ class UpdateRule:
         there: the arrays of stages that a segment has. TypeError for a rule that does not return
         exactly the new values of what it takes, or that a stage cannot do anything with.
         """
+        found = self._reduced(stages, there)
         own = [name for stage in stages for name in stage.arrays if name in there]
+        wrapping = "".join(f"{stage.wraps.lower()}_" for stage in stages if stage.wraps)
+        arrays = ("p", "g", *self.state, *self.given, *own, *found.arrays)
+        return Kernel(wrapping + self.name, found.new, arrays)
+
+    def measurement(self, stages: Sequence[Stage], there: Collection[str]) -> Kernel | None:
+        """Return what writes what the reductions of the rule are of; None if it has none."""
+        return self._reduced(stages, there).kernel(self.name)
+
+    def _reduced(self, stages: Sequence[Stage], there: Collection[str]) -> Reductions:
         value = next((s.holds for s in stages if s.holds is not None and s.holds in there), "p")
         p, g = Expr.array(value), Expr.array("g")
         for stage in stages:
@@ -71,10 +82,7 @@ class UpdateRule:
         new: Mapping[str, Expr] = self._traced(p, g, stages)
         for stage in stages:
             new = stage.result(p, new, self.name)
-        if value != "p":
-            new = {**new, value: new["p"]}
-        wrapping = "".join(f"{stage.wraps.lower()}_" for stage in stages if stage.wraps)
-        return Kernel(wrapping + self.name, new, ("p", "g", *self.state, *self.given, *own))
+        return Reductions.of(new if value == "p" else {**new, value: new["p"]}, self.name)
 
     def _traced(self, p: Expr, g: Expr, stages: Sequence[Stage]) -> dict[str, Expr]:
         """What the rule returns, checked."""

@@ -39,6 +39,7 @@ from rumus.optim.rules.after_adam import (
 from rumus.optim.rules.descent import asgd, average, lion, rprop, sgd, sgd_momentum, sgd_nesterov
 from rumus.optim.rules.factored import adafactor, adafactor_factored
 from rumus.optim.rules.layerwise import lamb, lamb_direction, lars
+from rumus.optim.rules.measured import mars, stable_adamw
 from rumus.optim.rules.muon import muon
 from rumus.optim.rules.rule import Rule, Update
 from rumus.optim.rules.schedule_free import (
@@ -76,6 +77,7 @@ __all__ = [
     "lars",
     "lion",
     "mu_product",
+    "mars",
     "muon",
     "nadam",
     "nadam_decoupled",
@@ -92,6 +94,7 @@ __all__ = [
     "sgd",
     "sgd_momentum",
     "sgd_nesterov",
+    "stable_adamw",
     "step_weight",
     "step_weight_sum",
     "yogi",

@@ -35,6 +35,8 @@ def _ieee(function: Callable[..., float], ufunc: Callable[..., float]) -> Callab
     return call
 
 
+REDUCTION: Final = "reduction"  # over a parameter: an optimizer computes it before its kernel runs
+
 # Every operation there is, with its meaning for Python floats.
 OPERATIONS: Final[Mapping[str, Callable[..., float]]] = {
     "add": operator.add,
@@ -111,6 +113,24 @@ class Expr(Arithmetic["Expr"]):
         height = 1 + max(node.height for node in nodes)
         uniform = all(node.uniform for node in nodes)
         return Expr(operation, nodes, uniform=uniform, height=height)
+
+    def tensor_norm(self) -> Expr:
+        """Return the 2-norm over the parameter that the element belongs to: in rules alone.
+
+        Only the rule of an optimizer knows parameters; a kernel of anything else is a TypeError.
+        """
+        return self._reduced("tensor_norm")
+
+    def tensor_sum(self) -> Expr:
+        """Return the sum over the parameter that the element belongs to; see `tensor_norm`."""
+        return self._reduced("tensor_sum")
+
+    def tensor_mean(self) -> Expr:
+        """Return the mean over the parameter that the element belongs to; see `tensor_norm`."""
+        return self._reduced("tensor_mean")
+
+    def _reduced(self, name: str) -> Expr:
+        return Expr(REDUCTION, (self,), name=name, height=self.height + 1)
 
     def __bool__(self) -> NoReturn:
         raise TypeError(

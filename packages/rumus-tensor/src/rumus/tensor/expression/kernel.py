@@ -24,7 +24,7 @@ from rumus.tensor.expression.dtype import (
     is_floating,
     promote,
 )
-from rumus.tensor.expression.expr import OPERATIONS, Expr, postorder
+from rumus.tensor.expression.expr import OPERATIONS, REDUCTION, Expr, postorder
 
 COMPARISONS: Final = frozenset({"lt", "le", "eq"})
 LOGICAL: Final = COMPARISONS | {"where", "maximum", "minimum"}  # of truth values: a truth value
@@ -69,6 +69,11 @@ class Kernel:
         self.name = name
         self.outputs = dict(outputs)
         order = postorder(self.outputs.values(), is_leaf=lambda node: node.uniform)
+        if reductions := [node.name for node in order if node.operation == REDUCTION]:
+            raise TypeError(
+                f"kernel {name!r}: {reductions[0]}() is for the rules of optimizers, which know "
+                "what a parameter is; a kernel sees one element"
+            )
         used = list(dict.fromkeys(node.name for node in order if node.operation == "array"))
         self.arrays = tuple(used if arrays is None else arrays)
         self.nodes = tuple(n for n in order if not n.uniform and n.operation != "array")
