@@ -130,7 +130,7 @@ def test_one_of_scalars_is_refused() -> None:
 
 def test_state_in_8_bits_is_refused() -> None:
     p = Parameter(np.ones(5000, np.float32))
-    with pytest.raises(TypeError, match='measuring: its rule has reductions.*"8bit"'):
+    with pytest.raises(TypeError, match=r'measuring: its rule has reductions.*"8bit"'):
         FusedOptimizer([p], measuring, state_dtype="8bit")
     assert p.owner is None
 
