@@ -15,8 +15,14 @@ from rumus.gpu import default_backend
 from rumus.tensor import Backend, DType, GradientStore, Parameter, float16, float32, tensor
 
 # Sums of squares of two things are two dispatches each; LAMB and Adafactor write one of the two
-# before. Adafactor's matrices are another matter.
-MOST: Final = {optim.LARS: 7, optim.LAMB: 8, optim.Adafactor: 8}
+# before, as a rule with one reduction does. Adafactor's matrices are another matter.
+MOST: Final = {
+    optim.LARS: 7,
+    optim.LAMB: 8,
+    optim.Adafactor: 8,
+    optim.StableAdamW: 6,
+    optim.MARS: 6,
+}
 MOST_OF_A_MATRIX: Final = 17
 
 
