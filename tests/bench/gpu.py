@@ -201,7 +201,8 @@ def main() -> None:
     options = parser.parse_args()
     backend, works = GpuBackend(Gpu(engine=options.engine)), gpu_models.works()
     print(
-        f"{backend.gpu.name} through {backend.gpu.engine}; copy moves 2 x 512 MiB; matmul 4096 is 137.4 GFLOP"
+        f"{backend.gpu.name} through {backend.gpu.engine}; copy moves 2 x 512 MiB; "
+        "matmul 4096 is 137.4 GFLOP"
     )
     found: dict[str, dict[str, float]] = {}
     for row in options.rows.split(","):

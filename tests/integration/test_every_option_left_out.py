@@ -40,8 +40,7 @@ FIT: Final[dict[str, Any]] = {
 FIT_NAMED: Final = {
     "validate": "validate=",
     "checkpoints": "checkpoints=",
-    "monitor": "monitor",
-    "mode": "mode",
+    "monitor": "monitor is missing",
 }
 FIT_OTHER: Final = {"restore_best", "epochs"}  # what they ask for does not happen without them
 TRAINER: Final[dict[str, Any]] = {"capture": True, "loss_scale": LossScale()}
