@@ -6,6 +6,11 @@
 // near 1, exp loses digits as its argument grows, and comparisons may take NaN for a number. NaN is
 // therefore told by its bits, and select() stands where min() or max() would hide it.
 
+// A NaN or an infinity: a compiler may refuse one that it can compute itself.
+fn of_bits(bits: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(bits));
+}
+
 fn is_nan(x: vec4<f32>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
 }
@@ -184,7 +189,7 @@ fn power(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     var value = select(general, zero_or_infinite, size == vec4<f32>(0.0));
     value = select(value, -value, is_odd & (bitcast<vec4<i32>>(a) < vec4<i32>(0)));
     let undefined = (a < vec4<f32>(0.0)) & !is_whole;
-    value = select(value, bitcast<vec4<f32>>(vec4<u32>(0x7fc00000u)), undefined);
+    value = select(value, of_bits(0x7fc00000u), undefined);
     let exact = whole_power(a, select(vec4<i32>(0), vec4<i32>(n), abs(b) <= vec4<f32>(64.0)));
     value = select(value, exact, is_whole & (abs(b) <= vec4<f32>(64.0)));
     value = select(value, a + b, is_nan(a) | is_nan(b));

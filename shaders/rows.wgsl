@@ -31,7 +31,8 @@ fn row_of(group: vec3<u32>, groups: vec3<u32>, local: u32) -> Row {
 
 // What a target makes of a row's value.
 fn target_share(number: u32, value: f32) -> f32 {
-    let known = select(bitcast<f32>(0x7fc00000u), value, number < k.columns);
+    // NaN by its bits: a compiler may refuse one that it can compute itself.
+    let known = bitcast<f32>(select(0x7fc00000u, bitcast<u32>(value), number < k.columns));
     return select(known, 0.0, number == k.ignored);
 }
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from rumus.gpu import Gpu, GpuBackend
+from rumus.gpu import Gpu, GpuBackend, devices
 
 
-@pytest.fixture(scope="session", params=["immediates", "uniforms"])
+def has_dawn() -> bool:
+    """Whether the tests can run on Dawn."""
+    return any("dawn" in info.engines for info in devices())
+
+
+@pytest.fixture(scope="session", params=["immediates", "uniforms", "dawn"])
 def gpu(request: pytest.FixtureRequest) -> GpuBackend:
     """The backend as it usually is, and as it is on devices with less.
 
-    The other one gives scalars through a uniform buffer and has every index checked.
+    The second gives scalars through a uniform buffer and has every index checked. The third is the
+    other engine, where it is installed and its library accepts the driver.
     """
+    if request.param == "dawn":
+        if not has_dawn():
+            pytest.skip("Dawn is not installed, or finds no GPU")
+        return GpuBackend(Gpu(engine="dawn"))
     is_usual = request.param == "immediates"
-    return GpuBackend(Gpu(immediates=is_usual, trusted=is_usual))
+    return GpuBackend(Gpu(engine="wgpu", immediates=is_usual, trusted=is_usual))

@@ -23,6 +23,8 @@ from rumus.gpu import (
 )
 from rumus.gpu.device.device import BATCH
 from rumus.gpu.device.pipelines import Program
+from rumus.gpu.engine.engines import ENGINES
+from rumus.gpu.engine.protocol import EngineName
 from rumus.tensor import Expr, Kernel, Parameter, float32, tensor
 from rumus.tensor.gpu import gpu_backend
 
@@ -204,8 +206,11 @@ def test_checked_modules_give_the_same_bits() -> None:
     np.testing.assert_array_equal(results[0], results[1])
 
 
-def test_a_lost_device_says_so() -> None:
-    backend = GpuBackend(Gpu())
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_lost_device_says_so(engine: EngineName) -> None:
+    if not any(engine in info.engines for info in devices()):
+        pytest.skip(f"{engine} is not installed, or finds no GPU")
+    backend = GpuBackend(Gpu(engine=engine))
     x = backend.upload(np.ones(3, np.float32))
     y = backend.allocate((3,), float32)
     backend.copy(x, y)

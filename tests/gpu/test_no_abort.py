@@ -12,14 +12,18 @@ from typing import Final
 
 import pytest
 
+from rumus.gpu import devices
+from rumus.gpu.engine.engines import ENGINES
+from rumus.gpu.engine.protocol import EngineName
+
 pytestmark = pytest.mark.needs_gpu  # in processes of their own
+
 HEAD: Final = """
 import gc, threading
 import numpy as np
 from rumus.gpu import *
 from rumus.tensor import *
-
-gpu = default_backend()
+gpu = GpuBackend(Gpu(engine=ENGINE))
 def there(*shape, dtype=np.float32):
     return tensor(np.arange(np.prod(shape)).reshape(shape), dtype=dtype, backend=gpu)
 """
@@ -85,13 +89,13 @@ threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
 print(not bad)
 """,
     "arrays of a dead backend": """
-other = GpuBackend(Gpu())
+other = GpuBackend(Gpu(engine=ENGINE))
 x = tensor([1.0, 2.0], backend=other) * 3
 del other; gc.collect()
 print(x.numpy().tolist() == [3, 6])
 """,
     "two devices in one operation": """
-there(3) + tensor([1.0, 2.0, 3.0], backend=GpuBackend(Gpu()))  # BackendMismatchError
+there(3) + tensor([1.0, 2.0, 3.0], backend=GpuBackend(Gpu(engine=ENGINE)))  # BackendMismatchError
 """,
     "an index out of range": "gather(there(3, 2), there(9, dtype=np.int32))  # IndexError",
     "a device that is gone": """
@@ -114,11 +118,14 @@ print((x * 2).sum().item() == 999_000)
 }
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_ends_in_an_answer_or_an_exception(name: str) -> None:
+def test_ends_in_an_answer_or_an_exception(name: str, engine: EngineName) -> None:
+    if not any(engine in info.engines for info in devices()):
+        pytest.skip(f"{engine} is not installed, or finds no GPU")
     code = PROGRAMS[name]
     done = subprocess.run(
-        [sys.executable, "-c", HEAD + code],
+        [sys.executable, "-c", f"ENGINE = {engine!r}\n{HEAD}{code}"],
         env=dict(os.environ),
         capture_output=True,
         text=True,

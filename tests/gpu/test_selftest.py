@@ -40,6 +40,15 @@ def test_both_modes_of_kernels_pass(gpu: GpuBackend) -> None:
     assert all(finding.is_ok for finding in findings), "\n".join(map(str, findings))
 
 
+def test_every_kernel_is_one_that_tint_compiles(gpu: GpuBackend) -> None:
+    """Dawn has a device that does nothing and needs no driver; its compiler is the real one."""
+    dawn = pytest.importorskip("rumus.gpu.engine.dawn", exc_type=ModuleNotFoundError)
+    programs = [each.program for each in gpu.gpu._pipelines._found.values()]
+    assert len(programs) > 150  # those of the self-test above
+    refused = {each.name: said for each in programs if (said := dawn.compiles(each.source))}
+    assert refused == {}
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have three families, of which one has a kernel to be spoilt."""

@@ -388,11 +388,11 @@ def _constant(value: float, kind: Kind) -> str:
         whole = max(-(2**31), min(2**31 - 1, int(value)))
         return f"vec4<i32>({f'i32({whole})' if whole != -(2**31) else 'i32(-2147483647 - 1)'})"
     if math.isnan(value):
-        return "bitcast<vec4<f32>>(vec4<u32>(0x7fc00000u))"
+        return "of_bits(0x7fc00000u)"
     try:
         single: float = struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
         single = math.copysign(math.inf, value)
     if math.isinf(single):
-        return f"bitcast<vec4<f32>>(vec4<u32>({'0x7f800000u' if single > 0 else '0xff800000u'}))"
+        return f"of_bits({'0x7f800000u' if single > 0 else '0xff800000u'})"
     return f"vec4<f32>({single!r})"
