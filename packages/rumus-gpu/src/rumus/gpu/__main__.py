@@ -11,7 +11,9 @@ import sys
 from rumus.gpu.backend import GpuBackend
 from rumus.gpu.device.adapter import choose, devices
 from rumus.gpu.device.device import Gpu
+from rumus.gpu.engine.engines import INSTALL, is_installed
 from rumus.gpu.engine.errors import NoAdapterError
+from rumus.gpu.engine.protocol import EngineName
 from rumus.gpu.selftest import self_test
 
 
@@ -24,6 +26,7 @@ def about(gpu: Gpu) -> str:
         "workgroup memory": f"{limits.workgroup_memory:,} bytes",
         "workgroup size": f"{limits.workgroup_size}",
         "scalars": f"{limits.immediates} bytes" if limits.immediates else "uniform buffer",
+        "engine": _engine(gpu),
         "matrix units": units(gpu),
         "features": ", ".join(sorted(gpu.device.features)),
     }
@@ -38,9 +41,16 @@ def units(gpu: Gpu) -> str:
     return f"float16 {shape.rows} x {shape.columns} x {shape.depth}, for `high` and `medium`"
 
 
-def examine(index: int) -> bool:
-    """Print what there is to say about one device, and return whether its kernels are right."""
-    backend = GpuBackend(Gpu(index))
+def _engine(gpu: Gpu) -> str:
+    """The library in use, and what the other one would be good for."""
+    if gpu.engine == "dawn" or is_installed("dawn"):
+        return gpu.engine
+    return f"{gpu.engine}; {INSTALL} brings Dawn, which uses matrix units where a GPU has them"
+
+
+def examine(index: int, engine: EngineName) -> bool:
+    """Print what there is to say of a device on one engine; return whether its kernels are right."""
+    backend = GpuBackend(Gpu(index, engine=engine))
     print(about(backend.gpu))
     print("    self-test: the largest |error| / (1 + |value|) against NumPy")
     is_ok = True
@@ -60,7 +70,8 @@ def main() -> int:
     is_ok = True
     for info in devices():
         print(info)
-        is_ok &= examine(info.index)
+        for engine in info.engines:
+            is_ok &= examine(info.index, engine)
     if not is_ok:
         print("this GPU computes something else than NumPy: see FAILED above", file=sys.stderr)
     return 0 if is_ok else 1

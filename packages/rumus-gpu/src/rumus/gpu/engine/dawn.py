@@ -64,9 +64,9 @@ def adapters() -> Sequence[DawnAdapter]:
     interfaces = _INTERFACES.get(sys.platform, ("Vulkan",))
     with suppress(RuntimeError):  # other code of this process has started Dawn already
         _extras.set_instance_extras(interfaces, enable_toggles=_TOGGLES)
-    listed = _wgpudawn.gpu._enumerate_all_adapters()
+    listed = enumerate(_wgpudawn.gpu._enumerate_all_adapters())
     known = ("Vulkan", "Metal", "D3D12")
-    return [DawnAdapter(each) for each in listed if each.info["backend_type"] in known]
+    return [DawnAdapter(a, place) for place, a in listed if a.info["backend_type"] in known]
 
 
 class DawnAdapter:
@@ -74,10 +74,12 @@ class DawnAdapter:
 
     engine: EngineName = "dawn"
 
-    def __init__(self, adapter: Any) -> None:
+    def __init__(self, adapter: Any, place: int) -> None:
         info: Mapping[str, Any] = adapter.info
         properties: Mapping[str, Any] = _extras.get_adapter_properties(adapter)
         self._adapter = adapter
+        self._place = place  # in the library's list
+        self._is_used = False
         self.name = str(info["device"])
         self.kind = str(info["adapter_type"]) if info["adapter_type"] in KINDS else "Unknown"
         self.interface = str(info["backend_type"])
@@ -96,6 +98,9 @@ class DawnAdapter:
         """Return a device with all that there is."""
         wanted = [_FEATURES[name] for name in self.features if name in _FEATURES]
         wanted += [name for name in _ALSO if name in self._adapter.features]
+        if self._is_used:  # an adapter makes one device
+            self._adapter = _wgpudawn.gpu._enumerate_all_adapters()[self._place]
+        self._is_used = True
         device = _extras.request_device_sync(
             self._adapter,
             required_features=wanted,
