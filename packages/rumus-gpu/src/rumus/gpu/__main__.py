@@ -49,7 +49,7 @@ def _engine(gpu: Gpu) -> str:
 
 
 def examine(index: int, engine: EngineName) -> bool:
-    """Print what there is to say of a device on one engine; return whether its kernels are right."""
+    """Print what is known of a device on one engine; return whether its kernels are right."""
     backend = GpuBackend(Gpu(index, engine=engine))
     print(about(backend.gpu))
     print("    self-test: the largest |error| / (1 + |value|) against NumPy")
