@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Final
 
 import pytest
 
@@ -13,6 +14,9 @@ from rumus.gpu.elementwise import wgsl
 from rumus.gpu.selftest import CHECKS, Finding, self_test
 
 pytestmark = pytest.mark.needs_gpu  # in processes of their own
+
+
+RUNS: Final = sum(len(info.engines) for info in devices())  # of the self-test, by the program
 
 
 def test_the_program_lists_devices_and_tests_every_family() -> None:
@@ -30,8 +34,9 @@ def test_the_program_lists_devices_and_tests_every_family() -> None:
         assert text in done.stdout
     lines = {line.strip() for line in done.stdout.splitlines()}
     for name in CHECKS:
-        (line,) = [line for line in lines if line.startswith(f"{name} ")]
-        assert line.endswith(" ok")
+        found = [line for line in lines if line.startswith(f"{name} ")]  # of each engine
+        assert found
+        assert all(line.endswith(" ok") for line in found)
 
 
 def test_both_modes_of_kernels_pass(gpu: GpuBackend) -> None:
@@ -64,7 +69,7 @@ def test_a_kernel_that_is_wrong_is_reported(
     monkeypatch.setitem(wgsl.OPERATIONS, "tanh", "{0}")
     assert main() == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines if "FAILED" in line] == ["elementwise"]
+    assert [line.split()[0] for line in lines if "FAILED" in line] == ["elementwise"] * RUNS
 
 
 @pytest.mark.usefixtures("few")
@@ -74,8 +79,9 @@ def test_a_kernel_that_does_not_compile_is_reported_and_the_rest_goes_on(
     monkeypatch.setitem(wgsl.OPERATIONS, "tanh", "no_such_function({0})")
     assert main() == 1
     out = capsys.readouterr().out
-    (line,) = [line for line in out.splitlines() if "FAILED" in line]
-    assert ShaderError.__name__ in line
+    failed = [line for line in out.splitlines() if "FAILED" in line]
+    assert len(failed) == RUNS
+    assert all(ShaderError.__name__ in line for line in failed)
     assert "random words" in out
 
 
