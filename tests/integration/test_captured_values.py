@@ -907,3 +907,12 @@ def test_an_annealed_number_runs_as_usual_and_is_said_once(gpu: GpuBackend) -> N
     assert len(heard) == 1
     assert "SimpleNamespace.value" in str(heard[0].message) or "beta.value" in str(heard[0].message)
     assert math.isfinite(trainer.epoch_avg_loss())
+
+
+def test_the_cache_of_a_layer_fills_and_turns_over(gpu: GpuBackend) -> None:
+    """Two lengths take turns: each step is captured, whatever the cache of angles does."""
+    model = nn.Sequential(nn.Linear(4, 4, generator=Generator(0)), nn.RotaryEmbedding(4)).to(gpu)
+    trainer = Trainer(SGD(model.parameters(), 0.01))
+    for step in range(12):
+        trainer.train_step(lambda x: model(x).sum(), np.ones((1, 2 + step % 2, 4)))
+    assert (trainer.counts.plain, trainer.counts.recorded, trainer.counts.replayed) == (2, 2, 8)

@@ -14,6 +14,7 @@ import functools
 import gc
 import operator
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import (
@@ -175,6 +176,8 @@ class Reads:
             return self._bound(found, base, label, shown)
         if found is not MISSING and not hasattr(type(found), "__get__") and _looks_up_plainly(kind):
             return self._got(base, name, label, shown)
+        if is_of_rumus(kind.__module__) and isinstance((own or {}).get(name), OrderedDict):
+            return UNKNOWN  # a cache, which fills and turns over: its tensors are watched
         is_method = isinstance(found, FunctionType) and is_of_rumus(found.__module__)
         if own is not None and not (is_method and name != "forward" and name not in own):
             value = self._own(own, name, label, shown)
