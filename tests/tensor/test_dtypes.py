@@ -238,3 +238,43 @@ def test_backward_takes_a_scale(backend: Backend) -> None:
         assert (w * w).sum().backward(scale=scale)[w].tolist() == [16.0, 32.0]
     with pytest.raises(rt.GraphError, match=r"one number as the scale, not shape \(2,\)"):
         (w * w).sum().backward(scale=tensor([1.0, 2.0], backend=backend))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("backend_name", ["NumpyBackend", "NumbaBackend"])
+def test_a_sum_of_integers_is_exact_or_refused(backend_name: str, sign: int) -> None:
+    kind = getattr(rt, backend_name, None)
+    if kind is None:
+        pytest.skip("without numba")
+    x = tensor(np.full((3, 2), sign * 2**30), backend=kind())
+    with pytest.raises(OverflowError, match=f"sum: {sign * 3 * 2**30} does not fit int32"):
+        x.sum(0)
+    there_and_back = tensor(np.array([2**30, 2**30, -(2**30)]) * sign, backend=kind())
+    assert there_and_back.sum().item() == sign * 2**30  # though what lies between does not fit
+    assert tensor(np.zeros((0, 2), np.int32), backend=kind()).sum(0).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("data", "dtype", "said"),
+    [
+        (np.array([1.0, -1e300, np.inf]), None, r"1e\+300 does not fit into float32"),
+        ([3.5e38], None, r"3.5e\+38 does not fit into float32"),
+        (1e39, None, "does not fit into float32"),
+        ([70000.0], float16, "70000.0 does not fit into float16"),
+        (np.array([2**31]), None, "do not fit into int32"),
+        (np.array([2**63], np.uint64), None, "do not fit into int32"),
+        (np.array([-(2**31) - 1]), int32, "do not fit into int32"),
+        ([1e10], int32, "do not fit into int32"),
+    ],
+)
+def test_numbers_beyond_the_dtype_are_refused(data: Any, dtype: Any, said: str) -> None:
+    """They would be infinite, or others, without a word."""
+    with pytest.raises(OverflowError, match=said):
+        tensor(data, dtype=dtype)
+
+
+def test_infinity_and_the_largest_numbers_are_kept() -> None:
+    largest = float(np.finfo(np.float32).max)
+    assert tensor([INF, -INF, largest, 1e-60]).tolist() == [INF, -INF, largest, 0]
+    assert tensor(np.array([2**32 - 1], np.uint32) // 2).tolist() == [2**31 - 1]
+    assert tensor(np.array([65535], np.uint16)).tolist() == [65535]

@@ -98,6 +98,19 @@ def _quiet(method: F) -> F:
     return np.errstate(all="ignore")(method)
 
 
+def _add_integers(array: Array, axes: Shape, out: Array) -> None:
+    """Add in 64 bits. OverflowError, with `out` as it was, for a sum that its dtype has not."""
+    total = np.add.reduce(array, axes, np.int64)
+    limits = np.iinfo(out.dtype)
+    if total.size and (total.min() < limits.min or total.max() > limits.max):
+        beyond = total.max() if total.max() > limits.max else total.min()
+        raise OverflowError(
+            f"sum: {beyond} does not fit {out.dtype}; convert the tensor to float32 before, or "
+            "add in NumPy"
+        )
+    out[...] = total
+
+
 class NumpyBackend:
     """Arrays are NumPy's own. See `Backend` for what each method does."""
 
@@ -166,6 +179,8 @@ class NumpyBackend:
                 flat.reshape(*out.shape, math.prod(array.shape[a] for a in axes)).argmax(-1),
                 casting="same_kind",
             )
+        elif operation == "sum" and array.dtype.kind == "i":
+            _add_integers(array, axes, out)
         elif operation == "sum":
             add_up(array, axes, out)
         else:

@@ -66,7 +66,10 @@ def _total(x: Tensor, axes: Shape, keepdims: bool, factor: float, name: str) -> 
 
 
 def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The sum over `axis`; truth values are counted."""
+    """The sum over `axis`; truth values are counted.
+
+    OverflowError for integers whose sum does not fit int32, on the CPU; a GPU wraps around.
+    """
     x = cast(x, int32) if x.dtype == bool_ else x
     return _total(x, normalize_axes(axis, x.ndim, "sum"), keepdims, 1.0, "sum")
 

@@ -393,7 +393,7 @@ def tensor(
 
     dtype: by default float32 for floating data of any width but float16, int32 for integers, bool
     for truth values. backend: by default the CPU.
-    Raises TypeError for data that are not numbers, OverflowError for integers beyond int32.
+    Raises TypeError for data that are not numbers, OverflowError for numbers beyond the dtype.
 
     >>> tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0).tolist()
     [4.0, 6.0]
@@ -413,7 +413,12 @@ def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
         low, high = host.min(), host.max()
         if not (low >= -(2**31) and high < 2**31):  # NaN fits nowhere
             raise OverflowError(f"numbers from {low} to {high} do not fit into int32")
-    return host.astype(wanted, copy=False)
+    try:
+        with np.errstate(over="raise"):
+            return host.astype(wanted, copy=False)
+    except FloatingPointError:
+        largest = np.abs(host[np.isfinite(host)]).max()
+        raise OverflowError(f"a number of size {largest} does not fit into {wanted}") from None
 
 
 def as_tensor(data: TensorLike | Number, backend: Backend, dtype: DType | None = None) -> Tensor:

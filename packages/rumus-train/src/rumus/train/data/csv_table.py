@@ -52,8 +52,17 @@ class CsvTable(Iterator[Row]):
     def __next__(self) -> Row:
         try:
             row = next(row for row in self._reader if row)
-        except (csv.Error, UnicodeError) as error:
-            raise ValueError(f"{self.shown}:{self._reader.line_num}: {error}") from error
+        except UnicodeError as error:
+            raise ValueError(
+                f"{self.shown}:{self._reader.line_num}: {error}; give encoding='latin-1', or "
+                "whatever the file is in"
+            ) from error
+        except csv.Error as error:
+            raise ValueError(
+                f"{self.shown}:{self._reader.line_num}: {error}; a cell with a delimiter or a "
+                "quote in it stands in quotes, the latter written twice; another delimiter is "
+                "given as delimiter=..."
+            ) from error
         wanted = len(self.names)
         if wanted and len(row) != wanted:
             hint = (
