@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from rumus import nn
+from rumus.nn.other_names import NN
 from rumus.optim import SGD, AdamW, ParameterGroup
 from rumus.optim.options.other_names import GROUP, OPTIMIZER
 from rumus.tensor import OwnershipError, Parameter, Tensor, tensor
+from rumus.tensor.graph.other_names import TENSOR
 from rumus.train import Trainer
 
 
@@ -34,6 +36,19 @@ def test_names_of_a_group(name: str) -> None:
     for act in (lambda: getattr(group, name), lambda: setattr(group, name, 0.0)):
         with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
             act()
+
+
+@pytest.mark.parametrize("name", TENSOR.rows)
+def test_names_of_a_tensor(name: str) -> None:
+    for value in (tensor([1.0]), Parameter([1.0])):
+        with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
+            getattr(value, name)
+
+
+@pytest.mark.parametrize("name", NN.rows)
+def test_names_of_layers(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
+        getattr(nn, name)
 
 
 def test_an_unknown_name_is_said() -> None:

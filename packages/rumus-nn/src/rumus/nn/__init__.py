@@ -10,6 +10,8 @@
 ('0.weight', '0.bias')
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from rumus.nn import initialisation
 from rumus.nn.activation import (
     ELU,
@@ -36,6 +38,7 @@ from rumus.nn.layer_norm import LayerNorm
 from rumus.nn.linear import Linear
 from rumus.nn.loss import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from rumus.nn.module import Module
+from rumus.nn.other_names import NN
 from rumus.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from rumus.nn.rms_norm import RMSNorm
 from rumus.nn.rotary import RotaryEmbedding
@@ -88,3 +91,8 @@ __all__ = [
     "l1_loss",
     "mse_loss",
 ]
+
+if not TYPE_CHECKING:  # a type checker knows what there is
+
+    def __getattr__(name: str) -> NoReturn:
+        NN.refuse(name)

@@ -17,6 +17,7 @@ from rumus.tensor.expression.arithmetic import Arithmetic
 from rumus.tensor.expression.dtype import DType, as_dtype, bool_, default_dtype, float32, int32
 from rumus.tensor.expression.errors import BackendMismatchError, GraphError
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
+from rumus.tensor.graph.other_names import TENSOR
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import live
 
@@ -44,6 +45,11 @@ class Tensor(Arithmetic["Tensor"]):
         self._backend = backend
         self._node: Node | None = None
         self._version = Version()
+
+    if not TYPE_CHECKING:  # a type checker knows what there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            TENSOR.refuse(name)
 
     @property
     def shape(self) -> Shape:
