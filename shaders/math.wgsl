@@ -220,12 +220,22 @@ fn integer_power(a: vec4<i32>, n: vec4<i32>) -> vec4<i32> {
     return product;
 }
 
-// To float16 and back: how a float16 is kept by a device without 16-bit floats.
+// To float16 and back: how a float16 is kept by a device without 16-bit floats. To nearest, ties to
+// even, on the bits: drivers fold a conversion there and back away.
 fn rounded(x: f32) -> f32 {
-    return unpack2x16float(pack2x16float(vec2<f32>(x, 0.0))).x;
+    let bits = bitcast<u32>(x);
+    let size = bits & 0x7fffffffu;
+    var kept = (size + 0xfffu + ((size >> 13u) & 1u)) & 0xffffe000u;
+    kept = select(kept, 0x7f800000u, kept >= 0x47800000u); // 65536
+    kept = select(kept, 0x7fc00000u, size > 0x7f800000u);
+    // Below 2^-14 to a multiple of 2^-24: 0 below the half of it, whose shift is 25 or more.
+    let shift = 126u - min(max(size >> 23u, 101u), 112u);
+    let digits = (size & 0x7fffffu) | 0x800000u;
+    let units = (digits + (1u << (shift - 1u)) - 1u + ((digits >> shift) & 1u)) >> shift;
+    kept = select(kept, bitcast<u32>(f32(units) * 5.9604644775390625e-8), size < 0x38800000u);
+    return bitcast<f32>(kept | (bits & 0x80000000u));
 }
 
 fn rounded4(x: vec4<f32>) -> vec4<f32> {
-    return vec4<f32>(
-        unpack2x16float(pack2x16float(x.xy)), unpack2x16float(pack2x16float(x.zw)));
+    return vec4<f32>(rounded(x.x), rounded(x.y), rounded(x.z), rounded(x.w));
 }

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rumus.gpu import GpuBackend, default_backend
+from rumus.gpu.device.storage import stored_types
 from rumus.gpu.elementwise import wgsl
 from rumus.tensor import Expr, Kernel, NumpyBackend, bool_, float16, float32, int32, tensor
 from rumus.tensor.expression.expr import OPERATIONS
@@ -183,3 +184,26 @@ def test_inputs_and_outputs_in_one_buffer(gpu: GpuBackend) -> None:
 def test_every_operation_is_known() -> None:
     assert set(wgsl.OPERATIONS) == set(OPERATIONS)
     assert set(wgsl.INTEGERS) < set(OPERATIONS)
+
+
+def test_rounding_to_float16_where_it_is_stored_as_float32(gpu: GpuBackend) -> None:
+    """To nearest, ties to even, as NumPy does: bits, whatever the driver's conversions are."""
+    backend = GpuBackend(gpu.gpu)
+    backend._stored = stored_types(False)
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = np.sort(every[np.isfinite(every)].astype(np.float32))
+    ties = (finite[1:] + finite[:-1]) / 2
+    draw = np.random.default_rng(3).integers(1 << 32, size=200_000, dtype=np.uint32)
+    others = draw.view(np.float32)  # float32 subnormals are 0 on some devices, and here too
+    edges = np.array(
+        [65519.9, 65520, 65536, 1e30, INF, -INF, NAN, 2**-25, 2**-26, -0.0], np.float32
+    )
+    x = np.concatenate([finite, ties, np.nextafter(ties, INF), np.nextafter(ties, -INF),
+                        others, edges]).astype(np.float32)  # fmt: skip
+    found = tensor(x, backend=backend).astype(float16).numpy()
+    with np.errstate(over="ignore"):
+        want = x.astype(np.float16)
+    assert found.dtype == np.float16
+    number = ~np.isnan(want)
+    np.testing.assert_array_equal(np.isnan(found), ~number)
+    np.testing.assert_array_equal(found[number].view(np.uint16), want[number].view(np.uint16))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from optimizer_table import KINDS
 
-from rumus.optim import FusedOptimizer, Lion, RMSprop, Rprop
-from rumus.tensor import Backend, Parameter, tensor
+from rumus.optim import ASGD, SGD, FusedOptimizer, Lion, RAdam, RMSprop, Rprop
+from rumus.tensor import Backend, NumpyBackend, Parameter, tensor
 
 
 def trained(optimizer: FusedOptimizer[Any], w: Parameter, gradient: Any, steps: int = 20) -> Any:
@@ -66,3 +66,30 @@ def test_only_the_sign_counts(size: float, backend: Backend) -> None:
     a, b = (Parameter([1.0, 1.0], name=n, backend=backend) for n in "ab")
     lion = trained(Lion([a]), a, [size, -size], steps=5)
     assert lion.tolist() == trained(Lion([b]), b, [1.0, -1.0], steps=5).tolist()
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_radam_without_eps_before_it_adapts(decoupled: bool, backend: Backend) -> None:
+    """PyTorch has [1.0, 0.9]: where v is 0 it is not yet divided by."""
+    w = Parameter([1.0, 1.0], name="w", backend=backend)
+    optimizer = RAdam([w], 0.1, eps=0.0, decoupled_weight_decay=decoupled, nonfinite="propagate")
+    np.testing.assert_allclose(trained(optimizer, w, [0.0, 1.0], steps=1), [1.0, 0.9], rtol=1e-6)
+
+
+@pytest.mark.parametrize("lr", [np.float32(0.5), np.float64(0.5), np.float16(0.5), np.int64(1)])
+def test_a_number_of_numpy_is_a_learning_rate(lr: Any) -> None:
+    found, plain = Parameter([1.0], name="found"), Parameter([1.0], name="plain")
+    assert trained(SGD([found], lr), found, [1.0], 2) == trained(
+        SGD([plain], float(lr)), plain, [1.0], 2
+    )
+
+
+def test_asgd_takes_any_alpha_that_is_not_negative() -> None:
+    """PyTorch's formula by hand: eta of a step is lr / (1 + lambd lr (t - 1))^alpha."""
+    w = Parameter([1.0], name="w", backend=NumpyBackend())
+    found = trained(ASGD([w], 0.5, alpha=2.0, lambd=0.25), w, [1.0], 3)
+    p = 1.0
+    for step in range(3):
+        eta = 0.5 / (1 + 0.25 * 0.5 * step) ** 2.0
+        p = p * (1 - 0.25 * eta) - eta
+    np.testing.assert_allclose(found, [p], rtol=1e-6)

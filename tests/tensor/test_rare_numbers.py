@@ -206,3 +206,20 @@ def test_compiled_convolutions_write_inside_of_their_arrays_or_refuse() -> None:
             assert (memory[1024 + out.size :] == 777).all()
     assert ran > 200
     assert refused > 100
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((0, 0, 3), (3, 2)), ((2, 0, 3), (3, 2)), ((0, 2, 0), (0, 3)), ((2, 3, 0), (0, 4)),
+     ((1, 3, 0), (0,)), ((3, 3, 0, 33), (33, 0)), ((0,), (0,)), ((0, 4), (4, 0))],
+)  # fmt: skip
+def test_products_of_nothing(first: tuple[int, ...], second: tuple[int, ...], dtype: type) -> None:
+    a, b = (np.ones(shape, dtype) for shape in (first, second))
+    for place in (NumpyBackend(), NumbaBackend()):
+        x, y = Parameter(a, backend=place), Parameter(b, backend=place)
+        product = x @ y
+        np.testing.assert_array_equal(product.numpy(), np.matmul(a, b))
+        gradients = product.sum().backward()
+        assert not gradients[x].numpy().any()
+        assert not gradients[y].numpy().any()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+import math
+from typing import ClassVar, Unpack
 
 from rumus.optim import rules
 from rumus.optim.engine.averaging_optimizer import AveragingOptimizer
 from rumus.optim.options.group import Claimable, M_co
-from rumus.optim.options.hyperparameter import Hyper
+from rumus.optim.options.hyperparameter import RANGES, Hyper, Ranges
 from rumus.optim.options.options import Options
 
 
@@ -18,13 +19,15 @@ class ASGD(AveragingOptimizer[M_co]):
     ax = p up to step t0 + 1, then the average of all p since
 
     The average is what `with optimizer.eval_params():` puts in the parameters' place. lr >= 0.
-    lambd >= 0: a decay of its own, also of lr. alpha: how fast lr falls, in [0, 1). t0 >= 0.
+    lambd >= 0: a decay of its own, also of lr. alpha >= 0: how fast lr falls. t0 >= 0.
     weight_decay >= 0: weight_decay p is added to the gradient. options: see
     `FusedOptimizer`. The defaults are PyTorch's: its t0 of a million averages nothing before.
     ValueError for a value out of range.
 
     `rumus.optim.rules.asgd`. Polyak, Juditsky, 1992.
     """
+
+    ranges: ClassVar[Ranges] = {**RANGES, "alpha": (0, math.inf, False)}
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, Final, TypeAlias
 
 from rumus.optim.options.schedule import Schedule
@@ -57,7 +58,7 @@ TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
 
 def check(name: str, value: object, origin: str = "", ranges: Ranges = RANGES) -> float:
     """Return `value` as a float; ValueError or TypeError says what `ranges` allow under `name`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a function of the step, not {value!r}{origin}")
     low, high, closed = ranges.get(name, (-_INFINITY, _INFINITY, False))
     inside = low <= value <= high if closed else low <= value < high

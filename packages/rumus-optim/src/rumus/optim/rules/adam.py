@@ -191,7 +191,8 @@ def radam(
     r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
     adaptive = where(rho > 5, r * sqrt(1 - beta2**t), 0.0)
     plain = where(rho > 5, 0.0, 1.0)  # the branches differ in scalars alone: no array is compared
-    return {"p": p - lr / (1 - beta1**t) * m * (adaptive / (sqrt(v) + eps) + plain), "m": m, "v": v}
+    share = adaptive / (sqrt(v) + (eps + plain)) + plain  # 1 beside eps: it may be 0, as v
+    return {"p": p - lr / (1 - beta1**t) * m * share, "m": m, "v": v}
 
 
 def radam_decoupled(

@@ -205,7 +205,7 @@ def radam_corrected_eps(
     root = sqrt(1 - beta2**t)
     adaptive = where(rho >= 5, r * root, 0.0)
     plain = where(rho >= 5, 0.0, 1.0)
-    share = adaptive / (sqrt(v) + eps * root) + plain
+    share = adaptive / (sqrt(v) + (eps * root + plain)) + plain
     return {"p": p - lr / (1 - beta1**t) * m * share, "m": m, "v": v}
 
 

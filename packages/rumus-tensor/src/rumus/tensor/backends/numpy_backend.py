@@ -213,7 +213,8 @@ class NumpyBackend:
             return
         if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
             # One product instead of many small ones.
-            np.matmul(a.reshape(-1, a.shape[-1]), b, out.reshape(-1, out.shape[-1]))
+            rows = math.prod(a.shape[:-1])  # of no size -1 cannot be told
+            np.matmul(a.reshape(rows, a.shape[-1]), b, out.reshape(rows, out.shape[-1]))
         else:
             np.matmul(a, b, out)
         if bias is not None:
