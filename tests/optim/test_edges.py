@@ -25,7 +25,14 @@ def test_no_gradient_no_step(kind: type[FusedOptimizer[Any]], backend: Backend) 
     """Where the gradient is 0 from the beginning nothing moves but by a decay, and stays finite."""
     w = Parameter([1.0, -2.0, 0.0], name="w", backend=backend)
     # By default, theirs. LAMB goes its whole way if only the decay says where to.
-    decays = {"AdamW": 3e-4, "ASGD": 3e-4, "Muon": 3e-3, "LAMB": 0.02, "LARS": 0.06}
+    decays = {
+        "AdamW": 3e-4,
+        "AdEMAMix": 3e-4,
+        "ASGD": 3e-4,
+        "Muon": 3e-3,
+        "LAMB": 0.02,
+        "LARS": 0.06,
+    }
     decay = decays.get(kind.__name__, 0.0)
     optimizer = kind([w])  # type: ignore[call-arg]
     np.testing.assert_allclose(trained(optimizer, w, [0.0] * 3), [1.0, -2.0, 0.0], rtol=decay)
