@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,7 +216,8 @@ def test_compiled_convolutions_write_inside_of_their_arrays_or_refuse() -> None:
      ((1, 3, 0), (0,)), ((3, 3, 0, 33), (33, 0)), ((0,), (0,)), ((0, 4), (4, 0))],
 )  # fmt: skip
 def test_products_of_nothing(first: tuple[int, ...], second: tuple[int, ...], dtype: type) -> None:
-    a, b = (np.ones(shape, dtype) for shape in (first, second))
+    a: Any = np.ones(first, dtype)
+    b: Any = np.ones(second, dtype)
     for place in (NumpyBackend(), NumbaBackend()):
         x, y = Parameter(a, backend=place), Parameter(b, backend=place)
         product = x @ y
@@ -223,3 +225,14 @@ def test_products_of_nothing(first: tuple[int, ...], second: tuple[int, ...], dt
         gradients = product.sum().backward()
         assert not gradients[x].numpy().any()
         assert not gradients[y].numpy().any()
+
+
+def test_flatten_needs_an_axis_that_is_there() -> None:
+    x = ones((2, 3, 4))
+    assert [x.flatten(start).shape for start in (0, 1, 2, -1, -2)] == [
+        (24,), (2, 12), (2, 3, 4), (2, 3, 4), (2, 12),
+    ]  # fmt: skip
+    assert tensor(2.0).flatten().shape == (1,)
+    for start in (3, 5, -4):
+        with pytest.raises(IndexError, match=f"flatten: axis {start}"):
+            x.flatten(start)

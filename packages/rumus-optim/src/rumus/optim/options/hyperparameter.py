@@ -61,12 +61,13 @@ def check(name: str, value: object, origin: str = "", ranges: Ranges = RANGES) -
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a function of the step, not {value!r}{origin}")
     low, high, closed = ranges.get(name, (-_INFINITY, _INFINITY, False))
-    inside = low <= value <= high if closed else low <= value < high
-    if not math.isfinite(value) or not inside:
+    number = float(value)
+    inside = low <= number <= high if closed else low <= number < high
+    if not math.isfinite(number) or not inside:
         allowed = f"in [{low}, {high})" if high < _INFINITY else f">= {low}"
         wanted = "finite" if low == -_INFINITY else f"finite and {allowed}"
         raise ValueError(f"{name} must be {wanted}, not {value}{origin}")
-    return float(value)
+    return number
 
 
 def at_step(name: str, hyper: Hyper, step: int, ranges: Ranges = COMMON) -> float:

@@ -281,7 +281,9 @@ class Tensor(Arithmetic["Tensor"]):
         return shaping.reshape(self, shaping.as_shape(shape))
 
     def flatten(self, start: int = 0) -> Tensor:
-        """Join the axes from `start` on into one."""
+        """Join the axes from `start` on into one; IndexError if there is no such axis."""
+        if self.ndim or start not in (0, -1):  # a number becomes a vector
+            start = reduction.normalize_axis(start, self.ndim, "flatten")
         return shaping.reshape(self, (*self.shape[:start], math.prod(self.shape[start:])))
 
     def permute(self, *axes: int | Sequence[int]) -> Tensor:
