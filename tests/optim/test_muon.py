@@ -10,9 +10,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.optim import AdamW, Muon, ParameterGroup, linear
+from rumus.optim import LAMB, LARS, Adafactor, AdamW, Muon, ParameterGroup, linear
 from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize
-from rumus.tensor import Backend, DType, GradientStore, Kernel, NumpyBackend, Parameter, tensor
+from rumus.tensor import (
+    Backend,
+    DType,
+    GradientStore,
+    Kernel,
+    NumpyBackend,
+    Parameter,
+    PrecisionError,
+    float64,
+    tensor,
+)
 
 Real = NDArray[Any]
 MATRICES: Final = ((3, 5), (5, 3), (1, 7), (7, 1), (8, 8), (3, 5), (16, 4), (3, 5))
@@ -275,3 +285,55 @@ def test_it_learns_a_linear_map(backend: Backend) -> None:
         optimizer.step(loss().backward())
     assert float(loss()) < 1e-3 * first
     assert math.isfinite(float(loss()))
+
+
+def test_coefficients_for_each_iteration() -> None:
+    """Two triples of one kind are one; others are what two steps by hand make."""
+    draw = np.random.default_rng(4)
+    values, target = draw.normal(size=(5, 3)), draw.normal(size=(5, 3))
+
+    def stepped(**options: Any) -> NDArray[Any]:
+        w = Parameter(values, dtype=float64, name="w")
+        optimizer = Muon([w], 1.0, weight_decay=0.0, momentum=0.0, nesterov=False, **options)
+        optimizer.step((w * tensor(target, dtype=float64)).sum().backward())
+        step: NDArray[Any] = values - w.numpy()
+        return step
+
+    one, other = (3.0, -3.0, 1.0), (2.0, -1.5, 0.5)
+    same = [stepped(iterations=2, coefficients=c) for c in (one, [one, one])]
+    assert same[0].tobytes() == same[1].tobytes()
+    x = target / np.linalg.norm(target)
+    for a, b, c in (one, other):
+        s = x.T @ x
+        x = a * x + x @ (b * s + c * s @ s)
+    for adjust, factor in (("original", 5 / 3), ("spectral_unclamped", 5 / 3)):
+        found = stepped(iterations=2, coefficients=[one, other], adjust=adjust)
+        np.testing.assert_allclose(found, np.sqrt(factor) * x, rtol=1e-12)
+
+
+def test_the_unclamped_factor_of_a_wide_matrix_is_below_one() -> None:
+    steps = []
+    for adjust in ("original", "spectral_unclamped"):
+        w = Parameter(np.eye(2, 8), dtype=float64, name="w")
+        optimizer = Muon([w], 1.0, weight_decay=0.0, adjust=adjust)
+        optimizer.step((w * w).sum().backward())
+        steps.append(np.eye(2, 8) - w.numpy())
+    np.testing.assert_allclose(steps[1], 0.5 * steps[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "coefficients",
+    ["quintic", (1.0, 2.0), [(1.0, 2.0, 3.0)], [(1.0, 2.0)] * 5, (1.0, 2.0, float("nan"))],
+)
+def test_wrong_coefficients_are_refused_at_once(coefficients: Any) -> None:
+    w = Parameter(np.ones((3, 2)), name="w")
+    with pytest.raises(ValueError, match="coefficients: "):
+        Muon([w], coefficients=coefficients)
+    assert w.owner is None
+
+
+@pytest.mark.parametrize("kind", [Adafactor, LAMB, LARS, Muon])
+def test_no_error_advises_an_option_that_is_not_taken(kind: Any) -> None:
+    with pytest.raises(PrecisionError, match="Keep the parameter in float32") as raised:
+        kind([Parameter(np.ones((4, 4), np.float16), name="h")])
+    assert "master_weights" not in str(raised.value)

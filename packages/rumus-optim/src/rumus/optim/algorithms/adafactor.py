@@ -69,6 +69,7 @@ class Adafactor(FusedOptimizer[M_co]):
     [(512,), (256,)]
     """
 
+    float16_remedy = ""  # it takes no master_weights
     given_names: ClassVar[tuple[str, ...]] = _GIVEN
     own_scalars: ClassVar[frozenset[str]] = frozenset({"eps1"})
 

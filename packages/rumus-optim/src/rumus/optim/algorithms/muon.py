@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
-from typing import Any, ClassVar, Final, Self, Unpack
+from typing import Any, ClassVar, Final, Self, Unpack, get_args
 
 from rumus.optim import rules
-from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize
+from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize, triples
 from rumus.optim.engine.description import description
 from rumus.optim.engine.footprint import Memory, planned
 from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.muon_variant import PYTORCH, Adjust, Variant, variant
-from rumus.optim.engine.porting import Library, PresetOptions, preset
+from rumus.optim.engine.porting import Coefficients, Library, PresetOptions, preset
 from rumus.optim.engine.segments import Segment, in_their_dtype, lay_out
 from rumus.optim.engine.update_rule import Signature, UpdateRule
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
@@ -52,8 +52,9 @@ class Muon(FusedOptimizer[M_co]):
     lr >= 0. weight_decay >= 0, decoupled. momentum: in [0, 1), a number and no schedule. adjust:
     "original": the factor is sqrt(max(1, rows / columns)); "match_rms_adamw":
     0.2 sqrt(max(rows, columns)), so that a step is as large as one of AdamW and lr and weight_decay
-    may be those of AdamW. iterations, coefficients, eps: of Newton-Schulz, see
-    `newton_schulz.orthogonalize`. It runs in the parameters' dtype, which is more exact
+    may be those of AdamW; "spectral_unclamped": sqrt(rows / columns). iterations, coefficients,
+    eps: of Newton-Schulz, see `newton_schulz.orthogonalize`; coefficients may be one triple, or one
+    for each iteration. It runs in the parameters' dtype, which is more exact
     than the bfloat16 of the paper and of PyTorch. Matrices of one shape are orthogonalized
     together: the number of kernels grows with the number of shapes, not of layers.
 
@@ -72,6 +73,7 @@ class Muon(FusedOptimizer[M_co]):
     [[2.5, 0.0], [0.0, 0.5]]
     """
 
+    float16_remedy = ""  # it takes no master_weights
     given_names: ClassVar[tuple[str, ...]] = ("o",)
     other_scalars: ClassVar[frozenset[str]] = _ADAMW.scalars
     _variant: Variant = PYTORCH
@@ -86,7 +88,7 @@ class Muon(FusedOptimizer[M_co]):
         weight_decay: Hyper = 0.1,
         adjust: Adjust = "original",
         iterations: int = 5,
-        coefficients: tuple[float, float, float] = COEFFICIENTS,
+        coefficients: Coefficients = COEFFICIENTS,
         eps: float = 1e-7,
         matrices: Criterion | None = None,
         adamw_lr: Hyper | None = None,
@@ -96,13 +98,13 @@ class Muon(FusedOptimizer[M_co]):
         maximize: bool = False,
         nonfinite: NonFinite = "raise",
     ) -> None:
-        if adjust not in ("original", "match_rms_adamw"):
-            raise ValueError(f'adjust must be "original" or "match_rms_adamw", not {adjust!r}')
+        if adjust not in (kinds := get_args(Adjust)):
+            raise ValueError(f"adjust must be one of {', '.join(kinds)}, not {adjust!r}")
         if iterations < 1:
             raise ValueError(f"iterations must be 1 or more, not {iterations}")
         self.adjust: Adjust = adjust
         self._iterations = iterations
-        self._coefficients = coefficients
+        self._coefficients = triples(coefficients, iterations)
         self._eps = check("eps", eps)
         own_decay = self._variant.couples_decay
         self._direction = _direction(nesterov=nesterov, maximize=maximize, decays=own_decay)

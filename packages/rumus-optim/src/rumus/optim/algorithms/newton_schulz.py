@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
+from rumus.optim.engine.porting import Coefficients
 from rumus.tensor import Backend, Expr, Kernel, sqrt
 from rumus.tensor.memory.backend import Array
 
@@ -27,12 +29,39 @@ _POLYNOMIAL = Kernel(
 _COMBINE = Kernel("combine", {"x": Expr.scalar("a") * _X + Expr.array("y")}, ("x", "y"))
 
 
+def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, float, float]]:
+    """Return (a, b, c) of each iteration. ValueError if they are not that, TypeError if no numbers.
+
+    coefficients: one triple for all iterations, or one for each.
+
+    >>> triples((2, -1.5, 0.5), 2)
+    [(2.0, -1.5, 0.5), (2.0, -1.5, 0.5)]
+    """
+    given: list[Any] = list(coefficients)
+    each = given if any(isinstance(one, Sequence) for one in given) else [given] * iterations
+    found = []
+    for one in each:
+        is_row = isinstance(one, Sequence) and not isinstance(one, str)
+        numbers = list(map(float, one)) if is_row else []
+        if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+            raise ValueError(
+                f"coefficients: three finite numbers, or three for each iteration, not {one!r}"
+            )
+        found.append((numbers[0], numbers[1], numbers[2]))
+    if len(found) != iterations:
+        raise ValueError(
+            f"coefficients: {len(found)} triples for {iterations} iterations; give one triple, or "
+            "iterations as many as there are"
+        )
+    return found
+
+
 def orthogonalize(
     backend: Backend,
     x: Array,
     *,
     iterations: int = 5,
-    coefficients: tuple[float, float, float] = COEFFICIENTS,
+    coefficients: Coefficients = COEFFICIENTS,
     eps: float = 1e-7,
     eps_beside: bool = False,
     factor: float = 1.0,
@@ -49,6 +78,7 @@ def orthogonalize(
     All is computed in the dtype of `x`; the paper does it in bfloat16. The number of kernels does
     not depend on `count`.
     """
+    each = triples(coefficients, iterations)
     count, rows, columns = x.shape
     squares = backend.allocate(x.shape, x.dtype)
     backend.elementwise(_SQUARED, (x,), (), (squares,))
@@ -60,7 +90,7 @@ def orthogonalize(
     small = min(rows, columns)
     gram, square = (backend.allocate((count, small, small), x.dtype) for _ in range(2))
     for number in range(iterations):
-        scaled = [factor * c if number == iterations - 1 else c for c in coefficients]
+        scaled = [factor * c if number == iterations - 1 else c for c in each[number]]
         _iterate(backend, x, (gram, square, squares), scaled)
 
 

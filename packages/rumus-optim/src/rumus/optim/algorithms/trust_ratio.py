@@ -24,6 +24,7 @@ class TrustRatioOptimizer(FusedOptimizer[M_co]):
     a part of the state, or an output of `_direction`.
     """
 
+    float16_remedy = ""  # it takes no master_weights
     measured: ClassVar[Mapping[str, str]] = {}
 
     def _direction(self) -> Kernel | None:

@@ -18,7 +18,7 @@ from rumus.optim.rules import Rule
 from rumus.optim.rules import ported as other
 from rumus.tensor import Parameter
 
-Adjust: TypeAlias = Literal["original", "match_rms_adamw"]
+Adjust: TypeAlias = Literal["original", "match_rms_adamw", "spectral_unclamped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Variant:
             return 0.2 * math.sqrt(max(rows, columns))
         kind = "embeddings" if parameter.role == "embedding" else "weights"
         ratio = columns / rows if kind == self.flips else rows / columns
-        return math.sqrt(max(1.0, ratio))
+        return math.sqrt(ratio if adjust == "spectral_unclamped" else max(1.0, ratio))
 
 
 PYTORCH: Final = Variant()

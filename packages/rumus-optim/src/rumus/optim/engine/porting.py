@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
@@ -15,6 +15,10 @@ from rumus.optim.rules import ported as other
 from rumus.tensor.graph.selection import Criterion
 
 Library: TypeAlias = Literal["torch", "keras", "optax", "mlx", "burn", "tinygrad"]
+
+
+# Of Newton-Schulz: (a, b, c) for all iterations, or for each of them.
+Coefficients: TypeAlias = "tuple[float, float, float] | Sequence[tuple[float, float, float]]"
 
 
 class PresetOptions(Options, total=False):
@@ -37,7 +41,7 @@ class PresetOptions(Options, total=False):
     decoupled_weight_decay: bool
     adjust: Adjust
     iterations: int
-    coefficients: tuple[float, float, float]
+    coefficients: Coefficients
     matrices: Criterion | None
     adamw_lr: Hyper | None
     adamw_betas: tuple[float, float]
