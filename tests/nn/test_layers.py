@@ -417,3 +417,11 @@ def test_a_linear_layer_of_ones_own_is_called(make: Callable[..., nn.Linear]) ->
     np.testing.assert_array_equal(part(x).numpy(), part.down(layer(x, activation=gelu)).numpy())
     part.up, part.down = nn.Linear(3, 3, generator=Generator(2)), layer
     np.testing.assert_array_equal(part(x).numpy(), layer(part.up(x, activation=gelu)).numpy())
+
+
+def test_group_norm_of_an_empty_batch() -> None:
+    layer = nn.GroupNorm(2, 4)
+    y = layer(ones((0, 4, 2)))
+    assert y.shape == (0, 4, 2)
+    assert layer.weight is not None
+    assert y.sum().backward()[layer.weight].tolist() == [0.0] * 4

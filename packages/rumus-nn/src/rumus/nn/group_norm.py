@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 from numpy.typing import DTypeLike
@@ -70,7 +71,8 @@ class GroupNorm(Module):
             raise ValueError(
                 f"GroupNorm: an input of (batch, {self.channels}, ...) is needed, not {x.shape}"
             )
-        rows = x.reshape(x.shape[0], self.groups, -1)
+        each = math.prod(x.shape[1:]) // self.groups  # of an empty batch -1 could be any number
+        rows = x.reshape(x.shape[0], self.groups, each)
         normal = layer_norm(rows, eps=self.eps).reshape(*x.shape)
         if self.weight is None or self.bias is None:
             return normal
