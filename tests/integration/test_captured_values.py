@@ -916,3 +916,17 @@ def test_the_cache_of_a_layer_fills_and_turns_over(gpu: GpuBackend) -> None:
     for step in range(12):
         trainer.train_step(lambda x: model(x).sum(), np.ones((1, 2 + step % 2, 4)))
     assert (trainer.counts.plain, trainer.counts.recorded, trainer.counts.replayed) == (2, 2, 8)
+
+
+def test_a_mean_that_is_scaled_afterwards_is_captured(gpu: GpuBackend) -> None:
+    """What a layer's loss notes of its mean is kept with the step."""
+    layer, box = nn.Linear(4, 3, generator=Generator(0)).to(gpu), {"scale": 1.0}
+    trainer = Trainer(SGD(layer.parameters(), 0.05))
+    for step in range(8):
+        box["scale"] = 1.0 if step < CHANGED else 10.0
+        trainer.train_step(
+            lambda x, y: nn.cross_entropy_loss(layer(x), y) * box["scale"],
+            np.ones((16, 4)),
+            np.zeros(16, np.int32),
+        )
+    assert (trainer.counts.recorded, trainer.counts.replayed) == (2, 4)

@@ -178,7 +178,7 @@ class CapturedSteps:
                 loss, grads = step.forward(given)
             del given
             refill = Refill(grads)
-            recorded.keep([loss._array, *refill.arrays])
+            recorded.keep([loss._array, *refill.arrays, *(mean.array for mean in means)])
         self.counts.recorded += 1
         if self._is_repeatable(step, reads, patience):
             self._captured.append(
