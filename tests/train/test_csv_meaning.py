@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumus.train import CsvDataset
+from rumus.optim import SGD
+from rumus.tensor import Parameter, Tensor
+from rumus.train import CsvDataset, DataLoader, Trainer, random_split
 
 WITH_ROW_NAMES = '"{}","length","kind"\n"1",5.1,"setosa"\n"51",7,"virginica"\n'
 
@@ -141,3 +143,23 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
         for path in (tmp_path, tmp_path / "pipe", tmp_path / "socket", Path("/dev/zero")):
             with pytest.raises(OSError, match="where a regular file is needed"):
                 CsvDataset(path)
+
+
+def test_a_validation_with_other_classes_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    train = CsvDataset(
+        written(tmp_path, "a,k\n1,dog\n2,bird\n3,cat\n"), target="k", target_dtype=str
+    )
+    path = written(tmp_path, "a,k\n1,dog\n2,cat\n")
+    alike = CsvDataset(path, target="k", classes=train.classes)
+    other = random_split(CsvDataset(path, target="k", target_dtype=str), [1.0])[0]
+    weight = Parameter([1.0], name="w")
+    trainer = Trainer(SGD([weight], 0.1))
+
+    def loss(x: Tensor, _: Tensor) -> Tensor:
+        return (x * weight).sum()
+
+    with pytest.raises(ValueError, match=r"number 0 on: .*bird.* and .*cat.*classes=train"):
+        trainer.fit(DataLoader(train, 1), loss, epochs=1, validate=(DataLoader(other, 2), loss))
+    assert weight.tolist() == [1]
+    trainer.fit(DataLoader(train, 1), loss, epochs=1, validate=(DataLoader(alike, 2), loss))
+    assert weight.tolist() != [1]

@@ -26,3 +26,31 @@ def unknown_class(where: str, name: str, classes: Iterable[str]) -> ValueError:
     near = nearest_name(name, classes)
     hint = f"did you mean {printable(repr(near))}?" if near else "add it there"
     return ValueError(f"{where}: {printable(repr(name))} is not in classes; {hint}")
+
+
+def require_same_classes(training: object, validation: object) -> None:
+    """Refuse two loaders whose datasets number their classes differently.
+
+    ValueError with the first difference. Loaders that do not say their classes are let through.
+    """
+    ours, theirs = _classes_of(training), _classes_of(validation)
+    if not ours or not theirs or ours == theirs:
+        return
+    pairs = zip(ours, theirs, strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+    raise ValueError(
+        f"the classes of training and validation differ from number {place} on: "
+        f"{printable(ours[place : place + 3])} and {printable(theirs[place : place + 3])}; give "
+        "both datasets the same classes=, as classes=train.classes"
+    )
+
+
+def _classes_of(loader: object) -> list[str]:
+    """The classes of a loader's dataset, or of the one that it is a subset of."""
+    dataset = getattr(loader, "dataset", None)
+    while dataset is not None:
+        classes = getattr(dataset, "classes", None)
+        if isinstance(classes, list):
+            return classes
+        dataset = getattr(dataset, "dataset", None)
+    return []

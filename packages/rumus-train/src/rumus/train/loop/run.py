@@ -16,6 +16,7 @@ from rumus.optim import ClosureOptimizer
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.train.base.class_names import require_same_classes
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
 from rumus.train.base.position import Position
@@ -110,6 +111,8 @@ class Run:
         self.monitor, self.restore_best = monitor, restore_best
         if validate is not None and validate_every == Every():
             raise ValueError("validate_every=Every() is never: leave validate= out instead")
+        if isinstance(validate, tuple):
+            require_same_classes(loader, validate[0])
         self.store, self.save_every = store, save_every
         if accumulate < 1 or accumulate != int(accumulate):
             raise ValueError(f"accumulate must be a number of batches, not {accumulate!r}")
