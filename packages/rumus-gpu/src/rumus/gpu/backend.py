@@ -23,7 +23,7 @@ from rumus.gpu.device.storage import stored_types
 from rumus.gpu.elementwise.copying import contiguous, copy_strided, writable
 from rumus.gpu.elementwise.elementwise import IDENTITY, Elementwise
 from rumus.gpu.optimizer.quantization import Quantization
-from rumus.gpu.optimizer.slots import parts, slot_squares
+from rumus.gpu.optimizer.slots import slot_parts, slot_squares
 from rumus.gpu.optimizer.updater import DeviceUpdater
 from rumus.gpu.products.attention import ATTENTION
 from rumus.gpu.products.convolution import CONVOLUTIONS
@@ -301,7 +301,7 @@ class GpuBackend:
         """Return the parts that a table's slots are cut into, sent over once for each table."""
         found = self._cut.get(table)
         if found is None:
-            found = self._cut[table] = self.upload(parts(table))
+            found = self._cut[table] = self.upload(slot_parts(table))
         return found
 
     def quantize(

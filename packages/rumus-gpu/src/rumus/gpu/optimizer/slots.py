@@ -29,7 +29,7 @@ PART: Final = 4096  # elements of a part, at least
 MOST: Final = 2048  # parts of a slot, which each of them adds up again
 
 
-def parts(table: SlotTable) -> NDArray[np.int32]:
+def slot_parts(table: SlotTable) -> NDArray[np.int32]:
     """Return the parts that slots are cut into, [parts, 4]; see slot_squares.wgsl."""
     starts, sizes = table.filled.T
     steps = np.maximum(PART, -(-sizes // (MOST * ALIGNMENT)) * ALIGNMENT)
