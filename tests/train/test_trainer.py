@@ -25,6 +25,7 @@ from rumus.tensor import (
     tensor,
 )
 from rumus.train import Trainer
+from rumus.train.loop import outside
 
 quick = settings(
     deadline=None,
@@ -243,3 +244,11 @@ def test_an_optimizer_of_ones_own(backend: Backend) -> None:
     trainer.train_step(lambda: (w * w).sum())
     assert w.tolist() == [0.0, 0.0]
     assert trainer.epoch_avg_loss() == 10.0
+
+
+@pytest.mark.parametrize(
+    "library", ["wgpu.backends.wgpu_native", "wgpudawn._lib._wgpu_dawn", "cffi"]
+)
+def test_a_capture_trusts_the_libraries_of_both_engines(library: str) -> None:
+    assert outside.is_trusted(library)
+    assert not outside.is_trusted(library.split(".")[0] + "x")

@@ -39,6 +39,9 @@ _TOGGLES: Final = ("allow_unsafe_apis", "vulkan_enable_f16_on_nvidia")
 # What only repeats checks that rumus has made, or that its kernels do not need.
 _TRUSTED_ON: Final = ("disable_robustness", "disable_workgroup_init")
 _TRUSTED_OFF: Final = ("enable_spirv_validation", "lazy_clear_resource_on_first_use")
+# Rumus checks what it asks for. WebGPU besides refuses one buffer bound twice to be written, if the
+# bindings overlap, and a binding here reaches to the end of an arena whatever a kernel uses of it.
+_ON: Final = ("skip_validation",)
 _OFF: Final = ("timestamp_quantization",)  # to 0.1 ms
 _FEATURES: Final = {  # ours -> Dawn's
     "shader-f16": "shader-f16",
@@ -105,7 +108,7 @@ class DawnAdapter:
             self._adapter,
             required_features=wanted,
             required_limits={},
-            enable_toggles=_TRUSTED_ON if trusted else (),
+            enable_toggles=(*_ON, *(_TRUSTED_ON if trusted else ())),
             disable_toggles=(*_OFF, *(_TRUSTED_OFF if trusted else ())),
         )
         return DawnDevice(device, self.features)

@@ -61,7 +61,16 @@ _NUMPY_FILES: Final = frozenset(("load", "fromfile", "loadtxt", "genfromtxt", "m
 _SHOWN: Final = frozenset(
     ("builtins", "_thread", "_contextvars", "typing", "_ctypes", "re", "types")
 )
-_TRUSTED: Final = ("rumus.tensor", "rumus.gpu", "numpy", "numba", "wgpu", "cffi", "_cffi_backend")
+_TRUSTED: Final = (
+    "rumus.tensor",
+    "rumus.gpu",
+    "numpy",
+    "numba",
+    "wgpu",
+    "wgpudawn",
+    "cffi",
+    "_cffi_backend",
+)
 _HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # flags of types: made by a class statement, if not immutable
 
 
