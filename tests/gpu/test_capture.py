@@ -254,10 +254,10 @@ def odd(x: Tensor) -> Tensor:
     [
         (lambda x: x * x.sum().item(), "read"),
         (lambda x: x + tensor([1.0], backend=x.backend), "uploaded"),
-        (lambda x: x * Generator(0).uniform((4,), backend=x.backend), "on the host"),
+        (lambda x: x * float(Generator(0).permutation(4)[0]), "permutation is drawn on the host"),
         (odd, "an odd thing"),
     ],
-    ids=["read", "upload", "host's random numbers", "refuse"],
+    ids=["read", "upload", "a permutation", "refuse"],
 )
 def test_what_cannot_be_repeated_is_refused(gpu: GpuBackend, step: Step, match: str) -> None:
     refused(gpu, step, match)

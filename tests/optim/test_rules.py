@@ -133,7 +133,9 @@ def test_set_refuses_what_the_rule_has_not(backend: Backend) -> None:
     assert optimizer.hyper == before
 
 
-@pytest.mark.parametrize("alpha", [5.0, -2.0, lambda t: min(5 * t / 4, 5.0)], ids=str)
+@pytest.mark.parametrize(
+    "alpha", [5.0, -2.0, lambda t: min(5 * t / 4, 5.0)], ids=["large", "negative", "function"]
+)
 def test_a_rule_may_call_its_scalars_what_it_likes(alpha: Any) -> None:
     """Other optimizers have ranges for these names, and an own meaning."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from rumus.tensor.backends.numba_small_convolution import (
 from rumus.tensor.memory.window import Window
 
 LOWEST = float(np.finfo(np.float32).min)
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 
 
 @pytest.mark.parametrize("hidden", [None, -np.inf, LOWEST, -1e9])
@@ -149,6 +151,7 @@ def test_numbers_of_numpy_are_sizes_and_axes() -> None:
         x.sum(1.0)  # type: ignore[arg-type]
 
 
+@needs_numba
 def test_a_transposed_convolution_between_strides_stays_in_its_arrays() -> None:
     draw = np.random.default_rng(0)
     x = draw.standard_normal((3, 2, 5, 4)).astype(np.float32)
@@ -174,6 +177,7 @@ def guarded(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return inside, memory
 
 
+@needs_numba
 def test_compiled_convolutions_write_inside_of_their_arrays_or_refuse() -> None:
     draw = np.random.default_rng(4)
     ran = refused = 0

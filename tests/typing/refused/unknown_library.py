@@ -8,5 +8,5 @@ weight = Parameter([1.0])
 AdamW.like("kreas", [weight])
 # error: Unexpected keyword argument "weigth_decay" for "like" of "FusedOptimizer"; did you mean "weight_decay"?  [call-arg]
 AdamW.like("keras", [weight], weigth_decay=0.1)
-# error: Argument "adjust" to "like" of "Muon" has incompatible type "Literal['rms']"; expected "Literal['original', 'match_rms_adamw']"  [arg-type]
+# error: Argument "adjust" to "like" of "Muon" has incompatible type "Literal['rms']"; expected "Literal['original', 'match_rms_adamw', 'spectral_unclamped']"  [arg-type]
 Muon.like("optax", [weight], 0.1, adjust="rms")

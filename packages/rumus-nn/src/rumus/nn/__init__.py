@@ -38,7 +38,7 @@ from rumus.nn.layer_norm import LayerNorm
 from rumus.nn.linear import Linear
 from rumus.nn.loss import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from rumus.nn.module import Module
-from rumus.nn.other_names import NN
+from rumus.nn.other_names import NN as _NN
 from rumus.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from rumus.nn.rms_norm import RMSNorm
 from rumus.nn.rotary import RotaryEmbedding
@@ -95,4 +95,4 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker knows what there is
 
     def __getattr__(name: str) -> NoReturn:
-        NN.refuse(name)
+        _NN.refuse(name)

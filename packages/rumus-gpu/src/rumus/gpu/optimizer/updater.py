@@ -310,9 +310,10 @@ class DeviceUpdater:
 
     def ask(self) -> bool:
         """Ask what became of the steps, if there are any; the host is about to wait anyway."""
-        if self._pending and not self._report.is_under_way:
-            self._report.start()
-        return bool(self._pending)
+        with self.backend.gpu.lock:  # two that start the same read would use a mapped buffer
+            if self._pending and not self._report.is_under_way:
+                self._report.start()
+            return bool(self._pending)
 
     def _take(self, wait: bool) -> None:
         report = self._report.take(wait)

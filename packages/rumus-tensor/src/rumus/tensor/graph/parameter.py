@@ -189,13 +189,13 @@ class Parameters(Generic[M_co]):
         """Have the optimizers that own any of them give up all that they own.
 
         For an optimizer that no name reaches any more: after an error in a notebook or a shell the
-        traceback that it keeps holds the optimizer of the failed call.
+        traceback that it keeps holds the optimizer of the failed call. Parameters that have no
+        owner stay as they are.
 
-        >>> from rumus.optim import SGD
         >>> weights = Parameters({"w": Parameter([1.0])})
-        >>> first = SGD(weights, 0.1)
         >>> weights.release()
-        >>> second = SGD(weights, 0.1)
+        >>> [weight.owner for weight in weights]
+        [None]
         """
         for parameter in self:
             if (owner := parameter.owner) is not None:
