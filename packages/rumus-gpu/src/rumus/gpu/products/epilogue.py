@@ -13,6 +13,7 @@ from typing import Final
 
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.pipelines import SLOT
 from rumus.gpu.device.storage import Stored, vector
 from rumus.gpu.elementwise.wgsl import epilogue_function
 from rumus.tensor import Kernel, float32
@@ -96,5 +97,5 @@ def fits(limits: Limits, epilogue: Epilogue, operands: Sequence[GPUArray], out: 
         and all(array.shape == out.shape and array.is_flat for array in arrays)
         and not any(array.storage in read for array in written)
         and _PRODUCT + len(arrays) <= limits.bindings
-        and _SCALARS + 4 * len(kernel.uniforms) <= (limits.immediates or 256)
+        and _SCALARS + 4 * len(kernel.uniforms) <= SLOT
     )
