@@ -187,6 +187,47 @@ def test_propagate_applies_what_there_is(backend: Backend) -> None:
         assert number == 1 or (p.numpy() == was).all()
 
 
+@pytest.mark.parametrize("per", ["all", "group", "tensor"])
+@pytest.mark.parametrize("large", [1e25, 1e30, 3e38])
+def test_propagate_clips_by_a_norm_whose_square_float32_has_not(
+    per: Any, large: float, backend: Backend
+) -> None:
+    first, second = parameters_on(backend, 0, ((3,), (400,)))
+    gradients = [np.array([large, 2, 0], np.float32), np.full(400, 2, np.float32)]
+    owned = [ParameterGroup([first]), ParameterGroup([second])]
+    optimizer = SGD(owned, 1.0, clip=ClipNorm(1.0, per=per), nonfinite="propagate")
+    before = [p.numpy() for p in (first, second)]
+    optimizer.step(store_of([first, second], gradients))
+    moved = [was - p.numpy() for p, was in zip((first, second), before, strict=True)]
+    np.testing.assert_allclose(moved[0], [1, 0, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(moved[1], 0 if per == "all" else 0.05, rtol=1e-4, atol=1e-6)
+    assert optimizer.grad_norm.item() == pytest.approx(large, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_propagate_of_an_infinite_norm_and_of_none(bad: float, backend: Backend) -> None:
+    first, second = parameters_on(backend, 0, ((3,), (4,)))
+    optimizer = SGD([first, second], 1.0, clip=ClipNorm(1.0), nonfinite="propagate")
+    before = [p.numpy() for p in (first, second)]
+    optimizer.step(store_of([first, second], [np.array([bad, 2, 0]), np.full(4, 2.0)]))
+    moved = [was - p.numpy() for p, was in zip((first, second), before, strict=True)]
+    kept = 2 if math.isnan(bad) else 0  # a norm that is NaN limits nothing
+    assert np.isnan(moved[0][0])
+    np.testing.assert_allclose(moved[0][1:], [kept, 0], rtol=1e-5)
+    np.testing.assert_allclose(moved[1], kept, rtol=1e-5)
+    np.testing.assert_equal(optimizer.grad_norm.item(), bad)
+
+
+def test_propagate_clips_float64_by_norms_beyond_it() -> None:
+    w = Parameter(np.zeros(3), name="w", dtype=np.float64, backend=NumpyBackend())
+    optimizer = SGD([w], 1.0, clip=ClipNorm(1.0), nonfinite="propagate")
+    store = GradientStore()
+    store.accumulate(w, tensor(np.array([3e200, -4e200, 0]), dtype=np.float64, backend=w.backend))
+    optimizer.step(store)
+    np.testing.assert_allclose(w.numpy(), [-0.6, 0.8, 0], rtol=1e-12)
+    assert optimizer.grad_norm.item() == pytest.approx(5e200)
+
+
 def test_optional_groups_count_where_they_are_there(backend: Backend) -> None:
     first, second = parameters_on(backend, 0, ((3,), (4,)))
     groups = [ParameterGroup([first]), ParameterGroup([second], optional=True)]

@@ -14,6 +14,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from rumus.optim.engine.clip_gradients import added_up, factor_of
+from rumus.optim.engine.large_norms import large_factor, large_norm, shrink, shrunk, widest
 from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
@@ -28,7 +29,6 @@ from rumus.tensor import (
     Tensor,
     float16,
     float32,
-    float64,
     maximum,
     sqrt,
     where,
@@ -36,14 +36,21 @@ from rumus.tensor import (
 from rumus.tensor import tensor as as_tensor
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.slot_table import ALIGNMENT
+from rumus.tensor.memory.updater import NonFinite
 
 FACTOR: Final = "clip_factor"  # of the gradients, among the arrays or scalars of an update
 
 _TOTAL = Expr.array("total")
 _FACTOR = Kernel("clip_factor", {"squares": _TOTAL, "factor": factor_of(_TOTAL)}, ("total",))
+_SHRUNK = Expr.array("shrunk")
+_LARGE = large_factor(_TOTAL, _SHRUNK)
+_LARGE_FACTOR = Kernel(
+    "large_clip_factor", {"squares": _TOTAL, "factor": _LARGE}, ("total", "shrunk")
+)
 _SQUARE = Kernel("square", {"squares": Expr.array("x") * Expr.array("x")}, ("x",))
 _ONCE = where(Expr.scalar("zero") < Expr.array("is_first"), _TOTAL, 0.0)
 _SLOTS = Kernel("slot_factor", {"once": _ONCE, "factor": factor_of(_TOTAL)}, ("total", "is_first"))
+_LARGE_SLOTS = Kernel("large_slot_factor", {"factor": _LARGE}, ("total", "shrunk"))
 
 
 def _unit_kernel() -> Kernel:
@@ -64,6 +71,7 @@ class _Place:
     backend: Backend
     squares: Array
     factor: Array
+    shrunk: Array | None = None  # the sum where gradients are multiplied by `shrink`, if it is used
     segments: list[int] = field(default_factory=list)
     on_host: float = 1.0  # the factor, where the host knows it
 
@@ -85,7 +93,7 @@ class _Slots:
         is_first = np.zeros((table.rows, 1), _at_least_single(arena.dtype))
         is_first[table.filled[:, 0] // ALIGNMENT] = 1
         squares = backend.allocate(is_first.shape, is_first.dtype)
-        once = backend.allocate(is_first.shape, _widest(backend))
+        once = backend.allocate(is_first.shape, widest(backend))
         return cls(squares, backend.upload(is_first), once)
 
 
@@ -94,8 +102,10 @@ class ClipFactors(Stage):
 
     arrays: ClassVar[Sequence[str]] = (FACTOR,)
 
-    def __init__(self, clip: ClipNorm | AGC) -> None:
+    def __init__(self, clip: ClipNorm | AGC, nonfinite: NonFinite) -> None:
         self.clip = clip
+        # Else a step whose squares add up to no finite number is refused, and needs no factor.
+        self._takes_all = nonfinite == "propagate"
         self.is_measured = False  # whether there is a norm yet
         self._is_uniform = isinstance(clip, ClipNorm) and clip.per != "tensor"
         self._start((), None)
@@ -129,7 +139,7 @@ class ClipFactors(Stage):
         backend = segment.arena.backend
         places = self._scopes.setdefault(id(segment.group) if by_group else 0, {})
         if id(backend) not in places:
-            arrays = [backend.allocate((), _widest(backend)) for _ in range(2)]
+            arrays = [backend.allocate((), widest(backend)) for _ in range(2)]
             places[id(backend)] = _Place(backend, *arrays)
         place = places[id(backend)]
         place.segments.append(number)
@@ -164,12 +174,54 @@ class ClipFactors(Stage):
             whole = sum(float(place.backend.download(total)) for place, total in pairs)
             for place, total in pairs:
                 place.backend.fill(whole, total)
-        scalars = _FACTOR.bind(self._limits())
+        if self._takes_all:
+            self._measure_large(places, totals, gradients)
         for place, total in zip(places, totals, strict=True):
-            backend = place.backend
-            backend.elementwise(_FACTOR, (total,), scalars, (place.squares, place.factor))
-            if self._is_uniform and not backend.runs_ahead:
-                place.on_host = float(backend.download(place.factor))
+            self._write_factor(place, total)
+
+    def _write_factor(self, place: _Place, total: Array) -> None:
+        """Write the sum of squares and the factor to their places."""
+        backend, found = place.backend, (place.squares, place.factor)
+        if place.shrunk is None:
+            backend.elementwise(_FACTOR, (total,), _FACTOR.bind(self._limits()), found)
+        else:
+            scalars = _LARGE_FACTOR.bind({**self._limits(), "shrink": shrink(backend)})
+            backend.elementwise(_LARGE_FACTOR, (total, place.shrunk), scalars, found)
+        if self._is_uniform and not backend.runs_ahead:
+            place.on_host = float(backend.download(place.factor))
+
+    def _measure_large(
+        self, places: Sequence[_Place], totals: Sequence[Array], gradients: Mapping[int, Array]
+    ) -> None:
+        """The sums of shrunk squares: always where the host does not know whether they matter."""
+        needed = [
+            p.backend.runs_ahead or not math.isfinite(float(p.backend.download(total)))
+            for p, total in zip(places, totals, strict=True)
+        ]
+        for place in places:
+            backend, numbers = place.backend, [n for n in place.segments if n in gradients]
+            place.shrunk = None
+            if any(needed):
+                sums = [self._shrunk_sum(n, gradients[n]) for n in numbers]
+                place.shrunk = added_up(backend, sums)
+        if len(places) > 1 and any(needed):
+            exact = [float(p.backend.download(p.shrunk)) / shrink(p.backend) for p in places]
+            for place in places:
+                own = shrink(place.backend)
+                place.backend.fill(sum(x * own for x in exact) * own, place.shrunk)
+
+    def _shrunk_sum(self, number: int, gradient: Array) -> Array:
+        """The sum of a segment's shrunk squares; its tensors' factors of both sums on the way."""
+        segment, slots = self.segments[number], self._slots.get(number)
+        backend = segment.arena.backend
+        small = shrunk(backend, gradient)
+        if slots is not None:
+            sums = backend.allocate(slots.squares.shape, small.dtype)
+            backend.slot_squares(small, segment.arena.table, sums)
+            scalars = _LARGE_SLOTS.bind({**self._limits(), "shrink": shrink(backend)})
+            given = slots.squares, sums
+            backend.elementwise(_LARGE_SLOTS, given, scalars, (segment.scratch[FACTOR],))
+        return backend.sum_of_squares(small)
 
     def _sum(self, number: int, gradient: Array) -> Array:
         """The sum of squares of a segment's gradients; the factors of its tensors on the way."""
@@ -212,9 +264,26 @@ class ClipFactors(Stage):
         """Return the joint norm of the gradients that were measured last."""
         firsts = [next(iter(places.values())) for places in self._scopes.values()]
         if len({id(place.backend) for place in firsts}) > 1:
-            parts = [float(place.backend.download(place.squares)) for place in firsts]
-            return as_tensor(math.sqrt(sum(parts)))
+            return as_tensor(math.hypot(*(_norm_of(place).item() for place in firsts)))
+        if any(place.shrunk is not None for place in firsts):
+            return _large_norm(firsts)
         return _sum(Tensor(place.squares, place.backend) for place in firsts).sqrt()
+
+
+def _large_norm(places: Sequence[_Place]) -> Tensor:
+    """The joint norm of scopes on one backend, by the largest, whose square may overflow."""
+    norms = [_norm_of(place) for place in places]
+    largest, *others = norms
+    for norm in others:
+        largest = largest.maximum(norm)
+    joint = largest * _sum((norm / largest) ** 2 for norm in norms).sqrt()
+    return (largest > 0).where((largest < math.inf).where(joint, largest), largest)
+
+
+def _norm_of(place: _Place) -> Tensor:
+    if place.shrunk is None:
+        return Tensor(place.squares, place.backend).sqrt()
+    return Tensor(large_norm(place.backend, place.squares, place.shrunk), place.backend)
 
 
 def _sum(tensors: Iterable[Tensor]) -> Tensor:
@@ -226,10 +295,6 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
 
 def _at_least_single(dtype: DType) -> DType:
     return float32 if dtype == float16 else dtype
-
-
-def _widest(backend: Backend) -> DType:
-    return float32 if backend.runs_ahead else float64
 
 
 def _of_units(clip: AGC, parameter: Parameter, squares: Array) -> Array:

@@ -155,6 +155,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             master_weights=master_weights,
             state_dtype=state_dtype,
             clip=clip,
+            nonfinite=nonfinite,
             maximize=maximize,
             cautious_weight_decay=cautious_weight_decay,
             compensated=compensated,

@@ -14,6 +14,7 @@ from rumus.optim.engine.stored_state import StoredState
 from rumus.optim.options.average import Average
 from rumus.optim.options.clip import Clip, ClipValue
 from rumus.optim.options.options import StateDType
+from rumus.tensor.memory.updater import NonFinite
 
 
 def staged(
@@ -21,6 +22,7 @@ def staged(
     master_weights: bool,
     state_dtype: StateDType | None,
     clip: Clip | None,
+    nonfinite: NonFinite,
     maximize: bool,
     cautious_weight_decay: bool,
     compensated: bool,
@@ -30,7 +32,7 @@ def staged(
     found = (
         MasterWeights() if master_weights else None,
         None if state_dtype is None else StoredState(state_dtype),
-        None if clip is None else _clipping(clip),
+        None if clip is None else _clipping(clip, nonfinite),
         Ascent() if maximize else None,
         CautiousDecay() if cautious_weight_decay else None,
         Compensation() if compensated else None,
@@ -39,5 +41,5 @@ def staged(
     return [stage for stage in found if stage is not None]
 
 
-def _clipping(clip: Clip) -> Stage:
-    return ClipElements(clip) if isinstance(clip, ClipValue) else ClipFactors(clip)
+def _clipping(clip: Clip, nonfinite: NonFinite) -> Stage:
+    return ClipElements(clip) if isinstance(clip, ClipValue) else ClipFactors(clip, nonfinite)

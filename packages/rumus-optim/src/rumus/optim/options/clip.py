@@ -17,6 +17,10 @@ class ClipNorm:
     memory is read once for the norm and once for the update, and never written.
     Pascanu, Mikolov, Bengio: arXiv:1211.5063, section 3.2.
 
+    With nonfinite="propagate" a norm counts though its square overflows, for which a GPU reads the
+    gradients once more. One that is infinite makes the gradients 0, as in PyTorch; one that is NaN
+    limits nothing, and only `grad_norm` tells.
+
     max_norm > 0; infinity only measures. per: whose norm is limited: that of all gradients
     together, of each group, or of each parameter ("tensor"). eps >= 0.
     ValueError for a value out of range.

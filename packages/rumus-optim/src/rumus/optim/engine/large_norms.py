@@ -1,0 +1,65 @@
+"""Norms whose squares add up to more than a dtype holds: of the gradients times a power of two.
+
+With nonfinite="propagate" a step is applied whatever its gradients are, so that a factor has to be
+right where the plain sum of squares is infinite. The power of two is so small that no square of a
+finite gradient overflows, and large enough that squares of what counts in such a sum stay normal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from rumus.tensor import Backend, DType, Expr, Kernel, float32, float64, sqrt, where
+from rumus.tensor.memory.backend import Array
+
+_SHRINK: Final = {float32: 2.0**-96, float64: 2.0**-530}
+
+_POWER: Final = Expr.scalar("shrink")
+_MULTIPLY: Final = Kernel("shrink", {"g": Expr.array("g") * _POWER}, ("g",))
+
+
+def _norm_kernel() -> Kernel:
+    total, shrunk = Expr.array("total"), Expr.array("shrunk")
+    norm = where(total < math.inf, sqrt(total), sqrt(shrunk) / _POWER)
+    return Kernel("large_norm", {"norm": norm}, ("total", "shrunk"))
+
+
+_NORM: Final = _norm_kernel()
+
+
+def widest(backend: Backend) -> DType:
+    """Return the dtype in which a backend adds up squares of several arrays."""
+    return float32 if backend.runs_ahead else float64
+
+
+def shrink(backend: Backend) -> float:
+    """Return the power of two that gradients on a backend are multiplied by."""
+    return _SHRINK[widest(backend)]
+
+
+def shrunk(backend: Backend, gradient: Array) -> Array:
+    """Return a copy of a gradient, times the power of two, in the widest dtype."""
+    copy = backend.allocate(gradient.shape, widest(backend))
+    backend.copy(gradient, copy)
+    backend.elementwise(_MULTIPLY, (copy,), _MULTIPLY.bind({"shrink": shrink(backend)}), (copy,))
+    return copy
+
+
+def large_factor(total: Expr, shrunk: Expr) -> Expr:
+    """Return what gradients are multiplied by: 1 where the norm is NaN, 0 where it is infinite.
+
+    total: the sum of their squares. shrunk: that of the gradients times `shrink`.
+    """
+    limit, divisor = Expr.scalar("max_norm"), sqrt(total) + Expr.scalar("eps")
+    within = where(limit < divisor, limit / divisor, 1.0)
+    beyond = limit / sqrt(shrunk) * Expr.scalar("shrink")
+    return where(total < math.inf, within, where(beyond < 1.0, beyond, 1.0))
+
+
+def large_norm(backend: Backend, total: Array, shrunk: Array) -> Array:
+    """Return the norm from both sums, as an array without axes."""
+    out = backend.allocate((), total.dtype)
+    scalars = _NORM.bind({"shrink": shrink(backend)})
+    backend.elementwise(_NORM, (total, shrunk), scalars, (out,))
+    return out
