@@ -1,4 +1,4 @@
-// Of each element the gradients of those windows of which it is the first largest.
+// Of each element the gradients of those windows of which it is the first largest; NaN of a NaN.
 //
 // Each element looks at its windows, so that nothing is added up by several invocations.
 
@@ -32,7 +32,7 @@ fn result(number: i32) -> f32 {
                 let seen = (plane * k.rows + place.x) * k.columns + place.y;
                 let is_largest = is_same(mine, out[seen]);
                 if (is_largest && !has_earlier(place, ij, plane * k.height * k.width, mine)) {
-                    sum += g[seen];
+                    sum += select(g[seen], mine, is_nan1(mine));
                 }
             }
         }

@@ -19,11 +19,11 @@ fn is_nan1(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// By their bits: NaN is like nothing, 0 like -0.
+// By their bits: NaN is like NaN, 0 like -0.
 fn is_same(x: f32, y: f32) -> bool {
     let a = bitcast<u32>(x);
     let b = bitcast<u32>(y);
-    return (a == b && !is_nan1(x)) || ((a | b) & 0x7fffffffu) == 0u;
+    return a == b || (is_nan1(x) && is_nan1(y)) || ((a | b) & 0x7fffffffu) == 0u;
 }
 
 fn is_element(at: vec2<i32>) -> bool {

@@ -17,6 +17,7 @@ from rumus.tensor import (
     Parameter,
     Tensor,
     convolution_transpose,
+    max_pool,
     ones,
     scaled_dot_product_attention,
     tensor,
@@ -135,10 +136,9 @@ EXTREMES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", EXTREMES)
-def test_the_gradient_of_an_extreme_that_is_nan_is_not_zero(name: str) -> None:
-    for place in (NumpyBackend(), NumbaBackend()):
-        w = Parameter([np.nan, 2.0], backend=place)
-        assert np.isnan(EXTREMES[name](w).backward()[w].numpy()[0])
+def test_the_gradient_of_an_extreme_that_is_nan_is_not_zero(name: str, backend: Backend) -> None:
+    w = Parameter([np.nan, 2.0], backend=backend)
+    assert np.isnan(EXTREMES[name](w).backward()[w].numpy()[0])
 
 
 def test_numbers_of_numpy_are_sizes_and_axes() -> None:
@@ -240,3 +240,24 @@ def test_flatten_needs_an_axis_that_is_there() -> None:
     for start in (3, 5, -4):
         with pytest.raises(IndexError, match=f"flatten: axis {start}"):
             x.flatten(start)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1, 6), (1, 1, 2, 3), (1, 1, 1, 2, 3)])
+def test_the_gradient_of_a_pool_that_is_nan_is_nan_at_the_first(
+    shape: tuple[int, ...], dtype: type, backend: Backend
+) -> None:
+    x: Any = np.array([1, np.nan, 2, np.nan, 3, 0], dtype).reshape(shape)
+    p = Parameter(x, backend=backend)
+    y = max_pool(p, shape[2:])
+    assert np.isnan(y.numpy()).all()
+    found = y.sum().backward()[p].numpy().reshape(-1)
+    np.testing.assert_array_equal(found, [0, np.nan, 0, 0, 0, 0])
+
+
+def test_an_infinite_gradient_of_a_pool_stays_with_its_element(backend: Backend) -> None:
+    for shape in ((1, 1, 4), (1, 1, 1, 1, 4)):
+        p = Parameter(np.array([1, 2, 0, 3], np.float32).reshape(shape), backend=backend)
+        y = max_pool(p, (1,) * (len(shape) - 3) + (2,))
+        found = (y * np.inf).sum().backward()[p].numpy().reshape(-1)
+        np.testing.assert_array_equal(found, [0, np.inf, 0, np.inf])

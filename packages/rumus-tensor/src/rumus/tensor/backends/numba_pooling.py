@@ -26,7 +26,7 @@ def max_pool(window: Window, x: Array, out: Array) -> None:
 
 
 def max_pool_gradient(window: Window, x: Array, out: Array, gradient: Array, into: Array) -> None:
-    """Give each place's gradient to the first element of its window that equals `out`."""
+    """Give each place's gradient to the first element of its window that is `out`; NaN to NaN."""
     _run("give_back", window, x, out, gradient, into)
 
 
@@ -101,12 +101,15 @@ def _give_back(
                 left = b * stride[1] - padding[1]
                 j0 = max(0, -(left // dilation[1]))
                 j1 = min(kernel[1], -((left - width) // dilation[1]))
-                best, given, is_open = out[n, a, b], gradient[n, a, b], True
+                best, is_open = out[n, a, b], True
+                is_nan = best != best
+                given = best if is_nan else gradient[n, a, b]
                 for i in range(i0, i1):
                     row = (n * height + top + i * dilation[0]) * width + left
                     for j in range(j0, j1):
                         place = np.uintp(row + j * dilation[1])
-                        is_it = is_open & (flat[place] == best)
+                        value = flat[place]
+                        is_it = is_open & ((value == best) | (is_nan & (value != value)))
                         share[place] += given if is_it else zero
                         is_open = is_open & (not is_it)
 

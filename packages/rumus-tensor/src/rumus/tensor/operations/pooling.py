@@ -26,8 +26,11 @@ def _first_largest() -> Kernel:
     """
     taken, share = Expr.array("taken"), Expr.array("share")
     is_it = _X._apply("eq", _X, _OUT)
-    mine = is_it.where(1 - taken, 0.0)
-    outputs = {"share": share + mine * _G, "taken": taken + mine}
+    is_number = _X._apply("eq", _OUT, _OUT)
+    is_nan = _X._apply("eq", _X, _X).where(0.0, is_number.where(0.0, 1 - taken))
+    mine = is_it.where(1 - taken, is_nan)
+    given = is_number.where(_G, _OUT)  # a gradient of 0 or 1 would hide a loss that is NaN
+    outputs = {"share": share + (mine > 0.0).where(given, 0.0), "taken": taken + mine}
     return Kernel("first_largest", outputs, ("share", "taken", "x", "out", "g"))
 
 
@@ -48,8 +51,8 @@ def max_pool(
 ) -> Tensor:  # fmt: skip
     """The largest element under the kernel at every place.
 
-    Of equal ones the first gets the gradient. x: (batch, channels, *lengths), floating. stride: by
-    default the kernel's size. padding: at most half the kernel, of elements smaller than all.
+    Of equal ones the first gets the gradient, and of NaN the first gets NaN.
+    x: (batch, channels, *lengths), floating. stride: by default the kernel's size. padding: at most half the kernel, of elements smaller than all.
     Result: (batch, channels, *places). ValueError for sizes that do not fit.
 
     >>> from rumus.tensor import tensor
