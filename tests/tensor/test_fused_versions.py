@@ -118,7 +118,7 @@ def test_own_kernels_are_the_primitives(name: str, backend: Backend) -> None:
 
 
 def test_max_pool_of_what_is_not_finite(backend: Backend) -> None:
-    """NaN is the largest, and nothing gets its gradient; of infinite ones the first does."""
+    """NaN is the largest, and the first gets NaN; of infinite ones the first gets the gradient."""
     inf, nan = math.inf, math.nan
     rows = [[1, nan, 2, nan], [-inf, -inf, -inf, -inf], [inf, 0, inf, inf], [0.0, -0.0, -0.0, 0.0]]
     x = Parameter(np.array(rows)[None], dtype=np.float32, backend=backend)
@@ -128,6 +128,7 @@ def test_max_pool_of_what_is_not_finite(backend: Backend) -> None:
     np.testing.assert_array_equal(y.numpy()[0, :, 0], [nan, -inf, inf, 0])
     expected = np.zeros((4, 4))
     expected[1:, 0] = 2, 3, 4
+    expected[0, 1] = nan
     np.testing.assert_array_equal(gradient, expected)
 
 

@@ -52,7 +52,8 @@ def max_pool(
     """The largest element under the kernel at every place.
 
     Of equal ones the first gets the gradient, and of NaN the first gets NaN.
-    x: (batch, channels, *lengths), floating. stride: by default the kernel's size. padding: at most half the kernel, of elements smaller than all.
+    x: (batch, channels, *lengths), floating. stride: by default the kernel's size. padding: at most
+    half the kernel, of elements smaller than all.
     Result: (batch, channels, *places). ValueError for sizes that do not fit.
 
     >>> from rumus.tensor import tensor
