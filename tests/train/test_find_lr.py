@@ -95,9 +95,9 @@ class Job:
             repr(rest),
             repr([owner.hyper, *(group.hyper for group in owner.groups)]),
             repr([optimizer.outcome, owner.outcome, getattr(owner, "skipped", 0)]),
-            getattr(owner, "_blamed", ()),
+            getattr(owner, "blamed", ()),
             self.trainer.counts,
-            self.trainer._losses.state_dict(),
+            self.trainer.losses.state_dict(),
         ]
 
 

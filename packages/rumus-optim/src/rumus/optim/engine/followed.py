@@ -22,8 +22,7 @@ class FollowedOptimizer(Optimizer[M_co]):
     """
 
     def __init__(self, parameters: Claimable[M_co], nonfinite: NonFinite) -> None:
-        if nonfinite not in ("raise", "skip", "propagate"):
-            raise ValueError(f'nonfinite must be "raise", "skip" or "propagate", not {nonfinite!r}')
+        require_nonfinite(nonfinite)
         self.nonfinite = nonfinite
         self.segments: list[Segment] = []
         self.scaling: Scaling | None = None
@@ -45,6 +44,11 @@ class FollowedOptimizer(Optimizer[M_co]):
         self._steps = value
 
     @property
+    def steps_so_far(self) -> int:
+        """How many steps were applied if none is refused that a device has not told of; no wait."""
+        return self._steps + len(self._pending)
+
+    @property
     def skipped(self) -> int:
         """How many steps were left out because of a gradient that was not finite."""
         self.poll(wait=True)
@@ -63,6 +67,15 @@ class FollowedOptimizer(Optimizer[M_co]):
     @blamed.setter
     def blamed(self, value: tuple[str, ...]) -> None:
         self._blamed = value
+
+    def answer_nonfinite(self, nonfinite: NonFinite) -> None:
+        """From the next step on do this at a gradient that is not finite; waits for earlier steps.
+
+        nonfinite: see `FusedOptimizer`. ValueError for another word, and what `poll` raises.
+        """
+        require_nonfinite(nonfinite)
+        self._settle()
+        self.nonfinite = nonfinite
 
     def poll(self, wait: bool = False) -> None:
         """Hear what became of earlier steps; with `wait`, of all of them.
@@ -140,3 +153,9 @@ class FollowedOptimizer(Optimizer[M_co]):
             'and nothing was updated from that step on; nonfinite="skip" would leave such a batch '
             "out"
         )
+
+
+def require_nonfinite(nonfinite: str) -> None:
+    """Refuse a word that says nothing of gradients that are not finite. ValueError."""
+    if nonfinite not in ("raise", "skip", "propagate"):
+        raise ValueError(f'nonfinite must be "raise", "skip" or "propagate", not {nonfinite!r}')

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from time import perf_counter
-from typing import Any
 
 
 @dataclass(slots=True)
@@ -50,45 +46,3 @@ class Spans:
             del parts["replayed"]
         parts["rest"] = max(0.0, seconds - sum(parts.values()))
         return {name: round(part / seconds, 4) for name, part in parts.items()}
-
-
-class TimedFunction:
-    """A function that notes how long its calls take. It stands for `function` in captured steps."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self._calls, self._seconds = 0, 0.0
-
-    def __call__(self, *args: Any) -> Any:
-        """Call it."""
-        start = perf_counter()
-        try:
-            return self.function(*args)
-        finally:
-            self._calls += 1
-            self._seconds += perf_counter() - start
-
-    def taken(self) -> float | None:
-        """Return the seconds of the calls since the last time, None if there was none."""
-        seconds = self._seconds if self._calls else None
-        self._calls, self._seconds = 0, 0.0
-        return seconds
-
-
-@contextmanager
-def timed(thing: object, method: str, note: Callable[[float], None]) -> Iterator[None]:
-    """Within the block, tell `note` how long each call of a method of `thing` took."""
-    original: Callable[..., Any] = getattr(thing, method)
-
-    def call(*args: Any, **options: Any) -> Any:
-        start = perf_counter()
-        try:
-            return original(*args, **options)
-        finally:
-            note(perf_counter() - start)
-
-    setattr(thing, method, call)
-    try:
-        yield
-    finally:
-        delattr(thing, method)

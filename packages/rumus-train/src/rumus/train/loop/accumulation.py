@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from rumus.optim import Accumulation
 from rumus.tensor import Tensor
 from rumus.tensor.graph.means import noting_means
-from rumus.tensor.memory.recording import is_capturing
 from rumus.train.loop.weighing import Weighing
 
 if TYPE_CHECKING:
@@ -35,10 +34,10 @@ def accumulated_step(
     total: Tensor | None = None
     for batch, weight in window:
         with noting_means() as means:
-            loss, grads = trainer._forward_backward(loss_fn, batch)
+            loss, grads = trainer.forward_backward(loss_fn, batch)
         if weighing is not None:
             (weight,) = weighing.weigh([loss], means, weight)
-        trainer._check_claimed(grads)
+        trainer.check_claimed(grads)
         optimizer.gradients(grads)  # raises if one is missing here, though others may have it
         accumulation.add(grads, weight)
         if weight > 0:
@@ -46,10 +45,8 @@ def accumulated_step(
     if total is None:
         raise ValueError("all batches of a step have weight 0: leave them out of the loader")
     counted = accumulation.weight
-    noted = trainer._losses.note(total * (1 / counted))
+    noted = trainer.losses.note(total * (1 / counted))
     with accumulation.gradients() as grads:
-        optimizer.step(grads)
-    trainer._losses.count(noted, counted, optimizer.outcome)
-    if is_capturing(noted.backend):
-        noted.backend.step_finished()
+        trainer.update(grads)
+    trainer.count(noted, counted)
     return noted

@@ -24,7 +24,7 @@ from rumus.tensor.graph.store import Refill
 from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import CapturedStep, Capturing
-from rumus.train.base.spans import TimedFunction
+from rumus.train.base.step_clock import TimedFunction
 from rumus.train.loop.guards import Guards
 from rumus.train.loop.reads import Reads
 

@@ -22,7 +22,7 @@ def learning_rate(optimizer: Optimizer[Any]) -> float | None:
     hyper = optimizer.groups[0].over(optimizer.hyper)
     if "lr" not in hyper:
         return None
-    return at_step("lr", hyper["lr"], max(1, optimizer._steps + len(optimizer._pending)))
+    return at_step("lr", hyper["lr"], max(1, optimizer.steps_so_far))
 
 
 def gradient_norm(optimizer: Optimizer[Any]) -> Tensor | None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rumus.optim import Optimizer
+from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.memory.uninterrupted import Uninterrupted
-from rumus.train.base.losses import Losses
 from rumus.train.checkpoints.snapshot import check_declared, parts_of_model, restore, take
 from rumus.train.data.batches import arguments
 
@@ -197,25 +197,20 @@ def _endless(loader: Iterable[Any]) -> Generator[tuple[Any, ...], None, None]:
 def _undone(trainer: Trainer[Any], loader: Any) -> Iterator[None]:
     """Within the block anything may be trained; after it, all is what it was."""
     optimizer: Any = trainer.optimizer
+    owner = getattr(optimizer, "fused", optimizer)
     parts = parts_of_model(optimizer, trainer.state)
     if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
         parts["loader"] = loader
     before = take(parts)
-    told = [
-        (thing, name, getattr(thing, name))
-        for thing in (optimizer, getattr(optimizer, "fused", optimizer))
-        for name in ("outcome", "_blamed")
-        if name in vars(thing)
-    ]
-    trainer._losses, losses = Losses(), trainer._losses
-    steps = trainer._steps
-    if steps is not None:
-        trainer._steps = type(steps)()
+    has_outcome = [each for each in (optimizer, owner) if "outcome" in vars(each)]
+    told = [(each, "outcome", each.outcome) for each in has_outcome]
+    if isinstance(owner, FollowedOptimizer):
+        told.append((owner, "blamed", owner.blamed))
     try:
-        yield
+        with trainer.apart():
+            yield
     finally:
         with Uninterrupted():
-            trainer._losses, trainer._steps = losses, steps
             restore(parts, before, "the state before the sweep")
             for thing, name, value in told:
                 setattr(thing, name, value)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -20,7 +19,8 @@ from rumus.train.base.class_names import require_same_classes
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
 from rumus.train.base.position import Position
-from rumus.train.base.spans import Spans, TimedFunction, timed
+from rumus.train.base.spans import Spans
+from rumus.train.base.step_clock import StepClock, measured
 from rumus.train.checkpoints.checkpoint_store import (
     Resume,
     Saved,
@@ -125,8 +125,10 @@ class Run:
         self.signals = StopSignals(signals)
         self.position = Position()
         self.stopped: str | None = None
-        self.spans: Spans | None = Spans() if profile_steps else None
-        self._computed = TimedFunction(loss_fn) if profile_steps else loss_fn
+        self._clock: StepClock | None = None
+        if profile_steps:
+            self._clock = StepClock(loss_fn, isinstance(trainer.optimizer, ClosureOptimizer))
+        self._computed = loss_fn if self._clock is None else self._clock.loss_fn
         self._of_epoch = Spans()
         self._rolls_back = _prepare(trainer.optimizer, nonfinite) == "rollback"
         self._good: dict[str, Any] = {}
@@ -136,7 +138,12 @@ class Run:
         self._started = self._saved_time = self._validated_time = perf_counter()
         self._epoch_started = self._started
 
-    # What callbacks may call
+    # What callbacks may ask, and call
+
+    @property
+    def spans(self) -> Spans | None:
+        """Where the time of the running step went so far; None without `profile_steps`."""
+        return None if self._clock is None else self._clock.spans
 
     def stop(self, reason: str) -> None:
         """End the training after the running step, or epoch if it is over, in good order."""
@@ -151,7 +158,7 @@ class Run:
     def go(self, resume: Resume) -> Result:
         """Train until a limit is reached or somebody says stop; return what came of it."""
         position = self.position
-        with self._reported(), self._timed(), self.signals:
+        with self._reported(), self.trainer.clocked(self._clock), self.signals:
             self._begin(resume)
             while self._goes_on():
                 self._open_epoch()
@@ -168,32 +175,35 @@ class Run:
         """Do one step, and what is due after it."""
         position, batches = self.position, self.batches
         before = batches.samples
-        if self.spans is not None:
-            self.spans = Spans()
-        batch = batches.next(position.epoch)
+        if self._clock is not None:
+            self._clock.start()
+        batch = self._next_batch()
         if batch is None:
             position.exhausted = True
             return
         loss = self._train(*batch)
         position.step += 1
         if batches.is_complete:
-            position.exhausted = batches.next(position.epoch) is None
+            position.exhausted = self._next_batch() is None
         self._after_step(loss, batches.samples - before)
+
+    def _next_batch(self) -> tuple[tuple[Any, ...], float] | None:
+        with measured(self._clock, "data"):
+            return self.batches.next(self.position.epoch)
 
     def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:
         if self.accumulate == 1:
             return self.trainer.train_step(self._computed, *batch, weight=weight)
-        epoch, batches = self.position.epoch, self.batches
 
         def window() -> Iterator[tuple[tuple[Any, ...], float]]:
             yield batch, weight
             for _ in range(self.accumulate - 1):
-                if (more := batches.next(epoch)) is None:
+                if (more := self._next_batch()) is None:
                     self.position.exhausted = True
                     return
                 yield more
 
-        weighing = Weighing() if batches.weight_of is None else None
+        weighing = Weighing() if self.batches.weight_of is None else None
         return accumulated_step(self.trainer, self._computed, window(), weighing)
 
     def _after_step(self, loss: Tensor, samples: float) -> None:
@@ -371,7 +381,7 @@ class Run:
     def _of_run(self) -> dict[str, Any]:
         return {
             "position": self.position,
-            "losses": self.trainer._losses,
+            "losses": self.trainer.losses,
             "batches": self.batches,
             "callbacks": self.callbacks,
         }
@@ -502,44 +512,6 @@ class Run:
         if self.store is not None:
             self.store.close()
 
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        """Measure the parts of each step, if that was asked for."""
-        if self.spans is None:
-            yield
-            return
-        optimizer = self.trainer.optimizer
-        in_step = isinstance(optimizer, ClosureOptimizer)  # it computes losses while it steps
-        with ExitStack() as stack:
-            for thing, method, note in (
-                (self.batches, "next", self._note_data),
-                (self.trainer, "_forward_backward", partial(self._note_passes, in_step)),
-                (optimizer, "step_with" if in_step else "step", self._note_update),
-            ):
-                stack.enter_context(timed(thing, method, note))
-            yield
-
-    def _note_data(self, seconds: float) -> None:
-        assert self.spans is not None
-        self.spans.data += seconds
-
-    def _note_passes(self, in_step: bool, seconds: float) -> None:
-        """Tell forward and backward apart; a replayed step has not called the loss function."""
-        assert self.spans is not None
-        assert isinstance(self._computed, TimedFunction)
-        forward = self._computed.taken()
-        if forward is None:
-            self.spans.replayed += seconds
-        else:
-            self.spans.forward += forward
-            self.spans.backward += seconds - forward
-        if in_step:
-            self.spans.optimizer -= seconds
-
-    def _note_update(self, seconds: float) -> None:
-        assert self.spans is not None
-        self.spans.optimizer += seconds
-
 
 def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | None:
     """Make an optimizer do what `nonfinite` says; ValueError if it cannot."""
@@ -553,6 +525,5 @@ def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | Non
         return nonfinite
     if not isinstance(optimizer, FollowedOptimizer):
         raise ValueError(f"{optimizer} cannot be told nonfinite={wanted!r}; make it so")
-    optimizer._settle()
-    optimizer.nonfinite = wanted
+    optimizer.answer_nonfinite(wanted)
     return nonfinite

@@ -19,6 +19,7 @@ from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.operations.generator import Draws
 from rumus.train.base.limits import Limits
 from rumus.train.base.losses import Losses
+from rumus.train.base.step_clock import StepClock, measured
 from rumus.train.checkpoints.snapshot import checked_names, scaling_of
 from rumus.train.loop.capture import CapturedSteps, Counts, beside
 
@@ -88,7 +89,8 @@ class Trainer(Generic[M_co]):
         if loss_scale is not None:
             scalable(optimizer).scale_losses(loss_scale)
         self._steps = CapturedSteps() if capture else None
-        self._losses = Losses()
+        self.losses = Losses()  # of the epoch's steps
+        self._clock: StepClock | None = None
 
     @property
     def counts(self) -> Counts:
@@ -124,9 +126,7 @@ class Trainer(Generic[M_co]):
             raise ValueError(f"weight must be finite and positive, not {weight}")
         with self._drawing():
             noted = self._step(loss_fn, batch)
-        self._losses.count(noted, weight, self.optimizer.outcome)
-        if is_capturing(noted.backend):
-            noted.backend.step_finished()
+        self.count(noted, weight)
         return noted
 
     @contextmanager
@@ -146,13 +146,15 @@ class Trainer(Generic[M_co]):
     def _step(self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]) -> Tensor:
         """Do one step of the optimizer; return the loss, in memory of its own."""
         if isinstance(self.optimizer, ClosureOptimizer):
-            evaluate = repeated(partial(self._forward_backward, loss_fn, batch))
-            return self._losses.note(self.optimizer.step_with(evaluate))
-        loss, gradients = self._forward_backward(loss_fn, batch)
-        noted = self._losses.note(loss)
+            evaluate = repeated(partial(self.forward_backward, loss_fn, batch))
+            with measured(self._clock, "update"):
+                loss = self.optimizer.step_with(evaluate)
+            return self.losses.note(loss)
+        loss, gradients = self.forward_backward(loss_fn, batch)
+        noted = self.losses.note(loss)
         with gradients as grads:
-            self._check_claimed(grads)
-            self.optimizer.step(grads)
+            self.check_claimed(grads)
+            self.update(grads)
         return noted
 
     def fit(
@@ -265,10 +267,20 @@ class Trainer(Generic[M_co]):
         )
         return run.go(resume)
 
-    def _forward_backward(
+    def forward_backward(
         self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]
     ) -> tuple[Tensor, GradientStore]:
-        """Run the passes, captured where a batch is given and the parameters' backend can."""
+        """Return the loss and its gradients, of which `update` or `check_claimed` is the next.
+
+        They are captured where a batch is given and the parameters' backend can. loss_fn and batch:
+        see `train_step`, whose errors but those of the update are raised.
+        """
+        with measured(self._clock, "passes"):
+            return self._passes(loss_fn, batch)
+
+    def _passes(
+        self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]
+    ) -> tuple[Tensor, GradientStore]:
         named = self.optimizer.groups[0].named if self.optimizer.groups else []
         backend = named[0][1].backend if named else None
         if not batch or backend is None:
@@ -278,7 +290,7 @@ class Trainer(Generic[M_co]):
             return self._steps.run(backend, loss_fn, batch, scale)
         return forward_backward(loss_fn, [beside(value, backend) for value in batch], scale)
 
-    def _check_claimed(self, grads: GradientStore) -> None:
+    def check_claimed(self, grads: GradientStore) -> None:
         """Refuse gradients of parameters that the optimizer does not own, before it steps."""
         owned = 0
         for group in self.optimizer.groups:
@@ -289,6 +301,43 @@ class Trainer(Generic[M_co]):
             if len(grads) == owned:
                 return  # if one is foreign then an own one is missing, and `step` says so
         refuse_foreign(grads, self.optimizer)
+
+    def update(self, grads: GradientStore) -> None:
+        """Let the optimizer step with these gradients. Raises what `Optimizer.step` does."""
+        with measured(self._clock, "update"):
+            self.optimizer.step(grads)
+
+    def count(self, noted: Tensor, weight: float) -> None:
+        """Let the loss of the step that was done enter the mean of the epoch, and end the step.
+
+        noted: the loss as `losses.note` returned it before the update. weight: how much it counts.
+        """
+        self.losses.count(noted, weight, self.optimizer.outcome)
+        if is_capturing(noted.backend):
+            noted.backend.step_finished()
+
+    @contextmanager
+    def clocked(self, clock: StepClock | None) -> Iterator[None]:
+        """Within the block, measure the passes and the update of each step with this clock."""
+        self._clock, before = clock, self._clock
+        try:
+            yield
+        finally:
+            self._clock = before
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Within the block, losses enter a mean of its own and steps are captured anew.
+
+        After it, losses and captured steps are those from before. The parameters are not put back.
+        """
+        before = self.losses, self._steps
+        self.losses = Losses()
+        self._steps = None if self._steps is None else CapturedSteps()
+        try:
+            yield
+        finally:
+            self.losses, self._steps = before
 
     def memory_report(self) -> MemoryReport:
         """Return the bytes of parameters, gradients, state, and of each captured step.
@@ -316,14 +365,14 @@ class Trainer(Generic[M_co]):
         averaged in float64. ValueError before the first step.
         """
         self.optimizer.poll(wait=True)
-        mean = self._losses.close()
+        mean = self.losses.close()
         if mean is None:
             raise ValueError("there is no mean loss before the first train_step of an epoch")
         return mean
 
     def reset_epoch(self) -> None:
         """Forget the losses so far: the next step opens a new epoch. Usually done by itself."""
-        self._losses.clear()
+        self.losses.clear()
 
 
 def scalable(optimizer: Optimizer[Any]) -> FusedOptimizer[Any]:
