@@ -13,10 +13,15 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend
-from rumus.gpu.device.storage import stored_types
+from rumus.gpu.device.stored import stored_types
 from rumus.gpu.products import attention
 from rumus.gpu.products.attention import Problem, choose, variant_of
-from rumus.gpu.products.attention_program import Stage, Tile, Variant, attention_program
+from rumus.gpu.products.attention_program import (
+    AttentionTile,
+    AttentionVariant,
+    Stage,
+    attention_program,
+)
 from rumus.tensor import float16, float32
 
 Shape = tuple[int, ...]
@@ -147,11 +152,11 @@ STAGES: tuple[Stage, ...] = ("forward", "query", "key")
 
 
 @pytest.fixture
-def with_tile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tile, bool], None]:
+def with_tile(monkeypatch: pytest.MonkeyPatch) -> Callable[[AttentionTile, bool], None]:
     """Have all attention run with one tile, with loops written out or not."""
 
-    def use(tile: Tile, is_unrolled: bool) -> None:
-        def chosen(limits: Any, problem: Problem, is_software: bool) -> Variant:
+    def use(tile: AttentionTile, is_unrolled: bool) -> None:
+        def chosen(limits: Any, problem: Problem, is_software: bool) -> AttentionVariant:
             return variant_of(problem, tile, is_unrolled)
 
         monkeypatch.setattr(attention, "choose", chosen)
@@ -163,7 +168,10 @@ def with_tile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tile, bool], None]:
     ("tile", "length"), [*((tile, 45) for tile in CHOSEN), (attention.LARGE, 64)]
 )
 def test_every_tile(
-    tile: Tile, length: int, one: GpuBackend, with_tile: Callable[[Tile, bool], None]
+    tile: AttentionTile,
+    length: int,
+    one: GpuBackend,
+    with_tile: Callable[[AttentionTile, bool], None],
 ) -> None:
     """What real devices get; with tiles that reach over an end, and with whole ones."""
     with_tile(tile, False)
@@ -172,10 +180,10 @@ def test_every_tile(
 
 @pytest.mark.parametrize(("size", "length"), [(30, 45), (32, 64)])
 def test_loops_written_out(
-    size: int, length: int, one: GpuBackend, with_tile: Callable[[Tile, bool], None]
+    size: int, length: int, one: GpuBackend, with_tile: Callable[[AttentionTile, bool], None]
 ) -> None:
     """With a tile that a CPU compiles in a second or two."""
-    with_tile(Tile(8, 4, 2, 1, 4, 8), True)
+    with_tile(AttentionTile(8, 4, 2, 1, 4, 8), True)
     check(one, ((1, 2, length, size), (1, 1, length, size), (1, 1, length, size)), causal=True)
 
 

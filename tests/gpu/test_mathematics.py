@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rumus.gpu import GpuBackend, default_backend
-from rumus.gpu.device.storage import stored_types
+from rumus.gpu.device.stored import stored_types
 from rumus.gpu.elementwise import wgsl
 from rumus.tensor import Expr, Kernel, NumpyBackend, bool_, float16, float32, int32, tensor
 from rumus.tensor.expression.expr import OPERATIONS

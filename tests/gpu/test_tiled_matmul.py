@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend
-from rumus.gpu.device.storage import stored_types
+from rumus.gpu.device.stored import stored_types
 from rumus.gpu.products import tiled_matmul
 from rumus.gpu.products.tiling import LARGE, MIDDLE, SMALL, Tile, choose
 from rumus.tensor import Kernel

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rumus import nn
 from rumus.gpu import GpuBackend, default_backend
-from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.limits import DeviceLimits
 from rumus.optim import AdamW
 from rumus.tensor import Generator, NumpyBackend, Parameter, Tensor, batch_norm, tensor
 from rumus.tensor.memory.backend import Backend
@@ -49,7 +49,7 @@ def test_a_grid_of_two_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of more workgroups than fit into one, and with some that have nothing to do."""
     shape = 3, 50, 4, 5
     usual = normed(default_backend(), shape, np.float32)
-    monkeypatch.setattr(Limits, "grid", lambda self, groups: (7, -(-groups // 7)))
+    monkeypatch.setattr(DeviceLimits, "grid", lambda self, groups: (7, -(-groups // 7)))
     for a, b in zip(usual, normed(default_backend(), shape, np.float32), strict=True):
         assert a.tobytes() == b.tobytes()
 

@@ -9,7 +9,7 @@ import pytest
 
 from rumus import nn
 from rumus.gpu import default_backend
-from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.limits import DeviceLimits
 from rumus.tensor import NumpyBackend, Parameter, Tensor, avg_pool, max_pool
 
 POOLS: list[Callable[[Tensor], Tensor]] = [
@@ -38,7 +38,7 @@ def test_a_grid_of_two_dimensions(
     pool: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of more workgroups than fit into one, and with some that have nothing to do."""
-    monkeypatch.setattr(Limits, "grid", lambda self, groups: (5, -(-groups // 5)))
+    monkeypatch.setattr(DeviceLimits, "grid", lambda self, groups: (5, -(-groups // 5)))
     host = np.random.default_rng(0).standard_normal((2, 5, 26, 36)).astype(np.float32)
     found = []
     for backend in (default_backend(), NumpyBackend()):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rumus import nn
 from rumus.gpu import GpuBackend, default_backend
-from rumus.gpu.device.storage import stored_types
+from rumus.gpu.device.stored import stored_types
 from rumus.optim import AdamW, LossScale
 from rumus.tensor import (
     Backend,

@@ -19,7 +19,7 @@ from rumus.gpu.device.layout import layout_of
 from rumus.gpu.device.matrix_units import Precision
 from rumus.gpu.device.memory import MemoryStats, Storage
 from rumus.gpu.device.profile import Profile
-from rumus.gpu.device.storage import stored_types
+from rumus.gpu.device.stored import stored_types
 from rumus.gpu.elementwise.copying import contiguous, copy_strided, writable
 from rumus.gpu.elementwise.elementwise import IDENTITY, Elementwise
 from rumus.gpu.optimizer.quantization import Quantization

@@ -92,7 +92,7 @@ class _Facts:
     fed: list[GPUArray] = field(default_factory=list)  # held for as long as acts write to them
 
 
-class Recording(Notes):
+class GpuRecording(Notes):
     """A step while it is recorded: it runs as usual, and is written down."""
 
     def __init__(self, backend: GpuBackend, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
@@ -239,8 +239,8 @@ def _first_difference(old: Dispatched, new: Dispatched) -> str:
 class Capture:
     """A recorded step. See `CapturedStep` for what each method does."""
 
-    def __init__(self, recording: Recording) -> None:
-        self._recording: Recording | None = recording
+    def __init__(self, recording: GpuRecording) -> None:
+        self._recording: GpuRecording | None = recording
         self.backend = recording.backend
         self._batch = recording.batch
         self._region = recording.region
@@ -385,7 +385,7 @@ def record(
     backend: GpuBackend, batch: Sequence[GPUArray | NDArray[Any]], observed: Notes
 ) -> Iterator[Capture]:
     """Record a step that did what was `observed` the time before."""
-    recording = Recording(backend, batch)
+    recording = GpuRecording(backend, batch)
     capture = Capture(recording)
     with backend.gpu.watched_by(recording, recording.region), recorded_by(recording):
         yield capture

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rumus.gpu.device.memory import Storage
-from rumus.gpu.device.storage import Stored
+from rumus.gpu.device.stored import Stored
 from rumus.tensor import DType
 
 if TYPE_CHECKING:

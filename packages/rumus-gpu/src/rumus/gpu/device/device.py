@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rumus.gpu.device.adapter import choose
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.forks import FORKS
-from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.limits import DeviceLimits
 from rumus.gpu.device.matrix_units import PRECISIONS, Precision, Units, units_of
 from rumus.gpu.device.memory import MemoryStats, Pool, Region, Storage, size_class
 from rumus.gpu.device.pipelines import SLOT, Pipeline, Pipelines, Program
@@ -151,7 +151,7 @@ class Gpu:
         FORKS.check()
         self.adapter = choose(which, engine)
         self.device = self.adapter.open(trusted)
-        self.limits = Limits.of(self.device, immediates, max_array_bytes)
+        self.limits = DeviceLimits.of(self.device, immediates, max_array_bytes)
         self.units: Units | None = units_of(self.adapter)
         self.stats = Stats()
         self.lock: Any = FORKS.lock(self)

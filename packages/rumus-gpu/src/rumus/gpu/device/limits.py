@@ -11,7 +11,7 @@ IMMEDIATES: Final = 128  # bytes: what every interface has where it has any
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DeviceLimits:
     """The sizes that a kernel or an array must keep to."""
 
     binding: int  # bytes that a kernel can see of one buffer, so the largest array
@@ -23,14 +23,14 @@ class Limits:
     immediates: int  # bytes; kernels with more scalars take them from a uniform buffer
 
     @staticmethod
-    def of(device: Device, immediates: bool, binding: int | None) -> Limits:
+    def of(device: Device, immediates: bool, binding: int | None) -> DeviceLimits:
         """Read a device's limits. binding: a lower limit for arrays, for tests."""
         found = device.limits
         largest = min(
             found["max-buffer-size"], found["max-storage-buffer-binding-size"], 2**31 - 256
         )
         has_immediates = immediates and "immediates" in device.features
-        return Limits(
+        return DeviceLimits(
             binding=largest if binding is None else min(largest, binding),
             bindings=found["max-storage-buffers-per-shader-stage"],
             alignment=max(16, found["min-storage-buffer-offset-alignment"]),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
-from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.limits import DeviceLimits
 from rumus.gpu.engine.errors import EngineError, LimitError, ShaderError
 from rumus.gpu.engine.protocol import BindGroups, Device, Handle, Layout
 
@@ -61,7 +61,7 @@ class Pipeline:
 class Pipelines:
     """All pipelines of one device, by structure."""
 
-    def __init__(self, device: Device, limits: Limits, trusted: bool) -> None:
+    def __init__(self, device: Device, limits: DeviceLimits, trusted: bool) -> None:
         self.device = device
         self.limits = limits
         self.trusted = trusted

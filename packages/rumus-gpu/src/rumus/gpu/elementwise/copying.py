@@ -16,7 +16,7 @@ from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.layout import broadcast_strides
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude
-from rumus.gpu.device.storage import Stored, converted, enabling
+from rumus.gpu.device.stored import Stored, converted, enabling
 
 WORKGROUP: Final = 256
 RANK: Final = 8  # axes of one kernel, by the room for their numbers

@@ -16,7 +16,7 @@ from typing import Final
 from rumus.gpu.device.layout import Layout
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude
-from rumus.gpu.device.storage import VALUE, Kind, Stored, converted, stored_types, vector
+from rumus.gpu.device.stored import VALUE, Kind, Stored, converted, stored_types, vector
 from rumus.tensor import Expr, Kernel, float32
 from rumus.tensor.expression.kernel import COMPARISONS, Types
 from rumus.tensor.memory.slot_table import ALIGNMENT

@@ -17,7 +17,7 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Pipeline, Program
 from rumus.gpu.device.shaders import shader
-from rumus.gpu.device.storage import Stored, vector
+from rumus.gpu.device.stored import Stored, vector
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
 

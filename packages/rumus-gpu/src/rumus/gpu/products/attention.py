@@ -16,15 +16,15 @@ from typing import Final
 
 from rumus.gpu.device.array import GPUArray, merged
 from rumus.gpu.device.device import Gpu
-from rumus.gpu.device.limits import Limits
-from rumus.gpu.device.storage import Stored
+from rumus.gpu.device.limits import DeviceLimits
+from rumus.gpu.device.stored import Stored
 from rumus.gpu.elementwise.copying import contiguous, copy_strided
 from rumus.gpu.products.attention_program import (
     BOUND,
     NUMBERED,
+    AttentionTile,
+    AttentionVariant,
     Stage,
-    Tile,
-    Variant,
     attention_program,
     strided,
 )
@@ -34,13 +34,13 @@ from rumus.tensor.memory.fused import FusedName
 FULL: Final = 264  # workgroups, two for each multiprocessor of a large device
 # Measured on an NVIDIA data-centre GPU, where workgroups get 48 KiB of a multiprocessor: for rows
 # of at most 64 elements, of 32, and for longer rows or where larger tiles are too few.
-LARGE: Final = Tile(16, 8, 8, 4, depth=8)
-NARROW: Final = Tile(8, 16, 4, 4)
-MIDDLE: Final = Tile(16, 8, 4, 4)
+LARGE: Final = AttentionTile(16, 8, 8, 4, depth=8)
+NARROW: Final = AttentionTile(8, 16, 4, 4)
+MIDDLE: Final = AttentionTile(16, 8, 4, 4)
 # For few narrow rows; for a CPU that plays the GPU; and what fits the 16 KiB of any device.
-SIMPLE: Final = Tile(8, 8, 4, 4)
-QUICK: Final = Tile(8, 8, 4, 2)
-SMALL: Final = Tile(8, 8, 2, 2, steps=8)
+SIMPLE: Final = AttentionTile(8, 8, 4, 4)
+QUICK: Final = AttentionTile(8, 8, 4, 2)
+SMALL: Final = AttentionTile(8, 8, 2, 2, steps=8)
 
 Arrays = dict[str, GPUArray]
 
@@ -113,7 +113,7 @@ class Problem:
     causal: bool
 
 
-def choose(limits: Limits, problem: Problem, is_software: bool) -> Variant:
+def choose(limits: DeviceLimits, problem: Problem, is_software: bool) -> AttentionVariant:
     """Return the variant for a device; rows have 256 elements at most.
 
     is_software: a CPU plays the GPU. It would spend seconds on compiling what is written out.
@@ -124,22 +124,31 @@ def choose(limits: Limits, problem: Problem, is_software: bool) -> Variant:
     return next(fitting)
 
 
-def _tiles(problem: Problem) -> tuple[Tile, ...]:
+def _tiles(problem: Problem) -> tuple[AttentionTile, ...]:
     """The tiles for a problem, the best first."""
     many, few = (NARROW, SIMPLE) if max(problem.sizes) <= 32 else (LARGE, MIDDLE)
     is_full = problem.heads * -(-problem.lengths[0] // many.own) >= FULL
     return (many, few) if is_full and max(problem.sizes) <= 64 else (few,)
 
 
-def variant_of(problem: Problem, tile: Tile, is_unrolled: bool) -> Variant:
+def variant_of(problem: Problem, tile: AttentionTile, is_unrolled: bool) -> AttentionVariant:
     """Return the variant for a problem with this tile."""
     own, other = problem.lengths
     wide = [tile.wide(size) for size in problem.sizes]
     is_whole = all(4 * w == size for w, size in zip(wide, problem.sizes, strict=True))
     has_edge = own % tile.own or other % tile.other or any(w % tile.depth for w in wide)
     is_exact = problem.in_fours and is_whole and not has_edge
-    return Variant(problem.stage, tile, problem.stored, wide[0], wide[1], problem.in_fours,
-                   is_exact, problem.causal, is_unrolled)  # fmt: skip
+    return AttentionVariant(
+        problem.stage,
+        tile,
+        problem.stored,
+        wide[0],
+        wide[1],
+        problem.in_fours,
+        is_exact,
+        problem.causal,
+        is_unrolled,
+    )
 
 
 def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> None:

@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeAlias
 
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude
-from rumus.gpu.device.storage import Stored, vector
+from rumus.gpu.device.stored import Stored, vector
 
 _PARTS: Final = "xyzw"
 _LOG_2: Final = "0.69314718"
@@ -32,7 +32,7 @@ Bases: TypeAlias = Mapping[str, str]  # where an array begins, if not at base_{n
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class AttentionTile:
     """Lanes along the other and the own rows, and how many own and other rows each has.
 
     across: 8 or 16. rows: 1, 2, 4 or 8. depth: vectors of a row that are in workgroup memory at a
@@ -77,7 +77,7 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class AttentionVariant:
     """What a pipeline is made for.
 
     stored: how the rows lie in memory; all that is computed is float32. size, value_size: vec4s of
@@ -88,7 +88,7 @@ class Variant:
     """
 
     stage: Stage
-    tile: Tile
+    tile: AttentionTile
     stored: Stored
     size: int
     value_size: int
@@ -142,7 +142,7 @@ def strided(stage: Stage) -> tuple[str, ...]:
     return tuple(name for name, _ in BOUND[stage] if name not in NUMBERED)
 
 
-def attention_program(variant: Variant) -> Program:
+def attention_program(variant: AttentionVariant) -> Program:
     """Return the WGSL of one stage."""
     writer = {"forward": _forward, "query": _query_gradient, "key": _key_gradient}[variant.stage]
     body = "\n".join(
@@ -155,7 +155,7 @@ def attention_program(variant: Variant) -> Program:
     return Program(_NAMES[variant.stage], text, access, scalars, variant.bytes)
 
 
-def _header(variant: Variant) -> Iterator[str]:
+def _header(variant: AttentionVariant) -> Iterator[str]:
     names = [*NUMBERS, "scale"]
     for name in strided(variant.stage):
         names += [f"{name}_start", f"{name}_batch", f"{name}_head", f"{name}_row"]
@@ -179,7 +179,7 @@ def _header(variant: Variant) -> Iterator[str]:
     yield ") {"
 
 
-def _place(variant: Variant) -> Iterator[str]:
+def _place(variant: AttentionVariant) -> Iterator[str]:
     """Which rows the workgroup owns."""
     yield "let linear = group.y * groups.x + group.x;"
     yield "if (linear >= k.groups) {"
@@ -199,7 +199,7 @@ def _place(variant: Variant) -> Iterator[str]:
     yield from _bases(variant)
 
 
-def _lanes(tile: Tile) -> Iterator[str]:
+def _lanes(tile: AttentionTile) -> Iterator[str]:
     """Which rows the invocation has."""
     # Eight lanes with the same own rows are neighbours, so that a subgroup reads few rows of both.
     yield f"let x = local % 8u + local / {8 * tile.down}u * 8u;"
@@ -211,7 +211,7 @@ def _lanes(tile: Tile) -> Iterator[str]:
     yield from (f"let row{r} = first + y + {r * tile.down}u;" for r in range(tile.rows))
 
 
-def _bases(variant: Variant) -> Iterator[str]:
+def _bases(variant: AttentionVariant) -> Iterator[str]:
     """Where the head begins in each array."""
     for name in strided(variant.stage):
         head = "owner"
@@ -227,7 +227,7 @@ def _length(name: str) -> str:
     return "k.queries" if name in _OF_QUERIES else "k.keys"
 
 
-def _four(variant: Variant, name: str, base: str, row: str, part: str) -> str:
+def _four(variant: AttentionVariant, name: str, base: str, row: str, part: str) -> str:
     """The vec4 `part` of a row; 0 where either is outside."""
     length, load = _length(name), variant.stored.load
     size = "value_size" if name in _OF_VALUES else "size"
@@ -246,7 +246,7 @@ def _four(variant: Variant, name: str, base: str, row: str, part: str) -> str:
     return f"vec4<f32>({', '.join(parts)})"
 
 
-def _turned(tile: Tile, row: str) -> str:
+def _turned(tile: AttentionTile, row: str) -> str:
     """What the places of a row's pieces are changed by, against bank conflicts."""
     return f"(({row} / {8 // tile.depth}u) & {tile.depth - 1}u)"
 
@@ -259,7 +259,7 @@ class _Staged:
     by_rows: whole rows come at a time, and not pieces of the same rows.
     """
 
-    variant: Variant
+    variant: AttentionVariant
     name: str
     first: str
     count: int
@@ -319,7 +319,7 @@ class _Staged:
 
 
 def _stream(
-    variant: Variant, staged: Sequence[_Staged], stop: str, step: int, body: Sequence[str]
+    variant: AttentionVariant, staged: Sequence[_Staged], stop: str, step: int, body: Sequence[str]
 ) -> Iterator[str]:
     """Do `body` for each piece of the arrays. Workgroup memory is free before and after it.
 
@@ -342,7 +342,7 @@ def _stream(
     yield from (*body, barrier, *kept, barrier, "}")
 
 
-def _repeat(variant: Variant, name: str, count: int, body: list[str]) -> Iterator[str]:
+def _repeat(variant: AttentionVariant, name: str, count: int, body: list[str]) -> Iterator[str]:
     """A loop over `count` steps. In `body`, low_{name} is {name} % 8."""
     if not variant.is_unrolled:
         yield f"for (var {name} = 0u; {name} < {count}u; {name}++) {{"
@@ -352,7 +352,9 @@ def _repeat(variant: Variant, name: str, count: int, body: list[str]) -> Iterato
         yield from ("{", f"let {name} = {step}u;", f"let low_{name} = {step % 8}u;", *body, "}")
 
 
-def _scores(variant: Variant, result: str, own: str, other: str, bases: Bases) -> Iterator[str]:
+def _scores(
+    variant: AttentionVariant, result: str, own: str, other: str, bases: Bases
+) -> Iterator[str]:
     """result{r}_{j} = own row r times other row x + across j."""
     tile, depth = variant.tile, variant.tile.depth
     start = tile.own * depth
@@ -379,17 +381,17 @@ def _scores(variant: Variant, result: str, own: str, other: str, bases: Bases) -
     yield "}"
 
 
-def _pairs(tile: Tile) -> list[tuple[int, int]]:
+def _pairs(tile: AttentionTile) -> list[tuple[int, int]]:
     return [(r, j) for r in range(tile.rows) for j in range(tile.others)]
 
 
-def _four_rows(tile: Tile, g: int, name: str) -> str:
+def _four_rows(tile: AttentionTile, g: int, name: str) -> str:
     """The vec4 over own rows 4 g to 4 g + 3 of the invocation; {r} in `name` is the row."""
     rows = range(4 * g, 4 * g + 4)
     return f"vec4<f32>({', '.join(name.format(r=r) if r < tile.rows else '0.0' for r in rows)})"
 
 
-def _hide(variant: Variant, name: str, hidden: str) -> Iterator[str]:
+def _hide(variant: AttentionVariant, name: str, hidden: str) -> Iterator[str]:
     """name{r}_{j} = hidden for rows that do not see one another: at a diagonal or an end."""
     tile, at_edge, unseen = variant.tile, list[str](), list[str]()
     others = "k.queries" if variant.stage == "key" else "k.keys"
@@ -414,7 +416,7 @@ def _hide(variant: Variant, name: str, hidden: str) -> Iterator[str]:
     yield "}"
 
 
-def _across(tile: Tile, i: str, low: str, g: int) -> str:
+def _across(tile: AttentionTile, i: str, low: str, g: int) -> str:
     """Where number 4 g to 4 g + 3 of the invocation's own rows lie in line i; `low` is i % 8."""
     mask = min(8, tile.line) - 1
     low = low if mask == 7 else f"({low} & {mask}u)"
@@ -423,7 +425,7 @@ def _across(tile: Tile, i: str, low: str, g: int) -> str:
     return f"{i} * {tile.line}u + (y ^ {low}) + {g * tile.down}u"
 
 
-def _pass_on(variant: Variant, source: str) -> Iterator[str]:
+def _pass_on(variant: AttentionVariant, source: str) -> Iterator[str]:
     """Write source{r}_{j} where the neighbours read it."""
     tile = variant.tile
     for j in range(tile.others):
@@ -432,7 +434,7 @@ def _pass_on(variant: Variant, source: str) -> Iterator[str]:
             yield f"tile[{place}] = {_four_rows(tile, g, f'{source}{{r}}_{j}')};"
 
 
-def _products(variant: Variant, result: str, rows: str, bases: Bases) -> Iterator[str]:
+def _products(variant: AttentionVariant, result: str, rows: str, bases: Bases) -> Iterator[str]:
     """result{r}_{c} += weight of own and other row, as passed on, * column c of the other row."""
     tile, width, body = variant.tile, variant.width(rows), list[str]()
     start, steps = tile.other * tile.line, min(tile.steps, tile.other)
@@ -450,13 +452,13 @@ def _products(variant: Variant, result: str, rows: str, bases: Bases) -> Iterato
     yield "}"
 
 
-def _zeros(variant: Variant, result: str, name: str) -> Iterator[str]:
+def _zeros(variant: AttentionVariant, result: str, name: str) -> Iterator[str]:
     for r in range(variant.tile.rows):
         for c in range(variant.width(name) // variant.tile.across):
             yield f"var {result}{r}_{c} = vec4<f32>(0.0);"
 
 
-def _combine(variant: Variant, name: str, text: str) -> Iterator[str]:
+def _combine(variant: AttentionVariant, name: str, text: str) -> Iterator[str]:
     """Combine name{g} over the lanes of a row, in their order.
 
     text: how a lane's `part` is added to `{name}`. Workgroup memory is free before and after it.
@@ -475,7 +477,7 @@ def _combine(variant: Variant, name: str, text: str) -> Iterator[str]:
     yield "workgroupBarrier();"
 
 
-def _store(variant: Variant, name: str, result: str, factor: str = "") -> Iterator[str]:
+def _store(variant: AttentionVariant, name: str, result: str, factor: str = "") -> Iterator[str]:
     """Write the own rows of `result`; in `factor`, {g} and {part} stand for the row."""
     tile, size = variant.tile, "value_size" if name in _OF_VALUES else "size"
     for r in range(tile.rows):
@@ -497,7 +499,7 @@ def _store(variant: Variant, name: str, result: str, factor: str = "") -> Iterat
         yield "}"
 
 
-def _store_numbers(variant: Variant, name: str, values: str) -> Iterator[str]:
+def _store_numbers(variant: AttentionVariant, name: str, values: str) -> Iterator[str]:
     """Write one number for each own row."""
     yield "if (x == 0u) {"
     for r in range(variant.tile.rows):
@@ -507,14 +509,14 @@ def _store_numbers(variant: Variant, name: str, values: str) -> Iterator[str]:
     yield "}"
 
 
-def _over_keys(variant: Variant) -> Iterator[str]:
+def _over_keys(variant: AttentionVariant) -> Iterator[str]:
     """The opening of the loop over all keys that own queries may see."""
     stop = f"min(k.keys, first + {variant.tile.own}u)" if variant.is_causal else "k.keys"
     yield f"let stop = {stop};"
     yield f"for (var at = 0u; at < stop; at += {variant.tile.other}u) {{"
 
 
-def _forward(variant: Variant) -> Iterator[str]:
+def _forward(variant: AttentionVariant) -> Iterator[str]:
     fours = range(variant.tile.fours)
     yield from _zeros(variant, "o", "V")
     for g in fours:
@@ -534,7 +536,7 @@ def _forward(variant: Variant) -> Iterator[str]:
     yield from _store_numbers(variant, "total", "logarithms")
 
 
-def _softmax(variant: Variant) -> Iterator[str]:
+def _softmax(variant: AttentionVariant) -> Iterator[str]:
     """Pass on scores s as weights of the largest score so far, and shrink what is added up."""
     tile, fours = variant.tile, range(variant.tile.fours)
     columns = range(variant.value_size // tile.across)
@@ -557,7 +559,7 @@ def _softmax(variant: Variant) -> Iterator[str]:
         yield from (f"o{r}_{c} *= shrink{r // 4}.{_PARTS[r % 4]};" for c in columns)
 
 
-def _difference(variant: Variant) -> Iterator[str]:
+def _difference(variant: AttentionVariant) -> Iterator[str]:
     """difference{g} = delta of the own rows, which is stored; and totals{g}, per log(2)."""
     tile, fours = variant.tile, range(variant.tile.fours)
     yield from (f"var difference{g} = vec4<f32>(0.0);" for g in fours)
@@ -574,7 +576,7 @@ def _difference(variant: Variant) -> Iterator[str]:
         yield f"let totals{g} = {totals} * {_PER_LOG_2};"
 
 
-def _query_gradient(variant: Variant) -> Iterator[str]:
+def _query_gradient(variant: AttentionVariant) -> Iterator[str]:
     tile = variant.tile
     yield from _difference(variant)
     yield from _zeros(variant, "dq", "Q")
@@ -594,7 +596,7 @@ def _query_gradient(variant: Variant) -> Iterator[str]:
     yield from _store(variant, "dQ", "dq", " * k.scale")
 
 
-def _key_gradient(variant: Variant) -> Iterator[str]:
+def _key_gradient(variant: AttentionVariant) -> Iterator[str]:
     tile = variant.tile
     bases = {name: f"base_{name} + member * k.{name}_head" for name in "QG"}
     yield from (*_zeros(variant, "dk", "K"), *_zeros(variant, "dv", "V"))
@@ -616,7 +618,7 @@ def _key_gradient(variant: Variant) -> Iterator[str]:
     yield from _store(variant, "dV", "dv")
 
 
-def _weights(variant: Variant) -> Iterator[str]:
+def _weights(variant: AttentionVariant) -> Iterator[str]:
     """Turn scores s of keys and queries into weights."""
     tile = variant.tile
     for j in range(tile.others):
@@ -630,7 +632,7 @@ def _weights(variant: Variant) -> Iterator[str]:
     yield from _hide(variant, "s", "0.0")
 
 
-def _gradients(variant: Variant) -> Iterator[str]:
+def _gradients(variant: AttentionVariant) -> Iterator[str]:
     """Turn products t of gradients and values into gradients of scores."""
     tile = variant.tile
     for j in range(tile.others):

@@ -18,9 +18,9 @@ from typing import Final, TypeAlias
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.axes import check_coordinates, two
 from rumus.gpu.device.device import Gpu
-from rumus.gpu.device.storage import in_fours
+from rumus.gpu.device.stored import in_fours
 from rumus.gpu.elementwise.copying import dense, writable
-from rumus.gpu.products.convolution_loaders import Variant
+from rumus.gpu.products.convolution_loaders import ConvolutionVariant
 from rumus.gpu.products.convolution_program import ROLLED, convolution_program
 from rumus.gpu.products.depthwise import depthwise, depthwise_input, depthwise_weight, is_depthwise
 from rumus.gpu.products.parts import add_parts
@@ -219,9 +219,16 @@ def _map(
     tile, _, _ = _tile(gpu.is_software, rows, columns, depth, groups, TILES, 1)
     arrays = [weights.array, source, out, *(() if bias is None else (bias,))]
     fours = _fours_of_map(weights, source, out, axes)
-    variant = Variant("map", tile, kernel, fours, right.places % 4 == 0, depth % tile.depth == 0,
-                      (down.taps, right.taps) == two(weights.geometry.window.kernel, 1),
-                      tuple(array.stored for array in arrays))  # fmt: skip
+    variant = ConvolutionVariant(
+        "map",
+        tile,
+        kernel,
+        fours,
+        right.places % 4 == 0,
+        depth % tile.depth == 0,
+        (down.taps, right.taps) == two(weights.geometry.window.kernel, 1),
+        tuple(array.stored for array in arrays),
+    )
     tiles = -(-rows // tile.rows), -(-columns // tile.columns)
     count = tiles[0] * tiles[1] * groups
     height, width = two(out.shape[2:], 1)
@@ -270,12 +277,17 @@ def _is_plain(axes: _Axes, source: GPUArray) -> bool:
 
 
 def _dispatch(
-    gpu: Gpu, variant: Variant, arrays: Sequence[GPUArray], values: Sequence[int], groups: int
+    gpu: Gpu,
+    variant: ConvolutionVariant,
+    arrays: Sequence[GPUArray],
+    values: Sequence[int],
+    groups: int,
 ) -> None:
     rolled = gpu.is_software
     if rolled:  # one text for all
-        variant = Variant(variant.kind, ROLLED, (0, 0), (False,) * 3, False, False, False,
-                          variant.stored)  # fmt: skip
+        variant = ConvolutionVariant(
+            variant.kind, ROLLED, (0, 0), (False,) * 3, False, False, False, variant.stored
+        )
     make = partial(convolution_program, variant, rolled)
     pipeline = gpu.pipeline(("convolution", variant, rolled), make)
     gpu.dispatch(pipeline, arrays, tuple(value & 0xFFFFFFFF for value in values), groups)
@@ -315,8 +327,16 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
     )
     arrays = gradient, x, target
     is_run, is_whole = axes[1].places % 4 == 0, depth % tile.depth == 0
-    variant = Variant("weight", tile, two(g.window.kernel, 1), fours, is_run, is_whole, False,
-                      tuple(array.stored for array in arrays))  # fmt: skip
+    variant = ConvolutionVariant(
+        "weight",
+        tile,
+        two(g.window.kernel, 1),
+        fours,
+        is_run,
+        is_whole,
+        False,
+        tuple(array.stored for array in arrays),
+    )
     tiles = -(-rows // tile.rows), -(-columns // tile.columns)
     count = tiles[0] * tiles[1] * g.groups * splits
     values = (

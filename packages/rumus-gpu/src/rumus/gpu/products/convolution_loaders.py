@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from rumus.gpu.device.storage import Stored
+from rumus.gpu.device.stored import Stored
 from rumus.gpu.products.product import Staged
 from rumus.gpu.products.tiling import Tile
 
@@ -18,7 +18,7 @@ Kind: TypeAlias = Literal["map", "weight"]
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class ConvolutionVariant:
     """What a pipeline is made for.
 
     kernel: its taps down and across. fours: whether a, b and c can be accessed four elements at a
@@ -53,7 +53,7 @@ class _Loader(Staged):
     Conditions are joined by `&`, which is no branch as `&&` may be.
     """
 
-    def __init__(self, name: str, variant: Variant, along_k: bool) -> None:
+    def __init__(self, name: str, variant: ConvolutionVariant, along_k: bool) -> None:
         length = variant.tile.rows if name == "a" else variant.tile.columns
         super().__init__(name, length, along_k, variant.tile)
         self.variant = variant
@@ -93,7 +93,7 @@ class _Loader(Staged):
 class Weights(_Loader):
     """The weights of a map, in any order."""
 
-    def __init__(self, variant: Variant) -> None:
+    def __init__(self, variant: ConvolutionVariant) -> None:
         super().__init__("a", variant, along_k=True)
 
     def declare(self) -> Iterator[str]:
@@ -142,7 +142,7 @@ class Weights(_Loader):
 class Pixels(_Loader):
     """What the taps of a map meet: neighbours are places."""
 
-    def __init__(self, variant: Variant) -> None:
+    def __init__(self, variant: ConvolutionVariant) -> None:
         super().__init__("b", variant, along_k=False)
         # Whether all loads of a lane are for the same places.
         self.is_shared = variant.tile.lanes % (self.length // 4) == 0
@@ -214,7 +214,7 @@ class _Places(_Loader):
     worked out once for each step.
     """
 
-    def __init__(self, name: str, variant: Variant) -> None:
+    def __init__(self, name: str, variant: ConvolutionVariant) -> None:
         super().__init__(name, variant, along_k=True)
 
     def place(self, number: int) -> tuple[str, str]:
@@ -227,7 +227,7 @@ class _Places(_Loader):
 class Gradients(_Places):
     """The gradient of the result, of which the weight's is made."""
 
-    def __init__(self, variant: Variant) -> None:
+    def __init__(self, variant: ConvolutionVariant) -> None:
         super().__init__("a", variant)
 
     def declare(self) -> Iterator[str]:
@@ -284,7 +284,7 @@ def _following(at: str, before: str, now: str) -> Iterator[str]:
 class Taps(_Places):
     """What the taps meet: a column is one tap of one channel."""
 
-    def __init__(self, variant: Variant) -> None:
+    def __init__(self, variant: ConvolutionVariant) -> None:
         super().__init__("b", variant)
 
     def declare(self) -> Iterator[str]:

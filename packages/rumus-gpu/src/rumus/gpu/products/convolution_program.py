@@ -17,8 +17,15 @@ from typing import Final
 
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude, shader
-from rumus.gpu.device.storage import enabling, vector
-from rumus.gpu.products.convolution_loaders import Gradients, Kind, Pixels, Taps, Variant, Weights
+from rumus.gpu.device.stored import enabling, vector
+from rumus.gpu.products.convolution_loaders import (
+    ConvolutionVariant,
+    Gradients,
+    Kind,
+    Pixels,
+    Taps,
+    Weights,
+)
 from rumus.gpu.products.product import opening, product
 from rumus.gpu.products.tiling import Tile
 
@@ -45,7 +52,7 @@ ROLLED: Final = Tile(32, 32, 16, 4, 4)  # that of convolution.wgsl
 _ROLLED_BYTES: Final = 2 * 576 * 4
 
 
-def convolution_program(variant: Variant, is_rolled: bool) -> Program:
+def convolution_program(variant: ConvolutionVariant, is_rolled: bool) -> Program:
     """Return the WGSL of a product; is_rolled: in loops, for what compiles slowly."""
     writer = _rolled if is_rolled else _unrolled
     body = "\n".join([*_header(variant, is_rolled), *writer(variant), ""])
@@ -56,7 +63,7 @@ def convolution_program(variant: Variant, is_rolled: bool) -> Program:
     return Program(name, enabling(*variant.stored) + prelude(body) + body, access, scalars, size)
 
 
-def _header(variant: Variant, is_rolled: bool) -> Iterator[str]:
+def _header(variant: ConvolutionVariant, is_rolled: bool) -> Iterator[str]:
     yield "struct Scalars {"
     yield from (f"    {name}: u32," for name in SCALARS[variant.kind])
     yield "}"
@@ -69,7 +76,7 @@ def _header(variant: Variant, is_rolled: bool) -> Iterator[str]:
                f" array<{element}>;")  # fmt: skip
 
 
-def _rolled(variant: Variant) -> Iterator[str]:
+def _rolled(variant: ConvolutionVariant) -> Iterator[str]:
     """The text around convolution.wgsl."""
     for n in "ab":
         yield f"fn load_{n}(index: u32) -> f32 {{ return {variant.load(n, 'index')}; }}"
@@ -81,11 +88,11 @@ def _rolled(variant: Variant) -> Iterator[str]:
     yield shader("convolution")
 
 
-def _stored(variant: Variant, value: str, width: int) -> str:
+def _stored(variant: ConvolutionVariant, value: str, width: int) -> str:
     return variant.stored[2].store(value, width)
 
 
-def _unrolled(variant: Variant) -> Iterator[str]:
+def _unrolled(variant: ConvolutionVariant) -> Iterator[str]:
     tile = variant.tile
     is_map = variant.kind == "map"
     a = Weights(variant) if is_map else Gradients(variant)
@@ -102,7 +109,7 @@ def _unrolled(variant: Variant) -> Iterator[str]:
     yield "}"
 
 
-def _map_place(variant: Variant) -> Iterator[str]:
+def _map_place(variant: ConvolutionVariant) -> Iterator[str]:
     """A part is one of the convolution's groups."""
     yield "let base_a = k.a_start + part * k.a_section;"
     yield f"let base_b = k.b_start + part * (k.depth / {variant.area}u * k.height * k.width);"
@@ -111,7 +118,7 @@ def _map_place(variant: Variant) -> Iterator[str]:
     yield "let end = k.depth;"
 
 
-def _weight_place(variant: Variant) -> Iterator[str]:
+def _weight_place(variant: ConvolutionVariant) -> Iterator[str]:
     """A part is one of the convolution's groups, of one part of the depth."""
     yield "let section = part % k.sections;"
     yield "let base_a = k.a_start + section * k.rows * k.places;"
@@ -121,7 +128,7 @@ def _weight_place(variant: Variant) -> Iterator[str]:
     yield "let end = min(begin + k.split_depth, k.depth);"
 
 
-def _store(variant: Variant) -> Iterator[str]:
+def _store(variant: ConvolutionVariant) -> Iterator[str]:
     """Write the block of an invocation."""
     tile = variant.tile
     across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
@@ -140,7 +147,7 @@ def _store(variant: Variant) -> Iterator[str]:
             yield from _store_four(variant, i, j)
 
 
-def _destination(variant: Variant, name: str, column: str) -> Iterator[str]:
+def _destination(variant: ConvolutionVariant, name: str, column: str) -> Iterator[str]:
     """Where in a row of c a column goes."""
     if variant.kind == "weight":
         yield f"let to{name} = {column};"
@@ -155,7 +162,7 @@ def _destination(variant: Variant, name: str, column: str) -> Iterator[str]:
            f" + (rest{name} - y{name} * k.across) * k.c_right;")  # fmt: skip
 
 
-def _store_four(variant: Variant, i: int, j: int) -> Iterator[str]:
+def _store_four(variant: ConvolutionVariant, i: int, j: int) -> Iterator[str]:
     """Write four neighbours of row i, as one or one by one."""
     length = "k.c_plane" if variant.kind == "map" else "k.columns"
     base = f"base_c + row{i} * {length}"

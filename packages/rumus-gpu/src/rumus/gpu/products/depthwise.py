@@ -17,7 +17,7 @@ from rumus.gpu.device.axes import two
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
-from rumus.gpu.device.storage import Stored, enabling
+from rumus.gpu.device.stored import Stored, enabling
 from rumus.gpu.products.parts import add_parts
 from rumus.tensor import float32
 from rumus.tensor.operations.convolution import Geometry

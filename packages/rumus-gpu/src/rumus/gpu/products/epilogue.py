@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Final
 
 from rumus.gpu.device.array import GPUArray
-from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.limits import DeviceLimits
 from rumus.gpu.device.pipelines import SLOT
-from rumus.gpu.device.storage import Stored, vector
+from rumus.gpu.device.stored import Stored, vector
 from rumus.gpu.elementwise.wgsl import epilogue_function
 from rumus.tensor import Kernel, float32
 from rumus.tensor.memory.backend import Epilogue
@@ -80,7 +80,9 @@ def finish_of(kernel: Kernel, stored: Stored) -> Finish:
     return Finish(function, members, len(others), outputs, stored)
 
 
-def fits(limits: Limits, epilogue: Epilogue, operands: Sequence[GPUArray], out: GPUArray) -> bool:
+def fits(
+    limits: DeviceLimits, epilogue: Epilogue, operands: Sequence[GPUArray], out: GPUArray
+) -> bool:
     """Whether a product can take its epilogue along: everything lies as the result, in its dtype.
 
     operands: what the product reads.

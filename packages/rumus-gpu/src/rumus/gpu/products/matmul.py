@@ -16,7 +16,7 @@ from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.layout import broadcast_strides
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
-from rumus.gpu.device.storage import Stored, enabling
+from rumus.gpu.device.stored import Stored, enabling
 from rumus.gpu.elementwise.copying import contiguous, copy_strided, dense
 from rumus.gpu.products.epilogue import Finish, finish_of
 from rumus.gpu.products.tiled_matmul import tiled_matmul
@@ -28,7 +28,7 @@ WORKGROUP_BYTES: Final = 2 * 576 * 4
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class MatmulVariant:
     """What a pipeline is made for: how the arrays are stored, and what else is done."""
 
     a: Stored
@@ -46,7 +46,7 @@ class Variant:
         return own + (self.finish.access if self.finish else "")
 
 
-def matmul_program(variant: Variant) -> Program:
+def matmul_program(variant: MatmulVariant) -> Program:
     """Return the WGSL of a product in tiles."""
     members = variant.finish.members if variant.finish else ()
     text = "\n".join(_parts(variant))
@@ -57,7 +57,7 @@ def matmul_program(variant: Variant) -> Program:
     return Program("matmul", text, variant.access, scalars, WORKGROUP_BYTES)
 
 
-def _parts(variant: Variant) -> Iterator[str]:
+def _parts(variant: MatmulVariant) -> Iterator[str]:
     """What stands in front of matmul.wgsl."""
     a, b, c, bias, sums = variant.a, variant.b, variant.c, variant.bias, variant.sums
     stored = [each for each in (a, b, c, bias, sums) if each is not None]
@@ -117,7 +117,7 @@ def matmul(
               b.rest, b_step, b_column, b_outer, b_inner, out.rest, *starts,
               tile_rows, tile_columns, tiles, *(epilogue.scalars if epilogue else ()))  # fmt: skip
     arrays = tuple(array for array in (a, b, out, bias, sums) if array is not None)
-    variant = Variant(
+    variant = MatmulVariant(
         a.stored, b.stored, out.stored, bias.stored if bias is not None else None,
         sums.stored if sums is not None else None,
         (a_step == 1, b_step == 1 and b_column != 1),

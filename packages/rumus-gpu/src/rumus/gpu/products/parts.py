@@ -9,7 +9,7 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude, shader
-from rumus.gpu.device.storage import Stored, enabling
+from rumus.gpu.device.stored import Stored, enabling
 
 ELEMENTS: Final = 16  # of a workgroup of add_parts.wgsl
 WORKGROUP: Final = 256

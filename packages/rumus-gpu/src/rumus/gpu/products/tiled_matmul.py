@@ -12,13 +12,13 @@ from functools import partial
 
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
-from rumus.gpu.device.storage import Stored, in_fours
+from rumus.gpu.device.stored import Stored, in_fours
 from rumus.gpu.products.epilogue import Finish, finish_of
 from rumus.gpu.products.tiled_matmul_program import (
     SUM_GROUP,
     Addition,
     Kinds,
-    Variant,
+    TiledVariant,
     sum_program,
     tiled_program,
 )
@@ -134,13 +134,27 @@ def _multiply(
     kinds = Kinds(a.array.stored, b.array.stored, out.stored, *after.stored)
     fours = a.in_fours(shape, rows), b.in_fours(shape, columns), in_fours
     exact = not rows % tile.rows, not columns % tile.columns, not depth % tile.depth
-    variant = Variant(tile, kinds, a.along_k, b.along_k, fours, exact, after.finish(out))
+    variant = TiledVariant(tile, kinds, a.along_k, b.along_k, fours, exact, after.finish(out))
     tile_columns = -(-columns // tile.columns)
     tiles = -(-rows // tile.rows) * tile_columns
     groups = tiles * splits * shape.batches
-    values = (rows, columns, depth, *a.values, *b.values, out.rest, _rest(after.bias), shape.inner,
-              tile_columns, tiles, splits, split_depth, groups, _rest(after.sums),
-              *after.scalars)  # fmt: skip
+    values = (
+        rows,
+        columns,
+        depth,
+        *a.values,
+        *b.values,
+        out.rest,
+        _rest(after.bias),
+        shape.inner,
+        tile_columns,
+        tiles,
+        splits,
+        split_depth,
+        groups,
+        _rest(after.sums),
+        *after.scalars,
+    )
     if isinstance(tile, UnitTile):
         assert level is not None
         unit_variant = UnitVariant(variant, tile, level.units, level.is_high)

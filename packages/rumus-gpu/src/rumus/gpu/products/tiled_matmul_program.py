@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rumus.gpu.device.pipelines import Program
-from rumus.gpu.device.storage import Stored, enabling, vector
+from rumus.gpu.device.stored import Stored, enabling, vector
 from rumus.gpu.products.epilogue import Finish
 from rumus.gpu.products.product import Staged, opening, product, summed_rows
 from rumus.gpu.products.tiling import Tile, Tiled
@@ -38,7 +38,7 @@ class Kinds:
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class TiledVariant:
     """What a pipeline is made for."""
 
     tile: Tiled
@@ -58,7 +58,7 @@ class Variant:
 class _Operand(Staged):
     """A matrix that is dense along k or across it."""
 
-    def __init__(self, name: str, length: int, along_k: bool, variant: Variant) -> None:
+    def __init__(self, name: str, length: int, along_k: bool, variant: TiledVariant) -> None:
         super().__init__(name, length, along_k, variant.tile)
         number = "ab".index(name)
         self.in_fours = variant.in_fours[number]
@@ -120,7 +120,7 @@ _SCALARS: Final = (
 )  # fmt: skip
 
 
-def tiled_program(variant: Variant) -> Program:
+def tiled_program(variant: TiledVariant) -> Program:
     """Return the WGSL of a product in this variant."""
     tile = variant.tile
     assert isinstance(tile, Tile)
@@ -130,14 +130,16 @@ def tiled_program(variant: Variant) -> Program:
     return program("tiled_matmul", variant, text, tile.bytes)
 
 
-def operands(variant: Variant) -> tuple[Staged, Staged]:
+def operands(variant: TiledVariant) -> tuple[Staged, Staged]:
     """What loads the tiles of a and of b."""
     tile = variant.tile
     a = _Operand("a", tile.rows, variant.a_along_k, variant)
     return a, _Operand("b", tile.columns, variant.b_along_k, variant)
 
 
-def program(name: str, variant: Variant, lines: Sequence[str], workgroup_bytes: int) -> Program:
+def program(
+    name: str, variant: TiledVariant, lines: Sequence[str], workgroup_bytes: int
+) -> Program:
     """The lines of a kernel but its last bracket, with how it is called."""
     finish = variant.finish
     access = "rrw" + "r" * (variant.kinds.bias is not None) + "w" * variant.has_sums
@@ -146,7 +148,7 @@ def program(name: str, variant: Variant, lines: Sequence[str], workgroup_bytes: 
     return Program(name, "\n".join([*lines, "}", ""]), access, scalars, workgroup_bytes)
 
 
-def header(variant: Variant) -> Iterator[str]:
+def header(variant: TiledVariant) -> Iterator[str]:
     """Scalars, bindings, and the function of the epilogue."""
     finish, kinds = variant.finish, variant.kinds
     yield kinds.enabling
@@ -175,7 +177,7 @@ def _bindings(bound: Sequence[tuple[str, str, str]]) -> Iterator[str]:
         yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
 
 
-def place(variant: Variant) -> Iterator[str]:
+def place(variant: TiledVariant) -> Iterator[str]:
     """Where the workgroup's operands begin, and which steps of k it adds up."""
     tile = variant.tile
     yield "let split = linear % k.splits;"
@@ -197,7 +199,7 @@ def place(variant: Variant) -> Iterator[str]:
         yield "let sums_up = first_b == 0u;"
 
 
-def _body(variant: Variant, tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
+def _body(variant: TiledVariant, tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
     across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
     yield f"let x = local % {across}u;"
     yield f"let y = local / {across}u;"
@@ -206,7 +208,7 @@ def _body(variant: Variant, tile: Tile, a: Staged, b: Staged) -> Iterator[str]:
     yield from _store(variant, tile, across, down)
 
 
-def store_sums(variant: Variant) -> Iterator[str]:
+def store_sums(variant: TiledVariant) -> Iterator[str]:
     """Write the sums of rows; with several splits, to those of this one."""
     tile, sums = variant.tile, variant.kinds.sums
     for total, row in summed_rows(tile) if sums else ():
@@ -216,7 +218,7 @@ def store_sums(variant: Variant) -> Iterator[str]:
         yield "}"
 
 
-def _store(variant: Variant, tile: Tile, across: int, down: int) -> Iterator[str]:
+def _store(variant: TiledVariant, tile: Tile, across: int, down: int) -> Iterator[str]:
     """Write the block; with several splits, to the matrix of this one."""
     for i in range(tile.block_rows):
         yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
@@ -227,7 +229,7 @@ def _store(variant: Variant, tile: Tile, across: int, down: int) -> Iterator[str
             yield from store_four(variant, f"row{i}", f"column{j}", f"c{i}_{j}")
 
 
-def store_four(variant: Variant, row: str, column: str, four: str) -> Iterator[str]:
+def store_four(variant: TiledVariant, row: str, column: str, four: str) -> Iterator[str]:
     """Write four neighbours of a row, as one or one by one. All are names."""
     in_fours, bias = variant.in_fours[2], variant.kinds.bias
     for c, part in enumerate(("",) if in_fours else (".x", ".y", ".z", ".w")):
@@ -243,7 +245,9 @@ def store_four(variant: Variant, row: str, column: str, four: str) -> Iterator[s
         yield "}"
 
 
-def _written(variant: Variant | Addition, place: str, value: str, in_fours: bool) -> Iterator[str]:
+def _written(
+    variant: TiledVariant | Addition, place: str, value: str, in_fours: bool
+) -> Iterator[str]:
     """Write elements of the result, `place` from its start on, with what the epilogue does."""
     at = f"(k.c_start + {place}) / 4u" if in_fours else f"k.c_start + {place}"
     if variant.finish is None:

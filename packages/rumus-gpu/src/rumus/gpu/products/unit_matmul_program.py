@@ -9,7 +9,7 @@ from rumus.gpu.device.matrix_units import Units
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.products.product import opening
 from rumus.gpu.products.tiled_matmul_program import (
-    Variant,
+    TiledVariant,
     header,
     operands,
     place,
@@ -24,7 +24,7 @@ from rumus.gpu.products.unit_product import Halves, UnitProduct, UnitTile
 class UnitVariant:
     """What a pipeline is made for. product: its tile is `tile`."""
 
-    product: Variant
+    product: TiledVariant
     tile: UnitTile
     units: Units
     is_high: bool
@@ -47,7 +47,7 @@ def unit_program(variant: UnitVariant) -> Program:
     return replace(written, features=units.features)
 
 
-def _store(variant: Variant, multiplied: UnitProduct) -> Iterator[str]:
+def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:
     for lines, value in multiplied.values():
         if not value:
             yield from lines

@@ -12,7 +12,7 @@ from typing import Final
 
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
-from rumus.gpu.device.limits import Limits
+from rumus.gpu.device.limits import DeviceLimits
 from rumus.gpu.device.matrix_units import Units
 from rumus.gpu.products.unit_product import UnitTile
 from rumus.tensor.memory.recording import depends_on
@@ -61,7 +61,7 @@ def level_of(gpu: Gpu, a: GPUArray, b: GPUArray) -> Level | None:
 
 
 @lru_cache(maxsize=64)
-def _level(units: Units, is_high: bool, tiles: Tiles, limits: Limits) -> Level | None:
+def _level(units: Units, is_high: bool, tiles: Tiles, limits: DeviceLimits) -> Level | None:
     """With the tiles that the device has workgroup memory and invocations for."""
     fitting = tuple(
         (tile, rate)

@@ -14,7 +14,7 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude, shader
-from rumus.gpu.device.storage import VALUE, Stored, enabling
+from rumus.gpu.device.stored import VALUE, Stored, enabling
 from rumus.gpu.elementwise.copying import dense
 from rumus.gpu.rows.reduction import reduce
 from rumus.tensor import int32

@@ -16,7 +16,7 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
-from rumus.gpu.device.storage import Stored, enabling
+from rumus.gpu.device.stored import Stored, enabling
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.gpu.rows.rows import shared_rows
 from rumus.tensor import float32

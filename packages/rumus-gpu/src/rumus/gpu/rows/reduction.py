@@ -18,7 +18,7 @@ from rumus.gpu.device.array import GPUArray, Shape
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
-from rumus.gpu.device.storage import VALUE, Stored, enabling
+from rumus.gpu.device.stored import VALUE, Stored, enabling
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor import int32
 

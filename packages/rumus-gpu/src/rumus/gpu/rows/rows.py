@@ -15,7 +15,7 @@ from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.memory import Storage
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
-from rumus.gpu.device.storage import Stored, enabling
+from rumus.gpu.device.stored import Stored, enabling
 from rumus.gpu.elementwise.copying import copy_strided, dense
 from rumus.gpu.rows.indexing import check_index
 from rumus.tensor.memory.fused import FusedName

@@ -13,7 +13,7 @@ from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize, tr
 from rumus.optim.engine.description import description
 from rumus.optim.engine.footprint import Memory, planned
 from rumus.optim.engine.fused import FusedOptimizer
-from rumus.optim.engine.muon_variant import PYTORCH, Adjust, Variant, variant
+from rumus.optim.engine.muon_variant import PYTORCH, Adjust, MuonVariant, variant
 from rumus.optim.engine.porting import Coefficients, Library, PresetOptions, preset
 from rumus.optim.engine.segments import Segment, in_their_dtype, lay_out
 from rumus.optim.engine.update_rule import Signature, UpdateRule
@@ -76,7 +76,7 @@ class Muon(FusedOptimizer[M_co]):
     float16_remedy = ""  # it takes no master_weights
     given_names: ClassVar[tuple[str, ...]] = ("o",)
     other_scalars: ClassVar[frozenset[str]] = _ADAMW.scalars
-    _variant: Variant = PYTORCH
+    _variant: MuonVariant = PYTORCH
 
     def __init__(
         self,
@@ -265,7 +265,7 @@ def _direction(*, nesterov: bool, maximize: bool, decays: bool) -> Kernel:
 
 
 def _divided(
-    parameters: Claimable[Any], what: Criterion | None, own: Mapping[str, Hyper], kind: Variant
+    parameters: Claimable[Any], what: Criterion | None, own: Mapping[str, Hyper], kind: MuonVariant
 ) -> tuple[frozenset[ParamId], list[ParameterGroup]]:
     """The matrices that Muon steps, and each group as up to two: matrices by shape, and others.
 
@@ -284,7 +284,7 @@ def _divided(
 
 
 def _chosen(
-    named: Sequence[tuple[str, Parameter]], what: Criterion | None, kind: Variant
+    named: Sequence[tuple[str, Parameter]], what: Criterion | None, kind: MuonVariant
 ) -> set[ParamId]:
     if what is None:
         return {p.id for _, p in named if kind.takes(p)}

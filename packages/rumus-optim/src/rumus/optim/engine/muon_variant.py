@@ -22,7 +22,7 @@ Adjust: TypeAlias = Literal["original", "match_rms_adamw", "spectral_unclamped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class MuonVariant:
     """The mathematics of one library's Muon.
 
     rule: for what goes to Muon; others: for what does not. couples_decay: weight_decay p is added
@@ -57,31 +57,33 @@ class Variant:
         return math.sqrt(ratio if adjust == "spectral_unclamped" else max(1.0, ratio))
 
 
-PYTORCH: Final = Variant()
-_VARIANTS: Final[Mapping[str, Variant]] = MappingProxyType(
+PYTORCH: Final = MuonVariant()
+_VARIANTS: Final[Mapping[str, MuonVariant]] = MappingProxyType(
     {
         "torch": PYTORCH,
-        "keras": Variant(others=other.decoupled(other.adam_outer_eps), eps_beside=True, sums=True),
-        "optax": Variant(
+        "keras": MuonVariant(
+            others=other.decoupled(other.adam_outer_eps), eps_beside=True, sums=True
+        ),
+        "optax": MuonVariant(
             rule=other.muon_corrected,
             others=other.decoupled(other.nadam_constant),
             eps_beside=True,
             takes_embeddings=True,
             flips="embeddings",
         ),
-        "mlx": Variant(
+        "mlx": MuonVariant(
             rule=other.muon_coupled,
             others=other.decoupled(other.adam_uncorrected),
             couples_decay=True,
             eps_beside=True,
             takes_all=True,
         ),
-        "burn": Variant(sums=True, flips="weights"),
+        "burn": MuonVariant(sums=True, flips="weights"),
     }
 )
 
 
-def variant(library: str, *, nesterov: bool) -> Variant:
+def variant(library: str, *, nesterov: bool) -> MuonVariant:
     """Return that of a library that has a preset."""
     found = _VARIANTS[library]
     if library == "optax" and not nesterov:  # one bias correction for all: no other direction

@@ -134,7 +134,7 @@ def in_their_dtype(names: Iterable[str]) -> StateLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ArenaPlan:
     """Parameters that will lie in one arena. dtypes: of each part of their state but the packed."""
 
     group: ParameterGroup
@@ -149,7 +149,7 @@ def runs(
     places: Mapping[ParamId, Backend],
     layout: StateLayout,
     codes: Codes,
-) -> Iterator[Run]:
+) -> Iterator[ArenaPlan]:
     """Yield who lies with whom; see `lay_out`. codes: what large parameters have packed."""
     for group in groups:
         found: dict[tuple[DType, int, int, bool], list[Parameter]] = {}
@@ -164,7 +164,7 @@ def runs(
             dtypes = {n: d for n, d in layout(dtype).items() if not (is_packed and n in codes)}
             widest = max((dtype, *dtypes.values()), key=lambda each: each.itemsize)
             for part in fitting(parameters, widest, backends[place].max_array_bytes):
-                yield Run(group, part, backends[place], dtypes, is_packed)
+                yield ArenaPlan(group, part, backends[place], dtypes, is_packed)
 
 
 def lay_out(

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.backends import numpy_quantization
-from rumus.tensor.backends.numpy_program import Program, compile_program
+from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
 from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
@@ -119,7 +119,7 @@ class NumpyBackend:
     runs_ahead = False
 
     def __init__(self) -> None:
-        self._programs: dict[tuple[Kernel, tuple[DType, ...]], Program] = {}
+        self._programs: dict[tuple[Kernel, tuple[DType, ...]], NumpyProgram] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -163,7 +163,7 @@ class NumpyBackend:
             else:
                 _run_in_blocks(program, arrays, scalars, out)
 
-    def program(self, kernel: Kernel, dtypes: tuple[DType, ...]) -> Program:
+    def program(self, kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:
         """Return the NumPy code of `kernel` for inputs of `dtypes`; `.source` is its text."""
         found = self._programs.get((kernel, dtypes))
         if found is None:
@@ -415,7 +415,7 @@ def flatten(arrays: Sequence[Array], shape: Shape) -> list[Array] | None:
 
 
 def _run_in_blocks(
-    program: Program, arrays: Sequence[Array], scalars: Sequence[float], out: Sequence[Array]
+    program: NumpyProgram, arrays: Sequence[Array], scalars: Sequence[float], out: Sequence[Array]
 ) -> None:
     """Evaluate a large kernel block by block, the blocks shared out among threads."""
     shape = out[0].shape

@@ -49,7 +49,7 @@ FUNCTIONS: Final[Mapping[str, Callable[..., object]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class NumpyProgram:
     """A compiled kernel: `run(*arrays, *scalars, *outputs, *scratch)`."""
 
     run: Callable[..., None]
@@ -61,13 +61,13 @@ def _copy(source: Any, out: NDArray[Any]) -> None:
     np.copyto(out, source, casting="unsafe")
 
 
-def compile_program(kernel: Kernel, dtypes: tuple[DType, ...]) -> Program:
+def compile_program(kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:
     """Return the function of NumPy calls that evaluates `kernel` for inputs of `dtypes`."""
     printer = _Printer(kernel, kernel.types(dtypes), dict(zip(kernel.arrays, dtypes, strict=True)))
     source = printer.source()
     namespace: dict[str, Any] = {**FUNCTIONS, "copy": _copy, "inf": np.inf, "nan": np.nan}
     exec(source, namespace)  # text made from the kernel's own nodes, nothing a caller wrote
-    return Program(namespace["run"], tuple(printer.scratch), source)
+    return NumpyProgram(namespace["run"], tuple(printer.scratch), source)
 
 
 class _Printer:

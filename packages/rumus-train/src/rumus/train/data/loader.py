@@ -11,7 +11,7 @@ import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, tensor
 from rumus.train.base.random_stream import Purpose, permutation
-from rumus.train.data.batching import Batcher, Kinds, Task, Transform, kinds_of_batch
+from rumus.train.data.batcher import Batcher, Kinds, Task, Transform, kinds_of_batch
 from rumus.train.data.dataset import Batch, Dataset, Indices
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from rumus.train.base.data_errors import SampleError
-from rumus.train.data.batching import Batcher, portable
+from rumus.train.data.batcher import Batcher, portable
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 from rumus.train.base.data_errors import WorkerError
-from rumus.train.data.batching import Batcher, Stopped, Task
+from rumus.train.data.batcher import Batcher, Stopped, Task
 from rumus.train.data.dataset import Batch
 from rumus.train.data.worker_process import Failure, serve
 
