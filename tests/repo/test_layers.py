@@ -143,11 +143,7 @@ ROOMS = {
         "command_line": {"base", "checkpoints", "loop", "views"},
     },
 }
-UPWARDS = {  # (module, module that it imports): for types, and the one look-up by name
-    ("rumus.gpu.device.array", "rumus.gpu.backend"),
-    ("rumus.gpu.device.commands", "rumus.gpu.optimizer.slots"),
-    ("rumus.gpu.optimizer.quantization", "rumus.gpu.backend"),
-    ("rumus.gpu.optimizer.updater", "rumus.gpu.backend"),
+UPWARDS = {  # (module, module that it imports): the one look-up by name
     ("rumus.tensor.graph.tensor", "rumus.tensor.gpu"),
 }
 NAMES = {".".join(dotted(path)).removesuffix(".__init__") for path in modules()}

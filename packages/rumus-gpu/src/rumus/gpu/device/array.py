@@ -14,7 +14,7 @@ from rumus.gpu.device.stored import Stored
 from rumus.tensor import DType
 
 if TYPE_CHECKING:
-    from rumus.gpu.backend import GpuBackend
+    from rumus.gpu.device.array_backend import ArrayBackend
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -47,7 +47,7 @@ class GPUArray:
 
     def __init__(
         self,
-        backend: GpuBackend,
+        backend: ArrayBackend,
         storage: Storage,
         stored: Stored,
         shape: Shape,

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
+from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import BATCH, Gpu
 from rumus.gpu.device.pipelines import SLOT, Pipeline
 from rumus.gpu.engine.protocol import Command, Handle, Usage
 
-if TYPE_CHECKING:
-    from rumus.gpu.device.array import GPUArray
-    from rumus.gpu.optimizer.slots import Call
+# A pipeline, what is bound to it, its scalars and its workgroups.
+Call: TypeAlias = tuple[Pipeline, tuple[GPUArray, ...], tuple[int, ...], int]
 
 
 @dataclass(slots=True)

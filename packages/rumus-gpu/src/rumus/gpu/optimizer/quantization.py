@@ -6,19 +6,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.array_backend import ArrayBackend
+from rumus.gpu.device.commands import Call
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import shader
-from rumus.gpu.optimizer.slots import Call
 from rumus.tensor.memory.quantization import BLOCK, FLOOR, BlockTable, Code, Piece
-
-if TYPE_CHECKING:
-    from rumus.gpu.backend import GpuBackend
 
 _FLOOR: Final = int(np.float32(FLOOR).view(np.uint32))
 _WORKGROUP_BYTES: Final = 4 * (BLOCK + BLOCK // 4)
@@ -30,7 +28,7 @@ class Quantization:
     The flat arrays lie dense from the start of a binding.
     """
 
-    def __init__(self, backend: GpuBackend) -> None:
+    def __init__(self, backend: ArrayBackend) -> None:
         self._backend = backend
         self._blocks: WeakKeyDictionary[BlockTable, GPUArray] = WeakKeyDictionary()
         self._tables: WeakKeyDictionary[Code, tuple[GPUArray, GPUArray]] = WeakKeyDictionary()

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.commands import Call
 from rumus.gpu.device.device import Gpu
-from rumus.gpu.device.pipelines import Pipeline, Program
+from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import shader
 from rumus.gpu.device.stored import Stored, vector
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
-
-# A pipeline, what is bound to it, its scalars and its workgroups.
-Call: TypeAlias = tuple[Pipeline, tuple[GPUArray, ...], tuple[int, ...], int]
 
 LANES: Final = 64
 PART: Final = 4096  # elements of a part, at least

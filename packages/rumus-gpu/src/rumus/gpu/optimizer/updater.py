@@ -15,26 +15,28 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.gpu.device.commands import Series
+from rumus.gpu.device.array_backend import ArrayBackend
+from rumus.gpu.device.commands import Call, Series
 from rumus.gpu.device.late_read import LateRead
 from rumus.gpu.device.layout import Layout, Walk
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import shader
 from rumus.gpu.elementwise.wgsl import WORKGROUP, update_program
-from rumus.gpu.optimizer.slots import Call, slot_squares
+from rumus.gpu.optimizer.slots import slot_squares
 from rumus.tensor import Kernel, float32
 from rumus.tensor.memory.quantization import Piece
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Factors, NonFinite, Outcome, Scalars, Section
 
 if TYPE_CHECKING:
-    from rumus.gpu.backend import GpuBackend
     from rumus.gpu.device.array import GPUArray
+    from rumus.gpu.optimizer.quantization import Quantization
+    from rumus.tensor.memory.slot_table import SlotTable
 
 ROWS: Final = 64  # of the table: steps of which the host knows nothing yet, and steps in advance
 AHEAD: Final = 32  # steps in advance at most
@@ -48,12 +50,24 @@ WALKS: Final[tuple[Walk, ...]] = ("one", "same", "slot")  # of an update's array
 AT_ONCE: Final = 128  # sections of one dispatch of decide.wgsl
 
 
+class OptimizerBackend(ArrayBackend, Protocol):
+    """What an updater asks of the backend that made it. quantization: of its state."""
+
+    quantization: Quantization
+
+    def cut(self, table: SlotTable) -> GPUArray:
+        """Return the parts that a table's slots are cut into, sent over once for each table."""
+
+    def watch(self, updater: DeviceUpdater) -> None:
+        """Let an updater know when something is read: it waits for the device anyway."""
+
+
 class DeviceUpdater:
     """Records the steps of one optimizer on one device, and hears of their outcomes later."""
 
     def __init__(
         self,
-        backend: GpuBackend,
+        backend: OptimizerBackend,
         kernel: Kernel,
         sections: Sequence[Section],
         counts: Sequence[int],

@@ -1,0 +1,38 @@
+"""`ArrayBackend`: what arrays, and the kernels on them, ask of the backend that made them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+from rumus.tensor import DType
+
+if TYPE_CHECKING:
+    from rumus.gpu.device.array import GPUArray
+    from rumus.gpu.device.device import Gpu
+
+
+class ArrayBackend(Protocol):
+    """The memory of one device; `GpuBackend`, which stands above all kernels, is one.
+
+    alignment: the bytes of which the start of a binding is a multiple.
+    """
+
+    gpu: Gpu
+    alignment: int
+
+    def allocate(self, shape: tuple[int, ...], dtype: DType) -> GPUArray:
+        """Return a new array. LimitError if it is larger than the device can bind."""
+
+    def upload(self, host: NDArray[Any]) -> GPUArray:
+        """Return a new array with a copy of `host`."""
+
+    def contiguous(self, array: GPUArray) -> GPUArray:
+        """Return `array` itself if it lies dense and aligned, else a copy that does."""
+
+    def fill(self, value: float, out: GPUArray) -> None:
+        """Set every element to `value`."""
+
+    def copy(self, source: GPUArray, out: GPUArray) -> None:
+        """Write `source` into `out`, broadcasting and casting as needed."""
