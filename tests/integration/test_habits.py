@@ -9,13 +9,20 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
+import rumus.optim
+import rumus.tensor
+import rumus.train
 from rumus import nn
-from rumus.nn.other_names import NN
+from rumus.nn.other_names import LAYER, NN
 from rumus.optim import SGD, AdamW, ParameterGroup
+from rumus.optim.options import other_names as of_optim
 from rumus.optim.options.other_names import GROUP, OPTIMIZER
 from rumus.tensor import OwnershipError, Parameter, Tensor, tensor
-from rumus.tensor.graph.other_names import TENSOR
-from rumus.train import Trainer
+from rumus.tensor.expression.other_names import OtherNames
+from rumus.tensor.graph import other_names as of_tensor
+from rumus.tensor.graph.other_names import AXIS, TENSOR
+from rumus.train import ArrayDataset, Checkpoints, DataLoader, Trainer
+from rumus.train.base import other_names as of_train
 
 
 def _optimizer() -> Any:
@@ -125,3 +132,114 @@ def test_two_parameters_of_one_name_are_refused_before_the_first_step(tmp_path: 
     with pytest.raises(ValueError, match=r"'0\.weight' is the name of several parameters"):
         trainer.fit([(np.ones((8, 4), np.float32),)], loss, epochs=1, checkpoints=tmp_path)
     assert not calls
+
+
+# Names of modules, keywords, and attributes that nobody reads
+
+MODULES: Final = [
+    (module, name)
+    for module, table in (
+        (rumus.tensor, of_tensor.MODULE),
+        (rumus.optim, of_optim.MODULE),
+        (rumus.train, of_train.MODULE),
+    )
+    for name in table.rows
+]
+
+
+@pytest.mark.parametrize(("module", "name"), MODULES)
+def test_names_of_modules(module: Any, name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
+        getattr(module, name)
+    assert name not in module.__all__
+
+
+def _loader(**options: Any) -> Any:
+    return DataLoader(ArrayDataset(np.ones((4, 2), np.float32)), 2, **options)
+
+
+def _trainer(**options: Any) -> Any:
+    return Trainer(_optimizer(), **options)
+
+
+def _fit(**options: Any) -> Any:
+    return _trainer().fit([], lambda: None, **options)
+
+
+def _method(name: str) -> Callable[..., Any]:
+    return lambda **options: getattr(tensor([1.0]), name)(**options)
+
+
+REDUCTIONS: Final = (
+    "sum", "mean", "max", "min", "var", "argmax", "squeeze", "unsqueeze", "softmax", "log_softmax",
+    "logsumexp",
+)  # fmt: skip
+CALLS: Final[dict[str, tuple[Callable[..., Any], OtherNames]]] = {
+    "loader": (_loader, of_train.LOADER_OPTIONS),
+    "trainer": (_trainer, of_train.TRAINER_OPTIONS),
+    "fit": (_fit, of_train.FIT),
+    "checkpoints": (lambda **given: Checkpoints("folder", **given), of_train.CHECKPOINTS_OPTIONS),
+    "layer": (lambda **given: nn.Linear(2, 2, **given), LAYER),
+    "optimizer": (lambda **given: AdamW([Parameter([1.0])], **given), of_optim.OPTIONS),
+    "model": (lambda **given: nn.Linear(2, 2).load_state_dict({}, **given), of_optim.STATE),
+    "state": (lambda **given: _optimizer().load_state_dict({}, **given), of_optim.STATE),
+    **{name: (_method(name), AXIS) for name in REDUCTIONS},
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "name"), [(call, name) for call, (_, table) in CALLS.items() for name in table.rows]
+)
+def test_keywords(call: str, name: str) -> None:
+    with pytest.raises(TypeError, match=rf"takes no '{name}'; here it is "):
+        CALLS[call][0](**{name: None})
+
+
+def test_own_subclasses_call_their_options_as_they_like() -> None:
+    class Layer(nn.Module):
+        def __init__(self, in_features: int) -> None:
+            self.in_features = in_features
+
+    class Own(AdamW[Any]):
+        def __init__(self, params: Any) -> None:
+            super().__init__(params)
+            self.colour = "red"
+
+    assert Layer(in_features=3).in_features == 3
+    assert Own(params=[Parameter([1.0])]).colour == "red"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _optimizer,
+        lambda: ParameterGroup([Parameter([1.0])]),
+        _trainer,
+        _loader,
+        lambda: Checkpoints("folder"),
+    ],
+)
+def test_an_attribute_that_nobody_reads(make: Callable[[], Any]) -> None:
+    thing = make()
+    with pytest.raises(AttributeError, match=r"has no attribute 'colour'$"):
+        thing.colour = 1
+    assert not hasattr(thing, "colour")
+
+
+@pytest.mark.parametrize("make", [nn.Identity, nn.Flatten, nn.ReLU, nn.GELU])
+def test_what_computes_little_takes_tensors_too(make: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=r"call it with tensor\(x\)"):
+        make()(np.ones((2, 3), np.float32))
+
+
+def test_fit_of_arrays_says_what_to_write() -> None:
+    trainer: Any = _trainer()
+    with pytest.raises(TypeError, match=r"loss_fn must be a function.*DataLoader\(ArrayDataset"):
+        trainer.fit(np.ones((4, 2)), np.ones(4), epochs=1)
+
+
+@pytest.mark.parametrize("validate", [_loader(), (_loader(),), 3])
+def test_a_validation_needs_a_function(validate: Any) -> None:
+    trainer: Any = _trainer()
+    with pytest.raises(TypeError, match=r"validate must be a function or \(loader, function"):
+        trainer.fit(_loader(), lambda x: x.sum(), epochs=1, validate=validate)

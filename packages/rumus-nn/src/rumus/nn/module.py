@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from rumus.nn.other_names import LAYER, STATE
 from rumus.nn.state import check_state
 from rumus.nn.tree import describe
 from rumus.tensor import (
@@ -98,13 +99,15 @@ class Module:
             return self.forward(*args, **kwargs)
         except AttributeError as error:
             if isinstance(error.obj, np.ndarray):
-                raise TypeError(
-                    f"{type(self).__name__} computes with tensors and met a NumPy array: call it "
-                    "with tensor(x), of rumus.tensor"
-                ) from error
+                raise _met_an_array(type(self).__name__) from error
             raise
 
     if not TYPE_CHECKING:  # for a type checker only what is declared may be set
+
+        def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
+            if given and cls.__module__.startswith("rumus."):  # others call theirs as they like
+                LAYER.check_keywords(given)
+            return super().__new__(cls)
 
         def __setattr__(self, name: str, value: object) -> None:
             is_plain = isinstance(value, (Tensor, np.ndarray)) and not isinstance(value, Parameter)
@@ -204,6 +207,7 @@ class Module:
         """Return copies of all parameters, then all buffers, by dotted path."""
         return {path: value.numpy() for path, value in self._state().items()}
 
+    @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> Self:
         """Copy arrays into the parameters and buffers, all of them or none.
 
@@ -316,3 +320,16 @@ def _refuse_hidden(module: Module, name: str, held: Iterable[object]) -> None:
                 f"{type(module).__name__}.{name} is a {type(held).__name__} of {what}, which would "
                 f"not be found; use a {instead}, or attributes of their own"
             )
+
+
+def check_tensor(name: str, x: object) -> None:
+    """Raise TypeError for a NumPy array, which a module that computes nothing would let through."""
+    if isinstance(x, np.ndarray):
+        raise _met_an_array(name)
+
+
+def _met_an_array(name: str) -> TypeError:
+    return TypeError(
+        f"{name} computes with tensors and met a NumPy array: call it with tensor(x), of "
+        "rumus.tensor"
+    )

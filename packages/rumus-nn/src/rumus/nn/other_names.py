@@ -21,3 +21,35 @@ NN: Final = OtherNames(
         "utils": "clip=ClipNorm(...) of an optimizer, for clip_grad_norm_",
     },
 )
+STATE: Final = OtherNames(
+    "load_state_dict",
+    {"strict": "always so: the state is loaded whole, or an error lists every difference"},
+)
+LAYER: Final = OtherNames(
+    "a layer",
+    {
+        "in_features": "inputs",
+        "out_features": "outputs",
+        "in_channels": "inputs",
+        "out_channels": "outputs",
+        "kernel_size": "kernel",
+        "units": "outputs",
+        "filters": "outputs",
+        "num_features": "channels",
+        "num_channels": "channels",
+        "num_groups": "groups",
+        "num_embeddings": "count",
+        "embedding_dim": "size",
+        "embed_dim": "size",
+        "d_model": "size",
+        "num_heads": "heads",
+        "nhead": "heads",
+        "batch_first": "always so: (batch, length, features)",
+        "dim_feedforward": "hidden",
+        "negative_slope": "slope",
+        "start_dim": "start",
+        "inplace": "nothing: a result never overwrites its input",
+        "device": "backend",
+        "use_bias": "bias",
+    },
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rumus.nn.module import Module
+from rumus.nn.module import Module, check_tensor
 from rumus.tensor import Tensor
 
 
@@ -13,6 +13,7 @@ class Identity(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` itself."""
+        check_tensor("Identity", x)
         return x
 
 
@@ -31,6 +32,7 @@ class Flatten(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Join the axes."""
+        check_tensor("Flatten", x)
         if not -x.ndim <= self.start < x.ndim:
             raise IndexError(f"Flatten: a tensor of shape {x.shape} has no axis {self.start}")
         kept, joined = x.shape[: self.start % x.ndim], x.shape[self.start :]

@@ -8,6 +8,8 @@
 ...     optimizer.step(grads)
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from rumus.optim import rules
 from rumus.optim.algorithms.adabelief import AdaBelief
 from rumus.optim.algorithms.adadelta import Adadelta
@@ -49,6 +51,7 @@ from rumus.optim.options.clip import AGC, Clip, ClipNorm, ClipValue
 from rumus.optim.options.group import Claimable, ParameterGroup
 from rumus.optim.options.hyperparameter import Hyper
 from rumus.optim.options.options import Options
+from rumus.optim.options.other_names import MODULE
 from rumus.optim.options.plateau import Plateau
 from rumus.optim.options.running import Running
 from rumus.optim.options.schedule import (
@@ -153,3 +156,8 @@ __all__ = [
     "warm_restarts",
     "warmup",
 ]
+
+if not TYPE_CHECKING:  # a type checker knows what there is
+
+    def __getattr__(name: str) -> NoReturn:
+        MODULE.refuse(name)

@@ -8,6 +8,8 @@
 [[-5.0, -10.0]]
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from rumus.tensor.backends.default_backend import cpu
 from rumus.tensor.backends.numba_backend import NumbaBackend
 from rumus.tensor.backends.numpy_backend import NumpyBackend
@@ -36,6 +38,7 @@ from rumus.tensor.graph.autograd import no_grad
 from rumus.tensor.graph.indexing import gather
 from rumus.tensor.graph.linear_algebra import matmul
 from rumus.tensor.graph.operators import elementwise
+from rumus.tensor.graph.other_names import MODULE
 from rumus.tensor.graph.parameter import Owner, Parameter, Parameters, ParamId, move_parameters
 from rumus.tensor.graph.selection import ROLES, Role
 from rumus.tensor.graph.shaping import concat, pad, split, stack
@@ -184,3 +187,8 @@ __all__ = [
     "where",
     "zeros",
 ]
+
+if not TYPE_CHECKING:  # a type checker knows what there is
+
+    def __getattr__(name: str) -> NoReturn:
+        MODULE.refuse(name)

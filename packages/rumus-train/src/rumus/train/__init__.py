@@ -211,7 +211,9 @@ if not TYPE_CHECKING:  # to a type checker, a module with this function has ever
     def __getattr__(name: str) -> Any:
         """Import what is asked for the first time."""
         if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from rumus.train.base.other_names import MODULE
+
+            MODULE.refuse(name)
         found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         globals()[name] = found
         return found

@@ -17,6 +17,7 @@ from rumus.optim.engine.saved_state import FORMAT, check_unique, differences, en
 from rumus.optim.engine.segments import Segment, host_state, in_their_dtype, lay_out
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup
 from rumus.optim.options.hyperparameter import Hyper, at_step, checked
+from rumus.optim.options.other_names import STATE
 from rumus.tensor import (
     Backend,
     GradientStore,
@@ -363,6 +364,7 @@ class LBFGS(ClosureOptimizer[M_co]):
             "parameters": entries(self.named_parameters(), self.segments),
         }
 
+    @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; see `FusedOptimizer.load_state_dict`.
 

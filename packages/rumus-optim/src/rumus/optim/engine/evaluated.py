@@ -53,8 +53,8 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
         self._check_training("eval_params() again")
         self._settle()
         kept = [(segment, self._copied(segment)) for segment in self.segments if self._has(segment)]
-        self._evaluating = True
         try:
+            self._evaluating = True  # in here, for a signal may come right behind it
             for segment, _ in kept:
                 self._put(segment)
             yield

@@ -48,6 +48,7 @@ from rumus.optim.options.clip import Clip
 from rumus.optim.options.group import Claimable, M_co, as_groups, decaying_matrices
 from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, at_step, checked
 from rumus.optim.options.options import StateDType
+from rumus.optim.options.other_names import STATE
 from rumus.optim.options.running import Running
 from rumus.optim.rules import Rule
 from rumus.tensor import (
@@ -722,6 +723,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             "parameters": entries(self.named_parameters(), self.segments),
         }
 
+    @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, copied. All of it, or StateMismatchError and none of it.
 

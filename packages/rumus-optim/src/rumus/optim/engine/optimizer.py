@@ -11,10 +11,10 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self
 
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
-from rumus.optim.options.other_names import OPTIMIZER
+from rumus.optim.options.other_names import OPTIMIZER, OPTIONS
 from rumus.tensor import (
     Backend,
     BackendMismatchError,
@@ -67,12 +67,17 @@ class Optimizer(ABC, Generic[M_co]):
 
     if not TYPE_CHECKING:  # a type checker knows what there is
 
+        def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
+            if given and cls.__module__.startswith("rumus."):  # others call theirs as they like
+                OPTIONS.check_keywords(given)
+            return super().__new__(cls)
+
         def __getattr__(self, name: str) -> NoReturn:
             OPTIMIZER.refuse(name)
 
         def __setattr__(self, name: str, value: object) -> None:
-            if name in OPTIMIZER.rows and not hasattr(type(self), name) and name not in vars(self):
-                OPTIMIZER.refuse(name)
+            if name not in vars(self):
+                OPTIMIZER.check_assignment(self, name)
             object.__setattr__(self, name, value)
 
     def __str__(self) -> str:

@@ -54,7 +54,7 @@ class ParameterGroup:
             GROUP.refuse(name)
 
         def __setattr__(self, name: str, value: object) -> None:
-            GROUP.refuse_assignment(name)
+            GROUP.check_assignment(self, name)
             object.__setattr__(self, name, value)
 
     def trainable(self) -> ParameterGroup:

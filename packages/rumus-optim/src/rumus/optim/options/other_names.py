@@ -35,3 +35,41 @@ GROUP: Final = OtherNames(
         "params": "group.named",
     },
 )
+OPTIONS: Final = OtherNames(
+    "an optimizer",
+    {
+        "params": "parameters, the first argument",
+        "learning_rate": "lr=...",
+        "epsilon": "eps=...",
+        "beta_1": "betas=(..., ...)",
+        "beta_2": "betas=(..., ...)",
+        "clipnorm": "clip=ClipNorm(...)",
+        "global_clipnorm": "clip=ClipNorm(...)",
+        "clipvalue": "clip=ClipValue(...)",
+        "use_ema": "average=EMA(...)",
+        "fused": "always so: leave it out",
+        "foreach": "always so: leave it out",
+        "capturable": "always so: leave it out",
+    },
+)
+MODULE: Final = OtherNames(
+    "rumus.optim",
+    {
+        "lr_scheduler": "a schedule as the rate: AdamW(parameters, lr=cosine(...))",
+        "StepLR": "step_decay(...), given as lr=...",
+        "CosineAnnealingLR": "cosine(...), given as lr=...",
+        "ExponentialLR": "exponential(...), given as lr=...",
+        "OneCycleLR": "one_cycle(...), given as lr=...",
+        "ReduceLROnPlateau": "Plateau(...), given as lr=...",
+        "RMSProp": "RMSprop",
+        "Ftrl": "Adagrad",
+        "swa_utils": "average=SWA(...) or average=EMA(...) of an optimizer",
+        "clip_grad_norm_": "clip=ClipNorm(...) of an optimizer, or clip_grad_norm(grads, ...)",
+        "clip_grad_value_": "clip=ClipValue(...) of an optimizer, or clip_grad_value(grads, ...)",
+        "GradScaler": "Trainer(optimizer, loss_scale=LossScale())",
+    },
+)
+STATE: Final = OtherNames(
+    "load_state_dict",
+    {"strict": "always so: the state is loaded whole, or an error lists every difference"},
+)

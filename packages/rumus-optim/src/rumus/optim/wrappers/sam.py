@@ -138,7 +138,6 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
             if self.fused.nonfinite != "propagate":
                 self._mark(grads, factors)
         self.base.step(grads)
-        self.outcome = self.fused.outcome
         return loss
 
     def _check_ready(self) -> None:

@@ -11,9 +11,10 @@ from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.options.hyperparameter import Hyper
+from rumus.optim.options.other_names import STATE
 from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.memory.updater import NonFinite
+from rumus.tensor.memory.updater import NonFinite, Outcome
 
 
 class Wrapper(Optimizer[M_co]):
@@ -39,7 +40,6 @@ class Wrapper(Optimizer[M_co]):
         self.base = base
         self.fused: FusedOptimizer[M_co] = fused
         self.groups = fused.groups
-        self.outcome = fused.outcome
         self.made_at = fused.made_at
 
     @property
@@ -66,6 +66,15 @@ class Wrapper(Optimizer[M_co]):
         self.fused.skipped = value
 
     @property
+    def outcome(self) -> Outcome:
+        """What became of the last step; the base's own, for a signal may come right behind it."""
+        return self.fused.outcome
+
+    @outcome.setter
+    def outcome(self, value: Outcome) -> None:
+        self.fused.outcome = value
+
+    @property
     def nonfinite(self) -> NonFinite:
         """What a gradient that is not finite does: what the base says."""
         return self.fused.nonfinite
@@ -78,7 +87,6 @@ class Wrapper(Optimizer[M_co]):
     def step(self, grads: GradientStore) -> None:
         """Do a step of the base; see `FusedOptimizer.step`."""
         self.base.step(grads)
-        self.outcome = self.fused.outcome
 
     def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
         """Return the owned gradients; see `Optimizer.gradients`."""
@@ -113,6 +121,7 @@ class Wrapper(Optimizer[M_co]):
         """Return a copy of the state by parameter name; see `FusedOptimizer.state_dict`."""
         return self.fused.state_dict()
 
+    @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; see `FusedOptimizer.load_state_dict`."""
         self.fused.load_state_dict(state)

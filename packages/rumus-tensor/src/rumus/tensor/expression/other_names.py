@@ -5,8 +5,13 @@ Each package has a table of its own; `OtherNames` makes errors of its rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NoReturn
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import NoReturn, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class OtherNames:
@@ -28,7 +33,41 @@ class OtherNames:
         told = "" if advice is None else f"; here it is {advice}"
         raise AttributeError(f"{self.of} has no attribute {name!r}{told}", name=name)
 
-    def refuse_assignment(self, name: str) -> None:
-        """Raise AttributeError if `name` is one of the table: assigning to it would do nothing."""
-        if name in self.rows:
-            self.refuse(name)
+    def check_assignment(self, owner: object, name: str) -> None:
+        """Raise AttributeError if `name` is no attribute of `owner`: it would be set and ignored.
+
+        Methods of `owner` may make attributes, and so may all code where the name begins with _.
+        """
+        if name in vars(owner) or hasattr(type(owner), name):
+            return
+        if name not in self.rows:
+            frame = sys._getframe(2)  # behind the owner's __setattr__
+            first = frame.f_code.co_varnames[:1]
+            if name.startswith("_") or (first and frame.f_locals.get(first[0]) is owner):
+                return
+        self.refuse(name)
+
+    def check_keywords(self, given: Iterable[str]) -> None:
+        """Raise TypeError if one of the keywords that were given is in the table."""
+        for name in given:
+            if name in self.rows:
+                raise TypeError(f"{self.of} takes no {name!r}; here it is {self.rows[name]}")
+
+    def as_keywords(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return `function`, which refuses the keywords of the table.
+
+        >>> @OtherNames("sum", {"dim": "axis"}).as_keywords
+        ... def total(values, axis=0):
+        ...     return sum(values)
+        >>> total([1, 2], dim=0)
+        Traceback (most recent call last):
+        TypeError: sum takes no 'dim'; here it is axis
+        """
+
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            if kwargs:
+                self.check_keywords(kwargs)
+            return function(*args, **kwargs)
+
+        return checked

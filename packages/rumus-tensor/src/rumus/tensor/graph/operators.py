@@ -263,7 +263,10 @@ def elementwise(function: F) -> F:
             operands, kwargs = bound.args, bound.kwargs
         first = next((o for o in operands if isinstance(o, Tensor)), None)
         if first is None:
-            raise TypeError(f"{function.__name__}() needs a tensor, not {operands!r}")
+            given = ", ".join(type(operand).__name__ for operand in operands)
+            raise TypeError(
+                f"{function.__name__}() needs a tensor, not {given}: call it with tensor(x)"
+            )
         dtype = first.dtype if is_floating(first.dtype) else None
         tensors = [as_tensor(o, first._backend, dtype) for o in operands]
         return run(kernels[0], tensors, {**defaults, **kwargs})

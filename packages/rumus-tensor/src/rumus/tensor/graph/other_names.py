@@ -43,3 +43,38 @@ TENSOR: Final = OtherNames(
         "data": "x.detach()",
     },
 )
+AXIS: Final = OtherNames(
+    "a reduction", {"dim": "axis=...", "keepdim": "keepdims=...", "unbiased": "ddof=1"}
+)
+MODULE: Final = OtherNames(
+    "rumus.tensor",
+    {
+        "nn": "rumus.nn",
+        "optim": "rumus.optim",
+        "cat": "concat([x, y], axis=...)",
+        "concatenate": "concat([x, y], axis=...)",
+        "from_numpy": "tensor(array)",
+        "array": "tensor(values)",
+        "as_tensor": "tensor(values)",
+        "asarray": "tensor(values)",
+        "Variable": "Parameter(values), which is trained, or tensor(values)",
+        "randn": "Generator(seed).normal(shape)",
+        "rand": "Generator(seed).uniform(shape)",
+        "manual_seed": "Generator(seed), given to what draws",
+        "mm": "matmul(x, y), or x @ y",
+        "bmm": "matmul(x, y), or x @ y",
+        "dot": "matmul(x, y), or x @ y",
+        "einsum": "matmul(x, y) with x.transpose(...) and x.reshape(...)",
+        "sum": "x.sum(axis=...)",
+        "mean": "x.mean(axis=...)",
+        "argmax": "x.argmax(axis=...)",
+        "reshape": "x.reshape(...)",
+        "inference_mode": "no_grad()",
+        "set_grad_enabled": "no_grad()",
+        "cuda": "gpu_backend(), or x.to_gpu()",
+        "device": "cpu() and gpu_backend()",
+        "save": "rumus.optim.save_state, or rumus.train.Checkpoints",
+        "load": "rumus.optim.load_state, or rumus.train.Checkpoints",
+        "compile": "nothing: Trainer captures steps by itself",
+    },
+)

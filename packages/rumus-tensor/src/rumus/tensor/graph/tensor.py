@@ -17,7 +17,7 @@ from rumus.tensor.expression.arithmetic import Arithmetic
 from rumus.tensor.expression.dtype import DType, as_dtype, bool_, default_dtype, float32, int32
 from rumus.tensor.expression.errors import BackendMismatchError, GraphError
 from rumus.tensor.graph.autograd import Node, Version, Vjp, is_recording
-from rumus.tensor.graph.other_names import TENSOR
+from rumus.tensor.graph.other_names import AXIS, TENSOR
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.recording import live
 
@@ -252,26 +252,32 @@ class Tensor(Arithmetic["Tensor"]):
     def __getitem__(self, key: Any) -> Tensor:
         return indexing.getitem(self, key)
 
+    @AXIS.as_keywords
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The sum over `axis`; over everything by default."""
         return reduction.sum(self, axis, keepdims)
 
+    @AXIS.as_keywords
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The mean over `axis`; over everything by default."""
         return reduction.mean(self, axis, keepdims)
 
+    @AXIS.as_keywords
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The largest element over `axis`; equal ones share the gradient."""
         return reduction.extremum("max", self, axis, keepdims)
 
+    @AXIS.as_keywords
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The smallest element over `axis`; equal ones share the gradient."""
         return reduction.extremum("min", self, axis, keepdims)
 
+    @AXIS.as_keywords
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The variance over `axis`, divided by n - ddof as NumPy does."""
         return reduction.var(self, axis, keepdims, ddof)
 
+    @AXIS.as_keywords
     def argmax(self, axis: int | None = None) -> Tensor:
         """The int32 index of the (first) largest element; into the flattened tensor for None."""
         return reduction.argmax(self, axis)
@@ -303,22 +309,27 @@ class Tensor(Arithmetic["Tensor"]):
         """Repeat along axes of length 1, and along new leading ones, as NumPy does."""
         return shaping.broadcast_to(self, tuple(shape))
 
+    @AXIS.as_keywords
     def unsqueeze(self, axis: int) -> Tensor:
         """Insert an axis of length 1."""
         return shaping.unsqueeze(self, axis)
 
+    @AXIS.as_keywords
     def squeeze(self, axis: int | None = None) -> Tensor:
         """Remove an axis of length 1, or all of them."""
         return shaping.squeeze(self, axis)
 
+    @AXIS.as_keywords
     def softmax(self, axis: int = -1) -> Tensor:
         """exp(x) / sum(exp(x)) along `axis`."""
         return softmaxes.softmax(self, axis)
 
+    @AXIS.as_keywords
     def log_softmax(self, axis: int = -1) -> Tensor:
         """The logarithm of the softmax along `axis`."""
         return softmaxes.log_softmax(self, axis)
 
+    @AXIS.as_keywords
     def logsumexp(self, axis: int = -1, keepdims: bool = False) -> Tensor:
         """log(sum(exp(x))) along `axis`, without overflow."""
         return softmaxes.logsumexp(self, axis, keepdims)

@@ -220,8 +220,8 @@ class Draws:
     def watched(self) -> Iterator[None]:
         """Note what draws on this thread."""
         outer = _watching.all
-        _watching.all = (*outer, self)
         try:
+            _watching.all = (*outer, self)
             yield
         finally:
             _watching.all = outer

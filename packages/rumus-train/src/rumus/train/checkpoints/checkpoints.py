@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
+from rumus.train.base.other_names import CHECKPOINTS, CHECKPOINTS_OPTIONS
 from rumus.train.checkpoints.checkpoint_errors import (
     CheckpointError,
     CheckpointWarning,
@@ -113,6 +114,19 @@ class Checkpoints:
         self._loaded: int | None = None  # the step that training goes on from
         self._branched = False  # whether newer ones than that are of a training given up
         self._metrics: dict[Path, float | None] = {}
+
+    if not TYPE_CHECKING:  # a type checker knows what there is
+
+        def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
+            CHECKPOINTS_OPTIONS.check_keywords(given)
+            return super().__new__(cls)
+
+        def __getattr__(self, name: str) -> NoReturn:
+            CHECKPOINTS.refuse(name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            CHECKPOINTS.check_assignment(self, name)
+            object.__setattr__(self, name, value)
 
     def __enter__(self) -> Self:
         self.acquire()

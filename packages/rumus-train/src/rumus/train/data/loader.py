@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, tensor
+from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.data.batcher import Batcher, Kinds, Task, Transform, kinds_of_batch
 from rumus.train.data.dataset import Batch, Dataset, Indices
@@ -84,6 +85,19 @@ class DataLoader:
         self._batcher = Batcher(dataset, transform, self.seed)
         self._loop: weakref.ref[_Loop] | None = None
         self._first: tuple[Kinds, int] | None = None  # of the first batch, and a sample of it
+
+    if not TYPE_CHECKING:  # a type checker knows what there is
+
+        def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
+            LOADER_OPTIONS.check_keywords(given)
+            return super().__new__(cls)
+
+        def __getattr__(self, name: str) -> NoReturn:
+            LOADER.refuse(name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            LOADER.check_assignment(self, name)
+            object.__setattr__(self, name, value)
 
     @property
     def epoch(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 
 from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
 from rumus.optim.engine.closure import forward_backward, repeated
@@ -19,6 +19,7 @@ from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.operations.generator import Draws
 from rumus.train.base.limits import Limits
 from rumus.train.base.losses import Losses
+from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
 from rumus.train.base.step_clock import StepClock, measured
 from rumus.train.checkpoints.snapshot import checked_names, scaling_of
 from rumus.train.loop.capture import CapturedSteps, Counts, beside
@@ -92,6 +93,19 @@ class Trainer(Generic[M_co]):
         self.losses = Losses()  # of the epoch's steps
         self._clock: StepClock | None = None
 
+    if not TYPE_CHECKING:  # a type checker knows what there is
+
+        def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
+            TRAINER_OPTIONS.check_keywords(given)
+            return super().__new__(cls)
+
+        def __getattr__(self, name: str) -> NoReturn:
+            TRAINER.refuse(name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            TRAINER.check_assignment(self, name)
+            object.__setattr__(self, name, value)
+
     @property
     def counts(self) -> Counts:
         """How many steps with a batch ran plainly, were recorded, and were repeated, on a GPU."""
@@ -157,6 +171,7 @@ class Trainer(Generic[M_co]):
             self.update(grads)
         return noted
 
+    @FIT.as_keywords
     def fit(
         self,
         loader: Iterable[Any],
@@ -232,7 +247,10 @@ class Trainer(Generic[M_co]):
         from rumus.train.checkpoints.checkpoint_store import as_store, order_of
         from rumus.train.loop.monitor import Monitor, check_options
         from rumus.train.loop.run import Run
+        from rumus.train.loop.validation import check_validate
 
+        check_loss_function(loss_fn)
+        check_validate(validate)
         keep_best = order_of(checkpoints)
         about_validation = {
             "validate_every": validate_every, "monitor": monitor, "mode": mode,
@@ -373,6 +391,16 @@ class Trainer(Generic[M_co]):
     def reset_epoch(self) -> None:
         """Forget the losses so far: the next step opens a new epoch. Usually done by itself."""
         self.losses.clear()
+
+
+def check_loss_function(loss_fn: object) -> None:
+    """Raise TypeError for what is no function, as the targets of fit(x, y)."""
+    if not callable(loss_fn):
+        raise TypeError(
+            f"loss_fn must be a function of a batch, not {type(loss_fn).__name__}: "
+            "fit(DataLoader(ArrayDataset(x, y), batch_size), "
+            "lambda x, y: mse_loss(model(x), y), epochs=...)"
+        )
 
 
 def scalable(optimizer: Optimizer[Any]) -> FusedOptimizer[Any]:

@@ -22,6 +22,16 @@ Validate: TypeAlias = (
 )  # fmt: skip
 
 
+def check_validate(validate: object) -> None:
+    """Raise TypeError for what is neither a function nor a loader with one."""
+    is_pair = isinstance(validate, tuple) and len(validate) == 2 and callable(validate[1])
+    if validate is not None and not is_pair and not callable(validate):
+        raise TypeError(
+            f"validate must be a function or (loader, function of a batch), not "
+            f"{type(validate).__name__}: validate=(loader, lambda x, y: mse_loss(model(x), y))"
+        )
+
+
 @contextmanager
 def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator[None]:
     """Within the block every module of this thread evaluates, and no graph is recorded.

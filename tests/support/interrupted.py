@@ -1,0 +1,238 @@
+"""Operations with a signal at any of their lines, whose handler raises.
+
+All of an operation has happened then, or nothing: the oracle is the state before and the state of
+an undisturbed run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from rumus.optim import EMA, LBFGS, SAM, Accumulation, Adam, AdamW, ClipNorm, Lookahead, LossScale
+from rumus.optim.engine.closure import ClosureOptimizer
+from rumus.tensor import GradientStore, NumpyBackend, Parameter, Tensor, move_parameters
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
+Seen: TypeAlias = tuple[Any, ...]
+
+
+class Late(Exception):
+    """What the handlers here raise."""
+
+
+def _raise(*_: object) -> None:
+    raise Late
+
+
+@contextmanager
+def _handlers() -> Iterator[None]:
+    before = {number: signal.signal(number, _raise) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        assert all(signal.getsignal(number) is _raise for number in SIGNALS)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _at_line(wanted: int, number: int, act: Callable[[], object]) -> tuple[int, bool]:
+    """Run `act` with a signal at a line of rumus; return how many it ran, and whether it raised."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        if "rumus" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            count += 1
+            if count == wanted:
+                signal.raise_signal(number)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    except Late:
+        return count, True
+    finally:
+        sys.settrace(before)
+    return count, False
+
+
+def _parameters() -> list[Parameter]:
+    generator = np.random.default_rng(0)
+    return [
+        Parameter(generator.standard_normal(shape).astype(np.float32), name=name)
+        for name, shape in (("weight", (3, 4)), ("bias", (4,)), ("scale", (2,)))
+    ]
+
+
+def _loss(parameters: list[Parameter]) -> Tensor:
+    return sum(((p - 0.5) ** 2).sum() for p in parameters) * 0.25  # type: ignore[return-value]
+
+
+def _bits(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _bits(item) for key, item in value.items()}
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+def _of(parameters: list[Parameter], *things: Any) -> Seen:
+    values = [(p.numpy().tobytes(), p.backend.name, p.owner is None) for p in parameters]
+    return values, [_bits(thing.state_dict()) for thing in things]
+
+
+def _shown(store: GradientStore) -> dict[str, bytes]:
+    return {p.name: store[p].numpy().tobytes() for p in store}
+
+
+Prepared: TypeAlias = tuple[Callable[[], object], Callable[[], Seen]]
+
+
+def _step(make: Callable[[list[Parameter]], Any]) -> Prepared:
+    parameters = _parameters()
+    optimizer = make(parameters)
+    if isinstance(optimizer, ClosureOptimizer):
+        optimizer.minimize_step(lambda: _loss(parameters))
+        return (
+            lambda: optimizer.minimize_step(lambda: _loss(parameters)),
+            lambda: _of(parameters, optimizer),
+        )
+    optimizer.step(_loss(parameters).backward())
+    grads = _loss(parameters).backward()
+    return lambda: optimizer.step(grads), lambda: (*_of(parameters, optimizer), _shown(grads))
+
+
+def _scaled(parameters: list[Parameter]) -> Any:
+    optimizer = AdamW(parameters, nonfinite="skip")
+    optimizer.scale_losses(LossScale(initial=4.0, every=1))
+    return optimizer
+
+
+def _backward_into() -> Prepared:
+    parameters = _parameters()
+    store = _loss(parameters).backward()
+    losses = [_loss(parameters)]
+    return lambda: losses[0].backward(into=store), lambda: (_shown(store),)
+
+
+def _take() -> Prepared:
+    parameters = _parameters()
+    optimizer = AdamW(parameters)
+    store = _loss(parameters).backward()
+    return lambda: store.drain(optimizer.parameters, "me"), lambda: (_shown(store),)
+
+
+def _accumulation() -> Prepared:
+    parameters = _parameters()
+    accumulation, store = Accumulation(), _loss(parameters).backward()
+    accumulation.add(_loss(parameters).backward(), 2.0)
+
+    def seen() -> Seen:
+        sums = {s.parameter.name: s.array.tobytes() for s in accumulation._sums.values()}
+        return sums, accumulation.weight, accumulation.count, _shown(store)
+
+    return lambda: accumulation.add(store, 3.0), seen
+
+
+def _load() -> Prepared:
+    parameters, others = _parameters(), _parameters()
+    optimizer, other = AdamW(parameters), AdamW(others)
+    for _ in range(3):
+        other.step(_loss(others).backward())
+    state = other.state_dict()
+    return lambda: optimizer.load_state_dict(state), lambda: _of(parameters, optimizer)
+
+
+def _move() -> Prepared:
+    parameters = _parameters()
+    optimizer = AdamW(parameters[:2])
+    optimizer.step(_loss(parameters[:2]).backward())
+    place = NumpyBackend()
+
+    def seen() -> Seen:
+        return *_of(parameters, optimizer), [p.backend is place for p in parameters]
+
+    return lambda: move_parameters(parameters, place), seen
+
+
+def _claim() -> Prepared:
+    parameters, made = _parameters(), []
+    return lambda: made.append(Adam(parameters)), lambda: ([p.owner is None for p in parameters],)
+
+
+def _release() -> Prepared:
+    parameters = _parameters()
+    optimizer = AdamW(parameters, average=EMA(0.9))
+    return optimizer.release, lambda: ([p.owner is None for p in parameters],)
+
+
+def _evaluate() -> Prepared:
+    parameters = _parameters()
+    optimizer = AdamW(parameters, average=EMA(0.9))
+    optimizer.step(_loss(parameters).backward())
+
+    def look() -> None:
+        with optimizer.eval_params():
+            _loss(parameters)
+
+    return look, lambda: _of(parameters, optimizer)
+
+
+CASES: Final[dict[str, Callable[[], Prepared]]] = {
+    "step": lambda: _step(lambda p: AdamW(p, clip=ClipNorm(0.5), average=EMA(0.9))),
+    "step of two groups": lambda: _step(lambda p: AdamW(p, nonfinite="skip")),
+    "step with a loss scale": lambda: _step(_scaled),
+    "step of 8 bits": lambda: _step(lambda p: AdamW(p, state_dtype="8bit")),
+    "SAM": lambda: _step(lambda p: SAM(AdamW(p))),
+    "ASAM of Lookahead": lambda: _step(lambda p: SAM(Lookahead(Adam(p), k=2), adaptive=True)),
+    "Lookahead": lambda: _step(lambda p: Lookahead(Adam(p), k=2)),
+    "LBFGS": lambda: _step(lambda p: LBFGS(p, max_iter=3)),
+    "backward into a store": _backward_into,
+    "draining": _take,
+    "accumulation": _accumulation,
+    "loading a state": _load,
+    "moving": _move,
+    "claiming": _claim,
+    "releasing": _release,
+    "evaluating an average": _evaluate,
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a signal at a line did: whether it was heard, and whether it left half of a change."""
+
+    line: int
+    is_lost: bool
+    is_torn: bool
+
+
+def attempts(prepare: Callable[[], Prepared], number: int, seed: str) -> Iterator[Attempt]:
+    """Yield what becomes of an operation with a signal at one of its lines, for `number` of them.
+
+    At every line, where it has fewer.
+    """
+    prepare()[0]()  # so that what is kept for later is there
+    act, seen = prepare()
+    before = seen()
+    lines, _ = _at_line(0, signal.SIGINT, act)
+    after = seen()
+    chosen = random.Random(seed)
+    with _handlers():
+        for line in sorted(chosen.sample(range(1, lines + 1), min(number, lines))):
+            act, seen = prepare()
+            if seen() != before:
+                raise AssertionError("the operation does not begin as it did before")
+            ran, raised = _at_line(line, chosen.choice(SIGNALS), act)
+            yield Attempt(line, not raised and ran >= line, seen() not in (before, after))
