@@ -217,7 +217,8 @@ def resume(session: nox.Session) -> None:
 @nox.session(default=False, requires=["dist"])
 def reliability(session: nox.Session) -> None:
     """Interrupt saves in every way, kill trainings: the tables of docs/reliability.md."""
-    session.install("pytest", "hypothesis", *wheels("rumus-train"))
+    needed = dict.fromkeys((*wheels("rumus-train"), *wheels("rumus-nn")))
+    session.install("pytest", "hypothesis", *needed)
     report = f"{session.create_tmp()}/checkpoints.xml"
     chosen = sorted(map(str, Path("tests/train").glob("test_checkpoint_*.py")))
     options = ("-o", "junit_family=xunit1", f"--junitxml={report}")

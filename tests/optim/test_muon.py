@@ -205,7 +205,7 @@ def test_bad_choices_claim_nothing() -> None:
         Muon(parameters, matrices="hidden.*")
     with pytest.raises(ValueError, match="no parameter fits the name 'hiden"):
         Muon(parameters, matrices="hiden.weight")
-    with pytest.raises(ValueError, match='adjust must be "original" or'):
+    with pytest.raises(ValueError, match="adjust must be one of original, match_rms_adamw"):
         Muon(parameters, adjust="none")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="iterations must be 1 or more, not 0"):
         Muon(parameters, iterations=0)
