@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import enum
 import functools
+import gc
 import itertools
 import math
 import operator
@@ -930,3 +931,26 @@ def test_a_mean_that_is_scaled_afterwards_is_captured(gpu: GpuBackend) -> None:
             np.zeros(16, np.int32),
         )
     assert (trainer.counts.recorded, trainer.counts.replayed) == (2, 4)
+
+
+def test_what_the_garbage_collector_runs_is_no_part_of_a_step() -> None:
+    """As the callbacks that profilers and test tools register, which ask a clock."""
+
+    def ticking(phase: str, info: dict[str, int]) -> None:
+        time.perf_counter()
+
+    gpu = GpuBackend(Gpu())
+    weight = Parameter([1.0, 2.0], name="weight", backend=gpu)
+    trainer = Trainer(SGD([weight], 0.1))
+    threshold = gc.get_threshold()
+    gc.callbacks.append(ticking)
+    gc.set_threshold(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CaptureWarning)
+            for _ in range(4):
+                trainer.train_step(lambda x: (weight * x).sum(), tensor([1.0, 2.0], backend=gpu))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(ticking)
+    assert gc.isenabled()

@@ -92,13 +92,20 @@ class Reads:
 
     @contextmanager
     def follow(self) -> Iterator[None]:
-        """Follow what this thread runs in the block."""
-        before = sys.gettrace()
+        """Follow what this thread runs in the block.
+
+        The garbage collector rests meanwhile: callbacks and finalizers that it runs at any moment
+        are no part of the step.
+        """
+        before, collects = sys.gettrace(), gc.isenabled()
+        gc.disable()
         sys.settrace(self._entered)
         try:
             yield
         finally:
             sys.settrace(before)
+            if collects:
+                gc.enable()
             self._outside.clear()
             self._functions.clear()
 
