@@ -182,6 +182,7 @@ def test_char_gpt_in_float16(tmp_path: Path) -> None:
     assert float(nats) < 1
 
 
+@pytest.mark.needs_gpu
 def test_loss_curves(tmp_path: Path) -> None:
     """The CPU's and the GPU's part in the last bits, float16's where it rounds."""
     small = ["--steps", 30, "--size", 32, "--length", 16, "--layers", 1]

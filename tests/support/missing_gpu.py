@@ -76,7 +76,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.getreports("skipped")
     count = sum(REASON in str(report.longrepr) for report in skipped)
     if count:
-        terminalreporter.write_line(f"{count} tests skipped that need a GPU: {DRIVER}")
+        tests = "test" if count == 1 else "tests"
+        terminalreporter.write_line(f"{count} {tests} skipped for want of a GPU: {DRIVER}")
 
 
 def _no_adapter() -> Exception:
