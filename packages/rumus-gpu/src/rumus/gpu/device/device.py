@@ -20,18 +20,19 @@ from numpy.typing import NDArray
 from rumus.gpu.device.adapter import choose
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.forks import FORKS
+from rumus.gpu.device.host_memory import HostPool
 from rumus.gpu.device.limits import DeviceLimits
 from rumus.gpu.device.matrix_units import PRECISIONS, Precision, Units, units_of
-from rumus.gpu.device.memory import MemoryStats, Pool, Region, Storage, size_class
+from rumus.gpu.device.memory import MemoryStats, Pool, Region, Storage
 from rumus.gpu.device.pipelines import SLOT, Pipeline, Pipelines, Program
 from rumus.gpu.device.profile import Clock, Profile, profiling
+from rumus.gpu.device.staging import HostStaging, MappedStaging, Staging, take
+from rumus.gpu.device.upload import UploadRing
 from rumus.gpu.engine.protocol import (
-    Buffer,
     Command,
     Device,
     EngineName,
     Handle,
-    Mapped,
     MatrixUnit,
     TimedPass,
     Usage,
@@ -41,6 +42,8 @@ BATCH: Final = 64  # dispatches, or writes, of one submission
 MANY: Final = 2**18  # workgroups from which a submission keeps the device busy for a while
 PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
 IN_FLIGHT: Final = 16  # submissions that the host may be ahead
+LENT: Final = 2**18  # bytes from which an array on the host keeps the memory that it came to
+PIECE: Final = 2**24  # bytes that are read at a time where they must be copied
 
 
 @dataclass(slots=True)
@@ -163,7 +166,9 @@ class Gpu:
         self._pool = Pool(self.device, self.limits.binding, self.synchronize)
         self._writes = self._written = self._groups = 0
         self._in_flight: deque[int] = deque()
-        self._staging: dict[int, Buffer] = {}
+        self._host_memory = HostPool(self.device)
+        self._uploads = UploadRing(self.device, self._host_memory, self.flush)
+        self._staging: dict[tuple[int, int], Staging] = {}
         self._uniforms = _UniformRing(self.device)
 
     @property
@@ -234,6 +239,7 @@ class Gpu:
         """Give memory that no array holds back to the driver."""
         with self.lock:
             self._pool.trim()
+            self._host_memory.trim()
 
     def pipeline(self, key: Hashable, make: Callable[[], Program]) -> Pipeline:
         """Return the pipeline of this key; `make` writes its program if it is new."""
@@ -375,6 +381,7 @@ class Gpu:
         if self.clock is not None:
             self.clock.before_submit(self._recorder)
         index = self.device.submit(self._recorder)
+        self._uploads.submitted(index)
         if self.clock is not None:
             self.clock.after_submit(index)
         self.batch += 1
@@ -391,73 +398,103 @@ class Gpu:
 
     def write(self, storage: Storage, host: NDArray[Any]) -> None:
         """Copy a contiguous array to the beginning of `storage`. The host's array is free then."""
-        size = host.nbytes
-        if size % 4:
-            host = np.concatenate([host.reshape(-1).view(np.uint8), np.zeros(-size % 4, np.uint8)])
         with self.lock:
             if self.watcher:
                 self.watcher.refuse_transfer("an array is uploaded inside of it", "make it before")
-            if storage.block.batch == self.batch:
-                self.flush()  # a write comes before all that is recorded, also what reads the old
-            self.device.write(storage.block.buffer, host)
+            if self._uploads.exists():
+                self._upload(storage, host.reshape(-1).view(np.uint8))
+            else:
+                self._write(storage, host)
             storage.writes += 1
-            self.stats.bytes_up += size
-            self._writes += 1
-            self._written += size
-            if self._writes >= BATCH or self._written >= PENDING_BYTES:
+            self.stats.bytes_up += host.nbytes
+
+    def _upload(self, storage: Storage, data: NDArray[np.uint8]) -> None:
+        """Record copies from host memory, in the order of everything else."""
+        for buffer, start, at, size in self._uploads.put(data):
+            self._recorder.copy(buffer.handle, start, storage.handle, at, -(-size // 4) * 4)
+            storage.block.batch = self.batch
+            if self._recorder.commands >= BATCH:
                 self.flush()
+
+    def _write(self, storage: Storage, host: NDArray[Any]) -> None:
+        """Have the engine copy an array; it comes before all that is recorded."""
+        size = host.nbytes
+        if size % 4:
+            host = np.concatenate([host.reshape(-1).view(np.uint8), np.zeros(-size % 4, np.uint8)])
+        if storage.block.batch == self.batch:
+            self.flush()  # something that is recorded may read the old contents
+        self.device.write(storage.block.buffer, host)
+        self._writes += 1
+        self._written += size
+        if self._writes >= BATCH or self._written >= PENDING_BYTES:
+            self.flush()
 
     def read(self, array: GPUArray) -> NDArray[Any]:
         """Return the bytes of an array that lies contiguous from a multiple of 4 bytes on."""
-        result = np.empty(array.shape, array.stored.memory)
-        size = -(-result.nbytes // 4) * 4
+        size = -(-array.nbytes // 4) * 4
         with self.lock:
             if self.watcher:
                 instead = "read it after the step"
                 self.watcher.refuse_transfer("a value is read inside of it", instead)
-            staging = self._staging_for(size)
-            index = self.stage(array, staging, size)
-            try:
-                self.read_staging(staging, size, index, result)
-            except BaseException:  # an interrupt as well
-                self._staging.clear()  # it may stay mapped, and using it would end the process
-                raise
+            memory = self._host_memory.take(size) if size >= LENT else None
+            if memory is not None:
+                staging = HostStaging(self.device, memory)
+                self.stage(array, staging)
+                staging.read()
+                result = self._host_memory.lend(memory, array.shape, array.stored.memory)
+            else:
+                result = np.empty(array.shape, array.stored.memory)
+                self._read_pieces(array, result.reshape(-1).view(np.uint8))
             self.stats.bytes_down += result.nbytes
         return result
 
-    def read_staging(self, staging: Buffer, size: int, index: int, into: NDArray[Any]) -> None:
-        """Copy what submission `index` writes to a buffer for the host; waits for it."""
-        request = self.device.map(staging, size)
-        self.device.poll(True, index)
-        take(request, into)
+    def _read_pieces(self, array: GPUArray, into: NDArray[np.uint8]) -> None:
+        """Copy an array by way of two places in turn: the device fills one, the host empties one.
 
-    def stage(self, array: GPUArray, staging: Buffer, size: int) -> int:
-        """Copy `size` bytes to a buffer that the host can map; return the submission's number."""
+        Where this is interrupted a place may stay mapped, and using it would end the process.
+        """
+        waiting: deque[tuple[Staging, NDArray[np.uint8]]] = deque()
+        try:
+            for number, at in enumerate(range(0, into.size, PIECE)):
+                part = into[at : at + PIECE]
+                staging = self._staging_for(part.size, number % 2)
+                self.stage(array, staging, at, part.size)
+                waiting.append((staging, part))
+                if len(waiting) == 2:
+                    take(*waiting.popleft())
+            while waiting:
+                take(*waiting.popleft())
+        except BaseException:
+            self._staging.clear()
+            raise
+
+    def stage(
+        self, array: GPUArray, staging: Staging, first: int = 0, size: int | None = None
+    ) -> None:
+        """Have `size` bytes of an array copied, from byte `first` on; by default all."""
+        length = -(-(array.nbytes - first if size is None else size) // 4) * 4
         with self.lock:
-            start = array.offset * array.stored.itemsize
+            start = array.offset * array.stored.itemsize + first
             storage = array.storage
-            self._recorder.copy(storage.handle, start, staging.handle, 0, size)
+            self._recorder.copy(storage.handle, start, staging.buffer.handle, 0, length)
             storage.block.batch = self.batch
-            return self.flush()
+            staging.expect(self.flush(), length)
 
-    def _staging_for(self, size: int) -> Buffer:
-        """A buffer that the host can read; the small ones are kept."""
-        wanted = max(4096, 1 << (size - 1).bit_length()) if size <= 2**24 else size_class(size)
-        found = self._staging.get(wanted)
+    def staging(self, size: int) -> Staging:
+        """Return room for `size` bytes that come to the host."""
+        with self.lock:
+            memory = self._host_memory.take(size)
+            if memory is not None:
+                return HostStaging(self.device, memory)
+            return MappedStaging(self.device, size)
+
+    def _staging_for(self, size: int, turn: int) -> Staging:
+        """Room that is kept for the next read of this size."""
+        wanted = max(4096, 1 << (size - 1).bit_length())
+        found = self._staging.get((wanted, turn))
         if found is None:
-            found = self.device.buffer(wanted, Usage.MAP_READ | Usage.COPY_DST)
-            if wanted <= 2**24:
-                self._staging[wanted] = found
+            found = self._staging[wanted, turn] = self.staging(wanted)
         return found
-
-
-def take(request: Mapped, into: NDArray[Any]) -> None:
-    """Copy the bytes of a mapped buffer, and let the device have it back."""
-    target = into.reshape(-1).view(np.uint8)
-    try:
-        target[:] = np.frombuffer(request.memory(), np.uint8, target.size)
-    finally:
-        request.close()
 
 
 class _UniformRing:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.staging import MappedStaging, take
 from rumus.gpu.engine.protocol import Recorder, Usage
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Timestamps:
         self._passes = [self._queries.timed(2 * n) for n in range(_CAPACITY)]
         size = 16 * _CAPACITY
         self._resolved = device.buffer(size, Usage.QUERY_RESOLVE | Usage.COPY_SRC)
-        self._staging = device.buffer(size, Usage.MAP_READ | Usage.COPY_DST)
+        self._staging = MappedStaging(device, size)
         self._first: int | None = None
 
     def around(self, name: str, record: Callable[[], None]) -> None:
@@ -151,14 +152,15 @@ class Timestamps:
         """Let the timestamps be copied to where the host can read them."""
         if self._names:
             count = 2 * len(self._names)
-            recorder.resolve(self._queries, count, self._resolved, self._staging)
+            recorder.resolve(self._queries, count, self._resolved, self._staging.buffer)
 
     def after_submit(self, index: int) -> None:
         """Read the timestamps of a submission."""
         names, self._names = self._names, []
         if names:
             ticks = np.empty((len(names), 2), np.uint64)
-            self.gpu.read_staging(self._staging, ticks.nbytes, index, ticks)
+            self._staging.expect(index, ticks.nbytes)
+            take(self._staging, ticks)
             self._note(names, ticks.tolist())
 
     def _note(self, names: Sequence[str], ticks: Sequence[Sequence[int]]) -> None:

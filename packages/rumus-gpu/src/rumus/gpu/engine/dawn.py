@@ -212,11 +212,13 @@ class DawnDevice(WebGpuDevice):
         return self._last
 
     def poll(self, wait: bool = False, index: int | None = None) -> bool:
-        """Let finished work be noticed; return whether nothing is left to do."""
-        if wait and (index or self._last):
-            self._is_done(index or self._last, _FOREVER)
+        """Let finished work be noticed; return whether submission `index`, or all, is done."""
+        wanted = index or self._last
+        is_done = not wanted or self._is_done(wanted, _FOREVER if wait else 0)
         _api.lib.wgpuInstanceProcessEvents(self._instance)
-        return not self._last or self._is_done(self._last, 0)
+        if wait:
+            self._check()
+        return is_done
 
     def _is_done(self, future: int, nanoseconds: int) -> bool:
         """Whether a future is complete within this time."""

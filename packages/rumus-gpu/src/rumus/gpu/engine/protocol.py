@@ -245,7 +245,8 @@ class Device(Protocol):
     def poll(self, wait: bool = False, index: int | None = None) -> bool:
         """Let finished work be noticed; with `wait`, until submission `index`, or all, is done.
 
-        Return whether the device has nothing left to do. The interpreter's lock is free meanwhile.
+        Return whether submission `index`, or everything, is done; an engine that cannot tell of one
+        submission tells of all. The interpreter's lock is free meanwhile.
         """
         ...
 

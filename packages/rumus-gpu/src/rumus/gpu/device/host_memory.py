@@ -1,0 +1,134 @@
+"""Memory of the host that the device reads and writes itself, where the engine has such buffers.
+
+Pages that a device uses must stay where they are. A fork shares them with the child until either
+writes, and the writer goes on in a copy that the device does not know: what was there before a fork
+stays valid, but the device never uses it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections import deque
+from contextlib import suppress
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rumus.gpu.device.memory import size_class
+from rumus.gpu.engine.protocol import Buffer, Device, Usage
+
+KEPT: Final = 2**29  # bytes that wait for the next use at most
+_USAGE: Final = Usage.COPY_SRC | Usage.COPY_DST
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_parent=_forked)
+
+
+class HostMemory:
+    """Pages of this process, and the buffer that a device sees them as."""
+
+    __slots__ = ("_forks", "buffer", "bytes")
+
+    def __init__(self, pages: NDArray[np.uint8], buffer: Buffer) -> None:
+        self.bytes = pages
+        self.buffer = buffer
+        self._forks = _forks
+
+    @classmethod
+    def of(cls, device: Device, size: int) -> HostMemory | None:
+        """Return memory of `size` bytes; None where the driver does not take it."""
+        alignment = device.host_alignment
+        length = size + max(0, alignment - mmap.PAGESIZE)
+        pages = _pages(length)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+        start = -address % alignment
+        aligned = memoryview(pages)[start : start + size]
+        buffer = device.host_buffer(aligned, _USAGE)
+        return None if buffer is None else cls(np.frombuffer(aligned, np.uint8), buffer)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a child of this process has these pages as well."""
+        return self._forks != _forks
+
+
+def _pages(size: int) -> mmap.mmap:
+    """Pages of their own, large ones where the system has them: they are faster to hand over."""
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+        return mmap.mmap(-1, size)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system that was built without
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
+
+
+class _Lent:
+    """What an array on the host holds on to; the pool gets the memory back with the last view."""
+
+    def __init__(self, pool: HostPool, memory: HostMemory) -> None:
+        self._pool, self._memory = pool, memory
+        self.__array_interface__ = memory.bytes.__array_interface__
+
+    def __del__(self) -> None:
+        self._pool.returned.append(self._memory)  # atomic: it may happen on any thread
+
+
+class HostPool:
+    """Memory of the host by size, kept for the next use. The device's lock is held in all calls."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._free: dict[int, list[HostMemory]] = {}
+        self._kept = 0
+        self.returned: deque[HostMemory] = deque()
+
+    @property
+    def exists(self) -> bool:
+        """Whether the device has such memory at all."""
+        return self._device.host_alignment > 0
+
+    def take(self, size: int) -> HostMemory | None:
+        """Return memory of at least `size` bytes, with whatever is in it; None if there is none."""
+        self._collect()
+        alignment = self._device.host_alignment
+        if not alignment:
+            return None
+        wanted = -(-size_class(size) // alignment) * alignment
+        free = self._free.get(wanted, [])
+        while free:
+            found = free.pop()
+            self._kept -= wanted
+            if not found.is_shared:
+                return found
+        return HostMemory.of(self._device, wanted)
+
+    def lend(self, memory: HostMemory, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return memory that nobody else uses as an array, until the last view of it is gone."""
+        array: NDArray[Any] = np.asarray(_Lent(self, memory))
+        count = int(np.prod(shape, dtype=np.int64))
+        return array[: count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+
+    def trim(self) -> None:
+        """Give back what waits for the next use."""
+        self._collect()
+        self._free.clear()
+        self._kept = 0
+
+    def _collect(self) -> None:
+        while self.returned:
+            memory = self.returned.popleft()
+            size = memory.bytes.size
+            if not memory.is_shared and self._kept + size <= KEPT:
+                self._free.setdefault(size, []).append(memory)
+                self._kept += size
