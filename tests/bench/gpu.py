@@ -1,6 +1,6 @@
 """Rumus against PyTorch and JAX on an NVIDIA GPU, in one run: prints times and ratios.
 
-    python tests/bench/gpu.py --rows copy,matmul,adamw,mlp,gpt,gpt2,cnn --json figures.json
+    python tests/bench/gpu.py --rows copy,transfer,matmul,adamw,mlp,gpt,gpt2,cnn --json figures.json
 
 Every figure is the median of several rounds, in which the sides take turns; a round runs a step
 many times and waits for the device once, at its end. A side that is not installed is left out.
@@ -179,7 +179,34 @@ def matmul(backend: GpuBackend) -> dict[str, dict[str, float]]:
     return found
 
 
-KERNELS = {"copy": copy, "matmul": matmul, "adamw": adamw}
+def transfer(backend: GpuBackend) -> dict[str, dict[str, float]]:
+    """256 MiB from the host and to it, as users write it, and what PyTorch does for the same line."""
+    host = np.random.default_rng(0).standard_normal(1 << 26, np.float32)
+    to: dict[str, Side] = {}
+    back: dict[str, Side] = {}
+    others = (
+        [backend] if backend.gpu.engine == "wgpu" else [backend, GpuBackend(Gpu(engine="wgpu"))]
+    )
+    for each in others:
+        name = "rumus" if each is backend else "rumus wgpu"
+        there = each.upload(host)
+        to[name] = partial(each.upload, host), each.gpu.synchronize
+        back[name] = partial(each.download, there), each.gpu.synchronize
+    if has("torch"):
+        import torch
+
+        ours, pinned = torch.from_numpy(host), torch.from_numpy(host).pin_memory()
+        theirs = ours.cuda()
+        wait = torch.cuda.synchronize
+        to |= {"torch": (lambda: ours.cuda(), wait), "torch pinned": (lambda: pinned.cuda(), wait)}
+        back |= {
+            "torch": (lambda: theirs.cpu(), wait),
+            "torch pinned": (lambda: pinned.copy_(theirs), wait),
+        }
+    return {"256 MiB from the host": medians(to, 4), "256 MiB to the host": medians(back, 4)}
+
+
+KERNELS = {"copy": copy, "transfer": transfer, "matmul": matmul, "adamw": adamw}
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
