@@ -180,7 +180,7 @@ def matmul(backend: GpuBackend) -> dict[str, dict[str, float]]:
 
 
 def transfer(backend: GpuBackend) -> dict[str, dict[str, float]]:
-    """256 MiB from the host and to it, as users write it, and what PyTorch does for the same line."""
+    """256 MiB to the device and back, as users write it, beside the same lines of PyTorch."""
     host = np.random.default_rng(0).standard_normal(1 << 26, np.float32)
     to: dict[str, Side] = {}
     back: dict[str, Side] = {}
