@@ -33,7 +33,7 @@ from rumus.train import (
     TrainStart,
     ValidationEnd,
 )
-from rumus.train.loop import run
+from rumus.train.loop import team
 
 Batch = tuple[NDArray[Any], ...]
 
@@ -190,7 +190,7 @@ def test_limits() -> None:
 
 def test_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(run, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(team, "perf_counter", lambda: now[0])
 
     class Slow(Callback):
         def on_step_end(self, event: StepEnd) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from rumus.tensor import Tensor
 from rumus.train.data.batch_trace import BatchTrace
+from rumus.train.data.part import Part
 
 _SINGLE: Final = (np.ndarray, Tensor, int, float, str, np.number)
 
@@ -51,7 +52,8 @@ class Batches:
     out, so that each epoch must be the same after a resume: `set_epoch(epoch)`, if there is one,
     is called before an epoch for that. A trace of what was handed out is saved, and a loader that
     yields something else instead is refused.
-    weight_of: called with a batch, how much it counts; by default the number of samples.
+    weight_of: called with a batch, how much it counts; by default the number of samples, which is
+    that of the global batch where the loader deals its rows to several ranks.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Batches:
             self._check(given, epoch)
             if self.is_complete:
                 raise ValueError(f"the loader says len() {self.per_epoch}, and yields more")
-            weight = samples(given) if self.weight_of is None else self.weight_of(*given)
+            weight = self._samples(given) if self.weight_of is None else self.weight_of(*given)
             if self._trace is not None:
                 self._trace.add(given)
             self.batch += 1
@@ -127,6 +129,18 @@ class Batches:
                 )
             )
         return None
+
+    def _samples(self, batch: tuple[Any, ...]) -> float:
+        part = self.part
+        return samples(batch) if part is None else float(part.samples)
+
+    @property
+    def part(self) -> Part | None:
+        """Which rows of the global batch were handed out last, if the loader deals them out."""
+        found: Part | None = None
+        if getattr(self.loader, "ranks", None) is not None:
+            found = self.loader.part  # type: ignore[attr-defined]
+        return found
 
     def end(self) -> None:
         """Begin to count anew."""

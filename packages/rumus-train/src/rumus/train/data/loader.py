@@ -12,8 +12,10 @@ import numpy as np
 from rumus.tensor import Backend, StateMismatchError, tensor
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
+from rumus.train.base.ranks import Ranks
 from rumus.train.data.batcher import Batcher, Kinds, Task, Transform, kinds_of_batch
 from rumus.train.data.dataset import Batch, Dataset, Indices
+from rumus.train.data.part import Part, check_shards
 
 
 class DataLoader:
@@ -35,13 +37,19 @@ class DataLoader:
     Processes are started at the beginning of a loop: dataset and transform are pickled, and the
     program needs `if __name__ == "__main__":`. However a loop ends, its workers end with it.
 
+    ranks: the processes that train together; batch_size is that of all of them. Each gets the rows
+    of its shards, and `part` says which they are. shards: into how many parts a batch is cut,
+    whatever the number of ranks: the run's numbers depend on it, not on who computes what. By
+    default there are as many as ranks.
+
     The position (epoch, batch) counts the batches that were handed out, not those made ahead. A
     loop that is left early is gone on with by the next loop; `seek(loader.epoch)` starts over.
 
     ValueError for an empty dataset, batch_size or workers or prefetch or seed out of range, and a
-    loader that drops everything. While looping: SampleError with the number and the file of the
-    sample to blame, WorkerError for a process that died, RuntimeError for a loop that goes on
-    after another one has begun, or after the position was set.
+    loader that drops everything; for shards that cannot be dealt evenly to the ranks, or of which
+    there are more than samples in a batch. While looping: SampleError with the number and the
+    file of the sample to blame, WorkerError for a process that died, RuntimeError for a loop that
+    goes on after another one has begun, or after the position was set.
 
     >>> from rumus.train import ArrayDataset
     >>> loader = DataLoader(ArrayDataset(range(5)), 2)
@@ -64,6 +72,8 @@ class DataLoader:
         processes: bool = False,
         prefetch: int = 2,
         backend: Backend | None = None,
+        ranks: Ranks | None = None,
+        shards: int | None = None,
     ) -> None:
         self.dataset, self.transform, self.backend = dataset, transform, backend
         self.batch_size = _at_least(1, "batch_size", batch_size)
@@ -81,6 +91,13 @@ class DataLoader:
             )
         if self.processes and not self.workers:
             raise ValueError("processes=True needs workers, of which there are 0")
+        if ranks is None and shards is not None:
+            raise ValueError("shards= needs ranks=, to which they are dealt")
+        self.ranks = ranks
+        self.shards = 1
+        if ranks is not None:
+            wanted = ranks.size if shards is None else operator.index(shards)
+            self.shards = check_shards(wanted, self.batch_size, ranks)
         self._epoch = self._batch = 0
         self._batcher = Batcher(dataset, transform, self.seed)
         self._loop: weakref.ref[_Loop] | None = None
@@ -108,6 +125,16 @@ class DataLoader:
     def batch(self) -> int:
         """The number of the next batch in its epoch."""
         return self._batch
+
+    @property
+    def part(self) -> Part:
+        """The rows of the batch that was handed out last: those of this rank's shards."""
+        number = (self._batch or len(self)) - 1
+        rank, size = (0, 1) if self.ranks is None else (self.ranks.rank, self.ranks.size)
+        return Part.of(self._samples_of(number), self.shards, rank, size)
+
+    def _samples_of(self, number: int) -> int:
+        return min(self.batch_size, self._samples - number * self.batch_size)
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
@@ -139,7 +166,7 @@ class DataLoader:
         """Go on where `state` says. Workers, prefetch and backend may be others than then.
 
         StateMismatchError lists every difference, in the dataset's length, batch_size, seed,
-        shuffle and drop_last; nothing has changed then.
+        shuffle, drop_last and shards; nothing has changed then.
         """
         own = self._described()
         wrong = [
@@ -158,12 +185,14 @@ class DataLoader:
         self.seek(state["epoch"], state["batch"])
 
     def _described(self) -> dict[str, int | bool]:
+        shards = {} if self.ranks is None else {"shards": self.shards}
         return {
             "samples": self._samples,
             "batch_size": self.batch_size,
             "seed": self.seed,
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
+            **shards,
         }
 
     def _leave(self) -> None:
@@ -180,7 +209,14 @@ class DataLoader:
         if self.shuffle:
             order = permutation(self.seed, Purpose.SHUFFLE, count, epoch)
         for number in range(self.batch, len(self)):
-            yield Task(epoch, number, order[number * size : (number + 1) * size])
+            yield Task(epoch, number, self._own(order[number * size : (number + 1) * size]))
+
+    def _own(self, indices: Indices) -> Indices:
+        """What of a batch this rank has: at least one sample, which no shard may have."""
+        if self.ranks is None:
+            return indices
+        part = Part.of(len(indices), self.shards, self.ranks.rank, self.ranks.size)
+        return indices[part.start : part.stop] if part.stop > part.start else indices[:1]
 
     def _batches(self) -> Generator[Made, None, None]:
         """Those batches, made by whoever makes them."""

@@ -26,6 +26,9 @@ class Callback(Protocol):
     another has decided has a higher order. With `state_dict` and `load_state_dict` its state is
     part of every checkpoint.
 
+    speaks: whether it writes files or shows progress: of ranks that train together only the first
+    calls it, the others are silent. All others are called by every rank, with the same numbers.
+
     monitors: a metric of the validation that it cannot do without. A run without a validation, or
     with one that lacks it, is refused.
 
@@ -39,6 +42,7 @@ class Callback(Protocol):
     """
 
     order: int = 0
+    speaks: bool = False
 
     @property
     def monitors(self) -> str | None:

@@ -29,7 +29,6 @@ from rumus.train.checkpoints.checkpoint_store import (
 )
 from rumus.train.checkpoints.snapshot import check_declared, parts_of_model, restore, take
 from rumus.train.data.batches import Batches
-from rumus.train.loop.accumulation import accumulated_step
 from rumus.train.loop.callback import Callback, Callbacks
 from rumus.train.loop.events import (
     CheckpointSaved,
@@ -43,8 +42,8 @@ from rumus.train.loop.events import (
 )
 from rumus.train.loop.monitor import Monitor
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals
-from rumus.train.loop.validation import Validate, evaluating, measure
-from rumus.train.loop.weighing import Weighing
+from rumus.train.loop.team import Alone, Team
+from rumus.train.loop.validation import Validate, evaluating
 
 if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
@@ -107,6 +106,8 @@ class Run:
         profile_steps: bool,
     ) -> None:
         self.trainer, self.limits, self.loss_fn = trainer, limits, loss_fn
+        self.team: Team = trainer.team or Alone(trainer)
+        team = self.team
         self.validate_fn, self.validate_every = validate, validate_every
         self.monitor, self.restore_best = monitor, restore_best
         if validate is not None and validate_every == Every():
@@ -120,9 +121,10 @@ class Run:
             raise ValueError(f"{trainer.optimizer} evaluates a batch several times: accumulate=1")
         self.accumulate, self.rollbacks = accumulate, rollbacks
         self.batches = Batches(loader, weight_of)
-        self.callbacks = Callbacks(callbacks)
+        heard = [c for c in callbacks if team.speaks or not getattr(c, "speaks", False)]
+        self.callbacks = Callbacks(heard)
         monitor.check_callbacks(self.callbacks.all, validate is not None)
-        self.signals = StopSignals(signals)
+        self.signals = StopSignals(signals, shared=team.size > 1)
         self.position = Position()
         self.stopped: str | None = None
         self._clock: StepClock | None = None
@@ -135,8 +137,8 @@ class Run:
         self._save_asked = False
         self._saved_at: tuple[int, int, bool] | None = None
         self._path: Path | None = None
-        self._started = self._saved_time = self._validated_time = perf_counter()
-        self._epoch_started = self._started
+        self._started = self._saved_time = self._validated_time = team.clock()
+        self._epoch_started = perf_counter()
 
     # What callbacks may ask, and call
 
@@ -158,7 +160,8 @@ class Run:
     def go(self, resume: Resume) -> Result:
         """Train until a limit is reached or somebody says stop; return what came of it."""
         position = self.position
-        with self._reported(), self.trainer.clocked(self._clock), self.signals:
+        with self._told(), self._reported(), self.trainer.clocked(self._clock), self.signals:
+            self.team.begin(self)
             self._begin(resume)
             while self._goes_on():
                 self._open_epoch()
@@ -167,6 +170,7 @@ class Run:
                 if position.exhausted and not self.signals.received:
                     self._guarded(self._close_epoch)
             result = self._end()
+            self.team.end()
         if self.signals.received is not None:  # it has come since all was done
             raise Interrupted(self.signals.received, position.step, self._path)
         return result
@@ -192,9 +196,6 @@ class Run:
             return self.batches.next(self.position.epoch)
 
     def _train(self, batch: tuple[Any, ...], weight: float) -> Tensor:
-        if self.accumulate == 1:
-            return self.trainer.train_step(self._computed, *batch, weight=weight)
-
         def window() -> Iterator[tuple[tuple[Any, ...], float]]:
             yield batch, weight
             for _ in range(self.accumulate - 1):
@@ -203,8 +204,7 @@ class Run:
                     return
                 yield more
 
-        weighing = Weighing() if self.batches.weight_of is None else None
-        return accumulated_step(self.trainer, self._computed, window(), weighing)
+        return self.team.step(self._computed, window())
 
     def _after_step(self, loss: Tensor, samples: float) -> None:
         position = self.position
@@ -217,7 +217,7 @@ class Run:
             )
         if position.exhausted:
             return  # what is due now is done at the end of the epoch
-        now = perf_counter()
+        now = self.team.clock()
         if self.validate_every.in_epoch(position.step, now - self._validated_time):
             self._validate()
         if self._save_asked or self.save_every.in_epoch(position.step, now - self._saved_time):
@@ -245,7 +245,7 @@ class Run:
 
     def _goes_on(self) -> bool:
         if self.stopped is None and not self.position.exhausted:
-            position, seconds = self.position, perf_counter() - self._started
+            position, seconds = self.position, self.team.clock() - self._started
             self.stopped = self.limits.reached(position.epoch, position.step, seconds)
         return self.signals.received is None and (self.stopped is None or self.position.exhausted)
 
@@ -266,14 +266,14 @@ class Run:
         position, step = self.position, self.position.step
         loss = self._mean_loss()
         due = self.validate_every.after_epoch(position.epoch + 1)
-        now = perf_counter()
-        if due or self.validate_every.in_epoch(step, now - self._validated_time):
+        seconds = perf_counter() - self._epoch_started
+        if due or self.validate_every.in_epoch(step, self.team.clock() - self._validated_time):
             self._validate()
             if position.validation_due:
                 return  # it was cut short by a signal: the end of the epoch is done on resume
         entry = {"epoch": position.epoch, "step": step, "loss": loss}
         position.history.append(entry)
-        samples, seconds = self.batches.samples, now - self._epoch_started
+        samples = self.batches.samples
         spans = None if self.spans is None else self._of_epoch
         epoch = position.epoch
         position.epoch, position.exhausted = epoch + 1, False
@@ -282,7 +282,7 @@ class Run:
             EpochEnd(self, epoch, step, loss, position.metrics, samples, seconds, spans)
         )
         due = self.save_every.after_epoch(epoch + 1) or self._save_asked
-        if due or self.save_every.in_epoch(step, perf_counter() - self._saved_time):
+        if due or self.save_every.in_epoch(step, self.team.clock() - self._saved_time):
             self._save()
 
     def _mean_loss(self) -> float:
@@ -311,7 +311,7 @@ class Run:
         try:
             with evaluating(objects, self.trainer.optimizer), self.signals.may_be_cut():
                 weight_of = self.batches.weight_of
-                metrics = measure(self.validate_fn, self.trainer.optimizer, weight_of)
+                metrics = self.team.measure(self.validate_fn, weight_of)
         except Abandoned:
             return
         self._check_metrics(metrics)
@@ -320,8 +320,8 @@ class Run:
         measured = {f"val_{name}": value for name, value in metrics.items()}
         position.history.append({"epoch": position.epoch, "step": position.step, **measured})
         is_best = self._note_best(metrics)
-        self._validated_time = perf_counter()
-        seconds = self._validated_time - start
+        self._validated_time = self.team.clock()
+        seconds = perf_counter() - start
         self.callbacks.send(
             ValidationEnd(self, position.epoch, position.step, metrics, is_best, seconds)
         )
@@ -392,9 +392,12 @@ class Run:
         if self.store is not None or self._rolls_back or resume:
             check_declared(self.loss_fn, self.trainer.state)
             self._of_model = parts_of_model(optimizer, self.trainer.state)
-        found = checkpoint_to_resume(self.store, resume)
-        if self.store is not None:
-            self.store.acquire()
+        store, once = self.store, self.team.once
+        found = None
+        if store is not None or resume not in (False, "auto"):
+            found = once("resume", lambda: checkpoint_to_resume(store, resume))
+        if store is not None:
+            once("acquire", store.acquire)
         self.trainer.reset_epoch()
         if found is not None:
             self._check_monitored(found)
@@ -402,6 +405,7 @@ class Run:
             restore(parts, found.state, f"the checkpoint {found.path}")
             self._saved_at = self._place
             self._path = found.path
+        self.team.started()
         if self._rolls_back:
             self._good = take(self._of_model)
         path = None if found is None else found.path
@@ -431,17 +435,18 @@ class Run:
     def _save(self) -> None:
         """Save a checkpoint, unless this is where the last one was saved."""
         self._save_asked = False
-        if self.store is None or self._place == self._saved_at:
+        store, metric = self.store, self._metric()
+        if store is None or self._place == self._saved_at:
             return
         position, start = self.position, perf_counter()
         tree = take({**self._of_model, **self._of_run})
         if self._rolls_back:
             self._good = {name: tree[name] for name in self._of_model}
-        path = self.store.save(position.step, tree, metric=self._metric())
-        self._saved_time = perf_counter()
+        path = self.team.once("save", lambda: store.save(position.step, tree, metric=metric))
+        self._saved_time = self.team.clock()
         if path is not None:
             self._path, self._saved_at = path, self._place
-        seconds = self._saved_time - start
+        seconds = perf_counter() - start
         self.callbacks.send(CheckpointSaved(self, position.epoch, position.step, path, seconds))
 
     def _metric(self) -> float | None:
@@ -460,7 +465,7 @@ class Run:
             self._restore_best()
         self._close()
         number = self.signals.received  # only now: one may have come while saving
-        seconds = perf_counter() - self._started
+        seconds = self.team.clock() - self._started
         interrupted = number and Interrupted(number, position.step, self._path)
         reason = interrupted.name if interrupted else self.stopped or "epochs"
         self.callbacks.send(TrainEnd(self, position.epoch, position.step, reason, seconds))
@@ -480,18 +485,27 @@ class Run:
 
     def _restore_best(self) -> None:
         """Make parameters and optimizer what they were when the monitored metric was best."""
-        position = self.position
-        assert self.store is not None
-        if position.best_step is None:
+        position, store, best_step = self.position, self.store, self.position.best_step
+        assert store is not None
+        if best_step is None:
             raise ValueError(
                 f"restore_best=True: no validation has found a {self.monitor.metric!r} that is a "
                 "number, so there is no best"
             )
-        if position.best_step == position.metrics_step == position.step:
+        if best_step == position.metrics_step == position.step:
             return
-        best = self.store.load(position.best_step)
+        best = self.team.once("best", lambda: store.load(best_step))
         state = {name: best.state[name] for name in self._of_model}
         restore(self._of_model, state, f"the checkpoint {best.path}")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell the other ranks of what ends the training of this one."""
+        try:
+            yield
+        except BaseException as error:
+            self.team.fail(error)
+            raise
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
@@ -509,7 +523,7 @@ class Run:
 
     def _close(self) -> None:
         self.batches.close()
-        if self.store is not None:
+        if self.store is not None and self.team.speaks:
             self.store.close()
 
 

@@ -52,10 +52,15 @@ class StopSignals:
     second is no second signal: `timeout`, batch systems and launchers send the same one to a
     process and to its group. Python has handlers in the main thread alone: in another one nothing
     is changed. A signal that is ignored, as under nohup, stays ignored.
+
+    received: the signal that the training obeys. noted: the one that this process has got; where
+    signals are `shared` by several processes it counts when all of them `obey` it.
     """
 
-    def __init__(self, wanted: bool = True) -> None:
+    def __init__(self, wanted: bool = True, *, shared: bool = False) -> None:
         self.received: int | None = None
+        self.noted: int | None = None
+        self._shared = shared
         self._received_at = -math.inf
         self._wanted = wanted
         self._before: dict[int, Any] = {}
@@ -81,12 +86,18 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = monotonic()
-        if self.received is not None:
+        if self.noted is not None:
             if now - self._received_at < AGAIN:
                 return
             self._restore()
             raise Interrupted(number)
-        self.received, self._received_at = number, now
+        self.noted, self._received_at = number, now
+        if not self._shared:
+            self.obey(number)
+
+    def obey(self, number: int) -> None:
+        """End the training because of a signal, perhaps another process's."""
+        self.received = number
         if self._may_cut:
             self._may_cut = False
             raise Abandoned

@@ -23,6 +23,7 @@ class TimeReport(Callback):
     """
 
     order = 200  # after those who print the loss
+    speaks = True
 
     def __init__(self, kernels: bool = False, write: Callable[[str], object] = print) -> None:
         self.kernels, self.write = kernels, write

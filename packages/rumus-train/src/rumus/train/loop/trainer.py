@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what `fit` alone needs is imported there
     from rumus.train.loop.memory_report import MemoryReport
     from rumus.train.loop.monitor import Mode
     from rumus.train.loop.run import OnNonFinite, Result
+    from rumus.train.loop.team import Team, TrainingRanks
     from rumus.train.loop.validation import Validate
 
 
@@ -61,6 +62,10 @@ class Trainer(Generic[M_co]):
     that has a scale from another trainer keeps it if none is given here. TypeError for an optimizer
     that takes none.
 
+    ranks: the processes that train together, from `rumus.distributed.ranks()`; `fit` then takes a
+    `DataLoader(..., ranks=ranks)`, and gives each rank the sum of all gradients. zero: with ranks,
+    each of them keeps only its part of the optimizer's state (ZeRO-1).
+
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
     >>> weight = Parameter([4.0], name="weight")
@@ -78,6 +83,8 @@ class Trainer(Generic[M_co]):
         capture: bool = True,
         state: Mapping[str, Any] | None = None,
         loss_scale: LossScale | None = None,
+        ranks: TrainingRanks | None = None,
+        zero: bool = False,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
@@ -92,6 +99,9 @@ class Trainer(Generic[M_co]):
         self._steps = CapturedSteps() if capture else None
         self.losses = Losses()  # of the epoch's steps
         self._clock: StepClock | None = None
+        if zero and ranks is None:
+            raise ValueError("zero=True cuts the state for the ranks of ranks=, which is missing")
+        self.team: Team | None = None if ranks is None else ranks.team(self, zero=zero)
 
     if not TYPE_CHECKING:  # a type checker knows what there is
 

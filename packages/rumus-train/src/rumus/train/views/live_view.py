@@ -55,6 +55,7 @@ class LiveView(Callback):
     """
 
     order = 50
+    speaks = True
 
     def __init__(self, stream: TextIO | None = None, *, seconds: float = 10.0) -> None:
         if not seconds > 0:

@@ -103,6 +103,7 @@ class RunFolder(Callback):
     """
 
     order = 10
+    speaks = True
 
     def __init__(
         self,

@@ -1,0 +1,22 @@
+"""`Ranks`: the processes that train together, as who deals out data sees them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Ranks(Protocol):
+    """Processes that run the same program, numbered from 0; `rumus.distributed.ranks()` makes them.
+
+    rank: the number of this one. size: how many there are.
+    """
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        ...
