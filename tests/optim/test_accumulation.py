@@ -145,3 +145,40 @@ def test_what_is_refused_changes_nothing(backend: Backend) -> None:
         with pytest.raises(MissingGradientError, match="no gradients"):
             accumulation.add(empty)
     assert accumulation.gradients()[w].tolist() == [2.0, 4.0]
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.integers(1, 5))
+@quick
+def test_merged_sums_are_added_once_each(weights: list[int], at: int) -> None:
+    """Two accumulations, merged, have the sum of their sums: in one addition for each element."""
+    parameters = model(NumpyBackend())
+    optimizer = SGD(parameters, 1.0)
+    draw = np.random.default_rng(len(weights))
+    there = parameters[0].backend
+    batches = [tensor(draw.normal(size=(2, 4)), dtype=np.float32, backend=there) for _ in weights]
+    left, right = Accumulation(), Accumulation()
+    for number, (x, weight) in enumerate(zip(batches, weights, strict=True)):
+        part = left if number < at else right
+        part.add(loss_of(parameters, x).backward(), weight)
+    both = [[array.copy() for _, array in part.sums()] for part in (left, right)]
+    left.merge(right)
+    assert (left.weight, left.count) == (sum(weights), len(weights))
+    assert right.weight == right.count == len(right.sums()) == 0
+    expected = both[0] if not both[1] else [a + b for a, b in zip(*both, strict=True)]
+    for (_, found), wanted in zip(left.sums(), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    optimizer.step(left.gradients())
+
+
+def test_sums_of_other_parameters_are_merged_too() -> None:
+    a, b, c = (Parameter([1.0], name=name) for name in "abc")
+    optimizer = SGD([a, b, c], 1.0)
+    first, second = Accumulation(), Accumulation()
+    first.add((a * 2.0).sum().backward(), 3.0)
+    second.add((a * 1.0 + b * 4.0 + c * 5.0).sum().backward(), 1.0)
+    first.merge(second)
+    total = {id(array): array for _, array in first.sums()}
+    assert sorted(float(x) for array in total.values() for x in array.ravel() if x) == [4, 5, 7]
+    first.weight = 2.0  # what the sum is divided by
+    optimizer.step(first.gradients())
+    assert [p.tolist() for p in (a, b, c)] == [[-2.5], [-1.0], [-1.5]]

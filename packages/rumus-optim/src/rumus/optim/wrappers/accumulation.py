@@ -29,6 +29,7 @@ _BY: Final = "an Accumulation"
 _G, _SUM, _WEIGHT = Expr.array("g"), Expr.array("sum"), Expr.scalar("weight")
 _WEIGH: Final = Kernel("weigh", {"sum": _G * _WEIGHT}, ("g",))
 _ADD: Final = Kernel("weigh_and_add", {"sum": _SUM + _G * _WEIGHT}, ("sum", "g"))
+_JOIN: Final = Kernel("add", {"sum": _SUM + _G}, ("sum", "g"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Accumulation:
         self._sums: dict[ParamId, _Sum] = {}
         self._whole: dict[tuple[ParamId, ...], Array] = {}  # the arrays of those side by side
         self._updates: list[BufferUpdate] = []  # of buffers, in the order of the passes
-        self.weight = 0.0  # of all that was added since the last `gradients()`
+        self.weight = 0.0  # of all that was added since the last `gradients()`, which divides by it
         self.count = 0  # of what was added with a weight above 0
 
     def add(self, grads: GradientStore, weight: float = 1.0, *, summed: bool = False) -> None:
@@ -128,6 +129,45 @@ class Accumulation:
             part = flat[start : start + p.size].reshape(p.shape)
             self._sums[p.id] = _Sum(p, backend, part)
 
+    def merge(self, other: Accumulation) -> None:
+        """Add the sums of another accumulation, which has none afterwards.
+
+        Each element is one addition, so that what comes of many depends on nothing but the order
+        in which they are merged. Updates of buffers follow those that are here already.
+        """
+        with Uninterrupted():
+            for parameters, whole in other._whole.items():
+                parts = [other._sums[number] for number in parameters]
+                mine = self._whole.get(parameters)
+                if mine is not None and mine.shape == whole.shape:
+                    _join(parts[0].backend, mine, whole)
+                    continue
+                is_new = not any(number in self._sums for number in parameters)
+                if is_new:
+                    self._whole[parameters] = whole
+                for part in parts:
+                    known = self._sums.setdefault(part.parameter.id, part)
+                    if known is not part:
+                        _join(part.backend, known.array, part.array)
+                    elif not is_new:
+                        self._whole[part.parameter.id,] = part.array
+            self._updates += other._updates
+            self.weight, self.count = self.weight + other.weight, self.count + other.count
+            other._forget()
+
+    def sums(self) -> list[tuple[Backend, Array]]:
+        """Return the sums so far, to be changed in place: each array covers many parameters.
+
+        What was added, times its weight, and not divided. Equal programs have them in equal order.
+        """
+        return [
+            (self._sums[parameters[0]].backend, whole) for parameters, whole in self._whole.items()
+        ]
+
+    def _forget(self) -> None:
+        self._sums, self._whole, self._updates = {}, {}, []
+        self.weight, self.count = 0.0, 0
+
     def gradients(self) -> GradientStore:
         """Return the weighted mean, for a step; what is added next begins anew.
 
@@ -156,8 +196,7 @@ class Accumulation:
                 backend.elementwise(_WEIGH, (total,), scalars, (mean,))
         with Uninterrupted():
             found.propose(self._updates)
-            self._sums, self._whole, self._updates = {}, {}, []
-            self.weight, self.count = 0.0, 0
+            self._forget()
         return found
 
 
@@ -168,6 +207,10 @@ def _dtype_of_sum(dtype: DType) -> DType:
 
 def _add(backend: Backend, total: Array, gradient: Array, factor: float) -> None:
     backend.elementwise(_ADD, (total, gradient), _ADD.bind({"weight": factor}), (total,))
+
+
+def _join(backend: Backend, total: Array, more: Array) -> None:
+    backend.elementwise(_JOIN, (total, more), (), (total,))
 
 
 def _arrays(grads: GradientStore) -> Iterator[tuple[Backend, Array, list[Parameter]]]:

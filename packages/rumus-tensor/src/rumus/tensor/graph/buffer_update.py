@@ -42,7 +42,7 @@ class BufferUpdate:
         self.backend: Backend = buffers[0]._backend
         self.arrays = tuple(arrays)
         self._kernel = kernel
-        self._buffers = tuple(buffers)
+        self.buffers = tuple(buffers)
         self._scalars = kernel.bind(scalars)
         self._prepared: tuple[Array | None, Callable[[Sequence[float]], None]] | None = None
         self._times = 0
@@ -54,12 +54,17 @@ class BufferUpdate:
             self._prepared[1](self._scalars)
         else:
             self._run(applied)
-        for buffer in self._buffers:
+        for buffer in self.buffers:
             buffer._version.written()
+
+    def write_copies(self, copies: Sequence[Array]) -> None:
+        """Run the kernel on copies of the buffers, which stay as they are."""
+        arrays = [*copies, *self.arrays]
+        self.backend.elementwise(self._kernel, arrays, self._scalars, copies)
 
     def _run(self, applied: Array | None) -> None:
         backend, kernel = self.backend, self._kernel
-        own = [buffer._array for buffer in self._buffers]
+        own = [buffer._array for buffer in self.buffers]
         arrays = [*own, *self.arrays]
         if applied is not None:
             kernel, arrays = _conditional(kernel), [*arrays, applied]
