@@ -134,7 +134,7 @@ def both(gpu: GpuBackend, act: Callable[[Run], None], **options: Any) -> tuple[R
     for run in (captured, plain):
         act(run)
     assert captured.bits() == plain.bits()
-    assert plain.trainer.counts.replayed == 0
+    assert plain.trainer.counts.captured == 0
     return captured, plain
 
 
@@ -147,7 +147,7 @@ def test_a_repeated_step_is_the_step(gpu: GpuBackend) -> None:
 
     captured, _ = both(gpu, act)
     counts = captured.trainer.counts
-    assert (counts.plain, counts.recorded, counts.replayed) == (1, 1, 18)
+    assert (counts.plain, counts.recorded, counts.captured) == (1, 1, 18)
     losses = [loss.item() for loss in captured.losses]
     assert len(set(losses)) == 20  # each in memory of its own
     assert captured.optimizer.steps == 20
@@ -173,7 +173,7 @@ def test_two_shapes_take_turns(gpu: GpuBackend) -> None:
 
     captured, _ = both(gpu, act)
     counts = captured.trainer.counts
-    assert (counts.plain, counts.recorded, counts.replayed) == (2, 2, 16)
+    assert (counts.plain, counts.recorded, counts.captured) == (2, 2, 16)
 
 
 def test_more_shapes_than_are_kept(gpu: GpuBackend) -> None:
@@ -182,7 +182,7 @@ def test_more_shapes_than_are_kept(gpu: GpuBackend) -> None:
             run.step(batch)
 
     captured, _ = both(gpu, act)
-    assert captured.trainer.counts.replayed == 8  # eleven take turns, and eight are kept
+    assert captured.trainer.counts.captured == 8  # eleven take turns, and eight are kept
 
 
 def test_everything_else_between_repetitions(gpu: GpuBackend) -> None:
@@ -215,7 +215,7 @@ def test_everything_else_between_repetitions(gpu: GpuBackend) -> None:
 
     captured, _ = both(gpu, act)
     assert seen[0] == seen[1]
-    assert captured.trainer.counts.replayed == 22
+    assert captured.trainer.counts.captured == 22
 
 
 def test_a_step_reads_nothing_and_uploads_the_batch(gpu: GpuBackend) -> None:
@@ -297,7 +297,7 @@ def test_a_lambda_made_anew_is_the_same_step(gpu: GpuBackend) -> None:
     run = Run(gpu)
     for x, y in batches(5, 8):
         run.trainer.train_step(lambda a, b: run.loss(a, b), x, y)
-    assert run.trainer.counts.replayed == 3
+    assert run.trainer.counts.captured == 3
 
 
 def test_what_a_function_closes_over_makes_another_step(gpu: GpuBackend) -> None:
@@ -317,7 +317,7 @@ def test_numbers_of_the_batch_make_another_step(gpu: GpuBackend) -> None:
         for scale in (1.0, 2.0, 1.0, 2.0, 1.0, 2.0, -0.0, 0.0)
     ]
     assert found == [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 0.0, 0.0]
-    assert trainer.counts.replayed == 2
+    assert trainer.counts.captured == 2
 
 
 def test_a_model_that_stays_in_evaluation_is_captured_anew(gpu: GpuBackend) -> None:
@@ -350,7 +350,7 @@ def test_freezing_and_other_dropout_capture_anew(gpu: GpuBackend) -> None:
                 run.trainer.train_step(loss, x, y)
 
     captured, _ = both(gpu, act)
-    assert captured.trainer.counts.replayed == 8
+    assert captured.trainer.counts.captured == 8
 
 
 def test_moving_a_model_captures_anew(gpu: GpuBackend) -> None:
@@ -364,7 +364,7 @@ def test_moving_a_model_captures_anew(gpu: GpuBackend) -> None:
 
     captured, _ = both(gpu, act)
     assert captured.trainer.counts.plain == 3
-    assert captured.trainer.counts.replayed == 3
+    assert captured.trainer.counts.captured == 3
 
 
 def test_a_store_that_is_not_drained_keeps_its_gradients(gpu: GpuBackend) -> None:
@@ -386,7 +386,7 @@ def test_a_graph_that_is_older_than_a_repetition_is_stale(gpu: GpuBackend) -> No
         run.step(batch)
     loss = run.loss(*(tensor(a, backend=gpu) for a in given[0]))
     run.step(given[3])
-    assert run.trainer.counts.replayed == 2
+    assert run.trainer.counts.captured == 2
     with pytest.raises(ModifiedTensorError, match="changed in place"):
         loss.backward()
 
@@ -409,7 +409,7 @@ def test_buffers_that_are_written_in_place_go_along(gpu: GpuBackend) -> None:
         wanted = 0.5 * wanted + 0.5 * x
         assert mean._version.current == version + 1
         assert mean.tolist() == wanted.tolist()
-    assert trainer.counts.replayed == 4
+    assert trainer.counts.captured == 4
 
 
 def test_indices_out_of_range_are_found_in_repetitions(gpu: GpuBackend) -> None:
@@ -435,7 +435,7 @@ def test_ignored_targets_in_some_batches(gpu: GpuBackend) -> None:
             run.step((x, np.where(np.arange(8) < 2, -100, y) if number == 5 else y))
 
     captured, _ = both(gpu, act)
-    assert captured.trainer.counts.replayed == 5
+    assert captured.trainer.counts.captured == 5
 
 
 def test_optional_parameters_and_clipping_by_hand(gpu: GpuBackend) -> None:
@@ -489,7 +489,7 @@ def test_skipped_steps_do_not_count(gpu: GpuBackend) -> None:
         assert math.isfinite(run.trainer.epoch_avg_loss())
     assert captured.optimizer.skipped == plain.optimizer.skipped == 2
     assert captured.bits() == plain.bits()
-    assert captured.trainer.counts.replayed == 10
+    assert captured.trainer.counts.captured == 10
 
 
 def test_state_in_8_bits(gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,7 +501,7 @@ def test_state_in_8_bits(gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> No
 
     captured, _ = both(gpu, act, state_dtype="8bit", nonfinite="skip")
     assert captured.optimizer.skipped == 1
-    assert captured.trainer.counts.replayed == 6
+    assert captured.trainer.counts.captured == 6
 
 
 MEASURED: list[tuple[Any, dict[str, Any]]] = [
@@ -533,7 +533,7 @@ def test_what_a_step_measures_is_measured_again(
     for run in (captured, plain):
         act(run)
     assert captured.bits() == plain.bits()
-    assert captured.trainer.counts.replayed == 7
+    assert captured.trainer.counts.captured == 7
 
 
 def test_accumulated_passes_are_repeated(gpu: GpuBackend) -> None:
@@ -545,7 +545,7 @@ def test_accumulated_passes_are_repeated(gpu: GpuBackend) -> None:
         assert run.optimizer.steps == 4
 
     captured, _ = both(gpu, act, clip=ClipNorm(0.1))
-    assert captured.trainer.counts.replayed == 10
+    assert captured.trainer.counts.captured == 10
 
 
 @pytest.mark.parametrize("make", [lambda: EMA(0.9, warmup=True), lambda: SWA(2, 3)])
@@ -556,7 +556,7 @@ def test_an_average_goes_along(make: Callable[[], Average], gpu: GpuBackend) -> 
         run = Run(gpu, capture=capture, average=average)
         for batch in batches(9, 8):
             run.step(batch)
-        assert run.trainer.counts.replayed == 7 * capture
+        assert run.trainer.counts.captured == 7 * capture
         bits = run.bits()
         with average.applied():
             shown.append((bits, [p.numpy().tobytes() for p in run.optimizer.parameters]))
@@ -631,7 +631,7 @@ def left_alone(gpu: GpuBackend, loss: Callable[[Parameter, Tensor], Tensor], mat
             for _ in range(12):
                 trainer.train_step(of_batch, np.array([0.5, 0.25]))
         found.append(w.tolist())
-        assert trainer.counts.replayed == 0
+        assert trainer.counts.captured == 0
         assert [warning.category for warning in heard] == [CaptureWarning] * capture
         assert not heard or re.search(match, str(heard[0].message))
     assert found[0] == found[1]
@@ -705,7 +705,7 @@ def test_random_numbers_of_the_host_are_drawn_in_each_repetition(gpu: GpuBackend
 
         losses = [trainer.train_step(loss, np.array([3.0, n])).item() for n in range(8)]
         found.append((losses, w.tolist(), generator.position))
-        assert trainer.counts.replayed == 6 * capture
+        assert trainer.counts.captured == 6 * capture
     assert found[0] == found[1]
 
 
@@ -743,7 +743,7 @@ def test_a_failed_recording_leaves_the_gpu_usable(gpu: GpuBackend) -> None:
         trainer.train_step(fails, np.ones(1))
     for batch in batches(4, 8):
         run.step(batch)
-    assert run.trainer.counts.replayed == 2
+    assert run.trainer.counts.captured == 2
 
 
 def test_errors_of_the_loss_are_those_of_an_eager_step(gpu: GpuBackend) -> None:
@@ -775,4 +775,4 @@ def test_trainings_in_several_threads(gpu: GpuBackend) -> None:
     for thread in threads:
         thread.join()
     assert [run.bits() for run in together] == [run.bits() for run in alone]
-    assert [run.trainer.counts.replayed for run in together] == [11] * 3
+    assert [run.trainer.counts.captured for run in together] == [11] * 3

@@ -58,7 +58,7 @@ def test_500_steps_are_the_same_on_cpu_and_gpu() -> None:
     before = gpu.stats.bytes_down
     losses, trainer = train(gpu)
     assert gpu.stats.bytes_down == before
-    assert trainer.counts.replayed == STEPS - 2
+    assert trainer.counts.captured == STEPS - 2
     there = [loss.item() for loss in losses]
     here = [loss.item() for loss in train(NumpyBackend())[0]]
     assert np.mean(here[-50:]) < 0.3 * here[0]

@@ -128,7 +128,7 @@ def losses_and_state(backend: Backend, capture: bool) -> tuple[list[float], list
         targets = (images.mean((1, 2, 3)) > 0).astype(np.int32)
         losses.append(trainer.train_step(loss_fn, images, targets))
     replays = 4 if capture and isinstance(backend, GpuBackend) else 0
-    assert trainer.counts.replayed == replays
+    assert trainer.counts.captured == replays
     return [float(x) for x in losses], [a.tobytes() for a in model.state_dict().values()]
 
 

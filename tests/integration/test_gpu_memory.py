@@ -79,4 +79,4 @@ def test_memory_is_flat(capture: bool, short: int, long: int) -> None:
 if __name__ == "__main__":
     CAPTURE, SHORT, LONG = map(int, sys.argv[1:])
     RUN = Run(capture=bool(CAPTURE))
-    print(json.dumps([RUN.train(SHORT), RUN.train(LONG), RUN.trainer.counts.replayed]))
+    print(json.dumps([RUN.train(SHORT), RUN.train(LONG), RUN.trainer.counts.captured]))

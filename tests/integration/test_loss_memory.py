@@ -49,7 +49,7 @@ def trained(model: Projection, capture: bool) -> tuple[Any, list[float], Any]:
 def test_a_captured_step_is_a_plain_one() -> None:
     gpu = GpuBackend(Gpu())
     weight, losses, counts = trained(Projection(gpu), capture=True)
-    assert counts.replayed == 2
+    assert counts.captured == 2
     holder = Projection(gpu)
     holder.keeps = True
     for other in (Projection(gpu), holder):

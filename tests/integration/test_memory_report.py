@@ -60,7 +60,7 @@ def test_the_peak_is_known_before_a_captured_step_runs() -> None:
     assert report.persistent == memory.total
     for step in range(2, 5):
         trainer.train_step(model.loss, *batch(step))
-    assert trainer.counts.replayed == 3
+    assert trainer.counts.captured == 3
     stats = gpu.memory_stats()
     assert stats.used == report.peak
     assert stats.peak == report.highest

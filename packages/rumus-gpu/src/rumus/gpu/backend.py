@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.gpu.capture import Capture, Notes, observe, record
+from rumus.gpu.comparison import Comparison, compare
 from rumus.gpu.device.array import GPUArray, Shape, contiguous_strides
 from rumus.gpu.device.device import Gpu, Stats
 from rumus.gpu.device.layout import layout_of
@@ -273,6 +274,12 @@ class GpuBackend:
     ) -> AbstractContextManager[Capture]:
         """Record a step, so that it can be repeated without its code."""
         return record(self, batch, observed)
+
+    def compare(
+        self, step: Capture, batch: Sequence[GPUArray]
+    ) -> AbstractContextManager[Comparison]:
+        """Compare what a step's code does with what was recorded of it."""
+        return compare(step, batch)
 
     def prepare(
         self, kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.commands import Commands, Dispatched
+from rumus.gpu.device.dataflow import Dataflow, Origin
 from rumus.gpu.device.memory import Region, Storage
 from rumus.gpu.device.pipelines import Pipeline
 from rumus.gpu.elementwise.copying import contiguous
@@ -101,9 +102,11 @@ class GpuRecording(Notes):
         self.region = Region()
         self.facts = _Facts()
         self._kept: set[Storage] = set()
-        with backend.gpu.watched_by(_Nobody(), self.region):
+        with backend.gpu.watched_by(Nobody(), self.region):
             self.batch = [_Input(_own_copy(backend, value)) for value in batch]
         self.region.made.clear()
+        self.dataflow = Dataflow([given.array for given in self.batch], self.region)
+        self.results: list[Origin] = []
 
     def takes(
         self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: Grid
@@ -118,6 +121,7 @@ class GpuRecording(Notes):
             if storage.block.region is not self.region:
                 self.facts.found.add(storage)
         self.dispatches.append(Dispatched(pipeline, tuple(bound), scalars, grid, self._is_live))
+        self.dataflow.dispatched(pipeline, arrays)
         return False
 
     def index_checked(self, index: GPUArray, length: int) -> None:
@@ -153,11 +157,9 @@ class GpuRecording(Notes):
         if backend is not self.backend:
             self.refuse(f"numbers are drawn for {backend.name}; draw them with backend=")
         gpu = self.backend.gpu
-        with gpu.watched_by(_Nobody()):
-            array = self.backend.upload(make())
-        if bounds is not None:
-            array.bounds = array.storage.writes, *bounds
+        array = upload_aside(self.backend, make, bounds)
         self.facts.fed.append(array)
+        self.dataflow.fed(array)
 
         def again() -> None:
             if array.size:
@@ -169,23 +171,16 @@ class GpuRecording(Notes):
     def keep(self, arrays: Sequence[GPUArray]) -> None:
         """Say what is looked at after the step."""
         self._kept.update(array.storage for array in arrays)
+        self.results = self.dataflow.of(arrays)
 
     def check_same(self, observed: Notes) -> None:
         """Raise CaptureError if the step did not do what it did the time before."""
         before, now = observed.dispatches, self.dispatches
         for old, new in zip(before, now, strict=False):
-            name = new.pipeline.program.name
-            if old.pipeline is not new.pipeline or old.grid != new.grid:
-                self.refuse(
-                    f"it took another course than the time before, which ran kernel "
-                    f"{old.pipeline.program.name!r} where this one ran {name!r}; let data be "
-                    "chosen by where(), not by Python"
-                )
-            if old.scalars != new.scalars and not (old.is_live and new.is_live):
-                self.refuse(
-                    f"a number that kernel {name!r} is given differs from the time before, "
-                    f"{_first_difference(old, new)}; pass it in the batch, as an array"
-                )
+            if (change := course_changed(old, new)) is not None:
+                self.refuse(f"{change}; let data be chosen by where(), not by Python")
+            if (change := number_changed(old, new)) is not None:
+                self.refuse(f"{change}; pass it in the batch, as an array")
         if len(before) != len(now):
             self.refuse(
                 f"it ran {len(before)} kernels the time before, and {len(now)} this time; let data "
@@ -194,20 +189,37 @@ class GpuRecording(Notes):
 
     def check_kept(self) -> None:
         """Raise CaptureError if an array of the step is held by somebody who may look at it."""
-        if self._escaped():
-            gc.collect()
-        if escaped := self._escaped():
+        if held := escaped(self.region, self._kept):
             self.refuse(
-                f"an array that it makes ({escaped[0].label}) is still held after it, and would "
+                f"an array that it makes ({held[0].label}) is still held after it, and would "
                 "not be made anew; write into a tensor that there was before with assign()"
             )
 
-    def _escaped(self) -> list[Storage]:
-        alive = [made() for made in self.region.made]
-        return [storage for storage in alive if storage is not None and storage not in self._kept]
+
+def escaped(region: Region, kept: Collection[Storage]) -> list[Storage]:
+    """Return the memory of arrays that were made in a region, and that somebody else holds."""
+
+    def held() -> list[Storage]:
+        alive = [made() for made in region.made]
+        return [storage for storage in alive if storage is not None and storage not in kept]
+
+    if held():
+        gc.collect()
+    return held()
 
 
-class _Nobody(Notes):
+def upload_aside(
+    backend: GpuBackend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
+) -> GPUArray:
+    """Upload what the host makes within a step, to memory that is not the step's own."""
+    with backend.gpu.watched_by(Nobody()):
+        array = backend.upload(make())
+    if bounds is not None:
+        array.bounds = array.storage.writes, *bounds
+    return array
+
+
+class Nobody(Notes):
     """Sees what belongs to no step."""
 
     def takes(
@@ -229,11 +241,25 @@ def _own_copy(backend: GpuBackend, value: GPUArray | NDArray[Any]) -> GPUArray:
     return copy
 
 
-def _first_difference(old: Dispatched, new: Dispatched) -> str:
-    """Two unlike numbers, for a message."""
+def course_changed(old: Dispatched, new: Dispatched) -> str | None:
+    """Say so if two dispatches are of different kernels, or of another extent."""
+    if old.pipeline is new.pipeline and old.grid == new.grid:
+        return None
+    return (
+        f"it took another course than the time before, which ran kernel "
+        f"{old.pipeline.program.name!r} where this one ran {new.pipeline.program.name!r}"
+    )
+
+
+def number_changed(old: Dispatched, new: Dispatched) -> str | None:
+    """Say so if two dispatches of one kernel give it other numbers, and may not."""
+    if old.scalars == new.scalars or (old.is_live and new.is_live):
+        return None
     packer = new.pipeline.packer
     pairs = zip(packer.unpack(old.scalars), packer.unpack(new.scalars), strict=True)
-    return next(f"{a} and {b}" for a, b in pairs if repr(a) != repr(b))
+    numbers = next(f"{a} and {b}" for a, b in pairs if repr(a) != repr(b))
+    name = new.pipeline.program.name
+    return f"a number that kernel {name!r} is given differs from the time before, {numbers}"
 
 
 class Capture:
@@ -243,7 +269,7 @@ class Capture:
         self._recording: GpuRecording | None = recording
         self.backend = recording.backend
         self._batch = recording.batch
-        self._region = recording.region
+        self.region = recording.region
 
     @property
     def inputs(self) -> list[GPUArray]:
@@ -253,7 +279,7 @@ class Capture:
     @property
     def memory(self) -> int:
         """The bytes of its region."""
-        return sum(block.size for block in self._region.blocks)
+        return sum(block.size for block in self.region.blocks)
 
     def keep(self, arrays: Sequence[GPUArray]) -> None:
         """Say which arrays of the step are looked at after it."""
@@ -268,14 +294,15 @@ class Capture:
         self._attributes, self._acts = list(facts.attributes.values()), facts.acts
         self._found = [weakref.ref(storage) for storage in facts.found]
         self._commands = Commands(self.backend.gpu, recording.dispatches)
-        self._live = [n for n, seen in enumerate(recording.dispatches) if seen.is_live]
-        self._pipelines = [seen.pipeline for seen in recording.dispatches]
+        self.dispatches = recording.dispatches
+        self.dataflow, self.results = recording.dataflow.origins, recording.results
+        self._live = [n for n, seen in enumerate(self.dispatches) if seen.is_live]
 
     def __del__(self) -> None:
         gpu = self.backend.gpu
-        for block in self._region.blocks:
+        for block in self.region.blocks:
             block.batch = gpu.batch  # perhaps: commands that use it may not be submitted yet
-        gpu.give_up(self._region)
+        gpu.give_up(self.region)
 
     def is_valid(self) -> bool:
         """Whether all that it uses is there, and all that it depends on as it was."""
@@ -327,7 +354,7 @@ class Capture:
         patch.check_complete()
 
 
-class _Patch(_Nobody):
+class _Patch(Nobody):
     """Takes the scalars of dispatches for those that were recorded, and nothing else."""
 
     def __init__(self, capture: Capture) -> None:
@@ -340,7 +367,7 @@ class _Patch(_Nobody):
     ) -> bool:
         """Put the scalars where the recorded dispatch takes them from."""
         place = next(self._places, None)
-        if place is None or self._capture._pipelines[place] is not pipeline:
+        if place is None or self._capture.dispatches[place].pipeline is not pipeline:
             raise CaptureError(
                 f"a captured step ran kernel {pipeline.program.name!r} where it had run another "
                 f"one when it was recorded, {_REMEDY}"

@@ -230,6 +230,15 @@ class Refill:
                 return False
         return True
 
+    def is_like(self, other: Refill) -> bool:
+        """Whether both are gradients of the same parameters, with the same updates of buffers."""
+        pairs = zip(self._updates, other._updates, strict=False)
+        return (
+            list(self._gradients) == list(other._gradients)
+            and len(self._updates) == len(other._updates)
+            and all(update.is_like(another) for update, another in pairs)
+        )
+
     def store(self) -> GradientStore:
         """Return a new store with these gradients."""
         store = GradientStore()

@@ -72,6 +72,22 @@ class CapturedStep(Protocol):
         ...
 
 
+class Comparison(Protocol):
+    """What a recorded step's code does when it runs again; `difference` is what it does otherwise.
+
+    It sees dispatches as they come: a difference is known at the latest after `keep`.
+    """
+
+    difference: str | None
+
+    def keep(self, arrays: Sequence[Array]) -> None:
+        """Say what is looked at after the step, in the order in which `CapturedStep.keep` was told.
+
+        Called at the end of the block.
+        """
+        ...
+
+
 class Capturing(Backend, Protocol):
     """A backend that can record what it is told to do, and repeat it."""
 
@@ -83,6 +99,13 @@ class Capturing(Backend, Protocol):
         """Record a step with these data: arrays of the backend, or of NumPy.
 
         CaptureError for what cannot be repeated, and if the step did otherwise when `observed`.
+        """
+        ...
+
+    def compare(self, step: Any, batch: Sequence[Array]) -> AbstractContextManager[Comparison]:
+        """Run a recorded step's code in the block, as usual, beside what was recorded.
+
+        step: what `record` gave. batch: the arrays of this backend that the code gets.
         """
         ...
 

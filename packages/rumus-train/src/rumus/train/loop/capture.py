@@ -2,7 +2,9 @@
 
 The first pass of a loss function over a kind of batch runs as usual, the second is recorded, and
 later ones are repetitions. What the code reads outside of tensors is noted in the first two, and
-compared before each repetition; see `Reads`.
+compared before each repetition; see `Reads`. What nobody can see being read, as a value behind code
+that is written in C, is found out by running the code again now and then: at growing distances, and
+when an epoch begins.
 """
 
 from __future__ import annotations
@@ -35,15 +37,26 @@ LossFunction: TypeAlias = Callable[..., Tensor]
 KINDS: Final = 8  # of steps that are kept, the ones used last
 SEEN: Final = 64  # that were seen once
 TRIES: Final = 8  # steps that are new each time
+FIRST_LOOK: Final = 4  # repetitions before the code runs again; twice as many before the next time
+OF_EPOCH: Final = 32  # repetitions before it runs at the beginning of an epoch
 
 
 @dataclass(slots=True)
 class Counts:
-    """How many steps ran as usual, were recorded, and were repeated without their code."""
+    """How many steps ran as usual, were recorded, and were repeated without their code.
+
+    compared: how many ran as usual and were found to do what their recordings would have done.
+    """
 
     plain: int = 0
     recorded: int = 0
     replayed: int = 0
+    compared: int = 0
+
+    @property
+    def captured(self) -> int:
+        """How many steps a recording stood for: repeated, or compared with."""
+        return self.replayed + self.compared
 
 
 @dataclass(slots=True)
@@ -65,6 +78,13 @@ class _Captured:
     refill: Refill
     alive: object
     label: str
+    epoch: int  # in which its code ran last
+    repeated: int = 0  # since then
+    distance: int = FIRST_LOOK
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether its code should run again, to see that it does what was recorded."""
+        return self.repeated >= self.distance or (epoch != self.epoch and self.repeated >= OF_EPOCH)
 
     def is_there(self) -> bool:
         """Whether all that a repetition would use is there, and as it was."""
@@ -81,9 +101,12 @@ class _Patience:
 
     times: int = 0
     is_said: bool = False
+    is_hidden: bool = False  # it has changed by what nobody can see
 
     def is_left(self) -> bool:
         """Whether it is worth while to look at the next step."""
+        if self.is_hidden:
+            return False
         return self.times < TRIES or self.times & (self.times - 1) == 0
 
 
@@ -99,6 +122,11 @@ class CapturedSteps:
         self._seen: OrderedDict[Hashable, _Seen] = OrderedDict()
         self._captured: list[_Captured] = []  # the one used last at the end
         self._patience: OrderedDict[Hashable, _Patience] = OrderedDict()
+        self._epoch = 0
+
+    def begin_epoch(self) -> None:
+        """Look at the code again soon: what changes between epochs changes now."""
+        self._epoch += 1
 
     def run(
         self,
@@ -117,14 +145,16 @@ class CapturedSteps:
         items = [place(value, backend) for value in batch]
         key = (id(backend), name, id(memory), *map(_kind, items))
         captured = self._find(key)
+        step = _Step(key, backend, loss_fn, items, scale, (alive, memory, loss_fn))
         if captured is None:
-            step = _Step(key, backend, loss_fn, items, scale, (alive, memory, loss_fn))
             return self._run_code(step)
         arrays = [item.array for item in items if isinstance(item, Placed)]
         if captured.step.fits(arrays):
+            if captured.is_due(self._epoch):
+                return self._compare(captured, step)
             return self._replay(captured, backend, arrays)
         self.counts.plain += 1
-        return forward_backward(loss_fn, [_argument(item, backend) for item in items], scale)
+        return step.forward(step.arguments())
 
     def _find(self, key: Hashable) -> _Captured | None:
         """The recorded step that would do now what the code would; forget what never will."""
@@ -191,10 +221,47 @@ class CapturedSteps:
                     refill,
                     seen.alive,
                     step.label(),
+                    self._epoch,
                 )
             )
             del self._captured[:-KINDS]
         return loss, grads
+
+    def _compare(self, captured: _Captured, step: _Step) -> tuple[Tensor, GradientStore]:
+        """Run the code instead of repeating it; forget what was recorded if that is otherwise."""
+        arguments = step.arguments()
+        batch = [a._array for a in arguments if isinstance(a, Tensor)]
+        with step.backend.compare(captured.step, batch) as comparison:
+            with noting_means() as means:
+                loss, grads = step.forward(arguments)
+            refill = Refill(grads)
+            comparison.keep([loss._array, *refill.arrays, *(mean.array for mean in means)])
+        how = comparison.difference
+        if how is None and not refill.is_like(captured.refill):
+            how = "its gradients or its buffers are others than the time before"
+        if how is None:
+            self.counts.compared += 1
+            captured.distance *= 2 if captured.repeated >= captured.distance else 1
+            captured.repeated, captured.epoch = 0, self._epoch
+        else:
+            self.counts.plain += 1
+            self._forget(captured, step, how)
+        return loss, grads
+
+    def _forget(self, captured: _Captured, step: _Step, how: str) -> None:
+        """Repeat nothing of this code any more, and say so."""
+        self._captured = [each for each in self._captured if each.key != captured.key]
+        patience = self._patience_with(step)
+        patience.is_hidden, patience.is_said = True, True
+        warnings.warn(
+            f"{step.label()} is not what was captured of it: {how}. Something has changed that "
+            "cannot be seen from Python. The code runs each time from now on; up to "
+            f"{captured.repeated} steps before this one may have been repeated with what was there "
+            "before. Pass what changes in the batch, as an array, or use "
+            "Trainer(optimizer, capture=False)",
+            CaptureWarning,
+            stacklevel=2,
+        )
 
     def _is_repeatable(self, step: _Step, reads: Reads, patience: _Patience) -> bool:
         """Whether comparing what a step has read is enough to know that it would do the same."""
@@ -238,6 +305,7 @@ class CapturedSteps:
     ) -> tuple[Tensor, GradientStore]:
         captured.step.replay(arrays)
         note_again(captured.means)
+        captured.repeated += 1
         if captured is not self._captured[-1]:
             self._captured.remove(captured)
             self._captured.append(captured)

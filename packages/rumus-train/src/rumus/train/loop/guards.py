@@ -7,6 +7,7 @@ where that differs by value.
 
 from __future__ import annotations
 
+import ctypes
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,8 @@ BY_VALUE: Final = (
     int, str, bytes, range, slice, date, time, timedelta, tzinfo, Decimal, Fraction, UUID,
     np.dtype,
 )  # fmt: skip
+
+OF_C: Final = (ctypes.Array, ctypes.Structure, ctypes.Union, ctypes._SimpleCData)
 
 
 class _Slots:
@@ -167,6 +170,8 @@ def is_comparable(holder: Any) -> bool:
         return holder.nbytes <= LARGEST and not holder.dtype.hasobject
     if isinstance(holder, memoryview):
         return holder.nbytes <= LARGEST
+    if isinstance(holder, OF_C):
+        return ctypes.sizeof(holder) <= LARGEST
     return not hasattr(holder, "__len__") or len(holder) <= MOST
 
 
@@ -180,7 +185,7 @@ def snapshot(holder: Any) -> Any:
         return frozenset(holder)
     if isinstance(holder, np.ndarray):
         return holder.shape, holder.dtype, holder.tobytes()
-    if isinstance(holder, (bytearray, memoryview, array)):
+    if isinstance(holder, (bytearray, memoryview, array, *OF_C)):
         return bytes(holder)
     if isinstance(holder, ContextVar):
         return holder.get(MISSING)

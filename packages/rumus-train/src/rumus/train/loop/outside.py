@@ -6,10 +6,11 @@ random generators, files, functions of unknown modules that are not written in P
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import operator
 from array import array
-from collections import deque
+from collections import OrderedDict, deque
 from contextvars import ContextVar
 from types import (
     BuiltinFunctionType,
@@ -27,23 +28,30 @@ from types import (
     WrapperDescriptorType,
 )
 from typing import Any, Final
-from weakref import ReferenceType
+from weakref import CallableProxyType, ProxyType, ReferenceType
 
 import numpy as np
 
 from rumus.tensor import Expr, Kernel, Tensor
-from rumus.train.loop.guards import BY_REPR, BY_VALUE, is_comparable
+from rumus.train.loop.guards import BY_REPR, BY_VALUE, OF_C, is_comparable
 
 CONTAINERS: Final = (
     list, dict, set, frozenset, deque, np.ndarray, bytearray, memoryview, array, ReferenceType,
-    ContextVar,
+    ContextVar, *OF_C,
 )  # fmt: skip
+_EMPTY: Final[tuple[dict[str, int], ...]] = ({}, OrderedDict())
+VIEWS: Final[tuple[type, ...]] = (  # of dicts, which they hold
+    MappingProxyType,
+    *(type(empty.keys()) for empty in _EMPTY),
+    *(type(empty.values()) for empty in _EMPTY),
+    *(type(empty.items()) for empty in _EMPTY),
+)
 PLAIN: Final = (*BY_REPR, *BY_VALUE, np.generic, type(None), type(Ellipsis), type(NotImplemented))
 # What is looked into elsewhere, or says nothing.
-_LOOKED_INTO: Final = (
+_LOOKED_INTO: Final[tuple[type, ...]] = (
     Tensor, Expr, Kernel, ModuleType, FunctionType, MethodType, CodeType, tuple, staticmethod,
     classmethod, property, functools.partial, operator.attrgetter, operator.itemgetter,
-    operator.methodcaller, MappingProxyType, GetSetDescriptorType, MemberDescriptorType,
+    operator.methodcaller, *VIEWS, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, GenericAlias, UnionType, np.ufunc,
     type(functools.lru_cache(len)), MethodWrapperType, WrapperDescriptorType,
 )  # fmt: skip
@@ -56,8 +64,14 @@ _PURE_MODULES: Final = frozenset(
 _IMPURE: Final = frozenset(
     ("open", "input", "globals", "locals", "eval", "exec", "compile", "breakpoint")
 )
-_DYNAMIC: Final = frozenset(("getattr", "hasattr", "vars", "dir", "__getattribute__"))
+_DYNAMIC: Final = frozenset(
+    ("getattr", "hasattr", "vars", "dir", "__getattribute__", "repr", "format", "ascii")
+)
 _NUMPY_FILES: Final = frozenset(("load", "fromfile", "loadtxt", "genfromtxt", "memmap"))
+_NUMPY_SETTINGS: Final = frozenset(
+    ("get_printoptions", "getbufsize", "geterr", "geterrcall", "array2string", "array_repr",
+     "array_str")
+)  # fmt: skip
 _SHOWN: Final = frozenset(
     ("builtins", "_thread", "_contextvars", "typing", "_ctypes", "re", "types")
 )
@@ -90,6 +104,12 @@ def is_of_python(kind: type) -> bool:
     return bool(kind.__flags__ & _HEAP) and not kind.__flags__ & _IMMUTABLE
 
 
+def is_plain(value: object) -> bool:
+    """Whether there is no more to a value than that it is equal to others: it has no attributes."""
+    kind = type(value)
+    return isinstance(value, PLAIN) and (not is_of_python(kind) or is_trusted(kind.__module__))
+
+
 def is_dynamic(value: object) -> bool:
     """Whether it reads attributes whose names the code that calls it does not show."""
     kinds = (BuiltinFunctionType, WrapperDescriptorType, MethodWrapperType)
@@ -107,6 +127,10 @@ def why_not(value: Any) -> str | None:
         return why_not(value.__self__)
     if _is_random(kind):
         return "a random generator"
+    if isinstance(value, (ProxyType, CallableProxyType)):
+        return "a weak proxy, which hides what it stands for"
+    if isinstance(value, ctypes._Pointer):
+        return "a pointer, to what nobody can see"
     if _is_iterator(kind):
         return "an iterator"
     if isinstance(value, CONTAINERS):
@@ -117,6 +141,8 @@ def why_not(value: Any) -> str | None:
 
 
 def _too_large(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        return "a NumPy array of objects, which cannot be compared"
     if isinstance(value, np.ndarray):
         return f"a NumPy array {value.shape} too large to be compared in each step"
     return f"a {type(value).__name__} too large to be compared in each step"
@@ -150,6 +176,8 @@ def _why_not_called(value: Any) -> str | None:
     """A function or class, by where it comes from."""
     name, module = value.__name__, getattr(value, "__module__", None)
     if isinstance(value, FunctionType):
+        if is_trusted(module) and name in _NUMPY_SETTINGS:
+            return "a function that reads NumPy's settings"
         bad = name in _NUMPY_FILES and is_trusted(module)
         return "a function that reads files" if bad else None
     if isinstance(value, type):

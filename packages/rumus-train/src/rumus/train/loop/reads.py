@@ -14,6 +14,7 @@ import functools
 import gc
 import operator
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,24 +25,25 @@ from types import (
     FrameType,
     FunctionType,
     GetSetDescriptorType,
-    MappingProxyType,
     MemberDescriptorType,
     MethodType,
     MethodWrapperType,
     ModuleType,
+    SimpleNamespace,
     WrapperDescriptorType,
 )
 from typing import Any, Final
 
 from rumus.tensor import Expr, Kernel, Tensor
 from rumus.tensor.memory.recording import is_capturing
-from rumus.train.loop.guards import MISSING, Guards, reachable
+from rumus.train.loop.guards import MISSING, Guards, is_comparable, reachable
 from rumus.train.loop.outside import (
     CONTAINERS,
-    PLAIN,
+    VIEWS,
     is_dynamic,
     is_of_python,
     is_of_rumus,
+    is_plain,
     is_trusted,
     why_not,
 )
@@ -51,6 +53,10 @@ _ATTRIBUTES: Final = frozenset(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "
 _CELLS: Final = frozenset(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))
 _GLOBALS: Final = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
 _SUBSCRIPTS: Final = frozenset(("BINARY_SUBSCR", "BINARY_SLICE"))
+_FORMATTED: Final = frozenset(
+    ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE")
+)
+_FORMATS: Final = frozenset(("format", "format_map"))  # of texts: they read attributes themselves
 _CACHED: Final = type(functools.lru_cache(len))
 
 
@@ -116,9 +122,10 @@ class Reads:
         names = frame.f_globals
         if is_of_rumus(names.get("__name__")):
             return names.get(name, frame.f_builtins.get(name, UNKNOWN))  # nobody exchanges them
+        self.guards.add_key(names, name, name)
         if name in names:
-            self.guards.add_key(names, name, name)
             return self._take(names[name], name)
+        self.guards.add_key(frame.f_builtins, name, name)
         return self._take(frame.f_builtins.get(name, UNKNOWN), name)
 
     def read_cell(self, frame: FrameType, name: str) -> Any:
@@ -165,16 +172,16 @@ class Reads:
 
     def _attribute(self, base: Any, name: str, label: str | None) -> Any:
         """Note an attribute, without running code, if the object was there before the step."""
-        if isinstance(base, (Tensor, Expr, Kernel, *PLAIN)):
+        if isinstance(base, (Tensor, Expr, Kernel)) or is_plain(base):
             return UNKNOWN
         if (id(base), name) in self._written:
             label = None
-        if isinstance(base, ModuleType):
-            return self._own(vars(base), name, label, f"{base.__name__}.{name}")
         if isinstance(base, type):
             return self._of_class(base, name, label)
         kind = type(base)
         found = _in_classes(kind, name)
+        if isinstance(base, ModuleType) and found is MISSING:
+            return self._own(vars(base), name, label, f"{base.__name__}.{name}")
         shown = f"{label}.{name}"
         if isinstance(found, (GetSetDescriptorType, MemberDescriptorType)):
             return self._got(base, name, label, shown)
@@ -250,7 +257,7 @@ class Reads:
         """Look at something from outside: what it is, and what it holds."""
         if value is UNKNOWN or value is MISSING:
             return value
-        if isinstance(value, PLAIN) or id(value) in self._outside:
+        if is_plain(value) or id(value) in self._outside:
             return value
         self._outside[id(value)] = value, label
         if (reason := why_not(value)) is not None:
@@ -259,8 +266,10 @@ class Reads:
             )
             return value
         if is_dynamic(value):
+            self.read_all()
             return value
         self._look_into(value, label)
+        self._take_kind(value, label)
         for name in self._names:
             self._attribute_if_there(value, name, label)
         if self._reads_all:
@@ -283,7 +292,7 @@ class Reads:
         elif isinstance(value, functools.partial):
             for part in (value.func, value.args, value.keywords):
                 self._take(part, label)
-        elif isinstance(value, MappingProxyType):
+        elif isinstance(value, VIEWS):
             for item in gc.get_referents(value):
                 self._take(item, label)
         elif isinstance(value, (operator.attrgetter, operator.methodcaller)):
@@ -291,11 +300,29 @@ class Reads:
         elif isinstance(value, _CACHED):
             self._take_cached(value, label)
 
+    def _take_kind(self, value: Any, label: str) -> None:
+        """The class of an object, which may be exchanged, and the methods that operators call."""
+        kind = type(value)
+        if (
+            not is_of_python(kind)
+            or isinstance(value, (type, Tensor))
+            or is_trusted(kind.__module__)
+        ):
+            return
+        if _in_classes(kind, "__class__") is vars(object)["__class__"]:
+            self.guards.add_attribute(value, "__class__", f"the class of {label}")
+        for each in kind.__mro__:
+            if is_of_python(each) and not is_of_rumus(each.__module__):
+                for name, found in vars(each).items():
+                    if name.startswith("__") and isinstance(found, FunctionType):
+                        self.guards.add_attribute(each, name, f"{each.__name__}.{name}")
+
     def _take_function(self, function: FunctionType, label: str) -> None:
         """A function: its defaults now, and what it closes over when it runs."""
         if is_trusted(function.__module__):
             return
         self._functions.setdefault(function.__code__, []).append(function)
+        self.guards.add_attribute(function, "__code__", label)
         for name in ("__defaults__", "__kwdefaults__"):
             if (value := getattr(function, name)) is not None:
                 self.guards.add_attribute(function, name, f"a default of {label}")
@@ -324,6 +351,8 @@ class Reads:
         kind = type(value)
         if own is None or isinstance(value, (ModuleType, type, FunctionType)):
             return
+        if is_comparable(own):
+            self.guards.add_contents(own, f"an attribute of {label}")
         names = dict.fromkeys(own)
         for each in kind.__mro__[:-1]:
             if (
@@ -334,6 +363,23 @@ class Reads:
                 names |= dict.fromkeys(n for n in vars(each) if not n.startswith("__"))
         for name in names:
             self._attribute(value, name, label)
+
+    def show(self, value: Any) -> None:
+        """Something is formatted: what it shows may be any of its attributes."""
+        if (known := self._outside.get(id(value))) is not None and known[0] is value:
+            self._take_all(value, known[1])
+
+    def compare(self, value: Any) -> None:
+        """Something is compared: namespaces are, by their attributes, where nobody sees it."""
+        if isinstance(value, SimpleNamespace):
+            for thing, label in list(self._outside.values()):
+                if isinstance(thing, SimpleNamespace):
+                    self._take_all(thing, label)
+
+    def match(self, names: Any) -> None:
+        """A class pattern reads attributes, those of these names and those of its positions."""
+        for name in names if isinstance(names, tuple) else ():
+            self.read_attribute(UNKNOWN, name)
 
     def refuse(self, why: str) -> None:
         """Note that the step cannot be repeated, unless something else came before."""
@@ -403,6 +449,17 @@ class _Followed:
         base = self._top
         if isinstance(base, _Local):
             base = frame.f_locals.get(str(base), UNKNOWN)
+        if operation == "shown":
+            reads.show(base)
+            return UNKNOWN
+        if operation == "compared":
+            reads.compare(base)
+            return UNKNOWN
+        if operation == "matched":
+            if name:
+                reads.read_all()  # the class says which attributes have positions
+            reads.match(base)
+            return UNKNOWN
         if operation == "write":
             reads.write_attribute(UNKNOWN if base is ELEMENT else base, name)
             return UNKNOWN
@@ -410,6 +467,8 @@ class _Followed:
             base = UNKNOWN
         elif base is UNKNOWN and self._is_own:
             return UNKNOWN  # a result, or a part of one
+        if name in _FORMATS and isinstance(base, str):
+            reads.read_all()
         return self._checked(reads.read_attribute(base, name))
 
     def _checked(self, value: Any) -> Any:
@@ -436,6 +495,12 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
             found[one.offset] = "write", value
         elif name in _SUBSCRIPTS or (name == "BINARY_OP" and one.argrepr.startswith("[")):
             found[one.offset] = "element", None
+        elif name in _FORMATTED:
+            found[one.offset] = "shown", None
+        elif name == "COMPARE_OP":
+            found[one.offset] = "compared", None
+        elif name == "MATCH_CLASS":
+            found[one.offset] = "matched", one.arg
         elif name == "IMPORT_NAME":
             found[one.offset] = "import", value
         elif name == "LOAD_CONST":
@@ -455,6 +520,8 @@ def _in_classes(kind: type, name: str) -> Any:
 
 def _own_names(thing: object) -> dict[str, Any] | None:
     """An object's own attributes, whatever its class does about them."""
+    if isinstance(thing, threading.local):
+        return thing.__dict__  # those of this thread
     try:
         own = object.__getattribute__(thing, "__dict__")
     except AttributeError:

@@ -45,7 +45,9 @@ class Trainer(Generic[M_co]):
     kept. What else `loss_fn` reads (globals, attributes, elements of lists and dicts, small arrays)
     is noted while it runs, and compared before each repetition: where it differs, another step is
     recorded. A step that gives another number each time (iterators, clocks, random numbers that
-    are not of a `Generator`, counters) is not captured, and a CaptureWarning says why, once.
+    are not of a `Generator`, counters) is not captured, and a CaptureWarning says why, once. Now
+    and then, at growing distances and when an epoch begins, the code runs instead of a repetition
+    and is compared with it: what it reads behind code written in C is found out there.
     `loss_fn` must read nothing from the GPU and upload nothing to it but draws of a `Generator`,
     and must decide nothing by tensors; a CaptureError says what it did otherwise. With
     capture=False, and for a closure without a batch, the code runs each time.
@@ -396,6 +398,8 @@ class Trainer(Generic[M_co]):
         mean = self.losses.close()
         if mean is None:
             raise ValueError("there is no mean loss before the first train_step of an epoch")
+        if self._steps is not None:
+            self._steps.begin_epoch()
         return mean
 
     def reset_epoch(self) -> None:

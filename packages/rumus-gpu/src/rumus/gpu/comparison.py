@@ -1,0 +1,103 @@
+"""`Comparison`: a recorded step that runs by its code again, beside what was recorded.
+
+The code runs as usual, and what it does counts. Its arrays lie in the memory of the recorded step,
+so it takes no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
+
+from rumus.gpu.capture import (
+    Capture,
+    Notes,
+    course_changed,
+    escaped,
+    number_changed,
+    upload_aside,
+)
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.commands import Dispatched
+from rumus.gpu.device.dataflow import Dataflow
+from rumus.gpu.device.pipelines import Pipeline
+from rumus.tensor import Backend
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.recording import recorded_by
+
+
+class Comparison(Notes):
+    """What a step does now, compared with its recording as it comes.
+
+    difference: what the step did otherwise, None as long as there is nothing.
+    """
+
+    def __init__(self, capture: Capture, batch: Sequence[GPUArray]) -> None:
+        super().__init__()
+        self.difference: str | None = None
+        self._capture = capture
+        self._dataflow = Dataflow(batch, capture.region)
+
+    def takes(
+        self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: tuple[int, int]
+    ) -> bool:
+        """Compare a dispatch with the recorded one."""
+        number = len(self._dataflow.origins)
+        origins = self._dataflow.dispatched(pipeline, arrays)
+        recorded = self._capture.dispatches
+        if number < len(recorded) and self.difference is None:
+            old, new = recorded[number], Dispatched(pipeline, (), scalars, grid, self._is_live)
+            self.difference = course_changed(old, new) or number_changed(old, new)
+            if self.difference is None and origins != self._capture.dataflow[number]:
+                name = pipeline.program.name
+                self._differs(f"kernel {name!r} reads or writes other arrays than the time before")
+        return False
+
+    def refuse_transfer(self, what: str, instead: str) -> None:
+        """Note that the step does what no recording can do."""
+        self._differs(what)
+
+    def refuse(self, what: str) -> None:
+        """The same."""
+        self._differs(what)
+
+    def feed(
+        self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
+    ) -> Array:
+        """Upload what `make` returns, as the recorded step does."""
+        if backend is not self._capture.backend:
+            self._differs(f"numbers are drawn for {backend.name}")
+            return backend.upload(make())
+        array = upload_aside(self._capture.backend, make, bounds)
+        self._dataflow.fed(array)
+        return array
+
+    def keep(self, arrays: Sequence[GPUArray]) -> None:
+        """Compare where the step's results are from, and see that nobody else holds an array."""
+        capture, now = self._capture, len(self._dataflow.origins)
+        if now != len(capture.dispatches):
+            self._differs(
+                f"it ran {len(capture.dispatches)} kernels the time before, and {now} now"
+            )
+        if self._dataflow.of(arrays) != capture.results:
+            self._differs("its loss or its gradients are other arrays than the time before")
+        if held := escaped(capture.region, {array.storage for array in arrays}):
+            self._differs(f"an array that it makes ({held[0].label}) is still held after it")
+
+    def _differs(self, how: str) -> None:
+        self.difference = self.difference or how
+
+
+@contextmanager
+def compare(capture: Capture, batch: Sequence[GPUArray]) -> Iterator[Comparison]:
+    """Compare what this thread does in the block with a recorded step.
+
+    batch: the arrays that the step's code is called with.
+    """
+    comparison = Comparison(capture, batch)
+    capture.region.made.clear()
+    with capture.backend.gpu.watched_by(comparison, capture.region), recorded_by(comparison):
+        yield comparison
