@@ -20,6 +20,8 @@ PACKAGES = ("rumus-tensor", "rumus-gpu", "rumus-nn", "rumus-optim", "rumus-train
 TESTED = ("rumus-tensor", "rumus-tensor[fast]", *PACKAGES[1:])
 BUILT = ROOT / ".nox" / "built"
 TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are gigabytes
+# Whose files are read here: with random weights, nothing is downloaded.
+HUBS = ("torchvision==0.28.0", "transformers==5.24.*", "peft==0.21.*")
 PYTEST = ("pytest", "pytest-xdist", "hypothesis")
 QUICK = (  # the unit tests that `nox -s quick` runs: seconds each
     "tests/repo/test_layers.py",
@@ -79,7 +81,7 @@ def test(session: nox.Session, *arguments: str) -> None:
 
     All workers must collect the same cases in the same order, sets among them: hence the seed.
     """
-    env = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+    env = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     session.run("pytest", "-n", "auto", "--dist", "worksteal", *arguments, env=env)
 
 
@@ -142,7 +144,7 @@ def quick(session: nox.Session) -> None:
 def oracle(session: nox.Session) -> None:
     """Compare with PyTorch on the CPU."""
     session.install(TORCH)
-    session.install(*PYTEST, *wheels("rumus"))
+    session.install(TORCH, *HUBS, "scikit-learn", *PYTEST, *wheels("rumus"))
     test(session, "tests/oracle", *session.posargs)
 
 

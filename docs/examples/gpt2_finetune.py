@@ -16,15 +16,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from rumus import nn
 from rumus.gpu import devices
@@ -62,82 +58,18 @@ class GPT2(nn.Module):
         return linear(self.norm(x), self.tokens.weight)
 
 
-# The file
-
-
-def public_names(layers: int) -> dict[str, str]:
-    """Return what GPT-2's files call the layers that have our parameters."""
-    names = {"tokens": "wte", "positions": "wpe", "norm": "ln_f"}
-    for i in range(layers):
-        block, h = f"blocks.{i}", f"h.{i}"
-        names |= {
-            f"{block}.attention_norm": f"{h}.ln_1",
-            f"{block}.attention.query_key_value": f"{h}.attn.c_attn",
-            f"{block}.attention.output": f"{h}.attn.c_proj",
-            f"{block}.feed_forward_norm": f"{h}.ln_2",
-            f"{block}.feed_forward.up": f"{h}.mlp.c_fc",
-            f"{block}.feed_forward.down": f"{h}.mlp.c_proj",
-        }
-    return names
-
-
-def to_public(state: Mapping[str, NDArray[Any]], layers: int) -> dict[str, NDArray[Any]]:
-    """Return a state with GPT-2's names; there, the matrices of products stand the other way."""
-    names = public_names(layers)
-    found: dict[str, NDArray[Any]] = {}
-    for path, array in state.items():
-        layer, _, kind = path.rpartition(".")
-        found[f"{names[layer]}.{kind}"] = array.T if is_turned(names[layer], array) else array
-    return {name: np.ascontiguousarray(array) for name, array in found.items()}
-
-
-def from_public(given: Mapping[str, NDArray[Any]], layers: int) -> dict[str, NDArray[Any]]:
-    """Return our names and shapes for tensors with GPT-2's, without what is no weight."""
-    names = {public: own for own, public in public_names(layers).items()}
-    state: dict[str, NDArray[Any]] = {}
-    for name, array in given.items():
-        layer, _, kind = name.rpartition(".")
-        if layer in names:
-            own = array.astype(np.float32)
-            state[f"{names[layer]}.{kind}"] = own.T if is_turned(layer, own) else own
-    return state
-
-
-def is_turned(public: str, array: NDArray[Any]) -> bool:
-    """Whether GPT-2 keeps the matrix of this layer with its inputs first."""
-    return array.ndim == 2 and (".attn." in public or ".mlp." in public)
-
-
-def read(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a file by their public names, without what is no weight.
-
-    ValueError for a file that is no safetensors file, or not GPT-2's.
-    """
-    try:
-        given = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-    tensors = {name.removeprefix("transformer."): array for name, array in given.items()}
-    if "wte.weight" not in tensors:
-        raise ValueError(f"{path} has no wte.weight: it is not GPT-2's; it has {sorted(given)[:4]}")
-    masks = (".attn.bias", ".attn.masked_bias")  # and the scores' copy of the table of tokens
-    return {n: a for n, a in tensors.items() if not n.endswith(masks) and n != "lm_head.weight"}
-
-
 def load(path: Path, random: Generator) -> GPT2:
-    """Return the model of a file. ValueError, or StateMismatchError with every difference."""
-    tensors = read(path)
-    layers = 1 + max((int(n.split(".")[1]) for n in tensors if n.startswith("h.")), default=-1)
-    vocabulary, size = tensors["wte.weight"].shape
-    positions = tensors["wpe.weight"].shape[0] if "wpe.weight" in tensors else POSITIONS
+    """Return the model of a file. ValueError, or one of its kinds with every difference."""
+    weights = nn.read_weights(path)
+    shapes = {name.removeprefix("transformer."): s for name, s in weights.shapes.items()}
+    if "wte.weight" not in shapes:
+        raise ValueError(f"{path} has no wte.weight: it is not GPT-2's; it has {[*weights][:4]}")
+    layers = 1 + max((int(n.split(".")[1]) for n in shapes if n.startswith("h.")), default=-1)
+    vocabulary, size = shapes["wte.weight"]
+    positions, _ = shapes.get("wpe.weight", (POSITIONS, size))
     model = GPT2(layers, size, max(size // HEAD, 1), vocabulary, positions, random)
-    model.load_state_dict(from_public(tensors, layers))
+    model.load_weights(weights, rename=nn.names.GPT2)
     return model
-
-
-def save(model: GPT2, path: Path) -> None:
-    """Write a file with the public names."""
-    save_file(to_public(model.state_dict(), len(model.blocks)), path)
 
 
 # The text
@@ -215,7 +147,7 @@ def main() -> int:
     seconds = time.perf_counter() - start
     print(f"{steps * chosen.batch * chosen.length / seconds:,.0f} tokens a second")
     if chosen.save:
-        save(model, chosen.save)
+        model.save_file(chosen.save, rename=nn.names.GPT2)
         print(f"saved to {chosen.save}")
     return 0
 

@@ -177,8 +177,48 @@ def test_safetensors_alone_reads_the_arrays(tmp_path: Path) -> None:
     arrays = load_file(tmp_path / "s")
     assert len(arrays) == 2 * len(SHAPES)
     saved = optimizer.state_dict()["parameters"]["layer/0.weight"]["state"]["m"]
-    np.testing.assert_array_equal(arrays["/parameters/layer~10.weight/state/m"], saved)
-    assert arrays["/parameters/scale/state/v"].shape == ()
+    np.testing.assert_array_equal(arrays["parameters/layer~10.weight/state/m"], saved)
+    assert arrays["parameters/scale/state/v"].shape == ()
+
+
+def test_files_with_slashes_in_front_are_still_read(tmp_path: Path) -> None:
+    """As the first releases wrote them."""
+    import rumus.optim.files.state_file as state_file
+
+    optimizer = adam()
+    stepped(optimizer, range(2))
+    saved = optimizer.state_dict()
+    arrays, rest = state_file._taken_apart(saved)
+    before, text = {f"/{name}": array for name, array in arrays.items()}, json.dumps(rest)
+    metadata = {"rumus": "state 1", "state": text, "sha256": state_file._digest(before, text)}
+    save_file(before, tmp_path / "s", metadata)
+    again = adam()
+    load_state(again, tmp_path / "s")
+    assert again.steps == 2
+    found = again.state_dict()["parameters"]["w"]["state"]
+    for name, array in saved["parameters"]["w"]["state"].items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_flat_state_has_its_plain_names(tmp_path: Path) -> None:
+    class Weights:
+        """A model: its state is arrays by name."""
+
+        def __init__(self) -> None:
+            self.state: dict[str, Any] = {"0.weight": np.ones(3), "a/b~": np.zeros(2)}
+
+        def state_dict(self) -> dict[str, Any]:
+            return self.state
+
+        def load_state_dict(self, state: Any) -> None:
+            self.state = dict(state)
+
+    model, again = Weights(), Weights()
+    save_state(model, tmp_path / "s")
+    assert set(load_file(tmp_path / "s")) == {"0.weight", "a~1b~0"}
+    again.state = {}
+    load_state(again, tmp_path / "s")
+    assert again.state.keys() == model.state.keys()
 
 
 def refused(data: bytes, tmp_path: Path) -> str:
@@ -243,7 +283,7 @@ def forged(state: Any, arrays: dict[str, Any], tmp_path: Path) -> Path:
     import rumus.optim.files.state_file as state_file
 
     text = state if isinstance(state, str) else json.dumps(state)
-    metadata = {"rumus": "state 1", "state": text, "sha256": state_file._digest(arrays, text)}
+    metadata = {"rumus": "state 2", "state": text, "sha256": state_file._digest(arrays, text)}
     save_file(arrays, tmp_path / "forged", metadata)
     return tmp_path / "forged"
 
@@ -256,10 +296,9 @@ def forged(state: Any, arrays: dict[str, Any], tmp_path: Path) -> Path:
         ("{", None),
         ("[" * 100_000, None),
         ("{}", "no/such/place"),
-        ("{}", ""),
-        ('{"kind": 1}', "/kind"),
-        ('{"kind": 1}', "/kind/m"),
-        ('{"kind": {"m": 1}}', "/kind/m"),
+        ('{"kind": 1}', "kind"),
+        ('{"kind": 1}', "kind/m"),
+        ('{"kind": {"m": 1}}', "kind/m"),
     ],
 )
 def test_headers_that_lie(text: str, array: str | None, tmp_path: Path) -> None:

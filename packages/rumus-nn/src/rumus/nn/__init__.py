@@ -12,7 +12,7 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
-from rumus.nn import initialisation
+from rumus.nn import initialisation, names
 from rumus.nn.activation import (
     ELU,
     GELU,
@@ -33,6 +33,7 @@ from rumus.nn.cross_entropy import cross_entropy_loss
 from rumus.nn.dropout import Dropout
 from rumus.nn.embedding import Embedding
 from rumus.nn.feed_forward import FeedForward, SwiGLU
+from rumus.nn.fitting import LoadReport, Place, WrongShape
 from rumus.nn.group_norm import GroupNorm
 from rumus.nn.layer_norm import LayerNorm
 from rumus.nn.linear import Linear
@@ -45,6 +46,7 @@ from rumus.nn.rotary import RotaryEmbedding
 from rumus.nn.sequential import Sequential
 from rumus.nn.shape import Flatten, Identity
 from rumus.nn.transformer import TransformerBlock
+from rumus.nn.weights_file import Weights, WeightsFileError, read_weights
 
 __version__ = "0.1.0"
 
@@ -68,11 +70,13 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LoadReport",
     "MaxPool2d",
     "Module",
     "ModuleDict",
     "ModuleList",
     "MultiHeadAttention",
+    "Place",
     "RMSNorm",
     "ReLU",
     "RotaryEmbedding",
@@ -83,6 +87,9 @@ __all__ = [
     "SwiGLU",
     "Tanh",
     "TransformerBlock",
+    "Weights",
+    "WeightsFileError",
+    "WrongShape",
     "binary_cross_entropy_with_logits",
     "checkpoint",
     "cross_entropy_loss",
@@ -90,6 +97,8 @@ __all__ = [
     "initialisation",
     "l1_loss",
     "mse_loss",
+    "names",
+    "read_weights",
 ]
 
 if not TYPE_CHECKING:  # a type checker knows what there is

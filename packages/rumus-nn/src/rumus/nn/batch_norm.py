@@ -53,6 +53,7 @@ _MOVED: Final = _moved()
 class _BatchNorm(Module):
     """What the two have in common."""
 
+    ignored_state = frozenset({"num_batches_tracked"})  # PyTorch's, for a momentum that is None
     allowed: ClassVar[tuple[int, ...]]
     needed: ClassVar[str]
 

@@ -6,15 +6,19 @@ assignment is a declaration, and `__init__` needs no call to the base class.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from rumus.nn.fitting import LoadReport, Rename, fit
+from rumus.nn.names import Names
 from rumus.nn.other_names import LAYER, STATE
-from rumus.nn.state import check_state
+from rumus.nn.state import OwnState
 from rumus.nn.tree import describe
+from rumus.nn.weights_file import read_weights, write_weights
 from rumus.tensor import (
     Backend,
     Generator,
@@ -68,6 +72,9 @@ class Module:
     >>> model.parameters().names
     ('hidden.weight', 'hidden.bias', 'output.weight', 'output.bias')
     """
+
+    # Names of tensors that other programs save with such a layer, and that mean nothing here.
+    ignored_state: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def training(self) -> bool:
@@ -203,6 +210,19 @@ class Module:
     def _state(self) -> dict[str, Tensor]:
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
+    def _own_state(self) -> OwnState:
+        tensors = self._state()
+        first = {id(value): name for name, value in tensors.items()}
+        aliases: dict[str, str] = {}
+        ignored: set[str] = set()
+        for path, module in _every_path(self):
+            ignored.update(join(path, name) for name in module.ignored_state)
+            for name, value in module.named_members():
+                known = first.get(id(value))
+                if known is not None and known != join(path, name):
+                    aliases[join(path, name)] = known
+        return OwnState(type(self).__name__, tensors, aliases, ignored - tensors.keys())
+
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return copies of all parameters, then all buffers, by dotted path."""
         return {path: value.numpy() for path, value in self._state().items()}
@@ -211,18 +231,84 @@ class Module:
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> Self:
         """Copy arrays into the parameters and buffers, all of them or none.
 
-        state: an array for each name of `state_dict()`, of the same shape and dtype.
+        state: an array for each name of `state_dict()`, of the same shape and dtype. Either name of
+        tied weights will do, and both if they have the same numbers. The counters of PyTorch's
+        batch norms (`num_batches_tracked`) may be there.
         StateMismatchError lists every name that is missing or unexpected and every shape and dtype
-        that differs; nothing was written then.
+        that differs; nothing was written then. `load_weights` takes what fits less closely.
         """
-        own = self._state()
-        arrays = check_state(type(self).__name__, own, state)
+        own = self._own_state()
+        return self._assign(own, own.check(state))
+
+    def load_weights(
+        self,
+        weights: Mapping[str, ArrayLike],
+        *,
+        rename: Rename | None = None,
+        strict: bool = True,
+    ) -> LoadReport:
+        """Copy the weights of another program into the parameters and buffers.
+
+        weights: arrays by name, such as `{k: v.numpy() for k, v in model.state_dict().items()}` in
+        PyTorch. Floating dtypes are converted to those of the model; tied weights may come under
+        any of their names, or all.
+        rename: from the name of a tensor there to that here, None for what is to be left out; a
+        table of `nn.names`, such as `names.GPT2`, knows whole layouts. strict: False to load what
+        fits, and learn from the result what did not: names that are missing or unexpected, and
+        other shapes.
+
+        StateMismatchError, and nothing was written, if strict and anything did not fit; and always
+        for two different tensors for one name, for dtypes that do not convert, for numbers that
+        overflow, and if no name fits at all.
+
+        >>> from rumus.nn import Linear
+        >>> report = Linear(2, 3).load_weights({"fc.bias": [1.0, 2.0, 3.0]}, strict=False,
+        ...                                    rename=lambda name: name.removeprefix("fc."))
+        >>> report.loaded, report.missing
+        (('bias',), ('weight',))
+        """
+        own = self._own_state()
+        arrays, report = fit(own, weights, rename, strict=strict)
+        self._assign(own, arrays)
+        return report
+
+    def load_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rename: Rename | None = None,
+        strict: bool = True,
+    ) -> LoadReport:
+        """Load a safetensors file, the index of several, or a folder with either.
+
+        path: see `read_weights`. rename, strict, the result and the errors: see `load_weights`.
+        WeightsFileError for a damaged or incomplete file, OSError if it cannot be read.
+
+        >>> import tempfile
+        >>> from rumus.nn import Linear
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Linear(3, 2).save_file(f"{folder}/linear.safetensors")
+        ...     Linear(3, 2).load_file(f"{folder}/linear.safetensors").fits
+        True
+        """
+        return self.load_weights(read_weights(path), rename=rename, strict=strict)
+
+    def save_file(self, path: str | os.PathLike[str], *, rename: Names | None = None) -> None:
+        """Write parameters and buffers to a safetensors file, under the names of `state_dict()`.
+
+        rename: a table of `nn.names`, for the names of another program. `path` is the old file or
+        the new one, whatever happens. OSError if it cannot be written.
+        """
+        state = self.state_dict()
+        write_weights(path, state if rename is None else rename.foreign(state))
+
+    def _assign(self, own: OwnState, arrays: Mapping[str, NDArray[Any]]) -> Self:
         # On the device before anything is written: an upload may fail, a copy does not.
-        staged = {name: tensor(a, dtype=a.dtype, backend=own[name].backend)
+        staged = {name: tensor(a, dtype=a.dtype, backend=own.tensors[name].backend)
                   for name, a in arrays.items()}  # fmt: skip
         with Uninterrupted():
             for name, value in staged.items():
-                own[name].assign(value)
+                own.tensors[name].assign(value)
         return self
 
     # Changing the whole tree
@@ -294,6 +380,17 @@ class Module:
     def to_gpu(self) -> Self:
         """Move to the GPU. ImportError says what to install where `rumus.gpu` is missing."""
         return self.to(gpu_backend())
+
+
+def _every_path(
+    module: Module, path: str = "", above: tuple[Module, ...] = ()
+) -> Iterator[tuple[str, Module]]:
+    """Each module under each of its paths; one that holds itself is not entered again."""
+    if any(module is outer for outer in above):
+        return
+    yield path, module
+    for name, child in module.named_children():
+        yield from _every_path(child, join(path, name), (*above, module))
 
 
 def join(path: str, name: str) -> str:

@@ -23,7 +23,7 @@ NN: Final = OtherNames(
 )
 STATE: Final = OtherNames(
     "load_state_dict",
-    {"strict": "always so: the state is loaded whole, or an error lists every difference"},
+    {"strict": "always so; load_weights(state, strict=False) loads what fits, and lists the rest"},
 )
 LAYER: Final = OtherNames(
     "a layer",

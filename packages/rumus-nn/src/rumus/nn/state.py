@@ -1,8 +1,9 @@
-"""Whether saved arrays fit a module."""
+"""What a module is made of, and whether saved arrays fit it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,62 @@ from numpy.typing import ArrayLike, NDArray
 from rumus.tensor import StateMismatchError, Tensor
 
 
-def check_state(
-    owner: str, own: Mapping[str, Tensor], state: Mapping[str, ArrayLike]
-) -> dict[str, NDArray[Any]]:
-    """Return `state` as arrays; StateMismatchError lists every way in which it does not fit."""
-    arrays = {name: np.asarray(value) for name, value in state.items()}
-    differences = [f"{name}: missing" for name in own if name not in arrays]
-    for name, array in arrays.items():
-        if name not in own:
-            differences.append(f"{name}: unexpected")
-            continue
-        for what, found, wanted in (
-            ("shape", array.shape, own[name].shape),
-            ("dtype", array.dtype, own[name].dtype),
-        ):
-            if found != wanted:
-                differences.append(f"{name}: {what} {found} was saved, {wanted} is needed")
-    if differences:
-        lines = "\n  ".join(differences)
-        raise StateMismatchError(f"this state does not fit {owner}; nothing was loaded:\n  {lines}")
-    return arrays
+@dataclass(frozen=True, slots=True)
+class OwnState:
+    """The tensors of a module.
+
+    tensors: each under its first name. aliases: further names of tied ones, with the first.
+    ignored: names that other programs save there, and that mean nothing here.
+    """
+
+    owner: str
+    tensors: Mapping[str, Tensor]
+    aliases: Mapping[str, str]
+    ignored: Collection[str]
+
+    def check(self, state: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+        """Return `state` as arrays by first name.
+
+        StateMismatchError lists every way in which it does not fit.
+        """
+        given = {name: np.asarray(value) for name, value in state.items()}
+        arrays, differences = self._untied(given)
+        differences += [f"{name}: missing" for name in self.tensors if name not in arrays]
+        for name, array in list(arrays.items()):
+            if name in self.tensors:
+                differences += _differences(name, array, self.tensors[name])
+            elif name in self.ignored:
+                del arrays[name]
+            else:
+                differences.append(f"{name}: unexpected")
+        if differences:
+            lines = "\n  ".join(differences)
+            raise StateMismatchError(
+                f"this state does not fit {self.owner}; nothing was loaded:\n  {lines}"
+            )
+        return arrays
+
+    def _untied(
+        self, given: Mapping[str, NDArray[Any]]
+    ) -> tuple[dict[str, NDArray[Any]], list[str]]:
+        """Put arrays under their first names; those of one tensor must be the same."""
+        arrays: dict[str, NDArray[Any]] = {}
+        differences = []
+        for name, array in given.items():
+            first = self.aliases.get(name, name)
+            if first in arrays and not same_bits(arrays[first], array):
+                differences.append(f"{name}: is tied to another name here, and differs from it")
+            arrays.setdefault(first, array)
+        return arrays, differences
+
+
+def _differences(name: str, array: NDArray[Any], own: Tensor) -> Iterable[str]:
+    pairs = (("shape", array.shape, own.shape), ("dtype", array.dtype, own.dtype))
+    for what, found, wanted in pairs:
+        if found != wanted:
+            yield f"{name}: {what} {found} was saved, {wanted} is needed"
+
+
+def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two arrays are the same, NaN and signs of zeros included."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

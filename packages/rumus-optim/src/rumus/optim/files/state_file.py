@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from rumus.tensor import StateMismatchError
 
-_FORMAT: Final = "state 1"
+_FORMAT: Final = "state 2"
+_BEFORE: Final = "state 1"  # with a slash in front of each path
 
 
 class StateFileError(StateMismatchError):
@@ -37,9 +38,9 @@ class HasState(Protocol):
 def save_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     """Write the state of an optimizer to a file, by parameter name.
 
-    The file is a safetensors file. It is written beside `path` under another name, brought to the
-    disk and renamed: `path` is the old file or the new one, whatever happens. OSError if it cannot
-    be written.
+    The file is a safetensors file; that of a module has the names of its `state_dict()`. It is
+    written beside `path` under another name, brought to the disk and renamed: `path` is the old
+    file or the new one, whatever happens. OSError if it cannot be written.
 
     >>> import tempfile
     >>> from rumus.optim import AdamW
@@ -76,18 +77,19 @@ def load_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
 def _taken_apart(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Split nested dictionaries into arrays by path and a tree of the rest.
 
-    A path is a JSON pointer (RFC 6901), so that a name may hold any character.
+    A path is a JSON pointer (RFC 6901) without its first slash: a name may hold any character, and
+    the arrays of a flat state have their plain names.
     """
     arrays: dict[str, NDArray[Any]] = {}
 
     def rest(part: Mapping[str, Any], path: str) -> dict[str, Any]:
         kept: dict[str, Any] = {}
         for key, value in part.items():
-            here = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
+            here = path + key.replace("~", "~0").replace("/", "~1")
             if isinstance(value, np.ndarray):
                 arrays[here] = np.array(value, order="C")
             else:
-                kept[key] = rest(value, here) if isinstance(value, Mapping) else value
+                kept[key] = rest(value, f"{here}/") if isinstance(value, Mapping) else value
         return kept
 
     return arrays, rest(state, "")
@@ -98,9 +100,9 @@ def _put_together(arrays: Mapping[str, NDArray[Any]], tree: dict[str, Any]) -> d
     for path, array in arrays.items():
         keys = [key.replace("~1", "/").replace("~0", "~") for key in path.split("/")]
         part: Any = tree
-        for key in keys[1:-1]:
+        for key in keys[:-1]:
             part = part.get(key) if isinstance(part, dict) else None
-        if len(keys) < 2 or not isinstance(part, dict) or keys[-1] in part:
+        if not isinstance(part, dict) or keys[-1] in part:
             raise ValueError(f"the array {path!r} has no place")
         part[keys[-1]] = array
     return tree
@@ -150,8 +152,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("rumus") != _FORMAT:
-                raise ValueError("it is a safetensors file, but no state that save_state wrote")
+            if metadata.get("rumus") not in (_FORMAT, _BEFORE):
+                raise ValueError(
+                    "it is a safetensors file, but no state that save_state wrote; the weights of "
+                    "a model are loaded by model.load_file(path)"
+                )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text = metadata["state"]
         if _digest(arrays, text) != metadata["sha256"]:
@@ -159,6 +164,8 @@ def _read(path: Path) -> dict[str, Any]:
         tree = json.loads(text)
         if not isinstance(tree, dict):
             raise ValueError("its state is no dictionary")
+        if metadata["rumus"] == _BEFORE:
+            arrays = {name.removeprefix("/"): array for name, array in arrays.items()}
         return _put_together(arrays, tree)
     except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise StateFileError(f"{path} is damaged, or no saved state: {error}") from error

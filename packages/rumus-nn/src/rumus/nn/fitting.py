@@ -1,0 +1,194 @@
+"""Foreign weights brought to the names, shapes and dtypes of a model, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rumus.nn.state import OwnState, same_bits
+from rumus.tensor import DType, StateMismatchError
+
+_SHOWN: Final = 12  # names of each kind in a message
+
+
+class WrongShape(NamedTuple):
+    """A tensor that has another shape in the file than in the model."""
+
+    name: str
+    found: tuple[int, ...]
+    needed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What of a file was loaded, and what did not fit.
+
+    loaded, missing: names in the model. unexpected: names in the file. wrong_shapes: names in the
+    model, with both shapes. `str` of it lists what did not fit.
+
+    >>> report = LoadReport(("body.weight",), ("head.bias",), (), ())
+    >>> report.fits, str(report)
+    (False, 'head.bias: missing')
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    wrong_shapes: tuple[WrongShape, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether all tensors of the file were loaded, and all of the model."""
+        return not (self.missing or self.unexpected or self.wrong_shapes)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                *_some([f"{name}: missing" for name in self.missing]),
+                *_some([f"{name}: unexpected" for name in self.unexpected]),
+                *_some([f"{w.name}: shape {w.found} is in the file, {w.needed} is needed"
+                        for w in self.wrong_shapes]),
+            ]
+        )  # fmt: skip
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    rest = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], f"... and {rest} more like this"] if rest > 1 else list(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor of a file belongs in a model.
+
+    name: of the tensor in the model. part, of: which of how many pieces it is, one after the other
+    along the first axis. is_transposed: whether a matrix has its inputs first in the file.
+    """
+
+    name: str
+    part: int = 0
+    of: int = 1
+    is_transposed: bool = False
+
+
+# From the name of a tensor in a file to where it belongs; None for what is no weight.
+Rename: TypeAlias = Callable[[str], "str | Place | None"]
+
+
+def fit(
+    own: OwnState, weights: Mapping[str, ArrayLike], rename: Rename | None, *, strict: bool
+) -> tuple[dict[str, NDArray[Any]], LoadReport]:
+    """Return what of foreign weights fits, by name in the model, and what does not.
+
+    StateMismatchError if anything does not and `strict`, if nothing fits, or if there is no one
+    answer: see `Module.load_weights`.
+    """
+    fitting = _Fitting(own, weights, rename)
+    report = fitting.report
+    if report.fits or (report.loaded and not strict):
+        return fitting.arrays, report
+    lines = str(report).splitlines()
+    if not report.loaded and report.missing and report.unexpected:
+        lines.append(
+            f"no name fits: rename= leads from names such as {report.unexpected[0]!r} to those "
+            f"such as {report.missing[0]!r}; rumus.nn.names has tables"
+        )
+    raise _refusal(own, lines)
+
+
+def _refusal(own: OwnState, lines: Sequence[str]) -> StateMismatchError:
+    listed = "\n  ".join(lines)
+    return StateMismatchError(
+        f"these weights do not fit {own.owner}; nothing was loaded:\n  {listed}"
+    )
+
+
+class _Fitting:
+    """The arrays of a foreign file, brought to the names, shapes and dtypes of a model."""
+
+    def __init__(self, own: OwnState, weights: Mapping[str, ArrayLike], rename: Rename | None):
+        self._own, self._weights = own, weights
+        self._sources: dict[str, dict[int, list[tuple[str, Place]]]] = {}  # by name, then part
+        self._unexpected: list[str] = []
+        self._wrong_shapes: list[WrongShape] = []
+        for name in weights:
+            self._put(name, name if rename is None else rename(name))
+        self.arrays = self._assembled()
+        self.report = LoadReport(
+            tuple(self.arrays),
+            tuple(name for name in own.tensors if name not in self._sources),
+            tuple(self._unexpected),
+            tuple(self._wrong_shapes),
+        )
+
+    def _put(self, name: str, place: str | Place | None) -> None:
+        if place is None:
+            return
+        place = Place(place) if isinstance(place, str) else place
+        own = self._own.aliases.get(place.name, place.name)
+        if own in self._own.tensors:
+            self._sources.setdefault(own, {}).setdefault(place.part, []).append((name, place))
+        elif own not in self._own.ignored:
+            self._unexpected.append(name)
+
+    def _assembled(self) -> dict[str, NDArray[Any]]:
+        arrays, refused = {}, []
+        for name, parts in self._sources.items():
+            own = self._own.tensors[name]
+            try:
+                array = self._joined(name, parts)
+                if array.shape == own.shape:
+                    arrays[name] = _converted(array, own.dtype)
+                else:
+                    self._wrong_shapes.append(WrongShape(name, array.shape, own.shape))
+            except ValueError as error:
+                refused.append(f"{name}: {error}")
+        if refused:
+            raise _refusal(self._own, _some(refused))
+        return arrays
+
+    def _joined(self, name: str, parts: Mapping[int, list[tuple[str, Place]]]) -> NDArray[Any]:
+        """The array for a tensor of the model. ValueError if there is no one answer."""
+        whole = next(iter(parts.values()))[0][1].of
+        if sorted(parts) != list(range(whole)):
+            names = ", ".join(source for found in parts.values() for source, _ in found)
+            raise ValueError(f"is made of {whole} tensors; the file has only {names}")
+        pieces = [self._one(parts[part]) for part in range(whole)]
+        if whole == 1:
+            return pieces[0]
+        if len({piece.shape[1:] for piece in pieces}) > 1 or pieces[0].ndim == 0:
+            shapes = ", ".join(str(piece.shape) for piece in pieces)
+            raise ValueError(f"is made of tensors that cannot be joined: {shapes}")
+        return np.concatenate(pieces)
+
+    def _one(self, sources: list[tuple[str, Place]]) -> NDArray[Any]:
+        """The array of one place: several names may have it only if they are the same."""
+        first, place = sources[0]
+        array = np.asarray(self._weights[first])
+        for other, _ in sources[1:]:
+            if not same_bits(array, np.asarray(self._weights[other])):
+                raise ValueError(f"the file has two tensors for it, {first} and {other}")
+        return array.T if place.is_transposed and array.ndim == 2 else array
+
+
+def _converted(array: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """Return an array in the dtype of the model. ValueError if that loses more than digits."""
+    if array.dtype == dtype:
+        return array
+    if dtype.kind == "f" and array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            found = array.astype(dtype)
+        if np.isinf(found).any() and not np.array_equal(np.isinf(found), np.isinf(array)):
+            raise ValueError(f"numbers up to {np.abs(array[np.isfinite(array)]).max():.3g} do not "
+                             f"fit into {dtype}")  # fmt: skip
+        return found
+    if dtype.kind == "i" and array.dtype.kind in "iu":
+        found = array.astype(dtype)
+        if np.array_equal(found, array):
+            return found
+        raise ValueError(f"{array.dtype} numbers in the file do not fit into {dtype}")
+    raise ValueError(f"{array.dtype} is in the file, {dtype} is needed")
