@@ -220,6 +220,90 @@ fn integer_power(a: vec4<i32>, n: vec4<i32>) -> vec4<i32> {
     return product;
 }
 
+fn floor_of(x: vec4<f32>) -> vec4<f32> {
+    return select(floor(x), x, is_nan(x));
+}
+
+// The rest of |x| / |y| with y's part taken off exactly, by long division of the significands: the
+// quotient may have more digits than a float. For finite x and y other than 0.
+fn remainder_of(x: f32, y: f32) -> f32 {
+    let a = bitcast<u32>(x) & 0x7fffffffu;
+    let b = bitcast<u32>(y) & 0x7fffffffu;
+    let from_ = max(a >> 23u, 1u);
+    let to_ = max(b >> 23u, 1u);
+    if (a < b) {
+        return abs(x);
+    }
+    let divisor = (b & 0x7fffffu) | select(0u, 0x800000u, (b >> 23u) > 0u);
+    var rest = ((a & 0x7fffffu) | select(0u, 0x800000u, (a >> 23u) > 0u)) % divisor;
+    for (var left = from_ - to_; left > 0u && rest > 0u; ) {
+        let step = min(left, 8u);
+        rest = (rest << step) % divisor;
+        left -= step;
+    }
+    if (rest == 0u) {
+        return 0.0;
+    }
+    let shift = min(countLeadingZeros(rest) - 8u, to_ - 1u);
+    let significand = rest << shift;
+    let exponent = select(0u, to_ - shift, significand >= 0x800000u);
+    return bitcast<f32>((exponent << 23u) | (significand & 0x7fffffu));
+}
+
+fn modulo1(a: f32, b: f32) -> f32 {
+    let size = bitcast<u32>(a) & 0x7fffffffu;
+    let divisor = bitcast<u32>(b) & 0x7fffffffu;
+    if (size >= 0x7f800000u || divisor == 0u || divisor > 0x7f800000u) {
+        return bitcast<f32>(0x7fc00000u | (bitcast<u32>(a) & 1u));
+    }
+    var rest = abs(a);
+    if (divisor < 0x7f800000u) {
+        rest = remainder_of(a, b);
+    }
+    let sign = bitcast<u32>(b) & 0x80000000u;
+    if (rest == 0.0) {
+        return bitcast<f32>(sign);
+    }
+    let differs = ((bitcast<u32>(a) ^ bitcast<u32>(b)) & 0x80000000u) != 0u;
+    return bitcast<f32>(bitcast<u32>(select(rest, abs(b) - rest, differs)) | sign);
+}
+
+// The rest of a / b, with the sign of b.
+fn modulo(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(
+        modulo1(a.x, b.x), modulo1(a.y, b.y), modulo1(a.z, b.z), modulo1(a.w, b.w)
+    );
+}
+
+// The quotient of what the rest leaves is whole, but for a rounding that `round` takes off.
+fn floor_quotient(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    let whole = round((a - modulo(a, b)) / b);
+    let ratio = select(a / b, of_bits(0x7fc00000u), is_nan(a) | is_nan(b));
+    let far = select(vec4<f32>(0.0), vec4<f32>(-1.0), (a < vec4<f32>(0.0)) != (b < vec4<f32>(0.0)));
+    let of_infinite = select(far, vec4<f32>(0.0), a == vec4<f32>(0.0));
+    let finite = select(whole, of_infinite, is_infinite(b) & !is_infinite(a) & !is_nan(a));
+    let known = select(finite, of_bits(0x7fc00000u), is_infinite(a) | is_nan(a) | is_nan(b));
+    return select(known, ratio, b == vec4<f32>(0.0));
+}
+
+fn is_infinite(x: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) == vec4<u32>(0x7f800000u);
+}
+
+// Of a divisor 0 both are 0, as in NumPy.
+fn integer_floor_quotient(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
+    let divisor = select(b, vec4<i32>(1), b == vec4<i32>(0));
+    let quotient = a / divisor;
+    let rest = a - quotient * divisor;
+    let is_above = (rest != vec4<i32>(0)) & ((rest < vec4<i32>(0)) != (divisor < vec4<i32>(0)));
+    let below = select(quotient, quotient - vec4<i32>(1), is_above);
+    return select(below, vec4<i32>(0), b == vec4<i32>(0));
+}
+
+fn integer_modulo(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
+    return select(a - integer_floor_quotient(a, b) * b, vec4<i32>(0), b == vec4<i32>(0));
+}
+
 // To float16 and back: how a float16 is kept by a device without 16-bit floats. To nearest, ties to
 // even, on the bits: drivers fold a conversion there and back away.
 fn rounded(x: f32) -> f32 {

@@ -172,7 +172,8 @@ def _method(name: str) -> Callable[..., Any]:
 
 REDUCTIONS: Final = (
     "sum", "mean", "max", "min", "var", "argmax", "squeeze", "unsqueeze", "softmax", "log_softmax",
-    "logsumexp",
+    "logsumexp", "std", "norm", "prod", "any", "all", "argmin", "cumsum", "sort", "argsort",
+    "topk",
 )  # fmt: skip
 CALLS: Final[dict[str, tuple[Callable[..., Any], OtherNames]]] = {
     "loader": (_loader, of_train.LOADER_OPTIONS),

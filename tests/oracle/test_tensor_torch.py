@@ -17,6 +17,15 @@ Shapes: TypeAlias = Sequence[tuple[int, ...]]
 Function: TypeAlias = Callable[..., Any]
 
 INDEX = [2, 0, 0, 1]
+
+
+def without(x: Any) -> Any:
+    """A matrix with a zero in its second row, and two in its third."""
+    kept = np.ones((4, 3), np.float32)
+    kept[1, 0] = kept[2, 0] = kept[2, 2] = 0
+    return x * (tensor(kept) if isinstance(x, Tensor) else torch.tensor(kept))
+
+
 ROW, TWO, BROADCAST = [(5, 7)], [(3, 4), (3, 4)], [(3, 1, 4), (5, 1)]
 
 # Name, rumus, PyTorch, the shapes of the operands.
@@ -59,6 +68,38 @@ CASES: list[tuple[str, Function, Function, Shapes]] = [
     ("max", lambda x: x.max(1), lambda x: x.amax(1), [(2, 3, 4)]),
     ("min", lambda x: x.min(), lambda x: x.min(), [(2, 3, 4)]),
     ("var", lambda x: x.var(1, ddof=1), lambda x: x.var(1), [(2, 3, 4)]),
+    ("std", lambda x: x.std(1), lambda x: x.std(1, correction=0), [(2, 3, 4)]),
+    ("std of equals", lambda x: (x * 0 + 1).std(1), lambda x: (x * 0 + 1).std(1), [(2, 4)]),
+    ("norm", lambda x: x.norm(axis=1), lambda x: x.norm(dim=1), [(2, 3, 4)]),
+    ("norm of zeros", lambda x: (x * 0).norm(), lambda x: (x * 0).norm(), ROW),
+    ("norm of order 3", lambda x: x.norm(3, axis=-1), lambda x: x.norm(3, dim=-1), ROW),
+    ("norm of order 0", lambda x: x.norm(0) * x.sum(), lambda x: x.norm(0) * x.sum(), ROW),
+    ("norm of order -inf", lambda x: x.norm(-np.inf, axis=0), lambda x: x.norm(-np.inf, 0), ROW),
+    ("prod", lambda x: x.prod(1), lambda x: x.prod(1), [(2, 3, 4)]),
+    ("prod of a zero", lambda x: without(x).prod(1), lambda x: without(x).prod(1), [(4, 3)]),
+    ("cumsum", lambda x: x.cumsum(1), lambda x: x.cumsum(1), [(2, 3, 4)]),
+    ("sort", lambda x: x.sort(1)[0], lambda x: x.sort(1)[0], [(2, 5, 4)]),
+    ("topk", lambda x: x.topk(3)[0], lambda x: x.topk(3)[0], ROW),
+    ("smallest", lambda x: x.topk(2, 0, False)[0], lambda x: x.topk(2, 0, False)[0], ROW),
+    ("mod", lambda a, b: a % b, lambda a, b: a % b, BROADCAST),
+    ("mod of a number", lambda x: 3.0 % x, lambda x: torch.tensor(3.0) % x, ROW),
+    (
+        "floor",
+        lambda x: x.floor() + (x // 0.4) * x,
+        lambda x: x.floor() + (x.detach() // 0.4) * x,
+        ROW,
+    ),
+    ("tril", lambda x: rt.tril(x, -1), lambda x: torch.tril(x, -1), [(2, 3, 4)]),
+    ("triu", rt.triu, torch.triu, [(2, 3, 4)]),
+    ("outer", rt.outer, torch.outer, [(3,), (4,)]),
+    (
+        "einsum",
+        lambda *given: rt.einsum("nhqd,nhkd,k->nqh", *given),
+        lambda *given: torch.einsum("nhqd,nhkd,k->nqh", *given),
+        [(2, 3, 4, 5), (2, 3, 6, 5), (6,)],
+    ),
+    ("a list behind", lambda x: x[:, [3, 0, 3]], lambda x: x[:, [3, 0, 3]], ROW),
+    ("a mask", lambda x: x[x.detach() > 0], lambda x: x[x > 0], ROW),
     ("matmul", lambda a, b: a @ b, lambda a, b: a @ b, [(2, 1, 3, 4), (5, 4, 2)]),
     ("vectors", lambda a, b: a @ b, lambda a, b: a @ b, [(4,), (4,)]),
     ("linear", rt.linear, F.linear, [(2, 3, 4), (5, 4), (5,)]),

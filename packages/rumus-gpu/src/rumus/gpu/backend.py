@@ -33,6 +33,7 @@ from rumus.gpu.products.matmul import matmul
 from rumus.gpu.rows.batch_norm import BATCH_NORM
 from rumus.gpu.rows.indexing import check_index, gather, random_words, scatter_add
 from rumus.gpu.rows.norms import NORMS
+from rumus.gpu.rows.ordering import ORDERING
 from rumus.gpu.rows.pooling import POOLS
 from rumus.gpu.rows.reduction import Operation, reduce
 from rumus.gpu.rows.rows import ROW_KERNELS
@@ -48,6 +49,7 @@ FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     **BATCH_NORM,
     **CONVOLUTIONS,
     **NORMS,
+    **ORDERING,
     **POOLS,
     **ROW_KERNELS,
 }
@@ -181,7 +183,7 @@ class GpuBackend:
         if out.size == 0:
             return
         if array.size == 0:
-            self.fill(0, out)  # of nothing there is only the sum
+            self.fill(1 if operation == "prod" else 0, out)  # of nothing
             return
         with writable(out, array) as target:
             reduce(self.gpu, operation, array, axes, target)

@@ -62,14 +62,17 @@ from rumus.tensor.operations.attention import (
 )
 from rumus.tensor.operations.batch_norm import batch_norm
 from rumus.tensor.operations.convolution import convolution, convolution_transpose
+from rumus.tensor.operations.einsum import einsum, outer
 from rumus.tensor.operations.feed_forward import feed_forward
 from rumus.tensor.operations.functions import (
+    ceil,
     clip,
     cos,
     elu,
     erf,
     exp,
     expm1,
+    floor,
     gelu,
     gelu_tanh,
     leaky_relu,
@@ -91,6 +94,7 @@ from rumus.tensor.operations.generator import Generator
 from rumus.tensor.operations.linear import linear
 from rumus.tensor.operations.norms import layer_norm, rms_norm
 from rumus.tensor.operations.pooling import avg_pool, max_pool
+from rumus.tensor.operations.triangles import tril, triu
 
 __version__ = "0.1.0"
 
@@ -131,6 +135,7 @@ __all__ = [
     "avg_pool",
     "batch_norm",
     "bool_",
+    "ceil",
     "clip",
     "concat",
     "convolution",
@@ -138,12 +143,14 @@ __all__ = [
     "cos",
     "cpu",
     "cross_entropy",
+    "einsum",
     "elementwise",
     "elu",
     "erf",
     "exp",
     "expm1",
     "feed_forward",
+    "floor",
     "float16",
     "float32",
     "float64",
@@ -168,6 +175,7 @@ __all__ = [
     "move_parameters",
     "no_grad",
     "ones",
+    "outer",
     "pad",
     "relu",
     "rms_norm",
@@ -183,6 +191,8 @@ __all__ = [
     "stack",
     "tanh",
     "tensor",
+    "tril",
+    "triu",
     "weighted_values",
     "where",
     "zeros",

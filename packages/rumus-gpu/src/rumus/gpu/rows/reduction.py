@@ -22,7 +22,9 @@ from rumus.gpu.device.stored import VALUE, Stored, enabling
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor import int32
 
-Operation: TypeAlias = Literal["sum", "squares", "max", "min", "argmax", "first_not_finite"]
+Operation: TypeAlias = Literal[
+    "sum", "prod", "squares", "max", "min", "argmax", "argmin", "first_not_finite"
+]
 Stage: TypeAlias = Literal["first", "last", "only"]
 
 WORKGROUP: Final = 64
@@ -34,7 +36,7 @@ NONE: Final = 0xFFFFFFFF  # "no element" among flat indices
 
 _KEY = """
 // A number as an unsigned one of the same order, NaN above (or below) all.
-fn key(x: f32) -> u32 {
+fn key_of(x: f32) -> u32 {
     let bits = select(bitcast<u32>(x), 0u, bitcast<u32>(x) == 0x80000000u);
     let ordered = select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
     return select(ordered, NAN_KEY, (bits & 0x7fffffffu) > 0x7f800000u);
@@ -68,6 +70,9 @@ def _family(operation: Operation, kind: str) -> _Family:
     if operation == "sum":
         value = "f32" if kind == "f" else "i32"
         return _Family(value, f"{value}(0)", "x", "a + b", "value")
+    if operation == "prod":
+        value = "f32" if kind == "f" else "i32"
+        return _Family(value, f"{value}(1)", "x", "a * b", "value")
     if operation == "squares":
         return _Family("f32", "f32(0)", "x * x", "a + b", "value")
     if operation == "first_not_finite":
@@ -76,21 +81,33 @@ def _family(operation: Operation, kind: str) -> _Family:
             "u32", f"{NONE}u", f"select({NONE}u, r, {is_bad})", "min(a, b)", "i32(value)"
         )
     to_key, from_key = {
-        "f": ("key(x)", "number(value)"),
+        "f": ("key_of(x)", "number(value)"),
         "i": ("bitcast<u32>(x) ^ 0x80000000u", "bitcast<i32>(value ^ 0x80000000u)"),
         "b": ("select(0u, 1u, x)", "(value != 0u)"),
     }[kind]
-    if operation == "argmax":
+    if operation in ("argmax", "argmin"):
+        # The smallest has the largest key of all complements; NaN wins in both.
+        nan, load = ("0xffffffffu", f"vec2<u32>({to_key}, r)")
+        if operation == "argmin":
+            nan, load = "0u", f"vec2<u32>(~({to_key}), r)"
         better = "select(b, a, a.x > b.x || (a.x == b.x && a.y < b.y))"
-        load = f"vec2<u32>({to_key}, r)"
         return _Family("vec2<u32>", f"vec2<u32>(0u, {NONE}u)", load, better, "i32(value.y)",
-                       _key("0xffffffffu"))  # fmt: skip
+                       _key(nan))  # fmt: skip
     neutral, nan = ("0u", "0xffffffffu") if operation == "max" else (f"{NONE}u", "0u")
     return _Family("u32", neutral, to_key, f"{operation}(a, b)", from_key, _key(nan))
 
 
 def _key(nan: str) -> str:
     return f"const NAN_KEY = {nan};\n{_KEY}"
+
+
+def ordered_key(kind: str) -> tuple[str, str]:
+    """Return WGSL functions, and by them an unsigned number in the order of elements `x`.
+
+    NaN has the largest one, whatever its sign.
+    """
+    keys = {"f": "key_of(x)", "i": "bitcast<u32>(x) ^ 0x80000000u", "b": "select(0u, 1u, x)"}
+    return _key("0xffffffffu"), keys[kind]
 
 
 def reduce_program(
@@ -125,6 +142,13 @@ def reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GP
 
     `array` has at least one element, and `out` is contiguous, in memory of its own.
     """
+    _reduce(gpu, operation, array, axes, out)
+    if operation.startswith("arg"):  # known without a look, should it be an index
+        length = math.prod(array.shape[axis] for axis in axes)
+        out.bounds = out.storage.writes, 0, max(0, length - 1)
+
+
+def _reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GPUArray) -> None:
     source, outer, length, inner = _as_block(array, axes)
     lanes, chunk = _cut(outer, length, inner)
     chunks = -(-length // chunk)
@@ -132,7 +156,7 @@ def reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GP
     if chunks == 1:
         _run(gpu, operation, types, "only", _Step(source, out, outer, length, inner, lanes, chunk))
         return
-    words = outer * chunks * inner * (2 if operation == "argmax" else 1)
+    words = outer * chunks * inner * (2 if operation.startswith("arg") else 1)
     between = out.backend.allocate((words,), int32)
     first = _Step(source, between, outer, length, inner, lanes, chunk)
     second = _Step(between, out, outer, chunks, inner, 1 if inner > 1 else WORKGROUP, chunks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.backends import numpy_quantization
+from rumus.tensor.backends.numpy_integers import put_integers
 from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
 from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
+from rumus.tensor.backends.numpy_sorting import SORTING
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue, Reduction, Shape
@@ -38,6 +40,7 @@ BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interprete
 RUN: Final = 64  # rows that are added one after the other
 PARALLEL: Final = 262_144  # elements from which threads are worth their start
 
+FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {**ROW_KERNELS, **SORTING}
 F = TypeVar("F", bound=Callable[..., None])
 Index = tuple[slice, ...]
 
@@ -100,15 +103,13 @@ def _quiet(method: F) -> F:
 
 def _add_integers(array: Array, axes: Shape, out: Array) -> None:
     """Add in 64 bits. OverflowError, with `out` as it was, for a sum that its dtype has not."""
-    total = np.add.reduce(array, axes, np.int64)
-    limits = np.iinfo(out.dtype)
-    if total.size and (total.min() < limits.min or total.max() > limits.max):
-        beyond = total.max() if total.max() > limits.max else total.min()
-        raise OverflowError(
-            f"sum: {beyond} does not fit {out.dtype}; convert the tensor to float32 before, or "
-            "add in NumPy"
-        )
-    out[...] = total
+    put_integers("sum", np.add.reduce(array, axes, np.int64), out)
+
+
+def _multiply_integers(array: Array, axes: Shape, out: Array) -> None:
+    """Multiply in float64, exact for what int32 holds; errors as in `_add_integers`."""
+    zero = (array == 0).any(axes)  # whatever else there is, even where float64 overflows
+    put_integers("prod", np.where(zero, 0, np.multiply.reduce(array, axes, np.float64)), out)
 
 
 class NumpyBackend:
@@ -172,17 +173,19 @@ class NumpyBackend:
 
     @_quiet
     def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
-        if operation == "argmax":
+        if operation in ("argmax", "argmin"):
             flat = np.moveaxis(array, axes, range(-len(axes), 0)) if axes else array[..., None]
-            np.copyto(
-                out,
-                flat.reshape(*out.shape, math.prod(array.shape[a] for a in axes)).argmax(-1),
-                casting="same_kind",
-            )
+            flat = flat.reshape(*out.shape, math.prod(array.shape[a] for a in axes))
+            found = flat.argmax(-1) if operation == "argmax" else flat.argmin(-1)
+            np.copyto(out, found, casting="same_kind")
         elif operation == "sum" and array.dtype.kind == "i":
             _add_integers(array, axes, out)
         elif operation == "sum":
             add_up(array, axes, out)
+        elif operation == "prod" and array.dtype.kind == "i":
+            _multiply_integers(array, axes, out)
+        elif operation == "prod":
+            np.multiply.reduce(array, axes, array.dtype, out)
         else:
             function = np.maximum if operation == "max" else np.minimum
             function.reduce(array, axes, None, out)
@@ -236,7 +239,7 @@ class NumpyBackend:
         out[...] = as_int32(philox_words(key, counter, out.size)).reshape(out.shape)
 
     def fused(self, name: FusedName) -> Callable[..., None] | None:
-        return ROW_KERNELS.get(name)
+        return FUSED.get(name)
 
     @property
     def fused_in_half(self) -> Collection[FusedName]:

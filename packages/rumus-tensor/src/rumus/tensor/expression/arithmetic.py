@@ -46,6 +46,18 @@ class Arithmetic(Generic[T]):
     def __rtruediv__(self, other: float) -> T:
         return self._apply("div", other, self)
 
+    def __floordiv__(self, other: T | float) -> T:
+        return self._apply("floor_divide", self, other)
+
+    def __rfloordiv__(self, other: float) -> T:
+        return self._apply("floor_divide", other, self)
+
+    def __mod__(self, other: T | float) -> T:
+        return self._apply("mod", self, other)
+
+    def __rmod__(self, other: float) -> T:
+        return self._apply("mod", other, self)
+
     def __pow__(self, exponent: T | float) -> T:
         # The square is by far the commonest power, and a product is exact where pow need not be.
         if isinstance(exponent, (int, float)) and exponent == 2:
@@ -140,6 +152,14 @@ class Arithmetic(Generic[T]):
     def relu(self) -> T:
         """max(x, 0), NaN stays NaN; the derivative at 0 is 0."""
         return self._apply("relu", self)
+
+    def floor(self) -> T:
+        """The largest whole number that is not above x; no gradient flows through it."""
+        return self._apply("floor", self)
+
+    def ceil(self) -> T:
+        """The smallest whole number that is not below x; no gradient flows through it."""
+        return self._apply("mul", self._apply("floor", self._apply("mul", self, -1)), -1)
 
     def maximum(self, other: T | float) -> T:
         """The larger of the two, NaN if either is; equal values share the gradient."""

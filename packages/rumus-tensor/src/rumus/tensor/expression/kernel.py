@@ -29,7 +29,8 @@ from rumus.tensor.expression.expr import OPERATIONS, REDUCTION, Expr, postorder
 COMPARISONS: Final = frozenset({"lt", "le", "eq"})
 LOGICAL: Final = COMPARISONS | {"where", "maximum", "minimum"}  # of truth values: a truth value
 _EXACT: Final = COMPARISONS | {
-    "add", "sub", "mul", "pow", "abs", "sign", "relu", "maximum", "minimum", "where",
+    "add", "sub", "mul", "pow", "abs", "sign", "relu", "floor_divide", "mod", "maximum",
+    "minimum", "where",
 }  # fmt: skip
 GRADIENT: Final = "gradient"  # the name of the incoming gradient in a derivative's arrays
 

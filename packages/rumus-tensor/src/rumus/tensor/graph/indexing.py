@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.tensor.expression.dtype import bool_, int32
 from rumus.tensor.graph.autograd import SoFar
@@ -29,12 +30,14 @@ def basic(array: Array, key: Any) -> Array:
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
-    """Select elements.
+    """Select elements, as in NumPy.
 
-    Numbers, slices, None and `...` give a view. One or more tensors (or arrays, or lists) of
-    integers in front select along the first axes, broadcast together; negative ones count from the
-    end. IndexError for an index out of range or too many; TypeError for a mask: its result would
-    have a shape that depends on the data, use `where`.
+    Numbers, slices, None and `...` give a view. Tensors (or arrays, or lists) of integers select,
+    broadcast together; negative ones count from the end. What they select stands where they stood,
+    or in front if something lies between them. One of truth values stands for the places where it
+    is true, and takes as many axes as it has.
+    IndexError for an index out of range, too many, or a mask of another shape. TypeError for what
+    is no index, and for a mask on a GPU: only the device knows how many elements it selects.
     """
     parts = key if isinstance(key, tuple) else (key,)
     if any(isinstance(part, (Tensor, np.ndarray, list)) for part in parts):
@@ -55,35 +58,122 @@ def getitem(x: Tensor, key: Any) -> Tensor:
 
 
 def _select(x: Tensor, parts: tuple[Any, ...]) -> Tensor:
-    """Index the first axes with integer tensors: one gather over these axes joined."""
-    if any(not isinstance(part, (Tensor, np.ndarray, list, int, np.integer)) for part in parts):
-        raise TypeError(
-            "tensors of integers index the first axes; select with them first, then slice the rest"
-        )
-    if len(parts) > x.ndim:
-        raise IndexError(f"{len(parts)} indices for a tensor of {x.ndim} axes")
-    indices = [as_tensor(part, x._backend, int32 if _is_empty(part) else None) for part in parts]
-    for index in indices:
-        if index.dtype == bool_:
-            raise TypeError("a mask selects an unknown number of elements; use where(mask, x, ...)")
-        if index.dtype != int32:
-            raise TypeError(f"an index must be an integer, not {index.dtype}")
+    """Index with tensors: slices first, then one gather over the axes that tensors index."""
+    whole = _for_each_axis(x, _without_masks(x, parts))
+    view = tuple(slice(None) if isinstance(part, Tensor) else part for part in whole)
+    sliced = x if all(part == slice(None) for part in view) else getitem(x, view)
+    axes = [at for at, part in enumerate(whole) if isinstance(part, Tensor)]
+    indices = [part for part in whole if isinstance(part, Tensor)]
+    others = [at for at in range(sliced.ndim) if at not in axes]
+    front = sliced if axes == list(range(len(axes))) else sliced.permute(*axes, *others)
+    found = _select_first(front, indices, axes)
+    if axes[0] == 0 or axes[-1] - axes[0] >= len(axes):  # in front, or something lies between
+        return found
+    rank, before = found.ndim - len(others), axes[0]  # the axes of the result of the indices
+    kept = range(rank, found.ndim)
+    return found.permute(*kept[:before], *range(rank), *kept[before:])
+
+
+def _for_each_axis(x: Tensor, parts: Sequence[Any]) -> list[Any]:
+    """The index with whole axes for `...` and the end, and with numbers as tensors."""
+    used = sum(part is not None and part is not ... for part in parts)
+    if used > x.ndim:
+        raise IndexError(f"{used} indices for a tensor of {x.ndim} axes")
+    if sum(part is ... for part in parts) > 1:
+        raise IndexError("an index has one ... at most")
+    at = next((n for n, part in enumerate(parts) if part is ...), len(parts))
+    filled = [*parts[:at], *[slice(None)] * (x.ndim - used), *parts[at + 1 :]]
+    found: list[Any] = []
+    for part in filled:
+        if isinstance(part, (Tensor, np.ndarray, list, int, np.integer)):
+            found.append(_as_index(x, part))
+        elif part is None or isinstance(part, slice):
+            found.append(part)
+        else:
+            raise TypeError(
+                f"cannot index with {part!r}; use numbers, slices, None, ... or tensors"
+            )
+    return found
+
+
+def _as_index(x: Tensor, part: Any) -> Tensor:
+    index = as_tensor(part, x._backend, int32 if _is_empty(part) else None)
+    if index.dtype != int32:
+        raise TypeError(f"an index must be an integer, not {index.dtype}")
+    return index
+
+
+def _without_masks(x: Tensor, parts: Sequence[Any]) -> list[Any]:
+    """The index with the places where a mask is true instead of the mask."""
+    masks = [_as_mask(part) for part in parts]
+    takes = [
+        0 if part is None or part is ... else 1 if mask is None else mask.ndim
+        for part, mask in zip(parts, masks, strict=True)
+    ]
+    found: list[Any] = []
+    for at, (part, mask) in enumerate(zip(parts, masks, strict=True)):
+        if mask is None:
+            found.append(part)
+            continue
+        is_behind = any(before is ... for before in parts[:at])
+        first = x.ndim - sum(takes[at:]) if is_behind else sum(takes[:at])
+        if mask.shape != x.shape[max(first, 0) : first + mask.ndim]:
+            raise IndexError(
+                f"a mask of shape {mask.shape} does not fit a tensor of shape {x.shape} from axis "
+                f"{first} on"
+            )
+        found += [index.astype(np.int32) for index in np.nonzero(mask)]
+    return found
+
+
+def _as_mask(part: Any) -> NDArray[Any] | None:
+    """A mask in NumPy, None for anything else; TypeError where that would be a transfer."""
+    if isinstance(part, Tensor):
+        if part.dtype != bool_:
+            return None
+        if part._backend.runs_ahead:
+            raise TypeError(
+                f"how many elements a mask selects is known to the {part._backend.name} alone; "
+                "write where(mask, x, 0.0), which keeps the shape, or x[mask.numpy()], which waits "
+                "for the device"
+            )
+    elif not isinstance(part, (np.ndarray, list)):
+        return None
+    host = part.numpy() if isinstance(part, Tensor) else np.asarray(part)
+    if host.dtype != np.bool_:
+        return None
+    if not host.ndim:
+        raise TypeError("cannot index with one truth value; use where()")
+    return host
+
+
+def _select_first(x: Tensor, indices: Sequence[Tensor], axes: Sequence[int]) -> Tensor:
+    """Index the first axes, which are called `axes` in messages, with integer tensors."""
     broadcast_shape("index", [index.shape for index in indices])
-    linear = indices[0] * 0
-    for axis, index in enumerate(indices):
-        length = x.shape[axis]
-        _check_range(index, length, axis)
-        linear = linear * length + (index < 0).where(index + length, index)
-    return gather(x.reshape(math.prod(x.shape[: len(parts)]), *x.shape[len(parts) :]), linear)
+    linear: Tensor | None = None
+    for at, (axis, index) in enumerate(zip(axes, indices, strict=True)):
+        length = x.shape[at]
+        low = _check_range(index, length, axis)
+        counted = index if low >= 0 else (index < 0).where(index + length, index)
+        linear = counted if linear is None else linear * length + counted
+    assert linear is not None
+    return gather(x.reshape(math.prod(x.shape[: len(axes)]), *x.shape[len(axes) :]), linear)
 
 
 def _is_empty(part: Any) -> bool:
     return isinstance(part, list) and not part
 
 
-def _check_range(index: Tensor, length: int, axis: int) -> None:
-    if index.size and (int(index.min()) < -length or int(index.max()) >= length):
+def _check_range(index: Tensor, length: int, axis: int) -> int:
+    """Return a number that no element lies below. IndexError for one that is out of range."""
+    if not index.size:
+        return 0
+    low, high = known_bounds(index) or (-length - 1, length)
+    if low < -length or high >= length:  # of a larger array, perhaps, that this one is a part of
+        low, high = int(index.min()), int(index.max())
+    if low < -length or high >= length:
         raise IndexError(f"an index on axis {axis} is outside of [{-length}, {length})")
+    return low
 
 
 def known_bounds(index: Tensor) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Sums, means and extremes over axes."""
+"""Sums, means, products, extremes and truth over axes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from operator import index
 from typing import Final, Literal, SupportsIndex
 
 from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
-from rumus.tensor.expression.kernel import trace
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import Kernel, trace
 from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.tensor import Axis, Tensor, result_of
 from rumus.tensor.memory.backend import Array, Shape
@@ -91,18 +92,6 @@ def count_over(x: Tensor, axis: Axis, operation: str) -> int:
     return count
 
 
-def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """The variance over `axis`: the mean first, then the squares of what is left."""
-    if x.dtype == float16:
-        return cast(var(cast(x, float32), axis, keepdims, ddof), float16)
-    x = x if is_floating(x.dtype) else cast(x, float32)
-    count = count_over(x, axis, "var")
-    if ddof >= count:
-        raise ValueError(f"var: ddof={ddof} leaves nothing of {count} elements to divide by")
-    centred = x - mean(x, axis, keepdims=True)
-    return sum(centred * centred, axis, keepdims) * (1 / (count - ddof))
-
-
 _TIES: Final = trace(lambda x, m: x._apply("eq", x, m), "ties")
 # 0 / 0 where the extreme is NaN, which nothing equals: a gradient of 0 would hide the NaN.
 _SHARE: Final = trace(lambda tie, g, count: tie.where(g, 0.0) / count, "share")
@@ -130,11 +119,71 @@ def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool
     return result_of(which, shaped, backend, (x,), vjp, saved=(x,), reads_result=True)
 
 
-def argmax(x: Tensor, axis: int | None = None) -> Tensor:
-    """The int32 index of the first largest element along `axis`."""
-    count_over(x, axis, "argmax")
-    axes = normalize_axes(axis, x.ndim, "argmax")
-    without, _ = _shapes(x, axes)
+def position(
+    which: Literal["argmax", "argmin"], x: Tensor, axis: int | None, keepdims: bool
+) -> Tensor:
+    """The int32 index of the first extreme along `axis`; of NaN the first is the extreme."""
+    count_over(x, axis, which)
+    axes = normalize_axes(axis, x.ndim, which)
+    without, kept = _shapes(x, axes)
     out = x._backend.allocate(without, int32)
-    x._backend.reduce("argmax", x._array, axes, out)
-    return Tensor(out, x._backend)
+    x._backend.reduce(which, x._array, axes, out)
+    return Tensor(out.reshape(kept) if keepdims else out, x._backend)
+
+
+def holds(which: Literal["any", "all"], x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    """Whether any, or each, element over `axis` is true, or a number other than 0, as NaN is."""
+    axes = normalize_axes(axis, x.ndim, which)
+    truths = x if x.dtype == bool_ else x != 0
+    without, kept = _shapes(x, axes)
+    out = x._backend.allocate(without, bool_)
+    if math.prod(x.shape[a] for a in axes):
+        x._backend.reduce("max" if which == "any" else "min", truths._array, axes, out)
+    else:  # of nothing
+        x._backend.fill(which == "all", out)
+    return Tensor(out.reshape(kept) if keepdims else out, x._backend)
+
+
+_FACTOR: Final = trace(lambda x: x._apply("eq", x, 0.0).where(1.0, x), "factor")
+_ZERO: Final = trace(lambda x: x._apply("eq", x, 0.0).where(1.0, 0.0), "zero")
+
+
+def _product_share() -> Kernel:
+    """The derivative of a product by each factor x: the product of the others.
+
+    product: of the factors that are not 0. zeros: how many are.
+    """
+    x, product, zeros, g = (Expr.array(name) for name in ("x", "product", "zeros", "g"))
+    is_zero = x._apply("eq", x, 0.0)
+    others = is_zero.where(product, product / is_zero.where(1.0, x))
+    met = zeros - is_zero.where(1.0, 0.0)  # zeros among the others
+    share = g * (met > 0).where(0.0, others)
+    return Kernel("product_share", {"out": share}, ("x", "product", "zeros", "g"))
+
+
+_PRODUCT_SHARE: Final = _product_share()
+
+
+def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The product over `axis`, 1 of nothing. Its gradient is right where factors are 0, too.
+
+    OverflowError for integers whose product does not fit int32, on the CPU; a GPU wraps around.
+    """
+    if x.dtype == float16:
+        return cast(prod(cast(x, float32), axis, keepdims), float16)
+    x = cast(x, int32) if x.dtype == bool_ else x
+    axes = normalize_axes(axis, x.ndim, "prod")
+    without, kept = _shapes(x, axes)
+    backend, array = x._backend, x._array
+    out = backend.allocate(without, x.dtype)
+    backend.reduce("prod", array, axes, out)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+        product, zeros = (backend.allocate(without, gradient.dtype) for _ in range(2))
+        backend.reduce("prod", compute(backend, _FACTOR, (array,)), axes, product)
+        backend.reduce("sum", compute(backend, _ZERO, (array,)), axes, zeros)
+        over = [each.reshape(kept) for each in (product, zeros, gradient)]
+        return (compute(backend, _PRODUCT_SHARE, (array, *over)),)
+
+    shaped = out.reshape(kept) if keepdims else out
+    return result_of("prod", shaped, backend, (x,), vjp, saved=(x,))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -275,12 +275,102 @@ class Tensor(Arithmetic["Tensor"]):
     @AXIS.as_keywords
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The variance over `axis`, divided by n - ddof as NumPy does."""
-        return reduction.var(self, axis, keepdims, ddof)
+        return spread.var(self, axis, keepdims, ddof)
 
     @AXIS.as_keywords
-    def argmax(self, axis: int | None = None) -> Tensor:
-        """The int32 index of the (first) largest element; into the flattened tensor for None."""
-        return reduction.argmax(self, axis)
+    def std(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        """The standard deviation over `axis`, of squares divided by n - ddof as NumPy does.
+
+        Where all elements are equal it is 0, and so is the gradient. ValueError if n is not above
+        ddof.
+        """
+        return spread.std(self, axis, keepdims, ddof)
+
+    @AXIS.as_keywords
+    def norm(
+        self, order: float | Literal["fro"] = 2, axis: Axis = None, keepdims: bool = False
+    ) -> Tensor:
+        """(sum |x|^order)^(1 / order) over `axis`; over everything by default.
+
+        order: at least 0; 2 or "fro" is the root of the sum of squares, inf the largest and -inf
+        the smallest size, 0 the number of elements that are not 0. The gradient of a norm of
+        zeros is 0. ValueError for any other order.
+
+        >>> tensor([[3.0, 4.0], [0.0, 0.0]]).norm(axis=1).tolist()
+        [5.0, 0.0]
+        """
+        return spread.norm(self, order, axis, keepdims)
+
+    @AXIS.as_keywords
+    def prod(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The product over `axis`, 1 of nothing; over everything by default.
+
+        OverflowError for integers whose product does not fit int32, on the CPU; a GPU wraps around.
+        """
+        return reduction.prod(self, axis, keepdims)
+
+    @AXIS.as_keywords
+    def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Whether any element over `axis` is true, or not 0; False of nothing."""
+        return reduction.holds("any", self, axis, keepdims)
+
+    @AXIS.as_keywords
+    def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Whether all elements over `axis` are true, or not 0; True of nothing."""
+        return reduction.holds("all", self, axis, keepdims)
+
+    @AXIS.as_keywords
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """The int32 index of the first largest element, or NaN; flattened for None."""
+        return reduction.position("argmax", self, axis, keepdims)
+
+    @AXIS.as_keywords
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """The int32 index of the first smallest element, or NaN; flattened for None."""
+        return reduction.position("argmin", self, axis, keepdims)
+
+    # In order
+
+    @AXIS.as_keywords
+    def cumsum(self, axis: int) -> Tensor:
+        """The sum of each element and all before it along `axis`; truth values are counted.
+
+        OverflowError for integers whose sums do not fit int32, on the CPU; a GPU wraps around.
+
+        >>> tensor([1.0, 2.0, 3.0]).cumsum(0).tolist()
+        [1.0, 3.0, 6.0]
+        """
+        return scan.cumsum(self, axis)
+
+    @AXIS.as_keywords
+    def sort(self, axis: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
+        """The elements in order along `axis`, and the int32 index that each had.
+
+        Equal elements stay in their order. NaN counts as the largest. Gradients flow through the
+        elements.
+
+        >>> values, indices = tensor([3.0, 1.0, 2.0]).sort()
+        >>> values.tolist(), indices.tolist()
+        ([1.0, 2.0, 3.0], [1, 2, 0])
+        """
+        return sorting.order(self, axis, descending, None, "sort")
+
+    @AXIS.as_keywords
+    def argsort(self, axis: int = -1, descending: bool = False) -> Tensor:
+        """The int32 indices that put the elements in order along `axis`; see `sort`."""
+        return sorting.order(self.detach(), axis, descending, None, "argsort")[1]
+
+    @AXIS.as_keywords
+    def topk(self, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
+        """The k largest elements along `axis`, the largest first, and their int32 indices.
+
+        largest: False for the smallest, the smallest first. Of equal elements the first comes
+        first. NaN counts as the largest. ValueError for a negative k, or more than there are.
+
+        >>> tensor([3.0, 1.0, 2.0]).topk(2)[0].tolist()
+        [3.0, 2.0]
+        """
+        return sorting.order(self, axis, largest, k, "topk")
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """The same elements in another shape; one length may be -1."""
@@ -492,5 +582,15 @@ def from_dlpack(source: Any) -> Tensor:
 
 
 # The families are functions over Tensor, and Tensor's methods call them: hence at the end.
-from rumus.tensor.graph import indexing, linear_algebra, operators, reduction, shaping, softmaxes  # noqa: E402
+from rumus.tensor.graph import (  # noqa: E402
+    indexing,
+    linear_algebra,
+    operators,
+    reduction,
+    scan,
+    shaping,
+    softmaxes,
+    sorting,
+    spread,
+)
 from rumus.tensor.graph.store import gradients_of  # noqa: E402

@@ -22,7 +22,7 @@ from rumus.tensor.memory.updater import NonFinite, Section, Updater
 
 Array: TypeAlias = Any  # what a backend stores; only that backend looks inside
 Shape: TypeAlias = tuple[int, ...]
-Reduction: TypeAlias = Literal["sum", "max", "min", "argmax"]
+Reduction: TypeAlias = Literal["sum", "prod", "max", "min", "argmax", "argmin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,11 @@ class Backend(Protocol):
         ...
 
     def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
-        """Reduce over `axes`; `out` has the shape without them. NaN wins over every number."""
+        """Reduce over `axes`; `out` has the shape without them. NaN wins over every number.
+
+        Of nothing there are the sum 0 and the product 1. OverflowError for integers whose sum or
+        product `out` cannot hold, where the backend is one that looks.
+        """
         ...
 
     def matmul(

@@ -24,6 +24,7 @@ FusedName: TypeAlias = Literal[
     "convolution_weight",
     "cross_entropy",
     "cross_entropy_gradient",
+    "cumsum",
     "from_columns",
     "layer_norm",
     "layer_norm_gradient",
@@ -37,6 +38,8 @@ FusedName: TypeAlias = Literal[
     "small_convolution_weight",
     "softmax",
     "softmax_gradient",
+    "sort",
+    "sort_gradient",
 ]
 # Forward -> backward, of those that are looked up by the name of their operation.
 GRADIENTS: Final[Mapping[FusedName, FusedName]] = {

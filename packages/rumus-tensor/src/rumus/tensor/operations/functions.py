@@ -47,6 +47,16 @@ def cos(x: T) -> T:
     return x.cos()
 
 
+def floor(x: T) -> T:
+    """The largest whole number that is not above x; no gradient flows through it."""
+    return x.floor()
+
+
+def ceil(x: T) -> T:
+    """The smallest whole number that is not below x; no gradient flows through it."""
+    return x.ceil()
+
+
 @elementwise
 def tanh(x: T) -> T:
     """The hyperbolic tangent."""

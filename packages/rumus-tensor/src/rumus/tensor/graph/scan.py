@@ -1,0 +1,57 @@
+"""Sums of all elements so far along an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rumus.tensor.expression.dtype import bool_, int32
+from rumus.tensor.graph.autograd import ADD
+from rumus.tensor.graph.operators import cast
+from rumus.tensor.graph.reduction import normalize_axis
+from rumus.tensor.graph.tensor import Tensor, result_of
+from rumus.tensor.memory.backend import Array, Backend
+
+
+def cumsum_primitive(backend: Backend, x: Array, out: Array, reverse: bool = False) -> None:
+    """out[:, i] = the sum of x[:, :i + 1], or of x[:, i:] in reverse, in primitives.
+
+    Each round adds the sums that end so many elements before, twice as many as the last time.
+    """
+    length, shift = x.shape[1], 1
+    backend.copy(x, out)
+    while shift < length:
+        before = backend.allocate(out.shape, out.dtype)
+        backend.copy(out, before)
+        late, early = slice(shift, None), slice(None, length - shift)
+        into, added = (early, late) if reverse else (late, early)
+        operands = (before[:, into], before[:, added])
+        backend.elementwise(ADD, operands, (), (out[:, into],))
+        shift *= 2
+
+
+def _run(backend: Backend, x: Array, axis: int, reverse: bool) -> Array:
+    """The sums so far of an array of any layout."""
+    shape = x.shape
+    out = backend.allocate(shape, x.dtype)
+    if not out.size:
+        return out
+    seen = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+    fused = backend.fused("cumsum")
+    if fused is None:
+        cumsum_primitive(backend, x.reshape(seen), out.reshape(seen), reverse)
+    else:
+        fused(x.reshape(seen), out.reshape(seen), reverse)
+    return out
+
+
+def cumsum(x: Tensor, axis: int) -> Tensor:
+    """The sums of all elements so far along `axis`; see `Tensor.cumsum`."""
+    x = cast(x, int32) if x.dtype == bool_ else x
+    at, backend = normalize_axis(axis, x.ndim, "cumsum"), x._backend
+    out = _run(backend, x._array, at, False)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
+        return (_run(backend, gradient, at, True),)  # an element is in all sums from its own on
+
+    return result_of("cumsum", out, backend, (x,), vjp)

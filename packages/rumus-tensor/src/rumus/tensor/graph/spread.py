@@ -1,0 +1,78 @@
+"""Variance, standard deviation and norms: sums of squares, and their roots."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias
+
+from rumus.tensor.expression.dtype import float16, float32, is_floating
+from rumus.tensor.graph.operators import cast, elementwise
+from rumus.tensor.graph.reduction import count_over, extremum, mean, sum
+from rumus.tensor.graph.tensor import Axis, Tensor
+
+Order: TypeAlias = "float | Literal['fro']"
+
+
+@elementwise
+def _root(total: Any) -> Any:
+    """sqrt(total), with gradient 0 instead of infinity at 0: behind it are squares of zeros."""
+    is_positive = total > 0
+    return is_positive.where(is_positive.where(total, 1.0).sqrt(), total)
+
+
+@elementwise
+def _power_root(total: Any, *, order: Any) -> Any:
+    """total^(1 / order), with gradient 0 at 0 as in `_root`."""
+    is_positive = total > 0
+    return is_positive.where(is_positive.where(total, 1.0) ** (1 / order), total)
+
+
+@elementwise
+def _power(x: Any, *, order: Any) -> Any:
+    """|x|^order, with gradient 0 at 0 for orders below 1 as well."""
+    is_zero = x._apply("eq", x, 0.0)
+    return is_zero.where(0.0, is_zero.where(1.0, x.abs()) ** order)
+
+
+def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    """The variance over `axis`: the mean first, then the squares of what is left."""
+    if x.dtype == float16:
+        return cast(var(cast(x, float32), axis, keepdims, ddof), float16)
+    x = x if is_floating(x.dtype) else cast(x, float32)
+    count = count_over(x, axis, "var")
+    if ddof >= count:
+        raise ValueError(f"var: ddof={ddof} leaves nothing of {count} elements to divide by")
+    centred = x - mean(x, axis, keepdims=True)
+    return sum(centred * centred, axis, keepdims) * (1 / (count - ddof))
+
+
+def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    """The root of the variance over `axis`; where it is 0, so is its gradient."""
+    if x.dtype == float16:
+        return cast(std(cast(x, float32), axis, keepdims, ddof), float16)
+    found: Tensor = _root(var(x, axis, keepdims, ddof))
+    return found
+
+
+def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """(sum |x|^order)^(1 / order) over `axis`; see `Tensor.norm`."""
+    number: object = 2.0 if order == "fro" else order
+    if not isinstance(number, (int, float)) or not (number >= 0 or number == -math.inf):
+        raise ValueError(
+            f"norm: the order must be 'fro', a number of at least 0, inf or -inf, not {order!r}"
+        )
+    if x.dtype == float16:  # squares end at 65504
+        return cast(norm(cast(x, float32), order, axis, keepdims), float16)
+    x = x if is_floating(x.dtype) else cast(x, float32)
+    if math.isinf(number):
+        return extremum("max" if number > 0 else "min", abs(x), axis, keepdims)
+    if number == 0:
+        return sum((x != 0).astype(x.dtype), axis, keepdims)
+    if number == 1:
+        return sum(abs(x), axis, keepdims)
+    found: Tensor
+    if number == 2:
+        found = _root(sum(x * x, axis, keepdims))
+    else:
+        found = _power_root(sum(_power(x, order=number), axis, keepdims), order=number)
+    return found

@@ -1,0 +1,60 @@
+"""The lower and the upper triangle of matrices."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from rumus.tensor.expression.dtype import bool_, float16, float32, int32
+from rumus.tensor.expression.kernel import Kernel, trace
+from rumus.tensor.graph.operators import cast, run
+from rumus.tensor.graph.scan import cumsum
+from rumus.tensor.graph.tensor import Tensor, ones
+
+
+def _lower(x: Any, row: Any, column: Any, *, diagonal: Any) -> Any:
+    return (column - row <= diagonal).where(x, 0.0)
+
+
+def _upper(x: Any, row: Any, column: Any, *, diagonal: Any) -> Any:
+    return (column - row < diagonal).where(0.0, x)
+
+
+_LOWER: Final = trace(_lower, "tril")
+_UPPER: Final = trace(_upper, "triu")
+
+
+def tril(x: Tensor, diagonal: int = 0) -> Tensor:
+    """The lower triangle of the last two axes, 0 above.
+
+    x: (..., rows, columns) of any dtype. diagonal: the highest one that is kept, 0 the main one,
+    positive above. ValueError for fewer than two axes.
+
+    >>> tril(ones((2, 3))).tolist()
+    [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
+    """
+    return _triangle(_LOWER, x, diagonal)
+
+
+def triu(x: Tensor, diagonal: int = 0) -> Tensor:
+    """The upper triangle of the last two axes, 0 below.
+
+    x: (..., rows, columns) of any dtype. diagonal: the lowest one that is kept, 0 the main one,
+    positive above. ValueError for fewer than two axes.
+
+    >>> triu(ones((2, 3)), 1).tolist()
+    [[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
+    """
+    return _triangle(_UPPER, x, diagonal)
+
+
+def _triangle(kernel: Kernel, x: Tensor, diagonal: int) -> Tensor:
+    if x.ndim < 2:
+        raise ValueError(f"{kernel.name}: (..., rows, columns) is needed, not {x.shape}")
+    rows, columns = x.shape[-2:]
+    if x.dtype == bool_:
+        return _triangle(kernel, cast(x, int32), diagonal) != 0
+    # Numbers made on the device: a captured step uploads nothing. Those of float16 end at 2048.
+    dtype = float32 if x.dtype == float16 else x.dtype
+    row = cumsum(ones((rows, 1), dtype=dtype, backend=x.backend), 0)
+    column = cumsum(ones((columns,), dtype=dtype, backend=x.backend), 0)
+    return cast(run(kernel, (x, row, column), {"diagonal": diagonal}), x.dtype)
