@@ -171,8 +171,7 @@ class Adafactor(FusedOptimizer[M_co]):
 
     # The step
 
-    def _own_scalars(self, number: int) -> Mapping[str, float]:
-        segment = self.segments[number]
+    def _own_scalars(self, segment: Segment) -> Mapping[str, float]:
         own = float(np.finfo(segment.arena.dtype).eps)
         found = {"eps1": own if self._eps1 is None else self._eps1}
         if segment.factors is not None:

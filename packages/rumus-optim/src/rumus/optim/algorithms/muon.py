@@ -14,7 +14,7 @@ from rumus.optim.engine.description import description
 from rumus.optim.engine.footprint import Memory, planned
 from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.muon_variant import PYTORCH, Adjust, MuonVariant, variant
-from rumus.optim.engine.porting import Coefficients, Library, PresetOptions, preset
+from rumus.optim.engine.porting import Coefficients, Library, PresetOptions, chosen
 from rumus.optim.engine.segments import Segment, in_their_dtype, lay_out
 from rumus.optim.engine.update_rule import Signature, UpdateRule
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
@@ -145,11 +145,7 @@ class Muon(FusedOptimizer[M_co]):
         >>> optimizer.kind, optimizer.hyper["weight_decay"]
         ('muon_coupled', 0.01)
         """
-        chosen = preset("Muon", library)
-        rate = chosen.lr if lr is None else lr
-        if rate is None:
-            raise ValueError(f"{library} has no default learning rate: give lr")
-        given: dict[str, Any] = {**chosen.defaults, **options}
+        _, rate, given = chosen("Muon", library, lr, options)
         if library == "optax":  # it has one eps for both
             given.setdefault("adamw_eps", given["eps"])
         ported = cls.__new__(cls)

@@ -270,6 +270,19 @@ class ClipFactors(Stage):
         return _sum(Tensor(place.squares, place.backend) for place in firsts).sqrt()
 
 
+def joint_norm(stages: Iterable[Stage], optimizer: object) -> Tensor:
+    """Return the norm that clipping measured last. ValueError if there is none."""
+    found = [stage for stage in stages if isinstance(stage, ClipFactors)]
+    if not found:
+        raise ValueError(
+            f"{optimizer} computes no norm: make it with clip=ClipNorm(...); "
+            "ClipNorm(math.inf) only measures"
+        )
+    if not found[0].is_measured:
+        raise ValueError(f"{optimizer} has done no step yet that it could tell the norm of")
+    return found[0].norm()
+
+
 def _large_norm(places: Sequence[_Place]) -> Tensor:
     """The joint norm of scopes on one backend, by the largest, whose square may overflow."""
     norms = [_norm_of(place) for place in places]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 
 from rumus.optim.engine.loss_scale import Scaling
@@ -87,6 +88,23 @@ class FollowedOptimizer(Optimizer[M_co]):
             if self._pending and self._pending[0].applied is not None:
                 with Uninterrupted():
                     self._learn()
+
+    def _hear_from(self, updater: Updater) -> None:
+        """Step by `updater` from now on, and count steps when it tells what became of them."""
+        self._updater = updater
+        own = weakref.ref(self)  # the updater must not keep its optimizer alive
+
+        def heard() -> None:
+            if (optimizer := own()) is not None:
+                optimizer._learn()
+
+        updater.heard = heard
+
+    def _count(self, outcome: Outcome) -> None:
+        """Count a step that was committed, as soon as it is known what became of it."""
+        self._pending.append(outcome)
+        self.outcome = outcome
+        self._learn()
 
     def _learn(self) -> None:
         """Count the steps of which it is known what became of them; raise the first error."""

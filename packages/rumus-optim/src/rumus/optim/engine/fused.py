@@ -6,74 +6,39 @@ the state. One step is one kernel for each group, however many parameters it has
 
 from __future__ import annotations
 
-import math
-import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, ClassVar, Final, Self, Unpack
+from collections.abc import Mapping
+from typing import ClassVar, Self, Unpack
 
 from rumus.optim import rules
-from rumus.optim.engine.clip_factors import ClipFactors
+from rumus.optim.engine.clip_factors import joint_norm
 from rumus.optim.engine.compensation import COMPENSATION
 from rumus.optim.engine.coupled_decay import CoupledDecay
 from rumus.optim.engine.description import description
-from rumus.optim.engine.evaluated import EvaluatedOptimizer
-from rumus.optim.engine.footprint import Memory, planned, used
+from rumus.optim.engine.gradients import collected, in_store
+from rumus.optim.engine.kernels import Kernels
+from rumus.optim.engine.laid_out import LaidOutOptimizer
 from rumus.optim.engine.loss_scale import LossScale, Scaling
-from rumus.optim.engine.measuring import measure
-from rumus.optim.engine.optimizer import check_one_backend
-from rumus.optim.engine.packed_state import Codes
-from rumus.optim.engine.porting import (
-    Library,
-    PresetOptions,
-    preset,
-    refuse_options_of_muon,
-    taken_decay,
-)
-from rumus.optim.engine.saved_state import (
-    FORMAT,
-    check_unique,
-    differences,
-    entries,
-    prepared,
-    uneven_steps,
-)
-from rumus.optim.engine.segments import Segment, host_state, in_one_piece, lay_out
+from rumus.optim.engine.porting import Library, PresetOptions, chosen, taken_decay
+from rumus.optim.engine.segments import Segment, in_one_piece
 from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.staging import staged
+from rumus.optim.engine.step_scalars import StepScalars
 from rumus.optim.engine.unscaling import Unscaling
-from rumus.optim.engine.update_rule import Signature, UpdateRule, squares
+from rumus.optim.engine.update_rule import Signature, UpdateRule, check_parts, squares
 from rumus.optim.options.average import Average
 from rumus.optim.options.clip import Clip
-from rumus.optim.options.group import Claimable, M_co, as_groups, decaying_matrices
-from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, at_step, checked
+from rumus.optim.options.group import Claimable, M_co, decaying_matrices
+from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, checked
 from rumus.optim.options.options import StateDType
-from rumus.optim.options.other_names import STATE
 from rumus.optim.options.running import Running
 from rumus.optim.rules import Rule
-from rumus.tensor import (
-    Arena,
-    Backend,
-    DrainedGradientError,
-    DType,
-    GradientStore,
-    Kernel,
-    OwnershipError,
-    Parameter,
-    ParamId,
-    StateMismatchError,
-    Tensor,
-    float16,
-    float32,
-)
+from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter, Tensor, float32
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Outcome, Updater
 
-_KEPT: Final = 64  # steps whose scalars are kept, of each segment
 
-
-class FusedOptimizer(EvaluatedOptimizer[M_co]):
+class FusedOptimizer(LaidOutOptimizer[M_co]):
     """Any rule as an optimizer; SGD, Adam and AdamW are this with a name.
 
     parameters: see `Optimizer`. rule: a function of `p`, `g`, the state, and scalars keyword-only,
@@ -168,13 +133,12 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                 f"{type(self).__name__}: what 8 bits do to its state is not known; "
                 'state_dtype="8bit" is for Adam, AdamW, Lion and rules of your own'
             )
-        self._bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = {}
         self.running = running or Running()
         is_own = not rule.__module__.startswith(rules.__name__)
         self._ranges = COMMON if is_own else self.ranges
         signature = Signature.of(rule, self.given_names, self._ranges)
         self.state_names = signature.state
-        self._check_parts(self.stages)
+        check_parts(rule.__name__, self.state_names, self.stages)
         scalars = signature.scalars | self.running.needed | self.other_scalars
         self.scalar_names = scalars - set(self.running.names) - self.own_scalars
         self.hyper = {**signature.defaults, **checked({"lr": lr, **hyper}, self._ranges)}
@@ -186,8 +150,8 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                     stage.attach(self)
                 self._trace(self.hyper)
                 self._squares = squares(self.kernel)
-                self._codes = self._packed_parts()
-                self._check_measurable()
+                if self.packs:
+                    self._kernels.check_packs(self.kind)
                 self._take(self._laid_out({}))
             except BaseException:
                 self.release()
@@ -215,12 +179,12 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             raise OwnershipError(f"{self} was released and owns nothing")
         if stage.wraps and (names := [s.wraps for s in self.stages if s.wraps]):
             raise TypeError(f"{self} is wrapped by {names[0]} already")
-        self._check_parts([stage])
+        check_parts(self.rule.__name__, self.state_names, [stage])
         self._settle()
         stages = [*self.stages, stage]
         for segment in self.segments:  # which may raise
             there = {*segment.state, *segment.scratch, *stage.arrays}
-            (segment.rule or self._rule).kernel(stages, there)
+            (segment.rule or self._kernels.rule).kernel(stages, there)
         states = [self._part(stage, segment.arena) for segment in self.segments]
         with Uninterrupted():
             stage.attach(self)
@@ -230,20 +194,6 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                 segment.state |= state
                 stage.start(segment)
             self._take(self.segments)
-
-    def _part(self, stage: Stage, arena: Arena, there: Collection[str] = ()) -> dict[str, Array]:
-        """The arrays that a stage keeps for an arena, but for those that are there."""
-        dtypes = stage.state(arena.dtype)
-        return {name: arena.zeros(dtypes[name]) for name in dtypes if name not in there}
-
-    def _check_parts(self, stages: Iterable[Stage]) -> None:
-        """Refuse a part of a rule's state that has the name of a part that a stage adds."""
-        for stage in stages:
-            if taken := [name for name in self.state_names if name in stage.arrays]:
-                raise TypeError(
-                    f"the rule {self.rule.__name__} has a state called {taken[0]!r}, which is the "
-                    "name of what this option adds: call it otherwise"
-                )
 
     @classmethod
     def like(
@@ -266,13 +216,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         >>> optimizer.kind, optimizer.hyper["weight_decay"], optimizer.hyper["eps"]
         ('adam_outer_eps_decoupled', 0.004, 1e-07)
         """
-        chosen = preset(cls.__name__, library)
-        rate = chosen.lr if lr is None else lr
-        if rate is None:
-            raise ValueError(f"{library} has no default learning rate: give lr")
-        given: dict[str, Any] = {**chosen.defaults, **options}
-        refuse_options_of_muon(cls.__name__, given)
-        rule = chosen.rule(given)
+        rule, rate, given = chosen(cls.__name__, library, lr, options)
         if rule is None:
             return cls(parameters, lr=rate, **given)
         if taken_decay(given) == "matrices":
@@ -291,22 +235,14 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         values = checked(hyper, self._ranges)
         self._check_known(values)
         new = {**self.hyper, **values}
-        if self._decays(new) != self._decays(self.hyper):
-            self._settle()
-            with Uninterrupted():
-                self._trace(new)
-                self._give_kernels(self.segments)
-                self._bound.clear()
-                self.hyper = new
-        self.hyper = new
-
-    def _check_measurable(self) -> None:
-        """Refuse packed state of a rule that measures before it is unpacked."""
-        if self._codes and self._rule.measurement(self.stages, ()) is not None:
-            raise TypeError(
-                f"{self.kind}: its rule has reductions, which are measured before the step, where "
-                'state in 8 bits is not unpacked yet: leave state_dtype="8bit" out'
-            )
+        if self._decays(new) == self._decays(self.hyper):
+            self.hyper = self._scalars.hyper = new
+            return
+        self._settle()
+        with Uninterrupted():
+            self._trace(new)
+            self.hyper = new
+            self._give_kernels(self.segments)
 
     def _check_known(self, names: Mapping[str, object]) -> None:
         for name in names:
@@ -333,41 +269,29 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         others = [stage for stage in self.stages if not isinstance(stage, CoupledDecay)]
         self.stages = [*others, *([CoupledDecay()] if self._decays(hyper) else [])]
         known = self.scalar_names | set(self.running.names) | self.own_scalars
-        self._rule = UpdateRule(self.rule, self.state_names, known, self.given_names)
-        self._kernels: dict[tuple[UpdateRule, frozenset[str]], Kernel] = {}
-        self.kernel = self._kernel_of(self._rule, self._everywhere(self.stages))
+        rule = UpdateRule(self.rule, self.state_names, known, self.given_names)
+        self._kernels = Kernels(rule, self.stages)
+        self.kernel = self._kernels.usual
 
-    @staticmethod
-    def _everywhere(stages: Iterable[Stage]) -> frozenset[str]:
-        """The arrays of stages that all segments have."""
-        return frozenset(name for stage in stages for name in stage.state(float32))
+    def _give_kernels(self, segments: list[Segment]) -> None:
+        """Have segments run the kernels, with scalars from the hyper-parameters as they are."""
+        self._kernels.give(segments)
+        own = [self._own_scalars(segment) for segment in segments]
+        self._scalars = StepScalars(
+            self.kind, segments, self.stages, self.hyper, self._ranges, self.running, own
+        )
 
-    def _kernel_of(self, rule: UpdateRule, there: frozenset[str]) -> Kernel:
-        """What a rule and the stages become in a segment with these arrays of stages."""
-        found = self._kernels.get((rule, there))
-        if found is None:
-            found = self._kernels[rule, there] = rule.kernel(self.stages, there)
-        return found
-
-    def _give_kernels(self, segments: Sequence[Segment]) -> None:
-        arrays = {name for stage in self.stages for name in stage.arrays}
-        for segment in segments:
-            there = frozenset(arrays & {*segment.state, *segment.scratch})
-            rule = segment.rule or self._rule
-            segment.kernel = self._kernel_of(rule, there)
-            measurement = rule.measurement(self.stages, there)
-            if measurement is not None:
-                measure(segment, measurement)
+    def _own_scalars(self, segment: Segment) -> Mapping[str, float]:
+        """The scalars of a segment that are no hyper-parameters and the same at every step."""
+        return {}
 
     def _take(self, segments: list[Segment]) -> None:
-        """Step these segments from now on."""
         for stage in self.stages:
             stage.place(segments, self.scaling)
         in_one_piece([s for s in segments if any(len(a.shape) > 1 for a in s.scratch.values())])
         self.segments = segments
         self._following = [stage for stage in self.stages if stage.follows]
         self._give_kernels(segments)
-        self._bound.clear()
 
     def scale_losses(self, policy: LossScale) -> Scaling:
         """Expect gradients of losses that are multiplied by a scale; the update divides by it.
@@ -425,15 +349,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         A tensor without axes: on a GPU nothing is read until somebody reads it. It is that of a
         step that was refused, too. ValueError if `clip` needs no norm, or before the first step.
         """
-        found = [stage for stage in self.stages if isinstance(stage, ClipFactors)]
-        if not found:
-            raise ValueError(
-                f"{self} computes no norm: make it with clip=ClipNorm(...); "
-                "ClipNorm(math.inf) only measures"
-            )
-        if not found[0].is_measured:
-            raise ValueError(f"{self} has done no step yet that it could tell the norm of")
-        return found[0].norm()
+        return joint_norm(self.stages, self)
 
     def describe(self) -> str:
         """Return a table: who is in which group, with shapes, roles and hyper-parameters.
@@ -450,110 +366,9 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         lines = [line for each in layouts for stage in self.stages for line in stage.notes(each)]
         return list(dict.fromkeys(lines))
 
-    # Memory
-
-    def memory(self) -> Memory:
-        """Return the bytes of its parameters, gradients and state, with the gaps between them."""
-        return used(self.segments)
-
-    @classmethod
-    def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
-        """Return what `memory()` would be of an optimizer made like this, which is not made.
-
-        args, options: as to make one. Nothing is claimed, and no array of this size is allocated.
-
-        >>> import numpy as np
-        >>> from rumus.optim import AdamW
-        >>> AdamW.planned_memory([Parameter(np.zeros((64, 10), np.float32))])
-        Memory(parameters=2560, gradients=2560, state=5120)
-        """
-        probe = cls([Parameter(0.0, name="probe")], *args, **options)
-        for group in as_groups(parameters):
-            for name, parameter in group.trainable().named:
-                probe._check_precision(name, parameter)
-        axes = [len(array.shape) for array in probe.segments[0].scratch.values()]
-        probe.release()
-        layout, codes = probe._state_layout, probe._codes
-        return planned(parameters, layout, axes.count(1), axes.count(2), codes)
-
-    def _check_precision(self, name: str, parameter: Parameter) -> None:
-        if not any(stage.holds for stage in self.stages):
-            super()._check_precision(name, parameter)
-
-    def _state_layout(self, dtype: DType) -> dict[str, DType]:
-        compute = float32 if dtype == float16 else dtype
-        found: Mapping[str, DType] = dict.fromkeys(self.state_names, compute)
-        for stage in self.stages:
-            found = stage.stored(found, self._squares)
-        return {**found, **{n: d for stage in self.stages for n, d in stage.state(dtype).items()}}
-
-    @property
-    def packs(self) -> bool:
-        """Whether large parameters have state in 8 bits."""
-        return bool(self._codes)
-
-    def _packed_parts(self) -> Codes:
-        """The parts of the rule's state that large parameters have in codes."""
-        found = [stage.codes(self.state_names, self._squares) for stage in self.stages]
-        return {name: code for codes in found for name, code in codes.items()}
-
-    def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
-        """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
-        return lay_out(self.groups, places, self._state_layout, self._codes)
-
-    def _laid_out(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
-        """New segments, with what stages start from."""
-        segments = self._layout(places)
-        for segment in segments:
-            for stage in self.stages:
-                segment.state |= self._part(stage, segment.arena, segment.state)
-                stage.start(segment)
-        return segments
-
-    def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
-        """Take parameters, with their state, to another backend."""
-        self._check_training("moving to another backend")
-        self._settle()
-        before, counts = host_state(self.segments), self._counts()
-        segments = self._laid_out({p.id: backend for p in parameters})
-        for segment in segments:
-            segment.steps = counts[segment.arena.parameters[0].id]
-            segment.fill(before)
-        with Uninterrupted():
-            for segment in segments:
-                segment.arena.adopt()
-            self._take(segments)
-
-    def _counts(self) -> dict[int, int]:
-        return {p.id: s.steps for s in self.segments for p in s.arena.parameters}
-
-    def release(self) -> None:
-        """Give up the parameters: another optimizer may claim them. They keep their values."""
-        self._check_training("release()")
-        try:
-            self._settle()
-        finally:
-            with Uninterrupted():
-                for stage in self.stages:
-                    stage.detach(self)
-                for segment in self.segments:
-                    segment.arena.release()
-                self.segments = []
-                super().release()
-
     def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
         """Return the owned gradients: a whole arena where they lie in it, else one by one."""
-        found = []
-        for segment in self.segments:
-            arena = segment.arena
-            if arena.holds(grads):
-                found.append((arena.backend, arena.gradients, list(arena.parameters)))
-            else:
-                present = [p for p in arena.parameters if not segment.group.optional or p in grads]
-                arrays = [grads.array(p) for p in present]
-                pairs = zip(present, arrays, strict=True)
-                found += [(arena.backend, array, [p]) for p, array in pairs]
-        return found
+        return in_store(self.segments, grads)
 
     # The step
 
@@ -570,7 +385,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             stage.prepare(gradients)
         self._compute_given(gradients)
         updater = self._updater or self._make_updater()
-        outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars)
+        outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars.at)
         if outcome.applied is False and self._raises:
             raise self._error(outcome)
         with Uninterrupted():
@@ -586,9 +401,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
                 if outcome.applied is not False:
                     arena.written()
                 arena.drain(grads, gradient, name)
-            self._pending.append(outcome)
-            self.outcome = outcome
-            self._learn()
+            self._count(outcome)
 
     def _write_updates(self, grads: GradientStore, outcome: Outcome, updater: Updater) -> None:
         """Have the forward pass change its buffers if the step is applied."""
@@ -606,15 +419,7 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
             raise OwnershipError(f"{self} was released and owns nothing")
         self._check_training("a step")
         self.poll()
-        self._check_backends()
-        gradients: dict[int, Array] = {}
-        for number, segment in enumerate(self.segments):
-            gradient = self._gradient(segment, grads)
-            if gradient is not None:
-                gradients[number] = gradient
-        if not gradients:
-            self._check_not_drained(grads)
-        return gradients
+        return collected(self.segments, grads)
 
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
         """Write what the kernels read besides gradients and state, before each step.
@@ -631,122 +436,6 @@ class FusedOptimizer(EvaluatedOptimizer[M_co]):
         make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
         # Where a smaller scale may help, a refused step must not close the device to others.
         nonfinite = self.nonfinite if self.scaling is None else "skip"
-        self._updater = updater = make(self.kernel, sections, counts, nonfinite)
-        own = weakref.ref(self)  # the updater must not keep its optimizer alive
-
-        def heard() -> None:
-            if (optimizer := own()) is not None:
-                optimizer._learn()
-
-        updater.heard = heard
+        updater = make(self.kernel, sections, counts, nonfinite)
+        self._hear_from(updater)
         return updater
-
-    def _check_not_drained(self, grads: GradientStore) -> None:
-        """Refuse a store that has nothing more because it was used before.
-
-        Optional parameters need no gradient, but one that was there and is gone is another matter.
-        """
-        for parameter in self.parameters:
-            error = grads.missing(parameter)
-            if isinstance(error, DrainedGradientError):
-                raise error
-
-    def _check_backends(self) -> None:
-        """Refuse a group of which only a part was moved to another backend."""
-        for first, second in pairwise(self.segments):
-            if first.group is second.group and first.arena.backend is not second.arena.backend:
-                check_one_backend(first.group)
-
-    def _gradient(self, segment: Segment, grads: GradientStore) -> Array | None:
-        """A segment's gradients as one array, checked; None for an optional one without."""
-        arena = segment.arena
-        if arena.holds(grads):
-            return arena.gradients  # what lies in a parameter's own slot fits by its making
-        for parameter in arena.parameters:
-            if segment.group.optional and parameter not in grads:
-                return None
-            grads.check(parameter)
-        return arena.collect(grads)
-
-    def _scalars(self, number: int, steps: Iterable[int]) -> Iterator[tuple[float, ...]]:
-        """The kernel's scalars at these steps of a segment, computed in float64.
-
-        Most of what they are computed from is the same at every step, and asked for once.
-        """
-        own = self.segments[number].group.over(self.hyper)
-        hyper: dict[str, Any] = {"weight_decay": 0.0, **own}
-        schedules = [name for name, value in hyper.items() if callable(value)]
-        for t in steps:
-            given = hyper | {
-                name: at_step(name, hyper[name], t, self._ranges) for name in schedules
-            }
-            given |= self.running.at(number, t, hyper)
-            for stage in self.stages:
-                given |= stage.scalars(number, t)
-            kept = self._bound.get((number, t))  # a device is given those of many steps in advance
-            if kept is None or kept[0] != given:
-                kept = given, self._bind(number, t, given)
-                self._bound[number, t] = kept
-                self._bound.pop((number, t - _KEPT), None)
-            yield kept[1]
-
-    def _bind(self, number: int, t: int, given: Mapping[str, float]) -> tuple[float, ...]:
-        """The kernel's scalars at step `t`, from all that they depend on besides."""
-        segment = self.segments[number]
-        assert segment.kernel is not None
-        bound = segment.bind(segment.kernel, {**given, "t": t, **self._own_scalars(number)})
-        if not all(map(math.isfinite, bound)):
-            values = {name: given[name] for name in segment.group.over(self.hyper)}
-            raise ValueError(f"{self.kind}: the scalars of step {t} are not finite: {values}")
-        return bound
-
-    def _own_scalars(self, number: int) -> Mapping[str, float]:
-        """The scalars of a segment that are no hyper-parameters and the same at every step."""
-        return {}
-
-    # Saving
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the state by parameter name: what `load_state_dict` needs to go on.
-
-        Hyper-parameters are not part of it: they are the program's. ValueError if two parameters
-        have one name: pass `Parameters({"generator.weight": ..., ...})`.
-        """
-        self._check_training("state_dict()")
-        check_unique(self.named_parameters())
-        self._settle()
-        return {
-            "format": FORMAT,
-            "kind": self.kind,
-            "steps": self._steps,
-            "skipped": self._skipped,
-            "parameters": entries(self.named_parameters(), self.segments),
-        }
-
-    @STATE.as_keywords
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state, copied. All of it, or StateMismatchError and none of it.
-
-        The error lists every difference in kind, names, shapes, dtypes and parts of the state.
-        """
-        self._check_training("load_state_dict()")
-        check_unique(self.named_parameters())
-        self._settle()
-        if found := self._differences(state):
-            raise StateMismatchError(
-                f"this state does not fit the {self.kind}:\n  " + "\n  ".join(found)
-            )
-        saved = {p.id: state["parameters"][name] for name, p in self.named_parameters()}
-        write = prepared(self.segments, saved)
-        with Uninterrupted():
-            write()
-            self._steps, self._skipped = state["steps"], state["skipped"]
-
-    def _differences(self, state: Mapping[str, Any]) -> list[str]:
-        """Every way in which a saved state differs from what this optimizer would save."""
-        named = dict(self.named_parameters())
-        forms = {p.id: s.forms(p) for s in self.segments for p in s.arena.parameters}
-        layouts = {number: {n: f[0] for n, f in own.items()} for number, own in forms.items()}
-        shapes = {number: {n: f[1] for n, f in own.items()} for number, own in forms.items()}
-        found = differences(state, self.kind, named, layouts, shapes)
-        return found or uneven_steps(state["parameters"], named, self.segments)

@@ -71,10 +71,28 @@ def preset(kind: str, library: str) -> Preset:
     return known[library]
 
 
+def chosen(
+    kind: str, library: str, lr: Hyper | None, options: Mapping[str, Any]
+) -> tuple[Rule | None, Hyper, dict[str, Any]]:
+    """Return the rule of a preset, its learning rate and its other options.
+
+    The rule is None if it is that of the class. lr, options: what is given in the place of the
+    preset's own. ValueError without a learning rate, TypeError for an option of Muon alone.
+    """
+    found = preset(kind, library)
+    rate = found.lr if lr is None else lr
+    if rate is None:
+        raise ValueError(f"{library} has no default learning rate: give lr")
+    given: dict[str, Any] = {**found.defaults, **options}
+    if kind != "Muon":
+        _refuse_options_of_muon(kind, given)
+    return found.rule(given), rate, given
+
+
 _MUON_S_OWN: Final = ("adjust", "iterations", "coefficients", "matrices")
 
 
-def refuse_options_of_muon(kind: str, options: Mapping[str, object]) -> None:
+def _refuse_options_of_muon(kind: str, options: Mapping[str, object]) -> None:
     """Raise TypeError for what `PresetOptions` has for Muon alone, given to another optimizer."""
     for name in options:
         if name in _MUON_S_OWN or name.startswith("adamw_"):

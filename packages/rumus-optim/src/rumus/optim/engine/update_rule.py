@@ -104,6 +104,16 @@ class UpdateRule:
         return {name: Expr.of(value) for name, value in new.items()}
 
 
+def check_parts(rule: str, state: Sequence[str], stages: Sequence[Stage]) -> None:
+    """Refuse a part of a rule's state that has the name of what a stage adds. TypeError."""
+    for stage in stages:
+        if taken := [name for name in state if name in stage.arrays]:
+            raise TypeError(
+                f"the rule {rule} has a state called {taken[0]!r}, which is the "
+                "name of what this option adds: call it otherwise"
+            )
+
+
 def squares(kernel: Kernel) -> frozenset[str]:
     """Return the parts of a rule's state that are made of squares of gradients.
 

@@ -94,7 +94,7 @@ def load_torch_state(
     found = reading.found
     if not found:
         found += reading.hyper_differences() if hyper == "same" else []
-        found += optimizer._differences(reading.state)
+        found += optimizer.state_differences(reading.state)
     if found:
         raise StateMismatchError(
             f"this PyTorch state does not fit the {optimizer.kind}:\n  " + "\n  ".join(found)

@@ -1,0 +1,78 @@
+"""The gradients of segments in a store: checked, and as whole arrays where they lie so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rumus.optim.engine.clip_gradients import Owned
+from rumus.optim.engine.optimizer import check_one_backend
+from rumus.optim.engine.segments import Segment
+from rumus.tensor import DrainedGradientError, GradientStore
+from rumus.tensor.memory.backend import Array
+
+
+def in_store(segments: Sequence[Segment], grads: GradientStore) -> list[Owned]:
+    """Return the gradients that are there: a whole arena where they lie in it, else one by one.
+
+    MissingGradientError for one that is not there, unless its group is optional.
+    """
+    found: list[Owned] = []
+    for segment in segments:
+        arena = segment.arena
+        if arena.holds(grads):
+            found.append((arena.backend, arena.gradients, list(arena.parameters)))
+        else:
+            present = [p for p in arena.parameters if not segment.group.optional or p in grads]
+            found += [(arena.backend, grads.array(p), [p]) for p in present]
+    return found
+
+
+def collected(segments: Sequence[Segment], grads: GradientStore) -> dict[int, Array]:
+    """Return the gradients of segments, flat, by the number of the segment.
+
+    Optional ones that are not there are left out. Nothing is taken out of the store.
+
+    BackendMismatchError for a group of which only a part was moved, GradientMismatchError for a
+    gradient that does not fit, MissingGradientError for one that is not there, and
+    DrainedGradientError if a step already used it.
+    """
+    _check_backends(segments)
+    found: dict[int, Array] = {}
+    for number, segment in enumerate(segments):
+        gradient = _of_segment(segment, grads)
+        if gradient is not None:
+            found[number] = gradient
+    if not found:
+        _check_not_drained(segments, grads)
+    return found
+
+
+def _of_segment(segment: Segment, grads: GradientStore) -> Array | None:
+    """A segment's gradients as one array, checked; None for an optional one without."""
+    arena = segment.arena
+    if arena.holds(grads):
+        return arena.gradients  # what lies in a parameter's own slot fits by its making
+    for parameter in arena.parameters:
+        if segment.group.optional and parameter not in grads:
+            return None
+        grads.check(parameter)
+    return arena.collect(grads)
+
+
+def _check_backends(segments: Sequence[Segment]) -> None:
+    """Refuse a group of which only a part was moved to another backend."""
+    for first, second in pairwise(segments):
+        if first.group is second.group and first.arena.backend is not second.arena.backend:
+            check_one_backend(first.group)
+
+
+def _check_not_drained(segments: Sequence[Segment], grads: GradientStore) -> None:
+    """Refuse a store that has nothing more because it was used before.
+
+    Optional parameters need no gradient, but one that was there and is gone is another matter.
+    """
+    for parameter in (p for segment in segments for p in segment.arena.parameters):
+        error = grads.missing(parameter)
+        if isinstance(error, DrainedGradientError):
+            raise error

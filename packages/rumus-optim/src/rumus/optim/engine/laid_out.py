@@ -1,0 +1,203 @@
+"""`LaidOutOptimizer`: parameters and state in arenas, which can be moved, saved and loaded."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from rumus.optim.engine.evaluated import EvaluatedOptimizer
+from rumus.optim.engine.footprint import Memory, planned, used
+from rumus.optim.engine.packed_state import Codes
+from rumus.optim.engine.saved_state import (
+    FORMAT,
+    check_unique,
+    differences,
+    entries,
+    prepared,
+    uneven_steps,
+)
+from rumus.optim.engine.segments import Segment, host_state, lay_out
+from rumus.optim.engine.stage import Stage
+from rumus.optim.options.group import Claimable, M_co, as_groups
+from rumus.optim.options.other_names import STATE
+from rumus.tensor import (
+    Arena,
+    Backend,
+    DType,
+    Parameter,
+    ParamId,
+    StateMismatchError,
+    float16,
+    float32,
+)
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import Uninterrupted
+
+
+class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
+    """An optimizer whose parameters lie side by side in arenas, as does each part of their state.
+
+    stages: what keeps state beside that of the rule. state_names: the parts of the rule's state;
+    `_squares` are those made of squares of gradients. A subclass sets them before it lays anything
+    out, and says in `_take` what it needs to step new segments.
+    """
+
+    stages: list[Stage]
+    state_names: tuple[str, ...]
+    _squares: frozenset[str]
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What a saved state calls this optimizer."""
+
+    @abstractmethod
+    def _take(self, segments: list[Segment]) -> None:
+        """Step these segments from now on."""
+
+    # The state of parameters
+
+    def _state_layout(self, dtype: DType) -> dict[str, DType]:
+        """The dtype of each part of the state of parameters of `dtype`, stages' parts included."""
+        compute = float32 if dtype == float16 else dtype
+        found: Mapping[str, DType] = dict.fromkeys(self.state_names, compute)
+        for stage in self.stages:
+            found = stage.stored(found, self._squares)
+        return {**found, **{n: d for stage in self.stages for n, d in stage.state(dtype).items()}}
+
+    def _codes(self) -> Codes:
+        """The parts of the rule's state that large parameters have in codes."""
+        found = [stage.codes(self.state_names, self._squares) for stage in self.stages]
+        return {name: code for codes in found for name, code in codes.items()}
+
+    @property
+    def packs(self) -> bool:
+        """Whether large parameters have state in 8 bits."""
+        return bool(self._codes())
+
+    def _check_precision(self, name: str, parameter: Parameter) -> None:
+        if not any(stage.holds for stage in self.stages):
+            super()._check_precision(name, parameter)
+
+    # Arenas
+
+    def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
+        """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
+        return lay_out(self.groups, places, self._state_layout, self._codes())
+
+    def _laid_out(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
+        """New segments, with what stages start from."""
+        segments = self._layout(places)
+        for segment in segments:
+            for stage in self.stages:
+                segment.state |= self._part(stage, segment.arena, segment.state)
+                stage.start(segment)
+        return segments
+
+    def _part(self, stage: Stage, arena: Arena, there: Collection[str] = ()) -> dict[str, Array]:
+        """The arrays that a stage keeps for an arena, but for those that are there."""
+        dtypes = stage.state(arena.dtype)
+        return {name: arena.zeros(dtypes[name]) for name in dtypes if name not in there}
+
+    def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
+        """Take parameters, with their state, to another backend."""
+        self._check_training("moving to another backend")
+        self._settle()
+        before = host_state(self.segments)
+        counts = {p.id: s.steps for s in self.segments for p in s.arena.parameters}
+        segments = self._laid_out({p.id: backend for p in parameters})
+        for segment in segments:
+            segment.steps = counts[segment.arena.parameters[0].id]
+            segment.fill(before)
+        with Uninterrupted():
+            for segment in segments:
+                segment.arena.adopt()
+            self._take(segments)
+
+    def release(self) -> None:
+        """Give up the parameters: another optimizer may claim them. They keep their values."""
+        self._check_training("release()")
+        try:
+            self._settle()
+        finally:
+            with Uninterrupted():
+                for stage in self.stages:
+                    stage.detach(self)
+                for segment in self.segments:
+                    segment.arena.release()
+                self.segments = []
+                super().release()
+
+    # Its size
+
+    def memory(self) -> Memory:
+        """Return the bytes of its parameters, gradients and state, with the gaps between them."""
+        return used(self.segments)
+
+    @classmethod
+    def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
+        """Return what `memory()` would be of an optimizer made like this, which is not made.
+
+        args, options: as to make one. Nothing is claimed, and no array of this size is allocated.
+
+        >>> import numpy as np
+        >>> from rumus.optim import AdamW
+        >>> AdamW.planned_memory([Parameter(np.zeros((64, 10), np.float32))])
+        Memory(parameters=2560, gradients=2560, state=5120)
+        """
+        probe = cls([Parameter(0.0, name="probe")], *args, **options)
+        for group in as_groups(parameters):
+            for name, parameter in group.trainable().named:
+                probe._check_precision(name, parameter)
+        axes = [len(array.shape) for array in probe.segments[0].scratch.values()]
+        probe.release()
+        layout, codes = probe._state_layout, probe._codes()
+        return planned(parameters, layout, axes.count(1), axes.count(2), codes)
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state by parameter name: what `load_state_dict` needs to go on.
+
+        Hyper-parameters are not part of it: they are the program's. ValueError if two parameters
+        have one name: pass `Parameters({"generator.weight": ..., ...})`.
+        """
+        self._check_training("state_dict()")
+        check_unique(self.named_parameters())
+        self._settle()
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "steps": self._steps,
+            "skipped": self._skipped,
+            "parameters": entries(self.named_parameters(), self.segments),
+        }
+
+    @STATE.as_keywords
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state, copied. All of it, or StateMismatchError and none of it.
+
+        The error lists every difference in kind, names, shapes, dtypes and parts of the state.
+        """
+        self._check_training("load_state_dict()")
+        check_unique(self.named_parameters())
+        self._settle()
+        if found := self.state_differences(state):
+            raise StateMismatchError(
+                f"this state does not fit the {self.kind}:\n  " + "\n  ".join(found)
+            )
+        saved = {p.id: state["parameters"][name] for name, p in self.named_parameters()}
+        write = prepared(self.segments, saved)
+        with Uninterrupted():
+            write()
+            self._steps, self._skipped = state["steps"], state["skipped"]
+
+    def state_differences(self, state: Mapping[str, Any]) -> list[str]:
+        """Return every way in which a saved state differs from what this optimizer would save."""
+        named = dict(self.named_parameters())
+        forms = {p.id: s.forms(p) for s in self.segments for p in s.arena.parameters}
+        layouts = {number: {n: f[0] for n, f in own.items()} for number, own in forms.items()}
+        shapes = {number: {n: f[1] for n, f in own.items()} for number, own in forms.items()}
+        found = differences(state, self.kind, named, layouts, shapes)
+        return found or uneven_steps(state["parameters"], named, self.segments)
