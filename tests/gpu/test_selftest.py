@@ -11,7 +11,7 @@ import pytest
 from rumus.gpu import GpuBackend, ShaderError, devices, selftest
 from rumus.gpu.__main__ import main
 from rumus.gpu.elementwise import wgsl
-from rumus.gpu.selftest import CHECKS, Finding, self_test
+from rumus.gpu.selftest import CHECKS, CheckResult, self_test
 
 pytestmark = pytest.mark.needs_gpu  # in processes of their own
 
@@ -86,7 +86,7 @@ def test_a_kernel_that_does_not_compile_is_reported_and_the_rest_goes_on(
 
 
 def test_an_error_is_ok_up_to_its_tolerance() -> None:
-    assert Finding("x", 1e-5, 1e-5).is_ok
-    assert not Finding("x", 2e-5, 1e-5).is_ok
-    assert not Finding("x", 0.0, 1e-5, "ValueError").is_ok
-    assert not Finding("x", float("nan"), 1e-5).is_ok
+    assert CheckResult("x", 1e-5, 1e-5).is_ok
+    assert not CheckResult("x", 2e-5, 1e-5).is_ok
+    assert not CheckResult("x", 0.0, 1e-5, "ValueError").is_ok
+    assert not CheckResult("x", float("nan"), 1e-5).is_ok

@@ -58,7 +58,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What a check found. error: the largest; message: of what was raised, if anything was."""
 
     name: str
@@ -282,7 +282,7 @@ def difference(found: Real, wanted: Real) -> float:
     return float(np.nan_to_num(error, nan=np.inf).max(initial=0.0))
 
 
-def self_test(backend: GpuBackend) -> Iterator[Finding]:
+def self_test(backend: GpuBackend) -> Iterator[CheckResult]:
     """Run every check on `backend` and on NumPy."""
     reference = NumpyBackend()
     for name, check in CHECKS.items():
@@ -291,8 +291,8 @@ def self_test(backend: GpuBackend) -> Iterator[Finding]:
             error = max(difference(found, wanted) for found, wanted in pairs)
         except Exception as raised:  # whatever it is, the other families are still to be looked at
             lines = str(raised).splitlines() or [""]
-            yield Finding(
+            yield CheckResult(
                 name, float("inf"), check.tolerance, f"{type(raised).__name__}: {lines[0]}"
             )
         else:
-            yield Finding(name, error, check.tolerance)
+            yield CheckResult(name, error, check.tolerance)

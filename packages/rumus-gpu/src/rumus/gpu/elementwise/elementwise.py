@@ -16,7 +16,7 @@ from rumus.gpu.device.device import Gpu, Prepared
 from rumus.gpu.device.layout import Layout, layout_of
 from rumus.gpu.device.pipelines import Pipeline
 from rumus.gpu.elementwise.copying import contiguous, copy_strided
-from rumus.gpu.elementwise.wgsl import WORKGROUP, Operand, elementwise_program
+from rumus.gpu.elementwise.wgsl import WORKGROUP, KernelOperand, elementwise_program
 from rumus.tensor import Expr, Kernel, float32, int32
 from rumus.tensor.expression.kernel import Types
 
@@ -97,7 +97,7 @@ class Elementwise:
         aliased: tuple[bool, ...],
     ) -> _Plan:
         operands = [
-            Operand(array.stored, layout, is_written)
+            KernelOperand(array.stored, layout, is_written)
             for array, layout, is_written in zip(arrays, layouts, aliased, strict=True)
         ]
         types = _types(kernel, arrays, out)

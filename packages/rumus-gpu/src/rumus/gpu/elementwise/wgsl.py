@@ -94,7 +94,7 @@ _AT: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
+class KernelOperand:
     """One array of a kernel: how it is stored and walked, and whether its buffer is written."""
 
     stored: Stored
@@ -108,7 +108,7 @@ def is_updated(kernel: Kernel, output: str) -> bool:
 
 
 def elementwise_program(
-    kernel: Kernel, types: Types, inputs: Sequence[Operand], outputs: Sequence[Stored]
+    kernel: Kernel, types: Types, inputs: Sequence[KernelOperand], outputs: Sequence[Stored]
 ) -> Program:
     """Return the WGSL of `kernel`.
 
@@ -132,7 +132,7 @@ def update_program(
     """
     layouts = layouts or (Layout("same"),) * len(stored)
     operands = [
-        Operand(each, layout, is_updated(kernel, name) and name in kernel.outputs)
+        KernelOperand(each, layout, is_updated(kernel, name) and name in kernel.outputs)
         for name, each, layout in zip(kernel.arrays, stored, layouts, strict=True)
     ]
     by_name = dict(zip(kernel.arrays, stored, strict=True))
@@ -182,7 +182,7 @@ def epilogue_function(kernel: Kernel) -> tuple[str, tuple[str, ...]]:
     """
     stored = stored_types(has_half=True)[float32]
     types = kernel.types((float32,) * len(kernel.arrays))
-    operands = [Operand(stored, Layout("same"), is_written=False)] * len(kernel.arrays)
+    operands = [KernelOperand(stored, Layout("same"), is_written=False)] * len(kernel.arrays)
     return _Function(kernel, types, operands, [stored] * len(kernel.outputs)).text_and_members()
 
 
@@ -190,7 +190,11 @@ class _Printer:
     """Collects the text from top to bottom."""
 
     def __init__(
-        self, kernel: Kernel, types: Types, inputs: Sequence[Operand], outputs: Sequence[Stored]
+        self,
+        kernel: Kernel,
+        types: Types,
+        inputs: Sequence[KernelOperand],
+        outputs: Sequence[Stored],
     ) -> None:
         self.kernel, self.types = kernel, types
         self.inputs = dict(zip(kernel.arrays, inputs, strict=True))
@@ -235,7 +239,7 @@ class _Printer:
         )
         self.access += "w" if is_written else "r"
 
-    def _declare_input(self, name: str, operand: Operand) -> None:
+    def _declare_input(self, name: str, operand: KernelOperand) -> None:
         """Bind an input, declare its numbers, and load its four elements."""
         place, walk = _input(name), operand.layout.walk
         width = 4 if walk in ("same", "row") else 1

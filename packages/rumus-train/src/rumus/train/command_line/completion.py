@@ -16,7 +16,7 @@ from rumus.train.command_line.parser import FILE, FOLDER, parser
 
 
 @dataclass(frozen=True)
-class Level:
+class Continuations:
     """What may follow some words: further commands, options, and what an argument is."""
 
     words: tuple[str, ...]
@@ -32,13 +32,13 @@ def completion(arguments: Namespace) -> int:
     return ExitCode.OK
 
 
-def levels(of: ArgumentParser, words: tuple[str, ...]) -> Iterator[Level]:
+def levels(of: ArgumentParser, words: tuple[str, ...]) -> Iterator[Continuations]:
     """Yield a parser's level and those below."""
     commands: dict[str, str] = {}
     options: dict[str, str] = {}
     choices: tuple[str, ...] = ()
     completes = None
-    below: list[Level] = []
+    below: list[Continuations] = []
     for action in of._actions:
         if isinstance(action, argparse._SubParsersAction):
             commands = {each.dest: each.help or "" for each in action._choices_actions}
@@ -52,11 +52,11 @@ def levels(of: ArgumentParser, words: tuple[str, ...]) -> Iterator[Level]:
         else:
             choices = tuple(action.choices or ())
             completes = getattr(action, "completes", None)
-    yield Level(words, commands, options, choices, completes)
+    yield Continuations(words, commands, options, choices, completes)
     yield from below
 
 
-def _bash(found: list[Level]) -> str:
+def _bash(found: list[Continuations]) -> str:
     cases = []
     for level in found:
         words = " ".join([*level.commands, *level.choices, *level.options])
@@ -88,7 +88,7 @@ complete -o filenames -F _rumus rumus
 """
 
 
-def _zsh(found: list[Level]) -> str:
+def _zsh(found: list[Continuations]) -> str:
     cases = []
     for level in found:
         items = {**level.commands, **dict.fromkeys(level.choices, ""), **level.options}
@@ -116,7 +116,7 @@ compdef _rumus rumus
 """
 
 
-def _fish(found: list[Level]) -> str:
+def _fish(found: list[Continuations]) -> str:
     lines = ["# fish completion for rumus: rumus completion fish | source", "complete -c rumus -f"]
     for level in found:
         seen = " && ".join(f"__fish_seen_subcommand_from {word}" for word in level.words)
@@ -139,7 +139,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "") + "'"
 
 
-_SCRIPTS: Final[Mapping[str, Callable[[list[Level]], str]]] = {
+_SCRIPTS: Final[Mapping[str, Callable[[list[Continuations]], str]]] = {
     "bash": _bash,
     "zsh": _zsh,
     "fish": _fish,

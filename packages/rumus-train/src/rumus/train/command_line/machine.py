@@ -39,7 +39,7 @@ _SLOW: Final = 0.05  # seconds for one, from which a checkpoint is felt
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorLine:
     """One line of the doctor. is_good: None for what is neither good nor bad."""
 
     about: str
@@ -66,34 +66,36 @@ def doctor(arguments: Namespace) -> int:
     return ExitCode.OK
 
 
-def versions() -> Iterator[Finding]:
+def versions() -> Iterator[DoctorLine]:
     """Yield the versions of Python and of the packages that are there."""
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    yield Finding("python", f"{platform.python_version()} on {system}")
+    yield DoctorLine("python", f"{platform.python_version()} on {system}")
     for name in PACKAGES:
         try:
-            yield Finding(name, version(name))
+            yield DoctorLine(name, version(name))
         except PackageNotFoundError:
             continue
 
 
-def devices() -> Iterator[Finding]:
+def devices() -> Iterator[DoctorLine]:
     """Yield what can compute: the CPU, and each GPU or why there is none."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     loops = "numpy alone" if find_spec("numba") is None else "numba"
-    yield Finding("cpu", f"{_processor()}, {count} cores, {loops}", True)
+    yield DoctorLine("cpu", f"{_processor()}, {count} cores, {loops}", True)
     if find_spec("rumus.gpu") is None:
-        yield Finding("gpu", "not looked for: pip install rumus-gpu")
+        yield DoctorLine("gpu", "not looked for: pip install rumus-gpu")
         return
     try:
         found = import_module("rumus.gpu").devices()
     except Exception as error:  # of a driver: whatever it is, it is what the doctor is asked for
-        yield Finding("gpu", f"{type(error).__name__}: {error}", False)
+        yield DoctorLine("gpu", f"{type(error).__name__}: {error}", False)
         return
     for each in found:
-        yield Finding("gpu", str(each), each.kind != "CPU" or None)
+        yield DoctorLine("gpu", str(each), each.kind != "CPU" or None)
     if not found:
-        yield Finding("gpu", "none; is its Vulkan driver installed? python -m rumus.gpu says more")
+        yield DoctorLine(
+            "gpu", "none; is its Vulkan driver installed? python -m rumus.gpu says more"
+        )
 
 
 def _processor() -> str:
@@ -104,16 +106,16 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def extras() -> Iterator[Finding]:
+def extras() -> Iterator[DoctorLine]:
     """Yield each optional package, and how to install it if it is missing."""
     for module, (use, package) in EXTRAS.items():
         if find_spec(module) is None:
-            yield Finding(module, f"missing, for {use}: pip install '{package}'")
+            yield DoctorLine(module, f"missing, for {use}: pip install '{package}'")
         else:
-            yield Finding(module, f"there, for {use}", True)
+            yield DoctorLine(module, f"there, for {use}", True)
 
 
-def disk(folder: Path) -> Finding:
+def disk(folder: Path) -> DoctorLine:
     """Measure how long a small file takes to be safe on the disk of a folder, or of its parent.
 
     UsageError if nothing can be written there.
@@ -124,7 +126,7 @@ def disk(folder: Path) -> Finding:
     text = f"{place}: {size(free)} free, {1e3 * seconds:.2f} ms for a write with fsync"
     if seconds > _SLOW:
         text += ": checkpoints will take long; a local disk is faster"
-    return Finding("disk", text, seconds <= _SLOW)
+    return DoctorLine("disk", text, seconds <= _SLOW)
 
 
 def _synced(place: Path) -> float:
@@ -136,12 +138,14 @@ def _synced(place: Path) -> float:
         return time.perf_counter() - start
 
 
-def surroundings() -> Iterator[Finding]:
+def surroundings() -> Iterator[DoctorLine]:
     """Yield what the live view depends on: the locale's encoding, and the terminal."""
     encoding = locale.getpreferredencoding(False)
     is_unicode = encoding.lower().replace("-", "") in ("utf8", "cp65001")
-    yield Finding("locale", encoding if is_unicode else f"{encoding}: set LANG=C.UTF-8", is_unicode)
-    yield Finding("terminal", _terminal(sys.stderr))
+    yield DoctorLine(
+        "locale", encoding if is_unicode else f"{encoding}: set LANG=C.UTF-8", is_unicode
+    )
+    yield DoctorLine("terminal", _terminal(sys.stderr))
 
 
 def _terminal(stream: Any) -> str:
