@@ -1,5 +1,7 @@
 // Philox4x32-10: words `first` * 4, ... of one stream, four to an invocation.
 //
+// They begin so many blocks of four words before as `behind` says, its low 16 bits and the others.
+//
 // Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 
 struct Scalars {
@@ -13,6 +15,7 @@ struct Scalars {
 
 var<immediate> k: Scalars;
 @group(0) @binding(0) var<storage, read_write> to_: array<u32>;
+@group(0) @binding(1) var<storage, read> behind: array<u32>;
 
 // The high and the low word of a product, in 16-bit parts.
 fn product(a: u32, b: u32) -> vec2<u32> {
@@ -35,8 +38,11 @@ fn main(
     if (4u * i >= k.size) {
         return;
     }
-    let low = k.first_low + i;
-    var c = vec4<u32>(low, k.first_high + select(0u, 1u, low < i), 0u, 0u);
+    let back = behind[0] + (behind[1] << 16u);
+    let first_low = k.first_low - back;
+    let first_high = k.first_high - select(0u, 1u, k.first_low < back);
+    let low = first_low + i;
+    var c = vec4<u32>(low, first_high + select(0u, 1u, low < i), 0u, 0u);
     var key = vec2<u32>(k.key_low, k.key_high);
     for (var round_ = 0u; round_ < 10u; round_++) {
         let p = product(0xD2511F53u, c.x);

@@ -574,7 +574,7 @@ def test_a_refused_step_is_heard_of_when_its_loss_is_read(gpu: GpuBackend) -> No
         run.losses.pop().item()
     after = run.bits()
     changed = [name for name in before if before[name] != after[name]]
-    assert changed == ["position"]  # masks were drawn
+    assert changed == []
     run.step(given[5])
     assert run.optimizer.steps == 5
 

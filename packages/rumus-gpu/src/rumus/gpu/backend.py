@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -243,11 +243,19 @@ class GpuBackend:
             with writable(out, source, index, keeps=True) as target:
                 scatter_add(self.gpu, source, index, target)
 
-    def random_words(self, key: int, counter: int, out: GPUArray) -> None:
+    def random_words(
+        self, key: int, counter: int, out: GPUArray, behind: GPUArray | None = None
+    ) -> None:
         """Fill int32 `out` with Philox4x32-10 words, those of every other backend."""
         if out.size:
             with writable(out) as target:
-                random_words(self.gpu, key, counter, target)
+                at = self._not_behind if behind is None else self.contiguous(behind)
+                random_words(self.gpu, key, counter, target, at)
+
+    @cached_property
+    def _not_behind(self) -> GPUArray:
+        """What says that random words begin where the host says."""
+        return self.upload(np.zeros(2, np.int32))
 
     def fused(self, name: FusedName) -> Callable[..., None] | None:
         """Return the kernel of a composite, or None."""

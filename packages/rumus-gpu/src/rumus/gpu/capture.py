@@ -162,8 +162,10 @@ class GpuRecording(Notes):
         self.dataflow.fed(array)
 
         def again() -> None:
+            with gpu.watched_by(Nobody()):
+                host = np.ascontiguousarray(make(), array.stored.memory)
             if array.size:
-                gpu.write(array.storage, np.ascontiguousarray(make(), array.stored.memory))
+                gpu.write(array.storage, host)
 
         self.facts.acts.append(again)
         return array

@@ -18,7 +18,7 @@ from rumus.tensor.graph.autograd import (
 from rumus.tensor.graph.tensor import result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import live
-from rumus.tensor.operations.generator import Draws
+from rumus.tensor.operations.generator import Draws, Place
 
 
 def checkpoint(
@@ -76,29 +76,29 @@ class _Positions:
     def __init__(self, generators: list[Generator], like: _Positions | None = None) -> None:
         self.generators = generators
         self.like = like
-        self.before: list[dict[str, int]] = []
+        self.before: list[Place] = []
 
     def note(self) -> None:
         """Before the call: note the positions, and go to those of the call this one is like."""
-        self.before = [generator.state() for generator in self.generators]
+        self.before = [generator.place for generator in self.generators]
         if self.like is not None:
             self._restore(self.like.before)
 
     def find(self, draws: Draws) -> None:
         """Add the generators that have drawn."""
-        for generator, state in draws.before.values():
+        for generator, place in draws.before.values():
             if not any(generator is known for known in self.generators):
                 self.generators.append(generator)
-                self.before.append(state)
+                self.before.append(place)
 
     def leave(self) -> None:
         """After the call: a repeated one has drawn nothing new."""
         if self.like is not None:
             self._restore(self.before)
 
-    def _restore(self, states: Sequence[dict[str, int]]) -> None:
-        for generator, state in zip(self.generators, states, strict=True):
-            generator.restore(state)
+    def _restore(self, places: Sequence[Place]) -> None:
+        for generator, place in zip(self.generators, places, strict=True):
+            generator.place = place
 
 
 class _Call:

@@ -97,9 +97,9 @@ def scatter_program(source: Stored, out: Stored) -> Program:
     return Program("scatter_add", text, "rrrrw", "IIIIIII")
 
 
-def random_words(gpu: Gpu, key: int, counter: int, out: GPUArray) -> None:
+def random_words(gpu: Gpu, key: int, counter: int, out: GPUArray, behind: GPUArray) -> None:
     """Fill contiguous int32 `out` with Philox words; see `Backend.random_words`."""
     first = counter // 4
     values = (out.size, out.rest, key & 0xFFFFFFFF, key >> 32, first & 0xFFFFFFFF, first >> 32)
-    pipeline = gpu.pipeline("philox", lambda: Program("philox", shader("philox"), "w", "IIIIII"))
-    gpu.dispatch(pipeline, (out,), values, -(-out.size // (4 * WORKGROUP)))
+    pipeline = gpu.pipeline("philox", lambda: Program("philox", shader("philox"), "wr", "IIIIII"))
+    gpu.dispatch(pipeline, (out, behind), values, -(-out.size // (4 * WORKGROUP)))

@@ -10,7 +10,8 @@ from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import Claimable, M_co
-from rumus.tensor import NonFiniteGradientError
+from rumus.tensor import Backend, NonFiniteGradientError
+from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import NonFinite, Outcome, Updater
 
@@ -43,6 +44,16 @@ class FollowedOptimizer(Optimizer[M_co]):
     @steps.setter
     def steps(self, value: int) -> None:
         self._steps = value
+
+    @property
+    def decision(self) -> tuple[Backend, Array] | None:
+        """Where a device decides about steps, and goes on after one that it has refused."""
+        updater = self._updater
+        if updater is None or updater.applied is None:
+            return None
+        if self.nonfinite != "skip" and self.scaling is None:
+            return None
+        return self.segments[0].arena.backend, updater.applied
 
     @property
     def steps_so_far(self) -> int:

@@ -104,6 +104,14 @@ class Optimizer(ABC, Generic[M_co]):
             if not group.optional or parameter in grads
         ]
 
+    @property
+    def decision(self) -> tuple[Backend, Array] | None:
+        """Where a device decides about steps, and goes on after one that it has refused.
+
+        The backend, and one int32 of its memory, 0 if the last step is not applied. None elsewhere.
+        """
+        return None
+
     def poll(self, wait: bool = False) -> None:
         """Hear what became of earlier steps, where a device decides; with `wait`, of all of them.
 

@@ -75,6 +75,11 @@ class Wrapper(Optimizer[M_co]):
         self.fused.outcome = value
 
     @property
+    def decision(self) -> tuple[Backend, Array] | None:
+        """Where a device decides about steps: the base's."""
+        return self.fused.decision
+
+    @property
     def nonfinite(self) -> NonFinite:
         """What a gradient that is not finite does: what the base says."""
         return self.fused.nonfinite

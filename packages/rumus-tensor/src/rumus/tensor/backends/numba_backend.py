@@ -322,9 +322,9 @@ class NumbaBackend(NumpyBackend):
         run_parts(lambda a, b: found.append(look(flat[a:b], mask)), flat.size, True)
         return super().first_not_finite(array) if any(found) else None
 
-    def random_words(self, key: int, counter: int, out: Array) -> None:
-        if out.size < 1024 or not out.flags.c_contiguous:
-            super().random_words(key, counter, out)
+    def random_words(self, key: int, counter: int, out: Array, behind: Array | None = None) -> None:
+        if out.size < 1024 or not out.flags.c_contiguous or behind is not None:
+            super().random_words(key, counter, out, behind)
             return
         flat, seed, loop = out.reshape(-1), np.uint64(key), _compiled_philox()
         blocks = -(-flat.size // 4)

@@ -235,7 +235,10 @@ class NumpyBackend:
         if total is not out:
             np.copyto(out, total, casting="same_kind")
 
-    def random_words(self, key: int, counter: int, out: Array) -> None:
+    def random_words(self, key: int, counter: int, out: Array, behind: Array | None = None) -> None:
+        if behind is not None:
+            low, high = behind.tolist()
+            counter -= 4 * (low + (high << 16))
         out[...] = as_int32(philox_words(key, counter, out.size)).reshape(out.shape)
 
     def fused(self, name: FusedName) -> Callable[..., None] | None:

@@ -135,10 +135,12 @@ class Backend(Protocol):
         """out[index[i...]] += source[i...], repeated indices added in their order."""
         ...
 
-    def random_words(self, key: int, counter: int, out: Array) -> None:
+    def random_words(self, key: int, counter: int, out: Array, behind: Array | None = None) -> None:
         """Fill int32 `out` with Philox4x32-10 words `counter`, `counter` + 1, ... of stream `key`.
 
-        `counter` is a multiple of 4. The same words on every backend.
+        `counter` is a multiple of 4. The same words on every backend. behind: two int32, the
+        low 16 bits and the others of a number: so many blocks of four words before `counter` they
+        begin. The low one may have more bits.
         """
         ...
 

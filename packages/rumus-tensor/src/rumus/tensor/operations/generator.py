@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +20,26 @@ from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.graph.operators import run
 from rumus.tensor.graph.tensor import Tensor
-from rumus.tensor.memory.backend import Backend
+from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.philox import philox_words
-from rumus.tensor.memory.recording import fed, live, refuse
+from rumus.tensor.memory.recording import depends_on, fed, is_capturing, live, refuse
+from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.updater import Outcome
+
+Place: TypeAlias = tuple[int, int, int]  # seed, stream, position
 
 _KEEP = Kernel("keep", {"keep": Expr.scalar("threshold") <= Expr.array("word")})
+_HALF = 2**16  # kernels compute with float32, so a number of blocks is two of 16 bits
+_MOST = 128  # steps of which a device may know more: their sums stay exact
+_BEHIND, _IS_HIGH = Expr.array("behind"), Expr.array("is_high") > 0.5
+_BLOCKS = _IS_HIGH.where(Expr.scalar("high"), Expr.scalar("low"))
+_IS_APPLIED = Expr.array("applied") > 0.5
+_HOLD = Kernel(
+    "hold_draws",
+    {"behind": _IS_APPLIED.where(_BEHIND, _BEHIND + _BLOCKS)},
+    ("behind", "is_high", "applied"),
+)
+_LET_GO = Kernel("let_draws_go", {"behind": _BEHIND - _BLOCKS}, ("behind", "is_high"))
 
 
 class Generator:
@@ -40,10 +58,32 @@ class Generator:
                 raise ValueError(f"{name} must be in [0, 2**32), not {value}")
         self.seed = seed
         self.stream = stream
-        self.position = 0  # in words; always a multiple of 4
+        self._position = 0
+        self.undecided = Undecided(self)
 
     def __repr__(self) -> str:
-        return f"Generator(seed={self.seed}, stream={self.stream}, position={self.position})"
+        return f"Generator(seed={self.seed}, stream={self.stream}, position={self._position})"
+
+    def __getstate__(self) -> dict[str, int]:
+        return self.state()
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.__init__(state["seed"], state["stream"])  # type: ignore[misc]
+        self._position = state["position"]
+
+    @property
+    def position(self) -> int:
+        """How many words were drawn, in whole blocks of four, by steps that count.
+
+        Where a device decides whether its steps count, this waits for it.
+        """
+        self.undecided.hear(wait=True)
+        return self._position
+
+    @position.setter
+    def position(self, value: int) -> None:
+        self.undecided.hear(wait=True)
+        self._position = value
 
     @property
     def key(self) -> int:
@@ -59,17 +99,28 @@ class Generator:
         fresh = Generator(state["seed"], state["stream"])
         if state["position"] < 0 or state["position"] % 4:
             raise ValueError(f"position must be a multiple of 4, not {state['position']}")
-        self.seed, self.stream, self.position = fresh.seed, fresh.stream, state["position"]
+        self.undecided.hear(wait=True)
+        self.seed, self.stream, self._position = fresh.seed, fresh.stream, state["position"]
+
+    @property
+    def place(self) -> Place:
+        """Seed, stream and position as the running step knows them, which waits for no device."""
+        return self.seed, self.stream, self._position
+
+    @place.setter
+    def place(self, place: Place) -> None:
+        self.seed, self.stream, self._position = place
 
     def _advance(self, words: int) -> int:
         """Reserve words, in whole blocks of four; return the number of the first."""
         for draws in _watching.all:
             draws.note(self)
-        first = self.position
-        self.position += -(-words // 4) * 4
+        first = self._position
+        self._position += -(-words // 4) * 4
         return first
 
     def _host_words(self, count: int) -> NDArray[np.uint32]:
+        self.undecided.hear_on_host()
         return philox_words(self.key, self._advance(count), count)
 
     def words(self, shape: Sequence[int], *, backend: Backend | None = None) -> Tensor:
@@ -77,7 +128,11 @@ class Generator:
         backend = backend or cpu()
         out = backend.allocate(tuple(shape), int32)
         count = math.prod(shape)
-        live(lambda: backend.random_words(self.key, self._advance(count), out))
+        behind = self.undecided.behind(backend)
+        if behind is None:
+            live(lambda: backend.random_words(self.key, self._advance(count), out))
+        else:
+            live(lambda: backend.random_words(self.key, self._advance(count), out, behind))
         return Tensor(out, backend)
 
     def keep(
@@ -209,12 +264,23 @@ class Draws:
     """
 
     def __init__(self) -> None:
-        self.before: dict[int, tuple[Generator, dict[str, int]]] = {}
+        self.before: dict[int, tuple[Generator, Place]] = {}
+
+    @property
+    def generators(self) -> list[Generator]:
+        """Those that have drawn."""
+        return [generator for generator, _ in self.before.values()]
 
     def note(self, generator: Generator) -> None:
         """Note where a generator stands that is about to draw."""
         if id(generator) not in self.before:
-            self.before[id(generator)] = generator, generator.state()
+            self.before[id(generator)] = generator, generator.place
+
+    def shift(self, generator: Generator, words: int) -> None:
+        """Note that steps before have turned out not to count."""
+        if id(generator) in self.before:
+            seed, stream, position = self.before[id(generator)][1]
+            self.before[id(generator)] = generator, (seed, stream, position - words)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -228,8 +294,138 @@ class Draws:
 
     def take_back(self) -> None:
         """Put the generators back to where they stood."""
-        for generator, state in self.before.values():
-            generator.restore(state)
+        for generator, place in self.before.values():
+            generator.place = place
+
+    def wait_for(
+        self, outcome: Outcome, poll: Callable[[bool], None], applied: tuple[Backend, Array] | None
+    ) -> None:
+        """Put them back once it is heard that the step which drew was not applied.
+
+        poll: fills in the outcome, waiting for it if that is asked for; held weakly. applied: for
+        steps that go on after one that was not: the backend that decides, and its decision, 0 if
+        the step was not applied. What is drawn there next is as if it was put back already.
+        """
+        for generator, (_, _, position) in self.before.values():
+            words = generator._position - position
+            generator.undecided.add(outcome, words, weakref.WeakMethod(poll), applied)
+
+
+@dataclass(slots=True)
+class _Drawn:
+    """What one step drew, of which nobody knows yet whether it counts."""
+
+    outcome: Outcome
+    words: int
+    poll: weakref.WeakMethod[Callable[[bool], None]]
+    is_held: bool  # the device has put back what it draws from if the step did not count
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a device's draws are behind: the low and the high half of a number of blocks."""
+
+    backend: Backend
+    behind: Array
+    is_high: Array
+
+    @classmethod
+    def on(cls, backend: Backend) -> _Held:
+        """Begin with nothing."""
+        upload = backend.upload
+        return cls(backend, upload(np.zeros(2, np.int32)), upload(np.arange(2, dtype=np.int32)))
+
+    def hold(self, blocks: int, applied: Array) -> None:
+        """Add blocks, if the step that was decided last is not applied."""
+        self._run(_HOLD, blocks, self.behind, self.is_high, applied)
+
+    def let_go(self, blocks: int) -> None:
+        """Subtract blocks that the host has subtracted, too."""
+        self._run(_LET_GO, blocks, self.behind, self.is_high)
+
+    def _run(self, kernel: Kernel, blocks: int, *arrays: Array) -> None:
+        numbers = kernel.bind({"low": blocks % _HALF, "high": blocks // _HALF})
+        self.backend.elementwise(kernel, arrays, numbers, (self.behind,))
+
+
+class Undecided:
+    """The draws of a generator in steps that a device applies or refuses by itself.
+
+    The device holds how many blocks of four words its own draws are behind the host's position:
+    those of steps that it has refused and of which the host has not heard. When the host hears, it
+    puts its position back, and tells the device that it did.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = weakref.ref(generator)
+        self._steps: deque[_Drawn] = deque()
+        self._blocks = 0  # that the device may be behind
+        self._held: _Held | None = None
+        self.is_drawn_by_host = False
+
+    def add(
+        self,
+        outcome: Outcome,
+        words: int,
+        poll: weakref.WeakMethod[Callable[[bool], None]],
+        applied: tuple[Backend, Array] | None,
+    ) -> None:
+        """Note the draws of a step that was handed to the device last."""
+        if applied is not None:
+            self._hold(words // 4, *applied)
+        self._steps.append(_Drawn(outcome, words, poll, applied is not None))
+
+    def _hold(self, blocks: int, backend: Backend, applied: Array) -> None:
+        is_full = self._blocks + blocks >= 2**31 or len(self._steps) >= _MOST
+        if is_full or (self._held is not None and self._held.backend is not backend):
+            self.hear(wait=True)
+        if self._held is None or self._held.backend is not backend:
+            self._held = _Held.on(backend)
+        self._blocks += blocks
+        self._held.hold(blocks, applied)
+
+    def behind(self, backend: Backend) -> Array | None:
+        """Return what random words of a backend are behind, as `Backend.random_words` takes it."""
+        depends_on(self, "_held")
+        if self._held is not None and self._held.backend is backend:
+            return self._held.behind
+        if not is_capturing(backend):
+            self.hear_on_host()
+        return None
+
+    def hear_on_host(self) -> None:
+        """Wait for all decisions: the host is about to draw, perhaps in each step."""
+        self.is_drawn_by_host = self.is_drawn_by_host or bool(_watching.all)
+        self.hear(wait=True)
+
+    def hear(self, wait: bool = False) -> None:
+        """Put the generator back where steps are known not to count; with `wait`, know of all.
+
+        Raises what the optimizer has to say of a step that the device has refused.
+        """
+        while self._steps:
+            first = self._steps[0]
+            if first.outcome.applied is None:
+                if not wait:
+                    return
+                if (poll := first.poll()) is not None:
+                    poll(True)
+            with Uninterrupted():
+                if self._steps and self._steps[0] is first:
+                    self._steps.popleft()
+                    self._settle(first)
+
+    def _settle(self, step: _Drawn) -> None:
+        """Take over what became of a step."""
+        generator, is_refused = self._generator(), step.outcome.applied is False
+        if is_refused and generator is not None:
+            generator._position -= step.words
+            for draws in _watching.all:
+                draws.shift(generator, step.words)
+        if step.is_held and self._held is not None:
+            self._blocks -= step.words // 4
+            if is_refused:
+                self._held.let_go(step.words // 4)
 
 
 class _Watching(threading.local):

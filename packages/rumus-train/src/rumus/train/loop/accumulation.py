@@ -30,6 +30,19 @@ def accumulated_step(
     Each batch is forgotten before the next is asked for; one of weight 0 does not count. Raises
     what `train_step` does, and ValueError if all weights are 0 or one is below.
     """
+    with trainer.drawing():
+        noted, counted = _step(trainer, loss_fn, window, weighing)
+    trainer.count(noted, counted)
+    return noted
+
+
+def _step(
+    trainer: Trainer[Any],
+    loss_fn: Callable[..., Tensor],
+    window: Iterable[tuple[tuple[Any, ...], float]],
+    weighing: Weighing | None,
+) -> tuple[Tensor, float]:
+    """Do the step; return its loss, in memory of its own, and the weight of all batches."""
     accumulation, optimizer = Accumulation(), trainer.optimizer
     total: Tensor | None = None
     for batch, weight in window:
@@ -48,5 +61,4 @@ def accumulated_step(
     noted = trainer.losses.note(total * (1 / counted))
     with accumulation.gradients() as grads:
         trainer.update(grads)
-    trainer.count(noted, counted)
-    return noted
+    return noted, counted

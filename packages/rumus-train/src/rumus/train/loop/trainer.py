@@ -14,8 +14,9 @@ from rumus.optim.engine.closure import forward_backward, repeated
 from rumus.optim.engine.optimizer import refuse_foreign
 from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
-from rumus.tensor import Backend, GradientStore, Tensor
+from rumus.tensor import Backend, Generator, GradientStore, Tensor
 from rumus.tensor.memory.recording import is_capturing
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.operations.generator import Draws
 from rumus.train.base.limits import Limits
 from rumus.train.base.losses import Losses
@@ -101,6 +102,7 @@ class Trainer(Generic[M_co]):
         self._steps = CapturedSteps() if capture else None
         self.losses = Losses()  # of the epoch's steps
         self._clock: StepClock | None = None
+        self._drawn: list[Generator] = []  # what drew in the last step
         if zero and ranks is None:
             raise ValueError("zero=True cuts the state for the ranks of ranks=, which is missing")
         self.team: Team | None = None if ranks is None else ranks.team(self, zero=zero)
@@ -150,24 +152,38 @@ class Trainer(Generic[M_co]):
         """
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
-        with self._drawing():
+        with self.drawing():
             noted = self._step(loss_fn, batch)
         self.count(noted, weight)
         return noted
 
     @contextmanager
-    def _drawing(self) -> Iterator[None]:
-        """Put generators back after a step that did not count, as far as the host knows."""
+    def drawing(self) -> Iterator[None]:
+        """Put random generators back if the step that draws in the block turns out not to count."""
+        for generator in self._drawn:
+            undecided = generator.undecided
+            undecided.hear(wait=undecided.is_drawn_by_host)
         draws, before = Draws(), self.optimizer.outcome
         try:
             with draws.watched():
                 yield
         except BaseException:
-            if self.optimizer.outcome is before:  # a signal may come when the step is done
+            if self.optimizer.outcome is before:
                 draws.take_back()
+            else:  # a signal has come when the step was done
+                self._follow(draws)
             raise
-        if self.optimizer.outcome.applied is False:
+        self._follow(draws)
+
+    def _follow(self, draws: Draws) -> None:
+        """Have what a step drew depend on what becomes of it."""
+        outcome = self.optimizer.outcome
+        if outcome.applied is False:
             draws.take_back()
+        elif outcome.applied is None:
+            with Uninterrupted():
+                draws.wait_for(outcome, self.optimizer.poll, self.optimizer.decision)
+        self._drawn = draws.generators
 
     def _step(self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]) -> Tensor:
         """Do one step of the optimizer; return the loss, in memory of its own."""

@@ -1,0 +1,201 @@
+"""Random streams belong to the step: one that does not count leaves them where they were.
+
+On a GPU the device decides, and the host goes on drawing: the draws of the next step are those
+that they would be had the refused one never been, bit for bit, on the device and on the host.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from rumus import nn
+from rumus.gpu import Gpu, GpuBackend
+from rumus.optim import SAM, SGD, AdamW, Lookahead, LossScale, Optimizer
+from rumus.tensor import (
+    Backend,
+    Generator,
+    NonFiniteGradientError,
+    NumpyBackend,
+    Tensor,
+    int32,
+)
+from rumus.train import Trainer
+
+Make = Callable[[Any], Optimizer[Any]]
+BAD: Final = (2, 3, 7, 9, 10, 11)
+STEPS: Final = 14
+
+
+@pytest.fixture(scope="module")
+def gpu() -> GpuBackend:
+    """One device for all."""
+    return GpuBackend(Gpu())
+
+
+def sgd(parameters: Any) -> Optimizer[Any]:
+    return SGD(parameters, 0.05, nonfinite="skip")
+
+
+def sam(parameters: Any) -> Optimizer[Any]:
+    return SAM(SGD(parameters, 0.05, nonfinite="skip"))
+
+
+def lookahead(parameters: Any) -> Optimizer[Any]:
+    return Lookahead(AdamW(parameters, 0.05, nonfinite="skip"))
+
+
+class Masked:
+    """A model with random masks, and perhaps noise that the host draws."""
+
+    def __init__(self, backend: Backend, make: Make, *, noise: bool = False, **options: Any):
+        self.masks, self.noise, self.is_noisy = Generator(0), Generator(9), noise
+        self.backend, self.factor = backend, 1.0
+        self.model = nn.Sequential(
+            nn.Linear(4, 8, generator=self.masks),
+            nn.Dropout(0.5, generator=self.masks),
+            nn.Linear(8, 1, generator=self.masks),
+        ).to(backend)
+        self.optimizer = make(self.model.parameters())
+        self.trainer = Trainer(self.optimizer, **options)
+
+    def loss(self, x: Tensor) -> Tensor:
+        if self.is_noisy:
+            x = x + self.noise.normal((6, 4), backend=self.backend)
+        result: Tensor = (self.model(x) ** 2).mean() * self.factor
+        return result
+
+    def state(self) -> tuple[list[bytes], dict[str, int], dict[str, int]]:
+        """What a training leaves behind."""
+        weights = [array.tobytes() for array in self.model.state_dict().values()]
+        return weights, self.masks.state(), self.noise.state()
+
+
+def batch(step: int) -> np.ndarray[Any, Any]:
+    """The data of a step; some have an infinity."""
+    x = np.full((6, 4), 0.1 * step + 0.1, np.float32)
+    if step in BAD:
+        x[0, 0] = np.inf
+    return x
+
+
+def trained(run: Masked, steps: Any, peek: bool = False) -> Masked:
+    """Do steps; with `peek`, ask for the position now and then."""
+    for step in steps:
+        run.trainer.train_step(run.loss, batch(step))
+        if peek and step % 3 == 0:
+            assert run.masks.position % 4 == 0
+    return run
+
+
+@pytest.mark.parametrize("capture", [True, False])
+@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize("make", [sgd, sam, lookahead])
+def test_a_refused_step_has_drawn_nothing(
+    gpu: GpuBackend, make: Make, noise: bool, capture: bool
+) -> None:
+    good = [step for step in range(STEPS) if step not in BAD]
+    wanted = trained(Masked(gpu, make, noise=noise, capture=capture), good).state()
+    for peek in (False, True):
+        run = trained(Masked(gpu, make, noise=noise, capture=capture), range(STEPS), peek)
+        assert run.state() == wanted
+        assert run.optimizer.skipped == len(BAD)
+    on_cpu = trained(Masked(NumpyBackend(), make, noise=noise), range(STEPS))
+    assert on_cpu.state()[1:] == wanted[1:]
+
+
+@pytest.mark.parametrize("capture", [True, False])
+def test_an_accumulated_step_is_one(gpu: GpuBackend, capture: bool) -> None:
+    """All of its batches, where one of them is bad."""
+    found = []
+    for backend in (NumpyBackend(), gpu):
+        run = Masked(backend, sgd, capture=capture)
+        run.trainer.fit([(batch(step),) for step in range(STEPS)], run.loss, epochs=1, accumulate=2)
+        assert run.optimizer.skipped == 4
+        found.append(run.state()[1])
+    moved = Masked(NumpyBackend(), sgd)
+    start, each = moved.masks.position, 4 * 12  # 48 words for a mask of 6 x 8
+    assert found[0] == found[1]
+    assert found[0]["position"] == start + 3 * 2 * each
+
+
+def test_a_step_that_overflows_its_loss_scale(gpu: GpuBackend) -> None:
+    """As the first ones of a training with mixed precision do."""
+    found = []
+    for backend in (NumpyBackend(), gpu):
+        scale = LossScale(2.0**60, maximum=2.0**60)
+        run = Masked(backend, lambda p: SGD(p, 1e-23), loss_scale=scale)
+        run.factor = 2.0**70
+        trained(run, [step for step in range(STEPS) if step not in BAD])
+        assert 0 < run.optimizer.skipped < 8
+        found.append((run.optimizer.skipped, run.state()[1]))
+    assert found[0] == found[1]
+
+
+def test_steps_behind_an_error_have_drawn_nothing(gpu: GpuBackend) -> None:
+    """Under "raise" nothing is applied from the bad step on, until the host has heard."""
+    run = Masked(gpu, lambda p: SGD(p, 0.05))
+    trained(run, range(2))
+    wanted = run.masks.position
+    with pytest.raises(NonFiniteGradientError):
+        trained(run, (2, 4, 5, 6)).optimizer.poll(wait=True)
+    assert run.masks.position == wanted
+    trained(run, [4])
+    assert run.masks.position == wanted + 48
+
+
+def test_a_generator_of_two_trainings(gpu: GpuBackend) -> None:
+    """Two optimizers take turns, as of a generator and a discriminator, with one stream."""
+    found = []
+    for backend in (NumpyBackend(), gpu):
+        first = Masked(backend, sgd)
+        second = Masked(backend, sgd)
+        assert isinstance(second.model[1], nn.Dropout)
+        second.model[1].generator = first.masks
+        for step in range(STEPS):
+            first.trainer.train_step(first.loss, batch(step))
+            second.trainer.train_step(second.loss, batch((step + 1) % STEPS))
+        found.append(first.masks.state())
+    assert found[0] == found[1]
+
+
+def test_the_host_draws_between_steps(gpu: GpuBackend) -> None:
+    """Also on another backend: it waits for what the device has decided."""
+    found = []
+    for backend in (NumpyBackend(), gpu):
+        run, drawn = Masked(backend, sgd), []
+        for step in range(8):
+            run.trainer.train_step(run.loss, batch(step))
+            if step % 4 == 3:
+                drawn.append(run.masks.words((8,)).tolist())
+            elif step % 4 == 1:
+                drawn.append(run.masks.words((8,), backend=backend).tolist())
+                drawn.append(run.masks.uniform((8,), backend=backend).tolist())
+        found.append((drawn, run.masks.state()))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2**16 - 1, 2**16, 2**31 - 1, 3 * 2**30])
+@pytest.mark.parametrize("counter", [2**34, 2**34 + 8, 2**40 + 12])
+def test_words_that_begin_before(gpu: GpuBackend, blocks: int, counter: int) -> None:
+    """The first block may be on the other side of a word of the counter."""
+    wanted, low = np.empty(64, np.int32), blocks % 2**16
+    cpu = NumpyBackend()
+    cpu.random_words(5 << 32 | 7, counter - 4 * blocks, wanted)
+    halves = np.array([low, blocks // 2**16], np.int32)
+    for backend in (cpu, gpu):
+        out = backend.allocate((64,), int32)
+        backend.random_words(5 << 32 | 7, counter, out, backend.upload(halves))
+        assert backend.download(out).tolist() == wanted.tolist()
+
+
+def test_a_generator_is_copied_and_pickled(gpu: GpuBackend) -> None:
+    run = trained(Masked(gpu, sgd), range(4))
+    for again in (copy.deepcopy(run.masks), pickle.loads(pickle.dumps(run.masks))):
+        assert again.state() == run.masks.state()
+        assert again.words((4,)).tolist() == Generator.words(copy.copy(run.masks), (4,)).tolist()
