@@ -24,6 +24,7 @@ from rumus.tensor.memory.backend import Array
 VECTORS: Final = 32  # elements that a compiled loop computes at once
 FAR: Final = np.float32(80)  # exp(-80) is a normal number, and nothing beside 1
 PARALLEL: Final = 65_536  # scores from which threads are worth their start
+RUN: Final = 1024  # scores that are added in float32; their sums are in float64
 
 
 def attention(
@@ -174,11 +175,14 @@ def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> Non
             scores[row, i] = highest - FAR
         for i in range(upto):
             scores[row, i] = exp(scores[row, i] - highest)
-        total = np.float32(0)
-        for i in range(upto):
-            total += scores[row, i]
+        total = 0.0
+        for cut in range(0, upto, RUN):
+            part = np.float32(0)
+            for i in range(cut, min(cut + RUN, upto)):
+                part += scores[row, i]
+            total += part
         sums[row] = highest + math.log(total)
-        share = np.float32(1) / total
+        share = np.float32(1 / total)
         for i in range(upto):
             scores[row, i] *= share
         for i in range(seen, scores.shape[1]):
@@ -197,9 +201,13 @@ def _again(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> Non
 
 def _slope(weights: Any, change: Any, scale: Any) -> None:
     for row in range(len(weights)):
-        mean = np.float32(0)
-        for i in range(weights.shape[1]):
-            mean += weights[row, i] * change[row, i]
+        total = 0.0
+        for cut in range(0, weights.shape[1], RUN):
+            part = np.float32(0)
+            for i in range(cut, min(cut + RUN, weights.shape[1])):
+                part += weights[row, i] * change[row, i]
+            total += part
+        mean = np.float32(total)
         for i in range(weights.shape[1]):
             change[row, i] = weights[row, i] * (change[row, i] - mean) * scale
 

@@ -35,6 +35,7 @@ from rumus.tensor.backends.numpy_backend import (
     share_blocks,
 )
 from rumus.tensor.backends.numpy_rows import check_index
+from rumus.tensor.backends.numpy_sums import multiply, without_many_repeats
 from rumus.tensor.expression.dtype import DType, float16, float32, float64
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
@@ -279,7 +280,7 @@ class NumbaBackend(NumpyBackend):
             super()._sum_rows(a, out)
             return
         with numba_blas.alone(), np.errstate(all="ignore"):  # a product with ones: one pass
-            np.matmul(a, np.ones(a.shape[1], a.dtype), out)
+            multiply(a, np.ones((a.shape[1], 1), a.dtype), out[:, None])
 
     def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:
         products = out.size * a.shape[-1]
@@ -308,9 +309,11 @@ class NumbaBackend(NumpyBackend):
             super().scatter_add(source, index, out)
             return
         check_index(index, len(out))
-        rows = np.ascontiguousarray(source).reshape(index.size, length)
+        rows, numbers = np.ascontiguousarray(source).reshape(index.size, length), index.reshape(-1)
         with np.errstate(all="ignore"):
-            _compiled_scatter()(rows, index.reshape(-1), out.reshape(len(out), length))
+            if out.dtype.kind == "f":
+                rows, numbers = without_many_repeats(rows, numbers)
+            _compiled_scatter()(rows, numbers, out.reshape(len(out), length))
 
     def first_not_finite(self, array: Array) -> int | None:
         layout = _EXPONENTS.get(array.dtype)

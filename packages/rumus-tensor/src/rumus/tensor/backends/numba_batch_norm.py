@@ -13,6 +13,7 @@ from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 
 PARALLEL: Final = 65_536  # elements from which threads are worth their start
+RUN: Final = 4096  # places that are added in the dtype of x; their sums are in float64
 
 
 def batch_norm(
@@ -65,20 +66,22 @@ def _forward(
     """For numba to compile: the channels from start to stop."""
     batch, _, places = x.shape
     for c in range(start, stop):
-        sums = 0.0  # in float64; of each example in the dtype of x
+        sums = 0.0
         for n in range(batch):
-            part = x.dtype.type(0)
-            for i in range(places):
-                part += x[n, c, i]
-            sums += part
+            for cut in range(0, places, RUN):
+                part = x.dtype.type(0)
+                for i in range(cut, min(cut + RUN, places)):
+                    part += x[n, c, i]
+                sums += part
         total[c] = sums
         mean = x.dtype.type(sums / (batch * places))
         sums = 0.0
         for n in range(batch):
-            part = x.dtype.type(0)
-            for i in range(places):
-                part += (x[n, c, i] - mean) * (x[n, c, i] - mean)
-            sums += part
+            for cut in range(0, places, RUN):
+                part = x.dtype.type(0)
+                for i in range(cut, min(cut + RUN, places)):
+                    part += (x[n, c, i] - mean) * (x[n, c, i] - mean)
+                sums += part
         squares[c] = sums
         factor = x.dtype.type(weight[c] / math.sqrt(sums / (batch * places) + eps))
         for n in range(batch):
@@ -98,12 +101,13 @@ def _backward(
         rate = x.dtype.type(1 / math.sqrt(squares[c] / count + eps))
         of_gradient, of_product = 0.0, 0.0
         for n in range(batch):
-            first, second = x.dtype.type(0), x.dtype.type(0)
-            for i in range(places):
-                first += gradient[n, c, i]
-                second += gradient[n, c, i] * (x[n, c, i] - mean)
-            of_gradient += first
-            of_product += second
+            for cut in range(0, places, RUN):
+                first, second = x.dtype.type(0), x.dtype.type(0)
+                for i in range(cut, min(cut + RUN, places)):
+                    first += gradient[n, c, i]
+                    second += gradient[n, c, i] * (x[n, c, i] - mean)
+                of_gradient += first
+                of_product += second
         of_product *= rate
         into_bias[c] = of_gradient
         into_weight[c] = of_product

@@ -124,7 +124,7 @@ def _mean(
             top = a * stride[0] - padding[0]
             for b in range(out.shape[2]):
                 left = b * stride[1] - padding[1]
-                total = x.dtype.type(0)
+                total = 0.0
                 for i in range(max(0, -top), min(kernel[0], height - top)):
                     row = (n * height + top + i) * width + left
                     for j in range(max(0, -left), min(kernel[1], width - left)):

@@ -18,11 +18,13 @@ from rumus.tensor.backends import numba_math, numpy_rows
 from rumus.tensor.backends.numba_math import exp
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.backends.numpy_rows import check_index, masked
+from rumus.tensor.backends.numpy_sums import add_up
 from rumus.tensor.expression.dtype import float32
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName
 
 BLOCK: Final = 64  # rows
+RUN: Final = 1024  # elements of a row that are added in float32; their sums are in float64
 SMALL: Final = 16_384  # elements under which NumPy's versions run
 PARALLEL: Final = 65_536  # elements from which threads are worth their start
 
@@ -74,7 +76,7 @@ def layer_norm_gradient(
     )  # fmt: skip
     for number, row in enumerate((into_weight, into_bias)):
         if row is not None:
-            np.add.reduce(sums[:, number], 0, None, row)
+            add_up(sums[:, number], (0,), row)
     if into is not None and added is not None:
         np.add(into, added, into)
 
@@ -136,19 +138,41 @@ def cross_entropy_gradient(
         out[mask] = 0
 
 
+def _total(x: Any, row: int, less: Any) -> Any:
+    """For numba to compile: the sum of x - less over a row."""
+    total = 0.0
+    for cut in range(0, x.shape[1], RUN):
+        part = x.dtype.type(0)
+        for i in range(cut, min(cut + RUN, x.shape[1])):
+            part += x[row, i] - less
+        total += part
+    return total
+
+
+def _total_product(x: Any, y: Any, row: int) -> Any:
+    """For numba to compile: the sum of x y over a row."""
+    total = 0.0
+    for cut in range(0, x.shape[1], RUN):
+        part = x.dtype.type(0)
+        for i in range(cut, min(cut + RUN, x.shape[1])):
+            part += x[row, i] * y[row, i]
+        total += part
+    return total
+
+
 def _layer_norm(
     x: Any, weight: Any, bias: Any, out: Any, statistics: Any, eps: float, start: int, stop: int
 ) -> None:
     """For numba to compile: the rows from start to stop."""
     length = x.shape[1]
     for row in range(start, stop):
-        total = x.dtype.type(0)
-        for i in range(length):
-            total += x[row, i]
-        mean = x.dtype.type(total / length)
-        total = x.dtype.type(0)
-        for i in range(length):
-            total += (x[row, i] - mean) * (x[row, i] - mean)
+        mean = x.dtype.type(_total(x, row, x.dtype.type(0)) / length)
+        total = 0.0
+        for cut in range(0, length, RUN):
+            part = x.dtype.type(0)
+            for i in range(cut, min(cut + RUN, length)):
+                part += (x[row, i] - mean) * (x[row, i] - mean)
+            total += part
         rate = x.dtype.type(1 / math.sqrt(total / length + eps))
         statistics[row, 0], statistics[row, 1] = mean, rate
         for i in range(length):
@@ -163,16 +187,20 @@ def _layer_norm_gradient(
     for block in range(start, stop):
         for row in range(block * BLOCK, min((block + 1) * BLOCK, len(x))):
             mean, rate = statistics[row, 0], statistics[row, 1]
-            first, second = x.dtype.type(0), x.dtype.type(0)
             for i in range(length):
                 normalized = (x[row, i] - mean) * rate
                 sums[block, 0, i] += gradient[row, i] * normalized
                 sums[block, 1, i] += gradient[row, i]
             if len(into):
-                for i in range(length):
-                    h = gradient[row, i] * weight[i]
-                    first += h
-                    second += h * ((x[row, i] - mean) * rate)
+                first, second = 0.0, 0.0
+                for cut in range(0, length, RUN):
+                    part, product = x.dtype.type(0), x.dtype.type(0)
+                    for i in range(cut, min(cut + RUN, length)):
+                        h = gradient[row, i] * weight[i]
+                        part += h
+                        product += h * ((x[row, i] - mean) * rate)
+                    first += part
+                    second += product
                 less, slope = x.dtype.type(first / length), x.dtype.type(second / length)
                 for i in range(length):
                     h = gradient[row, i] * weight[i]
@@ -182,9 +210,7 @@ def _layer_norm_gradient(
 def _softmax_gradient(y: Any, gradient: Any, out: Any, start: int, stop: int) -> None:
     """For numba to compile: the rows from start to stop."""
     for row in range(start, stop):
-        total = y.dtype.type(0)
-        for i in range(y.shape[1]):
-            total += gradient[row, i] * y[row, i]
+        total = y.dtype.type(_total_product(gradient, y, row))
         for i in range(y.shape[1]):
             out[row, i] = y[row, i] * (gradient[row, i] - total)
 
@@ -196,10 +222,13 @@ def _exponentials(x: Any, out: Any) -> Any:
         largest = x[i] if x[i] > largest or x[i] != x[i] else largest
     for i in range(len(x)):
         out[i] = exp(x[i] - largest)
-    total = x.dtype.type(0)
-    for i in range(len(x)):
-        total += out[i]
-    return largest, total
+    total = 0.0
+    for cut in range(0, len(x), RUN):
+        part = x.dtype.type(0)
+        for i in range(cut, min(cut + RUN, len(x))):
+            part += out[i]
+        total += part
+    return largest, x.dtype.type(total)
 
 
 def _softmax(x: Any, out: Any, start: int, stop: int) -> None:
@@ -218,9 +247,7 @@ def _cross_entropy(
         largest, total = _exponentials(x[row], powers)
         expected = x[row, index[row]] - largest
         if smoothing > 0:
-            rest = x.dtype.type(0)
-            for i in range(x.shape[1]):
-                rest += x[row, i] - largest
+            rest = _total(x, row, largest)
             expected = (1 - smoothing) * expected + smoothing * (rest / x.shape[1])
         out[row] = math.log(total) - expected
         statistics[row, 0], statistics[row, 1] = largest, total
@@ -247,7 +274,8 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     numba_math.compiled()
     fast = {"contract", "reassoc", "nsz"}
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
-    register_jitable(**options)(_exponentials)  # in a closure it would keep others from the cache
+    for function in (_exponentials, _total, _total_product):
+        register_jitable(**options)(function)  # one in a closure would keep it from the cache
     njit = numba.njit(**options, cache=True)
     loops: tuple[Callable[..., Any], ...] = (
         _layer_norm, _layer_norm_gradient, _softmax, _softmax_gradient,

@@ -25,6 +25,7 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.window import Window
 
 SUMS: Final = 8  # the most parts that a weight's gradient is added up from
+RUN: Final = 64  # pictures that the BLAS adds up in float32; their sums are in float64
 
 
 class _Room(threading.local):
@@ -69,14 +70,18 @@ def small_convolution_weight(window: Window, x: Array, gradient: Array, out: Arr
     sizes, need = _sizes(window, x, out)
     outputs, inputs, rows, across = out.shape
     pictures, given, parts = np.ravel(x), np.ravel(gradient), max(1, min(len(x), SUMS))
-    sums = np.zeros((parts, rows, inputs, across, outputs), out.dtype)
+    sums = np.zeros((parts, rows, inputs, across, outputs))
     flat, loop, product = sums.reshape(parts, -1), _compiled()["backward"], numba_blas.single()
     edges = [len(x) * i // parts for i in range(parts + 1)]
 
     def work(start: int, stop: int) -> None:
-        room = _room.get(need)
+        room, part = _room.get(need), np.empty(out.size, out.dtype)
         for i in range(start, stop):
-            loop(product, pictures, given, flat[i], room, sizes, edges[i], edges[i + 1])
+            for cut in range(edges[i], edges[i + 1], RUN):
+                part[...] = 0
+                end = min(cut + RUN, edges[i + 1])
+                loop(product, pictures, given, part, room, sizes, cut, end)
+                flat[i] += part
 
     with numba_blas.alone():
         run_parts(work, parts, True)

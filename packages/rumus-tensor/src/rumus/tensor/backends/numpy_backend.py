@@ -23,6 +23,7 @@ from rumus.tensor.backends.numpy_integers import put_integers
 from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
 from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
 from rumus.tensor.backends.numpy_sorting import SORTING
+from rumus.tensor.backends.numpy_sums import add_up, multiply, without_many_repeats
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue, Reduction, Shape
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
-RUN: Final = 64  # rows that are added one after the other
 PARALLEL: Final = 262_144  # elements from which threads are worth their start
 
 FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {**ROW_KERNELS, **SORTING}
@@ -217,9 +217,9 @@ class NumpyBackend:
         if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
             # One product instead of many small ones.
             rows = math.prod(a.shape[:-1])  # of no size -1 cannot be told
-            np.matmul(a.reshape(rows, a.shape[-1]), b, out.reshape(rows, out.shape[-1]))
+            multiply(a.reshape(rows, a.shape[-1]), b, out.reshape(rows, out.shape[-1]))
         else:
-            np.matmul(a, b, out)
+            multiply(a, b, out)
         if bias is not None:
             np.add(out, bias, out)
 
@@ -231,7 +231,10 @@ class NumpyBackend:
     def scatter_add(self, source: Array, index: Array, out: Array) -> None:
         check_index(index, len(out))
         total = _at_least_single(out)
-        np.add.at(total, index.reshape(-1), source.reshape(index.size, *out.shape[1:]))
+        rows, numbers = source.reshape(index.size, *out.shape[1:]), index.reshape(-1)
+        if out.dtype.kind == "f":
+            rows, numbers = without_many_repeats(rows, numbers)
+        np.add.at(total, numbers, rows)
         if total is not out:
             np.copyto(out, total, casting="same_kind")
 
@@ -352,54 +355,11 @@ def _half_matmul(a: Array, b: Array, out: Array, bias: Array | None) -> None:
     step = max(64, 8 * BLOCK // max(1, width))
     for start in range(0, out.shape[-2], step):
         rows = np.s_[..., start : start + step, :]
-        found = np.matmul(a[rows].astype(np.float32), right)
+        found = np.empty((*out.shape[:-2], *out[rows].shape[-2:]), np.float32)
+        multiply(a[rows].astype(np.float32), right, found)
         if bias is not None:
             found += bias
         np.copyto(out[rows], found, casting="same_kind")
-
-
-def add_up(array: Array, axes: Shape, out: Array) -> None:
-    """out = the sums over `axes`, float16 in float32: adding in float16 stops at 2048 ones.
-
-    NumPy adds pairwise along the last axis, and one row after the other along those in front. Runs
-    of RUN rows are added up first, then runs of their sums: of float32, a million rows added one by
-    one lose three digits.
-    """
-    dtype = np.dtype(np.float32) if array.dtype == np.float16 else array.dtype
-    while dtype.kind == "f" and (axis := _long_axis(array, axes)) is not None:
-        array = _sums_of_runs(array, axis, dtype)
-    np.add.reduce(array, axes, dtype, out)
-
-
-def _long_axis(array: Array, axes: Shape) -> int | None:
-    """The longest of `axes` along which NumPy would add too many rows; None if there is none."""
-    if len(axes) == array.ndim and array.flags.c_contiguous:
-        return None  # one row
-    rows = [
-        axis for axis in axes if axis != array.ndim - 1 or array.strides[axis] != array.itemsize
-    ]
-    if math.prod(array.shape[axis] for axis in rows) <= 2 * RUN:
-        return None
-    axis = max(rows, key=lambda axis: array.shape[axis])
-    return axis if array.shape[axis] > 2 else None
-
-
-def _sums_of_runs(array: Array, axis: int, dtype: DType) -> Array:
-    """The sums of runs of RUN along `axis`, the last of which may be shorter."""
-    length = array.shape[axis]
-    run = min(RUN, length)
-    whole = length - length % run
-    before, after = array.shape[:axis], array.shape[axis + 1 :]
-    head = (slice(None),) * axis
-    sums: Array = np.empty((*before, -(-length // run), *after), dtype)
-    runs = array[(*head, slice(0, whole))].reshape((*before, whole // run, run, *after))
-    into = sums[(*head, slice(0, whole // run))]
-    np.add.reduce(runs, axis + 1, dtype, into)
-    if whole < length:
-        rest = array[(*head, slice(whole, length))]
-        into = sums[(*head, whole // run)]
-        np.add.reduce(rest, axis, dtype, into)
-    return sums
 
 
 def _at_least_single(array: Array) -> Array:

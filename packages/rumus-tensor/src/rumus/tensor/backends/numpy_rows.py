@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.backends.numpy_sums import add_up
 from rumus.tensor.memory.fused import FusedName
 
 Real = NDArray[Any]
 BLOCK: Final = 32_768  # elements
+
+
+def _rows(x: Real) -> Real:
+    """All but the last axis joined."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def check_index(index: Real, length: int) -> None:
@@ -48,7 +55,7 @@ def log_softmax_gradient(y: Real, gradient: Real, out: Real) -> None:
     """out = g - exp(y) sum(g)."""
     with np.errstate(all="ignore"):
         np.exp(y, out)
-        np.multiply(out, gradient.sum(-1, keepdims=True), out)
+        np.multiply(out, np.ascontiguousarray(gradient).sum(-1, keepdims=True), out)
         np.subtract(gradient, out, out)
 
 
@@ -82,7 +89,7 @@ def cross_entropy(
     with np.errstate(all="ignore"):
         for part in _row_blocks(logits):
             largest = logits[part].max(1).astype(statistics.dtype)
-            shifted = np.subtract(logits[part], largest[:, None], dtype=statistics.dtype)
+            shifted = np.subtract(logits[part], largest[:, None], order="C", dtype=statistics.dtype)
             expected = shifted[np.arange(len(shifted)), index[part]]
             if smoothing:  # else a logit of -inf would count
                 expected = (1 - smoothing) * expected + smoothing * shifted.mean(1)
@@ -125,6 +132,7 @@ def layer_norm(
     x: Real, weight: Real | None, bias: Real | None, out: Real, statistics: Real, eps: float
 ) -> None:
     """out = (x - mean) / deviation * weight + bias; `statistics` gets mean and 1 / deviation."""
+    x = np.ascontiguousarray(x)  # along any other axis NumPy adds one by one
     with np.errstate(all="ignore"):
         mean = x.mean(-1, keepdims=True)
         np.subtract(x, mean, out)
@@ -136,6 +144,7 @@ def rms_norm(
     x: Real, weight: Real | None, bias: None, out: Real, statistics: Real, eps: float
 ) -> None:
     """out = x / rms * weight; `statistics` gets 0 and 1 / rms."""
+    x = np.ascontiguousarray(x)
     with np.errstate(all="ignore"):
         statistics[..., 0] = 0
         _scale(x, weight, bias, out, statistics, eps)
@@ -169,7 +178,8 @@ def layer_norm_gradient(
     """
     _norm_gradient(x, weight, statistics, gradient, into, into_weight, added, is_centred=True)
     if into_bias is not None:
-        into_bias[...] = gradient.reshape(-1, x.shape[-1]).sum(0)
+        with np.errstate(all="ignore"):
+            add_up(_rows(gradient), (0,), into_bias)
 
 
 def rms_norm_gradient(
@@ -196,10 +206,11 @@ def _norm_gradient(
     added: Real | None,
     is_centred: bool,
 ) -> None:
+    x, gradient = np.ascontiguousarray(x), np.ascontiguousarray(gradient)
     with np.errstate(all="ignore"):
         normalized = (x - statistics[..., :1]) * statistics[..., 1:]
         if into_weight is not None:
-            into_weight[...] = (gradient * normalized).reshape(-1, x.shape[-1]).sum(0)
+            add_up(_rows(gradient * normalized), (0,), into_weight)
         if into is None:
             return
         h = gradient if weight is None else gradient * weight

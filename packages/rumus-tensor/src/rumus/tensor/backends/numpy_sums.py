@@ -1,0 +1,109 @@
+"""Sums of many numbers that keep their digits: over axes, in products, of repeated rows.
+
+Added one after the other, float32 loses three digits of a million numbers: each is rounded to what
+the sum has reached. So runs of a few are added up first, and then runs of their sums. How they are
+cut depends on the shapes alone, and so do the bits of the result.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from rumus.tensor.expression.dtype import DType
+from rumus.tensor.memory.backend import Array, Shape
+
+RUN: Final = 64  # rows that are added one after the other
+LONG: Final = 16_384  # terms of a product from which it is cut; the BLAS adds in runs of its own
+LONG_VECTOR: Final = 4096  # the same for a row or a column, where it has none
+PART: Final = 128  # terms of a part of a product
+FEW: Final = 4096  # elements of a result of which there may be many parts at a time
+
+
+def add_up(array: Array, axes: Shape, out: Array) -> None:
+    """out = the sums over `axes`, float16 in float32: adding in float16 stops at 2048 ones.
+
+    NumPy adds pairwise along the last axis, and one row after the other along those in front.
+    """
+    dtype = np.dtype(np.float32) if array.dtype == np.float16 else array.dtype
+    while dtype.kind == "f" and (axis := _long_axis(array, axes)) is not None:
+        array = _sums_of_runs(array, axis, dtype)
+    np.add.reduce(array, axes, dtype, out)
+
+
+def _long_axis(array: Array, axes: Shape) -> int | None:
+    """The longest of `axes` along which NumPy would add too many rows; None if there is none."""
+    if len(axes) == array.ndim and array.flags.c_contiguous:
+        return None  # one row
+    rows = [
+        axis for axis in axes if axis != array.ndim - 1 or array.strides[axis] != array.itemsize
+    ]
+    if math.prod(array.shape[axis] for axis in rows) <= 2 * RUN:
+        return None
+    axis = max(rows, key=lambda axis: array.shape[axis])
+    return axis if array.shape[axis] > 2 else None
+
+
+def _sums_of_runs(array: Array, axis: int, dtype: DType) -> Array:
+    """The sums of runs of RUN along `axis`, the last of which may be shorter."""
+    length = array.shape[axis]
+    run = min(RUN, length)
+    whole = length - length % run
+    before, after = array.shape[:axis], array.shape[axis + 1 :]
+    head = (slice(None),) * axis
+    sums: Array = np.empty((*before, -(-length // run), *after), dtype)
+    runs = array[(*head, slice(0, whole))].reshape((*before, whole // run, run, *after))
+    into = sums[(*head, slice(0, whole // run))]
+    np.add.reduce(runs, axis + 1, dtype, into)
+    if whole < length:
+        rest = array[(*head, slice(whole, length))]
+        into = sums[(*head, whole // run)]
+        np.add.reduce(rest, axis, dtype, into)
+    return sums
+
+
+def multiply(a: Array, b: Array, out: Array) -> None:
+    """out = a @ b, of matrices or batches of them that broadcast; a long product in parts."""
+    depth = a.shape[-1]
+    limit = LONG_VECTOR if 1 in out.shape[-2:] else LONG
+    if depth <= limit or out.dtype != np.float32:
+        np.matmul(a, b, out)
+    elif math.prod(out.shape[-2:]) <= FEW:
+        _multiply_parts(a, b, out)
+    else:
+        half = depth // 2
+        multiply(a[..., :half], b[..., :half, :], out)
+        rest = np.empty_like(out)
+        multiply(a[..., half:], b[..., half:, :], rest)
+        np.add(out, rest, out)
+
+
+def _multiply_parts(a: Array, b: Array, out: Array) -> None:
+    """out = a @ b, all parts at once: their results are small beside the operands."""
+    parts = a.shape[-1] // PART
+    whole = parts * PART
+    left = a[..., :whole].reshape(*a.shape[:-1], parts, PART).swapaxes(-2, -3)
+    right = b[..., :whole, :].reshape(*b.shape[:-2], parts, PART, b.shape[-1])
+    found = np.matmul(left, right)
+    add_up(found, (found.ndim - 3,), out)
+    if whole < a.shape[-1]:
+        np.add(out, np.matmul(a[..., whole:], b[..., whole:, :]), out)
+
+
+def without_many_repeats(rows: Array, index: Array) -> tuple[Array, Array]:
+    """Return rows and numbers with the same sums of rows by number, none of them RUN times.
+
+    rows: (n, ...). index: (n,), none negative. What is there as it is given; where a number comes
+    more often, runs of its rows are added up, in their order.
+    """
+    while index.size > RUN and np.bincount(index).max() > RUN:
+        order = np.argsort(index, kind="stable")
+        ordered = index[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        place = np.arange(index.size) - np.repeat(starts, np.diff(starts, append=index.size))
+        runs = np.flatnonzero(place % RUN == 0)
+        dtype = np.float32 if rows.dtype == np.float16 else rows.dtype
+        rows, index = np.add.reduceat(rows[order], runs, 0, dtype), ordered[runs]
+    return rows, index
