@@ -29,7 +29,7 @@ from rumus.gpu.optimizer.updater import DeviceUpdater
 from rumus.gpu.products.attention import ATTENTION
 from rumus.gpu.products.convolution import CONVOLUTIONS
 from rumus.gpu.products.epilogue import fits
-from rumus.gpu.products.matmul import matmul
+from rumus.gpu.products.matmul import is_long, matmul
 from rumus.gpu.rows.batch_norm import BATCH_NORM
 from rumus.gpu.rows.indexing import check_index, gather, random_words, scatter_add
 from rumus.gpu.rows.norms import NORMS
@@ -207,7 +207,9 @@ class GpuBackend:
         with ExitStack() as stack:
             target = stack.enter_context(writable(out, *read))
             summed = sums if sums is None else stack.enter_context(writable(sums, *read))
-            if epilogue is None or fits(self.gpu.limits, epilogue, operands, target):
+            if epilogue is None:
+                matmul(self.gpu, a, b, target, bias, summed)
+            elif fits(self.gpu.limits, epilogue, operands, target) and not is_long(self.gpu, a):
                 matmul(self.gpu, a, b, target, bias, summed, epilogue)
             else:
                 matmul(self.gpu, a, b, target, bias, summed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from rumus.tensor import DType
+from rumus.tensor import DType, Kernel
 
 if TYPE_CHECKING:
     from rumus.gpu.device.array import GPUArray
@@ -33,6 +34,15 @@ class ArrayBackend(Protocol):
 
     def fill(self, value: float, out: GPUArray) -> None:
         """Set every element to `value`."""
+
+    def elementwise(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[GPUArray],
+        scalars: Sequence[float],
+        out: Sequence[GPUArray],
+    ) -> None:
+        """Run `kernel`; inputs broadcast to the outputs."""
 
     def copy(self, source: GPUArray, out: GPUArray) -> None:
         """Write `source` into `out`, broadcasting and casting as needed."""

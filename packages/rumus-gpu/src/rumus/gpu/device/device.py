@@ -159,6 +159,7 @@ class Gpu:
         self.stats = Stats()
         self.lock: Any = FORKS.lock(self)
         self.batch = 0  # the number of the batch being recorded
+        self.counts_on: bool | None = None  # whether long loops go on; see `turns.py`
         self._watched = _Watched()
         self.clock: Clock | None = None  # what times each dispatch
         self._recorder = self.device.recorder()

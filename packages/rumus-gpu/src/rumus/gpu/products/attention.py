@@ -18,6 +18,7 @@ from rumus.gpu.device.array import GPUArray, merged
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.limits import DeviceLimits
 from rumus.gpu.device.stored import Stored
+from rumus.gpu.device.turns import check_turns
 from rumus.gpu.elementwise.copying import contiguous, copy_strided
 from rumus.gpu.products.attention_program import (
     BOUND,
@@ -31,6 +32,7 @@ from rumus.gpu.products.attention_program import (
 from rumus.tensor import float32
 from rumus.tensor.memory.fused import FusedName
 
+TURNS: Final = 50  # of the loops of a step, at most, besides those over the elements of its rows
 FULL: Final = 264  # workgroups, two for each multiprocessor of a large device
 # Measured on an NVIDIA data-centre GPU, where workgroups get 48 KiB of a multiprocessor: for rows
 # of at most 64 elements, of 32, and for longer rows or where larger tiles are too few.
@@ -167,6 +169,9 @@ def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> 
     problem = Problem(stage, arrays["Q"].stored, sizes, (own, other), owners, in_fours, causal)
     variant = choose(gpu.limits, problem, gpu.is_software)
     tiles = -(-own // variant.tile.own)
+    steps = -(-other // variant.tile.other) * (heads // kv_heads if stage == "key" else 1)
+    turns = steps * (TURNS + sum(sizes) // 2)  # or less
+    check_turns(arrays["Q"].backend, f"attention over {other:,}", turns, "use fewer, or the CPU")
     groups = owners * tiles
     numbers = (queries, keys, heads, heads // kv_heads, sizes[0] | sizes[1] << 16, tiles, groups)
     pipeline = gpu.pipeline(("attention", variant), partial(attention_program, variant))

@@ -19,6 +19,7 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.axes import check_coordinates, two
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.stored import in_fours
+from rumus.gpu.device.turns import check_turns
 from rumus.gpu.elementwise.copying import dense, writable
 from rumus.gpu.products.convolution_loaders import ConvolutionVariant
 from rumus.gpu.products.convolution_program import ROLLED, convolution_program
@@ -34,6 +35,7 @@ from rumus.tensor.operations.convolution import Geometry
 TILES: Final = (*TILES_OF_PRODUCTS, (Tile(64, 128, 16, 8, 8), 0.95), (Tile(32, 64, 16, 4, 8), 0.7))
 SPLITS: Final = 264  # parts of the depth of a weight's gradient, at most
 PARTS: Final = 1 << 26  # bytes of the matrices that are added up
+LONGEST: Final = 16_384  # depth of a part: one invocation adds it all up
 
 
 def convolution(
@@ -240,7 +242,7 @@ def _map(
         height * width, down.out_step * width, right.out_step, 0 if bias is None else bias.rest,
         *tiles, count,
     )  # fmt: skip
-    _dispatch(gpu, variant, arrays, values, count)
+    _dispatch(gpu, variant, arrays, values, count, depth)
 
 
 def _fours_of_map(
@@ -282,7 +284,10 @@ def _dispatch(
     arrays: Sequence[GPUArray],
     values: Sequence[int],
     groups: int,
+    depth: int,
 ) -> None:
+    what = f"a convolution that adds up {depth:,} products"
+    check_turns(arrays[0].backend, what, 2 * depth, "use the CPU")
     rolled = gpu.is_software
     if rolled:  # one text for all
         variant = ConvolutionVariant(
@@ -317,6 +322,9 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
     depth = x.shape[0] * places
     most = max(1, min(SPLITS, min(PARTS, gpu.limits.binding) // (4 * out.size)))
     tile, splits, split_depth = _tile(gpu.is_software, rows, columns, depth, g.groups, TILES, most)
+    fits = gpu.limits.binding // (4 * out.size)
+    if split_depth > LONGEST and -(-depth // LONGEST) <= fits:
+        splits, split_depth = -(-depth // LONGEST), LONGEST
     target = out
     if splits > 1:
         target = out.backend.allocate((splits, *out.shape), float32)
@@ -343,7 +351,7 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
         rows, columns, depth, gradient.rest, g.outputs * places, *_pixels(axes, x),
         target.rest, g.groups, split_depth, *tiles, count,
     )  # fmt: skip
-    _dispatch(gpu, variant, arrays, values, count)
+    _dispatch(gpu, variant, arrays, values, count, split_depth)
     if splits > 1:
         add_parts(gpu, target, out)
 

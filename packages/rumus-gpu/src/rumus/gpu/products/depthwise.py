@@ -18,6 +18,7 @@ from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
 from rumus.gpu.device.stored import Stored, enabling
+from rumus.gpu.device.turns import check_turns
 from rumus.gpu.products.parts import add_parts
 from rumus.tensor import float32
 from rumus.tensor.operations.convolution import Geometry
@@ -28,6 +29,7 @@ TAPS: Final = 49  # that a lane can hold sums for, and that are written out
 SHARE: Final = 4  # outputs of one input, beyond which a matrix is better
 WORKGROUP: Final = 64
 GROUPS: Final = 1024  # workgroups that keep a large device busy
+LONGEST: Final = 1024  # places that one lane adds up, but for those of one image
 _SCALARS: Final = 16
 
 
@@ -62,7 +64,12 @@ def depthwise_weight(
     """out = the gradient of the weight, in memory of its own."""
     g, batch = geometry, x.shape[0]
     images = -(-batch // max(1, min(batch, GROUPS // g.outputs)))
+    places = math.prod(g.places)
+    images = max(1, min(images, WORKGROUP * LONGEST // max(1, places)))
     parts = -(-batch // images)
+    turns = -(-images * places // WORKGROUP) * (1 + g.window.area + g.window.kernel[0])
+    what = f"the weight's gradient of a convolution of {places:,} places"
+    check_turns(out.backend, what, turns, "use the CPU")
     target = out if parts == 1 else out.backend.allocate((parts, *out.shape), float32)
     _run(gpu, "depthwise_weight", g, (x, gradient, target), images, parts * g.outputs)
     if parts > 1:

@@ -19,11 +19,17 @@ from rumus.gpu.device.shaders import constants, prelude, shader
 from rumus.gpu.device.stored import Stored, enabling
 from rumus.gpu.elementwise.copying import contiguous, copy_strided, dense
 from rumus.gpu.products.epilogue import Finish, finish_of
+from rumus.gpu.products.parts import add_parts
 from rumus.gpu.products.tiled_matmul import tiled_matmul
 from rumus.gpu.products.unit_tiles import level_of
+from rumus.gpu.rows.reduction import reduce
+from rumus.tensor import float32
+from rumus.tensor.expression.kernel import trace
 from rumus.tensor.memory.backend import Epilogue
 
 TILE: Final = 32
+LONG: Final = 65_536  # terms of a product from which it is made in parts that are added up
+LONG_IN_SOFTWARE: Final = 16_384  # where one invocation adds them all
 WORKGROUP_BYTES: Final = 2 * 576 * 4
 
 
@@ -83,6 +89,11 @@ def _parts(variant: MatmulVariant) -> Iterator[str]:
     yield f"fn write_sum(row: u32, x: f32) {{\n    {kept}\n}}\n"
 
 
+def is_long(gpu: Gpu, a: GPUArray) -> bool:
+    """Whether a product is made in parts: one invocation would add too many numbers in a row."""
+    return a.shape[-1] > (LONG_IN_SOFTWARE if gpu.is_software else LONG)
+
+
 def matmul(
     gpu: Gpu,
     a: GPUArray,
@@ -95,9 +106,12 @@ def matmul(
     """out = a @ b + bias, and `sums` of the rows of a.
 
     What is written is contiguous and nobody's memory else; nothing has length 0. epilogue: one that
-    `fits`.
+    `fits`, None for a product that `is_long`.
     """
     batch = out.shape[:-2]
+    if is_long(gpu, a):
+        _in_parts(gpu, a, b, out, bias, sums)
+        return
     a, b, batches = _walkable(a, b, batch)
     bias = None if bias is None else dense(bias)
     level = level_of(gpu, a, b)
@@ -126,6 +140,45 @@ def matmul(
     pipeline = gpu.pipeline(("matmul", variant), partial(matmul_program, variant))
     others = (*epilogue.arrays, *epilogue.out) if epilogue else ()
     gpu.dispatch(pipeline, (*arrays, *others), values, tiles)
+
+
+_ADD: Final = trace(lambda product, bias: product + bias, "add_bias")
+
+
+def _in_parts(
+    gpu: Gpu,
+    a: GPUArray,
+    b: GPUArray,
+    out: GPUArray,
+    bias: GPUArray | None,
+    sums: GPUArray | None,
+) -> None:
+    """A long product as the sum of those of its parts: one more axis of the batch."""
+    backend, depth = out.backend, a.shape[-1]
+    run = LONG_IN_SOFTWARE // 2
+    whole = depth // run
+    parts = backend.allocate((-(-depth // run), *out.shape), float32)
+    left, right = _cut(a, -1, whole, run, out.ndim), _cut(b, -2, whole, run, out.ndim)
+    matmul(gpu, left, right, parts[:whole], None)
+    if rest := depth - whole * run:
+        matmul(gpu, a[..., -rest:], b[..., -rest:, :], parts[whole], None)
+    add_parts(gpu, parts, out)
+    if bias is not None:
+        backend.elementwise(_ADD, (out, bias), (), (out,))
+    if sums is not None:
+        reduce(gpu, "sum", a, (1,), sums)
+
+
+def _cut(matrix: GPUArray, axis: int, parts: int, run: int, ndim: int) -> GPUArray:
+    """Runs of the axis as the first of the batch: (parts, *batch, rows, columns)."""
+    at = matrix.ndim + axis
+    shape = matrix.shape
+    inside = matrix[(slice(None),) * at + (slice(0, parts * run),)]
+    cut = inside.reshape(*shape[:at], parts, run, *shape[at + 1 :])
+    order = (at, *(i for i in range(cut.ndim) if i != at))
+    ones = (1,) * (ndim - matrix.ndim)
+    first = cut.transpose(order)
+    return first.reshape(parts, *ones, *first.shape[1:]) if ones else first
 
 
 _Batches = tuple[tuple[int, ...], tuple[int, ...]]

@@ -17,9 +17,10 @@ from rumus.gpu.device.shaders import prelude, shader
 from rumus.gpu.device.stored import VALUE, Stored, enabling
 from rumus.gpu.elementwise.copying import dense
 from rumus.gpu.rows.reduction import reduce
-from rumus.tensor import int32
+from rumus.tensor import float16, float32, int32
 
 WORKGROUP: Final = 64
+POSITIONS: Final = 8192  # of a dispatch: a position is compared with all of them
 
 
 def check_index(gpu: Gpu, index: GPUArray, length: int) -> None:
@@ -66,10 +67,25 @@ def gather_program(element: str) -> Program:
 
 
 def scatter_add(gpu: Gpu, source: GPUArray, index: GPUArray, out: GPUArray) -> None:
-    """out[index[i...]] += source[i...]; `out` is contiguous and apart from the others."""
-    source, index = dense(source), dense(index)
-    positions = index.size
-    width = math.prod(out.shape[1:])
+    """out[index[i...]] += source[i...]; `out` is contiguous and apart from the others.
+
+    Slices of the positions come one after the other. Only the last rounds to float16.
+    """
+    positions, width = index.size, math.prod(out.shape[1:])
+    rows, numbers = dense(source).reshape(positions, width), dense(index).reshape(positions)
+    total = out
+    if positions > POSITIONS and out.dtype == float16:
+        total = out.backend.allocate(out.shape, float32)
+        out.backend.copy(out, total)
+    for start in range(0, positions, POSITIONS):
+        part = slice(start, min(start + POSITIONS, positions))
+        _scatter_slice(gpu, rows[part], numbers[part], total)
+    if total is not out:
+        out.backend.copy(total, out)
+
+
+def _scatter_slice(gpu: Gpu, source: GPUArray, index: GPUArray, out: GPUArray) -> None:
+    positions, width = index.size, math.prod(out.shape[1:])
     following = out.backend.allocate((positions,), int32)
     follows = out.backend.allocate((positions,), int32)
     links = gpu.pipeline("links", lambda: Program("links", shader("links"), "rww", "II", 8))
@@ -89,7 +105,8 @@ def scatter_program(source: Stored, out: Stored) -> Program:
     store = out.store("x", 1)
     text = (
         f"{enabling(source, out)}"
-        f"alias Source = {source.wgsl};\nalias Target = {out.wgsl};\n{prelude(store)}\n"
+        f"alias Source = {source.wgsl};\nalias Target = {out.wgsl};\nalias Sum = {kind};\n"
+        f"{prelude(store)}\n"
         f"fn source_value(x: Source) -> {kind} {{\n    return {kind}({source.load('x', 1)});\n}}\n"
         f"fn target_value(x: Target) -> {kind} {{\n    return {kind}({out.load('x', 1)});\n}}\n"
         f"fn stored(x: {kind}) -> Target {{\n    return {store};\n}}\n{shader('scatter_add')}"

@@ -18,12 +18,13 @@ from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
 from rumus.gpu.device.stored import Stored, enabling
 from rumus.gpu.elementwise.copying import contiguous
-from rumus.gpu.rows.rows import shared_rows
+from rumus.gpu.rows.rows import check_row, shared_rows
 from rumus.tensor import float32
 from rumus.tensor.memory.fused import FusedName
 
 BLOCK_ROWS: Final = 16  # rows that one invocation adds up, at least
-BLOCKS: Final = 256  # blocks of rows, at most
+BLOCKS: Final = 256  # blocks of rows, at most, unless they would be longer than
+LONGEST: Final = 256  # rows: what one invocation adds up, at most
 COLUMNS: Final = 64  # of one workgroup of norm_weight_gradient.wgsl
 TOTAL_LANES: Final = 32  # that share the blocks of one column in norm_weight_total.wgsl
 TOTAL_COLUMNS: Final = 8  # of one workgroup there
@@ -43,11 +44,12 @@ def run_norm(
     if x.size == 0:
         return
     rows, columns = _extent(x)
+    lanes, per_group = shared_rows(columns)
+    check_row(x.backend, "layer_norm" if is_centred else "rms_norm", columns, 3)
     x = contiguous(x)
     flags = {"CENTRED": is_centred, "WEIGHTED": weight is not None, "BIASED": bias is not None}
     # A binding that is not used still has to be there.
     inputs = [x, *(x if array is None else contiguous(array) for array in (weight, bias))]
-    lanes, per_group = shared_rows(columns)
     key = ("norm", *flags.values(), lanes, x.stored.name)
     make = partial(norm_program, "norm", flags, lanes, per_group, x.stored, x.stored)
     bound = (*inputs, out, statistics)
@@ -125,7 +127,7 @@ def _weight_gradients(
 ) -> None:
     x = inputs[0]
     rows, columns = _extent(x)
-    block_rows = max(BLOCK_ROWS, -(-rows // BLOCKS))
+    block_rows = max(BLOCK_ROWS, min(-(-rows // BLOCKS), LONGEST))
     blocks, column_groups = -(-rows // block_rows), -(-columns // COLUMNS)
     # What is not asked for has to be bound all the same.
     targets = [

@@ -16,6 +16,7 @@ from rumus.gpu.device.axes import check_coordinates, two
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import shader
+from rumus.gpu.device.turns import check_turns
 from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.window import Window
@@ -61,6 +62,10 @@ def _run(
     *inputs, out = arrays
     if out.size == 0:
         return
+    looks = window.area if name == "max_pool_gradient" else 1  # again, from each of its elements
+    shorter = "use a smaller window or the CPU"
+    turns = (window.area + 2 * window.kernel[0]) * looks
+    check_turns(out.backend, f"{name} of windows of {window.kernel}", turns, shorter)
     pipeline = gpu.pipeline((name, window), partial(pooling_program, name, window))
     bound = (*map(contiguous, inputs), out)
     sizes = (*two(lengths[2:], 1), *two(places[2:], 1))

@@ -1,9 +1,10 @@
-"""Reductions over any axes, in one dispatch or two.
+"""Reductions over any axes, mostly in one dispatch or two.
 
 The array is seen as [outer, length, inner], of which the middle is reduced; axes that do not lie
-like that are first copied so that they do. A long axis over few results is cut into chunks, and a
-second dispatch reduces their results. How it is cut depends on the shape alone, so that the same
-sum has the same bits each time.
+like that are first copied so that they do. A long axis is cut into chunks, and a second dispatch
+reduces their results, or cuts them again: there would be too few invocations, and too many numbers
+added one after the other. How it is cut depends on the shape alone, so that the same sum has the
+same bits each time.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from rumus.tensor import int32
 Operation: TypeAlias = Literal[
     "sum", "prod", "squares", "max", "min", "argmax", "argmin", "first_not_finite"
 ]
-Stage: TypeAlias = Literal["first", "last", "only"]
+Stage: TypeAlias = Literal["first", "middle", "last", "only"]
 
 WORKGROUP: Final = 64
-FEW: Final = 16_384  # results below which the reduced axis is cut into chunks
+FEW: Final = 16_384  # results below which the reduced axis is cut to have more invocations
 CHUNK: Final = 2048  # elements of one workgroup's chunk of a row
 RUN: Final = 32  # elements of one invocation's chunk of a column
 SHORT: Final = 256  # a column of which one invocation reduces all: a second dispatch costs more
+ONE_BY_ONE: Final = 1024  # elements that one invocation reduces at most
 NONE: Final = 0xFFFFFFFF  # "no element" among flat indices
 
 _KEY = """
@@ -122,14 +124,14 @@ def reduce_program(
 
 def _parts(family: _Family, source: Stored, out: Stored, lanes: int, stage: Stage) -> Iterator[str]:
     """What stands in front of reduce.wgsl."""
-    value, partial_value = family.value, stage != "first"
-    stored = family.value if stage == "last" else source.wgsl
-    element = f"element({source.load('stored', 1)}, r)" if stage != "last" else "stored"
-    result = out.store(family.result, 1) if partial_value else "value"
+    value, is_end, is_start = family.value, stage in ("last", "only"), stage in ("first", "only")
+    stored = source.wgsl if is_start else family.value
+    element = f"element({source.load('stored', 1)}, r)" if is_start else "stored"
+    result = out.store(family.result, 1) if is_end else "value"
     yield enabling(source, out)
     yield constants(LANES=lanes, WORKGROUP=WORKGROUP if lanes == 1 else lanes)
     yield f"const NEUTRAL = {family.neutral};\nalias Stored = {stored};\nalias Value = {value};"
-    yield f"alias Result = {out.wgsl if partial_value else value};\n{family.functions}"
+    yield f"alias Result = {out.wgsl if is_end else value};\n{family.functions}"
     yield prelude(result)
     yield f"fn element(x: {VALUE[source.kind]}, r: u32) -> Value {{\n    return {family.load};\n}}"
     yield f"fn load(stored: Stored, r: u32) -> Value {{\n    return {element};\n}}"
@@ -150,18 +152,19 @@ def reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GP
 
 def _reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GPUArray) -> None:
     source, outer, length, inner = _as_block(array, axes)
-    lanes, chunk = _cut(outer, length, inner)
-    chunks = -(-length // chunk)
-    types = source.stored, out.stored
-    if chunks == 1:
-        _run(gpu, operation, types, "only", _Step(source, out, outer, length, inner, lanes, chunk))
-        return
-    words = outer * chunks * inner * (2 if operation.startswith("arg") else 1)
-    between = out.backend.allocate((words,), int32)
-    first = _Step(source, between, outer, length, inner, lanes, chunk)
-    second = _Step(between, out, outer, chunks, inner, 1 if inner > 1 else WORKGROUP, chunks)
-    _run(gpu, operation, types, "first", first)
-    _run(gpu, operation, types, "last", second)
+    types, is_partial = (source.stored, out.stored), False
+    while True:
+        lanes, chunk = _cut(outer, length, inner)
+        chunks = -(-length // chunk)
+        if chunks == 1:
+            end = _Step(source, out, outer, length, inner, lanes, chunk)
+            _run(gpu, operation, types, "last" if is_partial else "only", end)
+            return
+        words = outer * chunks * inner * (2 if operation.startswith("arg") else 1)
+        between = out.backend.allocate((words,), int32)
+        step = _Step(source, between, outer, length, inner, lanes, chunk)
+        _run(gpu, operation, types, "middle" if is_partial else "first", step)
+        source, length, is_partial = between, chunks, True
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +209,11 @@ def _as_block(array: GPUArray, axes: Shape) -> tuple[GPUArray, int, int, int]:
 def _cut(outer: int, length: int, inner: int) -> tuple[int, int]:
     """The lanes that share a row, and the elements of a chunk of the axis."""
     results = outer * inner
-    if inner == 1 and length > RUN and results < FEW:
+    if inner == 1 and length > RUN and (results < FEW or length > ONE_BY_ONE):
         lanes = 64 if length <= CHUNK else 256
-        parts = max(1, min(256, -(-length // CHUNK), FEW // results))
-        return lanes, -(-length // parts)
-    is_cut = results < FEW and length > SHORT
-    parts = max(1, min(-(-length // RUN), 4 * FEW // results)) if is_cut else 1
-    return 1, -(-length // parts)
+        most = max(min(256, FEW // results), -(-length // (ONE_BY_ONE * 256)))
+        return lanes, -(-length // min(-(-length // CHUNK), most))
+    if length <= SHORT:
+        return 1, length
+    wanted = min(-(-length // RUN), max(1, 4 * FEW // results))
+    return 1, -(-length // max(wanted, -(-length // ONE_BY_ONE)))

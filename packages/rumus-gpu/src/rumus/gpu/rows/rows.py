@@ -11,11 +11,13 @@ from functools import partial
 from typing import Final
 
 from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.array_backend import ArrayBackend
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.memory import Storage
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import constants, prelude, shader
 from rumus.gpu.device.stored import Stored, enabling
+from rumus.gpu.device.turns import check_turns
 from rumus.gpu.elementwise.copying import copy_strided, dense
 from rumus.gpu.rows.indexing import check_index
 from rumus.tensor.memory.fused import FusedName
@@ -42,6 +44,15 @@ def shared_rows(columns: int) -> tuple[int, int]:
     return lanes, max(1, 64 // lanes)
 
 
+def check_row(backend: ArrayBackend, what: str, columns: int, passes: int) -> None:
+    """Raise LimitError where a driver would not walk a row of so many columns to its end.
+
+    passes: how often the kernel walks it.
+    """
+    turns = passes * -(-columns // shared_rows(columns)[0]) + 64
+    check_turns(backend, f"{what} of a row of {columns:,}", turns, "use shorter rows or the CPU")
+
+
 def run_rows(
     gpu: Gpu,
     name: FusedName,
@@ -60,6 +71,7 @@ def run_rows(
         check_index(gpu, arrays[1], columns)
     if arrays[0].size == 0:
         return
+    check_row(arrays[0].backend, name, columns, 4)
     written = {a.storage for a, role in zip(arrays, roles, strict=True) if role in "onw"}
     bound = [_bindable(a, role, written) for a, role in zip(arrays, roles, strict=True)]
     lanes, per_group = shared_rows(columns)

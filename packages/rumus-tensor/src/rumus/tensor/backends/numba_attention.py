@@ -180,7 +180,7 @@ def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> Non
             part = np.float32(0)
             for i in range(cut, min(cut + RUN, upto)):
                 part += scores[row, i]
-            total += part
+            total += float(part)
         sums[row] = highest + math.log(total)
         share = np.float32(1 / total)
         for i in range(upto):
@@ -206,7 +206,7 @@ def _slope(weights: Any, change: Any, scale: Any) -> None:
             part = np.float32(0)
             for i in range(cut, min(cut + RUN, weights.shape[1])):
                 part += weights[row, i] * change[row, i]
-            total += part
+            total += float(part)
         mean = np.float32(total)
         for i in range(weights.shape[1]):
             change[row, i] = weights[row, i] * (change[row, i] - mean) * scale

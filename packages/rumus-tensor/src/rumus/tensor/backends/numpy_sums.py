@@ -59,8 +59,8 @@ def _sums_of_runs(array: Array, axis: int, dtype: DType) -> Array:
     np.add.reduce(runs, axis + 1, dtype, into)
     if whole < length:
         rest = array[(*head, slice(whole, length))]
-        into = sums[(*head, whole // run)]
-        np.add.reduce(rest, axis, dtype, into)
+        into = sums[(*head, slice(whole // run, None))]
+        np.add.reduce(rest, axis, dtype, into, keepdims=True)
     return sums
 
 

@@ -15,6 +15,7 @@ from rumus.tensor.graph.tensor import Tensor, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.window import Sizes, Window, window
 
+LARGE: Final = 1024  # elements of a window from which it is a reduction like any other
 _X, _OUT, _G = (Expr.array(name) for name in ("x", "out", "g"))
 _LARGER: Final = Kernel("larger", {"out": _OUT.maximum(_X)}, ("out", "x"))
 
@@ -126,10 +127,12 @@ def avg_pool(
         return cast(wide, float16)
     lengths = x.shape[2:]
     found = window("avg_pool", lengths, kernel, stride, padding)
-    if found.axes <= 2 and x._backend.fused("avg_pool") is not None:
-        return _fused_avg_pool(x, found)
-    if found.stride == found.kernel and not any(found.padding):
+    is_fused = found.axes <= 2 and x._backend.fused("avg_pool") is not None
+    is_tiled = found.stride == found.kernel and not any(found.padding)
+    if is_tiled and (found.area > LARGE or not is_fused):
         return _mean_of_tiles(x, found)
+    if is_fused:
+        return _fused_avg_pool(x, found)
     backend, places, outer = x._backend, found.places(lengths), x.shape[:2]
     factor = 1 / found.area
     padded = _padded(backend, found, x._array, lengths, 0.0)
