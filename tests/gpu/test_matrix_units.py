@@ -40,7 +40,7 @@ def loops() -> GpuBackend:
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tiles = ((UnitTile(32, 16, 16, 16, 16), 1.0),)
-    for name in ("HALF", "MEDIUM", "MEDIUM_ACROSS", "HIGH"):
+    for name in ("HALF", "MEDIUM", "HIGH"):
         monkeypatch.setattr(unit_tiles, name, tiles)
     yield
     unit_tiles._level.cache_clear()

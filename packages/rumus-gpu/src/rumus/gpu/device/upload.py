@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rumus.gpu.device.host_memory import HostMemory, HostPool
 from rumus.gpu.engine.protocol import Buffer, Device
 
-CHUNK: Final = 2**24  # bytes
-CHUNKS: Final = 6  # that are being filled, or wait for the device
+CHUNK: Final = 2**25  # bytes
+CHUNKS: Final = 3  # that are being filled, or wait for the device
 _ALIGNMENT: Final = 16
 _SHARE: Final = 2**20  # bytes that are worth a thread of their own
 _THREADS: Final = 8  # as many as it takes to fill a bus

@@ -19,8 +19,8 @@ from rumus.gpu.elementwise.wgsl import epilogue_function
 from rumus.tensor import Kernel, float32
 from rumus.tensor.memory.backend import Epilogue
 
-_PRODUCT: Final = 5  # the buffers of a product with a bias and sums
-_SCALARS: Final = 96  # bytes that a product's own scalars take at most
+_PRODUCT: Final = 7  # the buffers of a product with a bias, sums and exponents
+_SCALARS: Final = 104  # bytes that a product's own scalars take at most
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.stored import Stored, in_fours
 from rumus.gpu.products.epilogue import Finish, finish_of
+from rumus.gpu.products.line_exponents import Lines, line_exponents
 from rumus.gpu.products.tiled_matmul_program import (
     SUM_GROUP,
     Addition,
@@ -55,6 +56,12 @@ class _Side:
     def values(self) -> tuple[int, ...]:
         """What the kernel is told of it."""
         return self.array.rest, self.stride, self.outer, self.inner
+
+    def lines(self, shape: _Shape, edge: int) -> Lines:
+        """How its lines lie. edge: how many there are."""
+        outer = shape.batches // shape.inner, self.outer
+        inner = shape.inner, self.inner
+        return Lines(self.array, self.along_k, self.stride, edge, shape.depth, outer, inner)
 
     def in_fours(self, shape: _Shape, edge: int) -> bool:
         """Whether it can be read four elements at a time. edge: its length across k."""
@@ -153,15 +160,23 @@ def _multiply(
         split_depth,
         groups,
         _rest(after.sums),
-        *after.scalars,
     )
     if isinstance(tile, UnitTile):
         assert level is not None
+        scaled = [
+            line_exponents(gpu, side.lines(shape, edge))
+            for side, edge in ((a, rows), (b, columns))
+            if side.array.stored.name == "f32"
+        ]
         unit_variant = UnitVariant(variant, tile, level.units, level.is_high)
         pipeline = gpu.pipeline(("unit_matmul", unit_variant), partial(unit_program, unit_variant))
     else:
+        scaled = []
         pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
-    gpu.dispatch(pipeline, (a.array, b.array, out, *after.bound), values, groups)
+    values += tuple([number for found in scaled for number in found.values])
+    exponents = [found.array for found in scaled]
+    bound = (a.array, b.array, out, *after.own, *exponents, *after.of_epilogue)
+    gpu.dispatch(pipeline, bound, (*values, *after.scalars), groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +198,14 @@ class _After:
         return None if bias is None else bias.stored, None if sums is None else sums.stored
 
     @property
-    def bound(self) -> tuple[GPUArray, ...]:
-        """The arrays, in the order of their bindings."""
-        own = tuple(array for array in (self.bias, self.sums) if array is not None)
-        return own if self.epilogue is None else (*own, *self.epilogue.arrays, *self.epilogue.out)
+    def own(self) -> tuple[GPUArray, ...]:
+        """Bias and sums, as far as there are."""
+        return tuple(array for array in (self.bias, self.sums) if array is not None)
+
+    @property
+    def of_epilogue(self) -> tuple[GPUArray, ...]:
+        """The arrays of the epilogue, in the order of their bindings."""
+        return () if self.epilogue is None else (*self.epilogue.arrays, *self.epilogue.out)
 
     @property
     def scalars(self) -> Sequence[float]:
@@ -207,9 +226,9 @@ def _add_splits(
     kinds = Kinds(parts.stored, parts.stored, out.stored, *after.stored)
     variant = Addition(kinds, in_fours, after.finish(out))
     pipeline = gpu.pipeline(("add_splits", variant), partial(sum_program, variant))
-    bound = (parts, out, *after.bound)
+    bound = (parts, out, *after.own, *after.of_epilogue)
     if part_sums is not None:
-        bound = (parts, out, part_sums, *after.bound)
+        bound = (parts, out, part_sums, *after.own, *after.of_epilogue)
     rows = 0 if after.sums is None else out.shape[-2]
     values = (size, splits, out.rest, out.shape[-1], _rest(after.bias), rows,
               _rest(after.sums), *after.scalars)  # fmt: skip

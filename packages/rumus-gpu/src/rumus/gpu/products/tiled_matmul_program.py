@@ -138,22 +138,32 @@ def operands(variant: TiledVariant) -> tuple[Staged, Staged]:
 
 
 def program(
-    name: str, variant: TiledVariant, lines: Sequence[str], workgroup_bytes: int
+    name: str,
+    variant: TiledVariant,
+    lines: Sequence[str],
+    workgroup_bytes: int,
+    scaled: Sequence[str] = (),
 ) -> Program:
-    """The lines of a kernel but its last bracket, with how it is called."""
+    """The lines of a kernel but its last bracket, with how it is called; scaled: see `header`."""
     finish = variant.finish
     access = "rrw" + "r" * (variant.kinds.bias is not None) + "w" * variant.has_sums
-    access += finish.access if finish else ""
-    scalars = "I" * len(_SCALARS) + "f" * (len(finish.members) if finish else 0)
+    access += "r" * len(scaled) + (finish.access if finish else "")
+    whole = len(_SCALARS) + 3 * len(scaled)
+    scalars = "I" * whole + "f" * (len(finish.members) if finish else 0)
     return Program(name, "\n".join([*lines, "}", ""]), access, scalars, workgroup_bytes)
 
 
-def header(variant: TiledVariant) -> Iterator[str]:
-    """Scalars, bindings, and the function of the epilogue."""
+def header(variant: TiledVariant, scaled: Sequence[str] = ()) -> Iterator[str]:
+    """Scalars, bindings, and the function of the epilogue.
+
+    scaled: the operands that come with `LineExponents`.
+    """
     finish, kinds = variant.finish, variant.kinds
     yield kinds.enabling
     yield "struct Scalars {"
     yield from (f"    {name}: u32," for name in _SCALARS)
+    for n in scaled:
+        yield f"    {n}_parts: u32, {n}_parts_outer: u32, {n}_parts_inner: u32,"
     yield from finish.members if finish else ()
     yield "}"
     yield "var<immediate> k: Scalars;"
@@ -165,6 +175,7 @@ def header(variant: TiledVariant) -> Iterator[str]:
     ]
     bound += [("read", "bias", vector(kinds.bias.wgsl, widths[2]))] if kinds.bias else []
     bound += [("read_write", "sums", kinds.sums.wgsl)] if kinds.sums else []
+    bound += [("read", f"exponents_{n}", "u32") for n in scaled]
     yield from _bindings(bound)
     if finish:
         yield from finish.declare(len(bound), widths[2])

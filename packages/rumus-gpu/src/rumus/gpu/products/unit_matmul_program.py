@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rumus.gpu.device.matrix_units import Units
@@ -40,11 +40,19 @@ def unit_program(variant: UnitVariant) -> Program:
     )
     multiplied = UnitProduct(tile, units, a, b, product.has_sums)
     enabling = "enable f16;\n" if units.half == "f16" else ""
-    text = [enabling, *header(product)]
-    text += [*opening(tile, *multiplied.memory), *place(product), *multiplied.multiply()]
+    scaled = [each.staged.name for each in (a, b) if each.is_scaled]
+    text = [enabling, *header(product, scaled), *opening(tile, *multiplied.memory)]
+    text += [*place(product), *_exponents_bases(scaled), *multiplied.multiply()]
     text += [*store_sums(product), *_store(product, multiplied)]
-    written = program("unit_matmul", product, text, tile.bytes(units, variant.is_high))
+    written = program("unit_matmul", product, text, tile.bytes(units, variant.is_high), scaled)
     return replace(written, features=units.features)
+
+
+def _exponents_bases(scaled: Sequence[str]) -> Iterator[str]:
+    """Where the exponents of the batch begin."""
+    for n in scaled:
+        yield (f"let exponents_base_{n} = batch / k.inner * k.{n}_parts_outer"
+               f" + batch % k.inner * k.{n}_parts_inner;")  # fmt: skip
 
 
 def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:

@@ -3,13 +3,10 @@
 Tiles go through workgroup memory as float16, the next pair on its way in registers, as in
 `product.py`; a subgroup multiplies its part of them in matrices of the unit's shape.
 
-float16 has the 11 significant bits of TF32 but not float32's range. So operands in float32 are
-multiplied by powers of two, which is exact, and the result by their inverses. The power for a tile
-comes from the first step, whose largest magnitude it brings to [2^8, 2^9): whatever is up to 64
-times larger still fits, and what is 2^22 times smaller is still a normal number. To look at every
-element costs half of the speed; to see afterwards that one was too large costs next to nothing.
-Then, or where the lines of a tile differ too much for one power, all of k is looked at, and the
-product is made with a power for each row of a and each column of b.
+float16 has the 11 significant bits of TF32 but not float32's range. So each row of a and each
+column of b in float32 is multiplied by a power of two, which is exact, and the result by its
+inverse. The powers come from `line_exponents.py`: they bring the largest magnitude of a line to
+[2^13, 2^14), and what is 2^27 times smaller is still a normal number.
 
 `high` cuts each number into two float16, x = hi + lo / 2048, and adds up hi hi and (hi lo + lo hi)
 apart. Units cut off bits where they add, so after `PIECE` steps of k the results go to float32
@@ -29,9 +26,7 @@ from rumus.gpu.products.product import Staged, summed_rows
 Part: TypeAlias = Literal["high", "low"]  # of a number in two float16
 
 PIECE: Final = 512  # steps of k that `high` adds up in the units
-GUESS: Final = 8  # the exponent that the largest magnitude of the first step comes to
-SURE: Final = 13  # and that of each line, once all were looked at
-SPREAD: Final = 14  # by how many powers of two the lines of a tile may differ
+TOP: Final = 13  # the exponent that the largest magnitude of a line comes to
 PAD: Final = 8  # halves behind each line of a tile, so that rows meet different banks
 BIAS: Final = 127  # of a float32's exponent
 SHIFT: Final = 2048.0  # between hi and lo
@@ -68,7 +63,7 @@ class UnitTile:
         halves = max(edges * (self.depth + PAD), self.depth * (edges + 2 * PAD))
         size = 4 if units.half == "f32" else 2
         passed = self.turns * self.parts * units.shape.rows * units.shape.columns
-        return size * halves * (2 if is_high else 1) + 4 * (passed + edges + 12)
+        return size * halves * (2 if is_high else 1) + 4 * (passed + edges)
 
 
 class Halves:
@@ -92,8 +87,7 @@ class Halves:
         if self.is_high:
             yield f"var<workgroup> low_{n}: array<{half}, {self.size}>;"
         if self.is_scaled:
-            yield f"var<workgroup> top_{n}: array<atomic<u32>, {self.staged.length}>;"
-            yield f"var<workgroup> most_{n}: array<atomic<u32>, 4>;"
+            yield f"var<workgroup> powers_{n}: array<vec4<f32>, {self.staged.length // 4}>;"
 
     def operand(self, name: str, level: Part) -> Operand:
         """What is loaded from it, under this name."""
@@ -114,83 +108,39 @@ class Halves:
             far, near = (f"{n}_along{i}", f"{n}_depth{i}")[:: 1 if along_k else -1]
             yield f"let {n}_place{i} = {far} * {self.line}u + {near};"
 
-    def forget(self) -> Iterator[str]:
-        """Start without any knowledge of magnitudes."""
-        if self.is_scaled:
-            yield from self._by_line(f"atomicStore(&top_{self.staged.name}[line], 0u);")
-            yield f"if (local == 0u) {{ atomicStore(&most_{self.staged.name}[0], 0u); }}"
-
-    def look(self) -> Iterator[str]:
-        """Note the largest exponents of the finite numbers that were fetched, by line."""
-        n = self.staged.name
-        for i in range(self.staged.loads if self.is_scaled else 0):
-            yield "{"
-            yield f"let found = exponents({n}_next{i});"
-            if self.staged.along_k:
-                yield "let pair = max(found.xy, found.zw);"
-                yield f"atomicMax(&top_{n}[{n}_along{i}], max(pair.x, pair.y));"
-            else:
-                for c in range(4):
-                    yield f"atomicMax(&top_{n}[{n}_along{i} + {c}u], found[{c}]);"
-            yield "}"
-
-    def agree(self) -> Iterator[str]:
-        """Note the largest exponent of all lines."""
-        n = self.staged.name
-        if self.is_scaled:
-            yield from self._by_line(f"atomicMax(&most_{n}[0], atomicLoad(&top_{n}[line]));")
-
-    def judge(self) -> Iterator[str]:
-        """Say so where one power of two is not enough: something is not 0, but far too small."""
-        n = self.staged.name
-        if self.is_scaled:
-            yield f"let tile_{n} = atomicLoad(&most_{n}[0]);"
-            own = f"let own = atomicLoad(&top_{n}[line]);"
-            is_far = f"own != 0u && own + {SPREAD}u < tile_{n}"
-            test = f"if (({is_far}) || tile_{n} == 0u) {{ again.x = 1u; }}"
-            yield from self._by_line(f"{own} {test}")
-
-    def _by_line(self, text: str) -> Iterator[str]:
-        """Deal out the lines to the lanes."""
-        lanes = self.staged.tile.lanes
-        yield f"for (var line = local; line < {self.staged.length}u; line += {lanes}u) {{ {text} }}"
-
-    def exponent(self, line: str) -> str:
-        """The expression for the exponent of a line's power of two; `by_lines`: of its own."""
-        n = self.staged.name
-        most = f"atomicLoad(&most_{n}[0])"
-        return f"exponent_of(select({most}, atomicLoad(&top_{n}[{line}]), by_lines), {most})"
-
-    def scale(self, by_lines: bool) -> Iterator[str]:
-        """What the lane multiplies by what it fetches, and the largest that came of it so far."""
-        n = self.staged.name
+    def find_powers(self) -> Iterator[str]:
+        """Bring the powers of two of the tile's lines to workgroup memory."""
+        n, lanes = self.staged.name, self.staged.tile.lanes
         if not self.is_scaled:
             return
-        yield f"var seen_{n} = vec4<{self.units.half}>();"
-        if not by_lines:
-            most = f"atomicLoad(&most_{n}[0])"
-            yield f"let by_{n} = power({GUESS} - exponent_of({most}, {most}));"
-        elif self.staged.along_k:
-            for i in range(self.staged.loads):
-                yield f"let by_{n}{i} = power({SURE} - {self.exponent(f'{n}_along{i}')});"
-        else:
-            assert self.staged.tile.lanes % (self.staged.length // 4) == 0  # the same lines always
-            lines = (self.exponent(f"{n}_along0 + {c}u") for c in range(4))
-            powers = ", ".join(f"power({SURE} - {exponent})" for exponent in lines)
-            yield f"let by_{n} = vec4<f32>({powers});"
+        yield f"for (var line = local; line < {self.staged.length}u; line += {lanes}u) {{"
+        yield f"let held = min(first_{n} + line, k.{n}_length - 1u);"
+        yield "var most = 0u;"
+        yield f"for (var i = 0u; i < k.{n}_parts; i++) {{"
+        yield f"most = max(most, exponents_{n}[exponents_base_{n} + i * k.{n}_length + held]);"
+        yield "}"
+        yield f"powers_{n}[line / 4u][line % 4u] = power_for(most);"
+        yield "}"
 
-    def keep(self, by_lines: bool) -> Iterator[str]:
+    def declare_powers(self) -> Iterator[str]:
+        """What the lane multiplies by where all that it fetches is of the same lines."""
+        n, staged = self.staged.name, self.staged
+        if self.is_scaled and not staged.along_k:
+            assert staged.tile.lanes % (staged.length // 4) == 0
+            yield f"let by_{n} = powers_{n}[{n}_along0 / 4u];"
+
+    def keep(self) -> Iterator[str]:
         """Write what was fetched to workgroup memory."""
         n = self.staged.name
-        number = by_lines and self.staged.along_k
         for i in range(self.staged.loads):
-            by = f" * by_{n}{i if number else ''}" if self.is_scaled else ""
+            by = ""
+            if self.is_scaled:
+                own = f"powers_{n}[{n}_along{i} / 4u][{n}_along{i} % 4u]"
+                by = f" * {own if self.staged.along_k else f'by_{n}'}"
             yield "{"
             yield f"let x = {n}_next{i}{by};"
             yield f"let high = {'cut(x)' if self.is_high else 'x'};"
             yield from self._write("high", i, "high")
-            if self.is_scaled and not by_lines:
-                yield f"seen_{n} = max(seen_{n}, abs(high_halves));"
             if self.is_high:
                 yield from self._write("low", i, f"(x - high) * {SHIFT}")
             yield "}"
@@ -201,26 +151,16 @@ class Halves:
         for c in range(4):
             yield f"{level}_{n}[{n}_place{i} + {c}u] = {level}_halves[{c}];"
 
-    def check(self) -> Iterator[str]:
-        """Say so if something that was kept is too large."""
-        if self.is_scaled:
-            yield f"if (is_large(vec4<f32>(seen_{self.staged.name}))) {{ again.x = 1u; }}"
-
 
 # By bits, since drivers may take it that nothing is infinite.
 FUNCTIONS: Final = f"""
-fn exponents(x: vec4<f32>) -> vec4<u32> {{ // 0 of what is not finite
-    let found = (bitcast<vec4<u32>>(x) >> vec4<u32>(23u)) & vec4<u32>(255u);
-    return select(found, vec4<u32>(0u), found == vec4<u32>(255u));
+fn power_for(exponent: u32) -> f32 {{ // what brings it to TOP; 1 for a line of zeros
+    let brought = u32({TOP + 2 * BIAS}) - max(exponent, 16u);
+    return bitcast<f32>(select(brought, {BIAS}u, exponent == 0u) << 23u);
 }}
 
-fn exponent_of(own: u32, most: u32) -> i32 {{ // of a line, or of the tile, or any; no subnormal
-    let found = select(own, select(most, {BIAS}u, most == 0u), own == 0u);
-    return i32(max(found, 16u)) - {BIAS};
-}}
-
-fn power(n: i32) -> f32 {{
-    return bitcast<f32>(u32(n + {BIAS}) << 23u);
+fn inverse(power: vec4<f32>) -> vec4<i32> {{ // the exponent of 1 / power
+    return vec4<i32>({BIAS}) - vec4<i32>(bitcast<vec4<u32>>(power) >> vec4<u32>(23u));
 }}
 
 fn powers(n: vec4<i32>) -> vec4<f32> {{
@@ -229,10 +169,6 @@ fn powers(n: vec4<i32>) -> vec4<f32> {{
 
 fn cut(x: vec4<f32>) -> vec4<f32> {{ // to the 11 upper bits
     return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffffe000u));
-}}
-
-fn is_large(x: vec4<f32>) -> bool {{ // 2^15 or more
-    return any(bitcast<vec4<u32>>(x) >= vec4<u32>({(15 + BIAS) << 23}u));
 }}
 
 fn is_finite4(x: vec4<f32>) -> vec4<bool> {{
@@ -271,7 +207,6 @@ class UnitProduct:
         yield from self.a.memory
         yield from self.b.memory
         yield f"var<workgroup> passed: array<f32, {self.tile.turns * self.tile.parts * self.size}>;"
-        yield "var<workgroup> again: vec4<u32>;"
 
     def multiply(self) -> Iterator[str]:
         """Add up the products from k = `begin` to `end`."""
@@ -291,9 +226,10 @@ class UnitProduct:
             for i, j in self.matrices:
                 yield from (f"var total{i}_{j}_{v} = vec4<f32>(0.0);" for v in self.fours)
         if self.is_scaled:
-            yield from self._add_up_scaled()
-        else:
-            yield from self._add_up(by_lines=False)
+            yield from (*self.a.find_powers(), *self.b.find_powers())
+            yield "workgroupBarrier();"
+        yield from (*self.a.declare_powers(), *self.b.declare_powers())
+        yield from self._add_up()
         if self.has_sums:
             yield from self._row_sums()
 
@@ -302,64 +238,29 @@ class UnitProduct:
         yield from (("c", i, j) for i, j in self.matrices)
         yield from (("d", i, j) for i, j in self.matrices if self.is_high)
 
-    def _add_up_scaled(self) -> Iterator[str]:
-        """With a power of two for the tile if that does, else with one for each line."""
-        yield "if (local == 0u) { again.x = 0u; }"
-        yield from (*self.a.forget(), *self.b.forget())
-        yield "workgroupBarrier();"
-        yield from (*self._fetch("begin"), *self.a.look(), *self.b.look())
-        yield "workgroupBarrier();"
-        yield from (*self.a.agree(), *self.b.agree())
-        yield "workgroupBarrier();"
-        yield from (*self.a.judge(), *self.b.judge())
-        yield "if (workgroupUniformLoad(&again).x == 0u) {"
-        yield from self._add_up(by_lines=False)
-        yield from (*self.a.check(), *self.b.check())
-        yield "}"
-        yield "let by_lines = workgroupUniformLoad(&again).x != 0u;"
-        yield "if (by_lines) {"
-        yield f"for (var at = begin; at < end; at += {self.tile.depth}u) {{"
-        yield from (*self._fetch("at"), *self.a.look(), *self.b.look())
-        yield "}"
-        yield "workgroupBarrier();"
-        yield from (*self.a.agree(), *self.b.agree())
-        yield "workgroupBarrier();"
-        yield from self._clear()
-        yield from self._add_up(by_lines=True)
-        yield "}"
-
-    def _clear(self) -> Iterator[str]:
-        """Forget the first try."""
-        for i in range(self.a.staged.loads if self.has_sums else 0):
-            yield f"sum{i} = vec4<f32>(0.0);"
-        yield from (self.units.clear(f"{kind}{i}_{j}") for kind, i, j in self._results())
-        for i, j in self.matrices if self.is_high else ():
-            yield from (f"total{i}_{j}_{v} = vec4<f32>(0.0);" for v in self.fours)
-
     def _fetch(self, at: str) -> Iterator[str]:
         yield from (*self.a.staged.fetch(at), *self.b.staged.fetch(at))
 
-    def _add_up(self, by_lines: bool) -> Iterator[str]:
-        yield from (*self.a.scale(by_lines), *self.b.scale(by_lines))
+    def _add_up(self) -> Iterator[str]:
         yield from (*self._fetch("begin"), *self._sum("true"))
-        yield from (*self.a.keep(by_lines), *self.b.keep(by_lines))
+        yield from (*self.a.keep(), *self.b.keep())
         yield "workgroupBarrier();"
         if not self.is_high:
-            yield from self._steps("begin", "end", by_lines)
+            yield from self._steps("begin", "end")
             return
         yield f"for (var piece = begin; piece < end; piece += {PIECE}u) {{"
-        yield from self._steps("piece", f"min(piece + {PIECE}u, end)", by_lines)
+        yield from self._steps("piece", f"min(piece + {PIECE}u, end)")
         yield from self._add_piece()
         yield "}"
 
-    def _steps(self, begin: str, end: str, by_lines: bool) -> Iterator[str]:
+    def _steps(self, begin: str, end: str) -> Iterator[str]:
         """Multiply what is in workgroup memory while the next tiles are fetched, tile by tile."""
         yield f"for (var at = {begin}; at < {end}; at += {self.tile.depth}u) {{"
         yield f"let next = min(at + {self.tile.depth}u, last);"
         yield from (*self._fetch("next"), *self._sum(f"at + {self.tile.depth}u < end"))
         yield from self._multiply()
         yield "workgroupBarrier();"
-        yield from (*self.a.keep(by_lines), *self.b.keep(by_lines))
+        yield from (*self.a.keep(), *self.b.keep())
         yield "workgroupBarrier();"
         yield "}"
 
@@ -457,13 +358,11 @@ class UnitProduct:
         """The power of two of each element, in two halves of which neither overflows alone."""
         if not self.is_scaled:
             return
-        goal = f"select({GUESS}, {SURE}, by_lines)"
-        row, columns = "0", "vec4<i32>(0)"
+        terms = []
         if self.a.is_scaled:
-            row = f"{self.a.exponent('place_row')} - {goal}"
+            terms.append("inverse(vec4<f32>(powers_a[place_row / 4u][place_row % 4u]))")
         if self.b.is_scaled:
-            each = ", ".join(self.b.exponent(f"place_column + {c}u") for c in range(4))
-            columns = f"vec4<i32>({each}) - vec4<i32>({goal})"
-        yield f"let exponent = vec4<i32>({row}) + {columns};"
+            terms.append("inverse(powers_b[place_column / 4u])")
+        yield f"let exponent = {' + '.join(terms)};"
         yield "let half = exponent >> vec4<u32>(1u);"
         yield "let rest = exponent - half;"

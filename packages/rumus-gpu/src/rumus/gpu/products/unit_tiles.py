@@ -25,8 +25,7 @@ SMALLER: Final = (
     (UnitTile(64, 64, 32, 32, 32), 1.55),
 )
 HALF: Final[Tiles] = ((LARGE, 5.2), *SMALLER)  # float16 in memory: nothing to scale
-MEDIUM: Final[Tiles] = ((LARGE, 4.1), *SMALLER)
-MEDIUM_ACROSS: Final[Tiles] = SMALLER  # with no operand along k, LARGE has too few registers
+MEDIUM: Final[Tiles] = ((LARGE, 4.6), *SMALLER)
 HIGH: Final[Tiles] = (
     (UnitTile(128, 128, 16, 32, 32), 1.25),
     (UnitTile(64, 64, 16, 32, 32), 0.9),
@@ -56,8 +55,7 @@ def level_of(gpu: Gpu, a: GPUArray, b: GPUArray) -> Level | None:
         return None
     if gpu.precision == "high":
         return _level(gpu.units, True, HIGH, gpu.limits)
-    is_across = a.strides[-1] != 1 and b.strides[-1] == 1
-    return _level(gpu.units, False, MEDIUM_ACROSS if is_across else MEDIUM, gpu.limits)
+    return _level(gpu.units, False, MEDIUM, gpu.limits)
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,189 @@
+"""How large an operand is, line by line: the exponent of the largest finite magnitude in each.
+
+A line is what meets one row or one column of the result: a row of a, a column of b. Products on
+matrix units scale each by a power of two, so that float16 holds it. One dispatch, one look at each
+element; a long line is cut into parts, and whoever reads the result takes the largest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.stored import in_fours, vector
+from rumus.tensor import int32
+
+LANES: Final = 256  # invocations of a workgroup
+ALONG: Final = 32  # of them share a line that is dense along k
+ACROSS: Final = 16  # of them lie side by side where lines do
+PART: Final = 2048  # steps of k that one workgroup looks at, at least, where lines are long
+WORKGROUPS: Final = 512  # that are enough to fill a device
+_SCALARS: Final = (
+    "lines", "depth", "start", "stride", "outer", "inner", "inner_length", "parts", "part_depth",
+    "blocks", "groups",
+)  # fmt: skip
+
+# 0 of what is not finite. By bits, since drivers may take it that everything is.
+EXPONENTS: Final = """
+fn exponents(x: vec4<f32>) -> vec4<u32> {
+    let found = (bitcast<vec4<u32>>(x) >> vec4<u32>(23u)) & vec4<u32>(255u);
+    return select(found, vec4<u32>(0u), found == vec4<u32>(255u));
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """How the lines of an operand lie: from one to the next, and from batch to batch.
+
+    outer, inner: the length of a batch axis, and the stride along it.
+    """
+
+    array: GPUArray
+    along_k: bool
+    stride: int
+    number: int
+    depth: int
+    outer: tuple[int, int]
+    inner: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LineExponents:
+    """Biased exponents [batch, part, line], 0 where there is nothing but zeros.
+
+    outer, inner: from one batch to the next, in elements; 0 along an axis that broadcasts.
+    """
+
+    array: GPUArray
+    parts: int
+    outer: int
+    inner: int
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """What the kernel is told that reads them."""
+        return self.parts, self.outer, self.inner
+
+
+@dataclass(frozen=True, slots=True)
+class ExponentsVariant:
+    """What a pipeline is made for."""
+
+    along_k: bool
+    width: int  # elements that are read at a time
+
+    @property
+    def lines(self) -> int:
+        """Those of a workgroup."""
+        return LANES // ALONG if self.along_k else ACROSS * self.width
+
+    @property
+    def steps(self) -> int:
+        """Along k, that a workgroup takes at a time."""
+        return ALONG * self.width if self.along_k else LANES // ACROSS
+
+
+def line_exponents(gpu: Gpu, lines: Lines) -> LineExponents:
+    """Return the exponents of an operand in float32."""
+    outer = 1 if lines.outer[1] == 0 else lines.outer[0]
+    inner = 1 if lines.inner[1] == 0 else lines.inner[0]
+    start, edge = lines.array.rest, lines.depth if lines.along_k else lines.number
+    is_wide = in_fours(start, lines.stride, lines.outer[1], lines.inner[1], edge)
+    variant = ExponentsVariant(lines.along_k, 4 if is_wide else 1)
+    blocks = -(-lines.number // variant.lines)
+    batches = outer * inner
+    most = max(1, min(-(-lines.depth // PART), WORKGROUPS // (blocks * batches)))
+    part_depth = -(-lines.depth // most // variant.steps) * variant.steps
+    parts = -(-lines.depth // part_depth)
+    found = lines.array.backend.allocate((batches, parts, lines.number), int32)
+    groups = batches * parts * blocks
+    values = (lines.number, lines.depth, start, lines.stride, lines.outer[1], lines.inner[1],
+              inner, parts, part_depth, blocks, groups)  # fmt: skip
+    make = partial(exponents_program, variant)
+    gpu.dispatch(gpu.pipeline(("exponents", variant), make), (lines.array, found), values, groups)
+    step = parts * lines.number
+    return LineExponents(found, parts, step * inner * (outer > 1), step * (inner > 1))
+
+
+def exponents_program(variant: ExponentsVariant) -> Program:
+    """Return the WGSL of one variant."""
+    text = "\n".join([*_declarations(variant), *_body(variant), "}", ""])
+    return Program("exponents", text, "rw", "I" * len(_SCALARS), 16 * LANES)
+
+
+def _declarations(variant: ExponentsVariant) -> Iterator[str]:
+    yield "struct Scalars {"
+    yield from (f"    {name}: u32," for name in _SCALARS)
+    yield "}"
+    yield "var<immediate> k: Scalars;"
+    element = vector("f32", variant.width)
+    yield f"@group(0) @binding(0) var<storage, read> source: array<{element}>;"
+    yield "@group(0) @binding(1) var<storage, read_write> found: array<u32>;"
+    yield f"var<workgroup> tops: array<vec4<u32>, {LANES}>;"
+    yield EXPONENTS
+
+
+def _body(variant: ExponentsVariant) -> Iterator[str]:
+    width, lines, steps = variant.width, variant.lines, variant.steps
+    yield f"@compute @workgroup_size({LANES})"
+    yield "fn main("
+    yield "    @builtin(workgroup_id) group: vec3<u32>,"
+    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
+    yield "    @builtin(local_invocation_index) local: u32,"
+    yield ") {"
+    yield "let linear = group.y * groups.x + group.x;"
+    yield "if (linear >= k.groups) {"
+    yield "return;"
+    yield "}"
+    yield "let part = linear % k.parts;"
+    yield f"let first = linear / k.parts % k.blocks * {lines}u;"
+    yield "let batch = linear / k.parts / k.blocks;"
+    yield "let outer = batch / k.inner_length * k.outer;"
+    yield "let base = k.start + outer + batch % k.inner_length * k.inner;"
+    if variant.along_k:
+        yield f"let line = first + local / {ALONG}u;"
+        yield f"let step = local % {ALONG}u * {width}u;"
+        place = "held * k.stride + at"
+    else:
+        yield f"let line = first + local % {ACROSS}u * {width}u;"
+        yield f"let step = local / {ACROSS}u;"
+        place = "at * k.stride + held"
+    yield f"let held = min(line, k.lines - {1 if variant.along_k else width}u);"
+    yield "let stop = min((part + 1u) * k.part_depth, k.depth);"
+    yield "var top = vec4<u32>();"
+    yield f"for (var at = part * k.part_depth + step; at < stop; at += {steps}u) {{"
+    yield f"top = max(top, exponents(vec4<f32>(source[(base + {place}) / {width}u])));"
+    yield "}"
+    yield "tops[local] = top;"
+    yield from _combine(variant)
+    yield "let to = (batch * k.parts + part) * k.lines + line;"
+    if variant.along_k:
+        yield f"if (local % {ALONG}u == 0u && line < k.lines) {{"
+        yield "let pair = max(tops[local].xy, tops[local].zw);"
+        yield "found[to] = max(pair.x, pair.y);"
+        yield "}"
+        return
+    yield f"if (local < {ACROSS}u && line < k.lines) {{"
+    yield from (f"found[to + {c}u] = tops[local][{c}];" for c in range(width))
+    yield "}"
+
+
+def _combine(variant: ExponentsVariant) -> Iterator[str]:
+    """Bring what the lanes of a line found to the first of them."""
+    if variant.along_k:
+        distance, last, is_first = ALONG // 2, 1, f"local % {ALONG}u < half"
+    else:
+        distance, last, is_first = LANES // 2, ACROSS, "local < half"
+    yield f"for (var half = {distance}u; half >= {last}u; half /= 2u) {{"
+    yield "workgroupBarrier();"
+    yield f"if ({is_first}) {{"
+    yield "tops[local] = max(tops[local], tops[local + half]);"
+    yield "}"
+    yield "}"
+    yield "workgroupBarrier();"
