@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rumus.train.checkpoints.checkpoints import Checkpoint, Checkpoints, SavedCheckpoint
     from rumus.train.checkpoints.file_system import FileSystem, LocalFileSystem
     from rumus.train.checkpoints.snapshot import Stateful
+    from rumus.train.command_line.saved_model import load_model
     from rumus.train.data.csv_file import CsvDataset
     from rumus.train.data.dataset import ArrayDataset, Dataset, Subset
     from rumus.train.data.image_folder import ImageFolder
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from rumus.train.loop.feed_plateau import FeedPlateau
     from rumus.train.loop.lr_sweep import LearningRateSweep, find_lr
     from rumus.train.loop.memory_report import MemoryReport, StepMemory
+    from rumus.train.loop.prediction import evaluate, predict
     from rumus.train.loop.run import NonFiniteLossError, Result, Run
     from rumus.train.loop.stop_signals import Interrupted
     from rumus.train.loop.time_report import TimeReport
@@ -115,9 +117,12 @@ __all__ = [
     "Training",
     "ValidationEnd",
     "WorkerError",
+    "evaluate",
     "find_lr",
     "load_configuration",
+    "load_model",
     "plot_runs",
+    "predict",
     "random_split",
     "read_metrics",
     "save_configuration",
@@ -149,6 +154,7 @@ _NAMES: Final = {  # by the module that they are in
         "load_configuration",
         "save_configuration",
     ),
+    "command_line.saved_model": ("load_model",),
     "data.csv_file": ("CsvDataset",),
     "base.data_errors": (
         "SampleError",
@@ -189,6 +195,7 @@ _NAMES: Final = {  # by the module that they are in
     "views.runs_picture": ("plot_runs",),
     "data.splitting": ("random_split",),
     "views.report": ("write_report",),
+    "loop.prediction": ("evaluate", "predict"),
     "loop.run": (
         "NonFiniteLossError",
         "Result",

@@ -7,7 +7,6 @@ from typing import Final
 from rumus.tensor.expression.other_names import OtherNames
 
 _LOOP: Final = "trainer.fit(loader, loss_fn, epochs=...)"
-_PREDICT: Final = "model(x) under no_grad(), with model.eval()"
 
 MODULE: Final = OtherNames(
     "rumus.train",
@@ -15,6 +14,7 @@ MODULE: Final = OtherNames(
         "TensorDataset": "ArrayDataset(x, y)",
         "utils": "DataLoader, ArrayDataset and random_split of rumus.train",
         "ModelCheckpoint": "checkpoints=Checkpoints(folder) of Trainer.fit",
+        "load_from_checkpoint": "load_model(path, model)",
         "TensorBoard": "RunFolder(folder), a callback",
         "SummaryWriter": "RunFolder(folder), a callback",
         "CSVLogger": "RunFolder(folder), a callback",
@@ -28,10 +28,9 @@ TRAINER: Final = OtherNames(
     "a Trainer",
     {
         "train": _LOOP,
-        "predict": _PREDICT,
-        "evaluate": "validate=(loader, metric_fn) of fit",
-        "validate": "validate=(loader, metric_fn) of fit",
-        "test": "validate=(loader, metric_fn) of fit",
+        "predict_step": "trainer.predict(loader, predict_fn)",
+        "validate": "trainer.evaluate(loader, metrics), or validate=(loader, metric_fn) of fit",
+        "test": "trainer.evaluate(loader, metrics)",
         "compile": "Trainer(optimizer); the loss function goes to fit",
         "model": "Trainer(optimizer, state={'model': model})",
         "max_epochs": _LOOP,

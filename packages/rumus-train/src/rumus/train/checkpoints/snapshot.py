@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType, MethodType
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -11,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.optim import Optimizer, Scaling
+from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.saved_state import check_unique
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
+AVERAGE: Final = "average"  # computed from the rest, for whoever serves the model
 RESERVED: Final = frozenset(
     (
+        AVERAGE,
         "parameters",
         "optimizer",
         "schedules",
@@ -63,7 +67,8 @@ def restore(parts: Mapping[str, Stateful], tree: Mapping[str, Any], origin: str)
 
 def _restore(parts: Mapping[str, Stateful], tree: Mapping[str, Any], origin: str) -> None:
     problems = [f"{name}: here, not saved" for name in parts if name not in tree]
-    problems += [f"{name}: saved, not here" for name in tree if name not in parts]
+    known = {*parts, AVERAGE}
+    problems += [f"{name}: saved, not here" for name in tree if name not in known]
     undo: list[tuple[Stateful, Mapping[str, Any]]] = []
     for name, part in parts.items():
         if name in tree:
@@ -86,6 +91,10 @@ class OwnedParameters:
 
     def __init__(self, parameters: Mapping[str, Parameter]) -> None:
         self.parameters = parameters
+
+    def named_parameters(self) -> Iterable[tuple[str, Parameter]]:
+        """Iterate over (name, parameter)."""
+        return self.parameters.items()
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return copies of all values."""
@@ -228,6 +237,40 @@ def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[
         **scale,
         **plain,
     }
+
+
+def average_in_place(optimizer: Optimizer[Any]) -> AbstractContextManager[None]:
+    """Within the block the parameters are the average that an optimizer keeps, if it does."""
+    fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    if isinstance(fused, EvaluatedOptimizer) and fused.has_average:
+        return fused.eval_params()
+    return nullcontext()
+
+
+def average_of(
+    optimizer: Optimizer[Any], parts: Mapping[str, Stateful]
+) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
+    """Return what a checkpoint holds for whoever serves a model without its optimizer.
+
+    The values that the parameters of each part have in an evaluation, where they are others than
+    those that are trained: with an EMA, schedule-free. Nothing for an optimizer without an average.
+    """
+    fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    if not (isinstance(fused, EvaluatedOptimizer) and fused.has_average):
+        return {}
+    named = {
+        name: dict(part.named_parameters() if hasattr(part, "named_parameters") else ())
+        for name, part in parts.items()
+        if name != "optimizer"
+    }
+    with average_in_place(optimizer):
+        return {
+            AVERAGE: {
+                name: {path: parameter.numpy() for path, parameter in found.items()}
+                for name, found in named.items()
+                if found
+            }
+        }
 
 
 def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,13 @@ from rumus.train.checkpoints.checkpoint_store import (
     Store,
     checkpoint_to_resume,
 )
-from rumus.train.checkpoints.snapshot import check_declared, parts_of_model, restore, take
+from rumus.train.checkpoints.snapshot import (
+    average_of,
+    check_declared,
+    parts_of_model,
+    restore,
+    take,
+)
 from rumus.train.data.batches import Batches
 from rumus.train.loop.callback import Callback, Callbacks
 from rumus.train.loop.events import (
@@ -440,6 +446,7 @@ class Run:
             return
         position, start = self.position, perf_counter()
         tree = take({**self._of_model, **self._of_run})
+        tree |= average_of(self.trainer.optimizer, self._of_model)
         if self._rolls_back:
             self._good = {name: tree[name] for name in self._of_model}
         path = self.team.once("save", lambda: store.save(position.step, tree, metric=metric))

@@ -116,7 +116,7 @@ class Alone:
         self, validate: Validate, weight_of: Callable[..., float] | None
     ) -> dict[str, float]:
         """Measure all of it here."""
-        return measure(validate, self.trainer.optimizer, weight_of)
+        return measure(validate, self.trainer.backend, weight_of)
 
     def end(self) -> None:
         """There is nobody to tell."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
@@ -14,7 +14,7 @@ from rumus.optim.engine.closure import forward_backward, repeated
 from rumus.optim.engine.optimizer import refuse_foreign
 from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
-from rumus.tensor import Backend, Generator, GradientStore, Tensor
+from rumus.tensor import Backend, Generator, GradientStore, Tensor, cpu
 from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.operations.generator import Draws
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what `fit` alone needs is imported there
     from rumus.train.loop.callback import Callback
     from rumus.train.loop.memory_report import MemoryReport
     from rumus.train.loop.monitor import Mode
+    from rumus.train.loop.prediction import Metrics, Prediction
     from rumus.train.loop.run import OnNonFinite, Result
     from rumus.train.loop.team import Team, TrainingRanks
     from rumus.train.loop.validation import Validate
@@ -126,10 +127,20 @@ class Trainer(Generic[M_co]):
         return Counts() if self._steps is None else self._steps.counts
 
     @property
+    def backend(self) -> Backend:
+        """Where the parameters are; the CPU for an optimizer that was released."""
+        return self._backend or cpu()
+
+    @property
+    def _backend(self) -> Backend | None:
+        named = self.optimizer.groups[0].named if self.optimizer.groups else []
+        return named[0][1].backend if named else None
+
+    @property
     def loss_scale(self) -> Tensor | None:
         """What the next loss is multiplied by, not read; None without a loss scale."""
-        named = self.optimizer.groups[0].named if self.optimizer.groups else []
-        return self._scale_on(named[0][1].backend) if named else None
+        backend = self._backend
+        return None if backend is None else self._scale_on(backend)
 
     def _scale_on(self, backend: Backend) -> Tensor | None:
         scaling = scaling_of(self.optimizer)
@@ -313,6 +324,57 @@ class Trainer(Generic[M_co]):
         )
         return run.go(resume)
 
+    def predict(
+        self, loader: Iterable[Any], predict_fn: Callable[..., Any] | None = None
+    ) -> Prediction:
+        """Return what the model says of all samples of a loader, in its order, as NumPy arrays.
+
+        As `rumus.train.predict`, with the module that the trainer's `state` names, and with the
+        average that the optimizer keeps, if it does.
+
+        loader: yields batches as for `fit`, and does not shuffle.
+        predict_fn: called with each batch instead of the model with its first array.
+
+        Raises what `rumus.train.predict` does; ValueError where `state` names no module, or
+        several, and there is no predict_fn.
+
+        >>> import numpy as np
+        >>> from rumus.optim import SGD
+        >>> from rumus.tensor import Parameter
+        >>> weight = Parameter([4.0], name="weight")
+        >>> data = [(np.array([1.0, 2.0]),), (np.array([3.0]),)]
+        >>> Trainer(SGD([weight], 0.25)).predict(data, lambda x: x * weight).tolist()
+        [4.0, 8.0, 12.0]
+        """
+        from rumus.train.loop.prediction import of_first, only_model, predictions
+
+        function = predict_fn or of_first(only_model(self.state))
+        with self._evaluating():
+            return predictions(loader, self.backend, function)
+
+    def evaluate(self, loader: Iterable[Any], metrics: Metrics) -> dict[str, float]:
+        """Return numbers about the model over all samples of a loader.
+
+        As `rumus.train.evaluate`, with the module that the trainer's `state` names, and with the
+        average that the optimizer keeps, if it does. Nothing of the training has changed after it.
+
+        metrics: functions of (scores, targets), in a sequence or by name, or one of a batch.
+
+        Raises what `rumus.train.evaluate` does; ValueError where `state` names no module, or
+        several, and metrics are of (scores, targets).
+        """
+        from rumus.train.loop.prediction import measurements, metric_function, only_model
+
+        model = metrics if callable(metrics) else only_model(self.state)
+        function = metric_function(model, metrics)
+        with self._evaluating():
+            return measurements(loader, self.backend, function)
+
+    def _evaluating(self) -> AbstractContextManager[None]:
+        from rumus.train.loop.validation import evaluating
+
+        return evaluating(self.state.values(), self.optimizer)
+
     def forward_backward(
         self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]
     ) -> tuple[Tensor, GradientStore]:
@@ -327,8 +389,7 @@ class Trainer(Generic[M_co]):
     def _passes(
         self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]
     ) -> tuple[Tensor, GradientStore]:
-        named = self.optimizer.groups[0].named if self.optimizer.groups else []
-        backend = named[0][1].backend if named else None
+        backend = self._backend
         if not batch or backend is None:
             return forward_backward(loss_fn, batch, self.loss_scale)
         scale = self._scale_on(backend)

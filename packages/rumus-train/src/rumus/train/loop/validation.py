@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from rumus.optim import Optimizer
-from rumus.tensor import Tensor
+from rumus.tensor import Backend, Tensor
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import Mean, noting_means
 from rumus.train.base.metric_state import MetricState
+from rumus.train.checkpoints.snapshot import average_in_place
 from rumus.train.data.batches import arguments, samples
 from rumus.train.loop.capture import beside
 from rumus.train.loop.weighing import Weighing
@@ -42,10 +43,8 @@ def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator
     """
     modules = [m for thing in objects if hasattr(thing, "modules") for m in thing.modules()]
     before = [module.training for module in modules]
-    has_average = getattr(optimizer, "_point", None) is not None
-    average = getattr(optimizer, "eval_params", nullcontext) if has_average else nullcontext
     try:
-        with evaluation.evaluating(), average():
+        with evaluation.evaluating(), average_in_place(optimizer):
             for module in modules:
                 module.training = False
             yield
@@ -56,11 +55,12 @@ def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator
 
 def measure(
     validate: Validate,
-    optimizer: Optimizer[Any],
+    backend: Backend,
     weight_of: Callable[..., float] | None = None,
 ) -> dict[str, float]:
     """Return the numbers of a validation.
 
+    backend: where the arrays of a batch are put.
     weight_of: how much a batch counts; by default its number of samples, and for a loss of
     `rumus.nn` the number of terms that it is the mean of.
     TypeError for what returns no numbers; ValueError for a loader that yields nothing, and for
@@ -69,7 +69,6 @@ def measure(
     if not isinstance(validate, tuple):
         return _numbers(validate())
     loader, metric_fn = validate
-    backend = optimizer.parameters[0].backend
     set_so_far = _Measured(weight_of)
     for batch in loader:
         given = arguments(batch)

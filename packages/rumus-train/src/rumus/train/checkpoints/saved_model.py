@@ -1,0 +1,87 @@
+"""`saved_weights`: what a checkpoint says a model is, without its optimizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.base.nearest_name import nearest_name
+from rumus.train.checkpoints.checkpoint_errors import CheckpointError
+from rumus.train.checkpoints.checkpoints import Checkpoint, Checkpoints
+from rumus.train.checkpoints.snapshot import AVERAGE, RESERVED
+
+WhichStep: TypeAlias = int | Literal["best", "latest"]
+_STEP: Final = re.compile(r"step-(\d{8,})")
+
+
+def saved_weights(
+    path: str | Path, *, name: str | None = None, step: WhichStep = "best", average: bool = True
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a module that a run has saved, by dotted path, every byte verified.
+
+    path: a run folder, its folder of checkpoints, or one checkpoint. name: what the trainer's
+    `state` called the module; not needed if it is the only one. step: "best" is the one of the best
+    validation as the run judged it, or the newest if there was none. average: take the average that
+    the optimizer kept, if it did, and not the parameters that were trained.
+
+    NoCheckpointError if there is none that can be loaded; CheckpointError where there is no such
+    module, or several and no name.
+    """
+    folder, found = _place(Path(path), step)
+    state = _checkpoint(Checkpoints(folder), found).state
+    modules = {key: part for key, part in state.items() if _is_module(key, part)}
+    key = _chosen(modules, name, folder)
+    averages = state.get(AVERAGE, {}).get(key, {}) if average else {}
+    return {**modules[key], **averages}
+
+
+def _place(path: Path, step: WhichStep) -> tuple[Path, WhichStep]:
+    """The folder that holds checkpoints, and which of them is meant."""
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"there is no run folder {path}: give that of a RunFolder, of checkpoints=, or one "
+            "checkpoint in it"
+        )
+    if match := _STEP.fullmatch(path.name):
+        return path.parent, int(match[1])
+    inner = path / "checkpoints"
+    return inner if inner.is_dir() else path, step
+
+
+def _checkpoint(checkpoints: Checkpoints, step: WhichStep) -> Checkpoint:
+    if step not in ("best", "latest") and type(step) is not int:
+        raise ValueError(f'step must be "best", "latest" or a number, not {step!r}')
+    if isinstance(step, int):
+        return checkpoints.load(step)
+    newest = checkpoints.load()
+    best = newest.state.get("position", {}).get("best_step") if step == "best" else None
+    is_there = any(saved.step == best for saved in checkpoints.list())
+    return checkpoints.load(best) if is_there and best != newest.step else newest
+
+
+def _is_module(key: str, part: object) -> bool:
+    return (
+        key not in RESERVED - {"parameters"}
+        and isinstance(part, Mapping)
+        and bool(part)
+        and all(isinstance(value, np.ndarray) for value in part.values())
+    )
+
+
+def _chosen(modules: Mapping[str, Any], name: str | None, folder: Path) -> str:
+    there = [key for key in modules if key != "parameters"] or list(modules)
+    if name is None and len(there) == 1:
+        return there[0]
+    if name is not None:
+        if name in modules:
+            return name
+        near = nearest_name(name, there)
+        hint = f"; did you mean {near!r}?" if near else f"; it holds {', '.join(there) or 'none'}"
+        raise CheckpointError(f"{folder} holds no module {name!r}{hint}")
+    told = f"several modules, {', '.join(there)}: say name=..." if there else "no module"
+    raise CheckpointError(f"the checkpoints in {folder} hold {told}")

@@ -1,0 +1,139 @@
+"""`load_model`: a model as a run has left it, ready to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import chdir
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar, overload
+
+from rumus.train.base.configuration import load_configuration
+from rumus.train.checkpoints.checkpoint_errors import CheckpointError
+from rumus.train.checkpoints.saved_model import WhichStep, saved_weights
+from rumus.train.command_line.script import load_script
+from rumus.train.command_line.train import COMMAND, Command
+from rumus.train.loop.prediction import only_model
+from rumus.train.loop.training import Training
+from rumus.train.views.run_folder import CONFIG
+
+
+class Loadable(Protocol):
+    """A module: what `rumus.nn` makes."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take arrays by dotted path, all or none."""
+        ...
+
+    def eval(self) -> Self:
+        """Evaluate from now on."""
+        ...
+
+    def freeze(self) -> Self:
+        """Take part in no training from now on."""
+        ...
+
+
+ModelT = TypeVar("ModelT", bound=Loadable)
+
+
+@overload
+def load_model(
+    path: str | Path,
+    model: ModelT,
+    *,
+    name: str | None = None,
+    step: WhichStep = "best",
+    average: bool = True,
+) -> ModelT: ...
+
+
+@overload
+def load_model(
+    path: str | Path,
+    model: Callable[[], ModelT],
+    *,
+    name: str | None = None,
+    step: WhichStep = "best",
+    average: bool = True,
+) -> ModelT: ...
+
+
+@overload
+def load_model(
+    path: str | Path,
+    model: None = None,
+    *,
+    name: str | None = None,
+    step: WhichStep = "best",
+    average: bool = True,
+) -> Any: ...
+
+
+def load_model(
+    path: str | Path,
+    model: Any = None,
+    *,
+    name: str | None = None,
+    step: WhichStep = "best",
+    average: bool = True,
+) -> Any:
+    """Return a model with the weights that a run has saved: evaluating, and out of training.
+
+    No optimizer is needed, and no graph is made: `model(x)` may be called from several threads.
+
+    path: a run folder, its folder of checkpoints, or one checkpoint.
+    model: a module of the same structure, or what makes one. For a run of `rumus train` it may be
+    left out: the script that the run folder names is run, with the run's configuration, to make it.
+    name: what the trainer's `state` called the module, if that names several.
+    step: "best", the one of the best validation, or the newest if there was none; "latest"; or the
+    number of a step that was saved.
+    average: take the average that the optimizer kept (an EMA, schedule-free), which is what
+    validations have looked at, and not the parameters that were trained.
+
+    NoCheckpointError if there is none; StateMismatchError, with every difference, for a model of
+    another structure; CheckpointError where it is not known which module, or how to make it.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from rumus.train import Checkpoints
+    >>> class Scale:  # in place of a module of rumus.nn
+    ...     def load_state_dict(self, state):
+    ...         self.weight = state["weight"]
+    ...         return self
+    ...     def eval(self):
+    ...         return self
+    ...     freeze = eval
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Checkpoints(folder).save(1, {"model": {"weight": np.array([2.0])}})
+    ...     load_model(folder, Scale()).weight
+    array([2.])
+    """
+    weights = saved_weights(path, name=name, step=step, average=average)
+    if model is None:
+        training = training_of(Path(path))
+        state = training.trainer.state
+        found = only_model(state) if name is None else state[name]
+        training.trainer.optimizer.release()
+    else:
+        found = model if hasattr(model, "load_state_dict") and not isinstance(model, type) else None
+        found = model() if found is None else found
+    return found.load_state_dict(weights).eval().freeze()
+
+
+def training_of(path: Path) -> Training:
+    """Return the training of a run folder, made anew by its script.
+
+    CheckpointError where the folder does not say by which.
+    """
+    run = next((each for each in (path, *path.parents[:2]) if (each / COMMAND).is_file()), None)
+    if run is None:
+        raise CheckpointError(
+            f"{path} was not written by rumus train, so nothing says how its model is made: "
+            "load_model(path, model), with a model of the same structure"
+        )
+    run = run.absolute()
+    command = load_configuration(Command, run / COMMAND)
+    with chdir(command.directory if command.directory.is_dir() else Path.cwd()):
+        script = load_script(command.script)
+        config = script.configure(run / CONFIG if script.kind is not None else None, ())
+        return script.training(config)

@@ -1,0 +1,226 @@
+"""`predict` and `evaluate`: what a model says of the batches of a loader, and how good that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor import Backend, Tensor, cpu
+from rumus.tensor.graph.evaluation import evaluating
+from rumus.train.data.batches import arguments, samples
+from rumus.train.loop.capture import beside
+from rumus.train.loop.validation import measure
+
+Prediction: TypeAlias = Any  # an array, or a tuple or dict of predictions
+Metric: TypeAlias = Callable[..., Any]  # of (what the model says, targets)
+# What is measured of each batch: a function of the batch, or metrics by name or by their own names.
+Metrics: TypeAlias = Callable[..., Any] | Mapping[str, Metric] | Sequence[Metric]
+
+
+def predict(
+    model: Callable[..., Any],
+    loader: Iterable[Any],
+    predict_fn: Callable[..., Any] | None = None,
+) -> Prediction:
+    """Return what a model says of all samples of a loader, in its order, as NumPy arrays.
+
+    model: is called with the first array of each batch, and evaluates meanwhile: no dropout, no
+    graph. A tensor becomes an array with a row for each sample; tuples and dicts of tensors become
+    tuples and dicts of arrays.
+    loader: yields batches as for `Trainer.fit`; its place in the data is the same afterwards.
+    predict_fn: called with the whole batch instead, where the model needs more than its first
+    array, or something else is wanted: `lambda x, mask: model(x, mask).argmax(-1)`.
+
+    ValueError for a loader that shuffles, that is in the middle of an epoch, or yields nothing, for
+    and for a batch whose predictions have another number of rows than samples. TypeError for what
+    holds no arrays. `Trainer.predict` also shows the average that an optimizer keeps.
+
+    >>> import numpy as np
+    >>> predict(lambda x: x * 2.0, [(np.array([1.0, 2.0]),), (np.array([3.0]),)]).tolist()
+    [2.0, 4.0, 6.0]
+    """
+    with evaluating():
+        return predictions(loader, backend_of_model(model), predict_fn or of_first(model))
+
+
+def evaluate(
+    model: Callable[..., Any], loader: Iterable[Any], metrics: Metrics
+) -> dict[str, float]:
+    """Return numbers about a model over all samples of a loader; it evaluates meanwhile.
+
+    metrics: one function of (scores, targets) or several, as those of `rumus.train.metrics` and the
+    losses of `rumus.nn`: a sequence, or a mapping that says how to call them. They are called with
+    what the model says of the first array of a batch, and with its last. A single function is
+    called with the whole batch, and returns a number or several by name, as for `validate=` of
+    `Trainer.fit`. Numbers are averaged over the samples, metrics are exact over the whole set.
+
+    ValueError for a loader that yields nothing or is in the middle of an epoch.
+
+    >>> import numpy as np
+    >>> from rumus.train import metrics
+    >>> data = [(np.array([[0.2, 0.8], [0.9, 0.1]]), np.array([1, 1]))]
+    >>> evaluate(lambda x: x, data, [metrics.accuracy])
+    {'accuracy': 0.5}
+    """
+    with evaluating():
+        return measurements(loader, backend_of_model(model), metric_function(model, metrics))
+
+
+def predictions(
+    loader: Iterable[Any], backend: Backend, predict_fn: Callable[..., Any]
+) -> Prediction:
+    """Return what `predict_fn` says of each batch, put together on the host."""
+    if getattr(loader, "shuffle", False):
+        raise ValueError(
+            "the loader shuffles, and row i of the predictions would not be that of sample i: "
+            "DataLoader(dataset, batch_size) without shuffle=True"
+        )
+    found: list[Prediction] = []
+    with left_alone(loader):
+        waiting: list[tuple[Any, float]] = []  # one is read while the device works on the next
+        for batch in loader:
+            given = arguments(batch)
+            made = predict_fn(*(beside(value, backend) for value in given))
+            waiting.append((made, samples(given)))
+            if len(waiting) > 1:
+                found.append(_on_host(*waiting.pop(0)))
+        found += [_on_host(*each) for each in waiting]
+    if not found:
+        raise ValueError("the loader yields nothing, so there is nothing to predict")
+    return _joined(found)
+
+
+def measurements(
+    loader: Iterable[Any], backend: Backend, metric_fn: Callable[..., Any]
+) -> dict[str, float]:
+    """Return the numbers of `metric_fn` over all batches."""
+    with left_alone(loader):
+        return measure((loader, metric_fn), backend)
+
+
+def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[..., Any]:
+    """Return the function of a batch that computes these metrics.
+
+    TypeError for what is no metric, ValueError for none at all and for two of one name.
+    """
+    if callable(metrics):
+        return metrics
+    named = metrics if isinstance(metrics, Mapping) else _by_name(metrics)
+    if not named:
+        raise ValueError("metrics is empty: give a function, as rumus.train.metrics.accuracy")
+    for name, metric in named.items():
+        if not callable(metric):
+            raise TypeError(f"the metric {name!r} must be a function, not {type(metric).__name__}")
+    scores_of = of_first(model)
+
+    def measured(*batch: Any) -> dict[str, Any]:
+        if len(batch) < 2:
+            raise ValueError(
+                "metrics compare what the model says of a batch's first array with its last, and "
+                "the batch has one array: give targets, or a function of the batch"
+            )
+        scores = scores_of(*batch)
+        return {name: metric(scores, batch[-1]) for name, metric in named.items()}
+
+    return measured
+
+
+def of_first(model: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of a batch that calls a model with its first array."""
+
+    def call(*batch: Any) -> Any:
+        if not batch:
+            raise ValueError("a batch is empty: the model is called with its first array")
+        return model(batch[0])
+
+    return call
+
+
+def only_model(state: Mapping[str, Any]) -> Any:
+    """Return the one module among the objects that a trainer names; ValueError otherwise."""
+    models = {name: each for name, each in state.items() if _is_model(each)}
+    if len(models) == 1:
+        return next(iter(models.values()))
+    told = "no module" if not models else f"several: {', '.join(models)}"
+    raise ValueError(
+        f"the trainer's state names {told}; name one, as Trainer(optimizer, "
+        "state={'model': model}), or give a function of the batch: lambda x, y: model(x)"
+    )
+
+
+def backend_of_model(model: object) -> Backend:
+    """Return where a model's parameters are; the CPU if it has none."""
+    named = getattr(model, "named_parameters", None)
+    first = None if named is None else next(iter(named()), None)
+    return cpu() if first is None else first[1].backend
+
+
+@contextmanager
+def left_alone(loader: Iterable[Any]) -> Iterator[None]:
+    """Refuse a loader in the middle of an epoch; put it back to where it was after the block."""
+    if getattr(loader, "batch", 0):
+        raise ValueError(
+            "the loader is in the middle of an epoch, so the samples before would be missing: "
+            "loader.seek(loader.epoch), or another loader"
+        )
+    is_stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+    before = loader.state_dict() if is_stateful else None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if is_stateful:
+            loader.load_state_dict(before)  # type: ignore[attr-defined]
+
+
+def _is_model(thing: object) -> bool:
+    return callable(thing) and hasattr(thing, "named_parameters")
+
+
+def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
+    named: dict[str, Metric] = {}
+    for metric in metrics:
+        name = getattr(getattr(metric, "func", metric), "__name__", type(metric).__name__)
+        if name in named:
+            raise ValueError(f"two metrics are called {name!r}: give a dict, with a name for each")
+        named[name] = metric
+    return named
+
+
+def _on_host(made: Any, rows: float) -> Prediction:
+    """The arrays of one batch. ValueError if they are not one row a sample."""
+    if isinstance(made, tuple):
+        return tuple([_on_host(each, rows) for each in made])
+    if isinstance(made, Mapping):
+        return {name: _on_host(each, rows) for name, each in made.items()}
+    if not isinstance(made, (Tensor, np.ndarray)):
+        raise TypeError(
+            f"predictions are tensors, or tuples or dicts of them, not {type(made).__name__}"
+        )
+    array: NDArray[Any] = made.numpy() if isinstance(made, Tensor) else made
+    if array.ndim == 0 or len(array) != rows:
+        raise ValueError(
+            f"a batch of {rows:g} samples has predictions of shape {list(array.shape)}: the first "
+            "axis must be that of the samples"
+        )
+    return array
+
+
+def _joined(parts: Sequence[Prediction]) -> Prediction:
+    """All batches as one. ValueError for batches of different structure."""
+    first = parts[0]
+    if isinstance(first, tuple):
+        return tuple([_joined(each) for each in zip(*parts, strict=True)])
+    if isinstance(first, dict):
+        return {name: _joined([part[name] for part in parts]) for name in first}
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        told = " and ".join(map(str, sorted(map(list, shapes))))
+        raise ValueError(
+            f"predictions of different batches have rows of shapes {told}, which make no array: "
+            "pad them to one length, or loop over the loader"
+        )
+    return np.concatenate(parts)
