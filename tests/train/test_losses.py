@@ -8,7 +8,7 @@ import pytest
 
 from rumus.tensor import Backend, tensor
 from rumus.tensor.memory.updater import Outcome
-from rumus.train.base import losses
+from rumus.train.base import epoch_sum
 from rumus.train.base.losses import Losses
 
 APPLIED = Outcome(True)
@@ -20,8 +20,8 @@ def add(found: Losses, backend: Backend, value: float, outcome: Outcome = APPLIE
 
 def test_more_than_fit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that are full, and more pages than may wait: the oldest are read."""
-    monkeypatch.setattr(losses, "PAGE", 4)
-    monkeypatch.setattr(losses, "LAG", 3)
+    monkeypatch.setattr(epoch_sum, "PAGE", 4)
+    monkeypatch.setattr(epoch_sum, "LAG", 3)
     found = Losses()
     for value in range(50):
         add(found, backend, float(value))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rumus.optim import SGD
-from rumus.tensor import Parameter, Tensor, tensor
+from rumus.tensor import Backend, Parameter, Tensor, tensor
 from rumus.train import Trainer, metrics
 from rumus.train.metrics import MetricState
 
@@ -143,3 +143,77 @@ def test_what_makes_no_metric(make: Callable[[], object], told: str) -> None:
 
 def test_tensors_are_taken() -> None:
     assert float(metrics.accuracy(tensor([[0.1, 0.2]]), tensor([1], dtype=np.int32))) == 1.0
+
+
+NAMES = ("accuracy", "precision", "recall", "f1", "confusion_matrix")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_device_counts_is_what_the_host_counts(backend: Backend, seed: int) -> None:
+    """With ties and an absent class."""
+    scores, targets = classified(seed, 4)
+    there: Callable[[Any], Tensor] = lambda x: tensor(x, backend=backend)
+    for name in NAMES:
+        metric = getattr(metrics, name)
+        cut = [slice(0, 13), slice(13, 40)]
+        found = reduce(add, [metric(there(scores[p]), there(targets[p])) for p in cut])
+        assert float(found) == float(metric(scores, targets)), name
+        mixed = metric(there(scores), targets)  # targets that are not on the device
+        assert float(mixed) == float(metric(scores, targets)), name
+    for top in (1, 2, 3, 4):
+        found = metrics.accuracy(there(scores), there(targets), top=top)
+        assert float(found) == float(metrics.accuracy(scores, targets, top=top))
+    random = np.random.default_rng(seed)
+    values, truth = random.normal(size=(2, 40)).astype(np.float32)
+    for name in ("mean_absolute_error", "root_mean_squared_error", "r2"):
+        metric = getattr(metrics, name)
+        found = float(metric(there(values), there(truth)))
+        assert found == pytest.approx(float(metric(values, truth)), rel=1e-5)
+    positive = (truth > 0).astype(np.int32)
+    for name in ("auroc", "average_precision"):
+        metric = getattr(metrics, name)
+        found = float(metric(there(values), there(positive)))
+        assert found == pytest.approx(float(metric(values, positive)))
+
+
+def test_what_is_wrong_on_a_device_is_told_when_it_is_read(backend: Backend) -> None:
+    there: Callable[[Any], Tensor] = lambda x: tensor(x, backend=backend)
+    for scores, targets, told in (
+        ([[0.1, 0.2]], [2], r"targets must be in \[0, 2\)"),
+        ([[0.1, 0.2]], [-1], r"targets must be in \[0, 2\)"),
+        ([[np.nan, 0.2]], [0], "some are NaN"),
+    ):
+        for metric in (metrics.accuracy, metrics.f1):
+            with pytest.raises(ValueError, match=told):
+                float(metric(there(np.array(scores, np.float32)), there(targets)))
+    with pytest.raises(ValueError, match="targets 0 or 1"):
+        float(metrics.auroc(there([0.1, 0.2]), there([0, 2])))
+
+
+@settings(max_examples=20, deadline=None)
+@given(cut=cuts(), seed=st.integers(0, 10_000))
+def test_perplexity(cut: Cut, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    logits, targets = random.normal(size=(40, 3, 5)), random.integers(0, 5, (40, 3))
+    targets[random.random((40, 3)) < 0.2] = -100
+    kept = targets.ravel() >= 0
+    expected = np.exp(
+        sklearn.log_loss(
+            targets.ravel()[kept],
+            np.exp(logits).reshape(-1, 5)[kept] / np.exp(logits).sum(2).reshape(-1, 1)[kept],
+            labels=range(5),
+        )
+    )
+    assert over(cut, metrics.perplexity, logits, targets) == pytest.approx(expected)
+
+
+def test_perplexity_on_a_device(backend: Backend) -> None:
+    logits = np.array([[2.0, -np.inf], [0.0, 1.0], [3.0, 3.0]], np.float32)
+    targets = np.array([0, -100, 1])
+    found = metrics.perplexity(tensor(logits, backend=backend), tensor(targets, backend=backend))
+    assert float(found) == pytest.approx(2**0.5, rel=1e-6)
+    assert np.isnan(float(metrics.perplexity(logits[:0], targets[:0])))
+    with pytest.raises(ValueError, match=r"targets must be in \[0, 2\)"):
+        metrics.perplexity(logits, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"logits must be"):
+        metrics.perplexity(logits, [0, 1])

@@ -2,7 +2,8 @@
 
 Each function takes what a model says of a batch and the targets, as tensors or arrays, and returns
 a `MetricState`: a validation that returns it by name adds up those of all batches, and `float` of
-one is the metric. They are scikit-learn's, in float64 on the host.
+one is the metric. They are scikit-learn's, in float64 on the host. What is on a GPU is counted
+there, in float32 within a batch, and read when the metric is asked for.
 
 >>> import numpy as np
 >>> from rumus.train import metrics
@@ -13,16 +14,29 @@ one is the metric. They are scikit-learn's, in float64 on the host.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from rumus.tensor import Tensor
-from rumus.train.base.metric_state import MetricState
+from rumus.tensor import Tensor, float32
+from rumus.train.base.class_counts import (
+    Given,
+    beside,
+    check_shapes,
+    confusion_counts,
+    counted_hits,
+    counted_problems,
+    is_remote,
+    on_host,
+    raise_problems,
+)
+from rumus.train.base.metric_state import MetricState, Part
+from rumus.train.base.surprise import surprise
 
-Given: TypeAlias = Tensor | ArrayLike
+Finish: TypeAlias = Callable[..., Any]
 Floats: TypeAlias = NDArray[np.float64]
 
 __all__ = [
@@ -33,6 +47,7 @@ __all__ = [
     "confusion_matrix",
     "f1",
     "mean_absolute_error",
+    "perplexity",
     "precision",
     "r2",
     "recall",
@@ -47,24 +62,12 @@ def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
     is better for top=1, and the higher one otherwise, as in scikit-learn.
     ValueError for shapes that do not fit, classes that are none, a `top` outside of [1, classes].
     """
-    rows, classes = _classified(scores, targets)
-    if not 1 <= top <= rows.shape[1]:
-        raise ValueError(f"top must be in [1, {rows.shape[1]}], the number of classes, not {top}")
-    if top == 1:
-        hits = rows.argmax(1) == classes
-    else:
-        best = np.argsort(rows, axis=1, kind="stable")[:, ::-1][:, :top]
-        hits = (best == classes[:, None]).any(1)
-    parts = np.array(float(hits.sum())), np.array(float(len(classes)))
-    return MetricState(f"accuracy(top={top})", parts, _ratio)
-
-
-def confusion_counts(scores: Given, targets: Given) -> Floats:
-    """How often class j, the one with the best score, was said of samples of class i."""
-    rows, classes = _classified(scores, targets)
-    count = rows.shape[1]
-    flat = np.bincount(classes * count + rows.argmax(1), minlength=count * count)
-    return flat.reshape(count, count).astype(np.float64)
+    check_shapes(scores, targets)
+    samples, classes = _shape(scores)
+    if not 1 <= top <= classes:
+        raise ValueError(f"top must be in [1, {classes}], the number of classes, not {top}")
+    parts = counted_hits(scores, targets, top), np.array(float(samples))
+    return _state(f"accuracy(top={top})", parts, _ratio, scores, targets)
 
 
 def confusion_matrix(scores: Given, targets: Given) -> MetricState:
@@ -73,7 +76,7 @@ def confusion_matrix(scores: Given, targets: Given) -> MetricState:
     Shapes and errors are those of `accuracy`.
     """
     counts = confusion_counts(scores, targets)
-    return MetricState("confusion_matrix", (counts,), lambda m: _ratio(np.trace(m), m.sum()))
+    return _state("confusion_matrix", (counts,), _of_diagonal, scores, targets)
 
 
 def precision(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
@@ -101,7 +104,7 @@ def auroc(scores: Given, targets: Given) -> MetricState:
     scores: (samples,), any numbers; equal ones count half. targets: (samples,), 0 or 1. NaN where
     a class is absent. Keeps all scores. ValueError for shapes that differ and other targets.
     """
-    return MetricState("auroc", _scored(scores, targets), _auroc, joins=True)
+    return _kept("auroc", scores, targets, _scored, _auroc)
 
 
 def average_precision(scores: Given, targets: Given) -> MetricState:
@@ -109,23 +112,29 @@ def average_precision(scores: Given, targets: Given) -> MetricState:
 
     Keeps all scores.
     """
-    return MetricState(
-        "average_precision", _scored(scores, targets), _average_precision, joins=True
-    )
+    return _kept("average_precision", scores, targets, _scored, _average_precision)
+
+
+def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> MetricState:
+    """exp of the mean of -log softmax(logits)[target], over all targets that are not ignored.
+
+    logits: (..., classes). targets: (...), class numbers, or `ignore_index` for one that does not
+    count; as in `rumus.nn.cross_entropy_loss`. NaN of no targets, and on a GPU where a target is no
+    class. ValueError for shapes that do not fit and, on the host, for a target that is no class.
+    """
+    losses, count = surprise(logits, targets, ignore_index)
+    return MetricState("perplexity", (losses, count), _perplexity)
 
 
 def mean_absolute_error(predictions: Given, targets: Given) -> MetricState:
     """The mean of |prediction - target|, over all elements. ValueError for shapes that differ."""
-    error = np.subtract(*_paired(predictions, targets))
-    parts = np.array(np.abs(error).sum()), np.array(float(error.size))
-    return MetricState("mean_absolute_error", parts, _ratio)
+    return _of_errors("mean_absolute_error", predictions, targets, abs, _ratio)
 
 
 def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
     """The root of the mean square of prediction - target. ValueError for shapes that differ."""
-    error = np.subtract(*_paired(predictions, targets))
-    parts = np.array((error**2).sum()), np.array(float(error.size))
-    return MetricState("root_mean_squared_error", parts, lambda s, n: np.sqrt(_ratio(s, n)))
+    square = lambda error: error * error
+    return _of_errors("root_mean_squared_error", predictions, targets, square, _root_of_ratio)
 
 
 def r2(predictions: Given, targets: Given) -> MetricState:
@@ -133,28 +142,60 @@ def r2(predictions: Given, targets: Given) -> MetricState:
 
     Of constant targets it is 1 if all predictions are right, else 0. ValueError for shapes.
     """
-    found, wanted = _paired(predictions, targets)
-    return MetricState("r2", (found.ravel(), wanted.ravel()), _r2, joins=True)
+    return _kept("r2", predictions, targets, _paired, _r2)
 
 
-def _array(given: Given) -> NDArray[Any]:
-    return given.numpy() if isinstance(given, Tensor) else np.asarray(given)
+def _shape(given: Given) -> tuple[int, ...]:
+    return given.shape if isinstance(given, Tensor) else np.shape(given)
 
 
-def _classified(scores: Given, targets: Given) -> tuple[NDArray[Any], NDArray[Any]]:
-    rows, classes = _array(scores), _array(targets)
-    if rows.ndim != 2 or classes.shape != rows.shape[:1]:
-        raise ValueError(
-            "scores must be (samples, classes) and targets (samples,), not "
-            f"{rows.shape} and {classes.shape}"
-        )
-    if classes.dtype.kind not in "iu":
-        raise ValueError(f"targets must be class numbers, not of dtype {classes.dtype}")
-    if classes.size and not (classes.min() >= 0 and classes.max() < rows.shape[1]):
-        raise ValueError(f"targets must be in [0, {rows.shape[1]}), the classes of the scores")
-    if np.isnan(rows).any():
-        raise ValueError("scores must be numbers, and some are NaN")
-    return rows, classes.astype(np.intp)
+def _state(
+    name: str, parts: tuple[Part, ...], finish: Finish, scores: Given, targets: Given
+) -> MetricState:
+    """A state of counts, with those of what is wrong with a batch of a device."""
+    problems = counted_problems(scores, targets)
+    if problems:
+        finish = partial(_without_problems, finish, _shape(scores)[1])
+    return MetricState(name, (*parts, *problems), finish)
+
+
+def _without_problems(finish: Finish, classes: int, *parts: Any) -> Any:
+    raise_problems(parts[-1], classes)
+    return finish(*parts[:-1])
+
+
+def _of_errors(
+    name: str, predictions: Given, targets: Given, of: Callable[[Any], Any], finish: Finish
+) -> MetricState:
+    if isinstance(predictions, Tensor) and is_remote(predictions):
+        _check_same(_shape(predictions), _shape(targets))
+        there = predictions.detach().astype(float32)
+        error = there - beside(targets, there)
+        return MetricState(name, (of(error).sum(), np.array(float(error.size))), finish)
+    errors = np.subtract(*_paired(predictions, targets))
+    return MetricState(name, (np.array(of(errors).sum()), np.array(float(errors.size))), finish)
+
+
+def _kept(
+    name: str, given: Given, targets: Given, check: Callable[..., Any], finish: Finish
+) -> MetricState:
+    """A state that keeps all values; those of a device are checked when they are read."""
+    if isinstance(given, Tensor) and is_remote(given):
+        _check_same(_shape(given), _shape(targets))
+        parts: tuple[Part, ...] = given.detach(), beside(targets, given)
+        finish = partial(_checked, check, finish)
+    else:
+        parts = check(given, targets)
+    return MetricState(name, tuple([part.reshape(-1) for part in parts]), finish, joins=True)
+
+
+def _checked(check: Callable[..., Any], finish: Finish, *parts: Any) -> Any:
+    return finish(*check(*parts))
+
+
+def _check_same(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found != wanted:
+        raise ValueError(f"shapes differ: predictions {found}, targets {wanted}")
 
 
 def _scored(scores: Given, targets: Given) -> tuple[Floats, Floats]:
@@ -165,9 +206,8 @@ def _scored(scores: Given, targets: Given) -> tuple[Floats, Floats]:
 
 
 def _paired(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
-    found, wanted = _array(predictions).astype(np.float64), _array(targets).astype(np.float64)
-    if found.shape != wanted.shape:
-        raise ValueError(f"shapes differ: predictions {found.shape}, targets {wanted.shape}")
+    found, wanted = (on_host(x).astype(np.float64) for x in (predictions, targets))
+    _check_same(found.shape, wanted.shape)
     if np.isnan(found).any() or np.isnan(wanted).any():
         raise ValueError("predictions and targets must be numbers, and some are NaN")
     return found, wanted
@@ -177,12 +217,25 @@ def _ratio(part: Any, whole: Any) -> Any:
     return part / whole if whole else 0.0
 
 
+def _root_of_ratio(part: Any, whole: Any) -> Any:
+    return np.sqrt(_ratio(part, whole))
+
+
+def _of_diagonal(matrix: Floats) -> Any:
+    return _ratio(np.trace(matrix), matrix.sum())
+
+
+def _perplexity(losses: Any, count: Any) -> Any:
+    with np.errstate(over="ignore"):
+        return np.exp(losses / count) if count else np.nan
+
+
 def _of_confusion(name: str, scores: Given, targets: Given, positive: int | None) -> MetricState:
     counts = confusion_counts(scores, targets)
     if positive is not None and not 0 <= positive < len(counts):
         raise ValueError(f"positive must be a class in [0, {len(counts)}), not {positive}")
     finish = partial(_rate, name, positive)
-    return MetricState(f"{name}(positive={positive})", (counts,), finish)
+    return _state(f"{name}(positive={positive})", (counts,), finish, scores, targets)
 
 
 def _rate(name: str, positive: int | None, counts: Floats) -> float:

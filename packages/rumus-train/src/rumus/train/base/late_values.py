@@ -28,3 +28,14 @@ def late_values(tensors: Sequence[Tensor]) -> list[float]:
         for at, value in zip(places, read, strict=True):
             values[at] = float(value)
     return values
+
+
+def late_numbers(values: Sequence[Tensor | float]) -> list[float]:
+    """Return numbers of which some are tensors without axes; see `late_values`.
+
+    >>> from rumus.tensor import tensor
+    >>> late_numbers([1.0, tensor(1.5)])
+    [1.0, 1.5]
+    """
+    read = iter(late_values([value for value in values if isinstance(value, Tensor)]))
+    return [next(read) if isinstance(value, Tensor) else value for value in values]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rumus.tensor import Tensor, concat, stack
+
+Part: TypeAlias = Tensor | NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,7 +21,9 @@ class MetricState:
     So a validation over batches has the F1 of the whole set, which is not the mean of the batches'.
 
     name: of the metric. parts: counts, which are added, or where `joins` is set values of each
-    sample, which are put one after the other. finish: from the parts to the metric.
+    sample, which are put one after the other. They may be tensors of a device, which are read when
+    states are added up, or the metric is asked for. finish: from the parts, as arrays, to the
+    metric.
 
     >>> half = MetricState("share", (np.array(1.0), np.array(2.0)), lambda hits, n: hits / n)
     >>> float(half + MetricState("share", (np.array(4.0), np.array(4.0)), half.finish))
@@ -25,23 +31,43 @@ class MetricState:
     """
 
     name: str
-    parts: tuple[NDArray[Any], ...]
+    parts: tuple[Part, ...]
     finish: Callable[..., Any]
     joins: bool = False
 
     def __add__(self, other: MetricState) -> MetricState:
-        if self._kind != other._kind:
-            raise ValueError(f"{self} and {other} are no parts of one metric")
-        join = np.concatenate if self.joins else np.sum
-        parts = tuple(join(pair, axis=0) for pair in zip(self.parts, other.parts, strict=True))
-        return MetricState(self.name, parts, self.finish, self.joins)
+        return add_up([self, other])
 
     def __float__(self) -> float:
-        return float(self.finish(*self.parts))
+        return float(self.finish(*add_up([self]).parts))
 
     def __repr__(self) -> str:
-        return f"MetricState({self.name!r}, {list(self._kind[1])})"
+        return f"MetricState({self.name!r}, {list(self.kind[1])})"
 
     @property
-    def _kind(self) -> tuple[str, tuple[tuple[int, ...], ...]]:
+    def kind(self) -> tuple[str, tuple[tuple[int, ...], ...]]:
+        """What states of one metric have in common: its name, and the shapes of the parts."""
         return self.name, tuple(p.shape[1:] if self.joins else p.shape for p in self.parts)
+
+
+def add_up(states: Sequence[MetricState]) -> MetricState:
+    """Return the state of all samples, its parts on the host; each part is read in one transfer.
+
+    ValueError for states of different metrics.
+    """
+    first = states[0]
+    for state in states[1:]:
+        if state.kind != first.kind:
+            raise ValueError(f"{first} and {state} are no parts of one metric")
+    columns = zip(*(state.parts for state in states), strict=True)
+    return replace(first, parts=tuple([_joined(column, first.joins) for column in columns]))
+
+
+def _joined(parts: Sequence[Part], joins: bool) -> NDArray[Any]:
+    """One part of all states: added, in float64, or one after the other."""
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if len(tensors) == len(parts):  # of a device: one transfer
+        found = (concat(tensors) if joins else stack(tensors)).numpy()
+        return found if joins else found.astype(np.float64).sum(0)
+    arrays = [part.numpy() if isinstance(part, Tensor) else part for part in parts]
+    return np.concatenate(arrays) if joins else np.sum(arrays, axis=0)

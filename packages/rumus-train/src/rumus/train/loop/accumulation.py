@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rumus.optim import Accumulation
 from rumus.tensor import Tensor
 from rumus.tensor.graph.means import noting_means
+from rumus.train.base.logged import Log, added, weighted
 from rumus.train.loop.weighing import Weighing
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def accumulated_step(
     trainer: Trainer[Any],
-    loss_fn: Callable[..., Tensor],
+    loss_fn: Callable[..., Any],
     window: Iterable[tuple[tuple[Any, ...], float]],
     weighing: Weighing | None = None,
 ) -> Tensor:
@@ -45,6 +46,7 @@ def _step(
     """Do the step; return its loss, in memory of its own, and the weight of all batches."""
     accumulation, optimizer = Accumulation(), trainer.optimizer
     total: Tensor | None = None
+    logs: list[Log] = []
     for batch, weight in window:
         with noting_means() as means:
             loss, grads = trainer.forward_backward(loss_fn, batch)
@@ -55,10 +57,11 @@ def _step(
         accumulation.add(grads, weight)
         if weight > 0:
             total = loss * weight if total is None else total + loss * weight
+            logs.append(weighted(trainer.log, weight))
     if total is None:
         raise ValueError("all batches of a step have weight 0: leave them out of the loader")
     counted = accumulation.weight
-    noted = trainer.losses.note(total * (1 / counted))
+    noted = trainer.losses.note(total * (1 / counted), weighted(added(logs), 1 / counted))
     with accumulation.gradients() as grads:
         trainer.update(grads)
     return noted, counted

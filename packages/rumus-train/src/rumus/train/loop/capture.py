@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -25,15 +25,16 @@ from rumus.tensor.graph.means import Mean, note_again, noting_means
 from rumus.tensor.graph.store import Refill
 from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.memory.recording import CapturedStep, Capturing
-from rumus.train.base.step_clock import TimedFunction
+from rumus.tensor.memory.recording import CapturedStep, Capturing, is_capturing
+from rumus.train.base.logged import Log
 from rumus.train.loop.guards import Guards
 from rumus.train.loop.reads import Reads
+from rumus.train.loop.step_function import StepFunction, users_own
 
 if TYPE_CHECKING:
     from rumus.train.loop.memory_report import StepMemory
 
-LossFunction: TypeAlias = Callable[..., Tensor]
+LossFunction: TypeAlias = Callable[..., Tensor | Mapping[str, Any]]
 KINDS: Final = 8  # of steps that are kept, the ones used last
 SEEN: Final = 64  # that were seen once
 TRIES: Final = 8  # steps that are new each time
@@ -74,6 +75,7 @@ class _Captured:
     step: CapturedStep
     guards: Guards
     loss: Array
+    log: Log
     means: Sequence[Mean]
     refill: Refill
     alive: object
@@ -131,12 +133,13 @@ class CapturedSteps:
     def run(
         self,
         backend: Capturing,
-        loss_fn: LossFunction,
+        loss_fn: StepFunction,
         batch: Sequence[Any],
         scale: Tensor | None = None,
     ) -> tuple[Tensor, GradientStore]:
         """Return the loss, without its graph, and its gradients, multiplied by `scale`.
 
+        loss_fn: has the log of the step afterwards, in memory that the next one writes anew.
         scale: a repetition uses what its memory holds then. The loss's memory is written anew by
         the next step of this kind.
         """
@@ -152,6 +155,7 @@ class CapturedSteps:
         if captured.step.fits(arrays):
             if captured.is_due(self._epoch):
                 return self._compare(captured, step)
+            loss_fn.log = captured.log
             return self._replay(captured, backend, arrays)
         self.counts.plain += 1
         return step.forward(step.arguments())
@@ -179,7 +183,7 @@ class CapturedSteps:
         if seen is not None and seen.guards.are_met():
             return self._record(step, seen, patience)
         patience.times += 1
-        reads = Reads(_function(step.loss_fn))
+        reads = Reads(users_own(step.loss_fn))
         if seen is not None:
             self._say(step, patience, seen.guards)
         self.counts.plain += 1
@@ -197,7 +201,7 @@ class CapturedSteps:
     def _record(
         self, step: _Step, seen: _Seen, patience: _Patience
     ) -> tuple[Tensor, GradientStore]:
-        arguments, reads = step.arguments(), Reads(_function(step.loss_fn))
+        arguments, reads = step.arguments(), Reads(users_own(step.loss_fn))
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with step.backend.record(batch, seen.notes) as recorded:
             own = iter(recorded.inputs)
@@ -208,7 +212,8 @@ class CapturedSteps:
                 loss, grads = step.forward(given)
             del given
             refill = Refill(grads)
-            recorded.keep([loss._array, *refill.arrays, *(mean.array for mean in means)])
+            log = step.loss_fn.log
+            recorded.keep(_kept(loss, log, means, refill))
         self.counts.recorded += 1
         if self._is_repeatable(step, reads, patience):
             self._captured.append(
@@ -217,6 +222,7 @@ class CapturedSteps:
                     recorded,
                     reads.guards,
                     loss._array,
+                    log,
                     means,
                     refill,
                     seen.alive,
@@ -235,7 +241,7 @@ class CapturedSteps:
             with noting_means() as means:
                 loss, grads = step.forward(arguments)
             refill = Refill(grads)
-            comparison.keep([loss._array, *refill.arrays, *(mean.array for mean in means)])
+            comparison.keep(_kept(loss, step.loss_fn.log, means, refill))
         how = comparison.difference
         if how is None and not refill.is_like(captured.refill):
             how = "its gradients or its buffers are others than the time before"
@@ -319,7 +325,7 @@ class _Step:
 
     key: Hashable
     backend: Capturing
-    loss_fn: LossFunction
+    loss_fn: StepFunction
     items: Sequence[Any]
     scale: Tensor | None
     alive: object
@@ -338,10 +344,17 @@ class _Step:
 
     def code(self) -> Hashable:
         """What it has in common with steps that differ by the numbers they use."""
-        function = _function(self.loss_fn)
+        function = users_own(self.loss_fn)
         function = getattr(function, "__func__", function)
         shapes = [_kind(item) for item in self.items if isinstance(item, Placed)]
         return id(self.backend), getattr(function, "__code__", id(function)), *shapes
+
+
+def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list[Array]:
+    """The arrays that outlive a step."""
+    parts = [part for value in log.values() for part in value.parts]
+    logged = [part._array for part in parts if is_capturing(part.backend)]
+    return [loss._array, *refill.arrays, *(mean.array for mean in means), *logged]
 
 
 @dataclass(slots=True)
@@ -400,9 +413,9 @@ def _kind(item: Any) -> Hashable:
     return type(item), repr(item)  # -0.0 == 0.0, and NaN is not even itself
 
 
-def _label(loss_fn: LossFunction, items: Sequence[Any]) -> str:
+def _label(loss_fn: Callable[..., Any], items: Sequence[Any]) -> str:
     """What a person calls a step: its function, and the dtypes and shapes of its batch."""
-    function = _function(loss_fn)
+    function = users_own(loss_fn)
     name = getattr(function, "__name__", type(function).__name__)
     shown = [
         f"{item.array.dtype}{list(item.array.shape)}" if isinstance(item, Placed) else repr(item)
@@ -411,24 +424,18 @@ def _label(loss_fn: LossFunction, items: Sequence[Any]) -> str:
     return f"{name}({', '.join(shown)})"
 
 
-def _function(loss_fn: LossFunction) -> LossFunction:
-    """The user's own function, where it is timed."""
-    return loss_fn.function if isinstance(loss_fn, TimedFunction) else loss_fn
-
-
-def _identity(loss_fn: LossFunction) -> tuple[Hashable, object]:
+def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
     """A name for a function and what it has closed over, and the objects that it stands for.
 
     Two functions of the same code over the same objects are the same: a lambda is made anew each
     time that its line runs.
     """
+    loss_fn = users_own(loss_fn)
     if isinstance(loss_fn, FunctionType):
         held: list[Any] = [cell.cell_contents for cell in loss_fn.__closure__ or ()]
         held += loss_fn.__defaults__ or ()
         held += (loss_fn.__kwdefaults__ or {}).values()
         return (loss_fn.__code__, *map(id, held)), held
-    if isinstance(loss_fn, TimedFunction):
-        return _identity(loss_fn.function)
     if isinstance(loss_fn, MethodType):
         return (loss_fn.__func__, id(loss_fn.__self__)), loss_fn
     return id(loss_fn), loss_fn

@@ -6,7 +6,7 @@ Nothing in an event was read from a device: a loss is a tensor that nobody has l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -50,6 +50,7 @@ class StepEnd:
 
     loss: a tensor without axes, not read; reading it waits for the device. samples: in this step,
     or whatever else `weight_of` counts. spans: where its time went, if `profile_steps` is on.
+    logged: the numbers that `loss_fn` has returned beside the loss, not read either.
     """
 
     run: Run
@@ -59,6 +60,7 @@ class StepEnd:
     samples: float
     loss: Tensor
     spans: Spans | None
+    logged: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def learning_rate(self) -> float | None:
@@ -91,6 +93,7 @@ class EpochEnd:
     """An epoch is over. loss: its mean in float64. metrics: of the last validation, or empty.
 
     spans: where the time of all its steps went since the last start, if `profile_steps` is on.
+    logged: what its steps logged beside their losses: numbers averaged, metrics of all samples.
     """
 
     run: Run
@@ -101,6 +104,7 @@ class EpochEnd:
     samples: float
     seconds: float
     spans: Spans | None
+    logged: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

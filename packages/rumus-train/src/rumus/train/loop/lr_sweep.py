@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from rumus.optim import Optimizer
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.options.hyperparameter import Hyper, at_step
-from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.tensor import NonFiniteGradientError
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.checkpoints.snapshot import check_declared, parts_of_model, restore, take
 from rumus.train.data.batches import arguments
 
 if TYPE_CHECKING:
-    from rumus.train.loop.trainer import Trainer
+    from rumus.train.loop.capture import LossFunction
+from rumus.train.loop.trainer import Trainer
 
 WINDOW: Final = 10  # the share of the sweep, one in so many, over which a slope is measured
 _NOTHING: Final = 1e-6  # the share of the loss that is rounding, not a fall
@@ -88,7 +89,7 @@ class LearningRateSweep:
 def find_lr(
     trainer: Trainer[Any],
     loader: Iterable[Any],
-    loss_fn: Callable[..., Tensor],
+    loss_fn: LossFunction,
     *,
     start: float = 1e-7,
     end: float = 10.0,
@@ -148,7 +149,7 @@ def _check(start: float, end: float, steps: int, smoothing: float, stop_factor: 
 
 def _sweep(
     trainer: Trainer[Any],
-    loss_fn: Callable[..., Tensor],
+    loss_fn: LossFunction,
     batches: Iterable[tuple[Any, ...]],
     rates: list[float],
     set_rate: Callable[[float], None],

@@ -78,6 +78,8 @@ _SHOWN: Final = frozenset(
 _TRUSTED: Final = (
     "rumus.tensor",
     "rumus.gpu",
+    "rumus.train.metrics",
+    "rumus.train.base",
     "numpy",
     "numba",
     "wgpu",

@@ -36,6 +36,7 @@ from rumus.train.checkpoints.snapshot import (
 )
 from rumus.train.data.batches import Batches
 from rumus.train.loop.callback import Callback, Callbacks
+from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.events import (
     CheckpointSaved,
     EpochEnd,
@@ -65,11 +66,13 @@ class NonFiniteLossError(ArithmeticError):
 class Result:
     """What came of a training.
 
-    reason: why it ended: "epochs", "steps", "seconds", or what `run.stop` was given. epochs, steps:
-    how many are complete, over resumes. history: one entry for each epoch and each validation: its
-    "epoch", its "step", and "loss", the mean of the epoch's steps, or the validation's metrics by
-    name behind "val_". metrics: of the last validation, which looked at the weights after step
-    `metrics_step`. best: the best value of `monitor`, which the weights after `best_step` had.
+    reason: why it ended: "epochs", "steps", "seconds", or what `run.stop` was given.
+    epochs, steps: how many are complete, over resumes.
+    history: one entry for each epoch and each validation: its "epoch", its "step", and "loss", the
+    mean of the epoch's steps, with what else they logged, or the validation's metrics by name
+    behind "val_".
+    metrics: of the last validation, which looked at the weights after step `metrics_step`.
+    best: the best value of `monitor`, which the weights after `best_step` had.
     """
 
     reason: str
@@ -94,7 +97,7 @@ class Run:
         self,
         trainer: Trainer[Any],
         loader: Iterable[Any],
-        loss_fn: Callable[..., Tensor],
+        loss_fn: LossFunction,
         *,
         limits: Limits,
         validate: Validate | None,
@@ -218,8 +221,11 @@ class Run:
             self._look(loss)
         if self.callbacks.hear(StepEnd):
             per_epoch, spans = self.steps_per_epoch, self.spans
+            logged = self.trainer.losses.logged.last
             self.callbacks.send(
-                StepEnd(self, position.epoch, position.step, per_epoch, samples, loss, spans)
+                StepEnd(
+                    self, position.epoch, position.step, per_epoch, samples, loss, spans, logged
+                )
             )
         if position.exhausted:
             return  # what is due now is done at the end of the epoch
@@ -277,7 +283,8 @@ class Run:
             self._validate()
             if position.validation_due:
                 return  # it was cut short by a signal: the end of the epoch is done on resume
-        entry = {"epoch": position.epoch, "step": step, "loss": loss}
+        logged = self.trainer.epoch_averages()
+        entry = {"epoch": position.epoch, "step": step, "loss": loss, **logged}
         position.history.append(entry)
         samples = self.batches.samples
         spans = None if self.spans is None else self._of_epoch
@@ -285,7 +292,7 @@ class Run:
         position.epoch, position.exhausted = epoch + 1, False
         self.batches.end()
         self.callbacks.send(
-            EpochEnd(self, epoch, step, loss, position.metrics, samples, seconds, spans)
+            EpochEnd(self, epoch, step, loss, position.metrics, samples, seconds, spans, logged)
         )
         due = self.save_every.after_epoch(epoch + 1) or self._save_asked
         if due or self.save_every.in_epoch(step, self.team.clock() - self._saved_time):

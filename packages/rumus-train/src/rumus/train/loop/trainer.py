@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 
@@ -19,11 +18,13 @@ from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.operations.generator import Draws
 from rumus.train.base.limits import Limits
+from rumus.train.base.logged import Log
 from rumus.train.base.losses import Losses
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
 from rumus.train.base.step_clock import StepClock, measured
 from rumus.train.checkpoints.snapshot import checked_names, scaling_of
-from rumus.train.loop.capture import CapturedSteps, Counts, beside
+from rumus.train.loop.capture import CapturedSteps, Counts, LossFunction, beside
+from rumus.train.loop.step_function import StepFunction
 
 if TYPE_CHECKING:  # what `fit` alone needs is imported there
     from rumus.train.base.every import Every
@@ -102,6 +103,7 @@ class Trainer(Generic[M_co]):
             scalable(optimizer).scale_losses(loss_scale)
         self._steps = CapturedSteps() if capture else None
         self.losses = Losses()  # of the epoch's steps
+        self.log: Log = {}  # of the passes that were done last
         self._clock: StepClock | None = None
         self._drawn: list[Generator] = []  # what drew in the last step
         if zero and ranks is None:
@@ -146,15 +148,15 @@ class Trainer(Generic[M_co]):
         scaling = scaling_of(self.optimizer)
         return None if scaling is None else scaling.on(backend)
 
-    def train_step(
-        self, loss_fn: Callable[..., Tensor], *batch: Any, weight: float = 1.0
-    ) -> Tensor:
+    def train_step(self, loss_fn: LossFunction, *batch: Any, weight: float = 1.0) -> Tensor:
         """Compute the loss, its gradients and the update; return the loss, without its graph.
 
         loss_fn: called with `batch`, NumPy arrays and tensors of other backends as tensors beside
         the parameters; returns a scalar that depends on the optimizer's parameters, and on no
-        others that are trainable. weight: how much this step counts in the mean loss of
-        the epoch, as the number of samples where the batches differ in size.
+        others that are trainable; or a dict of it, as "loss", and of what else is to be logged:
+        numbers, scalars, metrics of `rumus.train.metrics`; see `epoch_averages`.
+        weight: how much this step counts in the mean loss of the epoch, as the number of samples
+        where the batches differ in size.
 
         Raises TypeError if `loss_fn` returns no tensor, ValueError for a weight that is not finite
         and positive, UnclaimedGradientError for gradients that the optimizer does not own, and what
@@ -196,25 +198,40 @@ class Trainer(Generic[M_co]):
                 draws.wait_for(outcome, self.optimizer.poll, self.optimizer.decision)
         self._drawn = draws.generators
 
-    def _step(self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]) -> Tensor:
+    def _step(self, loss_fn: LossFunction, batch: Sequence[Any]) -> Tensor:
         """Do one step of the optimizer; return the loss, in memory of its own."""
         if isinstance(self.optimizer, ClosureOptimizer):
-            evaluate = repeated(partial(self.forward_backward, loss_fn, batch))
-            with measured(self._clock, "update"):
-                loss = self.optimizer.step_with(evaluate)
-            return self.losses.note(loss)
+            return self._closure_step(self.optimizer, loss_fn, batch)
         loss, gradients = self.forward_backward(loss_fn, batch)
-        noted = self.losses.note(loss)
+        noted = self.losses.note(loss, self.log)
         with gradients as grads:
             self.check_claimed(grads)
             self.update(grads)
         return noted
 
+    def _closure_step(
+        self,
+        optimizer: ClosureOptimizer[M_co],
+        loss_fn: Callable[..., Any],
+        batch: Sequence[Any],
+    ) -> Tensor:
+        """Do a step that computes the loss several times; the loss and the log are the first's."""
+        logs: list[Log] = []
+
+        def passes() -> tuple[Tensor, GradientStore]:
+            found = self.forward_backward(loss_fn, batch)
+            logs.append(self.log if not logs else {})
+            return found
+
+        with measured(self._clock, "update"):
+            loss = optimizer.step_with(repeated(passes))
+        return self.losses.note(loss, logs[0])
+
     @FIT.as_keywords
     def fit(
         self,
         loader: Iterable[Any],
-        loss_fn: Callable[..., Tensor],
+        loss_fn: LossFunction,
         *,
         epochs: int | None = None,
         steps: int | None = None,
@@ -238,7 +255,8 @@ class Trainer(Generic[M_co]):
         """Train: one `train_step` for each batch that `loader` yields, epoch after epoch.
 
         loader: is iterated over once an epoch, and yields tuples of arrays: `loss_fn(*batch)` is
-        the loss. epochs, steps, seconds: when to end; epochs and steps count those before a resume.
+        the loss, or a dict with it and what else is to be logged, as in `train_step`.
+        epochs, steps, seconds: when to end; epochs and steps count those before a resume.
         validate: a function that returns numbers by name, or (loader, function of a batch), whose
         numbers are averaged over the samples, and states of `rumus.train.metrics` added up; called
         as `validate_every` says, by default after each epoch, with no graph and every module
@@ -376,19 +394,20 @@ class Trainer(Generic[M_co]):
         return evaluating(self.state.values(), self.optimizer)
 
     def forward_backward(
-        self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]
+        self, loss_fn: LossFunction, batch: Sequence[Any]
     ) -> tuple[Tensor, GradientStore]:
         """Return the loss and its gradients, of which `update` or `check_claimed` is the next.
 
         They are captured where a batch is given and the parameters' backend can. loss_fn and batch:
         see `train_step`, whose errors but those of the update are raised.
         """
+        called = StepFunction(loss_fn)
         with measured(self._clock, "passes"):
-            return self._passes(loss_fn, batch)
+            found = self._passes(called, batch)
+        self.log = called.log
+        return found
 
-    def _passes(
-        self, loss_fn: Callable[..., Tensor], batch: Sequence[Any]
-    ) -> tuple[Tensor, GradientStore]:
+    def _passes(self, loss_fn: StepFunction, batch: Sequence[Any]) -> tuple[Tensor, GradientStore]:
         backend = self._backend
         if not batch or backend is None:
             return forward_backward(loss_fn, batch, self.loss_scale)
@@ -478,6 +497,28 @@ class Trainer(Generic[M_co]):
         if self._steps is not None:
             self._steps.begin_epoch()
         return mean
+
+    def epoch_averages(self) -> dict[str, float]:
+        """Return what the epoch's steps have logged beside their losses, and close it.
+
+        Numbers are averaged like the loss, metrics of `rumus.train.metrics` are those of all
+        samples. Empty where `loss_fn` returns no dict, and again until the next `train_step`.
+
+        >>> import numpy as np
+        >>> from rumus.optim import SGD
+        >>> from rumus.tensor import Parameter
+        >>> weight = Parameter([4.0], name="weight")
+        >>> trainer = Trainer(SGD([weight], 0.25))
+        >>> def step(x):
+        ...     error = weight - x
+        ...     return {"loss": (error * error).mean(), "error": error.mean()}
+        >>> for x in (2.0, 3.0):
+        ...     loss = trainer.train_step(step, np.array([x]))
+        >>> trainer.epoch_averages()
+        {'error': 1.0}
+        """
+        self.optimizer.poll(wait=True)
+        return self.losses.logged.close()
 
     def reset_epoch(self) -> None:
         """Forget the losses so far: the next step opens a new epoch. Usually done by itself."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
-from rumus.tensor import Tensor
 from rumus.train.base.every import Every
 from rumus.train.loop.callback import Callback
+from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.monitor import Mode
 from rumus.train.loop.run import OnNonFinite, Result
 from rumus.train.loop.trainer import Trainer
@@ -35,7 +35,7 @@ class Training:
 
     trainer: Trainer[Any]
     loader: Iterable[Any]
-    loss_fn: Callable[..., Tensor]
+    loss_fn: LossFunction
     _: KW_ONLY
     epochs: int | None = None
     steps: int | None = None

@@ -10,7 +10,9 @@ from rumus.optim import Optimizer
 from rumus.tensor import Backend, Tensor
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import Mean, noting_means
-from rumus.train.base.metric_state import MetricState
+from rumus.train.base.epoch_sum import LAG
+from rumus.train.base.late_values import late_numbers
+from rumus.train.base.metric_state import MetricState, add_up
 from rumus.train.checkpoints.snapshot import average_in_place
 from rumus.train.data.batches import arguments, samples
 from rumus.train.loop.capture import beside
@@ -76,47 +78,73 @@ def measure(
         with noting_means() as means:
             found = metric_fn(*values)
         set_so_far.add(given, found, means)
-    if not set_so_far.totals:
-        raise ValueError("the loader for validation yields nothing")
     return set_so_far.numbers()
 
 
 class _Measured:
-    """What was measured of the batches so far."""
+    """What was measured of the batches so far. What a device knows is read some batches later."""
 
     def __init__(self, weight_of: Callable[..., float] | None) -> None:
         self.weight_of = weight_of
-        self.totals: dict[str, tuple[float, float]] = {}  # weighted sums, and the weights
-        self.states: dict[str, MetricState] = {}
+        self._totals: dict[str, tuple[float, float]] = {}  # weighted sums, and the weights
+        self._states: dict[str, MetricState] = {}
         self._weighing = Weighing()
+        self._waiting: list[tuple[dict[str, Any], list[float]]] = []
 
     def add(self, batch: tuple[Any, ...], found: object, means: Sequence[Mean]) -> None:
         """Take what was computed of a batch."""
-        numbers = _numbers(found)
-        raw = [*found.values()] if isinstance(found, Mapping) else [found]
+        named = _named(found)
+        raw = [*named.values()]
         if self.weight_of is None:
             weights = self._weighing.weigh(raw, means, samples(batch))
         else:
             weights = [float(self.weight_of(*batch))] * len(raw)
-        for (name, number), value, weight in zip(numbers.items(), raw, weights, strict=True):
-            if isinstance(value, MetricState):
-                before = self.states.get(name)
-                self.states[name] = value if before is None else before + value
-            total, weighed = self.totals.get(name, (0.0, 0.0))
-            self.totals[name] = total + weight * number, weighed + weight
+        self._waiting.append((named, weights))
+        if len(self._waiting) >= LAG:
+            self._read()
 
     def numbers(self) -> dict[str, float]:
-        """Return the numbers of all batches together."""
-        averaged = {name: total / weight for name, (total, weight) in self.totals.items()}
-        return averaged | {name: float(state) for name, state in self.states.items()}
+        """Return the numbers of all batches together. ValueError if there was no batch."""
+        self._read()
+        if not self._totals and not self._states:
+            raise ValueError("the loader for validation yields nothing")
+        averaged = {name: total / weight for name, (total, weight) in self._totals.items()}
+        return averaged | {name: float(state) for name, state in self._states.items()}
+
+    def _read(self) -> None:
+        rows = [(*each, w) for named, weights in self._waiting
+                for each, w in zip(named.items(), weights, strict=True)]  # fmt: skip
+        self._waiting.clear()
+        states: dict[str, list[MetricState]] = {}
+        for name, value, _ in rows:
+            if isinstance(value, MetricState):
+                before = [self._states[name]] if name in self._states else []
+                states.setdefault(name, before).append(value)
+        self._states |= {name: add_up(each) for name, each in states.items()}
+        plain = [row for row in rows if not isinstance(row[1], MetricState)]
+        values = late_numbers([value for _, value, _ in plain])
+        for (name, _, weight), number in zip(plain, values, strict=True):
+            total, weighed = self._totals.get(name, (0.0, 0.0))
+            self._totals[name] = total + weight * number, weighed + weight
 
 
 def _numbers(found: object) -> dict[str, float]:
+    return {name: float(value) for name, value in _named(found).items()}
+
+
+def _named(found: object) -> dict[str, Any]:
+    """What was found, by name, with nothing read. TypeError for what is no number."""
     if isinstance(found, (Tensor, int, float, MetricState)):
-        return {"loss": float(found)}
+        found = {"loss": found}
     if not isinstance(found, Mapping) or not found:
         raise TypeError(
             "a validation returns numbers by name, as {'accuracy': 0.9}, or one number; not "
             f"{found!r}"
         )
-    return {str(name): float(value) for name, value in found.items()}
+    return {str(name): _number(value) for name, value in found.items()}
+
+
+def _number(value: Any) -> Any:
+    """A number, which may be on a device still."""
+    is_late = isinstance(value, Tensor) and value.backend.runs_ahead and not value.shape
+    return value if is_late or isinstance(value, MetricState) else float(value)

@@ -46,7 +46,7 @@ _FIELDS: Final[dict[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(
         ("t", "loss", "lr", "grad_norm", "samples", "samples_s", "seconds"), _is_number
     ),
-    **dict.fromkeys(("metrics", "spans"), _are_numbers),
+    **dict.fromkeys(("metrics", "spans", "logged"), _are_numbers),
     **dict.fromkeys(("split", "reason", "error", "path", "resumed_from"), _is_text),
     "best": lambda value: isinstance(value, bool),
 }

@@ -89,6 +89,8 @@ def _curves(record: RunRecord) -> list[str]:
     titles = {
         "lr": "learning rate", "grad_norm": "gradient norm", "samples_s": "samples per second"
     }  # fmt: skip
+    logged = [name for name in train if name not in (*titles, "loss")][:_CHARTS]
+    charts += [chart(f"training: {name}", {name: train[name]}) for name in logged]
     charts += [chart(titles[name], {name: train[name]}) for name in titles if name in train]
     found = [each for each in charts if each]
     if not found:

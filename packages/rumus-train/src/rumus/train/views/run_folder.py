@@ -16,7 +16,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,6 +70,21 @@ class _Noted:
     rate: float | None
     loss: Tensor
     norm: Tensor | None
+    logged: Mapping[str, Tensor]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What is to be read of it."""
+        norm = [] if self.norm is None else [self.norm]
+        return [self.loss, *norm, *self.logged.values()]
+
+    def row(self, values: Iterator[float]) -> dict[str, Any]:
+        """Return its fields; `values` are those of `tensors`."""
+        loss = next(values)
+        norm = None if self.norm is None else next(values)
+        logged = {name: next(values) for name in self.logged}
+        row: dict[str, Any] = {"loss": loss, "lr": self.rate, "grad_norm": norm}
+        return {**row, "logged": logged} if logged else row
 
 
 class RunFolder(Callback):
@@ -196,7 +211,9 @@ class RunFolder(Callback):
         if event.step < self._next_step and now < self._next_time:
             return
         rate, norm = event.learning_rate, event.gradient_norm()
-        self._noted.append(_Noted(time.time(), event.epoch, event.step, rate, event.loss, norm))
+        self._noted.append(
+            _Noted(time.time(), event.epoch, event.step, rate, event.loss, norm, event.logged)
+        )
         self._next_step, self._next_time = self._after(event.step, now)
         if now - self._flushed >= _FLUSH or len(self._noted) >= _WAITING:
             self.flush()
@@ -214,7 +231,9 @@ class RunFolder(Callback):
         self.flush()
         found = {"loss": event.loss, "samples": event.samples, "seconds": event.seconds}
         spans = {} if event.spans is None else {"spans": asdict(event.spans)}
-        self._write("epoch", event.epoch, event.step, {**found, **spans}, {"loss": event.loss})
+        logged = {"logged": dict(event.logged)} if event.logged else {}
+        shown = {"loss": event.loss, **event.logged}
+        self._write("epoch", event.epoch, event.step, {**found, **spans, **logged}, shown)
 
     def on_checkpoint(self, event: CheckpointSaved) -> None:
         """Write where a checkpoint is, or that it could not be saved."""
@@ -252,14 +271,9 @@ class RunFolder(Callback):
         """Read the numbers of the steps that were noted, and write their lines."""
         if not self._noted or self._lines is None:
             return
-        norms = [each.norm for each in self._noted if each.norm is not None]
-        values = late_values([*(each.loss for each in self._noted), *norms])
-        losses, found = values[: len(self._noted)], iter(values[len(self._noted) :])
         noted, self._noted = self._noted, []
-        rows = [
-            {"loss": loss, "lr": each.rate, "grad_norm": None if each.norm is None else next(found)}
-            for each, loss in zip(noted, losses, strict=True)
-        ]
+        read = iter(late_values([value for at in noted for value in at.tensors]))
+        rows = [at.row(read) for at in noted]
         rows[-1]["samples_s"] = self._throughput()
         append_metrics(
             self._lines,
@@ -402,8 +416,10 @@ def _line(
     return {"t": round(when, 3), "split": split, "epoch": epoch, "step": step, **found}
 
 
-def _tagged(split: str, values: Mapping[str, float | None]) -> dict[str, float]:
-    return {f"{split}/{name}": value for name, value in values.items() if value is not None}
+def _tagged(split: str, values: Mapping[str, Any]) -> dict[str, float]:
+    flat = {name: value for name, value in values.items() if name != "logged"}
+    flat |= values.get("logged", {})
+    return {f"{split}/{name}": value for name, value in flat.items() if value is not None}
 
 
 def _before(event: TrainStart) -> Any:

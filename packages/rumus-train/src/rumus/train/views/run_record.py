@@ -61,7 +61,8 @@ class RunRecord:
         if not isinstance(step, int):
             return
         self.step = max(self.step, step)
-        found = line.get("metrics", {}) if split == "validation" else line
+        logged = line.get("logged", {})
+        found = line.get("metrics", {}) if split == "validation" else {**line, **logged}
         if split in ("train", "validation", "epoch") and isinstance(found, Mapping):
             self._add(split, step, found)
         if split == "validation" and line.get("best"):
@@ -75,7 +76,17 @@ class RunRecord:
 
     def _add(self, split: str, step: int, found: Mapping[str, Any]) -> None:
         for name, value in found.items():
-            if name in ("v", "t", "split", "epoch", "step", "seconds", "samples", "spans"):
+            if name in (
+                "v",
+                "t",
+                "split",
+                "epoch",
+                "step",
+                "seconds",
+                "samples",
+                "spans",
+                "logged",
+            ):
                 continue
             key = f"{split} {name}"
             if key in self.curves or len(self.curves) < _NAMES:

@@ -1,0 +1,152 @@
+"""`EpochSum`: a sum over the steps of an epoch, of values that stay where they were computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor import Backend, Expr, Kernel, Tensor, arange, float32, zeros
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.recording import Capturing, is_capturing
+from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.updater import Outcome
+
+LAG: Final = 64  # values on the CPU, or pages on a device, that may be waiting to be read
+PAGE: Final = 256  # values of a page, if they have one element
+ELEMENTS: Final = 1 << 16  # of a page whose values have many
+
+_IS_HERE = (Expr.array("index") - Expr.scalar("at")).abs() < 0.5
+_WRITE = Kernel(
+    "note_value",
+    {"page": _IS_HERE.where(Expr.array("value"), Expr.array("page"))},
+    ("page", "index", "value"),
+)
+
+
+class _Page:
+    """Memory for some values on a device, which is read in one piece: (places, elements)."""
+
+    def __init__(self, backend: Capturing, shape: tuple[int, ...]) -> None:
+        self.backend = backend
+        size = math.prod(shape)
+        self.places = PAGE if size <= 1 else max(1, min(PAGE, ELEMENTS // size))
+        self.values: Array = zeros((self.places, size), backend=backend)._array
+        self._places = self.values.reshape((self.places, *shape))
+        index = arange(self.places, backend=backend).astype(float32)
+        self._index: Array = index.reshape((self.places, 1))._array
+        self._write: Callable[[Sequence[float]], None] | None = None
+        self._value: Array = None  # what `_write` takes the value from
+        self.counted: list[tuple[float, Outcome]] = []
+        self.done = 0  # how many are in the sum already, or forgotten
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no place left."""
+        return len(self.counted) == self.places
+
+    def write(self, value: Tensor) -> Tensor:
+        """Put a value into the next place, and return that place."""
+        at = len(self.counted)
+        if self._write is None or value._array is not self._value:
+            self._value = value._array
+            flat = value.reshape((1, self.values.shape[1]))._array  # the same memory
+            arrays = (self.values, self._index, flat)
+            self._write = self.backend.prepare(_WRITE, arrays, (self.values,))
+        self._write((float(at),))
+        return Tensor(self._places[at], self.backend)
+
+
+class EpochSum:
+    """sum of weight * value, in float64, of values that may still be on their way.
+
+    On the CPU a few wait to be read. On a device all do: a page of them is one transfer. A value
+    counts when its step turns out to be applied.
+
+    shape: of each value.
+
+    >>> from rumus.tensor import tensor
+    >>> found = EpochSum()
+    >>> for loss in (1.0, 2.0):
+    ...     found.count(found.note(tensor(loss)), 3.0, Outcome(True))
+    >>> float(found.read()), found.weight
+    (9.0, 6.0)
+    """
+
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        self.shape = shape
+        self.weight = 0.0  # of what was read
+        self._total: NDArray[np.float64] = np.zeros(shape)
+        self._waiting: list[tuple[Tensor, float, Outcome]] = []
+        self._pages: list[_Page] = []
+        self._is_remote: tuple[Backend | None, bool] = None, False  # of the backend asked last
+
+    def note(self, value: Tensor) -> Tensor:
+        """Return a value in memory of its own; it does not count before `count` says so."""
+        backend = value._backend
+        if backend is not self._is_remote[0]:
+            self._is_remote = backend, is_capturing(backend)
+        return self._page(backend).write(value) if self._is_remote[1] else value
+
+    def count(self, noted: Tensor, weight: float, outcome: Outcome) -> None:
+        """Let the value that was noted last enter the sum, if its step turns out to be applied."""
+        if self._is_remote[1]:
+            self._pages[-1].counted.append((weight, outcome))
+            return
+        self._waiting.append((noted, weight, outcome))
+        if len(self._waiting) > LAG:
+            self._read()
+
+    def read(self) -> NDArray[np.float64]:
+        """Return the sum so far; it waits for the device. `weight` is the sum of the weights."""
+        self._read()
+        for page in self._pages:
+            self._read_page(page)
+        del self._pages[:-1]
+        return self._total
+
+    def start(self, total: Any = 0.0, weight: float = 0.0) -> None:
+        """Begin anew, with a sum that was read."""
+        self._total = np.zeros(self.shape) + total
+        self.weight = weight
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.start()
+        self._waiting.clear()
+        for page in self._pages:
+            page.done = len(page.counted)
+        del self._pages[:-1]
+
+    def _page(self, backend: Any) -> _Page:
+        """The last page, or a new one if it is full or elsewhere."""
+        last = self._pages[-1] if self._pages else None
+        if last is None or last.backend is not backend or last.is_full:
+            if len(self._pages) >= LAG:
+                self._read_page(self._pages.pop(0))
+            self._pages.append(last := _Page(backend, self.shape))
+        return last
+
+    def _read(self) -> None:
+        with Uninterrupted():
+            for value, weight, outcome in self._waiting:
+                self._add(value.numpy(), weight, outcome)
+            self._waiting.clear()
+
+    def _read_page(self, page: _Page) -> None:
+        if page.done == len(page.counted):
+            return
+        values = page.backend.download(page.values).reshape((page.places, *self.shape))
+        counted = list(zip(values, page.counted, strict=False))[page.done :]
+        with Uninterrupted():
+            for value, (weight, outcome) in counted:
+                self._add(value, weight, outcome)
+            page.done = len(page.counted)
+
+    def _add(self, value: Any, weight: float, outcome: Outcome) -> None:
+        if outcome.applied is not False:
+            self._total = self._total + weight * np.asarray(value, np.float64)
+            self.weight += weight

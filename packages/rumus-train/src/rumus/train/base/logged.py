@@ -1,0 +1,202 @@
+"""`Logged`: what training steps report beside their loss, averaged over an epoch like the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from rumus.tensor import NumpyBackend, Tensor, float32, tensor
+from rumus.tensor.memory.updater import Outcome
+from rumus.train.base.epoch_sum import EpochSum
+from rumus.train.base.metric_state import MetricState, Part
+
+_HOST: Final = NumpyBackend()
+TAKEN: Final = frozenset(("epoch", "step", "loss"))  # what an entry of the history has already
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What a step logs under a name: a number, of which there is one part, or a metric.
+
+    finish: from the sums of the parts to the metric; None for a number, which is averaged.
+    """
+
+    parts: tuple[Tensor, ...]
+    finish: Callable[..., Any] | None = None
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the parts."""
+        return [part.shape for part in self.parts]
+
+    def weighted(self, weight: float) -> Value:
+        """Return it in memory of its own, a number times this weight."""
+        factor = weight if self.finish is None else 1.0
+        return Value(tuple([part * factor for part in self.parts]), self.finish)
+
+    def __add__(self, other: Value) -> Value:
+        pairs = zip(self.parts, other.parts, strict=True)
+        return Value(tuple([one + another for one, another in pairs]), self.finish)
+
+
+Log: TypeAlias = Mapping[str, Value]
+
+
+def as_log(found: Mapping[Any, Any]) -> tuple[Tensor, dict[str, Value]]:
+    """Return the loss of what a training step has returned, and the rest of it.
+
+    ValueError without a "loss", and for a name that the history has taken; TypeError for what is
+    neither a number, a tensor without axes nor a metric, and for a metric that keeps all scores.
+    """
+    if "loss" not in found:
+        raise ValueError(
+            f"a loss function that returns a dict says which is the loss: {{'loss': loss, ...}}, "
+            f"not {', '.join(map(repr, found)) or 'nothing'}"
+        )
+    loss = found["loss"]
+    return loss, {_name(name): _value(name, v) for name, v in found.items() if name != "loss"}
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or name in TAKEN:
+        raise ValueError(f"a step logs by names that are texts, and not {name!r}")
+    return name
+
+
+def _value(name: str, value: Any) -> Value:
+    if isinstance(value, MetricState):
+        if value.joins:
+            raise TypeError(
+                f"{name!r} keeps the scores of all samples, too many for a training step; measure "
+                f"{value.name} in a validation"
+            )
+        return Value(tuple([_floating(part) for part in value.parts]), value.finish)
+    if isinstance(value, Tensor) and not value.shape:
+        return Value((_floating(value.detach()),))
+    if isinstance(value, (int, float, np.number)):
+        return Value((tensor(float(value), backend=_HOST),))
+    shown = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else repr(value)[:80]
+    raise TypeError(f"a step logs numbers, tensors without axes and metrics; {name!r} is {shown}")
+
+
+def _floating(part: Part) -> Tensor:
+    there = part if isinstance(part, Tensor) else tensor(part, backend=_HOST)
+    return there if there.dtype.kind == "f" else there.astype(float32)
+
+
+def weighted(log: Log, weight: float) -> Log:
+    """Return a log in memory of its own, its numbers times this weight."""
+    return {name: value.weighted(weight) for name, value in log.items()}
+
+
+def added(logs: Sequence[Log]) -> Log:
+    """Return the sum of logs, by name."""
+    found: dict[str, Value] = {}
+    for log in logs:
+        for name, value in log.items():
+            found[name] = found[name] + value if name in found else value
+    return found
+
+
+class _Entry:
+    """One name: the sum of each part over the steps of an epoch."""
+
+    def __init__(self, value: Value) -> None:
+        self.finish = value.finish
+        self.shapes = value.shapes
+        self.sums = [EpochSum(shape) for shape in value.shapes]
+
+    def note(self, value: Value) -> list[Tensor]:
+        self.finish = value.finish
+        return [total.note(part) for total, part in zip(self.sums, value.parts, strict=True)]
+
+    def count(self, noted: Sequence[Tensor], weight: float, outcome: Outcome) -> None:
+        for total, part in zip(self.sums, noted, strict=True):
+            total.count(part, weight if self.finish is None else 1.0, outcome)
+
+    def value(self) -> float | None:
+        """What it is of the steps so far; None if none has counted."""
+        totals = [total.read() for total in self.sums]
+        weight = self.sums[0].weight
+        if not weight:
+            return None
+        return float(totals[0] / weight if self.finish is None else self.finish(*totals))
+
+
+class Logged:
+    """What is logged in the steps of an epoch, by name, with nothing read before it is asked for.
+
+    Numbers are averaged with the weights of the losses; metrics are those of all samples.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._noted: dict[str, list[Tensor]] = {}
+        self._saved: dict[str, Any] = {}  # of entries that no step has logged since
+
+    @property
+    def last(self) -> dict[str, Tensor]:
+        """The numbers that the last step has logged, not read; metrics are not among them."""
+        noted = self._noted.items()
+        return {name: parts[0] for name, parts in noted if self._entries[name].finish is None}
+
+    def note(self, log: Log) -> None:
+        """Take what a step logs; it does not count before `count` says so."""
+        self._noted = {name: self._entry(name, value).note(value) for name, value in log.items()}
+
+    def count(self, weight: float, outcome: Outcome) -> None:
+        """Let what was noted last count, if its step turns out to be applied."""
+        for name, parts in self._noted.items():
+            self._entries[name].count(parts, weight, outcome)
+
+    def close(self) -> dict[str, float]:
+        """Return what was logged since the last call, and begin anew. Waits for the device."""
+        found = {name: saved["value"] for name, saved in self._saved.items()}
+        found |= {name: entry.value() for name, entry in self._entries.items()}
+        self._saved.clear()
+        for entry in self._entries.values():
+            for total in entry.sums:
+                total.start()
+        return {name: value for name, value in found.items() if value is not None}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._saved.clear()
+        self._noted.clear()
+        for entry in self._entries.values():
+            for total in entry.sums:
+                total.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums so far, and what they amount to."""
+        found = dict(self._saved)
+        for name, entry in self._entries.items():
+            if (value := entry.value()) is not None:
+                parts = [total.read() for total in entry.sums]
+                found[name] = {"value": value, "weight": entry.sums[0].weight, "parts": parts}
+        return found
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from saved sums."""
+        self.clear()
+        self._entries.clear()
+        self._saved = {name: dict(saved) for name, saved in state.items()}
+
+    def _entry(self, name: str, value: Value) -> _Entry:
+        """What adds up a name. ValueError if it was something else before."""
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._entries[name] = _Entry(value)
+            saved = self._saved.pop(name, None)
+            if saved is not None and [np.shape(part) for part in saved["parts"]] == value.shapes:
+                for total, part in zip(entry.sums, saved["parts"], strict=True):
+                    total.start(part, saved["weight"])
+        if entry.shapes != value.shapes or (entry.finish is None) != (value.finish is None):
+            raise ValueError(
+                f"{name!r} is logged with shapes {value.shapes}, and by steps before with "
+                f"{entry.shapes}: a name stands for one number or metric"
+            )
+        return entry

@@ -1,0 +1,43 @@
+"""`surprise`: how unlikely a model found the targets of a batch, summed where its logits are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rumus.tensor import Tensor, cross_entropy, float32, int32
+from rumus.train.base.class_counts import NO_CLASS, Given, beside, is_remote, on_host
+from rumus.train.base.metric_state import Part
+
+
+def surprise(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Part]:
+    """Return the sum of -log softmax(logits)[target] in nats, and of how many targets.
+
+    logits: (..., classes). targets: (...), class numbers, or `ignore_index`. ValueError for shapes
+    that do not fit, other dtypes, and on the host for a target that is no class.
+    """
+    shapes = [x.shape if isinstance(x, Tensor) else np.shape(x) for x in (logits, targets)]
+    dtype = targets.dtype if isinstance(targets, Tensor) else np.asarray(targets).dtype
+    if not shapes[0] or shapes[1] != shapes[0][:-1] or dtype.kind not in "iu":
+        raise ValueError(
+            "logits must be (..., classes) and targets class numbers of shape (...), not "
+            f"{shapes[0]} and {dtype} of {shapes[1]}"
+        )
+    if isinstance(logits, Tensor) and is_remote(logits):
+        rows = logits.detach().reshape(-1, shapes[0][-1])
+        wanted = beside(targets, rows).astype(int32).reshape(-1)
+        losses = cross_entropy(rows, wanted, ignore_index=ignore_index)
+        return losses.sum(), (wanted != ignore_index).astype(float32).sum()
+    return _on_host(logits, targets, ignore_index)
+
+
+def _on_host(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Part]:
+    rows = on_host(logits).astype(np.float64)
+    rows, wanted = rows.reshape(-1, rows.shape[-1]), on_host(targets).reshape(-1)
+    counts = wanted != ignore_index
+    rows, wanted = rows[counts], wanted[counts]
+    if wanted.size and not (wanted.min() >= 0 and wanted.max() < rows.shape[1]):
+        raise ValueError(NO_CLASS.format(rows.shape[1]))
+    with np.errstate(invalid="ignore"):  # a row whose largest logit is infinite is NaN
+        shifted = rows - rows.max(1, keepdims=True, initial=-np.inf)
+    losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(wanted)), wanted]
+    return np.array(losses.sum()), np.array(float(len(wanted)))
