@@ -6,13 +6,14 @@ batches, is right as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rumus.optim import Accumulation
 from rumus.tensor import Tensor
 from rumus.tensor.graph.means import noting_means
 from rumus.train.base.logged import Log, added, weighted
+from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.weighing import Weighing
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def accumulated_step(
     trainer: Trainer[Any],
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFunction,
     window: Iterable[tuple[tuple[Any, ...], float]],
     weighing: Weighing | None = None,
 ) -> Tensor:

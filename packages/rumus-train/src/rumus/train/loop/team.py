@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 from rumus.tensor import Tensor
 from rumus.train.base.ranks import Ranks
 from rumus.train.loop.accumulation import accumulated_step
+from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.validation import Validate, measure
 from rumus.train.loop.weighing import Weighing
 
@@ -41,7 +42,7 @@ class Team(Protocol):
         """Hear that the run has its state, from a checkpoint or new, and goes on to train."""
         ...
 
-    def step(self, loss_fn: Callable[..., Tensor], window: Window) -> Tensor:
+    def step(self, loss_fn: LossFunction, window: Window) -> Tensor:
         """Do one step over the batches of a window; return the loss."""
         ...
 
@@ -96,7 +97,7 @@ class Alone:
     def started(self) -> None:
         """Nothing is to be agreed upon."""
 
-    def step(self, loss_fn: Callable[..., Tensor], window: Window) -> Tensor:
+    def step(self, loss_fn: LossFunction, window: Window) -> Tensor:
         """Do a step of the trainer."""
         if self._accumulates:
             weighing = None if self._has_weights else Weighing()
