@@ -40,7 +40,7 @@ def accumulated_step(
 
 def _step(
     trainer: Trainer[Any],
-    loss_fn: Callable[..., Tensor],
+    loss_fn: LossFunction,
     window: Iterable[tuple[tuple[Any, ...], float]],
     weighing: Weighing | None,
 ) -> tuple[Tensor, float]:
