@@ -2,11 +2,14 @@
 
     pip install rumus
     python docs/examples/gpt2_finetune.py my.txt --weights gpt2.safetensors --save my.safetensors
+    python docs/examples/gpt2_finetune.py --weights gpt2.safetensors --lora 8 --save adapters
     python docs/examples/gpt2_finetune.py --layers 2 --size 64 --heads 2     random and small
 
 The file has the public names of GPT-2's tensors (wte.weight, h.0.attn.c_attn.weight, ...), with or
 without `transformer.` in front; layers, size and heads are then those of the file (a head has 64
-elements). What is saved has the same names. The text is read byte by byte, as the tokens that stand
+elements). What is saved has the same names. With `--lora RANK` the model is frozen in float16, and
+matrices of this rank beside its own are trained; what is saved is then a folder that the peft
+package reads. The text is read byte by byte, as the tokens that stand
 for single bytes; the 124 million parameters of the smallest GPT-2 take 2 GB while they are trained.
 Radford et al., "Language models are unsupervised multitask learners", 2019.
 """
@@ -99,6 +102,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("text", nargs="?", type=Path, help="by default, the Python language")
     parser.add_argument("--weights", type=Path, help="a safetensors file of GPT-2")
     parser.add_argument("--save", type=Path, help="where to write the tuned weights")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank")
     parser.add_argument("--gpu", action="store_true", help="on a GPU of whatever kind, or fail")
     sizes = {"layers": 12, "size": 768, "heads": 12, "vocabulary": VOCABULARY}
     for name, value in (sizes | {"positions": POSITIONS}).items():
@@ -121,6 +125,7 @@ def main() -> int:
         model.to_gpu()
     count = sum(p.size for p in model.parameters())
     print(f"backend: {model.tokens.weight.backend.name}; {count:,} parameters")
+    adapters = nn.lora(model, chosen.lora, storage="float16") if chosen.lora else None
 
     text = chosen.text.read_bytes() if chosen.text else "\n".join(topics.values()).encode()
     rows = windows(text, chosen.length)
@@ -128,6 +133,8 @@ def main() -> int:
     optimizer = AdamW(
         model.parameters(), lr, weight_decay=0.01, decay="matrices", clip=ClipNorm(1.0)
     )
+    state = optimizer.memory().state
+    print(f"the optimizer keeps {state:,} bytes, {state / (8 * count):.2%} of those for all")
     trainer = Trainer(optimizer)
 
     def loss_of(window: Tensor) -> Tensor:
@@ -147,7 +154,10 @@ def main() -> int:
     seconds = time.perf_counter() - start
     print(f"{steps * chosen.batch * chosen.length / seconds:,.0f} tokens a second")
     if chosen.save:
-        model.save_file(chosen.save, rename=nn.names.GPT2)
+        if adapters is None:
+            model.save_file(chosen.save, rename=nn.names.GPT2)
+        else:
+            nn.save_lora(adapters, chosen.save, rename=nn.names.GPT2)
         print(f"saved to {chosen.save}")
     return 0
 

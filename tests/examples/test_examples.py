@@ -207,6 +207,24 @@ def test_gpt2_saves_what_it_can_read(tmp_path: Path) -> None:
     assert losses[2] < losses[0] - 0.5
 
 
+def test_gpt2_trains_adapters_alone(tmp_path: Path) -> None:
+    """In a state of the optimizer under 2 % of the full one; the model itself stays as it is."""
+    path, adapters = tmp_path / "small.safetensors", tmp_path / "adapters"
+    small = ["--layers", 1, "--size", 128, "--heads", 2, "--vocabulary", 300, "--positions", 32]
+    output("gpt2_finetune.py", *small, "--length", 32, "--lr", 0.01, "--steps", 5, "--save", path)
+    text = output(
+        "gpt2_finetune.py", "--weights", path, "--length", 32, "--steps", 10, "--lr", 0.03,
+        "--lora", 1, "--save", adapters,
+    )  # fmt: skip
+    share = re.search(r"the optimizer keeps [\d,]+ bytes, ([\d.]+)% of those for all", text)
+    assert share is not None
+    assert 0 < float(share[1]) < 2
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", text)]
+    assert losses[-1] < losses[0]
+    names = {path.name for path in adapters.iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+
+
 def rumus(folder: Path, *arguments: object) -> str:
     """What a command prints; it must end well."""
     command = [sys.executable, "-W", "error", "-m", "rumus.train", *map(str, arguments)]

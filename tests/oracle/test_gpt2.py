@@ -40,6 +40,7 @@ def model(gpt2: Any) -> Any:
 
 def reference(w: dict[str, Any], tokens: Any) -> Any:
     """GPT-2 as its paper and its files say."""
+    w = {name.removeprefix("transformer."): value for name, value in w.items()}
     x = w["wte.weight"][tokens] + w["wpe.weight"][: tokens.shape[1]]
 
     def norm(name: str, x: Any) -> Any:
@@ -84,7 +85,8 @@ def test_logits_and_gradients(gpt2: Any, model: Any, tmp_path: Path) -> None:
 def test_the_file_comes_back(gpt2: Any, model: Any, prefix: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model.save_file(path, rename=nn.names.GPT2)
-    named = {prefix + name: array for name, array in load_file(path).items()}
+    found = load_file(path)
+    named = {prefix + name.removeprefix("transformer."): array for name, array in found.items()}
     named[f"{prefix}h.0.attn.bias"] = np.tri(POSITIONS, dtype=np.float32)  # a mask, in some files
     save_file(named, path)
     again = gpt2.load(path, Generator(5))
@@ -98,11 +100,11 @@ def test_what_does_not_fit_is_said(gpt2: Any, model: Any, tmp_path: Path) -> Non
     path = tmp_path / "model.safetensors"
     model.save_file(path, rename=nn.names.GPT2)
     tensors = load_file(path)
-    lacking = {n: a for n, a in tensors.items() if n != "h.1.mlp.c_fc.bias"}
+    lacking = {n: a for n, a in tensors.items() if n != "transformer.h.1.mlp.c_fc.bias"}
     save_file(lacking, path)
     with pytest.raises(StateMismatchError, match=r"blocks.1.feed_forward.up.bias: missing"):
         gpt2.load(path, Generator(0))
-    save_file({**tensors, "ln_f.weight": np.zeros(3, np.float32)}, path)
+    save_file({**tensors, "transformer.ln_f.weight": np.zeros(3, np.float32)}, path)
     with pytest.raises(StateMismatchError, match=r"norm.weight: shape \(3,\) is in the file"):
         gpt2.load(path, Generator(0))
     save_file({"weight": np.zeros(3, np.float32)}, path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,94 +10,10 @@ import pytest
 import torch
 import torchvision
 import transformers
+from hub_models import TOKENS, compare_logits, example, gpt2, llama
 from safetensors.torch import load_file, save_file
 
 from rumus import nn
-from rumus.tensor import Generator, Tensor, linear, no_grad, tensor
-
-PORTED = Path(__file__).parents[2] / "docs" / "examples" / "ported"
-TOKENS = np.random.default_rng(0).integers(0, 61, (2, 12))
-
-
-class GPT2(nn.Module):
-    def __init__(self, layers: int, size: int, heads: int) -> None:
-        random = Generator(0)
-        self.tokens = nn.Embedding(61, size, generator=random)
-        self.positions = nn.Embedding(16, size, generator=random)
-        self.blocks = nn.ModuleList(
-            nn.TransformerBlock(size, heads, causal=True, activation="gelu_tanh", generator=random)
-            for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(size)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
-        for block in self.blocks:
-            x = block(x)
-        return linear(self.norm(x), self.tokens.weight)
-
-
-class Llama(nn.Module):
-    def __init__(self, layers: int, size: int, heads: int, kv_heads: int, hidden: int) -> None:
-        random = Generator(0)
-        rotary = nn.RotaryEmbedding(size // heads)
-        self.tokens = nn.Embedding(61, size, generator=random)
-        self.blocks = nn.ModuleList(
-            nn.TransformerBlock(
-                size, heads, kv_heads=kv_heads, hidden=hidden, causal=True, rotary=rotary,
-                norm="rms", activation="swiglu", bias=False, eps=1e-6, generator=random,
-            )
-            for _ in range(layers)
-        )  # fmt: skip
-        self.norm = nn.RMSNorm(size, eps=1e-6)
-        self.output = nn.Linear(size, 61, bias=False, generator=random)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.tokens(tokens)
-        for block in self.blocks:
-            x = block(x)
-        return self.output(self.norm(x))
-
-
-def gpt2() -> tuple[Any, GPT2]:
-    config = transformers.GPT2Config(
-        n_layer=2, n_embd=32, n_head=4, vocab_size=61, n_positions=16, initializer_range=0.3
-    )
-    return transformers.GPT2LMHeadModel(config).eval(), GPT2(2, 32, 4)
-
-
-def llama(**other: Any) -> tuple[Any, Llama]:
-    config = transformers.LlamaConfig(
-        num_hidden_layers=2, hidden_size=32, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=48, vocab_size=61, max_position_embeddings=16, initializer_range=0.3,
-        **other,
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(config).eval(), Llama(2, 32, 4, 2, 48)
-
-
-def example(name: str) -> Any:
-    """A program of docs/examples/ported."""
-    sys.path.insert(0, str(PORTED))
-    try:
-        spec = importlib.util.spec_from_file_location(name, PORTED / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(PORTED))
-    return module
-
-
-def compare_logits(theirs: Any, ours: nn.Module, given: Any, tolerance: float = 1e-5) -> None:
-    """The same logits, measured against the largest."""
-    with torch.no_grad():
-        wanted = theirs(torch.from_numpy(given))
-    wanted = getattr(wanted, "logits", wanted).float().numpy()
-    dtype = np.int32 if given.dtype.kind == "i" else np.float32
-    with no_grad():
-        found = ours(tensor(given.astype(dtype))).numpy()
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("shard", ["1GB", "20KB"])
@@ -145,12 +59,10 @@ def test_a_llama_that_shares_its_table(tmp_path: Path) -> None:
 def test_transformers_reads_what_is_saved(pair: Any, names: Any, tmp_path: Path) -> None:
     theirs, ours = pair()
     ours.save_file(tmp_path / "model.safetensors", rename=names)
-    found = load_file(tmp_path / "model.safetensors")
-    body = theirs.transformer if pair is gpt2 else theirs
-    missing, unexpected = body.load_state_dict(found, strict=False)
-    assert not missing
-    assert not unexpected
-    compare_logits(theirs, ours, TOKENS)
+    theirs.config.save_pretrained(tmp_path)
+    again, about = type(theirs).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(about.values())
+    compare_logits(again.eval(), ours, TOKENS)
 
 
 def randomized(model: Any) -> Any:

@@ -34,12 +34,15 @@ from rumus.nn.dropout import Dropout
 from rumus.nn.embedding import Embedding
 from rumus.nn.feed_forward import FeedForward, SwiGLU
 from rumus.nn.fitting import LoadReport, Place, WrongShape
+from rumus.nn.frozen_linear import FrozenLinear
 from rumus.nn.group_norm import GroupNorm
 from rumus.nn.layer_norm import LayerNorm
 from rumus.nn.linear import Linear
+from rumus.nn.lora import Lora, LoraLinear, lora
 from rumus.nn.loss import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from rumus.nn.module import Module
 from rumus.nn.other_names import NN as _NN
+from rumus.nn.peft_file import load_lora, save_lora
 from rumus.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from rumus.nn.rms_norm import RMSNorm
 from rumus.nn.rotary import RotaryEmbedding
@@ -64,6 +67,7 @@ __all__ = [
     "Embedding",
     "FeedForward",
     "Flatten",
+    "FrozenLinear",
     "GELU",
     "GroupNorm",
     "Identity",
@@ -71,6 +75,8 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LoadReport",
+    "Lora",
+    "LoraLinear",
     "MaxPool2d",
     "Module",
     "ModuleDict",
@@ -96,9 +102,12 @@ __all__ = [
     "huber_loss",
     "initialisation",
     "l1_loss",
+    "load_lora",
+    "lora",
     "mse_loss",
     "names",
     "read_weights",
+    "save_lora",
 ]
 
 if not TYPE_CHECKING:  # a type checker knows what there is

@@ -31,6 +31,12 @@ class ModuleList(Module, Generic[M]):
         self._modules.append(module)
         return self
 
+    def _put_child(self, name: str, module: Module) -> None:
+        if name.isdecimal():
+            self._modules[int(name)] = module  # type: ignore[assignment]
+        else:
+            super()._put_child(name, module)
+
     def named_members(self) -> Iterable[tuple[str, object]]:
         """Return the modules by position, then attributes that a subclass added."""
         yield from ((str(i), module) for i, module in enumerate(self._modules))
@@ -74,6 +80,12 @@ class ModuleDict(Module, Generic[M]):
             raise ValueError(f"a module's name is not empty and has no dot, unlike {name!r}")
         _check_module(type(self).__name__, name, module)
         self._modules[name] = module
+
+    def _put_child(self, name: str, module: Module) -> None:
+        if name in self._modules:
+            self._modules[name] = module  # type: ignore[assignment]
+        else:
+            super()._put_child(name, module)
 
     def named_members(self) -> Iterable[tuple[str, object]]:
         """Return the modules by name, then attributes that a subclass added."""

@@ -146,6 +146,23 @@ class Module:
             elif isinstance(value, (list, tuple, set, dict)):
                 _refuse_hidden(self, name, value)
 
+    def replace_child(self, name: str, module: Module) -> None:
+        """Put another module in the place of a part, one level deep. KeyError if there is none.
+
+        >>> from rumus.nn import Linear, Sequential
+        >>> model = Sequential(Linear(2, 3), Linear(3, 1000))
+        >>> model.replace_child("1", Linear(3, 10))
+        >>> model[1].outputs
+        10
+        """
+        if name not in dict(self.named_children()):
+            raise KeyError(f"{type(self).__name__} has no part {name!r}")
+        self._put_child(name, module)
+
+    def _put_child(self, name: str, module: Module) -> None:
+        """Put a part where one of this name is; containers have their own way."""
+        setattr(self, name, module)
+
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Iterate over this module (named "") and everything below, each before its parts."""
         seen: set[int] = set()

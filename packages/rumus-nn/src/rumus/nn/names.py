@@ -93,9 +93,9 @@ class Names:
                 found[name] = array
         return found
 
-    def layers(self, own: str) -> list[tuple[str, int, int]]:
-        """Return the names in the file of a layer here, each with its part and of how many."""
-        return [(foreign, row.part, row.of) for row, foreign in self._places(own)]
+    def layers(self, own: str) -> list[tuple[str, Row]]:
+        """Return the names in the file of a layer here, each with its row."""
+        return [(foreign, row) for row, foreign in self._places(own)]
 
     def _places(self, layer: str) -> list[tuple[Row, str]]:
         return list(self._written(layer))
@@ -132,13 +132,16 @@ def _filled(template: str, other: str, numbers: Iterable[str], step: int) -> str
 def _pieces(
     state: Mapping[str, NDArray[Any]], layer: str, array: NDArray[Any], count: int
 ) -> list[NDArray[Any]]:
-    """Cut what makes queries, keys and values: as many queries as inputs, the rest shared alike."""
     weight = state.get(f"{layer}.weight")
     if weight is None or weight.ndim != 2:
         raise ValueError(f"{layer} is written in {count} parts, but has no matrix to tell them by")
-    first = weight.shape[1]
-    other = (len(array) - first) // (count - 1)
-    return np.split(array, [first + other * part for part in range(count - 1)])
+    return cut(array, weight.shape[1], count)
+
+
+def cut(array: NDArray[Any], inputs: int, count: int) -> list[NDArray[Any]]:
+    """Cut what makes queries, keys and values: as many queries as inputs, the rest shared alike."""
+    other = (len(array) - inputs) // (count - 1) if count > 1 else 0
+    return np.split(array, [inputs + other * part for part in range(count - 1)])
 
 
 def _attention(foreign: str, own: str) -> list[Row]:
@@ -151,16 +154,20 @@ def _attention(foreign: str, own: str) -> list[Row]:
 
 GPT2: Final = Names(
     [
-        Row("wte", "tokens"),
+        Row("transformer.wte", "tokens"),
         Row("lm_head", "tokens"),
-        Row("wpe", "positions"),
-        Row("h.{}.ln_1", "blocks.{}.attention_norm"),
-        Row("h.{}.attn.c_attn", "blocks.{}.attention.query_key_value", is_transposed=True),
-        Row("h.{}.attn.c_proj", "blocks.{}.attention.output", is_transposed=True),
-        Row("h.{}.ln_2", "blocks.{}.feed_forward_norm"),
-        Row("h.{}.mlp.c_fc", "blocks.{}.feed_forward.up", is_transposed=True),
-        Row("h.{}.mlp.c_proj", "blocks.{}.feed_forward.down", is_transposed=True),
-        Row("ln_f", "norm"),
+        Row("transformer.wpe", "positions"),
+        Row("transformer.h.{}.ln_1", "blocks.{}.attention_norm"),
+        Row(
+            "transformer.h.{}.attn.c_attn",
+            "blocks.{}.attention.query_key_value",
+            is_transposed=True,
+        ),
+        Row("transformer.h.{}.attn.c_proj", "blocks.{}.attention.output", is_transposed=True),
+        Row("transformer.h.{}.ln_2", "blocks.{}.feed_forward_norm"),
+        Row("transformer.h.{}.mlp.c_fc", "blocks.{}.feed_forward.up", is_transposed=True),
+        Row("transformer.h.{}.mlp.c_proj", "blocks.{}.feed_forward.down", is_transposed=True),
+        Row("transformer.ln_f", "norm"),
     ],
     prefix="transformer.",
     dropped=[r"h\.\d+\.attn\.(masked_)?bias"],

@@ -34,6 +34,12 @@ class Sequential(Module):
         yield from self._layers.named_members()
         yield from ((name, v) for name, v in vars(self).items() if name != "_layers")
 
+    def _put_child(self, name: str, module: Module) -> None:
+        if name.isdecimal():
+            self._layers._put_child(name, module)
+        else:
+            super()._put_child(name, module)
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply every layer in order, an activation in the product of the `Linear` before it."""
         for layer, activation in _steps(self._layers):

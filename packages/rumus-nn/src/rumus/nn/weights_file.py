@@ -112,11 +112,10 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
 def write_weights(
     path: str | os.PathLike[str],
     weights: Mapping[str, NDArray[Any]],
-    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a safetensors file: `path` is the old file or the new one, whatever happens.
 
-    metadata: what the header says besides. OSError if it cannot be written.
+    OSError if it cannot be written.
     """
     from safetensors.numpy import save
 
@@ -126,7 +125,7 @@ def write_weights(
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
         with temporary.open("xb") as file:
-            file.write(save(whole, None if metadata is None else dict(metadata)))
+            file.write(save(whole, {"format": "pt"}))  # transformers reads no file without this
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
