@@ -1,7 +1,8 @@
-// out = log(sum(exp(x))) - x[target] of each row, where smoothing s > 0 with (1 - s) x[target] +
-// s mean(x) instead of x[target]. The statistics of a row are its largest element, which is taken
-// out of everything, and the sum of the exponentials without it. A row whose target is to be ignored
-// costs 0; one whose target is no class is NaN.
+// out = sum(t) log(sum(exp(x))) - sum(t x) of each row, with the target t = w ((1 - s) at its class
+// and s / columns everywhere), w being the class's weight and s the smoothing. The statistics of a
+// row are its largest element, which is taken out of everything, the sum of the exponentials without
+// it, and if IS_WEIGHTED the weight of its class. A row whose target is to be ignored costs 0; one
+// whose target is no class is NaN.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
@@ -17,20 +18,34 @@ fn main(
     let largest = row_largest(row, local);
     let sum = row_exponentials(row, largest, local);
     var total = 0.0;
+    var mass = f32(k.columns);
     if (k.smoothing > 0.0) {  // else a logit of -inf would count
+        var weights = 0.0;
         for (var j = row.lane; j < row.stop; j += LANES) {
-            total += logit(row, j) - largest;
+            total += class_weight(j) * (logit(row, j) - largest);
+            weights += class_weight(j);
         }
         total = row_sum(total, local);
+        if (IS_WEIGHTED) {
+            mass = row_sum(weights, local);
+        }
     }
     if (row.lane == 0u && row.stop > 0u) {
         let at = targets[k.start1 + row.number];
-        var expected = logit(row, min(at, k.columns - 1u)) - largest;
+        let class_ = min(at, k.columns - 1u);
+        let weight = class_weight(class_);
+        var expected = weight * (logit(row, class_) - largest);
+        var target_sum = weight;
         if (k.smoothing > 0.0) {
             expected = (1.0 - k.smoothing) * expected + k.smoothing * (total / f32(k.columns));
+            target_sum = (1.0 - k.smoothing) * weight + k.smoothing * (mass / f32(k.columns));
         }
-        out[k.start2 + row.number] = target_share(at, log1(sum) - expected);
-        statistics[k.start3 + 2u * row.number] = largest;
-        statistics[k.start3 + 2u * row.number + 1u] = sum;
+        let place = k.start3 + STATISTICS * row.number;
+        out[k.start2 + row.number] = target_share(at, target_sum * log1(sum) - expected);
+        statistics[place] = largest;
+        statistics[place + 1u] = sum;
+        if (IS_WEIGHTED) {
+            statistics[place + 2u] = target_share(at, weight);
+        }
     }
 }

@@ -1,6 +1,5 @@
-// x = g (p - t) of each row, written over the logits x: p is their softmax, t the target, which is
-// 1 - s at its class and s / columns in addition everywhere, s being the smoothing. 0 where the
-// target is to be ignored, NaN where it is no class.
+// x = g (sum(t) p - t) of each row, written over the logits x: p is their softmax, t the target; see
+// cross_entropy.wgsl. 0 where the target is to be ignored, NaN where it is no class.
 
 @group(0) @binding(0) var<storage, read_write> x: array<X>;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
@@ -15,14 +14,26 @@ fn main(
 ) {
     let row = row_of(group, groups, local);
     let at = targets[k.start1 + row.number];
-    let largest = statistics[k.start2 + 2u * row.number];
-    let sum = statistics[k.start2 + 2u * row.number + 1u];
+    let largest = statistics[k.start2 + STATISTICS * row.number];
+    let sum = statistics[k.start2 + STATISTICS * row.number + 1u];
     let gradient = f32(g[k.start3 + row.number]);
     let share = k.smoothing / f32(k.columns);
+    let certain = (1.0 - k.smoothing) * class_weight(min(at, k.columns - 1u));
+    var target_sum = 1.0;
+    if (IS_WEIGHTED) {
+        var weights = 0.0;
+        if (k.smoothing > 0.0) {
+            for (var j = row.lane; j < row.stop; j += LANES) {
+                weights += class_weight(j);
+            }
+            weights = row_sum(weights, local);
+        }
+        target_sum = certain + share * weights;
+    }
     for (var j = row.lane; j < row.stop; j += LANES) {
-        let place = k.start0 + row.first + j;
+        let place = k.start0 + row.first + j * k.places;
         let p = exp1(f32(x[place]) - largest) / sum;
-        let expected = share + select(0.0, 1.0 - k.smoothing, j == at);
-        x[place] = stored(target_share(at, gradient * (p - expected)));
+        let expected = share * class_weight(j) + select(0.0, certain, j == at);
+        x[place] = stored(target_share(at, gradient * (target_sum * p - expected)));
     }
 }

@@ -5,7 +5,7 @@
 const LOWEST = -3.4028234e38;
 
 fn logit(row: Row, column: u32) -> f32 {
-    return f32(x[k.start0 + row.first + column]);
+    return f32(x[k.start0 + row.first + column * k.places]);
 }
 
 // The largest of a row. NaN may be lost here; it comes back with the sum of the exponentials.

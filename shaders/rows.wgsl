@@ -9,12 +9,15 @@ struct Scalars {
     start3: u32,
     smoothing: f32,
     ignored: u32,
+    places: u32,
+    start4: u32,
 }
 
 var<immediate> k: Scalars;
 
 // The row that an invocation takes part in. It has the elements lane, lane + LANES, ... below stop,
-// which is 0 where there is no row left: barriers need every invocation.
+// which is 0 where there is no row left: barriers need every invocation. Element j of a row is at
+// first + j * places: rows of a class axis before others lie beside one another.
 struct Row {
     number: u32,
     first: u32,
@@ -26,7 +29,8 @@ fn row_of(group: vec3<u32>, groups: vec3<u32>, local: u32) -> Row {
     let wanted = (group.y * groups.x + group.x) * ROWS + local / LANES;
     let number = min(wanted, k.rows - 1u);
     let stop = select(k.columns, 0u, wanted >= k.rows);
-    return Row(number, number * k.columns, local % LANES, stop);
+    let first = number / k.places * k.columns * k.places + number % k.places;
+    return Row(number, first, local % LANES, stop);
 }
 
 // What a target makes of a row's value.

@@ -26,6 +26,7 @@ from rumus.tensor import (
     float32,
     tensor,
 )
+from rumus.tensor.graph.means import noting_means
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -63,7 +64,22 @@ CLASSES = np.array([[3, 0, 1], [4, 4, 2]])
 SOME = np.array([[3, -100, 1], [-100, 4, 2]])
 CE, BCE = nn.cross_entropy_loss, nn.binary_cross_entropy_with_logits
 YES = np.abs(np.sin(np.arange(15.0))).reshape(3, 5)
+W5 = np.array([0.5, 2.0, 0.0, 1.0, 3.0])
 CASES = {
+    **{
+        f"cross entropy, {name} {reduction}": case_of(
+            CE, shape, targets, reduction=reduction, **options
+        )
+        for reduction in REDUCTIONS
+        for name, shape, targets, options in (
+            ("weights", (2, 3, 5), SOME, {"weight": W5, "label_smoothing": 0.2}),
+            ("axis 1", (2, 5, 3), SOME, {"axis": 1, "weight": W5}),
+            ("axis 0", (5, 2, 3), CLASSES, {"axis": 0, "label_smoothing": 0.1}),
+            ("samples", (2, 3, 5), SOME, {"sample_weight": [[1.0], [0.5]]}),
+            ("both", (2, 5, 3), SOME, {"axis": 1, "weight": W5, "sample_weight": [1.0, 0, 2]}),
+            ("weights of probabilities", (5, 3), probabilities((5, 3)), {"axis": 0, "weight": W5}),
+        )
+    },
     **{
         f"cross entropy {name} {reduction}": case_of(
             CE, (2, 3, 5), targets, reduction=reduction, **options
@@ -298,6 +314,20 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
         (lambda: CE(any_of(np.zeros((2, 3))), [0, 1]), TypeError, "must be a tensor, not ndarray"),
         (lambda: CE(tensor(1.0), 0), ValueError, "have no classes"),
         (lambda: CE(X[:, :0], [0, 0]), ValueError, "have no classes"),
+        (lambda: CE(X, [0, 1], axis=2), ValueError, "have no classes on axis 2"),
+        (lambda: CE(X, [0, 1], axis=0), ValueError, r"need shape \(3,\) .* classes on axis 0"),
+        (lambda: CE(X, [0, 1], weight=[1, 2]), ValueError, r"3 class weights .* not \(2,\)"),
+        (lambda: CE(X, [0, 1], weight=[1, -2, 1]), ValueError, "weight of class 1 is -2; weights"),
+        (lambda: CE(X, [0, 1], weight=tensor([1, 1, math.nan])), ValueError, "class 2 is nan"),
+        (lambda: CE(X, [0, 1], weight=[1, math.inf, 1]), ValueError, "class 1 is inf"),
+        (lambda: CE(X, [0, 1], weight=any_of("abc")), TypeError, "class weights must be numbers"),
+        (lambda: CE(X, [0, 0], weight=[0, 1, 1]), ValueError, "all weights are 0"),
+        (lambda: CE(X, [0, 1], sample_weight=[1, 2, 3]), ValueError, "sample_weight .*does not br"),
+        (
+            lambda: CE(X, [0, 1], sample_weight=[1, -1]),
+            ValueError,
+            r"-1.0 at index \(1,\); weights",
+        ),
         (lambda: CE(X, [0, 1], label_smoothing=1.5), ValueError, r"in \[0, 1\], not 1.5"),
         (lambda: CE(X, [0, 1], label_smoothing=-0.1), ValueError, r"in \[0, 1\], not -0.1"),
         (lambda: CE(X, [0, 1], label_smoothing=math.nan), ValueError, "not nan"),
@@ -358,6 +388,8 @@ def test_nothing_is_read_from_a_device(smoothing: float, reduction: Any) -> None
         device.reads = 0
         found = nn.cross_entropy_loss(there, on_device, **options)
         grads = found.sum().backward()
+        weight = tensor(W5, backend=device)
+        nn.cross_entropy_loss(there, on_device, weight=weight, **options)
         assert device.reads == 0
         np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-6)
         np.testing.assert_allclose(
@@ -372,6 +404,20 @@ def test_elementwise_losses_read_nothing_from_a_device() -> None:
     for loss in (nn.mse_loss, nn.l1_loss, nn.huber_loss, BCE):
         loss(x, t)
     assert device.reads == 0
+
+
+def test_a_mean_over_weights_counts_what_they_weigh() -> None:
+    """So that whoever joins means of batches gets that of all of them."""
+    x, y = tensor(normal((6, 5))), np.array([0, 1, 3, -100, 4, 4])
+    whole = nn.cross_entropy_loss(x, y, weight=W5).item()
+    with noting_means() as means:
+        parts = [
+            nn.cross_entropy_loss(x[a:b], y[a:b], weight=W5).item() for a, b in ((0, 2), (2, 6))
+        ]
+    counts = [mean.count or 0 for mean in means]
+    assert counts == [2.5, 7.0]
+    together = sum(float(p) * count for p, count in zip(parts, counts, strict=True))
+    assert together / sum(counts) == pytest.approx(whole, rel=1e-6)
 
 
 def test_a_mean_of_nothing_on_a_device_is_nan() -> None:

@@ -194,6 +194,38 @@ def test_cross_entropy_of_classes(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(4,), (33, 10), (2, 4, 3), (2, 5, 3, 4), (7, 30, 9, 10)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("soft", [False, True])
+def test_cross_entropy_with_class_weights_over_the_axis_of_pytorch(
+    shape: tuple[int, ...], reduction: Any, smoothing: float, soft: bool, dtype: Any
+) -> None:
+    axis = 0 if len(shape) == 1 else 1
+    classes, others = shape[axis], (*shape[:axis], *shape[axis + 1 :])
+    weight = Generator(8).uniform((classes,)).numpy().astype(dtype)
+    weight[0] = 0
+    targets = Generator(3).integers(0, classes, others).numpy()
+    theirs: Any = torch.tensor(targets).long()
+    if soft:
+        targets = np.abs(normal(shape, 5)).astype(dtype)
+        theirs = torch.tensor(targets)
+    elif targets.ndim:
+        targets.reshape(-1)[1::3] = -100
+        theirs = torch.tensor(targets).long()
+    else:
+        targets[...] = 1
+        theirs = torch.tensor(1)
+    options: Any = {"label_smoothing": smoothing, "reduction": reduction}
+    compare(
+        lambda x: nn.cross_entropy_loss(x, targets, axis=axis, weight=weight, **options),
+        lambda y: F.cross_entropy(y, theirs, torch.tensor(weight), **options),
+        shape,
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -46,12 +46,23 @@ def loss_of_rows(x: Tensor) -> Tensor:
     return cross_entropy(x, tensor(np.arange(len(x)) % x.shape[1], backend=x.backend))
 
 
+def weighted_loss(x: Tensor, smoothing: float) -> Tensor:
+    """The cross entropy of rows, or of places, with weights of classes; some are ignored."""
+    shape = (x.shape[0], *x.shape[2:])
+    index = (np.arange(math.prod(shape)) * 7 % x.shape[1]).reshape(shape).astype(np.int32)
+    weight = tensor(np.linspace(0.0, 2.0, x.shape[1]), dtype=x.dtype, backend=x.backend)
+    return cross_entropy(x, tensor(index, backend=x.backend), smoothing, 3, weight)
+
+
 Function = Callable[..., Tensor]
 CASES: dict[str, tuple[Function, list[tuple[int, ...]]]] = {
     "gelu": (gelu, [(300, 64)]),
     "tanh, exp and sigmoid": (lambda x: x.tanh() * (x * x).exp() + x.sigmoid(), [(300, 64)]),
     "softmax": (softmax, [(300, 64)]),
     "cross entropy": (loss_of_rows, [(300, 64)]),
+    "cross entropy, weighted": (lambda x: weighted_loss(x, 0.0), [(300, 64)]),
+    "cross entropy, weighted and smoothed": (lambda x: weighted_loss(x, 0.2), [(300, 64)]),
+    "cross entropy of places": (lambda x: weighted_loss(x, 0.2), [(5, 30, 130)]),
     "layer norm": (layer_norm, [(300, 64), (64,), (64,)]),
     "layer norm alone": (layer_norm, [(3, 100, 64)]),
     "gather": (lookup, [(40, 9)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,27 +17,49 @@ from rumus.tensor import (
     log_softmax,
     rms_norm,
     softmax,
+    stack,
     tensor,
 )
-from rumus.tensor.graph.softmaxes import (
-    cross_entropy_primitive,
-    log_softmax_primitive,
-    softmax_primitive,
-)
+from rumus.tensor.graph.softmaxes import log_softmax_primitive, softmax_primitive
+from rumus.tensor.operations.cross_entropy import cross_entropy_primitive
 from rumus.tensor.operations.norms import layer_norm_primitive, rms_norm_primitive
 
 INDEX = [0, 3, 6, 2, 2]
+WEIGHTS = [0.5, 3.0, 0.0, 1.0, 2.0, 0.1, 0.25]
+
+
+ENTROPIES: dict[str, tuple[bool, float, int | None, list[float] | None]] = {
+    "plain": (False, 0.0, None, None),
+    "smoothed": (False, 0.1, None, None),
+    "ignoring": (False, 0.0, 2, None),
+    "weighted": (False, 0.0, None, WEIGHTS),
+    "weighted, smoothed, ignoring": (False, 0.3, 2, WEIGHTS),
+    "of places": (True, 0.0, None, None),
+    "of places, weighted": (True, 0.0, 0, WEIGHTS[:5]),
+}
+
+
+def entropies(
+    of_places: bool, smoothing: float, ignored: int | None, weight: list[float] | None
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """The losses of the rows of x, or of twice its columns: fused, and in primitives."""
+
+    def given(x: Tensor) -> tuple[Any, ...]:
+        w = None if weight is None else tensor(weight, dtype=x.dtype, backend=x.backend)
+        targets = [[0, 3, 4, 2, 2, 1, 1], [4, 0, 0, 1, 3, 2, 1]] if of_places else INDEX
+        rows = stack([x, x * 0.5]) if of_places else x * 1.0
+        return rows, tensor(targets, backend=x.backend), smoothing, ignored, w
+
+    return (
+        lambda x: cross_entropy(*given(x)),
+        lambda x: cross_entropy_primitive(*given(x))[0],
+    )
+
+
 FUSED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "softmax": (softmax, softmax_primitive),
     "log_softmax": (log_softmax, log_softmax_primitive),
-    "cross_entropy": (
-        lambda x: cross_entropy(x, tensor(INDEX, backend=x.backend)),
-        lambda x: cross_entropy_primitive(x, tensor(INDEX, backend=x.backend)),
-    ),
-    "cross_entropy, smoothed": (
-        lambda x: cross_entropy(x * 1.0, tensor(INDEX, backend=x.backend), 0.1),
-        lambda x: cross_entropy_primitive(x, tensor(INDEX, backend=x.backend), 0.1),
-    ),
+    **{f"cross_entropy, {name}": entropies(*given) for name, given in ENTROPIES.items()},
     "layer_norm": (layer_norm, layer_norm_primitive),
     "layer_norm of the whole": (
         lambda x: layer_norm(x.reshape(35), x.reshape(35).exp(), x.reshape(35), 0.1),

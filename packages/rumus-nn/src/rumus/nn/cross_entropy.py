@@ -8,45 +8,54 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.nn.reduction import Reduction, check_floating, check_reduction, is_readable
+from rumus.nn.class_losses import class_weights, count_classes
+from rumus.nn.reduction import Found, Reduction, check_floating, check_reduction
 from rumus.tensor import (
     Expr,
     Tensor,
     TensorLike,
-    cross_entropy,
     elementwise,
     float16,
     float32,
     int32,
+    ones,
     tensor,
 )
-from rumus.tensor.graph.indexing import known_bounds
-from rumus.tensor.graph.means import note_mean
+from rumus.tensor.operations.cross_entropy import weighted_cross_entropy
 
 T = TypeVar("T", Tensor, Expr)
 NAME = "cross_entropy_loss"
 
 
 @elementwise
-def _expected(log_probability: T, target: T, *, keep: float, share: float) -> T:
+def _expected(log_probability: T, target: T, weight: T, *, keep: float, share: float) -> T:
     probability = keep * target + share
     # A class that cannot be costs nothing, even where its logit is -inf.
-    return (probability <= 0).where(0.0, -probability * log_probability)
+    return (probability <= 0).where(0.0, -probability * weight * log_probability)
 
 
 def cross_entropy_loss(
     logits: Tensor,
     targets: TensorLike,
     *,
+    axis: int = -1,
+    weight: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """-log softmax(logits)[target], or -sum(target log softmax(logits)) for probabilities.
 
-    logits: (..., classes), floating; the classes are the last axis, whatever the number of axes.
-    targets: integers of shape (...), the number of the class; or floating of shape (..., classes),
-    the probability of each class. A tensor or an array.
+    logits: floating, of any number of axes, one of which is that of the classes.
+    targets: integers of the other axes' shape, the number of the class; or floating of the shape of
+    the logits, the probability of each class. A tensor or an array.
+    axis: of the classes; 1 for pictures of (batch, classes, height, width).
+    weight: (classes,), not negative, how much each class counts: loss times weight[target], or
+    each term of a sum over probabilities times its class's. The mean over class numbers is a
+    weighted one, divided by the sum of the targets' weights. None: 1 for all.
+    sample_weight: not negative, broadcast to the losses' shape, how much each of them counts; the
+    mean is divided by the sum of these weights, too.
     ignore_index: integer targets of this value count nothing, neither in the sum nor in the mean.
     label_smoothing: in [0, 1]; mixes this much of 1 / classes into the targets. Szegedy et al.:
     arXiv:1512.00567, section 7.
@@ -58,10 +67,11 @@ def cross_entropy_loss(
     that has returned, as a loss function of `Trainer` has.
 
     IndexError for a target that is no class, with its value and its place; ValueError for shapes
-    that do not fit, when there is nothing to take the mean of (no target, or all ignored), and for
-    a label_smoothing out of range; TypeError for dtypes that make no sense. On a GPU, integer
-    tensors are not looked at, since that would be a transfer: where there are some to ignore, the
-    loss of a target that is no class is NaN, and so is a mean of nothing.
+    that do not fit, when there is nothing to take the mean of (no target, or all ignored, or all
+    weights 0), for weights that are negative or not finite, and for a label_smoothing out of range;
+    TypeError for dtypes that make no sense. On a GPU, tensors are not looked at, since that would
+    be a transfer: where there are targets to ignore, the loss of one that is no class is NaN, and
+    so is a mean of nothing. An array of weights is sent there at each call; a tensor is not.
 
     >>> from rumus.tensor import tensor
     >>> logits = tensor([[2.0, 0.0], [0.0, 2.0]])
@@ -69,39 +79,48 @@ def cross_entropy_loss(
     0.1269
     >>> cross_entropy_loss(logits, [0, -100], reduction="none")[1].item()
     0.0
+    >>> round(cross_entropy_loss(logits, [0, 0], weight=[3.0, 1.0]).item(), 4)
+    1.1269
     """
     check_reduction(NAME, reduction)
     check_floating(NAME, "the logits", logits)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{NAME}: label_smoothing must be in [0, 1], not {label_smoothing}")
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"{NAME}: logits of shape {logits.shape} have no classes")
+    at = _class_axis(logits, axis)
     given = targets if isinstance(targets, Tensor) else np.asarray(targets)
-    _check_fit(logits, given, reduction)
+    _check_fit(logits, given, reduction, at)
+    weights = None if weight is None else class_weights(NAME, logits, weight, logits.shape[at])
     if given.dtype.kind == "f":
-        logits = logits.astype(float32) if logits.dtype == float16 else logits
-        beside = _beside(logits, given)
-        losses = _of_probabilities(logits, beside, label_smoothing)
-        return _reduced(losses, losses.size, reduction)
-    losses, count = _of_classes(logits, given, ignore_index, label_smoothing)
-    if reduction == "none":
-        return losses.reshape(given.shape)
-    return _reduced(losses, count, reduction)
+        losses = _of_probabilities(logits, _beside(logits, given), at, weights, label_smoothing)
+        found = Found(losses, losses.size)
+    else:
+        found = _of_classes(logits, given, at, ignore_index, label_smoothing, weights)
+    return found.reduced(NAME, reduction, sample_weight)
 
 
-def _check_fit(logits: Tensor, targets: Tensor | NDArray[Any], reduction: str) -> None:
+def _class_axis(logits: Tensor, axis: int) -> int:
+    if logits.ndim == 0 or not -logits.ndim <= axis < logits.ndim:
+        raise ValueError(f"{NAME}: logits of shape {logits.shape} have no classes on axis {axis}")
+    if logits.shape[axis] == 0:
+        raise ValueError(f"{NAME}: logits of shape {logits.shape} have no classes")
+    return axis % logits.ndim
+
+
+def _check_fit(logits: Tensor, targets: Tensor | NDArray[Any], reduction: str, axis: int) -> None:
     """Raise TypeError or ValueError for targets of a wrong dtype or shape."""
     kind = targets.dtype.kind
     if kind not in "iuf":
         raise TypeError(f"{NAME}: targets must be integers or probabilities, not {targets.dtype}")
-    wanted = logits.shape if kind == "f" else logits.shape[:-1]
+    others = (*logits.shape[:axis], *logits.shape[axis + 1 :])
+    wanted = logits.shape if kind == "f" else others
     if targets.shape != wanted:
         what = "probabilities" if kind == "f" else "class numbers"
+        where = "(..., classes)" if axis == logits.ndim - 1 else f"with classes on axis {axis}"
         raise ValueError(
             f"{NAME}: targets of {targets.dtype} are {what} and need shape {wanted} for logits of "
-            f"shape {logits.shape} (..., classes), not {targets.shape}"
+            f"shape {logits.shape} {where}, not {targets.shape}"
         )
-    if reduction == "mean" and math.prod(logits.shape[:-1]) == 0:
+    if reduction == "mean" and math.prod(others) == 0:
         raise ValueError(f"{NAME}: the mean of no targets, logits of shape {logits.shape}")
 
 
@@ -112,55 +131,39 @@ def _beside(logits: Tensor, targets: Tensor | NDArray[Any]) -> Tensor:
     return tensor(targets, dtype=dtype, backend=logits.backend)
 
 
-def _of_probabilities(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    share = smoothing / logits.shape[-1]
-    terms = _expected(logits.log_softmax(), targets, keep=1 - smoothing, share=share)
-    return terms.sum(-1)
+def _of_probabilities(
+    logits: Tensor, targets: Tensor, axis: int, weights: Tensor | None, smoothing: float
+) -> Tensor:
+    logits = logits.astype(float32) if logits.dtype == float16 else logits
+    share = smoothing / logits.shape[axis]
+    if weights is None:
+        weights = ones((), dtype=logits.dtype, backend=logits.backend)
+    else:
+        weights = weights.reshape(-1, *[1] * (logits.ndim - axis - 1))
+    given = logits.log_softmax(axis), targets, weights
+    return _expected(*given, keep=1 - smoothing, share=share).sum(axis)
 
 
 def _of_classes(
-    logits: Tensor, targets: Tensor | NDArray[Any], ignore_index: int, smoothing: float
-) -> tuple[Tensor, Tensor | int]:
-    """The loss of each target, flattened, 0 where ignored; and how many are not ignored."""
-    classes = logits.shape[-1]
-    rows = logits if logits.ndim == 2 else logits.reshape(math.prod(targets.shape), classes)
-    if isinstance(targets, np.ndarray):
-        count = _count_classes(targets, classes, ignore_index)
-        index = _beside(logits, targets).reshape(-1)
-        ignored = None if count == index.size else ignore_index
-        return cross_entropy(rows, index, smoothing, ignored), count
-    index = targets if targets.ndim == 1 else targets.reshape(-1)
-    if is_readable(rows) and is_readable(index):
-        count = _count_classes(targets.numpy(), classes, ignore_index)
-        ignored = None if count == index.size else ignore_index
-        return cross_entropy(rows, index, smoothing, ignored), count
-    low, high = known_bounds(index) or (ignore_index, ignore_index)
-    if not low <= ignore_index <= high:
-        return cross_entropy(rows, index, smoothing), index.size
-    losses = cross_entropy(rows, index, smoothing, ignore_index)
-    return losses, (index != ignore_index).sum().astype(losses.dtype)
-
-
-def _count_classes(targets: NDArray[Any], classes: int, ignore_index: int) -> int:
-    """How many targets are not ignored; IndexError for the first that is no class."""
-    ignored = targets == ignore_index
-    wrong = ~ignored & ((targets < 0) | (targets >= classes))
-    if wrong.any():
-        at = tuple(np.argwhere(wrong)[0].tolist())
-        raise IndexError(
-            f"{NAME}: target {targets[at]} at index {at} is outside of [0, {classes}), "
-            f"and is not ignore_index ({ignore_index})"
-        )
-    return int(targets.size - ignored.sum())
-
-
-def _reduced(losses: Tensor, count: Tensor | int, reduction: Reduction) -> Tensor:
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return losses.sum()
-    if isinstance(count, int) and count == 0:
-        raise ValueError(f"{NAME}: every target is ignored, so there is nothing to take a mean of")
-    if isinstance(count, int) and count == losses.size:
-        return note_mean(losses.mean(), count)
-    return note_mean(losses.sum() / count, count)
+    logits: Tensor,
+    targets: Tensor | NDArray[Any],
+    axis: int,
+    ignore_index: int,
+    smoothing: float,
+    weights: Tensor | None,
+) -> Found:
+    """The loss of each target, 0 where ignored; and how many are not, or what they weigh."""
+    classes, shape = logits.shape[axis], targets.shape
+    outer, places = math.prod(shape[:axis]), math.prod(shape[axis:])
+    is_last = axis == logits.ndim - 1
+    seen = (outer, classes) if is_last else (outer, classes, places)
+    rows = logits if logits.shape == seen else logits.reshape(*seen)
+    count = count_classes(NAME, logits, targets, classes, ignore_index)
+    index = _beside(logits, targets).reshape(*((outer,) if is_last else (outer, places)))
+    ignored = None if count == index.size else ignore_index
+    losses, own = weighted_cross_entropy(rows, index, smoothing, ignored, weights)
+    losses = losses.reshape(*shape)
+    if own is not None:
+        return Found(losses, count, own.reshape(*shape))
+    kept = None if ignored is None else (index != ignore_index).astype(losses.dtype)
+    return Found(losses, count, None if kept is None else kept.reshape(*shape))

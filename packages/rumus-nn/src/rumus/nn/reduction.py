@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -69,6 +70,79 @@ def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
     if reduction == "none":
         return losses
     return note_mean(losses.sum(), losses.size) if reduction == "mean" else losses.sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Losses one by one, before they become one number.
+
+    count: how many of them count, None where only the device knows. weights: how much each counts,
+    of their shape, 0 where it does not, taken into account in the losses already; None for 1.
+    """
+
+    losses: Tensor
+    count: int | None
+    weights: Tensor | None = None
+
+    def reduced(
+        self, loss: str, reduction: Reduction, sample_weight: TensorLike | None = None
+    ) -> Tensor:
+        """Return the losses, their sum, or their mean: the sum divided by that of the weights.
+
+        sample_weight: how much each counts besides, broadcast to the losses' shape. ValueError if
+        that does not fit or is negative or not finite, and for a mean of nothing.
+        """
+        if sample_weight is not None:
+            own = sample_weights(loss, self.losses, sample_weight)
+            both = own if self.weights is None else own * self.weights
+            weighted = Found(self.losses * own, None, both.broadcast_to(self.losses.shape))
+            return weighted.reduced(loss, reduction)
+        if reduction == "none":
+            return self.losses
+        if reduction == "sum":
+            return self.losses.sum()
+        if self.count == 0:
+            raise ValueError(
+                f"{loss}: every target is ignored, so there is nothing to take a mean of"
+            )
+        if self.weights is None:
+            assert self.count is not None
+            return note_mean(self.losses.mean(), self.count)
+        return self._weighted_mean(loss)
+
+    def _weighted_mean(self, loss: str) -> Tensor:
+        assert self.weights is not None
+        total = self.weights.detach().sum()
+        if not is_readable(total):
+            return note_mean(self.losses.sum() / total, total)
+        known = float(total)
+        if known == 0:
+            raise ValueError(f"{loss}: all weights are 0, so there is nothing to take a mean of")
+        return note_mean(self.losses.sum() / known, known)
+
+
+def sample_weights(loss: str, losses: Tensor, weight: TensorLike) -> Tensor:
+    """Return how much each loss counts; see `Found.reduced`."""
+    beside = as_target(loss, losses, weight, "sample_weight").detach()
+    try:
+        fits = np.broadcast_shapes(beside.shape, losses.shape) == losses.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{loss}: sample_weight {beside.shape} does not broadcast to the losses' shape "
+            f"{losses.shape}"
+        )
+    if is_readable(beside):
+        values = beside.numpy()
+        bad = np.argwhere(~(np.isfinite(values) & (values >= 0)))
+        if len(bad):
+            at = tuple(bad[0].tolist())
+            raise ValueError(
+                f"{loss}: sample_weight {values[at]} at index {at}; weights are finite and not "
+                "negative"
+            )
+    return beside.astype(losses.dtype)
 
 
 def is_readable(x: Tensor) -> bool:

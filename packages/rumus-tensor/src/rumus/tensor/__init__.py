@@ -42,7 +42,7 @@ from rumus.tensor.graph.other_names import MODULE
 from rumus.tensor.graph.parameter import Owner, Parameter, Parameters, ParamId, move_parameters
 from rumus.tensor.graph.selection import ROLES, Role
 from rumus.tensor.graph.shaping import concat, pad, split, stack
-from rumus.tensor.graph.softmaxes import cross_entropy, log_softmax, logsumexp, softmax
+from rumus.tensor.graph.softmaxes import log_softmax, logsumexp, softmax
 from rumus.tensor.graph.store import GradientStore
 from rumus.tensor.graph.tensor import (
     Tensor,
@@ -62,6 +62,7 @@ from rumus.tensor.operations.attention import (
 )
 from rumus.tensor.operations.batch_norm import batch_norm
 from rumus.tensor.operations.convolution import convolution, convolution_transpose
+from rumus.tensor.operations.cross_entropy import cross_entropy
 from rumus.tensor.operations.einsum import einsum, outer
 from rumus.tensor.operations.feed_forward import feed_forward
 from rumus.tensor.operations.functions import (

@@ -59,6 +59,7 @@ def run_rows(
     *arrays: GPUArray,
     smoothing: float = 0.0,
     ignored: int | None = None,
+    weight: GPUArray | None = None,
 ) -> None:
     """Run a row kernel; the arguments are those of `rumus.tensor`'s row kernel of this name.
 
@@ -66,7 +67,9 @@ def run_rows(
     nobody looks at the range, and what belongs to a target out of it is NaN.
     """
     roles = _ROLES[name]
-    rows, columns = _extent(arrays[0])
+    rows, columns, places = _extent(name, arrays[0])
+    if weight is not None:
+        roles, arrays = f"{roles}s", (*arrays, weight)
     if "t" in roles and ignored is None:
         check_index(gpu, arrays[1], columns)
     if arrays[0].size == 0:
@@ -74,12 +77,14 @@ def run_rows(
     check_row(arrays[0].backend, name, columns, 4)
     written = {a.storage for a, role in zip(arrays, roles, strict=True) if role in "onw"}
     bound = [_bindable(a, role, written) for a, role in zip(arrays, roles, strict=True)]
-    lanes, per_group = shared_rows(columns)
+    # Neighbouring places are read together by an invocation each.
+    lanes, per_group = shared_rows(columns) if places < 32 else (1, 64)
     types = tuple(a.stored for a in bound)
     key = (name, *(stored.name for stored in types), lanes)
     pipeline = gpu.pipeline(key, partial(row_program, name, types, lanes, per_group))
-    starts = [array.rest for array in bound] + [0] * (4 - len(bound))
-    values = (rows, columns, *starts, smoothing, _NO_CLASS if ignored is None else ignored % 2**32)
+    starts = [array.rest for array in bound] + [0] * (5 - len(bound))
+    left_out = _NO_CLASS if ignored is None else ignored % 2**32
+    values = (rows, columns, *starts[:4], smoothing, left_out, places, starts[4])
     gpu.dispatch(pipeline, bound, values, -(-rows // per_group))
     for array, used in zip(arrays, bound, strict=True):
         if used is not array and array.storage in written:
@@ -94,10 +99,11 @@ def cross_entropy(
     statistics: GPUArray,
     smoothing: float = 0.0,
     ignored: int | None = None,
+    weight: GPUArray | None = None,
 ) -> None:
     """As `rumus.tensor`'s row kernel of this name."""
     given = logits, index, out, statistics
-    run_rows(gpu, "cross_entropy", *given, smoothing=smoothing, ignored=ignored)
+    run_rows(gpu, "cross_entropy", *given, smoothing=smoothing, ignored=ignored, weight=weight)
 
 
 def cross_entropy_gradient(
@@ -109,12 +115,14 @@ def cross_entropy_gradient(
     out: GPUArray,
     smoothing: float = 0.0,
     ignored: int | None = None,
+    weight: GPUArray | None = None,
 ) -> None:
     """As `rumus.tensor`'s row kernel of this name; `out` may be the logits themselves."""
     if out is not logits:
         logits.backend.copy(logits, out)
     given = out, index, statistics, gradient
-    run_rows(gpu, "cross_entropy_gradient", *given, smoothing=smoothing, ignored=ignored)
+    name: FusedName = "cross_entropy_gradient"
+    run_rows(gpu, name, *given, smoothing=smoothing, ignored=ignored, weight=weight)
 
 
 def _runner(name: FusedName) -> Callable[..., None]:
@@ -128,9 +136,11 @@ ROW_KERNELS: Final[Mapping[FusedName, Callable[..., None]]] = {
 }
 
 
-def _extent(array: GPUArray) -> tuple[int, int]:
-    columns = array.shape[-1]
-    return (array.size // columns if columns else 0), columns
+def _extent(name: FusedName, array: GPUArray) -> tuple[int, int, int]:
+    """The rows, their columns, and the places beside one another that a column is apart."""
+    is_placed = name.startswith("cross_entropy") and array.ndim == 3
+    columns, places = array.shape[1:] if is_placed else (array.shape[-1], 1)
+    return (array.size // columns if columns else 0), columns, places
 
 
 def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
@@ -149,10 +159,13 @@ def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
 
 def row_program(name: FusedName, types: tuple[Stored, ...], lanes: int, rows: int) -> Program:
     """Return the WGSL of a row kernel for `lanes` invocations a row and `rows` rows a workgroup."""
-    roles = _ROLES[name]
+    is_weighted = len(types) > len(_ROLES[name])
+    roles = _ROLES[name] + ("s" if is_weighted else "")
     named = {_ALIASES[r]: s for r, s in zip(roles, types, strict=True) if r in _ALIASES}
     writer = named.get("Out", named["X"]).writer()
     body = shader("row_sum") + "\n" + shader("rows") + "\n"
+    if name.startswith("cross_entropy"):
+        body += _class_weight(is_weighted)
     if name in _READS_LOGITS:
         body += shader("exponentials") + "\n"
     body += shader(name)
@@ -160,4 +173,15 @@ def row_program(name: FusedName, types: tuple[Stored, ...], lanes: int, rows: in
     sizes = constants(LANES=lanes, ROWS=rows)
     text = enabling(*types) + sizes + aliases + prelude(body + writer) + writer + body
     access = "".join("w" if role in "onw" else "r" for role in roles)
-    return Program(name, text, access, "IIIIIIfI", 4 * lanes * rows)
+    return Program(name, text, access, "IIIIIIfIII", 4 * lanes * rows)
+
+
+def _class_weight(is_weighted: bool) -> str:
+    """The WGSL of the weight of a class."""
+    declared = "@group(0) @binding(4) var<storage, read> weights: array<f32>;\n"
+    weight = "weights[k.start4 + class_]" if is_weighted else "1.0"
+    return (
+        f"{declared if is_weighted else ''}{constants(IS_WEIGHTED=is_weighted)}"
+        f"const STATISTICS = {3 if is_weighted else 2}u;\n"
+        f"fn class_weight(class_: u32) -> f32 {{\n    return {weight};\n}}\n"
+    )

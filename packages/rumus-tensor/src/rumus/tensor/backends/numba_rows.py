@@ -17,9 +17,9 @@ import numpy as np
 from rumus.tensor.backends import numba_math, numpy_rows
 from rumus.tensor.backends.numba_math import exp
 from rumus.tensor.backends.numpy_backend import run_parts
-from rumus.tensor.backends.numpy_rows import check_index, masked
+from rumus.tensor.backends.numpy_rows import check_index, masked, put_rows, rows_of
 from rumus.tensor.backends.numpy_sums import add_up
-from rumus.tensor.expression.dtype import float32
+from rumus.tensor.expression.dtype import DType, float32
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName
 
@@ -102,40 +102,55 @@ def softmax_gradient(y: Array, gradient: Array, out: Array) -> None:
 
 def cross_entropy(
     logits: Array, index: Array, out: Array, statistics: Array, smoothing: float = 0.0,
-    ignored: int | None = None,
+    ignored: int | None = None, weight: Array | None = None,
 ) -> None:  # fmt: skip
     """As `numpy_rows.cross_entropy`."""
     if _is_small(logits):
-        numpy_rows.cross_entropy(logits, index, out, statistics, smoothing, ignored)
+        given = logits, index, out, statistics
+        numpy_rows.cross_entropy(*given, smoothing, ignored, weight)
         return
-    mask, index = masked(index, ignored)
-    check_index(index, logits.shape[1])
-    rows, loop = _rows(logits), _compiled()["cross_entropy"]
+    classes, kept = logits.shape[1], statistics.reshape(-1, statistics.shape[-1])
+    mask, index = masked(index.reshape(-1), ignored)
+    check_index(index, classes)
+    rows, loop = _rows(rows_of(logits)), _compiled()["cross_entropy"]
+    weights = _weights(classes, weight, rows.dtype)
+    losses = out.reshape(-1)
     run_parts(
-        lambda a, b: loop(rows, index, out, statistics, smoothing, a, b),
+        lambda a, b: loop(rows, index, losses, kept, weights, smoothing, a, b),
         len(rows), rows.size >= PARALLEL,
     )  # fmt: skip
     if mask is not None:
-        out[mask] = 0
+        losses[mask] = 0
+        kept[mask, 2:] = 0
 
 
 def cross_entropy_gradient(
     logits: Array, index: Array, statistics: Array, gradient: Array, out: Array,
-    smoothing: float = 0.0, ignored: int | None = None,
+    smoothing: float = 0.0, ignored: int | None = None, weight: Array | None = None,
 ) -> None:  # fmt: skip
     """As `numpy_rows.cross_entropy_gradient`."""
     if _is_small(logits):
         given = logits, index, statistics, gradient, out
-        numpy_rows.cross_entropy_gradient(*given, smoothing, ignored)
+        numpy_rows.cross_entropy_gradient(*given, smoothing, ignored, weight)
         return
-    mask, index = masked(index, ignored)
-    rows, loop = _rows(logits), _compiled()["cross_entropy_gradient"]
+    mask, index = masked(index.reshape(-1), ignored)
+    kept, g = statistics.reshape(-1, statistics.shape[-1]), gradient.reshape(-1)
+    rows, loop = _rows(rows_of(logits)), _compiled()["cross_entropy_gradient"]
+    into = out if out.ndim == 2 else rows
+    weights = _weights(logits.shape[1], weight, rows.dtype)
     run_parts(
-        lambda a, b: loop(rows, index, statistics, gradient, out, smoothing, a, b),
+        lambda a, b: loop(rows, index, kept, g, into, weights, smoothing, a, b),
         len(rows), rows.size >= PARALLEL,
     )  # fmt: skip
     if mask is not None:
-        out[mask] = 0
+        into[mask] = 0
+    if out.ndim == 3:
+        put_rows(into, out)
+
+
+def _weights(classes: int, weight: Array | None, dtype: DType) -> Array:
+    """The weight of each class, nothing where they are not weighted."""
+    return np.empty(0, dtype) if weight is None else np.ascontiguousarray(weight)
 
 
 def _total(x: Any, row: int, less: Any) -> Any:
@@ -145,6 +160,17 @@ def _total(x: Any, row: int, less: Any) -> Any:
         part = x.dtype.type(0)
         for i in range(cut, min(cut + RUN, x.shape[1])):
             part += x[row, i] - less
+        total += part
+    return total
+
+
+def _total_weighted(x: Any, row: int, less: Any, weight: Any) -> Any:
+    """For numba to compile: the sum of (x - less) weight over a row."""
+    total = 0.0
+    for cut in range(0, x.shape[1], RUN):
+        part = x.dtype.type(0)
+        for i in range(cut, min(cut + RUN, x.shape[1])):
+            part += (x[row, i] - less) * weight[i]
         total += part
     return total
 
@@ -240,30 +266,47 @@ def _softmax(x: Any, out: Any, start: int, stop: int) -> None:
 
 
 def _cross_entropy(
-    x: Any, index: Any, out: Any, statistics: Any, smoothing: float, start: int, stop: int
-) -> None:
+    x: Any, index: Any, out: Any, statistics: Any, weight: Any, smoothing: float, start: int,
+    stop: int,
+) -> None:  # fmt: skip
     powers = np.empty(x.shape[1], x.dtype)
+    is_weighted = len(weight) > 0
+    average = weight.sum() / x.shape[1] if is_weighted else 1.0
     for row in range(start, stop):
         largest, total = _exponentials(x[row], powers)
-        expected = x[row, index[row]] - largest
+        expected, mass = x[row, index[row]] - largest, 1.0
+        if is_weighted:
+            statistics[row, 2] = mass = weight[index[row]]
+            expected *= mass
         if smoothing > 0:
-            rest = _total(x, row, largest)
+            rest = (
+                _total_weighted(x, row, largest, weight) if is_weighted else _total(x, row, largest)
+            )
             expected = (1 - smoothing) * expected + smoothing * (rest / x.shape[1])
-        out[row] = math.log(total) - expected
+            mass = (1 - smoothing) * mass + smoothing * average
+        out[row] = mass * math.log(total) - expected
         statistics[row, 0], statistics[row, 1] = largest, total
 
 
 def _cross_entropy_gradient(
-    x: Any, index: Any, statistics: Any, gradient: Any, out: Any, smoothing: float,
+    x: Any, index: Any, statistics: Any, gradient: Any, out: Any, weight: Any, smoothing: float,
     start: int, stop: int,
 ) -> None:  # fmt: skip
+    is_weighted = len(weight) > 0
+    average = weight.sum() / x.shape[1] if is_weighted else 1.0
     for row in range(start, stop):
         largest, g = statistics[row, 0], gradient[row]
-        scale = g / statistics[row, 1]
-        less = x.dtype.type(g * smoothing / x.shape[1])
+        own = statistics[row, 2] if is_weighted else 1.0
+        mass = (1 - smoothing) * own + smoothing * average
+        scale = x.dtype.type(g * mass / statistics[row, 1])
+        share = x.dtype.type(g * smoothing / x.shape[1])
+        less = x.dtype.type(0) if is_weighted else share
         for i in range(x.shape[1]):
             out[row, i] = exp(x[row, i] - largest) * scale - less
-        out[row, index[row]] -= x.dtype.type((1 - smoothing) * g)
+        if is_weighted and smoothing > 0:
+            for i in range(x.shape[1]):
+                out[row, i] -= share * weight[i]
+        out[row, index[row]] -= x.dtype.type((1 - smoothing) * own * g)
 
 
 @cache
@@ -274,7 +317,7 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     numba_math.compiled()
     fast = {"contract", "reassoc", "nsz"}
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
-    for function in (_exponentials, _total, _total_product):
+    for function in (_exponentials, _total, _total_product, _total_weighted):
         register_jitable(**options)(function)  # one in a closure would keep it from the cache
     njit = numba.njit(**options, cache=True)
     loops: tuple[Callable[..., Any], ...] = (

@@ -14,6 +14,7 @@ from rumus.tensor.memory.fused import FusedName
 
 Real = NDArray[Any]
 BLOCK: Final = 32_768  # elements
+PLACES: Final = 1 << 18  # elements of logits whose classes are brought together at once
 
 
 def _rows(x: Real) -> Real:
@@ -78,26 +79,55 @@ def cross_entropy(
     statistics: Real,
     smoothing: float = 0.0,
     ignored: int | None = None,
+    weight: Real | None = None,
 ) -> None:
-    """out = log(sum(exp(x))) - ((1 - s) x[index] + s mean(x)) of each row, with s = smoothing.
+    """out = sum(t) log(sum(exp(x))) - sum(t x) of each row; t = w ((1 - s) [index] + s / n).
 
-    `statistics` (rows, 2) gets the largest element and the sum of exp(x - largest), both for the
-    gradient. They and `out` are float32 for logits of float16. Rows of the index `ignored` get 0.
+    logits: (rows, n), or (batch, n, places) with index and out (batch, places); n the classes.
+    w: the `weight` of each class, 1 by default. s: the smoothing. `statistics` gets, in a last
+    axis, the largest element and the sum of exp(x - largest), for the gradient, and with weights
+    that of the row's class. They and `out` are float32 for logits of float16. Rows of the index
+    `ignored` get 0, and the weight 0.
     """
+    check_index(masked(index, ignored)[1], logits.shape[1])
+    for part in _places(logits):
+        arrays = index[part].reshape(-1), out[part].reshape(-1)
+        kept = statistics[part].reshape(-1, statistics.shape[-1])
+        row_losses(rows_of(logits[part]), *arrays, kept, smoothing, ignored, weight)
+
+
+def row_losses(
+    logits: Real, index: Real, out: Real, statistics: Real, smoothing: float, ignored: int | None,
+    weight: Real | None,
+) -> None:  # fmt: skip
+    """`cross_entropy` of (rows, n), the index being checked."""
     mask, index = masked(index, ignored)
-    check_index(index, logits.shape[1])
     with np.errstate(all="ignore"):
         for part in _row_blocks(logits):
             largest = logits[part].max(1).astype(statistics.dtype)
             shifted = np.subtract(logits[part], largest[:, None], order="C", dtype=statistics.dtype)
             expected = shifted[np.arange(len(shifted)), index[part]]
+            if weight is not None:
+                statistics[part, 2] = weight[index[part]]
+                expected *= statistics[part, 2]
             if smoothing:  # else a logit of -inf would count
-                expected = (1 - smoothing) * expected + smoothing * shifted.mean(1)
+                rest = shifted.mean(1) if weight is None else (shifted * weight).mean(1)
+                expected = (1 - smoothing) * expected + smoothing * rest
             total = np.exp(shifted, shifted).sum(1)
-            np.subtract(np.log(total), expected, out[part])
+            mass = _mass(statistics[part], smoothing, weight)
+            np.subtract(np.log(total) * mass, expected, out[part])
             statistics[part, 0], statistics[part, 1] = largest, total
     if mask is not None:
         out[mask] = 0
+        statistics[mask, 2:] = 0
+
+
+def _mass(statistics: Real, smoothing: float, weight: Real | None) -> Any:
+    """The sum of each row's target."""
+    if weight is None:
+        return 1
+    mass = statistics[:, 2]
+    return mass if not smoothing else (1 - smoothing) * mass + smoothing * weight.mean()
 
 
 def cross_entropy_gradient(
@@ -108,24 +138,65 @@ def cross_entropy_gradient(
     out: Real,
     smoothing: float = 0.0,
     ignored: int | None = None,
+    weight: Real | None = None,
 ) -> None:
-    """out = g (p - t): p is the softmax, t the target 1 - s at the index, and s / columns more.
+    """out = g (sum(t) p - t): p is the softmax, t the target; see `cross_entropy`.
 
     `out` may be the logits themselves. Rows of the index `ignored` get 0.
     """
+    for part in _places(logits):
+        x = rows_of(logits[part])
+        into = x if out.ndim == 3 else out[part]
+        kept = statistics[part].reshape(-1, statistics.shape[-1])
+        arrays = index[part].reshape(-1), kept, gradient[part].reshape(-1)
+        row_gradients(x, *arrays, into, smoothing, ignored, weight)
+        if out.ndim == 3:
+            put_rows(into, out[part])
+
+
+def row_gradients(
+    logits: Real, index: Real, statistics: Real, gradient: Real, out: Real, smoothing: float,
+    ignored: int | None, weight: Real | None,
+) -> None:  # fmt: skip
+    """`cross_entropy_gradient` of (rows, n)."""
     mask, index = masked(index, ignored)
     with np.errstate(all="ignore"):
         for part in _row_blocks(logits):
-            largest, total = statistics[part, :1], statistics[part, 1:]
+            largest, total = statistics[part, :1], statistics[part, 1:2]
             p = np.subtract(logits[part], largest, dtype=statistics.dtype)
             np.divide(np.exp(p, p), total, p)
+            certain = (1 - smoothing) * gradient[part]
+            if weight is not None:
+                p *= _mass(statistics[part], smoothing, weight)[:, None]
+                certain *= statistics[part, 2]
             if smoothing:
-                p -= p.dtype.type(smoothing / logits.shape[1])
+                share = smoothing / logits.shape[1]
+                p -= p.dtype.type(share) if weight is None else share * weight
             p *= gradient[part, None]
-            p[np.arange(len(p)), index[part]] -= (1 - smoothing) * gradient[part]
+            p[np.arange(len(p)), index[part]] -= certain
             out[part] = p
     if mask is not None:
         out[mask] = 0
+
+
+def _places(logits: Real) -> Iterator[slice]:
+    """Parts of a batch whose rows are put together at once: all, where they lie in rows already."""
+    size = logits.shape[1] * logits.shape[2] if logits.ndim == 3 else 0
+    step = max(1, PLACES // size) if size else max(1, len(logits))
+    return (slice(start, start + step) for start in range(0, len(logits), step))
+
+
+def rows_of(logits: Real) -> Real:
+    """(batch, n, places) as (rows, n), a copy; (rows, n) as it is."""
+    if logits.ndim == 2:
+        return logits
+    return np.ascontiguousarray(logits.transpose(0, 2, 1)).reshape(-1, logits.shape[1])
+
+
+def put_rows(rows: Real, out: Real) -> None:
+    """Write (rows, n) to (batch, n, places)."""
+    batch, classes, places = out.shape
+    out[...] = rows.reshape(batch, places, classes).transpose(0, 2, 1)
 
 
 def layer_norm(

@@ -17,10 +17,13 @@ from rumus.tensor.memory.backend import Array
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean that was taken: where it is, and of how many terms; None if a device knows that."""
+    """A mean that was taken: where it is, and of how many terms, or what they weigh together.
+
+    count: None if only a device knows that.
+    """
 
     array: Array
-    count: int | None
+    count: float | None
 
     def is_in(self, value: Tensor) -> bool:
         """Whether a tensor is this very mean, and not something computed from it."""
@@ -34,10 +37,10 @@ class _Listening(threading.local):
 _listening = _Listening()
 
 
-def note_mean(result: Tensor, count: Tensor | int) -> Tensor:
+def note_mean(result: Tensor, count: Tensor | float) -> Tensor:
     """Say that `result` is the mean of `count` terms, and return it."""
     if _listening.means is not None:
-        known = count if isinstance(count, int) else None
+        known = None if isinstance(count, Tensor) else count
         _listening.means.append(Mean(result._array, known))
     return result
 

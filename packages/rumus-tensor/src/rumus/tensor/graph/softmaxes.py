@@ -1,4 +1,4 @@
-"""Softmax, log-softmax, log-sum-exp and the cross entropy of rows.
+"""Softmax, log-softmax and log-sum-exp.
 
 Each is written in primitives, which every backend has. A backend may offer a fused version by name
 (`backend.fused`); one test holds the two together.
@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from rumus.tensor.expression.dtype import float16, float32, int32, is_floating
-from rumus.tensor.graph.indexing import gather
+from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.reduction import count_over, normalize_axis
-from rumus.tensor.graph.tensor import Tensor, arange, backend_of, result_of
+from rumus.tensor.graph.tensor import Tensor, result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import GRADIENTS
-from rumus.tensor.memory.last_use import Kept
 
 
 def _floating(x: Tensor) -> Tensor:
@@ -80,74 +78,3 @@ def _rows(name: Literal["softmax", "log_softmax"], x: Tensor, axis: int) -> Tens
         return (into,)
 
     return result_of(name, out, backend, (x,), vjp, reads_result=True)
-
-
-def cross_entropy_primitive(
-    logits: Tensor,
-    targets: Tensor,
-    label_smoothing: float = 0.0,
-    ignore_index: int | None = None,
-) -> Tensor:
-    """The cross entropy of rows in primitives."""
-    if ignore_index is not None:
-        ignored = targets == ignore_index
-        losses = cross_entropy_primitive(logits, ignored.where(0, targets), label_smoothing)
-        return ignored.where(0.0, losses)
-    rows, classes = logits.shape
-    flat = arange(rows, backend=logits.backend) * classes + targets
-    picked = gather(logits.reshape(-1), flat)
-    if label_smoothing:  # else a logit of -inf would count
-        picked = (1 - label_smoothing) * picked + label_smoothing * logits.mean(-1)
-    return logsumexp(logits) - picked
-
-
-def cross_entropy(
-    logits: Tensor,
-    targets: Tensor,
-    label_smoothing: float = 0.0,
-    ignore_index: int | None = None,
-) -> Tensor:
-    """-log softmax(logits)[target] of each row.
-
-    logits: (rows, classes), floating. targets: (rows,), int32, each in [0, classes).
-    label_smoothing: mixes this much of 1 / classes into the targets. ignore_index: the loss of a
-    target of this value is 0. Then a GPU does not look at the targets, and the loss of one that is
-    no class is NaN.
-    Result: (rows,), float32 for logits of float16. ValueError or TypeError if they do not fit;
-    IndexError for a target out of range.
-    Besides the logits only two numbers a row are kept for `backward`, which writes the gradient
-    over the logits where nobody holds them any more: where no variable, view or other operation
-    could show what they were.
-    """
-    _check_classes(logits, targets)
-    backend = backend_of("cross_entropy", (logits, targets))
-    forward, back = backend.fused("cross_entropy"), backend.fused("cross_entropy_gradient")
-    if not is_floating(logits.dtype) or (forward is None and logits.dtype == float16):
-        logits = cast(logits, float32)
-    if forward is None or back is None:
-        return cross_entropy_primitive(logits, targets, label_smoothing, ignore_index)
-    x, index = logits._array, targets._array
-    dtype = float32 if logits.dtype == float16 else logits.dtype
-    out = backend.allocate(targets.shape, dtype)
-    statistics = backend.allocate((*targets.shape, 2), dtype)
-    forward(x, index, out, statistics, label_smoothing, ignore_index)
-    kept = Kept(x)
-
-    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
-        x, is_free = kept.take(backend)
-        into = x if is_free else backend.allocate(x.shape, x.dtype)
-        back(x, index, statistics, gradient, into, label_smoothing, ignore_index)
-        return (into,)
-
-    return result_of("cross_entropy", out, backend, (logits,), vjp, saved=(logits, targets))
-
-
-def _check_classes(logits: Tensor, targets: Tensor) -> None:
-    """Raise ValueError or TypeError for targets that do not fit the logits."""
-    if logits.ndim != 2 or targets.shape != logits.shape[:1]:
-        raise ValueError(
-            f"cross_entropy: logits (rows, classes) and targets (rows,) are needed, "
-            f"not {logits.shape} and {targets.shape}"
-        )
-    if targets.dtype != int32:
-        raise TypeError(f"cross_entropy: targets must be int32, not {targets.dtype}")

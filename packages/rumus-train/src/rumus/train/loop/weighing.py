@@ -21,7 +21,7 @@ class Weighing:
     """
 
     def __init__(self) -> None:
-        self._first: tuple[tuple[int, ...], float] | None = None
+        self._first: tuple[tuple[float, ...], float] | None = None
 
     def weigh(self, values: Sequence[object], means: Sequence[Mean], samples: float) -> list[float]:
         """Return the weights of numbers that were computed from a batch, with these means.
@@ -37,7 +37,7 @@ class Weighing:
         self._check(tuple(map(_known, others)), samples)
         return weights
 
-    def _check(self, counts: tuple[int, ...], samples: float) -> None:
+    def _check(self, counts: tuple[float, ...], samples: float) -> None:
         """Refuse counts that are not in proportion to the samples from batch to batch."""
         if self._first is None:
             self._first = counts, samples
@@ -55,7 +55,7 @@ def _is_in(mean: Mean, value: object) -> bool:
     return isinstance(value, Tensor) and mean.is_in(value)
 
 
-def _known(mean: Mean) -> int:
+def _known(mean: Mean) -> float:
     if mean.count is None:
         raise ValueError(
             "only the device knows how many targets are ignored: give weight_of=, a function "
@@ -64,5 +64,5 @@ def _known(mean: Mean) -> int:
     return mean.count
 
 
-def _told(counts: tuple[int, ...]) -> str:
-    return " and ".join(map(str, counts)) or "no"
+def _told(counts: tuple[float, ...]) -> str:
+    return " and ".join(f"{count:g}" for count in counts) or "no"

@@ -1,0 +1,71 @@
+"""What losses of class numbers may be given: targets that are classes, and weights of classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.nn.reduction import is_readable
+from rumus.tensor import Tensor, TensorLike, float16, float32, tensor
+from rumus.tensor.graph.indexing import known_bounds
+
+
+def class_weights(loss: str, logits: Tensor, weight: TensorLike, classes: int) -> Tensor:
+    """Return a weight for each class, beside the logits, in the dtype that losses have.
+
+    ValueError for another number of them, and for one that is negative or not finite, with its
+    class; a tensor on a GPU is not looked at. TypeError for what is not of numbers.
+    """
+    dtype = float32 if logits.dtype == float16 else logits.dtype
+    host = weight if isinstance(weight, Tensor) else np.asarray(weight)
+    if host.dtype.kind not in "fiu":
+        raise TypeError(f"{loss}: class weights must be numbers, not of dtype {host.dtype}")
+    if host.shape != (classes,):
+        raise ValueError(
+            f"{loss}: {classes} class weights are needed, one for each class, not {host.shape}"
+        )
+    if isinstance(host, Tensor):
+        if is_readable(host):
+            _check_weights(loss, host.numpy())
+        return host.detach().astype(dtype)
+    _check_weights(loss, host)
+    return tensor(host, dtype=dtype, backend=logits.backend)
+
+
+def _check_weights(loss: str, weights: NDArray[Any]) -> None:
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"{loss}: the weight of class {at} is {weights[at]}; weights are finite and not "
+            "negative"
+        )
+
+
+def count_classes(
+    loss: str, logits: Tensor, targets: Tensor | NDArray[Any], classes: int, ignore_index: int
+) -> int | None:
+    """How many targets are not ignored, None where only the device knows.
+
+    IndexError for the first that is no class, with its place; on a GPU no tensor is looked at.
+    """
+    if isinstance(targets, np.ndarray):
+        return _count(loss, targets, classes, ignore_index)
+    if is_readable(logits) and is_readable(targets):
+        return _count(loss, targets.numpy(), classes, ignore_index)
+    low, high = known_bounds(targets) or (ignore_index, ignore_index)
+    return None if low <= ignore_index <= high else targets.size
+
+
+def _count(loss: str, targets: NDArray[Any], classes: int, ignore_index: int) -> int:
+    ignored = targets == ignore_index
+    wrong = ~ignored & ((targets < 0) | (targets >= classes))
+    if wrong.any():
+        at = tuple(np.argwhere(wrong)[0].tolist())
+        raise IndexError(
+            f"{loss}: target {targets[at]} at index {at} is outside of [0, {classes}), "
+            f"and is not ignore_index ({ignore_index})"
+        )
+    return int(targets.size - ignored.sum())

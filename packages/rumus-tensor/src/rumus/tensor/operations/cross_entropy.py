@@ -1,0 +1,125 @@
+"""The cross entropy of rows of logits, in one kernel forward and one backward.
+
+It is also written in primitives, which every backend has; one test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rumus.tensor.expression.dtype import float16, float32, int32, is_floating
+from rumus.tensor.graph.indexing import gather
+from rumus.tensor.graph.operators import cast
+from rumus.tensor.graph.softmaxes import logsumexp
+from rumus.tensor.graph.tensor import Tensor, arange, backend_of, result_of
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.last_use import Kept
+
+
+def cross_entropy_primitive(
+    logits: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """`weighted_cross_entropy` in primitives."""
+    if logits.ndim == 3:
+        rows = logits.permute(0, 2, 1).reshape(-1, logits.shape[1])
+        found = cross_entropy_primitive(
+            rows, targets.reshape(-1), label_smoothing, ignore_index, weight
+        )
+        losses, weights = found
+        shape = targets.shape
+        return losses.reshape(shape), None if weights is None else weights.reshape(shape)
+    if ignore_index is not None:
+        ignored = targets == ignore_index
+        safe = ignored.where(0, targets)
+        losses, weights = cross_entropy_primitive(logits, safe, label_smoothing, None, weight)
+        return ignored.where(0.0, losses), None if weights is None else ignored.where(0.0, weights)
+    rows, classes = logits, logits.shape[1]
+    flat = arange(len(rows), backend=logits.backend) * classes + targets
+    own = None if weight is None else gather(weight, targets)
+    picked, mass = gather(logits.reshape(-1), flat), 1.0 if own is None else own
+    picked = picked if own is None else picked * own
+    if label_smoothing:  # else a logit of -inf would count
+        rest = logits if weight is None else logits * weight
+        picked = (1 - label_smoothing) * picked + label_smoothing * rest.mean(-1)
+        if weight is not None:
+            mass = (1 - label_smoothing) * mass + label_smoothing * weight.mean()
+    return logsumexp(logits) * mass - picked, own
+
+
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """-weight[target] log softmax(logits)[target] of each row.
+
+    logits: (rows, classes), or (batch, classes, places), floating. targets: (rows,) or (batch,
+    places), int32, each in [0, classes).
+    label_smoothing: mixes this much of 1 / classes into the targets. ignore_index: the loss of a
+    target of this value is 0. Then a GPU does not look at the targets, and the loss of one that is
+    no class is NaN. weight: (classes,), floating; None for 1.
+    Result: as the targets, float32 for logits of float16. ValueError or TypeError if they do not
+    fit; IndexError for a target out of range.
+    Besides the logits only two or three numbers a row are kept for `backward`, which writes the
+    gradient over the logits where nobody holds them any more: where no variable, view or other
+    operation could show what they were.
+    """
+    return weighted_cross_entropy(logits, targets, label_smoothing, ignore_index, weight)[0]
+
+
+def weighted_cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """`cross_entropy`, and with weights that of each target, 0 where it is ignored."""
+    _check_classes(logits, targets, weight)
+    given = (logits, targets) if weight is None else (logits, targets, weight)
+    backend = backend_of("cross_entropy", given)
+    forward, back = backend.fused("cross_entropy"), backend.fused("cross_entropy_gradient")
+    if not is_floating(logits.dtype) or (forward is None and logits.dtype == float16):
+        logits = cast(logits, float32)
+    dtype = float32 if logits.dtype == float16 else logits.dtype
+    weight = None if weight is None else cast(weight.detach(), dtype)
+    if forward is None or back is None:
+        return cross_entropy_primitive(logits, targets, label_smoothing, ignore_index, weight)
+    x, index = logits._array, targets._array
+    w = None if weight is None else weight._array
+    out = backend.allocate(targets.shape, dtype)
+    statistics = backend.allocate((*targets.shape, 2 if w is None else 3), dtype)
+    forward(x, index, out, statistics, label_smoothing, ignore_index, w)
+    kept = Kept(x)
+
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
+        x, is_free = kept.take(backend)
+        into = x if is_free else backend.allocate(x.shape, x.dtype)
+        back(x, index, statistics, gradient, into, label_smoothing, ignore_index, w)
+        return (into,)
+
+    saved = (logits, targets) if weight is None else (logits, targets, weight)
+    losses = result_of("cross_entropy", out, backend, (logits,), vjp, saved=saved)
+    return losses, None if w is None else Tensor(statistics[..., 2], backend)
+
+
+def _check_classes(logits: Tensor, targets: Tensor, weight: Tensor | None) -> None:
+    """Raise ValueError or TypeError for what does not fit the logits."""
+    if logits.ndim not in (2, 3) or targets.shape != (*logits.shape[:1], *logits.shape[2:]):
+        raise ValueError(
+            f"cross_entropy: logits (rows, classes) and targets (rows,) are needed, or (batch, "
+            f"classes, places) and (batch, places), not {logits.shape} and {targets.shape}"
+        )
+    if targets.dtype != int32:
+        raise TypeError(f"cross_entropy: targets must be int32, not {targets.dtype}")
+    if weight is not None and (weight.shape != logits.shape[1:2] or not is_floating(weight.dtype)):
+        raise ValueError(
+            f"cross_entropy: {logits.shape[1]} floating weights are needed, one for each class, "
+            f"not {weight.dtype} of shape {weight.shape}"
+        )
