@@ -16,13 +16,13 @@ from rumus.tensor import (
     Tensor,
     avg_pool,
     convolution,
+    cross_entropy,
     gather,
     layer_norm,
     max_pool,
     scaled_dot_product_attention,
     tensor,
 )
-from rumus.tensor.graph.softmaxes import cross_entropy
 
 Make = Callable[[Any], Tensor]
 
