@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.master_weights import MASTER
 from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
-from rumus.optim.rules import Rule
-from rumus.tensor import (
-    Expr,
-    Kernel,
-    PrecisionError,
-)
+from rumus.tensor import Expr, Kernel, PrecisionError
+
+if TYPE_CHECKING:
+    from rumus.optim.rules import Rule
 
 Point = Callable[..., Expr]
 

@@ -7,9 +7,8 @@ the state. One step is one kernel for each group, however many parameters it has
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, ClassVar, Final, Self, Unpack
 
-from rumus.optim import rules
 from rumus.optim.engine.clip_factors import joint_norm
 from rumus.optim.engine.compensation import COMPENSATION
 from rumus.optim.engine.coupled_decay import CoupledDecay
@@ -18,7 +17,6 @@ from rumus.optim.engine.gradients import collected, in_store
 from rumus.optim.engine.kernels import Kernels
 from rumus.optim.engine.laid_out import LaidOutOptimizer
 from rumus.optim.engine.loss_scale import LossScale, Scaling
-from rumus.optim.engine.porting import Library, PresetOptions, chosen, taken_decay
 from rumus.optim.engine.segments import Segment, in_one_piece
 from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.staging import staged
@@ -31,11 +29,16 @@ from rumus.optim.options.group import Claimable, M_co, decaying_matrices
 from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, checked
 from rumus.optim.options.options import StateDType
 from rumus.optim.options.running import Running
-from rumus.optim.rules import Rule
 from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter, Tensor, float32
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Outcome, Updater
+
+if TYPE_CHECKING:
+    from rumus.optim.engine.porting import Library, PresetOptions
+    from rumus.optim.rules import Rule
+
+_RULES: Final = "rumus.optim.rules"
 
 
 class FusedOptimizer(LaidOutOptimizer[M_co]):
@@ -134,7 +137,7 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
                 'state_dtype="8bit" is for Adam, AdamW, Lion and rules of your own'
             )
         self.running = running or Running()
-        is_own = not rule.__module__.startswith(rules.__name__)
+        is_own = not rule.__module__.startswith(_RULES)
         self._ranges = COMMON if is_own else self.ranges
         signature = Signature.of(rule, self.given_names, self._ranges)
         self.state_names = signature.state
@@ -216,6 +219,8 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         >>> optimizer.kind, optimizer.hyper["weight_decay"], optimizer.hyper["eps"]
         ('adam_outer_eps_decoupled', 0.004, 1e-07)
         """
+        from rumus.optim.engine.porting import chosen, taken_decay  # only few need the presets
+
         rule, rate, given = chosen(cls.__name__, library, lr, options)
         if rule is None:
             return cls(parameters, lr=rate, **given)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rumus.optim.engine.reductions import Reductions
 from rumus.optim.engine.stage import Stage
 from rumus.optim.options.hyperparameter import COMMON, Hyper, Ranges, checked
-from rumus.optim.rules import Rule
 from rumus.tensor import Expr, Kernel
 from rumus.tensor.expression.expr import postorder
+
+if TYPE_CHECKING:
+    from rumus.optim.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
