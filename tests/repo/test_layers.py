@@ -21,6 +21,7 @@ ALLOWED = {
     "nn": {"tensor"},
     "optim": {"tensor"},
     "train": {"tensor", "optim"},
+    "distributed": {"tensor", "optim", "train"},
 }
 
 
@@ -126,6 +127,7 @@ ROOMS = {
         "optimizer": {"engine", "device", "elementwise"},
     },
     "nn": {},
+    "distributed": {},
     "optim": {
         "options": set[str](),
         "rules": set[str](),

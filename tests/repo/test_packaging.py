@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECTS = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 PACKAGES = [project for project in PROJECTS if project.name != "rumus"]
+LEAVES = ("distributed", "gpu", "nn", "optim", "tensor", "train")
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "sklearn": "scikit-learn",
@@ -86,7 +87,7 @@ def texts() -> list[Path]:
 
 
 def test_the_packages_are_these() -> None:
-    names = {"rumus", "rumus-gpu", "rumus-nn", "rumus-optim", "rumus-tensor", "rumus-train"}
+    names = {"rumus", *(f"rumus-{name}" for name in LEAVES)}
     assert {project.name for project in PROJECTS} == names
 
 

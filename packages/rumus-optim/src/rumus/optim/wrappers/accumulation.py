@@ -155,14 +155,19 @@ class Accumulation:
             self.weight, self.count = self.weight + other.weight, self.count + other.count
             other._forget()
 
+    @property
+    def parameters(self) -> list[Parameter]:
+        """The parameters that something was added for."""
+        return [known.parameter for known in self._sums.values()]
+
     def sums(self) -> list[tuple[Backend, Array]]:
         """Return the sums so far, to be changed in place: each array covers many parameters.
 
-        What was added, times its weight, and not divided. Equal programs have them in equal order.
+        What was added, times its weight, and not divided. They are in the order in which their
+        first parameters were made.
         """
-        return [
-            (self._sums[parameters[0]].backend, whole) for parameters, whole in self._whole.items()
-        ]
+        return [(self._sums[first].backend, self._whole[first, *others])
+                for first, *others in sorted(self._whole)]  # fmt: skip
 
     def _forget(self) -> None:
         self._sums, self._whole, self._updates = {}, {}, []

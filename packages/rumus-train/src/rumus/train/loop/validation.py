@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from rumus.optim import Optimizer
 from rumus.tensor import Backend, Tensor
 from rumus.tensor.graph import evaluation
-from rumus.tensor.graph.means import Mean, noting_means
+from rumus.tensor.graph.means import noting_means
 from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
 from rumus.train.base.metric_state import MetricState, add_up
@@ -23,6 +23,9 @@ from rumus.train.loop.weighing import Weighing
 Validate: TypeAlias = (
     Callable[[], Mapping[str, float] | float] | tuple[Iterable[Any], Callable[..., Any]]
 )  # fmt: skip
+
+# Of one batch: names, numbers or states that may be on a device, and how much they count.
+Found: TypeAlias = list[tuple[str, Any, float]]
 
 
 def check_validate(validate: object) -> None:
@@ -71,35 +74,52 @@ def measure(
     if not isinstance(validate, tuple):
         return _numbers(validate())
     loader, metric_fn = validate
-    set_so_far = _Measured(weight_of)
+    measuring, total = Measuring(metric_fn, backend, weight_of), Measured()
     for batch in loader:
+        total.add(measuring.of(batch))
+    return total.numbers()
+
+
+class Measuring:
+    """Measures batches of a validation, each by itself, and reads nothing.
+
+    weight_of: how much a batch counts; see `measure`.
+    """
+
+    def __init__(
+        self,
+        metric_fn: Callable[..., Any],
+        backend: Backend,
+        weight_of: Callable[..., float] | None,
+    ) -> None:
+        self._metric_fn, self._backend, self._weight_of = metric_fn, backend, weight_of
+        self._weighing = Weighing()
+
+    def of(self, batch: Any) -> Found:
+        """Return what is computed of a batch."""
         given = arguments(batch)
-        values = [beside(value, backend) for value in given]
+        values = [beside(value, self._backend) for value in given]
         with noting_means() as means:
-            found = metric_fn(*values)
-        set_so_far.add(given, found, means)
-    return set_so_far.numbers()
+            named = _named(self._metric_fn(*values))
+        if self._weight_of is None:
+            weights = self._weighing.weigh([*named.values()], means, samples(given))
+        else:
+            weights = [float(self._weight_of(*given))] * len(named)
+        pairs = zip(named.items(), weights, strict=True)
+        return [(name, value, weight) for (name, value), weight in pairs]
 
 
-class _Measured:
+class Measured:
     """What was measured of the batches so far. What a device knows is read some batches later."""
 
-    def __init__(self, weight_of: Callable[..., float] | None) -> None:
-        self.weight_of = weight_of
+    def __init__(self) -> None:
         self._totals: dict[str, tuple[float, float]] = {}  # weighted sums, and the weights
         self._states: dict[str, MetricState] = {}
-        self._weighing = Weighing()
-        self._waiting: list[tuple[dict[str, Any], list[float]]] = []
+        self._waiting: list[Found] = []
 
-    def add(self, batch: tuple[Any, ...], found: object, means: Sequence[Mean]) -> None:
-        """Take what was computed of a batch."""
-        named = _named(found)
-        raw = [*named.values()]
-        if self.weight_of is None:
-            weights = self._weighing.weigh(raw, means, samples(batch))
-        else:
-            weights = [float(self.weight_of(*batch))] * len(raw)
-        self._waiting.append((named, weights))
+    def add(self, found: Found) -> None:
+        """Take what was computed of the next batch."""
+        self._waiting.append(found)
         if len(self._waiting) >= LAG:
             self._read()
 
@@ -112,8 +132,7 @@ class _Measured:
         return averaged | {name: float(state) for name, state in self._states.items()}
 
     def _read(self) -> None:
-        rows = [(*each, w) for named, weights in self._waiting
-                for each, w in zip(named.items(), weights, strict=True)]  # fmt: skip
+        rows = [row for found in self._waiting for row in found]
         self._waiting.clear()
         states: dict[str, list[MetricState]] = {}
         for name, value, _ in rows:

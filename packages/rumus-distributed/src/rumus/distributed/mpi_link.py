@@ -1,0 +1,268 @@
+"""`MpiLink`: the ranks of an MPI job, of which none waits longer than the deadline."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import socket
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Final, NoReturn, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.distributed.errors import RankError
+from rumus.distributed.link import Link, bounds
+from rumus.distributed.roll_call import SIZE, TEXT, Call, elsewhere
+from rumus.distributed.tree import add_rows
+from rumus.tensor import Backend
+from rumus.tensor.memory.backend import Array
+
+T = TypeVar("T")
+
+BLOCK: Final = 1 << 18  # elements of each rank's part that are exchanged and added up at a time
+CHUNK: Final = 1 << 28  # bytes of one message: MPI counts them in 32 bits
+END: Final = "the end of the program"
+_SPINS: Final = 200  # looks at a message before the processor is given away
+_NAPS: Final = 2000  # and before the process sleeps in between
+_NAP: Final = 5e-5
+_ASK: Final = 1  # tag of the note "I wait, and my deadline is over"
+_ANSWER: Final = 1.0  # seconds within which who waits as well says so
+
+
+class MpiLink(Link):
+    """The ranks of `COMM_WORLD`. Importing mpi4py starts MPI, which its exit ends.
+
+    deadline: seconds that a rank waits for the others before it says who is missing.
+    """
+
+    def __init__(self, deadline: float = 600.0) -> None:
+        from mpi4py import MPI
+
+        self._mpi: Any = MPI
+        self._comm = MPI.COMM_WORLD.Dup()  # messages of our own
+        self._notes = MPI.COMM_WORLD.Dup()
+        for comm in (self._comm, self._notes):
+            comm.Set_errhandler(MPI.ERRORS_RETURN)
+        self.rank, self.size = self._comm.rank, self._comm.size
+        self.deadline = deadline
+        self.sent = 0
+        self.library = MPI.Get_library_version().split(",")[0].split("\n")[0].strip()
+        self._is_broken = False  # after an error nothing is done together any more
+        self._last = Call("the start", 0)
+        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self.local_rank, self.local_size = node.rank, node.size
+        node.Free()
+        # With more ranks than processors a rank that spins keeps the others from coming.
+        self._spins = 0 if node_is_full(self.local_size) else _SPINS
+        self.names = self.gather(
+            f"rank {self.rank} of {self.size} on {socket.gethostname()} (pid {os.getpid()})"
+        )
+        self._watch_the_end()
+
+    # Who is where
+
+    def meet(self, place: str, number: int = 0, signal: int = 0) -> Call:
+        """See `Link.meet`."""
+        if self._is_broken:
+            raise RankError("an earlier error has ended what the ranks did together")
+        own = Call(place, number, signal=signal, clock=time.perf_counter())
+        calls = self._exchange(own)
+        if any(call.failed for call in calls):
+            self._is_broken = True
+            texts = self._texts("")
+            told = [f"{self.names[r]}: {texts[r]}" for r in range(self.size) if calls[r].failed]
+            raise RankError("training ends because another rank has failed: " + "; ".join(told))
+        if (where := elsewhere(calls)) is not None:
+            self._is_broken = True
+            raise RankError(f"{where}: all ranks have to do the same steps, in the same order")
+        self._last = own
+        return Call(place, number, False, max(c.signal for c in calls), calls[0].clock)
+
+    def fail(self, error: BaseException) -> None:
+        """See `Link.fail`."""
+        if self._is_broken or isinstance(error, RankError):
+            return
+        self._is_broken = True
+        told = f"{type(error).__name__}: {error}"
+        print(f"{self.names[self.rank]}: {told}", file=sys.stderr, flush=True)
+        try:
+            if any(c.failed for c in self._exchange(Call("an error", 0, failed=True))):
+                self._texts(told)
+        except RankError as silent:
+            print(silent, file=sys.stderr, flush=True)
+            self._abort()
+
+    def _exchange(self, own: Call) -> list[Call]:
+        records = bytearray(SIZE * self.size)
+        self._wait(self._comm.Iallgather(own.packed(), records), own)
+        return Call.unpacked(bytes(records))
+
+    def _texts(self, own: str) -> list[str]:
+        padded = own.encode()[:TEXT].ljust(TEXT, b"\0")
+        found = bytearray(TEXT * self.size)
+        self._wait(self._comm.Iallgather(padded, found), Call("an error", 0))
+        parts = [bytes(found[r * TEXT : (r + 1) * TEXT]) for r in range(self.size)]
+        return [part.rstrip(b"\0").decode(errors="replace") for part in parts]
+
+    # Waiting
+
+    def _wait(self, request: Any, at: Call | None = None) -> None:
+        """Wait for a message, giving the processor away, until the deadline."""
+        looks, start = 0, time.perf_counter()
+        while not request.Test():
+            looks += 1
+            if looks < self._spins:
+                continue
+            if looks < _NAPS:
+                os.sched_yield()
+                continue
+            time.sleep(_NAP)
+            if time.perf_counter() - start > self.deadline or self._notes.Iprobe(tag=_ASK):
+                self._name_the_silent(at or self._last, start)
+
+    def _name_the_silent(self, at: Call, start: float) -> NoReturn:
+        """Tell all others that this one waits; who does not say so within a second is missing."""
+        note, got = np.array([self.rank], np.int32), np.empty(1, np.int32)
+        asked = [self._notes.Isend(note, r, tag=_ASK) for r in range(self.size) if r != self.rank]
+        waiting, until = {self.rank}, time.perf_counter() + _ANSWER
+        while time.perf_counter() < until:
+            while self._notes.Iprobe(tag=_ASK):
+                self._notes.Recv(got, tag=_ASK)
+                waiting.add(int(got[0]))
+            time.sleep(0.005)
+        for request in asked:
+            request.Test()
+        self._is_broken = True
+        silent = [name for r, name in enumerate(self.names) if r not in waiting]
+        who = ", ".join(silent) or "nobody: a message does not arrive, as over a link that is cut"
+        error = RankError(
+            f"after {time.perf_counter() - start:.0f} s at {at} (deadline {self.deadline:g} s) "
+            f"there is no answer from {who}; the last that all have done is {self._last}"
+        )
+        error.is_silent = True
+        raise error
+
+    # The end of the process
+
+    def _watch_the_end(self) -> None:
+        """Have the others hear when this process ends by itself, whatever way it takes."""
+        hook = sys.excepthook
+
+        def uncaught(kind: type[BaseException], error: BaseException, at: Any) -> None:
+            hook(kind, error, at)
+            sys.stderr.flush()
+            if getattr(error, "is_silent", False):
+                self._abort()
+            self.fail(error)
+
+        sys.excepthook = uncaught
+        atexit.register(self._leave)  # before mpi4py's own, which would wait for the others
+
+    def _leave(self) -> None:
+        """Meet the others at the end; they may be elsewhere, and then hear of this."""
+        if self._is_broken:
+            return
+        try:
+            self.meet(END)
+        except RankError as error:
+            print(f"{self.names[self.rank]}: {error}", file=sys.stderr, flush=True)
+            if error.is_silent:
+                self._abort()
+
+    def _abort(self) -> NoReturn:
+        """End the whole job: somebody is silent, and nobody could end in good order."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._mpi.COMM_WORLD.Abort(1)
+        os._exit(1)
+
+    # Objects
+
+    def gather(self, thing: T) -> list[T]:
+        """See `Link.gather`."""
+        own = np.frombuffer(pickle.dumps(thing), np.uint8)
+        lengths = np.empty(self.size, np.int64)
+        self._wait(self._comm.Iallgather(np.array([own.size], np.int64), lengths))
+        found = np.empty(int(lengths.sum()), np.uint8)
+        self._wait(self._comm.Iallgatherv(own, [found, lengths.tolist()]))
+        stops = np.cumsum(lengths)
+        return [
+            pickle.loads(found[b - n : b].tobytes()) for n, b in zip(lengths, stops, strict=True)
+        ]
+
+    def first(self, thing: T) -> T:
+        """See `Link.first`."""
+        pickled = pickle.dumps(thing) if self.rank == 0 else b""
+        length = np.array([len(pickled)], np.int64)
+        self._wait(self._comm.Ibcast(length, 0))
+        data = np.frombuffer(
+            bytearray(pickled) if self.rank == 0 else bytearray(int(length[0])), np.uint8
+        )
+        for start in range(0, data.size, CHUNK):
+            self._wait(self._comm.Ibcast(data[start : start + CHUNK], 0))
+        return thing if self.rank == 0 else pickle.loads(data.tobytes())
+
+    # Arrays
+
+    def reduce(self, backend: Backend, array: Array) -> None:
+        """See `Link.reduce`."""
+        flat = array.reshape(-1)
+        cuts = bounds(flat.size, self.size)
+        longest = max(b - a for a, b in pairwise(cuts))
+        is_here = isinstance(flat, np.ndarray)
+        host = flat if is_here else backend.download(flat)
+        step = BLOCK if is_here else max(longest, 1)
+        for done in range(0, longest, step):
+            pieces = [(min(a + done, b), min(a + done + step, b)) for a, b in pairwise(cuts)]
+            rows = self._swap(host, pieces)
+            start, stop = pieces[self.rank]
+            if start == stop:
+                continue
+            if not is_here:
+                rows = [backend.upload(row) for row in rows]
+            backend.copy(add_rows(backend, rows), flat[start:stop])
+
+    def _swap(self, host: NDArray[Any], pieces: list[tuple[int, int]]) -> list[NDArray[Any]]:
+        """Send each rank its piece, and return this rank's piece as each of them has it."""
+        start, stop = pieces[self.rank]
+        own, plain = stop - start, _transported(host)
+        rows = np.empty((self.size, own), plain.dtype)
+        counts = [b - a for a, b in pieces]
+        sent = [plain, counts, [a for a, _ in pieces], plain.dtype.char]
+        taken = [rows, [own] * self.size, [r * own for r in range(self.size)], plain.dtype.char]
+        self._wait(self._comm.Ialltoallv(sent, taken))
+        self.sent += (sum(counts) - own) * plain.itemsize
+        return list(rows.view(host.dtype))
+
+    def collect(self, backend: Backend, array: Array) -> None:
+        """See `Link.collect`."""
+        flat = array.reshape(-1)
+        cuts = bounds(flat.size, self.size)
+        counts = [b - a for a, b in pairwise(cuts)]
+        own = slice(cuts[self.rank], cuts[self.rank + 1])
+        is_here = isinstance(flat, np.ndarray)
+        host = flat if is_here else np.empty(flat.shape, flat.dtype)
+        if not is_here:
+            host[own] = backend.download(flat[own])
+        plain = _transported(host)
+        taken = [plain, counts, cuts[:-1], plain.dtype.char]
+        self._wait(self._comm.Iallgatherv(self._mpi.IN_PLACE, taken))
+        self.sent += counts[self.rank] * (self.size - 1) * plain.itemsize
+        if not is_here:
+            backend.copy(backend.upload(host), flat)
+
+
+def _transported(array: NDArray[Any]) -> NDArray[Any]:
+    """The same memory as whole numbers: MPI carries bits, and nothing else."""
+    return array.view(f"u{array.itemsize}")
+
+
+def node_is_full(ranks: int) -> bool:
+    """Whether a machine has fewer processors for us than ranks."""
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return ranks > (len(affinity(0)) if affinity is not None else os.cpu_count() or 1)

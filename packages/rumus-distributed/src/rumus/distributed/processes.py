@@ -1,0 +1,110 @@
+"""`ranks()`: the processes that a launcher of MPI has started, or this one alone."""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from rumus.distributed.errors import RankError
+from rumus.distributed.link import Link, NoLink
+from rumus.distributed.mpi_library import check_installation
+from rumus.distributed.team import ShardedTeam
+from rumus.train import Trainer
+
+if TYPE_CHECKING:
+    from rumus.distributed.mpi_link import MpiLink
+
+T = TypeVar("T")
+
+# What launchers tell a process: how many there are. Slurm's own says so even without MPI.
+SIZES: Final = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+_RANKS: Final = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+
+
+class Ranks:
+    """The processes that train together. `ranks()` makes it.
+
+    >>> team = ranks()
+    >>> team.rank, team.size, team.speaks, team.gather("only one")
+    (0, 1, True, ['only one'])
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def __repr__(self) -> str:
+        return f"Ranks(rank={self.rank}, size={self.size})"
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0."""
+        return self._link.rank
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        return self._link.size
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the one that prints and writes files: the first."""
+        return self.rank == 0
+
+    @property
+    def sent(self) -> int:
+        """How many bytes of gradients and parameters this process has sent to others."""
+        return self._link.sent
+
+    def gather(self, thing: T) -> list[T]:
+        """Return what each process gives, by rank. Every one has to call it."""
+        self._link.meet("gather")
+        return self._link.gather(thing)
+
+    def team(self, trainer: Trainer[Any], *, zero: bool) -> ShardedTeam:
+        """Return what the runs of a trainer ask: `Trainer(optimizer, ranks=...)` calls it."""
+        return ShardedTeam(trainer, self._link)
+
+
+def ranks(deadline: float = 600.0) -> Ranks:
+    """Return the processes that a launcher has started for this program.
+
+    Without a launcher, or with one process, nothing of MPI is imported.
+
+    deadline: seconds that a process waits for the others, before all of them end with a RankError
+    that names who is silent. The slowest save, validation or compilation has to fit in.
+
+    ValueError for a deadline that is not positive; RankError for an environment with two MPIs, or
+    with another one than that which has started the processes; ImportError without mpi4py.
+    """
+    if not 0 < deadline < math.inf:
+        raise ValueError(f"deadline must be a positive number of seconds, not {deadline!r}")
+    if not is_launched():
+        return Ranks(NoLink())
+    check_installation()
+    link = mpi_link()
+    if link.size == 1:
+        raise RankError(
+            f"a launcher has started several processes, and {link.library} sees this one alone: "
+            "it belongs to another MPI. Under Slurm, srun --mpi=pmix suits Open MPI, and "
+            "--mpi=pmi2 MPICH"
+        )
+    link.deadline = deadline
+    return Ranks(link)
+
+
+@cache
+def mpi_link() -> MpiLink:
+    """Return the link of this process, always the same: MPI starts and ends once."""
+    from rumus.distributed.mpi_link import MpiLink
+
+    return MpiLink()
+
+
+def is_launched() -> bool:
+    """Whether this is one of several processes of a launcher."""
+    sizes = [os.environ[name] for name in SIZES if name in os.environ]
+    if sizes:
+        return int(sizes[0]) > 1
+    return any(name in os.environ for name in _RANKS)

@@ -1,0 +1,179 @@
+"""`ShardedStep`: one step over the shards of a window of batches, and one sum over all ranks.
+
+The gradient of a step is the weighted mean over shards. Each rank goes through its own shards one
+by one, adds up what they have in the tree, and the ranks add up what they have in the same tree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rumus.distributed.buffer_means import BufferMeans
+from rumus.distributed.link import Link
+from rumus.distributed.shard_streams import ShardStreams
+from rumus.distributed.tree import Tree
+from rumus.optim import Accumulation
+from rumus.tensor import GradientStore, Parameter, Tensor, tensor, zeros
+from rumus.tensor.graph.means import noting_means
+from rumus.train import Trainer
+from rumus.train.data.part import Part
+from rumus.train.loop.weighing import Weighing
+
+# A batch's rows, and which shards they are of.
+Portion = tuple[tuple[Any, ...], Part]
+
+
+class ShardedStep:
+    """The steps of a trainer over shards.
+
+    weight_of: how much the rows of a shard count; by default what their loss is a mean of, or their
+    number. streams, buffers: those that a forward pass changes.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer[Any],
+        link: Link,
+        streams: ShardStreams,
+        buffers: Mapping[str, Tensor],
+        weight_of: Callable[..., float] | None,
+    ) -> None:
+        self._trainer, self._link = trainer, link
+        self._streams, self._buffers = streams, buffers
+        self._weight_of, self._weighing = weight_of, Weighing()
+
+    def run(
+        self, loss_fn: Callable[..., Tensor], portions: Sequence[Portion], meet: Callable[[], None]
+    ) -> Tensor:
+        """Do a step; return the loss. meet: the roll call before what is added up over ranks."""
+        trainer = self._trainer
+        self._streams.begin()
+        try:
+            outcome = trainer.optimizer.outcome
+            own = self._own(loss_fn, portions)
+            meet()
+            loss, weight = own.join(self._link, trainer.optimizer.parameters)
+            noted = trainer.losses.note(self._as_tensor(loss))
+            with own.gradients(weight) as grads:
+                trainer.check_claimed(grads)
+                trainer.update(grads)
+        except BaseException:
+            is_done = trainer.optimizer.outcome is not outcome  # a signal may come after the update
+            self._streams.end(len(portions) if is_done else 0)
+            raise
+        was_applied = trainer.optimizer.outcome.applied is not False
+        self._streams.end(len(portions) if was_applied else 0)
+        trainer.count(noted, weight)
+        return noted
+
+    def _as_tensor(self, loss: float) -> Tensor:
+        first = self._trainer.optimizer.parameters[0]
+        return tensor(np.float32(loss), backend=first.backend)
+
+    def _own(self, loss_fn: Callable[..., Tensor], portions: Sequence[Portion]) -> _Branch:
+        """What this rank's shards come to."""
+        tree = Tree[_Branch](_Branch.merge)
+        for number in range(len(portions[0][1].rows)):
+            tree.push(self._shard(number, loss_fn, portions))
+        return tree.root()
+
+    def _shard(
+        self, number: int, loss_fn: Callable[..., Tensor], portions: Sequence[Portion]
+    ) -> _Branch:
+        """What one shard of all batches of the window comes to."""
+        branch, losses = _Branch(BufferMeans(self._buffers)), []
+        for place, (batch, part) in enumerate(portions):
+            start, stop = part.rows[number]
+            if start == stop:
+                continue
+            rows = [v[start:stop] if getattr(v, "shape", ()) else v for v in batch]
+            with self._streams.of(part.first + number, place), noting_means() as means:
+                loss, grads = self._trainer.forward_backward(loss_fn, rows)
+            if self._weight_of is None:
+                (weight,) = self._weighing.weigh([loss], means, float(stop - start))
+            else:
+                weight = float(self._weight_of(*rows))
+            self._trainer.check_claimed(grads)
+            self._trainer.optimizer.gradients(grads)  # raises if one is missing
+            branch.add(grads, weight)
+            losses.append((loss, weight))
+        branch.finish(self._trainer.optimizer.parameters, losses)
+        return branch
+
+
+class _Branch:
+    """Weighted sums over some shards: of gradients, of buffers, and the losses of each."""
+
+    def __init__(self, buffers: BufferMeans) -> None:
+        self.gradient_sums = Accumulation()
+        self.buffers = buffers
+        self.losses: list[tuple[float, float]] = []  # of each shard, times its weight; the weight
+
+    def add(self, grads: GradientStore, weight: float) -> None:
+        """Take the gradients of a batch's shard, and what its forward pass would change."""
+        updates = grads.take_updates()
+        self.gradient_sums.add(grads, weight)
+        if weight > 0:
+            self.buffers.add(updates)
+
+    def finish(
+        self, parameters: Iterable[Parameter], losses: Sequence[tuple[Tensor, float]]
+    ) -> None:
+        """Note the losses of the shard; one without rows counts as zeros, which are added too."""
+        counted = [(float(loss) * weight, weight) for loss, weight in losses if weight > 0]
+        self.losses = [(_added(x for x, _ in counted), math.fsum(w for _, w in counted))]
+        if not counted:
+            self._add_zeros(parameters)
+        self.buffers.weigh(self.losses[0][1])
+
+    def _add_zeros(self, parameters: Iterable[Parameter]) -> None:
+        store = GradientStore()
+        for p in parameters:
+            store.accumulate(p, zeros(p.shape, dtype=p.dtype, backend=p.backend))
+        self.gradient_sums.add(store, 1.0)
+
+    def merge(self, other: _Branch) -> _Branch:
+        """Add another branch to this one."""
+        self.gradient_sums.merge(other.gradient_sums)
+        self.buffers.merge(other.buffers)
+        self.losses += other.losses
+        return self
+
+    def join(self, link: Link, parameters: Sequence[Parameter]) -> tuple[float, float]:
+        """Add up over all ranks; return the mean loss and the weight of the step.
+
+        ValueError if nothing has a weight.
+        """
+        numbers = {p.id: number for number, p in enumerate(parameters)}
+        here = {numbers[p.id] for p in self.gradient_sums.parameters}
+        found = link.gather((self.losses, self.buffers.changed, here))
+        losses = [each for rank, _, _ in found for each in rank]
+        weight = math.fsum(w for _, w in losses)
+        if not weight > 0:
+            raise ValueError("all batches of a step have weight 0: leave them out of the loader")
+        self.buffers.changed = [any(each) for each in zip(*(c for _, c, _ in found), strict=True)]
+        elsewhere = set[int]().union(*(there for _, _, there in found)) - here
+        if elsewhere:  # optional parameters that only other ranks have used
+            self._add_zeros([parameters[number] for number in sorted(elsewhere)])
+        for backend, array in (*self.gradient_sums.sums(), *self.buffers.sums()):
+            link.add_up(backend, array)
+        return _added(x for x, _ in losses) / weight, weight
+
+    def gradients(self, weight: float) -> GradientStore:
+        """Return the mean gradients, and what writes the means of the buffers."""
+        self.gradient_sums.weight = weight
+        grads = self.gradient_sums.gradients()
+        grads.propose(self.buffers.updates(weight))
+        return grads
+
+
+def _added(values: Iterable[float]) -> float:
+    """The sum, correctly rounded, so that it depends on no order; NaN or infinite if one is."""
+    all_of_them = list(values)
+    if all(map(math.isfinite, all_of_them)):
+        return math.fsum(all_of_them)
+    return math.nan if any(map(math.isnan, all_of_them)) else sum(all_of_them)

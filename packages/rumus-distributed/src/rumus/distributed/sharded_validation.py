@@ -1,0 +1,68 @@
+"""Validation by several ranks: its batches are dealt out, and what is found is joined in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from rumus.distributed.link import Link
+from rumus.optim import Optimizer
+from rumus.train.base.metric_state import MetricState, add_up
+from rumus.train.loop.validation import Found, Measured, Measuring
+
+
+def measured_parts(
+    link: Link,
+    optimizer: Optimizer[Any],
+    validate: tuple[Any, Callable[..., Any]],
+    weight_of: Callable[..., float] | None,
+) -> dict[int, Found]:
+    """Return what this rank finds of every `size`-th batch of a validation, by its number.
+
+    ValueError for a loader that deals out the rows of batches by itself.
+    """
+    loader, metric_fn = validate
+    if getattr(loader, "ranks", None) is not None:
+        raise ValueError(
+            "the loader for validation deals the rows of its batches to ranks: leave ranks= out "
+            "there, since whole batches are dealt"
+        )
+    measuring = Measuring(metric_fn, optimizer.parameters[0].backend, weight_of)
+    return {
+        number: measuring.of(batch)
+        for number, batch in enumerate(loader)
+        if number % link.size == link.rank
+    }
+
+
+def joined(link: Link, own: dict[int, Found]) -> Callable[[], dict[str, float]]:
+    """Exchange what the ranks have found; return what rank 0 makes of it, added up in order.
+
+    Functions of metrics do not travel: rank 0, which has the first batch, has them.
+    """
+    sent = {number: _as_data(found) for number, found in own.items()}
+    parts = {number: found for rank in link.gather(sent) for number, found in rank.items()}
+    parts |= own
+
+    def numbers() -> dict[str, float]:
+        total = Measured()
+        for number in sorted(parts):
+            total.add(parts[number])
+        return total.numbers()
+
+    return numbers
+
+
+def _as_data(found: Found) -> Found:
+    """What was found, on the host, as it can be sent."""
+    return [
+        (name, replace(add_up([value]), finish=_elsewhere), weight)
+        if isinstance(value, MetricState)
+        else (name, float(value), weight)
+        for name, value, weight in found
+    ]
+
+
+def _elsewhere(*parts: Any) -> NoReturn:
+    raise AssertionError("the first batch's state, of rank 0, has the function")

@@ -1,0 +1,69 @@
+"""Sums in a fixed tree: neighbours in pairs, then pairs of pairs, and so on.
+
+Addition of floating-point numbers is not associative, so the same bits come of the same tree alone.
+A rank adds up the shards that it has, which are a whole branch of the tree; the ranks then add up
+their branches, and it makes no difference who had which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+from rumus.tensor import Backend, Expr, Kernel
+from rumus.tensor.memory.backend import Array
+
+T = TypeVar("T")
+
+_ADD: Final = Kernel("add", {"sum": Expr.array("sum") + Expr.array("other")}, ("sum", "other"))
+
+
+class Tree(Generic[T]):
+    """Leaves that come one by one, merged as soon as two branches of one size are there.
+
+    merge: adds its second argument to its first, which it returns. No more branches are kept than
+    the number of leaves has binary digits.
+
+    >>> tree = Tree(lambda a, b: f"({a}{b})")
+    >>> for leaf in "abcde":
+    ...     tree.push(leaf)
+    >>> tree.root()
+    '(((ab)(cd))e)'
+    """
+
+    def __init__(self, merge: Callable[[T, T], T]) -> None:
+        self._merge = merge
+        self._branches: list[T] = []
+        self._count = 0
+
+    def push(self, leaf: T) -> None:
+        """Take the next leaf."""
+        self._branches.append(leaf)
+        self._count += 1
+        size = 1
+        while not self._count & size:
+            self._join()
+            size *= 2
+
+    def root(self) -> T:
+        """Return what all leaves come to. IndexError if there are none."""
+        while len(self._branches) > 1:
+            self._join()
+        return self._branches[0]
+
+    def _join(self) -> None:
+        right = self._branches.pop()
+        self._branches[-1] = self._merge(self._branches[-1], right)
+
+
+def add_rows(backend: Backend, rows: Sequence[Array]) -> Array:
+    """Return the sum of arrays of one shape, in the first of them; the others are scratch."""
+
+    def merge(a: Array, b: Array) -> Array:
+        backend.elementwise(_ADD, (a, b), (), (a,))
+        return a
+
+    tree = Tree[Array](merge)
+    for row in rows:
+        tree.push(row)
+    return tree.root()

@@ -1,0 +1,188 @@
+"""Small trainings, each of which says in one line the hashes of all that comes of it.
+
+Options of several trainings are separated by "+". Dropout, batch norm, clipping, an EMA, shuffled
+data with a ragged last batch, accumulation, a loss scale and validation are among them, and so are
+faults of the last rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rumus import nn
+from rumus.distributed import Ranks, ranks
+from rumus.optim import EMA, AdamW, ClipNorm, LossScale
+from rumus.tensor import Generator, Tensor
+from rumus.train import ArrayDataset, DataLoader, EarlyStopping, Every, Trainer
+
+HELD_OUT = 32
+
+
+def options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--shards", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=66)  # the last batch has 2: some shards none
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--scale", action="store_true")
+    parser.add_argument("--norm", action="store_true")
+    parser.add_argument("--zero", action="store_true")
+    parser.add_argument("--plain", action="store_true")  # no ranks at all
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--numpy", action="store_true")
+    parser.add_argument("--patience", type=int)
+    parser.add_argument("--folder")
+    parser.add_argument("--fault", default="")
+    parser.add_argument("--deadline", type=float, default=60.0)
+    return parser.parse_args(arguments)
+
+
+class Training:
+    """One training, and what goes wrong in it on the last rank."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given, self.team = given, ranks(deadline=given.deadline)
+        self.fault = given.fault if self.team.rank == self.team.size - 1 else ""
+        self.calls = 0
+        self.random = Generator(9 if self.fault == "seed" else 0)
+        self.model = self._model()
+        if self.fault == "frozen":
+            next(iter(self.model.parameters())).requires_grad = False
+        if given.gpu:
+            self.model.to_gpu()
+        self.optimizer = AdamW(
+            self.model.parameters(), 3e-3, clip=ClipNorm(0.5), average=EMA(0.9), nonfinite="skip"
+        )
+
+    def _model(self) -> nn.Sequential:
+        given, random = self.given, self.random
+        layers: list[nn.Module] = [nn.Linear(8, given.width, generator=random)]
+        layers += [nn.BatchNorm1d(given.width)] if given.norm else []
+        layers += [nn.ReLU(), nn.Dropout(0.2, generator=random)]
+        return nn.Sequential(*layers, nn.Linear(given.width, 4, generator=random))
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.fault == "unused":
+            return (x @ next(iter(self.model.parameters())).transpose()).sum()
+        return nn.cross_entropy_loss(self.model(x), y) * self._factor()
+
+    def _factor(self) -> float:
+        """Do what goes wrong, once; return what the loss is multiplied by."""
+        self.calls += 1
+        if self.calls != 7:
+            return 1.0
+        match self.fault:
+            case "raise":
+                raise ValueError("sample 17 is bad")
+            case "hang":
+                time.sleep(1000)
+            case "exit":
+                sys.exit(0)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "term":
+                os.kill(os.getpid(), signal.SIGTERM)
+            case "nan":
+                return float("nan")
+            case "gather":
+                self.team.gather(0)
+        return 1.0
+
+    def score(self, x: Tensor, y: Tensor) -> dict[str, Tensor | float]:
+        scores = self.model(x)
+        right = float((scores.numpy().argmax(axis=1) == y.numpy()).mean())
+        return {"loss": nn.cross_entropy_loss(scores, y), "accuracy": right}
+
+    def fit(self) -> dict[str, Any]:
+        given, fault, team = self.given, self.fault, self.team
+        draw = np.random.default_rng(0)
+        features = draw.standard_normal((given.samples + HELD_OUT, 8)).astype(np.float32)
+        labels = features[:, :4].argmax(axis=1).astype(np.int32)
+        count = given.samples - 16 * (fault == "data")
+        held_out = ArrayDataset(features[given.samples :], labels[given.samples :])
+        loader = DataLoader(
+            ArrayDataset(features[:count], labels[:count]),
+            given.batch,
+            shuffle=True,
+            seed=5 + (fault == "order"),
+            ranks=None if given.plain else team,
+            shards=None if given.plain else given.shards,
+        )
+        trainer = Trainer(
+            self.optimizer,
+            state={"model": self.model},
+            loss_scale=LossScale(initial=64.0, every=3) if given.scale else None,
+            ranks=None if given.plain else team,
+            zero=given.zero,
+        )
+        stop = EarlyStopping("accuracy", mode="max", patience=given.patience or 1)
+        result = trainer.fit(
+            loader,
+            self.loss,
+            epochs=given.epochs - (fault == "epochs"),
+            steps=5 if fault == "steps" else None,
+            accumulate=given.accumulate,
+            validate=(DataLoader(held_out, 10), self.score),
+            callbacks=[] if given.patience is None else [stop],
+            monitor="loss",
+            checkpoints=given.folder,
+            save_every=Every(steps=3),
+            resume="auto" if given.folder else False,
+        )
+        return {
+            **self._digests(),
+            "history": digest(json.dumps(result.history).encode()),
+            "reason": result.reason,
+            "steps": result.steps,
+            "skipped": self.optimizer.skipped,
+        }
+
+    def _digests(self) -> dict[str, Any]:
+        state = self.optimizer.state_dict()["parameters"]
+        parts = [part for e in state.values() for _, part in sorted(e["state"].items())]
+        return {
+            "parameters": digest(b"".join(p.numpy().tobytes() for p in self.optimizer.parameters)),
+            "state": digest(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)),
+            "buffers": digest(b"".join(b.numpy().tobytes() for _, b in self.model.named_buffers())),
+            "random": repr(self.random),
+        }
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def said(found: dict[str, Any], team: Ranks) -> None:
+    """Print what came of a training, which must be the same on all ranks."""
+    every = team.gather(found)
+    assert all(each == found for each in every), every
+    if team.speaks:
+        print(json.dumps({"found": found, "sent": team.sent}), flush=True)
+
+
+def main(arguments: Sequence[str]) -> None:
+    groups: list[list[str]] = [[]]
+    for argument in arguments:
+        if argument == "+":
+            groups.append([])
+        else:
+            groups[-1].append(argument)
+    for group in groups:
+        training = Training(options(group))
+        said(training.fit(), training.team)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

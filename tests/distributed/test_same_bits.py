@@ -1,0 +1,53 @@
+"""Parameters, state, buffers, random streams and history are the same on any number of ranks."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+from launched import launched
+
+OPTIONS = {
+    "dropout, clip, EMA, ragged": [],
+    "accumulate, loss scale": ["--accumulate", "3", "--scale"],
+    "batch norm, early stopping": ["--norm", "--patience", "1", "--samples", "73", "--epochs", "8"],
+    "eight shards": ["--shards", "8"],
+}
+
+
+@cache
+def trained(ranks: int) -> list[dict[str, Any]]:
+    """What comes of all options, one training after the other in one job."""
+    arguments = [a for group in OPTIONS.values() for a in ("+", *group)][1:]
+    run = launched(ranks, *arguments)
+    assert run.code == 0, run.errors
+    return run.found
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("number", range(len(OPTIONS)), ids=list(OPTIONS))
+def test_ranks_change_no_bit(number: int, ranks: int) -> None:
+    assert trained(ranks)[number]["found"] == trained(1)[number]["found"]
+
+
+def test_the_options_differ() -> None:
+    """A comparison that would also pass for trainings that do nothing shows nothing."""
+    assert len({each["found"]["parameters"] for each in trained(1)}) == len(OPTIONS)
+    assert trained(1)[2]["found"]["reason"] == "no better accuracy in 1 validations"
+
+
+def test_one_shard_is_the_plain_trainer() -> None:
+    alone, plain = launched(1, "--shards", "1", "+", "--plain").found
+    assert alone["found"] == plain["found"]
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_rank_sends_as_little_as_is_possible(ranks: int) -> None:
+    """2 (n - 1) / n of the gradients' bytes, once a step, however many batches it has."""
+    first, accumulated = trained(ranks)[:2]
+    size = (8 * 32 + 64) + (32 * 4 + 64)  # both layers, their biases filled up to 64
+    least = 2 * (ranks - 1) / ranks * 4 * size
+    assert first["sent"] == pytest.approx(least * first["found"]["steps"], rel=0.35)
+    steps = accumulated["found"]["steps"]
+    assert accumulated["sent"] - first["sent"] == first["sent"] / first["found"]["steps"] * steps
