@@ -10,7 +10,7 @@ from launched import launched
 
 OPTIONS = {
     "dropout, clip, EMA, ragged": [],
-    "accumulate, loss scale": ["--accumulate", "3", "--scale"],
+    "accumulate, loss scale": ["--accumulate", "3", "--scale", "--log"],
     "batch norm, early stopping": ["--norm", "--patience", "1", "--samples", "73", "--epochs", "8"],
     "eight shards": ["--shards", "8"],
 }

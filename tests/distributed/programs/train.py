@@ -23,7 +23,7 @@ from rumus import nn
 from rumus.distributed import Ranks, ranks
 from rumus.optim import EMA, AdamW, ClipNorm, LossScale
 from rumus.tensor import Generator, Tensor
-from rumus.train import ArrayDataset, DataLoader, EarlyStopping, Every, Trainer
+from rumus.train import ArrayDataset, DataLoader, EarlyStopping, Every, Trainer, metrics
 
 HELD_OUT = 32
 
@@ -37,6 +37,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--scale", action="store_true")
+    parser.add_argument("--log", action="store_true")
     parser.add_argument("--norm", action="store_true")
     parser.add_argument("--zero", action="store_true")
     parser.add_argument("--plain", action="store_true")  # no ranks at all
@@ -73,10 +74,14 @@ class Training:
         layers += [nn.ReLU(), nn.Dropout(0.2, generator=random)]
         return nn.Sequential(*layers, nn.Linear(given.width, 4, generator=random))
 
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor) -> Tensor | dict[str, Any]:
         if self.fault == "unused":
             return (x @ next(iter(self.model.parameters())).transpose()).sum()
-        return nn.cross_entropy_loss(self.model(x), y) * self._factor()
+        scores = self.model(x)
+        loss = nn.cross_entropy_loss(scores, y) * self._factor()
+        if not self.given.log:
+            return loss
+        return {"loss": loss, "largest": scores.max(), "accuracy": metrics.accuracy(scores, y)}
 
     def _factor(self) -> float:
         """Do what goes wrong, once; return what the loss is multiplied by."""

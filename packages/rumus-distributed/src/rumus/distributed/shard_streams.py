@@ -1,8 +1,8 @@
 """`ShardStreams`: random numbers that depend on the shard and the batch, not on who computes them.
 
-A generator's numbers are a function of its position. Each shard of each batch of a step has a
-stretch of positions of its own, far longer than what it draws, and the step moves the generator
-behind all of them.
+A generator's numbers are a function of its seed, its stream and its position. Each shard of each
+batch of a step draws from a stream of its own, and the step moves the generator by one stretch,
+however many words the shards of a rank have drawn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 from rumus.tensor import Generator
 from rumus.tensor.operations.generator import Draws
 
-STRETCH: Final = 1 << 36  # words: a step of 8 shards may be done 2**27 times
+STRETCH: Final = 1 << 32  # words: more than a shard draws
+_GOLDEN: Final = 0x9E3779B1  # odd, so that all numbers of shards have streams of their own
 
 
 class ShardStreams:
@@ -26,32 +27,43 @@ class ShardStreams:
     """
 
     def __init__(self, generators: Mapping[str, object], shards: int) -> None:
-        self._known = {n: g for n, g in generators.items() if isinstance(g, Generator)}
+        self._known = [g for g in generators.values() if isinstance(g, Generator)]
         self._foreign = {n: g for n, g in generators.items() if isinstance(g, np.random.Generator)}
         self._shards = shards
-        self._starts: dict[str, int] = {}
+        self._starts: list[tuple[int, int, int]] = []
         self._before: dict[str, Any] = {}
 
     def begin(self) -> None:
-        """Note where the generators stand before a step."""
-        self._starts = {name: random.position for name, random in self._known.items()}
+        """Move the generators behind a step; `Trainer.drawing` puts them back if it fails."""
+        self._starts = [random.place for random in self._known]
         self._before = {n: g.bit_generator.state for n, g in self._foreign.items()}
+        for random in self._known:
+            random.skip(STRETCH)
 
     @contextmanager
     def of(self, shard: int, batch: int) -> Iterator[None]:
         """Within the block, draw what belongs to this shard of this batch of the step.
 
         ValueError for a generator that draws and is not among those of the training, and for a
-        NumPy generator, which has no positions.
+        NumPy generator, which has no streams.
         """
-        for name, random in self._known.items():
-            random.position = self._starts[name] + (batch * self._shards + shard) * STRETCH
+        after = [random.place for random in self._known]
+        shift = _GOLDEN * (1 + batch * self._shards + shard)
         draws = Draws()
-        with draws.watched():
-            yield
-        known = {id(random) for random in self._known.values()}
-        for number, (random, _) in draws.before.items():
-            if number not in known:
+        try:
+            for random, (seed, stream, position) in zip(self._known, self._starts, strict=True):
+                random.place = seed, (stream + shift) % 2**32, position
+            with draws.watched():
+                yield
+        finally:
+            for random, place in zip(self._known, after, strict=True):
+                random.place = place
+        self._check(draws)
+
+    def _check(self, draws: Draws) -> None:
+        known = {id(random) for random in self._known}
+        for random in draws.generators:
+            if id(random) not in known:
                 raise ValueError(
                     f"{random} draws in the loss function, and the trainer does not know it: its "
                     "numbers would depend on the rank. Give it, or its module, to "
@@ -63,8 +75,3 @@ class ShardStreams:
                     f"state[{name!r}] is a NumPy generator that draws in the loss function: its "
                     "numbers would depend on the rank. Use rumus.tensor.Generator"
                 )
-
-    def end(self, batches: int) -> None:
-        """Move the generators behind a step over so many batches; none is a step that is undone."""
-        for name, random in self._known.items():
-            random.position = self._starts[name] + batches * self._shards * STRETCH

@@ -14,6 +14,7 @@ import numpy as np
 
 from rumus.distributed.buffer_means import BufferMeans
 from rumus.distributed.link import Link
+from rumus.distributed.shard_logs import Finishes, ShardLogs
 from rumus.distributed.shard_streams import ShardStreams
 from rumus.distributed.tree import Tree
 from rumus.optim import Accumulation
@@ -21,6 +22,7 @@ from rumus.tensor import GradientStore, Parameter, Tensor, tensor, zeros
 from rumus.tensor.graph.means import noting_means
 from rumus.train import Trainer
 from rumus.train.data.part import Part
+from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.weighing import Weighing
 
 # A batch's rows, and which shards they are of.
@@ -45,47 +47,44 @@ class ShardedStep:
         self._trainer, self._link = trainer, link
         self._streams, self._buffers = streams, buffers
         self._weight_of, self._weighing = weight_of, Weighing()
+        self._finishes: Finishes = {}
 
     def run(
-        self, loss_fn: Callable[..., Tensor], portions: Sequence[Portion], meet: Callable[[], None]
+        self, loss_fn: LossFunction, portions: Sequence[Portion], meet: Callable[[], None]
     ) -> Tensor:
         """Do a step; return the loss. meet: the roll call before what is added up over ranks."""
-        trainer = self._trainer
-        self._streams.begin()
-        try:
-            outcome = trainer.optimizer.outcome
+        with self._trainer.drawing():
+            self._streams.begin()
             own = self._own(loss_fn, portions)
             meet()
-            loss, weight = own.join(self._link, trainer.optimizer.parameters)
-            noted = trainer.losses.note(self._as_tensor(loss))
-            with own.gradients(weight) as grads:
-                trainer.check_claimed(grads)
-                trainer.update(grads)
-        except BaseException:
-            is_done = trainer.optimizer.outcome is not outcome  # a signal may come after the update
-            self._streams.end(len(portions) if is_done else 0)
-            raise
-        was_applied = trainer.optimizer.outcome.applied is not False
-        self._streams.end(len(portions) if was_applied else 0)
-        trainer.count(noted, weight)
+            noted, weight = self._joined(own)
+        self._trainer.count(noted, weight)
         return noted
 
-    def _as_tensor(self, loss: float) -> Tensor:
-        first = self._trainer.optimizer.parameters[0]
-        return tensor(np.float32(loss), backend=first.backend)
+    def _joined(self, own: _Branch) -> tuple[Tensor, float]:
+        """Add up over all ranks, and update; return the loss and the weight of the step."""
+        trainer = self._trainer
+        loss, weight = own.join(self._link, trainer.optimizer.parameters)
+        noted = trainer.losses.note(self._as_tensor(loss), own.logs.joined(self._link, weight))
+        with own.gradients(weight) as grads:
+            trainer.check_claimed(grads)
+            trainer.update(grads)
+        return noted, weight
 
-    def _own(self, loss_fn: Callable[..., Tensor], portions: Sequence[Portion]) -> _Branch:
+    def _as_tensor(self, loss: float) -> Tensor:
+        return tensor(np.float32(loss), backend=self._trainer.backend)
+
+    def _own(self, loss_fn: LossFunction, portions: Sequence[Portion]) -> _Branch:
         """What this rank's shards come to."""
         tree = Tree[_Branch](_Branch.merge)
         for number in range(len(portions[0][1].rows)):
             tree.push(self._shard(number, loss_fn, portions))
         return tree.root()
 
-    def _shard(
-        self, number: int, loss_fn: Callable[..., Tensor], portions: Sequence[Portion]
-    ) -> _Branch:
+    def _shard(self, number: int, loss_fn: LossFunction, portions: Sequence[Portion]) -> _Branch:
         """What one shard of all batches of the window comes to."""
-        branch, losses = _Branch(BufferMeans(self._buffers)), []
+        branch = _Branch(BufferMeans(self._buffers), ShardLogs(self._finishes))
+        losses: list[tuple[Tensor, float]] = []
         for place, (batch, part) in enumerate(portions):
             start, stop = part.rows[number]
             if start == stop:
@@ -100,7 +99,9 @@ class ShardedStep:
             self._trainer.check_claimed(grads)
             self._trainer.optimizer.gradients(grads)  # raises if one is missing
             branch.add(grads, weight)
-            losses.append((loss, weight))
+            if weight > 0:
+                losses.append((loss, weight))
+                branch.logs.add(self._trainer.log, weight)
         branch.finish(self._trainer.optimizer.parameters, losses)
         return branch
 
@@ -108,9 +109,9 @@ class ShardedStep:
 class _Branch:
     """Weighted sums over some shards: of gradients, of buffers, and the losses of each."""
 
-    def __init__(self, buffers: BufferMeans) -> None:
+    def __init__(self, buffers: BufferMeans, logs: ShardLogs) -> None:
         self.gradient_sums = Accumulation()
-        self.buffers = buffers
+        self.buffers, self.logs = buffers, logs
         self.losses: list[tuple[float, float]] = []  # of each shard, times its weight; the weight
 
     def add(self, grads: GradientStore, weight: float) -> None:
@@ -124,7 +125,7 @@ class _Branch:
         self, parameters: Iterable[Parameter], losses: Sequence[tuple[Tensor, float]]
     ) -> None:
         """Note the losses of the shard; one without rows counts as zeros, which are added too."""
-        counted = [(float(loss) * weight, weight) for loss, weight in losses if weight > 0]
+        counted = [(float(loss) * weight, weight) for loss, weight in losses]
         self.losses = [(_added(x for x, _ in counted), math.fsum(w for _, w in counted))]
         if not counted:
             self._add_zeros(parameters)
@@ -141,6 +142,7 @@ class _Branch:
         self.gradient_sums.merge(other.gradient_sums)
         self.buffers.merge(other.buffers)
         self.losses += other.losses
+        self.logs.merge(other.logs)
         return self
 
     def join(self, link: Link, parameters: Sequence[Parameter]) -> tuple[float, float]:

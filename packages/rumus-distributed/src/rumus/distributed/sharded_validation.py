@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from rumus.distributed.link import Link
-from rumus.optim import Optimizer
+from rumus.tensor import Backend
 from rumus.train.base.metric_state import MetricState, add_up
 from rumus.train.loop.validation import Found, Measured, Measuring
 
 
 def measured_parts(
     link: Link,
-    optimizer: Optimizer[Any],
+    backend: Backend,
     validate: tuple[Any, Callable[..., Any]],
     weight_of: Callable[..., float] | None,
 ) -> dict[int, Found]:
@@ -28,7 +28,7 @@ def measured_parts(
             "the loader for validation deals the rows of its batches to ranks: leave ranks= out "
             "there, since whole batches are dealt"
         )
-    measuring = Measuring(metric_fn, optimizer.parameters[0].backend, weight_of)
+    measuring = Measuring(metric_fn, backend, weight_of)
     return {
         number: measuring.of(batch)
         for number, batch in enumerate(loader)

@@ -17,6 +17,7 @@ from rumus.optim import ClosureOptimizer
 from rumus.tensor import Tensor
 from rumus.train import Interrupted, Run, Trainer
 from rumus.train.checkpoints.snapshot import generators_of
+from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.team import Alone, Team, Window
 from rumus.train.loop.validation import Validate
 
@@ -64,7 +65,7 @@ class ShardedTeam(Team):
         self._meet("the first step")
         give_parameters(self.link, self.trainer)
 
-    def step(self, loss_fn: Callable[..., Tensor], window: Window) -> Tensor:
+    def step(self, loss_fn: LossFunction, window: Window) -> Tensor:
         """Do a step over the shards of a window."""
         if self._step is None:
             return self._alone.step(loss_fn, window)
@@ -108,7 +109,7 @@ class ShardedTeam(Team):
             return self._alone.measure(validate, weight_of)
         if not isinstance(validate, tuple):
             return self.once("validation", lambda: self._alone.measure(validate, weight_of))
-        own = measured_parts(self.link, self.trainer.optimizer, validate, weight_of)
+        own = measured_parts(self.link, self.trainer.backend, validate, weight_of)
         self._meet("validation", self._steps)
         return self.once("the numbers of a validation", joined(self.link, own))
 

@@ -111,6 +111,16 @@ class Generator:
     def place(self, place: Place) -> None:
         self.seed, self.stream, self._position = place
 
+    def skip(self, words: int) -> None:
+        """Leave words out, in whole blocks of four, as if they had been drawn.
+
+        >>> generator = Generator(0)
+        >>> generator.skip(5)
+        >>> generator.position
+        8
+        """
+        self._advance(words)
+
     def _advance(self, words: int) -> int:
         """Reserve words, in whole blocks of four; return the number of the first."""
         for draws in _watching.all:

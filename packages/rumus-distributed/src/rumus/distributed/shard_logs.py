@@ -1,0 +1,60 @@
+"""`ShardLogs`: what the shards of a step log beside their losses, added up in the shards' order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.distributed.link import Link
+from rumus.tensor import NumpyBackend, tensor
+from rumus.train.base.logged import Log, Value
+
+# From the sums of a metric's parts to the metric; None for a number, which is averaged.
+Finishes: TypeAlias = dict[str, Callable[..., Any] | None]
+_HOST: Final = NumpyBackend()
+
+
+class ShardLogs:
+    """The sums of what some shards have logged, by name: numbers times their weight.
+
+    finishes: functions do not travel between ranks. What is known of them is kept from step to
+    step, for a rank without rows in one of them.
+    """
+
+    def __init__(self, finishes: Finishes) -> None:
+        self._finishes = finishes
+        self._shards: list[dict[str, list[NDArray[Any]]]] = [{}]
+
+    def add(self, log: Log, weight: float) -> None:
+        """Take what the rows of a batch have logged."""
+        sums = self._shards[-1]
+        for name, value in log.items():
+            self._finishes[name] = value.finish
+            factor = weight if value.finish is None else 1.0
+            parts = [part.numpy().astype(np.float64) * factor for part in value.parts]
+            before = sums.get(name)
+            pairs = zip(before, parts, strict=True) if before is not None else ()
+            sums[name] = parts if before is None else [one + more for one, more in pairs]
+
+    def merge(self, other: ShardLogs) -> None:
+        """Take the shards that follow."""
+        self._shards += other._shards
+
+    def joined(self, link: Link, weight: float) -> Log:
+        """Return what all shards of all ranks have logged. Every rank has to log the same names."""
+        every = [shard for rank in link.gather(self._shards) for shard in rank]
+        sums: dict[str, list[NDArray[Any]]] = {}
+        for shard in every:
+            for name, parts in shard.items():
+                before = sums.get(name, [np.zeros_like(part) for part in parts])
+                sums[name] = [one + more for one, more in zip(before, parts, strict=True)]
+        return {name: self._value(name, parts, weight) for name, parts in sums.items()}
+
+    def _value(self, name: str, parts: list[NDArray[Any]], weight: float) -> Value:
+        finish = self._finishes.get(name)
+        share = 1 / weight if finish is None and name in self._finishes else 1.0
+        tensors = [tensor((part * share).astype(np.float32), backend=_HOST) for part in parts]
+        return Value(tuple(tensors), finish)
