@@ -18,6 +18,7 @@ import numpy as np
 from rumus.tensor.backends import numba_blas, numba_math
 from rumus.tensor.backends.numba_blas import PLAIN, ROWS, TURNED
 from rumus.tensor.backends.numba_math import exp
+from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 
@@ -31,6 +32,7 @@ def attention(
     query: Array, key: Array, value: Array, causal: bool, scale: float, out: Array, total: Array
 ) -> None:
     """out = softmax(query key^T scale) value; total = log(sum(exp(query key^T scale))) of rows."""
+    _check(query, key, value, out, total)
     q, k, v = _examples(query, key), _examples(key, key), _examples(value, key)
     result, sums = _examples(out, key), total.reshape(len(q), -1)
     length, size = query.shape[-2], np.float32(scale)
@@ -57,6 +59,10 @@ def attention_gradient(
     gradient: Array, into_query: Array, into_key: Array, into_value: Array,
 ) -> None:  # fmt: skip
     """With P the weights and d = gradient value^T: P^T gradient, and P (d - sum(P d)) scale."""
+    _check(query, key, value, out, total)
+    in_float32("attention", gradient, into_query, into_key, into_value)
+    reads("attention", gradient=(gradient, out.shape), into_query=(into_query, query.shape))
+    reads("attention", into_key=(into_key, key.shape), into_value=(into_value, value.shape))
     q, k, v = _examples(query, key), _examples(key, key), _examples(value, key)
     given, sums = _examples(gradient, key), total.reshape(len(q), -1)
     dq, dk, dv = (_examples(array, key) for array in (into_query, into_key, into_value))
@@ -69,6 +75,22 @@ def attention_gradient(
         _gradient_by_example(arrays, causal, length, size, sums, is_parallel)
     for written, into in ((dq, into_query), (dk, into_key), (dv, into_value)):
         _give(written, into)
+
+
+def _check(query: Array, key: Array, value: Array, out: Array, total: Array) -> None:
+    """Raise ValueError or TypeError unless these are the arrays that the loops go over."""
+    heads = [array.shape[-3] if array.ndim > 2 else 1 for array in (query, key)]
+    if (
+        min(query.ndim, key.ndim) < 2
+        or query.shape[:-3] != key.shape[:-3]
+        or heads[0] % max(1, heads[1])
+    ):
+        raise ValueError(f"attention: queries {query.shape} do not fit keys {key.shape}")
+    size, length, wide = query.shape[-1], query.shape[-2], value.shape[-1:]
+    in_float32("attention", query, key, value, out, total)
+    reads("attention", key=(key, (*key.shape[:-1], size)), value=(value, (*key.shape[:-1], *wide)))
+    reads("attention", out=(out, (*query.shape[:-2], length, *wide)))
+    writes("attention", total=(total, query.shape[:-1]))
 
 
 def _gradient_by_example(

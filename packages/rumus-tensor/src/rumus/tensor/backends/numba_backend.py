@@ -26,6 +26,7 @@ from rumus.tensor.backends import (
     numba_rows,
     numba_small_convolution,
 )
+from rumus.tensor.backends.numba_shapes import reads
 from rumus.tensor.backends.numpy_backend import (
     BLOCK,
     PARALLEL,
@@ -309,6 +310,7 @@ class NumbaBackend(NumpyBackend):
             super().scatter_add(source, index, out)
             return
         check_index(index, len(out))
+        reads("scatter_add", source=(source, (*index.shape, *out.shape[1:])))
         rows, numbers = np.ascontiguousarray(source).reshape(index.size, length), index.reshape(-1)
         with np.errstate(all="ignore"):
             if out.dtype.kind == "f":

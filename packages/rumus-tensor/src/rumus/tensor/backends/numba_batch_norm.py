@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 
@@ -22,6 +23,10 @@ def batch_norm(
 ) -> None:  # fmt: skip
     """out = (x - mean) / deviation * weight + bias; sums of x and of its squares."""
     loop, channels = _compiled()["forward"], x.shape[1]
+    row = (channels,)
+    reads("batch_norm", weight=(weight, row), bias=(bias, row))
+    reads("batch_norm", total=(total, row), squares=(squares, row))
+    writes("batch_norm", out=(out, x.shape))
     scale = np.ones(channels, x.dtype) if weight is None else weight
     shift = np.zeros(channels, x.dtype) if bias is None else bias
     x, out = _joined(x), _joined(out)
@@ -40,6 +45,11 @@ def batch_norm_gradient(
     None where it is not wanted.
     """
     loop, channels = _compiled()["backward"], x.shape[1]
+    row = (channels,)
+    reads("batch_norm", weight=(weight, row), total=(total, row), squares=(squares, row))
+    reads("batch_norm", gradient=(gradient, x.shape))
+    reads("batch_norm", into_weight=(into_weight, row), into_bias=(into_bias, row))
+    writes("batch_norm", into=(into, x.shape))
     scale = np.ones(channels, x.dtype) if weight is None else weight
     first, second = (
         np.empty(channels, x.dtype) if row is None else row for row in (into_weight, into_bias)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from rumus.tensor.backends.numba_shapes import writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
@@ -23,17 +24,21 @@ PARALLEL: Final = 32_768  # elements of the columns from which threads are worth
 
 def columns(window: Window, x: Array, out: Array) -> None:
     """x: (batch, channels, *lengths) to out: (channels, *kernel, batch, *places)."""
+    writes("columns", out=(out, out.shape))
     _run("gather", window, x, out)
 
 
 def from_columns(window: Window, met: Array, out: Array) -> None:
     """out: (batch, channels, *lengths) = the sums of met: (channels, *kernel, batch, *places)."""
+    writes("columns", out=(out, out.shape))
     _run("add_up", window, out, met)
 
 
 def _run(name: str, window: Window, x: Array, met: Array) -> None:
     loop, channels = _compiled()[name], x.shape[1]
-    if met.shape[: 2 + window.axes] != (channels, *window.kernel, x.shape[0]):
+    needed = (channels, *window.kernel, x.shape[0])
+    axes = 2 + window.axes, 2 + 2 * window.axes
+    if (x.ndim, met.ndim) != axes or met.shape[: axes[0]] != needed:
         raise ValueError(f"columns of shape {met.shape} do not belong to {x.shape} and {window}")
     lengths = (channels, *two(x.shape[2:], 1))
     sizes = (*two(window.kernel, 1), x.shape[0], *two(met.shape[2 + window.axes :], 1))

@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor.backends.numba_convolution import two
+from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
-from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 
 PARALLEL: Final = 65_536  # elements from which threads are worth their start
@@ -22,22 +23,36 @@ PARALLEL: Final = 65_536  # elements from which threads are worth their start
 
 def max_pool(window: Window, x: Array, out: Array) -> None:
     """out: (batch, channels, *places) = the largest of each window of x; NaN wins."""
+    writes("max_pool", out=(out, _places(window, x)))
     _run("largest", window, x, out)
 
 
 def max_pool_gradient(window: Window, x: Array, out: Array, gradient: Array, into: Array) -> None:
     """Give each place's gradient to the first element of its window that is `out`; NaN to NaN."""
+    places = _places(window, x)
+    reads("max_pool", out=(out, places), gradient=(gradient, places))
+    writes("max_pool", into=(into, x.shape))
     _run("give_back", window, x, out, gradient, into)
 
 
 def avg_pool(window: Window, x: Array, out: Array) -> None:
     """out: (batch, channels, *places) = the mean of each window of x, zeros around it."""
+    writes("avg_pool", out=(out, _places(window, x)))
     _run("mean", window, x, out)
 
 
 def avg_pool_gradient(window: Window, gradient: Array, into: Array) -> None:
     """Share out each place's gradient among the elements of its window."""
+    reads("avg_pool", gradient=(gradient, _places(window, into)))
+    writes("avg_pool", into=(into, into.shape))
     _run("share_out", window, into, gradient)
+
+
+def _places(window: Window, x: Array) -> Shape:
+    """The shape of what a pool of x gives; ValueError for another number of spatial axes."""
+    if x.ndim != 2 + window.axes:
+        raise ValueError(f"a pool over {window.axes} axes of an array of shape {x.shape}")
+    return (*x.shape[:2], *window.places(x.shape[2:]))
 
 
 def _run(name: str, window: Window, *arrays: Array) -> None:

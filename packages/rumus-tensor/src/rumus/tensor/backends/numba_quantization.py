@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
 from rumus.tensor.backends.numpy_quantization import as_bytes, upper
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.quantization import FLOOR, BlockTable, Code, Piece
@@ -66,6 +67,18 @@ def _dequantize(codes: Any, scales: Any, levels: Any, bounds: Any, offset: int, 
             out[i - offset] = 0
 
 
+def _check(values: Array, table: BlockTable, piece: Piece, codes: Array, scales: Array) -> None:
+    """Raise ValueError or TypeError unless these are the arrays that the loops go over."""
+    in_float32("quantization", values, scales)
+    if codes.dtype != np.int32 or not 0 <= piece.first <= piece.last <= table.number:
+        raise ValueError(f"quantization: {codes.dtype} codes, and {piece} of {table.number} blocks")
+    own = table.bounds[piece.first : piece.last]
+    if len(own) and (own[0, 0] < piece.start or own[-1, 1] > piece.stop):
+        raise ValueError(f"quantization: {piece} does not hold its blocks")
+    reads("quantization", scales=(scales, (table.number,)))
+    writes("quantization", values=(values, (piece.size,)), codes=(codes, (table.size // 4,)))
+
+
 @lru_cache(maxsize=2)
 def _compiled(loop: Callable[..., None]) -> Callable[..., None]:
     import numba
@@ -84,6 +97,7 @@ def quantize(
     share: Callable[[Callable[[int, int], None], int], None],
 ) -> None:
     """Write the codes and scales of one piece. share: calls its argument over [0, length)."""
+    _check(values, table, piece, codes, scales)
     loop, packed, above = _compiled(_quantize), as_bytes(codes), upper(code)
 
     def work(a: int, b: int) -> None:
@@ -105,6 +119,7 @@ def dequantize(
     share: Callable[[Callable[[int, int], None], int], None],
 ) -> None:
     """Write what the codes of one piece stand for."""
+    _check(out, table, piece, codes, scales)
     loop, packed = _compiled(_dequantize), as_bytes(codes)
 
     def work(a: int, b: int) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from rumus.tensor.backends import numba_math, numpy_rows
 from rumus.tensor.backends.numba_math import exp
+from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.backends.numpy_rows import check_index, masked, put_rows, rows_of
 from rumus.tensor.backends.numpy_sums import add_up
@@ -46,6 +47,8 @@ def layer_norm(
         numpy_rows.layer_norm(x, weight, bias, out, statistics, eps)
         return
     length, loop = x.shape[-1], _compiled()["layer_norm"]
+    reads("layer_norm", weight=(weight, (length,)), bias=(bias, (length,)))
+    writes("layer_norm", out=(out, x.shape), statistics=(statistics, (*x.shape[:-1], 2)))
     scale = np.ones(length, x.dtype) if weight is None else weight
     shift = np.zeros(length, x.dtype) if bias is None else bias
     x, out, kept = _rows(x), out.reshape(-1, length), statistics.reshape(-1, 2)
@@ -65,13 +68,17 @@ def layer_norm_gradient(
         numpy_rows.layer_norm_gradient(x, weight, statistics, gradient, *shares)
         return
     length, loop = x.shape[-1], _compiled()["layer_norm_gradient"]
+    last, kept = (length,), (*x.shape[:-1], 2)
+    reads("layer_norm", weight=(weight, last), gradient=(gradient, x.shape), added=(added, x.shape))
+    reads("layer_norm", into_weight=(into_weight, last), into_bias=(into_bias, last))
+    writes("layer_norm", statistics=(statistics, kept), into=(into, x.shape))
     scale = np.ones(length, x.dtype) if weight is None else weight
     share = np.empty((0, length), x.dtype) if into is None else into.reshape(-1, length)
-    x, gradient, kept = _rows(x), _rows(gradient), statistics.reshape(-1, 2)
+    x, gradient, numbers = _rows(x), _rows(gradient), statistics.reshape(-1, 2)
     blocks = -(-len(x) // BLOCK)
     sums = np.zeros((blocks, 2, length), x.dtype)
     run_parts(
-        lambda start, stop: loop(x, scale, kept, gradient, share, sums, start, stop),
+        lambda start, stop: loop(x, scale, numbers, gradient, share, sums, start, stop),
         blocks, x.size >= PARALLEL,
     )  # fmt: skip
     for number, row in enumerate((into_weight, into_bias)):
@@ -86,6 +93,7 @@ def softmax(x: Array, out: Array) -> None:
     if _is_small(x):
         numpy_rows.softmax(x, out)
         return
+    writes("softmax", out=(out, x.shape))
     rows, result, loop = _rows(x), out.reshape(-1, x.shape[-1]), _compiled()["softmax"]
     run_parts(lambda a, b: loop(rows, result, a, b), len(rows), x.size >= PARALLEL)
 
@@ -95,6 +103,8 @@ def softmax_gradient(y: Array, gradient: Array, out: Array) -> None:
     if _is_small(y):
         numpy_rows.softmax_gradient(y, gradient, out)
         return
+    reads("softmax", gradient=(gradient, y.shape))
+    writes("softmax", out=(out, y.shape))
     rows, given, result = _rows(y), _rows(gradient), out.reshape(-1, y.shape[-1])
     loop = _compiled()["softmax_gradient"]
     run_parts(lambda a, b: loop(rows, given, result, a, b), len(rows), y.size >= PARALLEL)
@@ -109,6 +119,8 @@ def cross_entropy(
         given = logits, index, out, statistics
         numpy_rows.cross_entropy(*given, smoothing, ignored, weight)
         return
+    _check(logits, index, statistics, weight)
+    writes("cross_entropy", out=(out, index.shape))
     classes, kept = logits.shape[1], statistics.reshape(-1, statistics.shape[-1])
     mask, index = masked(index.reshape(-1), ignored)
     check_index(index, classes)
@@ -133,7 +145,11 @@ def cross_entropy_gradient(
         given = logits, index, statistics, gradient, out
         numpy_rows.cross_entropy_gradient(*given, smoothing, ignored, weight)
         return
+    _check(logits, index, statistics, weight)
+    reads("cross_entropy", gradient=(gradient, index.shape))
+    writes("cross_entropy", out=(out, logits.shape))
     mask, index = masked(index.reshape(-1), ignored)
+    check_index(index, logits.shape[1])
     kept, g = statistics.reshape(-1, statistics.shape[-1]), gradient.reshape(-1)
     rows, loop = _rows(rows_of(logits)), _compiled()["cross_entropy_gradient"]
     into = out if out.ndim == 2 else rows
@@ -146,6 +162,16 @@ def cross_entropy_gradient(
         into[mask] = 0
     if out.ndim == 3:
         put_rows(into, out)
+
+
+def _check(logits: Array, index: Array, statistics: Array, weight: Array | None) -> None:
+    """Raise ValueError unless these are the arrays that the loops go over."""
+    if logits.ndim not in (2, 3):
+        raise ValueError(f"cross_entropy: logits of 2 or 3 axes are needed, not {logits.shape}")
+    rows = (logits.shape[0], *logits.shape[2:])
+    reads("cross_entropy", index=(index, rows), weight=(weight, logits.shape[1:2]))
+    numbers = 2 if weight is None else 3
+    writes("cross_entropy", statistics=(statistics, (*rows, numbers)))
 
 
 def _weights(classes: int, weight: Array | None, dtype: DType) -> Array:

@@ -20,6 +20,7 @@ import numpy as np
 
 from rumus.tensor.backends import numba_blas
 from rumus.tensor.backends.numba_blas import PLAIN, ROWS
+from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.window import Window
@@ -52,6 +53,9 @@ def small_convolution(
     ValueError for shapes that do not fit: the loops look at no bounds.
     """
     _check(window, x, weight, out)
+    in_float32("convolution", x, weight, bias, out)
+    reads("convolution", bias=(bias, weight.shape[:1]))
+    writes("convolution", out=(out, out.shape))
     sizes, need = _sizes(window, x, weight)
     matrices, pictures = np.ravel(weight.transpose((2, 0, 1, 3))), np.ravel(x)
     shift = np.zeros(len(weight), x.dtype) if bias is None else bias
@@ -67,6 +71,7 @@ def small_convolution(
 def small_convolution_weight(window: Window, x: Array, gradient: Array, out: Array) -> None:
     """out: (outputs, inputs, *kernel) = the gradient of the weight; ValueError as above."""
     _check(window, x, out, gradient)
+    in_float32("convolution", x, gradient, out)
     sizes, need = _sizes(window, x, out)
     outputs, inputs, rows, across = out.shape
     pictures, given, parts = np.ravel(x), np.ravel(gradient), max(1, min(len(x), SUMS))
@@ -90,6 +95,8 @@ def small_convolution_weight(window: Window, x: Array, gradient: Array, out: Arr
 
 def _check(window: Window, x: Array, weight: Array, result: Array) -> None:
     """Raise ValueError unless these are the arrays that the loops go over."""
+    if (x.ndim, weight.ndim, window.axes, set(window.stride)) != (4, 4, 2, {1}):
+        raise ValueError(f"convolution: {window} over x {x.shape} with weight {weight.shape}")
     needed = (x.shape[0], weight.shape[0], *window.places(x.shape[2:]))
     if weight.shape[1:] != (x.shape[1], *window.kernel) or result.shape != needed:
         raise ValueError(

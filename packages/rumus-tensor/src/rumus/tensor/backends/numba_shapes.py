@@ -1,0 +1,34 @@
+"""What compiled loops ask before they start: they look at no bounds, and know no strides."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from rumus.tensor.expression.dtype import float32
+from rumus.tensor.memory.backend import Array, Shape
+
+Needed: TypeAlias = tuple[Array | None, Shape]  # an array, if there is one, and its shape
+
+
+def reads(operation: str, **needed: Needed) -> None:
+    """Raise ValueError unless the arrays, by name, have the shapes that a loop goes over."""
+    for name, (array, shape) in needed.items():
+        if array is not None and array.shape != shape:
+            raise ValueError(
+                f"{operation}: {name} of shape {shape} is needed, not of {tuple(array.shape)}"
+            )
+
+
+def writes(operation: str, **needed: Needed) -> None:
+    """Raise ValueError as `reads`, and for an array that is not dense: a copy would be written."""
+    reads(operation, **needed)
+    for name, (array, _) in needed.items():
+        if array is not None and not array.flags.c_contiguous:
+            raise ValueError(f"{operation}: {name} must be contiguous to be written")
+
+
+def in_float32(operation: str, *arrays: Array | None) -> None:
+    """Raise TypeError unless all arrays are float32: a loop knows their addresses alone."""
+    for array in arrays:
+        if array is not None and array.dtype != float32:
+            raise TypeError(f"{operation}: float32 is needed, not {array.dtype}")
