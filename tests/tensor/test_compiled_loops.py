@@ -173,14 +173,16 @@ def a_softmax(draw: Draw) -> Program:
 
 
 def a_cross_entropy(draw: Draw) -> Program:
-    classes = draw.size(1, 900)
-    x = draw.normal(20_000 // classes + 1, classes)
-    index = draw.rng.integers(0, classes, len(x)).astype(np.int32)
+    classes, places = draw.size(1, 900), (draw.size(1, 30),) if draw.is_so() else ()
+    x = draw.normal(20_000 // (classes * max((1, *places))) + 1, classes, *places)
+    index = draw.rng.integers(0, classes, (len(x), *places)).astype(np.int32)
     smoothing, ignored = (0.1, 0) if draw.is_so() else (0.0, None)
+    weight = np.abs(draw.normal(classes)) if draw.is_so() else None
 
     def program(p: Any, t: Any) -> Result:
-        value = p(x)
-        return differentiated(cross_entropy(value * 1.0, t(index), smoothing, ignored), value)
+        value, weights = p(x), None if weight is None else t(weight)
+        losses = cross_entropy(value * 1.0, t(index), smoothing, ignored, weights)
+        return differentiated(losses, value)
 
     return program
 
