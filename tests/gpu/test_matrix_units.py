@@ -22,7 +22,7 @@ from rumus.gpu.device.matrix_units import (
 from rumus.gpu.engine.protocol import MatrixUnit
 from rumus.gpu.products import unit_tiles
 from rumus.gpu.products.unit_product import UnitTile
-from rumus.tensor import float32, relu, tensor
+from rumus.tensor import Parameter, convolution, float32, relu, tensor
 from rumus.tensor.operations.linear import linear
 
 Array = NDArray[Any]
@@ -195,3 +195,27 @@ def test_the_largest_units_that_fit_are_taken() -> None:
     assert units_of(adapter) == MatrixUnits(UnitShape(16, 16, 16))
     adapter.matrix_units = adapter.matrix_units[:1]
     assert units_of(adapter) is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "stride", "groups", "lengths"),
+    [("medium", 1, 1, (8, 8)), ("high", 2, 2, (9, 7))],
+)
+def test_convolutions(
+    loops: GpuBackend, precision: Precision, stride: int, groups: int, lengths: tuple[int, int]
+) -> None:
+    """Forward and both gradients, against those of float32; the gradient is tiny, as they are."""
+    x, w, bias = normal(3, 4, *lengths), normal(6, 4 // groups, 3, 3), normal(6)
+    plain = GpuBackend(loops.gpu)
+
+    def run(level: Precision) -> list[Array]:
+        with plain.at_precision(level):
+            named = {"x": x, "w": w, "bias": bias}
+            parameters = [Parameter(v, name=name, backend=plain) for name, v in named.items()]
+            out = convolution(*parameters, stride=stride, padding=1, groups=groups)
+            grads = ((out * out).sum() * 1e-20).backward()
+            return [out.numpy(), *(grads.take(p).numpy() * 1e20 for p in parameters)]
+
+    for found, wanted in zip(run(precision), run("highest"), strict=True):
+        assert np.abs(found - wanted).max() < 10 * ERRORS[precision] * np.abs(wanted).max()
+        assert precision == "high" or (found != wanted).any()

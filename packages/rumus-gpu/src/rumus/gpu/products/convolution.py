@@ -27,8 +27,11 @@ from rumus.gpu.products.depthwise import depthwise, depthwise_input, depthwise_w
 from rumus.gpu.products.parts import add_parts
 from rumus.gpu.products.tiling import TILES as TILES_OF_PRODUCTS
 from rumus.gpu.products.tiling import Tile, choose
+from rumus.gpu.products.unit_convolution_program import UnitConvolution, unit_convolution_program
+from rumus.gpu.products.unit_product import UnitTile
+from rumus.gpu.products.unit_tiles import Level, level_of
 from rumus.gpu.rows.reduction import reduce
-from rumus.tensor import float32
+from rumus.tensor import float32, int32
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.operations.convolution import Geometry
 
@@ -218,7 +221,8 @@ def _map(
     depth = weights.channels * math.prod(kernel)
     line = two(weights.geometry.window.kernel, 1)[1]
     first_tap = down.tap_first * line + right.tap_first
-    tile, _, _ = _tile(gpu.is_software, rows, columns, depth, groups, TILES, 1)
+    level = level_of(gpu, weights.array, source)
+    tile, _, _ = _tile(gpu.is_software, rows, columns, depth, groups, level, 1)
     arrays = [weights.array, source, out, *(() if bias is None else (bias,))]
     fours = _fours_of_map(weights, source, out, axes)
     variant = ConvolutionVariant(
@@ -242,7 +246,7 @@ def _map(
         height * width, down.out_step * width, right.out_step, 0 if bias is None else bias.rest,
         *tiles, count,
     )  # fmt: skip
-    _dispatch(gpu, variant, arrays, values, count, depth)
+    _dispatch(gpu, variant, arrays, values, count, depth, level)
 
 
 def _fours_of_map(
@@ -285,17 +289,33 @@ def _dispatch(
     values: Sequence[int],
     groups: int,
     depth: int,
+    level: Level | None,
 ) -> None:
     what = f"a convolution that adds up {depth:,} products"
     check_turns(arrays[0].backend, what, 2 * depth, "use the CPU")
+    wrapped = tuple([value & 0xFFFFFFFF for value in values])
+    if level is not None and isinstance(variant.tile, UnitTile):
+        on_units = UnitConvolution(variant, variant.tile, level.units, level.is_high)
+        scaled = [_exponent(gpu, arrays["ab".index(name)]) for name in on_units.scaled]
+        make = partial(unit_convolution_program, on_units)
+        pipeline = gpu.pipeline(("unit_convolution", on_units), make)
+        gpu.dispatch(pipeline, (*arrays, *scaled), wrapped, groups)
+        return
     rolled = gpu.is_software
     if rolled:  # one text for all
         variant = ConvolutionVariant(
             variant.kind, ROLLED, (0, 0), (False,) * 3, False, False, False, variant.stored
         )
-    make = partial(convolution_program, variant, rolled)
-    pipeline = gpu.pipeline(("convolution", variant, rolled), make)
-    gpu.dispatch(pipeline, arrays, tuple(value & 0xFFFFFFFF for value in values), groups)
+    plain = partial(convolution_program, variant, rolled)
+    pipeline = gpu.pipeline(("convolution", variant, rolled), plain)
+    gpu.dispatch(pipeline, arrays, wrapped, groups)
+
+
+def _exponent(gpu: Gpu, array: GPUArray) -> GPUArray:
+    """The exponent of the largest finite magnitude in an array."""
+    found = array.backend.allocate((1,), int32)
+    reduce(gpu, "exponent", array, tuple(range(array.ndim)), found)
+    return found
 
 
 @lru_cache(maxsize=1024)
@@ -305,12 +325,18 @@ def _tile(
     columns: int,
     depth: int,
     groups: int,
-    tiles: tuple[tuple[Tile, float], ...],
+    level: Level | None,
     most: int,
-) -> tuple[Tile, int, int]:
-    """The tile, the parts of the depth, at most so many, and the depth of each."""
+) -> tuple[Tile | UnitTile, int, int]:
+    """The tile, the parts of the depth, at most so many, and the depth of each.
+
+    Matrix units waste more on a product with few rows, so those are among others to choose from.
+    """
+    tiles: Sequence[tuple[Tile | UnitTile, float]] = TILES
     if is_rolled:
         tiles = ((ROLLED, 1.0),)
+    if level is not None:
+        tiles = level.tiles if is_rolled else (*tiles, *level.tiles)
     return choose(rows, columns, depth, groups, tiles, range(1, most + 1))
 
 
@@ -321,7 +347,8 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
     places = math.prod(g.places)
     depth = x.shape[0] * places
     most = max(1, min(SPLITS, min(PARTS, gpu.limits.binding) // (4 * out.size)))
-    tile, splits, split_depth = _tile(gpu.is_software, rows, columns, depth, g.groups, TILES, most)
+    level = level_of(gpu, gradient, x)
+    tile, splits, split_depth = _tile(gpu.is_software, rows, columns, depth, g.groups, level, most)
     fits = gpu.limits.binding // (4 * out.size)
     if split_depth > LONGEST and -(-depth // LONGEST) <= fits:
         splits, split_depth = -(-depth // LONGEST), LONGEST
@@ -351,7 +378,7 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
         rows, columns, depth, gradient.rest, g.outputs * places, *_pixels(axes, x),
         target.rest, g.groups, split_depth, *tiles, count,
     )  # fmt: skip
-    _dispatch(gpu, variant, arrays, values, count, split_depth)
+    _dispatch(gpu, variant, arrays, values, count, split_depth, level)
     if splits > 1:
         add_parts(gpu, target, out)
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from rumus.gpu.device.stored import Stored
 from rumus.gpu.products.product import Staged
-from rumus.gpu.products.tiling import Tile
+from rumus.gpu.products.tiling import Tiled
 
 Kind: TypeAlias = Literal["map", "weight"]
 
@@ -28,7 +28,7 @@ class ConvolutionVariant:
     """
 
     kind: Kind
-    tile: Tile
+    tile: Tiled
     kernel: tuple[int, int]
     fours: tuple[bool, bool, bool]
     is_run: bool

@@ -26,7 +26,7 @@ from rumus.gpu.products.convolution_loaders import (
     Taps,
     Weights,
 )
-from rumus.gpu.products.product import opening, product
+from rumus.gpu.products.product import Staged, opening, product
 from rumus.gpu.products.tiling import Tile
 
 # a: weights of a map, or the gradient of the result. b: the pixels that taps meet. step: from one
@@ -55,20 +55,23 @@ _ROLLED_BYTES: Final = 2 * 576 * 4
 def convolution_program(variant: ConvolutionVariant, is_rolled: bool) -> Program:
     """Return the WGSL of a product; is_rolled: in loops, for what compiles slowly."""
     writer = _rolled if is_rolled else _unrolled
-    body = "\n".join([*_header(variant, is_rolled), *writer(variant), ""])
+    fours = (False,) * 3 if is_rolled else variant.fours
+    body = "\n".join([*header(variant, fours), *writer(variant), ""])
     access = "rrwr" if len(variant.stored) > 3 else "rrw"
-    size = _ROLLED_BYTES if is_rolled else variant.tile.bytes
+    tile = variant.tile
+    assert isinstance(tile, Tile)
+    size = _ROLLED_BYTES if is_rolled else tile.bytes
     name = {"map": "convolution", "weight": "convolution_weight"}[variant.kind]
     scalars = "I" * len(SCALARS[variant.kind])
     return Program(name, enabling(*variant.stored) + prelude(body) + body, access, scalars, size)
 
 
-def _header(variant: ConvolutionVariant, is_rolled: bool) -> Iterator[str]:
+def header(variant: ConvolutionVariant, fours: tuple[bool, ...]) -> Iterator[str]:
+    """Scalars and bindings. fours: which of a, b and c are accessed four elements at a time."""
     yield "struct Scalars {"
     yield from (f"    {name}: u32," for name in SCALARS[variant.kind])
     yield "}"
     yield "var<immediate> k: Scalars;"
-    fours = [False] * 3 if is_rolled else variant.fours
     modes = "read", "read", "read_write", "read"
     for number, stored in enumerate(variant.stored):
         element = vector(stored.wgsl, 4 if number < 3 and fours[number] else 1)
@@ -94,60 +97,71 @@ def _stored(variant: ConvolutionVariant, value: str, width: int) -> str:
 
 def _unrolled(variant: ConvolutionVariant) -> Iterator[str]:
     tile = variant.tile
-    is_map = variant.kind == "map"
-    a = Weights(variant) if is_map else Gradients(variant)
-    b = Pixels(variant) if is_map else Taps(variant)
+    assert isinstance(tile, Tile)
+    a, b = operands(variant)
     yield from opening(tile, a.memory, b.memory)
-    yield f"let first_a = linear % k.tile_rows * {tile.rows}u;"
-    yield f"let first_b = linear / k.tile_rows % k.tiles * {tile.columns}u;"
-    yield "let part = linear / k.tile_rows / k.tiles;"
-    yield from _map_place(variant) if is_map else _weight_place(variant)
+    yield from place(variant)
     yield f"let x = local % {tile.columns // tile.block_columns}u;"
     yield f"let y = local / {tile.columns // tile.block_columns}u;"
     yield from product(tile, a, b)
-    yield from _store(variant)
+    yield from _store(variant, tile)
     yield "}"
+
+
+def operands(variant: ConvolutionVariant) -> tuple[Staged, Staged]:
+    """What loads the tiles of a and of b."""
+    if variant.kind == "map":
+        return Weights(variant), Pixels(variant)
+    return Gradients(variant), Taps(variant)
+
+
+def place(variant: ConvolutionVariant) -> Iterator[str]:
+    """Where the workgroup's operands begin, and which steps of k it adds up."""
+    tile = variant.tile
+    yield f"let first_a = linear % k.tile_rows * {tile.rows}u;"
+    yield f"let first_b = linear / k.tile_rows % k.tiles * {tile.columns}u;"
+    yield "let part_of_c = linear / k.tile_rows / k.tiles;"
+    yield from _map_place(variant) if variant.kind == "map" else _weight_place(variant)
 
 
 def _map_place(variant: ConvolutionVariant) -> Iterator[str]:
     """A part is one of the convolution's groups."""
-    yield "let base_a = k.a_start + part * k.a_section;"
-    yield f"let base_b = k.b_start + part * (k.depth / {variant.area}u * k.height * k.width);"
-    yield "let base_c = k.c_start + part * k.rows * k.c_plane;"
+    yield "let base_a = k.a_start + part_of_c * k.a_section;"
+    yield f"let base_b = k.b_start + part_of_c * (k.depth / {variant.area}u * k.height * k.width);"
+    yield "let base_c = k.c_start + part_of_c * k.rows * k.c_plane;"
     yield "let begin = 0u;"
     yield "let end = k.depth;"
 
 
 def _weight_place(variant: ConvolutionVariant) -> Iterator[str]:
     """A part is one of the convolution's groups, of one part of the depth."""
-    yield "let section = part % k.sections;"
+    yield "let section = part_of_c % k.sections;"
     yield "let base_a = k.a_start + section * k.rows * k.places;"
     yield f"let base_b = k.b_start + section * (k.columns / {variant.area}u * k.height * k.width);"
-    yield "let base_c = k.c_start + part * k.rows * k.columns;"
-    yield "let begin = part / k.sections * k.split_depth;"
+    yield "let base_c = k.c_start + part_of_c * k.rows * k.columns;"
+    yield "let begin = part_of_c / k.sections * k.split_depth;"
     yield "let end = min(begin + k.split_depth, k.depth);"
 
 
-def _store(variant: ConvolutionVariant) -> Iterator[str]:
+def _store(variant: ConvolutionVariant, tile: Tile) -> Iterator[str]:
     """Write the block of an invocation."""
-    tile = variant.tile
     across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
     has_bias = len(variant.stored) > 3
     for i in range(tile.block_rows):
         yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
         if has_bias:
-            value = variant.stored[3].load(f"d[k.bias_start + part * k.rows + held_row{i}]", 1)
+            value = variant.stored[3].load(f"d[k.bias_start + part_of_c * k.rows + held_row{i}]", 1)
             yield f"let held_row{i} = min(row{i}, k.rows - 1u);"
             yield f"let bias{i} = {value};"
     for j in range(tile.block_columns // 4):
         yield f"let column{j} = first_b + x * 4u + {j * across * 4}u;"
         for c in range(1 if variant.fours[2] else 4):
-            yield from _destination(variant, f"{j}_{c}", f"column{j} + {c}u")
+            yield from destination(variant, f"{j}_{c}", f"column{j} + {c}u")
         for i in range(tile.block_rows):
-            yield from _store_four(variant, i, j)
+            yield from store_four(variant, i, j)
 
 
-def _destination(variant: ConvolutionVariant, name: str, column: str) -> Iterator[str]:
+def destination(variant: ConvolutionVariant, name: str, column: str) -> Iterator[str]:
     """Where in a row of c a column goes."""
     if variant.kind == "weight":
         yield f"let to{name} = {column};"
@@ -162,7 +176,7 @@ def _destination(variant: ConvolutionVariant, name: str, column: str) -> Iterato
            f" + (rest{name} - y{name} * k.across) * k.c_right;")  # fmt: skip
 
 
-def _store_four(variant: ConvolutionVariant, i: int, j: int) -> Iterator[str]:
+def store_four(variant: ConvolutionVariant, i: int, j: int) -> Iterator[str]:
     """Write four neighbours of row i, as one or one by one."""
     length = "k.c_plane" if variant.kind == "map" else "k.columns"
     base = f"base_c + row{i} * {length}"

@@ -20,9 +20,9 @@ from rumus.tensor import int32
 
 LANES: Final = 256  # invocations of a workgroup
 ALONG: Final = 32  # of them share a line that is dense along k
-ACROSS: Final = 16  # of them lie side by side where lines do
-PART: Final = 2048  # steps of k that one workgroup looks at, at least, where lines are long
-WORKGROUPS: Final = 512  # that are enough to fill a device
+ACROSS: Final = 64  # elements side by side that a workgroup takes where lines lie so
+LOADS: Final = 4  # that an invocation has under way at once
+WORKGROUPS: Final = 1024  # that are enough to fill a device
 _SCALARS: Final = (
     "lines", "depth", "start", "stride", "outer", "inner", "inner_length", "parts", "part_depth",
     "blocks", "groups",
@@ -81,12 +81,17 @@ class ExponentsVariant:
     @property
     def lines(self) -> int:
         """Those of a workgroup."""
-        return LANES // ALONG if self.along_k else ACROSS * self.width
+        return LANES // ALONG if self.along_k else ACROSS
+
+    @property
+    def beside(self) -> int:
+        """The invocations that lie side by side where lines do."""
+        return ACROSS // self.width
 
     @property
     def steps(self) -> int:
         """Along k, that a workgroup takes at a time."""
-        return ALONG * self.width if self.along_k else LANES // ACROSS
+        return ALONG * self.width if self.along_k else LANES // self.beside
 
 
 def line_exponents(gpu: Gpu, lines: Lines) -> LineExponents:
@@ -98,7 +103,8 @@ def line_exponents(gpu: Gpu, lines: Lines) -> LineExponents:
     variant = ExponentsVariant(lines.along_k, 4 if is_wide else 1)
     blocks = -(-lines.number // variant.lines)
     batches = outer * inner
-    most = max(1, min(-(-lines.depth // PART), WORKGROUPS // (blocks * batches)))
+    least = LOADS * variant.steps
+    most = max(1, min(-(-lines.depth // least), WORKGROUPS // (blocks * batches)))
     part_depth = -(-lines.depth // most // variant.steps) * variant.steps
     parts = -(-lines.depth // part_depth)
     found = lines.array.backend.allocate((batches, parts, lines.number), int32)
@@ -149,16 +155,21 @@ def _body(variant: ExponentsVariant) -> Iterator[str]:
     if variant.along_k:
         yield f"let line = first + local / {ALONG}u;"
         yield f"let step = local % {ALONG}u * {width}u;"
-        place = "held * k.stride + at"
+        place = "held * k.stride + at{}"
     else:
-        yield f"let line = first + local % {ACROSS}u * {width}u;"
-        yield f"let step = local / {ACROSS}u;"
-        place = "at * k.stride + held"
+        yield f"let line = first + local % {variant.beside}u * {width}u;"
+        yield f"let step = local / {variant.beside}u;"
+        place = "at{} * k.stride + held"
     yield f"let held = min(line, k.lines - {1 if variant.along_k else width}u);"
     yield "let stop = min((part + 1u) * k.part_depth, k.depth);"
     yield "var top = vec4<u32>();"
-    yield f"for (var at = part * k.part_depth + step; at < stop; at += {steps}u) {{"
-    yield f"top = max(top, exponents(vec4<f32>(source[(base + {place}) / {width}u])));"
+    # Past the end the last element is looked at again, which changes nothing.
+    yield f"let last = k.depth - {width if variant.along_k else 1}u;"
+    yield f"for (var at = part * k.part_depth + step; at < stop; at += {LOADS * steps}u) {{"
+    for i in range(LOADS):
+        yield f"let at{i} = min(at + {i * steps}u, last);"
+        yield f"let x{i} = vec4<f32>(source[(base + {place.format(i)}) / {width}u]);"
+    yield from (f"top = max(top, exponents(x{i}));" for i in range(LOADS))
     yield "}"
     yield "tops[local] = top;"
     yield from _combine(variant)
@@ -169,7 +180,7 @@ def _body(variant: ExponentsVariant) -> Iterator[str]:
         yield "found[to] = max(pair.x, pair.y);"
         yield "}"
         return
-    yield f"if (local < {ACROSS}u && line < k.lines) {{"
+    yield f"if (local < {variant.beside}u && line < k.lines) {{"
     yield from (f"found[to + {c}u] = tops[local][{c}];" for c in range(width))
     yield "}"
 
@@ -179,7 +190,7 @@ def _combine(variant: ExponentsVariant) -> Iterator[str]:
     if variant.along_k:
         distance, last, is_first = ALONG // 2, 1, f"local % {ALONG}u < half"
     else:
-        distance, last, is_first = LANES // 2, ACROSS, "local < half"
+        distance, last, is_first = LANES // 2, variant.beside, "local < half"
     yield f"for (var half = {distance}u; half >= {last}u; half /= 2u) {{"
     yield "workgroupBarrier();"
     yield f"if ({is_first}) {{"

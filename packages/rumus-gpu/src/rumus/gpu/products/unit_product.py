@@ -70,10 +70,20 @@ class Halves:
     """A tile of one operand as float16 in workgroup memory.
 
     staged: what fetches it. is_scaled: whether it is float32 in memory, which float16 may not hold.
+    by_line: whether each line has a power of two, or one is for all.
     """
 
-    def __init__(self, staged: Staged, units: Units, is_high: bool, is_scaled: bool) -> None:
+    def __init__(
+        self,
+        staged: Staged,
+        units: Units,
+        is_high: bool,
+        is_scaled: bool,
+        *,
+        by_line: bool = True,
+    ) -> None:
         self.staged, self.units, self.is_scaled = staged, units, is_scaled
+        self.by_line = by_line
         self.is_high = is_high
         depth = staged.tile.depth
         self.line = (depth if staged.along_k else staged.length) + PAD
@@ -114,11 +124,14 @@ class Halves:
         if not self.is_scaled:
             return
         yield f"for (var line = local; line < {self.staged.length}u; line += {lanes}u) {{"
-        yield f"let held = min(first_{n} + line, k.{n}_length - 1u);"
-        yield "var most = 0u;"
-        yield f"for (var i = 0u; i < k.{n}_parts; i++) {{"
-        yield f"most = max(most, exponents_{n}[exponents_base_{n} + i * k.{n}_length + held]);"
-        yield "}"
+        if self.by_line:
+            yield f"let held = min(first_{n} + line, k.{n}_length - 1u);"
+            yield "var most = 0u;"
+            yield f"for (var i = 0u; i < k.{n}_parts; i++) {{"
+            yield f"most = max(most, exponents_{n}[exponents_base_{n} + i * k.{n}_length + held]);"
+            yield "}"
+        else:
+            yield f"let most = exponents_{n}[0];"
         yield f"powers_{n}[line / 4u][line % 4u] = power_for(most);"
         yield "}"
 

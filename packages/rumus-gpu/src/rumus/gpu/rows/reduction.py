@@ -24,7 +24,7 @@ from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor import int32
 
 Operation: TypeAlias = Literal[
-    "sum", "prod", "squares", "max", "min", "argmax", "argmin", "first_not_finite"
+    "sum", "prod", "squares", "max", "min", "argmax", "argmin", "first_not_finite", "exponent"
 ]
 Stage: TypeAlias = Literal["first", "middle", "last", "only"]
 
@@ -77,6 +77,10 @@ def _family(operation: Operation, kind: str) -> _Family:
         return _Family(value, f"{value}(1)", "x", "a * b", "value")
     if operation == "squares":
         return _Family("f32", "f32(0)", "x * x", "a + b", "value")
+    if operation == "exponent":  # the largest biased one of what is finite
+        found = "((bitcast<u32>(x) >> 23u) & 255u)"
+        load = f"select({found}, 0u, {found} == 255u)"
+        return _Family("u32", "0u", load, "max(a, b)", "i32(value)")
     if operation == "first_not_finite":
         is_bad = "(bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u"
         return _Family(

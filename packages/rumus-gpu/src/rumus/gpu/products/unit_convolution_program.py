@@ -1,0 +1,82 @@
+"""WGSL of convolutions on matrix units: `convolution_program.py` with the loop of units.
+
+An operand that taps walk over has no rows in memory to look at, so each array in float32 has one
+power of two for all of its elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from rumus.gpu.device.matrix_units import Units
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.stored import enabling
+from rumus.gpu.products.convolution_loaders import ConvolutionVariant
+from rumus.gpu.products.convolution_program import (
+    SCALARS,
+    destination,
+    header,
+    operands,
+    place,
+    store_four,
+)
+from rumus.gpu.products.product import opening
+from rumus.gpu.products.unit_product import Halves, UnitProduct, UnitTile
+
+
+@dataclass(frozen=True, slots=True)
+class UnitConvolution:
+    """What a pipeline is made for. convolution: its tile is `tile`."""
+
+    convolution: ConvolutionVariant
+    tile: UnitTile
+    units: Units
+    is_high: bool
+
+    @property
+    def scaled(self) -> tuple[str, ...]:
+        """The operands that come with their exponent."""
+        stored = zip("ab", self.convolution.stored, strict=False)
+        return tuple(name for name, each in stored if each.name != "f16")
+
+
+def unit_convolution_program(variant: UnitConvolution) -> Program:
+    """Return the WGSL of a convolution on matrix units in this variant."""
+    convolution, tile, units = variant.convolution, variant.tile, variant.units
+    a, b = (
+        Halves(staged, units, variant.is_high, staged.name in variant.scaled, by_line=False)
+        for staged in operands(convolution)
+    )
+    multiplied = UnitProduct(tile, units, a, b)
+    half = "enable f16;\n" if units.half == "f16" else ""
+    lines = [half or enabling(*convolution.stored), *header(convolution, convolution.fours)]
+    for number, n in enumerate(variant.scaled, len(convolution.stored)):
+        kind = f"var<storage, read> exponents_{n}: array<u32>;"
+        lines.append(f"@group(0) @binding({number}) {kind}")
+    lines += [*opening(tile, *multiplied.memory), *place(convolution), *multiplied.multiply()]
+    lines += [*_store(convolution, multiplied), "}", ""]
+    access = "rrw" + "r" * (len(convolution.stored) - 3 + len(variant.scaled))
+    scalars, size = "I" * len(SCALARS[convolution.kind]), tile.bytes(units, variant.is_high)
+    written = Program("unit_convolution", "\n".join(lines), access, scalars, size)
+    return replace(written, features=units.features)
+
+
+def _store(variant: ConvolutionVariant, multiplied: UnitProduct) -> Iterator[str]:
+    for lines, value in multiplied.values():
+        if not value:
+            yield from lines
+            continue
+        yield "{"
+        yield from lines
+        yield "let row0 = first_a + place_row;"
+        yield "let column0 = first_b + place_column;"
+        if len(variant.stored) > 3:
+            bias = variant.stored[3].load("d[k.bias_start + part_of_c * k.rows + held_row]", 1)
+            yield "let held_row = min(row0, k.rows - 1u);"
+            yield f"let bias0 = {bias};"
+        yield f"let c0_0 = {value};"
+        for c in range(1 if variant.fours[2] else 4):
+            yield from destination(variant, f"0_{c}", f"column0 + {c}u")
+        yield from store_four(variant, 0, 0)
+        yield "}"
