@@ -438,6 +438,33 @@ def test_ignored_targets_in_some_batches(gpu: GpuBackend) -> None:
     assert captured.trainer.counts.captured == 5
 
 
+@pytest.mark.parametrize("ignored", [0, 3, -100])
+@pytest.mark.parametrize("where", [{4, 6, 9}, {0, 2, 4, 5, 6, 8}, {1}, {0, 1, 2, 3, 7}])
+def test_a_number_that_is_ignored_where_it_occurs(
+    gpu: GpuBackend, where: set[int], ignored: int
+) -> None:
+    """Whether it does decides which kernels run, also where it is a class, as a padding."""
+    found, numbers = [], np.arange(8)
+    for capture in (True, False):
+        layer = nn.Linear(5, 7, generator=Generator(1)).to(gpu)
+        trainer = Trainer(SGD(layer.parameters(), 0.5), capture=capture)
+
+        def loss(x: Tensor, y: Tensor, layer: nn.Linear = layer) -> Tensor:
+            return nn.cross_entropy_loss(layer(x), y, ignore_index=ignored)
+
+        for step in range(12):
+            x = np.cos(np.arange(40.0) + step).reshape(8, 5)
+            y = (
+                np.where(numbers < 3, ignored, 4 + numbers % 3)
+                if step in where
+                else 4 + numbers % 3
+            )
+            trainer.train_step(loss, x, y)
+        found.append(layer.weight.numpy().tobytes())
+        assert trainer.counts.captured >= 2 * capture
+    assert found[0] == found[1]
+
+
 def test_optional_parameters_and_clipping_by_hand(gpu: GpuBackend) -> None:
     """Which parameters get gradients is part of the step."""
     results = []

@@ -797,6 +797,11 @@ def property_of_a_module() -> tuple[Number, Change]:
     return lambda: module.rate, lambda: setattr(module, "inner", 3.0)
 
 
+def state_of_a_generator() -> tuple[Number, Change]:
+    generator = Generator(0)
+    return lambda: 1.0 + generator.state()["position"], lambda: generator.words((8,))
+
+
 COMPARED: Final = [
     value
     for name, value in list(globals().items())

@@ -43,10 +43,12 @@ FIT_NAMED: Final = {
     "monitor": "monitor is missing",
 }
 FIT_OTHER: Final = {"restore_best", "epochs"}  # what they ask for does not happen without them
-TRAINER: Final[dict[str, Any]] = {"capture": True, "loss_scale": LossScale()}
+TRAINER: Final[dict[str, Any]] = {
+    "capture": True, "loss_scale": LossScale(), "ranks": None, "zero": False,
+}  # fmt: skip
 LOADER: Final[dict[str, Any]] = {
     "drop_last": False, "seed": 0, "transform": None, "workers": 2, "processes": False,
-    "prefetch": 3, "backend": NumpyBackend(),
+    "prefetch": 3, "backend": NumpyBackend(), "ranks": None, "shards": None,
 }  # fmt: skip
 CHECKPOINTS: Final[dict[str, Any]] = {
     "keep_last": 3, "keep_every": 1000, "on_error": "raise", "asynchronous": True,

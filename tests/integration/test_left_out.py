@@ -9,13 +9,19 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus import nn
-from rumus.optim import SGD
-from rumus.tensor import Generator, Tensor
+from rumus.gpu import Gpu, GpuBackend
+from rumus.optim import SAM, SGD
+from rumus.tensor import Backend, Generator, NumpyBackend, Tensor
 from rumus.train import Trainer
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(16, 4)).astype(np.float32)
 HELD_OUT = RANDOM.normal(100, 5, size=(16, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=["numpy", "gpu"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return NumpyBackend() if request.param == "numpy" else GpuBackend(Gpu())
 
 
 def model() -> nn.Sequential:
@@ -94,7 +100,7 @@ def trained(data: list[Any], accumulate: int, **more: Any) -> tuple[NDArray[Any]
         return out
 
     result = Trainer(SGD(layer.parameters(), 1.0)).fit(
-        data, loss, epochs=2, accumulate=accumulate, validate=(data, loss), **more
+        data, loss, epochs=2, accumulate=accumulate, **{"validate": (data, loss), **more}
     )
     measured = [entry.get("loss", entry.get("val_loss")) for entry in result.history]
     return layer.weight.numpy(), measured
@@ -125,3 +131,87 @@ def test_a_loss_within_a_sum_asks_for_weights() -> None:
     weight, found = trained(uneven, 2, add=add)
     np.testing.assert_allclose(weight, whole, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found, measured, rtol=1e-6)
+
+
+# Whose mean an own loss is
+
+
+def ragged() -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Two batches of two texts each, of 3 and of 9 numbers."""
+    return [
+        (RANDOM.normal(size=(2, length, 5)).astype(np.float32),
+         RANDOM.normal(size=(2, length, 1)).astype(np.float32) + length)
+        for length in (3, 9)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "mse_loss"])
+def test_the_mean_of_an_own_loss_counts_by_its_elements(own: bool, backend: Backend) -> None:
+    """Whether written down or called: a step over both is the step over all their numbers."""
+    parts, found = ragged(), []
+    flat = [
+        tuple(
+            np.concatenate([part[i].reshape(-1, k) for part in parts]) for i, k in ((0, 5), (1, 1))
+        )
+    ]
+    for data, accumulate in ((parts, 2), (flat, 1)):
+        layer = nn.Linear(5, 1, generator=Generator(1)).to(backend)
+
+        def loss(x: Tensor, y: Tensor, layer: nn.Linear = layer) -> Tensor:
+            out: Tensor = ((layer(x) - y) ** 2).mean() if own else nn.mse_loss(layer(x), y)
+            return out
+
+        result = Trainer(SGD(layer.parameters(), 0.1)).fit(
+            data, loss, epochs=1, accumulate=accumulate, validate=(data, loss)
+        )
+        found.append(
+            [layer.weight.numpy(), *(list(entry.values())[-1] for entry in result.history)]
+        )
+    for ours, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5)
+
+
+def test_an_own_mean_within_a_sum_asks_for_weights_where_it_is_uneven() -> None:
+    parts = ragged()
+    layer = nn.Linear(5, 1, generator=Generator(1))
+    even = [(x[:rows], y[:rows]) for (x, y), rows in zip([parts[1]] * 2, (1, 2), strict=True)]
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return ((layer(x) - y) ** 2).mean() + 0.1 * (layer.weight**2).mean()
+
+    trainer = Trainer(SGD(layer.parameters(), 0.01))
+    trainer.fit(even, loss, epochs=1, accumulate=2)  # 9 and 18 numbers of 1 and 2 texts; 5 weights
+    with pytest.raises(ValueError, match=r"averages 6 terms .* and 18 in one of 2.* weight_of="):
+        trainer.fit(parts, loss, epochs=1, accumulate=2)
+
+
+def test_the_mean_loss_of_an_epoch_counts_tokens(backend: Backend) -> None:
+    """As a step over all of them would, also where only the device knows how many they are."""
+    x, y = texts()
+    parts, means = [(x[:2], y[:2]), (x[2:], y[2:])], []
+    for data in (parts, [(x, y)]):
+        layer = nn.Linear(5, 7, generator=Generator(1)).to(backend)
+        loss = lambda x, y, layer=layer: nn.cross_entropy_loss(layer(x), y)
+        result = Trainer(SGD(layer.parameters(), 0.0)).fit(data * 3, loss, epochs=1)
+        means.append(result.history[0]["loss"])
+    assert means[0] == pytest.approx(means[1], rel=1e-5)
+
+
+def test_a_mean_loss_of_which_nobody_knows_the_weights_is_said() -> None:
+    """Nothing else depends on it, so the training goes on."""
+    x, y = texts()
+    parts = [(x[:2], y[:2]), (x[2:], y[2:])]
+    with pytest.warns(UserWarning, match=r"epoch's mean loss.* weight_of="):
+        _, measured = trained(parts, 1, add=lambda loss: loss + 1.0, validate=None)
+    assert len(measured) == 2
+
+
+def test_closure_optimizers_count_the_same(backend: Backend) -> None:
+    x, y = texts()
+    parts, means = [(x[:2], y[:2]), (x[2:], y[2:])], []
+    for wrap in (lambda o: o, SAM):
+        layer = nn.Linear(5, 7, generator=Generator(1)).to(backend)
+        loss = lambda x, y, layer=layer: nn.cross_entropy_loss(layer(x), y)
+        trainer = Trainer(wrap(SGD(layer.parameters(), 0.0)))
+        means.append(trainer.fit(parts * 4, loss, epochs=1).history[0]["loss"])
+    assert means[0] == pytest.approx(means[1], rel=1e-6)

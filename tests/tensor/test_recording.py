@@ -19,6 +19,7 @@ from rumus.tensor import (
     tensor,
     zeros,
 )
+from rumus.tensor.graph.indexing import may_hold
 from rumus.tensor.graph.store import Refill
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import depends_on, is_capturing, live, recorded_by, refuse
@@ -31,6 +32,10 @@ class Notes:
         self.acts: list[Callable[[], None]] = []
         self.facts: list[tuple[object, str]] = []
         self.fed: list[Callable[[], NDArray[Any]]] = []
+        self.decisions: list[tuple[int, bool]] = []
+
+    def decided(self, index: Array, number: int, may_hold: bool) -> None:
+        self.decisions.append((number, may_hold))
 
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
@@ -47,6 +52,13 @@ class Notes:
 
     def refuse(self, what: str) -> None:
         raise CaptureError(what)
+
+
+def test_what_was_chosen_by_the_numbers_of_an_index_is_said() -> None:
+    notes = Notes()
+    with recorded_by(notes):
+        assert may_hold(tensor([1, 2]), 7)  # a host looks at them where they are used
+    assert notes.decisions == [(7, True)]
 
 
 def test_without_a_recording_acts_run_and_nothing_is_refused() -> None:

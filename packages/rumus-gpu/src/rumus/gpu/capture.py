@@ -39,6 +39,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.dispatches: list[Dispatched] = []
+        self.decisions: list[bool] = []  # by numbers of the batch
         self._is_live = False
 
     def takes(
@@ -60,6 +61,10 @@ class Notes:
     def depends_on(self, thing: object, attribute: str) -> None:
         """Nothing."""
 
+    def decided(self, index: GPUArray, number: int, may_hold: bool) -> None:
+        """Note what was found."""
+        self.decisions.append(may_hold)
+
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
     ) -> Array:
@@ -77,10 +82,21 @@ class Notes:
 
 @dataclass(slots=True)
 class _Input:
-    """Memory for one array of the batch."""
+    """Memory for one array of the batch.
+
+    limit: its numbers were used as an index into so many rows. decisions: whether it may hold a
+    number, where something was chosen by that.
+    """
 
     array: GPUArray
-    limit: int | None = None  # its numbers were used as an index into so many rows
+    limit: int | None = None
+    decisions: dict[int, bool] = field(default_factory=dict)
+
+    def fits(self, value: GPUArray | NDArray[Any]) -> bool:
+        """Whether what was found out about its numbers is true of those of another array."""
+        if self.limit is not None and not _is_in_range(value, self.limit):
+            return False
+        return all(_may_hold(value, n) == found for n, found in self.decisions.items())
 
 
 @dataclass(slots=True)
@@ -126,10 +142,18 @@ class GpuRecording(Notes):
 
     def index_checked(self, index: GPUArray, length: int) -> None:
         """Note that the numbers of an input, or of a copy of it, must stay below `length`."""
+        for given in self._inputs_of(index):
+            given.limit = min(length, given.limit or length)
+
+    def decided(self, index: GPUArray, number: int, may_hold: bool) -> None:
+        """Note what was found of an input, or of a copy of it."""
+        super().decided(index, number, may_hold)
+        for given in self._inputs_of(index):
+            given.decisions[number] = may_hold
+
+    def _inputs_of(self, index: GPUArray) -> list[_Input]:
         origin = index.storage if index.origin is None else index.origin()
-        for given in self.batch:
-            if given.array.storage is origin:
-                given.limit = min(length, given.limit or length)
+        return [given for given in self.batch if given.array.storage is origin]
 
     def refuse_transfer(self, what: str, instead: str) -> NoReturn:
         """Raise CaptureError: a repetition neither reads nor uploads."""
@@ -306,6 +330,11 @@ class Capture:
             block.batch = gpu.batch  # perhaps: commands that use it may not be submitted yet
         gpu.give_up(self.region)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it can be repeated."""
+        return self._recording is None
+
     def is_valid(self) -> bool:
         """Whether all that it uses is there, and all that it depends on as it was."""
         for thing, attribute, value in self._attributes:
@@ -315,10 +344,7 @@ class Capture:
 
     def fits(self, batch: Sequence[GPUArray | NDArray[Any]]) -> bool:
         """Whether numbers that the step uses as indices are in range in this batch as well."""
-        for given, value in zip(self._batch, batch, strict=True):
-            if given.limit is not None and not _is_in_range(value, given.limit):
-                return False
-        return True
+        return all(given.fits(value) for given, value in zip(self._batch, batch, strict=True))
 
     def replay(self, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
         """Run the commands on new data."""
@@ -401,6 +427,16 @@ def _is_in_range(index: GPUArray | NDArray[Any], length: int) -> bool:
     return bounds[0] >= 0 and bounds[1] < length
 
 
+def _may_hold(index: GPUArray | NDArray[Any], number: int) -> bool:
+    """Whether it is not known unread that no element is a number."""
+    if index.size == 0:
+        return True
+    if not isinstance(index, GPUArray):
+        return bool(index.min() <= number <= index.max())
+    low, high = index.known_bounds() or (number, number)
+    return low <= number <= high
+
+
 @contextmanager
 def observe(backend: GpuBackend) -> Iterator[Notes]:
     """Note what a step does."""
@@ -418,6 +454,8 @@ def record(
     capture = Capture(recording)
     with backend.gpu.watched_by(recording, recording.region), recorded_by(recording):
         yield capture
+    if observed.decisions != recording.decisions:
+        return  # its numbers have chosen another course: it is as good, and repeats no other
     recording.check_same(observed)
     recording.check_kept()
     with backend.gpu.lock:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rumus.nn.reduction import is_readable
 from rumus.tensor import Tensor, TensorLike, float16, float32, tensor
-from rumus.tensor.graph.indexing import known_bounds
+from rumus.tensor.graph.indexing import may_hold
 
 
 def class_weights(loss: str, logits: Tensor, weight: TensorLike, classes: int) -> Tensor:
@@ -55,8 +55,7 @@ def count_classes(
         return _count(loss, targets, classes, ignore_index)
     if is_readable(logits) and is_readable(targets):
         return _count(loss, targets.numpy(), classes, ignore_index)
-    low, high = known_bounds(targets) or (ignore_index, ignore_index)
-    return None if low <= ignore_index <= high else targets.size
+    return None if may_hold(targets, ignore_index) else targets.size
 
 
 def _count(loss: str, targets: NDArray[Any], classes: int, ignore_index: int) -> int:

@@ -14,6 +14,7 @@ from rumus.tensor.graph.autograd import SoFar
 from rumus.tensor.graph.operators import broadcast_shape
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.recording import decided_by
 
 
 def basic(array: Array, key: Any) -> Array:
@@ -181,6 +182,14 @@ def known_bounds(index: Tensor) -> tuple[int, int] | None:
     known = getattr(index._array, "known_bounds", None)
     bounds: tuple[int, int] | None = None if known is None else known()
     return bounds
+
+
+def may_hold(index: Tensor, number: int) -> bool:
+    """Return False where it is known unread that no element is `number`."""
+    low, high = known_bounds(index) or (number, number)
+    found = low <= number <= high
+    decided_by(index._array, number, found)
+    return found
 
 
 def gather(table: Tensor, index: Tensor) -> Tensor:

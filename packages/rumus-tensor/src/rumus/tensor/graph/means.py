@@ -10,20 +10,31 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rumus.tensor.graph.tensor import Tensor
 from rumus.tensor.memory.backend import Array
+
+if TYPE_CHECKING:
+    from rumus.tensor.graph.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
     """A mean that was taken: where it is, and of how many terms, or what they weigh together.
 
-    count: None if only a device knows that.
+    count: None if the device knows it, in `counted`. is_loss: whether a loss function has said so,
+    or else it is a mean over all elements of whatever.
     """
 
     array: Array
     count: float | None
+    counted: Tensor | None = None
+    is_loss: bool = True
+
+    @property
+    def arrays(self) -> list[Array]:
+        """Its memory, and that of its count."""
+        return [self.array] if self.counted is None else [self.array, self.counted._array]
 
     def is_in(self, value: Tensor) -> bool:
         """Whether a tensor is this very mean, and not something computed from it."""
@@ -38,10 +49,19 @@ _listening = _Listening()
 
 
 def note_mean(result: Tensor, count: Tensor | float) -> Tensor:
-    """Say that `result` is the mean of `count` terms, and return it."""
+    """Say that `result` is a loss that is the mean of `count` terms, and return it."""
     if _listening.means is not None:
-        known = None if isinstance(count, Tensor) else count
-        _listening.means.append(Mean(result._array, known))
+        known, counted = (
+            (count, None) if isinstance(count, (int, float)) else (None, count.detach())
+        )
+        _listening.means.append(Mean(result._array, known, counted))
+    return result
+
+
+def note_average(result: Tensor, count: int) -> Tensor:
+    """Say that `result` is the mean of all `count` elements of a tensor, and return it."""
+    if _listening.means is not None:
+        _listening.means.append(Mean(result._array, count, is_loss=False))
     return result
 
 

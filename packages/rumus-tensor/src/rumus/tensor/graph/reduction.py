@@ -10,6 +10,7 @@ from typing import Final, Literal, SupportsIndex
 from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel, trace
+from rumus.tensor.graph.means import note_average
 from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.tensor import Axis, Tensor, result_of
 from rumus.tensor.memory.backend import Array, Shape
@@ -78,10 +79,12 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`; integers become float32. ValueError for a mean of nothing."""
     if x.dtype == float16:  # the sum may be beyond float16 where the mean is not
-        return cast(mean(cast(x, float32), axis, keepdims), float16)
+        found = cast(mean(cast(x, float32), axis, keepdims), float16)
+        return note_average(found, x.size) if found.size == 1 else found
     x = x if is_floating(x.dtype) else cast(x, float32)
     count = count_over(x, axis, "mean")
-    return _total(x, normalize_axes(axis, x.ndim, "mean"), keepdims, 1 / count, "mean")
+    found = _total(x, normalize_axes(axis, x.ndim, "mean"), keepdims, 1 / count, "mean")
+    return note_average(found, count) if count == x.size else found
 
 
 def count_over(x: Tensor, axis: Axis, operation: str) -> int:

@@ -30,6 +30,10 @@ class Recording(Protocol):
         """Repeat the step only while the attribute is what it is now."""
         ...
 
+    def decided(self, index: Array, number: int, may_hold: bool) -> None:
+        """Repeat the step only with numbers of which the same is known; see `decided_by`."""
+        ...
+
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
     ) -> Array:
@@ -49,6 +53,11 @@ class CapturedStep(Protocol):
     @property
     def memory(self) -> int:
         """The bytes that belong to this step alone: a repetition allocates nothing besides."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it can be repeated: not if its batch took another course than when observed."""
         ...
 
     def keep(self, arrays: Sequence[Array]) -> None:
@@ -162,6 +171,13 @@ def depends_on(thing: object, attribute: str) -> None:
     recording = _current.recording
     if recording is not None:
         recording.depends_on(thing, attribute)
+
+
+def decided_by(index: Array, number: int, may_hold: bool) -> None:
+    """Say that what is done next was chosen by whether `index` may hold a number."""
+    recording = _current.recording
+    if recording is not None:
+        recording.decided(index, number, may_hold)
 
 
 def fed(

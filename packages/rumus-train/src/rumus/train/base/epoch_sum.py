@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class _Page:
         self._index: Array = index.reshape((self.places, 1))._array
         self._write: Callable[[Sequence[float]], None] | None = None
         self._value: Array = None  # what `_write` takes the value from
-        self.counted: list[tuple[float, Outcome]] = []
+        self.counted: list[tuple[SupportsFloat, Outcome]] = []
         self.done = 0  # how many are in the sum already, or forgotten
 
     @property
@@ -58,6 +58,38 @@ class _Page:
             self._write = self.backend.prepare(_WRITE, arrays, (self.values,))
         self._write((float(at),))
         return Tensor(self._places[at], self.backend)
+
+
+class LateWeight:
+    """What a step weighs, where only the device knows: a number once somebody asks."""
+
+    def __init__(self, page: _Page, at: int, host: list[NDArray[Any]]) -> None:
+        self._page, self._at, self._host = page, at, host
+
+    def __float__(self) -> float:
+        if not self._host or self._page.done != len(self._page.counted):
+            self._host[:] = [self._page.backend.download(self._page.values)]
+            self._page.done = len(self._page.counted)
+        return float(self._host[0][self._at, 0])
+
+
+class LateWeights:
+    """Weights in memory of their own on a device, a page of which is one transfer."""
+
+    def __init__(self) -> None:
+        self._page: _Page | None = None
+        self._host: list[NDArray[Any]] = []  # what was read of the page last, if anything
+
+    def note(self, weight: Tensor) -> LateWeight:
+        """Copy a weight, without reading it."""
+        backend: Any = weight._backend
+        page = self._page
+        if page is None or page.backend is not backend or page.is_full:
+            self._page = page = _Page(backend, ())
+            self._host = []
+        page.write(weight.detach().astype(float32))
+        page.counted.append((1.0, Outcome()))
+        return LateWeight(page, len(page.counted) - 1, self._host)
 
 
 class EpochSum:
@@ -80,7 +112,7 @@ class EpochSum:
         self.shape = shape
         self.weight = 0.0  # of what was read
         self._total: NDArray[np.float64] = np.zeros(shape)
-        self._waiting: list[tuple[Tensor, float, Outcome]] = []
+        self._waiting: list[tuple[Tensor, SupportsFloat, Outcome]] = []
         self._pages: list[_Page] = []
         self._is_remote: tuple[Backend | None, bool] = None, False  # of the backend asked last
 
@@ -91,7 +123,7 @@ class EpochSum:
             self._is_remote = backend, is_capturing(backend)
         return self._page(backend).write(value) if self._is_remote[1] else value
 
-    def count(self, noted: Tensor, weight: float, outcome: Outcome) -> None:
+    def count(self, noted: Tensor, weight: SupportsFloat, outcome: Outcome) -> None:
         """Let the value that was noted last enter the sum, if its step turns out to be applied."""
         if self._is_remote[1]:
             self._pages[-1].counted.append((weight, outcome))
@@ -146,7 +178,7 @@ class EpochSum:
                 self._add(value, weight, outcome)
             page.done = len(page.counted)
 
-    def _add(self, value: Any, weight: float, outcome: Outcome) -> None:
+    def _add(self, value: Any, weight: SupportsFloat, outcome: Outcome) -> None:
         if outcome.applied is not False:
-            self._total = self._total + weight * np.asarray(value, np.float64)
-            self.weight += weight
+            self._total = self._total + float(weight) * np.asarray(value, np.float64)
+            self.weight += float(weight)

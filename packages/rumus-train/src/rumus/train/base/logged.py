@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, SupportsFloat, TypeAlias
 
 import numpy as np
 
@@ -113,7 +113,7 @@ class _Entry:
         self.finish = value.finish
         return [total.note(part) for total, part in zip(self.sums, value.parts, strict=True)]
 
-    def count(self, noted: Sequence[Tensor], weight: float, outcome: Outcome) -> None:
+    def count(self, noted: Sequence[Tensor], weight: SupportsFloat, outcome: Outcome) -> None:
         for total, part in zip(self.sums, noted, strict=True):
             total.count(part, weight if self.finish is None else 1.0, outcome)
 
@@ -147,7 +147,7 @@ class Logged:
         """Take what a step logs; it does not count before `count` says so."""
         self._noted = {name: self._entry(name, value).note(value) for name, value in log.items()}
 
-    def count(self, weight: float, outcome: Outcome) -> None:
+    def count(self, weight: SupportsFloat, outcome: Outcome) -> None:
         """Let what was noted last count, if its step turns out to be applied."""
         for name, parts in self._noted.items():
             self._entries[name].count(parts, weight, outcome)

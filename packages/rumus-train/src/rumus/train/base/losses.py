@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rumus.tensor import Tensor
+from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.updater import Outcome
-from rumus.train.base.epoch_sum import EpochSum
+from rumus.train.base.epoch_sum import EpochSum, LateWeight, LateWeights
 from rumus.train.base.logged import Log, Logged
 
 
@@ -20,6 +21,7 @@ class Losses:
     def __init__(self) -> None:
         self.logged = Logged()
         self._sum = EpochSum()
+        self._weights = LateWeights()
         self._last: float | None = None  # the mean of the last epoch
 
     def note(self, loss: Tensor, log: Log | None = None) -> Tensor:
@@ -30,7 +32,15 @@ class Losses:
         self.logged.note(log or {})
         return self._sum.note(loss)
 
-    def count(self, noted: Tensor, weight: float, outcome: Outcome) -> None:
+    def placed(self, weight: float | Tensor) -> float | LateWeight:
+        """Return a weight as `count` takes it; one on a device is copied there, and not read."""
+        if not isinstance(weight, Tensor):
+            return weight
+        if not is_capturing(weight.backend):
+            return float(weight)
+        return self._weights.note(weight)
+
+    def count(self, noted: Tensor, weight: float | LateWeight, outcome: Outcome) -> None:
         """Let the loss that was noted last enter the mean, if its step turns out to be applied."""
         self.logged.count(weight, outcome)
         self._sum.count(noted, weight, outcome)

@@ -214,6 +214,9 @@ class CapturedSteps:
             refill = Refill(grads)
             log = step.loss_fn.log
             recorded.keep(_kept(loss, log, means, refill))
+        if not recorded.is_complete:
+            self.counts.plain += 1
+            return loss, grads
         self.counts.recorded += 1
         if self._is_repeatable(step, reads, patience):
             self._captured.append(
@@ -353,8 +356,9 @@ class _Step:
 def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list[Array]:
     """The arrays that outlive a step."""
     parts = [part for value in log.values() for part in value.parts]
+    counted = [array for mean in means for array in mean.arrays]
     logged = [part._array for part in parts if is_capturing(part.backend)]
-    return [loss._array, *refill.arrays, *(mean.array for mean in means), *logged]
+    return [loss._array, *refill.arrays, *counted, *logged]
 
 
 @dataclass(slots=True)

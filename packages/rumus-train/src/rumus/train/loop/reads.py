@@ -34,7 +34,7 @@ from types import (
 )
 from typing import Any, Final
 
-from rumus.tensor import Expr, Kernel, Tensor
+from rumus.tensor import Expr, Generator, Kernel, Tensor
 from rumus.tensor.memory.recording import is_capturing
 from rumus.train.loop.guards import MISSING, Guards, is_comparable, reachable
 from rumus.train.loop.outside import (
@@ -56,6 +56,7 @@ _SUBSCRIPTS: Final = frozenset(("BINARY_SUBSCR", "BINARY_SLICE"))
 _FORMATTED: Final = frozenset(
     ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE")
 )
+_PLACES: Final = frozenset(("position", "place", "state"))  # of a generator, which moves
 _FORMATS: Final = frozenset(("format", "format_map"))  # of texts: they read attributes themselves
 _CACHED: Final = type(functools.lru_cache(len))
 
@@ -180,6 +181,8 @@ class Reads:
             return self._of_class(base, name, label)
         kind = type(base)
         found = _in_classes(kind, name)
+        if isinstance(base, Generator) and name in _PLACES:
+            self._own(vars(base), "_position", label, f"{label}.{name}")
         if isinstance(base, ModuleType) and found is MISSING:
             return self._own(vars(base), name, label, f"{base.__name__}.{name}")
         shown = f"{label}.{name}"

@@ -14,7 +14,7 @@ from rumus.train.base.ranks import Ranks
 from rumus.train.loop.accumulation import accumulated_step
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.validation import Validate, measure
-from rumus.train.loop.weighing import Weighing
+from rumus.train.loop.weighing import MeanLoss, Weighing
 
 if TYPE_CHECKING:
     from rumus.train.loop.run import Run
@@ -93,6 +93,7 @@ class Alone:
         """Take note of how the run steps."""
         self._accumulates = run.accumulate > 1
         self._has_weights = run.batches.weight_of is not None
+        self._mean_loss = MeanLoss()
 
     def started(self) -> None:
         """Nothing is to be agreed upon."""
@@ -103,7 +104,12 @@ class Alone:
             weighing = None if self._has_weights else Weighing()
             return accumulated_step(self.trainer, loss_fn, window, weighing)
         ((batch, weight),) = window
-        return self.trainer.train_step(loss_fn, *batch, weight=weight)
+        if self._has_weights:
+            return self.trainer.train_step(loss_fn, *batch, weight=weight)
+        weigh = self._mean_loss.weigh
+        return self.trainer.weighed_step(
+            loss_fn, batch, lambda loss, means: weigh(loss, means, weight)
+        )
 
     def clock(self) -> float:
         """Return this process's time."""

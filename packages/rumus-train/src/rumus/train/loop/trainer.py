@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias
 
 from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
 from rumus.optim.engine.closure import forward_backward, repeated
@@ -14,9 +14,11 @@ from rumus.optim.engine.optimizer import refuse_foreign
 from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Backend, Generator, GradientStore, Tensor, cpu
+from rumus.tensor.graph.means import Mean, noting_means
 from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.operations.generator import Draws
+from rumus.train.base.epoch_sum import LateWeight
 from rumus.train.base.limits import Limits
 from rumus.train.base.logged import Log
 from rumus.train.base.losses import Losses
@@ -36,6 +38,10 @@ if TYPE_CHECKING:  # what `fit` alone needs is imported there
     from rumus.train.loop.run import OnNonFinite, Result
     from rumus.train.loop.team import Team, TrainingRanks
     from rumus.train.loop.validation import Validate
+
+
+# How much a loss counts in the mean of the epoch, from the means that were taken on the way to it.
+Weigh: TypeAlias = "Callable[[Tensor, Sequence[Mean]], float | Tensor]"
 
 
 class Trainer(Generic[M_co]):
@@ -165,8 +171,12 @@ class Trainer(Generic[M_co]):
         """
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
+        return self.weighed_step(loss_fn, batch, lambda loss, means: weight)
+
+    def weighed_step(self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh) -> Tensor:
+        """Do what `train_step` does; `weigh` says how much the loss counts, once it is there."""
         with self.drawing():
-            noted = self._step(loss_fn, batch)
+            noted, weight = self._step(loss_fn, batch, weigh)
         self.count(noted, weight)
         return noted
 
@@ -198,34 +208,42 @@ class Trainer(Generic[M_co]):
                 draws.wait_for(outcome, self.optimizer.poll, self.optimizer.decision)
         self._drawn = draws.generators
 
-    def _step(self, loss_fn: LossFunction, batch: Sequence[Any]) -> Tensor:
-        """Do one step of the optimizer; return the loss, in memory of its own."""
+    def _step(
+        self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh
+    ) -> tuple[Tensor, float | LateWeight]:
+        """Do one step of the optimizer; return the loss, in memory of its own, and its weight."""
         if isinstance(self.optimizer, ClosureOptimizer):
-            return self._closure_step(self.optimizer, loss_fn, batch)
-        loss, gradients = self.forward_backward(loss_fn, batch)
+            return self._closure_step(self.optimizer, loss_fn, batch, weigh)
+        with noting_means() as means:
+            loss, gradients = self.forward_backward(loss_fn, batch)
+        weight = self.losses.placed(weigh(loss, means))
         noted = self.losses.note(loss, self.log)
         with gradients as grads:
             self.check_claimed(grads)
             self.update(grads)
-        return noted
+        return noted, weight
 
     def _closure_step(
         self,
         optimizer: ClosureOptimizer[M_co],
-        loss_fn: Callable[..., Any],
+        loss_fn: LossFunction,
         batch: Sequence[Any],
-    ) -> Tensor:
-        """Do a step that computes the loss several times; the loss and the log are the first's."""
-        logs: list[Log] = []
+        weigh: Weigh,
+    ) -> tuple[Tensor, float | LateWeight]:
+        """Do a step that computes the loss several times; what the first pass says counts."""
+        first: list[tuple[Log, float | LateWeight]] = []
 
         def passes() -> tuple[Tensor, GradientStore]:
-            found = self.forward_backward(loss_fn, batch)
-            logs.append(self.log if not logs else {})
-            return found
+            with noting_means() as means:
+                loss, gradients = self.forward_backward(loss_fn, batch)
+            if not first:
+                first.append((self.log, self.losses.placed(weigh(loss, means))))
+            return loss, gradients
 
         with measured(self._clock, "update"):
             loss = optimizer.step_with(repeated(passes))
-        return self.losses.note(loss, logs[0])
+        log, weight = first[0]
+        return self.losses.note(loss, log), weight
 
     @FIT.as_keywords
     def fit(
@@ -263,9 +281,10 @@ class Trainer(Generic[M_co]):
         evaluating, whether `state` names it or not.
         accumulate: batches for one step, which is that over all their samples at once; an epoch's
         last step may have fewer. weight_of: how much a batch counts in means, accumulation and
-        validation, called with the batch; by default its number of samples, and where a loss of
-        `rumus.nn` is accumulated or validated the number of terms that it averages, as targets that
-        are not ignored. ValueError where that is not known: on a GPU, or within a larger sum.
+        validation, called with the batch; by default the number of terms that the loss averages, as
+        targets that are not ignored, if it is a mean (of `rumus.nn`, or any `mean()`), otherwise
+        its number of samples. ValueError where neither is right for an accumulation or a
+        validation: on a GPU, or for such a mean within a larger sum.
         nonfinite: what a gradient that is not finite does. "raise", "skip": as in the optimizer,
         which decides if nothing is said; with a loss scale they are about steps that are refused at
         its minimum, others are skipped. "rollback": parameters and optimizer become what they were
@@ -433,7 +452,7 @@ class Trainer(Generic[M_co]):
         with measured(self._clock, "update"):
             self.optimizer.step(grads)
 
-    def count(self, noted: Tensor, weight: float) -> None:
+    def count(self, noted: Tensor, weight: float | LateWeight) -> None:
         """Let the loss of the step that was done enter the mean of the epoch, and end the step.
 
         noted: the loss as `losses.note` returned it before the update. weight: how much it counts.

@@ -106,7 +106,7 @@ class Measuring:
         else:
             weights = [float(self._weight_of(*given))] * len(named)
         pairs = zip(named.items(), weights, strict=True)
-        return [(name, value, weight) for (name, value), weight in pairs]
+        return [(name, _number(value), weight) for (name, value), weight in pairs]
 
 
 class Measured:
@@ -148,11 +148,11 @@ class Measured:
 
 
 def _numbers(found: object) -> dict[str, float]:
-    return {name: float(value) for name, value in _named(found).items()}
+    return {name: float(_number(value)) for name, value in _named(found).items()}
 
 
 def _named(found: object) -> dict[str, Any]:
-    """What was found, by name, with nothing read. TypeError for what is no number."""
+    """What was found, by name, as it is. TypeError for what is no number."""
     if isinstance(found, (Tensor, int, float, MetricState)):
         found = {"loss": found}
     if not isinstance(found, Mapping) or not found:
@@ -160,7 +160,7 @@ def _named(found: object) -> dict[str, Any]:
             "a validation returns numbers by name, as {'accuracy': 0.9}, or one number; not "
             f"{found!r}"
         )
-    return {str(name): _number(value) for name, value in found.items()}
+    return {str(name): value for name, value in found.items()}
 
 
 def _number(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from rumus.tensor import Tensor
@@ -11,9 +12,10 @@ from rumus.tensor.graph.means import Mean
 class Weighing:
     """The weights of batches in a mean over all of them.
 
-    A loss of `rumus.nn` with reduction "mean" says how many terms it is the mean of: targets that
-    are not ignored, elements. What is such a loss itself counts by that; anything else counts by
-    samples, which is right as long as the losses in it have averaged as many terms for each sample.
+    What is itself a mean counts by its terms: a loss of `rumus.nn` with reduction "mean" by its
+    elements or its targets that are not ignored, any other `mean()` by its elements. A number that
+    is computed from such means counts by samples, which is right as long as they have averaged as
+    many terms for each sample.
 
     >>> from rumus.tensor import tensor
     >>> Weighing().weigh([tensor(0.5)], [], samples=4.0)
@@ -21,38 +23,90 @@ class Weighing:
     """
 
     def __init__(self) -> None:
-        self._first: tuple[tuple[float, ...], float] | None = None
+        self._first: tuple[tuple[float, ...], tuple[float, ...], float] | None = None
 
     def weigh(self, values: Sequence[object], means: Sequence[Mean], samples: float) -> list[float]:
         """Return the weights of numbers that were computed from a batch, with these means.
 
         ValueError, which asks for `weight_of`, where no weight is known to be right.
         """
-        weights, used = [], set[int]()
+        weights, used = [], list[Mean]()
         for value in values:
-            own = [at for at, mean in enumerate(means) if _is_in(mean, value)]
-            used.update(own)
-            weights.append(float(_known(means[own[0]])) if own else samples)
-        others = [mean for at, mean in enumerate(means) if at not in used]
-        self._check(tuple(map(_known, others)), samples)
+            own = _mean_of(value, means)
+            used += [] if own is None else [own]
+            weights.append(samples if own is None else float(_known(own)))
+        if len(used) < len(values):
+            self._check([m for m in means if not _is_among(m, used)], samples)
         return weights
 
-    def _check(self, counts: tuple[float, ...], samples: float) -> None:
-        """Refuse counts that are not in proportion to the samples from batch to batch."""
+    def weigh_loss(self, loss: Tensor, means: Sequence[Mean], samples: float) -> float | Tensor:
+        """Return the weight of one loss; a tensor where only the device knows it.
+
+        ValueError as in `weigh`.
+        """
+        own = _mean_of(loss, means)
+        if own is not None and own.counted is not None:
+            return own.counted
+        return self.weigh([loss], means, samples)[0]
+
+    def _check(self, means: Sequence[Mean], samples: float) -> None:
+        """Refuse counts that are not in proportion to the samples from batch to batch.
+
+        A mean of something that no loss function has averaged may be of as many terms each time:
+        of the parameters, perhaps.
+        """
+        losses = [mean for mean in means if mean.is_loss]
+        others = [m for m in means if not m.is_loss and not _is_among(m, losses)]
+        counts, plain = tuple(map(_known, losses)), tuple(map(_known, others))
         if self._first is None:
-            self._first = counts, samples
-        before, first = self._first
-        if [count * first for count in counts] != [count * samples for count in before]:
+            self._first = counts, plain, samples
+        before, plain_before, first = self._first
+        pairs = zip(plain, plain_before, strict=False)
+        uneven = [(a, b) for a, b in pairs if a != b and a * first != b * samples]
+        if [count * first for count in counts] != [count * samples for count in before] or uneven:
+            told = (before, counts) if not uneven else (uneven[0][1:], uneven[0][:1])
             raise ValueError(
-                f"a loss in it averages {_told(before)} terms in a batch of {first:g} samples, and "
-                f"{_told(counts)} in one of {samples:g}, as with targets that are ignored: give "
-                "weight_of=, a function of the batch, to say how much a batch counts, or return "
-                "that loss itself"
+                f"a loss in it averages {_told(told[0])} terms in a batch of {first:g} samples, "
+                f"and {_told(told[1])} in one of {samples:g}, as with targets that are ignored: "
+                "give weight_of=, a function of the batch, to say how much a batch counts, or "
+                "return that loss itself"
             )
 
 
-def _is_in(mean: Mean, value: object) -> bool:
-    return isinstance(value, Tensor) and mean.is_in(value)
+class MeanLoss:
+    """How much each step counts in an epoch's mean loss, if each is over one batch.
+
+    Only the number that is shown depends on it, so where no weight is known to be right, steps
+    count by their samples, and a warning says so once.
+    """
+
+    def __init__(self) -> None:
+        self._weighing = Weighing()
+        self._is_said = False
+
+    def weigh(self, loss: Tensor, means: Sequence[Mean], samples: float) -> float | Tensor:
+        """Return the weight of a step's loss; a tensor where only the device knows it."""
+        try:
+            return self._weighing.weigh_loss(loss, means, samples)
+        except ValueError as error:
+            if not self._is_said:
+                self._is_said = True
+                warnings.warn(
+                    f"steps count by samples in the epoch's mean loss, but {error}",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return samples
+
+
+def _mean_of(value: object, means: Sequence[Mean]) -> Mean | None:
+    """The mean that a value is itself; what a loss function has said of it comes first."""
+    found = [m for m in means if isinstance(value, Tensor) and m.is_in(value)]
+    return next((mean for mean in found if mean.is_loss), found[0] if found else None)
+
+
+def _is_among(mean: Mean, others: Sequence[Mean]) -> bool:
+    return any(mean.array is other.array for other in others)
 
 
 def _known(mean: Mean) -> float:
