@@ -153,7 +153,7 @@ def oracle(session: nox.Session) -> None:
 @nox.session(requires=["dist"])
 def integration(session: nox.Session) -> None:
     """Test the packages together, and the rules of the repository."""
-    session.install(*PYTEST, "tensorboard", *wheels("rumus[images,plot,rich]"))
+    session.install(*PYTEST, "tensorboard", "onnxruntime", *wheels("rumus[images,onnx,plot,rich]"))
     test(session, "tests/integration", "tests/repo", *session.posargs)
 
 

@@ -41,6 +41,8 @@ from rumus.nn.linear import Linear
 from rumus.nn.lora import Lora, LoraLinear, lora
 from rumus.nn.loss import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from rumus.nn.module import Module
+from rumus.nn.onnx_export import export_onnx
+from rumus.nn.onnx_graph import OnnxExportError
 from rumus.nn.other_names import NN as _NN
 from rumus.nn.peft_file import load_lora, save_lora
 from rumus.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
@@ -83,6 +85,7 @@ __all__ = [
     "ModuleList",
     "MultiHeadAttention",
     "Place",
+    "OnnxExportError",
     "RMSNorm",
     "ReLU",
     "RotaryEmbedding",
@@ -99,6 +102,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "checkpoint",
     "cross_entropy_loss",
+    "export_onnx",
     "huber_loss",
     "initialisation",
     "l1_loss",

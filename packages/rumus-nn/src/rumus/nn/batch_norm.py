@@ -29,7 +29,8 @@ T = TypeVar("T", Tensor, Expr)
 
 
 @elementwise
-def _affine(x: T, mean: T, variance: T, weight: T, bias: T, *, eps: float) -> T:
+def running_affine(x: T, mean: T, variance: T, weight: T, bias: T, *, eps: float) -> T:
+    """The batch norm of running statistics, all of shapes that broadcast."""
     return (x - mean) / (variance + eps).sqrt() * weight + bias
 
 
@@ -137,7 +138,7 @@ class _BatchNorm(Module):
         if self.weight is None or self.bias is None:
             return _scaled(x, mean, variance, eps=self.eps)
         weight, bias = self.weight.reshape(*column), self.bias.reshape(*column)
-        return _affine(x, mean, variance, weight, bias, eps=self.eps)
+        return running_affine(x, mean, variance, weight, bias, eps=self.eps)
 
 
 class BatchNorm1d(_BatchNorm):

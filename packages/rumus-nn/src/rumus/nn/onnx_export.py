@@ -1,0 +1,300 @@
+"""`export_onnx`: a model as an ONNX file, for other runtimes."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.nn.module import Module
+from rumus.nn.onnx_backend import OnnxBackend
+from rumus.nn.onnx_graph import OPSET, Graph, Node, OnnxExportError, Value, differences, used
+from rumus.tensor import Generator, Tensor, TensorLike, no_grad, tensor
+from rumus.tensor.operations.generator import Draws
+
+_BATCHES: Final = (11, 13)  # sizes that lengths of models rarely have
+
+
+def export_onnx(
+    model: Module,
+    path: str | os.PathLike[str],
+    *inputs: TensorLike,
+    input_names: Sequence[str] | None = None,
+    batch_axis: int | None = 0,
+) -> None:
+    """Write what a model computes in evaluation as an ONNX file (opset 18).
+
+    model: not changed; it may lie on any backend. inputs: examples, of which shapes and dtypes
+    count. input_names: by default "input", or "input_0", "input_1". The results are "output", or
+    "output_0" ... of a tuple, or the names of a dict.
+    batch_axis: the axis of all inputs whose length the file leaves open; None for the lengths of
+    the examples alone. All other lengths are those of the examples. A result may have it anywhere.
+
+    The forward pass is run on a backend that writes down what it is asked for, once for each of two
+    sizes of the batch: so functions of your own are exported as well, and Python's loops and
+    branches are as they run for these examples.
+    OnnxExportError says what cannot be exported, and in which part: random numbers, results that
+    steer Python, constants that depend on the batch. ImportError without the onnx package (the
+    extra `onnx`); OSError if the file cannot be written.
+
+    >>> import tempfile
+    >>> from rumus.nn import Linear, ReLU, Sequential
+    >>> from rumus.tensor import ones
+    >>> model = Sequential(Linear(3, 4), ReLU(), Linear(4, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_onnx(model, f"{folder}/model.onnx", ones((1, 3)))
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(
+            'export_onnx needs the onnx package: pip install "rumus-nn[onnx]"'
+        ) from error
+    examples = [x.numpy() if isinstance(x, Tensor) else tensor(x).numpy() for x in inputs]
+    names = _names(input_names, len(examples))
+    _check_examples(examples, batch_axis)
+    traces = [_trace(model, dict(zip(names, given, strict=True)))
+              for given in _at_sizes(examples, batch_axis)]  # fmt: skip
+    first, last = traces[0], traces[-1]
+    found = differences(first.graph, last.graph)
+    if found is None and first.outputs.keys() != last.outputs.keys():
+        found = "the number of its results depends on the size of the batch"
+    if found is not None:
+        raise OnnxExportError(f"{type(model).__name__} cannot be exported: {found}")
+    writer = _Writer(first, last, batch_axis)
+    Path(path).write_bytes(writer.model(onnx).SerializeToString())
+
+
+def _names(given: Sequence[str] | None, count: int) -> list[str]:
+    if count == 0:
+        raise ValueError("export_onnx: give an example of each input")
+    names = list(given or ([f"input_{i}" for i in range(count)] if count > 1 else ["input"]))
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(f"export_onnx: {count} different names are needed, not {names}")
+    return names
+
+
+def _check_examples(examples: Sequence[NDArray[Any]], axis: int | None) -> None:
+    for number, example in enumerate(examples):
+        if axis is not None and not 0 <= axis < example.ndim:
+            raise ValueError(
+                f"export_onnx: input {number} of shape {example.shape} has no axis {axis}; "
+                "batch_axis=None fixes all lengths"
+            )
+
+
+def _at_sizes(examples: Sequence[NDArray[Any]], axis: int | None) -> list[list[NDArray[Any]]]:
+    """The examples at two sizes of the batch; their numbers do not matter."""
+    if axis is None:
+        return [list(examples)]
+    found = []
+    for size in _BATCHES:
+        shapes = [(*x.shape[:axis], size, *x.shape[axis + 1 :]) for x in examples]
+        found.append([np.zeros(s, x.dtype) for s, x in zip(shapes, examples, strict=True)])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """One run of a model."""
+
+    graph: Graph
+    inputs: Mapping[str, Value]
+    outputs: Mapping[str, Value]
+
+
+def _trace(model: Module, examples: Mapping[str, NDArray[Any]]) -> _Trace:
+    graph = Graph()
+    backend = OnnxBackend(graph)
+    backend.takes_parameters = True
+    own = copy.deepcopy(model).to(backend).eval()
+    backend.takes_parameters = False
+    _name_state(own, graph)
+    arrays = {name: backend.input(name, example) for name, example in examples.items()}
+    inputs = {name: array.read() for name, array in arrays.items()}
+    try:
+        with no_grad(), _NoDraws().watched():
+            result = own(*(Tensor(array, backend) for array in arrays.values()))
+        outputs = {name: t._array.read() for name, t in _results(result).items()}
+    except OnnxExportError as error:
+        where = _where(own, error.__traceback__)
+        raise OnnxExportError(f"{where} cannot be exported: {error}") from error
+    return _Trace(graph, inputs, outputs)
+
+
+class _NoDraws(Draws):
+    """Refuses random numbers: a file has no stream that would give the same."""
+
+    def note(self, generator: Generator) -> None:
+        """Refuse a draw."""
+        raise OnnxExportError("drawing random numbers has no counterpart in ONNX")
+
+
+def _name_state(model: Module, graph: Graph) -> None:
+    """Let the model's tensors have their own names in the file."""
+    for path, value in model._state().items():
+        memory = value._array.memory
+        memory.write(graph.constant(memory.read().constant, path))
+
+
+def _results(result: Any) -> dict[str, Tensor]:
+    if isinstance(result, Tensor):
+        return {"output": result}
+    if isinstance(result, Mapping):
+        found = {str(name): value for name, value in result.items()}
+    elif isinstance(result, (tuple, list)):
+        found = {f"output_{i}": value for i, value in enumerate(result)}
+    else:
+        raise OnnxExportError(f"its result is {type(result).__name__}, and not tensors")
+    if odd := [name for name, value in found.items() if not isinstance(value, Tensor)]:
+        raise OnnxExportError(f"{odd[0]} of its results is {type(found[odd[0]]).__name__}")
+    return found
+
+
+def _where(model: Module, traceback: TracebackType | None) -> str:
+    """The innermost part of the model that was running."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = type(model).__name__
+    while traceback is not None:
+        owner = traceback.tb_frame.f_locals.get("self")
+        if isinstance(owner, Module) and paths.get(id(owner)):
+            found = f"{paths[id(owner)]} ({type(owner).__name__})"
+        traceback = traceback.tb_next
+    return found
+
+
+class _Writer:
+    """Two traces as one model in which the size of the batch is open."""
+
+    def __init__(self, first: _Trace, last: _Trace, axis: int | None) -> None:
+        self.first, self.last, self.axis = first, last, axis
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+        self._batch: str | None = None
+        self._renamed: dict[str, str] = {}  # results, from the names in the graph
+
+    def model(self, onnx: Any) -> Any:
+        """Return the model as the onnx package has it, checked."""
+        helper = onnx.helper
+        kept = used(self.first.graph, list(self.first.outputs.values()))
+        made = {name for node in kept for name in node.outputs}
+        for name, value in self.first.outputs.items():
+            if value.name in made:  # else it is an input, or a constant
+                self._renamed.setdefault(value.name, name)
+        for node in kept:
+            self._write(onnx, node)
+        names = {name for node in kept for name in node.inputs}
+        outputs = [self._output(onnx, name, value) for name, value in self.first.outputs.items()]
+        for name, array in self.first.graph.constants.items():
+            if name in names:
+                whole = np.ascontiguousarray(array).reshape(array.shape)
+                self.initializers.append(onnx.numpy_helper.from_array(whole, name))
+        inputs = [
+            helper.make_tensor_value_info(name, _type(onnx, a.dtype), self._shape(a, b))
+            for name, a, b in _pairs(self.first.inputs, self.last.inputs)
+        ]
+        graph = helper.make_graph(self.nodes, "model", inputs, outputs, self.initializers)
+        found = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="rumus",
+            ir_version=8,
+        )  # fmt: skip
+        onnx.checker.check_model(found)
+        return found
+
+    def _write(self, onnx: Any, node: Node) -> None:
+        inputs = [
+            self._lengths(onnx, name, node.operation)
+            if name in self.first.graph.lengths
+            else self._renamed.get(name, name)
+            for name in node.inputs
+        ]
+        outputs = [self._renamed.get(name, name) for name in node.outputs]
+        settings: dict[str, Any] = dict(node.attributes)
+        if node.operation == "Cast":
+            settings["to"] = _type(onnx, np.dtype(settings["to"]))
+        while inputs and not inputs[-1]:
+            inputs.pop()
+        self.nodes.append(onnx.helper.make_node(node.operation, inputs, outputs, **settings))
+
+    def _output(self, onnx: Any, name: str, value: Value) -> Any:
+        """Give a result its name."""
+        helper = onnx.helper
+        if value.constant is not None:
+            self.first.graph.constants[value.name] = value.constant
+            whole = np.ascontiguousarray(value.constant).reshape(value.shape)
+            self.initializers.append(onnx.numpy_helper.from_array(whole, f"{name} as it is"))
+            self.nodes.append(helper.make_node("Identity", [f"{name} as it is"], [name]))
+        elif self._renamed.get(value.name) != name:
+            before = self._renamed.get(value.name, value.name)
+            self.nodes.append(helper.make_node("Identity", [before], [name]))
+        shape = self._shape(value, self.last.outputs[name])
+        return helper.make_tensor_value_info(name, _type(onnx, value.dtype), shape)
+
+    def _shape(self, a: Value, b: Value) -> list[int | str]:
+        """The lengths of a tensor; "batch", or another name, where they differ."""
+        found: list[int | str] = []
+        for n, m in zip(a.shape, b.shape, strict=True):
+            scale, offset = _line(n, m)
+            other = f"{scale} * batch + {offset}" if (scale, offset) != (1, 0) else "batch"
+            found.append(n if n == m else other)
+        return found
+
+    def _lengths(self, onnx: Any, name: str, operation: str) -> str:
+        """Lengths that a node reads: numbers, or computed from the size of the batch."""
+        a, b = self.first.graph.lengths[name], self.last.graph.lengths[name]
+        differing = [i for i, (n, m) in enumerate(zip(a, b, strict=True)) if n != m]
+        if operation == "Reshape" and len(differing) == 1 and 0 not in a:
+            a = b = tuple(-1 if i == differing[0] else n for i, n in enumerate(a))
+        if a == b:
+            return self._integers(onnx, a)
+        scales, offsets = zip(*(_line(n, m) for n, m in zip(a, b, strict=True)), strict=True)
+        self._emit(onnx, "Mul", [self._size(onnx), self._integers(onnx, scales)], f"{name}_scaled")
+        return self._emit(onnx, "Add", [f"{name}_scaled", self._integers(onnx, offsets)], name)
+
+    def _size(self, onnx: Any) -> str:
+        """The size of the batch, as it runs."""
+        if self._batch is None:
+            first = next(iter(self.first.inputs))
+            self._emit(onnx, "Shape", [first], "all_lengths")
+            axis = self._integers(onnx, (self.axis or 0,))
+            self._batch = self._emit(onnx, "Gather", ["all_lengths", axis], "batch_size")
+        return self._batch
+
+    def _emit(self, onnx: Any, operation: str, inputs: list[str], output: str) -> str:
+        self.nodes.append(onnx.helper.make_node(operation, inputs, [output]))
+        return output
+
+    def _integers(self, onnx: Any, values: tuple[int, ...]) -> str:
+        name = "lengths_" + "_".join(str(value) for value in values)
+        if all(each.name != name for each in self.initializers):
+            array = np.array(values, np.int64)
+            self.initializers.append(onnx.numpy_helper.from_array(array, name))
+        return name
+
+
+def _line(n: int, m: int) -> tuple[int, int]:
+    """How a length depends on the size of the batch: scale and offset."""
+    if n == m:
+        return 0, n
+    scale, rest = divmod(m - n, _BATCHES[1] - _BATCHES[0])
+    if rest:
+        raise OnnxExportError(
+            f"a length of {n} for a batch of {_BATCHES[0]} and {m} for {_BATCHES[1]} is no "
+            "multiple of the batch"
+        )
+    return scale, n - scale * _BATCHES[0]
+
+
+def _pairs(first: Mapping[str, Value], last: Mapping[str, Value]) -> list[tuple[str, Value, Value]]:
+    return [(name, value, last[name]) for name, value in first.items()]
+
+
+def _type(onnx: Any, dtype: np.dtype[Any]) -> int:
+    return int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
