@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -224,3 +225,22 @@ def test_a_lost_device_says_so(engine: EngineName) -> None:
         backend.gpu.flush()
     with pytest.raises(DeviceLostError):
         backend.upload(np.ones(3, np.float32))
+
+
+@pytest.mark.parametrize(("seconds", "submissions"), [(1e-4, 0), (1.0, 3)])
+def test_small_steps_in_quick_succession_share_a_submission(
+    gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch, seconds: float, submissions: int
+) -> None:
+    clock = itertools.count(100.0, seconds)
+    monkeypatch.setattr("rumus.gpu.device.device.time.perf_counter", lambda: next(clock))
+    x = tensor(np.zeros(64, np.float32), backend=gpu)
+    gpu.step_finished()
+    found = 0
+    for _ in range(3):
+        gpu.gpu.synchronize()
+        x.assign(x + 1.0)
+        before = gpu.stats.submits
+        gpu.step_finished()
+        found += gpu.stats.submits - before
+    assert found == submissions
+    assert (x.numpy() == 3).all()

@@ -7,6 +7,7 @@ early and the host seldom waits. Everything that touches the device holds one lo
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -41,6 +42,8 @@ from rumus.gpu.engine.protocol import (
 BATCH: Final = 64  # dispatches, or writes, of one submission
 MANY: Final = 2**18  # workgroups from which a submission keeps the device busy for a while
 PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
+QUICK: Final = 1e-3  # seconds
+ENOUGH: Final = 48  # dispatches that are worth a submission, however quickly they came
 IN_FLIGHT: Final = 16  # submissions that the host may be ahead
 LENT: Final = 2**18  # bytes from which an array on the host keeps the memory that it came to
 PIECE: Final = 2**24  # bytes that are read at a time where they must be copied
@@ -167,6 +170,7 @@ class Gpu:
         self._pool = Pool(self.device, self.limits.binding, self.synchronize)
         self._writes = self._written = self._groups = 0
         self._in_flight: deque[int] = deque()
+        self._started = 0.0
         self._host_memory = HostPool(self.device)
         self._uploads = UploadRing(self.device, self._host_memory, self.flush)
         self._staging: dict[tuple[int, int], Staging] = {}
@@ -363,8 +367,16 @@ class Gpu:
         self._pool.given_up.append(region)
 
     def start(self) -> None:
-        """Submit what was recorded, if the device is waiting for work."""
+        """Submit what was recorded, if the device is waiting for work.
+
+        A submission costs the host as much as many dispatches. So where the calls come in quick
+        succession, as at the end of small steps, several steps make one.
+        """
+        before, self._started = self._started, time.perf_counter()
+        is_quick = self._started - before < QUICK
         with self.lock:
+            if is_quick and self._recorder.commands < ENOUGH:
+                return
             if self._recorder.commands and self.device.poll():
                 self._in_flight.clear()
                 self._submit()
