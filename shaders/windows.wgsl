@@ -2,7 +2,7 @@
 // elements (a, b) STRIDE - PADDING + (i, j) DILATION, as far as they are there.
 //
 // In front of this text stand WORKGROUP, KERNEL, STRIDE, PADDING and DILATION, of each axis, and
-// what is written, `written`. Behind it stands `result`, the element of a number.
+// what is written, `written`. Behind it stands one of the kernels.
 
 struct Scalars {
     size: u32, // of what is written
@@ -36,16 +36,4 @@ fn place_of(at: vec2<i32>, ij: vec2<i32>) -> vec2<i32> {
     let place = from_start / STRIDE;
     let is_one = all(from_start >= vec2<i32>(0)) && all(place * STRIDE == from_start);
     return select(vec2<i32>(-1), place, is_one && place.x < k.rows && place.y < k.columns);
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let number = (group.y * groups.x + group.x) * WORKGROUP + local;
-    if (number < k.size) {
-        written[number] = result(i32(number));
-    }
 }

@@ -10,7 +10,7 @@ import pytest
 from rumus import nn
 from rumus.gpu import default_backend
 from rumus.gpu.device.limits import DeviceLimits
-from rumus.tensor import NumpyBackend, Parameter, Tensor, avg_pool, max_pool
+from rumus.tensor import NumpyBackend, Parameter, Tensor, avg_pool, max_pool, tensor
 
 POOLS: list[Callable[[Tensor], Tensor]] = [
     lambda x: max_pool(x, 2),
@@ -64,3 +64,20 @@ def test_an_empty_batch() -> None:
     y = max_pool(x, 2)
     assert y.shape == (0, 3, 2, 2)
     assert y.sum().backward()[x].shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize(("lengths", "kernel"), [((8, 9), (2, 3)), ((8, 9), 2), ((6, 6), 3)])
+def test_one_of_several_largest_has_the_gradient(
+    lengths: tuple[int, int], kernel: int | tuple[int, int]
+) -> None:
+    """With windows that cover everything, and with elements that are in none."""
+    random = np.random.default_rng(0)
+    host = random.integers(-1, 2, (2, 3, *lengths)).astype(np.float32)
+    host[0, 0, 1, 1], host[1, 2, 0] = np.nan, -0.0
+    found = []
+    for backend in (default_backend(), NumpyBackend()):
+        x = Parameter(host, backend=backend)
+        y = max_pool(x, kernel)
+        factors = np.arange(y.size, dtype=np.float32).reshape(y.shape)
+        found.append((y * tensor(factors, backend=backend)).sum().backward()[x].numpy())
+    np.testing.assert_array_equal(found[0], found[1])

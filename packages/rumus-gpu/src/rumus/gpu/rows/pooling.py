@@ -33,7 +33,21 @@ def max_pool_gradient(
     gpu: Gpu, window: Window, x: GPUArray, out: GPUArray, gradient: GPUArray, into: GPUArray
 ) -> None:
     """Give each place's gradient to the first element of its window that equals `out`."""
-    _run(gpu, "max_pool_gradient", window, x.shape, out.shape, (x, out, gradient, into))
+    arrays = x, out, gradient, into
+    if _is_apart(window, x.shape, out.shape):
+        _run(gpu, "max_pool_gradient_apart", window, x.shape, out.shape, arrays, out.size)
+    else:
+        _run(gpu, "max_pool_gradient", window, x.shape, out.shape, arrays)
+
+
+def _is_apart(window: Window, lengths: Shape, places: Shape) -> bool:
+    """Whether every element is in exactly one window."""
+    sizes = two(window.kernel, 1), two(window.padding, 0), two(window.dilation, 1)
+    axes = zip(*sizes, two(window.stride, 1), two(lengths[2:], 1), two(places[2:], 1), strict=True)
+    return all(
+        (kernel, padding, dilation) == (stride, 0, 1) and kernel * number == length
+        for kernel, padding, dilation, stride, length, number in axes
+    )
 
 
 def avg_pool(gpu: Gpu, window: Window, x: GPUArray, out: GPUArray) -> None:
@@ -55,9 +69,18 @@ POOLS: Final[Mapping[FusedName, Callable[..., None]]] = {
 
 
 def _run(
-    gpu: Gpu, name: str, window: Window, lengths: Shape, places: Shape, arrays: tuple[GPUArray, ...]
+    gpu: Gpu,
+    name: str,
+    window: Window,
+    lengths: Shape,
+    places: Shape,
+    arrays: tuple[GPUArray, ...],
+    invocations: int | None = None,
 ) -> None:
-    """Dispatch a kernel. The last array is written, contiguous and in memory of its own."""
+    """Dispatch a kernel. The last array is written, contiguous and in memory of its own.
+
+    invocations: by default one for each element that is written.
+    """
     check_coordinates(name, window, lengths[2:])
     *inputs, out = arrays
     if out.size == 0:
@@ -69,18 +92,21 @@ def _run(
     pipeline = gpu.pipeline((name, window), partial(pooling_program, name, window))
     bound = (*map(contiguous, inputs), out)
     sizes = (*two(lengths[2:], 1), *two(places[2:], 1))
-    gpu.dispatch(pipeline, bound, (out.size, *sizes, 1 / window.area), -(-out.size // WORKGROUP))
+    size = out.size if invocations is None else invocations
+    gpu.dispatch(pipeline, bound, (size, *sizes, 1 / window.area), -(-size // WORKGROUP))
 
 
 def pooling_program(name: str, window: Window) -> Program:
-    """Return the WGSL of one of the four kernels for a window of one or two axes."""
+    """Return the WGSL of one of the kernels for a window of one or two axes."""
     sizes = {
         "KERNEL": two(window.kernel, 1), "STRIDE": two(window.stride, 1),
         "PADDING": two(window.padding, 0), "DILATION": two(window.dilation, 1),
     }  # fmt: skip
     constants = [f"const {size} = vec2<i32>({a}, {b});\n" for size, (a, b) in sizes.items()]
-    inputs = 3 if name == "max_pool_gradient" else 1
+    inputs = 3 if name.startswith("max_pool_gradient") else 1
     start = f"const WORKGROUP = {WORKGROUP}u;\n" + "".join(constants)
     start += f"@group(0) @binding({inputs}) var<storage, read_write> written: array<f32>;\n"
     access = "r" * inputs + "w"
-    return Program(name, start + shader("windows") + shader(name), access, "Iiiiif")
+    entry = "" if name.endswith("_apart") else shader("window_elements")
+    text = start + shader("windows") + shader(name) + entry
+    return Program(name, text, access, "Iiiiif")
