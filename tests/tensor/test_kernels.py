@@ -66,7 +66,7 @@ def by_rows(kernel: Kernel, *arrays: Real, s: float = 0.3) -> Real:
 
 
 def close(found: Real, expected: Real) -> None:
-    """Equal, but for the last place: a compiled loop contracts a product and a sum."""
+    """Equal, but for the last place: a compiled loop has functions of its own."""
     assert found.dtype == expected.dtype
     tolerance = 0 if found.dtype.kind != "f" else 4 * float(np.finfo(found.dtype).eps)
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
@@ -85,6 +85,29 @@ def test_a_large_flat_kernel_is_its_pieces(
     for array, odd in zip(arrays, (np.nan, np.inf, 0.0), strict=True):
         array[::1001] = odd
     close(run(backend, KERNELS[name], *arrays), by_rows(KERNELS[name], *arrays))
+
+
+@pytest.mark.parametrize("pieces", [2, 4, 16])
+def test_arithmetic_on_a_part_of_an_array_has_the_same_bits(pieces: int, backend: Backend) -> None:
+    """What a step makes of an element does not depend on how long the arrays are."""
+    p, g, m, v = map(Expr.array, "pgmv")
+    lr = Expr.scalar("lr")
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+    outputs = {"p": p - lr * m / (v.sqrt() + 1e-8) - lr * 0.01 * p, "m": m, "v": v}
+    kernel = Kernel("step", outputs, ("p", "g", "m", "v"))
+    size = 4 * 16384
+    host = [np.abs(RNG.normal(size=size)).astype(np.float32) for _ in range(4)]
+
+    def stepped(count: int) -> list[Real]:
+        p, g, m, v = map(backend.upload, host)
+        for start in range(0, size, size // count):
+            part = [array[start : start + size // count] for array in (p, g, m, v)]
+            out = [part[0], part[2], part[3]]
+            backend.elementwise(kernel, part, kernel.bind({"lr": 0.1}), out)
+        return [backend.download(array) for array in (p, m, v)]
+
+    for whole, parts in zip(stepped(1), stepped(pieces), strict=True):
+        np.testing.assert_array_equal(whole, parts)
 
 
 @pytest.mark.parametrize("size", [BLOCK - 1, BLOCK, BLOCK + 1, PARALLEL - 1, PARALLEL, LARGE])

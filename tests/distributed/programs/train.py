@@ -22,7 +22,7 @@ import numpy as np
 from rumus import nn
 from rumus.distributed import Ranks, ranks
 from rumus.optim import EMA, AdamW, ClipNorm, LossScale
-from rumus.tensor import Generator, Tensor
+from rumus.tensor import Generator, NumpyBackend, Tensor
 from rumus.train import ArrayDataset, DataLoader, EarlyStopping, Every, Trainer, metrics
 
 HELD_OUT = 32
@@ -63,6 +63,8 @@ class Training:
             next(iter(self.model.parameters())).requires_grad = False
         if given.gpu:
             self.model.to_gpu()
+        elif given.numpy:
+            self.model.to(NumpyBackend())
         self.optimizer = AdamW(
             self.model.parameters(), 3e-3, clip=ClipNorm(0.5), average=EMA(0.9), nonfinite="skip"
         )
@@ -78,7 +80,9 @@ class Training:
         if self.fault == "unused":
             return (x @ next(iter(self.model.parameters())).transpose()).sum()
         scores = self.model(x)
-        loss = nn.cross_entropy_loss(scores, y) * self._factor()
+        loss = nn.cross_entropy_loss(scores, y)
+        if self.fault:
+            loss = loss * self._factor()
         if not self.given.log:
             return loss
         return {"loss": loss, "largest": scores.max(), "accuracy": metrics.accuracy(scores, y)}

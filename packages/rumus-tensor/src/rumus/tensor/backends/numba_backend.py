@@ -345,6 +345,11 @@ def _has_loop(kernel: Kernel, dtype: DType) -> bool:
 
 
 def _compile(source: str, dtype: DType) -> Callable[..., None]:
+    """Compile a loop that rounds each operation, as NumPy does.
+
+    A product and a sum are not contracted: an element must not depend on whether the array that it
+    is in is long enough for this loop. The loops wait for memory, and it costs no time.
+    """
     import numba
 
     namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
@@ -352,7 +357,5 @@ def _compile(source: str, dtype: DType) -> Callable[..., None]:
     if dtype == float32:
         namespace |= numba_math.compiled()
     exec(source, namespace)  # text made from the kernel's own nodes, nothing a caller wrote
-    loop: Callable[..., None] = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(
-        namespace["loop"]
-    )
+    loop: Callable[..., None] = numba.njit(nogil=True, error_model="numpy")(namespace["loop"])
     return loop
