@@ -149,10 +149,59 @@ fn error_function(x: vec4<f32>) -> vec4<f32> {
     return select(select(e, -e, x < vec4<f32>(0.0)), x, is_nan(x));
 }
 
-// x = k pi / 2 + r in three parts of pi / 2; good to |x| = 10,000.
+// The high and the low word of a product, in 16-bit parts.
+fn wide_product(a: u32, b: u32) -> vec2<u32> {
+    let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
+    let other = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
+    return vec2<u32>((a >> 16u) * (b >> 16u) + (middle >> 16u) + (other >> 16u), a * b);
+}
+
+// The 32 bits of 2 / pi from the bit `at` behind the point on; 0 in front of it.
+fn bits_of_two_by_pi(at: u32) -> u32 {
+    var words = array<u32, 7>(
+        0u, 0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u);
+    let shift = at % 32u;
+    let after = select(words[at / 32u + 1u] >> (32u - max(shift, 1u)), 0u, shift == 0u);
+    return (words[at / 32u] << shift) | after;
+}
+
+// x = k pi / 2 + r for any |x| >= 2: (r, k modulo 4). The digits of x times those 96 bits of 2 / pi
+// that change what is behind the point, or 1 or 2 in front of it. Payne, Hanek: "Radian reduction
+// for trigonometric functions", SIGNUM Newsletter 18, 1983.
+fn far_quadrant(x: f32) -> vec2<f32> {
+    let bits = bitcast<u32>(x);
+    let digits = (bits << 8u) | 0x80000000u;
+    // The lowest of the first 32 bits stands for 2^(1 - exponent), times that of the digits for 2^-30.
+    let at = min((bits >> 23u) & 0xffu, 254u) - 128u;
+    let low = wide_product(digits, bits_of_two_by_pi(at + 64u)).x;
+    let middle = wide_product(digits, bits_of_two_by_pi(at + 32u));
+    let second = middle.y + low;
+    let first = digits * bits_of_two_by_pi(at) + middle.x + select(0u, 1u, second < low);
+    // first / 2^30 is the number of quadrants. To the nearest: from a half on, from the other side.
+    let quadrant = (first + 0x20000000u) >> 30u;
+    let is_below = (first & 0x20000000u) != 0u;
+    let rest = vec2<u32>(first & 0x3fffffffu, second);
+    let less = vec2<u32>(0x3fffffffu - rest.x + select(0u, 1u, rest.y == 0u), 0u - rest.y);
+    let size = select(rest, less, is_below);
+    let r = (f32(size.x) * 9.313225746154785e-10 + f32(size.y) * 2.168404344971009e-19) * 1.5707964;
+    let is_negative = bits >= 0x80000000u;
+    let k = select(quadrant, 4u - quadrant, is_negative) & 3u;
+    return vec2<f32>(select(r, -r, is_below != is_negative), f32(k));
+}
+
+// x = k pi / 2 + r: in three parts of pi / 2, which is good to |x| = 10,000; farther out in integers.
 fn sine_from(x: vec4<f32>, quadrants: i32) -> vec4<f32> {
-    let n = round(x * 0.63661977);
-    let r = ((x - n * 1.5703125) - n * 4.837512969970703125e-4) - n * 7.54978995489188e-8;
+    var n = round(x * 0.63661977);
+    var r = ((x - n * 1.5703125) - n * 4.837512969970703125e-4) - n * 7.54978995489188e-8;
+    let is_far = abs(x) > vec4<f32>(10000.0);
+    if (any(is_far)) {
+        let far = mat4x2<f32>(
+            far_quadrant(x.x), far_quadrant(x.y), far_quadrant(x.z), far_quadrant(x.w));
+        r = select(r, vec4<f32>(far[0].x, far[1].x, far[2].x, far[3].x), is_far);
+        n = select(n, vec4<f32>(far[0].y, far[1].y, far[2].y, far[3].y), is_far);
+    }
+    let is_finite = (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+    r = select(of_bits(0x7fc00000u), r, is_finite);
     let s = r * r;
     var p = vec4<f32>(2.724994828895433e-06);
     p = p * s - 0.00019840087043121457;
@@ -184,11 +233,13 @@ fn power(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     let is_whole = n == b;
     let is_odd = is_whole & ((vec4<i32>(n) & vec4<i32>(1)) == vec4<i32>(1));
     let size = abs(a);
-    let general = exponential(b * logarithm(size));
+    var general = exponential(b * logarithm(size));
+    general = select(general, vec4<f32>(1.0), size == vec4<f32>(1.0));
     let zero_or_infinite = select(vec4<f32>(0.0), 1.0 / size, b < vec4<f32>(0.0));
     var value = select(general, zero_or_infinite, size == vec4<f32>(0.0));
     value = select(value, -value, is_odd & (bitcast<vec4<i32>>(a) < vec4<i32>(0)));
-    let undefined = (a < vec4<f32>(0.0)) & !is_whole;
+    let is_finite = (bitcast<vec4<u32>>(a) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+    let undefined = (a < vec4<f32>(0.0)) & !is_whole & is_finite;
     value = select(value, of_bits(0x7fc00000u), undefined);
     let exact = whole_power(a, select(vec4<i32>(0), vec4<i32>(n), abs(b) <= vec4<f32>(64.0)));
     value = select(value, exact, is_whole & (abs(b) <= vec4<f32>(64.0)));

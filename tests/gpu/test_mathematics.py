@@ -207,3 +207,18 @@ def test_rounding_to_float16_where_it_is_stored_as_float32(gpu: GpuBackend) -> N
     number = ~np.isnan(want)
     np.testing.assert_array_equal(np.isnan(found), ~number)
     np.testing.assert_array_equal(found[number].view(np.uint16), want[number].view(np.uint16))
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_angles_of_any_size(name: str, gpu: GpuBackend) -> None:
+    rng = np.random.default_rng(3)
+    bits = rng.integers(0, 2**32, 60_000, np.uint32).view(np.float32)
+    zeros = (np.arange(1, 60_000, 7) * (np.pi / 2)).astype(np.float32) * np.float32(2.0**20)
+    edges = np.array([1e30, 3.4028235e38, 10_000, 10_001, -1e4, 5.3168e36, np.inf, np.nan], "f")
+    x = np.concatenate([bits, zeros, edges])
+    with np.errstate(all="ignore"):
+        expected = getattr(np, name)(x.astype(np.float64))
+        found = getattr(tensor(x, backend=gpu), name)().numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-7)
+    far = np.abs(x) > 10_001  # nearer, what is close to a multiple of pi / 2 loses digits
+    np.testing.assert_allclose(found[far], expected[far], rtol=5e-7)

@@ -162,11 +162,17 @@ class Arithmetic(Generic[T]):
         return self._apply("mul", self._apply("floor", self._apply("mul", self, -1)), -1)
 
     def maximum(self, other: T | float) -> T:
-        """The larger of the two, NaN if either is; equal values share the gradient."""
+        """The larger of the two, NaN if either is; equal values share the gradient.
+
+        Beside a number the tensor has it all.
+        """
         return self._apply("maximum", self, other)
 
     def minimum(self, other: T | float) -> T:
-        """The smaller of the two, NaN if either is; equal values share the gradient."""
+        """The smaller of the two, NaN if either is; equal values share the gradient.
+
+        Beside a number the tensor has it all.
+        """
         return self._apply("minimum", self, other)
 
     def where(self, a: T | float, b: T | float) -> T:

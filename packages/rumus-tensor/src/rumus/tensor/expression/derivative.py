@@ -22,14 +22,28 @@ def _eq(a: Expr, b: Expr) -> Expr:
 def _larger(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
     """The share of `g` that goes to `a` in y = maximum(a, b): all, half of a tie, or nothing.
 
-    Where one of them is NaN it is NaN: a gradient of 0 would hide a loss that is NaN.
+    All of a tie with a number, which wants none. Where one of them is NaN it is NaN: a gradient of
+    0 would hide a loss that is NaN.
     """
-    return (b < a).where(g, (a < b).where(0.0, _eq(a, b).where(0.5 * g, g * y)))
+    return (b < a).where(g, (a < b).where(0.0, _eq(a, b).where(_of_tie(g, b), g * y)))
 
 
 def _smaller(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
     """The share of `g` that goes to `a` in y = minimum(a, b), as in `_larger`."""
-    return (a < b).where(g, (b < a).where(0.0, _eq(a, b).where(0.5 * g, g * y)))
+    return (a < b).where(g, (b < a).where(0.0, _eq(a, b).where(_of_tie(g, b), g * y)))
+
+
+def _of_tie(g: Expr, other: Expr) -> Expr:
+    return g if other.uniform else 0.5 * g
+
+
+def _of_exponent(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
+    """The share of the exponent in y = a**b: NaN for a < 0, where exponents nearby have no value.
+
+    0 where a = 0 and b is not negative; 0 log(0) would be NaN.
+    """
+    share = g * y * a.log()
+    return _eq(a, _Z).where((b >= _Z).where(0.0, share), share)
 
 
 _Z: Final = Expr.constant(0.0)
@@ -40,11 +54,11 @@ DERIVATIVES: Final[Mapping[str, _Row]] = {
     "mul": lambda g, y, a, b: (g * b, g * a),
     # Not by b * b, which leaves float32 where a / b and 1 / b do not.
     "div": lambda g, y, a, b: (g / b, -(g * y) / b),
-    # d/da by b * a**(b - 1) and not b * y / a, which is NaN at a = 0; and where b = 0, not by
-    # a**-1, which is infinite there. a < 0 has no d/db.
+    # d/da by b * a**(b - 1) and not b * y / a, which is NaN at a = 0; and where b = 0, by a**0, as
+    # a**-1 is infinite there.
     "pow": lambda g, y, a, b: (
-        g * b * a ** _eq(b, _Z).where(1.0, b - 1),
-        (a > _Z).where(g * y * (a > _Z).where(a, 1.0).log(), 0.0),
+        g * b * a ** _eq(b, _Z).where(0.0, b - 1),
+        _of_exponent(g, y, a, b),
     ),
     "abs": lambda g, y, a: (g * a.sign(),),
     "sign": lambda g, y, a: (None,),

@@ -42,7 +42,8 @@ def softmax_primitive(x: Tensor, axis: int = -1) -> Tensor:
 
 def log_softmax_primitive(x: Tensor, axis: int = -1) -> Tensor:
     """The log-softmax in primitives."""
-    return x - logsumexp(x, axis, keepdims=True)
+    shifted = x - x.detach().max(axis, keepdims=True)  # first: beside x its logarithm may be lost
+    return shifted - shifted.exp().sum(axis, keepdims=True).log()
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:

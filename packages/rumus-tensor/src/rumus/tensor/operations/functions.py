@@ -149,8 +149,8 @@ def gelu_tanh(x: T) -> T:
 
 @elementwise
 def leaky_relu(x: T, *, slope: float = 0.01) -> T:
-    """x where it is positive, `slope` x elsewhere."""
-    return (x < 0).where(slope * x, x)
+    """x where it is positive, `slope` x elsewhere; the derivative at 0 is `slope`."""
+    return (x > 0).where(x, slope * x)
 
 
 @elementwise
