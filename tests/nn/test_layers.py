@@ -143,6 +143,12 @@ CASES = {
     "layer norm over two axes": case_of(layer_norm((3, 5)), (2, 3, 5), shift=4.0),
     "layer norm without bias": case_of(layer_norm(5, bias=False), (3, 5)),
     "layer norm, not affine": case_of(layer_norm(5, elementwise_affine=False), (2, 3, 5)),
+    "GLU": case_of(fixed(nn.GLU()), (3, 4)),
+    "GLU over 0": case_of(fixed(nn.GLU(0)), (4, 3)),
+    "PReLU": case_of(lambda dtype, backend: nn.PReLU(dtype=dtype, backend=backend), (3, 5)),
+    "PReLU of channels": case_of(
+        lambda dtype, backend: nn.PReLU(5, 0.3, dtype=dtype, backend=backend), (2, 5, 3)
+    ),
     "layer norm, large eps": case_of(layer_norm(3, eps=0.5), (1, 3)),
     "RMS norm": case_of(rms_norm(5), (3, 5)),
     "RMS norm of one example": case_of(rms_norm(5, eps=0.5), (5,)),
@@ -153,7 +159,9 @@ CASES = {
         for layer in (
             nn.ReLU(), nn.LeakyReLU(), nn.LeakyReLU(0.3), nn.ELU(), nn.ELU(0.7), nn.GELU(),
             nn.GELU("tanh"), nn.SiLU(), nn.Tanh(), nn.Sigmoid(), nn.Softplus(), nn.Identity(),
-            nn.Flatten(), nn.Flatten(0),
+            nn.Flatten(), nn.Flatten(0), nn.Mish(), nn.ReLU6(), nn.Hardsigmoid(), nn.Hardswish(),
+            nn.SELU(), nn.CELU(0.7), nn.LogSigmoid(), nn.Softsign(), nn.Hardtanh(-0.5, 0.8),
+            nn.Softmax(), nn.LogSoftmax(0),
         )
     },
 }  # fmt: skip
@@ -303,6 +311,13 @@ def test_the_padding_starts_at_zero_and_gets_no_gradient(backend: Backend) -> No
         (nn.Tanh(), math.tanh),
         (nn.Sigmoid(), lambda x: 1 / (1 + math.exp(-x))),
         (nn.Softplus(), lambda x: math.log1p(math.exp(x))),
+        (nn.Mish(), lambda x: x * math.tanh(math.log1p(math.exp(x)))),
+        (nn.ReLU6(), lambda x: min(max(x, 0), 6)),
+        (nn.Hardtanh(-0.5, 0.8), lambda x: min(max(x, -0.5), 0.8)),
+        (nn.Hardsigmoid(), lambda x: min(max(x + 3, 0), 6) / 6),
+        (nn.Hardswish(), lambda x: x * min(max(x + 3, 0), 6) / 6),
+        (nn.LogSigmoid(), lambda x: -math.log1p(math.exp(-x))),
+        (nn.Softsign(), lambda x: x / (1 + abs(x))),
         (nn.Identity(), lambda x: x),
     ],
     ids=lambda value: repr(value) if isinstance(value, nn.Module) else "formula",

@@ -65,6 +65,7 @@ SOME = np.array([[3, -100, 1], [-100, 4, 2]])
 CE, BCE = nn.cross_entropy_loss, nn.binary_cross_entropy_with_logits
 YES = np.abs(np.sin(np.arange(15.0))).reshape(3, 5)
 W5 = np.array([0.5, 2.0, 0.0, 1.0, 3.0])
+SIGNS = np.sign(normal((3, 5), 4))
 CASES = {
     **{
         f"cross entropy, {name} {reduction}": case_of(
@@ -76,7 +77,7 @@ CASES = {
             ("axis 1", (2, 5, 3), SOME, {"axis": 1, "weight": W5}),
             ("axis 0", (5, 2, 3), CLASSES, {"axis": 0, "label_smoothing": 0.1}),
             ("samples", (2, 3, 5), SOME, {"sample_weight": [[1.0], [0.5]]}),
-            ("both", (2, 5, 3), SOME, {"axis": 1, "weight": W5, "sample_weight": [1.0, 0, 2]}),
+            ("both", (2, 5, 3), SOME, {"axis": 1, "weight": W5, "sample_weight": [[1.0, 0, 2]]}),
             ("weights of probabilities", (5, 3), probabilities((5, 3)), {"axis": 0, "weight": W5}),
         )
     },
@@ -93,6 +94,29 @@ CASES = {
             ("smoothed, some ignored", SOME, {"label_smoothing": 0.1}),
             ("probabilities", probabilities((2, 3, 5)), {}),
             ("smoothed probabilities", probabilities((2, 3, 5)), {"label_smoothing": 0.3}),
+        )
+    },
+    **{
+        f"{loss.__name__}, {which}": case_of(loss, shape, *given, **options)
+        for loss, which, shape, given, options in (
+            (nn.smooth_l1_loss, "", (3, 5), [normal((3, 5), 1)], {"beta": 0.4}),
+            (nn.binary_cross_entropy_with_logits, "none", (3, 5), [YES], {"reduction": "none"}),
+            (nn.nll_loss, "classes", (2, 3, 5), [SOME], {"reduction": "none"}),
+            (nn.nll_loss, "axis", (2, 5, 3), [SOME], {"axis": 1, "weight": W5}),
+            (nn.kl_div, "", (3, 5), [YES], {}),
+            (nn.kl_div, "logs", (3, 5), [-YES], {"log_target": True, "reduction": "batchmean"}),
+            (nn.poisson_nll_loss, "", (3, 5), [YES * 4], {"full": True}),
+            (nn.gaussian_nll_loss, "", (3, 5), [YES, YES + 0.5], {"sample_weight": [1.0, 2, 0]}),
+            (nn.hinge_loss, "", (3, 5), [SIGNS], {"sample_weight": [1.0, 2, 0]}),
+            (nn.hinge_embedding_loss, "", (3, 5), [SIGNS], {"margin": 0.5}),
+            (nn.soft_margin_loss, "", (3, 5), [SIGNS], {}),
+            (nn.multi_margin_loss, "", (3, 5), [[0, 4, 4]], {"weight": W5}),
+            (nn.focal_loss, "", (2, 3, 5), [SOME], {"gamma": 1.5, "weight": W5 + 0.1}),
+            (nn.focal_loss, "axis", (2, 5, 3), [SOME], {"axis": 1}),
+            (nn.sigmoid_focal_loss, "", (3, 5), [YES], {}),
+            (nn.sigmoid_focal_loss, "no alpha", (3, 5), [YES], {"alpha": None, "gamma": 0.7}),
+            (nn.ctc_loss, "", (2, 7, 4), [[[1, 2, 2], [3, 1, 0]]], {"target_lengths": [3, 2]}),
+            (nn.ctc_loss, "none", (3, 4, 3), [np.zeros((3, 0), int)], {"reduction": "none"}),
         )
     },
     "cross entropy of one example": case_of(CE, (4,), 2),
@@ -116,6 +140,65 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_gradients(name: str, check_gradients: Any) -> None:
     check_gradients(CASES[name])
+
+
+def test_gradients_of_losses_of_several_inputs(check_gradients: Any) -> None:
+    def case(dtype: DType, backend: Backend) -> tuple[list[Parameter], Callable[[], Tensor]]:
+        x, y, z = (
+            Parameter(normal((4, 5), seed), dtype=dtype, backend=backend) for seed in range(3)
+        )
+        signs = [1.0, -1.0, -1.0, 1.0]
+
+        def total() -> Tensor:
+            ranked = nn.margin_ranking_loss(x, y, np.sign(normal((4, 5), 8)), margin=0.3)
+            near = nn.triplet_margin_loss(x, y, z, swap=True, reduction="none")
+            angles = nn.cosine_embedding_loss(x, y, signs, sample_weight=[1.0, 2.0, 3.0, 0.0])
+            pairs = nn.contrastive_loss(y, z, [True, False, False, True], margin=4.0)
+            overlap = nn.dice_loss(x.sigmoid(), y.sigmoid(), reduction="none")
+            return near + ranked + angles + pairs + overlap
+
+        return [x, y, z], total
+
+    check_gradients(case)
+
+
+def test_dice_of_masks(backend: Backend) -> None:
+    rng = np.random.default_rng(0)
+    p, t = rng.random((2, 3, 4, 5)).astype(np.float32), rng.integers(0, 2, (2, 3, 4, 5))
+    for axes, per_class in (((1, 2, 3), False), ((2, 3), True)):
+        want = 1 - (2 * (p * t).sum(axes) + 1) / ((p + t).sum(axes) + 1)
+        found = nn.dice_loss(tensor(p, backend=backend), t, per_class=per_class, reduction="none")
+        np.testing.assert_allclose(found.numpy(), want, rtol=1e-5)
+        mean = nn.dice_loss(tensor(p, backend=backend), t, per_class=per_class)
+        np.testing.assert_allclose(mean.item(), want.mean(), rtol=1e-5)
+
+
+def test_contrastive_loss_of_equal_rows_is_flat(backend: Backend) -> None:
+    x = Parameter(np.ones((2, 3), np.float32), backend=backend)
+    loss = nn.contrastive_loss(x, x.detach(), [True, True])
+    assert loss.item() == 0
+    assert not loss.backward()[x].numpy().any()
+
+
+def test_a_target_that_is_no_class_is_nan_on_a_device() -> None:
+    device: Any = Device()
+    x = tensor(normal((3, 5)), backend=device).log_softmax()
+    targets = tensor([1, 7, -100], backend=device)
+    device.reads = 0
+    losses = nn.nll_loss(x, targets, reduction="none")
+    assert device.reads == 0
+    assert np.isnan(losses.numpy()).tolist() == [False, True, False]
+
+
+def test_a_ctc_target_without_a_way_costs_what_it_is_told(backend: Backend) -> None:
+    x = Parameter(normal((2, 3, 4)), backend=backend)
+    options: Any = {"zero_infinity": True, "reduction": "none"}
+    losses = nn.ctc_loss(x.log_softmax(), [[1, 1, 1], [1, 2, 3]], **options)
+    assert losses[0].item() == 0.0
+    assert losses[1].item() > 0
+    gradient = losses.sum().backward()[x].numpy()
+    assert not gradient[0].any()
+    assert np.isfinite(gradient).all()
 
 
 def test_gradients_of_the_targets(check_gradients: Any) -> None:
@@ -322,7 +405,11 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
         (lambda: CE(X, [0, 1], weight=[1, math.inf, 1]), ValueError, "class 1 is inf"),
         (lambda: CE(X, [0, 1], weight=any_of("abc")), TypeError, "class weights must be numbers"),
         (lambda: CE(X, [0, 0], weight=[0, 1, 1]), ValueError, "all weights are 0"),
-        (lambda: CE(X, [0, 1], sample_weight=[1, 2, 3]), ValueError, "sample_weight .*does not br"),
+        (
+            lambda: CE(X, [0, 1], sample_weight=[1, 2, 3]),
+            ValueError,
+            "sample_weight .*does not fit",
+        ),
         (
             lambda: CE(X, [0, 1], sample_weight=[1, -1]),
             ValueError,
@@ -344,6 +431,50 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
         (lambda: nn.huber_loss(X, X, delta=0.0), ValueError, "delta must be positive"),
         (lambda: nn.huber_loss(X, X, delta=math.inf), ValueError, "delta must be positive"),
         (lambda: nn.huber_loss(X, X, delta=math.nan), ValueError, "delta must be positive"),
+        (lambda: nn.nll_loss(X, [0, 3]), IndexError, r"nll_loss: target 3 at index \(1,\)"),
+        (lambda: nn.nll_loss(X, [0.0, 1.0]), ValueError, "class numbers of shape"),
+        (lambda: nn.nll_loss(X, [0, 1], weight=[-1, 0, 0]), ValueError, "class 0 is -1"),
+        (lambda: nn.kl_div(X, -X), ValueError, "a target is negative; give probabilities"),
+        (lambda: nn.kl_div(X, X, reduction=any_of("x")), ValueError, "not 'x'"),
+        (lambda: nn.gaussian_nll_loss(X, X, -X), ValueError, "a variance is negative"),
+        (lambda: nn.gaussian_nll_loss(X, X, [1.0] * 3), ValueError, r"variance \(3,\) does not"),
+        (lambda: nn.hinge_loss(X, [[1, -1, 0]] * 2), ValueError, r"0.0 at index \(0, 2\) is nei"),
+        (lambda: nn.soft_margin_loss(X, X), ValueError, "is neither 1 nor -1"),
+        (lambda: nn.cosine_embedding_loss(X, X, [0.5, 1]), ValueError, "is neither 1 nor -1"),
+        (lambda: nn.multi_margin_loss(X, [0, -1]), IndexError, r"target -1 is outside of \[0, 3\)"),
+        (lambda: nn.multi_margin_loss(X, [0]), ValueError, r"class numbers \(batch,\) are needed"),
+        (lambda: nn.triplet_margin_loss(X, X, X[:1]), ValueError, "must have one shape"),
+        (lambda: nn.focal_loss(X, [0, 1], gamma=-1), ValueError, "gamma must be at least 0"),
+        (lambda: nn.focal_loss(X, X), TypeError, "must be class numbers, not float32"),
+        (lambda: nn.sigmoid_focal_loss(X, X, alpha=2), ValueError, r"in \[0, 1\], or None, not 2"),
+        (lambda: nn.dice_loss(X[0], X[0]), ValueError, "more than 1 axes are needed"),
+        (lambda: nn.dice_loss(X, X, smooth=-1), ValueError, "smooth must be at least 0"),
+        (lambda: nn.smooth_l1_loss(X, X, beta=0), ValueError, "beta must be positive"),
+        (lambda: nn.binary_cross_entropy(X - 1, X), ValueError, r"probability -0\.\d+ at index"),
+        (lambda: nn.ctc_loss(X, [[1]]), ValueError, r"\(batch, length, classes\) is needed"),
+        (
+            lambda: nn.ctc_loss(X[None], [[1, 1]]),
+            ValueError,
+            "target 0 is longer than its input: 2",
+        ),
+        (lambda: nn.ctc_loss(X[None], [[0]]), IndexError, r"target 0 at index \(0, 0\) is no lab"),
+        (lambda: nn.ctc_loss(X[None], [[3]]), IndexError, "without the blank, 0"),
+        (
+            lambda: nn.ctc_loss(X[None], [[1]], blank=3),
+            ValueError,
+            r"blank 3 is outside of \[0, 3\)",
+        ),
+        (lambda: nn.ctc_loss(X[None], [[1]], input_lengths=[0]), ValueError, r"\[0\] is 0, which"),
+        (lambda: nn.ctc_loss(X[None], [[1]], target_lengths=[2]), ValueError, r"of \[0, 1\]"),
+        (lambda: nn.ctc_loss(X[None], [[1], [2]]), ValueError, r"\(1, most labels\) are needed"),
+        (lambda: nn.ctc_loss(X[None], [[1.0]]), TypeError, "targets must be integers"),
+        (lambda: nn.mse_loss(X, X, sample_weight=[1, 2, 3]), ValueError, "from its first axis on"),
+        (
+            lambda: nn.mse_loss(X, X, sample_weight=[1, math.nan]),
+            ValueError,
+            r"nan at index \(1,\)",
+        ),
+        (lambda: nn.mse_loss(X, X, sample_weight=[0, 0]), ValueError, "all weights are 0"),
         (lambda: BCE(X, [[0, 1, 0], [0, 2, 0]]), ValueError, r"target 2.0 at index \(1, 1\)"),
         (lambda: BCE(X, -X), ValueError, r"at index \(0, 0\) is outside of \[0, 1\]"),
         (lambda: BCE(X, X, weight=[1.0, 2.0]), ValueError, r"weight \(2,\) does not broadcast"),

@@ -31,6 +31,7 @@ from rumus.gpu.products.convolution import CONVOLUTIONS
 from rumus.gpu.products.epilogue import fits
 from rumus.gpu.products.matmul import is_long, matmul
 from rumus.gpu.rows.batch_norm import BATCH_NORM
+from rumus.gpu.rows.ctc import CTC
 from rumus.gpu.rows.indexing import check_index, gather, random_words, scatter_add
 from rumus.gpu.rows.norms import NORMS
 from rumus.gpu.rows.ordering import ORDERING
@@ -48,6 +49,7 @@ FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     **ATTENTION,
     **BATCH_NORM,
     **CONVOLUTIONS,
+    **CTC,
     **NORMS,
     **ORDERING,
     **POOLS,

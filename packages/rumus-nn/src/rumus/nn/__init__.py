@@ -14,14 +14,27 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rumus.nn import initialisation, names
 from rumus.nn.activation import (
+    CELU,
     ELU,
     GELU,
+    GLU,
+    SELU,
     Activation,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
     LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    PReLU,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
+    Softmax,
     Softplus,
+    Softsign,
     Tanh,
 )
 from rumus.nn.attention import MultiHeadAttention
@@ -30,16 +43,37 @@ from rumus.nn.checkpoint import checkpoint
 from rumus.nn.containers import ModuleDict, ModuleList
 from rumus.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from rumus.nn.cross_entropy import cross_entropy_loss
+from rumus.nn.ctc import ctc_loss
+from rumus.nn.distance import cosine_similarity, pairwise_distance
 from rumus.nn.dropout import Dropout
 from rumus.nn.embedding import Embedding
 from rumus.nn.feed_forward import FeedForward, SwiGLU
 from rumus.nn.fitting import LoadReport, Place, WrongShape
+from rumus.nn.focal import dice_loss, focal_loss, sigmoid_focal_loss
 from rumus.nn.frozen_linear import FrozenLinear
 from rumus.nn.group_norm import GroupNorm
 from rumus.nn.layer_norm import LayerNorm
+from rumus.nn.likelihood import gaussian_nll_loss, kl_div, nll_loss, poisson_nll_loss
 from rumus.nn.linear import Linear
 from rumus.nn.lora import Lora, LoraLinear, lora
-from rumus.nn.loss import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
+from rumus.nn.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
+from rumus.nn.margin import (
+    contrastive_loss,
+    cosine_embedding_loss,
+    hinge_embedding_loss,
+    hinge_loss,
+    margin_ranking_loss,
+    multi_margin_loss,
+    soft_margin_loss,
+    triplet_margin_loss,
+)
 from rumus.nn.module import Module
 from rumus.nn.onnx_export import export_onnx
 from rumus.nn.onnx_graph import OnnxExportError
@@ -52,10 +86,89 @@ from rumus.nn.sequential import Sequential
 from rumus.nn.shape import Flatten, Identity
 from rumus.nn.transformer import TransformerBlock
 from rumus.nn.weights_file import Weights, WeightsFileError, read_weights
+from rumus.tensor import (
+    celu,
+    elu,
+    gelu,
+    gelu_tanh,
+    glu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    log_sigmoid,
+    log_softmax,
+    mish,
+    prelu,
+    relu,
+    relu6,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    softsign,
+    tanh,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CELU",
+    "GLU",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "LogSigmoid",
+    "LogSoftmax",
+    "Mish",
+    "PReLU",
+    "ReLU6",
+    "SELU",
+    "Softmax",
+    "Softsign",
+    "celu",
+    "elu",
+    "gelu",
+    "gelu_tanh",
+    "glu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "prelu",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "tanh",
+    "binary_cross_entropy",
+    "ctc_loss",
+    "cosine_similarity",
+    "pairwise_distance",
+    "dice_loss",
+    "focal_loss",
+    "sigmoid_focal_loss",
+    "gaussian_nll_loss",
+    "kl_div",
+    "nll_loss",
+    "poisson_nll_loss",
+    "smooth_l1_loss",
+    "contrastive_loss",
+    "cosine_embedding_loss",
+    "hinge_embedding_loss",
+    "hinge_loss",
+    "margin_ranking_loss",
+    "multi_margin_loss",
+    "soft_margin_loss",
+    "triplet_margin_loss",
     "Activation",
     "AdaptiveAvgPool2d",
     "AvgPool2d",

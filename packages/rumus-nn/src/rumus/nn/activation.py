@@ -1,4 +1,4 @@
-"""Activations as modules, for a `Sequential`. Elsewhere the functions of rumus.tensor do."""
+"""Activations as modules, for a `Sequential`; elsewhere functions do, as `nn.relu`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,36 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, TypeAlias
 
+from numpy.typing import DTypeLike
+
 from rumus.nn.module import Module
 from rumus.tensor import (
+    Backend,
+    Parameter,
     Tensor,
+    celu,
     elu,
+    float32,
+    full,
     gelu,
     gelu_tanh,
+    glu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
     leaky_relu,
+    log_sigmoid,
+    log_softmax,
+    mish,
+    prelu,
     relu,
+    relu6,
+    selu,
     sigmoid,
     silu,
+    softmax,
     softplus,
+    softsign,
     tanh,
 )
 
@@ -124,3 +143,174 @@ class Softplus(Activation):
     def function(self) -> Function:
         """The function itself."""
         return softplus
+
+
+class Mish(Activation):
+    """x tanh(softplus(x)). Misra: arXiv:1908.08681."""
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        return mish
+
+
+class ReLU6(Activation):
+    """min(max(x, 0), 6)."""
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        return relu6
+
+
+class Hardsigmoid(Activation):
+    """min(max(x + 3, 0), 6) / 6. Howard et al.: arXiv:1905.02244, section 5.2."""
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        return hardsigmoid
+
+
+class Hardswish(Activation):
+    """x hardsigmoid(x). Howard et al.: arXiv:1905.02244, section 5.2."""
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        return hardswish
+
+
+class SELU(Activation):
+    """A scaled ELU that keeps mean 0 and variance 1. Klambauer et al.: arXiv:1706.02515."""
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        return selu
+
+
+class LogSigmoid(Activation):
+    """log(1 / (1 + exp(-x))), without overflow."""
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        return log_sigmoid
+
+
+class Softsign(Activation):
+    """x / (1 + |x|)."""
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        return softsign
+
+
+class CELU(Activation):
+    """max(x, 0) + min(0, alpha (exp(x / alpha) - 1)). Barron: arXiv:1704.07483."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        if not alpha > 0:
+            raise ValueError(f"CELU: alpha must be positive, not {alpha}")
+        self.alpha = alpha
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        return partial(celu, alpha=self.alpha)
+
+
+class Hardtanh(Activation):
+    """x, limited to [low, high]. ValueError unless low < high."""
+
+    def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
+        if not low < high:
+            raise ValueError(f"Hardtanh: low must be below high, not {low} and {high}")
+        self.low, self.high = low, high
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        return partial(hardtanh, low=self.low, high=self.high)
+
+
+class Softmax(Module):
+    """exp(x) / sum(exp(x)) along `axis`; `cross_entropy_loss` takes logits, without it.
+
+    >>> from rumus.tensor import zeros
+    >>> Softmax()(zeros((1, 4))).tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take the softmax."""
+        return softmax(x, self.axis)
+
+
+class LogSoftmax(Module):
+    """The logarithm of the softmax along `axis`, as `nll_loss` takes it."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take the log-softmax."""
+        return log_softmax(x, self.axis)
+
+
+class GLU(Module):
+    """The first half of an axis times the sigmoid of the second. Dauphin et al.: arXiv:1612.08083.
+
+    >>> from rumus.tensor import ones
+    >>> GLU()(ones((2, 6))).shape
+    (2, 3)
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate one half by the other."""
+        return glu(x, self.axis)
+
+
+class PReLU(Module):
+    """x where it is positive, weight x elsewhere, the weight being learned.
+
+    He et al.: arXiv:1502.01852. count: the number of weights: 1, or one for each channel, which is
+    axis 1, or the only axis. start: of each weight. ValueError for another number of channels.
+
+    >>> from rumus.tensor import tensor
+    >>> PReLU()(tensor([-2.0, 1.0])).tolist()
+    [-0.5, 1.0]
+    """
+
+    def __init__(
+        self,
+        count: int = 1,
+        start: float = 0.25,
+        *,
+        dtype: DTypeLike = float32,
+        backend: Backend | None = None,
+    ) -> None:
+        if count < 1:
+            raise ValueError(f"PReLU needs at least 1 weight, not {count}")
+        values = full((count,), start, dtype=dtype, backend=backend)
+        self.weight = Parameter(values, name="weight", role="bias")
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it to each element."""
+        if self.count == 1:
+            return prelu(x, self.weight)
+        axis = min(1, x.ndim - 1)
+        if x.ndim == 0 or x.shape[axis] != self.count:
+            raise ValueError(
+                f"PReLU: {self.count} channels on axis {axis} are needed, not {x.shape}"
+            )
+        return prelu(x, self.weight.reshape(-1, *[1] * (x.ndim - axis - 1)))

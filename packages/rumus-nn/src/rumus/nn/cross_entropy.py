@@ -54,8 +54,8 @@ def cross_entropy_loss(
     weight: (classes,), not negative, how much each class counts: loss times weight[target], or
     each term of a sum over probabilities times its class's. The mean over class numbers is a
     weighted one, divided by the sum of the targets' weights. None: 1 for all.
-    sample_weight: not negative, broadcast to the losses' shape, how much each of them counts; the
-    mean is divided by the sum of these weights, too.
+    sample_weight: how much each target counts, not negative: (batch,), or of more of the targets'
+    axes. The mean is divided by the sum of these weights, too.
     ignore_index: integer targets of this value count nothing, neither in the sum nor in the mean.
     label_smoothing: in [0, 1]; mixes this much of 1 / classes into the targets. Szegedy et al.:
     arXiv:1512.00567, section 7.
@@ -86,42 +86,45 @@ def cross_entropy_loss(
     check_floating(NAME, "the logits", logits)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{NAME}: label_smoothing must be in [0, 1], not {label_smoothing}")
-    at = _class_axis(logits, axis)
+    at = class_axis(NAME, logits, axis)
     given = targets if isinstance(targets, Tensor) else np.asarray(targets)
-    _check_fit(logits, given, reduction, at)
+    check_fit(NAME, logits, given, reduction, at)
     weights = None if weight is None else class_weights(NAME, logits, weight, logits.shape[at])
     if given.dtype.kind == "f":
         losses = _of_probabilities(logits, _beside(logits, given), at, weights, label_smoothing)
         found = Found(losses, losses.size)
     else:
-        found = _of_classes(logits, given, at, ignore_index, label_smoothing, weights)
+        found = losses_of_classes(NAME, logits, given, at, ignore_index, label_smoothing, weights)
     return found.reduced(NAME, reduction, sample_weight)
 
 
-def _class_axis(logits: Tensor, axis: int) -> int:
+def class_axis(loss: str, logits: Tensor, axis: int) -> int:
+    """Return the axis of the classes from the front; ValueError if there are none."""
     if logits.ndim == 0 or not -logits.ndim <= axis < logits.ndim:
-        raise ValueError(f"{NAME}: logits of shape {logits.shape} have no classes on axis {axis}")
+        raise ValueError(f"{loss}: logits of shape {logits.shape} have no classes on axis {axis}")
     if logits.shape[axis] == 0:
-        raise ValueError(f"{NAME}: logits of shape {logits.shape} have no classes")
+        raise ValueError(f"{loss}: logits of shape {logits.shape} have no classes")
     return axis % logits.ndim
 
 
-def _check_fit(logits: Tensor, targets: Tensor | NDArray[Any], reduction: str, axis: int) -> None:
+def check_fit(
+    loss: str, logits: Tensor, targets: Tensor | NDArray[Any], reduction: str, axis: int
+) -> None:
     """Raise TypeError or ValueError for targets of a wrong dtype or shape."""
     kind = targets.dtype.kind
     if kind not in "iuf":
-        raise TypeError(f"{NAME}: targets must be integers or probabilities, not {targets.dtype}")
+        raise TypeError(f"{loss}: targets must be integers or probabilities, not {targets.dtype}")
     others = (*logits.shape[:axis], *logits.shape[axis + 1 :])
     wanted = logits.shape if kind == "f" else others
     if targets.shape != wanted:
         what = "probabilities" if kind == "f" else "class numbers"
         where = "(..., classes)" if axis == logits.ndim - 1 else f"with classes on axis {axis}"
         raise ValueError(
-            f"{NAME}: targets of {targets.dtype} are {what} and need shape {wanted} for logits of "
+            f"{loss}: targets of {targets.dtype} are {what} and need shape {wanted} for logits of "
             f"shape {logits.shape} {where}, not {targets.shape}"
         )
     if reduction == "mean" and math.prod(others) == 0:
-        raise ValueError(f"{NAME}: the mean of no targets, logits of shape {logits.shape}")
+        raise ValueError(f"{loss}: the mean of no targets, logits of shape {logits.shape}")
 
 
 def _beside(logits: Tensor, targets: Tensor | NDArray[Any]) -> Tensor:
@@ -144,7 +147,8 @@ def _of_probabilities(
     return _expected(*given, keep=1 - smoothing, share=share).sum(axis)
 
 
-def _of_classes(
+def losses_of_classes(
+    loss: str,
     logits: Tensor,
     targets: Tensor | NDArray[Any],
     axis: int,
@@ -158,7 +162,7 @@ def _of_classes(
     is_last = axis == logits.ndim - 1
     seen = (outer, classes) if is_last else (outer, classes, places)
     rows = logits if logits.shape == seen else logits.reshape(*seen)
-    count = count_classes(NAME, logits, targets, classes, ignore_index)
+    count = count_classes(loss, logits, targets, classes, ignore_index)
     index = _beside(logits, targets).reshape(*((outer,) if is_last else (outer, places)))
     ignored = None if count == index.size else ignore_index
     losses, own = weighted_cross_entropy(rows, index, smoothing, ignored, weights)

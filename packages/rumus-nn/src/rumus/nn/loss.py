@@ -11,7 +11,7 @@ from rumus.nn.reduction import (
     as_target,
     check_pair,
     is_readable,
-    mean_scale,
+    of_elements,
     reduced,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
@@ -42,30 +42,52 @@ def _binary(logits: T, target: T, *, scale: float) -> T:
 
 
 @elementwise
+def _of_probability(p: T, target: T, *, scale: float) -> T:
+    yes, no = p.log().maximum(-100.0), (-p).log1p().maximum(-100.0)
+    return scale * -(target * yes + (1 - target) * no)
+
+
+@elementwise
 def _weighted_binary(logits: T, target: T, weight: T, pos_weight: T, *, scale: float) -> T:
     positive = pos_weight * target * (-logits).softplus()
     return scale * (weight * (positive + (1 - target) * logits.softplus()))
 
 
-def mse_loss(prediction: Tensor, target: TensorLike, *, reduction: Reduction = "mean") -> Tensor:
+def mse_loss(
+    prediction: Tensor,
+    target: TensorLike,
+    *,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
     """(prediction - target)^2.
 
     prediction: floating, any shape; float16 is computed, and returned, in float32. target: a tensor
-    or an array of the same shape; nothing is broadcast. Result: one number, or for
-    reduction "none" the shape of the prediction.
-    ValueError for shapes that differ, an unknown reduction, a mean of nothing; TypeError for a
-    prediction that is not floating or a target that is not of numbers.
+    or an array of the same shape; nothing is broadcast. sample_weight: how much each loss counts,
+    not negative: (batch,), or of more of the first axes; the mean is then divided by the sum of the
+    weights. Result: one number, or for reduction "none" the shape of the prediction.
+    ValueError for shapes that differ, an unknown reduction, a mean of nothing, weights that do not
+    fit; TypeError for a prediction that is not floating or a target that is not of numbers.
 
     >>> from rumus.tensor import tensor
     >>> mse_loss(tensor([1.0, 4.0]), [1.0, 2.0]).item()
     2.0
     """
-    prediction, beside = check_pair("mse_loss", prediction, target, reduction)
-    scale = mean_scale(prediction, reduction)
-    return reduced(_squared(prediction, beside, scale=scale), reduction)
+    x, beside = check_pair("mse_loss", prediction, target, reduction)
+
+    def losses(scale: float) -> Tensor:
+        return _squared(x, beside, scale=scale)
+
+    return of_elements("mse_loss", losses, x.size, reduction, sample_weight)
 
 
-def l1_loss(prediction: Tensor, target: TensorLike, *, reduction: Reduction = "mean") -> Tensor:
+def l1_loss(
+    prediction: Tensor,
+    target: TensorLike,
+    *,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
     """|prediction - target|, with derivative 0 where they are equal.
 
     Shapes, results and errors are those of `mse_loss`.
@@ -74,13 +96,21 @@ def l1_loss(prediction: Tensor, target: TensorLike, *, reduction: Reduction = "m
     >>> l1_loss(tensor([1.0, 4.0]), [1.0, 2.0], reduction="sum").item()
     2.0
     """
-    prediction, beside = check_pair("l1_loss", prediction, target, reduction)
-    scale = mean_scale(prediction, reduction)
-    return reduced(_absolute(prediction, beside, scale=scale), reduction)
+    x, beside = check_pair("l1_loss", prediction, target, reduction)
+
+    def losses(scale: float) -> Tensor:
+        return _absolute(x, beside, scale=scale)
+
+    return of_elements("l1_loss", losses, x.size, reduction, sample_weight)
 
 
 def huber_loss(
-    prediction: Tensor, target: TensorLike, *, delta: float = 1.0, reduction: Reduction = "mean"
+    prediction: Tensor,
+    target: TensorLike,
+    *,
+    delta: float = 1.0,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
 ) -> Tensor:
     """d^2 / 2 for |d| <= delta, delta (|d| - delta / 2) beyond, with d = prediction - target.
 
@@ -91,11 +121,73 @@ def huber_loss(
     >>> huber_loss(tensor([0.5, 3.0]), [0.0, 0.0], reduction="none").tolist()
     [0.125, 2.5]
     """
-    if not 0 < delta < float("inf"):
-        raise ValueError(f"huber_loss: delta must be positive and finite, not {delta}")
-    prediction, beside = check_pair("huber_loss", prediction, target, reduction)
-    scale = mean_scale(prediction, reduction)
-    return reduced(_huber(prediction, beside, delta=delta, scale=scale), reduction)
+    _check_positive("huber_loss", "delta", delta)
+    x, beside = check_pair("huber_loss", prediction, target, reduction)
+
+    def losses(scale: float) -> Tensor:
+        return _huber(x, beside, delta=delta, scale=scale)
+
+    return of_elements("huber_loss", losses, x.size, reduction, sample_weight)
+
+
+def smooth_l1_loss(
+    prediction: Tensor,
+    target: TensorLike,
+    *,
+    beta: float = 1.0,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """d^2 / (2 beta) for |d| <= beta, |d| - beta / 2 beyond: the Huber loss over beta.
+
+    Girshick, "Fast R-CNN": arXiv:1504.08083, section 2.3. beta: positive, ValueError otherwise.
+    Shapes, results and errors are those of `mse_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> smooth_l1_loss(tensor([0.5, 3.0]), [0.0, 0.0], beta=0.5, reduction="none").tolist()
+    [0.25, 2.75]
+    """
+    _check_positive("smooth_l1_loss", "beta", beta)
+    x, beside = check_pair("smooth_l1_loss", prediction, target, reduction)
+
+    def losses(scale: float) -> Tensor:
+        return _huber(x, beside, delta=beta, scale=scale / beta)
+
+    return of_elements("smooth_l1_loss", losses, x.size, reduction, sample_weight)
+
+
+def _check_positive(loss: str, what: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{loss}: {what} must be positive and finite, not {value}")
+
+
+def binary_cross_entropy(
+    probabilities: Tensor,
+    target: TensorLike,
+    *,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """-t log p - (1 - t) log(1 - p), each logarithm at least -100, as in PyTorch.
+
+    probabilities: p in [0, 1], as behind a sigmoid; of logits `binary_cross_entropy_with_logits` is
+    exact where p rounds to 0 or 1. target: t in [0, 1], of the same shape. ValueError for either
+    out of range, with its place (looked at on the CPU only); the rest is as in `mse_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> round(binary_cross_entropy(tensor([0.5, 1.0]), [1.0, 1.0]).item(), 4)
+    0.3466
+    """
+    name = "binary_cross_entropy"
+    p, beside = check_pair(name, probabilities, target, reduction)
+    for what, values in (("probability", p), ("target", beside)):
+        if is_readable(values):
+            _check_probabilities(name, values, what)
+
+    def losses(scale: float) -> Tensor:
+        return _of_probability(p, beside, scale=scale)
+
+    return of_elements(name, losses, p.size, reduction, sample_weight)
 
 
 def binary_cross_entropy_with_logits(
@@ -121,8 +213,8 @@ def binary_cross_entropy_with_logits(
     name = "binary_cross_entropy_with_logits"
     logits, beside = check_pair(name, logits, target, reduction)
     if is_readable(beside):
-        _check_probabilities(name, beside)
-    scale = mean_scale(logits, reduction)
+        _check_probabilities(name, beside, "target")
+    scale = 1 / logits.size if reduction == "mean" else 1.0
     if weight is None and pos_weight is None:
         return reduced(_binary(logits, beside, scale=scale), reduction)
     weights = _fitting_weight(name, logits, weight, "weight")
@@ -131,12 +223,12 @@ def binary_cross_entropy_with_logits(
     return reduced(losses, reduction)
 
 
-def _check_probabilities(loss: str, target: Tensor) -> None:
-    values = target.numpy()
+def _check_probabilities(loss: str, given: Tensor, what: str) -> None:
+    values = given.numpy()
     if values.size and not (values.min() >= 0 and values.max() <= 1):
         where = tuple(np.argwhere(~((values >= 0) & (values <= 1)))[0].tolist())
         raise ValueError(
-            f"{loss}: target {values[where]} at index {where} is outside of [0, 1]; "
+            f"{loss}: {what} {values[where]} at index {where} is outside of [0, 1]; "
             "targets are probabilities, not -1 and 1"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -60,11 +61,6 @@ def check_pair(
     return prediction, beside
 
 
-def mean_scale(prediction: Tensor, reduction: Reduction) -> float:
-    """Return what each element is scaled by, inside the kernel, so that the mean is a sum."""
-    return 1 / prediction.size if reduction == "mean" else 1.0
-
-
 def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
     """Return scaled losses as they are, or their sum."""
     if reduction == "none":
@@ -89,8 +85,9 @@ class Found:
     ) -> Tensor:
         """Return the losses, their sum, or their mean: the sum divided by that of the weights.
 
-        sample_weight: how much each counts besides, broadcast to the losses' shape. ValueError if
-        that does not fit or is negative or not finite, and for a mean of nothing.
+        sample_weight: how much each counts besides; its axes are the first ones of the losses, and
+        one of length 1 counts for all. ValueError if that does not fit or is negative or not
+        finite, and for a mean of nothing.
         """
         if sample_weight is not None:
             own = sample_weights(loss, self.losses, sample_weight)
@@ -124,14 +121,11 @@ class Found:
 def sample_weights(loss: str, losses: Tensor, weight: TensorLike) -> Tensor:
     """Return how much each loss counts; see `Found.reduced`."""
     beside = as_target(loss, losses, weight, "sample_weight").detach()
-    try:
-        fits = np.broadcast_shapes(beside.shape, losses.shape) == losses.shape
-    except ValueError:
-        fits = False
-    if not fits:
+    pairs = zip(beside.shape, losses.shape, strict=False)
+    if beside.ndim > losses.ndim or any(mine not in (1, other) for mine, other in pairs):
         raise ValueError(
-            f"{loss}: sample_weight {beside.shape} does not broadcast to the losses' shape "
-            f"{losses.shape}"
+            f"{loss}: sample_weight {beside.shape} does not fit the losses' shape {losses.shape}, "
+            "from its first axis on"
         )
     if is_readable(beside):
         values = beside.numpy()
@@ -142,7 +136,24 @@ def sample_weights(loss: str, losses: Tensor, weight: TensorLike) -> Tensor:
                 f"{loss}: sample_weight {values[at]} at index {at}; weights are finite and not "
                 "negative"
             )
-    return beside.astype(losses.dtype)
+    shape = (*beside.shape, *[1] * (losses.ndim - beside.ndim))
+    return beside.astype(losses.dtype).reshape(*shape)
+
+
+def of_elements(
+    loss: str,
+    losses: Callable[[float], Tensor],
+    size: int,
+    reduction: Reduction,
+    sample_weight: TensorLike | None,
+) -> Tensor:
+    """Return the reduction of `size` losses, which are computed times the number that is given.
+
+    So the mean is a sum of what the kernel has scaled, where samples have no weights.
+    """
+    if sample_weight is not None:
+        return Found(losses(1.0), size).reduced(loss, reduction, sample_weight)
+    return reduced(losses(1 / size if reduction == "mean" else 1.0), reduction)
 
 
 def is_readable(x: Tensor) -> bool:

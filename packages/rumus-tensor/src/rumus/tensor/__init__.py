@@ -55,6 +55,19 @@ from rumus.tensor.graph.tensor import (
     zeros,
 )
 from rumus.tensor.memory.backend import Backend
+from rumus.tensor.operations.activations import (
+    celu,
+    glu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    log_sigmoid,
+    mish,
+    prelu,
+    relu6,
+    selu,
+    softsign,
+)
 from rumus.tensor.operations.attention import (
     attention_weights,
     scaled_dot_product_attention,
@@ -100,6 +113,17 @@ from rumus.tensor.operations.triangles import tril, triu
 __version__ = "0.1.0"
 
 __all__ = [
+    "celu",
+    "glu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "log_sigmoid",
+    "mish",
+    "prelu",
+    "relu6",
+    "selu",
+    "softsign",
     "Arena",
     "AutogradError",
     "Backend",

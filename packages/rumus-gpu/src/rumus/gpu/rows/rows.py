@@ -77,8 +77,9 @@ def run_rows(
     check_row(arrays[0].backend, name, columns, 4)
     written = {a.storage for a, role in zip(arrays, roles, strict=True) if role in "onw"}
     bound = [_bindable(a, role, written) for a, role in zip(arrays, roles, strict=True)]
-    # Neighbouring places are read together by an invocation each.
-    lanes, per_group = shared_rows(columns) if places < 32 else (1, 64)
+    # Neighbouring places are read together, by an invocation each.
+    is_beside = places >= 32 and columns <= 4096
+    lanes, per_group = (1, 64) if is_beside else shared_rows(columns)
     types = tuple(a.stored for a in bound)
     key = (name, *(stored.name for stored in types), lanes)
     pipeline = gpu.pipeline(key, partial(row_program, name, types, lanes, per_group))

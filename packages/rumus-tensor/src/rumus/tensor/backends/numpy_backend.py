@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.backends import numpy_quantization
+from rumus.tensor.backends.numpy_ctc import CTC
 from rumus.tensor.backends.numpy_integers import put_integers
 from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
 from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
 PARALLEL: Final = 262_144  # elements from which threads are worth their start
 
-FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {**ROW_KERNELS, **SORTING}
+FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {**ROW_KERNELS, **SORTING, **CTC}
 F = TypeVar("F", bound=Callable[..., None])
 Index = tuple[slice, ...]
 

@@ -9,7 +9,7 @@ from rumus.tensor.expression.dtype import bool_, int32
 from rumus.tensor.graph.autograd import ADD
 from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.reduction import normalize_axis
-from rumus.tensor.graph.tensor import Tensor, result_of
+from rumus.tensor.graph.tensor import Tensor, ones, result_of
 from rumus.tensor.memory.backend import Array, Backend
 
 
@@ -43,6 +43,16 @@ def _run(backend: Backend, x: Array, axis: int, reverse: bool) -> Array:
     else:
         fused(x.reshape(seen), out.reshape(seen), reverse)
     return out
+
+
+def numbers(count: int, backend: Backend) -> Tensor:
+    """Return the int32 numbers below `count`, made on the device: a captured step uploads nothing.
+
+    >>> from rumus.tensor import NumpyBackend
+    >>> numbers(3, NumpyBackend()).tolist()
+    [0, 1, 2]
+    """
+    return cumsum(ones((count,), dtype=int32, backend=backend), 0) - 1
 
 
 def cumsum(x: Tensor, axis: int) -> Tensor:

@@ -24,6 +24,8 @@ FusedName: TypeAlias = Literal[
     "convolution_weight",
     "cross_entropy",
     "cross_entropy_gradient",
+    "ctc",
+    "ctc_gradient",
     "cumsum",
     "from_columns",
     "layer_norm",

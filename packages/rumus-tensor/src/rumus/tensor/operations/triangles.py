@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from rumus.tensor.expression.dtype import bool_, float16, float32, int32
+from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
 from rumus.tensor.expression.kernel import Kernel, trace
 from rumus.tensor.graph.operators import cast, run
-from rumus.tensor.graph.scan import cumsum
-from rumus.tensor.graph.tensor import Tensor, ones
+from rumus.tensor.graph.scan import numbers
+from rumus.tensor.graph.tensor import Tensor
 
 
 def _lower(x: Any, row: Any, column: Any, *, diagonal: Any) -> Any:
@@ -29,6 +29,7 @@ def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     x: (..., rows, columns) of any dtype. diagonal: the highest one that is kept, 0 the main one,
     positive above. ValueError for fewer than two axes.
 
+    >>> from rumus.tensor import ones
     >>> tril(ones((2, 3))).tolist()
     [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
     """
@@ -41,6 +42,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
     x: (..., rows, columns) of any dtype. diagonal: the lowest one that is kept, 0 the main one,
     positive above. ValueError for fewer than two axes.
 
+    >>> from rumus.tensor import ones
     >>> triu(ones((2, 3)), 1).tolist()
     [[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
     """
@@ -53,8 +55,8 @@ def _triangle(kernel: Kernel, x: Tensor, diagonal: int) -> Tensor:
     rows, columns = x.shape[-2:]
     if x.dtype == bool_:
         return _triangle(kernel, cast(x, int32), diagonal) != 0
-    # Numbers made on the device: a captured step uploads nothing. Those of float16 end at 2048.
-    dtype = float32 if x.dtype == float16 else x.dtype
-    row = cumsum(ones((rows, 1), dtype=dtype, backend=x.backend), 0)
-    column = cumsum(ones((columns,), dtype=dtype, backend=x.backend), 0)
+    row, column = numbers(rows, x.backend).unsqueeze(1), numbers(columns, x.backend)
+    if is_floating(x.dtype):  # those of float16 would end at 2048
+        dtype = float32 if x.dtype == float16 else x.dtype
+        row, column = cast(row, dtype), cast(column, dtype)
     return cast(run(kernel, (x, row, column), {"diagonal": diagonal}), x.dtype)

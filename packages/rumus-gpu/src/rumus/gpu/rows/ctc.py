@@ -1,0 +1,83 @@
+"""Connectionist temporal classification: one dispatch forward, one backward.
+
+Names and arguments are those of `rumus.tensor.backends.numpy_ctc`. A workgroup has a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import prelude, shader
+from rumus.gpu.device.turns import check_turns
+from rumus.gpu.elementwise.copying import dense, writable
+from rumus.tensor import float32
+from rumus.tensor.memory.fused import FusedName
+
+LANES: Final = 64
+
+
+def _program(name: str, access: str) -> Program:
+    body = shader("ctc_states") + shader(name)
+    return Program(name, prelude(body) + body, access, "IIIIIIIIIII")
+
+
+def _values(given: tuple[GPUArray, ...], blank: int) -> tuple[int, ...]:
+    x, labels, *_ = given
+    sizes = x.shape[1], x.shape[2], labels.shape[1], blank, x.shape[0]
+    return (*sizes, *(array.rest for array in given))
+
+
+def _check(given: tuple[GPUArray, ...]) -> None:
+    x, labels, *_ = given
+    turns = x.shape[1] * -(-(2 * labels.shape[1] + 1) // LANES)
+    check_turns(x.backend, "ctc_loss of such sequences", turns, "use shorter ones or the CPU")
+
+
+def ctc(
+    gpu: Gpu, x: GPUArray, labels: GPUArray, lengths: GPUArray, label_lengths: GPUArray,
+    alpha: GPUArray, out: GPUArray, blank: int,
+) -> None:  # fmt: skip
+    """Write alpha and the loss of each sample."""
+    if not out.size:
+        return
+    given = tuple(map(dense, (x, _some(labels), lengths, label_lengths)))
+    _check(given)
+    pipeline = gpu.pipeline("ctc", partial(_program, "ctc", "rrrrww"))
+    values = (*_values(given, blank), 0, 0)
+    gpu.dispatch(pipeline, (*given, alpha, out), _without(values, labels), x.shape[0])
+
+
+def ctc_gradient(
+    gpu: Gpu, x: GPUArray, labels: GPUArray, lengths: GPUArray, label_lengths: GPUArray,
+    alpha: GPUArray, losses: GPUArray, gradient: GPUArray, into: GPUArray, blank: int,
+) -> None:  # fmt: skip
+    """Write the gradient of x; the losses are found again in alpha."""
+    if not into.size:
+        return
+    with writable(into, x) as target:
+        target.backend.fill(0, target)
+        given = tuple(map(dense, (x, _some(labels), lengths, label_lengths)))
+        g = dense(gradient)
+        scratch = x.backend.allocate((4 * x.shape[0] * alpha.shape[2],), float32)
+        pipeline = gpu.pipeline("ctc_gradient", partial(_program, "ctc_gradient", "rrrrrrww"))
+        values = (*_values(given, blank), g.rest, target.rest)
+        arrays = (*given, alpha, g, target, scratch)
+        gpu.dispatch(pipeline, arrays, _without(values, labels), x.shape[0])
+
+
+def _some(labels: GPUArray) -> GPUArray:
+    """The labels, or one that nobody looks at: what is bound has elements."""
+    return labels if labels.size else labels.backend.allocate((1, 1), labels.dtype)
+
+
+def _without(values: tuple[int, ...], labels: GPUArray) -> tuple[int, ...]:
+    """The scalars with the number of labels that there really are."""
+    return (*values[:2], labels.shape[1], *values[3:])
+
+
+CTC: Final[Mapping[FusedName, Callable[..., None]]] = {"ctc": ctc, "ctc_gradient": ctc_gradient}

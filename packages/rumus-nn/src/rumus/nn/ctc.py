@@ -1,0 +1,147 @@
+"""`ctc_loss`: sequences whose labels have no places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.nn.reduction import Found, Reduction, check_floating, check_reduction, is_readable
+from rumus.tensor import Tensor, TensorLike, float16, float32, int32, tensor
+from rumus.tensor.graph.tensor import backend_of
+from rumus.tensor.operations.ctc import ctc
+
+Lengths: TypeAlias = "Tensor | NDArray[Any] | Sequence[int]"
+NAME = "ctc_loss"
+
+
+def ctc_loss(
+    log_probabilities: Tensor,
+    targets: TensorLike,
+    *,
+    input_lengths: Lengths | None = None,
+    target_lengths: Lengths | None = None,
+    blank: int = 0,
+    zero_infinity: bool = False,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """-log of the probability of all ways to spell the targets, with blanks between.
+
+    Graves, Fernandez, Gomez, Schmidhuber: "Connectionist temporal classification", 2006.
+    log_probabilities: (batch, length, classes), floating, as `x.log_softmax()`.
+    targets: (batch, most labels), integers of [0, classes) without the blank; what is behind the
+    end of a sample's does not count.
+    input_lengths: (batch,), the steps of each sample, at least 1; by default all.
+    target_lengths: (batch,), the labels of each, which may be 0; by default all.
+    blank: the class between labels. zero_infinity: samples whose targets do not fit into their
+    steps cost nothing, rather than being an error, or infinite where only a GPU knows the labels.
+    Result: one number, or for reduction "none" one for each sample; "mean" divides each by the
+    number of its labels first, as PyTorch does. sample_weight: (batch,), see `mse_loss`.
+
+    ValueError for a target that is longer than its input, counting a step between equal labels;
+    for lengths out of range, shapes that do not fit, a blank that is no class, a mean of nothing.
+    IndexError for a label that is no class or the blank, with its place. On a GPU, tensors are not
+    looked at.
+
+    >>> from rumus.tensor import tensor
+    >>> x = tensor([[[0.0, 0.0], [0.0, 0.0]]]).log_softmax()
+    >>> round(ctc_loss(x, [[1]]).item(), 4)  # three ways of four: 1 1, 1 -, - 1
+    0.2877
+    """
+    check_reduction(NAME, reduction)
+    check_floating(NAME, "the log probabilities", log_probabilities)
+    x = log_probabilities
+    x = x.astype(float32) if x.dtype == float16 else x
+    if x.ndim != 3 or 0 in x.shape[1:]:
+        raise ValueError(f"{NAME}: (batch, length, classes) is needed, not {x.shape}")
+    if reduction == "mean" and not len(x):
+        raise ValueError(f"{NAME}: the mean of no samples, shape {x.shape}")
+    if not 0 <= blank < x.shape[2]:
+        raise ValueError(f"{NAME}: blank {blank} is outside of [0, {x.shape[2]})")
+    labels = _integers(x, targets, "targets")
+    if labels.ndim != 2 or len(labels) != len(x):
+        raise ValueError(
+            f"{NAME}: targets of shape ({len(x)}, most labels) are needed, not {labels.shape}"
+        )
+    steps = _lengths(x, input_lengths, x.shape[1], "input_lengths", 1)
+    counts = _lengths(x, target_lengths, labels.shape[1], "target_lengths", 0)
+    known = _known(labels), _known(steps), _known(counts)
+    _check_labels(*known, x.shape[2], blank, zero_infinity)
+    on = tuple(
+        t if isinstance(t, Tensor) else tensor(t, dtype=int32, backend=x.backend)
+        for t in (labels, steps, counts)
+    )
+    backend_of(NAME, (x, *on))
+    losses = ctc(x, on[0], on[1], on[2], blank)
+    if zero_infinity:
+        losses = (losses < float("inf")).where(losses, 0.0)
+    if reduction == "mean":
+        losses = losses / on[2].maximum(1)
+    return Found(losses, len(x)).reduced(NAME, reduction, sample_weight)
+
+
+def _integers(x: Tensor, given: TensorLike, what: str) -> Tensor | NDArray[Any]:
+    found = given if isinstance(given, Tensor) else np.asarray(given)
+    if isinstance(found, np.ndarray) and not found.size:
+        found = found.astype(np.int32)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{NAME}: {what} must be integers, not {found.dtype}")
+    return found
+
+
+def _lengths(
+    x: Tensor, given: Lengths | None, most: int, what: str, least: int
+) -> Tensor | NDArray[Any]:
+    found = _integers(x, np.full(len(x), most, np.int32) if given is None else given, what)
+    if found.shape != (len(x),):
+        raise ValueError(f"{NAME}: {len(x)} {what} are needed, one a sample, not {found.shape}")
+    host = _known(found)
+    if host is not None:
+        bad = np.flatnonzero((host < least) | (host > most))
+        if len(bad):
+            raise ValueError(
+                f"{NAME}: {what}[{bad[0]}] is {host[bad[0]]}, which is outside of [{least}, {most}]"
+            )
+    return found
+
+
+def _known(given: Tensor | NDArray[Any]) -> NDArray[Any] | None:
+    """The numbers, None where looking at them is a transfer."""
+    if isinstance(given, Tensor):
+        return given.numpy() if is_readable(given) else None
+    return given
+
+
+def _check_labels(
+    labels: NDArray[Any] | None,
+    steps: NDArray[Any] | None,
+    counts: NDArray[Any] | None,
+    classes: int,
+    blank: int,
+    zero_infinity: bool,
+) -> None:
+    """Raise IndexError for what is no label, ValueError for a target longer than its input."""
+    if labels is None or counts is None:
+        return
+    inside = np.arange(labels.shape[1]) < counts[:, None]
+    wrong = inside & ((labels < 0) | (labels >= classes) | (labels == blank))
+    if wrong.any():
+        at = tuple(np.argwhere(wrong)[0].tolist())
+        raise IndexError(
+            f"{NAME}: target {labels[at]} at index {at} is no label: those are of [0, {classes}) "
+            f"without the blank, {blank}"
+        )
+    if steps is None or zero_infinity:
+        return
+    repeats = ((labels[:, 1:] == labels[:, :-1]) & inside[:, 1:]).sum(1)
+    long = np.flatnonzero(counts + repeats > steps)
+    if len(long):
+        at = long[0]
+        raise ValueError(
+            f"{NAME}: target {at} is longer than its input: {counts[at]} labels, {repeats[at]} of "
+            f"them repeated, need {counts[at] + repeats[at]} steps, and there are {steps[at]}. "
+            "Leave it out, or give zero_infinity=True, so that it costs nothing"
+        )

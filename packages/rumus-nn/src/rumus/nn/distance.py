@@ -1,0 +1,47 @@
+"""Distances and angles between rows."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from rumus.tensor import Expr, Tensor, elementwise
+
+T = TypeVar("T", Tensor, Expr)
+
+
+@elementwise
+def _apart(x: T, y: T, *, eps: float) -> T:
+    return x - y + eps
+
+
+@elementwise
+def _cosine(product: T, first: T, second: T, *, eps: float) -> T:
+    return product / (first.maximum(eps) * second.maximum(eps))
+
+
+def pairwise_distance(
+    x: Tensor, y: Tensor, *, p: float = 2.0, eps: float = 1e-6, keepdims: bool = False
+) -> Tensor:
+    """(sum |x - y + eps|^p)^(1 / p) over the last axis.
+
+    x, y: (..., features), which broadcast. eps: keeps equal rows away from a root of 0, as in
+    PyTorch; 0 for none, then the gradient of a distance of 0 is 0.
+
+    >>> from rumus.tensor import tensor
+    >>> pairwise_distance(tensor([[3.0, 4.0]]), tensor([[0.0, 0.0]]), eps=0.0).tolist()
+    [5.0]
+    """
+    return _apart(x, y, eps=eps).norm(p, axis=-1, keepdims=keepdims)
+
+
+def cosine_similarity(x: Tensor, y: Tensor, *, axis: int = -1, eps: float = 1e-8) -> Tensor:
+    """The cosine of the angle between x and y: x y / (max(|x|, eps) max(|y|, eps)) along `axis`.
+
+    x, y: floating, which broadcast.
+
+    >>> from rumus.tensor import tensor
+    >>> cosine_similarity(tensor([[1.0, 0.0]]), tensor([[2.0, 0.0]])).tolist()
+    [1.0]
+    """
+    product = (x * y).sum(axis)
+    return _cosine(product, x.norm(axis=axis), y.norm(axis=axis), eps=eps)

@@ -1,0 +1,162 @@
+"""Losses for few positives among many: focal, dice."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+
+from rumus.nn.class_losses import class_weights
+from rumus.nn.cross_entropy import check_fit, class_axis, losses_of_classes
+from rumus.nn.reduction import (
+    Found,
+    Reduction,
+    check_floating,
+    check_pair,
+    check_reduction,
+    of_elements,
+)
+from rumus.tensor import Expr, Tensor, TensorLike, elementwise
+
+T = TypeVar("T", Tensor, Expr)
+
+
+@elementwise
+def _weighed(entropy: T, *, gamma: float) -> T:
+    """(1 - p)^gamma times the cross entropy -log p."""
+    missing = (-(-entropy).expm1()).relu()
+    # A power below 1 has no slope at 0, where the entropy is 0 as well.
+    return (missing > 0).where((missing > 0).where(missing, 1.0) ** gamma * entropy, entropy)
+
+
+@elementwise
+def _sigmoid_focal(x: T, target: T, *, alpha: float, gamma: float, scale: float) -> T:
+    p = x.sigmoid()
+    entropy = x.softplus() - target * x
+    missing = p + target - 2 * p * target
+    safe = (missing > 0).where(missing, 1.0)
+    factor = (missing > 0).where(safe**gamma, missing)
+    return scale * (alpha * target + (1 - alpha) * (1 - target)) * factor * entropy
+
+
+@elementwise
+def _sigmoid_focal_unweighted(x: T, target: T, *, gamma: float, scale: float) -> T:
+    p = x.sigmoid()
+    missing = p + target - 2 * p * target
+    safe = (missing > 0).where(missing, 1.0)
+    return scale * (missing > 0).where(safe**gamma, missing) * (x.softplus() - target * x)
+
+
+def _check_gamma(loss: str, gamma: float) -> None:
+    if not 0 <= gamma < float("inf"):
+        raise ValueError(f"{loss}: gamma must be at least 0 and finite, not {gamma}")
+
+
+def focal_loss(
+    logits: Tensor,
+    targets: TensorLike,
+    *,
+    gamma: float = 2.0,
+    axis: int = -1,
+    weight: TensorLike | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """weight[target] (1 - p)^gamma (-log p), p the probability of the target's class.
+
+    Lin et al., "Focal loss for dense object detection": arXiv:1708.02002, section 3. gamma: 0 is
+    the cross entropy; ValueError if negative. The mean is over the targets that are not ignored,
+    not divided by the weights, as in the paper. The other arguments, shapes and errors are those of
+    `cross_entropy_loss`, for class numbers.
+
+    >>> from rumus.tensor import tensor
+    >>> round(focal_loss(tensor([[2.0, 0.0]]), [0]).item(), 4)
+    0.0018
+    """
+    name = "focal_loss"
+    _check_gamma(name, gamma)
+    check_reduction(name, reduction)
+    check_floating(name, "the logits", logits)
+    at = class_axis(name, logits, axis)
+    given = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    if given.dtype.kind == "f":
+        raise TypeError(f"{name}: targets must be class numbers, not {given.dtype}")
+    check_fit(name, logits, given, reduction, at)
+    found = losses_of_classes(name, logits, given, at, ignore_index, 0.0, None)
+    losses = _weighed(found.losses, gamma=gamma)
+    if weight is not None:
+        weights = class_weights(name, logits, weight, logits.shape[at])
+        fixed = logits.detach()
+        own = losses_of_classes(name, fixed, given, at, ignore_index, 0.0, weights).weights
+        assert own is not None
+        losses = losses * own
+    return Found(losses, found.count, found.weights).reduced(name, reduction, sample_weight)
+
+
+def sigmoid_focal_loss(
+    logits: Tensor,
+    target: TensorLike,
+    *,
+    alpha: float | None = 0.25,
+    gamma: float = 2.0,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """The focal loss of a yes or no for each element: a_t (1 - p_t)^gamma (-log p_t).
+
+    Lin et al.: arXiv:1708.02002. logits: floating, any shape. target: of the same shape, 0 or 1, or
+    between. alpha: in [0, 1], the weight of a yes, 1 - alpha that of a no; None for 1 both.
+    ValueError for an alpha or gamma out of range, and as `mse_loss` says.
+
+    >>> from rumus.tensor import tensor
+    >>> round(sigmoid_focal_loss(tensor([0.0]), [1.0]).item(), 4)
+    0.0433
+    """
+    name = "sigmoid_focal_loss"
+    _check_gamma(name, gamma)
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"{name}: alpha must be in [0, 1], or None, not {alpha}")
+    x, beside = check_pair(name, logits, target, reduction)
+
+    def losses(scale: float) -> Tensor:
+        if alpha is None:
+            return _sigmoid_focal_unweighted(x, beside, gamma=gamma, scale=scale)
+        return _sigmoid_focal(x, beside, alpha=alpha, gamma=gamma, scale=scale)
+
+    return of_elements(name, losses, x.size, reduction, sample_weight)
+
+
+def dice_loss(
+    probabilities: Tensor,
+    target: TensorLike,
+    *,
+    smooth: float = 1.0,
+    per_class: bool = False,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """1 - (2 sum p t + smooth) / (sum p + sum t + smooth): how little two masks overlap.
+
+    Milletari, Navab, Ahmadi: "V-Net": arXiv:1606.04797, section 3. probabilities: (batch, ...), as
+    behind a sigmoid or softmax. target: of the same shape, in [0, 1]. The sums go over all axes but
+    the first, or with `per_class` all but the first two. smooth: at least 0; keeps empty masks from
+    0 / 0. Result: one number, or for reduction "none" one for each sample, or for each of its
+    classes. ValueError for a negative smooth, too few axes, and as `mse_loss` says.
+
+    >>> from rumus.tensor import tensor
+    >>> dice_loss(tensor([[1.0, 0.0, 1.0]]), [[1.0, 0.0, 0.0]], smooth=0.0).item()
+    0.3333333134651184
+    """
+    name = "dice_loss"
+    check_floating(name, "the probabilities", probabilities)
+    p, t = check_pair(name, probabilities, target, reduction)
+    lead = 2 if per_class else 1
+    if p.ndim <= lead:
+        raise ValueError(f"{name}: more than {lead} axes are needed, not {p.shape}")
+    if not 0 <= smooth < float("inf"):
+        raise ValueError(f"{name}: smooth must be at least 0 and finite, not {smooth}")
+    axes = tuple(range(lead, p.ndim))
+    t = t.astype(p.dtype)
+    losses = 1 - (2 * (p * t).sum(axes) + smooth) / ((p + t).sum(axes) + smooth)
+    return Found(losses, losses.size).reduced(name, reduction, sample_weight)

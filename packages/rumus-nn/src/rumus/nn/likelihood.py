@@ -1,0 +1,264 @@
+"""Losses that are negative log likelihoods, or differences of distributions."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias, TypeVar
+
+import numpy as np
+
+from rumus.nn.class_losses import class_weights, count_classes
+from rumus.nn.reduction import (
+    Found,
+    Reduction,
+    as_target,
+    check_floating,
+    check_pair,
+    check_reduction,
+    is_readable,
+    of_elements,
+)
+from rumus.tensor import (
+    Expr,
+    Tensor,
+    TensorLike,
+    elementwise,
+    float16,
+    float32,
+    int32,
+    ones,
+    tensor,
+)
+from rumus.tensor.graph.scan import numbers
+from rumus.tensor.graph.tensor import backend_of
+
+T = TypeVar("T", Tensor, Expr)
+DivergenceReduction: TypeAlias = Literal["mean", "sum", "none", "batchmean"]
+
+
+@elementwise
+def _picked(log_probability: T, target: T, number: T, weight: T) -> T:
+    is_it = number._apply("eq", number, target)
+    return is_it.where(-weight * log_probability, 0.0)
+
+
+@elementwise
+def _known(loss: T, target: T, *, classes: float, ignored: float) -> T:
+    is_class = (target < 0).where(0.0, (target < classes).where(1.0, 0.0))
+    is_ignored = target._apply("eq", target, ignored)
+    return is_ignored.where(0.0, (is_class > 0).where(loss, float("nan")))
+
+
+@elementwise
+def _divergence(prediction: T, target: T, *, scale: float) -> T:
+    positive = target > 0
+    term = target * (positive.where(target, 1.0).log() - prediction)
+    return scale * target._apply("eq", target, 0.0).where(
+        0.0, positive.where(term, target * math.nan)
+    )
+
+
+@elementwise
+def _divergence_of_logs(prediction: T, target: T, *, scale: float) -> T:
+    probability = target.exp()
+    term = probability * (target - prediction)
+    return scale * probability._apply("eq", probability, 0.0).where(0.0, term)
+
+
+@elementwise
+def _poisson_of_logs(prediction: T, target: T, *, scale: float) -> T:
+    return scale * (prediction.exp() - target * prediction)
+
+
+@elementwise
+def _poisson(prediction: T, target: T, *, eps: float, scale: float) -> T:
+    return scale * (prediction - target * (prediction + eps).log())
+
+
+@elementwise
+def _stirling(target: T, *, scale: float) -> T:
+    large = target > 1
+    safe = large.where(target, 1.0)
+    term = safe * safe.log() - safe + 0.5 * (2 * math.pi * safe).log()
+    return scale * large.where(term, 0.0)
+
+
+@elementwise
+def _gaussian(
+    prediction: T, target: T, variance: T, missing: T, *, constant: float, scale: float
+) -> T:
+    kept = variance + missing
+    difference = prediction - target
+    return scale * (0.5 * (kept.log() + difference * difference / kept) + constant)
+
+
+def nll_loss(
+    log_probabilities: Tensor,
+    targets: TensorLike,
+    *,
+    axis: int = -1,
+    weight: TensorLike | None = None,
+    sample_weight: TensorLike | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """-log_probabilities[target]: the cross entropy behind a log-softmax.
+
+    log_probabilities: floating, as `x.log_softmax(axis)`; of logits `cross_entropy_loss` computes
+    both in one kernel. targets: integers, the number of the class. The other arguments, the result
+    and the errors are those of `cross_entropy_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> round(nll_loss(tensor([[2.0, 0.0], [0.0, 2.0]]).log_softmax(), [0, 1]).item(), 4)
+    0.1269
+    """
+    name = "nll_loss"
+    check_reduction(name, reduction)
+    check_floating(name, "the log probabilities", log_probabilities)
+    x = (
+        log_probabilities.astype(float32)
+        if log_probabilities.dtype == float16
+        else log_probabilities
+    )
+    if not x.ndim or not -x.ndim <= axis < x.ndim or not x.shape[axis]:
+        raise ValueError(f"{name}: {x.shape} has no classes on axis {axis}")
+    at, given = axis % x.ndim, targets if isinstance(targets, Tensor) else np.asarray(targets)
+    others = (*x.shape[:at], *x.shape[at + 1 :])
+    if given.dtype.kind not in "iu" or given.shape != others:
+        raise ValueError(
+            f"{name}: class numbers of shape {others} are needed for {x.shape} with classes on "
+            f"axis {axis}, not {given.dtype} of shape {given.shape}"
+        )
+    count = count_classes(name, x, given, x.shape[at], ignore_index)
+    index = given if isinstance(given, Tensor) else tensor(given, dtype=int32, backend=x.backend)
+    backend_of(name, (x, index))
+    column = [1] * (x.ndim - at - 1)
+    number = numbers(x.shape[at], x.backend).reshape(-1, *column)
+    one = ones((), dtype=x.dtype, backend=x.backend)
+    w = one
+    if weight is not None:
+        w = class_weights(name, x, weight, x.shape[at]).reshape(-1, *column)
+
+    def of_target(values: Tensor) -> Tensor:
+        found = _picked(values, index.unsqueeze(at), number, w).sum(at)
+        return _known(found, index, classes=x.shape[at], ignored=ignore_index)
+
+    losses = of_target(x)
+    is_plain = count == index.size and weight is None
+    counted = None if is_plain else of_target(-one)
+    return Found(losses, count, counted).reduced(name, reduction, sample_weight)
+
+
+def kl_div(
+    log_prediction: Tensor,
+    target: TensorLike,
+    *,
+    log_target: bool = False,
+    reduction: DivergenceReduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """target (log target - log_prediction): terms of the divergence of Kullback and Leibler.
+
+    "On information and sufficiency", 1951. The order is PyTorch's: KL(target || prediction).
+    log_prediction: floating, logarithms of probabilities. target: of the same shape,
+    probabilities; with log_target their logarithms. Where a probability is 0, so is its term.
+    reduction: "batchmean" divides the sum by the length of the first axis, which is the divergence
+    as it is defined; "mean" divides by the number of all terms.
+    sample_weight, result and errors are as in `mse_loss`; no weights with "batchmean".
+
+    >>> from rumus.tensor import tensor
+    >>> p = tensor([[0.5, 0.5]])
+    >>> round(kl_div(p.log(), [[0.25, 0.75]], reduction="batchmean").item(), 4)
+    0.1308
+    """
+    name = "kl_div"
+    if reduction == "batchmean":
+        if sample_weight is not None:
+            raise ValueError(f'{name}: sample_weight goes with reduction "mean", not "batchmean"')
+        if not log_prediction.ndim or not len(log_prediction):
+            raise ValueError(f"{name}: the mean over no batch, shape {log_prediction.shape}")
+        total = kl_div(log_prediction, target, log_target=log_target, reduction="sum")
+        return total / len(log_prediction)
+    x, beside = check_pair(name, log_prediction, target, reduction)
+    if not log_target and is_readable(beside) and beside.size and float(beside.min()) < 0:
+        raise ValueError(f"{name}: a target is negative; give probabilities, or log_target=True")
+
+    def losses(scale: float) -> Tensor:
+        if log_target:
+            return _divergence_of_logs(x, beside, scale=scale)
+        return _divergence(x, beside, scale=scale)
+
+    return of_elements(name, losses, x.size, reduction, sample_weight)
+
+
+def poisson_nll_loss(
+    prediction: Tensor,
+    target: TensorLike,
+    *,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """rate - target log(rate): counts from a Poisson distribution, without their factorial.
+
+    prediction: the logarithm of the rate; with log_input=False the rate itself, to which `eps` is
+    added in the logarithm. full: adds Stirling's approximation of log(target!) where the target is
+    above 1. Shapes, sample_weight, results and errors are those of `mse_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> poisson_nll_loss(tensor([0.0]), [3.0]).item()
+    1.0
+    """
+    name = "poisson_nll_loss"
+    x, beside = check_pair(name, prediction, target, reduction)
+
+    def losses(scale: float) -> Tensor:
+        if log_input:
+            terms = _poisson_of_logs(x, beside, scale=scale)
+        else:
+            terms = _poisson(x, beside, eps=eps, scale=scale)
+        return terms + _stirling(beside.detach(), scale=scale) if full else terms
+
+    return of_elements(name, losses, x.size, reduction, sample_weight)
+
+
+def gaussian_nll_loss(
+    prediction: Tensor,
+    target: TensorLike,
+    variance: TensorLike,
+    *,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """(log variance + (prediction - target)^2 / variance) / 2.
+
+    Nix, Weigend: "Estimating the mean and variance of the target probability distribution", 1994.
+    prediction, target: as in `mse_loss`. variance: of this shape, or without the last axis, or
+    that of length 1; one below `eps` counts as `eps`, with the gradient that `eps` has. full: adds
+    log(2 pi) / 2. ValueError for a variance that does not fit or is negative (looked at on the CPU
+    only), and as `mse_loss` says.
+
+    >>> from rumus.tensor import tensor
+    >>> gaussian_nll_loss(tensor([1.0]), [3.0], [1.0]).item()
+    2.0
+    """
+    name = "gaussian_nll_loss"
+    x, beside = check_pair(name, prediction, target, reduction)
+    spread = as_target(name, x, variance, "variance")
+    if spread.shape == x.shape[:-1] and spread.ndim < x.ndim:
+        spread = spread.unsqueeze(-1)
+    if spread.shape not in (x.shape, (*x.shape[:-1], 1), ()):
+        raise ValueError(f"{name}: variance {spread.shape} does not fit {x.shape}")
+    if is_readable(spread) and spread.size and float(spread.min()) < 0:
+        raise ValueError(f"{name}: a variance is negative; give squares of deviations")
+    constant = 0.5 * math.log(2 * math.pi) if full else 0.0
+    missing = (eps - spread.detach()).relu()  # added as a constant: eps has a slope as well
+
+    def losses(scale: float) -> Tensor:
+        return _gaussian(x, beside, spread, missing, constant=constant, scale=scale)
+
+    return of_elements(name, losses, x.size, reduction, sample_weight)

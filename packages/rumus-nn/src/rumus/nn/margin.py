@@ -1,0 +1,340 @@
+"""Losses with a margin: what is right by enough costs nothing."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+
+from rumus.nn.class_losses import class_weights, count_classes
+from rumus.nn.distance import cosine_similarity, pairwise_distance
+from rumus.nn.reduction import (
+    Found,
+    Reduction,
+    as_target,
+    check_floating,
+    check_pair,
+    check_reduction,
+    is_readable,
+    of_elements,
+)
+from rumus.tensor import (
+    Expr,
+    Tensor,
+    TensorLike,
+    elementwise,
+    float16,
+    float32,
+    int32,
+    minimum,
+    ones,
+    tensor,
+)
+from rumus.tensor.graph.scan import numbers
+
+T = TypeVar("T", Tensor, Expr)
+
+
+@elementwise
+def _hinge(prediction: T, target: T, *, margin: float, scale: float) -> T:
+    return scale * (margin - prediction * target).relu()
+
+
+@elementwise
+def _hinge_embedding(x: T, target: T, *, margin: float, scale: float) -> T:
+    return scale * (target > 0).where(x, (margin - x).relu())
+
+
+@elementwise
+def _soft_margin(x: T, target: T, *, scale: float) -> T:
+    return scale * (-target * x).softplus()
+
+
+@elementwise
+def _ranking(first: T, second: T, target: T, *, margin: float, scale: float) -> T:
+    return scale * (margin - target * (first - second)).relu()
+
+
+@elementwise
+def _cosine_embedding(similarity: T, target: T, *, margin: float, scale: float) -> T:
+    return scale * (target > 0).where(1 - similarity, (similarity - margin).relu())
+
+
+@elementwise
+def _contrastive(distance: T, target: T, *, margin: float, scale: float) -> T:
+    apart = (margin - distance).relu()
+    return scale * 0.5 * (target > 0).where(distance * distance, apart * apart)
+
+
+@elementwise
+def _triplet(positive: T, negative: T, *, margin: float, scale: float) -> T:
+    return scale * (margin + positive - negative).relu()
+
+
+@elementwise
+def _others(x: T, own: T, target: T, number: T, weight: T, *, margin: float) -> T:
+    return number._apply("eq", number, target).where(0.0, weight * (margin - own + x).relu())
+
+
+@elementwise
+def _own(x: T, target: T, number: T) -> T:
+    return number._apply("eq", number, target).where(x, 0.0)
+
+
+def _check_signs(loss: str, target: Tensor) -> None:
+    """Raise ValueError for a target that is neither 1 nor -1; on a GPU nobody looks."""
+    if is_readable(target):
+        bad = np.argwhere(np.abs(target.numpy()) != 1)
+        if len(bad):
+            at = tuple(bad[0].tolist())
+            raise ValueError(
+                f"{loss}: target {target.numpy()[at]} at index {at} is neither 1 nor -1"
+            )
+
+
+def hinge_loss(
+    prediction: Tensor,
+    target: TensorLike,
+    *,
+    margin: float = 1.0,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """max(0, margin - target prediction), as a support vector machine has it.
+
+    Cortes, Vapnik: "Support-vector networks", 1995. target: 1 or -1, of the prediction's shape,
+    ValueError otherwise (looked at on the CPU only). The rest is as in `mse_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> hinge_loss(tensor([0.5, 2.0]), [1.0, 1.0], reduction="none").tolist()
+    [0.5, 0.0]
+    """
+    x, beside = check_pair("hinge_loss", prediction, target, reduction)
+    _check_signs("hinge_loss", beside)
+
+    def losses(scale: float) -> Tensor:
+        return _hinge(x, beside, margin=margin, scale=scale)
+
+    return of_elements("hinge_loss", losses, x.size, reduction, sample_weight)
+
+
+def hinge_embedding_loss(
+    distance: Tensor,
+    target: TensorLike,
+    *,
+    margin: float = 1.0,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """The distance where the target is 1, max(0, margin - distance) where it is -1.
+
+    Shapes and errors are those of `hinge_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> hinge_embedding_loss(tensor([0.25, 0.25]), [1.0, -1.0], reduction="none").tolist()
+    [0.25, 0.75]
+    """
+    x, beside = check_pair("hinge_embedding_loss", distance, target, reduction)
+    _check_signs("hinge_embedding_loss", beside)
+
+    def losses(scale: float) -> Tensor:
+        return _hinge_embedding(x, beside, margin=margin, scale=scale)
+
+    return of_elements("hinge_embedding_loss", losses, x.size, reduction, sample_weight)
+
+
+def soft_margin_loss(
+    prediction: Tensor,
+    target: TensorLike,
+    *,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """log(1 + exp(-target prediction)), without overflow. Shapes and errors: see `hinge_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> round(soft_margin_loss(tensor([0.0]), [-1.0]).item(), 4)
+    0.6931
+    """
+    x, beside = check_pair("soft_margin_loss", prediction, target, reduction)
+    _check_signs("soft_margin_loss", beside)
+
+    def losses(scale: float) -> Tensor:
+        return _soft_margin(x, beside, scale=scale)
+
+    return of_elements("soft_margin_loss", losses, x.size, reduction, sample_weight)
+
+
+def margin_ranking_loss(
+    first: Tensor,
+    second: Tensor,
+    target: TensorLike,
+    *,
+    margin: float = 0.0,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """max(0, margin - target (first - second)): 1 where the first should be larger, else -1.
+
+    All three of one shape. The rest is as in `hinge_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> margin_ranking_loss(tensor([1.0]), tensor([3.0]), [1.0]).item()
+    2.0
+    """
+    name = "margin_ranking_loss"
+    x, y = check_pair(name, first, second, reduction)
+    _, beside = check_pair(name, first, target, reduction)
+    _check_signs(name, beside)
+
+    def losses(scale: float) -> Tensor:
+        return _ranking(x, y, beside, margin=margin, scale=scale)
+
+    return of_elements(name, losses, x.size, reduction, sample_weight)
+
+
+def multi_margin_loss(
+    logits: Tensor,
+    targets: TensorLike,
+    *,
+    margin: float = 1.0,
+    weight: TensorLike | None = None,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """The hinge loss of several classes: sum max(0, margin - x[target] + x[i]) / classes, i others.
+
+    Crammer, Singer: "On the algorithmic implementation of multiclass kernel-based vector machines",
+    2001. logits: (batch, classes), floating. targets: (batch,), integers, tensor or array. weight:
+    (classes,), which multiplies the losses of each class; the mean is over the samples all the
+    same, as in PyTorch. Errors are those of `cross_entropy_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> multi_margin_loss(tensor([[1.0, 0.5, -3.0]]), [0]).item()
+    0.1666666716337204
+    """
+    name = "multi_margin_loss"
+    check_reduction(name, reduction)
+    check_floating(name, "the logits", logits)
+    x = logits.astype(float32) if logits.dtype == float16 else logits
+    given = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    if x.ndim != 2 or not x.shape[1] or given.shape != x.shape[:1] or given.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name}: logits (batch, classes) and class numbers (batch,) are needed, not {x.shape} "
+            f"and {given.dtype} of shape {given.shape}"
+        )
+    if reduction == "mean" and not len(x):
+        raise ValueError(f"{name}: the mean of no targets, logits of shape {x.shape}")
+    classes = x.shape[1]
+    count_classes(name, x, given, classes, -1)
+    if is_readable(x) and int(np.min(np.asarray(given), initial=0)) < 0:
+        raise IndexError(f"{name}: target {np.min(np.asarray(given))} is outside of [0, {classes})")
+    index = given if isinstance(given, Tensor) else tensor(given, dtype=int32, backend=x.backend)
+    target, number = index.unsqueeze(1), numbers(classes, x.backend)
+    w = ones((), dtype=x.dtype, backend=x.backend)
+    if weight is not None:
+        each = class_weights(name, x, weight, classes)
+        w = _own(each.broadcast_to(x.shape), target, number).sum(1, keepdims=True)
+    own = _own(x, target, number).sum(1, keepdims=True)
+    losses = _others(x, own, target, number, w, margin=margin).mean(1)
+    return Found(losses, losses.size).reduced(name, reduction, sample_weight)
+
+
+def triplet_margin_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    margin: float = 1.0,
+    p: float = 2.0,
+    eps: float = 1e-6,
+    swap: bool = False,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """max(0, margin + |anchor - positive| - |anchor - negative|) of each row.
+
+    Schroff, Kalenichenko, Philbin: "FaceNet": arXiv:1503.03832. anchor, positive, negative: (...,
+    features) of one shape, floating. p, eps: see `pairwise_distance`. swap: the negative's distance
+    is the smaller one of those to the anchor and to the positive. Result: one number, or for
+    reduction "none" one for each row. Errors are those of `mse_loss`.
+
+    >>> from rumus.tensor import tensor
+    >>> a, b, c = tensor([[0.0, 0.0]]), tensor([[3.0, 4.0]]), tensor([[0.0, 5.0]])
+    >>> round(triplet_margin_loss(a, b, c).item(), 4)
+    1.0
+    """
+    name = "triplet_margin_loss"
+    a, b = check_pair(name, anchor, positive, reduction)
+    _, c = check_pair(name, anchor, negative, reduction)
+    near, far = (pairwise_distance(a, other, p=p, eps=eps) for other in (b, c))
+    if swap:
+        far = minimum(far, pairwise_distance(b, c, p=p, eps=eps))
+
+    def losses(scale: float) -> Tensor:
+        return _triplet(near, far, margin=margin, scale=scale)
+
+    return of_elements(name, losses, near.size, reduction, sample_weight)
+
+
+def cosine_embedding_loss(
+    first: Tensor,
+    second: Tensor,
+    target: TensorLike,
+    *,
+    margin: float = 0.0,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """1 - cos of the angle where the target is 1, max(0, cos - margin) where it is -1.
+
+    first, second: (..., features) of one shape. target: (...), 1 or -1, ValueError otherwise
+    (looked at on the CPU only). Result: one number, or for reduction "none" one for each row.
+
+    >>> from rumus.tensor import tensor
+    >>> x, y = tensor([[1.0, 0.0]]), tensor([[0.0, 2.0]])
+    >>> cosine_embedding_loss(x, y, [1.0]).item()
+    1.0
+    """
+    name = "cosine_embedding_loss"
+    x, y = check_pair(name, first, second, reduction)
+    similarity = cosine_similarity(x, y)
+    _, beside = check_pair(name, similarity, target, reduction)
+    _check_signs(name, beside)
+
+    def losses(scale: float) -> Tensor:
+        return _cosine_embedding(similarity, beside, margin=margin, scale=scale)
+
+    return of_elements(name, losses, similarity.size, reduction, sample_weight)
+
+
+def contrastive_loss(
+    first: Tensor,
+    second: Tensor,
+    is_same: TensorLike,
+    *,
+    margin: float = 1.0,
+    reduction: Reduction = "mean",
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """d^2 / 2 for pairs of one kind, max(0, margin - d)^2 / 2 for others, d their distance.
+
+    Hadsell, Chopra, LeCun: "Dimensionality reduction by learning an invariant mapping", 2006.
+    first, second: (..., features) of one shape. is_same: (...), 1 (or True) for a pair of one kind,
+    0 for others. Result: one number, or for reduction "none" one for each pair.
+
+    >>> from rumus.tensor import tensor
+    >>> x, y = tensor([[0.0, 0.0]]), tensor([[0.0, 0.5]])
+    >>> contrastive_loss(x, y, [True]).item(), contrastive_loss(x, y, [False]).item()
+    (0.125, 0.125)
+    """
+    name = "contrastive_loss"
+    x, y = check_pair(name, first, second, reduction)
+    distance = (x - y).norm(axis=-1)
+    same = as_target(name, distance, is_same, "is_same")
+    _, beside = check_pair(name, distance, same, reduction)
+
+    def losses(scale: float) -> Tensor:
+        return _contrastive(distance, beside, margin=margin, scale=scale)
+
+    return of_elements(name, losses, distance.size, reduction, sample_weight)

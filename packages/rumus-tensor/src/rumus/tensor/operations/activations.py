@@ -1,0 +1,98 @@
+"""Activations that are not among the functions of mathematics, each one fused kernel."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.graph.operators import elementwise
+from rumus.tensor.graph.shaping import split
+from rumus.tensor.graph.tensor import Tensor
+
+T = TypeVar("T", Tensor, Expr)
+
+_SCALE = 1.0507009873554804934193349852946  # Klambauer et al., arXiv:1706.02515, section 2
+_ALPHA = 1.6732632423543772848170429916717
+
+
+@elementwise
+def mish(x: T) -> T:
+    """x tanh(softplus(x)). Misra: arXiv:1908.08681."""
+    return x * x.softplus().tanh()
+
+
+@elementwise
+def relu6(x: T) -> T:
+    """min(max(x, 0), 6). Howard et al., "MobileNets": arXiv:1704.04861."""
+    return x.relu().minimum(6.0)
+
+
+@elementwise
+def hardtanh(x: T, *, low: float = -1.0, high: float = 1.0) -> T:
+    """x, limited to [low, high], with derivative 0 at both ends."""
+    return (x <= low).where(low, (high <= x).where(high, x))
+
+
+@elementwise
+def hardsigmoid(x: T) -> T:
+    """min(max(x + 3, 0), 6) / 6. Howard et al., "MobileNetV3": arXiv:1905.02244, section 5.2."""
+    return (x + 3.0).relu().minimum(6.0) / 6.0
+
+
+@elementwise
+def hardswish(x: T) -> T:
+    """x hardsigmoid(x). Howard et al., "MobileNetV3": arXiv:1905.02244, section 5.2."""
+    return x * ((x + 3.0).relu().minimum(6.0) / 6.0)
+
+
+@elementwise
+def selu(x: T) -> T:
+    """A scaled `elu` that keeps mean 0 and variance 1. Klambauer et al.: arXiv:1706.02515."""
+    return _SCALE * (x < 0).where(_ALPHA * x.minimum(0.0).expm1(), x)
+
+
+@elementwise
+def celu(x: T, *, alpha: float = 1.0) -> T:
+    """max(x, 0) + min(0, alpha (exp(x / alpha) - 1)). Barron: arXiv:1704.07483."""
+    return (x < 0).where(alpha * (x.minimum(0.0) / alpha).expm1(), x)
+
+
+@elementwise
+def log_sigmoid(x: T) -> T:
+    """log(1 / (1 + exp(-x))), without overflow."""
+    return -(-x).softplus()
+
+
+@elementwise
+def softsign(x: T) -> T:
+    """x / (1 + |x|)."""
+    return x / (1.0 + x.abs())
+
+
+@elementwise
+def prelu(x: T, weight: T) -> T:
+    """x where it is positive, weight x elsewhere. He et al.: arXiv:1502.01852.
+
+    weight: one number, or one for each channel, as broadcasts to x.
+    """
+    return (x < 0).where(weight * x, x)
+
+
+@elementwise
+def _gated(x: T, gate: T) -> T:
+    return x * gate.sigmoid()
+
+
+def glu(x: Tensor, axis: int = -1) -> Tensor:
+    """The first half of an axis times the sigmoid of the second. Dauphin et al.: arXiv:1612.08083.
+
+    ValueError for an axis of odd length.
+
+    >>> from rumus.tensor import tensor
+    >>> glu(tensor([4.0, 0.0])).tolist()
+    [2.0]
+    """
+    if x.ndim and x.shape[axis] % 2:
+        raise ValueError(f"glu: axis {axis} of {x.shape} does not divide into halves")
+    first, gate = split(x, 2, axis)
+    return _gated(first, gate)
