@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -9,11 +10,13 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
+import rumus.nn.other_names as of_nn
 import rumus.optim
 import rumus.tensor
 import rumus.train
+import rumus.train.metrics
 from rumus import nn
-from rumus.nn.other_names import LAYER, NN
+from rumus.nn.other_names import LAYER, MODULE, NN
 from rumus.optim import SGD, AdamW, ParameterGroup
 from rumus.optim.options import other_names as of_optim
 from rumus.optim.options.other_names import GROUP, OPTIMIZER
@@ -56,6 +59,52 @@ def test_names_of_a_tensor(name: str) -> None:
 def test_names_of_layers(name: str) -> None:
     with pytest.raises(AttributeError, match=rf"'{name}'; here it is "):
         getattr(nn, name)
+
+
+@pytest.mark.parametrize("name", MODULE.rows)
+def test_names_of_a_module(name: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    models: tuple[nn.Module, ...] = (Net(), nn.Sequential(nn.Linear(2, 2)), nn.ModuleList())
+    for model in models:
+        with pytest.raises(AttributeError, match=rf"object has no attribute '{name}'; here it is "):
+            getattr(model, name)
+        assert not hasattr(model, name)
+
+
+TABLES: Final = [
+    value
+    for module in (of_tensor, of_optim, of_train, of_nn)
+    for value in vars(module).values()
+    if isinstance(value, OtherNames)
+]
+PLACES: Final = {
+    "nn": nn, "rumus.tensor": rumus.tensor, "rumus.optim": rumus.optim, "rumus.train": rumus.train,
+    "model": nn.Linear(2, 2), "x": tensor([[1.0]]), "trainer": Trainer(AdamW([Parameter([1.0])])),
+}  # fmt: skip
+WORD: Final = re.compile(
+    r"(?<![\w.])(nn|rumus\.tensor|rumus\.optim|rumus\.train|model|x|trainer)\.(\w+)"
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    sorted({found for t in TABLES for advice in t.rows.values() for found in WORD.findall(advice)}),
+)
+def test_what_the_advice_names_is_there(place: str, name: str) -> None:
+    if (place, name) != ("model", "name"):
+        assert hasattr(PLACES[place], name)
+
+
+def test_a_name_of_a_module_that_is_nearly_right() -> None:
+    layer: Any = nn.Linear(2, 2)
+    with pytest.raises(
+        AttributeError, match=r"^'Linear' object has no attribute 'wieght'$"
+    ) as said:
+        layer.wieght  # noqa: B018
+    assert (said.value.name, said.value.obj) == ("wieght", layer)
 
 
 def test_an_unknown_name_is_said() -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rumus.nn.fitting import LoadReport, Rename, fit
 from rumus.nn.names import Names
-from rumus.nn.other_names import LAYER, STATE
+from rumus.nn.other_names import LAYER, MODULE, STATE
 from rumus.nn.state import OwnState
 from rumus.nn.tree import describe
 from rumus.nn.weights_file import read_weights, write_weights
@@ -115,6 +115,10 @@ class Module:
             if given and cls.__module__.startswith("rumus."):  # others call theirs as they like
                 LAYER.check_keywords(given)
             return super().__new__(cls)
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # A subclass's own name, and itself, so that Python can add which name is the nearest.
+            MODULE.refuse(name, self)
 
         def __setattr__(self, name: str, value: object) -> None:
             is_plain = isinstance(value, (Tensor, np.ndarray)) and not isinstance(value, Parameter)

@@ -27,11 +27,15 @@ class OtherNames:
     def __init__(self, of: str, rows: Mapping[str, str]) -> None:
         self.of, self.rows = of, dict(rows)
 
-    def refuse(self, name: str) -> NoReturn:
-        """Raise AttributeError for an attribute that is not there, with the advice if there is."""
+    def refuse(self, name: str, owner: object = None) -> NoReturn:
+        """Raise AttributeError for an attribute that is not there, with the advice if there is.
+
+        owner: what was asked for it, if messages should call that by its class.
+        """
         advice = self.rows.get(name)
+        of = self.of if owner is None else repr(type(owner).__name__) + " object"
         told = "" if advice is None else f"; here it is {advice}"
-        raise AttributeError(f"{self.of} has no attribute {name!r}{told}", name=name)
+        raise AttributeError(f"{of} has no attribute {name!r}{told}", name=name, obj=owner)
 
     def check_assignment(self, owner: object, name: str) -> None:
         """Raise AttributeError if `name` is no attribute of `owner`: it would be set and ignored.

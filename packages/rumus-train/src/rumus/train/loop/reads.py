@@ -533,9 +533,11 @@ def _own_names(thing: object) -> dict[str, Any] | None:
 
 
 def _looks_up_plainly(kind: type) -> bool:
-    """Whether reading an attribute runs no method of the class."""
+    """Whether reading an attribute that is there runs no method of the class."""
     is_own = isinstance(_in_classes(kind, "__getattribute__"), WrapperDescriptorType)
-    return is_own and _in_classes(kind, "__getattr__") is MISSING
+    other = _in_classes(kind, "__getattr__")
+    is_refused = isinstance(other, FunctionType) and is_of_rumus(other.__module__)
+    return is_own and (other is MISSING or is_refused)
 
 
 def _is_data_descriptor(found: Any) -> bool:
