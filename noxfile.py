@@ -41,6 +41,11 @@ QUICK = (  # the unit tests that `nox -s quick` runs: seconds each
     "tests/train/test_trainer.py",
     "tests/train/test_checkpoints.py",
 )
+OTHERS = ("tensorboard", "onnxruntime", "datasets")  # programs that rumus is tested with
+    "tensorboard",
+    "onnxruntime",
+    "datasets",
+)  # what reads or is read by rumus, and is tested with it
 SCRIPTS = ("scikit-learn", "matplotlib", "rich")  # what docs/examples show data and progress with
 
 
@@ -153,7 +158,7 @@ def oracle(session: nox.Session) -> None:
 @nox.session(requires=["dist"])
 def integration(session: nox.Session) -> None:
     """Test the packages together, and the rules of the repository."""
-    session.install(*PYTEST, "tensorboard", "onnxruntime", *wheels("rumus[images,onnx,plot,rich]"))
+    session.install(*PYTEST, *OTHERS, *wheels("rumus[images,onnx,plot,rich]"))
     test(session, "tests/integration", "tests/repo", *session.posargs)
 
 

@@ -56,7 +56,8 @@ def test_subsets_of_subsets() -> None:
     assert [int(part[i][0]) for i in range(2)] == [60, 90]
     batch = batch_of(part)
     assert batch is not None
-    assert batch(np.array([1, 0]))[0].tolist() == [90, 60]
+    (values,) = batch(np.array([1, 0]))
+    assert np.asarray(values).tolist() == [90, 60]
     assert part.describe(1) == "9 of the whole dataset"
     assert batch_of(Subset([(1,), (2,)], [1])) is None
 

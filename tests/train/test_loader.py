@@ -245,8 +245,8 @@ def test_seeking_outside() -> None:
         ({"long": 5}, r"sample 5 \(5.bin\) is \(float64\[3\], int64\[\]\), but sample 4 \(4.bin\)"),
         ({"single": 5}, r"sample 5 .* is \(float64\[2\]\), but sample 4"),
         ({"whole": 5}, r"is \(float32\[2\], int64\[\]\), but sample 4"),
-        ({"text": 5}, r"sample 5 \(5.bin\) has fields of dtype float64, <U5"),
-        ({"bare": 5}, "sample 5 .* must be a tuple of arrays and numbers, not ndarray"),
+        ({"text": 5}, r"sample 5 \(5.bin\) is \(float64\[2\], <U5\[\]\); its fields must be"),
+        ({"bare": 5}, "sample 5 .* must be a tuple or dict of arrays and numbers, not ndarray"),
     ],
 )
 def test_a_bad_sample_is_named(cases: Any, workers: int, bad: dict[str, int], said: str) -> None:
@@ -274,7 +274,7 @@ def test_batches_that_do_not_fit_each_other(cases: Any) -> None:
          "sample 0: the transform's result must be a tuple .* not float64", None),
         (lambda sample, _: dict[int, int]()[int(sample[1])],
          "sample 0 could not be transformed: KeyError: 0", KeyError),
-        (lambda sample, _: (), "not an empty one", None),
+        (lambda sample, _: (), "not an empty tuple", None),
     ],
 )  # fmt: skip
 def test_a_bad_transform(workers: int, transform: Any, said: str, cause: Any) -> None:

@@ -34,8 +34,12 @@ if TYPE_CHECKING:
     from rumus.train.data.dataset import ArrayDataset, Dataset, Subset
     from rumus.train.data.image_folder import ImageFolder
     from rumus.train.data.loader import DataLoader
+    from rumus.train.data.mixing import CutMix, Mixup
     from rumus.train.data.npy import NpyDataset
+    from rumus.train.data.pad import Pad
+    from rumus.train.data.sampler import BalancedSampler, LengthBuckets, Sampler, WeightedSampler
     from rumus.train.data.splitting import random_split
+    from rumus.train.data.stream_loader import StreamLoader
     from rumus.train.loop.callback import Callback, CallbackError
     from rumus.train.loop.capture import CaptureWarning
     from rumus.train.loop.early_stopping import EarlyStopping
@@ -67,6 +71,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArrayDataset",
+    "BalancedSampler",
     "Callback",
     "CallbackError",
     "CaptureWarning",
@@ -77,6 +82,7 @@ __all__ = [
     "Checkpoints",
     "ConfigurationError",
     "CsvDataset",
+    "CutMix",
     "DataLoader",
     "Dataset",
     "EarlyStopping",
@@ -91,24 +97,29 @@ __all__ = [
     "Interrupted",
     "InvalidCheckpointError",
     "LearningRateSweep",
+    "LengthBuckets",
     "LiveView",
     "LocalFileSystem",
     "MemoryReport",
+    "Mixup",
     "NoCheckpointError",
     "NonFiniteLossError",
     "NpyDataset",
+    "Pad",
     "Result",
     "Run",
     "RunFolder",
     "RunFolderError",
     "RunFolderWarning",
     "SampleError",
+    "Sampler",
     "SavedCheckpoint",
     "Spans",
     "Stateful",
     "StepEnd",
     "StepMemory",
     "Store",
+    "StreamLoader",
     "Subset",
     "TimeReport",
     "TrainEnd",
@@ -116,6 +127,7 @@ __all__ = [
     "Trainer",
     "Training",
     "ValidationEnd",
+    "WeightedSampler",
     "WorkerError",
     "evaluate",
     "find_lr",
@@ -191,6 +203,10 @@ _NAMES: Final = {  # by the module that they are in
     "data.loader": ("DataLoader",),
     "loop.memory_report": ("MemoryReport", "StepMemory"),
     "views.metrics_file": ("read_metrics",),
+    "data.mixing": ("CutMix", "Mixup"),
+    "data.pad": ("Pad",),
+    "data.sampler": ("BalancedSampler", "LengthBuckets", "Sampler", "WeightedSampler"),
+    "data.stream_loader": ("StreamLoader",),
     "data.npy": ("NpyDataset",),
     "views.runs_picture": ("plot_runs",),
     "data.splitting": ("random_split",),

@@ -12,6 +12,10 @@ MODULE: Final = OtherNames(
     "rumus.train",
     {
         "TensorDataset": "ArrayDataset(x, y)",
+        "IterableDataset": "StreamLoader(stream, batch_size)",
+        "WeightedRandomSampler": "WeightedSampler(weights), for sampler= of a DataLoader",
+        "pad_sequence": "Pad(), for collate= of a DataLoader",
+        "transforms": "rumus.train.images",
         "utils": "DataLoader, ArrayDataset and random_split of rumus.train",
         "ModelCheckpoint": "checkpoints=Checkpoints(folder) of Trainer.fit",
         "load_from_checkpoint": "load_model(path, model)",
@@ -74,7 +78,6 @@ LOADER: Final = OtherNames(
     "a DataLoader",
     {
         "num_workers": "loader.workers, given as workers=...",
-        "sampler": "shuffle=..., and seed=...",
         "set_epoch": "loader.seek(epoch)",
     },
 )
@@ -83,9 +86,8 @@ LOADER_OPTIONS: Final = OtherNames(
     {
         "num_workers": "workers=...",
         "generator": "seed=...",
-        "collate_fn": "transform=..., which returns each sample as arrays of one shape",
-        "sampler": "shuffle=..., or Subset(dataset, indices)",
-        "batch_sampler": "batch_size and shuffle=..., or Subset(dataset, indices)",
+        "collate_fn": "collate=..., as Pad() for samples of different lengths",
+        "batch_sampler": "sampler=LengthBuckets(lengths), and batch_size",
         "pin_memory": "backend=..., which uploads ahead",
         "prefetch_factor": "prefetch=...",
         "persistent_workers": "nothing: workers=... start with each epoch",

@@ -18,6 +18,9 @@ class Purpose(IntEnum):
     SHUFFLE = 0
     TRANSFORM = 1
     SPLIT = 2
+    SAMPLER = 3
+    BATCH = 4
+    STREAM = 5
 
 
 def _bits(seed: int, purpose: Purpose, epoch: int, sample: int) -> np.random.PCG64:
@@ -37,11 +40,23 @@ def random_stream(
     return np.random.Generator(_bits(seed, purpose, epoch, sample))
 
 
-def permutation(seed: int, purpose: Purpose, count: int, epoch: int = 0) -> NDArray[np.intp]:
+def permutation(
+    seed: int, purpose: Purpose, count: int, epoch: int = 0, part: int = 0
+) -> NDArray[np.intp]:
     """Return 0 .. count - 1 in random order.
 
     The order of raw words, since NumPy promises those of a bit generator to stay what they are,
     but not what `Generator.permutation` makes of them: a run is resumed with any NumPy.
     """
-    words = _bits(seed, purpose, epoch, 0).random_raw(count)
+    words = _bits(seed, purpose, epoch, part).random_raw(count)
     return np.argsort(words, kind="stable")
+
+
+def uniform(seed: int, purpose: Purpose, count: int, epoch: int = 0) -> NDArray[np.float64]:
+    """Return numbers of (0, 1), of 53 random bits each; of raw words, as in `permutation`.
+
+    >>> bool((uniform(0, Purpose.SAMPLER, 100) > 0).all())
+    True
+    """
+    words = _bits(seed, purpose, epoch, 0).random_raw(count)
+    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53

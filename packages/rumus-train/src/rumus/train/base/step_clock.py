@@ -19,11 +19,11 @@ class TimedFunction:
         self.function = function
         self._calls, self._seconds = 0, 0.0
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **named: Any) -> Any:
         """Call it."""
         start = perf_counter()
         try:
-            return self.function(*args)
+            return self.function(*args, **named)
         finally:
             self._calls += 1
             self._seconds += perf_counter() - start

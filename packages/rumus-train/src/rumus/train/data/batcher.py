@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.train.base.data_errors import SampleError
+from rumus.train.base.fields import Names, fields_of, names_of, values_in
 from rumus.train.base.random_stream import Purpose, random_stream
-from rumus.train.data.dataset import Batch, Dataset, Indices, Sample, batch_of, named
+from rumus.train.data.dataset import AnyBatch, Dataset, Indices, batch_of, named, samples_of
 
-Kinds: TypeAlias = tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
-Transform: TypeAlias = Callable[[Sample, np.random.Generator], Sample]
+Kinds: TypeAlias = tuple[Names, tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]]
+Transform: TypeAlias = Callable[[Any, np.random.Generator], Any]  # of a sample, or of a batch
+Collate: TypeAlias = Callable[[list[Any]], Any]  # of samples, to a batch
 
 
 class Stopped(Exception):
@@ -36,36 +39,77 @@ class Batcher:
     dataset: Dataset
     transform: Transform | None
     seed: int
+    collate: Collate | None = None
+    batch_transform: Transform | None = None
 
-    def make(self, task: Task, is_stopped: Callable[[], bool] = lambda: False) -> Batch:
+    def make(self, task: Task, is_stopped: Callable[[], bool] = lambda: False) -> AnyBatch:
         """Return the samples of a task, transformed and stacked.
 
         SampleError if one of them fails; Stopped as soon as `is_stopped`.
         """
+        return self._finished(self._gathered(task, is_stopped), task)
+
+    def make_of(self, samples: Sequence[Any], task: Task) -> AnyBatch:
+        """Do the same with samples that were read; `task` has their numbers."""
+        done = [
+            self._transformed(self._checked(sample, index, "the item"), task.epoch, index)
+            for index, sample in zip(task.indices.tolist(), samples, strict=True)
+        ]
+        return self._finished(self._collated(done, task), task)
+
+    def _finished(self, batch: AnyBatch, task: Task) -> AnyBatch:
+        if self.batch_transform is None:
+            return batch
+        stream = random_stream(self.seed, Purpose.BATCH, task.epoch, task.number)
+        try:
+            return _as_batch(self.batch_transform(batch, stream))
+        except Exception as error:
+            raise self._of_batch(task, "batch_transform", error) from error
+
+    def _gathered(self, task: Task, is_stopped: Callable[[], bool]) -> AnyBatch:
         whole = batch_of(self.dataset)
-        samples: Iterable[Sample]
+        samples: Iterable[Any]
         if whole is None:
-            samples = (self._read(int(index)) for index in task.indices)
+            samples = self._samples(task.indices)
         else:
             batch = self._read_batch(whole, task.indices)
-            if self.transform is None:
+            if self.transform is None and self.collate is None:
                 return batch
-            samples = zip(*batch, strict=True)
+            names, rows = names_of(batch), zip(*values_in(batch), strict=True)
+            samples = (fields_of(names, row) for row in rows)
         done = []
         for index, sample in zip(task.indices.tolist(), samples, strict=True):
             if is_stopped():
                 raise Stopped
             done.append(self._transformed(sample, task.epoch, index))
-        return self._stacked(done, task.indices)
+        return self._collated(done, task)
 
-    def _read(self, index: int) -> Sample:
+    def _collated(self, done: list[Any], task: Task) -> AnyBatch:
+        if self.collate is None:
+            return self._stacked(done, task.indices)
+        try:
+            return _as_batch(self.collate(done))
+        except Exception as error:
+            raise self._of_batch(task, "collate", error) from error
+
+    def _samples(self, indices: Indices) -> Iterator[Any]:
+        try:
+            together = samples_of(self.dataset, indices.tolist())
+        except Exception:
+            together = None  # one by one it is known which one fails
+        if together is None:
+            return (self._read(int(index)) for index in indices)
+        pairs = zip(indices.tolist(), together, strict=True)
+        return (self._checked(sample, index, "the dataset's item") for index, sample in pairs)
+
+    def _read(self, index: int) -> Any:
         try:
             sample = self.dataset[index]
         except Exception as error:
             raise self._failed(index, "could not be read", error) from error
         return self._checked(sample, index, "the dataset's item")
 
-    def _read_batch(self, whole: Callable[[Indices], Batch], indices: Indices) -> Batch:
+    def _read_batch(self, whole: Callable[[Indices], AnyBatch], indices: Indices) -> AnyBatch:
         try:
             batch = whole(indices)
         except Exception as error:
@@ -74,14 +118,14 @@ class Batcher:
                 f"{first} or one of the {len(indices) - 1} others of its batch could not be read: "
                 f"{_text(error)}"
             ) from error
-        if any(len(field) != len(indices) for field in batch):
+        lengths = [len(field) for field in values_in(batch)]
+        if any(length != len(indices) for length in lengths):
             raise SampleError(
-                f"the dataset's batch() returned {[len(field) for field in batch]} rows for "
-                f"{len(indices)} indices"
+                f"the dataset's batch() returned {lengths} rows for {len(indices)} indices"
             )
         return batch
 
-    def _transformed(self, sample: Sample, epoch: int, index: int) -> Sample:
+    def _transformed(self, sample: Any, epoch: int, index: int) -> Any:
         if self.transform is None:
             return sample
         stream = random_stream(self.seed, Purpose.TRANSFORM, epoch, index)
@@ -91,36 +135,48 @@ class Batcher:
             raise self._failed(index, "could not be transformed", error) from error
         return self._checked(result, index, "the transform's result")
 
-    def _checked(self, sample: object, index: int, what: str) -> Sample:
+    def _checked(self, sample: object, index: int, what: str) -> Any:
         found = type(sample).__name__
-        if isinstance(sample, tuple):
+        if isinstance(sample, (tuple, Mapping)):
             if sample:
                 return sample
-            found = "an empty one"
+            found = f"an empty {found}"
         raise SampleError(
-            f"{named(self.dataset, index)}: {what} must be a tuple of arrays and numbers, not "
-            f"{found}; a single array x is (x,)",
+            f"{named(self.dataset, index)}: {what} must be a tuple or dict of arrays and numbers, "
+            f"not {found}; a single array x is (x,)",
             index,
         )
+
+    def _of_batch(self, task: Task, what: str, error: Exception) -> SampleError:
+        first = named(self.dataset, int(task.indices[0]))
+        return SampleError(f"{what}= failed for the batch that begins with {first}: {_text(error)}")
 
     def _failed(self, index: int, what: str, error: Exception) -> SampleError:
         return SampleError(f"{named(self.dataset, index)} {what}: {_text(error)}", index)
 
-    def _stacked(self, samples: list[Sample], indices: Indices) -> Batch:
+    def _stacked(self, samples: list[Any], indices: Indices) -> AnyBatch:
         """One array for each field. SampleError with two samples that do not fit together."""
-        arrays = [tuple([np.asarray(value) for value in sample]) for sample in samples]
-        first = _kinds(arrays[0])
-        for index, sample in zip(indices.tolist(), arrays, strict=True):
-            if any(value.dtype.kind not in "biufc" for value in sample):
-                types = ", ".join(str(value.dtype) for value in sample)
-                raise SampleError(
-                    f"{named(self.dataset, index)} has fields of dtype {types}; they must be "
-                    "arrays of numbers",
-                    index,
-                )
-            if (kinds := _kinds(sample)) != first:
+        names = names_of(samples[0])
+        arrays = [tuple([np.asarray(value) for value in values_in(sample)]) for sample in samples]
+        first = _kinds(names, arrays[0])
+        for index, sample, values in zip(indices.tolist(), samples, arrays, strict=True):
+            if any(value.dtype.kind not in "biufc" for value in values):
+                raise self._no_numbers(index, names_of(sample), values)
+            if (kinds := _kinds(names_of(sample), values)) != first:
                 raise self.mismatch(index, kinds, int(indices[0]), first)
-        return tuple([np.stack(field) for field in zip(*arrays, strict=True)])
+        columns = [np.stack(field) for field in zip(*arrays, strict=True)]
+        batch: AnyBatch = fields_of(names, columns)
+        return batch
+
+    def _no_numbers(
+        self, index: int, names: Names, values: tuple[NDArray[Any], ...]
+    ) -> SampleError:
+        types = _spoken(_kinds(names, values))
+        return SampleError(
+            f"{named(self.dataset, index)} is {types}; its fields must be arrays of numbers: leave "
+            "others out in the dataset or with transform=, or make numbers of them with collate=",
+            index,
+        )
 
     def mismatch(self, index: int, kinds: Kinds, other: int, others: Kinds) -> SampleError:
         """Return the error of two samples that differ in structure, shape or dtype."""
@@ -131,18 +187,38 @@ class Batcher:
         )
 
 
-def _kinds(sample: Batch) -> Kinds:
-    """The shapes and dtypes of a sample."""
-    return tuple([(value.shape, value.dtype) for value in sample])
+def _kinds(names: Names, values: tuple[NDArray[Any], ...]) -> Kinds:
+    """The names, shapes and dtypes of a sample."""
+    return names, tuple([(value.shape, value.dtype) for value in values])
 
 
-def kinds_of_batch(batch: Batch) -> Kinds:
-    """Return the shapes and dtypes of each sample of a batch."""
-    return tuple([(value.shape[1:], value.dtype) for value in batch])
+def kinds_of_batch(batch: AnyBatch) -> Kinds:
+    """Return the names, shapes and dtypes of each sample of a batch."""
+    return names_of(batch), tuple([(v.shape[1:], v.dtype) for v in values_in(batch)])
+
+
+def _as_batch(made: Any) -> AnyBatch:
+    """What a function of the user's returned as a batch. TypeError if it is none."""
+    if isinstance(made, (np.ndarray, list)):
+        made = (np.asarray(made),)
+    if not isinstance(made, (tuple, Mapping)) or not made:
+        raise TypeError(f"it must return a tuple or dict of arrays, not {type(made).__name__}")
+    arrays = [np.asarray(value) for value in values_in(made)]
+    if bad := [array for array in arrays if array.dtype.kind not in "biufc" or not array.ndim]:
+        raise TypeError(
+            f"it must return arrays of numbers with an axis for the samples, not {bad[0].dtype} of "
+            f"shape {bad[0].shape}"
+        )
+    batch: AnyBatch = fields_of(names_of(made), arrays)
+    return batch
 
 
 def _spoken(kinds: Kinds) -> str:
-    return f"({', '.join(f'{dtype}{list(shape)}' for shape, dtype in kinds)})"
+    names, values = kinds
+    told = [f"{dtype}{list(shape)}" for shape, dtype in values]
+    if names is None:
+        return f"({', '.join(told)})"
+    return f"{{{', '.join(f'{name}: {each}' for name, each in zip(names, told, strict=True))}}}"
 
 
 def _text(error: BaseException) -> str:

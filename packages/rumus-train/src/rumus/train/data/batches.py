@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor import Tensor
+from rumus.train.base.calling import as_dict, call, values_of
 from rumus.train.data.batch_trace import BatchTrace
 from rumus.train.data.part import Part
 
@@ -16,20 +17,22 @@ _SINGLE: Final = (np.ndarray, Tensor, int, float, str, np.number)
 
 
 def arguments(batch: Any) -> tuple[Any, ...]:
-    """Return what a loss function is called with. TypeError for what is no batch."""
+    """Return what a loss function is called with: fields, or one dict. TypeError for another."""
+    if isinstance(batch, Mapping):
+        return (batch,)
     if isinstance(batch, (tuple, list)):
         return tuple(batch)
     if isinstance(batch, _SINGLE):
         return (batch,)
     raise TypeError(
-        f"a loader must yield tuples of arrays, or single arrays, not {type(batch).__name__}; "
-        "loss_fn(*batch) is called with them"
+        f"a loader must yield tuples or dicts of arrays, or single arrays, not "
+        f"{type(batch).__name__}; loss_fn is called with them"
     )
 
 
 def samples(batch: tuple[Any, ...]) -> float:
     """Return the length of the first array's first axis; 1 if there is none."""
-    for value in batch:
+    for value in values_of(batch):
         shape = getattr(value, "shape", ())
         if shape:
             return float(shape[0])
@@ -38,9 +41,15 @@ def samples(batch: tuple[Any, ...]) -> float:
 
 def structure(batch: tuple[Any, ...]) -> tuple[tuple[str, str, int], ...]:
     """What all batches of a loader must have in common: types, dtypes and numbers of axes."""
+    named = as_dict(batch)
+    names = [""] * len(batch) if named is None else [f"{name}: " for name in named]
     return tuple(
-        (type(value).__name__, str(getattr(value, "dtype", "")), len(getattr(value, "shape", ())))
-        for value in batch
+        (
+            f"{name}{type(value).__name__}",
+            str(getattr(value, "dtype", "")),
+            len(getattr(value, "shape", ())),
+        )
+        for name, value in zip(names, values_of(batch), strict=True)
     )
 
 
@@ -112,7 +121,7 @@ class Batches:
             self._check(given, epoch)
             if self.is_complete:
                 raise ValueError(f"the loader says len() {self.per_epoch}, and yields more")
-            weight = self._samples(given) if self.weight_of is None else self.weight_of(*given)
+            weight = self._samples(given) if self.weight_of is None else call(self.weight_of, given)
             if self._trace is not None:
                 self._trace.add(given)
             self.batch += 1
@@ -153,7 +162,11 @@ class Batches:
             close()
 
     def _check(self, batch: tuple[Any, ...], epoch: int) -> None:
-        kind = tuple([(type(v), getattr(v, "dtype", None), getattr(v, "ndim", 0)) for v in batch])
+        named = as_dict(batch)
+        kind: tuple[Any, ...] = tuple(
+            [(type(v), getattr(v, "dtype", None), getattr(v, "ndim", 0)) for v in values_of(batch)]
+        )
+        kind = kind if named is None else (tuple(named), kind)
         if kind == self._kind:
             return
         found = structure(batch)

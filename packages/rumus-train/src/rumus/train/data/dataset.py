@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -10,16 +10,17 @@ from numpy.typing import ArrayLike, NDArray
 
 Sample: TypeAlias = tuple[Any, ...]
 Batch: TypeAlias = tuple[NDArray[Any], ...]
+AnyBatch: TypeAlias = Batch | dict[str, NDArray[Any]]
 Indices: TypeAlias = NDArray[np.intp]
 
 
 class Dataset(Protocol):
-    """Samples by number: a length, and a tuple of NumPy arrays and numbers for each index.
+    """Samples by number: a length, and a tuple or dict of NumPy arrays and numbers for each index.
 
     Whatever has these two methods is a dataset. Two more are used where they exist:
 
-    - `batch(indices) -> tuple of arrays`: the samples of an array of indices at once, stacked along
-      a new first axis, in memory of their own. Faster where samples lie in arrays.
+    - `batch(indices) -> tuple or dict of arrays`: the samples of an array of indices at once,
+      stacked along a new first axis, in memory of their own. Faster where samples lie in arrays.
     - `describe(index) -> str`: where a sample comes from, as its file, for error messages.
     """
 
@@ -27,7 +28,7 @@ class Dataset(Protocol):
         """How many samples there are."""
         ...
 
-    def __getitem__(self, index: int, /) -> Sample:
+    def __getitem__(self, index: int, /) -> Sample | Mapping[str, Any]:
         """Return one sample, in memory of its own: a transform may write into it."""
         ...
 
@@ -98,7 +99,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int, /) -> Sample:
+    def __getitem__(self, index: int, /) -> Any:
         return self.dataset[int(self.indices[index])]
 
     def describe(self, index: int) -> str:
@@ -119,10 +120,18 @@ def named(dataset: Dataset, index: int) -> str:
     return f"sample {index} ({origin})" if origin else f"sample {index}"
 
 
-def batch_of(dataset: Dataset) -> Callable[[Indices], Batch] | None:
+def samples_of(dataset: Dataset, indices: Sequence[int]) -> Sequence[Any] | None:
+    """Return several samples at once where a dataset has `__getitems__`, as of Hugging Face."""
+    taken = getattr(dataset, "__getitems__", None)
+    return None if taken is None else list(taken(list(indices)))
+
+
+def batch_of(dataset: Dataset) -> Callable[[Indices], AnyBatch] | None:
     """Return what takes many samples at once, or None: they are taken one by one then."""
     if isinstance(dataset, Subset):
         whole, indices = batch_of(dataset.dataset), dataset.indices
         return None if whole is None else lambda chosen: whole(indices[chosen])
-    found: Callable[[Indices], Batch] | None = getattr(dataset, "batch", None)
+    if hasattr(dataset, "__getitems__"):
+        return None  # of Hugging Face, whose `batch` is something else
+    found: Callable[[Indices], AnyBatch] | None = getattr(dataset, "batch", None)
     return found

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import operator
 import weakref
+import zlib
 from collections.abc import Generator, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, tensor
+from rumus.train.base.fields import fields_of, values_in
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.base.ranks import Ranks
-from rumus.train.data.batcher import Batcher, Kinds, Task, Transform, kinds_of_batch
-from rumus.train.data.dataset import Batch, Dataset, Indices
+from rumus.train.data.batcher import Batcher, Collate, Kinds, Task, Transform, kinds_of_batch
+from rumus.train.data.dataset import AnyBatch, Dataset, Indices
 from rumus.train.data.part import Part, check_shards
+from rumus.train.data.sampler import Sampler
 
 
 class DataLoader:
     """Batches of a dataset. Each loop over it runs one epoch, or the rest of one.
 
-    A batch is a tuple with one NumPy array for each field of the samples, stacked along a new first
-    axis; with `backend` they are tensors there, in the dtypes that `tensor` gives them.
+    A batch is a tuple, or a dict if samples are dicts, with one NumPy array for each field of the
+    samples, stacked along a new first axis; with `backend` they are tensors there, in the dtypes
+    that `tensor` gives them.
 
     shuffle: a new order in each epoch, a function of the seed, the epoch and the length alone.
     drop_last: leave out the last batch if it is smaller than batch_size. transform: called with
     each sample and a NumPy generator of its own, whose numbers depend on (seed, epoch, index)
     alone; returns the sample to use. It may write into the sample.
+    sampler: says which samples an epoch has, and in which order: `WeightedSampler`,
+    `BalancedSampler`, `LengthBuckets`, or an object of yours like them.
+    collate: makes a batch of a list of samples, where stacking does not do, as for samples of
+    different lengths: `Pad()`. Batches may differ in shape then.
+    batch_transform: called with each batch and a generator of its own, whose numbers depend on
+    (seed, epoch, number of the batch) alone; returns the batch to use: `Mixup`, `CutMix`.
     workers: threads that make batches ahead, or processes with processes=True, which suits
     transforms in Python: threads share one interpreter. 0 makes each batch when it is asked for.
     prefetch: how many batches may be ready and waiting, besides the one that each worker is busy
@@ -72,6 +83,9 @@ class DataLoader:
         processes: bool = False,
         prefetch: int = 2,
         backend: Backend | None = None,
+        sampler: Sampler | None = None,
+        collate: Collate | None = None,
+        batch_transform: Transform | None = None,
         ranks: Ranks | None = None,
         shards: int | None = None,
     ) -> None:
@@ -82,7 +96,11 @@ class DataLoader:
         self.prefetch = _at_least(0, "prefetch", prefetch)
         self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
         self.processes = bool(processes)
-        self._samples = len(dataset)
+        self.sampler, self.collate, self.batch_transform = sampler, collate, batch_transform
+        _check_dataset(dataset)
+        self._samples = len(dataset) if sampler is None else sampler.count(dataset)
+        if sampler is not None and self.shuffle:
+            raise ValueError("shuffle=True and sampler= both say in which order: give one of them")
         if self._samples == 0:
             raise ValueError("the dataset is empty")
         if len(self) == 0:
@@ -99,7 +117,7 @@ class DataLoader:
             wanted = ranks.size if shards is None else operator.index(shards)
             self.shards = check_shards(wanted, self.batch_size, ranks)
         self._epoch = self._batch = 0
-        self._batcher = Batcher(dataset, transform, self.seed)
+        self._batcher = Batcher(dataset, transform, self.seed, collate, batch_transform)
         self._loop: weakref.ref[_Loop] | None = None
         self._first: tuple[Kinds, int] | None = None  # of the first batch, and a sample of it
 
@@ -141,7 +159,7 @@ class DataLoader:
         whole, rest = divmod(self._samples, self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def __iter__(self) -> Iterator[Any]:
         self._leave()
         loop = _Loop(self)
         self._loop = weakref.ref(loop)
@@ -186,6 +204,7 @@ class DataLoader:
 
     def _described(self) -> dict[str, int | bool]:
         shards = {} if self.ranks is None else {"shards": self.shards}
+        sampler = {} if self.sampler is None else {"sampler": self._identity_of_sampler}
         return {
             "samples": self._samples,
             "batch_size": self.batch_size,
@@ -193,7 +212,20 @@ class DataLoader:
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
             **shards,
+            **sampler,
         }
+
+    @cached_property
+    def _identity_of_sampler(self) -> int:
+        """A checksum of the order of the first epoch, which another sampler would not have."""
+        return zlib.crc32(self._order(0).astype(np.int64).tobytes())
+
+    def _order(self, epoch: int) -> Indices:
+        if self.sampler is not None:
+            return self.sampler.order(self.dataset, self.seed, epoch, self.batch_size)
+        if self.shuffle:
+            return permutation(self.seed, Purpose.SHUFFLE, self._samples, epoch)
+        return np.arange(self._samples, dtype=np.intp)
 
     def _leave(self) -> None:
         """End the loop that runs, if one does."""
@@ -204,10 +236,7 @@ class DataLoader:
 
     def _tasks(self) -> Iterator[Task]:
         """The batches from the position to the end of the epoch."""
-        epoch, size, count = self.epoch, self.batch_size, self._samples
-        order: Indices = np.arange(count, dtype=np.intp)
-        if self.shuffle:
-            order = permutation(self.seed, Purpose.SHUFFLE, count, epoch)
+        epoch, size, order = self.epoch, self.batch_size, self._order(self.epoch)
         for number in range(self.batch, len(self)):
             yield Task(epoch, number, self._own(order[number * size : (number + 1) * size]))
 
@@ -228,20 +257,22 @@ class DataLoader:
         ahead = self.workers + self.prefetch
         return make(self._batcher, self._tasks(), self._finish, self.workers, ahead)
 
-    def _finish(self, task: Task, batch: Batch) -> Made:
+    def _finish(self, task: Task, batch: AnyBatch) -> Made:
         """Upload a batch, on the thread that made it or that waited for the process that did."""
         kinds, backend = kinds_of_batch(batch), self.backend
         if backend is None:
             return Made(int(task.indices[0]), kinds, batch)
-        return Made(
-            int(task.indices[0]), kinds, tuple([tensor(field, backend=backend) for field in batch])
-        )
+        tensors = [tensor(field, backend=backend) for field in values_in(batch)]
+        return Made(int(task.indices[0]), kinds, fields_of(kinds[0], tensors))
 
     def _check(self, made: Made) -> None:
-        """Refuse a batch of other shapes or dtypes than the first; it names a sample of each."""
+        """Refuse a batch of other shapes or dtypes than the first; it names a sample of each.
+
+        What `collate` makes of samples may have any shape.
+        """
         if self._first is None:
             self._first = made.kinds, made.sample
-        elif made.kinds != self._first[0]:
+        elif made.kinds != self._first[0] and self.collate is None:
             raise self._batcher.mismatch(made.sample, made.kinds, self._first[1], self._first[0])
 
 
@@ -250,10 +281,10 @@ class Made(NamedTuple):
 
     sample: int
     kinds: Kinds
-    batch: tuple[Any, ...]
+    batch: Any
 
 
-class _Loop(Iterator[tuple[Any, ...]]):
+class _Loop(Iterator[Any]):
     """One pass over a loader, from its position to the end of the epoch."""
 
     def __init__(self, loader: DataLoader) -> None:
@@ -261,7 +292,7 @@ class _Loop(Iterator[tuple[Any, ...]]):
         self._batches = loader._batches()
         self._is_closed = self._is_done = False
 
-    def __next__(self) -> tuple[Any, ...]:
+    def __next__(self) -> Any:
         loader = self._loader
         if self._is_done:
             raise StopIteration
@@ -288,6 +319,19 @@ class _Loop(Iterator[tuple[Any, ...]]):
         """End it, and whoever works for it."""
         self._is_closed = True
         self._batches.close()
+
+
+def _check_dataset(dataset: object) -> None:
+    """Raise TypeError for what has no samples by number."""
+    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
+        return
+    what = type(dataset).__name__
+    if hasattr(dataset, "__iter__"):
+        raise TypeError(
+            f"a dataset has samples by number, and {what} has none but can be iterated over: "
+            "StreamLoader(stream, batch_size)"
+        )
+    raise TypeError(f"a dataset has len() and dataset[i], and {what} has not")
 
 
 def _at_least(least: int, name: str, value: int) -> int:

@@ -17,28 +17,29 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rumus.train.base.data_errors import WorkerError
 from rumus.train.data.batcher import Batcher, Stopped, Task
-from rumus.train.data.dataset import Batch
+from rumus.train.data.dataset import AnyBatch
 from rumus.train.data.worker_process import Failure, serve
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
 def made_by_threads(
-    batcher: Batcher, tasks: Iterable[Task], finish: Callable[[Task, Batch], T], workers: int,
+    batcher: Batcher, tasks: Iterable[Task], finish: Callable[[Task, AnyBatch], T], workers: int,
     ahead: int,
 ) -> Generator[T, None, None]:  # fmt: skip
-    """Yield the batches of `tasks`, made by threads; see `_in_order`."""
+    """Yield the batches of `tasks`, made by threads; see `in_order`."""
     stopped = threading.Event()
     make = lambda task: finish(task, batcher.make(task, stopped.is_set))
-    return _in_order(make, tasks, workers, ahead, stopped.set)
+    return in_order(make, tasks, workers, ahead, stopped.set)
 
 
 def made_by_processes(
-    batcher: Batcher, tasks: Iterable[Task], finish: Callable[[Task, Batch], T], workers: int,
+    batcher: Batcher, tasks: Iterable[Task], finish: Callable[[Task, AnyBatch], T], workers: int,
     ahead: int,
 ) -> Generator[T, None, None]:  # fmt: skip
     """Yield the batches of `tasks`, made by processes and finished by threads."""
@@ -49,15 +50,15 @@ def made_by_processes(
     make = lambda task: finish(task, processes.make(task))
     atexit.register(processes.stop)
     try:
-        yield from _in_order(make, tasks, workers, ahead, processes.stop)
+        yield from in_order(make, tasks, workers, ahead, processes.stop)
     finally:
         processes.close()
         atexit.unregister(processes.stop)
 
 
-def _in_order(
-    make: Callable[[Task], T],
-    tasks: Iterable[Task],
+def in_order(
+    make: Callable[[S], T],
+    tasks: Iterable[S],
     workers: int,
     ahead: int,
     stop: Callable[[], None],
@@ -69,7 +70,7 @@ def _in_order(
     while it starts a thread lets it forget that one.
     """
     stopped = threading.Event()
-    todo: SimpleQueue[tuple[Task, Future[T]] | None] = SimpleQueue()
+    todo: SimpleQueue[tuple[S, Future[T]] | None] = SimpleQueue()
 
     def work() -> None:
         while (item := todo.get()) is not None and not stopped.is_set():
@@ -119,7 +120,7 @@ class WorkerProcesses:
         self._idle: SimpleQueue[WorkerProcess] = SimpleQueue()
         self._is_stopped = False
 
-    def make(self, task: Task) -> Batch:
+    def make(self, task: Task) -> AnyBatch:
         """Return a batch that an idle process made, or a new one; as `WorkerProcess.make`."""
         try:
             process = self._idle.get_nowait()
@@ -163,7 +164,7 @@ class WorkerProcess:
         with self._watched("it was starting"):
             self._connection.send_bytes(batcher)
 
-    def make(self, task: Task) -> Batch:
+    def make(self, task: Task) -> AnyBatch:
         """Return the batch that it made. SampleError as `Batcher.make`, WorkerError if it died."""
         what = f"it made batch {task.number} of epoch {task.epoch}"
         with self._watched(what):
@@ -171,7 +172,7 @@ class WorkerProcess:
             reply = self._connection.recv()
         if isinstance(reply, Failure):
             raise reply.restored(self._process.pid)
-        made: Batch = reply
+        made: AnyBatch = reply
         return made
 
     @contextmanager

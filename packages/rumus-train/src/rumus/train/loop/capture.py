@@ -146,7 +146,7 @@ class CapturedSteps:
         name, alive = _identity(loss_fn)
         memory = None if scale is None else scale._array
         items = [place(value, backend) for value in batch]
-        key = (id(backend), name, id(memory), *map(_kind, items))
+        key = (id(backend), name, loss_fn.names, id(memory), *map(_kind, items))
         captured = self._find(key)
         step = _Step(key, backend, loss_fn, items, scale, (alive, memory, loss_fn))
         if captured is None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, Tensor, cpu
 from rumus.tensor.graph.evaluation import evaluating
+from rumus.train.base.calling import call
 from rumus.train.data.batches import arguments, samples
-from rumus.train.loop.capture import beside
-from rumus.train.loop.validation import measure
+from rumus.train.loop.validation import measure, on_backend
 
 Prediction: TypeAlias = Any  # an array, or a tuple or dict of predictions
 Metric: TypeAlias = Callable[..., Any]  # of (what the model says, targets)
 # What is measured of each batch: a function of the batch, or metrics by name or by their own names.
 Metrics: TypeAlias = Callable[..., Any] | Mapping[str, Metric] | Sequence[Metric]
+
+_TARGETS: Final = "target", "targets", "label", "labels", "y"  # how a dict may call them
 
 
 def predict(
@@ -28,7 +30,8 @@ def predict(
 ) -> Prediction:
     """Return what a model says of all samples of a loader, in its order, as NumPy arrays.
 
-    model: is called with the first array of each batch, and evaluates meanwhile: no dropout, no
+    model: is called with the first array of each batch, or with what of a dict its `forward` names,
+    and evaluates meanwhile: no dropout, no
     graph. A tensor becomes an array with a row for each sample; tuples and dicts of tensors become
     tuples and dicts of arrays.
     loader: yields batches as for `Trainer.fit`; its place in the data is the same afterwards.
@@ -54,7 +57,8 @@ def evaluate(
 
     metrics: one function of (scores, targets) or several, as those of `rumus.train.metrics` and the
     losses of `rumus.nn`: a sequence, or a mapping that says how to call them. They are called with
-    what the model says of the first array of a batch, and with its last. A single function is
+    what the model says of the first array of a batch, and with its last, or of a dict with its
+    "target", "targets", "label", "labels" or "y". A single function is
     called with the whole batch, and returns a number or several by name, as for `validate=` of
     `Trainer.fit`. Numbers are averaged over the samples, metrics are exact over the whole set.
 
@@ -84,7 +88,7 @@ def predictions(
         waiting: list[tuple[Any, float]] = []  # one is read while the device works on the next
         for batch in loader:
             given = arguments(batch)
-            made = predict_fn(*(beside(value, backend) for value in given))
+            made = call(predict_fn, on_backend(given, backend))
             waiting.append((made, samples(given)))
             if len(waiting) > 1:
                 found.append(_on_host(*waiting.pop(0)))
@@ -117,14 +121,16 @@ def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[...
             raise TypeError(f"the metric {name!r} must be a function, not {type(metric).__name__}")
     scores_of = of_first(model)
 
-    def measured(*batch: Any) -> dict[str, Any]:
-        if len(batch) < 2:
+    def measured(*batch: Any, **fields: Any) -> dict[str, Any]:
+        targets = [fields[name] for name in _TARGETS if name in fields] or batch[1:]
+        if not targets:
             raise ValueError(
-                "metrics compare what the model says of a batch's first array with its last, and "
-                "the batch has one array: give targets, or a function of the batch"
+                "metrics compare what the model says of a batch's first array with its last, or of "
+                f"a dict with its {', '.join(_TARGETS)}, and the batch has none: give targets, or "
+                "a function of the batch"
             )
-        scores = scores_of(*batch)
-        return {name: metric(scores, batch[-1]) for name, metric in named.items()}
+        scores = scores_of(*batch, **fields)
+        return {name: metric(scores, targets[-1]) for name, metric in named.items()}
 
     return measured
 
@@ -132,12 +138,14 @@ def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[...
 def of_first(model: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function of a batch that calls a model with its first array."""
 
-    def call(*batch: Any) -> Any:
+    def of_batch(*batch: Any, **named: Any) -> Any:
+        if named:
+            return call(model, [named])
         if not batch:
             raise ValueError("a batch is empty: the model is called with its first array")
         return model(batch[0])
 
-    return call
+    return of_batch
 
 
 def only_model(state: Mapping[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from rumus.tensor.graph.means import Mean, noting_means
 from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.operations.generator import Draws
+from rumus.train.base.calling import as_dict
 from rumus.train.base.epoch_sum import LateWeight
 from rumus.train.base.limits import Limits
 from rumus.train.base.logged import Log
@@ -158,16 +159,19 @@ class Trainer(Generic[M_co]):
         """Compute the loss, its gradients and the update; return the loss, without its graph.
 
         loss_fn: called with `batch`, NumPy arrays and tensors of other backends as tensors beside
-        the parameters; returns a scalar that depends on the optimizer's parameters, and on no
-        others that are trainable; or a dict of it, as "loss", and of what else is to be logged:
-        numbers, scalars, metrics of `rumus.train.metrics`; see `epoch_averages`.
+        the parameters; with a dict by the names of its parameters, or with the whole dict if it has
+        one parameter that is no key of it. It returns a scalar that depends on the optimizer's
+        parameters, and on no others that are trainable; or a dict of it, as "loss", and of what
+        else is to be logged: numbers, scalars, metrics of `rumus.train.metrics`; see
+        `epoch_averages`.
         weight: how much this step counts in the mean loss of the epoch, as the number of samples
         where the batches differ in size.
 
         Raises TypeError if `loss_fn` returns no tensor, ValueError for a weight that is not finite
-        and positive, UnclaimedGradientError for gradients that the optimizer does not own, and what
-        `backward` and `Optimizer.step` raise; nothing has changed then. A step that raises, or that
-        the optimizer skips, does not enter the mean. CaptureError for what a GPU cannot repeat.
+        and positive and for a dict that lacks what `loss_fn` wants, UnclaimedGradientError for
+        gradients that the optimizer does not own, and what `backward` and `Optimizer.step` raise;
+        nothing has changed then. A step that raises, or that the optimizer skips, does not enter
+        the mean. CaptureError for what a GPU cannot repeat.
         """
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
@@ -420,7 +424,10 @@ class Trainer(Generic[M_co]):
         They are captured where a batch is given and the parameters' backend can. loss_fn and batch:
         see `train_step`, whose errors but those of the update are raised.
         """
-        called = StepFunction(loss_fn)
+        named = as_dict(batch)
+        called = StepFunction(loss_fn, None if named is None else tuple(named))
+        if named is not None:
+            batch = list(named.values())
         with measured(self._clock, "passes"):
             found = self._passes(called, batch)
         self.log = called.log

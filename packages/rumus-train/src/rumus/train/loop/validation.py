@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -10,6 +10,7 @@ from rumus.optim import Optimizer
 from rumus.tensor import Backend, Tensor
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import noting_means
+from rumus.train.base.calling import as_dict, call
 from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
 from rumus.train.base.metric_state import MetricState, add_up
@@ -98,15 +99,22 @@ class Measuring:
     def of(self, batch: Any) -> Found:
         """Return what is computed of a batch."""
         given = arguments(batch)
-        values = [beside(value, self._backend) for value in given]
         with noting_means() as means:
-            named = _named(self._metric_fn(*values))
+            named = _named(call(self._metric_fn, on_backend(given, self._backend)))
         if self._weight_of is None:
             weights = self._weighing.weigh([*named.values()], means, samples(given))
         else:
-            weights = [float(self._weight_of(*given))] * len(named)
+            weights = [float(call(self._weight_of, given))] * len(named)
         pairs = zip(named.items(), weights, strict=True)
         return [(name, _number(value), weight) for (name, value), weight in pairs]
+
+
+def on_backend(batch: Sequence[Any], backend: Backend) -> Sequence[Any]:
+    """Return a batch with its arrays as tensors of a backend."""
+    named = as_dict(batch)
+    if named is not None:
+        return ({name: beside(value, backend) for name, value in named.items()},)
+    return [beside(value, backend) for value in batch]
 
 
 class Measured:

@@ -1,0 +1,92 @@
+"""How a function is called with a batch that is a dict: by the names of its parameters.
+
+`lambda image, label: ...` gets those two of a batch that may hold more. A function of one parameter
+that is no name of the batch, as `def loss(batch)`, gets the whole dict.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+from rumus.train.base.nearest_name import nearest_name
+
+Names = tuple[str, ...]
+
+
+def as_dict(batch: Sequence[Any]) -> Mapping[str, Any] | None:
+    """Return the dict that a batch is, if it is one."""
+    return batch[0] if len(batch) == 1 and isinstance(batch[0], Mapping) else None
+
+
+def values_of(batch: Sequence[Any]) -> Sequence[Any]:
+    """Return what a batch holds, whether it is a tuple or a dict."""
+    named = as_dict(batch)
+    return batch if named is None else list(named.values())
+
+
+def call(function: Callable[..., Any], batch: Sequence[Any]) -> Any:
+    """Call a function with a batch. ValueError for a name that it wants and the batch lacks.
+
+    >>> call(lambda y, x: (x, y), [{"x": 1, "y": 2, "z": 3}]), call(len, [{"x": 1}])
+    ((1, 2), 1)
+    """
+    named = as_dict(batch)
+    if named is None:
+        return function(*batch)
+    wanted = wanted_names(function, tuple(named))
+    if wanted is None:
+        return function(named)
+    return function(**{name: named[name] for name in wanted})
+
+
+def wanted_names(function: Callable[..., Any], names: Names) -> Names | None:
+    """Return what a function wants of a batch with these names; None if all of it, as one dict.
+
+    ValueError for a name that the batch lacks.
+    """
+    if isinstance(function, FunctionType) and not (
+        function.__defaults__ or function.__kwdefaults__
+    ):
+        return _of_code(function.__code__, names)
+    return _wanted(getattr(function, "forward", function), names)
+
+
+@lru_cache(maxsize=256)
+def _of_code(code: CodeType, names: Names) -> Names | None:
+    """Lambdas are made anew each time that their line runs; their code is not."""
+    return _wanted(FunctionType(code, {}, closure=_cells(code)), names)
+
+
+def _cells(code: CodeType) -> tuple[CellType, ...] | None:
+    return tuple([CellType() for _ in code.co_freevars]) or None
+
+
+def _wanted(function: Callable[..., Any], names: Names) -> Names | None:
+    try:
+        parameters = [*inspect.signature(function).parameters.values()]
+    except (TypeError, ValueError):  # of a built-in function nobody knows
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return names
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if len(parameters) == 1 and parameters[0].name not in names:
+        return None
+    for parameter in parameters:
+        missing = parameter.name not in names and parameter.default is parameter.empty
+        if missing or parameter.kind is parameter.POSITIONAL_ONLY:
+            _refuse(function, parameter.name, names)
+    return tuple(p.name for p in named if p.name in names)
+
+
+def _refuse(function: Callable[..., Any], wanted: str, names: Names) -> None:
+    label = getattr(function, "__qualname__", type(function).__name__)
+    near = nearest_name(wanted, names)
+    hint = f"; did you mean {near!r}" if near else ""
+    raise ValueError(
+        f"{label} wants {wanted!r}, and a batch has {', '.join(map(repr, names))}: a dict is "
+        f"passed by the names of the function's parameters{hint}"
+    )

@@ -1,0 +1,111 @@
+"""`Mixup` and `CutMix`: batches of mixtures of two samples, with targets mixed alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.base.fields import fields_of, names_of, values_in
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """x = lam x_i + (1 - lam) x_j, and so the targets: a `batch_transform=` of a loader.
+
+    classes: how many there are. Integer targets become probabilities (samples, classes), which
+    `cross_entropy_loss` takes; floating ones are mixed as they are.
+    alpha: lam is drawn from Beta(alpha, alpha) for each batch. share: of batches that are mixed.
+
+    The first field is mixed, and the last is the target. Zhang et al.: arXiv:1710.09412. ValueError
+    for an alpha that is not positive, a share outside of [0, 1], and a target that is no class.
+
+    >>> x, y = np.array([[0.0], [1.0]], np.float32), np.array([0, 1])
+    >>> mixed, targets = Mixup(2)((x, y), np.random.default_rng(0))
+    >>> bool((mixed[:, 0] == targets[:, 1]).all()), targets.sum(1).tolist()
+    (True, [1.0, 1.0])
+    """
+
+    classes: int
+    alpha: float = 0.2
+    share: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha must be finite and positive, not {self.alpha}")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must be in [0, 1], not {self.share}")
+        if self.classes < 1:
+            raise ValueError(f"classes must be at least 1, not {self.classes}")
+
+    def __call__(self, batch: Any, generator: np.random.Generator) -> Any:
+        """Return the mixed batch."""
+        names, values = names_of(batch), [*values_in(batch)]
+        if len(values) < 2:
+            raise ValueError("there must be a target, the last field, to mix along")
+        targets = _probabilities(values[-1], self.classes)
+        others = generator.permutation(len(targets))
+        lam = float(generator.beta(self.alpha, self.alpha))
+        if generator.random() < self.share:
+            values[0], lam = self._mixed(values[0], others, lam, generator)
+            targets = (lam * targets + (1 - lam) * targets[others]).astype(np.float32)
+        values[-1] = targets
+        return fields_of(names, values)
+
+    def _mixed(
+        self, x: NDArray[Any], others: NDArray[Any], lam: float, generator: np.random.Generator
+    ) -> tuple[NDArray[Any], float]:
+        """Return the mixture, and how much of the first samples is in it."""
+        x = x if x.dtype.kind == "f" else x.astype(np.float32)
+        return (lam * x + (1 - lam) * x[others]).astype(x.dtype), lam
+
+
+@dataclass(frozen=True)
+class CutMix(Mixup):
+    """A rectangle of each image comes from another one, and its share of the target.
+
+    channels_last: images are (samples, height, width, channels), and not (samples, channels,
+    height, width). The rest is as in `Mixup`. Yun et al.: arXiv:1905.04899.
+
+    >>> x = np.arange(2)[:, None, None, None] * np.ones((2, 1, 8, 8))
+    >>> mixed, targets = CutMix(2, 1.0)((x, np.array([0, 1])), np.random.default_rng(1))
+    >>> bool(np.allclose(mixed.mean((1, 2, 3)), targets[:, 1]))
+    True
+    """
+
+    alpha: float = 1.0
+    channels_last: bool = field(default=False, kw_only=True)
+
+    def _mixed(
+        self, x: NDArray[Any], others: NDArray[Any], lam: float, generator: np.random.Generator
+    ) -> tuple[NDArray[Any], float]:
+        if x.ndim != 4:
+            raise ValueError(f"CutMix needs images (samples, 3 axes), not shape {x.shape}")
+        images = x.copy()
+        shown = images if self.channels_last else images.transpose(0, 2, 3, 1)
+        height, width = shown.shape[1:3]
+        side = math.sqrt(1 - lam)
+        row, column = generator.random(2) * (height, width)
+        top, bottom = _bounds(row, side * height, height)
+        left, right = _bounds(column, side * width, width)
+        shown[:, top:bottom, left:right] = shown[others, top:bottom, left:right]
+        return images, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def _bounds(middle: float, length: float, whole: int) -> tuple[int, int]:
+    start, stop = round(middle - length / 2), round(middle + length / 2)
+    return max(0, start), min(whole, stop)
+
+
+def _probabilities(targets: NDArray[Any], classes: int) -> NDArray[Any]:
+    if targets.dtype.kind == "f":
+        return targets
+    if targets.ndim != 1 or not ((targets >= 0) & (targets < classes)).all():
+        raise ValueError(
+            f"targets must be class numbers in [0, {classes}), the last field of the batch"
+        )
+    found: NDArray[Any] = np.eye(classes, dtype=np.float32)[targets]
+    return found

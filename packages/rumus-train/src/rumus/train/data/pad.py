@@ -1,0 +1,92 @@
+"""`Pad`: a batch of samples whose arrays differ in length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.base.fields import fields_of, names_of, values_in
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Fills arrays up to the longest of the batch: a `collate=` of a loader.
+
+    value: what is filled in: one for all fields, or one for each, by place or by name, as -100 for
+    targets that a loss is to ignore.
+    multiple: lengths become multiples of it, so that batches have few shapes; each shape is a
+    captured step of its own.
+    length: pad to this length in any case.
+    mask: add a field, True where the first padded field is real and False where it was filled up;
+    it is the last, or "mask" in a dict.
+
+    Fields without axes are stacked. ValueError for samples that differ in more than the first axis,
+    or are longer than `length`.
+
+    >>> tokens, label, mask = Pad(multiple=4, mask=True)([([5, 6, 7], 0), ([8], 1)])
+    >>> tokens.tolist(), label.tolist(), mask.sum(1).tolist()
+    ([[5, 6, 7, 0], [8, 0, 0, 0]], [0, 1], [3, 1])
+    """
+
+    value: float | Sequence[float] | Mapping[str, float] = 0
+    multiple: int = 1
+    length: int | None = None
+    mask: bool = False
+
+    def __post_init__(self) -> None:
+        if self.multiple < 1:
+            raise ValueError(f"multiple must be at least 1, not {self.multiple}")
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        """Return a batch of samples, which are tuples or dicts."""
+        names = names_of(samples[0])
+        columns = [[np.asarray(v) for v in column]
+                   for column in zip(*map(values_in, samples), strict=True)]  # fmt: skip
+        fills = self._fills(names, len(columns))
+        fields = [self._column(each, fill) for each, fill in zip(columns, fills, strict=True)]
+        if self.mask:
+            fields.append(self._mask(columns))
+            names = None if names is None else (*names, "mask")
+        return fields_of(names, fields)
+
+    def _fills(self, names: tuple[str, ...] | None, count: int) -> list[float]:
+        if isinstance(self.value, Mapping):
+            return [self.value.get(name, 0) for name in names or ()]
+        if isinstance(self.value, Sequence):
+            return [*self.value]
+        return [self.value] * count
+
+    def _column(self, arrays: Sequence[NDArray[Any]], fill: float) -> NDArray[Any]:
+        if not arrays[0].ndim:
+            return np.stack(arrays)
+        shapes = {array.shape[1:] for array in arrays}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"only the first axis may differ in length, and rows have shapes {sorted(shapes)}"
+            )
+        padded = self._padded(arrays)
+        dtype = np.result_type(*{array.dtype for array in arrays})
+        out = np.full((len(arrays), padded, *shapes.pop()), fill, dtype)
+        for row, array in zip(out, arrays, strict=True):
+            row[: len(array)] = array
+        return out
+
+    def _padded(self, arrays: Sequence[NDArray[Any]]) -> int:
+        longest = max(map(len, arrays))
+        if self.length is None:
+            return max(1, -(-longest // self.multiple)) * self.multiple
+        if longest > self.length:
+            raise ValueError(f"a sample of length {longest} is longer than length={self.length}")
+        return self.length
+
+    def _mask(self, columns: Sequence[Sequence[NDArray[Any]]]) -> NDArray[np.bool_]:
+        first = next((each for each in columns if each[0].ndim), None)
+        if first is None:
+            raise ValueError("mask=True: no field has an axis that could be padded")
+        lengths = np.array([len(array) for array in first])
+        found: NDArray[np.bool_] = np.arange(self._padded(first)) < lengths[:, None]
+        return found

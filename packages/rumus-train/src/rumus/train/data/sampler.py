@@ -1,0 +1,167 @@
+"""Samplers: which samples an epoch has and in which order, as functions of (seed, epoch)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rumus.train.base.random_stream import Purpose, permutation, uniform
+from rumus.train.data.dataset import Dataset, Indices
+
+_TOGETHER: Final = 50  # batches whose samples are sorted by length together
+
+
+class Sampler(Protocol):
+    """The order of the samples of an epoch. It is a function: nothing is kept between epochs.
+
+    So a run goes on in the middle of an epoch without replaying it, and workers need not agree.
+    """
+
+    def count(self, dataset: Dataset) -> int:
+        """Return how many samples an epoch has. ValueError for a dataset that does not fit."""
+        ...
+
+    def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
+        """Return their numbers, those of a batch after one another."""
+        ...
+
+
+class WeightedSampler:
+    """Samples by weight: the more, the more often.
+
+    weights: one for each sample, of any sum; one of 0 is never drawn.
+    count: samples of an epoch; by default as many as there are.
+    replacement: whether a sample may come several times in an epoch; without it, each comes at most
+    once, and those of large weight earlier.
+
+    ValueError for weights that are negative, not finite or all 0, have not one axis or another
+    length than the dataset, and for a count that cannot be drawn.
+
+    >>> sampler = WeightedSampler([1.0, 0.0, 3.0], count=1000)
+    >>> order = sampler.order(range(3), seed=0, epoch=0, batch_size=1)
+    >>> np.bincount(order).tolist()
+    [259, 0, 741]
+    """
+
+    def __init__(
+        self, weights: ArrayLike, count: int | None = None, *, replacement: bool = True
+    ) -> None:
+        self.weights = _checked(weights)
+        self.replacement = replacement
+        self._count = len(self.weights) if count is None else count
+        drawable = int((self.weights > 0).sum())
+        if self._count < 1:
+            raise ValueError(f"count must be at least 1, not {count}")
+        if not replacement and count is None:
+            self._count = drawable
+        if not replacement and self._count > drawable:
+            raise ValueError(
+                f"without replacement {drawable} samples can be drawn, those whose weight is not 0,"
+                f" and not count={count}"
+            )
+
+    def count(self, dataset: Dataset) -> int:
+        """Return how many samples an epoch has. ValueError for a dataset of another length."""
+        if len(dataset) != len(self.weights):
+            raise ValueError(
+                f"weights are for {len(self.weights)} samples, and the dataset has {len(dataset)}"
+            )
+        return self._count
+
+    def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
+        """Return the numbers of the samples that were drawn."""
+        if self.replacement:
+            bounds = self.weights.cumsum()
+            drawn = uniform(seed, Purpose.SAMPLER, self._count, epoch) * bounds[-1]
+            found = np.searchsorted(bounds, drawn, side="right")
+            last = int(np.flatnonzero(self.weights)[-1])  # rounding may lead behind it
+            return np.asarray(np.minimum(found, last), np.intp)
+        # Efraimidis and Spirakis (2006), algorithm A: the largest keys u^(1/w), by logarithms.
+        draws = uniform(seed, Purpose.SAMPLER, len(self.weights), epoch)
+        with np.errstate(divide="ignore"):
+            keys = np.log(draws) / self.weights
+        return np.asarray(np.argsort(-keys, kind="stable")[: self._count], np.intp)
+
+
+class BalancedSampler(WeightedSampler):
+    """All classes equally often, however many samples each has.
+
+    labels: the class of each sample, whole numbers or texts. count: as in `WeightedSampler`.
+    ValueError for labels that have not one axis, and for none.
+
+    >>> sampler = BalancedSampler([0, 0, 0, 1], count=1000)
+    >>> int((sampler.order(range(4), seed=0, epoch=0, batch_size=1) == 3).sum())
+    496
+    """
+
+    def __init__(self, labels: ArrayLike, count: int | None = None) -> None:
+        found = np.asarray(labels)
+        if found.ndim != 1 or not found.size:
+            raise ValueError(f"labels must be one for each sample, not of shape {found.shape}")
+        if found.dtype.kind not in "iubUS":
+            raise ValueError(f"labels must be whole numbers or texts, not {found.dtype}")
+        _, place, counts = np.unique(found, return_inverse=True, return_counts=True)
+        super().__init__(1.0 / counts[place], count)
+
+
+class LengthBuckets:
+    """Every sample once, those of a batch of similar lengths, so that little is padded.
+
+    The order is shuffled, then sorted by length within stretches of 50 batches, and the batches are
+    shuffled. lengths: of each sample. shuffle: False sorts all of them, the longest first, so that
+    memory that does not suffice is told at once.
+
+    ValueError for lengths that have not one axis, are negative or not one for each sample.
+
+    >>> order = LengthBuckets([3, 1, 2, 9, 8, 1]).order(range(6), seed=0, epoch=0, batch_size=2)
+    >>> sorted(map(sorted, order.reshape(3, 2).tolist()))
+    [[0, 2], [1, 5], [3, 4]]
+    """
+
+    def __init__(self, lengths: ArrayLike, *, shuffle: bool = True) -> None:
+        self.lengths: NDArray[Any] = np.asarray(lengths)
+        self.shuffle = shuffle
+        if self.lengths.ndim != 1 or self.lengths.dtype.kind not in "iuf":
+            raise ValueError("lengths must be one number for each sample")
+        if not (self.lengths >= 0).all():
+            raise ValueError("lengths must not be negative or NaN")
+
+    def count(self, dataset: Dataset) -> int:
+        """Return how many samples there are. ValueError for a dataset of another length."""
+        if len(dataset) != len(self.lengths):
+            raise ValueError(
+                f"lengths are of {len(self.lengths)} samples, and the dataset has {len(dataset)}"
+            )
+        return len(self.lengths)
+
+    def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
+        """Return the numbers of all samples, batch after batch."""
+        count = len(self.lengths)
+        if not self.shuffle:
+            return np.argsort(-self.lengths, kind="stable").astype(np.intp)
+        order = permutation(seed, Purpose.SHUFFLE, count, epoch)
+        stretch = batch_size * _TOGETHER
+        for start in range(0, count, stretch):
+            part = order[start : start + stretch]
+            order[start : start + stretch] = part[np.argsort(-self.lengths[part], kind="stable")]
+        whole = count // batch_size
+        batches = order[: whole * batch_size].reshape(whole, batch_size)
+        shuffled = batches[permutation(seed, Purpose.SAMPLER, whole, epoch)]
+        return np.concatenate([shuffled.reshape(-1), order[whole * batch_size :]])
+
+
+def _checked(weights: ArrayLike) -> NDArray[np.float64]:
+    found = np.asarray(weights)
+    if found.ndim != 1 or not found.size or found.dtype.kind not in "biuf":
+        raise ValueError(f"weights must be one number for each sample, not of shape {found.shape}")
+    found = found.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
+    if bad.size:
+        raise ValueError(
+            f"weights must be finite and not negative; that of sample {bad[0]} is {found[bad[0]]}"
+        )
+    if not found.any():
+        raise ValueError("all weights are 0, so there is nothing to draw")
+    return found

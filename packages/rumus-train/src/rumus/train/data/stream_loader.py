@@ -1,0 +1,269 @@
+"""`StreamLoader`: batches of samples that come one after the other, and may never end."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import islice, repeat
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from rumus.tensor import Backend, StateMismatchError, tensor
+from rumus.train.base.data_errors import SampleError
+from rumus.train.base.fields import fields_of, names_of, values_in
+from rumus.train.base.random_stream import Purpose, permutation
+from rumus.train.data.batcher import Batcher, Collate, Task, Transform
+from rumus.train.data.dataset import AnyBatch
+
+# Samples in order: iterated over once an epoch, or made by a function of the epoch.
+Stream: TypeAlias = Iterable[Any] | Callable[[int], Iterable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the next sample is: `offset` samples behind the beginning of a block.
+
+    state: of the stream where the block begins, None where the stream has none, or at the beginning
+    of an epoch. start: the number of the block's first sample in the epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    block: int = 0
+    start: int = 0
+    offset: int = 0
+    state: Any = None
+
+
+class StreamLoader:
+    """Batches of a stream, whose samples are not known by number: files that are read once, a
+    network, a dataset of Hugging Face that streams, a source without an end.
+
+    stream: is iterated over once an epoch, or is a function of the epoch that returns what is. It
+    must yield the same samples in an epoch again. `set_epoch(epoch)` is called before, if there is
+    one. With `state_dict` and `load_state_dict` a resume goes on at its place: the next loop over
+    it after `load_state_dict` begins there, and an epoch where it stood when the loader was made.
+    Otherwise the samples before are read again, and left out.
+    shuffle: how many samples are read, and handed out in an order of (seed, epoch), at a time; 0
+    leaves them as they come.
+    drop_last, transform, collate, batch_transform, backend: as in `DataLoader`; the number of a
+    sample is its place in the epoch.
+    prefetch: batches that a thread makes ahead. It changes no bit of any.
+
+    A loop over it runs an epoch, or the rest of one, and for ever if the stream has no end: `fit`
+    needs `steps=` or `seconds=` then. The position counts what was handed out, and `state_dict`
+    holds it.
+
+    TypeError for what cannot be iterated over, and for an iterator, which can be gone through only
+    once; ValueError for numbers out of range. While looping SampleError for a sample that cannot be
+    read or does not fit.
+
+    >>> from itertools import count
+    >>> loader = StreamLoader(lambda epoch: ((i,) for i in count()), 3)
+    >>> batches = iter(loader)
+    >>> next(batches)[0].tolist(), next(batches)[0].tolist()
+    ([0, 1, 2], [3, 4, 5])
+    >>> again = StreamLoader(lambda epoch: ((i,) for i in count()), 3)
+    >>> again.load_state_dict(loader.state_dict())
+    >>> next(iter(again))[0].tolist()
+    [6, 7, 8]
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        batch_size: int,
+        *,
+        shuffle: int = 0,
+        drop_last: bool = False,
+        seed: int = 0,
+        transform: Transform | None = None,
+        collate: Collate | None = None,
+        batch_transform: Transform | None = None,
+        prefetch: int = 0,
+        backend: Backend | None = None,
+    ) -> None:
+        _check_stream(stream)
+        for name, value, least in (
+            ("batch_size", batch_size, 1), ("shuffle", shuffle, 0), ("seed", seed, 0),
+            ("prefetch", prefetch, 0),
+        ):  # fmt: skip
+            if value < least or value != int(value):
+                raise ValueError(f"{name} must be a whole number from {least} on, not {value!r}")
+        self.stream, self.batch_size, self.seed = stream, int(batch_size), int(seed)
+        self.drop_last, self.prefetch, self.backend = drop_last, prefetch, backend
+        self.shuffle_block = int(shuffle)
+        self._batcher = Batcher([], transform, self.seed, collate, batch_transform)
+        self._beginning = self._state()  # of every epoch
+        self._place = _Place()
+        self._loop: weakref.ref[Generator[AnyBatch, None, None]] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch is of."""
+        return self._place.epoch
+
+    @property
+    def batch(self) -> int:
+        """The number of the next batch in its epoch."""
+        return self._place.batch
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        self._leave()
+        loop = self._batches()
+        self._loop = weakref.ref(loop)  # one that nobody holds ends by itself
+        return loop
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, and what it is a position in."""
+        return {**asdict(self._place), **self._described()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` says. StateMismatchError, and nothing has changed, if it is wrong."""
+        own, names = self._described(), set(asdict(self._place))
+        wrong = [
+            f"{name} is {state.get(name, 'missing')} in the state, {value} here"
+            for name, value in own.items()
+            if state.get(name) != value
+        ]
+        wrong += [f"{name} is missing" for name in names if name not in state]
+        wrong += [f"{name} is unknown" for name in state if name not in {*names, *own}]
+        if state.get("state") is not None and not self._is_stateful:
+            wrong.append("the stream had a state_dict then, and has none here")
+        if wrong:
+            raise StateMismatchError(f"the loader's state does not fit: {'; '.join(wrong)}")
+        self._leave()
+        self._place = _Place(**{name: state[name] for name in names})
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "shuffle": self.shuffle_block,
+            "drop_last": self.drop_last,
+        }
+
+    @property
+    def _is_stateful(self) -> bool:
+        return hasattr(self.stream, "state_dict") and hasattr(self.stream, "load_state_dict")
+
+    def _leave(self) -> None:
+        loop = None if self._loop is None else self._loop()
+        self._loop = None
+        if loop is not None:
+            loop.close()
+
+    def _batches(self) -> Generator[AnyBatch, None, None]:
+        """Hand out the batches of an epoch, and keep the place behind the last one."""
+        made = self._made(self._place)
+        if self.prefetch:
+            made = self._ahead(made)
+        for batch, place in made:
+            self._place = place
+            yield batch
+        self._place = _Place(epoch=self._place.epoch + 1)
+
+    def _ahead(
+        self, made: Generator[tuple[AnyBatch, _Place], None, None]
+    ) -> Generator[tuple[AnyBatch, _Place], None, None]:
+        """The same, made by a thread."""
+        from rumus.train.data.workers import in_order
+
+        ahead = in_order(lambda _: next(made, None), repeat(None), 1, self.prefetch, lambda: None)
+        try:
+            for each in ahead:
+                if each is None:
+                    return
+                yield each
+        finally:
+            ahead.close()
+            made.close()
+
+    def _made(self, place: _Place) -> Generator[tuple[AnyBatch, _Place], None, None]:
+        """Each batch, and the place behind it."""
+        samples = self._samples(place)
+        while taken := list(islice(samples, self.batch_size)):
+            if len(taken) < self.batch_size and self.drop_last:
+                return
+            numbers = np.array([number for number, _, _ in taken], np.intp)
+            task = Task(place.epoch, place.batch, numbers)
+            batch = self._batcher.make_of([sample for _, sample, _ in taken], task)
+            place = replace(taken[-1][2], batch=place.batch + 1)
+            yield self._uploaded(batch), place
+
+    def _samples(self, place: _Place) -> Generator[tuple[int, Any, _Place], None, None]:
+        """The number of each sample, itself, and the place behind it."""
+        read, offset = self._open(place), place.offset
+        size = self.shuffle_block or self.batch_size
+        while True:
+            block = self._block(read, size, place)
+            if not block:
+                return
+            order = np.arange(len(block))
+            if self.shuffle_block:
+                order = permutation(self.seed, Purpose.STREAM, len(block), place.epoch, place.block)
+            after = _Place(
+                place.epoch, 0, place.block + 1, place.start + len(block), 0, self._state()
+            )
+            for at in range(offset, len(block)):
+                is_last = at + 1 == len(block)
+                behind = after if is_last else replace(place, offset=at + 1)
+                number = int(order[at])
+                yield place.start + number, block[number], behind
+            place, offset = after, 0
+
+    def _block(self, read: Iterator[Any], size: int, place: _Place) -> list[Any]:
+        block: list[Any] = []
+        try:
+            block.extend(islice(read, size))
+        except Exception as error:
+            raise SampleError(
+                f"sample {place.start + len(block)} of epoch {place.epoch} of the stream could not "
+                f"be read: {type(error).__name__}: {error}"
+            ) from error
+        return block
+
+    def _open(self, place: _Place) -> Iterator[Any]:
+        """The samples from the beginning of the place's block on."""
+        set_epoch = getattr(self.stream, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(place.epoch)
+        if self._is_stateful:
+            state = self._beginning if place.state is None else place.state
+            self.stream.load_state_dict(state)  # type: ignore[union-attr]
+            return iter(self.stream)  # type: ignore[arg-type]
+        found = self.stream if isinstance(self.stream, Iterable) else self.stream(place.epoch)
+        read = iter(found)
+        skipped = sum(1 for _ in islice(read, place.start))
+        if skipped < place.start:
+            raise ValueError(
+                f"epoch {place.epoch} had handed out {place.start} samples when it was saved, and "
+                f"the stream has {skipped} now: it is another one, or not the same each time"
+            )
+        return read
+
+    def _state(self) -> Any:
+        return self.stream.state_dict() if self._is_stateful else None  # type: ignore[union-attr]
+
+    def _uploaded(self, batch: AnyBatch) -> Any:
+        if self.backend is None:
+            return batch
+        tensors = [tensor(field, backend=self.backend) for field in values_in(batch)]
+        return fields_of(names_of(batch), tensors)
+
+
+_ONCE: Final = "it can be gone through once only, and an epoch or a resume begins anew"
+
+
+def _check_stream(stream: object) -> None:
+    """Raise TypeError for what is no stream."""
+    what = type(stream).__name__
+    if isinstance(stream, Iterator):
+        raise TypeError(
+            f"a stream must not be an iterator, as this {what}: {_ONCE}. Give a function of the "
+            "epoch that makes one: StreamLoader(lambda epoch: read(), batch_size)"
+        )
+    if not isinstance(stream, Iterable) and not callable(stream):
+        raise TypeError(f"a stream can be iterated over, or is a function; {what} is neither")

@@ -1,0 +1,237 @@
+"""Transforms of images, which are arrays of shape (height, width, channels) or (height, width).
+
+Each is called with an image and a NumPy generator, and returns another image; `Augment` makes a
+`transform=` of a loader of several. Draws depend on (seed, epoch, sample) alone.
+
+>>> import numpy as np
+>>> from rumus.train import ArrayDataset, DataLoader, images
+>>> pixels = np.zeros((4, 32, 32, 3), np.uint8)
+>>> augment = images.Augment(images.Crop(28, padding=2), images.Flip(), images.Normalise(0.5, 0.25))
+>>> ((batch, labels),) = DataLoader(ArrayDataset(pixels, range(4)), 4, transform=augment)
+>>> batch.shape, batch.dtype, float(batch[0, 0, 0, 0])
+((4, 3, 28, 28), dtype('float32'), -2.0)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.base.fields import fields_of, names_of, values_in
+
+Image: TypeAlias = NDArray[Any]
+ImageTransform: TypeAlias = Callable[[Image, np.random.Generator], Image]
+
+__all__ = ["Augment", "Colour", "Crop", "Flip", "Normalise", "Rotate"]
+
+
+class Augment:
+    """Applies transforms of images to one field of a sample, one after the other.
+
+    transforms: each is called with an image and the sample's generator.
+    key: the field that is the image: its name in a dict, or its place in a tuple.
+    """
+
+    def __init__(self, *transforms: ImageTransform, key: str | int = 0) -> None:
+        self.transforms, self.key = transforms, key
+
+    def __call__(self, sample: Any, generator: np.random.Generator) -> Any:
+        """Return the sample with another image."""
+        names, values = names_of(sample), [*values_in(sample)]
+        if isinstance(self.key, str):
+            if names is None or self.key not in names:
+                raise ValueError(f"the sample has no field {self.key!r}")
+            place = names.index(self.key)
+        else:
+            place = self.key
+        image = np.asarray(values[place])
+        for transform in self.transforms:
+            image = transform(image, generator)
+        values[place] = image
+        return fields_of(names, values)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of an image, at a random place.
+
+    size: (height, width), or one number for both. padding: zeros that are put around the image
+    before. centre: take the middle instead, as for a validation.
+    ValueError for an image that is too small.
+    """
+
+    size: int | tuple[int, int]
+    padding: int = 0
+    centre: bool = False
+
+    def __call__(self, image: Image, generator: np.random.Generator) -> Image:
+        """Return the part."""
+        height, width = (self.size,) * 2 if isinstance(self.size, int) else self.size
+        rows = image.shape[0] + 2 * self.padding - height
+        columns = image.shape[1] + 2 * self.padding - width
+        if rows < 0 or columns < 0:
+            raise ValueError(
+                f"an image of {image.shape[:2]}, padded by {self.padding}, is smaller than the "
+                f"part of {(height, width)} that is cut from it"
+            )
+        if self.centre:
+            top, left = rows // 2, columns // 2
+        else:
+            top, left = (int(n) for n in generator.integers(0, (rows + 1, columns + 1)))
+        if not self.padding:
+            return image[top : top + height, left : left + width]
+        return self._padded(image, top - self.padding, left - self.padding, height, width)
+
+    def _padded(self, image: Image, top: int, left: int, height: int, width: int) -> Image:
+        """The part, of which what lies outside of the image is 0."""
+        out = np.zeros((height, width, *image.shape[2:]), image.dtype)
+        y, x = max(0, -top), max(0, -left)
+        found = image[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
+        out[y : y + found.shape[0], x : x + found.shape[1]] = found
+        return out
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image and its mirror image, each as often as `share` says.
+
+    axis: "horizontal" exchanges left and right, "vertical" top and bottom. share: in [0, 1].
+    """
+
+    axis: Literal["horizontal", "vertical"] = "horizontal"
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.axis not in ("horizontal", "vertical"):
+            raise ValueError(f'axis must be "horizontal" or "vertical", not {self.axis!r}')
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must be in [0, 1], not {self.share}")
+
+    def __call__(self, image: Image, generator: np.random.Generator) -> Image:
+        """Return the image, or its mirror image."""
+        if generator.random() >= self.share:
+            return image
+        return image[:, ::-1] if self.axis == "horizontal" else image[::-1]
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """An image turned about its middle by a random angle.
+
+    degrees: the largest angle, in either direction. Values between pixels are interpolated
+    bilinearly; what comes from outside of the image is `fill`.
+    """
+
+    degrees: float
+    fill: float = 0.0
+
+    def __call__(self, image: Image, generator: np.random.Generator) -> Image:
+        """Return the turned image, of the same shape and dtype."""
+        angle = math.radians(float(generator.uniform(-self.degrees, self.degrees)))
+        return turned(image, angle, self.fill)
+
+
+def turned(image: Image, angle: float, fill: float = 0.0) -> Image:
+    """Return an image turned about its middle, by an angle in radians, counterclockwise."""
+    height, width = image.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    y -= (height - 1) / 2
+    x -= (width - 1) / 2
+    cos, sin = math.cos(angle), math.sin(angle)
+    rows = cos * y + sin * x + (height - 1) / 2
+    columns = -sin * y + cos * x + (width - 1) / 2
+    top, left = np.floor(rows).astype(np.intp), np.floor(columns).astype(np.intp)
+    shape = (height, width, *(1,) * (image.ndim - 2))
+    down, right = (rows - top).reshape(shape), (columns - left).reshape(shape)
+    out = np.zeros(image.shape, np.float32)
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = (down if dy else 1 - down) * (right if dx else 1 - right)
+        out += weight * _pixels(image, top + dy, left + dx, fill)
+    rounded = out if image.dtype.kind == "f" else np.rint(out)
+    return np.asarray(rounded, image.dtype)
+
+
+def _pixels(image: Image, rows: Image, columns: Image, fill: float) -> Image:
+    height, width = image.shape[:2]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    found = image[rows.clip(0, height - 1), columns.clip(0, width - 1)].astype(np.float32)
+    found[~inside] = fill
+    return np.asarray(found)
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Brightness, contrast and saturation, each changed by a random factor.
+
+    Each number is the largest change: factors are drawn from [1 - number, 1 + number]. Brightness
+    is the factor of all values, contrast that of the distance to the mean grey of the image,
+    saturation that of the distance to the grey of each pixel (ITU-R BT.601). Values stay in their
+    range: [0, 255] for uint8, [0, 1] for floating images.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
+
+    def __call__(self, image: Image, generator: np.random.Generator) -> Image:
+        """Return the image in other colours."""
+        changes = self.brightness, self.contrast, self.saturation
+        bright, contrast, saturation = (1 + c * generator.uniform(-1, 1) for c in changes)
+        is_colour = image.ndim == 3 and image.shape[2] == 3
+        if self.saturation and not is_colour:
+            raise ValueError(f"saturation needs images (height, width, 3), not {image.shape}")
+        found: Image = image.astype(np.float32) * np.float32(bright)
+        grey = found @ _GREY if is_colour else found
+        found = _away(found, np.float32(grey.mean()), contrast)
+        if self.saturation:
+            found = _away(found, (found @ _GREY)[..., None], saturation)
+        is_floating = image.dtype.kind == "f"
+        found = found.clip(0, 1 if is_floating else np.iinfo(image.dtype).max)
+        return (found if is_floating else np.rint(found)).astype(image.dtype)
+
+
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def _away(image: Image, grey: Any, factor: float) -> Image:
+    found: Image = grey + np.float32(factor) * (image - grey)
+    return found
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """(image - mean) / std as float32; whole numbers are divided by their largest before.
+
+    mean, std: one number, or one for each channel. channels_first: return (channels, height,
+    width), which is what convolutions take; an image without channels gets one.
+    ValueError for a std that is not positive.
+    """
+
+    mean: float | Sequence[float] = 0.0
+    std: float | Sequence[float] = 1.0
+    channels_first: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not (np.asarray(self.std) > 0).all():
+            raise ValueError(f"std must be positive, not {self.std}")
+
+    def __call__(self, image: Image, generator: np.random.Generator) -> Image:
+        """Return the normalised image."""
+        limit = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+        mean, std = (np.asarray(x, np.float32) for x in (self.mean, self.std))
+        scale = (1 / (limit * std)).astype(np.float32)
+        found = image * scale - mean / std
+        if not self.channels_first:
+            return found.astype(np.float32)
+        channels = found[..., None] if image.ndim == 2 else found
+        return np.ascontiguousarray(channels.transpose(2, 0, 1), np.float32)
