@@ -42,10 +42,6 @@ QUICK = (  # the unit tests that `nox -s quick` runs: seconds each
     "tests/train/test_checkpoints.py",
 )
 OTHERS = ("tensorboard", "onnxruntime", "datasets")  # programs that rumus is tested with
-    "tensorboard",
-    "onnxruntime",
-    "datasets",
-)  # what reads or is read by rumus, and is tested with it
 SCRIPTS = ("scikit-learn", "matplotlib", "rich")  # what docs/examples show data and progress with
 
 

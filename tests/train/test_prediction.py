@@ -124,6 +124,6 @@ def test_bad_input() -> None:
     refused(ValueError, "pad them", lambda: predict(lambda x: x[:, : next(widths)], [(X,), (X,)]))
     refused(ValueError, "is empty", lambda: evaluate(model, [(X, Y)], []))
     refused(ValueError, "two metrics", lambda: evaluate(model, [(X, Y)], [metrics.f1] * 2))
-    refused(ValueError, "has one array", lambda: evaluate(model, [(X,)], [metrics.f1]))
+    refused(ValueError, "the batch has none", lambda: evaluate(model, [(X,)], [metrics.f1]))
     refused(ValueError, r"\(samples, classes\)", lambda: evaluate(model, [(X, X)], [metrics.f1]))
     refused(ValueError, r"in \[0, 3\)", lambda: evaluate(model, [(X, Y + 1)], [metrics.f1]))
