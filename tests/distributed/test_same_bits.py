@@ -13,13 +13,18 @@ OPTIONS = {
     "accumulate, loss scale": ["--accumulate", "3", "--scale", "--log"],
     "batch norm, early stopping": ["--norm", "--patience", "1", "--samples", "73", "--epochs", "8"],
     "eight shards": ["--shards", "8"],
+    "more than NumPy takes in one piece": ["--width", "2048", "--samples", "40"],
+    "NumPy alone": ["--numpy", "--batch", "12"],
 }
+ZERO = (0, 1, 4, 5)  # those that are compared with the state divided as well
 
 
 @cache
 def trained(ranks: int) -> list[dict[str, Any]]:
     """What comes of all options, one training after the other in one job."""
-    arguments = [a for group in OPTIONS.values() for a in ("+", *group)][1:]
+    groups = [*OPTIONS.values()]
+    groups += [[*groups[number], "--zero"] for number in ZERO]
+    arguments = [argument for group in groups for argument in ("+", *group)][1:]
     run = launched(ranks, *arguments)
     assert run.code == 0, run.errors
     return run.found
@@ -29,6 +34,15 @@ def trained(ranks: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("number", range(len(OPTIONS)), ids=list(OPTIONS))
 def test_ranks_change_no_bit(number: int, ranks: int) -> None:
     assert trained(ranks)[number]["found"] == trained(1)[number]["found"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("at", range(len(ZERO)), ids=[list(OPTIONS)[n] for n in ZERO])
+def test_divided_state_changes_no_bit(at: int, ranks: int) -> None:
+    run = trained(ranks)[len(OPTIONS) + at]
+    whole = trained(1)[ZERO[at]]
+    assert run["found"] == whole["found"]
+    assert run["state_bytes"] <= whole["state_bytes"] / ranks + 64 * 3 * 4
 
 
 def test_the_options_differ() -> None:

@@ -680,10 +680,11 @@ def test_law_9_a_group_moved_in_part_is_refused_until_the_rest_follows(
     run, still = Run(plan, backend), Run(plan, backend)
     other = NumpyBackend()
     # What lies in one arena moves together; Muon has one for matrices and one for the rest.
-    arenas = [state_views([segment]).keys() for segment in run.optimizer.segments]
+    arenas = [state_views([s], [s.state]).keys() for s in run.optimizer.segments]
     together = next(ids for ids in arenas if run.victim.id in ids)
     run.victim.move(other)
-    assert state_views(run.optimizer.segments).keys() == {p.id for p in run.parameters}
+    states = [segment.state for segment in run.optimizer.segments]
+    assert state_views(run.optimizer.segments, states).keys() == {p.id for p in run.parameters}
     if len(together) > 1:
         store = GradientStore()
         for p in run.parameters:

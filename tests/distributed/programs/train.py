@@ -173,12 +173,14 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
-def said(found: dict[str, Any], team: Ranks) -> None:
+def said(found: dict[str, Any], team: Ranks, state_bytes: int) -> None:
     """Print what came of a training, which must be the same on all ranks."""
+    largest = max(team.gather(state_bytes))
     every = team.gather(found)
     assert all(each == found for each in every), every
     if team.speaks:
-        print(json.dumps({"found": found, "sent": team.sent}), flush=True)
+        line = {"found": found, "sent": team.sent, "state_bytes": largest}
+        print(json.dumps(line), flush=True)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -190,7 +192,7 @@ def main(arguments: Sequence[str]) -> None:
             groups[-1].append(argument)
     for group in groups:
         training = Training(options(group))
-        said(training.fit(), training.team)
+        said(training.fit(), training.team, training.optimizer.memory().state)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Ranks:
 
     def team(self, trainer: Trainer[Any], *, zero: bool) -> ShardedTeam:
         """Return what the runs of a trainer ask: `Trainer(optimizer, ranks=...)` calls it."""
-        return ShardedTeam(trainer, self._link)
+        return ShardedTeam(trainer, self._link, zero=zero)
 
 
 def ranks(deadline: float = 600.0) -> Ranks:

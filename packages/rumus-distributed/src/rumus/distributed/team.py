@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from rumus.distributed.alike import check_alike, give_parameters
 from rumus.distributed.errors import RankError
 from rumus.distributed.link import Link
+from rumus.distributed.rank_division import divided
 from rumus.distributed.shard_streams import ShardStreams
 from rumus.distributed.sharded_step import Portion, ShardedStep
 from rumus.distributed.sharded_validation import joined, measured_parts
@@ -27,13 +28,14 @@ T = TypeVar("T")
 class ShardedTeam(Team):
     """What the runs of a trainer ask of its ranks; see `rumus.train.loop.team.Team`."""
 
-    def __init__(self, trainer: Trainer[Any], link: Link) -> None:
+    def __init__(self, trainer: Trainer[Any], link: Link, *, zero: bool) -> None:
         if link.size > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
             raise TypeError(
                 f"{trainer.optimizer} evaluates the loss several times a step, each of which would "
                 "have to be added up over the ranks: it trains on one"
             )
         self.trainer, self.link = trainer, link
+        self._zero = divided(trainer.optimizer, link) if zero and link.size > 1 else None
         self.size, self.speaks = link.size, link.rank == 0
         self._alone = Alone(trainer)
         self._time = perf_counter()
@@ -76,7 +78,11 @@ class ShardedTeam(Team):
             assert part is not None
             portions.append((batch, part))
         self._steps += 1
-        return self._step.run(loss_fn, portions, lambda: self._meet("step", self._steps))
+        noted = self._step.run(loss_fn, portions, lambda: self._meet("step", self._steps))
+        if self._zero is not None:
+            optimizer, division = self._zero
+            division.put_together(optimizer)
+        return noted
 
     def clock(self) -> float:
         """Return the time of rank 0 at the last roll call."""

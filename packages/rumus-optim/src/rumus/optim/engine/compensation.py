@@ -40,7 +40,7 @@ class Compensation(Stage):
     def follow(self, segment: Segment) -> None:
         """Forget what was lost where it is too much to belong to the value there is now."""
         arena, lost = segment.arena, segment.state[COMPENSATION]
-        by_name = {"value": segment.state.get(MASTER, arena.values), COMPENSATION: lost}
+        by_name = {"value": segment.state.get(MASTER, segment.values), COMPENSATION: lost}
         inputs = [by_name[name] for name in _FOLLOW.arrays]
         arena.backend.elementwise(_FOLLOW, inputs, _FOLLOW.bind({ONE: 1.0}), [lost])
 

@@ -90,7 +90,8 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
         assert point is not None
         hyper: Mapping[str, Hyper] = segment.group.over(self.hyper)
         values = {n: at_step(n, hyper[n], segment.steps) for n in point.scalars}
-        by_name = {"p": arena.values, **segment.state}
+        state = {name: segment.whole(name) for name in segment.state if name in point.arrays}
+        by_name = {"p": arena.values, **state}
         arrays = [by_name[name] for name in point.arrays]
         arena.backend.elementwise(point, arrays, point.bind(values), [arena.values])
         arena.written()

@@ -182,6 +182,8 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
             raise OwnershipError(f"{self} was released and owns nothing")
         if stage.wraps and (names := [s.wraps for s in self.stages if s.wraps]):
             raise TypeError(f"{self} is wrapped by {names[0]} already")
+        if any(segment.division is not None for segment in self.segments):
+            raise TypeError(f"the state of {self} is divided: wrap the optimizer before that")
         check_parts(self.rule.__name__, self.state_names, [stage])
         self._settle()
         stages = [*self.stages, stage]

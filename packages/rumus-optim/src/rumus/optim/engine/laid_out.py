@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from rumus.optim.engine.division import Division, indivisible
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.footprint import Memory, planned, used
 from rumus.optim.engine.packed_state import Codes
@@ -106,14 +107,34 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         self._settle()
         before = host_state(self.segments)
         counts = {p.id: s.steps for s in self.segments for p in s.arena.parameters}
+        division = self.segments[0].division if self.segments else None
         segments = self._laid_out({p.id: backend for p in parameters})
         for segment in segments:
             segment.steps = counts[segment.arena.parameters[0].id]
             segment.fill(before)
+            if division is not None:
+                segment.divide(division)
         with Uninterrupted():
             for segment in segments:
                 segment.arena.adopt()
             self._take(segments)
+
+    def divide(self, division: Division) -> None:
+        """Keep the state of a part of each arena alone, and step that part; see `Division`.
+
+        Who calls it puts the parameters together after each step. TypeError for an optimizer whose
+        update looks at whole tensors, or whose state is divided already.
+        """
+        why = indivisible(self.segments)
+        if any(segment.division is not None for segment in self.segments):
+            why = "it is divided already"
+        if why is not None:
+            raise TypeError(f"the state of {self} cannot be divided: {why}")
+        self._settle()
+        with Uninterrupted():
+            for segment in self.segments:
+                segment.divide(division)
+            self._take(self.segments)
 
     def release(self) -> None:
         """Give up the parameters: another optimizer may claim them. They keep their values."""

@@ -37,7 +37,7 @@ class MasterWeights(Stage):
     def start(self, segment: Segment) -> None:
         """Start as the parameters are."""
         if MASTER in segment.state:
-            segment.arena.backend.copy(segment.arena.values, segment.state[MASTER])
+            segment.arena.backend.copy(segment.values, segment.state[MASTER])
 
     def follow(self, segment: Segment) -> None:
         """Take over what others made of the parameters.
@@ -48,9 +48,9 @@ class MasterWeights(Stage):
         if MASTER not in segment.state:
             return
         arena, master = segment.arena, segment.state[MASTER]
-        rounded = arena.backend.allocate((arena.size,), arena.dtype)
+        rounded = arena.backend.allocate(master.shape, arena.dtype)
         arena.backend.copy(master, rounded)
-        by_name = {"p": arena.values, "rounded": rounded, MASTER: master}
+        by_name = {"p": segment.values, "rounded": rounded, MASTER: master}
         inputs = [by_name[name] for name in _FOLLOW.arrays]
         arena.backend.elementwise(_FOLLOW, inputs, (), [master])
 

@@ -47,7 +47,11 @@ def prepared(
     segments: Sequence[Segment], saved: Mapping[ParamId, Mapping[str, Any]]
 ) -> Callable[[], None]:
     """Return what writes entries that fit into the segments; all that can fail is done before."""
-    views = state_views(segments)
+    states = [
+        s.state if s.part is None else {n: s.arena.zeros(x.dtype) for n, x in s.state.items()}
+        for s in segments
+    ]
+    views = state_views(segments, states)
     copies = [  # on the device before anything is written: an upload may fail
         (segment.arena.backend, segment.arena.backend.upload(np.asarray(state[name])), view)
         for segment in segments
@@ -66,7 +70,8 @@ def prepared(
     def write() -> None:
         for backend, array, view in copies:
             backend.copy(array, view)
-        for segment in segments:
+        for segment, state in zip(segments, states, strict=True):
+            segment.keep(state)
             segment.seen = []  # the parameters may be loaded before or after this
             segment.steps = saved[segment.arena.parameters[0].id]["steps"]
 

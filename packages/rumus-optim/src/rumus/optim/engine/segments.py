@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.optim.engine.division import Division
 from rumus.optim.engine.packed_state import (
     SMALLEST,
     Codes,
@@ -44,7 +45,7 @@ class Segment:
     updater computes before. squares, factors: see `Section`. shared: scratch in memory that other
     segments use as well. shapes: those of the parts of the state that have another shape than
     their parameter, which is the only one then. packing: the part of the state that is kept as
-    codes.
+    codes. division: how processes have divided the state; it is this one's part then.
     """
 
     arena: Arena
@@ -61,6 +62,42 @@ class Segment:
     factors: Factors | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     packing: Packing | None = None
+    division: Division | None = None
+
+    @property
+    def part(self) -> slice | None:
+        """Where what is stepped here lies in the arena, if that is not all of it."""
+        return None if self.division is None else self.division.part(self.arena.size)
+
+    @property
+    def values(self) -> Array:
+        """The values of the parameters that are stepped here, flat."""
+        return self.arena.values if self.part is None else self.arena.values[self.part]
+
+    def divide(self, division: Division) -> None:
+        """Keep the state of a part of the arena alone."""
+        self.division = division
+        self.keep(self.state)
+
+    def keep(self, whole: Mapping[str, Array]) -> None:
+        """Take from the whole state what belongs here."""
+        if self.part is not None:
+            self.state = {name: self._copied(flat[self.part]) for name, flat in whole.items()}
+
+    def _copied(self, array: Array) -> Array:
+        copy = self.arena.backend.allocate(array.shape, array.dtype)
+        self.arena.backend.copy(array, copy)
+        return copy
+
+    def whole(self, name: str) -> Array:
+        """Return a flat part of the state, put together if processes have divided it."""
+        own = self.state[name]
+        if self.division is None or self.part is None:
+            return own
+        flat = self.arena.zeros(own.dtype)
+        self.arena.backend.copy(own, flat[self.part])
+        self.division.collect(self.arena.backend, flat)
+        return flat
 
     def fits(self) -> None:
         """Note that what is kept beside the parameters fits them as they are."""
@@ -90,9 +127,9 @@ class Segment:
         """Return what an updater has to know of it."""
         arena = self.arena
         starts = tuple(slot.start for slot in arena.slots)
-        arrays = {"p": arena.values, **self.state, **self.scratch, **self.shared}
+        arrays = {"p": self.values, **self.state, **self.scratch, **self.shared}
         own = self.kernel, self.preparation, self.squares, self.factors, self.packing
-        return Section(arena.backend, arrays, arena.gradients, starts, *own)
+        return Section(arena.backend, arrays, arena.gradients, starts, *own, part=self.part)
 
     def fill(self, state: HostState) -> None:
         """Replace its state by that of its parameters in `state`."""
@@ -203,11 +240,16 @@ def _state(arena: Arena, dtypes: Mapping[str, DType]) -> dict[str, Array]:
     return {name: arena.zeros(dtype) for name, dtype in dtypes.items()}
 
 
-def state_views(segments: Iterable[Segment]) -> dict[ParamId, dict[str, Array]]:
-    """Return the state of each parameter, by its id: views in its shape."""
+def state_views(
+    segments: Sequence[Segment], states: Sequence[Mapping[str, Array]]
+) -> dict[ParamId, dict[str, Array]]:
+    """Return the state of each parameter, by its id: views in its shape.
+
+    states: the whole state of each segment, flat.
+    """
     found: dict[ParamId, dict[str, Array]] = {}
-    for segment in segments:
-        by_name = {name: segment.views(name, flat) for name, flat in segment.state.items()}
+    for segment, state in zip(segments, states, strict=True):
+        by_name = {name: segment.views(name, flat) for name, flat in state.items()}
         for number, parameter in enumerate(segment.arena.parameters):
             found[parameter.id] = {name: views[number] for name, views in by_name.items()}
     return found
@@ -218,8 +260,8 @@ def host_state(segments: Iterable[Segment]) -> HostState:
     found: HostState = {p.id: {} for segment in segments for p in segment.arena.parameters}
     for segment in segments:
         arena = segment.arena
-        for name, flat in segment.state.items():
-            views = segment.views(name, arena.backend.download(flat))
+        for name in segment.state:
+            views = segment.views(name, arena.backend.download(segment.whole(name)))
             for parameter, view in zip(arena.parameters, views, strict=True):
                 found[parameter.id][name] = view.copy()
         if segment.packing is not None:

@@ -100,7 +100,8 @@ class Section:
     where it is finite so are they, and nobody looks. Where it has overflowed, a gradient too large
     to be squared counts as one that is not finite. factors: for one tensor with arrays that stand
     for its axes. packing: what else the kernel updates, kept as codes; in one piece where the
-    kernel reads one value for each slot. A section has this or factors.
+    kernel reads one value for each slot. A section has this or factors. part: which of the
+    gradients the kernel updates by, if not all: the arrays are as long as it.
     """
 
     backend: Backend
@@ -112,6 +113,7 @@ class Section:
     squares: Array | None = None
     factors: Factors | None = None
     packing: Packing | None = None
+    part: slice | None = None
 
     @property
     def after(self) -> tuple[Kernel, ...]:
@@ -122,7 +124,7 @@ class Section:
         self, kernel: Kernel, gradient: Array, piece: Piece | None = None
     ) -> tuple[list[Array], list[Array]]:
         """Return what `kernel` reads and what it writes, of one piece of what is packed."""
-        by_name = {**self.arrays, "g": gradient}
+        by_name = {**self.arrays, "g": gradient if self.part is None else gradient[self.part]}
         if self.packing is not None and piece is not None:
             by_name = self.packing.operands(by_name, piece)
         return [by_name[name] for name in kernel.arrays], [by_name[n] for n in kernel.outputs]
