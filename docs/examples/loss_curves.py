@@ -6,7 +6,8 @@
 The three runs have the same initial weights, batches and dropout masks: random numbers do not
 depend on the backend. On the CPU and on the GPU in float32, sums are added up in another order, so
 that the last bits differ from the first step on. In float16 the parameters and all that is computed
-is rounded to 11 bits, with float32 copies of the parameters for the optimizer, and a loss scale.
+is rounded to 11 bits, with float32 copies of the parameters for the optimizer, and a loss scale. On
+a GPU with matrix units there are two runs more, with the products of float32 at lower precision.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from char_gpt import GPT, windows
 from numpy.typing import NDArray
 
 from rumus import nn
-from rumus.gpu import default_backend
+from rumus.gpu import Precision, default_backend
 from rumus.optim import AdamW, ClipNorm, LossScale, cosine, warmup
 from rumus.tensor import Backend, Generator, NumpyBackend, Tensor
 from rumus.train import Trainer
@@ -65,9 +66,11 @@ def draw(curves: dict[str, NDArray[np.float64]], path: Path) -> None:
         {"linewidth": 4, "alpha": 0.4},
         {"linewidth": 1.2},
         {"linewidth": 1, "linestyle": ":"},
+        {"linewidth": 1, "linestyle": "--"},
+        {"linewidth": 1, "linestyle": "-."},
     ]
     (first, reference), *others = curves.items()
-    for (name, curve), style in zip(curves.items(), styles, strict=True):
+    for (name, curve), style in zip(curves.items(), styles, strict=False):
         top.plot(np.arange(1, len(curve) + 1), curve, label=name, **style)
     for number, (name, curve) in enumerate(others, 1):
         apart = np.ma.masked_equal(np.abs(curve - reference), 0)  # a logarithm has no place for 0
@@ -92,7 +95,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train three times, and draw."""
+    """Train on each, and draw."""
     chosen = arguments()
     rows = windows("\n".join(topics.values()).encode(), chosen.length)
     gpu = default_backend()
@@ -101,6 +104,10 @@ def main() -> None:
         "GPU, float32": losses(gpu, rows, chosen),
         "GPU, float16": losses(gpu, rows, chosen, is_half=True),
     }
+    levels: tuple[Precision, ...] = ("high", "medium") if gpu.gpu.units else ()
+    for level in levels:
+        with gpu.at_precision(level):
+            curves[f"GPU, {level}"] = losses(gpu, rows, chosen)
     draw(curves, chosen.picture)
     reference = curves["CPU, float32"]
     for name, curve in curves.items():

@@ -41,10 +41,10 @@ class DeviceInfo:
 
 
 @cache
-def _cards() -> Sequence[dict[EngineName, Adapter]]:
-    """The GPUs, the one to prefer first: each as the engines see it."""
+def _cards(engines: Sequence[EngineName] = ENGINES) -> Sequence[dict[EngineName, Adapter]]:
+    """The GPUs, the one to prefer first: each as those of the engines see it that are installed."""
     cards: dict[tuple[str, ...], dict[EngineName, Adapter]] = {}
-    for engine in ENGINES:
+    for engine in engines:
         if not is_installed(engine):
             continue
         equal: dict[tuple[str, str], int] = {}
@@ -85,7 +85,9 @@ def choose(which: int | str | None = None, engine: EngineName | None = None) -> 
     """
     if engine is not None:
         adapters(engine)  # raises where it is not installed
-    cards = _cards()
+    cards = _cards(("wgpu",)) if engine is None else _cards()
+    if any(_any(card).kind != "CPU" for card in cards) or not cards:
+        cards = _cards()  # a software GPU has no matrix units, and Dawn takes its time to start
     if not cards:
         raise NoAdapterError(
             "no GPU driver was found. Install your GPU's Vulkan driver; a software one is in the "

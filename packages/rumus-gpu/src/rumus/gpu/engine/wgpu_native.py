@@ -30,6 +30,7 @@ from rumus.gpu.engine.webgpu import (
     QuerySet,
     Recorder,
     WebGpuDevice,
+    lost,
     raising,
 )
 
@@ -106,6 +107,7 @@ class WgpuDevice(WebGpuDevice):
     def __init__(self, device: wgpu.GPUDevice, features: frozenset[str]) -> None:
         super().__init__(_CALLS, device, features)
         self._queue = device.queue
+        self.is_destroyed = False
         self.tick = float(_api.lib.wgpuQueueGetTimestampPeriod(device.queue._internal))
 
     def abandon(self) -> None:
@@ -187,6 +189,7 @@ class WgpuDevice(WebGpuDevice):
 
     def destroy(self) -> None:
         """Give the device up."""
+        self.is_destroyed = True
         self.library_device.destroy()
 
 
@@ -237,8 +240,11 @@ class _Mapped:
         status = _answers.pop(self._request, None)
         if status != _api.lib.WGPUMapAsyncStatus_Success:
             raise GpuError(f"reading from the GPU failed (status {status}); the device may be lost")
+        if self._device.is_destroyed:  # its buffers too, and to ask for one ends the process
+            raise lost("it was given up while its memory was read")
         return self._device._mapped_memory(self._buffer.handle, self._size, self._write)
 
     def close(self) -> None:
         """Let the device have the buffer back."""
-        _api.lib.wgpuBufferUnmap(self._buffer.handle)
+        if not self._device.is_destroyed:
+            _api.lib.wgpuBufferUnmap(self._buffer.handle)
