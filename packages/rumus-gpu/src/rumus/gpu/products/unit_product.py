@@ -116,7 +116,8 @@ class Halves:
         yield from self.staged.declare()
         for i in range(self.staged.loads):
             far, near = (f"{n}_along{i}", f"{n}_depth{i}")[:: 1 if along_k else -1]
-            yield f"let {n}_place{i} = {far} * {self.line}u + {near};"
+            # In fours, so that it is plain to see that four neighbours are one store.
+            yield f"let {n}_place{i} = {far} * {self.line // 4}u + {near} / 4u;"
 
     def find_powers(self) -> Iterator[str]:
         """Bring the powers of two of the tile's lines to workgroup memory."""
@@ -136,9 +137,12 @@ class Halves:
         yield "}"
 
     def declare_powers(self) -> Iterator[str]:
-        """What the lane multiplies by where all that it fetches is of the same lines."""
+        """What the lane multiplies by: of one line each, or always of the same four lines."""
         n, staged = self.staged.name, self.staged
-        if self.is_scaled and not staged.along_k:
+        if self.is_scaled and staged.along_k:
+            for i in range(staged.loads):
+                yield f"let by_{n}{i} = powers_{n}[{n}_along{i} / 4u][{n}_along{i} % 4u];"
+        elif self.is_scaled:
             assert staged.tile.lanes % (staged.length // 4) == 0
             yield f"let by_{n} = powers_{n}[{n}_along0 / 4u];"
 
@@ -146,10 +150,8 @@ class Halves:
         """Write what was fetched to workgroup memory."""
         n = self.staged.name
         for i in range(self.staged.loads):
-            by = ""
-            if self.is_scaled:
-                own = f"powers_{n}[{n}_along{i} / 4u][{n}_along{i} % 4u]"
-                by = f" * {own if self.staged.along_k else f'by_{n}'}"
+            own = i if self.staged.along_k else ""
+            by = f" * by_{n}{own}" if self.is_scaled else ""
             yield "{"
             yield f"let x = {n}_next{i}{by};"
             yield f"let high = {'cut(x)' if self.is_high else 'x'};"
@@ -162,7 +164,7 @@ class Halves:
         n = self.staged.name
         yield f"let {level}_halves = {self.units.halves(value)};"
         for c in range(4):
-            yield f"{level}_{n}[{n}_place{i} + {c}u] = {level}_halves[{c}];"
+            yield f"{level}_{n}[{n}_place{i} * 4u + {c}u] = {level}_halves[{c}];"
 
 
 # By bits, since drivers may take it that nothing is infinite.

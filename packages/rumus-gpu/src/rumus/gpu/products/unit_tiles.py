@@ -18,7 +18,7 @@ from rumus.gpu.products.unit_product import UnitTile
 from rumus.tensor.memory.recording import depends_on
 
 Tiles = Sequence[tuple[UnitTile, float]]
-LARGE: Final = UnitTile(256, 128, 32, 64, 32)
+LARGE: Final = UnitTile(128, 256, 32, 64, 32)
 SMALLER: Final = (
     (UnitTile(128, 128, 32, 32, 64), 2.6),
     (UnitTile(64, 128, 32, 32, 64), 2.0),
