@@ -154,7 +154,7 @@ def oracle(session: nox.Session) -> None:
 @nox.session(requires=["dist"])
 def integration(session: nox.Session) -> None:
     """Test the packages together, and the rules of the repository."""
-    session.install(*PYTEST, *OTHERS, *wheels("rumus[images,onnx,plot,rich]"))
+    session.install(*PYTEST, *OTHERS, *wheels("rumus[images,onnx,parquet,plot,rich]"))
     test(session, "tests/integration", "tests/repo", *session.posargs)
 
 

@@ -47,12 +47,16 @@ def test_row_names_are_no_feature_and_that_is_said(tmp_path: Path, name: str) ->
         (",,b\n1,2,3\n", {}, r"column 2 has no name"),
         ("a,b\n1,2,3\n", {}, r"3 cells instead of 2; .*header=\[''"),
         ("a;b\n1;2\n", {"target": "b"}, r"no column 'b'; it has a;b alone; give delimiter=';'"),
-        ("a,k\n1,cat\n", {}, r"'cat' in column 'k' is no float32; .*target='k', target_dtype=str"),
+        (
+            "a,k\n1,cat\n",
+            {},
+            r"'cat' in column 'k' is no float32; categories=\['k'\] .*target='k', target_dty",
+        ),
         ("a,k\n1,NA\n", {}, r"'NA' in column 'k' is no float32; missing="),
-        ("a,k\n1,TRUE\n", {}, r"'TRUE' .* write 0 and 1"),
-        ('a,k\n1,"1,5"\n', {}, r"'1,5' .* decimal comma as a point"),
-        ('a,k\n1,"1,500,000.5"\n', {}, r"without thousands separators"),
-        ("a,k\n1,2024-01-31\n", {}, r"a date is left out with columns"),
+        ("a,k\n1,TRUE\n", {}, r"'TRUE' .* booleans=\['k'\] takes"),
+        ('a,k\n1,"1,5"\n', {}, r"'1,5' .* decimal=',' takes the comma"),
+        ('a,k\n1,"1,500,000.5"\n', {}, r"thousands=',' takes commas"),
+        ("a,k\n1,2024-01-31\n", {}, r"dates=\['k'\] takes the column for dates"),
         ("a,k\n1,cat\n", {"target": "k", "classes": ["Cat", "dog"]}, r"'cat' is not in classes"),
         ("a,k\n1,cat\n", {"target": "k", "classes": ["dog", "dog"]}, r"classes has 'dog' twice"),
         ("a,k\n1,cat\n", {"target": "k", "classes": []}, r"classes is empty"),
@@ -163,3 +167,115 @@ def test_a_validation_with_other_classes_is_refused_before_the_first_step(tmp_pa
     assert weight.tolist() == [1]
     trainer.fit(DataLoader(train, 1), loss, epochs=1, validate=(DataLoader(alike, 2), loss))
     assert weight.tolist() != [1]
+
+
+HABITS = """name;when;price;paid;size
+a;2024-01-31;"1.234,5";TRUE;S
+b;2024-02-01 12:00;-0,25;no;M
+a;;NA;f;
+"""
+
+
+def habits(folder: Path, **options: Any) -> CsvDataset:
+    return CsvDataset(
+        written(folder, HABITS), delimiter=";", decimal=",", thousands=".", categories=["name",
+        "size"], booleans=["paid"], dates=["when"], **options,
+    )  # fmt: skip
+
+
+def test_what_is_named_is_taken(tmp_path: Path) -> None:
+    dataset = habits(tmp_path, missing=-1.0)
+    assert dataset.features == [
+        "name=a", "name=b", "when", "price", "paid", "size=M", "size=S"
+    ]  # fmt: skip
+    found = dataset.batch(np.arange(3))[0]
+    expected = [
+        [1, 0, 19753, 1234.5, 1, 0, 1], [0, 1, 19754.5, -0.25, 0, 1, 0], [1, 0, -1, -1, 0, 0, 0]
+    ]  # fmt: skip
+    assert found.tolist() == expected
+    rows: list[dict[str, Any]] = [
+        {"name": "b", "when": "2024-01-31", "price": 1.5, "paid": True, "size": None},
+        {"name": "a", "when": None, "price": None, "paid": False, "size": "S"},
+    ]
+    assert dataset.encode(rows).tolist() == [
+        [0, 1, 19753, 1.5, 1, 0, 0], [1, 0, -1, -1, 0, 0, 1]
+    ]  # fmt: skip
+
+
+def test_means_and_deviations_are_those_of_the_first_file(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(5, 3, (20, 2))
+    x[3, 0] = x[7, 1] = np.nan
+    text = "\n".join(",".join("" if np.isnan(v) else repr(float(v)) for v in row) for row in x)
+    path = written(tmp_path, f"a,b\n{text}\n")
+    mean, deviation = np.nanmean(x, 0), np.nanstd(x, 0)
+    filled = CsvDataset(path, missing="mean")
+    np.testing.assert_allclose(
+        filled.batch(np.arange(20))[0], np.where(np.isnan(x), mean, x), rtol=1e-6
+    )
+    standard = CsvDataset(path, missing="mean", standardise=True)
+    np.testing.assert_allclose(
+        standard.batch(np.arange(20))[0],
+        (np.where(np.isnan(x), mean, x) - mean) / deviation,
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    other = tmp_path / "other.csv"
+    other.write_text("c,b,a\n9,NA,1\n")
+    expected = [[(1 - mean[0]) / deviation[0], 0.0]]
+    np.testing.assert_allclose(standard.like(other)[0][0][None], expected, rtol=1e-5)
+    np.testing.assert_allclose(standard.encode([{"a": 1, "b": None}]), expected, rtol=1e-5)
+
+
+def test_another_file_with_and_without_a_target(tmp_path: Path) -> None:
+    train = written(tmp_path, "kind,x,colour\nrose,1,red\niris,2,blue\n")
+    dataset = CsvDataset(train, target="kind", target_dtype=str, categories=["colour"])
+    test = tmp_path / "test.csv"
+    test.write_text("colour,kind,x\nblue,rose,3\n")
+    features, target = dataset.like(test)[0]
+    assert (features.tolist(), int(target)) == ([3, 1, 0], 1)
+    test.write_text("x,colour\n3,red\n")
+    assert [field.tolist() for field in dataset.like(test)[0]] == [[3, 0, 1]]
+    test.write_text("x,colour\n3,green\n")
+    with pytest.raises(ValueError, match=r"test.csv:2: column 'colour': 'green' is not in classes"):
+        dataset.like(test)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("k\nmaybe\n", {"booleans": ["k"]}, r":2: 'maybe' in column 'k' is no truth value"),
+        ("k\n31.01.2024\n", {"dates": ["k"]}, r"is no date; dates={'k': '%d.%m.%Y'}"),
+        ("k\n2024-13-01\n", {"dates": ["k"]}, r":2: '2024-13-01' in column 'k' is no date"),
+        ("k\n1.5\n", {"decimal": ","}, r"'1.5' in column 'k' is no float32"),
+        ('k\n"1,23,4"\n', {"thousands": ","}, r"'1,23,4' in column 'k' is no float32"),
+        ("k\n1\n", {"decimal": ",", "thousands": ","}, "cannot both be ','"),
+        ("k\n1\n", {"decimal": "1"}, "must be single marks"),
+        ("k\n1\n", {"categories": ["j"]}, r"\['j'\] are none of the features"),
+        ("k\n1\n", {"categories": ["k"], "dates": ["k"]}, "cannot be of two kinds"),
+        ("k,j\n,1\n", {"categories": ["k"]}, r":2: '' in column 'k' is no category; missing="),
+        ("k\nred\n", {"categories": {"k": ["Red"]}}, r"'red' is not in classes; did you mean"),
+        ("k\nNA\n", {"missing": "mean"}, "column 'k' has no number at all"),
+        ("k\n1\n", {"missing": "median"}, 'missing must be a number or "mean"'),
+    ],
+)
+def test_what_is_named_and_is_something_else(
+    tmp_path: Path, text: str, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        CsvDataset(written(tmp_path, text), **options)
+
+
+def test_rows_that_do_not_fit(tmp_path: Path) -> None:
+    dataset = CsvDataset(written(tmp_path, "x,colour\n3,red\n"), categories=["colour"])
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"x": 1}, "row 0 has no 'colour'"),
+        ({"x": None, "colour": "red"}, "row:0: '' in column 'x' is no float32; missing="),
+        ({"x": 1, "colour": "blue"}, "row:0: column 'colour': 'blue' is not in classes"),
+    ]
+    for row, said in cases:
+        with pytest.raises(ValueError, match=said):
+            dataset.encode([row])
+    with pytest.raises(TypeError, match="means need a floating dtype"):
+        CsvDataset(written(tmp_path, "x\n1\n"), dtype=np.int32, missing="mean")
+    with pytest.raises(TypeError, match="categories must be a list of columns"):
+        CsvDataset(written(tmp_path, "x\n1\n"), categories="x")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rumus.train.checkpoints.file_system import FileSystem, LocalFileSystem
     from rumus.train.checkpoints.snapshot import Stateful
     from rumus.train.command_line.saved_model import load_model
+    from rumus.train.data.arrow_table import ParquetDataset
     from rumus.train.data.csv_file import CsvDataset
     from rumus.train.data.dataset import ArrayDataset, Dataset, Subset
     from rumus.train.data.image_folder import ImageFolder
@@ -106,6 +107,7 @@ __all__ = [
     "NonFiniteLossError",
     "NpyDataset",
     "Pad",
+    "ParquetDataset",
     "Result",
     "Run",
     "RunFolder",
@@ -167,6 +169,7 @@ _NAMES: Final = {  # by the module that they are in
         "save_configuration",
     ),
     "command_line.saved_model": ("load_model",),
+    "data.arrow_table": ("ParquetDataset",),
     "data.csv_file": ("CsvDataset",),
     "base.data_errors": (
         "SampleError",

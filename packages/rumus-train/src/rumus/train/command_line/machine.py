@@ -32,6 +32,7 @@ EXTRAS: Final = {
     "matplotlib": ("rumus plot, and curves of find-lr", "rumus-train[plot]"),
     "rich": ("the live panel", "rumus-train[rich]"),
     "PIL": ("folders of images", "rumus-train[images]"),
+    "pyarrow": ("Parquet and Arrow files", "rumus-train[parquet]"),
 }
 PACKAGES: Final = ("rumus-tensor", "rumus-optim", "rumus-train", "rumus-nn", "rumus-gpu", "numpy")
 _ROUNDS: Final = 16  # of write and fsync

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rumus.train.base.class_names import checked_classes, unknown_class
 from rumus.train.base.printable import printable
+from rumus.train.data.csv_cell import Spelling, as_day, as_truth, spelling_of_numbers
 from rumus.train.data.csv_number import advice, first_that_is_none, numbers_of
 from rumus.train.data.csv_table import CsvTable, Row
 from rumus.train.data.dataset import Batch, Indices, Sample
+from rumus.train.data.feature_encoding import (
+    MISSING,
+    FeatureEncoding,
+    Missing,
+    as_booleans,
+    as_categories,
+    as_dates,
+)
 from rumus.train.data.npy import PathLike
 
 CHUNK: Final = 1 << 18  # cells that are kept as text at a time
@@ -33,13 +44,24 @@ class CsvDataset:
     number of the class in `classes`.
     classes: the class names in the order of their numbers, for splits of one data set to agree:
     `classes=train.classes`. By default those of this file, sorted.
-    missing: the number of a feature whose cell is empty, NA, N/A, null, None, - or ?; by default
-    such a cell is an error.
+    categories: columns of texts. Each becomes one feature for each text, 1 where it stands and 0
+    elsewhere; `features` names them. A mapping says which texts there are, otherwise they are those
+    of the file, sorted.
+    booleans: columns of truth values (true, false, t, f, yes, no, y, n), which become 1 and 0.
+    dates: columns of dates, which become days since 1970; a mapping says how they are written, as
+    for `datetime.strptime`, otherwise it is ISO 8601.
+    missing: the number of a feature whose cell is empty, NA, N/A, null, None, - or ?, or "mean",
+    that of its column; by default such a cell is an error. A missing category is none of the texts.
+    standardise: subtract the mean of each feature and divide by its standard deviation; categories
+    stay 0 and 1.
+    decimal, thousands: the marks that numbers are written with.
     header: the names of the columns, if the file's first line is data.
     delimiter: what stands between cells. encoding: of the text. Blank lines are skipped.
 
     A number is written in decimal digits, with a point and an exponent where it is floating; nan
     and inf are written as NumPy, pandas and R do. Nothing else that Python reads as one is taken.
+    Another file of the same columns is read by `like`, and rows of a program by `encode`: with the
+    classes, categories, means and deviations of this one.
 
     ValueError with file and line for a cell that is no number or does not fit the dtype, for a
     class that is not in `classes`, and for a line with too many or too few cells; with the nearest
@@ -48,11 +70,16 @@ class CsvDataset:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "flowers.csv").write_text("length,width,kind\\n5.1,3.5,rose\\n"
-    ...                                                "4.9,3.0,iris\\n")
-    ...     dataset = CsvDataset(f"{folder}/flowers.csv", target="kind", target_dtype=str)
-    >>> dataset.classes, dataset[1][0].tolist(), int(dataset[0][1])
-    (['iris', 'rose'], [4.900000095367432, 3.0], 1)
+    ...     _ = Path(folder, "flowers.csv").write_text("length,colour,kind\\n5.1,red,rose\\n"
+    ...                                                "4.9,blue,iris\\n")
+    ...     dataset = CsvDataset(f"{folder}/flowers.csv", target="kind", target_dtype=str,
+    ...                          categories=["colour"])
+    >>> dataset.classes, dataset.features
+    (['iris', 'rose'], ['length', 'colour=blue', 'colour=red'])
+    >>> dataset[1][0].tolist(), int(dataset[0][1])
+    ([4.900000095367432, 1.0, 0.0], 1)
+    >>> dataset.encode([{"length": 5, "colour": "red"}]).tolist()
+    [[5.0, 0.0, 1.0]]
     """
 
     def __init__(
@@ -64,28 +91,65 @@ class CsvDataset:
         target: str | Sequence[str] | None = None,
         target_dtype: DTypeLike | type[str] = np.float32,
         classes: Sequence[str] | None = None,
-        missing: float | None = None,
+        categories: Sequence[str] | Mapping[str, Sequence[str]] = (),
+        booleans: Sequence[str] = (),
+        dates: Sequence[str] | Mapping[str, str] = (),
+        missing: Missing = None,
+        standardise: bool = False,
+        decimal: str = ".",
+        thousands: str | None = None,
         header: Sequence[str] | None = None,
         delimiter: str = ",",
         encoding: str = "utf-8-sig",
     ) -> None:
         self.path = Path(path)
         self.classes: list[str] = [] if classes is None else checked_classes(classes)
-        targets = [target] if isinstance(target, str) else list(target or ())
         is_text = classes is not None or np.dtype(target_dtype).kind == "U"
-        if is_text and not isinstance(target, str) and (targets or classes is not None):
+        if is_text and not isinstance(target, str) and (target or classes is not None):
             raise ValueError("class names are those of one target: give target='its column'")
-        with CsvTable(self.path, header, delimiter, encoding) as table:
-            self.columns = _features(table, columns, targets)
-            fields: list[_Numbers | _Texts] = [_Numbers(table, self.columns, dtype, missing)]
-            if isinstance(target, str) and is_text:
-                fields.append(_Texts(table, target, self.classes))
-            elif targets:
-                fields.append(_Numbers(table, targets, target_dtype, None))
-            self._lines = _read(table, fields)
-        self._arrays = [field.array() for field in fields]
-        if isinstance(target, str):
-            self._arrays[1] = self._arrays[1].reshape(-1)
+        self._file = _File(header, delimiter, encoding, spelling_of_numbers(decimal, thousands))
+        self._target, self._is_text = target, is_text
+        self._dtype = _number(dtype)
+        if (missing == "mean" or standardise) and self._dtype.kind != "f":
+            raise TypeError(f"means need a floating dtype, not {self._dtype}")
+        self._target_dtype = None if is_text else _number(target_dtype)
+        with self._file.open(self.path) as table:
+            self.columns = _features(table, columns, _listed(target))
+            kinds = as_categories(categories), as_booleans(booleans), as_dates(dates)
+            self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardise)
+            self._read(table, learns=True)
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the features: of their columns, or "column=text"."""
+        return self._encoding.names
+
+    def like(self, path: PathLike) -> Self:
+        """Read another file in the same way; without its targets, if it has none.
+
+        Classes, categories, means and deviations are those of this dataset. Raises what the class
+        does.
+        """
+        other = object.__new__(type(self))
+        other.__dict__ |= self.__dict__ | {"path": Path(path)}
+        with self._file.open(other.path) as table:
+            if not set(_listed(self._target)) & set(table.names):
+                other._target = None
+            other._read(table, learns=False)
+        return other
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
+        """Return the features of rows that a program has, as a model wants them.
+
+        rows: each with a value for each of `columns`; None for one that is missing.
+        ValueError with the number of the row for a value that is missing or does not fit.
+        """
+        reader = _Features("row", self._encoding, None, self._dtype)
+        reader.where = {name: number for number, name in enumerate(self.columns)}
+        reader.take(
+            [(at, [_cell(row, name, at) for name in self.columns]) for at, row in enumerate(rows)]
+        )
+        return reader.array(learns=False)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -100,6 +164,52 @@ class CsvDataset:
     def describe(self, index: int) -> str:
         """Return file and line of a sample."""
         return f"{self.path}:{self._lines[index]}"
+
+    def _read(self, table: CsvTable, learns: bool) -> None:
+        reader = _Features(table.shown, self._encoding, self._file.spelling, self._dtype)
+        reader.where = {name: table.index(name) for name in self.columns}
+        target = self._reader_of_target(table)
+        self._lines = _lines(table, [reader, *([] if target is None else [target])])
+        self._arrays = [reader.array(learns)]
+        if target is not None:
+            found = target.array()
+            self._arrays.append(found.reshape(-1) if isinstance(self._target, str) else found)
+
+    def _reader_of_target(self, table: CsvTable) -> _Numbers | _Texts | None:
+        names = _listed(self._target)
+        if not names:
+            return None
+        if self._target_dtype is None:
+            return _Texts(table, names[0], self.classes)
+        spellings = [self._file.spelling] * len(names)
+        reader = _Numbers(table.shown, names, spellings, self._target_dtype, None)
+        reader.indices = [table.index(name) for name in names]
+        return reader
+
+
+@dataclass(frozen=True)
+class _File:
+    """How a file is written."""
+
+    header: Sequence[str] | None
+    delimiter: str
+    encoding: str
+    spelling: Spelling | None
+
+    def open(self, path: Path) -> CsvTable:
+        return CsvTable(path, self.header, self.delimiter, self.encoding)
+
+
+def _listed(target: str | Sequence[str] | None) -> list[str]:
+    return [target] if isinstance(target, str) else list(target or ())
+
+
+def _cell(row: Mapping[str, Any], name: str, at: int) -> str:
+    """A value of a program as a cell of a file with decimal points."""
+    if name not in row:
+        raise ValueError(f"row {at} has no {name!r}; give None where it is missing")
+    value = row[name]
+    return "" if value is None else str(value)
 
 
 def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[str]) -> list[str]:
@@ -124,7 +234,7 @@ def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[
     return found
 
 
-def _read(table: CsvTable, fields: Sequence[_Numbers | _Texts]) -> NDArray[np.intp]:
+def _lines(table: CsvTable, fields: Sequence[_Features | _Numbers | _Texts]) -> NDArray[np.intp]:
     """Give all rows to the fields; return the line of each."""
     lines: list[int] = []
     while rows := list(islice(table, max(1, CHUNK // len(table.names)))):
@@ -136,34 +246,115 @@ def _read(table: CsvTable, fields: Sequence[_Numbers | _Texts]) -> NDArray[np.in
     return np.array(lines, np.intp)
 
 
-class _Numbers:
-    """Columns that become one array of shape (rows, columns)."""
+class _Features:
+    """The features: numbers, and texts that become categories. where: the index of each column."""
 
     def __init__(
-        self, table: CsvTable, names: Sequence[str], dtype: DTypeLike, missing: float | None
+        self,
+        shown: str,
+        encoding: FeatureEncoding,
+        spelling: Spelling | None,
+        dtype: np.dtype[Any],
     ) -> None:
-        self._table, self._names, self._missing = table, names, missing
-        self._dtype = _number(dtype)
-        self._where = [table.index(name) for name in names]
+        self._shown, self._encoding, self._dtype = shown, encoding, dtype
+        self.where: dict[str, int] = {}
+        self._spellings = [self._spelling(name, spelling) for name in encoding.numbers]
+        learned = encoding.missing == "mean" or encoding.standardise
+        kept = np.dtype(np.float64) if learned else dtype
+        self._numbers = _Numbers(shown, encoding.numbers, self._spellings, kept, encoding.fill)
+        self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}
+
+    def _spelling(self, name: str, of_numbers: Spelling | None) -> Spelling | None:
+        if name in self._encoding.booleans:
+            return as_truth
+        if name in self._encoding.dates:
+            return partial(as_day, written=self._encoding.dates[name])
+        return of_numbers
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Read some rows. ValueError with the line of a cell that does not fit."""
+        self._numbers.indices = [self.where[name] for name in self._encoding.numbers]
+        self._numbers.take(rows)
+        for name, found in self._texts.items():
+            found.extend(self._categories(name, rows))
+
+    def _categories(self, name: str, rows: Sequence[Row]) -> Iterator[str]:
+        index, known = self.where[name], self._encoding.categories[name]
+        for line, row in rows:
+            cell = row[index].strip()
+            place = f"{self._shown}:{line}"
+            if cell in MISSING and cell not in known:
+                if self._encoding.missing is None:
+                    raise ValueError(
+                        f"{place}: {printable(repr(cell))} in column {printable(repr(name))} is no "
+                        "category; missing=0.0, or another number, takes it for none of them"
+                    )
+                cell = ""
+            elif known and cell not in known:
+                raise unknown_class(f"{place}: column {printable(repr(name))}", cell, known)
+            yield cell
+
+    def array(self, learns: bool) -> NDArray[Any]:
+        """Return all rows; with `learns`, take what the encoding has to know from them."""
+        numbers = self._numbers.array()
+        if learns:
+            self._encoding.learn(numbers, self._texts)
+        return self._encoding.features(numbers, self._texts, self._dtype)
+
+
+class _Numbers:
+    """Columns that become one array of shape (rows, columns). indices: where they are in a row."""
+
+    def __init__(
+        self,
+        shown: str,
+        names: Sequence[str],
+        spellings: Sequence[Spelling | None],
+        dtype: np.dtype[Any],
+        missing: float | None,
+    ) -> None:
+        self._shown, self._names, self._missing = shown, names, missing
+        self._spellings = spellings
+        self._dtype = dtype
+        self.indices: list[int] = []
         self._parts: list[NDArray[Any]] = []
 
     def take(self, rows: Sequence[Row]) -> None:
         """Convert some rows. ValueError with the line of the first cell that is no number."""
-        cells = [row[index] for _, row in rows for index in self._where]
+        cells = [row[index] for _, row in rows for index in self.indices]
+        if any(spelling is not None for spelling in self._spellings):
+            cells = self._spelt(rows, cells)
         try:
             part = numbers_of(cells, self._dtype, self._missing)
         except (ValueError, OverflowError) as error:
-            raise self._bad_cell(rows, cells) from error
-        self._parts.append(part.reshape(len(rows), len(self._where)))
+            place = first_that_is_none(cells, self._dtype, self._missing)
+            raise self._bad_cell(rows, place, cells[place]) from error
+        self._parts.append(part.reshape(len(rows), len(self.indices)))
 
-    def _bad_cell(self, rows: Sequence[Row], cells: Sequence[str]) -> ValueError:
-        place = first_that_is_none(cells, self._dtype, self._missing)
+    def _spelt(self, rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
+        """The cells as plain numbers."""
+        found, count = [], len(self._names)
+        for place, cell in enumerate(cells):
+            spelling = self._spellings[place % count]
+            try:
+                found.append(cell if spelling is None else spelling(cell))
+            except ValueError as error:
+                raise self._bad_cell(rows, place, cell) from error
+        return found
+
+    def _bad_cell(self, rows: Sequence[Row], place: int, cell: str) -> ValueError:
         row, column = divmod(place, len(self._names))
-        cell, name = cells[place], self._names[column]
+        name = self._names[column]
         return ValueError(
-            f"{self._table.shown}:{rows[row][0]}: {printable(repr(cell))} in column "
-            f"{printable(repr(name))} is no {self._dtype}; {advice(cell, name)}"
+            f"{self._shown}:{rows[row][0]}: {printable(repr(cell))} in column "
+            f"{printable(repr(name))} is no {self._what(column)}; {advice(cell, name)}"
         )
+
+    def _what(self, column: int) -> str:
+        spelling = self._spellings[column]
+        if spelling is as_truth:
+            return "truth value"
+        return "date" if isinstance(spelling, partial) else str(self._dtype)
 
     def array(self) -> NDArray[Any]:
         """Return all rows."""

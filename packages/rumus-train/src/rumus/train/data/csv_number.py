@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.train.base.printable import printable
+from rumus.train.data.feature_encoding import MISSING
 
 # Python reads more as a number than a table means by one: 1_000, infinity, digits of all scripts.
 _PLAIN: Final = {"f": re.compile(r"[0-9+\-.eE ]*"), "i": re.compile(r"[0-9+\- ]*")}
 _NOT_FINITE: Final = frozenset({"nan", "NaN", "inf", "Inf", "+inf", "-inf", "-Inf"})
-_MISSING: Final = frozenset(
-    {"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "-", "?"}
-)
 
 
 def numbers_of(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None) -> NDArray[Any]:
@@ -25,7 +23,7 @@ def numbers_of(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None
     missing: what a cell stands for that says that there is no number; None refuses it.
     """
     if missing is not None:
-        cells = [repr(missing) if cell.strip() in _MISSING else cell for cell in cells]
+        cells = [repr(missing) if cell.strip() in MISSING else cell for cell in cells]
     if not all(map(_is_spelt(dtype.kind, cells), cells)):
         raise ValueError("a cell that is no number")
     if dtype.kind != "f":
@@ -69,26 +67,42 @@ def first_that_is_none(cells: Sequence[str], dtype: np.dtype[Any], missing: floa
 _HINTS: Final = (
     (
         re.compile(r"(true|false|yes|no)", re.IGNORECASE),
-        "write 0 and 1, or take the column for class names: target={name}, target_dtype=str",
+        "booleans=[{name}] takes the column for truth values, 1 and 0",
     ),
-    (re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"), "write the number without thousands separators"),
-    (re.compile(r"[+-]?\d*,\d+"), "write the decimal comma as a point"),
     (
-        re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?"),
-        "a date is left out with columns=[...], or written as a number",
+        re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
+        "thousands=',' takes commas for separators of thousands, decimal=',' for decimal points",
     ),
-)
+    (
+        re.compile(r"[+-]?\d*(\.\d{3})*,\d+"),
+        "decimal=',' takes the comma for a decimal point, and thousands='.' points for separators "
+        "of thousands",
+    ),
+    (
+        re.compile(r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?"),
+        "dates=[{name}] takes the column for dates, as days since 1970",
+    ),
+    (
+        re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}( .*)?"),
+        "dates={{{name}: '%d.%m.%Y'}}, or however it is written, takes the column for dates, as "
+        "days since 1970",
+    ),
+)  # fmt: skip
 
 
 def advice(cell: str, name: str) -> str:
     """Return what to pass or to write for a cell that is no number."""
     cell = cell.strip()
-    if cell in _MISSING:
-        return "missing=0.0 or missing=float('nan') takes it for that number"
+    if cell in MISSING:
+        return (
+            "missing=0.0 or missing=float('nan') takes it for that number, missing='mean' for the "
+            "mean of its column"
+        )
     for pattern, hint in _HINTS:
         if len(cell) < 100 and pattern.fullmatch(cell):
             return hint.format(name=repr(name))
     return (
-        "leave the column out with columns=[...], or take it for class names: "
-        f"target={printable(repr(name))}, target_dtype=str"
+        f"categories=[{printable(repr(name))}] takes the column for texts, with a feature for "
+        f"each; target={printable(repr(name))}, target_dtype=str for the target's class names; "
+        "columns=[...] leaves it out"
     )

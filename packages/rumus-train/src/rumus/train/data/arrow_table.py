@@ -1,0 +1,275 @@
+"""`ParquetDataset`: the columns of a Parquet or Arrow file, or of a table of pyarrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rumus.train.base.class_names import checked_classes, unknown_class
+from rumus.train.base.nearest_name import nearest_name
+from rumus.train.base.regular_file import require_regular_file
+from rumus.train.data.dataset import Batch, Indices, Sample
+from rumus.train.data.feature_encoding import FeatureEncoding, Missing, as_categories, as_dates
+from rumus.train.data.npy import PathLike
+
+_IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
+_DAY: Final = 86_400 * 10**6  # microseconds
+
+
+class ParquetDataset:
+    """Columns of a Parquet or Arrow file: samples (features,) or (features, target).
+
+    table: a file, of Arrow if its name ends in .arrow, .feather or .ipc, or a `pyarrow.Table`. Only
+    the columns that are needed are read.
+    columns, dtype, target, target_dtype, classes, categories, missing, standardise: as in
+    `CsvDataset`. Truth values are 1 and 0.
+    dates: columns of dates and times, which become days since 1970.
+
+    Needs pyarrow: an ImportError says how to get it. ValueError for a column that is not there,
+    with the nearest name, holds lists, structures or, unless they are named, texts or dates, or has
+    missing values without `missing=`; OSError for what is no regular file.
+
+    >>> import pyarrow
+    >>> table = pyarrow.table({"length": [5.1, None], "colour": ["red", "blue"], "kind": [1, 0]})
+    >>> dataset = ParquetDataset(table, target="kind", categories=["colour"], missing="mean")
+    >>> dataset.features, dataset[1][0].tolist()
+    (['length', 'colour=blue', 'colour=red'], [5.099999904632568, 1.0, 0.0])
+    """
+
+    def __init__(
+        self,
+        table: PathLike | Any,
+        *,
+        columns: Sequence[str] | None = None,
+        dtype: DTypeLike = np.float32,
+        target: str | Sequence[str] | None = None,
+        target_dtype: DTypeLike | type[str] = np.float32,
+        classes: Sequence[str] | None = None,
+        categories: Sequence[str] | Mapping[str, Sequence[str]] = (),
+        dates: Sequence[str] = (),
+        missing: Missing = None,
+        standardise: bool = False,
+    ) -> None:
+        self._source = _Source(table)
+        self.classes: list[str] = [] if classes is None else checked_classes(classes)
+        self._is_text = classes is not None or np.dtype(target_dtype).kind == "U"
+        self._target = target
+        if self._is_text and not isinstance(target, str):
+            raise ValueError("class names are those of one target: give target='its column'")
+        self._dtype = np.dtype(dtype)
+        self._target_dtype = np.dtype(np.int64) if self._is_text else np.dtype(target_dtype)
+        targets = _listed(target)
+        given = list(columns) if columns is not None else self._source.names
+        self.columns = [name for name in given if columns is not None or name not in targets]
+        self._encoding = FeatureEncoding(
+            self.columns, as_categories(categories), frozenset(), as_dates(dates), missing,
+            standardise,
+        )  # fmt: skip
+        self._read(learns=True)
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the features: of their columns, or "column=text"."""
+        return self._encoding.names
+
+    def like(self, table: PathLike | Any) -> Self:
+        """Read another table in the same way; without its targets, if it has none.
+
+        Classes, categories, means and deviations are those of this dataset.
+        """
+        other = object.__new__(type(self))
+        other.__dict__ |= self.__dict__ | {"_source": _Source(table)}
+        if not set(_listed(self._target)) & set(other._source.names):
+            other._target = None
+        other._read(learns=False)
+        return other
+
+    def __len__(self) -> int:
+        return len(self._arrays[0])
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return tuple(array.take(index, 0) for array in self._arrays)
+
+    def batch(self, indices: Indices) -> Batch:
+        """Return copies of the rows of these indices."""
+        return tuple([array.take(indices, 0) for array in self._arrays])
+
+    def describe(self, index: int) -> str:
+        """Return the file and the row of a sample."""
+        return f"{self._source.shown}, row {index}"
+
+    def _read(self, learns: bool) -> None:
+        source, encoding = self._source, self._encoding
+        targets = _listed(self._target)
+        source.read([*self.columns, *targets])
+        learned = encoding.missing == "mean" or encoding.standardise
+        kept = np.dtype(np.float64) if learned else self._dtype
+        numbers = np.empty((source.rows, len(encoding.numbers)), kept)
+        for place, name in enumerate(encoding.numbers):
+            numbers[:, place] = source.numbers(name, encoding.fill, name in encoding.dates)
+        texts = {
+            name: source.texts(name, known, allows_missing=encoding.missing is not None)
+            for name, known in encoding.categories.items()
+        }
+        if learns:
+            encoding.learn(numbers, texts)
+        self._arrays = [encoding.features(numbers, texts, self._dtype)]
+        if targets:
+            self._arrays.append(self._targets(targets))
+        if not source.rows:
+            raise ValueError(f"{source.shown} has no rows")
+        source.forget()
+
+    def _targets(self, names: Sequence[str]) -> NDArray[Any]:
+        if self._is_text:
+            found = self._source.texts(names[0], self.classes, allows_missing=False)
+            if not self.classes:
+                self.classes += sorted(set(found))
+            place = {name: number for number, name in enumerate(self.classes)}
+            return np.array([place[name] for name in found], np.int64)
+        columns = [self._source.numbers(name, None, False) for name in names]
+        stacked = np.stack(columns, axis=1).astype(self._target_dtype)
+        return stacked[:, 0] if isinstance(self._target, str) else stacked
+
+
+class _Source:
+    """A table of pyarrow: given, or read from a file when it is needed."""
+
+    def __init__(self, given: PathLike | Any) -> None:
+        _check_pyarrow()
+        import pyarrow
+
+        self._given = given if isinstance(given, pyarrow.Table) else Path(given)
+        self.shown = "the table" if isinstance(given, pyarrow.Table) else str(given)
+        self._table: Any = None
+        self.names: list[str] = list(self._schema().names)
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self._table.num_rows)
+
+    def _schema(self) -> Any:
+        from pyarrow import ipc, parquet
+
+        if not isinstance(self._given, Path):
+            return self._given.schema
+        require_regular_file(self._given)
+        try:
+            if self._given.suffix in _IPC:
+                with ipc.open_file(self._given) as reader:
+                    return reader.schema
+            return parquet.read_schema(self._given)
+        except ValueError as error:  # of pyarrow, for what is no such file
+            raise ValueError(f"{self.shown} is no Parquet or Arrow file: {error}") from error
+
+    def read(self, names: Sequence[str]) -> None:
+        """Read these columns. ValueError for one that is not there, with the nearest name."""
+        from pyarrow import feather, parquet
+
+        for name in names:
+            if name not in self.names:
+                near = nearest_name(name, self.names)
+                hint = f"did you mean {near!r}?" if near else f"it has {', '.join(self.names[:20])}"
+                raise ValueError(f"{self.shown} has no column {name!r}; {hint}")
+        chosen = list(dict.fromkeys(names))
+        if not isinstance(self._given, Path):
+            self._table = self._given.select(chosen)
+        elif self._given.suffix in _IPC:
+            self._table = feather.read_table(self._given, columns=chosen)
+        else:
+            self._table = parquet.read_table(self._given, columns=chosen)
+
+    def forget(self) -> None:
+        """Let go of what was read."""
+        self._table = None
+
+    def numbers(self, name: str, fill: float | None, is_date: bool) -> NDArray[Any]:
+        """Return a column of numbers. fill: what a missing one is; None refuses it."""
+        from pyarrow import compute, types
+
+        column = self._table.column(name)
+        kind = column.type
+        if column.null_count and fill is None:
+            raise ValueError(
+                f"{self.shown}: column {name!r} has {column.null_count} missing values; "
+                "missing=0.0 takes them for that number, missing='mean' for the mean of the column"
+            )
+        if types.is_temporal(kind) and is_date:
+            times = compute.cast(column, "timestamp[us]", safe=False)
+            return _with(compute.cast(times, "int64"), fill) / _DAY
+        if types.is_boolean(kind):
+            column = compute.cast(column, "uint8")
+        elif types.is_decimal(kind):
+            column = compute.cast(column, "float64")
+        elif not (types.is_integer(kind) or types.is_floating(kind)):
+            raise ValueError(f"{self.shown}: column {name!r} holds {kind}; {_advice(kind, name)}")
+        return _with(column, fill)
+
+    def texts(self, name: str, known: Sequence[str], allows_missing: bool) -> list[str]:
+        """Return a column of texts, "" where one is missing."""
+        from pyarrow import compute, types
+
+        column = self._table.column(name)
+        if types.is_dictionary(column.type):
+            column = compute.cast(column, column.type.value_type)
+        if types.is_nested(column.type) or types.is_floating(column.type):
+            raise ValueError(
+                f"{self.shown}: column {name!r} holds {column.type}, and no texts; "
+                f"{_advice(column.type, name)}"
+            )
+        if column.null_count and not allows_missing:
+            raise ValueError(
+                f"{self.shown}: column {name!r} has {column.null_count} missing values"
+            )
+        found = ["" if text is None else str(text) for text in column.to_pylist()]
+        if known and (others := set(found) - {*known, ""}):
+            row = next(i for i, text in enumerate(found) if text in others)
+            where = f"{self.shown}, row {row}: column {name!r}"
+            raise unknown_class(where, found[row], known)
+        return found
+
+
+def _with(column: Any, fill: float | None) -> NDArray[Any]:
+    """A column as an array, with what stands for missing values."""
+    missing = column.null_count
+    found: NDArray[Any] = column.to_numpy()
+    if missing and fill is not None:
+        found = found.astype(np.float64)
+        found[np.asarray(column.is_null())] = fill
+    return found
+
+
+def _advice(kind: Any, name: str) -> str:
+    from pyarrow import types
+
+    if types.is_temporal(kind):
+        return f"dates=[{name!r}] takes it for days since 1970"
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
+        return (
+            f"categories=[{name!r}] takes it for texts, with a feature for each; target={name!r}, "
+            "target_dtype=str for the target's class names"
+        )
+    if types.is_nested(kind):
+        return (
+            "a feature is one number: columns=[...] leaves it out; a dataset of Hugging Face and "
+            "collate=Pad() take lists as they are"
+        )
+    return "columns=[...] leaves it out"
+
+
+def _listed(target: str | Sequence[str] | None) -> list[str]:
+    return [target] if isinstance(target, str) else list(target or ())
+
+
+def _check_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "ParquetDataset needs pyarrow, the extra `parquet`: pip install 'rumus-train[parquet]'"
+        ) from error

@@ -1,0 +1,95 @@
+"""Parquet and Arrow: what their columns mean, and what is refused."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus.train import DataLoader, ParquetDataset
+
+pyarrow: Any = pytest.importorskip("pyarrow")
+parquet: Any = pytest.importorskip("pyarrow.parquet")
+feather: Any = pytest.importorskip("pyarrow.feather")
+
+TABLE = pyarrow.table(
+    {
+        "length": pyarrow.array([5.1, None, 4.0]),
+        "count": pyarrow.array([1, 2, 3], pyarrow.int64()),
+        "wild": [True, False, True],
+        "colour": pyarrow.array(["red", None, "blue"]).dictionary_encode(),
+        "day": [datetime.date(1970, 1, 2), datetime.date(1969, 12, 31), datetime.date(1970, 1, 1)],
+        "kind": ["rose", "iris", "rose"],
+        "list": [[1], [2, 3], []],
+        "text": ["a", "b", "c"],
+    }
+)
+OPTIONS: dict[str, Any] = {
+    "columns": ["length", "count", "wild", "colour", "day"], "target": "kind", "target_dtype": str,
+    "categories": ["colour"], "dates": ["day"], "missing": -1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "table"])
+def test_columns(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"data.{kind}"
+    source: Any = path
+    if kind == "parquet":
+        parquet.write_table(TABLE, path)
+    elif kind == "arrow":
+        feather.write_feather(TABLE, str(path), compression="uncompressed")
+    else:
+        source = TABLE
+    dataset = ParquetDataset(source, **OPTIONS)
+    assert dataset.features == ["length", "count", "wild", "colour=blue", "colour=red", "day"]
+    assert dataset.classes == ["iris", "rose"]
+    ((x, y),) = DataLoader(dataset, 3)
+    assert x.tolist() == [
+        [np.float32(5.1), 1, 1, 0, 1, 1], [-1, 2, 0, 0, 0, -1], [4, 3, 1, 1, 0, 0]
+    ]  # fmt: skip
+    assert y.tolist() == [1, 0, 1]
+    rest = TABLE.slice(2).drop_columns(["kind"])
+    assert [field.tolist() for field in dataset.like(rest)[0]] == [[4, 3, 1, 1, 0, 0]]
+
+
+def test_means() -> None:
+    dataset = ParquetDataset(TABLE, columns=["length", "count"], missing="mean", standardise=True)
+    x = np.array([[5.1, 1], [4.55, 2], [4, 3]])
+    deviation = np.array([np.std([5.1, 4.0]), np.std([1, 2, 3])])
+    np.testing.assert_allclose(dataset.batch(np.arange(3))[0], (x - x.mean(0)) / deviation,
+                               atol=1e-6)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"columns": ["list"]}, "column 'list' holds list<.*a feature is one number"),
+        ({"columns": ["count"], "target": "list"}, "column 'list' holds list<"),
+        ({"columns": ["lenght"]}, "no column 'lenght'; did you mean 'length'"),
+        ({"columns": ["length"]}, r"column 'length' has 1 missing values; missing=0\.0"),
+        ({"columns": ["text"]}, r"column 'text' holds string; categories=\['text'\]"),
+        ({"columns": ["day"]}, r"column 'day' holds date32.*dates=\['day'\] takes it"),
+        ({"columns": ["colour"], "categories": ["colour"]}, "column 'colour' has 1 missing"),
+        ({"columns": ["text"], "categories": {"text": ["a", "b"]}}, "row 2: column 'text': 'c'"),
+        ({"columns": ["count"], "categories": ["text"]}, "are none of the features"),
+        ({"columns": ["count"], "target": "kind", "classes": ["rose"]}, "'iris' is not in classes"),
+        ({"columns": ["count"], "target_dtype": str}, "give target="),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ParquetDataset(TABLE, **options)
+
+
+def test_what_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    path.write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(ValueError, match="no Parquet or Arrow file"):
+        ParquetDataset(path)
+    with pytest.raises(ValueError, match="has no rows"):
+        ParquetDataset(TABLE.slice(0, 0), columns=["count"])
+    with pytest.raises(FileNotFoundError):
+        ParquetDataset(tmp_path / "none.parquet")
