@@ -10,7 +10,8 @@ import pytest
 import torch
 import torchvision
 import transformers
-from hub_models import TOKENS, compare_logits, example, gpt2, llama
+from hub_models import TOKENS, compare_logits, gpt2, llama
+from ported_programs import program
 from safetensors.torch import load_file, save_file
 
 from rumus import nn
@@ -84,7 +85,7 @@ def test_resnet_of_torchvision(tmp_path: Path) -> None:
     block = torchvision.models.resnet.BasicBlock
     theirs = randomized(torchvision.models.ResNet(block, [1, 2, 1, 1], num_classes=5))
     save_file(theirs.state_dict(), tmp_path / "resnet.safetensors")
-    ours = example("resnet18").ResNet((1, 2, 1, 1), classes=5, small_pictures=False).eval()
+    ours = program("resnet18").ResNet((1, 2, 1, 1), classes=5, small_pictures=False).eval()
     report = ours.load_file(tmp_path / "resnet.safetensors")
     assert report.fits
     compare_logits(theirs, ours, PICTURES)
@@ -99,7 +100,7 @@ def test_resnet_of_transformers(tmp_path: Path) -> None:
     )  # fmt: skip
     theirs = randomized(transformers.ResNetForImageClassification(config))
     theirs.save_pretrained(tmp_path)
-    ours = example("resnet18").ResNet((1, 2, 1, 1), 8, classes=5, small_pictures=False).eval()
+    ours = program("resnet18").ResNet((1, 2, 1, 1), 8, classes=5, small_pictures=False).eval()
     assert ours.load_file(tmp_path, rename=nn.names.RESNET).fits
     compare_logits(theirs, ours, PICTURES)
 
@@ -108,7 +109,7 @@ def test_a_head_of_another_size(tmp_path: Path) -> None:
     block = torchvision.models.resnet.BasicBlock
     theirs = torchvision.models.ResNet(block, [1, 1, 1, 1], num_classes=1000)
     save_file(theirs.state_dict(), tmp_path / "resnet.safetensors")
-    ours = example("resnet18").ResNet((1, 1, 1, 1), classes=7, small_pictures=False)
+    ours = program("resnet18").ResNet((1, 1, 1, 1), classes=7, small_pictures=False)
     report = ours.load_file(tmp_path / "resnet.safetensors", strict=False)
     assert {wrong.name for wrong in report.wrong_shapes} == {"fc.weight", "fc.bias"}
     assert not report.missing

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,6 @@ import transformers
 from rumus import nn
 from rumus.tensor import Generator, Tensor, linear, no_grad, tensor
 
-PORTED = Path(__file__).parents[2] / "docs" / "examples" / "ported"
 TOKENS = np.random.default_rng(0).integers(0, 61, (2, 12))
 
 
@@ -72,20 +68,6 @@ def llama(**other: Any) -> tuple[Any, Llama]:
         **other,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config).eval(), Llama(2, 32, 4, 2, 48)
-
-
-def example(name: str) -> Any:
-    """A program of docs/examples/ported."""
-    sys.path.insert(0, str(PORTED))
-    try:
-        spec = importlib.util.spec_from_file_location(name, PORTED / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(PORTED))
-    return module
 
 
 def compare_logits(theirs: Any, ours: nn.Module, given: Any, tolerance: float = 1e-5) -> None:

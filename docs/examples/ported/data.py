@@ -95,7 +95,9 @@ class Corridor:
 
     def state(self) -> Floats:
         """Return where the walkers are."""
-        return np.eye(self.places, dtype=np.float32)[self.at]
+        found = np.zeros((len(self.at), self.places), np.float32)
+        found[np.arange(len(self.at)), self.at] = 1
+        return found
 
     def step(self, actions: NDArray[Any]) -> tuple[Floats, Floats]:
         """Move the walkers; return the new state and the reward of each."""
@@ -103,3 +105,14 @@ class Corridor:
         direction = np.where(slips, 1 - actions, actions) * 2 - 1
         self.at = np.clip(self.at + direction, 0, self.places - 1)
         return self.state(), (self.at == self.places - 1).astype(np.float32)
+
+
+def returns(rewards: Floats, discount: float = 0.9) -> Floats:
+    """Return what follows each step, (steps, walkers), less the mean over the walkers."""
+    found = np.zeros_like(rewards)
+    total = np.zeros_like(rewards[0])
+    for step in range(len(rewards) - 1, -1, -1):
+        total = rewards[step] + np.float32(discount) * total
+        found[step] = total
+    found -= found.mean(axis=1, keepdims=True)
+    return found
