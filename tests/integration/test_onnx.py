@@ -128,6 +128,27 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
         (lambda: nn.BatchNorm1d(5, affine=False), [(5, 7)]),
     ],
     "BatchNorm2d": [(lambda: nn.BatchNorm2d(3), [(3, 5, 7)])],
+    **{
+        name: [(getattr(nn, name), [(7,)])]
+        for name in (
+            "CELU",
+            "Hardsigmoid",
+            "Hardswish",
+            "Hardtanh",
+            "LogSigmoid",
+            "LogSoftmax",
+            "Mish",
+            "ReLU",
+            "ReLU6",
+            "SELU",
+            "SiLU",
+            "Sigmoid",
+            "Softmax",
+            "Softplus",
+            "Softsign",
+            "Tanh",
+        )
+    },
     "Conv1d": [(lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), [(4, 11)])],
     "Conv2d": [
         (lambda: nn.Conv2d(3, 5, 3, padding=1), [(3, 9, 7)]),
@@ -147,6 +168,7 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
         (lambda: nn.FrozenLinear(linear(), storage="float16"), [(2, 5)]),
     ],
     "GELU": [(nn.GELU, [(7,)]), (lambda: nn.GELU("tanh"), [(7,)])],
+    "GLU": [(nn.GLU, [(3, 8)])],
     "GroupNorm": [
         (lambda: nn.GroupNorm(2, 6), [(6, 5)]),
         (lambda: nn.GroupNorm(3, 6, affine=False), [(6, 3, 5)]),
@@ -168,18 +190,14 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
         (lambda: nn.MultiHeadAttention(6, 2, causal=True), [(5, 6)]),
         (lambda: nn.MultiHeadAttention(8, 4, kv_heads=2, context_size=3), [(5, 8), (7, 3)]),
     ],
+    "PReLU": [(nn.PReLU, [(3, 5)]), (lambda: nn.PReLU(3), [(3, 5)])],
     "RMSNorm": [
         (lambda: nn.RMSNorm(7), [(3, 7)]),
         (lambda: nn.RMSNorm((3, 5), elementwise_affine=False), [(3, 5)]),
     ],
-    "ReLU": [(nn.ReLU, [(7,)])],
     "RotaryEmbedding": [(lambda: nn.RotaryEmbedding(6), [(2, 5, 6)])],
     "Sequential": [(lambda: nn.Sequential(linear(), nn.ReLU(), nn.Linear(3, 2)), [(5,)])],
-    "SiLU": [(nn.SiLU, [(7,)])],
-    "Sigmoid": [(nn.Sigmoid, [(7,)])],
-    "Softplus": [(nn.Softplus, [(7,)])],
     "SwiGLU": [(lambda: nn.SwiGLU(5), [(3, 5)])],
-    "Tanh": [(nn.Tanh, [(7,)])],
     "TransformerBlock": [
         (lambda: nn.TransformerBlock(6, 2, causal=True, dropout=0.1), [(5, 6)]),
         (
