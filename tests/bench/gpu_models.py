@@ -19,7 +19,7 @@ from turns import Side, Step, has, medians
 from rumus import nn
 from rumus.gpu import Gpu, GpuBackend, Precision
 from rumus.gpu.engine.protocol import EngineName
-from rumus.optim import AdamW
+from rumus.optim import AdamW, LossScale
 from rumus.tensor import Generator, Tensor, tensor
 from rumus.train import Trainer
 
@@ -133,12 +133,15 @@ def works() -> dict[str, Work]:
     }  # fmt: skip
 
 
-def rumus_step(work: Work, backend: GpuBackend, capture: bool) -> Side:
-    """A training step of rumus."""
+def rumus_step(work: Work, backend: GpuBackend, capture: bool, is_half: bool = False) -> Side:
+    """A training step of rumus. is_half: in float16, with float32 masters and a loss scale."""
     model = work.ours()
     model.to(backend)
+    if is_half:
+        model.half()
     x, y = tensor(work.x, backend=backend), tensor(work.y, backend=backend)
-    trainer = Trainer(AdamW(model.parameters(), 1e-3), capture=capture)
+    optimizer = AdamW(model.parameters(), 1e-3, master_weights=is_half)
+    trainer = Trainer(optimizer, capture=capture, loss_scale=LossScale() if is_half else None)
 
     def loss_of(x: Tensor, y: Tensor) -> Tensor:
         return nn.cross_entropy_loss(model(x), y)
@@ -214,17 +217,18 @@ def torch_side(work: Work, how: str) -> Side:
     return step, wait
 
 
-def captured_side(work: Work, backend: GpuBackend, profile: bool) -> Side:
+def captured_side(work: Work, backend: GpuBackend, profile: bool, is_half: bool = False) -> Side:
     """A captured step of rumus, warm, with its dispatches, memory and profile printed."""
     gpu = backend.gpu
-    step, wait = rumus_step(work, backend, capture=True)
+    step, wait = rumus_step(work, backend, capture=True, is_half=is_half)
     for _ in range(3):
         step()
     wait()
     before = gpu.stats.dispatches
     step()
     wait()
-    print(f"  rumus {gpu.precision}: {gpu.stats.dispatches - before} dispatches, "
+    name = "float16" if is_half else gpu.precision
+    print(f"  rumus {name}: {gpu.stats.dispatches - before} dispatches, "
           f"peak {backend.memory_stats().peak / 2**30:.2f} GiB")  # fmt: skip
     if profile:
         with gpu.profile() as found:
@@ -245,6 +249,9 @@ def measure(work: Work, profile: bool, engine: EngineName | None = None) -> Figu
     for level in levels:
         other = GpuBackend(Gpu(engine=engine, precision=level))
         sides[f"rumus {level}"] = captured_side(work, other, profile)
+    if work.x.dtype == np.int32:  # tokens: nothing of the batch is rounded
+        other = GpuBackend(Gpu(engine=engine))
+        sides["rumus float16"] = captured_side(work, other, profile, is_half=True)
     if has("torch"):
         for how in ("eager", "compile", "tf32", "bf16", *(("graph",) if work.graph else ())):
             sides[f"torch {how}"] = torch_side(work, how)
