@@ -11,7 +11,7 @@ import pytest
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["your_own_optimizer.md"])
+@pytest.mark.parametrize("page", ["weights.md", "your_own_optimizer.md"])
 def test_examples_of_the_page(page: str) -> None:
     result = doctest.testfile(str(DOCS / page), module_relative=False)
     assert result.failed == 0

@@ -333,6 +333,12 @@ def test_parts_are_joined_in_their_order() -> None:
         model.load_weights(arrays, rename=names)
 
 
+def test_numbers_that_are_one_more() -> None:
+    names = nn.names.Names([nn.names.Row("a{+}.{}", "b{}.{+}")])
+    assert names("a3.4.weight") == nn.Place("b2.5.weight")
+    assert set(names.foreign({"b2.5.weight": np.zeros(1)})) == {"a3.4.weight"}
+
+
 @pytest.mark.parametrize("table", ["GPT2", "LLAMA", "RESNET"])
 def test_a_table_leads_both_ways(table: str) -> None:
     names = getattr(nn.names, table)

@@ -137,8 +137,10 @@ class _Fitting:
 
     def _assembled(self) -> dict[str, NDArray[Any]]:
         arrays, refused = {}, []
-        for name, parts in self._sources.items():
-            own = self._own.tensors[name]
+        for name, own in self._own.tensors.items():
+            if name not in self._sources:
+                continue
+            parts = self._sources[name]
             try:
                 array = self._joined(name, parts)
                 if array.shape == own.shape:

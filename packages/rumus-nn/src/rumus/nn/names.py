@@ -27,7 +27,7 @@ from rumus.nn.fitting import Place
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer: its name in the file and here, `{}` for a number, `{+}` for one that is 1 more.
+    """One layer: its name in the file and here, `{}` for a number, `{+}` where it is 1 more.
 
     part, of, is_transposed: see `Place`; they count for weights and biases of the layer alike, but
     only a matrix is transposed.
@@ -73,7 +73,7 @@ class Names:
         layer, _, kind = short.rpartition(".")
         for pattern, row in self._readers:
             if match := pattern.fullmatch(layer):
-                own = _filled(row.own, row.foreign, match.groups(), 1)
+                own = _filled(row.own, row.foreign, match.groups())
                 return Place(f"{own}.{kind}", row.part, row.of, row.is_transposed)
         return name
 
@@ -103,7 +103,7 @@ class Names:
     def _written(self, layer: str) -> Iterator[tuple[Row, str]]:
         for pattern, row in self._writers:
             if row.foreign not in self._unwritten and (match := pattern.fullmatch(layer)):
-                yield row, _filled(row.foreign, row.own, match.groups(), -1)
+                yield row, _filled(row.foreign, row.own, match.groups())
 
     @cached_property
     def _readers(self) -> list[tuple[re.Pattern[str], Row]]:
@@ -119,13 +119,11 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(r"(\d+)".join(re.escape(part) for part in parts))
 
 
-def _filled(template: str, other: str, numbers: Iterable[str], step: int) -> str:
-    """A template with the numbers that a name of the other had; `step` is what `{+}` adds."""
-    given = iter(numbers)
+def _filled(template: str, other: str, numbers: Iterable[str]) -> str:
+    """A template with the numbers that a name of the other had."""
     gaps = zip(re.findall(r"\{\+?\}", template), re.findall(r"\{\+?\}", other), strict=True)
-    values = iter([
-        str(int(n) + step * ("{+}" in pair)) for n, pair in zip(given, gaps, strict=True)
-    ])  # fmt: skip
+    shifts = [(mine == "{+}") - (theirs == "{+}") for mine, theirs in gaps]
+    values = (str(int(n) + shift) for n, shift in zip(numbers, shifts, strict=True))
     return re.sub(r"\{\+?\}", lambda _: next(values), template)
 
 
