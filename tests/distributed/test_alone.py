@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from rumus.distributed import RankError, Ranks, mpi_library, ranks
 from rumus.distributed.__main__ import parsed
+from rumus.distributed.alike import _shared_gpus
 from rumus.distributed.launcher import Job, command, environment
 from rumus.distributed.link import bounds
 from rumus.distributed.mpi_library import MpiLibrary
+from rumus.distributed.own_gpu import own_gpu
 from rumus.distributed.shard_streams import STRETCH, ShardStreams
 from rumus.distributed.tree import Tree, add_rows
 from rumus.optim import LBFGS, SGD
@@ -183,3 +185,48 @@ def test_a_loader_that_deals_nothing_out_is_refused_on_several_ranks() -> None:
 def test_zero_needs_ranks() -> None:
     with pytest.raises(ValueError, match="zero=True cuts the state for the ranks"):
         Trainer(SGD([Parameter([1.0], name="w")], 0.1), zero=True)
+
+
+class Card:
+    """A GPU as `rumus.gpu.devices()` lists it."""
+
+    def __init__(self, kind: str, uuid: str) -> None:
+        self.kind, self.uuid, self.index = kind, uuid, 0
+
+    def __str__(self) -> str:
+        return self.uuid
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[Card]:
+    """The cards of a machine; a backend is the name of what it is made of."""
+    cards: list[Card] = []
+    module: Any = ModuleType("rumus.gpu")
+    module.devices = lambda: cards
+    module.Gpu = lambda which: which
+    module.GpuBackend = lambda gpu: f"on {gpu}"
+    module.default_backend = lambda: "shared"
+    monkeypatch.setitem(sys.modules, "rumus.gpu", module)
+    return cards
+
+
+def test_each_rank_has_a_gpu_of_its_own(gpus: list[Card]) -> None:
+    gpus += [Card("DiscreteGPU", "aa"), Card("DiscreteGPU", "bb"), Card("CPU", "cc")]
+    links: list[Any] = [SimpleNamespace(local_rank=n, local_size=2) for n in range(2)]
+    assert [str(own_gpu(link)) for link in links] == ["on aa", "on bb"]
+    third: Any = SimpleNamespace(local_rank=2, local_size=3)
+    with pytest.raises(RankError, match=r"3 ranks run on .*, which has 2 GPUs.*There is aa; bb"):
+        own_gpu(third)
+
+
+def test_a_software_driver_is_shared(gpus: list[Card]) -> None:
+    gpus.append(Card("CPU", "cc"))
+    many: Any = SimpleNamespace(local_rank=5, local_size=8)
+    assert str(own_gpu(many)) == "shared"
+
+
+def test_a_gpu_that_two_ranks_use_is_refused() -> None:
+    cards = [("node1", "H100 aa"), ("node1", "H100 bb"), ("node1", "H100 aa"), ("node2", "H100 aa")]
+    assert _shared_gpus([*cards, None, None]) == [
+        "ranks 0 and 2 both use the GPU H100 aa of node1: model.to(ranks.gpu()) gives each its own"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -76,12 +77,10 @@ def _version(name: str) -> str:
 
 def _gpu(trainer: Trainer[Any]) -> tuple[str, str] | None:
     """The machine and the card of a rank, None on the CPU and for a software driver."""
-    import socket
-
-    info = getattr(getattr(trainer.optimizer.parameters[0].backend, "gpu", None), "info", None)
-    if info is None or info.kind == "CPU" or not info.uuid:
+    adapter = getattr(getattr(trainer.backend, "gpu", None), "adapter", None)
+    if adapter is None or adapter.kind == "CPU" or not adapter.uuid:
         return None
-    return socket.gethostname(), f"{info.name} {info.uuid}"
+    return socket.gethostname(), f"{adapter.name} {adapter.uuid}"
 
 
 def _shared_gpus(cards: list[tuple[str, str] | None]) -> list[str]:

@@ -15,11 +15,14 @@ T = TypeVar("T")
 class Link(Protocol):
     """The connection of a rank to all others. Each method is one that every rank has to call.
 
-    rank, size: which of how many this is. sent: bytes that it has sent of arrays so far.
+    rank, size: which of how many this is; local_rank, local_size: on this machine. sent: bytes that
+    it has sent of arrays so far.
     """
 
     rank: int
     size: int
+    local_rank: int
+    local_size: int
     sent: int
 
     def meet(self, place: str, number: int = 0, signal: int = 0) -> Call:
@@ -76,6 +79,8 @@ class NoLink:
 
     rank = 0
     size = 1
+    local_rank = 0
+    local_size = 1
     sent = 0
 
     def meet(self, place: str, number: int = 0, signal: int = 0) -> Call:

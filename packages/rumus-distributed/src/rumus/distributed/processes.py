@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from rumus.distributed.errors import RankError
 from rumus.distributed.link import Link, NoLink
 from rumus.distributed.mpi_library import check_installation
+from rumus.distributed.own_gpu import own_gpu
 from rumus.distributed.team import ShardedTeam
+from rumus.tensor import Backend
 from rumus.train import Trainer
 
 if TYPE_CHECKING:
@@ -61,6 +63,14 @@ class Ranks:
         """Return what each process gives, by rank. Every one has to call it."""
         self._link.meet("gather")
         return self._link.gather(thing)
+
+    def gpu(self) -> Backend:
+        """Return the backend of a GPU of this process's own: `model.to(ranks.gpu())`.
+
+        The processes of a machine get its cards in their order; a software driver is shared.
+        RankError for more processes on a machine than GPUs, ImportError without rumus-gpu.
+        """
+        return own_gpu(self._link)
 
     def team(self, trainer: Trainer[Any], *, zero: bool) -> ShardedTeam:
         """Return what the runs of a trainer ask: `Trainer(optimizer, ranks=...)` calls it."""
