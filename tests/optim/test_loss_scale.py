@@ -9,7 +9,6 @@ import pytest
 
 from rumus.optim import (
     AGC,
-    LAMB,
     LBFGS,
     SGD,
     AdamW,
@@ -17,7 +16,6 @@ from rumus.optim import (
     ClipValue,
     FusedOptimizer,
     LossScale,
-    Muon,
     Scaling,
 )
 from rumus.tensor import (
@@ -204,12 +202,6 @@ def test_it_is_saved_and_begun_again(backend: Backend) -> None:
 def test_policies_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LossScale(**options)
-
-
-@pytest.mark.parametrize("kind", [Muon, LAMB])
-def test_optimizers_that_read_gradients_before(kind: Any) -> None:
-    with pytest.raises(TypeError, match="takes no loss scale"):
-        kind(weights(NumpyBackend())).scale_losses(LossScale())
 
 
 def test_optimizers_that_cannot_follow() -> None:

@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from optimizer_table import KINDS
 
-from rumus.optim import LAMB, LARS, Adafactor, AdamW, Muon, ParameterGroup, linear
+from rumus.optim import AdamW, Muon, ParameterGroup, linear
 from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize
 from rumus.tensor import (
     Backend,
@@ -126,7 +127,14 @@ def test_what_is_no_matrix_is_stepped_by_adamw(backend: Backend) -> None:
     alone, _, _ = made(OTHERS, backend, float32)
     lr = linear(0.1, 0.01, 5)
     stepped(
-        Muon(mixed, 0.5, adamw_lr=lr, adamw_weight_decay=0.25, adamw_betas=(0.8, 0.9)),
+        Muon(
+            mixed,
+            0.5,
+            adamw_lr=lr,
+            adamw_weight_decay=0.25,
+            adamw_betas=(0.8, 0.9),
+            matrices=lambda name, p: p.ndim == 2,
+        ),
         mixed,
         gradients,
     )
@@ -332,8 +340,34 @@ def test_wrong_coefficients_are_refused_at_once(coefficients: Any) -> None:
     assert w.owner is None
 
 
-@pytest.mark.parametrize("kind", [Adafactor, LAMB, LARS, Muon])
-def test_no_error_advises_an_option_that_is_not_taken(kind: Any) -> None:
-    with pytest.raises(PrecisionError, match="Keep the parameter in float32") as raised:
-        kind([Parameter(np.ones((4, 4), np.float16), name="h")])
-    assert "master_weights" not in str(raised.value)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_option_that_an_error_advises_is_taken(kind: Any) -> None:
+    half = Parameter(np.ones((4, 4), np.float16), name="h")
+    with pytest.raises(PrecisionError, match="Pass master_weights=True"):
+        kind([half])
+    assert kind([half], master_weights=True).kind == kind.__name__
+
+
+def test_a_convolution_is_stepped_as_the_matrix_of_its_outputs(backend: Backend) -> None:
+    draw = np.random.default_rng(6)
+    values, gradient = draw.normal(size=(6, 2, 3, 3)), draw.normal(size=(6, 18))
+    kernel = Parameter(values, name="kernel", backend=backend)
+    matrix = Parameter(values.reshape(6, 18), name="matrix", backend=backend)
+    for p, shape in ((kernel, kernel.shape), (matrix, matrix.shape)):
+        optimizer = Muon([p], 0.1)
+        for _ in range(2):
+            optimizer.step((p * tensor(gradient.reshape(shape), backend=backend)).sum().backward())
+    assert kernel.numpy().tobytes() == matrix.numpy().tobytes()
+    assert not (kernel.numpy() == values.astype(np.float32)).any()
+
+
+def test_who_goes_where_of_what_has_more_axes() -> None:
+    def made() -> list[Parameter]:
+        return [
+            Parameter(np.ones((2, 3, 2)), name="kernel"),
+            Parameter(np.ones((2, 3, 2)), name="scales", role="norm"),
+        ]
+
+    parameters = made()
+    assert Muon(parameters).matrices == {parameters[0].id}
+    assert Muon.like("torch", made()).matrices == frozenset()

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.optim import ClipNorm, FusedOptimizer, LossScale
+from rumus.optim.options.options import StateDType
 from rumus.tensor import (
     Backend,
     DType,
@@ -128,11 +129,21 @@ def test_one_of_scalars_is_refused() -> None:
         FusedOptimizer([Parameter([1.0])], constant)
 
 
-def test_state_in_8_bits_is_refused() -> None:
-    p = Parameter(np.ones(5000, np.float32))
-    with pytest.raises(TypeError, match=r'measuring: its rule has reductions.*"8bit"'):
-        FusedOptimizer([p], measuring, state_dtype="8bit")
-    assert p.owner is None
+def test_state_in_8_bits_is_unpacked_before_it_is_measured(backend: Backend) -> None:
+    def measuring_state(p: Expr, g: Expr, m: Expr, *, lr: Expr) -> dict[str, Expr]:
+        m = 0.5 * m + g
+        return {"p": p - lr * m / m.tensor_norm(), "m": m}
+
+    steps = []
+    dtypes: tuple[StateDType | None, ...] = (None, "8bit")
+    for state_dtype in dtypes:
+        p = Parameter(np.linspace(1, 2, 5000, dtype=np.float32), name="p", backend=backend)
+        optimizer = FusedOptimizer([p], measuring_state, lr=1.0, state_dtype=state_dtype)
+        for _ in range(3):
+            optimizer.step((p * p).sum().backward())
+        steps.append(np.linspace(1, 2, 5000, dtype=np.float32) - p.numpy())
+    assert "m.codes" in optimizer.state_dict()["parameters"]["p"]["state"]
+    np.testing.assert_allclose(steps[1], steps[0], rtol=0.05)
 
 
 def test_outside_of_a_rule_there_are_none() -> None:

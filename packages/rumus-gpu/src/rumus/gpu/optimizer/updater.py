@@ -29,6 +29,7 @@ from rumus.gpu.device.shaders import shader
 from rumus.gpu.elementwise.wgsl import WORKGROUP, update_program
 from rumus.gpu.optimizer.slots import slot_squares
 from rumus.tensor import Kernel, float32
+from rumus.tensor.memory.packing import Packing
 from rumus.tensor.memory.quantization import Piece
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Factors, NonFinite, Outcome, Scalars, Section
@@ -230,10 +231,13 @@ class DeviceUpdater:
         preparation = section.preparation
         if preparation is None:
             return
-        first = 0
+        first, piece = 0, None
+        if section.packing is not None and preparation.kernel is not None:
+            (piece,) = section.packing.pieces  # one, as the kernel reads a value for each slot
+            yield from self._unpack(section.packing, piece)
         for kernel in preparation.kernels:
             is_small = kernel is not preparation.kernel
-            yield self._run(number, kernel, gradient, first, is_small=is_small)
+            yield self._run(number, kernel, gradient, first, is_small=is_small, piece=piece)
             first += len(kernel.uniforms)
         cut = self.backend.cut(preparation.table)
         for name, of in preparation.squares.items():
@@ -256,20 +260,21 @@ class DeviceUpdater:
         self, number: int, kernel: Kernel, gradient: GPUArray, first: int
     ) -> Iterator[Call]:
         """The update of what is packed; it is packed again even where it did not change."""
-        packing, quantization = self.sections[number].packing, self.backend.quantization
+        packing = self.sections[number].packing
         assert packing is not None
         for piece in packing.pieces:
-            operands = [
-                (part, part.scratch[: piece.size], packing.table, piece)
-                for part in packing.parts.values()
-            ]
-            for part, values, table, _ in operands:
-                kept = part.codes, part.scales, part.code
-                yield quantization.dequantize(*kept, table, piece, values)
+            yield from self._unpack(packing, piece)
             yield self._run(number, kernel, gradient, first, piece=piece)
-            for part, values, table, _ in operands:
-                to = part.codes, part.scales
-                yield quantization.quantize(values, part.code, table, piece, *to)
+            for part in packing.parts.values():
+                values, to = part.scratch[: piece.size], (part.codes, part.scales)
+                yield self.backend.quantization.quantize(
+                    values, part.code, packing.table, piece, *to
+                )
+
+    def _unpack(self, packing: Packing, piece: Piece) -> Iterator[Call]:
+        for part in packing.parts.values():
+            kept, values = (part.codes, part.scales, part.code), part.scratch[: piece.size]
+            yield self.backend.quantization.dequantize(*kept, packing.table, piece, values)
 
     def _run(
         self,

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final, Unpack
 
 import numpy as np
 
 from rumus.optim import rules
-from rumus.optim.engine.footprint import Memory, used
+from rumus.optim.engine.footprint import Memory
 from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.engine.precision import computed_in
+from rumus.optim.engine.reductions import arrays_of
+from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment, lay_out
 from rumus.optim.engine.update_rule import Signature, UpdateRule
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.hyperparameter import Hyper, check
-from rumus.optim.rules.factored import averaged, outer, scaled
+from rumus.optim.options.options import Options
+from rumus.optim.rules.factored import averaged
 from rumus.tensor import Arena, Backend, DType, Expr, Kernel, Parameter, ParamId
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
-from rumus.tensor.memory.updater import Factors, NonFinite, Preparation
+from rumus.tensor.memory.updater import Factors, Preparation, Section
 
-_GIVEN: Final = ("p_squares", "u_squares", "size")
-_FACTORED: Final = ("r", "c", "mean", "p_squares", "u_squares")
-_SQUARES: Final = {"p_squares": "p", "u_squares": "u"}
-_FACTORED_RULE: Final = UpdateRule(
+_AVERAGES: Final = ("r", "c", "mean")
+_FACTORED: Final = UpdateRule(
     rules.adafactor_factored,
     (),
-    Signature.of(rules.adafactor_factored, _FACTORED).scalars,
-    _FACTORED,
+    Signature.of(rules.adafactor_factored, _AVERAGES).scalars,
+    _AVERAGES,
 )
-_SQUARE: Final = Kernel("square", {"u": Expr.array("g") * Expr.array("g")}, ("g",))
+_SMALL: Final = (*_AVERAGES, "total")  # the scratch that does not grow with the elements
+_NO_STATE: Final = RuleState((), frozenset())  # R and C, with shapes of their own
 
 
 class Adafactor(FusedOptimizer[M_co]):
@@ -46,8 +49,9 @@ class Adafactor(FusedOptimizer[M_co]):
     lr >= 0: by how much of its own size a tensor moves, at most. beta2_decay: at most 0; the lower,
     the longer the average reaches. eps: eps1 > 0, a number, None for the smallest step from 1 in
     the parameter's dtype; and eps2 >= 0, the size that a tensor has at least. d > 0: how large u
-    may be. weight_decay >= 0, decoupled. maximize, nonfinite: see `FusedOptimizer`. The defaults
-    are PyTorch's. ValueError for a value out of range.
+    may be. weight_decay >= 0, decoupled. options: see `FusedOptimizer`; averages of squares stay
+    as they are under any state_dtype. The defaults are PyTorch's. ValueError for a value out of
+    range.
 
     `planned_memory` tells what is saved. Besides the state there is one array as large as the
     largest tensor, which all of them use in turn. A tensor of two axes or more has an arena of its
@@ -69,8 +73,6 @@ class Adafactor(FusedOptimizer[M_co]):
     [(512,), (256,)]
     """
 
-    float16_remedy = ""  # it takes no master_weights
-    given_names: ClassVar[tuple[str, ...]] = _GIVEN
     own_scalars: ClassVar[frozenset[str]] = frozenset({"eps1"})
 
     def __init__(
@@ -82,8 +84,7 @@ class Adafactor(FusedOptimizer[M_co]):
         eps: tuple[float | None, Hyper] = (None, 1e-3),
         d: Hyper = 1.0,
         weight_decay: Hyper = 0.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         eps1, eps2 = eps
         self._eps1 = None if eps1 is None else check("eps1", eps1)
@@ -95,8 +96,7 @@ class Adafactor(FusedOptimizer[M_co]):
             eps2=eps2,
             d=d,
             weight_decay=weight_decay,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )
 
     def _check_known(self, names: Mapping[str, object]) -> None:
@@ -105,18 +105,9 @@ class Adafactor(FusedOptimizer[M_co]):
         if isinstance(d, float) and d < 1:
             raise ValueError(f"d must be at least 1, not {d}")
 
-    # Memory
+    _squares: dict[int, tuple[Section, Kernel]]  # by the number of the segment
 
-    def memory(self) -> Memory:
-        """Return the bytes of parameters, gradients and state, with what is needed beside it."""
-        found = used(self.segments)
-        largest: dict[tuple[int, DType], int] = {}
-        for segment in self.segments:
-            arena = segment.arena
-            key = id(arena.backend), arena.dtype
-            largest[key] = max(largest.get(key, 0), arena.size * arena.dtype.itemsize)
-        state = found.state + sum(largest.values())
-        return Memory(found.parameters, found.gradients, state)
+    # Memory
 
     @classmethod
     def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
@@ -125,14 +116,21 @@ class Adafactor(FusedOptimizer[M_co]):
         Of what counts as state, only averages of rows and columns, or of the elements where there
         is one axis, are kept from one step to the next.
         """
-        cls([Parameter(0.0, name="probe")], *args, **options)
+        probes = [Parameter([[0.0]], name="matrix"), Parameter([0.0], name="vector")]
+        probe = cls(probes, *args, **options)
+        forms = dict(zip((True, False), probe.segments, strict=True))
         size = state = 0
         largest: dict[DType, int] = {}
         for dtype, run in _arenas(parameters):
-            elements = sum(slot_size(p.size) for p in run)
-            largest[dtype] = max(largest.get(dtype, 0), elements * dtype.itemsize)
+            elements, is_factored = sum(slot_size(p.size) for p in run), _is_factored(run[0])
+            width = computed_in(dtype).itemsize
+            largest[dtype] = max(largest.get(dtype, 0), elements * width)
             size += elements * dtype.itemsize
-            state += _beside(run[0], elements) * dtype.itemsize
+            own = _NO_STATE if is_factored else probe._state
+            parts = own.layout(probe.stages)(dtype).values()
+            state += elements * sum(part.itemsize for part in parts)
+            state += _beside(run[0], elements, forms[is_factored]) * width
+        probe.release()
         return Memory(size, size, state + sum(largest.values()))
 
     def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
@@ -140,18 +138,14 @@ class Adafactor(FusedOptimizer[M_co]):
         for group in self.groups:
             for part in _parts(group):
                 if _is_factored(part.named[0][1]):
-                    (segment,) = lay_out([part], places, lambda dtype: {})
+                    (segment,) = lay_out([part], places, lambda dtype: {})  # stages add theirs
                     self._factor(segment)
                     segments = [segment]
                 else:
-                    segments = lay_out([part], places, self._state_layout)
-                    for segment in segments:
-                        _measure(segment, _direction())
-                        _tell_sizes(segment)
+                    segments = self._lay_out([part], places, self._state)
                 for segment in segments:
                     segment.group = group
                 found += segments
-        _share(found)
         return found
 
     def _factor(self, segment: Segment) -> None:
@@ -166,17 +160,31 @@ class Adafactor(FusedOptimizer[M_co]):
         lead = parameter.shape[:-2]
         segment.shapes = {"R": (*lead, rows), "C": (*lead, columns)}
         segment.factors = Factors(shape, shapes, _KEEP)
-        segment.rule = _FACTORED_RULE
-        _measure(segment, _factored_direction(), _ADVANCE)
+        segment.rule = _FACTORED
+        segment.preparation = Preparation(arena.table, {}, None, _ADVANCE)
+
+    def _give_kernels(self, segments: list[Segment]) -> None:
+        super()._give_kernels(segments)
+        self._squares = {
+            number: (segment.section(), self._square(segment))
+            for number, segment in enumerate(segments)
+            if segment.factors is not None
+        }
+
+    def _square(self, segment: Segment) -> Kernel:
+        """The square of the gradient, where what is measured will lie later."""
+        _, g = self._kernels.seen(segment)
+        (place,) = segment.shared
+        return Kernel("square", {place: g * g}, arrays_of(g))
 
     # The step
 
     def _own_scalars(self, segment: Segment) -> Mapping[str, float]:
-        own = float(np.finfo(segment.arena.dtype).eps)
+        own = float(np.finfo(computed_in(segment.arena.dtype)).eps)
         found = {"eps1": own if self._eps1 is None else self._eps1}
         if segment.factors is not None:
-            blocks, rows, columns = segment.factors.shape
-            found |= {"rows": rows, "columns": columns, "size": blocks * rows * columns}
+            _, rows, columns = segment.factors.shape
+            found |= {"rows": rows, "columns": columns}
         return found
 
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
@@ -184,15 +192,16 @@ class Adafactor(FusedOptimizer[M_co]):
 
         What depends on the number of the step comes later, when it is known.
         """
-        for number, gradient in gradients.items():
-            segment = self.segments[number]
-            if segment.factors is None:
-                continue
-            backend, scratch = segment.arena.backend, segment.scratch
-            blocks, rows, columns = shape = segment.factors.shape
-            squares = segment.shared["u"]
-            backend.elementwise(_SQUARE, (gradient,), (), (squares,))
-            squares = squares[: math.prod(shape)].reshape(shape)
+        for number in gradients.keys() & self._squares.keys():
+            section, square = self._squares[number]
+            scalars = {n: x for stage in self.stages for n, x in stage.scalars(number, 1).items()}
+            section.run(square, gradients[number], square.bind(scalars))
+            segment, backend = self.segments[number], section.backend
+            assert segment.factors is not None
+            scratch, (blocks, rows, columns) = segment.scratch, segment.factors.shape
+            (place,) = square.outputs
+            squares = segment.shared[place][: blocks * rows * columns]
+            squares = squares.reshape((blocks, rows, columns))
             r, c = (_cut(scratch[n], blocks, m) for n, m in (("r", rows), ("c", columns)))
             backend.reduce("sum", squares, (2,), r)
             backend.reduce("sum", squares, (1,), c)
@@ -220,51 +229,8 @@ _KEEP: Final = (
 )
 
 
-def _direction() -> Kernel:
-    """What is to be measured of parameters with one axis."""
-    g, v, t = Expr.array("g"), Expr.array("v"), Expr.scalar("t")
-    v = averaged(v, g * g, t=t, beta2_decay=Expr.scalar("beta2_decay"))
-    return Kernel("direction", {"u": scaled(g, v, eps1=Expr.scalar("eps1"))}, ("g", "v", "u"))
-
-
-def _factored_direction() -> Kernel:
-    """What is to be measured of a tensor."""
-    g, r, c, mean = map(Expr.array, ("g", "r", "c", "mean"))
-    eps1 = Expr.scalar("eps1")
-    u = scaled(g, outer(r, c, mean, eps1=eps1), eps1=eps1)
-    return Kernel("factored_direction", {"u": u}, ("g", "r", "c", "mean", "u"))
-
-
-def _measure(segment: Segment, direction: Kernel, small: tuple[Kernel, ...] = ()) -> None:
-    arena = segment.arena
-    for name in _SQUARES:
-        segment.scratch[name] = arena.backend.allocate((arena.table.rows, 1), arena.dtype)
-    segment.preparation = Preparation(arena.table, _SQUARES, direction, small)
-
-
-def _tell_sizes(segment: Segment) -> None:
-    """How many elements the tensor has that each row of the arena belongs to."""
-    arena = segment.arena
-    sizes = np.repeat(arena.table.sizes, [slot_size(n) // ALIGNMENT for n in arena.table.sizes])
-    column = sizes.astype(arena.dtype).reshape(-1, 1)
-    segment.scratch["size"] = arena.backend.upload(column)
-
-
-def _share(segments: Iterable[Segment]) -> None:
-    """Give arenas memory for u, as much as the largest needs, to be used in turn."""
-    by_kind: dict[tuple[int, DType], list[Segment]] = {}
-    for segment in segments:
-        arena = segment.arena
-        by_kind.setdefault((id(arena.backend), arena.dtype), []).append(segment)
-    for alike in by_kind.values():
-        largest = max(alike, key=lambda segment: segment.arena.size).arena
-        flat = largest.zeros()
-        for segment in alike:
-            segment.shared["u"] = flat[: segment.arena.size]
-
-
 def _zeros(arena: Arena, size: int) -> Array:
-    flat = arena.backend.allocate((slot_size(size),), arena.dtype)
+    flat = arena.backend.allocate((slot_size(size),), computed_in(arena.dtype))
     arena.backend.fill(0, flat)
     return flat
 
@@ -303,11 +269,15 @@ def _arenas(parameters: Claimable[Any]) -> Iterator[tuple[DType, list[Parameter]
                 )
 
 
-def _beside(first: Parameter, elements: int) -> int:
-    """The elements of state and of what is measured for an arena of so many."""
-    slots = elements // ALIGNMENT
-    if not _is_factored(first):
-        return elements + 3 * slots
+def _beside(first: Parameter, elements: int, probe: Segment) -> int:
+    """The elements of averages and of what is written before each step, for an arena of so many.
+
+    probe: a segment of the same kind.
+    """
+    axes = [len(array.shape) for name, array in probe.scratch.items() if name not in _SMALL]
+    found = axes.count(1) * elements + axes.count(2) * (elements // ALIGNMENT)
+    if probe.factors is None:
+        return found
     blocks, rows, columns = _as_blocks(first)
     averages = slot_size(blocks * rows) + slot_size(blocks * columns)
-    return 2 * averages + 2 * slot_size(blocks) + 2 * slots
+    return found + 2 * averages + 2 * slot_size(blocks)

@@ -30,6 +30,8 @@ class Adagrad(FusedOptimizer[M_co]):
     [0.5, -3.5]
     """
 
+    packs_state = True
+
     def __init__(
         self,
         parameters: Claimable[M_co],

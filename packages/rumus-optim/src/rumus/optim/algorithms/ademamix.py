@@ -38,6 +38,8 @@ class AdEMAMix(FusedOptimizer[M_co]):
 
     ranges: ClassVar[Ranges] = {**RANGES, "alpha": (0, math.inf, False)}
 
+    packs_state = True
+
     def __init__(
         self,
         parameters: Claimable[M_co],

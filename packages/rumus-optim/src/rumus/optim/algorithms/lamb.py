@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import Unpack
 
 from rumus.optim import rules
-from rumus.optim.algorithms.trust_ratio import TrustRatioOptimizer
+from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
-from rumus.tensor import Expr, Kernel
-from rumus.tensor.memory.updater import NonFinite
+from rumus.optim.options.options import Options
 
 
-class LAMB(TrustRatioOptimizer[M_co]):
+class LAMB(FusedOptimizer[M_co]):
     """AdamW's direction, in a step for each tensor that is as long as the tensor: large batches.
 
     u = m_hat / (sqrt(v_hat) + eps) + weight_decay p;
@@ -24,9 +22,9 @@ class LAMB(TrustRatioOptimizer[M_co]):
 
         [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0)]
 
-    maximize, nonfinite: see `FusedOptimizer`. The defaults are the paper's. Gradients are not
-    clipped; `clip_grad_norm` does that. ValueError for a value out of range. A step is the same few
-    kernels for any number of tensors. It keeps one array besides the state, to be measured.
+    options: see `FusedOptimizer`. The defaults are the paper's. ValueError for a value out of
+    range. A step is the same few kernels for any number of tensors. It keeps one array as large as
+    the largest group besides the state, to be measured.
 
     `rumus.optim.rules.lamb`. You et al.: arXiv:1904.00962.
 
@@ -38,8 +36,7 @@ class LAMB(TrustRatioOptimizer[M_co]):
     [2.6464, -3.6464]
     """
 
-    given_names: ClassVar[tuple[str, ...]] = ("p_squares", "u_squares")
-    measured: ClassVar[Mapping[str, str]] = {"p_squares": "p", "u_squares": "u"}
+    packs_state = True
 
     def __init__(
         self,
@@ -50,8 +47,7 @@ class LAMB(TrustRatioOptimizer[M_co]):
         eps: float = 1e-6,
         weight_decay: Hyper = 0.01,
         adapt: float = 1.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -61,13 +57,5 @@ class LAMB(TrustRatioOptimizer[M_co]):
             eps=eps,
             weight_decay=weight_decay,
             adapt=adapt,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )
-
-    def _direction(self) -> Kernel:
-        p, g, m, v = map(Expr.array, "pgmv")
-        names = ("t", "beta1", "beta2", "eps", "weight_decay")
-        scalars = {name: Expr.scalar(name) for name in names}
-        u = rules.lamb_direction(p, -g if self.maximize else g, m, v, **scalars)
-        return Kernel("lamb_direction", {"u": u}, ("p", "g", "m", "v", "u"))

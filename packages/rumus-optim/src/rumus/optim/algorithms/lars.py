@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import Unpack
 
 from rumus.optim import rules
-from rumus.optim.algorithms.trust_ratio import TrustRatioOptimizer
+from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.options.group import Claimable, M_co
 from rumus.optim.options.hyperparameter import Hyper
-from rumus.tensor.memory.updater import NonFinite
+from rumus.optim.options.options import Options
 
 
-class LARS(TrustRatioOptimizer[M_co]):
+class LARS(FusedOptimizer[M_co]):
     """SGD with momentum and a learning rate of its own for each tensor: for large batches.
 
     b = momentum b + lr r (g + weight_decay p);  p = p - b;
@@ -24,7 +23,7 @@ class LARS(TrustRatioOptimizer[M_co]):
 
         [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0, lr=0.1)]
 
-    maximize, nonfinite: see `FusedOptimizer`. trust_coefficient, momentum and weight_decay are
+    options: see `FusedOptimizer`. trust_coefficient, momentum and weight_decay are
     those of the paper's experiments; its lr depends on the batch, and 1 is rumus's. ValueError for
     a value out of range. A step is the same few kernels for any number of tensors.
 
@@ -38,8 +37,7 @@ class LARS(TrustRatioOptimizer[M_co]):
     [2.7, -3.6]
     """
 
-    given_names: ClassVar[tuple[str, ...]] = ("p_squares", "g_squares")
-    measured: ClassVar[Mapping[str, str]] = {"p_squares": "p", "g_squares": "g"}
+    packs_state = True
 
     def __init__(
         self,
@@ -50,8 +48,7 @@ class LARS(TrustRatioOptimizer[M_co]):
         weight_decay: Hyper = 5e-4,
         trust_coefficient: Hyper = 1e-3,
         adapt: float = 1.0,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             parameters,
@@ -61,6 +58,5 @@ class LARS(TrustRatioOptimizer[M_co]):
             weight_decay=weight_decay,
             trust_coefficient=trust_coefficient,
             adapt=adapt,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )

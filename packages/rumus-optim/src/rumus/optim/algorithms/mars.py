@@ -26,6 +26,8 @@ class MARS(FusedOptimizer[M_co]):
     `rumus.optim.rules.mars`. Yuan et al.: arXiv:2411.10438.
     """
 
+    packs_state = True
+
     def __init__(
         self,
         parameters: Claimable[M_co],

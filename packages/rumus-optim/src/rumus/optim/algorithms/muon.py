@@ -13,19 +13,24 @@ from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize, tr
 from rumus.optim.engine.description import description
 from rumus.optim.engine.footprint import Memory, planned
 from rumus.optim.engine.fused import FusedOptimizer
-from rumus.optim.engine.muon_variant import PYTORCH, Adjust, MuonVariant, variant
+from rumus.optim.engine.muon_variant import RUMUS, Adjust, MuonVariant, variant
 from rumus.optim.engine.porting import Coefficients, Library, PresetOptions, chosen
-from rumus.optim.engine.segments import Segment, in_their_dtype, lay_out
+from rumus.optim.engine.precision import computed_in
+from rumus.optim.engine.reductions import arrays_of
+from rumus.optim.engine.rule_state import RuleState
+from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.update_rule import Signature, UpdateRule
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.hyperparameter import Hyper, check
+from rumus.optim.options.options import Options
 from rumus.tensor import Arena, Backend, Expr, Kernel, Parameter, ParamId
 from rumus.tensor.graph.selection import Criterion, selected
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.slot_table import slot_size
-from rumus.tensor.memory.updater import NonFinite
+from rumus.tensor.memory.updater import Section
 
 _ADAMW: Final = Signature.of(rules.adamw)
+_ADAMW_STATE: Final = RuleState.of(UpdateRule(rules.adamw, _ADAMW.state, _ADAMW.scalars))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +49,11 @@ class Muon(FusedOptimizer[M_co]):
     b = momentum b + (1 - momentum) g;  u = momentum b + (1 - momentum) g with nesterov, else b;
     o = the orthogonal matrix near u;  p = p (1 - lr weight_decay) - lr factor o
 
-    That is for matrices: parameters with 2 axes whose role is not "embedding". All others are
-    stepped by AdamW, in the same optimizer; `describe()` says who goes where. matrices: a pattern
-    for the name, or a function of name and parameter, that chooses otherwise; the last layer of a
-    language model, for one, is better left to AdamW.
+    That is for matrices: parameters with 2 axes whose role is not "embedding", and the weights of
+    convolutions, as (outputs, all other axes). All others are stepped by AdamW, in the same
+    optimizer; `describe()` says who goes where. matrices: a pattern for the name, or a function of
+    name and parameter, that chooses otherwise; the last layer of a language model, for one, is
+    better left to AdamW.
 
     lr >= 0. weight_decay >= 0, decoupled. momentum: in [0, 1), a number and no schedule. adjust:
     "original": the factor is sqrt(max(1, rows / columns)); "match_rms_adamw":
@@ -60,8 +66,9 @@ class Muon(FusedOptimizer[M_co]):
 
     adamw_lr, adamw_weight_decay: for AdamW; by default those of the matrices. adamw_betas,
     adamw_eps: as in `AdamW`. A group with hyper-parameters of its own keeps them for all that it
-    has. maximize, nonfinite: see `FusedOptimizer`. The defaults are PyTorch's. On a GPU a step
-    reads nothing. ValueError for a value out of range, and for chosen parameters without 2 axes.
+    has. options: see `FusedOptimizer`; they are for matrices and all others alike. The defaults are
+    PyTorch's. On a GPU a step reads nothing. ValueError for a value out of range, and for chosen
+    parameters without 2 axes.
 
     The formula is in `rumus.optim.rules.muon`. Jordan et al. (2024); arXiv:2502.16982.
 
@@ -73,10 +80,10 @@ class Muon(FusedOptimizer[M_co]):
     [[2.5, 0.0], [0.0, 0.5]]
     """
 
-    float16_remedy = ""  # it takes no master_weights
+    packs_state = True
     given_names: ClassVar[tuple[str, ...]] = ("o",)
     other_scalars: ClassVar[frozenset[str]] = _ADAMW.scalars
-    _variant: MuonVariant = PYTORCH
+    _variant: MuonVariant = RUMUS
 
     def __init__(
         self,
@@ -95,8 +102,7 @@ class Muon(FusedOptimizer[M_co]):
         adamw_betas: tuple[float, float] = (0.9, 0.999),
         adamw_eps: float = 1e-8,
         adamw_weight_decay: Hyper | None = None,
-        maximize: bool = False,
-        nonfinite: NonFinite = "raise",
+        **options: Unpack[Options],
     ) -> None:
         if adjust not in (kinds := get_args(Adjust)):
             raise ValueError(f"adjust must be one of {', '.join(kinds)}, not {adjust!r}")
@@ -106,8 +112,7 @@ class Muon(FusedOptimizer[M_co]):
         self._iterations = iterations
         self._coefficients = triples(coefficients, iterations)
         self._eps = check("eps", eps)
-        own_decay = self._variant.couples_decay
-        self._direction = _direction(nesterov=nesterov, maximize=maximize, decays=own_decay)
+        self._nesterov = nesterov
         self._adamw = UpdateRule(self._variant.others, _ADAMW.state, _ADAMW.scalars)
         given = {"lr": adamw_lr, "weight_decay": adamw_weight_decay}
         own = {name: hyper for name, hyper in given.items() if hyper is not None}
@@ -120,8 +125,7 @@ class Muon(FusedOptimizer[M_co]):
             weight_decay=weight_decay,
             betas=adamw_betas,
             eps=adamw_eps,
-            maximize=maximize,
-            nonfinite=nonfinite,
+            **options,
         )
 
     @classmethod
@@ -171,7 +175,8 @@ class Muon(FusedOptimizer[M_co]):
             is_muon = self._is_matrices(group)
             return ("Muon" if is_muon else "AdamW"), names[is_muon]
 
-        return description(self, self.hyper, not self._variant.couples_decay, used)
+        vanishes = not self._variant.couples_decay and not self._is_exact
+        return description(self, self.hyper, vanishes, used, notes=self._notes())
 
     @classmethod
     def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
@@ -180,7 +185,23 @@ class Muon(FusedOptimizer[M_co]):
         Muon keeps b, and o from one step to the next; AdamW keeps two averages. What an
         orthogonalization needs while it runs is not counted.
         """
-        return planned(parameters, in_their_dtype(_ADAMW.state))
+        probes = [Parameter([[0.0]], name="matrix"), Parameter(0.0, name="other")]
+        probe = cls(probes, *args, **{**options, "matrices": None})
+        axes = [[len(a.shape) for a in segment.scratch.values()] for segment in probe.segments]
+        probe.release()
+        chosen, groups = _divided(parameters, options.get("matrices"), {}, cls._variant)
+        found = Memory(0, 0, 0)
+        for group in groups:
+            is_muon = any(p.id in chosen for _, p in group.named)
+            for name, parameter in group.named:
+                probe._check_precision(name, parameter)
+            state = probe._state if is_muon else _ADAMW_STATE
+            layout, codes = state.layout(probe.stages), state.codes(probe.stages)
+            flat, by_row = (axes[0 if is_muon else 1].count(n) for n in (1, 2))
+            found += planned([group], layout, flat, by_row, codes)
+        return found
+
+    _directions: dict[int, tuple[Section, Kernel]]  # by the number of the segment
 
     def _is_matrices(self, group: ParameterGroup) -> bool:
         return any(p.id in self.matrices for _, p in group.named)
@@ -188,33 +209,44 @@ class Muon(FusedOptimizer[M_co]):
     def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
         found = []
         for group in self.groups:
-            if self._is_matrices(group):
-                segments = lay_out([group], places, self._state_layout)
-                for segment in segments:
-                    segment.scratch["o"] = segment.arena.zeros()
-            else:
-                segments = lay_out([group], places, in_their_dtype(_ADAMW.state))
-                for segment in segments:
+            is_muon = self._is_matrices(group)
+            segments = self._lay_out([group], places, self._state if is_muon else _ADAMW_STATE)
+            for segment in segments:
+                if is_muon:
+                    segment.scratch["o"] = segment.arena.zeros(computed_in(segment.arena.dtype))
+                else:
                     segment.rule = self._adamw
             found += segments
         return found
 
+    def _give_kernels(self, segments: list[Segment]) -> None:
+        super()._give_kernels(segments)
+        self._directions = {
+            number: (segment.section(), self._direction(segment))
+            for number, segment in enumerate(segments)
+            if segment.rule is None
+        }
+
+    def _direction(self, segment: Segment) -> Kernel:
+        """From the gradient and the momentum before the step to what is orthogonalized."""
+        p, g = self._kernels.seen(segment)
+        b, momentum = Expr.array("b"), Expr.scalar("momentum")
+        g = g + Expr.scalar("weight_decay") * p if self._variant.couples_decay else g
+        u = momentum * b + (1 - momentum) * g
+        u = momentum * u + (1 - momentum) * g if self._nesterov else u
+        return Kernel("momentum", {"o": u}, arrays_of(u))
+
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
-        for number, gradient in gradients.items():
+        for number in gradients.keys() & self._directions.keys():
+            section, direction = self._directions[number]
             segment = self.segments[number]
-            if segment.rule is not None:
-                continue
-            hyper = segment.group.over(self.hyper)
-            used = {name: hyper[name] for name in ("momentum", "weight_decay")}
-            numbers = {name: value for name, value in used.items() if not callable(value)}
-            arena, into = segment.arena, segment.scratch["o"]
-            by_name = {"p": arena.values, "g": gradient, "b": segment.state["b"]}
-            arrays = tuple(by_name[name] for name in self._direction.arrays)
-            scalars = self._direction.bind(numbers)
-            arena.backend.elementwise(self._direction, arrays, scalars, (into,))
-            eps = self._eps * (1 - numbers["momentum"] if self._variant.sums else 1.0)
-            for stack in self._stacks(arena):
-                self._orthogonalize(arena.backend, into, stack, eps)
+            hyper: dict[str, Any] = dict(segment.group.over(self.hyper))
+            for stage in self.stages:
+                hyper |= stage.scalars(number, 1)  # the same at every step, if a gradient needs it
+            section.run(direction, gradients[number], direction.bind(hyper))
+            eps = self._eps * (1 - hyper["momentum"] if self._variant.sums else 1.0)
+            for stack in self._stacks(segment.arena):
+                self._orthogonalize(section.backend, segment.scratch["o"], stack, eps)
 
     def _stacks(self, arena: Arena) -> list[_Stack]:
         """The matrices of an arena in runs of equal shape and factor."""
@@ -250,16 +282,6 @@ class Muon(FusedOptimizer[M_co]):
         backend.copy(x, lies)
 
 
-def _direction(*, nesterov: bool, maximize: bool, decays: bool) -> Kernel:
-    """From the gradient and the momentum before the step to what is orthogonalized."""
-    g, b, momentum = Expr.array("g"), Expr.array("b"), Expr.scalar("momentum")
-    g = -g if maximize else g
-    g = g + Expr.scalar("weight_decay") * Expr.array("p") if decays else g
-    u = momentum * b + (1 - momentum) * g
-    u = momentum * u + (1 - momentum) * g if nesterov else u
-    return Kernel("momentum", {"o": u}, ("p", "g", "b") if decays else ("g", "b"))
-
-
 def _divided(
     parameters: Claimable[Any], what: Criterion | None, own: Mapping[str, Hyper], kind: MuonVariant
 ) -> tuple[frozenset[ParamId], list[ParameterGroup]]:
@@ -286,9 +308,9 @@ def _chosen(
         return {p.id for _, p in named if kind.takes(p)}
     found = selected(named, what, None)
     for name, p in named:
-        if p.id in found and p.ndim != 2 and not kind.takes_all:
+        if p.id in found and p.ndim < 2 and not kind.takes_all:
             raise ValueError(
-                f"parameter {name!r} of shape {p.shape} is no matrix: Muon takes what has 2 axes; "
-                "leave the others to AdamW"
+                f"parameter {name!r} of shape {p.shape} is no matrix: Muon takes what has 2 axes "
+                "or more; leave the others to AdamW"
             )
     return found

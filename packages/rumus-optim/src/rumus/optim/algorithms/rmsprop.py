@@ -26,6 +26,8 @@ class RMSprop(FusedOptimizer[M_co]):
     `rmsprop_centered_momentum`. Tieleman, Hinton, 2012; Graves: arXiv:1308.0850.
     """
 
+    packs_state = True
+
     def __init__(
         self,
         parameters: Claimable[M_co],

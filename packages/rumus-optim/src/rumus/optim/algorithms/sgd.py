@@ -29,6 +29,8 @@ class SGD(FusedOptimizer[M_co]):
     [0.5, -0.5]
     """
 
+    packs_state = True
+
     def __init__(
         self,
         parameters: Claimable[M_co],

@@ -32,6 +32,8 @@ class StableAdamW(FusedOptimizer[M_co]):
     [1.5, -7.5]
     """
 
+    packs_state = True
+
     def __init__(
         self,
         parameters: Claimable[M_co],

@@ -16,19 +16,17 @@ import numpy as np
 from rumus.optim.engine.clip_gradients import added_up, factor_of
 from rumus.optim.engine.large_norms import large_factor, large_norm, shrink, shrunk, widest
 from rumus.optim.engine.loss_scale import Scaling
+from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
 from rumus.optim.options.clip import AGC, ClipNorm
 from rumus.tensor import (
     Arena,
     Backend,
-    DType,
     Expr,
     Kernel,
     Parameter,
     Tensor,
-    float16,
-    float32,
     maximum,
     sqrt,
     where,
@@ -90,7 +88,7 @@ class _Slots:
     @classmethod
     def of(cls, arena: Arena) -> _Slots:
         table, backend = arena.table, arena.backend
-        is_first = np.zeros((table.rows, 1), _at_least_single(arena.dtype))
+        is_first = np.zeros((table.rows, 1), computed_in(arena.dtype))
         is_first[table.filled[:, 0] // ALIGNMENT] = 1
         squares = backend.allocate(is_first.shape, is_first.dtype)
         once = backend.allocate(is_first.shape, widest(backend))
@@ -145,7 +143,7 @@ class ClipFactors(Stage):
         place.segments.append(number)
         segment.squares = place.squares
         if isinstance(self.clip, AGC):
-            segment.scratch[FACTOR] = segment.arena.zeros(_at_least_single(segment.arena.dtype))
+            segment.scratch[FACTOR] = segment.arena.zeros(computed_in(segment.arena.dtype))
         elif self.clip.per == "tensor":
             slots = self._slots[number] = _Slots.of(segment.arena)
             squares = slots.squares
@@ -306,10 +304,6 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
     return first
 
 
-def _at_least_single(dtype: DType) -> DType:
-    return float32 if dtype == float16 else dtype
-
-
 def _of_units(clip: AGC, parameter: Parameter, squares: Array) -> Array:
     """AGC's factor of each unit, [units, 1], from the sums of squares of its gradient."""
     backend = parameter._backend
@@ -323,7 +317,7 @@ def _of_units(clip: AGC, parameter: Parameter, squares: Array) -> Array:
 def _unit_squares(backend: Backend, array: Array) -> Array:
     """The sum of squares of each unit: of each row, or of all of a vector. At least float32."""
     units = array.shape[0] if len(array.shape) > 1 else 1
-    dtype = _at_least_single(array.dtype)
+    dtype = computed_in(array.dtype)
     wide = backend.allocate(array.shape, dtype)
     backend.copy(array, wide)
     rows = wide.reshape((units, array.size // units))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from rumus.optim.engine.increment import compensated, known_increment
 from rumus.optim.engine.master_weights import MASTER
+from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.stage import Stage
-from rumus.tensor import DType, Expr, Kernel, float16, float32, where
+from rumus.tensor import DType, Expr, Kernel, where
 
 if TYPE_CHECKING:
     from rumus.optim.engine.segments import Segment
@@ -35,7 +36,7 @@ class Compensation(Stage):
 
     def state(self, dtype: DType) -> Mapping[str, DType]:
         """Return what is lost, in the dtype of the arithmetic."""
-        return {COMPENSATION: float32 if dtype == float16 else dtype}
+        return {COMPENSATION: computed_in(dtype)}
 
     def follow(self, segment: Segment) -> None:
         """Forget what was lost where it is too much to belong to the value there is now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -37,6 +37,13 @@ class Memory:
         """All of it."""
         return self.parameters + self.gradients + self.state
 
+    def __add__(self, other: Memory) -> Memory:
+        return Memory(
+            self.parameters + other.parameters,
+            self.gradients + other.gradients,
+            self.state + other.state,
+        )
+
 
 class Held(Protocol):
     """An arena with the state of its parameters."""
@@ -57,12 +64,17 @@ class Held(Protocol):
         ...
 
     @property
+    def shared(self) -> Mapping[str, Array]:
+        """Flat arrays that others use in turn, as far as they are used here."""
+        ...
+
+    @property
     def packing(self) -> Packing | None:
         """State that is kept as codes."""
         ...
 
 
-def used(segments: Iterable[Held]) -> Memory:
+def used(segments: Sequence[Held]) -> Memory:
     """Return the bytes of arenas and their state, with what steps need to unpack it."""
     parameters = gradients = state = 0
     shared: dict[int, Array] = {}
@@ -73,8 +85,18 @@ def used(segments: Iterable[Held]) -> Memory:
         for part in segment.packing.parts.values() if segment.packing is not None else ():
             state += _bytes(part.codes) + _bytes(part.scales)
             shared[id(part.scratch)] = part.scratch
-    state += sum(map(_bytes, shared.values()))
+    state += sum(map(_bytes, shared.values())) + _in_turn(segments)
     return Memory(parameters, gradients, state)
+
+
+def _in_turn(segments: Iterable[Held]) -> int:
+    """The bytes of arrays that segments use in turn: as many as the largest needs."""
+    largest: dict[tuple[int, str, np.dtype[Any]], int] = {}
+    for segment in segments:
+        for name, array in segment.shared.items():
+            key = id(segment.arena.backend), name, np.dtype(array.dtype)
+            largest[key] = max(largest.get(key, 0), _bytes(array))
+    return sum(largest.values())
 
 
 def _flat(scratch: Mapping[str, Array]) -> list[Array]:
@@ -88,12 +110,15 @@ def planned(
     flat: int = 0,
     by_row: int = 0,
     codes: Codes = MappingProxyType({}),
+    shared: int = 0,
 ) -> Memory:
     """Return the bytes for parameters with state of these dtypes, of large ones in these codes.
 
     flat, by_row: how many arrays they have besides, of the parameters' dtype but at least float32,
-    and as large, or with one element for each row of a slot.
+    and as large, or with one element for each row of a slot. shared: how many as large as that of
+    the largest arena, to be used in turn.
     """
+    largest_arena: dict[tuple[int, int], int] = {}  # elements, by backend and itemsize
     size = state = 0
     scratch: dict[int, int] = {}  # elements of each part, by the backend
     groups = [group.trainable() for group in as_groups(parameters)]
@@ -104,11 +129,14 @@ def planned(
         rows = elements // ALIGNMENT
         state += (flat * elements + by_row * rows) * max(4, dtype.itemsize)
         state += elements * sum(each.itemsize for each in run.dtypes.values())
+        key = id(run.backend), max(4, dtype.itemsize)
+        largest_arena[key] = max(elements, largest_arena.get(key, 0))
         if run.is_packed:
             packed, largest = planned_bytes(sizes, dtype, codes)
             state += packed
             place, most = id(run.backend), elements if by_row else largest
             scratch[place] = max(most, scratch.get(place, 0))
+    state += shared * sum(elements * each for (_, each), elements in largest_arena.items())
     return Memory(size, size, state + len(codes) * float32.itemsize * sum(scratch.values()))
 
 

@@ -17,19 +17,20 @@ from rumus.optim.engine.gradients import collected, in_store
 from rumus.optim.engine.kernels import Kernels
 from rumus.optim.engine.laid_out import LaidOutOptimizer
 from rumus.optim.engine.loss_scale import LossScale, Scaling
+from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment, in_one_piece
 from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.staging import staged
 from rumus.optim.engine.step_scalars import StepScalars
 from rumus.optim.engine.unscaling import Unscaling
-from rumus.optim.engine.update_rule import Signature, UpdateRule, check_parts, squares
+from rumus.optim.engine.update_rule import Signature, UpdateRule, check_parts
 from rumus.optim.options.average import Average
 from rumus.optim.options.clip import Clip
 from rumus.optim.options.group import Claimable, M_co, decaying_matrices
 from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, checked
 from rumus.optim.options.options import StateDType
 from rumus.optim.options.running import Running
-from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter, Tensor, float32
+from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter, Tensor
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Outcome, Updater
@@ -67,9 +68,10 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
     copy follows at the next step, but for elements that are the rounding of the copy as it is.
     state_dtype: "float16", "float32" or "8bit", what the state is stored in; the arithmetic is that
     of the parameters, at least float32. What is made of squares of gradients stays as it is under
-    "float16", where a gradient under 2e-4 has the square 0, and one over 256 infinity. "8bit" is
-    for Adam, AdamW, Lion and rules of your own (TypeError for others): the state of parameters of
-    4096 elements or more is kept as a byte for each element and a float32 for each 256 of them.
+    "float16", where a gradient under 2e-4 has the square 0, and one over 256 infinity. "8bit":
+    the state of parameters of 4096 elements or more is kept as a byte for each element and a
+    float32 for each 256 of them. TypeError where nobody knows what that does; rules of your own,
+    and those that docs/optimizers.md lists, take it.
     compensated: keep what rounding takes from an update in one more array, and add it to the next:
     for updates under half a unit in the last place of p. TypeError for a rule whose new p is not
     p, perhaps times scalars, plus or minus something.
@@ -134,7 +136,7 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         if state_dtype == "8bit" and not (self.packs_state or type(self) is FusedOptimizer):
             raise TypeError(
                 f"{type(self).__name__}: what 8 bits do to its state is not known; "
-                'state_dtype="8bit" is for Adam, AdamW, Lion and rules of your own'
+                'leave state_dtype="8bit" out, or take another, such as AdamW, Lion, SGD or Muon'
             )
         self.running = running or Running()
         is_own = not rule.__module__.startswith(_RULES)
@@ -152,9 +154,7 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
                 for stage in self.stages:
                     stage.attach(self)
                 self._trace(self.hyper)
-                self._squares = squares(self.kernel)
-                if self.packs:
-                    self._kernels.check_packs(self.kind)
+                self._state = RuleState.of(self._kernels.rule)
                 self._take(self._laid_out({}))
             except BaseException:
                 self.release()
@@ -283,6 +283,7 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
     def _give_kernels(self, segments: list[Segment]) -> None:
         """Have segments run the kernels, with scalars from the hyper-parameters as they are."""
         self._kernels.give(segments)
+        in_one_piece([s for s in segments if any(len(a.shape) > 1 for a in s.scratch.values())])
         own = [self._own_scalars(segment) for segment in segments]
         self._scalars = StepScalars(
             self.kind, segments, self.stages, self.hyper, self._ranges, self.running, own
@@ -295,7 +296,6 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
     def _take(self, segments: list[Segment]) -> None:
         for stage in self.stages:
             stage.place(segments, self.scaling)
-        in_one_piece([s for s in segments if any(len(a.shape) > 1 for a in s.scratch.values())])
         self.segments = segments
         self._following = [stage for stage in self.stages if stage.follows]
         self._give_kernels(segments)
@@ -308,7 +308,6 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         scale is at its minimum; a GPU has gone on by the time the host hears of that. Called again
         it begins anew with another policy.
 
-        TypeError for a rule that reads gradients beside its kernel (LAMB, LARS, Muon, Adafactor),
         ValueError for nonfinite="propagate", OwnershipError if this was released.
 
         >>> from rumus.optim import AdamW
@@ -342,12 +341,6 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
                 f'{self}: a loss scale is found by looking at gradients, and nonfinite="propagate" '
                 'says that nobody looks; make it with "skip" or "raise"'
             )
-        own = type(self)._compute_given is not FusedOptimizer._compute_given
-        if own or self.given_names:
-            raise TypeError(
-                f"{self.kind} reads gradients before its update, and would read scaled ones: it "
-                "takes no loss scale"
-            )
 
     @property
     def grad_norm(self) -> Tensor:
@@ -364,12 +357,17 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         It warns of a decoupled weight decay that is lost in the rounding of float32, and says which
         options make parameters or state other than usual.
         """
-        is_exact = COMPENSATION in self._state_layout(float32)
-        vanishes = "weight_decay" in self.scalar_names and not is_exact
+        vanishes = "weight_decay" in self.scalar_names and not self._is_exact
         return description(self, self.hyper, vanishes, notes=self._notes())
 
+    @property
+    def _is_exact(self) -> bool:
+        """Whether no update is lost in rounding."""
+        return any(COMPENSATION in stage.arrays for stage in self.stages)
+
     def _notes(self) -> list[str]:
-        layouts = map(self._state_layout, dict.fromkeys(p.dtype for p in self.parameters))
+        dtypes = dict.fromkeys(p.dtype for p in self.parameters)
+        layouts = map(self._state.layout(self.stages), dtypes)
         lines = [line for each in layouts for stage in self.stages for line in stage.notes(each)]
         return list(dict.fromkeys(lines))
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
+from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.stage import Stage
 from rumus.optim.options.average import Average
-from rumus.tensor import DType, Expr, Kernel, float16, float32
+from rumus.tensor import DType, Expr, Kernel
 
 AVERAGE: Final = "average"  # of the parameters, in the state
 WEIGHT: Final = "average_weight"  # of the new parameters in it
@@ -34,7 +35,7 @@ class KeptAverage(Stage):
 
     def state(self, dtype: DType) -> Mapping[str, DType]:
         """Return the average, at least float32."""
-        return {AVERAGE: float32 if dtype == float16 else dtype}
+        return {AVERAGE: computed_in(dtype)}
 
     def result(self, p: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         """Return the step with the new average."""

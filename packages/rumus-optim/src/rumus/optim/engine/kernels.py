@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from rumus.optim.engine.measuring import measure
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
-from rumus.optim.engine.update_rule import UpdateRule
-from rumus.tensor import Kernel, float32
+from rumus.optim.engine.update_rule import UpdateRule, seen
+from rumus.tensor import Expr, Kernel, float32
 
 
 class Kernels:
@@ -26,24 +26,25 @@ class Kernels:
         everywhere = frozenset(name for stage in stages for name in stage.state(float32))
         self.usual = self._of(rule, everywhere)
 
-    def check_packs(self, kind: str) -> None:
-        """Refuse packed state of a rule that measures before it is unpacked. TypeError."""
-        if self.rule.measurement(self._stages, ()) is not None:
-            raise TypeError(
-                f"{kind}: its rule has reductions, which are measured before the step, where "
-                'state in 8 bits is not unpacked yet: leave state_dtype="8bit" out'
-            )
-
     def give(self, segments: Iterable[Segment]) -> None:
         """Give each segment its kernel, and what must be measured before it runs."""
-        arrays = {name for stage in self._stages for name in stage.arrays}
+        found = []
         for segment in segments:
-            there = frozenset(arrays & {*segment.state, *segment.scratch})
+            there = self._there(segment)
             rule = segment.rule or self.rule
             segment.kernel = self._of(rule, there)
-            measurement = rule.measurement(self._stages, there)
-            if measurement is not None:
-                measure(segment, measurement)
+            measured = rule.measured(self._stages, there)
+            found += [(segment, measured)] if measured else []
+        measure(self.rule.name, found)
+
+    def seen(self, segment: Segment) -> tuple[Expr, Expr]:
+        """Return the parameter and the gradient as the rule of a segment gets them."""
+        return seen(self._stages, self._there(segment))
+
+    def _there(self, segment: Segment) -> frozenset[str]:
+        """The arrays of stages that a segment has."""
+        arrays = {name for stage in self._stages for name in stage.arrays}
+        return frozenset(arrays & {*segment.state, *segment.scratch})
 
     def _of(self, rule: UpdateRule, there: frozenset[str]) -> Kernel:
         found = self._made.get((rule, there))

@@ -9,7 +9,7 @@ from typing import Any
 from rumus.optim.engine.division import Division, indivisible
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.footprint import Memory, planned, used
-from rumus.optim.engine.packed_state import Codes
+from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.saved_state import (
     FORMAT,
     check_unique,
@@ -20,17 +20,14 @@ from rumus.optim.engine.saved_state import (
 )
 from rumus.optim.engine.segments import Segment, host_state, lay_out
 from rumus.optim.engine.stage import Stage
-from rumus.optim.options.group import Claimable, M_co, as_groups
+from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.other_names import STATE
 from rumus.tensor import (
     Arena,
     Backend,
-    DType,
     Parameter,
     ParamId,
     StateMismatchError,
-    float16,
-    float32,
 )
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -39,14 +36,12 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
     """An optimizer whose parameters lie side by side in arenas, as does each part of their state.
 
-    stages: what keeps state beside that of the rule. state_names: the parts of the rule's state;
-    `_squares` are those made of squares of gradients. A subclass sets them before it lays anything
-    out, and says in `_take` what it needs to step new segments.
+    stages: what keeps state beside that of the rule, `_state`. A subclass sets them before it lays
+    anything out, and says in `_take` what it needs to step new segments.
     """
 
     stages: list[Stage]
-    state_names: tuple[str, ...]
-    _squares: frozenset[str]
+    _state: RuleState
 
     @property
     @abstractmethod
@@ -59,23 +54,10 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
 
     # The state of parameters
 
-    def _state_layout(self, dtype: DType) -> dict[str, DType]:
-        """The dtype of each part of the state of parameters of `dtype`, stages' parts included."""
-        compute = float32 if dtype == float16 else dtype
-        found: Mapping[str, DType] = dict.fromkeys(self.state_names, compute)
-        for stage in self.stages:
-            found = stage.stored(found, self._squares)
-        return {**found, **{n: d for stage in self.stages for n, d in stage.state(dtype).items()}}
-
-    def _codes(self) -> Codes:
-        """The parts of the rule's state that large parameters have in codes."""
-        found = [stage.codes(self.state_names, self._squares) for stage in self.stages]
-        return {name: code for codes in found for name, code in codes.items()}
-
     @property
     def packs(self) -> bool:
         """Whether large parameters have state in 8 bits."""
-        return bool(self._codes())
+        return bool(self._state.codes(self.stages))
 
     def _check_precision(self, name: str, parameter: Parameter) -> None:
         if not any(stage.holds for stage in self.stages):
@@ -85,7 +67,13 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
 
     def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
         """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
-        return lay_out(self.groups, places, self._state_layout, self._codes())
+        return self._lay_out(self.groups, places, self._state)
+
+    def _lay_out(
+        self, groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend], state: RuleState
+    ) -> list[Segment]:
+        """Lay groups out whose rule has this state."""
+        return lay_out(groups, places, state.layout(self.stages), state.codes(self.stages))
 
     def _laid_out(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
         """New segments, with what stages start from."""
@@ -172,9 +160,10 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
             for name, parameter in group.trainable().named:
                 probe._check_precision(name, parameter)
         axes = [len(array.shape) for array in probe.segments[0].scratch.values()]
+        shared = len(probe.segments[0].shared)
         probe.release()
-        layout, codes = probe._state_layout, probe._codes()
-        return planned(parameters, layout, axes.count(1), axes.count(2), codes)
+        layout, codes = probe._state.layout(probe.stages), probe._state.codes(probe.stages)
+        return planned(parameters, layout, axes.count(1), axes.count(2), codes, shared)
 
     # Saving
 

@@ -1,31 +1,70 @@
-"""What a segment needs so that the reductions of its rule are measured before each step."""
+"""What segments need so that the reductions of their rules are measured before each step."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
-from rumus.optim.engine.reductions import SIZE, squares_of
+from rumus.optim.engine.precision import computed_in
+from rumus.optim.engine.reductions import SIZE, arrays_of, squares_of
 from rumus.optim.engine.segments import Segment
-from rumus.tensor import Arena, Kernel, float16, float32
+from rumus.tensor import DType, Expr, Kernel, float32
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
 from rumus.tensor.memory.updater import Preparation
 
 
-def measure(segment: Segment, kernel: Kernel) -> None:
-    """Have `kernel` run before each step of a segment, and its outputs be measured."""
-    arena, scratch = segment.arena, segment.scratch
-    dtype = float32 if arena.dtype == float16 else arena.dtype
-    for name in kernel.outputs:
-        scratch[name] = arena.zeros(dtype)
-        scratch[squares_of(name)] = arena.backend.allocate((arena.table.rows, 1), dtype)
-    scratch[SIZE] = sizes(arena)
-    squares = {squares_of(name): name for name in kernel.outputs}
-    segment.preparation = Preparation(arena.table, squares, kernel)
+def measure(rule: str, found: Sequence[tuple[Segment, Mapping[str, Expr]]]) -> None:
+    """Have expressions be measured before each step of segments, by their names.
+
+    What is an array already is measured where it lies; everything else is written by one kernel
+    before, to memory that all segments on a backend use in turn.
+    """
+    written = []
+    for segment, measured in found:
+        places = {n: e.name if _is_flat(segment, e) else n for n, e in measured.items()}
+        others = {name: measured[name] for name, place in places.items() if place == name}
+        arrays = (*arrays_of(*others.values()), *others)
+        kernel = Kernel(f"measure_{rule}", others, arrays) if others else None
+        small = segment.preparation.small if segment.preparation is not None else ()
+        squares = {squares_of(name): place for name, place in places.items()}
+        table, dtype = segment.arena.table, computed_in(segment.arena.dtype)
+        segment.preparation = Preparation(table, squares, kernel, small)
+        for name in squares:
+            segment.scratch[name] = segment.arena.backend.allocate((table.rows, 1), dtype)
+        segment.scratch[SIZE] = _sizes(segment)
+        written += [(segment, tuple(others))]
+    _share(written)
 
 
-def sizes(arena: Arena) -> Array:
-    """Return how many elements the tensor has that each row of an arena belongs to."""
+def _is_flat(segment: Segment, expression: Expr) -> bool:
+    """Whether an expression is an array with an element for each of the parameters'."""
+    if expression.operation != "array" or expression.uniform:
+        return False
+    name = expression.name
+    found = {**segment.state, **segment.scratch}.get(name)
+    return name in ("p", "g") or (found is not None and len(found.shape) == 1)
+
+
+def _share(written: Sequence[tuple[Segment, tuple[str, ...]]]) -> None:
+    """Give segments arrays as large as the largest needs, to be used in turn."""
+    alike: dict[tuple[int, DType, str], list[Segment]] = {}
+    for segment, names in written:
+        arena = segment.arena
+        for name in names:
+            key = id(arena.backend), computed_in(arena.dtype), name
+            alike.setdefault(key, []).append(segment)
+    for (_, dtype, name), segments in alike.items():
+        flat = max(segments, key=lambda segment: segment.arena.size).arena.zeros(dtype)
+        for segment in segments:
+            segment.shared[name] = flat[: segment.arena.size]
+
+
+def _sizes(segment: Segment) -> Array:
+    """How many elements the tensor has that each row of an arena belongs to, or the only one."""
+    arena = segment.arena
     counts = [slot_size(size) // ALIGNMENT for size in arena.table.sizes]
     column = np.repeat(arena.table.sizes, counts).reshape(-1, 1)
-    return arena.backend.upload(column.astype(np.promote_types(arena.dtype, float32)))
+    found = column if segment.factors is None else column[0, 0]
+    return arena.backend.upload(found.astype(np.promote_types(arena.dtype, float32)))

@@ -27,7 +27,8 @@ class MuonVariant:
 
     rule: for what goes to Muon; others: for what does not. couples_decay: weight_decay p is added
     to the gradient, before the momentum. eps_beside: the norm plus eps, not the larger of them.
-    sums: eps is meant for b = momentum b + g. takes_all: whatever its shape is goes to Muon: 3 axes
+    sums: eps is meant for b = momentum b + g. takes_convolutions: weights of 3 axes and more go to
+    Muon as matrices, (first, all others). takes_all: whatever its shape is goes to Muon: 3 axes
     and more as (first, all others), fewer than 2 with their momentum as it is. takes_embeddings: so
     do these. flips: whose factor has rows and columns exchanged. The weight of a linear layer is
     (outputs, inputs) here, (inputs, outputs) in some libraries; a table of embeddings lies alike.
@@ -38,18 +39,27 @@ class MuonVariant:
     couples_decay: bool = False
     eps_beside: bool = False
     sums: bool = False
+    takes_convolutions: bool = False
     takes_all: bool = False
     takes_embeddings: bool = False
     flips: Literal["nothing", "weights", "embeddings"] = "nothing"
 
     def takes(self, parameter: Parameter) -> bool:
         """Whether a parameter goes to Muon if nobody says otherwise."""
-        is_allowed = self.takes_embeddings or parameter.role != "embedding"
-        return self.takes_all or (parameter.ndim == 2 and is_allowed)
+        if self.takes_all:
+            return True
+        if parameter.ndim > 2:
+            return self.takes_convolutions and parameter.role == "weight"
+        return parameter.ndim == 2 and (self.takes_embeddings or parameter.role != "embedding")
 
     def factor(self, adjust: Adjust, parameter: Parameter) -> float:
-        """What the orthogonal matrix is multiplied by: that of the last two axes."""
+        """What the orthogonal matrix is multiplied by, for its shape.
+
+        Where everything goes to Muon it is that of the last two axes.
+        """
         rows, columns = parameter.shape[-2:]
+        if self.takes_convolutions:
+            rows, columns = parameter.shape[0], math.prod(parameter.shape[1:])
         if adjust == "match_rms_adamw":
             return 0.2 * math.sqrt(max(rows, columns))
         kind = "embeddings" if parameter.role == "embedding" else "weights"
@@ -57,10 +67,10 @@ class MuonVariant:
         return math.sqrt(ratio if adjust == "spectral_unclamped" else max(1.0, ratio))
 
 
-PYTORCH: Final = MuonVariant()
+RUMUS: Final = MuonVariant(takes_convolutions=True)
 _VARIANTS: Final[Mapping[str, MuonVariant]] = MappingProxyType(
     {
-        "torch": PYTORCH,
+        "torch": MuonVariant(),
         "keras": MuonVariant(
             others=other.decoupled(other.adam_outer_eps), eps_beside=True, sums=True
         ),

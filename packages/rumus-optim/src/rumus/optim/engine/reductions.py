@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from rumus.tensor import Expr, Kernel, sqrt
+from rumus.tensor import Expr, sqrt
 from rumus.tensor.expression.expr import REDUCTION, postorder
 
 SIZE: Final = "tensor_size"  # of the elements of the tensor that a row belongs to
@@ -51,14 +51,6 @@ class Reductions:
         """What the update reads besides, one value for each tensor."""
         return (*map(squares_of, self.measured), SIZE) if self.measured else ()
 
-    def kernel(self, name: str) -> Kernel | None:
-        """Return what writes all that is measured; None if nothing is."""
-        if not self.measured:
-            return None
-        leaves = postorder(self.measured.values())
-        used = dict.fromkeys(node.name for node in leaves if node.operation == "array")
-        return Kernel(f"measure_{name}", self.measured, (*used, *self.measured))
-
     def _reduced(self, kind: str, what: Expr, rule: str) -> Expr:
         leaves = [node for node in postorder([what]) if node.operation == "array"]
         if any(leaf.name in self.arrays for leaf in leaves):
@@ -84,6 +76,12 @@ class Reductions:
         name = known[0] if known else f"measured{len(self.measured)}"
         self.measured[name] = what
         return Expr.array(squares_of(name))
+
+
+def arrays_of(*expressions: Expr) -> tuple[str, ...]:
+    """Return the names of the arrays in expressions, each once."""
+    leaves = postorder(expressions)
+    return tuple(dict.fromkeys(node.name for node in leaves if node.operation == "array"))
 
 
 def squares_of(name: str) -> str:

@@ -73,15 +73,12 @@ class UpdateRule:
         arrays = ("p", "g", *self.state, *self.given, *own, *found.arrays)
         return Kernel(wrapping + self.name, found.new, arrays)
 
-    def measurement(self, stages: Sequence[Stage], there: Collection[str]) -> Kernel | None:
-        """Return what writes what the reductions of the rule are of; None if it has none."""
-        return self._reduced(stages, there).kernel(self.name)
+    def measured(self, stages: Sequence[Stage], there: Collection[str]) -> Mapping[str, Expr]:
+        """Return what the reductions of the rule are of, by the names it is measured under."""
+        return self._reduced(stages, there).measured
 
     def _reduced(self, stages: Sequence[Stage], there: Collection[str]) -> Reductions:
-        value = next((s.holds for s in stages if s.holds is not None and s.holds in there), "p")
-        p, g = Expr.array(value), Expr.array("g")
-        for stage in stages:
-            g = stage.gradient(g, p, there)
+        value, (p, g) = _values(stages, there), seen(stages, there)
         new: Mapping[str, Expr] = self._traced(p, g, stages)
         for stage in stages:
             new = stage.result(p, new, self.name)
@@ -105,6 +102,22 @@ class UpdateRule:
         if kept := set(state) - set(new):
             raise TypeError(f"the rule {rule.__name__} takes {kept} but returns no new value")
         return {name: Expr.of(value) for name, value in new.items()}
+
+
+def seen(stages: Sequence[Stage], there: Collection[str]) -> tuple[Expr, Expr]:
+    """Return the parameter and the gradient as a rule gets them from stages.
+
+    there: the arrays of stages that a segment has.
+    """
+    p, g = Expr.array(_values(stages, there)), Expr.array("g")
+    for stage in stages:
+        g = stage.gradient(g, p, there)
+    return p, g
+
+
+def _values(stages: Sequence[Stage], there: Collection[str]) -> str:
+    """The array in which the true values of the parameters are."""
+    return next((s.holds for s in stages if s.holds is not None and s.holds in there), "p")
 
 
 def check_parts(rule: str, state: Sequence[str], stages: Sequence[Stage]) -> None:

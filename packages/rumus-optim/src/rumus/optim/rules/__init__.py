@@ -38,7 +38,7 @@ from rumus.optim.rules.after_adam import (
 )
 from rumus.optim.rules.descent import asgd, average, lion, rprop, sgd, sgd_momentum, sgd_nesterov
 from rumus.optim.rules.factored import adafactor, adafactor_factored
-from rumus.optim.rules.layerwise import lamb, lamb_direction, lars
+from rumus.optim.rules.layerwise import lamb, lars
 from rumus.optim.rules.measured import mars, stable_adamw
 from rumus.optim.rules.muon import muon
 from rumus.optim.rules.rule import Rule, Update
@@ -71,7 +71,6 @@ __all__ = [
     "asgd",
     "average",
     "lamb",
-    "lamb_direction",
     "largest_lr",
     "laprop",
     "lars",

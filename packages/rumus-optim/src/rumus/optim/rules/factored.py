@@ -1,4 +1,4 @@
-"""Adafactor's step, given what was measured of each tensor; see `Adafactor`."""
+"""Adafactor's step; see `Adafactor`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ def adafactor(
     p: Expr,
     g: Expr,
     v: Expr,
-    p_squares: Expr,
-    u_squares: Expr,
-    size: Expr,
     *,
     t: Expr,
     lr: Expr,
@@ -26,13 +23,13 @@ def adafactor(
 
     p = p (1 - lr weight_decay) - max(eps2, rms(p)) min(lr, 1 / sqrt(t)) / max(1, rms(u) / d) u.
 
-    Shazeer, Stern: arXiv:1804.04235, algorithm 5, with the constants where PyTorch has them. The
-    squares are sums over each tensor, and size is the number of its elements.
+    Shazeer, Stern: arXiv:1804.04235, algorithm 5, with the constants where PyTorch has them.
+    rms is the root of the mean square over the tensor.
     """
     v = averaged(v, g * g, t=t, beta2_decay=beta2_decay)
     u = scaled(g, v, eps1=eps1)
     options = {"t": t, "lr": lr, "eps2": eps2, "d": d, "weight_decay": weight_decay}
-    return {"p": _moved(p, u, p_squares, u_squares, size, **options), "v": v}
+    return {"p": _moved(p, u, **options), "v": v}
 
 
 def adafactor_factored(
@@ -41,8 +38,6 @@ def adafactor_factored(
     r: Expr,
     c: Expr,
     mean: Expr,
-    p_squares: Expr,
-    u_squares: Expr,
     *,
     t: Expr,
     lr: Expr,
@@ -50,7 +45,6 @@ def adafactor_factored(
     eps2: Expr,
     d: Expr,
     weight_decay: Expr,
-    size: Expr,
 ) -> Update:
     """As `adafactor` with v = r c / max(mean, eps1), for what has two axes or more.
 
@@ -58,7 +52,7 @@ def adafactor_factored(
     """
     u = scaled(g, outer(r, c, mean, eps1=eps1), eps1=eps1)
     options = {"t": t, "lr": lr, "eps2": eps2, "d": d, "weight_decay": weight_decay}
-    return {"p": _moved(p, u, p_squares, u_squares, size, **options)}
+    return {"p": _moved(p, u, **options)}
 
 
 def averaged(average: Expr, value: Expr, *, t: Expr, beta2_decay: Expr) -> Expr:
@@ -82,9 +76,6 @@ def scaled(g: Expr, v: Expr, *, eps1: Expr) -> Expr:
 def _moved(
     p: Expr,
     u: Expr,
-    p_squares: Expr,
-    u_squares: Expr,
-    size: Expr,
     *,
     t: Expr,
     lr: Expr,
@@ -92,5 +83,10 @@ def _moved(
     d: Expr,
     weight_decay: Expr,
 ) -> Expr:
-    rate = sqrt(p_squares / size).maximum(eps2) * lr.minimum(t**-0.5)
-    return p * (1 - lr * weight_decay) - rate / (sqrt(u_squares / size) / d).maximum(1.0) * u
+    rate = _rms(p).maximum(eps2) * lr.minimum(t**-0.5)
+    return p * (1 - lr * weight_decay) - rate / (_rms(u) / d).maximum(1.0) * u
+
+
+def _rms(x: Expr) -> Expr:
+    """The root of the mean square over a tensor."""
+    return sqrt((x * x).tensor_mean())

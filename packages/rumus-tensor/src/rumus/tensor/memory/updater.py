@@ -129,6 +129,13 @@ class Section:
             by_name = self.packing.operands(by_name, piece)
         return [by_name[name] for name in kernel.arrays], [by_name[n] for n in kernel.outputs]
 
+    def run(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
+        """Run a kernel that changes nothing that is packed, over all of the section."""
+        for piece in self.packing.pieces if self.packing is not None else (None,):
+            if self.packing is not None and piece is not None:
+                self.packing.unpack(self.backend, piece)
+            self._elementwise(kernel, gradient, scalars, piece)
+
     def prepare(self, gradient: Array, scalars: Sequence[float]) -> None:
         """Compute what its kernel needs, if anything. It may fail; nothing that lasts is written.
 
@@ -139,7 +146,7 @@ class Section:
             return
         at = self._small(preparation.small, gradient, scalars, 0)
         if preparation.kernel is not None:
-            self._elementwise(preparation.kernel, gradient, scalars[at : preparation.uniforms])
+            self.run(preparation.kernel, gradient, scalars[at : preparation.uniforms])
         for name, of in preparation.squares.items():
             array = gradient if of == "g" else self.arrays[of]
             self.backend.slot_squares(array, preparation.table, self.arrays[name])
