@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,13 +159,40 @@ def _slice(start: int, stop: int, step: int) -> slice:
     return slice(start, stop if stop >= 0 else None, step)
 
 
+class View(NamedTuple):
+    """One step from an array to a view of it.
+
+    what: the order of axes of a transpose, the (start, stop, step) of each axis of a slice.
+    """
+
+    kind: Literal["reshape", "transpose", "slice"]
+    before: Shape
+    after: Shape
+    what: tuple[Any, ...] = ()
+
+    def read(self, graph: Graph, value: Value) -> Value:
+        """Return the view of a value."""
+        if self.kind == "transpose":
+            return turned(graph, value, self.what)
+        if self.kind == "slice":
+            return sliced(graph, value, self.what)
+        return reshaped(graph, value, self.after)
+
+    def undone(self, graph: Graph, value: Value) -> Value:
+        """Return what has this value as its view; a slice has too little for that."""
+        if self.kind == "transpose":
+            return turned(graph, value, tuple(self.what.index(a) for a in range(len(self.what))))
+        return reshaped(graph, value, self.before)
+
+
 class OnnxArray:
-    """A view of memory: what was done to it, in order."""
+    """Memory, and what was done to come to this view of it."""
 
     __slots__ = ("dtype", "memory", "shape", "views")
 
-    def __init__(self, memory: Memory, shape: Shape, views: tuple[tuple[str, Any], ...] = ()):
-        self.memory, self.shape, self.views = memory, shape, views
+    def __init__(self, memory: Memory, views: tuple[View, ...] = ()) -> None:
+        self.memory, self.views = memory, views
+        self.shape = views[-1].after if views else memory.shape
         self.dtype = memory.dtype
 
     @property
@@ -186,93 +213,70 @@ class OnnxArray:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def _view(self, shape: Shape, name: str, what: Any) -> OnnxArray:
-        return OnnxArray(self.memory, shape, (*self.views, (name, what)))
-
-    def reshape(self, *shape: int | Sequence[int]) -> OnnxArray:
+    def reshape(self, *shape: Any) -> OnnxArray:
         """The same elements in another shape."""
-        given = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        found = np.broadcast_to(np.empty(()), self.shape).reshape(given).shape  # type: ignore[arg-type]
-        return self if found == self.shape else self._view(found, "reshape", self.shape)
+        after = _without_elements(self.shape).reshape(*shape).shape
+        if after == self.shape:
+            return self
+        return OnnxArray(self.memory, (*self.views, View("reshape", self.shape, after)))
 
     def transpose(self, axes: Sequence[int]) -> OnnxArray:
         """The axes in another order."""
         order = tuple(axis % len(self.shape) for axis in axes)
-        return self._view(tuple(self.shape[axis] for axis in order), "transpose", order)
+        after = tuple(self.shape[axis] for axis in order)
+        return OnnxArray(self.memory, (*self.views, View("transpose", self.shape, after, order)))
 
     def __getitem__(self, key: Any) -> OnnxArray:
-        parts = key if isinstance(key, tuple) else (key,)
-        rest = len(self.shape) - sum(part is not None and part is not ... for part in parts)
-        full = [slice(None)] * rest
-        at = next((i for i, part in enumerate(parts) if part is ...), len(parts))
-        listed = [*parts[:at], *full, *parts[at + 1 :]]
-        lengths, spans = iter(self.shape), []
-        for part in listed:
-            if part is None:
-                continue
-            n = next(lengths)
-            spans.append(part.indices(n) if isinstance(part, slice) else _one(int(part), n))
-        boxed = tuple(len(range(*span)) for span in spans)
-        found = np.broadcast_to(np.empty(()), self.shape)[key].shape
-        view = (
-            self
-            if boxed == self.shape and all(s[2] == 1 for s in spans)
-            else self._view(boxed, "slice", (tuple(spans), self.shape))
-        )
-        return view.reshape(found)
+        spans = _spans(key if isinstance(key, tuple) else (key,), self.shape)
+        after = tuple(len(range(*span)) for span in spans)
+        view = self
+        if spans != tuple((0, n, 1) for n in self.shape):
+            view = OnnxArray(self.memory, (*self.views, View("slice", self.shape, after, spans)))
+        return view.reshape(_without_elements(self.shape)[key].shape)
 
     def read(self) -> Value:
-        """Return the elements of the view."""
-        graph, value = self.memory.graph, self.memory.read()
-        for number, (name, what) in enumerate(self.views):
-            if name == "transpose":
-                value = turned(graph, value, what)
-            elif name == "slice":
-                value = sliced(graph, value, what[0])
-            else:
-                value = reshaped(graph, value, self._shape_before(number + 1))
+        """Return the elements."""
+        value = self.memory.read()
+        for view in self.views:
+            value = view.read(self.memory.graph, value)
         return value
 
-    def _shape_before(self, number: int) -> Shape:
-        """The shape that the view with this number is taken of."""
-        if number == len(self.views):
-            return self.shape
-        name, what = self.views[number]
-        if name == "reshape":
-            return what  # type: ignore[no-any-return]
-        if name == "slice":
-            return what[1]  # type: ignore[no-any-return]
-        after = self._shape_before(number + 1)
-        return tuple(after[what.index(axis)] for axis in range(len(what)))
-
     def write(self, value: Value) -> None:
-        """Replace the elements of the view."""
+        """Replace the elements."""
         graph = self.memory.graph
         for number in range(len(self.views) - 1, -1, -1):
-            name, what = self.views[number]
-            if name == "transpose":
-                value = turned(graph, value, tuple(what.index(axis) for axis in range(len(what))))
-            elif name == "reshape":
-                value = reshaped(graph, value, what)
-            else:
-                value = self._surrounded(value, number, what[0])
-                if value is None:
-                    return
+            view = self.views[number]
+            if view.kind != "slice":
+                value = view.undone(graph, value)
+                continue
+            box = tuple((start, stop) for start, stop, _ in view.what)
+            if any(step != 1 for _, _, step in view.what):
+                raise OnnxExportError("it writes to every other element of an array")
+            if number == 0:
+                self.memory.write_box(box, value)
+                return
+            around = Memory(graph, view.before, self.dtype)
+            around.write(OnnxArray(self.memory, self.views[:number]).read())
+            around.write_box(box, value)
+            value = around.read()
         self.memory.write(value)
 
-    def _surrounded(self, value: Value, number: int, spans: Sequence[tuple[int, int, int]]) -> Any:
-        """What a slice is a part of, with other elements there; None if the memory took a box."""
-        if any(step != 1 for _, _, step in spans):
-            raise OnnxExportError("it writes to every other element of an array")
-        box = tuple((start, stop) for start, stop, _ in spans)
-        if number == 0:
-            self.memory.write_box(box, value)
-            return None
-        outer = OnnxArray(self.memory, self._shape_before(number), self.views[:number])
-        around = Memory(self.memory.graph, outer.shape, self.dtype)
-        around.write(outer.read())
-        around.write_box(box, value)
-        return around.read()
+
+def _without_elements(shape: Shape) -> NDArray[Any]:
+    """An array of a shape, for NumPy to say what comes of it."""
+    return np.broadcast_to(np.empty(()), shape)
+
+
+def _spans(parts: tuple[Any, ...], shape: Shape) -> tuple[tuple[int, int, int], ...]:
+    """(start, stop, step) along each axis, from what an index says."""
+    given = [part for part in parts if part is not None]
+    rest = [slice(None)] * (len(shape) - sum(part is not ... for part in given))
+    at = next((i for i, part in enumerate(given) if part is ...), len(given))
+    listed = [*given[:at], *rest, *given[at + 1 :]]
+    return tuple(
+        part.indices(n) if isinstance(part, slice) else (part % n, part % n + 1, 1)
+        for part, n in zip(listed, shape, strict=True)
+    )
 
 
 def _are_of_channels(values: Sequence[Value]) -> bool:
@@ -280,11 +284,6 @@ def _are_of_channels(values: Sequence[Value]) -> bool:
     x, *others = values
     column = (*x.shape[1:2], *[1] * (len(x.shape) - 2))
     return all(v.constant is not None and v.shape == column for v in others)
-
-
-def _one(index: int, length: int) -> tuple[int, int, int]:
-    at = index % length
-    return at, at + 1, 1
 
 
 class OnnxBackend(NumpyBackend):
@@ -302,11 +301,11 @@ class OnnxBackend(NumpyBackend):
         """Return an array that stands for an input of the model."""
         memory = Memory(self.graph, host.shape, host.dtype)
         memory.write(Value(name, host.shape, host.dtype))
-        return OnnxArray(memory, host.shape)
+        return OnnxArray(memory)
 
     def allocate(self, shape: Shape, dtype: DType) -> Array:
         """Return an array that nothing is known of."""
-        return OnnxArray(Memory(self.graph, tuple(shape), np.dtype(dtype)), tuple(shape))
+        return OnnxArray(Memory(self.graph, tuple(shape), np.dtype(dtype)))
 
     def upload(self, host: NDArray[Any]) -> Array:
         """Return a constant. Outside of a model, equal numbers are one that is repeated."""
@@ -399,7 +398,7 @@ class OnnxBackend(NumpyBackend):
             self._refuse("the gradient of a weight")
         left, right = a.read(), b.read()
         added = None if bias is None else bias.read()
-        source = b.memory.read() if b.views == (("transpose", (1, 0)),) else None
+        source = b.memory.read() if [view.what for view in b.views] == [(1, 0)] else None
         if (
             source is not None
             and source.constant is not None

@@ -19,6 +19,7 @@ from rumus.nn.onnx_graph import OPSET, Graph, Node, OnnxExportError, Value, diff
 from rumus.tensor import Generator, Tensor, TensorLike, no_grad, tensor
 from rumus.tensor.operations.generator import Draws
 
+_LARGEST: Final = 2**31 - 2**20  # bytes: a protocol buffer ends at 2 GiB
 _BATCHES: Final = (11, 13)  # sizes that lengths of models rarely have
 
 
@@ -200,6 +201,9 @@ class _Writer:
             helper.make_tensor_value_info(name, _type(onnx, a.dtype), self._shape(a, b))
             for name, a, b in _pairs(self.first.inputs, self.last.inputs)
         ]
+        size = sum(each.ByteSize() for each in self.initializers)
+        if size >= _LARGEST:
+            raise OnnxExportError(f"its weights take {size:,} bytes; one file holds {_LARGEST:,}")
         graph = helper.make_graph(self.nodes, "model", inputs, outputs, self.initializers)
         found = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="rumus",
