@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rumus.train import (
     Callback,
     Checkpoints,
     EarlyStopping,
+    EpochEnd,
     Every,
     FeedPlateau,
     Result,
@@ -157,6 +159,8 @@ def test_the_default_metric_is_not_there(tmp_path: Path) -> None:
         ({"mode": "more"}, 'mode must be "min" or "max"'),
         ({"mode": "max"}, "monitor is missing"),
         ({"restore_best": True}, "restore_best=True needs checkpoints="),
+        ({"save_every": Every(steps=2)}, r"save_every=.* is of no use without checkpoints="),
+        ({"rollbacks": 5}, r"rollbacks=5 is of no use without nonfinite="),
         ({"validate_every": Every()}, r"validate_every=Every\(\) is never"),
         ({"validate": None, "validate_every": Every(steps=1)}, "validate_every=.* no use without"),
         ({"validate": None, "monitor": "loss"}, "monitor='loss' is of no use without validate="),
@@ -200,6 +204,47 @@ def test_modes_that_only_the_caller_knows() -> None:
         FeedPlateau(Plateau(1.0), "accuracy")
     assert FeedPlateau(Plateau(1.0, mode="max"), "accuracy").mode == "max"
     assert EarlyStopping("val_loss").mode == "min"
+
+
+@pytest.mark.parametrize("how", ["folder", "checkpoints"])
+def test_a_resume_that_does_not_validate_keeps_the_best(tmp_path: Path, how: str) -> None:
+    """Nothing says which is better now, and the best so far is no less worth."""
+    values = [5.0, 1.0, 4.0, 6.0]
+    model = Counting(lambda at: values[int(at)] if at < 4 else 9.0)
+    model.fit(3, per_epoch=1, checkpoints=tmp_path)
+    store = tmp_path if how == "folder" else Checkpoints(tmp_path, keep_last=2)
+    model.fit(12, per_epoch=1, checkpoints=store, resume=True, validate=None)
+    kept = {saved.step: saved.metric for saved in Checkpoints(tmp_path).list()}
+    assert kept[1] == 1.0
+    assert len(kept) < 8
+
+
+def test_the_end_of_an_epoch_says_which_step_its_metrics_are_of() -> None:
+    class Seen(Callback):
+        def __init__(self) -> None:
+            self.ends: list[tuple[int, int | None, float | None]] = []
+
+        def on_epoch_end(self, event: EpochEnd) -> None:
+            self.ends.append((event.step, event.metrics_step, event.metrics.get("loss")))
+
+    seen, model = Seen(), Counting(lambda at: 10 * at)
+    model.fit(6, per_epoch=2, validate_every=Every(steps=3), callbacks=[seen])
+    assert seen.ends == [(2, None, None), (4, 3, 30.0), (6, 6, 60.0)]
+
+
+@pytest.mark.parametrize("name", ["f1", "val_AUC", "R2", "perplexity"])
+def test_a_metric_that_is_no_mean_is_said(name: str) -> None:
+    """That of a set is not the mean of those of its batches."""
+    model = Counting(lambda at: 0.0)
+    data = [(np.ones(2, np.float32),), (np.ones(3, np.float32),)]
+    with pytest.warns(
+        UserWarning, match=rf"'{name}' .* averaged over batches.*rumus.train.metrics"
+    ):
+        model.fit(2, 2, validate=(data, lambda x: {name: 0.5}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(4, 2, validate=(data[:1], lambda x: {name: 0.5}))
+        model.fit(6, 2, validate=(data, lambda x: {"accuracy": 0.5}))
 
 
 def test_the_best_of_another_metric_is_not_gone_on_with(tmp_path: Path) -> None:

@@ -171,14 +171,17 @@ class FollowedOptimizer(Optimizer[M_co]):
 
     def _error(self, outcome: Outcome) -> NonFiniteGradientError:
         names = ", ".join(map(repr, self._names(outcome)))
+        hold = "hold NaN or infinity"
+        if any(segment.squares is not None for segment in self.segments):
+            hold += " or numbers whose squares, for the norm, are beyond float32"
         if self.scaling is not None:
             return NonFiniteGradientError(
-                f"the gradients of {names or 'a parameter'} hold NaN or infinity though the loss "
+                f"the gradients of {names or 'a parameter'} {hold} though the loss "
                 f"scale is {self.scaling.scale}, its minimum, and that step was left out; "
                 'nonfinite="skip" would go on'
             )
         return NonFiniteGradientError(
-            f"the gradients of {names} hold NaN or infinity, "
+            f"the gradients of {names} {hold}, "
             'and nothing was updated from that step on; nonfinite="skip" would leave such a batch '
             "out"
         )

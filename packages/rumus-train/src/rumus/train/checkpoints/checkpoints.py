@@ -112,6 +112,7 @@ class Checkpoints:
         self._lock = FolderLock(self._fs, self.folder)
         self._thread = SavingThread(_unheard) if asynchronous else None
         self._loaded: int | None = None  # the step that training goes on from
+        self._spared: int | None = None
         self._branched = False  # whether newer ones than that are of a training given up
         self._metrics: dict[Path, float | None] = {}
 
@@ -237,6 +238,13 @@ class Checkpoints:
     def keep_best(self) -> Best | None:
         """Whether the checkpoint with the least or the greatest metric stays; None if neither."""
         return self._keep.best
+
+    def spare(self, step: int) -> None:
+        """Keep the checkpoint of a step, if it is there, whatever is saved from now on.
+
+        For a run that goes on without looking for a better one.
+        """
+        self._spared = step
 
     @property
     def best(self) -> int | None:
@@ -375,7 +383,7 @@ class Checkpoints:
         newest_first = self._newest_first()
         kept = {path for _, path in newest_first}
         steps = {step: self._metric(path) for step, path in newest_first}
-        stay = self._keep.kept(steps) | {saved, self._loaded}
+        stay = self._keep.kept(steps) | {saved, self._loaded, self._spared}
         for step, path in self._candidates():
             if path not in kept or step not in stay:
                 self._remove(path)

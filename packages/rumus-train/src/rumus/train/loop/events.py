@@ -92,6 +92,7 @@ class ValidationEnd:
 class EpochEnd:
     """An epoch is over. loss: its mean in float64. metrics: of the last validation, or empty.
 
+    metrics_step: the step whose weights they were measured on, which may be one before this.
     spans: where the time of all its steps went since the last start, if `profile_steps` is on.
     logged: what its steps logged beside their losses: numbers averaged, metrics of all samples.
     """
@@ -105,6 +106,7 @@ class EpochEnd:
     seconds: float
     spans: Spans | None
     logged: Mapping[str, float] = field(default_factory=dict)
+    metrics_step: int | None = None
 
 
 @dataclass(slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from rumus.train.loop.callback import Callback
+from rumus.train.base.every import Every
+from rumus.train.loop.callback import Callback
 
 Mode: TypeAlias = Literal["min", "max"]
 
@@ -100,9 +100,17 @@ class Monitor:
 
 
 def check_options(
-    *, is_validated: bool, keeps_best: bool, of_validation: Mapping[str, object], restore_best: bool
+    *,
+    is_validated: bool,
+    is_saved: bool,
+    keeps_best: bool,
+    of_validation: Mapping[str, object],
+    save_every: object,
+    restore_best: bool,
 ) -> None:
     """Raise ValueError for an option of `fit` that is of no use without another one."""
+    if save_every not in (None, Every()) and not is_saved:
+        raise ValueError(f"save_every={save_every!r} is of no use without checkpoints=")
     for name, value in of_validation.items():
         if value is not None and not is_validated:
             raise ValueError(f"{name}={value!r} is of no use without validate=")

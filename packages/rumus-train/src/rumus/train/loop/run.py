@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from rumus.optim import ClosureOptimizer
 from rumus.optim.engine.followed import FollowedOptimizer
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
 
 OnNonFinite: TypeAlias = Literal["raise", "skip", "rollback"]
+MOST_ROLLBACKS: Final = 3  # unless something else is said
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -128,6 +129,8 @@ class Run:
             raise ValueError(f"accumulate must be a number of batches, not {accumulate!r}")
         if accumulate > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
             raise ValueError(f"{trainer.optimizer} evaluates a batch several times: accumulate=1")
+        if rollbacks != MOST_ROLLBACKS and nonfinite != "rollback":
+            raise ValueError(f'rollbacks={rollbacks} is of no use without nonfinite="rollback"')
         self.accumulate, self.rollbacks = accumulate, rollbacks
         self.batches = Batches(loader, weight_of)
         heard = [c for c in callbacks if team.speaks or not getattr(c, "speaks", False)]
@@ -292,7 +295,18 @@ class Run:
         position.epoch, position.exhausted = epoch + 1, False
         self.batches.end()
         self.callbacks.send(
-            EpochEnd(self, epoch, step, loss, position.metrics, samples, seconds, spans, logged)
+            EpochEnd(
+                self,
+                epoch,
+                step,
+                loss,
+                position.metrics,
+                samples,
+                seconds,
+                spans,
+                logged,
+                position.metrics_step,
+            )
         )
         due = self.save_every.after_epoch(epoch + 1) or self._save_asked
         if due or self.save_every.in_epoch(step, self.team.clock() - self._saved_time):
@@ -418,6 +432,7 @@ class Run:
             restore(parts, found.state, f"the checkpoint {found.path}")
             self._saved_at = self._place
             self._path = found.path
+            self._spare_best()
         self.team.started()
         if self._rolls_back:
             self._good = take(self._of_model)
@@ -429,6 +444,12 @@ class Run:
             self._guarded(self._validate)
             if self._save_asked:
                 self._save()
+
+    def _spare_best(self) -> None:
+        """Keep the best checkpoint so far where this run does not say which one is better."""
+        best, spare = self.position.best_step, getattr(self.store, "spare", None)
+        if best is not None and spare is not None and self.store.keep_best is None:  # type: ignore[union-attr]
+            spare(best)
 
     def _check_monitored(self, saved: Saved) -> None:
         """Refuse to compare a metric with the best value of another one."""

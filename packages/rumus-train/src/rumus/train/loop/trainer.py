@@ -339,7 +339,9 @@ class Trainer(Generic[M_co]):
         check_options(
             is_validated=validate is not None,
             keeps_best=isinstance(checkpoints, (str, Path)) or keep_best is not None,
+            is_saved=checkpoints is not None,
             of_validation=about_validation,
+            save_every=save_every,
             restore_best=restore_best,
         )
         keeps = validate is not None and isinstance(checkpoints, (str, Path))

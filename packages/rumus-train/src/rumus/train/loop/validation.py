@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from rumus.optim import Optimizer
 from rumus.tensor import Backend, Tensor
@@ -27,6 +29,13 @@ Validate: TypeAlias = (
 
 # Of one batch: names, numbers or states that may be on a device, and how much they count.
 Found: TypeAlias = list[tuple[str, Any, float]]
+
+# Names of metrics that are not the mean of those of batches, as whole words.
+_NO_MEAN: Final = re.compile(
+    r"(?<![a-z])(f1|f_?beta|au_?c|auroc|roc|map|average_precision|precision|recall|r2|rmse"
+    r"|perplexity|ppl|kappa|mcc|iou|correlation|pearson|spearman)(?![a-z])",
+    re.IGNORECASE,
+)
 
 
 def check_validate(validate: object) -> None:
@@ -94,13 +103,14 @@ class Measuring:
         weight_of: Callable[..., float] | None,
     ) -> None:
         self._metric_fn, self._backend, self._weight_of = metric_fn, backend, weight_of
-        self._weighing = Weighing()
+        self._weighing, self._averaged = Weighing(), _Averaged()
 
     def of(self, batch: Any) -> Found:
         """Return what is computed of a batch."""
         given = arguments(batch)
         with noting_means() as means:
             named = _named(call(self._metric_fn, on_backend(given, self._backend)))
+        self._averaged.see(named)
         if self._weight_of is None:
             weights = self._weighing.weigh([*named.values()], means, samples(given))
         else:
@@ -115,6 +125,27 @@ def on_backend(batch: Sequence[Any], backend: Backend) -> Sequence[Any]:
     if named is not None:
         return ({name: beside(value, backend) for name, value in named.items()},)
     return [beside(value, backend) for value in batch]
+
+
+class _Averaged:
+    """Says once of names which stand for what is no mean over batches that they are averaged."""
+
+    def __init__(self) -> None:
+        self._batches = 0
+
+    def see(self, named: Mapping[str, Any]) -> None:
+        """Look at what was found of the next batch."""
+        self._batches += 1
+        if self._batches != 2:
+            return
+        for name, value in named.items():
+            if not isinstance(value, MetricState) and _NO_MEAN.search(name):
+                warnings.warn(
+                    f"{name!r} is averaged over batches, and that of all samples may be another "
+                    "number: the metrics of rumus.train.metrics are those of the whole set",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
 
 class Measured:
