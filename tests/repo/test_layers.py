@@ -142,7 +142,7 @@ ROOMS = {
         "checkpoints": {"base"},
         "loop": {"base", "data", "checkpoints"},
         "views": {"base", "checkpoints", "loop"},
-        "command_line": {"base", "checkpoints", "loop", "views"},
+        "command_line": {"base", "data", "checkpoints", "loop", "views"},
     },
 }
 UPWARDS = {  # (module, module that it imports): the one look-up by name

@@ -279,3 +279,21 @@ def test_rows_that_do_not_fit(tmp_path: Path) -> None:
         CsvDataset(written(tmp_path, "x\n1\n"), dtype=np.int32, missing="mean")
     with pytest.raises(TypeError, match="categories must be a list of columns"):
         CsvDataset(written(tmp_path, "x\n1\n"), categories="x")
+
+
+def test_lines_without_a_target(tmp_path: Path) -> None:
+    path = written(tmp_path, "x,y,kind\n1,2,rose\n2,NA,NA\n3,4,iris\n")
+    with pytest.raises(ValueError, match=r":3: 'NA' in column 'kind' is no class; missing_target="):
+        CsvDataset(path, columns=["x"], target="kind", target_dtype=str)
+    given: list[dict[str, Any]] = [
+        {"target": "kind", "target_dtype": str}, {"target": ["y"]}, {"target": "y"}
+    ]  # fmt: skip
+    for options in given:
+        dataset = CsvDataset(path, columns=["x"], missing_target="drop", **options)
+        assert dataset.batch(np.arange(2))[0].tolist() == [[1], [3]]
+        assert dataset.describe(1).endswith(":4")
+    classes = ["NA", "iris", "rose"]
+    named = CsvDataset(path, columns=["x"], target="kind", classes=classes)
+    assert named.batch(np.arange(3))[1].tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match="missing_target must be"):
+        CsvDataset(path, missing_target="skip")  # type: ignore[arg-type]

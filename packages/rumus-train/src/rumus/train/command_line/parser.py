@@ -33,6 +33,7 @@ def parser() -> ArgumentParser:
     _resume(commands)
     _find_lr(commands)
     _checkpoints(commands)
+    _predict(commands)
     _looking(commands)
     _machine(commands)
     return whole
@@ -135,6 +136,23 @@ def _checkpoints(commands: Any) -> None:
         _add(command, "folder", completes=FOLDER, type=Path, metavar="RUN")
     _add(verify, "steps", type=int, nargs="*", metavar="STEP", help="all if none is given")
     _add(rm, "steps", type=int, nargs="+", metavar="STEP")
+
+
+def _predict(commands: Any) -> None:
+    predict = _command(commands, "predict", "predict:predict", "apply the model of a run to data")
+    _add(predict, "folder", completes=FOLDER, type=Path, metavar="RUN")
+    _add(
+        predict, "data", completes=FILE, type=Path, metavar="DATA",
+        help="a file like the one trained on, or a .npy file",
+    )  # fmt: skip
+    _add(
+        predict, "--output", "-o", completes=FILE, type=Path, metavar="FILE",
+        help="where to write: .npy, or CSV; by default CSV to the terminal",
+    )  # fmt: skip
+    _add(
+        predict, "--step", default="best", metavar="best|latest|N",
+        help="which weights: of the best validation (%(default)s), the newest, or of a step",
+    )  # fmt: skip
 
 
 def _looking(commands: Any) -> None:

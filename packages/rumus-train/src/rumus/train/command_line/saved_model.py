@@ -108,15 +108,27 @@ def load_model(
     ...     load_model(folder, Scale()).weight
     array([2.])
     """
-    weights = saved_weights(path, name=name, step=step, average=average)
     if model is None:
-        training = training_of(Path(path))
-        state = training.trainer.state
-        found = only_model(state) if name is None else state[name]
-        training.trainer.optimizer.release()
-    else:
-        found = model if hasattr(model, "load_state_dict") and not isinstance(model, type) else None
-        found = model() if found is None else found
+        return model_of(training_of(Path(path)), path, name=name, step=step, average=average)
+    weights = saved_weights(path, name=name, step=step, average=average)
+    is_made = hasattr(model, "load_state_dict") and not isinstance(model, type)
+    found = model if is_made else model()
+    return found.load_state_dict(weights).eval().freeze()
+
+
+def model_of(
+    training: Training,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    step: WhichStep = "best",
+    average: bool = True,
+) -> Any:
+    """Return the model of a training with the weights of a run; its optimizer owns them no more."""
+    weights = saved_weights(path, name=name, step=step, average=average)
+    state = training.trainer.state
+    found = only_model(state) if name is None else state[name]
+    training.trainer.optimizer.release()
     return found.load_state_dict(weights).eval().freeze()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -52,6 +52,7 @@ class CsvDataset:
     for `datetime.strptime`, otherwise it is ISO 8601.
     missing: the number of a feature whose cell is empty, NA, N/A, null, None, - or ?, or "mean",
     that of its column; by default such a cell is an error. A missing category is none of the texts.
+    missing_target: whether a line whose target is missing is an error, or left out.
     standardise: subtract the mean of each feature and divide by its standard deviation; categories
     stay 0 and 1.
     decimal, thousands: the marks that numbers are written with.
@@ -95,6 +96,7 @@ class CsvDataset:
         booleans: Sequence[str] = (),
         dates: Sequence[str] | Mapping[str, str] = (),
         missing: Missing = None,
+        missing_target: Literal["error", "drop"] = "error",
         standardise: bool = False,
         decimal: str = ".",
         thousands: str | None = None,
@@ -108,7 +110,9 @@ class CsvDataset:
         if is_text and not isinstance(target, str) and (target or classes is not None):
             raise ValueError("class names are those of one target: give target='its column'")
         self._file = _File(header, delimiter, encoding, spelling_of_numbers(decimal, thousands))
-        self._target, self._is_text = target, is_text
+        if missing_target not in ("error", "drop"):
+            raise ValueError(f'missing_target must be "error" or "drop", not {missing_target!r}')
+        self._target, self._drops = target, missing_target == "drop"
         self._dtype = _number(dtype)
         if (missing == "mean" or standardise) and self._dtype.kind != "f":
             raise TypeError(f"means need a floating dtype, not {self._dtype}")
@@ -169,7 +173,8 @@ class CsvDataset:
         reader = _Features(table.shown, self._encoding, self._file.spelling, self._dtype)
         reader.where = {name: table.index(name) for name in self.columns}
         target = self._reader_of_target(table)
-        self._lines = _lines(table, [reader, *([] if target is None else [target])])
+        needed = [table.index(name) for name in _listed(self._target)] if self._drops else []
+        self._lines = _lines(table, [reader, *([] if target is None else [target])], needed)
         self._arrays = [reader.array(learns)]
         if target is not None:
             found = target.array()
@@ -234,10 +239,13 @@ def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[
     return found
 
 
-def _lines(table: CsvTable, fields: Sequence[_Features | _Numbers | _Texts]) -> NDArray[np.intp]:
-    """Give all rows to the fields; return the line of each."""
+def _lines(
+    table: CsvTable, fields: Sequence[_Features | _Numbers | _Texts], needed: Sequence[int]
+) -> NDArray[np.intp]:
+    """Give rows to the fields, all in which no needed cell is missing; return the line of each."""
     lines: list[int] = []
     while rows := list(islice(table, max(1, CHUNK // len(table.names)))):
+        rows = [row for row in rows if not any(row[1][i].strip() in MISSING for i in needed)]
         for field in fields:
             field.take(rows)
         lines += [line for line, _ in rows]
@@ -378,8 +386,12 @@ class _Texts:
         for line, row in rows:
             cell = row[self._index].strip()
             where = f"{self._table.shown}:{line}"
-            if not cell:
-                raise ValueError(f"{where}: no class in column {printable(repr(self._name))}")
+            if not cell or (cell in MISSING and cell not in self._known):
+                raise ValueError(
+                    f"{where}: {printable(repr(cell))} in column {printable(repr(self._name))} is "
+                    "no class; missing_target='drop' leaves such lines out, classes=[...] says "
+                    "that it is one"
+                )
             if self._known and cell not in self._known:
                 raise unknown_class(where, cell, self._classes)
             self._found.append(cell)

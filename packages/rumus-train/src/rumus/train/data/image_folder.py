@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
@@ -73,6 +73,19 @@ class ImageFolder:
             images = _images(path)
             self.files += images
             self.labels += [numbers[path.name]] * len(images)
+
+    def like(self, folder: PathLike) -> Self:
+        """Read the images of another folder in the same way, whether in folders of classes or not.
+
+        The classes are those of this one; images that are in no folder of a class have number 0.
+        """
+        other = object.__new__(type(self))
+        other.__dict__ |= self.__dict__ | {"folder": Path(folder).absolute()}
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        other.files = _images(other.folder)
+        parts = [path.relative_to(other.folder).parts[0] for path in other.files]
+        other.labels = [numbers.get(part, 0) for part in parts]
+        return other
 
     def __len__(self) -> int:
         return len(self.files)

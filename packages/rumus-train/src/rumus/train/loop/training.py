@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from rumus.train.base.every import Every
@@ -18,6 +19,9 @@ from rumus.train.loop.validation import Validate
 @dataclass
 class Training:
     """A trainer, its data and its loss, and what else `Trainer.fit` takes, which says what it does.
+
+    read, predict_fn: for `rumus predict`: how new data is read, a function of a path that returns
+    batches, and what is said of a batch, by default what the model says of its first array.
 
     Where checkpoints go, and whether to go on from one, is said when it is run: by `rumus train`,
     or by the options of `fit`.
@@ -51,9 +55,12 @@ class Training:
     monitor: str | None = None
     mode: Mode | None = None
     restore_best: bool = False
+    read: Callable[[Path], Iterable[Any]] | None = None
+    predict_fn: Callable[..., Any] | None = None
 
     def fit(self, **options: Any) -> Result:
         """Call `trainer.fit` with all of it; options come in its place, or are added."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        given.pop("trainer")
+        for name in ("trainer", "read", "predict_fn"):
+            given.pop(name)
         return self.trainer.fit(**{**given, **options})
