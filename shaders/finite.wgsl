@@ -1,13 +1,13 @@
 // Looks for NaN and infinity among the gradients of one section, 64 bytes to an invocation. A word
-// is a float32, or two of float16: `each` elements lie in a vector, and a word's exponents have the
-// bits `low` and `high`.
+// is a float32, or two of float16: `each` elements lie in a vector. A float32 of the magnitude
+// `limit`, its bits, or more counts as infinite.
 //
 // Finding one is rare: it says so in the control block, and sets the bit of the parameter it belongs
 // to, whose slots begin at multiples of 64 elements. Bits are or-ed together, so the order in which
 // invocations find them does not matter.
 //
-// If the sum of their squares is known and finite, so are they, and nothing is read. If it is
-// infinite, a float32 of at least 1e14 is to blame as well: there are less than 1e10 elements, so
+// If the sum of their squares is known and under that of the limit, so are they, and nothing is read.
+// If it is infinite, a float32 of at least 1e14 is to blame as well: there are less than 1e10 elements, so
 // one of them is so large or infinite. NaN says that the sum is not known, or that there is a NaN.
 
 struct Scalars {
@@ -16,8 +16,8 @@ struct Scalars {
     first: u32,
     bits: u32,
     each: u32,
-    low: u32,
-    high: u32,
+    limit: u32,
+    limit_squared: u32,
 }
 
 const BAD = 1u;
@@ -59,11 +59,14 @@ fn blame(i: u32) {
 }
 
 fn is_bad(words: vec4<u32>) -> bool {
-    let low = vec4<u32>(k.low);
-    let high = vec4<u32>(k.high);
-    let overflowed = k.each == 4u && (squares[0] & MAGNITUDE) == INFINITY;
-    let large = overflowed && any((words & vec4<u32>(MAGNITUDE)) >= vec4<u32>(LARGE));
-    return large || any((words & low) == low) || any((words & high) == high);
+    if (k.each == 8u) {
+        let low = vec4<u32>(0x7c00u);
+        let high = vec4<u32>(0x7c000000u);
+        return any((words & low) == low) || any((words & high) == high);
+    }
+    let overflowed = (squares[0] & MAGNITUDE) == INFINITY;
+    let limit = select(k.limit, min(k.limit, LARGE), overflowed);
+    return any((words & vec4<u32>(MAGNITUDE)) >= vec4<u32>(limit));
 }
 
 const LANES = 256u;
@@ -75,7 +78,7 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    if ((squares[0] & MAGNITUDE) < INFINITY) {
+    if ((squares[0] & MAGNITUDE) < k.limit_squared) {
         return;
     }
     let start = (group.y * groups.x + group.x) * LANES * EACH + local;

@@ -57,6 +57,8 @@ FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
 }
 IN_HALF: Final[Collection[FusedName]] = ("attention", "convolution", "layer_norm", "rms_norm")
 _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
+_SIZE: Final = Expr.array("x").abs()
+_BOUNDED: Final = Kernel("bounded", {"out": _SIZE / (Expr.scalar("limit") > _SIZE)}, ("x",))
 
 
 class GpuBackend:
@@ -353,10 +355,17 @@ class GpuBackend:
             call = self.quantization.dequantize(codes, scales, code, table, piece, out)
             self.gpu.dispatch(*call)
 
-    def first_not_finite(self, array: GPUArray) -> int | None:
-        """Return the flat index of the first element that is NaN or infinite; reads it."""
+    def first_not_finite(self, array: GPUArray, limit: float = math.inf) -> int | None:
+        """Return the flat index of the first element that is NaN or infinite; reads it.
+
+        limit: a magnitude from which one counts as infinite.
+        """
         if array.size == 0:
             return None
+        if limit < math.inf:
+            bounded = self.allocate(array.shape, float32)
+            self.elementwise(_BOUNDED, (array,), _BOUNDED.bind({"limit": limit}), (bounded,))
+            array = bounded
         found = int(self.gpu.read(self._whole("first_not_finite", array, int32)))
         return None if found < 0 else found
 

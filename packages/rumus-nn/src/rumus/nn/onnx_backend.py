@@ -444,9 +444,9 @@ class OnnxBackend(NumpyBackend):
         super().dequantize(self.download(codes), self.download(scales), code, table, piece, found)
         out.write(self.graph.constant(found))
 
-    def first_not_finite(self, array: Array) -> int | None:
+    def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
         """Look at a constant."""
-        return super().first_not_finite(self.download(array))
+        return super().first_not_finite(self.download(array), limit)
 
     @property
     def fused_in_half(self) -> Collection[FusedName]:

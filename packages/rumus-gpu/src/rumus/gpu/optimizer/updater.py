@@ -206,12 +206,12 @@ class DeviceUpdater:
         starts, itemsize = self._starts[number], gradient.stored.itemsize
         vectors = gradient.size * itemsize // VECTOR
         bits = self._scalars_at - self._words
-        masks = (0x7F800000, 0x7F800000) if itemsize == 4 else (0x7C00, 0x7C000000)
-        each = VECTOR // itemsize
-        values = (vectors, starts.size, self._firsts[number], bits, each, *masks)
+        section, each = self.sections[number], VECTOR // itemsize
+        limits = map(_bits, (section.too_large, section.too_large**2))
+        values = (vectors, starts.size, self._firsts[number], bits, each, *limits)
         make = partial(Program, "finite", shader("finite"), "rrrw", "IIIIIII")
         pipeline = self.backend.gpu.pipeline("finite", make)
-        squares = self.sections[number].squares
+        squares = section.squares
         known = self._unknown if squares is None else squares
         return pipeline, (gradient, starts, known, self._control), values, -(-vectors // LOOKED_AT)
 
@@ -384,6 +384,11 @@ class DeviceUpdater:
         head = np.zeros(HEAD + len(self.sections), np.int32)
         head[SEEN], head[HEAD:] = self._seen, self.counts
         self.backend.gpu.write(self._control.storage, head)
+
+
+def _bits(value: float) -> int:
+    """The bits of a number as a float32."""
+    return int(np.float32(value).view(np.uint32))
 
 
 def _layout(array: GPUArray, factors: Factors | None, name: str) -> Layout:

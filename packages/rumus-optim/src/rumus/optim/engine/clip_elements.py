@@ -23,6 +23,10 @@ class ClipElements(Stage):
         limit = Expr.scalar(_LIMIT)
         return g.maximum(-limit).minimum(limit)
 
+    def bounds(self) -> float:
+        """Return the limit."""
+        return self.clip.max_value
+
     def scalars(self, number: int, t: int) -> Mapping[str, float]:
         """Return the limit."""
         return {_LIMIT: self.clip.max_value}

@@ -62,6 +62,18 @@ def _unit_kernel() -> Kernel:
 _UNIT = _unit_kernel()
 
 
+def _large_unit_kernel() -> Kernel:
+    """The same where the sum of the gradient's squares may have overflowed."""
+    limit = Expr.scalar("clipping") * maximum(sqrt(Expr.array("weights")), Expr.scalar("eps"))
+    beyond = limit / sqrt(Expr.array("shrunk")) * Expr.scalar("shrink")
+    within = _UNIT.outputs["factor"]
+    factor = where(Expr.array("gradients") < math.inf, within, where(beyond < 1.0, beyond, 1.0))
+    return Kernel("large_unit_factor", {"factor": factor}, ("weights", "gradients", "shrunk"))
+
+
+_LARGE_UNIT = _large_unit_kernel()
+
+
 @dataclass(slots=True, eq=False)
 class _Place:
     """Where on one backend the sum of squares over a scope lies, and its factor."""
@@ -126,6 +138,10 @@ class ClipFactors(Stage):
     def gradient(self, g: Expr, p: Expr, there: Collection[str]) -> Expr:
         """Return the gradient times its factor."""
         return g * (Expr.array(FACTOR) if FACTOR in there else Expr.scalar(FACTOR))
+
+    def bounds(self) -> float:
+        """Return the limit of the norm."""
+        return self.clip.max_norm if isinstance(self.clip, ClipNorm) else math.inf
 
     def scalars(self, number: int, t: int) -> Mapping[str, float]:
         """Return the factor of a segment whose update takes it as a scalar."""
@@ -251,11 +267,13 @@ class ClipFactors(Stage):
         """Write the factor of each unit to all of its elements."""
         arena = segment.arena
         backend = arena.backend
-        views = arena.views(gradient), arena.views(segment.scratch[FACTOR])
-        for parameter, view, factors in zip(arena.parameters, *views, strict=True):
+        small = arena.views(shrunk(backend, gradient) if self._takes_all else gradient)
+        views = arena.views(gradient), small, arena.views(segment.scratch[FACTOR])
+        for parameter, view, less, factors in zip(arena.parameters, *views, strict=True):
             if parameter.size:
-                squares = self._unscaled(backend, _unit_squares(backend, view))
-                found = _of_units(clip, parameter, squares)
+                sums = [self._unscaled(backend, _unit_squares(backend, view))]
+                sums += [_unit_squares(backend, less)] if self._takes_all else []
+                found = _of_units(clip, parameter, sums)
                 backend.copy(found, factors.reshape((*found.shape[:1], -1)))
 
     def norm(self) -> Tensor:
@@ -304,13 +322,18 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
     return first
 
 
-def _of_units(clip: AGC, parameter: Parameter, squares: Array) -> Array:
-    """AGC's factor of each unit, [units, 1], from the sums of squares of its gradient."""
+def _of_units(clip: AGC, parameter: Parameter, squares: Sequence[Array]) -> Array:
+    """AGC's factor of each unit, [units, 1].
+
+    squares: the sums of squares of its gradient, and of that times `shrink` where the first may
+    have overflowed.
+    """
     backend = parameter._backend
-    sums = [_unit_squares(backend, parameter._array), squares]
+    sums = [_unit_squares(backend, parameter._array), *squares]
     factor = backend.allocate(sums[0].shape, sums[0].dtype)
-    scalars = _UNIT.bind({"clipping": clip.clipping, "eps": clip.eps})
-    backend.elementwise(_UNIT, sums, scalars, (factor,))
+    kernel = _UNIT if len(squares) == 1 else _LARGE_UNIT
+    limits = {"clipping": clip.clipping, "eps": clip.eps, "shrink": shrink(backend)}
+    backend.elementwise(kernel, sums, kernel.bind(limits), (factor,))
     return factor.reshape((-1, 1))
 
 

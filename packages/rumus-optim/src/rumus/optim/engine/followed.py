@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections import deque
@@ -171,20 +172,26 @@ class FollowedOptimizer(Optimizer[M_co]):
 
     def _error(self, outcome: Outcome) -> NonFiniteGradientError:
         names = ", ".join(map(repr, self._names(outcome)))
-        hold = "hold NaN or infinity"
-        if any(segment.squares is not None for segment in self.segments):
-            hold += " or numbers whose squares, for the norm, are beyond float32"
         if self.scaling is not None:
             return NonFiniteGradientError(
-                f"the gradients of {names or 'a parameter'} {hold} though the loss "
+                f"the gradients of {names or 'a parameter'} {self._fault()} though the loss "
                 f"scale is {self.scaling.scale}, its minimum, and that step was left out; "
                 'nonfinite="skip" would go on'
             )
         return NonFiniteGradientError(
-            f"the gradients of {names} {hold}, "
+            f"the gradients of {names} {self._fault()}, "
             'and nothing was updated from that step on; nonfinite="skip" would leave such a batch '
             "out"
         )
+
+    def _fault(self) -> str:
+        """What is wrong with gradients for which a step is refused."""
+        limit = min((segment.too_large for segment in self.segments), default=math.inf)
+        if limit < math.inf:
+            return f"hold NaN, infinity or a number of {limit:.3g} or more, which cannot be squared"
+        if any(segment.squares is not None for segment in self.segments):
+            return "hold NaN or infinity or numbers whose squares, for the norm, are beyond float32"
+        return "hold NaN or infinity"
 
 
 def require_nonfinite(nonfinite: str) -> None:

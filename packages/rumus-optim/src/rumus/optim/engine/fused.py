@@ -57,7 +57,8 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
     minus something, and for optimizers with an average of their own.
     maximize: go up instead of down: -g takes g's place.
     running: scalars of the rule that are no hyper-parameters but depend on all steps so far.
-    nonfinite: what a NaN or infinity among the gradients does. "raise": NonFiniteGradientError,
+    nonfinite: what a NaN or infinity among the gradients does, or a number whose square the state
+    could not hold. "raise": NonFiniteGradientError,
     with the names, and nothing has changed. "skip": the gradients are drained and nothing else
     happens; `skipped` counts it and `blamed` has the names. "propagate": nobody looks.
     clip: how the update limits the gradients: `ClipNorm`, `ClipValue` or `AGC`. A norm that is not

@@ -42,9 +42,9 @@ class Segment:
     that are written before each step. rule: its own, if it is not the optimizer's. kernel: what
     its rule and the stages become there. seen: how often others had changed each parameter when
     what stages keep beside it was last known to fit; empty if it may not. preparation: what the
-    updater computes before. squares, factors: see `Section`. shared: scratch in memory that other
-    segments use as well. shapes: those of the parts of the state that have another shape than
-    their parameter, which is the only one then. packing: the part of the state that is kept as
+    updater computes before. squares, factors, too_large: see `Section`. shared: scratch in memory
+    that other segments use as well. shapes: those of the parts of the state that have another shape
+    than their parameter, which is the only one then. packing: the part of the state that is kept as
     codes. division: how processes have divided the state; it is this one's part then.
     """
 
@@ -63,6 +63,7 @@ class Segment:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     packing: Packing | None = None
     division: Division | None = None
+    too_large: float = math.inf
 
     @property
     def part(self) -> slice | None:
@@ -129,7 +130,9 @@ class Segment:
         starts = tuple(slot.start for slot in arena.slots)
         arrays = {"p": self.values, **self.state, **self.scratch, **self.shared}
         own = self.kernel, self.preparation, self.squares, self.factors, self.packing
-        return Section(arena.backend, arrays, arena.gradients, starts, *own, part=self.part)
+        return Section(
+            arena.backend, arrays, arena.gradients, starts, *own, self.part, self.too_large
+        )
 
     def fill(self, state: HostState) -> None:
         """Replace its state by that of its parameters in `state`."""

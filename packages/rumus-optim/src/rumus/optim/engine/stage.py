@@ -7,6 +7,7 @@ keeps, the scalars that it uses, its part of the kernel and what must be compute
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -88,6 +89,10 @@ class Stage:
         rule: what the rule is called. TypeError for one with which it cannot work.
         """
         return new
+
+    def bounds(self) -> float:
+        """Return the magnitude that no element of the gradient has after it, infinity if any."""
+        return math.inf
 
     # Before each step
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rumus.optim.engine.reductions import Reductions
 from rumus.optim.engine.stage import Stage
@@ -130,16 +130,21 @@ def check_parts(rule: str, state: Sequence[str], stages: Sequence[Stage]) -> Non
             )
 
 
+_SIZELESS: Final = ("sign", "lt", "le", "eq")
+
+
 def squares(kernel: Kernel) -> frozenset[str]:
     """Return the parts of a rule's state that are made of squares of gradients.
 
     They are those whose new value has a product of two factors that depend on g, in a sum or a
-    numerator: not under a root, where the size is that of g again.
+    numerator: not under a root, where the size is that of g again. Signs and comparisons have no
+    size of g.
     """
     depends: set[Expr] = set()
     for node in postorder(kernel.outputs.values()):
         is_g = node.operation == "array" and node.name == "g"
-        if is_g or any(operand in depends for operand in node.operands):
+        is_sized = node.operation not in _SIZELESS
+        if is_g or (is_sized and any(operand in depends for operand in node.operands)):
             depends.add(node)
     return frozenset(name for name, new in kernel.outputs.items() if _has_square(new, depends))
 
@@ -151,7 +156,7 @@ def _has_square(new: Expr, depends: set[Expr]) -> bool:
         operands = node.operands
         if node.operation == "mul" and all(operand in depends for operand in operands):
             return True
-        if node.operation in ("sqrt", "sign", "lt", "le", "eq"):
+        if node.operation == "sqrt" or node.operation in _SIZELESS:
             continue
         parts = {"div": operands[:1], "where": operands[1:]}.get(node.operation, operands)
         stack += [part for part in parts if part not in seen]

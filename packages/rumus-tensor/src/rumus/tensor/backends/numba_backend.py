@@ -49,11 +49,11 @@ SMALL: Final = 16_384  # elements under which calling NumPy costs less than comp
 ALONE: Final = 1 << 18  # multiplications of a product, from which the BLAS would start threads
 SHARED: Final = 1 << 21  # from which those of rumus are worth their start
 
-# dtype -> as an integer, and the bits of its exponent.
-_EXPONENTS: Final[Mapping[DType, tuple[type, Any]]] = {
-    float16: (np.int16, np.int16(0x7C00)),
-    float32: (np.int32, np.int32(0x7F800000)),
-    float64: (np.int64, np.int64(0x7FF0000000000000)),
+# dtype -> as an integer, and all its bits but the sign.
+_MAGNITUDES: Final[Mapping[DType, tuple[type, Any]]] = {
+    float16: (np.int16, np.int16(0x7FFF)),
+    float32: (np.int32, np.int32(0x7FFFFFFF)),
+    float64: (np.int64, np.int64(0x7FFFFFFFFFFFFFFF)),
 }
 TEXT: Final[Mapping[str, str]] = {
     "add": "{0} + {1}",
@@ -148,14 +148,14 @@ def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
                 out[4 * block + column] = np.int32(np.uint32(words[column]))
 
 
-def _has_full_exponent(bits: Any, mask: Any) -> bool:
-    """For numba to compile: whether an exponent has all its bits set, as NaN and infinity do.
+def _reaches(bits: Any, magnitude: Any, limit: Any) -> bool:
+    """For numba to compile: whether a number has at least the limit's magnitude, as NaN has.
 
     On integers, which may be combined in any order, so that the loop runs on vectors.
     """
     found = False
     for i in range(bits.size):
-        found |= (bits[i] & mask) == mask
+        found |= (bits[i] & magnitude) >= limit
     return found
 
 
@@ -178,7 +178,7 @@ def _compiled_scatter() -> Callable[..., None]:
 def _compiled_search() -> Callable[..., Any]:
     import numba
 
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(_has_full_exponent)
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(_reaches)
     return compiled
 
 
@@ -317,15 +317,17 @@ class NumbaBackend(NumpyBackend):
                 rows, numbers = without_many_repeats(rows, numbers)
             _compiled_scatter()(rows, numbers, out.reshape(len(out), length))
 
-    def first_not_finite(self, array: Array) -> int | None:
-        layout = _EXPONENTS.get(array.dtype)
+    def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
+        layout = _MAGNITUDES.get(array.dtype)
         if array.size < PARALLEL or layout is None or not array.flags.c_contiguous:
-            return super().first_not_finite(array)
-        bits, mask = layout
+            return super().first_not_finite(array, limit)
+        bits, magnitude = layout
+        with np.errstate(over="ignore"):
+            least = array.dtype.type(limit).view(bits)
         flat, look = array.reshape(-1).view(bits), _compiled_search()
         found: list[bool] = []
-        run_parts(lambda a, b: found.append(look(flat[a:b], mask)), flat.size, True)
-        return super().first_not_finite(array) if any(found) else None
+        run_parts(lambda a, b: found.append(look(flat[a:b], magnitude, least)), flat.size, True)
+        return super().first_not_finite(array, limit) if any(found) else None
 
     def random_words(self, key: int, counter: int, out: Array, behind: Array | None = None) -> None:
         if out.size < 1024 or not out.flags.c_contiguous or behind is not None:

@@ -7,6 +7,7 @@ business: an array of any backend has `shape`, `dtype`, `size` and these three a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -240,8 +241,11 @@ class Backend(Protocol):
         """Write what the codes of a piece stand for to flat float32 `out`, 0 in the gaps."""
         ...
 
-    def first_not_finite(self, array: Array) -> int | None:
-        """Return the flat index of the first element that is NaN or infinite, or None."""
+    def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
+        """Return the flat index of the first element that is NaN or infinite, or None.
+
+        limit: a magnitude from which one counts as infinite.
+        """
         ...
 
     def updater(

@@ -101,7 +101,9 @@ class Section:
     to be squared counts as one that is not finite. factors: for one tensor with arrays that stand
     for its axes. packing: what else the kernel updates, kept as codes; in one piece where the
     kernel reads one value for each slot. A section has this or factors. part: which of the
-    gradients the kernel updates by, if not all: the arrays are as long as it.
+    gradients the kernel updates by, if not all: the arrays are as long as it. too_large: the
+    magnitude from which a gradient counts as one that is not finite: what is made of its square
+    would not be.
     """
 
     backend: Backend
@@ -114,6 +116,7 @@ class Section:
     factors: Factors | None = None
     packing: Packing | None = None
     part: slice | None = None
+    too_large: float = math.inf
 
     @property
     def after(self) -> tuple[Kernel, ...]:
@@ -293,15 +296,16 @@ class ImmediateUpdater:
         suspects: list[tuple[int, int]] = []
         for number, flat in zip(ready, gradients, strict=True):
             section = self.sections[number]
-            whole = flat if section.squares is None else section.squares
-            if section.backend.first_not_finite(whole) is None:
+            if _is_known_good(section, flat):
                 continue
+            own = [(number, position) for position in range(len(section.starts))]
             stops = (*section.starts[1:], flat.size)
-            for position, (start, stop) in enumerate(zip(section.starts, stops, strict=True)):
-                suspects.append((number, position))
-                if _is_bad(section, flat[start:stop]):
-                    found.append((number, position))
-        return tuple(found or suspects)  # sums that are finite may overflow when they are added
+            spans = zip(own, section.starts, stops, strict=True)
+            found += [at for at, start, stop in spans if _is_bad(section, flat[start:stop])]
+            squares = section.squares
+            if squares is not None and section.backend.first_not_finite(squares) is not None:
+                suspects += own  # sums that are finite may overflow when they are added
+        return tuple(found or suspects)
 
     def commit(self) -> None:
         """Run the kernel over every section, unless the step is refused.
@@ -336,11 +340,21 @@ class ImmediateUpdater:
         """Every outcome is known at once."""
 
 
+def _is_known_good(section: Section, gradient: Array) -> bool:
+    """Whether one look says that nothing is wrong with a section's gradient."""
+    backend, limit = section.backend, section.too_large
+    if section.squares is None:
+        return backend.first_not_finite(gradient, limit) is None
+    return backend.first_not_finite(section.squares, limit * limit) is None
+
+
 def _is_bad(section: Section, gradient: Array) -> bool:
-    """Whether a parameter's gradient is to blame: for its sum of squares, if that is asked for."""
+    """Whether a parameter's gradient is to blame, or its sum of squares, if that is asked for."""
     backend = section.backend
-    what = gradient if section.squares is None else backend.sum_of_squares(gradient)
-    return backend.first_not_finite(what) is not None
+    if backend.first_not_finite(gradient, section.too_large) is not None:
+        return True
+    is_summed = section.squares is not None
+    return is_summed and backend.first_not_finite(backend.sum_of_squares(gradient)) is not None
 
 
 def _copies(section: Section, kernel: Kernel) -> list[tuple[Array, Array]]:
