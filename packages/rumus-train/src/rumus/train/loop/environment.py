@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from rumus.optim import Optimizer
 from rumus.tensor import Backend
 
@@ -30,6 +32,7 @@ def environment(run: Run, seed: int | None) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "packages": _versions(),
         "device": device_name(backend),
+        "cpu": cpu_features(),
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "optimizer": type(run.trainer.optimizer).__name__,
     }
@@ -38,6 +41,12 @@ def environment(run: Run, seed: int | None) -> dict[str, Any]:
     if (commit := _commit()) is not None:
         found["git"] = commit
     return found
+
+
+def cpu_features() -> list[str]:
+    """Return the sets of instructions that NumPy has found and uses."""
+    extensions: Any = np.show_config(mode="dicts").get("SIMD Extensions", {})
+    return [str(name) for kind in ("baseline", "found") for name in extensions.get(kind, ())]
 
 
 def backend_of(optimizer: Optimizer[Any]) -> Backend | None:

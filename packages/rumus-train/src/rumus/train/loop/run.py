@@ -37,6 +37,7 @@ from rumus.train.checkpoints.snapshot import (
 from rumus.train.data.batches import Batches
 from rumus.train.loop.callback import Callback, Callbacks
 from rumus.train.loop.capture import LossFunction
+from rumus.train.loop.environment import backend_of
 from rumus.train.loop.events import (
     CheckpointSaved,
     EpochEnd,
@@ -47,6 +48,7 @@ from rumus.train.loop.events import (
     TrainStart,
     ValidationEnd,
 )
+from rumus.train.loop.machine import machine, what_differs
 from rumus.train.loop.monitor import Monitor
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals
 from rumus.train.loop.team import Alone, Team
@@ -433,6 +435,7 @@ class Run:
             self._saved_at = self._place
             self._path = found.path
             self._spare_best()
+        self._note_machine()
         self.team.started()
         if self._rolls_back:
             self._good = take(self._of_model)
@@ -444,6 +447,19 @@ class Run:
             self._guarded(self._validate)
             if self._save_asked:
                 self._save()
+
+    def _note_machine(self) -> None:
+        """Say it if a run goes on where its last bits may be others."""
+        before, now = self.position.machine, machine(backend_of(self.trainer.optimizer))
+        self.position.machine = now
+        differs = what_differs(before, now) if before else None
+        if differs is not None and self.team.speaks:
+            warnings.warn(
+                f"the run goes on from {self._path} elsewhere, and may differ in last bits from "
+                f"what it would have been ({differs})",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _spare_best(self) -> None:
         """Keep the best checkpoint so far where this run does not say which one is better."""
