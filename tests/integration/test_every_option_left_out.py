@@ -49,6 +49,7 @@ TRAINER: Final[dict[str, Any]] = {
 LOADER: Final[dict[str, Any]] = {
     "drop_last": False, "seed": 0, "transform": None, "workers": 2, "processes": False,
     "prefetch": 3, "backend": NumpyBackend(), "ranks": None, "shards": None,
+    "sampler": None, "collate": None, "batch_transform": None,
 }  # fmt: skip
 CHECKPOINTS: Final[dict[str, Any]] = {
     "keep_last": 3, "keep_every": 1000, "on_error": "raise", "asynchronous": True,
