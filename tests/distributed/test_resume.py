@@ -17,15 +17,21 @@ def never_stopped() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("before", "fault", "after"),
-    [(1, "term", 4), (4, "kill", 1), (2, "raise", 4), (4, "term", 2)],
+    ("before", "fault", "after", "state"),
+    [
+        (1, "term", 4, "whole"),
+        (4, "kill", 1, "whole"),
+        (2, "raise", 4, "divided"),
+        (4, "term", 2, "divided"),
+    ],
 )
 def test_resume_in_the_middle_of_an_epoch(
-    before: int, fault: str, after: int, tmp_path: Path
+    before: int, fault: str, after: int, state: str, tmp_path: Path
 ) -> None:
-    # The seventh call of the loss: of the second step on one rank, of the seventh on four.
-    stopped = launched(before, "--fault", fault, "--folder", str(tmp_path))
+    options = ["--folder", str(tmp_path), *(["--zero"] if state == "divided" else [])]
+    # At the seventh call of the loss: in the second step on one rank, in the seventh on four.
+    stopped = launched(before, "--fault", fault, *options)
     assert stopped.code, stopped.errors
-    resumed = launched(after, "--folder", str(tmp_path))
+    resumed = launched(after, *options)
     assert resumed.code == 0, resumed.errors
     assert resumed.found[0]["found"] == never_stopped()

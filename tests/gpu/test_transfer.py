@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import subprocess
 import sys
@@ -137,3 +138,31 @@ def test_a_fork_changes_nothing_for_the_parent(host_memory: GpuBackend) -> None:
         [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=120, check=False
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+def test_memory_of_the_program_is_an_array_where_the_engine_has_such_buffers(
+    gpu: GpuBackend,
+) -> None:
+    """Kernels read it and write it; it does not return to the pool."""
+    alignment = gpu.gpu.device.host_alignment or 65_536
+    pages = mmap.mmap(-1, 4 * 65_536)
+    memory = memoryview(pages)[: 2 * 65_536]
+    shared = gpu.mapped(memory, np.dtype(float32))
+    if not gpu.gpu.device.host_alignment:
+        assert shared is None  # wgpu-native has none; who asks goes another way
+        return
+    assert shared is not None
+    host = np.frombuffer(memory, np.float32)
+    host[:] = numbers(host.size)
+    expected = host.copy()
+    array = gpu.allocate(host.shape, np.dtype(float32))
+    gpu.copy(shared, array)
+    assert gpu.download(array).tobytes() == expected.tobytes()
+    gpu.copy(gpu.upload(-expected), shared)
+    gpu.gpu.synchronize()
+    assert host.tobytes() == (-expected).tobytes()
+    held = gpu.gpu.memory_stats()
+    del shared
+    gc.collect()
+    assert gpu.gpu.memory_stats() == held
+    assert gpu.mapped(memory[alignment // 2 :], np.dtype(float32)) is None

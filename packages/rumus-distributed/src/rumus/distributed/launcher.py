@@ -26,7 +26,7 @@ THREADS: Final = (
     "NUMBA_NUM_THREADS",
 )
 SHARED: Final = Path("/dev/shm")
-SEGMENTS: Final = ("mpich_*", "sm_segment.*", "vader_segment.*", "prte.*", "pmix_*")
+SEGMENTS: Final = ("rumus-*", "mpich_*", "sm_segment.*", "vader_segment.*", "prte.*", "pmix_*")
 
 
 @dataclass(frozen=True, slots=True)

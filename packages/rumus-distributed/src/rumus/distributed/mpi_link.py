@@ -9,22 +9,20 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, Final, NoReturn, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rumus.distributed.errors import RankError
-from rumus.distributed.link import Link, bounds
+from rumus.distributed.link import Link
+from rumus.distributed.message_sum import MessageSum
 from rumus.distributed.roll_call import SIZE, TEXT, Call, elsewhere
-from rumus.distributed.tree import add_rows
-from rumus.tensor import Backend
+from rumus.distributed.shared_sum import LEAST, SharedSum
+from rumus.tensor import Backend, DType
 from rumus.tensor.memory.backend import Array
 
 T = TypeVar("T")
 
-BLOCK: Final = 1 << 18  # elements of each rank's part that are exchanged and added up at a time
 CHUNK: Final = 1 << 28  # bytes of one message: MPI counts them in 32 bits
 END: Final = "the end of the program"
 _SPINS: Final = 200  # looks at a message before the processor is given away
@@ -44,6 +42,7 @@ class MpiLink(Link):
         from mpi4py import MPI
 
         self._mpi: Any = MPI
+        self.in_place = MPI.IN_PLACE
         self._comm = MPI.COMM_WORLD.Dup()  # messages of our own
         self._notes = MPI.COMM_WORLD.Dup()
         for comm in (self._comm, self._notes):
@@ -51,6 +50,7 @@ class MpiLink(Link):
         self.rank, self.size = self._comm.rank, self._comm.size
         self.deadline = deadline
         self.sent = 0
+        self._sums: dict[tuple[int, int, DType], SharedSum | MessageSum] = {}
         self.library = MPI.Get_library_version().split(",")[0].split("\n")[0].strip()
         self._is_broken = False  # after an error nothing is done together any more
         self._last = Call("the start", 0)
@@ -80,7 +80,8 @@ class MpiLink(Link):
         if (where := elsewhere(calls)) is not None:
             self._is_broken = True
             raise RankError(f"{where}: all ranks have to do the same steps, in the same order")
-        self._last = own
+        if number:  # a place that a person can find
+            self._last = own
         return Call(place, number, False, max(c.signal for c in calls), calls[0].clock)
 
     def fail(self, error: BaseException) -> None:
@@ -99,19 +100,19 @@ class MpiLink(Link):
 
     def _exchange(self, own: Call) -> list[Call]:
         records = bytearray(SIZE * self.size)
-        self._wait(self._comm.Iallgather(own.packed(), records), own)
+        self.wait(self._comm.Iallgather(own.packed(), records), own)
         return Call.unpacked(bytes(records))
 
     def _texts(self, own: str) -> list[str]:
         padded = own.encode()[:TEXT].ljust(TEXT, b"\0")
         found = bytearray(TEXT * self.size)
-        self._wait(self._comm.Iallgather(padded, found), Call("an error", 0))
+        self.wait(self._comm.Iallgather(padded, found), Call("an error", 0))
         parts = [bytes(found[r * TEXT : (r + 1) * TEXT]) for r in range(self.size)]
         return [part.rstrip(b"\0").decode(errors="replace") for part in parts]
 
     # Waiting
 
-    def _wait(self, request: Any, at: Call | None = None) -> None:
+    def wait(self, request: Any, at: Call | None = None) -> None:
         """Wait for a message, giving the processor away, until the deadline."""
         looks, start = 0, time.perf_counter()
         while not request.Test():
@@ -187,9 +188,9 @@ class MpiLink(Link):
         """See `Link.gather`."""
         own = np.frombuffer(pickle.dumps(thing), np.uint8)
         lengths = np.empty(self.size, np.int64)
-        self._wait(self._comm.Iallgather(np.array([own.size], np.int64), lengths))
+        self.wait(self._comm.Iallgather(np.array([own.size], np.int64), lengths))
         found = np.empty(int(lengths.sum()), np.uint8)
-        self._wait(self._comm.Iallgatherv(own, [found, lengths.tolist()]))
+        self.wait(self._comm.Iallgatherv(own, [found, lengths.tolist()]))
         stops = np.cumsum(lengths)
         return [
             pickle.loads(found[b - n : b].tobytes()) for n, b in zip(lengths, stops, strict=True)
@@ -199,12 +200,12 @@ class MpiLink(Link):
         """See `Link.first`."""
         pickled = pickle.dumps(thing) if self.rank == 0 else b""
         length = np.array([len(pickled)], np.int64)
-        self._wait(self._comm.Ibcast(length, 0))
+        self.wait(self._comm.Ibcast(length, 0))
         data = np.frombuffer(
             bytearray(pickled) if self.rank == 0 else bytearray(int(length[0])), np.uint8
         )
         for start in range(0, data.size, CHUNK):
-            self._wait(self._comm.Ibcast(data[start : start + CHUNK], 0))
+            self.wait(self._comm.Ibcast(data[start : start + CHUNK], 0))
         return thing if self.rank == 0 else pickle.loads(data.tobytes())
 
     # Arrays
@@ -212,54 +213,23 @@ class MpiLink(Link):
     def reduce(self, backend: Backend, array: Array) -> None:
         """See `Link.reduce`."""
         flat = array.reshape(-1)
-        cuts = bounds(flat.size, self.size)
-        longest = max(b - a for a, b in pairwise(cuts))
-        is_here = isinstance(flat, np.ndarray)
-        host = flat if is_here else backend.download(flat)
-        step = BLOCK if is_here else max(longest, 1)
-        for done in range(0, longest, step):
-            pieces = [(min(a + done, b), min(a + done + step, b)) for a, b in pairwise(cuts)]
-            rows = self._swap(host, pieces)
-            start, stop = pieces[self.rank]
-            if start == stop:
-                continue
-            if not is_here:
-                rows = [backend.upload(row) for row in rows]
-            backend.copy(add_rows(backend, rows), flat[start:stop])
-
-    def _swap(self, host: NDArray[Any], pieces: list[tuple[int, int]]) -> list[NDArray[Any]]:
-        """Send each rank its piece, and return this rank's piece as each of them has it."""
-        start, stop = pieces[self.rank]
-        own, plain = stop - start, _transported(host)
-        rows = np.empty((self.size, own), plain.dtype)
-        counts = [b - a for a, b in pieces]
-        sent = [plain, counts, [a for a, _ in pieces], plain.dtype.char]
-        taken = [rows, [own] * self.size, [r * own for r in range(self.size)], plain.dtype.char]
-        self._wait(self._comm.Ialltoallv(sent, taken))
-        self.sent += (sum(counts) - own) * plain.itemsize
-        return list(rows.view(host.dtype))
+        self._sum_of(backend, flat).reduce(flat)
 
     def collect(self, backend: Backend, array: Array) -> None:
         """See `Link.collect`."""
         flat = array.reshape(-1)
-        cuts = bounds(flat.size, self.size)
-        counts = [b - a for a, b in pairwise(cuts)]
-        own = slice(cuts[self.rank], cuts[self.rank + 1])
-        is_here = isinstance(flat, np.ndarray)
-        host = flat if is_here else np.empty(flat.shape, flat.dtype)
-        if not is_here:
-            host[own] = backend.download(flat[own])
-        plain = _transported(host)
-        taken = [plain, counts, cuts[:-1], plain.dtype.char]
-        self._wait(self._comm.Iallgatherv(self._mpi.IN_PLACE, taken))
-        self.sent += counts[self.rank] * (self.size - 1) * plain.itemsize
-        if not is_here:
-            backend.copy(backend.upload(host), flat)
+        self._sum_of(backend, flat).collect(flat)
 
-
-def _transported(array: NDArray[Any]) -> NDArray[Any]:
-    """The same memory as whole numbers: MPI carries bits, and nothing else."""
-    return array.view(f"u{array.itemsize}")
+    def _sum_of(self, backend: Backend, flat: Array) -> SharedSum | MessageSum:
+        """What adds up arrays like this one: all ranks decide alike."""
+        key = id(backend), flat.size, flat.dtype
+        found = self._sums.get(key)
+        if found is None:
+            shared: SharedSum | None = None
+            if flat.size * flat.dtype.itemsize >= LEAST:
+                shared = SharedSum.of(self, backend, flat.size, flat.dtype)
+            found = self._sums[key] = shared or MessageSum(self, self._comm, backend)
+        return found
 
 
 def node_is_full(ranks: int) -> bool:

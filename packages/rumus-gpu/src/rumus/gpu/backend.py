@@ -126,6 +126,20 @@ class GpuBackend:
         storage = self.gpu.allocate(size, f"{stored.name}{list(shape)}")
         return GPUArray(self, storage, stored, shape, contiguous_strides(shape))
 
+    def mapped(self, memory: memoryview, dtype: DType) -> GPUArray | None:
+        """Return a flat array over the host's own memory, which may be that of several processes.
+
+        memory: writable; its address and length are multiples of `device.host_alignment`. Kernels
+        read and write it over the bus. Who shares it has to say when it is written: `synchronize`
+        waits until this device has done what was asked of it. None where the engine has no such
+        buffers.
+        """
+        stored = self._stored.get(dtype)
+        storage = self.gpu.mapped(memory)
+        if stored is None or storage is None:
+            return None
+        return GPUArray(self, storage, stored, (memory.nbytes // stored.itemsize,), (1,))
+
     def upload(self, host: NDArray[Any]) -> GPUArray:
         """Return a new array with a copy of `host`."""
         array = self.allocate(host.shape, host.dtype)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rumus.gpu.device.adapter import choose
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.forks import FORKS
-from rumus.gpu.device.host_memory import HostPool
+from rumus.gpu.device.host_memory import HostPool, MappedStorage
 from rumus.gpu.device.limits import DeviceLimits
 from rumus.gpu.device.matrix_units import PRECISIONS, Precision, Units, units_of
 from rumus.gpu.device.memory import MemoryStats, Pool, Region, Storage
@@ -234,6 +234,11 @@ class Gpu:
         """Return `size` bytes. LimitError or OutOfMemoryError if they cannot be had."""
         with self.lock:
             return self._pool.allocate(size, label, self._watched.region)
+
+    def mapped(self, memory: memoryview) -> Storage | None:
+        """Return storage over the host's own memory, None where the device cannot have that."""
+        with self.lock:
+            return MappedStorage.of(self.device, self._pool, memory)
 
     def memory_stats(self) -> MemoryStats:
         """Return the bytes that arrays hold, that are kept for reuse, and the peak."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rumus.gpu.device.memory import size_class
+from rumus.gpu.device.memory import USAGE, Block, Pool, Storage, size_class
 from rumus.gpu.engine.protocol import Buffer, Device, Usage
 
 KEPT: Final = 2**29  # bytes that wait for the next use at most
@@ -82,6 +82,29 @@ class _Lent:
 
     def __del__(self) -> None:
         self._pool.returned.append(self._memory)  # atomic: it may happen on any thread
+
+
+class MappedStorage(Storage):
+    """Memory that the program has, perhaps with other processes, and that kernels use as well."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        """It is not the pool's, and does not return to it."""
+
+    @classmethod
+    def of(cls, device: Device, pool: Pool, memory: memoryview) -> MappedStorage | None:
+        """Return storage over `memory`, None where the device cannot have that."""
+        alignment = device.host_alignment
+        if not alignment or memory.nbytes > pool.largest:
+            return None
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        if address % alignment or memory.nbytes % alignment:
+            return None
+        buffer = device.host_buffer(memory, USAGE)
+        return (
+            None if buffer is None else cls(Block(buffer, buffer.handle, memory.nbytes), pool, "")
+        )
 
 
 class HostPool:
