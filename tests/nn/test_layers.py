@@ -286,6 +286,7 @@ def test_embedding_looks_up(backend: Backend) -> None:
     assert table(index).tolist() == table.weight.numpy()[index].tolist()
     assert table(tensor(index, backend=backend)).tolist() == table(index).tolist()
     assert table(np.zeros((0, 4), np.int32)).shape == (0, 4, 2)
+    assert table([]).shape == (0, 2)
 
 
 def test_the_padding_starts_at_zero_and_gets_no_gradient(backend: Backend) -> None:

@@ -575,3 +575,10 @@ def test_tensors_of_two_backends(loss: Callable[..., Tensor]) -> None:
     if loss is CE:
         with pytest.raises(BackendMismatchError):
             loss(here, tensor([0, 1], backend=NumpyBackend()))
+
+
+def test_a_negative_share_of_a_class_counts(backend: Backend) -> None:
+    """PyTorch has 1.8133; only a share of 0 says that a class cannot be."""
+    logits = tensor([[1.0, 2.0]], backend=backend)
+    loss = nn.cross_entropy_loss(logits, np.array([[1.5, -0.5]], np.float32))
+    assert loss.item() == pytest.approx(1.81326, abs=1e-5)

@@ -84,7 +84,7 @@ def test_radam_without_eps_before_it_adapts(decoupled: bool, backend: Backend) -
     np.testing.assert_allclose(trained(optimizer, w, [0.0, 1.0], steps=1), [1.0, 0.9], rtol=1e-6)
 
 
-@pytest.mark.parametrize("lr", [np.float32(0.5), np.float64(0.5), np.float16(0.5), np.int64(1)])
+@pytest.mark.parametrize("lr", [np.float32(0.5), np.float64(0.5), np.int64(1), np.array(0.5)])
 def test_a_number_of_numpy_is_a_learning_rate(lr: Any) -> None:
     found, plain = Parameter([1.0], name="found"), Parameter([1.0], name="plain")
     assert trained(SGD([found], lr), found, [1.0], 2) == trained(

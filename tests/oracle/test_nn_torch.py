@@ -431,6 +431,8 @@ def test_transposed_convolutions(sizes: Any, options: dict[str, Any], dtype: Any
         ("AvgPool2d", 3, {"stride": 2, "padding": 1}),
         ("AdaptiveAvgPool2d", 1, {}),
         ("AdaptiveAvgPool2d", (3, 5), {}),
+        ("AdaptiveAvgPool2d", (None, 2), {}),
+        ("AdaptiveAvgPool2d", (5, None), {}),
     ],
 )
 def test_pooling(name: str, sizes: Any, options: dict[str, Any], dtype: Any) -> None:

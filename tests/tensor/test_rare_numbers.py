@@ -16,9 +16,11 @@ from rumus.tensor import (
     NumpyBackend,
     Parameter,
     Tensor,
+    avg_pool,
     convolution_transpose,
     max_pool,
     ones,
+    pad,
     scaled_dot_product_attention,
     tensor,
 )
@@ -264,3 +266,39 @@ def test_an_infinite_gradient_of_a_pool_stays_with_its_element(backend: Backend)
         y = max_pool(p, (1,) * (len(shape) - 3) + (2,))
         found = (y * np.inf).sum().backward()[p].numpy().reshape(-1)
         np.testing.assert_array_equal(found, [0, np.inf, 0, np.inf])
+
+
+def test_numbers_and_rows_of_nothing_have_results(backend: Backend) -> None:
+    number = Parameter(2.0, backend=backend)
+    assert pad(number, []).tolist() == 2.0
+    assert pad(number, []).backward()[number].item() == 1.0
+    assert number.softmax().item() == 1.0
+    assert number.log_softmax().item() == 0.0
+    assert number.softmax().backward()[number].item() == 0.0
+    for shape in ((0,), (3, 0), (0, 3)):
+        x = Parameter(np.ones(shape, np.float32), backend=backend)
+        assert x.softmax(0).shape == x.log_softmax(-1).shape == shape
+        assert x.softmax(-1).sum().backward()[x].shape == shape
+    line = tensor([1.0, 2.0], backend=backend)
+    assert line.T.tolist() == [1.0, 2.0]
+    assert number.T.shape == ()
+
+
+def test_an_axis_is_an_integer() -> None:
+    with pytest.raises(TypeError, match=r"softmax: an axis is an integer, not \(0, 1\)"):
+        ones((2, 3)).softmax((0, 1))  # type: ignore[arg-type]
+    with pytest.raises(IndexError, match="softmax: axis 1 does not exist in a tensor of 0 axes"):
+        tensor(2.0).softmax(1)
+
+
+@pytest.mark.parametrize("stride", [None, 2])
+def test_pools_of_tiles_are_means(stride: int | None, backend: Backend) -> None:
+    """Of a large window, and of what is left over beside the last."""
+    x = np.random.default_rng(5).normal(size=(2, 3, 67, 41)).astype(np.float32)
+    p = Parameter(x, backend=backend)
+    y = avg_pool(p, (33, 40), stride=None if stride is None else (33, 40))
+    exact = x[:, :, :66, :40].reshape(2, 3, 2, 33, 40).mean((3, 4))[..., None]
+    np.testing.assert_allclose(y.numpy(), exact, atol=1e-6)
+    share = np.zeros_like(x)
+    share[:, :, :66, :40] = 1 / (33 * 40)
+    np.testing.assert_allclose(y.sum().backward()[p].numpy(), share, rtol=1e-5)

@@ -31,7 +31,7 @@ NAME = "cross_entropy_loss"
 def _expected(log_probability: T, target: T, weight: T, *, keep: float, share: float) -> T:
     probability = keep * target + share
     # A class that cannot be costs nothing, even where its logit is -inf.
-    return (probability <= 0).where(0.0, -probability * weight * log_probability)
+    return (abs(probability) <= 0).where(0.0, -probability * weight * log_probability)
 
 
 def cross_entropy_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from rumus.nn import initialisation
@@ -14,6 +15,7 @@ from rumus.tensor import (
     TensorLike,
     float32,
     gather,
+    int32,
     tensor,
     zeros,
 )
@@ -63,7 +65,8 @@ class Embedding(Module):
     def forward(self, index: TensorLike) -> Tensor:
         """Look up every number of `index`."""
         if not isinstance(index, Tensor):
-            index = tensor(index, backend=self.weight.backend)
+            is_empty = np.size(index) == 0  # of nothing, NumPy does not know that it is integers
+            index = tensor(index, dtype=int32 if is_empty else None, backend=self.weight.backend)
         rows = gather(self.weight, index)
         if self.padding_idx is None:
             return rows

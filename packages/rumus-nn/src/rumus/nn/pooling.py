@@ -84,16 +84,20 @@ class AvgPool2d(Module):
 class AdaptiveAvgPool2d(Module):
     """Means over parts of a picture that are cut so that `size` of them remain on each axis.
 
-    size: a number or one for each axis. Part i of n begins at floor(i length / n) and ends at
-    ceil((i + 1) length / n), as in PyTorch. For one part it is the mean of everything.
+    size: a number or one for each axis; None keeps the axis as it is. Part i of n begins at
+    floor(i length / n) and ends at ceil((i + 1) length / n), as in PyTorch. For one part it is the
+    mean of everything.
 
     >>> from rumus.tensor import ones
     >>> AdaptiveAvgPool2d(1)(ones((1, 3, 9, 8))).shape
     (1, 3, 1, 1)
     """
 
-    def __init__(self, size: int | Sequence[int]) -> None:
-        self.size = _pair("AdaptiveAvgPool2d", "size", size, 1)
+    def __init__(self, size: int | Sequence[int | None] | None) -> None:
+        sizes = (size, size) if size is None or isinstance(size, int) else tuple(size)
+        known = [1 if n is None else n for n in sizes]
+        _pair("AdaptiveAvgPool2d", "size", known, 1)
+        self.size = sizes[0], sizes[1]
         self._shares: dict[object, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,16 +107,16 @@ class AdaptiveAvgPool2d(Module):
             raise ValueError(f"AdaptiveAvgPool2d: there is nothing to average in {x.shape}")
         if self.size == (1, 1):
             return x.mean((2, 3), keepdims=True)
-        parts = list(zip(x.shape[2:], self.size, strict=True))
-        is_even = all(n % count == 0 for n, count in parts)
-        if is_even and x.backend.fused("avg_pool") is not None:
+        lengths = x.shape[2:]
+        sizes = [n if size is None else size for n, size in zip(lengths, self.size, strict=True)]
+        parts = list(zip(lengths, sizes, strict=True))
+        if all(n % count == 0 for n, count in parts):
             return avg_pool(x, [n // count for n, count in parts])
-        height, width = (self._share(x, axis) for axis in (2, 3))
+        height, width = (self._share(x, length, count) for length, count in parts)
         return height @ x @ width.T
 
-    def _share(self, x: Tensor, axis: int) -> Tensor:
+    def _share(self, x: Tensor, length: int, parts: int) -> Tensor:
         """The matrix that takes means along an axis: (parts, length)."""
-        parts, length = self.size[axis - 2], x.shape[axis]
         key = (x.backend, x.dtype, parts, length)
         if key not in self._shares:
             self._shares[key] = tensor(_means(parts, length), dtype=x.dtype, backend=x.backend)

@@ -58,15 +58,17 @@ def clip_grad_norm(
 
     All are multiplied by max_norm / (norm + eps) where that is below 1. What other optimizers own
     neither counts nor changes. Returns the norm before, as a tensor without axes: on a GPU nothing
-    is read until `float` reads it. Pascanu, Mikolov, Bengio: arXiv:1211.5063, section 3.2.
+    is read until `float` reads it. Infinity only measures. Pascanu, Mikolov, Bengio:
+    arXiv:1211.5063, section 3.2.
 
-    ValueError for a max_norm that is not finite and positive or an eps below 0,
+    ValueError for a max_norm that is not positive or an eps below 0,
     MissingGradientError for a gradient that is not there, GradientMismatchError for one that does
     not fit, NonFiniteGradientError, with the names, for a norm that is not finite. Nothing has
     changed then. On a GPU a norm that is not finite raises nothing here: the optimizer's step
     refuses the gradients, as its `nonfinite` says.
     """
-    check_limit("max_norm", max_norm)
+    if max_norm != math.inf:
+        check_limit("max_norm", max_norm)
     check("eps", eps)
     owned = _owned(grads, optimizer)
     backends = {id(backend): backend for backend, _, _ in owned}
@@ -79,8 +81,9 @@ def clip_grad_norm(
     norm, factor = (backend.allocate((), total.dtype) for _ in range(2))
     scalars = _NORM.bind({"max_norm": max_norm, "eps": eps})
     backend.elementwise(_NORM, (total,), scalars, (norm, factor))
-    for _, gradient, _ in owned:
-        _scale(backend, gradient, factor)
+    if max_norm < math.inf:
+        for _, gradient, _ in owned:
+            _scale(backend, gradient, factor)
     return Tensor(norm, backend)
 
 

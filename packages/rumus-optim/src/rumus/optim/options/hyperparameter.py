@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, Final, TypeAlias
 
+import numpy as np
+
 from rumus.optim.options.schedule import Schedule
 
 # A number, or a function from the number of the step (1, 2, ...) to a number.
@@ -58,6 +60,8 @@ TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
 
 def check(name: str, value: object, origin: str = "", ranges: Ranges = RANGES) -> float:
     """Return `value` as a float; ValueError or TypeError says what `ranges` allow under `name`."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a function of the step, not {value!r}{origin}")
     low, high, closed = ranges.get(name, (-_INFINITY, _INFINITY, False))

@@ -17,8 +17,11 @@ from rumus.tensor.memory.backend import Array, Shape
 
 
 def normalize_axis(axis: int, ndim: int, operation: str) -> int:
-    """Return `axis` counted from the front; IndexError if there is no such axis."""
-    axis = index(axis)
+    """Return `axis` counted from the front; IndexError if there is no such axis, or TypeError."""
+    try:
+        axis = index(axis)
+    except TypeError:
+        raise TypeError(f"{operation}: an axis is an integer, not {axis!r}") from None
     if not -ndim <= axis < ndim:
         raise IndexError(f"{operation}: axis {axis} does not exist in a tensor of {ndim} axes")
     return axis % ndim

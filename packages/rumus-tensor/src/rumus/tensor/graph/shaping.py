@@ -242,7 +242,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
         raise ValueError(f"pad: {x.ndim} pairs of widths >= 0 are needed, not {widths!r}")
     backend = x._backend
     pairs = list(zip(widths, x.shape, strict=True))
-    inside = tuple(slice(before, before + n) for (before, _), n in pairs)
+    inside = (*(slice(before, before + n) for (before, _), n in pairs), ...)  # never a number
     out = backend.allocate(tuple(before + n + after for (before, after), n in pairs), x.dtype)
     backend.fill(value, out)
     backend.copy(x._array, out[inside])

@@ -11,7 +11,7 @@ from typing import Literal
 
 from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.graph.operators import cast
-from rumus.tensor.graph.reduction import count_over, normalize_axis
+from rumus.tensor.graph.reduction import normalize_axis
 from rumus.tensor.graph.tensor import Tensor, result_of
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import GRADIENTS
@@ -64,8 +64,11 @@ def _rows(name: Literal["softmax", "log_softmax"], x: Tensor, axis: int) -> Tens
     if x.dtype == float16:
         return cast(_rows(name, cast(x, float32), axis), float16)
     x = _floating(x)
+    if x.ndim == 0 and axis in (0, -1):  # the one number of a row
+        return _rows(name, x.reshape(1), 0).reshape(())
     at = normalize_axis(axis, x.ndim, name)
-    count_over(x, at, name)
+    if x.size == 0:
+        return x.exp()
     backend = x._backend
     forward, back = backend.fused(name), backend.fused(GRADIENTS[name])
     if at != x.ndim - 1 or forward is None or back is None:

@@ -392,8 +392,10 @@ class Tensor(Arithmetic["Tensor"]):
 
     @property
     def T(self) -> Tensor:
-        """The last two axes exchanged."""
-        return shaping.transpose(self, -2, -1)
+        """The last two axes exchanged; of one axis or none the same."""
+        return (
+            shaping.transpose(self, -2, -1) if self.ndim > 1 else shaping.reshape(self, self.shape)
+        )
 
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
         """Repeat along axes of length 1, and along new leading ones, as NumPy does."""
