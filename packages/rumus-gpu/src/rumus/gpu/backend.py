@@ -36,6 +36,7 @@ from rumus.gpu.rows.indexing import check_index, gather, random_words, scatter_a
 from rumus.gpu.rows.norms import NORMS
 from rumus.gpu.rows.ordering import ORDERING
 from rumus.gpu.rows.pooling import POOLS
+from rumus.gpu.rows.recurrent import CELLS
 from rumus.gpu.rows.reduction import Operation, reduce
 from rumus.gpu.rows.rows import ROW_KERNELS
 from rumus.tensor import DType, Expr, Kernel, float32, int32
@@ -48,6 +49,7 @@ from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Up
 FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     **ATTENTION,
     **BATCH_NORM,
+    **CELLS,
     **CONVOLUTIONS,
     **CTC,
     **NORMS,

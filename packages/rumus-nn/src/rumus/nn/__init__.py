@@ -80,6 +80,7 @@ from rumus.nn.onnx_graph import OnnxExportError
 from rumus.nn.other_names import NN as _NN
 from rumus.nn.peft_file import load_lora, save_lora
 from rumus.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from rumus.nn.recurrent import GRU, LSTM, RNN
 from rumus.nn.rms_norm import RMSNorm
 from rumus.nn.rotary import RotaryEmbedding
 from rumus.nn.sequential import Sequential
@@ -114,6 +115,9 @@ from rumus.tensor import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "CELU",
     "GLU",
     "Hardsigmoid",

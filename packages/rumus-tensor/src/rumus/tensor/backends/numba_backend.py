@@ -23,6 +23,7 @@ from rumus.tensor.backends import (
     numba_math,
     numba_pooling,
     numba_quantization,
+    numba_recurrent,
     numba_rows,
     numba_small_convolution,
 )
@@ -75,6 +76,7 @@ TEXT: Final[Mapping[str, str]] = {
 
 
 FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
+    **numba_recurrent.RECURRENT,
     **numba_rows.ROW_KERNELS,
     "attention": numba_attention.attention,
     "attention_gradient": numba_attention.attention_gradient,
@@ -272,7 +274,7 @@ class NumbaBackend(NumpyBackend):
         numba_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
 
     def fused(self, name: FusedName) -> Callable[..., None] | None:
-        if name.startswith("small_convolution") and numba_blas.single() is None:
+        if name.startswith(("small_convolution", "recurrence")) and numba_blas.single() is None:
             return None
         return FUSED.get(name) or super().fused(name)
 

@@ -22,6 +22,7 @@ from rumus.tensor.backends import numpy_quantization
 from rumus.tensor.backends.numpy_ctc import CTC
 from rumus.tensor.backends.numpy_integers import put_integers
 from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
+from rumus.tensor.backends.numpy_recurrent import CELLS
 from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
 from rumus.tensor.backends.numpy_sorting import SORTING
 from rumus.tensor.backends.numpy_sums import add_up, multiply, without_many_repeats
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
 PARALLEL: Final = 262_144  # elements from which threads are worth their start
 
-FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {**ROW_KERNELS, **SORTING, **CTC}
+FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {**ROW_KERNELS, **SORTING, **CTC, **CELLS}
 F = TypeVar("F", bound=Callable[..., None])
 Index = tuple[slice, ...]
 

@@ -1,0 +1,75 @@
+"""The cells of LSTM, GRU and RNN: one dispatch a step, forward or backward.
+
+Names and arguments are those of `rumus.tensor.backends.numpy_recurrent`; everything is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.pipelines import Program
+from rumus.gpu.device.shaders import constants, prelude, shader
+from rumus.gpu.elementwise.copying import dense
+from rumus.tensor.memory.fused import FusedName
+from rumus.tensor.memory.time_step import TimeStep
+
+WORKGROUP: Final = 64
+# What is bound, in the order of the arguments: "g" is read, and may begin anywhere.
+_ACCESS: Final[Mapping[FusedName, str]] = {
+    "lstm_cell": "grwww",
+    "lstm_cell_gradient": "rrgrwww",
+    "gru_cell": "grww",
+    "gru_cell_gradient": "rrgrwww",
+    "rnn_cell": "grw",
+    "rnn_cell_gradient": "rgrww",
+}
+
+
+def _cell(gpu: Gpu, name: FusedName, *given: GPUArray | bool | TimeStep | None) -> None:
+    """Dispatch a cell. What it writes was made for it: dense, from the start of a binding."""
+    step = given[-1]
+    assert isinstance(step, TimeStep)
+    is_relu = any(g is True for g in given)
+    arrays = [g for g in given if isinstance(g, GPUArray)]
+    access = _ACCESS[name]
+    states = arrays[-1] if name.endswith("cell") else arrays[access.index("g")]
+    batch, hidden = states.shape[1:]
+    if len(arrays) < len(access):  # nobody asks what is kept: a word for each element all the same
+        arrays.append(states.backend.allocate((batch, hidden), states.dtype))
+    at = access.index("g")
+    arrays[at] = dense(arrays[at])
+    start, bound = arrays[at].rest, list(arrays)
+    first = 0
+    if step.lengths is not None:
+        bound.append(dense(step.lengths))
+        first = bound[-1].rest
+    has_lengths = step.lengths is not None
+    make = partial(cell_program, name, has_lengths, is_relu)
+    pipeline = gpu.pipeline((name, has_lengths, is_relu), make)
+    count = batch * hidden
+    values = (count, batch, hidden, step.time, step.source, step.target, start, first)
+    gpu.dispatch(pipeline, bound, values, -(-count // WORKGROUP))
+
+
+def cell_program(name: FusedName, has_lengths: bool, is_relu: bool) -> Program:
+    """Return the WGSL of a cell, for samples of one length or of several."""
+    access = _ACCESS[name].replace("g", "r")
+    lasts = "k.time < lengths[k.lengths_start + sample]" if has_lengths else "true"
+    text = constants(IS_RELU=is_relu)
+    if has_lengths:
+        text += f"@group(0) @binding({len(access)}) var<storage, read> lengths: array<u32>;\n"
+        access += "r"
+    text += f"fn lasts(sample: u32) -> bool {{\n    return {lasts};\n}}\n"
+    text += shader("recurrent") + shader(name)
+    return Program(name, prelude(text) + text, access, "IIIIIIII")
+
+
+def _runner(name: FusedName) -> Callable[..., None]:
+    return lambda gpu, *given: _cell(gpu, name, *given)
+
+
+CELLS: Final[Mapping[FusedName, Callable[..., None]]] = {name: _runner(name) for name in _ACCESS}
