@@ -254,6 +254,22 @@ def report(session: nox.Session) -> None:
     session.run("pytest", "tests/report", *session.posargs)
 
 
+@nox.session(requires=["dist"])
+def site(session: nox.Session) -> None:
+    """Build the documentation as a site, in .nox/site, and check it; in chromium where it is there.
+
+    `-- --serve` shows it at a local address instead.
+    """
+    session.install("mkdocs-material==9.*", "playwright", "pytest", *wheels("rumus[fast]"),
+                    *wheels("rumus-distributed"))  # fmt: skip
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}
+    if "--serve" in session.posargs:
+        session.run("mkdocs", "serve", env=quiet)
+        return
+    session.run("mkdocs", "build", "--strict", "--quiet", env=quiet)
+    session.run("pytest", "tests/site", *session.posargs)
+
+
 @nox.session(default=False, requires=["dist"])
 def train(session: nox.Session) -> None:
     """Train a classifier of handwritten digits, on a GPU if there is one.
