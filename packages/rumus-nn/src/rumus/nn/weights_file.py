@@ -125,7 +125,7 @@ def write_weights(
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
         with temporary.open("xb") as file:
-            file.write(save(whole, {"format": "pt"}))  # transformers reads no file without this
+            file.write(save(whole, {"format": "pt"}))  # which transformers 4 asks for
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
