@@ -66,6 +66,13 @@ def pytest_sessionstart() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test does not seed itself is the same at each run, in any order of the tests."""
+    if find_spec("rumus") is not None and find_spec("rumus.tensor") is not None:
+        import_module("rumus.tensor").seed(0)
+
+
 @pytest.fixture(params=list(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend, made once. A test is skipped that asks for a GPU where there is none."""

@@ -128,7 +128,7 @@ def main() -> int:
 
     start = time.perf_counter()
     result = trainer.fit(
-        DataLoader(ArrayDataset(rows[:cut]), chosen.batch, shuffle=True, drop_last=True),
+        DataLoader(ArrayDataset(rows[:cut]), chosen.batch, shuffle=True, drop_last=True, seed=0),
         loss_of,
         steps=chosen.steps,
         validate=(DataLoader(ArrayDataset(rows[cut:]), 32), nats),

@@ -89,7 +89,7 @@ def main() -> int:
     model = Network(Generator(0))
     if chosen.gpu or any(device.kind != "CPU" for device in devices()):
         model.to_gpu()
-    loader = DataLoader(seen, BATCH, shuffle=True, drop_last=True, transform=moved)
+    loader = DataLoader(seen, BATCH, shuffle=True, drop_last=True, seed=0, transform=moved)
     steps = chosen.epochs * len(loader)
     lr = warmup(50).then(cosine(4e-3, max(steps - 50, 1)))
     trainer = Trainer(AdamW(model.parameters(), lr, weight_decay=0.05), state={"model": model})

@@ -141,7 +141,7 @@ def main() -> int:
         return nn.cross_entropy_loss(model(window[:, :-1]), window[:, 1:])
 
     start = time.perf_counter()
-    loader = DataLoader(ArrayDataset(rows), min(chosen.batch, len(rows)), shuffle=True)
+    loader = DataLoader(ArrayDataset(rows), min(chosen.batch, len(rows)), shuffle=True, seed=0)
     steps = 0
     while steps < chosen.steps:
         for (window,) in loader:

@@ -37,7 +37,7 @@ def train(path: str, folder: str) -> tuple[CsvDataset, float]:
     def loss(x: Tensor, y: Tensor) -> Tensor:
         return nn.cross_entropy_loss(model(x), y)
 
-    validate, loader = (DataLoader(held_out, 64), loss), DataLoader(known, 16, shuffle=True)
+    validate, loader = (DataLoader(held_out, 64), loss), DataLoader(known, 16, shuffle=True, seed=1)
     trainer = Trainer(optimizer, state={"model": model})
     result = trainer.fit(loader, loss, epochs=20, validate=validate, checkpoints=folder)
     return data, result.best or 0.0

@@ -83,7 +83,12 @@ def train(folder: str, steps: int, *, processes: bool, callbacks: list[Callback]
         return ((weight - x) ** 2).mean()
 
     loader = DataLoader(
-        ArrayDataset(DATA), 4, shuffle=True, workers=1 if processes else 2, processes=processes
+        ArrayDataset(DATA),
+        4,
+        shuffle=True,
+        seed=0,
+        workers=1 if processes else 2,
+        processes=processes,
     )
     Trainer(SGD([weight], 0.01)).fit(
         loader, loss, steps=steps, checkpoints=Checkpoints(folder), save_every=Every(steps=3),

@@ -149,8 +149,9 @@ def test_a_run_folder_of_its_own(here: Path) -> None:
 def test_resume_is_the_run_that_never_stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By `resume`, from anywhere, with the configuration that was kept; and by `--resume auto`."""
     setting = ("--set", "optim.lr=0.3")
-    assert rumus("train", "job.py", *setting, "--run-dir", "whole", "--steps", 7) == 0
-    assert rumus("train", "job.py", *setting, "--run-dir", "parts", "--steps", 3) == 0
+    seeded = (*setting, "--seed", 5)
+    assert rumus("train", "job.py", *seeded, "--run-dir", "whole", "--steps", 7) == 0
+    assert rumus("train", "job.py", *seeded, "--run-dir", "parts", "--steps", 3) == 0
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert rumus("resume", "../parts", "--steps", 5) == 0
@@ -470,7 +471,7 @@ def test_a_signal(number: int, code: ExitCode, here: Path) -> None:
     """It is saved, said in one line, and gone on with."""
     command = [sys.executable, "-m", "rumus.train", "train", "job.py", "--run-dir", "a"]
     with subprocess.Popen(
-        [*command, "--set", "trouble=wait"],
+        [*command, "--seed", "4", "--set", "trouble=wait"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -484,7 +485,7 @@ def test_a_signal(number: int, code: ExitCode, here: Path) -> None:
     assert error.splitlines()[-1].startswith(last)
     assert "Traceback" not in error
     assert rumus("resume", "a") == 0
-    assert rumus("train", "job.py", "--run-dir", "b") == 0
+    assert rumus("train", "job.py", "--seed", 4, "--run-dir", "b") == 0
     assert weight_of(here / "a") == weight_of(here / "b")
 
 

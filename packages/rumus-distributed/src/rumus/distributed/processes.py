@@ -12,7 +12,7 @@ from rumus.distributed.link import Link, NoLink
 from rumus.distributed.mpi_library import check_installation
 from rumus.distributed.own_gpu import own_gpu
 from rumus.distributed.team import ShardedTeam
-from rumus.tensor import Backend
+from rumus.tensor import Backend, is_seeded, run_seed, seed
 from rumus.train import Trainer
 
 if TYPE_CHECKING:
@@ -109,7 +109,11 @@ def mpi_link() -> MpiLink:
     """Return the link of this process, always the same: MPI starts and ends once."""
     from rumus.distributed.mpi_link import MpiLink
 
-    return MpiLink()
+    link = MpiLink()
+    found = link.first(run_seed())
+    if not is_seeded():
+        seed(found)  # the ranks make the same model, and see the same order
+    return link
 
 
 def is_launched() -> bool:

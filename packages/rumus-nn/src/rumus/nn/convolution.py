@@ -18,6 +18,7 @@ from rumus.tensor import (
     convolution,
     convolution_transpose,
     float32,
+    next_generator,
     zeros,
 )
 
@@ -57,7 +58,7 @@ class _Convolution(Module):
         self.padding = self._sizes("padding", padding, 0)
         self.dilation = self._sizes("dilation", dilation, 1)
         self.groups = groups
-        generator = generator or initialisation.default_generator()
+        generator = generator or next_generator()
         first, second = (inputs, outputs) if self.is_transposed else (outputs, inputs)
         shape = (first, second // groups, *self.kernel)
         bound = 1 / math.sqrt(initialisation.fans(shape)[0])
@@ -101,8 +102,8 @@ class Conv1d(_Convolution):
 
     kernel, stride, padding (zeros on both sides), dilation, groups: see
     `rumus.tensor.convolution`. weight: (outputs, inputs / groups, kernel); bias: (outputs,), or
-    None. Both start as U(-b, b), b = 1 / sqrt(fan in). generator: by default the next of
-    `default_generator`. ValueError for sizes that make no sense, or do not fit the input.
+    None. Both start as U(-b, b), b = 1 / sqrt(fan in). generator: by default a
+    stream of the program's `seed`. ValueError for sizes that make no sense or do not fit the input.
 
     >>> from rumus.tensor import ones
     >>> Conv1d(2, 3, 5, padding=2, generator=Generator(0))(ones((4, 2, 9))).shape

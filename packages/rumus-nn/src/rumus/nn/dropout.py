@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from rumus.nn.initialisation import default_generator
 from rumus.nn.module import Module
-from rumus.tensor import Expr, Generator, Tensor, elementwise
+from rumus.tensor import Expr, Generator, Tensor, elementwise, next_generator
 from rumus.tensor.memory.recording import depends_on
 
 T = TypeVar("T", Tensor, Expr)
@@ -22,7 +21,8 @@ class Dropout(Module):
 
     Srivastava et al., "Dropout", 2014, scaled while training so that evaluation is the identity.
     p: in [0, 1], ValueError outside. generator: where the masks come from; it goes on with each
-    call, and its masks are the same on every backend. By default the next of `default_generator`.
+    call, and its masks are the same on every backend. By default a stream of the
+    program's `seed`.
 
     >>> from rumus.tensor import Generator, ones
     >>> layer = Dropout(0.5, generator=Generator(3))
@@ -36,7 +36,7 @@ class Dropout(Module):
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must be in [0, 1], not {p}")
         self.p = p
-        self.generator = generator or default_generator()
+        self.generator = generator or next_generator()
 
     def is_active(self) -> bool:
         """Whether anything is dropped: while training, unless p is 0."""

@@ -16,6 +16,7 @@ from rumus.tensor import (
     float32,
     gather,
     int32,
+    next_generator,
     tensor,
     zeros,
 )
@@ -27,7 +28,7 @@ class Embedding(Module):
     count: how many vectors there are. size: the length of each. Input: integers of [0, count) in
     any shape, a tensor or an array. Result: that shape, then (size,). weight: (count, size), starts
     as N(0, 1). padding_idx: the number whose vector starts as zeros and gets no gradient; negative
-    ones count from the end. generator: by default the next of `default_generator`.
+    ones count from the end. generator: by default a stream of the program's `seed`.
     ValueError for a size below 1 or a padding_idx outside; IndexError or TypeError for an input
     that is out of range or not of integers.
 
@@ -55,7 +56,7 @@ class Embedding(Module):
         self.count = count
         self.size = size
         self.padding_idx = padding_idx
-        generator = generator or initialisation.default_generator()
+        generator = generator or next_generator()
         start = zeros((count, size), dtype=dtype, backend=backend)
         self.weight = Parameter(start, name="weight", role="embedding")
         initialisation.normal(self.weight, generator=generator)

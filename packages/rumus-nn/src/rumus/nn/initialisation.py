@@ -6,27 +6,13 @@ times the size of the kernel; its fan out is outputs times the size of the kerne
 
 from __future__ import annotations
 
-import itertools
 import math
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from rumus.tensor import Generator, Parameter
 
 Nonlinearity: TypeAlias = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu"]
 Fan: TypeAlias = Literal["in", "out"]
-
-DEFAULT_SEED: Final = 0x72756D75
-_layers = itertools.count()
-
-
-def default_generator() -> Generator:
-    """Return the generator of a layer that was given none: the next stream of a fixed seed.
-
-    The streams are counted from the start of the process. So no two layers have equal weights, and
-    a program that makes the same layers in the same order has the same weights at each run; making
-    a layer earlier changes those made after it. Give a generator where that matters.
-    """
-    return Generator(DEFAULT_SEED, next(_layers))
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -10,7 +10,16 @@ from numpy.typing import DTypeLike
 
 from rumus.nn import initialisation
 from rumus.nn.module import Module
-from rumus.tensor import Backend, Generator, Parameter, Tensor, float32, linear, zeros
+from rumus.tensor import (
+    Backend,
+    Generator,
+    Parameter,
+    Tensor,
+    float32,
+    linear,
+    next_generator,
+    zeros,
+)
 
 
 class Linear(Module):
@@ -18,7 +27,7 @@ class Linear(Module):
 
     x: (..., inputs). y: (..., outputs). weight: (outputs, inputs). bias: (outputs,), or None.
     Both start as U(-b, b) with b = 1 / sqrt(inputs), which for the weight is `kaiming_uniform` with
-    slope sqrt(5), the customary start. generator: by default the next of `default_generator`.
+    slope sqrt(5), the customary start. generator: by default a stream of the program's `seed`.
     ValueError for a size below 1, and for an input of another length.
 
     >>> from rumus.tensor import Generator, ones
@@ -40,7 +49,7 @@ class Linear(Module):
             raise ValueError(f"Linear needs sizes of at least 1, not ({inputs}, {outputs})")
         self.inputs = inputs
         self.outputs = outputs
-        generator = generator or initialisation.default_generator()
+        generator = generator or next_generator()
         bound = 1 / math.sqrt(inputs)
 
         def start(name: Literal["weight", "bias"], *shape: int) -> Parameter:

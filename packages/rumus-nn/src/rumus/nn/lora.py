@@ -21,6 +21,7 @@ from rumus.tensor import (
     Tensor,
     float32,
     linear,
+    next_generator,
     no_grad,
     zeros,
 )
@@ -56,7 +57,7 @@ class LoraLinear(FrozenLinear):
         self.rank = rank
         self.scale = scale
         backend = base.weight.backend
-        generator = generator or initialisation.default_generator()
+        generator = generator or next_generator()
         first = zeros((rank, base.inputs), dtype=float32, backend=backend)
         second = zeros((base.outputs, rank), dtype=float32, backend=backend)
         self.lora_A = Parameter(first, name="lora_A", role="weight")

@@ -22,6 +22,7 @@ from rumus.tensor import (
     float32,
     int32,
     linear,
+    next_generator,
     stack,
     tensor,
     zeros,
@@ -61,7 +62,7 @@ class _Recurrent(Module, Generic[S]):
             )
         self.inputs, self.hidden, self.layers = inputs, hidden, layers
         self.has_bias, self.bidirectional = bias, bidirectional
-        generator = generator or initialisation.default_generator()
+        generator = generator or next_generator()
         bound, rows = 1 / math.sqrt(hidden), GATES[self.kind] * hidden
 
         def start(parameter: str, role: Literal["weight", "bias"], *shape: int) -> None:
@@ -207,7 +208,7 @@ class LSTM(_Recurrent[Pair]):
     each layer, whose states stand behind those of the first. bias: False for none. Parameters have
     PyTorch's names and layout: weight_ih_l0 (4 hidden, inputs), weight_hh_l0, bias_ih_l0,
     bias_hh_l0, ..., weight_ih_l0_reverse; all start as U(-b, b), b = 1 / sqrt(hidden). generator:
-    by default the next of `default_generator`.
+    by default a stream of the program's `seed`.
 
     Called with x of (batch, length, inputs), an optional first state (h, c), and lengths=; returns
     (states, (h, c)): (batch, length, hidden), doubled if bidirectional, and the last state of each

@@ -108,6 +108,7 @@ from rumus.tensor.operations.generator import Generator
 from rumus.tensor.operations.linear import linear
 from rumus.tensor.operations.norms import layer_norm, rms_norm
 from rumus.tensor.operations.pooling import avg_pool, max_pool
+from rumus.tensor.operations.seeding import is_seeded, next_generator, run_seed, seed
 from rumus.tensor.operations.triangles import tril, triu
 
 __version__ = "0.1.0"
@@ -186,6 +187,7 @@ __all__ = [
     "gelu_tanh",
     "gpu_backend",
     "int32",
+    "is_seeded",
     "layer_norm",
     "leaky_relu",
     "linear",
@@ -198,13 +200,16 @@ __all__ = [
     "maximum",
     "minimum",
     "move_parameters",
+    "next_generator",
     "no_grad",
     "ones",
     "outer",
     "pad",
     "relu",
     "rms_norm",
+    "run_seed",
     "scaled_dot_product_attention",
+    "seed",
     "sigmoid",
     "sign",
     "silu",

@@ -73,6 +73,12 @@ def _limits(to: ArgumentParser) -> None:
     _add(to, "--steps", type=_positive, help="end after so many steps")
     _add(to, "--seconds", type=_positive_seconds, help="end after so long")
     _add(
+        to,
+        "--seed",
+        type=int,
+        help="of all that is random; fresh if not given",
+    )
+    _add(
         to, "--profile", choices=["steps", "kernels"], nargs="?", const="steps",
         help="say after each epoch where its time went; kernels: of the GPU, too",
     )  # fmt: skip

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from rumus.tensor import seed
 from rumus.train.base.configuration import (
     configuration_table,
     load_configuration,
@@ -43,6 +44,7 @@ class Command:
     steps: int | None = None
     seconds: float | None = None
     profile: Literal["steps", "kernels"] | None = None
+    seed: int | None = None
 
     def limits(self) -> dict[str, Any]:
         """Return those that were given; they come in the place of all of the script's."""
@@ -115,11 +117,11 @@ def sweep(arguments: Namespace) -> int:
 def _train(script: Script, config: Any, command: Command, folder: Path, resume: Resume) -> int:
     table = {} if config is None else configuration_table(config)
     writable_place(folder)
-    seed = table.get("seed")
-    run = RunFolder(folder, config=table, seed=seed if type(seed) is int else None)
+    command = replace(command, seed=_seeded(command, table))
+    run = RunFolder(folder, config=table, seed=command.seed)
     training = script.training(config)
     _check_ends(training, command)
-    print(f"run folder: {folder}", flush=True)
+    print(f"run folder: {folder}, seed {command.seed}", flush=True)
     callbacks = [*training.callbacks, run, KeepCommand(folder, command), LiveView()]
     if command.profile is not None:
         callbacks.append(TimeReport(kernels=command.profile == "kernels"))
@@ -137,6 +139,13 @@ def _train(script: Script, config: Any, command: Command, folder: Path, resume: 
     return ExitCode.OK
 
 
+def _seeded(command: Command, config: Mapping[str, Any]) -> int:
+    """Set the seed that was given, by --seed or as the configuration's `seed`, or a fresh one."""
+    configured = config.get("seed")
+    given = configured if type(configured) is int else None
+    return seed(given if command.seed is None else command.seed)
+
+
 def _check_ends(training: Training, command: Command) -> None:
     own = (training.epochs, training.steps, training.seconds)
     if not command.limits() and all(limit is None for limit in own):
@@ -146,7 +155,9 @@ def _check_ends(training: Training, command: Command) -> None:
 
 
 def _given(arguments: Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in ("epochs", "steps", "seconds", "profile")}
+    return {
+        name: getattr(arguments, name) for name in ("epochs", "steps", "seconds", "profile", "seed")
+    }
 
 
 def _resume_from(text: str) -> Resume:

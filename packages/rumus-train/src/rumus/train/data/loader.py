@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
-from rumus.tensor import Backend, StateMismatchError, tensor
+from rumus.tensor import Backend, StateMismatchError, run_seed, tensor
 from rumus.train.base.fields import fields_of, values_in
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
@@ -29,6 +29,8 @@ class DataLoader:
     samples, stacked along a new first axis; with `backend` they are tensors there, in the dtypes
     that `tensor` gives them.
 
+    seed: of the order and of what transforms draw; by default that of the program, which
+    `rumus.tensor.seed` sets, and after a resume that of the program that the run began with.
     shuffle: a new order in each epoch, a function of the seed, the epoch and the length alone.
     drop_last: leave out the last batch if it is smaller than batch_size. transform: called with
     each sample and a NumPy generator of its own, whose numbers depend on (seed, epoch, index)
@@ -77,7 +79,7 @@ class DataLoader:
         *,
         shuffle: bool = False,
         drop_last: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         transform: Transform | None = None,
         workers: int = 0,
         processes: bool = False,
@@ -91,7 +93,8 @@ class DataLoader:
     ) -> None:
         self.dataset, self.transform, self.backend = dataset, transform, backend
         self.batch_size = _at_least(1, "batch_size", batch_size)
-        self.seed = _at_least(0, "seed", seed)
+        self.seed = run_seed() if seed is None else _at_least(0, "seed", seed)
+        self._has_own_seed = seed is not None
         self.workers = _at_least(0, "workers", workers)
         self.prefetch = _at_least(0, "prefetch", prefetch)
         self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
@@ -187,6 +190,8 @@ class DataLoader:
         shuffle, drop_last and shards; nothing has changed then.
         """
         own = self._described()
+        if not self._has_own_seed and type(state.get("seed")) is int:
+            own["seed"] = state["seed"]  # of the program that the run began with
         wrong = [
             f"{name} is {state.get(name, 'missing')} in the state, {value} here"
             for name, value in own.items()
@@ -200,7 +205,12 @@ class DataLoader:
         wrong += [f"{name} is unknown" for name in state if name not in {"epoch", "batch", *own}]
         if wrong:
             raise StateMismatchError(f"the loader's state does not fit: {'; '.join(wrong)}")
+        self._take_seed(state["seed"])
         self.seek(state["epoch"], state["batch"])
+
+    def _take_seed(self, seed: int) -> None:
+        self.seed = self._batcher.seed = seed
+        vars(self).pop("_identity_of_sampler", None)
 
     def _described(self) -> dict[str, int | bool]:
         shards = {} if self.ranks is None else {"shards": self.shards}

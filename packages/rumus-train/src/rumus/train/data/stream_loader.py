@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from rumus.tensor import Backend, StateMismatchError, tensor
+from rumus.tensor import Backend, StateMismatchError, run_seed, tensor
 from rumus.train.base.data_errors import SampleError
 from rumus.train.base.fields import fields_of, names_of, values_in
 from rumus.train.base.random_stream import Purpose, permutation
@@ -48,8 +48,8 @@ class StreamLoader:
     Otherwise the samples before are read again, and left out.
     shuffle: how many samples are read, and handed out in an order of (seed, epoch), at a time; 0
     leaves them as they come.
-    drop_last, transform, collate, batch_transform, backend: as in `DataLoader`; the number of a
-    sample is its place in the epoch.
+    seed, drop_last, transform, collate, batch_transform, backend: as in `DataLoader`; the number of
+    a sample is its place in the epoch.
     prefetch: batches that a thread makes ahead. It changes no bit of any.
 
     A loop over it runs an epoch, or the rest of one, and for ever if the stream has no end: `fit`
@@ -78,7 +78,7 @@ class StreamLoader:
         *,
         shuffle: int = 0,
         drop_last: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         transform: Transform | None = None,
         collate: Collate | None = None,
         batch_transform: Transform | None = None,
@@ -87,12 +87,14 @@ class StreamLoader:
     ) -> None:
         _check_stream(stream)
         for name, value, least in (
-            ("batch_size", batch_size, 1), ("shuffle", shuffle, 0), ("seed", seed, 0),
+            ("batch_size", batch_size, 1), ("shuffle", shuffle, 0), ("seed", seed or 0, 0),
             ("prefetch", prefetch, 0),
         ):  # fmt: skip
             if value < least or value != int(value):
                 raise ValueError(f"{name} must be a whole number from {least} on, not {value!r}")
-        self.stream, self.batch_size, self.seed = stream, int(batch_size), int(seed)
+        self.stream, self.batch_size = stream, int(batch_size)
+        self.seed = run_seed() if seed is None else int(seed)
+        self._has_own_seed = seed is not None
         self.drop_last, self.prefetch, self.backend = drop_last, prefetch, backend
         self.shuffle_block = int(shuffle)
         self._batcher = Batcher([], transform, self.seed, collate, batch_transform)
@@ -123,6 +125,8 @@ class StreamLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` says. StateMismatchError, and nothing has changed, if it is wrong."""
         own, names = self._described(), set(asdict(self._place))
+        if not self._has_own_seed and "seed" in state:
+            own["seed"] = state["seed"]  # of the program that the run began with
         wrong = [
             f"{name} is {state.get(name, 'missing')} in the state, {value} here"
             for name, value in own.items()
@@ -135,6 +139,7 @@ class StreamLoader:
         if wrong:
             raise StateMismatchError(f"the loader's state does not fit: {'; '.join(wrong)}")
         self._leave()
+        self.seed = self._batcher.seed = state["seed"]
         self._place = _Place(**{name: state[name] for name in names})
 
     def _described(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from rumus.optim import Optimizer
-from rumus.tensor import Backend
+from rumus.tensor import Backend, run_seed
 
 if TYPE_CHECKING:
     from rumus.train.loop.run import Run
@@ -36,8 +36,7 @@ def environment(run: Run, seed: int | None) -> dict[str, Any]:
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "optimizer": type(run.trainer.optimizer).__name__,
     }
-    if seed is not None:
-        found["seed"] = seed
+    found["seed"] = run_seed() if seed is None else seed
     if (commit := _commit()) is not None:
         found["git"] = commit
     return found
