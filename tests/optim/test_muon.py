@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from optimizer_table import KINDS
 
 from rumus.optim import AdamW, Muon, ParameterGroup, linear
-from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize
+from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize, triples
+from rumus.optim.engine.porting import Coefficients
 from rumus.tensor import (
     Backend,
     DType,
@@ -337,6 +338,54 @@ def test_wrong_coefficients_are_refused_at_once(coefficients: Any) -> None:
     w = Parameter(np.ones((3, 2)), name="w")
     with pytest.raises(ValueError, match="coefficients: "):
         Muon([w], coefficients=coefficients)
+    assert w.owner is None
+
+
+def test_polar_express_is_near_to_orthogonal(backend: Backend) -> None:
+    """Singular values from 0.01 to 1 come near to 1 in 9 iterations; by default they stay far."""
+    draw = np.random.default_rng(9)
+    left, right = (np.linalg.qr(draw.normal(size=(12, 12)))[0] for _ in range(2))
+    matrix = (left * np.geomspace(0.01, 1, 12)) @ right
+    errors = []
+    given: tuple[Coefficients, ...] = (COEFFICIENTS, "polar_express")
+    for coefficients in given:
+        x = backend.upload(matrix[None].astype(np.float32))
+        orthogonalize(backend, x, iterations=9, coefficients=coefficients)
+        found = np.asarray(backend.download(x))[0]
+        errors.append(float(np.abs(found - left @ right).max()))
+    assert errors[0] > 0.01
+    assert errors[1] < 2e-5
+
+
+def test_polar_express_takes_as_many_triples_as_there_are_iterations() -> None:
+    assert triples("polar_express", 3) == triples("polar_express", 10)[:3]
+    assert triples("polar_express", 10)[7:] == [(1.875, -1.25, 0.375)] * 3
+
+
+@pytest.mark.parametrize("adjust", ["original", "match_rms_adamw", "spectral_unclamped"])
+def test_parts_are_matrices_of_their_own(adjust: Any, backend: Backend) -> None:
+    draw = np.random.default_rng(5)
+    values, gradient = draw.normal(size=(12, 5)), draw.normal(size=(12, 5))
+    fused = [Parameter(values, name=f"{n}.qkv", backend=backend) for n in range(2)]
+    apart = [Parameter(values[n : n + 4], name=f"p{n}", backend=backend) for n in (0, 4, 8)]
+    both = Muon(fused, 0.1, adjust=adjust, parts={"*.qkv": 3}), Muon(apart, 0.1, adjust=adjust)
+    for _ in range(3):
+        for optimizer in both:
+            pieces = [gradient] * 2 if len(optimizer.parameters) == 2 else np.split(gradient, 3)
+            pairs = zip(optimizer.parameters, pieces, strict=True)
+            parts = [(p * tensor(g, backend=backend)).sum() for p, g in pairs]
+            optimizer.step(sum(parts[1:], parts[0]).backward())
+    wanted = np.concatenate([p.numpy() for p in apart])
+    for p in fused:
+        np.testing.assert_allclose(p.numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_that_cannot_be() -> None:
+    w = Parameter(np.ones((6, 2)), name="w")
+    with pytest.raises(ValueError, match=r"'w' of shape \(6, 2\) cannot consist of 4 matrices"):
+        Muon([w], parts={"w": 4})
+    with pytest.raises(ValueError, match="no parameter fits the name 'v'"):
+        Muon([w], parts={"v": 2})
     assert w.owner is None
 
 

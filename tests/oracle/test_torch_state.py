@@ -54,6 +54,8 @@ OPTIONS: Final[list[tuple[type[Any], dict[str, Any]]]] = [
     (RAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
     (Rprop, {"step_sizes": (1e-3, 0.0625)}),
     (ASGD, {}),
+    (Adafactor, {"lr": 0.1, "weight_decay": 0.1}),
+    (Adafactor, {"lr": 0.1, "eps": (1e-20, 1e-2), "d": 2.0, "beta2_decay": -0.5}),
     (ASGD, {"lr": 0.02, "lambd": 0.01, "alpha": 0.6, "t0": 5, "weight_decay": 0.1}),
 ]
 
@@ -310,5 +312,49 @@ def test_names_of_a_group_stand_together() -> None:
 
 
 def test_there_is_every_optimizer_of_both() -> None:
-    untranslated = {Adafactor, Muon}
-    assert {kind for kind, _ in OPTIONS} == set(IN_TORCH) - untranslated
+    assert {kind for kind, _ in OPTIONS} == set(IN_TORCH) - {Muon}  # which has a test of its own
+
+
+def test_muon() -> None:
+    """Its step in PyTorch is of bfloat16: the momentum is compared, for equal gradients."""
+    shapes = ((3, 5), (4, 4))
+    options: dict[str, Any] = {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.2}
+    draw = np.random.default_rng(3)
+    gradients = [[draw.normal(size=s).astype(np.float32) for s in shapes] for _ in range(8)]
+    other = [torch.nn.Parameter(torch.ones(s)) for s in shapes]
+    mine = [Parameter(np.ones(s), name=name) for s, name in zip(shapes, NAMES, strict=False)]
+    there, here = torch.optim.Muon(other, **options), Muon(mine, **options)
+
+    def both(of_steps: list[list[Any]]) -> None:
+        for of_step in of_steps:
+            for q, g in zip(other, of_step, strict=True):
+                q.grad = torch.from_numpy(g)
+            there.step()
+            pairs = zip(mine, of_step, strict=True)
+            parts = [(p * tensor(g)).sum() for p, g in pairs]
+            here.step(sum(parts[1:], parts[0]).backward())
+
+    for of_step in gradients[:3]:
+        for q, g in zip(other, of_step, strict=True):
+            q.grad = torch.from_numpy(g)
+        there.step()
+    load_torch_state(here, there.state_dict(), NAMES[:2], steps=3)
+    assert here.steps == 3
+    both(gradients[3:6])
+    there.load_state_dict(torch_state(here, NAMES[:2], tensor=torch.from_numpy))
+    both(gradients[6:])
+    for number, name in enumerate(NAMES[:2]):
+        buffer = there.state_dict()["state"][number]["momentum_buffer"].numpy()
+        own = here.state_dict()["parameters"][name]["state"]["b"]
+        np.testing.assert_allclose(own, buffer, rtol=1e-5, atol=1e-6)
+    saved = there.state_dict()
+    saved["param_groups"][0] |= {"ns_steps": 4, "adjust_lr_fn": "match_rms_adamw"}
+    with pytest.raises(StateMismatchError, match=r"ns_steps saved 4, here 5") as raised:
+        load_torch_state(here, saved, NAMES[:2], steps=3)
+    assert "adjust_lr_fn saved match_rms_adamw, here original" in str(raised.value)
+
+
+def test_a_muon_that_steps_more_than_matrices_is_refused() -> None:
+    optimizer = Muon([Parameter(np.ones((2, 2)), name="w"), Parameter(np.ones(2), name="b")])
+    with pytest.raises(TypeError, match=r"has matrices alone.*AdamW of their own"):
+        torch_state(optimizer, ["w", "b"])

@@ -177,6 +177,10 @@ class Adafactor(FusedOptimizer[M_co]):
         (place,) = segment.shared
         return Kernel("square", {place: g * g}, arrays_of(g))
 
+    def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:
+        """Return both eps; see `FusedOptimizer.torch_options`."""
+        return {"eps": (self._eps1, values["eps2"])}
+
     # The step
 
     def _own_scalars(self, segment: Segment) -> Mapping[str, float]:

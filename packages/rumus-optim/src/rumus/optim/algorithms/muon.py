@@ -35,10 +35,14 @@ _ADAMW_STATE: Final = RuleState.of(UpdateRule(rules.adamw, _ADAMW.state, _ADAMW.
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """Matrices of one shape and one factor, one after the other in an arena."""
+    """Tensors of one shape and one factor, one after the other in an arena.
 
-    start: int  # in elements
+    start: in elements. parts: the matrices that each consists of, of this shape.
+    """
+
+    start: int
     count: int
+    parts: int
     shape: tuple[int, int]
     factor: float
 
@@ -59,10 +63,16 @@ class Muon(FusedOptimizer[M_co]):
     "original": the factor is sqrt(max(1, rows / columns)); "match_rms_adamw":
     0.2 sqrt(max(rows, columns)), so that a step is as large as one of AdamW and lr and weight_decay
     may be those of AdamW; "spectral_unclamped": sqrt(rows / columns). iterations, coefficients,
-    eps: of Newton-Schulz, see `newton_schulz.orthogonalize`; coefficients may be one triple, or one
-    for each iteration. It runs in the parameters' dtype, which is more exact
-    than the bfloat16 of the paper and of PyTorch. Matrices of one shape are orthogonalized
-    together: the number of kernels grows with the number of shapes, not of layers.
+    eps: of Newton-Schulz, see `newton_schulz.orthogonalize`; coefficients may be one triple, one
+    for each iteration, or "polar_express", which brings singular values far nearer to 1. It runs in
+    the parameters' dtype, at least float32, which is more exact than the bfloat16 of the paper and
+    of PyTorch. Matrices of one shape are orthogonalized together: the number of kernels grows with
+    the number of shapes, not of layers.
+
+    parts: what consists of several matrices, one below the other, and of how many, by a pattern of
+    the name, as the fused queries, keys and values of all heads:
+    {"*.query_key_value.weight": 3 * heads}. Each is orthogonalized by itself, with the factor of
+    its own shape.
 
     adamw_lr, adamw_weight_decay: for AdamW; by default those of the matrices. adamw_betas,
     adamw_eps: as in `AdamW`. A group with hyper-parameters of its own keeps them for all that it
@@ -98,6 +108,7 @@ class Muon(FusedOptimizer[M_co]):
         coefficients: Coefficients = COEFFICIENTS,
         eps: float = 1e-7,
         matrices: Criterion | None = None,
+        parts: Mapping[str, int] | None = None,
         adamw_lr: Hyper | None = None,
         adamw_betas: tuple[float, float] = (0.9, 0.999),
         adamw_eps: float = 1e-8,
@@ -113,6 +124,7 @@ class Muon(FusedOptimizer[M_co]):
         self._coefficients = triples(coefficients, iterations)
         self._eps = check("eps", eps)
         self._nesterov = nesterov
+        self._parts = _numbers_of_parts(parameters, parts or {})
         self._adamw = UpdateRule(self._variant.others, _ADAMW.state, _ADAMW.scalars)
         given = {"lr": adamw_lr, "weight_decay": adamw_weight_decay}
         own = {name: hyper for name, hyper in given.items() if hyper is not None}
@@ -167,6 +179,18 @@ class Muon(FusedOptimizer[M_co]):
                     "counts, and the directions are computed before"
                 )
 
+    def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:
+        """Return what Newton-Schulz takes; see `FusedOptimizer.torch_options`."""
+        first, *others = self._coefficients
+        is_one = all(each == first for each in others)
+        return {
+            "nesterov": self._nesterov,
+            "ns_coefficients": first if is_one else tuple(self._coefficients),
+            "ns_steps": self._iterations,
+            "eps": self._eps,
+            "adjust_lr_fn": self.adjust,
+        }
+
     def describe(self) -> str:
         """Return a table: which groups are stepped by Muon and which by AdamW, and with what."""
         names = {True: Signature.of(rules.muon, ("o",)).scalars, False: _ADAMW.scalars}
@@ -186,7 +210,7 @@ class Muon(FusedOptimizer[M_co]):
         orthogonalization needs while it runs is not counted.
         """
         probes = [Parameter([[0.0]], name="matrix"), Parameter(0.0, name="other")]
-        probe = cls(probes, *args, **{**options, "matrices": None})
+        probe = cls(probes, *args, **{**options, "matrices": None, "parts": None})
         axes = [[len(a.shape) for a in segment.scratch.values()] for segment in probe.segments]
         probe.release()
         chosen, groups = _divided(parameters, options.get("matrices"), {}, cls._variant)
@@ -252,27 +276,29 @@ class Muon(FusedOptimizer[M_co]):
         """The matrices of an arena in runs of equal shape and factor."""
         found = []
         matrices = [
-            (slot.start, p.shape, self._variant.factor(self.adjust, p))
+            (slot.start, p.shape, parts, self._variant.factor(self.adjust, p, parts))
             for slot, p in zip(arena.slots, arena.parameters, strict=True)
             if p.ndim >= 2
+            for parts in (self._parts.get(p.id, 1),)
         ]
-        for (shape, factor), run in groupby(matrices, key=lambda matrix: matrix[1:]):
-            starts = [start for start, _, _ in run]
-            flattened = shape[0], prod(shape[1:])
-            found.append(_Stack(starts[0], len(starts), flattened, factor))
+        for (shape, parts, factor), run in groupby(matrices, key=lambda matrix: matrix[1:]):
+            starts = [matrix[0] for matrix in run]
+            flattened = shape[0] // parts, prod(shape[1:])
+            found.append(_Stack(starts[0], len(starts), parts, flattened, factor))
         return found
 
     def _orthogonalize(self, backend: Backend, flat: Array, stack: _Stack, eps: float) -> None:
         """Orthogonalize matrices of one shape in a flat array."""
         rows, columns = stack.shape
-        size, step = rows * columns, slot_size(rows * columns)
+        size = stack.parts * rows * columns
+        step = slot_size(size)
         lies = flat[stack.start : stack.start + stack.count * step]
         lies = lies.reshape((stack.count, step))[:, :size]
         x = backend.allocate((stack.count, size), flat.dtype)
         backend.copy(lies, x)
         orthogonalize(
             backend,
-            x.reshape((stack.count, rows, columns)),
+            x.reshape((stack.count * stack.parts, rows, columns)),
             iterations=self._iterations,
             coefficients=self._coefficients,
             eps=eps,
@@ -280,6 +306,24 @@ class Muon(FusedOptimizer[M_co]):
             factor=stack.factor,
         )
         backend.copy(x, lies)
+
+
+def _numbers_of_parts(parameters: Claimable[Any], parts: Mapping[str, int]) -> dict[ParamId, int]:
+    """Of how many matrices parameters consist. ValueError for a number that does not divide one."""
+    named = [pair for group in as_groups(parameters) for pair in group.named]
+    found: dict[ParamId, int] = {}
+    for pattern, number in parts.items():
+        chosen = selected(named, pattern, None)
+        for name, p in named:
+            if p.id not in chosen:
+                continue
+            if p.ndim < 2 or number < 1 or p.shape[0] % number:
+                raise ValueError(
+                    f"parts: parameter {name!r} of shape {p.shape} cannot consist of {number} "
+                    "matrices, one below the other"
+                )
+            found[p.id] = number
+    return found
 
 
 def _divided(

@@ -13,6 +13,21 @@ from rumus.tensor.memory.backend import Array
 # Of the quintic iteration by Jordan et al.: steep at 0, so that small singular values grow fast.
 COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 
+# Of Amsel et al., arXiv:2505.16932, listing 2: the best odd polynomials of degree 5 one after the
+# other, for singular values from 1e-3 to 1. All but the last are of x / 1.01, so that rounding
+# leads to no value above those that they are made for. From the 8th on they stay the same.
+_POLAR_EXPRESS: Final = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845749493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+    (1.875, -1.25, 0.375),
+)
+_SAFETY: Final = 1.01
+
 _X, _TOTAL, _SQUARE = Expr.array("x"), Expr.array("total"), Expr.array("square")
 _SQUARED = Kernel("squares", {"out": _X * _X})
 _NORMALIZE = Kernel(
@@ -32,11 +47,13 @@ _COMBINE = Kernel("combine", {"x": Expr.scalar("a") * _X + Expr.array("y")}, ("x
 def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, float, float]]:
     """Return (a, b, c) of each iteration. ValueError if they are not that, TypeError if no numbers.
 
-    coefficients: one triple for all iterations, or one for each.
+    coefficients: one triple for all iterations, one for each, or "polar_express".
 
     >>> triples((2, -1.5, 0.5), 2)
     [(2.0, -1.5, 0.5), (2.0, -1.5, 0.5)]
     """
+    if isinstance(coefficients, str):
+        return _named(coefficients, iterations)
     given: list[Any] = list(coefficients)
     each = given if any(isinstance(one, Sequence) for one in given) else [given] * iterations
     found = []
@@ -54,6 +71,18 @@ def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, fl
             "iterations as many as there are"
         )
     return found
+
+
+def _named(name: str, iterations: int) -> list[tuple[float, float, float]]:
+    if name != "polar_express":
+        raise ValueError(
+            'coefficients: three finite numbers, three for each iteration, or "polar_express", not '
+            f"{name!r}"
+        )
+    found = []
+    for a, b, c in _POLAR_EXPRESS[:-1]:
+        found.append((a / _SAFETY, b / _SAFETY**3, c / _SAFETY**5))
+    return [*found, *(_POLAR_EXPRESS[-1],) * iterations][:iterations]
 
 
 def orthogonalize(

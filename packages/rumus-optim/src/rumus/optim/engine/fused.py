@@ -7,7 +7,7 @@ the state. One step is one kernel for each group, however many parameters it has
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Final, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, Unpack
 
 from rumus.optim.engine.clip_factors import joint_norm
 from rumus.optim.engine.compensation import COMPENSATION
@@ -351,6 +351,13 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         step that was refused, too. ValueError if `clip` needs no norm, or before the first step.
         """
         return joint_norm(self.stages, self)
+
+    def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:
+        """Return what PyTorch's groups hold besides hyper-parameters that have the same name here.
+
+        values: the hyper-parameters of a group at a step.
+        """
+        return {}
 
     def describe(self) -> str:
         """Return a table: who is in which group, with shapes, roles and hyper-parameters.

@@ -52,14 +52,16 @@ class MuonVariant:
             return self.takes_convolutions and parameter.role == "weight"
         return parameter.ndim == 2 and (self.takes_embeddings or parameter.role != "embedding")
 
-    def factor(self, adjust: Adjust, parameter: Parameter) -> float:
+    def factor(self, adjust: Adjust, parameter: Parameter, parts: int = 1) -> float:
         """What the orthogonal matrix is multiplied by, for its shape.
 
-        Where everything goes to Muon it is that of the last two axes.
+        Where everything goes to Muon it is that of the last two axes. parts: of how many matrices
+        the parameter consists, one below the other.
         """
         rows, columns = parameter.shape[-2:]
         if self.takes_convolutions:
             rows, columns = parameter.shape[0], math.prod(parameter.shape[1:])
+        rows //= parts
         if adjust == "match_rms_adamw":
             return 0.2 * math.sqrt(max(rows, columns))
         kind = "embeddings" if parameter.role == "embedding" else "weights"

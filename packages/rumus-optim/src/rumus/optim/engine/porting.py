@@ -17,8 +17,9 @@ from rumus.tensor.graph.selection import Criterion
 Library: TypeAlias = Literal["torch", "keras", "optax", "mlx", "burn", "tinygrad"]
 
 
-# Of Newton-Schulz: (a, b, c) for all iterations, or for each of them.
-Coefficients: TypeAlias = "tuple[float, float, float] | Sequence[tuple[float, float, float]]"
+# Of Newton-Schulz: (a, b, c) for all iterations, or for each of them, or the name of such.
+Triple: TypeAlias = tuple[float, float, float]
+Coefficients: TypeAlias = "Triple | Sequence[Triple] | Literal['polar_express']"
 
 
 class PresetOptions(Options, total=False):

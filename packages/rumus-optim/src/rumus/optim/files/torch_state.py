@@ -34,7 +34,11 @@ _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
     "RAdam": {"m": "exp_avg", "v": "exp_avg_sq"},
     "Rprop": {"g_before": "prev", "step": "step_size"},
     "ASGD": {"ax": "ax"},
+    "Adafactor": {"R": "row_var", "C": "col_var", "v": "variance"},
+    "Muon": {"b": "momentum_buffer"},
 }
+_ONE: Final = {"row_var": -1, "col_var": -2}  # an axis of length 1 that they have in PyTorch
+_UNCOUNTED: Final = ("SGD", "Muon")  # their state does not say how many steps were done
 # kind -> the hyper-parameters of PyTorch's groups
 _HYPER: Final[Mapping[str, tuple[str, ...]]] = {
     "SGD": ("lr", "momentum", "dampening", "weight_decay", "nesterov"),
@@ -48,7 +52,12 @@ _HYPER: Final[Mapping[str, tuple[str, ...]]] = {
     "RAdam": ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay"),
     "Rprop": ("lr", "etas", "step_sizes"),
     "ASGD": ("lr", "lambd", "alpha", "t0", "weight_decay"),
-}
+    "Adafactor": ("lr", "beta2_decay", "eps", "d", "weight_decay"),
+    "Muon": (
+        "lr", "weight_decay", "momentum", "nesterov", "ns_coefficients", "eps", "ns_steps",
+        "adjust_lr_fn",
+    ),
+}  # fmt: skip
 _LATER: Final = {"decoupled_weight_decay", "maximize"}  # older releases do not write them
 _SWITCHES: Final = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 
@@ -66,14 +75,16 @@ def load_torch_state(
     state: what `state_dict()` of the PyTorch optimizer returned; any mapping of arrays will do
     whose arrays NumPy can convert. names: what the parameters are called here, in the order in
     which PyTorch's optimizer got them, such as `[name for name, _ in model.named_parameters()]`;
-    None: those in the state, if PyTorch was given named parameters. steps: for SGD alone, whose
-    state does not say how many were done. hyper: "same": a hyper-parameter that differs is an
+    None: those in the state, if PyTorch was given named parameters. steps: for SGD and Muon alone,
+    whose state does not say how many were done. hyper: "same": a hyper-parameter that differs is an
     error, a schedule being asked for the next step; "ours": the optimizer's hold, whatever the
     state says.
 
     All is loaded, copied, or StateMismatchError lists every difference and nothing has changed.
-    TypeError for an optimizer that PyTorch lacks. The parameters are not part of the state: they
-    must have been copied by themselves.
+    TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than matrices. The
+    parameters are not part of the state: they must have been copied by themselves. Up to release
+    2.14 PyTorch's Muon spoils the momentum of bfloat16 parameters with nesterov=False; bfloat16 is
+    refused here.
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
@@ -88,8 +99,9 @@ def load_torch_state(
     [0.25, 1.25]
     """
     _check_kind(optimizer)
-    if (steps is None) == (optimizer.kind == "SGD"):
-        raise TypeError("steps: SGD's state does not say how many were done, all others' do")
+    if (steps is None) == (optimizer.kind in _UNCOUNTED):
+        named = "'s and ".join(_UNCOUNTED)
+        raise TypeError(f"steps: {named}'s state does not say how many were done, all others' do")
     reading = _Reading(optimizer, state, names, steps)
     found = reading.found
     if not found:
@@ -189,7 +201,7 @@ class _Reading:
             count = 0  # a parameter that never had a gradient
         target["steps"] = count
         parts = _PARTS[self.optimizer.kind]
-        wanted = {parts[part]: part for part in self.optimizer.state_names}
+        wanted = {parts[part]: part for part in target["state"] if part in parts}
         known = {*wanted, "step", "mu_product", "eta", "mu"}
         self.found += [f"{name!r}: saved {key!r}, not here" for key in buffers if key not in known]
         for key, part in wanted.items():
@@ -203,6 +215,7 @@ class _Reading:
     def _put(self, name: str, part: str, key: str, value: Any) -> None:
         try:
             array = np.array(np.asarray(value), order="C")
+            array = np.squeeze(array, _ONE[key]) if key in _ONE else array
         except (TypeError, ValueError, RuntimeError) as error:
             self.found.append(f"{name!r}: {key!r} is no array for NumPy: {error}")
             return
@@ -242,6 +255,11 @@ def _second(pair: tuple[int, int]) -> int:
 def _check_kind(optimizer: FusedOptimizer[Any]) -> None:
     if optimizer.kind not in _PARTS:
         raise TypeError(f"PyTorch has no {optimizer.kind}; it has {', '.join(_PARTS)}")
+    if any(segment.rule is not None and not segment.shapes for segment in optimizer.segments):
+        raise TypeError(
+            f"PyTorch's {optimizer.kind} has matrices alone, and {optimizer} steps others by AdamW "
+            "as well: give it the matrices, and the others to an AdamW of their own"
+        )
     if optimizer.packs:
         raise TypeError(
             f"PyTorch's {optimizer.kind} has no state in 8 bits: make one without state_dtype"
@@ -277,6 +295,13 @@ def _count(value: Any) -> int | None:
 
 
 def _close(saved: Any, ours: Any, tolerance: float) -> bool:
+    if isinstance(ours, str):
+        return ours == (saved or "original")  # which is what None means to PyTorch's Muon
+    if isinstance(ours, tuple) and isinstance(saved, (tuple, list)):
+        pairs = zip(saved, ours, strict=False)
+        return len(saved) == len(ours) and all(_close(a, b, tolerance) for a, b in pairs)
+    if ours is None or saved is None:
+        return ours is saved
     try:
         pairs = zip(np.atleast_1d(saved).tolist(), np.atleast_1d(ours).tolist(), strict=True)
         return all(math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-12) for a, b in pairs)
@@ -288,11 +313,12 @@ def _hyper(optimizer: FusedOptimizer[Any], group: ParameterGroup, step: int) -> 
     """The hyper-parameters that hold for a group at a step, as PyTorch's groups have them."""
     kind, own = optimizer.kind, group.over(optimizer.hyper)
     values = {name: at_step(name, value, step) for name, value in own.items()}
-    flags = {
+    flags: dict[str, Any] = {
         "nesterov": optimizer.rule is rules.sgd_nesterov,
         "amsgrad": "v_max" in optimizer.state_names,
         "centered": "m" in optimizer.state_names,
         "decoupled_weight_decay": "weight_decay" in optimizer.scalar_names,
+        **optimizer.torch_options(values),
     }
     found: dict[str, Any] = {"maximize": optimizer.maximize}
     for key in _HYPER[kind]:
@@ -324,10 +350,14 @@ def _written(
     count, parts = entry["steps"], _PARTS[optimizer.kind]
     if count == 0 and optimizer.kind != "Adagrad":
         return {}
-    found = {parts[part]: array for part, array in entry["state"].items() if part in parts}
+    found = {
+        key: np.expand_dims(array, _ONE[key]) if key in _ONE else array
+        for part, array in entry["state"].items()
+        if (key := parts.get(part)) is not None
+    }
     if count == 0:
         start = _hyper(optimizer, group, 1)["initial_accumulator_value"]
         found["sum"] = found["sum"] + found["sum"].dtype.type(start)
-    numbers = {} if optimizer.kind == "SGD" else {"step": float(count)}
+    numbers = {} if optimizer.kind in _UNCOUNTED else {"step": float(count)}
     numbers |= _kept(optimizer, group, count) if count else {}
     return found | {key: np.array(value, np.float32) for key, value in numbers.items()}
