@@ -73,13 +73,19 @@ def compare(
         inputs = [given(batch, shape, batch + i, kind) for i, shape in enumerate(shapes)]
         with no_grad():
             result = model(*map(tensor, inputs))
-        results = [result] if isinstance(result, Tensor) else list(result)
+        results = flat(result)
         for wanted, found in zip(results, answers(session, *inputs), strict=True):
             assert found.dtype == wanted.dtype
             assert found.shape == wanted.shape
             scale = max(1.0, float(np.abs(wanted.numpy()).max(initial=0)))
             np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=tolerance * scale)
     return onnx.load(path)
+
+
+def flat(result: Any) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    return [tensor for part in result for tensor in flat(part)]
 
 
 def moved(model: nn.Module) -> nn.Module:
@@ -168,12 +174,20 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
         (lambda: nn.FrozenLinear(linear(), storage="float16"), [(2, 5)]),
     ],
     "GELU": [(nn.GELU, [(7,)]), (lambda: nn.GELU("tanh"), [(7,)])],
+    "GRU": [
+        (lambda: nn.GRU(3, 5, layers=2, bidirectional=True, dropout=0.5), [(7, 3)]),
+        (lambda: nn.GRU(3, 5, bias=False), [(4, 3)]),
+    ],
     "GLU": [(nn.GLU, [(3, 8)])],
     "GroupNorm": [
         (lambda: nn.GroupNorm(2, 6), [(6, 5)]),
         (lambda: nn.GroupNorm(3, 6, affine=False), [(6, 3, 5)]),
     ],
     "Identity": [(nn.Identity, [(3,)])],
+    "LSTM": [
+        (lambda: nn.LSTM(3, 5), [(7, 3)]),
+        (lambda: nn.LSTM(3, 4, layers=2, bidirectional=True), [(5, 3)]),
+    ],
     "LayerNorm": [
         (lambda: nn.LayerNorm(7), [(3, 7)]),
         (lambda: nn.LayerNorm((3, 5), bias=False), [(2, 3, 5)]),
@@ -195,6 +209,7 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
         (lambda: nn.RMSNorm(7), [(3, 7)]),
         (lambda: nn.RMSNorm((3, 5), elementwise_affine=False), [(3, 5)]),
     ],
+    "RNN": [(lambda: nn.RNN(3, 5, bidirectional=True), [(5, 3)])],
     "RotaryEmbedding": [(lambda: nn.RotaryEmbedding(6), [(2, 5, 6)])],
     "Sequential": [(lambda: nn.Sequential(linear(), nn.ReLU(), nn.Linear(3, 2)), [(5,)])],
     "SwiGLU": [(lambda: nn.SwiGLU(5), [(3, 5)])],

@@ -27,6 +27,7 @@ class Pair:
 
 PAIRS: Final[Mapping[str, Pair]] = {
     "lenet": Pair("LeNet", 40),
+    "lstm": Pair("Letters", 40, {"size": 48, "layers": 2}),
     "masked_words": Pair("MaskedWords", 40, {"size": 32}),
     "policy_gradient": Pair("Policy", 40),
     "resnet18": Pair("ResNet", 10, {"width": 8}),

@@ -34,7 +34,7 @@ def export_onnx(
 
     model: not changed; it may lie on any backend. inputs: examples, of which shapes and dtypes
     count. input_names: by default "input", or "input_0", "input_1". The results are "output", or
-    "output_0" ... of a tuple, or the names of a dict.
+    "output_0" ... of tuples, counted through, or the names of a dict.
     batch_axis: the axis of all inputs whose length the file leaves open; None for the lengths of
     the examples alone. All other lengths are those of the examples. A result may have it anywhere.
 
@@ -151,11 +151,19 @@ def _results(result: Any) -> dict[str, Tensor]:
     if isinstance(result, Mapping):
         found = {str(name): value for name, value in result.items()}
     elif isinstance(result, (tuple, list)):
-        found = {f"output_{i}": value for i, value in enumerate(result)}
+        found = {f"output_{i}": value for i, value in enumerate(_flat(result))}
     else:
         raise OnnxExportError(f"its result is {type(result).__name__}, and not tensors")
     if odd := [name for name, value in found.items() if not isinstance(value, Tensor)]:
         raise OnnxExportError(f"{odd[0]} of its results is {type(found[odd[0]]).__name__}")
+    return found
+
+
+def _flat(result: Sequence[Any]) -> list[Any]:
+    """A result without the parentheses in it, as those around the state of an LSTM."""
+    found = []
+    for value in result:
+        found += _flat(value) if isinstance(value, (tuple, list)) else [value]
     return found
 
 
