@@ -19,7 +19,10 @@ BLOCKS: Final = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.
 ROWS: Final = re.findall(r"^\| .* \| `(\w+Error)` \| `(.*)` \|$", README, re.MULTILINE)
 
 
-def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_of_the_readme_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "readme"}
     for number, block in enumerate(BLOCKS):
         exec(compile(block, f"README.md, python block {number}", "exec"), namespace)

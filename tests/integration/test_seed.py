@@ -51,7 +51,10 @@ def blocks() -> tuple[tuple[int, str], ...]:
     return tuple((text[: block.start(1)].count("\n"), block[1]) for block in found)
 
 
-def test_every_block_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_block_of_the_readme_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # one of them saves a file
     assert len(blocks()) >= 8
     names: dict[str, Any] = {"__name__": "readme"}
     for line, text in blocks():
