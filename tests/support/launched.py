@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -28,9 +29,20 @@ class Launched:
         return [json.loads(line) for line in self.out.splitlines() if line.startswith("{")]
 
 
-def launched(ranks: int, *arguments: str, program: str = "train.py", **env: str) -> Launched:
-    """Run a program of tests/distributed/programs to its end."""
-    command = [sys.executable, "-m", "rumus.distributed", "-n", str(ranks)]
+def launched(
+    ranks: int,
+    *arguments: str,
+    program: str = "train.py",
+    hosts: str = "",
+    within: Sequence[str] = (),
+    **env: str,
+) -> Launched:
+    """Run a program of tests/distributed/programs to its end.
+
+    hosts: machines, with commas. within: what the command is given to, as `ip netns exec name`.
+    """
+    command = [*within, sys.executable, "-m", "rumus.distributed", "-n", str(ranks)]
+    command += ["--hosts", hosts] if hosts else []
     start = perf_counter()
     run = subprocess.run(
         [*command, str(PROGRAMS / program), *arguments],

@@ -11,7 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,7 +102,7 @@ def launch(job: Job) -> int:
         variables = environment(job, os.environ) | {FOLDER: folder}
         code = _code(subprocess.run(command(job, library), env=variables).returncode)
         ends = Ended.read(Path(folder), job.ranks)
-    for left in set(_segments()) - before:
+    for left in unused(set(_segments()) - before):
         left.unlink(missing_ok=True)
     if job.hosts:
         return code  # the other machines' ranks have written their last words there
@@ -123,11 +124,25 @@ def _code(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
+def unused(segments: Collection[Path]) -> set[Path]:
+    """Return those that no process has mapped: another job may have begun meanwhile."""
+    maps = "".join(_text(path) for path in Path("/proc").glob("[0-9]*/maps")) if segments else ""
+    return {path for path in segments if str(path) not in maps}
+
+
+def _text(path: Path) -> str:
+    """What the system says of a process, nothing if it is gone or not ours."""
+    with suppress(OSError):
+        return path.read_text(errors="replace")
+    return ""
+
+
 def _segments() -> Iterator[Path]:
     """What MPIs have left in shared memory, of this user."""
     if not SHARED.is_dir():
         return
     for pattern in SEGMENTS:
         for path in SHARED.glob(pattern):
-            if path.stat().st_uid == os.getuid():
-                yield path
+            with suppress(FileNotFoundError):
+                if path.stat().st_uid == os.getuid():
+                    yield path

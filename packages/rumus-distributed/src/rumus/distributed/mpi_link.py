@@ -7,6 +7,7 @@ import os
 import pickle
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeVar
@@ -179,6 +180,10 @@ class MpiLink(Link):
         """End the whole job: somebody is silent, and nobody could end in good order."""
         sys.stdout.flush()
         sys.stderr.flush()
+        # Over a link that is cut the launcher hears nothing, and Abort waits for it.
+        late = threading.Timer(_ANSWER, os._exit, (1,))
+        late.daemon = True
+        late.start()
         self._mpi.COMM_WORLD.Abort(1)
         os._exit(1)
 
