@@ -362,7 +362,9 @@ class Capture:
                 given.array.storage.block.batch = gpu.batch
             for storage in found:
                 storage.block.batch = gpu.batch
-                storage.writes += 1  # perhaps: it is enough that bounds known before are forgotten
+                storage.writes += (
+                    1  # it may not have been written; bumping the count only drops cached bounds
+                )
 
     def _fill(self, target: GPUArray, value: GPUArray | NDArray[Any]) -> None:
         if target.size == 0:

@@ -31,7 +31,7 @@ class Dispatched:
 
 
 class Commands:
-    """Dispatches, made ready to be recorded. Who has them keeps the memory alive that they use."""
+    """Dispatches, made ready to be recorded. The holder must keep the memory they use alive."""
 
     def __init__(self, gpu: Gpu, dispatches: Sequence[Dispatched]) -> None:
         self.gpu = gpu

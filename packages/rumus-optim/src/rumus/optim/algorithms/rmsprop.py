@@ -52,6 +52,6 @@ class RMSprop(FusedOptimizer[M_co]):
             rule,
             lr,
             **options,
-            running=None,  # said, so that a type checker does not look for it in `hyper`
+            running=None,  # explicit, or mypy would match it against **hyper
             **hyper,
         )

@@ -51,7 +51,7 @@ class Kept:
     def take(self, backend: Backend) -> tuple[Array, bool]:
         """Return the array, once, and whether its memory may be written over: nobody else has it.
 
-        Nothing but this object may refer to the array where this is asked for in earnest.
+        Call this only when no other reference to the array exists.
         """
         box, self._box = self._box, []
         if not _can_share(backend):

@@ -1,7 +1,7 @@
 """`feed_forward`: two products with an activation between them, of which only its argument is kept.
 
 The hidden layer of a transformer is its widest. What the activation makes of it is needed once more
-on the way back, for the gradient of the second weight, and there it costs nothing: the product that
+in backward, for the gradient of the second weight, and there it costs nothing: the product that
 brings the gradient back reads the argument anyway, and writes both.
 """
 
@@ -79,7 +79,7 @@ def _turned(weight: Tensor) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class _Back:
-    """What is kept for the way back: its kernel, the rows of the input, the hidden layer's z."""
+    """What is kept for backward: its kernel, the rows of the input, the hidden layer's z."""
 
     kernel: Kernel
     scalars: Sequence[float]
@@ -121,7 +121,7 @@ def _feed_forward_vjp(
 
 @cache
 def _ways(activation: Kernel) -> tuple[Kernel, Kernel]:
-    """The activation behind its argument, and on the way back: the gradient, and the result."""
+    """The activation behind its argument, and in backward: the gradient, and the result."""
     (name,), (result,) = activation.arrays, activation.outputs.values()
     there = Kernel(f"linear_{activation.name}", {f"{name}_result": result}, (name,))
     derivative = in_place(activation.gradient((name,)))

@@ -91,7 +91,7 @@ def check_fit(x: Shape, weight: Tensor, bias: Tensor | None, residual: Tensor | 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What follows a product, and the way back through it."""
+    """What follows a product, and its backward."""
 
     kernel: Kernel | None  # its first array is the product, the second what is added
     derivative: Kernel | None  # of the activation
@@ -110,7 +110,7 @@ class Ending:
 
 @cache
 def ending(activation: Kernel | None, has_residual: bool, saves: bool) -> Ending:
-    """What follows a product. saves: whether there will be a way back."""
+    """What follows a product. saves: whether backward will come."""
     if activation is None and not has_residual:
         return Ending(None, None, False)
     if activation is not None and len(activation.arrays) != 1:
@@ -137,7 +137,7 @@ def ending(activation: Kernel | None, has_residual: bool, saves: bool) -> Ending
 
 @dataclass(frozen=True, slots=True)
 class _Activation:
-    """The way back through an activation, from what it was applied to, or from its result."""
+    """Backward through an activation, from what it was applied to, or from its result."""
 
     backend: Backend
     derivative: Kernel

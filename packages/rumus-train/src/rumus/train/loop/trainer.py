@@ -67,8 +67,8 @@ class Trainer(Generic[M_co]):
     `load_state_dict`. Modules among them evaluate during validation. ValueError for a name that is
     no identifier.
 
-    loss_scale: for float16 parameters and activations: each loss is multiplied by a scale on the
-    way back, and the gradients are divided by it inside of the optimizer's update. The scale stays
+    loss_scale: for float16 parameters and activations: backward starts at a scale instead of 1,
+    and the gradients are divided by it inside of the optimizer's update. The scale stays
     on the parameters' backend, is lowered when a step is refused and raised now and then; see
     `LossScale`. With nonfinite="raise" a step is an error only at the smallest scale. An optimizer
     that has a scale from another trainer keeps it if none is given here. TypeError for an optimizer
