@@ -176,7 +176,7 @@ def radam(
 ) -> Update:
     """m, v as in `adam`;  m_hat = m / (1 - beta1^t);  rho_inf = 2 / (1 - beta2) - 1;
 
-    rho = rho_inf - 2 t beta2^t / (1 - beta2^t): roughly the number of gradients that v averages over.
+    rho = rho_inf - 2 t beta2^t / (1 - beta2^t): about the number of gradients in v.
     If rho > 5: p = p - lr r m_hat sqrt(1 - beta2^t) / (sqrt(v) + eps), with
         r = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho));
     else v says nothing yet: p = p - lr m_hat.

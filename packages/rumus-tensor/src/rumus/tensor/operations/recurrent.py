@@ -1,7 +1,7 @@
 """Recurrences over sequences: LSTM, GRU and RNN, two calls of the backend a step.
 
 What the state has part in is one product a step, and a cell: all that is elementwise, in one kernel
-where the backend has it. Backward goes the same way in reverse, and the gradient of the weight is one
+where the backend has it. Backward does the same in reverse, and the gradient of the weight is one
 product over all steps. Sequences are (time, batch, features) here.
 """
 
