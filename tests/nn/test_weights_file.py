@@ -173,6 +173,11 @@ def test_a_dtype_that_nothing_here_holds(tmp_path: Path) -> None:
     assert report.fits
 
 
+def test_a_dtype_that_nothing_here_holds_in_a_model(tmp_path: Path) -> None:
+    header = {"0.bias": {"dtype": "F8_E4M3", "shape": [3], "data_offsets": [0, 3]}}
+    refused(raw(tmp_path / "m.safetensors", header, bytes(3)), "tensor '0.bias' is F8_E4M3")
+
+
 def read_dict(path: Path) -> dict[str, Any]:
     return {name: np.zeros(4) for name in read_weights(path)}
 

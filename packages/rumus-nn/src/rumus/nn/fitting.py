@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rumus.nn.state import OwnState, same_bits
-from rumus.tensor import DType, StateMismatchError
+from rumus.nn.weights_file import WeightsFileError
+from rumus.tensor import DType, StateMismatchError, Tensor
 
 _SHOWN: Final = 12  # names of each kind in a message
 
@@ -81,8 +82,8 @@ Rename: TypeAlias = Callable[[str], "str | Place | None"]
 
 def fit(
     own: OwnState, weights: Mapping[str, ArrayLike], rename: Rename | None, *, strict: bool
-) -> tuple[dict[str, NDArray[Any]], LoadReport]:
-    """Return what of foreign weights fits, by name in the model, and what does not.
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Return what of foreign weights fits, by name in the model and on its device, and what not.
 
     StateMismatchError if anything does not and `strict`, if nothing fits, or if there is no one
     answer: see `Module.load_weights`.
@@ -90,7 +91,7 @@ def fit(
     fitting = _Fitting(own, weights, rename)
     report = fitting.report
     if report.fits or (report.loaded and not strict):
-        return fitting.arrays, report
+        return fitting.found, report
     lines = str(report).splitlines()
     if not report.loaded and report.missing and report.unexpected:
         lines.append(
@@ -117,9 +118,9 @@ class _Fitting:
         self._wrong_shapes: list[WrongShape] = []
         for name in weights:
             self._put(name, name if rename is None else rename(name))
-        self.arrays = self._assembled()
+        self.found = self._assembled()
         self.report = LoadReport(
-            tuple(self.arrays),
+            tuple(self.found),
             tuple(name for name in own.tensors if name not in self._sources),
             tuple(self._unexpected),
             tuple(self._wrong_shapes),
@@ -135,8 +136,9 @@ class _Fitting:
         elif own not in self._own.ignored:
             self._unexpected.append(name)
 
-    def _assembled(self) -> dict[str, NDArray[Any]]:
-        arrays, refused = {}, []
+    def _assembled(self) -> dict[str, Tensor]:
+        """Read and convert one tensor after the other: no more than one is here twice."""
+        found, refused = {}, []
         for name, own in self._own.tensors.items():
             if name not in self._sources:
                 continue
@@ -144,14 +146,16 @@ class _Fitting:
             try:
                 array = self._joined(name, parts)
                 if array.shape == own.shape:
-                    arrays[name] = _converted(array, own.dtype)
+                    found[name] = self._own.staged(name, _converted(array, own.dtype))
                 else:
                     self._wrong_shapes.append(WrongShape(name, array.shape, own.shape))
+            except WeightsFileError:
+                raise
             except ValueError as error:
                 refused.append(f"{name}: {error}")
         if refused:
             raise _refusal(self._own, _some(refused))
-        return arrays
+        return found
 
     def _joined(self, name: str, parts: Mapping[int, list[tuple[str, Place]]]) -> NDArray[Any]:
         """The array for a tensor of the model. ValueError if there is no one answer."""

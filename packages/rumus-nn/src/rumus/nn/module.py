@@ -28,7 +28,6 @@ from rumus.tensor import (
     float16,
     gpu_backend,
     move_parameters,
-    tensor,
 )
 from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.memory.recording import depends_on
@@ -259,7 +258,8 @@ class Module:
         that differs; nothing was written then. `load_weights` takes what fits less closely.
         """
         own = self._own_state()
-        return self._assign(own, own.check(state))
+        own.assign({name: own.staged(name, a) for name, a in own.check(state).items()})
+        return self
 
     def load_weights(
         self,
@@ -289,8 +289,8 @@ class Module:
         (('bias',), ('weight',))
         """
         own = self._own_state()
-        arrays, report = fit(own, weights, rename, strict=strict)
-        self._assign(own, arrays)
+        found, report = fit(own, weights, rename, strict=strict)
+        own.assign(found)
         return report
 
     def load_file(
@@ -322,15 +322,6 @@ class Module:
         """
         state = self.state_dict()
         write_weights(path, state if rename is None else rename.foreign(state))
-
-    def _assign(self, own: OwnState, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        # On the device before anything is written: an upload may fail, a copy does not.
-        staged = {name: tensor(a, dtype=a.dtype, backend=own.tensors[name].backend)
-                  for name, a in arrays.items()}  # fmt: skip
-        with Uninterrupted():
-            for name, value in staged.items():
-                own.tensors[name].assign(value)
-        return self
 
     # Changing the whole tree
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rumus.tensor import StateMismatchError, Tensor
+from rumus.tensor import StateMismatchError, Tensor, tensor
+from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,16 @@ class OwnState:
                 f"this state does not fit {self.owner}; nothing was loaded:\n  {lines}"
             )
         return arrays
+
+    def staged(self, name: str, array: NDArray[Any]) -> Tensor:
+        """Return an array on the device of a tensor here: an upload may fail, a copy does not."""
+        return tensor(array, dtype=array.dtype, backend=self.tensors[name].backend)
+
+    def assign(self, found: Mapping[str, Tensor]) -> None:
+        """Write what was staged."""
+        with Uninterrupted():
+            for name, value in found.items():
+                self.tensors[name].assign(value)
 
     def _untied(
         self, given: Mapping[str, NDArray[Any]]
