@@ -95,9 +95,14 @@ fn logarithm_series(x: vec4<f32>) -> vec4<f32> {
     return 2.0 * s + 2.0 * s * q * p;
 }
 
+// What is smaller than every normal number is its bits, as an integer, times 2^-149: drivers take it
+// for 0 or for another number.
 fn logarithm(x: vec4<f32>) -> vec4<f32> {
+    let bits = bitcast<vec4<u32>>(x);
+    let is_tiny = (bits < vec4<u32>(0x00800000u)) & (bits > vec4<u32>(0u));
+    let whole = select(x, vec4<f32>(bits), is_tiny);
     let near = x - 1.0;
-    let far = select(log(x), x, is_nan(x));
+    let far = select(log(whole), x, is_nan(x)) - select(vec4<f32>(0.0), vec4<f32>(103.27893), is_tiny);
     return select(far, logarithm_series(near), abs(near) < vec4<f32>(0.4));
 }
 
@@ -172,7 +177,7 @@ fn far_quadrant(x: f32) -> vec2<f32> {
     let bits = bitcast<u32>(x);
     let digits = (bits << 8u) | 0x80000000u;
     // The lowest of the first 32 bits stands for 2^(1 - exponent), times that of the digits for 2^-30.
-    let at = min((bits >> 23u) & 0xffu, 254u) - 128u;
+    let at = clamp((bits >> 23u) & 0xffu, 128u, 254u) - 128u;
     let low = wide_product(digits, bits_of_two_by_pi(at + 64u)).x;
     let middle = wide_product(digits, bits_of_two_by_pi(at + 32u));
     let second = middle.y + low;

@@ -222,3 +222,10 @@ def test_angles_of_any_size(name: str, gpu: GpuBackend) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=3e-7)
     far = np.abs(x) > 10_001  # nearer, what is close to a multiple of pi / 2 loses digits
     np.testing.assert_allclose(found[far], expected[far], rtol=5e-7)
+
+
+def test_the_logarithm_of_what_is_smaller_than_normal_numbers(gpu: GpuBackend) -> None:
+    x = np.array([1e-38, 1e-40, 5e-44, 1e-45, 1.1754944e-38, 2e-38, 0.0, -1e-40], np.float32)
+    with np.errstate(all="ignore"):
+        expected = np.log(x.astype(np.float64))
+    np.testing.assert_allclose(tensor(x, backend=gpu).log().numpy(), expected, rtol=1e-6)
