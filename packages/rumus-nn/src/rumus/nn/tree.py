@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rumus.tensor import Parameter
+from rumus.tensor.expression.printable import printable_lines
 
 if TYPE_CHECKING:
     from rumus.nn.module import Module
@@ -32,7 +33,7 @@ def _lines(module: Module, label: str, above: tuple[Module, ...]) -> list[str]:
     parts = [
         line
         for name, child in module.named_children()
-        for line in _lines(child, f"{name}: ", (*above, module))
+        for line in _lines(child, f"{printable_lines(name)}: ", (*above, module))
     ]
     return [head, *parts]
 

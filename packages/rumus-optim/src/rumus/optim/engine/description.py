@@ -9,6 +9,7 @@ from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.options.group import ParameterGroup, described
 from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import float32
+from rumus.tensor.expression.printable import printable_lines
 
 HALF_UNIT: Final = 2.0**-24  # half of the distance from 1 to the next number of float32
 
@@ -53,7 +54,7 @@ def _hyper_parameters(group: ParameterGroup, hyper: Mapping[str, Hyper], uses: U
 
 def _table(group: ParameterGroup) -> list[str]:
     rows = [("name", "shape", "role", "dtype")]
-    rows += [(name, str(p.shape), p.role, str(p.dtype)) for name, p in group.named]
+    rows += [(printable_lines(name), str(p.shape), p.role, str(p.dtype)) for name, p in group.named]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()

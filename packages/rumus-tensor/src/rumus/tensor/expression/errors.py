@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from rumus.tensor.expression.printable import PrintableError
 
-class AutogradError(RuntimeError):
+
+class AutogradError(PrintableError, RuntimeError):
     """A gradient or a parameter was used in a way that the laws of ownership forbid."""
 
 
@@ -47,7 +49,7 @@ class PrecisionError(AutogradError):
     """A parameter of low precision without a float32 master copy cannot be trained."""
 
 
-class CaptureError(RuntimeError):
+class CaptureError(PrintableError, RuntimeError):
     """A training step does something that cannot be recorded and repeated."""
 
 
@@ -55,5 +57,5 @@ class ClosureNeededError(AutogradError):
     """An optimizer that computes the loss several times in a step was given gradients alone."""
 
 
-class StateMismatchError(ValueError):
+class StateMismatchError(PrintableError, ValueError):
     """A saved state does not fit what it is loaded into; the message lists every difference."""

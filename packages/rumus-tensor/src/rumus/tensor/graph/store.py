@@ -19,6 +19,7 @@ from rumus.tensor.expression.errors import (
     MissingGradientError,
     UnclaimedGradientError,
 )
+from rumus.tensor.expression.printable import printable_lines
 from rumus.tensor.graph.autograd import ACCUMULATE, Node, backward, ones
 from rumus.tensor.graph.buffer_update import BufferUpdate, take_loose
 from rumus.tensor.graph.tensor import Tensor, backend_of
@@ -62,7 +63,7 @@ class GradientStore:
         return iter(list(self._parameters.values()))
 
     def __repr__(self) -> str:
-        names = ", ".join(p.name or "(unnamed)" for p in self)
+        names = ", ".join(printable_lines(p.name) or "(unnamed)" for p in self)
         return f"GradientStore({names})"
 
     def array(self, parameter: Parameter) -> Array:

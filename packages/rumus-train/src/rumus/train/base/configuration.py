@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from rumus.tensor.expression.printable import PrintableError
 from rumus.train.base.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
@@ -30,7 +31,7 @@ _PLAIN: Final = {
 }
 
 
-class ConfigurationError(ValueError):
+class ConfigurationError(PrintableError, ValueError):
     """A configuration that does not fit its dataclass; the message lists all that is wrong."""
 
 

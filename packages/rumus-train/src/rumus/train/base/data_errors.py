@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from rumus.tensor.expression.printable import PrintableError
 
-class SampleError(RuntimeError):
+
+class SampleError(PrintableError, RuntimeError):
     """A sample could not be read or transformed, or does not fit the others of its batch.
 
     index: the sample's number in the loader's dataset, or None if it was one of several. What went
@@ -19,5 +21,5 @@ class SampleError(RuntimeError):
         return self.message
 
 
-class WorkerError(RuntimeError):
+class WorkerError(PrintableError, RuntimeError):
     """A worker process of a loader could not be started, or ended before its work did."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from rumus.tensor.expression.printable import printable_lines
+
 _LONGEST: Final = 200  # characters of one name in a message
 
 
@@ -21,3 +23,8 @@ def printable(text: object) -> str:
     if shown.isprintable():
         return shown
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+
+
+def say(text: object) -> None:
+    """Print a text of several lines, with its control characters escaped."""
+    print(printable_lines(text), flush=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rumus.tensor.expression.printable import PrintableError
 
-class CheckpointError(Exception):
+
+class CheckpointError(PrintableError):
     """Something about the checkpoints of a run; the message says what, and what to do."""
 
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 from datetime import datetime
 from pathlib import Path
 
+from rumus.train.base.printable import say
 from rumus.train.checkpoints.checkpoint_errors import InvalidCheckpointError
 from rumus.train.checkpoints.checkpoints import Checkpoints, SavedCheckpoint
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
@@ -17,9 +18,9 @@ def ls(arguments: Namespace) -> int:
     checkpoints = checkpoints_of(arguments.folder)
     found = checkpoints.list()
     if not found:
-        print(f"no checkpoints in {checkpoints.folder}")
+        say(f"no checkpoints in {checkpoints.folder}")
     for saved in found:
-        print(_line(saved))
+        say(_line(saved))
     return ExitCode.OK
 
 
@@ -36,11 +37,11 @@ def verify(arguments: Namespace) -> int:
             checkpoints.verify(saved.path)
         except InvalidCheckpointError as error:
             is_good = False
-            print(f"step {saved.step}: damaged: {error}")
+            say(f"step {saved.step}: damaged: {error}")
         else:
-            print(f"step {saved.step}: good, {size(saved.size)}")
+            say(f"step {saved.step}: good, {size(saved.size)}")
     if not chosen:
-        print(f"no checkpoints in {checkpoints.folder}")
+        say(f"no checkpoints in {checkpoints.folder}")
     return ExitCode.OK if is_good else ExitCode.NO_CHECKPOINT
 
 
@@ -51,7 +52,7 @@ def rm(arguments: Namespace) -> int:
     with checkpoints:
         for saved in chosen:
             checkpoints.remove(saved.step)
-            print(f"step {saved.step}: removed")
+            say(f"step {saved.step}: removed")
     return ExitCode.OK
 
 

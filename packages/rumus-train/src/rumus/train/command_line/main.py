@@ -15,6 +15,7 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
+from rumus.tensor.expression.printable import printable_lines
 from rumus.train.command_line.exit_codes import ExitCode, Terminated, code_of, told
 from rumus.train.command_line.parser import parser
 from rumus.train.loop.stop_signals import Interrupted
@@ -60,14 +61,16 @@ def _run(arguments: Namespace) -> int:
 
 def _say(command: str, text: str) -> None:
     sys.stdout.flush()
-    print(f"rumus {command}: {text}", file=sys.stderr, flush=True)
+    print(printable_lines(f"rumus {command}: {text}"), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def _short_warnings(command: str) -> Iterator[None]:
     """Say warnings in one line, as errors are said."""
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"rumus {command}: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: printable_lines(
+        f"rumus {command}: warning: {message}\n"
+    )
     try:
         yield
     finally:

@@ -6,8 +6,9 @@ import argparse
 import math
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from rumus.tensor.expression.printable import printable_lines
 from rumus.train.command_line.shells import SHELLS
 
 # What completion offers for an argument: names of files, of folders, or nothing.
@@ -18,9 +19,16 @@ exit codes: 0 done, 1 an error in the script, 2 usage, configuration or folder, 
 4 no valid checkpoint, 130 Ctrl-C, 143 SIGTERM"""
 
 
+class _Parser(ArgumentParser):
+    """Says what is wrong with arguments without repeating what a terminal would obey."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable_lines(message))
+
+
 def parser() -> ArgumentParser:
     """Return the parser. Each command sets `run`: the module and function that does it."""
-    whole = ArgumentParser(
+    whole = _Parser(
         prog="rumus",
         description="Train models that are described in a script, and look after their runs.",
         epilog=_EPILOG,

@@ -17,6 +17,7 @@ from rumus.train.base.configuration import (
     load_configuration,
     save_configuration,
 )
+from rumus.train.base.printable import say
 from rumus.train.checkpoints.checkpoint_store import Resume
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
 from rumus.train.command_line.run_folders import existing_run, writable_place
@@ -104,13 +105,13 @@ def sweep(arguments: Namespace) -> int:
     )  # fmt: skip
     for rate, loss, smoothed in zip(found.rates, found.losses, found.smoothed, strict=True):
         print(f"lr {rate:9.3g}  loss {loss:9.4g}  smoothed {smoothed:9.4g}")
-    print(f"the sweep ended: {found.reason}")
+    say(f"the sweep ended: {found.reason}")
     best = found.suggestion
     print("the loss never falls" if best is None else f"it falls fastest at lr {best:.3g}")
     if arguments.picture is not None:
         with drawing():
             found.draw(arguments.picture)
-        print(f"picture: {arguments.picture}")
+        say(f"picture: {arguments.picture}")
     return ExitCode.OK
 
 
@@ -121,7 +122,7 @@ def _train(script: Script, config: Any, command: Command, folder: Path, resume: 
     run = RunFolder(folder, config=table, seed=command.seed)
     training = script.training(config)
     _check_ends(training, command)
-    print(f"run folder: {folder}, seed {command.seed}", flush=True)
+    say(f"run folder: {folder}, seed {command.seed}")
     callbacks = [*training.callbacks, run, KeepCommand(folder, command), LiveView()]
     if command.profile is not None:
         callbacks.append(TimeReport(kernels=command.profile == "kernels"))

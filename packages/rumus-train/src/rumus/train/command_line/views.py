@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rumus.train.base.printable import say
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
 from rumus.train.command_line.run_folders import existing_run
 
@@ -15,7 +16,7 @@ def report(arguments: Namespace) -> int:
     from rumus.train.views.report import write_report
 
     with drawing():
-        print(write_report(existing_run(arguments.folder)))
+        say(write_report(existing_run(arguments.folder)))
     return ExitCode.OK
 
 
@@ -24,7 +25,7 @@ def plot(arguments: Namespace) -> int:
     from rumus.train.views.runs_picture import plot_runs
 
     with drawing():
-        print(plot_runs([existing_run(folder) for folder in arguments.folders], arguments.output))
+        say(plot_runs([existing_run(folder) for folder in arguments.folders], arguments.output))
     return ExitCode.OK
 
 

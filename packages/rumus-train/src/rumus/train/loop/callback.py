@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from rumus.tensor import NonFiniteGradientError
+from rumus.tensor.expression.printable import PrintableError
 from rumus.train.loop.events import (
     CheckpointSaved,
     EpochEnd,
@@ -82,7 +83,7 @@ class Callback(Protocol):
         return
 
 
-class CallbackError(RuntimeError):
+class CallbackError(PrintableError, RuntimeError):
     """A callback has raised; its name and the event are in the message, the error is the cause."""
 
 

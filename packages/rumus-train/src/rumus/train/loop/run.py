@@ -15,6 +15,7 @@ from rumus.optim import ClosureOptimizer
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.tensor.expression.printable import PrintableError
 from rumus.train.base.class_names import require_same_classes
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
@@ -61,7 +62,7 @@ OnNonFinite: TypeAlias = Literal["raise", "skip", "rollback"]
 MOST_ROLLBACKS: Final = 3  # unless something else is said
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(PrintableError, ArithmeticError):
     """A loss is NaN or infinite though the gradients of its step are not."""
 
 

@@ -6,6 +6,7 @@ import atexit
 import math
 from typing import TYPE_CHECKING, Final, TextIO
 
+from rumus.tensor.expression.printable import printable_lines
 from rumus.train.loop.progress import Progress, clock, short, size
 from rumus.train.views.live_view import place, validation
 
@@ -41,7 +42,7 @@ class PanelView:
 
     def say(self, line: str, progress: Progress) -> None:
         """Print a line above the panel."""
-        self._console.print(line, highlight=False, markup=False)
+        self._console.print(printable_lines(line), highlight=False, markup=False)
 
     def close(self, progress: Progress) -> None:
         """Draw it for the last time, and leave it there."""

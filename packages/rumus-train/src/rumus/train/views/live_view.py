@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import Final, Protocol, TextIO
 
+from rumus.tensor.expression.printable import printable_lines
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import (
     CheckpointSaved,
@@ -207,8 +208,9 @@ class LineView:
 
 
 def encodable(line: str, stream: TextIO) -> str:
-    """Return a line with question marks for what a stream cannot write."""
+    """Return a line with question marks for what a stream cannot write, and nothing to obey."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
+    line = printable_lines(line)
     return line.encode(encoding, "replace").decode(encoding)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.tensor.expression.printable import PrintableError
 from rumus.train.base.append_file import AppendFile, RunFolderWarning
 from rumus.train.base.configuration import configuration_table
 from rumus.train.base.every import Every
@@ -56,7 +57,7 @@ _RATE: Final = 0.2  # seconds over which a throughput is measured at least
 _STARTS: Final = 100  # that env.json tells of, the last ones
 
 
-class RunFolderError(RuntimeError):
+class RunFolderError(PrintableError, RuntimeError):
     """A run folder that cannot be written, or that holds another run."""
 
 
