@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from rumus import nn
 from rumus.nn import WeightsFileError, read_weights
-from rumus.tensor import Generator, Tensor, linear
+from rumus.tensor import Backend, Generator, Tensor, linear
 
 
 def model(seed: int = 0) -> nn.Sequential:
@@ -48,8 +48,8 @@ def sharded(folder: Path, arrays: dict[str, NDArray[Any]], count: int = 2) -> Pa
     return index
 
 
-def test_a_file_has_the_plain_names_and_comes_back(tmp_path: Path) -> None:
-    first, second = model(), model(1)
+def test_a_file_has_the_plain_names_and_comes_back(backend: Backend, tmp_path: Path) -> None:
+    first, second = model().to(backend), model(1).to(backend)
     first.save_file(tmp_path / "m.safetensors")
     found = load_file(tmp_path / "m.safetensors")
     assert found.keys() == first.state_dict().keys()

@@ -46,6 +46,17 @@ def test_weights_of_transformers_in_memory() -> None:
         ours.load_weights(arrays, rename=nn.names.GPT2)
 
 
+def test_tensors_of_pytorch_themselves() -> None:
+    theirs, ours = gpt2()
+    assert ours.load_weights(theirs.state_dict(), rename=nn.names.GPT2).fits
+    compare_logits(theirs, ours, TOKENS)
+    theirs.transformer.h[0].mlp.c_fc.to(torch.bfloat16)
+    before = ours.state_dict()["blocks.0.feed_forward.up.bias"]
+    with pytest.raises(ValueError, match=r"c_fc.bias cannot become a NumPy array: .*BFloat16"):
+        ours.load_weights(theirs.state_dict(), rename=nn.names.GPT2)
+    np.testing.assert_array_equal(ours.state_dict()["blocks.0.feed_forward.up.bias"], before)
+
+
 def test_a_llama_that_shares_its_table(tmp_path: Path) -> None:
     theirs, ours = llama(tie_word_embeddings=True)
     ours.output.weight = ours.tokens.weight

@@ -174,11 +174,18 @@ class _Fitting:
     def _one(self, sources: list[tuple[str, Place]]) -> NDArray[Any]:
         """The array of one place: several names may have it only if they are the same."""
         first, place = sources[0]
-        array = np.asarray(self._weights[first])
+        array = self._array(first)
         for other, _ in sources[1:]:
-            if not same_bits(array, np.asarray(self._weights[other])):
+            if not same_bits(array, self._array(other)):
                 raise ValueError(f"the file has two tensors for it, {first} and {other}")
         return array.T if place.is_transposed and array.ndim == 2 else array
+
+    def _array(self, name: str) -> NDArray[Any]:
+        """What NumPy makes of a tensor, of PyTorch for example."""
+        try:
+            return np.asarray(self._weights[name])
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"{name} cannot become a NumPy array: {error}") from error
 
 
 def _converted(array: NDArray[Any], dtype: DType) -> NDArray[Any]:

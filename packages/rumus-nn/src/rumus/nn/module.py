@@ -270,9 +270,9 @@ class Module:
     ) -> LoadReport:
         """Copy the weights of another program into the parameters and buffers.
 
-        weights: arrays by name, such as `{k: v.numpy() for k, v in model.state_dict().items()}` in
-        PyTorch. Floating dtypes are converted to those of the model; tied weights may come under
-        any of their names, or all.
+        weights: arrays by name, or what NumPy makes arrays of, such as `model.state_dict()` of
+        PyTorch on the CPU. Floating dtypes are converted to those of the model; tied weights may
+        come under any of their names, or all.
         rename: from the name of a tensor there to that here, None for what is to be left out; a
         table of `nn.names`, such as `names.GPT2`, knows whole layouts. strict: False to load what
         fits, and learn from the result what did not: names that are missing or unexpected, and
