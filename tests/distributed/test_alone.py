@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from rumus.distributed.mpi_library import MpiLibrary
 from rumus.distributed.own_gpu import own_gpu
 from rumus.distributed.shard_streams import STRETCH, ShardStreams
 from rumus.distributed.tree import Tree, add_rows
-from rumus.optim import LBFGS, SGD
+from rumus.optim import LAMB, LBFGS, SGD, Lookahead, Optimizer
 from rumus.tensor import Generator, NumpyBackend, Parameter
 from rumus.train import ArrayDataset, DataLoader, Trainer
 
@@ -180,6 +181,29 @@ def test_a_loader_that_deals_nothing_out_is_refused_on_several_ranks() -> None:
     loader = DataLoader(ArrayDataset(np.zeros(4, np.float32)), 2)
     with pytest.raises(TypeError, match=r"DataLoader\(dataset, batch_size, ranks=ranks, shards=8"):
         trainer.fit(loader, lambda x: (weight * x).sum(), epochs=1)
+
+
+def test_a_step_by_hand_is_refused_on_several_ranks() -> None:
+    weight = Parameter([1.0], name="w")
+    trainer = Trainer(SGD([weight], 0.1), ranks=Ranks(several()))
+    with pytest.raises(TypeError, match="train_step knows nothing of the other ranks"):
+        trainer.train_step(lambda: (weight * weight).sum())
+    assert weight.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda p: LAMB(p, 0.1), "it measures whole tensors before a step"),
+        (lambda p: Lookahead(SGD(p, 0.1)), "cannot be cut into parts"),
+    ],
+)
+def test_zero_names_an_optimizer_that_cannot_be_cut(
+    make: Callable[[list[Parameter]], Optimizer[Any]], why: str
+) -> None:
+    optimizer = make([Parameter(np.ones((64, 64), np.float32), name="w")])
+    with pytest.raises(TypeError, match=rf"zero=True: .*{type(optimizer).__name__}.*{why}"):
+        Trainer(optimizer, ranks=Ranks(several()), zero=True)
 
 
 def test_zero_needs_ranks() -> None:

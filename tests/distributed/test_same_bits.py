@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +66,12 @@ def test_a_rank_sends_as_little_as_is_possible(ranks: int) -> None:
     assert first["sent"] == pytest.approx(least * first["found"]["steps"], rel=0.35)
     steps = accumulated["found"]["steps"]
     assert accumulated["sent"] - first["sent"] == first["sent"] / first["found"]["steps"] * steps
+
+
+def test_workers_that_seldom_meet_do_not_depend_on_ranks() -> None:
+    program = str(Path(__file__).parents[2] / "docs" / "examples" / "diloco.py")
+    options = ("--workers", "2", "--steps", "8", "--every", "4", "--batch", "2")
+    alone, together = (launched(ranks, *options, program=program) for ranks in (1, 2))
+    assert alone.code == 0, alone.errors
+    assert "step    8 of 2 workers" in alone.out
+    assert together.out == alone.out

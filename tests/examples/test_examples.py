@@ -125,6 +125,13 @@ def test_optim_alone() -> None:
     assert errors == sorted(errors, reverse=True)
 
 
+def test_diloco() -> None:
+    text = output("diloco.py", "--workers", 2, "--steps", 60, "--every", 20)
+    losses = [float(found) for found in re.findall(r"2 workers: ([\d.]+) nats a byte", text)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 3.1  # what guessing by the frequencies of bytes is at
+
+
 def test_optim_alone_needs_only_tensor_and_optim() -> None:
     """The program sees no other package of rumus: importing one of them fails."""
     program = (

@@ -37,7 +37,7 @@ def launched(
     within: Sequence[str] = (),
     **env: str,
 ) -> Launched:
-    """Run a program of tests/distributed/programs to its end.
+    """Run a program of tests/distributed/programs, or of another folder, to its end.
 
     hosts: machines, with commas. within: what the command is given to, as `ip netns exec name`.
     """

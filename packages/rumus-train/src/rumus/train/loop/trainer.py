@@ -175,6 +175,11 @@ class Trainer(Generic[M_co]):
         """
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
+        if self.team is not None and self.team.size > 1:
+            raise TypeError(
+                "train_step knows nothing of the other ranks, and would train this one alone: "
+                "trainer.fit(DataLoader(..., ranks=ranks), loss_fn, ...) adds up over all of them"
+            )
         return self.weighed_step(loss_fn, batch, lambda loss, means: weight)
 
     def weighed_step(self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh) -> Tensor:
