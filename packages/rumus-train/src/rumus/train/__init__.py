@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from rumus.train.loop.time_report import TimeReport
     from rumus.train.loop.training import Training
     from rumus.train.views.live_view import LiveView
+    from rumus.train.views.logger import Logger, LoggerWarning, LogTo
     from rumus.train.views.metrics_file import read_metrics
     from rumus.train.views.report import write_report
     from rumus.train.views.run_folder import RunFolder, RunFolderError
@@ -101,6 +102,9 @@ __all__ = [
     "LengthBuckets",
     "LiveView",
     "LocalFileSystem",
+    "LogTo",
+    "Logger",
+    "LoggerWarning",
     "MemoryReport",
     "Mixup",
     "NoCheckpointError",
@@ -205,6 +209,7 @@ _NAMES: Final = {  # by the module that they are in
     "views.live_view": ("LiveView",),
     "data.loader": ("DataLoader",),
     "loop.memory_report": ("MemoryReport", "StepMemory"),
+    "views.logger": ("Logger", "LoggerWarning", "LogTo"),
     "views.metrics_file": ("read_metrics",),
     "data.mixing": ("CutMix", "Mixup"),
     "data.pad": ("Pad",),

@@ -70,7 +70,7 @@ FIT: Final = OtherNames(
         "max_epochs": "epochs=...",
         "max_steps": "steps=...",
         "ckpt_path": "checkpoints=folder, resume=path",
-        "verbose": "callbacks=[LiveView()]",
+        "verbose": "progress=None for no line, callbacks=[LiveView()] for one in a log",
         "shuffle": "DataLoader(dataset, batch_size, shuffle=True)",
     },
 )

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -51,7 +52,7 @@ from rumus.train.loop.events import (
 )
 from rumus.train.loop.machine import machine, what_differs
 from rumus.train.loop.monitor import Monitor
-from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals
+from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals, shown
 from rumus.train.loop.team import Alone, Team
 from rumus.train.loop.validation import Validate, evaluating
 
@@ -66,7 +67,7 @@ class NonFiniteLossError(PrintableError, ArithmeticError):
     """A loss is NaN or infinite though the gradients of its step are not."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Result:
     """What came of a training.
 
@@ -88,6 +89,33 @@ class Result:
     metrics_step: int | None
     best: float | None
     best_step: int | None
+
+    def __repr__(self) -> str:
+        return f"Result({', '.join(f'{name} {value}' for name, value in self._told().items())})"
+
+    def _repr_html_(self) -> str:
+        """Return it as a table, which a notebook shows."""
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            for name, value in self._told().items()
+        )
+        return f"<table>{rows}</table>"
+
+    def _told(self) -> dict[str, str]:
+        """What a person asks first."""
+        losses = [entry["loss"] for entry in self.history if "loss" in entry]
+        found = {
+            "ended by": self.reason,
+            "epochs": str(self.epochs),
+            "steps": f"{self.steps:,}",
+            "seconds": f"{self.seconds:.1f}",
+        }
+        if losses:
+            found["loss"] = f"{losses[-1]:.4g}"
+        found |= {f"validation {name}": f"{value:.4g}" for name, value in self.metrics.items()}
+        if self.best is not None:
+            found["best"] = f"{self.best:.4g} after step {self.best_step}"
+        return found
 
 
 class Run:
@@ -187,7 +215,7 @@ class Run:
             result = self._end()
             self.team.end()
         if self.signals.received is not None:  # it has come since all was done
-            raise Interrupted(self.signals.received, position.step, self._path)
+            raise shown(Interrupted(self.signals.received, position.step, self._path))
         return result
 
     def _step(self) -> None:
@@ -522,7 +550,7 @@ class Run:
         reason = interrupted.name if interrupted else self.stopped or "epochs"
         self.callbacks.send(TrainEnd(self, position.epoch, position.step, reason, seconds))
         if interrupted:
-            raise interrupted
+            raise shown(interrupted)
         return Result(
             reason,
             position.epoch,

@@ -12,6 +12,8 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
+from rumus.train.base.notebook import in_notebook
+
 _ASKED_TO_STOP: Final = (signal.SIGTERM, signal.SIGINT)
 # What would end the process; a program that has a use for one of them keeps it.
 _DEADLY: Final = tuple(
@@ -39,6 +41,12 @@ class Interrupted(SystemExit):
             return f"a second {self.name} ended the training at once"
         saved = f"the last checkpoint is {self.checkpoint}" if self.checkpoint else "not saved"
         return f"{self.name} ended the training after step {self.step}; {saved}"
+
+
+def shown(interrupted: Interrupted) -> BaseException:
+    """Return what a person is to see: in a notebook, an interrupt like that of any other cell."""
+    is_interrupt = interrupted.name == "SIGINT" and in_notebook()
+    return KeyboardInterrupt(str(interrupted)) if is_interrupt else interrupted
 
 
 class Abandoned(BaseException):
@@ -90,7 +98,7 @@ class StopSignals:
             if now - self._received_at < AGAIN:
                 return
             self._restore()
-            raise Interrupted(number)
+            raise shown(Interrupted(number))
         self.noted, self._received_at = number, now
         if not self._shared:
             self.obey(number)

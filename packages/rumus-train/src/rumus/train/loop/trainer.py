@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self, TypeAlias
 
 from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
 from rumus.optim.engine.closure import forward_backward, repeated
@@ -278,6 +278,7 @@ class Trainer(Generic[M_co]):
         resume: Resume = False,
         signals: bool = True,
         profile_steps: bool = False,
+        progress: Literal["auto"] | None = "auto",
     ) -> Result:
         """Train: one `train_step` for each batch that `loader` yields, epoch after epoch.
 
@@ -310,6 +311,8 @@ class Trainer(Generic[M_co]):
         signals: SIGTERM and Ctrl-C end the run after the running step, with a checkpoint, by
         Interrupted, which ends the process with code 143 or 130; a second one at once.
         profile_steps: measure the parts of each step; it waits for each loss.
+        progress: "auto" shows where it is on a terminal and in a notebook, unless a callback does;
+        elsewhere, as in a log, `callbacks=[LiveView()]` writes lines. None shows nothing.
 
         Raises what `train_step` does; ValueError for options that contradict each other or are of
         no use, for a metric that the validation lacks (what was trained is saved then), a loader
@@ -330,6 +333,7 @@ class Trainer(Generic[M_co]):
         """
         from rumus.train.base.every import Every
         from rumus.train.checkpoints.checkpoint_store import as_store, order_of
+        from rumus.train.loop.default_view import with_progress
         from rumus.train.loop.monitor import Monitor, check_options
         from rumus.train.loop.run import Run
         from rumus.train.loop.validation import check_validate
@@ -362,7 +366,7 @@ class Trainer(Generic[M_co]):
             weight_of=weight_of,
             nonfinite=nonfinite,
             rollbacks=rollbacks,
-            callbacks=callbacks,
+            callbacks=with_progress(callbacks, progress),
             store=as_store(checkpoints, None if validate is None else watched.mode),
             save_every=save_every or Every(epochs=1),
             monitor=watched,

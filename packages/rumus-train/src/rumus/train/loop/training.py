@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rumus.train.base.every import Every
 from rumus.train.loop.callback import Callback
@@ -55,6 +55,7 @@ class Training:
     monitor: str | None = None
     mode: Mode | None = None
     restore_best: bool = False
+    progress: Literal["auto"] | None = "auto"
     read: Callable[[Path], Iterable[Any]] | None = None
     predict_fn: Callable[..., Any] | None = None
 

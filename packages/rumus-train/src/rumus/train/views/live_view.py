@@ -8,7 +8,9 @@ import time
 from contextlib import suppress
 from typing import Final, Protocol, TextIO
 
+from rumus.tensor import run_seed
 from rumus.tensor.expression.printable import printable_lines
+from rumus.train.base.notebook import in_notebook
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import (
     CheckpointSaved,
@@ -48,7 +50,8 @@ class LiveView(Callback):
 
     On a terminal a panel that is drawn anew four times a second (extra `rich`), or one line without
     that package; elsewhere a plain line every `seconds`, and one for each epoch. stream: stderr, if
-    nothing is said. NO_COLOR in the environment is honoured. Between two looks a step costs less
+    nothing is said, and in a notebook one panel that is drawn anew. says_seed: begin with the seed
+    of the program. NO_COLOR in the environment is honoured. Between two looks a step costs less
     than a microsecond, and what is on a GPU is read once a second. A stream that cannot be written
     any more ends the view, not the training.
 
@@ -57,11 +60,14 @@ class LiveView(Callback):
 
     order = 50
     speaks = True
+    shows_progress = True
 
-    def __init__(self, stream: TextIO | None = None, *, seconds: float = 10.0) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, seconds: float = 10.0, says_seed: bool = False
+    ) -> None:
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, not {seconds!r}")
-        self.stream, self.seconds = stream, seconds
+        self.stream, self.seconds, self.says_seed = stream, seconds, says_seed
         self._view: View | None = None
         self._progress: Progress | None = None
         self._samples = 0.0
@@ -72,13 +78,22 @@ class LiveView(Callback):
         stream = self.stream or sys.stderr
         self._progress = progress = Progress(event.run)
         progress.start(event)
-        self._view = view_for(stream, self.seconds)
+        self._view = self._view_for(stream)
         self._samples = 0.0
         now = time.perf_counter()
         self._next = now + min(self._view.interval, 0.5)  # soon for the first time
         self._next_read = 0.0
+        if self.says_seed:
+            self._say(f"seed {run_seed()}")
         if event.resumed_from is not None:
             self._say(f"resumed from {event.resumed_from.name}, epoch {event.epoch + 1}")
+
+    def _view_for(self, stream: TextIO) -> View:
+        if self.stream is None and in_notebook():
+            from rumus.train.views.notebook_view import NotebookView
+
+            return NotebookView()
+        return view_for(stream, self.seconds)
 
     def on_step_end(self, event: StepEnd) -> None:
         """Look at a step that is due."""

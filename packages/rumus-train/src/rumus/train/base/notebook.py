@@ -1,0 +1,17 @@
+"""Whether this program is cells of a notebook."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def in_notebook() -> bool:
+    """Whether a notebook's kernel runs this, whose front end shows HTML.
+
+    >>> in_notebook()
+    False
+    """
+    ipython: Any = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,25 @@
+"""What `fit` shows where nothing is said: looked up by name, for views know the loop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from rumus.train.base.notebook import in_notebook
+from rumus.train.loop.callback import Callback
+
+
+def with_progress(callbacks: Sequence[Callback], progress: str | None) -> Sequence[Callback]:
+    """Return the callbacks with one that shows progress, if somebody can see it.
+
+    progress: "auto", or None for no other than those that were given. ValueError for another one.
+    """
+    if progress not in ("auto", None):
+        raise ValueError(f'progress must be "auto" or None, not {progress!r}')
+    is_shown = any(getattr(type(each), "shows_progress", False) for each in callbacks)
+    is_seen = in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+    if progress is None or is_shown or not is_seen:
+        return callbacks
+    view: Callback = import_module("rumus.train.views.live_view").LiveView(says_seed=True)
+    return [*callbacks, view]

@@ -1,0 +1,184 @@
+"""`LogTo`: sends what a training measures to a service or a program that keeps logs."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+
+from rumus.tensor import Tensor
+from rumus.train.base.late_values import late_values
+from rumus.train.loop.callback import Callback
+from rumus.train.loop.events import EpochEnd, Failed, StepEnd, TrainEnd, TrainStart, ValidationEnd
+
+_WAITING: Final = 10_000  # entries that may wait for a logger that is slow
+Entry: TypeAlias = tuple[dict[str, float], int]
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """What takes numbers by name: a run of Weights & Biases, of Trackio, an object of yours."""
+
+    def log(self, values: Mapping[str, float], step: int, /) -> object:
+        """Keep the numbers of a step."""
+        ...
+
+
+class LoggerWarning(RuntimeWarning):
+    """A logger has failed or hangs; training goes on without it."""
+
+
+class LogTo(Callback):
+    """Gives a logger what is measured: losses, rates, norms, what steps log, and validations.
+
+    logger: has `log(values, step)`, as `wandb.init()` and `trackio.init()` return it, or is such a
+    function, as `mlflow.log_metrics`. It is called in a thread of its own, and never waited for
+    while training: one that raises or hangs is told once, in a LoggerWarning, and training goes on.
+    seconds: how often steps are looked at; validations and epochs are all logged.
+    patience: seconds that the end of the training waits for what is left to be logged.
+
+    Names are "train/loss", "train/lr", "train/grad_norm", "train/NAME", "epoch/loss",
+    "validation/NAME". TypeError for what has no `log` and is no function.
+
+    >>> from rumus.optim import SGD
+    >>> from rumus.tensor import Parameter
+    >>> from rumus.train import Trainer
+    >>> weight, found = Parameter([4.0], name="weight"), []
+    >>> result = Trainer(SGD([weight], 0.25)).fit(
+    ...     [()], lambda: (weight * weight).sum(), epochs=1,
+    ...     callbacks=[LogTo(lambda values, step: found.append((step, values["epoch/loss"]))
+    ...                      if "epoch/loss" in values else None)], weight_of=lambda: 1.0)
+    >>> found
+    [(1, 16.0)]
+    """
+
+    order = 40
+
+    def __init__(
+        self,
+        logger: Logger | Callable[[Mapping[str, float], int], object],
+        *,
+        seconds: float = 1.0,
+        patience: float = 10.0,
+    ) -> None:
+        log = logger.log if isinstance(logger, Logger) else logger
+        if not callable(log):
+            raise TypeError(
+                f"a logger has log(values, step), or is such a function; {type(logger).__name__} "
+                "is neither"
+            )
+        if not seconds >= 0 or not patience >= 0:
+            raise ValueError(f"seconds and patience must not be negative: {seconds}, {patience}")
+        self._log: Callable[..., object] = log
+        self._name = type(logger).__name__ if isinstance(logger, Logger) else _named(log)
+        self.seconds, self.patience = seconds, patience
+        self._thread: _LoggingThread | None = None
+        self._next = 0.0
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Start the thread."""
+        self._thread = _LoggingThread(self._log)
+        self._next = 0.0
+
+    def on_step_end(self, event: StepEnd) -> None:
+        """Log a step that is due."""
+        now = time.perf_counter()
+        if now < self._next or self._thread is None:
+            return
+        norm = event.gradient_norm()
+        found: dict[str, Tensor] = {"loss": event.loss, **event.logged}
+        if norm is not None:
+            found["grad_norm"] = norm
+        values = dict(zip(found, late_values([*found.values()]), strict=True))
+        if event.learning_rate is not None:
+            values["lr"] = event.learning_rate
+        self._send("train", values, event.step)
+        self._next = time.perf_counter() + self.seconds
+
+    def on_validation_end(self, event: ValidationEnd) -> None:
+        """Log what a validation has found."""
+        self._send("validation", event.metrics, event.step)
+
+    def on_epoch_end(self, event: EpochEnd) -> None:
+        """Log what an epoch came to."""
+        self._send("epoch", {"loss": event.loss, **event.logged}, event.step)
+
+    def on_train_end(self, event: TrainEnd) -> None:
+        """Wait for what is left, as long as `patience` says."""
+        self._close()
+
+    def on_error(self, event: Failed) -> None:
+        """Wait for what is left, as long as `patience` says."""
+        self._close()
+
+    def _send(self, group: str, values: Mapping[str, float], step: int) -> None:
+        thread = self._thread
+        if thread is None:
+            return
+        named = {f"{group}/{name}": float(value) for name, value in values.items()}
+        if thread.error is None and thread.send(named, step):
+            return
+        self._tell(thread)
+
+    def _tell(self, thread: _LoggingThread) -> None:
+        """Say once why nothing more is logged."""
+        self._thread = None
+        why = "it takes nothing any more"
+        if thread.error is not None:
+            why = f"{type(thread.error).__name__}: {thread.error}"
+        warnings.warn(
+            f"the logger {self._name} is left out from here on, and training goes on: {why}",
+            LoggerWarning,
+            stacklevel=2,
+        )
+
+    def _close(self) -> None:
+        thread = self._thread
+        if thread is None:
+            return
+        if not thread.finish(self.patience) or thread.error is not None:
+            self._tell(thread)
+        self._thread = None
+
+
+class _LoggingThread:
+    """Calls a logger, in order, in a thread that the program does not wait for."""
+
+    def __init__(self, log: Callable[..., object]) -> None:
+        self.error: Exception | None = None
+        self._log = log
+        self._entries: queue.Queue[Entry | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._run, name="rumus-log", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (entry := self._entries.get()) is not None:
+            if self.error is None:
+                try:
+                    self._log(*entry)
+                except Exception as error:
+                    self.error = error
+
+    def send(self, values: dict[str, float], step: int) -> bool:
+        """Have something logged; False if too much waits already."""
+        try:
+            self._entries.put_nowait((values, step))
+        except queue.Full:
+            return False
+        return True
+
+    def finish(self, seconds: float) -> bool:
+        """Wait until all is logged; False if that takes longer."""
+        try:
+            self._entries.put(None, timeout=seconds)
+        except queue.Full:
+            return False
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+
+def _named(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__))
