@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rumus.optim import SGD, Adam, Optimizer, ParameterGroup
+from rumus.optim import SGD, Adam, Muon, Optimizer, ParameterGroup
 from rumus.tensor import (
     Backend,
     GradientStore,
@@ -252,3 +252,36 @@ def test_an_optimizer_of_ones_own(backend: Backend) -> None:
 def test_a_capture_trusts_the_libraries_of_both_engines(library: str) -> None:
     assert outside.is_trusted(library)
     assert not outside.is_trusted(library.split(".")[0] + "x")
+
+
+def test_several_optimizers_as_one(backend: Backend) -> None:
+    """A list makes one of them, whose steps are those of a loop that steps each."""
+    draw = np.random.default_rng(3)
+    x, y = draw.normal(size=(4, 8, 3)), draw.normal(size=(4, 8, 2))
+
+    def made() -> tuple[list[Parameter], list[Any]]:
+        w = Parameter(np.full((3, 2), 0.5), name="w", backend=backend)
+        b = Parameter(np.zeros(2), name="b", backend=backend)
+        return [w, b], [Muon([w], 0.1), SGD([b], 0.1)]
+
+    (w, b), apart = made()
+    (v, c), parts = made()
+    trainer = Trainer(parts)
+
+    def loss_of(w: Parameter, b: Parameter, x: Tensor, y: Tensor) -> Tensor:
+        return ((x @ w + b - y) ** 2).mean()
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        return loss_of(v, c, x, y)
+
+    for batch in zip(x, y, strict=True):
+        given = [tensor(array, backend=backend) for array in batch]
+        grads = loss_of(w, b, *given).backward()
+        for optimizer in apart:
+            optimizer.step(grads)
+        trainer.train_step(step, *batch)
+    for p, q in ((w, v), (b, c)):
+        assert p.numpy().tobytes() == q.numpy().tobytes()
+    assert trainer.optimizer.kind == "Muon+SGD"  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="takes optimizers by rules"):
+        Trainer([SGD([Parameter(1.0)]), "SGD"])  # type: ignore[list-item]

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from rumus.optim.rules import Rule, Update
     from rumus.optim.wrappers.accumulation import Accumulation
     from rumus.optim.wrappers.lookahead import Lookahead
+    from rumus.optim.wrappers.multi_optimizer import MultiOptimizer
     from rumus.optim.wrappers.sam import SAM
     from rumus.tensor.memory.updater import NonFinite
 
@@ -113,6 +114,7 @@ __all__ = [
     "LossScale",
     "MARS",
     "Memory",
+    "MultiOptimizer",
     "Muon",
     "NAdam",
     "NonFinite",
@@ -207,6 +209,7 @@ _NAMES: Final = {
     "rules": "Rule Update",
     "wrappers.accumulation": "Accumulation",
     "wrappers.lookahead": "Lookahead",
+    "wrappers.multi_optimizer": "MultiOptimizer",
     "wrappers.sam": "SAM",
 }
 _HOMES: Final = {

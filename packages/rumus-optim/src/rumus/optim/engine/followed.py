@@ -6,12 +6,13 @@ import math
 import threading
 import weakref
 from collections import deque
+from typing import Any
 
 from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.engine.segments import Segment
 from rumus.optim.options.group import Claimable, M_co
-from rumus.tensor import Backend, NonFiniteGradientError
+from rumus.tensor import Backend, NonFiniteGradientError, OwnershipError
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import NonFinite, Outcome, Updater
@@ -25,6 +26,11 @@ class FollowedOptimizer(Optimizer[M_co]):
     """
 
     def __init__(self, parameters: Claimable[M_co], nonfinite: NonFinite) -> None:
+        self._begin(nonfinite)
+        super().__init__(parameters)
+
+    def _begin(self, nonfinite: NonFinite) -> None:
+        """Follow steps of which there is none yet."""
         require_nonfinite(nonfinite)
         self.nonfinite = nonfinite
         self.segments: list[Segment] = []
@@ -34,7 +40,7 @@ class FollowedOptimizer(Optimizer[M_co]):
         self._updater: Updater | None = None
         self._pending: deque[Outcome] = deque()
         self._learning = threading.Lock()  # a thread that reads from a GPU hears of steps, too
-        super().__init__(parameters)
+        self._within: FollowedOptimizer[Any] | None = None  # what it is a part of, and steps with
 
     @property
     def steps(self) -> int:
@@ -95,7 +101,9 @@ class FollowedOptimizer(Optimizer[M_co]):
 
         NonFiniteGradientError, with the names, if one was refused and `nonfinite` is "raise".
         """
-        if self._pending and self._updater is not None:
+        if self._within is not None:
+            self._within.poll(wait)
+        elif self._pending and self._updater is not None:
             self._updater.poll(wait)
             if self._pending and self._pending[0].applied is not None:
                 with Uninterrupted():
@@ -117,6 +125,10 @@ class FollowedOptimizer(Optimizer[M_co]):
         self._pending.append(outcome)
         self.outcome = outcome
         self._learn()
+
+    def _set_counts(self, steps: int, skipped: int) -> None:
+        """Go on from so many steps."""
+        self._steps, self._skipped = steps, skipped
 
     def _learn(self) -> None:
         """Count the steps of which it is known what became of them; raise the first error."""
@@ -154,6 +166,9 @@ class FollowedOptimizer(Optimizer[M_co]):
 
     def _settle(self) -> None:
         """Wait until all is known, and let go of the updater: the next step makes a new one."""
+        if self._within is not None:
+            self._within._settle()
+            return
         try:
             self.poll(wait=True)
         finally:
@@ -164,6 +179,14 @@ class FollowedOptimizer(Optimizer[M_co]):
                         segment.steps = count
                     if self.scaling is not None:
                         self.scaling.settled()
+
+    def _check_alone(self, what: str) -> None:
+        """Refuse to do by itself what it does together with others. OwnershipError."""
+        if self._within is not None:
+            raise OwnershipError(
+                f"{self} is part of {self._within}, which steps, moves and owns for all of them: "
+                f"call {what} of that"
+            )
 
     def _names(self, outcome: Outcome) -> tuple[str, ...]:
         """The parameters to blame for a step that was not applied."""

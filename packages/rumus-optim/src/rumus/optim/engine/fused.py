@@ -6,22 +6,21 @@ the state. One step is one kernel for each group, however many parameters it has
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, Unpack
 
 from rumus.optim.engine.clip_factors import joint_norm
 from rumus.optim.engine.compensation import COMPENSATION
 from rumus.optim.engine.coupled_decay import CoupledDecay
 from rumus.optim.engine.description import description
-from rumus.optim.engine.gradients import collected, in_store
 from rumus.optim.engine.kernels import Kernels
-from rumus.optim.engine.laid_out import LaidOutOptimizer
 from rumus.optim.engine.loss_scale import LossScale, Scaling
 from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment, in_one_piece
 from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.staging import staged
 from rumus.optim.engine.step_scalars import StepScalars
+from rumus.optim.engine.stepped import SteppedOptimizer
 from rumus.optim.engine.unscaling import Unscaling
 from rumus.optim.engine.update_rule import Signature, UpdateRule, check_parts
 from rumus.optim.options.average import Average
@@ -30,10 +29,10 @@ from rumus.optim.options.group import Claimable, M_co, decaying_matrices
 from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, checked
 from rumus.optim.options.options import StateDType
 from rumus.optim.options.running import Running
-from rumus.tensor import Backend, GradientStore, OwnershipError, Parameter, Tensor
+from rumus.tensor import OwnershipError, Tensor
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
-from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Outcome, Updater
+from rumus.tensor.memory.updater import NonFinite
 
 if TYPE_CHECKING:
     from rumus.optim.engine.porting import Library, PresetOptions
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 _RULES: Final = "rumus.optim.rules"
 
 
-class FusedOptimizer(LaidOutOptimizer[M_co]):
+class FusedOptimizer(SteppedOptimizer[M_co]):
     """Any rule as an optimizer; SGD, Adam and AdamW are this with a name.
 
     parameters: see `Optimizer`. rule: a function of `p`, `g`, the state, and scalars keyword-only,
@@ -83,7 +82,7 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
     and `release` wait until everything is known. Schedules are asked there for later steps too, in
     advance, and again when it is their turn.
 
-    >>> from rumus.tensor import Expr
+    >>> from rumus.tensor import Expr, Parameter
     >>> def signum(p: Expr, g: Expr, m: Expr, *, lr: Expr, beta: Expr) -> dict[str, Expr]:
     ...     m = beta * m + (1 - beta) * g
     ...     return {"p": p - lr * m.sign(), "m": m}
@@ -181,6 +180,7 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         """
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
+        self._check_alone("extend")
         if stage.wraps and (names := [s.wraps for s in self.stages if s.wraps]):
             raise TypeError(f"{self} is wrapped by {names[0]} already")
         if any(segment.division is not None for segment in self.segments):
@@ -218,6 +218,7 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         TypeError for an option that its rule does not have.
 
         >>> from rumus.optim import AdamW
+        >>> from rumus.tensor import Parameter
         >>> optimizer = AdamW.like("keras", [Parameter([1.0], name="w")], lr=0.01)
         >>> optimizer.kind, optimizer.hyper["weight_decay"], optimizer.hyper["eps"]
         ('adam_outer_eps_decoupled', 0.004, 1e-07)
@@ -312,6 +313,7 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         ValueError for nonfinite="propagate", OwnershipError if this was released.
 
         >>> from rumus.optim import AdamW
+        >>> from rumus.tensor import Parameter
         >>> w = Parameter([1.0], name="w")
         >>> optimizer = AdamW([w])
         >>> scaling = optimizer.scale_losses(LossScale(initial=8.0))
@@ -320,18 +322,24 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         [24.0]
         >>> optimizer.step(grads)
         """
+        self._check_alone("scale_losses")
         self._check_training("scale_losses()")
         self._check_scalable()
         self._settle()
         if self.scaling is not None:
             self.scaling.restart(policy)
             return self.scaling
+        scaling = Scaling(policy)
         with Uninterrupted():
-            self.scaling = Scaling(policy)
-            self.stages = [Unscaling(self.scaling), *self.stages]
-            self._trace(self.hyper)
-            self._take(self.segments)
-        return self.scaling
+            self._scale_by(scaling)
+        return scaling
+
+    def _scale_by(self, scaling: Scaling) -> None:
+        """Divide gradients by this scale from now on."""
+        self.scaling = scaling
+        self.stages = [Unscaling(scaling), *self.stages]
+        self._trace(self.hyper)
+        self._take(self.segments)
 
     def _check_scalable(self) -> None:
         """Refuse a loss scale where something would not know of it."""
@@ -379,60 +387,18 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         lines = [line for each in layouts for stage in self.stages for line in stage.notes(each)]
         return list(dict.fromkeys(lines))
 
-    def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
-        """Return the owned gradients: a whole arena where they lie in it, else one by one."""
-        return in_store(self.segments, grads)
-
     # The step
 
-    def step(self, grads: GradientStore) -> None:
-        """Drain what this optimizer owns and apply the rule to it, one kernel for each group.
-
-        Raises MissingGradientError (DrainedGradientError if a step already used this store),
-        GradientMismatchError, NonFiniteGradientError, BackendMismatchError for a group of which
-        only a part was moved, ValueError if a schedule's value is out of range. Nothing has changed
-        then.
-        """
-        gradients = self.collected(grads)
+    def _prepare(self, gradients: Mapping[int, Array]) -> None:
         for stage in self.stages:
             stage.prepare(gradients)
         self._compute_given(gradients)
-        updater = self._updater or self._make_updater()
-        outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars.at)
-        if outcome.applied is False and self._raises:
-            raise self._error(outcome)
-        with Uninterrupted():
-            for number in gradients:
-                self.segments[number].follow(self._following)
-            updater.commit()
-            if self.scaling is not None and updater.applied is not None:
-                self.scaling.decided(self.segments[0].arena.backend, updater.applied)
-            self._write_updates(grads, outcome, updater)
-            name = str(self)
-            for number, gradient in gradients.items():
-                arena = self.segments[number].arena
-                if outcome.applied is not False:
-                    arena.written()
-                arena.drain(grads, gradient, name)
-            self._count(outcome)
 
-    def _write_updates(self, grads: GradientStore, outcome: Outcome, updater: Updater) -> None:
-        """Have the forward pass change its buffers if the step is applied."""
-        if outcome.applied is False:
-            grads.take_updates()
-        else:
-            grads.write_updates(updater.applied, self.segments[0].arena.backend)
+    def _scalars_at(self, number: int, steps: Iterable[int]) -> Iterator[tuple[float, ...]]:
+        return self._scalars.at(number, steps)
 
-    def collected(self, grads: GradientStore) -> dict[int, Array]:
-        """Return the owned gradients, flat, by the number of their segment; optional ones if there.
-
-        Raises what `step` does of gradients that do not fit. They stay in the store.
-        """
-        if not self.segments:
-            raise OwnershipError(f"{self} was released and owns nothing")
-        self._check_training("a step")
-        self.poll()
-        return collected(self.segments, grads)
+    def _follow(self, number: int) -> None:
+        self.segments[number].follow(self._following)
 
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
         """Write what the kernels read besides gradients and state, before each step.
@@ -440,15 +406,3 @@ class FusedOptimizer(LaidOutOptimizer[M_co]):
         gradients: flat, by the number of the segment. Nothing but `Segment.scratch` is written, so
         that a step can still be refused afterwards.
         """
-
-    def _make_updater(self) -> Updater:
-        """What applies the steps: the backend's own, or the host's if there are several."""
-        sections = [segment.section() for segment in self.segments]
-        counts = [segment.steps for segment in self.segments]
-        backends = {id(section.backend): section.backend for section in sections}
-        make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
-        # Where a smaller scale may help, a refused step must not close the device to others.
-        nonfinite = self.nonfinite if self.scaling is None else "skip"
-        updater = make(self.kernel, sections, counts, nonfinite)
-        self._hear_from(updater)
-        return updater

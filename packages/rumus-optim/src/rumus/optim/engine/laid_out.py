@@ -91,6 +91,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take parameters, with their state, to another backend."""
+        self._check_alone("move")
         self._check_training("moving to another backend")
         self._settle()
         before = host_state(self.segments)
@@ -126,6 +127,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
 
     def release(self) -> None:
         """Give up the parameters: another optimizer may claim them. They keep their values."""
+        self._check_alone("release")
         self._check_training("release()")
         try:
             self._settle()
@@ -201,7 +203,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         write = prepared(self.segments, saved)
         with Uninterrupted():
             write()
-            self._steps, self._skipped = state["steps"], state["skipped"]
+            self._set_counts(state["steps"], state["skipped"])
 
     def state_differences(self, state: Mapping[str, Any]) -> list[str]:
         """Return every way in which a saved state differs from what this optimizer would save."""

@@ -49,12 +49,16 @@ class Optimizer(ABC, Generic[M_co]):
         self.steps = 0  # how many were applied
         self.skipped = 0  # how many were left out because of a gradient that was not finite
         self.outcome = Outcome(True)  # what became of the last step, as far as is known
-        self.made_at = _caller()
+        self.made_at = called_from()
         self.groups = [group.trainable() for group in as_groups(parameters)]
         self._check_claim()
         with Uninterrupted():
-            for parameter in self.parameters:
-                parameter._owner = weakref.ref(self)
+            self._own()
+
+    def _own(self) -> None:
+        """Be who updates the parameters from now on."""
+        for parameter in self.parameters:
+            parameter._owner = weakref.ref(self)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -192,8 +196,8 @@ def _called(name: str) -> str:
     return f"parameter {name!r}"
 
 
-def _caller() -> str:
-    """The file and line outside of rumus that is making an optimizer, for messages."""
+def called_from() -> str:
+    """Return the file and line outside of rumus that is making an optimizer, for messages."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back

@@ -14,9 +14,12 @@ from rumus.train.checkpoints.snapshot import scaling_of
 def learning_rate(optimizer: Optimizer[Any]) -> float | None:
     """Return the first group's learning rate at the last step; None if it has none.
 
+    That of the first optimizer, if there are several in one.
+
     A step of which a device has not told yet what became of it counts as applied.
     """
     optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
+    optimizer = getattr(optimizer, "optimizers", (optimizer,))[0]
     if not isinstance(optimizer, FusedOptimizer) or not optimizer.groups:
         return None
     hyper = optimizer.groups[0].over(optimizer.hyper)

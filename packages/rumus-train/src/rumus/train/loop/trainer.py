@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Self, TypeAli
 from rumus.optim import ClosureOptimizer, FusedOptimizer, LossScale, Optimizer
 from rumus.optim.engine.closure import forward_backward, repeated
 from rumus.optim.engine.optimizer import refuse_foreign
+from rumus.optim.engine.stepped import SteppedOptimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Backend, Generator, GradientStore, Tensor, cpu
@@ -90,7 +91,7 @@ class Trainer(Generic[M_co]):
 
     def __init__(
         self,
-        optimizer: Optimizer[M_co],
+        optimizer: Optimizer[M_co] | Sequence[FusedOptimizer[M_co]],
         *,
         capture: bool = True,
         state: Mapping[str, Any] | None = None,
@@ -98,6 +99,10 @@ class Trainer(Generic[M_co]):
         ranks: TrainingRanks | None = None,
         zero: bool = False,
     ) -> None:
+        if isinstance(optimizer, (list, tuple)):
+            from rumus.optim import MultiOptimizer  # few need it
+
+            optimizer = MultiOptimizer(optimizer)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
                 f"Trainer takes an optimizer, not {type(optimizer).__name__}: "
@@ -572,11 +577,11 @@ def check_loss_function(loss_fn: object) -> None:
         )
 
 
-def scalable(optimizer: Optimizer[Any]) -> FusedOptimizer[Any]:
+def scalable(optimizer: Optimizer[Any]) -> SteppedOptimizer[Any]:
     """Return the optimizer whose update divides by a loss scale. TypeError if there is none."""
     if not isinstance(optimizer, ClosureOptimizer):
         fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
-        if isinstance(fused, FusedOptimizer):
+        if isinstance(fused, SteppedOptimizer):
             return fused
     raise TypeError(
         f"{optimizer} takes no loss scale: an optimizer by a rule does, whose gradients nobody "

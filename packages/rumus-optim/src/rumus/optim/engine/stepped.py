@@ -1,0 +1,107 @@
+"""`SteppedOptimizer`: a step of segments, all of them or none, by one updater."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+
+from rumus.optim.engine.gradients import collected, in_store
+from rumus.optim.engine.laid_out import LaidOutOptimizer
+from rumus.optim.engine.loss_scale import LossScale, Scaling
+from rumus.optim.options.group import M_co
+from rumus.tensor import Backend, GradientStore, Kernel, OwnershipError, Parameter
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.updater import ImmediateUpdater, Outcome, Updater
+
+
+class SteppedOptimizer(LaidOutOptimizer[M_co]):
+    """An optimizer whose step is the kernels of its segments.
+
+    kernel: that of segments that have none of their own.
+    """
+
+    kernel: Kernel
+
+    @abstractmethod
+    def scale_losses(self, policy: LossScale) -> Scaling:
+        """Expect gradients of losses that are multiplied by a scale; the update divides by it."""
+
+    @abstractmethod
+    def _prepare(self, gradients: Mapping[int, Array]) -> None:
+        """Compute what a step reads. Nothing that lasts is written.
+
+        gradients: flat, by the number of the segment.
+        """
+
+    @abstractmethod
+    def _scalars_at(self, number: int, steps: Iterable[int]) -> Iterator[tuple[float, ...]]:
+        """Yield the scalars of a segment's kernels at these steps."""
+
+    @abstractmethod
+    def _follow(self, number: int) -> None:
+        """Have what is kept beside a segment's parameters follow what others did to them."""
+
+    def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
+        """Return the owned gradients: a whole arena where they lie in it, else one by one."""
+        return in_store(self.segments, grads)
+
+    def step(self, grads: GradientStore) -> None:
+        """Drain what this optimizer owns and apply the rule to it, one kernel for each group.
+
+        Raises MissingGradientError (DrainedGradientError if a step already used this store),
+        GradientMismatchError, NonFiniteGradientError, BackendMismatchError for a group of which
+        only a part was moved, ValueError if a schedule's value is out of range. Nothing has changed
+        then.
+        """
+        gradients = self.collected(grads)
+        self._prepare(gradients)
+        updater = self._updater or self._make_updater()
+        outcome = updater.prepare(list(gradients), list(gradients.values()), self._scalars_at)
+        if outcome.applied is False and self._raises:
+            raise self._error(outcome)
+        with Uninterrupted():
+            for number in gradients:
+                self._follow(number)
+            updater.commit()
+            if self.scaling is not None and updater.applied is not None:
+                self.scaling.decided(self.segments[0].arena.backend, updater.applied)
+            self._write_updates(grads, outcome, updater)
+            name = str(self)
+            for number, gradient in gradients.items():
+                arena = self.segments[number].arena
+                if outcome.applied is not False:
+                    arena.written()
+                arena.drain(grads, gradient, name)
+            self._count(outcome)
+
+    def _write_updates(self, grads: GradientStore, outcome: Outcome, updater: Updater) -> None:
+        """Have the forward pass change its buffers if the step is applied."""
+        if outcome.applied is False:
+            grads.take_updates()
+        else:
+            grads.write_updates(updater.applied, self.segments[0].arena.backend)
+
+    def collected(self, grads: GradientStore) -> dict[int, Array]:
+        """Return the owned gradients, flat, by the number of their segment; optional ones if there.
+
+        Raises what `step` does of gradients that do not fit. They stay in the store.
+        """
+        if not self.segments:
+            raise OwnershipError(f"{self} was released and owns nothing")
+        self._check_alone("step")
+        self._check_training("a step")
+        self.poll()
+        return collected(self.segments, grads)
+
+    def _make_updater(self) -> Updater:
+        """What applies the steps: the backend's own, or the host's if there are several."""
+        sections = [segment.section() for segment in self.segments]
+        counts = [segment.steps for segment in self.segments]
+        backends = {id(section.backend): section.backend for section in sections}
+        make = next(iter(backends.values())).updater if len(backends) == 1 else ImmediateUpdater
+        # Where a smaller scale may help, a refused step must not close the device to others.
+        nonfinite = self.nonfinite if self.scaling is None else "skip"
+        updater = make(self.kernel, sections, counts, nonfinite)
+        self._hear_from(updater)
+        return updater

@@ -1,0 +1,230 @@
+"""`MultiOptimizer`: several optimizers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from rumus.optim.engine.followed import FollowedOptimizer
+from rumus.optim.engine.footprint import Memory
+from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.engine.loss_scale import LossScale, Scaling
+from rumus.optim.engine.optimizer import called_from
+from rumus.optim.engine.segments import Segment
+from rumus.optim.engine.stage import Stage
+from rumus.optim.engine.stepped import SteppedOptimizer
+from rumus.optim.options.group import M_co
+from rumus.optim.options.hyperparameter import Hyper
+from rumus.tensor import Backend, NonFiniteGradientError, OwnershipError, ParamId
+from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import Uninterrupted
+
+
+class MultiOptimizer(SteppedOptimizer[M_co]):
+    """Steps several optimizers together: all of them or, with an error or a bad gradient, none.
+
+    optimizers: two or more by rules, of which each keeps its own parameters, hyper-parameters and
+    options: `set` them there, and clip there, by the norm of what each owns. From then on they step
+    only together: `step`, `move` and `release` are those of this one, and so is the saved state,
+    which has the form of one optimizer's: every parameter by its name, which must be different.
+
+    TypeError for other optimizers, as those that wrap one or need a closure; OwnershipError for one
+    that was released or is part of another; ValueError for fewer than two, for different
+    `nonfinite`, for a loss scale that one of them has already, or for a divided state.
+
+    >>> from rumus.optim import SGD, AdamW
+    >>> from rumus.tensor import Parameter
+    >>> body, head = Parameter([1.0], name="body"), Parameter([1.0], name="head")
+    >>> optimizer = MultiOptimizer([AdamW([body], 0.5, weight_decay=0.0), SGD([head], 0.25)])
+    >>> optimizer.step((body * head).sum().backward())
+    >>> body.tolist(), head.tolist(), optimizer.kind
+    ([0.5], [0.75], 'AdamW+SGD')
+    """
+
+    def __init__(self, optimizers: Sequence[FusedOptimizer[M_co]]) -> None:
+        self.optimizers = tuple(optimizers)
+        _check(self.optimizers)
+        for optimizer in self.optimizers:
+            optimizer._settle()
+        self._begin(self.optimizers[0].nonfinite)
+        self.made_at = called_from()
+        self.outcome = self.optimizers[0].outcome
+        self.groups = [group for each in self.optimizers for group in each.groups]
+        self.kernel = self.optimizers[0].kernel
+        self._steps = max(each._steps for each in self.optimizers)
+        self._skipped = max(each._skipped for each in self.optimizers)
+        with Uninterrupted():
+            self._gather()
+            for each in self.optimizers:
+                each._within = self
+            self._own()
+
+    def _gather(self) -> None:
+        """Step the segments that the optimizers have now."""
+        self.segments = [segment for each in self.optimizers for segment in each.segments]
+        self._homes = [(each, n) for each in self.optimizers for n in range(len(each.segments))]
+
+    @property
+    def kind(self) -> str:
+        """What a saved state calls it: the kinds of its optimizers."""
+        return "+".join(each.kind for each in self.optimizers)
+
+    @property
+    def stages(self) -> list[Stage]:  # type: ignore[override]
+        """All that its optimizers do besides their rules."""
+        return [stage for each in self.optimizers for stage in each.stages]
+
+    @property
+    def hyper(self) -> dict[str, Hyper]:  # type: ignore[override]
+        """The hyper-parameters of its optimizers, each after the number of its optimizer."""
+        numbered = enumerate(self.optimizers)
+        return {f"{n}.{name}": each.hyper[name] for n, each in numbered for name in each.hyper}
+
+    @property
+    def packs(self) -> bool:
+        """Whether large parameters have state in 8 bits."""
+        return any(each.packs for each in self.optimizers)
+
+    # The step
+
+    def _prepare(self, gradients: Mapping[int, Array]) -> None:
+        for each in self.optimizers:
+            own = {self._homes[n][1]: g for n, g in gradients.items() if self._homes[n][0] is each}
+            if own:
+                each._prepare(own)
+
+    def _scalars_at(self, number: int, steps: Iterable[int]) -> Iterator[tuple[float, ...]]:
+        optimizer, own = self._homes[number]
+        return optimizer._scalars_at(own, steps)
+
+    def _follow(self, number: int) -> None:
+        optimizer, own = self._homes[number]
+        optimizer._follow(own)
+
+    def _learned(self) -> NonFiniteGradientError | None:
+        before = self._steps, self._skipped
+        error = super()._learned()
+        for each in self.optimizers:
+            each._steps += self._steps - before[0]
+            each._skipped += self._skipped - before[1]
+            each._blamed, each.outcome = self._blamed, self.outcome
+        return error
+
+    def _set_counts(self, steps: int, skipped: int) -> None:
+        super()._set_counts(steps, skipped)
+        for each in self.optimizers:
+            each._set_counts(steps, skipped)
+
+    def scale_losses(self, policy: LossScale) -> Scaling:
+        """Expect gradients of scaled losses for all of them; see `FusedOptimizer.scale_losses`."""
+        self._check_training("scale_losses()")
+        for each in self.optimizers:
+            each._check_scalable()
+        self._settle()
+        if self.scaling is not None:
+            self.scaling.restart(policy)
+            return self.scaling
+        scaling = Scaling(policy)
+        with Uninterrupted():
+            for each in self.optimizers:
+                each._scale_by(scaling)
+            self.scaling = scaling
+        return scaling
+
+    def answer_nonfinite(self, nonfinite: Any) -> None:
+        """From the next step on do this at a gradient that is not finite, in all of them."""
+        super().answer_nonfinite(nonfinite)
+        for each in self.optimizers:
+            each.nonfinite = nonfinite
+
+    # Memory
+
+    def _laid_out(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
+        found = [each._laid_out(places) for each in self.optimizers]
+        self._lengths = [len(segments) for segments in found]
+        return [segment for segments in found for segment in segments]
+
+    def _take(self, segments: list[Segment]) -> None:
+        rest = list(segments)
+        for each, length in zip(self.optimizers, self._lengths, strict=True):
+            own, rest = rest[:length], rest[length:]
+            each._take(own)
+        self._gather()
+
+    def release(self) -> None:
+        """Have all of them give up their parameters."""
+        self._check_training("release()")
+        try:
+            self._settle()
+        finally:
+            with Uninterrupted():
+                for each in self.optimizers:
+                    each._within = None
+                    each.release()
+                self.segments, self.groups = [], []
+
+    def memory(self) -> Memory:
+        """Return the bytes of all of them together."""
+        first, *others = (each.memory() for each in self.optimizers)
+        for other in others:
+            first += other
+        return first
+
+    def describe(self) -> str:
+        """Return the tables of its optimizers."""
+        return "\n".join(each.describe() for each in self.optimizers)
+
+    # Averages
+
+    @property
+    def has_average(self) -> bool:
+        """Whether one of them keeps an average of its parameters."""
+        return any(each.has_average for each in self.optimizers)
+
+    @contextmanager
+    def eval_params(self) -> Iterator[None]:
+        """Put averages in the parameters' place; see `EvaluatedOptimizer.eval_params`.
+
+        Parameters of an optimizer that keeps none stay as they are. ValueError if none does.
+        """
+        if not self.has_average:
+            raise ValueError(f"{self} keeps no average: make one with average=EMA(...) or SWA(...)")
+        self._check_training("eval_params() again")
+        with ExitStack() as stack:
+            for each in self.optimizers:
+                if each.has_average:
+                    stack.enter_context(each.eval_params())
+            self._evaluating = True
+            try:
+                yield
+            finally:
+                self._evaluating = False
+
+
+def _check(optimizers: Sequence[FusedOptimizer[Any]]) -> None:
+    given: Sequence[object] = optimizers
+    for each in given:
+        if not isinstance(each, FusedOptimizer):
+            raise TypeError(
+                f"MultiOptimizer takes optimizers by rules, as AdamW and Muon, not {each}"
+            )
+    if len(optimizers) < 2:
+        raise ValueError(f"MultiOptimizer takes two optimizers or more, not {len(optimizers)}")
+    for each in optimizers:
+        if not each.segments:
+            raise OwnershipError(f"{each} was released and owns nothing")
+        within: FollowedOptimizer[Any] | None = each._within
+        if within is not None:
+            raise OwnershipError(f"{each} is part of {within} already")
+        if each.scaling is not None:
+            raise ValueError(f"{each} has a loss scale of its own: give one to all of them")
+        if any(segment.division is not None for segment in each.segments):
+            raise ValueError(f"the state of {each} is divided: it cannot be stepped with others")
+    if len(kinds := {each.nonfinite for each in optimizers}) > 1:
+        raise ValueError(
+            f"nonfinite: {', '.join(sorted(kinds))}: a step is applied by all of them or by none, "
+            "so give them the same"
+        )
+    if len(set(map(id, optimizers))) < len(optimizers):
+        raise OwnershipError(f"{optimizers[0]} is given twice")
