@@ -344,3 +344,24 @@ def test_a_function_that_is_computed_again_drops_the_same(backend: Backend) -> N
             trainer.train_step(loss, X, Y)
         found.append((net.model.state_dict()["1.1.weight"].tolist(), net.masks.position))
     assert found[0] == found[1]
+
+
+def test_a_mean_of_batches_counts_steps_that_count(backend: Backend) -> None:
+    layer = nn.BatchNorm1d(2, momentum=None, backend=backend)
+    optimizer = SGD(layer.parameters(), lr=0.0, nonfinite="skip")
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(5, 2)).astype(np.float32) for _ in range(3)]
+    batches.insert(1, np.full((5, 2), np.nan, np.float32))
+    for batch in batches:
+        optimizer.step(layer(tensor(batch, backend=backend)).sum().backward())
+    good = [b for b in batches if np.isfinite(b).all()]
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    assert layer.batches is not None
+    np.testing.assert_allclose(
+        layer.running_mean.numpy(), np.mean([b.mean(0) for b in good], 0), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        layer.running_var.numpy(), np.mean([b.var(0, ddof=1) for b in good], 0), rtol=1e-5
+    )
+    assert layer.batches.tolist() == [3.0, 3.0]

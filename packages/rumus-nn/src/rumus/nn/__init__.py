@@ -41,17 +41,18 @@ from rumus.nn.attention import MultiHeadAttention
 from rumus.nn.batch_norm import BatchNorm1d, BatchNorm2d
 from rumus.nn.checkpoint import checkpoint
 from rumus.nn.containers import ModuleDict, ModuleList
-from rumus.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
+from rumus.nn.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from rumus.nn.cross_entropy import cross_entropy_loss
 from rumus.nn.ctc import ctc_loss
 from rumus.nn.distance import cosine_similarity, pairwise_distance
-from rumus.nn.dropout import Dropout
+from rumus.nn.dropout import Dropout, Dropout2d, DropPath
 from rumus.nn.embedding import Embedding
 from rumus.nn.feed_forward import FeedForward, SwiGLU
 from rumus.nn.fitting import LoadReport, Place, WrongShape
 from rumus.nn.focal import dice_loss, focal_loss, sigmoid_focal_loss
 from rumus.nn.frozen_linear import FrozenLinear
 from rumus.nn.group_norm import GroupNorm
+from rumus.nn.instance_norm import InstanceNorm1d, InstanceNorm2d
 from rumus.nn.layer_norm import LayerNorm
 from rumus.nn.likelihood import gaussian_nll_loss, kl_div, nll_loss, poisson_nll_loss
 from rumus.nn.linear import Linear
@@ -79,13 +80,25 @@ from rumus.nn.onnx_export import export_onnx
 from rumus.nn.onnx_graph import OnnxExportError
 from rumus.nn.other_names import NN as _NN
 from rumus.nn.peft_file import load_lora, save_lora
-from rumus.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from rumus.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    MaxPool1d,
+    MaxPool2d,
+)
 from rumus.nn.recurrent import GRU, LSTM, RNN
 from rumus.nn.rms_norm import RMSNorm
 from rumus.nn.rotary import RotaryEmbedding
 from rumus.nn.sequential import Sequential
 from rumus.nn.shape import Flatten, Identity
 from rumus.nn.transformer import TransformerBlock
+from rumus.nn.upsampling import PixelShuffle, PixelUnshuffle, Upsample
 from rumus.nn.weights_file import Weights, WeightsFileError, read_weights
 from rumus.tensor import (
     celu,
@@ -96,6 +109,7 @@ from rumus.tensor import (
     hardsigmoid,
     hardswish,
     hardtanh,
+    interpolate,
     leaky_relu,
     log_sigmoid,
     log_softmax,
@@ -115,6 +129,22 @@ from rumus.tensor import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AvgPool1d",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "MaxPool1d",
+    "ConvTranspose1d",
+    "Dropout2d",
+    "DropPath",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "Upsample",
+    "interpolate",
     "GRU",
     "LSTM",
     "RNN",

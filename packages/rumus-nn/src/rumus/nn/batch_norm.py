@@ -51,6 +51,19 @@ def _moved() -> Kernel:
 _MOVED: Final = _moved()
 
 
+def _averaged() -> Kernel:
+    """Both statistics as means over all batches so far, in place, with their number."""
+    batches, outputs = Expr.array("batches") + 1, {}
+    for running, total in (("mean", "total"), ("variance", "squares")):
+        before, new = Expr.array(running), Expr.scalar(f"{running}_share") * Expr.array(total)
+        outputs[running] = before + (new - before) / batches
+    outputs["batches"] = batches
+    return Kernel("averaged", outputs, ("mean", "variance", "batches", "total", "squares"))
+
+
+_AVERAGED: Final = _averaged()
+
+
 class _BatchNorm(Module):
     """What the two have in common."""
 
@@ -63,7 +76,7 @@ class _BatchNorm(Module):
         channels: int,
         *,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
         dtype: DTypeLike = float32,
@@ -74,8 +87,8 @@ class _BatchNorm(Module):
             raise ValueError(f"{name} needs at least 1 channel, not {channels}")
         if not eps > 0:
             raise ValueError(f"{name}: eps must be positive, not {eps}")
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"{name}: momentum must be in [0, 1], not {momentum}")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"{name}: momentum must be in [0, 1], or None, not {momentum}")
         self.channels = channels
         self.eps = eps
         self.momentum = momentum
@@ -91,6 +104,9 @@ class _BatchNorm(Module):
         if track_running_stats:
             self.running_mean = zeros((channels,), dtype=dtype, backend=backend)
             self.running_var = ones((channels,), dtype=dtype, backend=backend)
+        self.batches: Tensor | None = None
+        if track_running_stats and momentum is None:
+            self.batches = zeros((channels,), dtype=dtype, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each channel, and while training move the running statistics."""
@@ -125,11 +141,14 @@ class _BatchNorm(Module):
         if mean is None or variance is None:
             return
         backend_of(type(self).__name__, (mean, variance, total, squares))
-        numbers = {
-            "momentum": self.momentum, "mean_share": 1 / count, "variance_share": 1 / (count - 1)
-        }  # fmt: skip
+        numbers = {"mean_share": 1 / count, "variance_share": 1 / (count - 1)}
         found = (total._array, squares._array)
-        propose(BufferUpdate(_MOVED, (mean, variance), found, numbers), result)
+        if self.momentum is not None:
+            numbers["momentum"] = self.momentum
+            propose(BufferUpdate(_MOVED, (mean, variance), found, numbers), result)
+        elif self.batches is not None:
+            buffers = (mean, variance, self.batches)
+            propose(BufferUpdate(_AVERAGED, buffers, found, numbers), result)
 
     def _of_running(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """Normalize with the running statistics, in one kernel."""
@@ -147,7 +166,8 @@ class BatchNorm1d(_BatchNorm):
     Ioffe, Szegedy: arXiv:1502.03167. x: (batch, channels), or (batch, channels, length). While
     training, mean and variance (divided by n) are those of x; in evaluation they are running_mean
     and running_var, which each step that is applied moves towards those of x by `momentum`, the
-    variance divided by n - 1. A pass without a step, as under `no_grad`, changes nothing. affine:
+    variance divided by n - 1. momentum: None for the mean over all steps so far, whose number
+    `batches` holds. A pass without a step, as under `no_grad`, changes nothing. affine:
     False for no weight and bias. track_running_stats: False for statistics of x always.
     ValueError for another number of channels, and in training for one value in each channel.
 

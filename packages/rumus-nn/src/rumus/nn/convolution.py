@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 from numpy.typing import DTypeLike
 
 from rumus.nn import initialisation
 from rumus.nn.module import Module
+from rumus.nn.unbatched import of_batch
 from rumus.tensor import (
     Backend,
     Generator,
@@ -19,8 +20,12 @@ from rumus.tensor import (
     convolution_transpose,
     float32,
     next_generator,
+    pad_edges,
     zeros,
 )
+from rumus.tensor.operations.padding import MODES, PaddingMode
+
+Padding: TypeAlias = "int | Sequence[int] | Literal['same', 'valid']"
 
 
 class _Convolution(Module):
@@ -36,10 +41,11 @@ class _Convolution(Module):
         kernel: int | Sequence[int],
         *,
         stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
+        padding: Padding = 0,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
         generator: Generator | None = None,
         dtype: DTypeLike = float32,
         backend: Backend | None = None,
@@ -55,8 +61,12 @@ class _Convolution(Module):
         self.outputs = outputs
         self.kernel = self._sizes("kernel", kernel, 1)
         self.stride = self._sizes("stride", stride, 1)
-        self.padding = self._sizes("padding", padding, 0)
         self.dilation = self._sizes("dilation", dilation, 1)
+        if padding_mode not in MODES:
+            known = ", ".join(map(repr, MODES))
+            raise ValueError(f"{name}: padding_mode must be one of {known}, not {padding_mode!r}")
+        self.padding_mode = padding_mode
+        self.padding, self._around = self._paddings(padding)
         self.groups = groups
         generator = generator or next_generator()
         first, second = (inputs, outputs) if self.is_transposed else (outputs, inputs)
@@ -71,6 +81,27 @@ class _Convolution(Module):
         self.weight = start("weight", *shape)
         self.bias = start("bias", outputs) if bias else None
 
+    def _paddings(self, given: Padding) -> tuple[tuple[int, ...], list[tuple[int, int]] | None]:
+        """What the convolution pads on both sides by itself; and what is put around before."""
+        if isinstance(given, str):
+            if given not in ("same", "valid") or self.is_transposed:
+                allowed = "sizes" if self.is_transposed else "sizes, 'same' or 'valid'"
+                raise ValueError(f"{type(self).__name__}: padding must be {allowed}, not {given!r}")
+            if given == "valid":
+                return (0,) * self.axes, None
+            if max(self.stride) > 1:
+                raise ValueError(
+                    f"{type(self).__name__}: padding 'same' goes with stride 1, not {self.stride}"
+                )
+            spans = zip(self.kernel, self.dilation, strict=True)
+            totals = [(kernel - 1) * dilation for kernel, dilation in spans]
+            sides = [(total // 2, total - total // 2) for total in totals]
+        else:
+            sides = [(size, size) for size in self._sizes("padding", given, 0)]
+        if self.padding_mode == "zeros" and all(a == b for a, b in sides):
+            return tuple(a for a, _ in sides), None
+        return (0,) * self.axes, sides
+
     def _sizes(self, what: str, given: int | Sequence[int], lowest: int) -> tuple[int, ...]:
         sizes = (given,) * self.axes if isinstance(given, int) else tuple(given)
         if len(sizes) != self.axes or min(sizes) < lowest:
@@ -81,16 +112,21 @@ class _Convolution(Module):
         return sizes
 
     def _check(self, x: Tensor) -> None:
-        if x.ndim != self.axes + 2 or x.shape[1] != self.inputs:
+        if x.ndim not in (self.axes + 1, self.axes + 2) or x.shape[-self.axes - 1] != self.inputs:
             lengths = ", length" if self.axes == 1 else ", height, width"
             raise ValueError(
                 f"{type(self).__name__}: an input of (batch, {self.inputs}{lengths}) is needed, "
-                f"not {x.shape}"
+                f"or one without a batch, not {x.shape}"
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Slide the kernel over x."""
+        """Slide the kernel over x, with or without a batch."""
         self._check(x)
+        return of_batch(type(self).__name__, x, self.axes, self._convolved)
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        if self._around is not None:
+            x = pad_edges(x, [(0, 0), (0, 0), *self._around], self.padding_mode)
         return convolution(
             x, self.weight, self.bias, stride=self.stride, padding=self.padding,
             dilation=self.dilation, groups=self.groups,
@@ -100,10 +136,13 @@ class _Convolution(Module):
 class Conv1d(_Convolution):
     """Convolution along one axis: (batch, inputs, length) to (batch, outputs, places).
 
-    kernel, stride, padding (zeros on both sides), dilation, groups: see
-    `rumus.tensor.convolution`. weight: (outputs, inputs / groups, kernel); bias: (outputs,), or
-    None. Both start as U(-b, b), b = 1 / sqrt(fan in). generator: by default a
-    stream of the program's `seed`. ValueError for sizes that make no sense or do not fit the input.
+    kernel, stride, padding (on both sides), dilation, groups: see `rumus.tensor.convolution`.
+    padding: also "same", for as many places as there are elements, with a stride of 1, or "valid"
+    for none. padding_mode: "zeros", or "reflect", "replicate", "circular" as `pad_edges` has them.
+    An input without a batch, (inputs, length), gives a result without one. weight: (outputs, inputs
+    / groups, kernel); bias: (outputs,), or None. Both start as U(-b, b), b = 1 / sqrt(fan in).
+    generator: by default a stream of the program's `seed`. ValueError for sizes that make no sense
+    or do not fit the input.
 
     >>> from rumus.tensor import ones
     >>> Conv1d(2, 3, 5, padding=2, generator=Generator(0))(ones((4, 2, 9))).shape
@@ -126,20 +165,7 @@ class Conv2d(_Convolution):
     axes = 2
 
 
-class ConvTranspose2d(_Convolution):
-    """What brings a `Conv2d` with these arguments back to the size of its input.
-
-    x: (batch, inputs, height, width). weight: (inputs, outputs / groups, *kernel). output_padding:
-    rows and columns that the convolution's rounding down lost. The rest is as in `Conv2d`; see
-    `rumus.tensor.convolution_transpose`.
-
-    >>> from rumus.tensor import ones
-    >>> layer = ConvTranspose2d(2, 3, 4, stride=2, padding=1, generator=Generator(0))
-    >>> layer(ones((1, 2, 8, 8))).shape
-    (1, 3, 16, 16)
-    """
-
-    axes = 2
+class _Transposed(_Convolution):
     is_transposed = True
 
     def __init__(
@@ -164,10 +190,36 @@ class ConvTranspose2d(_Convolution):
         )  # fmt: skip
         self.output_padding = self._sizes("output_padding", output_padding, 0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _convolved(self, x: Tensor) -> Tensor:
         """Spread each element of x over the places of the kernel."""
-        self._check(x)
         return convolution_transpose(
             x, self.weight, self.bias, stride=self.stride, padding=self.padding,
             output_padding=self.output_padding, dilation=self.dilation, groups=self.groups,
         )  # fmt: skip
+
+
+class ConvTranspose1d(_Transposed):
+    """`ConvTranspose2d` of sequences, (batch, inputs, length).
+
+    >>> from rumus.tensor import ones
+    >>> ConvTranspose1d(2, 3, 4, stride=2, generator=Generator(0))(ones((1, 2, 8))).shape
+    (1, 3, 18)
+    """
+
+    axes = 1
+
+
+class ConvTranspose2d(_Transposed):
+    """What brings a `Conv2d` with these arguments back to the size of its input.
+
+    x: (batch, inputs, height, width). weight: (inputs, outputs / groups, *kernel). output_padding:
+    rows and columns that the convolution's rounding down lost. The rest is as in `Conv2d`; see
+    `rumus.tensor.convolution_transpose`.
+
+    >>> from rumus.tensor import ones
+    >>> layer = ConvTranspose2d(2, 3, 4, stride=2, padding=1, generator=Generator(0))
+    >>> layer(ones((1, 2, 8, 8))).shape
+    (1, 3, 16, 16)
+    """
+
+    axes = 2

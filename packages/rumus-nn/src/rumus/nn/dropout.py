@@ -44,9 +44,49 @@ class Dropout(Module):
         depends_on(self, "training")
         return self.training and self.p != 0
 
+    def mask_shape(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of the mask for x, which it broadcasts to: what is dropped together."""
+        return x.shape
+
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements while training; return `x` itself otherwise, or when p is 0."""
         if not self.is_active():
             return x
-        mask = self.generator.keep(1 - self.p, x.shape, backend=x.backend)
+        mask = self.generator.keep(1 - self.p, self.mask_shape(x), backend=x.backend)
         return _kept(x, mask, scale=1 / (1 - self.p) if self.p < 1 else 0.0)
+
+
+class Dropout2d(Dropout):
+    """`Dropout` of whole channels: of (batch, channels, ...) each is zero with probability p.
+
+    Tompson et al.: arXiv:1411.4280. Neighbours are alike, so that dropping one by one does little.
+    Arguments and errors are those of `Dropout`; ValueError for fewer than two axes.
+
+    >>> from rumus.tensor import Generator, ones
+    >>> Dropout2d(0.5, generator=Generator(3))(ones((2, 3, 4, 4))).sum((2, 3)).shape
+    (2, 3)
+    """
+
+    def mask_shape(self, x: Tensor) -> tuple[int, ...]:
+        """One number for each channel of each example."""
+        if x.ndim < 2:
+            raise ValueError(f"Dropout2d: (batch, channels, ...) is needed, not {x.shape}")
+        return (*x.shape[:2], *[1] * (x.ndim - 2))
+
+
+class DropPath(Dropout):
+    """`Dropout` of whole examples, for the branch of a residual: x + drop_path(f(x)).
+
+    Huang et al., "Deep networks with stochastic depth": arXiv:1603.09382. Arguments and errors are
+    those of `Dropout`; ValueError for a tensor without axes.
+
+    >>> from rumus.tensor import Generator, ones
+    >>> sorted(set(DropPath(0.5, generator=Generator(3))(ones((9, 2))).sum(1).tolist()))
+    [0.0, 4.0]
+    """
+
+    def mask_shape(self, x: Tensor) -> tuple[int, ...]:
+        """One number for each example."""
+        if x.ndim < 1:
+            raise ValueError("DropPath: (batch, ...) is needed, not a number")
+        return (len(x), *[1] * (x.ndim - 1))

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rumus.nn.module import Module
-from rumus.tensor import Tensor, avg_pool, max_pool, tensor
+from rumus.nn.unbatched import of_batch
+from rumus.tensor import Tensor, avg_pool, concat, max_pool, tensor
 
 
-def _pair(name: str, what: str, size: int | Sequence[int], lowest: int) -> tuple[int, int]:
-    sizes = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sizes) != 2 or min(sizes) < lowest:
-        raise ValueError(f"{name}: {what} needs one or two sizes of at least {lowest}, not {size}")
-    return sizes[0], sizes[1]
+class _Pooling(Module):
+    """What the pools share: sizes, and inputs with and without a batch."""
+
+    axes: ClassVar[int]
+
+    def _sizes(self, what: str, size: int | Sequence[int], lowest: int) -> tuple[int, ...]:
+        sizes = (size,) * self.axes if isinstance(size, int) else tuple(size)
+        if len(sizes) != self.axes or min(sizes) < lowest:
+            wanted = "one size" if self.axes == 1 else "one or two sizes"
+            raise ValueError(
+                f"{type(self).__name__}: {what} needs {wanted} of at least {lowest}, not {size}"
+            )
+        return sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool (batch, channels, *lengths), or (channels, *lengths)."""
+        return of_batch(type(self).__name__, x, self.axes, self._pool)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
-def _check(name: str, x: Tensor) -> None:
-    if x.ndim != 4:
-        raise ValueError(f"{name}: (batch, channels, height, width) is needed, not {x.shape}")
-
-
-class MaxPool2d(Module):
-    """The largest element under the kernel at every place. See `rumus.tensor.max_pool`.
-
-    kernel, stride (by default the kernel), padding, dilation: a number or one for each axis.
-
-    >>> from rumus.tensor import ones
-    >>> MaxPool2d(2)(ones((1, 3, 9, 8))).shape
-    (1, 3, 4, 4)
-    """
-
+class _MaxPool(_Pooling):
     def __init__(
         self,
         kernel: int | Sequence[int],
@@ -40,92 +43,237 @@ class MaxPool2d(Module):
         stride: int | Sequence[int] | None = None,
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
+        ceil_mode: bool = False,
     ) -> None:
-        self.kernel = _pair("MaxPool2d", "kernel", kernel, 1)
-        self.stride = self.kernel if stride is None else _pair("MaxPool2d", "stride", stride, 1)
-        self.padding = _pair("MaxPool2d", "padding", padding, 0)
-        self.dilation = _pair("MaxPool2d", "dilation", dilation, 1)
+        self.kernel = self._sizes("kernel", kernel, 1)
+        self.stride = self.kernel if stride is None else self._sizes("stride", stride, 1)
+        self.padding = self._sizes("padding", padding, 0)
+        self.dilation = self._sizes("dilation", dilation, 1)
+        self.ceil_mode = ceil_mode
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool (batch, channels, height, width)."""
-        _check("MaxPool2d", x)
+    def _pool(self, x: Tensor) -> Tensor:
         return max_pool(
-            x, self.kernel, stride=self.stride, padding=self.padding, dilation=self.dilation
-        )
+            x, self.kernel, stride=self.stride, padding=self.padding, dilation=self.dilation,
+            ceil_mode=self.ceil_mode,
+        )  # fmt: skip
 
 
-class AvgPool2d(Module):
-    """The mean under the kernel at every place, padding counted. See `rumus.tensor.avg_pool`.
-
-    kernel, stride (by default the kernel), padding: a number or one for each axis.
+class MaxPool1d(_MaxPool):
+    """`MaxPool2d` of sequences, (batch, channels, length).
 
     >>> from rumus.tensor import ones
-    >>> AvgPool2d(2)(ones((1, 3, 9, 8))).shape
-    (1, 3, 4, 4)
+    >>> MaxPool1d(3, stride=2)(ones((1, 3, 9))).shape
+    (1, 3, 4)
     """
 
+    axes = 1
+
+
+class MaxPool2d(_MaxPool):
+    """The largest element under the kernel at every place. See `rumus.tensor.max_pool`.
+
+    kernel, stride (by default the kernel), padding, dilation: a number or one for each axis.
+    ceil_mode: a last place that only begins within the input counts as well. x: (batch, channels,
+    height, width), or without the batch.
+
+    >>> from rumus.tensor import ones
+    >>> MaxPool2d(2)(ones((1, 3, 9, 8))).shape, MaxPool2d(2, ceil_mode=True)(ones((3, 9, 8))).shape
+    ((1, 3, 4, 4), (3, 5, 4))
+    """
+
+    axes = 2
+
+
+class _AvgPool(_Pooling):
     def __init__(
         self,
         kernel: int | Sequence[int],
         *,
         stride: int | Sequence[int] | None = None,
         padding: int | Sequence[int] = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
     ) -> None:
-        self.kernel = _pair("AvgPool2d", "kernel", kernel, 1)
-        self.stride = self.kernel if stride is None else _pair("AvgPool2d", "stride", stride, 1)
-        self.padding = _pair("AvgPool2d", "padding", padding, 0)
+        self.kernel = self._sizes("kernel", kernel, 1)
+        self.stride = self.kernel if stride is None else self._sizes("stride", stride, 1)
+        self.padding = self._sizes("padding", padding, 0)
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool (batch, channels, height, width)."""
-        _check("AvgPool2d", x)
-        return avg_pool(x, self.kernel, stride=self.stride, padding=self.padding)
+    def _pool(self, x: Tensor) -> Tensor:
+        return avg_pool(
+            x, self.kernel, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode,
+            count_include_pad=self.count_include_pad,
+        )  # fmt: skip
 
 
-class AdaptiveAvgPool2d(Module):
-    """Means over parts of a picture that are cut so that `size` of them remain on each axis.
-
-    size: a number or one for each axis; None keeps the axis as it is. Part i of n begins at
-    floor(i length / n) and ends at ceil((i + 1) length / n), as in PyTorch. For one part it is the
-    mean of everything.
+class AvgPool1d(_AvgPool):
+    """`AvgPool2d` of sequences, (batch, channels, length).
 
     >>> from rumus.tensor import ones
-    >>> AdaptiveAvgPool2d(1)(ones((1, 3, 9, 8))).shape
-    (1, 3, 1, 1)
+    >>> AvgPool1d(2)(ones((1, 3, 9))).shape
+    (1, 3, 4)
     """
 
-    def __init__(self, size: int | Sequence[int | None] | None) -> None:
-        sizes = (size, size) if size is None or isinstance(size, int) else tuple(size)
-        known = [1 if n is None else n for n in sizes]
-        _pair("AdaptiveAvgPool2d", "size", known, 1)
-        self.size = sizes[0], sizes[1]
+    axes = 1
+
+
+class AvgPool2d(_AvgPool):
+    """The mean under the kernel at every place. See `rumus.tensor.avg_pool`.
+
+    kernel, stride (by default the kernel), padding: a number or one for each axis. ceil_mode: a
+    last place that only begins within the input counts as well. count_include_pad: False to divide
+    by the elements of the input alone. x: (batch, channels, height, width), or without the batch.
+
+    >>> from rumus.tensor import ones
+    >>> AvgPool2d(2)(ones((1, 3, 9, 8))).shape
+    (1, 3, 4, 4)
+    """
+
+    axes = 2
+
+
+class _AdaptiveAvgPool(_Pooling):
+    def __init__(self, size: int | Sequence[int]) -> None:
+        self.size = self._sizes("size", size, 1)
         self._shares: dict[object, Tensor] = {}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool (batch, channels, height, width)."""
-        _check("AdaptiveAvgPool2d", x)
+    def _pool(self, x: Tensor) -> Tensor:
         if not all(x.shape[2:]):
-            raise ValueError(f"AdaptiveAvgPool2d: there is nothing to average in {x.shape}")
-        if self.size == (1, 1):
-            return x.mean((2, 3), keepdims=True)
-        lengths = x.shape[2:]
-        sizes = [n if size is None else size for n, size in zip(lengths, self.size, strict=True)]
-        parts = list(zip(lengths, sizes, strict=True))
-        if all(n % count == 0 for n, count in parts):
+            raise ValueError(f"{type(self).__name__}: there is nothing to average in {x.shape}")
+        if self.size == (1,) * self.axes:
+            return x.mean(tuple(range(2, x.ndim)), keepdims=True)
+        parts = list(zip(x.shape[2:], self.size, strict=True))
+        is_even = all(n % count == 0 for n, count in parts)
+        if is_even and x.backend.fused("avg_pool") is not None:
             return avg_pool(x, [n // count for n, count in parts])
-        height, width = (self._share(x, length, count) for length, count in parts)
+        if self.axes == 1:
+            return x @ self._share(x, 2).T
+        height, width = (self._share(x, axis) for axis in (2, 3))
         return height @ x @ width.T
 
-    def _share(self, x: Tensor, length: int, parts: int) -> Tensor:
+    def _share(self, x: Tensor, axis: int) -> Tensor:
         """The matrix that takes means along an axis: (parts, length)."""
+        parts, length = self.size[axis - 2], x.shape[axis]
         key = (x.backend, x.dtype, parts, length)
         if key not in self._shares:
             self._shares[key] = tensor(_means(parts, length), dtype=x.dtype, backend=x.backend)
         return self._shares[key]
 
 
+class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+    """`AdaptiveAvgPool2d` of sequences, (batch, channels, length).
+
+    >>> from rumus.tensor import ones
+    >>> AdaptiveAvgPool1d(2)(ones((1, 3, 9))).shape
+    (1, 3, 2)
+    """
+
+    axes = 1
+
+
+class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+    """Means over parts of a picture that are cut so that `size` of them remain on each axis.
+
+    size: a number or one for each axis. Part i of n begins at floor(i length / n) and ends at
+    ceil((i + 1) length / n), as in PyTorch. For one part it is the mean of everything.
+
+    >>> from rumus.tensor import ones
+    >>> AdaptiveAvgPool2d(1)(ones((1, 3, 9, 8))).shape
+    (1, 3, 1, 1)
+    """
+
+    axes = 2
+
+
+def _bounds(parts: int, length: int) -> list[tuple[int, int]]:
+    """Where each part of an axis begins and ends."""
+    return [(i * length // parts, -(-(i + 1) * length // parts)) for i in range(parts)]
+
+
 def _means(parts: int, length: int) -> NDArray[np.float64]:
     matrix = np.zeros((parts, length))
-    for i in range(parts):
-        start, stop = i * length // parts, -(-(i + 1) * length // parts)
+    for i, (start, stop) in enumerate(_bounds(parts, length)):
         matrix[i, start:stop] = 1 / (stop - start)
     return matrix
+
+
+class _AdaptiveMaxPool(_Pooling):
+    def __init__(self, size: int | Sequence[int]) -> None:
+        self.size = self._sizes("size", size, 1)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if not all(x.shape[2:]):
+            raise ValueError(f"{type(self).__name__}: there is nothing to take in {x.shape}")
+        parts = list(zip(x.shape[2:], self.size, strict=True))
+        if all(n % count == 0 for n, count in parts):
+            return max_pool(x, [n // count for n, count in parts])
+        for axis, (length, count) in enumerate(parts, 2):
+            cuts = [(slice(None),) * axis + (slice(*each),) for each in _bounds(count, length)]
+            x = concat([x[cut].max(axis, keepdims=True) for cut in cuts], axis)
+        return x
+
+
+class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+    """`AdaptiveMaxPool2d` of sequences, (batch, channels, length).
+
+    >>> from rumus.tensor import ones
+    >>> AdaptiveMaxPool1d(2)(ones((1, 3, 9))).shape
+    (1, 3, 2)
+    """
+
+    axes = 1
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+    """The largest of each part of a picture, cut as `AdaptiveAvgPool2d` does.
+
+    size: a number or one for each axis.
+
+    >>> from rumus.tensor import ones
+    >>> AdaptiveMaxPool2d((2, 3))(ones((1, 3, 9, 8))).shape
+    (1, 3, 2, 3)
+    """
+
+    axes = 2
+
+
+class _GlobalPool(Module):
+    """All places of a channel together."""
+
+    take: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, *, keepdims: bool = False) -> None:
+        self.keepdims = keepdims
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool (batch, channels, *lengths) to (batch, channels)."""
+        if x.ndim < 3 or not all(x.shape[2:]):
+            raise ValueError(
+                f"{type(self).__name__}: (batch, channels, *lengths) is needed, not {x.shape}"
+            )
+        return type(self).take(x, tuple(range(2, x.ndim)), self.keepdims)
+
+
+class GlobalAvgPool(_GlobalPool):
+    """The mean of each channel over all places: (batch, channels, *lengths) to (batch, channels).
+
+    keepdims: keep axes of length 1.
+
+    >>> from rumus.tensor import ones
+    >>> GlobalAvgPool()(ones((2, 3, 9, 8))).shape
+    (2, 3)
+    """
+
+    take = Tensor.mean
+
+
+class GlobalMaxPool(_GlobalPool):
+    """The largest of each channel over all places; see `GlobalAvgPool`.
+
+    >>> from rumus.tensor import ones
+    >>> GlobalMaxPool(keepdims=True)(ones((2, 3, 9))).shape
+    (2, 3, 1)
+    """
+
+    take = Tensor.max

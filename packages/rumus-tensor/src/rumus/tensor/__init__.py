@@ -105,8 +105,10 @@ from rumus.tensor.operations.functions import (
     where,
 )
 from rumus.tensor.operations.generator import Generator
+from rumus.tensor.operations.interpolation import interpolate
 from rumus.tensor.operations.linear import linear
 from rumus.tensor.operations.norms import layer_norm, rms_norm
+from rumus.tensor.operations.padding import pad_edges
 from rumus.tensor.operations.pooling import avg_pool, max_pool
 from rumus.tensor.operations.seeding import is_seeded, next_generator, run_seed, seed
 from rumus.tensor.operations.triangles import tril, triu
@@ -114,6 +116,8 @@ from rumus.tensor.operations.triangles import tril, triu
 __version__ = "0.1.0"
 
 __all__ = [
+    "interpolate",
+    "pad_edges",
     "celu",
     "glu",
     "hardsigmoid",

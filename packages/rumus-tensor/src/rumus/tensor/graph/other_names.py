@@ -172,7 +172,6 @@ MODULE: Final = OtherNames(
         "functional": "functions of rumus.tensor and losses of rumus.nn",
         "keras": "rumus.nn, rumus.optim and rumus.train",
         "random": "Generator(seed), given to what draws",
-        "seed": "Generator(seed), given to what draws",
         "set_seed": "Generator(seed), given to what draws",
         "randint": "Generator(seed).integers(low, high, shape)",
         "randperm": "Generator(seed).permutation(count)",

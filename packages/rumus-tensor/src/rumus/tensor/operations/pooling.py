@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.graph.autograd import ACCUMULATE
 from rumus.tensor.graph.operators import cast
-from rumus.tensor.graph.tensor import Tensor, result_of
+from rumus.tensor.graph.shaping import pad
+from rumus.tensor.graph.tensor import Tensor, ones, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.window import Sizes, Window, window
 
@@ -48,13 +49,14 @@ def _check(operation: str, x: Tensor) -> None:
 
 def max_pool(
     x: Tensor, kernel: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0,
-    dilation: Sizes = 1,
+    dilation: Sizes = 1, ceil_mode: bool = False,
 ) -> Tensor:  # fmt: skip
     """The largest element under the kernel at every place.
 
     Of equal ones the first gets the gradient, and of NaN the first gets NaN.
     x: (batch, channels, *lengths), floating. stride: by default the kernel's size. padding: at most
-    half the kernel, of elements smaller than all.
+    half the kernel, of elements smaller than all. ceil_mode: a last place that only begins within
+    the input, or the padding before it, counts as well.
     Result: (batch, channels, *places). ValueError for sizes that do not fit.
 
     >>> from rumus.tensor import tensor
@@ -68,6 +70,10 @@ def max_pool(
         raise ValueError(
             f"max_pool: padding {found.padding} is more than half of the kernel {found.kernel}"
         )
+    if ceil_mode and any(extra := _beyond(found, lengths)):
+        sides = [(p, p + e) for p, e in zip(found.padding, extra, strict=True)]
+        wide = pad(x, [(0, 0), (0, 0), *sides], -math.inf)
+        return max_pool(wide, found.kernel, stride=found.stride, dilation=found.dilation)
     backend, places, outer = x._backend, found.places(lengths), x.shape[:2]
     if found.axes <= 2 and x.dtype != float16 and backend.fused("max_pool") is not None:
         return _fused_max_pool(x, found)
@@ -109,13 +115,51 @@ def _fused_max_pool(x: Tensor, found: Window) -> Tensor:
     return result_of("max_pool", out, backend, (x,), vjp, saved=(x,), reads_result=True)
 
 
+def _beyond(found: Window, lengths: Shape) -> Shape:
+    """How far the last place reaches behind the padded input if it only has to begin inside.
+
+    It must begin within the input or the padding before it, as in PyTorch.
+    """
+    result = []
+    rows = zip(lengths, found.kernel, found.stride, found.padding, found.dilation, strict=True)
+    for length, kernel, stride, padding, dilation in rows:
+        span = (kernel - 1) * dilation + 1
+        places = -(-(length + 2 * padding - span) // stride) + 1
+        if (places - 1) * stride >= length + padding:
+            places -= 1
+        result.append(max(0, (places - 1) * stride + span - length - 2 * padding))
+    return tuple(result)
+
+
+def _counted_avg_pool(x: Tensor, found: Window, extra: Shape, count_include_pad: bool) -> Tensor:
+    """The mean of what counts: sums, over the share of each kernel that does."""
+    sides = [(p, p + e) for p, e in zip(found.padding, extra, strict=True)]
+    lengths = x.shape[2:]
+    counted, around = lengths, sides
+    if count_include_pad:
+        counted, around = found.padded(lengths), [(0, e) for e in extra]
+    mask = ones((1, 1, *counted), dtype=x.dtype, backend=x._backend)
+    both = pad(x, [(0, 0), (0, 0), *sides]), pad(mask, [(0, 0), (0, 0), *around])
+    means, shares = (avg_pool(each, found.kernel, stride=found.stride) for each in both)
+    return means / shares
+
+
 def avg_pool(
-    x: Tensor, kernel: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0
+    x: Tensor,
+    kernel: Sizes,
+    *,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
 ) -> Tensor:
-    """The mean under the kernel at every place, the zeros of the padding counted.
+    """The mean under the kernel at every place, the zeros of the padding counted by default.
 
     x: (batch, channels, *lengths), floating. stride: by default the kernel's size. Result: (batch,
-    channels, *places). float16 is added up in float32. ValueError for sizes that do not fit.
+    channels, *places). ceil_mode: a last place that only begins within the input, or the padding
+    before it, counts as well; what lies behind the padding never does. count_include_pad: False to
+    divide by the number of elements of the input alone. float16 is added up in float32. ValueError
+    for sizes that do not fit.
 
     >>> from rumus.tensor import tensor
     >>> avg_pool(tensor([[[1.0, 3.0, 2.0, 0.0]]]), 2)[0, 0].tolist()
@@ -123,10 +167,18 @@ def avg_pool(
     """
     _check("avg_pool", x)
     if x.dtype == float16:
-        wide = avg_pool(cast(x, float32), kernel, stride=stride, padding=padding)
+        options: dict[str, Any] = {"ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
+        wide = avg_pool(cast(x, float32), kernel, stride=stride, padding=padding, **options)
         return cast(wide, float16)
     lengths = x.shape[2:]
     found = window("avg_pool", lengths, kernel, stride, padding)
+    extra = _beyond(found, lengths) if ceil_mode else (0,) * found.axes
+    if any(extra) or (not count_include_pad and any(found.padding)):
+        if any(2 * p > k for p, k in zip(found.padding, found.kernel, strict=True)):
+            raise ValueError(
+                f"avg_pool: padding {found.padding} is more than half of the kernel {found.kernel}"
+            )
+        return _counted_avg_pool(x, found, extra, count_include_pad)
     is_fused = found.axes <= 2 and x._backend.fused("avg_pool") is not None
     is_tiled = found.stride == found.kernel and not any(found.padding)
     if is_tiled and (found.area > LARGE or not is_fused):

@@ -1,0 +1,67 @@
+"""Instance norm: each channel of each example brought to mean 0 and variance 1."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from numpy.typing import DTypeLike
+
+from rumus.nn.group_norm import GroupNorm
+from rumus.nn.unbatched import of_batch
+from rumus.tensor import Backend, Tensor, float32
+
+
+class _InstanceNorm(GroupNorm):
+    """A group norm of as many groups as channels."""
+
+    axes: ClassVar[int]
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        affine: bool = False,
+        dtype: DTypeLike = float32,
+        backend: Backend | None = None,
+    ) -> None:
+        if channels < 1:
+            raise ValueError(f"{type(self).__name__} needs at least 1 channel, not {channels}")
+        super().__init__(channels, channels, eps=eps, affine=affine, dtype=dtype, backend=backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize each channel of each example, with or without a batch."""
+        name = type(self).__name__
+        if x.ndim in (self.axes + 1, self.axes + 2):
+            if x.shape[-self.axes - 1] != self.channels:
+                raise ValueError(f"{name}: {self.channels} channels are needed, not {x.shape}")
+            if int(x[(0,) * (x.ndim - self.axes)].size if x.size else 2) <= 1:
+                raise ValueError(f"{name}: one value in each channel is nothing to normalize by")
+        return of_batch(name, x, self.axes, super().forward)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """`InstanceNorm2d` of sequences, (batch, channels, length).
+
+    >>> from rumus.tensor import tensor
+    >>> [round(v, 3) for v in InstanceNorm1d(1)(tensor([[[1.0, 3.0]]])).flatten().tolist()]
+    [-1.0, 1.0]
+    """
+
+    axes = 1
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """(x - mean) / sqrt(variance + eps) of each channel of each example.
+
+    Ulyanov, Vedaldi, Lempitsky: arXiv:1607.08022. x: (batch, channels, height, width), or without
+    the batch. affine: True for a weight and a bias for each channel. The statistics are always
+    those of x: there are no running ones. ValueError for another number of channels, and for one
+    value in each.
+
+    >>> from rumus.tensor import ones
+    >>> InstanceNorm2d(3)(ones((2, 3, 4, 4))).shape
+    (2, 3, 4, 4)
+    """
+
+    axes = 2

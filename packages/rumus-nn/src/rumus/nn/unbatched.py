@@ -1,0 +1,24 @@
+"""Inputs without a batch: one example, which layers of places take as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rumus.tensor import Tensor
+
+_NAMES = {1: "length", 2: "height, width", 3: "depth, height, width"}
+
+
+def of_batch(layer: str, x: Tensor, axes: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a function of (batch, channels, *lengths) to that, or to (channels, *lengths).
+
+    ValueError for another number of axes.
+    """
+    if x.ndim == axes + 1:
+        return function(x.unsqueeze(0)).squeeze(0)
+    if x.ndim != axes + 2:
+        raise ValueError(
+            f"{layer}: (batch, channels, {_NAMES[axes]}) is needed, or one example without the "
+            f"batch, not {x.shape}"
+        )
+    return function(x)

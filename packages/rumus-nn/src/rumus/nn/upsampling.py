@@ -1,0 +1,98 @@
+"""Layers that change the size of pictures: interpolation, and channels spread over places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rumus.nn.module import Module
+from rumus.tensor import Tensor, interpolate
+from rumus.tensor.operations.interpolation import InterpolationMode
+
+
+class Upsample(Module):
+    """Interpolation to another size. See `rumus.tensor.interpolate`.
+
+    size: the new length of each axis, or of all. scale_factor: or by what each is multiplied.
+    mode: "nearest", or "linear", "bilinear", "trilinear" for one, two, three axes. align_corners:
+    the first and last elements stay where they are.
+
+    >>> from rumus.tensor import ones
+    >>> Upsample(scale_factor=2, mode="bilinear")(ones((1, 3, 4, 5))).shape
+    (1, 3, 8, 10)
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int] | None = None,
+        *,
+        scale_factor: float | Sequence[float] | None = None,
+        mode: InterpolationMode = "nearest",
+        align_corners: bool = False,
+    ) -> None:
+        if (size is None) == (scale_factor is None):
+            raise ValueError("Upsample: give size or scale_factor, one of the two")
+        self.size, self.scale_factor = size, scale_factor
+        self.mode, self.align_corners = mode, align_corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Interpolate (batch, channels, *lengths)."""
+        return interpolate(
+            x, self.size, scale_factor=self.scale_factor, mode=self.mode,
+            align_corners=self.align_corners,
+        )  # fmt: skip
+
+
+class PixelShuffle(Module):
+    """Channels as places: (batch, c factor^2, h, w) to (batch, c, h factor, w factor).
+
+    Shi et al.: arXiv:1609.05158. ValueError for channels that do not divide.
+
+    >>> from rumus.tensor import ones
+    >>> PixelShuffle(2)(ones((1, 12, 4, 5))).shape
+    (1, 3, 8, 10)
+    """
+
+    def __init__(self, factor: int) -> None:
+        self.factor = _factor("PixelShuffle", factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spread channels over places."""
+        r = self.factor
+        if x.ndim < 3 or x.shape[-3] % (r * r):
+            raise ValueError(
+                f"PixelShuffle: channels that {r * r} divides are needed, not {x.shape}"
+            )
+        *lead, channels, height, width = x.shape
+        apart = x.reshape(*lead, channels // (r * r), r, r, height, width)
+        at = len(lead)
+        turned = apart.permute(*range(at + 1), at + 3, at + 1, at + 4, at + 2)
+        return turned.reshape(*lead, channels // (r * r), height * r, width * r)
+
+
+class PixelUnshuffle(Module):
+    """Places as channels: what undoes a `PixelShuffle` of the same factor.
+
+    >>> from rumus.tensor import ones
+    >>> PixelUnshuffle(2)(ones((1, 3, 8, 10))).shape
+    (1, 12, 4, 5)
+    """
+
+    def __init__(self, factor: int) -> None:
+        self.factor = _factor("PixelUnshuffle", factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gather places into channels."""
+        r = self.factor
+        if x.ndim < 3 or x.shape[-1] % r or x.shape[-2] % r:
+            raise ValueError(f"PixelUnshuffle: sizes that {r} divides are needed, not {x.shape}")
+        *lead, channels, height, width = x.shape
+        apart = x.reshape(*lead, channels, height // r, r, width // r, r)
+        at = len(lead)
+        turned = apart.permute(*range(at + 1), at + 2, at + 4, at + 1, at + 3)
+        return turned.reshape(*lead, channels * r * r, height // r, width // r)
+
+
+def _factor(layer: str, factor: int) -> int:
+    if factor < 1:
+        raise ValueError(f"{layer}: the factor must be at least 1, not {factor}")
+    return factor

@@ -1,0 +1,133 @@
+"""Interpolation: pictures and sequences of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from rumus.tensor.expression.dtype import is_floating
+from rumus.tensor.graph.indexing import gather
+from rumus.tensor.graph.operators import elementwise
+from rumus.tensor.graph.tensor import Tensor, tensor
+from rumus.tensor.memory.backend import Backend
+
+InterpolationMode: TypeAlias = Literal["nearest", "linear", "bilinear", "trilinear"]
+_AXES: Final = {"linear": 1, "bilinear": 2, "trilinear": 3}
+# By backend: numbers of elements and their shares, which a captured step must find, not send.
+_tables: Final[WeakKeyDictionary[Backend, dict[Any, tuple[Tensor, ...]]]] = WeakKeyDictionary()
+
+
+@elementwise
+def _between(low: Any, high: Any, share: Any) -> Any:
+    return low + share * (high - low)
+
+
+def interpolate(
+    x: Tensor,
+    size: int | Sequence[int] | None = None,
+    *,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: InterpolationMode = "nearest",
+    align_corners: bool = False,
+) -> Tensor:
+    """Bring the spatial axes to another size, as `torch.nn.functional.interpolate` does.
+
+    x: (batch, channels, *lengths), floating. size: the new length of each axis, or of all.
+    scale_factor: or by what each is multiplied, rounded down; exactly one of the two.
+    mode: "nearest" takes the element at floor(i / scale); "linear", "bilinear" and "trilinear"
+    (for one, two and three axes) weigh the two neighbours on each axis. align_corners: the first
+    and last elements stay where they are, rather than the edges of the first and last.
+    ValueError for a size below 1, a mode that does not fit the axes, and for align_corners with
+    "nearest".
+
+    >>> from rumus.tensor import tensor
+    >>> interpolate(tensor([[[0.0, 4.0]]]), 4, mode="linear")[0, 0].tolist()
+    [0.0, 1.0, 3.0, 4.0]
+    """
+    axes = x.ndim - 2
+    if axes < 1 or not is_floating(x.dtype) or 0 in x.shape[2:]:
+        raise ValueError(
+            f"interpolate: a floating (batch, channels, *lengths) is needed, not {x.dtype} of "
+            f"{x.shape}"
+        )
+    if mode != "nearest" and _AXES.get(mode) != axes:
+        known = ["nearest", *(name for name, n in _AXES.items() if n == axes)]
+        raise ValueError(f"interpolate: mode must be one of {known} for {x.shape}, not {mode!r}")
+    if mode == "nearest" and align_corners:
+        raise ValueError("interpolate: align_corners goes with linear modes, not with 'nearest'")
+    sizes, scales = _sizes(x, size, scale_factor)
+    for axis, (new, scale) in enumerate(zip(sizes, scales, strict=True), 2):
+        x = _along(x, axis, new, scale, mode, align_corners)
+    return x
+
+
+def _sizes(
+    x: Tensor, size: int | Sequence[int] | None, scale_factor: float | Sequence[float] | None
+) -> tuple[list[int], list[float]]:
+    """The new length of each axis, and how far apart its elements are in the old one."""
+    lengths = x.shape[2:]
+    if (size is None) == (scale_factor is None):
+        raise ValueError("interpolate: give size or scale_factor, one of the two")
+    given = size if size is not None else scale_factor
+    each = [given] * len(lengths) if isinstance(given, (int, float)) else list(given or ())
+    if len(each) != len(lengths) or any(not n > 0 for n in each):
+        raise ValueError(
+            f"interpolate: a positive number for each of {len(lengths)} axes is needed, not {given}"
+        )
+    if size is not None:
+        return [int(n) for n in each], [a / n for a, n in zip(lengths, each, strict=True)]
+    sizes = [int(a * f) for a, f in zip(lengths, each, strict=True)]
+    if 0 in sizes:
+        raise ValueError(f"interpolate: {given} of {lengths} leaves nothing")
+    return sizes, [1 / f for f in each]
+
+
+def _along(x: Tensor, axis: int, new: int, scale: float, mode: str, align_corners: bool) -> Tensor:
+    """One axis of another length."""
+    length = x.shape[axis]
+    if mode == "nearest" and new == length and scale == 1:
+        return x
+    if mode == "nearest" and new % length == 0 and scale * (new // length) == 1:
+        return _repeated(x, axis, new // length)
+    make = partial(_table, length, new, scale, mode, align_corners)
+    key = (length, new, scale, mode, align_corners, x.dtype)
+    tables = _tables.setdefault(x.backend, {})
+    if key not in tables:
+        low, high, share = make()
+        numbers = (tensor(each, backend=x.backend) for each in (low, high))
+        tables[key] = (*numbers, tensor(share, dtype=x.dtype, backend=x.backend))
+    low, high, share = tables[key]
+    others = [at for at in range(x.ndim) if at != axis]
+    front = x.permute(axis, *others)
+    found = gather(front, low)
+    if mode != "nearest":
+        column = share.reshape(-1, *[1] * (x.ndim - 1))
+        found = _between(found, gather(front, high), column)
+    return found.permute(*range(1, axis + 1), 0, *range(axis + 1, x.ndim))
+
+
+def _repeated(x: Tensor, axis: int, times: int) -> Tensor:
+    shape = (*x.shape[: axis + 1], times, *x.shape[axis + 1 :])
+    joined = (*x.shape[:axis], x.shape[axis] * times, *x.shape[axis + 1 :])
+    return x.unsqueeze(axis + 1).broadcast_to(shape).reshape(*joined)
+
+
+def _table(
+    length: int, new: int, scale: float, mode: str, align_corners: bool
+) -> tuple[Any, Any, Any]:
+    """The elements below and above each new one, and the share of the one above."""
+    at = np.arange(new, dtype=np.float64)
+    if mode == "nearest":
+        low = np.minimum(np.floor(at * scale), length - 1).astype(np.int32)
+        return low, low, np.zeros(new)
+    if align_corners:
+        place = at * ((length - 1) / (new - 1) if new > 1 else 0.0)
+    else:
+        place = np.maximum((at + 0.5) * scale - 0.5, 0)
+    low = np.minimum(np.floor(place), length - 1).astype(np.int32)
+    high = np.minimum(low + 1, length - 1).astype(np.int32)
+    return low, high, np.clip(place - low, 0, 1)

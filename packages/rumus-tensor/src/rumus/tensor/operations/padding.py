@@ -1,0 +1,61 @@
+"""Padding by what the tensor holds: reflected, repeated at its edges, or from the other end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
+
+from rumus.tensor.graph import shaping
+from rumus.tensor.graph.tensor import Tensor
+
+PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
+MODES: Final = ("zeros", "reflect", "replicate", "circular")
+
+
+def pad_edges(x: Tensor, widths: Sequence[tuple[int, int]], mode: PaddingMode) -> Tensor:
+    """Surround `x` with elements of its own.
+
+    widths: for each axis how many elements before and after. mode: "reflect" without the edge
+    itself, "replicate" the edge, "circular" from the other end; "zeros" is `pad`.
+    ValueError for an unknown mode, another number of axes, and for a width that is negative or
+    needs more elements than an axis has.
+
+    >>> from rumus.tensor import tensor
+    >>> pad_edges(tensor([1, 2, 3]), [(2, 1)], "reflect").tolist()
+    [3, 2, 1, 2, 3, 2]
+    """
+    if mode not in MODES:
+        known = ", ".join(map(repr, MODES))
+        raise ValueError(f"pad_edges: mode must be one of {known}, not {mode!r}")
+    if mode == "zeros":
+        return shaping.pad(x, widths)
+    if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
+        raise ValueError(f"pad_edges: {x.ndim} pairs of widths >= 0 are needed, not {widths!r}")
+    for axis, pair in enumerate(widths):
+        if any(pair):
+            x = _pad_axis(x, axis, pair, mode)
+    return x
+
+
+def _pad_axis(x: Tensor, axis: int, pair: tuple[int, int], mode: PaddingMode) -> Tensor:
+    length, (before, after) = x.shape[axis], pair
+    most = {"reflect": length - 1, "circular": length, "replicate": max(pair) if length else 0}
+    if max(pair) > most[mode]:
+        raise ValueError(
+            f"pad_edges: {mode} by {pair} needs more than the {length} elements of axis {axis}"
+        )
+    head = (slice(None),) * axis
+
+    def part(cut: slice) -> Tensor:
+        return x[(*head, cut)]
+
+    if mode == "reflect":
+        left = part(slice(1, before + 1))[(*head, slice(None, None, -1))]
+        right = part(slice(length - 1 - after, length - 1))[(*head, slice(None, None, -1))]
+    elif mode == "circular":
+        left, right = part(slice(length - before, length)), part(slice(0, after))
+    else:
+        shapes = [(*x.shape[:axis], n, *x.shape[axis + 1 :]) for n in pair]
+        left = part(slice(0, 1)).broadcast_to(shapes[0])
+        right = part(slice(length - 1, length)).broadcast_to(shapes[1])
+    return shaping.concat([left, x, right], axis)
