@@ -284,6 +284,14 @@ def test_numbers_and_rows_of_nothing_have_results(backend: Backend) -> None:
     assert number.T.shape == ()
 
 
+def test_one_row_the_other_way_round_is_a_row(backend: Backend) -> None:
+    x = Parameter([[1.0, 2.0]], backend=backend)
+    y = x[::-1] @ tensor([[1.0], [3.0]], backend=backend)
+    assert y.tolist() == [[7.0]]
+    assert y.sum().backward()[x].tolist() == [[1.0, 3.0]]
+    assert (x[::-1, :1] + x[::-1, ::-1]).tolist() == [[3.0, 2.0]]
+
+
 def test_an_axis_is_an_integer() -> None:
     with pytest.raises(TypeError, match=r"softmax: an axis is an integer, not \(0, 1\)"):
         ones((2, 3)).softmax((0, 1))  # type: ignore[arg-type]
