@@ -112,10 +112,11 @@ class Training:
                 self.team.gather(0)
         return 1.0
 
-    def score(self, x: Tensor, y: Tensor) -> dict[str, Tensor | float]:
+    def score(self, x: Tensor, y: Tensor) -> dict[str, Any]:
         scores = self.model(x)
         right = float((scores.numpy().argmax(axis=1) == y.numpy()).mean())
-        return {"loss": nn.cross_entropy_loss(scores, y), "accuracy": right}
+        loss, ranked = nn.cross_entropy_loss(scores, y), metrics.auroc(scores[:, 0], y == 0)
+        return {"loss": loss, "accuracy": right, "f1": metrics.f1(scores, y), "auroc": ranked}
 
     def fit(self) -> dict[str, Any]:
         given, fault, team = self.given, self.fault, self.team
