@@ -217,3 +217,12 @@ def test_numbers() -> None:
 def test_a_dtype_given_to_a_number_of_another_kind() -> None:
     by_half: Callable[..., Tensor] = elementwise(lambda x, y: x * y)
     assert by_half(tensor([2, 4]), 0.5).tolist() == [1.0, 2.0]
+
+
+def test_a_masked_array_says_what_its_masked_elements_are() -> None:
+    """NumPy would forget the mask."""
+    masked = np.ma.masked_array([1.0, 2.0], [False, True])
+    with pytest.raises(ValueError, match=r"1 elements of an array are masked.*filled\(value\)"):
+        tensor(masked)
+    assert tensor(masked.filled(0.0)).tolist() == [1.0, 0.0]
+    assert tensor(np.ma.masked_array([1.0, 2.0], [False, False])).tolist() == [1.0, 2.0]

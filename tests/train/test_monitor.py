@@ -206,6 +206,23 @@ def test_modes_that_only_the_caller_knows() -> None:
     assert EarlyStopping("val_loss").mode == "min"
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"steps": 2.5}, r"steps must be a whole number, not 2\.5"),
+        ({"steps": 9, "epochs": 1.5}, r"epochs must be a whole number, not 1\.5"),
+        ({"steps": 9, "validate_every": 2}, r"validate_every must be Every\(steps=\.\.\.\).*not 2"),
+        ({"steps": 9, "save_every": 2}, r"save_every must be Every\(steps=\.\.\.\).*not 2"),
+        ({"steps": 9, "checkpoints": True}, r"checkpoints must be a folder .* not True"),
+        ({"steps": 9, "validate": lambda: {"loss": "1.0"}}, "returns numbers, not '1.0'"),
+    ],
+)
+def test_what_is_of_another_type_is_refused(options: dict[str, Any], told: str) -> None:
+    model = Counting(lambda at: at)
+    with pytest.raises((TypeError, ValueError), match=told):
+        model.fit(**{"per_epoch": 1, **options})
+
+
 @pytest.mark.parametrize("how", ["folder", "checkpoints"])
 def test_a_resume_that_does_not_validate_keeps_the_best(tmp_path: Path, how: str) -> None:
     """Nothing says which is better now, and the best so far is no less worth."""

@@ -518,6 +518,11 @@ def tensor(
 
 def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """Return `data` in NumPy and in the dtype that a tensor of it has; see `tensor`."""
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):  # asarray forgets the mask
+        raise ValueError(
+            f"{np.ma.count_masked(data)} elements of an array are masked, and a tensor has no mask: "
+            "data.filled(value) says what they are"
+        )
     host = np.asarray(data)
     wanted = default_dtype(host) if dtype is None else as_dtype(dtype)
     if wanted == int32 and host.dtype != int32 and host.size:

@@ -32,6 +32,12 @@ class Every:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"Every: {name} must be finite and positive, not {value!r}")
 
+    @staticmethod
+    def check(name: str, given: object) -> None:
+        """Raise TypeError for an argument `name` that is no `Every`, as a number of who knows."""
+        if given is not None and not isinstance(given, Every):
+            raise TypeError(f"{name} must be Every(steps=...) or Every(epochs=...), not {given!r}")
+
     def in_epoch(self, step: int, seconds: float) -> bool:
         """Whether it is due after a step, `seconds` after it was last done."""
         return (self.steps is not None and step % self.steps == 0) or (

@@ -18,7 +18,11 @@ class Limits:
         if all(value is None for value in given.values()):
             raise ValueError("fit needs to know when to end: give epochs, steps or seconds")
         for name, value in given.items():
-            if value is not None and not value > 0:
+            if value is None:
+                continue
+            if name != "seconds" and (isinstance(value, bool) or value != int(value)):
+                raise ValueError(f"{name} must be a whole number, not {value!r}")
+            if not value > 0:
                 raise ValueError(f"{name} must be positive, not {value!r}")
 
     def reached(self, epoch: int, step: int, seconds: float) -> str | None:

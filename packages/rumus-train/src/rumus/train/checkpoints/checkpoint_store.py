@@ -60,6 +60,8 @@ def order_of(given: Store | str | Path | None) -> Best | None:
 
 def as_store(given: Store | str | Path | None, best: Best | None) -> Store | None:
     """Return what was given; for a folder the checkpoints in it, of which the best one stays."""
+    if given is not None and not isinstance(given, (str, Path)) and not hasattr(given, "save"):
+        raise TypeError(f"checkpoints must be a folder or Checkpoints(folder), not {given!r}")
     if not isinstance(given, (str, Path)):
         return given
     return Checkpoints(given, keep_best=best)

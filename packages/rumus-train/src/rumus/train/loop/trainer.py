@@ -345,6 +345,8 @@ class Trainer(Generic[M_co]):
 
         check_loss_function(loss_fn)
         check_validate(validate)
+        for name, every in (("validate_every", validate_every), ("save_every", save_every)):
+            Every.check(name, every)
         keep_best = order_of(checkpoints)
         about_validation = {
             "validate_every": validate_every, "monitor": monitor, "mode": mode,

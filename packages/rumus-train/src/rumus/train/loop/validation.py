@@ -205,4 +205,8 @@ def _named(found: object) -> dict[str, Any]:
 def _number(value: Any) -> Any:
     """A number, which may be on a device still."""
     is_late = isinstance(value, Tensor) and value.backend.runs_ahead and not value.shape
-    return value if is_late or isinstance(value, MetricState) else float(value)
+    if is_late or isinstance(value, MetricState):
+        return value
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"a validation returns numbers, not {value!r}")
+    return float(value)
