@@ -518,10 +518,11 @@ def tensor(
 
 def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """Return `data` in NumPy and in the dtype that a tensor of it has; see `tensor`."""
-    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):  # asarray forgets the mask
+    mask = False if type(data) is np.ndarray else getattr(data, "mask", False)
+    if isinstance(data, np.ndarray) and np.any(mask):  # which asarray would forget
         raise ValueError(
-            f"{np.ma.count_masked(data)} elements of an array are masked, and a tensor has no mask: "
-            "data.filled(value) says what they are"
+            f"{np.count_nonzero(mask)} elements of an array are masked, and a tensor has no "
+            "mask: data.filled(value) says what they are"
         )
     host = np.asarray(data)
     wanted = default_dtype(host) if dtype is None else as_dtype(dtype)
