@@ -361,6 +361,34 @@ def test_a_recurrence(tmp_path: Path) -> None:
     compare(Cell(), tmp_path / "m.onnx", (6, 3))
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+def test_sequences_of_other_lengths(name: str, bidirectional: bool, tmp_path: Path) -> None:
+    """One operation for each layer and direction, with a first state and the lengths as inputs."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            layer = getattr(nn, name)
+            self.layer = layer(3, 4, bidirectional=bidirectional, generator=Generator(0))
+
+        def forward(self, x: Tensor, first: Tensor, lengths: Tensor) -> Any:
+            state = first.permute(1, 0, 2)
+            return self.layer(x, (state, state * 2) if name == "LSTM" else state, lengths=lengths)
+
+    model, count = Model(), 2 if bidirectional else 1
+    shapes: list[tuple[int, ...]] = [(6, 3), (count, 4)]
+    lengths = np.array([6, 1, 4], np.int32)
+    inputs = [given(3, shape, i) for i, shape in enumerate(shapes)]
+    session = exported(model, tmp_path / "m.onnx", *inputs, lengths)
+    with no_grad():
+        wanted = flat(model(tensor(inputs[0]), tensor(inputs[1]), tensor(lengths)))
+    for mine, found in zip(wanted, answers(session, *inputs, lengths), strict=True):
+        np.testing.assert_allclose(found, mine.numpy(), atol=1e-5)
+    nodes = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert nodes.count(name) == count
+    assert len(nodes) < 50
+
+
 # How it is called
 
 

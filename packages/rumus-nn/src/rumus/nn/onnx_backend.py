@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rumus.nn.batch_norm import running_affine
 from rumus.nn.onnx_elementwise import cast, write_kernel
 from rumus.nn.onnx_graph import Graph, OnnxExportError, Value
+from rumus.nn.onnx_recurrent import write_recurrence
 from rumus.tensor import DType, Kernel, NumpyBackend, bool_, int32
 from rumus.tensor.expression.kernel import trace
 from rumus.tensor.memory.backend import Array, Epilogue, Reduction, Shape
@@ -23,6 +24,7 @@ from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.window import Window
 from rumus.tensor.operations.convolution import Geometry
+from rumus.tensor.operations.recurrent import Kind
 
 _REDUCTIONS = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "min": "ReduceMin",
                "argmax": "ArgMax", "argmin": "ArgMin"}  # fmt: skip
@@ -47,6 +49,16 @@ class Memory:
     def write_box(self, box: tuple[tuple[int, int], ...], value: Value) -> None:
         """Replace a box: (start, stop) along each axis."""
         self._boxes.append((box, value))
+
+    def read_box(self, box: tuple[tuple[int, int], ...]) -> Value | None:
+        """Return a part of what was last written there in one piece; None if it was not."""
+        for written, value in reversed(self._boxes):
+            pairs = list(zip(box, written, strict=True))
+            if all(c <= a and b <= d for (a, b), (c, d) in pairs):
+                return sliced(self.graph, value, [(a - c, b - c, 1) for (a, b), (c, _) in pairs])
+            if all(a < d and c < b for (a, b), (c, d) in pairs):
+                return None
+        return None
 
     def read(self) -> Value:
         """Return all of it."""
@@ -236,10 +248,13 @@ class OnnxArray:
 
     def read(self) -> Value:
         """Return the elements."""
-        value = self.memory.read()
-        for view in self.views:
-            value = view.read(self.memory.graph, value)
-        return value
+        views = self.views
+        if views and views[0].kind == "slice" and all(step == 1 for _, _, step in views[0].what):
+            box = tuple((start, stop) for start, stop, _ in views[0].what)
+            known = self.memory.read_box(box)
+            if known is not None:
+                return _seen(self.memory.graph, known, views[1:])
+        return _seen(self.memory.graph, self.memory.read(), views)
 
     def write(self, value: Value) -> None:
         """Replace the elements."""
@@ -260,6 +275,12 @@ class OnnxArray:
             around.write_box(box, value)
             value = around.read()
         self.memory.write(value)
+
+
+def _seen(graph: Graph, value: Value, views: Sequence[View]) -> Value:
+    for view in views:
+        value = view.read(graph, value)
+    return value
 
 
 def _without_elements(shape: Shape) -> NDArray[Any]:
@@ -463,11 +484,14 @@ class OnnxBackend(NumpyBackend):
             "layer_norm": self._layer_norm,
             "log_softmax": lambda x, out: self._softmax("LogSoftmax", x, out),
             "max_pool": self._max_pool,
+            "recurrence": self._recurrence,
             "softmax": lambda x, out: self._softmax("Softmax", x, out),
             "sort": self._sort,
         }
         if name.removesuffix("_gradient") in own and name not in own:
             return lambda *_: self._refuse("a gradient")
+        if name.endswith(("_cell", "_cell_gradient")):
+            return lambda *_: self._refuse("a recurrence in anything but float32")
         return own.get(name)
 
     def _batch_norm(self, values: Sequence[Value], eps: float, out: Array) -> None:
@@ -543,6 +567,35 @@ class OnnxBackend(NumpyBackend):
                 strides=w.stride, pads=(*w.padding, *w.padding), count_include_pad=1,
             )
         )  # fmt: skip
+
+    def _recurrence(
+        self,
+        kind: Kind,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        gates: Array,
+        cells: Array | None,
+        states: Array,
+        lengths: Array | None,
+        reverse: bool,
+    ) -> None:
+        """Write all states, and of the cells the last one, which alone is asked for."""
+        time = x.shape[0]
+        begin, end, start = (time, 0, 0) if reverse else (0, time, 1)
+        first_h = states[begin : begin + 1].read()
+        first_c = None if cells is None else cells[begin : begin + 1].read()
+        all_states, last, cell = write_recurrence(
+            self.graph, kind, x.read(), (first_h, first_c), weight.read(),
+            None if bias is None else bias.read(), None if lengths is None else lengths.read(),
+            reverse=reverse,
+        )  # fmt: skip
+        shape = (time, *states.shape[1:])
+        states[start : start + time].write(reshaped(self.graph, all_states, shape))
+        if lengths is not None:  # behind the end ONNX has zeros; the caller's states stay
+            states[end : end + 1].write(last)
+        if cells is not None and cell is not None:
+            cells[end : end + 1].write(cell)
 
     def _cumsum(self, x: Array, out: Array, reverse: bool = False) -> None:
         axis = self.graph.constant(np.array(1, np.int64))

@@ -12,7 +12,7 @@ from rumus.tensor import DType
 from rumus.tensor.memory.backend import Shape
 
 OPSET: Final = 18
-Attribute: TypeAlias = "int | float | str | tuple[int, ...]"
+Attribute: TypeAlias = "int | float | str | tuple[int, ...] | tuple[str, ...]"
 
 
 class OnnxExportError(ValueError):
@@ -57,6 +57,7 @@ class Graph:
         self.constants: dict[str, NDArray[Any]] = {}
         self.lengths: dict[str, tuple[int, ...]] = {}
         self.reshaped: dict[str, Value] = {}  # results of `Reshape`, with what it was given
+        self.made: dict[str, tuple[str, tuple[Operand, ...]]] = {}  # what each value is made by
         self._known: dict[object, tuple[Value, ...]] = {}
         self._named: dict[object, str] = {}
         self._held: list[NDArray[Any]] = []  # so that an id in `_named` stays the array's own
@@ -93,6 +94,7 @@ class Graph:
             names, outputs = tuple(map(self._name, inputs)), tuple(value.name for value in found)
             self.nodes.append(Node(operation, names, outputs, settings))
             self._known[key] = found
+            self.made.update((name, (operation, tuple(inputs))) for name in outputs)
         return self._known[key]
 
     def constant(self, array: NDArray[Any], name: str | None = None) -> Value:
