@@ -33,7 +33,7 @@ class Travelled(Stage):
     def gradient(self, g: Expr, p: Expr, there: Collection[str]) -> Expr:
         return 2.0 * g
 
-    def result(self, p: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
+    def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         way = abs(new["p"] - p) * Expr.scalar("unit")
         return {**new, "travelled": Expr.array("travelled") + way}
 

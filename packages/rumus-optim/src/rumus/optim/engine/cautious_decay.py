@@ -29,7 +29,7 @@ class CautiousDecay(Stage):
                 "without the average that it keeps of them; leave it out"
             )
 
-    def result(self, p: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
+    def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         """Return the step with the decay. TypeError for a rule whose update cannot be told."""
         step = known_increment("cautious_weight_decay", rule, new["p"], p)
         agree = step.sign() * p.sign() <= 0  # the step is -lr u

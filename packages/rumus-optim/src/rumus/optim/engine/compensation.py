@@ -45,7 +45,7 @@ class Compensation(Stage):
         inputs = [by_name[name] for name in _FOLLOW.arrays]
         arena.backend.elementwise(_FOLLOW, inputs, _FOLLOW.bind({ONE: 1.0}), [lost])
 
-    def result(self, p: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
+    def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         """Return the step with what was lost before. TypeError if the update cannot be told."""
         delta = known_increment("compensated", rule, new["p"], p)
         total, lost = compensated(p, delta, Expr.array(COMPENSATION), Expr.scalar(ONE))

@@ -50,6 +50,11 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     `set`, and a group may have its own. lr and weight_decay are at least 0 and betas in
     [0, 1); a rule of your own may call others what it likes, and they may be any finite numbers.
     weight_decay: for a rule without a scalar of that name: g + weight_decay p takes g's place.
+    cautious: elements move only where the update goes against the gradient, and by as much more as
+    there are fewer of them in the tensor; weight_decay is decoupled then. (Liang et al.:
+    arXiv:2411.16085.) TypeError for a rule that measures whole tensors, as LAMB and Adafactor do,
+    for one whose new p is of another form than below, and for optimizers with an average of their
+    own.
     cautious_weight_decay: weight_decay is decoupled, whatever the rule does with it otherwise, and
     only where the update moves an element towards 0: p - lr weight_decay p there. (Chen et al.:
     arXiv:2510.12402.) TypeError for a rule whose new p is not p, perhaps times scalars, plus or
@@ -112,6 +117,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         master_weights: bool = False,
         state_dtype: StateDType | None = None,
         compensated: bool = False,
+        cautious: bool = False,
         cautious_weight_decay: bool = False,
         running: Running | None = None,
         clip: Clip | None = None,
@@ -128,11 +134,12 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
             clip=clip,
             nonfinite=nonfinite,
             maximize=maximize,
+            cautious=cautious,
             cautious_weight_decay=cautious_weight_decay,
             compensated=compensated,
             average=average,
         )
-        self._is_cautious = cautious_weight_decay
+        self._is_decoupled = cautious or cautious_weight_decay
         if state_dtype == "8bit" and not (self.packs_state or type(self) is FusedOptimizer):
             raise TypeError(
                 f"{type(self).__name__}: what 8 bits do to its state is not known; "
@@ -271,7 +278,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         """Whether the gradient gets weight_decay p added, which the rule itself does not know."""
         given = (hyper, *(group.hyper for group in self.groups))
         some = any(values.get("weight_decay", 0.0) != 0.0 for values in given)
-        return some and not self._is_cautious and "weight_decay" not in self.scalar_names
+        return some and not self._is_decoupled and "weight_decay" not in self.scalar_names
 
     def _trace(self, hyper: Mapping[str, Hyper]) -> None:
         """Make the rule, and the kernel that it is where all scalars are scalars."""

@@ -37,7 +37,7 @@ class KeptAverage(Stage):
         """Return the average, at least float32."""
         return {AVERAGE: computed_in(dtype)}
 
-    def result(self, p: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
+    def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         """Return the step with the new average."""
         average = Expr.array(AVERAGE)
         return {**new, AVERAGE: average + Expr.scalar(WEIGHT) * (new["p"] - average)}

@@ -82,11 +82,12 @@ class Stage:
         """
         return g
 
-    def result(self, p: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
+    def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         """Return what the step writes: `new`, and its own arrays.
 
-        p: the parameter before the step. new: what is written so far, by the names of the arrays.
-        rule: what the rule is called. TypeError for one with which it cannot work.
+        p: the parameter before the step. g: the gradient as the rule sees it. new: what is written
+        so far, by the names of the arrays. rule: what the rule is called. TypeError for one with
+        which it cannot work.
         """
         return new
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rumus.optim.engine.ascent import Ascent
 from rumus.optim.engine.cautious_decay import CautiousDecay
+from rumus.optim.engine.cautious_update import CautiousUpdate
 from rumus.optim.engine.clip_elements import ClipElements
 from rumus.optim.engine.clip_factors import ClipFactors
 from rumus.optim.engine.compensation import Compensation
@@ -24,6 +25,7 @@ def staged(
     clip: Clip | None,
     nonfinite: NonFinite,
     maximize: bool,
+    cautious: bool,
     cautious_weight_decay: bool,
     compensated: bool,
     average: Average | None,
@@ -34,6 +36,7 @@ def staged(
         None if state_dtype is None else StoredState(state_dtype),
         None if clip is None else _clipping(clip, nonfinite),
         Ascent() if maximize else None,
+        CautiousUpdate(decays=not cautious_weight_decay) if cautious else None,
         CautiousDecay() if cautious_weight_decay else None,
         Compensation() if compensated else None,
         None if average is None else KeptAverage(average),

@@ -81,7 +81,7 @@ class UpdateRule:
         value, (p, g) = _values(stages, there), seen(stages, there)
         new: Mapping[str, Expr] = self._traced(p, g, stages)
         for stage in stages:
-            new = stage.result(p, new, self.name)
+            new = stage.result(p, g, new, self.name)
         return Reductions.of(new if value == "p" else {**new, value: new["p"]}, self.name)
 
     def _traced(self, p: Expr, g: Expr, stages: Sequence[Stage]) -> dict[str, Expr]:

@@ -19,6 +19,7 @@ class Options(TypedDict, total=False):
     master_weights: bool
     state_dtype: StateDType | None
     compensated: bool
+    cautious: bool
     cautious_weight_decay: bool
     clip: Clip | None
     average: Average | None

@@ -72,7 +72,7 @@ class _SlowWeights(Stage):
         """Start as the parameters are."""
         segment.arena.backend.copy(segment.arena.values, segment.state[_SLOW])
 
-    def result(self, p: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
+    def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
         beside = sorted({MASTER, COMPENSATION, AVERAGE} & {p.name, *new})
         if beside:
             raise TypeError(
