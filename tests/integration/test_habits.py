@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,7 +96,8 @@ WORD: Final = re.compile(
 )
 def test_what_the_advice_names_is_there(place: str, name: str) -> None:
     if (place, name) != ("model", "name"):
-        assert hasattr(PLACES[place], name)
+        is_module = place.startswith("rumus.") and find_spec(f"{place}.{name}") is not None
+        assert hasattr(PLACES[place], name) or is_module
 
 
 def test_a_name_of_a_module_that_is_nearly_right() -> None:
