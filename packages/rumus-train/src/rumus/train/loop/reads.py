@@ -56,6 +56,7 @@ _SUBSCRIPTS: Final = frozenset(("BINARY_SUBSCR", "BINARY_SLICE"))
 _FORMATTED: Final = frozenset(
     ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE")
 )
+_MAKING: Final = frozenset(("__init__", "__new__", "__init_subclass__", "__post_init__"))
 _PLACES: Final = frozenset(("position", "place", "state"))  # of a generator, which moves
 _FORMATS: Final = frozenset(("format", "format_map"))  # of texts: they read attributes themselves
 _CACHED: Final = type(functools.lru_cache(len))
@@ -306,17 +307,16 @@ class Reads:
     def _take_kind(self, value: Any, label: str) -> None:
         """The class of an object, which may be exchanged, and the methods that operators call."""
         kind = type(value)
-        if (
-            not is_of_python(kind)
-            or isinstance(value, (type, Tensor))
-            or is_trusted(kind.__module__)
-        ):
+        is_own = is_trusted(kind.__module__) or is_of_rumus(kind.__module__)
+        if not is_of_python(kind) or isinstance(value, (type, Tensor)) or is_own:
             return
         if _in_classes(kind, "__class__") is vars(object)["__class__"]:
             self.guards.add_attribute(value, "__class__", f"the class of {label}")
         for each in kind.__mro__:
             if is_of_python(each) and not is_of_rumus(each.__module__):
                 for name, found in vars(each).items():
+                    if name in _MAKING:
+                        continue
                     if name.startswith("__") and isinstance(found, FunctionType):
                         self.guards.add_attribute(each, name, f"{each.__name__}.{name}")
 
@@ -325,7 +325,8 @@ class Reads:
         if is_trusted(function.__module__):
             return
         self._functions.setdefault(function.__code__, []).append(function)
-        self.guards.add_attribute(function, "__code__", label)
+        if not is_of_rumus(function.__module__):
+            self.guards.add_attribute(function, "__code__", label)
         for name in ("__defaults__", "__kwdefaults__"):
             if (value := getattr(function, name)) is not None:
                 self.guards.add_attribute(function, name, f"a default of {label}")
