@@ -9,8 +9,10 @@ needs it: it takes half a second.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +29,7 @@ from rumus.tensor.backends import (
     numba_rows,
     numba_small_convolution,
 )
+from rumus.tensor.backends.numba_cache import compiled_loop
 from rumus.tensor.backends.numba_shapes import reads
 from rumus.tensor.backends.numpy_backend import (
     BLOCK,
@@ -354,12 +357,16 @@ def _compile(source: str, dtype: DType) -> Callable[..., None]:
     A product and a sum are not contracted: an element must not depend on whether the array that it
     is in is long enough for this loop. The loops wait for memory, and it costs no time.
     """
-    import numba
-
     namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
     namespace |= {"inf": math.inf, "nan": math.nan}
+    meaning = str(dtype)
     if dtype == float32:
         namespace |= numba_math.compiled()
-    exec(source, namespace)  # text made from the kernel's own nodes, nothing a caller wrote
-    loop: Callable[..., None] = numba.njit(nogil=True, error_model="numpy")(namespace["loop"])
-    return loop
+        meaning += f" {_text_of_functions()}"
+    return compiled_loop(source, namespace, meaning, nogil=True, error_model="numpy")
+
+
+@lru_cache(maxsize=1)
+def _text_of_functions() -> str:
+    """A checksum of the functions that loops call: another text of them is other machine code."""
+    return f"{zlib.crc32(Path(numba_math.__file__).read_bytes()):08x}"
