@@ -3,13 +3,14 @@
     python tests/bench/distributed.py --ranks 2 --model gpt2 --gpu --torch
 
 starts itself on one rank and on several with `python -m rumus.distributed`, PyTorch DDP likewise
-with torchrun, and prints the ratios of steps a second.
+with torchrun, and prints the ratios of steps a second. Without --gpu each rank has one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Size:
     length: int
 
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 SIZES = {
     "gpt2": Size(12, 768, 12, 1024, 50257, 8, 512),
     "gpt": Size(4, 256, 4, 128, 256, 16, 128),
@@ -111,8 +113,6 @@ def rumus_rank(given: argparse.Namespace) -> None:
 
 def torch_rank(given: argparse.Namespace) -> None:
     """The same in PyTorch, with DistributedDataParallel over NCCL or Gloo."""
-    import os
-
     import torch
     import torch_models
     from torch.nn import functional
@@ -148,7 +148,11 @@ def measured(side: str, ranks: int) -> dict[str, float]:
         "rumus": ["-m", "rumus.distributed", "-n", str(ranks)],
         "torch": ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"],
     }[side]
-    run = subprocess.run([sys.executable, *launch, *program], stdout=subprocess.PIPE, text=True)
+    env = {**os.environ}
+    if "--gpu" not in sys.argv:  # a rank is a thread then, also where there is one rank
+        env |= dict.fromkeys(THREADS, "1")
+    command = [sys.executable, *launch, *program]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env)
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise SystemExit(f"{side} on {ranks} ranks has ended with {run.returncode}: {run.stdout}")
@@ -169,7 +173,8 @@ def main() -> None:
         one, several = measured(side, 1), measured(side, given.ranks)
         ratio = one["seconds"] / several["seconds"]
         times = f"{one['seconds'] * 1e3:.1f} {several['seconds'] * 1e3:.1f}"
-        print(f"{side:6} {times} {ratio:.3f}; bytes sent, of the least: {several['sent']:.2f}")
+        told = f"{times} {ratio:.3f}, {given.ranks * ratio:.2f} of the samples a second"
+        print(f"{side:6} {told}; bytes sent, of the least: {several['sent']:.2f}")
 
 
 if __name__ == "__main__":
