@@ -17,6 +17,7 @@ from rumus.tensor import (
     Parameter,
     Tensor,
     avg_pool,
+    convolution,
     convolution_transpose,
     max_pool,
     ones,
@@ -282,6 +283,29 @@ def test_numbers_and_rows_of_nothing_have_results(backend: Backend) -> None:
     line = tensor([1.0, 2.0], backend=backend)
     assert line.T.tolist() == [1.0, 2.0]
     assert number.T.shape == ()
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_convolution_of_no_pictures_has_gradients_of_0(axes: int, backend: Backend) -> None:
+    for groups in (1, 2):
+        x = Parameter(np.ones((0, 2, *(5,) * axes), np.float32), backend=backend)
+        for function, shape in (
+            (convolution, (4, 2 // groups)), (convolution_transpose, (2, 4 // groups))
+        ):  # fmt: skip
+            w = Parameter(np.ones((*shape, *(3,) * axes), np.float32), backend=backend)
+            b = Parameter(np.ones(4, np.float32), backend=backend)
+            grads = function(x, w, b, groups=groups).sum().backward()
+            for parameter in (x, w, b):
+                np.testing.assert_array_equal(grads[parameter].numpy(), parameter.numpy() * 0)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", [(0, 2, 3, 4), (2, 0, 3, 4), (2, 2, 0, 4), (0, 0, 0, 1)])
+def test_attention_of_nothing(shape: tuple[int, ...], causal: bool, backend: Backend) -> None:
+    x = Parameter(np.ones(shape, np.float32), backend=backend)
+    y = scaled_dot_product_attention(x, x, x, causal=causal)
+    assert y.shape == shape
+    assert y.sum().backward()[x].shape == shape
 
 
 def test_one_row_the_other_way_round_is_a_row(backend: Backend) -> None:

@@ -33,6 +33,8 @@ def attention(
 ) -> None:
     """out = softmax(query key^T scale) value; total = log(sum(exp(query key^T scale))) of rows."""
     _check(query, key, value, out, total)
+    if out.size == 0:
+        return
     q, k, v = _examples(query, key), _examples(key, key), _examples(value, key)
     result, sums = _examples(out, key), total.reshape(len(q), -1)
     length, size = query.shape[-2], np.float32(scale)
@@ -63,6 +65,10 @@ def attention_gradient(
     in_float32("attention", gradient, into_query, into_key, into_value)
     reads("attention", gradient=(gradient, out.shape), into_query=(into_query, query.shape))
     reads("attention", into_key=(into_key, key.shape), into_value=(into_value, value.shape))
+    if out.size == 0:
+        for into in (into_query, into_key, into_value):
+            into.fill(0)
+        return
     q, k, v = _examples(query, key), _examples(key, key), _examples(value, key)
     given, sums = _examples(gradient, key), total.reshape(len(q), -1)
     dq, dk, dv = (_examples(array, key) for array in (into_query, into_key, into_value))
@@ -158,8 +164,9 @@ def _give(written: Array, into: Array) -> None:
 
 def _examples(x: Array, key: Array) -> Array:
     """(examples, heads of keys, rows, size): heads of queries that share keys are further rows."""
-    heads = key.shape[-3] if key.ndim > 2 else 1
-    return x.reshape(math.prod(key.shape[:-3]), heads, -1, x.shape[-1])
+    heads, own = (array.shape[-3] if array.ndim > 2 else 1 for array in (key, x))
+    rows = own // max(1, heads) * x.shape[-2]
+    return x.reshape(math.prod(key.shape[:-3]), heads, rows, x.shape[-1])
 
 
 def _rows(x: Array) -> Array:

@@ -175,7 +175,7 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> No
         raise ValueError(
             f"attention: batches, heads of keys and values, or lengths differ: {shapes}"
         )
-    if key.shape[-2] == 0:
+    if key.shape[-2] == 0 and query.size:
         raise ValueError(f"attention: there is no key that a query could look at: {shapes}")
     if query.ndim > 2 and query.shape[-3] % max(key.shape[-3], 1):
         raise ValueError(

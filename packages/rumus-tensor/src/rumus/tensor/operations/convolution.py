@@ -328,6 +328,9 @@ def weight_gradient(
     backend: Backend, geometry: Geometry, x: Array, gradient: Array, out: Array
 ) -> None:
     """out = the gradient of the weight."""
+    if 0 in x.shape or 0 in gradient.shape:  # a sum of nothing
+        backend.fill(0, out)
+        return
     own = _own(backend, "convolution_weight", geometry)
     if own is not None:
         own(geometry, x, gradient, out)
