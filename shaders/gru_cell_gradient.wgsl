@@ -1,5 +1,5 @@
-// The gradients of x and z from that of h, which is gradient + dh. keep: what of it the state before
-// has by itself. After recurrent.wgsl.
+// The gradients of x and z from that of h, gradient + dh + keep. keep: becomes what of it the state
+// before has by itself. After recurrent.wgsl.
 
 @group(0) @binding(0) var<storage, read> gates: array<f32>;
 @group(0) @binding(1) var<storage, read> h: array<f32>;
@@ -19,7 +19,7 @@ fn main(
         return;
     }
     let i = row_at(e, 0u, 1u);
-    let total = gradient[k.given_start + gate_at(e, 0u, 1u)] + dh[i];
+    let total = gradient[k.given_start + gate_at(e, 0u, 1u)] + dh[i] + keep[i];
     let r = gates[gate_at(e, 0u, 4u)];
     let u = gates[gate_at(e, 1u, 4u)];
     let n = gates[gate_at(e, 2u, 4u)];

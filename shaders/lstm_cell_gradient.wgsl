@@ -1,5 +1,5 @@
-// The gradients of the gates from that of h, which is gradient + dh, and dc, which becomes that of
-// the cell before. keep: what of the gradient of h the state before has by itself. After
+// The gradients of the gates from that of h, gradient + dh + keep, and dc, which becomes that of
+// the cell before. keep: becomes what of the gradient of h the state before has by itself. After
 // recurrent.wgsl.
 
 @group(0) @binding(0) var<storage, read> gates: array<f32>;
@@ -20,7 +20,7 @@ fn main(
         return;
     }
     let i = row_at(e, 0u, 1u);
-    let total = gradient[k.given_start + gate_at(e, 0u, 1u)] + dh[i];
+    let total = gradient[k.given_start + gate_at(e, 0u, 1u)] + dh[i] + keep[i];
     if (!e.goes_on) {
         for (var gate = 0u; gate < 4u; gate++) {
             dgates[gate_at(e, gate, 4u)] = 0.0;

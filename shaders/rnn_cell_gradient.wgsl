@@ -1,5 +1,5 @@
-// The gradient of x from that of h, which is gradient + dh. keep: what of it the state before has by
-// itself. After recurrent.wgsl.
+// The gradient of x from that of h, gradient + dh + keep. keep: becomes what of it the state before
+// has by itself. After recurrent.wgsl.
 
 @group(0) @binding(0) var<storage, read> h: array<f32>;
 @group(0) @binding(1) var<storage, read> gradient: array<f32>;
@@ -17,7 +17,7 @@ fn main(
         return;
     }
     let i = row_at(e, 0u, 1u);
-    let total = gradient[k.given_start + gate_at(e, 0u, 1u)] + dh[i];
+    let total = gradient[k.given_start + gate_at(e, 0u, 1u)] + dh[i] + keep[i];
     let after = h[e.after];
     let slope = select(1.0 - after * after, select(0.0, 1.0, after > 0.0), IS_RELU);
     dx[gate_at(e, 0u, 1u)] = select(0.0, total * slope, e.goes_on);

@@ -90,9 +90,10 @@ def test_what_is_behind_the_end_counts_nothing(name: str, backend: Backend) -> N
     np.testing.assert_array_equal(a, again)
 
 
-def test_two_dispatches_a_step() -> None:
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_two_dispatches_a_step(kind: Any) -> None:
     gpu = pytest.importorskip("rumus.gpu").default_backend()
-    layer = nn.LSTM(4, 8, generator=Generator(0), backend=gpu)
+    layer = kind(4, 8, generator=Generator(0), backend=gpu)
     counts = []
     for length in (3, 13):
         x = ones((2, length, 4), backend=gpu)

@@ -38,8 +38,6 @@ def _cell(gpu: Gpu, name: FusedName, *given: GPUArray | bool | TimeStep | None) 
     access = _ACCESS[name]
     states = arrays[-1] if name.endswith("cell") else arrays[access.index("g")]
     batch, hidden = states.shape[1:]
-    if len(arrays) < len(access):  # nobody asks what is kept: a word for each element all the same
-        arrays.append(states.backend.allocate((batch, hidden), states.dtype))
     at = access.index("g")
     arrays[at] = dense(arrays[at])
     start, bound = arrays[at].rest, list(arrays)

@@ -50,19 +50,19 @@ def lstm_cell(x: Real, z: Real, gates: Real, c: Real, h: Real, step: TimeStep) -
 
 
 def lstm_cell_gradient(
-    gates: Real, c: Real, gradient: Real, dh: Real, dc: Real, dgates: Real, keep: Real | None,
+    gates: Real, c: Real, gradient: Real, dh: Real, dc: Real, dgates: Real, keep: Real,
     step: TimeStep,
 ) -> None:  # fmt: skip
-    """dgates from the gradient of h', which is gradient + dh, and dc, which becomes that of c.
+    """dgates from the gradient of h', gradient + dh + keep, and dc, which becomes that of c.
 
-    keep: gets what the state before has of the gradient of h' besides by way of the gates.
+    keep: becomes what the state before has of it besides by way of the gates.
     """
     ended = _ended(step)
     with np.errstate(all="ignore"):
         i, f, g, o = _quarters(gates[step.time])
         di, df, dg, do = _quarters(dgates[step.time])
         flat = np.tanh(c[step.target])
-        total = gradient[step.time] + dh
+        total = gradient[step.time] + dh + keep
         through = dc + total * o * (1 - flat * flat)
         np.multiply(through * g, i * (1 - i), di)
         np.multiply(through * c[step.source], f * (1 - f), df)
@@ -76,8 +76,10 @@ def lstm_cell_gradient(
         _kept(keep, total, ended)
 
 
-def _kept(keep: Real | None, total: Real, ended: Real | None) -> None:
-    if keep is not None and ended is not None:
+def _kept(keep: Real, total: Real, ended: Real | None) -> None:
+    if ended is None:
+        keep.fill(0)
+    else:
         np.multiply(total, ended[:, None], keep)
 
 
@@ -101,12 +103,12 @@ def gru_cell(x: Real, z: Real, gates: Real, h: Real, step: TimeStep) -> None:
 def gru_cell_gradient(
     gates: Real, h: Real, gradient: Real, dh: Real, dx: Real, dz: Real, keep: Real, step: TimeStep
 ) -> None:
-    """dx and dz from the gradient of h', which is gradient + dh; keep: as of the LSTM, and u h."""
+    """dx and dz from the gradient of h', gradient + dh + keep; keep: becomes u times that."""
     hidden, ended = h.shape[2], _ended(step)
     with np.errstate(all="ignore"):
         r, u, n, q = _quarters(gates[step.time])
         into, beside = dx[step.time], dz[step.time]
-        total = gradient[step.time] + dh
+        total = gradient[step.time] + dh + keep
         dn = total * (1 - u) * (1 - n * n)
         np.multiply(dn * q, r * (1 - r), into[:, :hidden])
         shift = h[step.source] - n
@@ -135,12 +137,12 @@ def rnn_cell(x: Real, z: Real, h: Real, is_relu: bool, step: TimeStep) -> None:
 
 
 def rnn_cell_gradient(
-    h: Real, gradient: Real, dh: Real, dx: Real, keep: Real | None, is_relu: bool, step: TimeStep
+    h: Real, gradient: Real, dh: Real, dx: Real, keep: Real, is_relu: bool, step: TimeStep
 ) -> None:
-    """dx from the gradient of h', which is gradient + dh; keep: as of the LSTM."""
+    """dx from the gradient of h', gradient + dh + keep; keep: as of the LSTM."""
     ended = _ended(step)
     with np.errstate(all="ignore"):
-        after, total = h[step.target], gradient[step.time] + dh
+        after, total = h[step.target], gradient[step.time] + dh + keep
         slope = (after > 0).astype(after.dtype) if is_relu else 1 - after * after
         np.multiply(total, slope, dx[step.time])
         if ended is not None:

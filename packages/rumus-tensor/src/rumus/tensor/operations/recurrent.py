@@ -16,7 +16,7 @@ from rumus.tensor.graph.autograd import ACCUMULATE, SoFar
 from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.shaping import split, stack
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
-from rumus.tensor.memory.backend import Array, Backend, Epilogue
+from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.time_step import TimeStep
 from rumus.tensor.operations.linear import linear
@@ -237,8 +237,8 @@ class _Run:
         self, gradient: Array, dh: Array, dc: Array | None, dx: Array, dz: Array
     ) -> None:
         backend, cell = self.backend, self._cell(1)
-        needs_keep = self.kind == "gru" or self.lengths is not None
-        keep = self._new(self.batch, self.hidden) if needs_keep else None
+        keep = self._new(self.batch, self.hidden)  # what passes a step by, as in u h of a GRU
+        backend.fill(0, keep)
         for step in reversed(self._steps()):
             if self.kind == "lstm":
                 cell(self.gates, self.c, gradient, dh, dc, dx, keep, step)
@@ -246,8 +246,9 @@ class _Run:
                 cell(self.gates, self.h, gradient, dh, dx, dz, keep, step)
             else:
                 cell(self.h, gradient, dh, dx, keep, self.kind == "rnn_relu", step)
-            added = None if keep is None else Epilogue(ACCUMULATE, (keep,))
-            backend.matmul(dz[step.time], self.weight, dh, epilogue=added)
+            backend.matmul(dz[step.time], self.weight, dh)
+        if self.kind == "gru" or self.lengths is not None:
+            backend.elementwise(ACCUMULATE, (dh, keep), (), (dh,))
 
     def _final(self, name: str) -> Array:
         """The gradient of the last state, in memory of our own."""

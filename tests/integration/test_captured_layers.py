@@ -1,0 +1,104 @@
+"""Steps with recurrent layers, pictures, losses and orders, captured: the losses of the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus import nn
+from rumus.gpu import default_backend
+from rumus.optim import SGD
+from rumus.tensor import Backend, Generator, NumpyBackend, Tensor, einsum, tensor, tril
+from rumus.train import Trainer
+
+X = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
+Y = np.random.default_rng(1).integers(1, 5, (4, 6)).astype(np.int32)
+LENGTHS = np.array([6, 2, 5, 3], np.int32)
+
+
+class Net(nn.Module):
+    """A recurrent layer and a readout, or a small picture model, as a case says."""
+
+    def __init__(self, kind: str) -> None:
+        g = Generator(0)
+        self.kind = kind
+        if kind in ("LSTM", "GRU", "RNN"):
+            self.body: Any = getattr(nn, kind)(8, 5, bidirectional=True, generator=g)
+            self.out = nn.Linear(10, 5, generator=g)
+        else:
+            self.body = nn.Sequential(
+                nn.Conv1d(6, 4, 3, padding="same", padding_mode="reflect", generator=g),
+                nn.BatchNorm1d(4, momentum=None),
+                nn.PReLU(4),
+                nn.MaxPool1d(3, stride=2, ceil_mode=True),
+                nn.Upsample(6, mode="linear"),
+                nn.AvgPool1d(2, stride=1, count_include_pad=False, padding=1),
+            )
+            self.out = nn.Linear(7, 5, generator=g)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        found = self.body(x, lengths=lengths)[0] if self.kind in ("LSTM", "GRU", "RNN") else (
+            self.body(x)
+        )  # fmt: skip
+        return self.out(found)
+
+
+def classes(logits: Tensor, y: Tensor, lengths: Tensor, weight: Tensor) -> Tensor:
+    """Class weights, a class axis and focal loss."""
+    swapped = logits.permute(0, 2, 1)
+    loss = nn.cross_entropy_loss(swapped, y, axis=1, weight=weight, label_smoothing=0.1)
+    return loss + nn.nll_loss(logits.log_softmax(), y) + nn.focal_loss(logits, y)
+
+
+def sequence(logits: Tensor, y: Tensor, lengths: Tensor, weight: Tensor) -> Tensor:
+    """CTC, with labels that fit."""
+    counts = lengths // 3
+    return nn.ctc_loss(
+        logits.log_softmax(), y, input_lengths=lengths, target_lengths=counts, zero_infinity=True
+    )
+
+
+def orders(logits: Tensor, y: Tensor, lengths: Tensor, weight: Tensor) -> Tensor:
+    """Sorts, sums so far, triangles and einsum."""
+    top = logits.topk(2)[0].cumsum(-1).std()
+    mixed = einsum("bij,bkj->ik", logits, logits)
+    return top + tril(mixed).norm() + logits.sort(1)[0].prod(-1).mean() + (logits % 0.7).sum()
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "classes": classes, "sequence": sequence, "orders": orders
+}  # fmt: skip
+CASES = [
+    ("LSTM", "classes"), ("GRU", "sequence"), ("RNN", "orders"), ("pictures", "classes"),
+]  # fmt: skip
+
+
+def losses(kind: str, loss: str, backend: Backend) -> tuple[list[Tensor], int]:
+    network = Net(kind)
+    optimizer = SGD(network.parameters(), lr=0.05)
+    network.to(backend)
+    trainer = Trainer(optimizer)
+    weight = tensor(np.linspace(0.5, 2, 5), backend=backend)
+
+    def loss_of(x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
+        logits = network(x, lengths)
+        return LOSSES[loss](logits, y if kind != "pictures" else y[:, :4], lengths, weight)
+
+    found = [trainer.train_step(loss_of, X, Y, LENGTHS) for _ in range(6)]
+    return found, trainer.counts.replayed
+
+
+@pytest.mark.parametrize(("kind", "loss"), CASES)
+def test_captured_steps_are_those_of_the_cpu(kind: str, loss: str) -> None:
+    gpu = default_backend()
+    before = gpu.stats.bytes_down
+    there, replayed = losses(kind, loss, gpu)
+    assert gpu.stats.bytes_down == before
+    assert replayed == 4
+    here, _ = losses(kind, loss, NumpyBackend())
+    wanted = [float(value) for value in here]
+    assert wanted[-1] < wanted[0]
+    np.testing.assert_allclose([float(value) for value in there], wanted, rtol=2e-3)
