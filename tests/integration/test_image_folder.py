@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -211,3 +212,17 @@ def test_a_pipe_called_image_does_not_block(folder: Path) -> None:
     os.mkfifo(folder / "cat" / "9.png")
     with pytest.raises(OSError, match="a pipe, where a regular file is needed"):
         ImageFolder(folder)[6]
+
+
+@pytest.mark.parametrize("length", [3, 20, 200, 3000])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kind: str, length: int) -> None:
+    """Whatever Pillow says of it."""
+    folder = tmp_path / "images" / "cat"
+    folder.mkdir(parents=True)
+    path = folder / f"x.{kind.lower()}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path, kind)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises((OSError, ValueError), match=re.escape(path.name)):
+        ImageFolder(tmp_path / "images")[0]

@@ -132,7 +132,11 @@ def _decoding(path: Path) -> Iterator[None]:
     """Name the file in what goes wrong: Pillow's readers raise whatever damage leads them to."""
     try:
         yield
-    except (OSError, MemoryError):
+    except OSError as error:
+        if error.errno is None and repr(str(path))[1:-1] not in str(error):
+            raise OSError(f"{printable(path)} cannot be read: {printable(error)}") from error
+        raise
+    except MemoryError:
         raise
     except Exception as error:
         raise ValueError(
