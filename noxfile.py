@@ -210,6 +210,8 @@ def bench(session: nox.Session) -> None:
     session.install(TORCH)
     session.install("scikit-learn", *wheels("rumus[fast]"))
     session.run("python", "tests/bench/cpu.py", *session.posargs)
+    if not session.posargs:  # programs beside their originals; printed alone
+        session.run("python", "tests/bench/ported.py", env={"PYTHONPATH": "tests/support"})
 
 
 @nox.session(default=False, requires=["dist"])
