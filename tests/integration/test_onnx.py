@@ -121,11 +121,19 @@ def _own(x: T) -> T:
 # Every public layer: what makes it, and the shapes of its inputs without the batch.
 LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]]]]]] = {
     "Activation": [(Own, [(7,)])],
+    "AdaptiveAvgPool1d": [(lambda: nn.AdaptiveAvgPool1d(3), [(2, 7)])],
+    "AdaptiveMaxPool1d": [(lambda: nn.AdaptiveMaxPool1d(3), [(2, 7)])],
+    "AdaptiveMaxPool2d": [(lambda: nn.AdaptiveMaxPool2d((3, 2)), [(2, 7, 5)])],
     "AdaptiveAvgPool2d": [
         (lambda: nn.AdaptiveAvgPool2d(1), [(3, 7, 5)]),
         (lambda: nn.AdaptiveAvgPool2d((3, 2)), [(3, 7, 5)]),
     ],
+    "AvgPool1d": [
+        (lambda: nn.AvgPool1d(3, stride=2, padding=1, count_include_pad=False), [(3, 7)]),
+        (lambda: nn.AvgPool1d(2, ceil_mode=True), [(3, 7)]),
+    ],
     "AvgPool2d": [
+        (lambda: nn.AvgPool2d(3, stride=2, padding=1, ceil_mode=True), [(3, 8, 9)]),
         (lambda: nn.AvgPool2d(3, stride=2, padding=1), [(3, 7, 9)]),
         (lambda: nn.AvgPool2d(2), [(3, 7, 9)]),
     ],
@@ -157,15 +165,20 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
     },
     "Conv1d": [(lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), [(4, 11)])],
     "Conv2d": [
+        (lambda: nn.Conv2d(3, 5, 3, padding="same", padding_mode="reflect"), [(3, 9, 7)]),
+        (lambda: nn.Conv2d(3, 5, 4, padding="same"), [(3, 9, 7)]),
         (lambda: nn.Conv2d(3, 5, 3, padding=1), [(3, 9, 7)]),
         (lambda: nn.Conv2d(2, 4, (3, 1), stride=(2, 1), dilation=2, bias=False), [(2, 9, 7)]),
         (lambda: nn.Conv2d(4, 4, 3, groups=4), [(4, 5, 7)]),
     ],
+    "ConvTranspose1d": [(lambda: nn.ConvTranspose1d(2, 3, 4, stride=2, padding=1), [(2, 5)])],
     "ConvTranspose2d": [
         (lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1, groups=2), [(4, 5, 7)]),
         (lambda: nn.ConvTranspose2d(2, 3, (4, 3), padding=1, dilation=2), [(2, 6, 7)]),
     ],
     "Dropout": [(lambda: nn.Dropout(0.5), [(4,)])],
+    "Dropout2d": [(lambda: nn.Dropout2d(0.5), [(3, 2, 2)])],
+    "DropPath": [(lambda: nn.DropPath(0.5), [(4,)])],
     "ELU": [(lambda: nn.ELU(0.7), [(7,)])],
     "FeedForward": [(lambda: nn.FeedForward(5), [(3, 5)])],
     "Flatten": [(nn.Flatten, [(3, 5, 2)])],
@@ -178,10 +191,17 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
         (lambda: nn.GRU(3, 5, layers=2, bidirectional=True, dropout=0.5), [(7, 3)]),
         (lambda: nn.GRU(3, 5, bias=False), [(4, 3)]),
     ],
+    "GlobalAvgPool": [(nn.GlobalAvgPool, [(3, 5, 7)])],
+    "GlobalMaxPool": [(nn.GlobalMaxPool, [(3, 7)])],
     "GLU": [(nn.GLU, [(3, 8)])],
     "GroupNorm": [
         (lambda: nn.GroupNorm(2, 6), [(6, 5)]),
         (lambda: nn.GroupNorm(3, 6, affine=False), [(6, 3, 5)]),
+    ],
+    "InstanceNorm1d": [(lambda: nn.InstanceNorm1d(3, affine=True), [(3, 7)])],
+    "InstanceNorm2d": [
+        (lambda: nn.InstanceNorm2d(3), [(3, 5, 7)]),
+        (lambda: nn.InstanceNorm2d(3, affine=True), [(3, 5, 7)]),
     ],
     "Identity": [(nn.Identity, [(3,)])],
     "LSTM": [
@@ -196,6 +216,9 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
     "LeakyReLU": [(lambda: nn.LeakyReLU(0.3), [(7,)])],
     "Linear": [(linear, [(5,)]), (lambda: nn.Linear(5, 3, bias=False), [(4, 2, 5)])],
     "LoraLinear": [(lambda: nn.LoraLinear(linear(), 2), [(5,)])],
+    "MaxPool1d": [(lambda: nn.MaxPool1d(3, stride=2, ceil_mode=True), [(3, 8)])],
+    "PixelShuffle": [(lambda: nn.PixelShuffle(2), [(8, 3, 5)])],
+    "PixelUnshuffle": [(lambda: nn.PixelUnshuffle(2), [(2, 6, 4)])],
     "MaxPool2d": [
         (lambda: nn.MaxPool2d(3, stride=2, padding=1), [(3, 7, 9)]),
         (lambda: nn.MaxPool2d(2, stride=1, dilation=2), [(3, 7, 9)]),
@@ -213,6 +236,11 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
     "RotaryEmbedding": [(lambda: nn.RotaryEmbedding(6), [(2, 5, 6)])],
     "Sequential": [(lambda: nn.Sequential(linear(), nn.ReLU(), nn.Linear(3, 2)), [(5,)])],
     "SwiGLU": [(lambda: nn.SwiGLU(5), [(3, 5)])],
+    "Upsample": [
+        (lambda: nn.Upsample(scale_factor=2), [(3, 5, 7)]),
+        (lambda: nn.Upsample((9, 4), mode="bilinear"), [(3, 5, 7)]),
+        (lambda: nn.Upsample(scale_factor=1.5, mode="linear", align_corners=True), [(2, 6)]),
+    ],
     "TransformerBlock": [
         (lambda: nn.TransformerBlock(6, 2, causal=True, dropout=0.1), [(5, 6)]),
         (
