@@ -510,3 +510,23 @@ def test_importing_the_package_loads_no_command_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_runs_are_listed_and_compared(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("train", "job.py", "--seed", 1, "--run-dir")
+    assert rumus(*common, "runs/a", "--set", "optim.lr=0.1") == 0
+    assert rumus(*common, "runs/deep/b", "--set", "optim.lr=0.3") == 0
+    capsys.readouterr()
+    assert rumus("list") == 0
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header.split() == ["run", "state", "steps", "loss", "best", "validation"]
+    assert first.startswith("a ")
+    assert second.split()[:4] == ["deep/b", "done", "(epochs)", "8"]
+    assert rumus("compare", "runs/a", "runs/deep/b") == 0
+    shown = capsys.readouterr().out
+    assert "optim.lr  0.1" in shown
+    assert "others are equal" in shown
+    assert "seed" not in shown
+    (here / "elsewhere").mkdir()
+    assert "there is no run in elsewhere" in fails(capsys, ExitCode.USAGE, "list", "elsewhere")
+    fails(capsys, ExitCode.USAGE, "compare", "runs/c")

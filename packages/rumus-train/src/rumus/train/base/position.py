@@ -15,7 +15,7 @@ class Position:
     was begun and cut short. rollbacks: how many there were. metrics: of the last validation, which
     was that of the weights after `metrics_step`; None if those weights are gone. best: of the
     metric `monitor`, less or more of which is better as `mode` says, found after `best_step`.
-    machine: what the last step was computed on.
+    machine: what the last step was computed on. hyper: the hyper-parameters that it was done with.
     """
 
     epoch: int = 0
@@ -31,6 +31,7 @@ class Position:
     metrics_step: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
+    hyper: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it."""

@@ -172,6 +172,13 @@ def _predict(commands: Any) -> None:
 def _looking(commands: Any) -> None:
     report = _command(commands, "report", "views:report", "write report.html of a run")
     _add(report, "folder", completes=FOLDER, type=Path, metavar="RUN")
+    listed = _command(commands, "list", "runs:list_runs", "list the runs in a folder")
+    _add(
+        listed, "folder", completes=FOLDER, type=Path, nargs="?", default=Path("runs"),
+        metavar="FOLDER", help="where runs are (%(default)s)",
+    )  # fmt: skip
+    compared = _command(commands, "compare", "runs:compare", "say how runs differ")
+    _add(compared, "folders", completes=FOLDER, type=Path, nargs="+", metavar="RUN")
     plot = _command(commands, "plot", "views:plot", "draw the curves of runs in one picture")
     _add(plot, "folders", completes=FOLDER, type=Path, nargs="+", metavar="RUN")
     _add(

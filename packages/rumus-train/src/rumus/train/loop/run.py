@@ -50,6 +50,7 @@ from rumus.train.loop.events import (
     TrainStart,
     ValidationEnd,
 )
+from rumus.train.loop.hyperparameters import changed, hyperparameters
 from rumus.train.loop.machine import machine, what_differs
 from rumus.train.loop.monitor import Monitor
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals, shown
@@ -465,6 +466,7 @@ class Run:
             self._path = found.path
             self._spare_best()
         self._note_machine()
+        self._note_hyperparameters()
         self.team.started()
         if self._rolls_back:
             self._good = take(self._of_model)
@@ -486,6 +488,20 @@ class Run:
             warnings.warn(
                 f"the run goes on from {self._path} elsewhere, and may differ in last bits from "
                 f"what it would have been ({differs})",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _note_hyperparameters(self) -> None:
+        """Say it if a run goes on with others than before: what is here counts."""
+        before = self.position.hyper
+        now = hyperparameters(self.trainer.optimizer, self.accumulate)
+        self.position.hyper = now
+        what = changed(before, now) if before else None
+        if what is not None and self.team.speaks:
+            warnings.warn(
+                f"the run goes on from {self._path} with other hyper-parameters than before: "
+                f"{what}. What is here counts; another folder starts afresh",
                 UserWarning,
                 stacklevel=2,
             )
