@@ -7,16 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumus.distributed import RankError, Ranks, mpi_library, ranks
+from rumus.distributed import RankError, Ranks, alike, mpi_library, ranks
 from rumus.distributed.__main__ import parsed
-from rumus.distributed.alike import _shared_gpus
+from rumus.distributed.alike import _shared_gpus, check_alike
 from rumus.distributed.launcher import Job, command, environment
 from rumus.distributed.link import bounds
 from rumus.distributed.mpi_library import MpiLibrary
@@ -204,6 +204,19 @@ def test_zero_names_an_optimizer_that_cannot_be_cut(
     optimizer = make([Parameter(np.ones((64, 64), np.float32), name="w")])
     with pytest.raises(TypeError, match=rf"zero=True: .*{type(optimizer).__name__}.*{why}"):
         Trainer(optimizer, ranks=Ranks(several()), zero=True)
+
+
+def test_other_versions_on_another_rank_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"rumus-train": "0.1.0", "the loader's seed": 5}
+    other = {"rumus-train": "0.2.0", "the loader's seed": 5}
+    monkeypatch.setattr(alike, "described", lambda run: own)
+    monkeypatch.setattr(alike, "_gpu", lambda trainer: None)
+    link: Any = SimpleNamespace(size=2, gather=lambda mine: [own, other] if mine else [None, None])
+    with pytest.raises(
+        RankError, match=r"rumus-train is 0\.2\.0 on rank 1, 0\.1\.0 on rank 0"
+    ) as caught:
+        check_alike(link, cast(Any, SimpleNamespace(trainer=None)))
+    assert "seed" not in str(caught.value)
 
 
 def test_zero_needs_ranks() -> None:

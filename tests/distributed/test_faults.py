@@ -15,6 +15,8 @@ ALIKE = "the ranks do not train alike"
 # A fault of the last of two ranks, and what the first one says.
 NAMED = {
     "raise": "another rank has failed: rank 1 of 2 on .*: ValueError: sample 17 is bad",
+    "early": "another rank has failed: rank 1 of 2 on .*: ValueError: there are no data here",
+    "leave": "rank 0 is at the start of a training, rank 1 at the end of the program",
     "exit": "another rank has failed: rank 1 of 2 on .*: SystemExit: 0",
     "unused": "rank 1 of 2 on .*: MissingGradientError: parameter '0.bias' has no gradient",
     "gather": "rank 0 is at step 4, rank 1 at gather: all ranks have to do the same steps",

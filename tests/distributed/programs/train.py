@@ -120,6 +120,10 @@ class Training:
 
     def fit(self) -> dict[str, Any]:
         given, fault, team = self.given, self.fault, self.team
+        if fault == "early":
+            raise ValueError("there are no data here")
+        if fault == "leave":
+            sys.exit(0)
         draw = np.random.default_rng(0)
         features = draw.standard_normal((given.samples + HELD_OUT, 8)).astype(np.float32)
         labels = features[:, :4].argmax(axis=1).astype(np.int32)
