@@ -308,6 +308,17 @@ def test_attention_of_nothing(shape: tuple[int, ...], causal: bool, backend: Bac
     assert y.sum().backward()[x].shape == shape
 
 
+def test_a_number_that_int32_has_not_is_refused(backend: Backend) -> None:
+    x = tensor([1, 2], backend=backend)
+    refused: list[Callable[[], Tensor]] = [lambda: x + 2**31, lambda: 2**40 - x, lambda: x * 2**31]
+    for call in refused:
+        with pytest.raises(OverflowError, match="does not fit int32; convert the tensor to float"):
+            call()
+    assert (x / 2**40).tolist() == [2**-40, 2**-39]
+    assert (x + (2**31 - 3)).tolist() == [2**31 - 2, 2**31 - 1]
+    assert (x * 1e10).tolist() == [np.float32(1e10), np.float32(2e10)]
+
+
 def test_one_row_the_other_way_round_is_a_row(backend: Backend) -> None:
     x = Parameter([[1.0, 2.0]], backend=backend)
     y = x[::-1] @ tensor([[1.0], [3.0]], backend=backend)

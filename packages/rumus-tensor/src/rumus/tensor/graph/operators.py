@@ -7,7 +7,7 @@ backward pass of either is the kernel of the symbolic derivative, one fused call
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from types import FunctionType
@@ -76,10 +76,22 @@ def _settle(operation: str, tensors: list[Tensor], scalars: Any) -> list[Tensor]
         return tensors
     if any(isinstance(s, float) for s in scalars):
         return [cast(t, float32) for t in tensors]
+    if operation not in COMPARISONS and operation != "div":  # a quotient is float32
+        _check_integers(operation, scalars)
     counted = operation not in COMPARISONS and any(not isinstance(s, bool) for s in scalars)
     if counted or operation not in LOGICAL:
         return [cast(t, int32) if t.dtype == bool_ else t for t in tensors]
     return tensors
+
+
+def _check_integers(operation: str, scalars: Iterable[int]) -> None:
+    """Raise OverflowError for a number that integers of the tensor's dtype could not meet."""
+    limits = np.iinfo(int32)
+    for scalar in scalars:
+        if not limits.min <= scalar <= limits.max:
+            raise OverflowError(
+                f"{operation}: {scalar} does not fit int32; convert the tensor to float32 before"
+            )
 
 
 def broadcast_shape(operation: str, shapes: Sequence[Shape]) -> Shape:
