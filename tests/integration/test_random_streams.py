@@ -7,6 +7,7 @@ that they would be had the refused one never been, bit for bit, on the device an
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections.abc import Callable
 from typing import Any, Final
@@ -147,6 +148,23 @@ def test_steps_behind_an_error_have_drawn_nothing(gpu: GpuBackend) -> None:
     assert run.masks.position == wanted
     trained(run, [4])
     assert run.masks.position == wanted + 48
+
+
+def test_an_optimizer_that_has_gone_before_it_was_heard(gpu: GpuBackend) -> None:
+    """The device has held back what its refused steps drew, and is asked."""
+    run = trained(Masked(gpu, sgd), range(5))
+    masks = run.masks
+    wanted = trained(Masked(NumpyBackend(), sgd), range(5)).masks.state()
+    del run
+    gc.collect()
+    assert masks.state() == wanted
+    assert masks.words((4,), backend=gpu).tolist() == masks_after(wanted).words((4,)).tolist()
+
+
+def masks_after(state: dict[str, int]) -> Generator:
+    generator = Generator(0)
+    generator.restore(state)
+    return generator
 
 
 def test_a_generator_of_two_trainings(gpu: GpuBackend) -> None:

@@ -349,6 +349,11 @@ class _Held:
         """Add blocks, if the step that was decided last is not applied."""
         self._run(_HOLD, blocks, self.behind, self.is_high, applied)
 
+    def blocks(self) -> int:
+        """Return what it holds, read from the device."""
+        low, high = self.backend.download(self.behind).tolist()
+        return int(low) + _HALF * int(high)
+
     def let_go(self, blocks: int) -> None:
         """Subtract blocks that the host has subtracted, too."""
         self._run(_LET_GO, blocks, self.behind, self.is_high)
@@ -420,18 +425,35 @@ class Undecided:
                     return
                 if (poll := first.poll()) is not None:
                     poll(True)
+                elif first.is_held:
+                    self._ask_device()
+                    continue
             with Uninterrupted():
                 if self._steps and self._steps[0] is first:
                     self._steps.popleft()
                     self._settle(first)
 
+    def _ask_device(self) -> None:
+        """Take over what it holds, of all steps: an optimizer has gone, and will not say it."""
+        assert self._held is not None
+        blocks = self._held.blocks()
+        with Uninterrupted():
+            self._held.backend.fill(0, self._held.behind)
+            self._blocks = 0
+            self._steps = deque(step for step in self._steps if not step.is_held)
+            self._put_back(4 * blocks)
+
+    def _put_back(self, words: int) -> None:
+        if (generator := self._generator()) is not None:
+            generator._position -= words
+            for draws in _watching.all:
+                draws.shift(generator, words)
+
     def _settle(self, step: _Drawn) -> None:
         """Take over what became of a step."""
-        generator, is_refused = self._generator(), step.outcome.applied is False
-        if is_refused and generator is not None:
-            generator._position -= step.words
-            for draws in _watching.all:
-                draws.shift(generator, step.words)
+        is_refused = step.outcome.applied is False
+        if is_refused:
+            self._put_back(step.words)
         if step.is_held and self._held is not None:
             self._blocks -= step.words // 4
             if is_refused:
