@@ -312,6 +312,20 @@ def test_the_counter_of_pytorch_s_batch_norms_is_taken() -> None:
         model().load_state_dict({**state(), "0.num_batches_tracked": np.array(7)})
 
 
+def test_the_counter_is_named_where_it_means_something() -> None:
+    """Here the count is `batches`, of each channel."""
+    layer = nn.BatchNorm1d(3, momentum=None)
+    arrays = {n: a for n, a in layer.state_dict().items() if n != "batches"}
+    arrays["num_batches_tracked"] = np.array(7)
+    with pytest.raises(ValueError, match=r"batches: missing\n  num_batches_tracked: unexpected"):
+        layer.load_weights(arrays)
+    count = np.full(3, 7)
+    with pytest.raises(ValueError, match=r"int64 is in the file, float32 is needed"):
+        layer.load_weights({**arrays, "batches": count}, strict=False)
+    layer.load_weights({**arrays, "batches": count.astype(np.float32)}, strict=False)
+    assert layer.state_dict()["batches"].tolist() == [7, 7, 7]
+
+
 # Tables of names
 
 

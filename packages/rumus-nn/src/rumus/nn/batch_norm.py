@@ -67,7 +67,6 @@ _AVERAGED: Final = _averaged()
 class _BatchNorm(Module):
     """What the two have in common."""
 
-    ignored_state = frozenset({"num_batches_tracked"})  # PyTorch's, for a momentum that is None
     allowed: ClassVar[tuple[int, ...]]
     needed: ClassVar[str]
 
@@ -107,6 +106,10 @@ class _BatchNorm(Module):
         self.batches: Tensor | None = None
         if track_running_stats and momentum is None:
             self.batches = zeros((channels,), dtype=dtype, backend=backend)
+
+    def ignored_state(self) -> frozenset[str]:
+        """Return the name of PyTorch's counter, which only a momentum of None reads."""
+        return frozenset({"num_batches_tracked"} if self.batches is None else ())
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each channel, and while training move the running statistics."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -71,9 +71,6 @@ class Module:
     >>> model.parameters().names
     ('hidden.weight', 'hidden.bias', 'output.weight', 'output.bias')
     """
-
-    # Names of tensors that other programs save with such a layer, and that mean nothing here.
-    ignored_state: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def training(self) -> bool:
@@ -236,12 +233,16 @@ class Module:
         aliases: dict[str, str] = {}
         ignored: set[str] = set()
         for path, module in _every_path(self):
-            ignored.update(join(path, name) for name in module.ignored_state)
+            ignored.update(join(path, name) for name in module.ignored_state())
             for name, value in module.named_members():
                 known = first.get(id(value))
                 if known is not None and known != join(path, name):
                     aliases[join(path, name)] = known
         return OwnState(type(self).__name__, tensors, aliases, ignored - tensors.keys())
+
+    def ignored_state(self) -> frozenset[str]:
+        """Return names that other programs save with such a layer, and that mean nothing here."""
+        return frozenset()
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return copies of all parameters, then all buffers, by dotted path."""
@@ -375,6 +376,7 @@ class Module:
 
         >>> import numpy as np
         >>> from rumus.nn import Linear
+        >>> from rumus.tensor import tensor
         >>> model = Linear(3, 2).to_dtype(np.float16)
         >>> model(tensor([[1.0, 2.0, 3.0]], dtype=np.float16)).dtype
         dtype('float16')
