@@ -462,8 +462,8 @@ def test_batches_of_changing_structure(other: Any, told: str) -> None:
 
 def test_what_is_no_batch() -> None:
     model = Model()
-    with pytest.raises(TypeError, match="tuples of arrays, or single arrays, not dict"):
-        model.trainer.fit([{"x": 1}], model.loss, epochs=1)
+    with pytest.raises(TypeError, match="tuples or dicts of arrays, or single arrays, not set"):
+        model.trainer.fit([{1}], model.loss, epochs=1)
 
 
 def test_no_end() -> None:
