@@ -208,7 +208,8 @@ def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> Non
         for cut in range(0, upto, RUN):
             part = np.float32(0)
             for i in range(cut, min(cut + RUN, upto)):
-                part += scores[row, i]
+                k = np.uintp(i)
+                part += scores[row, k]
             total += float(part)
         sums[row] = highest + math.log(total)
         share = np.float32(1 / total)
@@ -234,7 +235,8 @@ def _slope(weights: Any, change: Any, scale: Any) -> None:
         for cut in range(0, weights.shape[1], RUN):
             part = np.float32(0)
             for i in range(cut, min(cut + RUN, weights.shape[1])):
-                part += weights[row, i] * change[row, i]
+                k = np.uintp(i)
+                part += weights[row, k] * change[row, k]
             total += float(part)
         mean = np.float32(total)
         for i in range(weights.shape[1]):

@@ -40,7 +40,7 @@ from rumus.tensor.backends.numpy_backend import (
     share_blocks,
 )
 from rumus.tensor.backends.numpy_rows import check_index
-from rumus.tensor.backends.numpy_sums import multiply, without_many_repeats
+from rumus.tensor.backends.numpy_sums import has_many_repeats, multiply
 from rumus.tensor.expression.dtype import DType, float16, float32, float64
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
@@ -171,11 +171,24 @@ def _scatter(rows: Any, index: Any, out: Any) -> None:
             out[index[n], i] += rows[n, i]
 
 
-@lru_cache(maxsize=1)
-def _compiled_scatter() -> Callable[..., None]:
+def _scatter_sorted(rows: Any, order: Any, index: Any, out: Any) -> None:
+    """For numba to compile: as `_scatter`, added up in float64. order: of rows by number."""
+    total = np.zeros(rows.shape[1])
+    for n in range(order.size):
+        at = order[n]
+        for i in range(total.size):
+            total[i] += rows[at, i]
+        if n + 1 == order.size or index[order[n + 1]] != index[at]:
+            for i in range(total.size):
+                out[index[at], i] += total[i]
+                total[i] = 0
+
+
+@lru_cache(maxsize=2)
+def _compiled_scatter(loop: Callable[..., None]) -> Callable[..., None]:
     import numba
 
-    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(_scatter)
+    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(loop)
     return compiled
 
 
@@ -318,9 +331,12 @@ class NumbaBackend(NumpyBackend):
         reads("scatter_add", source=(source, (*index.shape, *out.shape[1:])))
         rows, numbers = np.ascontiguousarray(source).reshape(index.size, length), index.reshape(-1)
         with np.errstate(all="ignore"):
-            if out.dtype.kind == "f":
-                rows, numbers = without_many_repeats(rows, numbers)
-            _compiled_scatter()(rows, numbers, out.reshape(len(out), length))
+            target = out.reshape(len(out), length)
+            if out.dtype.kind == "f" and has_many_repeats(numbers):
+                order = np.argsort(numbers, kind="stable")
+                _compiled_scatter(_scatter_sorted)(rows, order, numbers, target)
+            else:
+                _compiled_scatter(_scatter)(rows, numbers, target)
 
     def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
         layout = _MAGNITUDES.get(array.dtype)

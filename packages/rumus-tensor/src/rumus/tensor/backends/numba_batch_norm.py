@@ -1,4 +1,7 @@
-"""The batch norm in compiled loops, channel by channel; threads share the channels."""
+"""The batch norm in compiled loops, channel by channel; threads share the channels.
+
+Indices within a run are unsigned, as in `numba_rows`.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,8 @@ def _forward(
             for cut in range(0, places, RUN):
                 part = x.dtype.type(0)
                 for i in range(cut, min(cut + RUN, places)):
-                    part += x[n, c, i]
+                    k = np.uintp(i)
+                    part += x[n, c, k]
                 sums += part
         total[c] = sums
         mean = x.dtype.type(sums / (batch * places))
@@ -90,7 +94,8 @@ def _forward(
             for cut in range(0, places, RUN):
                 part = x.dtype.type(0)
                 for i in range(cut, min(cut + RUN, places)):
-                    part += (x[n, c, i] - mean) * (x[n, c, i] - mean)
+                    k = np.uintp(i)
+                    part += (x[n, c, k] - mean) * (x[n, c, k] - mean)
                 sums += part
         squares[c] = sums
         factor = x.dtype.type(weight[c] / math.sqrt(sums / (batch * places) + eps))
@@ -114,8 +119,9 @@ def _backward(
             for cut in range(0, places, RUN):
                 first, second = x.dtype.type(0), x.dtype.type(0)
                 for i in range(cut, min(cut + RUN, places)):
-                    first += gradient[n, c, i]
-                    second += gradient[n, c, i] * (x[n, c, i] - mean)
+                    k = np.uintp(i)
+                    first += gradient[n, c, k]
+                    second += gradient[n, c, k] * (x[n, c, k] - mean)
                 of_gradient += first
                 of_product += second
         of_product *= rate

@@ -2,7 +2,8 @@
 
 Threads share blocks of `BLOCK` rows, and what is summed over the rows is summed block by block, so
 that the number of threads does not change a bit. Small arrays stay with NumPy's versions, which
-need no compiling.
+need no compiling. Indices within a run are unsigned: that a signed one is not negative would be
+looked at each time, and the loop would not run on vectors.
 """
 
 from __future__ import annotations
@@ -185,7 +186,8 @@ def _total(x: Any, row: int, less: Any) -> Any:
     for cut in range(0, x.shape[1], RUN):
         part = x.dtype.type(0)
         for i in range(cut, min(cut + RUN, x.shape[1])):
-            part += x[row, i] - less
+            k = np.uintp(i)
+            part += x[row, k] - less
         total += part
     return total
 
@@ -196,7 +198,8 @@ def _total_weighted(x: Any, row: int, less: Any, weight: Any) -> Any:
     for cut in range(0, x.shape[1], RUN):
         part = x.dtype.type(0)
         for i in range(cut, min(cut + RUN, x.shape[1])):
-            part += (x[row, i] - less) * weight[i]
+            k = np.uintp(i)
+            part += (x[row, k] - less) * weight[k]
         total += part
     return total
 
@@ -207,7 +210,8 @@ def _total_product(x: Any, y: Any, row: int) -> Any:
     for cut in range(0, x.shape[1], RUN):
         part = x.dtype.type(0)
         for i in range(cut, min(cut + RUN, x.shape[1])):
-            part += x[row, i] * y[row, i]
+            k = np.uintp(i)
+            part += x[row, k] * y[row, k]
         total += part
     return total
 
@@ -223,7 +227,8 @@ def _layer_norm(
         for cut in range(0, length, RUN):
             part = x.dtype.type(0)
             for i in range(cut, min(cut + RUN, length)):
-                part += (x[row, i] - mean) * (x[row, i] - mean)
+                k = np.uintp(i)
+                part += (x[row, k] - mean) * (x[row, k] - mean)
             total += part
         rate = x.dtype.type(1 / math.sqrt(total / length + eps))
         statistics[row, 0], statistics[row, 1] = mean, rate
@@ -248,9 +253,10 @@ def _layer_norm_gradient(
                 for cut in range(0, length, RUN):
                     part, product = x.dtype.type(0), x.dtype.type(0)
                     for i in range(cut, min(cut + RUN, length)):
-                        h = gradient[row, i] * weight[i]
+                        k = np.uintp(i)
+                        h = gradient[row, k] * weight[k]
                         part += h
-                        product += h * ((x[row, i] - mean) * rate)
+                        product += h * ((x[row, k] - mean) * rate)
                     first += part
                     second += product
                 less, slope = x.dtype.type(first / length), x.dtype.type(second / length)
@@ -278,7 +284,8 @@ def _exponentials(x: Any, out: Any) -> Any:
     for cut in range(0, len(x), RUN):
         part = x.dtype.type(0)
         for i in range(cut, min(cut + RUN, len(x))):
-            part += out[i]
+            k = np.uintp(i)
+            part += out[k]
         total += part
     return largest, x.dtype.type(total)
 

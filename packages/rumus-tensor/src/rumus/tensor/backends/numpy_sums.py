@@ -17,7 +17,7 @@ from rumus.tensor.memory.backend import Array, Shape
 
 RUN: Final = 64  # rows that are added one after the other
 LONG: Final = 16_384  # terms of a product from which it is cut; the BLAS adds in runs of its own
-LONG_VECTOR: Final = 4096  # the same for a row or a column, where it has none
+LONG_VECTOR: Final = 8192  # the same for a row or a column, where it has none
 PART: Final = 128  # terms of a part of a product
 FEW: Final = 4096  # elements of a result of which there may be many parts at a time
 
@@ -92,13 +92,18 @@ def _multiply_parts(a: Array, b: Array, out: Array) -> None:
         np.add(out, np.matmul(a[..., whole:], b[..., whole:, :]), out)
 
 
+def has_many_repeats(index: Array) -> bool:
+    """Whether a number, none negative, comes so often that its rows are not added one by one."""
+    return bool(index.size > RUN and np.bincount(index).max() > RUN)
+
+
 def without_many_repeats(rows: Array, index: Array) -> tuple[Array, Array]:
     """Return rows and numbers with the same sums of rows by number, none of them RUN times.
 
     rows: (n, ...). index: (n,), none negative. What is there as it is given; where a number comes
     more often, runs of its rows are added up, in their order.
     """
-    while index.size > RUN and np.bincount(index).max() > RUN:
+    while has_many_repeats(index):
         order = np.argsort(index, kind="stable")
         ordered = index[order]
         starts = np.flatnonzero(np.diff(ordered, prepend=-1))
