@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -82,7 +83,7 @@ class Crop:
         if self.centre:
             top, left = rows // 2, columns // 2
         else:
-            top, left = (int(n) for n in generator.integers(0, (rows + 1, columns + 1)))
+            top, left = int(generator.integers(rows + 1)), int(generator.integers(columns + 1))
         if not self.padding:
             return image[top : top + height, left : left + width]
         return self._padded(image, top - self.padding, left - self.padding, height, width)
@@ -227,11 +228,23 @@ class Normalise:
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
         """Return the normalised image."""
-        limit = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
-        mean, std = (np.asarray(x, np.float32) for x in (self.mean, self.std))
-        scale = (1 / (limit * std)).astype(np.float32)
-        found = image * scale - mean / std
+        scale, shift = _factors(_plain(self.mean), _plain(self.std), image.dtype)
+        found = image * scale - shift
         if not self.channels_first:
             return found.astype(np.float32)
         channels = found[..., None] if image.ndim == 2 else found
         return np.ascontiguousarray(channels.transpose(2, 0, 1), np.float32)
+
+
+def _plain(given: float | Sequence[float]) -> float | tuple[float, ...]:
+    return tuple(given) if isinstance(given, Sequence) else given
+
+
+@lru_cache(maxsize=32)
+def _factors(
+    mean: float | tuple[float, ...], std: float | tuple[float, ...], dtype: np.dtype[Any]
+) -> tuple[Image, Image]:
+    """What an image of this dtype is multiplied by, and what is subtracted then."""
+    limit = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+    means, deviations = (np.asarray(x, np.float32) for x in (mean, std))
+    return (1 / (limit * deviations)).astype(np.float32), (means / deviations).astype(np.float32)
