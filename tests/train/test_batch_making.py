@@ -28,6 +28,7 @@ from rumus.train import (
     WeightedSampler,
     images,
 )
+from rumus.train.base.random_stream import Purpose, random_stream
 
 
 class Named:
@@ -393,3 +394,13 @@ def test_augment_takes_a_field() -> None:
     assert (found["image"] == whole[:, ::-1]).all()
     with pytest.raises(ValueError, match="no field 'image'"):
         flip((1, 2), np.random.default_rng(0))
+
+
+@given(
+    seed=st.integers(0, 2**32 + 5), epoch=st.integers(0, 2**32 + 1), sample=st.integers(0, 2**33)
+)
+def test_streams_are_those_of_numpys_spawn_keys(seed: int, epoch: int, sample: int) -> None:
+    for purpose in Purpose:
+        sequence = np.random.SeedSequence(seed, spawn_key=(int(purpose), epoch, sample))
+        expected = np.random.Generator(np.random.PCG64(sequence)).random(3)
+        assert (random_stream(seed, purpose, epoch, sample).random(3) == expected).all()

@@ -25,6 +25,8 @@ class Purpose(IntEnum):
 
 def _bits(seed: int, purpose: Purpose, epoch: int, sample: int) -> np.random.PCG64:
     key = (int(purpose), epoch, sample)
+    if max(seed, epoch, sample) < 2**32:  # the words that NumPy makes of the other form, sooner
+        return np.random.PCG64(np.random.SeedSequence(np.array([seed, 0, 0, 0, *key], np.uint32)))
     return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key))
 
 
