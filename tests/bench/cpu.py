@@ -143,7 +143,7 @@ def digits_batch() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], l
     return (images[:64] / 16).astype(np.float32), labels[:64].tolist()
 
 
-def rumus_digits(backend: Backend) -> tuple[Step, Step]:
+def rumus_digits(backend: Backend, *, capture: bool = True) -> tuple[Step, Step]:
     """A training step of the digits classifier: through Trainer, and by hand."""
     images, labels = digits_batch()
     x, y = tensor(images, backend=backend), tensor(labels, backend=backend)
@@ -161,18 +161,19 @@ def rumus_digits(backend: Backend) -> tuple[Step, Step]:
         return layers
 
     first, second = model(), model()
-    trainer, optimizer = Trainer(AdamW(first.parameters(), 1e-3)), AdamW(second.parameters(), 1e-3)
+    trainer = Trainer(AdamW(first.parameters(), 1e-3), capture=capture)
+    optimizer = AdamW(second.parameters(), 1e-3)
 
-    def loss_of(layers: nn.Sequential) -> Tensor:
+    def loss_of(layers: nn.Sequential, x: Tensor, y: Tensor) -> Tensor:
         return nn.cross_entropy_loss(layers(x), y)
 
     def by_hand() -> float:
-        loss = loss_of(second)
+        loss = loss_of(second, x, y)
         with loss.backward() as grads:
             optimizer.step(grads)
         return float(loss)
 
-    return lambda: trainer.train_step(lambda: loss_of(first)), by_hand
+    return lambda: trainer.train_step(lambda x, y: loss_of(first, x, y), x, y), by_hand
 
 
 def torch_digits(**options: bool) -> Step:
@@ -194,12 +195,12 @@ def digits_rows() -> list[Row]:
 
 
 def trainer_overhead() -> float:
-    """Microseconds that `train_step` takes longer than the same loop by hand.
+    """Microseconds that `train_step`, not captured, takes longer than the same loop by hand.
 
     The median of the differences of short turns: it is a hundredth of a step, and less than what
     the machine's speed changes by in a second.
     """
-    step, by_hand = rumus_digits(NumbaBackend())
+    step, by_hand = rumus_digits(NumbaBackend(), capture=False)
     found = []
     for _ in range(200):
         begin = time.perf_counter()
@@ -234,7 +235,7 @@ def rumus_cnn(backend: Backend) -> Step:
     model = example("digits_cnn").Network(Generator(0))
     model.to(backend)
     trainer = Trainer(AdamW(model.parameters(), 1e-3))
-    return lambda: trainer.train_step(lambda: nn.cross_entropy_loss(model(x), y))
+    return lambda: trainer.train_step(lambda x, y: nn.cross_entropy_loss(model(x), y), x, y)
 
 
 def torch_cnn() -> Step:
@@ -261,7 +262,7 @@ def rumus_gpt(backend: Backend) -> Step:
     model.to(backend)
     trainer = Trainer(AdamW(model.parameters(), 1e-3))
     return lambda: trainer.train_step(
-        lambda: nn.cross_entropy_loss(model(text[:, :-1]), text[:, 1:])
+        lambda text: nn.cross_entropy_loss(model(text[:, :-1]), text[:, 1:]), text
     )
 
 

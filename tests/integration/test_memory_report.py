@@ -134,8 +134,15 @@ def test_on_a_cpu_there_is_what_can_be_said(kind: Any, state: int | None) -> Non
     weight = Parameter(np.zeros((64, 16), np.float32), name="weight")
     options = (0.1,) if kind is SGD else ()
     trainer = Trainer(kind([weight], *options))
-    trainer.train_step(lambda x: (weight * x).sum(), np.ones(16, np.float32))
+
+    def loss(x: Tensor) -> Tensor:
+        return (weight * x).sum()
+
+    trainer.train_step(loss, np.ones(16, np.float32))
     report = trainer.memory_report()
     assert report == MemoryReport(weight.backend.name, 4096, 4096, state)
-    assert "activations are not counted" in str(report)
+    assert "activations are not known yet" in str(report)
     assert ("unknown" in str(report).split("\n")[3]) == (state is None)
+    trainer.train_step(loss, np.ones(16, np.float32))
+    (step,) = trainer.memory_report().steps
+    assert step.bytes >= 16 * 4 + 64 * 16 * 4  # the batch, and a product

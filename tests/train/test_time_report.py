@@ -94,14 +94,15 @@ def test_on_any_backend(backend: Backend) -> None:
         callbacks=[seen, TimeReport(kernels=True, write=lines.append)],
     )  # fmt: skip
     is_gpu = hasattr(backend, "gpu")
-    assert (trainer.counts.captured == 10) == is_gpu
+    assert trainer.counts.captured == 10
     repeated = sum(spans.replayed > 0 for spans in seen.steps[2:])
     assert repeated == trainer.counts.replayed
     assert sum(spans.forward > 0 for spans in seen.steps[2:]) == len(seen.steps) - 2 - repeated
     first, *kernels, last = lines
     assert first.startswith("epoch 1: ")
     assert last.startswith("epoch 2: ")
-    assert ("(the host's time" in last) == ("replayed" in last) == is_gpu
+    assert "replayed" in last
+    assert ("(the host's time" in last) == is_gpu
     assert len(kernels) == is_gpu
     assert not is_gpu or "sgd" in kernels[0]
 

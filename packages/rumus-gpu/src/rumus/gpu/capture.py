@@ -40,6 +40,7 @@ class Notes:
     def __init__(self) -> None:
         self.dispatches: list[Dispatched] = []
         self.decisions: list[bool] = []  # by numbers of the batch
+        self.why_not: str | None = None
         self._is_live = False
 
     def takes(
@@ -64,6 +65,11 @@ class Notes:
     def decided(self, index: GPUArray, number: int, may_hold: bool) -> None:
         """Note what was found."""
         self.decisions.append(may_hold)
+
+    def asked(self, question: Callable[..., Any], arrays: Sequence[Array]) -> Any:
+        """Ask; numbers on the host are not there for a device to look at."""
+        self.why_not = self.why_not or "it reads numbers of a tensor on the CPU"
+        return question(*arrays)
 
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
@@ -294,6 +300,7 @@ class Capture:
     def __init__(self, recording: GpuRecording) -> None:
         self._recording: GpuRecording | None = recording
         self.backend = recording.backend
+        self.why_not: str | None = None
         self._batch = recording.batch
         self.region = recording.region
 
@@ -458,6 +465,9 @@ def record(
         yield capture
     if observed.decisions != recording.decisions:
         return  # its numbers have chosen another course: it is as good, and repeats no other
+    capture.why_not = recording.why_not
+    if capture.why_not is not None:
+        return
     recording.check_same(observed)
     recording.check_kept()
     with backend.gpu.lock:

@@ -38,6 +38,7 @@ class Comparison(Notes):
     def __init__(self, capture: Capture, batch: Sequence[GPUArray]) -> None:
         super().__init__()
         self.difference: str | None = None
+        self.inputs = batch
         self._capture = capture
         self._dataflow = Dataflow(batch, capture.region)
 

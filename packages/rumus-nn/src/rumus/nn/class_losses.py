@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from rumus.nn.reduction import is_readable
 from rumus.tensor import Tensor, TensorLike, float16, float32, tensor
 from rumus.tensor.graph.indexing import may_hold
+from rumus.tensor.memory.recording import ask_host
 
 
 def class_weights(loss: str, logits: Tensor, weight: TensorLike, classes: int) -> Tensor:
@@ -28,7 +30,7 @@ def class_weights(loss: str, logits: Tensor, weight: TensorLike, classes: int) -
         )
     if isinstance(host, Tensor):
         if is_readable(host):
-            _check_weights(loss, host.numpy())
+            ask_host(partial(_check_weights, loss), [host._array])
         return host.detach().astype(dtype)
     _check_weights(loss, host)
     return tensor(host, dtype=dtype, backend=logits.backend)
@@ -54,7 +56,8 @@ def count_classes(
     if isinstance(targets, np.ndarray):
         return _count(loss, targets, classes, ignore_index)
     if is_readable(logits) and is_readable(targets):
-        return _count(loss, targets.numpy(), classes, ignore_index)
+        count = partial(_count, loss, classes=classes, ignore_index=ignore_index)
+        return ask_host(count, [targets._array])
     return None if may_hold(targets, ignore_index) else targets.size
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
 from rumus.nn.reduction import (
@@ -31,6 +33,7 @@ from rumus.tensor import (
 )
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.graph.tensor import backend_of
+from rumus.tensor.memory.recording import ask_host
 
 T = TypeVar("T", Tensor, Expr)
 DivergenceReduction: TypeAlias = Literal["mean", "sum", "none", "batchmean"]
@@ -149,6 +152,11 @@ def nll_loss(
     return Found(losses, count, counted).reduced(name, reduction, sample_weight)
 
 
+def _check_signs(complaint: str, values: NDArray[Any]) -> None:
+    if values.size and values.min() < 0:
+        raise ValueError(complaint)
+
+
 def kl_div(
     log_prediction: Tensor,
     target: TensorLike,
@@ -180,8 +188,9 @@ def kl_div(
         total = kl_div(log_prediction, target, log_target=log_target, reduction="sum")
         return total / len(log_prediction)
     x, beside = check_pair(name, log_prediction, target, reduction)
-    if not log_target and is_readable(beside) and beside.size and float(beside.min()) < 0:
-        raise ValueError(f"{name}: a target is negative; give probabilities, or log_target=True")
+    if not log_target and is_readable(beside):
+        what = "a target is negative; give probabilities, or log_target=True"
+        ask_host(partial(_check_signs, f"{name}: {what}"), [beside._array])
 
     def losses(scale: float) -> Tensor:
         if log_target:
@@ -253,8 +262,9 @@ def gaussian_nll_loss(
         spread = spread.unsqueeze(-1)
     if spread.shape not in (x.shape, (*x.shape[:-1], 1), ()):
         raise ValueError(f"{name}: variance {spread.shape} does not fit {x.shape}")
-    if is_readable(spread) and spread.size and float(spread.min()) < 0:
-        raise ValueError(f"{name}: a variance is negative; give squares of deviations")
+    if is_readable(spread):
+        what = "a variance is negative; give squares of deviations"
+        ask_host(partial(_check_signs, f"{name}: {what}"), [spread._array])
     constant = 0.5 * math.log(2 * math.pi) if full else 0.0
     missing = (eps - spread.detach()).relu()  # added as a constant: eps has a slope as well
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.nn.reduction import (
     Reduction,
@@ -15,6 +17,7 @@ from rumus.nn.reduction import (
     reduced,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
+from rumus.tensor.memory.recording import ask_host
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -224,7 +227,10 @@ def binary_cross_entropy_with_logits(
 
 
 def _check_probabilities(loss: str, given: Tensor, what: str) -> None:
-    values = given.numpy()
+    ask_host(partial(_check_numbers, loss, what), [given._array])
+
+
+def _check_numbers(loss: str, what: str, values: NDArray[Any]) -> None:
     if values.size and not (values.min() >= 0 and values.max() <= 1):
         where = tuple(np.argwhere(~((values >= 0) & (values <= 1)))[0].tolist())
         raise ValueError(

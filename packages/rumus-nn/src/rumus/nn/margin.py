@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
 from rumus.nn.distance import cosine_similarity, pairwise_distance
@@ -31,6 +33,7 @@ from rumus.tensor import (
     tensor,
 )
 from rumus.tensor.graph.scan import numbers
+from rumus.tensor.memory.recording import ask_host
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -84,12 +87,14 @@ def _own(x: T, target: T, number: T) -> T:
 def _check_signs(loss: str, target: Tensor) -> None:
     """Raise ValueError for a target that is neither 1 nor -1; on a GPU nobody looks."""
     if is_readable(target):
-        bad = np.argwhere(np.abs(target.numpy()) != 1)
-        if len(bad):
-            at = tuple(bad[0].tolist())
-            raise ValueError(
-                f"{loss}: target {target.numpy()[at]} at index {at} is neither 1 nor -1"
-            )
+        ask_host(partial(_check_values, loss), [target._array])
+
+
+def _check_values(loss: str, target: NDArray[Any]) -> None:
+    bad = np.argwhere(np.abs(target) != 1)
+    if len(bad):
+        at = tuple(bad[0].tolist())
+        raise ValueError(f"{loss}: target {target[at]} at index {at} is neither 1 nor -1")
 
 
 def hinge_loss(
@@ -193,6 +198,11 @@ def margin_ranking_loss(
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
+def _check_targets(loss: str, classes: int, targets: NDArray[Any]) -> None:
+    if int(np.min(targets, initial=0)) < 0:
+        raise IndexError(f"{loss}: target {np.min(targets)} is outside of [0, {classes})")
+
+
 def multi_margin_loss(
     logits: Tensor,
     targets: TensorLike,
@@ -227,8 +237,9 @@ def multi_margin_loss(
         raise ValueError(f"{name}: the mean of no targets, logits of shape {x.shape}")
     classes = x.shape[1]
     count_classes(name, x, given, classes, -1)
-    if is_readable(x) and int(np.min(np.asarray(given), initial=0)) < 0:
-        raise IndexError(f"{name}: target {np.min(np.asarray(given))} is outside of [0, {classes})")
+    if is_readable(x):
+        check = partial(_check_targets, name, classes)
+        ask_host(check, [given._array if isinstance(given, Tensor) else given])
     index = given if isinstance(given, Tensor) else tensor(given, dtype=int32, backend=x.backend)
     target, number = index.unsqueeze(1), numbers(classes, x.backend)
     w = ones((), dtype=x.dtype, backend=x.backend)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.tensor import Tensor, TensorLike, float16, float32, tensor
 from rumus.tensor.graph.means import note_mean
+from rumus.tensor.memory.recording import ask_host, is_recorded
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
@@ -110,12 +113,16 @@ class Found:
     def _weighted_mean(self, loss: str) -> Tensor:
         assert self.weights is not None
         total = self.weights.detach().sum()
-        if not is_readable(total):
-            return note_mean(self.losses.sum() / total, total)
-        known = float(total)
-        if known == 0:
-            raise ValueError(f"{loss}: all weights are 0, so there is nothing to take a mean of")
-        return note_mean(self.losses.sum() / known, known)
+        if is_readable(total):
+            ask_host(partial(_check_total, loss), [total._array])
+            if not is_recorded():
+                return note_mean(self.losses.sum() / float(total), float(total))
+        return note_mean(self.losses.sum() / total, total)
+
+
+def _check_total(loss: str, total: NDArray[Any]) -> None:
+    if total == 0:
+        raise ValueError(f"{loss}: all weights are 0, so there is nothing to take a mean of")
 
 
 def sample_weights(loss: str, losses: Tensor, weight: TensorLike) -> Tensor:
@@ -128,16 +135,18 @@ def sample_weights(loss: str, losses: Tensor, weight: TensorLike) -> Tensor:
             "from its first axis on"
         )
     if is_readable(beside):
-        values = beside.numpy()
-        bad = np.argwhere(~(np.isfinite(values) & (values >= 0)))
-        if len(bad):
-            at = tuple(bad[0].tolist())
-            raise ValueError(
-                f"{loss}: sample_weight {values[at]} at index {at}; weights are finite and not "
-                "negative"
-            )
+        ask_host(partial(_check_sample_weights, loss), [beside._array])
     shape = (*beside.shape, *[1] * (losses.ndim - beside.ndim))
     return beside.astype(losses.dtype).reshape(*shape)
+
+
+def _check_sample_weights(loss: str, values: NDArray[Any]) -> None:
+    bad = np.argwhere(~(np.isfinite(values) & (values >= 0)))
+    if len(bad):
+        at = tuple(bad[0].tolist())
+        raise ValueError(
+            f"{loss}: sample_weight {values[at]} at index {at}; weights are finite and not negative"
+        )
 
 
 def of_elements(

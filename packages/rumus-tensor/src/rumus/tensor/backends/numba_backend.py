@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +49,7 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.philox import ROUNDS
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
+from rumus.tensor.memory.watching import watched
 
 SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
 ALONE: Final = 1 << 18  # multiplications of a product, from which the BLAS would start threads
@@ -78,7 +80,7 @@ TEXT: Final[Mapping[str, str]] = {
 }
 
 
-FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
+_OWN: Final[Mapping[FusedName, Callable[..., None]]] = {
     **numba_recurrent.RECURRENT,
     **numba_rows.ROW_KERNELS,
     "attention": numba_attention.attention,
@@ -94,6 +96,7 @@ FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     "max_pool": numba_pooling.max_pool,
     "max_pool_gradient": numba_pooling.max_pool_gradient,
 }
+FUSED: Final = {name: watched(function) for name, function in _OWN.items()}
 
 
 def numba_source(kernel: Kernel) -> str:
@@ -208,6 +211,51 @@ def _compiled_philox() -> Callable[..., None]:
     return compiled
 
 
+class BoundLoop:
+    """A compiled loop with its arrays, as one dimension each: inputs, then outputs."""
+
+    def __init__(
+        self, loop: Callable[..., None], kernel: Kernel, dtype: DType, flat: Sequence[Array]
+    ) -> None:
+        self._loop, self._dtype, self._outputs = loop, dtype, kernel.outputs
+        self._split = split = len(kernel.arrays)
+        outputs = zip(flat[split:], kernel.outputs, strict=True)
+        extra = [(array, name) for array, name in outputs if name not in kernel.arrays]
+        self._operands = [*flat[:split], *(array for array, _ in extra)]
+        self._names = [*kernel.arrays, *(name for _, name in extra)]
+        self._is_half = any(operand.dtype == float16 for operand in self._operands)
+        self._size = flat[0].size
+
+    def command(self, scalars: Sequence[float]) -> Callable[[], object]:
+        """Return what runs it with these numbers."""
+        with np.errstate(over="ignore"):
+            values = [self._dtype.type(scalar) for scalar in scalars]
+        operands, split, loop = self._operands, self._split, self._loop
+        if self._is_half:
+            work = partial(self._run_half, values)
+            return partial(run_parts, work, self._size, self._size >= PARALLEL)
+        if self._size < PARALLEL:
+            return partial(loop, *operands[:split], *values, *operands[split:])
+
+        def run(start: int, stop: int) -> None:
+            parts = [operand[start:stop] for operand in operands]
+            loop(*parts[:split], *values, *parts[split:])
+
+        return partial(run_parts, run, self._size, True)
+
+    def _run_half(self, values: Sequence[Any], start: int, stop: int) -> None:
+        """The loop knows no float16: in and out by blocks."""
+        operands, split, dtype = self._operands, self._split, self._dtype
+        for cut in range(start, stop, BLOCK):
+            parts = [operand[cut : min(cut + BLOCK, stop)] for operand in operands]
+            wide = [p.astype(dtype) if p.dtype == float16 else p for p in parts]
+            self._loop(*wide[:split], *values, *wide[split:])
+            with np.errstate(over="ignore"):
+                for part, result, name in zip(parts, wide, self._names, strict=True):
+                    if result is not part and name in self._outputs:
+                        np.copyto(part, result, casting="unsafe")
+
+
 class NumbaBackend(NumpyBackend):
     """`NumpyBackend`, with compiled loops where they are faster."""
 
@@ -217,6 +265,7 @@ class NumbaBackend(NumpyBackend):
         super().__init__()
         self._loops: dict[tuple[str, DType], Callable[..., None]] = {}
 
+    @watched
     def elementwise(
         self,
         kernel: Kernel,
@@ -224,49 +273,30 @@ class NumbaBackend(NumpyBackend):
         scalars: Sequence[float],
         out: Sequence[Array],
     ) -> None:
-        size = out[0].size
-        if size > SMALL and len(kernel.nodes) > 1:
-            flat = flatten([*arrays, *out], out[0].shape)
-            types = kernel.types(tuple([array.dtype for array in arrays]))
-            loaded = (types.compute, float16) if types.compute == float32 else (types.compute,)
-            plain = _has_loop(kernel, types.compute) and all(a.dtype in loaded for a in arrays)
-            if flat is not None and plain and all(array.ndim for array in flat):
-                self._run_loop(kernel, types.compute, flat, scalars)
-                return
-        super().elementwise(kernel, arrays, scalars, out)
+        loop = self.loop_of(kernel, arrays, out)
+        if loop is None:
+            super().elementwise(kernel, arrays, scalars, out)
+        else:
+            loop.command(scalars)()
 
-    def _run_loop(
-        self, kernel: Kernel, dtype: DType, flat: list[Array], scalars: Sequence[float]
-    ) -> None:
+    def loop_of(
+        self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
+    ) -> BoundLoop | None:
+        """Return a compiled loop on these arrays, None where NumPy's calls cost less."""
+        if out[0].size <= SMALL or len(kernel.nodes) <= 1:
+            return None
+        flat = flatten([*arrays, *out], out[0].shape)
+        dtype = kernel.types(tuple([array.dtype for array in arrays])).compute
+        loaded = (dtype, float16) if dtype == float32 else (dtype,)
+        plain = _has_loop(kernel, dtype) and all(a.dtype in loaded for a in arrays)
+        if flat is None or not plain or not all(array.ndim for array in flat):
+            return None
         loop = self._loops.get((kernel.key, dtype))
         if loop is None:
             loop = self._loops[kernel.key, dtype] = _compile(numba_source(kernel), dtype)
-        split = len(kernel.arrays)
-        outputs = zip(flat[split:], kernel.outputs, strict=True)
-        extra = [(array, name) for array, name in outputs if name not in kernel.arrays]
-        operands = flat[:split] + [array for array, _ in extra]
-        names = [*kernel.arrays, *(name for _, name in extra)]
-        with np.errstate(over="ignore"):
-            values = [dtype.type(scalar) for scalar in scalars]
+        return BoundLoop(loop, kernel, dtype, flat)
 
-        def run(parts: Sequence[Array]) -> None:
-            loop(*parts[:split], *values, *parts[split:])
-
-        def work(start: int, stop: int) -> None:
-            if not any(operand.dtype == float16 for operand in operands):
-                run([operand[start:stop] for operand in operands])
-                return
-            for cut in range(start, stop, BLOCK):  # the loop knows no float16: in and out by blocks
-                parts = [operand[cut : min(cut + BLOCK, stop)] for operand in operands]
-                wide = [p.astype(dtype) if p.dtype == float16 else p for p in parts]
-                run(wide)
-                with np.errstate(over="ignore"):
-                    for part, result, name in zip(parts, wide, names, strict=True):
-                        if result is not part and name in kernel.outputs:
-                            np.copyto(part, result, casting="unsafe")
-
-        run_parts(work, flat[0].size, flat[0].size >= PARALLEL)
-
+    @watched
     def quantize(
         self,
         values: Array,
@@ -278,6 +308,7 @@ class NumbaBackend(NumpyBackend):
     ) -> None:
         numba_quantization.quantize(values, code, table, piece, codes, scales, share_blocks)
 
+    @watched
     def dequantize(
         self,
         codes: Array,
@@ -289,6 +320,7 @@ class NumbaBackend(NumpyBackend):
     ) -> None:
         numba_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
 
+    @watched
     def fused(self, name: FusedName) -> Callable[..., None] | None:
         if name.startswith(("small_convolution", "recurrence")) and numba_blas.single() is None:
             return None
@@ -300,6 +332,14 @@ class NumbaBackend(NumpyBackend):
             return
         with numba_blas.alone(), np.errstate(all="ignore"):  # a product with ones: one pass
             multiply(a, np.ones((a.shape[1], 1), a.dtype), out[:, None])
+
+    def is_one_product(self, a: Array, out: Array) -> bool:
+        is_known = out.dtype in (float32, float64) and numba_blas.single() is not None
+        return out.size * a.shape[-1] < SHARED or not is_known
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """The BLAS stays on one thread: its others would go on spinning beside compiled loops."""
+        return super().undisturbed() if numba_blas.single() is None else numba_blas.alone()
 
     def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:
         products = out.size * a.shape[-1]
@@ -322,6 +362,7 @@ class NumbaBackend(NumpyBackend):
         with numba_blas.alone():
             run_parts(work, max(rows, columns), products >= SHARED)
 
+    @watched
     def scatter_add(self, source: Array, index: Array, out: Array) -> None:
         length = math.prod(out.shape[1:])
         if source.size < 1024 or source.dtype == float16 or not out.flags.c_contiguous:
@@ -338,6 +379,7 @@ class NumbaBackend(NumpyBackend):
             else:
                 _compiled_scatter(_scatter)(rows, numbers, target)
 
+    @watched
     def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
         layout = _MAGNITUDES.get(array.dtype)
         if array.size < PARALLEL or layout is None or not array.flags.c_contiguous:
@@ -350,6 +392,7 @@ class NumbaBackend(NumpyBackend):
         run_parts(lambda a, b: found.append(look(flat[a:b], magnitude, least)), flat.size, True)
         return super().first_not_finite(array, limit) if any(found) else None
 
+    @watched
     def random_words(self, key: int, counter: int, out: Array, behind: Array | None = None) -> None:
         if out.size < 1024 or not out.flags.c_contiguous or behind is not None:
             super().random_words(key, counter, out, behind)

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -35,14 +36,20 @@ from rumus.tensor.memory.quantization import BLOCK as CODED
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
 from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Updater
+from rumus.tensor.memory.watching import watched
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from rumus.tensor.backends.numpy_capture import Capture, Notes
+    from rumus.tensor.memory.recording import CapturedStep, Comparison
+
 BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
 PARALLEL: Final = 262_144  # elements from which threads are worth their start
 
-FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {**ROW_KERNELS, **SORTING, **CTC, **CELLS}
+FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
+    name: watched(function) for name, function in {**ROW_KERNELS, **SORTING, **CTC, **CELLS}.items()
+}
 F = TypeVar("F", bound=Callable[..., None])
 Index = tuple[slice, ...]
 
@@ -127,6 +134,7 @@ class NumpyBackend:
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
+    @watched
     def allocate(self, shape: Shape, dtype: DType) -> Array:
         return np.empty(shape, dtype)
 
@@ -137,19 +145,24 @@ class NumpyBackend:
             return None  # of another library, perhaps
         return owner if array.flags.c_contiguous and array.flags.writeable else None
 
+    @watched
     def upload(self, host: NDArray[Any]) -> Array:
         return np.array(host, order="C")
 
+    @watched
     def download(self, array: Array) -> NDArray[Any]:
         return np.array(array, order="C")
 
+    @watched
     def fill(self, value: float, out: Array) -> None:
         out.fill(value)
 
+    @watched
     @_quiet
     def copy(self, source: Array, out: Array) -> None:
         np.copyto(out, source, casting="unsafe")
 
+    @watched
     def elementwise(
         self,
         kernel: Kernel,
@@ -173,6 +186,7 @@ class NumpyBackend:
             found = self._programs[kernel, dtypes] = compile_program(kernel, dtypes)
         return found
 
+    @watched
     @_quiet
     def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
         if operation in ("argmax", "argmin"):
@@ -192,6 +206,7 @@ class NumpyBackend:
             function = np.maximum if operation == "max" else np.minimum
             function.reduce(array, axes, None, out)
 
+    @watched
     def matmul(
         self,
         a: Array,
@@ -207,6 +222,14 @@ class NumpyBackend:
             self._sum_rows(a, sums)
         if epilogue is not None:
             epilogue.run(self, out)
+
+    def is_one_product(self, a: Array, out: Array) -> bool:
+        """Whether a product is one call of NumPy, within `undisturbed`."""
+        return True
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Return what a captured step is repeated in."""
+        return nullcontext()
 
     def _sum_rows(self, a: Array, out: Array) -> None:
         self.reduce("sum", a, (1,), out)
@@ -225,10 +248,12 @@ class NumpyBackend:
         if bias is not None:
             np.add(out, bias, out)
 
+    @watched
     def gather(self, table: Array, index: Array, out: Array) -> None:
         check_index(index, len(table))
         np.take(table, index, 0, out, "clip")  # checked above; "raise" would buffer the result
 
+    @watched
     @_quiet
     def scatter_add(self, source: Array, index: Array, out: Array) -> None:
         check_index(index, len(out))
@@ -240,12 +265,14 @@ class NumpyBackend:
         if total is not out:
             np.copyto(out, total, casting="same_kind")
 
+    @watched
     def random_words(self, key: int, counter: int, out: Array, behind: Array | None = None) -> None:
         if behind is not None:
             low, high = behind.tolist()
             counter -= 4 * (low + (high << 16))
         out[...] = as_int32(philox_words(key, counter, out.size)).reshape(out.shape)
 
+    @watched
     def fused(self, name: FusedName) -> Callable[..., None] | None:
         return FUSED.get(name)
 
@@ -253,6 +280,7 @@ class NumpyBackend:
     def fused_in_half(self) -> Collection[FusedName]:
         return ()
 
+    @watched
     def sum_of_squares(self, array: Array) -> Array:
         flat = array.reshape(-1)
         parts: dict[int, float] = {}
@@ -266,6 +294,7 @@ class NumpyBackend:
         run_parts(work, flat.size, flat.size >= PARALLEL)
         return np.array(sum(parts[start] for start in sorted(parts)), np.float64)
 
+    @watched
     @_quiet
     def slot_squares(self, array: Array, table: SlotTable, out: Array) -> None:
         if not table.rows:
@@ -285,6 +314,7 @@ class NumpyBackend:
         totals = np.add.reduceat(squares, table.filled[:, 0] // ALIGNMENT)
         out[:, 0] = np.repeat(totals, table.counts)
 
+    @watched
     @_quiet
     def quantize(
         self,
@@ -297,6 +327,7 @@ class NumpyBackend:
     ) -> None:
         numpy_quantization.quantize(values, code, table, piece, codes, scales, share_blocks)
 
+    @watched
     @_quiet
     def dequantize(
         self,
@@ -309,6 +340,7 @@ class NumpyBackend:
     ) -> None:
         numpy_quantization.dequantize(codes, scales, code, table, piece, out, share_blocks)
 
+    @watched
     def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
         flat = array.reshape(-1)
         suspects: list[tuple[int, int]] = []
@@ -341,6 +373,44 @@ class NumpyBackend:
         nonfinite: NonFinite,
     ) -> Updater:
         return ImmediateUpdater(kernel, sections, counts, nonfinite)
+
+    # Steps that are repeated without their code: see `rumus.tensor.memory.recording.Capturing`
+
+    @classmethod
+    def hidden_operations(cls) -> list[str]:
+        """Return the names of operations that a class has made anew, unwatched."""
+        return [name for name in OPERATIONS if not hasattr(getattr(cls, name), "is_watched")]
+
+    def observe(self) -> AbstractContextManager[Notes]:
+        from rumus.tensor.backends.numpy_capture import observe
+
+        return observe(self)
+
+    def record(
+        self, batch: Sequence[Array], observed: Notes
+    ) -> AbstractContextManager[CapturedStep]:
+        from rumus.tensor.backends.numpy_capture import record
+
+        return record(self, batch, observed)
+
+    def compare(self, step: Capture, batch: Sequence[Array]) -> AbstractContextManager[Comparison]:
+        from rumus.tensor.backends.numpy_capture import compare
+
+        return compare(step, batch)
+
+    def prepare(
+        self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
+    ) -> Callable[[Sequence[float]], None]:
+        arrays, out = list(arrays), list(out)
+        return lambda scalars: self.elementwise(kernel, arrays, scalars, out)
+
+    def step_finished(self) -> None:
+        """Nothing: the work is done."""
+
+
+OPERATIONS: Final = tuple(
+    name for name, operation in vars(NumpyBackend).items() if hasattr(operation, "is_watched")
+)
 
 
 def share_blocks(work: Callable[[int, int], None], blocks: int) -> None:

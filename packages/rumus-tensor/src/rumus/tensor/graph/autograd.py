@@ -20,6 +20,7 @@ from rumus.tensor.expression.errors import GraphError, ModifiedTensorError
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Backend, Epilogue, Shape
+from rumus.tensor.memory.reshaping import reshaped
 
 # From the gradient of the result, and for each input an array to write to (or None), to the
 # gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`. They
@@ -76,7 +77,7 @@ class Product:
         arrays: the others, of the gradient's shape.
         """
         outputs = [self._backend.allocate(self._full, self._left.dtype) for _ in kernel.outputs]
-        others = [array.reshape(self._full) for array in arrays]
+        others = [reshaped(self._backend, array, self._full) for array in arrays]
         epilogue = Epilogue(kernel, others, scalars, outputs[1:])
         self._backend.matmul(self._left, self._right, outputs[0], epilogue=epilogue)
         return [output.reshape(self._shape) for output in outputs]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -52,6 +53,16 @@ class BufferUpdate:
         mine = (self._kernel, *map(id, self.buffers))
         theirs = (other._kernel, *map(id, other.buffers))
         return mine == theirs and repr(self._scalars) == repr(other._scalars)
+
+    def kept(self) -> BufferUpdate:
+        """Return the same update with copies of its arrays, which a captured step writes anew."""
+        backend, copies = self.backend, []
+        for array in self.arrays:
+            copies.append(backend.allocate(array.shape, array.dtype))
+            backend.copy(array, copies[-1])
+        kept = copy(self)
+        kept.arrays, kept._prepared, kept._times = tuple(copies), None, 0
+        return kept
 
     def write(self, applied: Array | None = None) -> None:
         """Run the kernel; on a device that decides by itself, where `applied` is not 0 there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rumus.tensor.graph.autograd import SoFar
 from rumus.tensor.graph.operators import broadcast_shape
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.memory.recording import decided_by
+from rumus.tensor.memory.recording import ask_host, decided_by, is_recorded
 
 
 def basic(array: Array, key: Any) -> Array:
@@ -169,12 +170,25 @@ def _check_range(index: Tensor, length: int, axis: int) -> int:
     """Return a number that no element lies below. IndexError for one that is out of range."""
     if not index.size:
         return 0
-    low, high = known_bounds(index) or (-length - 1, length)
+    known = known_bounds(index)
+    if known is None and not index._backend.runs_ahead:
+        ask_host(partial(_check_numbers, length, axis), [index._array])
+        return -length if is_recorded() else int(index._array.min())
+    low, high = known or (-length - 1, length)
     if low < -length or high >= length:  # of a larger array, perhaps, that this one is a part of
         low, high = int(index.min()), int(index.max())
     if low < -length or high >= length:
-        raise IndexError(f"an index on axis {axis} is outside of [{-length}, {length})")
+        raise _out_of_range(length, axis)
     return low
+
+
+def _check_numbers(length: int, axis: int, index: NDArray[Any]) -> None:
+    if index.min() < -length or index.max() >= length:
+        raise _out_of_range(length, axis)
+
+
+def _out_of_range(length: int, axis: int) -> IndexError:
+    return IndexError(f"an index on axis {axis} is outside of [{-length}, {length})")
 
 
 def known_bounds(index: Tensor) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.reduction import normalize_axis
 from rumus.tensor.graph.tensor import Tensor, ones, result_of
 from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.reshaping import reshaped
 
 
 def cumsum_primitive(backend: Backend, x: Array, out: Array, reverse: bool = False) -> None:
@@ -39,9 +40,9 @@ def _run(backend: Backend, x: Array, axis: int, reverse: bool) -> Array:
     seen = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
     fused = backend.fused("cumsum")
     if fused is None:
-        cumsum_primitive(backend, x.reshape(seen), out.reshape(seen), reverse)
+        cumsum_primitive(backend, reshaped(backend, x, seen), out.reshape(seen), reverse)
     else:
-        fused(x.reshape(seen), out.reshape(seen), reverse)
+        fused(reshaped(backend, x, seen), out.reshape(seen), reverse)
     return out
 
 

@@ -15,6 +15,7 @@ from rumus.tensor.graph.operators import cast, sum_to
 from rumus.tensor.graph.reduction import normalize_axis
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
+from rumus.tensor.memory.reshaping import reshaped
 
 
 def as_shape(given: Sequence[int | Sequence[int]]) -> Shape:
@@ -38,8 +39,9 @@ def reshape(x: Tensor, shape: Shape) -> Tensor:
         shape = tuple(x.size // known if n == -1 else n for n in shape)
     if math.prod(shape) != x.size or any(n < 0 for n in shape):
         raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit into {shape}")
-    before = x.shape
-    return _view("reshape", x, x._array.reshape(shape), lambda g: g.reshape(before))
+    before, backend = x.shape, x._backend
+    view = reshaped(backend, x._array, shape)
+    return _view("reshape", x, view, lambda g: reshaped(backend, g, before))
 
 
 def permute(x: Tensor, axes: Shape) -> Tensor:

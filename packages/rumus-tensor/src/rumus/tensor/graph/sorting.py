@@ -21,6 +21,7 @@ from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.reduction import normalize_axis
 from rumus.tensor.graph.tensor import Tensor, result_of
 from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.reshaping import reshaped
 
 
 def _comes_before() -> Kernel:
@@ -98,13 +99,13 @@ def order(
     values, indices = backend.allocate(seen, x.dtype), backend.allocate(seen, int32)
     if values.size:
         sort = backend.fused("sort") or partial(sort_primitive, backend)
-        sort(moved.reshape(seen[0], length), values, indices, descending)
+        sort(reshaped(backend, moved, (seen[0], length)), values, indices, descending)
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
         into = backend.allocate((seen[0], length), gradient.dtype)
         back = backend.fused("sort_gradient") or partial(sort_gradient_primitive, backend)
         if into.size:
-            back(indices, _last(gradient, at).reshape(seen), into)
+            back(indices, reshaped(backend, _last(gradient, at), seen), into)
         return (_back(into.reshape(moved.shape), at),)
 
     result = _back(values.reshape(shape), at)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Backend
+
+T = TypeVar("T")
 
 
 class Recording(Protocol):
@@ -34,6 +36,10 @@ class Recording(Protocol):
         """Repeat the step only with numbers of which the same is known; see `decided_by`."""
         ...
 
+    def asked(self, question: Callable[..., Any], arrays: Sequence[Array]) -> Any:
+        """Ask something of the numbers of arrays of the host; see `ask_host`."""
+        ...
+
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
     ) -> Array:
@@ -48,7 +54,12 @@ class Recording(Protocol):
 class CapturedStep(Protocol):
     """A step that was recorded."""
 
-    inputs: Sequence[Array]  # what it was recorded with, in memory of its own
+    why_not: str | None  # why nothing like it can be repeated, once it has ended; None if unknown
+
+    @property
+    def inputs(self) -> Sequence[Array]:
+        """What it was recorded with, in memory of its own."""
+        ...
 
     @property
     def memory(self) -> int:
@@ -87,7 +98,15 @@ class Comparison(Protocol):
     It sees dispatches as they come: a difference is known at the latest after `keep`.
     """
 
-    difference: str | None
+    @property
+    def inputs(self) -> Sequence[Array]:
+        """What the code is to be called with."""
+        ...
+
+    @property
+    def difference(self) -> str | None:
+        """What the step does otherwise, None as long as there is nothing."""
+        ...
 
     def keep(self, arrays: Sequence[Array]) -> None:
         """Say what is looked at after the step, in the order in which `CapturedStep.keep` was told.
@@ -97,10 +116,19 @@ class Comparison(Protocol):
         ...
 
 
+class Observed(Protocol):
+    """What a step did when it ran as usual; `why_not` is why it cannot be repeated, None if it may.
+
+    A backend that refuses by an error what cannot be repeated does so when it records.
+    """
+
+    why_not: str | None
+
+
 class Capturing(Backend, Protocol):
     """A backend that can record what it is told to do, and repeat it."""
 
-    def observe(self) -> AbstractContextManager[Any]:
+    def observe(self) -> AbstractContextManager[Observed]:
         """Note what a step does, to compare with when it is recorded. Gives the notes."""
         ...
 
@@ -178,6 +206,24 @@ def decided_by(index: Array, number: int, may_hold: bool) -> None:
     recording = _current.recording
     if recording is not None:
         recording.decided(index, number, may_hold)
+
+
+def ask_host(question: Callable[..., T], arrays: Sequence[Array]) -> T:
+    """Return what `question` says of arrays of the host, which it only reads.
+
+    A step is repeated only with numbers of which it says the same. It raises an error for numbers
+    that are not allowed, now and in a repetition.
+    """
+    recording = _current.recording
+    if recording is None:
+        return question(*arrays)
+    answer: T = recording.asked(question, arrays)
+    return answer
+
+
+def is_recorded() -> bool:
+    """Whether a step is being observed, recorded or compared on this thread."""
+    return _current.recording is not None
 
 
 def fed(

@@ -24,6 +24,7 @@ from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.fused import FusedName
+from rumus.tensor.memory.recording import is_recorded
 from rumus.tensor.memory.window import Sizes, Window, each_axis, window
 
 PART: Final = 1 << 19  # elements of the columns at a time, where the host works
@@ -405,7 +406,7 @@ def _scratch(backend: Backend, role: str, shape: Shape, dtype: DType) -> Array:
     An operating system hands out new memory page by page, which takes longer than to write it.
     """
     size = math.prod(shape)
-    if backend.runs_ahead or size > PART:
+    if backend.runs_ahead or size > PART or is_recorded():
         return backend.allocate(shape, dtype)
     held = _scratch_memory.held.setdefault(backend, {})
     if (role, dtype) not in held:

@@ -20,6 +20,7 @@ from rumus.tensor.graph.autograd import Product, Vjp, is_recording
 from rumus.tensor.graph.operators import in_place, kernel_of
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Epilogue
+from rumus.tensor.memory.reshaping import reshaped
 from rumus.tensor.operations.linear import check_fit, ending, linear, weight_gradients
 
 
@@ -55,12 +56,13 @@ def feed_forward(
     check_fit((*x.shape[:-1], up.shape[0]), down, down_bias, residual)
     backend = backend_of("feed_forward", tensors)
     there, back = _ways(known[0])
-    rows = x._array.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
+    rows = reshaped(backend, x._array, (math.prod(x.shape[:-1]), x.shape[-1]))
     z, hidden = (backend.allocate((rows.shape[0], up.shape[0]), x.dtype) for _ in range(2))
     epilogue = Epilogue(there, (), there.bind(known[1]), (hidden,))
     backend.matmul(rows, _turned(up), z, _array(up_bias), epilogue=epilogue)
     out = backend.allocate((rows.shape[0], down.shape[0]), x.dtype)
-    last = ending(None, residual is not None, True).epilogue({}, out, _array(residual))
+    added = None if residual is None else reshaped(backend, residual._array, out.shape)
+    last = ending(None, residual is not None, True).epilogue({}, out, added)
     backend.matmul(hidden, _turned(down), out, _array(down_bias), epilogue=last)
     way_back = _Back(back, back.bind(known[1]), rows, z)
     vjp = _feed_forward_vjp(x, up, up_bias, down, down_bias, residual, way_back)
@@ -104,7 +106,7 @@ def _feed_forward_vjp(
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
         given = iter(destinations)
         into = [next(given) if is_there else None for is_there in present]
-        g = gradient.reshape((kept.rows.shape[0], down.shape[0]))
+        g = reshaped(backend, gradient, (kept.rows.shape[0], down.shape[0]))
         product = Product(backend, g, down, kept.z.shape, kept.z.shape)
         of_z, hidden = product.through(kept.kernel, [kept.z], kept.scalars)
         of_down = weight_gradients(backend, g, hidden, (into[3], into[4]), (wanted[3], wanted[4]))

@@ -22,7 +22,7 @@ from rumus.tensor.graph.operators import run
 from rumus.tensor.graph.tensor import Tensor
 from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.philox import philox_words
-from rumus.tensor.memory.recording import depends_on, fed, is_capturing, live, refuse
+from rumus.tensor.memory.recording import depends_on, fed, live, refuse
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
 
@@ -404,7 +404,7 @@ class Undecided:
         depends_on(self, "_held")
         if self._held is not None and self._held.backend is backend:
             return self._held.behind
-        if not is_capturing(backend):
+        if not backend.runs_ahead:
             self.hear_on_host()
         return None
 

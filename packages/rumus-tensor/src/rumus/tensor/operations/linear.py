@@ -16,6 +16,7 @@ from rumus.tensor.graph.autograd import Product, Vjp, is_recording
 from rumus.tensor.graph.operators import cast, in_place, kernel_of
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Epilogue, Shape
+from rumus.tensor.memory.reshaping import reshaped
 
 
 def linear(
@@ -54,12 +55,13 @@ def linear(
     saves = is_recording() and any(t.requires_grad for t in tensors)
     kernel, scalars = known or (None, {})
     after = ending(kernel, residual is not None, saves)
-    rows = x._array.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
+    rows = reshaped(backend, x._array, (math.prod(x.shape[:-1]), x.shape[-1]))
     shape = (rows.shape[0], weight.shape[0])
     product = out = backend.allocate(shape, dtype)
     if after.keeps_product:
         product = backend.allocate(shape, dtype)
-    epilogue = after.epilogue(scalars, out, None if residual is None else residual._array)
+    added = None if residual is None else reshaped(backend, residual._array, shape)
+    epilogue = after.epilogue(scalars, out, added)
     turned = weight._array.transpose((1, 0))
     backend.matmul(rows, turned, product, None if bias is None else bias._array, epilogue=epilogue)
     derivative = after.derivative
@@ -103,7 +105,7 @@ class Ending:
         """Return what a product is given; `out` is for a result beside a product that is kept."""
         if self.kernel is None:
             return None
-        arrays = () if residual is None else (residual.reshape(out.shape),)
+        arrays = () if residual is None else (residual,)
         more = (out,) if self.keeps_product else ()
         return Epilogue(self.kernel, arrays, self.kernel.bind(scalars), more)
 
@@ -151,7 +153,7 @@ class _Activation:
         others = [self.saved] if len(kernel.arrays) - (GRADIENT in kernel.arrays) else []
         if isinstance(gradient, Product):
             return gradient.through(_in_place(kernel), others, values)[0]
-        g = gradient.reshape(self.saved.shape)
+        g = reshaped(self.backend, gradient, self.saved.shape)
         out = self.backend.allocate(g.shape, g.dtype)
         arrays = [g if name == GRADIENT else self.saved for name in kernel.arrays]
         self.backend.elementwise(kernel, arrays, values, (out,))
@@ -176,7 +178,7 @@ def _linear_vjp(
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
         g = gradient if activation is None else activation.gradient(gradient)
-        g = g.reshape((rows.shape[0], matrix.shape[0]))
+        g = reshaped(backend, g, (rows.shape[0], matrix.shape[0]))
         into = destinations[1], destinations[2] if present[2] else None
         of_weight, of_bias = weight_gradients(backend, g, rows, into, wanted)
         of_x = Product(backend, g, matrix, rows.shape, shape) if wants_x else None

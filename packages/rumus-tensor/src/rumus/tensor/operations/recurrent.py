@@ -18,6 +18,7 @@ from rumus.tensor.graph.shaping import split, stack
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.fused import FusedName
+from rumus.tensor.memory.reshaping import reshaped
 from rumus.tensor.memory.time_step import TimeStep
 from rumus.tensor.operations.linear import linear
 
@@ -170,7 +171,7 @@ class _Run:
 
     def forward(self, x: Array, inputs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Run all steps."""
-        x = x.reshape(-1).reshape(x.shape)  # dense, once for all steps
+        x = reshaped(self.backend, x, -1).reshape(x.shape)  # dense, once for all steps
         whole = self._of_sequences("recurrence")
         if whole is not None:
             states = self.c, self.h, self.lengths, self.reverse
@@ -224,7 +225,7 @@ class _Run:
         dh, dc = self._final("h"), self._final("c") if self.c is not None else None
         dx = self._new(*self.shape)
         dz = self._new(*self.shape) if self.kind == "gru" else dx
-        gradient = gradient.reshape(-1).reshape(gradient.shape)
+        gradient = reshaped(self.backend, gradient, -1).reshape(gradient.shape)
         whole = self._of_sequences("recurrence_gradient")
         if whole is not None:
             kept = self.kind, self.weight, self.gates, self.c, self.h
@@ -267,7 +268,7 @@ class _Run:
         """The gradients of the inputs, in their order."""
         rows = self.time * self.batch
         before = self.h[1:] if self.reverse else self.h[: self.time]
-        flat = dz.reshape(rows, dz.shape[2])
+        flat = reshaped(self.backend, dz, (rows, dz.shape[2]))
         at = 2 if self.c is None else 3
         into = destinations[at]
         into = self._new(*self.weight.shape) if into is None else into
@@ -275,7 +276,7 @@ class _Run:
         if self.has_bias:
             sums = destinations[at + 1]
             sums = self._new(flat.shape[1]) if sums is None else sums
-        turned, states = flat.transpose((1, 0)), before.reshape(rows, self.hidden)
+        turned, states = flat.transpose((1, 0)), reshaped(self.backend, before, (rows, self.hidden))
         self.backend.matmul(turned, states, into, sums=sums)
         found: list[Array | None] = [dx, dh]
         found += [] if self.c is None else [dc]

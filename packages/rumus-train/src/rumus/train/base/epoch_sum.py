@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor import Backend, Expr, Kernel, Tensor, arange, float32, zeros
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.memory.recording import Capturing, is_capturing
+from rumus.tensor.memory.recording import Capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
 
@@ -120,8 +120,8 @@ class EpochSum:
         """Return a value in memory of its own; it does not count before `count` says so."""
         backend = value._backend
         if backend is not self._is_remote[0]:
-            self._is_remote = backend, is_capturing(backend)
-        return self._page(backend).write(value) if self._is_remote[1] else value
+            self._is_remote = backend, backend.runs_ahead
+        return self._page(backend).write(value) if self._is_remote[1] else value.detach().clone()
 
     def count(self, noted: Tensor, weight: SupportsFloat, outcome: Outcome) -> None:
         """Let the value that was noted last enter the sum, if its step turns out to be applied."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rumus.tensor import Tensor
-from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.updater import Outcome
 from rumus.train.base.epoch_sum import EpochSum, LateWeight, LateWeights
 from rumus.train.base.logged import Log, Logged
@@ -36,7 +35,7 @@ class Losses:
         """Return a weight as `count` takes it; one on a device is copied there, and not read."""
         if not isinstance(weight, Tensor):
             return weight
-        if not is_capturing(weight.backend):
+        if not weight.backend.runs_ahead:
             return float(weight)
         return self._weights.note(weight)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -47,12 +47,14 @@ class Counts:
     """How many steps ran as usual, were recorded, and were repeated without their code.
 
     compared: how many ran as usual and were found to do what their recordings would have done.
+    reasons: why steps on the CPU are not captured, each by its function and its batch.
     """
 
     plain: int = 0
     recorded: int = 0
     replayed: int = 0
     compared: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
 
     @property
     def captured(self) -> int:
@@ -145,7 +147,14 @@ class CapturedSteps:
         """
         name, alive = _identity(loss_fn)
         memory = None if scale is None else scale._array
-        items = [place(value, backend) for value in batch]
+        try:
+            items = [place(value, backend) for value in batch]
+        except CaptureError as error:
+            if backend.runs_ahead:
+                raise
+            self.counts.plain += 1
+            self.counts.reasons[_name(loss_fn)] = str(error)
+            return forward_backward(loss_fn, [beside(value, backend) for value in batch], scale)
         key = (id(backend), name, loss_fn.names, id(memory), *map(_kind, items))
         captured = self._find(key)
         step = _Step(key, backend, loss_fn, items, scale, (alive, memory, loss_fn))
@@ -190,8 +199,10 @@ class CapturedSteps:
         if not patience.is_left():
             return step.forward(step.arguments())
         arguments = step.arguments()
-        with reads.follow(), step.backend.observe() as notes:
+        with step.backend.observe() as notes, reads.follow():
             loss, grads = step.forward(arguments)
+        if notes.why_not is not None:
+            reads.refuse(notes.why_not)
         if self._is_repeatable(step, reads, patience):
             self._seen[step.key] = _Seen(notes, reads.guards, step.alive)
             if len(self._seen) > SEEN:
@@ -216,6 +227,9 @@ class CapturedSteps:
             recorded.keep(_kept(loss, log, means, refill))
         if not recorded.is_complete:
             self.counts.plain += 1
+            if recorded.why_not is not None:
+                patience.times = max(patience.times, TRIES)
+                self._warn(step, patience, recorded.why_not)
             return loss, grads
         self.counts.recorded += 1
         if self._is_repeatable(step, reads, patience):
@@ -241,8 +255,13 @@ class CapturedSteps:
         arguments = step.arguments()
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with step.backend.compare(captured.step, batch) as comparison:
+            own = iter(comparison.inputs)
+            given = [
+                Tensor(next(own), step.backend) if isinstance(a, Tensor) else a for a in arguments
+            ]
             with noting_means() as means:
-                loss, grads = step.forward(arguments)
+                loss, grads = step.forward(given)
+            del given
             refill = Refill(grads)
             comparison.keep(_kept(loss, step.loss_fn.log, means, refill))
         how = comparison.difference
@@ -290,7 +309,9 @@ class CapturedSteps:
 
     def _warn(self, step: _Step, patience: _Patience, why: str) -> None:
         """Say once why the code of a step runs each time."""
-        if not patience.is_said:
+        if not step.backend.runs_ahead:
+            self.counts.reasons[step.label()] = why
+        elif not patience.is_said:
             patience.is_said = True
             warnings.warn(
                 f"{step.label()} is not captured, and runs as usual, more slowly: {why}. What "
@@ -363,9 +384,15 @@ def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list
 
 @dataclass(slots=True)
 class Placed:
-    """An array of the batch: of the backend, or of NumPy and to be uploaded."""
+    """An array of the batch: of the backend, or of NumPy and to be uploaded.
+
+    tensor: what was given, if that is a tensor of the backend. layout: how its elements lie, where
+    that decides how the host computes.
+    """
 
     array: Any
+    tensor: Tensor | None = None
+    layout: tuple[int, ...] | None = None
 
 
 def place(value: Any, backend: Backend) -> Any:
@@ -380,8 +407,9 @@ def place(value: Any, backend: Backend) -> Any:
                 "gradient; compute it in the loss function, pass it detached, or train with "
                 "Trainer(optimizer, capture=False)"
             )
-        here = value._backend is backend
-        return Placed(value._array if here else as_host(value.numpy()))
+        if value._backend is not backend:
+            return Placed(as_host(value.numpy()))
+        return Placed(value._array, value, None if backend.runs_ahead else value._array.strides)
     if isinstance(value, np.ndarray):
         return Placed(as_host(value))
     if value is None or isinstance(value, (bool, int, float, str, np.number, np.bool_)):
@@ -397,8 +425,9 @@ def _argument(item: Any, backend: Backend) -> Any:
     """What the loss function is called with."""
     if not isinstance(item, Placed):
         return item
-    array = item.array
-    return Tensor(backend.upload(array) if isinstance(array, np.ndarray) else array, backend)
+    if item.tensor is not None:
+        return item.tensor
+    return Tensor(backend.upload(item.array), backend)
 
 
 def beside(value: Any, backend: Backend) -> Any:
@@ -413,19 +442,22 @@ def beside(value: Any, backend: Backend) -> Any:
 def _kind(item: Any) -> Hashable:
     """What two batches must have in common to be repetitions of one step."""
     if isinstance(item, Placed):
-        return item.array.shape, item.array.dtype
+        return item.array.shape, item.array.dtype, item.layout
     return type(item), repr(item)  # -0.0 == 0.0, and NaN is not even itself
 
 
 def _label(loss_fn: Callable[..., Any], items: Sequence[Any]) -> str:
     """What a person calls a step: its function, and the dtypes and shapes of its batch."""
-    function = users_own(loss_fn)
-    name = getattr(function, "__name__", type(function).__name__)
     shown = [
         f"{item.array.dtype}{list(item.array.shape)}" if isinstance(item, Placed) else repr(item)
         for item in items
     ]
-    return f"{name}({', '.join(shown)})"
+    return f"{_name(loss_fn)}({', '.join(shown)})"
+
+
+def _name(loss_fn: Callable[..., Any]) -> str:
+    function = users_own(loss_fn)
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:

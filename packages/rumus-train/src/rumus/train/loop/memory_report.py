@@ -81,8 +81,6 @@ class MemoryReport:
         """What is not known, and why."""
         if self.steps:
             return []
-        if self.other is None:
-            return [f"activations are not counted: {self.backend} does not capture steps"]
         return ["activations are not known yet: the second step of a kind is captured"]
 
 
@@ -96,7 +94,7 @@ def report(optimizer: Optimizer[Any], steps: Sequence[StepMemory]) -> MemoryRepo
     parameters, gradients, state = _of_optimizer(optimizer)
     stats = getattr(backend, "memory_stats", None)
     if stats is None:
-        return MemoryReport(backend.name, parameters, gradients, state)
+        return MemoryReport(backend.name, parameters, gradients, state, tuple(steps))
     held = stats()
     known = parameters + gradients + (state or 0) + sum(step.bytes for step in steps)
     other = max(0, held.used - known)

@@ -35,7 +35,6 @@ from types import (
 from typing import Any, Final
 
 from rumus.tensor import Expr, Generator, Kernel, Tensor
-from rumus.tensor.memory.recording import is_capturing
 from rumus.train.loop.guards import MISSING, Guards, is_comparable, reachable
 from rumus.train.loop.outside import (
     CONTAINERS,
@@ -414,7 +413,7 @@ class Reads:
 
     def _check_device(self, read: object) -> None:
         """A tensor of the host gives its numbers to code that is not run again."""
-        if isinstance(read, Tensor) and not is_capturing(read.backend):
+        if isinstance(read, Tensor) and not read.backend.runs_ahead:
             self.refuse("it reads numbers of a tensor on the CPU")
 
 

@@ -49,8 +49,8 @@ Weigh: TypeAlias = "Callable[[Tensor, Sequence[Mean]], float | Tensor]"
 class Trainer(Generic[M_co]):
     """Runs steps with one optimizer: forward, backward, update.
 
-    capture: on a GPU, `train_step(loss_fn, *batch)` runs the first step of a kind as usual, records
-    the second, and from then on repeats its commands on new data, without running `loss_fn`. The
+    capture: `train_step(loss_fn, *batch)` runs the first step of a kind as usual, records the
+    second, and from then on repeats its commands on new data, without running `loss_fn`. The
     results are the same, bit for bit. A kind of step is the function, what it has closed over, the
     shapes and dtypes of the batch's arrays and its other values; the eight kinds used last are
     kept. What else `loss_fn` reads (globals, attributes, elements of lists and dicts, small arrays)
@@ -59,8 +59,9 @@ class Trainer(Generic[M_co]):
     are not of a `Generator`, counters) is not captured, and a CaptureWarning says why, once. Now
     and then, at growing distances and when an epoch begins, the code runs instead of a repetition
     and is compared with it: what it reads behind code written in C is found out there.
-    `loss_fn` must read nothing from the GPU and upload nothing to it but draws of a `Generator`,
-    and must decide nothing by tensors; a CaptureError says what it did otherwise. With
+    On a GPU `loss_fn` must read nothing from it and upload nothing to it but draws of a
+    `Generator`, and must decide nothing by tensors; a CaptureError says what it did otherwise. On
+    the CPU such a step runs as usual, and no warning but only `counts.reasons` says why. With
     capture=False, and for a closure without a batch, the code runs each time.
 
     state: what checkpoints of `fit` hold beside the optimizer and its parameters, by name: modules,
@@ -137,7 +138,7 @@ class Trainer(Generic[M_co]):
 
     @property
     def counts(self) -> Counts:
-        """How many steps with a batch ran plainly, were recorded, and were repeated, on a GPU."""
+        """How many steps with a batch ran plainly, were recorded, and were repeated."""
         return Counts() if self._steps is None else self._steps.counts
 
     @property
@@ -483,7 +484,7 @@ class Trainer(Generic[M_co]):
         noted: the loss as `losses.note` returned it before the update. weight: how much it counts.
         """
         self.losses.count(noted, weight, self.optimizer.outcome)
-        if is_capturing(noted.backend):
+        if noted.backend.runs_ahead and is_capturing(noted.backend):
             noted.backend.step_finished()
 
     @contextmanager
@@ -514,7 +515,7 @@ class Trainer(Generic[M_co]):
 
         What a captured step takes is known once it was recorded, before any repetition; a
         repetition allocates nothing. Steps that run as usual take as much while they run, but give
-        it back; on a CPU nothing is said of them.
+        it back; nothing is said of them.
 
         >>> import numpy as np
         >>> from rumus.optim import Adam

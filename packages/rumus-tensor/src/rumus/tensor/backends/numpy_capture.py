@@ -1,0 +1,644 @@
+"""Recording a step of the CPU, and running its operations again without the code that made them.
+
+A recorded step is a list of prepared calls. Its arrays lie in one block of memory, planned by their
+lifetimes; what it finds (parameters, gradients, buffers) is used where it lies, and not kept alive.
+Nothing is refused by an error here: a step that cannot be repeated has run as usual, and says why.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import is_
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor.backends.numpy_calls import Call, Origin, Place, described, resolved
+from rumus.tensor.backends.numpy_commands import Command, Scratch, command_of
+from rumus.tensor.expression.errors import CaptureError
+from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.buffer_plan import ALIGNMENT, Lifetime, planned
+from rumus.tensor.memory.recording import recorded_by
+from rumus.tensor.memory.watching import watched_by
+
+if TYPE_CHECKING:
+    from rumus.tensor.backends.numpy_backend import NumpyBackend
+
+Question: TypeAlias = Callable[..., Any]
+_TRANSFERS: Final = {
+    "upload": "it makes a tensor from numbers of the host",
+    "download": "it reads numbers of a tensor",
+    "first_not_finite": "it looks for numbers that are not finite",
+}
+_FOREVER: Final = sys.maxsize
+
+
+def owner_of(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array that the memory of an array, which may be a view of it, belongs to."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Return where an array begins."""
+    return int(array.__array_interface__["data"][0])
+
+
+class Known:
+    """The arrays of a running step: those that it allocates, stand for its batch, or are fed."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, tuple[Place, weakref.ref[Any]]] = {}  # by identity of the owner
+        self.outside: dict[int, weakref.ref[Any]] = {}
+        self.counts: dict[Origin, int] = {"own": 0, "input": 0, "fed": 0}
+
+    def add(
+        self, origin: Origin, array: NDArray[Any], died: Callable[[int], None] | None = None
+    ) -> int:
+        """Note an array that owns its memory; `died` is called with its number."""
+        number = self.counts[origin]
+        self.counts[origin] += 1
+        key = id(array)
+        known = self._numbers
+
+        def gone(_: object) -> None:
+            known.pop(key, None)
+            if died is not None:
+                died(number)
+
+        place = Place(
+            origin, number, address_of(array), array.shape, array.strides, array.dtype, True
+        )
+        known[key] = place, weakref.ref(array, gone)
+        return number
+
+    def place_of(self, array: NDArray[Any]) -> Place:
+        """Return where an array lies."""
+        owner, address = owner_of(array), address_of(array)
+        found = self._numbers.get(id(owner))
+        layout = array.shape, array.strides, array.dtype, bool(array.flags.writeable)
+        if found is not None:
+            return Place(found[0].origin, found[0].number, address - found[0].offset, *layout)
+        known = self.outside.get(id(owner))
+        if known is None or known() is None:
+            self.outside[id(owner)] = weakref.ref(owner)
+        return Place("outside", 0, address, *layout)
+
+    def holds(self, array: NDArray[Any]) -> bool:
+        """Whether an array lies in memory that was noted as the step's own, or its batch's."""
+        return id(owner_of(array)) in self._numbers
+
+
+class Notes:
+    """What a step did, when it ran for the first time and as usual.
+
+    why_not: why it cannot be repeated, None as long as nothing is known.
+    """
+
+    def __init__(self, backend: NumpyBackend) -> None:
+        self.backend = backend
+        self.calls: list[Call] = []
+        self.answers: list[Any] = []
+        self.why_not: str | None = None
+        self.known = Known()
+        self._is_live = False
+        if type(backend).hidden_operations():
+            self.why_not = f"its backend, {type(backend).__name__}, has operations of its own"
+
+    def called(self, operation: Callable[..., Any], args: tuple[Any, ...], named: Any) -> Any:
+        """Note a call, and run it; whoever follows Python code does not follow what it does."""
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return self._called(operation, args, named)
+        finally:
+            sys.settrace(tracer)
+
+    def _called(self, operation: Callable[..., Any], args: tuple[Any, ...], named: Any) -> Any:
+        name = operation.__name__
+        if name == "fused":
+            return operation(*args, **named)
+        if name in _TRANSFERS:
+            self.refuse(_TRANSFERS[name])
+            return operation(*args, **named)
+        if name == "allocate":
+            result = operation(*args, **named)
+            self.made(result)
+            return result
+        place_of = self.known.place_of
+        call = Call(operation, described(args, place_of), described(named, place_of), self._is_live)
+        self.note(call)
+        try:
+            result = operation(*args, **named)
+        except BaseException:
+            self.refuse(f"{call.label!r} has raised an error in it")
+            raise
+        if isinstance(result, np.ndarray):
+            self.made(result)
+            call.result = place_of(result)
+        return result
+
+    def note(self, call: Call) -> None:
+        """Take a call that is about to run."""
+        self.calls.append(call)
+
+    def made(self, array: NDArray[Any]) -> None:
+        """Note an array that the step has made."""
+        self.known.add("own", array)
+
+    def refuse(self, what: str) -> None:
+        """Nothing: what the next step does as well is refused when it is recorded."""
+
+    def depends_on(self, thing: object, attribute: str) -> None:
+        """Nothing: it is noted when the step is recorded."""
+
+    def decided(self, index: Array, number: int, may_hold: bool) -> None:
+        """Nothing: what numbers there are is looked at where they are used."""
+
+    def asked(self, question: Question, arrays: Sequence[Array]) -> Any:
+        """Ask, and note the answer."""
+        with watched_by(None):
+            answer = question(*arrays)
+        self.answers.append(answer)
+        return answer
+
+    def feed(
+        self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
+    ) -> Array:
+        """Return what `make` returns, in memory of its own."""
+        if backend is not self.backend:
+            self.refuse(f"numbers are drawn for {backend.name}")
+            return backend.upload(make())
+        with watched_by(None):
+            array = backend.upload(make())
+        self.known.add("fed", array)
+        return array
+
+    def live(self, act: Callable[[], None]) -> None:
+        """Run `act`; its numbers may be others the next time."""
+        before, self._is_live = self._is_live, True
+        try:
+            act()
+        finally:
+            self._is_live = before
+
+
+@dataclass(slots=True)
+class _Life:
+    """From when to when an array was there, counted in calls."""
+
+    owner: weakref.ref[Any]
+    size: int
+    birth: int
+    death: int = _FOREVER
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What was asked of the numbers of arrays, and the answer."""
+
+    question: Question
+    places: tuple[Place, ...]
+    answer: Any
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What a recorded step relies on."""
+
+    attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
+    asked: list[_Asked] = field(default_factory=list)  # of the batch
+
+
+class Recording(Notes):
+    """A step while it is recorded: it runs as usual, and is written down.
+
+    steps: its calls, and what else a repetition runs between them.
+    """
+
+    def __init__(self, backend: NumpyBackend, batch: Sequence[NDArray[Any]]) -> None:
+        super().__init__(backend)
+        self.steps: list[Call | Command] = []
+        self.facts = _Facts()
+        self.lives: list[_Life] = []
+        self.kept: dict[int, NDArray[Any]] = {}  # by number: these stay where they are
+        self.fed: list[NDArray[Any]] = []
+        self.owners, self.inputs = [], []
+        for value in batch:
+            owner, array = like(value)
+            self.owners.append(owner)
+            self.inputs.append(array)
+            self.known.add("input", owner)
+
+    def refuse(self, what: str) -> None:
+        """Note what cannot be repeated; the first time counts."""
+        self.why_not = self.why_not or what
+
+    def note(self, call: Call) -> None:
+        """Write a call down."""
+        super().note(call)
+        if self._is_live:
+            return  # what it belongs to runs again as a whole
+        self.steps.append(call)
+        if any(place.origin == "input" for place in call.written()):
+            self.refuse(f"{call.label!r} writes into an array of the batch")
+
+    def called(self, operation: Callable[..., Any], args: tuple[Any, ...], named: Any) -> Any:
+        """Keep what a live act uses where it is: the act refers to it."""
+        result = super().called(operation, args, named)
+        if self._is_live and operation.__name__ not in (*_TRANSFERS, "allocate"):
+            self._keep_all((args, named))
+        return result
+
+    def _keep_all(self, value: Any) -> None:
+        def keep(array: NDArray[Any]) -> Place:
+            self._keep(array)
+            return self.known.place_of(array)
+
+        described(value, keep)
+
+    def _keep(self, array: NDArray[Any]) -> None:
+        place = self.known.place_of(array)
+        if place.origin == "own":
+            self.kept[place.number] = owner_of(array)
+
+    def made(self, array: NDArray[Any]) -> None:
+        """Note an array, and when it dies."""
+        lives = self.lives
+        calls = self.calls
+
+        def died(number: int) -> None:
+            lives[number].death = len(calls)
+
+        lives.append(_Life(weakref.ref(array), array.nbytes, len(calls)))
+        self.known.add("own", array, died)
+
+    def depends_on(self, thing: object, attribute: str) -> None:
+        """Repeat the step only while the attribute is what it is now."""
+        known = (thing, attribute, getattr(thing, attribute))
+        self.facts.attributes[id(thing), attribute] = known
+
+    def asked(self, question: Question, arrays: Sequence[Array]) -> Any:
+        """Ask now, and in every repetition: of a batch before it is used, else in its turn."""
+        answer = super().asked(question, arrays)
+        found = tuple(map(self.known.place_of, arrays))
+        asked = _Asked(question, found, answer)
+        if all(place.origin == "input" for place in found):
+            self.facts.asked.append(asked)
+        elif answer is None:
+            self.steps.append(Call(question, found, {}, False))
+        else:
+            self.refuse("it reads numbers that it has computed")
+        return answer
+
+    def live(self, act: Callable[[], None]) -> None:
+        """Run `act` now, and once in every repetition, in its turn."""
+        if not self._is_live:  # an act inside of another one is run by that one
+            self.steps.append(act)
+        super().live(act)
+
+    def feed(
+        self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
+    ) -> Array:
+        """Make an array now, and its numbers anew in every repetition, in their turn."""
+        array = super().feed(backend, make, bounds)
+        if backend is self.backend:
+            owner = owner_of(array)
+            self.fed.append(owner)
+            self.steps.append(lambda: np.copyto(owner, make(), casting="unsafe"))
+        return array
+
+    def keep(self, arrays: Sequence[NDArray[Any]], observed: Notes) -> None:
+        """Say what is looked at after the step."""
+        for array in arrays:
+            self._keep(array)
+            place = self.known.place_of(array)
+            if place.origin == "outside" and not _was_there(owner_of(array), observed):
+                self.refuse("what it returns was not written by any operation")
+
+    def check(self, observed: Notes) -> None:
+        """Refuse a step that did not do what it did the time before, or that left arrays behind."""
+        self.why_not = self.why_not or self._unlike(observed) or self._left_behind()
+
+    def _unlike(self, observed: Notes) -> str | None:
+        before, now = observed.calls, self.calls
+        for old, new in zip(before, now, strict=False):
+            if (how := old.difference(new, is_exact=False)) is not None:
+                return how
+        if len(before) != len(now):
+            return f"it ran {len(before)} operations the time before, and {len(now)} this time"
+        for found in self.known.outside.values():
+            if (owner := found()) is None or not _was_there(owner, observed):
+                return "an array is copied outside of any operation, or is another one each time"
+        return None
+
+    def _left_behind(self) -> str | None:
+        """Look for arrays of the step that somebody still holds, and may look at."""
+
+        def held() -> list[NDArray[Any]]:
+            alive = [life.owner() for n, life in enumerate(self.lives) if n not in self.kept]
+            return [array for array in alive if array is not None]
+
+        if held():
+            gc.collect()
+        if found := held():
+            shown = f"{found[0].dtype}{list(found[0].shape)}"
+            return f"an array that it makes ({shown}) is still held after it"
+        return None
+
+
+def _was_there(owner: NDArray[Any], observed: Notes) -> bool:
+    """Whether the step before has used the very same memory."""
+    found = observed.known.outside.get(id(owner))
+    return found is not None and found() is owner
+
+
+def like(value: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return a copy with the same layout, and what owns its memory."""
+    if value.flags.c_contiguous or any(stride < 0 for stride in value.strides) or not value.size:
+        owner = np.array(value, order="C")
+        return owner, owner[...]
+    pairs = zip(value.shape, value.strides, strict=True)
+    span = value.itemsize + sum((length - 1) * stride for length, stride in pairs)
+    owner = np.empty(-(-span // value.itemsize), value.dtype)
+    if any(stride % value.itemsize for stride in value.strides):
+        owner = np.array(value, order="C")
+        return owner, owner[...]
+    array: NDArray[Any] = np.ndarray(value.shape, value.dtype, owner, 0, value.strides)
+    np.copyto(array, value)
+    return owner, array
+
+
+class _Memory:
+    """Memory that somebody else owns, for NumPy to make an array of."""
+
+    def __init__(self, place: Place) -> None:
+        self.__array_interface__ = {
+            "data": (place.offset, not place.is_writeable),
+            "shape": place.shape,
+            "strides": place.strides,
+            "typestr": place.dtype.str,
+            "version": 3,
+        }
+
+
+class _Layout:
+    """Gives places their arrays, once the step has ended."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._owners = recording.owners
+        self._fed = recording.fed
+        self._kept = recording.kept
+        self._arrays: dict[Place, NDArray[Any]] = {}
+        lives = [n for n in range(len(recording.lives)) if n not in self._kept]
+        sizes = [recording.lives[n] for n in lives]
+        starts, size = planned([Lifetime(life.size, life.birth, life.death) for life in sizes])
+        self._starts = dict(zip(lives, starts, strict=True))
+        block = np.empty(size + ALIGNMENT, np.uint8)
+        first = -address_of(block) % ALIGNMENT
+        self._block = block[first : first + size]
+        self.size = size
+
+    def array(self, place: Place) -> NDArray[Any]:
+        """Return the array of a place, always the same."""
+        found = self._arrays.get(place)
+        if found is None:
+            found = self._arrays[place] = self._made(place)
+        return found
+
+    def _made(self, place: Place) -> NDArray[Any]:
+        if not np.prod(place.shape):
+            return np.empty(place.shape, place.dtype)
+        if place.origin == "outside":
+            return np.asarray(_Memory(place))
+        memory, offset = self._block, place.offset
+        if place.origin == "input":
+            memory = self._owners[place.number]
+        elif place.origin == "fed":
+            memory = self._fed[place.number]
+        elif place.number in self._kept:
+            memory = self._kept[place.number]
+        else:
+            offset += self._starts[place.number]
+        array: NDArray[Any] = np.ndarray(place.shape, place.dtype, memory, offset, place.strides)
+        return array
+
+
+class Capture:
+    """A recorded step. See `CapturedStep` for what each method does."""
+
+    def __init__(self, recording: Recording, observed: Notes) -> None:
+        self._recording: Recording | None = recording
+        self._observed: Notes | None = observed
+        self.backend = recording.backend
+        self.inputs: list[NDArray[Any]] = recording.inputs
+        self.why_not: str | None = None
+        self._owners = recording.owners
+        self._results: list[Place] = []
+        self.lend()
+
+    def keep(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Say which arrays of the step are looked at after it."""
+        if self._recording is not None and self._observed is not None:
+            self._results = [self._recording.known.place_of(array) for array in arrays]
+            self._recording.keep(arrays, self._observed)
+
+    @property
+    def memory(self) -> int:
+        """The bytes that belong to it alone."""
+        return self._size
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it can be repeated."""
+        return self._recording is None
+
+    def lend(self) -> None:
+        """Note that code is about to get the arrays that stand for the batch."""
+        self._counts = self._references()
+
+    def are_inputs_held(self) -> bool:
+        """Whether that code has kept one of them."""
+        return self._references() != self._counts
+
+    def _references(self) -> list[int]:
+        return [sys.getrefcount(array) for array in (*self._owners, *self.inputs)]
+
+    def finish(self) -> None:
+        """Turn what was written down into commands."""
+        recording, observed = self._recording, self._observed
+        assert recording is not None
+        assert observed is not None
+        if self.are_inputs_held():
+            gc.collect()
+        if self.are_inputs_held():
+            recording.refuse("an array of its batch is still held after it")
+        if recording.why_not is None and repr(recording.answers) != repr(observed.answers):
+            return  # its numbers have chosen another course: it is as good, and repeats no other
+        recording.check(observed)
+        self.why_not = recording.why_not
+        if self.why_not is not None:
+            return
+        layout, scratch = _Layout(recording), Scratch()
+        self.calls, self.results = recording.calls, self._results
+        self._commands = [
+            _command(step, layout.array, scratch) if isinstance(step, Call) else step
+            for step in recording.steps
+        ]
+        self._asked = [
+            (each.question, [layout.array(place) for place in each.places], each.answer)
+            for each in recording.facts.asked
+        ]
+        facts = list(recording.facts.attributes.values())
+        self._things = [thing for thing, _, _ in facts]
+        self._names = [name for _, name, _ in facts]
+        self._values = [value for _, _, value in facts]
+        self._outside = list(recording.known.outside.values())
+        held = [*recording.owners, *recording.fed, *recording.kept.values()]
+        self._size = layout.size + scratch.size + sum(array.nbytes for array in held)
+        self._recording = self._observed = None
+
+    def is_valid(self) -> bool:
+        """Whether all that it uses is there, and all that it depends on as it was."""
+        if not all(map(is_, map(getattr, self._things, self._names), self._values)):
+            return False
+        return all(owner() is not None for owner in self._outside)
+
+    def fill(self, batch: Sequence[NDArray[Any]]) -> None:
+        """Write a batch into the arrays that stand for it."""
+        for target, value in zip(self.inputs, batch, strict=True):
+            np.copyto(target, value, casting="unsafe")
+
+    def fits(self, batch: Sequence[NDArray[Any]]) -> bool:
+        """Whether what was asked of the numbers of a batch has the same answers for this one.
+
+        False where the question raises an error: the code raises it.
+        """
+        if not self._asked:
+            return True
+        self.fill(batch)
+        try:
+            return all(repr(ask(*arrays)) == repr(answer) for ask, arrays, answer in self._asked)
+        except Exception:
+            return False
+
+    def replay(self, batch: Sequence[NDArray[Any]]) -> None:
+        """Run the commands on new data."""
+        owners = [owner() for owner in self._outside]
+        if any(owner is None for owner in owners):
+            raise CaptureError("a tensor that a captured step uses was freed by another thread")
+        self.fill(batch)
+        with np.errstate(all="ignore"), self.backend.undisturbed():
+            for command in self._commands:
+                command()
+
+
+def _command(
+    call: Call, array_of: Callable[[Place], NDArray[Any]], scratch: Scratch
+) -> Callable[[], object]:
+    """What runs a call again."""
+    args, named = resolved(call.args, array_of), resolved(dict(call.named), array_of)
+    if call.result is None:
+        return command_of(call.operation, args, named, scratch)
+    result, operation = array_of(call.result), call.operation
+    return lambda: np.copyto(result, operation(*args, **named))
+
+
+@contextmanager
+def observe(backend: NumpyBackend) -> Iterator[Notes]:
+    """Note what a step does."""
+    notes = Notes(backend)
+    with watched_by(notes), recorded_by(notes):
+        yield notes
+
+
+@contextmanager
+def record(
+    backend: NumpyBackend, batch: Sequence[NDArray[Any]], observed: Notes
+) -> Iterator[Capture]:
+    """Record a step that did what was `observed` the time before."""
+    recording = Recording(backend, batch)
+    capture = Capture(recording, observed)
+    with watched_by(recording), recorded_by(recording):
+        yield capture
+    capture.finish()
+
+
+class Comparison(Notes):
+    """What a step does now, compared with its recording as it comes.
+
+    difference: what the step did otherwise, None as long as there is nothing. inputs: what the code
+    is to be called with.
+    """
+
+    def __init__(self, capture: Capture, batch: Sequence[NDArray[Any]]) -> None:
+        super().__init__(capture.backend)
+        self._capture = capture
+        self.inputs = capture.inputs
+        capture.fill(batch)
+        capture.lend()
+        for owner in capture._owners:
+            self.known.add("input", owner)
+        self._own: list[weakref.ref[Any]] = []
+
+    @property
+    def difference(self) -> str | None:
+        """What the step did otherwise."""
+        return self.why_not
+
+    def refuse(self, what: str) -> None:
+        """Note a difference; the first one counts."""
+        self.why_not = self.why_not or what
+
+    def note(self, call: Call) -> None:
+        """Compare a call with the recorded one."""
+        number = len(self.calls)
+        super().note(call)
+        recorded = self._capture.calls
+        if number < len(recorded) and self.why_not is None:
+            before = recorded[number]
+            known, call.result = call.result, before.result  # it is compared once it is there
+            self.why_not = before.difference(call, is_exact=True)
+            call.result = known
+
+    def made(self, array: NDArray[Any]) -> None:
+        """Note an array, to see whether somebody holds it afterwards."""
+        super().made(array)
+        self._own.append(weakref.ref(array))
+
+    def keep(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Compare where the step's results are from, and see that nobody else holds an array."""
+        before, now = len(self._capture.calls), len(self.calls)
+        if now != before:
+            self.refuse(f"it ran {before} operations the time before, and {now} now")
+        if [self.known.place_of(array) for array in arrays] != self._capture.results:
+            self.refuse("its loss or its gradients are other arrays than the time before")
+        kept = {id(owner_of(array)) for array in arrays}
+
+        def held() -> bool:
+            alive = [made() for made in self._own]
+            return any(a is not None and id(a) not in kept for a in alive)
+
+        if held():
+            gc.collect()
+        if held():
+            self.refuse("an array that it makes is still held after it")
+
+
+@contextmanager
+def compare(capture: Capture, batch: Sequence[NDArray[Any]]) -> Iterator[Comparison]:
+    """Compare what this thread does in the block with a recorded step."""
+    comparison = Comparison(capture, batch)
+    with watched_by(comparison), recorded_by(comparison):
+        yield comparison
+    if capture.are_inputs_held():
+        gc.collect()
+    if capture.are_inputs_held():
+        comparison.refuse("an array of its batch is still held after it")

@@ -1,0 +1,166 @@
+"""Calls that run again and again: what they have to find out is found out once.
+
+An operation decides by shapes and dtypes which way it takes, and allocates what it needs besides.
+On arrays that stay the same all of that is known: what is left is the work itself. Whoever runs
+commands has NumPy's warnings switched off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor.backends.numba_backend import NumbaBackend
+from rumus.tensor.backends.numpy_backend import BLOCK, NumpyBackend
+from rumus.tensor.backends.numpy_sums import LONG, LONG_VECTOR
+from rumus.tensor.expression.dtype import DType
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.memory.backend import Array, Epilogue
+
+Command: TypeAlias = Callable[[], object]
+# From scratch memory and the arguments of an operation to what runs it on them; None where there is
+# nothing better than the operation.
+Preparing: TypeAlias = Callable[..., Command | None]
+
+
+class Scratch:
+    """Memory that each command of a step may use while it runs, and no longer.
+
+    >>> first, second = Scratch().arrays((2, 3), [np.dtype(np.float32), np.dtype(np.int32)])
+    >>> first.shape, second.dtype.name
+    ((2, 3), 'int32')
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[NDArray[np.uint8]] = []
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return sum(block.nbytes for block in self._blocks)
+
+    def arrays(self, shape: tuple[int, ...], dtypes: Sequence[DType]) -> list[NDArray[Any]]:
+        """Return arrays for one command, none of which is another one of it."""
+        found = []
+        for number, dtype in enumerate(dtypes):
+            needed = math.prod(shape) * dtype.itemsize
+            if number == len(self._blocks):
+                self._blocks.append(np.empty(max(needed, 64), np.uint8))
+            elif self._blocks[number].nbytes < needed:
+                self._blocks[number] = np.empty(needed, np.uint8)
+            found.append(self._blocks[number][:needed].view(dtype).reshape(shape))
+        return found
+
+
+def command_of(
+    operation: Callable[..., Any], args: tuple[Any, ...], named: Mapping[str, Any], scratch: Scratch
+) -> Command:
+    """Return what runs an operation on these very arrays, where nobody looks on."""
+    preparing = _PREPARED.get(operation)
+    found = None if preparing is None else preparing(scratch, *args, **named)
+    return partial(operation, *args, **named) if found is None else found
+
+
+def _elementwise(
+    scratch: Scratch,
+    backend: NumpyBackend,
+    kernel: Kernel,
+    arrays: Sequence[Array],
+    scalars: Sequence[float],
+    out: Sequence[Array],
+) -> Command | None:
+    shape = out[0].shape
+    if out[0].size > BLOCK:
+        return None
+    program = backend.program(kernel, tuple([array.dtype for array in arrays]))
+    between = scratch.arrays(shape, program.scratch)
+    return partial(program.run, *arrays, *scalars, *out, *between)
+
+
+def _compiled_elementwise(
+    scratch: Scratch,
+    backend: NumbaBackend,
+    kernel: Kernel,
+    arrays: Sequence[Array],
+    scalars: Sequence[float],
+    out: Sequence[Array],
+) -> Command | None:
+    found = backend.loop_of(kernel, arrays, out)
+    if found is None:
+        return _elementwise(scratch, backend, kernel, arrays, scalars, out)
+    return found.command(scalars)
+
+
+def _copy(scratch: Scratch, backend: NumpyBackend, source: Array, out: Array) -> Command:
+    return partial(np.copyto, out, source, casting="unsafe")
+
+
+def _fill(scratch: Scratch, backend: NumpyBackend, value: float, out: Array) -> Command:
+    return partial(out.fill, value)
+
+
+def _matmul(
+    scratch: Scratch,
+    backend: NumpyBackend,
+    a: Array,
+    b: Array,
+    out: Array,
+    bias: Array | None = None,
+    *,
+    sums: Array | None = None,
+    epilogue: Epilogue | None = None,
+) -> Command | None:
+    product = _product(a, b, out) if backend.is_one_product(a, out) else None
+    if product is None:
+        return None
+    parts: list[Command] = [product]
+    if bias is not None:
+        parts.append(partial(np.add, out, bias, out))
+    if sums is not None:
+        parts.append(partial(backend._sum_rows, a, sums))
+    if epilogue is not None:
+        others = iter(epilogue.out)
+        kernel, name = epilogue.kernel, epilogue.kernel.arrays[0]
+        into = [out if output == name else next(others) for output in kernel.outputs]
+        given = (out, *epilogue.arrays), epilogue.scalars, into
+        operation = type(backend).elementwise.__wrapped__  # type: ignore[attr-defined]
+        parts.append(command_of(operation, (backend, kernel, *given), {}, scratch))
+    return parts[0] if len(parts) == 1 else partial(_each, parts)
+
+
+def _each(parts: Sequence[Command]) -> None:
+    for part in parts:
+        part()
+
+
+def _product(a: Array, b: Array, out: Array) -> Command | None:
+    """One product of NumPy, as `NumpyBackend` takes it; None for one that is cut."""
+    limit = LONG_VECTOR if 1 in out.shape[-2:] else LONG
+    if out.dtype == np.float16 or (a.shape[-1] > limit and out.dtype == np.float32):
+        return None
+    if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
+        rows = math.prod(a.shape[:-1])
+        a, out = a.reshape(rows, a.shape[-1]), out.reshape(rows, out.shape[-1])
+        limit = LONG_VECTOR if 1 in out.shape[-2:] else LONG
+        if a.shape[-1] > limit and out.dtype == np.float32:
+            return None
+    return partial(np.matmul, a, b, out)
+
+
+def _plain(operation: Any) -> Callable[..., Any]:
+    inner: Callable[..., Any] = operation.__wrapped__
+    return inner
+
+
+_PREPARED: Final[Mapping[Callable[..., Any], Preparing]] = {
+    _plain(NumpyBackend.elementwise): _elementwise,
+    _plain(NumbaBackend.elementwise): _compiled_elementwise,
+    _plain(NumpyBackend.copy): _copy,
+    _plain(NumpyBackend.fill): _fill,
+    _plain(NumpyBackend.matmul): _matmul,
+}
