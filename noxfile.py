@@ -23,7 +23,7 @@ TESTED = ("rumus-tensor", "rumus-tensor[fast]", *PACKAGES[1:-1])
 BUILT = ROOT / ".nox" / "built"
 TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are gigabytes
 # Whose files are read here: with random weights, nothing is downloaded.
-HUBS = ("torchvision==0.28.0", "transformers==5.24.*", "peft==0.21.*")
+HUBS = ("transformers==5.24.*", "peft==0.21.*")
 PYTEST = ("pytest", "pytest-xdist", "hypothesis")
 QUICK = (  # the unit tests that `nox -s quick` runs: seconds each
     "tests/repo/test_layers.py",

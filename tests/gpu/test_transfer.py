@@ -20,7 +20,19 @@ from rumus.gpu.device.staging import HostStaging
 from rumus.gpu.device.upload import CHUNK, CHUNKS
 from rumus.tensor import float16, float32, int32, tensor
 
-SIZES: Final = (0, 1, 2, 3, 5, 1000, LENT // 4 - 1, LENT // 4, 70_001, PIECE // 4 + 1, CHUNK // 4 + 3)
+SIZES: Final = (
+    0,
+    1,
+    2,
+    3,
+    5,
+    1000,
+    LENT // 4 - 1,
+    LENT // 4,
+    70_001,
+    PIECE // 4 + 1,
+    CHUNK // 4 + 3,
+)
 
 
 def numbers(count: int, seed: int = 0) -> NDArray[np.float32]:

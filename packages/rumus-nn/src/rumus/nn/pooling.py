@@ -134,8 +134,10 @@ class AvgPool2d(_AvgPool):
 
 
 class _AdaptiveAvgPool(_Pooling):
-    def __init__(self, size: int | Sequence[int]) -> None:
-        self.size = self._sizes("size", size, 1)
+    def __init__(self, size: int | Sequence[int | None] | None) -> None:
+        given = (size,) * self.axes if size is None or isinstance(size, int) else tuple(size)
+        self._sizes("size", [1 if n is None else n for n in given], 1)
+        self.size = given
         self._shares: dict[object, Tensor] = {}
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -143,18 +145,18 @@ class _AdaptiveAvgPool(_Pooling):
             raise ValueError(f"{type(self).__name__}: there is nothing to average in {x.shape}")
         if self.size == (1,) * self.axes:
             return x.mean(tuple(range(2, x.ndim)), keepdims=True)
-        parts = list(zip(x.shape[2:], self.size, strict=True))
+        pairs = zip(x.shape[2:], self.size, strict=True)
+        parts = [(n, n if count is None else count) for n, count in pairs]
         is_even = all(n % count == 0 for n, count in parts)
         if is_even and x.backend.fused("avg_pool") is not None:
             return avg_pool(x, [n // count for n, count in parts])
+        shares = [self._share(x, *each) for each in parts]
         if self.axes == 1:
-            return x @ self._share(x, 2).T
-        height, width = (self._share(x, axis) for axis in (2, 3))
-        return height @ x @ width.T
+            return x @ shares[0].T
+        return shares[0] @ x @ shares[1].T
 
-    def _share(self, x: Tensor, axis: int) -> Tensor:
+    def _share(self, x: Tensor, length: int, parts: int) -> Tensor:
         """The matrix that takes means along an axis: (parts, length)."""
-        parts, length = self.size[axis - 2], x.shape[axis]
         key = (x.backend, x.dtype, parts, length)
         if key not in self._shares:
             self._shares[key] = tensor(_means(parts, length), dtype=x.dtype, backend=x.backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from html import escape
+from importlib import import_module
 from typing import Any, Final
 
 from rumus.train.loop.progress import Progress, clock, short, size
@@ -22,9 +23,7 @@ class NotebookView:
     interval = 0.5
 
     def __init__(self) -> None:
-        from IPython import display
-
-        self._display: Any = display
+        self._display: Any = import_module("IPython.display")  # a notebook brings it along
         self._handle: Any = None
         self._lines: deque[str] = deque(maxlen=_LINES)
 
