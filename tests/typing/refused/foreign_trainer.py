@@ -21,7 +21,7 @@ def train(trainer: Trainer[Generator]) -> None:
 
 
 optimizer = AdamW(Discriminator().parameters())
-# error: Argument 1 to "Trainer" has incompatible type "AdamW[Discriminator]"; expected "Optimizer[Generator]"  [arg-type]
+# error: Argument 1 to "Trainer" has incompatible type "AdamW[Discriminator]"; expected "Optimizer[Generator] | Sequence[FusedOptimizer[Generator]]"  [arg-type]
 trainer: Trainer[Generator] = Trainer(optimizer)
-# error: Argument 1 to "Trainer" has incompatible type "AdamW[Discriminator]"; expected "Optimizer[Generator]"  [arg-type]
+# error: Argument 1 to "Trainer" has incompatible type "AdamW[Discriminator]"; expected "Optimizer[Generator] | Sequence[FusedOptimizer[Generator]]"  [arg-type]
 train(Trainer(optimizer))
