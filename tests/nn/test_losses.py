@@ -493,6 +493,7 @@ class Device:
     """A backend that is not the CPU's, and counts what is read from it."""
 
     name = "device"
+    runs_ahead = True
 
     def __init__(self) -> None:
         self.inner = NumpyBackend()
