@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from optimizer_table import ROWS
 
 from rumus import nn
-from rumus.optim import EMA, SGD, AdamW, ClipNorm, LossScale, NonFinite
+from rumus.optim import EMA, LBFGS, SAM, SGD, AdamW, ClipNorm, LossScale, NonFinite
 from rumus.tensor import (
     CaptureError,
     Generator,
@@ -435,6 +435,34 @@ def test_a_bad_step_raises_in_a_repetition(host: NumpyBackend) -> None:
         trainer.train_step(loss, *batch(5))
         assert optimizer.steps == 5
         assert trainer.counts.captured == (4 if capture else 0)
+
+
+@pytest.mark.parametrize("search", [
+    lambda p: LBFGS(p, nonfinite="skip"), lambda p: SAM(SGD(p, 0.1, nonfinite="skip"))
+])  # fmt: skip
+def test_steps_of_several_passes_keep_the_statistics_of_the_first(
+    search: Callable[[Any], Any], host: NumpyBackend
+) -> None:
+    """The passes after it are repetitions, which write the same memory."""
+
+    found = []
+    for capture in (True, False):
+        norm, g = nn.BatchNorm1d(5), Generator(1)
+        model = nn.Sequential(
+            nn.Linear(6, 5, generator=g), norm, nn.Dropout(0.2, generator=g),
+            nn.Linear(5, 3, generator=g),
+        ).to(host)  # fmt: skip
+        optimizer, _, batch = classifier(host, lambda step: np.nan if step == 4 else 1.0)()
+        optimizer = search(model.parameters())
+        trainer = Trainer(optimizer, capture=capture)
+        losses = [
+            trainer.train_step(lambda x, y, m=model: nn.cross_entropy_loss(m(x), y), *batch(step))
+            for step in range(STEPS)
+        ]
+        statistics = [value.tobytes() for value in norm.state_dict().values()]
+        found.append([*bits(optimizer, trainer, losses), statistics])
+        assert optimizer.skipped == 1
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("nonfinite", ["raise", "skip", "propagate"])

@@ -267,7 +267,7 @@ class LBFGS(ClosureOptimizer[M_co]):
     def _look(self, v: Vectors, evaluate: Evaluate, d: Vector | None = None) -> _Point:
         """The loss where the parameters are now; d: the direction that is searched."""
         loss, grads = evaluate()
-        updates = grads.take_updates()
+        updates = grads.keep_updates()
         gradient = self._drained(v, grads)
         largest = v.largest(gradient)
         slope = largest if d is None else v.dot(gradient, d)

@@ -99,7 +99,7 @@ class Accumulation:
                 self._include(grads, 1.0 if summed else weight)
                 self.weight += weight
                 self.count += 1
-                self._updates += [update.kept() for update in grads.take_updates()]
+                self._updates += grads.keep_updates()
             grads.take_updates()
             grads.drain(list(grads), _BY)
 

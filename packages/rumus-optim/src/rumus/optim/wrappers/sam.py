@@ -120,7 +120,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         """Do one step; see `ClosureOptimizer.minimize_step`."""
         self._check_ready()
         first, grads = evaluate()
-        updates = grads.take_updates()  # of buffers: those of the point where the step begins
+        updates = grads.keep_updates()  # of buffers: those of the point where the step begins
         loss = first.clone()
         refuse_foreign(grads, self)
         gradients = self.fused.collected(grads)

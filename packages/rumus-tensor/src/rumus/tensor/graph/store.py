@@ -155,6 +155,13 @@ class GradientStore:
         found, self._updates = self._updates, []
         return found
 
+    def keep_updates(self) -> list[BufferUpdate]:
+        """Do what `take_updates` does, for who lets passes run before they are written.
+
+        A captured pass writes its memory anew each time; these have memory of their own.
+        """
+        return [update.kept() for update in self.take_updates()]
+
     def write_updates(self, applied: Array | None = None, backend: Backend | None = None) -> None:
         """Write what the forward passes would change; whoever drains a store does it, too.
 
