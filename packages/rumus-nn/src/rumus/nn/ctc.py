@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rumus.nn.reduction import Found, Reduction, check_floating, check_reduction, is_readable
 from rumus.tensor import Tensor, TensorLike, float16, float32, int32, tensor
+from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.operations.ctc import ctc
 
@@ -17,6 +18,7 @@ Lengths: TypeAlias = "Tensor | NDArray[Any] | Sequence[int]"
 NAME = "ctc_loss"
 
 
+@with_switches
 def ctc_loss(
     log_probabilities: Tensor,
     targets: TensorLike,

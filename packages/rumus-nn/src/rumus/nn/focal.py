@@ -17,6 +17,7 @@ from rumus.nn.reduction import (
     of_elements,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
+from rumus.tensor.expression.switches import with_switches
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -127,6 +128,7 @@ def sigmoid_focal_loss(
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
+@with_switches
 def dice_loss(
     probabilities: Tensor,
     target: TensorLike,

@@ -31,6 +31,7 @@ from rumus.tensor import (
     ones,
     tensor,
 )
+from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.memory.recording import ask_host
@@ -157,6 +158,7 @@ def _check_signs(complaint: str, values: NDArray[Any]) -> None:
         raise ValueError(complaint)
 
 
+@with_switches
 def kl_div(
     log_prediction: Tensor,
     target: TensorLike,
@@ -200,6 +202,7 @@ def kl_div(
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
+@with_switches
 def poisson_nll_loss(
     prediction: Tensor,
     target: TensorLike,
@@ -233,6 +236,7 @@ def poisson_nll_loss(
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
+@with_switches
 def gaussian_nll_loss(
     prediction: Tensor,
     target: TensorLike,

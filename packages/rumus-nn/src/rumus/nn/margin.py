@@ -32,6 +32,7 @@ from rumus.tensor import (
     ones,
     tensor,
 )
+from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.memory.recording import ask_host
 
@@ -251,6 +252,7 @@ def multi_margin_loss(
     return Found(losses, losses.size).reduced(name, reduction, sample_weight)
 
 
+@with_switches
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,

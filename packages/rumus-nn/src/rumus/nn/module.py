@@ -29,6 +29,7 @@ from rumus.tensor import (
     gpu_backend,
     move_parameters,
 )
+from rumus.tensor.expression.switches import check_class_switches, with_switches
 from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.memory.recording import depends_on
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -110,6 +111,7 @@ class Module:
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             if given and cls.__module__.startswith("rumus."):  # others call theirs as they like
                 LAYER.check_keywords(given)
+                check_class_switches(cls, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:
@@ -262,6 +264,7 @@ class Module:
         own.assign({name: own.staged(name, a) for name, a in own.check(state).items()})
         return self
 
+    @with_switches
     def load_weights(
         self,
         weights: Mapping[str, ArrayLike],
@@ -294,6 +297,7 @@ class Module:
         own.assign(found)
         return report
 
+    @with_switches
     def load_file(
         self,
         path: str | os.PathLike[str],
@@ -326,6 +330,7 @@ class Module:
 
     # Changing the whole tree
 
+    @with_switches
     def train(self, mode: bool = True) -> Self:
         """Switch everything to training (or evaluation, for False), and return the module."""
         with Uninterrupted():
@@ -337,6 +342,7 @@ class Module:
         """Switch everything to evaluation: dropout does nothing. Return the module."""
         return self.train(False)
 
+    @with_switches
     def requires_grad_(self, flag: bool = True) -> Self:
         """Say for all parameters whether `backward` makes gradients for them."""
         with Uninterrupted():

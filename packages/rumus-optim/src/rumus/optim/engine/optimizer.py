@@ -25,6 +25,7 @@ from rumus.tensor import (
     UnclaimedGradientError,
     float16,
 )
+from rumus.tensor.expression.switches import check_class_switches
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
@@ -74,6 +75,7 @@ class Optimizer(ABC, Generic[M_co]):
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             if given and cls.__module__.startswith("rumus."):  # others call theirs as they like
                 OPTIONS.check_keywords(given)
+                check_class_switches(cls, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:

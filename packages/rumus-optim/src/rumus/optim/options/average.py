@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rumus.optim.options.hyperparameter import check
 from rumus.tensor import OwnershipError
+from rumus.tensor.expression.switches import with_switches
 
 
 class Averaging(Protocol):
@@ -85,6 +86,7 @@ class EMA(Average):
     [0.25]
     """
 
+    @with_switches
     def __init__(
         self, decay: float = 0.999, *, warmup: bool = False, unbiased: bool = False
     ) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
+from rumus.tensor.expression.switches import switches_of, with_switches
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -58,7 +60,7 @@ class OtherNames:
                 raise TypeError(f"{self.of} takes no {name!r}; here it is {self.rows[name]}")
 
     def as_keywords(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return `function`, which refuses the keywords of the table.
+        """Return `function`, which refuses the keywords of the table and switches that are texts.
 
         >>> @OtherNames("sum", {"dim": "axis"}).as_keywords
         ... def total(values, axis=0):
@@ -68,10 +70,12 @@ class OtherNames:
         TypeError: sum takes no 'dim'; here it is axis
         """
 
+        switched = with_switches(function) if switches_of(function) else function
+
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             if kwargs:
                 self.check_keywords(kwargs)
-            return function(*args, **kwargs)
+            return switched(*args, **kwargs)
 
         return checked

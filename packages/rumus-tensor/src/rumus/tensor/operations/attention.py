@@ -14,6 +14,7 @@ import numpy as np
 
 from rumus.tensor.expression.dtype import DType, bool_, float16, float32, is_floating
 from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.operators import cast, elementwise
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of, tensor
 from rumus.tensor.memory.backend import Array, Backend
@@ -44,6 +45,7 @@ def _cleared(weights: T, scores: T) -> T:
     return (scores <= HIDDEN).where(0.0, weights)
 
 
+@with_switches
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
@@ -90,6 +92,7 @@ def scaled_dot_product_attention(
     return weighted_values(weights, value)
 
 
+@with_switches
 def attention_weights(
     query: Tensor,
     key: Tensor,

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from rumus.tensor.expression.dtype import is_floating
+from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.indexing import gather
 from rumus.tensor.graph.operators import elementwise
 from rumus.tensor.graph.tensor import Tensor, tensor
@@ -26,6 +27,7 @@ def _between(low: Any, high: Any, share: Any) -> Any:
     return low + share * (high - low)
 
 
+@with_switches
 def interpolate(
     x: Tensor,
     size: int | Sequence[int] | None = None,

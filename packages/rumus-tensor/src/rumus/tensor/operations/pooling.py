@@ -9,6 +9,7 @@ from typing import Any, Final
 from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.autograd import ACCUMULATE
 from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.shaping import pad
@@ -47,6 +48,7 @@ def _check(operation: str, x: Tensor) -> None:
         raise TypeError(f"{operation}: x must be floating, not {x.dtype}")
 
 
+@with_switches
 def max_pool(
     x: Tensor, kernel: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0,
     dilation: Sizes = 1, ceil_mode: bool = False,
@@ -144,6 +146,7 @@ def _counted_avg_pool(x: Tensor, found: Window, extra: Shape, count_include_pad:
     return means / shares
 
 
+@with_switches
 def avg_pool(
     x: Tensor,
     kernel: Sizes,

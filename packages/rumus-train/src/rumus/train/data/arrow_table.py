@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rumus.tensor.expression.switches import with_switches
 from rumus.train.base.class_names import checked_classes, unknown_class
 from rumus.train.base.nearest_name import nearest_name
 from rumus.train.base.regular_file import require_regular_file
@@ -40,6 +41,7 @@ class ParquetDataset:
     (['length', 'colour=blue', 'colour=red'], [5.099999904632568, 1.0, 0.0])
     """
 
+    @with_switches
     def __init__(
         self,
         table: PathLike | Any,

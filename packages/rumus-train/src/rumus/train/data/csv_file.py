@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rumus.tensor.expression.switches import with_switches
 from rumus.train.base.class_names import checked_classes, unknown_class
 from rumus.train.base.printable import printable
 from rumus.train.data.csv_cell import Spelling, as_day, as_truth, spelling_of_numbers
@@ -83,6 +84,7 @@ class CsvDataset:
     [[5.0, 0.0, 1.0]]
     """
 
+    @with_switches
     def __init__(
         self,
         path: PathLike,

@@ -9,6 +9,7 @@ from typing import Final, Self
 
 import numpy as np
 
+from rumus.tensor.expression.switches import with_switches
 from rumus.train.base.class_names import checked_classes, unknown_class
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Sample
@@ -44,6 +45,7 @@ class ImageFolder:
     for another mode or size and for a damaged image, OSError for a file that cannot be read.
     """
 
+    @with_switches
     def __init__(
         self,
         folder: PathLike,

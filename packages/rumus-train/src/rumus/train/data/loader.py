@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed, tensor
+from rumus.tensor.expression.switches import check_class_switches
 from rumus.train.base.fields import fields_of, values_in
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
@@ -128,6 +129,7 @@ class DataLoader:
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             LOADER_OPTIONS.check_keywords(given)
+            check_class_switches(cls, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.switches import check_class_switches
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 
@@ -34,6 +35,7 @@ class Mixup:
     share: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_class_switches(type(self), vars(self))
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha must be finite and positive, not {self.alpha}")
         if not 0 <= self.share <= 1:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed, tensor
+from rumus.tensor.expression.switches import with_switches
 from rumus.train.base.data_errors import SampleError
 from rumus.train.base.fields import fields_of, names_of, values_in
 from rumus.train.base.random_stream import Purpose, permutation
@@ -71,6 +72,7 @@ class StreamLoader:
     [6, 7, 8]
     """
 
+    @with_switches
     def __init__(
         self,
         stream: Stream,

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.expression.switches import with_switches
 from rumus.train.base.append_file import AppendFile, RunFolderWarning
 from rumus.train.base.configuration import configuration_table
 from rumus.train.base.every import Every
@@ -121,6 +122,7 @@ class RunFolder(Callback):
     order = 10
     speaks = True
 
+    @with_switches
     def __init__(
         self,
         path: str | Path,
