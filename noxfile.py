@@ -154,10 +154,11 @@ def quick(session: nox.Session) -> None:
 
 @nox.session(requires=["dist"])
 def oracle(session: nox.Session) -> None:
-    """Compare with PyTorch on the CPU."""
+    """Compare with PyTorch on the CPU, metrics with scikit-learn, tables with pyarrow."""
     session.install(TORCH)
-    session.install(TORCH, *HUBS, "scikit-learn", *PYTEST, *wheels("rumus"))
-    test(session, "tests/oracle", *session.posargs)
+    session.install(TORCH, *HUBS, "scikit-learn", *PYTEST, *wheels("rumus[parquet]"))
+    others = [f"tests/train/test_{name}.py" for name in ("documentation", "metrics", "parquet")]
+    test(session, "tests/oracle", *others, *session.posargs)
 
 
 @nox.session(requires=["dist"])
