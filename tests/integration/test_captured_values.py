@@ -592,6 +592,22 @@ def imported_inside() -> tuple[Number, Change]:
     return number, lambda: setattr(module, "rate", 3.0)
 
 
+def closed_over_later() -> tuple[Number, Change]:
+    def number() -> float:
+        try:
+            return rate
+        except NameError:
+            return 1.0
+
+    def change() -> None:
+        nonlocal rate
+        rate = 3.0
+
+    rate = 0.0
+    del rate
+    return number, change
+
+
 def code_of_exec() -> tuple[Number, Change]:
     names: dict[str, Any] = {"rate": 1.0}
     exec("def number(): return rate", names)
@@ -1067,6 +1083,40 @@ def test_a_value_that_cannot_be_compared_is_not_captured(
     assert found == wanted
     assert trainer.counts.replayed == 0
     assert are_heard(device, heard, trainer)
+
+
+def test_a_copy_of_the_code_in_another_module_is_another_step() -> None:
+    """Code is equal to a copy of itself, but reads the names of its own module."""
+    found = []
+    for capture in (True, False):
+        w = Parameter([1.0, 2.0], name="w", backend=NumpyBackend())
+        trainer = Trainer(SGD([w], 0.0625), capture=capture)
+        losses = []
+        for rate in (1.0, 3.0):
+            names: dict[str, Any] = {"rate": rate, "w": w}
+            exec("def loss(x): return (w * x * rate).sum()", names)
+            losses.append(names["loss"])
+        for step in range(STEPS):
+            trainer.train_step(losses[step >= CHANGED], np.array([0.5, 0.25]))
+        found.append(w.tolist())
+    assert found[0] == found[1]
+
+
+def test_a_variable_that_has_no_value_yet() -> None:
+    """The loss function closes over it, and uses it later."""
+    w = Parameter([1.0, 2.0], name="w", backend=NumpyBackend())
+    trainer = Trainer(SGD([w], 1.0))
+
+    def loss(x: Tensor) -> Tensor:
+        return (w * x).sum() * (rate if x.shape[0] == 1 else 1.0)
+
+    for _ in range(3):
+        trainer.train_step(loss, np.array([1.0, 0.0]))
+    rate = 3.0
+    for _ in range(3):
+        trainer.train_step(loss, np.array([1.0]))
+    assert trainer.counts.replayed == 2
+    assert w.tolist() == [1.0 - 3 - 9, 2.0 - 9]
 
 
 def test_clocks_are_not_captured(device: Capturing) -> None:

@@ -697,6 +697,18 @@ def test_losses_have_memory_of_their_own(host: NumpyBackend) -> None:
     assert [loss.item() for loss in losses] == [0, -1, -2, -3, -4, -5, -6, -7]
 
 
+def test_gradients_that_wait_are_not_written_over(host: NumpyBackend) -> None:
+    """A step is not repeated into the memory of gradients that nobody has taken yet."""
+    w = Parameter([1.0], name="w", backend=host)
+    trainer = Trainer(SGD([w], 1.0))
+    loss = lambda x: (w * x).sum()
+    for step in range(4):
+        _, first = trainer.forward_backward(loss, [np.full(1, step)])
+        _, second = trainer.forward_backward(loss, [np.full(1, step + 10)])
+        assert (first[w].item(), second[w].item()) == (step, step + 10)
+        del first, second
+
+
 def test_a_plan_uses_memory_again(host: NumpyBackend) -> None:
     """A chain of sixteen arrays needs few of them at a time; the report says how many."""
     w = Parameter(np.ones((64, 64), np.float32), name="w", backend=host)

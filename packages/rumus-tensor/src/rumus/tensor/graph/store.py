@@ -215,6 +215,7 @@ class Refill:
         self._parameters = dict(store._parameters)
         self._backends = dict(store._backends)
         self._updates = list(store._updates)
+        self._given = weakref.ref(store)  # the last one that has them
         self._layout = [(parameter, parameter._slot) for parameter in store]
         self._lent = [
             slot
@@ -230,6 +231,9 @@ class Refill:
 
     def is_free(self) -> bool:
         """Whether all is laid out as it was, and no other store holds a gradient in this memory."""
+        given = self._given()
+        if given is not None and given._gradients:
+            return False
         for parameter, slot in self._layout:
             if parameter._slot is not slot:
                 return False
@@ -254,9 +258,9 @@ class Refill:
         store._parameters = self._parameters.copy()
         store._backends = self._backends.copy()
         store._updates = self._updates.copy()
-        holder: weakref.ref[object] = weakref.ref(store)
+        self._given = weakref.ref(store)
         for slot in self._lent:
-            slot.holder = holder
+            slot.holder = self._given
         return store
 
 

@@ -27,7 +27,7 @@ from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import CapturedStep, Capturing, is_capturing
 from rumus.train.base.logged import Log
-from rumus.train.loop.guards import Guards
+from rumus.train.loop.guards import Guards, contents
 from rumus.train.loop.reads import Reads
 from rumus.train.loop.step_function import StepFunction, users_own
 
@@ -468,7 +468,8 @@ def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
     """
     loss_fn = users_own(loss_fn)
     if isinstance(loss_fn, FunctionType):
-        held: list[Any] = [cell.cell_contents for cell in loss_fn.__closure__ or ()]
+        held: list[Any] = [contents(cell) for cell in loss_fn.__closure__ or ()]
+        held.append(loss_fn.__globals__)  # code is equal to a copy of it in another module
         held += loss_fn.__defaults__ or ()
         held += (loss_fn.__kwdefaults__ or {}).values()
         return (loss_fn.__code__, *map(id, held)), held

@@ -17,6 +17,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import repeat
 from operator import is_
+from types import CellType
 from typing import Any, Final
 from uuid import UUID
 from weakref import ReferenceType
@@ -33,6 +34,14 @@ BY_VALUE: Final = (
 )  # fmt: skip
 
 OF_C: Final = (ctypes.Array, ctypes.Structure, ctypes.Union, ctypes._SimpleCData)
+
+
+def contents(cell: CellType) -> Any:
+    """What a closed-over variable holds: MISSING before it was given a value."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
 
 
 class _Slots:

@@ -35,7 +35,7 @@ from types import (
 from typing import Any, Final
 
 from rumus.tensor import Expr, Generator, Kernel, Tensor
-from rumus.train.loop.guards import MISSING, Guards, is_comparable, reachable
+from rumus.train.loop.guards import MISSING, Guards, contents, is_comparable, reachable
 from rumus.train.loop.outside import (
     CONTAINERS,
     VIEWS,
@@ -90,7 +90,7 @@ class Reads:
         self.guards = Guards()
         self.why_not: str | None = None
         self._outside: dict[int, tuple[Any, str]] = {}  # every object that was there before
-        self._functions: dict[CodeType, list[FunctionType]] = {}
+        self._functions: dict[int, list[FunctionType]] = {}  # by their very code: copies are equal
         self._inner: set[CodeType] = set()  # of functions that the step itself makes
         self._written: set[tuple[int, str]] = set()
         self._names: set[str] = set()  # that were read of nobody knows what
@@ -135,13 +135,13 @@ class Reads:
         value = frame.f_locals.get(name, UNKNOWN)
         if name not in code.co_freevars or code in self._inner:
             return value
-        if code not in self._functions:
+        if id(code) not in self._functions:
             made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType)]
-            self._functions[code] = [f for f in made if f.__code__ is code]
-        for function in self._functions[code]:
+            self._functions[id(code)] = [f for f in made if f.__code__ is code]
+        for function in self._functions[id(code)]:
             cell = (function.__closure__ or ())[code.co_freevars.index(name)]
             self.guards.add_attribute(cell, "cell_contents", name)
-            self._take(getattr(cell, "cell_contents", None), name)
+            self._take(contents(cell), name)
         return value
 
     def read_attribute(self, base: Any, name: str) -> Any:
@@ -323,7 +323,7 @@ class Reads:
         """A function: its defaults now, and what it closes over when it runs."""
         if is_trusted(function.__module__):
             return
-        self._functions.setdefault(function.__code__, []).append(function)
+        self._functions.setdefault(id(function.__code__), []).append(function)
         if not is_of_rumus(function.__module__):
             self.guards.add_attribute(function, "__code__", label)
         for name in ("__defaults__", "__kwdefaults__"):
