@@ -593,6 +593,9 @@ def imported_inside() -> tuple[Number, Change]:
 
 
 def closed_over_later() -> tuple[Number, Change]:
+    rate = 0.0
+    del rate
+
     def number() -> float:
         try:
             return rate
@@ -603,8 +606,6 @@ def closed_over_later() -> tuple[Number, Change]:
         nonlocal rate
         rate = 3.0
 
-    rate = 0.0
-    del rate
     return number, change
 
 

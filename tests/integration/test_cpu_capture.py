@@ -440,7 +440,7 @@ def test_a_bad_step_raises_in_a_repetition(host: NumpyBackend) -> None:
 @pytest.mark.parametrize("search", [
     lambda p: LBFGS(p, nonfinite="skip"), lambda p: SAM(SGD(p, 0.1, nonfinite="skip"))
 ])  # fmt: skip
-def test_steps_of_several_passes_keep_the_statistics_of_the_first(
+def test_what_counts_is_the_first_of_several_passes(
     search: Callable[[Any], Any], host: NumpyBackend
 ) -> None:
     """The passes after it are repetitions, which write the same memory."""
@@ -456,11 +456,15 @@ def test_steps_of_several_passes_keep_the_statistics_of_the_first(
         optimizer = search(model.parameters())
         trainer = Trainer(optimizer, capture=capture)
         losses = [
-            trainer.train_step(lambda x, y, m=model: nn.cross_entropy_loss(m(x), y), *batch(step))
+            trainer.train_step(
+                lambda x, y, m=model: {"loss": (loss := nn.cross_entropy_loss(m(x), y)), "l": loss},
+                *batch(step),
+            )
             for step in range(STEPS)
         ]
         statistics = [value.tobytes() for value in norm.state_dict().values()]
         found.append([*bits(optimizer, trainer, losses), statistics])
+        assert trainer.epoch_averages()["l"] == found[-1][-2]
         assert optimizer.skipped == 1
     assert found[0] == found[1]
 

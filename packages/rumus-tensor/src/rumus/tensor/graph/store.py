@@ -259,8 +259,9 @@ class Refill:
         store._backends = self._backends.copy()
         store._updates = self._updates.copy()
         self._given = weakref.ref(store)
+        holder: weakref.ref[object] = weakref.ref(store)
         for slot in self._lent:
-            slot.holder = self._given
+            slot.holder = holder
         return store
 
 

@@ -23,7 +23,7 @@ from rumus.tensor.operations.generator import Draws
 from rumus.train.base.calling import as_dict
 from rumus.train.base.epoch_sum import LateWeight
 from rumus.train.base.limits import Limits
-from rumus.train.base.logged import Log
+from rumus.train.base.logged import Log, weighted
 from rumus.train.base.losses import Losses
 from rumus.train.base.other_names import FIT, TRAINER, TRAINER_OPTIONS
 from rumus.train.base.step_clock import StepClock, measured
@@ -253,8 +253,8 @@ class Trainer(Generic[M_co]):
         def passes() -> tuple[Tensor, GradientStore]:
             with noting_means() as means:
                 loss, gradients = self.forward_backward(loss_fn, batch)
-            if not first:
-                first.append((self.log, self.losses.placed(weigh(loss, means))))
+            if not first:  # in memory of its own: the next pass may be a repetition of this one
+                first.append((weighted(self.log, 1.0), self.losses.placed(weigh(loss, means))))
             return loss, gradients
 
         with measured(self._clock, "update"):
