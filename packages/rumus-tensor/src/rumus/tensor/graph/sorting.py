@@ -16,6 +16,7 @@ import numpy as np
 from rumus.tensor.expression.dtype import bool_, int32
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.autograd import ADD
 from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.reduction import normalize_axis
@@ -90,6 +91,7 @@ def order(
     """The first `count` elements in order along `axis`, and the numbers that they had."""
     at, backend = normalize_axis(axis, x.ndim, name), x._backend
     length = x.shape[at]
+    count = None if count is None else whole_number(f"{name}: k", count)
     if count is not None and not 0 <= count <= length:
         raise ValueError(f"{name}: {count} of an axis of {length} elements is not possible")
     x = cast(x, int32) if x.dtype == bool_ else x

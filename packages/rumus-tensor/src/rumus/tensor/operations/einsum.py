@@ -44,6 +44,8 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
     >>> einsum("ii", ones((3, 3))).item()
     3.0
     """
+    if not isinstance(subscripts, str):
+        raise TypeError(f"einsum: a text such as 'ij,jk->ik' comes first, not {subscripts!r}")
     terms, result = _parsed(subscripts, operands)
     lengths = _lengths(subscripts, terms, operands)
     backend_of("einsum", operands)

@@ -18,6 +18,7 @@ from rumus.tensor.backends.default_backend import cpu
 from rumus.tensor.expression.dtype import DType, float32, int32
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.operators import run
 from rumus.tensor.graph.tensor import Tensor
 from rumus.tensor.memory.backend import Array, Backend
@@ -53,6 +54,7 @@ class Generator:
     """
 
     def __init__(self, seed: int, stream: int = 0) -> None:
+        seed, stream = whole_number("seed", seed), whole_number("stream", stream)
         for name, value in (("seed", seed), ("stream", stream)):
             if not 0 <= value < 2**32:
                 raise ValueError(f"{name} must be in [0, 2**32), not {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
@@ -11,6 +12,7 @@ import numpy as np
 
 from rumus.tensor.expression.dtype import is_floating
 from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.indexing import gather
 from rumus.tensor.graph.operators import elementwise
 from rumus.tensor.graph.tensor import Tensor, tensor
@@ -24,7 +26,7 @@ _tables: Final[WeakKeyDictionary[Backend, dict[Any, tuple[Tensor, ...]]]] = Weak
 
 @elementwise
 def _between(low: Any, high: Any, share: Any) -> Any:
-    return low + share * (high - low)
+    return (1.0 - share) * low + share * high  # not inf - inf
 
 
 @with_switches
@@ -75,13 +77,15 @@ def _sizes(
     if (size is None) == (scale_factor is None):
         raise ValueError("interpolate: give size or scale_factor, one of the two")
     given = size if size is not None else scale_factor
-    each = [given] * len(lengths) if isinstance(given, (int, float)) else list(given or ())
-    if len(each) != len(lengths) or any(not n > 0 for n in each):
+    is_one = isinstance(given, (int, float, np.number))
+    each: list[Any] = [given] * len(lengths) if is_one else list(given or ())  # type: ignore[arg-type]
+    if len(each) != len(lengths) or any(not 0 < n < math.inf for n in each):
         raise ValueError(
             f"interpolate: a positive number for each of {len(lengths)} axes is needed, not {given}"
         )
     if size is not None:
-        return [int(n) for n in each], [a / n for a, n in zip(lengths, each, strict=True)]
+        whole = [whole_number("interpolate: size", n) for n in each]
+        return whole, [a / n for a, n in zip(lengths, whole, strict=True)]
     sizes = [int(a * f) for a, f in zip(lengths, each, strict=True)]
     if 0 in sizes:
         raise ValueError(f"interpolate: {given} of {lengths} leaves nothing")
@@ -91,7 +95,7 @@ def _sizes(
 def _along(x: Tensor, axis: int, new: int, scale: float, mode: str, align_corners: bool) -> Tensor:
     """One axis of another length."""
     length = x.shape[axis]
-    if mode == "nearest" and new == length and scale == 1:
+    if new == length and scale == 1:
         return x
     if mode == "nearest" and new % length == 0 and scale * (new // length) == 1:
         return _repeated(x, axis, new // length)

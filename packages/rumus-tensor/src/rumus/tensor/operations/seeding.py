@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.operations.generator import Generator
 
 
@@ -35,7 +36,8 @@ def seed(value: int | None = None) -> int:
     order afterwards is the same, bit for bit: layers and their dropout, loaders without a `seed=`
     of their own, and what they draw.
 
-    value: 0 <= value < 2**32; None draws one from the system. ValueError for a number outside.
+    value: 0 <= value < 2**32; None draws one from the system. ValueError for a number outside,
+    TypeError for one that is not whole.
 
     >>> from rumus.tensor import next_generator
     >>> draws = []
@@ -45,7 +47,8 @@ def seed(value: int | None = None) -> int:
     >>> draws[0] == draws[1]
     True
     """
-    found = int.from_bytes(os.urandom(4), "little") if value is None else int(value)
+    drawn = int.from_bytes(os.urandom(4), "little")
+    found = drawn if value is None else whole_number("seed", value)
     if not 0 <= found < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), not {value}")
     with _process.lock:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
 from rumus.tensor.expression.kernel import Kernel, trace
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.operators import cast, run
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.graph.tensor import Tensor
@@ -50,6 +51,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def _triangle(kernel: Kernel, x: Tensor, diagonal: int) -> Tensor:
+    diagonal = whole_number(f"{kernel.name}: diagonal", diagonal)
     if x.ndim < 2:
         raise ValueError(f"{kernel.name}: (..., rows, columns) is needed, not {x.shape}")
     rows, columns = x.shape[-2:]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from rumus.tensor.expression.whole_number import whole_number
+
 Best: TypeAlias = Literal["min", "max"]
 
 
@@ -26,6 +28,9 @@ class KeepPolicy:
     every: int | None = None
 
     def __post_init__(self) -> None:
+        for name, number in (("keep_last", self.last), ("keep_every", self.every)):
+            if number is not None:
+                whole_number(name, number)
         if self.last < 1:
             raise ValueError(f"keep_last must be at least 1, not {self.last}")
         if self.best not in (None, "min", "max"):

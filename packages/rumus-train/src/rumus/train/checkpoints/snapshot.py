@@ -275,8 +275,10 @@ def average_of(
 
 def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return objects by name. ValueError for a name that cannot be a file's, or is taken."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be objects by name, not {state!r}: state={{'model': model}}")
     for name in state:
-        if not name.isidentifier() or not name.isascii():
+        if not str(name).isidentifier() or not str(name).isascii():
             raise ValueError(f"state: {name!r} is no identifier, and files are named after it")
         if name in RESERVED:
             raise ValueError(f"state: {name!r} is a name of the trainer's own; choose another")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.expression.switches import check_class_switches
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 
@@ -40,7 +41,7 @@ class Mixup:
             raise ValueError(f"alpha must be finite and positive, not {self.alpha}")
         if not 0 <= self.share <= 1:
             raise ValueError(f"share must be in [0, 1], not {self.share}")
-        if self.classes < 1:
+        if whole_number("classes", self.classes) < 1:
             raise ValueError(f"classes must be at least 1, not {self.classes}")
 
     def __call__(self, batch: Any, generator: np.random.Generator) -> Any:

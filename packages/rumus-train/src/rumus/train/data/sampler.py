@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.random_stream import Purpose, permutation, uniform
 from rumus.train.data.dataset import Dataset, Indices
 
@@ -52,7 +53,7 @@ class WeightedSampler:
     ) -> None:
         self.weights = _checked(weights)
         self.replacement = replacement
-        self._count = len(self.weights) if count is None else count
+        self._count = len(self.weights) if count is None else whole_number("count", count)
         drawable = int((self.weights > 0).sum())
         if self._count < 1:
             raise ValueError(f"count must be at least 1, not {count}")
@@ -167,4 +168,6 @@ def _checked(weights: ArrayLike) -> NDArray[np.float64]:
         )
     if not found.any():
         raise ValueError("all weights are 0, so there is nothing to draw")
-    return found
+    with np.errstate(over="ignore"):
+        is_large = not np.isfinite(found.sum())
+    return found / found.max() / len(found) if is_large else found

@@ -17,6 +17,8 @@ def checked_mode(metric: str, mode: Mode | None) -> Mode:
 
     ValueError for another metric without a mode: nothing but the caller knows.
     """
+    if not isinstance(metric, str):
+        raise TypeError(f"the metric is given by its name, not as {metric!r}")
     if mode in ("min", "max"):
         return mode
     if mode is not None:

@@ -17,6 +17,7 @@ from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.class_names import require_same_classes
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
@@ -157,8 +158,11 @@ class Run:
         if isinstance(validate, tuple):
             require_same_classes(loader, validate[0])
         self.store, self.save_every = store, save_every
-        if accumulate < 1 or accumulate != int(accumulate):
+        accumulate = whole_number("accumulate", accumulate)
+        if accumulate < 1:
             raise ValueError(f"accumulate must be a number of batches, not {accumulate!r}")
+        if weight_of is not None and not callable(weight_of):
+            raise TypeError(f"weight_of must be a function of a batch, not {weight_of!r}")
         if accumulate > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
             raise ValueError(f"{trainer.optimizer} evaluates a batch several times: accumulate=1")
         if rollbacks != MOST_ROLLBACKS and nonfinite != "rollback":

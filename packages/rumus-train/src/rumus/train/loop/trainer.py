@@ -114,6 +114,8 @@ class Trainer(Generic[M_co]):
         self.optimizer = optimizer
         self.state = checked_names(state or {})
         if loss_scale is not None:
+            if not isinstance(loss_scale, LossScale):
+                raise TypeError(f"loss_scale must be LossScale(...), not {loss_scale!r}")
             scalable(optimizer).scale_losses(loss_scale)
         self._steps = CapturedSteps() if capture else None
         self.losses = Losses()  # of the epoch's steps

@@ -1,0 +1,81 @@
+"""What counts is a whole number, what is called is a function: said where it is given."""
+
+# mypy: disable-error-code="arg-type"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus import tensor
+from rumus.optim import SGD
+from rumus.tensor import Generator, Parameter, ones
+from rumus.train import Checkpoints, EarlyStopping, Mixup, Trainer, WeightedSampler
+
+WEIGHT = [Parameter([1.0], name="weight")]
+
+
+def fit(**options: Any) -> object:
+    trainer = Trainer(SGD([Parameter([1.0], name="w")], 0.1))
+    return trainer.fit([], lambda x: x, epochs=1, **options)
+
+
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "seed": (lambda: tensor.seed(1.5), "seed must be a whole number, not 1.5"),
+    "seed text": (lambda: tensor.seed("7"), "seed must be a whole number, not '7'"),
+    "generator": (lambda: Generator(True), "seed must be a whole number, not True"),
+    "tril": (lambda: tensor.tril(ones((2, 2)), 0.5), "tril: diagonal must be a whole number"),
+    "topk": (lambda: ones((3,)).topk(True), "topk: k must be a whole number, not True"),
+    "einsum": (lambda: tensor.einsum(None, ones((3,))), "a text such as 'ij,jk->ik' comes first"),
+    "interpolate": (
+        lambda: tensor.interpolate(ones((1, 1, 3)), 2.5),
+        "interpolate: size must be a whole number, not 2.5",
+    ),
+    "keep_last": (lambda: Checkpoints("c", keep_last=2.5), "keep_last must be a whole number"),
+    "keep_every": (lambda: Checkpoints("c", keep_every="9"), "keep_every must be a whole number"),
+    "classes": (lambda: Mixup(float("nan")), "classes must be a whole number, not nan"),
+    "count": (lambda: WeightedSampler([1, 2], 1.5), "count must be a whole number, not 1.5"),
+    "accumulate": (lambda: fit(accumulate="2"), "accumulate must be a whole number, not '2'"),
+    "accumulate True": (lambda: fit(accumulate=True), "accumulate must be a whole number"),
+    "weight_of": (lambda: fit(weight_of=3), "weight_of must be a function of a batch, not 3"),
+    "callbacks": (lambda: fit(callbacks=EarlyStopping()), r"callbacks must be a list, .*=\[...\]"),
+    "callback": (lambda: fit(callbacks=[3]), "callbacks: 3 is no object of a class from Callback"),
+    "a class": (lambda: fit(callbacks=[EarlyStopping]), "is no object of a class from Callback"),
+    "state": (lambda: Trainer(SGD(WEIGHT, 0.1), state="model"), "state must be objects by name"),
+    "scale": (lambda: Trainer(SGD(WEIGHT, 0.1), loss_scale=8), r"must be LossScale\(...\), not 8"),
+    "metric": (lambda: EarlyStopping(3), "the metric is given by its name, not as 3"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused_by_name(name: str) -> None:
+    call, message = REFUSED[name]
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_whole_numbers_of_numpy_are_taken() -> None:
+    assert tensor.seed(np.int64(3)) == 3
+    assert ones((3,)).topk(np.int32(2))[0].shape == (2,)
+    assert tensor.interpolate(ones((1, 1, 3)), np.int64(2)).shape == (1, 1, 2)
+
+
+def test_weights_whose_sum_overflows_are_drawn_by_all_the_same() -> None:
+    order = WeightedSampler([1e308, 1e308], 1000).order(range(2), seed=0, epoch=0, batch_size=1)
+    assert 400 < int((order == 0).sum()) < 600
+
+
+def test_a_factor_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="a positive number for each of 1 axes is needed, not inf"):
+        tensor.interpolate(ones((1, 1, 3)), scale_factor=float("inf"))
+
+
+def test_between_two_infinities_is_infinity() -> None:
+    x = tensor.tensor([[[np.inf, np.inf, 1.0]]])
+    found = tensor.interpolate(x, 5, mode="linear", align_corners=True)
+    np.testing.assert_array_equal(found.numpy()[0, 0, 1], np.inf)
+    same = tensor.tensor([[[1.0, np.nan, np.inf]]])
+    np.testing.assert_array_equal(tensor.interpolate(same, 3, mode="linear").numpy(), same.numpy())
