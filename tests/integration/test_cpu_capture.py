@@ -502,6 +502,20 @@ def test_epochs_with_accumulation_and_a_validation(host: NumpyBackend) -> None:
     assert repr(found[0]) == repr(found[1])
 
 
+def test_accumulated_batches_count_by_targets_that_are_not_ignored(host: NumpyBackend) -> None:
+    found = []
+    for capture in (True, False):
+        optimizer, loss, batch = classifier(host, lambda step: 1.0)()
+        trainer = Trainer(optimizer, capture=capture)
+        data = [batch(step) for step in range(8)]
+        for number, (_, y) in enumerate(data):
+            y[: number % 5] = -100
+        result = trainer.fit(data, loss, epochs=3, accumulate=2)
+        losses = [entry["loss"] for entry in result.history]
+        found.append((losses, [p.numpy().tobytes() for p in optimizer.parameters]))
+    assert found[0] == found[1]
+
+
 def test_draws_of_the_host_and_of_generators(host: NumpyBackend) -> None:
     def made() -> Any:
         g = Generator(2)

@@ -110,6 +110,8 @@ def _is_among(mean: Mean, others: Sequence[Mean]) -> bool:
 
 
 def _known(mean: Mean) -> float:
+    if mean.counted is not None and not mean.counted.backend.runs_ahead:
+        return float(mean.counted)
     if mean.count is None:
         raise ValueError(
             "only the device knows how many targets are ignored: give weight_of=, a function "
