@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from rumus import tensor
-from rumus.optim import SGD
-from rumus.tensor import Generator, Parameter, ones
-from rumus.train import Checkpoints, EarlyStopping, Mixup, Trainer, WeightedSampler
+from rumus.optim import SAM, SGD
+from rumus.tensor import Generator, NonFiniteGradientError, Parameter, ones
+from rumus.train import Checkpoints, EarlyStopping, Mixup, Trainer, WeightedSampler, evaluate
 
 WEIGHT = [Parameter([1.0], name="weight")]
 
@@ -79,3 +79,27 @@ def test_between_two_infinities_is_infinity() -> None:
     np.testing.assert_array_equal(found.numpy()[0, 0, 1], np.inf)
     same = tensor.tensor([[[1.0, np.nan, np.inf]]])
     np.testing.assert_array_equal(tensor.interpolate(same, 3, mode="linear").numpy(), same.numpy())
+
+
+def test_a_score_that_is_taken_for_a_loss_is_said() -> None:
+    weight = Parameter([1.0], name="w")
+    data = [(np.ones(2, np.float32),)]
+
+    def accuracy() -> np.float32:
+        return np.float32(0.5)
+
+    trainer = Trainer(SGD([weight], 0.1))
+    with pytest.warns(UserWarning, match="accuracy returns one number, which is called 'loss'"):
+        trainer.fit(data, lambda x: (weight * x).sum(), epochs=1, validate=accuracy)
+
+
+def test_the_norm_of_sam_is_blamed_where_it_overflows() -> None:
+    weight = Parameter([1e30], name="w")
+    optimizer = SAM(SGD([weight], 0.1))
+    with pytest.raises(NonFiniteGradientError, match="squares, for the norm, are out of range"):
+        optimizer.minimize_step(lambda: (weight * 1e30).sum())
+
+
+def test_metrics_are_functions() -> None:
+    with pytest.raises(TypeError, match=r"metrics are functions, .* not 'accuracy'"):
+        evaluate(lambda x: x, [(ones((2,)), ones((2,)))], "accuracy")

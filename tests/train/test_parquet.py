@@ -33,6 +33,39 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        ([1e300], {}, "row 0: 1e\\+300 in column 'a' is no float32"),
+        ([1.0, 70000.0], {"dtype": np.float16}, "row 1: 70000.0 in column 'a' is no float16"),
+        ([1.5], {"dtype": np.int32}, "row 0: 1.5 in column 'a' is no int32"),
+        ([300], {"dtype": np.int8}, "row 0: 300 in column 'a' is no int8"),
+        ([float("nan")], {"dtype": np.int32}, "row 0: nan in column 'a' is no int32"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_refused(
+    values: list[float], options: dict[str, Any], message: str
+) -> None:
+    table = pyarrow.table({"a": values, "b": [1] * len(values)})
+    with pytest.raises(ValueError, match=message):
+        ParquetDataset(table, **options)
+    target = {"target": "a", "target_dtype": options.get("dtype", np.float32)}
+    with pytest.raises(ValueError, match=message):
+        ParquetDataset(table, **target)
+
+
+def test_an_infinity_and_no_number_are_what_they_are() -> None:
+    dataset = ParquetDataset(pyarrow.table({"a": [float("inf"), float("nan")]}))
+    np.testing.assert_array_equal(dataset.batch(np.array([0, 1]))[0][:, 0], [np.inf, np.nan])
+
+
+def test_a_broken_footer_is_no_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"PAR1" + bytes(20) + b"PAR1")
+    with pytest.raises(ValueError, match="is no Parquet or Arrow file"):
+        ParquetDataset(path)
+
+
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "table"])
 def test_columns(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"data.{kind}"

@@ -35,6 +35,7 @@ class FollowedOptimizer(Optimizer[M_co]):
         self.nonfinite = nonfinite
         self.segments: list[Segment] = []
         self.scaling: Scaling | None = None
+        self.norm_is_taken = False  # by a wrapper, of all gradients
         self._steps = self._skipped = 0
         self._blamed: tuple[str, ...] = ()
         self._updater: Updater | None = None
@@ -209,6 +210,8 @@ class FollowedOptimizer(Optimizer[M_co]):
 
     def _fault(self) -> str:
         """What is wrong with gradients for which a step is refused."""
+        if self.norm_is_taken:
+            return "hold NaN or infinity or numbers whose squares, for the norm, are out of range"
         limit = min((segment.too_large for segment in self.segments), default=math.inf)
         if limit < math.inf:
             return f"hold NaN, infinity or a number of {limit:.3g} or more, which cannot be squared"

@@ -108,6 +108,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         if isinstance(base, SAM):
             raise TypeError(f"SAM wraps an optimizer that steps by gradients, not {base}")
         super().__init__(base)
+        self.fused.norm_is_taken = True
 
     def __str__(self) -> str:
         return f"SAM(rho={self.rho:g}{', adaptive' if self.adaptive else ''}) of {self.base}"

@@ -112,7 +112,10 @@ class ParquetDataset:
         kept = np.dtype(np.float64) if learned else self._dtype
         numbers = np.empty((source.rows, len(encoding.numbers)), kept)
         for place, name in enumerate(encoding.numbers):
-            numbers[:, place] = source.numbers(name, encoding.fill, name in encoding.dates)
+            found = source.numbers(name, encoding.fill, name in encoding.dates)
+            if not learned:
+                source.require_exact(name, found, self._dtype)
+            numbers[:, place] = found
         texts = {
             name: source.texts(name, known, allows_missing=encoding.missing is not None)
             for name, known in encoding.categories.items()
@@ -134,6 +137,8 @@ class ParquetDataset:
             place = {name: number for number, name in enumerate(self.classes)}
             return np.array([place[name] for name in found], np.int64)
         columns = [self._source.numbers(name, None, False) for name in names]
+        for name, column in zip(names, columns, strict=True):
+            self._source.require_exact(name, column, self._target_dtype)
         stacked = np.stack(columns, axis=1).astype(self._target_dtype)
         return stacked[:, 0] if isinstance(self._target, str) else stacked
 
@@ -166,7 +171,9 @@ class _Source:
                 with ipc.open_file(self._given) as reader:
                     return reader.schema
             return parquet.read_schema(self._given)
-        except ValueError as error:  # of pyarrow, for what is no such file
+        except (ValueError, OSError) as error:  # of pyarrow, for what is no such file
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the system
             raise ValueError(f"{self.shown} is no Parquet or Arrow file: {error}") from error
 
     def read(self, names: Sequence[str]) -> None:
@@ -211,6 +218,21 @@ class _Source:
         elif not (types.is_integer(kind) or types.is_floating(kind)):
             raise ValueError(f"{self.shown}: column {name!r} holds {kind}; {_advice(kind, name)}")
         return _with(column, fill)
+
+    def require_exact(self, name: str, numbers: NDArray[Any], dtype: DTypeLike) -> None:
+        """Raise ValueError for a number beyond `dtype`, and for a fraction where it is whole."""
+        kind = np.dtype(dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = numbers.astype(kind)
+        if kind.kind == "f":
+            bad = np.isfinite(numbers) & ~np.isfinite(cast)
+        else:
+            bad = cast != numbers
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise ValueError(
+                f"{self.shown}, row {row}: {numbers[row]} in column {name!r} is no {kind}"
+            )
 
     def texts(self, name: str, known: Sequence[str], allows_missing: bool) -> list[str]:
         """Return a column of texts, "" where one is missing."""

@@ -189,6 +189,8 @@ def _is_model(thing: object) -> bool:
 
 
 def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics are functions, as rumus.train.metrics.accuracy, not {metrics!r}")
     named: dict[str, Metric] = {}
     for metric in metrics:
         name = getattr(getattr(metric, "func", metric), "__name__", type(metric).__name__)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
+import numpy as np
+
 from rumus.optim import Optimizer
 from rumus.tensor import Backend, Tensor
 from rumus.tensor.graph import evaluation
@@ -34,6 +36,13 @@ Found: TypeAlias = list[tuple[str, Any, float]]
 _NO_MEAN: Final = re.compile(
     r"(?<![a-z])(f1|f_?beta|au_?c|auroc|roc|map|average_precision|precision|recall|r2|rmse"
     r"|perplexity|ppl|kappa|mcc|iou|correlation|pearson|spearman)(?![a-z])",
+    re.IGNORECASE,
+)
+
+
+# Names of functions of which more is better.
+_SCORE: Final = re.compile(
+    r"(?<![a-z])(acc(uracy)?|score|f1|f_?beta|au_?c|auroc|map|precision|recall|r2|iou|bleu)(?![a-z])",
     re.IGNORECASE,
 )
 
@@ -82,7 +91,9 @@ def measure(
     batches of which it is not known how much they count.
     """
     if not isinstance(validate, tuple):
-        return _numbers(validate())
+        found = validate()
+        _warn_of_score(validate, found)
+        return _numbers(found)
     loader, metric_fn = validate
     measuring, total = Measuring(metric_fn, backend, weight_of), Measured()
     for batch in loader:
@@ -109,7 +120,9 @@ class Measuring:
         """Return what is computed of a batch."""
         given = arguments(batch)
         with noting_means() as means:
-            named = _named(call(self._metric_fn, on_backend(given, self._backend)))
+            found = call(self._metric_fn, on_backend(given, self._backend))
+        _warn_of_score(self._metric_fn, found)
+        named = _named(found)
         self._averaged.see(named)
         if self._weight_of is None:
             weights = self._weighing.weigh([*named.values()], means, samples(given))
@@ -186,13 +199,25 @@ class Measured:
             self._totals[name] = total + weight * number, weighed + weight
 
 
+def _warn_of_score(function: Callable[..., Any], found: object) -> None:
+    """Say of one number that it is called "loss", where the function's name says more is better."""
+    name = getattr(function, "__name__", "")
+    if not isinstance(found, Mapping) and _SCORE.search(name):
+        warnings.warn(
+            f"{name} returns one number, which is called 'loss', and less of which is better: "
+            f"return {{{name!r}: ...}}, with monitor={name!r} and mode='max' in fit",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _numbers(found: object) -> dict[str, float]:
     return {name: float(_number(value)) for name, value in _named(found).items()}
 
 
 def _named(found: object) -> dict[str, Any]:
     """What was found, by name, as it is. TypeError for what is no number."""
-    if isinstance(found, (Tensor, int, float, MetricState)):
+    if isinstance(found, (Tensor, int, float, np.number, MetricState)):
         found = {"loss": found}
     if not isinstance(found, Mapping) or not found:
         raise TypeError(
