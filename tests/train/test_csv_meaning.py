@@ -169,6 +169,36 @@ def test_a_validation_with_other_classes_is_refused_before_the_first_step(tmp_pa
     assert weight.tolist() != [1]
 
 
+@pytest.mark.parametrize(
+    ("second", "options", "told"),
+    [
+        ("c,a,k\n5,1,0\n", {}, r"differ from 0 on: .*'a'.*'c'.*train\.like"),
+        ("a,c,k\n1,7,0\n", {"categories": ["c"]}, r"differ from 1 on: .*'c=5'.*'c=7'"),
+        ("a,c,k\n9,7,0\n", {"standardise": True}, "have means of their own"),
+        ("a,c,k\n,6,0\n9,6,0\n", {"missing": "mean"}, "have means of their own"),
+    ],
+)
+def test_a_validation_with_other_features_is_refused_before_the_first_step(
+    tmp_path: Path, second: str, options: dict[str, Any], told: str
+) -> None:
+    train = CsvDataset(written(tmp_path, "a,c,k\n1,5,0\n2,6,1\n"), target="k", **options)
+    path = written(tmp_path, second)
+    weight = Parameter([1.0], name="w")
+    trainer = Trainer(SGD([weight], 0.1))
+
+    def fit(validation: CsvDataset) -> None:
+        loaders = DataLoader(train, 1), DataLoader(random_split(validation, [1.0])[0], 2)
+        loss = lambda x, _: (x * x * weight).sum()
+        trainer.fit(loaders[0], loss, epochs=1, validate=(loaders[1], loss))
+
+    with pytest.raises(ValueError, match=told):
+        fit(CsvDataset(path, target="k", **options))
+    assert weight.tolist() == [1]
+    if "categories" not in options:
+        fit(train.like(path))
+        assert weight.tolist() != [1]
+
+
 HABITS = """name;when;price;paid;size
 a;2024-01-31;"1.234,5";TRUE;S
 b;2024-02-01 12:00;-0,25;no;M

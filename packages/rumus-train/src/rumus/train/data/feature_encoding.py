@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.train.base.class_names import checked_classes
+from rumus.train.base.printable import printable
 
 Missing: TypeAlias = float | Literal["mean"] | None
 MISSING: Final = frozenset(
@@ -71,6 +72,22 @@ class FeatureEncoding:
         """What a missing number is while a table is read."""
         return float("nan") if self.missing == "mean" else self.missing
 
+    def difference(self, other: FeatureEncoding) -> str | None:
+        """Say what makes other features of the same table, or None if nothing does."""
+        if self.names != other.names:
+            pairs = zip(self.names, other.names, strict=False)
+            alike = min(len(self.names), len(other.names))
+            place = next((i for i, (a, b) in enumerate(pairs) if a != b), alike)
+            ours, theirs = (printable(e.names[place : place + 3]) for e in (self, other))
+            return (
+                f"the features of training and validation differ from {place} on: {ours}, {theirs}"
+            )
+        for what in ("means", "deviations"):
+            one, another = getattr(self, what), getattr(other, what)
+            if not np.array_equal(np.asarray(one), np.asarray(another)):
+                return f"the features of training and validation have {what} of their own"
+        return None
+
     def learn(self, numbers: NDArray[Any], texts: Mapping[str, Sequence[str]]) -> None:
         """Take the texts, means and deviations from a table, where they were not given.
 
@@ -124,6 +141,29 @@ class FeatureEncoding:
             if text:
                 out[row, place[text]] = 1
         return out
+
+
+def require_same_features(training: object, validation: object) -> None:
+    """Refuse two loaders whose tables make other features of the same columns.
+
+    ValueError with the first difference. Loaders of anything but tables are let through.
+    """
+    ours, theirs = _encoding_of(training), _encoding_of(validation)
+    if ours is None or theirs is None:
+        return
+    if (how := ours.difference(theirs)) is not None:
+        raise ValueError(f"{how}; read the second table by train.like(path)")
+
+
+def _encoding_of(loader: object) -> FeatureEncoding | None:
+    """How the table of a loader is read, or the one that its dataset is a subset of."""
+    dataset = getattr(loader, "dataset", None)
+    while dataset is not None:
+        encoding = getattr(dataset, "_encoding", None)
+        if isinstance(encoding, FeatureEncoding):
+            return encoding
+        dataset = getattr(dataset, "dataset", None)
+    return None
 
 
 def as_categories(given: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

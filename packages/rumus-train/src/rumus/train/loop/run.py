@@ -38,6 +38,7 @@ from rumus.train.checkpoints.snapshot import (
     take,
 )
 from rumus.train.data.batches import Batches
+from rumus.train.data.feature_encoding import require_same_features
 from rumus.train.loop.callback import Callback, Callbacks
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.environment import backend_of
@@ -157,6 +158,7 @@ class Run:
             raise ValueError("validate_every=Every() is never: leave validate= out instead")
         if isinstance(validate, tuple):
             require_same_classes(loader, validate[0])
+            require_same_features(loader, validate[0])
         self.store, self.save_every = store, save_every
         accumulate = whole_number("accumulate", accumulate)
         if accumulate < 1:
