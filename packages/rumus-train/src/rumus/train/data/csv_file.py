@@ -234,7 +234,7 @@ def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[
                 f"{table.shown}: the first column, {printable(repr(table.names[0]))}, is left out "
                 "as that of row names; give columns=[...] to choose",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
     if not found:
         raise ValueError(f"{table.shown} has no columns for the features")
