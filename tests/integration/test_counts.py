@@ -10,10 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rumus import tensor
+from rumus import nn, tensor
 from rumus.optim import SAM, SGD
 from rumus.tensor import Generator, NonFiniteGradientError, Parameter, ones
-from rumus.train import Checkpoints, EarlyStopping, Mixup, Trainer, WeightedSampler, evaluate
+from rumus.train import (
+    Checkpoints,
+    CsvDataset,
+    DataLoader,
+    EarlyStopping,
+    Mixup,
+    Trainer,
+    WeightedSampler,
+    evaluate,
+)
 
 WEIGHT = [Parameter([1.0], name="weight")]
 
@@ -46,6 +55,27 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "a class": (lambda: fit(callbacks=[EarlyStopping]), "is no object of a class from Callback"),
     "state": (lambda: Trainer(SGD(WEIGHT, 0.1), state="model"), "state must be objects by name"),
     "scale": (lambda: Trainer(SGD(WEIGHT, 0.1), loss_scale=8), r"must be LossScale\(...\), not 8"),
+    "batch_size": (lambda: DataLoader([(1,)], True), "batch_size must be a whole number, not True"),
+    "loader": (lambda: DataLoader([(1,)], 1, seed="7"), "seed must be a whole number, not '7'"),
+    "target": (lambda: CsvDataset(__file__, target=1), "target must be the name of a column"),
+    "rank": (lambda: nn.lora(nn.Linear(2, 2), 2.5), "lora: rank must be a whole number, not 2.5"),
+    "alpha": (
+        lambda: nn.lora(nn.Sequential(nn.Linear(2, 2)), 1, alpha="2"),
+        "alpha must be a number, not '2'",
+    ),
+    "lora": (lambda: nn.lora(3, 2), "lora: model must be a Module, not 3"),
+    "onnx": (lambda: nn.export_onnx(abs, "x", ones((1,))), "model must be a Module, not <built-in"),
+    "dropout": (lambda: nn.Dropout(True), "Dropout: p must be a number, not True"),
+    "eps": (lambda: nn.LayerNorm(3, eps="1"), "eps must be a number, not '1'"),
+    "group eps": (lambda: nn.GroupNorm(1, 3, eps="1"), "GroupNorm: eps must be a number, not '1'"),
+    "gamma": (
+        lambda: nn.focal_loss(ones((1, 2)), [0], gamma="2"),
+        "focal_loss: gamma must be a number, not '2'",
+    ),
+    "smoothing": (
+        lambda: nn.cross_entropy_loss(ones((1, 2)), [0], label_smoothing="0"),
+        "label_smoothing must be a number, not '0'",
+    ),
     "metric": (lambda: EarlyStopping(3), "the metric is given by its name, not as 3"),
 }
 

@@ -214,7 +214,7 @@ def test_a_broken_state(change: dict[str, Any], said: str) -> None:
     [
         (0, {}, ValueError, "the dataset is empty"),
         (4, {"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0"),
-        (4, {"batch_size": 2.0}, TypeError, "float"),
+        (4, {"batch_size": 2.0}, TypeError, "whole number, not 2.0"),
         (4, {"workers": -1}, ValueError, "workers must be at least 0"),
         (4, {"prefetch": -1}, ValueError, "prefetch must be at least 0"),
         (4, {"seed": -1}, ValueError, "seed must be at least 0"),

@@ -21,6 +21,7 @@ from rumus.tensor import (
     ones,
     tensor,
 )
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.operations.cross_entropy import weighted_cross_entropy
 
 T = TypeVar("T", Tensor, Expr)
@@ -84,7 +85,7 @@ def cross_entropy_loss(
     """
     check_reduction(NAME, reduction)
     check_floating(NAME, "the logits", logits)
-    if not 0 <= label_smoothing <= 1:
+    if not 0 <= real_number(f"{NAME}: label_smoothing", label_smoothing) <= 1:
         raise ValueError(f"{NAME}: label_smoothing must be in [0, 1], not {label_smoothing}")
     at = class_axis(NAME, logits, axis)
     given = targets if isinstance(targets, Tensor) else np.asarray(targets)

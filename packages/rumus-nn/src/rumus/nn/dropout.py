@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from rumus.nn.module import Module
 from rumus.tensor import Expr, Generator, Tensor, elementwise, next_generator
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.memory.recording import depends_on
 
 T = TypeVar("T", Tensor, Expr)
@@ -33,7 +34,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
-        if not 0 <= p <= 1:
+        if not 0 <= real_number("Dropout: p", p) <= 1:
             raise ValueError(f"Dropout: p must be in [0, 1], not {p}")
         self.p = p
         self.generator = generator or next_generator()

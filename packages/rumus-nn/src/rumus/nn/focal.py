@@ -17,6 +17,7 @@ from rumus.nn.reduction import (
     of_elements,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
+from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.expression.switches import with_switches
 
 T = TypeVar("T", Tensor, Expr)
@@ -49,7 +50,7 @@ def _sigmoid_focal_unweighted(x: T, target: T, *, gamma: float, scale: float) ->
 
 
 def _check_gamma(loss: str, gamma: float) -> None:
-    if not 0 <= gamma < float("inf"):
+    if not 0 <= real_number(f"{loss}: gamma", gamma) < float("inf"):
         raise ValueError(f"{loss}: gamma must be at least 0 and finite, not {gamma}")
 
 

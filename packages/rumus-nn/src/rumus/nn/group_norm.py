@@ -19,6 +19,7 @@ from rumus.tensor import (
     ones,
     zeros,
 )
+from rumus.tensor.expression.real_number import real_number
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -52,7 +53,7 @@ class GroupNorm(Module):
     ) -> None:
         if groups < 1 or channels < 1 or channels % groups:
             raise ValueError(f"GroupNorm: {channels} channels do not divide into {groups} groups")
-        if not eps > 0:
+        if not real_number("GroupNorm: eps", eps) > 0:
             raise ValueError(f"GroupNorm: eps must be positive, not {eps}")
         self.groups = groups
         self.channels = channels

@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
 from rumus.tensor import Backend, Parameter, Tensor, float32, layer_norm, ones, zeros
+from rumus.tensor.expression.real_number import real_number
 
 
 class LayerNorm(Module):
@@ -37,7 +38,7 @@ class LayerNorm(Module):
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
         if not shape or min(shape) < 1:
             raise ValueError(f"normalized_shape needs lengths of at least 1, not {shape}")
-        if not eps > 0:
+        if not real_number("eps", eps) > 0:
             raise ValueError(f"eps must be positive, not {eps}")
         self.normalized_shape = tuple(shape)
         self.eps = eps

@@ -25,6 +25,8 @@ from rumus.tensor import (
     no_grad,
     zeros,
 )
+from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 _SHOWN: Final = 6  # names in a message
@@ -174,9 +176,12 @@ def lora(
     >>> model.parameters().names
     ('0.weight', '0.bias', '2.weight', '2.bias')
     """
+    if not isinstance(model, Module):
+        raise TypeError(f"lora: model must be a Module, not {model!r}")
+    rank = whole_number("lora: rank", rank)
     linears = check_model(model)
     wanted = _targets(linears, targets)
-    if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
+    if alpha is not None and not 0 < real_number("lora: alpha", alpha) < math.inf:
         raise ValueError(f"lora: alpha must be positive, not {alpha}")
     scale = 1.0 if alpha is None else alpha / max(rank, 1)
 

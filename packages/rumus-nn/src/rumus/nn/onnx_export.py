@@ -17,6 +17,7 @@ from rumus.nn.module import Module
 from rumus.nn.onnx_backend import OnnxBackend
 from rumus.nn.onnx_graph import OPSET, Graph, Node, OnnxExportError, Value, differences, used
 from rumus.tensor import Generator, Tensor, TensorLike, no_grad, tensor
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.operations.generator import Draws
 
 _LARGEST: Final = 2**31 - 2**20  # bytes: a protocol buffer ends at 2 GiB
@@ -58,6 +59,9 @@ def export_onnx(
         raise ImportError(
             'export_onnx needs the onnx package: pip install "rumus-nn[onnx]"'
         ) from error
+    if not isinstance(model, Module):
+        raise TypeError(f"export_onnx: model must be a Module, not {model!r}")
+    batch_axis = None if batch_axis is None else whole_number("batch_axis", batch_axis)
     examples = [x.numpy() if isinstance(x, Tensor) else tensor(x).numpy() for x in inputs]
     names = _names(input_names, len(examples))
     _check_examples(examples, batch_axis)

@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
 from rumus.tensor import Backend, Parameter, Tensor, float32, ones, rms_norm
+from rumus.tensor.expression.real_number import real_number
 
 
 class RMSNorm(Module):
@@ -35,7 +36,7 @@ class RMSNorm(Module):
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
         if not shape or min(shape) < 1:
             raise ValueError(f"normalized_shape needs lengths of at least 1, not {shape}")
-        if not eps > 0:
+        if not real_number("eps", eps) > 0:
             raise ValueError(f"eps must be positive, not {eps}")
         self.normalized_shape = tuple(shape)
         self.eps = eps

@@ -287,6 +287,8 @@ def _advice(kind: Any, name: str) -> str:
 
 
 def _listed(target: str | Sequence[str] | None) -> list[str]:
+    if not isinstance(target, (str, Sequence, type(None))):
+        raise TypeError(f"target must be the name of a column, or several, not {target!r}")
     return [target] if isinstance(target, str) else list(target or ())
 
 

@@ -208,6 +208,8 @@ class _File:
 
 
 def _listed(target: str | Sequence[str] | None) -> list[str]:
+    if not isinstance(target, (str, Sequence, type(None))):
+        raise TypeError(f"target must be the name of a column, or several, not {target!r}")
     return [target] if isinstance(target, str) else list(target or ())
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed, tensor
 from rumus.tensor.expression.switches import check_class_switches
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.fields import fields_of, values_in
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
@@ -347,7 +348,7 @@ def _check_dataset(dataset: object) -> None:
 
 
 def _at_least(least: int, name: str, value: int) -> int:
-    number = operator.index(value)
+    number = whole_number(name, value)
     if number < least:
         raise ValueError(f"{name} must be at least {least}, not {number}")
     return number

@@ -1,0 +1,24 @@
+"""Arguments that measure: a number of Python or NumPy, and neither a text nor True."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+
+def real_number(name: str, value: Any) -> float:
+    """Return `value`. TypeError for what is no number, and for True and False.
+
+    >>> real_number("p", 0.5)
+    0.5
+    >>> real_number("p", "0.5")
+    Traceback (most recent call last):
+    TypeError: p must be a number, not '0.5'
+    """
+    if isinstance(value, np.ndarray) and not value.ndim:
+        value = value.item()
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    return value  # type: ignore[return-value]
