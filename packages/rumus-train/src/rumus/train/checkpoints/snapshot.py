@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from types import FunctionType, MethodType
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -303,13 +304,14 @@ def _is_random(thing: object) -> bool:
 def check_declared(loss_fn: Callable[..., Any], state: Mapping[str, Any]) -> None:
     """Raise ValueError if `loss_fn` names a module with a state that would not be saved.
 
-    That is one with random generators or buffers, in the function's closure, globals or object.
+    That is one with random generators or buffers, in the function's closure, globals or object, or
+    in a container, a partial or a function there.
     """
     known = {id(random) for random in generators_of(state).values()}
     for thing in state.values():
         if hasattr(thing, "named_buffers"):
             known |= {id(buffer) for _, buffer in thing.named_buffers()}
-    for name, thing in _named_by(loss_fn).items():
+    for name, thing in _named_by(loss_fn):
         if isinstance(thing, type) or not hasattr(thing, "named_generators"):
             continue
         for path, item in (*thing.named_generators(), *thing.named_buffers()):
@@ -320,10 +322,38 @@ def check_declared(loss_fn: Callable[..., Any], state: Mapping[str, Any]) -> Non
                 )
 
 
-def _named_by(function: Callable[..., Any]) -> dict[str, Any]:
-    if isinstance(function, MethodType):
-        return {"self": function.__self__, **_named_by(function.__func__)}
-    if not isinstance(function, FunctionType):
-        return {"loss_fn": function}
-    named = inspect.getclosurevars(function)
-    return {**named.globals, **named.nonlocals}
+def _named_by(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """What a function reaches by name: through partials, closures, containers and its object."""
+    found: list[tuple[str, Any]] = []
+    left: list[tuple[str, Any]] = [("loss_fn", function)]
+    if not isinstance(function, (FunctionType, MethodType, partial)):
+        left += getattr(function, "__dict__", {}).items()
+    seen = set[int]()
+    while left:
+        name, thing = left.pop()
+        if id(thing) not in seen:
+            seen.add(id(thing))
+            found.append((name, thing))
+            left += _within(name, thing)
+    code = inspect.unwrap(getattr(function, "__func__", function))
+    if isinstance(code, FunctionType):
+        names = [name for name in code.__code__.co_names if name in code.__globals__]
+        found += [(name, code.__globals__[name]) for name in names]
+    return found
+
+
+def _within(name: str, thing: Any) -> Iterable[tuple[str, Any]]:
+    """What a function or a container holds, by the name that says where."""
+    if isinstance(thing, MethodType):
+        own = getattr(thing.__self__, "__dict__", {})
+        return [("self", thing.__self__), (name, thing.__func__), *own.items()]
+    if isinstance(thing, partial):
+        return [*((name, part) for part in (thing.func, *thing.args)), *thing.keywords.items()]
+    if isinstance(thing, FunctionType):
+        cells = zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True)
+        held = [(free, cell.cell_contents) for free, cell in cells if cell != CellType()]
+        defaults = *(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()
+        return [*held, *((name, default) for default in defaults)]
+    if isinstance(thing, dict):
+        return [(name, value) for value in thing.values()]
+    return [(name, value) for value in thing] if isinstance(thing, (list, tuple)) else []
