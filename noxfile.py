@@ -164,7 +164,8 @@ def oracle(session: nox.Session) -> None:
 @nox.session(requires=["dist"])
 def integration(session: nox.Session) -> None:
     """Test the packages together, and the rules of the repository."""
-    session.install(*PYTEST, *OTHERS, *wheels("rumus[images,onnx,parquet,plot,rich]"))
+    extras = "rumus[fast,images,onnx,parquet,plot,rich]"
+    session.install(*PYTEST, *OTHERS, "scikit-learn", *wheels(extras))
     test(session, "tests/integration", "tests/repo", *session.posargs)
 
 

@@ -739,10 +739,10 @@ def test_random_numbers_of_the_host_are_drawn_in_each_repetition(gpu: GpuBackend
 def test_batches_that_hide_tensors_are_refused(gpu: GpuBackend) -> None:
     w = Parameter([1.0], name="w", backend=gpu)
     trainer = Trainer(SGD([w], 0.1))
-    with pytest.raises(CaptureError, match="not dict"):
-        trainer.train_step(lambda b: (w * b["x"]).sum(), {"x": tensor([1.0], backend=gpu)})
+    with pytest.raises(CaptureError, match="not list"):
+        trainer.train_step(lambda b: (w * b[0]).sum(), [tensor([1.0], backend=gpu)])
     plain = Trainer(trainer.optimizer, capture=False)
-    plain.train_step(lambda b: (w * b["x"]).sum(), {"x": tensor([1.0], backend=gpu)})
+    plain.train_step(lambda b: (w * b[0]).sum(), [tensor([1.0], backend=gpu)])
 
 
 def test_batches_with_a_graph_are_refused(gpu: GpuBackend) -> None:

@@ -36,6 +36,7 @@ FIT: Final[dict[str, Any]] = {
     "accumulate": 1, "weight_of": lambda x, y: float(len(x)), "nonfinite": "raise",
     "rollbacks": 3, "callbacks": (), "save_every": Every(epochs=1), "monitor": "accuracy",
     "mode": "max", "restore_best": True, "resume": False, "signals": True, "profile_steps": True,
+    "progress": None,
 }  # fmt: skip
 FIT_NAMED: Final = {
     "validate": "validate=",

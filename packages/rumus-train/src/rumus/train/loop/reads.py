@@ -470,6 +470,8 @@ class _Followed:
             base = UNKNOWN
         elif base is UNKNOWN and self._is_own:
             return UNKNOWN  # a result, or a part of one
+        elif self._is_own and isinstance(base, Generator) and name in _PLACES:
+            return UNKNOWN  # put back after it was read, as by `checkpoint`
         if name in _FORMATS and isinstance(base, str):
             reads.read_all()
         return self._checked(reads.read_attribute(base, name))
