@@ -25,7 +25,7 @@ from rumus.tensor.graph.means import Mean, note_again, noting_means
 from rumus.tensor.graph.store import Refill
 from rumus.tensor.graph.tensor import as_host
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.memory.recording import CapturedStep, Capturing, is_capturing
+from rumus.tensor.memory.recording import CapturedStep, Capturing
 from rumus.train.base.logged import Log
 from rumus.train.loop.guards import Guards, contents
 from rumus.train.loop.reads import Reads
@@ -378,7 +378,7 @@ def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list
     """The arrays that outlive a step."""
     parts = [part for value in log.values() for part in value.parts]
     counted = [array for mean in means for array in mean.arrays]
-    logged = [part._array for part in parts if is_capturing(part.backend)]
+    logged = [part._array for part in parts if part.backend is loss.backend]
     return [loss._array, *refill.arrays, *counted, *logged]
 
 
