@@ -134,7 +134,7 @@ def main() -> int:
         validate=(DataLoader(ArrayDataset(rows[cut:]), 32), nats),
         validate_every=Every(steps=100),
         checkpoints=Checkpoints(chosen.run) if chosen.run else None,
-        save_every=Every(steps=100),
+        save_every=Every(steps=100) if chosen.run else None,
         resume="auto" if chosen.run else False,
     )
     measured = [

@@ -25,8 +25,8 @@ ENVIRONMENT = {
 }
 
 
-def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *map(str, arguments)]
+def run(name: str, *arguments: object, warnings: str = "error") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", warnings, str(EXAMPLES / name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
 
 
@@ -147,7 +147,8 @@ def test_optim_alone_needs_only_tensor_and_optim() -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_every_example_is_tested(path: Path) -> None:
-    assert f'"{path.name}"' in Path(__file__).read_text(encoding="utf-8")
+    tests = (file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
+    assert any(f'"{path.name}"' in text for text in tests)
 
 
 def test_trajectories(tmp_path: Path) -> None:
@@ -173,7 +174,9 @@ def test_char_gpt_goes_on_from_where_it_was(tmp_path: Path) -> None:
     text.write_text("the cat sat on the mat. " * 400)
     small = ["--size", 32, "--length", 24, "--layers", 1, "--run", tmp_path / "run"]
     first = output("char_gpt.py", text, *small, "--steps", 200)
-    second = output("char_gpt.py", text, *small, "--steps", 300)
+    done = run("char_gpt.py", text, *small, "--steps", 300, warnings="default")
+    assert "other hyper-parameters than before: lr was" in done.stderr
+    second = done.stdout
     steps, resumed = (re.findall(r"^step +(\d+) +([\d.]+) nats", t, re.M) for t in (first, second))
     assert [step for step, _ in resumed] == ["100", "200", "300"]
     assert resumed[:2] == steps

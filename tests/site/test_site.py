@@ -21,10 +21,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from rumus.tensor import Backend
+from rumus.tensor.memory.recording import Capturing
 
 SITE: Final = Path(__file__).parents[2] / ".nox" / "site"
 PACKAGES: Final = ("tensor", "nn", "optim", "train", "gpu", "distributed")
 PAGES: Final = sorted(SITE.rglob("*.html"))
+PROTOCOLS: Final = Backend, Capturing  # which explain what backends have
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -97,7 +99,7 @@ def test_every_public_name_is_explained(package: str) -> None:
             silent.append(name)
         if inspect.isclass(thing) and not issubclass(thing, BaseException):
             for own, member in documented(thing):
-                inherited = any(own in vars(base) for base in (*thing.__mro__[1:], Backend))
+                inherited = any(own in vars(base) for base in (*thing.__mro__[1:], *PROTOCOLS))
                 if not inspect.getdoc(member) and not inherited:
                     silent.append(f"{name}.{own}")
     assert silent == []

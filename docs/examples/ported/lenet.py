@@ -12,7 +12,7 @@ from program import main
 
 from rumus import nn
 from rumus.optim import Adam
-from rumus.tensor import Tensor
+from rumus.tensor import Tensor, seed
 from rumus.train import Trainer
 
 
@@ -57,4 +57,5 @@ def train(model: LeNet, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
+    seed(0)  # of the first weights
     main(LeNet(), train)

@@ -12,7 +12,7 @@ from program import main
 
 from rumus import nn
 from rumus.optim import Adam, ClipNorm
-from rumus.tensor import Tensor
+from rumus.tensor import Tensor, seed
 from rumus.train import Trainer
 
 
@@ -45,4 +45,5 @@ def train(model: Letters, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
+    seed(0)  # of the first weights
     main(Letters(), train)

@@ -12,7 +12,7 @@ from program import main
 
 from rumus import nn
 from rumus.optim import AdamW, ClipNorm
-from rumus.tensor import Tensor
+from rumus.tensor import Tensor, seed
 from rumus.train import Trainer
 
 
@@ -72,4 +72,5 @@ def train(model: MaskedWords, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
+    seed(0)  # of the first weights
     main(MaskedWords(), train)

@@ -12,7 +12,7 @@ from program import main
 
 from rumus import nn
 from rumus.optim import Adam
-from rumus.tensor import Tensor, no_grad, tensor
+from rumus.tensor import Tensor, no_grad, seed, tensor
 from rumus.train import Trainer
 
 
@@ -63,4 +63,5 @@ def train(model: Policy, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
+    seed(0)  # of the first weights
     main(Policy(), train)

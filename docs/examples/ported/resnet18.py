@@ -14,7 +14,7 @@ from program import main
 
 from rumus import nn
 from rumus.optim import SGD
-from rumus.tensor import Tensor
+from rumus.tensor import Tensor, seed
 from rumus.train import Trainer
 
 
@@ -96,4 +96,5 @@ def train(model: ResNet, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
+    seed(0)  # of the first weights
     main(ResNet(width=16), train)

@@ -13,7 +13,7 @@ from program import main
 
 from rumus import nn
 from rumus.optim import AdamW
-from rumus.tensor import Tensor, concat
+from rumus.tensor import Tensor, concat, seed
 from rumus.train import Trainer
 
 
@@ -68,4 +68,5 @@ def train(model: UNet, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
+    seed(0)  # of the first weights
     main(UNet(), train)

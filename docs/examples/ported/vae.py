@@ -13,7 +13,7 @@ from program import main
 
 from rumus import nn
 from rumus.optim import Adam
-from rumus.tensor import Tensor
+from rumus.tensor import Tensor, seed
 from rumus.train import Trainer
 
 
@@ -59,4 +59,5 @@ def train(model: VAE, steps: int) -> list[float]:
 
 
 if __name__ == "__main__":
+    seed(0)  # of the first weights
     main(VAE(), train)
