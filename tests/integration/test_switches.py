@@ -48,7 +48,9 @@ def test_there_are_many() -> None:
     assert len(DECLARED) > 90
 
 
-@pytest.mark.parametrize(("names", "function"), DECLARED, ids=lambda x: str(x)[:50])
+@pytest.mark.parametrize(
+    ("names", "function"), DECLARED, ids=[" ".join(names) for names, _ in DECLARED]
+)
 def test_a_text_is_refused(names: tuple[str, str], function: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match=f"{names[1]} must be True or False, not 'no'"):
         NEEDED.get(names[0], function)(**{names[1]: "no"})
