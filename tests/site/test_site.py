@@ -23,7 +23,7 @@ import pytest
 from rumus.tensor import Backend
 from rumus.tensor.memory.recording import Capturing
 
-SITE: Final = Path(__file__).parents[2] / ".nox" / "site"
+SITE: Final = Path(__file__).parents[2] / ".nox" / "pages"
 PACKAGES: Final = ("tensor", "nn", "optim", "train", "gpu", "distributed")
 PAGES: Final = sorted(SITE.rglob("*.html"))
 PROTOCOLS: Final = Backend, Capturing  # which explain what backends have
