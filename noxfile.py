@@ -269,11 +269,11 @@ def report(session: nox.Session) -> None:
 
 @nox.session(requires=["dist"])
 def site(session: nox.Session) -> None:
-    """Build the documentation as a site, in .nox/site, and check it; in chromium where it is there.
+    """Build the documentation as a site, in .nox/pages; check it, in chromium if that is there.
 
     `-- --serve` shows it at a local address instead.
     """
-    session.install("mkdocs-material==9.*", "playwright", "pytest", *wheels("rumus[fast]"),
+    session.install("mkdocs-material==9.*", "playwright", *PYTEST, *wheels("rumus[fast]"),
                     *wheels("rumus-distributed"))  # fmt: skip
     quiet = {"NO_MKDOCS_2_WARNING": "1"}
     if "--serve" in session.posargs:
