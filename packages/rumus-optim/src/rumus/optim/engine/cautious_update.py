@@ -37,7 +37,7 @@ class CautiousUpdate(Stage):
         """Return the step with what is left. TypeError for a rule whose update cannot be told."""
         step = known_increment("cautious", rule, new["p"], p)
         agrees = where(step.sign() * g.sign() < 0, 1.0, 0.0)  # the step is -lr u
-        share = (agrees * agrees).tensor_mean()
+        share = (agrees * agrees).tensor_mean()  # itself; a sum of squares is measured at once
         moved = p + step * (agrees / share.maximum(1e-3))
         rate = Expr.scalar("lr") * Expr.scalar("weight_decay")
         return {**new, "p": moved - rate * p if self.decays else moved}

@@ -14,7 +14,7 @@ from rumus.optim.engine.compensation import COMPENSATION
 from rumus.optim.engine.coupled_decay import CoupledDecay
 from rumus.optim.engine.description import description
 from rumus.optim.engine.kernels import Kernels
-from rumus.optim.engine.loss_scale import LossScale, Scaling
+from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment, in_one_piece
 from rumus.optim.engine.stage import Stage
@@ -308,38 +308,6 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         self.segments = segments
         self._following = [stage for stage in self.stages if stage.follows]
         self._give_kernels(segments)
-
-    def scale_losses(self, policy: LossScale) -> Scaling:
-        """Expect gradients of losses that are multiplied by a scale; the update divides by it.
-
-        Whoever goes back through a loss multiplies it, as `Trainer` does. A step that is refused
-        is skipped and makes the scale smaller. With nonfinite="raise" it is an error where the
-        scale is at its minimum; a GPU has gone on by the time the host hears of that. Called again
-        it begins anew with another policy.
-
-        ValueError for nonfinite="propagate", OwnershipError if this was released.
-
-        >>> from rumus.optim import AdamW
-        >>> from rumus.tensor import Parameter
-        >>> w = Parameter([1.0], name="w")
-        >>> optimizer = AdamW([w])
-        >>> scaling = optimizer.scale_losses(LossScale(initial=8.0))
-        >>> grads = (w * 3.0).sum().backward(scale=scaling.on(w.backend))
-        >>> grads[w].tolist()
-        [24.0]
-        >>> optimizer.step(grads)
-        """
-        self._check_alone("scale_losses")
-        self._check_training("scale_losses()")
-        self._check_scalable()
-        self._settle()
-        if self.scaling is not None:
-            self.scaling.restart(policy)
-            return self.scaling
-        scaling = Scaling(policy)
-        with Uninterrupted():
-            self._scale_by(scaling)
-        return scaling
 
     def _scale_by(self, scaling: Scaling) -> None:
         """Divide gradients by this scale from now on."""

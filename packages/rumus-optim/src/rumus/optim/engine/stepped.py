@@ -24,8 +24,12 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
     kernel: Kernel
 
     @abstractmethod
-    def scale_losses(self, policy: LossScale) -> Scaling:
-        """Expect gradients of losses that are multiplied by a scale; the update divides by it."""
+    def _check_scalable(self) -> None:
+        """Refuse a loss scale where something would not know of it."""
+
+    @abstractmethod
+    def _scale_by(self, scaling: Scaling) -> None:
+        """Divide gradients by this scale from now on."""
 
     @abstractmethod
     def _prepare(self, gradients: Mapping[int, Array]) -> None:
@@ -41,6 +45,38 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
     @abstractmethod
     def _follow(self, number: int) -> None:
         """Have what is kept beside a segment's parameters follow what others did to them."""
+
+    def scale_losses(self, policy: LossScale) -> Scaling:
+        """Expect gradients of losses that are multiplied by a scale; the update divides by it.
+
+        Whoever goes back through a loss multiplies it, as `Trainer` does. A step that is refused
+        is skipped and makes the scale smaller. With nonfinite="raise" it is an error where the
+        scale is at its minimum; a GPU has gone on by the time the host hears of that. Called again
+        it begins anew with another policy.
+
+        ValueError for nonfinite="propagate", OwnershipError if this was released.
+
+        >>> from rumus.optim import AdamW
+        >>> from rumus.tensor import Parameter
+        >>> w = Parameter([1.0], name="w")
+        >>> optimizer = AdamW([w])
+        >>> scaling = optimizer.scale_losses(LossScale(initial=8.0))
+        >>> grads = (w * 3.0).sum().backward(scale=scaling.on(w.backend))
+        >>> grads[w].tolist()
+        [24.0]
+        >>> optimizer.step(grads)
+        """
+        self._check_alone("scale_losses")
+        self._check_training("scale_losses()")
+        self._check_scalable()
+        self._settle()
+        if self.scaling is not None:
+            self.scaling.restart(policy)
+            return self.scaling
+        scaling = Scaling(policy)
+        with Uninterrupted():
+            self._scale_by(scaling)
+        return scaling
 
     def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
         """Return the owned gradients: a whole arena where they lie in it, else one by one."""

@@ -9,7 +9,7 @@ from typing import Any
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.engine.footprint import Memory
 from rumus.optim.engine.fused import FusedOptimizer
-from rumus.optim.engine.loss_scale import LossScale, Scaling
+from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.optimizer import called_from
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
@@ -116,21 +116,14 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
         for each in self.optimizers:
             each._set_counts(steps, skipped)
 
-    def scale_losses(self, policy: LossScale) -> Scaling:
-        """Expect gradients of scaled losses for all of them; see `FusedOptimizer.scale_losses`."""
-        self._check_training("scale_losses()")
+    def _check_scalable(self) -> None:
         for each in self.optimizers:
             each._check_scalable()
-        self._settle()
-        if self.scaling is not None:
-            self.scaling.restart(policy)
-            return self.scaling
-        scaling = Scaling(policy)
-        with Uninterrupted():
-            for each in self.optimizers:
-                each._scale_by(scaling)
-            self.scaling = scaling
-        return scaling
+
+    def _scale_by(self, scaling: Scaling) -> None:
+        for each in self.optimizers:
+            each._scale_by(scaling)
+        self.scaling = scaling
 
     def answer_nonfinite(self, nonfinite: Any) -> None:
         """From the next step on do this at a gradient that is not finite, in all of them."""
