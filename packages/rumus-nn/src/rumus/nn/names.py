@@ -14,7 +14,7 @@ make a `Names` of your own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -85,25 +85,22 @@ class Names:
         found: dict[str, NDArray[Any]] = {}
         for name, array in state.items():
             layer, _, kind = name.rpartition(".")
-            for row, foreign in self._places(layer):
+            places = self.layers(layer)
+            for foreign, row in places:
                 piece = array if row.of == 1 else _pieces(state, layer, array, row.of)[row.part]
                 is_turned = row.is_transposed and array.ndim == 2
                 found[f"{foreign}.{kind}"] = piece.T if is_turned else piece
-            if not self._places(layer):
+            if not places:
                 found[name] = array
         return found
 
     def layers(self, own: str) -> list[tuple[str, Row]]:
         """Return the names in the file of a layer here, each with its row."""
-        return [(foreign, row) for row, foreign in self._places(own)]
-
-    def _places(self, layer: str) -> list[tuple[Row, str]]:
-        return list(self._written(layer))
-
-    def _written(self, layer: str) -> Iterator[tuple[Row, str]]:
-        for pattern, row in self._writers:
-            if row.foreign not in self._unwritten and (match := pattern.fullmatch(layer)):
-                yield row, _filled(row.foreign, row.own, match.groups())
+        return [
+            (_filled(row.foreign, row.own, match.groups()), row)
+            for pattern, row in self._writers
+            if row.foreign not in self._unwritten and (match := pattern.fullmatch(own))
+        ]
 
     @cached_property
     def _readers(self) -> list[tuple[re.Pattern[str], Row]]:
