@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from numpy.typing import DTypeLike
@@ -35,7 +36,7 @@ class _InstanceNorm(GroupNorm):
         if x.ndim in (self.axes + 1, self.axes + 2):
             if x.shape[-self.axes - 1] != self.channels:
                 raise ValueError(f"{name}: {self.channels} channels are needed, not {x.shape}")
-            if int(x[(0,) * (x.ndim - self.axes)].size if x.size else 2) <= 1:
+            if x.size and math.prod(x.shape[-self.axes :]) == 1:
                 raise ValueError(f"{name}: one value in each channel is nothing to normalize by")
         return of_batch(name, x, self.axes, super().forward)
 
