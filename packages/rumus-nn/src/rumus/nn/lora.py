@@ -190,7 +190,7 @@ def lora(
             layer, rank, scale=scale, dropout=dropout, storage=storage, generator=generator
         )
 
-    return put_in(model, dict.fromkeys(wanted, adapted), storage)
+    return put_in(model, linears, dict.fromkeys(wanted, adapted), storage)
 
 
 def check_model(model: Module) -> dict[str, Linear]:
@@ -210,10 +210,12 @@ def check_model(model: Module) -> dict[str, Linear]:
 
 
 def put_in(
-    model: Module, adapters: Mapping[str, Callable[[Linear], LoraLinear]], storage: Storage
+    model: Module,
+    linears: Mapping[str, Linear],
+    adapters: Mapping[str, Callable[[Linear], LoraLinear]],
+    storage: Storage,
 ) -> Lora:
-    """Freeze a model, and replace its linear layers by adapted or frozen ones."""
-    linears = check_model(model)
+    """Freeze a model, and replace the layers that `check_model` found by adapted or frozen ones."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     layers: dict[str, LoraLinear] = {}
     swaps: list[tuple[Module, Module]] = []

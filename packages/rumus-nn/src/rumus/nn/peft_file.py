@@ -123,7 +123,7 @@ def load_lora(
     }
     makers = {path: partial(_made, values=each, settings=settings, storage=storage)
               for path, each in joined.items()}  # fmt: skip
-    return put_in(model, makers, storage)
+    return put_in(model, linears, makers, storage)
 
 
 @dataclass(frozen=True, slots=True)
