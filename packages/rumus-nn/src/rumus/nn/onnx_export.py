@@ -73,8 +73,8 @@ def export_onnx(
         found = "the number of its results depends on the size of the batch"
     if found is not None:
         raise OnnxExportError(f"{type(model).__name__} cannot be exported: {found}")
-    writer = _Writer(first, last, batch_axis)
-    Path(path).write_bytes(writer.model(onnx).SerializeToString())
+    writer = _Writer(onnx, first, last, batch_axis)
+    Path(path).write_bytes(writer.model().SerializeToString())
 
 
 def _names(given: Sequence[str] | None, count: int) -> list[str]:
@@ -186,32 +186,32 @@ def _where(model: Module, traceback: TracebackType | None) -> str:
 class _Writer:
     """Two traces as one model in which the size of the batch is open."""
 
-    def __init__(self, first: _Trace, last: _Trace, axis: int | None) -> None:
+    def __init__(self, onnx: Any, first: _Trace, last: _Trace, axis: int | None) -> None:
+        self.onnx = onnx
         self.first, self.last, self.axis = first, last, axis
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self._batch: str | None = None
         self._renamed: dict[str, str] = {}  # results, from the names in the graph
 
-    def model(self, onnx: Any) -> Any:
+    def model(self) -> Any:
         """Return the model as the onnx package has it, checked."""
-        helper = onnx.helper
+        helper = self.onnx.helper
         kept = used(self.first.graph, list(self.first.outputs.values()))
         made = {name for node in kept for name in node.outputs}
         for name, value in self.first.outputs.items():
             if value.name in made:  # else it is an input, or a constant
                 self._renamed.setdefault(value.name, name)
         for node in kept:
-            self._write(onnx, node)
+            self._write(node)
         names = {name for node in kept for name in node.inputs}
-        outputs = [self._output(onnx, name, value) for name, value in self.first.outputs.items()]
+        outputs = [self._output(name, value) for name, value in self.first.outputs.items()]
         for name, array in self.first.graph.constants.items():
             if name in names:
-                whole = np.ascontiguousarray(array).reshape(array.shape)
-                self.initializers.append(onnx.numpy_helper.from_array(whole, name))
+                self._initialize(name, array)
         inputs = [
-            helper.make_tensor_value_info(name, _type(onnx, a.dtype), self._shape(a, b))
-            for name, a, b in _pairs(self.first.inputs, self.last.inputs)
+            self._described(name, value, self.last.inputs[name])
+            for name, value in self.first.inputs.items()
         ]
         size = sum(each.ByteSize() for each in self.initializers)
         if size >= _LARGEST:
@@ -221,12 +221,12 @@ class _Writer:
             graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="rumus",
             ir_version=8,
         )  # fmt: skip
-        onnx.checker.check_model(found)
+        self.onnx.checker.check_model(found)
         return found
 
-    def _write(self, onnx: Any, node: Node) -> None:
+    def _write(self, node: Node) -> None:
         inputs = [
-            self._lengths(onnx, name, node.operation)
+            self._lengths(name, node.operation)
             if name in self.first.graph.lengths
             else self._renamed.get(name, name)
             for name in node.inputs
@@ -234,24 +234,26 @@ class _Writer:
         outputs = [self._renamed.get(name, name) for name in node.outputs]
         settings: dict[str, Any] = dict(node.attributes)
         if node.operation == "Cast":
-            settings["to"] = _type(onnx, np.dtype(settings["to"]))
+            settings["to"] = self._type(np.dtype(settings["to"]))
         while inputs and not inputs[-1]:
             inputs.pop()
-        self.nodes.append(onnx.helper.make_node(node.operation, inputs, outputs, **settings))
+        self.nodes.append(self.onnx.helper.make_node(node.operation, inputs, outputs, **settings))
 
-    def _output(self, onnx: Any, name: str, value: Value) -> Any:
+    def _output(self, name: str, value: Value) -> Any:
         """Give a result its name."""
-        helper = onnx.helper
+        helper = self.onnx.helper
         if value.constant is not None:
-            self.first.graph.constants[value.name] = value.constant
-            whole = np.ascontiguousarray(value.constant).reshape(value.shape)
-            self.initializers.append(onnx.numpy_helper.from_array(whole, f"{name} as it is"))
+            self._initialize(f"{name} as it is", value.constant)
             self.nodes.append(helper.make_node("Identity", [f"{name} as it is"], [name]))
         elif self._renamed.get(value.name) != name:
             before = self._renamed.get(value.name, value.name)
             self.nodes.append(helper.make_node("Identity", [before], [name]))
-        shape = self._shape(value, self.last.outputs[name])
-        return helper.make_tensor_value_info(name, _type(onnx, value.dtype), shape)
+        return self._described(name, value, self.last.outputs[name])
+
+    def _described(self, name: str, a: Value, b: Value) -> Any:
+        """An input or a result, as the two traces have it."""
+        shape = self._shape(a, b)
+        return self.onnx.helper.make_tensor_value_info(name, self._type(a.dtype), shape)
 
     def _shape(self, a: Value, b: Value) -> list[int | str]:
         """The lengths of a tensor; "batch", or another name, where they differ."""
@@ -262,37 +264,44 @@ class _Writer:
             found.append(n if n == m else other)
         return found
 
-    def _lengths(self, onnx: Any, name: str, operation: str) -> str:
+    def _lengths(self, name: str, operation: str) -> str:
         """Lengths that a node reads: numbers, or computed from the size of the batch."""
         a, b = self.first.graph.lengths[name], self.last.graph.lengths[name]
         differing = [i for i, (n, m) in enumerate(zip(a, b, strict=True)) if n != m]
         if operation == "Reshape" and len(differing) == 1 and 0 not in a:
             a = b = tuple(-1 if i == differing[0] else n for i, n in enumerate(a))
         if a == b:
-            return self._integers(onnx, a)
+            return self._integers(a)
         scales, offsets = zip(*(_line(n, m) for n, m in zip(a, b, strict=True)), strict=True)
-        self._emit(onnx, "Mul", [self._size(onnx), self._integers(onnx, scales)], f"{name}_scaled")
-        return self._emit(onnx, "Add", [f"{name}_scaled", self._integers(onnx, offsets)], name)
+        self._emit("Mul", [self._size(), self._integers(scales)], f"{name}_scaled")
+        return self._emit("Add", [f"{name}_scaled", self._integers(offsets)], name)
 
-    def _size(self, onnx: Any) -> str:
+    def _size(self) -> str:
         """The size of the batch, as it runs."""
         if self._batch is None:
             first = next(iter(self.first.inputs))
-            self._emit(onnx, "Shape", [first], "all_lengths")
-            axis = self._integers(onnx, (self.axis or 0,))
-            self._batch = self._emit(onnx, "Gather", ["all_lengths", axis], "batch_size")
+            self._emit("Shape", [first], "all_lengths")
+            axis = self._integers((self.axis or 0,))
+            self._batch = self._emit("Gather", ["all_lengths", axis], "batch_size")
         return self._batch
 
-    def _emit(self, onnx: Any, operation: str, inputs: list[str], output: str) -> str:
-        self.nodes.append(onnx.helper.make_node(operation, inputs, [output]))
+    def _emit(self, operation: str, inputs: list[str], output: str) -> str:
+        self.nodes.append(self.onnx.helper.make_node(operation, inputs, [output]))
         return output
 
-    def _integers(self, onnx: Any, values: tuple[int, ...]) -> str:
+    def _integers(self, values: tuple[int, ...]) -> str:
         name = "lengths_" + "_".join(str(value) for value in values)
         if all(each.name != name for each in self.initializers):
-            array = np.array(values, np.int64)
-            self.initializers.append(onnx.numpy_helper.from_array(array, name))
+            self._initialize(name, np.array(values, np.int64))
         return name
+
+    def _initialize(self, name: str, array: NDArray[Any]) -> None:
+        """Give the file a constant."""
+        whole = np.ascontiguousarray(array).reshape(array.shape)
+        self.initializers.append(self.onnx.numpy_helper.from_array(whole, name))
+
+    def _type(self, dtype: np.dtype[Any]) -> int:
+        return int(self.onnx.helper.np_dtype_to_tensor_dtype(dtype))
 
 
 def _line(n: int, m: int) -> tuple[int, int]:
@@ -306,11 +315,3 @@ def _line(n: int, m: int) -> tuple[int, int]:
             "multiple of the batch"
         )
     return scale, n - scale * _BATCHES[0]
-
-
-def _pairs(first: Mapping[str, Value], last: Mapping[str, Value]) -> list[tuple[str, Value, Value]]:
-    return [(name, value, last[name]) for name, value in first.items()]
-
-
-def _type(onnx: Any, dtype: np.dtype[Any]) -> int:
-    return int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
