@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rumus.nn.batch_norm import running_affine
 from rumus.nn.onnx_array import Memory, OnnxArray, filled, reshaped
 from rumus.nn.onnx_elementwise import cast, write_kernel
-from rumus.nn.onnx_graph import Graph, OnnxExportError, Value
+from rumus.nn.onnx_graph import Attribute, Graph, OnnxExportError, Operand, Value
 from rumus.nn.onnx_recurrent import write_recurrence
 from rumus.tensor import DType, Kernel, NumpyBackend, bool_, int32
 from rumus.tensor.expression.kernel import trace
@@ -33,6 +33,20 @@ _REDUCTIONS = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "mi
 
 # Of running statistics, in evaluation.
 _BATCH_NORM: Final = trace(running_affine)
+
+
+def _optional(array: Array | None) -> Value | None:
+    """Return what an array holds, None for an input that is left out."""
+    return None if array is None else array.read()
+
+
+def _settings(window: Window) -> dict[str, tuple[int, ...]]:
+    """A window as the operations of ONNX that slide one have it."""
+    return {
+        "kernel_shape": window.kernel,
+        "strides": window.stride,
+        "pads": (*window.padding, *window.padding),
+    }
 
 
 def _are_of_channels(values: Sequence[Value]) -> bool:
@@ -88,6 +102,12 @@ class OnnxBackend(NumpyBackend):
     def copy(self, source: Array, out: Array) -> None:
         """Broadcast and cast."""
         out.write(self._spread(cast(self.graph, source.read(), out.dtype), out.shape))
+
+    def _write(
+        self, operation: str, inputs: Sequence[Operand], out: Array, **attributes: Attribute
+    ) -> None:
+        """Write an operation whose result is all of `out`."""
+        out.write(self.graph.emit(operation, inputs, out.shape, out.dtype, **attributes))
 
     def _spread(self, value: Value, shape: Shape) -> Value:
         if value.shape == shape:
@@ -153,7 +173,7 @@ class OnnxBackend(NumpyBackend):
         if sums is not None:
             self._refuse("the gradient of a weight")
         left, right = a.read(), b.read()
-        added = None if bias is None else bias.read()
+        added = _optional(bias)
         source = b.memory.read() if [view.what for view in b.views] == [(1, 0)] else None
         if (
             source is not None
@@ -172,19 +192,14 @@ class OnnxBackend(NumpyBackend):
 
     def gather(self, table: Array, index: Array, out: Array) -> None:
         """Write the choice of rows; the numbers are not known, and so not looked at."""
-        values = table.read(), index.read()
-        out.write(self.graph.emit("Gather", values, out.shape, out.dtype, axis=0))
+        self._write("Gather", [table.read(), index.read()], out, axis=0)
 
     def scatter_add(self, source: Array, index: Array, out: Array) -> None:
         """Write the addition to rows."""
         base, numbers, rows = out.read(), index.read(), source.read()
         places = reshaped(self.graph, cast(self.graph, numbers, np.dtype(np.int64)),
                           (*numbers.shape, 1))  # fmt: skip
-        out.write(
-            self.graph.emit(
-                "ScatterND", [base, places, rows], out.shape, out.dtype, reduction="add"
-            )
-        )
+        self._write("ScatterND", [base, places, rows], out, reduction="add")
 
     def dequantize(
         self,
@@ -233,15 +248,13 @@ class OnnxBackend(NumpyBackend):
         """What runtimes fold into the convolution before it."""
         x, mean, variance, weight, bias = values
         rows = [reshaped(self.graph, v, (x.shape[1],)) for v in (weight, bias, mean, variance)]
-        out.write(
-            self.graph.emit("BatchNormalization", [x, *rows], out.shape, out.dtype, epsilon=eps)
-        )
+        self._write("BatchNormalization", [x, *rows], out, epsilon=eps)
 
     def _refuse(self, what: str) -> NoReturn:
         raise OnnxExportError(f"{what} has no counterpart in ONNX")
 
     def _softmax(self, operation: str, x: Array, out: Array) -> None:
-        out.write(self.graph.emit(operation, [x.read()], out.shape, out.dtype, axis=-1))
+        self._write(operation, [x.read()], out, axis=-1)
 
     def _layer_norm(
         self, x: Array, weight: Array | None, bias: Array | None, out: Array, _: Array, eps: float
@@ -251,27 +264,16 @@ class OnnxBackend(NumpyBackend):
             scale = self.graph.constant(np.ones(x.shape[-1:], x.dtype))
         else:
             scale = weight.read()
-        shift = None if bias is None else bias.read()
-        out.write(
-            self.graph.emit(
-                "LayerNormalization", [value, scale, shift], out.shape, out.dtype,
-                axis=-1, epsilon=eps,
-            )
-        )  # fmt: skip
+        inputs = [value, scale, _optional(bias)]
+        self._write("LayerNormalization", inputs, out, axis=-1, epsilon=eps)
 
     def _convolution(
         self, geometry: Geometry, x: Array, weight: Array, bias: Array | None, out: Array
     ) -> None:
-        w, inputs = (
-            geometry.window,
-            [x.read(), weight.read(), None if bias is None else bias.read()],
+        w, inputs = geometry.window, [x.read(), weight.read(), _optional(bias)]
+        self._write(
+            "Conv", inputs, out, **_settings(w), dilations=w.dilation, group=geometry.groups
         )
-        out.write(
-            self.graph.emit(
-                "Conv", inputs, out.shape, out.dtype, kernel_shape=w.kernel, strides=w.stride,
-                pads=(*w.padding, *w.padding), dilations=w.dilation, group=geometry.groups,
-            )
-        )  # fmt: skip
 
     def _convolution_transpose(
         self, geometry: Geometry, x: Array, weight: Array, out: Array
@@ -279,29 +281,16 @@ class OnnxBackend(NumpyBackend):
         w, g = geometry.window, geometry
         rows = zip(g.lengths, g.places, w.kernel, w.stride, w.padding, w.dilation, strict=True)
         more = tuple(n - ((p - 1) * s - 2 * pad + d * (k - 1) + 1) for n, p, k, s, pad, d in rows)
-        out.write(
-            self.graph.emit(
-                "ConvTranspose", [x.read(), weight.read()], out.shape, out.dtype,
-                kernel_shape=w.kernel, strides=w.stride, pads=(*w.padding, *w.padding),
-                dilations=w.dilation, group=g.groups, output_padding=more,
-            )
+        self._write(
+            "ConvTranspose", [x.read(), weight.read()], out, **_settings(w), dilations=w.dilation,
+            group=g.groups, output_padding=more,
         )  # fmt: skip
 
     def _max_pool(self, w: Window, x: Array, out: Array) -> None:
-        out.write(
-            self.graph.emit(
-                "MaxPool", [x.read()], out.shape, out.dtype, kernel_shape=w.kernel,
-                strides=w.stride, pads=(*w.padding, *w.padding), dilations=w.dilation,
-            )
-        )  # fmt: skip
+        self._write("MaxPool", [x.read()], out, **_settings(w), dilations=w.dilation)
 
     def _avg_pool(self, w: Window, x: Array, out: Array) -> None:
-        out.write(
-            self.graph.emit(
-                "AveragePool", [x.read()], out.shape, out.dtype, kernel_shape=w.kernel,
-                strides=w.stride, pads=(*w.padding, *w.padding), count_include_pad=1,
-            )
-        )  # fmt: skip
+        self._write("AveragePool", [x.read()], out, **_settings(w), count_include_pad=1)
 
     def _recurrence(
         self,
@@ -322,8 +311,7 @@ class OnnxBackend(NumpyBackend):
         first_c = None if cells is None else cells[begin : begin + 1].read()
         all_states, last, cell = write_recurrence(
             self.graph, kind, x.read(), (first_h, first_c), weight.read(),
-            None if bias is None else bias.read(), None if lengths is None else lengths.read(),
-            reverse=reverse,
+            _optional(bias), _optional(lengths), reverse=reverse,
         )  # fmt: skip
         shape = (time, *states.shape[1:])
         states[start : start + time].write(reshaped(self.graph, all_states, shape))
@@ -334,10 +322,7 @@ class OnnxBackend(NumpyBackend):
 
     def _cumsum(self, x: Array, out: Array, reverse: bool = False) -> None:
         axis = self.graph.constant(np.array(1, np.int64))
-        found = self.graph.emit(
-            "CumSum", [x.read(), axis], out.shape, out.dtype, reverse=int(reverse)
-        )
-        out.write(found)
+        self._write("CumSum", [x.read(), axis], out, reverse=int(reverse))
 
     def _sort(self, x: Array, values: Array, indices: Array, descending: bool) -> None:
         results = [(values.shape, values.dtype), (values.shape, np.dtype(np.int64))]
