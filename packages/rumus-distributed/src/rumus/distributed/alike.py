@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from rumus.distributed.buffer_means import buffers_of
 from rumus.distributed.errors import RankError
 from rumus.distributed.link import Link
 from rumus.tensor import Generator, tensor
@@ -100,10 +101,8 @@ def give_parameters(link: Link, trainer: Trainer[Any]) -> None:
     """Make parameters and buffers those of rank 0, where they differ."""
     if link.size == 1:
         return
-    tensors = [p for _, p in trainer.optimizer.named_parameters()]
-    state = trainer.state.values()
-    tensors += [b for thing in state if hasattr(thing, "named_buffers")
-                for _, b in thing.named_buffers()]  # fmt: skip
+    parameters = [parameter for _, parameter in trainer.optimizer.named_parameters()]
+    tensors = [*parameters, *buffers_of(trainer.state).values()]
     digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).digest()
     if len(set(link.gather(digest))) == 1:
         return

@@ -7,7 +7,7 @@ copies, weighted as the gradients are and added up in the same tree, if the step
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from rumus.distributed.tree import add_rows
 from rumus.tensor import Backend, DType, Expr, Kernel, Tensor
@@ -17,6 +17,16 @@ from rumus.tensor.memory.backend import Array
 _BUFFER, _SUM, _FACTOR = Expr.array("buffer"), Expr.array("sum"), Expr.scalar("factor")
 _WEIGH: Final = Kernel("weigh", {"sum": _SUM * _FACTOR}, ("sum",))
 _TAKE: Final = Kernel("take_mean", {"buffer": _SUM * _FACTOR}, ("buffer", "sum"))
+
+
+def buffers_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the buffers of the modules among objects, by dotted name."""
+    return {
+        f"{name}.{path}": buffer
+        for name, thing in state.items()
+        if hasattr(thing, "named_buffers")
+        for path, buffer in thing.named_buffers()
+    }
 
 
 class BufferMeans:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, TypeVar
 
 from rumus.distributed.alike import check_alike, give_parameters
+from rumus.distributed.buffer_means import buffers_of
 from rumus.distributed.errors import RankError
 from rumus.distributed.link import Link
 from rumus.distributed.rank_division import divided
@@ -135,16 +136,6 @@ class ShardedTeam(Team):
         self._time = call.clock
         if signals is not None and call.signal and signals.received is None:
             signals.obey(call.signal)
-
-
-def buffers_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the buffers of the modules among objects, by dotted name."""
-    return {
-        f"{name}.{path}": buffer
-        for name, thing in state.items()
-        if hasattr(thing, "named_buffers")
-        for path, buffer in thing.named_buffers()
-    }
 
 
 def _portable(error: BaseException | None) -> BaseException | None:
