@@ -14,6 +14,8 @@ from rumus.train.base.logged import Log, Value
 
 # From the sums of a metric's parts to the metric; None for a number, which is averaged.
 Finishes: TypeAlias = dict[str, Callable[..., Any] | None]
+# Of the parts of what is logged, by name.
+Sums: TypeAlias = dict[str, list[NDArray[Any]]]
 _HOST: Final = NumpyBackend()
 
 
@@ -26,7 +28,7 @@ class ShardLogs:
 
     def __init__(self, finishes: Finishes) -> None:
         self._finishes = finishes
-        self._shards: list[dict[str, list[NDArray[Any]]]] = [{}]
+        self._shards: list[Sums] = [{}]
 
     def add(self, log: Log, weight: float) -> None:
         """Take what the rows of a batch have logged."""
@@ -35,9 +37,7 @@ class ShardLogs:
             self._finishes[name] = value.finish
             factor = weight if value.finish is None else 1.0
             parts = [part.numpy().astype(np.float64) * factor for part in value.parts]
-            before = sums.get(name)
-            pairs = zip(before, parts, strict=True) if before is not None else ()
-            sums[name] = parts if before is None else [one + more for one, more in pairs]
+            _add(sums, name, parts)
 
     def merge(self, other: ShardLogs) -> None:
         """Take the shards that follow."""
@@ -46,11 +46,10 @@ class ShardLogs:
     def joined(self, link: Link, weight: float) -> Log:
         """Return what all shards of all ranks have logged. Every rank has to log the same names."""
         every = [shard for rank in link.gather(self._shards) for shard in rank]
-        sums: dict[str, list[NDArray[Any]]] = {}
+        sums: Sums = {}
         for shard in every:
             for name, parts in shard.items():
-                before = sums.get(name, [np.zeros_like(part) for part in parts])
-                sums[name] = [one + more for one, more in zip(before, parts, strict=True)]
+                _add(sums, name, parts)
         return {name: self._value(name, parts, weight) for name, parts in sums.items()}
 
     def _value(self, name: str, parts: list[NDArray[Any]], weight: float) -> Value:
@@ -58,3 +57,9 @@ class ShardLogs:
         share = 1 / weight if finish is None and name in self._finishes else 1.0
         tensors = [tensor((part * share).astype(np.float32), backend=_HOST) for part in parts]
         return Value(tuple(tensors), finish)
+
+
+def _add(sums: Sums, name: str, parts: list[NDArray[Any]]) -> None:
+    """Add the parts of what was logged under a name."""
+    before = sums.get(name, [np.zeros_like(part) for part in parts])
+    sums[name] = [one + more for one, more in zip(before, parts, strict=True)]
