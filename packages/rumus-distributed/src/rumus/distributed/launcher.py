@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from rumus.distributed.mpi_library import MpiLibrary, find_library
+from rumus.distributed.processors import processors
 from rumus.distributed.rank_program import FOLDER, UNFINISHED, Ended
 
 THREADS: Final = (
@@ -79,9 +80,7 @@ def environment(job: Job, given: Mapping[str, str]) -> dict[str, str]:
 
     What is set already stays.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    processors = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    threads = str(max(1, processors // job.ranks_a_host))
+    threads = str(max(1, processors() // job.ranks_a_host))
     return {**dict.fromkeys(THREADS, threads), **given}
 
 

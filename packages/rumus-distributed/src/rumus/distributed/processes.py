@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rumus.distributed.errors import RankError
 from rumus.distributed.link import Link, NoLink
-from rumus.distributed.mpi_library import check_installation
+from rumus.distributed.mpi_library import RANK_VARIABLES, check_installation
 from rumus.distributed.own_gpu import own_gpu
 from rumus.distributed.team import ShardedTeam
 from rumus.tensor import Backend, is_seeded, run_seed, seed
@@ -22,7 +22,6 @@ T = TypeVar("T")
 
 # What launchers tell a process: how many there are. Slurm's own says so even without MPI.
 SIZES: Final = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-_RANKS: Final = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 
 
 class Ranks:
@@ -121,4 +120,4 @@ def is_launched() -> bool:
     sizes = [os.environ[name] for name in SIZES if name in os.environ]
     if sizes:
         return int(sizes[0]) > 1
-    return any(name in os.environ for name in _RANKS)
+    return any(name in os.environ for name in RANK_VARIABLES)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from rumus.distributed.mpi_library import RANK_VARIABLES
+
 FOLDER: Final = "RUMUS_RANKS_FOLDER"  # from the launcher to its own ranks: where their notes go
 UNFINISHED: Final = -1
-_RANKS: Final = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class _Notes:
 
     def __init__(self) -> None:
         folder = os.environ.get(FOLDER)
-        rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
+        rank = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0")
         self._path = None if folder is None or not Path(folder).is_dir() else Path(folder, rank)
         self._write([])
 

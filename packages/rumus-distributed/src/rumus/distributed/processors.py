@@ -1,0 +1,16 @@
+"""`processors`: how many of a machine's processors this process may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+
+def processors() -> int:
+    """Return how many there are for us: a job may have been given a few of them.
+
+    >>> processors() >= 1
+    True
+    """
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
