@@ -492,10 +492,14 @@ class Capture:
             _command(step, layout.array, scratch) if isinstance(step, Call) else step
             for step in recording.steps
         ]
+        whole = {recording.known.place_of(array): n for n, array in enumerate(self.inputs)}
         self._asked = [
-            (each.question, [layout.array(place) for place in each.places], each.answer)
+            (each.question, [whole.get(p, layout.array(p)) for p in each.places], each.answer)
             for each in recording.facts.asked
         ]
+        self._asks_for_parts = any(
+            place not in whole for each in recording.facts.asked for place in each.places
+        )
         facts = list(recording.facts.attributes.values())
         self._things = [thing for thing, _, _ in facts]
         self._names = [name for _, name, _ in facts]
@@ -521,13 +525,16 @@ class Capture:
 
         False where the question raises an error: the code raises it.
         """
-        if not self._asked:
-            return True
-        self.fill(batch)
+        if self._asks_for_parts:
+            self.fill(batch)
         try:
-            return all(repr(ask(*arrays)) == repr(answer) for ask, arrays, answer in self._asked)
+            for question, arrays, answer in self._asked:
+                given = [batch[a] if isinstance(a, int) else a for a in arrays]
+                if repr(question(*given)) != repr(answer):
+                    return False
         except Exception:
             return False
+        return True
 
     def replay(self, batch: Sequence[NDArray[Any]]) -> None:
         """Run the commands on new data."""
