@@ -70,16 +70,15 @@ class Call:
     def difference(self, other: Call, *, is_exact: bool) -> str | None:
         """Return what another call does otherwise, None if nothing; places count if `is_exact`."""
         if self.operation is not other.operation or not _is_alike(
-            _kinds(self.args), _kinds(other.args), is_exact=False
+            _kinds(self.args), _kinds(other.args)
         ):
             return (
                 f"it took another course than the time before, which ran {self.label!r} where this "
                 f"one ran {other.label!r}"
             )
         pairs = (self.args, self.named), (other.args, other.named)
-        if (self.is_live and other.is_live) or _is_alike(*pairs, is_exact=False):
-            where = [places((call.args, call.named, call.result)) for call in (self, other)]
-            if is_exact and where[0] != where[1]:
+        if (self.is_live and other.is_live) or _is_alike(*pairs):
+            if is_exact and places(pairs[0]) != places(pairs[1]):
                 return f"{self.label!r} reads or writes other arrays than the time before"
             return None
         numbers = _first_difference(*pairs)
@@ -146,22 +145,22 @@ def places(value: Any) -> list[Place]:
     return [p for part in value for p in places(part)] if isinstance(value, tuple) else []
 
 
-def _is_alike(a: Any, b: Any, *, is_exact: bool) -> bool:
-    """Whether two arguments are the same, arrays at least in their layout."""
+def _is_alike(a: Any, b: Any) -> bool:
+    """Whether two arguments are the same, arrays in their layout."""
     if isinstance(a, Place) and isinstance(b, Place):
-        return a == b if is_exact else a.has_layout_of(b)
+        return a.has_layout_of(b)
     if a is b:
         return True
     if type(a) is not type(b):
         return False
     if isinstance(a, (list, tuple)):
         pairs = zip(a, b, strict=False)
-        return len(a) == len(b) and all(_is_alike(x, y, is_exact=is_exact) for x, y in pairs)
+        return len(a) == len(b) and all(_is_alike(x, y) for x, y in pairs)
     if isinstance(a, Mapping):
-        return list(a) == list(b) and all(_is_alike(a[n], b[n], is_exact=is_exact) for n in a)
+        return list(a) == list(b) and all(_is_alike(a[n], b[n]) for n in a)
     if isinstance(a, Epilogue):
         parts = [(e.kernel, e.arrays, e.scalars, e.out) for e in (a, b)]
-        return _is_alike(*parts, is_exact=is_exact)
+        return _is_alike(*parts)
     if isinstance(a, (float, np.generic)):  # 0.0 == -0.0, and NaN is not even itself
         return repr(a) == repr(b)
     return bool(a == b)

@@ -610,10 +610,7 @@ class Comparison(Notes):
         super().note(call)
         recorded = self._capture.calls
         if number < len(recorded) and self.why_not is None:
-            before = recorded[number]
-            known, call.result = call.result, before.result  # it is compared once it is there
-            self.why_not = before.difference(call, is_exact=True)
-            call.result = known
+            self.why_not = recorded[number].difference(call, is_exact=True)
 
     def made(self, array: NDArray[Any]) -> None:
         """Note an array, to see whether somebody holds it afterwards."""
