@@ -26,7 +26,12 @@ from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
 from rumus.tensor.backends.numpy_recurrent import CELLS
 from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
 from rumus.tensor.backends.numpy_sorting import SORTING
-from rumus.tensor.backends.numpy_sums import add_up, multiply, without_many_repeats
+from rumus.tensor.backends.numpy_sums import (
+    add_up,
+    as_one_product,
+    multiply,
+    without_many_repeats,
+)
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue, Reduction, Shape
@@ -239,12 +244,8 @@ class NumpyBackend:
         if out.dtype == np.float16:
             _half_matmul(a, b, out, bias)
             return
-        if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
-            # One product instead of many small ones.
-            rows = math.prod(a.shape[:-1])  # of no size -1 cannot be told
-            multiply(a.reshape(rows, a.shape[-1]), b, out.reshape(rows, out.shape[-1]))
-        else:
-            multiply(a, b, out)
+        left, into = as_one_product(a, b, out)
+        multiply(left, b, into)
         if bias is not None:
             np.add(out, bias, out)
 

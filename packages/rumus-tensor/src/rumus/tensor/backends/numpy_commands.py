@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.backends.numba_backend import NumbaBackend
 from rumus.tensor.backends.numpy_backend import BLOCK, NumpyBackend
-from rumus.tensor.backends.numpy_sums import LONG, LONG_VECTOR
+from rumus.tensor.backends.numpy_sums import as_one_product, is_cut
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue
@@ -140,15 +140,9 @@ def _each(parts: Sequence[Command]) -> None:
 
 def _product(a: Array, b: Array, out: Array) -> Command | None:
     """One product of NumPy, as `NumpyBackend` takes it; None for one that is cut."""
-    limit = LONG_VECTOR if 1 in out.shape[-2:] else LONG
-    if out.dtype == np.float16 or (a.shape[-1] > limit and out.dtype == np.float32):
+    a, out = as_one_product(a, b, out)
+    if out.dtype == np.float16 or is_cut(a, out):
         return None
-    if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
-        rows = math.prod(a.shape[:-1])
-        a, out = a.reshape(rows, a.shape[-1]), out.reshape(rows, out.shape[-1])
-        limit = LONG_VECTOR if 1 in out.shape[-2:] else LONG
-        if a.shape[-1] > limit and out.dtype == np.float32:
-            return None
     return partial(np.matmul, a, b, out)
 
 

@@ -64,16 +64,28 @@ def _sums_of_runs(array: Array, axis: int, dtype: DType) -> Array:
     return sums
 
 
+def as_one_product(a: Array, b: Array, out: Array) -> tuple[Array, Array]:
+    """Return a and out as matrices where a batch of products with one b is a single one."""
+    if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
+        rows = math.prod(a.shape[:-1])  # of no size -1 cannot be told
+        return a.reshape(rows, a.shape[-1]), out.reshape(rows, out.shape[-1])
+    return a, out
+
+
+def is_cut(a: Array, out: Array) -> bool:
+    """Whether `multiply` makes a product in parts."""
+    limit = LONG_VECTOR if 1 in out.shape[-2:] else LONG
+    return bool(a.shape[-1] > limit and out.dtype == np.float32)
+
+
 def multiply(a: Array, b: Array, out: Array) -> None:
     """out = a @ b, of matrices or batches of them that broadcast; a long product in parts."""
-    depth = a.shape[-1]
-    limit = LONG_VECTOR if 1 in out.shape[-2:] else LONG
-    if depth <= limit or out.dtype != np.float32:
+    if not is_cut(a, out):
         np.matmul(a, b, out)
     elif math.prod(out.shape[-2:]) <= FEW:
         _multiply_parts(a, b, out)
     else:
-        half = depth // 2
+        half = a.shape[-1] // 2
         multiply(a[..., :half], b[..., :half, :], out)
         rest = np.empty_like(out)
         multiply(a[..., half:], b[..., half:, :], rest)
