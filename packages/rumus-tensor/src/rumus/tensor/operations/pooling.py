@@ -48,6 +48,13 @@ def _check(operation: str, x: Tensor) -> None:
         raise TypeError(f"{operation}: x must be floating, not {x.dtype}")
 
 
+def _check_padding(operation: str, found: Window) -> None:
+    if any(2 * p > k for p, k in zip(found.padding, found.kernel, strict=True)):
+        raise ValueError(
+            f"{operation}: padding {found.padding} is more than half of the kernel {found.kernel}"
+        )
+
+
 @with_switches
 def max_pool(
     x: Tensor, kernel: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0,
@@ -68,10 +75,7 @@ def max_pool(
     _check("max_pool", x)
     lengths = x.shape[2:]
     found = window("max_pool", lengths, kernel, stride, padding, dilation)
-    if any(2 * p > k for p, k in zip(found.padding, found.kernel, strict=True)):
-        raise ValueError(
-            f"max_pool: padding {found.padding} is more than half of the kernel {found.kernel}"
-        )
+    _check_padding("max_pool", found)
     if ceil_mode and any(extra := _beyond(found, lengths)):
         sides = [(p, p + e) for p, e in zip(found.padding, extra, strict=True)]
         wide = pad(x, [(0, 0), (0, 0), *sides], -math.inf)
@@ -177,10 +181,7 @@ def avg_pool(
     found = window("avg_pool", lengths, kernel, stride, padding)
     extra = _beyond(found, lengths) if ceil_mode else (0,) * found.axes
     if any(extra) or (not count_include_pad and any(found.padding)):
-        if any(2 * p > k for p, k in zip(found.padding, found.kernel, strict=True)):
-            raise ValueError(
-                f"avg_pool: padding {found.padding} is more than half of the kernel {found.kernel}"
-            )
+        _check_padding("avg_pool", found)
         return _counted_avg_pool(x, found, extra, count_include_pad)
     is_fused = found.axes <= 2 and x._backend.fused("avg_pool") is not None
     is_tiled = found.stride == found.kernel and not any(found.padding)
