@@ -122,11 +122,11 @@ def cross_entropy(
         return
     _check(logits, index, statistics, weight)
     writes("cross_entropy", out=(out, index.shape))
-    classes, kept = logits.shape[1], statistics.reshape(-1, statistics.shape[-1])
+    kept = statistics.reshape(-1, statistics.shape[-1])
     mask, index = masked(index.reshape(-1), ignored)
-    check_index(index, classes)
+    check_index(index, logits.shape[1])
     rows, loop = _rows(rows_of(logits)), _compiled()["cross_entropy"]
-    weights = _weights(classes, weight, rows.dtype)
+    weights = _weights(weight, rows.dtype)
     losses = out.reshape(-1)
     run_parts(
         lambda a, b: loop(rows, index, losses, kept, weights, smoothing, a, b),
@@ -154,7 +154,7 @@ def cross_entropy_gradient(
     kept, g = statistics.reshape(-1, statistics.shape[-1]), gradient.reshape(-1)
     rows, loop = _rows(rows_of(logits)), _compiled()["cross_entropy_gradient"]
     into = out if out.ndim == 2 else rows
-    weights = _weights(logits.shape[1], weight, rows.dtype)
+    weights = _weights(weight, rows.dtype)
     run_parts(
         lambda a, b: loop(rows, index, kept, g, into, weights, smoothing, a, b),
         len(rows), rows.size >= PARALLEL,
@@ -175,7 +175,7 @@ def _check(logits: Array, index: Array, statistics: Array, weight: Array | None)
     writes("cross_entropy", statistics=(statistics, (*rows, numbers)))
 
 
-def _weights(classes: int, weight: Array | None, dtype: DType) -> Array:
+def _weights(weight: Array | None, dtype: DType) -> Array:
     """The weight of each class, nothing where they are not weighted."""
     return np.empty(0, dtype) if weight is None else np.ascontiguousarray(weight)
 
