@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from rumus.tensor.expression.dtype import bool_, int32
 from rumus.tensor.graph.autograd import ADD
@@ -38,11 +39,8 @@ def _run(backend: Backend, x: Array, axis: int, reverse: bool) -> Array:
     if not out.size:
         return out
     seen = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-    fused = backend.fused("cumsum")
-    if fused is None:
-        cumsum_primitive(backend, reshaped(backend, x, seen), out.reshape(seen), reverse)
-    else:
-        fused(reshaped(backend, x, seen), out.reshape(seen), reverse)
+    add_up = backend.fused("cumsum") or partial(cumsum_primitive, backend)
+    add_up(reshaped(backend, x, seen), out.reshape(seen), reverse)
     return out
 
 

@@ -25,11 +25,11 @@ def cross_entropy_primitive(
 ) -> tuple[Tensor, Tensor | None]:
     """`weighted_cross_entropy` in primitives."""
     if logits.ndim == 3:
-        rows = logits.permute(0, 2, 1).reshape(-1, logits.shape[1])
-        found = cross_entropy_primitive(
-            rows, targets.reshape(-1), label_smoothing, ignore_index, weight
+        joined = logits.permute(0, 2, 1).reshape(-1, logits.shape[1])
+        flat = targets.reshape(-1)
+        losses, weights = cross_entropy_primitive(
+            joined, flat, label_smoothing, ignore_index, weight
         )
-        losses, weights = found
         shape = targets.shape
         return losses.reshape(shape), None if weights is None else weights.reshape(shape)
     if ignore_index is not None:
@@ -37,8 +37,8 @@ def cross_entropy_primitive(
         safe = ignored.where(0, targets)
         losses, weights = cross_entropy_primitive(logits, safe, label_smoothing, None, weight)
         return ignored.where(0.0, losses), None if weights is None else ignored.where(0.0, weights)
-    rows, classes = logits, logits.shape[1]
-    flat = arange(len(rows), backend=logits.backend) * classes + targets
+    rows, classes = logits.shape
+    flat = arange(rows, backend=logits.backend) * classes + targets
     own = None if weight is None else gather(weight, targets)
     picked, mass = gather(logits.reshape(-1), flat), 1.0 if own is None else own
     picked = picked if own is None else picked * own

@@ -141,10 +141,7 @@ class Generator:
         out = backend.allocate(tuple(shape), int32)
         count = math.prod(shape)
         behind = self.undecided.behind(backend)
-        if behind is None:
-            live(lambda: backend.random_words(self.key, self._advance(count), out))
-        else:
-            live(lambda: backend.random_words(self.key, self._advance(count), out, behind))
+        live(lambda: backend.random_words(self.key, self._advance(count), out, behind))
         return Tensor(out, backend)
 
     def keep(

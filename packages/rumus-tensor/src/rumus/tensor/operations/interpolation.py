@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -99,11 +98,10 @@ def _along(x: Tensor, axis: int, new: int, scale: float, mode: str, align_corner
         return x
     if mode == "nearest" and new % length == 0 and scale * (new // length) == 1:
         return _repeated(x, axis, new // length)
-    make = partial(_table, length, new, scale, mode, align_corners)
     key = (length, new, scale, mode, align_corners, x.dtype)
     tables = _tables.setdefault(x.backend, {})
     if key not in tables:
-        low, high, share = make()
+        low, high, share = _table(length, new, scale, mode, align_corners)
         numbers = (tensor(each, backend=x.backend) for each in (low, high))
         tables[key] = (*numbers, tensor(share, dtype=x.dtype, backend=x.backend))
     low, high, share = tables[key]
