@@ -227,9 +227,9 @@ class GpuBackend:
         with ExitStack() as stack:
             target = stack.enter_context(writable(out, *read))
             summed = sums if sums is None else stack.enter_context(writable(sums, *read))
-            if epilogue is None:
-                matmul(self.gpu, a, b, target, bias, summed)
-            elif fits(self.gpu.limits, epilogue, operands, target) and not is_long(self.gpu, a):
+            if epilogue is None or (
+                fits(self.gpu.limits, epilogue, operands, target) and not is_long(self.gpu, a)
+            ):
                 matmul(self.gpu, a, b, target, bias, summed, epilogue)
             else:
                 matmul(self.gpu, a, b, target, bias, summed)

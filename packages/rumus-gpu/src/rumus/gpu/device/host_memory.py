@@ -116,11 +116,6 @@ class HostPool:
         self._kept = 0
         self.returned: deque[HostMemory] = deque()
 
-    @property
-    def exists(self) -> bool:
-        """Whether the device has such memory at all."""
-        return self._device.host_alignment > 0
-
     def take(self, size: int) -> HostMemory | None:
         """Return memory of at least `size` bytes, with whatever is in it; None if there is none."""
         self._collect()
