@@ -49,6 +49,12 @@ fn number(key: u32) -> f32 {
     return bitcast<f32>(select(bits, 0x7fc00000u, key == NAN_KEY));
 }
 """
+# Kind of element -> to an unsigned number of the same order, and back.
+_KEYS: Final = {
+    "f": ("key_of(x)", "number(value)"),
+    "i": ("bitcast<u32>(x) ^ 0x80000000u", "bitcast<i32>(value ^ 0x80000000u)"),
+    "b": ("select(0u, 1u, x)", "(value != 0u)"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +92,7 @@ def _family(operation: Operation, kind: str) -> _Family:
         return _Family(
             "u32", f"{NONE}u", f"select({NONE}u, r, {is_bad})", "min(a, b)", "i32(value)"
         )
-    to_key, from_key = {
-        "f": ("key_of(x)", "number(value)"),
-        "i": ("bitcast<u32>(x) ^ 0x80000000u", "bitcast<i32>(value ^ 0x80000000u)"),
-        "b": ("select(0u, 1u, x)", "(value != 0u)"),
-    }[kind]
+    to_key, from_key = _KEYS[kind]
     if operation in ("argmax", "argmin"):
         # The smallest has the largest key of all complements; NaN wins in both.
         nan, load = ("0xffffffffu", f"vec2<u32>({to_key}, r)")
@@ -112,8 +114,7 @@ def ordered_key(kind: str) -> tuple[str, str]:
 
     NaN has the largest one, whatever its sign.
     """
-    keys = {"f": "key_of(x)", "i": "bitcast<u32>(x) ^ 0x80000000u", "b": "select(0u, 1u, x)"}
-    return _key("0xffffffffu"), keys[kind]
+    return _key("0xffffffffu"), _KEYS[kind][0]
 
 
 def reduce_program(
