@@ -17,17 +17,6 @@ var<immediate> k: Scalars;
 @group(0) @binding(0) var<storage, read_write> to_: array<u32>;
 @group(0) @binding(1) var<storage, read> behind: array<u32>;
 
-// The high and the low word of a product, in 16-bit parts.
-fn product(a: u32, b: u32) -> vec2<u32> {
-    let a0 = a & 0xffffu;
-    let a1 = a >> 16u;
-    let b0 = b & 0xffffu;
-    let b1 = b >> 16u;
-    let middle = a1 * b0 + ((a0 * b0) >> 16u);
-    let other = a0 * b1 + (middle & 0xffffu);
-    return vec2<u32>(a1 * b1 + (middle >> 16u) + (other >> 16u), a * b);
-}
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -45,8 +34,8 @@ fn main(
     var c = vec4<u32>(low, first_high + select(0u, 1u, low < i), 0u, 0u);
     var key = vec2<u32>(k.key_low, k.key_high);
     for (var round_ = 0u; round_ < 10u; round_++) {
-        let p = product(0xD2511F53u, c.x);
-        let q = product(0xCD9E8D57u, c.z);
+        let p = wide_product(0xD2511F53u, c.x);
+        let q = wide_product(0xCD9E8D57u, c.z);
         c = vec4<u32>(q.x ^ c.y ^ key.x, q.y, p.x ^ c.w ^ key.y, p.y);
         key += vec2<u32>(0x9E3779B9u, 0xBB67AE85u);
     }

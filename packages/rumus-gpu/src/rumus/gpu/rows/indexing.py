@@ -118,5 +118,11 @@ def random_words(gpu: Gpu, key: int, counter: int, out: GPUArray, behind: GPUArr
     """Fill contiguous int32 `out` with Philox words; see `Backend.random_words`."""
     first = counter // 4
     values = (out.size, out.rest, key & 0xFFFFFFFF, key >> 32, first & 0xFFFFFFFF, first >> 32)
-    pipeline = gpu.pipeline("philox", lambda: Program("philox", shader("philox"), "wr", "IIIIII"))
+    pipeline = gpu.pipeline("philox", philox_program)
     gpu.dispatch(pipeline, (out, behind), values, -(-out.size // (4 * WORKGROUP)))
+
+
+def philox_program() -> Program:
+    """Return the WGSL of random words."""
+    text = shader("philox")
+    return Program("philox", prelude(text) + text, "wr", "IIIIII")
