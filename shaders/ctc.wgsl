@@ -46,13 +46,8 @@ fn main(
         workgroupBarrier();
     }
     if (local == 0u) {
-        let end = (sample * k.length + k.length - 1u) * states;
         let count = min(counts[k.counts_start + sample], k.labels);
-        var label = NEVER;
-        if (count > 0u) {
-            label = alpha[end + 2u * count - 1u];
-        }
-        let found = log_sum(alpha[end + 2u * count], label, NEVER);
+        let found = alpha_end(sample, count, states);
         losses[sample] = select(-found, bitcast<f32>(0x7f800000u | (count >> 31u)), found < -1e29);
     }
 }

@@ -22,15 +22,6 @@ fn ahead(sample: u32, t: u32, state: u32) -> f32 {
     return at_least_never(beta_of(sample, t, state) + own(sample, t, state));
 }
 
-fn alpha_end(sample: u32, count: u32, states: u32) -> f32 {
-    let end = (sample * k.length + k.length - 1u) * states;
-    var label = NEVER;
-    if (count > 0u) {
-        label = alpha[end + 2u * count - 1u];
-    }
-    return log_sum(alpha[end + 2u * count], label, NEVER);
-}
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

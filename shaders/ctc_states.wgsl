@@ -58,3 +58,13 @@ fn log_sum(a: f32, b: f32, c: f32) -> f32 {
     let found = largest + logarithm(vec4<f32>(powers.x + powers.y + powers.z)).x;
     return at_least_never(select(found, a + b + c, of_nan(a) || of_nan(b) || of_nan(c)));
 }
+
+// The logarithm of the probability of all ways to the end of a sample; `alpha` is bound behind this.
+fn alpha_end(sample: u32, count: u32, states: u32) -> f32 {
+    let end = (sample * k.length + k.length - 1u) * states;
+    var label = NEVER;
+    if (count > 0u) {
+        label = alpha[end + 2u * count - 1u];
+    }
+    return log_sum(alpha[end + 2u * count], label, NEVER);
+}

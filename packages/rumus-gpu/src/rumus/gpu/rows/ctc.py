@@ -26,15 +26,15 @@ def _program(name: str, access: str) -> Program:
     return Program(name, prelude(body) + body, access, "IIIIIIIIIII")
 
 
-def _values(given: tuple[GPUArray, ...], blank: int) -> tuple[int, ...]:
-    x, labels, *_ = given
-    sizes = x.shape[1], x.shape[2], labels.shape[1], blank, x.shape[0]
+def _values(given: tuple[GPUArray, ...], labels: int, blank: int) -> tuple[int, ...]:
+    """The scalars. labels: how many there really are."""
+    x = given[0]
+    sizes = x.shape[1], x.shape[2], labels, blank, x.shape[0]
     return (*sizes, *(array.rest for array in given))
 
 
-def _check(given: tuple[GPUArray, ...]) -> None:
-    x, labels, *_ = given
-    turns = x.shape[1] * -(-(2 * labels.shape[1] + 1) // LANES)
+def _check(x: GPUArray, labels: int) -> None:
+    turns = x.shape[1] * -(-(2 * labels + 1) // LANES)
     check_turns(x.backend, "ctc_loss of such sequences", turns, "use shorter ones or the CPU")
 
 
@@ -46,10 +46,10 @@ def ctc(
     if not out.size:
         return
     given = tuple(map(dense, (x, _some(labels), lengths, label_lengths)))
-    _check(given)
+    _check(x, labels.shape[1])
     pipeline = gpu.pipeline("ctc", partial(_program, "ctc", "rrrrww"))
-    values = (*_values(given, blank), 0, 0)
-    gpu.dispatch(pipeline, (*given, alpha, out), _without(values, labels), x.shape[0])
+    values = (*_values(given, labels.shape[1], blank), 0, 0)
+    gpu.dispatch(pipeline, (*given, alpha, out), values, x.shape[0])
 
 
 def ctc_gradient(
@@ -65,19 +65,13 @@ def ctc_gradient(
         g = dense(gradient)
         scratch = x.backend.allocate((4 * x.shape[0] * alpha.shape[2],), float32)
         pipeline = gpu.pipeline("ctc_gradient", partial(_program, "ctc_gradient", "rrrrrrww"))
-        values = (*_values(given, blank), g.rest, target.rest)
-        arrays = (*given, alpha, g, target, scratch)
-        gpu.dispatch(pipeline, arrays, _without(values, labels), x.shape[0])
+        values = (*_values(given, labels.shape[1], blank), g.rest, target.rest)
+        gpu.dispatch(pipeline, (*given, alpha, g, target, scratch), values, x.shape[0])
 
 
 def _some(labels: GPUArray) -> GPUArray:
     """The labels, or one that nobody looks at: what is bound has elements."""
     return labels if labels.size else labels.backend.allocate((1, 1), labels.dtype)
-
-
-def _without(values: tuple[int, ...], labels: GPUArray) -> tuple[int, ...]:
-    """The scalars with the number of labels that there really are."""
-    return (*values[:2], labels.shape[1], *values[3:])
 
 
 CTC: Final[Mapping[FusedName, Callable[..., None]]] = {"ctc": ctc, "ctc_gradient": ctc_gradient}
