@@ -4,16 +4,8 @@
 @group(0) @binding(1) var<storage, read> z: array<f32>;
 @group(0) @binding(2) var<storage, read_write> gates: array<f32>;
 @group(0) @binding(3) var<storage, read_write> h: array<f32>;
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let e = element(group, groups, local);
-    if (!e.is_inside) {
-        return;
-    }
+
+fn cell_step(e: Element) {
     if (!e.goes_on) {
         h[e.after] = h[e.before];
         return;

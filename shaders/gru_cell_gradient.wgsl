@@ -8,16 +8,8 @@
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dz: array<f32>;
 @group(0) @binding(6) var<storage, read_write> keep: array<f32>;
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let e = element(group, groups, local);
-    if (!e.is_inside) {
-        return;
-    }
+
+fn cell_step(e: Element) {
     let i = row_at(e, 0u, 1u);
     let total = gradient[k.given_start + gate_at(e, 0u, 1u)] + dh[i] + keep[i];
     let r = gates[gate_at(e, 0u, 4u)];

@@ -2,7 +2,7 @@
 //
 // Sequences are (time, batch, features), states (time + 1, batch, hidden), what is of one step alone
 // (batch, features); the gates of an element are `hidden` apart. In front of this text stand
-// HAS_LENGTHS, IS_RELU and, where there are lengths, their binding.
+// IS_RELU, `lasts` and, where there are lengths, their binding; behind it stands `cell_step`.
 
 struct Scalars {
     count: u32,
@@ -18,7 +18,6 @@ struct Scalars {
 var<immediate> k: Scalars;
 
 struct Element {
-    is_inside: bool,
     sample: u32,
     column: u32,
     before: u32,  // its place among the states that the step reads
@@ -26,14 +25,19 @@ struct Element {
     goes_on: bool,
 }
 
-fn element(group: vec3<u32>, groups: vec3<u32>, local: u32) -> Element {
-    let wanted = (group.y * groups.x + group.x) * 64u + local;
-    let i = min(wanted, k.count - 1u);
-    let sample = i / k.hidden;
-    let before = k.source * k.count + i;
-    return Element(
-        wanted < k.count, sample, i % k.hidden, before, k.target_ * k.count + i, lasts(sample)
-    );
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.y * groups.x + group.x) * 64u + local;
+    if (i < k.count) {
+        let sample = i / k.hidden;
+        cell_step(Element(
+            sample, i % k.hidden, k.source * k.count + i, k.target_ * k.count + i, lasts(sample)
+        ));
+    }
 }
 
 // Where gate number `gate` of an element is, of so many gates, at the step k.time.

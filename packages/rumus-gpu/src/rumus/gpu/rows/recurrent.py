@@ -35,22 +35,18 @@ def _cell(gpu: Gpu, name: FusedName, *given: GPUArray | bool | TimeStep | None) 
     assert isinstance(step, TimeStep)
     is_relu = any(g is True for g in given)
     arrays = [g for g in given if isinstance(g, GPUArray)]
-    access = _ACCESS[name]
-    states = arrays[-1] if name.endswith("cell") else arrays[access.index("g")]
-    batch, hidden = states.shape[1:]
-    at = access.index("g")
+    at = _ACCESS[name].index("g")
     arrays[at] = dense(arrays[at])
-    start, bound = arrays[at].rest, list(arrays)
-    first = 0
-    if step.lengths is not None:
-        bound.append(dense(step.lengths))
-        first = bound[-1].rest
-    has_lengths = step.lengths is not None
+    start, first, has_lengths = arrays[at].rest, 0, step.lengths is not None
+    batch, hidden = arrays[-1 if name.endswith("cell") else at].shape[1:]
+    if has_lengths:
+        arrays.append(dense(step.lengths))
+        first = arrays[-1].rest
     make = partial(cell_program, name, has_lengths, is_relu)
     pipeline = gpu.pipeline((name, has_lengths, is_relu), make)
     count = batch * hidden
     values = (count, batch, hidden, step.time, step.source, step.target, start, first)
-    gpu.dispatch(pipeline, bound, values, -(-count // WORKGROUP))
+    gpu.dispatch(pipeline, arrays, values, -(-count // WORKGROUP))
 
 
 def cell_program(name: FusedName, has_lengths: bool, is_relu: bool) -> Program:
