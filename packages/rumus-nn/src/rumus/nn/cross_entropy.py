@@ -9,18 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.nn.class_losses import class_weights, count_classes
-from rumus.nn.reduction import Found, Reduction, check_floating, check_reduction
-from rumus.tensor import (
-    Expr,
-    Tensor,
-    TensorLike,
-    elementwise,
-    float16,
-    float32,
-    int32,
-    ones,
-    tensor,
+from rumus.nn.reduction import (
+    Found,
+    Reduction,
+    as_integers,
+    as_target,
+    check_floating,
+    check_reduction,
+    widened,
 )
+from rumus.tensor import Expr, Tensor, TensorLike, elementwise, ones
 from rumus.tensor.expression.real_number import real_number
 from rumus.tensor.operations.cross_entropy import weighted_cross_entropy
 
@@ -92,7 +90,8 @@ def cross_entropy_loss(
     check_fit(NAME, logits, given, reduction, at)
     weights = None if weight is None else class_weights(NAME, logits, weight, logits.shape[at])
     if given.dtype.kind == "f":
-        losses = _of_probabilities(logits, _beside(logits, given), at, weights, label_smoothing)
+        beside = as_target(NAME, logits, given)
+        losses = _of_probabilities(logits, beside, at, weights, label_smoothing)
         found = Found(losses, losses.size)
     else:
         found = losses_of_classes(NAME, logits, given, at, ignore_index, label_smoothing, weights)
@@ -128,17 +127,10 @@ def check_fit(
         raise ValueError(f"{loss}: the mean of no targets, logits of shape {logits.shape}")
 
 
-def _beside(logits: Tensor, targets: Tensor | NDArray[Any]) -> Tensor:
-    if isinstance(targets, Tensor):
-        return targets
-    dtype = logits.dtype if targets.dtype.kind == "f" else int32
-    return tensor(targets, dtype=dtype, backend=logits.backend)
-
-
 def _of_probabilities(
     logits: Tensor, targets: Tensor, axis: int, weights: Tensor | None, smoothing: float
 ) -> Tensor:
-    logits = logits.astype(float32) if logits.dtype == float16 else logits
+    logits = widened(logits)
     share = smoothing / logits.shape[axis]
     if weights is None:
         weights = ones((), dtype=logits.dtype, backend=logits.backend)
@@ -164,7 +156,7 @@ def losses_of_classes(
     seen = (outer, classes) if is_last else (outer, classes, places)
     rows = logits if logits.shape == seen else logits.reshape(*seen)
     count = count_classes(loss, logits, targets, classes, ignore_index)
-    index = _beside(logits, targets).reshape(*((outer,) if is_last else (outer, places)))
+    index = as_integers(logits, targets).reshape(*((outer,) if is_last else (outer, places)))
     ignored = None if count == index.size else ignore_index
     losses, own = weighted_cross_entropy(rows, index, smoothing, ignored, weights)
     losses = losses.reshape(*shape)

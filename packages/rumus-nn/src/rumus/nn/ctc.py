@@ -8,8 +8,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.nn.reduction import Found, Reduction, check_floating, check_reduction, is_readable
-from rumus.tensor import Tensor, TensorLike, float16, float32, int32, tensor
+from rumus.nn.reduction import (
+    Found,
+    Reduction,
+    as_integers,
+    check_floating,
+    check_reduction,
+    is_readable,
+    widened,
+)
+from rumus.tensor import Tensor, TensorLike
 from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.operations.ctc import ctc
@@ -55,8 +63,7 @@ def ctc_loss(
     """
     check_reduction(NAME, reduction)
     check_floating(NAME, "the log probabilities", log_probabilities)
-    x = log_probabilities
-    x = x.astype(float32) if x.dtype == float16 else x
+    x = widened(log_probabilities)
     if x.ndim != 3 or 0 in x.shape[1:]:
         raise ValueError(f"{NAME}: (batch, length, classes) is needed, not {x.shape}")
     if reduction == "mean" and not len(x):
@@ -72,16 +79,13 @@ def ctc_loss(
     counts = _lengths(x, target_lengths, labels.shape[1], "target_lengths", 0)
     known = _known(labels), _known(steps), _known(counts)
     _check_labels(*known, x.shape[2], blank, zero_infinity)
-    on = tuple(
-        t if isinstance(t, Tensor) else tensor(t, dtype=int32, backend=x.backend)
-        for t in (labels, steps, counts)
-    )
-    backend_of(NAME, (x, *on))
-    losses = ctc(x, on[0], on[1], on[2], blank)
+    index, ends, sizes = (as_integers(x, given) for given in (labels, steps, counts))
+    backend_of(NAME, (x, index, ends, sizes))
+    losses = ctc(x, index, ends, sizes, blank)
     if zero_infinity:
         losses = (losses < float("inf")).where(losses, 0.0)
     if reduction == "mean":
-        losses = losses / on[2].maximum(1)
+        losses = losses / sizes.maximum(1)
     return Found(losses, len(x)).reduced(NAME, reduction, sample_weight)
 
 

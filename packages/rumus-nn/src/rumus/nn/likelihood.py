@@ -13,24 +13,16 @@ from rumus.nn.class_losses import class_weights, count_classes
 from rumus.nn.reduction import (
     Found,
     Reduction,
+    as_integers,
     as_target,
     check_floating,
     check_pair,
     check_reduction,
     is_readable,
     of_elements,
+    widened,
 )
-from rumus.tensor import (
-    Expr,
-    Tensor,
-    TensorLike,
-    elementwise,
-    float16,
-    float32,
-    int32,
-    ones,
-    tensor,
-)
+from rumus.tensor import Expr, Tensor, TensorLike, elementwise, ones
 from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.graph.tensor import backend_of
@@ -119,11 +111,7 @@ def nll_loss(
     name = "nll_loss"
     check_reduction(name, reduction)
     check_floating(name, "the log probabilities", log_probabilities)
-    x = (
-        log_probabilities.astype(float32)
-        if log_probabilities.dtype == float16
-        else log_probabilities
-    )
+    x = widened(log_probabilities)
     if not x.ndim or not -x.ndim <= axis < x.ndim or not x.shape[axis]:
         raise ValueError(f"{name}: {x.shape} has no classes on axis {axis}")
     at, given = axis % x.ndim, targets if isinstance(targets, Tensor) else np.asarray(targets)
@@ -134,7 +122,7 @@ def nll_loss(
             f"axis {axis}, not {given.dtype} of shape {given.shape}"
         )
     count = count_classes(name, x, given, x.shape[at], ignore_index)
-    index = given if isinstance(given, Tensor) else tensor(given, dtype=int32, backend=x.backend)
+    index = as_integers(x, given)
     backend_of(name, (x, index))
     column = [1] * (x.ndim - at - 1)
     number = numbers(x.shape[at], x.backend).reshape(-1, *column)

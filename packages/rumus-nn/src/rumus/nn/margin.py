@@ -13,25 +13,16 @@ from rumus.nn.distance import cosine_similarity, pairwise_distance
 from rumus.nn.reduction import (
     Found,
     Reduction,
+    as_integers,
     as_target,
     check_floating,
     check_pair,
     check_reduction,
     is_readable,
     of_elements,
+    widened,
 )
-from rumus.tensor import (
-    Expr,
-    Tensor,
-    TensorLike,
-    elementwise,
-    float16,
-    float32,
-    int32,
-    minimum,
-    ones,
-    tensor,
-)
+from rumus.tensor import Expr, Tensor, TensorLike, elementwise, minimum, ones
 from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.memory.recording import ask_host
@@ -227,7 +218,7 @@ def multi_margin_loss(
     name = "multi_margin_loss"
     check_reduction(name, reduction)
     check_floating(name, "the logits", logits)
-    x = logits.astype(float32) if logits.dtype == float16 else logits
+    x = widened(logits)
     given = targets if isinstance(targets, Tensor) else np.asarray(targets)
     if x.ndim != 2 or not x.shape[1] or given.shape != x.shape[:1] or given.dtype.kind not in "iu":
         raise ValueError(
@@ -241,7 +232,7 @@ def multi_margin_loss(
     if is_readable(x):
         check = partial(_check_targets, name, classes)
         ask_host(check, [given._array if isinstance(given, Tensor) else given])
-    index = given if isinstance(given, Tensor) else tensor(given, dtype=int32, backend=x.backend)
+    index = as_integers(x, given)
     target, number = index.unsqueeze(1), numbers(classes, x.backend)
     w = ones((), dtype=x.dtype, backend=x.backend)
     if weight is not None:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from rumus.nn import initialisation
 from rumus.nn.dropout import Dropout
 from rumus.nn.module import Module
-from rumus.nn.reduction import is_readable
+from rumus.nn.reduction import as_integers, is_readable
 from rumus.tensor import (
     Backend,
     Generator,
@@ -20,11 +20,9 @@ from rumus.tensor import (
     Tensor,
     concat,
     float32,
-    int32,
     linear,
     next_generator,
     stack,
-    tensor,
     zeros,
 )
 from rumus.tensor.graph.scan import numbers
@@ -196,7 +194,7 @@ class _Recurrent(Module, Generic[S]):
                     f"{name}: lengths[{bad[0]}] is {host[bad[0]]}, which is outside of "
                     f"[1, {x.shape[1]}]"
                 )
-        return given if isinstance(given, Tensor) else tensor(given, dtype=int32, backend=x.backend)
+        return as_integers(x, given)
 
 
 class LSTM(_Recurrent[Pair]):

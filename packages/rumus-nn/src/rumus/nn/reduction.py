@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor import Tensor, TensorLike, float16, float32, tensor
+from rumus.tensor import Tensor, TensorLike, float16, float32, int32, tensor
 from rumus.tensor.graph.means import note_mean
 from rumus.tensor.memory.recording import ask_host, is_recorded
 
@@ -41,6 +41,16 @@ def as_target(loss: str, prediction: Tensor, target: TensorLike, what: str = "ta
     return tensor(host, dtype=prediction.dtype, backend=prediction.backend)
 
 
+def as_integers(x: Tensor, given: Tensor | NDArray[Any]) -> Tensor:
+    """Return integers, which somebody has checked, as a tensor beside `x`."""
+    return given if isinstance(given, Tensor) else tensor(given, dtype=int32, backend=x.backend)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return `x`, in float32 if it is float16: so losses are computed, and returned."""
+    return x.astype(float32) if x.dtype == float16 else x
+
+
 def check_pair(
     loss: str, prediction: Tensor, target: TensorLike, reduction: str
 ) -> tuple[Tensor, Tensor]:
@@ -51,8 +61,7 @@ def check_pair(
     """
     check_reduction(loss, reduction)
     check_floating(loss, "the prediction", prediction)
-    if prediction.dtype == float16:
-        prediction = prediction.astype(float32)
+    prediction = widened(prediction)
     beside = as_target(loss, prediction, target)
     if beside.shape != prediction.shape:
         raise ValueError(
