@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -32,21 +33,23 @@ def _weighed(entropy: T, *, gamma: float) -> T:
 
 
 @elementwise
-def _sigmoid_focal(x: T, target: T, *, alpha: float, gamma: float, scale: float) -> T:
+def _focus(x: T, target: T, *, gamma: float) -> T:
+    """(1 - p)^gamma, p the probability of the target; see `_weighed`."""
     p = x.sigmoid()
-    entropy = x.softplus() - target * x
     missing = p + target - 2 * p * target
     safe = (missing > 0).where(missing, 1.0)
-    factor = (missing > 0).where(safe**gamma, missing)
-    return scale * (alpha * target + (1 - alpha) * (1 - target)) * factor * entropy
+    return (missing > 0).where(safe**gamma, missing)
+
+
+@elementwise
+def _sigmoid_focal(x: T, target: T, *, alpha: float, gamma: float, scale: float) -> T:
+    weight = alpha * target + (1 - alpha) * (1 - target)
+    return scale * weight * _focus(x, target, gamma=gamma) * (x.softplus() - target * x)
 
 
 @elementwise
 def _sigmoid_focal_unweighted(x: T, target: T, *, gamma: float, scale: float) -> T:
-    p = x.sigmoid()
-    missing = p + target - 2 * p * target
-    safe = (missing > 0).where(missing, 1.0)
-    return scale * (missing > 0).where(safe**gamma, missing) * (x.softplus() - target * x)
+    return scale * _focus(x, target, gamma=gamma) * (x.softplus() - target * x)
 
 
 def _check_gamma(loss: str, gamma: float) -> None:
@@ -120,12 +123,9 @@ def sigmoid_focal_loss(
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"{name}: alpha must be in [0, 1], or None, not {alpha}")
     x, beside = check_pair(name, logits, target, reduction)
-
-    def losses(scale: float) -> Tensor:
-        if alpha is None:
-            return _sigmoid_focal_unweighted(x, beside, gamma=gamma, scale=scale)
-        return _sigmoid_focal(x, beside, alpha=alpha, gamma=gamma, scale=scale)
-
+    losses = partial(_sigmoid_focal_unweighted, x, beside, gamma=gamma)
+    if alpha is not None:
+        losses = partial(_sigmoid_focal, x, beside, alpha=alpha, gamma=gamma)
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 

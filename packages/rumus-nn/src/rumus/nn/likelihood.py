@@ -181,12 +181,7 @@ def kl_div(
     if not log_target and is_readable(beside):
         what = "a target is negative; give probabilities, or log_target=True"
         ask_host(partial(_check_signs, f"{name}: {what}"), [beside._array])
-
-    def losses(scale: float) -> Tensor:
-        if log_target:
-            return _divergence_of_logs(x, beside, scale=scale)
-        return _divergence(x, beside, scale=scale)
-
+    losses = partial(_divergence_of_logs if log_target else _divergence, x, beside)
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
@@ -259,8 +254,5 @@ def gaussian_nll_loss(
         ask_host(partial(_check_signs, f"{name}: {what}"), [spread._array])
     constant = 0.5 * math.log(2 * math.pi) if full else 0.0
     missing = (eps - spread.detach()).relu()  # added as a constant: eps has a slope as well
-
-    def losses(scale: float) -> Tensor:
-        return _gaussian(x, beside, spread, missing, constant=constant, scale=scale)
-
+    losses = partial(_gaussian, x, beside, spread, missing, constant=constant)
     return of_elements(name, losses, x.size, reduction, sample_weight)

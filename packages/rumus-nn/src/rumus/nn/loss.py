@@ -14,7 +14,6 @@ from rumus.nn.reduction import (
     check_pair,
     is_readable,
     of_elements,
-    reduced,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
 from rumus.tensor.memory.recording import ask_host
@@ -77,10 +76,7 @@ def mse_loss(
     2.0
     """
     x, beside = check_pair("mse_loss", prediction, target, reduction)
-
-    def losses(scale: float) -> Tensor:
-        return _squared(x, beside, scale=scale)
-
+    losses = partial(_squared, x, beside)
     return of_elements("mse_loss", losses, x.size, reduction, sample_weight)
 
 
@@ -100,10 +96,7 @@ def l1_loss(
     2.0
     """
     x, beside = check_pair("l1_loss", prediction, target, reduction)
-
-    def losses(scale: float) -> Tensor:
-        return _absolute(x, beside, scale=scale)
-
+    losses = partial(_absolute, x, beside)
     return of_elements("l1_loss", losses, x.size, reduction, sample_weight)
 
 
@@ -126,10 +119,7 @@ def huber_loss(
     """
     _check_positive("huber_loss", "delta", delta)
     x, beside = check_pair("huber_loss", prediction, target, reduction)
-
-    def losses(scale: float) -> Tensor:
-        return _huber(x, beside, delta=delta, scale=scale)
-
+    losses = partial(_huber, x, beside, delta=delta)
     return of_elements("huber_loss", losses, x.size, reduction, sample_weight)
 
 
@@ -186,10 +176,7 @@ def binary_cross_entropy(
     for what, values in (("probability", p), ("target", beside)):
         if is_readable(values):
             _check_probabilities(name, values, what)
-
-    def losses(scale: float) -> Tensor:
-        return _of_probability(p, beside, scale=scale)
-
+    losses = partial(_of_probability, p, beside)
     return of_elements(name, losses, p.size, reduction, sample_weight)
 
 
@@ -217,13 +204,12 @@ def binary_cross_entropy_with_logits(
     logits, beside = check_pair(name, logits, target, reduction)
     if is_readable(beside):
         _check_probabilities(name, beside, "target")
-    scale = 1 / logits.size if reduction == "mean" else 1.0
-    if weight is None and pos_weight is None:
-        return reduced(_binary(logits, beside, scale=scale), reduction)
-    weights = _fitting_weight(name, logits, weight, "weight")
-    positive = _fitting_weight(name, logits, pos_weight, "pos_weight")
-    losses = _weighted_binary(logits, beside, weights, positive, scale=scale)
-    return reduced(losses, reduction)
+    losses = partial(_binary, logits, beside)
+    if weight is not None or pos_weight is not None:
+        weights = _fitting_weight(name, logits, weight, "weight")
+        positive = _fitting_weight(name, logits, pos_weight, "pos_weight")
+        losses = partial(_weighted_binary, logits, beside, weights, positive)
+    return of_elements(name, losses, logits.size, reduction, None)
 
 
 def _check_probabilities(loss: str, given: Tensor, what: str) -> None:

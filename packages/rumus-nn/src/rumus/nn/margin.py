@@ -108,10 +108,7 @@ def hinge_loss(
     """
     x, beside = check_pair("hinge_loss", prediction, target, reduction)
     _check_signs("hinge_loss", beside)
-
-    def losses(scale: float) -> Tensor:
-        return _hinge(x, beside, margin=margin, scale=scale)
-
+    losses = partial(_hinge, x, beside, margin=margin)
     return of_elements("hinge_loss", losses, x.size, reduction, sample_weight)
 
 
@@ -133,10 +130,7 @@ def hinge_embedding_loss(
     """
     x, beside = check_pair("hinge_embedding_loss", distance, target, reduction)
     _check_signs("hinge_embedding_loss", beside)
-
-    def losses(scale: float) -> Tensor:
-        return _hinge_embedding(x, beside, margin=margin, scale=scale)
-
+    losses = partial(_hinge_embedding, x, beside, margin=margin)
     return of_elements("hinge_embedding_loss", losses, x.size, reduction, sample_weight)
 
 
@@ -155,10 +149,7 @@ def soft_margin_loss(
     """
     x, beside = check_pair("soft_margin_loss", prediction, target, reduction)
     _check_signs("soft_margin_loss", beside)
-
-    def losses(scale: float) -> Tensor:
-        return _soft_margin(x, beside, scale=scale)
-
+    losses = partial(_soft_margin, x, beside)
     return of_elements("soft_margin_loss", losses, x.size, reduction, sample_weight)
 
 
@@ -183,10 +174,7 @@ def margin_ranking_loss(
     x, y = check_pair(name, first, second, reduction)
     _, beside = check_pair(name, first, target, reduction)
     _check_signs(name, beside)
-
-    def losses(scale: float) -> Tensor:
-        return _ranking(x, y, beside, margin=margin, scale=scale)
-
+    losses = partial(_ranking, x, y, beside, margin=margin)
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
@@ -274,10 +262,7 @@ def triplet_margin_loss(
     near, far = (pairwise_distance(a, other, p=p, eps=eps) for other in (b, c))
     if swap:
         far = minimum(far, pairwise_distance(b, c, p=p, eps=eps))
-
-    def losses(scale: float) -> Tensor:
-        return _triplet(near, far, margin=margin, scale=scale)
-
+    losses = partial(_triplet, near, far, margin=margin)
     return of_elements(name, losses, near.size, reduction, sample_weight)
 
 
@@ -305,10 +290,7 @@ def cosine_embedding_loss(
     similarity = cosine_similarity(x, y)
     _, beside = check_pair(name, similarity, target, reduction)
     _check_signs(name, beside)
-
-    def losses(scale: float) -> Tensor:
-        return _cosine_embedding(similarity, beside, margin=margin, scale=scale)
-
+    losses = partial(_cosine_embedding, similarity, beside, margin=margin)
     return of_elements(name, losses, similarity.size, reduction, sample_weight)
 
 
@@ -337,8 +319,5 @@ def contrastive_loss(
     distance = (x - y).norm(axis=-1)
     same = as_target(name, distance, is_same, "is_same")
     _, beside = check_pair(name, distance, same, reduction)
-
-    def losses(scale: float) -> Tensor:
-        return _contrastive(distance, beside, margin=margin, scale=scale)
-
+    losses = partial(_contrastive, distance, beside, margin=margin)
     return of_elements(name, losses, distance.size, reduction, sample_weight)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,13 +70,6 @@ def check_pair(
     if reduction == "mean" and prediction.size == 0:
         raise ValueError(f"{loss}: the mean of no elements, shape {prediction.shape}")
     return prediction, beside
-
-
-def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
-    """Return scaled losses as they are, or their sum."""
-    if reduction == "none":
-        return losses
-    return note_mean(losses.sum(), losses.size) if reduction == "mean" else losses.sum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +150,15 @@ def _check_sample_weights(loss: str, values: NDArray[Any]) -> None:
         )
 
 
+class Scaled(Protocol):
+    """Computes losses times a number, in one kernel."""
+
+    def __call__(self, *, scale: float) -> Tensor: ...  # noqa: D102
+
+
 def of_elements(
     loss: str,
-    losses: Callable[[float], Tensor],
+    losses: Scaled,
     size: int,
     reduction: Reduction,
     sample_weight: TensorLike | None,
@@ -170,8 +168,11 @@ def of_elements(
     So the mean is a sum of what the kernel has scaled, where samples have no weights.
     """
     if sample_weight is not None:
-        return Found(losses(1.0), size).reduced(loss, reduction, sample_weight)
-    return reduced(losses(1 / size if reduction == "mean" else 1.0), reduction)
+        return Found(losses(scale=1.0), size).reduced(loss, reduction, sample_weight)
+    if reduction == "mean":
+        return note_mean(losses(scale=1 / size).sum(), size)
+    found = losses(scale=1.0)
+    return found if reduction == "none" else found.sum()
 
 
 def is_readable(x: Tensor) -> bool:
