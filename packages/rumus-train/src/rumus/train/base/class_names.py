@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rumus.train.base.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 
@@ -19,6 +22,19 @@ def checked_classes(classes: Sequence[str]) -> list[str]:
         twice = next(name for i, name in enumerate(found) if name in found[:i])
         raise ValueError(f"classes has {printable(repr(twice))} twice")
     return found
+
+
+def class_numbers(names: Sequence[str], classes: list[str]) -> NDArray[np.int64]:
+    """Return the numbers of classes by their names; if there are no classes yet, these become them.
+
+    >>> found: list[str] = []
+    >>> class_numbers(["rose", "iris", "rose"], found).tolist(), found
+    ([1, 0, 1], ['iris', 'rose'])
+    """
+    if not classes:
+        classes += sorted(set(names))
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[name] for name in names], np.int64)
 
 
 def unknown_class(where: str, name: str, classes: Iterable[str]) -> ValueError:

@@ -10,11 +10,17 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rumus.tensor.expression.switches import with_switches
-from rumus.train.base.class_names import checked_classes, unknown_class
+from rumus.train.base.class_names import checked_classes, class_numbers, unknown_class
 from rumus.train.base.nearest_name import nearest_name
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
-from rumus.train.data.feature_encoding import FeatureEncoding, Missing, as_categories, as_dates
+from rumus.train.data.feature_encoding import (
+    FeatureEncoding,
+    Missing,
+    as_categories,
+    as_dates,
+    as_targets,
+)
 from rumus.train.data.npy import PathLike
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
@@ -64,9 +70,9 @@ class ParquetDataset:
             raise ValueError("class names are those of one target: give target='its column'")
         self._dtype = np.dtype(dtype)
         self._target_dtype = np.dtype(np.int64) if self._is_text else np.dtype(target_dtype)
-        targets = _listed(target)
-        given = list(columns) if columns is not None else self._source.names
-        self.columns = [name for name in given if columns is not None or name not in targets]
+        targets = as_targets(target)
+        others = [name for name in self._source.names if name not in targets]
+        self.columns = others if columns is None else list(columns)
         self._encoding = FeatureEncoding(
             self.columns, as_categories(categories), frozenset(), as_dates(dates), missing,
             standardise,
@@ -85,7 +91,7 @@ class ParquetDataset:
         """
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"_source": _Source(table)}
-        if not set(_listed(self._target)) & set(other._source.names):
+        if not set(as_targets(self._target)) & set(other._source.names):
             other._target = None
         other._read(learns=False)
         return other
@@ -106,14 +112,13 @@ class ParquetDataset:
 
     def _read(self, learns: bool) -> None:
         source, encoding = self._source, self._encoding
-        targets = _listed(self._target)
+        targets = as_targets(self._target)
         source.read([*self.columns, *targets])
-        learned = encoding.missing == "mean" or encoding.standardise
-        kept = np.dtype(np.float64) if learned else self._dtype
+        kept = np.dtype(np.float64) if encoding.has_means else self._dtype
         numbers = np.empty((source.rows, len(encoding.numbers)), kept)
         for place, name in enumerate(encoding.numbers):
             found = source.numbers(name, encoding.fill, name in encoding.dates)
-            if not learned:
+            if not encoding.has_means:
                 source.require_exact(name, found, self._dtype)
             numbers[:, place] = found
         texts = {
@@ -132,10 +137,7 @@ class ParquetDataset:
     def _targets(self, names: Sequence[str]) -> NDArray[Any]:
         if self._is_text:
             found = self._source.texts(names[0], self.classes, allows_missing=False)
-            if not self.classes:
-                self.classes += sorted(set(found))
-            place = {name: number for number, name in enumerate(self.classes)}
-            return np.array([place[name] for name in found], np.int64)
+            return class_numbers(found, self.classes)
         columns = [self._source.numbers(name, None, False) for name in names]
         for name, column in zip(names, columns, strict=True):
             self._source.require_exact(name, column, self._target_dtype)
@@ -284,12 +286,6 @@ def _advice(kind: Any, name: str) -> str:
             "collate=Pad() take lists as they are"
         )
     return "columns=[...] leaves it out"
-
-
-def _listed(target: str | Sequence[str] | None) -> list[str]:
-    if not isinstance(target, (str, Sequence, type(None))):
-        raise TypeError(f"target must be the name of a column, or several, not {target!r}")
-    return [target] if isinstance(target, str) else list(target or ())
 
 
 def _check_pyarrow() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rumus.tensor.expression.switches import with_switches
-from rumus.train.base.class_names import checked_classes, unknown_class
+from rumus.train.base.class_names import checked_classes, class_numbers, unknown_class
 from rumus.train.base.printable import printable
 from rumus.train.data.csv_cell import Spelling, as_day, as_truth, spelling_of_numbers
 from rumus.train.data.csv_number import advice, first_that_is_none, numbers_of
@@ -27,6 +27,7 @@ from rumus.train.data.feature_encoding import (
     as_booleans,
     as_categories,
     as_dates,
+    as_targets,
 )
 from rumus.train.data.npy import PathLike
 
@@ -120,7 +121,7 @@ class CsvDataset:
             raise TypeError(f"means need a floating dtype, not {self._dtype}")
         self._target_dtype = None if is_text else _number(target_dtype)
         with self._file.open(self.path) as table:
-            self.columns = _features(table, columns, _listed(target))
+            self.columns = _features(table, columns, as_targets(target))
             kinds = as_categories(categories), as_booleans(booleans), as_dates(dates)
             self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardise)
             self._read(table, learns=True)
@@ -139,7 +140,7 @@ class CsvDataset:
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"path": Path(path)}
         with self._file.open(other.path) as table:
-            if not set(_listed(self._target)) & set(table.names):
+            if not set(as_targets(self._target)) & set(table.names):
                 other._target = None
             other._read(table, learns=False)
         return other
@@ -175,7 +176,7 @@ class CsvDataset:
         reader = _Features(table.shown, self._encoding, self._file.spelling, self._dtype)
         reader.where = {name: table.index(name) for name in self.columns}
         target = self._reader_of_target(table)
-        needed = [table.index(name) for name in _listed(self._target)] if self._drops else []
+        needed = [table.index(name) for name in as_targets(self._target)] if self._drops else []
         self._lines = _lines(table, [reader, *([] if target is None else [target])], needed)
         self._arrays = [reader.array(learns)]
         if target is not None:
@@ -183,7 +184,7 @@ class CsvDataset:
             self._arrays.append(found.reshape(-1) if isinstance(self._target, str) else found)
 
     def _reader_of_target(self, table: CsvTable) -> _Numbers | _Texts | None:
-        names = _listed(self._target)
+        names = as_targets(self._target)
         if not names:
             return None
         if self._target_dtype is None:
@@ -205,12 +206,6 @@ class _File:
 
     def open(self, path: Path) -> CsvTable:
         return CsvTable(path, self.header, self.delimiter, self.encoding)
-
-
-def _listed(target: str | Sequence[str] | None) -> list[str]:
-    if not isinstance(target, (str, Sequence, type(None))):
-        raise TypeError(f"target must be the name of a column, or several, not {target!r}")
-    return [target] if isinstance(target, str) else list(target or ())
 
 
 def _cell(row: Mapping[str, Any], name: str, at: int) -> str:
@@ -271,8 +266,7 @@ class _Features:
         self._shown, self._encoding, self._dtype = shown, encoding, dtype
         self.where: dict[str, int] = {}
         self._spellings = [self._spelling(name, spelling) for name in encoding.numbers]
-        learned = encoding.missing == "mean" or encoding.standardise
-        kept = np.dtype(np.float64) if learned else dtype
+        kept = np.dtype(np.float64) if encoding.has_means else dtype
         self._numbers = _Numbers(shown, encoding.numbers, self._spellings, kept, encoding.fill)
         self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}
 
@@ -402,10 +396,7 @@ class _Texts:
 
     def array(self) -> NDArray[Any]:
         """Return the classes' numbers."""
-        if not self._classes:
-            self._classes += sorted(set(self._found))
-        numbers = {name: number for number, name in enumerate(self._classes)}
-        return np.array([numbers[name] for name in self._found], np.int64)
+        return class_numbers(self._found, self._classes)
 
 
 def _number(dtype: DTypeLike) -> np.dtype[Any]:

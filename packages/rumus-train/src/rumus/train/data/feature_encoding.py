@@ -72,6 +72,11 @@ class FeatureEncoding:
         """What a missing number is while a table is read."""
         return float("nan") if self.missing == "mean" else self.missing
 
+    @property
+    def has_means(self) -> bool:
+        """Whether means of columns are learned, which numbers are kept in float64 for."""
+        return self.missing == "mean" or self.standardise
+
     def difference(self, other: FeatureEncoding) -> str | None:
         """Say what makes other features of the same table, or None if nothing does."""
         if self.names != other.names:
@@ -97,7 +102,7 @@ class FeatureEncoding:
             if not self.categories[name]:
                 there = sorted(set(found) - {""})
                 self.categories[name] = checked_classes(there)
-        if self.missing != "mean" and not self.standardise:
+        if not self.has_means:
             return
         known = np.isfinite(numbers)
         counts = known.sum(0)
@@ -164,6 +169,13 @@ def _encoding_of(loader: object) -> FeatureEncoding | None:
             return encoding
         dataset = getattr(dataset, "dataset", None)
     return None
+
+
+def as_targets(given: str | Sequence[str] | None) -> list[str]:
+    """Return the columns of the target, of which there may be none."""
+    if not isinstance(given, (str, Sequence, type(None))):
+        raise TypeError(f"target must be the name of a column, or several, not {given!r}")
+    return [given] if isinstance(given, str) else list(given or ())
 
 
 def as_categories(given: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
