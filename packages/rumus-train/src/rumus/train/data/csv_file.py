@@ -151,8 +151,8 @@ class CsvDataset:
         rows: each with a value for each of `columns`; None for one that is missing.
         ValueError with the number of the row for a value that is missing or does not fit.
         """
-        reader = _Features("row", self._encoding, None, self._dtype)
-        reader.where = {name: number for number, name in enumerate(self.columns)}
+        where = {name: number for number, name in enumerate(self.columns)}
+        reader = _Features("row", self._encoding, None, self._dtype, where)
         reader.take(
             [(at, [_cell(row, name, at) for name in self.columns]) for at, row in enumerate(rows)]
         )
@@ -173,8 +173,9 @@ class CsvDataset:
         return f"{self.path}:{self._lines[index]}"
 
     def _read(self, table: CsvTable, learns: bool) -> None:
-        reader = _Features(table.shown, self._encoding, self._file.spelling, self._dtype)
-        reader.where = {name: table.index(name) for name in self.columns}
+        where = {name: table.index(name) for name in self.columns}
+        spelling = self._file.spelling
+        reader = _Features(table.shown, self._encoding, spelling, self._dtype, where)
         target = self._reader_of_target(table)
         needed = [table.index(name) for name in as_targets(self._target)] if self._drops else []
         self._lines = _lines(table, [reader, *([] if target is None else [target])], needed)
@@ -189,10 +190,9 @@ class CsvDataset:
             return None
         if self._target_dtype is None:
             return _Texts(table, names[0], self.classes)
+        indices = [table.index(name) for name in names]
         spellings = [self._file.spelling] * len(names)
-        reader = _Numbers(table.shown, names, spellings, self._target_dtype, None)
-        reader.indices = [table.index(name) for name in names]
-        return reader
+        return _Numbers(table.shown, names, indices, spellings, self._target_dtype, None)
 
 
 @dataclass(frozen=True)
@@ -262,12 +262,14 @@ class _Features:
         encoding: FeatureEncoding,
         spelling: Spelling | None,
         dtype: np.dtype[Any],
+        where: Mapping[str, int],
     ) -> None:
-        self._shown, self._encoding, self._dtype = shown, encoding, dtype
-        self.where: dict[str, int] = {}
-        self._spellings = [self._spelling(name, spelling) for name in encoding.numbers]
+        self._shown, self._encoding, self._dtype, self._where = shown, encoding, dtype, where
+        indices = [where[name] for name in encoding.numbers]
+        spellings = [self._spelling(name, spelling) for name in encoding.numbers]
         kept = np.dtype(np.float64) if encoding.has_means else dtype
-        self._numbers = _Numbers(shown, encoding.numbers, self._spellings, kept, encoding.fill)
+        names, fill = encoding.numbers, encoding.fill
+        self._numbers = _Numbers(shown, names, indices, spellings, kept, fill)
         self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}
 
     def _spelling(self, name: str, of_numbers: Spelling | None) -> Spelling | None:
@@ -279,13 +281,12 @@ class _Features:
 
     def take(self, rows: Sequence[Row]) -> None:
         """Read some rows. ValueError with the line of a cell that does not fit."""
-        self._numbers.indices = [self.where[name] for name in self._encoding.numbers]
         self._numbers.take(rows)
         for name, found in self._texts.items():
             found.extend(self._categories(name, rows))
 
     def _categories(self, name: str, rows: Sequence[Row]) -> Iterator[str]:
-        index, known = self.where[name], self._encoding.categories[name]
+        index, known = self._where[name], self._encoding.categories[name]
         for line, row in rows:
             cell = row[index].strip()
             place = f"{self._shown}:{line}"
@@ -315,19 +316,18 @@ class _Numbers:
         self,
         shown: str,
         names: Sequence[str],
+        indices: Sequence[int],
         spellings: Sequence[Spelling | None],
         dtype: np.dtype[Any],
         missing: float | None,
     ) -> None:
         self._shown, self._names, self._missing = shown, names, missing
-        self._spellings = spellings
-        self._dtype = dtype
-        self.indices: list[int] = []
+        self._indices, self._spellings, self._dtype = indices, spellings, dtype
         self._parts: list[NDArray[Any]] = []
 
     def take(self, rows: Sequence[Row]) -> None:
         """Convert some rows. ValueError with the line of the first cell that is no number."""
-        cells = [row[index] for _, row in rows for index in self.indices]
+        cells = [row[index] for _, row in rows for index in self._indices]
         if any(spelling is not None for spelling in self._spellings):
             cells = self._spelt(rows, cells)
         try:
@@ -335,7 +335,7 @@ class _Numbers:
         except (ValueError, OverflowError) as error:
             place = first_that_is_none(cells, self._dtype, self._missing)
             raise self._bad_cell(rows, place, cells[place]) from error
-        self._parts.append(part.reshape(len(rows), len(self.indices)))
+        self._parts.append(part.reshape(len(rows), len(self._indices)))
 
     def _spelt(self, rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
         """The cells as plain numbers."""
