@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.train.base.datasets import datasets_of
 from rumus.train.base.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 
@@ -63,10 +64,5 @@ def require_same_classes(training: object, validation: object) -> None:
 
 def _classes_of(loader: object) -> list[str]:
     """The classes of a loader's dataset, or of the one that it is a subset of."""
-    dataset = getattr(loader, "dataset", None)
-    while dataset is not None:
-        classes = getattr(dataset, "classes", None)
-        if isinstance(classes, list):
-            return classes
-        dataset = getattr(dataset, "dataset", None)
-    return []
+    named = (getattr(dataset, "classes", None) for dataset in datasets_of(loader))
+    return next((classes for classes in named if isinstance(classes, list)), [])

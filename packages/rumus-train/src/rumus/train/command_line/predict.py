@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.train.base.datasets import datasets_of
 from rumus.train.checkpoints.saved_model import WhichStep
 from rumus.train.command_line.exit_codes import ExitCode, UsageError
 from rumus.train.command_line.run_folders import existing_run
@@ -67,10 +68,7 @@ def loader_of(training: Training, data: Path) -> Iterable[Any]:
 
 def dataset_of(loader: object) -> Any:
     """Return the whole dataset of a loader, None if it has none."""
-    dataset: Any = getattr(loader, "dataset", None)
-    while hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
-    return dataset
+    return next(reversed([*datasets_of(loader)]), None)
 
 
 def classes_of(training: Training) -> list[str]:

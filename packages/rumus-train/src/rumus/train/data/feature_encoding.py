@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.train.base.class_names import checked_classes
+from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
 
 Missing: TypeAlias = float | Literal["mean"] | None
@@ -162,13 +163,8 @@ def require_same_features(training: object, validation: object) -> None:
 
 def _encoding_of(loader: object) -> FeatureEncoding | None:
     """How the table of a loader is read, or the one that its dataset is a subset of."""
-    dataset = getattr(loader, "dataset", None)
-    while dataset is not None:
-        encoding = getattr(dataset, "_encoding", None)
-        if isinstance(encoding, FeatureEncoding):
-            return encoding
-        dataset = getattr(dataset, "dataset", None)
-    return None
+    kept = (getattr(dataset, "_encoding", None) for dataset in datasets_of(loader))
+    return next((encoding for encoding in kept if isinstance(encoding, FeatureEncoding)), None)
 
 
 def as_targets(given: str | Sequence[str] | None) -> list[str]:
