@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor import Backend, tensor
 from rumus.train.base.data_errors import SampleError
 from rumus.train.base.fields import Names, fields_of, names_of, values_in
 from rumus.train.base.random_stream import Purpose, random_stream
@@ -195,6 +196,14 @@ def _kinds(names: Names, values: tuple[NDArray[Any], ...]) -> Kinds:
 def kinds_of_batch(batch: AnyBatch) -> Kinds:
     """Return the names, shapes and dtypes of each sample of a batch."""
     return names_of(batch), tuple([(v.shape[1:], v.dtype) for v in values_in(batch)])
+
+
+def uploaded(batch: AnyBatch, backend: Backend | None) -> Any:
+    """Return a batch as tensors of a backend, or as it is without one."""
+    if backend is None:
+        return batch
+    tensors = [tensor(field, backend=backend) for field in values_in(batch)]
+    return fields_of(names_of(batch), tensors)
 
 
 def _as_batch(made: Any) -> AnyBatch:

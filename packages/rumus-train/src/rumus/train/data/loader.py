@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
-from rumus.tensor import Backend, StateMismatchError, run_seed, tensor
+from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.switches import check_class_switches
 from rumus.tensor.expression.whole_number import whole_number
-from rumus.train.base.fields import fields_of, values_in
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.base.ranks import Ranks
-from rumus.train.data.batcher import Batcher, Collate, Kinds, Task, Transform, kinds_of_batch
+from rumus.train.data.batcher import (
+    Batcher,
+    Collate,
+    Kinds,
+    Task,
+    Transform,
+    kinds_of_batch,
+    uploaded,
+)
 from rumus.train.data.dataset import AnyBatch, Dataset, Indices
 from rumus.train.data.part import Part, check_shards
 from rumus.train.data.sampler import Sampler
@@ -154,11 +161,12 @@ class DataLoader:
     def part(self) -> Part:
         """The rows of the batch that was handed out last: those of this rank's shards."""
         number = (self._batch or len(self)) - 1
-        rank, size = (0, 1) if self.ranks is None else (self.ranks.rank, self.ranks.size)
-        return Part.of(self._samples_of(number), self.shards, rank, size)
+        return self._part_of(min(self.batch_size, self._samples - number * self.batch_size))
 
-    def _samples_of(self, number: int) -> int:
-        return min(self.batch_size, self._samples - number * self.batch_size)
+    def _part_of(self, samples: int) -> Part:
+        """What this rank has of a batch of so many samples."""
+        rank, size = (0, 1) if self.ranks is None else (self.ranks.rank, self.ranks.size)
+        return Part.of(samples, self.shards, rank, size)
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
@@ -257,7 +265,7 @@ class DataLoader:
         """What of a batch this rank has: at least one sample, which no shard may have."""
         if self.ranks is None:
             return indices
-        part = Part.of(len(indices), self.shards, self.ranks.rank, self.ranks.size)
+        part = self._part_of(len(indices))
         return indices[part.start : part.stop] if part.stop > part.start else indices[:1]
 
     def _batches(self) -> Generator[Made, None, None]:
@@ -272,11 +280,8 @@ class DataLoader:
 
     def _finish(self, task: Task, batch: AnyBatch) -> Made:
         """Upload a batch, on the thread that made it or that waited for the process that did."""
-        kinds, backend = kinds_of_batch(batch), self.backend
-        if backend is None:
-            return Made(int(task.indices[0]), kinds, batch)
-        tensors = [tensor(field, backend=backend) for field in values_in(batch)]
-        return Made(int(task.indices[0]), kinds, fields_of(kinds[0], tensors))
+        kinds = kinds_of_batch(batch)
+        return Made(int(task.indices[0]), kinds, uploaded(batch, self.backend))
 
     def _check(self, made: Made) -> None:
         """Refuse a batch of other shapes or dtypes than the first; it names a sample of each.

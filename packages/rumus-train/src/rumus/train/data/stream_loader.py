@@ -10,12 +10,11 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from rumus.tensor import Backend, StateMismatchError, run_seed, tensor
+from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.switches import with_switches
 from rumus.train.base.data_errors import SampleError
-from rumus.train.base.fields import fields_of, names_of, values_in
 from rumus.train.base.random_stream import Purpose, permutation
-from rumus.train.data.batcher import Batcher, Collate, Task, Transform
+from rumus.train.data.batcher import Batcher, Collate, Task, Transform, uploaded
 from rumus.train.data.dataset import AnyBatch
 
 # Samples in order: iterated over once an epoch, or made by a function of the epoch.
@@ -198,7 +197,7 @@ class StreamLoader:
             task = Task(place.epoch, place.batch, numbers)
             batch = self._batcher.make_of([sample for _, sample, _ in taken], task)
             place = replace(taken[-1][2], batch=place.batch + 1)
-            yield self._uploaded(batch), place
+            yield uploaded(batch, self.backend), place
 
     def _samples(self, place: _Place) -> Generator[tuple[int, Any, _Place], None, None]:
         """The number of each sample, itself, and the place behind it."""
@@ -253,12 +252,6 @@ class StreamLoader:
 
     def _state(self) -> Any:
         return self.stream.state_dict() if self._is_stateful else None  # type: ignore[union-attr]
-
-    def _uploaded(self, batch: AnyBatch) -> Any:
-        if self.backend is None:
-            return batch
-        tensors = [tensor(field, backend=self.backend) for field in values_in(batch)]
-        return fields_of(names_of(batch), tensors)
 
 
 _ONCE: Final = "it can be gone through once only, and an epoch or a resume begins anew"
