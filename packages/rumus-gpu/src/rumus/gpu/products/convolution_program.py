@@ -146,22 +146,31 @@ def _weight_place(variant: ConvolutionVariant) -> Iterator[str]:
 def _store(variant: ConvolutionVariant, tile: Tile) -> Iterator[str]:
     """Write the block of an invocation."""
     across, down = tile.columns // tile.block_columns, tile.rows // tile.block_rows
-    has_bias = len(variant.stored) > 3
     for i in range(tile.block_rows):
         yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
-        if has_bias:
-            value = variant.stored[3].load(f"d[k.bias_start + part_of_c * k.rows + held_row{i}]", 1)
-            yield f"let held_row{i} = min(row{i}, k.rows - 1u);"
-            yield f"let bias{i} = {value};"
+        yield from load_bias(variant, i)
     for j in range(tile.block_columns // 4):
         yield f"let column{j} = first_b + x * 4u + {j * across * 4}u;"
-        for c in range(1 if variant.fours[2] else 4):
-            yield from destination(variant, f"{j}_{c}", f"column{j} + {c}u")
+        yield from destinations(variant, j)
         for i in range(tile.block_rows):
             yield from store_four(variant, i, j)
 
 
-def destination(variant: ConvolutionVariant, name: str, column: str) -> Iterator[str]:
+def load_bias(variant: ConvolutionVariant, i: int) -> Iterator[str]:
+    """Load the bias of row i, if there is one."""
+    if len(variant.stored) > 3:
+        value = variant.stored[3].load(f"d[k.bias_start + part_of_c * k.rows + held_row{i}]", 1)
+        yield f"let held_row{i} = min(row{i}, k.rows - 1u);"
+        yield f"let bias{i} = {value};"
+
+
+def destinations(variant: ConvolutionVariant, j: int) -> Iterator[str]:
+    """Where in a row of c four neighbours from column j on go."""
+    for c in range(1 if variant.fours[2] else 4):
+        yield from _destination(variant, f"{j}_{c}", f"column{j} + {c}u")
+
+
+def _destination(variant: ConvolutionVariant, name: str, column: str) -> Iterator[str]:
     """Where in a row of c a column goes."""
     if variant.kind == "weight":
         yield f"let to{name} = {column};"

@@ -15,8 +15,9 @@ from rumus.gpu.device.stored import enabling
 from rumus.gpu.products.convolution_loaders import ConvolutionVariant
 from rumus.gpu.products.convolution_program import (
     SCALARS,
-    destination,
+    destinations,
     header,
+    load_bias,
     operands,
     place,
     store_four,
@@ -71,12 +72,8 @@ def _store(variant: ConvolutionVariant, multiplied: UnitProduct) -> Iterator[str
         yield from lines
         yield "let row0 = first_a + place_row;"
         yield "let column0 = first_b + place_column;"
-        if len(variant.stored) > 3:
-            bias = variant.stored[3].load("d[k.bias_start + part_of_c * k.rows + held_row]", 1)
-            yield "let held_row = min(row0, k.rows - 1u);"
-            yield f"let bias0 = {bias};"
+        yield from load_bias(variant, 0)
         yield f"let c0_0 = {value};"
-        for c in range(1 if variant.fours[2] else 4):
-            yield from destination(variant, f"0_{c}", f"column0 + {c}u")
+        yield from destinations(variant, 0)
         yield from store_four(variant, 0, 0)
         yield "}"
