@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import is_
@@ -342,16 +342,23 @@ class Recording(Notes):
     def _left_behind(self) -> str | None:
         """Look for arrays of the step that somebody still holds, and may look at."""
 
-        def held() -> list[NDArray[Any]]:
-            alive = [life.owner() for n, life in enumerate(self.lives) if n not in self.kept]
-            return [array for array in alive if array is not None]
-
-        if held():
-            gc.collect()
-        if found := held():
+        if found := _escaped([life.owner for life in self.lives], self.kept.values()):
             shown = f"{found[0].dtype}{list(found[0].shape)}"
             return f"an array that it makes ({shown}) is still held after it"
         return None
+
+
+def _escaped(made: Iterable[weakref.ref[Any]], kept: Iterable[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return the arrays that were made in a step, and that somebody else holds."""
+    known = {id(array) for array in kept}
+
+    def held() -> list[NDArray[Any]]:
+        alive = [array() for array in made]
+        return [array for array in alive if array is not None and id(array) not in known]
+
+    if held():
+        gc.collect()
+    return held()
 
 
 def _was_there(owner: NDArray[Any], observed: Notes) -> bool:
@@ -466,6 +473,8 @@ class Capture:
 
     def are_inputs_held(self) -> bool:
         """Whether that code has kept one of them."""
+        if self._references() != self._counts:
+            gc.collect()
         return self._references() != self._counts
 
     def _references(self) -> list[int]:
@@ -476,8 +485,6 @@ class Capture:
         recording, observed = self._recording, self._observed
         assert recording is not None
         assert observed is not None
-        if self.are_inputs_held():
-            gc.collect()
         if self.are_inputs_held():
             recording.refuse("an array of its batch is still held after it")
         if recording.why_not is None and repr(recording.answers) != repr(observed.answers):
@@ -624,15 +631,7 @@ class Comparison(Notes):
             self.refuse(f"it ran {before} operations the time before, and {now} now")
         if [self.known.place_of(array) for array in arrays] != self._capture.results:
             self.refuse("its loss or its gradients are other arrays than the time before")
-        kept = {id(owner_of(array)) for array in arrays}
-
-        def held() -> bool:
-            alive = [made() for made in self._own]
-            return any(a is not None and id(a) not in kept for a in alive)
-
-        if held():
-            gc.collect()
-        if held():
+        if _escaped(self._own, [owner_of(array) for array in arrays]):
             self.refuse("an array that it makes is still held after it")
 
 
@@ -642,7 +641,5 @@ def compare(capture: Capture, batch: Sequence[NDArray[Any]]) -> Iterator[Compari
     comparison = Comparison(capture, batch)
     with watched_by(comparison), recorded_by(comparison):
         yield comparison
-    if capture.are_inputs_held():
-        gc.collect()
     if capture.are_inputs_held():
         comparison.refuse("an array of its batch is still held after it")
