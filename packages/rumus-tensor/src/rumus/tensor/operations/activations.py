@@ -42,7 +42,7 @@ def hardsigmoid(x: T) -> T:
 @elementwise
 def hardswish(x: T) -> T:
     """x hardsigmoid(x). Howard et al., "MobileNetV3": arXiv:1905.02244, section 5.2."""
-    return x * ((x + 3.0).relu().minimum(6.0) / 6.0)
+    return x * hardsigmoid(x)
 
 
 @elementwise

@@ -47,14 +47,17 @@ def seed(value: int | None = None) -> int:
     >>> draws[0] == draws[1]
     True
     """
-    drawn = int.from_bytes(os.urandom(4), "little")
-    found = drawn if value is None else whole_number("seed", value)
+    found = _drawn() if value is None else whole_number("seed", value)
     if not 0 <= found < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), not {value}")
     with _process.lock:
         _process.value, _process.is_given = found, value is not None
         _process.streams = itertools.count()
     return found
+
+
+def _drawn() -> int:
+    return int.from_bytes(os.urandom(4), "little")
 
 
 def run_seed() -> int:
