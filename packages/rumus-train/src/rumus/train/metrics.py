@@ -32,6 +32,7 @@ from rumus.train.base.class_counts import (
     is_remote,
     on_host,
     raise_problems,
+    shape_of,
 )
 from rumus.train.base.metric_state import MetricState, Part
 from rumus.train.base.surprise import surprise
@@ -63,7 +64,7 @@ def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
     ValueError for shapes that do not fit, classes that are none, a `top` outside of [1, classes].
     """
     check_shapes(scores, targets)
-    samples, classes = _shape(scores)
+    samples, classes = shape_of(scores)
     if not 1 <= top <= classes:
         raise ValueError(f"top must be in [1, {classes}], the number of classes, not {top}")
     parts = counted_hits(scores, targets, top), np.array(float(samples))
@@ -145,17 +146,13 @@ def r2(predictions: Given, targets: Given) -> MetricState:
     return _kept("r2", predictions, targets, _paired, _r2)
 
 
-def _shape(given: Given) -> tuple[int, ...]:
-    return given.shape if isinstance(given, Tensor) else np.shape(given)
-
-
 def _state(
     name: str, parts: tuple[Part, ...], finish: Finish, scores: Given, targets: Given
 ) -> MetricState:
     """A state of counts, with those of what is wrong with a batch of a device."""
     problems = counted_problems(scores, targets)
     if problems:
-        finish = partial(_without_problems, finish, _shape(scores)[1])
+        finish = partial(_without_problems, finish, shape_of(scores)[1])
     return MetricState(name, (*parts, *problems), finish)
 
 
@@ -168,7 +165,7 @@ def _of_errors(
     name: str, predictions: Given, targets: Given, of: Callable[[Any], Any], finish: Finish
 ) -> MetricState:
     if isinstance(predictions, Tensor) and is_remote(predictions):
-        _check_same(_shape(predictions), _shape(targets))
+        _check_same(shape_of(predictions), shape_of(targets))
         there = predictions.detach().astype(float32)
         error = there - beside(targets, there)
         return MetricState(name, (of(error).sum(), np.array(float(error.size))), finish)
@@ -181,7 +178,7 @@ def _kept(
 ) -> MetricState:
     """A state that keeps all values; those of a device are checked when they are read."""
     if isinstance(given, Tensor) and is_remote(given):
-        _check_same(_shape(given), _shape(targets))
+        _check_same(shape_of(given), shape_of(targets))
         parts: tuple[Part, ...] = given.detach(), beside(targets, given)
         finish = partial(_checked, check, finish)
     else:

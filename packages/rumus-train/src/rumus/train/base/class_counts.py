@@ -30,6 +30,16 @@ def on_host(given: Given) -> NDArray[Any]:
     return given.numpy() if isinstance(given, Tensor) else np.asarray(given)
 
 
+def shape_of(given: Given) -> tuple[int, ...]:
+    """Return its shape, wherever it is."""
+    return given.shape if isinstance(given, Tensor) else np.shape(given)
+
+
+def dtype_of(given: Given) -> np.dtype[Any]:
+    """Return its dtype, wherever it is."""
+    return given.dtype if isinstance(given, Tensor) else np.asarray(given).dtype
+
+
 def beside(given: Given, other: Tensor) -> Tensor:
     """Return it as a tensor where another one is."""
     if isinstance(given, Tensor):
@@ -83,13 +93,11 @@ def raise_problems(problems: NDArray[Any], classes: int) -> None:
 
 def check_shapes(scores: Given, targets: Given) -> None:
     """Raise ValueError for shapes that do not fit, and targets that are no whole numbers."""
-    shapes = [x.shape if isinstance(x, Tensor) else np.shape(x) for x in (scores, targets)]
-    if len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
+    found, wanted, dtype = shape_of(scores), shape_of(targets), dtype_of(targets)
+    if len(found) != 2 or wanted != found[:1]:
         raise ValueError(
-            "scores must be (samples, classes) and targets (samples,), not "
-            f"{shapes[0]} and {shapes[1]}"
+            f"scores must be (samples, classes) and targets (samples,), not {found} and {wanted}"
         )
-    dtype = targets.dtype if isinstance(targets, Tensor) else np.asarray(targets).dtype
     if dtype.kind not in "iu":
         raise ValueError(f"targets must be class numbers, not of dtype {dtype}")
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from rumus.tensor import Tensor, cross_entropy, float32, int32
-from rumus.train.base.class_counts import NO_CLASS, Given, beside, is_remote, on_host
+from rumus.train.base.class_counts import (
+    NO_CLASS,
+    Given,
+    beside,
+    dtype_of,
+    is_remote,
+    on_host,
+    shape_of,
+)
 from rumus.train.base.metric_state import Part
 
 
@@ -15,18 +23,17 @@ def surprise(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Pa
     logits: (..., classes). targets: (...), class numbers, or `ignore_index`. ValueError for shapes
     that do not fit, other dtypes, and on the host for a target that is no class.
     """
-    shapes = [x.shape if isinstance(x, Tensor) else np.shape(x) for x in (logits, targets)]
-    dtype = targets.dtype if isinstance(targets, Tensor) else np.asarray(targets).dtype
-    if not shapes[0] or shapes[1] != shapes[0][:-1] or dtype.kind not in "iu":
+    found, wanted, dtype = shape_of(logits), shape_of(targets), dtype_of(targets)
+    if not found or wanted != found[:-1] or dtype.kind not in "iu":
         raise ValueError(
             "logits must be (..., classes) and targets class numbers of shape (...), not "
-            f"{shapes[0]} and {dtype} of {shapes[1]}"
+            f"{found} and {dtype} of {wanted}"
         )
     if isinstance(logits, Tensor) and is_remote(logits):
-        rows = logits.detach().reshape(-1, shapes[0][-1])
-        wanted = beside(targets, rows).astype(int32).reshape(-1)
-        losses = cross_entropy(rows, wanted, ignore_index=ignore_index)
-        return losses.sum(), (wanted != ignore_index).astype(float32).sum()
+        rows = logits.detach().reshape(-1, found[-1])
+        classes = beside(targets, rows).astype(int32).reshape(-1)
+        losses = cross_entropy(rows, classes, ignore_index=ignore_index)
+        return losses.sum(), (classes != ignore_index).astype(float32).sum()
     return _on_host(logits, targets, ignore_index)
 
 
