@@ -28,16 +28,25 @@ _WRITE = Kernel(
 
 
 class _Page:
-    """Memory for some values on a device, which is read in one piece: (places, elements)."""
+    """Memory for some values on a device, which is read in one piece: (places, elements).
 
-    def __init__(self, backend: Capturing, shape: tuple[int, ...]) -> None:
+    before: the page that is full, whose index of places this one takes over.
+    """
+
+    def __init__(
+        self, backend: Capturing, shape: tuple[int, ...], before: _Page | None = None
+    ) -> None:
         self.backend = backend
         size = math.prod(shape)
         self.places = PAGE if size <= 1 else max(1, min(PAGE, ELEMENTS // size))
         self.values: Array = zeros((self.places, size), backend=backend)._array
         self._places = self.values.reshape((self.places, *shape))
-        index = arange(self.places, backend=backend).astype(float32)
-        self._index: Array = index.reshape((self.places, 1))._array
+        self._index: Array
+        if before is not None and before.backend is backend:
+            self._index = before._index
+        else:
+            index = arange(self.places, backend=backend).astype(float32)
+            self._index = index.reshape((self.places, 1))._array
         self._write: Callable[[Sequence[float]], None] | None = None
         self._value: Array = None  # what `_write` takes the value from
         self.counted: list[tuple[SupportsFloat, Outcome]] = []
@@ -85,7 +94,7 @@ class LateWeights:
         backend: Any = weight._backend
         page = self._page
         if page is None or page.backend is not backend or page.is_full:
-            self._page = page = _Page(backend, ())
+            self._page = page = _Page(backend, (), page)
             self._host = []
         page.write(weight.detach().astype(float32))
         page.counted.append((1.0, Outcome()))
@@ -159,7 +168,7 @@ class EpochSum:
         if last is None or last.backend is not backend or last.is_full:
             if len(self._pages) >= LAG:
                 self._read_page(self._pages.pop(0))
-            self._pages.append(last := _Page(backend, self.shape))
+            self._pages.append(last := _Page(backend, self.shape, last))
         return last
 
     def _read(self) -> None:
