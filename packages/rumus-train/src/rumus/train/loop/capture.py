@@ -215,10 +215,7 @@ class CapturedSteps:
         arguments, reads = step.arguments(), Reads(users_own(step.loss_fn))
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with step.backend.record(batch, seen.notes) as recorded:
-            own = iter(recorded.inputs)
-            given = [
-                Tensor(next(own), step.backend) if isinstance(a, Tensor) else a for a in arguments
-            ]
+            given = _with_inputs(arguments, recorded.inputs, step.backend)
             with noting_means() as means, reads.follow():
                 loss, grads = step.forward(given)
             del given
@@ -255,10 +252,7 @@ class CapturedSteps:
         arguments = step.arguments()
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with step.backend.compare(captured.step, batch) as comparison:
-            own = iter(comparison.inputs)
-            given = [
-                Tensor(next(own), step.backend) if isinstance(a, Tensor) else a for a in arguments
-            ]
+            given = _with_inputs(arguments, comparison.inputs, step.backend)
             with noting_means() as means:
                 loss, grads = step.forward(given)
             del given
@@ -372,6 +366,12 @@ class _Step:
         function = getattr(function, "__func__", function)
         shapes = [_kind(item) for item in self.items if isinstance(item, Placed)]
         return id(self.backend), getattr(function, "__code__", id(function)), *shapes
+
+
+def _with_inputs(arguments: Sequence[Any], inputs: Sequence[Array], backend: Backend) -> list[Any]:
+    """The arguments with a recording's own inputs in the place of its tensors."""
+    own = iter(inputs)
+    return [Tensor(next(own), backend) if isinstance(a, Tensor) else a for a in arguments]
 
 
 def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list[Array]:
