@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.nn.module import Module
-from rumus.nn.onnx_backend import OnnxBackend
 from rumus.nn.onnx_graph import OPSET, Graph, Node, OnnxExportError, Value, differences, used
 from rumus.tensor import Generator, Tensor, TensorLike, no_grad, tensor
 from rumus.tensor.expression.whole_number import whole_number
@@ -116,6 +115,8 @@ class _Trace:
 
 
 def _trace(model: Module, examples: Mapping[str, NDArray[Any]]) -> _Trace:
+    from rumus.nn.onnx_backend import OnnxBackend  # a backend that only an export needs
+
     graph = Graph()
     backend = OnnxBackend(graph)
     backend.takes_parameters = True
