@@ -80,6 +80,12 @@ class Place:
 Rename: TypeAlias = Callable[[str], "str | Place | None"]
 
 
+def place_of(name: str, rename: Rename | None) -> Place | None:
+    """Return where a tensor of this name belongs; without `rename` it has the same name here."""
+    place = name if rename is None else rename(name)
+    return Place(place) if isinstance(place, str) else place
+
+
 def fit(
     own: OwnState, weights: Mapping[str, ArrayLike], rename: Rename | None, *, strict: bool
 ) -> tuple[dict[str, Tensor], LoadReport]:
@@ -117,7 +123,7 @@ class _Fitting:
         self._unexpected: list[str] = []
         self._wrong_shapes: list[WrongShape] = []
         for name in weights:
-            self._put(name, name if rename is None else rename(name))
+            self._put(name, place_of(name, rename))
         self.found = self._assembled()
         self.report = LoadReport(
             tuple(self.found),
@@ -126,10 +132,9 @@ class _Fitting:
             tuple(self._wrong_shapes),
         )
 
-    def _put(self, name: str, place: str | Place | None) -> None:
+    def _put(self, name: str, place: Place | None) -> None:
         if place is None:
             return
-        place = Place(place) if isinstance(place, str) else place
         own = self._own.aliases.get(place.name, place.name)
         if own in self._own.tensors:
             self._sources.setdefault(own, {}).setdefault(place.part, []).append((name, place))

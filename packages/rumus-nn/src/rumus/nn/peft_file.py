@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.nn.fitting import Place, Rename
+from rumus.nn.fitting import Place, Rename, place_of
 from rumus.nn.frozen_linear import Storage
 from rumus.nn.linear import Linear
 from rumus.nn.lora import Lora, LoraLinear, check_model, put_in
@@ -148,14 +148,11 @@ class _Settings:
             alphas = {p: float(a) for p, a in (given.get("alpha_pattern") or {}).items()}
             if odd := [p for p in alphas if not re.fullmatch(r"[\w.]+", p)]:
                 raise ValueError(f"alpha_pattern {odd[0]!r} is no plain name of a layer")
-            if not all(
-                math.isfinite(a) and a > 0 for a in (float(given["lora_alpha"]), *alphas.values())
-            ):
+            alpha = float(given["lora_alpha"])
+            if not all(math.isfinite(a) and a > 0 for a in (alpha, *alphas.values())):
                 raise ValueError("alpha must be positive")
-            return cls(
-                float(given["lora_alpha"]), float(given.get("lora_dropout") or 0),
-                bool(given.get("use_rslora")), alphas,
-            )  # fmt: skip
+            dropout = float(given.get("lora_dropout") or 0)
+            return cls(alpha, dropout, bool(given.get("use_rslora")), alphas)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise WeightsFileError(f"{path} is no configuration of LoRA: {error}") from error
 
@@ -184,10 +181,9 @@ def _by_layer(path: Path, rename: Rename | None) -> dict[str, list[_Piece]]:
         if match is None:
             raise WeightsFileError(f"{path}: {name!r} is no lora_A.weight or lora_B.weight")
         foreign, letter = match[1], match[2]
-        place = f"{foreign}.weight" if rename is None else rename(f"{foreign}.weight")
+        place = place_of(f"{foreign}.weight", rename)
         if place is None:
             continue
-        place = Place(place) if isinstance(place, str) else place
         piece = pieces.setdefault(foreign, _Piece(foreign, place))
         piece.matrices[letter] = weights[name]
     found: dict[str, list[_Piece]] = {}
