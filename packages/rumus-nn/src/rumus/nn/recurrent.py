@@ -112,8 +112,7 @@ class _Recurrent(Module, Generic[S]):
             return out.squeeze(0), ended
         ends = None if lengths is None else self._ends(x, lengths)
         first = [None] * 2 if state is None else self._parts(x, state)
-        states, last = self._run(x.permute(1, 0, 2), first, ends)
-        return states, last
+        return self._run(x.permute(1, 0, 2), first, ends)
 
     def _run(
         self, x: Tensor, first: Sequence[Tensor | None], ends: Tensor | None
