@@ -12,7 +12,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -187,27 +187,11 @@ def _scatter_sorted(rows: Any, order: Any, index: Any, out: Any) -> None:
                 total[i] = 0
 
 
-@lru_cache(maxsize=2)
-def _compiled_scatter(loop: Callable[..., None]) -> Callable[..., None]:
+@cache
+def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
     import numba
 
-    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(loop)
-    return compiled
-
-
-@lru_cache(maxsize=1)
-def _compiled_search() -> Callable[..., Any]:
-    import numba
-
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(_reaches)
-    return compiled
-
-
-@lru_cache(maxsize=1)
-def _compiled_philox() -> Callable[..., None]:
-    import numba
-
-    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(_philox)
+    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(loop)
     return compiled
 
 
@@ -375,9 +359,9 @@ class NumbaBackend(NumpyBackend):
             target = out.reshape(len(out), length)
             if out.dtype.kind == "f" and has_many_repeats(numbers):
                 order = np.argsort(numbers, kind="stable")
-                _compiled_scatter(_scatter_sorted)(rows, order, numbers, target)
+                _compiled(_scatter_sorted)(rows, order, numbers, target)
             else:
-                _compiled_scatter(_scatter)(rows, numbers, target)
+                _compiled(_scatter)(rows, numbers, target)
 
     @watched
     def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
@@ -387,7 +371,7 @@ class NumbaBackend(NumpyBackend):
         bits, magnitude = layout
         with np.errstate(over="ignore"):
             least = array.dtype.type(limit).view(bits)
-        flat, look = array.reshape(-1).view(bits), _compiled_search()
+        flat, look = array.reshape(-1).view(bits), _compiled(_reaches)
         found: list[bool] = []
         run_parts(lambda a, b: found.append(look(flat[a:b], magnitude, least)), flat.size, True)
         return super().first_not_finite(array, limit) if any(found) else None
@@ -397,7 +381,7 @@ class NumbaBackend(NumpyBackend):
         if out.size < 1024 or not out.flags.c_contiguous or behind is not None:
             super().random_words(key, counter, out, behind)
             return
-        flat, seed, loop = out.reshape(-1), np.uint64(key), _compiled_philox()
+        flat, seed, loop = out.reshape(-1), np.uint64(key), _compiled(_philox)
         blocks = -(-flat.size // 4)
         first = counter // 4
         run_parts(lambda a, b: loop(seed, first, a, b, flat), blocks, flat.size >= PARALLEL)
