@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.nn.lengths import Lengths, check_lengths
 from rumus.nn.reduction import (
     Found,
     Reduction,
@@ -22,7 +22,6 @@ from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.operations.ctc import ctc
 
-Lengths: TypeAlias = "Tensor | NDArray[Any] | Sequence[int]"
 NAME = "ctc_loss"
 
 
@@ -106,11 +105,7 @@ def _lengths(
         raise ValueError(f"{NAME}: {len(x)} {what} are needed, one a sample, not {found.shape}")
     host = _known(found)
     if host is not None:
-        bad = np.flatnonzero((host < least) | (host > most))
-        if len(bad):
-            raise ValueError(
-                f"{NAME}: {what}[{bad[0]}] is {host[bad[0]]}, which is outside of [{least}, {most}]"
-            )
+        check_lengths(NAME, what, host, least, most)
     return found
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from rumus.nn import initialisation
 from rumus.nn.dropout import Dropout
+from rumus.nn.lengths import Lengths, check_lengths
 from rumus.nn.module import Module
 from rumus.nn.reduction import as_integers, is_readable
 from rumus.tensor import (
@@ -29,7 +30,6 @@ from rumus.tensor.graph.scan import numbers
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.operations.recurrent import GATES, Kind, recurrence
 
-Lengths: TypeAlias = "Tensor | NDArray[Any] | Sequence[int]"
 Pair: TypeAlias = "tuple[Tensor, Tensor]"
 S = TypeVar("S")
 
@@ -186,13 +186,7 @@ class _Recurrent(Module, Generic[S]):
                 f"shape {given.shape}"
             )
         if not isinstance(given, Tensor) or is_readable(given):
-            host = np.asarray(given)
-            bad = np.flatnonzero((host < 1) | (host > x.shape[1]))
-            if len(bad):
-                raise ValueError(
-                    f"{name}: lengths[{bad[0]}] is {host[bad[0]]}, which is outside of "
-                    f"[1, {x.shape[1]}]"
-                )
+            check_lengths(name, "lengths", np.asarray(given), 1, x.shape[1])
         return as_integers(x, given)
 
 

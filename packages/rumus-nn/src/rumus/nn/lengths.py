@@ -1,0 +1,22 @@
+"""How long the sequences of a batch are that are filled up to one length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor import Tensor
+
+Lengths: TypeAlias = "Tensor | NDArray[Any] | Sequence[int]"
+
+
+def check_lengths(name: str, what: str, lengths: NDArray[Any], least: int, most: int) -> None:
+    """Raise ValueError for the first length outside of [least, most], with its place."""
+    bad = np.flatnonzero((lengths < least) | (lengths > most))
+    if len(bad):
+        raise ValueError(
+            f"{name}: {what}[{bad[0]}] is {lengths[bad[0]]}, which is outside of [{least}, {most}]"
+        )
