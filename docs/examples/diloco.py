@@ -50,10 +50,14 @@ class Worker:
         """Return the mean loss of the bytes that follow each."""
         return nn.cross_entropy_loss(self.model(rows[:, :-1]), rows[:, 1:])
 
-    def train(self, start: Sequence[Parameter], steps: int) -> list[NDArray[np.float32]]:
-        """Do some steps from where the outer optimizer is; return the way back there."""
+    def start_at(self, start: Sequence[Parameter]) -> None:
+        """Go to where the outer optimizer is."""
         for own, outer in zip(self.parameters, start, strict=True):
             own.assign(outer.detach())
+
+    def train(self, start: Sequence[Parameter], steps: int) -> list[NDArray[np.float32]]:
+        """Do some steps from where the outer optimizer is; return the way back there."""
+        self.start_at(start)
         for _ in range(steps):
             self.trainer.train_step(self.loss, *next(self._batches))
         return [outer.numpy() - own.numpy()
@@ -72,8 +76,7 @@ def mean_way(
 
 def held_out_loss(worker: Worker, start: Sequence[Parameter], rows: NDArray[np.int32]) -> float:
     """The loss, where the outer optimizer is, of text that nobody was trained on."""
-    for own, outer in zip(worker.parameters, start, strict=True):
-        own.assign(outer.detach())
+    worker.start_at(start)
     worker.model.eval()
     with no_grad():
         loss = worker.loss(tensor(rows)).item()
