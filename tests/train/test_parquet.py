@@ -54,6 +54,12 @@ def test_a_number_that_does_not_fit_is_refused(
         ParquetDataset(table, **target)
 
 
+@pytest.mark.parametrize("options", [{"missing": "mean"}, {"standardise": True}])
+def test_means_need_a_floating_dtype(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="means need a floating dtype, not int32"):
+        ParquetDataset(TABLE, columns=["count"], dtype=np.int32, **options)
+
+
 def test_an_infinity_and_no_number_are_what_they_are() -> None:
     dataset = ParquetDataset(pyarrow.table({"a": [float("inf"), float("nan")]}))
     np.testing.assert_array_equal(dataset.batch(np.array([0, 1]))[0][:, 0], [np.inf, np.nan])

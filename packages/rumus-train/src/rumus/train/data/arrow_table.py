@@ -38,7 +38,8 @@ class ParquetDataset:
 
     Needs pyarrow: an ImportError says how to get it. ValueError for a column that is not there,
     with the nearest name, holds lists, structures or, unless they are named, texts or dates, or has
-    missing values without `missing=`; OSError for what is no regular file.
+    missing values without `missing=`; TypeError for means of features that are no floating numbers;
+    OSError for what is no regular file.
 
     >>> import pyarrow
     >>> table = pyarrow.table({"length": [5.1, None], "colour": ["red", "blue"], "kind": [1, 0]})
@@ -114,7 +115,7 @@ class ParquetDataset:
         source, encoding = self._source, self._encoding
         targets = as_targets(self._target)
         source.read([*self.columns, *targets])
-        kept = np.dtype(np.float64) if encoding.has_means else self._dtype
+        kept = encoding.dtype_of_numbers(self._dtype)
         numbers = np.empty((source.rows, len(encoding.numbers)), kept)
         for place, name in enumerate(encoding.numbers):
             found = source.numbers(name, encoding.fill, name in encoding.dates)

@@ -117,8 +117,6 @@ class CsvDataset:
             raise ValueError(f'missing_target must be "error" or "drop", not {missing_target!r}')
         self._target, self._drops = target, missing_target == "drop"
         self._dtype = _number(dtype)
-        if (missing == "mean" or standardise) and self._dtype.kind != "f":
-            raise TypeError(f"means need a floating dtype, not {self._dtype}")
         self._target_dtype = None if is_text else _number(target_dtype)
         with self._file.open(self.path) as table:
             self.columns = _features(table, columns, as_targets(target))
@@ -267,7 +265,7 @@ class _Features:
         self._shown, self._encoding, self._dtype, self._where = shown, encoding, dtype, where
         indices = [where[name] for name in encoding.numbers]
         spellings = [self._spelling(name, spelling) for name in encoding.numbers]
-        kept = np.dtype(np.float64) if encoding.has_means else dtype
+        kept = encoding.dtype_of_numbers(dtype)
         names, fill = encoding.numbers, encoding.fill
         self._numbers = _Numbers(shown, names, indices, spellings, kept, fill)
         self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}

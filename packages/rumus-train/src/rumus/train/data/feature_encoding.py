@@ -75,8 +75,19 @@ class FeatureEncoding:
 
     @property
     def has_means(self) -> bool:
-        """Whether means of columns are learned, which numbers are kept in float64 for."""
+        """Whether means of columns are learned."""
         return self.missing == "mean" or self.standardise
+
+    def dtype_of_numbers(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """Return what numbers are kept in until they are features of `dtype`.
+
+        TypeError for one that has no room for means.
+        """
+        if not self.has_means:
+            return dtype
+        if dtype.kind != "f":
+            raise TypeError(f"means need a floating dtype, not {dtype}")
+        return np.dtype(np.float64)
 
     def difference(self, other: FeatureEncoding) -> str | None:
         """Say what makes other features of the same table, or None if nothing does."""
