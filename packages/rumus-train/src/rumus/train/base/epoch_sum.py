@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, Expr, Kernel, Tensor, arange, float32, zeros
+from rumus.tensor.graph.shaping import copied
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import Capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -130,7 +131,9 @@ class EpochSum:
         backend = value._backend
         if backend is not self._is_remote[0]:
             self._is_remote = backend, backend.runs_ahead
-        return self._page(backend).write(value) if self._is_remote[1] else value.detach().clone()
+        if self._is_remote[1]:
+            return self._page(backend).write(value)
+        return Tensor(copied(backend, value._array), backend)
 
     def count(self, noted: Tensor, weight: SupportsFloat, outcome: Outcome) -> None:
         """Let the value that was noted last enter the sum, if its step turns out to be applied."""
