@@ -130,7 +130,8 @@ def options() -> argparse.Namespace:
 
 def median(times: list[float]) -> float:
     """The median of the steps of the second half, in seconds: a GPU has warmed up by then."""
-    return statistics.median(np.diff(times)[len(times) // 2 :].tolist())
+    seconds: list[float] = np.diff(times).tolist()
+    return statistics.median(seconds[len(times) // 2 :])
 
 
 class Training:
@@ -154,9 +155,9 @@ class Training:
         self.loader = DataLoader(
             rows, count, ranks=team, shards=given.shards, backend=self.backend
         )  # fmt: skip
-        optimizer = AdamW(self.model.parameters(), 1e-4)
+        self.optimizer = AdamW(self.model.parameters(), 1e-4)
         state = {"model": self.model}
-        self.trainer = Trainer(optimizer, ranks=team, zero=given.zero, state=state)
+        self.trainer = Trainer(self.optimizer, ranks=team, zero=given.zero, state=state)
         model = self.model
         self.loss = lambda x, y: nn.cross_entropy_loss(model(x), y)
 
@@ -189,11 +190,10 @@ def rumus_rank(given: argparse.Namespace) -> None:
     times, team = training.fit(given.steps), training.team
     peak = max(team.gather(training.peak))
     if team.speaks:
-        optimizer = training.trainer.optimizer
-        count = sum(p.size for p in optimizer.parameters)
+        count = sum(p.size for p in training.optimizer.parameters)
         sent = team.sent / given.steps / max(1, 2 * (team.size - 1) / team.size * 4 * count)
         found = {"seconds": median(times), "sent": sent, "peak": peak}
-        print(json.dumps({**found, "state": optimizer.memory().state}), flush=True)
+        print(json.dumps({**found, "state": training.optimizer.memory().state}), flush=True)
 
 
 def torch_rank(given: argparse.Namespace) -> None:
@@ -346,7 +346,7 @@ def overhead(given: argparse.Namespace) -> None:
     found: list[list[float]] = [[], []]
     for number in range(ROUNDS + 1):
         for side, times in zip(sides, found, strict=True):
-            side.trainer.optimizer.poll(wait=True)
+            side.optimizer.poll(wait=True)
             side.steps += given.steps
             seconds = median(side.fit(side.steps))
             times += [seconds * 1e6] * (number > 0)
