@@ -96,7 +96,8 @@ def optax_adamw(shapes: Sequence[tuple[int, ...]]) -> Side:
     def step() -> None:
         now[:] = compiled(now[0], gradients, now[1])
 
-    return step, lambda: jax.block_until_ready(now[0])
+    wait: Any = jax.block_until_ready  # some releases of JAX have no types
+    return step, lambda: wait(now[0])
 
 
 def adamw(backend: GpuBackend) -> dict[str, dict[str, float]]:
