@@ -82,6 +82,29 @@ def test_another_shape_of_units(loops: GpuBackend, monkeypatch: Any) -> None:
         assert relative(multiply(loops, a, b), a, b) < 4 * ERRORS["medium"]
 
 
+@pytest.mark.parametrize("layout", ["NN", "TT"])
+@pytest.mark.parametrize("shape", [(64, 32, 96), (37, 45, 52)])
+def test_a_tile_of_which_some_lanes_load_less(
+    loops: GpuBackend, layout: str, shape: tuple[int, int, int], monkeypatch: Any
+) -> None:
+    """Tiles that end where the matrix does, and others; with the sums of rows as well."""
+    tile = UnitTile(32, 48, 16, 16, 16)
+    assert not tile.is_even
+    monkeypatch.setattr(unit_tiles, "MEDIUM", ((tile, 1.0),))
+    unit_tiles._level.cache_clear()
+    a, b = normal(*shape[:2]), normal(*shape[1:])
+    x = tensor(a if layout == "NN" else a.T.copy(), backend=loops)
+    with loops.gpu.at_precision("medium"):
+        assert relative(multiply(loops, a, b, layout), a, b) < 4 * ERRORS["medium"]
+        out, sums = (
+            loops.allocate((shape[0], shape[2]), float32),
+            loops.allocate(shape[:1], float32),
+        )
+        left = x if layout == "NN" else x.T
+        loops.matmul(left._array, tensor(b, backend=loops)._array, out, sums=sums)
+    np.testing.assert_allclose(loops.download(sums), a.astype(np.float64).sum(1), atol=1e-5)
+
+
 def test_long_sums_are_added_up_in_pieces_and_parts(loops: GpuBackend) -> None:
     a, b = normal(37, 1101), normal(1101, 18)
     for precision, error in ERRORS.items():

@@ -336,7 +336,8 @@ def _tile(
     if is_rolled:
         tiles = ((ROLLED, 1.0),)
     if level is not None:
-        tiles = level.tiles if is_rolled else (*tiles, *level.tiles)
+        even = [(tile, rate) for tile, rate in level.tiles if tile.is_even]
+        tiles = even if is_rolled else (*tiles, *even)
     return choose(rows, columns, depth, groups, tiles, range(1, most + 1))
 
 

@@ -1,13 +1,14 @@
 """How large an operand is, line by line: the exponent of the largest finite magnitude in each.
 
 A line is what meets one row or one column of the result: a row of a, a column of b. Products on
-matrix units scale each by a power of two, so that float16 holds it. One dispatch, one look at each
-element; a long line is cut into parts, and whoever reads the result takes the largest of them.
+matrix units scale each by a power of two, so that float16 holds it. One dispatch for both operands,
+one look at each element; a long line is cut into parts, and whoever reads the result takes the
+largest of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -94,94 +95,117 @@ class ExponentsVariant:
         return ALONG * self.width if self.along_k else LANES // self.beside
 
 
-def line_exponents(gpu: Gpu, lines: Lines) -> LineExponents:
-    """Return the exponents of an operand in float32."""
-    outer = 1 if lines.outer[1] == 0 else lines.outer[0]
-    inner = 1 if lines.inner[1] == 0 else lines.inner[0]
-    start, edge = lines.array.rest, lines.depth if lines.along_k else lines.number
-    is_wide = in_fours(start, lines.stride, lines.outer[1], lines.inner[1], edge)
-    variant = ExponentsVariant(lines.along_k, 4 if is_wide else 1)
-    blocks = -(-lines.number // variant.lines)
-    batches = outer * inner
-    least = LOADS * variant.steps
-    most = max(1, min(-(-lines.depth // least), WORKGROUPS // (blocks * batches)))
-    part_depth = -(-lines.depth // most // variant.steps) * variant.steps
-    parts = -(-lines.depth // part_depth)
-    found = lines.array.backend.allocate((batches, parts, lines.number), int32)
-    groups = batches * parts * blocks
-    values = (lines.number, lines.depth, start, lines.stride, lines.outer[1], lines.inner[1],
-              inner, parts, part_depth, blocks, groups)  # fmt: skip
-    make = partial(exponents_program, variant)
-    gpu.dispatch(gpu.pipeline(("exponents", variant), make), (lines.array, found), values, groups)
-    step = parts * lines.number
-    return LineExponents(found, parts, step * inner * (outer > 1), step * (inner > 1))
+def line_exponents(gpu: Gpu, operands: Sequence[Lines]) -> Sequence[LineExponents]:
+    """Return the exponents of one or two operands in float32."""
+    variants: list[ExponentsVariant] = []
+    results: list[LineExponents] = []
+    arrays: list[GPUArray] = []
+    values: list[int] = []
+    groups = 0
+    for lines in operands:
+        outer = 1 if lines.outer[1] == 0 else lines.outer[0]
+        inner = 1 if lines.inner[1] == 0 else lines.inner[0]
+        start, edge = lines.array.rest, lines.depth if lines.along_k else lines.number
+        is_wide = in_fours(start, lines.stride, lines.outer[1], lines.inner[1], edge)
+        variant = ExponentsVariant(lines.along_k, 4 if is_wide else 1)
+        blocks = -(-lines.number // variant.lines)
+        batches = outer * inner
+        least = LOADS * variant.steps
+        most = max(1, min(-(-lines.depth // least), WORKGROUPS // (blocks * batches)))
+        part_depth = -(-lines.depth // most // variant.steps) * variant.steps
+        parts = -(-lines.depth // part_depth)
+        found = lines.array.backend.allocate((batches, parts, lines.number), int32)
+        own = batches * parts * blocks
+        groups += own
+        variants.append(variant)
+        arrays += lines.array, found
+        values += (lines.number, lines.depth, start, lines.stride, lines.outer[1], lines.inner[1],
+                   inner, parts, part_depth, blocks, own)  # fmt: skip
+        step = parts * lines.number
+        results.append(LineExponents(found, parts, step * inner * (outer > 1), step * (inner > 1)))
+    key = tuple(variants)
+    pipeline = gpu.pipeline(("exponents", key), partial(exponents_program, key))
+    gpu.dispatch(pipeline, arrays, tuple(values), groups)
+    return results
 
 
-def exponents_program(variant: ExponentsVariant) -> Program:
-    """Return the WGSL of one variant."""
-    text = "\n".join([*_declarations(variant), *_body(variant), "}", ""])
-    return Program("exponents", text, "rw", "I" * len(_SCALARS), 16 * LANES)
+def exponents_program(variants: Sequence[ExponentsVariant]) -> Program:
+    """Return the WGSL for operands of these variants."""
+    text = "\n".join([*_declarations(variants), *_main(variants), ""])
+    count = len(variants)
+    return Program("exponents", text, "rw" * count, "I" * len(_SCALARS) * count, 16 * LANES)
 
 
-def _declarations(variant: ExponentsVariant) -> Iterator[str]:
+def _declarations(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
     yield "struct Scalars {"
-    yield from (f"    {name}: u32," for name in _SCALARS)
+    for n in range(len(variants)):
+        yield from (f"    {name}{n}: u32," for name in _SCALARS)
     yield "}"
     yield "var<immediate> k: Scalars;"
-    element = vector("f32", variant.width)
-    yield f"@group(0) @binding(0) var<storage, read> source: array<{element}>;"
-    yield "@group(0) @binding(1) var<storage, read_write> found: array<u32>;"
+    for n, variant in enumerate(variants):
+        kind = vector("f32", variant.width)
+        yield f"@group(0) @binding({2 * n}) var<storage, read> source{n}: array<{kind}>;"
+        yield f"@group(0) @binding({2 * n + 1}) var<storage, read_write> found{n}: array<u32>;"
     yield f"var<workgroup> tops: array<vec4<u32>, {LANES}>;"
     yield EXPONENTS
 
 
-def _body(variant: ExponentsVariant) -> Iterator[str]:
-    width, lines, steps = variant.width, variant.lines, variant.steps
+def _main(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
+    """The workgroups of one operand after those of the other."""
     yield f"@compute @workgroup_size({LANES})"
     yield "fn main("
     yield "    @builtin(workgroup_id) group: vec3<u32>,"
     yield "    @builtin(num_workgroups) groups: vec3<u32>,"
     yield "    @builtin(local_invocation_index) local: u32,"
     yield ") {"
-    yield "let linear = group.y * groups.x + group.x;"
-    yield "if (linear >= k.groups) {"
-    yield "return;"
+    yield "var linear = group.y * groups.x + group.x;"
+    for n, variant in enumerate(variants):
+        yield f"if (linear < k.groups{n}) {{"
+        yield from _look(n, variant)
+        yield "return;"
+        yield "}"
+        yield f"linear -= k.groups{n};"
     yield "}"
-    yield "let part = linear % k.parts;"
-    yield f"let first = linear / k.parts % k.blocks * {lines}u;"
-    yield "let batch = linear / k.parts / k.blocks;"
-    yield "let outer = batch / k.inner_length * k.outer;"
-    yield "let base = k.start + outer + batch % k.inner_length * k.inner;"
+
+
+def _look(n: int, variant: ExponentsVariant) -> Iterator[str]:
+    """What a workgroup does for operand n."""
+    width, lines, steps = variant.width, variant.lines, variant.steps
+    yield f"let part = linear % k.parts{n};"
+    yield f"let first = linear / k.parts{n} % k.blocks{n} * {lines}u;"
+    yield f"let batch = linear / k.parts{n} / k.blocks{n};"
+    yield f"let outer = batch / k.inner_length{n} * k.outer{n};"
+    yield f"let base = k.start{n} + outer + batch % k.inner_length{n} * k.inner{n};"
     if variant.along_k:
         yield f"let line = first + local / {ALONG}u;"
         yield f"let step = local % {ALONG}u * {width}u;"
-        place = "held * k.stride + at{}"
+        place = f"held * k.stride{n} + at{{}}"
     else:
         yield f"let line = first + local % {variant.beside}u * {width}u;"
         yield f"let step = local / {variant.beside}u;"
-        place = "at{} * k.stride + held"
-    yield f"let held = min(line, k.lines - {1 if variant.along_k else width}u);"
-    yield "let stop = min((part + 1u) * k.part_depth, k.depth);"
+        place = f"at{{}} * k.stride{n} + held"
+    yield f"let held = min(line, k.lines{n} - {1 if variant.along_k else width}u);"
+    yield f"let stop = min((part + 1u) * k.part_depth{n}, k.depth{n});"
     yield "var top = vec4<u32>();"
     # Past the end the last element is looked at again, which changes nothing.
-    yield f"let last = k.depth - {width if variant.along_k else 1}u;"
-    yield f"for (var at = part * k.part_depth + step; at < stop; at += {LOADS * steps}u) {{"
+    yield f"let last = k.depth{n} - {width if variant.along_k else 1}u;"
+    yield f"for (var at = part * k.part_depth{n} + step; at < stop; at += {LOADS * steps}u) {{"
     for i in range(LOADS):
         yield f"let at{i} = min(at + {i * steps}u, last);"
-        yield f"let x{i} = vec4<f32>(source[(base + {place.format(i)}) / {width}u]);"
+        yield f"let x{i} = vec4<f32>(source{n}[(base + {place.format(i)}) / {width}u]);"
     yield from (f"top = max(top, exponents(x{i}));" for i in range(LOADS))
     yield "}"
     yield "tops[local] = top;"
     yield from _combine(variant)
-    yield "let to = (batch * k.parts + part) * k.lines + line;"
+    yield f"let to = (batch * k.parts{n} + part) * k.lines{n} + line;"
     if variant.along_k:
-        yield f"if (local % {ALONG}u == 0u && line < k.lines) {{"
+        yield f"if (local % {ALONG}u == 0u && line < k.lines{n}) {{"
         yield "let pair = max(tops[local].xy, tops[local].zw);"
-        yield "found[to] = max(pair.x, pair.y);"
+        yield f"found{n}[to] = max(pair.x, pair.y);"
         yield "}"
         return
-    yield f"if (local < {variant.beside}u && line < k.lines) {{"
-    yield from (f"found[to + {c}u] = tops[local][{c}];" for c in range(width))
+    yield f"if (local < {variant.beside}u && line < k.lines{n}) {{"
+    yield from (f"found{n}[to + {c}u] = tops[local][{c}];" for c in range(width))
     yield "}"
 
 

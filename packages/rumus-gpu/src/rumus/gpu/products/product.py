@@ -29,12 +29,36 @@ class Staged(ABC):
         length = self.tile.depth * self.line
         return f"var<workgroup> tile_{self.name}: array<vec4<f32>, {length}>;"
 
+    @property
+    def step(self) -> int | None:
+        """The lines between a vec4 of a lane and its next, if that is the same for all lanes.
+
+        A line is a row of the edge where the operand lies along k, and a step of k elsewhere.
+        """
+        return None if self.tile.lanes % self._fours else self.tile.lanes // self._fours
+
+    @property
+    def _fours(self) -> int:
+        """The vec4s of a line."""
+        return (self.tile.depth if self.along_k else self.length) // 4
+
+    def lanes_of(self, number: int) -> int | None:
+        """How many lanes have a vec4 `number`, if not all have."""
+        left = self.length * self.tile.depth // 4 - number * self.tile.lanes
+        return left if left < self.tile.lanes else None
+
     def place(self, number: int) -> tuple[str, str]:
         """Where the lane's vec4 `number` begins: along the edge of the tile, and along k."""
-        vector = f"(local + {number * self.tile.lanes}u)"
-        if self.along_k:
-            return f"{vector} / {self.tile.depth // 4}u", f"{vector} % {self.tile.depth // 4}u * 4u"
-        return f"{vector} % {self.length // 4}u * 4u", f"{vector} / {self.length // 4}u"
+        if self.step is None:
+            vector = f"(local + {number * self.tile.lanes}u)"
+            far, near = f"{vector} / {self._fours}u", f"{vector} % {self._fours}u * 4u"
+        else:
+            far, near = f"local / {self._fours}u", f"local % {self._fours}u * 4u"
+            far += f" + {number * self.step}u" if number else ""
+        if self.lanes_of(number) is not None:
+            last = (self.length if self.along_k else self.tile.depth) - 1
+            far = f"min({far}, {last}u)"
+        return (far, near) if self.along_k else (near, far)
 
     @abstractmethod
     def declare(self) -> Iterator[str]:
@@ -48,6 +72,7 @@ class Staged(ABC):
         """Write what was read to workgroup memory."""
         n = self.name
         for i in range(self.loads):
+            assert self.lanes_of(i) is None
             if self.along_k:
                 for c, part in enumerate("xyzw"):
                     row = f"({n}_depth{i} + {c}u) * {self.line}u + {n}_along{i} / 4u"

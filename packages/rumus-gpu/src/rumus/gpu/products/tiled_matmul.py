@@ -14,7 +14,7 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.stored import Stored, in_fours
 from rumus.gpu.products.epilogue import Finish, finish_of
-from rumus.gpu.products.line_exponents import Lines, line_exponents
+from rumus.gpu.products.line_exponents import LineExponents, Lines, line_exponents
 from rumus.gpu.products.tiled_matmul_program import (
     SUM_GROUP,
     Addition,
@@ -161,17 +161,19 @@ def _multiply(
         groups,
         _rest(after.sums),
     )
+    scaled: Sequence[LineExponents] = ()
     if isinstance(tile, UnitTile):
         assert level is not None
-        scaled = [
-            line_exponents(gpu, side.lines(shape, edge))
+        lines = [
+            side.lines(shape, edge)
             for side, edge in ((a, rows), (b, columns))
             if side.array.stored.name == "f32"
         ]
+        if lines:
+            scaled = line_exponents(gpu, lines)
         unit_variant = UnitVariant(variant, tile, level.units, level.is_high)
         pipeline = gpu.pipeline(("unit_matmul", unit_variant), partial(unit_program, unit_variant))
     else:
-        scaled = []
         pipeline = gpu.pipeline(("tiled_matmul", variant), partial(tiled_program, variant))
     values += tuple([number for found in scaled for number in found.values])
     exponents = [found.array for found in scaled]

@@ -72,17 +72,42 @@ class _Operand(Staged):
             along, depth = self.place(i)
             yield f"let {n}_along{i} = {along};"
             yield f"let {n}_depth{i} = {depth};"
-            yield f"let {n}_index{i} = first_{n} + {n}_along{i};"
             yield f"var {n}_next{i} = vec4<f32>(0.0);"
+            if self._is_stepped(i):
+                continue
+            yield f"let {n}_index{i} = first_{n} + {n}_along{i};"
             if self.in_fours and not self.is_exact:
                 last = f"k.{n}_length - {1 if self.along_k else 4}u"
                 yield f"let {n}_held{i} = min({n}_index{i}, {last});"
 
+        if self._is_stepped(0):
+            begin = self._element(f"(first_{n} + {n}_along0)", f"{n}_depth0")
+            yield f"let {n}_lane = (base_{n} + {begin}) / 4u;"
+            yield f"let {n}_line = k.{n}_stride / 4u;"
+
+    def _is_stepped(self, i: int) -> bool:
+        """Whether vec4 `i` of a lane is so many lines behind its first, and none is outside.
+
+        One place and one multiplication for each then need few registers.
+        """
+        is_inside = self.is_exact and self.is_deep and self.lanes_of(i) is None
+        return self.in_fours and is_inside and self.step is not None
+
     def fetch(self, at: str) -> Iterator[str]:
         """See `Staged`."""
         for i in range(self.loads):
-            value = self._four(i, at) if self.in_fours else self._ones(i, at)
+            if self._is_stepped(i):
+                value = self._stepped(i, at)
+            else:
+                value = self._four(i, at) if self.in_fours else self._ones(i, at)
+            if (lanes := self.lanes_of(i)) is not None:
+                value = f"select(vec4<f32>(0.0), {value}, local < {lanes}u)"
             yield f"{self.name}_next{i} = {value};"
+
+    def _stepped(self, i: int, at: str) -> str:
+        n, lines = self.name, i * (self.step or 0)
+        far, near = (f"{lines}u", f" + {at} / 4u") if self.along_k else (f"({at} + {lines}u)", "")
+        return self.stored.load(f"{n}[{n}_lane + {far} * {n}_line{near}]", 4)
 
     def _four(self, i: int, at: str) -> str:
         """One load of four elements; 0 where they are outside."""

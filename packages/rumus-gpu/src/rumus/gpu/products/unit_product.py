@@ -53,6 +53,12 @@ class UnitTile:
         return SUBGROUP * self.parts
 
     @property
+    def is_even(self) -> bool:
+        """Whether all invocations have the same part of each operand's tile."""
+        edges = self.rows, self.columns
+        return not any(edge * self.depth // 4 % self.lanes for edge in edges)
+
+    @property
     def turns(self) -> int:
         """The places that a subgroup's results pass through in turn."""
         return 2 if self.parts <= 8 else 1
@@ -152,7 +158,8 @@ class Halves:
         for i in range(self.staged.loads):
             own = i if self.staged.along_k else ""
             by = f" * by_{n}{own}" if self.is_scaled else ""
-            yield "{"
+            lanes = self.staged.lanes_of(i)
+            yield "{" if lanes is None else f"if (local < {lanes}u) {{"
             yield f"let x = {n}_next{i}{by};"
             yield f"let high = {'cut(x)' if self.is_high else 'x'};"
             yield from self._write("high", i, "high")
@@ -240,6 +247,7 @@ class UnitProduct:
         if self.is_high:
             for i, j in self.matrices:
                 yield from (f"var total{i}_{j}_{v} = vec4<f32>(0.0);" for v in self.fours)
+        yield from self._fetch("begin")
         if self.is_scaled:
             yield from (*self.a.find_powers(), *self.b.find_powers())
             yield "workgroupBarrier();"
@@ -257,8 +265,7 @@ class UnitProduct:
         yield from (*self.a.staged.fetch(at), *self.b.staged.fetch(at))
 
     def _add_up(self) -> Iterator[str]:
-        yield from (*self._fetch("begin"), *self._sum("true"))
-        yield from (*self.a.keep(), *self.b.keep())
+        yield from (*self._sum("true"), *self.a.keep(), *self.b.keep())
         yield "workgroupBarrier();"
         if not self.is_high:
             yield from self._steps("begin", "end")

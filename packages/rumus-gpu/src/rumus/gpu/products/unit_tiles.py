@@ -27,7 +27,7 @@ SMALLER: Final = (
 HALF: Final[Tiles] = ((LARGE, 5.2), *SMALLER)  # float16 in memory: nothing to scale
 MEDIUM: Final[Tiles] = ((LARGE, 4.6), *SMALLER)
 HIGH: Final[Tiles] = (
-    (UnitTile(128, 128, 16, 32, 32), 1.25),
+    (UnitTile(128, 128, 16, 64, 32), 1.6),
     (UnitTile(64, 64, 16, 32, 32), 0.9),
 )
 
