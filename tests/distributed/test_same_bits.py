@@ -15,9 +15,10 @@ OPTIONS = {
     "batch norm, early stopping": ["--norm", "--patience", "1", "--samples", "73", "--epochs", "8"],
     "eight shards": ["--shards", "8"],
     "more than NumPy takes in one piece": ["--width", "2048", "--samples", "40"],
+    "accumulate, captured": ["--accumulate", "2", "--samples", "40"],
     "NumPy alone": ["--numpy", "--batch", "12"],
 }
-ZERO = (0, 1, 4, 5)  # those that are compared with the state divided as well
+ZERO = (0, 1, 4, 6)  # those that are compared with the state divided as well
 
 
 @cache
@@ -53,8 +54,13 @@ def test_the_options_differ() -> None:
 
 
 def test_one_shard_is_the_plain_trainer() -> None:
-    alone, plain = launched(1, "--shards", "1", "+", "--plain").found
+    one = ("--shards", "1")
+    more = ("--accumulate", "2")
+    alone, plain, two, plain_two = launched(
+        1, *one, "+", "--plain", "+", *one, *more, "+", "--plain", *more
+    ).found
     assert alone["found"] == plain["found"]
+    assert two["found"] == plain_two["found"]
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

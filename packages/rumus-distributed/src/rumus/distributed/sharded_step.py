@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -84,7 +84,7 @@ class ShardedStep:
     def _shard(self, number: int, loss_fn: LossFunction, portions: Sequence[Portion]) -> _Branch:
         """What one shard of all batches of the window comes to."""
         branch = _Branch(BufferMeans(self._buffers), ShardLogs(self._finishes))
-        losses: list[tuple[Tensor, float]] = []
+        losses: list[tuple[SupportsFloat, float]] = []
         for place, (batch, part) in enumerate(portions):
             start, stop = part.rows[number]
             if start == stop:
@@ -100,7 +100,7 @@ class ShardedStep:
             self._trainer.optimizer.gradients(grads)  # raises if one is missing
             branch.add(grads, weight)
             if weight > 0:
-                losses.append((loss, weight))
+                losses.append((_kept(loss), weight))
                 branch.logs.add(self._trainer.log, weight)
         branch.finish(self._trainer.optimizer.parameters, losses)
         return branch
@@ -122,7 +122,7 @@ class _Branch:
             self.buffers.add(updates)
 
     def finish(
-        self, parameters: Iterable[Parameter], losses: Sequence[tuple[Tensor, float]]
+        self, parameters: Iterable[Parameter], losses: Sequence[tuple[SupportsFloat, float]]
     ) -> None:
         """Note the losses of the shard; one without rows counts as zeros, which are added too."""
         counted = [(float(loss) * weight, weight) for loss, weight in losses]
@@ -171,6 +171,11 @@ class _Branch:
         grads = self.gradient_sums.gradients()
         grads.propose(self.buffers.updates(weight))
         return grads
+
+
+def _kept(loss: Tensor) -> SupportsFloat:
+    """A loss that stays, however often the step that it is of is repeated."""
+    return loss.clone() if loss.backend.runs_ahead else float(loss)
 
 
 def _added(values: Iterable[float]) -> float:
