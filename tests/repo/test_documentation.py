@@ -1,18 +1,22 @@
-"""What is public is documented, and the examples in docstrings and READMEs say the truth."""
+"""What is public is documented, argument by argument, and the examples say the truth."""
 
 from __future__ import annotations
 
 import doctest
 import re
 import runpy
+from collections.abc import Iterator
+from enum import Enum
 from importlib import import_module
-from inspect import isclass, isroutine
+from inspect import Parameter, cleandoc, isclass, isroutine, signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = sorted(path.parent.name for path in ROOT.glob("packages/*/src/rumus/*/__init__.py"))
+DESCRIBED = ["nn"]
 MODULES = [
     ".".join(path.with_suffix("").parts[path.parts.index("src") + 1 :]).removesuffix(".__init__")
     for path in sorted(ROOT.glob("packages/*/src/rumus/**/*.py"))
@@ -31,6 +35,48 @@ def test_public_names_have_docstrings(layer: str) -> None:
     coded = {name for name, value in values.items() if isclass(value) or isroutine(value)}
     assert coded
     assert [name for name in sorted(coded) if not (values[name].__doc__ or "").strip()] == []
+
+
+def public_callables(layer: str) -> Iterator[tuple[str, Any, str]]:
+    """Each public function, class and method of a package, with its name and its docstring."""
+    module = import_module(f"rumus.{layer}")
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if isclass(thing) and not issubclass(thing, (BaseException, Enum)):
+            yield name, thing, cleandoc(thing.__doc__ or "")
+            for own, member in vars(thing).items():
+                method = member.__func__ if hasattr(member, "__func__") else member
+                if own.startswith("_") or not isroutine(method) or method.__name__ != own:
+                    continue
+                if method.__doc__:  # otherwise it is that of the class it overrides
+                    yield f"{name}.{own}", method, cleandoc(method.__doc__)
+        elif isroutine(thing):
+            yield name, thing, cleandoc(thing.__doc__ or "")
+
+
+def parameters(thing: Any) -> set[str]:
+    """The names that a caller passes; those of C have no signature, *args nothing to be said."""
+    try:
+        found = signature(thing).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    unnamed = {Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL}
+    return {p.name for p in found if p.kind not in unnamed} - {"self", "cls"}
+
+
+def described(text: str) -> set[str]:
+    """The arguments that have a line: `lr: the step size.` or `rows, columns: of the tile.`"""
+    lines = re.findall(r"^([a-z_]\w*(?:, [a-z_]\w*)*): \S", text, re.MULTILINE | re.IGNORECASE)
+    return {name for line in lines for name in line.split(", ")}
+
+
+@pytest.mark.parametrize("layer", DESCRIBED)
+def test_each_argument_has_a_line_of_its_own(layer: str) -> None:
+    missing = {
+        name: sorted(parameters(thing) - described(text))
+        for name, thing, text in public_callables(layer)
+    }
+    assert {name: lacking for name, lacking in missing.items() if lacking} == {}
 
 
 @pytest.mark.parametrize("name", MODULES)

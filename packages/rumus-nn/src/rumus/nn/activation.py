@@ -55,7 +55,10 @@ class Activation(Module):
         """The function, made by `rumus.tensor.elementwise` if a product is to take it along."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it to each element."""
+        """Apply the function to each element.
+
+        x: floating, of any shape.
+        """
         return self.function(x)
 
 
@@ -69,7 +72,10 @@ class ReLU(Activation):
 
 
 class LeakyReLU(Activation):
-    """x where it is positive, `slope` x elsewhere."""
+    """x where it is positive, `slope` x elsewhere.
+
+    slope: of the negative part.
+    """
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = slope
@@ -81,7 +87,10 @@ class LeakyReLU(Activation):
 
 
 class ELU(Activation):
-    """x where it is positive, alpha (exp(x) - 1) elsewhere. Clevert et al.: arXiv:1511.07289."""
+    """x where it is positive, alpha (exp(x) - 1) elsewhere. Clevert et al.: arXiv:1511.07289.
+
+    alpha: the limit for very negative x is -alpha.
+    """
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
@@ -95,7 +104,9 @@ class ELU(Activation):
 class GELU(Activation):
     """x times the normal distribution function of x, or its approximation by tanh.
 
-    Hendrycks and Gimpel: arXiv:1606.08415. ValueError if `approximate` is neither none nor tanh.
+    Hendrycks and Gimpel: arXiv:1606.08415.
+
+    approximate: "none" or "tanh", ValueError otherwise.
     """
 
     def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
@@ -209,7 +220,10 @@ class Softsign(Activation):
 
 
 class CELU(Activation):
-    """max(x, 0) + min(0, alpha (exp(x / alpha) - 1)). Barron: arXiv:1704.07483."""
+    """max(x, 0) + min(0, alpha (exp(x / alpha) - 1)). Barron: arXiv:1704.07483.
+
+    alpha: positive; the limit for very negative x is -alpha.
+    """
 
     def __init__(self, alpha: float = 1.0) -> None:
         if not alpha > 0:
@@ -223,7 +237,11 @@ class CELU(Activation):
 
 
 class Hardtanh(Activation):
-    """x, limited to [low, high]. ValueError unless low < high."""
+    """x, limited to [low, high].
+
+    low: the smallest result.
+    high: the largest; ValueError unless low < high.
+    """
 
     def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
         if not low < high:
@@ -237,7 +255,9 @@ class Hardtanh(Activation):
 
 
 class Softmax(Module):
-    """exp(x) / sum(exp(x)) along `axis`; `cross_entropy_loss` takes logits, without it.
+    """exp(x) / sum(exp(x)) along an axis; `cross_entropy_loss` takes logits, without it.
+
+    axis: along which the results add up to 1.
 
     >>> from rumus.tensor import zeros
     >>> Softmax()(zeros((1, 4))).tolist()
@@ -248,23 +268,34 @@ class Softmax(Module):
         self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        """Take the softmax."""
+        """Take the softmax.
+
+        x: floating.
+        """
         return softmax(x, self.axis)
 
 
 class LogSoftmax(Module):
-    """The logarithm of the softmax along `axis`, as `nll_loss` takes it."""
+    """The logarithm of the softmax along an axis, as `nll_loss` takes it.
+
+    axis: along which the probabilities add up to 1.
+    """
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        """Take the log-softmax."""
+        """Take the log-softmax.
+
+        x: floating.
+        """
         return log_softmax(x, self.axis)
 
 
 class GLU(Module):
     """The first half of an axis times the sigmoid of the second. Dauphin et al.: arXiv:1612.08083.
+
+    axis: of even length, ValueError otherwise.
 
     >>> from rumus.tensor import ones
     >>> GLU()(ones((2, 6))).shape
@@ -275,15 +306,24 @@ class GLU(Module):
         self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gate one half by the other."""
+        """Gate one half by the other.
+
+        x: floating.
+        """
         return glu(x, self.axis)
 
 
 class PReLU(Module):
     """x where it is positive, weight x elsewhere, the weight being learned.
 
-    He et al.: arXiv:1502.01852. count: the number of weights: 1, or one for each channel, which is
-    axis 1, or the only axis. start: of each weight. ValueError for another number of channels.
+    He et al.: arXiv:1502.01852.
+
+    count: the number of weights: 1, or one for each channel, which is axis 1, or the only axis.
+    start: of each weight.
+    dtype: floating, of the weight.
+    backend: where the weight is made, by default the CPU.
+
+    ValueError for another number of channels.
 
     >>> from rumus.tensor import tensor
     >>> PReLU()(tensor([-2.0, 1.0])).tolist()
@@ -305,7 +345,10 @@ class PReLU(Module):
         self.count = count
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it to each element."""
+        """Apply it to each element.
+
+        x: floating, with the channels in axis 1 where there are several weights.
+        """
         if self.count == 1:
             return prelu(x, self.weight)
         axis = min(1, x.ndim - 1)

@@ -24,15 +24,23 @@ from rumus.tensor import (
 class MultiHeadAttention(Module):
     """Attention by heads of queries, keys and values of their own. arXiv:1706.03762, section 3.2.2.
 
-    size: of the vectors, a multiple of heads. heads: of queries. kv_heads: of keys and values, a
-    divisor of heads, each shared by heads / kv_heads heads of queries (arXiv:2305.13245); by
-    default as many. causal: a position looks at itself and those before it. rotary: turns queries
-    and keys by their positions. bias: of the products. dropout: of the weights, in training.
-    context_size: of the vectors that keys and values are made of, where those are not the queries'
-    own; then queries have a weight of their own, otherwise one product makes all three. generator:
-    of the weights, and of the dropout. ValueError for sizes that do not fit.
-
     Input: (..., positions, size). Result: the same shape.
+
+    size: of the vectors, a multiple of heads.
+    heads: of queries.
+    kv_heads: of keys and values, a divisor of heads, each shared by heads / kv_heads heads of
+        queries (arXiv:2305.13245); by default as many.
+    causal: a position looks at itself and those before it.
+    rotary: turns queries and keys by their positions.
+    bias: False for products without one.
+    dropout: in [0, 1], of the weights, in training.
+    context_size: of the vectors that keys and values are made of, where those are not the queries'
+        own; then queries have a weight of their own, otherwise one product makes all three.
+    generator: of the weights, and of the dropout, by default a stream of the program's `seed`.
+    dtype: floating, of the parameters.
+    backend: where the parameters are made, by default the CPU.
+
+    ValueError for sizes that do not fit.
 
     >>> from rumus.tensor import ones
     >>> MultiHeadAttention(8, 2, generator=Generator(0))(ones((3, 5, 8))).shape
@@ -98,8 +106,10 @@ class MultiHeadAttention(Module):
     ) -> Tensor:
         """Let each position of x look at those of the context, by default x itself.
 
-        context: (..., keys, context_size). mask: see `scaled_dot_product_attention`. residual:
-        what is added to the result.
+        x: (..., positions, size).
+        context: (..., keys, context_size).
+        mask: see `scaled_dot_product_attention`.
+        residual: of the shape of x, added to the result.
         """
         shapes = x.shape, x.shape if context is None else context.shape
         if min(map(len, shapes)) < 2:

@@ -167,12 +167,20 @@ class _BatchNorm(Module):
 class BatchNorm1d(_BatchNorm):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias, of each channel over the batch.
 
-    Ioffe, Szegedy: arXiv:1502.03167. x: (batch, channels), or (batch, channels, length). While
-    training, mean and variance (divided by n) are those of x; in evaluation they are running_mean
-    and running_var, which each step that is applied moves towards those of x by `momentum`, the
-    variance divided by n - 1. momentum: None for the mean over all steps so far, whose number
-    `batches` holds. A pass without a step, as under `no_grad`, changes nothing. affine:
-    False for no weight and bias. track_running_stats: False for statistics of x always.
+    Ioffe, Szegedy: arXiv:1502.03167. Input: (batch, channels), or (batch, channels, length). While
+    training, mean and variance (divided by n) are those of the input; in evaluation they are
+    running_mean and running_var, which each applied step moves towards those of its input, the
+    variance divided by n - 1. A pass without a step, as under `no_grad`, changes nothing.
+
+    channels: the length of axis 1.
+    eps: positive, added to the variance.
+    momentum: in [0, 1], how far a step moves the running statistics; None for the mean over all
+        steps so far, whose number `batches` holds.
+    affine: False for no weight and bias.
+    track_running_stats: False to use the statistics of the input in evaluation as well.
+    dtype: floating, of weight and bias.
+    backend: where the parameters and buffers are made, by default the CPU.
+
     ValueError for another number of channels, and in training for one value in each channel.
 
     >>> from rumus.tensor import tensor
@@ -186,6 +194,9 @@ class BatchNorm1d(_BatchNorm):
 
 class BatchNorm2d(_BatchNorm):
     """`BatchNorm1d` of pictures, (batch, channels, height, width).
+
+    channels: the length of axis 1.
+    eps, momentum, affine, track_running_stats, dtype, backend: as in `BatchNorm1d`.
 
     >>> from rumus.tensor import ones
     >>> BatchNorm2d(3)(ones((2, 3, 4, 4))).shape

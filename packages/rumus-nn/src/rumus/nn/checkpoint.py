@@ -27,9 +27,13 @@ def checkpoint(
     """function(*inputs), of which nothing is kept for `backward` but the inputs.
 
     `backward` calls the function again, bit for bit the same. So a deep model needs the activations
-    of one part at a time, for one more forward pass. Chen et al.: arXiv:1604.06174.
-    function: a module, or a function of tensors that computes the same each time. The generators
-    that it draws from are set back for the second call. generators: more of them.
+    of one part at a time, for one more forward pass. Chen et al.: arXiv:1604.06174. The generators
+    that the function draws from are set back for the second call.
+
+    function: a module, or a function of tensors that computes the same each time.
+    inputs: its tensors.
+    generators: more that it draws from, which are neither its own nor in what it closes over.
+
     TypeError for a result that is not one tensor.
 
     >>> from rumus.nn import Linear

@@ -13,6 +13,8 @@ M = TypeVar("M", bound=Module)
 class ModuleList(Module, Generic[M]):
     """Modules in order; their names are their positions.
 
+    modules: what it holds at first.
+
     TypeError for an item that is not a module.
 
     >>> from rumus.nn import Linear, ModuleList
@@ -26,7 +28,10 @@ class ModuleList(Module, Generic[M]):
             self.append(module)
 
     def append(self, module: M) -> Self:
-        """Add a module at the end, and return the list."""
+        """Add a module at the end, and return the list.
+
+        module: TypeError for anything else.
+        """
         _check_module(type(self).__name__, len(self._modules), module)
         self._modules.append(module)
         return self
@@ -61,6 +66,8 @@ class ModuleList(Module, Generic[M]):
 
 class ModuleDict(Module, Generic[M]):
     """Modules by name, in order.
+
+    modules: a mapping from names to modules.
 
     TypeError for an item that is not a module; ValueError for a name with a dot, or an empty one.
 

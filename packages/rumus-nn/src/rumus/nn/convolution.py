@@ -136,13 +136,25 @@ class _Convolution(Module):
 class Conv1d(_Convolution):
     """Convolution along one axis: (batch, inputs, length) to (batch, outputs, places).
 
-    kernel, stride, padding (on both sides), dilation, groups: see `rumus.tensor.convolution`.
-    padding: also "same", for as many places as there are elements, with a stride of 1, or "valid"
-    for none. padding_mode: "zeros", or "reflect", "replicate", "circular" as `pad_edges` has them.
     An input without a batch, (inputs, length), gives a result without one. weight: (outputs, inputs
-    / groups, kernel); bias: (outputs,), or None. Both start as U(-b, b), b = 1 / sqrt(fan in).
-    generator: by default a stream of the program's `seed`. ValueError for sizes that make no sense
-    or do not fit the input.
+    / groups, kernel); bias: (outputs,), or None. Both start as U(-b, b), b = 1 / sqrt(fan in). See
+    `rumus.tensor.convolution`.
+
+    inputs: channels of the input.
+    outputs: channels of the result.
+    kernel: the length of the kernel.
+    stride: the distance between places.
+    padding: elements added on both sides; "same" for as many places as there are elements, with a
+        stride of 1; "valid" for none.
+    dilation: the distance between elements of the kernel.
+    groups: a divisor of inputs and outputs; each group of outputs sees its group of inputs alone.
+    bias: False for none.
+    padding_mode: "zeros", or "reflect", "replicate", "circular", as in `pad_edges`.
+    generator: of the initial weights, by default a stream of the program's `seed`.
+    dtype: floating, of the parameters.
+    backend: where the parameters are made, by default the CPU.
+
+    ValueError for sizes that make no sense or do not fit the input.
 
     >>> from rumus.tensor import ones
     >>> Conv1d(2, 3, 5, padding=2, generator=Generator(0))(ones((4, 2, 9))).shape
@@ -155,7 +167,8 @@ class Conv1d(_Convolution):
 class Conv2d(_Convolution):
     """Convolution of pictures: (batch, inputs, height, width) to (batch, outputs, *places).
 
-    The arguments are those of `Conv1d`, a number or one for each axis.
+    inputs, outputs, groups, bias, padding_mode, generator, dtype, backend: as in `Conv1d`.
+    kernel, stride, padding, dilation: as in `Conv1d`, a number or one for each axis.
 
     >>> from rumus.tensor import ones
     >>> Conv2d(2, 3, (5, 3), stride=2, generator=Generator(0))(ones((4, 2, 9, 9))).shape
@@ -201,6 +214,9 @@ class _Transposed(_Convolution):
 class ConvTranspose1d(_Transposed):
     """`ConvTranspose2d` of sequences, (batch, inputs, length).
 
+    inputs, outputs, groups, bias, generator, dtype, backend: as in `Conv1d`.
+    kernel, stride, padding, output_padding, dilation: as in `ConvTranspose2d`.
+
     >>> from rumus.tensor import ones
     >>> ConvTranspose1d(2, 3, 4, stride=2, generator=Generator(0))(ones((1, 2, 8))).shape
     (1, 3, 18)
@@ -212,9 +228,14 @@ class ConvTranspose1d(_Transposed):
 class ConvTranspose2d(_Transposed):
     """What brings a `Conv2d` with these arguments back to the size of its input.
 
-    x: (batch, inputs, height, width). weight: (inputs, outputs / groups, *kernel). output_padding:
-    rows and columns that the convolution's rounding down lost. The rest is as in `Conv2d`; see
+    Input: (batch, inputs, height, width). weight: (inputs, outputs / groups, *kernel). See
     `rumus.tensor.convolution_transpose`.
+
+    inputs: channels of the input, those that the convolution returned.
+    outputs: channels of the result, those that the convolution took.
+    kernel, stride, padding, dilation: as in `Conv2d`, but padding is a number or one for each axis.
+    output_padding: rows and columns that the convolution's rounding down lost.
+    groups, bias, generator, dtype, backend: as in `Conv1d`.
 
     >>> from rumus.tensor import ones
     >>> layer = ConvTranspose2d(2, 3, 4, stride=2, padding=1, generator=Generator(0))

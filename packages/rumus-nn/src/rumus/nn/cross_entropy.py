@@ -46,24 +46,24 @@ def cross_entropy_loss(
 ) -> Tensor:
     """-log softmax(logits)[target], or -sum(target log softmax(logits)) for probabilities.
 
-    logits: floating, of any number of axes, one of which is that of the classes.
-    targets: integers of the other axes' shape, the number of the class; or floating of the shape of
-    the logits, the probability of each class. A tensor or an array.
-    axis: of the classes; 1 for pictures of (batch, classes, height, width).
-    weight: (classes,), not negative, how much each class counts: loss times weight[target], or
-    each term of a sum over probabilities times its class's. The mean over class numbers is a
-    weighted one, divided by the sum of the targets' weights. None: 1 for all.
-    sample_weight: how much each target counts, not negative: (batch,), or of more of the targets'
-    axes. The mean is divided by the sum of these weights, too.
-    ignore_index: integer targets of this value count nothing, neither in the sum nor in the mean.
-    label_smoothing: in [0, 1]; mixes this much of 1 / classes into the targets. Szegedy et al.:
-    arXiv:1512.00567, section 7.
-    Result: one number, or for reduction "none" one for each target, 0 where it is ignored; float32
-    for logits of float16.
-
     Class numbers take no second array of the logits' size: `backward` writes the gradient over the
     logits if nobody holds them by then. A variable of yours does, unless it is local to a function
     that has returned, as a loss function of `Trainer` has.
+
+    logits: floating, of any number of axes, one of which is that of the classes.
+    targets: integers of the other axes' shape, the number of the class; or floating of the shape of
+        the logits, the probability of each class. A tensor or an array.
+    axis: of the classes; 1 for pictures of (batch, classes, height, width).
+    weight: (classes,), not negative, how much each class counts: loss times weight[target], or each
+        term of a sum over probabilities times its class's. The mean over class numbers is a
+        weighted one, divided by the sum of the targets' weights. None: 1 for all.
+    sample_weight: how much each target counts, not negative: (batch,), or of more of the targets'
+        axes. The mean is divided by the sum of these weights, too.
+    ignore_index: integer targets of this value count nothing, neither in the sum nor in the mean.
+    label_smoothing: in [0, 1]; mixes this much of 1 / classes into the targets. Szegedy et al.:
+        arXiv:1512.00567, section 7.
+    reduction: "mean", "sum", or "none" for one number for each target, 0 where it is ignored.
+        float32 for logits of float16.
 
     IndexError for a target that is no class, with its value and its place; ValueError for shapes
     that do not fit, when there is nothing to take the mean of (no target, or all ignored, or all

@@ -40,18 +40,21 @@ def ctc_loss(
     """-log of the probability of all ways to spell the targets, with blanks between.
 
     Graves, Fernandez, Gomez, Schmidhuber: "Connectionist temporal classification", 2006.
+
     log_probabilities: (batch, length, classes), floating, as `x.log_softmax()`.
     targets: (batch, most labels), integers of [0, classes) without the blank; what is behind the
-    end of a sample's does not count.
+        end of a sample's does not count.
     input_lengths: (batch,), the steps of each sample, at least 1; by default all.
     target_lengths: (batch,), the labels of each, which may be 0; by default all.
-    blank: the class between labels. zero_infinity: samples whose targets do not fit into their
-    steps cost nothing, rather than being an error, or infinite where only a GPU knows the labels.
-    Result: one number, or for reduction "none" one for each sample; "mean" divides each by the
-    number of its labels first, as PyTorch does. sample_weight: (batch,), see `mse_loss`.
+    blank: the class between labels.
+    zero_infinity: samples whose targets do not fit into their steps cost nothing, rather than being
+        an error, or infinite where only a GPU knows the labels.
+    reduction: "mean", which divides each loss by the number of its labels first, as PyTorch does;
+        "sum"; or "none" for one number for each sample.
+    sample_weight: (batch,), as in `mse_loss`.
 
-    ValueError for a target that is longer than its input, counting a step between equal labels;
-    for lengths out of range, shapes that do not fit, a blank that is no class, a mean of nothing.
+    ValueError for a target that is longer than its input, counting a step between equal labels; for
+    lengths out of range, shapes that do not fit, a blank that is no class, a mean of nothing.
     IndexError for a label that is no class or the blank, with its place. On a GPU, tensors are not
     looked at.
 

@@ -26,8 +26,11 @@ def pairwise_distance(
 ) -> Tensor:
     """(sum |x - y + eps|^p)^(1 / p) over the last axis.
 
-    x, y: (..., features), which broadcast. eps: keeps equal rows away from a root of 0, as in
-    PyTorch; 0 for none, then the gradient of a distance of 0 is 0.
+    x, y: (..., features), which broadcast.
+    p: of the norm; infinity for the largest difference.
+    eps: keeps equal rows away from a root of 0, as in PyTorch; 0 for none, then the gradient of a
+        distance of 0 is 0.
+    keepdims: keep the last axis, with length 1.
 
     >>> from rumus.tensor import tensor
     >>> pairwise_distance(tensor([[3.0, 4.0]]), tensor([[0.0, 0.0]]), eps=0.0).tolist()
@@ -37,9 +40,11 @@ def pairwise_distance(
 
 
 def cosine_similarity(x: Tensor, y: Tensor, *, axis: int = -1, eps: float = 1e-8) -> Tensor:
-    """The cosine of the angle between x and y: x y / (max(|x|, eps) max(|y|, eps)) along `axis`.
+    """The cosine of the angle between x and y: x y / (max(|x|, eps) max(|y|, eps)) along an axis.
 
     x, y: floating, which broadcast.
+    axis: of the components.
+    eps: what norms count at least.
 
     >>> from rumus.tensor import tensor
     >>> cosine_similarity(tensor([[1.0, 0.0]]), tensor([[2.0, 0.0]])).tolist()

@@ -21,9 +21,10 @@ class Dropout(Module):
     """While training, each element is zero with probability p, and x / (1 - p) otherwise.
 
     Srivastava et al., "Dropout", 2014, scaled while training so that evaluation is the identity.
-    p: in [0, 1], ValueError outside. generator: where the masks come from; it goes on with each
-    call, and its masks are the same on every backend. By default a stream of the
-    program's `seed`.
+
+    p: in [0, 1], ValueError outside.
+    generator: where the masks come from; it goes on with each call, and its masks are the same on
+        every backend. By default a stream of the program's `seed`.
 
     >>> from rumus.tensor import Generator, ones
     >>> layer = Dropout(0.5, generator=Generator(3))
@@ -46,11 +47,17 @@ class Dropout(Module):
         return self.training and self.p != 0
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
-        """The shape of the mask for x, which it broadcasts to: what is dropped together."""
+        """The shape of the mask for x, which it broadcasts to: what is dropped together.
+
+        x: the input.
+        """
         return x.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop elements while training; return `x` itself otherwise, or when p is 0."""
+        """Drop elements while training; return `x` itself otherwise, or when p is 0.
+
+        x: floating, of any shape.
+        """
         if not self.is_active():
             return x
         mask = self.generator.keep(1 - self.p, self.mask_shape(x), backend=x.backend)
@@ -61,7 +68,10 @@ class Dropout2d(Dropout):
     """`Dropout` of whole channels: of (batch, channels, ...) each is zero with probability p.
 
     Tompson et al.: arXiv:1411.4280. Neighbours are alike, so that dropping one by one does little.
-    Arguments and errors are those of `Dropout`; ValueError for fewer than two axes.
+
+    p, generator: as in `Dropout`.
+
+    ValueError as for `Dropout`, and for fewer than two axes.
 
     >>> from rumus.tensor import Generator, ones
     >>> Dropout2d(0.5, generator=Generator(3))(ones((2, 3, 4, 4))).sum((2, 3)).shape
@@ -69,7 +79,10 @@ class Dropout2d(Dropout):
     """
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
-        """One number for each channel of each example."""
+        """One number for each channel of each example.
+
+        x: the input, (batch, channels, ...).
+        """
         if x.ndim < 2:
             raise ValueError(f"Dropout2d: (batch, channels, ...) is needed, not {x.shape}")
         return (*x.shape[:2], *[1] * (x.ndim - 2))
@@ -78,8 +91,11 @@ class Dropout2d(Dropout):
 class DropPath(Dropout):
     """`Dropout` of whole examples, for the branch of a residual: x + drop_path(f(x)).
 
-    Huang et al., "Deep networks with stochastic depth": arXiv:1603.09382. Arguments and errors are
-    those of `Dropout`; ValueError for a tensor without axes.
+    Huang et al., "Deep networks with stochastic depth": arXiv:1603.09382.
+
+    p, generator: as in `Dropout`.
+
+    ValueError as for `Dropout`, and for a tensor without axes.
 
     >>> from rumus.tensor import Generator, ones
     >>> sorted(set(DropPath(0.5, generator=Generator(3))(ones((9, 2))).sum(1).tolist()))
@@ -87,7 +103,10 @@ class DropPath(Dropout):
     """
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
-        """One number for each example."""
+        """One number for each example.
+
+        x: the input, with the batch as its first axis.
+        """
         if x.ndim < 1:
             raise ValueError("DropPath: (batch, ...) is needed, not a number")
         return (len(x), *[1] * (x.ndim - 1))

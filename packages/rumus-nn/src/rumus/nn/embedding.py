@@ -25,10 +25,18 @@ from rumus.tensor import (
 class Embedding(Module):
     """The vector of each number of the input.
 
-    count: how many vectors there are. size: the length of each. Input: integers of [0, count) in
-    any shape, a tensor or an array. Result: that shape, then (size,). weight: (count, size), starts
-    as N(0, 1). padding_idx: the number whose vector starts as zeros and gets no gradient; negative
-    ones count from the end. generator: by default a stream of the program's `seed`.
+    Input: integers of [0, count) in any shape, a tensor or an array. Result: that shape, then
+    (size,).
+    weight: (count, size), starts as N(0, 1).
+
+    count: how many vectors there are.
+    size: the length of each.
+    padding_idx: the number whose vector starts as zeros and gets no gradient; negative ones count
+        from the end.
+    generator: of the initial weights, by default a stream of the program's `seed`.
+    dtype: floating, of the weight.
+    backend: where the weight is made, by default the CPU.
+
     ValueError for a size below 1 or a padding_idx outside; IndexError or TypeError for an input
     that is out of range or not of integers.
 
@@ -64,7 +72,10 @@ class Embedding(Module):
             self.weight[padding_idx] = 0.0
 
     def forward(self, index: TensorLike) -> Tensor:
-        """Look up every number of `index`."""
+        """Look up every number of `index`.
+
+        index: integers of [0, count), of any shape.
+        """
         if not isinstance(index, Tensor):
             is_empty = np.size(index) == 0  # of nothing, NumPy does not know that it is integers
             index = tensor(index, dtype=int32 if is_empty else None, backend=self.weight.backend)

@@ -31,8 +31,13 @@ def _gated(gate: T, x: T) -> T:
 class FeedForward(Module):
     """down(activation(up(x))). Vaswani et al.: arXiv:1706.03762, section 3.3.
 
-    size: of the input and the result. hidden: between the two products, by default 4 size.
-    activation: a function of a tensor. generator: of the weights.
+    size: of the last axis of the input and the result.
+    hidden: between the two products, by default 4 size.
+    activation: a function of a tensor.
+    bias: False for products without one.
+    generator: of the initial weights, by default a stream of the program's `seed`.
+    dtype: floating, of the parameters.
+    backend: where the parameters are made, by default the CPU.
 
     >>> from rumus.tensor import ones
     >>> FeedForward(4, generator=Generator(0))(ones((2, 4))).shape
@@ -58,7 +63,11 @@ class FeedForward(Module):
         self._activation = activation
 
     def forward(self, x: Tensor, *, residual: Tensor | None = None) -> Tensor:
-        """Map each position; what is given as the residual is added."""
+        """Map each position.
+
+        x: (..., size).
+        residual: of the same shape, added to the result.
+        """
         up, down = self.up, self.down
         if runs(up, Linear.forward) and runs(down, Linear.forward):
             return feed_forward(
@@ -71,8 +80,12 @@ class FeedForward(Module):
 class SwiGLU(Module):
     """down(silu(gate(x)) * up(x)). Shazeer: arXiv:2002.05202, equation 6.
 
-    size: of the input and the result. hidden: between, by default 8 / 3 size, which makes as many
-    weights as a `FeedForward` has. generator: of the weights.
+    size: of the last axis of the input and the result.
+    hidden: between, by default 8 / 3 size, which makes as many weights as a `FeedForward` has.
+    bias: True for products with one.
+    generator: of the initial weights, by default a stream of the program's `seed`.
+    dtype: floating, of the parameters.
+    backend: where the parameters are made, by default the CPU.
 
     >>> from rumus.tensor import ones
     >>> SwiGLU(6, generator=Generator(0))(ones((2, 6))).shape
@@ -101,5 +114,9 @@ class SwiGLU(Module):
         self.down = product(hidden, size)
 
     def forward(self, x: Tensor, *, residual: Tensor | None = None) -> Tensor:
-        """Map each position; what is given as the residual is added."""
+        """Map each position.
+
+        x: (..., size).
+        residual: of the same shape, added to the result.
+        """
         return self.down(_gated(self.gate(x), self.up(x)), residual=residual)

@@ -17,7 +17,12 @@ _SHOWN: Final = 12  # names of each kind in a message
 
 
 class WrongShape(NamedTuple):
-    """A tensor that has another shape in the file than in the model."""
+    """A tensor that has another shape in the file than in the model.
+
+    name: in the model.
+    found: the shape in the file.
+    needed: the shape in the model.
+    """
 
     name: str
     found: tuple[int, ...]
@@ -26,10 +31,12 @@ class WrongShape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What of a file was loaded, and what did not fit.
+    """What of a file was loaded, and what did not fit; `str` of it lists what did not.
 
-    loaded, missing: names in the model. unexpected: names in the file. wrong_shapes: names in the
-    model, with both shapes. `str` of it lists what did not fit.
+    loaded: names in the model that got their numbers.
+    missing: names in the model that the file lacks.
+    unexpected: names in the file that the model lacks.
+    wrong_shapes: names in the model, with both shapes.
 
     >>> report = LoadReport(("body.weight",), ("head.bias",), (), ())
     >>> report.fits, str(report)
@@ -66,8 +73,10 @@ def _some(lines: Sequence[str]) -> list[str]:
 class Place:
     """Where a tensor of a file belongs in a model.
 
-    name: of the tensor in the model. part, of: which of how many pieces it is, one after the other
-    along the first axis. is_transposed: whether a matrix has its inputs first in the file.
+    name: of the tensor in the model.
+    part: which of the pieces it is, one after the other along the first axis.
+    of: how many pieces there are.
+    is_transposed: whether a matrix has its inputs first in the file.
     """
 
     name: str

@@ -70,10 +70,15 @@ def focal_loss(
 ) -> Tensor:
     """weight[target] (1 - p)^gamma (-log p), p the probability of the target's class.
 
-    Lin et al., "Focal loss for dense object detection": arXiv:1708.02002, section 3. gamma: 0 is
-    the cross entropy; ValueError if negative. The mean is over the targets that are not ignored,
-    not divided by the weights, as in the paper. The other arguments, shapes and errors are those of
-    `cross_entropy_loss`, for class numbers.
+    Lin et al., "Focal loss for dense object detection": arXiv:1708.02002, section 3. The mean is
+    over the targets that are not ignored, not divided by the weights, as in the paper.
+
+    logits, axis, weight, ignore_index, sample_weight: as in `cross_entropy_loss`.
+    targets: integers, the number of the class, of the shape of the logits without their axis.
+    gamma: 0 is the cross entropy; ValueError if negative.
+    reduction: "mean", "sum", or "none" for one number for each target.
+
+    Errors are those of `cross_entropy_loss`.
 
     >>> from rumus.tensor import tensor
     >>> round(focal_loss(tensor([[2.0, 0.0]]), [0]).item(), 4)
@@ -110,9 +115,15 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """The focal loss of a yes or no for each element: a_t (1 - p_t)^gamma (-log p_t).
 
-    Lin et al.: arXiv:1708.02002. logits: floating, any shape. target: of the same shape, 0 or 1, or
-    between. alpha: in [0, 1], the weight of a yes, 1 - alpha that of a no; None for 1 both.
-    ValueError for an alpha or gamma out of range, and as `mse_loss` says.
+    Lin et al.: arXiv:1708.02002.
+
+    logits: floating, any shape.
+    target: of the same shape, 0 or 1, or between.
+    alpha: in [0, 1], the weight of a yes, 1 - alpha that of a no; None for 1 both.
+    gamma: not negative; 0 is the binary cross entropy.
+    reduction, sample_weight: as in `mse_loss`.
+
+    ValueError for an alpha or gamma out of range, and as for `mse_loss`.
 
     >>> from rumus.tensor import tensor
     >>> round(sigmoid_focal_loss(tensor([0.0]), [1.0]).item(), 4)
@@ -141,11 +152,16 @@ def dice_loss(
 ) -> Tensor:
     """1 - (2 sum p t + smooth) / (sum p + sum t + smooth): how little two masks overlap.
 
-    Milletari, Navab, Ahmadi: "V-Net": arXiv:1606.04797, section 3. probabilities: (batch, ...), as
-    behind a sigmoid or softmax. target: of the same shape, in [0, 1]. The sums go over all axes but
-    the first, or with `per_class` all but the first two. smooth: at least 0; keeps empty masks from
-    0 / 0. Result: one number, or for reduction "none" one for each sample, or for each of its
-    classes. ValueError for a negative smooth, too few axes, and as `mse_loss` says.
+    Milletari, Navab, Ahmadi: "V-Net": arXiv:1606.04797, section 3.
+
+    probabilities: p, (batch, ...), as behind a sigmoid or softmax.
+    target: t, of the same shape, in [0, 1].
+    smooth: at least 0; keeps empty masks from 0 / 0.
+    per_class: sums go over all axes but the first two; by default over all but the first.
+    reduction: "mean", "sum", or "none" for one number for each sample, or for each of its classes.
+    sample_weight: as in `mse_loss`.
+
+    ValueError for a negative smooth, too few axes, and as for `mse_loss`.
 
     >>> from rumus.tensor import tensor
     >>> dice_loss(tensor([[1.0, 0.0, 1.0]]), [[1.0, 0.0, 0.0]], smooth=0.0).item()

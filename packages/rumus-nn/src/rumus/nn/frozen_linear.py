@@ -24,13 +24,13 @@ Storage: TypeAlias = Literal["same", "float16", "8bit"]
 class FrozenLinear(Module):
     """A `Linear` whose matrix is not trained, and may be kept in 2 bytes a number, or in 1.
 
-    base: the layer whose matrix and bias these are; it is not changed. storage: "same" keeps the
-    base's own parameter; "float16" rounds the matrix, OverflowError if it is too large for that;
-    "8bit" keeps a byte for each number and a scale for 256 of them, as optimizers do with
-    `state_dtype="8bit"`.
-
     A matrix is widened to float32 when it is needed, forward and backward, and let go at once: so
     no two of them are in memory together. float16 inputs give float16 results.
+
+    base: the layer whose matrix and bias these are; it is not changed.
+    storage: "same" keeps the base's own parameter; "float16" rounds the matrix, OverflowError if it
+        is too large for that; "8bit" keeps a byte for each number and a scale for 256 of them, as
+        optimizers do with `state_dtype="8bit"`.
 
     >>> from rumus.tensor import Generator, ones
     >>> layer = FrozenLinear(Linear(256, 4, generator=Generator(0)), storage="8bit")
@@ -96,7 +96,12 @@ class FrozenLinear(Module):
         activation: Callable[[Tensor], Tensor] | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """Map the last axis from `inputs` to `outputs`: activation(y) + residual, where given."""
+        """Map the last axis from `inputs` to `outputs`: activation(y) + residual, where given.
+
+        x: (..., inputs).
+        activation: a function of a tensor.
+        residual: (..., outputs).
+        """
         if x.dtype != float32:
             wide = None if residual is None else residual.astype(float32)
             y = self.forward(x.astype(float32), activation=activation, residual=wide)
@@ -127,7 +132,10 @@ class FrozenLinear(Module):
         return result_of("frozen_linear", result, backend, (x,), vjp)
 
     def thawed(self, added: Tensor | None = None) -> Linear:
-        """Return a `Linear` with this matrix, and `added` to it, in float32; it has no gradient."""
+        """Return a `Linear` with this matrix, and `added` to it, in float32; it has no gradient.
+
+        added: (outputs, inputs), None for nothing.
+        """
         layer = Linear.__new__(Linear)
         layer.inputs, layer.outputs = self.inputs, self.outputs
         full = self.full_weight()

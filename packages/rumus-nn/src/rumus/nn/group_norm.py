@@ -32,9 +32,17 @@ def _affine(x: T, weight: T, bias: T) -> T:
 class GroupNorm(Module):
     """(x - mean) / sqrt(variance + eps) of each group of channels, then * weight + bias of each.
 
-    Wu, He: arXiv:1803.08494. x: (batch, channels, ...). groups: a divisor of channels; 1 is a layer
-    norm over all channels, as many as channels an instance norm. affine: False for no weight and
-    bias, which have one number for each channel. ValueError for sizes that do not fit.
+    Wu, He: arXiv:1803.08494. Input: (batch, channels, ...).
+
+    groups: a divisor of channels; 1 is a layer norm over all channels, as many as channels an
+        instance norm.
+    channels: the length of axis 1.
+    eps: positive, added to the variance.
+    affine: False for no weight and bias, which have one number for each channel.
+    dtype: floating, of weight and bias.
+    backend: where the parameters are made, by default the CPU.
+
+    ValueError for sizes that do not fit.
 
     >>> from rumus.tensor import ones
     >>> GroupNorm(2, 4)(ones((3, 4, 5))).shape
@@ -67,7 +75,10 @@ class GroupNorm(Module):
             self.bias = Parameter(second, name="bias", role="norm")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize each group of each example."""
+        """Normalize each group of each example.
+
+        x: (batch, channels, ...).
+        """
         if x.ndim < 2 or x.shape[1] != self.channels:
             raise ValueError(
                 f"GroupNorm: an input of (batch, {self.channels}, ...) is needed, not {x.shape}"

@@ -44,6 +44,8 @@ class _InstanceNorm(GroupNorm):
 class InstanceNorm1d(_InstanceNorm):
     """`InstanceNorm2d` of sequences, (batch, channels, length).
 
+    channels, eps, affine, dtype, backend: as in `InstanceNorm2d`.
+
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in InstanceNorm1d(1)(tensor([[[1.0, 3.0]]])).flatten().tolist()]
     [-1.0, 1.0]
@@ -55,10 +57,16 @@ class InstanceNorm1d(_InstanceNorm):
 class InstanceNorm2d(_InstanceNorm):
     """(x - mean) / sqrt(variance + eps) of each channel of each example.
 
-    Ulyanov, Vedaldi, Lempitsky: arXiv:1607.08022. x: (batch, channels, height, width), or without
-    the batch. affine: True for a weight and a bias for each channel. The statistics are always
-    those of x: there are no running ones. ValueError for another number of channels, and for one
-    value in each.
+    Ulyanov, Vedaldi, Lempitsky: arXiv:1607.08022. Input: (batch, channels, height, width), or
+    without the batch. The statistics are always those of the input: there are no running ones.
+
+    channels: the length of the channels' axis.
+    eps: positive, added to the variance.
+    affine: True for a weight and a bias for each channel.
+    dtype: floating, of weight and bias.
+    backend: where the parameters are made, by default the CPU.
+
+    ValueError for another number of channels, and for one value in each.
 
     >>> from rumus.tensor import ones
     >>> InstanceNorm2d(3)(ones((2, 3, 4, 4))).shape

@@ -14,11 +14,19 @@ from rumus.tensor.expression.real_number import real_number
 class LayerNorm(Module):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias. Ba, Kiros, Hinton: arXiv:1607.06450.
 
+    weight and bias have the normalized shape and start as ones and zeros. float16 is computed in
+    float32.
+
     normalized_shape: the last axes of x, over which mean and variance (divided by n) are taken; a
-    number means the last axis. weight and bias have this shape and start as ones and zeros.
-    elementwise_affine: False for neither of them; bias: False for no bias. float16 is computed in
-    float32. ValueError for an empty shape, eps <= 0, and for an input whose last axes differ;
-    TypeError for an input that is not floating.
+        number means the last axis.
+    eps: positive, added to the variance.
+    elementwise_affine: False for neither weight nor bias.
+    bias: False for no bias.
+    dtype: floating, of the parameters.
+    backend: where the parameters are made, by default the CPU.
+
+    ValueError for an empty shape, eps <= 0, and for an input whose last axes differ; TypeError for
+    an input that is not floating.
 
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in LayerNorm(2)(tensor([1.0, 3.0])).tolist()]
@@ -52,7 +60,10 @@ class LayerNorm(Module):
                 self.bias = Parameter(start, name="bias", role="norm")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize over the last axes."""
+        """Normalize over the last axes.
+
+        x: (..., *normalized_shape).
+        """
         shape, eps = self.normalized_shape, self.eps
         if x.shape[-len(shape) :] != shape:
             raise ValueError(f"LayerNorm over {shape}: the last axes of {x.shape} differ")

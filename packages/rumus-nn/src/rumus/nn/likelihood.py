@@ -101,8 +101,10 @@ def nll_loss(
     """-log_probabilities[target]: the cross entropy behind a log-softmax.
 
     log_probabilities: floating, as `x.log_softmax(axis)`; of logits `cross_entropy_loss` computes
-    both in one kernel. targets: integers, the number of the class. The other arguments, the result
-    and the errors are those of `cross_entropy_loss`.
+        both in one kernel.
+    targets: integers, the number of the class.
+    axis, weight, sample_weight, ignore_index, reduction: as in `cross_entropy_loss`, as are the
+        errors.
 
     >>> from rumus.tensor import tensor
     >>> round(nll_loss(tensor([[2.0, 0.0], [0.0, 2.0]]).log_softmax(), [0, 1]).item(), 4)
@@ -157,12 +159,17 @@ def kl_div(
 ) -> Tensor:
     """target (log target - log_prediction): terms of the divergence of Kullback and Leibler.
 
-    "On information and sufficiency", 1951. The order is PyTorch's: KL(target || prediction).
-    log_prediction: floating, logarithms of probabilities. target: of the same shape,
-    probabilities; with log_target their logarithms. Where a probability is 0, so is its term.
-    reduction: "batchmean" divides the sum by the length of the first axis, which is the divergence
-    as it is defined; "mean" divides by the number of all terms.
-    sample_weight, result and errors are as in `mse_loss`; no weights with "batchmean".
+    "On information and sufficiency", 1951. The order is PyTorch's: KL(target || prediction). Where
+    a probability is 0, so is its term.
+
+    log_prediction: floating, logarithms of probabilities.
+    target: of the same shape, probabilities.
+    log_target: the target is logarithms of probabilities.
+    reduction: "mean" divides by the number of all terms; "batchmean" divides the sum by the length
+        of the first axis, which is the divergence as it is defined; "sum"; "none" for all terms.
+    sample_weight: as in `mse_loss`; not with "batchmean".
+
+    Errors are those of `mse_loss`.
 
     >>> from rumus.tensor import tensor
     >>> p = tensor([[0.5, 0.5]])
@@ -198,9 +205,12 @@ def poisson_nll_loss(
 ) -> Tensor:
     """rate - target log(rate): counts from a Poisson distribution, without their factorial.
 
-    prediction: the logarithm of the rate; with log_input=False the rate itself, to which `eps` is
-    added in the logarithm. full: adds Stirling's approximation of log(target!) where the target is
-    above 1. Shapes, sample_weight, results and errors are those of `mse_loss`.
+    prediction: the logarithm of the rate, floating, any shape.
+    target: as in `mse_loss`.
+    log_input: False if the prediction is the rate itself, to which `eps` is added in the logarithm.
+    full: adds Stirling's approximation of log(target!) where the target is above 1.
+    eps: positive.
+    reduction, sample_weight: as in `mse_loss`, as are the errors.
 
     >>> from rumus.tensor import tensor
     >>> poisson_nll_loss(tensor([0.0]), [3.0]).item()
@@ -233,10 +243,15 @@ def gaussian_nll_loss(
     """(log variance + (prediction - target)^2 / variance) / 2.
 
     Nix, Weigend: "Estimating the mean and variance of the target probability distribution", 1994.
-    prediction, target: as in `mse_loss`. variance: of this shape, or without the last axis, or
-    that of length 1; one below `eps` counts as `eps`, with the gradient that `eps` has. full: adds
-    log(2 pi) / 2. ValueError for a variance that does not fit or is negative (looked at on the CPU
-    only), and as `mse_loss` says.
+
+    prediction, target: as in `mse_loss`.
+    variance: of this shape, or without the last axis, or that of length 1.
+    full: adds log(2 pi) / 2.
+    eps: a variance below it counts as `eps`, with the gradient that `eps` has.
+    reduction, sample_weight: as in `mse_loss`.
+
+    ValueError for a variance that does not fit or is negative (looked at on the CPU only), and as
+    for `mse_loss`.
 
     >>> from rumus.tensor import tensor
     >>> gaussian_nll_loss(tensor([1.0]), [3.0], [1.0]).item()

@@ -25,9 +25,17 @@ from rumus.tensor import (
 class Linear(Module):
     """y = x weight^T + bias.
 
-    x: (..., inputs). y: (..., outputs). weight: (outputs, inputs). bias: (outputs,), or None.
-    Both start as U(-b, b) with b = 1 / sqrt(inputs), which for the weight is `kaiming_uniform` with
-    slope sqrt(5), the customary start. generator: by default a stream of the program's `seed`.
+    Input: (..., inputs). Result: (..., outputs). weight: (outputs, inputs); bias: (outputs,), or
+    None. Both start as U(-b, b) with b = 1 / sqrt(inputs), which for the weight is
+    `kaiming_uniform` with slope sqrt(5), the customary start.
+
+    inputs: the length of the input's last axis.
+    outputs: the length of the result's last axis.
+    bias: False for none.
+    generator: of the initial weights, by default a stream of the program's `seed`.
+    dtype: floating, of the parameters.
+    backend: where the parameters are made, by default the CPU.
+
     ValueError for a size below 1, and for an input of another length.
 
     >>> from rumus.tensor import Generator, ones
@@ -70,5 +78,9 @@ class Linear(Module):
         """Map the last axis from `inputs` to `outputs`: activation(y) + residual, where given.
 
         Both are done in the product, where the activation is of those of rumus.tensor.
+
+        x: (..., inputs).
+        activation: a function of a tensor.
+        residual: (..., outputs).
         """
         return linear(x, self.weight, self.bias, activation=activation, residual=residual)

@@ -36,9 +36,15 @@ class LoraLinear(FrozenLinear):
     """y = x weight^T + bias + scale (x lora_A^T) lora_B^T; only lora_A and lora_B are trained.
 
     Hu et al.: arXiv:2106.09685, equation 3. lora_A: (rank, inputs), starts as U(-b, b) with b = 1 /
-    sqrt(inputs). lora_B: (outputs, rank), starts as zeros, so that at first nothing changes.
-    dropout: of what the two see, while training. base, storage: see `FrozenLinear`; `lora` makes
-    such layers.
+    sqrt(inputs). lora_B: (outputs, rank), starts as zeros, so that at first nothing changes. `lora`
+    makes such layers.
+
+    base: the layer that stays as it is.
+    rank: the length of the axis between lora_A and lora_B.
+    scale: what their product is multiplied by.
+    dropout: in [0, 1], of what the two see, while training.
+    storage: of the frozen matrix, see `FrozenLinear`.
+    generator: of lora_A and the dropout, by default a stream of the program's `seed`.
     """
 
     def __init__(
@@ -75,7 +81,12 @@ class LoraLinear(FrozenLinear):
         activation: Callable[[Tensor], Tensor] | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """Map the last axis from `inputs` to `outputs`: activation(y) + residual, where given."""
+        """Map the last axis from `inputs` to `outputs`: activation(y) + residual, where given.
+
+        x: (..., inputs).
+        activation: a function of a tensor.
+        residual: (..., outputs).
+        """
         seen = self.dropout(x).astype(float32)
         low = linear(seen, self.lora_A) * self.scale
         y = linear(low, self.lora_B, residual=super().forward(x).astype(float32)).astype(x.dtype)
@@ -90,6 +101,7 @@ class LoraLinear(FrozenLinear):
 class Lora:
     """The adapters of a model, as `lora` has put them in.
 
+    model: what they are in.
     layers: each `LoraLinear` by the path of the layer that it stands for.
     """
 
@@ -157,15 +169,17 @@ def lora(
     An optimizer that is made of `model.parameters()` afterwards owns these alone, as frozen
     parameters are not claimed.
 
-    model: changed in place. rank: of the matrices that are added.
+    model: changed in place.
+    rank: of the matrices that are added.
     targets: which `Linear` layers get them, by path: a pattern such as "blocks.*.attention.*", or
-    the end of a path, "query_key_value"; one or several. None: all.
-    alpha: their product counts alpha / rank, by default 1. dropout: see `LoraLinear`.
-    storage: of all frozen matrices of linear layers, see `FrozenLinear`. generator: of the first
-    values, and of the dropout; by default one for each layer.
+        the end of a path, "query_key_value"; one or several. None: all.
+    alpha: their product counts alpha / rank, by default 1.
+    dropout: in [0, 1], see `LoraLinear`.
+    storage: of all frozen matrices of linear layers, see `FrozenLinear`.
+    generator: of the first values, and of the dropout; by default one for each layer.
 
-    ValueError for a target that fits no linear layer, for a model that has adapters, or is itself
-    a `Linear`; OwnershipError if an optimizer owns any parameter. Nothing has changed then.
+    ValueError for a target that fits no linear layer, for a model that has adapters, or is itself a
+    `Linear`; OwnershipError if an optimizer owns any parameter. Nothing has changed then.
 
     >>> from rumus.nn import Linear, ReLU, Sequential
     >>> model = Sequential(Linear(64, 64), ReLU(), Linear(64, 10))

@@ -64,10 +64,12 @@ def mse_loss(
 ) -> Tensor:
     """(prediction - target)^2.
 
-    prediction: floating, any shape; float16 is computed, and returned, in float32. target: a tensor
-    or an array of the same shape; nothing is broadcast. sample_weight: how much each loss counts,
-    not negative: (batch,), or of more of the first axes; the mean is then divided by the sum of the
-    weights. Result: one number, or for reduction "none" the shape of the prediction.
+    prediction: floating, any shape; float16 is computed, and returned, in float32.
+    target: a tensor or an array of the same shape; nothing is broadcast.
+    reduction: "mean", "sum", or "none" for the shape of the prediction.
+    sample_weight: how much each loss counts, not negative: (batch,), or of more of the first axes;
+        the mean is then divided by the sum of the weights.
+
     ValueError for shapes that differ, an unknown reduction, a mean of nothing, weights that do not
     fit; TypeError for a prediction that is not floating or a target that is not of numbers.
 
@@ -89,7 +91,7 @@ def l1_loss(
 ) -> Tensor:
     """|prediction - target|, with derivative 0 where they are equal.
 
-    Shapes, results and errors are those of `mse_loss`.
+    prediction, target, reduction, sample_weight: as in `mse_loss`, as are the errors.
 
     >>> from rumus.tensor import tensor
     >>> l1_loss(tensor([1.0, 4.0]), [1.0, 2.0], reduction="sum").item()
@@ -110,8 +112,10 @@ def huber_loss(
 ) -> Tensor:
     """d^2 / 2 for |d| <= delta, delta (|d| - delta / 2) beyond, with d = prediction - target.
 
-    Huber, "Robust estimation of a location parameter", 1964. delta: positive, ValueError otherwise.
-    Shapes, results and errors are those of `mse_loss`.
+    Huber, "Robust estimation of a location parameter", 1964.
+
+    prediction, target, reduction, sample_weight: as in `mse_loss`, as are the errors.
+    delta: positive, ValueError otherwise.
 
     >>> from rumus.tensor import tensor
     >>> huber_loss(tensor([0.5, 3.0]), [0.0, 0.0], reduction="none").tolist()
@@ -133,8 +137,10 @@ def smooth_l1_loss(
 ) -> Tensor:
     """d^2 / (2 beta) for |d| <= beta, |d| - beta / 2 beyond: the Huber loss over beta.
 
-    Girshick, "Fast R-CNN": arXiv:1504.08083, section 2.3. beta: positive, ValueError otherwise.
-    Shapes, results and errors are those of `mse_loss`.
+    Girshick, "Fast R-CNN": arXiv:1504.08083, section 2.3.
+
+    prediction, target, reduction, sample_weight: as in `mse_loss`, as are the errors.
+    beta: positive, ValueError otherwise.
 
     >>> from rumus.tensor import tensor
     >>> smooth_l1_loss(tensor([0.5, 3.0]), [0.0, 0.0], beta=0.5, reduction="none").tolist()
@@ -163,9 +169,15 @@ def binary_cross_entropy(
 ) -> Tensor:
     """-t log p - (1 - t) log(1 - p), each logarithm at least -100, as in PyTorch.
 
-    probabilities: p in [0, 1], as behind a sigmoid; of logits `binary_cross_entropy_with_logits` is
-    exact where p rounds to 0 or 1. target: t in [0, 1], of the same shape. ValueError for either
-    out of range, with its place (looked at on the CPU only); the rest is as in `mse_loss`.
+    Of logits, `binary_cross_entropy_with_logits` is exact where p rounds to 0 or 1.
+
+    probabilities: p in [0, 1], as behind a sigmoid.
+    target: t in [0, 1], of the same shape.
+    reduction: "mean", "sum" or "none", as in `mse_loss`.
+    sample_weight: as in `mse_loss`.
+
+    ValueError for p or t out of range, with its place (looked at on the CPU only), and as for
+    `mse_loss`.
 
     >>> from rumus.tensor import tensor
     >>> round(binary_cross_entropy(tensor([0.5, 1.0]), [1.0, 1.0]).item(), 4)
@@ -190,11 +202,14 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """weight (-pos_weight t log s(x) - (1 - t) log(1 - s(x))), s the sigmoid, without overflow.
 
-    logits: x, floating, any shape. target: t, the probability of yes, of the same shape, each in
-    [0, 1]. weight, pos_weight: tensors, arrays or numbers that broadcast to this shape. The mean is
-    over all elements, whatever their weights.
+    logits: x, floating, any shape.
+    target: t, the probability of yes, of the same shape, each in [0, 1].
+    weight: of each loss, a tensor, array or number that broadcasts to this shape.
+    pos_weight: of a yes, likewise.
+    reduction: "mean", "sum" or "none"; the mean is over all elements, whatever their weights.
+
     ValueError for a target outside of [0, 1], with its place (looked at on the CPU only: on another
-    device that would be a transfer), for weights that do not fit, and as `mse_loss` says.
+    device that would be a transfer), for weights that do not fit, and as for `mse_loss`.
 
     >>> from rumus.tensor import tensor
     >>> round(binary_cross_entropy_with_logits(tensor([0.0, 50.0]), [1.0, 1.0]).item(), 4)

@@ -99,8 +99,12 @@ def hinge_loss(
 ) -> Tensor:
     """max(0, margin - target prediction), as a support vector machine has it.
 
-    Cortes, Vapnik: "Support-vector networks", 1995. target: 1 or -1, of the prediction's shape,
-    ValueError otherwise (looked at on the CPU only). The rest is as in `mse_loss`.
+    Cortes, Vapnik: "Support-vector networks", 1995.
+
+    prediction: floating, any shape.
+    target: 1 or -1, of the prediction's shape, ValueError otherwise (looked at on the CPU only).
+    margin: from which target prediction on there is no loss.
+    reduction, sample_weight: as in `mse_loss`, as are the other errors.
 
     >>> from rumus.tensor import tensor
     >>> hinge_loss(tensor([0.5, 2.0]), [1.0, 1.0], reduction="none").tolist()
@@ -122,7 +126,9 @@ def hinge_embedding_loss(
 ) -> Tensor:
     """The distance where the target is 1, max(0, margin - distance) where it is -1.
 
-    Shapes and errors are those of `hinge_loss`.
+    distance: floating, any shape.
+    target, reduction, sample_weight: as in `hinge_loss`, as are the errors.
+    margin: from which distance on a target of -1 costs nothing.
 
     >>> from rumus.tensor import tensor
     >>> hinge_embedding_loss(tensor([0.25, 0.25]), [1.0, -1.0], reduction="none").tolist()
@@ -141,7 +147,9 @@ def soft_margin_loss(
     reduction: Reduction = "mean",
     sample_weight: TensorLike | None = None,
 ) -> Tensor:
-    """log(1 + exp(-target prediction)), without overflow. Shapes and errors: see `hinge_loss`.
+    """log(1 + exp(-target prediction)), without overflow.
+
+    prediction, target, reduction, sample_weight: as in `hinge_loss`, as are the errors.
 
     >>> from rumus.tensor import tensor
     >>> round(soft_margin_loss(tensor([0.0]), [-1.0]).item(), 4)
@@ -164,7 +172,9 @@ def margin_ranking_loss(
 ) -> Tensor:
     """max(0, margin - target (first - second)): 1 where the first should be larger, else -1.
 
-    All three of one shape. The rest is as in `hinge_loss`.
+    first, second: floating, of one shape.
+    target, reduction, sample_weight: as in `hinge_loss`, as are the errors.
+    margin: by how much the larger one should lead.
 
     >>> from rumus.tensor import tensor
     >>> margin_ranking_loss(tensor([1.0]), tensor([3.0]), [1.0]).item()
@@ -195,9 +205,17 @@ def multi_margin_loss(
     """The hinge loss of several classes: sum max(0, margin - x[target] + x[i]) / classes, i others.
 
     Crammer, Singer: "On the algorithmic implementation of multiclass kernel-based vector machines",
-    2001. logits: (batch, classes), floating. targets: (batch,), integers, tensor or array. weight:
-    (classes,), which multiplies the losses of each class; the mean is over the samples all the
-    same, as in PyTorch. Errors are those of `cross_entropy_loss`.
+    2001.
+
+    logits: (batch, classes), floating.
+    targets: (batch,), integers, tensor or array.
+    margin: by how much the target's logit should lead.
+    weight: (classes,), which multiplies the losses of each class; the mean is over the samples all
+        the same, as in PyTorch.
+    reduction: "mean", "sum", or "none" for one number for each sample.
+    sample_weight: (batch,), as in `mse_loss`.
+
+    Errors are those of `cross_entropy_loss`.
 
     >>> from rumus.tensor import tensor
     >>> multi_margin_loss(tensor([[1.0, 0.5, -3.0]]), [0]).item()
@@ -246,10 +264,16 @@ def triplet_margin_loss(
 ) -> Tensor:
     """max(0, margin + |anchor - positive| - |anchor - negative|) of each row.
 
-    Schroff, Kalenichenko, Philbin: "FaceNet": arXiv:1503.03832. anchor, positive, negative: (...,
-    features) of one shape, floating. p, eps: see `pairwise_distance`. swap: the negative's distance
-    is the smaller one of those to the anchor and to the positive. Result: one number, or for
-    reduction "none" one for each row. Errors are those of `mse_loss`.
+    Schroff, Kalenichenko, Philbin: "FaceNet": arXiv:1503.03832.
+
+    anchor, positive, negative: (..., features) of one shape, floating.
+    margin: by how much the positive should be nearer.
+    p, eps: of the distance, see `pairwise_distance`.
+    swap: the negative's distance is the smaller one of those to the anchor and to the positive.
+    reduction: "mean", "sum", or "none" for one number for each row.
+    sample_weight: as in `mse_loss`.
+
+    Errors are those of `mse_loss`.
 
     >>> from rumus.tensor import tensor
     >>> a, b, c = tensor([[0.0, 0.0]]), tensor([[3.0, 4.0]]), tensor([[0.0, 5.0]])
@@ -277,8 +301,11 @@ def cosine_embedding_loss(
 ) -> Tensor:
     """1 - cos of the angle where the target is 1, max(0, cos - margin) where it is -1.
 
-    first, second: (..., features) of one shape. target: (...), 1 or -1, ValueError otherwise
-    (looked at on the CPU only). Result: one number, or for reduction "none" one for each row.
+    first, second: (..., features) of one shape.
+    target: (...), 1 or -1, ValueError otherwise (looked at on the CPU only).
+    margin: in [-1, 1], up to which cosine unlike rows cost nothing.
+    reduction: "mean", "sum", or "none" for one number for each row.
+    sample_weight: as in `mse_loss`.
 
     >>> from rumus.tensor import tensor
     >>> x, y = tensor([[1.0, 0.0]]), tensor([[0.0, 2.0]])
@@ -306,8 +333,12 @@ def contrastive_loss(
     """d^2 / 2 for pairs of one kind, max(0, margin - d)^2 / 2 for others, d their distance.
 
     Hadsell, Chopra, LeCun: "Dimensionality reduction by learning an invariant mapping", 2006.
-    first, second: (..., features) of one shape. is_same: (...), 1 (or True) for a pair of one kind,
-    0 for others. Result: one number, or for reduction "none" one for each pair.
+
+    first, second: (..., features) of one shape.
+    is_same: (...), 1 (or True) for a pair of one kind, 0 for others.
+    margin: from which distance on a pair of two kinds costs nothing.
+    reduction: "mean", "sum", or "none" for one number for each pair.
+    sample_weight: as in `mse_loss`.
 
     >>> from rumus.tensor import tensor
     >>> x, y = tensor([[0.0, 0.0]]), tensor([[0.0, 0.5]])

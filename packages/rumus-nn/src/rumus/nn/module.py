@@ -151,6 +151,9 @@ class Module:
     def replace_child(self, name: str, module: Module) -> None:
         """Put another module in the place of a part, one level deep. KeyError if there is none.
 
+        name: of the attribute, or the position in a container.
+        module: what comes there.
+
         >>> from rumus.nn import Linear, Sequential
         >>> model = Sequential(Linear(2, 3), Linear(3, 1000))
         >>> model.replace_child("1", Linear(3, 10))
@@ -275,12 +278,12 @@ class Module:
         """Copy the weights of another program into the parameters and buffers.
 
         weights: arrays by name, or what NumPy makes arrays of, such as `model.state_dict()` of
-        PyTorch on the CPU. Floating dtypes are converted to those of the model; tied weights may
-        come under any of their names, or all.
+            PyTorch on the CPU. Floating dtypes are converted to those of the model; tied weights
+            may come under any of their names, or all.
         rename: from the name of a tensor there to that here, None for what is to be left out; a
-        table of `nn.names`, such as `names.GPT2`, knows whole layouts. strict: False to load what
-        fits, and learn from the result what did not: names that are missing or unexpected, and
-        other shapes.
+            table of `nn.names`, such as `names.GPT2`, knows whole layouts.
+        strict: False to load what fits, and learn from the result what did not: names that are
+            missing or unexpected, and other shapes.
 
         StateMismatchError, and nothing was written, if strict and anything did not fit; and always
         for two different tensors for one name, for dtypes that do not convert, for numbers that
@@ -307,7 +310,9 @@ class Module:
     ) -> LoadReport:
         """Load a safetensors file, the index of several, or a folder with either.
 
-        path: see `read_weights`. rename, strict, the result and the errors: see `load_weights`.
+        path: see `read_weights`.
+        rename, strict: see `load_weights`, as well as the result and the errors.
+
         WeightsFileError for a damaged or incomplete file, OSError if it cannot be read.
 
         >>> import tempfile
@@ -322,8 +327,10 @@ class Module:
     def save_file(self, path: str | os.PathLike[str], *, rename: Names | None = None) -> None:
         """Write parameters and buffers to a safetensors file, under the names of `state_dict()`.
 
-        rename: a table of `nn.names`, for the names of another program. `path` is the old file or
-        the new one, whatever happens. OSError if it cannot be written.
+        path: is the old file or the new one, whatever happens.
+        rename: a table of `nn.names`, for the names of another program.
+
+        OSError if it cannot be written.
         """
         state = self.state_dict()
         write_weights(path, state if rename is None else rename.foreign(state))
@@ -332,7 +339,10 @@ class Module:
 
     @with_switches
     def train(self, mode: bool = True) -> Self:
-        """Switch everything to training (or evaluation, for False), and return the module."""
+        """Switch everything to training or evaluation, and return the module.
+
+        mode: False for evaluation.
+        """
         with Uninterrupted():
             for _, module in list(self.named_modules()):
                 module.training = mode
@@ -344,7 +354,10 @@ class Module:
 
     @with_switches
     def requires_grad_(self, flag: bool = True) -> Self:
-        """Say for all parameters whether `backward` makes gradients for them."""
+        """Say for all parameters whether `backward` makes gradients for them.
+
+        flag: False to freeze them.
+        """
         with Uninterrupted():
             for parameter in self.parameters():
                 parameter.requires_grad = flag
@@ -358,6 +371,8 @@ class Module:
         """Move parameters and buffers in place, and return the module.
 
         What optimizers keep for the parameters moves along. A buffer becomes another tensor.
+
+        backend: where to, such as `rumus.gpu.default_backend()` or `NumpyBackend()`.
         """
         if isinstance(backend, str):
             raise TypeError(
@@ -377,8 +392,12 @@ class Module:
         """Convert all parameters to a floating dtype in place, and return the module.
 
         Buffers stay as they are: running statistics need their float32. float16 is for storage:
-        layers compute with it in float32 and round what they return. OwnershipError, and nothing
-        has changed, for a parameter that an optimizer owns: convert before it is made.
+        layers compute with it in float32 and round what they return.
+
+        dtype: float16, float32 or float64.
+
+        OwnershipError, and nothing has changed, for a parameter that an optimizer owns: convert
+        before it is made.
 
         >>> import numpy as np
         >>> from rumus.nn import Linear

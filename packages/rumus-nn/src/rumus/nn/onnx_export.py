@@ -32,15 +32,19 @@ def export_onnx(
 ) -> None:
     """Write what a model computes in evaluation as an ONNX file (opset 18).
 
-    model: not changed; it may lie on any backend. inputs: examples, of which shapes and dtypes
-    count. input_names: by default "input", or "input_0", "input_1". The results are "output", or
-    "output_0" ... of tuples, counted through, or the names of a dict.
-    batch_axis: the axis of all inputs whose length the file leaves open; None for the lengths of
-    the examples alone. All other lengths are those of the examples. A result may have it anywhere.
-
     The forward pass is run on a backend that writes down what it is asked for, once for each of two
     sizes of the batch: so functions of your own are exported as well, and Python's loops and
     branches are as they run for these examples.
+
+    model: not changed; it may lie on any backend.
+    path: of the file.
+    inputs: examples, of which shapes and dtypes count.
+    input_names: by default "input", or "input_0", "input_1". The results are "output", or
+        "output_0" ... of tuples, counted through, or the names of a dict.
+    batch_axis: the axis of all inputs whose length the file leaves open; None for the lengths of
+        the examples alone. All other lengths are those of the examples. A result may have it
+        anywhere.
+
     OnnxExportError says what cannot be exported, and in which part: random numbers, results that
     steer Python, constants that depend on the batch. ImportError without the onnx package (the
     extra `onnx`); OSError if the file cannot be written.

@@ -45,9 +45,14 @@ def save_lora(
 ) -> None:
     """Write adapters as PEFT does, for `PeftModel.from_pretrained` or for `load_lora`.
 
-    folder: made if it is not there. rename: a table of `nn.names`, with which the file has the
-    paths of that program. A layer that stands for several there is written in parts, which share
-    lora_A and compute the same. OSError if it cannot be written.
+    A layer that stands for several under PEFT's names is written in parts, which share lora_A and
+    compute the same.
+
+    adapters: what `lora` or `load_lora` returned.
+    folder: made if it is not there.
+    rename: a table of `nn.names`, with which the file has the paths of that program.
+
+    OSError if it cannot be written.
     """
     folder = Path(folder)
     arrays: dict[str, NDArray[Any]] = {}
@@ -100,13 +105,16 @@ def load_lora(
 ) -> Lora:
     """Freeze a model and put in the adapters that PEFT or `save_lora` wrote.
 
-    model: changed in place, as by `lora`. folder: with `adapter_config.json` and
-    `adapter_model.safetensors`. rename: from names of weights there to those here, such as a table
-    of `nn.names`. Several layers there that are one here become one adapter, whose rank is the sum
-    of theirs where they do not share lora_A. storage: see `lora`.
+    Several layers there that are one here become one adapter, whose rank is the sum of theirs where
+    they do not share lora_A.
 
-    WeightsFileError for files that are damaged, incomplete, or of another kind of adapter, and
-    what `lora` raises. StateMismatchError for layers that the model has not, and for other shapes.
+    model: changed in place, as by `lora`.
+    folder: with `adapter_config.json` and `adapter_model.safetensors`.
+    rename: from names of weights there to those here, such as a table of `nn.names`.
+    storage: of the frozen matrices, see `lora`.
+
+    WeightsFileError for files that are damaged, incomplete, or of another kind of adapter, and what
+    `lora` raises. StateMismatchError for layers that the model has not, and for other shapes.
     Nothing has changed then. OSError if a file cannot be read.
     """
     folder = Path(folder)

@@ -61,6 +61,8 @@ class _MaxPool(_Pooling):
 class MaxPool1d(_MaxPool):
     """`MaxPool2d` of sequences, (batch, channels, length).
 
+    kernel, stride, padding, dilation, ceil_mode: as in `MaxPool2d`, for one axis.
+
     >>> from rumus.tensor import ones
     >>> MaxPool1d(3, stride=2)(ones((1, 3, 9))).shape
     (1, 3, 4)
@@ -72,9 +74,13 @@ class MaxPool1d(_MaxPool):
 class MaxPool2d(_MaxPool):
     """The largest element under the kernel at every place. See `rumus.tensor.max_pool`.
 
-    kernel, stride (by default the kernel), padding, dilation: a number or one for each axis.
-    ceil_mode: a last place that only begins within the input counts as well. x: (batch, channels,
-    height, width), or without the batch.
+    Input: (batch, channels, height, width), or without the batch.
+
+    kernel: the size of a window, a number or one for each axis, like the next three.
+    stride: the distance between windows, by default the kernel.
+    padding: elements that are never the largest on both sides, at most half the kernel.
+    dilation: the distance between elements of a window.
+    ceil_mode: also count a last window that only begins within the input.
 
     >>> from rumus.tensor import ones
     >>> MaxPool2d(2)(ones((1, 3, 9, 8))).shape, MaxPool2d(2, ceil_mode=True)(ones((3, 9, 8))).shape
@@ -110,6 +116,12 @@ class _AvgPool(_Pooling):
 class AvgPool1d(_AvgPool):
     """`AvgPool2d` of sequences, (batch, channels, length).
 
+    kernel: the length of a window.
+    stride: the distance between windows, by default the kernel.
+    padding: zeros on both sides, at most half the kernel.
+    ceil_mode: also count a last window that only begins within the input.
+    count_include_pad: False to divide by the number of elements of the input alone.
+
     >>> from rumus.tensor import ones
     >>> AvgPool1d(2)(ones((1, 3, 9))).shape
     (1, 3, 4)
@@ -121,9 +133,13 @@ class AvgPool1d(_AvgPool):
 class AvgPool2d(_AvgPool):
     """The mean under the kernel at every place. See `rumus.tensor.avg_pool`.
 
-    kernel, stride (by default the kernel), padding: a number or one for each axis. ceil_mode: a
-    last place that only begins within the input counts as well. count_include_pad: False to divide
-    by the elements of the input alone. x: (batch, channels, height, width), or without the batch.
+    Input: (batch, channels, height, width), or without the batch.
+
+    kernel: the size of a window, a number or one for each axis, like the next two.
+    stride: the distance between windows, by default the kernel.
+    padding: zeros on both sides, at most half the kernel.
+    ceil_mode: also count a last window that only begins within the input.
+    count_include_pad: False to divide by the number of elements of the input alone.
 
     >>> from rumus.tensor import ones
     >>> AvgPool2d(2)(ones((1, 3, 9, 8))).shape
@@ -166,6 +182,8 @@ class _AdaptiveAvgPool(_Pooling):
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """`AdaptiveAvgPool2d` of sequences, (batch, channels, length).
 
+    size: the length of the result; None keeps that of the input.
+
     >>> from rumus.tensor import ones
     >>> AdaptiveAvgPool1d(2)(ones((1, 3, 9))).shape
     (1, 3, 2)
@@ -177,8 +195,10 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     """Means over parts of a picture that are cut so that `size` of them remain on each axis.
 
-    size: a number or one for each axis. Part i of n begins at floor(i length / n) and ends at
-    ceil((i + 1) length / n), as in PyTorch. For one part it is the mean of everything.
+    Part i of n begins at floor(i length / n) and ends at ceil((i + 1) length / n), as in PyTorch.
+    For one part it is the mean of everything.
+
+    size: a number, or one for each axis; None keeps an axis as it is.
 
     >>> from rumus.tensor import ones
     >>> AdaptiveAvgPool2d(1)(ones((1, 3, 9, 8))).shape
@@ -218,6 +238,8 @@ class _AdaptiveMaxPool(_Pooling):
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
     """`AdaptiveMaxPool2d` of sequences, (batch, channels, length).
+
+    size: the length of the result.
 
     >>> from rumus.tensor import ones
     >>> AdaptiveMaxPool1d(2)(ones((1, 3, 9))).shape
@@ -272,6 +294,8 @@ class GlobalAvgPool(_GlobalPool):
 
 class GlobalMaxPool(_GlobalPool):
     """The largest of each channel over all places; see `GlobalAvgPool`.
+
+    keepdims: keep axes of length 1.
 
     >>> from rumus.tensor import ones
     >>> GlobalMaxPool(keepdims=True)(ones((2, 3, 9))).shape

@@ -194,17 +194,24 @@ class LSTM(_Recurrent[Pair]):
     """Long short-term memory. Hochreiter, Schmidhuber, 1997; Gers, Schmidhuber, Cummins, 2000.
 
     i, f, o = sigmoid, g = tanh of W_ih x + b_ih + W_hh h + b_hh; c = f c + i g; h = o tanh(c).
-    inputs, hidden: the features of a step, and of the state. layers: how many, each over the states
-    of the one before. dropout: between them, while training. bidirectional: a second direction in
-    each layer, whose states stand behind those of the first. bias: False for none. Parameters have
-    PyTorch's names and layout: weight_ih_l0 (4 hidden, inputs), weight_hh_l0, bias_ih_l0,
-    bias_hh_l0, ..., weight_ih_l0_reverse; all start as U(-b, b), b = 1 / sqrt(hidden). generator:
-    by default a stream of the program's `seed`.
+    Parameters have PyTorch's names and layout: weight_ih_l0 (4 hidden, inputs), weight_hh_l0,
+    bias_ih_l0, bias_hh_l0, ..., weight_ih_l0_reverse; all start as U(-b, b), b = 1 / sqrt(hidden).
 
     Called with x of (batch, length, inputs), an optional first state (h, c), and lengths=; returns
     (states, (h, c)): (batch, length, hidden), doubled if bidirectional, and the last state of each
-    layer and direction, (layers * directions, batch, hidden). ValueError for shapes that do not
-    fit, a sequence of length 0, and lengths out of range.
+    layer and direction, (layers * directions, batch, hidden).
+
+    inputs: the features of a step.
+    hidden: the features of the state.
+    layers: how many, each over the states of the one before.
+    bias: False for none.
+    dropout: in [0, 1], between the layers, while training.
+    bidirectional: a second direction in each layer, whose states stand behind those of the first.
+    generator: of the initial weights and the dropout, by default a stream of the program's `seed`.
+    dtype: floating, of the parameters.
+    backend: where the parameters are made, by default the CPU.
+
+    ValueError for shapes that do not fit, a sequence of length 0, and lengths out of range.
 
     >>> from rumus.tensor import ones
     >>> layer = LSTM(3, 5, layers=2, generator=Generator(0))
@@ -220,9 +227,11 @@ class LSTM(_Recurrent[Pair]):
 class GRU(_Recurrent[Tensor]):
     """Gated recurrent unit. Cho et al.: arXiv:1406.1078, the reset gate behind the product.
 
-    r, z = sigmoid of W_ih x + b_ih + W_hh h + b_hh; n = tanh(W_in x + b_in + r (W_hn h + b_hn));
-    h = (1 - z) n + z h. Arguments, parameters and errors are those of `LSTM`, of three gates; the
-    state is h alone.
+    r, z = sigmoid of W_ih x + b_ih + W_hh h + b_hh; n = tanh(W_in x + b_in + r (W_hn h + b_hn)); h
+    = (1 - z) n + z h. Parameters and errors are those of `LSTM`, of three gates; the state is h
+    alone.
+
+    inputs, hidden, layers, bias, dropout, bidirectional, generator, dtype, backend: as in `LSTM`.
 
     >>> from rumus.tensor import ones
     >>> states, h = GRU(3, 5, bidirectional=True, generator=Generator(0))(ones((4, 7, 3)))
@@ -236,8 +245,10 @@ class GRU(_Recurrent[Tensor]):
 class RNN(_Recurrent[Tensor]):
     """h = tanh(W_ih x + b_ih + W_hh h + b_hh). Elman: "Finding structure in time", 1990.
 
-    nonlinearity: "tanh", or "relu" for max(x, 0); ValueError for another one. Other arguments,
-    parameters and errors are those of `LSTM`, of one gate; the state is h alone.
+    Parameters and errors are those of `LSTM`, of one gate; the state is h alone.
+
+    inputs, hidden, layers, bias, dropout, bidirectional, generator, dtype, backend: as in `LSTM`.
+    nonlinearity: "tanh", or "relu" for max(x, 0); ValueError for another one.
 
     >>> from rumus.tensor import ones
     >>> RNN(3, 5, nonlinearity="relu", generator=Generator(0))(ones((7, 3)))[0].shape

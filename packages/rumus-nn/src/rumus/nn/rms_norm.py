@@ -14,10 +14,17 @@ from rumus.tensor.expression.real_number import real_number
 class RMSNorm(Module):
     """y = x / sqrt(mean(x^2) + eps) * weight. Zhang, Sennrich: arXiv:1910.07467.
 
+    weight has the normalized shape and starts as ones. float16 is computed in float32.
+
     normalized_shape: the last axes of x, over which the mean is taken; a number means the last
-    axis. weight has this shape and starts as ones. elementwise_affine: False for no weight.
-    float16 is computed in float32. ValueError for an empty shape, eps <= 0, and for an input whose
-    last axes differ; TypeError for an input that is not floating.
+        axis.
+    eps: positive, added to the mean of the squares.
+    elementwise_affine: False for no weight.
+    dtype: floating, of the weight.
+    backend: where the weight is made, by default the CPU.
+
+    ValueError for an empty shape, eps <= 0, and for an input whose last axes differ; TypeError for
+    an input that is not floating.
 
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in RMSNorm(2)(tensor([3.0, 4.0])).tolist()]
@@ -46,7 +53,10 @@ class RMSNorm(Module):
             self.weight = Parameter(start, name="weight", role="norm")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize over the last axes."""
+        """Normalize over the last axes.
+
+        x: (..., *normalized_shape).
+        """
         shape, eps = self.normalized_shape, self.eps
         if x.shape[-len(shape) :] != shape:
             raise ValueError(f"RMSNorm over {shape}: the last axes of {x.shape} differ")

@@ -24,9 +24,13 @@ class RotaryEmbedding(Module):
     """Turns element i and element i + size / 2 of position n by the angle n / base^(2 i / size).
 
     So the product of a query and a key depends on the distance of their positions. Su et al.:
-    arXiv:2104.09864, with the pairs of elements half the size apart, as Llama has them.
-    size: of a head, even. base: positive. ValueError otherwise, and for an input of another size.
-    Nothing is trained or saved.
+    arXiv:2104.09864, with the pairs of elements half the size apart, as Llama has them. Nothing is
+    trained or saved.
+
+    size: of a head, even.
+    base: positive.
+
+    ValueError for other arguments, and for an input of another size.
 
     >>> from rumus.tensor import ones
     >>> RotaryEmbedding(2)(ones((1, 3, 2)))[0, 0].tolist()  # position 0 stays
@@ -43,7 +47,11 @@ class RotaryEmbedding(Module):
         self._turns: OrderedDict[Hashable, tuple[Tensor, Tensor]] = OrderedDict()
 
     def forward(self, x: Tensor, *, start: int = 0) -> Tensor:
-        """Turn x (..., positions, size), whose first position is number `start`."""
+        """Turn each pair of elements by the angle of its position.
+
+        x: (..., positions, size).
+        start: the number of the first position.
+        """
         if x.ndim < 2 or x.shape[-1] != self.size:
             raise ValueError(
                 f"RotaryEmbedding of size {self.size}: (..., positions, {self.size}) is needed, "

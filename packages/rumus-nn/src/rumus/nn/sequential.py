@@ -16,8 +16,9 @@ from rumus.tensor import Tensor
 class Sequential(Module):
     """Modules applied in order, each to the result of the one before; without any, the identity.
 
-    Indexing gives a module, slicing a `Sequential` of the same modules. TypeError for a layer that
-    is not a module.
+    Indexing gives a module, slicing a `Sequential` of the same modules.
+
+    layers: modules; TypeError for anything else.
 
     >>> from rumus.nn import Linear, ReLU, Sequential
     >>> from rumus.tensor import ones
@@ -41,7 +42,10 @@ class Sequential(Module):
             super()._put_child(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply every layer in order, an activation in the product of the `Linear` before it."""
+        """Apply every layer in order, an activation in the product of the `Linear` before it.
+
+        x: what the first layer takes.
+        """
         for layer, activation in _steps(self._layers):
             x = layer(x) if activation is None else layer(x, activation=activation.function)
         return x

@@ -12,13 +12,18 @@ class Identity(Module):
     """Returns what it is given: a place in a model where something else may stand."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` itself."""
+        """Return `x` itself.
+
+        x: of any shape and dtype.
+        """
         check_tensor("Identity", x)
         return x
 
 
 class Flatten(Module):
     """Joins the axes from `start` on into one; by default all but the first, the batch.
+
+    start: the first of the axes that are joined; negative ones count from the end.
 
     IndexError for an input without that axis.
 
@@ -31,7 +36,10 @@ class Flatten(Module):
         self.start = start
 
     def forward(self, x: Tensor) -> Tensor:
-        """Join the axes."""
+        """Join the axes.
+
+        x: of more than `start` axes.
+        """
         check_tensor("Flatten", x)
         if not -x.ndim <= self.start < x.ndim:
             raise IndexError(f"Flatten: a tensor of shape {x.shape} has no axis {self.start}")

@@ -26,9 +26,18 @@ class TransformerBlock(Module):
     The norms stand in front: Xiong et al.: arXiv:2002.04745, figure 1b. With norm="rms",
     activation="swiglu", rotary positions and no bias it is the block of Llama, with
     activation="gelu_tanh" that of GPT-2.
-    size, heads, kv_heads, causal, rotary, bias: see `MultiHeadAttention`. hidden: see `FeedForward`
-    and `SwiGLU`. dropout: in training, of the attention weights and of what each part adds. eps: of
-    the norms. ValueError for an unknown norm or activation and for sizes that do not fit.
+
+    size, heads, kv_heads, causal, rotary, bias: as in `MultiHeadAttention`.
+    hidden: as in `FeedForward` and `SwiGLU`.
+    norm: "layer" or "rms".
+    activation: "gelu", "gelu_tanh", "relu" or "swiglu".
+    dropout: in [0, 1], in training, of the attention weights and of what each part adds.
+    eps: positive, of the norms.
+    generator: of the weights and the dropout, by default a stream of the program's `seed`.
+    dtype: floating, of the parameters.
+    backend: where the parameters are made, by default the CPU.
+
+    ValueError for an unknown norm or activation and for sizes that do not fit.
 
     >>> from rumus.tensor import ones
     >>> block = TransformerBlock(8, 2, causal=True, generator=Generator(0))
@@ -84,7 +93,11 @@ class TransformerBlock(Module):
         self.dropout = Dropout(dropout, generator=generator)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """Map (..., positions, size). mask: see `scaled_dot_product_attention`."""
+        """Map each position.
+
+        x: (..., positions, size).
+        mask: see `scaled_dot_product_attention`.
+        """
         if self.dropout.is_active():
             x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -12,9 +12,10 @@ from rumus.tensor.operations.interpolation import InterpolationMode
 class Upsample(Module):
     """Interpolation to another size. See `rumus.tensor.interpolate`.
 
-    size: the new length of each axis, or of all. scale_factor: or by what each is multiplied.
-    mode: "nearest", or "linear", "bilinear", "trilinear" for one, two, three axes. align_corners:
-    the first and last elements stay where they are.
+    size: the new length of each axis, or of all.
+    scale_factor: or by what each is multiplied.
+    mode: "nearest", or "linear", "bilinear", "trilinear" for one, two, three axes.
+    align_corners: the first and last elements stay where they are.
 
     >>> from rumus.tensor import ones
     >>> Upsample(scale_factor=2, mode="bilinear")(ones((1, 3, 4, 5))).shape
@@ -35,7 +36,10 @@ class Upsample(Module):
         self.mode, self.align_corners = mode, align_corners
 
     def forward(self, x: Tensor) -> Tensor:
-        """Interpolate (batch, channels, *lengths)."""
+        """Interpolate the spatial axes.
+
+        x: (batch, channels, *lengths), floating.
+        """
         return interpolate(
             x, self.size, scale_factor=self.scale_factor, mode=self.mode,
             align_corners=self.align_corners,
@@ -45,7 +49,9 @@ class Upsample(Module):
 class PixelShuffle(Module):
     """Channels as places: (batch, c factor^2, h, w) to (batch, c, h factor, w factor).
 
-    Shi et al.: arXiv:1609.05158. ValueError for channels that do not divide.
+    Shi et al.: arXiv:1609.05158.
+
+    factor: at least 1. ValueError for channels that do not divide.
 
     >>> from rumus.tensor import ones
     >>> PixelShuffle(2)(ones((1, 12, 4, 5))).shape
@@ -56,7 +62,10 @@ class PixelShuffle(Module):
         self.factor = _factor("PixelShuffle", factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spread channels over places."""
+        """Spread channels over places.
+
+        x: (batch, channels, height, width).
+        """
         r = self.factor
         if x.ndim < 3 or x.shape[-3] % (r * r):
             raise ValueError(
@@ -72,6 +81,8 @@ class PixelShuffle(Module):
 class PixelUnshuffle(Module):
     """Places as channels: what undoes a `PixelShuffle` of the same factor.
 
+    factor: a divisor of height and width, ValueError otherwise.
+
     >>> from rumus.tensor import ones
     >>> PixelUnshuffle(2)(ones((1, 3, 8, 10))).shape
     (1, 12, 4, 5)
@@ -81,7 +92,10 @@ class PixelUnshuffle(Module):
         self.factor = _factor("PixelUnshuffle", factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gather places into channels."""
+        """Gather places into channels.
+
+        x: (batch, channels, height, width).
+        """
         r = self.factor
         if x.ndim < 3 or x.shape[-1] % r or x.shape[-2] % r:
             raise ValueError(f"PixelUnshuffle: sizes that {r} divides are needed, not {x.shape}")

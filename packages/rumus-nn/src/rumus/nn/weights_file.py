@@ -59,8 +59,11 @@ class _Entry:
 class Weights(Mapping[str, NDArray[Any]]):
     """The tensors of a file by name, as NumPy arrays, each read when it is asked for.
 
-    bfloat16 becomes float32, which holds all of it. WeightsFileError for a dtype that NumPy lacks
-    otherwise, as float8.
+    bfloat16 becomes float32, which holds all of it. `read_weights` makes these.
+
+    entries: where the bytes of each tensor lie, by name.
+
+    WeightsFileError for a dtype that NumPy lacks otherwise, as float8.
     """
 
     def __init__(self, entries: Mapping[str, _Entry]) -> None:

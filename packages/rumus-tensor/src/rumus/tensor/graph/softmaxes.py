@@ -47,12 +47,20 @@ def log_softmax_primitive(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """exp(x) / sum(exp(x)) along `axis`."""
+    """exp(x) / sum(exp(x)) along an axis.
+
+    x: floating.
+    axis: along which the results add up to 1.
+    """
     return _rows("softmax", x, axis)
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """log(softmax(x)) along `axis`, exact where the softmax would round to 0."""
+    """log(softmax(x)) along an axis, exact where the softmax would round to 0.
+
+    x: floating.
+    axis: along which the probabilities add up to 1.
+    """
     return _rows("log_softmax", x, axis)
 
 

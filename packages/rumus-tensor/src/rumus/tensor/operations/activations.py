@@ -17,55 +17,85 @@ _ALPHA = 1.6732632423543772848170429916717
 
 @elementwise
 def mish(x: T) -> T:
-    """x tanh(softplus(x)). Misra: arXiv:1908.08681."""
+    """x tanh(softplus(x)). Misra: arXiv:1908.08681.
+
+    x: floating, of any shape.
+    """
     return x * x.softplus().tanh()
 
 
 @elementwise
 def relu6(x: T) -> T:
-    """min(max(x, 0), 6). Howard et al., "MobileNets": arXiv:1704.04861."""
+    """min(max(x, 0), 6). Howard et al., "MobileNets": arXiv:1704.04861.
+
+    x: floating, of any shape.
+    """
     return x.relu().minimum(6.0)
 
 
 @elementwise
 def hardtanh(x: T, *, low: float = -1.0, high: float = 1.0) -> T:
-    """x, limited to [low, high], with derivative 0 at both ends."""
+    """x, limited to [low, high], with derivative 0 at both ends.
+
+    x: floating, of any shape.
+    low: the smallest result.
+    high: the largest.
+    """
     return (x <= low).where(low, (high <= x).where(high, x))
 
 
 @elementwise
 def hardsigmoid(x: T) -> T:
-    """min(max(x + 3, 0), 6) / 6. Howard et al., "MobileNetV3": arXiv:1905.02244, section 5.2."""
+    """min(max(x + 3, 0), 6) / 6. Howard et al., "MobileNetV3": arXiv:1905.02244, section 5.2.
+
+    x: floating, of any shape.
+    """
     return (x + 3.0).relu().minimum(6.0) / 6.0
 
 
 @elementwise
 def hardswish(x: T) -> T:
-    """x hardsigmoid(x). Howard et al., "MobileNetV3": arXiv:1905.02244, section 5.2."""
+    """x hardsigmoid(x). Howard et al., "MobileNetV3": arXiv:1905.02244, section 5.2.
+
+    x: floating, of any shape.
+    """
     return x * hardsigmoid(x)
 
 
 @elementwise
 def selu(x: T) -> T:
-    """A scaled `elu` that keeps mean 0 and variance 1. Klambauer et al.: arXiv:1706.02515."""
+    """A scaled `elu` that keeps mean 0 and variance 1. Klambauer et al.: arXiv:1706.02515.
+
+    x: floating, of any shape.
+    """
     return _SCALE * (x < 0).where(_ALPHA * x.minimum(0.0).expm1(), x)
 
 
 @elementwise
 def celu(x: T, *, alpha: float = 1.0) -> T:
-    """max(x, 0) + min(0, alpha (exp(x / alpha) - 1)). Barron: arXiv:1704.07483."""
+    """max(x, 0) + min(0, alpha (exp(x / alpha) - 1)). Barron: arXiv:1704.07483.
+
+    x: floating, of any shape.
+    alpha: positive; the limit for very negative x is -alpha.
+    """
     return (x < 0).where(alpha * (x.minimum(0.0) / alpha).expm1(), x)
 
 
 @elementwise
 def log_sigmoid(x: T) -> T:
-    """log(1 / (1 + exp(-x))), without overflow."""
+    """log(1 / (1 + exp(-x))), without overflow.
+
+    x: floating, of any shape.
+    """
     return -(-x).softplus()
 
 
 @elementwise
 def softsign(x: T) -> T:
-    """x / (1 + |x|)."""
+    """x / (1 + |x|).
+
+    x: floating, of any shape.
+    """
     return x / (1.0 + x.abs())
 
 
@@ -73,6 +103,7 @@ def softsign(x: T) -> T:
 def prelu(x: T, weight: T) -> T:
     """x where it is positive, weight x elsewhere. He et al.: arXiv:1502.01852.
 
+    x: floating, of any shape.
     weight: one number, or one for each channel, as broadcasts to x.
     """
     return (x < 0).where(weight * x, x)
@@ -86,7 +117,8 @@ def _gated(x: T, gate: T) -> T:
 def glu(x: Tensor, axis: int = -1) -> Tensor:
     """The first half of an axis times the sigmoid of the second. Dauphin et al.: arXiv:1612.08083.
 
-    ValueError for an axis of odd length.
+    x: floating.
+    axis: of even length, ValueError otherwise.
 
     >>> from rumus.tensor import tensor
     >>> glu(tensor([4.0, 0.0])).tolist()

@@ -59,7 +59,10 @@ def ceil(x: T) -> T:
 
 @elementwise
 def tanh(x: T) -> T:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    x: floating, of any shape.
+    """
     return x.tanh()
 
 
@@ -75,19 +78,28 @@ def sign(x: T) -> T:
 
 @elementwise
 def sigmoid(x: T) -> T:
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    x: floating, of any shape.
+    """
     return x.sigmoid()
 
 
 @elementwise
 def relu(x: T) -> T:
-    """max(x, 0)."""
+    """max(x, 0), with derivative 0 at 0.
+
+    x: of numbers, of any shape.
+    """
     return x.relu()
 
 
 @elementwise
 def softplus(x: T) -> T:
-    """log(1 + exp(x))."""
+    """log(1 + exp(x)), without overflow.
+
+    x: floating, of any shape.
+    """
     return x.softplus()
 
 
@@ -131,29 +143,46 @@ def where(
 
 @elementwise
 def silu(x: T) -> T:
-    """x sigmoid(x). Elfwing, Uchibe, Doya: "Sigmoid-weighted linear units", 2018."""
+    """x sigmoid(x). Elfwing, Uchibe, Doya: "Sigmoid-weighted linear units", 2018.
+
+    x: floating, of any shape.
+    """
     return x * x.sigmoid()
 
 
 @elementwise
 def gelu(x: T) -> T:
-    """x P(X <= x) for a standard normal X. Hendrycks, Gimpel: arXiv:1606.08415, section 2."""
+    """x P(X <= x) for a standard normal X. Hendrycks, Gimpel: arXiv:1606.08415, section 2.
+
+    x: floating, of any shape.
+    """
     return 0.5 * x * (1.0 + (x * math.sqrt(0.5)).erf())
 
 
 @elementwise
 def gelu_tanh(x: T) -> T:
-    """The approximation of `gelu` by tanh. Hendrycks, Gimpel: arXiv:1606.08415, section 2."""
+    """The approximation of `gelu` by tanh. Hendrycks, Gimpel: arXiv:1606.08415, section 2.
+
+    x: floating, of any shape.
+    """
     return 0.5 * x * (1.0 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)).tanh())
 
 
 @elementwise
 def leaky_relu(x: T, *, slope: float = 0.01) -> T:
-    """x where it is positive, `slope` x elsewhere; the derivative at 0 is `slope`."""
+    """x where it is positive, `slope` x elsewhere; the derivative at 0 is `slope`.
+
+    x: floating, of any shape.
+    slope: of the negative part.
+    """
     return (x > 0).where(x, slope * x)
 
 
 @elementwise
 def elu(x: T, *, alpha: float = 1.0) -> T:
-    """x where it is positive, alpha (exp(x) - 1) elsewhere. Clevert et al.: arXiv:1511.07289."""
+    """x where it is positive, alpha (exp(x) - 1) elsewhere. Clevert et al.: arXiv:1511.07289.
+
+    x: floating, of any shape.
+    alpha: the limit for very negative x is -alpha.
+    """
     return (x < 0).where(alpha * x.minimum(0.0).expm1(), x)

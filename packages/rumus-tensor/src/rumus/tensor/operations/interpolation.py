@@ -39,11 +39,14 @@ def interpolate(
 ) -> Tensor:
     """Bring the spatial axes to another size, as `torch.nn.functional.interpolate` does.
 
-    x: (batch, channels, *lengths), floating. size: the new length of each axis, or of all.
+    x: (batch, channels, *lengths), floating.
+    size: the new length of each axis, or of all.
     scale_factor: or by what each is multiplied, rounded down; exactly one of the two.
-    mode: "nearest" takes the element at floor(i / scale); "linear", "bilinear" and "trilinear"
-    (for one, two and three axes) weigh the two neighbours on each axis. align_corners: the first
-    and last elements stay where they are, rather than the edges of the first and last.
+    mode: "nearest" takes the element at floor(i / scale); "linear", "bilinear" and "trilinear" (for
+        one, two and three axes) weigh the two neighbours on each axis.
+    align_corners: the first and last elements stay where they are, rather than the edges of the
+        first and last.
+
     ValueError for a size below 1, a mode that does not fit the axes, and for align_corners with
     "nearest".
 

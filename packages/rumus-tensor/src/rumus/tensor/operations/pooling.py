@@ -179,9 +179,9 @@ def avg_pool(
         return cast(wide, float16)
     lengths = x.shape[2:]
     found = window("avg_pool", lengths, kernel, stride, padding)
+    _check_padding("avg_pool", found)
     extra = _beyond(found, lengths) if ceil_mode else (0,) * found.axes
     if any(extra) or (not count_include_pad and any(found.padding)):
-        _check_padding("avg_pool", found)
         return _counted_avg_pool(x, found, extra, count_include_pad)
     is_fused = found.axes <= 2 and x._backend.fused("avg_pool") is not None
     is_tiled = found.stride == found.kernel and not any(found.padding)
