@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = sorted(path.parent.name for path in ROOT.glob("packages/*/src/rumus/*/__init__.py"))
-DESCRIBED = ["nn"]
+DESCRIBED = ["nn", "optim"]
 MODULES = [
     ".".join(path.with_suffix("").parts[path.parts.index("src") + 1 :]).removesuffix(".__init__")
     for path in sorted(ROOT.glob("packages/*/src/rumus/**/*.py"))

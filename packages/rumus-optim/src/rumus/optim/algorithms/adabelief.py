@@ -17,9 +17,15 @@ class AdaBelief(FusedOptimizer[M_co]):
     m = beta1 m + (1 - beta1) g;  s = beta2 s + (1 - beta2) (g - m)^2 + eps;
     p = p (1 - lr weight_decay) - lr m_hat / (sqrt(s_hat) + eps)
 
-    lr >= 0. betas: each in [0, 1). eps >= 0. weight_decay >= 0, decoupled. options: see
-    `FusedOptimizer`. The defaults are those of the authors' code, without its rectification.
-    ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: each in [0, 1).
+    eps: at least 0.
+    weight_decay: at least 0, decoupled.
+    options: see `FusedOptimizer`.
+
+    The defaults are those of the authors' code, without its rectification. ValueError for a value
+    out of range.
 
     `rumus.optim.rules.adabelief`. Zhuang et al.: arXiv:2010.07468.
     """

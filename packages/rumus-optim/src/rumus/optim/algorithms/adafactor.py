@@ -46,12 +46,16 @@ class Adafactor(FusedOptimizer[M_co]):
     Rows and columns are the last two axes; what has fewer keeps v itself. rms is the root of the
     mean square over a tensor.
 
-    lr >= 0: by how much of its own size a tensor moves, at most. beta2_decay: at most 0; the lower,
-    the longer the average reaches. eps: eps1 > 0, a number, None for the smallest step from 1 in
-    the parameter's dtype; and eps2 >= 0, the size that a tensor has at least. d > 0: how large u
-    may be. weight_decay >= 0, decoupled. options: see `FusedOptimizer`; averages of squares stay
-    as they are under any state_dtype. The defaults are PyTorch's. ValueError for a value out of
-    range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0, by how much of its own size a tensor moves, at most.
+    beta2_decay: at most 0; the lower, the longer the average reaches.
+    eps: eps1 > 0, a number, None for the smallest step from 1 in the parameter's dtype; and eps2 >=
+        0, the size that a tensor has at least.
+    d: above 0, how large u may be.
+    weight_decay: at least 0, decoupled.
+    options: see `FusedOptimizer`; averages of squares stay as they are under any state_dtype.
+
+    The defaults are PyTorch's. ValueError for a value out of range.
 
     `planned_memory` tells what is saved. Besides the state there is one array as large as the
     largest tensor, which all of them use in turn. A tensor of two axes or more has an arena of its
@@ -115,6 +119,9 @@ class Adafactor(FusedOptimizer[M_co]):
 
         Of what counts as state, only averages of rows and columns, or of the elements where there
         is one axis, are kept from one step to the next.
+
+        parameters: what it owns, see `Optimizer`.
+        options: see `FusedOptimizer`.
         """
         probes = [Parameter([[0.0]], name="matrix"), Parameter([0.0], name="vector")]
         probe = cls(probes, *args, **options)
@@ -178,7 +185,10 @@ class Adafactor(FusedOptimizer[M_co]):
         return Kernel("square", {place: g * g}, arrays_of(g))
 
     def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:
-        """Return both eps; see `FusedOptimizer.torch_options`."""
+        """Return both eps; see `FusedOptimizer.torch_options`.
+
+        values: the hyper-parameters of a group at a step.
+        """
         return {"eps": (self._eps1, values["eps2"])}
 
     # The step

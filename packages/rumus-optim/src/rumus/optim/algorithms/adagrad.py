@@ -16,9 +16,15 @@ class Adagrad(FusedOptimizer[M_co]):
 
     s = s + g^2;  p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)
 
-    lr >= 0. lr_decay >= 0: how fast lr falls. weight_decay >= 0: weight_decay p is added to the
-    gradient. initial_accumulator_value >= 0: what s starts at. eps >= 0. options: see
-    `FusedOptimizer`. The defaults are PyTorch's. ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    lr_decay: at least 0, how fast lr falls.
+    weight_decay: at least 0, weight_decay p is added to the gradient.
+    initial_accumulator_value: at least 0, what s starts at.
+    eps: at least 0.
+    options: see `FusedOptimizer`.
+
+    The defaults are PyTorch's. ValueError for a value out of range.
 
     `rumus.optim.rules.adagrad`. Duchi, Hazan, Singer, JMLR 2011.
 

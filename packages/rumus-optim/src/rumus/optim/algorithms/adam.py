@@ -14,10 +14,15 @@ from rumus.optim.options.options import Options
 class Adam(FusedOptimizer[M_co]):
     """Adam: a step for each element by the mean and the size of its gradients.
 
-    lr >= 0. betas: how slowly the averages of g and g^2 forget, each in [0, 1). eps >= 0, outside
-    of the root. weight_decay >= 0: weight_decay p is added to the gradient. amsgrad: divide by the
-    largest average of g^2 so far. options: see `FusedOptimizer`. The defaults are those
-    of the paper. ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: how slowly the averages of g and g^2 forget, each in [0, 1).
+    eps: at least 0, outside of the root.
+    weight_decay: at least 0, weight_decay p is added to the gradient.
+    amsgrad: divide by the largest average of g^2 so far.
+    options: see `FusedOptimizer`.
+
+    The defaults are those of the paper. ValueError for a value out of range.
 
     The formula is in `rumus.optim.rules.adam`. Kingma, Ba: arXiv:1412.6980.
     """
@@ -49,10 +54,18 @@ class Adam(FusedOptimizer[M_co]):
 class AdamW(FusedOptimizer[M_co]):
     """Adam with decoupled weight decay: the decay does not pass through the averages.
 
-    weight_decay >= 0: each step first multiplies p by 1 - lr weight_decay. The rest is as in
-    `Adam`. decay: "all", as in PyTorch, or "matrices": only what has 2 axes or more decays, in
-    groups of its own; a group with a weight_decay of its own keeps it. The formula is in
-    `rumus.optim.rules.adamw`. Loshchilov, Hutter: arXiv:1711.05101; the default decay is PyTorch's.
+    parameters: what it owns, see `Optimizer`.
+    lr: as in `Adam`.
+    betas: as in `Adam`.
+    eps: as in `Adam`.
+    weight_decay: at least 0, each step first multiplies p by 1 - lr weight_decay. The rest is as in
+        `Adam`.
+    decay: "all", as in PyTorch, or "matrices": only what has 2 axes or more decays, in groups of
+        its own; a group with a weight_decay of its own keeps it. The formula is in
+        `rumus.optim.rules.adamw`. Loshchilov, Hutter: arXiv:1711.05101; the default decay is
+        PyTorch's.
+    amsgrad: as in `Adam`.
+    options: see `FusedOptimizer`.
 
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0])

@@ -16,10 +16,14 @@ class Adamax(FusedOptimizer[M_co]):
 
     m = beta1 m + (1 - beta1) g;  u = max(beta2 u, |g| + eps);  p = p - lr / (1 - beta1^t) m / u
 
-    lr >= 0. betas: how slowly m and u forget, each in [0, 1). eps >= 0, inside of the maximum.
-    weight_decay >= 0: weight_decay p is added to the gradient. options: see
-    `FusedOptimizer`. The defaults are the paper's; eps is PyTorch's. ValueError for a value out of
-    range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: how slowly m and u forget, each in [0, 1).
+    eps: at least 0, inside of the maximum.
+    weight_decay: at least 0, weight_decay p is added to the gradient.
+    options: see `FusedOptimizer`.
+
+    The defaults are the paper's; eps is PyTorch's. ValueError for a value out of range.
 
     `rumus.optim.rules.adamax`. Kingma, Ba: arXiv:1412.6980, algorithm 2.
     """

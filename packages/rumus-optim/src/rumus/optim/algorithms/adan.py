@@ -18,10 +18,15 @@ class Adan(FusedOptimizer[M_co]):
     n = beta3 n + (1 - beta3) (g + beta2 delta)^2;
     p = (p - lr (m_hat + beta2 d_hat) / (sqrt(n_hat) + eps)) / (1 + lr weight_decay)
 
-    lr >= 0. betas: how slowly m, d and n forget, each in [0, 1). eps >= 0, outside of the root.
-    weight_decay >= 0, by a proximal step. options: see `FusedOptimizer`. The defaults
-    are those of the authors' code. ValueError for a value out of range, TypeError if betas are not
-    three.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: how slowly m, d and n forget, each in [0, 1).
+    eps: at least 0, outside of the root.
+    weight_decay: at least 0, by a proximal step.
+    options: see `FusedOptimizer`.
+
+    The defaults are those of the authors' code. ValueError for a value out of range, TypeError if
+    betas are not three.
 
     `rumus.optim.rules.adan`. Xie et al.: arXiv:2208.06677.
     """

@@ -19,12 +19,19 @@ class AdEMAMix(FusedOptimizer[M_co]):
     slow = beta3 slow + (1 - beta3) g;
     p = p (1 - lr weight_decay) - lr (m_hat + alpha slow) / (sqrt(v_hat) + eps)
 
-    lr >= 0. betas: how slowly m, v and slow forget, each in [0, 1). alpha >= 0: how much slow
-    counts. t_alpha: steps over which alpha rises from 0, in a straight line; t_beta3: steps over
-    which beta3 rises from beta1, so that the half-life of slow does; the paper has the length of
-    the training for both, and None is without. eps >= 0. weight_decay >= 0, decoupled. options: see
-    `FusedOptimizer`. The defaults are those of the authors' code but for the decay, AdamW's.
-    ValueError for a value out of range, TypeError if betas are not three.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: how slowly m, v and slow forget, each in [0, 1).
+    alpha: at least 0, how much slow counts.
+    t_alpha: steps over which alpha rises from 0, in a straight line.
+    t_beta3: steps over which beta3 rises from beta1, so that the half-life of slow does; the paper
+        has the length of the training for both, and None is without.
+    eps: at least 0.
+    weight_decay: at least 0, decoupled.
+    options: see `FusedOptimizer`.
+
+    The defaults are those of the authors' code but for the decay, AdamW's. ValueError for a value
+    out of range, TypeError if betas are not three.
 
     `rumus.optim.rules.ademamix`. Pagliardini, Ablin, Grangier: arXiv:2409.03137.
 

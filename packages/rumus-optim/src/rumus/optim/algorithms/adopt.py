@@ -17,10 +17,18 @@ class ADOPT(FusedOptimizer[M_co]):
     c = (t - 1)^(1/4);  m = beta1 m + (1 - beta1) clip(g / max(sqrt(v), eps), -c, c);
     p = p - lr m;  v = beta2 v + (1 - beta2) g^2
 
-    The first step changes v alone: v = g^2. lr >= 0. betas: each in [0, 1). eps >= 0.
-    weight_decay >= 0: weight_decay p is added to the gradient or, with decoupled_weight_decay, p
-    multiplied by 1 - lr weight_decay. options: see `FusedOptimizer`. The defaults are
-    the paper's. ValueError for a value out of range.
+    The first step changes v alone: v = g^2.
+
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: each in [0, 1).
+    eps: at least 0.
+    weight_decay: at least 0, weight_decay p is added to the gradient or, with
+        decoupled_weight_decay, p multiplied by 1 - lr weight_decay.
+    decoupled_weight_decay: see weight_decay.
+    options: see `FusedOptimizer`.
+
+    The defaults are the paper's. ValueError for a value out of range.
 
     `rumus.optim.rules.adopt`. Taniguchi et al.: arXiv:2411.02853.
     """

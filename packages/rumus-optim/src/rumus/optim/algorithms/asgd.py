@@ -18,11 +18,18 @@ class ASGD(AveragingOptimizer[M_co]):
     eta = lr / (1 + lambd lr (t - 1))^alpha;  p = p (1 - lambd eta) - eta g;
     ax = p up to step t0 + 1, then the average of all p since
 
-    The average is what `with optimizer.eval_params():` puts in the parameters' place. lr >= 0.
-    lambd >= 0: a decay of its own, also of lr. alpha >= 0: how fast lr falls. t0 >= 0.
-    weight_decay >= 0: weight_decay p is added to the gradient. options: see
-    `FusedOptimizer`. The defaults are PyTorch's: its t0 of a million averages nothing before.
-    ValueError for a value out of range.
+    The average is what `with optimizer.eval_params():` puts in the parameters' place.
+
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    lambd: at least 0, a decay of its own, also of lr.
+    alpha: at least 0, how fast lr falls.
+    t0: at least 0.
+    weight_decay: at least 0, weight_decay p is added to the gradient.
+    options: see `FusedOptimizer`.
+
+    The defaults are PyTorch's: its t0 of a million averages nothing before. ValueError for a value
+    out of range.
 
     `rumus.optim.rules.asgd`. Polyak, Juditsky, 1992.
     """

@@ -17,14 +17,19 @@ class LAMB(FusedOptimizer[M_co]):
     u = m_hat / (sqrt(v_hat) + eps) + weight_decay p;
     p = p - lr r u,  r = norm(p) / norm(u), or 1 if one of them is 0
 
-    lr >= 0: by how much of its norm a tensor moves. betas: each in [0, 1). eps >= 0.
-    weight_decay >= 0. adapt: 0 sets r = 1, as is usual for biases and norms:
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0, by how much of its norm a tensor moves.
+    betas: each in [0, 1).
+    eps: at least 0.
+    weight_decay: at least 0.
+    adapt: 0 sets r = 1, as is usual for biases and norms:
+    options: see `FusedOptimizer`.
+
+    The defaults are the paper's. ValueError for a value out of range. A step is the same few
+    kernels for any number of tensors. It keeps one array as large as the largest group besides the
+    state, to be measured.
 
         [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0)]
-
-    options: see `FusedOptimizer`. The defaults are the paper's. ValueError for a value out of
-    range. A step is the same few kernels for any number of tensors. It keeps one array as large as
-    the largest group besides the state, to be measured.
 
     `rumus.optim.rules.lamb`. You et al.: arXiv:1904.00962.
 

@@ -17,10 +17,15 @@ class LaProp(FusedOptimizer[M_co]):
     v = beta2 v + (1 - beta2) g^2;  m = beta1 m + (1 - beta1) g / (sqrt(v_hat) + eps);
     p = p (1 - lr weight_decay) - lr m_hat
 
-    lr >= 0. betas: how slowly m and v forget, each in [0, 1): beta1 may be above the root of beta2,
-    where Adam diverges. eps >= 0, outside of the root. weight_decay >= 0, decoupled. options: see
-    `FusedOptimizer`. The defaults are those of the authors' code. ValueError for a value out of
-    range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: how slowly m and v forget, each in [0, 1): beta1 may be above the root of beta2, where
+        Adam diverges.
+    eps: at least 0, outside of the root.
+    weight_decay: at least 0, decoupled.
+    options: see `FusedOptimizer`.
+
+    The defaults are those of the authors' code. ValueError for a value out of range.
 
     `rumus.optim.rules.laprop`. Ziyin, Wang, Ueda: arXiv:2002.04839.
 

@@ -17,15 +17,18 @@ class LARS(FusedOptimizer[M_co]):
     b = momentum b + lr r (g + weight_decay p);  p = p - b;
     r = trust_coefficient norm(p) / (norm(g) + weight_decay norm(p)), or 1 if one of the norms is 0
 
-    lr >= 0: as r holds the trust coefficient, the useful ones are large. momentum >= 0.
-    weight_decay >= 0. trust_coefficient >= 0: by how much of its norm a tensor moves, times lr.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0, as r holds the trust coefficient, the useful ones are large.
+    momentum: at least 0.
+    weight_decay: at least 0.
+    trust_coefficient: at least 0, by how much of its norm a tensor moves, times lr.
     adapt: 0 sets r = 1, as is usual for biases and norms, with an lr of their own:
+    options: see `FusedOptimizer`. trust_coefficient, momentum and weight_decay are those of the
+        paper's experiments; its lr depends on the batch, and 1 is rumus's.
+
+    ValueError for a value out of range. A step is the same few kernels for any number of tensors.
 
         [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0, lr=0.1)]
-
-    options: see `FusedOptimizer`. trust_coefficient, momentum and weight_decay are
-    those of the paper's experiments; its lr depends on the batch, and 1 is rumus's. ValueError for
-    a value out of range. A step is the same few kernels for any number of tensors.
 
     `rumus.optim.rules.lars`. You, Gitman, Ginsburg: arXiv:1708.03888.
 

@@ -88,14 +88,21 @@ class LBFGS(ClosureOptimizer[M_co]):
     [1.0, 1.0]
 
     One step does up to `max_iter` iterations: a direction by the two-loop recursion, then a line
-    search along it. lr >= 0: the first length to try. max_eval: how often the loss is computed at
-    most, 1.25 max_iter by default; a search that has begun may need one more. tolerance_grad: done
-    if no element of the gradient is larger. tolerance_change: done if the loss or no parameter
-    changes by more. history_size: how many steps are remembered, each in twice the memory of the
-    parameters. The defaults, and the iterates, are those of PyTorch with `strong_wolfe`.
+    search along it.
 
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0, the first length to try.
+    max_iter: how many iterations a step does at most.
+    max_eval: how often the loss is computed at most, 1.25 max_iter by default; a search that has
+        begun may need one more.
+    tolerance_grad: done if no element of the gradient is larger.
+    tolerance_change: done if the loss or no parameter changes by more.
+    history_size: how many steps are remembered, each in twice the memory of the parameters.
     nonfinite: what a loss or gradient does that is NaN or infinite where the step begins: "raise"
-    or "skip"; see `FusedOptimizer`. Further on, such a point is only a step that was too long.
+        or "skip"; see `FusedOptimizer`. Further on, such a point is only a step that was too long.
+
+    The defaults, and the iterates, are those of PyTorch with `strong_wolfe`. ValueError for a value
+    out of range, TypeError for options of groups or several dtypes.
 
     All parameters have one dtype and are on one backend; groups have no options of their own. The
     host decides, so on a GPU each evaluation is read once, and each direction twice.
@@ -161,6 +168,11 @@ class LBFGS(ClosureOptimizer[M_co]):
 
     def step_with(self, evaluate: Evaluate) -> Tensor:
         """Do up to `max_iter` iterations; see `ClosureOptimizer`.
+
+        NonFiniteGradientError, with the names, for a loss or gradient that is not finite where the
+        step begins; BackendMismatchError if only a part of the parameters was moved.
+
+        evaluate: returns the loss where the parameters are now, and a store that is drained.
 
         NonFiniteGradientError, with the names, for a loss or gradient that is not finite where the
         step begins; BackendMismatchError if only a part of the parameters was moved.
@@ -337,7 +349,11 @@ class LBFGS(ClosureOptimizer[M_co]):
             super().release()
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
-        """Take parameters, with what is remembered of them, to another backend."""
+        """Take parameters, with what is remembered of them, to another backend.
+
+        parameters: what it owns, see `Optimizer`.
+        backend: where they are, or are to be.
+        """
         before = host_state(self.segments)
         places = {p.id: backend for p in parameters}
         layout = in_their_dtype(_names_of_parts(len(self._curvatures)))
@@ -367,6 +383,10 @@ class LBFGS(ClosureOptimizer[M_co]):
     @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; see `FusedOptimizer.load_state_dict`.
+
+        BackendMismatchError if only a part of the parameters was moved.
+
+        state: what `state_dict()` returned.
 
         BackendMismatchError if only a part of the parameters was moved.
         """

@@ -17,9 +17,13 @@ class Lion(FusedOptimizer[M_co]):
     c = beta1 m + (1 - beta1) g;  p = p - lr (sign(c) + weight_decay p);
     m = beta2 m + (1 - beta2) g
 
-    lr >= 0: a third to a tenth of AdamW's, with a weight_decay that is larger by as much. betas:
-    each in [0, 1). weight_decay >= 0, decoupled. options: see `FusedOptimizer`. The
-    defaults are those of the authors' code. ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0, a third to a tenth of AdamW's, with a weight_decay that is larger by as much.
+    betas: each in [0, 1).
+    weight_decay: at least 0, decoupled.
+    options: see `FusedOptimizer`.
+
+    The defaults are those of the authors' code. ValueError for a value out of range.
 
     `rumus.optim.rules.lion`. Chen et al.: arXiv:2302.06675.
 

@@ -17,11 +17,17 @@ class MARS(FusedOptimizer[M_co]):
     c = g + gamma beta1 / (1 - beta1) (g - g_before), scaled to norm 1 in each tensor if above;
     then AdamW with c in the place of g
 
-    lr >= 0. betas: how slowly m and v forget, each in [0, 1). gamma: how much the difference
-    counts. eps >= 0. weight_decay >= 0, decoupled. options: see `FusedOptimizer`. All parameters
-    are stepped so; give vectors to an AdamW, as the authors do, by another optimizer. The defaults
-    are those of the authors' code for AdamW. A step measures all tensors at once; `memory()` counts
-    the array for that as state. ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: how slowly m and v forget, each in [0, 1).
+    gamma: how much the difference counts.
+    eps: at least 0.
+    weight_decay: at least 0, decoupled.
+    options: see `FusedOptimizer`. All parameters are stepped so; give vectors to an AdamW, as the
+        authors do, by another optimizer.
+
+    The defaults are those of the authors' code for AdamW. A step measures all tensors at once;
+    `memory()` counts the array for that as state. ValueError for a value out of range.
 
     `rumus.optim.rules.mars`. Yuan et al.: arXiv:2411.10438.
     """

@@ -55,30 +55,33 @@ class Muon(FusedOptimizer[M_co]):
 
     That is for matrices: parameters with 2 axes whose role is not "embedding", and the weights of
     convolutions, as (outputs, all other axes). All others are stepped by AdamW, in the same
-    optimizer; `describe()` says who goes where. matrices: a pattern for the name, or a function of
-    name and parameter, that chooses otherwise; the last layer of a language model, for one, is
-    better left to AdamW.
+    optimizer; `describe()` says who goes where.
 
-    lr >= 0. weight_decay >= 0, decoupled. momentum: in [0, 1), a number and no schedule. adjust:
-    "original": the factor is sqrt(max(1, rows / columns)); "match_rms_adamw":
-    0.2 sqrt(max(rows, columns)), so that a step is as large as one of AdamW and lr and weight_decay
-    may be those of AdamW; "spectral_unclamped": sqrt(rows / columns). iterations, coefficients,
-    eps: of Newton-Schulz, see `newton_schulz.orthogonalize`; coefficients may be one triple, one
-    for each iteration, or "polar_express", which brings singular values far nearer to 1. It runs in
-    the parameters' dtype, at least float32, which is more exact than the bfloat16 of the paper and
-    of PyTorch. Matrices of one shape are orthogonalized together: the number of kernels grows with
-    the number of shapes, not of layers.
-
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    momentum: in [0, 1), a number and no schedule.
+    nesterov: see momentum.
+    weight_decay: at least 0, decoupled.
+    adjust: "original": the factor is sqrt(max(1, rows / columns)); "match_rms_adamw": 0.2
+        sqrt(max(rows, columns)), so that a step is as large as one of AdamW and lr and weight_decay
+        may be those of AdamW; "spectral_unclamped": sqrt(rows / columns).
+    iterations, coefficients, eps: of Newton-Schulz, see `newton_schulz.orthogonalize`; coefficients
+        may be one triple, one for each iteration, or "polar_express", which brings singular values
+        far nearer to 1. It runs in the parameters' dtype, at least float32, which is more exact
+        than the bfloat16 of the paper and of PyTorch. Matrices of one shape are orthogonalized
+        together: the number of kernels grows with the number of shapes, not of layers.
+    matrices: a pattern for the name, or a function of name and parameter, that chooses otherwise;
+        the last layer of a language model, for one, is better left to AdamW.
     parts: what consists of several matrices, one below the other, and of how many, by a pattern of
-    the name, as the fused queries, keys and values of all heads:
-    {"*.query_key_value.weight": 3 * heads}. Each is orthogonalized by itself, with the factor of
-    its own shape.
+        the name, as the fused queries, keys and values of all heads: {"*.query_key_value.weight": 3
+        * heads}. Each is orthogonalized by itself, with the factor of its own shape.
+    adamw_lr, adamw_weight_decay: for AdamW; by default those of the matrices.
+    adamw_betas, adamw_eps: as in `AdamW`. A group with hyper-parameters of its own keeps them for
+        all that it has.
+    options: see `FusedOptimizer`; they are for matrices and all others alike.
 
-    adamw_lr, adamw_weight_decay: for AdamW; by default those of the matrices. adamw_betas,
-    adamw_eps: as in `AdamW`. A group with hyper-parameters of its own keeps them for all that it
-    has. options: see `FusedOptimizer`; they are for matrices and all others alike. The defaults are
-    PyTorch's. On a GPU a step reads nothing. ValueError for a value out of range, and for chosen
-    parameters without 2 axes.
+    The defaults are PyTorch's. On a GPU a step reads nothing. ValueError for a value out of range,
+    and for chosen parameters without 2 axes.
 
     The formula is in `rumus.optim.rules.muon`. Jordan et al. (2024); arXiv:2502.16982.
 
@@ -150,11 +153,14 @@ class Muon(FusedOptimizer[M_co]):
     ) -> Self:
         """Return Muon as another library has it; see `FusedOptimizer.like`.
 
-        library: "torch", "keras", "optax", "mlx" or "burn". options: as the constructor takes them.
-        What goes to AdamW goes to that of the library; optax gives all matrices to Muon, MLX
-        everything, and there weight_decay must be a number, as it is part of the directions. A
-        weight is (outputs, inputs) here; the factor for its shape is what the library has for a
-        layer of these sizes, in whichever way its weight lies there.
+        library: "torch", "keras", "optax", "mlx" or "burn".
+        parameters: what it owns, see `Optimizer`.
+        lr: instead of the library's default.
+        options: as the constructor takes them. What goes to AdamW goes to that of the library;
+            optax gives all matrices to Muon, MLX everything, and there weight_decay must be a
+            number, as it is part of the directions. A weight is (outputs, inputs) here; the factor
+            for its shape is what the library has for a layer of these sizes, in whichever way its
+            weight lies there.
 
         >>> from rumus.tensor import Parameter
         >>> optimizer = Muon.like("mlx", [Parameter([[1.0, 2.0]], name="w")], lr=0.02)
@@ -180,7 +186,10 @@ class Muon(FusedOptimizer[M_co]):
                 )
 
     def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:
-        """Return what Newton-Schulz takes; see `FusedOptimizer.torch_options`."""
+        """Return what Newton-Schulz takes; see `FusedOptimizer.torch_options`.
+
+        values: the hyper-parameters of a group at a step.
+        """
         first, *others = self._coefficients
         is_one = all(each == first for each in others)
         return {
@@ -208,6 +217,9 @@ class Muon(FusedOptimizer[M_co]):
 
         Muon keeps b, and o from one step to the next; AdamW keeps two averages. What an
         orthogonalization needs while it runs is not counted.
+
+        parameters: what it owns, see `Optimizer`.
+        options: see `FusedOptimizer`.
         """
         probes = [Parameter([[0.0]], name="matrix"), Parameter(0.0, name="other")]
         probe = cls(probes, *args, **{**options, "matrices": None, "parts": None})

@@ -19,10 +19,17 @@ class NAdam(FusedOptimizer[M_co]):
     p = p - lr (1 - mu_t) / (1 - mu_1 ... mu_t) g / d
           - lr mu_(t + 1) / (1 - mu_1 ... mu_(t + 1)) m / d
 
-    lr >= 0. betas: each in [0, 1). eps >= 0, outside of the root. weight_decay >= 0: weight_decay p
-    is added to the gradient or, with decoupled_weight_decay, p multiplied by 1 - lr weight_decay.
-    momentum_decay >= 0. options: see `FusedOptimizer`. The defaults are PyTorch's.
-    ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: each in [0, 1).
+    eps: at least 0, outside of the root.
+    weight_decay: at least 0, weight_decay p is added to the gradient or, with
+        decoupled_weight_decay, p multiplied by 1 - lr weight_decay.
+    momentum_decay: at least 0.
+    decoupled_weight_decay: see weight_decay.
+    options: see `FusedOptimizer`.
+
+    The defaults are PyTorch's. ValueError for a value out of range.
 
     `rumus.optim.rules.nadam`. Dozat, ICLR workshop 2016.
     """

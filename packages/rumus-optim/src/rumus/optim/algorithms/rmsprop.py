@@ -16,11 +16,17 @@ class RMSprop(FusedOptimizer[M_co]):
 
     v = alpha v + (1 - alpha) g^2;  p = p - lr g / (sqrt(v) + eps)
 
-    lr >= 0. alpha: how slowly the average forgets, in [0, 1). eps >= 0, outside of the root.
-    weight_decay >= 0: weight_decay p is added to the gradient. momentum >= 0: b = momentum b +
-    g / (sqrt(v) + eps) takes the place of the quotient; b has no lr in it. centered: divide by the
-    deviation sqrt(v - m^2) from the average m of g. options: see `FusedOptimizer`. The
-    defaults are PyTorch's. ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    alpha: how slowly the average forgets, in [0, 1).
+    eps: at least 0, outside of the root.
+    weight_decay: at least 0, weight_decay p is added to the gradient.
+    momentum: at least 0, b = momentum b + g / (sqrt(v) + eps) takes the place of the quotient; b
+        has no lr in it.
+    centered: divide by the deviation sqrt(v - m^2) from the average m of g.
+    options: see `FusedOptimizer`.
+
+    The defaults are PyTorch's. ValueError for a value out of range.
 
     `rumus.optim.rules`: `rmsprop`, `rmsprop_momentum`, `rmsprop_centered`,
     `rmsprop_centered_momentum`. Tieleman, Hinton, 2012; Graves: arXiv:1308.0850.

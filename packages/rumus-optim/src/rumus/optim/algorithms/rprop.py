@@ -17,10 +17,15 @@ class Rprop(FusedOptimizer[M_co]):
     s = sign(g) sign(g_before);  step = step (eta_plus, 1 or eta_minus for s = 1, 0 or -1);
     g = 0 where s = -1;  p = p - sign(g) step
 
-    For gradients of all the data; with batches the signs are noise. lr >= 0: what each step starts
-    at. etas: how a step shrinks, in [0, 1), and grows, at least 1. step_sizes: the smallest and the
-    largest step, at least 0. options: see `FusedOptimizer`. The defaults are the
-    paper's; lr is PyTorch's. ValueError for a value out of range.
+    For gradients of all the data; with batches the signs are noise.
+
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0, what each step starts at.
+    etas: how a step shrinks, in [0, 1), and grows, at least 1.
+    step_sizes: the smallest and the largest step, at least 0.
+    options: see `FusedOptimizer`.
+
+    The defaults are the paper's; lr is PyTorch's. ValueError for a value out of range.
 
     `rumus.optim.rules.rprop`. Riedmiller, Braun, ICNN 1993.
     """

@@ -21,12 +21,18 @@ class ScheduleFreeSGD(AveragingOptimizer[M_co]):
     `with optimizer.eval_params():` puts in their place for as long as its block runs. Evaluate, and
     save what is to be deployed, in there.
 
-    lr >= 0. beta1: where y lies between z and x, in [0, 1); what takes the place of momentum.
-    weight_decay >= 0. warmup_steps: during how many lr grows from 0. weight_lr_power >= 0 and
-    r: a step counts t^r lr^weight_lr_power in the average, lr being the largest so far. If lr is
-    changed by `set`, steps taken before count as if it had always been so; a function of the step
-    has no such surprise. options: see `FusedOptimizer`. The defaults are those of the
-    authors' code. ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    beta1: where y lies between z and x, in [0, 1); what takes the place of momentum.
+    weight_decay: at least 0.
+    warmup_steps: over how many steps lr grows from 0.
+    r: at least 0, see weight_lr_power.
+    weight_lr_power: at least 0 and r, a step counts t^r lr^weight_lr_power in the average, lr being
+        the largest so far. If lr is changed by `set`, steps taken before count as if it had always
+        been so; a function of the step has no such surprise.
+    options: see `FusedOptimizer`.
+
+    The defaults are those of the authors' code. ValueError for a value out of range.
 
     `rumus.optim.rules.schedule_free_sgd`. Defazio et al.: arXiv:2405.15682.
     """
@@ -68,13 +74,19 @@ class ScheduleFreeAdamW(AveragingOptimizer[M_co]):
     `with optimizer.eval_params():` puts in their place for as long as its block runs. Evaluate, and
     save what is to be deployed, in there.
 
-    lr >= 0. betas: where y lies between z and x, and how slowly v forgets, each in [0, 1). eps >=
-    0, outside of the root. weight_decay >= 0. warmup_steps: during how many lr grows from 0.
-    weight_lr_power >= 0 and
-    r: a step counts t^r lr^weight_lr_power in the average, lr being the largest so far. If lr is
-    changed by `set`, steps taken before count as if it had always been so; a function of the step
-    has no such surprise. options: see `FusedOptimizer`. The defaults are those of the
-    authors' code. ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: where y lies between z and x, and how slowly v forgets, each in [0, 1).
+    eps: at least 0, outside of the root.
+    weight_decay: at least 0.
+    warmup_steps: over how many steps lr grows from 0.
+    r: at least 0, see weight_lr_power.
+    weight_lr_power: at least 0 and r, a step counts t^r lr^weight_lr_power in the average, lr being
+        the largest so far. If lr is changed by `set`, steps taken before count as if it had always
+        been so; a function of the step has no such surprise.
+    options: see `FusedOptimizer`.
+
+    The defaults are those of the authors' code. ValueError for a value out of range.
 
     `rumus.optim.rules.schedule_free_adamw`. Defazio et al.: arXiv:2405.15682.
     """

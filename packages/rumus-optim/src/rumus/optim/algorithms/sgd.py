@@ -14,10 +14,15 @@ from rumus.optim.options.options import Options
 class SGD(FusedOptimizer[M_co]):
     """Stochastic gradient descent, with momentum or without.
 
-    lr >= 0. momentum >= 0; with 0 there is no state. dampening: how much less of a new gradient
-    enters the momentum, from the second step on. weight_decay >= 0: weight_decay p is added to the
-    gradient. nesterov: look ahead; needs momentum, and no dampening. options: see
-    `FusedOptimizer`. ValueError for a value out of range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    momentum: at least 0, with 0 there is no state.
+    dampening: how much less of a new gradient enters the momentum, from the second step on.
+    weight_decay: at least 0, weight_decay p is added to the gradient.
+    nesterov: look ahead; needs momentum, and no dampening.
+    options: see `FusedOptimizer`.
+
+    ValueError for a value out of range.
 
     The formulas are in `rumus.optim.rules`: `sgd`, `sgd_momentum`, `sgd_nesterov`.
 

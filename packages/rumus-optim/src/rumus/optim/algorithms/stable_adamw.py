@@ -17,10 +17,17 @@ class StableAdamW(FusedOptimizer[M_co]):
     r = lr / max(1, rms of g / sqrt(v) over the tensor);
     p = p - r (m_hat / (sqrt(v_hat) + eps) + weight_decay p)
 
-    It needs no clipping of gradients. lr >= 0. betas: how slowly m and v forget, each in [0, 1).
-    eps >= 0. weight_decay >= 0, decoupled. options: see `FusedOptimizer`. The defaults are those of
-    optimi. A step measures all tensors at once; `memory()` counts the array for that as state.
-    ValueError for a value out of range.
+    It needs no clipping of gradients.
+
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: how slowly m and v forget, each in [0, 1).
+    eps: at least 0.
+    weight_decay: at least 0, decoupled.
+    options: see `FusedOptimizer`.
+
+    The defaults are those of optimi. A step measures all tensors at once; `memory()` counts the
+    array for that as state. ValueError for a value out of range.
 
     `rumus.optim.rules.stable_adamw`. Wortsman et al.: arXiv:2304.13013.
 

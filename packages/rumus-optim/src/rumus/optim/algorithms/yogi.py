@@ -17,10 +17,15 @@ class Yogi(FusedOptimizer[M_co]):
     m = beta1 m + (1 - beta1) g;  v = v - (1 - beta2) sign(v - g^2) g^2;
     p = p - lr m_hat / (sqrt(v_hat) + eps)
 
-    lr >= 0. betas: each in [0, 1). eps >= 0, outside of the root. initial_accumulator_value >= 0:
-    what v starts at. weight_decay >= 0: weight_decay p is added to the gradient. options:
-    see `FusedOptimizer`. The defaults are the paper's. ValueError for a value out of
-    range.
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0.
+    betas: each in [0, 1).
+    eps: at least 0, outside of the root.
+    initial_accumulator_value: at least 0, what v starts at.
+    weight_decay: at least 0, weight_decay p is added to the gradient.
+    options: see `FusedOptimizer`.
+
+    The defaults are the paper's. ValueError for a value out of range.
 
     `rumus.optim.rules.yogi`. Zaheer et al., NeurIPS 2018.
     """

@@ -32,9 +32,14 @@ def _kernel(point: Point, weights: str) -> Kernel:
 class AveragingOptimizer(FusedOptimizer[M_co]):
     """A `FusedOptimizer` that also knows a better point than its parameters: an average.
 
+    parameters: what it owns, see `Optimizer`.
+    rule: see `FusedOptimizer`.
+    lr: see `FusedOptimizer`.
     point: a function of `p`, parts of the state by their names, and scalars keyword-only, that
-    returns the average. options: what `FusedOptimizer` takes besides. PrecisionError for a state
-    of float16 or 8 bits: an average of parameters is no place for it.
+        returns the average.
+    options: what `FusedOptimizer` takes besides.
+
+    PrecisionError for a state of float16 or 8 bits: an average of parameters is no place for it.
     """
 
     def __init__(

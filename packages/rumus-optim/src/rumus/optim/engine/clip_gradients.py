@@ -66,6 +66,17 @@ def clip_grad_norm(
     not fit, NonFiniteGradientError, with the names, for a norm that is not finite. Nothing has
     changed then. On a GPU a norm that is not finite raises nothing here: the optimizer's step
     refuses the gradients, as its `nonfinite` says.
+
+    grads: what `backward` returned.
+    optimizer: whose parameters count.
+    max_norm: positive; infinity only measures.
+    eps: at least 0, added to the norm.
+
+    ValueError for a max_norm that is not positive or an eps below 0, MissingGradientError for a
+    gradient that is not there, GradientMismatchError for one that does not fit,
+    NonFiniteGradientError, with the names, for a norm that is not finite. Nothing has changed then.
+    On a GPU a norm that is not finite raises nothing here: the optimizer's step refuses the
+    gradients, as its `nonfinite` says.
     """
     if max_norm != math.inf:
         check_limit("max_norm", max_norm)
@@ -147,6 +158,13 @@ def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: 
     NaN stays NaN. ValueError for a limit that is not finite and positive, GradientMismatchError for
     a gradient that does not fit, MissingGradientError for one that is not there; nothing has
     changed then.
+
+    grads: what `backward` returned.
+    optimizer: whose parameters count.
+    max_value: finite and positive.
+
+    ValueError for a limit that is not finite and positive, GradientMismatchError for a gradient
+    that does not fit, MissingGradientError for one that is not there; nothing has changed then.
     """
     check_limit("max_value", max_value)
     scalars = _LIMIT_EACH.bind({"limit": max_value})

@@ -30,8 +30,12 @@ class ClosureOptimizer(Optimizer[M_co]):
         """Do one step; return the loss before it, without its graph.
 
         closure: takes nothing and returns the loss as a scalar tensor. It is called several times,
-        with the parameters at other points, and must compute the same function each time: the same
-        batch. What a `Generator` draws, as the masks of dropout, is the same at each call.
+            with the parameters at other points, and must compute the same function each time: the
+            same batch. What a `Generator` draws, as the masks of dropout, is the same at each call.
+
+        TypeError if it returns no tensor, UnclaimedGradientError if the loss depends on parameters
+        of others, and the errors of `Optimizer.step`. After any error, also one that `closure`
+        raises, parameters and state are bit for bit what they were.
 
         TypeError if it returns no tensor, UnclaimedGradientError if the loss depends on parameters
         of others, and the errors of `Optimizer.step`. After any error, also one that `closure`
@@ -47,7 +51,10 @@ class ClosureOptimizer(Optimizer[M_co]):
         """
 
     def step(self, grads: GradientStore) -> NoReturn:
-        """Raise ClosureNeededError: the gradients at one point are not enough."""
+        """Raise ClosureNeededError: the gradients at one point are not enough.
+
+        grads: what `backward` returned.
+        """
         name = type(self).__name__
         raise ClosureNeededError(
             f"{self}: a step of {name} needs the loss at several points, not gradients at one: "

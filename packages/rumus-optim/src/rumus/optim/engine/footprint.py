@@ -23,6 +23,10 @@ from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
 class Memory:
     """Bytes, with the gaps that align each parameter.
 
+    parameters: bytes of the parameters.
+    gradients: bytes of their gradients.
+    state: bytes of what the optimizer keeps.
+
     >>> memory = Memory(parameters=4, gradients=4, state=8)
     >>> memory.total
     16

@@ -44,42 +44,44 @@ _RULES: Final = "rumus.optim.rules"
 class FusedOptimizer(SteppedOptimizer[M_co]):
     """Any rule as an optimizer; SGD, Adam and AdamW are this with a name.
 
-    parameters: see `Optimizer`. rule: a function of `p`, `g`, the state, and scalars keyword-only,
-    that returns new values (see `rumus.optim.rules`). The state starts at 0.
+    parameters: see `Optimizer`.
+    rule: a function of `p`, `g`, the state, and scalars keyword-only, that returns new values (see
+        `rumus.optim.rules`). The state starts at 0.
     lr, hyper: the rule's scalars: numbers, or functions of the step. They may be changed with
-    `set`, and a group may have its own. lr and weight_decay are at least 0 and betas in
-    [0, 1); a rule of your own may call others what it likes, and they may be any finite numbers.
-    weight_decay: for a rule without a scalar of that name: g + weight_decay p takes g's place.
-    cautious: elements move only where the update goes against the gradient, and by as much more as
-    there are fewer of them in the tensor; weight_decay is decoupled then. (Liang et al.:
-    arXiv:2411.16085.) TypeError for a rule that measures whole tensors, as LAMB and Adafactor do,
-    for one whose new p is of another form than below, and for optimizers with an average of their
-    own.
-    cautious_weight_decay: weight_decay is decoupled, whatever the rule does with it otherwise, and
-    only where the update moves an element towards 0: p - lr weight_decay p there. (Chen et al.:
-    arXiv:2510.12402.) TypeError for a rule whose new p is not p, perhaps times scalars, plus or
-    minus something, and for optimizers with an average of their own.
+        `set`, and a group may have its own. lr and weight_decay are at least 0 and betas in [0, 1);
+        a rule of your own may call others what it likes, and they may be any finite numbers. A
+        weight_decay that the rule has no scalar for: g + weight_decay p takes g's place.
     maximize: go up instead of down: -g takes g's place.
-    running: scalars of the rule that are no hyper-parameters but depend on all steps so far.
     nonfinite: what a NaN or infinity among the gradients does, or a number whose square the state
-    could not hold. "raise": NonFiniteGradientError,
-    with the names, and nothing has changed. "skip": the gradients are drained and nothing else
-    happens; `skipped` counts it and `blamed` has the names. "propagate": nobody looks.
-    clip: how the update limits the gradients: `ClipNorm`, `ClipValue` or `AGC`. A norm that is not
-    finite is treated as `nonfinite` says. average: an `EMA` or `SWA` of the parameters that the
-    update keeps, in the state; `eval_params` puts it in their place.
+        could not hold. "raise": NonFiniteGradientError, with the names, and nothing has changed.
+        "skip": the gradients are drained and nothing else happens; `skipped` counts it and `blamed`
+        has the names. "propagate": nobody looks.
     master_weights: whether float16 parameters are taken. Each gets a float32 copy among the state,
-    which is what is updated; the parameter is its rounding. If others change the parameter, the
-    copy follows at the next step, but for elements that are the rounding of the copy as it is.
+        which is what is updated; the parameter is its rounding. If others change the parameter, the
+        copy follows at the next step, but for elements that are the rounding of the copy as it is.
     state_dtype: "float16", "float32" or "8bit", what the state is stored in; the arithmetic is that
-    of the parameters, at least float32. What is made of squares of gradients stays as it is under
-    "float16", where a gradient under 2e-4 has the square 0, and one over 256 infinity. "8bit":
-    the state of parameters of 4096 elements or more is kept as a byte for each element and a
-    float32 for each 256 of them. TypeError where nobody knows what that does; rules of your own,
-    and those that docs/optimizers.md lists, take it.
+        of the parameters, at least float32. What is made of squares of gradients stays as it is
+        under "float16", where a gradient under 2e-4 has the square 0, and one over 256 infinity.
+        "8bit": the state of parameters of 4096 elements or more is kept as a byte for each element
+        and a float32 for each 256 of them. TypeError where nobody knows what that does; rules of
+        your own, and those that docs/optimizers.md lists, take it.
     compensated: keep what rounding takes from an update in one more array, and add it to the next:
-    for updates under half a unit in the last place of p. TypeError for a rule whose new p is not
-    p, perhaps times scalars, plus or minus something.
+        for updates under half a unit in the last place of p. TypeError for a rule whose new p is
+        not p, perhaps times scalars, plus or minus something.
+    cautious: elements move only where the update goes against the gradient, and by as much more as
+        there are fewer of them in the tensor; weight_decay is decoupled then. (Liang et al.:
+        arXiv:2411.16085.) TypeError for a rule that measures whole tensors, as LAMB and Adafactor
+        do, for one whose new p is not p plus or minus something, and for optimizers with an average
+        of their own.
+    cautious_weight_decay: weight_decay is decoupled, whatever the rule does with it otherwise, and
+        only where the update moves an element towards 0: p - lr weight_decay p there. (Chen et al.:
+        arXiv:2510.12402.) TypeError for a rule whose new p is not p, perhaps times scalars, plus or
+        minus something, and for optimizers with an average of their own.
+    running: scalars of the rule that are no hyper-parameters but depend on all steps so far.
+    clip: how the update limits the gradients: `ClipNorm`, `ClipValue` or `AGC`. A norm that is not
+        finite is treated as `nonfinite` says.
+    average: an `EMA` or `SWA` of the parameters that the update keeps, in the state; `eval_params`
+        puts it in their place.
 
     A GPU decides by itself, and the host hears of it later: from `poll`, or when anything is read
     from that GPU, as the step's loss. With "raise" no step is applied from the bad one on, and the
@@ -184,6 +186,11 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
 
         OwnershipError if this was released, TypeError if `stage` wraps it and another does, or if
         it cannot work with what there is.
+
+        stage: what is done, see `rumus.optim.engine.stage`.
+
+        OwnershipError if this was released, TypeError if `stage` wraps it and another does, or if
+        it cannot work with what there is.
         """
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
@@ -218,11 +225,14 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     ) -> Self:
         """Return this optimizer as another library has it: its defaults and its mathematics.
 
-        library: "torch", "keras", "optax", "mlx", "burn" or "tinygrad". lr, options: instead of the
-        library's defaults, by the names that they have here. Where the library means something else
-        by the optimizer's name, the rule is another one, and `kind` is its name. ValueError for a
-        library that is not known for the optimizer, or without `lr` where it has no default;
-        TypeError for an option that its rule does not have.
+        library: "torch", "keras", "optax", "mlx", "burn" or "tinygrad".
+        parameters: what it owns, see `Optimizer`.
+        lr, options: instead of the library's defaults, by the names that they have here. Where the
+            library means something else by the optimizer's name, the rule is another one, and
+            `kind` is its name.
+
+        ValueError for a library that is not known for the optimizer, or without `lr` where it has
+        no default; TypeError for an option that its rule does not have.
 
         >>> from rumus.optim import AdamW
         >>> from rumus.tensor import Parameter
@@ -244,6 +254,11 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
 
     def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
         """Change hyper-parameters from the next step on, where no group has its own.
+
+        TypeError for one that the rule does not have, ValueError for a value out of range; none is
+        changed then.
+
+        hyper: new values by name, numbers or functions of the step.
 
         TypeError for one that the rule does not have, ValueError for a value out of range; none is
         changed then.

@@ -24,9 +24,16 @@ class LossScale:
     """How the scale of a loss is found, and followed.
 
     initial: the first scale. A step whose gradients are not finite is skipped and multiplies the
-    scale by `backoff`; `every` applied steps in a row multiply it by `growth`. It stays within
-    [minimum, maximum]: a step that is refused at the minimum had too small a scale to blame it.
-    All but `every` are powers of two, at most 2^60 and at least its inverse. ValueError otherwise.
+        scale by `backoff`; `every` applied steps in a row multiply it by `growth`. It stays within
+        [minimum, maximum]: a step that is refused at the minimum had too small a scale to blame it.
+        All but `every` are powers of two, at most 2^60 and at least its inverse.
+    growth: what the scale is multiplied by after `every` applied steps in a row.
+    backoff: what it is multiplied by after a step that was refused.
+    every: how many applied steps in a row it takes, at least 1.
+    minimum: the smallest scale; a step that is refused there is not the scale's fault.
+    maximum: the largest scale.
+
+    ValueError otherwise.
 
     >>> LossScale(initial=1024.0, every=100)
     LossScale(initial=1024.0, growth=2.0, backoff=0.5, every=100, minimum=1.0, maximum=16777216.0)
@@ -116,6 +123,8 @@ class Scaling:
 
     The host knows it as of the last step it has heard of. Where a device decides about steps, the
     device goes on with a scale of its own, by the same rules and without a read.
+
+    policy: how the scale moves.
     """
 
     def __init__(self, policy: LossScale) -> None:
@@ -124,7 +133,10 @@ class Scaling:
         self.restart(policy)
 
     def restart(self, policy: LossScale) -> None:
-        """Begin again, by other rules."""
+        """Begin again, by other rules.
+
+        policy: the rules from now on.
+        """
         self.policy = policy
         self._scalars = _FOLLOW.bind(
             {name: getattr(policy, name) for name in
@@ -152,19 +164,32 @@ class Scaling:
         return place
 
     def on(self, backend: Backend) -> Tensor:
-        """Return the scale as a tensor without axes, whose memory always holds the newest."""
+        """Return the scale as a tensor without axes, whose memory always holds the newest.
+
+        backend: where they are, or are to be.
+        """
         return Tensor(self._on(backend).scale, backend)
 
     def inverse_on(self, backend: Backend) -> Array:
-        """Return what gradients are multiplied by in the next step."""
+        """Return what gradients are multiplied by in the next step.
+
+        backend: where they are, or are to be.
+        """
         return self._on(backend).inverse
 
     def unscaled(self, norm: Tensor) -> Tensor:
-        """Return a norm of the last step's scaled gradients as that of the gradients."""
+        """Return a norm of the last step's scaled gradients as that of the gradients.
+
+        norm: of scaled gradients, a tensor without axes.
+        """
         return norm * Tensor(self._on(norm.backend).last, norm.backend)
 
     def unscale_squares(self, backend: Backend, squares: Array) -> None:
-        """Make sums of squares of scaled gradients those of the gradients, in place."""
+        """Make sums of squares of scaled gradients those of the gradients, in place.
+
+        backend: where they are, or are to be.
+        squares: sums of squares, changed in place.
+        """
         arrays = squares, self.inverse_on(backend)
         backend.elementwise(_UNSCALE_SQUARES, arrays, (), (squares,))
 
@@ -176,7 +201,11 @@ class Scaling:
         return self.scale <= self.policy.minimum
 
     def decided(self, backend: Backend, applied: Array) -> None:
-        """Have a device follow its own decision about the step it was given last."""
+        """Have a device follow its own decision about the step it was given last.
+
+        backend: where they are, or are to be.
+        applied: one number on the device, 1 if the step was applied.
+        """
         place = self._on(backend)
         self._is_by_device = True
         if place.follow is None or place.applied is not applied:
@@ -187,7 +216,10 @@ class Scaling:
         place.follow(self._scalars)
 
     def hear(self, applied: bool) -> None:
-        """Follow a decision on the host."""
+        """Follow a decision on the host.
+
+        applied: whether the step was applied.
+        """
         policy = self.policy
         self._last = 1 / self.scale
         self.good = self.good + 1 if applied else 0
@@ -212,7 +244,10 @@ class Scaling:
         return {"scale": self.scale, "good": self.good}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from saved numbers. ValueError, and nothing has changed, for impossible ones."""
+        """Go on from saved numbers. ValueError, and nothing has changed, for impossible ones.
+
+        state: what `state_dict()` returned.
+        """
         scale, good = state.get("scale"), state.get("good")
         if not _is_power_of_two(scale):
             raise ValueError(f"a loss scale of {scale!r} was saved, which is no power of two")

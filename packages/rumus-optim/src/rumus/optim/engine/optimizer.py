@@ -95,12 +95,21 @@ class Optimizer(ABC, Generic[M_co]):
 
         Raises an AutogradError, and has changed nothing then: neither parameters nor state nor
         counters nor the store.
+
+        grads: what `backward` returned.
+
+        Raises an AutogradError, and has changed nothing then: neither parameters nor state nor
+        counters nor the store.
         """
 
     def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
         """Return the owned gradients in `grads` as arrays that cover them, without copies.
 
         One array for each parameter here; a subclass may have several parameters in one array.
+        MissingGradientError for one that is not there, unless its group is optional.
+
+        grads: what `backward` returned.
+
         MissingGradientError for one that is not there, unless its group is optional.
         """
         return [
@@ -122,6 +131,8 @@ class Optimizer(ABC, Generic[M_co]):
         """Hear what became of earlier steps, where a device decides; with `wait`, of all of them.
 
         A step that is known to have failed raises its error here.
+
+        wait: True to wait for all of them.
         """
 
     def release(self) -> None:
@@ -132,7 +143,11 @@ class Optimizer(ABC, Generic[M_co]):
             self.groups = []
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
-        """Take owned parameters to another backend; `module.to(...)` calls this."""
+        """Take owned parameters to another backend; `module.to(...)` calls this.
+
+        parameters: what it owns, see `Optimizer`.
+        backend: where they are, or are to be.
+        """
         uploaded = [backend.upload(parameter.numpy()) for parameter in parameters]
         with Uninterrupted():
             for parameter, array in zip(parameters, uploaded, strict=True):

@@ -31,7 +31,10 @@ class HasState(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take a saved state, all of it or, with an error, none of it."""
+        """Take a saved state, all of it or, with an error, none of it.
+
+        state: what `state_dict()` returned.
+        """
         ...
 
 
@@ -41,6 +44,11 @@ def save_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     The file is a safetensors file; that of a module has the names of its `state_dict()`. It is
     written beside `path` under another name, brought to the disk and renamed: `path` is the old
     file or the new one, whatever happens. OSError if it cannot be written.
+
+    stateful: an optimizer, or a `Plateau`.
+    path: of the file.
+
+    OSError if it cannot be written.
 
     >>> import tempfile
     >>> from rumus.optim import AdamW
@@ -70,6 +78,9 @@ def load_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     All of it is loaded or, with an error, none of it: StateFileError for a file that is damaged or
     no saved state, StateMismatchError with every difference for the state of another optimizer,
     OSError if it cannot be read.
+
+    stateful: the optimizer, of the same kind and parameters.
+    path: of the file.
     """
     stateful.load_state_dict(_read(Path(path)))
 

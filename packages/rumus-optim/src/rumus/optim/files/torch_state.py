@@ -72,13 +72,20 @@ def load_torch_state(
 ) -> None:
     """Let an optimizer go on from the state of PyTorch's optimizer of the same name.
 
+    optimizer: of the same name and formula as PyTorch's.
     state: what `state_dict()` of the PyTorch optimizer returned; any mapping of arrays will do
-    whose arrays NumPy can convert. names: what the parameters are called here, in the order in
-    which PyTorch's optimizer got them, such as `[name for name, _ in model.named_parameters()]`;
-    None: those in the state, if PyTorch was given named parameters. steps: for SGD and Muon alone,
-    whose state does not say how many were done. hyper: "same": a hyper-parameter that differs is an
-    error, a schedule being asked for the next step; "ours": the optimizer's hold, whatever the
-    state says.
+        whose arrays NumPy can convert.
+    names: what the parameters are called here, in the order in which PyTorch's optimizer got them,
+        such as `[name for name, _ in model.named_parameters()]`; None: those in the state, if
+        PyTorch was given named parameters.
+    steps: for SGD and Muon alone, whose state does not say how many were done.
+    hyper: "same": a hyper-parameter that differs is an error, a schedule being asked for the next
+        step; "ours": the optimizer's hold, whatever the state says.
+
+    TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than matrices. The
+    parameters are not part of the state: they must have been copied by themselves. Up to release
+    2.14 PyTorch's Muon spoils the momentum of bfloat16 parameters with nesterov=False; bfloat16 is
+    refused here.
 
     All is loaded, copied, or StateMismatchError lists every difference and nothing has changed.
     TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than matrices. The
@@ -122,10 +129,14 @@ def torch_state(
 ) -> dict[str, Any]:
     """Return the state as PyTorch's optimizer of the same name has it, for its `load_state_dict`.
 
+    optimizer: one that PyTorch has, too.
     names: the parameters, in the order in which PyTorch's optimizer got them; those of a group one
-    after the other, and PyTorch's optimizer must have the same groups. tensor: what makes a tensor
-    of an array: `torch.from_numpy`. The hyper-parameters are those of the next step. ValueError for
-    names that are not the optimizer's, TypeError for an optimizer that PyTorch lacks.
+        after the other, and PyTorch's optimizer must have the same groups.
+    tensor: what makes a tensor of an array: `torch.from_numpy`. The hyper-parameters are those of
+        the next step.
+
+    ValueError for names that are not the optimizer's, TypeError for an optimizer that PyTorch
+    lacks.
     """
     _check_kind(optimizer)
     order = list(names)

@@ -31,11 +31,17 @@ class Average(ABC):
 
     @abstractmethod
     def weight(self, t: int) -> float:
-        """Return the weight of the parameters after step `t` (1, 2, ...); 1 for the first."""
+        """Return the weight of the parameters after step `t` (1, 2, ...); 1 for the first.
+
+        t: the number of a step, from 1.
+        """
 
     @abstractmethod
     def has_begun(self, t: int) -> bool:
-        """Whether there is an average after step `t`."""
+        """Whether there is an average after step `t`.
+
+        t: the number of a step, from 1.
+        """
 
     def applied(self) -> AbstractContextManager[None]:
         """Put the average in the parameters' place; what was there is back, bit by bit, after.
@@ -50,7 +56,10 @@ class Average(ABC):
         return optimizer.eval_params()
 
     def attach(self, optimizer: Averaging) -> None:
-        """Let `optimizer` keep it. OwnershipError if another one does."""
+        """Let `optimizer` keep it. OwnershipError if another one does.
+
+        optimizer: what takes the average along in its update.
+        """
         before = None if self._optimizer is None else self._optimizer()
         if before is not None and before is not optimizer:
             raise OwnershipError(
@@ -59,7 +68,10 @@ class Average(ABC):
         self._optimizer = weakref.ref(optimizer)
 
     def detach(self, optimizer: Averaging) -> None:
-        """Let another optimizer keep it, if `optimizer` does."""
+        """Let another optimizer keep it, if `optimizer` does.
+
+        optimizer: what kept it.
+        """
         if self._optimizer is not None and self._optimizer() is optimizer:
             self._optimizer = None
 
@@ -68,9 +80,13 @@ class EMA(Average):
     """An exponential moving average: average = decay average + (1 - decay) p.
 
     It begins with the parameters after the first step, as torch.optim.swa_utils does.
-    decay: in [0, 1). warmup: the decay of step t is min(decay, (1 + t) / (10 + t)), so that early
-    parameters are soon forgotten. unbiased: it begins at 0 instead, and is divided by 1 - decay^t,
-    as in Adam: every step counts as it should from the first on.
+
+    decay: in [0, 1).
+    warmup: the decay of step t is min(decay, (1 + t) / (10 + t)), so that early parameters are soon
+        forgotten.
+    unbiased: it begins at 0 instead, and is divided by 1 - decay^t, as in Adam: every step counts
+        as it should from the first on.
+
     ValueError for a decay out of range, or for both.
 
     >>> from rumus.optim import SGD
@@ -99,7 +115,10 @@ class EMA(Average):
         self.warmup, self.unbiased = warmup, unbiased
 
     def weight(self, t: int) -> float:
-        """Return 1 - decay of step `t`; with `unbiased`, (1 - decay) / (1 - decay^t)."""
+        """Return 1 - decay of step `t`; with `unbiased`, (1 - decay) / (1 - decay^t).
+
+        t: the number of a step, from 1.
+        """
         if t == 1:
             return 1.0
         if self.warmup:
@@ -107,14 +126,19 @@ class EMA(Average):
         return (1 - self.decay) / (1 - self.decay**t if self.unbiased else 1)
 
     def has_begun(self, t: int) -> bool:
-        """From the first step on."""
+        """From the first step on.
+
+        t: the number of a step, from 1.
+        """
         return t > 0
 
 
 class SWA(Average):
     """Stochastic weight averaging: the mean of the parameters after chosen steps.
 
-    start: the first of them. every: how many steps lie between two, plus one.
+    start: the first of them.
+    every: how many steps lie between two, plus one.
+
     ValueError for less than 1. Izmailov et al.: arXiv:1803.05407, algorithm 1.
 
     >>> [SWA(start=3, every=2).weight(t) for t in range(1, 8)]
@@ -129,10 +153,16 @@ class SWA(Average):
         self.start, self.every = start, every
 
     def weight(self, t: int) -> float:
-        """Return 1 / n after the n-th chosen step, 0 after any other."""
+        """Return 1 / n after the n-th chosen step, 0 after any other.
+
+        t: the number of a step, from 1.
+        """
         since = t - self.start
         return 0.0 if since < 0 or since % self.every else 1 / (since // self.every + 1)
 
     def has_begun(self, t: int) -> bool:
-        """From `start` on."""
+        """From `start` on.
+
+        t: the number of a step, from 1.
+        """
         return t >= self.start

@@ -21,8 +21,11 @@ class ClipNorm:
     gradients once more. One that is infinite makes the gradients 0, as in PyTorch; one that is NaN
     limits nothing, and only `grad_norm` tells.
 
-    max_norm > 0; infinity only measures. per: whose norm is limited: that of all gradients
-    together, of each group, or of each parameter ("tensor"). eps >= 0.
+    max_norm: above 0, infinity only measures.
+    per: whose norm is limited: that of all gradients together, of each group, or of each parameter
+        ("tensor").
+    eps: at least 0.
+
     ValueError for a value out of range.
 
     >>> from rumus.optim import SGD
@@ -51,6 +54,10 @@ class ClipValue:
     """Limit each element of the gradients to [-max_value, max_value]; NaN stays NaN.
 
     ValueError for a limit that is not finite and positive.
+
+    max_value: finite and positive, ValueError otherwise.
+
+    ValueError for a limit that is not finite and positive.
     """
 
     max_value: float
@@ -68,7 +75,10 @@ class AGC:
     Brock, De, Smith, Simonyan: arXiv:2102.06171, equation 3, with the authors' defaults. They leave
     the last layer out: give it to an optimizer of its own.
 
-    clipping > 0. eps > 0: norms of weights below it count as it. ValueError for others.
+    clipping: above 0.
+    eps: above 0, norms of weights below it count as it.
+
+    ValueError for others.
     """
 
     clipping: float = 0.01

@@ -26,9 +26,9 @@ class ParameterGroup:
 
     parameters: `module.parameters()`, or a sequence of parameters.
     optional: whether a step may find no gradient for one of them. It is left alone then, and counts
-    its steps by itself.
+        its steps by itself.
     lr_scale: >= 0; the learning rate is multiplied by it, be it a number or a schedule, the
-    optimizer's or the group's own.
+        optimizer's or the group's own.
     hyper: what differs from the optimizer's own, as `lr=1e-4` or `betas=(0.9, 0.99)`.
 
     >>> group = ParameterGroup([Parameter([1.0], name="bias")], weight_decay=0.0)
@@ -64,13 +64,20 @@ class ParameterGroup:
         return self.only([(name, p) for name, p in self.named if p.requires_grad])
 
     def only(self, named: Iterable[tuple[str, Parameter]], **hyper: Hyper) -> ParameterGroup:
-        """Return a group with the options of this one, `hyper` where it has none, and `named`."""
+        """Return a group with the options of this one, `hyper` where it has none, and `named`.
+
+        named: pairs of a name and a parameter.
+        hyper: used where this group has none.
+        """
         given: dict[str, Any] = {**hyper, **self.hyper}
         options: dict[str, Any] = {"optional": self.optional, "lr_scale": self.lr_scale}
         return ParameterGroup(Parameters(named), **options, **given)
 
     def over(self, hyper: Mapping[str, Hyper]) -> dict[str, Hyper]:
-        """Return the hyper-parameters that hold here: the optimizer's, but for the group's own."""
+        """Return the hyper-parameters that hold here: the optimizer's, but for the group's own.
+
+        hyper: those of the optimizer.
+        """
         found = {**hyper, **self.hyper}
         if self.lr_scale != 1 and "lr" in found:
             found["lr"] = _scaled(found["lr"], self.lr_scale)

@@ -17,10 +17,16 @@ class Plateau:
     It looks at nothing by itself: `report(metric)` tells it, say once an epoch. So it has a state,
     which `state_dict` returns; every other schedule is a function of the step alone.
 
-    start: a number or a schedule. factor: in (0, 1). patience: how many reports in a row may be no
-    better. threshold: a metric is better than the best one only by more than this share of the best
-    one's size. cooldown: reports after a reduction in which nothing is counted. lowest: the value
-    stops there. mode: "min" if less is better, which is the default, "max" if more.
+    start: a number or a schedule.
+    factor: in (0, 1).
+    patience: how many reports in a row may be no better.
+    threshold: a metric is better than the best one only by more than this share of the best one's
+        size.
+    cooldown: reports after a reduction in which nothing is counted.
+    lowest: the value stops there.
+    mode: "min" if less is better, which is the default, "max" if more.
+
+    ValueError or TypeError for arguments out of range.
 
     PyTorch's ReduceLROnPlateau with min_lr = lowest, eps = 0 and the relative threshold, but for a
     best metric below 0: there PyTorch takes equal and slightly worse values for better.
@@ -72,7 +78,10 @@ class Plateau:
         return max(value * self.factor**self.reductions, min(value, self.lowest))
 
     def report(self, metric: float) -> None:
-        """Hear of a new value of the metric. ValueError if it is NaN, and nothing has changed."""
+        """Hear of a new value of the metric. ValueError if it is NaN, and nothing has changed.
+
+        metric: a number, larger or smaller being better as `mode` says.
+        """
         if math.isnan(metric):
             raise ValueError("the metric is NaN, which is neither better nor worse")
         if self._is_better(metric):
@@ -99,7 +108,10 @@ class Plateau:
         return {name: getattr(self, name) for name in _KEPT}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; ValueError, and nothing has changed, if it is none."""
+        """Go on from a saved state; ValueError, and nothing has changed, if it is none.
+
+        state: what `state_dict()` returned.
+        """
         if set(state) != set(_KEPT):
             raise ValueError(f"a Plateau's state has {', '.join(_KEPT)}, not {', '.join(state)}")
         for name in ("reductions", "waited", "rested"):

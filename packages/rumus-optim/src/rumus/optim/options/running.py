@@ -17,12 +17,12 @@ class Running:
     """Scalars that a rule needs beside its hyper-parameters, carried on the host in float64.
 
     carried: by name the value before the first step, and what makes the value of a step from the
-    one before. What else it needs it takes keyword-only: `t`, hyper-parameters, and those of
-    `carried` that come earlier, as they are at the step.
+        one before. What else it needs it takes keyword-only: `t`, hyper-parameters, and those of
+        `carried` that come earlier, as they are at the step.
 
     They are functions of t and of the hyper-parameters as they are now. So nothing of them is
     saved: a run that was stopped has the same numbers when it goes on, and a device may have those
-    of steps to come. After a change the numbers are those of a run that had always been so.
+        of steps to come. After a change the numbers are those of a run that had always been so.
 
     >>> running = Running(total=(0.0, lambda before, *, lr: before + lr))
     >>> [running.at(0, t, {"lr": 0.5})["total"] for t in (1, 2, 3, 2)]
@@ -41,6 +41,8 @@ class Running:
         """Return the scalars of step `t` under `hyper`.
 
         place: whose they are; it only serves to find again what was computed before.
+        t: the number of a step, from 1.
+        hyper: the hyper-parameters of the place.
         """
         if not self._carries:
             return self._first

@@ -31,8 +31,10 @@ class Schedule:
     """A value for each step; the functions of this module make them.
 
     formula: from the step, counted from 1, and `arguments` to a value. It must be pure: a device is
-    given the values of steps to come. length: how many steps there are until the value stays what
-    it is; None if it never does. text: how it is written.
+        given the values of steps to come.
+    arguments: what `formula` takes beside the step.
+    length: how many steps there are until the value stays what it is; None if it never does.
+    text: how it is written.
 
     Calling it raises ValueError for a step before the first, and for a value that is not finite.
 
@@ -66,8 +68,9 @@ class Schedule:
     def then(self, following: Schedule | float) -> Schedule:
         """Return a schedule that goes on with `following` after the last step of this one.
 
-        following: a schedule, which counts its own steps from 1, or a number that stays.
-        A `warmup` scales up to the value with which `following` starts.
+        following: a schedule, which counts its own steps from 1, or a number that stays. A `warmup`
+            scales up to the value with which `following` starts.
+
         ValueError if this one is endless, or if a warmup comes after a warmup.
         """
         following = _as_schedule(following)
@@ -98,7 +101,9 @@ class Schedule:
     def plot(self, path: str | Path | None = None, *, steps: int | None = None) -> Figure:
         """Return a picture of the values, and write it to `path` if there is one.
 
+        path: of a picture that is written, None for none.
         steps: how many to show; without it all of them, or 1000 of an endless schedule.
+
         ImportError without matplotlib.
         """
         try:
@@ -121,6 +126,9 @@ class Schedule:
 def constant(value: float, steps: int | None = None) -> Schedule:
     """Return a schedule that stays at `value`; with `steps`, something can come after it.
 
+    value: finite.
+    steps: how many there are; None without an end.
+
     >>> constant(0.5)(7), constant(0.5, 10).then(0.25)(11)
     (0.5, 0.25)
     """
@@ -132,6 +140,9 @@ def warmup(steps: int, start: float = 0.0) -> Schedule:
 
     What comes `then` says what they are shares of: the value with which it starts. A product makes
     them numbers as well: `warmup(100) * 1e-3`. A hyper-parameter takes nothing less.
+
+    steps: how many there are on the way up.
+    start: where it begins, as a share of the full value.
 
     >>> rising = warmup(4).then(constant(0.5))
     >>> [rising(step) for step in range(1, 7)]
@@ -147,6 +158,10 @@ def linear(start: float, end: float, steps: int) -> Schedule:
 
     PyTorch's LinearLR with total_iters = steps - 1.
 
+    start: the value of the first step.
+    end: the value of the last step and those after it.
+    steps: how many there are, at least 1.
+
     >>> [linear(1.0, 0.0, 5)(step) for step in range(1, 7)]
     [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
@@ -158,6 +173,10 @@ def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
     """Return half a wave: end + (start - end) (1 + cos(pi x)) / 2, x from 0 to 1.
 
     PyTorch's CosineAnnealingLR with T_max = steps - 1. Loshchilov, Hutter: arXiv:1608.03983.
+
+    start: the value of the first step.
+    steps: how many there are, at least 1.
+    end: the value of the last step and those after it.
 
     >>> [round(cosine(1.0, 5)(step), 3) for step in range(1, 6)]
     [1.0, 0.854, 0.5, 0.146, 0.0]
@@ -171,6 +190,11 @@ def polynomial(start: float, steps: int, end: float = 0.0, power: float = 1.0) -
 
     PyTorch's PolynomialLR with total_iters = steps - 1.
 
+    start: the value of the first step.
+    steps: how many there are, at least 1.
+    end: the value of the last step and those after it.
+    power: positive.
+
     >>> [polynomial(1.0, 5, power=2.0)(step) for step in range(1, 6)]
     [1.0, 0.5625, 0.25, 0.0625, 0.0]
     """
@@ -181,6 +205,10 @@ def polynomial(start: float, steps: int, end: float = 0.0, power: float = 1.0) -
 
 def exponential(start: float, factor: float, steps: int | None = None) -> Schedule:
     """Return start factor^(t - 1); factor > 0. PyTorch's ExponentialLR with gamma = factor.
+
+    start: the value of the first step.
+    factor: positive.
+    steps: how many there are until the value stays; None without an end.
 
     >>> [exponential(1.0, 0.5)(step) for step in (1, 2, 3)]
     [1.0, 0.5, 0.25]
@@ -193,6 +221,11 @@ def step_decay(start: float, every: int, factor: float = 0.1, steps: int | None 
     """Return a value that is multiplied by `factor` > 0 after every `every` steps.
 
     PyTorch's StepLR with step_size = every and gamma = factor.
+
+    start: the value of the first step.
+    every: at least 1.
+    factor: positive.
+    steps: how many there are until the value stays; None without an end.
 
     >>> [step_decay(1.0, 2, 0.5)(step) for step in range(1, 6)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
@@ -209,6 +242,13 @@ def multi_step(
     PyTorch's MultiStepLR with milestones = after and gamma = factor.
     ValueError if `after` is empty or does not rise.
 
+    start: the value of the first step.
+    after: numbers of steps, which rise.
+    factor: positive.
+    steps: how many there are until the value stays; None without an end.
+
+    ValueError if `after` is empty or does not rise.
+
     >>> [multi_step(1.0, [2, 3], 0.5)(step) for step in range(1, 6)]
     [1.0, 1.0, 0.5, 0.25, 0.25]
     """
@@ -223,6 +263,10 @@ def inverse_sqrt(start: float, after: int = 1, steps: int | None = None) -> Sche
     """Return start sqrt(after / (after + t - 1)): as 1 / sqrt(t) once `after` steps are done.
 
     `warmup(n).then(inverse_sqrt(lr, n))` is the schedule of Vaswani et al.: arXiv:1706.03762.
+
+    start: the value of the first step.
+    after: how many steps until the value has clearly fallen; at least 1.
+    steps: how many there are until the value stays; None without an end.
 
     >>> [inverse_sqrt(1.0, 4)(step) for step in (1, 13, 61)]
     [1.0, 0.5, 0.25]
@@ -246,6 +290,14 @@ def one_cycle(
     steps and pct_start = rise, without its cycle of the momentum. Smith, Topin: arXiv:1708.07120.
     ValueError unless 1 < rise steps < steps.
 
+    peak: the largest value.
+    steps: how many there are, at least 1.
+    rise: the share of the steps on the way up, in (0, 1).
+    divide: positive, by how much the start is below the peak.
+    final_divide: positive, by how much the end is below the start.
+
+    ValueError unless 1 < rise steps < steps.
+
     >>> [round(one_cycle(1.0, 10)(step), 3) for step in (1, 2, 3, 6, 10)]
     [0.04, 0.52, 1.0, 0.611, 0.0]
     """
@@ -263,9 +315,13 @@ def cyclic(
 ) -> Schedule:
     """Return a saw: `up` steps in a line from `low` to `high`, then `down` steps back, and again.
 
-    down: as `up` if not given. shrink > 0: what the height is multiplied by from one tooth to the
-    next. PyTorch's CyclicLR with step_size_up = up and step_size_down = down; its "triangular2" is
-    shrink = 0.5. Smith: arXiv:1506.01186.
+    low: the value at the foot of a tooth.
+    high: the value at the top of the first tooth.
+    up: steps from foot to top, at least 1.
+    down: as `up` if not given.
+    shrink: above 0, what the height is multiplied by from one tooth to the next. PyTorch's CyclicLR
+        with step_size_up = up and step_size_down = down; its "triangular2" is shrink = 0.5. Smith:
+        arXiv:1506.01186.
 
     >>> [cyclic(0.0, 1.0, 2, shrink=0.5)(step) for step in range(1, 8)]
     [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5]
@@ -281,6 +337,11 @@ def warm_restarts(start: float, period: int, growth: int = 1, end: float = 0.0) 
 
     A wave starts over where it would be at `end`. PyTorch's CosineAnnealingWarmRestarts with
     T_0 = period, T_mult = growth and eta_min = end. Loshchilov, Hutter: arXiv:1608.03983.
+
+    start: the value of the first step.
+    period: the number of steps of the first wave.
+    growth: what the period is multiplied by from wave to wave, a whole number.
+    end: the value that each wave falls towards.
 
     >>> [round(warm_restarts(1.0, 2, 2)(step), 3) for step in range(1, 8)]
     [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]

@@ -77,8 +77,13 @@ class Accumulation:
     def add(self, grads: GradientStore, weight: float = 1.0, *, summed: bool = False) -> None:
         """Take all gradients out of `grads`, and add them.
 
+        grads: what `backward` returned.
         weight: how many samples or tokens the loss is the mean of, >= 0; with `summed` the sum of.
-        With a weight of 0 the gradients are dropped: a mean of nothing is NaN.
+            With a weight of 0 the gradients are dropped: a mean of nothing is NaN.
+        summed: the loss is a sum, not a mean.
+
+        ValueError for another weight, MissingGradientError for a store that is empty,
+        GradientMismatchError for a gradient that does not fit. Nothing has changed then.
 
         ValueError for another weight, MissingGradientError for a store that is empty,
         GradientMismatchError for a gradient that does not fit. Nothing has changed then.
@@ -134,6 +139,8 @@ class Accumulation:
 
         Each element is one addition, so that what comes of many depends on nothing but the order
         in which they are merged. Updates of buffers follow those that are here already.
+
+        other: what is added; it is empty afterwards.
         """
         with Uninterrupted():
             for parameters, whole in other._whole.items():

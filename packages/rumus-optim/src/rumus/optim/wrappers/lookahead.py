@@ -24,14 +24,16 @@ class Lookahead(Wrapper[M_co]):
     slow = slow + alpha (p - slow);  p = slow, after every k-th step that was applied
 
     base: any optimizer but the schedule-free ones and ASGD, not yet wrapped by a Lookahead; its own
-    averages go on as they are. It stays the owner of the parameters. The slow weights start as the
-    parameters are now; they are part of the base's state, saved by name and moved along, and its
-    kernel updates them: a step is one dispatch as before, reads nothing on a GPU, and takes 8 bytes
-    a parameter more. Where a step is refused nothing happens to them either. After every k-th step
-    p and slow are equal: that is the time to evaluate.
+        averages go on as they are. It stays the owner of the parameters. The slow weights start as
+        the parameters are now; they are part of the base's state, saved by name and moved along,
+        and its kernel updates them: a step is one dispatch as before, reads nothing on a GPU, and
+        takes 8 bytes a parameter more. Where a step is refused nothing happens to them either.
+        After every k-th step p and slow are equal: that is the time to evaluate.
+    k: 1 or more.
+    alpha: in (0, 1].
 
-    k: 1 or more. alpha: in (0, 1]. The defaults are the paper's. ValueError for a value out of
-    range, TypeError for another base. Zhang et al.: arXiv:1907.08610, algorithm 1.
+    The defaults are the paper's. ValueError for a value out of range, TypeError for another base.
+    Zhang et al.: arXiv:1907.08610, algorithm 1.
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter

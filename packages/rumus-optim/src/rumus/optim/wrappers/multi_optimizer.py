@@ -25,9 +25,14 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
     """Steps several optimizers together: all of them or, with an error or a bad gradient, none.
 
     optimizers: two or more by rules, of which each keeps its own parameters, hyper-parameters and
-    options: `set` them there, and clip there, by the norm of what each owns. From then on they step
-    only together: `step`, `move` and `release` are those of this one, and so is the saved state,
-    which has the form of one optimizer's: every parameter by its name, which must be different.
+        options: `set` them there, and clip there, by the norm of what each owns. From then on they
+        step only together: `step`, `move` and `release` are those of this one, and so is the saved
+        state, which has the form of one optimizer's: every parameter by its name, which must be
+        different.
+
+    TypeError for other optimizers, as those that wrap one or need a closure; OwnershipError for one
+    that was released or is part of another; ValueError for fewer than two, for different
+    `nonfinite`, for a loss scale that one of them has already, or for a divided state.
 
     TypeError for other optimizers, as those that wrap one or need a closure; OwnershipError for one
     that was released or is part of another; ValueError for fewer than two, for different
@@ -126,7 +131,10 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
         self.scaling = scaling
 
     def answer_nonfinite(self, nonfinite: Any) -> None:
-        """From the next step on do this at a gradient that is not finite, in all of them."""
+        """From the next step on do this at a gradient that is not finite, in all of them.
+
+        nonfinite: "raise", "skip" or "propagate", see `FusedOptimizer`.
+        """
         super().answer_nonfinite(nonfinite)
         for each in self.optimizers:
             each.nonfinite = nonfinite

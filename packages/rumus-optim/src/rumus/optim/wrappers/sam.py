@@ -80,10 +80,12 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
     ([0.25], 1.0)
 
     base: any fused optimizer but the averaging ones, or a Lookahead. It stays the owner of the
-    parameters, and what is saved is its state: SAM has none. adaptive: ASAM, where the
-    neighbourhood grows with each weight: e = rho t^2 g / ||t g||, t = |p| + eta; a rho ten times as
-    large is usual then. rho, eta >= 0. The norm is over all parameters of the base, which are on
-    one backend.
+        parameters, and what is saved is its state: SAM has none.
+    rho, eta: at least 0. The norm is over all parameters of the base, which are on one backend.
+    adaptive: ASAM, where the neighbourhood grows with each weight: e = rho t^2 g / ||t g||, t = |p|
+        + eta; a rho ten times as large is usual then.
+
+    ValueError for a value out of range, TypeError for another base.
 
     In between the parameters are elsewhere; before the base's step they are back, bit by bit, and
     they are so after any failure. A gradient that is not finite in the first pass does what the
@@ -114,11 +116,17 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         return f"SAM(rho={self.rho:g}{', adaptive' if self.adaptive else ''}) of {self.base}"
 
     def step(self, grads: GradientStore) -> None:  # type: ignore[override]
-        """Raise ClosureNeededError: the gradients at one point are not enough."""
+        """Raise ClosureNeededError: the gradients at one point are not enough.
+
+        grads: what `backward` returned.
+        """
         ClosureOptimizer.step(self, grads)
 
     def step_with(self, evaluate: Evaluate) -> Tensor:
-        """Do one step; see `ClosureOptimizer.minimize_step`."""
+        """Do one step; see `ClosureOptimizer.minimize_step`.
+
+        evaluate: returns the loss where the parameters are now, and a store that is drained.
+        """
         self._check_ready()
         first, grads = evaluate()
         updates = grads.keep_updates()  # of buffers: those of the point where the step begins
