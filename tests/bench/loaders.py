@@ -1,6 +1,7 @@
 """How fast data comes: images with augmentation beside torch.utils.data, Parquet beside pyarrow.
 
-Samples or rows a second, the best of some rounds that take turns, and the ratio to the peer.
+Samples or rows a second, the best of some rounds that take turns, and the ratio to the peer, which
+has no threads: those of rumus stand beside none of torch.
 Run with `python tests/bench/loaders.py`; it needs torch and pyarrow.
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from rumus.train import ArrayDataset, DataLoader, ParquetDataset, images
 
-COUNT, BATCH, ROUNDS = 4096, 128, 5
+COUNT, BATCH, ROUNDS = 4096, 128, 7
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3), np.uint8)
 LABELS = np.arange(COUNT) % 10
 AUGMENT = images.Augment(images.Crop(32, padding=4), images.Flip(), images.Normalise(0.5, 0.25))
@@ -34,10 +35,10 @@ class TorchImages:
         return image, label
 
 
-def _of_rumus(workers: int) -> Iterable[Any]:
+def _of_rumus(workers: int, *, processes: bool) -> Iterable[Any]:
     dataset = ArrayDataset(PIXELS, LABELS)
     return DataLoader(dataset, BATCH, shuffle=True, transform=AUGMENT, workers=workers,
-                      processes=workers > 0)  # fmt: skip
+                      processes=processes)  # fmt: skip
 
 
 def _of_torch(workers: int) -> Iterable[Any]:
@@ -69,9 +70,11 @@ def main() -> None:
     import pyarrow
     from pyarrow import parquet
 
-    for workers in (0, 2):
-        ours, theirs = _gone_through(_of_rumus(workers)), _gone_through(_of_torch(workers))
-        _told(f"images, augmented, {workers} processes", COUNT, ours, theirs)
+    for workers, processes in ((0, False), (2, False), (2, True)):
+        ours = _gone_through(_of_rumus(workers, processes=processes))
+        theirs = _gone_through(_of_torch(workers if processes else 0))
+        what = f"{workers} {'processes' if processes else 'threads'}" if workers else "no workers"
+        _told(f"images, augmented, {what}", COUNT, ours, theirs)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "table.parquet")
         values = np.random.default_rng(0).normal(size=(200_000, 20)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -65,6 +66,7 @@ def rumus_threads() -> list[str]:
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Any:
     yield
+    gc.collect()  # a loader that an exception's traceback refers to
     assert rumus_threads() == []
     assert multiprocessing.active_children() == []
 
@@ -423,8 +425,105 @@ def test_processes_make_the_same_batches(cases: Any) -> None:
     wanted = bits(loader())
     found = loader(workers=2, processes=True, prefetch=1)
     assert bits(islice(found, 2)) == wanted[:2]
-    assert multiprocessing.active_children() == []
     assert bits(found) == wanted[2:]
+
+
+def children() -> set[int]:
+    return {int(str(child.pid)) for child in multiprocessing.active_children()}
+
+
+def test_processes_live_until_the_loader_goes_away(cases: Any) -> None:
+    def loader(**options: Any) -> DataLoader:
+        return DataLoader(cases.Numbers(9), 2, shuffle=True, transform=cases.noisy, **options)
+
+    plain, found = loader(), loader(workers=2, processes=True)
+    alive = set()
+    for _ in range(2):
+        assert bits(found) == bits(plain)
+        assert rumus_threads() == []
+        alive |= children()
+    assert alive == children()
+    assert 1 <= len(alive) <= 2
+    found.close()
+    assert children() == set()
+    assert bits(found) == bits(plain)  # `close` is no end of the loader
+    assert children()
+    assert not children() & alive
+    del found
+    assert children() == set()
+
+
+def test_a_loop_that_is_left_ends_the_processes_that_are_busy(cases: Any) -> None:
+    loader = DataLoader(cases.Sleeping(6), 2, workers=1, processes=True, prefetch=1)
+    start = time.monotonic()
+    next(iter(loader))  # the process is at the next batch, for a minute
+    assert children() == set()
+    assert time.monotonic() - start < 50
+    assert (loader.epoch, loader.batch) == (0, 1)
+
+
+@pytest.mark.parametrize("change", ["attribute", "array", "dataset"])
+def test_a_dataset_that_has_changed_is_sent_again(cases: Any, change: str) -> None:
+    dataset = cases.Scaled(4, 1.0)
+    loader = DataLoader(dataset, 2, workers=1, processes=True)
+    assert [batch["row"][0, 1] for batch in loader] == [1.0, 6001.0]
+    before = children()
+    if change == "attribute":
+        dataset.factor = 2.0
+    elif change == "array":
+        dataset.values *= 2
+    else:
+        loader = DataLoader(cases.Scaled(4, 2.0), 2, workers=1, processes=True)
+        assert children() == set()
+    assert [batch["row"][0, 1] for batch in loader] == [2.0, 12002.0]
+    assert change == "dataset" or children() == before
+
+
+def test_large_batches_come_through_shared_memory(cases: Any) -> None:
+    """Batches that grow: each is what it would be without processes, in memory of its own."""
+
+    def loader(**options: Any) -> DataLoader:
+        lengths = cases.Scaled(12, 1.5)
+        return DataLoader(lengths, 5, **options)
+
+    def told(batches: Any) -> list[Any]:
+        return [{n: (a.dtype, a.shape, a.tobytes()) for n, a in b.items()} for b in batches]
+
+    descriptors = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    wanted, found = told(loader()), loader(workers=2, processes=True)
+    for _ in range(2):
+        batches = list(found)
+        batches[0]["row"][...] = 0  # may be written to, and belongs to nobody else
+        assert told(batches)[1:] == wanted[1:]
+    found.close()
+    if descriptors:
+        assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # of the resource tracker
+
+
+def test_processes_killed_between_two_loops_are_replaced(cases: Any) -> None:
+    loader = DataLoader(cases.Numbers(8), 2, workers=1, processes=True)
+    wanted, killed = bits(loader), children()
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    for child in multiprocessing.active_children():
+        child.join()
+    assert bits(loader) == wanted
+    assert not killed & children()
+
+
+def test_a_fork_has_processes_of_its_own(cases: Any) -> None:
+    loader = DataLoader(cases.Numbers(8), 2, workers=1, processes=True)
+    wanted, alive = bits(loader), children()
+    if not (child := os.fork()):
+        code = 1
+        try:
+            code = 0 if bits(loader) == wanted else 2
+            loader.close()
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert children() == alive
+    assert bits(loader) == wanted
 
 
 def test_a_killed_process(cases: Any) -> None:
@@ -474,6 +573,21 @@ def program(code: str, *arguments: str) -> subprocess.Popen[str]:
         env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize(
+    ("number", "to_group"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True), (9, False)],
+)
+def test_idle_processes_end_with_the_program(tmp_path: Path, number: int, to_group: bool) -> None:
+    with program("idle(sys.argv[1])", str(tmp_path)) as running:
+        while not (tmp_path / "begun").exists() and running.poll() is None:
+            time.sleep(0.01)
+        assert (tmp_path / "begun").read_text()
+        (os.killpg if to_group else os.kill)(running.pid, number)
+        running.communicate(timeout=50)  # ends when the last process has closed stderr
+    assert running.returncode in (-number, 128 + number)
 
 
 def test_ctrl_c_ends_processes_too(tmp_path: Path) -> None:

@@ -62,6 +62,43 @@ def deadly(sample: Sample, generator: np.random.Generator) -> Sample:
     return sample
 
 
+def where(sample: Sample, generator: np.random.Generator) -> Sample:
+    return *sample, os.getpid()
+
+
+class Sleeping:
+    """Samples of which the third takes a minute."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        time.sleep(60 if index == 2 else 0)
+        return (np.zeros(2),)
+
+
+class Scaled:
+    """Samples of some kilobytes that a program may change between two epochs."""
+
+    def __init__(self, count: int, factor: float) -> None:
+        self.factor = factor
+        self.values = np.arange(count * 3000.0).reshape(count, 3000)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.values[index]
+        return {
+            "row": row * self.factor,
+            "whole": row.astype(np.int32).reshape(30, 100),
+            "flag": index % 2 == 0,
+        }
+
+
 class Refusing:
     """A transform that no other process than this one can make."""
 
@@ -82,6 +119,17 @@ def busy(folder: str) -> None:
     for _ in DataLoader(Numbers(8), 2, workers=2, processes=True):
         Path(folder, "begun").touch()
         time.sleep(60)
+
+
+def idle(folder: str) -> None:
+    """Have worker processes that wait for the next epoch; a file says when, and who they are."""
+    from rumus.train import DataLoader
+
+    loader = DataLoader(Numbers(8), 2, workers=2, processes=True, transform=where)
+    found = sorted({int(pid) for _, _, pids in loader for pid in pids})
+    Path(folder, "new").write_text(" ".join(map(str, found)))
+    Path(folder, "new").rename(Path(folder, "begun"))
+    time.sleep(60)
 
 
 def open_at_exit() -> None:

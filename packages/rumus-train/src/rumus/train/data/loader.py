@@ -30,6 +30,9 @@ from rumus.train.data.dataset import AnyBatch, Dataset, Indices
 from rumus.train.data.part import Part, check_shards
 from rumus.train.data.sampler import Sampler
 
+if TYPE_CHECKING:
+    from rumus.train.data.process_pool import ProcessPool
+
 
 class DataLoader:
     """Batches of a dataset. Each loop over it runs one epoch, or the rest of one.
@@ -56,8 +59,10 @@ class DataLoader:
     with. Uploads to `backend` happen there too, so that the transfer runs beside the training.
     Neither workers nor prefetch change a bit of any batch.
 
-    Processes are started at the beginning of a loop: dataset and transform are pickled, and the
-    program needs `if __name__ == "__main__":`. However a loop ends, its workers end with it.
+    Processes are started by the first loop and live until `close`, or until nobody refers to the
+    loader: dataset and transform are pickled, which the program needs `if __name__ == "__main__":`
+    for, and sent again by a loop before which they have changed. A loop that is left early ends
+    the processes that are busy; the next one starts others.
 
     ranks: the processes that train together; batch_size is that of all of them. Each gets the rows
     of its shards, and `part` says which they are. shards: into how many parts a batch is cut,
@@ -248,6 +253,16 @@ class DataLoader:
             return permutation(self.seed, Purpose.SHUFFLE, self._samples, epoch)
         return np.arange(self._samples, dtype=np.intp)
 
+    def close(self) -> None:
+        """End the loop that runs, if one does, and the worker processes: they live until then.
+
+        The position stays, and a new loop starts new processes. What happens to a loader that
+        nobody refers to any more is the same.
+        """
+        self._leave()
+        if (pool := vars(self).pop("_pool", None)) is not None:
+            pool.close()
+
     def _leave(self) -> None:
         """End the loop that runs, if one does."""
         loop = None if self._loop is None else self._loop()
@@ -272,11 +287,19 @@ class DataLoader:
         """Those batches, made by whoever makes them."""
         if not self.workers:
             return (self._finish(task, self._batcher.make(task)) for task in self._tasks())
-        from rumus.train.data import workers
+        from rumus.train.data.workers import made_by_processes, made_by_threads
 
-        make = workers.made_by_processes if self.processes else workers.made_by_threads
         ahead = self.workers + self.prefetch
-        return make(self._batcher, self._tasks(), self._finish, self.workers, ahead)
+        given = self._batcher, self._tasks(), self._finish, self.workers, ahead
+        return made_by_processes(*given, self._pool) if self.processes else made_by_threads(*given)
+
+    @cached_property
+    def _pool(self) -> ProcessPool:
+        from rumus.train.data.process_pool import ProcessPool
+
+        pool = ProcessPool()
+        weakref.finalize(self, pool.close).atexit = False  # the pool has an exit handler
+        return pool
 
     def _finish(self, task: Task, batch: AnyBatch) -> Made:
         """Upload a batch, on the thread that made it or that waited for the process that did."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from rumus.train.base.data_errors import SampleError
-from rumus.train.data.batcher import Batcher, portable
+from rumus.train.data.batch_memory import BatchMemory
+from rumus.train.data.batcher import Batcher, Task, portable
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +36,51 @@ class Failure:
         return self.error
 
 
-def serve(connection: Connection) -> None:
+class Sizes(tuple[int, ...]):
+    """How many bytes a pickled batcher and its arrays have, which come next."""
+
+
+def serve(connection: Connection, memory: BatchMemory | None) -> None:
     """Make the batches that are asked for, until the other side is gone."""
     with suppress(EOFError, OSError):
-        _serve(connection)
+        _serve(connection, memory)
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, memory: BatchMemory | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked from the start
-    batcher: Batcher | Failure
-    sent = connection.recv_bytes()
-    try:
-        batcher = pickle.loads(sent)
-    except Exception as error:
-        batcher = Failure.of(_unusable(error))
+    batcher: Batcher | Failure | None = None
     while True:
-        task = connection.recv()
-        if isinstance(batcher, Failure):
+        asked = connection.recv()
+        if isinstance(asked, Sizes):
+            batcher = None  # its arrays make room for the next ones
+            batcher = _received(connection, asked)
+        elif isinstance(batcher, Batcher):
+            connection.send(_reply(batcher, asked, memory))
+        else:
             connection.send(batcher)
-            continue
-        try:
-            reply: object = batcher.make(task)
-        except Exception as error:
-            reply = Failure.of(error)
-        connection.send(reply)
+
+
+def _received(connection: Connection, sizes: Sizes) -> Batcher | Failure:
+    parts = [bytearray(size) for size in sizes]
+    for part in parts:
+        if part:
+            connection.recv_bytes_into(part)
+        else:
+            connection.recv_bytes()
+    try:
+        batcher: Batcher = pickle.loads(parts[0], buffers=parts[1:])
+    except Exception as error:
+        return Failure.of(_unusable(error))
+    return batcher
+
+
+def _reply(batcher: Batcher, task: Task, memory: BatchMemory | None) -> object:
+    try:
+        made = batcher.make(task)
+        place = None if memory is None else memory.write(made)
+    except Exception as error:
+        return Failure.of(error)
+    return place or made
 
 
 def _unusable(error: Exception) -> SampleError:

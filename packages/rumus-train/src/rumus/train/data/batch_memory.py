@@ -1,0 +1,104 @@
+"""`BatchMemory`: memory that a worker process and its loader share, through which batches come.
+
+A batch of images is some megabytes, and a pipe carries 64 KiB at a time, each with a change of the
+process. The memory is a file without a name, which ends with the last process that has it: nothing
+is left behind, however they end, and no size of /dev/shm bounds it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.base.fields import Names, fields_of, names_of, values_in
+from rumus.train.data.dataset import AnyBatch
+
+_SMALL: Final = 1 << 16  # bytes, up to which a pipe is as fast
+_ALIGNED: Final = 64  # bytes, to whose multiples arrays begin
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a batch lies: the names of its fields, and dtype, shape and first byte of each.
+
+    size: of the memory, in bytes.
+    """
+
+    names: Names
+    fields: tuple[tuple[np.dtype[Any], tuple[int, ...], int], ...]
+    size: int
+
+
+class BatchMemory:
+    """Shared memory for one batch at a time; it grows to the largest.
+
+    descriptor: of the file; each of both processes has one of its own.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._map: mmap.mmap | None = None
+
+    def __getstate__(self) -> Any:
+        """A descriptor on its way to a process that is being started."""
+        from multiprocessing.reduction import DupFd
+
+        return DupFd(self.descriptor)
+
+    def __setstate__(self, sent: Any) -> None:
+        self.descriptor, self._map = sent.detach(), None
+
+    @staticmethod
+    def create() -> BatchMemory | None:
+        """Return new memory; None where the system has no files without names."""
+        if not hasattr(os, "memfd_create"):
+            return None
+        return BatchMemory(os.memfd_create("rumus-batch"))
+
+    def write(self, batch: AnyBatch) -> Place | None:
+        """Put a batch there; None if it is too small to gain by that, or is not of plain arrays."""
+        values = values_in(batch)
+        if not all(type(value) is np.ndarray and value.dtype.kind in "biufc" for value in values):
+            return None
+        if sum(value.nbytes for value in values) < _SMALL:
+            return None
+        starts, size = _laid_out(values)
+        if self._map is None or len(self._map) < size:
+            os.ftruncate(self.descriptor, size)
+        for value, start in zip(values, starts, strict=True):
+            self._array(value.dtype, value.shape, start, size)[...] = value
+        fields = [(v.dtype, v.shape, start) for v, start in zip(values, starts, strict=True)]
+        return Place(names_of(batch), tuple(fields), size)
+
+    def read(self, place: Place) -> AnyBatch:
+        """Return the batch that lies there, in memory of its own."""
+        arrays = [self._array(*field, place.size).copy() for field in place.fields]
+        batch: AnyBatch = fields_of(place.names, arrays)
+        return batch
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._map = None
+        os.close(self.descriptor)
+
+    def _array(
+        self, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, size: int
+    ) -> NDArray[Any]:
+        if self._map is None or len(self._map) < size:
+            self._map = mmap.mmap(self.descriptor, size)
+        return np.ndarray(shape, dtype, self._map, start)
+
+
+def _laid_out(values: Sequence[NDArray[Any]]) -> tuple[list[int], int]:
+    """Where each array begins, and the size of all."""
+    starts, size = [], 0
+    for value in values:
+        starts.append(size)
+        size += -(-value.nbytes // _ALIGNED) * _ALIGNED
+    return starts, size
