@@ -8,15 +8,17 @@ import runpy
 from collections.abc import Iterator
 from enum import Enum
 from importlib import import_module
-from inspect import Parameter, cleandoc, isclass, isroutine, signature
+from inspect import Parameter, cleandoc, getmro, isclass, isroutine, signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rumus.tensor import Backend
+
 ROOT = Path(__file__).parents[2]
 LAYERS = sorted(path.parent.name for path in ROOT.glob("packages/*/src/rumus/*/__init__.py"))
-DESCRIBED = ["nn", "optim"]
+DESCRIBED = ["nn", "optim", "tensor"]
 MODULES = [
     ".".join(path.with_suffix("").parts[path.parts.index("src") + 1 :]).removesuffix(".__init__")
     for path in sorted(ROOT.glob("packages/*/src/rumus/**/*.py"))
@@ -38,7 +40,11 @@ def test_public_names_have_docstrings(layer: str) -> None:
 
 
 def public_callables(layer: str) -> Iterator[tuple[str, Any, str]]:
-    """Each public function, class and method of a package, with its name and its docstring."""
+    """Each public function, class and method of a package, with its name and what is said of it.
+
+    Of a method that a base class or the protocol `Backend` has as well, the arguments may be
+    described there.
+    """
     module = import_module(f"rumus.{layer}")
     for name in module.__all__:
         thing = getattr(module, name)
@@ -48,8 +54,9 @@ def public_callables(layer: str) -> Iterator[tuple[str, Any, str]]:
                 method = member.__func__ if hasattr(member, "__func__") else member
                 if own.startswith("_") or not isroutine(method) or method.__name__ != own:
                     continue
-                if method.__doc__:  # otherwise it is that of the class it overrides
-                    yield f"{name}.{own}", method, cleandoc(method.__doc__)
+                said = [getattr(kind, own, None) for kind in (*getmro(thing), Backend)]
+                texts = [cleandoc(each.__doc__) for each in said if each and each.__doc__]
+                yield f"{name}.{own}", method, "\n".join(texts)
         elif isroutine(thing):
             yield name, thing, cleandoc(thing.__doc__ or "")
 

@@ -266,7 +266,12 @@ class NumbaBackend(NumpyBackend):
     def loop_of(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
     ) -> BoundLoop | None:
-        """Return a compiled loop on these arrays, None where NumPy's calls cost less."""
+        """Return a compiled loop on these arrays, None where NumPy's calls cost less.
+
+        kernel: what is computed for each element.
+        arrays: what it reads.
+        out: what it writes.
+        """
         if out[0].size <= SMALL or len(kernel.nodes) <= 1:
             return None
         flat = flatten([*arrays, *out], out[0].shape)
@@ -318,6 +323,9 @@ class NumbaBackend(NumpyBackend):
             multiply(a, np.ones((a.shape[1], 1), a.dtype), out[:, None])
 
     def is_one_product(self, a: Array, out: Array) -> bool:
+        """a: the first factor.
+        out: what is written.
+        """
         is_known = out.dtype in (float32, float64) and numba_blas.single() is not None
         return out.size * a.shape[-1] < SHARED or not is_known
 

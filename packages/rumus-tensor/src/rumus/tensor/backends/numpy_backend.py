@@ -144,7 +144,10 @@ class NumpyBackend:
         return np.empty(shape, dtype)
 
     def memory_of(self, array: NDArray[Any]) -> object | None:
-        """Return the array that owns the memory; see `rumus.tensor.memory.last_use.Sharing`."""
+        """Return the array that owns the memory; see `rumus.tensor.memory.last_use.Sharing`.
+
+        array: of this backend.
+        """
         owner: object = array if array.base is None else array.base
         if not (isinstance(owner, np.ndarray) and owner.flags.owndata):
             return None  # of another library, perhaps
@@ -185,7 +188,11 @@ class NumpyBackend:
                 _run_in_blocks(program, arrays, scalars, out)
 
     def program(self, kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:
-        """Return the NumPy code of `kernel` for inputs of `dtypes`; `.source` is its text."""
+        """Return the NumPy code of `kernel` for inputs of `dtypes`; `.source` is its text.
+
+        kernel: what is computed for each element.
+        dtypes: of its arrays.
+        """
         found = self._programs.get((kernel, dtypes))
         if found is None:
             found = self._programs[kernel, dtypes] = compile_program(kernel, dtypes)
@@ -229,7 +236,11 @@ class NumpyBackend:
             epilogue.run(self, out)
 
     def is_one_product(self, a: Array, out: Array) -> bool:
-        """Whether a product is one call of NumPy, within `undisturbed`."""
+        """Whether a product is one call of NumPy, within `undisturbed`.
+
+        a: the first factor.
+        out: what is written.
+        """
         return True
 
     def undisturbed(self) -> AbstractContextManager[None]:
@@ -390,11 +401,17 @@ class NumpyBackend:
     def record(
         self, batch: Sequence[Array], observed: Notes
     ) -> AbstractContextManager[CapturedStep]:
+        """batch: the arrays that differ in each step.
+        observed: what is told of each call.
+        """
         from rumus.tensor.backends.numpy_capture import record
 
         return record(self, batch, observed)
 
     def compare(self, step: Capture, batch: Sequence[Array]) -> AbstractContextManager[Comparison]:
+        """step: what was recorded.
+        batch: the arrays of this step.
+        """
         from rumus.tensor.backends.numpy_capture import compare
 
         return compare(step, batch)
@@ -402,6 +419,10 @@ class NumpyBackend:
     def prepare(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
     ) -> Callable[[Sequence[float]], None]:
+        """kernel: what is computed for each element.
+        arrays: what it reads.
+        out: what it writes.
+        """
         arrays, out = list(arrays), list(out)
         return lambda scalars: self.elementwise(kernel, arrays, scalars, out)
 

@@ -76,6 +76,13 @@ class Expr(Arithmetic["Expr"]):
 
     Arithmetic on an `Expr` builds a larger one. `==` compares identity; `eq(a, b)` is the
     operation. Operations on constants alone are folded when they are built.
+
+    operation: its name.
+    operands: what it is computed from.
+    name: of an array or a scalar.
+    value: of a constant.
+    uniform: whether it is the same for all elements.
+    height: of the tree below it.
     """
 
     operation: str
@@ -87,22 +94,34 @@ class Expr(Arithmetic["Expr"]):
 
     @staticmethod
     def array(name: str) -> Expr:
-        """A leaf that takes another value at each element."""
+        """A leaf that takes another value at each element.
+
+        name: of an array of the kernel.
+        """
         return Expr("array", name=name)
 
     @staticmethod
     def scalar(name: str) -> Expr:
-        """A leaf that is one number for the whole call, given anew at each call."""
+        """A leaf that is one number for the whole call, given anew at each call.
+
+        name: of a scalar of the kernel.
+        """
         return Expr("scalar", name=name, uniform=True)
 
     @staticmethod
     def constant(value: float) -> Expr:
-        """A number that never changes and becomes part of the kernel's text."""
+        """A number that never changes and becomes part of the kernel's text.
+
+        value: a number.
+        """
         return Expr("constant", value=value, uniform=True)
 
     @staticmethod
     def of(value: Number) -> Expr:
-        """Return `value` itself, or the constant of a plain number; TypeError for anything else."""
+        """Return `value` itself, or the constant of a plain number; TypeError for anything else.
+
+        value: an expression, or a number that becomes one.
+        """
         if isinstance(value, Expr):
             return value
         if isinstance(value, numbers.Real):

@@ -111,7 +111,10 @@ class Kernel:
         return f"{','.join(self.arrays)}|{';'.join(lines)}|{outputs}"
 
     def bind(self, scalars: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the values of `uniforms`, computed in float64. KeyError names a missing scalar."""
+        """Return the values of `uniforms`, computed in float64. KeyError names a missing scalar.
+
+        scalars: a number for each scalar, by name.
+        """
         return self._bind(scalars)
 
     def _compile_uniforms(self) -> Callable[[Mapping[str, float]], tuple[float, ...]]:
@@ -136,7 +139,10 @@ class Kernel:
         return bind
 
     def types(self, dtypes: tuple[DType, ...]) -> Types:
-        """Return the dtypes of computation and results for inputs of `dtypes`."""
+        """Return the dtypes of computation and results for inputs of `dtypes`.
+
+        dtypes: of the arrays, in the order of `arrays`.
+        """
         found = self._types.get(dtypes)
         if found is None:
             found = self._types[dtypes] = self._infer(dtypes)
@@ -175,8 +181,11 @@ class Kernel:
         """Return the kernel of the derivative with respect to the arrays named in `wrt`.
 
         It reads this kernel's inputs, as far as it needs them, and the incoming gradient under the
-        name `gradient`; its outputs are named `d_` and the input's name. ValueError for a kernel
-        of several outputs: it has no single incoming gradient.
+        name `gradient`; its outputs are named `d_` and the input's name.
+
+        wrt: the name of an array.
+
+        ValueError for a kernel of several outputs: it has no single incoming gradient.
         """
         found = self._gradients.get(wrt)
         if found is None:

@@ -38,9 +38,13 @@ def fitting(parameters: Sequence[Parameter], dtype: DType, limit: int) -> Iterat
 class Arena:
     """The memory of parameters of one dtype, on one backend.
 
-    table: where they lie, for what is computed of each. Making one
-    copies nothing into the parameters; `adopt` makes them views of it. What lies between the
-    slots is 0 in the values and the gradients.
+    table: where they lie, for what is computed of each. Making one copies nothing into the
+        parameters; `adopt` makes them views of it. What lies between the slots is 0 in the values
+        and the gradients.
+
+    parameters: of one dtype, in the order in which they lie.
+    dtype: floating, of all its parameters.
+    backend: where its memory lies.
     """
 
     def __init__(self, parameters: Sequence[Parameter], dtype: DType, backend: Backend) -> None:
@@ -82,7 +86,10 @@ class Arena:
         return flat
 
     def views(self, flat: Array) -> list[Array]:
-        """Return the part of a flat array that belongs to each parameter, in its shape."""
+        """Return the part of a flat array that belongs to each parameter, in its shape.
+
+        flat: as long as the arena.
+        """
         pairs = zip(self.slots, self.parameters, strict=True)
         return [self._view(flat, slot.start, parameter) for slot, parameter in pairs]
 
@@ -114,6 +121,9 @@ class Arena:
         """Return the gradients in `store` as one flat array of this layout.
 
         Usually `backward` wrote them there; what it could not is copied into a fresh array.
+
+        store: what `backward` returned.
+
         KeyError for a parameter without one.
         """
         if self.holds(store):
@@ -125,11 +135,19 @@ class Arena:
         return flat
 
     def holds(self, store: GradientStore) -> bool:
-        """Whether the gradients in `store` lie in this arena, all of them."""
+        """Whether the gradients in `store` lie in this arena, all of them.
+
+        store: what `backward` returned.
+        """
         return store.holds(self.numbers, self.slot_gradients)
 
     def drain(self, store: GradientStore, collected: Array, by: str) -> None:
-        """Remove the gradients that were collected from a store."""
+        """Remove the gradients that were collected from a store.
+
+        store: what `backward` returned.
+        collected: what `collect` returned.
+        by: who drains it, for error messages.
+        """
         if collected is self.gradients:
             store.drain_lent(self.numbers, self.slots, by)
         else:
@@ -140,7 +158,10 @@ class Arena:
         self.version.count += 1
 
     def at(self, index: int) -> Parameter:
-        """Return the parameter to which the element `index` of a flat array belongs."""
+        """Return the parameter to which the element `index` of a flat array belongs.
+
+        index: the number of a parameter.
+        """
         for parameter, slot in zip(self.parameters, self.slots, strict=True):
             if slot.start <= index < slot.start + math.prod(parameter.shape):
                 return parameter

@@ -210,8 +210,12 @@ def gather(table: Tensor, index: Tensor) -> Tensor:
     """Rows of `table` by number: the result has the shape of `index`, then that of a row.
 
     The gradient of a row is the sum over its uses, added in their order, and to what the table has
-    from later operations without a second array of its size. TypeError for an index
-    that is not int32; IndexError for one outside of [0, len(table)).
+    from later operations without a second array of its size.
+
+    table: of at least one axis.
+    index: integers of [0, len(table)), of any shape.
+
+    TypeError for an index that is not int32; IndexError for one outside of [0, len(table)).
     """
     if index.dtype != int32:
         raise TypeError(f"an index must be int32, not {index.dtype}")

@@ -14,6 +14,9 @@ from rumus.tensor.memory.backend import Array, Shape
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """The product of the last two axes, batches broadcast, vectors as NumPy treats them.
 
+    a: (..., m, k); a vector is (k,).
+    b: (..., k, n); a vector is (k,).
+
     ValueError if the inner lengths differ; TypeError for an operand that is not a tensor.
     """
     if not isinstance(b, Tensor):

@@ -244,6 +244,8 @@ def elementwise(function: F) -> F:
     use operators, the elementwise functions of this package, numbers, and other such functions.
     Called with `Expr`s it returns an `Expr`, so that it can be part of a larger kernel.
 
+    function: of expressions and numbers, which returns an expression.
+
     >>> from rumus.tensor import sigmoid, tensor
     >>> @elementwise
     ... def swish(x, *, beta=1.0):

@@ -28,7 +28,11 @@ class Owner(Protocol):
     """What owns parameters: an optimizer."""
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
-        """Take `parameters`, their gradients and their state to another backend."""
+        """Take `parameters`, their gradients and their state to another backend.
+
+        parameters: which it owns.
+        backend: where to.
+        """
         ...
 
     def release(self) -> None:
@@ -39,9 +43,13 @@ class Owner(Protocol):
 class Parameter(Tensor):
     """A floating tensor that `backward` gives a gradient for.
 
-    data: numbers, an array or a tensor; copied. name: what errors call it; a module sets it to the
-    path of the attribute. requires_grad: False freezes it: no gradient, and no optimizer takes it.
+    data: numbers, an array or a tensor; copied.
+    name: what errors call it; a module sets it to the path of the attribute.
+    dtype: of the elements.
+    backend: where the elements lie, by default the CPU.
+    requires_grad: False freezes it: no gradient, and no optimizer takes it.
     role: what it is to its layer, one of `ROLES`; optimizers make groups by it.
+
     TypeError for data that are not floating: integers have no gradient. ValueError for another
     role.
 
@@ -109,11 +117,16 @@ class Parameter(Tensor):
         return Parameter(self, name=self.name, requires_grad=self._trainable, role=self.role)
 
     def move(self, backend: Backend) -> None:
-        """Move to another backend in place; an owner moves what belongs to it along."""
+        """Move to another backend in place; an owner moves what belongs to it along.
+
+        backend: where to.
+        """
         move_parameters([self], backend)
 
     def convert(self, dtype: DTypeLike) -> None:
         """Round to another floating dtype, or widen, in place.
+
+        dtype: floating.
 
         OwnershipError if it has an owner, whose state fits the dtype it has; TypeError for a dtype
         that is not floating.
@@ -138,6 +151,9 @@ def move_parameters(parameters: Sequence[Parameter], backend: Backend) -> None:
     """Move parameters to a backend in place, with what their owners keep for them.
 
     Parameters of one owner move together, so that its arenas are laid out anew only once.
+
+    parameters: of any owner.
+    backend: where to.
     """
     with Uninterrupted():
         _move(parameters, backend)
@@ -165,6 +181,8 @@ class Parameters(Generic[M_co]):
 
     The type remembers whose they are: `AdamW(generator.parameters())` is an `AdamW[Generator]`.
     Iterating gives the parameters; `names` gives their names.
+
+    named: a mapping from names to parameters.
     """
 
     def __init__(self, named: Mapping[str, Parameter] | Iterable[tuple[str, Parameter]]) -> None:
@@ -211,7 +229,9 @@ class Parameters(Generic[M_co]):
         """Return those that fit everything given, in the same order.
 
         what: a pattern for the name, with `*`, `?` and `[...]`, or a function of name and parameter
-        that returns whether to take it. role: one of `ROLES`.
+            that returns whether to take it.
+        role: one of `ROLES`.
+
         ValueError if nothing fits: a typing error would otherwise leave a group out in silence.
         TypeError if nothing is given.
 
@@ -231,7 +251,12 @@ class Parameters(Generic[M_co]):
     ) -> Parameters[M_co]:
         """Return the rest of `where` with the same arguments, or what is not in other parameters.
 
-        The rest may be empty. The errors are those of `where`.
+        The rest may be empty.
+
+        what: the names that are left out, or patterns of them.
+        role: what they are for, in error messages.
+
+        The errors are those of `where`.
 
         >>> named = Parameters({"0.weight": Parameter([[1.0]]), "0.bias": Parameter([1.0])})
         >>> named.without("*.bias"), named.without(named.where("*.weight"))

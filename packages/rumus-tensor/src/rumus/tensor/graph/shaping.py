@@ -128,6 +128,9 @@ def _common(operation: str, tensors: Sequence[Tensor]) -> tuple[Backend, DType, 
 def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join tensors along an axis that they have. ValueError if the other axes differ.
 
+    tensors: at least one, of one dtype and backend.
+    axis: along which they are joined; the other lengths are equal.
+
     >>> from rumus.tensor import tensor
     >>> concat([tensor([1, 2]), tensor([3])]).tolist()
     [1, 2, 3]
@@ -154,8 +157,12 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
     """Views of the parts of an axis, one after another.
 
+    x: of any dtype.
     parts: how many of equal length, or the length of each. Backward writes their gradients beside
-    one another, where those of slices would be added up: whatever computes one can write it there.
+        one another, where those of slices would be added up: whatever computes one can write it
+        there.
+    axis: along which it is cut.
+
     ValueError if they do not make up the axis.
 
     >>> from rumus.tensor import tensor
@@ -227,7 +234,11 @@ def _without(shape: Shape, axis: int) -> Shape:
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Join tensors of one shape along a new axis. ValueError if the shapes differ."""
+    """Join tensors of one shape along a new axis. ValueError if the shapes differ.
+
+    tensors: at least one, of one dtype and backend.
+    axis: where the new axis comes.
+    """
     if tensors and any(t.shape != tensors[0].shape for t in tensors):
         shapes = ", ".join(str(t.shape) for t in tensors)
         raise ValueError(f"stack: the shapes differ: {shapes}")
@@ -237,7 +248,10 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """Surround `x` with `value`.
 
+    x: of any dtype.
     widths: for each axis how many elements before and after, as in `numpy.pad`.
+    value: of the new elements.
+
     ValueError for another number of axes or a negative width.
     """
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):

@@ -22,7 +22,12 @@ def _floating(x: Tensor) -> Tensor:
 
 
 def logsumexp(x: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) along `axis`; the largest element is taken out first."""
+    """log(sum(exp(x))) along `axis`; the largest element is taken out first.
+
+    x: floating, of any shape.
+    axis: a number, or several; None for all.
+    keepdims: keep the axes that are reduced, with length 1.
+    """
     if x.dtype == float16:
         return cast(logsumexp(cast(x, float32), axis, keepdims), float16)
     x = _floating(x)

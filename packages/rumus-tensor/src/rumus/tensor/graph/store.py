@@ -69,6 +69,8 @@ class GradientStore:
     def array(self, parameter: Parameter) -> Array:
         """Return the memory of a gradient, for code that changes it in place.
 
+        parameter: whose gradient it is.
+
         MissingGradientError, or DrainedGradientError with who drained it, if it is not there.
         """
         found = self._gradients.get(parameter.id)
@@ -77,15 +79,25 @@ class GradientStore:
         return found
 
     def holds(self, numbers: Sequence[ParamId], arrays: Sequence[Array]) -> bool:
-        """Whether the gradients of the parameters with these numbers are these very arrays."""
+        """Whether the gradients of the parameters with these numbers are these very arrays.
+
+        numbers: of parameters.
+        arrays: of gradients.
+        """
         return all(map(is_, map(self._gradients.get, numbers), arrays))
 
     def check(self, parameter: Parameter) -> None:
-        """Raise an AutogradError if the gradient of `parameter` is missing or does not fit it."""
+        """Raise an AutogradError if the gradient of `parameter` is missing or does not fit it.
+
+        parameter: whose gradient it is.
+        """
         check_fit(parameter, self.array(parameter), self._backends[parameter.id])
 
     def missing(self, parameter: Parameter) -> MissingGradientError:
-        """Return the error that says why there is no gradient of `parameter`."""
+        """Return the error that says why there is no gradient of `parameter`.
+
+        parameter: whose gradient it is.
+        """
         by = self._drained.get(parameter.id)
         if by is not None:
             return DrainedGradientError(
@@ -114,6 +126,9 @@ class GradientStore:
     def accumulate(self, parameter: Parameter, gradient: Tensor) -> None:
         """Add `gradient`, or put it in where there is none; its elements are copied.
 
+        parameter: whose gradient it is.
+        gradient: of the parameter's shape, dtype and backend.
+
         GradientMismatchError for another shape, dtype or backend than the parameter's.
         """
         check_fit(parameter, gradient._array, gradient._backend)
@@ -123,13 +138,21 @@ class GradientStore:
             collector.commit()
 
     def take(self, parameter: Parameter, by: str = "take") -> Tensor:
-        """Remove a gradient and return it."""
+        """Remove a gradient and return it.
+
+        parameter: whose gradient it is.
+        by: who drains it, for error messages.
+        """
         gradient = self[parameter]
         self.drain([parameter], by)
         return gradient
 
     def drain(self, parameters: Iterable[Parameter], by: str) -> None:
-        """Remove gradients, remembering who did. All of them, or none and MissingGradientError."""
+        """Remove gradients, remembering who did. All of them, or none and MissingGradientError.
+
+        parameters: whose gradients are removed.
+        by: who drains it, for error messages.
+        """
         wanted = {parameter.id: parameter for parameter in parameters}
         if not self._gradients.keys() >= wanted.keys():
             for parameter in wanted.values():
@@ -141,13 +164,21 @@ class GradientStore:
             self._forget(list(wanted), by)
 
     def drain_lent(self, numbers: Sequence[ParamId], slots: Sequence[Slot], by: str) -> None:
-        """Remove gradients that lie in these slots, as `holds` says: `drain` in less time."""
+        """Remove gradients that lie in these slots, as `holds` says: `drain` in less time.
+
+        numbers: of parameters.
+        slots: where their gradients were lent to.
+        by: who drains it, for error messages.
+        """
         for slot in slots:
             slot.holder = None
         self._forget(numbers, by)
 
     def propose(self, updates: Iterable[BufferUpdate]) -> None:
-        """Have updates of buffers written when the gradients are applied."""
+        """Have updates of buffers written when the gradients are applied.
+
+        updates: of buffers, written when a step counts.
+        """
         self._updates += updates
 
     def take_updates(self) -> list[BufferUpdate]:
@@ -166,6 +197,7 @@ class GradientStore:
         """Write what the forward passes would change; whoever drains a store does it, too.
 
         applied: where `backend` decides about its step by itself, its decision; see `Updater`.
+        backend: which decides; None where none does.
         """
         for update in self.take_updates():
             update.write(applied if update.backend is backend else None)

@@ -35,6 +35,9 @@ class Tensor(Arithmetic["Tensor"]):
     Made by `tensor(...)`, by a `Generator`, or by operations on other tensors. A result of
     operations on parameters remembers how it was computed, for `backward`. There is no `.grad`:
     `loss.backward()` returns the gradients.
+
+    array: of the backend.
+    backend: where the elements lie, by default the CPU.
     """
 
     __slots__ = ("__weakref__", "_array", "_backend", "_node", "_version")
@@ -167,9 +170,11 @@ class Tensor(Arithmetic["Tensor"]):
     ) -> GradientStore:
         """Return the gradient of this scalar with respect to every parameter behind it.
 
-        into: a store to add the gradients to, instead of a new one; it is returned. scale: one
-        number beside this tensor, by which all gradients are multiplied, as if this scalar were.
-        Raises GraphError if this is not one floating number, has no graph, or was used before;
+        into: a store to add the gradients to, instead of a new one; it is returned.
+        scale: one number beside this tensor, by which all gradients are multiplied, as if this
+            scalar were.
+
+        GraphError if this is not one floating number, has no graph, or was used before;
         ModifiedTensorError if a tensor that is needed was changed since. Nothing is written then.
         """
         return gradients_of(self, into, scale)
@@ -184,6 +189,8 @@ class Tensor(Arithmetic["Tensor"]):
 
     def assign(self, value: TensorLike | float) -> Self:
         """Write `value`, broadcast to this shape, into this tensor's memory and return it.
+
+        value: of the tensor's shape and dtype.
 
         GraphError for the result of an operation on parameters. ValueError if it does not fit.
         """
@@ -232,11 +239,18 @@ class Tensor(Arithmetic["Tensor"]):
     __hash__ = object.__hash__
 
     def astype(self, dtype: DTypeLike) -> Tensor:
-        """Return the elements as another dtype; gradients flow between floating dtypes."""
+        """Return the elements as another dtype; gradients flow between floating dtypes.
+
+        dtype: of the result.
+        """
         return operators.cast(self, as_dtype(dtype))
 
     def clip(self, low: Tensor | float | None = None, high: Tensor | float | None = None) -> Tensor:
-        """Limit each element to [low, high]; NaN stays NaN. None: no limit on that side."""
+        """Limit each element to [low, high]; NaN stays NaN. None: no limit on that side.
+
+        low: the smallest result, None for no limit.
+        high: the largest result, None for no limit.
+        """
         above = self if low is None else self.maximum(low)
         return above if high is None else above.minimum(high)
 
@@ -246,7 +260,10 @@ class Tensor(Arithmetic["Tensor"]):
         return linear_algebra.matmul(self, other)
 
     def matmul(self, other: Tensor) -> Tensor:
-        """The matrix product of the last two axes; leading axes are batches and broadcast."""
+        """The matrix product of the last two axes; leading axes are batches and broadcast.
+
+        other: (..., k, n), where this tensor is (..., m, k); vectors as in NumPy.
+        """
         return linear_algebra.matmul(self, other)
 
     def __getitem__(self, key: Any) -> Tensor:
@@ -254,35 +271,61 @@ class Tensor(Arithmetic["Tensor"]):
 
     @AXIS.as_keywords
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The sum over `axis`; over everything by default."""
+        """The sum over `axis`; over everything by default.
+
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+        """
         return reduction.sum(self, axis, keepdims)
 
     @AXIS.as_keywords
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The mean over `axis`; over everything by default."""
+        """The mean over `axis`; over everything by default.
+
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+        """
         return reduction.mean(self, axis, keepdims)
 
     @AXIS.as_keywords
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The largest element over `axis`; equal ones share the gradient."""
+        """The largest element over `axis`; equal ones share the gradient.
+
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+        """
         return reduction.extremum("max", self, axis, keepdims)
 
     @AXIS.as_keywords
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The smallest element over `axis`; equal ones share the gradient."""
+        """The smallest element over `axis`; equal ones share the gradient.
+
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+        """
         return reduction.extremum("min", self, axis, keepdims)
 
     @AXIS.as_keywords
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        """The variance over `axis`, divided by n - ddof as NumPy does."""
+        """The variance over `axis`, divided by n - ddof as NumPy does.
+
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+        ddof: what is subtracted from the number of elements in the divisor.
+        """
         return spread.var(self, axis, keepdims, ddof)
 
     @AXIS.as_keywords
     def std(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The standard deviation over `axis`, of squares divided by n - ddof as NumPy does.
 
-        Where all elements are equal it is 0, and so is the gradient. ValueError if n is not above
-        ddof.
+        Where all elements are equal it is 0, and so is the gradient.
+
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+        ddof: what is subtracted from the number of elements in the divisor.
+
+        ValueError if n is not above ddof.
         """
         return spread.std(self, axis, keepdims, ddof)
 
@@ -293,8 +336,12 @@ class Tensor(Arithmetic["Tensor"]):
         """(sum |x|^order)^(1 / order) over `axis`; over everything by default.
 
         order: at least 0; 2 or "fro" is the root of the sum of squares, inf the largest and -inf
-        the smallest size, 0 the number of elements that are not 0. The gradient of a norm of
-        zeros is 0. ValueError for any other order.
+            the smallest size, 0 the number of elements that are not 0. The gradient of a norm of
+            zeros is 0.
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+
+        ValueError for any other order.
 
         >>> tensor([[3.0, 4.0], [0.0, 0.0]]).norm(axis=1).tolist()
         [5.0, 0.0]
@@ -305,28 +352,47 @@ class Tensor(Arithmetic["Tensor"]):
     def prod(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The product over `axis`, 1 of nothing; over everything by default.
 
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+
         OverflowError for integers whose product does not fit int32, on the CPU; a GPU wraps around.
         """
         return reduction.prod(self, axis, keepdims)
 
     @AXIS.as_keywords
     def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Whether any element over `axis` is true, or not 0; False of nothing."""
+        """Whether any element over `axis` is true, or not 0; False of nothing.
+
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+        """
         return reduction.holds("any", self, axis, keepdims)
 
     @AXIS.as_keywords
     def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Whether all elements over `axis` are true, or not 0; True of nothing."""
+        """Whether all elements over `axis` are true, or not 0; True of nothing.
+
+        axis: a number, or several; None for all.
+        keepdims: keep the axes that are reduced, with length 1.
+        """
         return reduction.holds("all", self, axis, keepdims)
 
     @AXIS.as_keywords
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """The int32 index of the first largest element, or NaN; flattened for None."""
+        """The int32 index of the first largest element, or NaN; flattened for None.
+
+        axis: a number; None for the place in the flattened tensor.
+        keepdims: keep the axes that are reduced, with length 1.
+        """
         return reduction.position("argmax", self, axis, keepdims)
 
     @AXIS.as_keywords
     def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """The int32 index of the first smallest element, or NaN; flattened for None."""
+        """The int32 index of the first smallest element, or NaN; flattened for None.
+
+        axis: a number; None for the place in the flattened tensor.
+        keepdims: keep the axes that are reduced, with length 1.
+        """
         return reduction.position("argmin", self, axis, keepdims)
 
     # In order
@@ -334,6 +400,8 @@ class Tensor(Arithmetic["Tensor"]):
     @AXIS.as_keywords
     def cumsum(self, axis: int) -> Tensor:
         """The sum of each element and all before it along `axis`; truth values are counted.
+
+        axis: along which it is added up.
 
         OverflowError for integers whose sums do not fit int32, on the CPU; a GPU wraps around.
 
@@ -349,6 +417,9 @@ class Tensor(Arithmetic["Tensor"]):
         Equal elements stay in their order. NaN counts as the largest. Gradients flow through the
         elements.
 
+        axis: along which it is sorted.
+        descending: the largest first.
+
         >>> values, indices = tensor([3.0, 1.0, 2.0]).sort()
         >>> values.tolist(), indices.tolist()
         ([1.0, 2.0, 3.0], [1, 2, 0])
@@ -357,15 +428,23 @@ class Tensor(Arithmetic["Tensor"]):
 
     @AXIS.as_keywords
     def argsort(self, axis: int = -1, descending: bool = False) -> Tensor:
-        """The int32 indices that put the elements in order along `axis`; see `sort`."""
+        """The int32 indices that put the elements in order along `axis`; see `sort`.
+
+        axis: along which it is sorted.
+        descending: the largest first.
+        """
         return sorting.order(self.detach(), axis, descending, None, "argsort")[1]
 
     @AXIS.as_keywords
     def topk(self, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
         """The k largest elements along `axis`, the largest first, and their int32 indices.
 
+        k: how many, at most the length of the axis.
+        axis: along which the largest are looked for.
         largest: False for the smallest, the smallest first. Of equal elements the first comes
-        first. NaN counts as the largest. ValueError for a negative k, or more than there are.
+            first. NaN counts as the largest.
+
+        ValueError for a negative k, or more than there are.
 
         >>> tensor([3.0, 1.0, 2.0]).topk(2)[0].tolist()
         [3.0, 2.0]
@@ -373,21 +452,34 @@ class Tensor(Arithmetic["Tensor"]):
         return sorting.order(self, axis, largest, k, "topk")
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
-        """The same elements in another shape; one length may be -1."""
+        """The same elements in another shape; one length may be -1.
+
+        shape: of as many elements; one length may be -1.
+        """
         return shaping.reshape(self, shaping.as_shape(shape))
 
     def flatten(self, start: int = 0) -> Tensor:
-        """Join the axes from `start` on into one; IndexError if there is no such axis."""
+        """Join the axes from `start` on into one; IndexError if there is no such axis.
+
+        start: the first of the axes that are joined.
+        """
         if self.ndim or start not in (0, -1):  # a number becomes a vector
             start = reduction.normalize_axis(start, self.ndim, "flatten")
         return shaping.reshape(self, (*self.shape[:start], math.prod(self.shape[start:])))
 
     def permute(self, *axes: int | Sequence[int]) -> Tensor:
-        """The axes in another order."""
+        """The axes in another order.
+
+        axes: each axis once, in the new order.
+        """
         return shaping.permute(self, shaping.as_shape(axes))
 
     def transpose(self, first: int = -2, second: int = -1) -> Tensor:
-        """Exchange two axes; by default the last two."""
+        """Exchange two axes; by default the last two.
+
+        first: an axis.
+        second: the axis that changes places with it.
+        """
         return shaping.transpose(self, first, second)
 
     @property
@@ -398,32 +490,51 @@ class Tensor(Arithmetic["Tensor"]):
         )
 
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
-        """Repeat along axes of length 1, and along new leading ones, as NumPy does."""
+        """Repeat along axes of length 1, and along new leading ones, as NumPy does.
+
+        shape: which the tensor's shape broadcasts to.
+        """
         return shaping.broadcast_to(self, tuple(shape))
 
     @AXIS.as_keywords
     def unsqueeze(self, axis: int) -> Tensor:
-        """Insert an axis of length 1."""
+        """Insert an axis of length 1.
+
+        axis: where the new axis comes.
+        """
         return shaping.unsqueeze(self, axis)
 
     @AXIS.as_keywords
     def squeeze(self, axis: int | None = None) -> Tensor:
-        """Remove an axis of length 1, or all of them."""
+        """Remove an axis of length 1, or all of them.
+
+        axis: of length 1; None for all such.
+        """
         return shaping.squeeze(self, axis)
 
     @AXIS.as_keywords
     def softmax(self, axis: int = -1) -> Tensor:
-        """exp(x) / sum(exp(x)) along `axis`."""
+        """exp(x) / sum(exp(x)) along `axis`.
+
+        axis: along which the results add up to 1.
+        """
         return softmaxes.softmax(self, axis)
 
     @AXIS.as_keywords
     def log_softmax(self, axis: int = -1) -> Tensor:
-        """The logarithm of the softmax along `axis`."""
+        """The logarithm of the softmax along `axis`.
+
+        axis: along which the probabilities add up to 1.
+        """
         return softmaxes.log_softmax(self, axis)
 
     @AXIS.as_keywords
     def logsumexp(self, axis: int = -1, keepdims: bool = False) -> Tensor:
-        """log(sum(exp(x))) along `axis`, without overflow."""
+        """log(sum(exp(x))) along `axis`, without overflow.
+
+        axis: along which it is added up.
+        keepdims: keep the axes that are reduced, with length 1.
+        """
         return softmaxes.logsumexp(self, axis, keepdims)
 
     # Moving
@@ -433,7 +544,10 @@ class Tensor(Arithmetic["Tensor"]):
         return shaping.copy(self)
 
     def to(self, backend: Backend) -> Tensor:
-        """Return the elements on another backend; gradients flow back to this one."""
+        """Return the elements on another backend; gradients flow back to this one.
+
+        backend: where to.
+        """
         return shaping.to_backend(self, backend)
 
     def to_gpu(self) -> Tensor:
@@ -502,9 +616,12 @@ def tensor(
 ) -> Tensor:
     """Return a tensor with a copy of `data`: numbers, nested lists, a NumPy array, a tensor.
 
+    data: a number, an array, nested sequences of numbers, or a tensor.
     dtype: by default float32 for floating data of any width but float16, int32 for integers, bool
-    for truth values. backend: by default the CPU.
-    Raises TypeError for data that are not numbers, OverflowError for numbers beyond the dtype.
+        for truth values.
+    backend: by default the CPU.
+
+    TypeError for data that are not numbers, OverflowError for numbers beyond the dtype.
 
     >>> tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0).tolist()
     [4.0, 6.0]
@@ -550,7 +667,13 @@ def full(
     dtype: DTypeLike = float32,
     backend: Backend | None = None,
 ) -> Tensor:
-    """Return a tensor with every element `value`."""
+    """Return a tensor with every element `value`.
+
+    shape: a number or a sequence of numbers.
+    value: of every element.
+    dtype: of the elements.
+    backend: where the elements lie, by default the CPU.
+    """
     backend = backend or cpu()
     array = backend.allocate(tuple(shape), as_dtype(dtype))
     backend.fill(value, array)
@@ -560,27 +683,45 @@ def full(
 def zeros(
     shape: Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
 ) -> Tensor:
-    """Return a tensor of zeros."""
+    """Return a tensor of zeros.
+
+    shape: a number or a sequence of numbers.
+    dtype: of the elements.
+    backend: where the elements lie, by default the CPU.
+    """
     return full(shape, 0, dtype=dtype, backend=backend)
 
 
 def ones(
     shape: Sequence[int], *, dtype: DTypeLike = float32, backend: Backend | None = None
 ) -> Tensor:
-    """Return a tensor of ones."""
+    """Return a tensor of ones.
+
+    shape: a number or a sequence of numbers.
+    dtype: of the elements.
+    backend: where the elements lie, by default the CPU.
+    """
     return full(shape, 1, dtype=dtype, backend=backend)
 
 
 def arange(
     start: int, stop: int | None = None, step: int = 1, *, backend: Backend | None = None
 ) -> Tensor:
-    """Return the int32 numbers from `start` (0 when only one is given) below `stop`."""
+    """Return the int32 numbers from `start` (0 when only one is given) below `stop`.
+
+    start: the first number.
+    stop: behind the last number.
+    step: from one number to the next.
+    backend: where the elements lie, by default the CPU.
+    """
     first, last = (0, start) if stop is None else (start, stop)
     return tensor(np.arange(first, last, step), backend=backend)
 
 
 def from_dlpack(source: Any) -> Tensor:
     """Return a CPU tensor over the memory of another library's array, without a copy.
+
+    source: an object with `__dlpack__`, on the CPU.
 
     TypeError for a dtype that is not one of the five.
     """

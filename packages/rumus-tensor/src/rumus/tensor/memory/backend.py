@@ -67,23 +67,41 @@ class Backend(Protocol):
         ...
 
     def allocate(self, shape: Shape, dtype: DType) -> Array:
-        """Return a new array; its contents are whatever was there."""
+        """Return a new array; its contents are whatever was there.
+
+        shape: at least 0 each.
+        dtype: of the elements.
+        """
         ...
 
     def upload(self, host: NDArray[Any]) -> Array:
-        """Return a new array with a copy of `host`."""
+        """Return a new array with a copy of `host`.
+
+        host: a NumPy array.
+        """
         ...
 
     def download(self, array: Array) -> NDArray[Any]:
-        """Return a copy of `array` in NumPy."""
+        """Return a copy of `array` in NumPy.
+
+        array: of this backend.
+        """
         ...
 
     def fill(self, value: float, out: Array) -> None:
-        """Set every element to `value`."""
+        """Set every element to `value`.
+
+        value: a number.
+        out: written.
+        """
         ...
 
     def copy(self, source: Array, out: Array) -> None:
-        """Write `source` into `out`, broadcasting and casting as needed."""
+        """Write `source` into `out`, broadcasting and casting as needed.
+
+        source: of a shape that broadcasts to that of `out`.
+        out: written; it may overlap `source` where both are the same elements.
+        """
         ...
 
     def elementwise(
@@ -97,14 +115,26 @@ class Backend(Protocol):
 
         `arrays` are in the order of `kernel.arrays`, `scalars` are `kernel.bind(...)`, and `out` is
         in the order of `kernel.outputs`.
+
+        kernel: what is computed for each element.
+        arrays: in the order of `kernel.arrays`.
+        scalars: what `kernel.bind(...)` returns.
+        out: in the order of `kernel.outputs`.
         """
         ...
 
     def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
         """Reduce over `axes`; `out` has the shape without them. NaN wins over every number.
 
-        Of nothing there are the sum 0 and the product 1. OverflowError for integers whose sum or
-        product `out` cannot hold, where the backend is one that looks.
+        Of nothing there are the sum 0 and the product 1.
+
+        operation: such as "sum" or "max".
+        array: what is reduced.
+        axes: none twice, in ascending order.
+        out: of the shape without the axes.
+
+        OverflowError for integers whose sum or product `out` cannot hold, where the backend is one
+        that looks.
         """
         ...
 
@@ -120,28 +150,46 @@ class Backend(Protocol):
     ) -> None:
         """out = a @ b + bias, batches broadcast; `bias` has the length of the last axis.
 
+        a: (..., m, k).
+        b: (..., k, n).
+        out: (..., m, n).
+        bias: (n,), None for none.
         sums: gets the sum of each row of `a`, which has two axes then. The gradient of a weight is
-        g^T x, so that of the bias comes with it. epilogue: what else is done to the product.
+            g^T x, so that of the bias comes with it.
+        epilogue: what else is done to the product.
         """
         ...
 
     def gather(self, table: Array, index: Array, out: Array) -> None:
         """out[i...] = table[index[i...]], whole rows along the first axis.
 
+        table: of at least one axis.
+        index: integers of [0, len(table)).
+        out: of the shape of `index`, then that of a row.
+
         IndexError for an index outside of [0, len(table)), before anything is written.
         """
         ...
 
     def scatter_add(self, source: Array, index: Array, out: Array) -> None:
-        """out[index[i...]] += source[i...], repeated indices added in their order."""
+        """out[index[i...]] += source[i...], repeated indices added in their order.
+
+        source: of the shape of `index`, then that of a row of `out`.
+        index: integers of [0, len(out)).
+        out: what is added to.
+        """
         ...
 
     def random_words(self, key: int, counter: int, out: Array, behind: Array | None = None) -> None:
         """Fill int32 `out` with Philox4x32-10 words `counter`, `counter` + 1, ... of stream `key`.
 
-        `counter` is a multiple of 4. The same words on every backend. behind: two int32, the
-        low 16 bits and the others of a number: so many blocks of four words before `counter` they
-        begin. The low one may have more bits.
+        `counter` is a multiple of 4. The same words on every backend.
+
+        key: of the stream, 64 bits.
+        counter: a multiple of 4.
+        out: int32.
+        behind: two int32, the low 16 bits and the others of a number: so many blocks of four words
+            before `counter` they begin. The low one may have more bits.
         """
         ...
 
@@ -150,6 +198,8 @@ class Backend(Protocol):
 
         The names and arguments are those of `softmaxes`, `norms` and `attention`, where each has a
         decomposition.
+
+        name: of the composite.
         """
         ...
 
@@ -162,15 +212,19 @@ class Backend(Protocol):
         """Return the sum of the squares of all elements as an array without axes.
 
         Its dtype is the widest that the backend adds up in.
+
+        array: of this backend.
         """
         ...
 
     def slot_squares(self, array: Array, table: SlotTable, out: Array) -> None:
         """Write the sum of the squares of each slot of a flat array, once for each of its rows.
 
-        array: of `table.size` elements. out: of shape [table.rows, 1] and a floating dtype, float32
-        on a GPU. What lies between the slots does not count. The same bits each time; on a GPU two
-        dispatches, whatever the number of slots.
+        array: of `table.size` elements.
+        table: where the slots begin and end.
+        out: of shape [table.rows, 1] and a floating dtype, float32 on a GPU. What lies between the
+            slots does not count. The same bits each time; on a GPU two dispatches, whatever the
+            number of slots.
 
         The result is an input for kernels over arrays of this layout, seen as [rows, ALIGNMENT]. So
         each tensor's gradient is limited to the norm `limit`, all of them in one kernel:
@@ -206,10 +260,14 @@ class Backend(Protocol):
     ) -> None:
         """Write 8-bit codes, and a scale for each block, of a piece of flat memory.
 
-        values: flat float32, the piece's elements; its gaps do not count. codes: flat int32, four
-        bytes a word, `table.size // 4` of them. scales: float32, `table.number` of them, the
-        largest magnitude of each block. Of both only what belongs to the piece is written. The same
-        bits on every backend, and again the same for what `dequantize` gives back.
+        values: flat float32, the piece's elements; its gaps do not count.
+        code: the numbers that a byte can stand for.
+        table: the blocks that share a scale.
+        piece: the part that is written.
+        codes: flat int32, four bytes a word, `table.size // 4` of them.
+        scales: float32, `table.number` of them, the largest magnitude of each block. Of both only
+            what belongs to the piece is written. The same bits on every backend, and again the same
+            for what `dequantize` gives back.
 
         An infinite number counts as the largest finite one. A block with NaN has the scale NaN, and
         all of it is NaN from then on. A block of numbers under 2^-80 becomes 0.
@@ -238,12 +296,21 @@ class Backend(Protocol):
         piece: Piece,
         out: Array,
     ) -> None:
-        """Write what the codes of a piece stand for to flat float32 `out`, 0 in the gaps."""
+        """Write what the codes of a piece stand for to flat float32 `out`, 0 in the gaps.
+
+        codes: see `quantize`.
+        scales: see `quantize`.
+        code: see `quantize`.
+        table: see `quantize`.
+        piece: see `quantize`.
+        out: the piece's elements, flat float32.
+        """
         ...
 
     def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
         """Return the flat index of the first element that is NaN or infinite, or None.
 
+        array: of this backend.
         limit: a magnitude from which one counts as infinite.
         """
         ...
@@ -257,8 +324,10 @@ class Backend(Protocol):
     ) -> Updater:
         """Return what applies an optimizer's steps to `sections`, all of them on this backend.
 
-        kernel: the update. counts: the steps that were applied to each section before. nonfinite:
-        whether a gradient that is not finite refuses its step ("skip"), also all later ones until
-        the host has heard of it ("raise"), or nothing ("propagate").
+        kernel: the update.
+        sections: the arrays of each group.
+        counts: the steps that were applied to each section before.
+        nonfinite: whether a gradient that is not finite refuses its step ("skip"), also all later
+            ones until the host has heard of it ("raise"), or nothing ("propagate").
         """
         ...

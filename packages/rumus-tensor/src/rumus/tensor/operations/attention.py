@@ -57,14 +57,17 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(query key^T scale + mask) value. Vaswani et al.: arXiv:1706.03762, equation 1.
 
-    query: (..., heads, queries, size). key: (..., heads or fewer, keys, size). value: as key, its
-    size may differ. Fewer heads of keys and values are shared by groups of query heads that follow
-    each other: arXiv:2305.13245.
+    query: (..., heads, queries, size).
+    key: (..., heads or fewer, keys, size).
+    value: as key, its size may differ. Fewer heads of keys and values are shared by groups of query
+        heads that follow each other: arXiv:2305.13245.
     mask: (queries, keys) or with the axes of heads and batch in front, broadcast. Of bool, True
-    where a query may look. Floating, added to the scores; -inf and the lowest float32 hide a key.
+        where a query may look. Floating, added to the scores; -inf and the lowest float32 hide a
+        key.
     causal: query i looks at keys 0 .. i only, whatever the mask; there must be as many queries as
-    keys. A query that may look at nothing gets zeros.
+        keys. A query that may look at nothing gets zeros.
     scale: by default 1 / sqrt(size). float16 is computed in float32.
+
     Result: (..., heads, queries, size of value). ValueError for shapes that do not fit, TypeError
     for dtypes that do not.
 
@@ -105,6 +108,12 @@ def attention_weights(
 
     For what is done to the weights themselves, as dropout. Arguments and errors are those of
     `scaled_dot_product_attention`.
+
+    query: (..., positions, size).
+    key: (..., keys, size).
+    mask: see `scaled_dot_product_attention`.
+    causal: a position looks at itself and those before it.
+    scale: of the products, by default 1 / sqrt(size).
     """
     _check_shapes(query, key, key, causal)
     _check_mask(query, key, mask)
@@ -126,8 +135,10 @@ def attention_weights(
 def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
     """weights @ value, the heads of `value` shared by groups of heads of `weights`.
 
-    weights: (..., heads, queries, keys). value: (..., heads or fewer, keys, size). Result: (...,
-    heads, queries, size). ValueError if they do not fit.
+    weights: (..., heads, queries, keys).
+    value: (..., heads or fewer, keys, size).
+
+    Result: (..., heads, queries, size). ValueError if they do not fit.
     """
     if min(weights.ndim, value.ndim) > 2 and weights.shape[-3] % max(value.shape[-3], 1):
         raise ValueError(

@@ -21,10 +21,13 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(x - mean) / sqrt(variance + eps) * weight + bias, of each channel. arXiv:1502.03167.
 
-    x: (batch, channels, ...), floating; the variance is divided by n. weight and bias: (channels,),
-    both or neither. Result: of x's shape, and of each channel, without a gradient, the sum of x and
-    the sum of the squares of what is left of it without its mean, (channels,) both. ValueError for
-    shapes that do not fit, TypeError for an `x` that is not floating.
+    x: (batch, channels, ...), floating; the variance is divided by n.
+    weight, bias: (channels,), both or neither.
+    eps: positive, added under the root.
+
+    Result: of x's shape, and of each channel, without a gradient, the sum of x and the sum of the
+    squares of what is left of it without its mean, (channels,) both. ValueError for shapes that do
+    not fit, TypeError for an `x` that is not floating.
 
     >>> from rumus.tensor import tensor
     >>> y, total, squares = batch_norm(tensor([[1.0], [3.0]]))

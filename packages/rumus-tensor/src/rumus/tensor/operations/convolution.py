@@ -83,9 +83,14 @@ def convolution(
 ) -> Tensor:
     """Sum of the input under the kernel times the weights, at every place of the kernel.
 
-    x: (batch, inputs, *lengths), floating. weight: (outputs, inputs / groups, *kernel). bias:
-    (outputs,). stride, padding (zeros on both sides), dilation: for every axis, or one for each.
+    x: (batch, inputs, *lengths), floating.
+    weight: (outputs, inputs / groups, *kernel).
+    bias: (outputs,), None for none.
+    stride: the distance between places, a number or one for each axis.
+    padding: zeros on both sides, a number or one for each axis.
+    dilation: the distance between elements of the kernel, a number or one for each axis.
     groups: outputs and inputs are cut into so many parts that see nothing of each other.
+
     Result: (batch, outputs, *places). float16 is computed in float32. As everywhere in this field
     it is a cross-correlation: the kernel is not turned. ValueError for shapes that do not fit.
 
@@ -143,11 +148,14 @@ def convolution_transpose(
 ) -> Tensor:
     """The gradient of a convolution with respect to its input, as an operation of its own.
 
-    x: (batch, inputs, *lengths). weight: (inputs, outputs / groups, *kernel). bias: (outputs,).
-    stride, padding, dilation, groups: those of the convolution that is transposed. output_padding:
-    below stride or dilation; what its rounding down lost of each length. Result: (batch, outputs,
-    *((lengths - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1)).
-    ValueError for shapes that do not fit.
+    x: (batch, inputs, *lengths).
+    weight: (inputs, outputs / groups, *kernel).
+    bias: (outputs,).
+    stride, padding, dilation, groups: those of the convolution that is transposed.
+    output_padding: below stride or dilation; what its rounding down lost of each length.
+
+    Result: (batch, outputs, *((lengths - 1) stride - 2 padding + dilation (kernel - 1) +
+    output_padding + 1)). ValueError for shapes that do not fit.
 
     >>> from rumus.tensor import ones
     >>> convolution_transpose(ones((1, 1, 2)), ones((1, 1, 3)), stride=2)[0, 0].tolist()

@@ -59,16 +59,17 @@ def cross_entropy(
 ) -> Tensor:
     """-weight[target] log softmax(logits)[target] of each row.
 
-    logits: (rows, classes), or (batch, classes, places), floating. targets: (rows,) or (batch,
-    places), int32, each in [0, classes).
-    label_smoothing: mixes this much of 1 / classes into the targets. ignore_index: the loss of a
-    target of this value is 0. Then a GPU does not look at the targets, and the loss of one that is
-    no class is NaN. weight: (classes,), floating; None for 1.
+    logits: (rows, classes), or (batch, classes, places), floating.
+    targets: (rows,) or (batch, places), int32, each in [0, classes).
+    label_smoothing: mixes this much of 1 / classes into the targets.
+    ignore_index: the loss of a target of this value is 0. Then a GPU does not look at the targets,
+        and the loss of one that is no class is NaN.
+    weight: (classes,), floating; None for 1.
+
     Result: as the targets, float32 for logits of float16. ValueError or TypeError if they do not
-    fit; IndexError for a target out of range.
-    Besides the logits only two or three numbers a row are kept for `backward`, which writes the
-    gradient over the logits where nobody holds them any more: where no variable, view or other
-    operation could show what they were.
+    fit; IndexError for a target out of range. Besides the logits only two or three numbers a row
+    are kept for `backward`, which writes the gradient over the logits where nobody holds them any
+    more: where no variable, view or other operation could show what they were.
     """
     return weighted_cross_entropy(logits, targets, label_smoothing, ignore_index, weight)[0]
 

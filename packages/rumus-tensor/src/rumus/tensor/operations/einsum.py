@@ -16,6 +16,9 @@ from rumus.tensor.graph.tensor import Tensor, backend_of
 def outer(x: Tensor, y: Tensor) -> Tensor:
     """The products of each element of x with each of y: (n,) and (m,) to (n, m).
 
+    x: (m,).
+    y: (n,).
+
     ValueError for anything but vectors.
 
     >>> from rumus.tensor import tensor
@@ -30,12 +33,13 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
 def einsum(subscripts: str, *operands: Tensor) -> Tensor:
     """The sum of products that a letter for each axis describes, as in `numpy.einsum`.
 
-    subscripts: the letters of each operand, separated by commas, then "->" and those of the
-    result. An axis whose letter the result does not name is summed over; a letter that an operand
-    has twice is its diagonal. "..." stands for any further axes, which broadcast. Without "->" the
-    result has the letters that come once, in alphabetical order.
+    subscripts: the letters of each operand, separated by commas, then "->" and those of the result.
+        An axis whose letter the result does not name is summed over; a letter that an operand has
+        twice is its diagonal. "..." stands for any further axes, which broadcast. Without "->" the
+        result has the letters that come once, in alphabetical order.
     operands: floating, on one backend; two at a time are multiplied, as matrices where an axis is
-    summed over, in an order that `numpy.einsum_path` chooses.
+        summed over, in an order that `numpy.einsum_path` chooses.
+
     ValueError for subscripts that do not fit the operands.
 
     >>> from rumus.tensor import ones

@@ -36,9 +36,16 @@ def feed_forward(
 ) -> Tensor:
     """activation(x @ up^T + up_bias) @ down^T + down_bias + residual.
 
-    x: (..., in). up: (hidden, in). down: (out, hidden). residual and result: (..., out). ValueError
-    if they do not fit. The same as two `linear`, which it is where `elementwise` has not made the
-    activation, or dtypes differ.
+    x: (..., in).
+    up: (hidden, in).
+    up_bias: of the first product, None for none.
+    down: (out, hidden).
+    down_bias: of the second product, None for none.
+    activation: a function of a tensor.
+    residual: (..., out), added to the result, which has this shape.
+
+    ValueError if they do not fit. The same as two `linear`, which it is where `elementwise` has not
+    made the activation, or dtypes differ.
 
     >>> from rumus.tensor import relu, tensor
     >>> x, up, down = tensor([[1.0, 2.0]]), tensor([[3.0, 1.0], [-1.0, 0.0]]), tensor([[2.0, 9.0]])

@@ -13,47 +13,74 @@ T = TypeVar("T", Tensor, Expr)
 
 
 def exp(x: T) -> T:
-    """The exponential."""
+    """The exponential.
+
+    x: floating, of any shape.
+    """
     return x.exp()
 
 
 def log(x: T) -> T:
-    """The natural logarithm."""
+    """The natural logarithm.
+
+    x: floating, of any shape.
+    """
     return x.log()
 
 
 def log1p(x: T) -> T:
-    """log(1 + x), exact for small x."""
+    """log(1 + x), exact for small x.
+
+    x: floating, of any shape.
+    """
     return x.log1p()
 
 
 def expm1(x: T) -> T:
-    """exp(x) - 1, exact for small x."""
+    """exp(x) - 1, exact for small x.
+
+    x: floating, of any shape.
+    """
     return x.expm1()
 
 
 def sqrt(x: T) -> T:
-    """The square root."""
+    """The square root.
+
+    x: floating, of any shape.
+    """
     return x.sqrt()
 
 
 def sin(x: T) -> T:
-    """The sine."""
+    """The sine.
+
+    x: floating, of any shape.
+    """
     return x.sin()
 
 
 def cos(x: T) -> T:
-    """The cosine."""
+    """The cosine.
+
+    x: floating, of any shape.
+    """
     return x.cos()
 
 
 def floor(x: T) -> T:
-    """The largest whole number that is not above x; no gradient flows through it."""
+    """The largest whole number that is not above x; no gradient flows through it.
+
+    x: floating, of any shape.
+    """
     return x.floor()
 
 
 def ceil(x: T) -> T:
-    """The smallest whole number that is not below x; no gradient flows through it."""
+    """The smallest whole number that is not below x; no gradient flows through it.
+
+    x: floating, of any shape.
+    """
     return x.ceil()
 
 
@@ -67,12 +94,18 @@ def tanh(x: T) -> T:
 
 
 def erf(x: T) -> T:
-    """The error function."""
+    """The error function.
+
+    x: floating, of any shape.
+    """
     return x.erf()
 
 
 def sign(x: T) -> T:
-    """-1, 0 or 1."""
+    """-1, 0 or 1.
+
+    x: of numbers, of any shape.
+    """
     return x.sign()
 
 
@@ -104,17 +137,30 @@ def softplus(x: T) -> T:
 
 
 def maximum(a: T, b: T | float) -> T:
-    """The larger of the two, element by element."""
+    """The larger of the two, element by element.
+
+    a: a tensor, array or number.
+    b: of a shape that broadcasts with that of `a`.
+    """
     return a.maximum(b)
 
 
 def minimum(a: T, b: T | float) -> T:
-    """The smaller of the two, element by element."""
+    """The smaller of the two, element by element.
+
+    a: a tensor, array or number.
+    b: of a shape that broadcasts with that of `a`.
+    """
     return a.minimum(b)
 
 
 def clip(x: T, low: T | float | None = None, high: T | float | None = None) -> T:
-    """Limit each element to [low, high]; None: no limit on that side."""
+    """Limit each element to [low, high]; None: no limit on that side.
+
+    x: of numbers, of any shape.
+    low: the smallest result, None for no limit.
+    high: the largest result, None for no limit.
+    """
     above = x if low is None else x.maximum(low)
     return above if high is None else above.minimum(high)
 
@@ -127,6 +173,10 @@ def where(
     condition: Tensor | Expr, a: Tensor | Expr | float, b: Tensor | Expr | float
 ) -> Tensor | Expr:
     """`a` where the (bool) condition holds, `b` elsewhere.
+
+    condition: bool, which broadcasts with the others.
+    a: a tensor, array or number.
+    b: of a shape that broadcasts with that of `a`.
 
     >>> from rumus.tensor import tensor
     >>> where(tensor([True, False]), tensor([1.0, 2.0]), 0.0).tolist()

@@ -46,7 +46,9 @@ _LET_GO = Kernel("let_draws_go", {"behind": _BEHIND - _BLOCKS}, ("behind", "is_h
 class Generator:
     """Philox4x32-10 with an explicit position: the same numbers on every backend.
 
-    seed: 0 <= seed < 2**32. stream: 0 <= stream < 2**32; streams of one seed are independent.
+    seed: 0 <= seed < 2**32.
+    stream: 0 <= stream < 2**32; streams of one seed are independent.
+
     ValueError for a number outside. There is no global generator.
 
     >>> Generator(0).uniform((2,)).tolist() == Generator(0).uniform((2,)).tolist()
@@ -97,7 +99,10 @@ class Generator:
         return {"seed": self.seed, "stream": self.stream, "position": self.position}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go on from a state. KeyError or ValueError, with nothing changed, for a bad one."""
+        """Go on from a state. KeyError or ValueError, with nothing changed, for a bad one.
+
+        state: what `state` returned.
+        """
         fresh = Generator(state["seed"], state["stream"])
         if state["position"] < 0 or state["position"] % 4:
             raise ValueError(f"position must be a multiple of 4, not {state['position']}")
@@ -115,6 +120,8 @@ class Generator:
 
     def skip(self, words: int) -> None:
         """Leave words out, in whole blocks of four, as if they had been drawn.
+
+        words: how many 32-bit words to pass over.
 
         >>> generator = Generator(0)
         >>> generator.skip(5)
@@ -136,7 +143,11 @@ class Generator:
         return philox_words(self.key, self._advance(count), count)
 
     def words(self, shape: Sequence[int], *, backend: Backend | None = None) -> Tensor:
-        """Return int32 words, every bit pattern equally likely."""
+        """Return int32 words, every bit pattern equally likely.
+
+        shape: a number or a sequence of numbers.
+        backend: where the elements lie, by default the CPU.
+        """
         backend = backend or cpu()
         out = backend.allocate(tuple(shape), int32)
         count = math.prod(shape)
@@ -150,6 +161,8 @@ class Generator:
         """Return a bool mask, each element True with this probability, equal on every backend.
 
         probability: in [0, 1]; ValueError outside.
+        shape: a number or a sequence of numbers.
+        backend: where the elements lie, by default the CPU.
         """
         if not 0 <= probability <= 1:
             raise ValueError(f"probability must be in [0, 1], not {probability}")
@@ -167,7 +180,13 @@ class Generator:
         *,
         backend: Backend | None = None,
     ) -> Tensor:
-        """Return float32 numbers of [low, high), 24 random bits each."""
+        """Return float32 numbers of [low, high), 24 random bits each.
+
+        shape: a number or a sequence of numbers.
+        low: the smallest number, finite.
+        high: above all numbers, finite.
+        backend: where the elements lie, by default the CPU.
+        """
         below = np.nextafter(np.float32(high), np.float32(low))  # float32 may round up to `high`
 
         def draw() -> NDArray[Any]:
@@ -192,6 +211,11 @@ class Generator:
 
         By Box and Muller's transform (1958) in float64 on the host, and uploaded: logarithms and
         cosines differ between devices, weights should not.
+
+        shape: a number or a sequence of numbers.
+        mean: finite.
+        std: finite, at least 0.
+        backend: where the elements lie, by default the CPU.
         """
         count = math.prod(shape)
         return _on(backend, shape, float32, lambda: mean + std * self._normal(count))
@@ -215,6 +239,13 @@ class Generator:
     ) -> Tensor:
         """Return float32 normal numbers, drawn again until they lie in [low, high].
 
+        shape: a number or a sequence of numbers.
+        mean: of the distribution that is cut off.
+        std: of the distribution that is cut off.
+        low: the smallest number.
+        high: the largest number.
+        backend: where the elements lie, by default the CPU.
+
         ValueError if the interval holds less than a thousandth of the distribution.
         """
         scale = std * math.sqrt(2)
@@ -236,6 +267,11 @@ class Generator:
 
         A number is the high part of a word times the length of the interval, so that no value is
         more likely than another by more than one part in 2**32 / (high - low).
+
+        low: the smallest integer.
+        high: above all integers.
+        shape: a number or a sequence of numbers.
+        backend: where the elements lie, by default the CPU.
         """
         if not -(2**31) <= low < high <= 2**31:
             raise ValueError(f"an interval of int32 numbers is needed, not [{low}, {high})")
@@ -250,6 +286,9 @@ class Generator:
         """Return the numbers below `count` in random order, every order equally likely.
 
         By sorting 64-bit random keys; the order of two equal ones, 1 in 2**64, is their own.
+
+        count: at least 0.
+
         CaptureError in a training step that a GPU records: nothing says where the numbers go.
         """
         refuse(

@@ -29,11 +29,15 @@ def linear(
 ) -> Tensor:
     """activation(x @ weight^T + bias) + residual: one product, all the rest as its epilogue.
 
-    x: (..., in). weight: (out, in). bias: (out,). residual and result: (..., out). ValueError if
-    they do not fit. The leading axes are joined, so that the gradient of the weight is one product
-    as well; that of the bias comes with it.
+    x: (..., in).
+    weight: (out, in).
+    bias: (out,), None for none.
     activation: a function of a tensor. What `elementwise` has made, as `gelu` or a
-    `functools.partial` of `leaky_relu`, runs in the product; anything else after it.
+        `functools.partial` of `leaky_relu`, runs in the product; anything else after it.
+    residual: (..., out), added to the result, which has this shape.
+
+    ValueError if they do not fit. The leading axes are joined, so that the gradient of the weight
+    is one product as well; that of the bias comes with it.
 
     >>> from rumus.tensor import relu, tensor
     >>> x, weight = tensor([[1.0, 2.0]]), tensor([[3.0, 1.0], [-1.0, 0.0]])

@@ -68,10 +68,12 @@ def layer_norm(
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias along the last axis. arXiv:1607.06450.
 
-    x: (..., n), floating; the variance is divided by n, after the mean was taken out. weight and
-    bias: (n,) or None; a bias needs a weight. float16 is computed in float32. ValueError if they do
-    not fit, for an empty last axis, and for an eps that is not positive; TypeError for an `x` that
-    is not floating.
+    x: (..., n), floating; the variance is divided by n, after the mean was taken out.
+    weight, bias: (n,) or None; a bias needs a weight. float16 is computed in float32.
+    eps: positive, added under the root.
+
+    ValueError if they do not fit, for an empty last axis, and for an eps that is not positive;
+    TypeError for an `x` that is not floating.
 
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in layer_norm(tensor([1.0, 3.0])).tolist()]
@@ -86,6 +88,10 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tens
     """x / sqrt(mean(x^2) + eps) * weight along the last axis. arXiv:1910.07467.
 
     Shapes, dtypes and errors are those of `layer_norm`.
+
+    x: floating, of any shape.
+    weight: of the normalized shape, None for none.
+    eps: positive, added under the root.
 
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in rms_norm(tensor([3.0, 4.0])).tolist()]

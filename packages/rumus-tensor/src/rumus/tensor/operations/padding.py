@@ -15,8 +15,11 @@ MODES: Final = ("zeros", "reflect", "replicate", "circular")
 def pad_edges(x: Tensor, widths: Sequence[tuple[int, int]], mode: PaddingMode) -> Tensor:
     """Surround `x` with elements of its own.
 
-    widths: for each axis how many elements before and after. mode: "reflect" without the edge
-    itself, "replicate" the edge, "circular" from the other end; "zeros" is `pad`.
+    x: of any dtype.
+    widths: for each axis how many elements before and after.
+    mode: "reflect" without the edge itself, "replicate" the edge, "circular" from the other end;
+        "zeros" is `pad`.
+
     ValueError for an unknown mode, another number of axes, and for a width that is negative or
     needs more elements than an axis has.
 

@@ -63,9 +63,15 @@ def max_pool(
     """The largest element under the kernel at every place.
 
     Of equal ones the first gets the gradient, and of NaN the first gets NaN.
-    x: (batch, channels, *lengths), floating. stride: by default the kernel's size. padding: at most
-    half the kernel, of elements smaller than all. ceil_mode: a last place that only begins within
-    the input, or the padding before it, counts as well.
+
+    x: (batch, channels, *lengths), floating.
+    kernel: the size of a window, a number or one for each axis.
+    stride: by default the kernel's size.
+    padding: at most half the kernel, of elements smaller than all.
+    dilation: the distance between elements of a window.
+    ceil_mode: a last place that only begins within the input, or the padding before it, counts as
+        well.
+
     Result: (batch, channels, *places). ValueError for sizes that do not fit.
 
     >>> from rumus.tensor import tensor
@@ -162,11 +168,16 @@ def avg_pool(
 ) -> Tensor:
     """The mean under the kernel at every place, the zeros of the padding counted by default.
 
-    x: (batch, channels, *lengths), floating. stride: by default the kernel's size. Result: (batch,
-    channels, *places). ceil_mode: a last place that only begins within the input, or the padding
-    before it, counts as well; what lies behind the padding never does. count_include_pad: False to
-    divide by the number of elements of the input alone. float16 is added up in float32. ValueError
-    for sizes that do not fit.
+    x: (batch, channels, *lengths), floating.
+    kernel: the size of a window, a number or one for each axis.
+    stride: by default the kernel's size.
+    padding: zeros on both sides, at most half the kernel.
+    ceil_mode: a last place that only begins within the input, or the padding before it, counts as
+        well; what lies behind the padding never does.
+    count_include_pad: False to divide by the number of elements of the input alone. float16 is
+        added up in float32.
+
+    Result: (batch, channels, *places). ValueError for sizes that do not fit.
 
     >>> from rumus.tensor import tensor
     >>> avg_pool(tensor([[[1.0, 3.0, 2.0, 0.0]]]), 2)[0, 0].tolist()

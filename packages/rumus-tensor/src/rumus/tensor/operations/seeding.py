@@ -36,8 +36,9 @@ def seed(value: int | None = None) -> int:
     order afterwards is the same, bit for bit: layers and their dropout, loaders without a `seed=`
     of their own, and what they draw.
 
-    value: 0 <= value < 2**32; None draws one from the system. ValueError for a number outside,
-    TypeError for one that is not whole.
+    value: in [0, 2^32), ValueError otherwise; None for a fresh one.
+
+    TypeError for a value that is not whole.
 
     >>> from rumus.tensor import next_generator
     >>> draws = []

@@ -27,8 +27,10 @@ _UPPER: Final = trace(_upper, "triu")
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of the last two axes, 0 above.
 
-    x: (..., rows, columns) of any dtype. diagonal: the highest one that is kept, 0 the main one,
-    positive above. ValueError for fewer than two axes.
+    x: (..., rows, columns) of any dtype.
+    diagonal: the highest one that is kept, 0 the main one, positive above.
+
+    ValueError for fewer than two axes.
 
     >>> from rumus.tensor import ones
     >>> tril(ones((2, 3))).tolist()
@@ -40,8 +42,10 @@ def tril(x: Tensor, diagonal: int = 0) -> Tensor:
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of the last two axes, 0 below.
 
-    x: (..., rows, columns) of any dtype. diagonal: the lowest one that is kept, 0 the main one,
-    positive above. ValueError for fewer than two axes.
+    x: (..., rows, columns) of any dtype.
+    diagonal: the lowest one that is kept, 0 the main one, positive above.
+
+    ValueError for fewer than two axes.
 
     >>> from rumus.tensor import ones
     >>> triu(ones((2, 3)), 1).tolist()
