@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from rumus.tensor import Backend
+from rumus.train import Callback, FileSystem, Logger, Sampler, Stateful
 
+PROTOCOLS = Backend, Callback, FileSystem, Logger, Sampler, Stateful
 ROOT = Path(__file__).parents[2]
 LAYERS = sorted(path.parent.name for path in ROOT.glob("packages/*/src/rumus/*/__init__.py"))
-DESCRIBED = ["nn", "optim", "tensor"]
 MODULES = [
     ".".join(path.with_suffix("").parts[path.parts.index("src") + 1 :]).removesuffix(".__init__")
     for path in sorted(ROOT.glob("packages/*/src/rumus/**/*.py"))
@@ -42,8 +43,7 @@ def test_public_names_have_docstrings(layer: str) -> None:
 def public_callables(layer: str) -> Iterator[tuple[str, Any, str]]:
     """Each public function, class and method of a package, with its name and what is said of it.
 
-    Of a method that a base class or the protocol `Backend` has as well, the arguments may be
-    described there.
+    Of a method that a base class or a protocol has as well, the arguments may be described there.
     """
     module = import_module(f"rumus.{layer}")
     for name in module.__all__:
@@ -54,7 +54,7 @@ def public_callables(layer: str) -> Iterator[tuple[str, Any, str]]:
                 method = member.__func__ if hasattr(member, "__func__") else member
                 if own.startswith("_") or not isroutine(method) or method.__name__ != own:
                     continue
-                said = [getattr(kind, own, None) for kind in (*getmro(thing), Backend)]
+                said = [getattr(kind, own, None) for kind in (*getmro(thing), *PROTOCOLS)]
                 texts = [cleandoc(each.__doc__) for each in said if each and each.__doc__]
                 yield f"{name}.{own}", method, "\n".join(texts)
         elif isroutine(thing):
@@ -77,7 +77,7 @@ def described(text: str) -> set[str]:
     return {name for line in lines for name in line.split(", ")}
 
 
-@pytest.mark.parametrize("layer", DESCRIBED)
+@pytest.mark.parametrize("layer", LAYERS)
 def test_each_argument_has_a_line_of_its_own(layer: str) -> None:
     missing = {
         name: sorted(parameters(thing) - described(text))

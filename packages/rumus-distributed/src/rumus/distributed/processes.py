@@ -27,6 +27,8 @@ SIZES: Final = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 class Ranks:
     """The processes that train together. `ranks()` makes it.
 
+    link: what they send to each other by.
+
     >>> team = ranks()
     >>> team.rank, team.size, team.speaks, team.gather("only one")
     (0, 1, True, ['only one'])
@@ -59,7 +61,10 @@ class Ranks:
         return self._link.sent
 
     def gather(self, thing: T) -> list[T]:
-        """Return what each process gives, by rank. Every one has to call it."""
+        """Return what each process gives, by rank. Every one has to call it.
+
+        thing: what this process gives, anything that can be pickled.
+        """
         self._link.meet("gather")
         return self._link.gather(thing)
 
@@ -72,7 +77,11 @@ class Ranks:
         return own_gpu(self._link)
 
     def team(self, trainer: Trainer[Any], *, zero: bool) -> ShardedTeam:
-        """Return what the runs of a trainer ask: `Trainer(optimizer, ranks=...)` calls it."""
+        """Return what the runs of a trainer ask: `Trainer(optimizer, ranks=...)` calls it.
+
+        trainer: whose steps are shared.
+        zero: whether each process keeps only its part of the optimizer's state.
+        """
         return ShardedTeam(trainer, self._link, zero=zero)
 
 

@@ -68,7 +68,8 @@ class GpuBackend:
 
     gpu: by default, the best device there is.
     precision: of products of float32 arrays on that device, see `Gpu.precision`; by default, what
-    it has. `with backend.at_precision("high"):` changes it for a block.
+        it has. `with backend.at_precision("high"):` changes it for a block.
+
     NoAdapterError where there is no GPU; ValueError for a precision that does not exist.
     """
 
@@ -112,7 +113,10 @@ class GpuBackend:
         return self.gpu.precision
 
     def at_precision(self, level: Precision) -> AbstractContextManager[None]:
-        """Have products within a block made at another precision."""
+        """Have products within a block made at another precision.
+
+        level: "highest", "high" or "medium".
+        """
         return self.gpu.at_precision(level)
 
     def memory_stats(self) -> MemoryStats:
@@ -132,9 +136,10 @@ class GpuBackend:
         """Return a flat array over the host's own memory, which may be that of several processes.
 
         memory: writable; its address and length are multiples of `device.host_alignment`. Kernels
-        read and write it over the bus. Who shares it has to say when it is written: `synchronize`
-        waits until this device has done what was asked of it. None where the engine has no such
-        buffers.
+            read and write it over the bus. Who shares it has to say when it is written:
+            `synchronize` waits until this device has done what was asked of it. None where the
+            engine has no such buffers.
+        dtype: of its elements.
         """
         stored = self._stored.get(dtype)
         storage = self.gpu.mapped(memory)
@@ -168,7 +173,10 @@ class GpuBackend:
         return host
 
     def contiguous(self, array: GPUArray) -> GPUArray:
-        """Return `array` itself if it lies dense and aligned, else a copy that does."""
+        """Return `array` itself if it lies dense and aligned, else a copy that does.
+
+        array: of this backend.
+        """
         return contiguous(array)
 
     def fill(self, value: float, out: GPUArray) -> None:
@@ -290,7 +298,10 @@ class GpuBackend:
         return IN_HALF
 
     def memory_of(self, array: GPUArray) -> Storage | None:
-        """Return what stands for an array's memory; see `rumus.tensor.memory.last_use.Sharing`."""
+        """Return what stands for an array's memory; see `rumus.tensor.memory.last_use.Sharing`.
+
+        array: of this backend.
+        """
         return array.storage if array.is_contiguous else None
 
     def profile(self) -> AbstractContextManager[Profile]:
@@ -304,19 +315,32 @@ class GpuBackend:
     def record(
         self, batch: Sequence[GPUArray | NDArray[Any]], observed: Notes
     ) -> AbstractContextManager[Capture]:
-        """Record a step, so that it can be repeated without its code."""
+        """Record a step, so that it can be repeated without its code.
+
+        batch: the arrays that differ in each step.
+        observed: what is told of each call.
+        """
         return record(self, batch, observed)
 
     def compare(
         self, step: Capture, batch: Sequence[GPUArray]
     ) -> AbstractContextManager[Comparison]:
-        """Compare what a step's code does with what was recorded of it."""
+        """Compare what a step's code does with what was recorded of it.
+
+        step: what was recorded.
+        batch: the arrays of this step.
+        """
         return compare(step, batch)
 
     def prepare(
         self, kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]
     ) -> Callable[[Sequence[float]], None]:
-        """Return what runs an elementwise kernel on these arrays, called with its scalars."""
+        """Return what runs an elementwise kernel on these arrays, called with its scalars.
+
+        kernel: what is computed for each element.
+        arrays: what it reads.
+        out: what it writes.
+        """
         return self._elementwise.prepare(kernel, arrays, out)
 
     def step_finished(self) -> None:
@@ -337,7 +361,10 @@ class GpuBackend:
                     self.gpu.dispatch(*call)
 
     def cut(self, table: SlotTable) -> GPUArray:
-        """Return the parts that a table's slots are cut into, sent over once for each table."""
+        """Return the parts that a table's slots are cut into, sent over once for each table.
+
+        table: where the slots begin and end.
+        """
         found = self._cut.get(table)
         if found is None:
             found = self._cut[table] = self.upload(slot_parts(table))
@@ -398,7 +425,10 @@ class GpuBackend:
         return DeviceUpdater(self, kernel, sections, counts, nonfinite)
 
     def watch(self, updater: DeviceUpdater) -> None:
-        """Let an updater know when something is read: it waits for the device anyway."""
+        """Let an updater know when something is read: it waits for the device anyway.
+
+        updater: what hears of reads.
+        """
         self._updaters.add(updater)
 
     def _whole(self, operation: Operation, array: GPUArray, dtype: DType) -> GPUArray:

@@ -19,8 +19,14 @@ from rumus.gpu.engine.protocol import KINDS, Adapter, EngineName
 class DeviceInfo:
     """One GPU: its place in the order of choice, its name, what kind it is.
 
+    index: its number among those that `devices()` lists.
+    name: as the driver tells it.
+    kind: "DiscreteGPU", "IntegratedGPU", "VirtualGPU" or "CPU".
+    interface: such as "Vulkan".
+    driver: its name and version.
     uuid: the driver's own for this card, in hexadecimal digits: what tells two equal cards apart;
-    "" where the interface has none. engines: the libraries that see it.
+        "" where the interface has none.
+    engines: the libraries that see it.
     """
 
     index: int

@@ -39,6 +39,13 @@ class GPUArray:
     which the buffer is bound, and the elements from there. `bounds` says between which numbers the
     elements were known to lie after so many writes to the memory: an index that was uploaded is
     checked without reading it. `origin` is the memory that it was copied from, if it was.
+
+    backend: whose memory it is.
+    storage: the block that holds it.
+    stored: the dtype that lies in memory.
+    shape: of the array.
+    strides: in elements.
+    offset: in elements, from the start of the block.
     """
 
     __slots__ = ("__weakref__", "backend", "base", "bounds", "dtype", "is_contiguous", "key",
@@ -95,7 +102,12 @@ class GPUArray:
         return f"GPUArray(shape={self.shape}, dtype={self.dtype})"
 
     def view(self, shape: Shape, strides: Shape, offset: int | None = None) -> GPUArray:
-        """Return the same memory seen otherwise. The caller sees to it that it fits."""
+        """Return the same memory seen otherwise. The caller sees to it that it fits.
+
+        shape: of the view.
+        strides: in elements.
+        offset: in elements, from the start of the block.
+        """
         at = self.offset if offset is None else offset
         result = GPUArray(self.backend, self.storage, self.stored, shape, strides, at)
         result.bounds, result.origin = self.bounds, self.origin
@@ -108,7 +120,10 @@ class GPUArray:
         return self.bounds[1:]
 
     def was_copied_from(self, source: GPUArray) -> None:
-        """Take over what is known of the elements that were just written here."""
+        """Take over what is known of the elements that were just written here.
+
+        source: what was copied.
+        """
         bounds = source.known_bounds()
         if bounds is not None and source.dtype == self.dtype:
             self.bounds = self.storage.writes, *bounds
@@ -116,6 +131,8 @@ class GPUArray:
 
     def reshape(self, *shape: int | Sequence[int]) -> GPUArray:
         """Return the elements in another shape, in their order; one length may be -1.
+
+        shape: of as many elements.
 
         ValueError if the number of elements differs.
         """
@@ -129,7 +146,10 @@ class GPUArray:
         return self.backend.contiguous(self).reshape(wanted)
 
     def transpose(self, *axes: int | Sequence[int]) -> GPUArray:
-        """Return the axes in another order, reversed by default; the same memory."""
+        """Return the axes in another order, reversed by default; the same memory.
+
+        axes: in the new order.
+        """
         given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         order: Sequence[int] = tuple(given) or range(self.ndim)[::-1]  # type: ignore[arg-type]
         shape = tuple(self.shape[axis] for axis in order)

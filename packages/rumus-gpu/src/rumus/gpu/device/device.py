@@ -53,7 +53,12 @@ PIECE: Final = 2**24  # bytes that are read at a time where they must be copied
 class Stats:
     """What went over to the device since it was opened.
 
-    bytes_down: what the host waited for. bytes_late: what came without anybody waiting.
+    submits: how often commands were sent.
+    dispatches: how many kernels were started.
+    bytes_up: sent to the device.
+    bytes_down: what the host waited for.
+    bytes_late: what came without anybody waiting.
+    pipelines: how many programs were made.
     """
 
     submits: int = 0
@@ -133,11 +138,13 @@ class Gpu:
 
     which: an index, a UUID or a part of the name, as in `devices()`; by default the best there is.
     engine: the library that drives it, "wgpu" or "dawn"; by default Dawn where it is installed and
-    the GPU has matrix units, and wgpu-native otherwise.
-    trusted: compile rumus's kernels without run-time checks. immediates: give scalars to kernels
-    directly; otherwise, or where the device cannot, through a uniform buffer. max_array_bytes: a
-    lower limit for the size of one array than the device's own.
+        the GPU has matrix units, and wgpu-native otherwise.
+    trusted: compile rumus's kernels without run-time checks.
+    immediates: give scalars to kernels directly; otherwise, or where the device cannot, through a
+        uniform buffer.
+    max_array_bytes: a lower limit for the size of one array than the device's own.
     precision: of products of float32 arrays, see `precision`; float16 ones are always exact.
+
     NoAdapterError where there is no such GPU; ValueError for a precision that does not exist;
     ForkedProcessError, as of everything that is asked of a device, in a process that was forked
     from one that had opened a GPU.
@@ -199,7 +206,10 @@ class Gpu:
 
     @contextmanager
     def at_precision(self, level: Precision) -> Iterator[None]:
-        """Have products within this block made at another precision."""
+        """Have products within this block made at another precision.
+
+        level: "highest", "high" or "medium".
+        """
         before, self.precision = self.precision, level
         try:
             yield
@@ -217,7 +227,10 @@ class Gpu:
         return self.adapter.kind == "CPU"
 
     def has(self, feature: str) -> bool:
-        """Whether the device was opened with a feature, of `Feature`."""
+        """Whether the device was opened with a feature, of `Feature`.
+
+        feature: its WebGPU name.
+        """
         return feature in self.device.features
 
     @property
@@ -231,12 +244,19 @@ class Gpu:
         return self.adapter.matrix_units
 
     def allocate(self, size: int, label: str) -> Storage:
-        """Return `size` bytes. LimitError or OutOfMemoryError if they cannot be had."""
+        """Return `size` bytes. LimitError or OutOfMemoryError if they cannot be had.
+
+        size: in bytes.
+        label: for error messages and captures.
+        """
         with self.lock:
             return self._pool.allocate(size, label, self._watched.region)
 
     def mapped(self, memory: memoryview) -> Storage | None:
-        """Return storage over the host's own memory, None where the device cannot have that."""
+        """Return storage over the host's own memory, None where the device cannot have that.
+
+        memory: of the host.
+        """
         with self.lock:
             return MappedStorage.of(self.device, self._pool, memory)
 
@@ -252,7 +272,11 @@ class Gpu:
             self._host_memory.trim()
 
     def pipeline(self, key: Hashable, make: Callable[[], Program]) -> Pipeline:
-        """Return the pipeline of this key; `make` writes its program if it is new."""
+        """Return the pipeline of this key; `make` writes its program if it is new.
+
+        key: by which it is found again.
+        make: returns its WGSL, called where it is new.
+        """
         with self.lock:
             found = self._pipelines.get(key, make)
             self.stats.pipelines = len(self._pipelines)
@@ -267,7 +291,10 @@ class Gpu:
     ) -> None:
         """Record one dispatch of `groups` > 0 workgroups.
 
-        arrays: for each binding what is bound there. values: the members of `k`.
+        pipeline: what runs.
+        arrays: for each binding what is bound there.
+        values: the members of `k`.
+        groups: workgroups on each axis.
         """
         scalars = pipeline.pack(values)
         grid = self.limits.grid(groups)
@@ -316,7 +343,9 @@ class Gpu:
     ) -> None:
         """Record dispatches that were prepared, as many as one submission takes at a time.
 
-        pipelines: what each of them runs. groups: the workgroups of all of them. The lock is held.
+        commands: that were recorded.
+        pipelines: what each of them runs.
+        groups: the workgroups of all of them. The lock is held.
         """
         if self.clock is None:
             self._recorder.replay(commands)
@@ -330,7 +359,11 @@ class Gpu:
             self.flush()
 
     def copy(self, source: GPUArray, target: GPUArray) -> None:
-        """Record a copy between two arrays of one type that are both flat, as `is_flat` says."""
+        """Record a copy between two arrays of one type that are both flat, as `is_flat` says.
+
+        source: what is read.
+        target: what is written.
+        """
         size = -(-source.nbytes // 4) * 4
         with self.lock:
             storage = source.storage
@@ -351,14 +384,21 @@ class Gpu:
 
     @contextmanager
     def timed_pass(self, timed: TimedPass) -> Iterator[None]:
-        """Record what follows in a pass of its own with timestamps."""
+        """Record what follows in a pass of its own with timestamps.
+
+        timed: where its timestamps go.
+        """
         self._recorder.open_timed(timed)
         yield
         self._recorder.close_pass()
 
     @contextmanager
     def watched_by(self, watcher: Watcher, region: Region | None = None) -> Iterator[None]:
-        """Let `watcher` see what this thread dispatches; its new arrays are made in `region`."""
+        """Let `watcher` see what this thread dispatches; its new arrays are made in `region`.
+
+        watcher: what hears of dispatches.
+        region: where arrays are made, None for the usual place.
+        """
         watched = self._watched
         before = watched.watcher, watched.region
         watched.watcher, watched.region = watcher, region
@@ -368,7 +408,10 @@ class Gpu:
             watched.watcher, watched.region = before
 
     def give_up(self, region: Region) -> None:
-        """Take the memory of a captured step back, at any moment and on any thread."""
+        """Take the memory of a captured step back, at any moment and on any thread.
+
+        region: the memory of the step.
+        """
         self._pool.given_up.append(region)
 
     def start(self) -> None:
@@ -415,7 +458,11 @@ class Gpu:
             self._in_flight.clear()
 
     def write(self, storage: Storage, host: NDArray[Any]) -> None:
-        """Copy a contiguous array to the beginning of `storage`. The host's array is free then."""
+        """Copy a contiguous array to the beginning of `storage`. The host's array is free then.
+
+        storage: what is written.
+        host: what is read.
+        """
         with self.lock:
             if self.watcher:
                 self.watcher.refuse_transfer("an array is uploaded inside of it", "make it before")
@@ -448,7 +495,10 @@ class Gpu:
             self.flush()
 
     def read(self, array: GPUArray) -> NDArray[Any]:
-        """Return the bytes of an array that lies contiguous from a multiple of 4 bytes on."""
+        """Return the bytes of an array that lies contiguous from a multiple of 4 bytes on.
+
+        array: what is read.
+        """
         size = -(-array.nbytes // 4) * 4
         with self.lock:
             if self.watcher:
@@ -489,7 +539,13 @@ class Gpu:
     def stage(
         self, array: GPUArray, staging: Staging, first: int = 0, size: int | None = None
     ) -> None:
-        """Have `size` bytes of an array copied, from byte `first` on; by default all."""
+        """Have `size` bytes of an array copied, from byte `first` on; by default all.
+
+        array: what is read.
+        staging: where it goes.
+        first: the first byte.
+        size: in bytes.
+        """
         length = -(-(array.nbytes - first if size is None else size) // 4) * 4
         with self.lock:
             start = array.offset * array.stored.itemsize + first
@@ -499,7 +555,10 @@ class Gpu:
             staging.expect(self.flush(), length)
 
     def staging(self, size: int) -> Staging:
-        """Return room for `size` bytes that come to the host."""
+        """Return room for `size` bytes that come to the host.
+
+        size: in bytes.
+        """
         with self.lock:
             memory = self._host_memory.take(size)
             if memory is not None:

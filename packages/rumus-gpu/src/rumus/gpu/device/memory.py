@@ -81,7 +81,13 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class MemoryStats:
-    """Bytes on the device: held by arrays, kept for reuse, and the most that arrays ever held."""
+    """Bytes on the device: held by arrays, kept for reuse, and the most that arrays ever held.
+
+    used: bytes that arrays hold.
+    cached: bytes that are kept for arrays to come.
+    peak: the most that was used at once.
+    blocks: how many the driver has given.
+    """
 
     used: int
     cached: int

@@ -92,7 +92,10 @@ class Profile:
         return "\n".join([*lines, f"({self.clock})"])
 
     def save(self, path: str | Path) -> None:
-        """Write a trace that chrome://tracing and Perfetto show."""
+        """Write a trace that chrome://tracing and Perfetto show.
+
+        path: of a JSON file, for Perfetto or chrome://tracing.
+        """
         events = [
             {"name": e.kernel, "ph": "X", "ts": 1e6 * e.start, "dur": 1e6 * e.duration,
              "pid": 0, "tid": 0}

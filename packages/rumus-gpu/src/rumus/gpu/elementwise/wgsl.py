@@ -145,6 +145,8 @@ def update_source(kernel: Kernel) -> str:
     The comments beside the scalars say what the host computes for each step. For reading: a device
     makes its own when the optimizer takes its first step there.
 
+    kernel: of the update.
+
     >>> p, g, lr = Expr.array("p"), Expr.array("g"), Expr.scalar("lr")
     >>> print(update_source(Kernel("descent", {"p": p - lr * g})).partition("let s0")[2])
      = bitcast<f32>(control[k.at + 0u]); // lr

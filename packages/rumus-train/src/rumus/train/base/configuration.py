@@ -51,9 +51,13 @@ def load_configuration(
 ) -> C:
     """Return a dataclass with the values of a TOML file, then of settings such as "optim.lr=3e-4".
 
-    Fields may be bool, int, float, str, Path, Enum, Literal, lists, tuples, dicts by str, unions
-    of these with None, and dataclasses of such fields. What is given nowhere has its default.
-    Where None is allowed, the text "none" stands for it.
+    Fields may be bool, int, float, str, Path, Enum, Literal, lists, tuples, dicts by str, unions of
+    these with None, and dataclasses of such fields. What is given nowhere has its default. Where
+    None is allowed, the text "none" stands for it.
+
+    kind: a dataclass.
+    file: in TOML.
+    settings: texts such as "lr=0.1", which win over the file.
 
     ConfigurationError with all that is wrong: unknown keys, with the nearest that exists; missing
     ones; values of another type, with what is needed; what `__post_init__` refuses. OSError for a
@@ -115,7 +119,11 @@ def configuration_table(config: Any) -> dict[str, Any]:
 
 
 def save_configuration(config: Any, file: str | Path) -> None:
-    """Write a configuration as TOML that `load_configuration` gives back as it is."""
+    """Write a configuration as TOML that `load_configuration` gives back as it is.
+
+    config: an object of a dataclass.
+    file: that is written, in TOML.
+    """
     Path(file).write_text(to_toml(configuration_table(config)), encoding="utf-8")
 
 

@@ -8,8 +8,9 @@ from rumus.tensor.expression.printable import PrintableError
 class SampleError(PrintableError, RuntimeError):
     """A sample could not be read or transformed, or does not fit the others of its batch.
 
+    message: what is told.
     index: the sample's number in the loader's dataset, or None if it was one of several. What went
-    wrong is the `__cause__`.
+        wrong is the `__cause__`.
     """
 
     def __init__(self, message: str, index: int | None = None) -> None:

@@ -12,6 +12,11 @@ class Every:
 
     Steps and epochs are counted from the start of training, over resumes: so what is due does not
     depend on where a run was stopped. Seconds are counted from the last time.
+
+    steps: a number of steps, None for none.
+    epochs: a number of epochs, None for none.
+    seconds: a number of seconds, None for none.
+
     ValueError for what is not positive.
 
     >>> every = Every(steps=100, epochs=1)
@@ -34,16 +39,27 @@ class Every:
 
     @staticmethod
     def check(name: str, given: object) -> None:
-        """Raise TypeError for an argument `name` that is no `Every`, as a number of who knows."""
+        """Raise TypeError for an argument `name` that is no `Every`, as a number of who knows.
+
+        name: of the argument, for error messages.
+        given: what was passed; None is fine.
+        """
         if given is not None and not isinstance(given, Every):
             raise TypeError(f"{name} must be Every(steps=...) or Every(epochs=...), not {given!r}")
 
     def in_epoch(self, step: int, seconds: float) -> bool:
-        """Whether it is due after a step, `seconds` after it was last done."""
+        """Whether it is due after a step, `seconds` after it was last done.
+
+        step: the number of steps so far.
+        seconds: since it was due last.
+        """
         return (self.steps is not None and step % self.steps == 0) or (
             self.seconds is not None and seconds >= self.seconds
         )
 
     def after_epoch(self, epoch: int) -> bool:
-        """Whether it is due after so many epochs."""
+        """Whether it is due after so many epochs.
+
+        epoch: the number of epochs so far.
+        """
         return self.epochs is not None and epoch % self.epochs == 0

@@ -9,9 +9,12 @@ from dataclasses import dataclass, fields
 class Spans:
     """Seconds by what the host did: on a GPU, `reading` has what the device took longer.
 
-    data: waiting for the loader. forward: computing the loss. backward: its gradients. replayed:
-    sending both to a device that repeats a recorded step, in which they are one. optimizer: the
-    update. reading: waiting for the loss.
+    data: waiting for the loader.
+    forward: computing the loss.
+    backward: its gradients.
+    replayed: sending both to a device that repeats a recorded step, in which they are one.
+    optimizer: the update.
+    reading: waiting for the loss.
 
     >>> spans = Spans(data=0.1, forward=0.4)
     >>> spans.add(Spans(data=0.2, backward=0.8))
@@ -32,7 +35,10 @@ class Spans:
         return self.forward + self.backward + self.replayed
 
     def add(self, other: Spans) -> None:
-        """Count another step in."""
+        """Count another step in.
+
+        other: whose times are added.
+        """
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
@@ -40,6 +46,8 @@ class Spans:
         """Return each part's share of so many seconds, what there was of it, and the rest.
 
         The rest is callbacks, checkpoints, and the loop itself. Nothing was replayed on a CPU.
+
+        seconds: of the whole.
         """
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         if not self.replayed:

@@ -21,7 +21,11 @@ class FolderInUseError(CheckpointError):
 
 
 class NoCheckpointError(CheckpointError):
-    """There is no checkpoint that can be loaded; `skipped` has each one's path and reason."""
+    """There is no checkpoint that can be loaded; `skipped` has each one's path and reason.
+
+    message: what is told.
+    skipped: checkpoints that were damaged, with the reasons.
+    """
 
     def __init__(self, message: str, skipped: Sequence[tuple[Path, str]] = ()) -> None:
         reasons = "".join(f"\n  {path.name}: {reason}" for path, reason in skipped)

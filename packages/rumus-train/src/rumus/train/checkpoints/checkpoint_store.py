@@ -36,11 +36,19 @@ class Store(Protocol):
         ...
 
     def save(self, step: int, state: Mapping[str, Any], metric: float | None = None) -> Path | None:
-        """Keep a state; return where, None if that has failed and training is to go on."""
+        """Keep a state; return where, None if that has failed and training is to go on.
+
+        step: the number of steps that were applied.
+        state: by name.
+        metric: its value at that step, None where there is none.
+        """
         ...
 
     def load(self, step: int | None = None) -> Saved:
-        """Return the newest good checkpoint, or that of a step; NoCheckpointError without one."""
+        """Return the newest good checkpoint, or that of a step; NoCheckpointError without one.
+
+        step: None for the newest.
+        """
         ...
 
     def acquire(self) -> None:

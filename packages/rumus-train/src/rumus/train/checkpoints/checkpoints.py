@@ -44,7 +44,14 @@ _ROOM: Final = 1.2  # how much more than its size must be free before a checkpoi
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint. skipped: the newer ones that could not be loaded, and why."""
+    """A loaded checkpoint.
+
+    step: the number of steps that were applied.
+    state: by name, as it was saved.
+    path: of the file or folder.
+    metric: its value at that step, None where there is none.
+    skipped: the newer ones that could not be loaded, and why.
+    """
 
     step: int
     state: dict[str, Any]
@@ -55,7 +62,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """What a checkpoint says about itself. problem: why its manifest says nothing, if so."""
+    """What a checkpoint says about itself.
+
+    step: the number of steps that were applied.
+    path: of the file or folder.
+    metric: its value at that step, None where there is none.
+    size: in bytes.
+    problem: why its manifest says nothing, None if it does.
+    """
 
     step: int
     path: Path
@@ -156,14 +170,17 @@ class Checkpoints:
     def save(self, step: int, state: Mapping[str, Any], metric: float | None = None) -> Path | None:
         """Save `state` as the checkpoint of `step`; return where it is, or None if it failed.
 
+        step: the number of steps that were applied.
         state: mappings with keys of str, and lists; in them str, int, float, bool, None and NumPy
-        arrays. The arrays below each top-level key become one file. The step may be the last one
-        again, which replaces it, but not an earlier one. After `load`, newer checkpoints than the
-        loaded one are of a training that was given up: they are renamed to end in .aside.
+            arrays. The arrays below each top-level key become one file. The step may be the last
+            one again, which replaces it, but not an earlier one. After `load`, newer checkpoints
+            than the loaded one are of a training that was given up: they are renamed to end in
+            .aside.
+        metric: its value at that step, None where there is none.
 
         Raises TypeError and ValueError for what cannot be saved, FolderInUseError if another
-        process saves here, and with on_error="raise" OSError for what the disk refuses; nothing
-        is lost then: the earlier checkpoints stay, and the next save tries anew.
+        process saves here, and with on_error="raise" OSError for what the disk refuses; nothing is
+        lost then: the earlier checkpoints stay, and the next save tries anew.
         """
         self._join()
         if type(step) is not int or step < 0:
@@ -182,6 +199,8 @@ class Checkpoints:
 
     def load(self, step: int | None = None) -> Checkpoint:
         """Return the newest good checkpoint, or that of `step`, every byte of it verified.
+
+        step: None for the newest that is whole.
 
         NoCheckpointError if there is none, with what is wrong with each. A program that goes on
         from here saves later steps only; the checkpoint is kept while it runs.
@@ -203,7 +222,10 @@ class Checkpoints:
         raise NoCheckpointError(f"{self.folder} {none}{wanted}", skipped)
 
     def verify(self, path: str | Path) -> SavedCheckpoint:
-        """Read a whole checkpoint; InvalidCheckpointError if it is not as it was saved."""
+        """Read a whole checkpoint; InvalidCheckpointError if it is not as it was saved.
+
+        path: of one checkpoint.
+        """
         path = Path(path)
         name = _NAME.fullmatch(path.name)
         manifest, _ = self._read(path, int(name[1]) if name else None)
@@ -216,6 +238,8 @@ class Checkpoints:
 
     def remove(self, step: int) -> None:
         """Remove the checkpoint of a step; NoCheckpointError if there is none.
+
+        step: of the checkpoint.
 
         CheckpointError if it is the only one; FolderInUseError while another process saves here.
         """
@@ -245,6 +269,8 @@ class Checkpoints:
         """Keep the checkpoint of a step, if it is there, whatever is saved from now on.
 
         For a run that goes on without looking for a better one.
+
+        step: of the checkpoint that is kept, whatever the policy says.
         """
         self._spared = step
 
@@ -260,6 +286,7 @@ class Checkpoints:
         """Return the checkpoint with the best metric, every byte of it verified.
 
         mode: "min" or "max"; by default `keep_best`, ValueError if there is neither.
+
         NoCheckpointError if none has a metric, or if the best is damaged: another is not the best.
 
         >>> import tempfile

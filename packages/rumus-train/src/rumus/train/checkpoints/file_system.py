@@ -21,43 +21,86 @@ class FileSystem(Protocol):
     """What a checkpoint is written with; every method may raise OSError."""
 
     def open(self, path: Path, flags: int) -> int:
-        """Open a file with READ, CREATE or LOCK, and return its descriptor."""
+        """Open a file with READ, CREATE or LOCK, and return its descriptor.
+
+        path: of the file.
+        flags: as `os.open` has them.
+        """
 
     def write(self, descriptor: int, data: memoryview) -> int:
-        """Write the beginning of `data`; return how many bytes."""
+        """Write the beginning of `data`; return how many bytes.
+
+        descriptor: of an open file.
+        data: bytes.
+        """
 
     def read(self, descriptor: int, into: memoryview) -> int:
-        """Read at most so many bytes as `into` has; return how many, 0 at the end."""
+        """Read at most so many bytes as `into` has; return how many, 0 at the end.
+
+        descriptor: of an open file.
+        into: memory that is filled.
+        """
 
     def size(self, descriptor: int) -> int:
-        """Return the size of an open file; OSError if it is not a plain one."""
+        """Return the size of an open file; OSError if it is not a plain one.
+
+        descriptor: of an open file.
+        """
 
     def fsync(self, descriptor: int) -> None:
-        """Return when the file's bytes are on the disk."""
+        """Return when the file's bytes are on the disk.
+
+        descriptor: of an open file.
+        """
 
     def close(self, descriptor: int) -> None:
-        """Close a file."""
+        """Close a file.
+
+        descriptor: of an open file.
+        """
 
     def names(self, folder: Path) -> list[str]:
-        """Return the names in a folder, in no order."""
+        """Return the names in a folder, in no order.
+
+        folder: whose names are wanted.
+        """
 
     def mkdir(self, folder: Path) -> None:
-        """Make a folder; FileExistsError if it exists."""
+        """Make a folder; FileExistsError if it exists.
+
+        folder: what is made.
+        """
 
     def sync_folder(self, folder: Path) -> None:
-        """Return when the folder's names are on the disk."""
+        """Return when the folder's names are on the disk.
+
+        folder: whose entries are brought to the disk.
+        """
 
     def rename(self, old: Path, new: Path) -> None:
-        """Give a folder another name beside the old one, at once or not at all."""
+        """Give a folder another name beside the old one, at once or not at all.
+
+        old: the name that goes.
+        new: the name that comes.
+        """
 
     def remove(self, path: Path) -> None:
-        """Remove a file."""
+        """Remove a file.
+
+        path: of a file.
+        """
 
     def rmdir(self, folder: Path) -> None:
-        """Remove an empty folder."""
+        """Remove an empty folder.
+
+        folder: an empty one.
+        """
 
     def free(self, folder: Path) -> int:
-        """Return how many bytes may still be written."""
+        """Return how many bytes may still be written.
+
+        folder: on the disk in question.
+        """
 
 
 class LocalFileSystem:

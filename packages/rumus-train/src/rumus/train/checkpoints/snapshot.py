@@ -48,7 +48,10 @@ class Stateful(Protocol):
         ...
 
     def load_state_dict(self, state: Any, /) -> object:
-        """Go on from a state; raise, and change nothing, if it does not fit."""
+        """Go on from a state; raise, and change nothing, if it does not fit.
+
+        state: what `state_dict()` returned.
+        """
         ...
 
 

@@ -85,12 +85,13 @@ def load_model(
 
     path: a run folder, its folder of checkpoints, or one checkpoint.
     model: a module of the same structure, or what makes one. For a run of `rumus train` it may be
-    left out: the script that the run folder names is run, with the run's configuration, to make it.
+        left out: the script that the run folder names is run, with the run's configuration, to make
+        it.
     name: what the trainer's `state` called the module, if that names several.
     step: "best", the one of the best validation, or the newest if there was none; "latest"; or the
-    number of a step that was saved.
+        number of a step that was saved.
     average: take the average that the optimizer kept (an EMA, schedule-free), which is what
-    validations have looked at, and not the parameters that were trained.
+        validations have looked at, and not the parameters that were trained.
 
     NoCheckpointError if there is none; StateMismatchError, with every difference, for a model of
     another structure; CheckpointError where it is not known which module, or how to make it.

@@ -31,15 +31,16 @@ class ParquetDataset:
     """Columns of a Parquet or Arrow file: samples (features,) or (features, target).
 
     table: a file, of Arrow if its name ends in .arrow, .feather or .ipc, or a `pyarrow.Table`. Only
-    the columns that are needed are read.
+        the columns that are needed are read.
     columns, dtype, target, target_dtype, classes, categories, missing, standardise: as in
-    `CsvDataset`. Truth values are 1 and 0.
+        `CsvDataset`. Truth values are 1 and 0.
     dates: columns of dates and times, which become days since 1970.
 
-    Needs pyarrow: an ImportError says how to get it. ValueError for a column that is not there,
-    with the nearest name, holds lists, structures or, unless they are named, texts or dates, or has
-    missing values without `missing=`; TypeError for means of features that are no floating numbers;
-    OSError for what is no regular file.
+    ValueError for a column that is not there, with the nearest name, holds lists, structures or,
+    unless they are named, texts or dates, or has missing values without `missing=`; TypeError for
+    means of features that are no floating numbers; OSError for what is no regular file.
+
+    Needs pyarrow: an ImportError says how to get it.
 
     >>> import pyarrow
     >>> table = pyarrow.table({"length": [5.1, None], "colour": ["red", "blue"], "kind": [1, 0]})
@@ -89,6 +90,8 @@ class ParquetDataset:
         """Read another table in the same way; without its targets, if it has none.
 
         Classes, categories, means and deviations are those of this dataset.
+
+        table: with the same columns.
         """
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"_source": _Source(table)}
@@ -104,11 +107,17 @@ class ParquetDataset:
         return tuple(array.take(index, 0) for array in self._arrays)
 
     def batch(self, indices: Indices) -> Batch:
-        """Return copies of the rows of these indices."""
+        """Return copies of the rows of these indices.
+
+        indices: numbers of samples.
+        """
         return tuple([array.take(indices, 0) for array in self._arrays])
 
     def describe(self, index: int) -> str:
-        """Return the file and the row of a sample."""
+        """Return the file and the row of a sample.
+
+        index: the number of a sample.
+        """
         return f"{self._source.shown}, row {index}"
 
     def _read(self, learns: bool) -> None:

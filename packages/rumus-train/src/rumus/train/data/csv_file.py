@@ -35,46 +35,49 @@ CHUNK: Final = 1 << 18  # cells that are kept as text at a time
 
 
 class CsvDataset:
-    """Columns of a CSV file with a header line: samples (features,) or (features, target).
+    r"""Columns of a CSV file with a header line: samples (features,) or (features, target).
 
+    path: of a text file, comma-separated unless `delimiter` says otherwise.
     columns: the names of the features, in this order; by default all but the target, and but a
-    first column of row names, as pandas and R write it: without a name, or called "Unnamed: 0",
-    "rownames" or "row.names". A UserWarning says that it was left out.
+        first column of row names, as pandas and R write it: without a name, or called "Unnamed: 0",
+        "rownames" or "row.names". A UserWarning says that it was left out.
     dtype: of the features, which are one array of shape (columns,).
     target: the name of the target's column, or a list of several, which are one array.
     target_dtype: the target's dtype; with `str` the cells are class names, and the target is the
-    number of the class in `classes`.
+        number of the class in `classes`.
     classes: the class names in the order of their numbers, for splits of one data set to agree:
-    `classes=train.classes`. By default those of this file, sorted.
+        `classes=train.classes`. By default those of this file, sorted.
     categories: columns of texts. Each becomes one feature for each text, 1 where it stands and 0
-    elsewhere; `features` names them. A mapping says which texts there are, otherwise they are those
-    of the file, sorted.
+        elsewhere; `features` names them. A mapping says which texts there are, otherwise they are
+        those of the file, sorted.
     booleans: columns of truth values (true, false, t, f, yes, no, y, n), which become 1 and 0.
     dates: columns of dates, which become days since 1970; a mapping says how they are written, as
-    for `datetime.strptime`, otherwise it is ISO 8601.
+        for `datetime.strptime`, otherwise it is ISO 8601.
     missing: the number of a feature whose cell is empty, NA, N/A, null, None, - or ?, or "mean",
-    that of its column; by default such a cell is an error. A missing category is none of the texts.
+        that of its column; by default such a cell is an error. A missing category is none of the
+        texts.
     missing_target: whether a line whose target is missing is an error, or left out.
     standardise: subtract the mean of each feature and divide by its standard deviation; categories
-    stay 0 and 1.
+        stay 0 and 1.
     decimal, thousands: the marks that numbers are written with.
     header: the names of the columns, if the file's first line is data.
-    delimiter: what stands between cells. encoding: of the text. Blank lines are skipped.
-
-    A number is written in decimal digits, with a point and an exponent where it is floating; nan
-    and inf are written as NumPy, pandas and R do. Nothing else that Python reads as one is taken.
-    Another file of the same columns is read by `like`, and rows of a program by `encode`: with the
-    classes, categories, means and deviations of this one.
+    delimiter: what stands between cells.
+    encoding: of the text. Blank lines are skipped.
 
     ValueError with file and line for a cell that is no number or does not fit the dtype, for a
     class that is not in `classes`, and for a line with too many or too few cells; with the nearest
     name for a column that is not there; OSError for what is no regular file; TypeError for a dtype
     that is not integer or floating.
 
+    A number is written in decimal digits, with a point and an exponent where it is floating; nan
+    and inf are written as NumPy, pandas and R do. Nothing else that Python reads as one is taken.
+    Another file of the same columns is read by `like`, and rows of a program by `encode`: with the
+    classes, categories, means and deviations of this one.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "flowers.csv").write_text("length,colour,kind\\n5.1,red,rose\\n"
-    ...                                                "4.9,blue,iris\\n")
+    ...     _ = Path(folder, "flowers.csv").write_text("length,colour,kind\n5.1,red,rose\n"
+    ...                                                "4.9,blue,iris\n")
     ...     dataset = CsvDataset(f"{folder}/flowers.csv", target="kind", target_dtype=str,
     ...                          categories=["colour"])
     >>> dataset.classes, dataset.features
@@ -134,6 +137,8 @@ class CsvDataset:
 
         Classes, categories, means and deviations are those of this dataset. Raises what the class
         does.
+
+        path: of a file with the same columns.
         """
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"path": Path(path)}
@@ -147,6 +152,7 @@ class CsvDataset:
         """Return the features of rows that a program has, as a model wants them.
 
         rows: each with a value for each of `columns`; None for one that is missing.
+
         ValueError with the number of the row for a value that is missing or does not fit.
         """
         where = {name: number for number, name in enumerate(self.columns)}
@@ -163,11 +169,17 @@ class CsvDataset:
         return tuple(array.take(index, 0) for array in self._arrays)
 
     def batch(self, indices: Indices) -> Batch:
-        """Return copies of the rows of these indices."""
+        """Return copies of the rows of these indices.
+
+        indices: numbers of samples.
+        """
         return tuple([array.take(indices, 0) for array in self._arrays])
 
     def describe(self, index: int) -> str:
-        """Return file and line of a sample."""
+        """Return file and line of a sample.
+
+        index: the number of a sample.
+        """
         return f"{self.path}:{self._lines[index]}"
 
     def _read(self, table: CsvTable, learns: bool) -> None:

@@ -36,8 +36,12 @@ class Dataset(Protocol):
 class ArrayDataset:
     """Arrays of equal length: sample i is the tuple of their rows i.
 
-    The arrays are not copied. TypeError for what is not an array of numbers or truth values,
-    ValueError for no arrays, one without axes, and different lengths.
+    The arrays are not copied.
+
+    arrays: of equal length along the first axis, one for each field.
+
+    TypeError for what is not an array of numbers or truth values, ValueError for no arrays, one
+    without axes, and different lengths.
 
     >>> dataset = ArrayDataset([[1.0, 2.0], [3.0, 4.0]], [0, 1])
     >>> len(dataset), dataset[1][0].tolist(), int(dataset[1][1])
@@ -55,7 +59,10 @@ class ArrayDataset:
         return tuple(np.take(array, index, axis=0) for array in self.arrays)
 
     def batch(self, indices: Indices) -> Batch:
-        """Return copies of the rows of these indices."""
+        """Return copies of the rows of these indices.
+
+        indices: numbers of samples.
+        """
         return tuple([array.take(indices, 0) for array in self.arrays])
 
 
@@ -75,6 +82,9 @@ def check_columns(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
 
 class Subset:
     """Some samples of a dataset, in the order of `indices`.
+
+    dataset: what the samples are of.
+    indices: numbers of samples, in the order they have here.
 
     IndexError for an index outside of [0, len(dataset)), ValueError if `indices` has not one axis,
     TypeError if they are no integers.
@@ -103,7 +113,10 @@ class Subset:
         return self.dataset[int(self.indices[index])]
 
     def describe(self, index: int) -> str:
-        """Return where a sample comes from, or its number in the whole dataset."""
+        """Return where a sample comes from, or its number in the whole dataset.
+
+        index: the number of a sample.
+        """
         whole = int(self.indices[index])
         return describe(self.dataset, whole) or f"{whole} of the whole dataset"
 

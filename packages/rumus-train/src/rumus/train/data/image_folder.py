@@ -28,21 +28,25 @@ class ImageFolder:
     format's suffix ends. An image is an array of shape (height, width, channels), or (height,
     width) for modes of one channel, turned as its EXIF orientation says.
 
+    folder: with one folder for each class.
     mode: what an image must be: "L", "RGB" and "RGBA" are uint8, "I;16" uint16, "I" int32 and "F"
-    float32 of one channel, with the values of the file.
+        float32 of one channel, with the values of the file.
     convert: convert images of 8 bits to `mode`, and of 16 bits a channel to their upper 8; never
-    between modes of more than 8 bits.
-    size: (height, width) that an image must have. resize: resize others, bilinearly. Without a size
-    all images of a batch must have the same one, and the loader says which two differ.
+        between modes of more than 8 bits.
+    size: (height, width) that an image must have.
+    resize: resize others, bilinearly. Without a size all images of a batch must have the same one,
+        and the loader says which two differ.
     classes: the class names in the order of their numbers, for splits of one data set to agree:
-    `classes=train.classes`. A class may have no folder then.
+        `classes=train.classes`. A class may have no folder then.
     frame: which one of an animation or of several pages is read; by default such a file is an
-    error.
+        error.
 
-    Needs Pillow: an ImportError says how to get it. FileNotFoundError or NotADirectoryError for the
-    folder; ValueError for no classes, for one without images, for a folder that is not in
-    `classes`, and for a link to nothing. Reading a sample raises ValueError with the file's name
-    for another mode or size and for a damaged image, OSError for a file that cannot be read.
+    FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for one
+    without images, for a folder that is not in `classes`, and for a link to nothing. Reading a
+    sample raises ValueError with the file's name for another mode or size and for a damaged image,
+    OSError for a file that cannot be read.
+
+    Needs Pillow: an ImportError says how to get it.
     """
 
     @with_switches
@@ -80,6 +84,8 @@ class ImageFolder:
         """Read the images of another folder in the same way, whether in folders of classes or not.
 
         The classes are those of this one; images that are in no folder of a class have number 0.
+
+        folder: with the same classes, or fewer.
         """
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"folder": Path(folder).absolute()}
@@ -96,7 +102,10 @@ class ImageFolder:
         return self._reader.read(self.files[index]), np.int64(self.labels[index])
 
     def describe(self, index: int) -> str:
-        """Return the file of a sample."""
+        """Return the file of a sample.
+
+        index: the number of a sample.
+        """
         return str(self.files[index])
 
 

@@ -187,6 +187,9 @@ class DataLoader:
     def seek(self, epoch: int, batch: int = 0) -> None:
         """Let the next loop start at this batch of this epoch.
 
+        epoch: the number of the epoch that begins.
+        batch: how many batches of it are passed over.
+
         ValueError if there is no such batch; batch = len(loader) is the end of the epoch.
         """
         epoch, batch = _at_least(0, "epoch", epoch), _at_least(0, "batch", batch)

@@ -19,11 +19,14 @@ class Mixup:
     """x = lam x_i + (1 - lam) x_j, and so the targets: a `batch_transform=` of a loader.
 
     classes: how many there are. Integer targets become probabilities (samples, classes), which
-    `cross_entropy_loss` takes; floating ones are mixed as they are.
-    alpha: lam is drawn from Beta(alpha, alpha) for each batch. share: of batches that are mixed.
+        `cross_entropy_loss` takes; floating ones are mixed as they are.
+    alpha: lam is drawn from Beta(alpha, alpha) for each batch.
+    share: of batches that are mixed.
 
-    The first field is mixed, and the last is the target. Zhang et al.: arXiv:1710.09412. ValueError
-    for an alpha that is not positive, a share outside of [0, 1], and a target that is no class.
+    ValueError for an alpha that is not positive, a share outside of [0, 1], and a target that is no
+    class.
+
+    The first field is mixed, and the last is the target. Zhang et al.: arXiv:1710.09412.
 
     >>> x, y = np.array([[0.0], [1.0]], np.float32), np.array([0, 1])
     >>> mixed, targets = Mixup(2)((x, y), np.random.default_rng(0))
@@ -70,8 +73,11 @@ class Mixup:
 class CutMix(Mixup):
     """A rectangle of each image comes from another one, and its share of the target.
 
+    classes: how many there are.
+    alpha: positive, of the Beta distribution that the area is drawn from.
+    share: in [0, 1], of the batches that are mixed.
     channels_last: images are (samples, height, width, channels), and not (samples, channels,
-    height, width). The rest is as in `Mixup`. Yun et al.: arXiv:1905.04899.
+        height, width). The rest is as in `Mixup`. Yun et al.: arXiv:1905.04899.
 
     >>> x = np.arange(2)[:, None, None, None] * np.ones((2, 1, 8, 8))
     >>> mixed, targets = CutMix(2, 1.0)((x, np.array([0, 1])), np.random.default_rng(1))

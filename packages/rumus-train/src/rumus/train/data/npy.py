@@ -58,6 +58,9 @@ class NpyDataset:
 
     Each argument is one field of the samples: a file, or several whose rows follow one another.
     Sample i is the tuple of the fields' rows i. Pickled arrays are refused.
+
+    fields: for each field a `.npy` file, or several whose rows follow one another.
+
     FileNotFoundError, ValueError for what is no `.npy` file, is cut off, has no rows, or does not
     fit the others, each with the name of the file.
 
@@ -86,11 +89,17 @@ class NpyDataset:
         return tuple(column.files[number].take(row, 0) for column, number, row in places)
 
     def batch(self, indices: Indices) -> Batch:
-        """Return copies of the rows of these indices."""
+        """Return copies of the rows of these indices.
+
+        indices: numbers of samples.
+        """
         return tuple([column.rows(indices) for column in self._columns])
 
     def describe(self, index: int) -> str:
-        """Return the file and the row of a sample's first field."""
+        """Return the file and the row of a sample's first field.
+
+        index: the number of a sample.
+        """
         number, row = self._columns[0].place(index)
         return f"{self._columns[0].paths[number]}, row {row}"
 

@@ -18,15 +18,16 @@ class Pad:
     """Fills arrays up to the longest of the batch: a `collate=` of a loader.
 
     value: what is filled in: one for all fields, or one for each, by place or by name, as -100 for
-    targets that a loss is to ignore.
+        targets that a loss is to ignore.
     multiple: lengths become multiples of it, so that batches have few shapes; each shape is a
-    captured step of its own.
+        captured step of its own.
     length: pad to this length in any case.
     mask: add a field, True where the first padded field is real and False where it was filled up;
-    it is the last, or "mask" in a dict.
+        it is the last, or "mask" in a dict.
 
-    Fields without axes are stacked. ValueError for samples that differ in more than the first axis,
-    or are longer than `length`.
+    ValueError for samples that differ in more than the first axis, or are longer than `length`.
+
+    Fields without axes are stacked.
 
     >>> tokens, label, mask = Pad(multiple=4, mask=True)([([5, 6, 7], 0), ([8], 1)])
     >>> tokens.tolist(), label.tolist(), mask.sum(1).tolist()

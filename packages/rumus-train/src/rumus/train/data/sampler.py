@@ -22,11 +22,20 @@ class Sampler(Protocol):
     """
 
     def count(self, dataset: Dataset) -> int:
-        """Return how many samples an epoch has. ValueError for a dataset that does not fit."""
+        """Return how many samples an epoch has. ValueError for a dataset that does not fit.
+
+        dataset: what the samples are of.
+        """
         ...
 
     def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
-        """Return their numbers, those of a batch after one another."""
+        """Return their numbers, those of a batch after one another.
+
+        dataset: what the samples are of.
+        seed: of the run.
+        epoch: its number, from 0.
+        batch_size: how many samples a batch has.
+        """
         ...
 
 
@@ -36,7 +45,7 @@ class WeightedSampler:
     weights: one for each sample, of any sum; one of 0 is never drawn.
     count: samples of an epoch; by default as many as there are.
     replacement: whether a sample may come several times in an epoch; without it, each comes at most
-    once, and those of large weight earlier.
+        once, and those of large weight earlier.
 
     ValueError for weights that are negative, not finite or all 0, have not one axis or another
     length than the dataset, and for a count that cannot be drawn.
@@ -91,7 +100,9 @@ class WeightedSampler:
 class BalancedSampler(WeightedSampler):
     """All classes equally often, however many samples each has.
 
-    labels: the class of each sample, whole numbers or texts. count: as in `WeightedSampler`.
+    labels: the class of each sample, whole numbers or texts.
+    count: as in `WeightedSampler`.
+
     ValueError for labels that have not one axis, and for none.
 
     >>> sampler = BalancedSampler([0, 0, 0, 1], count=1000)
@@ -113,8 +124,11 @@ class LengthBuckets:
     """Every sample once, those of a batch of similar lengths, so that little is padded.
 
     The order is shuffled, then sorted by length within stretches of 50 batches, and the batches are
-    shuffled. lengths: of each sample. shuffle: False sorts all of them, the longest first, so that
-    memory that does not suffice is told at once.
+    shuffled.
+
+    lengths: of each sample.
+    shuffle: False sorts all of them, the longest first, so that memory that does not suffice is
+        told at once.
 
     ValueError for lengths that have not one axis, are negative or not one for each sample.
 

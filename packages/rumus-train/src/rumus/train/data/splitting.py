@@ -19,9 +19,13 @@ TOLERANCE: Final = 1e-6  # of the sum of fractions: 1/3 three times is not 1
 def random_split(dataset: Dataset, parts: Sequence[float], *, seed: int = 0) -> list[Subset]:
     """Return disjoint random parts that together are the whole dataset.
 
+    dataset: with a length.
     parts: lengths as integers whose sum is the dataset's length, or fractions as floats whose sum
-    is 1; their bounds are rounded to whole samples. The parts depend on the seed, the length and
-    `parts` alone. ValueError for other sums, and for a part without samples.
+        is 1; their bounds are rounded to whole samples. The parts depend on the seed, the length
+        and `parts` alone.
+    seed: of the order.
+
+    ValueError for other sums, and for a part without samples.
 
     >>> from rumus.train import ArrayDataset
     >>> train, test = random_split(ArrayDataset(range(10)), [0.8, 0.2], seed=1)

@@ -42,23 +42,24 @@ class StreamLoader:
     network, a dataset of Hugging Face that streams, a source without an end.
 
     stream: is iterated over once an epoch, or is a function of the epoch that returns what is. It
-    must yield the same samples in an epoch again. `set_epoch(epoch)` is called before, if there is
-    one. With `state_dict` and `load_state_dict` a resume goes on at its place: the next loop over
-    it after `load_state_dict` begins there, and an epoch where it stood when the loader was made.
-    Otherwise the samples before are read again, and left out.
+        must yield the same samples in an epoch again. `set_epoch(epoch)` is called before, if there
+        is one. With `state_dict` and `load_state_dict` a resume goes on at its place: the next loop
+        over it after `load_state_dict` begins there, and an epoch where it stood when the loader
+        was made. Otherwise the samples before are read again, and left out.
+    batch_size: at least 1.
     shuffle: how many samples are read, and handed out in an order of (seed, epoch), at a time; 0
-    leaves them as they come.
+        leaves them as they come.
     seed, drop_last, transform, collate, batch_transform, backend: as in `DataLoader`; the number of
-    a sample is its place in the epoch.
+        a sample is its place in the epoch.
     prefetch: batches that a thread makes ahead. It changes no bit of any.
-
-    A loop over it runs an epoch, or the rest of one, and for ever if the stream has no end: `fit`
-    needs `steps=` or `seconds=` then. The position counts what was handed out, and `state_dict`
-    holds it.
 
     TypeError for what cannot be iterated over, and for an iterator, which can be gone through only
     once; ValueError for numbers out of range. While looping SampleError for a sample that cannot be
     read or does not fit.
+
+    A loop over it runs an epoch, or the rest of one, and for ever if the stream has no end: `fit`
+    needs `steps=` or `seconds=` then. The position counts what was handed out, and `state_dict`
+    holds it.
 
     >>> from itertools import count
     >>> loader = StreamLoader(lambda epoch: ((i,) for i in count()), 3)

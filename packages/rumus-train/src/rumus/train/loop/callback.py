@@ -51,35 +51,59 @@ class Callback(Protocol):
         return None
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Hear that training starts or goes on."""
+        """Hear that training starts or goes on.
+
+        event: what has happened.
+        """
         return
 
     def on_epoch_start(self, event: EpochStart) -> None:
-        """Hear that an epoch starts."""
+        """Hear that an epoch starts.
+
+        event: what has happened.
+        """
         return
 
     def on_step_end(self, event: StepEnd) -> None:
-        """Hear that a step was done."""
+        """Hear that a step was done.
+
+        event: what has happened.
+        """
         return
 
     def on_validation_end(self, event: ValidationEnd) -> None:
-        """Hear what a validation has found."""
+        """Hear what a validation has found.
+
+        event: what has happened.
+        """
         return
 
     def on_epoch_end(self, event: EpochEnd) -> None:
-        """Hear that an epoch is over."""
+        """Hear that an epoch is over.
+
+        event: what has happened.
+        """
         return
 
     def on_checkpoint(self, event: CheckpointSaved) -> None:
-        """Hear that a checkpoint was saved, or could not be."""
+        """Hear that a checkpoint was saved, or could not be.
+
+        event: what has happened.
+        """
         return
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """Hear that training is over in good order."""
+        """Hear that training is over in good order.
+
+        event: what has happened.
+        """
         return
 
     def on_error(self, event: Failed) -> None:
-        """Hear that training ends with an error."""
+        """Hear that training ends with an error.
+
+        event: what has happened.
+        """
         return
 
 

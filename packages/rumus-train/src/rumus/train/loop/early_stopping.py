@@ -14,10 +14,12 @@ from rumus.train.loop.monitor import Mode, checked_metric
 class EarlyStopping(Callback):
     """Ends the training after `patience` validations in a row that were no better than the best.
 
-    metric: its name among those of the validation, by default "loss". min_delta: >= 0; better is
-    only what is better by more than this. mode: "min" if less is better, "max" if more; to be
-    given unless the metric is a loss. NaN is never better. best, best_step: the best value, and the
-    step it was found at; `fit(restore_best=True)` goes back there.
+    metric: its name among those of the validation, by default "loss".
+    patience: at least 1.
+    min_delta: >= 0; better is only what is better by more than this.
+    mode: "min" if less is better, "max" if more; to be given unless the metric is a loss. NaN is
+        never better. best, best_step: the best value, and the step it was found at;
+        `fit(restore_best=True)` goes back there.
 
     ValueError for arguments out of range, and from `fit` where no validation has the metric.
 

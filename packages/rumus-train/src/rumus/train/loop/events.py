@@ -23,8 +23,11 @@ class TrainStart:
     """Training starts, or goes on after a resume.
 
     run: what it is part of: `run.stop(reason)` and `run.save()` may be called at any event, and
-    `run.trainer`, `run.epochs`, `run.history` looked at. epoch: the first to be trained, from 0.
-    step: how many were done before. resumed_from: the checkpoint's folder, None if there was none.
+        `run.trainer`, `run.epochs`, `run.history` looked at.
+    epoch: the first to be trained, from 0.
+    step: how many were done before.
+    steps_per_epoch: None where the loader has no length.
+    resumed_from: the checkpoint's folder, None if there was none.
     """
 
     run: Run
@@ -36,7 +39,13 @@ class TrainStart:
 
 @dataclass(slots=True)
 class EpochStart:
-    """An epoch starts; not sent again when a run is resumed in the middle of one."""
+    """An epoch starts; not sent again when a run is resumed in the middle of one.
+
+    run: the training that runs.
+    epoch: its number, from 0.
+    step: its number, from 1.
+    steps_per_epoch: None where the loader has no length.
+    """
 
     run: Run
     epoch: int
@@ -48,8 +57,13 @@ class EpochStart:
 class StepEnd:
     """A step was done. Of step 1 there was one; epochs count from 0.
 
-    loss: a tensor without axes, not read; reading it waits for the device. samples: in this step,
-    or whatever else `weight_of` counts. spans: where its time went, if `profile_steps` is on.
+    run: the training that runs.
+    epoch: its number, from 0.
+    step: its number, from 1.
+    steps_per_epoch: None where the loader has no length.
+    samples: in this step, or whatever else `weight_of` counts.
+    loss: a tensor without axes, not read; reading it waits for the device.
+    spans: where its time went, if `profile_steps` is on.
     logged: the numbers that `loss_fn` has returned beside the loss, not read either.
     """
 
@@ -78,7 +92,15 @@ class StepEnd:
 
 @dataclass(slots=True)
 class ValidationEnd:
-    """The model was validated. is_best: whether `monitor` is better than it ever was."""
+    """The model was validated. is_best: whether `monitor` is better than it ever was.
+
+    run: the training that runs.
+    epoch: its number, from 0.
+    step: its number, from 1.
+    metrics: numbers by name.
+    is_best: whether it is the best so far.
+    seconds: how long it took.
+    """
 
     run: Run
     epoch: int
@@ -92,9 +114,16 @@ class ValidationEnd:
 class EpochEnd:
     """An epoch is over. loss: its mean in float64. metrics: of the last validation, or empty.
 
-    metrics_step: the step whose weights they were measured on, which may be one before this.
+    run: the training that runs.
+    epoch: its number, from 0.
+    step: its number, from 1.
+    loss: the mean over its samples.
+    metrics: numbers by name.
+    samples: how many there were.
+    seconds: how long it took.
     spans: where the time of all its steps went since the last start, if `profile_steps` is on.
     logged: what its steps logged beside their losses: numbers averaged, metrics of all samples.
+    metrics_step: the step whose weights they were measured on, which may be one before this.
     """
 
     run: Run
@@ -111,7 +140,14 @@ class EpochEnd:
 
 @dataclass(slots=True)
 class CheckpointSaved:
-    """A checkpoint was saved. path: None if it could not be, as a warning has said."""
+    """A checkpoint was saved. path: None if it could not be, as a warning has said.
+
+    run: the training that runs.
+    epoch: its number, from 0.
+    step: its number, from 1.
+    path: of the file or folder.
+    seconds: how long it took.
+    """
 
     run: Run
     epoch: int
@@ -122,7 +158,14 @@ class CheckpointSaved:
 
 @dataclass(slots=True)
 class TrainEnd:
-    """Training is over, in good order. reason: "epochs", "steps", "seconds", or what stopped it."""
+    """Training is over, in good order. reason: "epochs", "steps", "seconds", or what stopped it.
+
+    run: the training that runs.
+    epoch: its number, from 0.
+    step: its number, from 1.
+    reason: why it ended.
+    seconds: how long it took.
+    """
 
     run: Run
     epoch: int
@@ -133,7 +176,13 @@ class TrainEnd:
 
 @dataclass(slots=True)
 class Failed:
-    """Training ends with an error, which is raised after this."""
+    """Training ends with an error, which is raised after this.
+
+    run: the training that runs.
+    epoch: its number, from 0.
+    step: its number, from 1.
+    error: what was raised.
+    """
 
     run: Run
     epoch: int

@@ -11,6 +11,9 @@ from rumus.train.loop.monitor import Mode, checked_metric
 class FeedPlateau(Callback):
     """After each validation, `plateau.report(metric)`. The schedule's state is in checkpoints.
 
+    plateau: the schedule that hears of the metric.
+    metric: its name among those of the validation.
+
     ValueError for a metric that is no loss beside a `Plateau` that was made without `mode`, which
     then takes less for better; and from `fit` where no validation has the metric.
 

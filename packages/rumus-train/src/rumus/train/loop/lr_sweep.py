@@ -30,8 +30,10 @@ _NOTHING: Final = 1e-6  # the share of the loss that is rounding, not a fall
 class LearningRateSweep:
     """What `find_lr` has seen, step by step.
 
-    rates: the learning rates. losses: of their steps. smoothed: their exponential average, without
-    its bias to 0. reason: why the sweep ended: "end", "diverged" or "not finite".
+    rates: the learning rates.
+    losses: of their steps.
+    smoothed: their exponential average, without its bias to 0.
+    reason: why the sweep ended: "end", "diverged" or "not finite".
     """
 
     rates: tuple[float, ...]
@@ -61,6 +63,8 @@ class LearningRateSweep:
 
     def draw(self, path: str | Path) -> None:
         """Write the curve as a picture, in the format that the name of `path` says.
+
+        path: of the picture.
 
         ImportError without Matplotlib, which `pip install 'rumus-train[plot]'` brings.
         """
@@ -101,13 +105,22 @@ def find_lr(
 
     The rate grows exponentially from `start` to `end` over `steps` steps; the loss is averaged with
     the weight `smoothing` of what came before. The sweep ends early where the average is
-    `stop_factor` times its lowest value, or a loss is not finite (Smith 2015, arXiv:1506.01186).
-    A group with a learning rate of its own keeps its ratio to the optimizer's.
+    `stop_factor` times its lowest value, or a loss is not finite (Smith 2015, arXiv:1506.01186). A
+    group with a learning rate of its own keeps its ratio to the optimizer's.
 
     Afterwards everything is bit for bit what it was, also when a step fails or Ctrl-C comes:
     parameters, the optimizer's state and counts, schedules, losses, what `Trainer(state=...)`
     names, and the place of a loader with `state_dict` and `load_state_dict`. The losses of the
     sweep are read step by step.
+
+    trainer: with the optimizer whose learning rate is looked for.
+    loader: of batches.
+    loss_fn: from a batch to the loss, or a dict with it.
+    start: the first learning rate, positive.
+    end: the last one, above the first.
+    steps: how many there are.
+    smoothing: in [0, 1), of the losses.
+    stop_factor: how many times the lowest loss ends it, above 1.
 
     ValueError for numbers out of range, an optimizer without a learning rate, a loader that can be
     gone through only once, and a module in `loss_fn` whose state would not come back.

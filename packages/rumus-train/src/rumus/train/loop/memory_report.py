@@ -14,8 +14,9 @@ from rumus.train.loop.progress import size
 class StepMemory:
     """What one captured step has for itself: its batch, activations, everything between.
 
-    name: the loss function and its batch. bytes: held from when it was recorded until it is given
-    up, and all that it takes to run; what one array of the step leaves another one uses.
+    name: the loss function and its batch.
+    bytes: held from when it was recorded until it is given up, and all that it takes to run; what
+        one array of the step leaves another one uses.
     """
 
     name: str
@@ -26,11 +27,13 @@ class StepMemory:
 class MemoryReport:
     """Bytes. Made by `Trainer.memory_report`; `str` is a table.
 
+    backend: the name of where the parameters are.
     parameters, gradients, state: of the optimizer, with the gaps that align them; state None if it
-    does not say. steps: the captured steps, whose memory is there whether they run or not. other:
-    what else is held on the device: data, buffers of modules, what blocks are larger than their
-    arrays. highest: the most that was ever held on the device, by anyone. The last two are None on
-    a CPU. backend: the name of where the parameters are.
+        does not say.
+    steps: the captured steps, whose memory is there whether they run or not.
+    other: what else is held on the device: data, buffers of modules, what blocks are larger than
+        their arrays.
+    highest: the most that was ever held on the device, by anyone. The last two are None on a CPU.
 
     >>> report = MemoryReport("gpu", 400, 400, 800, (StepMemory("loss", 2000),), 100, 4000)
     >>> report.persistent, report.peak

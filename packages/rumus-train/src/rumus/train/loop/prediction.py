@@ -31,12 +31,11 @@ def predict(
     """Return what a model says of all samples of a loader, in its order, as NumPy arrays.
 
     model: is called with the first array of each batch, or with what of a dict its `forward` names,
-    and evaluates meanwhile: no dropout, no
-    graph. A tensor becomes an array with a row for each sample; tuples and dicts of tensors become
-    tuples and dicts of arrays.
+        and evaluates meanwhile: no dropout, no graph. A tensor becomes an array with a row for each
+        sample; tuples and dicts of tensors become tuples and dicts of arrays.
     loader: yields batches as for `Trainer.fit`; its place in the data is the same afterwards.
     predict_fn: called with the whole batch instead, where the model needs more than its first
-    array, or something else is wanted: `lambda x, mask: model(x, mask).argmax(-1)`.
+        array, or something else is wanted: `lambda x, mask: model(x, mask).argmax(-1)`.
 
     ValueError for a loader that shuffles, that is in the middle of an epoch, or yields nothing, for
     and for a batch whose predictions have another number of rows than samples. TypeError for what
@@ -55,12 +54,14 @@ def evaluate(
 ) -> dict[str, float]:
     """Return numbers about a model over all samples of a loader; it evaluates meanwhile.
 
+    model: called with what each batch holds.
+    loader: of batches.
     metrics: one function of (scores, targets) or several, as those of `rumus.train.metrics` and the
-    losses of `rumus.nn`: a sequence, or a mapping that says how to call them. They are called with
-    what the model says of the first array of a batch, and with its last, or of a dict with its
-    "target", "targets", "label", "labels" or "y". A single function is
-    called with the whole batch, and returns a number or several by name, as for `validate=` of
-    `Trainer.fit`. Numbers are averaged over the samples, metrics are exact over the whole set.
+        losses of `rumus.nn`: a sequence, or a mapping that says how to call them. They are called
+        with what the model says of the first array of a batch, and with its last, or of a dict with
+        its "target", "targets", "label", "labels" or "y". A single function is called with the
+        whole batch, and returns a number or several by name, as for `validate=` of `Trainer.fit`.
+        Numbers are averaged over the samples, metrics are exact over the whole set.
 
     ValueError for a loader that yields nothing or is in the middle of an epoch.
 

@@ -76,11 +76,14 @@ class Result:
 
     reason: why it ended: "epochs", "steps", "seconds", or what `run.stop` was given.
     epochs, steps: how many are complete, over resumes.
+    seconds: how long the training took.
     history: one entry for each epoch and each validation: its "epoch", its "step", and "loss", the
-    mean of the epoch's steps, with what else they logged, or the validation's metrics by name
-    behind "val_".
+        mean of the epoch's steps, with what else they logged, or the validation's metrics by name
+        behind "val_".
     metrics: of the last validation, which looked at the weights after step `metrics_step`.
+    metrics_step: the step that `metrics` belong to.
     best: the best value of `monitor`, which the weights after `best_step` had.
+    best_step: the step that `best` belongs to.
     """
 
     reason: str
@@ -126,6 +129,24 @@ class Run:
 
     Callbacks have it in every event. They may look at `trainer`, `position`, `limits`, and call
     `stop` and `save`.
+
+    trainer: see `Training`.
+    loader: see `Trainer.fit`.
+    loss_fn: see `Trainer.fit`.
+    limits: when to end.
+    validate: see `Trainer.fit`.
+    validate_every: see `Trainer.fit`.
+    accumulate: see `Trainer.fit`.
+    weight_of: see `Trainer.fit`.
+    nonfinite: see `Trainer.fit`.
+    rollbacks: see `Trainer.fit`.
+    callbacks: see `Trainer.fit`.
+    store: of the checkpoints, None for none.
+    save_every: see `Trainer.fit`.
+    monitor: see `Trainer.fit`.
+    restore_best: see `Trainer.fit`.
+    signals: see `Trainer.fit`.
+    profile_steps: see `Trainer.fit`.
     """
 
     def __init__(
@@ -198,7 +219,10 @@ class Run:
         return None if self._clock is None else self._clock.spans
 
     def stop(self, reason: str) -> None:
-        """End the training after the running step, or epoch if it is over, in good order."""
+        """End the training after the running step, or epoch if it is over, in good order.
+
+        reason: what `Result.reason` will be.
+        """
         self.stopped = self.stopped or reason
 
     def save(self) -> None:
@@ -208,7 +232,10 @@ class Run:
     # The training
 
     def go(self, resume: Resume) -> Result:
-        """Train until a limit is reached or somebody says stop; return what came of it."""
+        """Train until a limit is reached or somebody says stop; return what came of it.
+
+        resume: see `Trainer.fit`.
+        """
         position = self.position
         with self._told(), self._reported(), self.trainer.clocked(self._clock), self.signals:
             self.team.begin(self)

@@ -25,9 +25,12 @@ AGAIN: Final = 1.0  # seconds: what comes sooner is the first signal, sent to pr
 class Interrupted(SystemExit):
     """A signal has ended the training. Uncaught it ends the process with `code`, silently.
 
-    code: 128 + the signal: 143 for SIGTERM, 130 for Ctrl-C, 129 for a closed terminal. step: how
-    many were done, None where a second signal has left at once. checkpoint: where the state was
-    saved, None if nowhere.
+    code: 128 + the signal: 143 for SIGTERM, 130 for Ctrl-C, 129 for a closed terminal.
+
+    number: of the signal.
+    step: how many were done, None where a second signal has left at once. checkpoint: where the
+        state was saved, None if nowhere.
+    path: of the checkpoint, None where none was saved.
     """
 
     def __init__(self, number: int, step: int | None = None, path: Path | None = None) -> None:

@@ -17,8 +17,10 @@ class TimeReport(Callback):
     It needs `fit(profile_steps=True)`, which waits for the loss of each step, and a ValueError says
     so. The times are the host's: on a GPU, forward and backward are the sending of their commands,
     "replayed" that of recorded steps, and "reading" waits for what the GPU is still busy with.
+
     kernels: on a GPU also time the kernels of the first whole epoch on the device, which makes it
-    slower. write: what the lines are given to.
+        slower.
+    write: what the lines are given to.
 
     >>> report = TimeReport()  # fit(..., callbacks=[report], profile_steps=True)
     """

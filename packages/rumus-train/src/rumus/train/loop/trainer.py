@@ -169,13 +169,14 @@ class Trainer(Generic[M_co]):
         """Compute the loss, its gradients and the update; return the loss, without its graph.
 
         loss_fn: called with `batch`, NumPy arrays and tensors of other backends as tensors beside
-        the parameters; with a dict by the names of its parameters, or with the whole dict if it has
-        one parameter that is no key of it. It returns a scalar that depends on the optimizer's
-        parameters, and on no others that are trainable; or a dict of it, as "loss", and of what
-        else is to be logged: numbers, scalars, metrics of `rumus.train.metrics`; see
-        `epoch_averages`.
+            the parameters; with a dict by the names of its parameters, or with the whole dict if it
+            has one parameter that is no key of it. It returns a scalar that depends on the
+            optimizer's parameters, and on no others that are trainable; or a dict of it, as "loss",
+            and of what else is to be logged: numbers, scalars, metrics of `rumus.train.metrics`;
+            see `epoch_averages`.
+        batch: what `loss_fn` is called with.
         weight: how much this step counts in the mean loss of the epoch, as the number of samples
-        where the batches differ in size.
+            where the batches differ in size.
 
         Raises TypeError if `loss_fn` returns no tensor, ValueError for a weight that is not finite
         and positive and for a dict that lacks what `loss_fn` wants, UnclaimedGradientError for
@@ -193,7 +194,12 @@ class Trainer(Generic[M_co]):
         return self.weighed_step(loss_fn, batch, lambda loss, means: weight)
 
     def weighed_step(self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh) -> Tensor:
-        """Do what `train_step` does; `weigh` says how much the loss counts, once it is there."""
+        """Do what `train_step` does; `weigh` says how much the loss counts, once it is there.
+
+        loss_fn: from a batch to the loss, or a dict with it.
+        batch: what `loss_fn` is called with.
+        weigh: how much the batch counts.
+        """
         with self.drawing():
             noted, weight = self._step(loss_fn, batch, weigh)
         self.count(noted, weight)
@@ -293,36 +299,42 @@ class Trainer(Generic[M_co]):
         """Train: one `train_step` for each batch that `loader` yields, epoch after epoch.
 
         loader: is iterated over once an epoch, and yields tuples of arrays: `loss_fn(*batch)` is
-        the loss, or a dict with it and what else is to be logged, as in `train_step`.
+            the loss, or a dict with it and what else is to be logged, as in `train_step`.
+        loss_fn: from a batch to the loss, or a dict with it.
         epochs, steps, seconds: when to end; epochs and steps count those before a resume.
         validate: a function that returns numbers by name, or (loader, function of a batch), whose
-        numbers are averaged over the samples, and states of `rumus.train.metrics` added up; called
-        as `validate_every` says, by default after each epoch, with no graph and every module
-        evaluating, whether `state` names it or not.
+            numbers are averaged over the samples, and states of `rumus.train.metrics` added up;
+            called as `validate_every` says, by default after each epoch, with no graph and every
+            module evaluating, whether `state` names it or not.
+        validate_every: by default after each epoch.
         accumulate: batches for one step, which is that over all their samples at once; an epoch's
-        last step may have fewer. weight_of: how much a batch counts in means, accumulation and
-        validation, called with the batch; by default the number of terms that the loss averages, as
-        targets that are not ignored, if it is a mean (of `rumus.nn`, or any `mean()`), otherwise
-        its number of samples. ValueError where neither is right for an accumulation or a
-        validation: on a GPU, or for such a mean within a larger sum.
+            last step may have fewer.
+        weight_of: how much a batch counts in means, accumulation and validation, called with the
+            batch; by default the number of terms that the loss averages, as targets that are not
+            ignored, if it is a mean (of `rumus.nn`, or any `mean()`), otherwise its number of
+            samples. ValueError where neither is right for an accumulation or a validation: on a
+            GPU, or for such a mean within a larger sum.
         nonfinite: what a gradient that is not finite does. "raise", "skip": as in the optimizer,
-        which decides if nothing is said; with a loss scale they are about steps that are refused at
-        its minimum, others are skipped. "rollback": parameters and optimizer become what they were
-        when a checkpoint was saved last, or the epoch began, and the data go on; at most
-        `rollbacks` times.
-        callbacks: what hears of events. checkpoints: `Checkpoints`, or a folder for them, saved as
-        `save_every` says, by default after each epoch, at the end, and whenever a validation is the
-        best so far if they keep the best (a folder does); each with the metric of its own weights,
-        or none. monitor, mode: the metric that says which is best, by default "loss", and whether
-        less ("min") or more ("max") of it is better, which must be said unless it is a loss.
+            which decides if nothing is said; with a loss scale they are about steps that are
+            refused at its minimum, others are skipped. "rollback": parameters and optimizer become
+            what they were when a checkpoint was saved last, or the epoch began, and the data go on;
+            at most `rollbacks` times.
+        rollbacks: how often a run may go back, see nonfinite.
+        callbacks: what hears of events.
+        checkpoints: `Checkpoints`, or a folder for them, saved as `save_every` says, by default
+            after each epoch, at the end, and whenever a validation is the best so far if they keep
+            the best (a folder does); each with the metric of its own weights, or none.
+        save_every: by default after each epoch.
+        monitor, mode: the metric that says which is best, by default "loss", and whether less
+            ("min") or more ("max") of it is better, which must be said unless it is a loss.
         restore_best: at the end, model and optimizer become what they were at the best validation.
         resume: "auto" goes on from the newest checkpoint if there is one, True insists on one, a
-        path says which. What follows is what would have been, bit for bit.
+            path says which. What follows is what would have been, bit for bit.
         signals: SIGTERM and Ctrl-C end the run after the running step, with a checkpoint, by
-        Interrupted, which ends the process with code 143 or 130; a second one at once.
+            Interrupted, which ends the process with code 143 or 130; a second one at once.
         profile_steps: measure the parts of each step; it waits for each loss.
         progress: "auto" shows where it is on a terminal and in a notebook, unless a callback does;
-        elsewhere, as in a log, `callbacks=[LiveView()]` writes lines. None shows nothing.
+            elsewhere, as in a log, `callbacks=[LiveView()]` writes lines. None shows nothing.
 
         Raises what `train_step` does; ValueError for options that contradict each other or are of
         no use, for a metric that the validation lacks (what was trained is saved then), a loader
@@ -422,6 +434,7 @@ class Trainer(Generic[M_co]):
         As `rumus.train.evaluate`, with the module that the trainer's `state` names, and with the
         average that the optimizer keeps, if it does. Nothing of the training has changed after it.
 
+        loader: of batches.
         metrics: functions of (scores, targets), in a sequence or by name, or one of a batch.
 
         Raises what `rumus.train.evaluate` does; ValueError where `state` names no module, or
@@ -444,8 +457,9 @@ class Trainer(Generic[M_co]):
     ) -> tuple[Tensor, GradientStore]:
         """Return the loss and its gradients, of which `update` or `check_claimed` is the next.
 
-        They are captured where a batch is given and the parameters' backend can. loss_fn and batch:
-        see `train_step`, whose errors but those of the update are raised.
+        They are captured where a batch is given and the parameters' backend can.
+
+        loss_fn, batch: see `train_step`, whose errors but those of the update are raised.
         """
         named = as_dict(batch)
         called = StepFunction(loss_fn, None if named is None else tuple(named))
@@ -466,7 +480,10 @@ class Trainer(Generic[M_co]):
         return forward_backward(loss_fn, [beside(value, backend) for value in batch], scale)
 
     def check_claimed(self, grads: GradientStore) -> None:
-        """Refuse gradients of parameters that the optimizer does not own, before it steps."""
+        """Refuse gradients of parameters that the optimizer does not own, before it steps.
+
+        grads: what `backward` returned.
+        """
         owned = 0
         for group in self.optimizer.groups:
             if group.optional:
@@ -478,14 +495,18 @@ class Trainer(Generic[M_co]):
         refuse_foreign(grads, self.optimizer)
 
     def update(self, grads: GradientStore) -> None:
-        """Let the optimizer step with these gradients. Raises what `Optimizer.step` does."""
+        """Let the optimizer step with these gradients. Raises what `Optimizer.step` does.
+
+        grads: what `backward` returned.
+        """
         with measured(self._clock, "update"):
             self.optimizer.step(grads)
 
     def count(self, noted: Tensor, weight: float | LateWeight) -> None:
         """Let the loss of the step that was done enter the mean of the epoch, and end the step.
 
-        noted: the loss as `losses.note` returned it before the update. weight: how much it counts.
+        noted: the loss as `losses.note` returned it before the update.
+        weight: how much it counts.
         """
         self.losses.count(noted, weight, self.optimizer.outcome)
         if noted.backend.runs_ahead and is_capturing(noted.backend):
@@ -493,7 +514,10 @@ class Trainer(Generic[M_co]):
 
     @contextmanager
     def clocked(self, clock: StepClock | None) -> Iterator[None]:
-        """Within the block, measure the passes and the update of each step with this clock."""
+        """Within the block, measure the passes and the update of each step with this clock.
+
+        clock: what the parts are timed by.
+        """
         self._clock, before = clock, self._clock
         try:
             yield

@@ -20,8 +20,26 @@ from rumus.train.loop.validation import Validate
 class Training:
     """A trainer, its data and its loss, and what else `Trainer.fit` takes, which says what it does.
 
+    trainer: that steps.
+    loader: see `Trainer.fit`.
+    loss_fn: from a batch to the loss, or a dict with it.
+    epochs: see `Trainer.fit`.
+    steps: see `Trainer.fit`.
+    seconds: see `Trainer.fit`.
+    validate: see `Trainer.fit`.
+    validate_every: see `Trainer.fit`.
+    accumulate: see `Trainer.fit`.
+    weight_of: see `Trainer.fit`.
+    nonfinite: see `Trainer.fit`.
+    rollbacks: see `Trainer.fit`.
+    callbacks: see `Trainer.fit`.
+    save_every: see `Trainer.fit`.
+    monitor: see `Trainer.fit`.
+    mode: see `Trainer.fit`.
+    restore_best: see `Trainer.fit`.
+    progress: see `Trainer.fit`.
     read, predict_fn: for `rumus predict`: how new data is read, a function of a path that returns
-    batches, and what is said of a batch, by default what the model says of its first array.
+        batches, and what is said of a batch, by default what the model says of its first array.
 
     Where checkpoints go, and whether to go on from one, is said when it is run: by `rumus train`,
     or by the options of `fit`.
@@ -60,7 +78,10 @@ class Training:
     predict_fn: Callable[..., Any] | None = None
 
     def fit(self, **options: Any) -> Result:
-        """Call `trainer.fit` with all of it; options come in its place, or are added."""
+        """Call `trainer.fit` with all of it; options come in its place, or are added.
+
+        options: see `FusedOptimizer`.
+        """
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("trainer", "read", "predict_fn"):
             given.pop(name)

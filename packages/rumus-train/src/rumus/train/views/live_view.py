@@ -49,11 +49,15 @@ class LiveView(Callback):
     validation and best, device and memory, and the last checkpoint.
 
     On a terminal a panel that is drawn anew four times a second (extra `rich`), or one line without
-    that package; elsewhere a plain line every `seconds`, and one for each epoch. stream: stderr, if
-    nothing is said, and in a notebook one panel that is drawn anew. says_seed: begin with the seed
-    of the program. NO_COLOR in the environment is honoured. Between two looks a step costs less
-    than a microsecond, and what is on a GPU is read once a second. A stream that cannot be written
-    any more ends the view, not the training.
+    that package; elsewhere a plain line every `seconds`, and one for each epoch.
+
+    stream: stderr, if nothing is said, and in a notebook one panel that is drawn anew.
+    seconds: the time between two lines or redraws.
+    says_seed: begin with the seed of the program.
+
+    NO_COLOR in the environment is honoured. Between two looks a step costs less than a microsecond,
+    and what is on a GPU is read once a second. A stream that cannot be written any more ends the
+    view, not the training.
 
     ValueError if `seconds` is not positive.
     """

@@ -23,7 +23,11 @@ class Logger(Protocol):
     """What takes numbers by name: a run of Weights & Biases, of Trackio, an object of yours."""
 
     def log(self, values: Mapping[str, float], step: int, /) -> object:
-        """Keep the numbers of a step."""
+        """Keep the numbers of a step.
+
+        values: numbers by name.
+        step: of the training.
+        """
         ...
 
 
@@ -35,13 +39,16 @@ class LogTo(Callback):
     """Gives a logger what is measured: losses, rates, norms, what steps log, and validations.
 
     logger: has `log(values, step)`, as `wandb.init()` and `trackio.init()` return it, or is such a
-    function, as `mlflow.log_metrics`. It is called in a thread of its own, and never waited for
-    while training: one that raises or hangs is told once, in a LoggerWarning, and training goes on.
+        function, as `mlflow.log_metrics`. It is called in a thread of its own, and never waited for
+        while training: one that raises or hangs is told once, in a LoggerWarning, and training goes
+        on.
     seconds: how often steps are looked at; validations and epochs are all logged.
     patience: seconds that the end of the training waits for what is left to be logged.
 
+    TypeError for what has no `log` and is no function.
+
     Names are "train/loss", "train/lr", "train/grad_norm", "train/NAME", "epoch/loss",
-    "validation/NAME". TypeError for what has no `log` and is no function.
+    "validation/NAME".
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter

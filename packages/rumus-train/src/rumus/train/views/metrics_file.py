@@ -22,6 +22,9 @@ def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:
 
     A line is damaged if it is no JSON, or if a known field of it is not what is written there.
     Numbers that JSON does not have are the texts "nan", "inf" and "-inf", which `float` reads.
+
+    path: of the file.
+
     OSError for what is no regular file.
     """
     require_regular_file(Path(path))

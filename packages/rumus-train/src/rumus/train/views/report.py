@@ -11,8 +11,11 @@ def write_report(run: str | Path) -> Path:
 
     One page with curves, tables of configuration, environment, epochs, checkpoints and times; it
     loads nothing, and a run of any length makes a page of bounded size. A run that is still going
-    on may be looked at too. RunFolderError if there is no metrics.jsonl, OSError if the page cannot
-    be written.
+    on may be looked at too.
+
+    run: the folder of a run.
+
+    RunFolderError if there is no metrics.jsonl, OSError if the page cannot be written.
     """
     from rumus.train.views.report_page import page
     from rumus.train.views.run_record import read_run

@@ -92,19 +92,21 @@ class _Noted:
 class RunFolder(Callback):
     """Keeps a training in a folder: give it to `fit` as a callback.
 
-    path: made if need be. config: what goes to config.toml: a dataclass, or a mapping of bool,
-    numbers, text, lists and mappings.
-    seed: goes to env.json. log_every: which steps get a line in metrics.jsonl; by default each of
-    the first 250, then at ever larger distances, and one a second. tensorboard, report: whether to
-    write event files, and a report.html at the end.
+    path: made if need be.
+    config: what goes to config.toml: a dataclass, or a mapping of bool, numbers, text, lists and
+        mappings.
+    seed: goes to env.json.
+    log_every: which steps get a line in metrics.jsonl; by default each of the first 250, then at
+        ever larger distances, and one a second.
+    tensorboard, report: whether to write event files, and a report.html at the end.
 
     Between two looks a step costs less than a microsecond. Losses and norms are read once a second,
     at the ends of epochs, and before a checkpoint or a validation is written down.
 
     At the start RunFolderError where nothing can be written, where a complete run or one with
     another configuration is, or where what is resumed is of another run; FolderInUseError while
-    another process writes there. Later a full disk is a RunFolderWarning and training goes on.
-    A resume takes lines back that are newer than its checkpoint.
+    another process writes there. Later a full disk is a RunFolderWarning and training goes on. A
+    resume takes lines back that are newer than its checkpoint.
 
     >>> import tempfile
     >>> from rumus.optim import SGD

@@ -23,10 +23,12 @@ _TITLES: Final = {
 def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     """Draw losses, validations, learning rates, norms and throughput of runs; return `out`.
 
-    runs: run folders, each in a colour of its own. out: a file whose ending says what kind, as
-    .png or .svg. Needs the extra `plot`: ImportError without it. RunFolderError for what is no
-    run folder, ValueError for no runs, nothing to draw or an unknown ending, OSError if the picture
-    cannot be written.
+    runs: run folders, each in a colour of its own.
+    out: a file whose ending says what kind, as .png or .svg. Needs the extra `plot`: ImportError
+        without it.
+
+    RunFolderError for what is no run folder, ValueError for no runs, nothing to draw or an unknown
+    ending, OSError if the picture cannot be written.
     """
     if not runs:
         raise ValueError("plot_runs needs at least one run folder")
