@@ -24,6 +24,7 @@ BUILT = ROOT / ".nox" / "built"
 TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are gigabytes
 # Whose files are read here: with random weights, nothing is downloaded.
 HUBS = ("transformers==5.24.*", "peft==0.21.*")
+PEERS = ("prodigyopt==1.1.2", "dadaptation==3.2")  # whose optimizers rumus has too
 PYTEST = ("pytest", "pytest-xdist", "hypothesis")
 QUICK = (  # the unit tests that `nox -s quick` runs: seconds each
     "tests/repo/test_layers.py",
@@ -157,6 +158,7 @@ def oracle(session: nox.Session) -> None:
     """Compare with PyTorch on the CPU, metrics with scikit-learn, tables with pyarrow."""
     session.install(TORCH)
     session.install(TORCH, *HUBS, "scikit-learn", *PYTEST, *wheels("rumus[parquet]"))
+    session.install("--no-deps", *PEERS)
     others = [f"tests/train/test_{name}.py" for name in ("documentation", "metrics", "parquet")]
     test(session, "tests/oracle", *others, *session.posargs)
 

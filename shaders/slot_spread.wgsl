@@ -1,7 +1,7 @@
 // From the sums of parts to the sum of each slot, written once for each of its rows of 64 elements.
 //
 // A workgroup writes the rows of one part; each adds up all parts of its slot, in the same order, as
-// that is faster than a third dispatch. See slot_squares.wgsl.
+// that is faster than a third dispatch. See slot_sums.wgsl.
 
 const ROW = 64u;
 

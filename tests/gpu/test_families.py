@@ -452,10 +452,10 @@ def test_slot_squares_are_two_dispatches(gpu: GpuBackend, sizes: list[int]) -> N
     array, out = gpu.upload(host), gpu.allocate((table.rows, 1), float32)
     gpu.cut(table)
     before = gpu.stats.dispatches
-    gpu.slot_squares(array, table, out)
+    gpu.slot_sums(array, table, out, squared=True)
     assert gpu.stats.dispatches - before == 2
     want = np.empty((table.rows, 1))
-    NUMPY.slot_squares(host, table, want)
+    NUMPY.slot_sums(host, table, want, squared=True)
     assert_close(gpu.download(out), want, rtol=2e-6)
 
 
@@ -464,7 +464,7 @@ def test_slot_squares_of_float16_and_of_a_view(gpu: GpuBackend, at: int) -> None
     table = SlotTable([65, 3])
     host = normal(table.size + at).astype(float16)
     out = gpu.allocate((table.rows, 1), float32)
-    gpu.slot_squares(gpu.upload(host)[at:], table, out)
+    gpu.slot_sums(gpu.upload(host)[at:], table, out, squared=True)
     want = np.empty((table.rows, 1), np.float32)
-    NUMPY.slot_squares(host[at:], table, want)
+    NUMPY.slot_sums(host[at:], table, want, squared=True)
     assert_close(gpu.download(out), want, rtol=2e-6)

@@ -22,6 +22,8 @@ MOST: Final = {
     optim.Adafactor: 8,
     optim.StableAdamW: 6,
     optim.MARS: 6,
+    optim.Prodigy: 9,  # two sums over all, which one kernel writes before, and the numbers
+    optim.DAdaptAdam: 9,
 }
 MOST_OF_A_MATRIX: Final = 17
 

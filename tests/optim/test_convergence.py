@@ -50,6 +50,8 @@ BOUNDS: Final[dict[type[FusedOptimizer[Any]], tuple[float, float]]] = {
     optim.AdEMAMix: (0.02, 1e-3),  # its slow average remembers more than these steps
     optim.StableAdamW: (0.02, 1e-3),  # with a beta2 of 0.99 the last steps stay large
     optim.MARS: (0.02, 1e-3),
+    optim.Prodigy: (0.02, 1e-9),
+    optim.DAdaptAdam: (0.02, 1e-9),
     optim.ADOPT: (0.02, 1e-9),
     optim.ScheduleFreeSGD: (0.04, 1e-3),
     optim.ScheduleFreeAdamW: (0.02, 1e-3),

@@ -30,12 +30,14 @@ from rumus.optim import (
     Adan,
     AdEMAMix,
     AveragingOptimizer,
+    DAdaptAdam,
     LaProp,
     Lion,
     Muon,
     NAdam,
     Optimizer,
     ParameterGroup,
+    Prodigy,
     RAdam,
     RMSprop,
     Rprop,
@@ -537,6 +539,73 @@ def expected_mars(
     return p
 
 
+def expected_prodigy(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    beta3: float | None = None,
+    eps: float = 1e-8,
+    weight_decay: Any = 0.0,
+    d0: float = 1e-6,
+    d_coef: float = 1.0,
+    growth_rate: float = np.inf,
+    bias_correction: bool = False,
+    safeguard_warmup: bool = False,
+    maximize: bool = False,
+) -> Real:
+    """p and the gradients: of all parameters together."""
+    m, v, s, start = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), p
+    d, d_max, numerator = d0, d0, 0.0
+    beta3 = np.sqrt(betas[1]) if beta3 is None else beta3
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        correction = np.sqrt(1 - betas[1] ** t) / (1 - betas[0] ** t) if bias_correction else 1.0
+        rate = d * value(lr, t) * correction
+        numerator = beta3 * numerator + d / d0 * rate * np.sum(g * (start - p))
+        m = betas[0] * m + d * (1 - betas[0]) * g
+        v = betas[1] * v + d**2 * (1 - betas[1]) * g**2
+        s = beta3 * s + d / d0 * (d if safeguard_warmup else rate) * g
+        d_hat = d_coef * numerator / np.sum(np.abs(s))
+        d = max(d, d_hat) if d == d0 else d
+        d_max = max(d_max, d_hat)
+        d = min(d_max, d * growth_rate)
+        p = p - rate * value(weight_decay, t) * p
+        p = p - rate * m / (np.sqrt(v) + d * eps)
+    return p
+
+
+def expected_dadapt_adam(
+    p: Real,
+    gradients: Sequence[Real],
+    lr: Any = 1.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: Any = 0.0,
+    decoupled_weight_decay: bool = False,
+    d0: float = 1e-6,
+    growth_rate: float = np.inf,
+    bias_correction: bool = False,
+    maximize: bool = False,
+) -> Real:
+    """p and the gradients: of all parameters together."""
+    m, v, s = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    d, numerator, b = d0, 0.0, np.sqrt(betas[1])
+    for t, given in enumerate(gradients, 1):
+        g = -given if maximize else given
+        correction = np.sqrt(1 - betas[1] ** t) / (1 - betas[0] ** t) if bias_correction else 1.0
+        rate, decay = d * value(lr, t) * correction, value(weight_decay, t)
+        g = g if decoupled_weight_decay else g + decay * p
+        numerator = b * numerator + (1 - b) * rate * np.sum(g * s / (np.sqrt(v) + eps))
+        m = betas[0] * m + rate * (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        s = b * s + rate * (1 - b) * g
+        d = max(d, min(numerator / ((1 - b) * np.sum(np.abs(s))), d * growth_rate))
+        p = p - rate * decay * p if decoupled_weight_decay else p
+        p = p - m / (np.sqrt(v) + eps)
+    return p
+
+
 def expected_adopt(
     p: Real,
     gradients: Sequence[Real],
@@ -840,6 +909,41 @@ CASES: Final[dict[str, tuple[type[Optimizer[Any]], Expected, dict[str, Any]]]] =
             "maximize": True,
         },
     ),
+    "prodigy": (Prodigy, expected_prodigy, {"d0": 1e-3}),
+    "prodigy all": (
+        Prodigy,
+        expected_prodigy,
+        {
+            "lr": 0.9,
+            "betas": (0.8, 0.95),
+            "beta3": 0.9,
+            "eps": 1e-4,
+            "weight_decay": warming,
+            "d0": 1e-2,
+            "d_coef": 2.0,
+            "growth_rate": 1.02,
+            "bias_correction": True,
+            "safeguard_warmup": True,
+            "maximize": True,
+        },
+    ),
+    "dadapt adam": (DAdaptAdam, expected_dadapt_adam, {"d0": 1e-3}),
+    "dadapt adam decay": (DAdaptAdam, expected_dadapt_adam, {"d0": 1e-2, "weight_decay": 0.1}),
+    "dadapt adam all": (
+        DAdaptAdam,
+        expected_dadapt_adam,
+        {
+            "lr": halving,
+            "betas": (0.8, 0.95),
+            "eps": 1e-4,
+            "weight_decay": warming,
+            "decoupled_weight_decay": True,
+            "d0": 1e-2,
+            "growth_rate": 1.02,
+            "bias_correction": True,
+            "maximize": True,
+        },
+    ),
     "laprop": (LaProp, expected_laprop, {}),
     "laprop all": (
         LaProp,
@@ -924,6 +1028,10 @@ CASES: Final[dict[str, tuple[type[Optimizer[Any]], Expected, dict[str, Any]]]] =
 }
 
 
+# Those of which a number of all parameters is a part.
+JOINT: Final = (expected_prodigy, expected_dadapt_adam)
+
+
 class Problem:
     """Parameters, and for each of them a gradient at each step, random but given."""
 
@@ -959,12 +1067,27 @@ class Problem:
         """
         found = []
         rows = zip(self.parameters, self.start, self.gradients, options, strict=True)
+        if expected in JOINT:
+            rows = zip(*self._together(), options[:1], strict=True)
         for parameter, start, gradients, option in rows:
             wide = [g.astype(np.float64) for g in gradients]
             wanted = expected(start.astype(np.float64), wide, **option)
             error = np.linalg.norm(parameter.numpy().astype(np.float64) - wanted)
             found.append(float(error / max(np.linalg.norm(wanted), np.linalg.norm(start))))
         return found
+
+    def _together(self) -> tuple[list[Any], list[Real], list[list[Real]]]:
+        """All parameters, their starts and their gradients as those of one vector."""
+
+        def joined(parts: Sequence[Real]) -> Real:
+            return np.concatenate([part.ravel() for part in parts])
+
+        values = Parameter(joined([p.numpy() for p in self.parameters]), dtype=self.start[0].dtype)
+        return (
+            [values],
+            [joined(self.start)],
+            [list(map(joined, zip(*self.gradients, strict=True)))],
+        )
 
 
 def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
@@ -974,12 +1097,12 @@ def tolerance(dtype: DType, kind: type[Optimizer[Any]]) -> float:
     decoupled, NAdam and RAdam multiply their parameters by a number near 1 that float32 knows to
     3e-8 (PyTorch rounds there too, and test_optim_torch.py agrees to 1e-6); Lion adds the same
     small number again and again, up to 1.2e-7 of the parameter off. In Yogi rounding can turn a
-    sign.
+    sign. Prodigy's estimate is a sum of differences p0 - p, which are far smaller than p is.
     """
     if dtype == float64:
         return 1e-10
-    if kind is Yogi:
-        return 4e-6
+    if kind in (Yogi, Prodigy):
+        return 4e-6 if kind is Yogi else 4e-5
     decays = (AdamW, AdEMAMix, StableAdamW, ASGD, NAdam, RAdam, Lion, Adafactor)
     return 8e-6 if kind in decays else 2e-6
 

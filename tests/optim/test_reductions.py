@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.optim import ClipNorm, FusedOptimizer, LossScale
+from rumus.optim import ClipNorm, FusedOptimizer, LossScale, ParameterGroup, Prodigy
 from rumus.optim.options.options import StateDType
 from rumus.tensor import (
     Backend,
+    BackendMismatchError,
     DType,
     Expr,
     GradientStore,
     Kernel,
+    NumpyBackend,
     Parameter,
+    StateMismatchError,
     elementwise,
     float16,
     float32,
@@ -156,3 +159,114 @@ def test_outside_of_a_rule_there_are_none() -> None:
 
     with pytest.raises(TypeError, match="for the rules of optimizers"):
         centered(ones((3,)))
+
+
+def joint(p: Expr, g: Expr, m: Expr, size: Expr, *, lr: Expr, t: Expr) -> dict[str, Expr]:
+    """size: a number that all parameters share; the norm of all of them goes into it."""
+    norm = (g * g).global_sum().sqrt()
+    size = size + lr * norm + (p * g).global_sum() / t
+    m = 0.5 * m + g / norm
+    return {"p": p - lr * m * size, "m": m, "size": size}
+
+
+def expected_of_joint(start: Sequence[Real], gradients: Any, lr: float) -> tuple[Real, float]:
+    p = np.concatenate([each.ravel() for each in start])
+    m, size = np.zeros_like(p), 0.0
+    for t, now in enumerate(gradients, 1):
+        g = np.concatenate([each.ravel() for each in now])
+        norm = np.sqrt(np.sum(g * g))
+        size += lr * norm + np.sum(p * g) / t
+        m = 0.5 * m + g / norm
+        p = p - lr * m * size
+    return p, size
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_sums_over_all_and_a_number_that_follows_from_them(
+    backend: Backend, widest: DType, groups: int
+) -> None:
+    """Whatever the groups: what is between the tensors does not count, though it is no 0 there."""
+    start, gradients = drawn()
+    made = parameters(start, widest, backend)
+    split = [ParameterGroup(made[n::groups]) for n in range(groups)]
+    optimizer = FusedOptimizer(split, joint, lr=0.01)
+    order = [n for first in range(groups) for n in range(first, len(made), groups)]
+    train(optimizer, [[now[n] for n in order] for now in gradients])
+    wanted, size = expected_of_joint(start, gradients, 0.01)
+    found = np.concatenate([p.numpy().ravel() for p in made])
+    tolerance = 1e-12 if widest == float64 else 2e-5
+    np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
+    for entry in optimizer.state_dict()["parameters"].values():
+        assert entry["state"]["size"].shape == ()
+        assert entry["state"]["size"] == pytest.approx(size, rel=tolerance)
+
+
+def test_a_number_is_loaded_only_if_all_have_the_same() -> None:
+    start, gradients = drawn(3)
+    optimizer = FusedOptimizer(parameters(start, float32), joint, lr=0.01)
+    train(optimizer, gradients)
+    state = optimizer.state_dict()
+    state["parameters"]["p1"]["state"]["size"] += 1
+    with pytest.raises(StateMismatchError, match=r"size: saved .* one number for all parameters"):
+        optimizer.load_state_dict(state)
+
+
+def test_memory_of_sums_over_all_is_as_planned() -> None:
+    start, _ = drawn(1)
+    made = parameters(start, float32)
+    planned = FusedOptimizer.planned_memory(made, joint, lr=0.1)
+    assert FusedOptimizer(made, joint, lr=0.1).memory() == planned
+
+
+def test_what_a_common_number_follows_from_is_the_same_in_all_groups() -> None:
+    a, b = Parameter([1.0], name="a"), Parameter([1.0], name="b")
+    groups = [ParameterGroup([a], lr=0.1), ParameterGroup([b])]
+    with pytest.raises(ValueError, match=r"joint: lr is 0\.1 in one group and 0\.2 in another"):
+        FusedOptimizer(groups, joint, lr=0.2)
+    assert a.owner is None
+    with pytest.raises(
+        ValueError, match=r"Prodigy: lr is 0\.5 in one group and 1\.0 in another, but"
+    ):
+        Prodigy([ParameterGroup([a], lr_scale=0.5), ParameterGroup([b])])
+    optimizer = FusedOptimizer(groups, joint, lr=0.1)
+    with pytest.raises(ValueError, match="give all groups the same"):
+        optimizer.set(lr=0.2)
+    assert optimizer.hyper["lr"] == 0.1
+
+
+def test_a_sum_over_all_on_two_backends_is_refused() -> None:
+    other = NumpyBackend()
+    a, b = Parameter([1.0], name="a"), Parameter([1.0], name="b", backend=other)
+    with pytest.raises(BackendMismatchError, match=r"'a' is on .* and 'b' on"):
+        FusedOptimizer([a, b], joint, lr=0.1)
+    assert a.owner is None
+    b.move(a.backend)
+    optimizer = FusedOptimizer([ParameterGroup([a]), ParameterGroup([b])], joint, lr=0.1)
+    b.move(other)
+    grads = GradientStore()
+    for p in (a, b):
+        grads.accumulate(p, tensor([1.0], backend=p.backend))
+    with pytest.raises(BackendMismatchError, match="joint: its rule has a global_sum"):
+        optimizer.step(grads)
+    assert optimizer.steps == 0
+    assert (a.tolist(), b.tolist()) == ([1.0], [1.0])
+
+
+def test_a_sum_over_all_needs_all() -> None:
+    a, b = Parameter([1.0], name="a"), Parameter([1.0], name="b")
+    with pytest.raises(ValueError, match="needs every gradient"):
+        FusedOptimizer([ParameterGroup([a], optional=True), ParameterGroup([b])], joint, lr=0.1)
+    wide = Parameter(np.ones(3), name="wide", dtype=float64)
+    with pytest.raises(TypeError, match="take one dtype"):
+        FusedOptimizer([a, wide], joint, lr=0.1)
+
+
+def test_a_copy_of_the_parameters_is_never_packed(backend: Backend) -> None:
+    p = Parameter(np.linspace(1, 2, 5000, dtype=np.float32), name="p", backend=backend)
+    optimizer = Prodigy([p], state_dtype="8bit")
+    for _ in range(3):
+        optimizer.step((p * p).sum().backward())
+    state = optimizer.state_dict()["parameters"]["p"]["state"]
+    assert state["p0"].tobytes() == np.linspace(1, 2, 5000, dtype=np.float32).tobytes()
+    assert {"m.codes", "s.codes", "v.codes", "d", "p0"} <= set(state)
+    assert state["d"].shape == ()

@@ -27,6 +27,7 @@ class Row:
             of the rule counts.
         is_elementwise: whether a step treats each element by itself. Such an optimizer is one
             kernel and takes every option of precision.
+        is_joint: whether parameters share numbers: one learning rate, and none is optional.
         in_torch: whether PyTorch has it too: tests/oracle compares the two.
     """
 
@@ -35,6 +36,7 @@ class Row:
     values: Mapping[str, Any] = field(default_factory=dict)
     is_elementwise: bool = True
     in_torch: bool = False
+    is_joint: bool = False
 
     def __call__(self, parameters: Any, **options: Any) -> FusedOptimizer[Any]:
         """Make the optimizer. options: they come before those of the row."""
@@ -87,6 +89,8 @@ ROWS: Final[Mapping[str, Row]] = {
     "AdEMAMix": Row(optim.AdEMAMix, {}, {"lr": 0.02, "betas": (0.9, 0.999, 0.99), "t_alpha": 3}),
     "StableAdamW": Row(optim.StableAdamW, {}, {"lr": 0.1}, is_elementwise=False),
     "MARS": Row(optim.MARS, {}, {"lr": 0.1, "weight_decay": 0.1}, is_elementwise=False),
+    "Prodigy": Row(optim.Prodigy, {}, {"d0": 0.1, "weight_decay": 0.1}, False, is_joint=True),
+    "DAdaptAdam": Row(optim.DAdaptAdam, {}, {"d0": 0.1}, False, is_joint=True),
     "schedule-free SGD": Row(optim.ScheduleFreeSGD, {}, {"lr": 0.1, "warmup_steps": 2}),
     "schedule-free AdamW": Row(optim.ScheduleFreeAdamW, {}, {"lr": 0.1, "r": 1.0}),
 }

@@ -20,7 +20,7 @@ SIZES = st.sampled_from([0, 1, 3, 63, 64, 65, 127, 1000, 4095, 4096, 4097, 8192,
 
 def squares(backend: Backend, flat: NDArray[Any], table: SlotTable) -> NDArray[Any]:
     out = backend.allocate((table.rows, 1), flat.dtype)
-    backend.slot_squares(backend.upload(flat), table, out)
+    backend.slot_sums(backend.upload(flat), table, out, squared=True)
     return backend.download(out)
 
 
@@ -95,7 +95,7 @@ def test_the_sums_broadcast_over_their_slots(backend: Backend) -> None:
     flat = filled(table, float32, between=0.0)
     array = backend.upload(flat)
     out = backend.allocate((table.rows, 1), float32)
-    backend.slot_squares(array, table, out)
+    backend.slot_sums(array, table, out, squared=True)
     g, sums = Expr.array("g"), Expr.array("squares")
     kernel = Kernel("unit", {"g": g / sums.sqrt()}, ("g", "squares"))
     rows = array.reshape((table.rows, ALIGNMENT))

@@ -24,7 +24,7 @@ from rumus.gpu.device.stored import stored_types
 from rumus.gpu.elementwise.copying import contiguous, copy_strided, writable
 from rumus.gpu.elementwise.elementwise import IDENTITY, Elementwise
 from rumus.gpu.optimizer.quantization import Quantization
-from rumus.gpu.optimizer.slots import slot_parts, slot_squares
+from rumus.gpu.optimizer.slots import slot_parts, slot_sums
 from rumus.gpu.optimizer.updater import DeviceUpdater
 from rumus.gpu.products.attention import ATTENTION
 from rumus.gpu.products.convolution import CONVOLUTIONS
@@ -353,12 +353,23 @@ class GpuBackend:
             return self.upload(np.zeros((), np.float32))
         return self._whole("squares", array, float32)
 
-    def slot_squares(self, array: GPUArray, table: SlotTable, out: GPUArray) -> None:
-        """Write the sum of the squares of each slot of a flat array, once for each of its rows."""
-        if table.rows:
-            with writable(out, array) as target:
-                for call in slot_squares(self.gpu, array, self.cut(table), target):
-                    self.gpu.dispatch(*call)
+    def slot_sums(
+        self,
+        array: GPUArray,
+        table: SlotTable,
+        out: GPUArray,
+        *,
+        squared: bool = False,
+        added: bool = False,
+    ) -> None:
+        """Write the sum of each slot of a flat array, once for each of its rows, or of all."""
+        if not table.rows:
+            if not out.shape and not added:
+                self.fill(0.0, out)
+            return
+        with writable(out, array, keeps=added) as target:
+            for call in slot_sums(self.gpu, array, self.cut(table), target, squared, added):
+                self.gpu.dispatch(*call)
 
     def cut(self, table: SlotTable) -> GPUArray:
         """Return the parts that a table's slots are cut into, sent over once for each table.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rumus.optim.algorithms.ademamix import AdEMAMix
     from rumus.optim.algorithms.adopt import ADOPT
     from rumus.optim.algorithms.asgd import ASGD
+    from rumus.optim.algorithms.distance import DAdaptAdam, Prodigy
     from rumus.optim.algorithms.lamb import LAMB
     from rumus.optim.algorithms.laprop import LaProp
     from rumus.optim.algorithms.lars import LARS
@@ -100,6 +101,7 @@ __all__ = [
     "ClipNorm",
     "ClipValue",
     "ClosureOptimizer",
+    "DAdaptAdam",
     "EMA",
     "FusedOptimizer",
     "HasState",
@@ -123,6 +125,7 @@ __all__ = [
     "ParameterGroup",
     "Plateau",
     "PresetOptions",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",
@@ -172,6 +175,7 @@ _NAMES: Final = {
     "algorithms.ademamix": "AdEMAMix",
     "algorithms.adopt": "ADOPT",
     "algorithms.asgd": "ASGD",
+    "algorithms.distance": "DAdaptAdam Prodigy",
     "algorithms.lamb": "LAMB",
     "algorithms.laprop": "LaProp",
     "algorithms.lars": "LARS",

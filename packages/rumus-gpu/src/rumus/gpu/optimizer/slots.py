@@ -1,4 +1,4 @@
-"""Sums of squares of each slot of flat memory, in two dispatches; see `Backend.slot_squares`.
+"""Sums of each slot of flat memory, or of all, in two dispatches; see `Backend.slot_sums`.
 
 A slot is cut into parts, small ones into one, so that ten thousand small slots and one large one
 both are work for the whole device. How it is cut depends on the table alone.
@@ -25,10 +25,11 @@ from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
 LANES: Final = 64
 PART: Final = 4096  # elements of a part, at least
 MOST: Final = 2048  # parts of a slot, which each of them adds up again
+_HEAD: Final = f"const LANES = {LANES}u;\nconst ROWS = 1u;\n"
 
 
 def slot_parts(table: SlotTable) -> NDArray[np.int32]:
-    """Return the parts that slots are cut into, [parts, 4]; see slot_squares.wgsl."""
+    """Return the parts that slots are cut into, [parts, 4]; see slot_sums.wgsl."""
     starts, sizes = table.filled.T
     steps = np.maximum(PART, -(-sizes // (MOST * ALIGNMENT)) * ALIGNMENT)
     counts = -(-sizes // steps)
@@ -40,26 +41,48 @@ def slot_parts(table: SlotTable) -> NDArray[np.int32]:
     return np.stack(columns, 1).astype(np.int32)
 
 
-def slot_squares(gpu: Gpu, array: GPUArray, cut: GPUArray, out: GPUArray) -> Iterator[Call]:
-    """Yield the two dispatches. cut: `parts`, on the device. out: float32, in memory of its own."""
+def slot_sums(
+    gpu: Gpu,
+    array: GPUArray,
+    cut: GPUArray,
+    out: GPUArray,
+    squared: bool,
+    added: bool = False,
+) -> Iterator[Call]:
+    """Yield the two dispatches.
+
+    cut: `parts`, on the device. out: float32, in memory of its own; without axes for the sum over
+    all slots. squared: of the squares. added: to what `out` holds.
+    """
     number = cut.shape[0]
     source = array if array.is_flat else contiguous(array)
     sums = out.backend.allocate((number,), out.dtype)
-    for name, arrays in (("slot_squares", (source, cut, sums)), ("slot_spread", (sums, cut, out))):
-        make = partial(slot_program, name, source.stored)
-        stored = source.stored.name if name == "slot_squares" else ""
-        yield gpu.pipeline((name, stored), make), arrays, (number,), number
+    name = "slot_squares" if squared else "slot_sums"
+    make = partial(_parts_program, name, source.stored, squared)
+    yield gpu.pipeline((name, source.stored.name), make), (source, cut, sums), (number,), number
+    if out.shape:
+        spread = gpu.pipeline("slot_spread", partial(_program, "slot_spread", "rrw", "I"))
+        yield spread, (sums, cut, out), (number,), number
+    else:
+        total = gpu.pipeline("slot_total", partial(_program, "slot_total", "rw", "II"))
+        yield total, (sums, out), (number, added), 1
 
 
-def slot_program(name: str, stored: Stored) -> Program:
-    """Return the WGSL of one of the two dispatches for elements that are stored like this."""
-    half = "enable f16;\n" if name == "slot_squares" and stored.wgsl == "f16" else ""
+def _parts_program(name: str, stored: Stored, squared: bool) -> Program:
+    """The WGSL of the sums of parts, for elements that are stored like this."""
+    half = "enable f16;\n" if stored.wgsl == "f16" else ""
     load = (
         f"alias Stored = {vector(stored.wgsl, 4)};\n"
         f"fn load(stored: Stored) -> vec4<f32> {{\n    return {stored.load('stored', 4)};\n}}\n"
+        f"const SQUARED = {str(squared).lower()};\n"
     )
-    text = (
-        f"{half}const LANES = {LANES}u;\nconst ROWS = 1u;\n"
-        f"{load if name == 'slot_squares' else ''}{shader('row_sum')}\n{shader(name)}"
-    )
-    return Program(name, text, "rrw", "I", 4 * LANES)
+    return Program(name, f"{half}{_HEAD}{load}{_text('slot_sums')}", "rrw", "I", 4 * LANES)
+
+
+def _program(name: str, bindings: str, scalars: str) -> Program:
+    """The WGSL of what follows."""
+    return Program(name, _HEAD + _text(name), bindings, scalars, 4 * LANES)
+
+
+def _text(name: str) -> str:
+    return f"{shader('row_sum')}\n{shader(name)}"

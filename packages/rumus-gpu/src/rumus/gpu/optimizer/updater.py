@@ -27,7 +27,7 @@ from rumus.gpu.device.layout import Layout, Walk
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import shader
 from rumus.gpu.elementwise.wgsl import WORKGROUP, update_program
-from rumus.gpu.optimizer.slots import slot_squares
+from rumus.gpu.optimizer.slots import slot_sums
 from rumus.tensor import Kernel, float32
 from rumus.tensor.memory.packing import Packing
 from rumus.tensor.memory.quantization import Piece
@@ -198,7 +198,8 @@ class DeviceUpdater:
         pairs = list(zip(ready, gradients, strict=True))
         found = [self._look(n, g) for n, g in pairs]
         found += [self._decide(ready, n) for n in range(0, len(self.sections), AT_ONCE)]
-        found += [call for n, g in pairs for call in self._before(n, g)]
+        begun: set[int] = set()
+        found += [call for n, g in pairs for call in self._before(n, g, begun)]
         found += [call for n, g in pairs for call in self._update(n, g)]
         return found
 
@@ -225,32 +226,44 @@ class DeviceUpdater:
         pipeline = self.backend.gpu.pipeline("decide", make)
         return pipeline, (self._device_table, self._control), values, 1
 
-    def _before(self, number: int, gradient: GPUArray) -> Iterator[Call]:
-        """What a section's preparation does."""
+    def _before(self, number: int, gradient: GPUArray, begun: set[int]) -> Iterator[Call]:
+        """What a section's preparation does. begun: see `Section.prepare`."""
         section, gpu = self.sections[number], self.backend.gpu
         preparation = section.preparation
         if preparation is None:
             return
-        first, piece = 0, None
-        if section.packing is not None and preparation.kernel is not None:
-            (piece,) = section.packing.pieces  # one, as the kernel reads a value for each slot
-            yield from self._unpack(section.packing, piece)
-        for kernel in preparation.kernels:
-            is_small = kernel is not preparation.kernel
-            yield self._run(number, kernel, gradient, first, is_small=is_small, piece=piece)
-            first += len(kernel.uniforms)
+        first = 0
+        for small in preparation.small:
+            yield self._run(number, small, gradient, first, is_small=True)
+            first += len(small.uniforms)
+        if preparation.kernel is not None:
+            yield from self._measured(number, preparation.kernel, gradient, first)
         cut = self.backend.cut(preparation.table)
-        for name, of in preparation.squares.items():
-            array = gradient if of == "g" else section.arrays[of]
-            yield from slot_squares(gpu, array, cut, section.arrays[name])
+        for name, what in preparation.sums.items():
+            array = gradient if what.of == "g" else section.arrays[what.of]
+            out = section.arrays[name]
+            yield from slot_sums(gpu, array, cut, out, what.squared, id(out) in begun)
+            begun.update([] if out.shape else [id(out)])
+
+    def _measured(
+        self, number: int, kernel: Kernel, gradient: GPUArray, first: int
+    ) -> Iterator[Call]:
+        """The kernel that writes what is to be added up, over all of a section."""
+        packing = self.sections[number].packing
+        if packing is None:
+            yield self._run(number, kernel, gradient, first)
+            return
+        for piece in packing.pieces:
+            yield from self._unpack(packing, piece)
+            yield self._run(number, kernel, gradient, first, piece=piece)
 
     def _update(self, number: int, gradient: GPUArray) -> Iterator[Call]:
         first = self._own[number]
         kernel = self._kernels[number]
         if self.sections[number].packing is not None:
             yield from self._update_packed(number, kernel, gradient, first)
-            return
-        yield self._run(number, kernel, gradient, first)
+        else:
+            yield self._run(number, kernel, gradient, first)
         for small in self.sections[number].after:
             first += len(kernel.uniforms)
             kernel = small

@@ -33,7 +33,7 @@ _FACTORED: Final = UpdateRule(
     _AVERAGES,
 )
 _SMALL: Final = (*_AVERAGES, "total")  # the scratch that does not grow with the elements
-_NO_STATE: Final = RuleState((), frozenset())  # R and C, with shapes of their own
+_NO_STATE: Final = RuleState((), frozenset(), frozenset())  # R and C, with shapes of their own
 
 
 class Adafactor(FusedOptimizer[M_co]):

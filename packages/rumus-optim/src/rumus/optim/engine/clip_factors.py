@@ -231,7 +231,7 @@ class ClipFactors(Stage):
         small = shrunk(backend, gradient)
         if slots is not None:
             sums = backend.allocate(slots.squares.shape, small.dtype)
-            backend.slot_squares(small, segment.arena.table, sums)
+            backend.slot_sums(small, segment.arena.table, sums, squared=True)
             scalars = _LARGE_SLOTS.bind({**self._limits(), "shrink": shrink(backend)})
             given = slots.squares, sums
             backend.elementwise(_LARGE_SLOTS, given, scalars, (segment.scratch[FACTOR],))
@@ -243,7 +243,7 @@ class ClipFactors(Stage):
         backend = segment.arena.backend
         if slots is None:
             return self._unscaled(backend, backend.sum_of_squares(gradient))
-        backend.slot_squares(gradient, segment.arena.table, slots.squares)
+        backend.slot_sums(gradient, segment.arena.table, slots.squares, squared=True)
         self._unscaled(backend, slots.squares)
         scalars = _SLOTS.bind({**self._limits(), "zero": 0.0})
         given, found = (slots.squares, slots.is_first), (slots.once, segment.scratch[FACTOR])

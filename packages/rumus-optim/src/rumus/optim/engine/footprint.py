@@ -115,12 +115,14 @@ def planned(
     by_row: int = 0,
     codes: Codes = MappingProxyType({}),
     shared: int = 0,
+    numbers: int = 0,
 ) -> Memory:
     """Return the bytes for parameters with state of these dtypes, of large ones in these codes.
 
     flat, by_row: how many arrays they have besides, of the parameters' dtype but at least float32,
     and as large, or with one element for each row of a slot. shared: how many as large as that of
-    the largest arena, to be used in turn.
+    the largest arena, to be used in turn. numbers: how many parts of the state are one number for
+    each arena.
     """
     largest_arena: dict[tuple[int, int], int] = {}  # elements, by backend and itemsize
     size = state = 0
@@ -131,6 +133,7 @@ def planned(
         dtype, elements = run.parameters[0].dtype, sum(map(slot_size, sizes))
         size += elements * dtype.itemsize
         rows = elements // ALIGNMENT
+        state += numbers * ALIGNMENT * max(4, dtype.itemsize)
         state += (flat * elements + by_row * rows) * max(4, dtype.itemsize)
         state += elements * sum(each.itemsize for each in run.dtypes.values())
         key = id(run.backend), max(4, dtype.itemsize)

@@ -13,8 +13,10 @@ from rumus.optim.engine.clip_factors import joint_norm
 from rumus.optim.engine.compensation import COMPENSATION
 from rumus.optim.engine.coupled_decay import CoupledDecay
 from rumus.optim.engine.description import description
+from rumus.optim.engine.gradients import check_together
 from rumus.optim.engine.kernels import Kernels
 from rumus.optim.engine.loss_scale import Scaling
+from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.segments import Segment, in_one_piece
 from rumus.optim.engine.stage import Stage
@@ -164,6 +166,9 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
                     stage.attach(self)
                 self._trace(self.hyper)
                 self._state = RuleState.of(self._kernels.rule)
+                self._check_common(self.hyper)
+                if self._kernels.is_joint:
+                    self._check_joint()
                 self._take(self._laid_out({}))
             except BaseException:
                 self.release()
@@ -266,6 +271,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         values = checked(hyper, self._ranges)
         self._check_known(values)
         new = {**self.hyper, **values}
+        self._check_common(new)
         if self._decays(new) == self._decays(self.hyper):
             self.hyper = self._scalars.hyper = new
             return
@@ -288,6 +294,28 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         for group in self.groups:
             if missing := sorted(self.scalar_names - set(self.hyper) - set(group.hyper)):
                 raise TypeError(f"{self.kind} needs a value for {missing[0]!r}")
+
+    def _check_common(self, hyper: Mapping[str, Hyper]) -> None:
+        """Refuse groups that differ in what numbers are made of that all parameters share."""
+        own = [group.over(hyper) for group in self.groups]
+        for name in sorted(self._kernels.common & hyper.keys()):
+            values = [each[name] for each in own]
+            if others := [value for value in values if value != values[0]]:
+                raise ValueError(
+                    f"{self.kind}: {name} is {values[0]} in one group and {others[0]} in another, "
+                    f"but {', '.join(self._state.numbers)} of all parameters together follow from "
+                    "it: give all groups the same"
+                )
+
+    def _check_joint(self) -> None:
+        """Refuse parameters whose sum has no place, or that need not all be there."""
+        what = f"{self.kind}: its rule has a global_sum()"
+        found = [p for group in self.groups for _, p in group.named]
+        check_together([(p, p.backend) for p in found], f"{self.kind}")
+        if len({computed_in(p.dtype) for p in found}) > 1:
+            raise TypeError(f"{what}, and its parameters are float32 and float64: take one dtype")
+        if any(group.optional for group in self.groups):
+            raise ValueError(f"{what}, which needs every gradient: leave optional=True out")
 
     def _decays(self, hyper: Mapping[str, Hyper]) -> bool:
         """Whether the gradient gets weight_decay p added, which the rule itself does not know."""

@@ -21,7 +21,8 @@ class Kernels:
 
     What a stage reads lies in an array in some segments and is a scalar in others, so there is one
     for each set of arrays. rule: that of segments that have none of their own. usual: the kernel
-    where only what every segment has is an array.
+    where only what every segment has is an array. common: the scalars from which numbers are made
+    that all parameters share.
     """
 
     def __init__(self, rule: UpdateRule, stages: Sequence[Stage]) -> None:
@@ -30,6 +31,10 @@ class Kernels:
         self._made: dict[tuple[UpdateRule, frozenset[str]], Kernel] = {}
         everywhere = frozenset(name for stage in stages for name in stage.state(float32))
         self.usual = self._of(rule, everywhere)
+        reductions = rule.reduced(stages, everywhere)
+        self.is_joint = bool(reductions.of_all)  # whether sums over all parameters are measured
+        numbers = rule.numbers(reductions)
+        self.common = numbers.kernel.scalars - {"t"} if numbers is not None else frozenset[str]()
 
     def give(self, segments: Sequence[Segment]) -> None:
         """Give each segment its kernel, and what must be measured before it runs."""
@@ -38,11 +43,13 @@ class Kernels:
             there = self._there(segment)
             rule = segment.rule or self.rule
             segment.kernel = self._of(rule, there)
-            measured = rule.measured(self._stages, there)
-            found += [(segment, measured)] if measured else []
+            reductions = rule.reduced(self._stages, there)
+            segment.numbers = rule.numbers(reductions)
+            found += [(segment, reductions)] if reductions.measured else []
         measure(self.rule.name, found)
-        for segment in segments:
-            segment.too_large = self._too_large(segment)
+        elements = [sum(p.size for p in segment.arena.parameters) for segment in segments]
+        for segment, own in zip(segments, elements, strict=True):
+            segment.too_large = self._too_large(segment, sum(elements) if self.is_joint else own)
 
     def seen(self, segment: Segment) -> tuple[Expr, Expr]:
         """Return the parameter and the gradient as the rule of a segment gets them."""
@@ -53,14 +60,14 @@ class Kernels:
         arrays = {name for stage in self._stages for name in stage.arrays}
         return frozenset(arrays & {*segment.state, *segment.scratch})
 
-    def _too_large(self, segment: Segment) -> float:
+    def _too_large(self, segment: Segment, elements: int) -> float:
         """The magnitude from which a gradient's square, or a sum of them, may be infinite."""
         kernel, arena = segment.kernel, segment.arena
         assert kernel is not None
         measures = segment.preparation is not None or bool((segment.rule or self.rule).given)
         if not measures and not squares(kernel):
             return math.inf
-        terms = sum(p.size for p in arena.parameters) if measures else 1
+        terms = elements if measures else 1
         limit = TOO_LARGE.get(arena.dtype, math.inf) / math.sqrt(max(1, terms))
         bound = min([stage.bounds() for stage in self._stages], default=math.inf)
         return math.inf if bound < limit else limit

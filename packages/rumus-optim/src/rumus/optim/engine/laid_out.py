@@ -16,7 +16,7 @@ from rumus.optim.engine.saved_state import (
     differences,
     entries,
     prepared,
-    uneven_steps,
+    uneven,
 )
 from rumus.optim.engine.segments import Segment, host_state, lay_out
 from rumus.optim.engine.stage import Stage
@@ -73,7 +73,10 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         self, groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend], state: RuleState
     ) -> list[Segment]:
         """Lay groups out whose rule has this state."""
-        return lay_out(groups, places, state.layout(self.stages), state.codes(self.stages))
+        found = lay_out(groups, places, state.layout(self.stages), state.codes(self.stages))
+        for segment in found:
+            segment.add_numbers(state.numbers)
+        return found
 
     def _laid_out(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
         """New segments, with what stages start from."""
@@ -165,7 +168,8 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         shared = len(probe.segments[0].shared)
         probe.release()
         layout, codes = probe._state.layout(probe.stages), probe._state.codes(probe.stages)
-        return planned(parameters, layout, axes.count(1), axes.count(2), codes, shared)
+        own = len(probe._state.numbers)
+        return planned(parameters, layout, axes.count(1), axes.count(2), codes, shared, own)
 
     # Saving
 
@@ -212,4 +216,4 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         layouts = {number: {n: f[0] for n, f in own.items()} for number, own in forms.items()}
         shapes = {number: {n: f[1] for n, f in own.items()} for number, own in forms.items()}
         found = differences(state, self.kind, named, layouts, shapes)
-        return found or uneven_steps(state["parameters"], named, self.segments)
+        return found or uneven(state["parameters"], named, self.segments)

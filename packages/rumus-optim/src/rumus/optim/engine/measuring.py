@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from rumus.optim.engine.precision import computed_in
-from rumus.optim.engine.reductions import SIZE, arrays_of, squares_of
+from rumus.optim.engine.reductions import SIZE, Reductions, arrays_of
 from rumus.optim.engine.segments import Segment
 from rumus.tensor import DType, Expr, Kernel, float32
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
-from rumus.tensor.memory.updater import Preparation
+from rumus.tensor.memory.updater import Preparation, Sum
 
 
-def measure(rule: str, found: Sequence[tuple[Segment, Mapping[str, Expr]]]) -> None:
-    """Have expressions be measured before each step of segments, by their names.
+def measure(rule: str, found: Sequence[tuple[Segment, Reductions]]) -> None:
+    """Have the sums of rules be measured before each step of segments.
 
     What is an array already is measured where it lies; everything else is written by one kernel
-    before, to memory that all segments on a backend use in turn.
+    before, to memory that all segments on a backend use in turn. Sums over all segments lie in one
+    place, as do all segments when a step is taken, and they compute in one dtype.
     """
-    written = []
-    for segment, measured in found:
+    written, of_all = [], dict[tuple[str, int], Array]()
+    for segment, reductions in found:
+        measured, backend = reductions.measured, segment.arena.backend
         places = {n: e.name if _is_flat(segment, e) else n for n, e in measured.items()}
         others = {name: measured[name] for name, place in places.items() if place == name}
         arrays = (*arrays_of(*others.values()), *others)
         kernel = Kernel(f"measure_{rule}", others, arrays) if others else None
         small = segment.preparation.small if segment.preparation is not None else ()
-        squares = {squares_of(name): place for name, place in places.items()}
+        both = {**reductions.of_tensors, **reductions.of_all}
+        sums = {name: Sum(places[what.of], what.squared) for name, what in both.items()}
         table, dtype = segment.arena.table, computed_in(segment.arena.dtype)
-        segment.preparation = Preparation(table, squares, kernel, small)
-        for name in squares:
-            segment.scratch[name] = segment.arena.backend.allocate((table.rows, 1), dtype)
-        segment.scratch[SIZE] = _sizes(segment)
+        segment.preparation = Preparation(table, sums, kernel, small)
+        for name in reductions.of_tensors:
+            segment.scratch[name] = backend.allocate((table.rows, 1), dtype)
+        for name in reductions.of_all:
+            place = of_all.setdefault((name, id(backend)), backend.allocate((), dtype))
+            segment.scratch[name], segment.sums_of = place, rule
+        if reductions.has_sizes:
+            segment.scratch[SIZE] = _sizes(segment)
         written += [(segment, tuple(others))]
     _share(written)
 

@@ -1,8 +1,8 @@
-"""Reductions in a rule: numbers of a whole tensor, measured for all tensors before the step.
+"""Reductions in a rule: numbers of a whole tensor, or of all, measured before the step.
 
-What is measured is sums of squares, by the segmented reduction that clipping uses: all tensors of
-an arena at once. A sum is the sum of its positive terms less that of its negative ones, and either
-is the sum of the squares of their roots.
+What is measured is sums, by the segmented reduction that clipping uses: all tensors of an arena at
+once. A sum of a product of something with itself is measured as a sum of squares, of what may lie
+in an array already.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 from rumus.tensor import Expr, sqrt
 from rumus.tensor.expression.expr import REDUCTION, postorder
+from rumus.tensor.memory.updater import Sum
 
 SIZE: Final = "tensor_size"  # of the elements of the tensor that a row belongs to
 
@@ -21,12 +22,18 @@ SIZE: Final = "tensor_size"  # of the elements of the tensor that a row belongs 
 class Reductions:
     """What a rule returns without its reductions, and what is to be measured for it.
 
-    new: with sums of squares in their place, one value for each tensor. measured: by the name of an
-    array what is written there, so that its squares can be summed up.
+    new: with sums in their place. numbers: the new values of parts of the state that are one number
+    for all parameters, as they are made of scalars and global sums alone; they are not in `new`.
+    measured: by the name of an array what is written there, to be added up. of_tensors, of_all: by
+    the name of an array what is added up in it, for each tensor or for all of them.
     """
 
     new: dict[str, Expr]
+    numbers: dict[str, Expr] = field(default_factory=dict)
     measured: dict[str, Expr] = field(default_factory=dict)
+    of_tensors: dict[str, Sum] = field(default_factory=dict)
+    of_all: dict[str, Sum] = field(default_factory=dict)
+    has_sizes: bool = False
 
     @classmethod
     def of(cls, new: Mapping[str, Expr], rule: str) -> Reductions:
@@ -44,12 +51,13 @@ class Reductions:
                     node.operation, operands, node.name, node.value, node.uniform, node.height
                 )
         found.new = {name: nodes[value] for name, value in new.items()}
+        found._set_numbers_apart()
         return found
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """What the update reads besides, one value for each tensor."""
-        return (*map(squares_of, self.measured), SIZE) if self.measured else ()
+        """What the update reads besides: one value for each tensor, or for all."""
+        return (*self.of_tensors, *((SIZE,) if self.has_sizes else ()), *self.of_all)
 
     def _reduced(self, kind: str, what: Expr, rule: str) -> Expr:
         leaves = [node for node in postorder([what]) if node.operation == "array"]
@@ -60,30 +68,42 @@ class Reductions:
             )
         if not leaves:
             raise TypeError(f"the rule {rule}: {kind}() of scalars alone, which have no tensor")
+        is_square = what.operation == "mul" and what.operands[0] is what.operands[1]
+        if kind == "global_sum":
+            return self._sum(what.operands[0] if is_square else what, is_square, self.of_all)
         if kind == "tensor_norm":
-            return sqrt(self._sum_of_squares(what))
-        total = self._sum(what)
-        return total / Expr.array(SIZE) if kind == "tensor_mean" else total
+            return sqrt(self._sum(what, True, self.of_tensors))
+        total = self._sum(what.operands[0] if is_square else what, is_square, self.of_tensors)
+        if kind == "tensor_sum":
+            return total
+        self.has_sizes = True
+        return total / Expr.array(SIZE)
 
-    def _sum(self, what: Expr) -> Expr:
-        if what.operation == "mul" and what.operands[0] is what.operands[1]:
-            return self._sum_of_squares(what.operands[0])
-        positive, negative = (sqrt(part.maximum(0.0)) for part in (what, -what))
-        return self._sum_of_squares(positive) - self._sum_of_squares(negative)
-
-    def _sum_of_squares(self, what: Expr) -> Expr:
+    def _sum(self, what: Expr, squared: bool, sums: dict[str, Sum]) -> Expr:
         known = [name for name, expression in self.measured.items() if expression is what]
         name = known[0] if known else f"measured{len(self.measured)}"
         self.measured[name] = what
-        return Expr.array(squares_of(name))
+        scope = "global_" if sums is self.of_all else ""
+        total = f"{scope}{name}_{'squares' if squared else 'sum'}"
+        sums[total] = Sum(name, squared)
+        return Expr.array(total)
+
+    def _set_numbers_apart(self) -> None:
+        """Find the largest set of parts that are made of scalars, global sums and one another."""
+        if not self.of_all:
+            return
+        parts = {name for name in self.new if name != "p"}
+        while True:
+            known = {*self.of_all, *parts}
+            some = {name for name in parts if known.issuperset(arrays_of(self.new[name]))}
+            if some == parts:
+                break
+            parts = some
+        self.numbers = {name: self.new[name] for name in self.new if name in parts}
+        self.new = {name: value for name, value in self.new.items() if name not in parts}
 
 
 def arrays_of(*expressions: Expr) -> tuple[str, ...]:
     """Return the names of the arrays in expressions, each once."""
     leaves = postorder(expressions)
     return tuple(dict.fromkeys(node.name for node in leaves if node.operation == "array"))
-
-
-def squares_of(name: str) -> str:
-    """Return the name of the sums of squares of what an array holds."""
-    return f"{name}_squares"

@@ -10,21 +10,31 @@ from rumus.optim.engine.packed_state import Codes
 from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.segments import StateLayout
 from rumus.optim.engine.stage import Stage
-from rumus.optim.engine.update_rule import UpdateRule, squares
+from rumus.optim.engine.update_rule import UpdateRule, copies, squares
 from rumus.tensor import DType
 
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """The parts of a rule's state. squares: those that are made of squares of gradients."""
+    """The parts of a rule's state.
+
+    names: those with an element for each of a parameter's. squares: those of them that are made of
+    squares of gradients. copies: those that hold parameters as they were. numbers: the parts that
+    are one number for all parameters.
+    """
 
     names: tuple[str, ...]
     squares: frozenset[str]
+    copies: frozenset[str]
+    numbers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, rule: UpdateRule) -> Self:
         """Return that of a rule."""
-        return cls(rule.state, squares(rule.kernel()))
+        kernel = rule.kernel()
+        numbers = tuple(name for name in rule.state if name not in kernel.outputs)
+        names = tuple(name for name in rule.state if name in kernel.outputs)
+        return cls(names, squares(kernel), copies(kernel), numbers)
 
     def layout(self, stages: Sequence[Stage]) -> StateLayout:
         """Return the dtypes in which stages have it stored, with what they keep themselves."""
@@ -32,12 +42,13 @@ class RuleState:
         def dtypes(dtype: DType) -> dict[str, DType]:
             found: Mapping[str, DType] = dict.fromkeys(self.names, computed_in(dtype))
             for stage in stages:
-                found = stage.stored(found, self.squares)
+                found = stage.stored(found, self.squares | self.copies)
             return {**found, **{n: d for stage in stages for n, d in stage.state(dtype).items()}}
 
         return dtypes
 
     def codes(self, stages: Sequence[Stage]) -> Codes:
         """Return the codes of what large parameters have packed."""
-        found = [stage.codes(self.names, self.squares) for stage in stages]
+        names = [name for name in self.names if name not in self.copies]
+        found = [stage.codes(names, self.squares) for stage in stages]
         return {name: code for codes in found for name, code in codes.items()}

@@ -116,10 +116,13 @@ def differences(
     return found
 
 
-def uneven_steps(
-    saved: Mapping[str, Any], parameters: Mapping[str, Parameter], segments: Iterable[Segment]
+def uneven(
+    saved: Mapping[str, Any], parameters: Mapping[str, Parameter], segments: Sequence[Segment]
 ) -> list[str]:
-    """Return what is wrong if parameters that step together were saved with several counts."""
+    """Return what is wrong if parameters that share numbers were saved with several.
+
+    Those of a segment share the count of their steps. All of them share what is one number.
+    """
     names = {p.id: name for name, p in parameters.items()}
     found = []
     for segment in segments:
@@ -127,6 +130,11 @@ def uneven_steps(
         counts = {name: saved[name]["steps"] for name in together}
         if len(set(counts.values())) > 1:
             found.append(f"steps: saved {counts}, but these parameters step together here")
+    shared = {part for s in segments if s.numbers is not None for part in s.numbers.names}
+    for part in sorted(shared):
+        values = {name: float(saved[name]["state"][part]) for name in names.values()}
+        if len(set(values.values())) > 1:
+            found.append(f"{part}: saved {values}, but it is one number for all parameters here")
     return found
 
 

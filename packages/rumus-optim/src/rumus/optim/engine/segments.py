@@ -21,6 +21,7 @@ from rumus.optim.engine.packed_state import (
     targets,
     unpacked_whole,
 )
+from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.update_rule import UpdateRule
 from rumus.optim.options.group import ParameterGroup
@@ -28,7 +29,8 @@ from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId
 from rumus.tensor.graph.arena import fitting
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.packing import Packing
-from rumus.tensor.memory.updater import Factors, Preparation, Section
+from rumus.tensor.memory.slot_table import ALIGNMENT
+from rumus.tensor.memory.updater import Factors, Numbers, Preparation, Section
 
 # The state of parameters in NumPy: by the parameter's id, then by name.
 HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
@@ -42,10 +44,11 @@ class Segment:
     that are written before each step. rule: its own, if it is not the optimizer's. kernel: what
     its rule and the stages become there. seen: how often others had changed each parameter when
     what stages keep beside it was last known to fit; empty if it may not. preparation: what the
-    updater computes before. squares, factors, too_large: see `Section`. shared: scratch in memory
-    that other segments use as well. shapes: those of the parts of the state that have another shape
-    than their parameter, which is the only one then. packing: the part of the state that is kept as
-    codes. division: how processes have divided the state; it is this one's part then.
+    updater computes before. squares, factors, too_large, numbers: see `Section`. shared: scratch in
+    memory that other segments use as well. shapes: those of the parts of the state that have
+    another shape than their parameters, which share them then. packing: the part of the state that
+    is kept as codes. sums_of: the rule that sums over it and all other segments of its optimizer.
+    division: how processes have divided the state; it is this one's part then.
     """
 
     arena: Arena
@@ -64,6 +67,8 @@ class Segment:
     packing: Packing | None = None
     division: Division | None = None
     too_large: float = math.inf
+    numbers: Numbers | None = None
+    sums_of: str | None = None
 
     @property
     def part(self) -> slice | None:
@@ -74,6 +79,14 @@ class Segment:
     def values(self) -> Array:
         """The values of the parameters that are stepped here, flat."""
         return self.arena.values if self.part is None else self.arena.values[self.part]
+
+    def add_numbers(self, names: Iterable[str]) -> None:
+        """Keep one number, 0 at first, for all of its parameters under each name."""
+        backend = self.arena.backend
+        for name in names:
+            number = backend.allocate((ALIGNMENT,), computed_in(self.arena.dtype))
+            backend.fill(0, number)
+            self.state[name], self.shapes[name] = number, ()
 
     def divide(self, division: Division) -> None:
         """Keep the state of a part of the arena alone."""
@@ -118,7 +131,8 @@ class Segment:
         """Return what its preparation, `kernel` and what comes after it take of the scalars."""
         bound = kernel.bind(scalars)
         before = self.preparation.kernels if self.preparation is not None else ()
-        after = self.factors.small if self.factors is not None else ()
+        after = () if self.factors is None else self.factors.small
+        after = after if self.numbers is None else (self.numbers.kernel,)
         if not before and not after:
             return bound
         first, last = ([n for k in kernels for n in k.bind(scalars)] for kernels in (before, after))
@@ -131,7 +145,14 @@ class Segment:
         arrays = {"p": self.values, **self.state, **self.scratch, **self.shared}
         own = self.kernel, self.preparation, self.squares, self.factors, self.packing
         return Section(
-            arena.backend, arrays, arena.gradients, starts, *own, self.part, self.too_large
+            arena.backend,
+            arrays,
+            arena.gradients,
+            starts,
+            *own,
+            self.part,
+            self.too_large,
+            self.numbers,
         )
 
     def fill(self, state: HostState) -> None:
@@ -160,7 +181,7 @@ class Segment:
         shape = self.shapes.get(name)
         if shape is None:
             return self.arena.views(flat)
-        return [flat[: math.prod(shape)].reshape(shape)]
+        return [flat[: math.prod(shape)].reshape(shape)] * len(self.arena.parameters)
 
 
 # From the dtype of parameters to that of each part of their state, by its name.

@@ -56,10 +56,10 @@ class Stage:
     def follow(self, segment: Segment) -> None:
         """Have its arrays follow parameters that somebody else has changed."""
 
-    def stored(self, layout: Mapping[str, DType], squares: Collection[str]) -> Mapping[str, DType]:
+    def stored(self, layout: Mapping[str, DType], wide: Collection[str]) -> Mapping[str, DType]:
         """Return the dtypes in which the state of the rule is stored, from those it computes in.
 
-        squares: the parts that are made of squares of gradients.
+        wide: the parts that are made of squares of gradients, or hold parameters as they were.
         """
         return layout
 

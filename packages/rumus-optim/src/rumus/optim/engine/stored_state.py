@@ -26,14 +26,14 @@ class StoredState(Stage):
             )
         self.dtype = dtype
 
-    def stored(self, layout: Mapping[str, DType], squares: Collection[str]) -> Mapping[str, DType]:
-        """Return one dtype for all, but for squares, which float16 cannot hold.
+    def stored(self, layout: Mapping[str, DType], wide: Collection[str]) -> Mapping[str, DType]:
+        """Return one dtype for all, but for squares and copies, which float16 cannot hold.
 
         With "8bit" it is that of parameters whose state is not packed.
         """
         if self.dtype != "float16":
             return dict.fromkeys(layout, float32)
-        return {n: own if n in squares else float16 for n, own in layout.items()}
+        return {n: own if n in wide else float16 for n, own in layout.items()}
 
     def codes(self, names: Collection[str], squares: Collection[str]) -> Mapping[str, Code]:
         """Return codes for all of it with "8bit"."""

@@ -12,6 +12,7 @@ from rumus.optim.engine.stage import Stage
 from rumus.optim.options.hyperparameter import COMMON, Hyper, Ranges, checked
 from rumus.tensor import Expr, Kernel
 from rumus.tensor.expression.expr import postorder
+from rumus.tensor.memory.updater import Numbers
 
 if TYPE_CHECKING:
     from rumus.optim.rules import Rule
@@ -61,23 +62,30 @@ class UpdateRule:
         """What the rule is called."""
         return self.rule.__name__
 
+    def numbers(self, found: Reductions) -> Numbers | None:
+        """Return the parts of the state that are one number for all, and what makes the new ones.
+
+        found: what `reduced` returns. They follow from numbers and sums over all parameters.
+        """
+        if not found.numbers:
+            return None
+        kernel = Kernel(f"{self.name}_numbers", found.numbers, (*found.numbers, *found.of_all))
+        return Numbers(frozenset(found.numbers), kernel)
+
     def kernel(self, stages: Sequence[Stage] = (), there: Collection[str] = ()) -> Kernel:
         """Return the kernel that updates `p`, the state and what stages keep beside it in place.
 
         there: the arrays of stages that a segment has. TypeError for a rule that does not return
         exactly the new values of what it takes, or that a stage cannot do anything with.
         """
-        found = self._reduced(stages, there)
+        found = self.reduced(stages, there)
         own = [name for stage in stages for name in stage.arrays if name in there]
         wrapping = "".join(f"{stage.wraps.lower()}_" for stage in stages if stage.wraps)
         arrays = ("p", "g", *self.state, *self.given, *own, *found.arrays)
         return Kernel(wrapping + self.name, found.new, arrays)
 
-    def measured(self, stages: Sequence[Stage], there: Collection[str]) -> Mapping[str, Expr]:
-        """Return what the reductions of the rule are of, by the names it is measured under."""
-        return self._reduced(stages, there).measured
-
-    def _reduced(self, stages: Sequence[Stage], there: Collection[str]) -> Reductions:
+    def reduced(self, stages: Sequence[Stage], there: Collection[str]) -> Reductions:
+        """Return what a step writes, and what is measured before; see `kernel`."""
         value, (p, g) = _values(stages, there), seen(stages, there)
         new: Mapping[str, Expr] = self._traced(p, g, stages)
         for stage in stages:
@@ -147,6 +155,17 @@ def squares(kernel: Kernel) -> frozenset[str]:
         if is_g or (is_sized and any(operand in depends for operand in node.operands)):
             depends.add(node)
     return frozenset(name for name, new in kernel.outputs.items() if _has_square(new, depends))
+
+
+def copies(kernel: Kernel) -> frozenset[str]:
+    """Return the parts of a rule's state that may become what p was: no rounding may touch them."""
+    return frozenset(name for name, new in kernel.outputs.items() if name != "p" and _may_be_p(new))
+
+
+def _may_be_p(new: Expr) -> bool:
+    if new.operation == "where":
+        return any(map(_may_be_p, new.operands[1:]))
+    return new.operation == "array" and new.name == "p"
 
 
 def _has_square(new: Expr, depends: set[Expr]) -> bool:

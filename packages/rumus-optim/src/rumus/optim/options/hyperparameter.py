@@ -41,6 +41,8 @@ RANGES: Final[Ranges] = {
     "initial_accumulator_value": (0, _INFINITY, False),
     "eta_minus": (0, 1, False),
     "eta_plus": (1, _INFINITY, False),
+    "d_coef": (0, _INFINITY, False),
+    "growth_rate": (1, _INFINITY, False),
     "step_min": (0, _INFINITY, False),
     "step_max": (0, _INFINITY, False),
     "lambd": (0, _INFINITY, False),

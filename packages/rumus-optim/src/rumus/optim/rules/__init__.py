@@ -37,6 +37,7 @@ from rumus.optim.rules.after_adam import (
     yogi,
 )
 from rumus.optim.rules.descent import asgd, average, lion, rprop, sgd, sgd_momentum, sgd_nesterov
+from rumus.optim.rules.distance import dadapt_adam, dadapt_adam_decoupled, prodigy
 from rumus.optim.rules.factored import adafactor, adafactor_factored
 from rumus.optim.rules.layerwise import lamb, lars
 from rumus.optim.rules.measured import mars, stable_adamw
@@ -70,6 +71,8 @@ __all__ = [
     "amsgrad",
     "asgd",
     "average",
+    "dadapt_adam",
+    "dadapt_adam_decoupled",
     "lamb",
     "largest_lr",
     "laprop",
@@ -80,6 +83,7 @@ __all__ = [
     "muon",
     "nadam",
     "nadam_decoupled",
+    "prodigy",
     "radam",
     "radam_decoupled",
     "rmsprop",

@@ -308,22 +308,37 @@ class NumpyBackend:
 
     @watched
     @_quiet
-    def slot_squares(self, array: Array, table: SlotTable, out: Array) -> None:
+    def slot_sums(
+        self,
+        array: Array,
+        table: SlotTable,
+        out: Array,
+        *,
+        squared: bool = False,
+        added: bool = False,
+    ) -> None:
+        is_whole = not out.shape
         if not table.rows:
+            if is_whole and not added:
+                out[...] = 0
             return
         rows = array.reshape(table.rows, ALIGNMENT)
-        squares = np.empty(table.rows, np.float64)
+        sums = np.empty(table.rows, np.float64)
 
         @_quiet
         def work(start: int, stop: int) -> None:  # of rows, so that threads do not change the bits
             part = rows[start:stop]
             part = part.astype(np.float32) if array.dtype == np.float16 else part
-            squares[start:stop] = np.einsum("ij,ij->i", part, part)
+            sums[start:stop] = np.einsum("ij,ij->i", part, part) if squared else part.sum(1)
 
         run_parts(work, table.rows, array.size >= PARALLEL)
         at, inside = table.ragged
-        squares[at] = np.square(np.where(inside, rows[at], 0), dtype=np.float64).sum(1)
-        totals = np.add.reduceat(squares, table.filled[:, 0] // ALIGNMENT)
+        last = np.where(inside, rows[at], 0).astype(np.float64)
+        sums[at] = (np.square(last) if squared else last).sum(1)
+        if is_whole:
+            out[...] = sums.sum() + (out if added else 0)
+            return
+        totals = np.add.reduceat(sums, table.filled[:, 0] // ALIGNMENT)
         out[:, 0] = np.repeat(totals, table.counts)
 
     @watched

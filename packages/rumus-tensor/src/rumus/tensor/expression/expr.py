@@ -151,6 +151,10 @@ class Expr(Arithmetic["Expr"]):
         """Return the mean over the parameter that the element belongs to; see `tensor_norm`."""
         return self._reduced("tensor_mean")
 
+    def global_sum(self) -> Expr:
+        """Return the sum over all parameters that an optimizer steps; see `tensor_norm`."""
+        return self._reduced("global_sum")
+
     def _reduced(self, name: str) -> Expr:
         return Expr(REDUCTION, (self,), name=name, height=self.height + 1)
 

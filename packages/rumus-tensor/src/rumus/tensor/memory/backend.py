@@ -217,17 +217,30 @@ class Backend(Protocol):
         """
         ...
 
-    def slot_squares(self, array: Array, table: SlotTable, out: Array) -> None:
-        """Write the sum of the squares of each slot of a flat array, once for each of its rows.
+    def slot_sums(
+        self,
+        array: Array,
+        table: SlotTable,
+        out: Array,
+        *,
+        squared: bool = False,
+        added: bool = False,
+    ) -> None:
+        """Write the sum of each slot of a flat array, once for each of its rows, or of all slots.
 
         array: of `table.size` elements.
         table: where the slots begin and end.
-        out: of shape [table.rows, 1] and a floating dtype, float32 on a GPU. What lies between the
-            slots does not count. The same bits each time; on a GPU two dispatches, whatever the
-            number of slots.
+        out: of a floating dtype, float32 on a GPU, and of shape [table.rows, 1], or without axes
+            for the sum over all slots.
+        squared: of the squares of the elements.
+        added: to what `out` holds, which has no axes.
 
-        The result is an input for kernels over arrays of this layout, seen as [rows, ALIGNMENT]. So
-        each tensor's gradient is limited to the norm `limit`, all of them in one kernel:
+        What lies between the slots does not count. The same bits each time; on a GPU two
+        dispatches, whatever the number of slots.
+
+        Sums of slots are an input for kernels over arrays of this layout, seen as
+        [rows, ALIGNMENT]. So each tensor's gradient is limited to the norm `limit`, all of them in
+        one kernel:
 
         >>> import numpy as np
         >>> from rumus.tensor import Expr, Kernel, NumpyBackend
@@ -236,7 +249,7 @@ class Backend(Protocol):
         >>> flat = np.zeros(table.size)
         >>> flat[:2], flat[64] = (3.0, 4.0), 0.5
         >>> squares = backend.allocate((table.rows, 1), flat.dtype)
-        >>> backend.slot_squares(flat, table, squares)
+        >>> backend.slot_sums(flat, table, squares, squared=True)
         >>> g, norm = Expr.array("g"), Expr.array("squares").sqrt()
         >>> limited = g * (Expr.scalar("limit") / norm.maximum(Expr.scalar("limit")))
         >>> kernel = Kernel("limit", {"g": limited}, ("g", "squares"))

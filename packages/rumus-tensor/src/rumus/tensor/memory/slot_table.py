@@ -23,7 +23,7 @@ class SlotTable:
 
     A row is `ALIGNMENT` elements, so flat memory of this layout, seen as [rows, ALIGNMENT], has
     every row in one slot. A value for each slot is kept once for each row, as [rows, 1]: that
-    broadcasts in every elementwise kernel. See `Backend.slot_squares`.
+    broadcasts in every elementwise kernel. See `Backend.slot_sums`.
 
     >>> table = SlotTable([65, 3])
     >>> table.starts, table.rows, table.size

@@ -26,6 +26,14 @@ NonFinite = Literal["raise", "skip", "propagate"]
 Scalars: TypeAlias = Callable[[int, Iterable[int]], Iterator[tuple[float, ...]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What is added up before a section's kernel runs: an array, by its name, or its squares."""
+
+    of: str
+    squared: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Preparation:
     """What is computed before a section's kernel runs, with the same scalars t and all.
@@ -33,15 +41,17 @@ class Preparation:
     It writes nothing that lasts, so a step can be refused before, in between and afterwards, and a
     device needs to decide only about the kernel itself.
 
-    squares: from the name of an array, [table.rows, 1], to the name of that whose sums of squares
-    of each slot it gets; `g` is the gradient. The section's kernel reads them as one value for each
-    slot. kernel: what runs before, to write something that is to be measured: its outputs are among
-    its arrays. small: what runs before that, each over flat arrays as long as its output. Their
-    scalars come in front of those of the section's kernel, in the order in which they run.
+    sums: from the name of an array to what is added up in it; `g` is the gradient. One of shape
+    [table.rows, 1] gets the sum of each slot, and the section's kernel reads one value for each
+    slot. One without axes gets the sum over all slots and, where several sections have the same
+    array, over all of theirs: it is complete when the last of them is prepared. kernel: what runs
+    before, to write something that is to be measured: its outputs are among its arrays. small: what
+    runs before that, each over flat arrays as long as its output. Their scalars come in front of
+    those of the section's kernel, in the order in which they run.
     """
 
     table: SlotTable
-    squares: Mapping[str, str]
+    sums: Mapping[str, Sum]
     kernel: Kernel | None = None
     small: tuple[Kernel, ...] = ()
 
@@ -54,6 +64,18 @@ class Preparation:
     def uniforms(self) -> int:
         """How many scalars its kernels take."""
         return sum(len(kernel.uniforms) for kernel in self.kernels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Numbers:
+    """Arrays of a section that hold one number each, in all of their few elements.
+
+    The section's kernels read them as one value for all. kernel: makes the new ones, from them and
+    from arrays without axes, after the section's kernel has run.
+    """
+
+    names: frozenset[str]
+    kernel: Kernel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,11 +121,11 @@ class Section:
     element, the sum of the squares of these and perhaps more gradients, written before each step:
     where it is finite so are they, and nobody looks. Where it has overflowed, a gradient too large
     to be squared counts as one that is not finite. factors: for one tensor with arrays that stand
-    for its axes. packing: what else the kernel updates, kept as codes; in one piece where the
-    kernel reads one value for each slot. A section has this or factors. part: which of the
-    gradients the kernel updates by, if not all: the arrays are as long as it. too_large: the
-    magnitude from which a gradient counts as one that is not finite: what is made of its square
-    would not be.
+    for its axes. numbers: for arrays that hold one number. packing: what else the kernel updates,
+    kept as codes; in one piece where the kernel reads one value for each slot. A section has this
+    or factors. part: which of the gradients the kernel updates by, if not all: the arrays are as
+    long as it. too_large: the magnitude from which a gradient counts as one that is not finite:
+    what is made of its square would not be.
     """
 
     backend: Backend
@@ -117,10 +139,13 @@ class Section:
     packing: Packing | None = None
     part: slice | None = None
     too_large: float = math.inf
+    numbers: Numbers | None = None
 
     @property
     def after(self) -> tuple[Kernel, ...]:
         """What runs after its kernel."""
+        if self.numbers is not None:
+            return (self.numbers.kernel,)
         return self.factors.small if self.factors is not None else ()
 
     def operands(
@@ -128,6 +153,9 @@ class Section:
     ) -> tuple[list[Array], list[Array]]:
         """Return what `kernel` reads and what it writes, of one piece of what is packed."""
         by_name = {**self.arrays, "g": gradient if self.part is None else gradient[self.part]}
+        numbers = self.numbers
+        if numbers is not None and kernel is not numbers.kernel:
+            by_name |= {name: by_name[name][:1].reshape(()) for name in numbers.names}
         if self.packing is not None and piece is not None:
             by_name = self.packing.operands(by_name, piece)
         return [by_name[name] for name in kernel.arrays], [by_name[n] for n in kernel.outputs]
@@ -139,10 +167,11 @@ class Section:
                 self.packing.unpack(self.backend, piece)
             self._elementwise(kernel, gradient, scalars, piece)
 
-    def prepare(self, gradient: Array, scalars: Sequence[float]) -> None:
+    def prepare(self, gradient: Array, scalars: Sequence[float], begun: set[int]) -> None:
         """Compute what its kernel needs, if anything. It may fail; nothing that lasts is written.
 
-        scalars: those of the preparation and of the kernel.
+        scalars: those of the preparation and of the kernel. begun: the sums over several sections
+        to which some of them has added in this step, by their ids.
         """
         preparation = self.preparation
         if preparation is None:
@@ -150,9 +179,13 @@ class Section:
         at = self._small(preparation.small, gradient, scalars, 0)
         if preparation.kernel is not None:
             self.run(preparation.kernel, gradient, scalars[at : preparation.uniforms])
-        for name, of in preparation.squares.items():
-            array = gradient if of == "g" else self.arrays[of]
-            self.backend.slot_squares(array, preparation.table, self.arrays[name])
+        for name, what in preparation.sums.items():
+            array = gradient if what.of == "g" else self.arrays[what.of]
+            out = self.arrays[name]
+            self.backend.slot_sums(
+                array, preparation.table, out, squared=what.squared, added=id(out) in begun
+            )
+            begun.update([] if out.shape else [id(out)])
 
     def update(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
         """Run the kernel on the host's command, after `prepare`, and what comes after it."""
@@ -163,8 +196,8 @@ class Section:
                 self.packing.unpack(self.backend, piece)
                 self._elementwise(kernel, gradient, scalars[first:stop], piece)
                 self.packing.pack(self.backend, piece)
-            return
-        self._elementwise(kernel, gradient, scalars[first:stop])
+        else:
+            self._elementwise(kernel, gradient, scalars[first:stop])
         self._small(self.after, gradient, scalars, stop)
 
     def _small(
@@ -285,8 +318,9 @@ class ImmediateUpdater:
         self._outcome = Outcome(False if blamed else None, blamed)
         self._work = list(zip(ready, gradients, bound, strict=True))
         if not blamed:
+            begun: set[int] = set()
             for number, gradient, own in self._work:
-                self.sections[number].prepare(gradient, own)
+                self.sections[number].prepare(gradient, own, begun)
         return self._outcome
 
     def _blamed(

@@ -1,7 +1,7 @@
-// The sum of the squares of one part of a slot: one workgroup a part.
+// The sum of one part of a slot, or of its squares: one workgroup a part.
 //
-// In front of this text stand LANES, ROWS = 1, the type Stored of four neighbouring elements, and
-// `load`. A part is (first element, last element + 1, the slot's first part, the slot's number of
+// In front of this text stand LANES, ROWS = 1, the type Stored of four neighbouring elements, `load`
+// and SQUARED. A part is (first element, last element + 1, the slot's first part, the slot's number of
 // parts). What lies behind its last element is not counted.
 
 struct Scalars {
@@ -26,7 +26,7 @@ fn main(
     for (var i = part.x / 4u + local; i < stop; i += LANES) {
         let inside = vec4<u32>(0u, 1u, 2u, 3u) + 4u * i < vec4<u32>(part.y);
         let x = select(vec4<f32>(0.0), load(source[i]), inside);
-        sum += x * x;
+        sum += select(x, x * x, SQUARED);
     }
     let total = row_sum((sum.x + sum.y) + (sum.z + sum.w), local);
     if (local == 0u && number < k.parts) {

@@ -1,0 +1,191 @@
+"""Optimizers that find their step size: Prodigy and D-Adaptation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, Unpack
+
+from rumus.optim import rules
+from rumus.optim.engine.fused import FusedOptimizer
+from rumus.optim.options.group import Claimable, M_co
+from rumus.optim.options.hyperparameter import Hyper
+from rumus.optim.options.options import Options
+from rumus.tensor import OwnershipError, Tensor
+
+_UNLIMITED: Final = 1e30  # d never grows by more
+
+
+class DistanceOptimizer(FusedOptimizer[M_co]):
+    """A `FusedOptimizer` whose learning rate is multiplied by a number `d` that its rule finds."""
+
+    packs_state = True
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        rule: rules.Rule,
+        lr: Hyper,
+        *,
+        d0: float,
+        growth_rate: float,
+        bias_correction: bool,
+        **options: Any,
+    ) -> None:
+        if options.get("cautious_weight_decay"):
+            raise TypeError(
+                f"{type(self).__name__}: cautious_weight_decay decays by lr weight_decay, and the "
+                "learning rate is d lr here; leave it out"
+            )
+        if not 0 < d0 < math.inf:
+            raise ValueError(f"d0 must be finite and above 0, not {d0}")
+        self._d0 = d0
+        super().__init__(
+            parameters,
+            rule,
+            lr,
+            d0=d0,
+            growth_rate=min(growth_rate, _UNLIMITED),
+            bias_correction=float(bias_correction),
+            **options,
+        )
+
+    @property
+    def d(self) -> Tensor:
+        """What the learning rate is multiplied by in the next step: a tensor without axes.
+
+        On a GPU nothing is read until somebody reads it. OwnershipError if this was released.
+        """
+        if not self.segments:
+            raise OwnershipError(f"{self} was released and owns nothing")
+        first = self.segments[0]
+        found = Tensor(first.state["d"][:1].reshape(()), first.arena.backend).detach()
+        return (found > 0).where(found, self._d0)
+
+
+class Prodigy(DistanceOptimizer[M_co]):
+    """Adam without a learning rate: it grows to what the way from the start seems to need.
+
+    m = beta1 m + d (1 - beta1) g;  v = beta2 v + d^2 (1 - beta2) g^2;
+    p = p - d lr (m / (sqrt(v) + d eps) + weight_decay p)
+
+    and d, one number for all parameters, is the largest estimate so far of how far the parameters
+    must go, from how far they have gone along their gradients.
+
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0, a factor to be left at 1; a schedule from 1 down to 0 is usual. It must be the
+        same in all groups.
+    betas: how slowly m and v forget, each in [0, 1).
+    beta3: how slowly the estimate forgets, in [0, 1); None is sqrt(beta2).
+    eps: at least 0.
+    weight_decay: at least 0, decoupled.
+    d0: above 0, what d is at first; it is meant to be smaller than d will be.
+    d_coef: above 0, a factor of the estimate: 0.5 or 2 for steps that are smaller or larger.
+    growth_rate: by which factor d may grow in a step, at least 1.
+    bias_correction: correct Adam's averages.
+    safeguard_warmup: leave lr out of the estimate's denominator, for a long warmup of lr.
+    options: see `FusedOptimizer`; all but cautious and cautious_weight_decay.
+
+    The defaults are those of the authors' code. ValueError for a value out of range, for groups of
+    several learning rates, and for optional parameters; BackendMismatchError for parameters on
+    several backends; TypeError for cautious_weight_decay, for cautious, and for parameters of
+    float32 and float64. A step measures all tensors at once, and `memory()` counts two arrays for
+    that as state.
+
+    `rumus.optim.rules.prodigy`. Mishchenko, Defazio: arXiv:2306.06101.
+
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([1.0, -2.0])
+    >>> optimizer = Prodigy([w])
+    >>> for _ in range(100):
+    ...     optimizer.step((w * w).sum().backward())
+    >>> 0.1 < optimizer.d.item() < 10.0
+    True
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1.0,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        beta3: float | None = None,
+        eps: float = 1e-8,
+        weight_decay: Hyper = 0.0,
+        d0: float = 1e-6,
+        d_coef: float = 1.0,
+        growth_rate: float = math.inf,
+        bias_correction: bool = False,
+        safeguard_warmup: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.prodigy,
+            lr,
+            betas=(*betas, math.sqrt(abs(betas[-1])) if beta3 is None else beta3),
+            eps=eps,
+            weight_decay=weight_decay,
+            d0=d0,
+            d_coef=d_coef,
+            growth_rate=growth_rate,
+            bias_correction=bias_correction,
+            safeguard_warmup=float(safeguard_warmup),
+            **options,
+        )
+
+
+class DAdaptAdam(DistanceOptimizer[M_co]):
+    """Adam whose learning rate is a lower bound, growing, of the distance to the solution.
+
+    m = beta1 m + d lr (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;  p = p - m / (sqrt(v) + eps)
+
+    parameters: what it owns, see `Optimizer`.
+    lr: at least 0, a factor to be left at 1, the same in all groups.
+    betas: how slowly the averages forget, each in [0, 1).
+    eps: at least 0.
+    weight_decay: at least 0: weight_decay p is added to the gradient.
+    decoupled_weight_decay: p is multiplied by 1 - d lr weight_decay instead.
+    d0: above 0, what d is at first; it is meant to be smaller than d will be.
+    growth_rate: by which factor d may grow in a step, at least 1.
+    bias_correction: correct Adam's averages.
+    options: see `FusedOptimizer`; all but cautious and cautious_weight_decay.
+
+    The defaults are those of the authors' code. Memory and errors are as of `Prodigy`, which finds
+    its way faster.
+
+    `rumus.optim.rules.dadapt_adam`. Defazio, Mishchenko: arXiv:2301.07733.
+
+    >>> from rumus.tensor import Parameter
+    >>> w = Parameter([1.0, -2.0])
+    >>> optimizer = DAdaptAdam([w])
+    >>> optimizer.step((w * w).sum().backward())
+    >>> f"{optimizer.d.item():.0e}"
+    '1e-06'
+    """
+
+    def __init__(
+        self,
+        parameters: Claimable[M_co],
+        lr: Hyper = 1.0,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: Hyper = 0.0,
+        decoupled_weight_decay: bool = False,
+        d0: float = 1e-6,
+        growth_rate: float = math.inf,
+        bias_correction: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            parameters,
+            rules.dadapt_adam_decoupled if decoupled_weight_decay else rules.dadapt_adam,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            d0=d0,
+            growth_rate=growth_rate,
+            bias_correction=bias_correction,
+            **options,
+        )
