@@ -261,8 +261,7 @@ def rumus_sums(given: argparse.Namespace) -> None:
             array = backend.upload(host)
 
             def add_up(way: Any = way, array: Any = array) -> None:
-                way.reduce(array)
-                way.collect(array)
+                way.add_up(array)
                 if given.gpu:
                     backend.gpu.synchronize()
 

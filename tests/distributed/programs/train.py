@@ -63,7 +63,7 @@ class Training:
         if self.fault == "frozen":
             next(iter(self.model.parameters())).requires_grad = False
         if given.gpu:
-            self.model.to_gpu()
+            self.model.to(self.team.gpu())
         elif given.numpy:
             self.model.to(NumpyBackend())
         self.optimizer = AdamW(

@@ -45,20 +45,19 @@ class Link(Protocol):
         """Return what rank 0 gives, on all of them: it is pickled."""
         ...
 
+    def post(self, backend: Backend, array: Array) -> None:
+        """Send on its way what `add_up` will send first of this array, which is final.
+
+        Not every rank has to: it waits for nobody, and is only sooner. The device goes on with it
+        while the host asks the others how they are.
+        """
+
     def add_up(self, backend: Backend, array: Array) -> None:
         """Replace an array by its sum over all ranks, in a fixed tree."""
-        self.reduce(backend, array)
-        self.collect(backend, array)
-
-    def reduce(self, backend: Backend, array: Array) -> None:
-        """Replace this rank's part of an array, by `bounds`, by its sum over all ranks.
-
-        What is in the other parts afterwards is not said.
-        """
         ...
 
     def collect(self, backend: Backend, array: Array) -> None:
-        """Replace the other ranks' parts of an array by what they have there."""
+        """Replace the other ranks' parts of an array, by `bounds`, by what they have there."""
         ...
 
 
@@ -98,10 +97,10 @@ class NoLink:
         """Return it."""
         return thing
 
-    def add_up(self, backend: Backend, array: Array) -> None:
-        """It is the sum."""
+    def post(self, backend: Backend, array: Array) -> None:
+        """Nobody waits for it."""
 
-    def reduce(self, backend: Backend, array: Array) -> None:
+    def add_up(self, backend: Backend, array: Array) -> None:
         """It is the sum."""
 
     def collect(self, backend: Backend, array: Array) -> None:

@@ -29,8 +29,13 @@ class MessageSum:
     def __init__(self, link: MpiLink, comm: Any, backend: Backend) -> None:
         self._link, self._comm, self._backend = link, comm, backend
 
-    def reduce(self, flat: Array) -> None:
-        """See `Link.reduce`."""
+    def add_up(self, flat: Array) -> None:
+        """See `Link.add_up`."""
+        self._sum_part(flat)
+        self.collect(flat)
+
+    def _sum_part(self, flat: Array) -> None:
+        """Add up this rank's part of all."""
         link, backend = self._link, self._backend
         cuts = bounds(flat.size, link.size)
         longest = max(stop - start for start, stop in pairwise(cuts))

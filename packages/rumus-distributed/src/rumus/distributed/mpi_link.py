@@ -215,10 +215,17 @@ class MpiLink(Link):
 
     # Arrays
 
-    def reduce(self, backend: Backend, array: Array) -> None:
-        """See `Link.reduce`."""
+    def post(self, backend: Backend, array: Array) -> None:
+        """See `Link.post`."""
         flat = array.reshape(-1)
-        self._sum_of(backend, flat).reduce(flat)
+        known = self._sums.get((id(backend), flat.size, flat.dtype))  # all ranks make one together
+        if isinstance(known, SharedSum):
+            known.post(flat)
+
+    def add_up(self, backend: Backend, array: Array) -> None:
+        """See `Link.add_up`."""
+        flat = array.reshape(-1)
+        self._sum_of(backend, flat).add_up(flat)
 
     def collect(self, backend: Backend, array: Array) -> None:
         """See `Link.collect`."""

@@ -8,7 +8,6 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.distributed.link import Link
 from rumus.tensor import NumpyBackend, tensor
 from rumus.train.base.logged import Log, Value
 
@@ -22,17 +21,17 @@ _HOST: Final = NumpyBackend()
 class ShardLogs:
     """The sums of what some shards have logged, by name: numbers times their weight.
 
-    finishes: functions do not travel between ranks. What is known of them is kept from step to
-    step, for a rank without rows in one of them.
+    shards: the sums of each, to be exchanged between ranks. finishes: functions do not travel. What
+    is known of them is kept from step to step, for a rank without rows in one of them.
     """
 
     def __init__(self, finishes: Finishes) -> None:
         self._finishes = finishes
-        self._shards: list[Sums] = [{}]
+        self.shards: list[Sums] = [{}]
 
     def add(self, log: Log, weight: float) -> None:
         """Take what the rows of a batch have logged."""
-        sums = self._shards[-1]
+        sums = self.shards[-1]
         for name, value in log.items():
             self._finishes[name] = value.finish
             factor = weight if value.finish is None else 1.0
@@ -41,13 +40,12 @@ class ShardLogs:
 
     def merge(self, other: ShardLogs) -> None:
         """Take the shards that follow."""
-        self._shards += other._shards
+        self.shards += other.shards
 
-    def joined(self, link: Link, weight: float) -> Log:
-        """Return what all shards of all ranks have logged. Every rank has to log the same names."""
-        every = [shard for rank in link.gather(self._shards) for shard in rank]
+    def joined(self, weight: float) -> Log:
+        """Return what all shards have logged. Every rank has to log the same names."""
         sums: Sums = {}
-        for shard in every:
+        for shard in self.shards:
             for name, parts in shard.items():
                 _add(sums, name, parts)
         return {name: self._value(name, parts, weight) for name, parts in sums.items()}

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, SupportsFloat
+from typing import Any
 
 import numpy as np
 
 from rumus.distributed.buffer_means import BufferMeans
+from rumus.distributed.late_losses import LateLosses
 from rumus.distributed.link import Link
 from rumus.distributed.shard_logs import Finishes, ShardLogs
 from rumus.distributed.shard_streams import ShardStreams
 from rumus.distributed.tree import Tree
 from rumus.optim import Accumulation
-from rumus.tensor import GradientStore, Parameter, Tensor, tensor, zeros
+from rumus.tensor import Backend, GradientStore, Parameter, Tensor, tensor, zeros
 from rumus.tensor.graph.means import noting_means
+from rumus.tensor.memory.backend import Array
 from rumus.train import Trainer
 from rumus.train.data.part import Part
 from rumus.train.loop.capture import LossFunction
@@ -48,6 +50,7 @@ class ShardedStep:
         self._streams, self._buffers = streams, buffers
         self._weight_of, self._weighing = weight_of, Weighing()
         self._finishes: Finishes = {}
+        self._losses = LateLosses()
 
     def run(
         self, loss_fn: LossFunction, portions: Sequence[Portion], meet: Callable[[], None]
@@ -55,7 +58,11 @@ class ShardedStep:
         """Do a step; return the loss. meet: the roll call before what is added up over ranks."""
         with self._trainer.drawing():
             self._streams.begin()
+            self._losses.begin()
             own = self._own(loss_fn, portions)
+            self._losses.start()
+            for backend, array in own.sums():
+                self._link.post(backend, array)  # the device has this to do while the host asks
             meet()
             noted, weight = self._joined(own)
         self._trainer.count(noted, weight)
@@ -64,8 +71,9 @@ class ShardedStep:
     def _joined(self, own: _Branch) -> tuple[Tensor, float]:
         """Add up over all ranks, and update; return the loss and the weight of the step."""
         trainer = self._trainer
-        loss, weight = own.join(self._link, trainer.optimizer.parameters)
-        noted = trainer.losses.note(self._as_tensor(loss), own.logs.joined(self._link, weight))
+        losses = self._losses.values()
+        loss, weight = own.join(self._link, trainer.optimizer.parameters, losses)
+        noted = trainer.losses.note(self._as_tensor(loss), own.logs.joined(weight))
         with own.gradients(weight) as grads:
             trainer.check_claimed(grads)
             trainer.update(grads)
@@ -84,7 +92,7 @@ class ShardedStep:
     def _shard(self, number: int, loss_fn: LossFunction, portions: Sequence[Portion]) -> _Branch:
         """What one shard of all batches of the window comes to."""
         branch = _Branch(BufferMeans(self._buffers), ShardLogs(self._finishes))
-        losses: list[tuple[SupportsFloat, float]] = []
+        most = len(portions) * len(portions[0][1].rows)
         for place, (batch, part) in enumerate(portions):
             start, stop = part.rows[number]
             if start == stop:
@@ -100,9 +108,9 @@ class ShardedStep:
             self._trainer.optimizer.gradients(grads)  # raises if one is missing
             branch.add(grads, weight)
             if weight > 0:
-                losses.append((_kept(loss), weight))
+                branch.losses[0].append((self._losses.note(loss, most), weight))
                 branch.logs.add(self._trainer.log, weight)
-        branch.finish(self._trainer.optimizer.parameters, losses)
+        branch.finish(self._trainer.optimizer.parameters)
         return branch
 
 
@@ -112,7 +120,8 @@ class _Branch:
     def __init__(self, buffers: BufferMeans, logs: ShardLogs) -> None:
         self.gradient_sums = Accumulation()
         self.buffers, self.logs = buffers, logs
-        self.losses: list[tuple[float, float]] = []  # of each shard, times its weight; the weight
+        # Of each shard the numbers and the weights of its losses.
+        self.losses: list[list[tuple[int, float]]] = [[]]
 
     def add(self, grads: GradientStore, weight: float) -> None:
         """Take the gradients of a batch's shard, and what its forward pass would change."""
@@ -121,15 +130,11 @@ class _Branch:
         if weight > 0:
             self.buffers.add(updates)
 
-    def finish(
-        self, parameters: Iterable[Parameter], losses: Sequence[tuple[SupportsFloat, float]]
-    ) -> None:
-        """Note the losses of the shard; one without rows counts as zeros, which are added too."""
-        counted = [(float(loss) * weight, weight) for loss, weight in losses]
-        self.losses = [(_added(x for x, _ in counted), math.fsum(w for _, w in counted))]
-        if not counted:
+    def finish(self, parameters: Iterable[Parameter]) -> None:
+        """End a shard; one without rows counts as zeros, which are added too."""
+        if not self.losses[0]:
             self._add_zeros(parameters)
-        self.buffers.weigh(self.losses[0][1])
+        self.buffers.weigh(math.fsum(weight for _, weight in self.losses[0]))
 
     def _add_zeros(self, parameters: Iterable[Parameter]) -> None:
         store = GradientStore()
@@ -145,23 +150,34 @@ class _Branch:
         self.logs.merge(other.logs)
         return self
 
-    def join(self, link: Link, parameters: Sequence[Parameter]) -> tuple[float, float]:
+    def sums(self) -> list[tuple[Backend, Array]]:
+        """Return the arrays that are added up, to be changed in place."""
+        return [*self.gradient_sums.sums(), *self.buffers.sums()]
+
+    def join(
+        self, link: Link, parameters: Sequence[Parameter], values: Sequence[float]
+    ) -> tuple[float, float]:
         """Add up over all ranks; return the mean loss and the weight of the step.
 
-        ValueError if nothing has a weight.
+        values: the losses of this rank, by number. ValueError if nothing has a weight.
         """
         numbers = {p.id: number for number, p in enumerate(parameters)}
         here = {numbers[p.id] for p in self.gradient_sums.parameters}
-        found = link.gather((self.losses, self.buffers.changed, here))
-        losses = [each for rank, _, _ in found for each in rank]
+        own = [
+            (_added(values[n] * w for n, w in shard), math.fsum(w for _, w in shard))
+            for shard in self.losses
+        ]
+        found = link.gather((own, self.buffers.changed, here, self.logs.shards))
+        losses = [each for rank, *_ in found for each in rank]
+        self.logs.shards = [shard for *_, rank in found for shard in rank]
         weight = math.fsum(w for _, w in losses)
         if not weight > 0:
             raise ValueError("all batches of a step have weight 0: leave them out of the loader")
-        self.buffers.changed = [any(each) for each in zip(*(c for _, c, _ in found), strict=True)]
-        elsewhere = set[int]().union(*(there for _, _, there in found)) - here
+        self.buffers.changed = [any(each) for each in zip(*(c for _, c, *_ in found), strict=True)]
+        elsewhere = set[int]().union(*(there for *_, there, _ in found)) - here
         if elsewhere:  # optional parameters that only other ranks have used
             self._add_zeros([parameters[number] for number in sorted(elsewhere)])
-        for backend, array in (*self.gradient_sums.sums(), *self.buffers.sums()):
+        for backend, array in self.sums():
             link.add_up(backend, array)
         return _added(x for x, _ in losses) / weight, weight
 
@@ -171,11 +187,6 @@ class _Branch:
         grads = self.gradient_sums.gradients()
         grads.propose(self.buffers.updates(weight))
         return grads
-
-
-def _kept(loss: Tensor) -> SupportsFloat:
-    """A loss that stays, however often the step that it is of is repeated."""
-    return loss.clone() if loss.backend.runs_ahead else float(loss)
 
 
 def _added(values: Iterable[float]) -> float:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.distributed.link import Link, bounds
-from rumus.distributed.tree import add_rows
+from rumus.distributed.tree import add_rows_into
 from rumus.tensor import Backend, DType
 from rumus.tensor.memory.backend import Array
 
@@ -35,6 +35,7 @@ class SharedSum:
     def __init__(self, link: Link, backend: Backend, regions: list[Array]) -> None:
         self._link, self._backend, self._regions = link, backend, regions
         self._was_collected = False  # since all have met: what lies there may still be read
+        self._posted: Array = None  # what is there for the others already
 
     @classmethod
     def of(cls, link: Link, backend: Backend, length: int, dtype: DType) -> SharedSum | None:
@@ -52,49 +53,63 @@ class SharedSum:
             return None
         return cls(link, backend, [region[:length] for region in regions])
 
-    def reduce(self, flat: Array) -> None:
-        """See `Link.reduce`."""
-        rank, backend, cuts = self._link.rank, self._backend, bounds(flat.size, self._link.size)
-        parts = [slice(start, stop) for start, stop in pairwise(cuts)]
-        for other, part in enumerate(parts):
-            if other != rank and part.start < part.stop:
-                backend.copy(flat[part], self._regions[rank][part])
-                self._link.sent += (part.stop - part.start) * flat.dtype.itemsize
+    def post(self, flat: Array) -> None:
+        """See `Link.post`: it is all of a sum that a rank can do without the others."""
+        if self._posted is not None:
+            return  # that of another array of this size, which comes first
+        self._posted = flat
+        for other, part in enumerate(self._parts(flat)):
+            if other != self._link.rank:
+                self._publish(flat, part)
+        if self._backend.runs_ahead:
+            gpu: Any = self._backend
+            gpu.gpu.flush()
+
+    def add_up(self, flat: Array) -> None:
+        """See `Link.add_up`."""
+        if not _is_same(self._posted, flat):
+            self._posted = None
+            self.post(flat)
+        self._posted = None
         self._meet()
         self._was_collected = False
-        if parts[rank].start < parts[rank].stop:
-            rows = [self._row(flat, owner, parts[rank]) for owner in range(self._link.size)]
-            total = add_rows(backend, rows)
-            if rank:  # the first row is where the sum belongs only on the first rank
-                backend.copy(total, flat[parts[rank]])
-
-    def _row(self, flat: Array, owner: int, part: slice) -> Array:
-        """What a rank has of this one's part, in memory that may be added to.
-
-        A device adds in its own memory; on the host the region is as good, which nobody reads now.
-        """
-        if owner == self._link.rank:
-            return flat[part]
-        if not self._backend.runs_ahead:
-            return self._regions[owner][part]
-        row = self._backend.allocate((part.stop - part.start,), flat.dtype)
-        self._backend.copy(self._regions[owner][part], row)
-        return row
+        self._sum_part(flat)
+        self._take(flat)
 
     def collect(self, flat: Array) -> None:
         """See `Link.collect`."""
-        rank, backend, cuts = self._link.rank, self._backend, bounds(flat.size, self._link.size)
-        parts = [slice(start, stop) for start, stop in pairwise(cuts)]
         if self._was_collected:
             self._meet()
-        if parts[rank].start < parts[rank].stop:
-            backend.copy(flat[parts[rank]], self._regions[rank][parts[rank]])
-            self._link.sent += (parts[rank].stop - parts[rank].start) * flat.dtype.itemsize
+        self._publish(flat, self._parts(flat)[self._link.rank])
+        self._take(flat)
+
+    def _sum_part(self, flat: Array) -> None:
+        """Add up this rank's part, and publish the sum."""
+        rank = self._link.rank
+        part = self._parts(flat)[rank]
+        if part.start < part.stop:
+            own = flat[part]
+            rows = [own if r == rank else region[part] for r, region in enumerate(self._regions)]
+            add_rows_into(self._backend, rows, (own, self._regions[rank][part]))
+            self._link.sent += own.size * flat.dtype.itemsize
+
+    def _take(self, flat: Array) -> None:
+        """Copy what the others have in their parts, once all have published that."""
         self._meet()
         self._was_collected = True
-        for other, part in enumerate(parts):
-            if other != rank and part.start < part.stop:
-                backend.copy(self._regions[other][part], flat[part])
+        for other, part in enumerate(self._parts(flat)):
+            if other != self._link.rank and part.start < part.stop:
+                self._backend.copy(self._regions[other][part], flat[part])
+
+    def _publish(self, flat: Array, part: slice) -> None:
+        """Copy a part to where the others see it."""
+        if part.start < part.stop:
+            self._backend.copy(flat[part], self._regions[self._link.rank][part])
+            self._link.sent += (part.stop - part.start) * flat.dtype.itemsize
+
+    def _parts(self, flat: Array) -> list[slice]:
+        cuts = bounds(flat.size, self._link.size)
+        return [slice(start, stop) for start, stop in pairwise(cuts)]
 
     def _meet(self) -> None:
         """Wait for this rank's device, and then for the other ranks."""
@@ -102,6 +117,15 @@ class SharedSum:
             gpu: Any = self._backend
             gpu.gpu.synchronize()
         self._link.meet("a sum")
+
+
+def _is_same(posted: Array, flat: Array) -> bool:
+    """Whether an array, or a view that was made of it in the same way, was posted."""
+    if posted is None or type(posted) is not type(flat):
+        return False
+    if isinstance(flat, np.ndarray):
+        return bool(posted.ctypes.data == flat.ctypes.data)
+    return posted.storage is flat.storage and bool(posted.offset == flat.offset)
 
 
 def _shared(link: Link, size: int) -> memoryview | None:

@@ -16,6 +16,9 @@ from rumus.tensor.memory.backend import Array
 T = TypeVar("T")
 
 _ADD: Final = Kernel("add", {"sum": Expr.array("sum") + Expr.array("other")}, ("sum", "other"))
+_OF_TWO: Final = Expr.array("a") + Expr.array("b")
+_SUM: Final = Kernel("sum", {"out": _OF_TWO}, ("a", "b"))
+_SUM_TWICE: Final = Kernel("sum_twice", {"out": _OF_TWO, "again": _OF_TWO}, ("a", "b"))
 
 
 class Tree(Generic[T]):
@@ -67,3 +70,27 @@ def add_rows(backend: Backend, rows: Sequence[Array]) -> Array:
     for row in rows:
         tree.push(row)
     return tree.root()
+
+
+def add_rows_into(backend: Backend, rows: Sequence[Array], out: tuple[Array, Array]) -> None:
+    """Write the sum of two or more arrays of one shape to two places.
+
+    The rows may be one of these, and are scratch on the host. On a device, where they may lie
+    behind a bus, each is read once, and the last addition goes to where the sum belongs.
+    """
+    left = len(rows) - 1  # additions that are to come
+
+    def merge(a: Array, b: Array) -> Array:
+        nonlocal left
+        left -= 1
+        if not left:
+            backend.elementwise(_SUM_TWICE, (a, b), (), out)
+            return out[0]
+        total = backend.allocate(a.shape, a.dtype) if backend.runs_ahead else a
+        backend.elementwise(_SUM, (a, b), (), (total,))
+        return total
+
+    tree = Tree[Array](merge)
+    for row in rows:
+        tree.push(row)
+    tree.root()

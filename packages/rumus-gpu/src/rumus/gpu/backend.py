@@ -16,6 +16,8 @@ from rumus.gpu.capture import Capture, Notes, observe, record
 from rumus.gpu.comparison import Comparison, compare
 from rumus.gpu.device.array import GPUArray, Shape, contiguous_strides
 from rumus.gpu.device.device import Gpu, Stats
+from rumus.gpu.device.host_memory import MappedStorage
+from rumus.gpu.device.late_read import LateRead
 from rumus.gpu.device.layout import layout_of
 from rumus.gpu.device.matrix_units import Precision
 from rumus.gpu.device.memory import MemoryStats, Storage
@@ -179,6 +181,10 @@ class GpuBackend:
         """
         return contiguous(array)
 
+    def read_later(self, array: GPUArray) -> LateRead:
+        """Return what reads this array again and again while the host does something else."""
+        return LateRead(self.gpu, array)
+
     def fill(self, value: float, out: GPUArray) -> None:
         """Set every element to `value`."""
         if out.size:
@@ -189,6 +195,9 @@ class GpuBackend:
         if out.size == 0:
             return
         is_apart = source.storage is not out.storage
+        if is_apart and _is_transfer(source, out):
+            self.gpu.copy(source, out)  # faster over a bus than a kernel
+            return
         if is_apart and out.is_flat and layout_of(source, out.shape) is not None:
             self._elementwise.run(IDENTITY, (source,), (), (out,))
         else:
@@ -447,6 +456,18 @@ class GpuBackend:
         out = self.allocate((), dtype)
         reduce(self.gpu, operation, array, tuple(range(array.ndim)), out)
         return out
+
+
+def _is_transfer(source: GPUArray, out: GPUArray) -> bool:
+    """Whether memory of the host is on one side, and all bytes go over as they are."""
+    return (
+        (type(source.storage) is MappedStorage or type(out.storage) is MappedStorage)
+        and source.stored is out.stored
+        and source.shape == out.shape
+        and source.is_flat
+        and out.is_flat
+        and source.nbytes % 4 == 0
+    )
 
 
 @lru_cache(maxsize=1)
