@@ -11,7 +11,11 @@ import pytest
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["weights.md", "your_own_optimizer.md"])
+PAGES = ["weights.md", "your_own_optimizer.md"]
+PAGES += sorted(str(page.relative_to(DOCS)) for page in (DOCS / "guides").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_examples_of_the_page(page: str) -> None:
     result = doctest.testfile(str(DOCS / page), module_relative=False)
     assert result.failed == 0
