@@ -13,14 +13,21 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.gpu import GPUArray, GpuBackend
+from rumus.gpu.device.matrix_units import MatrixUnits, PlainLoops, UnitShape
+from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.stored import stored_types
 from rumus.gpu.products import attention
 from rumus.gpu.products.attention import Problem, choose, variant_of
+from rumus.gpu.products.attention_arrays import Stage
 from rumus.gpu.products.attention_program import (
     AttentionTile,
     AttentionVariant,
-    Stage,
     attention_program,
+)
+from rumus.gpu.products.unit_attention_program import (
+    WIDEST,
+    UnitAttentionTile,
+    unit_attention_program,
 )
 from rumus.tensor import float16, float32
 
@@ -312,3 +319,127 @@ def test_names_in_a_profile(one: GpuBackend) -> None:
         check(one, ((2, 4, 100, 16), (2, 2, 100, 16), (2, 2, 100, 16)), causal=True)
     names = [event.kernel for event in profile.events if event.kernel.startswith("attention")]
     assert names == ["attention", "attention_gradient_query", "attention_gradient_key"]
+
+
+# On matrix units, by the same programs with plain loops in place of the units. A software driver
+# takes seconds to compile each, so sizes are small and tests share variants.
+UNIT_ERROR = 2e-3
+UNIT_TILE = UnitAttentionTile(2, 16)
+
+
+@pytest.fixture
+def loops(one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> GpuBackend:
+    """A backend that believes in matrix units, at `medium`."""
+    monkeypatch.setattr(one.gpu, "units", PlainLoops(UnitShape(16, 16, 16)))
+    monkeypatch.setattr(one.gpu, "precision", "medium")
+    for name in ("UNIT_TILES", "WIDE_UNIT_TILES"):
+        monkeypatch.setattr(attention, name, (UNIT_TILE,))
+    return one
+
+
+def check_units(
+    loops: GpuBackend,
+    shapes: tuple[Shape, Shape, Shape],
+    causal: bool,
+    dtype: Any = float32,
+    small: float = 1e-20,
+) -> None:
+    """Against float64, by the size of the whole result; with gradients as tiny as `small`."""
+    inputs = [normal(*shape, seed=i).astype(dtype) for i, shape in enumerate(shapes)]
+    g = (normal(*shapes[0][:-1], shapes[2][-1], seed=3) * np.float32(small)).astype(dtype)
+    found = run(loops, [loops.upload(a) for a in inputs], loops.upload(g), causal, 0.3)
+    for a, b in zip(found, expected(inputs, g, causal, 0.3), strict=True):
+        assert np.linalg.norm(a.reshape(b.shape) - b) < UNIT_ERROR * np.linalg.norm(b)
+
+
+def test_units_of_another_shape(loops: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With whole tiles, and results that pass through two places in turn."""
+    monkeypatch.setattr(loops.gpu, "units", PlainLoops(UnitShape(16, 8, 8)))
+    monkeypatch.setattr(attention, "UNIT_TILES", (UnitAttentionTile(1, 16, slots=2),))
+    check_units(loops, ((1, 32, 8), (1, 32, 8), (1, 32, 8)), True)
+
+
+RAGGED = (1, 2, 37, 7), (1, 1, 37, 7), (1, 1, 37, 5)
+
+
+def test_units_with_shared_heads_and_ragged_ends(loops: GpuBackend) -> None:
+    """Rows, columns and tiles that end early, one element at a time; a diagonal."""
+    check_units(loops, RAGGED, True)
+
+
+def test_units_with_other_lengths_and_rows_longer_than_a_matrix(loops: GpuBackend) -> None:
+    check_units(loops, ((1, 2, 20, 20), (1, 2, 45, 20), (1, 2, 45, 12)), False)
+
+
+def test_units_with_float16(loops: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every precision; a gradient of scores is far below what float16 holds."""
+    monkeypatch.setattr(loops.gpu, "precision", "highest")
+    with loops.profile() as profile:
+        check_units(loops, ((2, 2, 32, 16),) * 3, True, float16, small=1e-3)
+    names = [event.kernel for event in profile.events]
+    assert [name for name in names if "attention" in name or "exponents" in name] == [
+        "unit_attention", "head_exponents",
+        "unit_attention_gradient_query", "unit_attention_gradient_key",
+    ]  # fmt: skip
+
+
+def test_units_and_what_is_not_finite_or_large(loops: GpuBackend) -> None:
+    """NaN stays in its row; magnitudes that float16 has not are no reason for it."""
+    q, k, v = (normal(*shape, seed=i) for i, shape in enumerate(RAGGED))
+    q *= np.float32(1e15)
+    k *= np.float32(1e-15)
+    v *= np.float32(1e30)
+    g = normal(1, 2, 37, 5, seed=3)
+    wanted = expected((q, k, v), g, True, 0.1)[0].reshape(g.shape)
+    q[0, 1, 7, 3] = np.nan
+    arrays = [loops.upload(a) for a in (q, k, v)]
+    out, again = (run(loops, arrays, loops.upload(g), True, 0.1)[0] for _ in range(2))
+    assert [list(at) for at in np.argwhere(np.isnan(out).any(-1))] == [[0, 1, 7]]
+    out[0, 1, 7] = again[0, 1, 7] = wanted[0, 1, 7]
+    assert np.linalg.norm(out - wanted) < UNIT_ERROR * np.linalg.norm(wanted)
+    assert (again == out).all()  # the same bits twice
+
+
+def test_units_leave_other_precisions_and_wide_rows_alone(
+    loops: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size, precision in ((16, "highest"), (16, "high"), (WIDEST + 1, "medium")):
+        arrays = [loops.upload(normal(1, 9, size, seed=i)) for i in range(3)]
+        monkeypatch.setattr(loops.gpu, "precision", precision)
+        found = run(loops, arrays, arrays[2], True, 0.3)
+        with monkeypatch.context() as without:
+            without.setattr(loops.gpu, "units", None)
+            wanted = run(loops, arrays, arrays[2], True, 0.3)
+        assert all((a == b).all() for a, b in zip(found, wanted, strict=True))
+
+
+def unit_programs(one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> list[Program]:
+    """What a device with units and 48 KiB gets, for rows of all sizes."""
+    monkeypatch.setattr(one.gpu, "units", MatrixUnits(UnitShape(16, 16, 16)))
+    roomy = replace(one.gpu.limits, workgroup_memory=49152, workgroup_size=1024)
+    monkeypatch.setattr(one.gpu, "limits", roomy)
+    programs = []
+    for stage, size, length in itertools.product(STAGES, (7, 64, WIDEST), (512, 500)):
+        stored = stored_types(True)[float32 if length == 512 else float16]
+        sizes, lengths = (size, size), (length, length)
+        problem = Problem(stage, stored, sizes, lengths, 96, size > 7, True)
+        variant = attention.unit_variant(one.gpu, problem, "medium")
+        assert variant is not None
+        programs.append(unit_attention_program(variant))
+    return programs
+
+
+def test_what_units_of_real_devices_get_fits(
+    one: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = unit_programs(one, monkeypatch)
+    assert all(program.workgroup_bytes <= 49152 for program in programs)
+
+
+def test_what_units_of_real_devices_get_compiles(
+    one: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dawn = pytest.importorskip("rumus.gpu.engine.dawn", reason="Dawn is not installed")
+    for program in unit_programs(one, monkeypatch):
+        directives = "".join(dawn._PREAMBLE.get(name, "") for name in program.features)
+        assert not dawn.compiles(directives + program.source)

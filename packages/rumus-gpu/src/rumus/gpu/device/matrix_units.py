@@ -64,6 +64,10 @@ class Units(Protocol):
     def half(self) -> str:
         """The type of an operand's element in workgroup memory."""
 
+    @property
+    def holds(self) -> bool:
+        """Whether what was loaded stays what it was when its memory is written again."""
+
     def halves(self, value: str) -> str:
         """Return the expression for a vec4<f32> rounded to float16."""
 
@@ -101,6 +105,11 @@ class MatrixUnits:
     def half(self) -> str:
         """See `Units`."""
         return "f16"
+
+    @property
+    def holds(self) -> bool:
+        """See `Units`."""
+        return True
 
     def halves(self, value: str) -> str:
         """See `Units`."""
@@ -164,6 +173,11 @@ class PlainLoops:
         return "f32"
 
     @property
+    def holds(self) -> bool:
+        """See `Units`."""
+        return False
+
+    @property
     def _each(self) -> int:
         """The elements of a result that a lane has."""
         return self.shape.rows * self.shape.columns // SUBGROUP
@@ -175,7 +189,7 @@ class PlainLoops:
 
     def declare(self, name: str) -> str:
         """See `Units`."""
-        return f"var {name}: array<f32, {self._each}>;"
+        return f"var {name} = array<f32, {self._each}>();"  # in a loop, anew in each turn
 
     def left(self, operand: Operand, at: str) -> str:
         """See `Units`."""

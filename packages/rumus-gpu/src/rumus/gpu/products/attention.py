@@ -17,19 +17,26 @@ from typing import Final
 from rumus.gpu.device.array import GPUArray, merged
 from rumus.gpu.device.device import Gpu
 from rumus.gpu.device.limits import DeviceLimits
+from rumus.gpu.device.matrix_units import Precision
 from rumus.gpu.device.stored import Stored
 from rumus.gpu.device.turns import check_turns
 from rumus.gpu.elementwise.copying import contiguous, copy_strided
-from rumus.gpu.products.attention_program import (
-    BOUND,
-    NUMBERED,
-    AttentionTile,
-    AttentionVariant,
-    Stage,
-    attention_program,
-    strided,
+from rumus.gpu.products.attention_arrays import BOUND, NUMBERED, Stage, strided
+from rumus.gpu.products.attention_exponents import (
+    HeadExponents,
+    head_exponents_program,
+    parts_of,
+    wide_of,
 )
-from rumus.tensor import float32
+from rumus.gpu.products.attention_program import AttentionTile, AttentionVariant, attention_program
+from rumus.gpu.products.unit_attention_program import (
+    WIDEST,
+    UnitAttention,
+    UnitAttentionTile,
+    unit_attention_program,
+)
+from rumus.gpu.products.unit_tiles import precision_of
+from rumus.tensor import float32, int32
 from rumus.tensor.memory.fused import FusedName
 
 TURNS: Final = 50  # of the loops of a step, at most, besides those over the elements of its rows
@@ -43,6 +50,9 @@ MIDDLE: Final = AttentionTile(16, 8, 4, 4)
 SIMPLE: Final = AttentionTile(8, 8, 4, 4)
 QUICK: Final = AttentionTile(8, 8, 4, 2)
 SMALL: Final = AttentionTile(8, 8, 2, 2, steps=8)
+# On matrix units, the first that fits, for rows of at most 64 elements and for wider ones.
+UNIT_TILES: Final = UnitAttentionTile(4, 64), UnitAttentionTile(4, 32)
+WIDE_UNIT_TILES: Final = (UnitAttentionTile(4, 32),)
 
 Arrays = dict[str, GPUArray]
 
@@ -88,8 +98,13 @@ def attention_gradient(
     delta = q.backend.allocate(q.shape[:-1], float32)
     arrays = {"Q": q, "K": k, "V": v, "O": out, "G": gradient, "dQ": dq, "dK": dk, "dV": dv,
               "total": logsumexp, "delta": delta}  # fmt: skip
-    _run("query", gpu, arrays, causal, scale)
-    _run("key", gpu, arrays, causal, scale)
+    exponents = None
+    sizes = q.shape[-1], v.shape[-1]
+    if max(sizes) <= WIDEST and precision_of(gpu, q, k, v) == "medium":
+        arrays |= {name: _walkable(name, "r", arrays) for name in "QKVG"}
+        exponents = _look(gpu, {name: arrays[name] for name in "QKVG"})
+    _run("query", gpu, arrays, causal, scale, exponents)
+    _run("key", gpu, arrays, causal, scale, exponents)
 
 
 ATTENTION: Final[Mapping[FusedName, Callable[..., None]]] = {
@@ -153,8 +168,18 @@ def variant_of(problem: Problem, tile: AttentionTile, is_unrolled: bool) -> Atte
     )
 
 
-def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> None:
-    """Dispatch one stage, with copies of what it cannot walk."""
+def _run(
+    stage: Stage,
+    gpu: Gpu,
+    arrays: Arrays,
+    causal: bool,
+    scale: float,
+    exponents: _Exponents | None = None,
+) -> None:
+    """Dispatch one stage, with copies of what it cannot walk.
+
+    exponents: those of the backward pass, which its two stages share.
+    """
     bound = {
         name: arrays[name] if name in NUMBERED else _walkable(name, mode, arrays)
         for name, mode in BOUND[stage]
@@ -167,18 +192,84 @@ def _run(stage: Stage, gpu: Gpu, arrays: Arrays, causal: bool, scale: float) -> 
     owners, own, other = (kv_heads, keys, queries) if stage == "key" else (heads, queries, keys)
     owners *= math.prod(arrays["Q"].shape[:-3])
     problem = Problem(stage, arrays["Q"].stored, sizes, (own, other), owners, in_fours, causal)
-    variant = choose(gpu.limits, problem, gpu.is_software)
-    tiles = -(-own // variant.tile.own)
+    on_units = unit_variant(gpu, problem, precision_of(gpu, *(arrays[name] for name in "QKV")))
+    variant = on_units or choose(gpu.limits, problem, gpu.is_software)
+    tiles = -(-own // variant.own)
     steps = -(-other // variant.tile.other) * (heads // kv_heads if stage == "key" else 1)
     turns = steps * (TURNS + sum(sizes) // 2)  # or less
     check_turns(arrays["Q"].backend, f"attention over {other:,}", turns, "use fewer, or the CPU")
     groups = owners * tiles
     numbers = (queries, keys, heads, heads // kv_heads, sizes[0] | sizes[1] << 16, tiles, groups)
-    pipeline = gpu.pipeline(("attention", variant), partial(attention_program, variant))
-    gpu.dispatch(pipeline, tuple(bound.values()), (*numbers, scale, *walks), groups)
+    values, more = (*numbers, scale, *walks), list[GPUArray]()
+    if isinstance(variant, UnitAttention):
+        if variant.is_scaled and exponents is None:
+            exponents = _look(gpu, {name: bound[name] for name in "QKV"})
+        if variant.is_scaled and exponents is not None:
+            values += exponents.parts, exponents.owners
+            more = [exponents.array]
+        else:
+            values += 0, 0
+        pipeline = gpu.pipeline(("attention", variant), partial(unit_attention_program, variant))
+    else:
+        pipeline = gpu.pipeline(("attention", variant), partial(attention_program, variant))
+    gpu.dispatch(pipeline, (*bound.values(), *more), values, groups)
     for name, mode in BOUND[stage]:
         if mode == "w" and bound[name] is not arrays[name]:
             copy_strided(gpu, bound[name], arrays[name])
+
+
+def unit_variant(gpu: Gpu, problem: Problem, precision: Precision) -> UnitAttention | None:
+    """Return the variant on matrix units; None where float32 arithmetic does the work."""
+    units = gpu.units
+    if units is None or precision != "medium" or max(problem.sizes) > WIDEST:
+        return None
+    shape = units.shape
+    edge = math.lcm(shape.columns, shape.depth, 4)
+    wide = [-(-size // edge) * edge for size in problem.sizes]
+    own, other = problem.lengths
+    for tile in UNIT_TILES if max(problem.sizes) <= 64 else WIDE_UNIT_TILES:
+        own_rows = tile.parts * shape.rows
+        is_exact = (
+            problem.in_fours
+            and tuple(wide) == problem.sizes
+            and not own % own_rows
+            and not other % tile.other
+        )
+        is_scaled = problem.stage != "forward" or problem.stored.name != "f16"
+        variant = UnitAttention(
+            problem.stage, tile, units, problem.stored, wide[0], wide[1],
+            problem.in_fours, is_exact, problem.causal, is_scaled,
+        )  # fmt: skip
+        if variant.fits(gpu.limits):
+            return variant
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Exponents:
+    """Exponents [array, owner, part]. owners: heads of keys, over all batches."""
+
+    array: GPUArray
+    owners: int
+    parts: int
+
+
+def _look(gpu: Gpu, arrays: Arrays) -> _Exponents:
+    """Return how large the heads of these arrays are."""
+    q, k, v = (arrays[name] for name in "QKV")
+    heads, kv_heads = _heads(q), _heads(k)
+    members, owners = heads // kv_heads, kv_heads * math.prod(q.shape[:-3])
+    queries, keys, sizes = q.shape[-2], k.shape[-2], (q.shape[-1], v.shape[-1])
+    walks = [number for array in arrays.values() for number in _walk(array)]
+    in_fours = not any(number % 4 for number in (*walks, *sizes))
+    wide = tuple([wide_of(name, sizes) for name in arrays])
+    variant = HeadExponents("".join(arrays), wide, q.stored, in_fours, members > 1)
+    parts = parts_of(max(queries * members, keys), max(wide))
+    found = q.backend.allocate((len(arrays), owners, parts), int32)
+    numbers = queries, keys, kv_heads, members, sizes[0] | sizes[1] << 16, owners, parts, found.size
+    pipeline = gpu.pipeline(("attention", variant), partial(head_exponents_program, variant))
+    gpu.dispatch(pipeline, (*arrays.values(), found), (*numbers, *walks), found.size)
+    return _Exponents(found, owners, parts)
 
 
 def _heads(array: GPUArray) -> int:

@@ -17,17 +17,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude
-from rumus.gpu.device.stored import Stored, vector
+from rumus.gpu.device.stored import Stored, enabling
+from rumus.gpu.products.attention_arrays import (
+    BOUND,
+    LOG_2,
+    NAMES,
+    NUMBERS,
+    OF_VALUES,
+    PER_LOG_2,
+    Stage,
+    bindings,
+    four,
+    length,
+    opening,
+    place,
+    scalars,
+    strided,
+)
 
 _PARTS: Final = "xyzw"
-_LOG_2: Final = "0.69314718"
-_PER_LOG_2: Final = "1.44269504"
-
-Stage: TypeAlias = Literal["forward", "query", "key"]
 Bases: TypeAlias = Mapping[str, str]  # where an array begins, if not at base_{name}
 
 
@@ -98,6 +110,11 @@ class AttentionVariant:
     is_unrolled: bool
 
     @property
+    def own(self) -> int:
+        """The rows of a workgroup."""
+        return self.tile.own
+
+    @property
     def bytes(self) -> int:
         """The workgroup memory."""
         return 16 * self.vectors
@@ -115,88 +132,25 @@ class AttentionVariant:
 
     def width(self, name: str) -> int:
         """The vec4s of a row of an array."""
-        return self.value_size if name in _OF_VALUES else self.size
-
-
-# Name -> what is bound, in order, and how. o: the result; g: its gradient.
-BOUND: Final[dict[Stage, tuple[tuple[str, str], ...]]] = {
-    "forward": (("Q", "r"), ("K", "r"), ("V", "r"), ("O", "w"), ("total", "w")),
-    "query": (("Q", "r"), ("K", "r"), ("V", "r"), ("O", "r"), ("G", "r"), ("dQ", "w"),
-              ("total", "r"), ("delta", "w")),
-    "key": (("Q", "r"), ("K", "r"), ("V", "r"), ("G", "r"), ("dK", "w"), ("dV", "w"),
-            ("total", "r"), ("delta", "r")),
-}  # fmt: skip
-_NAMES: Final[dict[Stage, str]] = {
-    "forward": "attention",
-    "query": "attention_gradient_query",
-    "key": "attention_gradient_key",
-}
-_OF_QUERIES: Final = ("Q", "O", "G", "dQ")
-_OF_VALUES: Final = ("V", "O", "G", "dV")
-NUMBERED: Final = ("total", "delta")  # one number for each row of queries, dense
-NUMBERS: Final = ("queries", "keys", "heads", "members", "sizes", "tiles", "groups")
-
-
-def strided(stage: Stage) -> tuple[str, ...]:
-    """Return the names of the arrays that are walked by strides: start, batch, head and row."""
-    return tuple(name for name, _ in BOUND[stage] if name not in NUMBERED)
+        return self.value_size if name in OF_VALUES else self.size
 
 
 def attention_program(variant: AttentionVariant) -> Program:
     """Return the WGSL of one stage."""
     writer = {"forward": _forward, "query": _query_gradient, "key": _key_gradient}[variant.stage]
     body = "\n".join(
-        [*_header(variant), *_place(variant), *_lanes(variant.tile), *writer(variant), "}", ""]
+        [*_header(variant), *place(variant), *_lanes(variant.tile), *writer(variant), "}", ""]
     )
     access = "".join(mode for _, mode in BOUND[variant.stage])
-    scalars = "I" * len(NUMBERS) + "f" + "IIII" * len(strided(variant.stage))
-    half = "enable f16;\n" if variant.stored.wgsl == "f16" else ""
-    text = half + prelude(body) + "\n" + body
-    return Program(_NAMES[variant.stage], text, access, scalars, variant.bytes)
+    packed = "I" * len(NUMBERS) + "f" + "IIII" * len(strided(variant.stage))
+    text = enabling(variant.stored) + prelude(body) + "\n" + body
+    return Program(NAMES[variant.stage], text, access, packed, variant.bytes)
 
 
 def _header(variant: AttentionVariant) -> Iterator[str]:
-    names = [*NUMBERS, "scale"]
-    for name in strided(variant.stage):
-        names += [f"{name}_start", f"{name}_batch", f"{name}_head", f"{name}_row"]
-    yield "const LOWEST = -1e38;"  # twice it is finite
-    yield "struct Scalars {"
-    yield from (f"{name}: {'f32' if name == 'scale' else 'u32'}," for name in names)
-    yield "}"
-    yield "var<immediate> k: Scalars;"
-    for number, (name, mode) in enumerate(BOUND[variant.stage]):
-        kind = "f32"
-        if name not in NUMBERED:
-            kind = vector(variant.stored.wgsl, 4 if variant.in_fours else 1)
-        how = "read" if mode == "r" else "read_write"
-        yield f"@group(0) @binding({number}) var<storage, {how}> {name}: array<{kind}>;"
+    yield from (*scalars(variant), *bindings(variant))
     yield f"var<workgroup> tile: array<vec4<f32>, {variant.vectors}>;"
-    yield f"@compute @workgroup_size({variant.tile.lanes})"
-    yield "fn main("
-    yield "    @builtin(workgroup_id) group: vec3<u32>,"
-    yield "    @builtin(num_workgroups) groups: vec3<u32>,"
-    yield "    @builtin(local_invocation_index) local: u32,"
-    yield ") {"
-
-
-def _place(variant: AttentionVariant) -> Iterator[str]:
-    """Which rows the workgroup owns."""
-    yield "let linear = group.y * groups.x + group.x;"
-    yield "if (linear >= k.groups) {"
-    yield "return;"
-    yield "}"
-    # With a causal mask, the rows that see most come first: the last workgroups are the short ones.
-    yield "let owners = k.groups / k.tiles;"
-    order = "linear / owners"
-    is_reversed = variant.is_causal and variant.stage != "key"
-    order = f"(k.tiles - 1u - {order})" if is_reversed else f"({order})"
-    yield f"let first = {order} * {variant.tile.own}u;"
-    count = "(k.heads / k.members)" if variant.stage == "key" else "k.heads"
-    yield f"let owner = linear % owners % {count};"
-    yield f"let batch = linear % owners / {count};"
-    yield "let size = k.sizes & 0xffffu;"
-    yield "let value_size = k.sizes >> 16u;"
-    yield from _bases(variant)
+    yield from opening(variant.tile.lanes)
 
 
 def _lanes(tile: AttentionTile) -> Iterator[str]:
@@ -209,41 +163,6 @@ def _lanes(tile: AttentionTile) -> Iterator[str]:
     for low in sorted({r * tile.down % 8 for r in range(tile.rows)}):
         yield f"let turned_y{low} = {_turned(tile, f'(y + {low}u)')};"
     yield from (f"let row{r} = first + y + {r * tile.down}u;" for r in range(tile.rows))
-
-
-def _bases(variant: AttentionVariant) -> Iterator[str]:
-    """Where the head begins in each array."""
-    for name in strided(variant.stage):
-        head = "owner"
-        if variant.stage != "key" and name in ("K", "V"):
-            head = "owner / k.members"
-        if variant.stage == "key" and name in _OF_QUERIES:
-            head = "owner * k.members"
-        yield (f"let base_{name} = k.{name}_start + batch * k.{name}_batch"
-               f" + {head} * k.{name}_head;")  # fmt: skip
-
-
-def _length(name: str) -> str:
-    return "k.queries" if name in _OF_QUERIES else "k.keys"
-
-
-def _four(variant: AttentionVariant, name: str, base: str, row: str, part: str) -> str:
-    """The vec4 `part` of a row; 0 where either is outside."""
-    length, load = _length(name), variant.stored.load
-    size = "value_size" if name in _OF_VALUES else "size"
-    if variant.is_exact:
-        return load(f"{name}[({base} + {row} * k.{name}_row) / 4u + {part}]", 4)
-    start = f"{base} + min({row}, {length} - 1u) * k.{name}_row"
-    if variant.in_fours:
-        value = load(f"{name}[({start} + min({part} * 4u, {size} - 4u)) / 4u]", 4)
-        inside = f"{row} < {length} && {part} * 4u < {size}"
-        return f"select(vec4<f32>(0.0), {value}, {inside})"
-    parts = []
-    for c in range(4):
-        at = f"{part} * 4u + {c}u"
-        value = load(f"{name}[{start} + min({at}, {size} - 1u)]", 1)
-        parts.append(f"select(0.0, {value}, {row} < {length} && {at} < {size})")
-    return f"vec4<f32>({', '.join(parts)})"
 
 
 def _turned(tile: AttentionTile, row: str) -> str:
@@ -298,8 +217,8 @@ class _Staged:
         """The lane's vec4; queries are multiplied by the scale."""
         row, part = (f"{at} + row", "part") if self.by_rows else ("row", f"({at} + part)")
         base = self.base or f"base_{self.name}"
-        value = _four(self.variant, self.name, base, f"({self.first} + {row})", part)
-        return value + (f" * (k.scale * {_PER_LOG_2})" if self.name == "Q" else "")
+        value = four(self.variant, self.name, base, f"({self.first} + {row})", part)
+        return value + (f" * (k.scale * {PER_LOG_2})" if self.name == "Q" else "")
 
     def _place(self) -> str:
         part = "part" if self.by_rows else f"(part ^ {_turned(self.variant.tile, 'row')})"
@@ -374,7 +293,7 @@ def _scores(
         _Staged(variant, own, "first", tile.own, depth, 0, False),
         _Staged(variant, other, "at", tile.other, depth, start, False, bases.get(other, "")),
     ]
-    count = "value_size" if own in _OF_VALUES else "size"
+    count = "value_size" if own in OF_VALUES else "size"
     steps = [*_repeat(variant, "d", depth, body)]
     yield "{"
     yield from _stream(variant, staged, f"(({count} + 3u) / 4u)", depth, steps)
@@ -445,8 +364,8 @@ def _products(variant: AttentionVariant, result: str, rows: str, bases: Bases) -
         body += [f"{result}{r}_{c} += w{r // 4}.{_PARTS[r % 4]} * column{c};"
                  for r in range(tile.rows)]  # fmt: skip
     staged = _Staged(variant, rows, "at", steps, width, start, True, bases.get(rows, ""))
-    length = "k.queries" if variant.stage == "key" else "k.keys"
-    stop = f"min({tile.other}u, {length} - at)"
+    others = "k.queries" if variant.stage == "key" else "k.keys"
+    stop = f"min({tile.other}u, {others} - at)"
     yield "{"
     yield from _stream(variant, [staged], stop, steps, [*_repeat(variant, "i", steps, body)])
     yield "}"
@@ -479,9 +398,9 @@ def _combine(variant: AttentionVariant, name: str, text: str) -> Iterator[str]:
 
 def _store(variant: AttentionVariant, name: str, result: str, factor: str = "") -> Iterator[str]:
     """Write the own rows of `result`; in `factor`, {g} and {part} stand for the row."""
-    tile, size = variant.tile, "value_size" if name in _OF_VALUES else "size"
+    tile, size = variant.tile, "value_size" if name in OF_VALUES else "size"
     for r in range(tile.rows):
-        yield "{" if variant.is_exact else f"if (row{r} < {_length(name)}) {{"
+        yield "{" if variant.is_exact else f"if (row{r} < {length(name)}) {{"
         yield f"let start = base_{name} + row{r} * k.{name}_row;"
         for c in range(variant.width(name) // tile.across):
             value = f"{result}{r}_{c}" + factor.format(g=r // 4, part=_PARTS[r % 4])
@@ -532,7 +451,7 @@ def _forward(variant: AttentionVariant) -> Iterator[str]:
     yield from _store(variant, "O", "o", " / sum{g}.{part}")
     yield "let row_start = (batch * k.heads + owner) * k.queries;"
     for g in fours:
-        yield f"let logarithms{g} = largest{g} * {_LOG_2} + logarithm(sum{g});"
+        yield f"let logarithms{g} = largest{g} * {LOG_2} + logarithm(sum{g});"
     yield from _store_numbers(variant, "total", "logarithms")
 
 
@@ -566,14 +485,14 @@ def _difference(variant: AttentionVariant) -> Iterator[str]:
     for r in range(tile.rows):
         for c in range(variant.value_size // tile.across):
             column = f"(x + {c * tile.across}u)"
-            values = (_four(variant, name, f"base_{name}", f"row{r}", column) for name in "GO")
+            values = (four(variant, name, f"base_{name}", f"row{r}", column) for name in "GO")
             yield f"difference{r // 4}.{_PARTS[r % 4]} += dot({', '.join(values)});"
     yield from _combine(variant, "difference", "{name} += {part};")
     yield "let row_start = (batch * k.heads + owner) * k.queries;"
     yield from _store_numbers(variant, "delta", "difference")
     for g in fours:
         totals = _four_rows(tile, g, "total[row_start + min(row{r}, k.queries - 1u)]")
-        yield f"let totals{g} = {totals} * {_PER_LOG_2};"
+        yield f"let totals{g} = {totals} * {PER_LOG_2};"
 
 
 def _query_gradient(variant: AttentionVariant) -> Iterator[str]:
@@ -614,7 +533,7 @@ def _key_gradient(variant: AttentionVariant) -> Iterator[str]:
     yield from _products(variant, "dk", "Q", bases)
     yield "}"
     yield "}"
-    yield from _store(variant, "dK", "dk", f" * {_LOG_2}")  # the scale is in the queries
+    yield from _store(variant, "dK", "dk", f" * {LOG_2}")  # the scale is in the queries
     yield from _store(variant, "dV", "dv")
 
 
@@ -624,7 +543,7 @@ def _weights(variant: AttentionVariant) -> Iterator[str]:
     for j in range(tile.others):
         yield "{"
         yield f"let query = row_start + min(at + x + {j * tile.across}u, k.queries - 1u);"
-        yield f"let total_ = total[query] * {_PER_LOG_2};"
+        yield f"let total_ = total[query] * {PER_LOG_2};"
         for g in range(tile.fours):
             yield f"let p{g} = power_of_two({_four_rows(tile, g, f's{{r}}_{j}')} - total_);"
         yield from (f"s{r}_{j} = p{r // 4}.{_PARTS[r % 4]};" for r in range(tile.rows))

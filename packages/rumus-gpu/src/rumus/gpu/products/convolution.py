@@ -336,8 +336,7 @@ def _tile(
     if is_rolled:
         tiles = ((ROLLED, 1.0),)
     if level is not None:
-        even = [(tile, rate) for tile, rate in level.tiles if tile.is_even]
-        tiles = even if is_rolled else (*tiles, *even)
+        tiles = level.of_convolutions if is_rolled else (*tiles, *level.of_convolutions)
     return choose(rows, columns, depth, groups, tiles, range(1, most + 1))
 
 

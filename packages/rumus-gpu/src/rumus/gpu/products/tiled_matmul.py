@@ -26,7 +26,7 @@ from rumus.gpu.products.tiled_matmul_program import (
 from rumus.gpu.products.tiling import Tile, choose
 from rumus.gpu.products.unit_matmul_program import UnitVariant, unit_program
 from rumus.gpu.products.unit_product import UnitTile
-from rumus.gpu.products.unit_tiles import Level
+from rumus.gpu.products.unit_tiles import START, Level
 from rumus.tensor import float32
 from rumus.tensor.memory.backend import Epilogue
 
@@ -95,7 +95,11 @@ def tiled_matmul(
     shape = _Shape(rows, columns, a.shape[-1], outer[0] * inner[0], inner[0])
     size = rows, columns, shape.depth, shape.batches
     chosen: tuple[Tile | UnitTile, int, int]
-    chosen = _, splits, _ = choose(*size) if level is None else choose(*size, tiles=level.tiles)
+    if level is None:
+        chosen = choose(*size)
+    else:
+        chosen = choose(*size, tiles=level.tiles, start=START)
+    splits = chosen[1]
     after = _After(bias, sums, epilogue)
     fours = in_fours(out.rest, columns, _rest(bias))
     if splits == 1:

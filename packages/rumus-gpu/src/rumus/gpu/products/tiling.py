@@ -86,10 +86,12 @@ def choose(
     batches: int = 1,
     tiles: Sequence[tuple[T, float]] = TILES,  # type: ignore[assignment]  # T is Tile then
     splits: Sequence[int] | None = None,
+    start: int = START,
 ) -> tuple[T, int, int]:
     """The tile, the number of parts that the depth is split into, and the depth of each.
 
     splits: the numbers of parts to choose from; by default there are parts of a single product.
+    start: how much deeper a tile seems than it is.
 
     >>> choose(4096, 4096, 4096)
     (Tile(rows=128, columns=64, depth=16, block_rows=8, block_columns=8), 1, 4096)
@@ -105,7 +107,7 @@ def choose(
             if wanted > 1 and (part < LEAST or parts < 2):
                 continue
             turns = max(-(-groups * parts // MULTIPROCESSORS), BUSY / tile.lanes)
-            time = turns * tile.rows * tile.columns * (part + START) / (share * RATE)
+            time = turns * tile.rows * tile.columns * (part + start) / (share * RATE)
             if parts > 1:
                 time += DISPATCH + (parts + 1) * batches * rows * columns / TRAFFIC
             if time < best[0]:

@@ -28,6 +28,7 @@ Part: TypeAlias = Literal["high", "low"]  # of a number in two float16
 PIECE: Final = 512  # steps of k that `high` adds up in the units
 TOP: Final = 13  # the exponent that the largest magnitude of a line comes to
 PAD: Final = 8  # halves behind each line of a tile, so that rows meet different banks
+ABREAST: Final = 8  # exponents that a lane reads at once
 BIAS: Final = 127  # of a float32's exponent
 SHIFT: Final = 2048.0  # between hi and lo
 
@@ -51,12 +52,6 @@ class UnitTile:
     def lanes(self) -> int:
         """The invocations of a workgroup."""
         return SUBGROUP * self.parts
-
-    @property
-    def is_even(self) -> bool:
-        """Whether all invocations have the same part of each operand's tile."""
-        edges = self.rows, self.columns
-        return not any(edge * self.depth // 4 % self.lanes for edge in edges)
 
     @property
     def turns(self) -> int:
@@ -134,8 +129,11 @@ class Halves:
         if self.by_line:
             yield f"let held = min(first_{n} + line, k.{n}_length - 1u);"
             yield "var most = 0u;"
-            yield f"for (var i = 0u; i < k.{n}_parts; i++) {{"
-            yield f"most = max(most, exponents_{n}[exponents_base_{n} + i * k.{n}_length + held]);"
+            yield f"for (var i = 0u; i < k.{n}_parts; i += {ABREAST}u) {{"
+            for j in range(ABREAST):  # the last once more, rather than wait for one after another
+                line = f"min(i + {j}u, k.{n}_parts - 1u) * k.{n}_length + held"
+                yield f"let e{j} = exponents_{n}[exponents_base_{n} + {line}];"
+            yield from (f"most = max(most, e{j});" for j in range(ABREAST))
             yield "}"
         else:
             yield f"let most = exponents_{n}[0];"
