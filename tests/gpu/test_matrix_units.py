@@ -19,13 +19,17 @@ from rumus.gpu.device.matrix_units import (
     UnitShape,
     units_of,
 )
+from rumus.gpu.device.stored import stored_types
 from rumus.gpu.engine.protocol import MatrixUnit
 from rumus.gpu.products import unit_tiles
+from rumus.gpu.products.tiled_matmul_program import Kinds, TiledVariant
+from rumus.gpu.products.unit_matmul_program import UnitVariant, unit_program
 from rumus.gpu.products.unit_product import UnitTile
 from rumus.tensor import Parameter, convolution, float32, relu, tensor
 from rumus.tensor.operations.linear import linear
 
 Array = NDArray[Any]
+REAL_MEDIUM, REAL_HIGH = unit_tiles.MEDIUM, unit_tiles.HIGH
 ERRORS: dict[Precision, float] = {"high": 2e-6, "medium": 1e-3}
 
 
@@ -218,6 +222,22 @@ def test_the_largest_units_that_fit_are_taken() -> None:
     assert units_of(adapter) == MatrixUnits(UnitShape(16, 16, 16))
     adapter.matrix_units = adapter.matrix_units[:1]
     assert units_of(adapter) is None
+
+
+@pytest.mark.parametrize("is_high", [False, True])
+def test_what_real_devices_get_compiles_and_fits(is_high: bool) -> None:
+    """By Dawn's compiler; every tile of products, whole and not, with the sums of rows."""
+    dawn = pytest.importorskip("rumus.gpu.engine.dawn", reason="Dawn is not installed")
+    single = stored_types(True)[float32]
+    kinds = Kinds(single, single, single, None, single)
+    for tile, _ in REAL_HIGH if is_high else REAL_MEDIUM:
+        for along, whole in ((True, True), (False, True), (False, False)):
+            product = TiledVariant(tile, kinds, along, along, (whole,) * 3, (whole,) * 3, None)
+            units = MatrixUnits(UnitShape(16, 16, 16))
+            program = unit_program(UnitVariant(product, tile, units, is_high))
+            directives = "".join(dawn._PREAMBLE.get(name, "") for name in program.features)
+            assert not dawn.compiles(directives + program.source)
+            assert program.workgroup_bytes <= 49152
 
 
 @pytest.mark.parametrize(
