@@ -2,8 +2,9 @@
 
 Each function takes what a model says of a batch and the targets, as tensors or arrays, and returns
 a `MetricState`: a validation that returns it by name adds up those of all batches, and `float` of
-one is the metric. They are scikit-learn's, in float64 on the host. What is on a GPU is counted
-there, in float32 within a batch, and read when the metric is asked for.
+one is the metric. They are scikit-learn's, in float64 on the host. What is on a GPU, or of a
+training step (scores with a graph), is counted there, in float32 within a batch, and read when the
+metric is asked for: so steps that log metrics are captured like others.
 
 >>> import numpy as np
 >>> from rumus.train import metrics

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rumus.tensor import Tensor, arange, concat, float32, int32, tensor
+from rumus.tensor import Tensor, arange, concat, elementwise, float32, int32, tensor
 from rumus.train.base.metric_state import Part
 
 Given: TypeAlias = Tensor | ArrayLike
@@ -21,8 +21,8 @@ NO_CLASS: Final = "targets must be in [0, {}), the classes of the scores"
 
 
 def is_remote(given: Given) -> bool:
-    """Whether something is on a device, where reading it would be waiting for it."""
-    return isinstance(given, Tensor) and given.backend.runs_ahead
+    """Whether something is on a device, or of a training step: what reads it cannot be captured."""
+    return isinstance(given, Tensor) and (given.requires_grad or given.backend.runs_ahead)
 
 
 def on_host(given: Given) -> NDArray[Any]:
@@ -77,9 +77,9 @@ def counted_problems(scores: Given, targets: Given) -> tuple[Part, ...]:
     if not is_remote(scores):
         return ()
     rows, classes = _remote(scores, targets)
+    outside = _is_outside(classes, classes=float(rows.shape[1])).sum()
     nans = (rows != rows).astype(float32).sum()
-    outside = 1.0 - _one_hot(classes, rows.shape[1]).sum(1)
-    return (concat([nans.reshape(1), outside.sum().reshape(1)]),)
+    return (concat([nans.reshape(1), outside.reshape(1)]),)
 
 
 def raise_problems(problems: NDArray[Any], classes: int) -> None:
@@ -104,7 +104,7 @@ def check_shapes(scores: Given, targets: Given) -> None:
 
 def _remote_hits(rows: Tensor, classes: Tensor, top: int) -> Tensor:
     if top == 1:
-        return (rows.argmax(1) == classes).astype(float32).sum()
+        return _is_equal(rows.argmax(1), classes).sum()
     count = rows.shape[1]
     here = _one_hot(classes, count)
     own = (here > 0).where(rows, 0.0).sum(1).reshape(-1, 1)
@@ -117,6 +117,16 @@ def _remote_hits(rows: Tensor, classes: Tensor, top: int) -> Tensor:
 def _remote(scores: Given, targets: Given) -> tuple[Tensor, Tensor]:
     assert isinstance(scores, Tensor)
     return scores.detach(), beside(targets, scores).astype(int32)
+
+
+@elementwise
+def _is_equal(said: Any, wanted: Any) -> Any:
+    return (~(said - wanted)).where(1.0, 0.0)
+
+
+@elementwise
+def _is_outside(number: Any, *, classes: float) -> Any:
+    return (number < 0.0).where(1.0, (number >= classes).where(1.0, 0.0))
 
 
 @lru_cache(maxsize=64)

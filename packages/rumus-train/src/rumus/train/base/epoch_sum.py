@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, Expr, Kernel, Tensor, arange, float32, zeros
-from rumus.tensor.graph.shaping import copied
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import Capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -121,7 +120,7 @@ class EpochSum:
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.shape = shape
         self.weight = 0.0  # of what was read
-        self._total: NDArray[np.float64] = np.zeros(shape)
+        self._total: NDArray[np.float64] | float = np.zeros(shape)
         self._waiting: list[tuple[Tensor, SupportsFloat, Outcome]] = []
         self._pages: list[_Page] = []
         self._is_remote: tuple[Backend | None, bool] = None, False  # of the backend asked last
@@ -133,7 +132,7 @@ class EpochSum:
             self._is_remote = backend, backend.runs_ahead
         if self._is_remote[1]:
             return self._page(backend).write(value)
-        return Tensor(copied(backend, value._array), backend)
+        return Tensor(value._array.copy(), backend)
 
     def count(self, noted: Tensor, weight: SupportsFloat, outcome: Outcome) -> None:
         """Let the value that was noted last enter the sum, if its step turns out to be applied."""
@@ -150,7 +149,7 @@ class EpochSum:
         for page in self._pages:
             self._read_page(page)
         del self._pages[:-1]
-        return self._total
+        return np.asarray(self._total)
 
     def start(self, total: Any = 0.0, weight: float = 0.0) -> None:
         """Begin anew, with a sum that was read."""
@@ -177,7 +176,7 @@ class EpochSum:
     def _read(self) -> None:
         with Uninterrupted():
             for value, weight, outcome in self._waiting:
-                self._add(value.numpy(), weight, outcome)
+                self._add(value._array, weight, outcome)
             self._waiting.clear()
 
     def _read_page(self, page: _Page) -> None:
@@ -191,6 +190,11 @@ class EpochSum:
             page.done = len(page.counted)
 
     def _add(self, value: Any, weight: SupportsFloat, outcome: Outcome) -> None:
-        if outcome.applied is not False:
-            self._total = self._total + float(weight) * np.asarray(value, np.float64)
-            self.weight += float(weight)
+        if outcome.applied is False:
+            return
+        weight = float(weight)
+        if self.shape:
+            self._total = self._total + weight * np.asarray(value, np.float64)
+        else:  # the same number, several times sooner
+            self._total = float(self._total) + weight * value.item()
+        self.weight += weight

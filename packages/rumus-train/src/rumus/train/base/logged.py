@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final, SupportsFloat, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.tensor import NumpyBackend, Tensor, float32, tensor
 from rumus.tensor.memory.updater import Outcome
+from rumus.tensor.memory.watching import watched_by
 from rumus.train.base.epoch_sum import EpochSum
 from rumus.train.base.metric_state import MetricState, Part
 
@@ -77,14 +79,20 @@ def _value(name: str, value: Any) -> Value:
     if isinstance(value, Tensor) and not value.shape:
         return Value((_floating(value.detach()),))
     if isinstance(value, (int, float, np.number)):
-        return Value((tensor(float(value), backend=_HOST),))
+        return Value((_of_host(float(value)),))
     shown = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else repr(value)[:80]
     raise TypeError(f"a step logs numbers, tensors without axes and metrics; {name!r} is {shown}")
 
 
 def _floating(part: Part) -> Tensor:
-    there = part if isinstance(part, Tensor) else tensor(part, backend=_HOST)
+    there = part if isinstance(part, Tensor) else _of_host(part)
     return there if there.dtype.kind == "f" else there.astype(float32)
+
+
+def _of_host(number: float | NDArray[Any]) -> Tensor:
+    """A number that is no result of the step's operations: what it depends on is guarded."""
+    with watched_by(None):
+        return tensor(number, backend=_HOST)
 
 
 def weighted(log: Log, weight: float) -> Log:

@@ -24,6 +24,8 @@ from rumus.train.data.feature_encoding import (
 from rumus.train.data.npy import PathLike
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
+_TOGETHER: Final = 32  # columns that are in memory twice while they become rows
+_BLOCK: Final = 4096  # rows of these
 _DAY: Final = 86_400 * 10**6  # microseconds
 
 
@@ -126,11 +128,9 @@ class ParquetDataset:
         source.read([*self.columns, *targets])
         kept = encoding.dtype_of_numbers(self._dtype)
         numbers = np.empty((source.rows, len(encoding.numbers)), kept)
-        for place, name in enumerate(encoding.numbers):
-            found = source.numbers(name, encoding.fill, name in encoding.dates)
-            if not encoding.has_means:
-                source.require_exact(name, found, self._dtype)
-            numbers[:, place] = found
+        for first in range(0, len(encoding.numbers), _TOGETHER):
+            place = slice(first, first + _TOGETHER)
+            _fill(numbers[:, place], [self._column(name) for name in encoding.numbers[place]])
         texts = {
             name: source.texts(name, known, allows_missing=encoding.missing is not None)
             for name, known in encoding.categories.items()
@@ -143,6 +143,13 @@ class ParquetDataset:
         if not source.rows:
             raise ValueError(f"{source.shown} has no rows")
         source.forget()
+
+    def _column(self, name: str) -> NDArray[Any]:
+        encoding = self._encoding
+        found = self._source.numbers(name, encoding.fill, name in encoding.dates)
+        if not encoding.has_means:
+            self._source.require_exact(name, found, self._dtype)
+        return found
 
     def _targets(self, names: Sequence[str]) -> NDArray[Any]:
         if self._is_text:
@@ -234,6 +241,8 @@ class _Source:
     def require_exact(self, name: str, numbers: NDArray[Any], dtype: DTypeLike) -> None:
         """Raise ValueError for a number beyond `dtype`, and for a fraction where it is whole."""
         kind = np.dtype(dtype)
+        if np.can_cast(numbers.dtype, kind, "safe"):
+            return
         with np.errstate(over="ignore", invalid="ignore"):
             cast = numbers.astype(kind)
         if kind.kind == "f":
@@ -268,6 +277,14 @@ class _Source:
             where = f"{self.shown}, row {row}: column {name!r}"
             raise unknown_class(where, found[row], known)
         return found
+
+
+def _fill(rows: NDArray[Any], columns: Sequence[NDArray[Any]]) -> None:
+    """Write columns into an array of (rows, columns), in blocks that stay in the cache."""
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        for place, column in enumerate(columns):
+            block[:, place] = column[start : start + _BLOCK]
 
 
 def _with(column: Any, fill: float | None) -> NDArray[Any]:
