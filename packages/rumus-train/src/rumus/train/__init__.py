@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rumus.train.data.sampler import BalancedSampler, LengthBuckets, Sampler, WeightedSampler
     from rumus.train.data.splitting import random_split
     from rumus.train.data.stream_loader import StreamLoader
+    from rumus.train.loop.batch_size import BatchSizeSearch, find_batch_size
     from rumus.train.loop.callback import Callback, CallbackError
     from rumus.train.loop.capture import CaptureWarning
     from rumus.train.loop.early_stopping import EarlyStopping
@@ -74,6 +75,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayDataset",
     "BalancedSampler",
+    "BatchSizeSearch",
     "Callback",
     "CallbackError",
     "CaptureWarning",
@@ -136,6 +138,7 @@ __all__ = [
     "WeightedSampler",
     "WorkerError",
     "evaluate",
+    "find_batch_size",
     "find_lr",
     "load_configuration",
     "load_model",
@@ -149,6 +152,7 @@ __all__ = [
 
 _NAMES: Final = {  # by the module that they are in
     "base.append_file": ("RunFolderWarning",),
+    "loop.batch_size": ("BatchSizeSearch", "find_batch_size"),
     "loop.callback": (
         "Callback",
         "CallbackError",

@@ -104,7 +104,8 @@ def check_shapes(scores: Given, targets: Given) -> None:
 
 def _remote_hits(rows: Tensor, classes: Tensor, top: int) -> Tensor:
     if top == 1:
-        return _is_equal(rows.argmax(1), classes).sum()
+        hits: Tensor = _is_equal(rows.argmax(1), classes).sum()
+        return hits
     count = rows.shape[1]
     here = _one_hot(classes, count)
     own = (here > 0).where(rows, 0.0).sum(1).reshape(-1, 1)

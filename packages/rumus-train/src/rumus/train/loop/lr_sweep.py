@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rumus.optim import Optimizer
-from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import NonFiniteGradientError
 from rumus.tensor.memory.uninterrupted import Uninterrupted
-from rumus.train.checkpoints.snapshot import check_declared, parts_of_model, restore, take
+from rumus.train.checkpoints.snapshot import check_declared
 from rumus.train.data.batches import arguments
 
 if TYPE_CHECKING:
     from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.trainer import Trainer
+from rumus.train.loop.undone import undone
 
 WINDOW: Final = 10  # the share of the sweep, one in so many, over which a slope is measured
 _NOTHING: Final = 1e-6  # the share of the loss that is rounding, not a fall
@@ -142,7 +142,7 @@ def find_lr(
         raise ValueError("the loader is an iterator: what the sweep takes from it would be lost")
     check_declared(loss_fn, trainer.state)
     with (
-        _undone(trainer, loader),
+        undone(trainer, loader),
         _swept(trainer.optimizer) as set_rate,
         closing(_endless(loader)) as batches,
     ):
@@ -205,29 +205,6 @@ def _endless(loader: Iterable[Any]) -> Generator[tuple[Any, ...], None, None]:
                 batches.close()
         if not yielded and epoch:
             raise ValueError("the loader yields nothing")
-
-
-@contextmanager
-def _undone(trainer: Trainer[Any], loader: Any) -> Iterator[None]:
-    """Within the block anything may be trained; after it, all is what it was."""
-    optimizer: Any = trainer.optimizer
-    owner = getattr(optimizer, "fused", optimizer)
-    parts = parts_of_model(optimizer, trainer.state)
-    if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
-        parts["loader"] = loader
-    before = take(parts)
-    has_outcome = [each for each in (optimizer, owner) if "outcome" in vars(each)]
-    told = [(each, "outcome", each.outcome) for each in has_outcome]
-    if isinstance(owner, FollowedOptimizer):
-        told.append((owner, "blamed", owner.blamed))
-    try:
-        with trainer.apart():
-            yield
-    finally:
-        with Uninterrupted():
-            restore(parts, before, "the state before the sweep")
-            for thing, name, value in told:
-                setattr(thing, name, value)
 
 
 @contextmanager

@@ -1,0 +1,201 @@
+"""`find_batch_size`: the largest batch whose captured step fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from rumus.tensor import Tensor
+from rumus.tensor.expression.whole_number import whole_number
+from rumus.train.base.calling import as_dict
+from rumus.train.checkpoints.snapshot import check_declared
+from rumus.train.loop.progress import size
+from rumus.train.loop.trainer import Trainer
+from rumus.train.loop.undone import undone
+
+if TYPE_CHECKING:
+    from rumus.train.loop.capture import LossFunction
+
+_MOST: Final = 1 << 16
+_NO_ROOM: Final = ("OutOfMemoryError", "LimitError", "MemoryError")  # two of them are rumus.gpu's
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSizeSearch:
+    """What `find_batch_size` has found.
+
+    size: the largest number of samples that fits, a multiple of what was asked for.
+    peak: the bytes that are held while a step of it runs.
+    peaks: the same by each number of samples that was tried; None where the device had no room.
+    """
+
+    size: int
+    peak: int
+    peaks: Mapping[int, int | None]
+
+
+def find_batch_size(
+    trainer: Trainer[Any],
+    batch: Sequence[Any],
+    loss_fn: LossFunction,
+    *,
+    memory: int,
+    multiple: int = 8,
+    most: int = _MOST,
+) -> BatchSizeSearch:
+    """Return the largest batch size at which a training step takes no more than `memory`.
+
+    A step of each size that is tried runs twice and is captured, and then its peak is known:
+    parameters, gradients, optimizer state, and all that the step needs between. The peak grows
+    nearly in proportion to the batch, so a handful of sizes is enough. Where the device itself has
+    no room for a size, that size is too large, whatever `memory` says. Afterwards the trainer is
+    bit for bit what it was, and what was tried is given back.
+
+    trainer: with `capture=True`, as by default.
+    batch: an example, a tuple or dict of arrays with samples along the first axis; its rows are
+    repeated for larger batches, so that lengths and classes are those of real data.
+    loss_fn: as for `train_step`.
+    memory: bytes that the training may have on the device. WebGPU does not say how much there is;
+    leave some for a validation and for other programs.
+    multiple: of which the size is one, at least 1.
+    most: where the search ends, a number of samples.
+
+    ValueError where not even `multiple` samples fit, with what they take; for a step that is not
+    captured, with the reason; and for numbers out of range and a batch without rows. What
+    `train_step` raises.
+
+    >>> from rumus.optim import SGD
+    >>> from rumus.tensor import Parameter
+    >>> weight = Parameter(np.zeros((8, 8), np.float32), name="weight")
+    >>> found = find_batch_size(
+    ...     Trainer(SGD([weight])), (np.ones((4, 8), np.float32),),
+    ...     lambda x: ((x @ weight) ** 2).mean(), memory=1 << 20)
+    >>> found.peak <= 1 << 20, found.size % 8, float(weight.abs().sum())
+    (True, 0, 0.0)
+    """
+    memory, multiple = whole_number("memory", memory), whole_number("multiple", multiple)
+    most = whole_number("most", most)
+    if memory < 1 or multiple < 1 or most < multiple:
+        raise ValueError(
+            "memory and multiple must be at least 1 and most at least multiple, not "
+            f"{memory}, {multiple} and {most}"
+        )
+    check_declared(loss_fn, trainer.state)
+    given = (batch,) if isinstance(batch, Mapping) else tuple(batch)
+    search = _Search(trainer, given, loss_fn, memory)
+    with undone(trainer):
+        found = search.between(multiple, most)
+    return BatchSizeSearch(found, search.peak(found), dict(search.peaks))
+
+
+class _Search:
+    """Peaks by batch size, each measured once."""
+
+    def __init__(
+        self, trainer: Trainer[Any], batch: tuple[Any, ...], loss_fn: LossFunction, memory: int
+    ) -> None:
+        self._trainer, self._loss_fn, self._memory = trainer, loss_fn, memory
+        self._batch = batch
+        self.peaks: dict[int, int | None] = {}
+        _rows(batch)  # or an error
+
+    def between(self, multiple: int, most: int) -> int:
+        """The largest multiple up to `most` that fits; its double, or the next one, does not."""
+        good, bad = 0, most // multiple + 1  # in multiples: one that fits, one that does not
+        at = 1
+        while bad - good > 1:
+            if self._fits(at * multiple):
+                good = at
+            else:
+                bad = at
+            if not good and bad == 1:
+                raise self._too_small(multiple)
+            at = min(max(self._guess(multiple) or 2 * good, good + 1), bad - 1)
+        return good * multiple
+
+    def peak(self, count: int) -> int:
+        """The bytes of a size that fits."""
+        found = self.peaks[count]
+        assert found is not None
+        return found
+
+    def _fits(self, count: int) -> bool:
+        if count not in self.peaks:
+            self.peaks[count] = self._measured(count)
+        found = self.peaks[count]
+        return found is not None and found <= self._memory
+
+    def _guess(self, multiple: int) -> int | None:
+        """Where a line through the two largest sizes that were measured meets the memory."""
+        known = sorted((count, peak) for count, peak in self.peaks.items() if peak is not None)
+        if len(known) < 2:
+            return None
+        (count, peak), (other, higher) = known[-2:]
+        slope = (higher - peak) / (other - count)
+        if slope <= 0:
+            return None
+        return int((other + (self._memory - higher) / slope) // multiple)
+
+    def _measured(self, count: int) -> int | None:
+        """The peak of a step of so many samples; None if the device has no room for it."""
+        trainer = self._trainer
+        batch = _resized(self._batch, count)
+        try:
+            with trainer.apart():
+                for _ in range(2):
+                    trainer.train_step(self._loss_fn, *batch)
+                report = trainer.memory_report()
+                reasons = trainer.counts.reasons
+        except Exception as error:
+            if type(error).__name__ in _NO_ROOM and self.peaks:
+                return None
+            raise
+        if report.peak is None:
+            why = next(iter(reasons.values()), "its code is another one each time")
+            raise ValueError(
+                f"the memory of a step is known if it is captured, which it is not: {why}"
+            )
+        return report.peak
+
+    def _too_small(self, multiple: int) -> ValueError:
+        peak = self.peaks[multiple]
+        taken = "more than the device has" if peak is None else size(peak)
+        return ValueError(
+            f"a step of {multiple} samples takes {taken}, and memory= is {size(self._memory)}: a "
+            "smaller model, `nn.checkpoint`, or fewer samples and fit(accumulate=...)"
+        )
+
+
+def _rows(batch: tuple[Any, ...]) -> int:
+    """How many samples a batch has. ValueError for one of none."""
+    named = as_dict(batch)
+    values = batch if named is None else tuple(named.values())
+    rows = {len(value) for value in values if _is_array(value)}
+    if len(rows) != 1 or not min(rows):
+        raise ValueError(
+            "batch must be arrays of equally many samples along the first axis, at least one, not "
+            f"{sorted(rows) or 'no array'}"
+        )
+    return rows.pop()
+
+
+def _resized(batch: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """The batch with its rows repeated until there are so many."""
+    taken = np.arange(count) % _rows(batch)
+    named = as_dict(batch)
+    if named is not None:
+        return ({name: _taken(value, taken) for name, value in named.items()},)
+    return tuple(_taken(value, taken) for value in batch)
+
+
+def _taken(value: Any, taken: Any) -> Any:
+    if not _is_array(value):
+        return value
+    return (value.numpy() if isinstance(value, Tensor) else value)[taken]
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray)) and bool(value.ndim)

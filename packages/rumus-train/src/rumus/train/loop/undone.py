@@ -1,0 +1,41 @@
+"""`undone`: a trainer that is tried out, and afterwards is what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rumus.optim.engine.followed import FollowedOptimizer
+from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.train.checkpoints.snapshot import parts_of_model, restore, take
+
+if TYPE_CHECKING:
+    from rumus.train.loop.trainer import Trainer
+
+
+@contextmanager
+def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
+    """Within the block anything may be trained; after it, all is what it was.
+
+    trainer: its parameters, optimizer, `state`, losses and captured steps come back.
+    loader: comes back to its place, where it has a `state_dict`.
+    """
+    optimizer: Any = trainer.optimizer
+    owner = getattr(optimizer, "fused", optimizer)
+    parts = parts_of_model(optimizer, trainer.state)
+    if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
+        parts["loader"] = loader
+    before = take(parts)
+    has_outcome = [each for each in (optimizer, owner) if "outcome" in vars(each)]
+    told = [(each, "outcome", each.outcome) for each in has_outcome]
+    if isinstance(owner, FollowedOptimizer):
+        told.append((owner, "blamed", owner.blamed))
+    try:
+        with trainer.apart():
+            yield
+    finally:
+        with Uninterrupted():
+            restore(parts, before, "the state before")
+            for thing, name, value in told:
+                setattr(thing, name, value)
