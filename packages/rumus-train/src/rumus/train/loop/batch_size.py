@@ -39,7 +39,7 @@ class BatchSizeSearch:
 
 def find_batch_size(
     trainer: Trainer[Any],
-    batch: Sequence[Any],
+    batch: Sequence[Any] | Mapping[str, Any],
     loss_fn: LossFunction,
     *,
     memory: int,
@@ -155,9 +155,7 @@ class _Search:
             raise
         if report.peak is None:
             why = next(iter(reasons.values()), "its code is another one each time")
-            raise ValueError(
-                f"the memory of a step is known if it is captured, which it is not: {why}"
-            )
+            raise ValueError(f"the memory of a step is known if it is captured; it is not: {why}")
         return report.peak
 
     def _too_small(self, multiple: int) -> ValueError:
