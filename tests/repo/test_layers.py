@@ -7,6 +7,7 @@ is `rumus.tensor.gpu`, which looks `rumus.gpu` up by name when `to_gpu()` is cal
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -194,6 +195,22 @@ def trees() -> Iterator[tuple[str, ast.AST]]:
 def test_every_folder_is_a_room() -> None:
     folders = {(dotted(path)[1], dotted(path)[2]) for path in modules() if len(dotted(path)) > 3}
     assert folders == {(layer, room) for layer, rooms in ROOMS.items() for room in rooms}
+
+
+def test_the_picture_shows_every_room() -> None:
+    picture = (ROOT / "docs" / "pictures" / "rooms.svg").read_text(encoding="utf-8")
+    shown = sorted(re.findall(r"<text[^>]*>(\w+)</text>", picture))
+    assert shown == sorted([*ROOMS, *(room for rooms in ROOMS.values() for room in rooms)])
+
+
+def test_the_tour_stops_at_files_that_exist() -> None:
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    tour = design.partition("## A tour of the code")[2].partition("\n## ")[0]
+    stops = re.findall(r"`([\w/]+\.py)`", tour)
+    assert len(stops) > 20
+    assert [
+        stop for stop in stops if not any(p.as_posix().endswith(f"/{stop}") for p in modules())
+    ] == []
 
 
 def test_rooms_import_downwards() -> None:
