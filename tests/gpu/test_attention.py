@@ -439,7 +439,7 @@ def test_what_units_of_real_devices_get_fits(
 def test_what_units_of_real_devices_get_compiles(
     one: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dawn = pytest.importorskip("rumus.gpu.engine.dawn", reason="Dawn is not installed")
+    dawn = pytest.importorskip("rumus.gpu.engine.dawn", exc_type=ModuleNotFoundError)
     for program in unit_programs(one, monkeypatch):
         directives = "".join(dawn._PREAMBLE.get(name, "") for name in program.features)
         assert not dawn.compiles(directives + program.source)

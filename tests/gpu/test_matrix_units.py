@@ -227,7 +227,7 @@ def test_the_largest_units_that_fit_are_taken() -> None:
 @pytest.mark.parametrize("is_high", [False, True])
 def test_what_real_devices_get_compiles_and_fits(is_high: bool) -> None:
     """By Dawn's compiler; every tile of products, whole and not, with the sums of rows."""
-    dawn = pytest.importorskip("rumus.gpu.engine.dawn", reason="Dawn is not installed")
+    dawn = pytest.importorskip("rumus.gpu.engine.dawn", exc_type=ModuleNotFoundError)
     single = stored_types(True)[float32]
     kinds = Kinds(single, single, single, None, single)
     for tile, _ in REAL_HIGH if is_high else REAL_MEDIUM:
