@@ -17,53 +17,12 @@ from typing import Any
 
 import gpu_models
 import numpy as np
+from steps import GPT2, stepping
 from turns import Side, has, medians
 
 from rumus.gpu import Gpu, GPUArray, GpuBackend, Precision
 from rumus.optim import AdamW
-from rumus.tensor import Generator, GradientStore, Parameter, tensor
-from rumus.tensor.memory.updater import NonFinite
-
-# GPT-2 124M: the shapes of its parameters.
-GPT2 = [
-    (50257, 768),
-    (1024, 768),
-    *[
-        shape
-        for _ in range(12)
-        for shape in (
-            *[(768,)] * 2, (768, 2304), (2304,), (768, 768), (768,),
-            *[(768,)] * 2, (768, 3072), (3072,), (3072, 768), (768,),
-        )
-    ],
-    *[(768,)] * 2,
-]  # fmt: skip
-
-
-def rumus_adamw(
-    backend: GpuBackend, shapes: Sequence[tuple[int, ...]], nonfinite: NonFinite
-) -> Side:
-    """AdamW over parameters whose gradients stay the same."""
-    random = np.random.default_rng(0)
-    parameters = [
-        Parameter(random.standard_normal(shape, np.float32), name=str(i), backend=backend)
-        for i, shape in enumerate(shapes)
-    ]
-    optimizer = AdamW(parameters, 1e-3, nonfinite=nonfinite)
-    grads = GradientStore()
-    for p in parameters:
-        gradient = random.standard_normal(p.shape, np.float32)
-        grads.accumulate(p, tensor(gradient, backend=backend))
-    entries, owners, places = dict(grads._gradients), dict(grads._parameters), dict(grads._backends)
-
-    def step() -> None:
-        # The peers leave the gradients where they are; put ours back without a copy.
-        grads._gradients.update(entries)
-        grads._parameters.update(owners)
-        grads._backends.update(places)
-        optimizer.step(grads)
-
-    return step, backend.gpu.synchronize
+from rumus.tensor import Generator, tensor
 
 
 def torch_adamw(shapes: Sequence[tuple[int, ...]], **options: bool) -> Side:
@@ -111,8 +70,8 @@ def adamw(backend: GpuBackend) -> dict[str, dict[str, float]]:
     for name, shapes, repeats in cases:
         # The peers look at no gradient whether it is finite; rumus does so by default.
         sides = {
-            "rumus unchecked": rumus_adamw(backend, shapes, "propagate"),
-            "rumus": rumus_adamw(backend, shapes, "raise"),
+            "rumus unchecked": stepping(backend, shapes, partial(AdamW, nonfinite="propagate")),
+            "rumus": stepping(backend, shapes, AdamW),
         }
         if has("torch"):
             sides["torch fused"] = torch_adamw(shapes, fused=True)
