@@ -9,9 +9,76 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rumus.optim import SAM, SGD, Adam, ParameterGroup, cosine, warmup
+from rumus import nn
+from rumus.optim import EMA, SAM, SGD, Adam, AdamW, ClipNorm, ParameterGroup, cosine, warmup
 from rumus.tensor import Parameter
-from rumus.train import Trainer
+from rumus.train import ArrayDataset, DataLoader, Pad, Trainer, images
+from rumus.train.loop.hyperparameters import changed
+
+
+def train(folder: Path, steps: int, *, loader: Any = None, p: float = 0.1, make: Any = SGD) -> None:
+    """Train a model with a dropout, from a loader."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(p))
+    trainer = Trainer(make(model.parameters(), 0.1), state={"model": model})
+    data = DataLoader(ArrayDataset(np.ones((8, 2), np.float32)), 4, shuffle=True, **(loader or {}))
+    trainer.fit(
+        data, lambda x: (model(x) ** 2).mean(), steps=steps, checkpoints=folder, resume="auto"
+    )
+
+
+def flipped(sample: Any, generator: np.random.Generator) -> Any:
+    return sample
+
+
+def flipped_again(sample: Any, generator: np.random.Generator) -> Any:
+    return sample
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "transform": (
+        {"loader": {"transform": flipped}},
+        {"loader": {"transform": flipped_again}},
+        "loader.transform was flipped and is flipped_again",
+    ),
+    "collate": ({}, {"loader": {"collate": Pad()}}, "loader.collate was None and is Pad"),
+    "mixtures": (
+        {"loader": {"transform": images.Augment(images.Flip("vertical", share=0.5))}},
+        {"loader": {"transform": images.Augment(images.Flip("vertical", share=0.25))}},
+        r"loader.transform was Augment\(Flip\(.*share=0.5\).* and is Augment\(Flip\(.*share=0.25",
+    ),
+    "model": ({}, {"p": 0.5}, "model.1.p was 0.1 and is 0.5"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_has_changed_of_loader_and_model_is_told(name: str, tmp_path: Path) -> None:
+    before, after, told = SETTINGS[name]
+    train(tmp_path, 2, **before)
+    with pytest.warns(UserWarning, match=f"other hyper-parameters than before: {told}"):
+        train(tmp_path, 4, **after)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        {},
+        {"transform": images.Augment(images.Flip("vertical"))},
+        {"collate": Pad()},
+        {"transform": flipped},
+    ],
+)
+def test_a_loader_that_is_the_same_is_not_told(loader: dict[str, Any], tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(tmp_path, 2, loader=loader, make=AdamW)
+        train(tmp_path, 4, loader=loader, make=AdamW)
+
+
+def test_a_message_tells_the_first_differences() -> None:
+    before = {f"name{i}": i for i in range(20)}
+    told = changed(before, {})
+    assert told is not None
+    assert told.endswith("name7 was 7 and is None, and 12 more")
 
 
 def fit(folder: Path, steps: int, make: Any, accumulate: int = 1) -> None:
@@ -40,6 +107,31 @@ CASES: dict[str, tuple[Any, Any, str]] = {
         lambda w: SAM(SGD([w], 0.1)),
         lambda w: SAM(SGD([w], 0.2)),
         "lr was 0.1 and is 0.2",
+    ),
+    "wrapper": (
+        lambda w: SAM(SGD([w], 0.1), rho=0.05),
+        lambda w: SAM(SGD([w], 0.1), rho=0.1),
+        "SAM.rho was 0.05 and is 0.1",
+    ),
+    "clip": (
+        lambda w: SGD([w], 0.1),
+        lambda w: SGD([w], 0.1, clip=ClipNorm(2.0)),
+        r"clip was None and is ClipNorm\(max_norm=2.0",
+    ),
+    "average": (
+        lambda w: SGD([w], 0.1, average=EMA(0.9)),
+        lambda w: SGD([w], 0.1, average=EMA(0.99)),
+        r"average was EMA\(decay=0.9, .* and is EMA\(decay=0.99",
+    ),
+    "nonfinite": (
+        lambda w: SGD([w], 0.1),
+        lambda w: SGD([w], 0.1, nonfinite="skip"),
+        "nonfinite was raise and is skip",
+    ),
+    "maximize": (
+        lambda w: SGD([w], 0.1),
+        lambda w: SGD([w], 0.1, maximize=True),
+        "maximize was False and is True",
     ),
 }
 

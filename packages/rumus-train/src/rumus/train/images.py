@@ -41,6 +41,9 @@ class Augment:
     def __init__(self, *transforms: ImageTransform, key: str | int = 0) -> None:
         self.transforms, self.key = transforms, key
 
+    def __repr__(self) -> str:
+        return f"Augment({', '.join(map(repr, self.transforms))}, key={self.key!r})"
+
     def __call__(self, sample: Any, generator: np.random.Generator) -> Any:
         """Return the sample with another image."""
         names, values = names_of(sample), [*values_in(sample)]

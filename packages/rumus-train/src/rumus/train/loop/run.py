@@ -528,7 +528,10 @@ class Run:
     def _note_hyperparameters(self) -> None:
         """Say it if a run goes on with others than before: what is here counts."""
         before = self.position.hyper
-        now = hyperparameters(self.trainer.optimizer, self.accumulate)
+        trainer = self.trainer
+        now = hyperparameters(
+            trainer.optimizer, self.accumulate, self.batches.loader, trainer.state
+        )
         self.position.hyper = now
         what = changed(before, now) if before else None
         if what is not None and self.team.speaks:
