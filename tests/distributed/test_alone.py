@@ -87,7 +87,9 @@ def test_a_generator_that_the_trainer_does_not_know_is_refused() -> None:
     foreign = np.random.default_rng(0)
     streams = ShardStreams({"augment": foreign}, shards=2)
     streams.begin()
-    refused = pytest.raises(ValueError, match=r"state\['augment'\] is a NumPy generator")
+    refused = pytest.raises(
+        ValueError, match=r"state\['augment'\] is a generator of NumPy that draws"
+    )
     with refused, streams.of(0, 0):
         foreign.random()
 

@@ -7,14 +7,13 @@ however many words the shards of a rank have drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from rumus.tensor import Generator
 from rumus.tensor.operations.generator import Draws
+from rumus.train.base.random_sources import kind_of, place_of, source_of
 
 STRETCH: Final = 1 << 32  # words: more than a shard draws
 _GOLDEN: Final = 0x9E3779B1  # odd, so that all numbers of shards have streams of their own
@@ -28,15 +27,19 @@ class ShardStreams:
 
     def __init__(self, generators: Mapping[str, object], shards: int) -> None:
         self._known = [g for g in generators.values() if isinstance(g, Generator)]
-        self._foreign = {n: g for n, g in generators.items() if isinstance(g, np.random.Generator)}
+        self._foreign = {
+            name: source
+            for name, thing in generators.items()
+            if not isinstance(thing, Generator) and (source := source_of(thing)) is not None
+        }
         self._shards = shards
         self._starts: list[tuple[int, int, int]] = []
-        self._before: dict[str, Any] = {}
+        self._before: dict[str, Hashable] = {}
 
     def begin(self) -> None:
         """Move the generators behind a step; `Trainer.drawing` puts them back if it fails."""
         self._starts = [random.place for random in self._known]
-        self._before = {n: g.bit_generator.state for n, g in self._foreign.items()}
+        self._before = {name: place_of(source) for name, source in self._foreign.items()}
         for random in self._known:
             random.skip(STRETCH)
 
@@ -70,8 +73,8 @@ class ShardStreams:
                     "Trainer(optimizer, state={'model': model})"
                 )
         for name, foreign in self._foreign.items():
-            if foreign.bit_generator.state != self._before[name]:
+            if place_of(foreign) != self._before[name]:
                 raise ValueError(
-                    f"state[{name!r}] is a NumPy generator that draws in the loss function: its "
+                    f"state[{name!r}] is {kind_of(foreign)} that draws in the loss function: its "
                     "numbers would depend on the rank. Use rumus.tensor.Generator"
                 )

@@ -16,6 +16,7 @@ class Position:
     was that of the weights after `metrics_step`; None if those weights are gone. best: of the
     metric `monitor`, less or more of which is better as `mode` says, found after `best_step`.
     machine: what the last step was computed on. hyper: the hyper-parameters that it was done with.
+    random: the generators behind `random.random()` and `numpy.random.normal()`.
     """
 
     epoch: int = 0
@@ -32,6 +33,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
     hyper: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it."""

@@ -18,6 +18,7 @@ from rumus.optim.engine.saved_state import check_unique
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
 from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.train.base.random_sources import Random, is_random, restore_state, state_of
 
 AVERAGE: Final = "average"  # computed from the rest, for whoever serves the model
 RESERVED: Final = frozenset(
@@ -134,27 +135,21 @@ class OwnedParameters:
 
 
 class RandomStreams:
-    """The positions of random generators: of rumus and of NumPy."""
+    """The positions of random generators: of rumus, of NumPy and of Python."""
 
-    def __init__(self, generators: Mapping[str, Generator | np.random.Generator]) -> None:
+    def __init__(self, generators: Mapping[str, Random]) -> None:
         self.generators = generators
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of each, by name: whole numbers."""
-        return {
-            name: random.state() if isinstance(random, Generator) else random.bit_generator.state
-            for name, random in self.generators.items()
-        }
+        """Return the state of each, by name."""
+        return {name: state_of(random) for name, random in self.generators.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from saved positions. ValueError, and nothing has changed, for other names."""
         if set(state) != set(self.generators):
             raise ValueError(f"saved {sorted(state)}, here {sorted(self.generators)}")
         for name, random in self.generators.items():
-            if isinstance(random, Generator):
-                random.restore(state[name])
-            else:
-                random.bit_generator.state = state[name]
+            restore_state(random, state[name])
 
 
 class Schedules:
@@ -217,7 +212,7 @@ def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[
         raise TypeError(f"{optimizer} has no state_dict and load_state_dict: it cannot be saved")
     check_unique(optimizer.named_parameters())
     random = generators_of(state)
-    plain = {name: thing for name, thing in state.items() if not _is_random(thing)}
+    plain = {name: thing for name, thing in state.items() if not is_random(thing)}
     for name, thing in plain.items():
         if not isinstance(thing, Stateful):
             raise TypeError(
@@ -289,19 +284,27 @@ def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
     return dict(state)
 
 
-def generators_of(state: Mapping[str, Any]) -> dict[str, Generator | np.random.Generator]:
+def generators_of(state: Mapping[str, Any]) -> dict[str, Random]:
     """Return the random generators among objects and in modules, by dotted name."""
-    found: dict[str, Generator | np.random.Generator] = {}
+    found: dict[str, Random] = {}
     for name, thing in state.items():
-        if _is_random(thing):
+        if is_random(thing):
             found[name] = thing
         elif hasattr(thing, "named_generators"):
             found |= {f"{name}.{path}": random for path, random in thing.named_generators()}
+            found |= _others_within(name, thing)
     return found
 
 
-def _is_random(thing: object) -> bool:
-    return isinstance(thing, (Generator, np.random.Generator))
+def _others_within(name: str, root: Any) -> dict[str, Random]:
+    """The generators of NumPy and of Python that modules have as attributes, each once."""
+    found: dict[int, tuple[str, Random]] = {}
+    for path, module in root.named_modules() if hasattr(root, "named_modules") else ():
+        for attribute, value in vars(module).items():
+            if is_random(value) and not isinstance(value, Generator):
+                place = ".".join(part for part in (name, path, attribute) if part)
+                found.setdefault(id(value), (place, value))
+    return dict(found.values())
 
 
 def check_declared(loss_fn: Callable[..., Any], state: Mapping[str, Any]) -> None:

@@ -42,6 +42,12 @@ class Batcher:
     seed: int
     collate: Collate | None = None
     batch_transform: Transform | None = None
+    _is_new: bool = True
+
+    def is_new(self) -> bool:
+        """Whether nobody has asked this before here, in this process."""
+        is_new, self._is_new = self._is_new, False
+        return is_new
 
     def make(self, task: Task, is_stopped: Callable[[], bool] = lambda: False) -> AnyBatch:
         """Return the samples of a task, transformed and stacked.

@@ -178,6 +178,11 @@ class Batches:
         self._kind, self._structure = kind, found
 
     @property
+    def is_same_each_time(self) -> bool:
+        """Whether the loader says that it yields after a resume what it would have yielded."""
+        return self._is_stateful or hasattr(self.loader, "set_epoch")
+
+    @property
     def _is_stateful(self) -> bool:
         return hasattr(self.loader, "load_state_dict") and hasattr(self.loader, "state_dict")
 

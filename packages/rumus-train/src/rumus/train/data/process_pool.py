@@ -13,6 +13,7 @@ from rumus.train.base.data_errors import WorkerError
 from rumus.train.data.batch_memory import BatchMemory, Place
 from rumus.train.data.batcher import Batcher, Stopped, Task
 from rumus.train.data.dataset import AnyBatch
+from rumus.train.data.stray_draws import Drawn
 from rumus.train.data.worker_process import Failure, Sizes, serve
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class ProcessPool:
         with self._lock:
             self._is_left = False
 
-    def make(self, task: Task) -> AnyBatch:
+    def make(self, task: Task) -> AnyBatch | Drawn:
         """Return a batch that an idle process made, or a new one; as `WorkerProcess.make`."""
         process = self._taken()
         try:
@@ -152,7 +153,7 @@ class WorkerProcess:
                 self._connection.send_bytes(part)
         self._has = sent.digest
 
-    def make(self, task: Task) -> AnyBatch:
+    def make(self, task: Task) -> AnyBatch | Drawn:
         """Return the batch that it made. SampleError as `Batcher.make`, WorkerError if it died."""
         what = f"it made batch {task.number} of epoch {task.epoch}"
         with self._watched(what):
@@ -163,7 +164,7 @@ class WorkerProcess:
         if isinstance(reply, Place):
             assert self._memory is not None
             return self._memory.read(reply)
-        made: AnyBatch = reply
+        made: AnyBatch | Drawn = reply
         return made
 
     @contextmanager

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from rumus.train.base.data_errors import SampleError
 from rumus.train.data.batch_memory import BatchMemory
 from rumus.train.data.batcher import Batcher, Task, portable
+from rumus.train.data.stray_draws import Drawn, watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,11 @@ def _received(connection: Connection, sizes: Sizes) -> Batcher | Failure:
 
 def _reply(batcher: Batcher, task: Task, memory: BatchMemory | None) -> object:
     try:
-        made = batcher.make(task)
+        made, drawn = (
+            watched(lambda: batcher.make(task)) if batcher.is_new() else (batcher.make(task), None)
+        )
+        if drawn is not None:
+            return Drawn(made, drawn)
         place = None if memory is None else memory.write(made)
     except Exception as error:
         return Failure.of(error)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rumus.train.data.batcher import Batcher, Task
 from rumus.train.data.dataset import AnyBatch
+from rumus.train.data.stray_draws import Drawn, warn_of, watched
 
 if TYPE_CHECKING:
     from rumus.train.data.process_pool import ProcessPool
@@ -30,7 +31,16 @@ def made_by_threads(
 ) -> Generator[T, None, None]:  # fmt: skip
     """Yield the batches of `tasks`, made by threads; see `in_order`."""
     stopped = threading.Event()
-    make = lambda task: finish(task, batcher.make(task, stopped.is_set))
+
+    def make(task: Task) -> T:
+        plainly: Callable[[], AnyBatch] = lambda: batcher.make(task, stopped.is_set)
+        if not batcher.is_new():
+            return finish(task, plainly())
+        batch, drawn = watched(plainly)
+        if drawn is not None:
+            warn_of(drawn)
+        return finish(task, batch)
+
     return in_order(make, tasks, workers, ahead, stopped.set)
 
 
@@ -40,7 +50,15 @@ def made_by_processes(
 ) -> Generator[T, None, None]:  # fmt: skip
     """Yield the batches of `tasks`, made by processes of the pool and finished by threads."""
     pool.begin(batcher)
-    make = lambda task: finish(task, pool.make(task))
+
+    def make(task: Task) -> T:
+        made = pool.make(task)
+        if isinstance(made, Drawn):
+            if batcher.is_new():
+                warn_of(made.source)
+            made = made.batch
+        return finish(task, made)
+
     yield from in_order(make, tasks, workers, ahead, pool.leave)
 
 

@@ -22,6 +22,7 @@ from rumus.train.base.class_names import require_same_classes
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
 from rumus.train.base.position import Position
+from rumus.train.base.random_sources import restore_program, states_of_program
 from rumus.train.base.spans import Spans
 from rumus.train.base.step_clock import StepClock, measured
 from rumus.train.checkpoints.checkpoint_store import (
@@ -33,6 +34,7 @@ from rumus.train.checkpoints.checkpoint_store import (
 from rumus.train.checkpoints.snapshot import (
     average_of,
     check_declared,
+    generators_of,
     parts_of_model,
     restore,
     take,
@@ -57,6 +59,7 @@ from rumus.train.loop.machine import machine, what_differs
 from rumus.train.loop.monitor import Monitor
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals, shown
 from rumus.train.loop.team import Alone, Team
+from rumus.train.loop.undeclared import Undeclared
 from rumus.train.loop.validation import Validate, evaluating
 
 if TYPE_CHECKING:
@@ -237,7 +240,13 @@ class Run:
         resume: see `Trainer.fit`.
         """
         position = self.position
-        with self._told(), self._reported(), self.trainer.clocked(self._clock), self.signals:
+        with (
+            self._told(),
+            self._reported(),
+            self.trainer.clocked(self._clock),
+            self._watched(),
+            self.signals,
+        ):
             self.team.begin(self)
             self._begin(resume)
             while self._goes_on():
@@ -491,10 +500,14 @@ class Run:
         if store is not None:
             once("acquire", store.acquire)
         self.trainer.reset_epoch()
+        if store is not None or resume:
+            self._watch()
         if found is not None:
             self._check_monitored(found)
             parts = {**self._of_model, **self._of_run}
             restore(parts, found.state, f"the checkpoint {found.path}")
+            if self.team.size == 1:
+                restore_program(position.random)
             self._saved_at = self._place
             self._path = found.path
             self._spare_best()
@@ -511,6 +524,25 @@ class Run:
             self._guarded(self._validate)
             if self._save_asked:
                 self._save()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Let the trainer watch nothing after the block."""
+        try:
+            yield
+        finally:
+            self.trainer.undeclared = None
+
+    def _watch(self) -> None:
+        """Look for random generators that would not be saved."""
+        state = self.trainer.state
+        saving = [thing for thing in state.values() if not hasattr(thing, "named_generators")]
+        saving += [c for c in self.callbacks.all if hasattr(c, "state_dict")]
+        if self.batches.is_same_each_time:
+            saving.append(self.batches.loader)
+        self.trainer.undeclared = Undeclared(
+            generators_of(state).values(), saving, with_program=self.team.size > 1
+        )
 
     def _note_machine(self) -> None:
         """Say it if a run goes on where its last bits may be others."""
@@ -570,6 +602,9 @@ class Run:
         if store is None or self._place == self._saved_at:
             return
         position, start = self.position, perf_counter()
+        if (undeclared := self.trainer.undeclared) is not None:
+            undeclared.before_save()
+        position.random = states_of_program()
         tree = take({**self._of_model, **self._of_run})
         tree |= average_of(self.trainer.optimizer, self._of_model)
         if self._rolls_back:

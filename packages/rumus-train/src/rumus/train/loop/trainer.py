@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # what `fit` alone needs is imported there
     from rumus.train.loop.prediction import Metrics, Prediction
     from rumus.train.loop.run import OnNonFinite, Result
     from rumus.train.loop.team import Team, TrainingRanks
+    from rumus.train.loop.undeclared import Undeclared
     from rumus.train.loop.validation import Validate
 
 
@@ -122,6 +123,8 @@ class Trainer(Generic[M_co]):
         self.log: Log = {}  # of the passes that were done last
         self._clock: StepClock | None = None
         self._drawn: list[Generator] = []  # what drew in the last step
+        self._draws = Draws()  # of the running step
+        self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
         if zero and ranks is None:
             raise ValueError("zero=True cuts the state for the ranks of ranks=, which is missing")
         self.team: Team | None = None if ranks is None else ranks.team(self, zero=zero)
@@ -212,6 +215,7 @@ class Trainer(Generic[M_co]):
             undecided = generator.undecided
             undecided.hear(wait=undecided.is_drawn_by_host)
         draws, before = Draws(), self.optimizer.outcome
+        self._draws = draws
         try:
             with draws.watched():
                 yield
@@ -465,8 +469,13 @@ class Trainer(Generic[M_co]):
         called = StepFunction(loss_fn, None if named is None else tuple(named))
         if named is not None:
             batch = list(named.values())
+        undeclared = self.undeclared
+        if undeclared is not None:
+            undeclared.before_passes()
         with measured(self._clock, "passes"):
             found = self._passes(called, batch)
+        if undeclared is not None:
+            undeclared.after_passes(self._draws)
         self.log = called.log
         return found
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.train.base.random_sources import restore_program, states_of_program
 from rumus.train.checkpoints.snapshot import parts_of_model, restore, take
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
     """Within the block anything may be trained; after it, all is what it was.
 
-    trainer: its parameters, optimizer, `state`, losses and captured steps come back.
+    trainer: its parameters, optimizer, `state`, losses and captured steps come back; and so do the
+        random generators of the program.
     loader: comes back to its place, where it has a `state_dict`.
     """
     optimizer: Any = trainer.optimizer
@@ -26,7 +28,7 @@ def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
     parts = parts_of_model(optimizer, trainer.state)
     if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
         parts["loader"] = loader
-    before = take(parts)
+    before, of_program = take(parts), states_of_program()
     has_outcome = [each for each in (optimizer, owner) if "outcome" in vars(each)]
     told = [(each, "outcome", each.outcome) for each in has_outcome]
     if isinstance(owner, FollowedOptimizer):
@@ -37,5 +39,6 @@ def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
     finally:
         with Uninterrupted():
             restore(parts, before, "the state before")
+            restore_program(of_program)
             for thing, name, value in told:
                 setattr(thing, name, value)

@@ -1,0 +1,264 @@
+"""Random generators of rumus, NumPy and Python: their states, and which of those alive have drawn.
+
+A generator of NumPy is a view of a bit generator, which is what moves. The generators behind
+`numpy.random.normal()` and `random.random()` belong to the program.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from types import BuiltinMethodType, CellType, FunctionType, ModuleType
+from typing import Any, Final, TypeAlias, TypeGuard
+
+import numpy as np
+
+from rumus.tensor import Generator
+
+# What a program draws from, and what moves when it does. (NumPy imports its part when it is named.)
+Source: TypeAlias = "Generator | np.random.BitGenerator | random.Random"
+Random: TypeAlias = "Source | np.random.Generator | np.random.RandomState"
+
+_OF_PYTHON: Final[random.Random] = random.random.__self__  # type: ignore[attr-defined]
+
+
+def is_random(thing: object) -> TypeGuard[Random]:
+    """Whether it is a generator whose state can be saved, and given back."""
+    return source_of(thing) is not None
+
+
+def _views_of_numpy() -> tuple[type, ...]:
+    return np.random.Generator, np.random.RandomState
+
+
+def source_of(thing: object) -> Source | None:
+    """Return what moves when somebody draws from a generator; None for what is none."""
+    if isinstance(thing, np.random.Generator):
+        return thing.bit_generator
+    if isinstance(thing, np.random.RandomState):
+        return thing._bit_generator
+    if isinstance(thing, random.SystemRandom):
+        return None
+    return thing if isinstance(thing, (Generator, np.random.BitGenerator, random.Random)) else None
+
+
+def state_of(thing: Random) -> dict[str, Any]:
+    """Return the state of a generator: numbers, texts and arrays."""
+    if isinstance(thing, Generator):
+        return dict(thing.state())
+    if isinstance(thing, (np.random.Generator, np.random.BitGenerator)):
+        return dict(_bits_of(thing).state)
+    if isinstance(thing, np.random.RandomState):
+        return dict(thing.get_state(legacy=False))
+    version, words, gauss = thing.getstate()
+    return {"version": version, "words": np.array(words, np.uint32), "gauss": gauss}
+
+
+def restore_state(thing: Random, state: Any) -> None:
+    """Go on from a state. ValueError, TypeError or KeyError for that of another kind."""
+    if isinstance(thing, Generator):
+        thing.restore(state)
+    elif isinstance(thing, (np.random.Generator, np.random.BitGenerator)):
+        _bits_of(thing).state = state
+    elif isinstance(thing, np.random.RandomState):
+        thing.set_state(state)
+    else:
+        words = tuple(int(word) for word in state["words"])
+        thing.setstate((state["version"], words, state["gauss"]))
+
+
+def _bits_of(thing: np.random.Generator | np.random.BitGenerator) -> np.random.BitGenerator:
+    return thing.bit_generator if isinstance(thing, np.random.Generator) else thing
+
+
+def states_of_program() -> dict[str, Any]:
+    """Return the states of the generators that belong to the program, as JSON has them."""
+    legacy = np.random.get_state(legacy=False)
+    return {"python": _as_text(state_of(_OF_PYTHON)), "numpy": _as_text(legacy)}
+
+
+def restore_program(states: Mapping[str, Any]) -> None:
+    """Go on from the states that a program had. ValueError where NumPy's is of another kind."""
+    if states:
+        restore_state(_OF_PYTHON, _from_text(states["python"]))
+        np.random.set_state(_from_text(states["numpy"]))
+
+
+def _as_text(state: Any) -> Any:
+    if isinstance(state, Mapping):
+        return {name: _as_text(value) for name, value in state.items()}
+    return state.astype("<u4").tobytes().hex() if isinstance(state, np.ndarray) else state
+
+
+def _from_text(state: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(state)
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            made[name] = _from_text(value)
+        elif isinstance(value, str) and name in ("words", "key"):
+            made[name] = np.frombuffer(bytes.fromhex(value), "<u4")
+    return made
+
+
+# Which of them have drawn
+
+
+class Look:
+    """Where every generator of the process stands, but those that belong to the program.
+
+    of_program: look at these as well.
+
+    >>> noise, look = np.random.default_rng(0), Look()
+    >>> number = noise.random()
+    >>> [name_of(source) for source in look.moved()]
+    ['noise']
+    """
+
+    __slots__ = ("_places", "_sources")
+
+    def __init__(self, *, of_program: bool = False) -> None:
+        left_out = () if of_program else _of_program().values()
+        self._sources = [
+            source for source in _alive() if not any(source is own for own in left_out)
+        ]
+        self._places = [place_of(source) for source in self._sources]
+
+    def moved(self) -> list[Source]:
+        """Return those that have drawn, or were set, since then."""
+        pairs = zip(self._sources, self._places, strict=True)
+        return [source for source, place in pairs if place_of(source) != place]
+
+
+def _of_program() -> dict[str, Source]:
+    return {"random": _OF_PYTHON, "numpy.random": np.random.mtrand._rand._bit_generator}
+
+
+def is_of_program(source: Source) -> bool:
+    """Whether it is behind `random.random()` or `numpy.random.normal()`."""
+    return any(source is own for own in _of_program().values())
+
+
+def _alive() -> list[Source]:
+    kinds = Generator, np.random.BitGenerator, random.Random
+    return [  # `isinstance` would ask proxies what they stand for
+        thing
+        for thing in gc.get_objects()
+        if issubclass(type(thing), kinds) and not issubclass(type(thing), random.SystemRandom)
+    ]
+
+
+def place_of(source: Source) -> Hashable:
+    """Return where a generator stands: equal to that of another time if nobody has drawn."""
+    if isinstance(source, Generator):
+        return source.place
+    if isinstance(source, random.Random):
+        return random.Random.getstate(source)
+    return _hashable(source.state)
+
+
+def _hashable(value: Any) -> Hashable:
+    if isinstance(value, Mapping):
+        return tuple((name, _hashable(each)) for name, each in value.items())
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+def sources_in(things: Iterable[object]) -> Iterator[Source]:
+    """Iterate over the generators that objects hold: in attributes, containers and closures.
+
+    What an object of rumus holds it saves or not, but does not hand over.
+    """
+    waiting, seen = list(things), set[int]()
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen or isinstance(thing, (type, ModuleType)):
+            continue
+        seen.add(id(thing))
+        if (source := source_of(thing)) is not None:
+            yield source
+        elif isinstance(thing, FunctionType):
+            waiting += [*(thing.__closure__ or ()), *(thing.__defaults__ or ())]
+        elif not type(thing).__module__.startswith("rumus."):
+            waiting += [part for part in gc.get_referents(thing) if gc.is_tracked(part)]
+
+
+# What a person calls them
+
+
+def name_of(source: Source) -> str | None:
+    """Return what a program calls a generator.
+
+    None if no name leads to it, as if only a running function has it, or one of the standard
+    library.
+    """
+    for called, own in _of_program().items():
+        if source is own:
+            return called
+    found: list[tuple[object, str]] = [(source, "")]  # and how one gets from each to the source
+    for _ in range(DEPTH):
+        ways = {id(thing): way for thing, way in found}
+        holders = gc.get_referrers(*(thing for thing, _ in found))
+        found = []
+        for holder in holders:
+            if (name := _name_within(holder, ways)) is not None:
+                return name
+            if isinstance(holder, (list, tuple, BuiltinMethodType, *_views_of_numpy())):
+                found.append((holder, _way_within(holder, ways)))
+    return None
+
+
+DEPTH: Final = 3  # containers between a name and a generator; each costs a look at every object
+
+
+def _name_within(holder: object, ways: Mapping[int, str]) -> str | None:
+    """What a module, an object or a closure calls one of the things, and the way from there."""
+    names: Iterable[tuple[Any, object]] = ()
+    if isinstance(holder, dict):
+        names = () if _is_of_library(holder) else list(holder.items())
+    elif isinstance(holder, CellType):
+        names = [(_name_of_cell(holder), holder.cell_contents)]
+    elif type(holder).__module__ not in sys.stdlib_module_names and type(holder) is not Look:
+        own = [*getattr(holder, "__dict__", ())]
+        own += [n for kind in type(holder).__mro__ for n in vars(kind).get("__slots__", ())]
+        names = [(name, getattr(holder, name, None)) for name in own]
+    for name, value in names:
+        if isinstance(name, str) and id(value) in ways:
+            return name + ways[id(value)]
+    return None
+
+
+def _way_within(holder: object, ways: Mapping[int, str]) -> str:
+    """How a program gets from a container, or from a method, to the source."""
+    if isinstance(holder, BuiltinMethodType):
+        return ".__self__" + ways.get(id(holder.__self__), "")
+    if isinstance(holder, (list, tuple)):
+        for index, value in enumerate(holder):
+            if id(value) in ways:
+                return f"[{index}]{ways[id(value)]}"
+    return next(iter(ways.values()))  # a view of NumPy is the source to a program
+
+
+def _is_of_library(names: dict[Any, Any]) -> bool:
+    """Whether they are the attributes of an object of the standard library."""
+    return "__name__" not in names and any(
+        type(owner).__module__ in sys.stdlib_module_names
+        and getattr(owner, "__dict__", None) is names
+        for owner in gc.get_referrers(names)
+    )
+
+
+def _name_of_cell(cell: CellType) -> str | None:
+    for function in gc.get_objects():
+        if type(function) is FunctionType and function.__closure__ is not None:
+            for name, each in zip(function.__code__.co_freevars, function.__closure__, strict=True):
+                if each is cell:
+                    return name
+    return None
+
+
+def kind_of(source: Source) -> str:
+    """Return what kind of generator it is, for messages."""
+    if isinstance(source, Generator):
+        return repr(source)
+    return f"a generator of {'Python' if isinstance(source, random.Random) else 'NumPy'}"

@@ -1,0 +1,105 @@
+"""`Undeclared`: what a run draws random numbers from though no checkpoint holds it.
+
+A run that goes on from a checkpoint would draw others, and nobody would know. A generator of rumus
+says that it draws. Those of NumPy and Python do not: all that live in the process are looked at
+before and after the passes of the first steps, and whenever a checkpoint is saved.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Final
+
+from rumus.tensor.operations.generator import Draws
+from rumus.train.base.random_sources import (
+    Look,
+    Source,
+    is_of_program,
+    kind_of,
+    name_of,
+    source_of,
+    sources_in,
+)
+
+PASSES: Final = 2  # one may make a generator, which the next draws from
+
+
+class Undeclared:
+    """Watches the passes and the checkpoints of one run.
+
+    known: random generators that are saved. held: objects that save what they hold. with_program:
+    the generators that belong to the program are not saved either.
+    """
+
+    def __init__(
+        self, known: Iterable[object], held: Iterable[object], *, with_program: bool
+    ) -> None:
+        self._known = {id(source_of(random)): random for random in known}
+        self._held = list(held)
+        self._with_program = with_program
+        self._look = self._look_around()
+        self._before_passes: Look | None = None
+        self._passes = self._saves = 0
+
+    def _look_around(self) -> Look:
+        return Look(of_program=self._with_program)
+
+    def before_passes(self) -> None:
+        """Look around, if these are among the first."""
+        self._before_passes = self._look_around() if self._passes < PASSES else None
+        self._passes += 1
+
+    def after_passes(self, draws: Draws) -> None:
+        """Raise ValueError for a generator that the passes drew from and no checkpoint holds."""
+        known = self._known
+        moved: list[Source] = [random for random in draws.generators if id(random) not in known]
+        if self._before_passes is not None:
+            moved += self._before_passes.moved()
+            self._before_passes = None
+        if moved and (found := self._undeclared(moved)):
+            told, remedy = _told(found[0])
+            raise ValueError(
+                f"loss_fn draws from {told}, which no checkpoint would hold, so that a run that "
+                f"goes on from one would differ: {remedy}"
+            )
+
+    def before_save(self) -> None:
+        """Warn of what has drawn in this run besides; at growing distances, as it takes a while."""
+        self._saves += 1
+        if self._saves & (self._saves - 1):
+            return
+        moved, self._look = self._look.moved(), self._look_around()
+        for source in self._undeclared(moved):
+            self._known[id(source)] = source  # it is said once
+            told, remedy = _told(source)
+            if told == kind_of(source):
+                continue  # only a running function has it, as that of a loader, which starts anew
+            warnings.warn(
+                f"{told} has drawn in this run, and no checkpoint holds it: if the training uses "
+                f"it, a run that goes on from one differs. {remedy}; the transform of a DataLoader "
+                "draws from the generator that it is called with",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _undeclared(self, sources: Iterable[Source]) -> list[Source]:
+        held = {id(source): source for source in sources_in(self._held)}
+        found = []
+        for source in sources:
+            if id(source) in held:
+                self._known[id(source)] = source  # not to be looked for in each step
+            elif id(source) not in self._known:
+                found.append(source)
+        return found
+
+
+def _told(source: Source) -> tuple[str, str]:
+    """What a person calls it, and what to do about it."""
+    name, kind = name_of(source), kind_of(source)
+    told = kind if name is None else f"{name!r}, {kind}"
+    if is_of_program(source):
+        return told, "declare a rumus.tensor.Generator, Trainer(optimizer, state=...), for that"
+    name = name or "noise"
+    key = name.strip("_") if name.isidentifier() and name.isascii() else "noise"
+    return told, f"Trainer(optimizer, state={{{key!r}: {name}}})"
