@@ -67,9 +67,9 @@ class Trainer(Generic[M_co]):
     capture=False, and for a closure without a batch, the code runs each time.
 
     state: what checkpoints of `fit` hold beside the optimizer and its parameters, by name: modules,
-    with their buffers and random streams, random generators, objects with `state_dict` and
-    `load_state_dict`. Modules among them evaluate during validation. ValueError for a name that is
-    no identifier.
+    with their buffers and random streams, random generators of rumus, NumPy and Python, objects
+    with `state_dict` and `load_state_dict`. Modules among them evaluate during validation.
+    ValueError for a name that is no identifier.
 
     loss_scale: for float16 parameters and activations: backward starts at a scale instead of 1,
     and the gradients are divided by it inside of the optimizer's update. The scale stays
@@ -341,7 +341,8 @@ class Trainer(Generic[M_co]):
             elsewhere, as in a log, `callbacks=[LiveView()]` writes lines. None shows nothing.
 
         Raises what `train_step` does; ValueError for options that contradict each other or are of
-        no use, for a metric that the validation lacks (what was trained is saved then), a loader
+        no use, for a random generator that `loss_fn` draws from and no checkpoint would hold, for a
+        metric that the validation lacks (what was trained is saved then), a loader
         that yields nothing, or batches of another structure than before; NonFiniteLossError for a
         loss that is not finite though the gradients are, at the first step or in an epoch's mean;
         CallbackError; NoCheckpointError where there is nothing to resume; StateMismatchError, with
