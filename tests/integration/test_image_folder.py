@@ -226,3 +226,14 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kind: str, length: int)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises((OSError, ValueError), match=re.escape(path.name)):
         ImageFolder(tmp_path / "images")[0]
+
+
+def test_folders_that_systems_make_are_no_classes(folder: Path) -> None:
+    for name in ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"):
+        (folder / name).mkdir()
+    drawn(folder / "cat" / "@eaDir" / "0.png" / "SYNOPHOTO_THUMB.png")
+    drawn(folder / "__MACOSX" / "cat" / "0.png")
+    dataset = ImageFolder(folder)
+    assert dataset.classes == ["Dog", "cat"]
+    assert len(dataset) == 6
+    assert len(dataset.like(folder)) == 6

@@ -26,7 +26,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["", "Unnamed: 0", "rownames", "row.names"])
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1.1", "rownames", "row.names"])
 def test_row_names_are_no_feature_and_that_is_said(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, WITH_ROW_NAMES.format(name))
     with pytest.warns(UserWarning, match=rf"first column, '{name}', is left out") as said:
@@ -38,6 +38,61 @@ def test_row_names_are_no_feature_and_that_is_said(tmp_path: Path, name: str) ->
         warnings.simplefilter("error")
         chosen = CsvDataset(path, columns=[name, "length"])
     assert chosen[1][0].tolist() == [51, 7]
+
+
+def test_files_that_were_written_again_have_several_columns_of_row_names(tmp_path: Path) -> None:
+    path = written(tmp_path, ",Unnamed: 0.1,Unnamed: 0,a\n0,0,5,1.5\n1,1,6,2\n")
+    with pytest.warns(UserWarning, match=r"first columns, '', 'Unnamed: 0.1', 'Unnamed: 0', are l"):
+        assert CsvDataset(path).columns == ["a"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = CsvDataset(written(tmp_path, "a,Unnamed: 0\n1.5,7\n"), target="Unnamed: 0")
+    assert kept.columns == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("id", "907,12,33"), ("PassengerId", "1,2,3"), ("user_id", "1,3,2"), ("UID", "5,6,7"),
+     ("index", "0,1,2"), ("X", "1,2,3"), ("row_number", "4,5,6"), ("No.", "1,2,3")],
+)  # fmt: skip
+def test_numbers_that_only_tell_rows_apart_are_said(tmp_path: Path, name: str, cells: str) -> None:
+    """They stay features, as nobody knows; `columns=` says that it is known."""
+    text = "\n".join(f"{cell},{number}.5" for number, cell in enumerate(cells.split(",")))
+    path = written(tmp_path, f"{name},a\n{text}\n")
+    with pytest.warns(UserWarning, match=rf"'{name}' holds another number in each") as said:
+        dataset = CsvDataset(path, standardise=True)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    assert dataset.columns == [name, "a"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CsvDataset(path, columns=[name, "a"])
+        dataset.like(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("paid", "1,2,3"), ("id", "1,1,2"), ("index", "100,104,99"), ("X", "0.5,2,9"),
+     ("user_id", "1.5,2,3"), ("time", "0,1,2"), ("humid", "1,2,3")],
+)  # fmt: skip
+def test_numbers_that_say_something_are_not(tmp_path: Path, name: str, cells: str) -> None:
+    text = "\n".join(f"{cell},1" for cell in cells.split(","))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CsvDataset(written(tmp_path, f"{name},a\n{text}\n"))
+
+
+def test_a_first_line_of_numbers_is_said_to_be_taken_for_names(tmp_path: Path) -> None:
+    path = written(tmp_path, "5.1,3.5,0\n4.9,3.0,1\n")
+    with pytest.warns(UserWarning, match=r"first line .* numbers alone; header=\[") as said:
+        assert len(CsvDataset(path)) == 1
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(CsvDataset(path, header=["a", "b", "c"])) == 2
+        CsvDataset(path, columns=["5.1", "3.5"])
+        CsvDataset(written(tmp_path, "0,1,2\n5.1,3.5,0\n"))  # as pandas names columns
+        CsvDataset(written(tmp_path, "1990,1991,mean\n5.1,3.5,0\n"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,15 @@ def test_what_is_no_table(tmp_path: Path) -> None:
         ParquetDataset(TABLE.slice(0, 0), columns=["count"])
     with pytest.raises(FileNotFoundError):
         ParquetDataset(tmp_path / "none.parquet")
+
+
+def test_the_index_of_pandas_is_no_feature() -> None:
+    table = pyarrow.table({"Unnamed: 0": [0, 1], "a": [1.5, 2], "__index_level_0__": [7, 9]})
+    with pytest.warns(UserWarning, match="'Unnamed: 0', '__index_level_0__', are left out") as said:
+        assert ParquetDataset(table).columns == ["a"]
+    assert said[0].filename == __file__
+    with pytest.warns(UserWarning, match="'user_id' holds another number in each row"):
+        ParquetDataset(pyarrow.table({"user_id": [5, 3], "a": [1.5, 2]}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ParquetDataset(table, columns=["a", "__index_level_0__"])

@@ -22,6 +22,7 @@ from rumus.train.data.feature_encoding import (
     as_targets,
 )
 from rumus.train.data.npy import PathLike
+from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
 _TOGETHER: Final = 32  # columns that are in memory twice while they become rows
@@ -35,7 +36,8 @@ class ParquetDataset:
     table: a file, of Arrow if its name ends in .arrow, .feather or .ipc, or a `pyarrow.Table`. Only
         the columns that are needed are read.
     columns, dtype, target, target_dtype, classes, categories, missing, standardise: as in
-        `CsvDataset`. Truth values are 1 and 0.
+        `CsvDataset`; the index of pandas, "__index_level_0__", is no feature. Truth values are 1
+        and 0.
     dates: columns of dates and times, which become days since 1970.
 
     ValueError for a column that is not there, with the nearest name, holds lists, structures or,
@@ -75,13 +77,18 @@ class ParquetDataset:
         self._dtype = np.dtype(dtype)
         self._target_dtype = np.dtype(np.int64) if self._is_text else np.dtype(target_dtype)
         targets = as_targets(target)
-        others = [name for name in self._source.names if name not in targets]
+        left_out = row_names(self._source.names, targets)
+        others = [n for n in self._source.names if n not in targets and n not in left_out]
+        if columns is None:
+            warn_of_row_names(self._source.shown, left_out, stacklevel=3)
         self.columns = others if columns is None else list(columns)
         self._encoding = FeatureEncoding(
             self.columns, as_categories(categories), frozenset(), as_dates(dates), missing,
             standardise,
         )  # fmt: skip
-        self._read(learns=True)
+        numbers = self._read(learns=True)
+        if columns is None:
+            warn_of_counting(self._source.shown, self._encoding.numbers, numbers, stacklevel=3)
 
     @property
     def features(self) -> list[str]:
@@ -122,7 +129,8 @@ class ParquetDataset:
         """
         return f"{self._source.shown}, row {index}"
 
-    def _read(self, learns: bool) -> None:
+    def _read(self, learns: bool) -> NDArray[Any]:
+        """Take the rows of the table; return what its columns of numbers hold."""
         source, encoding = self._source, self._encoding
         targets = as_targets(self._target)
         source.read([*self.columns, *targets])
@@ -143,6 +151,7 @@ class ParquetDataset:
         if not source.rows:
             raise ValueError(f"{source.shown} has no rows")
         source.forget()
+        return numbers
 
     def _column(self, name: str) -> NDArray[Any]:
         encoding = self._encoding

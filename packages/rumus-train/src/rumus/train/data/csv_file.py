@@ -30,6 +30,7 @@ from rumus.train.data.feature_encoding import (
     as_targets,
 )
 from rumus.train.data.npy import PathLike
+from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
 
 CHUNK: Final = 1 << 18  # cells that are kept as text at a time
 
@@ -38,9 +39,11 @@ class CsvDataset:
     r"""Columns of a CSV file with a header line: samples (features,) or (features, target).
 
     path: of a text file, comma-separated unless `delimiter` says otherwise.
-    columns: the names of the features, in this order; by default all but the target, and but a
-        first column of row names, as pandas and R write it: without a name, or called "Unnamed: 0",
-        "rownames" or "row.names". A UserWarning says that it was left out.
+    columns: the names of the features, in this order; by default all but the target, and but first
+        columns of row names, as pandas and R write them: without a name, or called "Unnamed: 0",
+        "Unnamed: 0.1", "rownames" or "row.names". A UserWarning says that they were left out, and
+        of a column called "id", "index" or the like whose numbers only tell rows apart that it was
+        not; and that a first line of numbers alone was taken for names.
     dtype: of the features, which are one array of shape (columns,).
     target: the name of the target's column, or a list of several, which are one array.
     target_dtype: the target's dtype; with `str` the cells are class names, and the target is the
@@ -125,7 +128,9 @@ class CsvDataset:
             self.columns = _features(table, columns, as_targets(target))
             kinds = as_categories(categories), as_booleans(booleans), as_dates(dates)
             self._encoding = FeatureEncoding(self.columns, *kinds, missing, standardise)
-            self._read(table, learns=True)
+            numbers = self._read(table, learns=True)
+        if columns is None:
+            warn_of_counting(table.shown, self._encoding.numbers, numbers, stacklevel=3)
 
     @property
     def features(self) -> list[str]:
@@ -160,7 +165,7 @@ class CsvDataset:
         reader.take(
             [(at, [_cell(row, name, at) for name in self.columns]) for at, row in enumerate(rows)]
         )
-        return reader.array(learns=False)
+        return reader.arrays(learns=False)[0]
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -182,17 +187,20 @@ class CsvDataset:
         """
         return f"{self.path}:{self._lines[index]}"
 
-    def _read(self, table: CsvTable, learns: bool) -> None:
+    def _read(self, table: CsvTable, learns: bool) -> NDArray[Any]:
+        """Take the lines of a table; return what its columns of numbers hold."""
         where = {name: table.index(name) for name in self.columns}
         spelling = self._file.spelling
         reader = _Features(table.shown, self._encoding, spelling, self._dtype, where)
         target = self._reader_of_target(table)
         needed = [table.index(name) for name in as_targets(self._target)] if self._drops else []
         self._lines = _lines(table, [reader, *([] if target is None else [target])], needed)
-        self._arrays = [reader.array(learns)]
+        features, numbers = reader.arrays(learns)
+        self._arrays = [features]
         if target is not None:
             found = target.array()
             self._arrays.append(found.reshape(-1) if isinstance(self._target, str) else found)
+        return numbers
 
     def _reader_of_target(self, table: CsvTable) -> _Numbers | _Texts | None:
         names = as_targets(self._target)
@@ -236,10 +244,12 @@ def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[
         found = list(columns)
     else:
         found = table.features(targets)
-        if table.has_row_names(targets):
+        warn_of_row_names(table.shown, row_names(table.names, targets), stacklevel=4)
+        if table.is_headed_by_numbers and not targets:
             warnings.warn(
-                f"{table.shown}: the first column, {printable(repr(table.names[0]))}, is left out "
-                "as that of row names; give columns=[...] to choose",
+                f"{table.shown}: the first line is taken for the names of the columns, and holds "
+                "numbers alone; header=[...] names them if it is data, columns=[...] says that it "
+                "is not",
                 UserWarning,
                 stacklevel=4,
             )
@@ -311,12 +321,15 @@ class _Features:
                 raise unknown_class(f"{place}: column {printable(repr(name))}", cell, known)
             yield cell
 
-    def array(self, learns: bool) -> NDArray[Any]:
-        """Return all rows; with `learns`, take what the encoding has to know from them."""
+    def arrays(self, learns: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the features of all rows, and the columns of numbers as they were.
+
+        With `learns`, take what the encoding has to know from them.
+        """
         numbers = self._numbers.array()
         if learns:
             self._encoding.learn(numbers, self._texts)
-        return self._encoding.features(numbers, self._texts, self._dtype)
+        return self._encoding.features(numbers, self._texts, self._dtype), numbers
 
 
 class _Numbers:

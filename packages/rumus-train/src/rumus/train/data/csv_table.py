@@ -6,17 +6,14 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from rumus.train.base.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
+from rumus.train.data.row_names import row_names
 
 Row: TypeAlias = tuple[int, list[str]]  # the line that it ends in, and its cells
-
-# What the first column is called if it holds the names of the rows: by R and pandas, by pandas when
-# such a file was read and written again, and by collections of R's data.
-ROW_NAMES: Final = frozenset({"", "Unnamed: 0", "rownames", "row.names"})
 
 
 class CsvTable(Iterator[Row]):
@@ -33,6 +30,7 @@ class CsvTable(Iterator[Row]):
         self.path = path
         self.shown = printable(path)
         self.names: list[str] = []
+        self._is_named = header is not None
         self._file = path.open(newline="", encoding=encoding)
         try:
             self._reader = csv.reader(self._file, delimiter=delimiter, strict=True)
@@ -76,22 +74,30 @@ class CsvTable(Iterator[Row]):
         return self._reader.line_num, row
 
     def features(self, targets: Sequence[str]) -> list[str]:
-        """The names of all columns but the targets and one of row names at the start.
+        """The names of all columns but the targets and those of row names.
 
         ValueError for a column without a name.
         """
-        named = self.names[1:] if self.has_row_names(targets) else self.names
-        if "" in named:
+        left_out = row_names(self.names, targets)
+        if "" in (named := self.names["" in left_out :]):
             number = len(self.names) - len(named) + named.index("") + 1
             raise ValueError(
                 f"{self.shown}: column {number} has no name; give columns=[...], or header=[...]"
             )
-        chosen = set(targets)
-        return [name for name in named if name not in chosen]
+        others = {*targets, *left_out}
+        return [name for name in self.names if name not in others]
 
-    def has_row_names(self, targets: Sequence[str]) -> bool:
-        """Whether the first column is one of row names."""
-        return len(self.names) > 1 and self.names[0] in ROW_NAMES.difference(targets)
+    @property
+    def is_headed_by_numbers(self) -> bool:
+        """Whether the names look like a line of data: numbers alone, which do not count columns."""
+        if self._is_named or len(self.names) < 2:
+            return False
+        named = self.names[not self.names[0] :]
+        counted = [[str(n) for n in range(first, first + len(named))] for first in (0, 1)]
+        try:
+            return bool(named and [float(name) for name in named]) and named not in counted
+        except ValueError:
+            return False
 
     def index(self, name: str) -> int:
         """Return the number of a column. ValueError if it is not there once; with the nearest."""

@@ -18,15 +18,24 @@ from rumus.train.data.npy import PathLike
 
 SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
+# Folders that macOS, Synology, QNAP, Windows, Linux and Python put beside what a person has made.
+_OF_SYSTEMS: Final = frozenset(
+    {
+        "__MACOSX", "@eaDir", "#recycle", "@Recycle", "System Volume Information", "lost+found",
+        "__pycache__",
+    }
+)  # fmt: skip
+
 
 class ImageFolder:
     """Images in one folder for each class: samples (image, number of the class).
 
     folder/cat/1.png is of the class "cat"; `classes` are the folders' names, sorted, and `files`
     the images, sorted in each class. Folders in a class's folder belong to the class, linked ones
-    too, each once; names that begin with a dot are left out, and so are files that no image
-    format's suffix ends. An image is an array of shape (height, width, channels), or (height,
-    width) for modes of one channel, turned as its EXIF orientation says.
+    too, each once. Left out are names that begin with a dot, folders that systems and archives make
+    by themselves (`__MACOSX`), and files that no image format's suffix ends. An image is an array
+    of shape (height, width, channels), or (height, width) for modes of one channel, turned as its
+    EXIF orientation says.
 
     folder: with one folder for each class.
     mode: what an image must be: "L", "RGB" and "RGBA" are uint8, "I;16" uint16, "I" int32 and "F"
@@ -119,7 +128,7 @@ def _check_pillow() -> None:
 
 
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".")
+    return not name.startswith((".", "$")) and name not in _OF_SYSTEMS
 
 
 def _images(folder: Path) -> list[Path]:

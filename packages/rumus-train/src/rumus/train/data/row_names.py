@@ -1,0 +1,83 @@
+"""Columns that name the rows of a table, and say nothing about them.
+
+What pandas and R write without being asked is left out. What a column of any other name holds is
+somebody's decision, so numbers that only count are said.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.train.base.printable import printable
+
+# At the start of a file: R's and pandas' name of it, what pandas makes of that each time that such
+# a file is read and written again, and what collections of R's data call it.
+_AT_START: Final = re.compile(r"|Unnamed: \d+(\.\d+)*|rownames|row\.names")
+_OF_PANDAS: Final = re.compile(r"__index_level_\d+__")  # in Parquet and Arrow files
+_COUNTS: Final = re.compile(
+    r"X|(?i:#|level_\d+|index|idx|no\.?|nr\.?|row|row[_ .]?(index|number|num|no|nr))"
+)
+_IDENTIFIES: Final = re.compile(r"(?i:(.*[_ .-])?(id|uid|rowid))|.*[a-z]I[dD]")
+
+
+def row_names(names: Sequence[str], targets: Collection[str]) -> list[str]:
+    """Return the columns that are left out as names of rows; one column at least is not."""
+    found: list[str] = []
+    for place, name in enumerate(names):
+        is_first = place == len(found) and bool(name or place == 0)
+        is_one = _OF_PANDAS.fullmatch(name) or (is_first and _AT_START.fullmatch(name))
+        if is_one and name not in targets:
+            found.append(name)
+    return found if len(found) < len(names) else []
+
+
+def warn_of_row_names(shown: str, names: Sequence[str], stacklevel: int) -> None:
+    """Say that columns are left out, if there are any."""
+    if names:
+        many = len(names) > 1
+        told = ", ".join(printable(repr(name)) for name in names)
+        warnings.warn(
+            f"{shown}: the first column{'s' if many else ''}, {told}, {'are' if many else 'is'} "
+            f"left out as {'those' if many else 'that'} of row names; give columns=[...] to choose",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def warn_of_counting(
+    shown: str, names: Sequence[str], numbers: NDArray[Any], stacklevel: int
+) -> None:
+    """Say of columns that are called like numbers of rows, and are, that they are features.
+
+    numbers: (rows, columns).
+    """
+    found = [
+        name
+        for name, column in zip(names, numbers.T, strict=True)
+        if (_COUNTS.fullmatch(name) and _is_counting(column))
+        or (_IDENTIFIES.fullmatch(name) and _is_identifying(column))
+    ]
+    if found:
+        told = ", ".join(printable(repr(name)) for name in found)
+        warnings.warn(
+            f"{shown}: {told} holds another number in each row, and is a feature as the file is "
+            "read; give columns=[...] to leave it out, or to say that it is meant",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _is_counting(column: NDArray[Any]) -> bool:
+    return len(column) > 1 and bool((np.diff(column.astype(np.float64)) == 1).all())
+
+
+def _is_identifying(column: NDArray[Any]) -> bool:
+    values = column.astype(np.float64)
+    is_whole = bool((np.isfinite(values) & (values == np.trunc(values))).all())
+    return len(values) > 1 and is_whole and len(np.unique(values)) == len(values)
