@@ -217,3 +217,19 @@ def test_perplexity_on_a_device(backend: Backend) -> None:
         metrics.perplexity(logits, [0, 1, 2])
     with pytest.raises(ValueError, match=r"logits must be"):
         metrics.perplexity(logits, [0, 1])
+
+
+def test_what_is_no_number_makes_none_or_an_error(backend: Backend) -> None:
+    """The same on the host and on a device."""
+    nan = np.array([1.0, np.nan], np.float32)
+    scores = np.array([[0.0, 1.0], [np.nan, 0.0]], np.float32)
+    for values in (nan, tensor(nan, backend=backend)):
+        assert np.isnan(float(metrics.mean_absolute_error(values, np.zeros(2, np.float32))))
+        assert np.isnan(float(metrics.root_mean_squared_error(values, np.zeros(2, np.float32))))
+        for measure in (metrics.auroc, metrics.r2):
+            with pytest.raises(ValueError, match="some are NaN"):
+                float(measure(values, np.array([0.0, 1.0], np.float32)))
+    for rows in (scores, tensor(scores, backend=backend)):
+        for measure in (metrics.accuracy, metrics.f1):
+            with pytest.raises(ValueError, match="some are NaN"):
+                float(measure(rows, np.array([0, 1])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from rumus.train import (
     Result,
     Trainer,
     ValidationEnd,
+    metrics,
 )
 
 BATCH = (np.zeros(1, np.float32),)
@@ -308,3 +310,73 @@ def test_the_best_checkpoint_is_found(tmp_path: Path) -> None:
         checkpoints.load_best()
     with pytest.raises(ValueError, match="keep_best is None"):
         _ = checkpoints.best
+
+
+def test_a_step_logs_nothing_under_the_name_of_a_metric() -> None:
+    run = Counting(lambda weight: weight)
+    loss = lambda z: {"loss": (z - run.weight).sum(), "val_acc": 1.0}
+    with pytest.raises(ValueError, match=r"logs 'val_acc', .* calls 'acc' of a validation"):
+        run.trainer.fit([BATCH], loss, epochs=1, validate=lambda: {"acc": 0.5})
+    assert run.weight.item() == 0
+
+
+def returns_nothing() -> Any:
+    print("looked at")
+
+
+def raises() -> Any:
+    raise RuntimeError("the file of the validation is gone")
+
+
+@pytest.mark.parametrize(
+    ("validate", "told"),
+    [(returns_nothing, r"numbers by name, .* not None; does it return"), (raises, "is gone")],
+    ids=lambda f: getattr(f, "__name__", ""),
+)
+def test_what_was_trained_is_not_lost_to_a_validation(
+    validate: Any, told: str, tmp_path: Path
+) -> None:
+    """It is saved, and the validation is due when the run goes on."""
+    with pytest.raises((TypeError, RuntimeError), match=told):
+        Counting(float).fit(3, 3, validate=validate, checkpoints=Checkpoints(tmp_path))
+    assert stored(tmp_path, "") == {3: None}
+    run = Counting(float)
+    result = run.fit(3, 3, checkpoints=Checkpoints(tmp_path), resume="auto")
+    assert result.metrics == {"loss": 3.0}
+    assert result.metrics_step == 3
+
+
+def test_a_metric_alone_is_called_what_it_is(tmp_path: Path) -> None:
+    scores, targets = np.array([[0.1, 0.9], [0.2, 0.8]]), np.array([1, 0])
+    run = Counting(float)
+    result = run.fit(1, 1, validate=lambda: metrics.accuracy(scores, targets))
+    assert result.metrics == {"accuracy": 0.5}
+    with pytest.raises(ValueError, match="monitor = 'loss', which the validation has not"):
+        run.fit(1, 1, validate=lambda: metrics.f1(scores, targets), checkpoints=tmp_path / "f1")
+
+
+@pytest.mark.parametrize(
+    ("validate", "said"),
+    [
+        (lambda: float((np.ones((2, 2)).argmax(1) == 0).mean()), "<lambda> returns .*'accuracy'"),
+        (lambda: next(accuracy_score() for _ in range(1)), "<lambda> returns .*'accuracy_score'"),
+        (lambda: cross_entropy_loss() + 0 * np.ones(2).argmax(), None),
+        (lambda: 0.5, None),
+    ],
+)
+def test_a_score_of_a_nameless_function_is_not_taken_for_a_loss(
+    validate: Any, said: str | None
+) -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        Counting(float).fit(1, 1, validate=validate)
+    assert len(heard) == (said is not None)
+    assert said is None or re.search(said, str(heard[0].message))
+
+
+def accuracy_score() -> float:
+    return 0.75
+
+
+def cross_entropy_loss() -> float:
+    return 0.75

@@ -62,7 +62,8 @@ def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
 
     scores: (samples, classes). targets: (samples,), class numbers. Of equal scores the lower class
     is better for top=1, and the higher one otherwise, as in scikit-learn.
-    ValueError for shapes that do not fit, classes that are none, a `top` outside of [1, classes].
+    ValueError for shapes that do not fit, scores that are NaN, classes that are none, a `top`
+    outside of [1, classes]; of a batch on a GPU when the metric is read.
     """
     check_shapes(scores, targets)
     samples, classes = shape_of(scores)
@@ -104,7 +105,8 @@ def auroc(scores: Given, targets: Given) -> MetricState:
     """The area under the ROC curve: how often a positive sample scores higher than a negative one.
 
     scores: (samples,), any numbers; equal ones count half. targets: (samples,), 0 or 1. NaN where
-    a class is absent. Keeps all scores. ValueError for shapes that differ and other targets.
+    a class is absent. Keeps all scores. ValueError for shapes that differ, NaN scores and other
+    targets.
     """
     return _kept("auroc", scores, targets, _scored, _auroc)
 
@@ -129,12 +131,18 @@ def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> Me
 
 
 def mean_absolute_error(predictions: Given, targets: Given) -> MetricState:
-    """The mean of |prediction - target|, over all elements. ValueError for shapes that differ."""
+    """The mean of |prediction - target|, over all elements; NaN if one is.
+
+    ValueError for shapes that differ.
+    """
     return _of_errors("mean_absolute_error", predictions, targets, abs, _ratio)
 
 
 def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
-    """The root of the mean square of prediction - target. ValueError for shapes that differ."""
+    """The root of the mean square of prediction - target; NaN if one is.
+
+    ValueError for shapes that differ.
+    """
     square = lambda error: error * error
     return _of_errors("root_mean_squared_error", predictions, targets, square, _root_of_ratio)
 
@@ -142,7 +150,8 @@ def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
 def r2(predictions: Given, targets: Given) -> MetricState:
     """1 - sum (y - p)^2 / sum (y - mean y)^2, over all elements, which are kept.
 
-    Of constant targets it is 1 if all predictions are right, else 0. ValueError for shapes.
+    Of constant targets it is 1 if all predictions are right, else 0. ValueError for shapes that
+    differ, and for NaN.
     """
     return _kept("r2", predictions, targets, _paired, _r2)
 
@@ -170,7 +179,7 @@ def _of_errors(
         there = predictions.detach().astype(float32)
         error = there - beside(targets, there)
         return MetricState(name, (of(error).sum(), np.array(float(error.size))), finish)
-    errors = np.subtract(*_paired(predictions, targets))
+    errors = np.subtract(*_doubles(predictions, targets))
     return MetricState(name, (np.array(of(errors).sum()), np.array(float(errors.size))), finish)
 
 
@@ -203,9 +212,14 @@ def _scored(scores: Given, targets: Given) -> tuple[Floats, Floats]:
     return values, truth
 
 
-def _paired(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
+def _doubles(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
     found, wanted = (on_host(x).astype(np.float64) for x in (predictions, targets))
     _check_same(found.shape, wanted.shape)
+    return found, wanted
+
+
+def _paired(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
+    found, wanted = _doubles(predictions, targets)
     if np.isnan(found).any() or np.isnan(wanted).any():
         raise ValueError("predictions and targets must be numbers, and some are NaN")
     return found, wanted

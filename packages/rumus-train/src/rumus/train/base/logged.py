@@ -17,6 +17,7 @@ from rumus.train.base.metric_state import MetricState, Part
 
 _HOST: Final = NumpyBackend()
 TAKEN: Final = frozenset(("epoch", "step", "loss"))  # what an entry of the history has already
+OF_VALIDATION: Final = "val_"  # before what it has of a validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,11 @@ def as_log(found: Mapping[Any, Any]) -> tuple[Tensor, dict[str, Value]]:
 def _name(name: Any) -> str:
     if not isinstance(name, str) or name in TAKEN:
         raise ValueError(f"a step logs by names that are texts, and not {name!r}")
+    if name.startswith(OF_VALIDATION):
+        raise ValueError(
+            f"a step logs {name!r}, which is what the history calls {name[len(OF_VALIDATION) :]!r} "
+            "of a validation: give it another name, as 'train_...', or measure it with validate="
+        )
     return name
 
 

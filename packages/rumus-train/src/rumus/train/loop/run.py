@@ -21,6 +21,7 @@ from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.class_names import require_same_classes
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
+from rumus.train.base.logged import OF_VALIDATION
 from rumus.train.base.position import Position
 from rumus.train.base.random_sources import restore_program, states_of_program
 from rumus.train.base.spans import Spans
@@ -415,10 +416,16 @@ class Run:
                 metrics = self.team.measure(self.validate_fn, weight_of)
         except Abandoned:
             return
+        except NonFiniteGradientError:
+            raise  # of a step before
+        except Exception:
+            if self.team.size == 1:  # another rank may not have failed
+                self._save()  # what was trained is not lost to what was to look at it
+            raise
         self._check_metrics(metrics)
         position.validation_due = False
         position.metrics, position.metrics_step = metrics, position.step
-        measured = {f"val_{name}": value for name, value in metrics.items()}
+        measured = {f"{OF_VALIDATION}{name}": value for name, value in metrics.items()}
         position.history.append({"epoch": position.epoch, "step": position.step, **measured})
         is_best = self._note_best(metrics)
         self._validated_time = self.team.clock()

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -24,7 +25,8 @@ from rumus.train.loop.capture import beside
 from rumus.train.loop.weighing import Weighing
 
 # A function that returns numbers by name, or batches and what is computed of each: one number (it
-# is called "loss") or several by name, averaged over the samples; metric states add up.
+# is called "loss") or several by name, averaged over the samples; metric states add up, and one
+# alone is called what it is.
 Validate: TypeAlias = (
     Callable[[], Mapping[str, float] | float] | tuple[Iterable[Any], Callable[..., Any]]
 )  # fmt: skip
@@ -40,10 +42,13 @@ _NO_MEAN: Final = re.compile(
 )
 
 
-# Names of functions of which more is better.
+# Words of what is better if there is more of it, and of what is if there is less.
 _SCORE: Final = re.compile(
     r"(?<![a-z])(acc(uracy)?|score|f1|f_?beta|au_?c|auroc|map|precision|recall|r2|iou|bleu)(?![a-z])",
     re.IGNORECASE,
+)
+_LOSS: Final = re.compile(
+    r"loss|error|entropy|mse|mae|rmse|perplexity|distance|norm|nll", re.IGNORECASE
 )
 
 
@@ -200,15 +205,29 @@ class Measured:
 
 
 def _warn_of_score(function: Callable[..., Any], found: object) -> None:
-    """Say of one number that it is called "loss", where the function's name says more is better."""
-    name = getattr(function, "__name__", "")
-    if not isinstance(found, Mapping) and _SCORE.search(name):
+    """Say of one number that it is called "loss", where the function's words say more is better."""
+    if isinstance(found, (Mapping, MetricState)):
+        return
+    own = getattr(function, "__name__", type(function).__name__)
+    words = [own, *_words_of(getattr(function, "__code__", None))]
+    scores = [word for word in words if _SCORE.search(word) or word == "argmax"]
+    if scores and not any(_LOSS.search(word) for word in words):
+        name = next((word for word in scores if word != "argmax"), "accuracy")
         warnings.warn(
-            f"{name} returns one number, which is called 'loss', and less of which is better: "
+            f"{own} returns one number, which is called 'loss', and less of which is better: "
             f"return {{{name!r}: ...}}, with monitor={name!r} and mode='max' in fit",
             UserWarning,
             stacklevel=3,
         )
+
+
+def _words_of(code: CodeType | None) -> Iterator[str]:
+    """The names that a function uses, those of functions within it as well."""
+    if code is not None:
+        yield from (*code.co_names, *code.co_varnames)
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield from _words_of(constant)
 
 
 def _numbers(found: object) -> dict[str, float]:
@@ -217,12 +236,14 @@ def _numbers(found: object) -> dict[str, float]:
 
 def _named(found: object) -> dict[str, Any]:
     """What was found, by name, as it is. TypeError for what is no number."""
-    if isinstance(found, (Tensor, int, float, np.number, MetricState)):
+    if isinstance(found, MetricState):
+        found = {found.name.partition("(")[0]: found}
+    elif isinstance(found, (Tensor, int, float, np.number)):
         found = {"loss": found}
     if not isinstance(found, Mapping) or not found:
         raise TypeError(
             "a validation returns numbers by name, as {'accuracy': 0.9}, or one number; not "
-            f"{found!r}"
+            f"{found!r}" + ("; does it return at all?" if found is None else "")
         )
     return {str(name): value for name, value in found.items()}
 
