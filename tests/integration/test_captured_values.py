@@ -19,6 +19,7 @@ import itertools
 import math
 import operator
 import random
+import sys
 import threading
 import time
 import types
@@ -188,6 +189,26 @@ def nested_function() -> tuple[Number, Change]:
         rate = 3.0
 
     return lambda: inner() * 2.0, change
+
+
+def import_replaced() -> tuple[Number, Change]:
+    first, second = types.ModuleType("rate_of_the_test"), types.ModuleType("rate_of_the_test")
+    first.rate, second.rate = 1.0, 3.0  # type: ignore[attr-defined]
+    sys.modules["rate_of_the_test"] = first
+
+    def number() -> float:
+        import rate_of_the_test  # type: ignore[import-not-found]
+
+        return float(rate_of_the_test.rate)
+
+    return number, lambda: sys.modules.update(rate_of_the_test=second)
+
+
+def name_of_a_parameter() -> tuple[Number, Change]:
+    parameter = Parameter([1.0], name="low")
+    return lambda: 3.0 if parameter.name == "high" else 1.0, lambda: setattr(
+        parameter, "name", "high"
+    )
 
 
 def attribute_of_object() -> tuple[Number, Change]:
@@ -1329,15 +1350,55 @@ def test_what_changes_between_epochs_is_found_before_it_was_wrong(device: Captur
     assert run.trainer.counts.compared <= 5
 
 
-def test_an_operator_that_was_exchanged_is_found(
+def times_3(kind: type, name: str) -> Callable[..., Any]:
+    """A method of a class, with three times its result."""
+    plain: Callable[..., Any] = getattr(kind, name)
+    return lambda self, *given: plain(self, *given) * 3.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(nn.Linear, "forward"), (nn.Sequential, "forward"), (nn.Module, "__call__"),
+     (Tensor, "sum"), (Tensor, "__mul__"), (Tensor, "tanh")],
+    ids=lambda value: getattr(value, "__name__", value),
+)  # fmt: skip
+def test_what_is_exchanged_in_the_library_is_noticed(
+    kind: type, name: str, device: Capturing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes of layers and of tensors are patched, as by profilers and by adapters."""
+    found = []
+    for capture in (False, True):
+        model = nn.Sequential(nn.Linear(2, 2, generator=Generator(0))).to(device)
+        trainer = Trainer(SGD(model.parameters(), 0.0625), capture=capture)
+
+        def loss(x: Tensor, model: nn.Module = model) -> Tensor:
+            result: Tensor = (model(x).tanh() * 0.5).sum()
+            return result
+
+        with monkeypatch.context() as patched, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for step in range(STEPS):
+                if step == CHANGED:
+                    function = times_3(kind, name)
+                    if name == "__mul__":
+                        plain = Tensor.__mul__
+                        function = lambda a, b, plain=plain: plain(plain(a, b), 3.0)
+                    patched.setattr(kind, name, function)
+                trainer.train_step(loss, np.array([[0.5, 0.25]], np.float32))
+        found.append([value.tobytes() for value in model.state_dict().values()])
+        assert trainer.counts.replayed == 4 * capture
+    assert found[0] == found[1]
+
+
+def test_a_function_within_the_library_that_was_exchanged_is_found(
     device: Capturing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library's own functions are trusted not to change, until somebody changes them."""
+    """What only the library itself calls is trusted not to change, until somebody changes it."""
     run = Hidden(device, another_number)
     for _ in range(7):
         run.moved()
-    plain = Tensor.sum
-    monkeypatch.setattr(Tensor, "sum", lambda self, *given: plain(self, *given) * 3.0)
+    original = Tensor.backward
+    monkeypatch.setattr(Tensor, "backward", lambda self, *a, **k: original(self * 3.0, *a, **k))
     with pytest.warns(CaptureWarning):
         moved = [run.moved() for _ in range(9)]
     assert moved[-1] == 3.0

@@ -34,7 +34,7 @@ from types import (
 )
 from typing import Any, Final
 
-from rumus.tensor import Expr, Generator, Kernel, Tensor
+from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
 from rumus.train.loop.guards import MISSING, Guards, contents, is_comparable, reachable
 from rumus.train.loop.outside import (
     CONTAINERS,
@@ -55,6 +55,10 @@ _SUBSCRIPTS: Final = frozenset(("BINARY_SUBSCR", "BINARY_SLICE"))
 _FORMATTED: Final = frozenset(
     ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE")
 )
+_OPERATORS: Final = {
+    "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow",
+    "@": "matmul", "<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne",
+}  # fmt: skip
 _MAKING: Final = frozenset(("__init__", "__new__", "__init_subclass__", "__post_init__"))
 _PLACES: Final = frozenset(("position", "place", "state"))  # of a generator, which moves
 _FORMATS: Final = frozenset(("format", "format_map"))  # of texts: they read attributes themselves
@@ -161,6 +165,24 @@ class Reads:
         kind = thing if isinstance(thing, type) else type(thing)
         if name in (_own_names(thing) or ()) or _in_classes(kind, name) is not MISSING:
             self._attribute(thing, name, label)
+
+    def read_import(self, name: str, *, is_own: bool) -> Any:
+        """A module that the code names: another one may be put into its place."""
+        if not is_own:
+            self.guards.add_key(sys.modules, name, f"import {name}")
+        return self._take(sys.modules.get(name, UNKNOWN), name)
+
+    def use_method(self, base: Any, name: str) -> None:
+        """What a tensor's class gives may be exchanged there, and a parameter's name be set."""
+        if _in_classes(Tensor, name) is not vars(object).get(name, MISSING):
+            self.guards.add_attribute(Tensor, name, f"Tensor.{name}")
+        if isinstance(base, Parameter) and name == "name":
+            self.guards.add_attribute(base, name, f"the name of {base.label}")
+
+    def use_operator(self, name: str) -> None:
+        """An operator, which may be that of a tensor on either side."""
+        for method in (f"__{name}__", f"__r{name}__"):
+            self.use_method(UNKNOWN, method)
 
     def write_attribute(self, base: Any, name: str) -> None:
         """What the step writes before it reads it, it knows."""
@@ -306,6 +328,9 @@ class Reads:
     def _take_kind(self, value: Any, label: str) -> None:
         """The class of an object, which may be exchanged, and the methods that operators call."""
         kind = type(value)
+        if is_of_rumus(kind.__module__) and hasattr(kind, "forward"):
+            for name in ("forward", "__call__"):  # what the library's layers do
+                self.guards.add_attribute(kind, name, f"{kind.__name__}.{name}")
         is_own = is_trusted(kind.__module__) or is_of_rumus(kind.__module__)
         if not is_of_python(kind) or isinstance(value, (type, Tensor)) or is_own:
             return
@@ -448,15 +473,18 @@ class _Followed:
         if operation == "cell":
             return self._checked(reads.read_cell(frame, name))
         if operation == "import":
-            return reads._take(sys.modules.get(name, UNKNOWN), name)
+            return reads.read_import(name, is_own=self._is_own)
         base = self._top
         if isinstance(base, _Local):
             base = frame.f_locals.get(str(base), UNKNOWN)
         if operation == "shown":
             reads.show(base)
             return UNKNOWN
-        if operation == "compared":
-            reads.compare(base)
+        if operation in ("operator", "compared"):
+            if name is not None and not self._is_own:
+                reads.use_operator(name)
+            if operation == "compared":
+                reads.compare(base)
             return UNKNOWN
         if operation == "matched":
             if name:
@@ -474,6 +502,8 @@ class _Followed:
             return UNKNOWN  # put back after it was read, as by `checkpoint`
         if name in _FORMATS and isinstance(base, str):
             reads.read_all()
+        if not self._is_own:
+            reads.use_method(base, name)
         return self._checked(reads.read_attribute(base, name))
 
     def _checked(self, value: Any) -> Any:
@@ -503,7 +533,9 @@ def _steps(code: CodeType) -> Mapping[int, tuple[str, Any]]:
         elif name in _FORMATTED:
             found[one.offset] = "shown", None
         elif name == "COMPARE_OP":
-            found[one.offset] = "compared", None
+            found[one.offset] = "compared", _OPERATORS.get(one.argval)
+        elif name == "BINARY_OP":
+            found[one.offset] = "operator", _OPERATORS.get(one.argrepr.removesuffix("="))
         elif name == "MATCH_CLASS":
             found[one.offset] = "matched", one.arg
         elif name == "IMPORT_NAME":
