@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rumus import nn
-from rumus.tensor import Backend, Generator, NumpyBackend, Parameter, Tensor, no_grad, tensor
+from rumus.tensor import (
+    Backend,
+    Generator,
+    GraphError,
+    NumpyBackend,
+    Parameter,
+    Tensor,
+    no_grad,
+    tensor,
+)
 from rumus.tensor.graph.autograd import Node
 
 CPU = NumpyBackend()
@@ -95,3 +106,17 @@ def test_what_is_no_tensor_is_refused() -> None:
     wrong: Any = lambda x: (x, x)
     with pytest.raises(TypeError, match="must return a tensor"):
         nn.checkpoint(wrong, tensor([1.0], backend=CPU))
+
+
+def test_a_function_that_computes_other_numbers_is_refused() -> None:
+    """As one that draws from a generator that nobody can set back, or reads what has changed."""
+    draws: list[Callable[[], float]] = [
+        np.random.default_rng(0).random,
+        random.Random(0).random,
+        iter([1.0, 2.0]).__next__,
+    ]
+    for draw in draws:
+        x = Parameter([1.0, 2.0], name="x", backend=CPU)
+        result = nn.checkpoint(lambda x, draw=draw: x * draw(), x).sum()
+        with pytest.raises(GraphError, match="other numbers the second time"):
+            result.backward()

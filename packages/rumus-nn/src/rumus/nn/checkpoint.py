@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from rumus.nn.module import Module
 from rumus.tensor import Generator, GraphError, Tensor
@@ -34,7 +37,8 @@ def checkpoint(
     inputs: its tensors.
     generators: more that it draws from, which are neither its own nor in what it closes over.
 
-    TypeError for a result that is not one tensor.
+    TypeError for a result that is not one tensor; GraphError in the backward pass where a function
+    is found to compute something else the second time, of which only the shape is known on a GPU.
 
     >>> from rumus.nn import Linear
     >>> from rumus.tensor import Generator, ones
@@ -54,7 +58,7 @@ def checkpoint(
     if result._node is None:
         return result
     parameters = leaves(result._node)
-    again = _Call(function, inputs, _Positions(generators, positions))
+    again = _Call(function, inputs, _Positions(generators, positions), _mark_of(result))
     sources = [*inputs, *parameters]
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
@@ -66,6 +70,13 @@ def checkpoint(
     if found._node is not None:
         found._node.updates = tuple(proposed)  # by the first call only
     return found
+
+
+def _mark_of(result: Tensor) -> int | None:
+    """A checksum of a result on the host; None for one on a device, which is not read."""
+    if result.backend.runs_ahead:
+        return None
+    return zlib.crc32(np.ascontiguousarray(result._array).data)
 
 
 def _checked(result: Any) -> Tensor:
@@ -113,8 +124,10 @@ class _Call:
         function: Callable[..., Tensor],
         inputs: Sequence[Tensor],
         positions: _Positions,
+        wanted: int | None = None,
     ) -> None:
         self.function = function
+        self.wanted = wanted  # the mark of what the call before has returned
         self.inputs = inputs
         self.positions = positions
         self.shares: list[Array | None] = [None] * len(inputs)
@@ -150,6 +163,12 @@ class _Call:
         node = result._node
         if node is None or result.shape != gradient.shape:
             raise GraphError("checkpoint: the function computed something else the second time")
+        if _mark_of(result) != self.wanted:
+            raise GraphError(
+                "checkpoint: the function computed other numbers the second time: what it depends "
+                "on has changed, or it draws from a generator of NumPy or Python, which is not "
+                "set back; draw from a rumus.tensor.Generator"
+            )
         del result  # its elements are needed no more
         backward(node, gradient, sink)
         return [*self.shares, *(sink.found.get(id(p)) for p in parameters)]
