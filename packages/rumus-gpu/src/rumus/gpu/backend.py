@@ -182,7 +182,10 @@ class GpuBackend:
         return contiguous(array)
 
     def read_later(self, array: GPUArray) -> LateRead:
-        """Return what reads this array again and again while the host does something else."""
+        """Return what reads an array again and again while the host does something else.
+
+        array: what is read, as it is whenever a read begins.
+        """
         return LateRead(self.gpu, array)
 
     def fill(self, value: float, out: GPUArray) -> None:
