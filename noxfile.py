@@ -265,7 +265,8 @@ def reliability(session: nox.Session) -> None:
 @nox.session(default=False, requires=["dist"])
 def report(session: nox.Session) -> None:
     """Look at a report in a browser (chromium must be installed); the pictures of the docs."""
-    session.install("pytest", "hypothesis", "pillow", *wheels("rumus[plot,rich]"))
+    session.install("pytest", "hypothesis", "pillow", "nbconvert", "ipykernel", "scikit-learn",
+                    *wheels("rumus[plot,rich]"))  # fmt: skip
     session.run("pytest", "tests/report", *session.posargs)
 
 

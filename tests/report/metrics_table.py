@@ -1,4 +1,4 @@
-"""The metrics beside scikit-learn's, as a table in Markdown: `python tests/report/metrics_table.py`.
+"""The metrics beside scikit-learn's, in Markdown: `python tests/report/metrics_table.py`.
 
 2,000 samples with ties among the scores and a class that never occurs, cut into batches of 64 and a
 last one of 16. The difference is that of the metric of all batches together from scikit-learn's of
@@ -61,7 +61,7 @@ def rows() -> list[tuple[str, str, Callable[..., MetricState], Any, Any, float]]
 def table() -> str:
     """Return the table."""
     lines = [
-        "| `rumus.train.metrics` | scikit-learn | value | difference | mean of batches, difference |",
+        "| `rumus.train.metrics` | scikit-learn | value | difference | of the mean of batches |",
         "|---|---|---|---|---|",
     ]
     cuts = [slice(start, start + BATCH) for start in range(0, SAMPLES, BATCH)]

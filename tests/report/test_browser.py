@@ -213,3 +213,47 @@ def test_the_picture_of_the_runs(runs: list[Path], tmp_path: Path) -> None:
     assert pixels(picture).std() > 10
     with Image.open(picture) as image:
         image.quantize(64).save(PICTURES / picture.name, optimize=True)
+
+
+CELLS = (
+    """import numpy as np
+from sklearn.datasets import load_digits
+from rumus import nn
+from rumus.optim import AdamW
+from rumus.train import ArrayDataset, DataLoader, Trainer, metrics, random_split
+
+images, labels = load_digits(return_X_y=True)
+whole = ArrayDataset((images / 16).astype(np.float32), labels)
+train, test = random_split(whole, [0.8, 0.2], seed=0)
+model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+trainer = Trainer(AdamW(model.parameters(), 3e-3), state={"model": model})""",
+    """def loss(x, y):
+    return nn.cross_entropy_loss(model(x), y)
+
+def scores(x, y):
+    logits = model(x)
+    return {"loss": nn.cross_entropy_loss(logits, y), "f1": metrics.f1(logits, y)}
+
+trainer.fit(DataLoader(train, 32, shuffle=True, seed=0), loss, epochs=8,
+            validate=(DataLoader(test, 256), scores))""",
+)
+
+
+def test_a_notebook_in_a_browser(tmp_path: Path) -> None:
+    """Run by nbconvert, shown as the page that nbconvert makes of it."""
+    nbformat = pytest.importorskip("nbformat")
+    nbconvert = pytest.importorskip("nbconvert")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS])
+    run = nbconvert.preprocessors.ExecutePreprocessor(timeout=120)
+    run.preprocess(notebook, {"metadata": {"path": str(tmp_path)}})
+    html, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    page, picture = tmp_path / "notebook.html", tmp_path / "notebook.png"
+    page.write_text(html, encoding="utf-8")
+    look(page, picture, "--window-size=860,860")
+    found = pixels(picture).astype(int)
+    bar = np.abs(found - np.array([0x4C, 0x8B, 0xF5])).sum(axis=2) < 8
+    assert bar.sum(axis=1).max() > 600  # it is full
+    assert "<table><tr><th>ended by</th><td>epochs</td></tr>" in html
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(64).save(PICTURES / picture.name, optimize=True)
