@@ -26,6 +26,8 @@ NAMED = {
     "order": f"{ALIKE}:.* the loader's seed is 6 on rank 1, 5 on rank 0",
     "epochs": f"{ALIKE}:.* the limit of epochs is 1 on rank 1, 2 on rank 0",
     "steps": f"{ALIKE}:.* the limit of steps is 5 on rank 1, None on rank 0",
+    "lr": f"{ALIKE}:.* the optimizer's hyper is {{'lr': 0.006, .* on rank 1, {{'lr': 0.003, ",
+    "zero": f"{ALIKE}:.* zero is True on rank 1, False on rank 0",
     "hang": "no answer from rank 1 of 2 on .*; the last that all have done is step 3",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -41,8 +42,18 @@ def described(run: Run) -> dict[str, object]:
         **{f"the loader's {n}": value for n, value in state.items() if n not in position},
         **{f"the limit of {n}": getattr(limits, n) for n in ("epochs", "steps", "seconds")},
         "the optimizer": getattr(trainer.optimizer, "kind", type(trainer.optimizer).__name__),
+        **{
+            f"the optimizer's {name}": _text(getattr(trainer.optimizer, name, None))
+            for name in ("hyper", "clip", "average", "nonfinite", "maximize")
+        },
+        **{
+            f"group {number}": _text((group.hyper, group.lr_scale, group.optional))
+            for number, group in enumerate(trainer.optimizer.groups)
+        },
         "the loss scale": repr(getattr(scaling_of(trainer.optimizer), "policy", None)),
+        "zero": getattr(trainer.team, "is_zero", False),
         "accumulate": run.accumulate,
+        "weight_of": run.batches.weight_of is not None,
         "validate": run.validate_fn is not None,
         "validate_every": run.validate_every,
         "save_every": run.save_every,
@@ -67,6 +78,11 @@ def _differences(rank: int, first: Mapping[str, object], other: Mapping[str, obj
         for name in names
         if first.get(name, "missing") != other.get(name, "missing")
     ]
+
+
+def _text(value: object) -> str:
+    """What a person would write for it: functions are elsewhere in memory on each rank."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _version(name: str) -> str:

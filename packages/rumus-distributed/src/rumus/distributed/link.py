@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Protocol, TypeVar
 
@@ -45,11 +46,11 @@ class Link(Protocol):
         """Return what rank 0 gives, on all of them: it is pickled."""
         ...
 
-    def post(self, backend: Backend, array: Array) -> None:
-        """Send on its way what `add_up` will send first of this array, which is final.
+    def post(self, arrays: Sequence[tuple[Backend, Array]]) -> None:
+        """Send on its way what `add_up` will send first of these arrays, which are final.
 
-        Not every rank has to: it waits for nobody, and is only sooner. The device goes on with it
-        while the host asks the others how they are.
+        Not every rank has to, and no sum has to follow: it waits for nobody, and is only sooner.
+        The device goes on with it while the host asks the others how they are.
         """
 
     def add_up(self, backend: Backend, array: Array) -> None:
@@ -97,8 +98,8 @@ class NoLink:
         """Return it."""
         return thing
 
-    def post(self, backend: Backend, array: Array) -> None:
-        """Nobody waits for it."""
+    def post(self, arrays: Sequence[tuple[Backend, Array]]) -> None:
+        """Nobody waits for them."""
 
     def add_up(self, backend: Backend, array: Array) -> None:
         """It is the sum."""

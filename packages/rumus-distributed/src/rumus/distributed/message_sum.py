@@ -29,6 +29,12 @@ class MessageSum:
     def __init__(self, link: MpiLink, comm: Any, backend: Backend) -> None:
         self._link, self._comm, self._backend = link, comm, backend
 
+    def post(self, flat: Array) -> None:
+        """A message is sent when all are there to receive it."""
+
+    def forget(self) -> None:
+        """Nothing is posted."""
+
     def add_up(self, flat: Array) -> None:
         """See `Link.add_up`."""
         self._sum_part(flat)

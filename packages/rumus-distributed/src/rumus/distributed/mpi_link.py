@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 import numpy as np
@@ -215,12 +216,15 @@ class MpiLink(Link):
 
     # Arrays
 
-    def post(self, backend: Backend, array: Array) -> None:
+    def post(self, arrays: Sequence[tuple[Backend, Array]]) -> None:
         """See `Link.post`."""
-        flat = array.reshape(-1)
-        known = self._sums.get((id(backend), flat.size, flat.dtype))  # all ranks make one together
-        if isinstance(known, SharedSum):
-            known.post(flat)
+        for known in self._sums.values():
+            known.forget()  # what was posted, and then added up in another way
+        for backend, array in arrays:
+            flat = array.reshape(-1)
+            there = self._sums.get((id(backend), flat.size, flat.dtype))
+            if there is not None:  # all ranks make one together
+                there.post(flat)
 
     def add_up(self, backend: Backend, array: Array) -> None:
         """See `Link.add_up`."""

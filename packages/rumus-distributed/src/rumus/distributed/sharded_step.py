@@ -61,8 +61,7 @@ class ShardedStep:
             self._losses.begin()
             own = self._own(loss_fn, portions)
             self._losses.start()
-            for backend, array in own.sums():
-                self._link.post(backend, array)  # the device has this to do while the host asks
+            self._link.post(own.sums())  # the device has this to do while the host asks
             meet()
             noted, weight = self._joined(own)
         self._trainer.count(noted, weight)
@@ -162,24 +161,32 @@ class _Branch:
         values: the losses of this rank, by number. ValueError if nothing has a weight.
         """
         numbers = {p.id: number for number, p in enumerate(parameters)}
-        here = {numbers[p.id] for p in self.gradient_sums.parameters}
+        arrays = [[numbers[p] for p in each] for each in self.gradient_sums.layout]
         own = [
             (_added(values[n] * w for n, w in shard), math.fsum(w for _, w in shard))
             for shard in self.losses
         ]
-        found = link.gather((own, self.buffers.changed, here, self.logs.shards))
+        found = link.gather((own, self.buffers.changed, arrays, self.logs.shards))
         losses = [each for rank, *_ in found for each in rank]
         self.logs.shards = [shard for *_, rank in found for shard in rank]
         weight = math.fsum(w for _, w in losses)
         if not weight > 0:
             raise ValueError("all batches of a step have weight 0: leave them out of the loader")
         self.buffers.changed = [any(each) for each in zip(*(c for _, c, *_ in found), strict=True)]
-        elsewhere = set[int]().union(*(there for *_, there, _ in found)) - here
-        if elsewhere:  # optional parameters that only other ranks have used
-            self._add_zeros([parameters[number] for number in sorted(elsewhere)])
+        if any(there != arrays for *_, there, _ in found):
+            used = {n for *_, there, _ in found for each in there for n in each}
+            self._lay_out_apart([parameters[n] for n in sorted(used)])
         for backend, array in self.sums():
             link.add_up(backend, array)
         return _added(x for x, _ in losses) / weight, weight
+
+    def _lay_out_apart(self, used: Iterable[Parameter]) -> None:
+        """Have the same arrays as the others, where shards use other optional parameters."""
+        here = {p.id for p in self.gradient_sums.parameters}
+        missing = [p for p in used if p.id not in here]
+        if missing:
+            self._add_zeros(missing)
+        self.gradient_sums.lay_out_apart()
 
     def gradients(self, weight: float) -> GradientStore:
         """Return the mean gradients, and what writes the means of the buffers."""

@@ -65,6 +65,10 @@ class SharedSum:
             gpu: Any = self._backend
             gpu.gpu.flush()
 
+    def forget(self) -> None:
+        """Post the next array, whatever was posted before."""
+        self._posted = None
+
     def add_up(self, flat: Array) -> None:
         """See `Link.add_up`."""
         if not _is_same(self._posted, flat):

@@ -36,6 +36,7 @@ class ShardedTeam(Team):
                 "have to be added up over the ranks: it trains on one"
             )
         self.trainer, self.link = trainer, link
+        self.is_zero = zero
         self._zero = divided(trainer.optimizer, link) if zero and link.size > 1 else None
         self.size, self.speaks = link.size, link.rank == 0
         self._alone = Alone(trainer)

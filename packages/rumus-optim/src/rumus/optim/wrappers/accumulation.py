@@ -176,6 +176,18 @@ class Accumulation:
         return [(self._sums[first].backend, self._whole[first, *others])
                 for first, *others in sorted(self._whole)]  # fmt: skip
 
+    @property
+    def layout(self) -> list[tuple[ParamId, ...]]:
+        """Return the parameters of each array of `sums()`."""
+        return sorted(self._whole)
+
+    def lay_out_apart(self) -> None:
+        """Have an array for each parameter, in the same memory: those of `sums()` are others then.
+
+        For sums that are joined with others of which it is not known which lie side by side.
+        """
+        self._whole = {(number,): known.array for number, known in self._sums.items()}
+
     def _forget(self) -> None:
         self._sums, self._whole, self._updates = {}, {}, []
         self.weight, self.count = 0.0, 0
