@@ -65,6 +65,16 @@ def test_one_that_raises_is_told_once() -> None:
     assert len(calls) == 1
 
 
+def test_one_that_leaves_the_program_is_told() -> None:
+    def leaving(values: Mapping[str, float], step: int) -> None:
+        raise SystemExit(3)
+
+    with pytest.warns(LoggerWarning, match="leaving is left out.*SystemExit: 3") as told:
+        result = fit(LogTo(leaving, seconds=0.0), epochs=20)
+    assert result.steps == 60
+    assert len(told) == 1
+
+
 def test_one_that_hangs_does_not_stop_training() -> None:
     go_on = threading.Event()
     with pytest.warns(LoggerWarning, match="takes nothing any more") as told:

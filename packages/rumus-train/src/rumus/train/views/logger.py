@@ -155,7 +155,7 @@ class _LoggingThread:
     """Calls a logger, in order, in a thread that the program does not wait for."""
 
     def __init__(self, log: Callable[..., object]) -> None:
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._log = log
         self._entries: queue.Queue[Entry | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="rumus-log", daemon=True)
@@ -166,7 +166,7 @@ class _LoggingThread:
             if self.error is None:
                 try:
                     self._log(*entry)
-                except Exception as error:
+                except BaseException as error:  # a SystemExit would end the thread and say nothing
                     self.error = error
 
     def send(self, values: dict[str, float], step: int) -> bool:
