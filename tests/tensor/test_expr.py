@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rumus.tensor import Expr, Kernel, NumpyBackend
-from rumus.tensor.backends import numba_backend
+from rumus.tensor.backends import numba_loops
 from rumus.tensor.backends.numpy_program import FUNCTIONS
 from rumus.tensor.expression.derivative import DERIVATIVES
 from rumus.tensor.expression.expr import OPERATIONS, postorder
@@ -115,7 +115,7 @@ def test_every_operation_has_a_derivative_and_a_meaning() -> None:
 def test_every_operation_is_known_to_numpy_and_no_other_to_numba() -> None:
     """Numba does without those that NumPy vectorises and it does not: their kernels stay there."""
     assert set(FUNCTIONS) == set(OPERATIONS)
-    assert set(numba_backend.TEXT) < set(OPERATIONS)
+    assert set(numba_loops.TEXT) < set(OPERATIONS)
 
 
 def test_constants_fold() -> None:

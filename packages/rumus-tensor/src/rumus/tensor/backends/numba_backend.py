@@ -9,11 +9,9 @@ needs it: it takes half a second.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cache, lru_cache, partial
-from pathlib import Path
+from functools import cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -23,14 +21,14 @@ from rumus.tensor.backends import (
     numba_batch_norm,
     numba_blas,
     numba_convolution,
-    numba_math,
     numba_pooling,
     numba_quantization,
     numba_recurrent,
     numba_rows,
     numba_small_convolution,
 )
-from rumus.tensor.backends.numba_cache import compiled_loop
+from rumus.tensor.backends.numba_loops import compiled_kernel, has_loop, numba_source
+from rumus.tensor.backends.numba_products import ALONE, SHARED, bound_product, row_sums
 from rumus.tensor.backends.numba_shapes import reads
 from rumus.tensor.backends.numpy_backend import (
     BLOCK,
@@ -41,19 +39,17 @@ from rumus.tensor.backends.numpy_backend import (
     share_blocks,
 )
 from rumus.tensor.backends.numpy_rows import check_index
-from rumus.tensor.backends.numpy_sums import has_many_repeats, multiply
+from rumus.tensor.backends.numpy_sums import has_many_repeats
 from rumus.tensor.expression.dtype import DType, float16, float32, float64
-from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
-from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.backend import Array, Epilogue
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.philox import ROUNDS
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.watching import watched
 
 SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
-ALONE: Final = 1 << 18  # multiplications of a product, from which the BLAS would start threads
-SHARED: Final = 1 << 21  # from which those of rumus are worth their start
+FEW: Final = 512  # elements under which adding up rows is no product
 
 # dtype -> as an integer, and all its bits but the sign.
 _MAGNITUDES: Final[Mapping[DType, tuple[type, Any]]] = {
@@ -61,25 +57,6 @@ _MAGNITUDES: Final[Mapping[DType, tuple[type, Any]]] = {
     float32: (np.int32, np.int32(0x7FFFFFFF)),
     float64: (np.int64, np.int64(0x7FFFFFFFFFFFFFFF)),
 }
-TEXT: Final[Mapping[str, str]] = {
-    "add": "{0} + {1}",
-    "sub": "{0} - {1}",
-    "mul": "{0} * {1}",
-    "div": "{0} / {1}",
-    "abs": "abs({0})",
-    "sign": "float_((0 < {0}) - ({0} < 0)) if {0} == {0} else {0}",
-    "sqrt": "math.sqrt({0})",
-    "relu": "zero if {0} <= zero else {0}",
-    "maximum": "{0} if {1} < {0} or {0} != {0} else {1}",
-    "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
-    "lt": "{0} < {1}",
-    "le": "{0} <= {1}",
-    "eq": "{0} == {1}",
-    "where": "{1} if {0} else {2}",
-    **{name: f"{name}({{0}})" for name in numba_math.NAMES},
-}
-
-
 _OWN: Final[Mapping[FusedName, Callable[..., None]]] = {
     **numba_recurrent.RECURRENT,
     **numba_rows.ROW_KERNELS,
@@ -97,44 +74,6 @@ _OWN: Final[Mapping[FusedName, Callable[..., None]]] = {
     "max_pool_gradient": numba_pooling.max_pool_gradient,
 }
 FUSED: Final = {name: watched(function) for name, function in _OWN.items()}
-
-
-def numba_source(kernel: Kernel) -> str:
-    """Return `kernel` as the Python text of one loop over the whole of its arrays."""
-    arguments = [f"a_{name}" for name in kernel.arrays]
-    text: dict[Expr, str] = {}
-    lines: list[str] = []
-    for index, uniform in enumerate(kernel.uniforms):
-        text[uniform] = f"s{index}"
-        arguments.append(f"s{index}")
-
-    def value(node: Expr) -> str:
-        if node.operation == "constant":
-            return f"float_({node.value!r})"
-        return f"a_{node.name}[i]" if node.operation == "array" else text[node]
-
-    for number, node in enumerate(kernel.nodes):
-        operation = TEXT[node.operation].format(*map(value, node.operands))
-        text[node] = f"t{number}"
-        lines.append(f"t{number} = {operation}")
-    values = list(map(value, kernel.outputs.values()))
-    for number, output in enumerate(kernel.outputs.values()):
-        if output.operation == "array":  # read before another output replaces it
-            lines.append(f"r{number} = {values[number]}")
-            values[number] = f"r{number}"
-    for name, result in zip(kernel.outputs, values, strict=True):
-        lines.append(f"{_target(kernel, name)}[i] = {result}")
-        if name not in kernel.arrays:
-            arguments.append(_target(kernel, name))
-    body = "\n        ".join(lines)
-    size = _target(kernel, next(iter(kernel.outputs)))
-    head = f"def loop({', '.join(arguments)}):\n    for i in range({size}.size):\n"
-    return f"{head}        {body}\n"
-
-
-def _target(kernel: Kernel, output: str) -> str:
-    """An output that replaces an input is that input: one name, so that the loop vectorises."""
-    return f"a_{output}" if output in kernel.arrays else f"out_{output}"
 
 
 def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
@@ -227,6 +166,10 @@ class BoundLoop:
 
         return partial(run_parts, run, self._size, True)
 
+    def run(self, scalars: Sequence[float]) -> None:
+        """Run it with these numbers."""
+        self.command(scalars)()
+
     def _run_half(self, values: Sequence[Any], start: int, stop: int) -> None:
         """The loop knows no float16: in and out by blocks."""
         operands, split, dtype = self._operands, self._split, self._dtype
@@ -261,7 +204,13 @@ class NumbaBackend(NumpyBackend):
         if loop is None:
             super().elementwise(kernel, arrays, scalars, out)
         else:
-            loop.command(scalars)()
+            loop.run(scalars)
+
+    def _prepared(
+        self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
+    ) -> Callable[[Sequence[float]], object] | None:
+        loop = self.loop_of(kernel, arrays, out)
+        return super()._prepared(kernel, arrays, out) if loop is None else loop.run
 
     def loop_of(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
@@ -277,12 +226,12 @@ class NumbaBackend(NumpyBackend):
         flat = flatten([*arrays, *out], out[0].shape)
         dtype = kernel.types(tuple([array.dtype for array in arrays])).compute
         loaded = (dtype, float16) if dtype == float32 else (dtype,)
-        plain = _has_loop(kernel, dtype) and all(a.dtype in loaded for a in arrays)
+        plain = has_loop(kernel, dtype) and all(a.dtype in loaded for a in arrays)
         if flat is None or not plain or not all(array.ndim for array in flat):
             return None
         loop = self._loops.get((kernel.key, dtype))
         if loop is None:
-            loop = self._loops[kernel.key, dtype] = _compile(numba_source(kernel), dtype)
+            loop = self._loops[kernel.key, dtype] = compiled_kernel(numba_source(kernel), dtype)
         return BoundLoop(loop, kernel, dtype, flat)
 
     @watched
@@ -315,12 +264,30 @@ class NumbaBackend(NumpyBackend):
             return None
         return FUSED.get(name) or super().fused(name)
 
+    @watched
+    def matmul(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        bias: Array | None = None,
+        *,
+        sums: Array | None = None,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        product = bound_product(a, b, out, bias, sums, epilogue)
+        if product is None:
+            super().matmul(a, b, out, bias, sums=sums, epilogue=epilogue)
+            return
+        with numba_blas.alone(), np.errstate(all="ignore"):
+            product()
+
     def _sum_rows(self, a: Array, out: Array) -> None:
-        if a.size < SMALL or out.dtype != float32 or numba_blas.single() is None:
+        if a.size < FEW or out.dtype != float32 or numba_blas.single() is None:
             super()._sum_rows(a, out)
             return
-        with numba_blas.alone(), np.errstate(all="ignore"):  # a product with ones: one pass
-            multiply(a, np.ones((a.shape[1], 1), a.dtype), out[:, None])
+        with numba_blas.alone(), np.errstate(all="ignore"):
+            row_sums(a, out)()
 
     def is_one_product(self, a: Array, out: Array) -> bool:
         """a: the first factor.
@@ -393,31 +360,3 @@ class NumbaBackend(NumpyBackend):
         blocks = -(-flat.size // 4)
         first = counter // 4
         run_parts(lambda a, b: loop(seed, first, a, b, flat), blocks, flat.size >= PARALLEL)
-
-
-def _has_loop(kernel: Kernel, dtype: DType) -> bool:
-    """Whether a compiled loop computes every operation, and faster than NumPy's vectors do."""
-    operations = {node.operation for node in kernel.nodes}
-    vectors = dtype == float32 or operations.isdisjoint(numba_math.NAMES)
-    return dtype.kind == "f" and vectors and operations <= TEXT.keys()
-
-
-def _compile(source: str, dtype: DType) -> Callable[..., None]:
-    """Compile a loop that rounds each operation, as NumPy does.
-
-    A product and a sum are not contracted: an element must not depend on whether the array that it
-    is in is long enough for this loop. The loops wait for memory, and it costs no time.
-    """
-    namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
-    namespace |= {"inf": math.inf, "nan": math.nan}
-    meaning = str(dtype)
-    if dtype == float32:
-        namespace |= numba_math.compiled()
-        meaning += f" {_text_of_functions()}"
-    return compiled_loop(source, namespace, meaning, nogil=True, error_model="numpy")
-
-
-@lru_cache(maxsize=1)
-def _text_of_functions() -> str:
-    """A checksum of the functions that loops call: another text of them is other machine code."""
-    return f"{zlib.crc32(Path(numba_math.__file__).read_bytes()):08x}"

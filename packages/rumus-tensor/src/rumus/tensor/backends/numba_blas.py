@@ -12,8 +12,8 @@ import ctypes
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Final
 
@@ -52,53 +52,65 @@ def single() -> Callable[..., None] | None:
     return called
 
 
-def _threads(wanted: int | None = None) -> int:
-    """Return how many threads the library uses, after setting them to `wanted` if that is given."""
+@cache
+def _settings() -> tuple[Callable[[], int], Callable[[int], None]]:
+    """What says how many threads the library uses, and what sets them."""
     found = _library()
     assert found is not None, "asked for by those that call the library"
     library, prefix = found
-    if wanted is not None:
-        getattr(library, f"{prefix}openblas_set_num_threads64_")(wanted)
-    count: int = getattr(library, f"{prefix}openblas_get_num_threads64_")()
-    return count
+    names = (f"{prefix}openblas_{what}_num_threads64_" for what in ("get", "set"))
+    get, put = (getattr(library, name) for name in names)
+    put.restype = None
+    return get, put
+
+
+def _threads() -> int:
+    """Return how many threads the library uses."""
+    return _settings()[0]()
 
 
 class _Alone:
-    """How many are inside of `alone`, and how many threads the library had before."""
+    """How many are inside of `alone`, and how many threads the library had before.
+
+    A class of its own, and no generator: small products enter it every few microseconds.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside = self.before = 0
+        self._lock = threading.Lock()
+        self._inside = self._before = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                get, put = _settings()
+                self._before = get()
+                if self._before != 1:
+                    put(1)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._before != 1:
+                _settings()[1](self._before)
 
     def forked(self) -> None:
         """In a child process: those who were inside, or held the lock, are not there."""
-        self.lock = threading.Lock()
-        if self.inside:
-            self.inside = 0
-            _threads(self.before)
+        self._lock = threading.Lock()
+        if self._inside:
+            self._inside = 0
+            _settings()[1](self._before)
 
 
-_state = _Alone()
+_state: Final = _Alone()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_state.forked)
 
 
-@contextmanager
-def alone() -> Iterator[None]:
+def alone() -> AbstractContextManager[None]:
     """Let each product take place on the thread that asks for it, until the last one leaves.
 
     The library knows no way to say so for one call: while somebody is inside, products that others
     ask NumPy for take one thread as well.
     """
-    with _state.lock:
-        if _state.inside == 0:
-            _state.before = _threads()
-            _threads(1)
-        _state.inside += 1
-    try:
-        yield
-    finally:
-        with _state.lock:
-            _state.inside -= 1
-            if _state.inside == 0:
-                _threads(_state.before)
+    return _state

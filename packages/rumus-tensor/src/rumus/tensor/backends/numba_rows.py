@@ -28,11 +28,12 @@ from rumus.tensor.memory.fused import FusedName
 BLOCK: Final = 64  # rows
 RUN: Final = 1024  # elements of a row that are added in float32; their sums are in float64
 SMALL: Final = 16_384  # elements under which NumPy's versions run
+FEW: Final = 512  # logits under which they do: theirs are some thirty calls
 PARALLEL: Final = 65_536  # elements from which threads are worth their start
 
 
-def _is_small(x: Array) -> bool:
-    return bool(x.size < SMALL or x.dtype != float32)
+def _is_small(x: Array, limit: int = SMALL) -> bool:
+    return bool(x.size < limit or x.dtype != float32)
 
 
 def _rows(x: Array) -> Array:
@@ -116,25 +117,22 @@ def cross_entropy(
     ignored: int | None = None, weight: Array | None = None,
 ) -> None:  # fmt: skip
     """As `numpy_rows.cross_entropy`."""
-    if _is_small(logits):
+    if _is_small(logits, FEW):
         given = logits, index, out, statistics
         numpy_rows.cross_entropy(*given, smoothing, ignored, weight)
         return
     _check(logits, index, statistics, weight)
     writes("cross_entropy", out=(out, index.shape))
     kept = statistics.reshape(-1, statistics.shape[-1])
-    mask, index = masked(index.reshape(-1), ignored)
-    check_index(index, logits.shape[1])
+    classes, targets = logits.shape[1], _targets(index, logits.shape[1], ignored)
     rows, loop = _rows(rows_of(logits)), _compiled()["cross_entropy"]
     weights = _weights(weight, rows.dtype)
+    none = classes if ignored is None else ignored
     losses = out.reshape(-1)
     run_parts(
-        lambda a, b: loop(rows, index, losses, kept, weights, smoothing, a, b),
+        lambda a, b: loop(rows, targets, losses, kept, weights, smoothing, none, a, b),
         len(rows), rows.size >= PARALLEL,
     )  # fmt: skip
-    if mask is not None:
-        losses[mask] = 0
-        kept[mask, 2:] = 0
 
 
 def cross_entropy_gradient(
@@ -142,27 +140,33 @@ def cross_entropy_gradient(
     smoothing: float = 0.0, ignored: int | None = None, weight: Array | None = None,
 ) -> None:  # fmt: skip
     """As `numpy_rows.cross_entropy_gradient`."""
-    if _is_small(logits):
+    if _is_small(logits, FEW):
         given = logits, index, statistics, gradient, out
         numpy_rows.cross_entropy_gradient(*given, smoothing, ignored, weight)
         return
     _check(logits, index, statistics, weight)
     reads("cross_entropy", gradient=(gradient, index.shape))
     writes("cross_entropy", out=(out, logits.shape))
-    mask, index = masked(index.reshape(-1), ignored)
-    check_index(index, logits.shape[1])
+    classes, targets = logits.shape[1], _targets(index, logits.shape[1], ignored)
     kept, g = statistics.reshape(-1, statistics.shape[-1]), gradient.reshape(-1)
     rows, loop = _rows(rows_of(logits)), _compiled()["cross_entropy_gradient"]
     into = out if out.ndim == 2 else rows
     weights = _weights(weight, rows.dtype)
+    none = classes if ignored is None else ignored
     run_parts(
-        lambda a, b: loop(rows, index, kept, g, into, weights, smoothing, a, b),
+        lambda a, b: loop(rows, targets, kept, g, into, weights, smoothing, none, a, b),
         len(rows), rows.size >= PARALLEL,
     )  # fmt: skip
-    if mask is not None:
-        into[mask] = 0
     if out.ndim == 3:
         put_rows(into, out)
+
+
+def _targets(index: Array, classes: int, ignored: int | None) -> Array:
+    """The classes in one dimension. IndexError for what is neither one of them nor ignored."""
+    flat = index.reshape(-1)
+    if not _compiled()["are_classes"](flat, classes, classes if ignored is None else ignored):
+        check_index(masked(flat, ignored)[1], classes)
+    return flat
 
 
 def _check(logits: Array, index: Array, statistics: Array, weight: Array | None) -> None:
@@ -178,6 +182,14 @@ def _check(logits: Array, index: Array, statistics: Array, weight: Array | None)
 def _weights(weight: Array | None, dtype: DType) -> Array:
     """The weight of each class, nothing where they are not weighted."""
     return np.empty(0, dtype) if weight is None else np.ascontiguousarray(weight)
+
+
+def _are_classes(index: Any, classes: int, ignored: int) -> bool:
+    """For numba to compile: whether each number is one of the classes, or ignored."""
+    wrong = 0
+    for i in range(len(index)):
+        wrong += (index[i] < 0 or index[i] >= classes) and index[i] != ignored
+    return wrong == 0
 
 
 def _total(x: Any, row: int, less: Any) -> Any:
@@ -299,14 +311,20 @@ def _softmax(x: Any, out: Any, start: int, stop: int) -> None:
 
 
 def _cross_entropy(
-    x: Any, index: Any, out: Any, statistics: Any, weight: Any, smoothing: float, start: int,
-    stop: int,
+    x: Any, index: Any, out: Any, statistics: Any, weight: Any, smoothing: float, ignored: int,
+    start: int, stop: int,
 ) -> None:  # fmt: skip
     powers = np.empty(x.shape[1], x.dtype)
     is_weighted = len(weight) > 0
     average = weight.sum() / x.shape[1] if is_weighted else 1.0
     for row in range(start, stop):
         largest, total = _exponentials(x[row], powers)
+        statistics[row, 0], statistics[row, 1] = largest, total
+        if index[row] == ignored:
+            out[row] = 0
+            if is_weighted:
+                statistics[row, 2] = 0
+            continue
         expected, mass = x[row, index[row]] - largest, 1.0
         if is_weighted:
             statistics[row, 2] = mass = weight[index[row]]
@@ -318,16 +336,19 @@ def _cross_entropy(
             expected = (1 - smoothing) * expected + smoothing * (rest / x.shape[1])
             mass = (1 - smoothing) * mass + smoothing * average
         out[row] = mass * math.log(total) - expected
-        statistics[row, 0], statistics[row, 1] = largest, total
 
 
 def _cross_entropy_gradient(
     x: Any, index: Any, statistics: Any, gradient: Any, out: Any, weight: Any, smoothing: float,
-    start: int, stop: int,
+    ignored: int, start: int, stop: int,
 ) -> None:  # fmt: skip
     is_weighted = len(weight) > 0
     average = weight.sum() / x.shape[1] if is_weighted else 1.0
     for row in range(start, stop):
+        if index[row] == ignored:
+            for i in range(x.shape[1]):
+                out[row, i] = 0
+            continue
         largest, g = statistics[row, 0], gradient[row]
         own = statistics[row, 2] if is_weighted else 1.0
         mass = (1 - smoothing) * own + smoothing * average
@@ -355,7 +376,7 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     njit = numba.njit(**options, cache=True)
     loops: tuple[Callable[..., Any], ...] = (
         _layer_norm, _layer_norm_gradient, _softmax, _softmax_gradient,
-        _cross_entropy, _cross_entropy_gradient,
+        _cross_entropy, _cross_entropy_gradient, _are_classes,
     )  # fmt: skip
     return {loop.__name__.lstrip("_"): njit(loop) for loop in loops}
 

@@ -32,6 +32,7 @@ from rumus.tensor.backends.numpy_sums import (
     multiply,
     without_many_repeats,
 )
+from rumus.tensor.backends.thread_team import Team
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue, Reduction, Shape
@@ -41,7 +42,7 @@ from rumus.tensor.memory.quantization import BLOCK as CODED
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
 from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Updater
-from rumus.tensor.memory.watching import watched
+from rumus.tensor.memory.watching import is_somebody_watching, watched
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -64,12 +65,26 @@ def _threads() -> tuple[ThreadPoolExecutor, int]:
     """The worker threads, started at the first large array, and how many there are."""
     from concurrent.futures import ThreadPoolExecutor  # 6 ms that most programs never need
 
+    count = thread_count()
+    return ThreadPoolExecutor(count, thread_name_prefix="rumus"), count
+
+
+@lru_cache(maxsize=1)
+def _team() -> Team:
+    """The threads that look for work before they sleep, where there are compiled loops."""
+    return Team(thread_count())
+
+
+@lru_cache(maxsize=1)
+def thread_count() -> int:
+    """Return how many threads share large work."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(count, thread_name_prefix="rumus"), count or 1
+    return count or 1
 
 
 if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
     os.register_at_fork(after_in_child=_threads.cache_clear)
+    os.register_at_fork(after_in_child=_team.cache_clear)
 
 
 def blocks(shape: Shape, limit: int) -> Iterator[Index]:
@@ -97,8 +112,17 @@ def run_parts(work: Callable[[int, int], None], length: int, parallel: bool) -> 
     if not parallel or length < 2:
         work(0, length)
         return
-    pool, count = _threads()
+    count = thread_count()
     edges = [length * i // count for i in range(count + 1)]
+    if count > 1 and "numba" in sys.modules:
+        team = _team()
+        if team.lock.acquire(blocking=False):
+            try:
+                team.run(work, list(pairwise(edges)))
+            finally:
+                team.lock.release()
+            return
+    pool, _ = _threads()
     first, *others = pairwise(edges)
     parts = [pool.submit(work, *part) for part in others]
     try:
@@ -186,6 +210,34 @@ class NumpyBackend:
                 program.run(*arrays, *scalars, *out, *scratch)
             else:
                 _run_in_blocks(program, arrays, scalars, out)
+
+    def prepared(
+        self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
+    ) -> Callable[[Sequence[float]], None]:
+        """Return what runs a kernel on these very arrays, as `elementwise` does, for its scalars.
+
+        For a kernel that runs often: what is known of its arrays is found out once.
+        """
+        run = self._prepared(kernel, arrays, out)
+        is_own = not hasattr(type(self).elementwise, "is_watched")
+
+        def prepared(scalars: Sequence[float]) -> None:
+            if run is None or is_own or is_somebody_watching():
+                self.elementwise(kernel, arrays, scalars, out)
+            else:
+                run(scalars)
+
+        return prepared
+
+    def _prepared(
+        self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
+    ) -> Callable[[Sequence[float]], object] | None:
+        """What `prepared` runs where nobody looks on; None if there is nothing better."""
+        if out[0].size > BLOCK:
+            return None
+        program = self.program(kernel, tuple([array.dtype for array in arrays]))
+        scratch = [np.empty(out[0].shape, dtype) for dtype in program.scratch]
+        return _quiet(lambda scalars: program.run(*arrays, *scalars, *out, *scratch))
 
     def program(self, kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:
         """Return the NumPy code of `kernel` for inputs of `dtypes`; `.source` is its text.
@@ -370,6 +422,10 @@ class NumpyBackend:
     @watched
     def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
         flat = array.reshape(-1)
+        if flat.size < PARALLEL and array.dtype != np.float16:
+            with np.errstate(all="ignore"):
+                if np.dot(flat, flat) < limit * limit:
+                    return None
         suspects: list[tuple[int, int]] = []
 
         @_quiet

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.backends.numba_backend import NumbaBackend
+from rumus.tensor.backends.numba_products import bound_product
 from rumus.tensor.backends.numpy_backend import BLOCK, NumpyBackend
 from rumus.tensor.backends.numpy_sums import as_one_product, is_cut
 from rumus.tensor.expression.dtype import DType
@@ -133,6 +134,23 @@ def _matmul(
     return parts[0] if len(parts) == 1 else partial(_each, parts)
 
 
+def _compiled_matmul(
+    scratch: Scratch,
+    backend: NumbaBackend,
+    a: Array,
+    b: Array,
+    out: Array,
+    bias: Array | None = None,
+    *,
+    sums: Array | None = None,
+    epilogue: Epilogue | None = None,
+) -> Command | None:
+    product = bound_product(a, b, out, bias, sums, epilogue)
+    if product is not None:
+        return product
+    return _matmul(scratch, backend, a, b, out, bias, sums=sums, epilogue=epilogue)
+
+
 def _each(parts: Sequence[Command]) -> None:
     for part in parts:
         part()
@@ -157,4 +175,5 @@ _PREPARED: Final[Mapping[Callable[..., Any], Preparing]] = {
     _plain(NumpyBackend.copy): _copy,
     _plain(NumpyBackend.fill): _fill,
     _plain(NumpyBackend.matmul): _matmul,
+    _plain(NumbaBackend.matmul): _compiled_matmul,
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeGuard
 
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.packing import Packing
@@ -32,6 +32,21 @@ class Sum:
 
     of: str
     squared: bool = False
+
+
+class Preparing(Protocol):
+    """A backend that can get a kernel ready on arrays that stay the same."""
+
+    def prepared(
+        self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
+    ) -> Callable[[Sequence[float]], None]:
+        """Return what runs the kernel on them for its scalars, as `elementwise` does."""
+        ...
+
+
+def is_preparing(backend: object) -> TypeGuard[Preparing]:
+    """Whether a backend can get kernels ready."""
+    return hasattr(backend, "prepared")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,6 +155,7 @@ class Section:
     part: slice | None = None
     too_large: float = math.inf
     numbers: Numbers | None = None
+    _prepared: tuple[Kernel, Callable[[Sequence[float]], None]] | None = None
 
     @property
     def after(self) -> tuple[Kernel, ...]:
@@ -196,6 +212,11 @@ class Section:
                 self.packing.unpack(self.backend, piece)
                 self._elementwise(kernel, gradient, scalars[first:stop], piece)
                 self.packing.pack(self.backend, piece)
+        elif gradient is self.gradients and self.factors is None and is_preparing(self.backend):
+            if self._prepared is None or self._prepared[0] is not kernel:
+                operands = _as_rows(*self.operands(kernel, gradient))
+                self._prepared = kernel, self.backend.prepared(kernel, *operands)
+            self._prepared[1](scalars[first:stop])
         else:
             self._elementwise(kernel, gradient, scalars[first:stop])
         self._small(self.after, gradient, scalars, stop)
@@ -223,8 +244,8 @@ class Section:
             shaped = self.factors.shaped
             arrays = [shaped(n, a) for n, a in zip(kernel.arrays, arrays, strict=True)]
             out = [shaped(n, a) for n, a in zip(kernel.outputs, out, strict=True)]
-        elif any(len(array.shape) > 1 for array in arrays):
-            arrays, out = _as_rows(arrays), _as_rows(out)
+        else:
+            arrays, out = _as_rows(arrays, out)
         self.backend.elementwise(kernel, arrays, scalars, out)
 
     def written(self, kernel: Kernel) -> list[Array]:
@@ -235,9 +256,15 @@ class Section:
         return [*found, *(a for part in packed.values() for a in (part.codes, part.scales))]
 
 
-def _as_rows(arrays: list[Array]) -> list[Array]:
+def _as_rows(arrays: list[Array], out: list[Array]) -> tuple[list[Array], list[Array]]:
     """Flat arrays as rows, where there are others with one value for each row."""
-    return [a.reshape((-1, ALIGNMENT)) if len(a.shape) == 1 else a for a in arrays]
+    if all(len(array.shape) <= 1 for array in arrays):
+        return arrays, out
+    rows = (-1, ALIGNMENT)
+    first, second = (
+        [a.reshape(rows) if len(a.shape) == 1 else a for a in each] for each in (arrays, out)
+    )
+    return first, second
 
 
 @dataclass(slots=True, eq=False)

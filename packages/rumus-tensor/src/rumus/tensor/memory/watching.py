@@ -60,6 +60,11 @@ def watched(operation: F) -> F:
     return call  # type: ignore[return-value]
 
 
+def is_somebody_watching() -> bool:
+    """Whether somebody looks on at what this thread does."""
+    return _current.watcher is not None
+
+
 @contextmanager
 def watched_by(watcher: Watcher | None) -> Iterator[None]:
     """Let `watcher`, or nobody, look on at what this thread does in the block."""

@@ -1,0 +1,152 @@
+"""Elementwise kernels as the text of compiled loops, over flat arrays or behind a product."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from rumus.tensor.backends import numba_math
+from rumus.tensor.backends.numba_cache import compiled_loop
+from rumus.tensor.expression.dtype import DType, float32
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import Kernel
+
+TEXT: Final[Mapping[str, str]] = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "abs": "abs({0})",
+    "sign": "float_((0 < {0}) - ({0} < 0)) if {0} == {0} else {0}",
+    "sqrt": "math.sqrt({0})",
+    "relu": "zero if {0} <= zero else {0}",
+    "maximum": "{0} if {1} < {0} or {0} != {0} else {1}",
+    "minimum": "{0} if {0} < {1} or {0} != {0} else {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "eq": "{0} == {1}",
+    "where": "{1} if {0} else {2}",
+    **{name: f"{name}({{0}})" for name in numba_math.NAMES},
+}
+
+
+def numba_source(kernel: Kernel) -> str:
+    """Return `kernel` as the Python text of one loop over the whole of its arrays.
+
+    >>> from rumus.tensor.expression.kernel import trace
+    >>> kernel = trace(lambda x, y: x * y + 1.0)
+    >>> print(numba_source(kernel))
+    def loop(a_x, a_y, out_out):
+        for i in range(out_out.size):
+            t0 = a_x[i] * a_y[i]
+            t1 = t0 + float_(1.0)
+            out_out[i] = t1
+    <BLANKLINE>
+    """
+    extra = [_target(kernel, name) for name in kernel.outputs if name not in kernel.arrays]
+    arguments = [*(f"a_{name}" for name in kernel.arrays), *_uniforms(kernel), *extra]
+    size = _target(kernel, next(iter(kernel.outputs)))
+    head = f"def loop({', '.join(arguments)}):\n    for i in range({size}.size):\n"
+    body = "\n        ".join(_lines(kernel, "i"))
+    return f"{head}        {body}\n"
+
+
+def tail_source(kernel: Kernel, has_bias: bool) -> str:
+    """Return the text of a loop over rows of a product, the kernel's first array.
+
+    A bias, one number for each column, is added first. Where the kernel does not replace the
+    product, that becomes what it is with its bias.
+
+    >>> from rumus.tensor.expression.kernel import trace
+    >>> print(tail_source(trace(lambda x: {"x": x * 2.0}), True))
+    def loop(a_x, bias):
+        for j in range(a_x.shape[0]):
+            for i in range(a_x.shape[1]):
+                p = a_x[j, i] + bias[i]
+                t0 = p * float_(2.0)
+                a_x[j, i] = t0
+    <BLANKLINE>
+    """
+    product, *others = kernel.arrays
+    extra = [_target(kernel, name) for name in kernel.outputs if name not in kernel.arrays]
+    arrays = [f"a_{product}", *(f"a_{name}" for name in others), *extra]
+    arguments = [*arrays, *(["bias"] if has_bias else []), *_uniforms(kernel)]
+    lines = _lines(kernel, "j, i", {product: "p"})
+    if has_bias and product not in kernel.outputs:
+        lines.append(f"a_{product}[j, i] = p")
+    body = "\n            ".join(lines)
+    return (
+        f"def loop({', '.join(arguments)}):\n"
+        f"    for j in range(a_{product}.shape[0]):\n"
+        f"        for i in range(a_{product}.shape[1]):\n"
+        f"            p = a_{product}[j, i]{' + bias[i]' if has_bias else ''}\n"
+        f"            {body}\n"
+    )
+
+
+def _uniforms(kernel: Kernel) -> list[str]:
+    return [f"s{index}" for index in range(len(kernel.uniforms))]
+
+
+def _lines(kernel: Kernel, at: str, known: Mapping[str, str] | None = None) -> list[str]:
+    """The statements for the element `at`. known: arrays whose elements have names already."""
+    text: dict[Expr, str] = dict(zip(kernel.uniforms, _uniforms(kernel), strict=True))
+    loaded = known or {}
+    lines: list[str] = []
+
+    def value(node: Expr) -> str:
+        if node.operation == "constant":
+            return f"float_({node.value!r})"
+        if node.operation == "array":
+            return loaded.get(node.name, f"a_{node.name}[{at}]")
+        return text[node]
+
+    for number, node in enumerate(kernel.nodes):
+        operation = TEXT[node.operation].format(*map(value, node.operands))
+        text[node] = f"t{number}"
+        lines.append(f"t{number} = {operation}")
+    values = list(map(value, kernel.outputs.values()))
+    for number, output in enumerate(kernel.outputs.values()):
+        if output.operation == "array" and output.name not in loaded:
+            lines.append(f"r{number} = {values[number]}")  # before another output replaces it
+            values[number] = f"r{number}"
+    for name, result in zip(kernel.outputs, values, strict=True):
+        lines.append(f"{_target(kernel, name)}[{at}] = {result}")
+    return lines
+
+
+def _target(kernel: Kernel, output: str) -> str:
+    """An output that replaces an input is that input: one name, so that the loop vectorises."""
+    return f"a_{output}" if output in kernel.arrays else f"out_{output}"
+
+
+def has_loop(kernel: Kernel, dtype: DType) -> bool:
+    """Whether a compiled loop computes every operation, and faster than NumPy's vectors do."""
+    operations = {node.operation for node in kernel.nodes}
+    vectors = dtype == float32 or operations.isdisjoint(numba_math.NAMES)
+    return dtype.kind == "f" and vectors and operations <= TEXT.keys()
+
+
+def compiled_kernel(source: str, dtype: DType) -> Callable[..., None]:
+    """Compile a loop that rounds each operation, as NumPy does.
+
+    A product and a sum are not contracted: an element must not depend on whether the array that it
+    is in is long enough for this loop. The loops wait for memory, and it costs no time.
+    """
+    namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
+    namespace |= {"inf": math.inf, "nan": math.nan}
+    meaning = str(dtype)
+    if dtype == float32:
+        namespace |= numba_math.compiled()
+        meaning += f" {_text_of_functions()}"
+    return compiled_loop(source, namespace, meaning, nogil=True, error_model="numpy")
+
+
+@lru_cache(maxsize=1)
+def _text_of_functions() -> str:
+    """A checksum of the functions that loops call: another text of them is other machine code."""
+    return f"{zlib.crc32(Path(numba_math.__file__).read_bytes()):08x}"

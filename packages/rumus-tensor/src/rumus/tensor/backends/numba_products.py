@@ -1,0 +1,172 @@
+"""Products whose elements get a bias and an epilogue while they are still in the cache.
+
+The rows of a large product are shared out among the threads: each multiplies its rows, and goes
+over them once more in one compiled loop. What is known of the arrays is found out once, so that a
+captured step only runs the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from rumus.tensor.backends import numba_blas
+from rumus.tensor.backends.numba_loops import compiled_kernel, has_loop, tail_source
+from rumus.tensor.backends.numpy_backend import run_parts, thread_count
+from rumus.tensor.backends.numpy_sums import as_one_product, is_cut, multiply
+from rumus.tensor.expression.dtype import DType, float32, float64
+from rumus.tensor.expression.expr import Expr
+from rumus.tensor.expression.kernel import Kernel
+from rumus.tensor.memory.backend import Array, Epilogue
+
+ALONE: Final = 1 << 18  # multiplications of a product, from which the BLAS would start threads
+SHARED: Final = 1 << 21  # from which those of rumus are worth their start
+SMALL: Final = 4096  # elements of a result under which calling NumPy costs less than compiling
+
+AS_IT_IS: Final = Kernel("as_it_is", {"x": Expr.array("x")})
+
+Work: TypeAlias = Callable[[], object]
+
+
+def bound_product(
+    a: Array,
+    b: Array,
+    out: Array,
+    bias: Array | None,
+    sums: Array | None,
+    epilogue: Epilogue | None,
+) -> Work | None:
+    """Return what multiplies these very arrays, as `Backend.matmul`; None for NumPy's calls.
+
+    Whoever runs it has NumPy's warnings switched off, and the BLAS `alone`.
+    """
+    shape = out.shape
+    a, out = as_one_product(a, b, out)
+    if (
+        max(a.ndim, b.ndim, out.ndim) > 2
+        or (out.size < SMALL and not (bias is None and epilogue is None))
+        or not out.flags.c_contiguous
+        or out.dtype not in (float32, float64)
+        or not out.dtype == a.dtype == b.dtype
+        or is_cut(a, out)
+        or numba_blas.single() is None
+    ):
+        return None
+    tail = _tail(out, shape, bias, epilogue)
+    if tail is None and (bias is not None or epilogue is not None):
+        return None
+    rows, columns = out.shape
+    products = out.size * a.shape[1]
+    is_shared = products >= SHARED
+    if is_shared and rows < columns:
+        return _by_columns(a, b, out, tail, sums)
+    edges = [0, rows]
+    if is_shared:
+        count = thread_count()
+        edges = [rows * i // count for i in range(count + 1)]
+    parts = [_part(a, b, out, tail, sums, slice(*edge)) for edge in pairwise(edges)]
+    return parts[0] if len(parts) == 1 else partial(_share, parts)
+
+
+def _part(
+    a: Array, b: Array, out: Array, tail: _Tail | None, sums: Array | None, rows: slice
+) -> Work:
+    """Some rows of a product, and all that belongs to them."""
+    work: list[Work] = [partial(np.matmul, a[rows], b, out[rows])]
+    if tail is not None:
+        work.append(tail.of(rows))
+    if sums is not None:
+        work.append(row_sums(a[rows], sums[rows]))
+    return work[0] if len(work) == 1 else partial(_each, work)
+
+
+def _by_columns(a: Array, b: Array, out: Array, tail: _Tail | None, sums: Array | None) -> Work:
+    """A product with more columns than rows, its columns shared out; the rest afterwards."""
+    count, columns = thread_count(), out.shape[1]
+    edges = [columns * i // count for i in range(count + 1)]
+    cuts = [slice(*edge) for edge in pairwise(edges)]
+    parts: list[Work] = [partial(np.matmul, a, b[:, cut], out[:, cut]) for cut in cuts]
+    work: list[Work] = [partial(_share, parts)]
+    if tail is not None:
+        rows = len(out)
+        halves = [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+        work.append(partial(_share, [tail.of(half) for half in halves]))
+    if sums is not None:
+        work.append(row_sums(a, sums))
+    return work[0] if len(work) == 1 else partial(_each, work)
+
+
+def row_sums(a: Array, sums: Array) -> Work:
+    """What adds up each row: a product with ones, which reads `a` once in any layout."""
+    return partial(multiply, a, _ones(a.shape[1], a.dtype), sums[:, None])
+
+
+@lru_cache(maxsize=8)
+def _ones(length: int, dtype: DType) -> Array:
+    return np.ones((length, 1), dtype)
+
+
+def _each(work: Sequence[Work]) -> None:
+    for part in work:
+        part()
+
+
+def _share(parts: Sequence[Work]) -> None:
+    """Run one part on each thread."""
+
+    def work(start: int, stop: int) -> None:
+        with np.errstate(all="ignore"):  # the setting belongs to each thread
+            for part in parts[start:stop]:
+                part()
+
+    run_parts(work, len(parts), True)
+
+
+class _Tail:
+    """A compiled loop over rows of a product: its bias, and the elements' epilogue."""
+
+    def __init__(
+        self,
+        loop: Callable[..., None],
+        arrays: Sequence[Array],
+        bias: Array | None,
+        scalars: Sequence[Any],
+    ) -> None:
+        self._loop, self._arrays, self._scalars = loop, arrays, scalars
+        self._bias = () if bias is None else (bias,)
+
+    def of(self, rows: slice) -> Work:
+        """Return what goes over some rows."""
+        parts = [array[rows] for array in self._arrays]
+        return partial(self._loop, *parts, *self._bias, *self._scalars)
+
+
+def _tail(
+    out: Array, shape: tuple[int, ...], bias: Array | None, epilogue: Epilogue | None
+) -> _Tail | None:
+    """The loop after a product; None where there is nothing to do, or no loop for it."""
+    if bias is None and epilogue is None:
+        return None
+    kernel = AS_IT_IS if epilogue is None else epilogue.kernel
+    others = [] if epilogue is None else [*epilogue.arrays, *epilogue.out]
+    dtype = out.dtype
+    if (
+        not has_loop(kernel, dtype)
+        or any(x.shape != shape or x.dtype != dtype or not x.flags.c_contiguous for x in others)
+        or (bias is not None and (bias.shape != out.shape[1:] or bias.dtype != dtype))
+    ):
+        return None
+    with np.errstate(over="ignore"):
+        scalars = [dtype.type(s) for s in (() if epilogue is None else epilogue.scalars)]
+    flat = [out, *(x.reshape(out.shape) for x in others)]
+    loop = _loop(kernel, bias is not None, dtype)
+    return _Tail(loop, flat, None if bias is None else np.ascontiguousarray(bias), scalars)
+
+
+@lru_cache(maxsize=256)
+def _loop(kernel: Kernel, has_bias: bool, dtype: DType) -> Callable[..., None]:
+    return compiled_kernel(tail_source(kernel, has_bias), dtype)

@@ -1,0 +1,81 @@
+"""Products with their bias, epilogue and sums in one pass, beside NumPy in float64."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from rumus.tensor.expression.kernel import Kernel, trace
+from rumus.tensor.memory.backend import Epilogue
+
+if find_spec("numba") is not None:
+    from rumus.tensor import NumbaBackend
+    from rumus.tensor.backends import numba_blas
+    from rumus.tensor.backends.numba_products import bound_product
+
+    # More rows than columns and fewer, on one thread and on several, and too small for a loop.
+    SHAPES = [(70, 60, 80), (300, 90, 260), (90, 300, 400), (8, 16, 8), (2, 150, 90, 200)]
+    KERNELS = {
+        "replaced": trace(lambda x: {"x": x.relu()}, "relu"),
+        "kept": trace(lambda x: {"y": (x * 0.5).tanh()}, "kept"),
+        "both": trace(lambda x, r: {"y": x * r, "x": x + r}, "both"),
+        "scaled": trace(lambda x, *, s: {"x": x * s}, "scaled"),
+    }
+
+    def reference(
+        name: str | None, p: np.ndarray[tuple[int, ...], np.dtype[np.float64]], r: float
+    ) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+        """What a product becomes, and the second output if there is one."""
+        found = {
+            None: [p],
+            "replaced": [np.maximum(p, 0)],
+            "kept": [p, np.tanh(p / 2)],
+            "both": [p + r, p * r],
+            "scaled": [p * 3.0],
+        }
+        return found[name]
+
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    @pytest.mark.parametrize("name", [None, *KERNELS])
+    @pytest.mark.parametrize("has_bias", [False, True])
+    def test_against_numpy(shape: tuple[int, ...], name: str | None, has_bias: bool) -> None:
+        *lead, depth, columns = shape
+        normal, backend = np.random.default_rng(2).standard_normal, NumbaBackend()
+        # As in training: the weight, or what an outer product sums over, is seen turned.
+        a = normal((*lead, depth), np.float32)
+        if len(lead) == 1:
+            a = np.ascontiguousarray(a.T).T
+        b, bias = normal((columns, depth), np.float32).T, normal(columns, np.float32)
+        out = np.empty((*lead, columns), np.float32)
+        second, r = np.empty_like(out), np.full_like(out, 0.75)
+        sums = np.empty(lead[0], np.float32) if len(lead) == 1 else None
+        kernel: Kernel | None = None if name is None else KERNELS[name]
+        epilogue = None
+        if kernel is not None:
+            others = [r] if name == "both" else []
+            outputs = [second] if "y" in kernel.outputs else []
+            epilogue = Epilogue(kernel, others, kernel.bind({"s": 3.0}), outputs)
+        given = bias if has_bias else None
+        backend.matmul(a, b, out, given, sums=sums, epilogue=epilogue)
+        product = a.astype(np.float64) @ b.astype(np.float64) + (bias if has_bias else 0)
+        expected = reference(name, product, 0.75)
+        np.testing.assert_allclose(out, expected[0], rtol=1e-5, atol=1e-4)
+        if len(expected) == 2:
+            np.testing.assert_allclose(second, expected[1], rtol=1e-5, atol=1e-4)
+        if sums is not None:
+            np.testing.assert_allclose(sums, a.sum(1, dtype=np.float64), rtol=1e-5, atol=1e-4)
+
+    def test_a_bound_product_computes_on_what_its_arrays_hold() -> None:
+        if numba_blas.single() is None:  # nothing is bound without a BLAS that is known
+            return
+        a, b = np.ones((100, 50), np.float32), np.ones((50, 100), np.float32)
+        out, bias = np.empty((100, 100), np.float32), np.zeros(100, np.float32)
+        product = bound_product(a, b, out, bias, None, None)
+        assert product is not None
+        for number in range(3):
+            a.fill(number)
+            bias.fill(number)
+            product()
+            assert (out == 51 * number).all()
