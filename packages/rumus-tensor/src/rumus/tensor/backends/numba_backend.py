@@ -27,8 +27,9 @@ from rumus.tensor.backends import (
     numba_rows,
     numba_small_convolution,
 )
+from rumus.tensor.backends.numba_blas import ALONE, SHARED
 from rumus.tensor.backends.numba_loops import compiled_kernel, has_loop, numba_source
-from rumus.tensor.backends.numba_products import ALONE, SHARED, bound_product, row_sums
+from rumus.tensor.backends.numba_products import bound_product, row_sums
 from rumus.tensor.backends.numba_shapes import reads
 from rumus.tensor.backends.numpy_backend import (
     BLOCK,

@@ -17,7 +17,12 @@ from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Final
 
+from rumus.tensor.expression.dtype import float32, float64
+from rumus.tensor.memory.backend import Array
+
 _PREFIXES: Final = ("scipy_", "")  # of the names in the wheels of NumPy 2 and of earlier ones
+ALONE: Final = 1 << 18  # multiplications of a product, from which the library would start threads
+SHARED: Final = 1 << 21  # from which more than one is worth its start
 ROWS, PLAIN, TURNED = 101, 111, 112  # of CBLAS: by rows, as it is, transposed
 
 
@@ -50,6 +55,16 @@ def single() -> Callable[..., None] | None:
     product.restype = None
     called: Callable[..., None] = product
     return called
+
+
+def is_for_one(a: Array, b: Array, out: Array) -> bool:
+    """Whether a product is faster on one thread, where the library would start others."""
+    return (
+        ALONE <= out.size * a.shape[-1] < SHARED
+        and a.ndim == b.ndim == 2
+        and out.dtype in (float32, float64)
+        and single() is not None
+    )
 
 
 @cache

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from rumus.tensor.backends import numba_blas
+from rumus.tensor.backends.numba_blas import SHARED
 from rumus.tensor.backends.numba_loops import compiled_kernel, has_loop, tail_source
 from rumus.tensor.backends.numpy_backend import run_parts, thread_count
 from rumus.tensor.backends.numpy_sums import as_one_product, is_cut, multiply
@@ -23,8 +24,6 @@ from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue
 
-ALONE: Final = 1 << 18  # multiplications of a product, from which the BLAS would start threads
-SHARED: Final = 1 << 21  # from which those of rumus are worth their start
 SMALL: Final = 4096  # elements of a result under which calling NumPy costs less than compiling
 
 AS_IT_IS: Final = Kernel("as_it_is", {"x": Expr.array("x")})

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.backends import numpy_quantization
+from rumus.tensor.backends import numba_blas, numpy_quantization
 from rumus.tensor.backends.numpy_ctc import CTC
 from rumus.tensor.backends.numpy_integers import put_integers
 from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
@@ -308,7 +308,11 @@ class NumpyBackend:
             _half_matmul(a, b, out, bias)
             return
         left, into = as_one_product(a, b, out)
-        multiply(left, b, into)
+        if numba_blas.is_for_one(left, b, into):
+            with numba_blas.alone():
+                multiply(left, b, into)
+        else:
+            multiply(left, b, into)
         if bias is not None:
             np.add(out, bias, out)
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.backends import numba_blas
 from rumus.tensor.backends.numba_backend import NumbaBackend
 from rumus.tensor.backends.numba_products import bound_product
 from rumus.tensor.backends.numpy_backend import BLOCK, NumpyBackend
@@ -161,7 +162,12 @@ def _product(a: Array, b: Array, out: Array) -> Command | None:
     a, out = as_one_product(a, b, out)
     if out.dtype == np.float16 or is_cut(a, out):
         return None
-    return partial(np.matmul, a, b, out)
+    return partial(_alone if numba_blas.is_for_one(a, b, out) else np.matmul, a, b, out)
+
+
+def _alone(a: Array, b: Array, out: Array) -> None:
+    with numba_blas.alone():
+        np.matmul(a, b, out)
 
 
 def _plain(operation: Any) -> Callable[..., Any]:
