@@ -16,7 +16,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -183,14 +186,53 @@ def torch_digits(**options: bool) -> Step:
     return torch_training(model, torch.tensor(images), torch.tensor(labels), **options)
 
 
+def jax_digits() -> Step:
+    """The same step by jax.jit, with optax."""
+    import jax
+    import optax
+
+    images, labels = digits_batch()
+    x, y = jax.numpy.asarray(images), jax.numpy.asarray(labels)
+    draw, sizes = np.random.default_rng(0).uniform, (64, 128, 128, 10)
+    weights = [draw(-1, 1, size).astype(np.float32) / size[0] ** 0.5 for size in pairwise(sizes)]
+    parameters = [(jax.numpy.asarray(w), jax.numpy.zeros(w.shape[1])) for w in weights]
+    optimizer = optax.adamw(1e-3)
+
+    def loss_of(parameters: Any, x: Any, y: Any) -> Any:
+        for number, (weight, bias) in enumerate(parameters):
+            x = x @ weight + bias
+            x = jax.nn.relu(x) if number < 2 else x
+        return optax.softmax_cross_entropy_with_integer_labels(x, y).mean()
+
+    def step(parameters: Any, state: Any, x: Any, y: Any) -> Any:
+        loss, gradients = jax.value_and_grad(loss_of)(parameters, x, y)
+        updates, state = optimizer.update(gradients, state, parameters)
+        return optax.apply_updates(parameters, updates), state, loss
+
+    compiled, now = jax.jit(step), [parameters, optimizer.init(parameters)]
+
+    def run() -> float:
+        *now[:], loss = compiled(*now, x, y)
+        return float(loss)
+
+    return run
+
+
 def digits_rows() -> list[Row]:
-    """The training step of the digits classifier, and what Trainer adds to it."""
+    """The training step of the digits classifier beside PyTorch, and JAX where it is installed."""
     rows = []
-    for label, backend in (("numba", NumbaBackend()), ("NumPy", NumpyBackend())):
-        for peer, options in (("eager", {}), ("eager, fused AdamW", {"fused": True})):
-            step, _ = rumus_digits(backend)
-            pair = paired(step, torch_digits(**options), 20, 100)
-            rows.append(Row(f"digits MLP step ({label})", f"PyTorch {peer}", *pair, ">= 1"))
+    for label, backend, goal in (
+        ("numba", NumbaBackend(), ">= 2"), ("NumPy", NumpyBackend(), ">= 1.5")
+    ):  # fmt: skip
+        peers = {
+            "PyTorch eager": (torch_digits(), ""),
+            "PyTorch eager, fused AdamW": (torch_digits(fused=True), goal),
+        }
+        if find_spec("jax") is not None and find_spec("optax") is not None:
+            peers["jax.jit, optax"] = jax_digits(), ">= 1"
+        for peer, (other, reach) in peers.items():
+            pair = paired(rumus_digits(backend)[0], other, 20, 100)
+            rows.append(Row(f"digits MLP step ({label})", peer, *pair, reach))
     return rows
 
 
@@ -293,7 +335,7 @@ def model_rows() -> list[Row]:
     """The training steps of two whole models."""
     rows = []
     for label, backend, goal in (
-        ("numba", NumbaBackend(), ">= 0.7"),
+        ("numba", NumbaBackend(), ">= 1"),
         ("NumPy", NumpyBackend(), ""),
     ):
         for work, ours, theirs in (
