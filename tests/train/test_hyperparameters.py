@@ -128,6 +128,11 @@ CASES: dict[str, tuple[Any, Any, str]] = {
         lambda w: SGD([w], 0.1, nonfinite="skip"),
         "nonfinite was raise and is skip",
     ),
+    "precision": (
+        lambda w: AdamW([w], 0.1),
+        lambda w: AdamW([w], 0.1, state_dtype="8bit"),
+        r"precision was that of the parameters and is StoredState\(dtype='8bit'\)",
+    ),
     "maximize": (
         lambda w: SGD([w], 0.1),
         lambda w: SGD([w], 0.1, maximize=True),

@@ -48,6 +48,8 @@ def hyperparameters(
     for name in _OPTIONS:
         if hasattr(fused, name):
             found[name] = _described(getattr(fused, name))
+    stages = [str(_described(stage)) for stage in getattr(fused, "stages", ())]
+    found["precision"] = " and ".join(stages) or "that of the parameters"
     wrapper: Any = optimizer
     while isinstance(wrapper, Wrapper):
         kind = type(wrapper).__name__
