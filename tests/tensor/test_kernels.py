@@ -300,3 +300,17 @@ def test_a_large_array_is_searched_for_what_is_not_finite(
         assert backend.first_not_finite(backend.upload(array)) == array.size - 1
         array[7] = bad
         assert backend.first_not_finite(backend.upload(array)) == 7
+
+
+@pytest.mark.parametrize("s", [2.0, 0.5])
+def test_a_choice_that_a_scalar_makes(backend: Backend, s: float) -> None:
+    """One of the two as it is, whether an array, one value for all, or a number."""
+    a, one = np.array([np.nan, -0.0, 3.0], np.float32), np.array(7.0, np.float32)
+    for first, second in ((A, B), (B, A), (A, Expr.constant(2.5)), (Expr.constant(2.5), A)):
+        kernel = Kernel("choice", {"out": where(S > 1, first, second) * 1.0}, ("a", "b"))
+        values = {id(A): a, id(B): np.full(3, one)}
+        chosen = values.get(id(first if s > 1 else second), np.full(3, 2.5, np.float32))
+        out = backend.allocate((3,), float32)
+        arrays = (backend.upload(a), backend.upload(one))
+        backend.elementwise(kernel, arrays, kernel.bind({"s": s}), (out,))
+        np.testing.assert_array_equal(backend.download(out), chosen)

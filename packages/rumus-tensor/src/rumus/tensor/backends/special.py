@@ -40,6 +40,8 @@ def where(condition: Real, a: Real | float, b: Real | float, out: Real) -> None:
         _select(a, condition, out)
     elif isinstance(a, float) and a == 0 and isinstance(b, np.ndarray):
         _select(b, np.logical_not(condition), out)
+    elif np.ndim(condition) == 0:  # it is known before: one of the two, and nothing is compared
+        np.copyto(out, a if condition else b, casting="same_kind")
     else:
         np.copyto(out, np.where(condition, a, b), casting="same_kind")
 
