@@ -1440,3 +1440,20 @@ def test_looking_again_takes_no_more_memory(gpu: GpuBackend) -> None:
         used.append(gpu.memory_stats().used)
     assert trainer.counts.compared == 2
     assert max(used[3:]) <= used[2] + 4 * x.nbytes // 3
+
+
+def test_a_loss_that_is_kept_stays_what_it_was(device: Capturing) -> None:
+    """Also that of passes whose update somebody does himself."""
+    w = Parameter([1.0, 2.0], name="w", backend=device)
+    trainer, losses = Trainer(SGD([w], 0.5)), []
+    for step in range(6):
+        loss, grads = trainer.forward_backward(lambda x: (w * x).sum(), [np.full(2, 1.0 + step)])
+        losses.append(loss)
+        with grads as given:
+            trainer.update(given)
+    wanted, now = [], np.array([1.0, 2.0])
+    for step in range(6):
+        wanted.append(float(now.sum() * (1 + step)))
+        now -= 0.5 * (1 + step)
+    assert trainer.counts.replayed == 4
+    assert [loss.item() for loss in losses] == wanted

@@ -98,7 +98,7 @@ class ShardedStep:
                 continue
             rows = [v[start:stop] if getattr(v, "shape", ()) else v for v in batch]
             with self._streams.of(part.first + number, place), noting_means() as means:
-                loss, grads = self._trainer.forward_backward(loss_fn, rows)
+                loss, grads = self._trainer.passes(loss_fn, rows)
             if self._weight_of is None:
                 (weight,) = self._weighing.weigh([loss], means, float(stop - start))
             else:

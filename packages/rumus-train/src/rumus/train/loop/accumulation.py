@@ -50,7 +50,7 @@ def _step(
     logs: list[Log] = []
     for batch, weight in window:
         with noting_means() as means:
-            loss, grads = trainer.forward_backward(loss_fn, batch)
+            loss, grads = trainer.passes(loss_fn, batch)
         if weighing is not None:
             (weight,) = weighing.weigh([loss], means, weight)
         trainer.check_claimed(grads)

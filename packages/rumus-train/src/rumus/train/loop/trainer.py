@@ -244,7 +244,7 @@ class Trainer(Generic[M_co]):
         if isinstance(self.optimizer, ClosureOptimizer):
             return self._closure_step(self.optimizer, loss_fn, batch, weigh)
         with noting_means() as means:
-            loss, gradients = self.forward_backward(loss_fn, batch)
+            loss, gradients = self.passes(loss_fn, batch)
         weight = self.losses.placed(weigh(loss, means))
         noted = self.losses.note(loss, self.log)
         with gradients as grads:
@@ -264,7 +264,7 @@ class Trainer(Generic[M_co]):
 
         def passes() -> tuple[Tensor, GradientStore]:
             with noting_means() as means:
-                loss, gradients = self.forward_backward(loss_fn, batch)
+                loss, gradients = self.passes(loss_fn, batch)
             if not first:  # in memory of its own: the next pass may be a repetition of this one
                 first.append((weighted(self.log, 1.0), self.losses.placed(weigh(loss, means))))
             return loss, gradients
@@ -465,6 +465,17 @@ class Trainer(Generic[M_co]):
         They are captured where a batch is given and the parameters' backend can.
 
         loss_fn, batch: see `train_step`, whose errors but those of the update are raised.
+        """
+        loss, grads = self.passes(loss_fn, batch)
+        backend = loss.backend
+        kept = backend.allocate(loss.shape, loss.dtype)
+        backend.copy(loss._array, kept)
+        return Tensor(kept, backend), grads
+
+    def passes(self, loss_fn: LossFunction, batch: Sequence[Any]) -> tuple[Tensor, GradientStore]:
+        """Do what `forward_backward` does; the next passes may write their loss over this one.
+
+        loss_fn, batch: see `train_step`.
         """
         named = as_dict(batch)
         called = StepFunction(loss_fn, None if named is None else tuple(named))
