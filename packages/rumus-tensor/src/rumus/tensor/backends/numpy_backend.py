@@ -217,6 +217,10 @@ class NumpyBackend:
         """Return what runs a kernel on these very arrays, as `elementwise` does, for its scalars.
 
         For a kernel that runs often: what is known of its arrays is found out once.
+
+        kernel: as in `elementwise`.
+        arrays: its inputs, in the order of `kernel.arrays`.
+        out: its outputs, in the order of `kernel.outputs`.
         """
         run = self._prepared(kernel, arrays, out)
         is_own = not hasattr(type(self).elementwise, "is_watched")
