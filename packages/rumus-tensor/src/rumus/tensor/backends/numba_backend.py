@@ -261,7 +261,7 @@ class NumbaBackend(NumpyBackend):
 
     @watched
     def fused(self, name: FusedName) -> Callable[..., None] | None:
-        if name.startswith(("small_convolution", "recurrence")) and numba_blas.single() is None:
+        if name.startswith("recurrence") and numba_blas.single() is None:
             return None
         return FUSED.get(name) or super().fused(name)
 

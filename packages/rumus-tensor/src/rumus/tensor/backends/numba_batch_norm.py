@@ -17,7 +17,8 @@ from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 
 PARALLEL: Final = 65_536  # elements from which threads are worth their start
-RUN: Final = 4096  # places that are added in the dtype of x; their sums are in float64
+LANES: Final = 64  # sums side by side, each of its own places: vectors are added, not numbers
+RUN: Final = 64  # numbers that a lane adds in the dtype of x; the sums of lanes are in float64
 
 
 def batch_norm(
@@ -72,36 +73,82 @@ def _joined(x: Array) -> Array:
     return np.ascontiguousarray(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
+def _emptied(lanes: Any) -> float:
+    """For numba to compile: the sum of the lanes, which are 0 after it."""
+    total = 0.0
+    for i in range(lanes.size):
+        total += lanes[i]
+        lanes[i] = 0
+    return total
+
+
+def _sum(x: Any, c: int, lanes: Any) -> float:
+    """For numba to compile: the sum of channel c."""
+    batch, _, places = x.shape
+    total, count = 0.0, 0
+    for n in range(batch):
+        for cut in range(0, places, LANES):
+            for i in range(min(LANES, places - cut)):
+                lanes[i] += x[n, c, np.uintp(cut + i)]
+            count += 1
+            if count % RUN == 0:
+                total += _emptied(lanes)
+    return total + _emptied(lanes)
+
+
+def _squares(x: Any, c: int, mean: Any, lanes: Any) -> float:
+    """For numba to compile: the sum of (x - mean)^2 over channel c."""
+    batch, _, places = x.shape
+    total, count = 0.0, 0
+    for n in range(batch):
+        for cut in range(0, places, LANES):
+            for i in range(min(LANES, places - cut)):
+                centred = x[n, c, np.uintp(cut + i)] - mean
+                lanes[i] += centred * centred
+            count += 1
+            if count % RUN == 0:
+                total += _emptied(lanes)
+    return total + _emptied(lanes)
+
+
+def _sums_of_gradient(
+    x: Any, gradient: Any, c: int, mean: Any, lanes: Any, others: Any
+) -> tuple[float, float]:
+    """For numba to compile: the sums of g and of g (x - mean) over channel c."""
+    batch, _, places = x.shape
+    first, second, count = 0.0, 0.0, 0
+    for n in range(batch):
+        for cut in range(0, places, LANES):
+            for i in range(min(LANES, places - cut)):
+                k = np.uintp(cut + i)
+                lanes[i] += gradient[n, c, k]
+                others[i] += gradient[n, c, k] * (x[n, c, k] - mean)
+            count += 1
+            if count % RUN == 0:
+                first += _emptied(lanes)
+                second += _emptied(others)
+    return first + _emptied(lanes), second + _emptied(others)
+
+
 def _forward(
     x: Any, weight: Any, bias: Any, out: Any, total: Any, squares: Any, eps: float,
     start: int, stop: int,
 ) -> None:  # fmt: skip
     """For numba to compile: the channels from start to stop."""
     batch, _, places = x.shape
+    lanes = np.zeros(LANES, x.dtype)
     for c in range(start, stop):
-        sums = 0.0
-        for n in range(batch):
-            for cut in range(0, places, RUN):
-                part = x.dtype.type(0)
-                for i in range(cut, min(cut + RUN, places)):
-                    k = np.uintp(i)
-                    part += x[n, c, k]
-                sums += part
+        sums = _sum(x, c, lanes)
         total[c] = sums
         mean = x.dtype.type(sums / (batch * places))
-        sums = 0.0
-        for n in range(batch):
-            for cut in range(0, places, RUN):
-                part = x.dtype.type(0)
-                for i in range(cut, min(cut + RUN, places)):
-                    k = np.uintp(i)
-                    part += (x[n, c, k] - mean) * (x[n, c, k] - mean)
-                sums += part
+        sums = _squares(x, c, mean, lanes)
         squares[c] = sums
         factor = x.dtype.type(weight[c] / math.sqrt(sums / (batch * places) + eps))
+        shift = bias[c]
         for n in range(batch):
             for i in range(places):
-                out[n, c, i] = (x[n, c, i] - mean) * factor + bias[c]
+                k = np.uintp(i)
+                out[n, c, k] = (x[n, c, k] - mean) * factor + shift
 
 
 def _backward(
@@ -111,19 +158,11 @@ def _backward(
     """For numba to compile: the channels from start to stop."""
     batch, _, places = x.shape
     count = batch * places
+    lanes, others = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
     for c in range(start, stop):
         mean = x.dtype.type(total[c] / count)
         rate = x.dtype.type(1 / math.sqrt(squares[c] / count + eps))
-        of_gradient, of_product = 0.0, 0.0
-        for n in range(batch):
-            for cut in range(0, places, RUN):
-                first, second = x.dtype.type(0), x.dtype.type(0)
-                for i in range(cut, min(cut + RUN, places)):
-                    k = np.uintp(i)
-                    first += gradient[n, c, k]
-                    second += gradient[n, c, k] * (x[n, c, k] - mean)
-                of_gradient += first
-                of_product += second
+        of_gradient, of_product = _sums_of_gradient(x, gradient, c, mean, lanes, others)
         of_product *= rate
         into_bias[c] = of_gradient
         into_weight[c] = of_product
@@ -133,15 +172,20 @@ def _backward(
             slope = x.dtype.type(of_product * rate / count)
             for n in range(batch):
                 for i in range(places):
-                    rest = gradient[n, c, i] - less - (x[n, c, i] - mean) * slope
-                    into[n, c, i] = factor * rest
+                    k = np.uintp(i)
+                    rest = gradient[n, c, k] - less - (x[n, c, k] - mean) * slope
+                    into[n, c, k] = factor * rest
 
 
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
     import numba
+    from numba.extending import register_jitable
 
-    njit = numba.njit(
-        nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"}
-    )
+    options: dict[str, Any] = {
+        "nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"},
+    }  # fmt: skip
+    for function in (_emptied, _sum, _squares, _sums_of_gradient):
+        register_jitable(**options)(function)  # one in a closure would keep it from the cache
+    njit = numba.njit(**options, cache=True)
     return {"forward": njit(_forward), "backward": njit(_backward)}

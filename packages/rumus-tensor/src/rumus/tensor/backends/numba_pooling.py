@@ -1,7 +1,7 @@
 """Pooling in compiled loops, picture by picture; threads share the pictures.
 
 One or two spatial axes, any floating dtype that numba knows. The padding is never made: it is what
-no window looks at.
+no window looks at. Windows of two by two side by side, which most pools have, are written out.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def _places(window: Window, x: Array) -> Shape:
 
 
 def _run(name: str, window: Window, *arrays: Array) -> None:
-    loop = _compiled()[name]
+    is_of_fours = (window.kernel, window.stride) == ((2, 2), (2, 2)) and not any(window.padding)
+    loop = _compiled()[f"{name}_of_four" if is_of_fours and set(window.dilation) == {1} else name]
     batch, channels, *_ = arrays[0].shape
     pictures = [
         np.ascontiguousarray(a).reshape(batch * channels, *two(a.shape[2:], 1)) for a in arrays
@@ -165,12 +166,104 @@ def _share_out(
                         flat[np.uintp(row + j)] += share
 
 
+# The same for windows of two by two, side by side: of elements p and p + 1, q and q + 1. One of
+# them is the largest: a window with NaN has NaN for it.
+
+
+def _largest_of_four(
+    x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, start: int, stop: int
+) -> None:
+    height, width, down, right = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
+    flat, result, one = x.reshape(-1), out.reshape(-1), np.uintp(1)
+    for n in range(start, stop):
+        for a in range(down):
+            row, to = (n * height + 2 * a) * width, (n * down + a) * right
+            for b in range(right):
+                p, q = np.uintp(row + 2 * b), np.uintp(row + width + 2 * b)
+                first, second, third, fourth = flat[p], flat[p + one], flat[q], flat[q + one]
+                best = second if (second > first) | (second != second) else first
+                best = third if (third > best) | (third != third) else best
+                best = fourth if (fourth > best) | (fourth != fourth) else best
+                result[np.uintp(to + b)] = best
+
+
+def _give_back_of_four(
+    x: Any, out: Any, gradient: Any, into: Any, kernel: Any, stride: Any, padding: Any,
+    dilation: Any, start: int, stop: int,
+) -> None:  # fmt: skip
+    height, width, down, right = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
+    flat, share, zero, one = x.reshape(-1), into.reshape(-1), x.dtype.type(0), np.uintp(1)
+    largest, given = out.reshape(-1), gradient.reshape(-1)
+    for n in range(start, stop):
+        into[n, 2 * down :] = 0
+        for a in range(down):
+            row, of = (n * height + 2 * a) * width, (n * down + a) * right
+            for b in range(2 * right, width):
+                share[np.uintp(row + b)] = 0
+                share[np.uintp(row + width + b)] = 0
+            for b in range(right):
+                p, q = np.uintp(row + 2 * b), np.uintp(row + width + 2 * b)
+                first, second, third = flat[p], flat[p + one], flat[q]
+                best = largest[np.uintp(of + b)]
+                is_nan = best != best
+                amount = best if is_nan else given[np.uintp(of + b)]
+                is_first = (first == best) | (first != first)
+                is_second = (second == best) | (second != second)
+                is_third = (third == best) | (third != third)
+                share[p] = amount if is_first else zero
+                share[p + one] = zero if is_first else (amount if is_second else zero)
+                rest = zero if is_first | is_second else amount
+                share[q] = rest if is_third else zero
+                share[q + one] = zero if is_third else rest
+
+
+def _mean_of_four(
+    x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, start: int, stop: int
+) -> None:
+    height, width, down, right = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
+    flat, result, quarter, one = x.reshape(-1), out.reshape(-1), x.dtype.type(0.25), np.uintp(1)
+    for n in range(start, stop):
+        for a in range(down):
+            row, to = (n * height + 2 * a) * width, (n * down + a) * right
+            for b in range(right):
+                p, q = np.uintp(row + 2 * b), np.uintp(row + width + 2 * b)
+                # A quarter of each: the sum of four numbers may be more than their dtype holds.
+                total = flat[p] * quarter + flat[p + one] * quarter
+                total += flat[q] * quarter + flat[q + one] * quarter
+                result[np.uintp(to + b)] = total
+
+
+def _share_out_of_four(
+    into: Any, gradient: Any, kernel: Any, stride: Any, padding: Any, dilation: Any,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    height, width = into.shape[1], into.shape[2]
+    down, right = gradient.shape[1], gradient.shape[2]
+    share, given = into.reshape(-1), gradient.reshape(-1)
+    quarter, one = into.dtype.type(0.25), np.uintp(1)
+    for n in range(start, stop):
+        into[n, 2 * down :] = 0
+        for a in range(down):
+            row, of = (n * height + 2 * a) * width, (n * down + a) * right
+            for b in range(2 * right, width):
+                share[np.uintp(row + b)] = 0
+                share[np.uintp(row + width + b)] = 0
+            for b in range(right):
+                p, q = np.uintp(row + 2 * b), np.uintp(row + width + 2 * b)
+                amount = given[np.uintp(of + b)] * quarter
+                share[p] = amount
+                share[p + one] = amount
+                share[q] = amount
+                share[q + one] = amount
+
+
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
     import numba
 
     njit = numba.njit(nogil=True, cache=True)
-    loops: dict[str, Callable[..., None]] = {
-        "largest": _largest, "give_back": _give_back, "mean": _mean, "share_out": _share_out,
-    }  # fmt: skip
-    return {name: njit(loop) for name, loop in loops.items()}
+    loops: tuple[Callable[..., None], ...] = (
+        _largest, _give_back, _mean, _share_out,
+        _largest_of_four, _give_back_of_four, _mean_of_four, _share_out_of_four,
+    )  # fmt: skip
+    return {loop.__name__.lstrip("_"): njit(loop) for loop in loops}

@@ -1,11 +1,10 @@
-"""Convolution of many small pictures, one at a time, in compiled loops that call the BLAS.
+"""Convolution of many small pictures, one at a time, in compiled loops without a matrix.
 
-For each element of one row of the kernel the picture is copied, moved sideways by as much, and as
-wide as the result. What the row of the kernel meets at all places of the result is then one run of
-each copy, and the next row meets the run that begins a line further down: one product for each row
-of the kernel, of columns that were written once for all rows. Threads share the pictures, whose
-copies stay in the cache; the gradient of the weight is added up by parts that do not depend on the
-number of threads.
+A picture is copied with its padding; the products of its numbers with the weights are added up tile
+by tile in registers (`numba_tile`), which look up where each element of the kernel lies. A tile is
+of places by outputs, or of outputs by places, whichever wastes less of its vectors. Threads share
+the pictures, whose copies stay in the cache; the gradient of the weight is added up by parts that
+do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -18,15 +17,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends import numba_blas
-from rumus.tensor.backends.numba_blas import PLAIN, ROWS
+from rumus.tensor.backends import numba_tile
 from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
+from rumus.tensor.backends.numba_tile import tile
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.window import Window
 
 SUMS: Final = 8  # the most parts that a weight's gradient is added up from
-RUN: Final = 64  # pictures that the BLAS adds up in float32; their sums are in float64
+RUN: Final = 64  # pictures that are added up in float32; their sums are in float64
+TURN: Final = 32  # what it costs to turn one number of a result round, in products of a vector
+PARALLEL: Final = 65_536  # products from which threads are worth their start
 
 
 class _Room(threading.local):
@@ -56,41 +57,48 @@ def small_convolution(
     in_float32("convolution", x, weight, bias, out)
     reads("convolution", bias=(bias, weight.shape[:1]))
     writes("convolution", out=(out, out.shape))
-    sizes, need = _sizes(window, x, weight)
-    matrices, pictures = np.ravel(weight.transpose((2, 0, 1, 3))), np.ravel(x)
-    shift = np.zeros(len(weight), x.dtype) if bias is None else bias
-    loop, result, product = _compiled()["forward"], out.reshape(-1), numba_blas.single()
+    outputs, depth = len(weight), math.prod(weight.shape[1:])
+    sizes, limits = _sizes(window, x, weight), numba_tile.limits()
+    wide = _up(outputs, limits[0])
+    matrix = np.zeros((depth, wide), x.dtype)
+    matrix[:, :outputs] = weight.reshape(outputs, depth).T
+    shift = np.zeros(outputs, x.dtype) if bias is None else np.ascontiguousarray(bias)
+    pictures, result, loop = np.ravel(x), out.reshape(-1), _compiled()["forward"]
+    padded, places = window.padded(x.shape[2:]), out.shape[2:]
+    # Places one after the other, those between the end of a row and the next one among them.
+    run = _up((places[0] - 1) * padded[1] + places[1], limits[0])
+    across = math.prod(places) * wide * (depth + TURN) < outputs * run * depth
+    need = x.shape[1] * math.prod(padded) + run
+    need += math.prod(places) * wide if across else outputs * run
 
     def work(start: int, stop: int) -> None:
-        loop(product, pictures, matrices, shift, result, _room.get(need), sizes, start, stop)
+        room = _room.get(need)
+        loop(pictures, matrix, shift, result, room, sizes, limits, across, run, start, stop)
 
-    with numba_blas.alone():
-        run_parts(work, len(x), True)
+    run_parts(work, len(x), len(x) * outputs * run * depth >= PARALLEL)
 
 
 def small_convolution_weight(window: Window, x: Array, gradient: Array, out: Array) -> None:
     """out: (outputs, inputs, *kernel) = the gradient of the weight; ValueError as above."""
     _check(window, x, out, gradient)
     in_float32("convolution", x, gradient, out)
-    sizes, need = _sizes(window, x, out)
-    outputs, inputs, rows, across = out.shape
-    pictures, given, parts = np.ravel(x), np.ravel(gradient), max(1, min(len(x), SUMS))
-    sums = np.zeros((parts, rows, inputs, across, outputs))
-    flat, loop, product = sums.reshape(parts, -1), _compiled()["backward"], numba_blas.single()
-    edges = [len(x) * i // parts for i in range(parts + 1)]
+    sizes, limits = _sizes(window, x, out), numba_tile.limits()
+    outputs, depth = len(out), math.prod(out.shape[1:])
+    wide = _up(outputs, limits[0])
+    need = x.shape[1] * math.prod(window.padded(x.shape[2:]))
+    need += math.prod(gradient.shape[2:]) * wide + depth * wide
+    parts = max(1, min(len(x), SUMS))
+    pictures, given, sums = np.ravel(x), np.ravel(gradient), np.zeros((parts, depth * wide))
+    edges = np.array([len(x) * i // parts for i in range(parts + 1)])
+    loops = _compiled()
 
     def work(start: int, stop: int) -> None:
-        room, part = _room.get(need), np.empty(out.size, out.dtype)
-        for i in range(start, stop):
-            for cut in range(edges[i], edges[i + 1], RUN):
-                part[...] = 0
-                end = min(cut + RUN, edges[i + 1])
-                loop(product, pictures, given, part, room, sizes, cut, end)
-                flat[i] += part
+        room, loop = _room.get(need), loops["backward"]
+        loop(pictures, given, sums, room, sizes, limits, edges, start, stop)
 
-    with numba_blas.alone():
-        run_parts(work, parts, True)
-    np.copyto(out, np.add.reduce(sums, 0).transpose((3, 1, 0, 2)))
+    is_large = gradient.size * depth >= PARALLEL
+    run_parts(work, parts, is_large)
+    run_parts(lambda a, b: loops["total"](sums, out, a, b), outputs, is_large)
 
 
 def _check(window: Window, x: Array, weight: Array, result: Array) -> None:
@@ -104,90 +112,176 @@ def _check(window: Window, x: Array, weight: Array, result: Array) -> None:
         )
 
 
-def _sizes(window: Window, x: Array, weight: Array) -> tuple[tuple[int, ...], int]:
-    """What the loops know of the shapes, and the elements of memory that they need."""
-    inputs, places = int(x.shape[1]), window.places(x.shape[2:])
-    sizes = (len(weight), inputs, *x.shape[2:], *window.kernel, *window.padding, *window.dilation,
-             *places)  # fmt: skip
-    copies = inputs * window.kernel[1] * window.padded(x.shape[2:])[0] * places[1]
-    return sizes, copies + math.prod(places) * len(weight)
+def _up(size: int, step: int) -> int:
+    """The next multiple."""
+    return -(-size // step) * step
+
+
+def _sizes(window: Window, x: Array, weight: Array) -> tuple[int, ...]:
+    """What the loops know of the shapes."""
+    places = window.places(x.shape[2:])
+    return (len(weight), *x.shape[1:], *window.kernel, *window.padding, *window.dilation, *places)
 
 
 # For numba to compile. Arrays are flat and indices unsigned, as in `numba_convolution`.
 
 
-def _shifted(x: Any, room: Any, sizes: Any, n: int) -> None:
-    """The copies of picture n into `room`, which has zeros where they have their padding."""
-    _, channels, height, width, _, across, above, beside, _, wide, _, right = sizes
+def _padded(x: Any, room: Any, sizes: Any, n: int) -> None:
+    """Picture n into `room`, which has zeros where it has its padding."""
+    _, channels, height, width, _, _, above, beside, _, _, _, _ = sizes
+    line = width + 2 * beside
     for channel in range(channels):
-        picture = (n * channels + channel) * height * width
-        for j in range(across):
-            to = ((channel * across + j) * (height + 2 * above) + above) * right
-            of, shift = picture + j * wide - beside, j * wide - beside
-            first, last = max(0, -shift), min(right, width - shift)
-            if right != width:
-                for a in range(height):
-                    for b in range(first, last):
-                        room[np.uintp(to + a * right + b)] = x[np.uintp(of + a * width + b)]
-                continue
-            # One long run: what comes from the lines before or after is made zero again.
-            for b in range(first, height * width - max(0, shift)):
-                room[np.uintp(to + b)] = x[np.uintp(of + b)]
-            for b in range(min(first, width)):
-                for a in range(height):
-                    room[np.uintp(to + a * width + b)] = 0
-            for b in range(max(last, 0), width):
-                for a in range(height):
-                    room[np.uintp(to + a * width + b)] = 0
+        of = (n * channels + channel) * height * width
+        to = (channel * (height + 2 * above) + above) * line + beside
+        for a in range(height):
+            for b in range(width):
+                room[np.uintp(to + a * line + b)] = x[np.uintp(of + a * width + b)]
+
+
+def _met(sizes: Any) -> Any:
+    """Where in a padded picture what an element of the kernel meets at the first place lies."""
+    _, channels, height, width, rows, across, above, beside, tall, wide, _, _ = sizes
+    line = width + 2 * beside
+    found = np.empty(channels * rows * across, np.int64)
+    for channel in range(channels):
+        for i in range(rows):
+            for j in range(across):
+                row = channel * (height + 2 * above) + i * tall
+                found[(channel * rows + i) * across + j] = row * line + j * wide
+    return found
+
+
+def _tiles(
+    a: int, a_places: int, b: int, b_places: int, n: int, out: int, step: int, rows: int,
+    columns: int, limits: Any,
+) -> None:  # fmt: skip
+    """As `tile`, of any number of rows, and of columns that are whole vectors."""
+    lanes, most, widest = limits
+    height = 0
+    for i in range(rows):
+        if i < height:
+            continue
+        # Of equal height, as far as it goes.
+        size = (rows - i + (rows - i + most - 1) // most - 1) // ((rows - i + most - 1) // most)
+        j = 0
+        while j < columns:
+            left = (columns - j) // lanes
+            vectors = 2 if left >= 2 else 1
+            if left >= 4 and widest >= 4 and 2 * size <= most:
+                vectors = 4
+            to = out + 4 * (i * step + j)
+            tile(a + 4 * i, a_places, b + 4 * j, b_places, n, to, step, size, vectors)
+            j += vectors * lanes
+        height = i + size
 
 
 def _forward(
-    product: Any, x: Any, weight: Any, bias: Any, out: Any, room: Any, sizes: Any,
-    start: int, stop: int,
+    x: Any, weight: Any, bias: Any, out: Any, room: Any, sizes: Any, limits: Any, across: bool,
+    run: int, start: int, stop: int,
 ) -> None:  # fmt: skip
-    outputs, channels, height, _, rows, across, above, _, tall, _, down, right = sizes
-    depth, size, plane = channels * across, down * right, (height + 2 * above) * right
-    one = np.float32(1)
-    for i in range(depth * plane):
+    outputs, channels, height, width, _, _, above, beside, _, _, down, right = sizes
+    line, size, depth, wide = width + 2 * beside, down * right, weight.shape[0], weight.shape[1]
+    end = channels * (height + 2 * above) * line
+    length = size * wide if across else outputs * run
+    picture, result = room.ctypes.data, room.ctypes.data + 4 * (end + run)
+    met, columns = _met(sizes), np.arange(depth) * wide
+    for i in range(end + run):
         room[np.uintp(i)] = 0
     for n in range(start, stop):
-        _shifted(x, room, sizes, n)
+        _padded(x, room, sizes, n)
+        for i in range(end + run, end + run + length):
+            room[np.uintp(i)] = 0
         begin = n * outputs * size
+        if across:  # tiles of places by outputs
+            for row in range(down):
+                _tiles(
+                    picture + 4 * row * line, met.ctypes.data, weight.ctypes.data,
+                    columns.ctypes.data, depth, result + 4 * row * right * wide, wide,
+                    right, wide, limits,
+                )  # fmt: skip
+            for o in range(outputs):
+                for i in range(size):
+                    found = room[np.uintp(end + run + i * wide + o)]
+                    out[np.uintp(begin + o * size + i)] = found + bias[o]
+            continue
+        _tiles(
+            weight.ctypes.data, columns.ctypes.data, picture, met.ctypes.data, depth,
+            result, run, outputs, run, limits,
+        )  # fmt: skip
         for o in range(outputs):
-            for b in range(size):
-                out[np.uintp(begin + o * size + b)] = bias[o]
-        for i in range(rows):
-            product(
-                ROWS, PLAIN, PLAIN, outputs, size, depth, one,
-                weight.ctypes.data + 4 * i * outputs * depth, depth,
-                room.ctypes.data + 4 * i * tall * right, plane, one,
-                out.ctypes.data + 4 * begin, size,
-            )  # fmt: skip
+            for row in range(down):
+                to, of = begin + o * size + row * right, end + run + o * run + row * line
+                for i in range(right):
+                    out[np.uintp(to + i)] = room[np.uintp(of + i)] + bias[o]
+
+
+def _turned(x: Any, room: Any, sizes: Any, n: int) -> None:
+    """As `_padded`, with the channels of each place one after the other."""
+    _, channels, height, width, _, _, above, beside, _, _, _, _ = sizes
+    line = width + 2 * beside
+    for channel in range(channels):
+        of = (n * channels + channel) * height * width
+        for a in range(height):
+            to = ((a + above) * line + beside) * channels + channel
+            for b in range(width):
+                room[np.uintp(to + b * channels)] = x[np.uintp(of + a * width + b)]
 
 
 def _backward(
-    product: Any, x: Any, gradient: Any, out: Any, room: Any, sizes: Any,
+    x: Any, gradient: Any, sums: Any, room: Any, sizes: Any, limits: Any, edges: Any,
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    outputs, channels, height, _, rows, across, above, _, tall, _, down, right = sizes
-    depth, size, plane = channels * across, down * right, (height + 2 * above) * right
-    end, one = depth * plane, np.float32(1)
-    for i in range(end):
+    outputs, channels, height, width, rows, across, above, beside, tall, wide, down, right = sizes
+    line, size = (width + 2 * beside) * channels, down * right
+    columns = sums.shape[1] // (rows * across * channels)  # whole vectors
+    given = (height + 2 * above) * line
+    part = given + size * columns
+    # Neighbours in a row of the kernel are one run of numbers, unless there are gaps.
+    run, times = (across * channels, 1) if wide == 1 else (channels, across)
+    met, places = np.empty(size, np.int64), np.arange(size) * columns
+    for row in range(down):
+        for i in range(right):
+            met[row * right + i] = row * line + i * channels
+    data = room.ctypes.data
+    for i in range(part):
         room[np.uintp(i)] = 0
-    for n in range(start, stop):
-        _shifted(x, room, sizes, n)
-        begin = n * outputs * size
-        for b in range(size):  # turned: the BLAS takes it so at twice the speed
-            for o in range(outputs):
-                given = gradient[np.uintp(begin + o * size + b)]
-                room[np.uintp(end + b * outputs + o)] = given
-        for i in range(rows):
-            product(
-                ROWS, PLAIN, PLAIN, depth, outputs, size, one,
-                room.ctypes.data + 4 * i * tall * right, plane,
-                room.ctypes.data + 4 * end, outputs, one,
-                out.ctypes.data + 4 * i * depth * outputs, outputs,
-            )  # fmt: skip
+    for p in range(start, stop):
+        for cut in range(edges[p], edges[p + 1], RUN):
+            for i in range(part, part + sums.shape[1]):
+                room[np.uintp(i)] = 0
+            for n in range(cut, min(cut + RUN, edges[p + 1])):
+                _turned(x, room, sizes, n)
+                begin = n * outputs * size
+                for o in range(outputs):
+                    for i in range(size):
+                        to = np.uintp(given + i * columns + o)
+                        room[to] = gradient[np.uintp(begin + o * size + i)]
+                for i in range(rows):
+                    for j in range(times):
+                        of = i * tall * line + j * wide * channels
+                        to = part + (i * times + j) * run * columns
+                        _tiles(
+                            data + 4 * of, met.ctypes.data, data + 4 * given,
+                            places.ctypes.data, size, data + 4 * to, columns, run, columns,
+                            limits,
+                        )  # fmt: skip
+            for i in range(sums.shape[1]):
+                sums[p, i] += room[np.uintp(part + i)]
+
+
+def _total(sums: Any, out: Any, start: int, stop: int) -> None:
+    """out = the sum of the parts, of the outputs from start to stop, in its own layout."""
+    _, channels, rows, across = out.shape
+    columns = sums.shape[1] // (channels * rows * across)
+    for i in range(rows):
+        for j in range(across):
+            for channel in range(channels):
+                begin = ((i * across + j) * channels + channel) * columns
+                for o in range(start, stop):
+                    total = 0.0
+                    for p in range(sums.shape[0]):
+                        total += sums[p, begin + o]
+                    out[o, channel, i, j] = total
 
 
 @cache
@@ -195,6 +289,8 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     import numba
     from numba.extending import register_jitable
 
-    register_jitable(nogil=True)(_shifted)  # a function in a closure would keep it from the cache
+    numba_tile.compiled()
+    for function in (_padded, _met, _tiles, _turned):
+        register_jitable(nogil=True)(function)  # one in a closure would keep it from the cache
     njit = numba.njit(nogil=True, cache=True)
-    return {"forward": njit(_forward), "backward": njit(_backward)}
+    return {"forward": njit(_forward), "backward": njit(_backward), "total": njit(_total)}

@@ -1,0 +1,130 @@
+"""A small product that stays in registers: what convolutions of small pictures are made of.
+
+`tile` adds up n outer products, of a column of a few numbers and a row of a few vectors. Where each
+is found is looked up in a table, so that nothing has to be copied into the layout of a matrix. It
+is written in LLVM's own language, since a compiler keeps no array of numbers in registers.
+
+Compiled loops of other modules that call it lie in numba's cache until their own file changes:
+whoever changes `tile` removes the cache, or touches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final
+
+WIDE: Final = (16, 8, 4)  # lanes of a vector, the most rows, the most vectors: of 32 registers
+NARROW: Final = (8, 4, 2)  # where there are 16 of them
+
+
+@cache
+def limits() -> tuple[int, int, int]:
+    """Return the lanes of a vector, and how many rows and vectors a tile has at most."""
+    from llvmlite import binding
+
+    return WIDE if binding.get_host_cpu_features().get("avx512f") else NARROW
+
+
+def shapes() -> Iterator[tuple[int, int]]:
+    """Rows and vectors of all tiles: as many numbers as registers hold, and a few besides."""
+    _, most, widest = limits()
+    for vectors in (1, 2, 4):
+        if vectors <= widest:
+            yield from ((rows, vectors) for rows in range(1, min(most, 16 // vectors) + 1))
+
+
+def tile(
+    a: int, a_places: int, b: int, b_places: int, n: int, out: int, step: int, rows: int,
+    vectors: int,
+) -> None:  # fmt: skip
+    """Add a tile of sums to `out`; for compiled loops to call, once `compiled` was asked for.
+
+    For i < rows, and j < vectors times the lanes of a vector:
+    out[i step + j] += sum over k < n of a[a_places[k] + i] b[b_places[k] + j].
+    a, b, out: addresses of float32; a_places and b_places: of int64. rows and vectors: one of
+    `shapes`. The sum is added up in the order of k, each product and sum rounded at once where the
+    processor can.
+    """
+    raise TypeError("tile: only compiled loops can call it")
+
+
+@cache
+def compiled() -> None:
+    """Teach numba what `tile` is."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import lower_builtin, type_callable
+
+    lanes, _, _ = limits()
+    long, single = ir.IntType(64), ir.FloatType()
+    vector = ir.VectorType(single, lanes)
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    zeros = ir.Constant(vector, [0.0] * lanes)
+    empty = ir.Constant(vector, ir.Undefined)
+
+    def whole(value: int) -> Any:
+        return ir.Constant(long, value)
+
+    def written(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        """A case for each shape."""
+        *given, rows, vectors = arguments
+        end = builder.append_basic_block("tiled")
+        case = builder.add(builder.mul(rows, whole(8)), vectors)
+        choice = builder.switch(case, end)
+        for height, width in shapes():
+            block = builder.append_basic_block(f"tile_{height}_{width}")
+            choice.add_case(whole(8 * height + width), block)
+            builder.position_at_end(block)
+            one(builder, given, height, width)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    def one(builder: Any, given: Any, rows: int, vectors: int) -> None:
+        """The loop over k, with its sums in registers, and what adds them to `out`."""
+        a, a_places, b, b_places, n, out, step = given
+        name = f"llvm.fmuladd.v{lanes}f32"
+        kind = ir.FunctionType(vector, [vector] * 3)
+        fused = cgutils.get_or_insert_function(builder.module, kind, name)
+
+        def at(base: Any, place: Any, kind: Any, size: int = 4) -> Any:
+            address = builder.add(base, builder.mul(place, whole(size)))
+            return builder.inttoptr(address, ir.PointerType(kind))
+
+        before, loop = builder.block, builder.append_basic_block("sum")
+        end = builder.append_basic_block("summed")
+        shape = [(i, j) for i in range(rows) for j in range(vectors)]
+        builder.cbranch(builder.icmp_signed(">", n, whole(0)), loop, end)
+        builder.position_at_end(loop)
+        k, sums = builder.phi(long), {place: builder.phi(vector) for place in shape}
+        column = builder.load(at(a_places, k, long, 8))
+        start = builder.load(at(b_places, k, long, 8))
+        places = [at(b, builder.add(start, whole(lanes * j)), vector) for j in range(vectors)]
+        row = [builder.load(place, align=4) for place in places]
+        more = {}
+        for i in range(rows):
+            number = builder.load(at(a, builder.add(column, whole(i)), single))
+            first = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
+            spread = builder.shuffle_vector(first, empty, everywhere)
+            for j in range(vectors):
+                more[i, j] = builder.call(fused, [spread, row[j], sums[i, j]])
+        following = builder.add(k, whole(1))
+        builder.cbranch(builder.icmp_signed("<", following, n), loop, end)
+        k.add_incoming(whole(0), before)
+        k.add_incoming(following, loop)
+        builder.position_at_end(end)
+        totals = {place: builder.phi(vector) for place in shape}
+        for place in shape:
+            for phi, now in ((sums[place], more[place]), (totals[place], more[place])):
+                phi.add_incoming(zeros, before)
+                phi.add_incoming(now, loop)
+        for (i, j), total in totals.items():
+            begin = builder.add(builder.mul(step, whole(i)), whole(lanes * j))
+            into = at(out, begin, vector)
+            builder.store(builder.fadd(builder.load(into, align=4), total), into, align=4)
+
+    integers = [types.int64] * 9
+    lower_builtin(tile, *integers)(written)
+    type_callable(tile)(lambda context: lambda a, b, c, d, e, f, g, h, i: types.void(*integers))
