@@ -206,6 +206,8 @@ def a_pool(draw: Draw) -> Program:
     padding = tuple(draw.size(0, k // 2) for k in kernel)
     stride, is_max = draw.sizes(1, 3, axes), draw.is_so()
     dilation = draw.sizes(1, 2, axes) if is_max else (1,) * axes
+    if draw.is_so():  # windows side by side have loops of their own
+        kernel, stride, padding, dilation = ((size,) * axes for size in (2, 2, 0, 1))
     x = draw.normal(
         *draw.sizes(1, 3), *(k * d + draw.size(0, 9) for k, d in zip(kernel, dilation, strict=True))
     )
@@ -235,6 +237,22 @@ def a_convolution(draw: Draw) -> Program:
     def program(p: Any, t: Any) -> Result:
         values = p(x), p(w), p(b)
         return differentiated(convolution(*values, **options), *values)
+
+    return program
+
+
+def a_wide_convolution(draw: Draw) -> Program:
+    """Of so many channels that it takes tiles of all shapes."""
+    inputs, outputs, kernel = draw.size(1, 20), draw.size(1, 70), draw.sizes(1, 3)
+    dilation, padding = draw.sizes(1, 2), draw.sizes(0, 2)
+    x = draw.normal(draw.size(1, 9), inputs, *((k - 1) * d + draw.size(1, 12)
+                    for k, d in zip(kernel, dilation, strict=True)))  # fmt: skip
+    w, b = draw.normal(outputs, inputs, *kernel), draw.normal(outputs)
+
+    def program(p: Any, t: Any) -> Result:
+        values = p(x), p(w), p(b)
+        y = convolution(*values, padding=padding, dilation=dilation)
+        return differentiated(y, *values)
 
     return program
 
@@ -304,19 +322,22 @@ PROGRAMS: Final[dict[str, Callable[[Draw], Program]]] = {
     "pool": a_pool,
     "softmax": a_softmax,
     "transposed convolution": a_transposed_convolution,
+    "wide convolution": a_wide_convolution,
 }
 
 
+SMALL: Final = {"small_convolution", "small_convolution_weight"}
 # Those that must have been called; the others run no kernel, but a method of the backend.
 KERNELS: Final = {
     "attention": {"attention", "attention_gradient"},
     "batch norm": {"batch_norm", "batch_norm_gradient"},
-    "convolution": {"columns", "from_columns", "small_convolution", "small_convolution_weight"},
+    "convolution": {"columns", "convolution_bias", "from_columns", *SMALL},
     "cross entropy": {"cross_entropy", "cross_entropy_gradient"},
     "layer norm": {"layer_norm", "layer_norm_gradient"},
     "pool": {"avg_pool", "avg_pool_gradient", "max_pool", "max_pool_gradient"},
     "softmax": {"softmax", "softmax_gradient"},
     "transposed convolution": {"columns", "from_columns"},
+    "wide convolution": SMALL,
 }
 
 

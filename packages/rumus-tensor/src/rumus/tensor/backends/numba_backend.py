@@ -68,6 +68,7 @@ _OWN: Final[Mapping[FusedName, Callable[..., None]]] = {
     "batch_norm": numba_batch_norm.batch_norm,
     "batch_norm_gradient": numba_batch_norm.batch_norm_gradient,
     "columns": numba_convolution.columns,
+    "convolution_bias": numba_convolution.convolution_bias,
     "from_columns": numba_convolution.from_columns,
     "small_convolution": numba_small_convolution.small_convolution,
     "small_convolution_weight": numba_small_convolution.small_convolution_weight,

@@ -3,22 +3,24 @@
 `columns` writes what each element of the kernel meets at each place, zeros outside of the input,
 and `from_columns` is its transpose: it adds each column to where it came from, in the order of the
 kernel's elements. Both go over the input's channels, which threads share: a channel has one writer.
-One or two spatial axes, any dtype.
+One or two spatial axes, any dtype. The gradient of the bias is a sum over everything but a channel.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends.numba_shapes import writes
+from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 
+LANES: Final = 32  # sums side by side, each of its own places
 PARALLEL: Final = 32_768  # elements of the columns from which threads are worth their start
 
 
@@ -32,6 +34,14 @@ def from_columns(window: Window, met: Array, out: Array) -> None:
     """out: (batch, channels, *lengths) = the sums of met: (channels, *kernel, batch, *places)."""
     writes("columns", out=(out, out.shape))
     _run("add_up", window, out, met)
+
+
+def convolution_bias(gradient: Array, out: Array) -> None:
+    """out: (channels,) = the sums of gradient: (batch, channels, *places)."""
+    batch, channels, *places = gradient.shape
+    reads("convolution", bias=(out, (channels,)))
+    flat = np.ascontiguousarray(gradient).reshape(batch, channels, math.prod(places))
+    _compiled()["total"](flat, out)
 
 
 def _run(name: str, window: Window, x: Array, met: Array) -> None:
@@ -119,9 +129,29 @@ def _add_up(
                                 x[np.uintp(to + b * step)] += met[np.uintp(of + b)]
 
 
+def _total(gradient: Any, out: Any) -> None:
+    """out = the sums of each channel, of a picture in its dtype, of all in float64."""
+    batch, channels, places = gradient.shape
+    lanes = np.empty(LANES, gradient.dtype)
+    for channel in range(channels):
+        total = 0.0
+        for n in range(batch):
+            for i in range(LANES):
+                lanes[i] = 0
+            for cut in range(0, places, LANES):
+                for i in range(min(LANES, places - cut)):
+                    lanes[i] += gradient[n, channel, np.uintp(cut + i)]
+            part = 0.0
+            for i in range(LANES):
+                part += lanes[i]
+            total += part
+        out[channel] = total
+
+
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
     import numba
 
     njit = numba.njit(nogil=True, cache=True)
-    return {"gather": njit(_gather), "add_up": njit(_add_up)}
+    total = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})(_total)
+    return {"gather": njit(_gather), "add_up": njit(_add_up), "total": total}

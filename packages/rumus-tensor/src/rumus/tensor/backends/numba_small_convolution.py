@@ -96,9 +96,8 @@ def small_convolution_weight(window: Window, x: Array, gradient: Array, out: Arr
         room, loop = _room.get(need), loops["backward"]
         loop(pictures, given, sums, room, sizes, limits, edges, start, stop)
 
-    is_large = gradient.size * depth >= PARALLEL
-    run_parts(work, parts, is_large)
-    run_parts(lambda a, b: loops["total"](sums, out, a, b), outputs, is_large)
+    run_parts(work, parts, gradient.size * depth >= PARALLEL)
+    loops["total"](sums, out)
 
 
 def _check(window: Window, x: Array, weight: Array, result: Array) -> None:
@@ -269,19 +268,22 @@ def _backward(
                 sums[p, i] += room[np.uintp(part + i)]
 
 
-def _total(sums: Any, out: Any, start: int, stop: int) -> None:
-    """out = the sum of the parts, of the outputs from start to stop, in its own layout."""
-    _, channels, rows, across = out.shape
+def _total(sums: Any, out: Any) -> None:
+    """out = the sum of the parts, in its own layout."""
+    outputs, channels, rows, across = out.shape
     columns = sums.shape[1] // (channels * rows * across)
-    for i in range(rows):
-        for j in range(across):
-            for channel in range(channels):
-                begin = ((i * across + j) * channels + channel) * columns
-                for o in range(start, stop):
-                    total = 0.0
-                    for p in range(sums.shape[0]):
-                        total += sums[p, begin + o]
-                    out[o, channel, i, j] = total
+    total = np.empty(columns)
+    for channel in range(channels):
+        for i in range(rows):
+            for j in range(across):
+                place = (i * across + j) * channels + channel
+                for o in range(columns):
+                    total[o] = 0
+                for p in range(sums.shape[0]):
+                    for o in range(columns):
+                        total[o] += sums[p, np.uintp(place * columns + o)]
+                for o in range(outputs):
+                    out[o, channel, i, j] = total[o]
 
 
 @cache
