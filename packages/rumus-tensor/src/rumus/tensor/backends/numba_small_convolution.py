@@ -66,7 +66,7 @@ def small_convolution(
     pictures, result, loop = np.ravel(x), out.reshape(-1), _compiled()["forward"]
     padded, places = window.padded(x.shape[2:]), out.shape[2:]
     # Places one after the other, those between the end of a row and the next one among them.
-    run = _up((places[0] - 1) * padded[1] + places[1], limits[0])
+    run = _up(max(0, (places[0] - 1) * padded[1] + places[1]), limits[0])
     across = math.prod(places) * wide * (depth + TURN) < outputs * run * depth
     need = x.shape[1] * math.prod(padded) + run
     need += math.prod(places) * wide if across else outputs * run
