@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 WIDE: Final = (16, 8, 4)  # lanes of a vector, the most rows, the most vectors: of 32 registers
@@ -54,9 +55,9 @@ def compiled() -> None:
     """Teach numba what `tile` is."""
     from llvmlite import ir
     from numba import types
-    from numba.core import cgutils
-    from numba.extending import lower_builtin, type_callable
 
+    cgutils: Any = import_module("numba.core.cgutils")
+    extending: Any = import_module("numba.extending")
     lanes, _, _ = limits()
     long, single = ir.IntType(64), ir.FloatType()
     vector = ir.VectorType(single, lanes)
@@ -126,5 +127,6 @@ def compiled() -> None:
             builder.store(builder.fadd(builder.load(into, align=4), total), into, align=4)
 
     integers = [types.int64] * 9
-    lower_builtin(tile, *integers)(written)
-    type_callable(tile)(lambda context: lambda a, b, c, d, e, f, g, h, i: types.void(*integers))
+    extending.lower_builtin(tile, *integers)(written)
+    result = types.void(*integers)
+    extending.type_callable(tile)(lambda context: lambda a, b, c, d, e, f, g, h, i: result)
