@@ -122,9 +122,9 @@ class Team:
 @cache
 def _looking() -> tuple[Callable[[int, int, int], bool], int]:
     """The compiled loop that looks at a number, and how often it does so in a moment."""
-    from rumus.tensor.backends.numba_waiting import look
+    from rumus.tensor.backends.numba_waiting import compiled
 
-    nothing = np.zeros(1, np.int64)
+    look, nothing = compiled(), np.zeros(1, np.int64)
     place = nothing.ctypes.data
     look(place, 1, 1)  # compiled now
     begin = perf_counter()
