@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from rumus.tensor.backends.numba_lanes import RUN, emptied
 from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 
 PARALLEL: Final = 65_536  # elements from which threads are worth their start
 LANES: Final = 64  # sums side by side, each of its own places: vectors are added, not numbers
-RUN: Final = 64  # numbers that a lane adds in the dtype of x; the sums of lanes are in float64
 
 
 def batch_norm(
@@ -73,15 +73,6 @@ def _joined(x: Array) -> Array:
     return np.ascontiguousarray(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
-def _emptied(lanes: Any) -> float:
-    """For numba to compile: the sum of the lanes, which are 0 after it."""
-    total = 0.0
-    for i in range(lanes.size):
-        total += lanes[i]
-        lanes[i] = 0
-    return total
-
-
 def _sum(x: Any, c: int, lanes: Any) -> float:
     """For numba to compile: the sum of channel c."""
     batch, _, places = x.shape
@@ -92,8 +83,8 @@ def _sum(x: Any, c: int, lanes: Any) -> float:
                 lanes[i] += x[n, c, np.uintp(cut + i)]
             count += 1
             if count % RUN == 0:
-                total += _emptied(lanes)
-    return total + _emptied(lanes)
+                total += emptied(lanes)
+    return total + emptied(lanes)
 
 
 def _squares(x: Any, c: int, mean: Any, lanes: Any) -> float:
@@ -107,8 +98,8 @@ def _squares(x: Any, c: int, mean: Any, lanes: Any) -> float:
                 lanes[i] += centred * centred
             count += 1
             if count % RUN == 0:
-                total += _emptied(lanes)
-    return total + _emptied(lanes)
+                total += emptied(lanes)
+    return total + emptied(lanes)
 
 
 def _sums_of_gradient(
@@ -125,9 +116,9 @@ def _sums_of_gradient(
                 others[i] += gradient[n, c, k] * (x[n, c, k] - mean)
             count += 1
             if count % RUN == 0:
-                first += _emptied(lanes)
-                second += _emptied(others)
-    return first + _emptied(lanes), second + _emptied(others)
+                first += emptied(lanes)
+                second += emptied(others)
+    return first + emptied(lanes), second + emptied(others)
 
 
 def _forward(
@@ -185,7 +176,7 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     options: dict[str, Any] = {
         "nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"},
     }  # fmt: skip
-    for function in (_emptied, _sum, _squares, _sums_of_gradient):
+    for function in (emptied, _sum, _squares, _sums_of_gradient):
         register_jitable(**options)(function)  # one in a closure would keep it from the cache
     njit = numba.njit(**options, cache=True)
     return {"forward": njit(_forward), "backward": njit(_backward)}

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from rumus.tensor.backends.numba_lanes import RUN, emptied
 from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array, Shape
@@ -130,28 +131,28 @@ def _add_up(
 
 
 def _total(gradient: Any, out: Any) -> None:
-    """out = the sums of each channel, of a picture in its dtype, of all in float64."""
+    """out = the sums of each channel: of short runs in its dtype, of these in float64."""
     batch, channels, places = gradient.shape
-    lanes = np.empty(LANES, gradient.dtype)
+    lanes = np.zeros(LANES, gradient.dtype)
     for channel in range(channels):
-        total = 0.0
+        total, count = 0.0, 0
         for n in range(batch):
-            for i in range(LANES):
-                lanes[i] = 0
             for cut in range(0, places, LANES):
                 for i in range(min(LANES, places - cut)):
                     lanes[i] += gradient[n, channel, np.uintp(cut + i)]
-            part = 0.0
-            for i in range(LANES):
-                part += lanes[i]
-            total += part
-        out[channel] = total
+                count += 1
+                if count % RUN == 0:
+                    total += emptied(lanes)
+        out[channel] = total + emptied(lanes)
 
 
 @cache
 def _compiled() -> Mapping[str, Callable[..., None]]:
     import numba
+    from numba.extending import register_jitable
 
     njit = numba.njit(nogil=True, cache=True)
-    total = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})(_total)
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "nsz"}}
+    register_jitable(**options)(emptied)
+    total = numba.njit(**options, cache=True)(_total)
     return {"gather": njit(_gather), "add_up": njit(_add_up), "total": total}
