@@ -26,6 +26,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Point links that leave the docs to where there is a page for them, or drop them."""
     del config, files
+    markdown = markdown.replace("```python\n>>>", "```pycon\n>>>")  # so a copy has no prompts
     return _LINK.sub(lambda link: _mended(link, page.file.src_uri), markdown)
 
 

@@ -15,16 +15,16 @@ from typing import Any, Final
 
 from mkdocs.structure.files import File, Files
 
-PACKAGES: Final = ("tensor", "nn", "optim", "train", "gpu", "distributed")
+MODULES: Final = ("tensor", "nn", "optim", "train", "train.metrics", "gpu", "distributed")
 _ARGUMENT: Final = re.compile(r"(\*{0,2}[a-z_]\w*(?:, \*{0,2}[a-z_]\w*)*): (.+)")
 _SOURCE: Final = re.compile(r"\barXiv:(\d{4}\.\d{4,5})")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add a page for each package."""
-    for package in PACKAGES:
-        text = "\n".join(page(package))
-        files.append(File.generated(config, f"reference/{package}.md", content=text))
+    """Add a page for each module that users import from."""
+    for module in MODULES:
+        text = "\n".join(page(module))
+        files.append(File.generated(config, f"reference/{module}.md", content=text))
     return files
 
 

@@ -438,9 +438,11 @@ def test_more_rows_than_a_grid_is_wide(gpu: GpuBackend) -> None:
     np.testing.assert_array_equal(gpu.download(table), host)
 
 
-def test_a_padding_that_no_coordinate_of_a_pool_reaches_over(gpu: GpuBackend) -> None:
+def test_a_padding_wider_than_a_pool_is_refused_before_it_reaches_the_device(
+    gpu: GpuBackend,
+) -> None:
     x = tensor(np.ones((1, 1, 4, 4)), dtype="float32", backend=gpu)
-    with pytest.raises(LimitError, match="too wide for a GPU"):
+    with pytest.raises(ValueError, match="more than half of the kernel"):
         avg_pool(x, 1, stride=2**30, padding=2**30)
 
 

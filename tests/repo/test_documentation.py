@@ -77,7 +77,7 @@ def described(text: str) -> set[str]:
     return {name for line in lines for name in line.split(", ")}
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", [*LAYERS, "train.metrics"])
 def test_each_argument_has_a_line_of_its_own(layer: str) -> None:
     missing = {
         name: sorted(parameters(thing) - described(text))

@@ -24,7 +24,7 @@ from rumus.tensor import Backend
 from rumus.tensor.memory.recording import Capturing
 
 SITE: Final = Path(__file__).parents[2] / ".nox" / "pages"
-PACKAGES: Final = ("tensor", "nn", "optim", "train", "gpu", "distributed")
+PACKAGES: Final = ("tensor", "nn", "optim", "train", "train.metrics", "gpu", "distributed")
 PAGES: Final = sorted(SITE.rglob("*.html"))
 PROTOCOLS: Final = Backend, Capturing  # which explain what backends have
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")

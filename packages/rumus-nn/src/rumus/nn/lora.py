@@ -171,9 +171,9 @@ def lora(
 
     model: changed in place.
     rank: of the matrices that are added.
-    targets: which `Linear` layers get them, by path: a pattern such as "blocks.*.attention.*", or
-        the end of a path, "query_key_value"; one or several. None: all.
-    alpha: their product counts alpha / rank, by default 1.
+    targets: which `Linear` layers get them, by path: a pattern such as `blocks.*.attention.*`, or
+        the end of a path, `query_key_value`; one or several. None: all.
+    alpha: their product is scaled by alpha / rank; by default alpha is the rank.
     dropout: in [0, 1], see `LoraLinear`.
     storage: of all frozen matrices of linear layers, see `FrozenLinear`.
     generator: of the first values, and of the dropout; by default one for each layer.

@@ -60,8 +60,13 @@ __all__ = [
 def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
     """The share of samples whose class is among the `top` best scores.
 
-    scores: (samples, classes). targets: (samples,), class numbers. Of equal scores the lower class
-    is better for top=1, and the higher one otherwise, as in scikit-learn.
+    Of equal scores the lower class is better for top=1, and the higher one otherwise, as in
+    scikit-learn.
+
+    scores: (samples, classes).
+    targets: (samples,), class numbers.
+    top: how many of the best scores count, in [1, classes].
+
     ValueError for shapes that do not fit, scores that are NaN, classes that are none, a `top`
     outside of [1, classes]; of a batch on a GPU when the metric is read.
     """
@@ -76,7 +81,11 @@ def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
 def confusion_matrix(scores: Given, targets: Given) -> MetricState:
     """Counts by class, (target, said). `state.parts[0]` is the matrix; `float` of it its accuracy.
 
-    Shapes and errors are those of `accuracy`.
+    scores, targets: as in `accuracy`, as are the errors.
+
+    >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    >>> confusion_matrix(scores, np.array([0, 1, 1])).parts[0].tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
     """
     counts = confusion_counts(scores, targets)
     return _state("confusion_matrix", (counts,), _of_diagonal, scores, targets)
@@ -85,36 +94,48 @@ def confusion_matrix(scores: Given, targets: Given) -> MetricState:
 def precision(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
     """True positives among what was said to be positive; 0 where nothing was.
 
+    scores, targets: as in `accuracy`, as are the errors.
     positive: the class in question; None for the mean over all classes that occur in targets or
-    predictions ("macro"). Shapes and errors are those of `accuracy`.
+        predictions ("macro").
     """
     return _of_confusion("precision", scores, targets, positive)
 
 
 def recall(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
-    """True positives among what is positive; 0 where nothing is. Arguments as in `precision`."""
+    """True positives among what is positive; 0 where nothing is.
+
+    scores, targets, positive: as in `precision`, as are the errors.
+    """
     return _of_confusion("recall", scores, targets, positive)
 
 
 def f1(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
-    """2 TP / (2 TP + FP + FN); 0 where there are none. Arguments as in `precision`."""
+    """2 TP / (2 TP + FP + FN); 0 where there are none.
+
+    scores, targets, positive: as in `precision`, as are the errors.
+    """
     return _of_confusion("f1", scores, targets, positive)
 
 
 def auroc(scores: Given, targets: Given) -> MetricState:
     """The area under the ROC curve: how often a positive sample scores higher than a negative one.
 
-    scores: (samples,), any numbers; equal ones count half. targets: (samples,), 0 or 1. NaN where
-    a class is absent. Keeps all scores. ValueError for shapes that differ, NaN scores and other
-    targets.
+    NaN where a class is absent. Keeps all scores.
+
+    scores: (samples,), any numbers; equal ones count half.
+    targets: (samples,), 0 or 1.
+
+    ValueError for shapes that differ, NaN scores and other targets.
     """
     return _kept("auroc", scores, targets, _scored, _auroc)
 
 
 def average_precision(scores: Given, targets: Given) -> MetricState:
-    """sum_n (R_n - R_(n-1)) P_n over the thresholds. Arguments as in `auroc`; 0 without positives.
+    """sum_n (R_n - R_(n-1)) P_n over the thresholds; 0 without positives.
 
     Keeps all scores.
+
+    scores, targets: as in `auroc`, as are the errors.
     """
     return _kept("average_precision", scores, targets, _scored, _average_precision)
 
@@ -122,9 +143,13 @@ def average_precision(scores: Given, targets: Given) -> MetricState:
 def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> MetricState:
     """exp of the mean of -log softmax(logits)[target], over all targets that are not ignored.
 
-    logits: (..., classes). targets: (...), class numbers, or `ignore_index` for one that does not
-    count; as in `rumus.nn.cross_entropy_loss`. NaN of no targets, and on a GPU where a target is no
-    class. ValueError for shapes that do not fit and, on the host, for a target that is no class.
+    NaN of no targets, and on a GPU where a target is no class.
+
+    logits: (..., classes).
+    targets: (...), class numbers.
+    ignore_index: the target that does not count, as in `rumus.nn.cross_entropy_loss`.
+
+    ValueError for shapes that do not fit and, on the host, for a target that is no class.
     """
     losses, count = surprise(logits, targets, ignore_index)
     return MetricState("perplexity", (losses, count), _perplexity)
@@ -133,7 +158,7 @@ def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> Me
 def mean_absolute_error(predictions: Given, targets: Given) -> MetricState:
     """The mean of |prediction - target|, over all elements; NaN if one is.
 
-    ValueError for shapes that differ.
+    predictions, targets: of one shape, ValueError otherwise.
     """
     return _of_errors("mean_absolute_error", predictions, targets, abs, _ratio)
 
@@ -141,7 +166,7 @@ def mean_absolute_error(predictions: Given, targets: Given) -> MetricState:
 def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
     """The root of the mean square of prediction - target; NaN if one is.
 
-    ValueError for shapes that differ.
+    predictions, targets: of one shape, ValueError otherwise.
     """
     square = lambda error: error * error
     return _of_errors("root_mean_squared_error", predictions, targets, square, _root_of_ratio)
@@ -150,8 +175,11 @@ def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
 def r2(predictions: Given, targets: Given) -> MetricState:
     """1 - sum (y - p)^2 / sum (y - mean y)^2, over all elements, which are kept.
 
-    Of constant targets it is 1 if all predictions are right, else 0. ValueError for shapes that
-    differ, and for NaN.
+    Of constant targets it is 1 if all predictions are right, else 0.
+
+    predictions, targets: of one shape.
+
+    ValueError for shapes that differ, and for NaN.
     """
     return _kept("r2", predictions, targets, _paired, _r2)
 

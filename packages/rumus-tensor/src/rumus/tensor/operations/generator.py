@@ -49,7 +49,8 @@ class Generator:
     seed: 0 <= seed < 2**32.
     stream: 0 <= stream < 2**32; streams of one seed are independent.
 
-    ValueError for a number outside. There is no global generator.
+    ValueError for a number outside. There is no generator that everything draws from: `seed` sets
+    the number that new ones start from.
 
     >>> Generator(0).uniform((2,)).tolist() == Generator(0).uniform((2,)).tolist()
     True

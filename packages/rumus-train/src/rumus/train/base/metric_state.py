@@ -20,10 +20,12 @@ class MetricState:
 
     So a validation over batches has the F1 of the whole set, which is not the mean of the batches'.
 
-    name: of the metric. parts: counts, which are added, or where `joins` is set values of each
-    sample, which are put one after the other. They may be tensors of a device, which are read when
-    states are added up, or the metric is asked for. finish: from the parts, as arrays, to the
-    metric.
+    name: of the metric.
+    parts: counts, which are added, or where `joins` is set values of each sample, which are put one
+        after the other. They may be tensors of a device, which are read when states are added up,
+        or the metric is asked for.
+    finish: from the parts, as arrays, to the metric.
+    joins: whether parts are put one after the other.
 
     >>> half = MetricState("share", (np.array(1.0), np.array(2.0)), lambda hits, n: hits / n)
     >>> float(half + MetricState("share", (np.array(4.0), np.array(4.0)), half.finish))
