@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rumus.gpu import GPUArray, GpuBackend, LimitError
+from rumus.gpu import GPUArray, GpuBackend
 from rumus.tensor import NumpyBackend, avg_pool, bool_, float16, float32, int32, tensor
 from rumus.tensor.memory.fused import GRADIENTS, FusedName
 from rumus.tensor.memory.slot_table import SlotTable

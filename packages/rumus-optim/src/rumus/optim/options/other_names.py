@@ -8,6 +8,8 @@ from rumus.tensor.expression.other_names import OtherNames
 
 _GRADIENTS: Final = "grads = loss.backward(); optimizer.step(grads): nothing has to be set to zero"
 _SET: Final = "optimizer.set(lr=...), or lr=..., a schedule, when it is made"
+_SAVE: Final = "save_state(optimizer, path) of rumus.optim"
+_LOAD: Final = "load_state(optimizer, path) of rumus.optim"
 
 OPTIMIZER: Final = OtherNames(
     "an optimizer",
@@ -25,6 +27,11 @@ OPTIMIZER: Final = OtherNames(
         "apply_gradients": "optimizer.step(grads)",
         "iterations": "optimizer.steps",
         "state": "optimizer.state_dict()",
+        "save": _SAVE,
+        "save_file": _SAVE,
+        "load_file": _LOAD,
+        "save_state": _SAVE,
+        "load_state": _LOAD,
     },
 )
 GROUP: Final = OtherNames(
