@@ -6,20 +6,39 @@ an undisturbed run, bit for bit.
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from rumus.optim import EMA, LBFGS, SAM, Accumulation, Adam, AdamW, ClipNorm, Lookahead, LossScale
+from rumus.optim import (
+    EMA,
+    LBFGS,
+    SAM,
+    Accumulation,
+    Adam,
+    AdamW,
+    ClipNorm,
+    Lookahead,
+    LossScale,
+    MultiOptimizer,
+)
 from rumus.optim.engine.closure import ClosureOptimizer
-from rumus.tensor import GradientStore, NumpyBackend, Parameter, Tensor, move_parameters
+from rumus.tensor import (
+    GradientStore,
+    NumpyBackend,
+    OwnershipError,
+    Parameter,
+    Tensor,
+    move_parameters,
+)
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
 Seen: TypeAlias = tuple[Any, ...]
@@ -113,6 +132,30 @@ def _step(make: Callable[[list[Parameter]], Any]) -> Prepared:
     return lambda: optimizer.step(grads), lambda: (*_of(parameters, optimizer), _shown(grads))
 
 
+class Refused(Exception):
+    """What the losses here raise."""
+
+
+def _refused_step(make: Callable[[list[Parameter]], Any]) -> Prepared:
+    """A step that fails where the parameters are elsewhere: a signal finds an error on its way."""
+    parameters = _parameters()
+    optimizer = make(parameters)
+    optimizer.minimize_step(lambda: _loss(parameters))
+
+    def act() -> None:
+        evaluations = itertools.count(1)
+
+        def loss() -> Tensor:
+            if next(evaluations) == 2:
+                raise Refused
+            return _loss(parameters)
+
+        with suppress(Refused):
+            optimizer.minimize_step(loss)
+
+    return act, lambda: _of(parameters, optimizer)
+
+
 def _scaled(parameters: list[Parameter]) -> Any:
     optimizer = AdamW(parameters, nonfinite="skip")
     optimizer.scale_losses(LossScale(initial=4.0, every=1))
@@ -177,18 +220,38 @@ def _release() -> Prepared:
     return optimizer.release, lambda: ([p.owner is None for p in parameters],)
 
 
-def _evaluate() -> Prepared:
+def _averaging(parameters: list[Parameter]) -> Any:
+    return AdamW(parameters, average=EMA(0.9))
+
+
+def _averaging_both(parameters: list[Parameter]) -> Any:
+    return MultiOptimizer([_averaging(parameters[:1]), _averaging(parameters[1:])])
+
+
+def _evaluate(make: Callable[[list[Parameter]], Any], *, refused: bool = False) -> Prepared:
+    """A look at an average; refused: where it ends with an error."""
     parameters = _parameters()
-    optimizer = AdamW(parameters, average=EMA(0.9))
+    optimizer = make(parameters)
     optimizer.step(_loss(parameters).backward())
 
     def look() -> None:
-        with optimizer.eval_params():
+        with suppress(Refused), optimizer.eval_params():
             _loss(parameters)
+            if refused:
+                raise Refused
 
     return look, lambda: _of(parameters, optimizer)
 
 
+PUT_BACK: Final[dict[str, Callable[[], Prepared]]] = {  # ends with putting back what was there
+    "SAM, refused away": lambda: _refused_step(lambda p: SAM(AdamW(p))),
+    "ASAM of Lookahead, refused away": lambda: _refused_step(
+        lambda p: SAM(Lookahead(Adam(p), k=2), adaptive=True)
+    ),
+    "LBFGS, refused away": lambda: _refused_step(lambda p: LBFGS(p, max_iter=3)),
+    "an error with an average": lambda: _evaluate(_averaging, refused=True),
+    "an error with two averages": lambda: _evaluate(_averaging_both, refused=True),
+}
 CASES: Final[dict[str, Callable[[], Prepared]]] = {
     "step": lambda: _step(lambda p: AdamW(p, clip=ClipNorm(0.5), average=EMA(0.9))),
     "step of two groups": lambda: _step(lambda p: AdamW(p, nonfinite="skip")),
@@ -205,7 +268,9 @@ CASES: Final[dict[str, Callable[[], Prepared]]] = {
     "moving": _move,
     "claiming": _claim,
     "releasing": _release,
-    "evaluating an average": _evaluate,
+    "evaluating an average": lambda: _evaluate(_averaging),
+    "evaluating two averages": lambda: _evaluate(_averaging_both),
+    **PUT_BACK,
 }
 
 
@@ -218,10 +283,12 @@ class Attempt:
     is_torn: bool
 
 
-def attempts(prepare: Callable[[], Prepared], number: int, seed: str) -> Iterator[Attempt]:
+def attempts(
+    prepare: Callable[[], Prepared], number: int, seed: str, last: int = 0
+) -> Iterator[Attempt]:
     """Yield what becomes of an operation with a signal at one of its lines, for `number` of them.
 
-    At every line, where it has fewer.
+    At every line, where it has fewer; and at each of the `last` ones.
     """
     prepare()[0]()  # so that what is kept for later is there
     act, seen = prepare()
@@ -230,9 +297,17 @@ def attempts(prepare: Callable[[], Prepared], number: int, seed: str) -> Iterato
     after = seen()
     chosen = random.Random(seed)
     with _handlers():
-        for line in sorted(chosen.sample(range(1, lines + 1), min(number, lines))):
+        sample = chosen.sample(range(1, lines + 1), min(number, lines))
+        for line in sorted({*sample, *range(max(1, lines - last + 1), lines + 1)}):
             act, seen = prepare()
             if seen() != before:
                 raise AssertionError("the operation does not begin as it did before")
             ran, raised = _at_line(line, chosen.choice(SIGNALS), act)
-            yield Attempt(line, not raised and ran >= line, seen() not in (before, after))
+            yield Attempt(line, not raised and ran >= line, _is_torn(seen, before, after))
+
+
+def _is_torn(seen: Callable[[], Seen], *whole: Seen) -> bool:
+    try:
+        return seen() not in whole
+    except OwnershipError:  # it says that the operation is still going on
+        return True

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)
 
@@ -149,3 +149,54 @@ def test_a_signal_at_every_line(heard: list[int]) -> None:
         line += 1
     assert heard == [signal.SIGALRM]
     assert line > 20
+
+
+def _put_back_with_a_signal_at(wanted: int, fails: bool) -> tuple[str, bool, bool]:
+    """Return where things are after an act, whether the signal raised, and whether there it is.
+
+    The act leaves them elsewhere, and looks at them there or fails. wanted: the number of the
+    instruction.
+    """
+    place, count = "home", 0
+
+    def act() -> str:
+        nonlocal place
+        place = "away"
+        if fails:
+            raise KeyError(place)
+        return place
+
+    def put_back() -> None:
+        nonlocal place
+        place = "home"
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        if event == "opcode" and count == wanted:
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        assert put_back_after(act, put_back) == "away"
+    except Late:
+        return place, True, True
+    except KeyError:
+        assert fails
+    finally:
+        sys.settrace(before)
+    return place, False, count >= wanted
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_is_put_back_after_a_signal_at_every_instruction(heard: list[int], fails: bool) -> None:
+    at, is_there = 1, True
+    while is_there:
+        place, raised, is_there = _put_back_with_a_signal_at(at, fails)
+        assert place == "home", f"instruction {at}"
+        assert raised == is_there, f"instruction {at}"
+        at += 1
+    assert at > 300

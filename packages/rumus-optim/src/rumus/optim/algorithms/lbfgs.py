@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from rumus.optim.algorithms.line_search import Trial, strong_wolfe
@@ -29,7 +30,7 @@ from rumus.tensor import (
     Tensor,
 )
 from rumus.tensor.graph.buffer_update import BufferUpdate
-from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.tensor.memory.updater import NonFinite, Outcome
 
 CURVATURE: Final = 1e-10  # a step with less, s y, is not remembered
@@ -180,7 +181,8 @@ class LBFGS(ClosureOptimizer[M_co]):
         v = self._ready()
         lr = at_step("lr", self.hyper["lr"], self.steps + 1)
         before = v.copy(self._values)
-        try:
+
+        def iterated() -> Tensor:
             now = first = self._look(v, evaluate)
             loss = now.loss.clone()
             if not now.is_finite:
@@ -198,19 +200,13 @@ class LBFGS(ClosureOptimizer[M_co]):
                     update.write()
                 self.steps += 1
                 self.outcome = Outcome(True)
-        except BaseException:
-            try:
-                self._put_back(v, before)
-            except BaseException:
-                self._put_back(v, before)  # a signal may have come before it began
-                raise
-            raise
-        return loss
+            return loss
+
+        return put_back_after(iterated, partial(self._put_back, v, before))
 
     def _put_back(self, v: Vectors, before: Vector) -> None:
-        with Uninterrupted():
-            if self._is_away:
-                self._place(v, before)
+        if self._is_away:
+            self._place(v, before)
 
     def _ready(self) -> Vectors:
         """The vectors of the arenas as they are now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.engine.segments import Segment
@@ -46,31 +47,33 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
 
         In the block nothing may be stepped, saved, loaded, moved or released: OwnershipError. What
         is assigned to a parameter there is gone after it. Before there is an average nothing
-        changes. ValueError from an optimizer that keeps none.
+        changes; nor do parameters of an optimizer in a `MultiOptimizer` that keeps none. ValueError
+        where none is kept at all.
         """
-        if self._point is None:
+        if not self.has_average:
             raise ValueError(f"{self} keeps no average: make it with average=EMA(...) or SWA(...)")
         self._check_training("eval_params() again")
         self._settle()
-        kept = [(segment, self._copied(segment)) for segment in self.segments if self._has(segment)]
+        averaging = self._averaging
+        kept = [(s, each._copied(s)) for each in averaging for s in each.segments if each._has(s)]
         try:
-            self._evaluating = True  # in here, for a signal may come right behind it
-            for segment, _ in kept:
-                self._put(segment)
-            yield
-        finally:
             try:
-                self._put_back(kept)
-            except BaseException:
-                self._put_back(kept)  # a signal may have come before it began
-                raise
+                for each in averaging:
+                    each._evaluating = True  # in here, for a signal may come right behind it
+                for each in averaging:
+                    for segment in filter(each._has, each.segments):
+                        each._put(segment)
+                yield
+            finally:
+                _put_back(kept, averaging)
+        except BaseException:
+            _put_back(kept, averaging)  # a signal may have come before the other began
+            raise
 
-    def _put_back(self, kept: Sequence[tuple[Segment, Array]]) -> None:
-        with Uninterrupted():
-            for segment, values in kept:
-                segment.arena.backend.copy(values, segment.arena.values)
-                segment.arena.written()
-            self._evaluating = False
+    @property
+    def _averaging(self) -> Sequence[EvaluatedOptimizer[M_co]]:
+        """The optimizers whose averages these are."""
+        return (self,)
 
     def _point_of(self, segment: Segment) -> Kernel | None:
         return self._point
@@ -102,3 +105,14 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
                 f"{self}: {what} inside of eval_params(): the parameters are the average there, "
                 "not what is trained; leave the block first"
             )
+
+
+def _put_back(
+    kept: Sequence[tuple[Segment, Array]], averaging: Sequence[EvaluatedOptimizer[Any]]
+) -> None:
+    with Uninterrupted():
+        for segment, values in kept:
+            segment.arena.backend.copy(values, segment.arena.values)
+            segment.arena.written()
+        for each in averaging:
+            each._evaluating = False

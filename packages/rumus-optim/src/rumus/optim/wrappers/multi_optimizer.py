@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.followed import FollowedOptimizer
 from rumus.optim.engine.footprint import Memory
 from rumus.optim.engine.fused import FusedOptimizer
@@ -183,24 +183,13 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
         """Whether one of them keeps an average of its parameters."""
         return any(each.has_average for each in self.optimizers)
 
-    @contextmanager
-    def eval_params(self) -> Iterator[None]:
-        """Put averages in the parameters' place; see `EvaluatedOptimizer.eval_params`.
+    @property
+    def _evaluating(self) -> bool:  # type: ignore[override]
+        return any(each._evaluating for each in self.optimizers)
 
-        Parameters of an optimizer that keeps none stay as they are. ValueError if none does.
-        """
-        if not self.has_average:
-            raise ValueError(f"{self} keeps no average: make one with average=EMA(...) or SWA(...)")
-        self._check_training("eval_params() again")
-        with ExitStack() as stack:
-            for each in self.optimizers:
-                if each.has_average:
-                    stack.enter_context(each.eval_params())
-            self._evaluating = True
-            try:
-                yield
-            finally:
-                self._evaluating = False
+    @property
+    def _averaging(self) -> Sequence[EvaluatedOptimizer[M_co]]:
+        return [each for each in self.optimizers if each.has_average]
 
 
 def _check(optimizers: Sequence[FusedOptimizer[Any]]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from rumus.optim.engine.clip_gradients import total_of_squares
@@ -27,8 +27,9 @@ from rumus.tensor import (
     sqrt,
     where,
 )
+from rumus.tensor.graph.buffer_update import BufferUpdate
 from rumus.tensor.memory.backend import Array
-from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.uninterrupted import put_back_after
 
 _P, _G, _T = Expr.array("p"), Expr.array("g"), Expr.array("t")
 _FACTOR, _IS_BAD = Expr.array("factor"), Expr.array("is_bad")
@@ -136,17 +137,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         arenas = {n: self.fused.segments[n].arena for n in gradients}
         for number, gradient in gradients.items():
             arenas[number].drain(grads, gradient, str(self))
-        with self._away(arenas):
-            factors = self._climb(arenas, gradients)
-            _, grads = evaluate()
-            grads.take_updates()
-            grads.propose(updates)
-            refuse_foreign(grads, self)
-            for parameter in (p for arena in arenas.values() for p in arena.parameters):
-                grads.check(parameter)
-            if self.fused.nonfinite != "propagate":
-                self._mark(grads, factors)
-        self.base.step(grads)
+        self.base.step(self._gradients_of_worst(arenas, gradients, updates, evaluate))
         return loss
 
     def _check_ready(self) -> None:
@@ -159,22 +150,29 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
                 f"{', '.join(names.values())}; move the whole model with .to(...)"
             )
 
-    @contextmanager
-    def _away(self, arenas: Mapping[int, Arena]) -> Iterator[None]:
-        """Put the parameters back after the block, bit by bit."""
-        kept = []
-        for arena in arenas.values():
-            copy = arena.backend.allocate(arena.values.shape, arena.dtype)
-            arena.backend.copy(arena.values, copy)
-            kept.append((arena, copy))
-        try:
-            yield
-        finally:
-            try:
-                _put_back(kept)
-            except BaseException:
-                _put_back(kept)  # a signal may have come before it began
-                raise
+    def _gradients_of_worst(
+        self,
+        arenas: Mapping[int, Arena],
+        gradients: Mapping[int, Array],
+        updates: Sequence[BufferUpdate],
+        evaluate: Evaluate,
+    ) -> GradientStore:
+        """The gradients at p + e, with these updates of buffers; the parameters are at p again."""
+        kept = [(arena, _copied(arena)) for arena in arenas.values()]
+
+        def look() -> GradientStore:
+            factors = self._climb(arenas, gradients)
+            _, grads = evaluate()
+            grads.take_updates()
+            grads.propose(updates)
+            refuse_foreign(grads, self)
+            for parameter in (p for arena in arenas.values() for p in arena.parameters):
+                grads.check(parameter)
+            if self.fused.nonfinite != "propagate":
+                self._mark(grads, factors)
+            return grads
+
+        return put_back_after(look, partial(_put_back, kept))
 
     def _climb(
         self, arenas: Mapping[int, Arena], gradients: Mapping[int, Array]
@@ -242,11 +240,17 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
                 arena.backend.elementwise(_MARK, (g, is_bad, p), (), (g,))
 
 
+def _copied(arena: Arena) -> Array:
+    copy = arena.backend.allocate(arena.values.shape, arena.dtype)
+    arena.backend.copy(arena.values, copy)
+    return copy
+
+
 def _put_back(kept: Sequence[tuple[Arena, Array]]) -> None:
-    with Uninterrupted():
-        for arena, copy in kept:
-            arena.backend.copy(copy, arena.values)
-            arena.written()
+    """Have the parameters where they were, bit by bit."""
+    for arena, copy in kept:
+        arena.backend.copy(copy, arena.values)
+        arena.written()
 
 
 def _at_least_0(name: str, value: float) -> float:

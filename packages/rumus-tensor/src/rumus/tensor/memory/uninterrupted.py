@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from time import perf_counter
 from types import FrameType
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
+R = TypeVar("R")
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 # The C module under `signal`: making enums of its numbers would take longer than a small update.
@@ -134,15 +135,21 @@ class _Handlers:
 _handlers: Final = _Handlers()
 
 
-def done_whole(write: Callable[[], None]) -> None:
-    """Run `write` uninterrupted, also where a signal is delivered before it has begun.
+def put_back_after(act: Callable[[], R], write: Callable[[], None]) -> R:
+    """Return what `act` returns, after `write` has put back what it may have left elsewhere.
 
-    For putting back what was there, when an error is on its way already: that must happen. write:
-    may be called twice.
+    So it is wherever a signal's handler raises, also right before `write` begins, and with an error
+    of `act` on its way. A `with` could not promise that: a handler may raise as its exit is called.
+
+    act: may raise, and may be left at any line.
+    write: is uninterrupted, and may be called twice.
     """
     try:
-        with Uninterrupted():
-            write()
+        try:
+            return act()
+        finally:
+            with Uninterrupted():
+                write()
     except BaseException:
         with Uninterrupted():
             write()
