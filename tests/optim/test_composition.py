@@ -232,6 +232,11 @@ def test_state_in_8_bits(name: str, backend: Backend) -> None:
             assert bits(optimizer) == before
         runs.append(w.numpy() - start)
     state = optimizer.state_dict()["parameters"]["w"]["state"]
-    assert {part.split(".")[-1] for part in state} == {"codes", "scales"}
-    assert np.linalg.norm(runs[1] - runs[0]) < 0.05 * np.linalg.norm(runs[0])
+    plain = {part for part in state if part.split(".")[-1] not in ("codes", "scales")}
+    # Numbers that all parameters share are not packed, nor the start that they are compared with.
+    assert plain <= ({"d", "d_max", "numerator", "p0"} if row.is_joint else set())
+    assert len(plain) < len(state)
+    # A step size that is found from sums over what is packed takes part in its error.
+    share = 0.2 if row.is_joint else 0.05
+    assert np.linalg.norm(runs[1] - runs[0]) < share * np.linalg.norm(runs[0])
     assert runs[0].any()

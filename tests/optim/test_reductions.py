@@ -237,7 +237,7 @@ def test_what_a_common_number_follows_from_is_the_same_in_all_groups() -> None:
 def test_a_sum_over_all_on_two_backends_is_refused() -> None:
     other = NumpyBackend()
     a, b = Parameter([1.0], name="a"), Parameter([1.0], name="b", backend=other)
-    with pytest.raises(BackendMismatchError, match=r"'a' is on .* and 'b' on"):
+    with pytest.raises(BackendMismatchError, match=r"'a' on .* and parameter 'b' on"):
         FusedOptimizer([a, b], joint, lr=0.1)
     assert a.owner is None
     b.move(a.backend)

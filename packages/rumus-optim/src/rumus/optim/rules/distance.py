@@ -53,7 +53,7 @@ def prodigy(
     v = beta2 * v + d * d * (1 - beta2) * g * g
     s = beta3 * s + relative * d * where(safeguard_warmup > 0, 1.0, lr) * g
     norm = s.abs().global_sum()
-    d_hat = where(norm > 0, d_coef * numerator / norm, d)
+    d_hat = where(norm <= 0, d, d_coef * numerator / norm)  # NaN goes on to d
     d_max = d_max.maximum(d_hat)
     d = minimum(d_max, where(d <= d0, d.maximum(d_hat), d) * growth_rate)
     p = p - rate * (m / (sqrt(v) + d * eps) + weight_decay * p)
@@ -99,7 +99,7 @@ def dadapt_adam(
     v = beta2 * v + (1 - beta2) * g * g
     s = b * s + (1 - b) * rate * g
     norm = s.abs().global_sum()
-    d_hat = where(norm > 0, numerator / ((1 - b) * norm), d)
+    d_hat = where(norm <= 0, d, numerator / ((1 - b) * norm))  # NaN goes on to d
     d = d.maximum(minimum(d_hat, d * growth_rate))
     p = p - m / (sqrt(v) + eps)
     return {"p": p, "m": m, "v": v, "s": s, "d": d, "numerator": numerator}

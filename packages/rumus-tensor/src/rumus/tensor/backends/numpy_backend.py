@@ -226,7 +226,8 @@ class NumpyBackend:
         is_own = not hasattr(type(self).elementwise, "is_watched")
 
         def prepared(scalars: Sequence[float]) -> None:
-            if run is None or is_own or is_somebody_watching():
+            # What was put in the place of this object's method is called, as everywhere else.
+            if run is None or is_own or "elementwise" in vars(self) or is_somebody_watching():
                 self.elementwise(kernel, arrays, scalars, out)
             else:
                 run(scalars)
