@@ -13,13 +13,14 @@ import pytest
 from rumus import nn, optim, tensor, train
 from rumus.optim import SGD, ParameterGroup
 from rumus.tensor import Parameter
-from rumus.tensor.expression.switches import switches_of
+from rumus.tensor.expression.arguments import switches_of
 from rumus.train import Trainer
 
 # Made by the library alone: events, results, and what an author of layers or rules writes.
 INSIDE = {"Expr", "Place", "Run", "Training", "ValidationEnd", "LiveView", "Accumulation.add"}
 INSIDE |= {"Optimizer.poll", "Scaling.hear", "GlobalAvgPool.take", "GlobalMaxPool.take"}
 INSIDE |= {"Parameter", "logsumexp", "FusedOptimizer"}  # operators, and a base without a rule
+INSIDE |= {"Backend.slot_sums", "NumpyBackend.slot_sums"}
 
 
 def declared() -> Iterator[tuple[str, Callable[..., Any], str]]:

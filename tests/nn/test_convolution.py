@@ -143,7 +143,7 @@ def of(kind: Any, *arguments: Any, **options: Any) -> Any:
         (of(nn.GroupNorm, 3, 4), "4 channels do not divide into 3 groups"),
         (lambda: nn.GroupNorm(2, 4, backend=CPU)(normal(3, 2)), r"\(batch, 4, ...\)"),
         (of(nn.BatchNorm1d, 3, momentum=1.5), r"momentum must be in \[0, 1\]"),
-        (of(nn.BatchNorm1d, 3, eps=0.0), "eps must be positive"),
+        (of(nn.BatchNorm1d, 3, eps=0.0), "eps must be finite and positive"),
         (lambda: nn.BatchNorm1d(3, backend=CPU)(normal(1, 3)), "more than one value"),
         (lambda: nn.BatchNorm2d(3, backend=CPU)(normal(2, 3)), r"\(batch, 3, height, width\)"),
     ],

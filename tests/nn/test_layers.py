@@ -364,10 +364,10 @@ def test_flatten_and_identity(backend: Backend) -> None:
         (lambda: nn.Embedding(4, 3, padding_idx=4), ValueError, r"outside of \[-4, 4\)"),
         (lambda: nn.LayerNorm(()), ValueError, "at least 1"),
         (lambda: nn.LayerNorm((3, 0)), ValueError, "at least 1"),
-        (lambda: nn.LayerNorm(3, eps=0.0), ValueError, "eps must be positive"),
-        (lambda: nn.LayerNorm(3, eps=math.nan), ValueError, "eps must be positive"),
+        (lambda: nn.LayerNorm(3, eps=0.0), ValueError, "eps must be finite and positive"),
+        (lambda: nn.LayerNorm(3, eps=math.nan), ValueError, "eps must be finite and positive"),
         (lambda: nn.RMSNorm(()), ValueError, "at least 1"),
-        (lambda: nn.RMSNorm(3, eps=0.0), ValueError, "eps must be positive"),
+        (lambda: nn.RMSNorm(3, eps=0.0), ValueError, "eps must be finite and positive"),
         (lambda: nn.RMSNorm(3)(tensor([1.0])), ValueError, r"over \(3,\).*\(1,\) differ"),
         (lambda: nn.RMSNorm(2)(tensor([1, 2])), TypeError, "must be floating, not int32"),
         (lambda: nn.GELU("relu"), ValueError, "'none' or 'tanh', not 'relu'"),  # type: ignore[arg-type]

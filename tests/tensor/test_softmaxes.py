@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from rumus.tensor import (
     tensor,
 )
 from rumus.tensor.graph.softmaxes import log_softmax_primitive, softmax_primitive
+from rumus.tensor.operations.batch_norm import batch_norm
 from rumus.tensor.operations.cross_entropy import cross_entropy_primitive
 from rumus.tensor.operations.norms import layer_norm_primitive, rms_norm_primitive
 
@@ -169,7 +171,9 @@ def test_a_frozen_weight_and_a_constant_input_get_no_gradient(backend: Backend) 
         (lambda x: layer_norm(x, x[0], x[0, :2]), ValueError, r"bias of shape \(3,\)"),
         (lambda x: rms_norm(x[0, 0]), ValueError, "nothing along its last axis"),
         (lambda x: rms_norm(x[:, :0]), ValueError, "nothing along its last axis"),
-        (lambda x: rms_norm(x, eps=0.0), ValueError, "eps must be positive, not 0.0"),
+        (lambda x: rms_norm(x, eps=0.0), ValueError, "eps must be finite and positive, not 0.0"),
+        (lambda x: layer_norm(x, eps=math.inf), ValueError, "eps must be finite and .*not inf"),
+        (lambda x: batch_norm(x, eps=math.inf)[0], ValueError, "eps must be finite and .*not inf"),
         (lambda x: rms_norm(x.astype(np.int32)), TypeError, "must be floating, not int32"),
     ],
 )

@@ -21,7 +21,7 @@ from rumus.tensor import (
     ones,
     zeros,
 )
-from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.real_number import positive_number
 from rumus.tensor.graph.buffer_update import BufferUpdate, propose
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.memory.recording import depends_on
@@ -85,8 +85,7 @@ class _BatchNorm(Module):
         name = type(self).__name__
         if channels < 1:
             raise ValueError(f"{name} needs at least 1 channel, not {channels}")
-        if not real_number(f"{name}: eps", eps) > 0:
-            raise ValueError(f"{name}: eps must be positive, not {eps}")
+        positive_number(f"{name}: eps", eps)
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(f"{name}: momentum must be in [0, 1], or None, not {momentum}")
         self.channels = channels

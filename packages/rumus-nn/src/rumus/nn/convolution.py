@@ -107,7 +107,7 @@ class _Convolution(Module):
         if len(sizes) != self.axes or min(sizes) < lowest:
             raise ValueError(
                 f"{type(self).__name__}: {what} needs {self.axes} sizes of at least {lowest}, or "
-                f"one for all, not {given}"
+                f"one for all, not {given!r}"
             )
         return sizes
 

@@ -18,14 +18,14 @@ from rumus.nn.reduction import (
     widened,
 )
 from rumus.tensor import Tensor, TensorLike
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.operations.ctc import ctc
 
 NAME = "ctc_loss"
 
 
-@with_switches
+@checked_arguments
 def ctc_loss(
     log_probabilities: Tensor,
     targets: TensorLike,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from rumus.tensor import Expr, Tensor, elementwise
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -20,7 +20,7 @@ def _cosine(product: T, first: T, second: T, *, eps: float) -> T:
     return product / (first.maximum(eps) * second.maximum(eps))
 
 
-@with_switches
+@checked_arguments
 def pairwise_distance(
     x: Tensor, y: Tensor, *, p: float = 2.0, eps: float = 1e-6, keepdims: bool = False
 ) -> Tensor:

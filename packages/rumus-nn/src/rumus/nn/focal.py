@@ -18,8 +18,8 @@ from rumus.nn.reduction import (
     of_elements,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.real_number import real_number
-from rumus.tensor.expression.switches import with_switches
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -140,7 +140,7 @@ def sigmoid_focal_loss(
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
-@with_switches
+@checked_arguments
 def dice_loss(
     probabilities: Tensor,
     target: TensorLike,

@@ -19,7 +19,7 @@ from rumus.tensor import (
     ones,
     zeros,
 )
-from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.real_number import positive_number
 
 T = TypeVar("T", Tensor, Expr)
 
@@ -61,8 +61,7 @@ class GroupNorm(Module):
     ) -> None:
         if groups < 1 or channels < 1 or channels % groups:
             raise ValueError(f"GroupNorm: {channels} channels do not divide into {groups} groups")
-        if not real_number("GroupNorm: eps", eps) > 0:
-            raise ValueError(f"GroupNorm: eps must be positive, not {eps}")
+        positive_number("GroupNorm: eps", eps)
         self.groups = groups
         self.channels = channels
         self.eps = eps

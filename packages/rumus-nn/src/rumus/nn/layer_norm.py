@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
 from rumus.tensor import Backend, Parameter, Tensor, float32, layer_norm, ones, zeros
-from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.real_number import positive_number
 
 
 class LayerNorm(Module):
@@ -25,8 +25,8 @@ class LayerNorm(Module):
     dtype: floating, of the parameters.
     backend: where the parameters are made, by default the CPU.
 
-    ValueError for an empty shape, eps <= 0, and for an input whose last axes differ; TypeError for
-    an input that is not floating.
+    ValueError for an empty shape, an eps that is not finite and positive, and for an input whose
+    last axes differ; TypeError for an input that is not floating.
 
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in LayerNorm(2)(tensor([1.0, 3.0])).tolist()]
@@ -46,8 +46,7 @@ class LayerNorm(Module):
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
         if not shape or min(shape) < 1:
             raise ValueError(f"normalized_shape needs lengths of at least 1, not {shape}")
-        if not real_number("eps", eps) > 0:
-            raise ValueError(f"eps must be positive, not {eps}")
+        positive_number("LayerNorm: eps", eps)
         self.normalized_shape = tuple(shape)
         self.eps = eps
         self.weight: Parameter | None = None

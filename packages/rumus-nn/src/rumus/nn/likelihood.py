@@ -23,7 +23,7 @@ from rumus.nn.reduction import (
     widened,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise, ones
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.graph.tensor import backend_of
 from rumus.tensor.memory.recording import ask_host
@@ -148,7 +148,7 @@ def _check_signs(complaint: str, values: NDArray[Any]) -> None:
         raise ValueError(complaint)
 
 
-@with_switches
+@checked_arguments
 def kl_div(
     log_prediction: Tensor,
     target: TensorLike,
@@ -192,7 +192,7 @@ def kl_div(
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
-@with_switches
+@checked_arguments
 def poisson_nll_loss(
     prediction: Tensor,
     target: TensorLike,
@@ -229,7 +229,7 @@ def poisson_nll_loss(
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
-@with_switches
+@checked_arguments
 def gaussian_nll_loss(
     prediction: Tensor,
     target: TensorLike,

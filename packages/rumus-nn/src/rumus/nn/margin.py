@@ -23,7 +23,7 @@ from rumus.nn.reduction import (
     widened,
 )
 from rumus.tensor import Expr, Tensor, TensorLike, elementwise, minimum, ones
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.graph.scan import numbers
 from rumus.tensor.memory.recording import ask_host
 
@@ -249,7 +249,7 @@ def multi_margin_loss(
     return Found(losses, losses.size).reduced(name, reduction, sample_weight)
 
 
-@with_switches
+@checked_arguments
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,

@@ -29,7 +29,7 @@ from rumus.tensor import (
     gpu_backend,
     move_parameters,
 )
-from rumus.tensor.expression.switches import check_class_switches, with_switches
+from rumus.tensor.expression.arguments import check_arguments, checked_arguments
 from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.memory.recording import depends_on
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -109,9 +109,9 @@ class Module:
     if not TYPE_CHECKING:  # for a type checker only what is declared may be set
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
-            if given and cls.__module__.startswith("rumus."):  # others call theirs as they like
+            if given and cls.__module__.startswith("rumus."):
                 LAYER.check_keywords(given)
-                check_class_switches(cls, given)
+            check_arguments(cls, args, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:
@@ -267,7 +267,7 @@ class Module:
         own.assign({name: own.staged(name, a) for name, a in own.check(state).items()})
         return self
 
-    @with_switches
+    @checked_arguments
     def load_weights(
         self,
         weights: Mapping[str, ArrayLike],
@@ -300,7 +300,7 @@ class Module:
         own.assign(found)
         return report
 
-    @with_switches
+    @checked_arguments
     def load_file(
         self,
         path: str | os.PathLike[str],
@@ -337,7 +337,7 @@ class Module:
 
     # Changing the whole tree
 
-    @with_switches
+    @checked_arguments
     def train(self, mode: bool = True) -> Self:
         """Switch everything to training or evaluation, and return the module.
 
@@ -352,7 +352,7 @@ class Module:
         """Switch everything to evaluation: dropout does nothing. Return the module."""
         return self.train(False)
 
-    @with_switches
+    @checked_arguments
     def requires_grad_(self, flag: bool = True) -> Self:
         """Say for all parameters whether `backward` makes gradients for them.
 

@@ -23,7 +23,16 @@ class _Pooling(Module):
         if len(sizes) != self.axes or min(sizes) < lowest:
             wanted = "one size" if self.axes == 1 else "one or two sizes"
             raise ValueError(
-                f"{type(self).__name__}: {what} needs {wanted} of at least {lowest}, not {size}"
+                f"{type(self).__name__}: {what} needs {wanted} of at least {lowest}, not {size!r}"
+            )
+        return sizes
+
+    def _padding(self, kernel: tuple[int, ...], padding: int | Sequence[int]) -> tuple[int, ...]:
+        """Check at once that no place lies in the padding alone."""
+        sizes = self._sizes("padding", padding, 0)
+        if any(2 * p > k for p, k in zip(sizes, kernel, strict=True)):
+            raise ValueError(
+                f"{type(self).__name__}: padding {sizes} is more than half of the kernel {kernel}"
             )
         return sizes
 
@@ -47,7 +56,7 @@ class _MaxPool(_Pooling):
     ) -> None:
         self.kernel = self._sizes("kernel", kernel, 1)
         self.stride = self.kernel if stride is None else self._sizes("stride", stride, 1)
-        self.padding = self._sizes("padding", padding, 0)
+        self.padding = self._padding(self.kernel, padding)
         self.dilation = self._sizes("dilation", dilation, 1)
         self.ceil_mode = ceil_mode
 
@@ -102,7 +111,7 @@ class _AvgPool(_Pooling):
     ) -> None:
         self.kernel = self._sizes("kernel", kernel, 1)
         self.stride = self.kernel if stride is None else self._sizes("stride", stride, 1)
-        self.padding = self._sizes("padding", padding, 0)
+        self.padding = self._padding(self.kernel, padding)
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
 

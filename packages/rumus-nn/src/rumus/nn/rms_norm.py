@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike
 
 from rumus.nn.module import Module
 from rumus.tensor import Backend, Parameter, Tensor, float32, ones, rms_norm
-from rumus.tensor.expression.real_number import real_number
+from rumus.tensor.expression.real_number import positive_number
 
 
 class RMSNorm(Module):
@@ -23,8 +23,8 @@ class RMSNorm(Module):
     dtype: floating, of the weight.
     backend: where the weight is made, by default the CPU.
 
-    ValueError for an empty shape, eps <= 0, and for an input whose last axes differ; TypeError for
-    an input that is not floating.
+    ValueError for an empty shape, an eps that is not finite and positive, and for an input whose
+    last axes differ; TypeError for an input that is not floating.
 
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in RMSNorm(2)(tensor([3.0, 4.0])).tolist()]
@@ -43,8 +43,7 @@ class RMSNorm(Module):
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
         if not shape or min(shape) < 1:
             raise ValueError(f"normalized_shape needs lengths of at least 1, not {shape}")
-        if not real_number("eps", eps) > 0:
-            raise ValueError(f"eps must be positive, not {eps}")
+        positive_number("RMSNorm: eps", eps)
         self.normalized_shape = tuple(shape)
         self.eps = eps
         self.weight: Parameter | None = None

@@ -32,6 +32,7 @@ from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, ch
 from rumus.optim.options.options import StateDType
 from rumus.optim.options.running import Running
 from rumus.tensor import OwnershipError, Tensor
+from rumus.tensor.expression.arguments import unknown_name
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import NonFinite
@@ -284,8 +285,10 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     def _check_known(self, names: Mapping[str, object]) -> None:
         for name in names:
             if name not in self.scalar_names and name != "weight_decay":
-                known = ", ".join(sorted(self.scalar_names))
-                raise TypeError(f"{self.kind} has no hyper-parameter {name!r}; it has {known}")
+                known = {*self.scalar_names, "weight_decay"}
+                raise TypeError(
+                    f"{self.kind} has no hyper-parameter {name!r}{unknown_name(name, known)}"
+                )
 
     def _check_names(self) -> None:
         for given in (self.hyper, *(group.hyper for group in self.groups)):

@@ -25,7 +25,7 @@ from rumus.tensor import (
     UnclaimedGradientError,
     float16,
 )
-from rumus.tensor.expression.switches import check_class_switches
+from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
@@ -73,9 +73,9 @@ class Optimizer(ABC, Generic[M_co]):
     if not TYPE_CHECKING:  # a type checker knows what there is
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
-            if given and cls.__module__.startswith("rumus."):  # others call theirs as they like
+            if given and cls.__module__.startswith("rumus."):
                 OPTIONS.check_keywords(given)
-                check_class_switches(cls, given)
+            check_arguments(cls, args, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:

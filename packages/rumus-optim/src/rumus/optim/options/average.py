@@ -9,7 +9,7 @@ from typing import Protocol
 
 from rumus.optim.options.hyperparameter import check
 from rumus.tensor import OwnershipError
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 
 
 class Averaging(Protocol):
@@ -102,7 +102,7 @@ class EMA(Average):
     [0.25]
     """
 
-    @with_switches
+    @checked_arguments
     def __init__(
         self, decay: float = 0.999, *, warmup: bool = False, unbiased: bool = False
     ) -> None:

@@ -9,7 +9,7 @@ from rumus.optim.options.hyperparameter import COMMON, Hyper, check, checked
 from rumus.optim.options.other_names import GROUP
 from rumus.optim.options.schedule import Schedule
 from rumus.tensor import Parameter, Parameters
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -36,7 +36,7 @@ class ParameterGroup:
     {'weight_decay': 0.0}
     """
 
-    @with_switches
+    @checked_arguments
     def __init__(
         self,
         parameters: Parameters[Any] | Sequence[Parameter],

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
-from rumus.tensor.expression.switches import switches_of, with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,10 +56,11 @@ class OtherNames:
         """Raise TypeError if one of the keywords that were given is in the table."""
         for name in given:
             if name in self.rows:
-                raise TypeError(f"{self.of} takes no {name!r}; here it is {self.rows[name]}")
+                told = f"{self.of} takes no {name!r}; here it is {self.rows[name]}"
+                raise TypeError(told) from None
 
     def as_keywords(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return `function`, which refuses the keywords of the table and switches that are texts.
+        """Return `function`, whose errors know the keywords of the table: see `checked_arguments`.
 
         >>> @OtherNames("sum", {"dim": "axis"}).as_keywords
         ... def total(values, axis=0):
@@ -69,13 +69,4 @@ class OtherNames:
         Traceback (most recent call last):
         TypeError: sum takes no 'dim'; here it is axis
         """
-
-        switched = with_switches(function) if switches_of(function) else function
-
-        @wraps(function)
-        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            if kwargs:
-                self.check_keywords(kwargs)
-            return switched(*args, **kwargs)
-
-        return checked
+        return checked_arguments(function, self.check_keywords)

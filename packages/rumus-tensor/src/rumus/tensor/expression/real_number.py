@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from typing import Any
 
@@ -22,3 +23,16 @@ def real_number(name: str, value: Any) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {value!r}")
     return value  # type: ignore[return-value]
+
+
+def positive_number(name: str, value: Any) -> float:
+    """Return `value`. ValueError unless it is finite and above 0, TypeError for what is no number.
+
+    >>> positive_number("eps", float("inf"))
+    Traceback (most recent call last):
+    ValueError: eps must be finite and positive, not inf
+    """
+    number = real_number(name, value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be finite and positive, not {number}")
+    return number

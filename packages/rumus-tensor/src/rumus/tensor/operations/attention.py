@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import DType, bool_, float16, float32, is_floating
 from rumus.tensor.expression.expr import Expr
-from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.operators import cast, elementwise
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of, tensor
 from rumus.tensor.memory.backend import Array, Backend
@@ -45,7 +45,7 @@ def _cleared(weights: T, scores: T) -> T:
     return (scores <= HIDDEN).where(0.0, weights)
 
 
-@with_switches
+@checked_arguments
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
@@ -95,7 +95,7 @@ def scaled_dot_product_attention(
     return weighted_values(weights, value)
 
 
-@with_switches
+@checked_arguments
 def attention_weights(
     query: Tensor,
     key: Tensor,

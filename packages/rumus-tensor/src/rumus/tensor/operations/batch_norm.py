@@ -27,7 +27,8 @@ def batch_norm(
 
     Result: of x's shape, and of each channel, without a gradient, the sum of x and the sum of the
     squares of what is left of it without its mean, (channels,) both. ValueError for shapes that do
-    not fit, TypeError for an `x` that is not floating.
+    not fit and for an eps that is not finite and positive, TypeError for an `x` that is not
+    floating.
 
     >>> from rumus.tensor import tensor
     >>> y, total, squares = batch_norm(tensor([[1.0], [3.0]]))
@@ -40,6 +41,8 @@ def batch_norm(
         raise TypeError(f"batch_norm: x must be floating, not {x.dtype}")
     if (weight is None) != (bias is None):
         raise ValueError("batch_norm: weight and bias are needed both, or neither")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"batch_norm: eps must be finite and positive, not {eps}")
     inputs = [t for t in (x, weight, bias) if t is not None]
     if any(t.shape != (x.shape[1],) for t in inputs[1:]):
         shapes = " and ".join(str(t.shape) for t in inputs[1:])

@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import is_floating
-from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.graph.indexing import gather
 from rumus.tensor.graph.operators import elementwise
@@ -28,7 +28,7 @@ def _between(low: Any, high: Any, share: Any) -> Any:
     return (1.0 - share) * low + share * high  # not inf - inf
 
 
-@with_switches
+@checked_arguments
 def interpolate(
     x: Tensor,
     size: int | Sequence[int] | None = None,

@@ -7,6 +7,7 @@ together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
@@ -72,8 +73,8 @@ def layer_norm(
     weight, bias: (n,) or None; a bias needs a weight. float16 is computed in float32.
     eps: positive, added under the root.
 
-    ValueError if they do not fit, for an empty last axis, and for an eps that is not positive;
-    TypeError for an `x` that is not floating.
+    ValueError if they do not fit, for an empty last axis, and for an eps that is not finite and
+    positive; TypeError for an `x` that is not floating.
 
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in layer_norm(tensor([1.0, 3.0])).tolist()]
@@ -114,8 +115,8 @@ def _check(name: Name, x: Tensor, weight: Tensor | None, bias: Tensor | None, ep
                 f"{name}: a {what} of shape {x.shape[-1:]} is needed, as the last axis of x, "
                 f"not {t.shape}"
             )
-    if not eps > 0:
-        raise ValueError(f"{name}: eps must be positive, not {eps}")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"{name}: eps must be finite and positive, not {eps}")
 
 
 def _norm(name: Name, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:

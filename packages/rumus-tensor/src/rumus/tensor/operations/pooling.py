@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.dtype import float16, float32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
-from rumus.tensor.expression.switches import with_switches
 from rumus.tensor.graph.autograd import ACCUMULATE
 from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.shaping import pad
@@ -55,7 +55,7 @@ def _check_padding(operation: str, found: Window) -> None:
         )
 
 
-@with_switches
+@checked_arguments
 def max_pool(
     x: Tensor, kernel: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0,
     dilation: Sizes = 1, ceil_mode: bool = False,
@@ -156,7 +156,7 @@ def _counted_avg_pool(x: Tensor, found: Window, extra: Shape, count_include_pad:
     return means / shares
 
 
-@with_switches
+@checked_arguments
 def avg_pool(
     x: Tensor,
     kernel: Sizes,

@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
-from rumus.train.base.nearest_name import nearest_name
+from rumus.tensor.expression.nearest_name import nearest_name
 
 Names = tuple[str, ...]
 

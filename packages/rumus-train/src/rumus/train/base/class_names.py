@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.datasets import datasets_of
-from rumus.train.base.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 
 

@@ -14,8 +14,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.tensor.expression.printable import PrintableError
-from rumus.train.base.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.base.toml_text import parse_toml, to_toml

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
-from rumus.tensor.expression.switches import check_class_switches
+from rumus.tensor.expression.arguments import check_arguments
 from rumus.train.base.other_names import CHECKPOINTS, CHECKPOINTS_OPTIONS
 from rumus.train.checkpoints.checkpoint_errors import (
     CheckpointError,
@@ -135,7 +135,7 @@ class Checkpoints:
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             CHECKPOINTS_OPTIONS.check_keywords(given)
-            check_class_switches(cls, given)
+            check_arguments(cls, args, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:

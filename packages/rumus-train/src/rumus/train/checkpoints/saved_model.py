@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.train.base.nearest_name import nearest_name
+from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
 from rumus.train.checkpoints.checkpoints import Checkpoint, Checkpoints
 from rumus.train.checkpoints.snapshot import AVERAGE, RESERVED

@@ -7,7 +7,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, overload
 
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train.base.configuration import load_configuration
 from rumus.train.checkpoints.checkpoint_errors import CheckpointError
 from rumus.train.checkpoints.saved_model import WhichStep, saved_weights
@@ -70,7 +70,7 @@ def load_model(
 ) -> Any: ...
 
 
-@with_switches
+@checked_arguments
 def load_model(
     path: str | Path,
     model: Any = None,

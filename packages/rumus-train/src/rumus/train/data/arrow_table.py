@@ -9,9 +9,9 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.class_names import checked_classes, class_numbers, unknown_class
-from rumus.train.base.nearest_name import nearest_name
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.dataset import Batch, Indices, Sample
 from rumus.train.data.feature_encoding import (
@@ -20,6 +20,7 @@ from rumus.train.data.feature_encoding import (
     as_categories,
     as_dates,
     as_targets,
+    refuse_both,
 )
 from rumus.train.data.npy import PathLike
 from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
@@ -41,8 +42,9 @@ class ParquetDataset:
     dates: columns of dates and times, which become days since 1970.
 
     ValueError for a column that is not there, with the nearest name, holds lists, structures or,
-    unless they are named, texts or dates, or has missing values without `missing=`; TypeError for
-    means of features that are no floating numbers; OSError for what is no regular file.
+    unless they are named, texts or dates, has missing values without `missing=`, or is a target and
+    among `columns`; TypeError for means of features that are no floating numbers; OSError for what
+    is no regular file.
 
     Needs pyarrow: an ImportError says how to get it.
 
@@ -53,7 +55,7 @@ class ParquetDataset:
     (['length', 'colour=blue', 'colour=red'], [5.099999904632568, 1.0, 0.0])
     """
 
-    @with_switches
+    @checked_arguments
     def __init__(
         self,
         table: PathLike | Any,
@@ -82,6 +84,7 @@ class ParquetDataset:
         if columns is None:
             warn_of_row_names(self._source.shown, left_out, stacklevel=3)
         self.columns = others if columns is None else list(columns)
+        refuse_both(self._source.shown, self.columns, targets)
         self._encoding = FeatureEncoding(
             self.columns, as_categories(categories), frozenset(), as_dates(dates), missing,
             standardise,

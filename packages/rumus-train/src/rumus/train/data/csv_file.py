@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train.base.class_names import checked_classes, class_numbers, unknown_class
 from rumus.train.base.printable import printable
 from rumus.train.data.csv_cell import Spelling, as_day, as_truth, spelling_of_numbers
@@ -28,6 +28,7 @@ from rumus.train.data.feature_encoding import (
     as_categories,
     as_dates,
     as_targets,
+    refuse_both,
 )
 from rumus.train.data.npy import PathLike
 from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
@@ -69,8 +70,8 @@ class CsvDataset:
 
     ValueError with file and line for a cell that is no number or does not fit the dtype, for a
     class that is not in `classes`, and for a line with too many or too few cells; with the nearest
-    name for a column that is not there; OSError for what is no regular file; TypeError for a dtype
-    that is not integer or floating.
+    name for a column that is not there; for a column that is a target and among `columns`; OSError
+    for what is no regular file; TypeError for a dtype that is not integer or floating.
 
     A number is written in decimal digits, with a point and an exponent where it is floating; nan
     and inf are written as NumPy, pandas and R do. Nothing else that Python reads as one is taken.
@@ -91,7 +92,7 @@ class CsvDataset:
     [[5.0, 0.0, 1.0]]
     """
 
-    @with_switches
+    @checked_arguments
     def __init__(
         self,
         path: PathLike,
@@ -242,6 +243,7 @@ def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[
         if isinstance(columns, str):
             raise TypeError(f"columns must be a list of names, not the text {columns!r}")
         found = list(columns)
+        refuse_both(table.shown, found, targets)
     else:
         found = table.features(targets)
         warn_of_row_names(table.shown, row_names(table.names, targets), stacklevel=4)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from rumus.train.base.nearest_name import nearest_name
+from rumus.tensor.expression.nearest_name import nearest_name
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.row_names import row_names

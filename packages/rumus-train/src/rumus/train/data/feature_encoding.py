@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
@@ -183,6 +183,16 @@ def as_targets(given: str | Sequence[str] | None) -> list[str]:
     if not isinstance(given, (str, Sequence, type(None))):
         raise TypeError(f"target must be the name of a column, or several, not {given!r}")
     return [given] if isinstance(given, str) else list(given or ())
+
+
+def refuse_both(shown: str, columns: Iterable[str], targets: Sequence[str]) -> None:
+    """Raise ValueError for a column that is feature and target: the answer beside the question."""
+    for name in columns:
+        if name in targets:
+            raise ValueError(
+                f"{shown}: {printable(repr(name))} is a target and among columns=[...]: the model "
+                "would be shown what it is asked for; leave it out of one of them"
+            )
 
 
 def as_categories(given: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train.base.class_names import checked_classes, unknown_class
 from rumus.train.base.printable import printable
 from rumus.train.data.dataset import Sample
@@ -58,7 +58,7 @@ class ImageFolder:
     Needs Pillow: an ImportError says how to get it.
     """
 
-    @with_switches
+    @checked_arguments
     def __init__(
         self,
         folder: PathLike,

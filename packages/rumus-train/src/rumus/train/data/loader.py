@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed
-from rumus.tensor.expression.switches import check_class_switches
+from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.other_names import LOADER, LOADER_OPTIONS
 from rumus.train.base.random_stream import Purpose, permutation
@@ -142,7 +142,7 @@ class DataLoader:
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             LOADER_OPTIONS.check_keywords(given)
-            check_class_switches(cls, given)
+            check_arguments(cls, args, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:

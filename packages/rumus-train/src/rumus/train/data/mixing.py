@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.expression.switches import check_class_switches
+from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.fields import fields_of, names_of, values_in
 
@@ -39,7 +39,7 @@ class Mixup:
     share: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_class_switches(type(self), vars(self))
+        check_arguments(type(self), (), vars(self))
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha must be finite and positive, not {self.alpha}")
         if not 0 <= self.share <= 1:

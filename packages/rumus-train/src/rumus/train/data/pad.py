@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.tensor.expression.switches import check_class_switches
+from rumus.tensor.expression.arguments import check_arguments
 from rumus.train.base.fields import fields_of, names_of, values_in
 
 
@@ -40,7 +40,7 @@ class Pad:
     mask: bool = False
 
     def __post_init__(self) -> None:
-        check_class_switches(type(self), vars(self))
+        check_arguments(type(self), (), vars(self))
         if self.multiple < 1:
             raise ValueError(f"multiple must be at least 1, not {self.multiple}")
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.random_stream import Purpose, permutation, uniform
 from rumus.train.data.dataset import Dataset, Indices
@@ -56,7 +56,7 @@ class WeightedSampler:
     [259, 0, 741]
     """
 
-    @with_switches
+    @checked_arguments
     def __init__(
         self, weights: ArrayLike, count: int | None = None, *, replacement: bool = True
     ) -> None:
@@ -137,7 +137,7 @@ class LengthBuckets:
     [[0, 2], [1, 5], [3, 4]]
     """
 
-    @with_switches
+    @checked_arguments
     def __init__(self, lengths: ArrayLike, *, shuffle: bool = True) -> None:
         self.lengths: NDArray[Any] = np.asarray(lengths)
         self.shuffle = shuffle

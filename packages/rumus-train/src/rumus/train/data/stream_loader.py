@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train.base.data_errors import SampleError
 from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.data.batcher import Batcher, Collate, Task, Transform, uploaded
@@ -72,7 +72,7 @@ class StreamLoader:
     [6, 7, 8]
     """
 
-    @with_switches
+    @checked_arguments
     def __init__(
         self,
         stream: Stream,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from rumus.tensor.expression.switches import with_switches
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import EpochEnd, EpochStart, Failed, TrainEnd, TrainStart
 
@@ -28,7 +28,7 @@ class TimeReport(Callback):
     order = 200  # after those who print the loss
     speaks = True
 
-    @with_switches
+    @checked_arguments
     def __init__(self, kernels: bool = False, write: Callable[[str], object] = print) -> None:
         self.kernels, self.write = kernels, write
         self._profiling = ExitStack()

@@ -15,7 +15,7 @@ from rumus.optim.engine.stepped import SteppedOptimizer
 from rumus.optim.options.group import M_co
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Backend, Generator, GradientStore, Tensor, cpu
-from rumus.tensor.expression.switches import check_class_switches
+from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.graph.means import Mean, noting_means
 from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -133,7 +133,7 @@ class Trainer(Generic[M_co]):
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             TRAINER_OPTIONS.check_keywords(given)
-            check_class_switches(cls, given)
+            check_arguments(cls, args, given)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:

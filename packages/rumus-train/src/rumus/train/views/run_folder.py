@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from rumus.tensor import NonFiniteGradientError, Tensor
+from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.printable import PrintableError
-from rumus.tensor.expression.switches import with_switches
 from rumus.train.base.append_file import AppendFile, RunFolderWarning
 from rumus.train.base.configuration import configuration_table
 from rumus.train.base.every import Every
@@ -124,7 +124,7 @@ class RunFolder(Callback):
     order = 10
     speaks = True
 
-    @with_switches
+    @checked_arguments
     def __init__(
         self,
         path: str | Path,

@@ -1,0 +1,222 @@
+"""Arguments of public functions and classes: what Python takes in silence, or refuses in riddles.
+
+A text such as "no" counts as True; a misspelt keyword is told without the one that was meant; and a
+text where a number belongs fails somewhere inside. A function's wrapper looks at switches, and at
+the rest only when the call has failed; a class looks before it makes an object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, wraps
+from types import CodeType
+from typing import Any, Final, ParamSpec, TypeVar
+
+import numpy as np
+
+from rumus.tensor.expression.nearest_name import nearest_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_DECLARED: Final = ("bool", bool)  # as text where annotations are not evaluated
+_NUMERIC: Final = frozenset({"int", "float", "None", "Sequence", "tuple", "list"})
+_TAKES_ANY_NAME: Final = 0x08  # CO_VARKEYWORDS of a code object
+_UNPACKED: Final = r"Unpack\[(\w+)\]"
+_NOTHING: Final = object()
+
+
+def switches_of(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of the parameters that are declared as bool."""
+    declared = getattr(function, "__annotations__", {})
+    return frozenset(
+        name for name, kind in declared.items() if name != "return" and kind in _DECLARED
+    )
+
+
+def check_switches(of: str, names: frozenset[str], given: Mapping[str, object]) -> None:
+    """Raise TypeError for a keyword among `names` that is neither True nor False.
+
+    >>> check_switches("Linear", frozenset({"bias"}), {"bias": "no"})
+    Traceback (most recent call last):
+    TypeError: Linear: bias must be True or False, not 'no'
+    """
+    for name, value in given.items():
+        if name in names and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{of}: {name} must be True or False, not {value!r}")
+
+
+def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, object]) -> None:
+    """Raise TypeError for what a class does not take, before an object is made.
+
+    That is anything, where it has no `__init__`: a `__new__` of ours would have Python ignore it.
+    Of an `__init__` of rumus it is a switch that is neither True nor False, a keyword that it
+    does not declare, and a text where numbers are declared. Others call theirs as they like.
+
+    >>> class Empty: ...
+    >>> check_arguments(Empty, (), {"size": 2})
+    Traceback (most recent call last):
+    TypeError: Empty takes no arguments, and was given 'size'
+    """
+    if cls.__init__ is object.__init__:  # type: ignore[misc]
+        found = next(iter((*args, *given)), _NOTHING)
+        if found is not _NOTHING and _is_ours(cls, "__new__"):
+            raise TypeError(f"{cls.__name__} takes no arguments, and was given {found!r}")
+        return
+    owner = cls
+    if "__init__" not in vars(cls):
+        owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    if not owner.__module__.startswith("rumus."):
+        return
+    placed, names, switches, numbers = _declared(owner)
+    if given:
+        check_switches(cls.__name__, switches, given)
+        _check_names(cls.__name__, names, given)
+    _check_texts(cls.__name__, numbers, placed[1:], args, given)
+
+
+def checked_arguments(
+    function: Callable[P, R], check_keywords: Callable[[Iterable[str]], None] | None = None
+) -> Callable[P, R]:
+    """Return `function`, whose switches must be True or False, and whose TypeErrors tell more.
+
+    check_keywords: raises for keywords that it knows better, as those of other libraries.
+
+    >>> @checked_arguments
+    ... def area(width: int, height: int) -> int:
+    ...     return width * height
+    >>> area(1, heigth=2)
+    Traceback (most recent call last):
+    TypeError: area takes no 'heigth'; did you mean 'height'?
+    """
+    names, of = switches_of(function), function.__qualname__.removesuffix(".__init__")
+    placed, known = _placed(_code(function)), _names(function)
+    first = min((at for at, name in enumerate(placed) if name in names), default=len(placed))
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if names:
+            if kwargs:
+                check_switches(of, names, kwargs)
+            if len(args) > first:
+                check_switches(of, names, dict(zip(placed, args, strict=False)))
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            if check_keywords is not None:
+                check_keywords(kwargs)
+            _check_names(of, known, kwargs)
+            _check_texts(of, _numbers(function), placed, args, kwargs)
+            raise
+
+    return checked
+
+
+def unknown_name(name: str, known: Iterable[str]) -> str:
+    """Return how a message about a misspelt keyword ends.
+
+    >>> unknown_name("widht", ["width", "height"]), unknown_name("colour", ["width", "height"])
+    ("; did you mean 'width'?", '; it takes height, width')
+    """
+    known = sorted(known)
+    near = nearest_name(name, known)
+    takes = ", ".join(known) or "nothing by name"
+    return f"; did you mean {near!r}?" if near else f"; it takes {takes}"
+
+
+def _check_names(of: str, names: frozenset[str] | None, given: Mapping[str, object]) -> None:
+    if names is not None and not given.keys() <= names:
+        name = next(each for each in given if each not in names)
+        raise TypeError(f"{of} takes no {name!r}{unknown_name(name, names)}") from None
+
+
+def _check_texts(
+    of: str,
+    numbers: Mapping[str, str],
+    placed: tuple[str, ...],
+    args: tuple[object, ...],
+    given: Mapping[str, object],
+) -> None:
+    if args:
+        _check_texts(of, numbers, (), (), dict(zip(placed, args, strict=False)))
+    for name, value in given.items():
+        if isinstance(value, (str, bytes)) and name in numbers:
+            raise TypeError(f"{of}: {name} must be {numbers[name]}, not {value!r}") from None
+
+
+def _numbers(function: Callable[..., Any]) -> dict[str, str]:
+    """The parameters that are declared as numbers, and what a message says of each."""
+    declared = getattr(function, "__annotations__", {})
+    known = _globals(function)  # where a name may stand for `int | Sequence[int]`
+    kinds = {name: str(known.get(kind, kind)) for name, kind in declared.items()}
+    return {name: wanted for name, kind in kinds.items() if (wanted := _number(kind))}
+
+
+def _number(declared: str) -> str | None:
+    """What a declaration of numbers, and of nothing else, asks for."""
+    words = frozenset(re.findall(r"\w+(?!\w*\.)", declared))  # without collections.abc
+    if not words <= _NUMERIC or not words & {"int", "float"}:
+        return None
+    kind = "whole number" if "int" in words else "number"
+    return f"a {kind}" if words <= {"int", "float", "None"} else f"{kind}s"
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
+
+
+def _code(function: Callable[..., Any]) -> CodeType | None:
+    return getattr(_plain(function), "__code__", None)
+
+
+def _globals(function: Callable[..., Any]) -> dict[Any, Any]:
+    return getattr(_plain(function), "__globals__", {})
+
+
+def _placed(code: CodeType | None) -> tuple[str, ...]:
+    return () if code is None else code.co_varnames[: code.co_argcount]
+
+
+def _names(function: Callable[..., Any]) -> frozenset[str] | None:
+    """What may be given by name, with what `**options: Unpack[...]` lists; None if anything."""
+    code = _code(function)
+    if code is None:
+        return None
+    if not code.co_flags & _TAKES_ANY_NAME:
+        return _named(code)
+    rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :]
+    declared = getattr(function, "__annotations__", {})
+    listed = (re.fullmatch(_UNPACKED, str(declared.get(name))) for name in rest[:2])
+    options = [_globals(function).get(each[1]) for each in listed if each]
+    return _named(code) | options[0].__annotations__.keys() if options and options[0] else None
+
+
+def _named(code: CodeType) -> frozenset[str]:
+    named = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+    return frozenset(named) - {"self", "cls"}
+
+
+def _is_ours(cls: type, method: str) -> bool:
+    """Whether a class has this method from rumus or from Python, and not one of its own."""
+    bases = (base for base in cls.__mro__[:-1] if method in vars(base))
+    return all(base.__module__.startswith("rumus.") for base in bases)
+
+
+@cache  # of our own classes only
+def _declared(
+    owner: type,
+) -> tuple[tuple[str, ...], frozenset[str] | None, frozenset[str], dict[str, str]]:
+    """By place, by name (None for any), switches and numbers; and those it may pass on to."""
+    inits = [vars(base)["__init__"] for base in owner.__mro__[:-1] if "__init__" in vars(base)]
+    switches, numbers, found = frozenset[str](), dict[str, str](), frozenset[str]()
+    for init in inits:
+        switches |= switches_of(init) - found
+        numbers |= {name: kind for name, kind in _numbers(init).items() if name not in found}
+        code = _code(init)
+        if code is None or not code.co_flags & _TAKES_ANY_NAME:
+            break
+        found |= _named(code)
+    return _placed(_code(inits[0])), _names(inits[0]), switches, numbers

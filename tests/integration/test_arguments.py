@@ -1,0 +1,260 @@
+"""Arguments that a public callable does not take: one message, which says what it takes instead."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rumus import nn, optim, tensor, train
+from rumus.optim import SAM, AdamW, Muon, ParameterGroup
+from rumus.tensor import Parameter
+from rumus.tensor.expression.arguments import checked_arguments
+from rumus.train import ArrayDataset, Checkpoints, CsvDataset, DataLoader, Trainer
+
+ANY: Any = tensor  # what a type checker would refuse
+LAYER: Any = nn
+ANY_NEW: Any = nn.Module.__new__
+
+
+def _parameters() -> list[Parameter]:
+    return [Parameter(np.ones((2, 2), np.float32), name="weight")]
+
+
+def _loader(**options: Any) -> Any:
+    return DataLoader(ArrayDataset(np.ones((4, 2), np.float32)), 2, **options)
+
+
+def _adamw(**options: Any) -> Any:
+    return AdamW(_parameters(), **options)
+
+
+MISSPELT: list[tuple[Callable[..., Any], str, str]] = [
+    (_adamw, "weigth_decay", "weight_decay"),
+    (_adamw, "esp", "eps"),
+    (_adamw, "maximise", "maximize"),
+    (lambda **o: Muon(_parameters(), **o), "momentun", "momentum"),
+    (lambda **o: AdamW([ParameterGroup(_parameters(), **o)]), "weigth_decay", "weight_decay"),
+    (lambda **o: SAM(_adamw(), **o), "roh", "rho"),
+    (lambda **o: nn.Linear(2, 2, **o), "biass", "bias"),
+    (lambda **o: nn.Conv2d(1, 2, 3, **o), "paddding", "padding"),
+    (lambda **o: nn.LSTM(2, 2, **o), "bidirectinal", "bidirectional"),
+    (_loader, "shufle", "shuffle"),
+    (lambda **o: CsvDataset("a.csv", **o), "colums", "columns"),
+    (lambda **o: Checkpoints("folder", **o), "keep_lst", "keep_last"),
+    (lambda **o: Trainer(_adamw(), **o), "captures", "capture"),
+    (lambda **o: Trainer(_adamw()).fit(_loader(), ANY.ones, **o), "epoch", "epochs"),
+    (lambda **o: ANY.ones((2, 2)).sum(**o), "axes", "axis"),
+    (lambda **o: ANY.ones((2, 2)).mean(**o), "keepdim_s", "keepdims"),
+    (lambda **o: ANY.max_pool(ANY.ones((1, 1, 4)), 2, **o), "strid", "stride"),
+]
+
+
+@pytest.mark.parametrize(("make", "wrong", "right"), MISSPELT, ids=[row[1] for row in MISSPELT])
+def test_a_misspelt_keyword_is_told_the_nearest(
+    make: Callable[..., Any], wrong: str, right: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"{wrong!r}; did you mean {right!r}\?$"):
+        make(**{wrong: 1})
+
+
+def test_a_keyword_like_no_other_is_told_all() -> None:
+    with pytest.raises(TypeError, match=r"^Linear takes no 'q'; it takes backend, bias, dtype, "):
+        LAYER.Linear(2, 2, q=1)
+    with pytest.raises(TypeError, match=r"^Sequential takes no 'x'; it takes nothing by name$"):
+        LAYER.Sequential(x=1)
+
+
+TEXTS: list[tuple[Callable[..., Any], str]] = [
+    (lambda t: nn.Linear(t, 4), "Linear: inputs must be a whole number"),
+    (lambda t: nn.Linear(3, t), "Linear: outputs must be a whole number"),
+    (lambda t: nn.Conv2d(t, 2, 3), "Conv2d: inputs must be a whole number"),
+    (lambda t: nn.Conv2d(1, 2, t), "Conv2d: kernel must be whole numbers"),
+    (lambda t: nn.Conv2d(1, 2, 3, stride=t), "Conv2d: stride must be whole numbers"),
+    (lambda t: nn.MaxPool2d(t), "MaxPool2d: kernel must be whole numbers"),
+    (lambda t: nn.LayerNorm(t), "LayerNorm: normalized_shape must be whole numbers"),
+    (lambda t: nn.GroupNorm(t, 4), "GroupNorm: groups must be a whole number"),
+    (lambda t: nn.BatchNorm1d(3, momentum=t), "BatchNorm1d: momentum must be a number"),
+    (lambda t: nn.Embedding(t, 4), "Embedding: count must be a whole number"),
+    (lambda t: nn.LSTM(3, t), "LSTM: hidden must be a whole number"),
+    (lambda t: nn.MultiHeadAttention(t, 2), "MultiHeadAttention: size must be a whole number"),
+    (lambda t: _loader(workers=t), "DataLoader: workers must be a whole number"),
+    (lambda t: ANY.max_pool(ANY.ones((1, 1, 4)), t), "max_pool: kernel must be whole numbers"),
+    (lambda t: ANY.ones((2, 2)).softmax(t), "Tensor.softmax: axis must be a whole number"),
+    (lambda t: optim.SGD(t), "a sequence of parameters is needed, not str"),
+    (lambda t: optim.SGD(_parameters(), t), "lr must be a number or a function of the step"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), TEXTS, ids=[row[1] for row in TEXTS])
+def test_a_text_where_numbers_are_declared(make: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}"):
+        make("3")
+
+
+def classes() -> Iterator[type]:
+    for package in (nn, optim, train):
+        for name in package.__all__:
+            thing = getattr(package, name)
+            if inspect.isclass(thing) and issubclass(thing, (nn.Module, optim.Optimizer)):
+                yield thing
+
+
+@pytest.mark.parametrize("cls", list(classes()), ids=lambda cls: cls.__name__)
+def test_no_class_says_it_in_pythons_words(cls: Any) -> None:
+    """Nor in none: a class without `__init__` took everything and ignored it."""
+    if inspect.isabstract(cls):
+        return
+    with pytest.raises(TypeError) as said:
+        cls(surely_no_keyword=1)
+    assert "unexpected keyword argument" not in str(said.value)
+
+
+@pytest.mark.parametrize("make", [nn.Softplus, nn.Identity, nn.Tanh])
+def test_what_takes_nothing_says_so(make: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{make.__name__} takes no arguments, and was given 2$"):
+        make(2)
+
+    class Net(nn.Module):
+        """A model without `__init__`."""
+
+    wrong: Any = Net
+    with pytest.raises(TypeError, match=r"^Net takes no arguments, and was given 'hidden'$"):
+        wrong(hidden=2)
+    Net()
+
+
+class Numbered(nn.Module):
+    """A model with a `__new__` of its own, and no `__init__`."""
+
+    number: int
+
+    def __new__(cls, number: int = 0) -> Numbered:
+        made: Numbered = ANY_NEW(cls, number)
+        made.number = number
+        return made
+
+
+@dataclass(eq=False)
+class Sized(nn.Module):
+    """A model that is a dataclass."""
+
+    hidden: int
+    bias: bool = True
+
+
+class Named:
+    """What knows nothing of layers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Mixed(nn.Module, Named):
+    """A model whose `__init__` is another's."""
+
+
+class Wide(nn.Linear):
+    """A layer that calls its arguments as it likes."""
+
+    def __init__(self, bias: str, inputs: str) -> None:
+        super().__init__(len(bias), len(inputs))
+
+
+class Same(nn.Linear):
+    """A layer with the arguments of rumus."""
+
+
+def test_classes_of_others_take_what_they_declare() -> None:
+    assert Numbered(3).number == 3
+    assert (Sized(hidden=2).hidden, Sized(2, bias=False).bias) == (2, False)
+    assert Mixed(name="a").name == "a"
+    assert Wide(bias="no", inputs="abc").weight.shape == (3, 2)
+    wrong: Any = Same
+    with pytest.raises(TypeError, match=r"^Same takes no 'biass'; did you mean 'bias'\?$"):
+        wrong(2, 3, biass=False)
+    with pytest.raises(TypeError, match=r"^Same: outputs must be a whole number, not '3'$"):
+        wrong(2, "3")
+
+
+@pytest.mark.parametrize(
+    "make", [nn.Softplus, lambda: nn.Linear(2, 3), lambda: Numbered(3), lambda: Sized(2)]
+)
+def test_copies_and_pickles_are_made_without_arguments(make: Callable[[], nn.Module]) -> None:
+    module = make()
+    made_again = [copy.copy(module), copy.deepcopy(module)]
+    if not module.parameters():  # tensors are not pickled
+        made_again.append(pickle.loads(pickle.dumps(module)))
+    for made in made_again:
+        assert type(made) is type(module)
+        assert vars(made).keys() == vars(module).keys()
+    assert isinstance(nn.Module.__new__(type(module)), type(module))
+
+
+def test_pythons_own_words_are_not_told_beside_it() -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: ANY.ones((2,)).sum(axes=0),
+        lambda: ANY.ones((2,)).softmax("0"),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError) as said:
+            call()
+        assert said.value.__suppress_context__
+
+
+def test_an_error_inside_of_a_call_is_told_as_it_is() -> None:
+    @checked_arguments
+    def apply(act: Callable[[], object], count: int = 1) -> object:
+        return act()
+
+    def fails() -> None:
+        raise TypeError("something else")
+
+    with pytest.raises(TypeError, match=r"^something else$"):
+        apply(fails, count=2)
+
+
+def test_signatures_are_what_they_were() -> None:
+    assert "bias: 'bool' = True" in str(inspect.signature(nn.Linear))
+    assert "axis" in inspect.signature(ANY.Tensor.sum).parameters
+    assert "epochs" in inspect.signature(Trainer.fit).parameters
+
+
+@pytest.mark.parametrize("eps", [float("inf"), float("nan"), 0.0, -1.0])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda eps: nn.LayerNorm(3, eps=eps),
+        lambda eps: nn.RMSNorm(3, eps=eps),
+        lambda eps: nn.GroupNorm(1, 2, eps=eps),
+        lambda eps: nn.InstanceNorm2d(2, eps=eps),
+        lambda eps: nn.BatchNorm1d(2, eps=eps),
+        lambda eps: nn.TransformerBlock(4, 2, eps=eps),
+    ],
+)
+def test_an_epsilon_is_finite_and_positive(make: Callable[[float], Any], eps: float) -> None:
+    with pytest.raises(ValueError, match=rf"Norm.*: eps must be finite and positive, not {eps}"):
+        make(eps)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d])
+def test_a_padding_of_more_than_half_a_kernel_is_refused_at_once(pool: Any) -> None:
+    with pytest.raises(ValueError, match="is more than half of the kernel"):
+        pool(2, padding=2)
+    pool(2, padding=1)
+
+
+def test_a_column_is_not_feature_and_target(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,y\n1,2,0\n3,4,1\n")
+    for target in ("b", ["y", "b"]):
+        with pytest.raises(ValueError, match=r"'b' is a target and among columns="):
+            CsvDataset(path, columns=["a", "b"], target=target)
