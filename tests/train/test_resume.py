@@ -488,6 +488,7 @@ class Seeded(Reshuffled):
         self.random = np.random.default_rng(epoch)
 
 
+@pytest.mark.filterwarnings("ignore:.random., a generator of NumPy has drawn:UserWarning")
 @pytest.mark.parametrize("stopped", [1, 2, 3, 5, 6])
 def test_a_loader_that_shuffles_anew_is_refused(tmp_path: Path, stopped: int) -> None:
     """What was trained on before would come again, and some samples never."""

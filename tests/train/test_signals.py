@@ -31,13 +31,15 @@ from rumus.train.loop.stop_signals import AGAIN
 
 # It says "ready" where the signal is to meet it, and waits there.
 PROGRAM: Final = """
-import sys, time
+import random, sys, time
 import numpy as np
 from rumus.optim import SGD
 from rumus.tensor import Parameter
 from rumus.train import Callback, Checkpoints, Every, LocalFileSystem, Trainer
 
 moment, folder = sys.argv[1:]
+random.seed(0)  # a checkpoint holds what these two have drawn
+np.random.seed(0)
 calls = 0
 
 def wait(seconds):
