@@ -441,7 +441,8 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
         (lambda: nn.hinge_loss(X, [[1, -1, 0]] * 2), ValueError, r"0.0 at index \(0, 2\) is nei"),
         (lambda: nn.soft_margin_loss(X, X), ValueError, "is neither 1 nor -1"),
         (lambda: nn.cosine_embedding_loss(X, X, [0.5, 1]), ValueError, "is neither 1 nor -1"),
-        (lambda: nn.multi_margin_loss(X, [0, -1]), IndexError, r"target -1 is outside of \[0, 3\)"),
+        (lambda: nn.multi_margin_loss(X, [0, -1]), IndexError, r"-1 at index \(1,\) .* \[0, 3\)$"),
+        (lambda: nn.multi_margin_loss(X, [-100, 0]), IndexError, r"-100 at index \(0,\) .* 3\)$"),
         (lambda: nn.multi_margin_loss(X, [0]), ValueError, r"class numbers \(batch,\) are needed"),
         (lambda: nn.triplet_margin_loss(X, X, X[:1]), ValueError, "must have one shape"),
         (lambda: nn.focal_loss(X, [0, 1], gamma=-1), ValueError, "gamma must be at least 0"),
@@ -505,6 +506,16 @@ class Device:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize("target", [-100, -1, 3])
+def test_no_target_of_a_margin_is_ignored_beside_a_device(target: int) -> None:
+    device: Any = Device()
+    logits = tensor(normal((2, 3)), backend=device)
+    message = rf"target {target} at index \(1,\) is outside of \[0, 3\)$"
+    with pytest.raises(IndexError, match=message):
+        nn.multi_margin_loss(logits, [0, target])
+    assert math.isfinite(nn.multi_margin_loss(logits, [0, 2]).item())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -47,30 +47,37 @@ def _check_weights(loss: str, weights: NDArray[Any]) -> None:
 
 
 def count_classes(
-    loss: str, logits: Tensor, targets: Tensor | NDArray[Any], classes: int, ignore_index: int
+    loss: str,
+    logits: Tensor,
+    targets: Tensor | NDArray[Any],
+    classes: int,
+    ignore_index: int | None,
 ) -> int | None:
     """How many targets are not ignored, None where only the device knows.
 
     IndexError for the first that is no class, with its place; on a GPU no tensor is looked at.
+    ignore_index: None if all are meant.
     """
     if isinstance(targets, np.ndarray):
         return _count(loss, targets, classes, ignore_index)
     if is_readable(logits) and is_readable(targets):
         count = partial(_count, loss, classes=classes, ignore_index=ignore_index)
         return ask_host(count, [targets._array])
-    return None if may_hold(targets, ignore_index) else targets.size
+    if ignore_index is None or not may_hold(targets, ignore_index):
+        return targets.size
+    return None
 
 
-def _count(loss: str, targets: NDArray[Any], classes: int, ignore_index: int) -> int:
-    is_apart = ignore_index < 0 or ignore_index >= classes
+def _count(loss: str, targets: NDArray[Any], classes: int, ignore_index: int | None) -> int:
+    is_apart = ignore_index is None or ignore_index < 0 or ignore_index >= classes
     if is_apart and targets.size and targets.min() >= 0 and targets.max() < classes:
         return targets.size  # as nearly always: two passes, not nine
-    ignored = targets == ignore_index
-    wrong = ~ignored & ((targets < 0) | (targets >= classes))
+    counted = np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
+    wrong = counted & ((targets < 0) | (targets >= classes))
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0].tolist())
+        also = "" if ignore_index is None else f", and is not ignore_index ({ignore_index})"
         raise IndexError(
-            f"{loss}: target {targets[at]} at index {at} is outside of [0, {classes}), "
-            f"and is not ignore_index ({ignore_index})"
+            f"{loss}: target {targets[at]} at index {at} is outside of [0, {classes}){also}"
         )
-    return int(targets.size - ignored.sum())
+    return int(counted.sum())

@@ -33,16 +33,15 @@ DivergenceReduction: TypeAlias = Literal["mean", "sum", "none", "batchmean"]
 
 
 @elementwise
-def _picked(log_probability: T, target: T, number: T, weight: T) -> T:
-    is_it = number._apply("eq", number, target)
-    return is_it.where(-weight * log_probability, 0.0)
-
-
-@elementwise
-def _known(loss: T, target: T, *, classes: float, ignored: float) -> T:
+def _picked(
+    log_probability: T, target: T, number: T, weight: T, *, classes: float, ignored: float
+) -> T:
+    is_it, is_ignored = (target._apply("eq", target, other) for other in (number, ignored))
     is_class = (target < 0).where(0.0, (target < classes).where(1.0, 0.0))
-    is_ignored = target._apply("eq", target, ignored)
-    return is_ignored.where(0.0, (is_class > 0).where(loss, float("nan")))
+    is_known = is_ignored.where(1.0, is_class) > 0
+    # NaN, and so its gradient, where the target is no class
+    unknown = is_known.where(0.0, log_probability) * is_known.where(1.0, math.nan)
+    return is_ignored.where(0.0, is_it.where(-weight * log_probability, 0.0) + unknown)
 
 
 @elementwise
@@ -134,8 +133,8 @@ def nll_loss(
         w = class_weights(name, x, weight, x.shape[at]).reshape(-1, *column)
 
     def of_target(values: Tensor) -> Tensor:
-        found = _picked(values, index.unsqueeze(at), number, w).sum(at)
-        return _known(found, index, classes=x.shape[at], ignored=ignore_index)
+        own = {"classes": x.shape[at], "ignored": ignore_index}
+        return _picked(values, index.unsqueeze(at), number, w, **own).sum(at)
 
     losses = of_target(x)
     is_plain = count == index.size and weight is None

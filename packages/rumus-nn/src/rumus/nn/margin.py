@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, TypeVar
 
@@ -67,8 +68,11 @@ def _triplet(positive: T, negative: T, *, margin: float, scale: float) -> T:
 
 
 @elementwise
-def _others(x: T, own: T, target: T, number: T, weight: T, *, margin: float) -> T:
-    return number._apply("eq", number, target).where(0.0, weight * (margin - own + x).relu())
+def _others(x: T, own: T, target: T, number: T, weight: T, *, margin: float, classes: float) -> T:
+    cost = number._apply("eq", number, target).where(0.0, weight * (margin - own + x).relu())
+    is_class = (target < 0).where(0.0, (target < classes).where(1.0, 0.0)) > 0
+    # NaN, and so its gradient, where the target is no class
+    return cost + is_class.where(0.0, x) * is_class.where(1.0, math.nan)
 
 
 @elementwise
@@ -188,11 +192,6 @@ def margin_ranking_loss(
     return of_elements(name, losses, x.size, reduction, sample_weight)
 
 
-def _check_targets(loss: str, classes: int, targets: NDArray[Any]) -> None:
-    if int(np.min(targets, initial=0)) < 0:
-        raise IndexError(f"{loss}: target {np.min(targets)} is outside of [0, {classes})")
-
-
 def multi_margin_loss(
     logits: Tensor,
     targets: TensorLike,
@@ -215,7 +214,7 @@ def multi_margin_loss(
     reduction: "mean", "sum", or "none" for one number for each sample.
     sample_weight: (batch,), as in `mse_loss`.
 
-    Errors are those of `cross_entropy_loss`.
+    Errors are those of `cross_entropy_loss`, but that no target is ignored.
 
     >>> from rumus.tensor import tensor
     >>> multi_margin_loss(tensor([[1.0, 0.5, -3.0]]), [0]).item()
@@ -234,10 +233,7 @@ def multi_margin_loss(
     if reduction == "mean" and not len(x):
         raise ValueError(f"{name}: the mean of no targets, logits of shape {x.shape}")
     classes = x.shape[1]
-    count_classes(name, x, given, classes, -1)
-    if is_readable(x):
-        check = partial(_check_targets, name, classes)
-        ask_host(check, [given._array if isinstance(given, Tensor) else given])
+    count_classes(name, x, given, classes, ignore_index=None)
     index = as_integers(x, given)
     target, number = index.unsqueeze(1), numbers(classes, x.backend)
     w = ones((), dtype=x.dtype, backend=x.backend)
@@ -245,7 +241,7 @@ def multi_margin_loss(
         each = class_weights(name, x, weight, classes)
         w = _own(each.broadcast_to(x.shape), target, number).sum(1, keepdims=True)
     own = _own(x, target, number).sum(1, keepdims=True)
-    losses = _others(x, own, target, number, w, margin=margin).mean(1)
+    losses = _others(x, own, target, number, w, margin=margin, classes=classes).mean(1)
     return Found(losses, losses.size).reduced(name, reduction, sample_weight)
 
 
