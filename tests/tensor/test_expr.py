@@ -88,7 +88,8 @@ def test_the_derivative_is_that_of_finite_differences(
         return evaluate(expr, {"a": x, "b": b, "s": s})
 
     left, right = (at(a) - at(a - step)) / step, (at(a + step) - at(a)) / step
-    assume(abs(left - right) < 1e-3 * (1 + abs(left)))  # not beside a kink
+    # Not beside a kink, be it so slight that only the tolerance below would see it.
+    assume(abs(left - right) < 1e-5 * (1 + abs(left)))
     derivative = kernel.gradient(("a",))
     out = evaluate(derivative.outputs["d_a"], {"a": a, "b": b, "s": s, "gradient": 1.0})
     assert out == pytest.approx((left + right) / 2, rel=1e-4, abs=1e-5)
