@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from noisy_transform import noisy
 
 from rumus import nn
 from rumus.optim import SAM, SGD
@@ -322,10 +323,6 @@ def test_what_others_draw_is_no_concern(tmp_path: Path) -> None:
         assert goes_on(
             lambda: {"number": lambda: 1.0, "loader": Told(), "callbacks": [Temporary()]}, tmp_path
         )
-
-
-def noisy(sample: tuple[Any, ...], _: np.random.Generator) -> tuple[Any, ...]:
-    return (sample[0] * np.float32(np.random.random()),)
 
 
 def drawing(sample: tuple[Any, ...], given: np.random.Generator) -> tuple[Any, ...]:

@@ -1,0 +1,11 @@
+"""A transform that draws from elsewhere, where a worker process can import it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def noisy(sample: tuple[Any, ...], _: np.random.Generator) -> tuple[Any, ...]:
+    return (sample[0] * np.float32(np.random.random()),)
