@@ -897,9 +897,8 @@ def test_ctrl_c_waits_until_the_step_is_whole(backend: Backend, plan: Plan, skip
         with pytest.raises(KeyboardInterrupt):
             run.optimizer.step(store)
     assert signal.getsignal(signal.SIGINT) is handler
-    axes = {"Adafactor": (2, 3), "Muon": (2, 3)}.get(
-        plan.kind, ()
-    )  # of what they prepare themselves
+    # Of what they prepare themselves:
+    axes = {"Adafactor": (2, 3), "Muon": (2, 3)}.get(plan.kind, ())
     prepares = any(len(shape) in axes for group in plan.groups for shape in group)
     measures = plan.kind in ("LAMB", "Adafactor", "StableAdamW", "MARS", "Prodigy", "DAdaptAdam")
     is_before = skip or measures or prepares
