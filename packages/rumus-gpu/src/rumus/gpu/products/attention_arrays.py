@@ -155,3 +155,24 @@ def four(variant: Rows, name: str, base: str, row: str, part: str) -> str:
         value = load(f"{name}[{start} + min({at}, {size} - 1u)]", 1)
         parts.append(f"select(0.0, {value}, {row} < {most} && {at} < {size})")
     return f"vec4<f32>({', '.join(parts)})"
+
+
+def at_edge(
+    stage: Stage, is_causal: bool, is_exact: bool, own: int, other: int
+) -> tuple[str, list[tuple[str, str]]]:
+    """When a tile may hold rows that do not see one another, and which these are.
+
+    The condition, "" for never; and pairs of a comparison and a bound, any of which hides `other`.
+    """
+    others = "k.queries" if stage == "key" else "k.keys"
+    edges, unseen = list[str](), list[tuple[str, str]]()
+    if is_causal and stage == "key":
+        edges.append(f"at < first + {own - 1}u")
+        unseen.append(("<", "row"))
+    elif is_causal:
+        edges.append(f"at + {other - 1}u > first")
+        unseen.append((">", "row"))
+    if not is_exact:
+        edges.append(f"at + {other}u > {others}")
+        unseen.append((">=", others))
+    return " || ".join(edges), unseen

@@ -30,6 +30,7 @@ from rumus.gpu.products.attention_arrays import (
     OF_VALUES,
     PER_LOG_2,
     Stage,
+    at_edge,
     bindings,
     four,
     length,
@@ -312,24 +313,16 @@ def _four_rows(tile: AttentionTile, g: int, name: str) -> str:
 
 def _hide(variant: AttentionVariant, name: str, hidden: str) -> Iterator[str]:
     """name{r}_{j} = hidden for rows that do not see one another: at a diagonal or an end."""
-    tile, at_edge, unseen = variant.tile, list[str](), list[str]()
-    others = "k.queries" if variant.stage == "key" else "k.keys"
-    if variant.is_causal and variant.stage == "key":
-        at_edge.append(f"at < first + {tile.own - 1}u")
-        unseen.append("other < row{r}")
-    elif variant.is_causal:
-        at_edge.append(f"at + {tile.other - 1}u > first")
-        unseen.append("other > row{r}")
-    if not variant.is_exact:
-        at_edge.append(f"at + {tile.other}u > {others}")
-        unseen.append(f"other >= {others}")
-    if not at_edge:
+    tile = variant.tile
+    edge, unseen = at_edge(variant.stage, variant.is_causal, variant.is_exact, tile.own, tile.other)
+    if not edge:
         return
-    yield f"if ({' || '.join(at_edge)}) {{"
+    yield f"if ({edge}) {{"
     for j in range(tile.others):
         yield from ("{", f"let other = at + x + {j * tile.across}u;")
         for r in range(tile.rows):
-            test = " || ".join(unseen).format(r=r)
+            bounds = [(by, f"row{r}" if bound == "row" else bound) for by, bound in unseen]
+            test = " || ".join(f"other {by} {bound}" for by, bound in bounds)
             yield f"{name}{r}_{j} = select({name}{r}_{j}, {hidden}, {test});"
         yield "}"
     yield "}"

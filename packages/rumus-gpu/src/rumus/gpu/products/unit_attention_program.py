@@ -34,6 +34,7 @@ from rumus.gpu.products.attention_arrays import (
     OF_VALUES,
     PER_LOG_2,
     Stage,
+    at_edge,
     bindings,
     four,
     length,
@@ -425,25 +426,16 @@ def _blocks(variant: UnitAttention) -> list[tuple[int, int, str]]:
 
 def _hide(variant: UnitAttention, name: str, hidden: str) -> Iterator[str]:
     """{name}{j}_{v} = hidden for rows that do not see one another: at a diagonal or an end."""
-    at_edge, unseen = list[str](), list[str]()
-    others = "k.queries" if variant.stage == "key" else "k.keys"
-    if variant.is_causal and variant.stage == "key":
-        at_edge.append(f"at < first + {variant.own - 1}u")
-        unseen.append("other < vec4<u32>(row)")
-    elif variant.is_causal:
-        at_edge.append(f"at + {variant.tile.other - 1}u > first")
-        unseen.append("other > vec4<u32>(row)")
-    if not variant.is_exact:
-        at_edge.append(f"at + {variant.tile.other}u > {others}")
-        unseen.append(f"other >= vec4<u32>({others})")
-    if not at_edge:
+    own, other = variant.own, variant.tile.other
+    edge, unseen = at_edge(variant.stage, variant.is_causal, variant.is_exact, own, other)
+    if not edge:
         return
-    yield f"if ({' || '.join(at_edge)}) {{"
+    yield f"if ({edge}) {{"
     for j, v, column in _blocks(variant):
         value = f"{name}{j}_{v}"
         yield "{"
         yield f"let other = vec4<u32>(at + {column}) + vec4<u32>(0u, 1u, 2u, 3u);"
-        test = " | ".join(f"({each})" for each in unseen)
+        test = " | ".join(f"(other {by} vec4<u32>({bound}))" for by, bound in unseen)
         yield f"{value} = select({value}, vec4<f32>({hidden}), {test});"
         yield "}"
     yield "}"
