@@ -203,3 +203,29 @@ def test_what_is_rounded_when_it_is_written_takes_another_way(gpu: GpuBackend) -
     a = gpu.allocate((8, 8), np.dtype(np.float32))
     out = GPUArray(gpu, a.storage, stored, (8, 8), (8, 1))
     assert not tiled_matmul.tiled_matmul(gpu.gpu, a, a, out, (1, 0, 0), (1, 0, 0))
+
+
+# Tiles taller and wider than the other side, and edges inside of a square.
+@pytest.mark.parametrize(
+    ("side", "tile"), [(100, SMALL), (72, Tile(32, 16, 16, 4, 4)), (72, Tile(16, 32, 16, 4, 4))]
+)
+def test_a_product_that_equals_its_transpose(
+    side: int, tile: Tile, gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it is computed and the rest copied: both halves are equal bits."""
+    _force(monkeypatch, tile)
+    a = _RANDOM.standard_normal((2, side, 20)).astype(np.float32)
+    x = gpu.upload(a)
+    turned = x.transpose((0, 2, 1))
+    out = gpu.allocate((2, side, side), a.dtype)
+    given = np.matmul(a, a.transpose(0, 2, 1))
+    kernel = trace(lambda product, given, *, s: {"product": s * given + product}, "added")
+    epilogue = Epilogue(kernel, (gpu.upload(given),), kernel.bind({"s": 2.0}))
+    batches = (2, x.strides[0], turned.strides[0])
+    assert tiled_matmul.tiled_matmul(
+        gpu.gpu, x, turned, out, (1, 0, 0), batches, epilogue=epilogue, symmetric=True
+    )
+    found = gpu.download(out)
+    wanted = np.matmul(a, a.transpose(0, 2, 1), dtype=np.float64) + 2.0 * given
+    assert np.abs(found - wanted).max() < 1e-4
+    np.testing.assert_array_equal(found, found.transpose(0, 2, 1))

@@ -41,10 +41,11 @@ from rumus.gpu.rows.pooling import POOLS
 from rumus.gpu.rows.recurrent import CELLS
 from rumus.gpu.rows.reduction import Operation, reduce
 from rumus.gpu.rows.rows import ROW_KERNELS
-from rumus.tensor import DType, Expr, Kernel, float32, int32
+from rumus.tensor import DType, Expr, Kernel, float16, float32, int32
 from rumus.tensor.memory.backend import Epilogue, Reduction
 from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
+from rumus.tensor.memory.recording import depends_on
 from rumus.tensor.memory.slot_table import SlotTable
 from rumus.tensor.memory.updater import ImmediateUpdater, NonFinite, Section, Updater
 
@@ -237,6 +238,7 @@ class GpuBackend:
         *,
         sums: GPUArray | None = None,
         epilogue: Epilogue | None = None,
+        symmetric: bool = False,
     ) -> None:
         """out = a @ b + bias, batches broadcast; sums of the rows of a; and the epilogue."""
         if out.size == 0 or a.shape[-1] == 0:
@@ -250,10 +252,17 @@ class GpuBackend:
             if epilogue is None or (
                 fits(self.gpu.limits, epilogue, operands, target) and not is_long(self.gpu, a)
             ):
-                matmul(self.gpu, a, b, target, bias, summed, epilogue)
+                matmul(self.gpu, a, b, target, bias, summed, epilogue, symmetric)
             else:
-                matmul(self.gpu, a, b, target, bias, summed)
+                matmul(self.gpu, a, b, target, bias, summed, symmetric=symmetric)
                 epilogue.run(self, target)
+
+    def product_dtype(self, dtype: DType) -> DType:
+        """Return float16 for float32 at "medium" on matrix units, else `dtype`."""
+        if dtype != float32 or self.gpu.units is None:
+            return dtype
+        depends_on(self.gpu, "precision")
+        return float16 if self.gpu.precision == "medium" else dtype
 
     def _multiply_nothing(
         self,

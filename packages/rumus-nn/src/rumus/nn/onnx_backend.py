@@ -168,6 +168,7 @@ class OnnxBackend(NumpyBackend):
         *,
         sums: Array | None = None,
         epilogue: Epilogue | None = None,
+        symmetric: bool = False,
     ) -> None:
         """Write a product: `Gemm` where a matrix of weights stands the other way."""
         if sums is not None:

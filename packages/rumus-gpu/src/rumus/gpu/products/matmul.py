@@ -102,11 +102,12 @@ def matmul(
     bias: GPUArray | None,
     sums: GPUArray | None = None,
     epilogue: Epilogue | None = None,
+    symmetric: bool = False,
 ) -> None:
     """out = a @ b + bias, and `sums` of the rows of a.
 
     What is written is contiguous and nobody's memory else; nothing has length 0. epilogue: one that
-    `fits`, None for a product that `is_long`.
+    `fits`, None for a product that `is_long`. symmetric: `out` equals its transpose.
     """
     batch = out.shape[:-2]
     if is_long(gpu, a):
@@ -117,7 +118,16 @@ def matmul(
     level = level_of(gpu, a, b)
     # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
     if (level is not None or not gpu.is_software) and tiled_matmul(
-        gpu, a, b, out, *batches, bias=bias, sums=sums, epilogue=epilogue, level=level
+        gpu,
+        a,
+        b,
+        out,
+        *batches,
+        bias=bias,
+        sums=sums,
+        epilogue=epilogue,
+        level=level,
+        symmetric=symmetric,
     ):
         return
     rows, columns = out.shape[-2:]

@@ -23,7 +23,7 @@ from rumus.gpu.products.tiled_matmul_program import (
     sum_program,
     tiled_program,
 )
-from rumus.gpu.products.tiling import Tile, choose
+from rumus.gpu.products.tiling import Tile, choose, square_of
 from rumus.gpu.products.unit_matmul_program import UnitVariant, unit_program
 from rumus.gpu.products.unit_product import UnitTile
 from rumus.gpu.products.unit_tiles import START, Level
@@ -80,12 +80,14 @@ def tiled_matmul(
     sums: GPUArray | None = None,
     epilogue: Epilogue | None = None,
     level: Level | None = None,
+    symmetric: bool = False,
 ) -> bool:
     """out = a @ b + bias where the operands allow it; False, and nothing done, where they do not.
 
     Each array must be float32, or float16 where the device has it, and an operand dense along k or
     across it. What begins at and has strides of multiples of four is read four elements at a time.
     outer, inner: of each of two batch axes the length, and the strides of a and b along it.
+    symmetric: the result equals its transpose, so tiles above the diagonal are copies of others.
     """
     sides = _sides(a, b, outer, inner)
     arrays = (a, b, out, bias, sums)
@@ -96,11 +98,11 @@ def tiled_matmul(
     size = rows, columns, shape.depth, shape.batches
     chosen: tuple[Tile | UnitTile, int, int]
     if level is None:
-        chosen = choose(*size)
+        chosen = choose(*size, symmetric=symmetric)
     else:
-        chosen = choose(*size, tiles=level.tiles, start=START)
-    splits = chosen[1]
-    after = _After(bias, sums, epilogue)
+        chosen = choose(*size, tiles=level.tiles, start=START, symmetric=symmetric)
+    tile, splits, _ = chosen
+    after = _After(bias, sums, epilogue, symmetric and splits == 1 and square_of(tile) is not None)
     fours = in_fours(out.rest, columns, _rest(bias))
     if splits == 1:
         _multiply(gpu, shape, sides, chosen, out, after, fours, level)
@@ -143,9 +145,11 @@ def _multiply(
     (a, b), (tile, splits, split_depth) = sides, chosen
     rows, columns, depth = shape.rows, shape.columns, shape.depth
     kinds = Kinds(a.array.stored, b.array.stored, out.stored, *after.stored)
+    in_fours = in_fours and not after.mirrors
     fours = a.in_fours(shape, rows), b.in_fours(shape, columns), in_fours
     exact = not rows % tile.rows, not columns % tile.columns, not depth % tile.depth
-    variant = TiledVariant(tile, kinds, a.along_k, b.along_k, fours, exact, after.finish(out))
+    variant = TiledVariant(tile, kinds, a.along_k, b.along_k, fours, exact, after.finish(out),
+                           after.mirrors)  # fmt: skip
     tile_columns = -(-columns // tile.columns)
     tiles = -(-rows // tile.rows) * tile_columns
     groups = tiles * splits * shape.batches
@@ -192,6 +196,7 @@ class _After:
     bias: GPUArray | None = None
     sums: GPUArray | None = None
     epilogue: Epilogue | None = None
+    mirrors: bool = False  # what is below the diagonal is written above it as well
 
     def finish(self, out: GPUArray) -> Finish | None:
         """What the epilogue adds to the text of what writes `out`."""

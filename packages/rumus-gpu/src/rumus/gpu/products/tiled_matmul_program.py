@@ -15,7 +15,7 @@ from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.stored import Stored, enabling, vector
 from rumus.gpu.products.epilogue import Finish
 from rumus.gpu.products.product import Staged, opening, product, summed_rows
-from rumus.gpu.products.tiling import Tile, Tiled
+from rumus.gpu.products.tiling import Tile, Tiled, square_of
 
 SUM_GROUP: Final = 64  # invocations of a workgroup that adds up parts
 _BAND: Final = 8
@@ -48,6 +48,7 @@ class TiledVariant:
     in_fours: tuple[bool, bool, bool]  # whether a, b and the result can be accessed four at a time
     exact: tuple[bool, bool, bool]  # whether no tile reaches over the last row, column, depth
     finish: Finish | None
+    mirrors: bool = False  # the result equals its transpose, see `square_of`
 
     @property
     def has_sums(self) -> bool:
@@ -225,6 +226,13 @@ def place(variant: TiledVariant) -> Iterator[str]:
     yield f"let high = min({_BAND}u, k.tiles / k.tile_columns - band);"
     yield f"let first_a = (band + in_band % high) * {tile.rows}u;"
     yield f"let first_b = in_band / high * {tile.columns}u;"
+    if variant.mirrors:
+        side = square_of(tile)
+        yield f"let square_a = first_a / {side}u;"
+        yield f"let square_b = first_b / {side}u;"
+        yield "if (square_a < square_b) {"
+        yield "return;"
+        yield "}"
     for n in "ab":
         yield (f"let base_{n} = k.{n}_start + batch / k.inner * k.{n}_outer"
                f" + batch % k.inner * k.{n}_inner;")  # fmt: skip
@@ -278,6 +286,11 @@ def store_four(variant: TiledVariant, row: str, column: str, four: str) -> Itera
         is_inside = in_fours and variant.exact[0] and variant.exact[1]
         yield "{" if is_inside else f"if ({row} < k.a_length && {at_column} < k.b_length) {{"
         yield from _written(variant, place, value, in_fours)
+        if variant.mirrors:
+            yield "if (square_a > square_b) {"
+            mirrored = f"base_c + ({at_column}) * k.b_length + {row}"
+            yield from _written(variant, mirrored, value, in_fours)
+            yield "}"
         yield "}"
 
 

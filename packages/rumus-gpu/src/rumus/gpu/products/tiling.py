@@ -79,6 +79,15 @@ TILES: Final = (
 T = TypeVar("T", bound=Tiled)
 
 
+def square_of(tile: Tiled) -> int | None:
+    """The side of the smallest square that tiles fill, None if no few of them do.
+
+    A result that equals its transpose is made of squares on its diagonal and below.
+    """
+    short, long = sorted((tile.rows, tile.columns))
+    return None if long % short else long
+
+
 def choose(
     rows: int,
     columns: int,
@@ -87,11 +96,13 @@ def choose(
     tiles: Sequence[tuple[T, float]] = TILES,  # type: ignore[assignment]  # T is Tile then
     splits: Sequence[int] | None = None,
     start: int = START,
+    symmetric: bool = False,
 ) -> tuple[T, int, int]:
     """The tile, the number of parts that the depth is split into, and the depth of each.
 
     splits: the numbers of parts to choose from; by default there are parts of a single product.
     start: how much deeper a tile seems than it is.
+    symmetric: the result equals its transpose.
 
     >>> choose(4096, 4096, 4096)
     (Tile(rows=128, columns=64, depth=16, block_rows=8, block_columns=8), 1, 4096)
@@ -100,12 +111,16 @@ def choose(
     """
     best = math.inf, tiles[0][0], 1, depth
     for tile, share in tiles:
-        groups = batches * -(-rows // tile.rows) * -(-columns // tile.columns)
+        down, across = -(-rows // tile.rows), -(-columns // tile.columns)
         for wanted in splits or (SPLITS if batches == 1 else (1,)):
             part = -(-depth // wanted // tile.depth) * tile.depth
             parts = -(-depth // part)
             if wanted > 1 and (part < LEAST or parts < 2):
                 continue
+            groups = batches * down * across
+            if symmetric and parts == 1 and (side := square_of(tile)) is not None:
+                squares = -(-rows // side)
+                groups = -(-groups * (squares + 1) // (2 * squares))
             turns = max(-(-groups * parts // MULTIPROCESSORS), BUSY / tile.lanes)
             time = turns * tile.rows * tile.columns * (part + start) / (share * RATE)
             if parts > 1:

@@ -308,7 +308,7 @@ class Muon(FusedOptimizer[M_co]):
         lies = lies.reshape((stack.count, step))[:, :size]
         x = backend.allocate((stack.count, size), flat.dtype)
         backend.copy(lies, x)
-        orthogonalize(
+        o = orthogonalize(
             backend,
             x.reshape((stack.count * stack.parts, rows, columns)),
             iterations=self._iterations,
@@ -317,7 +317,7 @@ class Muon(FusedOptimizer[M_co]):
             eps_beside=self._variant.eps_beside,
             factor=stack.factor,
         )
-        backend.copy(x, lies)
+        backend.copy(o.reshape(x.shape), lies)
 
 
 def _numbers_of_parts(parameters: Claimable[Any], parts: Mapping[str, int]) -> dict[ParamId, int]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rumus.optim.engine.porting import Coefficients
 from rumus.tensor import Backend, Expr, Kernel, sqrt
-from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.backend import Array, Epilogue
 
 # Of the quintic iteration by Jordan et al.: steep at 0, so that small singular values grow fast.
 COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
@@ -36,12 +36,17 @@ _NORMALIZE = Kernel(
 _NORMALIZE_BESIDE = Kernel(
     "normalize", {"x": _X / (sqrt(_TOTAL) + Expr.scalar("eps"))}, ("x", "total")
 )
+# Done to a product before it is written.
 _POLYNOMIAL = Kernel(
     "polynomial",
-    {"a": Expr.scalar("b") * Expr.array("a") + Expr.scalar("c") * _SQUARE},
-    ("a", "square"),
+    {"square": Expr.scalar("b") * Expr.array("gram") + Expr.scalar("c") * _SQUARE},
+    ("square", "gram"),
 )
-_COMBINE = Kernel("combine", {"x": Expr.scalar("a") * _X + Expr.array("y")}, ("x", "y"))
+_COMBINE = Kernel(
+    "combine",
+    {"product": Expr.scalar("a") * _X + Expr.array("product")},
+    ("product", "x"),
+)
 
 
 def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, float, float]]:
@@ -94,18 +99,19 @@ def orthogonalize(
     eps: float = 1e-7,
     eps_beside: bool = False,
     factor: float = 1.0,
-) -> None:
-    """Move the singular values of each matrix in `x` near to 1, in place.
+) -> Array:
+    """Return matrices like those in `x`, with singular values near 1.
 
-    x: (count, rows, columns), contiguous, float32 or float64. Each matrix is divided by the larger
-    of its Frobenius norm and eps, or by their sum with eps_beside; then, `iterations` times,
-    x = a x + (b s + c s^2) x with s = x x^T, or the same from the other side, whichever s is
-    smaller. With the default coefficients the singular values end between about 0.7 and 1.2, which
-    is near enough for Muon.
+    x: (count, rows, columns), contiguous, float32 or float64; it is overwritten. Each matrix is
+    divided by the larger of its Frobenius norm and eps, or by their sum with eps_beside; then,
+    `iterations` times, x = a x + (b s + c s^2) x with s = x x^T, or the same from the other side,
+    whichever s is smaller. With the default coefficients the singular values end between about 0.7
+    and 1.2, which is near enough for Muon.
     factor: what the result is multiplied by, folded into the last iteration.
 
-    All is computed in the dtype of `x`; the paper does it in bfloat16. The number of kernels does
-    not depend on `count`.
+    All is computed and returned in the dtype of `x`, or in float16 where the backend rounds to that
+    what it multiplies: no entry of a matrix of norm 1 leaves its range. The paper has bfloat16. The
+    number of kernels does not depend on `count`.
     """
     each = triples(coefficients, iterations)
     count, rows, columns = x.shape
@@ -116,23 +122,30 @@ def orthogonalize(
     normalize = _NORMALIZE_BESIDE if eps_beside else _NORMALIZE
     scalars = normalize.bind({"eps": eps})
     backend.elementwise(normalize, (x, total.reshape((count, 1, 1))), scalars, (x,))
+    dtype = backend.product_dtype(x.dtype)
+    if dtype != x.dtype:
+        x, wide = backend.allocate(x.shape, dtype), x
+        backend.copy(wide, x)
+        squares = backend.allocate(x.shape, dtype)
     small = min(rows, columns)
-    gram, square = (backend.allocate((count, small, small), x.dtype) for _ in range(2))
+    gram, square = (backend.allocate((count, small, small), dtype) for _ in range(2))
+    other = squares
     for number in range(iterations):
         scaled = [factor * c if number == iterations - 1 else c for c in each[number]]
-        _iterate(backend, x, (gram, square, squares), scaled)
+        _iterate(backend, x, scaled, gram, square, other)
+        x, other = other, x
+    return x
 
 
 def _iterate(
-    backend: Backend, x: Array, scratch: tuple[Array, Array, Array], factors: Sequence[float]
+    backend: Backend, x: Array, factors: Sequence[float], gram: Array, square: Array, out: Array
 ) -> None:
-    """x = a x + (b s + c s^2) x, with two arrays for s and one like x to write to."""
-    gram, square, product = scratch
+    """out = a x + (b s + c s^2) x, with two arrays for s to write to."""
     a, b, c = factors
     turned = x.transpose((0, 2, 1))
     is_wide = x.shape[1] <= x.shape[2]
-    backend.matmul(*((x, turned) if is_wide else (turned, x)), gram)
-    backend.matmul(gram, gram, square)
-    backend.elementwise(_POLYNOMIAL, (gram, square), _POLYNOMIAL.bind({"b": b, "c": c}), (gram,))
-    backend.matmul(*((gram, x) if is_wide else (x, gram)), product)
-    backend.elementwise(_COMBINE, (x, product), _COMBINE.bind({"a": a}), (x,))
+    backend.matmul(*((x, turned) if is_wide else (turned, x)), gram, symmetric=True)
+    polynomial = Epilogue(_POLYNOMIAL, (gram,), _POLYNOMIAL.bind({"b": b, "c": c}))
+    backend.matmul(gram, gram, square, epilogue=polynomial, symmetric=True)
+    combined = Epilogue(_COMBINE, (x,), _COMBINE.bind({"a": a}))
+    backend.matmul(*((square, x) if is_wide else (x, square)), out, epilogue=combined)

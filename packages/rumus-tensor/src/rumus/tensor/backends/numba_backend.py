@@ -276,6 +276,7 @@ class NumbaBackend(NumpyBackend):
         *,
         sums: Array | None = None,
         epilogue: Epilogue | None = None,
+        symmetric: bool = False,
     ) -> None:
         product = bound_product(a, b, out, bias, sums, epilogue)
         if product is None:

@@ -285,12 +285,16 @@ class NumpyBackend:
         *,
         sums: Array | None = None,
         epilogue: Epilogue | None = None,
+        symmetric: bool = False,
     ) -> None:
         self._multiply(a, b, out, bias)
         if sums is not None:
             self._sum_rows(a, sums)
         if epilogue is not None:
             epilogue.run(self, out)
+
+    def product_dtype(self, dtype: DType) -> DType:
+        return dtype
 
     def is_one_product(self, a: Array, out: Array) -> bool:
         """Whether a product is one call of NumPy, within `undisturbed`.

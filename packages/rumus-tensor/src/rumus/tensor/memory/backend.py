@@ -147,6 +147,7 @@ class Backend(Protocol):
         *,
         sums: Array | None = None,
         epilogue: Epilogue | None = None,
+        symmetric: bool = False,
     ) -> None:
         """out = a @ b + bias, batches broadcast; `bias` has the length of the last axis.
 
@@ -157,6 +158,18 @@ class Backend(Protocol):
         sums: gets the sum of each row of `a`, which has two axes then. The gradient of a weight is
             g^T x, so that of the bias comes with it.
         epilogue: what else is done to the product.
+        symmetric: promises that `out` equals its transpose, as a a^T does, also after an epilogue,
+            so that a backend need compute only half of it. Without bias and sums.
+        """
+        ...
+
+    def product_dtype(self, dtype: DType) -> DType:
+        """Return the dtype in which arrays of `dtype` lose nothing more by being multiplied.
+
+        float16 for float32 where matrix units round operands to it, if their range is known to fit;
+        else `dtype`.
+
+        dtype: of the operands.
         """
         ...
 
