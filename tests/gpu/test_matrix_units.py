@@ -25,11 +25,11 @@ from rumus.gpu.products import unit_tiles
 from rumus.gpu.products.tiled_matmul_program import Kinds, TiledVariant
 from rumus.gpu.products.unit_matmul_program import UnitVariant, unit_program
 from rumus.gpu.products.unit_product import UnitTile
-from rumus.tensor import Parameter, convolution, float32, relu, tensor
+from rumus.tensor import Parameter, convolution, float16, float32, relu, tensor
 from rumus.tensor.operations.linear import linear
 
 Array = NDArray[Any]
-REAL_MEDIUM, REAL_HIGH = unit_tiles.MEDIUM, unit_tiles.HIGH
+REAL = {"high": unit_tiles.HIGH, "medium": unit_tiles.MEDIUM, "half": unit_tiles.HALF}
 ERRORS: dict[Precision, float] = {"high": 2e-6, "medium": 1e-3}
 
 
@@ -44,7 +44,7 @@ def loops() -> GpuBackend:
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tiles = ((UnitTile(32, 16, 16, 16, 16), 1.0),)
-    for name in ("MEDIUM", "HIGH", "CONVOLUTION"):
+    for name in ("MEDIUM", "HALF", "HIGH", "CONVOLUTION"):
         monkeypatch.setattr(unit_tiles, name, tiles)
     yield
     unit_tiles._level.cache_clear()
@@ -224,17 +224,17 @@ def test_the_largest_units_that_fit_are_taken() -> None:
     assert units_of(adapter) is None
 
 
-@pytest.mark.parametrize("is_high", [False, True])
-def test_what_real_devices_get_compiles_and_fits(is_high: bool) -> None:
+@pytest.mark.parametrize("level", REAL)
+def test_what_real_devices_get_compiles_and_fits(level: str) -> None:
     """By Dawn's compiler; every tile of products, whole and not, with the sums of rows."""
     dawn = pytest.importorskip("rumus.gpu.engine.dawn", exc_type=ModuleNotFoundError)
-    single = stored_types(True)[float32]
-    kinds = Kinds(single, single, single, None, single)
-    for tile, _ in REAL_HIGH if is_high else REAL_MEDIUM:
+    stored = stored_types(True)[float16 if level == "half" else float32]
+    kinds = Kinds(stored, stored, stored, None, stored)
+    for tile, _ in REAL[level]:
         for along, whole in ((True, True), (False, True), (False, False)):
             product = TiledVariant(tile, kinds, along, along, (whole,) * 3, (whole,) * 3, None)
             units = MatrixUnits(UnitShape(16, 16, 16))
-            program = unit_program(UnitVariant(product, tile, units, is_high))
+            program = unit_program(UnitVariant(product, tile, units, level == "high"))
             directives = "".join(dawn._PREAMBLE.get(name, "") for name in program.features)
             assert not dawn.compiles(directives + program.source)
             assert program.workgroup_bytes <= 49152
@@ -262,3 +262,16 @@ def test_convolutions(
     for found, wanted in zip(run(precision), run("highest"), strict=True):
         assert np.abs(found - wanted).max() < 10 * ERRORS[precision] * np.abs(wanted).max()
         assert precision == "high" or (found != wanted).any()
+
+
+@pytest.mark.parametrize("side", [48, 42])
+def test_a_half_product_that_equals_its_transpose(loops: GpuBackend, side: int) -> None:
+    """Written twice, in fours and one by one; both halves are equal bits."""
+    a = normal(2, side, 20).astype(np.float16)
+    x = loops.upload(a)
+    out = loops.allocate((2, side, side), float16)
+    loops.matmul(x, x.transpose((0, 2, 1)), out, symmetric=True)
+    found = loops.download(out)
+    np.testing.assert_array_equal(found, found.transpose(0, 2, 1))
+    wanted = np.matmul(a, a.transpose(0, 2, 1), dtype=np.float64)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-2)

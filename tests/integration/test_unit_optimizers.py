@@ -17,7 +17,7 @@ from rumus.tensor import float16, float32
 @pytest.fixture
 def loops(monkeypatch: pytest.MonkeyPatch) -> GpuBackend:
     """A backend that believes in matrix units, with a tile that compiles quickly."""
-    monkeypatch.setattr(unit_tiles, "MEDIUM", ((UnitTile(32, 16, 16, 16, 16), 1.0),))
+    monkeypatch.setattr(unit_tiles, "HALF", ((UnitTile(32, 16, 16, 16, 16), 1.0),))
     backend = GpuBackend(Gpu())
     backend.gpu.units = PlainLoops(UnitShape(16, 16, 16))
     return backend

@@ -145,7 +145,8 @@ def _multiply(
     (a, b), (tile, splits, split_depth) = sides, chosen
     rows, columns, depth = shape.rows, shape.columns, shape.depth
     kinds = Kinds(a.array.stored, b.array.stored, out.stored, *after.stored)
-    in_fours = in_fours and not after.mirrors
+    if after.mirrors:  # neighbours in a row are written to a column, one by one
+        in_fours = in_fours and _turns(sides, level)
     fours = a.in_fours(shape, rows), b.in_fours(shape, columns), in_fours
     exact = not rows % tile.rows, not columns % tile.columns, not depth % tile.depth
     variant = TiledVariant(tile, kinds, a.along_k, b.along_k, fours, exact, after.finish(out),
@@ -187,6 +188,12 @@ def _multiply(
     exponents = [found.array for found in scaled]
     bound = (a.array, b.array, out, *after.own, *exponents, *after.of_epilogue)
     gpu.dispatch(pipeline, bound, (*values, *after.scalars), groups)
+
+
+def _turns(sides: tuple[_Side, _Side], level: Level | None) -> bool:
+    """Whether lanes have neighbours in a column of the result too: as units leave it."""
+    is_half = all(side.array.stored.name == "f16" for side in sides)
+    return is_half and level is not None and not level.is_high
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,7 +286,7 @@ def store_four(variant: TiledVariant, row: str, column: str, four: str) -> Itera
         is_inside = in_fours and variant.exact[0] and variant.exact[1]
         yield "{" if is_inside else f"if ({row} < k.a_length && {at_column} < k.b_length) {{"
         yield from _written(variant, place, value, in_fours)
-        if variant.mirrors:
+        if variant.mirrors and not in_fours:
             yield "if (square_a > square_b) {"
             mirrored = f"base_c + ({at_column}) * k.b_length + {row}"
             yield from _written(variant, mirrored, value, in_fours)

@@ -56,9 +56,13 @@ def _exponents_bases(scaled: Sequence[str]) -> Iterator[str]:
 
 
 def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:
+    number = -1
     for lines, value in multiplied.values():
         if not value:
             yield from lines
+            number += 1
+            if variant.mirrors and variant.in_fours[2]:
+                yield from _store_turned(variant, multiplied, number)
             continue
         yield "{"
         yield from lines
@@ -67,3 +71,17 @@ def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:
         yield f"let four = {value};"
         yield from store_four(variant, "row", "column", "four")
         yield "}"
+
+
+def _store_turned(variant: TiledVariant, multiplied: UnitProduct, number: int) -> Iterator[str]:
+    """Write matrix `number` to where the result's transpose has it."""
+    yield "if (square_a > square_b) {"
+    for lines, value in multiplied.turned(number):
+        yield "{"
+        yield from lines
+        yield "let row = first_b + place_row;"
+        yield "let column = first_a + place_column;"
+        yield f"let four = {value};"
+        yield from store_four(variant, "row", "column", "four")
+        yield "}"
+    yield "}"

@@ -200,7 +200,8 @@ fn is_finite4(x: vec4<f32>) -> vec4<bool> {{
 class UnitProduct:
     """The text that multiplies two operands; then `values` are the lane's elements of the result.
 
-    A lane has, of each matrix of its subgroup's part of the tile, neighbours in a row.
+    A lane has, of each matrix of its subgroup's part of the tile, neighbours in a row. With
+    `turns_over` it can also have neighbours in a column, of operands that are not scaled.
     """
 
     def __init__(
@@ -327,6 +328,29 @@ class UnitProduct:
         for v in self.fours:
             elements = (f"passed[{at} + lane + {4 * v + c}u]" for c in range(4))
             yield f"let lane_{result}_{v} = vec4<f32>({', '.join(elements)});"
+
+    @property
+    def turns_over(self) -> bool:
+        """Whether there are `turned` values."""
+        return not (self.is_high or self.is_scaled)
+
+    def turned(self, number: int) -> Iterator[tuple[list[str], str]]:
+        """Yield what `values` does of matrix `number` for its transpose, as long as it is passed.
+
+        `place_row` and `place_column` are those in the transpose of the tile.
+        """
+        assert self.turns_over
+        shape, (i, j) = self.units.shape, self.matrices[number]
+        at = f"(part + {number % self.tile.turns * self.tile.parts}u) * {self.size}u"
+        for v in self.fours:
+            elements = (f"passed[{at} + (near + {c}u) * {shape.columns}u + far]" for c in range(4))
+            lines = [
+                f"let near = (lane + {4 * v}u) % {shape.rows}u;",
+                f"let far = (lane + {4 * v}u) / {shape.rows}u;",
+                f"let place_row = part_column + {j * shape.columns}u + far;",
+                f"let place_column = part_row + {i * shape.rows}u + near;",
+            ]
+            yield lines, f"vec4<f32>({', '.join(elements)})"
 
     def _sum(self, condition: str) -> Iterator[str]:
         """Add up what was fetched of a in float32; the last tile is fetched twice.

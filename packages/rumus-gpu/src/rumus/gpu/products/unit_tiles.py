@@ -30,6 +30,15 @@ MEDIUM: Final[Tiles] = (
     (UnitTile(64, 64, 32, 32, 32), 2.2),
     (UnitTile(32, 64, 32, 16, 32), 1.4),
 )
+# Of what is float16 in memory: no powers in registers, so there is room for larger parts.
+HALF: Final[Tiles] = (
+    (UnitTile(128, 256, 32, 64, 64), 5.6),
+    (UnitTile(128, 192, 32, 64, 32), 4.4),
+    (UnitTile(128, 128, 32, 64, 64), 3.2),
+    (UnitTile(64, 128, 32, 32, 64), 2.4),
+    (UnitTile(64, 64, 32, 32, 32), 2.2),
+    (UnitTile(32, 64, 32, 16, 32), 1.4),
+)
 HIGH: Final[Tiles] = (
     (UnitTile(128, 128, 16, 64, 32), 1.6),
     (UnitTile(64, 64, 16, 32, 32), 0.9),
@@ -73,7 +82,8 @@ def level_of(gpu: Gpu, a: GPUArray, b: GPUArray) -> Level | None:
     if gpu.units is None or precision == "highest":
         return None
     is_high = precision == "high"
-    lists = (HIGH, HIGH) if is_high else (MEDIUM, CONVOLUTION)
+    is_half = a.stored.name == b.stored.name == "f16"
+    lists = (HIGH, HIGH) if is_high else (HALF if is_half else MEDIUM, CONVOLUTION)
     return _level(gpu.units, is_high, *lists, gpu.limits)
 
 

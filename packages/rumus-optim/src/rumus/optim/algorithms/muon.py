@@ -68,8 +68,9 @@ class Muon(FusedOptimizer[M_co]):
     iterations, coefficients, eps: of Newton-Schulz, see `newton_schulz.orthogonalize`; coefficients
         may be one triple, one for each iteration, or "polar_express", which brings singular values
         far nearer to 1. It runs in the parameters' dtype, at least float32, or in float16 at
-        precision="medium"; both are more exact than the bfloat16 of the paper and of PyTorch. Matrices of one shape are orthogonalized
-        together: the number of kernels grows with the number of shapes, not of layers.
+        precision="medium"; both are more exact than the bfloat16 of the paper and of PyTorch.
+        Matrices of one shape are orthogonalized together: the number of kernels grows with the
+        number of shapes, not of layers.
     matrices: a pattern for the name, or a function of name and parameter, that chooses otherwise;
         the last layer of a language model, for one, is better left to AdamW.
     parts: what consists of several matrices, one below the other, and of how many, by a pattern of
