@@ -57,6 +57,44 @@ def test_a_batch_of_views_is_taken_as_it_is_seen(gpu: GpuBackend) -> None:
         assert (result.numpy() == 2 * view.numpy()).all()
 
 
+def test_an_array_is_copied_in_where_it_has_changed(
+    gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture, result = captured(gpu, lambda x: x * 2.0, np.ones(6))
+    copied: list[object] = []
+    copy = gpu.gpu.copy
+
+    def counted(source: GPUArray, target: GPUArray) -> None:
+        copied.append(source)
+        copy(source, target)
+
+    monkeypatch.setattr(gpu.gpu, "copy", counted)
+    x = tensor(np.arange(6.0), backend=gpu)
+    for number in range(6):
+        if number == 3:
+            x.assign(x + 1.0)
+        if number == 5:
+            capture.replay([np.zeros(6, np.float32)])
+            assert (result.numpy() == 0).all()
+        capture.replay([x._array])
+        assert (result.numpy() == 2 * x.numpy()).all()
+    assert len(copied) == 3  # at first, after it was written to, and after another one
+    capture.replay([tensor(np.arange(6.0), backend=gpu)._array])
+    assert len(copied) == 4
+
+
+def test_a_step_that_writes_to_its_batch_gets_it_anew(gpu: GpuBackend) -> None:
+    def step(x: Tensor) -> Tensor:
+        x.assign(x + 1.0)
+        return x * 1.0
+
+    capture, result = captured(gpu, step, np.ones(6))
+    x = tensor(np.arange(6.0), backend=gpu)
+    for _ in range(3):
+        capture.replay([x._array])
+        assert (result.numpy() == np.arange(1, 7)).all()
+
+
 def test_memory_is_used_again_within_a_step_and_by_nobody_else(gpu: GpuBackend) -> None:
     before = gpu.memory_stats().used
     capture, result = captured(gpu, chain, np.ones((64, 64)))

@@ -401,15 +401,22 @@ def test_schedules_are_asked_in_their_turn(gpu: GpuBackend) -> None:
     assert optimizer.steps == 3
 
 
-def test_a_schedule_may_change_its_mind(gpu: GpuBackend) -> None:
+@pytest.mark.parametrize("how", ["function", "scaled", "set", "group", "there and back"])
+def test_a_schedule_may_change_its_mind(gpu: GpuBackend, how: str) -> None:
     """As one that looks at the validation loss does: what was sent in advance is sent anew."""
     here, there = parameters_on(NumpyBackend()), parameters_on(gpu)
     for parameters in (here, there):
         lr = [0.1]
-        optimizer = AdamW(parameters, lambda t, lr=lr: lr[0])  # type: ignore[misc]
+        group = ParameterGroup(parameters, lr_scale=0.5 if how == "scaled" else 1.0)
+        is_asked = how in ("function", "scaled")
+        optimizer = AdamW([group], (lambda t, lr=lr: lr[0]) if is_asked else lr[0])  # type: ignore[misc]
         for t in range(40):
             if t in (7, 8, 30):
-                lr[0] /= 10
+                lr[0] *= 10.0 if how == "there and back" and t == 8 else 0.1
+                if how == "group":
+                    group.hyper["lr"] = lr[0]
+                elif not is_asked:
+                    optimizer.set(lr=lr[0])
             optimizer.step(gradients(parameters, t))
     for p, q in zip(here, there, strict=True):
         np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-5, atol=1e-5)

@@ -12,17 +12,18 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import call, is_
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.gpu.captured_input import CapturedInput
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.commands import Commands, Dispatched
 from rumus.gpu.device.dataflow import Dataflow, Origin
 from rumus.gpu.device.memory import Region, Storage
 from rumus.gpu.device.pipelines import Pipeline
-from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor import Backend, CaptureError
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.recording import recorded_by
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rumus.gpu.backend import GpuBackend
 
 Grid = tuple[int, int]
+_attribute: Final[Callable[..., Any]] = getattr
 _REMEDY: Final = "or train with Trainer(optimizer, capture=False)"
 
 
@@ -87,25 +89,6 @@ class Notes:
 
 
 @dataclass(slots=True)
-class _Input:
-    """Memory for one array of the batch.
-
-    limit: its numbers were used as an index into so many rows. decisions: whether it may hold a
-    number, where something was chosen by that.
-    """
-
-    array: GPUArray
-    limit: int | None = None
-    decisions: dict[int, bool] = field(default_factory=dict)
-
-    def fits(self, value: GPUArray | NDArray[Any]) -> bool:
-        """Whether what was found out about its numbers is true of those of another array."""
-        if self.limit is not None and not _is_in_range(value, self.limit):
-            return False
-        return all(_may_hold(value, n) == found for n, found in self.decisions.items())
-
-
-@dataclass(slots=True)
 class _Facts:
     """What a recorded step relies on."""
 
@@ -125,7 +108,7 @@ class GpuRecording(Notes):
         self.facts = _Facts()
         self._kept: set[Storage] = set()
         with backend.gpu.watched_by(Nobody(), self.region):
-            self.batch = [_Input(_own_copy(backend, value)) for value in batch]
+            self.batch = [CapturedInput.of(backend, value) for value in batch]
         self.region.made.clear()
         self.dataflow = Dataflow([given.array for given in self.batch], self.region)
         self.results: list[Origin] = []
@@ -157,7 +140,7 @@ class GpuRecording(Notes):
         for given in self._inputs_of(index):
             given.decisions[number] = may_hold
 
-    def _inputs_of(self, index: GPUArray) -> list[_Input]:
+    def _inputs_of(self, index: GPUArray) -> list[CapturedInput]:
         origin = index.storage if index.origin is None else index.origin()
         return [given for given in self.batch if given.array.storage is origin]
 
@@ -261,18 +244,6 @@ class Nobody(Notes):
         return False
 
 
-def _own_copy(backend: GpuBackend, value: GPUArray | NDArray[Any]) -> GPUArray:
-    """An input: a copy of one array of the batch."""
-    if not isinstance(value, GPUArray):
-        return backend.upload(value)
-    copy = backend.allocate(value.shape, value.dtype)
-    if copy.size:
-        backend.gpu.copy(contiguous(value), copy)
-    bounds = value.known_bounds()
-    copy.bounds = None if bounds is None else (copy.storage.writes, *bounds)
-    return copy
-
-
 def course_changed(old: Dispatched, new: Dispatched) -> str | None:
     """Say so if two dispatches are of different kernels, or of another extent."""
     if old.pipeline is new.pipeline and old.grid == new.grid:
@@ -324,12 +295,19 @@ class Capture:
         recording, self._recording = self._recording, None
         assert recording is not None
         facts = recording.facts
-        self._attributes, self._acts = list(facts.attributes.values()), facts.acts
+        relied = facts.attributes.values()
+        self._things, self._names, self._values = (
+            [each[part] for each in relied] for part in range(3)
+        )
+        self._acts = facts.acts
         self._found = [weakref.ref(storage) for storage in facts.found]
         self._commands = Commands(self.backend.gpu, recording.dispatches)
         self.dispatches = recording.dispatches
         self.dataflow, self.results = recording.dataflow.origins, recording.results
         self._live = [n for n, seen in enumerate(self.dispatches) if seen.is_live]
+        written = {handle for seen in self.dispatches for handle in seen.written()}
+        for given in self._batch:
+            given.is_kept = given.array.storage.handle not in written
 
     def __del__(self) -> None:
         gpu = self.backend.gpu
@@ -344,10 +322,8 @@ class Capture:
 
     def is_valid(self) -> bool:
         """Whether all that it uses is there, and all that it depends on as it was."""
-        for thing, attribute, value in self._attributes:
-            if getattr(thing, attribute) is not value:
-                return False
-        return all(storage() is not None for storage in self._found)
+        now = map(_attribute, self._things, self._names)
+        return all(map(is_, now, self._values)) and all(map(call, self._found))
 
     def fits(self, batch: Sequence[GPUArray | NDArray[Any]]) -> bool:
         """Whether numbers that the step uses as indices are in range in this batch as well."""
@@ -357,30 +333,21 @@ class Capture:
         """Run the commands on new data."""
         gpu = self.backend.gpu
         with gpu.lock:
-            found = [storage for ref in self._found if (storage := ref()) is not None]
-            if len(found) < len(self._found):
+            found = [ref() for ref in self._found]
+            if None in found:
                 raise CaptureError("a tensor that a captured step uses was freed by another thread")
             for given, value in zip(self._batch, batch, strict=True):
-                self._fill(given.array, value)
+                given.fill(gpu, value)
             if self._acts:
                 self._act()
             self._commands.record()
+            number = gpu.batch
             for given in self._batch:
-                given.array.storage.block.batch = gpu.batch
+                given.array.storage.block.batch = number
             for storage in found:
-                storage.block.batch = gpu.batch
-                storage.writes += (
-                    1  # it may not have been written; bumping the count only drops cached bounds
-                )
-
-    def _fill(self, target: GPUArray, value: GPUArray | NDArray[Any]) -> None:
-        if target.size == 0:
-            return
-        gpu = self.backend.gpu
-        if isinstance(value, GPUArray):
-            gpu.copy(contiguous(value), target)
-        else:
-            gpu.write(target.storage, np.ascontiguousarray(value, target.stored.memory))
+                assert storage is not None
+                storage.block.batch = number
+                storage.writes += 1  # perhaps not: counting one more only drops cached bounds
 
     def _act(self) -> None:
         """Run the live acts for the scalars of their dispatches."""
@@ -419,31 +386,6 @@ class _Patch(Nobody):
                 "a captured step ran fewer kernels than when it was recorded; use "
                 "Trainer(optimizer, capture=False)"
             )
-
-
-def _is_in_range(index: GPUArray | NDArray[Any], length: int) -> bool:
-    """Whether all numbers are in [0, length). CaptureError if that could only be read."""
-    if index.size == 0:
-        return True
-    if not isinstance(index, GPUArray):
-        return int(index.min()) >= 0 and int(index.max()) < length
-    bounds = index.known_bounds()
-    if bounds is None:
-        raise CaptureError(
-            f"indices {index.shape} that the device has computed cannot be checked without reading "
-            f"them; pass them as a NumPy array, {_REMEDY}"
-        )
-    return bounds[0] >= 0 and bounds[1] < length
-
-
-def _may_hold(index: GPUArray | NDArray[Any], number: int) -> bool:
-    """Whether it is not known unread that no element is a number."""
-    if index.size == 0:
-        return True
-    if not isinstance(index, GPUArray):
-        return bool(index.min() <= number <= index.max())
-    low, high = index.known_bounds() or (number, number)
-    return low <= number <= high
 
 
 @contextmanager

@@ -29,6 +29,12 @@ class Dispatched:
     grid: tuple[int, int]
     is_live: bool = False
 
+    def written(self) -> Iterator[Handle]:
+        """Yield the buffers that it may write to."""
+        for (handle, _, _), access in zip(self.bound, self.pipeline.access, strict=True):
+            if access == "w":
+                yield handle
+
 
 class Commands:
     """Dispatches, made ready to be recorded. The holder must keep the memory they use alive."""

@@ -334,6 +334,8 @@ class DeviceUpdater:
 
     def poll(self, wait: bool = False) -> None:
         """Hear of outcomes; see `Updater.poll`."""
+        if not wait and not self._report.is_under_way:
+            return
         with self.backend.gpu.lock:
             self._take(wait)
             if wait and self._pending:

@@ -106,7 +106,7 @@ class FollowedOptimizer(Optimizer[M_co]):
             self._within.poll(wait)
         elif self._pending and self._updater is not None:
             self._updater.poll(wait)
-            if self._pending and self._pending[0].applied is not None:
+            if self._is_told():
                 with Uninterrupted():
                     self._learn()
 
@@ -131,8 +131,17 @@ class FollowedOptimizer(Optimizer[M_co]):
         """Go on from so many steps."""
         self._steps, self._skipped = steps, skipped
 
+    def _is_told(self) -> bool:
+        """Whether it is known of a step what became of it that is not counted yet."""
+        try:
+            return self._pending[0].applied is not None
+        except IndexError:  # there is none, perhaps because another thread has counted it
+            return False
+
     def _learn(self) -> None:
         """Count the steps of which it is known what became of them; raise the first error."""
+        if not self._is_told():
+            return
         error = self._learned()
         if error is None:
             return

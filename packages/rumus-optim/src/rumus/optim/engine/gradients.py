@@ -68,6 +68,8 @@ def _of_segment(segment: Segment, grads: GradientStore) -> Array | None:
 
 def _check_backends(segments: Sequence[Segment]) -> None:
     """Refuse a group of which only a part was moved to another backend."""
+    if len(segments) == 1:
+        return  # whose memory is in one place
     for first, second in pairwise(segments):
         if first.group is second.group and first.arena.backend is not second.arena.backend:
             check_one_backend(first.group)

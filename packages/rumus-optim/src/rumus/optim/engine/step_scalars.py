@@ -11,8 +11,42 @@ from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
 from rumus.optim.options.hyperparameter import Hyper, Ranges, at_step
 from rumus.optim.options.running import Running
+from rumus.optim.options.schedule import Schedule
 
 _KEPT: Final = 64  # steps whose scalars are kept, of each segment
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The scalars of one step, and what they follow from."""
+
+    given: dict[str, float]
+    bound: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class _Known:
+    """The scalars of a segment under some hyper-parameters, by the number of the step.
+
+    is_fixed: whether nothing else can change them, so that nobody has to be asked again.
+    """
+
+    hyper: dict[str, Any]
+    is_fixed: bool
+    rows: dict[int, _Row] = field(default_factory=dict)
+
+
+def _is_pure(value: object) -> bool:
+    """Whether a hyper-parameter is the same at a step whenever it is asked for.
+
+    Schedules that rumus makes are, unless they are made of what is not: any other function, as
+    `Plateau`, may have changed its mind.
+    """
+    if not isinstance(value, Schedule):
+        return not callable(value)
+    return getattr(value.formula, "__module__", "") == Schedule.__module__ and all(
+        map(_is_pure, value.arguments)
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -31,29 +65,44 @@ class StepScalars:
     ranges: Ranges
     running: Running
     own: Sequence[Mapping[str, float]]
-    _bound: dict[tuple[int, int], tuple[dict[str, float], tuple[float, ...]]] = field(
-        default_factory=dict, init=False
-    )
+    _known: dict[int, _Known] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.stages = [each for each in self.stages if type(each).scalars is not Stage.scalars]
 
     def at(self, number: int, steps: Iterable[int]) -> Iterator[tuple[float, ...]]:
         """Yield the scalars of a segment at these steps.
 
-        Most of what they are computed from is the same at every step, and asked for once.
+        Where they follow from numbers and schedules alone, those of a step are computed once: a
+        device is given many in advance, and asks again when it is their turn.
         """
-        own = self.segments[number].group.over(self.hyper)
-        hyper: dict[str, Any] = {"weight_decay": 0.0, **own}
-        schedules = [name for name, value in hyper.items() if callable(value)]
+        hyper = {"weight_decay": 0.0, **self.segments[number].group.over(self.hyper)}
+        known = self._known.get(number)
+        if known is None or known.hyper != hyper:
+            is_fixed = not self.stages and all(map(_is_pure, hyper.values()))
+            known = self._known[number] = _Known(hyper, is_fixed)
         for t in steps:
-            given = hyper | {name: at_step(name, hyper[name], t, self.ranges) for name in schedules}
-            given |= self.running.at(number, t, hyper)
-            for stage in self.stages:
-                given |= stage.scalars(number, t)
-            kept = self._bound.get((number, t))  # a device is given those of many steps in advance
-            if kept is None or kept[0] != given:
-                kept = given, self._bind(number, t, given)
-                self._bound[number, t] = kept
-                self._bound.pop((number, t - _KEPT), None)
-            yield kept[1]
+            row = known.rows.get(t)
+            if row is None or not known.is_fixed:
+                row = known.rows[t] = self._row(number, t, hyper, row)
+                known.rows.pop(t - _KEPT, None)
+            yield row.bound
+
+    def _row(self, number: int, t: int, hyper: Mapping[str, Any], before: _Row | None) -> _Row:
+        """The scalars at step `t`; what follows from the same numbers as before is not made anew.
+
+        Most of what they are computed from is the same at every step.
+        """
+        given = {
+            name: at_step(name, value, t, self.ranges) if callable(value) else value
+            for name, value in hyper.items()
+        }
+        given |= self.running.at(number, t, hyper)
+        for stage in self.stages:
+            given |= stage.scalars(number, t)
+        if before is not None and before.given == given:
+            return before
+        return _Row(given, self._bind(number, t, given))
 
     def _bind(self, number: int, t: int, given: Mapping[str, float]) -> tuple[float, ...]:
         """The kernel's scalars at step `t`, from all that they depend on besides."""

@@ -199,7 +199,7 @@ class GradientStore:
         applied: where `backend` decides about its step by itself, its decision; see `Updater`.
         backend: which decides; None where none does.
         """
-        for update in self.take_updates():
+        for update in self.take_updates() if self._updates else ():
             update.write(applied if update.backend is backend else None)
 
     def _forget(self, numbers: Sequence[ParamId], by: str) -> None:

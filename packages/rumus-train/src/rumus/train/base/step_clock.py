@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from rumus.train.base.spans import Spans
 
@@ -80,6 +80,9 @@ class StepClock:
             self.spans.optimizer -= seconds
 
 
+_UNMEASURED: Final = nullcontext()
+
+
 def measured(clock: StepClock | None, part: Part) -> AbstractContextManager[None]:
     """Measure a block as a part of the step, if there is a clock."""
-    return nullcontext() if clock is None else clock.measuring(part)
+    return _UNMEASURED if clock is None else clock.measuring(part)

@@ -157,15 +157,16 @@ class CapturedSteps:
             return forward_backward(loss_fn, [beside(value, backend) for value in batch], scale)
         key = (id(backend), name, loss_fn.names, id(memory), *map(_kind, items))
         captured = self._find(key)
+        arrays = [item.array for item in items if isinstance(item, Placed)]
+        fits = captured is not None and captured.step.fits(arrays)
+        if captured is not None and fits and not captured.is_due(self._epoch):
+            loss_fn.log = captured.log
+            return self._replay(captured, backend, arrays)
         step = _Step(key, backend, loss_fn, items, scale, (alive, memory, loss_fn))
         if captured is None:
             return self._run_code(step)
-        arrays = [item.array for item in items if isinstance(item, Placed)]
-        if captured.step.fits(arrays):
-            if captured.is_due(self._epoch):
-                return self._compare(captured, step)
-            loss_fn.log = captured.log
-            return self._replay(captured, backend, arrays)
+        if fits:
+            return self._compare(captured, step)
         self.counts.plain += 1
         return step.forward(step.arguments())
 
@@ -468,10 +469,12 @@ def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
     """
     loss_fn = users_own(loss_fn)
     if isinstance(loss_fn, FunctionType):
-        held: list[Any] = [contents(cell) for cell in loss_fn.__closure__ or ()]
-        held.append(loss_fn.__globals__)  # code is equal to a copy of it in another module
-        held += loss_fn.__defaults__ or ()
-        held += (loss_fn.__kwdefaults__ or {}).values()
+        # Code is equal to a copy of it in another module.
+        held: list[Any] = [loss_fn.__globals__, *map(contents, loss_fn.__closure__ or ())]
+        if loss_fn.__defaults__ is not None:
+            held += loss_fn.__defaults__
+        if loss_fn.__kwdefaults__ is not None:
+            held += loss_fn.__kwdefaults__.values()
         return (loss_fn.__code__, *map(id, held)), held
     if isinstance(loss_fn, MethodType):
         return (loss_fn.__func__, id(loss_fn.__self__)), loss_fn

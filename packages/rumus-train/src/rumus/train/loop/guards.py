@@ -15,8 +15,8 @@ from contextvars import ContextVar
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
-from itertools import repeat
-from operator import is_
+from itertools import chain, repeat
+from operator import eq, is_
 from types import CellType
 from typing import Any, Final
 from uuid import UUID
@@ -119,6 +119,30 @@ class _Contents:
         return same(snapshot(holder), seen)
 
 
+class _Elements:
+    """What plain lists and dicts held, side by side: all of it is compared in one loop."""
+
+    def __init__(self) -> None:
+        self._holders: list[Any] = []
+        self._parts: list[Iterable[Any]] = []  # that show what a holder has now
+        self._lengths: list[int] = []
+        self._seen: list[Any] = []
+
+    def add(self, holder: list[Any] | dict[Any, Any]) -> None:
+        """Note what a container holds now."""
+        self._holders.append(holder)
+        self._lengths.append(len(holder))
+        self._parts += [holder] if isinstance(holder, list) else [holder, holder.values()]
+        for part in self._parts[-1 if isinstance(holder, list) else -2 :]:
+            self._seen += part
+
+    def are_same(self) -> bool:
+        """Whether each holds the very objects that it held."""
+        if not all(map(eq, map(len, self._holders), self._lengths)):
+            return False
+        return all(map(is_, chain.from_iterable(self._parts), self._seen))
+
+
 class Guards:
     """Values by where they were read, each with the label that a person knows it by.
 
@@ -137,6 +161,8 @@ class Guards:
         self._attributes = _Slots(getattr)
         self._contents: dict[int, _Contents] = {}
         self._all: list[_Contents] = []
+        self._plain = _Elements()
+        self._others: list[_Contents] = []
         self.changed = ""
 
     def __len__(self) -> int:
@@ -153,8 +179,12 @@ class Guards:
     def add_contents(self, holder: object, label: str) -> None:
         """Note what a container holds. `is_comparable` says of which ones that can be done."""
         if id(holder) not in self._contents:
-            self._contents[id(holder)] = _Contents(holder, label)
-            self._all.append(self._contents[id(holder)])
+            found = self._contents[id(holder)] = _Contents(holder, label)
+            self._all.append(found)
+            if isinstance(holder, (list, dict)) and type(holder) in (list, dict):
+                self._plain.add(holder)
+            else:
+                self._others.append(found)
 
     def knows(self, holder: object, name: object) -> bool:
         """Whether the value of a place is among them."""
@@ -166,7 +196,7 @@ class Guards:
             if not slots.are_same() and (label := slots.difference()) is not None:
                 self.changed = label
                 return False
-        for contents in self._all:
+        for contents in self._others if self._plain.are_same() else self._all:
             if not contents.is_same():
                 self.changed = contents.label
                 return False

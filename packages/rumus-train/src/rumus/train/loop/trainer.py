@@ -140,7 +140,8 @@ class Trainer(Generic[M_co]):
             TRAINER.refuse(name)
 
         def __setattr__(self, name: str, value: object) -> None:
-            TRAINER.check_assignment(self, name)
+            if name not in vars(self):
+                TRAINER.check_assignment(self, name)
             object.__setattr__(self, name, value)
 
     @property
@@ -229,13 +230,15 @@ class Trainer(Generic[M_co]):
 
     def _follow(self, draws: Draws) -> None:
         """Have what a step drew depend on what becomes of it."""
+        self._drawn = draws.generators
+        if not self._drawn:
+            return
         outcome = self.optimizer.outcome
         if outcome.applied is False:
             draws.take_back()
         elif outcome.applied is None:
             with Uninterrupted():
                 draws.wait_for(outcome, self.optimizer.poll, self.optimizer.decision)
-        self._drawn = draws.generators
 
     def _step(
         self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh

@@ -1,0 +1,112 @@
+"""`CapturedInput`: memory of a captured step for one array of the batch."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.gpu.device.array import GPUArray
+from rumus.gpu.device.device import Gpu
+from rumus.gpu.device.memory import Storage
+from rumus.gpu.elementwise.copying import contiguous
+from rumus.tensor import CaptureError
+
+if TYPE_CHECKING:
+    from rumus.gpu.backend import GpuBackend
+
+
+def _nothing() -> None:
+    """What a reference to an array says where there is none."""
+
+
+@dataclass(slots=True)
+class CapturedInput:
+    """Memory for one array of the batch, and what was found out about its numbers.
+
+    limit: they were used as an index into so many rows. decisions: whether they may include a
+    number, where something was chosen by that. is_kept: whether the step does not write to it.
+    """
+
+    array: GPUArray
+    limit: int | None = None
+    decisions: dict[int, bool] = field(default_factory=dict)
+    is_kept: bool = False
+    # The array of the device that it is a copy of, if one: how often it and this were written then.
+    _source: Callable[[], GPUArray | None] = _nothing
+    _writes: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(cls, backend: GpuBackend, value: GPUArray | NDArray[Any]) -> Self:
+        """Return a copy of an array of the batch."""
+        if not isinstance(value, GPUArray):
+            return cls(backend.upload(value))
+        copy = backend.allocate(value.shape, value.dtype)
+        if copy.size:
+            backend.gpu.copy(contiguous(value), copy)
+        bounds = value.known_bounds()
+        copy.bounds = None if bounds is None else (copy.storage.writes, *bounds)
+        return cls(copy)
+
+    def holds(self, value: GPUArray | NDArray[Any]) -> bool:
+        """Whether the elements of an array are here already: it is the last one, and unchanged."""
+        if self._source() is not value or not isinstance(value, GPUArray):
+            return False
+        return self._writes == (value.storage.writes, self.array.storage.writes)
+
+    def fits(self, value: GPUArray | NDArray[Any]) -> bool:
+        """Whether what was found out about its numbers is true of those of another array."""
+        if self.limit is None and not self.decisions:
+            return True
+        if self.holds(value):
+            return True
+        if self.limit is not None and not _is_in_range(value, self.limit):
+            return False
+        return all(_may_hold(value, n) == found for n, found in self.decisions.items())
+
+    def fill(self, gpu: Gpu, value: GPUArray | NDArray[Any]) -> None:
+        """Copy an array here, unless it is here. The device's lock is held."""
+        if self.array.size == 0 or self.holds(value):
+            return
+        if not isinstance(value, GPUArray):
+            gpu.write(self.array.storage, np.ascontiguousarray(value, self.array.stored.memory))
+            self._source = _nothing
+            return
+        gpu.copy(contiguous(value), self.array)
+        if self.is_kept and _counts_writes(value.storage):
+            self._source = weakref.ref(value)
+            self._writes = value.storage.writes, self.array.storage.writes
+
+
+def _counts_writes(storage: Storage) -> bool:
+    """Whether every write to it is counted: not where the host, or a captured step, has memory."""
+    return type(storage) is Storage and storage.block.region is None
+
+
+def _is_in_range(index: GPUArray | NDArray[Any], length: int) -> bool:
+    """Whether all numbers are in [0, length). CaptureError if that could only be read."""
+    if index.size == 0:
+        return True
+    if not isinstance(index, GPUArray):
+        return int(index.min()) >= 0 and int(index.max()) < length
+    bounds = index.known_bounds()
+    if bounds is None:
+        raise CaptureError(
+            f"indices {index.shape} that the device has computed cannot be checked without reading "
+            "them; pass them as a NumPy array, or train with Trainer(optimizer, capture=False)"
+        )
+    return bounds[0] >= 0 and bounds[1] < length
+
+
+def _may_hold(index: GPUArray | NDArray[Any], number: int) -> bool:
+    """Whether it is not known unread that no element is a number."""
+    if index.size == 0:
+        return True
+    if not isinstance(index, GPUArray):
+        return bool(index.min() <= number <= index.max())
+    low, high = index.known_bounds() or (number, number)
+    return low <= number <= high
