@@ -1,4 +1,4 @@
-"""What is public is documented, argument by argument, and the examples say the truth."""
+"""Public names are documented, argument by argument, and the examples run as they are shown."""
 
 from __future__ import annotations
 
@@ -92,6 +92,25 @@ def test_docstring_examples(name: str) -> None:
         pytest.importorskip("wgpudawn", reason="an extra of rumus-gpu")
     result = doctest.testmod(import_module(name))
     assert result.failed == 0
+
+
+def shown_examples(layer: str) -> Iterator[doctest.DocTest]:
+    """Each docstring of the reference that has examples, with nothing imported for it."""
+    module = import_module(f"rumus.{layer}")
+    yield from doctest.DocTestFinder(recurse=False).find(module, globs={})
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if isclass(thing) or isroutine(thing):
+            yield from doctest.DocTestFinder().find(thing, f"{layer}.{name}", globs={})
+
+
+@pytest.mark.parametrize("layer", [*LAYERS, "train.metrics", "train.images"])
+def test_examples_of_the_reference_show_their_imports(layer: str) -> None:
+    runner = doctest.DocTestRunner(verbose=False)
+    for test in shown_examples(layer):
+        runner.run(test)
+    assert runner.tries > 0
+    assert runner.failures == 0
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)

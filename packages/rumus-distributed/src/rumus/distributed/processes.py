@@ -29,6 +29,7 @@ class Ranks:
 
     link: what they send to each other by.
 
+    >>> from rumus.distributed import ranks
     >>> team = ranks()
     >>> team.rank, team.size, team.speaks, team.gather("only one")
     (0, 1, True, ['only one'])

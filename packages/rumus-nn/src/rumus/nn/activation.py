@@ -259,6 +259,7 @@ class Softmax(Module):
 
     axis: along which the results add up to 1.
 
+    >>> from rumus.nn import Softmax
     >>> from rumus.tensor import zeros
     >>> Softmax()(zeros((1, 4))).tolist()
     [[0.25, 0.25, 0.25, 0.25]]
@@ -297,6 +298,7 @@ class GLU(Module):
 
     axis: of even length, ValueError otherwise.
 
+    >>> from rumus.nn import GLU
     >>> from rumus.tensor import ones
     >>> GLU()(ones((2, 6))).shape
     (2, 3)
@@ -325,6 +327,7 @@ class PReLU(Module):
 
     ValueError for another number of channels.
 
+    >>> from rumus.nn import PReLU
     >>> from rumus.tensor import tensor
     >>> PReLU()(tensor([-2.0, 1.0])).tolist()
     [-0.5, 1.0]

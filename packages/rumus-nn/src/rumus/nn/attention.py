@@ -42,7 +42,8 @@ class MultiHeadAttention(Module):
 
     ValueError for sizes that do not fit.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import MultiHeadAttention
+    >>> from rumus.tensor import Generator, ones
     >>> MultiHeadAttention(8, 2, generator=Generator(0))(ones((3, 5, 8))).shape
     (3, 5, 8)
     """

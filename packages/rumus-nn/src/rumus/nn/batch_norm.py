@@ -182,6 +182,7 @@ class BatchNorm1d(_BatchNorm):
 
     ValueError for another number of channels, and in training for one value in each channel.
 
+    >>> from rumus.nn import BatchNorm1d
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in BatchNorm1d(1)(tensor([[1.0], [3.0]])).flatten().tolist()]
     [-1.0, 1.0]
@@ -197,6 +198,7 @@ class BatchNorm2d(_BatchNorm):
     channels: the length of axis 1.
     eps, momentum, affine, track_running_stats, dtype, backend: as in `BatchNorm1d`.
 
+    >>> from rumus.nn import BatchNorm2d
     >>> from rumus.tensor import ones
     >>> BatchNorm2d(3)(ones((2, 3, 4, 4))).shape
     (2, 3, 4, 4)

@@ -40,7 +40,7 @@ def checkpoint(
     TypeError for a result that is not one tensor; GraphError in the backward pass where a function
     is found to compute something else the second time, of which only the shape is known on a GPU.
 
-    >>> from rumus.nn import Linear
+    >>> from rumus.nn import Linear, checkpoint
     >>> from rumus.tensor import Generator, ones
     >>> layer = Linear(3, 2, generator=Generator(0))
     >>> grads = checkpoint(layer, ones((4, 3))).sum().backward()

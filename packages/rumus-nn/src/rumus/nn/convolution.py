@@ -156,7 +156,8 @@ class Conv1d(_Convolution):
 
     ValueError for sizes that make no sense or do not fit the input.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import Conv1d
+    >>> from rumus.tensor import Generator, ones
     >>> Conv1d(2, 3, 5, padding=2, generator=Generator(0))(ones((4, 2, 9))).shape
     (4, 3, 9)
     """
@@ -170,7 +171,8 @@ class Conv2d(_Convolution):
     inputs, outputs, groups, bias, padding_mode, generator, dtype, backend: as in `Conv1d`.
     kernel, stride, padding, dilation: as in `Conv1d`, a number or one for each axis.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import Conv2d
+    >>> from rumus.tensor import Generator, ones
     >>> Conv2d(2, 3, (5, 3), stride=2, generator=Generator(0))(ones((4, 2, 9, 9))).shape
     (4, 3, 3, 4)
     """
@@ -217,7 +219,8 @@ class ConvTranspose1d(_Transposed):
     inputs, outputs, groups, bias, generator, dtype, backend: as in `Conv1d`.
     kernel, stride, padding, output_padding, dilation: as in `ConvTranspose2d`.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import ConvTranspose1d
+    >>> from rumus.tensor import Generator, ones
     >>> ConvTranspose1d(2, 3, 4, stride=2, generator=Generator(0))(ones((1, 2, 8))).shape
     (1, 3, 18)
     """
@@ -237,7 +240,8 @@ class ConvTranspose2d(_Transposed):
     output_padding: rows and columns that the convolution's rounding down lost.
     groups, bias, generator, dtype, backend: as in `Conv1d`.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import ConvTranspose2d
+    >>> from rumus.tensor import Generator, ones
     >>> layer = ConvTranspose2d(2, 3, 4, stride=2, padding=1, generator=Generator(0))
     >>> layer(ones((1, 2, 8, 8))).shape
     (1, 3, 16, 16)

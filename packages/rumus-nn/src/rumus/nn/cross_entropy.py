@@ -72,6 +72,7 @@ def cross_entropy_loss(
     be a transfer: where there are targets to ignore, the loss of one that is no class is NaN, and
     so is a mean of nothing. An array of weights is sent there at each call; a tensor is not.
 
+    >>> from rumus.nn import cross_entropy_loss
     >>> from rumus.tensor import tensor
     >>> logits = tensor([[2.0, 0.0], [0.0, 2.0]])
     >>> round(cross_entropy_loss(logits, [0, 1]).item(), 4)

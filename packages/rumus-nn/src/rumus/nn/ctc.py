@@ -58,6 +58,7 @@ def ctc_loss(
     IndexError for a label that is no class or the blank, with its place. On a GPU, tensors are not
     looked at.
 
+    >>> from rumus.nn import ctc_loss
     >>> from rumus.tensor import tensor
     >>> x = tensor([[[0.0, 0.0], [0.0, 0.0]]]).log_softmax()
     >>> round(ctc_loss(x, [[1]]).item(), 4)  # three ways of four: 1 1, 1 -, - 1

@@ -32,6 +32,7 @@ def pairwise_distance(
         distance of 0 is 0.
     keepdims: keep the last axis, with length 1.
 
+    >>> from rumus.nn import pairwise_distance
     >>> from rumus.tensor import tensor
     >>> pairwise_distance(tensor([[3.0, 4.0]]), tensor([[0.0, 0.0]]), eps=0.0).tolist()
     [5.0]
@@ -46,6 +47,7 @@ def cosine_similarity(x: Tensor, y: Tensor, *, axis: int = -1, eps: float = 1e-8
     axis: of the components.
     eps: what norms count at least.
 
+    >>> from rumus.nn import cosine_similarity
     >>> from rumus.tensor import tensor
     >>> cosine_similarity(tensor([[1.0, 0.0]]), tensor([[2.0, 0.0]])).tolist()
     [1.0]

@@ -26,6 +26,7 @@ class Dropout(Module):
     generator: where the masks come from; it goes on with each call, and its masks are the same on
         every backend. By default a stream of the program's `seed`.
 
+    >>> from rumus.nn import Dropout
     >>> from rumus.tensor import Generator, ones
     >>> layer = Dropout(0.5, generator=Generator(3))
     >>> sorted(set(layer(ones((100,))).tolist()))
@@ -73,6 +74,7 @@ class Dropout2d(Dropout):
 
     ValueError as for `Dropout`, and for fewer than two axes.
 
+    >>> from rumus.nn import Dropout2d
     >>> from rumus.tensor import Generator, ones
     >>> Dropout2d(0.5, generator=Generator(3))(ones((2, 3, 4, 4))).sum((2, 3)).shape
     (2, 3)
@@ -97,6 +99,7 @@ class DropPath(Dropout):
 
     ValueError as for `Dropout`, and for a tensor without axes.
 
+    >>> from rumus.nn import DropPath
     >>> from rumus.tensor import Generator, ones
     >>> sorted(set(DropPath(0.5, generator=Generator(3))(ones((9, 2))).sum(1).tolist()))
     [0.0, 4.0]

@@ -40,6 +40,7 @@ class Embedding(Module):
     ValueError for a size below 1 or a padding_idx outside; IndexError or TypeError for an input
     that is out of range or not of integers.
 
+    >>> from rumus.nn import Embedding
     >>> table = Embedding(5, 3, padding_idx=0)
     >>> table([[1, 0], [4, 4]]).shape, table([0]).tolist()
     ((2, 2, 3), [[0.0, 0.0, 0.0]])

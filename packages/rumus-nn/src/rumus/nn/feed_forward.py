@@ -39,7 +39,8 @@ class FeedForward(Module):
     dtype: floating, of the parameters.
     backend: where the parameters are made, by default the CPU.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import FeedForward
+    >>> from rumus.tensor import Generator, ones
     >>> FeedForward(4, generator=Generator(0))(ones((2, 4))).shape
     (2, 4)
     """
@@ -87,7 +88,8 @@ class SwiGLU(Module):
     dtype: floating, of the parameters.
     backend: where the parameters are made, by default the CPU.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import SwiGLU
+    >>> from rumus.tensor import Generator, ones
     >>> SwiGLU(6, generator=Generator(0))(ones((2, 6))).shape
     (2, 6)
     """

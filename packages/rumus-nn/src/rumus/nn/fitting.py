@@ -38,6 +38,7 @@ class LoadReport:
     unexpected: names in the file that the model lacks.
     wrong_shapes: names in the model, with both shapes.
 
+    >>> from rumus.nn import LoadReport
     >>> report = LoadReport(("body.weight",), ("head.bias",), (), ())
     >>> report.fits, str(report)
     (False, 'head.bias: missing')

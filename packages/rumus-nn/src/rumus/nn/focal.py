@@ -80,6 +80,7 @@ def focal_loss(
 
     Errors are those of `cross_entropy_loss`.
 
+    >>> from rumus.nn import focal_loss
     >>> from rumus.tensor import tensor
     >>> round(focal_loss(tensor([[2.0, 0.0]]), [0]).item(), 4)
     0.0018
@@ -125,6 +126,7 @@ def sigmoid_focal_loss(
 
     ValueError for an alpha or gamma out of range, and as for `mse_loss`.
 
+    >>> from rumus.nn import sigmoid_focal_loss
     >>> from rumus.tensor import tensor
     >>> round(sigmoid_focal_loss(tensor([0.0]), [1.0]).item(), 4)
     0.0433
@@ -163,6 +165,7 @@ def dice_loss(
 
     ValueError for a negative smooth, too few axes, and as for `mse_loss`.
 
+    >>> from rumus.nn import dice_loss
     >>> from rumus.tensor import tensor
     >>> dice_loss(tensor([[1.0, 0.0, 1.0]]), [[1.0, 0.0, 0.0]], smooth=0.0).item()
     0.3333333134651184

@@ -32,6 +32,7 @@ class FrozenLinear(Module):
         is too large for that; "8bit" keeps a byte for each number and a scale for 256 of them, as
         optimizers do with `state_dtype="8bit"`.
 
+    >>> from rumus.nn import FrozenLinear, Linear
     >>> from rumus.tensor import Generator, ones
     >>> layer = FrozenLinear(Linear(256, 4, generator=Generator(0)), storage="8bit")
     >>> layer(ones((2, 256))).shape, sorted(layer.state_dict())

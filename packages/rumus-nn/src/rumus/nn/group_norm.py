@@ -44,6 +44,7 @@ class GroupNorm(Module):
 
     ValueError for sizes that do not fit.
 
+    >>> from rumus.nn import GroupNorm
     >>> from rumus.tensor import ones
     >>> GroupNorm(2, 4)(ones((3, 4, 5))).shape
     (3, 4, 5)

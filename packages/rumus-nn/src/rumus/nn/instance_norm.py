@@ -46,6 +46,7 @@ class InstanceNorm1d(_InstanceNorm):
 
     channels, eps, affine, dtype, backend: as in `InstanceNorm2d`.
 
+    >>> from rumus.nn import InstanceNorm1d
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in InstanceNorm1d(1)(tensor([[[1.0, 3.0]]])).flatten().tolist()]
     [-1.0, 1.0]
@@ -68,6 +69,7 @@ class InstanceNorm2d(_InstanceNorm):
 
     ValueError for another number of channels, and for one value in each.
 
+    >>> from rumus.nn import InstanceNorm2d
     >>> from rumus.tensor import ones
     >>> InstanceNorm2d(3)(ones((2, 3, 4, 4))).shape
     (2, 3, 4, 4)

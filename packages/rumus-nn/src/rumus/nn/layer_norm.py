@@ -28,6 +28,7 @@ class LayerNorm(Module):
     ValueError for an empty shape, an eps that is not finite and positive, and for an input whose
     last axes differ; TypeError for an input that is not floating.
 
+    >>> from rumus.nn import LayerNorm
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in LayerNorm(2)(tensor([1.0, 3.0])).tolist()]
     [-1.0, 1.0]

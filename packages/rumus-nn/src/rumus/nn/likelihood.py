@@ -105,6 +105,7 @@ def nll_loss(
     axis, weight, sample_weight, ignore_index, reduction: as in `cross_entropy_loss`, as are the
         errors.
 
+    >>> from rumus.nn import nll_loss
     >>> from rumus.tensor import tensor
     >>> round(nll_loss(tensor([[2.0, 0.0], [0.0, 2.0]]).log_softmax(), [0, 1]).item(), 4)
     0.1269
@@ -170,6 +171,7 @@ def kl_div(
 
     Errors are those of `mse_loss`.
 
+    >>> from rumus.nn import kl_div
     >>> from rumus.tensor import tensor
     >>> p = tensor([[0.5, 0.5]])
     >>> round(kl_div(p.log(), [[0.25, 0.75]], reduction="batchmean").item(), 4)
@@ -211,6 +213,7 @@ def poisson_nll_loss(
     eps: positive.
     reduction, sample_weight: as in `mse_loss`, as are the errors.
 
+    >>> from rumus.nn import poisson_nll_loss
     >>> from rumus.tensor import tensor
     >>> poisson_nll_loss(tensor([0.0]), [3.0]).item()
     1.0
@@ -252,6 +255,7 @@ def gaussian_nll_loss(
     ValueError for a variance that does not fit or is negative (looked at on the CPU only), and as
     for `mse_loss`.
 
+    >>> from rumus.nn import gaussian_nll_loss
     >>> from rumus.tensor import tensor
     >>> gaussian_nll_loss(tensor([1.0]), [3.0], [1.0]).item()
     2.0

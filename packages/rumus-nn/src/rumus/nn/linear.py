@@ -38,6 +38,7 @@ class Linear(Module):
 
     ValueError for a size below 1, and for an input of another length.
 
+    >>> from rumus.nn import Linear
     >>> from rumus.tensor import Generator, ones
     >>> Linear(3, 2, generator=Generator(0))(ones((4, 3))).shape
     (4, 2)

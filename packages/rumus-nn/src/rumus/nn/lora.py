@@ -181,7 +181,7 @@ def lora(
     ValueError for a target that fits no linear layer, for a model that has adapters, or is itself a
     `Linear`; OwnershipError if an optimizer owns any parameter. Nothing has changed then.
 
-    >>> from rumus.nn import Linear, ReLU, Sequential
+    >>> from rumus.nn import Linear, ReLU, Sequential, lora
     >>> model = Sequential(Linear(64, 64), ReLU(), Linear(64, 10))
     >>> adapters = lora(model, 4, targets="0", storage="8bit")
     >>> adapters.parameters().names

@@ -73,6 +73,7 @@ def mse_loss(
     ValueError for shapes that differ, an unknown reduction, a mean of nothing, weights that do not
     fit; TypeError for a prediction that is not floating or a target that is not of numbers.
 
+    >>> from rumus.nn import mse_loss
     >>> from rumus.tensor import tensor
     >>> mse_loss(tensor([1.0, 4.0]), [1.0, 2.0]).item()
     2.0
@@ -93,6 +94,7 @@ def l1_loss(
 
     prediction, target, reduction, sample_weight: as in `mse_loss`, as are the errors.
 
+    >>> from rumus.nn import l1_loss
     >>> from rumus.tensor import tensor
     >>> l1_loss(tensor([1.0, 4.0]), [1.0, 2.0], reduction="sum").item()
     2.0
@@ -117,6 +119,7 @@ def huber_loss(
     prediction, target, reduction, sample_weight: as in `mse_loss`, as are the errors.
     delta: positive, ValueError otherwise.
 
+    >>> from rumus.nn import huber_loss
     >>> from rumus.tensor import tensor
     >>> huber_loss(tensor([0.5, 3.0]), [0.0, 0.0], reduction="none").tolist()
     [0.125, 2.5]
@@ -142,6 +145,7 @@ def smooth_l1_loss(
     prediction, target, reduction, sample_weight: as in `mse_loss`, as are the errors.
     beta: positive, ValueError otherwise.
 
+    >>> from rumus.nn import smooth_l1_loss
     >>> from rumus.tensor import tensor
     >>> smooth_l1_loss(tensor([0.5, 3.0]), [0.0, 0.0], beta=0.5, reduction="none").tolist()
     [0.25, 2.75]
@@ -179,6 +183,7 @@ def binary_cross_entropy(
     ValueError for p or t out of range, with its place (looked at on the CPU only), and as for
     `mse_loss`.
 
+    >>> from rumus.nn import binary_cross_entropy
     >>> from rumus.tensor import tensor
     >>> round(binary_cross_entropy(tensor([0.5, 1.0]), [1.0, 1.0]).item(), 4)
     0.3466
@@ -211,6 +216,7 @@ def binary_cross_entropy_with_logits(
     ValueError for a target outside of [0, 1], with its place (looked at on the CPU only: on another
     device that would be a transfer), for weights that do not fit, and as for `mse_loss`.
 
+    >>> from rumus.nn import binary_cross_entropy_with_logits
     >>> from rumus.tensor import tensor
     >>> round(binary_cross_entropy_with_logits(tensor([0.0, 50.0]), [1.0, 1.0]).item(), 4)
     0.3466

@@ -110,6 +110,7 @@ def hinge_loss(
     margin: from which target prediction on there is no loss.
     reduction, sample_weight: as in `mse_loss`, as are the other errors.
 
+    >>> from rumus.nn import hinge_loss
     >>> from rumus.tensor import tensor
     >>> hinge_loss(tensor([0.5, 2.0]), [1.0, 1.0], reduction="none").tolist()
     [0.5, 0.0]
@@ -134,6 +135,7 @@ def hinge_embedding_loss(
     target, reduction, sample_weight: as in `hinge_loss`, as are the errors.
     margin: from which distance on a target of -1 costs nothing.
 
+    >>> from rumus.nn import hinge_embedding_loss
     >>> from rumus.tensor import tensor
     >>> hinge_embedding_loss(tensor([0.25, 0.25]), [1.0, -1.0], reduction="none").tolist()
     [0.25, 0.75]
@@ -155,6 +157,7 @@ def soft_margin_loss(
 
     prediction, target, reduction, sample_weight: as in `hinge_loss`, as are the errors.
 
+    >>> from rumus.nn import soft_margin_loss
     >>> from rumus.tensor import tensor
     >>> round(soft_margin_loss(tensor([0.0]), [-1.0]).item(), 4)
     0.6931
@@ -180,6 +183,7 @@ def margin_ranking_loss(
     target, reduction, sample_weight: as in `hinge_loss`, as are the errors.
     margin: by how much the larger one should lead.
 
+    >>> from rumus.nn import margin_ranking_loss
     >>> from rumus.tensor import tensor
     >>> margin_ranking_loss(tensor([1.0]), tensor([3.0]), [1.0]).item()
     2.0
@@ -216,6 +220,7 @@ def multi_margin_loss(
 
     Errors are those of `cross_entropy_loss`, but that no target is ignored.
 
+    >>> from rumus.nn import multi_margin_loss
     >>> from rumus.tensor import tensor
     >>> multi_margin_loss(tensor([[1.0, 0.5, -3.0]]), [0]).item()
     0.1666666716337204
@@ -271,6 +276,7 @@ def triplet_margin_loss(
 
     Errors are those of `mse_loss`.
 
+    >>> from rumus.nn import triplet_margin_loss
     >>> from rumus.tensor import tensor
     >>> a, b, c = tensor([[0.0, 0.0]]), tensor([[3.0, 4.0]]), tensor([[0.0, 5.0]])
     >>> round(triplet_margin_loss(a, b, c).item(), 4)
@@ -303,6 +309,7 @@ def cosine_embedding_loss(
     reduction: "mean", "sum", or "none" for one number for each row.
     sample_weight: as in `mse_loss`.
 
+    >>> from rumus.nn import cosine_embedding_loss
     >>> from rumus.tensor import tensor
     >>> x, y = tensor([[1.0, 0.0]]), tensor([[0.0, 2.0]])
     >>> cosine_embedding_loss(x, y, [1.0]).item()
@@ -336,6 +343,7 @@ def contrastive_loss(
     reduction: "mean", "sum", or "none" for one number for each pair.
     sample_weight: as in `mse_loss`.
 
+    >>> from rumus.nn import contrastive_loss
     >>> from rumus.tensor import tensor
     >>> x, y = tensor([[0.0, 0.0]]), tensor([[0.0, 0.5]])
     >>> contrastive_loss(x, y, [True]).item(), contrastive_loss(x, y, [False]).item()

@@ -50,7 +50,7 @@ def export_onnx(
     extra `onnx`); OSError if the file cannot be written.
 
     >>> import tempfile
-    >>> from rumus.nn import Linear, ReLU, Sequential
+    >>> from rumus.nn import Linear, ReLU, Sequential, export_onnx
     >>> from rumus.tensor import ones
     >>> model = Sequential(Linear(3, 4), ReLU(), Linear(4, 2))
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -72,6 +72,7 @@ class MaxPool1d(_MaxPool):
 
     kernel, stride, padding, dilation, ceil_mode: as in `MaxPool2d`, for one axis.
 
+    >>> from rumus.nn import MaxPool1d
     >>> from rumus.tensor import ones
     >>> MaxPool1d(3, stride=2)(ones((1, 3, 9))).shape
     (1, 3, 4)
@@ -91,6 +92,7 @@ class MaxPool2d(_MaxPool):
     dilation: the distance between elements of a window.
     ceil_mode: also count a last window that only begins within the input.
 
+    >>> from rumus.nn import MaxPool2d
     >>> from rumus.tensor import ones
     >>> MaxPool2d(2)(ones((1, 3, 9, 8))).shape, MaxPool2d(2, ceil_mode=True)(ones((3, 9, 8))).shape
     ((1, 3, 4, 4), (3, 5, 4))
@@ -131,6 +133,7 @@ class AvgPool1d(_AvgPool):
     ceil_mode: also count a last window that only begins within the input.
     count_include_pad: False to divide by the number of elements of the input alone.
 
+    >>> from rumus.nn import AvgPool1d
     >>> from rumus.tensor import ones
     >>> AvgPool1d(2)(ones((1, 3, 9))).shape
     (1, 3, 4)
@@ -150,6 +153,7 @@ class AvgPool2d(_AvgPool):
     ceil_mode: also count a last window that only begins within the input.
     count_include_pad: False to divide by the number of elements of the input alone.
 
+    >>> from rumus.nn import AvgPool2d
     >>> from rumus.tensor import ones
     >>> AvgPool2d(2)(ones((1, 3, 9, 8))).shape
     (1, 3, 4, 4)
@@ -193,6 +197,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
 
     size: the length of the result; None keeps that of the input.
 
+    >>> from rumus.nn import AdaptiveAvgPool1d
     >>> from rumus.tensor import ones
     >>> AdaptiveAvgPool1d(2)(ones((1, 3, 9))).shape
     (1, 3, 2)
@@ -209,6 +214,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
 
     size: a number, or one for each axis; None keeps an axis as it is.
 
+    >>> from rumus.nn import AdaptiveAvgPool2d
     >>> from rumus.tensor import ones
     >>> AdaptiveAvgPool2d(1)(ones((1, 3, 9, 8))).shape
     (1, 3, 1, 1)
@@ -250,6 +256,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
 
     size: the length of the result.
 
+    >>> from rumus.nn import AdaptiveMaxPool1d
     >>> from rumus.tensor import ones
     >>> AdaptiveMaxPool1d(2)(ones((1, 3, 9))).shape
     (1, 3, 2)
@@ -263,6 +270,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 
     size: a number or one for each axis.
 
+    >>> from rumus.nn import AdaptiveMaxPool2d
     >>> from rumus.tensor import ones
     >>> AdaptiveMaxPool2d((2, 3))(ones((1, 3, 9, 8))).shape
     (1, 3, 2, 3)
@@ -293,6 +301,7 @@ class GlobalAvgPool(_GlobalPool):
 
     keepdims: keep axes of length 1.
 
+    >>> from rumus.nn import GlobalAvgPool
     >>> from rumus.tensor import ones
     >>> GlobalAvgPool()(ones((2, 3, 9, 8))).shape
     (2, 3)
@@ -306,6 +315,7 @@ class GlobalMaxPool(_GlobalPool):
 
     keepdims: keep axes of length 1.
 
+    >>> from rumus.nn import GlobalMaxPool
     >>> from rumus.tensor import ones
     >>> GlobalMaxPool(keepdims=True)(ones((2, 3, 9))).shape
     (2, 3, 1)

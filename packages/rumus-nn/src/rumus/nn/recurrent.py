@@ -213,7 +213,8 @@ class LSTM(_Recurrent[Pair]):
 
     ValueError for shapes that do not fit, a sequence of length 0, and lengths out of range.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import LSTM
+    >>> from rumus.tensor import Generator, ones
     >>> layer = LSTM(3, 5, layers=2, generator=Generator(0))
     >>> states, (h, c) = layer(ones((4, 7, 3)), lengths=[7, 1, 2, 3])
     >>> states.shape, h.shape
@@ -233,7 +234,8 @@ class GRU(_Recurrent[Tensor]):
 
     inputs, hidden, layers, bias, dropout, bidirectional, generator, dtype, backend: as in `LSTM`.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import GRU
+    >>> from rumus.tensor import Generator, ones
     >>> states, h = GRU(3, 5, bidirectional=True, generator=Generator(0))(ones((4, 7, 3)))
     >>> states.shape, h.shape
     ((4, 7, 10), (2, 4, 5))
@@ -250,7 +252,8 @@ class RNN(_Recurrent[Tensor]):
     inputs, hidden, layers, bias, dropout, bidirectional, generator, dtype, backend: as in `LSTM`.
     nonlinearity: "tanh", or "relu" for max(x, 0); ValueError for another one.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import RNN
+    >>> from rumus.tensor import Generator, ones
     >>> RNN(3, 5, nonlinearity="relu", generator=Generator(0))(ones((7, 3)))[0].shape
     (7, 5)
     """

@@ -26,6 +26,7 @@ class RMSNorm(Module):
     ValueError for an empty shape, an eps that is not finite and positive, and for an input whose
     last axes differ; TypeError for an input that is not floating.
 
+    >>> from rumus.nn import RMSNorm
     >>> from rumus.tensor import tensor
     >>> [round(v, 3) for v in RMSNorm(2)(tensor([3.0, 4.0])).tolist()]
     [0.849, 1.131]

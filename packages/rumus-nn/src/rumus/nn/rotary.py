@@ -32,6 +32,7 @@ class RotaryEmbedding(Module):
 
     ValueError for other arguments, and for an input of another size.
 
+    >>> from rumus.nn import RotaryEmbedding
     >>> from rumus.tensor import ones
     >>> RotaryEmbedding(2)(ones((1, 3, 2)))[0, 0].tolist()  # position 0 stays
     [1.0, 1.0]

@@ -27,6 +27,7 @@ class Flatten(Module):
 
     IndexError for an input without that axis.
 
+    >>> from rumus.nn import Flatten
     >>> from rumus.tensor import zeros
     >>> Flatten()(zeros((5, 2, 3))).shape
     (5, 6)

@@ -39,7 +39,8 @@ class TransformerBlock(Module):
 
     ValueError for an unknown norm or activation and for sizes that do not fit.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.nn import TransformerBlock
+    >>> from rumus.tensor import Generator, ones
     >>> block = TransformerBlock(8, 2, causal=True, generator=Generator(0))
     >>> block(ones((2, 5, 8))).shape
     (2, 5, 8)

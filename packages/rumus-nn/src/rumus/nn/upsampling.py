@@ -17,6 +17,7 @@ class Upsample(Module):
     mode: "nearest", or "linear", "bilinear", "trilinear" for one, two, three axes.
     align_corners: the first and last elements stay where they are.
 
+    >>> from rumus.nn import Upsample
     >>> from rumus.tensor import ones
     >>> Upsample(scale_factor=2, mode="bilinear")(ones((1, 3, 4, 5))).shape
     (1, 3, 8, 10)
@@ -53,6 +54,7 @@ class PixelShuffle(Module):
 
     factor: at least 1. ValueError for channels that do not divide.
 
+    >>> from rumus.nn import PixelShuffle
     >>> from rumus.tensor import ones
     >>> PixelShuffle(2)(ones((1, 12, 4, 5))).shape
     (1, 3, 8, 10)
@@ -83,6 +85,7 @@ class PixelUnshuffle(Module):
 
     factor: a divisor of height and width, ValueError otherwise.
 
+    >>> from rumus.nn import PixelUnshuffle
     >>> from rumus.tensor import ones
     >>> PixelUnshuffle(2)(ones((1, 3, 8, 10))).shape
     (1, 12, 4, 5)

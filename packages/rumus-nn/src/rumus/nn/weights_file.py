@@ -98,7 +98,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     in the index, and two tensors of one name; OSError if it cannot be read.
 
     >>> import tempfile
-    >>> from rumus.nn import Linear
+    >>> from rumus.nn import Linear, read_weights
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     Linear(3, 2).save_file(f"{folder}/linear.safetensors")
     ...     weights = read_weights(folder)

@@ -83,6 +83,8 @@ def confusion_matrix(scores: Given, targets: Given) -> MetricState:
 
     scores, targets: as in `accuracy`, as are the errors.
 
+    >>> import numpy as np
+    >>> from rumus.train.metrics import confusion_matrix
     >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
     >>> confusion_matrix(scores, np.array([0, 1, 1])).parts[0].tolist()
     [[1.0, 0.0], [1.0, 1.0]]

@@ -147,6 +147,8 @@ def update_source(kernel: Kernel) -> str:
 
     kernel: of the update.
 
+    >>> from rumus.gpu import update_source
+    >>> from rumus.tensor import Expr, Kernel
     >>> p, g, lr = Expr.array("p"), Expr.array("g"), Expr.scalar("lr")
     >>> print(update_source(Kernel("descent", {"p": p - lr * g})).partition("let s0")[2])
      = bitcast<f32>(control[k.at + 0u]); // lr

@@ -64,7 +64,7 @@ class Adafactor(FusedOptimizer[M_co]):
     `rumus.optim.rules.adafactor`. Shazeer, Stern: arXiv:1804.04235.
 
     >>> import numpy as np
-    >>> from rumus.optim import AdamW
+    >>> from rumus.optim import Adafactor, AdamW
     >>> from rumus.tensor import Parameter
     >>> w = Parameter(np.ones((512, 256), np.float32), name="weight")
     >>> AdamW.planned_memory([w]).state // 1024, Adafactor.planned_memory([w]).state // 1024

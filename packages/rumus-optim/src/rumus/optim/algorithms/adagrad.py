@@ -28,6 +28,7 @@ class Adagrad(FusedOptimizer[M_co]):
 
     `rumus.optim.rules.adagrad`. Duchi, Hazan, Singer, JMLR 2011.
 
+    >>> from rumus.optim import Adagrad
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0, -4.0])
     >>> optimizer = Adagrad([w], 0.5)

@@ -67,6 +67,7 @@ class AdamW(FusedOptimizer[M_co]):
     amsgrad: as in `Adam`.
     options: see `FusedOptimizer`.
 
+    >>> from rumus.optim import AdamW
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0])
     >>> optimizer = AdamW([w], 0.5, weight_decay=0.5)

@@ -35,6 +35,7 @@ class AdEMAMix(FusedOptimizer[M_co]):
 
     `rumus.optim.rules.ademamix`. Pagliardini, Ablin, Grangier: arXiv:2409.03137.
 
+    >>> from rumus.optim import AdEMAMix
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([2.0, -8.0])
     >>> optimizer = AdEMAMix([w], 0.5, betas=(0.9, 0.999, 0.75), alpha=2.0, weight_decay=0.0)

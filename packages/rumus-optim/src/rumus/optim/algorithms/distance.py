@@ -93,6 +93,7 @@ class Prodigy(DistanceOptimizer[M_co]):
 
     `rumus.optim.rules.prodigy`. Mishchenko, Defazio: arXiv:2306.06101.
 
+    >>> from rumus.optim import Prodigy
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0, -2.0])
     >>> optimizer = Prodigy([w])
@@ -155,6 +156,7 @@ class DAdaptAdam(DistanceOptimizer[M_co]):
 
     `rumus.optim.rules.dadapt_adam`. Defazio, Mishchenko: arXiv:2301.07733.
 
+    >>> from rumus.optim import DAdaptAdam
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0, -2.0])
     >>> optimizer = DAdaptAdam([w])

@@ -33,6 +33,7 @@ class LAMB(FusedOptimizer[M_co]):
 
     `rumus.optim.rules.lamb`. You et al.: arXiv:1904.00962.
 
+    >>> from rumus.optim import LAMB
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([3.0, -4.0])
     >>> optimizer = LAMB([w], 0.1, eps=0.0, weight_decay=0.0)

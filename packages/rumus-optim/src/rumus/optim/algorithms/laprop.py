@@ -29,6 +29,7 @@ class LaProp(FusedOptimizer[M_co]):
 
     `rumus.optim.rules.laprop`. Ziyin, Wang, Ueda: arXiv:2002.04839.
 
+    >>> from rumus.optim import LaProp
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([2.0, -8.0])
     >>> optimizer = LaProp([w], 0.5)

@@ -32,6 +32,7 @@ class LARS(FusedOptimizer[M_co]):
 
     `rumus.optim.rules.lars`. You, Gitman, Ginsburg: arXiv:1708.03888.
 
+    >>> from rumus.optim import LARS
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([3.0, -4.0])
     >>> optimizer = LARS([w], 1.0, weight_decay=0.0, trust_coefficient=0.1)

@@ -78,7 +78,8 @@ class LBFGS(ClosureOptimizer[M_co]):
     For losses that are the same function at every call: the whole data set, or one fixed batch, and
     no dropout. It needs the loss at several points, so its step takes a function:
 
-    >>> from rumus.tensor import Parameter
+    >>> from rumus.optim import LBFGS
+    >>> from rumus.tensor import Parameter, Tensor
     >>> w = Parameter([-1.0, 2.0], name="w", dtype="float64")
     >>> def loss() -> Tensor:
     ...     return (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2

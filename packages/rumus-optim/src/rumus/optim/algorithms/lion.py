@@ -27,6 +27,7 @@ class Lion(FusedOptimizer[M_co]):
 
     `rumus.optim.rules.lion`. Chen et al.: arXiv:2302.06675.
 
+    >>> from rumus.optim import Lion
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0, -4.0])
     >>> optimizer = Lion([w], 0.25)

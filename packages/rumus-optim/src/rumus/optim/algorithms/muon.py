@@ -86,6 +86,7 @@ class Muon(FusedOptimizer[M_co]):
 
     The formula is in `rumus.optim.rules.muon`. Jordan et al. (2024); arXiv:2502.16982.
 
+    >>> from rumus.optim import Muon
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([[3.0, 0.0], [0.0, 1.0]], name="weight")
     >>> optimizer = Muon([w], 0.5, weight_decay=0.0, iterations=12, coefficients=(2, -1.5, 0.5))
@@ -163,6 +164,7 @@ class Muon(FusedOptimizer[M_co]):
             for its shape is what the library has for a layer of these sizes, in whichever way its
             weight lies there.
 
+        >>> from rumus.optim import Muon
         >>> from rumus.tensor import Parameter
         >>> optimizer = Muon.like("mlx", [Parameter([[1.0, 2.0]], name="w")], lr=0.02)
         >>> optimizer.kind, optimizer.hyper["weight_decay"]

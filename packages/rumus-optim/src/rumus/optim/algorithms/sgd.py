@@ -26,6 +26,7 @@ class SGD(FusedOptimizer[M_co]):
 
     The formulas are in `rumus.optim.rules`: `sgd`, `sgd_momentum`, `sgd_nesterov`.
 
+    >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0, -1.0])
     >>> optimizer = SGD([w], 0.25)

@@ -31,6 +31,7 @@ class StableAdamW(FusedOptimizer[M_co]):
 
     `rumus.optim.rules.stable_adamw`. Wortsman et al.: arXiv:2304.13013.
 
+    >>> from rumus.optim import StableAdamW
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([2.0, -8.0])
     >>> optimizer = StableAdamW([w], 0.5, weight_decay=0.0)

@@ -27,6 +27,7 @@ class Memory:
     gradients: bytes of their gradients.
     state: bytes of what the optimizer keeps.
 
+    >>> from rumus.optim import Memory
     >>> memory = Memory(parameters=4, gradients=4, state=8)
     >>> memory.total
     16

@@ -92,6 +92,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     and `release` wait until everything is known. Schedules are asked there for later steps too, in
     advance, and again when it is their turn.
 
+    >>> from rumus.optim import FusedOptimizer
     >>> from rumus.tensor import Expr, Parameter
     >>> def signum(p: Expr, g: Expr, m: Expr, *, lr: Expr, beta: Expr) -> dict[str, Expr]:
     ...     m = beta * m + (1 - beta) * g

@@ -35,6 +35,7 @@ class LossScale:
 
     ValueError otherwise.
 
+    >>> from rumus.optim import LossScale
     >>> LossScale(initial=1024.0, every=100)
     LossScale(initial=1024.0, growth=2.0, backoff=0.5, every=100, minimum=1.0, maximum=16777216.0)
     """

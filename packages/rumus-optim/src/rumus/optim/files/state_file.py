@@ -51,7 +51,7 @@ def save_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     OSError if it cannot be written.
 
     >>> import tempfile
-    >>> from rumus.optim import AdamW
+    >>> from rumus.optim import AdamW, load_state, save_state
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0], name="w")
     >>> optimizer = AdamW([w], 0.1)

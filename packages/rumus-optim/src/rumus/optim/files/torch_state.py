@@ -93,7 +93,8 @@ def load_torch_state(
     2.14 PyTorch's Muon spoils the momentum of bfloat16 parameters with nesterov=False; bfloat16 is
     refused here.
 
-    >>> from rumus.optim import SGD
+    >>> import numpy as np
+    >>> from rumus.optim import SGD, load_torch_state
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0, 2.0], name="w")
     >>> optimizer = SGD([w], 0.5, momentum=0.5)

@@ -89,7 +89,7 @@ class EMA(Average):
 
     ValueError for a decay out of range, or for both.
 
-    >>> from rumus.optim import SGD
+    >>> from rumus.optim import EMA, SGD
     >>> from rumus.tensor import Parameter
     >>> w, ema = Parameter([1.0]), EMA(decay=0.5)
     >>> optimizer = SGD([w], 0.25, average=ema)
@@ -141,6 +141,7 @@ class SWA(Average):
 
     ValueError for less than 1. Izmailov et al.: arXiv:1803.05407, algorithm 1.
 
+    >>> from rumus.optim import SWA
     >>> [SWA(start=3, every=2).weight(t) for t in range(1, 8)]
     [0.0, 0.0, 1.0, 0.0, 0.5, 0.0, 0.3333333333333333]
     """

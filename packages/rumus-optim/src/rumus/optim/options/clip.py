@@ -28,7 +28,7 @@ class ClipNorm:
 
     ValueError for a value out of range.
 
-    >>> from rumus.optim import SGD
+    >>> from rumus.optim import SGD, ClipNorm
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([3.0, 4.0])
     >>> optimizer = SGD([w], 1.0, clip=ClipNorm(0.5, eps=0))

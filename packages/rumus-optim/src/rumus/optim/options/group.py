@@ -31,6 +31,8 @@ class ParameterGroup:
         optimizer's or the group's own.
     hyper: what differs from the optimizer's own, as `lr=1e-4` or `betas=(0.9, 0.99)`.
 
+    >>> from rumus.optim import ParameterGroup
+    >>> from rumus.tensor import Parameter
     >>> group = ParameterGroup([Parameter([1.0], name="bias")], weight_decay=0.0)
     >>> group.hyper
     {'weight_decay': 0.0}

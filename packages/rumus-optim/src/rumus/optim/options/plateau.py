@@ -33,6 +33,7 @@ class Plateau:
 
     ValueError or TypeError for arguments out of range.
 
+    >>> from rumus.optim import Plateau
     >>> lr = Plateau(0.5, factor=0.5, patience=1)
     >>> for loss in (3.0, 2.0, 2.0, 2.0):
     ...     lr.report(loss)

@@ -24,6 +24,7 @@ class Running:
     saved: a run that was stopped has the same numbers when it goes on, and a device may have those
         of steps to come. After a change the numbers are those of a run that had always been so.
 
+    >>> from rumus.optim import Running
     >>> running = Running(total=(0.0, lambda before, *, lr: before + lr))
     >>> [running.at(0, t, {"lr": 0.5})["total"] for t in (1, 2, 3, 2)]
     [0.5, 1.0, 1.5, 1.0]

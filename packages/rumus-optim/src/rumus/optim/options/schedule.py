@@ -38,6 +38,7 @@ class Schedule:
 
     Calling it raises ValueError for a step before the first, and for a value that is not finite.
 
+    >>> from rumus.optim import Schedule
     >>> halves = Schedule(lambda step: 0.5**step, text="halves")
     >>> halves(3), (halves * 8)(3), halves
     (0.125, 1.0, halves)
@@ -129,6 +130,7 @@ def constant(value: float, steps: int | None = None) -> Schedule:
     value: finite.
     steps: how many there are; None without an end.
 
+    >>> from rumus.optim import constant
     >>> constant(0.5)(7), constant(0.5, 10).then(0.25)(11)
     (0.5, 0.25)
     """
@@ -144,6 +146,7 @@ def warmup(steps: int, start: float = 0.0) -> Schedule:
     steps: how many there are on the way up.
     start: where it begins, as a share of the full value.
 
+    >>> from rumus.optim import constant, warmup
     >>> rising = warmup(4).then(constant(0.5))
     >>> [rising(step) for step in range(1, 7)]
     [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
@@ -162,6 +165,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     end: the value of the last step and those after it.
     steps: how many there are, at least 1.
 
+    >>> from rumus.optim import linear
     >>> [linear(1.0, 0.0, 5)(step) for step in range(1, 7)]
     [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
@@ -178,6 +182,7 @@ def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
     steps: how many there are, at least 1.
     end: the value of the last step and those after it.
 
+    >>> from rumus.optim import cosine
     >>> [round(cosine(1.0, 5)(step), 3) for step in range(1, 6)]
     [1.0, 0.854, 0.5, 0.146, 0.0]
     """
@@ -195,6 +200,7 @@ def polynomial(start: float, steps: int, end: float = 0.0, power: float = 1.0) -
     end: the value of the last step and those after it.
     power: positive.
 
+    >>> from rumus.optim import polynomial
     >>> [polynomial(1.0, 5, power=2.0)(step) for step in range(1, 6)]
     [1.0, 0.5625, 0.25, 0.0625, 0.0]
     """
@@ -210,6 +216,7 @@ def exponential(start: float, factor: float, steps: int | None = None) -> Schedu
     factor: positive.
     steps: how many there are until the value stays; None without an end.
 
+    >>> from rumus.optim import exponential
     >>> [exponential(1.0, 0.5)(step) for step in (1, 2, 3)]
     [1.0, 0.5, 0.25]
     """
@@ -227,6 +234,7 @@ def step_decay(start: float, every: int, factor: float = 0.1, steps: int | None 
     factor: positive.
     steps: how many there are until the value stays; None without an end.
 
+    >>> from rumus.optim import step_decay
     >>> [step_decay(1.0, 2, 0.5)(step) for step in range(1, 6)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """
@@ -249,6 +257,7 @@ def multi_step(
 
     ValueError if `after` is empty or does not rise.
 
+    >>> from rumus.optim import multi_step
     >>> [multi_step(1.0, [2, 3], 0.5)(step) for step in range(1, 6)]
     [1.0, 1.0, 0.5, 0.25, 0.25]
     """
@@ -268,6 +277,7 @@ def inverse_sqrt(start: float, after: int = 1, steps: int | None = None) -> Sche
     after: how many steps until the value has clearly fallen; at least 1.
     steps: how many there are until the value stays; None without an end.
 
+    >>> from rumus.optim import inverse_sqrt
     >>> [inverse_sqrt(1.0, 4)(step) for step in (1, 13, 61)]
     [1.0, 0.5, 0.25]
     """
@@ -298,6 +308,7 @@ def one_cycle(
 
     ValueError unless 1 < rise steps < steps.
 
+    >>> from rumus.optim import one_cycle
     >>> [round(one_cycle(1.0, 10)(step), 3) for step in (1, 2, 3, 6, 10)]
     [0.04, 0.52, 1.0, 0.611, 0.0]
     """
@@ -323,6 +334,7 @@ def cyclic(
         with step_size_up = up and step_size_down = down; its "triangular2" is shrink = 0.5. Smith:
         arXiv:1506.01186.
 
+    >>> from rumus.optim import cyclic
     >>> [cyclic(0.0, 1.0, 2, shrink=0.5)(step) for step in range(1, 8)]
     [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5]
     """
@@ -343,6 +355,7 @@ def warm_restarts(start: float, period: int, growth: int = 1, end: float = 0.0) 
     growth: what the period is multiplied by from wave to wave, a whole number.
     end: the value that each wave falls towards.
 
+    >>> from rumus.optim import warm_restarts
     >>> [round(warm_restarts(1.0, 2, 2)(step), 3) for step in range(1, 8)]
     [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
     """

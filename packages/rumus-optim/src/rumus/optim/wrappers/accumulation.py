@@ -55,8 +55,8 @@ class Accumulation:
     that of float16 is float32. The mean is written to where the optimizer steps from. On a GPU
     nothing is read. A parameter that only some losses depend on counts as 0 in the others.
 
-    >>> from rumus.optim import SGD
-    >>> from rumus.tensor import tensor
+    >>> from rumus.optim import SGD, Accumulation
+    >>> from rumus.tensor import Parameter, tensor
     >>> w = Parameter([1.0])
     >>> optimizer, accumulation = SGD([w], 1.0), Accumulation()
     >>> for batch in ([1.0, 2.0, 3.0], [6.0]):

@@ -35,7 +35,7 @@ class Lookahead(Wrapper[M_co]):
     The defaults are the paper's. ValueError for a value out of range, TypeError for another base.
     Zhang et al.: arXiv:1907.08610, algorithm 1.
 
-    >>> from rumus.optim import SGD
+    >>> from rumus.optim import SGD, Lookahead
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([4.0], name="w")
     >>> optimizer = Lookahead(SGD([w], 0.25), k=2, alpha=0.5)

@@ -38,7 +38,7 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
     that was released or is part of another; ValueError for fewer than two, for different
     `nonfinite`, for a loss scale that one of them has already, or for a divided state.
 
-    >>> from rumus.optim import SGD, AdamW
+    >>> from rumus.optim import SGD, AdamW, MultiOptimizer
     >>> from rumus.tensor import Parameter
     >>> body, head = Parameter([1.0], name="body"), Parameter([1.0], name="head")
     >>> optimizer = MultiOptimizer([AdamW([body], 0.5, weight_decay=0.0), SGD([head], 0.25)])

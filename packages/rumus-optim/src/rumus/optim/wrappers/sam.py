@@ -72,7 +72,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
 
     For one step the loss is computed and differentiated twice, so it takes a function:
 
-    >>> from rumus.optim import SGD
+    >>> from rumus.optim import SAM, SGD
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([1.0], name="w")
     >>> optimizer = SAM(SGD([w], 0.25), rho=0.5)

@@ -16,6 +16,7 @@ def cpu() -> Backend:
 
     With numba installed (`pip install rumus-tensor[fast]`) large kernels run as compiled loops.
 
+    >>> from rumus.tensor import cpu
     >>> cpu() is cpu()
     True
     """

@@ -320,7 +320,7 @@ def is_recording() -> bool:
 def no_grad() -> Iterator[None]:
     """Compute without a tape, in a `with` block or as a decorator: for evaluation.
 
-    >>> from rumus.tensor import Parameter
+    >>> from rumus.tensor import Parameter, no_grad
     >>> with no_grad():
     ...     (Parameter([1.0]) * 2).requires_grad
     False

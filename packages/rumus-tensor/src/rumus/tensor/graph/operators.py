@@ -246,7 +246,7 @@ def elementwise(function: F) -> F:
 
     function: of expressions and numbers, which returns an expression.
 
-    >>> from rumus.tensor import sigmoid, tensor
+    >>> from rumus.tensor import elementwise, sigmoid, tensor
     >>> @elementwise
     ... def swish(x, *, beta=1.0):
     ...     return x * sigmoid(beta * x)

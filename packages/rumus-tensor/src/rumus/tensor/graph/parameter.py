@@ -53,6 +53,7 @@ class Parameter(Tensor):
     TypeError for data that are not floating: integers have no gradient. ValueError for another
     role.
 
+    >>> from rumus.tensor import Parameter
     >>> weight = Parameter([1.0, 2.0], name="weight")
     >>> grads = (weight * weight).sum().backward()
     >>> grads[weight].tolist()
@@ -210,6 +211,7 @@ class Parameters(Generic[M_co]):
         traceback that it keeps holds the optimizer of the failed call. Parameters that have no
         owner stay as they are.
 
+        >>> from rumus.tensor import Parameter, Parameters
         >>> weights = Parameters({"w": Parameter([1.0])})
         >>> weights.release()
         >>> [weight.owner for weight in weights]
@@ -235,6 +237,7 @@ class Parameters(Generic[M_co]):
         ValueError if nothing fits: a typing error would otherwise leave a group out in silence.
         TypeError if nothing is given.
 
+        >>> from rumus.tensor import Parameter, Parameters
         >>> named = Parameters({"0.weight": Parameter([[1.0]]), "0.bias": Parameter([1.0])})
         >>> named.where("*.bias"), named.where(lambda name, p: p.ndim == 2)
         (Parameters(0.bias), Parameters(0.weight))
@@ -258,6 +261,7 @@ class Parameters(Generic[M_co]):
 
         The errors are those of `where`.
 
+        >>> from rumus.tensor import Parameter, Parameters
         >>> named = Parameters({"0.weight": Parameter([[1.0]]), "0.bias": Parameter([1.0])})
         >>> named.without("*.bias"), named.without(named.where("*.weight"))
         (Parameters(0.weight), Parameters(0.bias))

@@ -131,7 +131,7 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     tensors: at least one, of one dtype and backend.
     axis: along which they are joined; the other lengths are equal.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import concat, tensor
     >>> concat([tensor([1, 2]), tensor([3])]).tolist()
     [1, 2, 3]
     """
@@ -165,7 +165,7 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
 
     ValueError if they do not make up the axis.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import split, tensor
     >>> [part.tolist() for part in split(tensor([1, 2, 3]), [1, 2])]
     [[1], [2, 3]]
     """

@@ -343,6 +343,7 @@ class Tensor(Arithmetic["Tensor"]):
 
         ValueError for any other order.
 
+        >>> from rumus.tensor import tensor
         >>> tensor([[3.0, 4.0], [0.0, 0.0]]).norm(axis=1).tolist()
         [5.0, 0.0]
         """
@@ -405,6 +406,7 @@ class Tensor(Arithmetic["Tensor"]):
 
         OverflowError for integers whose sums do not fit int32, on the CPU; a GPU wraps around.
 
+        >>> from rumus.tensor import tensor
         >>> tensor([1.0, 2.0, 3.0]).cumsum(0).tolist()
         [1.0, 3.0, 6.0]
         """
@@ -420,6 +422,7 @@ class Tensor(Arithmetic["Tensor"]):
         axis: along which it is sorted.
         descending: the largest first.
 
+        >>> from rumus.tensor import tensor
         >>> values, indices = tensor([3.0, 1.0, 2.0]).sort()
         >>> values.tolist(), indices.tolist()
         ([1.0, 2.0, 3.0], [1, 2, 0])
@@ -446,6 +449,7 @@ class Tensor(Arithmetic["Tensor"]):
 
         ValueError for a negative k, or more than there are.
 
+        >>> from rumus.tensor import tensor
         >>> tensor([3.0, 1.0, 2.0]).topk(2)[0].tolist()
         [3.0, 2.0]
         """
@@ -623,6 +627,7 @@ def tensor(
 
     TypeError for data that are not numbers, OverflowError for numbers beyond the dtype.
 
+    >>> from rumus.tensor import tensor
     >>> tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0).tolist()
     [4.0, 6.0]
     """

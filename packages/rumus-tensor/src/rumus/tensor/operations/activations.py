@@ -120,6 +120,7 @@ def glu(x: Tensor, axis: int = -1) -> Tensor:
     x: floating.
     axis: of even length, ValueError otherwise.
 
+    >>> from rumus.nn import glu
     >>> from rumus.tensor import tensor
     >>> glu(tensor([4.0, 0.0])).tolist()
     [2.0]

@@ -71,7 +71,7 @@ def scaled_dot_product_attention(
     Result: (..., heads, queries, size of value). ValueError for shapes that do not fit, TypeError
     for dtypes that do not.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import scaled_dot_product_attention, tensor
     >>> x = tensor([[[1.0, 0.0], [0.0, 1.0]]])
     >>> scaled_dot_product_attention(x, x, x, causal=True)[0, 0].tolist()
     [1.0, 0.0]

@@ -30,7 +30,7 @@ def batch_norm(
     not fit and for an eps that is not finite and positive, TypeError for an `x` that is not
     floating.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import batch_norm, tensor
     >>> y, total, squares = batch_norm(tensor([[1.0], [3.0]]))
     >>> [round(v, 3) for v in y.flatten().tolist()], total.tolist(), squares.tolist()
     ([-1.0, 1.0], [4.0], [2.0])

@@ -94,7 +94,7 @@ def convolution(
     Result: (batch, outputs, *places). float16 is computed in float32. As everywhere in this field
     it is a cross-correlation: the kernel is not turned. ValueError for shapes that do not fit.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.tensor import convolution, ones
     >>> convolution(ones((1, 1, 4)), ones((1, 1, 3)), padding=1)[0, 0].tolist()
     [2.0, 3.0, 3.0, 2.0]
     """
@@ -157,7 +157,7 @@ def convolution_transpose(
     Result: (batch, outputs, *((lengths - 1) stride - 2 padding + dilation (kernel - 1) +
     output_padding + 1)). ValueError for shapes that do not fit.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.tensor import convolution_transpose, ones
     >>> convolution_transpose(ones((1, 1, 2)), ones((1, 1, 3)), stride=2)[0, 0].tolist()
     [1.0, 1.0, 2.0, 1.0, 1.0]
     """

@@ -21,7 +21,7 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
 
     ValueError for anything but vectors.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import outer, tensor
     >>> outer(tensor([1.0, 2.0]), tensor([3.0, 4.0])).tolist()
     [[3.0, 4.0], [6.0, 8.0]]
     """
@@ -42,7 +42,7 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
 
     ValueError for subscripts that do not fit the operands.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.tensor import einsum, ones
     >>> einsum("bij,bjk->bik", ones((2, 3, 4)), ones((2, 4, 5))).shape
     (2, 3, 5)
     >>> einsum("ii", ones((3, 3))).item()

@@ -47,7 +47,7 @@ def feed_forward(
     ValueError if they do not fit. The same as two `linear`, which it is where `elementwise` has not
     made the activation, or dtypes differ.
 
-    >>> from rumus.tensor import relu, tensor
+    >>> from rumus.tensor import feed_forward, relu, tensor
     >>> x, up, down = tensor([[1.0, 2.0]]), tensor([[3.0, 1.0], [-1.0, 0.0]]), tensor([[2.0, 9.0]])
     >>> feed_forward(x, up, None, down, None, activation=relu).tolist()
     [[10.0]]

@@ -178,7 +178,7 @@ def where(
     a: a tensor, array or number.
     b: of a shape that broadcasts with that of `a`.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import tensor, where
     >>> where(tensor([True, False]), tensor([1.0, 2.0]), 0.0).tolist()
     [1.0, 0.0]
     """

@@ -52,6 +52,7 @@ class Generator:
     ValueError for a number outside. There is no generator that everything draws from: `seed` sets
     the number that new ones start from.
 
+    >>> from rumus.tensor import Generator
     >>> Generator(0).uniform((2,)).tolist() == Generator(0).uniform((2,)).tolist()
     True
     """
@@ -124,6 +125,7 @@ class Generator:
 
         words: how many 32-bit words to pass over.
 
+        >>> from rumus.tensor import Generator
         >>> generator = Generator(0)
         >>> generator.skip(5)
         >>> generator.position

@@ -39,7 +39,7 @@ def linear(
     ValueError if they do not fit. The leading axes are joined, so that the gradient of the weight
     is one product as well; that of the bias comes with it.
 
-    >>> from rumus.tensor import relu, tensor
+    >>> from rumus.tensor import linear, relu, tensor
     >>> x, weight = tensor([[1.0, 2.0]]), tensor([[3.0, 1.0], [-1.0, 0.0]])
     >>> linear(x, weight, activation=relu, residual=tensor([[0.5, 0.5]])).tolist()
     [[5.5, 0.5]]

@@ -76,7 +76,7 @@ def layer_norm(
     ValueError if they do not fit, for an empty last axis, and for an eps that is not finite and
     positive; TypeError for an `x` that is not floating.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import layer_norm, tensor
     >>> [round(v, 3) for v in layer_norm(tensor([1.0, 3.0])).tolist()]
     [-1.0, 1.0]
     """
@@ -94,7 +94,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tens
     weight: of the normalized shape, None for none.
     eps: positive, added under the root.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import rms_norm, tensor
     >>> [round(v, 3) for v in rms_norm(tensor([3.0, 4.0])).tolist()]
     [0.849, 1.131]
     """

@@ -23,7 +23,7 @@ def pad_edges(x: Tensor, widths: Sequence[tuple[int, int]], mode: PaddingMode) -
     ValueError for an unknown mode, another number of axes, and for a width that is negative or
     needs more elements than an axis has.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import pad_edges, tensor
     >>> pad_edges(tensor([1, 2, 3]), [(2, 1)], "reflect").tolist()
     [3, 2, 1, 2, 3, 2]
     """

@@ -74,7 +74,7 @@ def max_pool(
 
     Result: (batch, channels, *places). ValueError for sizes that do not fit.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import max_pool, tensor
     >>> max_pool(tensor([[[1.0, 3.0, 2.0, 0.0]]]), 2)[0, 0].tolist()
     [3.0, 2.0]
     """
@@ -179,7 +179,7 @@ def avg_pool(
 
     Result: (batch, channels, *places). ValueError for sizes that do not fit.
 
-    >>> from rumus.tensor import tensor
+    >>> from rumus.tensor import avg_pool, tensor
     >>> avg_pool(tensor([[[1.0, 3.0, 2.0, 0.0]]]), 2)[0, 0].tolist()
     [2.0, 1.0]
     """

@@ -40,7 +40,7 @@ def seed(value: int | None = None) -> int:
 
     TypeError for a value that is not whole.
 
-    >>> from rumus.tensor import next_generator
+    >>> from rumus.tensor import next_generator, seed
     >>> draws = []
     >>> for _ in range(2):
     ...     _ = seed(7)

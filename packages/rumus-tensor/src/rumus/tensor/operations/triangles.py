@@ -32,7 +32,7 @@ def tril(x: Tensor, diagonal: int = 0) -> Tensor:
 
     ValueError for fewer than two axes.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.tensor import ones, tril
     >>> tril(ones((2, 3))).tolist()
     [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
     """
@@ -47,7 +47,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
 
     ValueError for fewer than two axes.
 
-    >>> from rumus.tensor import ones
+    >>> from rumus.tensor import ones, triu
     >>> triu(ones((2, 3)), 1).tolist()
     [[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
     """

@@ -64,6 +64,7 @@ def load_configuration(
     file that cannot be read.
 
     >>> from dataclasses import dataclass, field
+    >>> from rumus.train import load_configuration
     >>> @dataclass
     ... class Optim:
     ...     lr: float = 1e-3

@@ -19,6 +19,7 @@ class Every:
 
     ValueError for what is not positive.
 
+    >>> from rumus.train import Every
     >>> every = Every(steps=100, epochs=1)
     >>> every.in_epoch(step=200, seconds=0.0), every.after_epoch(epoch=3)
     (True, True)

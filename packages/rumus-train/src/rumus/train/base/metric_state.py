@@ -27,6 +27,8 @@ class MetricState:
     finish: from the parts, as arrays, to the metric.
     joins: whether parts are put one after the other.
 
+    >>> import numpy as np
+    >>> from rumus.train.metrics import MetricState
     >>> half = MetricState("share", (np.array(1.0), np.array(2.0)), lambda hits, n: hits / n)
     >>> float(half + MetricState("share", (np.array(4.0), np.array(4.0)), half.finish))
     0.8333333333333334

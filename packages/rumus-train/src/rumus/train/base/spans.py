@@ -16,6 +16,7 @@ class Spans:
     optimizer: the update.
     reading: waiting for the loss.
 
+    >>> from rumus.train import Spans
     >>> spans = Spans(data=0.1, forward=0.4)
     >>> spans.add(Spans(data=0.2, backward=0.8))
     >>> spans.shares(2.0)

@@ -98,7 +98,9 @@ class Checkpoints:
     said by the next call, and at the end of the program.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> import numpy as np
+    >>> from rumus.train import Checkpoints
     >>> checkpoints = Checkpoints(Path(tempfile.mkdtemp()) / "checkpoints")
     >>> state = {"model": {"weight": np.ones(2)}, "trainer": {"epoch": 3}}
     >>> checkpoints.save(120, state).name
@@ -290,6 +292,7 @@ class Checkpoints:
         NoCheckpointError if none has a metric, or if the best is damaged: another is not the best.
 
         >>> import tempfile
+        >>> from rumus.train import Checkpoints
         >>> checkpoints = Checkpoints(tempfile.mkdtemp(), keep_best="min")
         >>> for step, metric in ((1, 0.5), (2, 0.3), (3, 0.4)):
         ...     path = checkpoints.save(step, {"model": {"step": step}}, metric=metric)

@@ -98,7 +98,7 @@ def load_model(
 
     >>> import tempfile
     >>> import numpy as np
-    >>> from rumus.train import Checkpoints
+    >>> from rumus.train import Checkpoints, load_model
     >>> class Scale:  # in place of a module of rumus.nn
     ...     def load_state_dict(self, state):
     ...         self.weight = state["weight"]

@@ -49,6 +49,7 @@ class ParquetDataset:
     Needs pyarrow: an ImportError says how to get it.
 
     >>> import pyarrow
+    >>> from rumus.train import ParquetDataset
     >>> table = pyarrow.table({"length": [5.1, None], "colour": ["red", "blue"], "kind": [1, 0]})
     >>> dataset = ParquetDataset(table, target="kind", categories=["colour"], missing="mean")
     >>> dataset.features, dataset[1][0].tolist()

@@ -79,6 +79,8 @@ class CsvDataset:
     classes, categories, means and deviations of this one.
 
     >>> import tempfile
+    >>> from pathlib import Path
+    >>> from rumus.train import CsvDataset
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(folder, "flowers.csv").write_text("length,colour,kind\n5.1,red,rose\n"
     ...                                                "4.9,blue,iris\n")

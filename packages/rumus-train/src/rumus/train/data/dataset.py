@@ -43,6 +43,7 @@ class ArrayDataset:
     TypeError for what is not an array of numbers or truth values, ValueError for no arrays, one
     without axes, and different lengths.
 
+    >>> from rumus.train import ArrayDataset
     >>> dataset = ArrayDataset([[1.0, 2.0], [3.0, 4.0]], [0, 1])
     >>> len(dataset), dataset[1][0].tolist(), int(dataset[1][1])
     (2, [3.0, 4.0], 1)
@@ -89,6 +90,7 @@ class Subset:
     IndexError for an index outside of [0, len(dataset)), ValueError if `indices` has not one axis,
     TypeError if they are no integers.
 
+    >>> from rumus.train import ArrayDataset, Subset
     >>> half = Subset(ArrayDataset([10.0, 11.0, 12.0, 13.0]), [3, 1])
     >>> len(half), float(half[0][0])
     (2, 13.0)

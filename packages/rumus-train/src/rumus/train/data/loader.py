@@ -78,7 +78,7 @@ class DataLoader:
     file of the sample to blame, WorkerError for a process that died, RuntimeError for a loop that
     goes on after another one has begun, or after the position was set.
 
-    >>> from rumus.train import ArrayDataset
+    >>> from rumus.train import ArrayDataset, DataLoader
     >>> loader = DataLoader(ArrayDataset(range(5)), 2)
     >>> [batch.tolist() for batch, in loader]
     [[0, 1], [2, 3], [4]]

@@ -28,6 +28,8 @@ class Mixup:
 
     The first field is mixed, and the last is the target. Zhang et al.: arXiv:1710.09412.
 
+    >>> import numpy as np
+    >>> from rumus.train import Mixup
     >>> x, y = np.array([[0.0], [1.0]], np.float32), np.array([0, 1])
     >>> mixed, targets = Mixup(2)((x, y), np.random.default_rng(0))
     >>> bool((mixed[:, 0] == targets[:, 1]).all()), targets.sum(1).tolist()
@@ -79,6 +81,8 @@ class CutMix(Mixup):
     channels_last: images are (samples, height, width, channels), and not (samples, channels,
         height, width). The rest is as in `Mixup`. Yun et al.: arXiv:1905.04899.
 
+    >>> import numpy as np
+    >>> from rumus.train import CutMix
     >>> x = np.arange(2)[:, None, None, None] * np.ones((2, 1, 8, 8))
     >>> mixed, targets = CutMix(2, 1.0)((x, np.array([0, 1])), np.random.default_rng(1))
     >>> bool(np.allclose(mixed.mean((1, 2, 3)), targets[:, 1]))

@@ -65,6 +65,8 @@ class NpyDataset:
     fit the others, each with the name of the file.
 
     >>> import tempfile
+    >>> import numpy as np
+    >>> from rumus.train import NpyDataset
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for part in range(2):
     ...         np.save(f"{folder}/x{part}.npy", np.full((3, 2), part))

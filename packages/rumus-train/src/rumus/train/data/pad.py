@@ -29,6 +29,7 @@ class Pad:
 
     Fields without axes are stacked.
 
+    >>> from rumus.train import Pad
     >>> tokens, label, mask = Pad(multiple=4, mask=True)([([5, 6, 7], 0), ([8], 1)])
     >>> tokens.tolist(), label.tolist(), mask.sum(1).tolist()
     ([[5, 6, 7, 0], [8, 0, 0, 0]], [0, 1], [3, 1])

@@ -50,6 +50,8 @@ class WeightedSampler:
     ValueError for weights that are negative, not finite or all 0, have not one axis or another
     length than the dataset, and for a count that cannot be drawn.
 
+    >>> import numpy as np
+    >>> from rumus.train import WeightedSampler
     >>> sampler = WeightedSampler([1.0, 0.0, 3.0], count=1000)
     >>> order = sampler.order(range(3), seed=0, epoch=0, batch_size=1)
     >>> np.bincount(order).tolist()
@@ -105,6 +107,7 @@ class BalancedSampler(WeightedSampler):
 
     ValueError for labels that have not one axis, and for none.
 
+    >>> from rumus.train import BalancedSampler
     >>> sampler = BalancedSampler([0, 0, 0, 1], count=1000)
     >>> int((sampler.order(range(4), seed=0, epoch=0, batch_size=1) == 3).sum())
     496
@@ -132,6 +135,7 @@ class LengthBuckets:
 
     ValueError for lengths that have not one axis, are negative or not one for each sample.
 
+    >>> from rumus.train import LengthBuckets
     >>> order = LengthBuckets([3, 1, 2, 9, 8, 1]).order(range(6), seed=0, epoch=0, batch_size=2)
     >>> sorted(map(sorted, order.reshape(3, 2).tolist()))
     [[0, 2], [1, 5], [3, 4]]

@@ -27,7 +27,7 @@ def random_split(dataset: Dataset, parts: Sequence[float], *, seed: int = 0) -> 
 
     ValueError for other sums, and for a part without samples.
 
-    >>> from rumus.train import ArrayDataset
+    >>> from rumus.train import ArrayDataset, random_split
     >>> train, test = random_split(ArrayDataset(range(10)), [0.8, 0.2], seed=1)
     >>> len(train), len(test), sorted({*train.indices.tolist(), *test.indices.tolist()})
     (8, 2, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])

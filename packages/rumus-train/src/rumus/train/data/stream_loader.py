@@ -62,6 +62,7 @@ class StreamLoader:
     holds it.
 
     >>> from itertools import count
+    >>> from rumus.train import StreamLoader
     >>> loader = StreamLoader(lambda epoch: ((i,) for i in count()), 3)
     >>> batches = iter(loader)
     >>> next(batches)[0].tolist(), next(batches)[0].tolist()

@@ -67,8 +67,10 @@ def find_batch_size(
     captured, with the reason; and for numbers out of range and a batch without rows. What
     `train_step` raises.
 
+    >>> import numpy as np
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
+    >>> from rumus.train import Trainer, find_batch_size
     >>> weight = Parameter(np.zeros((8, 8), np.float32), name="weight")
     >>> found = find_batch_size(
     ...     Trainer(SGD([weight])), (np.ones((4, 8), np.float32),),

@@ -35,6 +35,7 @@ class Callback(Protocol):
 
     What a method raises ends the training with a CallbackError that names it.
 
+    >>> from rumus.train import Callback, StepEnd
     >>> class Count(Callback):
     ...     steps = 0
     ...

@@ -23,6 +23,7 @@ class EarlyStopping(Callback):
 
     ValueError for arguments out of range, and from `fit` where no validation has the metric.
 
+    >>> from rumus.train import EarlyStopping
     >>> stopping = EarlyStopping("accuracy", patience=3, mode="max")
     """
 

@@ -17,8 +17,9 @@ class FeedPlateau(Callback):
     ValueError for a metric that is no loss beside a `Plateau` that was made without `mode`, which
     then takes less for better; and from `fit` where no validation has the metric.
 
-    >>> from rumus.optim import AdamW
+    >>> from rumus.optim import AdamW, Plateau
     >>> from rumus.tensor import Parameter
+    >>> from rumus.train import FeedPlateau
     >>> lr = Plateau(1e-3, patience=2)
     >>> optimizer = AdamW([Parameter([1.0])], lr)
     >>> feed = FeedPlateau(lr, "loss")

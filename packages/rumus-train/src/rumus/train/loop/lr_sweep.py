@@ -47,6 +47,7 @@ class LearningRateSweep:
 
         The slope is that over the logarithm of the rate, between points a tenth of the sweep apart.
 
+        >>> from rumus.train import LearningRateSweep
         >>> rates = tuple(10.0**n for n in range(-4, 1))
         >>> LearningRateSweep(rates, (), (2.0, 1.9, 1.2, 0.9, 5.0), "end").suggestion
         0.01
@@ -125,10 +126,10 @@ def find_lr(
     ValueError for numbers out of range, an optimizer without a learning rate, a loader that can be
     gone through only once, and a module in `loss_fn` whose state would not come back.
 
+    >>> import numpy as np
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
-    >>> from rumus.train import Trainer
-    >>> import numpy as np
+    >>> from rumus.train import Trainer, find_lr
     >>> weight = Parameter([4.0], name="weight")
     >>> trainer = Trainer(SGD([weight], 0.25))
     >>> data = [(np.array([1.0], np.float32),), (np.array([2.0], np.float32),)]

@@ -35,6 +35,7 @@ class MemoryReport:
         their arrays.
     highest: the most that was ever held on the device, by anyone. The last two are None on a CPU.
 
+    >>> from rumus.train import MemoryReport, StepMemory
     >>> report = MemoryReport("gpu", 400, 400, 800, (StepMemory("loss", 2000),), 100, 4000)
     >>> report.persistent, report.peak
     (1600, 3700)

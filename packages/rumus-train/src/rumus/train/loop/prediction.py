@@ -42,6 +42,7 @@ def predict(
     holds no arrays. `Trainer.predict` also shows the average that an optimizer keeps.
 
     >>> import numpy as np
+    >>> from rumus.train import predict
     >>> predict(lambda x: x * 2.0, [(np.array([1.0, 2.0]),), (np.array([3.0]),)]).tolist()
     [2.0, 4.0, 6.0]
     """
@@ -66,7 +67,7 @@ def evaluate(
     ValueError for a loader that yields nothing or is in the middle of an epoch.
 
     >>> import numpy as np
-    >>> from rumus.train import metrics
+    >>> from rumus.train import evaluate, metrics
     >>> data = [(np.array([[0.2, 0.8], [0.9, 0.1]]), np.array([1, 1]))]
     >>> evaluate(lambda x: x, data, [metrics.accuracy])
     {'accuracy': 0.5}

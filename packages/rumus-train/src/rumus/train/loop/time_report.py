@@ -22,6 +22,7 @@ class TimeReport(Callback):
         slower.
     write: what the lines are given to.
 
+    >>> from rumus.train import TimeReport
     >>> report = TimeReport()  # fit(..., callbacks=[report], profile_steps=True)
     """
 

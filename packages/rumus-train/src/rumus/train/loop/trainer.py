@@ -84,6 +84,7 @@ class Trainer(Generic[M_co]):
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
+    >>> from rumus.train import Trainer
     >>> weight = Parameter([4.0], name="weight")
     >>> trainer = Trainer(SGD([weight], 0.25))
     >>> for _ in range(2):
@@ -354,6 +355,7 @@ class Trainer(Generic[M_co]):
         >>> import numpy as np
         >>> from rumus.optim import SGD
         >>> from rumus.tensor import Parameter
+        >>> from rumus.train import Trainer
         >>> weight = Parameter([4.0], name="weight")
         >>> trainer = Trainer(SGD([weight], 0.25))
         >>> data = [(np.array([1.0, 2.0]),), (np.array([3.0]),)]
@@ -425,6 +427,7 @@ class Trainer(Generic[M_co]):
         >>> import numpy as np
         >>> from rumus.optim import SGD
         >>> from rumus.tensor import Parameter
+        >>> from rumus.train import Trainer
         >>> weight = Parameter([4.0], name="weight")
         >>> data = [(np.array([1.0, 2.0]),), (np.array([3.0]),)]
         >>> Trainer(SGD([weight], 0.25)).predict(data, lambda x: x * weight).tolist()
@@ -572,6 +575,7 @@ class Trainer(Generic[M_co]):
         >>> import numpy as np
         >>> from rumus.optim import Adam
         >>> from rumus.tensor import Parameter
+        >>> from rumus.train import Trainer
         >>> weight = Parameter(np.zeros((256, 256), np.float32), name="weight")
         >>> report = Trainer(Adam([weight])).memory_report()  # print(report) shows a table
         >>> report.parameters, report.gradients, report.state, report.peak
@@ -604,6 +608,7 @@ class Trainer(Generic[M_co]):
         >>> import numpy as np
         >>> from rumus.optim import SGD
         >>> from rumus.tensor import Parameter
+        >>> from rumus.train import Trainer
         >>> weight = Parameter([4.0], name="weight")
         >>> trainer = Trainer(SGD([weight], 0.25))
         >>> def step(x):

@@ -47,6 +47,7 @@ class Training:
     >>> import numpy as np
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
+    >>> from rumus.train import Trainer, Training
     >>> weight = Parameter([4.0], name="weight")
     >>> data = [(np.array([1.0, 2.0]),)]
     >>> trainer = Trainer(SGD([weight], 0.25))

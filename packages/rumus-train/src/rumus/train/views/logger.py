@@ -52,7 +52,7 @@ class LogTo(Callback):
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
-    >>> from rumus.train import Trainer
+    >>> from rumus.train import LogTo, Trainer
     >>> weight, found = Parameter([4.0], name="weight"), []
     >>> result = Trainer(SGD([weight], 0.25)).fit(
     ...     [()], lambda: (weight * weight).sum(), epochs=1,

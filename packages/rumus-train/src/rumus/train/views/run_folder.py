@@ -109,9 +109,10 @@ class RunFolder(Callback):
     resume takes lines back that are newer than its checkpoint.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
-    >>> from rumus.train import Trainer, read_metrics
+    >>> from rumus.train import RunFolder, Trainer, read_metrics
     >>> weight = Parameter([4.0], name="weight")
     >>> folder = RunFolder(Path(tempfile.mkdtemp()) / "run", config={"lr": 0.25})
     >>> result = Trainer(SGD([weight], 0.25)).fit(
