@@ -1,6 +1,6 @@
-"""The reference, made of the docstrings: a hook of mkdocs with a page for each package.
+"""The reference, built from the docstrings: an mkdocs hook that adds a page for each module.
 
-A docstring says what an argument is in a line that begins with its name: `lr: the step size.` Such
+A docstring explains an argument in a line that begins with its name: `lr: the step size.` Such
 lines become a list; lines that begin with `>>>` are examples, and everything else is Markdown.
 """
 
@@ -15,7 +15,19 @@ from typing import Any, Final
 
 from mkdocs.structure.files import File, Files
 
-MODULES: Final = ("tensor", "nn", "optim", "train", "train.metrics", "gpu", "distributed")
+MODULES: Final = (
+    "tensor",
+    "nn",
+    "nn.initialisation",
+    "nn.names",
+    "optim",
+    "optim.rules",
+    "train",
+    "train.metrics",
+    "train.images",
+    "gpu",
+    "distributed",
+)
 _ARGUMENT: Final = re.compile(r"(\*{0,2}[a-z_]\w*(?:, \*{0,2}[a-z_]\w*)*): (.+)")
 _SOURCE: Final = re.compile(r"\barXiv:(\d{4}\.\d{4,5})")
 
@@ -29,7 +41,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def page(package: str) -> Iterator[str]:
-    """The text of one page: classes first, then functions, then what else is public."""
+    """The text of one page: classes first, then functions, then other public names."""
     module = importlib.import_module(f"rumus.{package}")
     yield f"# rumus.{package}\n"
     yield from paragraphs(inspect.getdoc(module) or "")
@@ -76,7 +88,7 @@ def methods(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def signature(name: str, thing: Any) -> str:
-    """How it is called, an argument on a line of its own where they are many."""
+    """The call, with each argument on its own line if the call is long."""
     try:
         found = inspect.signature(thing)
     except (TypeError, ValueError):
@@ -108,7 +120,7 @@ class _Text:
 
 
 def _plain(annotation: Any) -> Any:
-    """An annotation without the modules that its names come from."""
+    """An annotation without module names."""
     if annotation is inspect.Parameter.empty:
         return annotation
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
@@ -120,7 +132,7 @@ def _default(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value in a line; of what is somewhere in memory only its kind."""
+    """A value on one line; its type if its repr is a memory address."""
     text = repr(value)
     return getattr(value, "__name__", type(value).__name__) if " at 0x" in text else text[:200]
 

@@ -25,6 +25,7 @@ MODULES = [
     for path in sorted(ROOT.glob("packages/*/src/rumus/**/*.py"))
     if path.stem != "__main__"
 ]
+MODULES_OF_THE_REFERENCE = "nn.initialisation", "nn.names", "train.metrics", "train.images"
 READMES = sorted(ROOT.glob("packages/*/README.md"))
 PROGRAMS = sorted((ROOT / "tests" / "typing" / "accepted").glob("*.py"))
 
@@ -77,7 +78,7 @@ def described(text: str) -> set[str]:
     return {name for line in lines for name in line.split(", ")}
 
 
-@pytest.mark.parametrize("layer", [*LAYERS, "train.metrics"])
+@pytest.mark.parametrize("layer", [*LAYERS, *MODULES_OF_THE_REFERENCE])
 def test_each_argument_has_a_line_of_its_own(layer: str) -> None:
     missing = {
         name: sorted(parameters(thing) - described(text))
@@ -104,7 +105,7 @@ def shown_examples(layer: str) -> Iterator[doctest.DocTest]:
             yield from doctest.DocTestFinder().find(thing, f"{layer}.{name}", globs={})
 
 
-@pytest.mark.parametrize("layer", [*LAYERS, "train.metrics", "train.images"])
+@pytest.mark.parametrize("layer", [*LAYERS, *MODULES_OF_THE_REFERENCE])
 def test_examples_of_the_reference_show_their_imports(layer: str) -> None:
     runner = doctest.DocTestRunner(verbose=False)
     for test in shown_examples(layer):

@@ -24,7 +24,10 @@ from rumus.tensor import Backend
 from rumus.tensor.memory.recording import Capturing
 
 SITE: Final = Path(__file__).parents[2] / ".nox" / "pages"
-PACKAGES: Final = ("tensor", "nn", "optim", "train", "train.metrics", "gpu", "distributed")
+PACKAGES: Final = (
+    *("tensor", "nn", "nn.initialisation", "nn.names", "optim", "optim.rules"),
+    *("train", "train.metrics", "train.images", "gpu", "distributed"),
+)
 PAGES: Final = sorted(SITE.rglob("*.html"))
 PROTOCOLS: Final = Backend, Capturing  # which explain what backends have
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")

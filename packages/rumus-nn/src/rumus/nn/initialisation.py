@@ -1,7 +1,7 @@
-"""Initial weights: each function fills a parameter in place, from a generator that is given.
+"""Initial weights: each function fills a parameter in place and returns it.
 
-A weight has the shape (outputs, inputs, *kernel). Its fan in is what one output sums over, inputs
-times the size of the kernel; its fan out is outputs times the size of the kernel.
+A weight has the shape (outputs, inputs, *kernel). Its fan in is inputs times the size of the
+kernel: the number of terms in one output. Its fan out is outputs times the size of the kernel.
 """
 
 from __future__ import annotations
@@ -11,13 +11,31 @@ from typing import Literal, TypeAlias
 
 from rumus.tensor import Generator, Parameter
 
+__all__ = [
+    "constant",
+    "fans",
+    "gain",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "normal",
+    "ones",
+    "truncated_normal",
+    "uniform",
+    "xavier_normal",
+    "xavier_uniform",
+    "zeros",
+]
+
 Nonlinearity: TypeAlias = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu"]
 Fan: TypeAlias = Literal["in", "out"]
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return fan in and fan out of a weight; ValueError for a shape of less than two axes.
+    """Return fan in and fan out of a weight; ValueError for fewer than two axes.
 
+    shape: (outputs, inputs, *kernel).
+
+    >>> from rumus.nn.initialisation import fans
     >>> fans((8, 3, 5, 5))
     (75, 200)
     """
@@ -28,12 +46,16 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def gain(nonlinearity: Nonlinearity, slope: float = 0.01) -> float:
-    """Return the factor by which weights before this nonlinearity are scaled.
+    """Return the factor that scales the weights before this nonlinearity.
 
-    linear, sigmoid: 1. tanh: 5/3, the customary value. relu: sqrt(2), and leaky_relu:
-    sqrt(2 / (1 + slope^2)), which keep the mean square of the activations from layer to layer: He
-    et al., "Delving deep into rectifiers", 2015, equations 10 and 15. ValueError for another name.
+    It is 1 for "linear" and "sigmoid", 5/3 for "tanh" (the customary value), sqrt(2) for "relu" and
+    sqrt(2 / (1 + slope^2)) for "leaky_relu". The last two keep the mean square of the activations
+    from layer to layer: He et al., "Delving deep into rectifiers", 2015, equations 10 and 15.
 
+    nonlinearity: one of these names, ValueError otherwise.
+    slope: of "leaky_relu" for negative inputs.
+
+    >>> from rumus.nn.initialisation import gain
     >>> gain("leaky_relu", slope=1.0)
     1.0
     """
@@ -70,9 +92,13 @@ def kaiming_normal(
 ) -> Parameter:
     """Fill with N(0, gain^2 / fan): He et al., "Delving deep into rectifiers", 2015, section 2.2.
 
-    fan "in" keeps the size of activations, "out" that of gradients. Returns the parameter.
+    parameter: a weight, of shape (outputs, inputs, *kernel).
+    generator: of the random numbers.
+    fan: "in" preserves the scale of activations, "out" that of gradients.
+    nonlinearity, slope: as in `gain`.
 
-    >>> from rumus.tensor import zeros
+    >>> from rumus.nn.initialisation import kaiming_normal
+    >>> from rumus.tensor import Generator, Parameter, zeros
     >>> weight = kaiming_normal(Parameter(zeros((400, 200))), generator=Generator(0))
     >>> round(weight.var().item() * 200, 1)  # gain^2
     2.0
@@ -90,7 +116,10 @@ def kaiming_uniform(
     nonlinearity: Nonlinearity = "relu",
     slope: float = 0.01,
 ) -> Parameter:
-    """Fill with U(-b, b), b = gain sqrt(3 / fan): the variance of `kaiming_normal`."""
+    """Fill with U(-b, b), b = gain sqrt(3 / fan): the variance of `kaiming_normal`.
+
+    parameter, generator, fan, nonlinearity, slope: as in `kaiming_normal`.
+    """
     bound = math.sqrt(3) * _kaiming_std(parameter, fan, nonlinearity, slope)
     return uniform(parameter, generator=generator, low=-bound, high=bound)
 
@@ -99,8 +128,11 @@ def xavier_normal(parameter: Parameter, *, generator: Generator, scale: float = 
     """Fill with N(0, scale^2 2 / (fan in + fan out)).
 
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
-    2010, equation 12: a compromise between activations and gradients of equal size. scale: a
-    `gain`. Returns the parameter.
+    2010, equation 12: a compromise between preserving the scale of activations and of gradients.
+
+    parameter: a weight, of shape (outputs, inputs, *kernel).
+    generator: of the random numbers.
+    scale: a `gain`.
     """
     return normal(parameter, generator=generator, std=_xavier_std(parameter, scale))
 
@@ -108,7 +140,9 @@ def xavier_normal(parameter: Parameter, *, generator: Generator, scale: float = 
 def xavier_uniform(parameter: Parameter, *, generator: Generator, scale: float = 1.0) -> Parameter:
     """Fill with U(-b, b), b = scale sqrt(6 / (fan in + fan out)).
 
-    Glorot and Bengio, 2010, equation 16. scale: a `gain`. Returns the parameter.
+    Glorot and Bengio, 2010, equation 16.
+
+    parameter, generator, scale: as in `xavier_normal`.
     """
     bound = math.sqrt(3) * _xavier_std(parameter, scale)
     return uniform(parameter, generator=generator, low=-bound, high=bound)
@@ -117,7 +151,12 @@ def xavier_uniform(parameter: Parameter, *, generator: Generator, scale: float =
 def uniform(
     parameter: Parameter, *, generator: Generator, low: float = 0.0, high: float = 1.0
 ) -> Parameter:
-    """Fill with numbers equally likely in [low, high). ValueError unless low <= high."""
+    """Fill with numbers uniform in [low, high).
+
+    parameter: of any shape.
+    generator: of the random numbers.
+    low, high: the bounds; ValueError unless low <= high.
+    """
     if not low <= high:
         raise ValueError(f"uniform: low {low} is above high {high}")
     return parameter.assign(
@@ -128,7 +167,12 @@ def uniform(
 def normal(
     parameter: Parameter, *, generator: Generator, mean: float = 0.0, std: float = 1.0
 ) -> Parameter:
-    """Fill with normal numbers. ValueError for a negative std."""
+    """Fill with normal numbers.
+
+    parameter: of any shape.
+    generator: of the random numbers.
+    mean, std: of the distribution; ValueError for a negative std.
+    """
     if not std >= 0:
         raise ValueError(f"normal: std must not be negative: {std}")
     return parameter.assign(generator.normal(parameter.shape, mean, std, backend=parameter.backend))
@@ -143,9 +187,12 @@ def truncated_normal(
     low: float = -2.0,
     high: float = 2.0,
 ) -> Parameter:
-    """Fill with normal numbers, drawn again until they lie in [low, high].
+    """Fill with normal numbers, redrawn until they are in [low, high].
 
-    low and high are values, not multiples of std. ValueError if they hold next to nothing.
+    parameter: of any shape.
+    generator: of the random numbers.
+    mean, std: of the distribution before it is truncated.
+    low, high: values, not multiples of std; ValueError if almost no number is between them.
     """
     values = generator.truncated_normal(
         parameter.shape, mean, std, low, high, backend=parameter.backend
@@ -154,15 +201,25 @@ def truncated_normal(
 
 
 def constant(parameter: Parameter, value: float) -> Parameter:
-    """Fill with one number."""
+    """Fill with one number.
+
+    parameter: of any shape.
+    value: that every element gets.
+    """
     return parameter.assign(value)
 
 
 def zeros(parameter: Parameter) -> Parameter:
-    """Fill with zeros."""
+    """Fill with zeros.
+
+    parameter: of any shape.
+    """
     return constant(parameter, 0.0)
 
 
 def ones(parameter: Parameter) -> Parameter:
-    """Fill with ones."""
+    """Fill with ones.
+
+    parameter: of any shape.
+    """
     return constant(parameter, 1.0)

@@ -1,14 +1,14 @@
-"""What the tensors of well-known models are called in their files, for `load_file`.
+"""The names that well-known models give their tensors in files, for `load_file`.
 
-Each table is for a model whose parts have these names here:
+Each table is for a model that names its parts as follows:
 
-- `GPT2`: `tokens`, `positions`, `blocks` of `TransformerBlock`, `norm`; the scores share `tokens`.
+- `GPT2`: `tokens`, `positions`, `blocks` of `TransformerBlock`, `norm`; `tokens` is the output layer, too.
 - `LLAMA`: `tokens`, `blocks` of `TransformerBlock` (rms, swiglu, rotary), `norm`, `output`.
 - `RESNET`: torchvision's names, `conv1`, `bn1`, `layer1` to `layer4`, `fc`.
 
-They read what transformers writes, and `save_file(path, rename=GPT2)` writes what transformers
-reads. Files of torchvision and timm have the names of `RESNET`'s models already. For another layout
-make a `Names` of your own.
+They read files that transformers writes, and `save_file(path, rename=GPT2)` writes files that
+transformers reads. Files of torchvision and timm already use the names of `RESNET`'s models. For
+another layout, make your own `Names`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from numpy.typing import NDArray
 
 from rumus.nn.fitting import Place
 
+__all__ = ["GPT2", "LLAMA", "RESNET", "Names", "Row"]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer: its name in the file and here, `{}` for a number, `{+}` where it is 1 more.
+    """One layer: its name in the file and here, `{}` for a number, `{+}` for a number 1 larger.
 
-    part, of, is_transposed: see `Place`; they count for weights and biases of the layer alike, but
-    only a matrix is transposed.
+    foreign: the name in the file.
+    own: the name here.
+    part, of, is_transposed: see `Place`; they apply to the layer's weight and bias alike, but only
+        a matrix is transposed.
     """
 
     foreign: str
@@ -41,12 +45,14 @@ class Row:
 
 
 class Names:
-    """A table of names, to read files with and to write them.
+    """A table of names for reading and writing files.
 
-    rows: the layers. prefix: what a file may have or lack in front of its names; it is written
-    where a row has it. dropped: patterns of names, without the prefix, that are no weights.
+    rows: the layers.
+    prefix: of names in the file, optional on reading; written where a row has it.
+    dropped: regular expressions of names, without the prefix, that are not weights.
     unwritten: layers of the file that are copies of others.
 
+    >>> from rumus.nn.names import Names, Row
     >>> names = Names([Row("h.{}.mlp.c_fc", "blocks.{}.feed_forward.up", is_transposed=True)])
     >>> names("h.7.mlp.c_fc.bias")
     Place(name='blocks.7.feed_forward.up.bias', part=0, of=1, is_transposed=True)
@@ -66,7 +72,7 @@ class Names:
         self._unwritten = frozenset(unwritten)
 
     def __call__(self, name: str) -> str | Place | None:
-        """Return where a tensor of a file belongs; the name itself if no row knows it."""
+        """Return where a tensor of a file belongs; the name itself if no row matches."""
         short = name.removeprefix(self._prefix)
         if any(pattern.fullmatch(short) for pattern in self._dropped):
             return None
@@ -78,9 +84,12 @@ class Names:
         return name
 
     def foreign(self, state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return a state under the names of the file, a tensor in parts where the file has several.
+        """Return a state under the file's names, split where the file has several tensors.
 
-        What no row knows keeps its name. ValueError for a tensor in parts that has no matrix.
+        Tensors that no row matches keep their names. ValueError for a bias to split whose layer has
+        no weight matrix.
+
+        state: arrays by their names here.
         """
         found: dict[str, NDArray[Any]] = {}
         for name, array in state.items():
@@ -95,7 +104,10 @@ class Names:
         return found
 
     def layers(self, own: str) -> list[tuple[str, Row]]:
-        """Return the names in the file of a layer here, each with its row."""
+        """Return the file's names of a layer, each with its row.
+
+        own: the layer's name here.
+        """
         return [
             (_filled(row.foreign, row.own, match.groups()), row)
             for pattern, row in self._writers
@@ -117,7 +129,7 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 def _filled(template: str, other: str, numbers: Iterable[str]) -> str:
-    """A template with the numbers that a name of the other had."""
+    """Fill a template with the numbers matched by the other one."""
     gaps = zip(re.findall(r"\{\+?\}", template), re.findall(r"\{\+?\}", other), strict=True)
     shifts = [(mine == "{+}") - (theirs == "{+}") for mine, theirs in gaps]
     values = (str(int(n) + shift) for n, shift in zip(numbers, shifts, strict=True))
@@ -129,12 +141,14 @@ def _pieces(
 ) -> list[NDArray[Any]]:
     weight = state.get(f"{layer}.weight")
     if weight is None or weight.ndim != 2:
-        raise ValueError(f"{layer} is written in {count} parts, but has no matrix to tell them by")
+        raise ValueError(
+            f"{layer} is split into {count} parts, but has no weight matrix to tell their sizes"
+        )
     return cut(array, weight.shape[1], count)
 
 
 def cut(array: NDArray[Any], inputs: int, count: int) -> list[NDArray[Any]]:
-    """Cut what makes queries, keys and values: as many queries as inputs, the rest shared alike."""
+    """Split queries, keys and values: as many queries as inputs, keys and values half the rest."""
     other = (len(array) - inputs) // (count - 1) if count > 1 else 0
     return np.split(array, [inputs + other * part for part in range(count - 1)])
 

@@ -1,7 +1,7 @@
-"""Transforms of images, which are arrays of shape (height, width, channels) or (height, width).
+"""Transforms of images: arrays of shape (height, width, channels) or (height, width).
 
-Each is called with an image and a NumPy generator, and returns another image; `Augment` makes a
-`transform=` of a loader of several. Draws depend on (seed, epoch, sample) alone.
+Each is called with an image and a NumPy generator and returns a new image. `Augment` combines
+several into the `transform=` of a loader. Random numbers depend on (seed, epoch, sample) alone.
 
 >>> import numpy as np
 >>> from rumus.train import ArrayDataset, DataLoader, images
@@ -32,7 +32,7 @@ __all__ = ["Augment", "Colour", "Crop", "Flip", "Normalise", "Rotate"]
 
 
 class Augment:
-    """Applies transforms of images to one field of a sample, one after the other.
+    """Applies image transforms to one field of a sample, one after the other.
 
     transforms: each is called with an image and the sample's generator.
     key: the field that is the image: its name in a dict, or its place in a tuple.
@@ -62,11 +62,13 @@ class Augment:
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image, at a random place.
+    """Crops an image at a random place.
 
-    size: (height, width), or one number for both. padding: zeros that are put around the image
-    before. centre: take the middle instead, as for a validation.
-    ValueError for an image that is too small.
+    size: (height, width), or one number for both.
+    padding: width of the border of zeros that is added first.
+    centre: crop the middle instead, as for validation.
+
+    ValueError for an image smaller than the crop.
     """
 
     size: int | tuple[int, int]
@@ -74,7 +76,7 @@ class Crop:
     centre: bool = False
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
-        """Return the part."""
+        """Return the crop."""
         height, width = (self.size,) * 2 if isinstance(self.size, int) else self.size
         rows = image.shape[0] + 2 * self.padding - height
         columns = image.shape[1] + 2 * self.padding - width
@@ -92,7 +94,7 @@ class Crop:
         return self._padded(image, top - self.padding, left - self.padding, height, width)
 
     def _padded(self, image: Image, top: int, left: int, height: int, width: int) -> Image:
-        """The part, of which what lies outside of the image is 0."""
+        """The crop, zero outside the image."""
         out = np.zeros((height, width, *image.shape[2:]), image.dtype)
         y, x = max(0, -top), max(0, -left)
         found = image[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
@@ -102,9 +104,10 @@ class Crop:
 
 @dataclass(frozen=True)
 class Flip:
-    """An image and its mirror image, each as often as `share` says.
+    """Flips a random share of the images.
 
-    axis: "horizontal" exchanges left and right, "vertical" top and bottom. share: in [0, 1].
+    axis: "horizontal" swaps left and right, "vertical" top and bottom.
+    share: of images that are flipped, in [0, 1].
     """
 
     axis: Literal["horizontal", "vertical"] = "horizontal"
@@ -117,7 +120,7 @@ class Flip:
             raise ValueError(f"share must be in [0, 1], not {self.share}")
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
-        """Return the image, or its mirror image."""
+        """Return the image, flipped or not."""
         if generator.random() >= self.share:
             return image
         return image[:, ::-1] if self.axis == "horizontal" else image[::-1]
@@ -125,23 +128,23 @@ class Flip:
 
 @dataclass(frozen=True)
 class Rotate:
-    """An image turned about its middle by a random angle.
+    """Rotates an image about its centre by a random angle, with bilinear interpolation.
 
-    degrees: the largest angle, in either direction. Values between pixels are interpolated
-    bilinearly; what comes from outside of the image is `fill`.
+    degrees: the largest angle, in either direction.
+    fill: the value of pixels from outside the image.
     """
 
     degrees: float
     fill: float = 0.0
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
-        """Return the turned image, of the same shape and dtype."""
+        """Return the rotated image, of the same shape and dtype."""
         angle = math.radians(float(generator.uniform(-self.degrees, self.degrees)))
         return turned(image, angle, self.fill)
 
 
 def turned(image: Image, angle: float, fill: float = 0.0) -> Image:
-    """Return an image turned about its middle, by an angle in radians, counterclockwise."""
+    """Return an image rotated counterclockwise about its centre by an angle in radians."""
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     y -= (height - 1) / 2
@@ -170,12 +173,13 @@ def _pixels(image: Image, rows: Image, columns: Image, fill: float) -> Image:
 
 @dataclass(frozen=True)
 class Colour:
-    """Brightness, contrast and saturation, each changed by a random factor.
+    """Changes brightness, contrast and saturation, each by a random factor in [1 - x, 1 + x].
 
-    Each number is the largest change: factors are drawn from [1 - number, 1 + number]. Brightness
-    is the factor of all values, contrast that of the distance to the mean grey of the image,
-    saturation that of the distance to the grey of each pixel (ITU-R BT.601). Values stay in their
-    range: [0, 255] for uint8, [0, 1] for floating images.
+    Values stay in their range: [0, 255] for uint8, [0, 1] for floating images.
+
+    brightness: x of the factor that scales all values.
+    contrast: x of the factor that scales distances to the image's mean grey.
+    saturation: x of the factor that scales distances to each pixel's grey (ITU-R BT.601).
     """
 
     brightness: float = 0.0
@@ -188,7 +192,7 @@ class Colour:
                 raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Image:
-        """Return the image in other colours."""
+        """Return the image with its colours changed."""
         changes = self.brightness, self.contrast, self.saturation
         bright, contrast, saturation = (1 + c * generator.uniform(-1, 1) for c in changes)
         is_colour = image.ndim == 3 and image.shape[2] == 3
@@ -214,10 +218,11 @@ def _away(image: Image, grey: Any, factor: float) -> Image:
 
 @dataclass(frozen=True)
 class Normalise:
-    """(image - mean) / std as float32; whole numbers are divided by their largest before.
+    """(image - mean) / std as float32; integers are first divided by their dtype's maximum.
 
-    mean, std: one number, or one for each channel. channels_first: return (channels, height,
-    width), which is what convolutions take; an image without channels gets one.
+    mean, std: one number, or one for each channel.
+    channels_first: return (channels, height, width), the layout of convolutions; an image without
+        a channel axis gets one.
     ValueError for a std that is not positive.
     """
 
@@ -247,7 +252,7 @@ def _plain(given: float | Sequence[float]) -> float | tuple[float, ...]:
 def _factors(
     mean: float | tuple[float, ...], std: float | tuple[float, ...], dtype: np.dtype[Any]
 ) -> tuple[Image, Image]:
-    """What an image of this dtype is multiplied by, and what is subtracted then."""
+    """The factor for an image of this dtype, and what is subtracted from the product."""
     limit = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
     means, deviations = (np.asarray(x, np.float32) for x in (mean, std))
     return (1 / (limit * deviations)).astype(np.float32), (means / deviations).astype(np.float32)
