@@ -2,7 +2,7 @@
 
 Each table is for a model that names its parts as follows:
 
-- `GPT2`: `tokens`, `positions`, `blocks` of `TransformerBlock`, `norm`; `tokens` is the output layer, too.
+- `GPT2`: `tokens`, `positions`, `blocks` of `TransformerBlock`, `norm`; the output shares `tokens`.
 - `LLAMA`: `tokens`, `blocks` of `TransformerBlock` (rms, swiglu, rotary), `norm`, `output`.
 - `RESNET`: torchvision's names, `conv1`, `bn1`, `layer1` to `layer4`, `fc`.
 
