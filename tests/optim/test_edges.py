@@ -20,6 +20,15 @@ def trained(optimizer: FusedOptimizer[Any], w: Parameter, gradient: Any, steps: 
     return w.numpy()
 
 
+@pytest.mark.parametrize("given", [None, 1.0, tensor(1.0), {}], ids=lambda x: type(x).__name__)
+def test_a_step_takes_a_gradient_store(given: Any) -> None:
+    w = Parameter([1.0], name="w")
+    with pytest.raises(
+        TypeError, match=r"what loss.backward\(\) returned, not " + type(given).__name__
+    ):
+        SGD([w], 0.1).step(given)
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_no_gradient_no_step(kind: type[FusedOptimizer[Any]], backend: Backend) -> None:
     """Where the gradient is 0 from the beginning nothing moves but by a decay, and stays finite."""

@@ -37,12 +37,15 @@ def in_store(segments: Sequence[Segment], grads: GradientStore) -> list[Owned]:
 def collected(segments: Sequence[Segment], grads: GradientStore) -> dict[int, Array]:
     """Return the gradients of segments, flat, by the number of the segment.
 
-    Optional ones that are not there are left out. Nothing is taken out of the store.
+    Missing optional ones are left out. Nothing is taken out of the store.
 
-    BackendMismatchError for a group of which only a part was moved, GradientMismatchError for a
-    gradient that does not fit, MissingGradientError for one that is not there, and
-    DrainedGradientError if a step already used it.
+    TypeError for anything but a store, BackendMismatchError for a partly moved group,
+    GradientMismatchError for a gradient that does not fit, MissingGradientError for a missing one,
+    and DrainedGradientError if a step already used it.
     """
+    if not isinstance(grads, GradientStore):
+        found_type = type(grads).__name__
+        raise TypeError(f"step takes what loss.backward() returned, not {found_type}")
     _check_backends(segments)
     found: dict[int, Array] = {}
     for number, segment in enumerate(segments):
