@@ -1,4 +1,4 @@
-"""Tensors, gradients and who owns them: the ground that the rest of rumus stands on.
+"""Tensors, gradients and their ownership: the foundation of rumus.
 
 >>> from rumus.tensor import Parameter, tensor
 >>> weight = Parameter([[0.5, -1.0]], name="weight")
@@ -232,7 +232,7 @@ __all__ = [
     "zeros",
 ]
 
-if not TYPE_CHECKING:  # a type checker knows what there is
+if not TYPE_CHECKING:  # so that type checkers see every name
 
     def __getattr__(name: str) -> NoReturn:
         MODULE.refuse(name)

@@ -1,4 +1,4 @@
-"""The CPU: every kernel and every family of operations on NumPy, and compiled with numba.
+"""The CPU backends: every kernel and every family of operations, with NumPy or compiled by numba.
 
-It uses `expression` and `memory`. numba is imported where it is installed, and only when called.
+They use `expression` and `memory`. numba is imported only if it is installed, on first use.
 """

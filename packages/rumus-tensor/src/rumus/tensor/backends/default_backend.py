@@ -1,4 +1,4 @@
-"""The backend that a tensor gets when none is asked for: the CPU, with numba where installed."""
+"""The default backend of tensors: the CPU, with numba if it is installed."""
 
 from __future__ import annotations
 

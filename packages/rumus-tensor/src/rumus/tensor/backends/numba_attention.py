@@ -1,9 +1,9 @@
-"""Attention on the CPU: products by BLAS, and all between them in one compiled pass.
+"""Attention on the CPU: products by BLAS, and everything between them in one compiled pass.
 
-Heads go to the threads one by one, so that the scores of one are still in the cache when the next
-product reads them; none are kept. The gradient computes them again, from the logarithm of the sum
-of each row's exponentials. Where the BLAS is known (`numba_blas`), all heads of a thread are one
-compiled call; otherwise its products are NumPy's, an example at a time.
+Threads take heads one by one, so that a head's scores are still in cache when the next product
+reads them; no scores are kept. The gradient recomputes them from the logarithm of each row's sum of
+exponentials. If the BLAS is known (`numba_blas`), all heads of a thread are one compiled call;
+otherwise the products are NumPy's, one example at a time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 
 VECTORS: Final = 32  # elements that a compiled loop computes at once
-FAR: Final = np.float32(80)  # exp(-80) is a normal number, and nothing beside 1
-PARALLEL: Final = 65_536  # scores from which threads are worth their start
-RUN: Final = 1024  # scores that are added in float32; their sums are in float64
+FAR: Final = np.float32(80)  # exp(-80) is a normal number, and negligible next to 1
+PARALLEL: Final = 65_536  # from this many scores on, starting threads pays off
+RUN: Final = 1024  # scores added in float32; their sums are in float64
 
 
 def attention(
@@ -84,7 +84,7 @@ def attention_gradient(
 
 
 def _check(query: Array, key: Array, value: Array, out: Array, total: Array) -> None:
-    """Raise ValueError or TypeError unless these are the arrays that the loops go over."""
+    """Raise ValueError or TypeError unless the arrays fit the loops."""
     heads = [array.shape[-3] if array.ndim > 2 else 1 for array in (query, key)]
     if (
         min(query.ndim, key.ndim) < 2
@@ -126,8 +126,8 @@ def _by_head(
 ) -> None:  # fmt: skip
     """Run a compiled loop over the heads of keys of all examples.
 
-    arrays: (examples, heads, rows, size) each; what is written comes after the query, key and
-    value, and for the gradient after the gradient of the result.
+    arrays: (examples, heads, rows, size) each; outputs come after the query, key and value, and for
+        the gradient after the gradient of the result.
     """
     read = 3 if name == "forward" else 4
     plain = [a if i >= read or _has_rows(a) else a.copy() for i, a in enumerate(arrays)]
@@ -139,7 +139,7 @@ def _by_head(
     totals = sums.reshape(examples * heads, rows)
 
     def work(start: int, stop: int) -> None:
-        # Made here, so that whoever works holds the arrays and not only their addresses.
+        # Made here, so that the worker holds the arrays and not only their addresses.
         places = np.array([(a.ctypes.data, *a.strides[:3]) for a in operands], np.int64)
         loop(product, places, sizes, causal, length, size, totals, start, stop)
 
@@ -157,13 +157,13 @@ def _has_rows(x: Array) -> bool:
 
 
 def _give(written: Array, into: Array) -> None:
-    """Copy what was written if it is no view: heads that share keys may not lie side by side."""
+    """Copy the result if it is not a view: heads that share keys may not be adjacent."""
     if not np.may_share_memory(written, into):
         np.copyto(into, written.reshape(into.shape))
 
 
 def _examples(x: Array, key: Array) -> Array:
-    """(examples, heads of keys, rows, size): heads of queries that share keys are further rows."""
+    """(examples, key heads, rows, size): query heads that share keys become further rows."""
     heads, own = (array.shape[-3] if array.ndim > 2 else 1 for array in (key, x))
     rows = own // max(1, heads) * x.shape[-2]
     return x.reshape(math.prod(key.shape[:-3]), heads, rows, x.shape[-1])
@@ -177,17 +177,17 @@ def _rows(x: Array) -> Array:
 
 
 def _counts(row: int, causal: bool, length: int, keys: int) -> Any:
-    """How many keys a row sees, and up to which to compute: whole vectors are faster."""
+    """The number of keys a row sees, and the number to compute: whole vectors are faster."""
     seen = row % length + 1 if causal else keys
     return seen, min(-(-seen // VECTORS) * VECTORS, keys)
 
 
 def _maximum(bits: Any, row: int, length: int) -> Any:
-    """The largest of a row of float32, on integers: a loop of these runs on vectors."""
+    """The maximum of a float32 row, found on integers, since such a loop vectorises."""
     best = np.int32(-0x80000000)
     for i in range(length):
         key = bits[row, i] ^ ((bits[row, i] >> np.int32(31)) & np.int32(0x7FFFFFFF))
-        best = max(best, key)  # ordered as the numbers; a NaN before all or behind them
+        best = max(best, key)  # ordered like the numbers, with NaN below or above all of them
     return np.int32(best ^ ((best >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
@@ -196,7 +196,7 @@ def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> Non
     for row in range(len(scores)):
         seen, upto = _counts(row, causal, length, scores.shape[1])
         for i in range(seen, upto):
-            scores[row, i] = scores[row, 0]  # what is larger than none
+            scores[row, i] = scores[row, 0]  # larger than nothing
         for i in range(upto):
             scores[row, i] *= scale
         highest = _maximum(bits, row, upto)
@@ -246,7 +246,7 @@ def _slope(weights: Any, change: Any, scale: Any) -> None:
 def _times(
     product: Any, turns: Any, shape: Any, a: Any, lda: Any, b: Any, ldb: Any, c: Any, ldc: Any
 ) -> None:
-    """C of (m, n) = A B, with k between them; `turns` says what is transposed."""
+    """C of (m, n) = A B, with k between them; `turns` says which are transposed."""
     (m, n, k), one, zero = shape, np.float32(1), np.float32(0)
     product(ROWS, turns[0], turns[1], m, n, k, one, a, lda, b, ldb, zero, c, ldc)
 
@@ -297,7 +297,7 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     fast = {"contract", "reassoc", "nsz"}
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
     for function in (_counts, _maximum, _weigh, _again, _slope, _times):
-        register_jitable(**options)(function)  # one in a closure would keep it from the cache
+        register_jitable(**options)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(**options, cache=True)
     loops: tuple[Callable[..., None], ...] = _weigh, _again, _slope, _forward, _backward
     return {loop.__name__.lstrip("_"): njit(loop) for loop in loops}

@@ -1,9 +1,9 @@
 """The CPU backend with numba: a large elementwise kernel runs as one compiled loop.
 
-What is small, has mixed layouts, or spends its time in functions that NumPy vectorises and numba
-does not, stays with `NumpyBackend`. Which way a kernel runs depends on its text and on the shapes
-alone, so that two runs of one program give the same bits. numba is imported by the first call that
-needs it: it takes half a second.
+Kernels that are small, have mixed layouts, or spend their time in functions that NumPy vectorises
+and numba does not stay with `NumpyBackend`. The choice depends only on a kernel's text and its
+shapes, so two runs of a program give the same bits. The first call that needs numba imports it,
+which takes half a second.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ from rumus.tensor.memory.philox import ROUNDS
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.watching import watched
 
-SMALL: Final = 16_384  # elements under which calling NumPy costs less than compiling
-FEW: Final = 512  # elements under which adding up rows is no product
+SMALL: Final = 16_384  # below this many elements, NumPy calls cost less than compiling
+FEW: Final = 512  # below this many elements, row sums are not computed as a product
 
-# dtype -> as an integer, and all its bits but the sign.
+# dtype -> the integer dtype of its size, and a mask of all bits but the sign.
 _MAGNITUDES: Final[Mapping[DType, tuple[type, Any]]] = {
     float16: (np.int16, np.int16(0x7FFF)),
     float32: (np.int32, np.int32(0x7FFFFFFF)),
@@ -98,9 +98,9 @@ def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
 
 
 def _reaches(bits: Any, magnitude: Any, limit: Any) -> bool:
-    """For numba to compile: whether a number has at least the limit's magnitude, as NaN has.
+    """For numba to compile: whether any magnitude reaches the limit; NaN does.
 
-    On integers, which may be combined in any order, so that the loop runs on vectors.
+    On integers, which may be combined in any order, so the loop vectorises.
     """
     found = False
     for i in range(bits.size):
@@ -109,14 +109,14 @@ def _reaches(bits: Any, magnitude: Any, limit: Any) -> bool:
 
 
 def _scatter(rows: Any, index: Any, out: Any) -> None:
-    """For numba to compile: add each row to where its number says, in their order."""
+    """For numba to compile: add each row to the row that its number selects, in order."""
     for n in range(index.size):
         for i in range(rows.shape[1]):
             out[index[n], i] += rows[n, i]
 
 
 def _scatter_sorted(rows: Any, order: Any, index: Any, out: Any) -> None:
-    """For numba to compile: as `_scatter`, added up in float64. order: of rows by number."""
+    """For numba to compile: like `_scatter`, but in float64. order: of rows, sorted by number."""
     total = np.zeros(rows.shape[1])
     for n in range(order.size):
         at = order[n]
@@ -137,7 +137,7 @@ def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class BoundLoop:
-    """A compiled loop with its arrays, as one dimension each: inputs, then outputs."""
+    """A compiled loop with its flattened arrays: inputs, then outputs."""
 
     def __init__(
         self, loop: Callable[..., None], kernel: Kernel, dtype: DType, flat: Sequence[Array]
@@ -152,7 +152,7 @@ class BoundLoop:
         self._size = flat[0].size
 
     def command(self, scalars: Sequence[float]) -> Callable[[], object]:
-        """Return what runs it with these numbers."""
+        """Return a function that runs it with these scalars."""
         with np.errstate(over="ignore"):
             values = [self._dtype.type(scalar) for scalar in scalars]
         operands, split, loop = self._operands, self._split, self._loop
@@ -169,11 +169,11 @@ class BoundLoop:
         return partial(run_parts, run, self._size, True)
 
     def run(self, scalars: Sequence[float]) -> None:
-        """Run it with these numbers."""
+        """Run it with these scalars."""
         self.command(scalars)()
 
     def _run_half(self, values: Sequence[Any], start: int, stop: int) -> None:
-        """The loop knows no float16: in and out by blocks."""
+        """The loop has no float16, so convert block by block."""
         operands, split, dtype = self._operands, self._split, self._dtype
         for cut in range(start, stop, BLOCK):
             parts = [operand[cut : min(cut + BLOCK, stop)] for operand in operands]
@@ -186,7 +186,7 @@ class BoundLoop:
 
 
 class NumbaBackend(NumpyBackend):
-    """`NumpyBackend`, with compiled loops where they are faster."""
+    """A `NumpyBackend` that uses compiled loops where they are faster."""
 
     name = "numba"
 
@@ -217,7 +217,7 @@ class NumbaBackend(NumpyBackend):
     def loop_of(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
     ) -> BoundLoop | None:
-        """Return a compiled loop on these arrays, None where NumPy's calls cost less.
+        """Return a compiled loop on these arrays, or None if NumPy calls are cheaper.
 
         kernel: what is computed for each element.
         arrays: what it reads.
@@ -300,7 +300,7 @@ class NumbaBackend(NumpyBackend):
         return out.size * a.shape[-1] < SHARED or not is_known
 
     def undisturbed(self) -> AbstractContextManager[None]:
-        """The BLAS stays on one thread: its others would go on spinning beside compiled loops."""
+        """Keep the BLAS on one thread: its other threads would spin while compiled loops run."""
         return super().undisturbed() if numba_blas.single() is None else numba_blas.alone()
 
     def _multiply(self, a: Array, b: Array, out: Array, bias: Array | None) -> None:

@@ -1,4 +1,4 @@
-"""The batch norm in compiled loops, channel by channel; threads share the channels.
+"""Batch norm in compiled loops, channel by channel; threads share the channels.
 
 Indices within a run are unsigned, as in `numba_rows`.
 """
@@ -17,8 +17,8 @@ from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 
-PARALLEL: Final = 65_536  # elements from which threads are worth their start
-LANES: Final = 64  # sums side by side, each of its own places: vectors are added, not numbers
+PARALLEL: Final = 65_536  # from this many elements on, starting threads pays off
+LANES: Final = 64  # partial sums side by side, so that vectors are added rather than numbers
 
 
 def batch_norm(
@@ -46,7 +46,7 @@ def batch_norm_gradient(
 ) -> None:  # fmt: skip
     """With n the normalized x: weight / deviation (g - mean(g) - n mean(g n)); sums of g n and g.
 
-    None where it is not wanted.
+    An output of None is not computed.
     """
     loop, channels = _compiled()["backward"], x.shape[1]
     row = (channels,)
@@ -69,7 +69,7 @@ def batch_norm_gradient(
 
 
 def _joined(x: Array) -> Array:
-    """(batch, channels, ...) as (batch, channels, places), a copy if it has another layout."""
+    """(batch, channels, ...) as (batch, channels, places), copied if the layout requires it."""
     return np.ascontiguousarray(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
@@ -177,6 +177,6 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
         "nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"},
     }  # fmt: skip
     for function in (emptied, _sum, _squares, _sums_of_gradient):
-        register_jitable(**options)(function)  # one in a closure would keep it from the cache
+        register_jitable(**options)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(**options, cache=True)
     return {"forward": njit(_forward), "backward": njit(_backward)}

@@ -1,9 +1,9 @@
-"""The matrix product of NumPy's BLAS, for compiled loops to call, and its threads.
+"""NumPy's BLAS for compiled loops: its matrix product and its thread settings.
 
-A compiled loop that multiplies small matrices between other work calls the library itself: threads
-of rumus share the work, and each multiplies alone. The library's own threads would go on spinning
-after each product, and take the cores from the loops. Only the OpenBLAS of NumPy's wheels is known;
-with any other `single` is None, and callers take another way.
+A compiled loop that multiplies small matrices between other work calls the library directly:
+rumus's threads share the work, and each multiplies alone. The library's own threads would keep
+spinning after each product and take cores from the loops. Only the OpenBLAS of NumPy's wheels is
+supported; with any other, `single` returns None and callers use another method.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any, Final
 from rumus.tensor.expression.dtype import float32, float64
 from rumus.tensor.memory.backend import Array
 
-_PREFIXES: Final = ("scipy_", "")  # of the names in the wheels of NumPy 2 and of earlier ones
-ALONE: Final = 1 << 18  # multiplications of a product, from which the library would start threads
-SHARED: Final = 1 << 21  # from which more than one is worth its start
-ROWS, PLAIN, TURNED = 101, 111, 112  # of CBLAS: by rows, as it is, transposed
+_PREFIXES: Final = ("scipy_", "")  # of symbols in the wheels of NumPy 2, and of earlier ones
+ALONE: Final = 1 << 18  # from this many multiplications on, the library would start threads
+SHARED: Final = 1 << 21  # from this many on, a second thread pays off
+ROWS, PLAIN, TURNED = 101, 111, 112  # CBLAS constants: row-major, not transposed, transposed
 
 
 @cache
 def _library() -> tuple[ctypes.CDLL, str] | None:
-    """The library that NumPy is linked to, and how its names begin."""
+    """The library that NumPy is linked to, and the prefix of its symbols."""
     extension = importlib.import_module("numpy.linalg._umath_linalg").__file__
     try:
         library = ctypes.CDLL(extension)
@@ -43,14 +43,14 @@ def _library() -> tuple[ctypes.CDLL, str] | None:
 
 @cache
 def single() -> Callable[..., None] | None:
-    """Return cblas_sgemm of float32, its pointers as integers, or None if it is not known."""
+    """Return cblas_sgemm (float32) with integer pointers, or None if the BLAS is unknown."""
     found = _library()
     if found is None:
         return None
     library, prefix = found
     product: Any = getattr(library, f"{prefix}cblas_sgemm64_")
     flag, size, value = ctypes.c_int, ctypes.c_int64, ctypes.c_float
-    matrix = (ctypes.c_int64, size)  # its address, and the elements from one row to the next
+    matrix = (ctypes.c_int64, size)  # its address, and the row stride in elements
     product.argtypes = [flag] * 3 + [size] * 3 + [value, *matrix, *matrix, value, *matrix]
     product.restype = None
     called: Callable[..., None] = product
@@ -69,7 +69,7 @@ def is_for_one(a: Array, b: Array, out: Array) -> bool:
 
 @cache
 def _settings() -> tuple[Callable[[], int], Callable[[int], None]]:
-    """What says how many threads the library uses, and what sets them."""
+    """The functions that get and set the library's number of threads."""
     found = _library()
     assert found is not None, "asked for by those that call the library"
     library, prefix = found
@@ -80,14 +80,14 @@ def _settings() -> tuple[Callable[[], int], Callable[[int], None]]:
 
 
 def _threads() -> int:
-    """Return how many threads the library uses."""
+    """Return the library's number of threads."""
     return _settings()[0]()
 
 
 class _Alone:
-    """How many are inside of `alone`, and how many threads the library had before.
+    """The number of callers inside `alone`, and the library's number of threads before.
 
-    A class of its own, and no generator: small products enter it every few microseconds.
+    A class rather than a generator, since small products enter it every few microseconds.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class _Alone:
                 _settings()[1](self._before)
 
     def forked(self) -> None:
-        """In a child process: those who were inside, or held the lock, are not there."""
+        """In a child process, reset: threads that were inside or held the lock do not exist."""
         self._lock = threading.Lock()
         if self._inside:
             self._inside = 0
@@ -123,9 +123,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def alone() -> AbstractContextManager[None]:
-    """Let each product take place on the thread that asks for it, until the last one leaves.
+    """Run each product on the calling thread only, until the last caller leaves.
 
-    The library knows no way to say so for one call: while somebody is inside, products that others
-    ask NumPy for take one thread as well.
+    The library has no setting per call: while any caller is inside, NumPy's products on other
+    threads use one thread too.
     """
     return _state

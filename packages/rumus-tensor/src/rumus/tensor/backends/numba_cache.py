@@ -1,4 +1,4 @@
-"""Compiled loops that outlive the process: numba keeps them beside a file, so their text is one."""
+"""Compiled loops that outlive the process: numba caches by file, so each text gets one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from typing import Any
 def compiled_loop(
     source: str, namespace: Mapping[str, Any], meaning: str, **options: Any
 ) -> Callable[..., None]:
-    """Compile the function `loop` of a text, or load what another process has compiled of it.
+    """Compile the function `loop` in a text, or load it from the cache of another process.
 
-    namespace: what the text names besides. meaning: what of the namespace numba does not look at
-    when it compares: dtypes, and the text of other functions. Where nothing can be kept, as on a
-    file system that is read only, it is compiled each time.
+    namespace: the other names in the text. meaning: the parts of the namespace that numba's cache
+        does not compare: dtypes, and the text of other functions. If nothing can be saved, as on a
+        read-only file system, the function is compiled each time.
     """
     import numba
 
-    names: dict[str, Any] = {"__name__": __name__, **namespace}  # numba asks where it is from
+    names: dict[str, Any] = {"__name__": __name__, **namespace}  # numba looks up its file
     file = _file_of(source, f"{meaning} {numba.__version__}")
-    # The text is made from a kernel's own nodes, nothing a caller wrote.
+    # The text is generated from a kernel's nodes and contains nothing that a caller wrote.
     exec(compile(source, "<kernel>" if file is None else str(file), "exec"), names)
     if file is not None:
-        with suppress(RuntimeError):  # numba may find no place for what it compiles
+        with suppress(RuntimeError):  # numba may find no cache folder
             kept: Callable[..., None] = numba.njit(cache=True, **options)(names["loop"])
             return kept
     loop: Callable[..., None] = numba.njit(**options)(names["loop"])
@@ -38,7 +38,7 @@ def compiled_loop(
 
 @cache
 def cache_folder() -> Path:
-    """Return where the texts are: where NUMBA_CACHE_DIR says, or the user's cache."""
+    """Return the folder of the texts: NUMBA_CACHE_DIR, or the user's cache."""
     config: Any = import_module("numba.core.config")
     if config.CACHE_DIR:
         return Path(config.CACHE_DIR, "rumus")
@@ -47,7 +47,7 @@ def cache_folder() -> Path:
 
 
 def _file_of(source: str, meaning: str) -> Path | None:
-    """Return the file with this text, written if need be; None if it cannot be."""
+    """Return the file with this text, written if necessary; None if that fails."""
     name = hashlib.sha256(f"{meaning}\n{source}".encode()).hexdigest()[:32]
     file = cache_folder() / f"kernel_{name}.py"
     try:

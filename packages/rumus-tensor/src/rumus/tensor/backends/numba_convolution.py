@@ -1,9 +1,9 @@
-"""The columns of a convolution, gathered and added up by compiled loops.
+"""The columns of a convolution, gathered and summed by compiled loops.
 
-`columns` writes what each element of the kernel meets at each place, zeros outside of the input,
-and `from_columns` is its transpose: it adds each column to where it came from, in the order of the
-kernel's elements. Both go over the input's channels, which threads share: a channel has one writer.
-One or two spatial axes, any dtype. The gradient of the bias is a sum over everything but a channel.
+`columns` (im2col) writes, for each kernel element, the input it meets at each place, zeros outside
+the input; `from_columns` is its transpose: it adds each column to where it came from, in the order
+of the kernel's elements. Threads share the input's channels, so each channel has one writer. One or
+two spatial axes, any dtype. The bias gradient is the sum over everything but the channel.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 
-LANES: Final = 32  # sums side by side, each of its own places
-PARALLEL: Final = 32_768  # elements of the columns from which threads are worth their start
+LANES: Final = 32  # partial sums side by side
+PARALLEL: Final = 32_768  # from this many elements of the columns on, starting threads pays off
 
 
 def columns(window: Window, x: Array, out: Array) -> None:
@@ -62,12 +62,12 @@ def _run(name: str, window: Window, x: Array, met: Array) -> None:
 
 
 def two(sizes: Shape, other: int) -> Shape:
-    """Return the sizes of two spatial axes: of one alone with `other` in front."""
+    """Return the sizes of two spatial axes; a single one gets `other` in front."""
     return sizes if len(sizes) == 2 else (other, *sizes)
 
 
 # For numba to compile. Arrays are flat and indices unsigned: a view of a row would cost a counted
-# reference, which threads fight over, and a signed index a look whether it is negative.
+# reference, which threads contend for, and a signed index a check for negative values.
 
 
 def _gather(

@@ -1,4 +1,4 @@
-"""Elementwise kernels as the text of compiled loops, over flat arrays or behind a product."""
+"""The source of compiled loops for elementwise kernels, over flat arrays or after a product."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEXT: Final[Mapping[str, str]] = {
 
 
 def numba_source(kernel: Kernel) -> str:
-    """Return `kernel` as the Python text of one loop over the whole of its arrays.
+    """Return `kernel` as the Python source of one loop over its arrays.
 
     >>> from rumus.tensor.expression.kernel import trace
     >>> kernel = trace(lambda x, y: x * y + 1.0)
@@ -56,10 +56,10 @@ def numba_source(kernel: Kernel) -> str:
 
 
 def tail_source(kernel: Kernel, has_bias: bool) -> str:
-    """Return the text of a loop over rows of a product, the kernel's first array.
+    """Return the source of a loop over rows of a product, the kernel's first array.
 
-    A bias, one number for each column, is added first. Where the kernel does not replace the
-    product, that becomes what it is with its bias.
+    A bias, one number per column, is added first. If the kernel does not replace the product, the
+    product plus bias is stored.
 
     >>> from rumus.tensor.expression.kernel import trace
     >>> print(tail_source(trace(lambda x: {"x": x * 2.0}), True))
@@ -93,7 +93,7 @@ def _uniforms(kernel: Kernel) -> list[str]:
 
 
 def _lines(kernel: Kernel, at: str, known: Mapping[str, str] | None = None) -> list[str]:
-    """The statements for the element `at`. known: arrays whose elements have names already."""
+    """The statements for the element `at`. known: arrays whose elements already have names."""
     text: dict[Expr, str] = dict(zip(kernel.uniforms, _uniforms(kernel), strict=True))
     loaded = known or {}
     lines: list[str] = []
@@ -120,12 +120,12 @@ def _lines(kernel: Kernel, at: str, known: Mapping[str, str] | None = None) -> l
 
 
 def _target(kernel: Kernel, output: str) -> str:
-    """An output that replaces an input is that input: one name, so that the loop vectorises."""
+    """An output that replaces an input uses the input's name, so that the loop vectorises."""
     return f"a_{output}" if output in kernel.arrays else f"out_{output}"
 
 
 def has_loop(kernel: Kernel, dtype: DType) -> bool:
-    """Whether a compiled loop computes every operation, and faster than NumPy's vectors do."""
+    """Whether a compiled loop supports every operation and is faster than NumPy."""
     operations = {node.operation for node in kernel.nodes}
     vectors = dtype == float32 or operations.isdisjoint(numba_math.NAMES)
     return dtype.kind == "f" and vectors and operations <= TEXT.keys()
@@ -134,8 +134,8 @@ def has_loop(kernel: Kernel, dtype: DType) -> bool:
 def compiled_kernel(source: str, dtype: DType) -> Callable[..., None]:
     """Compile a loop that rounds each operation, as NumPy does.
 
-    A product and a sum are not contracted: an element must not depend on whether the array that it
-    is in is long enough for this loop. The loops wait for memory, and it costs no time.
+    Multiply and add are not contracted: an element must not depend on whether its array is long
+    enough for this loop. The loops are bound by memory, so this costs no time.
     """
     namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
     namespace |= {"inf": math.inf, "nan": math.nan}
@@ -148,5 +148,5 @@ def compiled_kernel(source: str, dtype: DType) -> Callable[..., None]:
 
 @lru_cache(maxsize=1)
 def _text_of_functions() -> str:
-    """A checksum of the functions that loops call: another text of them is other machine code."""
+    """A checksum of the functions that loops call: their source determines the machine code."""
     return f"{zlib.crc32(Path(numba_math.__file__).read_bytes()):08x}"

@@ -1,11 +1,11 @@
 """Functions of float32 that numba compiles into vector instructions.
 
-numba calls the C library for each element of `math.exp`; these are short enough for the compiler to
-put into the loop, and have no branch, so that it computes several elements at once. Errors are at
-most 3 units in the last place, 5e-7 for erf. NaN gives NaN, infinities what they should.
+numba calls the C library for each element of `math.exp`; these functions are short enough to be
+inlined and have no branches, so loops over them vectorise. Errors are at most 3 units in the last
+place, 5e-7 for erf. NaN gives NaN, and infinities give the limits.
 
-Compiled loops of other modules that call `exp` lie in numba's cache until their own file changes:
-whoever changes `exp` removes the cache, or touches them.
+Compiled loops in other modules that call `exp` stay in numba's cache until their own file changes:
+after changing `exp`, remove the cache or touch those files.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from rumus.tensor.backends.special import erf_fraction
 NAMES: Final = ("exp", "tanh", "sigmoid", "erf")
 
 _ONE, _TWO, _HALF = (np.float32(value) for value in (1, 2, 0.5))
-# exp(x) = 2^n exp(r): n the integer next to x log2(e), found by adding 1.5 * 2^23, which leaves no
-# room for a fraction. ln 2 in two parts, of which the first times any n is exact.
+# exp(x) = 2^n exp(r): n the integer nearest to x log2(e), found by adding 1.5 * 2^23, which leaves
+# no room for a fraction. ln 2 is in two parts; the first times any n is exact.
 _LOG2_E, _ROUND = np.float32(1.4426950408889634), np.float32(12582912)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_LOWEST, _HIGHEST = np.float32(-104), np.float32(89)  # beyond: 0 and infinity
-_BIAS, _MANTISSA = np.int32(127), np.int32(23)  # of the exponent; bits behind it
+_LOWEST, _HIGHEST = np.float32(-104), np.float32(89)  # beyond these: 0 and infinity
+_BIAS, _MANTISSA = np.int32(127), np.int32(23)  # of the exponent; bits after it
 _E2, _E3, _E4, _E5, _E6, _E7 = (np.float32(1 / f) for f in (2, 6, 24, 120, 720, 5040))
 # tanh(x) = x (1 + x^2 T(x^2)) below 0.55, its series; above by exp.
 _NEAR, _FAR = np.float32(0.55), np.float32(10)
@@ -38,13 +38,13 @@ _FLAT = np.float32(4)  # erf is 1 from here on
 
 
 def exp(x: Any) -> Any:
-    """e^x, for the loops of other modules to call once `compiled` was asked for."""
+    """e^x, for loops in other modules to call after `compiled`."""
     held = _LOWEST if x < _LOWEST else (_HIGHEST if x > _HIGHEST else x)
     n = (held * _LOG2_E + _ROUND) - _ROUND
     r = (held - n * _LN2_HIGH) - n * _LN2_LOW
     series = _E2 + r * (_E3 + r * (_E4 + r * (_E5 + r * (_E6 + r * _E7))))
     value = _ONE + (r + r * r * series)
-    # 2^n in two factors: n may be outside of what one exponent holds.
+    # 2^n in two factors: n may exceed the range of one exponent.
     whole = np.int32(n if x == x else _ONE)
     half = whole >> np.int32(1)
     first = np.int32((half + _BIAS) << _MANTISSA).view(np.float32)
@@ -54,7 +54,7 @@ def exp(x: Any) -> Any:
 
 @cache
 def compiled() -> Mapping[str, Callable[..., Any]]:
-    """Return the functions of `NAMES`, compiled when a compiled loop first calls them."""
+    """Return the functions in `NAMES`; numba compiles each on first use."""
     import numba
     from numba.extending import register_jitable
 

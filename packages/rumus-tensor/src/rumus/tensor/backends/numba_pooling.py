@@ -1,7 +1,7 @@
-"""Pooling in compiled loops, picture by picture; threads share the pictures.
+"""Pooling in compiled loops, image by image; threads share the images.
 
-One or two spatial axes, any floating dtype that numba knows. The padding is never made: it is what
-no window looks at. Windows of two by two side by side, which most pools have, are written out.
+One or two spatial axes, any floating dtype that numba supports. Padding is never materialized:
+windows skip it. The most common case, adjacent windows of two by two, is unrolled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 
-PARALLEL: Final = 65_536  # elements from which threads are worth their start
+PARALLEL: Final = 65_536  # from this many elements on, starting threads pays off
 
 
 def max_pool(window: Window, x: Array, out: Array) -> None:
@@ -28,7 +28,7 @@ def max_pool(window: Window, x: Array, out: Array) -> None:
 
 
 def max_pool_gradient(window: Window, x: Array, out: Array, gradient: Array, into: Array) -> None:
-    """Give each place's gradient to the first element of its window that is `out`; NaN to NaN."""
+    """Give each window's gradient to its first element equal to `out`; NaN to NaN."""
     places = _places(window, x)
     reads("max_pool", out=(out, places), gradient=(gradient, places))
     writes("max_pool", into=(into, x.shape))
@@ -42,14 +42,14 @@ def avg_pool(window: Window, x: Array, out: Array) -> None:
 
 
 def avg_pool_gradient(window: Window, gradient: Array, into: Array) -> None:
-    """Share out each place's gradient among the elements of its window."""
+    """Divide each window's gradient among its elements."""
     reads("avg_pool", gradient=(gradient, _places(window, into)))
     writes("avg_pool", into=(into, into.shape))
     _run("share_out", window, into, gradient)
 
 
 def _places(window: Window, x: Array) -> Shape:
-    """The shape of what a pool of x gives; ValueError for another number of spatial axes."""
+    """The shape of the pooled x; ValueError for another number of spatial axes."""
     if x.ndim != 2 + window.axes:
         raise ValueError(f"a pool over {window.axes} axes of an array of shape {x.shape}")
     return (*x.shape[:2], *window.places(x.shape[2:]))
@@ -72,8 +72,8 @@ def _run(name: str, window: Window, *arrays: Array) -> None:
     )  # fmt: skip
 
 
-# For numba to compile: the pictures from start to stop. Without branches inside a window: which of
-# its elements is the largest is nothing that a processor could guess.
+# For numba to compile: the images from start to stop. Without branches inside a window: which of
+# its elements is the largest is unpredictable for a processor.
 
 
 def _largest(
@@ -166,8 +166,8 @@ def _share_out(
                         flat[np.uintp(row + j)] += share
 
 
-# The same for windows of two by two, side by side: of elements p and p + 1, q and q + 1. One of
-# them is the largest: a window with NaN has NaN for it.
+# The same for adjacent windows of two by two: of elements p and p + 1, q and q + 1. One of
+# them is the largest; for a window with NaN it is NaN.
 
 
 def _largest_of_four(
@@ -227,7 +227,7 @@ def _mean_of_four(
             row, to = (n * height + 2 * a) * width, (n * down + a) * right
             for b in range(right):
                 p, q = np.uintp(row + 2 * b), np.uintp(row + width + 2 * b)
-                # A quarter of each: the sum of four numbers may be more than their dtype holds.
+                # A quarter of each: the sum of four numbers may overflow their dtype.
                 total = flat[p] * quarter + flat[p + one] * quarter
                 total += flat[q] * quarter + flat[q + one] * quarter
                 result[np.uintp(to + b)] = total

@@ -1,8 +1,7 @@
-"""Products whose elements get a bias and an epilogue while they are still in the cache.
+"""Products that add a bias and apply an epilogue while their elements are still in cache.
 
-The rows of a large product are shared out among the threads: each multiplies its rows, and goes
-over them once more in one compiled loop. What is known of the arrays is found out once, so that a
-captured step only runs the parts.
+Threads share the rows of a large product: each multiplies its rows and then visits them again in
+one compiled loop. The arrays are analysed once, so a captured step only runs the parts.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue
 
-SMALL: Final = 4096  # elements of a result under which calling NumPy costs less than compiling
+SMALL: Final = 4096  # below this many elements of a result, NumPy calls cost less than compiling
 
 AS_IT_IS: Final = Kernel("as_it_is", {"x": Expr.array("x")})
 
@@ -39,9 +38,9 @@ def bound_product(
     sums: Array | None,
     epilogue: Epilogue | None,
 ) -> Work | None:
-    """Return what multiplies these very arrays, as `Backend.matmul`; None for NumPy's calls.
+    """Return a function that multiplies these arrays, like `Backend.matmul`; None to use NumPy.
 
-    Whoever runs it has NumPy's warnings switched off, and the BLAS `alone`.
+    Its caller has turned off NumPy's warnings and made the BLAS run `alone`.
     """
     shape = out.shape
     a, out = as_one_product(a, b, out)
@@ -74,7 +73,7 @@ def bound_product(
 def _part(
     a: Array, b: Array, out: Array, tail: _Tail | None, sums: Array | None, rows: slice
 ) -> Work:
-    """Some rows of a product, and all that belongs to them."""
+    """Some rows of a product, with their share of the other arrays."""
     work: list[Work] = [partial(np.matmul, a[rows], b, out[rows])]
     if tail is not None:
         work.append(tail.of(rows))
@@ -84,7 +83,7 @@ def _part(
 
 
 def _by_columns(a: Array, b: Array, out: Array, tail: _Tail | None, sums: Array | None) -> Work:
-    """A product with more columns than rows, its columns shared out; the rest afterwards."""
+    """A product with more columns than rows: threads share the columns, then the epilogue runs."""
     count, columns = thread_count(), out.shape[1]
     edges = [columns * i // count for i in range(count + 1)]
     cuts = [slice(*edge) for edge in pairwise(edges)]
@@ -100,7 +99,7 @@ def _by_columns(a: Array, b: Array, out: Array, tail: _Tail | None, sums: Array 
 
 
 def row_sums(a: Array, sums: Array) -> Work:
-    """What adds up each row: a product with ones, which reads `a` once in any layout."""
+    """A function that sums each row: a product with ones, which reads `a` once in any layout."""
     return partial(multiply, a, _ones(a.shape[1], a.dtype), sums[:, None])
 
 
@@ -126,7 +125,7 @@ def _share(parts: Sequence[Work]) -> None:
 
 
 class _Tail:
-    """A compiled loop over rows of a product: its bias, and the elements' epilogue."""
+    """A compiled loop over rows of a product: its bias and its epilogue."""
 
     def __init__(
         self,
@@ -139,7 +138,7 @@ class _Tail:
         self._bias = () if bias is None else (bias,)
 
     def of(self, rows: slice) -> Work:
-        """Return what goes over some rows."""
+        """Return a function that processes some rows."""
         parts = [array[rows] for array in self._arrays]
         return partial(self._loop, *parts, *self._bias, *self._scalars)
 
@@ -147,7 +146,7 @@ class _Tail:
 def _tail(
     out: Array, shape: tuple[int, ...], bias: Array | None, epilogue: Epilogue | None
 ) -> _Tail | None:
-    """The loop after a product; None where there is nothing to do, or no loop for it."""
+    """The loop after a product; None if there is nothing to do, or no loop supports it."""
     if bias is None and epilogue is None:
         return None
     kernel = AS_IT_IS if epilogue is None else epilogue.kernel

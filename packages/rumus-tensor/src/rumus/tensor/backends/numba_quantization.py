@@ -58,7 +58,7 @@ def _quantize(
 
 
 def _dequantize(codes: Any, scales: Any, levels: Any, bounds: Any, offset: int, out: Any) -> None:
-    """For numba to compile: what the codes of the blocks of `bounds` stand for."""
+    """For numba to compile: decode the blocks of `bounds`."""
     for n in range(len(bounds)):
         start, stop, scale = bounds[n, 0], bounds[n, 1], scales[n]
         for i in range(start, stop):
@@ -68,7 +68,7 @@ def _dequantize(codes: Any, scales: Any, levels: Any, bounds: Any, offset: int, 
 
 
 def _check(values: Array, table: BlockTable, piece: Piece, codes: Array, scales: Array) -> None:
-    """Raise ValueError or TypeError unless these are the arrays that the loops go over."""
+    """Raise ValueError or TypeError unless the arrays fit the loops."""
     in_float32("quantization", values, scales)
     if codes.dtype != np.int32 or not 0 <= piece.first <= piece.last <= table.number:
         raise ValueError(f"quantization: {codes.dtype} codes, and {piece} of {table.number} blocks")
@@ -96,7 +96,7 @@ def quantize(
     scales: Array,
     share: Callable[[Callable[[int, int], None], int], None],
 ) -> None:
-    """Write the codes and scales of one piece. share: calls its argument over [0, length)."""
+    """Write the codes and scales of one piece. share: runs its argument on parts of [0, length)."""
     _check(values, table, piece, codes, scales)
     loop, packed, above = _compiled(_quantize), as_bytes(codes), upper(code)
 
@@ -118,7 +118,7 @@ def dequantize(
     out: Array,
     share: Callable[[Callable[[int, int], None], int], None],
 ) -> None:
-    """Write what the codes of one piece stand for."""
+    """Decode one piece."""
     _check(out, table, piece, codes, scales)
     loop, packed = _compiled(_dequantize), as_bytes(codes)
 

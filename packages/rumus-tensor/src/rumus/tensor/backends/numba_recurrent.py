@@ -1,8 +1,8 @@
 """Recurrences in compiled loops: all steps of LSTM, GRU and RNN, samples shared among threads.
 
-A sample knows nothing of others, so threads meet only at the end of the sequence. A step is a
-product, for which NumPy's library is called, and a few short loops over the states of a sample,
-which the compiler makes vectors of. Arrays are those of `numpy_recurrent`.
+Samples are independent, so threads synchronize only at the end of the sequence. A step is a product
+by NumPy's BLAS and a few short, vectorised loops over a sample's states. Arrays are those of
+`numpy_recurrent`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName
 
-PARALLEL: Final = 1 << 16  # elements of all states from which threads are worth their start
+PARALLEL: Final = 1 << 16  # from this many elements of all states on, starting threads pays off
 _KINDS: Final = {"lstm": 0, "gru": 1, "rnn_tanh": 2, "rnn_relu": 3}
 LSTM, GRU, RELU = 0, 1, 3
 
@@ -29,7 +29,7 @@ def recurrence(
     kind: str, x: Array, weight: Array, bias: Array | None, gates: Array, c: Array | None, h: Array,
     lengths: Array | None, reverse: bool,
 ) -> None:  # fmt: skip
-    """Run all steps: write gates, and the states behind the first."""
+    """Run all steps: write the gates, and the states after the first."""
     rows, loop = x.shape[2], _compiled()["forward"]
     x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
     shift = np.zeros(rows, x.dtype) if bias is None else np.ascontiguousarray(bias)
@@ -50,7 +50,7 @@ def recurrence_gradient(
     kind: str, weight: Array, gates: Array, c: Array | None, h: Array, gradient: Array, dh: Array,
     dc: Array | None, dx: Array, dz: Array, lengths: Array | None, reverse: bool,
 ) -> None:  # fmt: skip
-    """Go all steps back: write dx and dz, and to dh and dc the gradients of the first states."""
+    """Run all steps backward: write dx, dz, and to dh and dc the gradients of the first states."""
     loop = _compiled()["backward"]
     weight, given = np.ascontiguousarray(weight), np.ascontiguousarray(gradient)
     cells, share = h if c is None else c, dh if dc is None else dc
@@ -80,7 +80,7 @@ def _sigmoids(gate: Any) -> None:
 
 
 def _tangents(gate: Any) -> None:
-    """tanh(x) by exp(2 |x|); near 0, where that loses digits, by the series."""
+    """tanh(x) from exp(2 |x|); near 0, where that loses digits, from the series."""
     one, two, zero = np.float32(1), np.float32(2), np.float32(0)
     for i in range(len(gate)):
         x = gate[i]
@@ -127,7 +127,7 @@ def _forward(
 
 
 def _lstm(z: Any, gates: Any, before: Any, after: Any, h: Any) -> None:
-    # Parts of their own: the compiler makes vectors of an index that it knows not to be negative.
+    # Separate views: loops vectorise when the compiler knows that the index is not negative.
     hidden = len(h)
     f, g, o = z[hidden : 2 * hidden], z[2 * hidden : 3 * hidden], z[3 * hidden :]
     _sigmoids(z[: 2 * hidden])
@@ -278,7 +278,7 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     numba_math.compiled()
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     for function in (_sigmoids, _tangents, _lstm, _gru, _rnn, _lstm_back, _gru_back, _rnn_back):
-        register_jitable(**options)(function)  # one in a closure would keep it from the cache
+        register_jitable(**options)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(**options, cache=True)
     return {"forward": njit(_forward), "backward": njit(_backward)}
 

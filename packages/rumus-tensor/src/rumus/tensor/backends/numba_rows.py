@@ -1,9 +1,9 @@
-"""Row kernels in compiled loops: norms, softmax and cross entropy without arrays in between.
+"""Row kernels in compiled loops: norms, softmax and cross entropy without intermediate arrays.
 
-Threads share blocks of `BLOCK` rows, and what is summed over the rows is summed block by block, so
-that the number of threads does not change a bit. Small arrays stay with NumPy's versions, which
-need no compiling. Indices within a run are unsigned: that a signed one is not negative would be
-looked at each time, and the loop would not run on vectors.
+Threads share blocks of `BLOCK` rows, and sums over rows are computed block by block, so the number
+of threads does not change the bits. Small arrays stay with the NumPy versions, which need no
+compiling. Indices within a run are unsigned: a signed index would be checked for negative values
+each time, and the loop would not vectorise.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName
 
 BLOCK: Final = 64  # rows
-RUN: Final = 1024  # elements of a row that are added in float32; their sums are in float64
-SMALL: Final = 16_384  # elements under which NumPy's versions run
-FEW: Final = 512  # logits under which they do: theirs are some thirty calls
-PARALLEL: Final = 65_536  # elements from which threads are worth their start
+RUN: Final = 1024  # elements of a row added in float32; their sums are in float64
+SMALL: Final = 16_384  # below this many elements, the NumPy versions run
+FEW: Final = 512  # the same for logits, whose NumPy version is some thirty calls
+PARALLEL: Final = 65_536  # from this many elements on, starting threads pays off
 
 
 def _is_small(x: Array, limit: int = SMALL) -> bool:
@@ -37,14 +37,14 @@ def _is_small(x: Array, limit: int = SMALL) -> bool:
 
 
 def _rows(x: Array) -> Array:
-    """All but the last axis joined, a copy if it has another layout."""
+    """All but the last axis joined; a copy if the layout requires it."""
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
 def layer_norm(
     x: Array, weight: Array | None, bias: Array | None, out: Array, statistics: Array, eps: float
 ) -> None:
-    """As `numpy_rows.layer_norm`."""
+    """Like `numpy_rows.layer_norm`."""
     if _is_small(x):
         numpy_rows.layer_norm(x, weight, bias, out, statistics, eps)
         return
@@ -64,7 +64,7 @@ def layer_norm_gradient(
     x: Array, weight: Array | None, statistics: Array, gradient: Array, into: Array | None,
     into_weight: Array | None, into_bias: Array | None, added: Array | None = None,
 ) -> None:  # fmt: skip
-    """As `numpy_rows.layer_norm_gradient`."""
+    """Like `numpy_rows.layer_norm_gradient`."""
     if _is_small(x):
         shares = into, into_weight, into_bias, added
         numpy_rows.layer_norm_gradient(x, weight, statistics, gradient, *shares)
@@ -91,7 +91,7 @@ def layer_norm_gradient(
 
 
 def softmax(x: Array, out: Array) -> None:
-    """As `numpy_rows.softmax`."""
+    """Like `numpy_rows.softmax`."""
     if _is_small(x):
         numpy_rows.softmax(x, out)
         return
@@ -101,7 +101,7 @@ def softmax(x: Array, out: Array) -> None:
 
 
 def softmax_gradient(y: Array, gradient: Array, out: Array) -> None:
-    """As `numpy_rows.softmax_gradient`."""
+    """Like `numpy_rows.softmax_gradient`."""
     if _is_small(y):
         numpy_rows.softmax_gradient(y, gradient, out)
         return
@@ -116,7 +116,7 @@ def cross_entropy(
     logits: Array, index: Array, out: Array, statistics: Array, smoothing: float = 0.0,
     ignored: int | None = None, weight: Array | None = None,
 ) -> None:  # fmt: skip
-    """As `numpy_rows.cross_entropy`."""
+    """Like `numpy_rows.cross_entropy`."""
     if _is_small(logits, FEW):
         given = logits, index, out, statistics
         numpy_rows.cross_entropy(*given, smoothing, ignored, weight)
@@ -139,7 +139,7 @@ def cross_entropy_gradient(
     logits: Array, index: Array, statistics: Array, gradient: Array, out: Array,
     smoothing: float = 0.0, ignored: int | None = None, weight: Array | None = None,
 ) -> None:  # fmt: skip
-    """As `numpy_rows.cross_entropy_gradient`."""
+    """Like `numpy_rows.cross_entropy_gradient`."""
     if _is_small(logits, FEW):
         given = logits, index, statistics, gradient, out
         numpy_rows.cross_entropy_gradient(*given, smoothing, ignored, weight)
@@ -162,7 +162,7 @@ def cross_entropy_gradient(
 
 
 def _targets(index: Array, classes: int, ignored: int | None) -> Array:
-    """The classes in one dimension. IndexError for what is neither one of them nor ignored."""
+    """The flattened targets. IndexError for a number that is neither a class nor ignored."""
     flat = index.reshape(-1)
     if not _compiled()["are_classes"](flat, classes, classes if ignored is None else ignored):
         check_index(masked(flat, ignored)[1], classes)
@@ -170,9 +170,9 @@ def _targets(index: Array, classes: int, ignored: int | None) -> Array:
 
 
 def _check(logits: Array, index: Array, statistics: Array, weight: Array | None) -> None:
-    """Raise ValueError unless these are the arrays that the loops go over."""
+    """Raise ValueError unless the arrays fit the loops."""
     if logits.ndim not in (2, 3):
-        raise ValueError(f"cross_entropy: logits of 2 or 3 axes are needed, not {logits.shape}")
+        raise ValueError(f"cross_entropy: logits must have 2 or 3 axes, not {logits.shape}")
     rows = (logits.shape[0], *logits.shape[2:])
     reads("cross_entropy", index=(index, rows), weight=(weight, logits.shape[1:2]))
     numbers = 2 if weight is None else 3
@@ -180,7 +180,7 @@ def _check(logits: Array, index: Array, statistics: Array, weight: Array | None)
 
 
 def _weights(weight: Array | None, dtype: DType) -> Array:
-    """The weight of each class, nothing where they are not weighted."""
+    """The weight of each class; empty if they are not weighted."""
     return np.empty(0, dtype) if weight is None else np.ascontiguousarray(weight)
 
 
@@ -372,7 +372,7 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     fast = {"contract", "reassoc", "nsz"}
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
     for function in (_exponentials, _total, _total_product, _total_weighted):
-        register_jitable(**options)(function)  # one in a closure would keep it from the cache
+        register_jitable(**options)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(**options, cache=True)
     loops: tuple[Callable[..., Any], ...] = (
         _layer_norm, _layer_norm_gradient, _softmax, _softmax_gradient,

@@ -1,4 +1,4 @@
-"""What compiled loops ask before they start: they look at no bounds, and know no strides."""
+"""Checks before compiled loops start: loops check no bounds and ignore strides."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TypeAlias
 from rumus.tensor.expression.dtype import float32
 from rumus.tensor.memory.backend import Array, Shape
 
-Needed: TypeAlias = tuple[Array | None, Shape]  # an array, if there is one, and its shape
+Needed: TypeAlias = tuple[Array | None, Shape]  # an array, or None, and the shape it needs
 
 
 def reads(operation: str, **needed: Needed) -> None:
-    """Raise ValueError unless the arrays, by name, have the shapes that a loop goes over."""
+    """Raise ValueError unless the named arrays have the shapes that a loop needs."""
     for name, (array, shape) in needed.items():
         if array is not None and array.shape != shape:
             raise ValueError(
@@ -20,7 +20,7 @@ def reads(operation: str, **needed: Needed) -> None:
 
 
 def writes(operation: str, **needed: Needed) -> None:
-    """Raise ValueError as `reads`, and for an array that is not dense: a copy would be written."""
+    """Raise ValueError like `reads`, and for a non-contiguous array: a copy would be written."""
     reads(operation, **needed)
     for name, (array, _) in needed.items():
         if array is not None and not array.flags.c_contiguous:
@@ -28,7 +28,7 @@ def writes(operation: str, **needed: Needed) -> None:
 
 
 def in_float32(operation: str, *arrays: Array | None) -> None:
-    """Raise TypeError unless all arrays are float32: a loop knows their addresses alone."""
+    """Raise TypeError unless all arrays are float32: a loop knows only their addresses."""
     for array in arrays:
         if array is not None and array.dtype != float32:
             raise TypeError(f"{operation}: float32 is needed, not {array.dtype}")

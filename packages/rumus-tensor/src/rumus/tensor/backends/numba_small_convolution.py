@@ -1,10 +1,10 @@
-"""Convolution of many small pictures, one at a time, in compiled loops without a matrix.
+"""Convolution of many small images, one at a time, in compiled loops without im2col.
 
-A picture is copied with its padding; the products of its numbers with the weights are added up tile
-by tile in registers (`numba_tile`), which look up where each element of the kernel lies. A tile is
-of places by outputs, or of outputs by places, whichever wastes less of its vectors. Threads share
-the pictures, whose copies stay in the cache; the gradient of the weight is added up by parts that
-do not depend on the number of threads.
+An image is copied with its padding; its products with the weights are summed tile by tile in
+registers (`numba_tile`), which look up the offset of each kernel element. A tile is places by
+outputs, or outputs by places, whichever wastes less of its vectors. Threads share the images, whose
+copies stay in cache; the weight gradient is summed in parts that do not depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.window import Window
 
-SUMS: Final = 8  # the most parts that a weight's gradient is added up from
-RUN: Final = 64  # pictures that are added up in float32; their sums are in float64
-TURN: Final = 32  # what it costs to turn one number of a result round, in products of a vector
-PARALLEL: Final = 65_536  # products from which threads are worth their start
+SUMS: Final = 8  # the maximum number of parts of a weight gradient
+RUN: Final = 64  # images summed in float32; their sums are in float64
+TURN: Final = 32  # the cost of transposing one number of a result, in vector products
+PARALLEL: Final = 65_536  # from this many products on, starting threads pays off
 
 
 class _Room(threading.local):
-    """Memory of this thread, kept: new memory takes longer to get than to write."""
+    """Scratch memory of this thread, kept because allocating takes longer than writing."""
 
     def __init__(self) -> None:
         self.memory = np.empty(0, np.float32)
 
     def get(self, size: int) -> Array:
-        """Return `size` elements or more."""
+        """Return at least `size` elements."""
         if self.memory.size < size:
             self.memory = np.empty(size, np.float32)
         return self.memory
@@ -51,7 +51,7 @@ def small_convolution(
 ) -> None:
     """out: (batch, outputs, *places) = the convolution of x: (batch, inputs, *lengths) + bias.
 
-    ValueError for shapes that do not fit: the loops look at no bounds.
+    ValueError for shapes that do not fit: the loops check no bounds.
     """
     _check(window, x, weight, out)
     in_float32("convolution", x, weight, bias, out)
@@ -65,7 +65,7 @@ def small_convolution(
     shift = np.zeros(outputs, x.dtype) if bias is None else np.ascontiguousarray(bias)
     pictures, result, loop = np.ravel(x), out.reshape(-1), _compiled()["forward"]
     padded, places = window.padded(x.shape[2:]), out.shape[2:]
-    # Places one after the other, those between the end of a row and the next one among them.
+    # Consecutive places, including those between the end of a row and the next row.
     run = _up(max(0, (places[0] - 1) * padded[1] + places[1]), limits[0])
     across = math.prod(places) * wide * (depth + TURN) < outputs * run * depth
     need = x.shape[1] * math.prod(padded) + run
@@ -101,7 +101,7 @@ def small_convolution_weight(window: Window, x: Array, gradient: Array, out: Arr
 
 
 def _check(window: Window, x: Array, weight: Array, result: Array) -> None:
-    """Raise ValueError unless these are the arrays that the loops go over."""
+    """Raise ValueError unless the arrays fit the loops."""
     if (x.ndim, weight.ndim, window.axes, set(window.stride)) != (4, 4, 2, {1}):
         raise ValueError(f"convolution: {window} over x {x.shape} with weight {weight.shape}")
     needed = (x.shape[0], weight.shape[0], *window.places(x.shape[2:]))
@@ -112,12 +112,12 @@ def _check(window: Window, x: Array, weight: Array, result: Array) -> None:
 
 
 def _up(size: int, step: int) -> int:
-    """The next multiple."""
+    """Round up to a multiple."""
     return -(-size // step) * step
 
 
 def _sizes(window: Window, x: Array, weight: Array) -> tuple[int, ...]:
-    """What the loops know of the shapes."""
+    """The sizes that the loops need."""
     places = window.places(x.shape[2:])
     return (len(weight), *x.shape[1:], *window.kernel, *window.padding, *window.dilation, *places)
 
@@ -126,7 +126,7 @@ def _sizes(window: Window, x: Array, weight: Array) -> tuple[int, ...]:
 
 
 def _padded(x: Any, room: Any, sizes: Any, n: int) -> None:
-    """Picture n into `room`, which has zeros where it has its padding."""
+    """Copy image n into `room`, whose padding is already zero."""
     _, channels, height, width, _, _, above, beside, _, _, _, _ = sizes
     line = width + 2 * beside
     for channel in range(channels):
@@ -138,7 +138,7 @@ def _padded(x: Any, room: Any, sizes: Any, n: int) -> None:
 
 
 def _met(sizes: Any) -> Any:
-    """Where in a padded picture what an element of the kernel meets at the first place lies."""
+    """The offsets in a padded image of the inputs that kernel elements meet at the first place."""
     _, channels, height, width, rows, across, above, beside, tall, wide, _, _ = sizes
     line = width + 2 * beside
     found = np.empty(channels * rows * across, np.int64)
@@ -154,13 +154,13 @@ def _tiles(
     a: int, a_places: int, b: int, b_places: int, n: int, out: int, step: int, rows: int,
     columns: int, limits: Any,
 ) -> None:  # fmt: skip
-    """As `tile`, of any number of rows, and of columns that are whole vectors."""
+    """Like `tile`, for any number of rows, and for columns that are whole vectors."""
     lanes, most, widest = limits
     height = 0
     for i in range(rows):
         if i < height:
             continue
-        # Of equal height, as far as it goes.
+        # Of equal height where possible.
         size = (rows - i + (rows - i + most - 1) // most - 1) // ((rows - i + most - 1) // most)
         j = 0
         while j < columns:
@@ -215,7 +215,7 @@ def _forward(
 
 
 def _turned(x: Any, room: Any, sizes: Any, n: int) -> None:
-    """As `_padded`, with the channels of each place one after the other."""
+    """Like `_padded`, with the channels of each place adjacent."""
     _, channels, height, width, _, _, above, beside, _, _, _, _ = sizes
     line = width + 2 * beside
     for channel in range(channels):
@@ -235,7 +235,7 @@ def _backward(
     columns = sums.shape[1] // (rows * across * channels)  # whole vectors
     given = (height + 2 * above) * line
     part = given + size * columns
-    # Neighbours in a row of the kernel are one run of numbers, unless there are gaps.
+    # Neighbours in a kernel row are contiguous, unless there are gaps.
     run, times = (across * channels, 1) if wide == 1 else (channels, across)
     met, places = np.empty(size, np.int64), np.arange(size) * columns
     for row in range(down):
@@ -293,6 +293,6 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
 
     numba_tile.compiled()
     for function in (_padded, _met, _tiles, _turned):
-        register_jitable(nogil=True)(function)  # one in a closure would keep it from the cache
+        register_jitable(nogil=True)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(nogil=True, cache=True)
     return {"forward": njit(_forward), "backward": njit(_backward), "total": njit(_total)}

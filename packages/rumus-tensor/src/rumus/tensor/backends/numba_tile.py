@@ -1,11 +1,11 @@
-"""A small product that stays in registers: what convolutions of small pictures are made of.
+"""A small product that stays in registers: the core of convolutions of small images.
 
-`tile` adds up n outer products, of a column of a few numbers and a row of a few vectors. Where each
-is found is looked up in a table, so that nothing has to be copied into the layout of a matrix. It
-is written in LLVM's own language, since a compiler keeps no array of numbers in registers.
+`tile` sums n outer products of a column of a few numbers and a row of a few vectors. A table gives
+the place of each, so nothing has to be copied into matrix layout. It is written in LLVM IR, since
+the compiler would not keep an array in registers.
 
-Compiled loops of other modules that call it lie in numba's cache until their own file changes:
-whoever changes `tile` removes the cache, or touches them.
+Compiled loops in other modules that call it stay in numba's cache until their own file changes:
+after changing `tile`, remove the cache or touch those files.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
-WIDE: Final = (16, 8, 4)  # lanes of a vector, the most rows, the most vectors: of 32 registers
-NARROW: Final = (8, 4, 2)  # where there are 16 of them
+WIDE: Final = (16, 8, 4)  # lanes per vector, maximum rows, maximum vectors, with 32 registers
+NARROW: Final = (8, 4, 2)  # with 16 registers
 
 
 @cache
 def limits() -> tuple[int, int, int]:
-    """Return the lanes of a vector, and how many rows and vectors a tile has at most."""
+    """Return the lanes per vector, and the maximum rows and vectors of a tile."""
     from llvmlite import binding
 
     return WIDE if binding.get_host_cpu_features().get("avx512f") else NARROW
 
 
 def shapes() -> Iterator[tuple[int, int]]:
-    """Rows and vectors of all tiles: as many numbers as registers hold, and a few besides."""
+    """Rows and vectors of all tiles, as far as registers allow, and a few more."""
     _, most, widest = limits()
     for vectors in (1, 2, 4):
         if vectors <= widest:
@@ -39,20 +39,19 @@ def tile(
     a: int, a_places: int, b: int, b_places: int, n: int, out: int, step: int, rows: int,
     vectors: int,
 ) -> None:  # fmt: skip
-    """Add a tile of sums to `out`; for compiled loops to call, once `compiled` was asked for.
+    """Add a tile of sums to `out`; for compiled loops to call after `compiled`.
 
     For i < rows, and j < vectors times the lanes of a vector:
     out[i step + j] += sum over k < n of a[a_places[k] + i] b[b_places[k] + j].
     a, b, out: addresses of float32; a_places and b_places: of int64. rows and vectors: one of
-    `shapes`. The sum is added up in the order of k, each product and sum rounded at once where the
-    processor can.
+    `shapes`. The sum runs in the order of k, with fused multiply-add if the processor has it.
     """
     raise TypeError("tile: only compiled loops can call it")
 
 
 @cache
 def compiled() -> None:
-    """Teach numba what `tile` is."""
+    """Register `tile` with numba."""
     from llvmlite import ir
     from numba import types
 
@@ -69,7 +68,7 @@ def compiled() -> None:
         return ir.Constant(long, value)
 
     def written(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        """A case for each shape."""
+        """The function, with one case for each shape."""
         *given, rows, vectors = arguments
         end = builder.append_basic_block("tiled")
         case = builder.add(builder.mul(rows, whole(8)), vectors)
@@ -84,7 +83,7 @@ def compiled() -> None:
         return context.get_dummy_value()
 
     def one(builder: Any, given: Any, rows: int, vectors: int) -> None:
-        """The loop over k, with its sums in registers, and what adds them to `out`."""
+        """The loop over k with its sums in registers, and the code that adds them to `out`."""
         a, a_places, b, b_places, n, out, step = given
         name = f"llvm.fmuladd.v{lanes}f32"
         kind = ir.FunctionType(vector, [vector] * 3)

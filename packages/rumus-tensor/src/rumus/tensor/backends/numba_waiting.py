@@ -1,7 +1,6 @@
-"""Looking at a number that another thread writes, in a loop without the interpreter's lock.
+"""Polling a number that another thread writes, in a loop without the interpreter lock.
 
-The number is loaded atomically: a compiler would load it once, since the loop itself changes
-nothing.
+The load is atomic: otherwise the compiler would load only once, since the loop changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _HAS_PAUSE: Final = platform.machine() in ("x86_64", "AMD64")
 
 
 def _loaded(address: int) -> int:
-    """The int64 at an address; for compiled loops alone."""
+    """Load the int64 at an address; for compiled loops only."""
     raise TypeError("_loaded: only compiled loops can call it")
 
 
@@ -29,7 +28,7 @@ def _look(address: int, number: int, times: int) -> bool:
 
 @cache
 def compiled() -> Callable[[int, int, int], bool]:
-    """Return whether the int64 at an address reaches a number within so many looks."""
+    """Return a function that polls whether the int64 at an address reaches a number."""
     import numba
     from llvmlite import ir
 
@@ -37,7 +36,7 @@ def compiled() -> Callable[[int, int, int], bool]:
     int64: Any = import_module("numba.core.types").int64
 
     def load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        """An atomic load. On x86 the processor is told that somebody waits."""
+        """An atomic load, with a pause instruction on x86."""
         if _HAS_PAUSE:
             kind = ir.FunctionType(ir.VoidType(), [])
             builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=kind), [])
