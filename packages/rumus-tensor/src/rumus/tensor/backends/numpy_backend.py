@@ -1,8 +1,8 @@
 """The reference backend: NumPy on the CPU.
 
-Elementwise kernels run block by block, so that what one step of a kernel writes is still in the
-cache when the next step reads it; large arrays are shared out among threads (NumPy releases the
-interpreter lock inside its loops).
+Elementwise kernels run block by block, so that the output of one step is still in cache when the
+next step reads it; threads share large arrays (NumPy releases the interpreter lock inside its
+loops).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from rumus.tensor.backends.numpy_capture import Capture, Notes
     from rumus.tensor.memory.recording import CapturedStep, Comparison
 
-BLOCK: Final = 131_072  # elements: smaller, and threads wait for the interpreter lock; see docs
-PARALLEL: Final = 262_144  # elements from which threads are worth their start
+BLOCK: Final = 131_072  # elements: in smaller blocks threads wait for the interpreter lock
+PARALLEL: Final = 262_144  # from this many elements on, starting threads pays off
 
 FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     name: watched(function) for name, function in {**ROW_KERNELS, **SORTING, **CTC, **CELLS}.items()
@@ -62,8 +62,8 @@ Index = tuple[slice, ...]
 
 @lru_cache(maxsize=1)
 def _threads() -> tuple[ThreadPoolExecutor, int]:
-    """The worker threads, started at the first large array, and how many there are."""
-    from concurrent.futures import ThreadPoolExecutor  # 6 ms that most programs never need
+    """The worker threads, started for the first large array, and their number."""
+    from concurrent.futures import ThreadPoolExecutor  # 6 ms that few need
 
     count = thread_count()
     return ThreadPoolExecutor(count, thread_name_prefix="rumus"), count
@@ -71,24 +71,24 @@ def _threads() -> tuple[ThreadPoolExecutor, int]:
 
 @lru_cache(maxsize=1)
 def _team() -> Team:
-    """The threads that look for work before they sleep, where there are compiled loops."""
+    """The threads that spin before they sleep, if there are compiled loops."""
     return Team(thread_count())
 
 
 @lru_cache(maxsize=1)
 def thread_count() -> int:
-    """Return how many threads share large work."""
+    """Return the number of threads that share large work."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return count or 1
 
 
-if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
     os.register_at_fork(after_in_child=_threads.cache_clear)
     os.register_at_fork(after_in_child=_team.cache_clear)
 
 
 def blocks(shape: Shape, limit: int) -> Iterator[Index]:
-    """Cut `shape` into pieces of at most `limit` elements, as tuples of slices, in order."""
+    """Split `shape` into pieces of at most `limit` elements, as tuples of slices, in order."""
     rest = 1
     for axis in range(len(shape) - 1, -1, -1):
         if rest * shape[axis] > limit:
@@ -105,9 +105,9 @@ def blocks(shape: Shape, limit: int) -> Iterator[Index]:
 
 
 def run_parts(work: Callable[[int, int], None], length: int, parallel: bool) -> None:
-    """Call `work(start, stop)` over [0, length): in one piece, or in one piece for each thread.
+    """Call `work(start, stop)` over [0, length), in one piece or one piece per thread.
 
-    After an error, too, it waits for the others: nobody writes to arrays that may be given up.
+    It waits for all pieces even after an error, so that none writes to freed arrays.
     """
     if not parallel or length < 2:
         work(0, length)
@@ -135,23 +135,23 @@ def run_parts(work: Callable[[int, int], None], length: int, parallel: bool) -> 
 
 
 def _quiet(method: F) -> F:
-    """Give NaN and infinity where NumPy would warn of them besides: other backends do not warn."""
+    """Return NaN and infinity without NumPy's warnings: other backends do not warn either."""
     return np.errstate(all="ignore")(method)
 
 
 def _add_integers(array: Array, axes: Shape, out: Array) -> None:
-    """Add in 64 bits. OverflowError, with `out` as it was, for a sum that its dtype has not."""
+    """Add in 64 bits. OverflowError, with `out` unchanged, for a sum beyond its dtype."""
     put_integers("sum", np.add.reduce(array, axes, np.int64), out)
 
 
 def _multiply_integers(array: Array, axes: Shape, out: Array) -> None:
-    """Multiply in float64, exact for what int32 holds; errors as in `_add_integers`."""
-    zero = (array == 0).any(axes)  # whatever else there is, even where float64 overflows
+    """Multiply in float64, which is exact within int32; errors as in `_add_integers`."""
+    zero = (array == 0).any(axes)  # even if float64 overflows elsewhere
     put_integers("prod", np.where(zero, 0, np.multiply.reduce(array, axes, np.float64)), out)
 
 
 class NumpyBackend:
-    """Arrays are NumPy's own. See `Backend` for what each method does."""
+    """The NumPy backend; its arrays are NumPy's. See `Backend` for the methods."""
 
     name = "numpy"
     max_array_bytes = sys.maxsize
@@ -174,7 +174,7 @@ class NumpyBackend:
         """
         owner: object = array if array.base is None else array.base
         if not (isinstance(owner, np.ndarray) and owner.flags.owndata):
-            return None  # of another library, perhaps
+            return None  # perhaps of another library
         return owner if array.flags.c_contiguous and array.flags.writeable else None
 
     @watched
@@ -214,9 +214,9 @@ class NumpyBackend:
     def prepared(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
     ) -> Callable[[Sequence[float]], None]:
-        """Return what runs a kernel on these very arrays, as `elementwise` does, for its scalars.
+        """Return a function of scalars that runs a kernel on these arrays, like `elementwise`.
 
-        For a kernel that runs often: what is known of its arrays is found out once.
+        For kernels that run often: the arrays are analysed once.
 
         kernel: as in `elementwise`.
         arrays: its inputs, in the order of `kernel.arrays`.
@@ -226,7 +226,7 @@ class NumpyBackend:
         is_own = not hasattr(type(self).elementwise, "is_watched")
 
         def prepared(scalars: Sequence[float]) -> None:
-            # What was put in the place of this object's method is called, as everywhere else.
+            # If this object's method was replaced, call the replacement, as everywhere else.
             if run is None or is_own or "elementwise" in vars(self) or is_somebody_watching():
                 self.elementwise(kernel, arrays, scalars, out)
             else:
@@ -237,7 +237,7 @@ class NumpyBackend:
     def _prepared(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
     ) -> Callable[[Sequence[float]], object] | None:
-        """What `prepared` runs where nobody looks on; None if there is nothing better."""
+        """What `prepared` returns if no call is watched; None if there is nothing faster."""
         if out[0].size > BLOCK:
             return None
         program = self.program(kernel, tuple([array.dtype for array in arrays]))
@@ -245,7 +245,7 @@ class NumpyBackend:
         return _quiet(lambda scalars: program.run(*arrays, *scalars, *out, *scratch))
 
     def program(self, kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:
-        """Return the NumPy code of `kernel` for inputs of `dtypes`; `.source` is its text.
+        """Return the NumPy program of `kernel` for inputs of `dtypes`; `.source` is its text.
 
         kernel: what is computed for each element.
         dtypes: of its arrays.
@@ -297,7 +297,7 @@ class NumpyBackend:
         return dtype
 
     def is_one_product(self, a: Array, out: Array) -> bool:
-        """Whether a product is one call of NumPy, within `undisturbed`.
+        """Whether a product is a single NumPy call, to be made within `undisturbed`.
 
         a: the first factor.
         out: what is written.
@@ -305,7 +305,7 @@ class NumpyBackend:
         return True
 
     def undisturbed(self) -> AbstractContextManager[None]:
-        """Return what a captured step is repeated in."""
+        """Return the context in which a captured step is replayed."""
         return nullcontext()
 
     def _sum_rows(self, a: Array, out: Array) -> None:
@@ -364,7 +364,7 @@ class NumpyBackend:
 
         @_quiet
         def work(start: int, stop: int) -> None:
-            cuts = range(start, stop, BLOCK)  # float32 inside of a block, float64 over the blocks
+            cuts = range(start, stop, BLOCK)  # float32 within a block, float64 across blocks
             views = (flat[cut : min(cut + BLOCK, stop)] for cut in cuts)
             parts[start] = sum(float(np.dot(wide, wide)) for wide in map(_at_least_single, views))
 
@@ -391,7 +391,7 @@ class NumpyBackend:
         sums = np.empty(table.rows, np.float64)
 
         @_quiet
-        def work(start: int, stop: int) -> None:  # of rows, so that threads do not change the bits
+        def work(start: int, stop: int) -> None:  # by rows: no thread changes the bits
             part = rows[start:stop]
             part = part.astype(np.float32) if array.dtype == np.float16 else part
             sums[start:stop] = np.einsum("ij,ij->i", part, part) if squared else part.sum(1)
@@ -444,8 +444,8 @@ class NumpyBackend:
         @_quiet
         def work(start: int, stop: int) -> None:
             # One pass at the speed of memory: a sum of squares is finite only if every element is,
-            # and under the square of the limit only if every element is under the limit. It may be
-            # beyond for elements that are not, so a bad sum is looked at again.
+            # and below the square of the limit only if every element is below the limit. It may
+            # exceed it without any such element, so a bad sum is checked again.
             part = flat[start:stop]
             if part.dtype == np.float16 and limit > 65504:  # ten times as fast as a product
                 if ((part.view(np.uint16) & 0x7C00) == 0x7C00).any():
@@ -470,11 +470,11 @@ class NumpyBackend:
     ) -> Updater:
         return ImmediateUpdater(kernel, sections, counts, nonfinite)
 
-    # Steps that are repeated without their code: see `rumus.tensor.memory.recording.Capturing`
+    # Steps that are replayed without their code: see `rumus.tensor.memory.recording.Capturing`
 
     @classmethod
     def hidden_operations(cls) -> list[str]:
-        """Return the names of operations that a class has made anew, unwatched."""
+        """Return the names of operations that a subclass overrides without watching them."""
         return [name for name in OPERATIONS if not hasattr(getattr(cls, name), "is_watched")]
 
     def observe(self) -> AbstractContextManager[Notes]:
@@ -485,15 +485,15 @@ class NumpyBackend:
     def record(
         self, batch: Sequence[Array], observed: Notes
     ) -> AbstractContextManager[CapturedStep]:
-        """batch: the arrays that differ in each step.
-        observed: what is told of each call.
+        """batch: the arrays that change from step to step.
+        observed: what was noted about each call.
         """
         from rumus.tensor.backends.numpy_capture import record
 
         return record(self, batch, observed)
 
     def compare(self, step: Capture, batch: Sequence[Array]) -> AbstractContextManager[Comparison]:
-        """step: what was recorded.
+        """step: the recorded step.
         batch: the arrays of this step.
         """
         from rumus.tensor.backends.numpy_capture import compare
@@ -511,7 +511,7 @@ class NumpyBackend:
         return lambda scalars: self.elementwise(kernel, arrays, scalars, out)
 
     def step_finished(self) -> None:
-        """Nothing: the work is done."""
+        """Do nothing: the work is done."""
 
 
 OPERATIONS: Final = tuple(
@@ -520,14 +520,14 @@ OPERATIONS: Final = tuple(
 
 
 def share_blocks(work: Callable[[int, int], None], blocks: int) -> None:
-    """Share out blocks of codes among threads."""
+    """Divide blocks of codes among threads."""
     run_parts(_quiet(work), blocks, blocks * CODED >= PARALLEL)
 
 
 def _half_matmul(a: Array, b: Array, out: Array, bias: Array | None) -> None:
-    """A product of float16, added up in float32, the bias too, and rounded once.
+    """A float16 product, summed in float32 including the bias, and rounded once.
 
-    By blocks of rows: of `a` and the result no whole copy in float32 is made.
+    It runs by blocks of rows, so `a` and the result are never copied whole to float32.
     """
     right = b.astype(np.float32)
     width = math.prod(out.shape[:-2]) * max(a.shape[-1], out.shape[-1], 1)
@@ -542,12 +542,12 @@ def _half_matmul(a: Array, b: Array, out: Array, bias: Array | None) -> None:
 
 
 def _at_least_single(array: Array) -> Array:
-    """float16 as float32: a sum of squares in float16 ends at 65504."""
+    """Convert float16 to float32: a sum of squares in float16 overflows at 65504."""
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def flatten(arrays: Sequence[Array], shape: Shape) -> list[Array] | None:
-    """All arrays as one dimension, scalars as they are; None when one has another layout."""
+    """Flatten all arrays, leaving scalars; None if their layouts differ."""
     flat = []
     for array in arrays:
         if array.size == 1:
@@ -562,7 +562,7 @@ def flatten(arrays: Sequence[Array], shape: Shape) -> list[Array] | None:
 def _run_in_blocks(
     program: NumpyProgram, arrays: Sequence[Array], scalars: Sequence[float], out: Sequence[Array]
 ) -> None:
-    """Evaluate a large kernel block by block, the blocks shared out among threads."""
+    """Evaluate a large kernel block by block; threads share the blocks."""
     shape = out[0].shape
     operands = [*arrays, *out]
     flat = flatten(operands, shape)

@@ -1,7 +1,7 @@
-"""What an operation of the host is called with, without a reference to any array.
+"""The arguments of a host operation, without references to arrays.
 
-A step that is written down must not keep its arrays alive: their memory would not be used again,
-and nothing could be written over. So a call holds places instead, and gets its arrays back later.
+A recorded step must not keep its arrays alive: their memory could then not be reused or
+overwritten. So a call holds places instead, and gets its arrays back later.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Epilogue
 
-# What the step itself allocates, what stands for its batch, what the host makes anew in each
-# repetition, and what was there before.
+# Arrays that the step allocates, that hold its batch, that the host makes anew in each
+# replay, and that existed before.
 Origin: TypeAlias = Literal["own", "input", "fed", "outside"]
 _WRITTEN: Final = {"elementwise": 4, "copy": 2, "fill": 2, "random_words": 3, "reduce": 4}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an array lies, and how.
+    """The location and layout of an array.
 
-    number: of several of one origin. offset: in bytes from its beginning, for what lies outside the
-    address itself.
+    number: among those of one origin. offset: in bytes from its beginning, for arrays outside the
+        step.
     """
 
     origin: Origin
@@ -40,14 +40,14 @@ class Place:
     is_writeable: bool
 
     def has_layout_of(self, other: Place) -> bool:
-        """Whether both are arrays of one shape, dtype and layout, wherever they lie."""
+        """Whether both are arrays of one shape, dtype and layout, at any address."""
         mine, theirs = (self.shape, self.strides), (other.shape, other.strides)
         return mine == theirs and self.dtype == other.dtype
 
 
 @dataclass(slots=True)
 class Call:
-    """One operation. result: where what it returns lies, if it returns an array."""
+    """One operation. result: the place of the returned array, if any."""
 
     operation: Callable[..., Any]
     args: tuple[Any, ...]
@@ -57,18 +57,18 @@ class Call:
 
     @property
     def label(self) -> str:
-        """What a person calls it."""
+        """The operation's name for messages."""
         kernels = [value.name for value in self.args if isinstance(value, Kernel)]
         return kernels[0] if kernels else self.operation.__name__
 
     def written(self) -> list[Place]:
-        """Return what is known to be written: of the operations that users have names for."""
+        """Return the arrays known to be written, for the public operations."""
         at = _WRITTEN.get(self.operation.__name__)
         found = [] if at is None or len(self.args) <= at else [self.args[at]]
         return [place for each in found for place in places(each)]
 
     def difference(self, other: Call, *, is_exact: bool) -> str | None:
-        """Return what another call does otherwise, None if nothing; places count if `is_exact`."""
+        """Return how another call differs, None if it does not; places count if `is_exact`."""
         if self.operation is not other.operation or not _is_alike(
             _kinds(self.args), _kinds(other.args)
         ):
@@ -86,7 +86,7 @@ class Call:
 
 
 def _kinds(args: tuple[Any, ...]) -> list[Any]:
-    """What the course of a step is made of: kernels, and the shapes of arrays."""
+    """The parts that define a step's course: kernels, and the shapes of arrays."""
     return [value for value in args if isinstance(value, (Kernel, Place))]
 
 
@@ -135,7 +135,7 @@ def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def places(value: Any) -> list[Place]:
-    """Return all places within an argument."""
+    """Return all places in an argument."""
     if isinstance(value, Place):
         return [value]
     if isinstance(value, Epilogue):

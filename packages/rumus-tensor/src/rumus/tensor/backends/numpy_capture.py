@@ -1,8 +1,8 @@
-"""Recording a step of the CPU, and running its operations again without the code that made them.
+"""Recording a step on the CPU, and replaying its operations without the code that made them.
 
-A recorded step is a list of prepared calls. Its arrays lie in one block of memory, planned by their
-lifetimes; what it finds (parameters, gradients, buffers) is used where it lies, and not kept alive.
-Nothing is refused by an error here: a step that cannot be repeated has run as usual, and says why.
+A recorded step is a list of prepared calls. Its arrays are in one block of memory, planned by their
+lifetimes; existing arrays (parameters, gradients, buffers) are used in place and not kept alive.
+Nothing here raises an error: a step that cannot be replayed has run normally, and says why.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _FOREVER: Final = sys.maxsize
 
 
 def owner_of(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array that the memory of an array, which may be a view of it, belongs to."""
+    """Return the array that owns the memory of an array, which may be a view."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
 
 
 def address_of(array: NDArray[Any]) -> int:
-    """Return where an array begins."""
+    """Return the address of an array."""
     return int(array.__array_interface__["data"][0])
 
 
 class Known:
-    """The arrays of a running step: those that it allocates, stand for its batch, or are fed."""
+    """The arrays of a running step: those it allocates, those of its batch, and those fed."""
 
     def __init__(self) -> None:
         self._numbers: dict[int, tuple[Place, weakref.ref[Any]]] = {}  # by identity of the owner
@@ -62,7 +62,7 @@ class Known:
     def add(
         self, origin: Origin, array: NDArray[Any], died: Callable[[int], None] | None = None
     ) -> int:
-        """Note an array that owns its memory; `died` is called with its number."""
+        """Register an array that owns its memory; once freed, `died` is called with its number."""
         number = self.counts[origin]
         self.counts[origin] += 1
         key = id(array)
@@ -80,7 +80,7 @@ class Known:
         return number
 
     def place_of(self, array: NDArray[Any]) -> Place:
-        """Return where an array lies."""
+        """Return the place of an array."""
         owner, address = owner_of(array), address_of(array)
         found = self._numbers.get(id(owner))
         layout = array.shape, array.strides, array.dtype, bool(array.flags.writeable)
@@ -92,14 +92,14 @@ class Known:
         return Place("outside", 0, address, *layout)
 
     def holds(self, array: NDArray[Any]) -> bool:
-        """Whether an array lies in memory that was noted as the step's own, or its batch's."""
+        """Whether an array is in memory registered for the step or its batch."""
         return id(owner_of(array)) in self._numbers
 
 
 class Notes:
-    """What a step did, when it ran for the first time and as usual.
+    """What a step did when it first ran, without recording.
 
-    why_not: why it cannot be repeated, None as long as nothing is known.
+    why_not: why it cannot be replayed, None if no reason is known.
     """
 
     def __init__(self, backend: NumpyBackend) -> None:
@@ -113,7 +113,7 @@ class Notes:
             self.why_not = f"its backend, {type(backend).__name__}, has operations of its own"
 
     def called(self, operation: Callable[..., Any], args: tuple[Any, ...], named: Any) -> Any:
-        """Note a call, and run it; whoever follows Python code does not follow what it does."""
+        """Note a call, and run it outside the tracing of Python code."""
         tracer = sys.gettrace()
         sys.settrace(None)
         try:
@@ -146,7 +146,7 @@ class Notes:
         return result
 
     def note(self, call: Call) -> None:
-        """Take a call that is about to run."""
+        """Note a call that is about to run."""
         self.calls.append(call)
 
     def made(self, array: NDArray[Any]) -> None:
@@ -154,16 +154,16 @@ class Notes:
         self.known.add("own", array)
 
     def refuse(self, what: str) -> None:
-        """Nothing: what the next step does as well is refused when it is recorded."""
+        """Do nothing: if the next step does it too, recording refuses it."""
 
     def depends_on(self, thing: object, attribute: str) -> None:
-        """Nothing: it is noted when the step is recorded."""
+        """Do nothing: it is noted when the step is recorded."""
 
     def decided(self, index: Array, number: int, may_hold: bool) -> None:
-        """Nothing: what numbers there are is looked at where they are used."""
+        """Do nothing: numbers are checked where they are used."""
 
     def asked(self, question: Question, arrays: Sequence[Array]) -> Any:
-        """Ask, and note the answer."""
+        """Ask the question, and note the answer."""
         with watched_by(None):
             answer = question(*arrays)
         self.answers.append(answer)
@@ -172,7 +172,7 @@ class Notes:
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
     ) -> Array:
-        """Return what `make` returns, in memory of its own."""
+        """Return a copy of what `make` returns."""
         if backend is not self.backend:
             self.refuse(f"numbers are drawn for {backend.name}")
             return backend.upload(make())
@@ -182,7 +182,7 @@ class Notes:
         return array
 
     def live(self, act: Callable[[], None]) -> None:
-        """Run `act`; its numbers may be others the next time."""
+        """Run `act`, whose numbers may change from step to step."""
         before, self._is_live = self._is_live, True
         try:
             act()
@@ -192,7 +192,7 @@ class Notes:
 
 @dataclass(slots=True)
 class _Life:
-    """From when to when an array was there, counted in calls."""
+    """The lifetime of an array, counted in calls."""
 
     owner: weakref.ref[Any]
     size: int
@@ -202,7 +202,7 @@ class _Life:
 
 @dataclass(slots=True)
 class _Asked:
-    """What was asked of the numbers of arrays, and the answer."""
+    """A question about the values of arrays, and the answer."""
 
     question: Question
     places: tuple[Place, ...]
@@ -211,16 +211,16 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Facts:
-    """What a recorded step relies on."""
+    """The facts that a recorded step relies on."""
 
     attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
     asked: list[_Asked] = field(default_factory=list)  # of the batch
 
 
 class Recording(Notes):
-    """A step while it is recorded: it runs as usual, and is written down.
+    """A step being recorded: it runs normally, and its calls are noted.
 
-    steps: its calls, and what else a repetition runs between them.
+    steps: its calls, and what else a replay runs between them.
     """
 
     def __init__(self, backend: NumpyBackend, batch: Sequence[NDArray[Any]]) -> None:
@@ -228,7 +228,7 @@ class Recording(Notes):
         self.steps: list[Call | Command] = []
         self.facts = _Facts()
         self.lives: list[_Life] = []
-        self.kept: dict[int, NDArray[Any]] = {}  # by number: these stay where they are
+        self.kept: dict[int, NDArray[Any]] = {}  # by number: these keep their addresses
         self.fed: list[NDArray[Any]] = []
         self.owners, self.inputs = [], []
         for value in batch:
@@ -238,20 +238,20 @@ class Recording(Notes):
             self.known.add("input", owner)
 
     def refuse(self, what: str) -> None:
-        """Note what cannot be repeated; the first time counts."""
+        """Note why it cannot be replayed; the first reason counts."""
         self.why_not = self.why_not or what
 
     def note(self, call: Call) -> None:
-        """Write a call down."""
+        """Note a call."""
         super().note(call)
         if self._is_live:
-            return  # what it belongs to runs again as a whole
+            return  # the enclosing act runs again as a whole
         self.steps.append(call)
         if any(place.origin == "input" for place in call.written()):
             self.refuse(f"{call.label!r} writes into an array of the batch")
 
     def called(self, operation: Callable[..., Any], args: tuple[Any, ...], named: Any) -> Any:
-        """Keep what a live act uses where it is: the act refers to it."""
+        """Keep the address of what a live act uses: the act refers to it."""
         result = super().called(operation, args, named)
         if self._is_live and operation.__name__ not in (*_TRANSFERS, "allocate"):
             self._keep_all((args, named))
@@ -270,7 +270,7 @@ class Recording(Notes):
             self.kept[place.number] = owner_of(array)
 
     def made(self, array: NDArray[Any]) -> None:
-        """Note an array, and when it dies."""
+        """Note an array and its end of life."""
         lives = self.lives
         calls = self.calls
 
@@ -281,12 +281,12 @@ class Recording(Notes):
         self.known.add("own", array, died)
 
     def depends_on(self, thing: object, attribute: str) -> None:
-        """Repeat the step only while the attribute is what it is now."""
+        """Replay the step only while the attribute is unchanged."""
         known = (thing, attribute, getattr(thing, attribute))
         self.facts.attributes[id(thing), attribute] = known
 
     def asked(self, question: Question, arrays: Sequence[Array]) -> Any:
-        """Ask now, and in every repetition: of a batch before it is used, else in its turn."""
+        """Ask now and in every replay: about a batch before it is used, otherwise in order."""
         answer = super().asked(question, arrays)
         found = tuple(map(self.known.place_of, arrays))
         asked = _Asked(question, found, answer)
@@ -299,15 +299,15 @@ class Recording(Notes):
         return answer
 
     def live(self, act: Callable[[], None]) -> None:
-        """Run `act` now, and once in every repetition, in its turn."""
-        if not self._is_live:  # an act inside of another one is run by that one
+        """Run `act` now, and once in every replay, in order."""
+        if not self._is_live:  # an act inside another is run by that one
             self.steps.append(act)
         super().live(act)
 
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
     ) -> Array:
-        """Make an array now, and its numbers anew in every repetition, in their turn."""
+        """Make an array now, and new values for it in every replay, in order."""
         array = super().feed(backend, make, bounds)
         if backend is self.backend:
             owner = owner_of(array)
@@ -316,7 +316,7 @@ class Recording(Notes):
         return array
 
     def keep(self, arrays: Sequence[NDArray[Any]], observed: Notes) -> None:
-        """Say what is looked at after the step."""
+        """Declare the arrays that are read after the step."""
         for array in arrays:
             self._keep(array)
             place = self.known.place_of(array)
@@ -324,7 +324,7 @@ class Recording(Notes):
                 self.refuse("what it returns was not written by any operation")
 
     def check(self, observed: Notes) -> None:
-        """Refuse a step that did not do what it did the time before, or that left arrays behind."""
+        """Refuse a step that differed from the previous one, or that left arrays behind."""
         self.why_not = self.why_not or self._unlike(observed) or self._left_behind()
 
     def _unlike(self, observed: Notes) -> str | None:
@@ -340,7 +340,7 @@ class Recording(Notes):
         return None
 
     def _left_behind(self) -> str | None:
-        """Look for arrays of the step that somebody still holds, and may look at."""
+        """Find arrays of the step that something else still holds, and may read."""
 
         if found := _escaped([life.owner for life in self.lives], self.kept.values()):
             shown = f"{found[0].dtype}{list(found[0].shape)}"
@@ -349,7 +349,7 @@ class Recording(Notes):
 
 
 def _escaped(made: Iterable[weakref.ref[Any]], kept: Iterable[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Return the arrays that were made in a step, and that somebody else holds."""
+    """Return the arrays made in a step that something else holds."""
     known = {id(array) for array in kept}
 
     def held() -> list[NDArray[Any]]:
@@ -362,13 +362,13 @@ def _escaped(made: Iterable[weakref.ref[Any]], kept: Iterable[NDArray[Any]]) -> 
 
 
 def _was_there(owner: NDArray[Any], observed: Notes) -> bool:
-    """Whether the step before has used the very same memory."""
+    """Whether the previous step used the same memory."""
     found = observed.known.outside.get(id(owner))
     return found is not None and found() is owner
 
 
 def like(value: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return a copy with the same layout, and what owns its memory."""
+    """Return a copy with the same layout, and the array that owns its memory."""
     if value.flags.c_contiguous or any(stride < 0 for stride in value.strides) or not value.size:
         owner = np.array(value, order="C")
         return owner, owner[...]
@@ -384,7 +384,7 @@ def like(value: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 class _Memory:
-    """Memory that somebody else owns, for NumPy to make an array of."""
+    """Memory owned elsewhere, as an array interface for NumPy."""
 
     def __init__(self, place: Place) -> None:
         self.__array_interface__ = {
@@ -397,7 +397,7 @@ class _Memory:
 
 
 class _Layout:
-    """Gives places their arrays, once the step has ended."""
+    """Gives places their arrays after the step has ended."""
 
     def __init__(self, recording: Recording) -> None:
         self._owners = recording.owners
@@ -439,7 +439,7 @@ class _Layout:
 
 
 class Capture:
-    """A recorded step. See `CapturedStep` for what each method does."""
+    """A recorded step. See `CapturedStep` for the methods."""
 
     def __init__(self, recording: Recording, observed: Notes) -> None:
         self._recording: Recording | None = recording
@@ -452,27 +452,27 @@ class Capture:
         self.lend()
 
     def keep(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Say which arrays of the step are looked at after it."""
+        """Declare the arrays of the step that are read after it."""
         if self._recording is not None and self._observed is not None:
             self._results = [self._recording.known.place_of(array) for array in arrays]
             self._recording.keep(arrays, self._observed)
 
     @property
     def memory(self) -> int:
-        """The bytes that belong to it alone."""
+        """The bytes of memory that it owns."""
         return self._size
 
     @property
     def is_complete(self) -> bool:
-        """Whether it can be repeated."""
+        """Whether it can be replayed."""
         return self._recording is None
 
     def lend(self) -> None:
-        """Note that code is about to get the arrays that stand for the batch."""
+        """Note that code is about to receive the arrays of the batch."""
         self._counts = self._references()
 
     def are_inputs_held(self) -> bool:
-        """Whether that code has kept one of them."""
+        """Whether that code kept one of them."""
         if self._references() != self._counts:
             gc.collect()
         return self._references() != self._counts
@@ -481,14 +481,14 @@ class Capture:
         return [sys.getrefcount(array) for array in (*self._owners, *self.inputs)]
 
     def finish(self) -> None:
-        """Turn what was written down into commands."""
+        """Turn the notes into commands."""
         recording, observed = self._recording, self._observed
         assert recording is not None
         assert observed is not None
         if self.are_inputs_held():
             recording.refuse("an array of its batch is still held after it")
         if recording.why_not is None and repr(recording.answers) != repr(observed.answers):
-            return  # its numbers have chosen another course: it is as good, and repeats no other
+            return  # its numbers chose another course: just as valid, but it replaces no other
         recording.check(observed)
         self.why_not = recording.why_not
         if self.why_not is not None:
@@ -517,20 +517,20 @@ class Capture:
         self._recording = self._observed = None
 
     def is_valid(self) -> bool:
-        """Whether all that it uses is there, and all that it depends on as it was."""
+        """Whether everything it uses still exists, and everything it depends on is unchanged."""
         if not all(map(is_, map(getattr, self._things, self._names), self._values)):
             return False
         return all(owner() is not None for owner in self._outside)
 
     def fill(self, batch: Sequence[NDArray[Any]]) -> None:
-        """Write a batch into the arrays that stand for it."""
+        """Copy a batch into the arrays that hold it."""
         for target, value in zip(self.inputs, batch, strict=True):
             np.copyto(target, value, casting="unsafe")
 
     def fits(self, batch: Sequence[NDArray[Any]]) -> bool:
-        """Whether what was asked of the numbers of a batch has the same answers for this one.
+        """Whether the questions asked about a batch's values have the same answers for this one.
 
-        False where the question raises an error: the code raises it.
+        False if a question raises an error: the code will raise it.
         """
         if self._asks_for_parts:
             self.fill(batch)
@@ -557,7 +557,7 @@ class Capture:
 def _command(
     call: Call, array_of: Callable[[Place], NDArray[Any]], scratch: Scratch
 ) -> Callable[[], object]:
-    """What runs a call again."""
+    """A function that runs a call again."""
     args, named = resolved(call.args, array_of), resolved(dict(call.named), array_of)
     if call.result is None:
         return command_of(call.operation, args, named, scratch)
@@ -577,7 +577,7 @@ def observe(backend: NumpyBackend) -> Iterator[Notes]:
 def record(
     backend: NumpyBackend, batch: Sequence[NDArray[Any]], observed: Notes
 ) -> Iterator[Capture]:
-    """Record a step that did what was `observed` the time before."""
+    """Record a step that was `observed` the time before."""
     recording = Recording(backend, batch)
     capture = Capture(recording, observed)
     with watched_by(recording), recorded_by(recording):
@@ -586,10 +586,9 @@ def record(
 
 
 class Comparison(Notes):
-    """What a step does now, compared with its recording as it comes.
+    """A running step, compared with its recording call by call.
 
-    difference: what the step did otherwise, None as long as there is nothing. inputs: what the code
-    is to be called with.
+    difference: how the step differs, None if it does not. inputs: the arguments for the code.
     """
 
     def __init__(self, capture: Capture, batch: Sequence[NDArray[Any]]) -> None:
@@ -604,11 +603,11 @@ class Comparison(Notes):
 
     @property
     def difference(self) -> str | None:
-        """What the step did otherwise."""
+        """How the step differs from the recording."""
         return self.why_not
 
     def refuse(self, what: str) -> None:
-        """Note a difference; the first one counts."""
+        """Note a difference; only the first counts."""
         self.why_not = self.why_not or what
 
     def note(self, call: Call) -> None:
@@ -620,12 +619,12 @@ class Comparison(Notes):
             self.why_not = recorded[number].difference(call, is_exact=True)
 
     def made(self, array: NDArray[Any]) -> None:
-        """Note an array, to see whether somebody holds it afterwards."""
+        """Note an array, to check later whether something still holds it."""
         super().made(array)
         self._own.append(weakref.ref(array))
 
     def keep(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Compare where the step's results are from, and see that nobody else holds an array."""
+        """Compare the origin of the step's results, and check that no array is held elsewhere."""
         before, now = len(self._capture.calls), len(self.calls)
         if now != before:
             self.refuse(f"it ran {before} operations the time before, and {now} now")
@@ -637,7 +636,7 @@ class Comparison(Notes):
 
 @contextmanager
 def compare(capture: Capture, batch: Sequence[NDArray[Any]]) -> Iterator[Comparison]:
-    """Compare what this thread does in the block with a recorded step."""
+    """Compare this thread's operations in the block with a recorded step."""
     comparison = Comparison(capture, batch)
     with watched_by(comparison), recorded_by(comparison):
         yield comparison

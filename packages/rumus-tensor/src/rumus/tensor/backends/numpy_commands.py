@@ -1,8 +1,8 @@
-"""Calls that run again and again: what they have to find out is found out once.
+"""Prepared calls: calls that run again and again are analysed only once.
 
-An operation decides by shapes and dtypes which way it takes, and allocates what it needs besides.
-On arrays that stay the same all of that is known: what is left is the work itself. Whoever runs
-commands has NumPy's warnings switched off.
+An operation chooses its method by shapes and dtypes and allocates scratch memory. On arrays that
+stay the same all of that is known in advance, and only the work itself is left. Callers have
+NumPy's warnings turned off.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue
 
 Command: TypeAlias = Callable[[], object]
-# From scratch memory and the arguments of an operation to what runs it on them; None where there is
-# nothing better than the operation.
+# From scratch memory and an operation's arguments to a function that runs it on them; None if there
+# is nothing faster than the operation.
 Preparing: TypeAlias = Callable[..., Command | None]
 
 
 class Scratch:
-    """Memory that each command of a step may use while it runs, and no longer.
+    """Scratch memory, used by each command of a step only while it runs.
 
     >>> first, second = Scratch().arrays((2, 3), [np.dtype(np.float32), np.dtype(np.int32)])
     >>> first.shape, second.dtype.name
@@ -43,11 +43,11 @@ class Scratch:
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """Its size in bytes."""
         return sum(block.nbytes for block in self._blocks)
 
     def arrays(self, shape: tuple[int, ...], dtypes: Sequence[DType]) -> list[NDArray[Any]]:
-        """Return arrays for one command, none of which is another one of it."""
+        """Return arrays for one command, which do not overlap."""
         found = []
         for number, dtype in enumerate(dtypes):
             needed = math.prod(shape) * dtype.itemsize
@@ -62,7 +62,7 @@ class Scratch:
 def command_of(
     operation: Callable[..., Any], args: tuple[Any, ...], named: Mapping[str, Any], scratch: Scratch
 ) -> Command:
-    """Return what runs an operation on these very arrays, where nobody looks on."""
+    """Return a function that runs an operation on these arrays, unwatched."""
     preparing = _PREPARED.get(operation)
     found = None if preparing is None else preparing(scratch, *args, **named)
     return partial(operation, *args, **named) if found is None else found
@@ -158,7 +158,7 @@ def _each(parts: Sequence[Command]) -> None:
 
 
 def _product(a: Array, b: Array, out: Array) -> Command | None:
-    """One product of NumPy, as `NumpyBackend` takes it; None for one that is cut."""
+    """A single NumPy product, as `NumpyBackend` makes it; None for one that is split."""
     a, out = as_one_product(a, b, out)
     if out.dtype == np.float16 or is_cut(a, out):
         return None

@@ -14,7 +14,7 @@ Numbers = NDArray[Any]
 
 
 def states(labels: Numbers, blank: int) -> tuple[Numbers, Numbers]:
-    """The labels with blanks around each, and where the blank before a state may be left out."""
+    """The labels with blanks around them, and which states may be reached by skipping a blank."""
     extended = np.full((len(labels), 2 * labels.shape[1] + 1), blank, labels.dtype)
     extended[:, 1::2] = labels
     skips = np.zeros(extended.shape, bool)
@@ -23,7 +23,7 @@ def states(labels: Numbers, blank: int) -> tuple[Numbers, Numbers]:
 
 
 def _later(values: Numbers, distance: int) -> Numbers:
-    """Values moved by so many states, -inf where none comes from."""
+    """Values shifted by a number of states, -inf where nothing comes in."""
     moved = np.full_like(values, -np.inf)
     moved[:, distance:] = values[:, : values.shape[1] - distance]
     return moved
@@ -33,11 +33,11 @@ def ctc(
     x: Numbers, labels: Numbers, lengths: Numbers, label_lengths: Numbers, alpha: Numbers,
     out: Numbers, blank: int,
 ) -> None:  # fmt: skip
-    """out = -log of the probability of all ways through x that spell the labels.
+    """out = -log of the total probability of all paths through x that spell the labels.
 
     x: (batch, length, classes), logarithms of probabilities. labels: (batch, most labels).
-    alpha: (batch, length, 2 * most + 1) gets, for each state, that of all ways to it; it stays as
-    it was behind the end of a sample.
+    alpha: (batch, length, 2 * most + 1) gets, for each state, that of all paths to it; it is
+        unchanged beyond the end of a sample.
     """
     extended, skips = states(labels, blank)
     rows = np.arange(len(x))
@@ -61,7 +61,7 @@ def ctc_gradient(
     x: Numbers, labels: Numbers, lengths: Numbers, label_lengths: Numbers, alpha: Numbers,
     losses: Numbers, gradient: Numbers, into: Numbers, blank: int,
 ) -> None:  # fmt: skip
-    """into = -g times the probability that a way is in a state of each class, at each step."""
+    """into = -g times the probability that a path is in a state of each class, at each step."""
     extended, skips = states(labels, blank)
     rows = np.arange(len(x))
     into.fill(0)
@@ -79,7 +79,7 @@ def ctc_gradient(
                 beta = np.logaddexp(reached, jumped)[:, ::-1]
                 beta = np.where((t + 1 < lengths)[:, None], beta, end)
             share = np.exp(alpha[:, t] + beta + losses[:, None]) * -gradient[:, None]
-            share[(t >= lengths) | (gradient == 0)] = 0  # also where no way is possible
+            share[(t >= lengths) | (gradient == 0)] = 0  # even if no path is possible
             np.add.at(into[:, t], (rows[:, None], extended), share)
 
 

@@ -1,4 +1,4 @@
-"""Integers that were computed in more bits than they are kept in."""
+"""Integers that are computed in more bits than they are stored in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def put_integers(operation: str, found: NDArray[Any], out: NDArray[Any]) -> None:
-    """Write wider numbers to `out`; OverflowError, with `out` as it was, for one it cannot hold."""
+    """Write wider numbers to `out`; OverflowError, with `out` unchanged, for one it cannot hold."""
     limits = np.iinfo(out.dtype)
     if found.size and (found.min() < limits.min or found.max() > limits.max):
         beyond = found.max() if found.max() > limits.max else found.min()

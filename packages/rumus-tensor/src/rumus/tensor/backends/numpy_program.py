@@ -1,8 +1,8 @@
 """A kernel, printed as a Python function of NumPy calls.
 
-The function evaluates one block. Its arguments are the kernel's arrays, its scalars, its outputs
-and scratch arrays for what lies between. A scratch array is used again as soon as its value is no
-longer needed, so that a block of a long kernel still fits the cache.
+The function evaluates one block. Its arguments are the kernel's arrays, scalars and outputs, and
+scratch arrays for intermediate values. A scratch array is reused as soon as its value is no longer
+needed, so that a block of a long kernel still fits in cache.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def compile_program(kernel: Kernel, dtypes: tuple[DType, ...]) -> NumpyProgram:
     printer = _Printer(kernel, kernel.types(dtypes), dict(zip(kernel.arrays, dtypes, strict=True)))
     source = printer.source()
     namespace: dict[str, Any] = {**FUNCTIONS, "copy": _copy, "inf": np.inf, "nan": np.nan}
-    exec(source, namespace)  # text made from the kernel's own nodes, nothing a caller wrote
+    exec(source, namespace)  # generated from the kernel's nodes, with nothing a caller wrote
     return NumpyProgram(namespace["run"], tuple(printer.scratch), source)
 
 
 class _Printer:
-    """Walks the nodes in order, and decides where each value lives."""
+    """Visits the nodes in order, and decides where each value is stored."""
 
     def __init__(self, kernel: Kernel, types: Types, given: Mapping[str, DType]) -> None:
         self.kernel, self.types, self.given = kernel, types, given
@@ -121,13 +121,13 @@ class _Printer:
         return f"def run({arguments}):\n    " + "\n    ".join(self.lines or ["pass"]) + "\n"
 
     def _operands(self, node: Expr) -> list[str]:
-        """The names of a node's operands; masks that it computes with become numbers first."""
+        """The names of a node's operands; masks in arithmetic become numbers first."""
         values = [self._value(operand) for operand in node.operands]
         masks = self.types.masks
         arrays = [operand for operand in node.operands if not operand.uniform]
         if node in masks or node.operation == "where" or any(a not in masks for a in arrays):
             return values
-        # NumPy would compute with truth values alone: there True + True is True.
+        # NumPy would stay in booleans, where True + True is True.
         numbers = {mask: self._new(self.types.compute) for mask in dict.fromkeys(arrays)}
         for mask, number in numbers.items():
             self.lines.append(f"copy({self._value(mask)}, out={number})")
@@ -136,8 +136,8 @@ class _Printer:
         return [numbers.get(operand, value) for operand, value in pairs]
 
     def _copy_outputs(self) -> None:
-        """Write what is not in its output yet, first saving inputs that this would replace."""
-        replaced: list[str] = []  # the arguments whose memory is that of an output
+        """Write values not yet in their outputs, first saving inputs that this would overwrite."""
+        replaced: list[str] = []  # arguments that share memory with an output
         values = []
         for name, output in self.kernel.outputs.items():
             value = self._value(output)
@@ -153,7 +153,7 @@ class _Printer:
                 self.lines.append(f"copy({value}, out=out{index})")
 
     def _value(self, node: Expr) -> str:
-        """The name under which a value can be read, loading an input of another dtype first."""
+        """The name of a value, after converting an input of another dtype."""
         if node.operation == "constant":
             whole = self.types.compute.kind == "i" and float(node.value).is_integer()
             return repr(int(node.value) if whole else float(node.value))
@@ -166,7 +166,7 @@ class _Printer:
         return self.home[node]
 
     def _destination(self, node: Expr, step: int) -> str:
-        """An output's own array if nothing reads what it replaces any more, else scratch."""
+        """The output's own array if nothing still reads what it replaces, else scratch."""
         for index, (name, output) in enumerate(self.kernel.outputs.items()):
             replaced = self.last_read.get(name, -1) > step
             if output is node and not replaced and self.types.results[index] == self.types.of(node):
@@ -174,7 +174,7 @@ class _Printer:
         return self._new(self.types.of(node))
 
     def _new(self, dtype: DType) -> str:
-        for index in reversed(self.free):  # the one freed last is the likeliest to be in the cache
+        for index in reversed(self.free):  # the one freed last is most likely in cache
             if self.scratch[index] == dtype:
                 self.free.remove(index)
                 return f"t{index}"

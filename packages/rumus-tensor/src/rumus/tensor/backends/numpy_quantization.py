@@ -13,7 +13,7 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.quantization import BLOCK, FINITE, FLOOR, BlockTable, Code, Piece
 from rumus.tensor.memory.slot_table import slot_size
 
-ROWS: Final = 256  # blocks at a time, so that what is computed of them stays in the cache
+ROWS: Final = 256  # blocks at a time, so that intermediate values stay in cache
 INFINITE: Final = np.uint32(0x7F800000)
 LARGEST: Final = FINITE.view(np.uint32)
 TINY: Final = np.uint32(1).view(np.float32)
@@ -21,12 +21,12 @@ TINY: Final = np.uint32(1).view(np.float32)
 
 @lru_cache(maxsize=8)
 def upper(code: Code) -> NDArray[np.float32]:
-    """Return the bound above each rank: what has at least that has a higher rank."""
+    """Return the upper bound of each rank: values at or above it have a higher rank."""
     return np.append(code.bounds[1:], np.float32(np.inf))
 
 
 def as_bytes(codes: Array) -> NDArray[np.uint8]:
-    """Return flat int32 words as the bytes that they hold, in the order of the elements."""
+    """Return flat int32 words as bytes, in element order."""
     found: NDArray[np.uint8] = codes.view(np.uint8)
     return found
 
@@ -40,7 +40,7 @@ def quantize(
     scales: Array,
     share: Callable[[Callable[[int, int], None], int], None],
 ) -> None:
-    """Write the codes and scales of one piece. share: calls its argument over [0, length)."""
+    """Write the codes and scales of one piece. share: runs its argument on parts of [0, length)."""
     packed = as_bytes(codes)
     for first, start, stop in table.runs(piece):
         full = (stop - start) // BLOCK
@@ -67,7 +67,7 @@ def _quantize_rows(x: Array, code: Code, codes: Array, scales: Array) -> None:
     raw = x.view(np.uint32)
     bits = raw & np.uint32(0x7FFFFFFF)
     if not code.is_signed and (raw > bits).any():
-        bits[(raw > bits) & (bits <= INFINITE)] = 0  # nothing under 0 is a square
+        bits[(raw > bits) & (bits <= INFINITE)] = 0  # squares are never negative
     top = bits.max(1)
     is_nan = top > INFINITE
     if (top >= INFINITE).any():
@@ -101,7 +101,7 @@ def dequantize(
     out: Array,
     share: Callable[[Callable[[int, int], None], int], None],
 ) -> None:
-    """Write what the codes of one piece stand for."""
+    """Decode one piece."""
     packed = as_bytes(codes)
     for first, start, stop in table.runs(piece):
         full = (stop - start) // BLOCK

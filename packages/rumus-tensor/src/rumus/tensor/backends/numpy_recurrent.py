@@ -1,7 +1,7 @@
-"""The cells of recurrent networks in NumPy: all that is elementwise in one step, and its gradient.
+"""The cells of recurrent networks in NumPy: the elementwise part of one step, and its gradient.
 
-Arrays are whole sequences, (time, batch, features) or, of states, (time + 1, batch, hidden); what
-is of one step alone is (batch, features). Gates lie beside one another in the order of PyTorch.
+Arrays are whole sequences, (time, batch, features) or, for states, (time + 1, batch, hidden);
+arrays of a single step are (batch, features). Gates are concatenated in PyTorch's order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _quarters(gates: Real) -> tuple[Real, ...]:
 
 
 def _ended(step: TimeStep) -> Real | None:
-    """Which samples keep their state; None if none may."""
+    """Which samples have ended and keep their state; None if none can."""
     return None if step.lengths is None else step.lengths <= step.time
 
 
@@ -55,7 +55,7 @@ def lstm_cell_gradient(
 ) -> None:  # fmt: skip
     """dgates from the gradient of h', gradient + dh + keep, and dc, which becomes that of c.
 
-    keep: becomes what the state before has of it besides by way of the gates.
+    keep: becomes the part of the previous state's gradient that bypasses the gates.
     """
     ended = _ended(step)
     with np.errstate(all="ignore"):
@@ -139,7 +139,7 @@ def rnn_cell(x: Real, z: Real, h: Real, is_relu: bool, step: TimeStep) -> None:
 def rnn_cell_gradient(
     h: Real, gradient: Real, dh: Real, dx: Real, keep: Real, is_relu: bool, step: TimeStep
 ) -> None:
-    """dx from the gradient of h', gradient + dh + keep; keep: as of the LSTM."""
+    """dx from the gradient of h', gradient + dh + keep; keep: as in the LSTM."""
     ended = _ended(step)
     with np.errstate(all="ignore"):
         after, total = h[step.target], gradient[step.time] + dh + keep

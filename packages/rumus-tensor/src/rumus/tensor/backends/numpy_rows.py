@@ -1,4 +1,4 @@
-"""Row kernels in NumPy: softmaxes and norms along the last axis, without a graph between."""
+"""Row kernels in NumPy: softmaxes and norms along the last axis, outside the graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rumus.tensor.memory.fused import FusedName
 
 Real = NDArray[Any]
 BLOCK: Final = 32_768  # elements
-PLACES: Final = 1 << 18  # elements of logits whose classes are brought together at once
+PLACES: Final = 1 << 18  # elements of logits that are transposed at a time
 
 
 def _rows(x: Real) -> Real:
@@ -61,13 +61,13 @@ def log_softmax_gradient(y: Real, gradient: Real, out: Real) -> None:
 
 
 def _row_blocks(x: Real) -> Iterator[slice]:
-    """Blocks of rows that stay in the cache while a few passes go over them."""
+    """Blocks of rows that stay in cache for a few passes."""
     rows = max(1, BLOCK // max(1, x.shape[1]))
     return (slice(start, start + rows) for start in range(0, len(x), rows))
 
 
 def masked(index: Real, ignored: int | None) -> tuple[Real | None, Real]:
-    """Where an index is `ignored`, None for nowhere; and the index with 0 there."""
+    """A mask of where the index is `ignored`, None if nowhere; and the index with 0 there."""
     mask = None if ignored is None else index == ignored
     return (None, index) if mask is None else (mask, np.where(mask, 0, index))
 
@@ -84,10 +84,10 @@ def cross_entropy(
     """out = sum(t) log(sum(exp(x))) - sum(t x) of each row; t = w ((1 - s) [index] + s / n).
 
     logits: (rows, n), or (batch, n, places) with index and out (batch, places); n the classes.
-    w: the `weight` of each class, 1 by default. s: the smoothing. `statistics` gets, in a last
-    axis, the largest element and the sum of exp(x - largest), for the gradient, and with weights
-    that of the row's class. They and `out` are float32 for logits of float16. Rows of the index
-    `ignored` get 0, and the weight 0.
+    w: the `weight` of each class, 1 by default. s: the smoothing. `statistics` gets, along its last
+    axis, the largest element, the sum of exp(x - largest) and, with weights, the weight of the
+    row's class, for the gradient. `statistics` and `out` are float32 for float16 logits. Rows whose
+    index is `ignored` get 0, and the weight 0.
     """
     check_index(masked(index, ignored)[1], logits.shape[1])
     for part in _places(logits):
@@ -100,7 +100,7 @@ def row_losses(
     logits: Real, index: Real, out: Real, statistics: Real, smoothing: float, ignored: int | None,
     weight: Real | None,
 ) -> None:  # fmt: skip
-    """`cross_entropy` of (rows, n), the index being checked."""
+    """`cross_entropy` of (rows, n), with a checked index."""
     mask, index = masked(index, ignored)
     with np.errstate(all="ignore"):
         for part in _row_blocks(logits):
@@ -110,7 +110,7 @@ def row_losses(
             if weight is not None:
                 statistics[part, 2] = weight[index[part]]
                 expected *= statistics[part, 2]
-            if smoothing:  # else a logit of -inf would count
+            if smoothing:  # otherwise a logit of -inf would count
                 rest = shifted.mean(1) if weight is None else (shifted * weight).mean(1)
                 expected = (1 - smoothing) * expected + smoothing * rest
             total = np.exp(shifted, shifted).sum(1)
@@ -142,7 +142,7 @@ def cross_entropy_gradient(
 ) -> None:
     """out = g (sum(t) p - t): p is the softmax, t the target; see `cross_entropy`.
 
-    `out` may be the logits themselves. Rows of the index `ignored` get 0.
+    `out` may be the logits themselves. Rows whose index is `ignored` get 0.
     """
     for part in _places(logits):
         x = rows_of(logits[part])
@@ -180,14 +180,14 @@ def row_gradients(
 
 
 def _places(logits: Real) -> Iterator[slice]:
-    """Parts of a batch whose rows are put together at once: all, where they lie in rows already."""
+    """Parts of a batch that are transposed to rows at once: all of it if it is already in rows."""
     size = logits.shape[1] * logits.shape[2] if logits.ndim == 3 else 0
     step = max(1, PLACES // size) if size else max(1, len(logits))
     return (slice(start, start + step) for start in range(0, len(logits), step))
 
 
 def rows_of(logits: Real) -> Real:
-    """(batch, n, places) as (rows, n), a copy; (rows, n) as it is."""
+    """(batch, n, places) as (rows, n), copied; (rows, n) unchanged."""
     if logits.ndim == 2:
         return logits
     return np.ascontiguousarray(logits.transpose(0, 2, 1)).reshape(-1, logits.shape[1])
@@ -203,7 +203,7 @@ def layer_norm(
     x: Real, weight: Real | None, bias: Real | None, out: Real, statistics: Real, eps: float
 ) -> None:
     """out = (x - mean) / deviation * weight + bias; `statistics` gets mean and 1 / deviation."""
-    x = np.ascontiguousarray(x)  # along any other axis NumPy adds one by one
+    x = np.ascontiguousarray(x)  # along any other axis NumPy adds one number at a time
     with np.errstate(all="ignore"):
         mean = x.mean(-1, keepdims=True)
         np.subtract(x, mean, out)
@@ -245,7 +245,8 @@ def layer_norm_gradient(
 ) -> None:
     """With n the normalized x and h = g weight: (h - mean(h) - n mean(h n)) / deviation + added.
 
-    The weight gets the sum of g n over the rows, the bias that of g. None where it is not wanted.
+    The weight gets the sum of g n over the rows, the bias that of g. None for an output that is not
+    needed.
     """
     _norm_gradient(x, weight, statistics, gradient, into, into_weight, added, is_centred=True)
     if into_bias is not None:
@@ -263,7 +264,7 @@ def rms_norm_gradient(
     into_bias: None,
     added: Real | None = None,
 ) -> None:
-    """As of the layer norm, without mean(h)."""
+    """Like the layer norm's, without mean(h)."""
     _norm_gradient(x, weight, statistics, gradient, into, into_weight, added, is_centred=False)
 
 

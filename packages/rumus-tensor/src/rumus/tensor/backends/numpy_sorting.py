@@ -1,4 +1,4 @@
-"""Sums so far and sorting in NumPy."""
+"""Cumulative sums and sorting in NumPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Numbers = NDArray[Any]
 def cumsum(x: Numbers, out: Numbers, reverse: bool = False) -> None:
     """out[:, i] = the sum of x[:, :i + 1], or of x[:, i:] in reverse, added up in 64 bits.
 
-    OverflowError, with `out` as it was, for integers that it cannot hold.
+    OverflowError, with `out` unchanged, for integers that it cannot hold.
     """
     along = slice(None, None, -1 if reverse else 1)
     with np.errstate(all="ignore"):
@@ -30,12 +30,12 @@ def cumsum(x: Numbers, out: Numbers, reverse: bool = False) -> None:
 
 
 def sort(x: Numbers, values: Numbers, indices: Numbers, descending: bool) -> None:
-    """The first columns of the sorted rows of x, and the numbers of the elements.
+    """The first columns of the sorted rows of x, and the indices of their elements.
 
-    Equal elements keep their order. NaN counts as the largest.
+    The sort is stable. NaN counts as the largest.
     """
     count = values.shape[1]
-    if descending:  # of equals the last is first in what is turned around, twice
+    if descending:  # reversed twice, so that equal elements keep their order
         turned = np.argsort(x[:, ::-1], 1, kind="stable")[:, ::-1]
         found = x.shape[1] - 1 - turned[:, :count]
     else:

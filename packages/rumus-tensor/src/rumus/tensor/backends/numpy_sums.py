@@ -1,8 +1,8 @@
-"""Sums of many numbers that keep their digits: over axes, in products, of repeated rows.
+"""Accurate sums of many numbers: over axes, in products, of repeated rows.
 
-Added one after the other, float32 loses three digits of a million numbers: each is rounded to what
-the sum has reached. So runs of a few are added up first, and then runs of their sums. How they are
-cut depends on the shapes alone, and so do the bits of the result.
+Adding a million float32 numbers one after another loses three digits: each is rounded to the
+precision of the growing sum. So short runs are added first, and then runs of their sums. The split
+depends only on the shapes, and so do the bits of the result.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 from rumus.tensor.expression.dtype import DType
 from rumus.tensor.memory.backend import Array, Shape
 
-RUN: Final = 64  # rows that are added one after the other
-LONG: Final = 16_384  # terms of a product from which it is cut; the BLAS adds in runs of its own
-LONG_VECTOR: Final = 8192  # the same for a row or a column, where it has none
-PART: Final = 128  # terms of a part of a product
-FEW: Final = 4096  # elements of a result of which there may be many parts at a time
+RUN: Final = 64  # rows that are added one after another
+LONG: Final = 16_384  # from this many terms on, a product is split; the BLAS adds in its own runs
+LONG_VECTOR: Final = 8192  # the same for a row or a column, which the BLAS adds without runs
+PART: Final = 128  # terms in each part of a product
+FEW: Final = 4096  # elements of a result that may have many parts at a time
 
 
 def add_up(array: Array, axes: Shape, out: Array) -> None:
-    """out = the sums over `axes`, float16 in float32: adding in float16 stops at 2048 ones.
+    """out = the sums over `axes`, float16 in float32: in float16 a sum of ones stops at 2048.
 
-    NumPy adds pairwise along the last axis, and one row after the other along those in front.
+    NumPy adds pairwise along the last axis, and row after row along the others.
     """
     dtype = np.dtype(np.float32) if array.dtype == np.float16 else array.dtype
     while dtype.kind == "f" and (axis := _long_axis(array, axes)) is not None:
@@ -67,19 +67,19 @@ def _sums_of_runs(array: Array, axis: int, dtype: DType) -> Array:
 def as_one_product(a: Array, b: Array, out: Array) -> tuple[Array, Array]:
     """Return a and out as matrices where a batch of products with one b is a single one."""
     if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and out.flags.c_contiguous:
-        rows = math.prod(a.shape[:-1])  # of no size -1 cannot be told
+        rows = math.prod(a.shape[:-1])  # -1 cannot be inferred for an empty array
         return a.reshape(rows, a.shape[-1]), out.reshape(rows, out.shape[-1])
     return a, out
 
 
 def is_cut(a: Array, out: Array) -> bool:
-    """Whether `multiply` makes a product in parts."""
+    """Whether `multiply` splits a product."""
     limit = LONG_VECTOR if 1 in out.shape[-2:] else LONG
     return bool(a.shape[-1] > limit and out.dtype == np.float32)
 
 
 def multiply(a: Array, b: Array, out: Array) -> None:
-    """out = a @ b, of matrices or batches of them that broadcast; a long product in parts."""
+    """out = a @ b, for matrices or broadcast batches of them; a long product is split."""
     if not is_cut(a, out):
         np.matmul(a, b, out)
     elif math.prod(out.shape[-2:]) <= FEW:
@@ -93,7 +93,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 
 
 def _multiply_parts(a: Array, b: Array, out: Array) -> None:
-    """out = a @ b, all parts at once: their results are small beside the operands."""
+    """out = a @ b, all parts at once: their results are small compared with the operands."""
     parts = a.shape[-1] // PART
     whole = parts * PART
     left = a[..., :whole].reshape(*a.shape[:-1], parts, PART).swapaxes(-2, -3)
@@ -105,15 +105,15 @@ def _multiply_parts(a: Array, b: Array, out: Array) -> None:
 
 
 def has_many_repeats(index: Array) -> bool:
-    """Whether a number, none negative, comes so often that its rows are not added one by one."""
+    """Whether a (non-negative) number repeats so often that its rows are not added one by one."""
     return bool(index.size > RUN and np.bincount(index).max() > RUN)
 
 
 def without_many_repeats(rows: Array, index: Array) -> tuple[Array, Array]:
-    """Return rows and numbers with the same sums of rows by number, none of them RUN times.
+    """Return rows and numbers with the same sums by number, none repeated RUN times.
 
-    rows: (n, ...). index: (n,), none negative. What is there as it is given; where a number comes
-    more often, runs of its rows are added up, in their order.
+    rows: (n, ...). index: (n,), none negative. Unchanged if no number repeats that often; otherwise
+        runs of a number's rows are added, in order.
     """
     while has_many_repeats(index):
         order = np.argsort(index, kind="stable")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Real: TypeAlias = NDArray[Any]
 
 _SPLIT = 1.0  # below: a series in x^2; above: erfc
-_END = 6.0  # erf is 1 from here on, in float64 as well
+_END = 6.0  # erf is 1 from here on, even in float64
 _FLAT = 4.0  # the same in float32
 
 
@@ -40,7 +40,7 @@ def where(condition: Real, a: Real | float, b: Real | float, out: Real) -> None:
         _select(a, condition, out)
     elif isinstance(a, float) and a == 0 and isinstance(b, np.ndarray):
         _select(b, np.logical_not(condition), out)
-    elif np.ndim(condition) == 0:  # it is known before: one of the two, and nothing is compared
+    elif np.ndim(condition) == 0:  # the condition is a constant: no comparison is needed
         np.copyto(out, a if condition else b, casting="same_kind")
     else:
         np.copyto(out, np.where(condition, a, b), casting="same_kind")
@@ -49,8 +49,8 @@ def where(condition: Real, a: Real | float, b: Real | float, out: Real) -> None:
 def _select(value: Real, condition: Real, out: Real) -> None:
     """out = value where the condition holds, else +0.
 
-    The bits as an integer, times 0 or 1: several times faster than a masked copy, and unlike a
-    product of floats it makes 0 of NaN and infinity as well.
+    It multiplies the bits, as an integer, by 0 or 1: several times faster than a masked copy, and
+    unlike a product of floats it also turns NaN and infinity into 0.
     """
     if value.dtype != out.dtype:
         np.copyto(out, np.where(condition, value, 0), casting="same_kind")
@@ -76,8 +76,8 @@ def _erf_coefficients() -> tuple[NDArray[Any], NDArray[Any]]:
 def erf_fraction() -> tuple[list[np.float32], list[np.float32]]:
     """P and Q, of degree 5, with erf(x) / x = P(s) / Q(s) for s = (x / 4)^2 in [0, 1], to 3e-8.
 
-    A least-squares fit of P - f Q whose weights grow where the error is large, so that in the end
-    it is nearly the same everywhere. All coefficients are positive: no rounding is magnified.
+    A least-squares fit of P - f Q whose weights grow where the error is large, until it is nearly
+    the same everywhere. All coefficients are positive, so no rounding error is magnified.
     """
     xs = _FLAT * (1 - np.cos(np.pi * (np.arange(200) + 0.5) / 200)) / 2
     s, f = (xs / _FLAT) ** 2, np.array([math.erf(x) / x for x in xs])
@@ -91,7 +91,7 @@ def erf_fraction() -> tuple[list[np.float32], list[np.float32]]:
         error = np.abs(powers @ above / q / f - 1)
         weights *= (error / error.mean()) ** 0.3
         weights /= weights.max()
-    above *= 1 + 2.0**-23  # so that the largest x get 1 and no less, whatever is rounded
+    above *= 1 + 2.0**-23  # so that the largest x give exactly 1 despite rounding
     return [np.float32(c) for c in above[::-1]], [np.float32(c) for c in below[::-1]]
 
 

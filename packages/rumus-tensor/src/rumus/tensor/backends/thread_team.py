@@ -1,9 +1,9 @@
 """Threads that take parts of large work without being woken each time.
 
-A captured step is some fifty pieces of a tenth of a millisecond, and to wake a thread that sleeps
-takes half of that. So a thread that has done its part looks for the next one for a moment, in a
-compiled loop that leaves the interpreter to others, and sleeps only then; whoever waits for it does
-the same. The moment is short: on a machine with other work the cores are theirs.
+A captured step is some fifty pieces of a tenth of a millisecond, and waking a sleeping thread takes
+half of that. So a thread that has done its part spins for a moment, in a compiled loop without the
+interpreter lock, before it sleeps; a thread that waits for it does the same. The moment is short,
+so that other programs get the cores.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Final
 
 import numpy as np
 
-MOMENT: Final = 1e-4  # seconds of looking before a thread sleeps
-_TRIED: Final = 1000  # looks by which their length is measured
+MOMENT: Final = 1e-4  # seconds of spinning before a thread sleeps
+_TRIED: Final = 1000  # iterations used to time the loop
 
 Work = Callable[[int, int], None]
 
 
 class Signal:
-    """A number that one thread raises, and that another one waits for."""
+    """A number that one thread raises and another waits for."""
 
     def __init__(self) -> None:
-        self._number = np.zeros(8, np.int64)  # a line of the cache of its own
+        self._number = np.zeros(8, np.int64)  # a cache line of its own
         self._address = self._number.ctypes.data
         self._is_asleep = False
         self._calls: SimpleQueue[None] = SimpleQueue()
 
     def raise_to(self, number: int) -> None:
-        """Let whoever waits for a number go on."""
+        """Release the thread that waits for a number."""
         self._number[0] = number
         if self._is_asleep:
             self._calls.put(None)
@@ -42,14 +42,14 @@ class Signal:
         """Wait until the number is reached."""
         look, times = _looking()
         while not look(self._address, number, times):
-            self._is_asleep = True  # the order matters: who raises it looks for this afterwards
+            self._is_asleep = True  # the order matters: the raising thread checks this afterwards
             if self._number[0] < number:
                 self._calls.get()
             self._is_asleep = False
 
 
 class _Worker:
-    """A thread, and the part that it does."""
+    """A thread and its part of the work."""
 
     def __init__(self, number: int) -> None:
         self._asked, self._done = Signal(), Signal()
@@ -59,7 +59,7 @@ class _Worker:
         threading.Thread(target=self._run, name=f"rumus_{number}", daemon=True).start()
 
     def start(self, work: Work, start: int, stop: int) -> None:
-        """Have it do a part; the one before has ended."""
+        """Start a part; the previous one has ended."""
         self._part, self.error = (work, start, stop), None
         self._count += 1
         self._asked.raise_to(self._count)
@@ -87,12 +87,12 @@ class _Worker:
                 part[0](*part[1:])
             except BaseException as error:
                 self.error = error
-            del part  # nothing of it stays alive
+            del part  # keeps nothing alive
             self._done.raise_to(count)
 
 
 class Team:
-    """The threads beside the one that asks; one at a time may ask."""
+    """The threads besides the calling one; one thread may call at a time."""
 
     def __init__(self, count: int) -> None:
         _looking()  # compiled before a thread waits
@@ -100,9 +100,9 @@ class Team:
         self._workers = [_Worker(number) for number in range(count - 1)]
 
     def run(self, work: Work, parts: Sequence[tuple[int, int]]) -> None:
-        """Call `work(start, stop)` for each part, the first one on this thread; `lock` is held.
+        """Call `work(start, stop)` for each part, the first on this thread, holding `lock`.
 
-        After an error, too, it waits for the others: nobody writes to arrays that may be given up.
+        It waits for all parts even after an error, so that none writes to freed arrays.
         """
         first, *others = parts
         busy = list(zip(self._workers, others, strict=False))
@@ -121,7 +121,7 @@ class Team:
 
 @cache
 def _looking() -> tuple[Callable[[int, int, int], bool], int]:
-    """The compiled loop that looks at a number, and how often it does so in a moment."""
+    """The compiled polling loop, and its number of iterations in a moment."""
     from rumus.tensor.backends.numba_waiting import compiled
 
     look, nothing = compiled(), np.zeros(1, np.int64)
