@@ -188,6 +188,7 @@ def test_a_loader_with_a_sampler_goes_on_where_it_was() -> None:
         (lambda: WeightedSampler([0.0, 0.0]), "all weights are 0"),
         (lambda: WeightedSampler([]), "one number for each sample"),
         (lambda: WeightedSampler([[1.0]]), "one number for each sample"),
+        (lambda: WeightedSampler(["a"]), "not <U1 of shape"),
         (lambda: WeightedSampler([1.0], 0), "count must be at least 1"),
         (lambda: WeightedSampler([1.0, 0.0], 2, replacement=False), "1 samples can be drawn"),
         (lambda: BalancedSampler([]), "labels must be one for each sample"),
@@ -207,6 +208,12 @@ def test_a_loader_with_a_sampler_goes_on_where_it_was() -> None:
 def test_bad_options(make: Callable[[], object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         make()
+
+
+def test_weights_are_no_sampler() -> None:
+    weights: Any = np.ones(2)
+    with pytest.raises(TypeError, match=r"as WeightedSampler\(weights\) does, not ndarray"):
+        DataLoader(ArrayDataset(weights), 2, sampler=weights)
 
 
 # Padding
@@ -290,6 +297,18 @@ def test_what_cannot_be_mixed() -> None:
         Mixup(2)((np.ones((2, 1)), np.array([0, 2])), generator)
     with pytest.raises(ValueError, match="there must be a target"):
         Mixup(2)((np.ones((2, 1)),), generator)
+    for mix, targets, told in (
+        (Mixup(3), np.array([0.0, 2.0], np.float32), r"float32 of shape \(2,\).*classes=None"),
+        (Mixup(3), np.ones((2, 2)), r"probabilities of shape \(2, 3\)"),
+        (Mixup(3), np.array([True, False]), "must be class numbers"),
+        (Mixup(None), np.array([0, 2]), "say how many classes"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            mix((np.ones((2, 1)), targets), generator)
+    x = np.arange(8, dtype=np.float32)[:, None]
+    mixed, targets = Mixup(None, 1.0)((x, 2 * x[:, 0]), generator)
+    assert (mixed != x).any()
+    np.testing.assert_allclose(targets, 2 * mixed[:, 0], rtol=1e-6)
     with pytest.raises(ValueError, match="CutMix needs images"):
         CutMix(2)((np.ones((2, 1)), np.array([0, 1])), generator)
     x = np.ones((2, 1))

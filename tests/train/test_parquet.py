@@ -117,11 +117,30 @@ def test_means() -> None:
         ({"columns": ["count"], "categories": ["text"]}, "are none of the features"),
         ({"columns": ["count"], "target": "kind", "classes": ["rose"]}, "'iris' is not in classes"),
         ({"columns": ["count"], "target_dtype": str}, "give target="),
+        ({"columns": ["count"], "target": "length"}, "'length' is missing in 1 rows: leave"),
+        ({"columns": ["count"], "target": "day"}, "'day' holds date32.*make numbers of it"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ParquetDataset(TABLE, **options)
+
+
+def test_a_time_of_day_and_a_duration_are_no_dates() -> None:
+    from datetime import time, timedelta
+
+    for value in (time(1), timedelta(1)):
+        for dates in ([], ["x"]):
+            with pytest.raises(ValueError, match=r"column 'x' holds .*; columns=\[...\] leaves"):
+                ParquetDataset(pyarrow.table({"x": [value]}), dates=dates)
+
+
+def test_two_columns_of_one_name() -> None:
+    columns = [pyarrow.array([value]) for value in (1.0, 2.0, 3.0)]
+    table = pyarrow.Table.from_arrays(columns, names=["a", "a", "b"])
+    with pytest.raises(ValueError, match="the table has 2 columns that are called 'a'"):
+        ParquetDataset(table)
+    assert ParquetDataset(table, columns=["b"])[0][0].tolist() == [3.0]
 
 
 def test_what_is_no_table(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ class ParquetDataset:
         if self._is_text:
             found = self._source.texts(names[0], self.classes, allows_missing=False)
             return class_numbers(found, self.classes)
-        columns = [self._source.numbers(name, None, False) for name in names]
+        columns = [self._source.targets(name) for name in names]
         for name, column in zip(names, columns, strict=True):
             self._source.require_exact(name, column, self._target_dtype)
         stacked = np.stack(columns, axis=1).astype(self._target_dtype)
@@ -217,6 +217,11 @@ class _Source:
                 near = nearest_name(name, self.names)
                 hint = f"did you mean {near!r}?" if near else f"it has {', '.join(self.names[:20])}"
                 raise ValueError(f"{self.shown} has no column {name!r}; {hint}")
+            if self.names.count(name) > 1:
+                raise ValueError(
+                    f"{self.shown} has {self.names.count(name)} columns that are called {name!r}: "
+                    "rename them, or leave them out with columns=[...]"
+                )
         chosen = list(dict.fromkeys(names))
         if not isinstance(self._given, Path):
             self._table = self._given.select(chosen)
@@ -240,7 +245,7 @@ class _Source:
                 f"{self.shown}: column {name!r} has {column.null_count} missing values; "
                 "missing=0.0 takes them for that number, missing='mean' for the mean of the column"
             )
-        if types.is_temporal(kind) and is_date:
+        if is_date and _is_day(kind):
             times = compute.cast(column, "timestamp[us]", safe=False)
             return _with(compute.cast(times, "int64"), fill) / _DAY
         if types.is_boolean(kind):
@@ -250,6 +255,23 @@ class _Source:
         elif not (types.is_integer(kind) or types.is_floating(kind)):
             raise ValueError(f"{self.shown}: column {name!r} holds {kind}; {_advice(kind, name)}")
         return _with(column, fill)
+
+    def targets(self, name: str) -> NDArray[Any]:
+        """Return a column of targets that are numbers."""
+        from pyarrow import types
+
+        column = self._table.column(name)
+        if column.null_count:
+            raise ValueError(
+                f"{self.shown}: the target {name!r} is missing in {column.null_count} rows: leave "
+                "these out of the table"
+            )
+        if types.is_temporal(column.type):
+            raise ValueError(
+                f"{self.shown}: the target {name!r} holds {column.type}: make numbers of it in the "
+                "table"
+            )
+        return self.numbers(name, None, is_date=False)
 
     def require_exact(self, name: str, numbers: NDArray[Any], dtype: DTypeLike) -> None:
         """Raise ValueError for a number beyond `dtype`, and for a fraction where it is whole."""
@@ -310,10 +332,17 @@ def _with(column: Any, fill: float | None) -> NDArray[Any]:
     return found
 
 
+def _is_day(kind: Any) -> bool:
+    """Whether a column's values are points in time: a time of day or a duration is none."""
+    from pyarrow import types
+
+    return bool(types.is_date(kind) or types.is_timestamp(kind))
+
+
 def _advice(kind: Any, name: str) -> str:
     from pyarrow import types
 
-    if types.is_temporal(kind):
+    if _is_day(kind):
         return f"dates=[{name!r}] takes it for days since 1970"
     if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
         return (

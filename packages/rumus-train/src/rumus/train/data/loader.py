@@ -115,6 +115,11 @@ class DataLoader:
         self.processes = bool(processes)
         self.sampler, self.collate, self.batch_transform = sampler, collate, batch_transform
         _check_dataset(dataset)
+        if sampler is not None and not callable(getattr(sampler, "order", None)):
+            raise TypeError(
+                "sampler must say the order of an epoch, as WeightedSampler(weights) does, not "
+                f"{type(sampler).__name__}"
+            )
         self._samples = len(dataset) if sampler is None else sampler.count(dataset)
         if sampler is not None and self.shuffle:
             raise ValueError("shuffle=True and sampler= both say in which order: give one of them")

@@ -18,13 +18,15 @@ from rumus.train.base.fields import fields_of, names_of, values_in
 class Mixup:
     """x = lam x_i + (1 - lam) x_j, and so the targets: a `batch_transform=` of a loader.
 
-    classes: how many there are. Integer targets become probabilities (samples, classes), which
-        `cross_entropy_loss` takes; floating ones are mixed as they are.
+    classes: how many there are. Class numbers, integers, become probabilities (samples, classes),
+        which `cross_entropy_loss` takes; probabilities are mixed. None for a regression, whose
+        targets are numbers to be mixed themselves, floating and of any shape.
     alpha: lam is drawn from Beta(alpha, alpha) for each batch.
     share: of batches that are mixed.
 
-    ValueError for an alpha that is not positive, a share outside of [0, 1], and a target that is no
-    class.
+    ValueError for an alpha that is not positive, a share outside of [0, 1], a target that is no
+    class, and targets that may be class numbers or those of a regression: the mean of class 0 and
+    class 2 is not class 1.
 
     The first field is mixed, and the last is the target. Zhang et al.: arXiv:1710.09412.
 
@@ -36,7 +38,7 @@ class Mixup:
     (True, [1.0, 1.0])
     """
 
-    classes: int
+    classes: int | None
     alpha: float = 0.2
     share: float = field(default=1.0, kw_only=True)
 
@@ -46,7 +48,7 @@ class Mixup:
             raise ValueError(f"alpha must be finite and positive, not {self.alpha}")
         if not 0 <= self.share <= 1:
             raise ValueError(f"share must be in [0, 1], not {self.share}")
-        if whole_number("classes", self.classes) < 1:
+        if self.classes is not None and whole_number("classes", self.classes) < 1:
             raise ValueError(f"classes must be at least 1, not {self.classes}")
 
     def __call__(self, batch: Any, generator: np.random.Generator) -> Any:
@@ -54,7 +56,7 @@ class Mixup:
         names, values = names_of(batch), [*values_in(batch)]
         if len(values) < 2:
             raise ValueError("there must be a target, the last field, to mix along")
-        targets = _probabilities(values[-1], self.classes)
+        targets = _mixable(np.asarray(values[-1]), self.classes)
         others = generator.permutation(len(targets))
         lam = float(generator.beta(self.alpha, self.alpha))
         if generator.random() < self.share:
@@ -75,7 +77,7 @@ class Mixup:
 class CutMix(Mixup):
     """A rectangle of each image comes from another one, and its share of the target.
 
-    classes: how many there are.
+    classes: how many there are; None for a regression.
     alpha: positive, of the Beta distribution that the area is drawn from.
     share: in [0, 1], of the batches that are mixed.
     channels_last: images are (samples, height, width, channels), and not (samples, channels,
@@ -113,12 +115,33 @@ def _bounds(middle: float, length: float, whole: int) -> tuple[int, int]:
     return max(0, start), min(whole, stop)
 
 
-def _probabilities(targets: NDArray[Any], classes: int) -> NDArray[Any]:
-    if targets.dtype.kind == "f":
-        return targets
-    if targets.ndim != 1 or not ((targets >= 0) & (targets < classes)).all():
+def _mixable(targets: NDArray[Any], classes: int | None) -> NDArray[Any]:
+    """The targets as numbers that may be mixed. ValueError for what is not what `classes` says."""
+    told = f"{targets.dtype} of shape {targets.shape}, the last field of the batch"
+    is_floating = targets.dtype.kind == "f"
+    if classes is None:
+        if is_floating:
+            return targets
         raise ValueError(
-            f"targets must be class numbers in [0, {classes}), the last field of the batch"
+            f"targets are {told}: class numbers are not mixed themselves, so say how many classes "
+            "there are; those of a regression are floating"
+        )
+    if is_floating and targets.ndim == 2 and targets.shape[1] == classes:
+        return targets
+    if is_floating:
+        raise ValueError(
+            f"targets are {told}: class numbers are integers, as targets.astype(np.int32), and "
+            f"probabilities of shape ({len(targets)}, {classes}); classes=None mixes the targets "
+            "of a regression"
+        )
+    is_known = targets.dtype.kind in "iu" and ((targets >= 0) & (targets < classes)).all()
+    if targets.ndim != 1 or not is_known:
+        raise ValueError(
+            f"targets must be class numbers in [0, {classes}), and are {told}, {_range(targets)}"
         )
     found: NDArray[Any] = np.eye(classes, dtype=np.float32)[targets]
     return found
+
+
+def _range(targets: NDArray[Any]) -> str:
+    return f"from {targets.min()} to {targets.max()}" if targets.size else "empty"

@@ -177,7 +177,9 @@ class LengthBuckets:
 def _checked(weights: ArrayLike) -> NDArray[np.float64]:
     found = np.asarray(weights)
     if found.ndim != 1 or not found.size or found.dtype.kind not in "biuf":
-        raise ValueError(f"weights must be one number for each sample, not of shape {found.shape}")
+        raise ValueError(
+            f"weights must be one number for each sample, not {found.dtype} of shape {found.shape}"
+        )
     found = found.astype(np.float64)
     bad = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
     if bad.size:
