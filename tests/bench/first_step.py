@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 ROUNDS: Final = 7
 REACH: Final = {"mlp": 0.5, "gpt": 1.0}  # seconds of the step, numba's import among them
@@ -32,6 +33,7 @@ def one_step(kind: str) -> dict[str, float]:
 
     imported = time.perf_counter()
     random = np.random.default_rng(0)
+    x: NDArray[Any]
     if kind == "mlp":
         model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 10))
         x = random.random((64, 784), np.float32)

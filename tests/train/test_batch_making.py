@@ -311,7 +311,7 @@ def test_what_cannot_be_mixed() -> None:
     np.testing.assert_allclose(targets, 2 * mixed[:, 0], rtol=1e-6)
     with pytest.raises(ValueError, match="CutMix needs images"):
         CutMix(2)((np.ones((2, 1)), np.array([0, 1])), generator)
-    x = np.ones((2, 1))
+    x = np.ones((2, 1), np.float32)
     same, targets = Mixup(2, share=0.0)((x, np.array([0, 1])), generator)
     assert same is x
     assert targets.tolist() == [[1, 0], [0, 1]]

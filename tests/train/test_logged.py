@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rumus.train import (
     ArrayDataset,
     Callback,
     DataLoader,
+    Every,
     RunFolder,
     StepEnd,
     Trainer,
@@ -67,6 +69,32 @@ def test_an_epoch_says_what_the_whole_set_does(backend: Backend, accumulate: int
         for name, value in EXPECTED.items():
             assert entry[name] == pytest.approx(value, rel=1e-6), name
     assert np.log(entry["perplexity"]) == pytest.approx(entry["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("classes", r"targets must be in \[0, 3\)"), ("nan", "some are NaN")]
+)
+def test_a_metric_that_refuses_a_batch_is_no_number(
+    backend: Backend, tmp_path: Path, name: str, told: str
+) -> None:
+    """It is told once, and neither the training nor a checkpoint ends by it."""
+    model = Model(backend)
+    shift, gap = (9 if name == "classes" else 0), (np.nan if name == "nan" else 0.0)
+
+    def step(x: Tensor, y: Tensor) -> dict[str, Any]:
+        scores = x @ model.weight
+        accuracy = metrics.accuracy(scores + gap, y + shift)
+        return {"loss": cross_entropy(scores, y).mean(), "accuracy": accuracy, "one": 1.0}
+
+    with pytest.warns(UserWarning, match="'accuracy', which training steps log") as warned:
+        result = model.trainer.fit(
+            DataLoader(ArrayDataset(X, Y), 4), step, epochs=3, checkpoints=tmp_path / "steps",
+            save_every=Every(steps=2), callbacks=[RunFolder(tmp_path / "run")],
+        )  # fmt: skip
+    assert re.search(told, str(warned[0].message))
+    assert len([each for each in warned if "accuracy" in str(each.message)]) == 1
+    assert result.steps == 18
+    assert all(np.isnan(entry["accuracy"]) and entry["one"] == 1 for entry in result.history)
 
 
 def test_in_a_loop_of_ones_own() -> None:

@@ -128,6 +128,9 @@ def test_a_validation_is_exact_whatever_its_batches(size: int) -> None:
             r"positive must be a class in \[0, 2\)",
         ),
         (lambda: metrics.accuracy([[0.1, 0.2]], [0], top=3), r"top must be in \[1, 2\]"),
+        (lambda: metrics.accuracy([[], []], [0, 1]), r"not \(2, 0\) and \(2,\)"),
+        (lambda: metrics.perplexity(np.ones((2, 0)), [0, 1]), r"not \(2, 0\) and int64 of"),
+        (lambda: metrics.auroc([0.1, 0.2], ["no", "yes"]), "must be numbers, not <U3"),
         (lambda: metrics.auroc([0.1, 0.2], [0, 2]), "targets 0 or 1"),
         (lambda: metrics.r2([0.1, 0.2], [0.1]), "shapes differ"),
         (
@@ -139,6 +142,42 @@ def test_a_validation_is_exact_whatever_its_batches(size: int) -> None:
 def test_what_makes_no_metric(make: Callable[[], object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         make()
+
+
+def test_options_are_whole_numbers() -> None:
+    fraction: Any = 1.5
+    with pytest.raises(TypeError, match=r"top must be a whole number, not 1\.5"):
+        metrics.accuracy([[0.1, 0.2]], [0], top=fraction)
+    with pytest.raises(TypeError, match="positive must be a whole number, not True"):
+        metrics.f1([[0.1, 0.2]], [0], positive=True)
+
+
+OF_CLASSES = ("accuracy", "confusion_matrix", "precision", "recall", "f1", "perplexity")
+OF_NUMBERS = ("auroc", "average_precision", "r2", "mean_absolute_error", "root_mean_squared_error")
+
+
+@pytest.mark.parametrize("name", metrics.__all__[1:])
+def test_of_no_samples_a_metric_is_no_number(name: str, backend: Backend) -> None:
+    """And they add nothing to others. scikit-learn raises an error."""
+    metric = getattr(metrics, name)
+    scores, targets = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
+    some: Any = (np.array([[0.5, 1.0], [2.0, 1.0]], np.float32), np.array([0, 1], np.int32))
+    if name in OF_NUMBERS:
+        scores, some = scores[:, 0], (some[0][:, 1], some[1])
+    else:
+        assert name in OF_CLASSES
+    there: Callable[[Any], Tensor] = lambda x: tensor(x, backend=backend)
+    for none in (metric(scores, targets), metric(there(scores), there(targets))):
+        assert np.isnan(float(none))
+        joined = float(none + metric(*some))
+        assert joined == float(metric(*some))
+
+
+def test_r2_of_one_sample_is_no_number() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isnan(sklearn.r2_score([1.0], [1.0]))
+    assert np.isnan(float(metrics.r2([1.0], [1.0])))
 
 
 def test_tensors_are_taken() -> None:
@@ -183,7 +222,7 @@ def test_what_is_wrong_on_a_device_is_told_when_it_is_read(backend: Backend) -> 
         ([[0.1, 0.2]], [-1], r"targets must be in \[0, 2\)"),
         ([[np.nan, 0.2]], [0], "some are NaN"),
     ):
-        for metric in (metrics.accuracy, metrics.f1):
+        for metric in (metrics.accuracy, metrics.f1, metrics.confusion_matrix):
             with pytest.raises(ValueError, match=told):
                 float(metric(there(np.array(scores, np.float32)), there(targets)))
     with pytest.raises(ValueError, match="targets 0 or 1"):

@@ -6,18 +6,30 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rumus.optim import SGD
-from rumus.tensor import Parameter
-from rumus.train import RunFolder, RunFolderError, Trainer, write_report
+from rumus.tensor import Parameter, Tensor, concat
+from rumus.train import (
+    ArrayDataset,
+    DataLoader,
+    RunFolder,
+    RunFolderError,
+    Trainer,
+    metrics,
+    read_metrics,
+    write_report,
+)
 from rumus.train.views.chart import Axis, chart, decades, ticks
+from rumus.train.views.confusion_figure import confusion_figure
 from rumus.train.views.curve import Curve
 from rumus.train.views.metrics_file import append_metrics, open_metrics
+from rumus.train.views.run_folder import kept_matrices
 from rumus.train.views.run_record import read_run
 
 VOID = {"meta", "link", "br"}
@@ -105,16 +117,73 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
     assert "Nothing was measured yet." in page.texts
 
 
+class Named(ArrayDataset):
+    """A dataset whose classes have names."""
+
+    classes: ClassVar = ["iris", "rose & thorn"]
+
+
+def confused(path: Path, steps: int, resume: bool = False) -> list[dict[str, Any]]:
+    """A training whose weight grows by 1 a step; what is above -weight is said to be a rose."""
+    x, y = np.array([-2.5, -1.5, -0.5, 0.5], np.float32), np.array([0, 0, 1, 1], np.int32)
+    weight = Parameter([0.0], name="weight")
+
+    def validate(x: Tensor, y: Tensor) -> dict[str, Any]:
+        score = (x + weight).reshape(-1, 1)
+        return {"kinds": metrics.confusion_matrix(concat([-score, score], 1), y)}
+
+    folder = RunFolder(path)
+    Trainer(SGD([weight], 1.0)).fit(
+        [()], lambda: -weight.sum(), steps=steps, weight_of=lambda *_: 1.0, callbacks=[folder],
+        validate=(DataLoader(Named(x, y), 3), validate), monitor="kinds", mode="max",
+        checkpoints=folder.checkpoints, resume=resume,
+    )  # fmt: skip
+    return list(read_metrics(folder.metrics))
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_the_confusion_matrices_of_the_best_and_the_last_validation(
+    tmp_path: Path, is_resumed: bool
+) -> None:
+    if is_resumed:
+        confused(tmp_path, 2)
+    lines = confused(tmp_path, 3, resume=is_resumed)
+    matrices = [line["confusion"]["kinds"] for line in lines if line["split"] == "validation"]
+    assert matrices == [[[2, 0], [0, 2]], [[1, 1], [0, 2]], [[0, 2], [0, 2]]]
+    found = read_run(tmp_path).confusion["kinds"]
+    assert [(each.step, each.is_best) for each in found] == [(1, True), (3, False)]
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    for shown in ("rose & thorn", "best, after step 1, 4 of 4 right"):
+        assert shown in page.texts, shown
+    assert "last, after step 3, 2 of 4 right" in page.texts
+
+
+def test_a_matrix_of_many_classes() -> None:
+    """The page of 100 has a path for each shade, and no numbers; that of more is not kept."""
+    counts = np.random.default_rng(0).integers(0, 90, (100, 100))
+    text = confusion_figure("all", counts.tolist(), [])
+    figure = Page(text)
+    assert figure.tags.count("path") <= 1 + 8
+    assert figure.tags.count("text") == 2 * 34
+    assert len(text) < 400_000
+    assert kept_matrices({"few": counts, "many": np.eye(101)}) == {"few": counts.tolist()}
+
+
 def test_hostile_lines(tmp_path: Path) -> None:
     lines = [
         '{"split":"train","step":"x","loss":1}', '{"split":"train","step":1,"loss":"nan"}',
         '{"split":"train","step":2,"loss":[1]}', '{"split":"validation","step":2,"metrics":3}',
         '{"split":"train","step":3,"loss":"</script><b>"}', '{"split":"epoch","step":3}',
         '{"split":"validation","step":3,"metrics":{"</svg>":2.5},"best":true}',
+        '{"split":"start","step":3,"classes":[3]}',
+        '{"split":"validation","step":4,"confusion":{"a":[[1,2]]}}',
+        '{"split":"validation","step":4,"confusion":{"a":[[1,-2],[0,1]]}}',
+        '{"split":"validation","step":4,"confusion":{"</p>":[],"<i>":[[0,0],[0,0]]}}',
     ]  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
     assert "validation: </svg>" in page.texts
+    assert [name for name in page.texts if "<i>" in name] == ["validation: <i> "]
     assert read_run(tmp_path).curves["train loss"].not_finite == 1
 
 

@@ -24,7 +24,16 @@ from rumus import nn
 from rumus.distributed import Ranks, ranks
 from rumus.optim import EMA, AdamW, ClipNorm, LossScale, ParameterGroup
 from rumus.tensor import Generator, NumpyBackend, Parameter, Tensor
-from rumus.train import ArrayDataset, DataLoader, EarlyStopping, Every, Trainer, metrics
+from rumus.train import (
+    ArrayDataset,
+    Callback,
+    DataLoader,
+    EarlyStopping,
+    Every,
+    Trainer,
+    ValidationEnd,
+    metrics,
+)
 
 HELD_OUT = 32
 
@@ -129,7 +138,8 @@ class Training:
         scores = self.model(x)
         right = float((scores.numpy().argmax(axis=1) == y.numpy()).mean())
         loss, ranked = nn.cross_entropy_loss(scores, y), metrics.auroc(scores[:, 0], y == 0)
-        return {"loss": loss, "accuracy": right, "f1": metrics.f1(scores, y), "auroc": ranked}
+        of_all = {"f1": metrics.f1(scores, y), "confusion": metrics.confusion_matrix(scores, y)}
+        return {"loss": loss, "accuracy": right, "auroc": ranked, **of_all}
 
     def fit(self) -> dict[str, Any]:
         given, fault, team = self.given, self.fault, self.team
@@ -157,6 +167,7 @@ class Training:
             ranks=None if given.plain else team,
             zero=given.zero or fault == "zero",
         )
+        kept = Matrices()
         stop = EarlyStopping("accuracy", mode="max", patience=given.patience or 1)
         result = trainer.fit(
             loader,
@@ -165,7 +176,7 @@ class Training:
             steps=5 if fault == "steps" else None,
             accumulate=given.accumulate,
             validate=(DataLoader(held_out, 10), self.score),
-            callbacks=[] if given.patience is None else [stop],
+            callbacks=[kept] if given.patience is None else [kept, stop],
             monitor="loss",
             checkpoints=given.folder,
             save_every=Every(steps=3) if given.folder else None,
@@ -173,6 +184,7 @@ class Training:
         )
         return {
             **self._digests(),
+            "confusion": kept.found,
             "history": digest(json.dumps(result.history).encode()),
             "reason": result.reason,
             "steps": result.steps,
@@ -188,6 +200,17 @@ class Training:
             "buffers": digest(b"".join(b.numpy().tobytes() for _, b in self.model.named_buffers())),
             "random": repr(self.random),
         }
+
+
+class Matrices(Callback):
+    """Keeps the confusion matrix of the last validation."""
+
+    def __init__(self) -> None:
+        self.found: list[list[float]] = []
+
+    def on_validation_end(self, event: ValidationEnd) -> None:
+        self.found = event.confusion["confusion"].tolist()
+        assert sum(map(sum, self.found)) == HELD_OUT
 
 
 def digest(data: bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from rumus.distributed.link import Link
 from rumus.tensor import Backend
 from rumus.train.base.metric_state import MetricState, add_up
-from rumus.train.loop.validation import Found, Measured, Measuring
+from rumus.train.loop.validation import Found, Measured, Measurement, Measuring
 
 
 def measured_parts(
@@ -36,7 +36,7 @@ def measured_parts(
     }
 
 
-def joined(link: Link, own: dict[int, Found]) -> Callable[[], dict[str, float]]:
+def joined(link: Link, own: dict[int, Found]) -> Callable[[], Measurement]:
     """Exchange what the ranks have found; return what rank 0 makes of it, added up in order.
 
     Functions of metrics do not travel: rank 0, which has the first batch, has them.
@@ -45,13 +45,13 @@ def joined(link: Link, own: dict[int, Found]) -> Callable[[], dict[str, float]]:
     parts = {number: found for rank in link.gather(sent) for number, found in rank.items()}
     parts |= own
 
-    def numbers() -> dict[str, float]:
+    def result() -> Measurement:
         total = Measured()
         for number in sorted(parts):
             total.add(parts[number])
-        return total.numbers()
+        return total.result()
 
-    return numbers
+    return result
 
 
 def _as_data(found: Found) -> Found:

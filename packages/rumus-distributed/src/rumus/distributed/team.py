@@ -21,7 +21,7 @@ from rumus.train import Interrupted, Run, Trainer
 from rumus.train.checkpoints.snapshot import generators_of
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.team import Alone, Team, Window
-from rumus.train.loop.validation import Validate
+from rumus.train.loop.validation import Measurement, Validate
 
 T = TypeVar("T")
 
@@ -109,9 +109,7 @@ class ShardedTeam(Team):
             raise raised
         return result  # type: ignore[return-value]
 
-    def measure(
-        self, validate: Validate, weight_of: Callable[..., float] | None
-    ) -> dict[str, float]:
+    def measure(self, validate: Validate, weight_of: Callable[..., float] | None) -> Measurement:
         """Deal the batches of a validation to the ranks; a function is called by rank 0 alone."""
         if self.size == 1:
             return self._alone.measure(validate, weight_of)
@@ -119,7 +117,7 @@ class ShardedTeam(Team):
             return self.once("validation", lambda: self._alone.measure(validate, weight_of))
         own = measured_parts(self.link, self.trainer.backend, validate, weight_of)
         self._meet("validation", self._steps)
-        return self.once("the numbers of a validation", joined(self.link, own))
+        return self.once("what a validation finds", joined(self.link, own))
 
     def end(self) -> None:
         """Meet the others after the last step."""

@@ -4,7 +4,8 @@ Each function takes what a model says of a batch and the targets, as tensors or 
 a `MetricState`: a validation that returns it by name adds up those of all batches, and `float` of
 one is the metric. They are scikit-learn's, in float64 on the host. What is on a GPU, or of a
 training step (scores with a graph), is counted there, in float32 within a batch, and read when the
-metric is asked for: so steps that log metrics are captured like others.
+metric is asked for: so steps that log metrics are captured like others. Of no samples every metric
+is NaN, where scikit-learn raises an error: a batch may be empty, and adds nothing.
 
 >>> import numpy as np
 >>> from rumus.train import metrics
@@ -23,19 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Tensor, float32
+from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.class_counts import (
     Given,
+    as_numbers,
     beside,
     check_shapes,
     confusion_counts,
     counted_hits,
-    counted_problems,
     is_remote,
-    on_host,
     raise_problems,
     shape_of,
 )
-from rumus.train.base.metric_state import MetricState, Part
+from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, Part
 from rumus.train.base.surprise import surprise
 
 Finish: TypeAlias = Callable[..., Any]
@@ -68,18 +69,22 @@ def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
     top: how many of the best scores count, in [1, classes].
 
     ValueError for shapes that do not fit, scores that are NaN, classes that are none, a `top`
-    outside of [1, classes]; of a batch on a GPU when the metric is read.
+    outside of [1, classes]; of a batch on a GPU when the metric is read. What a training step logs
+    is NaN then, with a warning at the end of the epoch, and training goes on.
     """
     check_shapes(scores, targets)
-    samples, classes = shape_of(scores)
-    if not 1 <= top <= classes:
+    classes = shape_of(scores)[1]
+    if not 1 <= whole_number("top", top) <= classes:
         raise ValueError(f"top must be in [1, {classes}], the number of classes, not {top}")
-    parts = counted_hits(scores, targets, top), np.array(float(samples))
-    return _state(f"accuracy(top={top})", parts, _ratio, scores, targets)
+    counts = counted_hits(scores, targets, top)
+    name = f"accuracy(top={top})"
+    return MetricState(name, (counts,), partial(_accuracy, name, classes))
 
 
 def confusion_matrix(scores: Given, targets: Given) -> MetricState:
     """Counts by class, (target, said). `state.parts[0]` is the matrix; `float` of it its accuracy.
+
+    A run folder keeps the matrix of a validation that returns it, and the report shows it.
 
     scores, targets: as in `accuracy`, as are the errors.
 
@@ -89,8 +94,8 @@ def confusion_matrix(scores: Given, targets: Given) -> MetricState:
     >>> confusion_matrix(scores, np.array([0, 1, 1])).parts[0].tolist()
     [[1.0, 0.0], [1.0, 1.0]]
     """
-    counts = confusion_counts(scores, targets)
-    return _state("confusion_matrix", (counts,), _of_diagonal, scores, targets)
+    parts = confusion_counts(scores, targets)
+    return MetricState(CONFUSION_MATRIX, parts, _of_matrix)
 
 
 def precision(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
@@ -145,7 +150,7 @@ def average_precision(scores: Given, targets: Given) -> MetricState:
 def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> MetricState:
     """exp of the mean of -log softmax(logits)[target], over all targets that are not ignored.
 
-    NaN of no targets, and on a GPU where a target is no class.
+    NaN where all targets are ignored, and on a GPU where one is no class.
 
     logits: (..., classes).
     targets: (...), class numbers.
@@ -177,28 +182,13 @@ def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
 def r2(predictions: Given, targets: Given) -> MetricState:
     """1 - sum (y - p)^2 / sum (y - mean y)^2, over all elements, which are kept.
 
-    Of constant targets it is 1 if all predictions are right, else 0.
+    Of constant targets it is 1 if all predictions are right, else 0. NaN of a single sample.
 
     predictions, targets: of one shape.
 
     ValueError for shapes that differ, and for NaN.
     """
     return _kept("r2", predictions, targets, _paired, _r2)
-
-
-def _state(
-    name: str, parts: tuple[Part, ...], finish: Finish, scores: Given, targets: Given
-) -> MetricState:
-    """A state of counts, with those of what is wrong with a batch of a device."""
-    problems = counted_problems(scores, targets)
-    if problems:
-        finish = partial(_without_problems, finish, shape_of(scores)[1])
-    return MetricState(name, (*parts, *problems), finish)
-
-
-def _without_problems(finish: Finish, classes: int, *parts: Any) -> Any:
-    raise_problems(parts[-1], classes)
-    return finish(*parts[:-1])
 
 
 def _of_errors(
@@ -243,7 +233,7 @@ def _scored(scores: Given, targets: Given) -> tuple[Floats, Floats]:
 
 
 def _doubles(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
-    found, wanted = (on_host(x).astype(np.float64) for x in (predictions, targets))
+    found, wanted = as_numbers(predictions), as_numbers(targets)
     _check_same(found.shape, wanted.shape)
     return found, wanted
 
@@ -256,15 +246,21 @@ def _paired(predictions: Given, targets: Given) -> tuple[Floats, Floats]:
 
 
 def _ratio(part: Any, whole: Any) -> Any:
-    return part / whole if whole else 0.0
+    return part / whole if whole else np.nan
 
 
 def _root_of_ratio(part: Any, whole: Any) -> Any:
     return np.sqrt(_ratio(part, whole))
 
 
-def _of_diagonal(matrix: Floats) -> Any:
-    return _ratio(np.trace(matrix), matrix.sum())
+def _accuracy(name: str, classes: int, counts: Floats) -> Any:
+    raise_problems(counts, classes, name)
+    hits, misses, *_ = counts
+    return _ratio(hits, hits + misses)
+
+
+def _of_matrix(matrix: Floats, counts: Floats) -> Any:
+    return _accuracy(CONFUSION_MATRIX, len(matrix), counts)
 
 
 def _perplexity(losses: Any, count: Any) -> Any:
@@ -273,21 +269,21 @@ def _perplexity(losses: Any, count: Any) -> Any:
 
 
 def _of_confusion(name: str, scores: Given, targets: Given, positive: int | None) -> MetricState:
-    counts = confusion_counts(scores, targets)
-    if positive is not None and not 0 <= positive < len(counts):
-        raise ValueError(f"positive must be a class in [0, {len(counts)}), not {positive}")
-    finish = partial(_rate, name, positive)
-    return _state(f"{name}(positive={positive})", (counts,), finish, scores, targets)
+    parts = confusion_counts(scores, targets)
+    if positive is not None and not 0 <= whole_number("positive", positive) < len(parts[0]):
+        raise ValueError(f"positive must be a class in [0, {len(parts[0])}), not {positive}")
+    return MetricState(f"{name}(positive={positive})", parts, partial(_rate, name, positive))
 
 
-def _rate(name: str, positive: int | None, counts: Floats) -> float:
-    said, there, right = counts.sum(0), counts.sum(1), counts.diagonal()
+def _rate(name: str, positive: int | None, matrix: Floats, counts: Floats) -> float:
+    raise_problems(counts, len(matrix), name)
+    said, there, right = matrix.sum(0), matrix.sum(1), matrix.diagonal()
     whole = {"precision": said, "recall": there, "f1": (said + there) / 2}[name]
     rates = np.divide(right, whole, out=np.zeros_like(whole), where=whole > 0)
-    if positive is not None:
-        return float(rates[positive])
     occurs = said + there > 0
-    return float(rates[occurs].mean()) if occurs.any() else 0.0
+    if not occurs.any():
+        return float("nan")
+    return float(rates[occurs].mean() if positive is None else rates[positive])
 
 
 def _auroc(scores: Floats, targets: Floats) -> float:
@@ -306,13 +302,15 @@ def _average_precision(scores: Floats, targets: Floats) -> float:
     hits = np.bincount(place, weights=targets, minlength=len(count))
     positives = targets.sum()
     if not positives:
-        return 0.0
+        return 0.0 if targets.size else float("nan")
     return float((hits / positives * hits.cumsum() / count.cumsum()).sum())
 
 
 def _r2(predictions: Floats, targets: Floats) -> float:
+    if targets.size < 2:
+        return float("nan")
     residual = ((targets - predictions) ** 2).sum()
-    total = ((targets - targets.mean()) ** 2).sum() if targets.size else 0.0
+    total = ((targets - targets.mean()) ** 2).sum()
     if not total:
         return 1.0 if not residual else 0.0
     return float(1 - residual / total)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.backends import numba_blas, numpy_quantization
+from rumus.tensor.backends.numpy_class_counts import CLASS_COUNTS
 from rumus.tensor.backends.numpy_ctc import CTC
 from rumus.tensor.backends.numpy_integers import put_integers
 from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
@@ -54,7 +55,8 @@ BLOCK: Final = 131_072  # elements: in smaller blocks threads wait for the inter
 PARALLEL: Final = 262_144  # from this many elements on, starting threads pays off
 
 FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
-    name: watched(function) for name, function in {**ROW_KERNELS, **SORTING, **CTC, **CELLS}.items()
+    name: watched(function)
+    for name, function in {**ROW_KERNELS, **SORTING, **CTC, **CELLS, **CLASS_COUNTS}.items()
 }
 F = TypeVar("F", bound=Callable[..., None])
 Index = tuple[slice, ...]

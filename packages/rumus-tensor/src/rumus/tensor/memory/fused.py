@@ -17,6 +17,8 @@ FusedName: TypeAlias = Literal[
     "avg_pool_gradient",
     "batch_norm",
     "batch_norm_gradient",
+    "class_confusion",
+    "class_hits",
     "columns",
     "convolution",
     "convolution_bias",

@@ -6,18 +6,17 @@ counted too, and `raise_problems` says it when the counts are read.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rumus.tensor import Tensor, arange, concat, elementwise, float32, int32, tensor
+from rumus.tensor import Tensor, int32, tensor
+from rumus.tensor.backends import numpy_class_counts
+from rumus.tensor.operations.class_counts import class_confusion, class_hits
 from rumus.train.base.metric_state import Part
 
 Given: TypeAlias = Tensor | ArrayLike
-NAN_SCORES: Final = "scores must be numbers, and some are NaN"
-NO_CLASS: Final = "targets must be in [0, {}), the classes of the scores"
 
 
 def is_remote(given: Given) -> bool:
@@ -48,53 +47,65 @@ def beside(given: Given, other: Tensor) -> Tensor:
 
 
 def counted_hits(scores: Given, targets: Given, top: int) -> Part:
-    """Return how many samples have their class among the `top` best scores; see `accuracy`."""
+    """Return how many samples have their class among the `top` best scores, and how many have not.
+
+    Then how many have NaN, and how many a class that is none; on the host these are refused here.
+    """
     check_shapes(scores, targets)
     if is_remote(scores):
-        return _remote_hits(*_remote(scores, targets), top)
-    rows, classes = _classified(scores, targets)
-    if top == 1:
-        return np.array(float((rows.argmax(1) == classes).sum()))
-    best = np.argsort(rows, axis=1, kind="stable")[:, ::-1][:, :top]
-    return np.array(float((best == classes[:, None]).any(1).sum()))
+        return class_hits(*_remote(scores, targets), top)
+    rows, classes = on_host(scores), on_host(targets)
+    counts = np.empty(4)
+    numpy_class_counts.class_hits(rows, classes, top, counts)
+    raise_problems(counts, rows.shape[1])
+    return counts
 
 
-def confusion_counts(scores: Given, targets: Given) -> Part:
-    """Return how often class j, the one with the best score, was said of samples of class i."""
+def confusion_counts(scores: Given, targets: Given) -> tuple[Part, Part]:
+    """Return how often class j, the one with the best score, was said of samples of class i.
+
+    And what `counted_hits` returns.
+    """
     check_shapes(scores, targets)
     if is_remote(scores):
-        rows, classes = _remote(scores, targets)
-        count = rows.shape[1]
-        return _one_hot(classes, count).T @ _one_hot(rows.argmax(1), count)
-    rows_, classes_ = _classified(scores, targets)
-    count = rows_.shape[1]
-    flat = np.bincount(classes_ * count + rows_.argmax(1), minlength=count * count)
-    return flat.reshape(count, count).astype(np.float64)
+        return class_confusion(*_remote(scores, targets))
+    rows, classes = on_host(scores), on_host(targets)
+    matrix, counts = np.empty((rows.shape[1],) * 2), np.empty(4)
+    numpy_class_counts.class_confusion(rows, classes, matrix, counts)
+    raise_problems(counts, rows.shape[1])
+    return matrix, counts
 
 
-def counted_problems(scores: Given, targets: Given) -> tuple[Part, ...]:
-    """Return a count of what is wrong with a batch on a device; nothing for one on the host."""
-    if not is_remote(scores):
-        return ()
-    rows, classes = _remote(scores, targets)
-    outside = _is_outside(classes, classes=float(rows.shape[1])).sum()
-    nans = (rows != rows).astype(float32).sum()
-    return (concat([nans.reshape(1), outside.reshape(1)]),)
+def raise_problems(counts: NDArray[Any], classes: int, metric: str = "") -> None:
+    """Raise ValueError if `counted_hits` has counted what is no score, or no class.
 
-
-def raise_problems(problems: NDArray[Any], classes: int) -> None:
-    """Raise ValueError if `counted_problems` has counted any."""
-    nans, outside = problems
+    metric: what is told of where they were, when they are read long after.
+    """
+    _, _, nans, outside = counts
+    where = f"{metric}: " if metric else ""
     if outside:
-        raise ValueError(NO_CLASS.format(classes))
+        raise ValueError(where + no_class(classes))
     if nans:
-        raise ValueError(NAN_SCORES)
+        raise ValueError(f"{where}scores must be numbers, and some are NaN")
+
+
+def no_class(classes: int) -> str:
+    """Return what to say of targets that are not among so many classes."""
+    return f"targets must be in [0, {classes}), the classes of the scores"
+
+
+def as_numbers(given: Given) -> NDArray[np.float64]:
+    """Return it as an array of float64. ValueError for what is no number."""
+    found = on_host(given)
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"predictions and targets must be numbers, not {found.dtype}")
+    return found.astype(np.float64)
 
 
 def check_shapes(scores: Given, targets: Given) -> None:
     """Raise ValueError for shapes that do not fit, and targets that are no whole numbers."""
     found, wanted, dtype = shape_of(scores), shape_of(targets), dtype_of(targets)
-    if len(found) != 2 or wanted != found[:1]:
+    if len(found) != 2 or wanted != found[:1] or not found[1]:
         raise ValueError(
             f"scores must be (samples, classes) and targets (samples,), not {found} and {wanted}"
         )
@@ -102,49 +113,6 @@ def check_shapes(scores: Given, targets: Given) -> None:
         raise ValueError(f"targets must be class numbers, not of dtype {dtype}")
 
 
-def _remote_hits(rows: Tensor, classes: Tensor, top: int) -> Tensor:
-    if top == 1:
-        hits: Tensor = _is_equal(rows.argmax(1), classes).sum()
-        return hits
-    count = rows.shape[1]
-    here = _one_hot(classes, count)
-    own = (here > 0).where(rows, 0.0).sum(1).reshape(-1, 1)
-    backend: Any = rows.backend  # as a key of the cache
-    later = _numbers(backend, count) > classes.reshape(-1, 1)
-    better = (rows > own).astype(float32) + (rows == own).astype(float32) * later.astype(float32)
-    return (better.sum(1) < top).astype(float32).sum()
-
-
 def _remote(scores: Given, targets: Given) -> tuple[Tensor, Tensor]:
     assert isinstance(scores, Tensor)
     return scores.detach(), beside(targets, scores).astype(int32)
-
-
-@elementwise
-def _is_equal(said: Any, wanted: Any) -> Any:
-    return (~(said - wanted)).where(1.0, 0.0)
-
-
-@elementwise
-def _is_outside(number: Any, *, classes: float) -> Any:
-    return (number < 0.0).where(1.0, (number >= classes).where(1.0, 0.0))
-
-
-@lru_cache(maxsize=64)
-def _numbers(backend: Any, count: int) -> Tensor:
-    """The classes, as a row; made once, as a step that is captured uploads nothing."""
-    return arange(count, backend=backend).reshape(1, -1)
-
-
-def _one_hot(classes: Tensor, count: int) -> Tensor:
-    backend: Any = classes.backend  # as a key of the cache
-    return (classes.reshape(-1, 1) == _numbers(backend, count)).astype(float32)
-
-
-def _classified(scores: Given, targets: Given) -> tuple[NDArray[Any], NDArray[Any]]:
-    rows, classes = on_host(scores), on_host(targets)
-    if classes.size and not (classes.min() >= 0 and classes.max() < rows.shape[1]):
-        raise ValueError(NO_CLASS.format(rows.shape[1]))
-    if np.isnan(rows).any():
-        raise ValueError(NAN_SCORES)
-    return rows, classes.astype(np.intp)

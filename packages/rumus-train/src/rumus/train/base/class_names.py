@@ -50,7 +50,7 @@ def require_same_classes(training: object, validation: object) -> None:
 
     ValueError with the first difference. Loaders that do not say their classes are let through.
     """
-    ours, theirs = _classes_of(training), _classes_of(validation)
+    ours, theirs = classes_of(training), classes_of(validation)
     if not ours or not theirs or ours == theirs:
         return
     pairs = zip(ours, theirs, strict=False)
@@ -62,7 +62,7 @@ def require_same_classes(training: object, validation: object) -> None:
     )
 
 
-def _classes_of(loader: object) -> list[str]:
-    """The classes of a loader's dataset, or of the one that it is a subset of."""
+def classes_of(loader: object) -> list[str]:
+    """Return the classes of a loader's dataset, or of the one that it is a subset of, if any."""
     named = (getattr(dataset, "classes", None) for dataset in datasets_of(loader))
     return next((classes for classes in named if isinstance(classes, list)), [])

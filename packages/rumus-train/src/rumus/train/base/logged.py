@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, SupportsFloat, TypeAlias
@@ -118,7 +120,8 @@ def added(logs: Sequence[Log]) -> Log:
 class _Entry:
     """One name: the sum of each part over the steps of an epoch."""
 
-    def __init__(self, value: Value) -> None:
+    def __init__(self, name: str, value: Value) -> None:
+        self.name, self._is_told = name, False
         self.finish = value.finish
         self.shapes = value.shapes
         self.sums = [EpochSum(shape) for shape in value.shapes]
@@ -132,12 +135,26 @@ class _Entry:
             total.count(part, weight if self.finish is None else 1.0, outcome)
 
     def value(self) -> float | None:
-        """What it is of the steps so far; None if none has counted."""
+        """What it is of the steps so far; None if none has counted.
+
+        NaN of a batch that a metric refuses, which is told once: the steps are done long since, and
+        are not to be lost to what only looks at them.
+        """
         totals = [total.read() for total in self.sums]
         weight = self.sums[0].weight
         if not weight:
             return None
-        return float(totals[0] / weight if self.finish is None else self.finish(*totals))
+        try:
+            return float(totals[0] / weight if self.finish is None else self.finish(*totals))
+        except ValueError as error:
+            if not self._is_told:
+                self._is_told = True
+                warnings.warn(
+                    f"{self.name!r}, which training steps log, is NaN: {error}",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return math.nan
 
 
 class Logged:
@@ -167,7 +184,10 @@ class Logged:
             self._entries[name].count(parts, weight, outcome)
 
     def close(self) -> dict[str, float]:
-        """Return what was logged since the last call, and begin anew. Waits for the device."""
+        """Return what was logged since the last call, and begin anew. Waits for the device.
+
+        A metric that refuses a batch is NaN, and a UserWarning says so.
+        """
         found = {name: saved["value"] for name, saved in self._saved.items()}
         found |= {name: entry.value() for name, entry in self._entries.items()}
         self._saved.clear()
@@ -203,7 +223,7 @@ class Logged:
         """What adds up a name. ValueError if it was something else before."""
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = _Entry(value)
+            entry = self._entries[name] = _Entry(name, value)
             saved = self._saved.pop(name, None)
             if saved is not None and [np.shape(part) for part in saved["parts"]] == value.shapes:
                 for total, part in zip(entry.sums, saved["parts"], strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rumus.tensor import Tensor, concat, stack
 
 Part: TypeAlias = Tensor | NDArray[Any]
+CONFUSION_MATRIX: Final = "confusion_matrix"  # the metric whose first part is kept as well
 
 
 @dataclass(frozen=True, slots=True, eq=False)

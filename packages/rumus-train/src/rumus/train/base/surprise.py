@@ -6,11 +6,11 @@ import numpy as np
 
 from rumus.tensor import Tensor, cross_entropy, float32, int32
 from rumus.train.base.class_counts import (
-    NO_CLASS,
     Given,
     beside,
     dtype_of,
     is_remote,
+    no_class,
     on_host,
     shape_of,
 )
@@ -24,7 +24,7 @@ def surprise(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Pa
     that do not fit, other dtypes, and on the host for a target that is no class.
     """
     found, wanted, dtype = shape_of(logits), shape_of(targets), dtype_of(targets)
-    if not found or wanted != found[:-1] or dtype.kind not in "iu":
+    if not found or not found[-1] or wanted != found[:-1] or dtype.kind not in "iu":
         raise ValueError(
             "logits must be (..., classes) and targets class numbers of shape (...), not "
             f"{found} and {dtype} of {wanted}"
@@ -43,7 +43,7 @@ def _on_host(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Pa
     counts = wanted != ignore_index
     rows, wanted = rows[counts], wanted[counts]
     if wanted.size and not (wanted.min() >= 0 and wanted.max() < rows.shape[1]):
-        raise ValueError(NO_CLASS.format(rows.shape[1]))
+        raise ValueError(no_class(rows.shape[1]))
     with np.errstate(invalid="ignore"):  # a row whose largest logit is infinite is NaN
         shifted = rows - rows.max(1, keepdims=True, initial=-np.inf)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(wanted)), wanted]

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from numpy.typing import NDArray
 
 from rumus.tensor import Tensor
 from rumus.train.base.spans import Spans
@@ -100,6 +102,7 @@ class ValidationEnd:
     metrics: numbers by name.
     is_best: whether it is the best so far.
     seconds: how long it took.
+    confusion: of each `metrics.confusion_matrix` among them the counts, (target, said).
     """
 
     run: Run
@@ -108,6 +111,7 @@ class ValidationEnd:
     metrics: Mapping[str, float]
     is_best: bool
     seconds: float
+    confusion: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

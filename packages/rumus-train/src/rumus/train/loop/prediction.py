@@ -105,7 +105,7 @@ def measurements(
 ) -> dict[str, float]:
     """Return the numbers of `metric_fn` over all batches."""
     with left_alone(loader):
-        return measure((loader, metric_fn), backend)
+        return measure((loader, metric_fn), backend).numbers
 
 
 def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[..., Any]:

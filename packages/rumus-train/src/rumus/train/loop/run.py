@@ -413,7 +413,7 @@ class Run:
         try:
             with evaluating(objects, self.trainer.optimizer), self.signals.may_be_cut():
                 weight_of = self.batches.weight_of
-                metrics = self.team.measure(self.validate_fn, weight_of)
+                found = self.team.measure(self.validate_fn, weight_of)
         except Abandoned:
             return
         except NonFiniteGradientError:
@@ -422,6 +422,7 @@ class Run:
             if self.team.size == 1:  # another rank may not have failed
                 self._save()  # what was trained is not lost to what was to look at it
             raise
+        metrics = found.numbers
         self._check_metrics(metrics)
         position.validation_due = False
         position.metrics, position.metrics_step = metrics, position.step
@@ -430,9 +431,8 @@ class Run:
         is_best = self._note_best(metrics)
         self._validated_time = self.team.clock()
         seconds = perf_counter() - start
-        self.callbacks.send(
-            ValidationEnd(self, position.epoch, position.step, metrics, is_best, seconds)
-        )
+        at = position.epoch, position.step
+        self.callbacks.send(ValidationEnd(self, *at, metrics, is_best, seconds, found.confusion))
 
     def _check_metrics(self, metrics: Mapping[str, float]) -> None:
         """Raise ValueError for a metric that is missing; what was trained is saved first."""

@@ -13,7 +13,7 @@ from rumus.tensor import Tensor
 from rumus.train.base.ranks import Ranks
 from rumus.train.loop.accumulation import accumulated_step
 from rumus.train.loop.capture import LossFunction
-from rumus.train.loop.validation import Validate, measure
+from rumus.train.loop.validation import Measurement, Validate, measure
 from rumus.train.loop.weighing import MeanLoss, Weighing
 
 if TYPE_CHECKING:
@@ -57,10 +57,8 @@ class Team(Protocol):
         """
         ...
 
-    def measure(
-        self, validate: Validate, weight_of: Callable[..., float] | None
-    ) -> dict[str, float]:
-        """Return the numbers of a validation, of all batches together."""
+    def measure(self, validate: Validate, weight_of: Callable[..., float] | None) -> Measurement:
+        """Return what a validation finds, of all batches together."""
         ...
 
     def end(self) -> None:
@@ -119,9 +117,7 @@ class Alone:
         """Do it."""
         return act()
 
-    def measure(
-        self, validate: Validate, weight_of: Callable[..., float] | None
-    ) -> dict[str, float]:
+    def measure(self, validate: Validate, weight_of: Callable[..., float] | None) -> Measurement:
         """Measure all of it here."""
         return measure(validate, self.trainer.backend, weight_of)
 

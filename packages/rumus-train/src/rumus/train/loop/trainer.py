@@ -603,7 +603,8 @@ class Trainer(Generic[M_co]):
         """Return what the epoch's steps have logged beside their losses, and close it.
 
         Numbers are averaged like the loss, metrics of `rumus.train.metrics` are those of all
-        samples. Empty where `loss_fn` returns no dict, and again until the next `train_step`.
+        samples, NaN where they refuse one, as a UserWarning says. Empty where `loss_fn` returns no
+        dict, and again until the next `train_step`.
 
         >>> import numpy as np
         >>> from rumus.optim import SGD

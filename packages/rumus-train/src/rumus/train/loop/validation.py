@@ -6,10 +6,12 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rumus.optim import Optimizer
 from rumus.tensor import Backend, Tensor
@@ -18,7 +20,7 @@ from rumus.tensor.graph.means import noting_means
 from rumus.train.base.calling import as_dict, call
 from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
-from rumus.train.base.metric_state import MetricState, add_up
+from rumus.train.base.metric_state import CONFUSION_MATRIX, MetricState, add_up
 from rumus.train.checkpoints.snapshot import average_in_place
 from rumus.train.data.batches import arguments, samples
 from rumus.train.loop.capture import beside
@@ -82,12 +84,23 @@ def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator
             module.training = training
 
 
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a validation has found.
+
+    numbers: by name. confusion: the counts of the confusion matrices among them, (target, said).
+    """
+
+    numbers: dict[str, float]
+    confusion: dict[str, NDArray[Any]]
+
+
 def measure(
     validate: Validate,
     backend: Backend,
     weight_of: Callable[..., float] | None = None,
-) -> dict[str, float]:
-    """Return the numbers of a validation.
+) -> Measurement:
+    """Return what a validation finds.
 
     backend: where the arrays of a batch are put.
     weight_of: how much a batch counts; by default its number of samples, and for a loss of
@@ -98,12 +111,14 @@ def measure(
     if not isinstance(validate, tuple):
         found = validate()
         _warn_of_score(validate, found)
-        return _numbers(found)
+        named = {name: _number(value) for name, value in _named(found).items()}
+        numbers = {name: float(value) for name, value in named.items()}
+        return Measurement(numbers, _confusion(named))
     loader, metric_fn = validate
     measuring, total = Measuring(metric_fn, backend, weight_of), Measured()
     for batch in loader:
         total.add(measuring.of(batch))
-    return total.numbers()
+    return total.result()
 
 
 class Measuring:
@@ -180,13 +195,14 @@ class Measured:
         if len(self._waiting) >= LAG:
             self._read()
 
-    def numbers(self) -> dict[str, float]:
-        """Return the numbers of all batches together. ValueError if there was no batch."""
+    def result(self) -> Measurement:
+        """Return what all batches together come to. ValueError if there was no batch."""
         self._read()
         if not self._totals and not self._states:
             raise ValueError("the loader for validation yields nothing")
         averaged = {name: total / weight for name, (total, weight) in self._totals.items()}
-        return averaged | {name: float(state) for name, state in self._states.items()}
+        numbers = averaged | {name: float(state) for name, state in self._states.items()}
+        return Measurement(numbers, _confusion(self._states))
 
     def _read(self) -> None:
         rows = [row for found in self._waiting for row in found]
@@ -230,8 +246,13 @@ def _words_of(code: CodeType | None) -> Iterator[str]:
                 yield from _words_of(constant)
 
 
-def _numbers(found: object) -> dict[str, float]:
-    return {name: float(_number(value)) for name, value in _named(found).items()}
+def _confusion(found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The counts of the confusion matrices among what was found, on the host."""
+    return {
+        name: np.asarray(add_up([state]).parts[0])
+        for name, state in found.items()
+        if isinstance(state, MetricState) and state.name == CONFUSION_MATRIX
+    }
 
 
 def _named(found: object) -> dict[str, Any]:

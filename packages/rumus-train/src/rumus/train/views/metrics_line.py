@@ -37,8 +37,24 @@ def _are_numbers(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(_is_number, value.values()))
 
 
+def _are_matrices(value: object) -> bool:
+    """Square ones of counts, by name."""
+    return isinstance(value, Mapping) and all(map(_is_matrix, value.values()))
+
+
+def _is_matrix(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, list) and len(row) == len(value) and all(map(_is_count, row))
+        for row in value
+    )
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 _FIELDS: Final[dict[str, Callable[[Any], bool]]] = {
@@ -49,4 +65,6 @@ _FIELDS: Final[dict[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("metrics", "spans", "logged"), _are_numbers),
     **dict.fromkeys(("split", "reason", "error", "path", "resumed_from"), _is_text),
     "best": lambda value: isinstance(value, bool),
+    "confusion": _are_matrices,
+    "classes": _are_texts,
 }

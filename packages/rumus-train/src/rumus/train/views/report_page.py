@@ -8,6 +8,7 @@ from typing import Any
 
 from rumus.train.loop.progress import clock, short, size
 from rumus.train.views.chart import chart
+from rumus.train.views.confusion_figure import confusion_figure
 from rumus.train.views.curve import Curve
 from rumus.train.views.report_style import SCRIPT, STYLE
 from rumus.train.views.run_record import RunRecord
@@ -19,7 +20,8 @@ _CHECKPOINTS = 40  # that are told one by one, the last ones
 
 def page(record: RunRecord) -> str:
     """Return the page."""
-    parts = [_head(record), *_curves(record), '<div class="tables">', *_tables(record), "</div>"]
+    pictures = [*_curves(record), *_confusion(record)]
+    parts = [_head(record), *pictures, '<div class="tables">', *_tables(record), "</div>"]
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -96,6 +98,21 @@ def _curves(record: RunRecord) -> list[str]:
     if not found:
         return ['<p class="dim">Nothing was measured yet.</p>']
     return ["<h2>Curves, over steps</h2>", '<div class="charts">', *found, "</div>"]
+
+
+def _confusion(record: RunRecord) -> list[str]:
+    """The confusion matrices of the best validation and of the last."""
+    if not record.confusion:
+        return []
+    figures = [
+        confusion_figure(
+            f"validation: {name}", each.counts, record.classes,
+            f"{'best' if each.is_best else 'last'}, after step {each.step:,}",
+        )
+        for name, found in record.confusion.items() for each in found
+    ]  # fmt: skip
+    head = "<h2>Confusion matrices: a row for each class, a column for what was said of it</h2>"
+    return [head, '<div class="charts matrices">', *figures, "</div>"]
 
 
 def _tables(record: RunRecord) -> list[str]:

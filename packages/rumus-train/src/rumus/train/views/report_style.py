@@ -19,6 +19,7 @@ vertical-align:middle;background:var(--card);border:1px solid var(--rule)}
 .facts div{min-width:90px}.facts dt{color:var(--dim);font-size:13px}
 .facts dd{margin:0;font-size:18px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:16px}
+.matrices{grid-template-columns:repeat(auto-fill,minmax(min(460px,100%),1fr))}
 figure{margin:0;padding:12px 14px 8px;background:var(--card);border-radius:8px;position:relative}
 figcaption{font-weight:600}figcaption small{font-weight:400;margin-left:6px}
 .legend{float:right;font-weight:400;font-size:13px}
@@ -29,6 +30,8 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font-size:12px
 .band{fill:currentColor;opacity:.16}circle{fill:currentColor}.cursor{stroke:var(--dim)}.cursor[hidden]{display:none}
 output{position:absolute;right:16px;bottom:40px;font-size:13px;background:var(--back);
 border-radius:4px;padding:0 6px}
+.shade{fill:currentColor}.edge{fill:none;stroke:var(--rule)}
+svg .cell{fill:var(--text);text-anchor:middle}svg .dark{fill:var(--back)}
 .c0{color:var(--c0)}.c1{color:var(--c1)}.c2{color:var(--c2)}
 .c3{color:var(--c3)}.c4{color:var(--c4)}.c5{color:var(--c5)}
 .tables{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(360px,100%),1fr));
@@ -40,7 +43,7 @@ th{color:var(--dim);font-weight:500;white-space:nowrap}td.number{font-variant-nu
 pre{white-space:pre-wrap;background:var(--card);padding:10px 14px;border-radius:8px}
 """
 SCRIPT: Final = """
-for(const figure of document.querySelectorAll("figure")){
+for(const figure of document.querySelectorAll("figure[data-lines]")){
 const lines=JSON.parse(figure.dataset.lines),svg=figure.querySelector("svg");
 const cursor=figure.querySelector(".cursor"),said=figure.querySelector("output");
 svg.addEventListener("mousemove",event=>{

@@ -22,10 +22,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.printable import PrintableError
 from rumus.train.base.append_file import AppendFile, RunFolderWarning
+from rumus.train.base.class_names import classes_of
 from rumus.train.base.configuration import configuration_table
 from rumus.train.base.every import Every
 from rumus.train.base.late_values import late_values
@@ -55,6 +59,7 @@ _SPARSE: Final = 1.0  # seconds, after which there is a line in any case
 _FLUSH: Final = 1.0  # seconds that lines wait at most for others, to be read and written together
 _WAITING: Final = 1024  # lines that wait at most
 _RATE: Final = 0.2  # seconds over which a throughput is measured at least
+_CLASSES: Final = 100  # of a confusion matrix that is kept, at most
 _STARTS: Final = 100  # that env.json tells of, the last ones
 
 
@@ -206,7 +211,8 @@ class RunFolder(Callback):
             self._close()
             raise self._unwritable(error) from error
         resumed = None if event.resumed_from is None else event.resumed_from.name
-        self._write("start", event.epoch, event.step, {"resumed_from": resumed})
+        started = {"resumed_from": resumed, "classes": _classes(event)}
+        self._write("start", event.epoch, event.step, started)
         self._flushed = self._rate_since = time.perf_counter()
         self._next_step = self._next_time = self._samples = 0.0
 
@@ -229,7 +235,10 @@ class RunFolder(Callback):
         self._rate_since += event.seconds
         self.flush()
         metrics = {name: float(value) for name, value in event.metrics.items()}
-        found = {"metrics": metrics, "best": event.is_best, "seconds": event.seconds}
+        found: dict[str, Any] = {"metrics": metrics, "best": event.is_best}
+        found["seconds"] = event.seconds
+        if confusion := kept_matrices(event.confusion):
+            found["confusion"] = confusion
         self._write("validation", event.epoch, event.step, found, metrics)
 
     def on_epoch_end(self, event: EpochEnd) -> None:
@@ -414,6 +423,19 @@ class _Said(suppress):
         if error is not None and held:
             warnings.warn(f"{self._path} was not written: {error}", RunFolderWarning, stacklevel=2)
         return held
+
+
+def kept_matrices(confusion: Mapping[str, NDArray[Any]]) -> dict[str, list[list[int]]]:
+    """Return the counts of confusion matrices as JSON has them, without those of many classes."""
+    few = {name: counts for name, counts in confusion.items() if len(counts) <= _CLASSES}
+    return {name: counts.astype(np.int64).tolist() for name, counts in few.items()}
+
+
+def _classes(event: TrainStart) -> list[str] | None:
+    """The names of the classes of the validation's data, if it has any that are kept."""
+    validate = event.run.validate_fn
+    found = classes_of(validate[0]) if isinstance(validate, tuple) else []
+    return found if 0 < len(found) <= _CLASSES else None
 
 
 def _line(

@@ -18,6 +18,16 @@ from rumus.train.views.run_folder import CONFIG, DONE, ENVIRONMENT, METRICS, Run
 
 _LAST: Final = 12  # epochs and starts that are told one by one
 _NAMES: Final = 64  # curves that are kept
+_MATRICES: Final = 6  # names of confusion matrices that are kept
+
+
+@dataclass(slots=True)
+class Confusion:
+    """A confusion matrix of a validation: its counts by target and by what was said."""
+
+    step: int
+    is_best: bool
+    counts: list[list[int]]
 
 
 @dataclass(slots=True)
@@ -25,7 +35,8 @@ class RunRecord:
     """curves: by name, as "train loss" or "validation accuracy". epochs: the lines of the last.
 
     seconds: by phase. ended: why, None if it is running or was killed. best: step and metrics of
-    the best validation.
+    the best validation. confusion: by name, the matrices of the best validation and of the last.
+    classes: their names, where the data has any.
     """
 
     path: Path
@@ -41,6 +52,8 @@ class RunRecord:
     error: str | None = None
     is_done: bool = False
     best: dict[str, Any] = field(default_factory=dict)
+    confusion: dict[str, list[Confusion]] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -67,11 +80,14 @@ class RunRecord:
             self._add(split, step, found)
         if split == "validation" and line.get("best"):
             self.best = {"step": step, **found}
+        if split == "validation":
+            self._confuse(step, line)
         if split == "epoch":
             self.epochs.append(dict(line))
             self.epoch_count += 1
         if split in ("start", "end"):
             self.ended, self.error = line.get("reason"), line.get("error")
+            self.classes = line.get("classes", self.classes)
         self._time(split, line)
 
     def _add(self, split: str, step: int, found: Mapping[str, Any]) -> None:
@@ -94,6 +110,14 @@ class RunRecord:
                     self.curves.setdefault(key, Curve()).add(step, float(value))
                 except (TypeError, ValueError, OverflowError):
                     continue
+
+    def _confuse(self, step: int, line: Mapping[str, Any]) -> None:
+        """Keep the matrices of a validation until a better one, or the next."""
+        for name, counts in line.get("confusion", {}).items():
+            if counts and (name in self.confusion or len(self.confusion) < _MATRICES):
+                found = Confusion(step, bool(line.get("best")), counts)
+                kept = [] if found.is_best else self.confusion.get(name, [])
+                self.confusion[name] = [*[each for each in kept if each.is_best], found]
 
     def _time(self, split: str, line: Mapping[str, Any]) -> None:
         phases = {

@@ -1,0 +1,68 @@
+"""How often rows of scores say the right class, counted in a handful of NumPy's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rumus.tensor.memory.fused import FusedName
+
+
+def class_hits(scores: NDArray[Any], targets: NDArray[Any], top: int, out: NDArray[Any]) -> None:
+    """out = rows with the target among the `top` best, other rows, with NaN, of no class.
+
+    scores: (rows, classes). targets: (rows,), integers; one outside of [0, classes) is of no class.
+    Of equal scores the first is better for top=1, the last otherwise.
+    """
+    if top == 1:
+        first = scores.argmax(1)  # NaN wins
+        hits = first == targets
+    else:
+        best = np.argsort(scores, axis=1, kind="stable")[:, ::-1][:, :top]  # NaN first
+        first, hits = best[:, 0], (best == targets[:, None]).any(1)
+    _judge(scores, targets, first, hits, out)
+
+
+def class_confusion(
+    scores: NDArray[Any], targets: NDArray[Any], matrix: NDArray[Any], out: NDArray[Any]
+) -> None:
+    """matrix[i, j] = rows of class i whose best score is that of j; `out` as of `class_hits`."""
+    classes = scores.shape[1]
+    first = scores.argmax(1)
+    _judge(scores, targets, first, first == targets, out)
+    if out[3]:
+        known = _is_class(targets, classes)
+        targets, first = targets[known], first[known]
+    cells = targets.astype(np.intp) * classes + first
+    counts = np.bincount(cells, minlength=classes * classes)
+    matrix[...] = counts.reshape(classes, classes)
+
+
+def _judge(
+    scores: NDArray[Any],
+    targets: NDArray[Any],
+    first: NDArray[Any],
+    hits: NDArray[Any],
+    out: NDArray[Any],
+) -> None:
+    """first: in each row a class with NaN, if there is one."""
+    right, rows = np.count_nonzero(hits), len(scores)
+    largest = scores[np.arange(rows), first]
+    out[0], out[1] = right, rows - right
+    out[2] = np.count_nonzero(largest != largest)
+    out[3] = rows - np.count_nonzero(_is_class(targets, scores.shape[1]))
+
+
+def _is_class(targets: NDArray[Any], classes: int) -> NDArray[np.bool_]:
+    """Whether each is in [0, classes): a negative one is large without its sign."""
+    found: NDArray[np.bool_] = targets.astype(np.uint64) < classes
+    return found
+
+
+CLASS_COUNTS: Final[Mapping[FusedName, Callable[..., None]]] = {
+    "class_confusion": class_confusion,
+    "class_hits": class_hits,
+}
