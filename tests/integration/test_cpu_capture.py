@@ -637,6 +637,24 @@ def test_targets_that_are_ignored_now_and_then(host: NumpyBackend) -> None:
     assert trainer.counts.replayed >= 3
 
 
+@pytest.mark.parametrize("loss", [nn.cross_entropy_loss, nn.nll_loss, nn.focal_loss])
+def test_another_number_of_targets_is_ignored_in_each_batch(
+    loss: Callable[..., Tensor], host: NumpyBackend
+) -> None:
+    """As in a training on masked words: how many they are decides nothing."""
+
+    def made() -> Any:
+        w = Parameter(np.ones((6, 5), np.float32), name="w", backend=host)
+        ignored = [1, 3, 2, 5, 4, 1, 3, 2, 5]
+        batches = [np.where(np.arange(6) < n, -100, _CLASSES) for n in ignored]
+        return SGD([w], 0.1), lambda y: loss(w, y), lambda n: (batches[n],)
+
+    trainer = assert_same(host, made)
+    assert_captured(trainer)
+    with pytest.raises(ValueError, match="every target is ignored"):
+        assert_same(host, lambda: (*made()[:2], lambda n: (np.full(6, -100 if n > 5 else 1),)))
+
+
 def test_numbers_out_of_range_are_errors_of_the_code(host: NumpyBackend) -> None:
     w = Parameter(np.ones((5, 3), np.float32), name="w", backend=host)
     trainer = Trainer(SGD([w], 0.1))

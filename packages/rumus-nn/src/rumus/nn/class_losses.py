@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from rumus.nn.reduction import is_readable
 from rumus.tensor import Tensor, TensorLike, float16, float32, tensor
 from rumus.tensor.graph.indexing import may_hold
 from rumus.tensor.memory.recording import ask_host
+
+Share: TypeAlias = Literal["all", "some", "none"]  # of the targets that are not ignored
 
 
 def class_weights(loss: str, logits: Tensor, weight: TensorLike, classes: int) -> Tensor:
@@ -53,25 +55,29 @@ def count_classes(
     classes: int,
     ignore_index: int | None,
 ) -> int | None:
-    """How many targets are not ignored, None where only the device knows.
+    """How many targets are not ignored if that is all or none of them, else None.
 
-    IndexError for the first that is no class, with its place; on a GPU no tensor is looked at.
+    Of the others nobody asks how many they are: it is another number for each batch, and a captured
+    step is repeated only with batches that give the same answers. None as well where only the
+    device knows. IndexError for the first that is no class, with its place; on a GPU no tensor is
+    looked at.
     ignore_index: None if all are meant.
     """
+    share = partial(_share, loss, classes=classes, ignore_index=ignore_index)
     if isinstance(targets, np.ndarray):
-        return _count(loss, targets, classes, ignore_index)
-    if is_readable(logits) and is_readable(targets):
-        count = partial(_count, loss, classes=classes, ignore_index=ignore_index)
-        return ask_host(count, [targets._array])
-    if ignore_index is None or not may_hold(targets, ignore_index):
-        return targets.size
-    return None
+        found = share(targets)
+    elif is_readable(logits) and is_readable(targets):
+        found = ask_host(share, [targets._array])
+    else:
+        is_possible = ignore_index is not None and may_hold(targets, ignore_index)
+        found = "some" if is_possible else "all"
+    return {"all": targets.size, "some": None, "none": 0}[found]
 
 
-def _count(loss: str, targets: NDArray[Any], classes: int, ignore_index: int | None) -> int:
+def _share(loss: str, targets: NDArray[Any], classes: int, ignore_index: int | None) -> Share:
     is_apart = ignore_index is None or ignore_index < 0 or ignore_index >= classes
     if is_apart and targets.size and targets.min() >= 0 and targets.max() < classes:
-        return targets.size  # as nearly always: two passes, not nine
+        return "all"  # as nearly always: two passes, not nine
     counted = np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
     wrong = counted & ((targets < 0) | (targets >= classes))
     if wrong.any():
@@ -80,4 +86,6 @@ def _count(loss: str, targets: NDArray[Any], classes: int, ignore_index: int | N
         raise IndexError(
             f"{loss}: target {targets[at]} at index {at} is outside of [0, {classes}){also}"
         )
-    return int(counted.sum())
+    if counted.all():
+        return "all"
+    return "some" if counted.any() else "none"

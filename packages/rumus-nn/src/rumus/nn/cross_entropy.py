@@ -150,7 +150,7 @@ def losses_of_classes(
     smoothing: float,
     weights: Tensor | None,
 ) -> Found:
-    """The loss of each target, 0 where ignored; and how many are not, or what they weigh."""
+    """The loss of each target, 0 where ignored; and what each of them weighs."""
     classes, shape = logits.shape[axis], targets.shape
     outer, places = math.prod(shape[:axis]), math.prod(shape[axis:])
     is_last = axis == logits.ndim - 1

@@ -76,8 +76,9 @@ def check_pair(
 class Found:
     """Losses one by one, before they become one number.
 
-    count: how many of them count, None where only the device knows. weights: how much each counts,
-    of their shape, 0 where it does not, taken into account in the losses already; None for 1.
+    count: how many of them count, None where only the weights say so. weights: how much each
+    counts, of their shape, 0 where it does not, taken into account in the losses already; None for
+    1.
     """
 
     losses: Tensor
