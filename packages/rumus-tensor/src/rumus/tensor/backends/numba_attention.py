@@ -17,6 +17,7 @@ import numpy as np
 
 from rumus.tensor.backends import numba_blas, numba_math
 from rumus.tensor.backends.numba_blas import PLAIN, ROWS, TURNED
+from rumus.tensor.backends.numba_lanes import largest
 from rumus.tensor.backends.numba_math import exp
 from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
@@ -182,15 +183,6 @@ def _counts(row: int, causal: bool, length: int, keys: int) -> Any:
     return seen, min(-(-seen // VECTORS) * VECTORS, keys)
 
 
-def _maximum(bits: Any, row: int, length: int) -> Any:
-    """The maximum of a float32 row, found on integers, since such a loop vectorises."""
-    best = np.int32(-0x80000000)
-    for i in range(length):
-        key = bits[row, i] ^ ((bits[row, i] >> np.int32(31)) & np.int32(0x7FFFFFFF))
-        best = max(best, key)  # ordered like the numbers, with NaN below or above all of them
-    return np.int32(best ^ ((best >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
-
-
 def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> None:
     bits = scores.view(np.int32)
     for row in range(len(scores)):
@@ -199,7 +191,7 @@ def _weigh(scores: Any, causal: bool, length: int, scale: Any, sums: Any) -> Non
             scores[row, i] = scores[row, 0]  # larger than nothing
         for i in range(upto):
             scores[row, i] *= scale
-        highest = _maximum(bits, row, upto)
+        highest = largest(bits, row, upto)
         for i in range(seen, upto):
             scores[row, i] = highest - FAR
         for i in range(upto):
@@ -296,7 +288,7 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     numba_math.compiled()
     fast = {"contract", "reassoc", "nsz"}
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
-    for function in (_counts, _maximum, _weigh, _again, _slope, _times):
+    for function in (_counts, largest, _weigh, _again, _slope, _times):
         register_jitable(**options)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(**options, cache=True)
     loops: tuple[Callable[..., None], ...] = _weigh, _again, _slope, _forward, _backward

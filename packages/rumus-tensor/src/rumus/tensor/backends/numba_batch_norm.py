@@ -1,6 +1,9 @@
-"""Batch norm in compiled loops, channel by channel; threads share the channels.
+"""Batch norm in compiled loops over pieces of images; threads share the channels.
 
-Indices within a run are unsigned, as in `numba_rows`.
+A piece is contiguous memory: as many whole channels of an image as fit into `LANES` elements, or a
+single larger one. Each place of a piece has its own sums over all images, so that even channels of
+a few places are added as vectors. The sums of a channel do not depend on the channels beside it.
+Indices are unsigned, as in `numba_rows`.
 """
 
 from __future__ import annotations
@@ -12,13 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends.numba_lanes import RUN, emptied
+from rumus.tensor.backends.numba_lanes import RUN
 from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 
 PARALLEL: Final = 65_536  # from this many elements on, starting threads pays off
-LANES: Final = 64  # partial sums side by side, so that vectors are added rather than numbers
+LANES: Final = 2048  # elements of a piece, whose arrays fit the first-level cache
 
 
 def batch_norm(
@@ -33,9 +36,11 @@ def batch_norm(
     writes("batch_norm", out=(out, x.shape))
     scale = np.ones(channels, x.dtype) if weight is None else weight
     shift = np.zeros(channels, x.dtype) if bias is None else bias
-    x, out = _joined(x), _joined(out)
+    sizes, flat, result = _sizes(x), np.ravel(x), out.reshape(-1)
     run_parts(
-        lambda start, stop: loop(x, scale, shift, out, total, squares, eps, start, stop),
+        lambda start, stop: loop(
+            flat, scale, shift, result, total, squares, eps, sizes, start, stop
+        ),
         channels, x.size >= PARALLEL,
     )  # fmt: skip
 
@@ -58,114 +63,165 @@ def batch_norm_gradient(
     first, second = (
         np.empty(channels, x.dtype) if row is None else row for row in (into_weight, into_bias)
     )
-    x, gradient = _joined(x), _joined(gradient)
-    share = np.empty((0, 0, 0), x.dtype) if into is None else _joined(into)
+    sizes, flat, given = _sizes(x), np.ravel(x), np.ravel(gradient)
+    share = np.empty(0, x.dtype) if into is None else into.reshape(-1)
     run_parts(
         lambda start, stop: loop(
-            x, scale, total, squares, gradient, share, first, second, eps, start, stop
+            flat, scale, total, squares, given, share, first, second, eps, sizes, start, stop
         ),
         channels, x.size >= PARALLEL,
     )  # fmt: skip
 
 
-def _joined(x: Array) -> Array:
-    """(batch, channels, ...) as (batch, channels, places), copied if the layout requires it."""
-    return np.ascontiguousarray(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
+def _sizes(x: Array) -> tuple[int, int, int]:
+    """(batch, channels, places)."""
+    return *x.shape[:2], math.prod(x.shape[2:])
 
 
-def _sum(x: Any, c: int, lanes: Any) -> float:
-    """For numba to compile: the sum of channel c."""
-    batch, _, places = x.shape
-    total, count = 0.0, 0
-    for n in range(batch):
-        for cut in range(0, places, LANES):
-            for i in range(min(LANES, places - cut)):
-                lanes[i] += x[n, c, np.uintp(cut + i)]
-            count += 1
-            if count % RUN == 0:
-                total += emptied(lanes)
-    return total + emptied(lanes)
+# For numba to compile. at: where a piece begins. size: its elements. Other arrays have one number
+# for each place of a piece.
 
 
-def _squares(x: Any, c: int, mean: Any, lanes: Any) -> float:
-    """For numba to compile: the sum of (x - mean)^2 over channel c."""
-    batch, _, places = x.shape
-    total, count = 0.0, 0
-    for n in range(batch):
-        for cut in range(0, places, LANES):
-            for i in range(min(LANES, places - cut)):
-                centred = x[n, c, np.uintp(cut + i)] - mean
-                lanes[i] += centred * centred
-            count += 1
-            if count % RUN == 0:
-                total += emptied(lanes)
-    return total + emptied(lanes)
+def _add(sums: Any, x: Any, at: int, size: int) -> None:
+    for i in range(size):
+        sums[np.uintp(i)] += x[np.uintp(at + i)]
 
 
-def _sums_of_gradient(
-    x: Any, gradient: Any, c: int, mean: Any, lanes: Any, others: Any
-) -> tuple[float, float]:
-    """For numba to compile: the sums of g and of g (x - mean) over channel c."""
-    batch, _, places = x.shape
-    first, second, count = 0.0, 0.0, 0
-    for n in range(batch):
-        for cut in range(0, places, LANES):
-            for i in range(min(LANES, places - cut)):
-                k = np.uintp(cut + i)
-                lanes[i] += gradient[n, c, k]
-                others[i] += gradient[n, c, k] * (x[n, c, k] - mean)
-            count += 1
-            if count % RUN == 0:
-                first += emptied(lanes)
-                second += emptied(others)
-    return first + emptied(lanes), second + emptied(others)
+def _add_squares(sums: Any, mean: Any, x: Any, at: int, size: int) -> None:
+    for i in range(size):
+        centred = x[np.uintp(at + i)] - mean[np.uintp(i)]
+        sums[np.uintp(i)] += centred * centred
+
+
+def _add_products(
+    sums: Any, products: Any, mean: Any, x: Any, gradient: Any, at: int, size: int
+) -> None:
+    for i in range(size):
+        g = gradient[np.uintp(at + i)]
+        sums[np.uintp(i)] += g
+        products[np.uintp(i)] += g * (x[np.uintp(at + i)] - mean[np.uintp(i)])
+
+
+def _normalize(mean: Any, factor: Any, shift: Any, x: Any, out: Any, at: int, size: int) -> None:
+    for i in range(size):
+        k, to = np.uintp(i), np.uintp(at + i)
+        out[to] = (x[to] - mean[k]) * factor[k] + shift[k]
+
+
+def _give_back(
+    mean: Any, factor: Any, less: Any, slope: Any, x: Any, gradient: Any, into: Any, at: int,
+    size: int,
+) -> None:  # fmt: skip
+    for i in range(size):
+        k, to = np.uintp(i), np.uintp(at + i)
+        into[to] = factor[k] * (gradient[to] - less[k] - (x[to] - mean[k]) * slope[k])
+
+
+def _spread(lanes: Any, channel: int, width: int, value: Any) -> None:
+    """Write one number to all places of a channel of a piece."""
+    for i in range(channel * width, (channel + 1) * width):
+        lanes[np.uintp(i)] = value
+
+
+def _empty(sums: Any, totals: Any, channels: int, width: int) -> None:
+    """Add the sums of each channel of a piece to its total, and reset them."""
+    for channel in range(channels):
+        total = 0.0
+        for i in range(channel * width, (channel + 1) * width):
+            total += sums[np.uintp(i)]
+            sums[np.uintp(i)] = 0
+        totals[channel] += total
 
 
 def _forward(
-    x: Any, weight: Any, bias: Any, out: Any, total: Any, squares: Any, eps: float,
+    x: Any, weight: Any, bias: Any, out: Any, total: Any, squares: Any, eps: float, sizes: Any,
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    """For numba to compile: the channels from start to stop."""
-    batch, _, places = x.shape
-    lanes = np.zeros(LANES, x.dtype)
-    for c in range(start, stop):
-        sums = _sum(x, c, lanes)
-        total[c] = sums
-        mean = x.dtype.type(sums / (batch * places))
-        sums = _squares(x, c, mean, lanes)
-        squares[c] = sums
-        factor = x.dtype.type(weight[c] / math.sqrt(sums / (batch * places) + eps))
-        shift = bias[c]
+    """The channels from start to stop."""
+    batch, channels, places = sizes
+    count, width = batch * places, max(1, min(places, LANES))
+    most = LANES // width
+    sums, totals = np.zeros(LANES, x.dtype), np.empty(most)
+    mean, factor, shift = (
+        np.empty(LANES, x.dtype), np.empty(LANES, x.dtype), np.empty(LANES, x.dtype)
+    )  # fmt: skip
+    for c in range(start, stop, most):
+        some = min(most, stop - c)
+        length = some * places
+        totals[:], added = 0, 0
         for n in range(batch):
-            for i in range(places):
-                k = np.uintp(i)
-                out[n, c, k] = (x[n, c, k] - mean) * factor + shift
+            for cut in range(0, length, LANES):
+                at = (n * channels + c) * places + cut
+                _add(sums, x, at, min(LANES, length - cut))
+                added += 1
+                if added % RUN == 0:
+                    _empty(sums, totals, some, width)
+        _empty(sums, totals, some, width)
+        for i in range(some):
+            total[c + i] = totals[i]
+            _spread(mean, i, width, x.dtype.type(totals[i] / count))
+        totals[:], added = 0, 0
+        for n in range(batch):
+            for cut in range(0, length, LANES):
+                at = (n * channels + c) * places + cut
+                _add_squares(sums, mean, x, at, min(LANES, length - cut))
+                added += 1
+                if added % RUN == 0:
+                    _empty(sums, totals, some, width)
+        _empty(sums, totals, some, width)
+        for i in range(some):
+            squares[c + i] = totals[i]
+            deviation = math.sqrt(totals[i] / count + eps)
+            _spread(factor, i, width, x.dtype.type(weight[c + i] / deviation))
+            _spread(shift, i, width, bias[c + i])
+        for n in range(batch):
+            for cut in range(0, length, LANES):
+                at = (n * channels + c) * places + cut
+                _normalize(mean, factor, shift, x, out, at, min(LANES, length - cut))
 
 
 def _backward(
     x: Any, weight: Any, total: Any, squares: Any, gradient: Any, into: Any, into_weight: Any,
-    into_bias: Any, eps: float, start: int, stop: int,
+    into_bias: Any, eps: float, sizes: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """For numba to compile: the channels from start to stop."""
-    batch, _, places = x.shape
-    count = batch * places
-    lanes, others = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
-    for c in range(start, stop):
-        mean = x.dtype.type(total[c] / count)
-        rate = x.dtype.type(1 / math.sqrt(squares[c] / count + eps))
-        of_gradient, of_product = _sums_of_gradient(x, gradient, c, mean, lanes, others)
-        of_product *= rate
-        into_bias[c] = of_gradient
-        into_weight[c] = of_product
-        if into.size:
-            factor = weight[c] * rate
-            less = x.dtype.type(of_gradient / count)
-            slope = x.dtype.type(of_product * rate / count)
-            for n in range(batch):
-                for i in range(places):
-                    k = np.uintp(i)
-                    rest = gradient[n, c, k] - less - (x[n, c, k] - mean) * slope
-                    into[n, c, k] = factor * rest
+    """The channels from start to stop."""
+    batch, channels, places = sizes
+    count, width = batch * places, max(1, min(places, LANES))
+    most = LANES // width
+    sums, totals = np.zeros(LANES, x.dtype), np.empty(most)
+    products, others = np.zeros(LANES, x.dtype), np.empty(most)
+    mean, factor = np.empty(LANES, x.dtype), np.empty(LANES, x.dtype)
+    less, slope = np.empty(LANES, x.dtype), np.empty(LANES, x.dtype)
+    for c in range(start, stop, most):
+        some = min(most, stop - c)
+        length = some * places
+        totals[:], others[:], added = 0, 0, 0
+        for i in range(some):
+            _spread(mean, i, width, x.dtype.type(total[c + i] / count))
+        for n in range(batch):
+            for cut in range(0, length, LANES):
+                at = (n * channels + c) * places + cut
+                _add_products(sums, products, mean, x, gradient, at, min(LANES, length - cut))
+                added += 1
+                if added % RUN == 0:
+                    _empty(sums, totals, some, width)
+                    _empty(products, others, some, width)
+        _empty(sums, totals, some, width)
+        _empty(products, others, some, width)
+        for i in range(some):
+            rate = x.dtype.type(1 / math.sqrt(squares[c + i] / count + eps))
+            of_product = others[i] * rate
+            into_bias[c + i], into_weight[c + i] = totals[i], of_product
+            _spread(factor, i, width, weight[c + i] * rate)
+            _spread(less, i, width, x.dtype.type(totals[i] / count))
+            _spread(slope, i, width, x.dtype.type(of_product * rate / count))
+        if not into.size:
+            continue
+        for n in range(batch):
+            for cut in range(0, length, LANES):
+                at = (n * channels + c) * places + cut
+                size = min(LANES, length - cut)
+                _give_back(mean, factor, less, slope, x, gradient, into, at, size)
 
 
 @cache
@@ -176,7 +232,10 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     options: dict[str, Any] = {
         "nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"},
     }  # fmt: skip
-    for function in (emptied, _sum, _squares, _sums_of_gradient):
+    parts: tuple[Callable[..., Any], ...] = (
+        _add, _add_squares, _add_products, _normalize, _give_back, _spread, _empty,
+    )  # fmt: skip
+    for function in parts:
         register_jitable(**options)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(**options, cache=True)
     return {"forward": njit(_forward), "backward": njit(_backward)}

@@ -7,7 +7,7 @@ windows skip it. The most common case, adjacent windows of two by two, is unroll
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -56,20 +56,33 @@ def _places(window: Window, x: Array) -> Shape:
 
 
 def _run(name: str, window: Window, *arrays: Array) -> None:
+    batch, channels, *lengths = arrays[0].shape
+    pictures = [np.ascontiguousarray(a) for a in arrays]
     is_of_fours = (window.kernel, window.stride) == ((2, 2), (2, 2)) and not any(window.padding)
-    loop = _compiled()[f"{name}_of_four" if is_of_fours and set(window.dilation) == {1} else name]
-    batch, channels, *_ = arrays[0].shape
-    pictures = [
-        np.ascontiguousarray(a).reshape(batch * channels, *two(a.shape[2:], 1)) for a in arrays
-    ]
-    sizes = [
-        two(window.kernel, 1), two(window.stride, 1), two(window.padding, 0),
-        two(window.dilation, 1),
-    ]  # fmt: skip
+    sizes: tuple[Any, ...]
+    if is_of_fours and set(window.dilation) == {1}:
+        loop, pictures = _compiled()[f"{name}_of_four"], [a.reshape(-1) for a in pictures]
+        sizes = lengths[0] * lengths[1], lengths[1], _first(*lengths)
+    else:
+        loop = _compiled()[name]
+        pictures = [a.reshape(batch * channels, *two(a.shape[2:], 1)) for a in pictures]
+        sizes = (
+            two(window.kernel, 1), two(window.stride, 1), two(window.padding, 0),
+            two(window.dilation, 1),
+        )  # fmt: skip
     run_parts(
         lambda start, stop: loop(*pictures, *sizes, start, stop),
         batch * channels, arrays[0].size >= PARALLEL,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _first(height: int, width: int) -> Array:
+    """Where each window of two by two begins in an image."""
+    rows, columns = np.arange(0, height - 1, 2), np.arange(0, width - 1, 2)
+    found: Array = np.add.outer(rows * width, columns).reshape(-1)
+    found.flags.writeable = False
+    return found
 
 
 # For numba to compile: the images from start to stop. Without branches inside a window: which of
@@ -167,94 +180,77 @@ def _share_out(
 
 
 # The same for adjacent windows of two by two: of elements p and p + 1, q and q + 1. One of
-# them is the largest; for a window with NaN it is NaN.
+# them is the largest; for a window with NaN it is NaN. An image may have a few elements only, so
+# that each is one loop over its windows. first: where they begin.
 
 
 def _largest_of_four(
-    x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, start: int, stop: int
+    x: Any, out: Any, size: int, width: int, first: Any, start: int, stop: int
 ) -> None:
-    height, width, down, right = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
-    flat, result, one = x.reshape(-1), out.reshape(-1), np.uintp(1)
+    places, one, line = len(first), np.uintp(1), np.uintp(width)
     for n in range(start, stop):
-        for a in range(down):
-            row, to = (n * height + 2 * a) * width, (n * down + a) * right
-            for b in range(right):
-                p, q = np.uintp(row + 2 * b), np.uintp(row + width + 2 * b)
-                first, second, third, fourth = flat[p], flat[p + one], flat[q], flat[q + one]
-                best = second if (second > first) | (second != second) else first
-                best = third if (third > best) | (third != third) else best
-                best = fourth if (fourth > best) | (fourth != fourth) else best
-                result[np.uintp(to + b)] = best
+        for i in range(places):
+            p = np.uintp(n * size + first[np.uintp(i)])
+            q = p + line
+            best, second, third, fourth = x[p], x[p + one], x[q], x[q + one]
+            best = second if (second > best) | (second != second) else best
+            best = third if (third > best) | (third != third) else best
+            best = fourth if (fourth > best) | (fourth != fourth) else best
+            out[np.uintp(n * places + i)] = best
 
 
 def _give_back_of_four(
-    x: Any, out: Any, gradient: Any, into: Any, kernel: Any, stride: Any, padding: Any,
-    dilation: Any, start: int, stop: int,
+    x: Any, out: Any, gradient: Any, into: Any, size: int, width: int, first: Any,
+    start: int, stop: int,
 ) -> None:  # fmt: skip
-    height, width, down, right = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
-    flat, share, zero, one = x.reshape(-1), into.reshape(-1), x.dtype.type(0), np.uintp(1)
-    largest, given = out.reshape(-1), gradient.reshape(-1)
+    places, one, line, zero = len(first), np.uintp(1), np.uintp(width), x.dtype.type(0)
     for n in range(start, stop):
-        into[n, 2 * down :] = 0
-        for a in range(down):
-            row, of = (n * height + 2 * a) * width, (n * down + a) * right
-            for b in range(2 * right, width):
-                share[np.uintp(row + b)] = 0
-                share[np.uintp(row + width + b)] = 0
-            for b in range(right):
-                p, q = np.uintp(row + 2 * b), np.uintp(row + width + 2 * b)
-                first, second, third = flat[p], flat[p + one], flat[q]
-                best = largest[np.uintp(of + b)]
-                is_nan = best != best
-                amount = best if is_nan else given[np.uintp(of + b)]
-                is_first = (first == best) | (first != first)
-                is_second = (second == best) | (second != second)
-                is_third = (third == best) | (third != third)
-                share[p] = amount if is_first else zero
-                share[p + one] = zero if is_first else (amount if is_second else zero)
-                rest = zero if is_first | is_second else amount
-                share[q] = rest if is_third else zero
-                share[q + one] = zero if is_third else rest
+        if 4 * places < size:  # an odd length leaves elements outside of all windows
+            into[n * size : (n + 1) * size] = 0
+        for i in range(places):
+            p, k = np.uintp(n * size + first[np.uintp(i)]), np.uintp(n * places + i)
+            q, best = p + line, out[k]
+            amount = best if best != best else gradient[k]
+            is_first = (x[p] == best) | (x[p] != x[p])
+            is_second = (x[p + one] == best) | (x[p + one] != x[p + one])
+            is_third = (x[q] == best) | (x[q] != x[q])
+            into[p] = amount if is_first else zero
+            into[p + one] = zero if is_first else (amount if is_second else zero)
+            rest = zero if is_first | is_second else amount
+            into[q] = rest if is_third else zero
+            into[q + one] = zero if is_third else rest
 
 
 def _mean_of_four(
-    x: Any, out: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, start: int, stop: int
+    x: Any, out: Any, size: int, width: int, first: Any, start: int, stop: int
 ) -> None:
-    height, width, down, right = x.shape[1], x.shape[2], out.shape[1], out.shape[2]
-    flat, result, quarter, one = x.reshape(-1), out.reshape(-1), x.dtype.type(0.25), np.uintp(1)
+    places, one, line = len(first), np.uintp(1), np.uintp(width)
+    quarter = x.dtype.type(0.25)
     for n in range(start, stop):
-        for a in range(down):
-            row, to = (n * height + 2 * a) * width, (n * down + a) * right
-            for b in range(right):
-                p, q = np.uintp(row + 2 * b), np.uintp(row + width + 2 * b)
-                # A quarter of each: the sum of four numbers may overflow their dtype.
-                total = flat[p] * quarter + flat[p + one] * quarter
-                total += flat[q] * quarter + flat[q + one] * quarter
-                result[np.uintp(to + b)] = total
+        for i in range(places):
+            p = np.uintp(n * size + first[np.uintp(i)])
+            q = p + line
+            # A quarter of each: the sum of four numbers may overflow their dtype.
+            total = x[p] * quarter + x[p + one] * quarter
+            total += x[q] * quarter + x[q + one] * quarter
+            out[np.uintp(n * places + i)] = total
 
 
 def _share_out_of_four(
-    into: Any, gradient: Any, kernel: Any, stride: Any, padding: Any, dilation: Any,
-    start: int, stop: int,
-) -> None:  # fmt: skip
-    height, width = into.shape[1], into.shape[2]
-    down, right = gradient.shape[1], gradient.shape[2]
-    share, given = into.reshape(-1), gradient.reshape(-1)
-    quarter, one = into.dtype.type(0.25), np.uintp(1)
+    into: Any, gradient: Any, size: int, width: int, first: Any, start: int, stop: int
+) -> None:
+    places, one, line = len(first), np.uintp(1), np.uintp(width)
+    quarter = into.dtype.type(0.25)
     for n in range(start, stop):
-        into[n, 2 * down :] = 0
-        for a in range(down):
-            row, of = (n * height + 2 * a) * width, (n * down + a) * right
-            for b in range(2 * right, width):
-                share[np.uintp(row + b)] = 0
-                share[np.uintp(row + width + b)] = 0
-            for b in range(right):
-                p, q = np.uintp(row + 2 * b), np.uintp(row + width + 2 * b)
-                amount = given[np.uintp(of + b)] * quarter
-                share[p] = amount
-                share[p + one] = amount
-                share[q] = amount
-                share[q + one] = amount
+        if 4 * places < size:
+            into[n * size : (n + 1) * size] = 0
+        for i in range(places):
+            p = np.uintp(n * size + first[np.uintp(i)])
+            q, amount = p + line, gradient[np.uintp(n * places + i)] * quarter
+            into[p] = amount
+            into[p + one] = amount
+            into[q] = amount
+            into[q + one] = amount
 
 
 @cache

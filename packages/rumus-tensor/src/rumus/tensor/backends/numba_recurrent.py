@@ -1,8 +1,10 @@
 """Recurrences in compiled loops: all steps of LSTM, GRU and RNN, samples shared among threads.
 
-Samples are independent, so threads synchronize only at the end of the sequence. A step is a product
-by NumPy's BLAS and a few short, vectorised loops over a sample's states. Arrays are those of
-`numpy_recurrent`.
+A sample is independent of others, so threads meet only at the end of the sequence. A step is a
+product and a few short loops over the states of a sample, which the compiler vectorises. A product
+has few samples: a weight that stays in the cache is multiplied by tiles (`numba_tile`), since a
+BLAS would pack it again in each step; for a larger one the BLAS of NumPy is called. Arrays are
+those of `numpy_recurrent`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from rumus.tensor.backends import numba_blas, numba_math
+from rumus.tensor.backends import numba_blas, numba_math, numba_tile
 from rumus.tensor.backends.numba_blas import PLAIN, ROWS, TURNED
 from rumus.tensor.backends.numba_math import exp
+from rumus.tensor.backends.numba_tile import aligned, tiles
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.fused import FusedName
 
 PARALLEL: Final = 1 << 16  # from this many elements of all states on, starting threads pays off
+TILED: Final = 1 << 18  # up to this many elements, a weight is multiplied by tiles
 _KINDS: Final = {"lstm": 0, "gru": 1, "rnn_tanh": 2, "rnn_relu": 3}
 LSTM, GRU, RELU = 0, 1, 3
 
@@ -31,7 +35,9 @@ def recurrence(
 ) -> None:  # fmt: skip
     """Run all steps: write the gates, and the states after the first."""
     rows, loop = x.shape[2], _compiled()["forward"]
-    x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
+    limits, is_tiled = numba_tile.limits(), weight.size <= TILED
+    x = np.ascontiguousarray(x)
+    weight = _whole_vectors(weight.T, limits) if is_tiled else np.ascontiguousarray(weight)
     shift = np.zeros(rows, x.dtype) if bias is None else np.ascontiguousarray(bias)
     cells = h if c is None else c
     ends = _ends(h, lengths)
@@ -39,7 +45,7 @@ def recurrence(
     def work(start: int, stop: int) -> None:
         loop(
             numba_blas.single(), _KINDS[kind], x, weight, shift, gates, cells, h, ends, reverse,
-            start, stop,
+            is_tiled, limits, start, stop,
         )  # fmt: skip
 
     with numba_blas.alone():
@@ -51,15 +57,16 @@ def recurrence_gradient(
     dc: Array | None, dx: Array, dz: Array, lengths: Array | None, reverse: bool,
 ) -> None:  # fmt: skip
     """Run all steps backward: write dx, dz, and to dh and dc the gradients of the first states."""
-    loop = _compiled()["backward"]
-    weight, given = np.ascontiguousarray(weight), np.ascontiguousarray(gradient)
+    loop, limits = _compiled()["backward"], numba_tile.limits()
+    given, is_tiled = np.ascontiguousarray(gradient), weight.size <= TILED
+    weight = _whole_vectors(weight, limits) if is_tiled else np.ascontiguousarray(weight)
     cells, share = h if c is None else c, dh if dc is None else dc
     ends = _ends(h, lengths)
 
     def work(start: int, stop: int) -> None:
         loop(
             numba_blas.single(), _KINDS[kind], weight, gates, cells, h, given, dh, share, dx, dz,
-            ends, reverse, start, stop,
+            ends, reverse, is_tiled, limits, start, stop,
         )  # fmt: skip
 
     with numba_blas.alone():
@@ -71,6 +78,14 @@ def _ends(h: Array, lengths: Array | None) -> Array:
     if lengths is None:
         return np.full(h.shape[1], len(h) - 1, np.int32)
     return np.ascontiguousarray(lengths)
+
+
+def _whole_vectors(matrix: Array, limits: tuple[int, int, int]) -> Array:
+    """A copy of a matrix whose rows are padded with zeros to whole vectors."""
+    (rows, columns), lanes = matrix.shape, limits[0]
+    wide = aligned((rows, -(-columns // lanes) * lanes))
+    wide[:, :columns] = matrix
+    return wide
 
 
 def _sigmoids(gate: Any) -> None:
@@ -93,14 +108,24 @@ def _tangents(gate: Any) -> None:
         gate[i] = x + x * series if size < NEAR else signed
 
 
+def _turn(x: Any, out: Any) -> None:
+    """out = the transpose of x, flat."""
+    rows, columns = x.shape
+    for i in range(rows):
+        for j in range(columns):
+            out[np.uintp(j * rows + i)] = x[i, np.uintp(j)]
+
+
 def _forward(
     product: Any, kind: int, x: Any, weight: Any, bias: Any, gates: Any, c: Any, h: Any,
-    lengths: Any, reverse: bool, start: int, stop: int,
+    lengths: Any, reverse: bool, is_tiled: bool, limits: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """For numba to compile: the samples from start to stop."""
+    """For numba to compile: the samples from start to stop. weight: transposed if tiled."""
     time, batch, width = x.shape
     hidden, rows, one = h.shape[2], stop - start, np.float32(1)
-    z = np.empty((rows, width), np.float32)
+    wide = weight.shape[1] if is_tiled else width
+    z, turned = np.empty((rows, wide), np.float32), np.empty(hidden * rows, np.float32)
+    heads, columns = np.arange(hidden) * rows, np.arange(hidden) * wide
     for number in range(time):
         t = time - 1 - number if reverse else number
         source, target = (t + 1, t) if reverse else (t, t + 1)
@@ -109,9 +134,17 @@ def _forward(
             given = x[t, start + row]
             for i in range(width):
                 own[i] = bias[i] if kind == GRU else given[i] + bias[i]
-        state = h.ctypes.data + 4 * hidden * (source * batch + start)
-        product(ROWS, PLAIN, TURNED, rows, width, hidden, one, state, hidden, weight.ctypes.data,
-                hidden, one, z.ctypes.data, width)  # fmt: skip
+        if is_tiled:
+            for row in range(rows):
+                for i in range(width, wide):
+                    z[row, i] = 0
+            _turn(h[source, start:stop], turned)
+            tiles(turned.ctypes.data, heads.ctypes.data, weight.ctypes.data, columns.ctypes.data,
+                  hidden, z.ctypes.data, wide, rows, wide, limits)  # fmt: skip
+        else:
+            state = h.ctypes.data + 4 * hidden * (source * batch + start)
+            product(ROWS, PLAIN, TURNED, rows, width, hidden, one, state, hidden,
+                    weight.ctypes.data, hidden, one, z.ctypes.data, width)  # fmt: skip
         for row in range(rows):
             b = start + row
             if t >= lengths[b]:
@@ -119,11 +152,11 @@ def _forward(
                     h[target, b, i] = h[source, b, i]
                     c[target, b, i] = c[source, b, i]
             elif kind == LSTM:
-                _lstm(z[row], gates[t, b], c[source, b], c[target, b], h[target, b])
+                _lstm(z[row, :width], gates[t, b], c[source, b], c[target, b], h[target, b])
             elif kind == GRU:
-                _gru(x[t, b], z[row], gates[t, b], h[source, b], h[target, b])
+                _gru(x[t, b], z[row, :width], gates[t, b], h[source, b], h[target, b])
             else:
-                _rnn(z[row], h[target, b], kind == RELU)
+                _rnn(z[row, :width], h[target, b], kind == RELU)
 
 
 def _lstm(z: Any, gates: Any, before: Any, after: Any, h: Any) -> None:
@@ -175,11 +208,15 @@ def _rnn(z: Any, h: Any, is_relu: bool) -> None:
 
 def _backward(
     product: Any, kind: int, weight: Any, gates: Any, c: Any, h: Any, gradient: Any, dh: Any,
-    dc: Any, dx: Any, dz: Any, lengths: Any, reverse: bool, start: int, stop: int,
+    dc: Any, dx: Any, dz: Any, lengths: Any, reverse: bool, is_tiled: bool, limits: Any,
+    start: int, stop: int,
 ) -> None:  # fmt: skip
     """For numba to compile: the samples from start to stop."""
     time, batch, width = dz.shape
     hidden, rows, one = h.shape[2], stop - start, np.float32(1)
+    wide = weight.shape[1]
+    share, turned = np.empty((rows, wide), np.float32), np.empty(width * rows, np.float32)
+    heads, columns = np.arange(width) * rows, np.arange(width) * wide
     total, other = np.empty(hidden, np.float32), np.empty(hidden, np.float32)
     for number in range(time):
         t = number if reverse else time - 1 - number
@@ -204,9 +241,19 @@ def _backward(
                 _rnn_back(h[target, b], total, dx[t, b], kind == RELU)
                 for i in range(hidden):
                     dh[b, i] = 0
-        change = dz.ctypes.data + 4 * width * (t * batch + start)
-        product(ROWS, PLAIN, PLAIN, rows, hidden, width, one, change, width, weight.ctypes.data,
-                hidden, one, dh.ctypes.data + 4 * hidden * start, hidden)  # fmt: skip
+        if is_tiled:
+            share[:] = 0
+            _turn(dz[t, start:stop], turned)
+            tiles(turned.ctypes.data, heads.ctypes.data, weight.ctypes.data, columns.ctypes.data,
+                  width, share.ctypes.data, wide, rows, wide, limits)  # fmt: skip
+            for row in range(rows):
+                for i in range(hidden):
+                    dh[start + row, i] += share[row, i]
+        else:
+            change = dz.ctypes.data + 4 * width * (t * batch + start)
+            product(ROWS, PLAIN, PLAIN, rows, hidden, width, one, change, width,
+                    weight.ctypes.data, hidden, one, dh.ctypes.data + 4 * hidden * start,
+                    hidden)  # fmt: skip
 
 
 def _lstm_back(gates: Any, states: Any, total: Any, through: Any, dc: Any, dx: Any) -> None:
@@ -276,8 +323,12 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     from numba.extending import register_jitable
 
     numba_math.compiled()
+    numba_tile.compiled()
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    for function in (_sigmoids, _tangents, _lstm, _gru, _rnn, _lstm_back, _gru_back, _rnn_back):
+    parts: tuple[Callable[..., Any], ...] = (
+        tiles, _turn, _sigmoids, _tangents, _lstm, _gru, _rnn, _lstm_back, _gru_back, _rnn_back,
+    )  # fmt: skip
+    for function in parts:
         register_jitable(**options)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(**options, cache=True)
     return {"forward": njit(_forward), "backward": njit(_backward)}

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from rumus.tensor.backends import numba_math, numpy_rows
+from rumus.tensor.backends.numba_lanes import largest
 from rumus.tensor.backends.numba_math import exp
 from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
@@ -28,7 +29,7 @@ from rumus.tensor.memory.fused import FusedName
 BLOCK: Final = 64  # rows
 RUN: Final = 1024  # elements of a row added in float32; their sums are in float64
 SMALL: Final = 16_384  # below this many elements, the NumPy versions run
-FEW: Final = 512  # the same for logits, whose NumPy version is some thirty calls
+FEW: Final = 256  # the same for logits, whose NumPy version is some thirty calls
 PARALLEL: Final = 65_536  # from this many elements on, starting threads pays off
 
 
@@ -285,26 +286,25 @@ def _softmax_gradient(y: Any, gradient: Any, out: Any, start: int, stop: int) ->
             out[row, i] = y[row, i] * (gradient[row, i] - total)
 
 
-def _exponentials(x: Any, out: Any) -> Any:
-    """out = exp(x - max) of one row; return the largest and the sum."""
-    largest = x[0]
-    for i in range(len(x)):  # NaN wins
-        largest = x[i] if x[i] > largest or x[i] != x[i] else largest
-    for i in range(len(x)):
-        out[i] = exp(x[i] - largest)
+def _exponentials(x: Any, row: int, out: Any, to: int) -> Any:
+    """A row of out = exp(x - max); return the maximum and the sum."""
+    length = x.shape[1]
+    highest = largest(x.view(np.int32), row, length)
+    for i in range(length):
+        out[to, i] = exp(x[row, i] - highest)
     total = 0.0
-    for cut in range(0, len(x), RUN):
+    for cut in range(0, length, RUN):
         part = x.dtype.type(0)
-        for i in range(cut, min(cut + RUN, len(x))):
+        for i in range(cut, min(cut + RUN, length)):
             k = np.uintp(i)
-            part += out[k]
+            part += out[to, k]
         total += part
-    return largest, x.dtype.type(total)
+    return highest, x.dtype.type(total)
 
 
 def _softmax(x: Any, out: Any, start: int, stop: int) -> None:
     for row in range(start, stop):
-        _, total = _exponentials(x[row], out[row])
+        _, total = _exponentials(x, row, out, row)
         share = x.dtype.type(1) / total
         for i in range(x.shape[1]):
             out[row, i] *= share
@@ -314,24 +314,24 @@ def _cross_entropy(
     x: Any, index: Any, out: Any, statistics: Any, weight: Any, smoothing: float, ignored: int,
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    powers = np.empty(x.shape[1], x.dtype)
+    powers = np.empty((1, x.shape[1]), x.dtype)
     is_weighted = len(weight) > 0
     average = weight.sum() / x.shape[1] if is_weighted else 1.0
     for row in range(start, stop):
-        largest, total = _exponentials(x[row], powers)
-        statistics[row, 0], statistics[row, 1] = largest, total
+        highest, total = _exponentials(x, row, powers, 0)
+        statistics[row, 0], statistics[row, 1] = highest, total
         if index[row] == ignored:
             out[row] = 0
             if is_weighted:
                 statistics[row, 2] = 0
             continue
-        expected, mass = x[row, index[row]] - largest, 1.0
+        expected, mass = x[row, index[row]] - highest, 1.0
         if is_weighted:
             statistics[row, 2] = mass = weight[index[row]]
             expected *= mass
         if smoothing > 0:
             rest = (
-                _total_weighted(x, row, largest, weight) if is_weighted else _total(x, row, largest)
+                _total_weighted(x, row, highest, weight) if is_weighted else _total(x, row, highest)
             )
             expected = (1 - smoothing) * expected + smoothing * (rest / x.shape[1])
             mass = (1 - smoothing) * mass + smoothing * average
@@ -349,14 +349,14 @@ def _cross_entropy_gradient(
             for i in range(x.shape[1]):
                 out[row, i] = 0
             continue
-        largest, g = statistics[row, 0], gradient[row]
+        highest, g = statistics[row, 0], gradient[row]
         own = statistics[row, 2] if is_weighted else 1.0
         mass = (1 - smoothing) * own + smoothing * average
         scale = x.dtype.type(g * mass / statistics[row, 1])
         share = x.dtype.type(g * smoothing / x.shape[1])
         less = x.dtype.type(0) if is_weighted else share
         for i in range(x.shape[1]):
-            out[row, i] = exp(x[row, i] - largest) * scale - less
+            out[row, i] = exp(x[row, i] - highest) * scale - less
         if is_weighted and smoothing > 0:
             for i in range(x.shape[1]):
                 out[row, i] -= share * weight[i]
@@ -371,7 +371,7 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     numba_math.compiled()
     fast = {"contract", "reassoc", "nsz"}
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
-    for function in (_exponentials, _total, _total_product, _total_weighted):
+    for function in (largest, _exponentials, _total, _total_product, _total_weighted):
         register_jitable(**options)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(**options, cache=True)
     loops: tuple[Callable[..., Any], ...] = (

@@ -19,13 +19,14 @@ import numpy as np
 
 from rumus.tensor.backends import numba_tile
 from rumus.tensor.backends.numba_shapes import in_float32, reads, writes
-from rumus.tensor.backends.numba_tile import tile
+from rumus.tensor.backends.numba_tile import aligned, tiles
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.window import Window
 
 SUMS: Final = 8  # the maximum number of parts of a weight gradient
 RUN: Final = 64  # images summed in float32; their sums are in float64
+PLACES: Final = 128  # of small images multiplied together for a weight gradient
 TURN: Final = 32  # the cost of transposing one number of a result, in vector products
 PARALLEL: Final = 65_536  # from this many products on, starting threads pays off
 
@@ -39,7 +40,7 @@ class _Room(threading.local):
     def get(self, size: int) -> Array:
         """Return at least `size` elements."""
         if self.memory.size < size:
-            self.memory = np.empty(size, np.float32)
+            self.memory = aligned((size,))
         return self.memory
 
 
@@ -60,7 +61,7 @@ def small_convolution(
     outputs, depth = len(weight), math.prod(weight.shape[1:])
     sizes, limits = _sizes(window, x, weight), numba_tile.limits()
     wide = _up(outputs, limits[0])
-    matrix = np.zeros((depth, wide), x.dtype)
+    matrix = aligned((depth, wide))
     matrix[:, :outputs] = weight.reshape(outputs, depth).T
     shift = np.zeros(outputs, x.dtype) if bias is None else np.ascontiguousarray(bias)
     pictures, result, loop = np.ravel(x), out.reshape(-1), _compiled()["forward"]
@@ -68,7 +69,7 @@ def small_convolution(
     # Consecutive places, including those between the end of a row and the next row.
     run = _up(max(0, (places[0] - 1) * padded[1] + places[1]), limits[0])
     across = math.prod(places) * wide * (depth + TURN) < outputs * run * depth
-    need = x.shape[1] * math.prod(padded) + run
+    need = _up(x.shape[1] * math.prod(padded) + run, limits[0])
     need += math.prod(places) * wide if across else outputs * run
 
     def work(start: int, stop: int) -> None:
@@ -85,16 +86,17 @@ def small_convolution_weight(window: Window, x: Array, gradient: Array, out: Arr
     sizes, limits = _sizes(window, x, out), numba_tile.limits()
     outputs, depth = len(out), math.prod(out.shape[1:])
     wide = _up(outputs, limits[0])
-    need = x.shape[1] * math.prod(window.padded(x.shape[2:]))
-    need += math.prod(gradient.shape[2:]) * wide + depth * wide
-    parts = max(1, min(len(x), SUMS))
+    size, parts = math.prod(gradient.shape[2:]), max(1, min(len(x), SUMS))
+    some = max(1, min(PLACES // size, len(x) // parts)) if size else 1
+    need = _up(some * x.shape[1] * math.prod(window.padded(x.shape[2:])), limits[0])
+    need += some * size * wide + depth * wide
     pictures, given, sums = np.ravel(x), np.ravel(gradient), np.zeros((parts, depth * wide))
     edges = np.array([len(x) * i // parts for i in range(parts + 1)])
     loops = _compiled()
 
     def work(start: int, stop: int) -> None:
         room, loop = _room.get(need), loops["backward"]
-        loop(pictures, given, sums, room, sizes, limits, edges, start, stop)
+        loop(pictures, given, sums, room, sizes, limits, edges, some, start, stop)
 
     run_parts(work, parts, gradient.size * depth >= PARALLEL)
     loops["total"](sums, out)
@@ -150,119 +152,102 @@ def _met(sizes: Any) -> Any:
     return found
 
 
-def _tiles(
-    a: int, a_places: int, b: int, b_places: int, n: int, out: int, step: int, rows: int,
-    columns: int, limits: Any,
-) -> None:  # fmt: skip
-    """Like `tile`, for any number of rows, and for columns that are whole vectors."""
-    lanes, most, widest = limits
-    height = 0
-    for i in range(rows):
-        if i < height:
-            continue
-        # Of equal height where possible.
-        size = (rows - i + (rows - i + most - 1) // most - 1) // ((rows - i + most - 1) // most)
-        j = 0
-        while j < columns:
-            left = (columns - j) // lanes
-            vectors = 2 if left >= 2 else 1
-            if left >= 4 and widest >= 4 and 2 * size <= most:
-                vectors = 4
-            to = out + 4 * (i * step + j)
-            tile(a + 4 * i, a_places, b + 4 * j, b_places, n, to, step, size, vectors)
-            j += vectors * lanes
-        height = i + size
-
-
 def _forward(
     x: Any, weight: Any, bias: Any, out: Any, room: Any, sizes: Any, limits: Any, across: bool,
     run: int, start: int, stop: int,
 ) -> None:  # fmt: skip
     outputs, channels, height, width, _, _, above, beside, _, _, down, right = sizes
     line, size, depth, wide = width + 2 * beside, down * right, weight.shape[0], weight.shape[1]
-    end = channels * (height + 2 * above) * line
     length = size * wide if across else outputs * run
-    picture, result = room.ctypes.data, room.ctypes.data + 4 * (end + run)
+    # Behind the image and what its last vectors read besides, the result begins on a cache line.
+    end = (channels * (height + 2 * above) * line + run + limits[0] - 1) // limits[0] * limits[0]
+    picture, result = room.ctypes.data, room.ctypes.data + 4 * end
     met, columns = _met(sizes), np.arange(depth) * wide
-    for i in range(end + run):
+    for i in range(end):
         room[np.uintp(i)] = 0
     for n in range(start, stop):
         _padded(x, room, sizes, n)
-        for i in range(end + run, end + run + length):
+        for i in range(end, end + length):
             room[np.uintp(i)] = 0
         begin = n * outputs * size
         if across:  # tiles of places by outputs
             for row in range(down):
-                _tiles(
+                tiles(
                     picture + 4 * row * line, met.ctypes.data, weight.ctypes.data,
                     columns.ctypes.data, depth, result + 4 * row * right * wide, wide,
                     right, wide, limits,
                 )  # fmt: skip
             for o in range(outputs):
                 for i in range(size):
-                    found = room[np.uintp(end + run + i * wide + o)]
+                    found = room[np.uintp(end + i * wide + o)]
                     out[np.uintp(begin + o * size + i)] = found + bias[o]
             continue
-        _tiles(
+        tiles(
             weight.ctypes.data, columns.ctypes.data, picture, met.ctypes.data, depth,
             result, run, outputs, run, limits,
         )  # fmt: skip
         for o in range(outputs):
             for row in range(down):
-                to, of = begin + o * size + row * right, end + run + o * run + row * line
+                to, of = begin + o * size + row * right, end + o * run + row * line
                 for i in range(right):
                     out[np.uintp(to + i)] = room[np.uintp(of + i)] + bias[o]
 
 
-def _turned(x: Any, room: Any, sizes: Any, n: int) -> None:
-    """Like `_padded`, with the channels of each place adjacent."""
+def _turned(x: Any, room: Any, sizes: Any, n: int, begin: int) -> None:
+    """Like `_padded`, at `begin`, with the channels of each place adjacent."""
     _, channels, height, width, _, _, above, beside, _, _, _, _ = sizes
     line = width + 2 * beside
     for channel in range(channels):
         of = (n * channels + channel) * height * width
         for a in range(height):
-            to = ((a + above) * line + beside) * channels + channel
+            to = begin + ((a + above) * line + beside) * channels + channel
             for b in range(width):
                 room[np.uintp(to + b * channels)] = x[np.uintp(of + a * width + b)]
 
 
 def _backward(
-    x: Any, gradient: Any, sums: Any, room: Any, sizes: Any, limits: Any, edges: Any,
+    x: Any, gradient: Any, sums: Any, room: Any, sizes: Any, limits: Any, edges: Any, most: int,
     start: int, stop: int,
 ) -> None:  # fmt: skip
+    """most: images multiplied together, which makes longer sums of small ones."""
     outputs, channels, height, width, rows, across, above, beside, tall, wide, down, right = sizes
     line, size = (width + 2 * beside) * channels, down * right
     columns = sums.shape[1] // (rows * across * channels)  # whole vectors
-    given = (height + 2 * above) * line
-    part = given + size * columns
+    each = (height + 2 * above) * line
+    given = (most * each + limits[0] - 1) // limits[0] * limits[0]
+    part = given + most * size * columns
     # Neighbours in a kernel row are contiguous, unless there are gaps.
     run, times = (across * channels, 1) if wide == 1 else (channels, across)
-    met, places = np.empty(size, np.int64), np.arange(size) * columns
-    for row in range(down):
-        for i in range(right):
-            met[row * right + i] = row * line + i * channels
+    met, places = np.empty(most * size, np.int64), np.arange(most * size) * columns
+    for picture in range(most):
+        for row in range(down):
+            for i in range(right):
+                met[(picture * down + row) * right + i] = picture * each + row * line + i * channels
     data = room.ctypes.data
     for i in range(part):
         room[np.uintp(i)] = 0
     for p in range(start, stop):
         for cut in range(edges[p], edges[p + 1], RUN):
+            end = min(cut + RUN, edges[p + 1])
             for i in range(part, part + sums.shape[1]):
                 room[np.uintp(i)] = 0
-            for n in range(cut, min(cut + RUN, edges[p + 1])):
-                _turned(x, room, sizes, n)
-                begin = n * outputs * size
-                for o in range(outputs):
-                    for i in range(size):
-                        to = np.uintp(given + i * columns + o)
-                        room[to] = gradient[np.uintp(begin + o * size + i)]
+            for n in range(cut, end, most):
+                some = min(most, end - n)
+                for picture in range(some):
+                    _turned(x, room, sizes, n + picture, picture * each)
+                    begin, to = (n + picture) * outputs * size, given + picture * size * columns
+                    for o in range(outputs):
+                        for i in range(size):
+                            found = gradient[np.uintp(begin + o * size + i)]
+                            room[np.uintp(to + i * columns + o)] = found
                 for i in range(rows):
                     for j in range(times):
                         of = i * tall * line + j * wide * channels
                         to = part + (i * times + j) * run * columns
-                        _tiles(
+                        tiles(
                             data + 4 * of, met.ctypes.data, data + 4 * given,
-                            places.ctypes.data, size, data + 4 * to, columns, run, columns,
-                            limits,
+                            places.ctypes.data, some * size, data + 4 * to, columns, run,
+                            columns, limits,
                         )  # fmt: skip
             for i in range(sums.shape[1]):
                 sums[p, i] += room[np.uintp(part + i)]
@@ -292,7 +277,7 @@ def _compiled() -> Mapping[str, Callable[..., None]]:
     from numba.extending import register_jitable
 
     numba_tile.compiled()
-    for function in (_padded, _met, _tiles, _turned):
+    for function in (_padded, _met, tiles, _turned):
         register_jitable(nogil=True)(function)  # a dispatcher in a closure could not be cached
     njit = numba.njit(nogil=True, cache=True)
     return {"forward": njit(_forward), "backward": njit(_backward), "total": njit(_total)}

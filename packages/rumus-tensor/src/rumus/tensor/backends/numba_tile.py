@@ -10,13 +10,29 @@ after changing `tile`, remove the cache or touch those files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
+import numpy as np
+
+from rumus.tensor.memory.backend import Array
+
 WIDE: Final = (16, 8, 4)  # lanes per vector, maximum rows, maximum vectors, with 32 registers
 NARROW: Final = (8, 4, 2)  # with 16 registers
+
+
+LINE: Final = 64  # bytes of a cache line
+
+
+def aligned(shape: tuple[int, ...]) -> Array:
+    """float32 zeros that begin on a cache line: a vector across two lines is read twice."""
+    size = 4 * math.prod(shape)
+    memory = np.zeros(size + LINE, np.uint8)
+    first = -memory.ctypes.data % LINE
+    return memory[first : first + size].view(np.float32).reshape(shape)
 
 
 @cache
@@ -47,6 +63,33 @@ def tile(
     `shapes`. The sum runs in the order of k, with fused multiply-add if the processor has it.
     """
     raise TypeError("tile: only compiled loops can call it")
+
+
+def tiles(
+    a: int, a_places: int, b: int, b_places: int, n: int, out: int, step: int, rows: int,
+    columns: int, limits: Any,
+) -> None:  # fmt: skip
+    """Like `tile`, for any number of rows, and for columns that are whole vectors.
+
+    For numba to compile, as part of other loops. limits: see `limits`.
+    """
+    lanes, most, widest = limits
+    height = 0
+    for i in range(rows):
+        if i < height:
+            continue
+        # Of equal height where possible.
+        size = (rows - i + (rows - i + most - 1) // most - 1) // ((rows - i + most - 1) // most)
+        j = 0
+        while j < columns:
+            left = (columns - j) // lanes
+            vectors = 2 if left >= 2 else 1
+            if left >= 4 and widest >= 4 and 2 * size <= most:
+                vectors = 4
+            to = out + 4 * (i * step + j)
+            tile(a + 4 * i, a_places, b + 4 * j, b_places, n, to, step, size, vectors)
+            j += vectors * lanes
+        height = i + size
 
 
 @cache
