@@ -28,6 +28,7 @@ from rumus.optim import (
     SGD,
     SWA,
     Adafactor,
+    AdaGC,
     Adam,
     AdamW,
     Average,
@@ -35,6 +36,7 @@ from rumus.optim import (
     NonFinite,
     Optimizer,
     ParameterGroup,
+    ZClip,
     clip_grad_norm,
 )
 from rumus.optim.engine import segments
@@ -538,6 +540,8 @@ MEASURED: list[tuple[Any, dict[str, Any]]] = [
     (AdamW, {"clip": ClipNorm(0.1)}),
     (AdamW, {"clip": ClipNorm(0.1, per="tensor")}),
     (AdamW, {"clip": AGC()}),
+    (AdamW, {"clip": ZClip(warmup_steps=3)}),
+    (AdamW, {"clip": AdaGC(warmup_steps=3)}),
 ]
 
 

@@ -13,7 +13,7 @@ import pytest
 from rumus.gpu import GpuBackend, default_backend
 from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.pipelines import Pipeline
-from rumus.optim import AGC, EMA, SWA, AdamW, ClipNorm, ClipValue
+from rumus.optim import AGC, EMA, SWA, AdaGC, AdamW, ClipNorm, ClipValue, ZClip
 from rumus.tensor import GradientStore, NonFiniteGradientError, Parameter, Tensor, tensor
 
 
@@ -110,7 +110,9 @@ def test_nobody_looks_at_gradients_whose_norm_is_finite(monkeypatch: pytest.Monk
         step.optimizer.poll(wait=True)
 
 
-@pytest.mark.parametrize("clip", [ClipNorm(1.0), ClipNorm(1.0, per="tensor"), AGC()], ids=str)
+@pytest.mark.parametrize(
+    "clip", [ClipNorm(1.0), ClipNorm(1.0, per="tensor"), AGC(), ZClip(), AdaGC()], ids=str
+)
 def test_nothing_is_read(clip: Any) -> None:
     step = Step(3, clip=clip, average=EMA())
     step.optimizer.step(step.gradients())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rumus.optim import (
     AGC,
     SGD,
+    AdaGC,
     AdamW,
     Clip,
     ClipNorm,
@@ -23,6 +24,7 @@ from rumus.optim import (
     FusedOptimizer,
     ParameterGroup,
     ScheduleFreeSGD,
+    ZClip,
     clip_grad_norm,
 )
 from rumus.tensor import (
@@ -328,7 +330,8 @@ def test_parameters_without_elements(backend: Backend) -> None:
 
 
 def test_memory_is_what_was_planned() -> None:
-    for clip in (ClipNorm(1.0), ClipNorm(1.0, per="tensor"), ClipValue(1.0), AGC(), None):
+    clips = (ClipNorm(1.0), ClipNorm(1.0, per="tensor"), ClipValue(1.0), AGC(), ZClip(), AdaGC())
+    for clip in (*clips, None):
         for dtype in (np.float32, np.float64, np.float16):
             parameters = [Parameter(np.ones((70, 3)), dtype=dtype), Parameter([1.0], dtype=dtype)]
             options: dict[str, Any] = {"clip": clip, "master_weights": dtype == np.float16}

@@ -12,11 +12,13 @@ from optimizer_table import ROWS
 from rumus.optim import (
     AGC,
     EMA,
+    AdaGC,
     AveragingOptimizer,
     ClipNorm,
     ClipValue,
     FusedOptimizer,
     LossScale,
+    ZClip,
     clip_grad_norm,
     clip_grad_value,
 )
@@ -38,6 +40,8 @@ CLIPS: Final = {
     "tensor": ClipNorm(0.5, per="tensor"),
     "value": ClipValue(0.1),
     "AGC": AGC(0.05),
+    "ZClip": ZClip(z_thresh=0.1, warmup_steps=2),
+    "AdaGC": AdaGC(warmup_steps=2),
 }
 PACKED: Final = [n for n, row in ROWS.items() if row.kind.packs_state and n != "SGD"]
 

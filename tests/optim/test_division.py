@@ -25,6 +25,7 @@ from rumus.optim import (
     Lion,
     Muon,
     ScheduleFreeAdamW,
+    ZClip,
 )
 from rumus.tensor import Backend, NumpyBackend, Parameter, float16, float32, tensor
 
@@ -58,6 +59,7 @@ class Parts:
 Make = Callable[[list[Parameter]], FusedOptimizer[Any]]
 MADE: dict[str, Make] = {
     "AdamW, clip, EMA": lambda p: AdamW(p, 0.1, clip=ClipNorm(0.5), average=EMA(0.9)),
+    "AdamW, ZClip": lambda p: AdamW(p, 0.1, clip=ZClip(z_thresh=0.1, warmup_steps=2)),
     "Lion, values": lambda p: Lion(p, 0.1, clip=ClipValue(0.1)),
     "SGD, compensated": lambda p: SGD(p, 0.1, momentum=0.9, compensated=True),
     "schedule-free": lambda p: ScheduleFreeAdamW(p, 0.1),
@@ -114,7 +116,10 @@ def test_divided_state_changes_no_bit(name: str, backend: Backend) -> None:
         runs = list(threads.map(process, range(SIZE)))
     for found, _ in runs:
         np.testing.assert_equal(found, expected)
-    assert sum(state for _, state in runs) == whole.memory().state
+    numbers = sum(
+        4 * s.state[name].size for s in whole.segments for name in s.shapes
+    )  # each has all
+    assert sum(state for _, state in runs) == whole.memory().state + (SIZE - 1) * numbers
 
 
 @pytest.mark.parametrize(

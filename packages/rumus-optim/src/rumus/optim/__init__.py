@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from rumus.optim.files.state_file import HasState, StateFileError, load_state, save_state
     from rumus.optim.files.torch_state import load_torch_state, torch_state
     from rumus.optim.options.average import EMA, SWA, Average
-    from rumus.optim.options.clip import AGC, Clip, ClipNorm, ClipValue
+    from rumus.optim.options.clip import AGC, AdaGC, Clip, ClipNorm, ClipValue, ZClip
     from rumus.optim.options.group import Claimable, ParameterGroup
     from rumus.optim.options.hyperparameter import Hyper
     from rumus.optim.options.options import Options
@@ -87,6 +87,7 @@ __all__ = [
     "Accumulation",
     "AdEMAMix",
     "AdaBelief",
+    "AdaGC",
     "Adadelta",
     "Adafactor",
     "Adagrad",
@@ -142,6 +143,7 @@ __all__ = [
     "StateFileError",
     "Update",
     "Yogi",
+    "ZClip",
     "clip_grad_norm",
     "clip_grad_value",
     "constant",
@@ -202,7 +204,7 @@ _NAMES: Final = {
     "files.state_file": "HasState StateFileError load_state save_state",
     "files.torch_state": "load_torch_state torch_state",
     "options.average": "EMA SWA Average",
-    "options.clip": "AGC Clip ClipNorm ClipValue",
+    "options.clip": "AGC AdaGC Clip ClipNorm ClipValue ZClip",
     "options.group": "Claimable ParameterGroup",
     "options.hyperparameter": "Hyper",
     "options.options": "Options",

@@ -79,7 +79,7 @@ class DeviceUpdater:
         self._kernels = [section.kernel or kernel for section in sections]
         self._own = [s.preparation.uniforms if s.preparation else 0 for s in sections]
         self._width = max(
-            first + sum(len(each.uniforms) for each in (kernel, *section.after))
+            first + sum(len(each.uniforms) for each in (kernel, *section.after, *section.beside))
             for first, kernel, section in zip(self._own, self._kernels, sections, strict=True)
         )
         self.counts = list(counts)
@@ -259,12 +259,12 @@ class DeviceUpdater:
 
     def _update(self, number: int, gradient: GPUArray) -> Iterator[Call]:
         first = self._own[number]
-        kernel = self._kernels[number]
-        if self.sections[number].packing is not None:
+        kernel, section = self._kernels[number], self.sections[number]
+        if section.packing is not None:
             yield from self._update_packed(number, kernel, gradient, first)
         else:
             yield self._run(number, kernel, gradient, first)
-        for small in self.sections[number].after:
+        for small in (*section.after, *section.beside):
             first += len(kernel.uniforms)
             kernel = small
             yield self._run(number, small, gradient, first, is_small=True)
@@ -306,6 +306,8 @@ class DeviceUpdater:
         """
         section = self.sections[number]
         arrays, out = section.operands(kernel, gradient, piece)
+        if is_small:  # a value for each row of a slot, without its second axis
+            arrays = [array.reshape(-1) if array.ndim == 2 else array for array in arrays]
         factors = None if is_small else section.factors
         pairs = zip(kernel.arrays, arrays, strict=True)
         layouts = [_layout(array, factors, name) for name, array in pairs]

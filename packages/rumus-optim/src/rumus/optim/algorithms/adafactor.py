@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar, Final, Unpack
 
 import numpy as np
 
 from rumus.optim import rules
-from rumus.optim.engine.footprint import Memory
+from rumus.optim.engine.footprint import Memory, Small
 from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.reductions import arrays_of
@@ -126,6 +126,7 @@ class Adafactor(FusedOptimizer[M_co]):
         probes = [Parameter([[0.0]], name="matrix"), Parameter([0.0], name="vector")]
         probe = cls(probes, *args, **options)
         forms = dict(zip((True, False), probe.segments, strict=True))
+        small = Small.of(probe.stages)
         size = state = 0
         largest: dict[DType, int] = {}
         for dtype, run in _arenas(parameters):
@@ -136,7 +137,8 @@ class Adafactor(FusedOptimizer[M_co]):
             own = _NO_STATE if is_factored else probe._state
             parts = own.layout(probe.stages)(dtype).values()
             state += elements * sum(part.itemsize for part in parts)
-            state += _beside(run[0], elements, forms[is_factored]) * width
+            state += _beside(run[0], elements, forms[is_factored], small.scratch) * width
+            state += small.bytes(elements)
         probe.release()
         return Memory(size, size, state + sum(largest.values()))
 
@@ -283,12 +285,13 @@ def _arenas(parameters: Claimable[Any]) -> Iterator[tuple[DType, list[Parameter]
                 )
 
 
-def _beside(first: Parameter, elements: int, probe: Segment) -> int:
+def _beside(first: Parameter, elements: int, probe: Segment, others: Collection[str]) -> int:
     """The elements of averages and of what is written before each step, for an arena of so many.
 
-    probe: a segment of the same kind.
+    probe: a segment of the same kind. others: what does not count of what is written.
     """
-    axes = [len(array.shape) for name, array in probe.scratch.items() if name not in _SMALL]
+    small = {*_SMALL, *others}
+    axes = [len(array.shape) for name, array in probe.scratch.items() if name not in small]
     found = axes.count(1) * elements + axes.count(2) * (elements // ALIGNMENT)
     if probe.factors is None:
         return found

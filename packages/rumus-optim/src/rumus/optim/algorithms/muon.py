@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Self, Unpack, get_args
 from rumus.optim import rules
 from rumus.optim.algorithms.newton_schulz import COEFFICIENTS, orthogonalize, triples
 from rumus.optim.engine.description import description
-from rumus.optim.engine.footprint import Memory, planned
+from rumus.optim.engine.footprint import Memory, Small, planned
 from rumus.optim.engine.fused import FusedOptimizer
 from rumus.optim.engine.muon_variant import RUMUS, Adjust, MuonVariant, variant
 from rumus.optim.engine.porting import Coefficients, Library, PresetOptions, chosen
@@ -226,7 +226,11 @@ class Muon(FusedOptimizer[M_co]):
         """
         probes = [Parameter([[0.0]], name="matrix"), Parameter(0.0, name="other")]
         probe = cls(probes, *args, **{**options, "matrices": None, "parts": None})
-        axes = [[len(a.shape) for a in segment.scratch.values()] for segment in probe.segments]
+        small = Small.of(probe.stages)
+        axes = [
+            [len(a.shape) for name, a in segment.scratch.items() if name not in small.scratch]
+            for segment in probe.segments
+        ]
         probe.release()
         chosen, groups = _divided(parameters, options.get("matrices"), {}, cls._variant)
         found = Memory(0, 0, 0)
@@ -237,7 +241,7 @@ class Muon(FusedOptimizer[M_co]):
             state = probe._state if is_muon else _ADAMW_STATE
             layout, codes = state.layout(probe.stages), state.codes(probe.stages)
             flat, by_row = (axes[0 if is_muon else 1].count(n) for n in (1, 2))
-            found += planned([group], layout, flat, by_row, codes)
+            found += planned([group], layout, flat, by_row, codes, small=small)
         return found
 
     _directions: dict[int, tuple[Section, Kernel]]  # by the number of the segment

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from rumus.optim.engine.loss_scale import Scaling
 from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.segments import Segment
 from rumus.optim.engine.stage import Stage
-from rumus.optim.options.clip import AGC, ClipNorm
+from rumus.optim.options.clip import AGC, AdaGC, ClipNorm, ZClip
 from rumus.tensor import (
     Arena,
     Backend,
@@ -36,6 +36,7 @@ from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.slot_table import ALIGNMENT
 from rumus.tensor.memory.updater import NonFinite
 
+Norms: TypeAlias = ClipNorm | AGC | ZClip | AdaGC  # a `clip` that needs norms
 FACTOR: Final = "clip_factor"  # of the gradients, among the arrays or scalars of an update
 
 _TOTAL = Expr.array("total")
@@ -75,7 +76,7 @@ _LARGE_UNIT = _large_unit_kernel()
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
+class Place:
     """Where on one backend the sum of squares over a scope lies, and its factor."""
 
     backend: Backend
@@ -107,23 +108,34 @@ class _Slots:
         return cls(squares, backend.upload(is_first), once)
 
 
+def _scope_of(clip: Norms) -> str:
+    """Whose norm is limited."""
+    if isinstance(clip, ClipNorm):
+        return clip.per
+    return {AGC: "unit", ZClip: "all", AdaGC: "tensor"}[type(clip)]
+
+
 class ClipFactors(Stage):
     """A `clip` that needs norms: g is multiplied by the factor of its tensor, its group or all."""
 
     arrays: ClassVar[Sequence[str]] = (FACTOR,)
 
-    def __init__(self, clip: ClipNorm | AGC, nonfinite: NonFinite) -> None:
-        self.clip = clip
+    factor: ClassVar[Kernel] = _FACTOR
+    large: ClassVar[Kernel] = _LARGE_FACTOR  # the same where the sum of squares may have overflowed
+
+    def __init__(self, clip: Norms, nonfinite: NonFinite) -> None:
+        self.clip: Norms = clip
         # Else a step whose squares add up to no finite number is refused, and needs no factor.
         self._takes_all = nonfinite == "propagate"
         self.is_measured = False  # whether there is a norm yet
-        self._is_uniform = isinstance(clip, ClipNorm) and clip.per != "tensor"
+        self._per = _scope_of(clip)
         self._start((), None)
 
     def _start(self, segments: Sequence[Segment], scaling: Scaling | None) -> None:
         self.segments, self.scaling = segments, scaling
-        self._scopes: dict[int, dict[int, _Place]] = {}
+        self._scopes: dict[int, dict[int, Place]] = {}
         self._slots: dict[int, _Slots] = {}
+        self._shrunk_slots: dict[int, Array] = {}  # the sums of shrunk squares, where they matter
 
     def place(self, segments: Sequence[Segment], scaling: Scaling | None) -> None:
         """Give segments a place for sums of squares and, where they lie in an array, for factors.
@@ -141,7 +153,7 @@ class ClipFactors(Stage):
 
     def bounds(self) -> float:
         """Return the limit of the norm."""
-        return self.clip.max_norm if isinstance(self.clip, ClipNorm) else math.inf
+        return self.clip.max_norm if isinstance(self.clip, (ClipNorm, ZClip)) else math.inf
 
     def scalars(self, number: int, t: int) -> Mapping[str, float]:
         """Return the factor of a segment whose update takes it as a scalar."""
@@ -149,18 +161,17 @@ class ClipFactors(Stage):
         return {FACTOR: next(place.on_host for place in places if number in place.segments)}
 
     def _include(self, number: int, segment: Segment) -> None:
-        by_group = isinstance(self.clip, ClipNorm) and self.clip.per == "group"
         backend = segment.arena.backend
-        places = self._scopes.setdefault(id(segment.group) if by_group else 0, {})
+        places = self._scopes.setdefault(id(segment.group) if self._per == "group" else 0, {})
         if id(backend) not in places:
             arrays = [backend.allocate((), widest(backend)) for _ in range(2)]
-            places[id(backend)] = _Place(backend, *arrays)
+            places[id(backend)] = Place(backend, *arrays)
         place = places[id(backend)]
         place.segments.append(number)
         segment.squares = place.squares
-        if isinstance(self.clip, AGC):
+        if self._per == "unit":
             segment.scratch[FACTOR] = segment.arena.zeros(computed_in(segment.arena.dtype))
-        elif self.clip.per == "tensor":
+        elif self._per == "tensor":
             slots = self._slots[number] = _Slots.of(segment.arena)
             squares = slots.squares
             segment.scratch[FACTOR] = backend.allocate(squares.shape, squares.dtype)
@@ -177,7 +188,7 @@ class ClipFactors(Stage):
                 self._fill(self.clip, self.segments[number], gradient)
         self.is_measured = True
 
-    def _measure(self, places: Sequence[_Place], gradients: Mapping[int, Array]) -> None:
+    def _measure(self, places: Sequence[Place], gradients: Mapping[int, Array]) -> None:
         """The sum of squares over one scope, and the factor that follows from it."""
         totals = [
             added_up(p.backend, [self._sum(n, gradients[n]) for n in p.segments if n in gradients])
@@ -192,20 +203,23 @@ class ClipFactors(Stage):
             self._measure_large(places, totals, gradients)
         for place, total in zip(places, totals, strict=True):
             self._write_factor(place, total)
+            if self._per in ("all", "group") and not place.backend.runs_ahead:
+                place.on_host = float(place.backend.download(place.factor))
 
-    def _write_factor(self, place: _Place, total: Array) -> None:
+    def _write_factor(self, place: Place, total: Array) -> None:
         """Write the sum of squares and the factor to their places."""
         backend, found = place.backend, (place.squares, place.factor)
-        if place.shrunk is None:
-            backend.elementwise(_FACTOR, (total,), _FACTOR.bind(self._limits()), found)
-        else:
-            scalars = _LARGE_FACTOR.bind({**self._limits(), "shrink": shrink(backend)})
-            backend.elementwise(_LARGE_FACTOR, (total, place.shrunk), scalars, found)
-        if self._is_uniform and not backend.runs_ahead:
-            place.on_host = float(backend.download(place.factor))
+        kernel = self.factor if place.shrunk is None else self.large
+        sums = (total,) if place.shrunk is None else (total, place.shrunk)
+        scalars = kernel.bind(self._limits(backend))
+        backend.elementwise(kernel, (*sums, *self._known(place)), scalars, found)
+
+    def _known(self, place: Place) -> Sequence[Array]:
+        """What the kernels of factors read besides sums: numbers of the state."""
+        return ()
 
     def _measure_large(
-        self, places: Sequence[_Place], totals: Sequence[Array], gradients: Mapping[int, Array]
+        self, places: Sequence[Place], totals: Sequence[Array], gradients: Mapping[int, Array]
     ) -> None:
         """The sums of shrunk squares: always where the host does not know whether they matter."""
         needed = [
@@ -232,7 +246,8 @@ class ClipFactors(Stage):
         if slots is not None:
             sums = backend.allocate(slots.squares.shape, small.dtype)
             backend.slot_sums(small, segment.arena.table, sums, squared=True)
-            scalars = _LARGE_SLOTS.bind({**self._limits(), "shrink": shrink(backend)})
+            self._shrunk_slots[number] = sums
+            scalars = _LARGE_SLOTS.bind(self._limits(backend))
             given = slots.squares, sums
             backend.elementwise(_LARGE_SLOTS, given, scalars, (segment.scratch[FACTOR],))
         return backend.sum_of_squares(small)
@@ -245,7 +260,7 @@ class ClipFactors(Stage):
             return self._unscaled(backend, backend.sum_of_squares(gradient))
         backend.slot_sums(gradient, segment.arena.table, slots.squares, squared=True)
         self._unscaled(backend, slots.squares)
-        scalars = _SLOTS.bind({**self._limits(), "zero": 0.0})
+        scalars = _SLOTS.bind(self._limits(backend))
         given, found = (slots.squares, slots.is_first), (slots.once, segment.scratch[FACTOR])
         backend.elementwise(_SLOTS, given, scalars, found)
         total = backend.allocate((), slots.once.dtype)
@@ -258,10 +273,12 @@ class ClipFactors(Stage):
             self.scaling.unscale_squares(backend, squares)
         return squares
 
-    def _limits(self) -> dict[str, float]:
-        if isinstance(self.clip, AGC):
-            return {"max_norm": math.inf, "eps": 0.0}
-        return {"max_norm": self.clip.max_norm, "eps": self.clip.eps}
+    def _limits(self, backend: Backend) -> dict[str, float]:
+        """The scalars of the kernels of factors."""
+        clip, max_norm, eps = self.clip, math.inf, 0.0
+        if isinstance(clip, (ClipNorm, ZClip)):
+            max_norm, eps = clip.max_norm, clip.eps
+        return {"max_norm": max_norm, "eps": eps, "zero": 0.0, "shrink": shrink(backend)}
 
     def _fill(self, clip: AGC, segment: Segment, gradient: Array) -> None:
         """Write the factor of each unit to all of its elements."""
@@ -299,7 +316,7 @@ def joint_norm(stages: Iterable[Stage], optimizer: object) -> Tensor:
     return found[0].norm()
 
 
-def _large_norm(places: Sequence[_Place]) -> Tensor:
+def _large_norm(places: Sequence[Place]) -> Tensor:
     """The joint norm of scopes on one backend, by the largest, whose square may overflow."""
     norms = [_norm_of(place) for place in places]
     largest, *others = norms
@@ -309,7 +326,7 @@ def _large_norm(places: Sequence[_Place]) -> Tensor:
     return (largest > 0).where((largest < math.inf).where(joint, largest), largest)
 
 
-def _norm_of(place: _Place) -> Tensor:
+def _norm_of(place: Place) -> Tensor:
     if place.shrunk is None:
         return Tensor(place.squares, place.backend).sqrt()
     return Tensor(large_norm(place.backend, place.squares, place.shrunk), place.backend)

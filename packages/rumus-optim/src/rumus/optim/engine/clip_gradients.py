@@ -33,15 +33,20 @@ _LIMIT_EACH = Kernel("limit", {"g": _G.maximum(-_LIMIT).minimum(_LIMIT)})
 _ADD = Kernel("add", {"total": Expr.array("total") + Expr.array("more")}, ("total", "more"))
 
 
-def factor_of(total: Expr) -> Expr:
+_MAX_NORM, _EPS = Expr.scalar("max_norm"), Expr.scalar("eps")
+
+
+def factor_of(total: Expr, limit: Expr = _MAX_NORM) -> Expr:
     """Return what gradients are multiplied by whose squares add up to `total`.
+
+    limit: of their norm.
 
     A device goes on with a sum that is not finite, and must leave gradients that its optimizer
     refuses. Where one of them is NaN they stay as they are. Where the sum has overflowed, an
     element is infinite or at least 1e14, as there are fewer than 1e10 of them: a factor of 1e25
     makes the large ones infinite, and lets the others be finite.
     """
-    limit, divisor = Expr.scalar("max_norm"), sqrt(total) + Expr.scalar("eps")
+    divisor = sqrt(total) + _EPS
     within = where(limit < divisor, limit / divisor, 1.0)
     beyond = where(total <= math.inf, 1e25, 1.0)
     return where(total < math.inf, within, beyond)

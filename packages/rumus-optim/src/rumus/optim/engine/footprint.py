@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from rumus.optim.engine.packed_state import Codes, planned_bytes
-from rumus.optim.engine.segments import StateLayout, runs
+from rumus.optim.engine.segments import StateLayout, runs, whole_vectors
+from rumus.optim.engine.stage import Stage
 from rumus.optim.options.group import Claimable, as_groups
 from rumus.tensor import Arena, float32
 from rumus.tensor.memory.backend import Array
@@ -48,6 +49,31 @@ class Memory:
             self.gradients + other.gradients,
             self.state + other.state,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """What stages keep in float32: numbers for each arena and for each parameter.
+
+    scratch: what they write before each step, of which there is a number for each parameter.
+    """
+
+    numbers: int = 0
+    by_tensor: int = 0
+    scratch: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, stages: Iterable[Stage]) -> Small:
+        """Return that of stages."""
+        found = tuple(stages)
+        measured = [name for stage in found for name in stage.measured]
+        by_tensor = sum(len(stage.by_tensor) for stage in found) + len(measured)
+        return cls(sum(len(stage.numbers) for stage in found), by_tensor, frozenset(measured))
+
+    def bytes(self, elements: int) -> int:
+        """Return how many there are in an arena of so many elements."""
+        rows = whole_vectors(elements // ALIGNMENT)
+        return float32.itemsize * (self.numbers * ALIGNMENT + self.by_tensor * rows)
 
 
 class Held(Protocol):
@@ -117,13 +143,14 @@ def planned(
     codes: Codes = MappingProxyType({}),
     shared: int = 0,
     numbers: int = 0,
+    small: Small = Small(),
 ) -> Memory:
     """Return the bytes for parameters with state of these dtypes, of large ones in these codes.
 
     flat, by_row: how many arrays they have besides, of the parameters' dtype but at least float32,
     and as large, or with one element for each row of a slot. shared: how many as large as that of
     the largest arena, to be used in turn. numbers: how many parts of the state are one number for
-    each arena.
+    each arena. small: what stages keep.
     """
     largest_arena: dict[tuple[int, int], int] = {}  # elements, by backend and itemsize
     size = state = 0
@@ -135,6 +162,7 @@ def planned(
         size += elements * dtype.itemsize
         rows = elements // ALIGNMENT
         state += numbers * ALIGNMENT * max(4, dtype.itemsize)
+        state += small.bytes(elements)
         state += (flat * elements + by_row * rows) * max(4, dtype.itemsize)
         state += elements * sum(each.itemsize for each in run.dtypes.values())
         key = id(run.backend), max(4, dtype.itemsize)

@@ -315,7 +315,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         """Refuse parameters whose sum has no place, or that need not all be there."""
         what = f"{self.kind}: its rule has a global_sum()"
         found = [p for group in self.groups for _, p in group.named]
-        check_together([(p, p.backend) for p in found], f"{self.kind}")
+        check_together([(p, p.backend) for p in found], what)
         if len({computed_in(p.dtype) for p in found}) > 1:
             raise TypeError(f"{what}, and its parameters are float32 and float64: take one dtype")
         if any(group.optional for group in self.groups):
@@ -339,6 +339,9 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     def _give_kernels(self, segments: list[Segment]) -> None:
         """Have segments run the kernels, with scalars from the hyper-parameters as they are."""
         self._kernels.give(segments)
+        beside = tuple(kernel for stage in self.stages for kernel in stage.beside())
+        for segment in segments:
+            segment.beside = beside
         in_one_piece([s for s in segments if any(len(a.shape) > 1 for a in s.scratch.values())])
         own = [self._own_scalars(segment) for segment in segments]
         self._scalars = StepScalars(

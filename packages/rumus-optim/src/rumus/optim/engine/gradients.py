@@ -76,19 +76,22 @@ def _check_backends(segments: Sequence[Segment]) -> None:
     for first, second in pairwise(segments):
         if first.group is second.group and first.arena.backend is not second.arena.backend:
             check_one_backend(first.group)
-    joint = [segment for segment in segments if segment.sums_of is not None]
-    for owner in {segment.sums_of for segment in joint}:
-        own = [segment.arena for segment in joint if segment.sums_of is owner]
-        check_together([(p, a.backend) for a in own for p in a.parameters], f"{owner}")
+    joint = [segment for segment in segments if segment.joint is not None]
+    for why in {segment.joint for segment in joint}:
+        own = [segment.arena for segment in joint if segment.joint == why]
+        check_together([(p, a.backend) for a in own for p in a.parameters], f"{why}")
 
 
-def check_together(placed: Sequence[tuple[Parameter, Backend]], owner: str) -> None:
-    """Refuse parameters on several backends where a sum goes over all. BackendMismatchError."""
+def check_together(placed: Sequence[tuple[Parameter, Backend]], why: str) -> None:
+    """Refuse parameters on several backends where a sum goes over all. BackendMismatchError.
+
+    why: who sums, and how.
+    """
     first, home = placed[0]
     for parameter, backend in placed:
         if backend is not home:
             raise BackendMismatchError(
-                f"{owner}: its rule has a global_sum(), but parameter {first.name!r} is on {home} "
+                f"{why}, but parameter {first.name!r} is on {home} "
                 f"and {parameter.name!r} on {backend}: move all of them, or give each backend an "
                 "optimizer of its own"
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 from rumus.optim.engine.division import Division, indivisible
 from rumus.optim.engine.evaluated import EvaluatedOptimizer
-from rumus.optim.engine.footprint import Memory, planned, used
+from rumus.optim.engine.footprint import Memory, Small, planned, used
 from rumus.optim.engine.rule_state import RuleState
 from rumus.optim.engine.saved_state import (
     FORMAT,
@@ -28,6 +28,7 @@ from rumus.tensor import (
     Parameter,
     ParamId,
     StateMismatchError,
+    float32,
 )
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -84,6 +85,8 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         for segment in segments:
             for stage in self.stages:
                 segment.state |= self._part(stage, segment.arena, segment.state)
+                segment.add_numbers(stage.numbers, float32)
+                segment.add_numbers_by_tensor(stage.by_tensor)
                 stage.start(segment)
         return segments
 
@@ -164,12 +167,14 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         for group in as_groups(parameters):
             for name, parameter in group.trainable().named:
                 probe._check_precision(name, parameter)
-        axes = [len(array.shape) for array in probe.segments[0].scratch.values()]
+        small = Small.of(probe.stages)
+        scratch = probe.segments[0].scratch
+        axes = [len(array.shape) for name, array in scratch.items() if name not in small.scratch]
         shared = len(probe.segments[0].shared)
         probe.release()
         layout, codes = probe._state.layout(probe.stages), probe._state.codes(probe.stages)
         own = len(probe._state.numbers)
-        return planned(parameters, layout, axes.count(1), axes.count(2), codes, shared, own)
+        return planned(parameters, layout, axes.count(1), axes.count(2), codes, shared, own, small)
 
     # Saving
 
@@ -216,4 +221,8 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         layouts = {number: {n: f[0] for n, f in own.items()} for number, own in forms.items()}
         shapes = {number: {n: f[1] for n, f in own.items()} for number, own in forms.items()}
         found = differences(state, self.kind, named, layouts, shapes)
-        return found or uneven(state["parameters"], named, self.segments)
+        return found or self._uneven(state["parameters"])
+
+    def _uneven(self, saved: Mapping[str, Any]) -> list[str]:
+        """What is wrong with a saved state if parameters that share numbers have several."""
+        return uneven(saved, dict(self.named_parameters()), self.segments)

@@ -16,16 +16,17 @@ from rumus.tensor.memory.backend import Array
 _SHRINK: Final = {float32: 2.0**-96, float64: 2.0**-530}
 
 _POWER: Final = Expr.scalar("shrink")
+_MAX_NORM: Final = Expr.scalar("max_norm")
 _MULTIPLY: Final = Kernel("shrink", {"g": Expr.array("g") * _POWER}, ("g",))
 
 
-def _norm_kernel() -> Kernel:
-    total, shrunk = Expr.array("total"), Expr.array("shrunk")
-    norm = where(total < math.inf, sqrt(total), sqrt(shrunk) / _POWER)
-    return Kernel("large_norm", {"norm": norm}, ("total", "shrunk"))
+def norm_of(total: Expr, shrunk: Expr) -> Expr:
+    """Return the norm from both sums."""
+    return where(total < math.inf, sqrt(total), sqrt(shrunk) / _POWER)
 
 
-_NORM: Final = _norm_kernel()
+_TOTALS: Final = ("total", "shrunk")
+_NORM: Final = Kernel("large_norm", {"norm": norm_of(*map(Expr.array, _TOTALS))}, _TOTALS)
 
 
 def widest(backend: Backend) -> DType:
@@ -46,12 +47,13 @@ def shrunk(backend: Backend, gradient: Array) -> Array:
     return copy
 
 
-def large_factor(total: Expr, shrunk: Expr) -> Expr:
+def large_factor(total: Expr, shrunk: Expr, limit: Expr = _MAX_NORM) -> Expr:
     """Return what gradients are multiplied by: 1 where the norm is NaN, 0 where it is infinite.
 
-    total: the sum of their squares. shrunk: that of the gradients times `shrink`.
+    total: the sum of their squares. shrunk: that of the gradients times `shrink`. limit: of their
+    norm.
     """
-    limit, divisor = Expr.scalar("max_norm"), sqrt(total) + Expr.scalar("eps")
+    divisor = sqrt(total) + Expr.scalar("eps")
     within = where(limit < divisor, limit / divisor, 1.0)
     beyond = limit / sqrt(shrunk) * Expr.scalar("shrink")
     return where(total < math.inf, within, where(beyond < 1.0, beyond, 1.0))

@@ -38,7 +38,8 @@ def measure(rule: str, found: Sequence[tuple[Segment, Reductions]]) -> None:
             segment.scratch[name] = backend.allocate((table.rows, 1), dtype)
         for name in reductions.of_all:
             place = of_all.setdefault((name, id(backend)), backend.allocate((), dtype))
-            segment.scratch[name], segment.sums_of = place, rule
+            segment.scratch[name] = place
+            segment.joint = f"{rule}: its rule has a global_sum()"
         if reductions.has_sizes:
             segment.scratch[SIZE] = _sizes(segment)
         written += [(segment, tuple(others))]

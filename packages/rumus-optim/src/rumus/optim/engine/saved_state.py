@@ -48,7 +48,10 @@ def prepared(
 ) -> Callable[[], None]:
     """Return what writes entries that fit into the segments; all that can fail is done before."""
     states = [
-        s.state if s.part is None else {n: s.arena.zeros(x.dtype) for n, x in s.state.items()}
+        {
+            n: x if s.part is None or n in s.shapes else s.arena.zeros(x.dtype)
+            for n, x in s.state.items()
+        }
         for s in segments
     ]
     views = state_views(segments, states)
@@ -122,6 +125,8 @@ def uneven(
     """Return what is wrong if parameters that share numbers were saved with several.
 
     Those of a segment share the count of their steps. All of them share what is one number.
+
+    segments: of one optimizer.
     """
     names = {p.id: name for name, p in parameters.items()}
     found = []
@@ -130,9 +135,10 @@ def uneven(
         counts = {name: saved[name]["steps"] for name in together}
         if len(set(counts.values())) > 1:
             found.append(f"steps: saved {counts}, but these parameters step together here")
-    shared = {part for s in segments if s.numbers is not None for part in s.numbers.names}
-    for part in sorted(shared):
-        values = {name: float(saved[name]["state"][part]) for name in names.values()}
+    shared = {n for s in segments for n, shape in s.shapes.items() if shape == ()}
+    for part in sorted(shared.difference(*(s.by_tensor for s in segments))):
+        own = [names[p.id] for s in segments if part in s.shapes for p in s.arena.parameters]
+        values = {name: float(saved[name]["state"][part]) for name in own}
         if len(set(values.values())) > 1:
             found.append(f"{part}: saved {values}, but it is one number for all parameters here")
     return found

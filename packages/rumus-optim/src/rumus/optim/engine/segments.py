@@ -25,12 +25,12 @@ from rumus.optim.engine.precision import computed_in
 from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.update_rule import UpdateRule
 from rumus.optim.options.group import ParameterGroup
-from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId
+from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId, float32
 from rumus.tensor.graph.arena import fitting
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.packing import Packing
-from rumus.tensor.memory.slot_table import ALIGNMENT
-from rumus.tensor.memory.updater import Factors, Numbers, Preparation, Section
+from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
+from rumus.tensor.memory.updater import Factors, Numbers, Preparation, Section, after
 
 # The state of parameters in NumPy: by the parameter's id, then by name.
 HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
@@ -44,11 +44,12 @@ class Segment:
     that are written before each step. rule: its own, if it is not the optimizer's. kernel: what
     its rule and the stages become there. seen: how often others had changed each parameter when
     what stages keep beside it was last known to fit; empty if it may not. preparation: what the
-    updater computes before. squares, factors, too_large, numbers: see `Section`. shared: scratch in
-    memory that other segments use as well. shapes: those of the parts of the state that have
-    another shape than their parameters, which share them then. packing: the part of the state that
-    is kept as codes. sums_of: the rule that sums over it and all other segments of its optimizer.
-    division: how processes have divided the state; it is this one's part then.
+    updater computes before. squares, factors, too_large, numbers, beside: see `Section`. shared:
+    scratch in memory that other segments use as well. shapes: those of the parts of the state that
+    have another shape than their parameters, which share them then. by_tensor: those that are one
+    number for each parameter, which lies there once for each row of its slot. packing: the part of
+    the state that is kept as codes. joint: who sums over it and all other segments of its
+    optimizer. division: how processes have divided the state; it is this one's part then.
     """
 
     arena: Arena
@@ -68,7 +69,9 @@ class Segment:
     division: Division | None = None
     too_large: float = math.inf
     numbers: Numbers | None = None
-    sums_of: str | None = None
+    joint: str | None = None
+    by_tensor: set[str] = field(default_factory=set)
+    beside: tuple[Kernel, ...] = ()
 
     @property
     def part(self) -> slice | None:
@@ -80,13 +83,21 @@ class Segment:
         """The values of the parameters that are stepped here, flat."""
         return self.arena.values if self.part is None else self.arena.values[self.part]
 
-    def add_numbers(self, names: Iterable[str]) -> None:
+    def add_numbers(self, names: Iterable[str], dtype: DType | None = None) -> None:
         """Keep one number, 0 at first, for all of its parameters under each name."""
-        backend = self.arena.backend
         for name in names:
-            number = backend.allocate((ALIGNMENT,), computed_in(self.arena.dtype))
-            backend.fill(0, number)
-            self.state[name], self.shapes[name] = number, ()
+            self._add_number(name, ALIGNMENT, dtype or computed_in(self.arena.dtype))
+
+    def add_numbers_by_tensor(self, names: Iterable[str]) -> None:
+        """Keep one float32, 0 at first, for each of its parameters under each name."""
+        for name in names:
+            self._add_number(name, whole_vectors(self.arena.table.rows), float32)
+            self.by_tensor.add(name)
+
+    def _add_number(self, name: str, size: int, dtype: DType) -> None:
+        number = self.arena.backend.allocate((size,), dtype)
+        self.arena.backend.fill(0, number)
+        self.state[name], self.shapes[name] = number, ()
 
     def divide(self, division: Division) -> None:
         """Keep the state of a part of the arena alone."""
@@ -96,7 +107,10 @@ class Segment:
     def keep(self, whole: Mapping[str, Array]) -> None:
         """Take from the whole state what belongs here."""
         if self.part is not None:
-            self.state = {name: self._copied(flat[self.part]) for name, flat in whole.items()}
+            self.state = {
+                name: flat if name in self.shapes else self._copied(flat[self.part])
+                for name, flat in whole.items()
+            }
 
     def _copied(self, array: Array) -> Array:
         copy = self.arena.backend.allocate(array.shape, array.dtype)
@@ -106,7 +120,7 @@ class Segment:
     def whole(self, name: str) -> Array:
         """Return a flat part of the state, put together if processes have divided it."""
         own = self.state[name]
-        if self.division is None or self.part is None:
+        if self.division is None or self.part is None or name in self.shapes:
             return own
         flat = self.arena.zeros(own.dtype)
         self.arena.backend.copy(own, flat[self.part])
@@ -128,14 +142,14 @@ class Segment:
         return [p._version.count for p in self.arena.parameters]  # those by a step are not in it
 
     def bind(self, kernel: Kernel, scalars: Mapping[str, float]) -> tuple[float, ...]:
-        """Return what its preparation, `kernel` and what comes after it take of the scalars."""
+        """Return what its preparation, `kernel` and all others take of the scalars."""
         bound = kernel.bind(scalars)
         before = self.preparation.kernels if self.preparation is not None else ()
-        after = () if self.factors is None else self.factors.small
-        after = after if self.numbers is None else (self.numbers.kernel,)
-        if not before and not after:
+        others = (*after(self.factors, self.numbers), *self.beside)
+        if not before and not others:
             return bound
-        first, last = ([n for k in kernels for n in k.bind(scalars)] for kernels in (before, after))
+        both = (before, others)
+        first, last = ([n for k in kernels for n in k.bind(scalars)] for kernels in both)
         return (*first, *bound, *last)
 
     def section(self) -> Section:
@@ -153,6 +167,7 @@ class Segment:
             self.part,
             self.too_large,
             self.numbers,
+            self.beside,
         )
 
     def fill(self, state: HostState) -> None:
@@ -177,11 +192,33 @@ class Segment:
         return found | forms(self.packing.parts, parameter.shape, parameter.size)
 
     def views(self, name: str, flat: Array) -> list[Array]:
-        """Return what of a flat part of the state belongs to each parameter, in its shape there."""
+        """Return what of a flat part of the state belongs to each parameter, in its shape there.
+
+        A number for each parameter is all of its rows.
+        """
         shape = self.shapes.get(name)
         if shape is None:
             return self.arena.views(flat)
+        if name in self.by_tensor:
+            return [flat[rows] for rows in self._rows()]
         return [flat[: math.prod(shape)].reshape(shape)] * len(self.arena.parameters)
+
+    def _rows(self) -> list[slice]:
+        """The rows of each parameter's slot."""
+        slots = [(s.start // ALIGNMENT, slot_size(s.size) // ALIGNMENT) for s in self.arena.slots]
+        return [slice(first, first + count) for first, count in slots]
+
+    def host_views(self, name: str) -> list[NDArray[Any]]:
+        """Return a copy in NumPy of what belongs to each parameter, in its shape there."""
+        views = self.views(name, self.arena.backend.download(self.whole(name)))
+        if name in self.by_tensor:
+            return [np.asarray(rows[0] if rows.size else 0, rows.dtype) for rows in views]
+        return [view.copy() for view in views]
+
+
+def whole_vectors(size: int) -> int:
+    """Return how many elements a small kernel runs over, which takes four at a time."""
+    return -(-size // 4) * 4
 
 
 # From the dtype of parameters to that of each part of their state, by its name.
@@ -285,9 +322,8 @@ def host_state(segments: Iterable[Segment]) -> HostState:
     for segment in segments:
         arena = segment.arena
         for name in segment.state:
-            views = segment.views(name, arena.backend.download(segment.whole(name)))
-            for parameter, view in zip(arena.parameters, views, strict=True):
-                found[parameter.id][name] = view.copy()
+            for parameter, view in zip(arena.parameters, segment.host_views(name), strict=True):
+                found[parameter.id][name] = view
         if segment.packing is not None:
             parts = host_parts(arena, segment.packing)
             for parameter, own in zip(arena.parameters, parts, strict=True):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rumus.tensor import DType, Expr
+from rumus.tensor import DType, Expr, Kernel
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.quantization import Code
 
@@ -25,12 +25,17 @@ class Stage:
     """A step's part besides the rule. Every method here does nothing: a subclass says what it does.
 
     arrays: what its expressions read besides `p` and `g`; a segment need not have all of them.
+    numbers, by_tensor: the parts of the state that are one float32 for all parameters, or for each.
+    measured: scratch with one float32 for each parameter.
     holds: the array of those that holds the true values of the parameters, if p only rounds them.
     replaces: scalars of the rule that the rule gets as constants, since the stage uses them.
     follows: whether `follow` does something. wraps: what a saved state calls an optimizer with it.
     """
 
     arrays: ClassVar[Collection[str]] = ()
+    numbers: ClassVar[Sequence[str]] = ()
+    by_tensor: ClassVar[Sequence[str]] = ()
+    measured: ClassVar[Sequence[str]] = ()
     holds: ClassVar[str | None] = None
     replaces: ClassVar[Mapping[str, float]] = {}
     follows: ClassVar[bool] = False
@@ -94,6 +99,10 @@ class Stage:
     def bounds(self) -> float:
         """Return the magnitude that no element of the gradient has after it, infinity if any."""
         return math.inf
+
+    def beside(self) -> Sequence[Kernel]:
+        """Return the kernels of the numbers that it keeps beside the step; see `Section.beside`."""
+        return ()
 
     # Before each step
 

@@ -7,13 +7,14 @@ from rumus.optim.engine.cautious_decay import CautiousDecay
 from rumus.optim.engine.cautious_update import CautiousUpdate
 from rumus.optim.engine.clip_elements import ClipElements
 from rumus.optim.engine.clip_factors import ClipFactors
+from rumus.optim.engine.clip_running import AdaGCFactors, ZClipFactors
 from rumus.optim.engine.compensation import Compensation
 from rumus.optim.engine.kept_average import KeptAverage
 from rumus.optim.engine.master_weights import MasterWeights
 from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.stored_state import StoredState
 from rumus.optim.options.average import Average
-from rumus.optim.options.clip import Clip, ClipValue
+from rumus.optim.options.clip import AGC, AdaGC, Clip, ClipNorm, ClipValue, ZClip
 from rumus.optim.options.options import StateDType
 from rumus.tensor.memory.updater import NonFinite
 
@@ -45,4 +46,16 @@ def staged(
 
 
 def _clipping(clip: Clip, nonfinite: NonFinite) -> Stage:
-    return ClipElements(clip) if isinstance(clip, ClipValue) else ClipFactors(clip, nonfinite)
+    match clip:
+        case ClipValue():
+            return ClipElements(clip)
+        case ZClip():
+            return ZClipFactors(clip, nonfinite)
+        case AdaGC():
+            return AdaGCFactors(clip, nonfinite)
+        case ClipNorm() | AGC():
+            return ClipFactors(clip, nonfinite)
+    raise TypeError(
+        f"clip must be ClipNorm(...), ClipValue(...), AGC(...), ZClip(...), AdaGC(...) or None, "
+        f"not {clip!r}"
+    )

@@ -131,7 +131,8 @@ def _values(stages: Sequence[Stage], there: Collection[str]) -> str:
 def check_parts(rule: str, state: Sequence[str], stages: Sequence[Stage]) -> None:
     """Refuse a part of a rule's state that has the name of what a stage adds. TypeError."""
     for stage in stages:
-        if taken := [name for name in state if name in stage.arrays]:
+        own = (*stage.arrays, *stage.numbers, *stage.by_tensor)
+        if taken := [name for name in state if name in own]:
             raise TypeError(
                 f"the rule {rule} has a state called {taken[0]!r}, which is the "
                 "name of what this option adds: call it otherwise"

@@ -153,6 +153,9 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
             each._take(own)
         self._gather()
 
+    def _uneven(self, saved: Mapping[str, Any]) -> list[str]:
+        return [line for each in self.optimizers for line in each._uneven(saved)]
+
     def release(self) -> None:
         """Have all of them give up their parameters."""
         self._check_training("release()")

@@ -140,7 +140,9 @@ class Section:
     kept as codes; in one piece where the kernel reads one value for each slot. A section has this
     or factors. part: which of the gradients the kernel updates by, if not all: the arrays are as
     long as it. too_large: the magnitude from which a gradient counts as one that is not finite:
-    what is made of its square would not be.
+    what is made of its square would not be. beside: small kernels of the same step, each over flat
+    arrays as long as its output, that read and write nothing which the kernel or those after it
+    write; their scalars come last.
     """
 
     backend: Backend
@@ -155,14 +157,13 @@ class Section:
     part: slice | None = None
     too_large: float = math.inf
     numbers: Numbers | None = None
+    beside: tuple[Kernel, ...] = ()
     _prepared: tuple[Kernel, Callable[[Sequence[float]], None]] | None = None
 
     @property
     def after(self) -> tuple[Kernel, ...]:
         """What runs after its kernel."""
-        if self.numbers is not None:
-            return (self.numbers.kernel,)
-        return self.factors.small if self.factors is not None else ()
+        return after(self.factors, self.numbers)
 
     def operands(
         self, kernel: Kernel, gradient: Array, piece: Piece | None = None
@@ -204,9 +205,11 @@ class Section:
             begun.update([] if out.shape else [id(out)])
 
     def update(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
-        """Run the kernel on the host's command, after `prepare`, and what comes after it."""
+        """Run the kernel on the host's command, after `prepare`, and those after and beside it."""
         first = self.preparation.uniforms if self.preparation is not None else 0
         stop = first + len(kernel.uniforms)
+        last = stop + sum(len(each.uniforms) for each in self.after)
+        self._small(self.beside, gradient, scalars, last)
         if self.packing is not None:
             for piece in self.packing.pieces:
                 self.packing.unpack(self.backend, piece)
@@ -228,7 +231,7 @@ class Section:
         for kernel in kernels:
             stop = at + len(kernel.uniforms)
             arrays, out = self.operands(kernel, gradient)
-            self.backend.elementwise(kernel, arrays, scalars[at:stop], out)
+            self.backend.elementwise(kernel, _flat(arrays), scalars[at:stop], out)
             at = stop
         return at
 
@@ -248,12 +251,28 @@ class Section:
             arrays, out = _as_rows(arrays, out)
         self.backend.elementwise(kernel, arrays, scalars, out)
 
+    def written_beside(self) -> list[Array]:
+        """Return what the kernels beside its own change."""
+        return [self.arrays[name] for each in self.beside for name in each.outputs]
+
     def written(self, kernel: Kernel) -> list[Array]:
-        """Return what its kernel and those after it change, and what is packed afterwards."""
+        """Return what its kernels change, and what is packed afterwards."""
         packed = self.packing.parts if self.packing is not None else {}
-        names = [name for each in (kernel, *self.after) for name in each.outputs]
+        kernels = (kernel, *self.after, *self.beside)
+        names = [name for each in kernels for name in each.outputs]
         found = [self.arrays[name] for name in names if name not in packed]
         return [*found, *(a for part in packed.values() for a in (part.codes, part.scales))]
+
+
+def after(factors: Factors | None, numbers: Numbers | None) -> tuple[Kernel, ...]:
+    """Return the small kernels that run after a section's own, in their order."""
+    small = factors.small if factors is not None else ()
+    return small if numbers is None else (*small, numbers.kernel)
+
+
+def _flat(arrays: list[Array]) -> list[Array]:
+    """The same, those with one value for each row of a slot without their second axis."""
+    return [array.reshape(-1) if len(array.shape) == 2 else array for array in arrays]
 
 
 def _as_rows(arrays: list[Array], out: list[Array]) -> tuple[list[Array], list[Array]]:
@@ -372,9 +391,9 @@ class ImmediateUpdater:
         """Run the kernel over every section, unless the step is refused.
 
         A backend raises before it writes, so one section needs no undoing, but for one that is
-        packed, which several kernels write. Of several all but the
-        largest, which comes last, are copied before. A backend that runs ahead can fail only where
-        it compiles the kernel, which is at the first section.
+        packed, which several kernels write, and for the little that is written beside it before. Of
+        several all but the largest, which comes last, are copied before. A backend that runs ahead
+        can fail only where it compiles the kernel, which is at the first section.
         """
         if self._outcome.applied is False:
             return
@@ -385,8 +404,10 @@ class ImmediateUpdater:
                 section = self.sections[number]
                 kernel = section.kernel or self.kernel
                 is_one = not section.after and section.packing is None
-                if not (is_one and number == order[-1][0]) and not self._fails_first:
-                    undo.append((section, _copies(section, kernel)))
+                if not self._fails_first:
+                    is_last = is_one and number == order[-1][0]
+                    arrays = section.written_beside() if is_last else section.written(kernel)
+                    undo.append((section, _copies(section.backend, arrays)))
                 section.update(kernel, gradient, scalars)
         except BaseException:
             for section, copies in undo:
@@ -418,11 +439,11 @@ def _is_bad(section: Section, gradient: Array) -> bool:
     return is_summed and backend.first_not_finite(backend.sum_of_squares(gradient)) is not None
 
 
-def _copies(section: Section, kernel: Kernel) -> list[tuple[Array, Array]]:
-    """What a section's kernels change, each with a copy of it."""
+def _copies(backend: Backend, arrays: Sequence[Array]) -> list[tuple[Array, Array]]:
+    """Arrays that are about to change, each with a copy of it."""
     found = []
-    for array in section.written(kernel):
-        kept = section.backend.allocate(array.shape, array.dtype)
-        section.backend.copy(array, kept)
+    for array in arrays:
+        kept = backend.allocate(array.shape, array.dtype)
+        backend.copy(array, kept)
         found.append((array, kept))
     return found
