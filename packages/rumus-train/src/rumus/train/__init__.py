@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from rumus.train.loop.memory_report import MemoryReport, StepMemory
     from rumus.train.loop.prediction import evaluate, predict
     from rumus.train.loop.run import NonFiniteLossError, Result, Run
+    from rumus.train.loop.spikes import LossSpikeError, Spike, Spikes
     from rumus.train.loop.stop_signals import Interrupted
     from rumus.train.loop.time_report import TimeReport
     from rumus.train.loop.training import Training
@@ -107,6 +108,7 @@ __all__ = [
     "LogTo",
     "Logger",
     "LoggerWarning",
+    "LossSpikeError",
     "MemoryReport",
     "Mixup",
     "NoCheckpointError",
@@ -123,6 +125,8 @@ __all__ = [
     "Sampler",
     "SavedCheckpoint",
     "Spans",
+    "Spike",
+    "Spikes",
     "Stateful",
     "StepEnd",
     "StepMemory",
@@ -233,6 +237,7 @@ _NAMES: Final = {  # by the module that they are in
         "RunFolder",
         "RunFolderError",
     ),
+    "loop.spikes": ("LossSpikeError", "Spike", "Spikes"),
     "checkpoints.snapshot": ("Stateful",),
     "base.spans": ("Spans",),
     "loop.stop_signals": ("Interrupted",),

@@ -16,7 +16,9 @@ class Position:
     was that of the weights after `metrics_step`; None if those weights are gone. best: of the
     metric `monitor`, less or more of which is better as `mode` says, found after `best_step`.
     machine: what the last step was computed on. hyper: the hyper-parameters that it was done with.
-    random: the generators behind `random.random()` and `numpy.random.normal()`.
+    random: the generators behind `random.random()` and `numpy.random.normal()`. spikes: losses that
+    were far above those before. spikes_in_a_row: how many steps were left out just now.
+    recent_losses: those that the next are compared with.
     """
 
     epoch: int = 0
@@ -34,6 +36,9 @@ class Position:
     machine: dict[str, Any] = field(default_factory=dict)
     hyper: dict[str, Any] = field(default_factory=dict)
     random: dict[str, Any] = field(default_factory=dict)
+    spikes: list[dict[str, Any]] = field(default_factory=list)
+    spikes_in_a_row: int = 0
+    recent_losses: list[float] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it."""

@@ -86,13 +86,13 @@ class Batches:
 
     def open(self, epoch: int) -> None:
         """Begin with an epoch, or go on in the middle of it."""
-        self.per_epoch = _length(self.loader)
+        set_epoch = getattr(self.loader, "set_epoch", None)
+        if set_epoch is not None and not self._is_stateful:
+            set_epoch(epoch)
+        self.per_epoch = _length(self.loader)  # of this epoch
         if self._is_stateful:
             self._iterator = iter(self.loader)
             return
-        set_epoch = getattr(self.loader, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(epoch)
         self._iterator = iter(self.loader)
         self._trace, found = BatchTrace(), 0
         for batch in islice(self._iterator, self.batch):
@@ -150,6 +150,20 @@ class Batches:
         if getattr(self.loader, "ranks", None) is not None:
             found = self.loader.part  # type: ignore[attr-defined]
         return found
+
+    def samples_from(self, first: int) -> Callable[[], tuple[int, ...]] | None:
+        """Return what looks up the numbers of the samples of the batches from `first` to the last.
+
+        None where the loader does not tell. To be called while their epoch is gone through.
+        """
+        loader: Any = self.loader
+        samples_of = getattr(loader, "samples_of", None)
+        if samples_of is None:
+            return None
+        epoch = loader.epoch - (loader.batch == 0)  # where the next batch is the next epoch's
+        last = loader.batch or len(loader)
+        numbers = range(last - (self.batch - first), last)  # a loop may begin within an epoch
+        return lambda: tuple(int(n) for batch in numbers for n in samples_of(epoch, batch))
 
     def end(self) -> None:
         """Begin to count anew."""

@@ -254,6 +254,23 @@ class DataLoader:
         """A checksum of the order of the first epoch, which another sampler would not have."""
         return zlib.crc32(self._order(0).astype(np.int64).tobytes())
 
+    def samples_of(self, epoch: int, batch: int) -> Indices:
+        """Return the numbers, in the dataset, of the samples of a batch, of all ranks.
+
+        epoch: from 0.
+        batch: its number in the epoch, from 0.
+
+        ValueError if there is no such batch.
+
+        >>> from rumus.train import ArrayDataset
+        >>> DataLoader(ArrayDataset(range(5)), 2).samples_of(epoch=0, batch=2).tolist()
+        [4]
+        """
+        if not 0 <= _at_least(0, "batch", batch) < len(self):
+            raise ValueError(f"there is no batch {batch}: an epoch has {len(self)}")
+        first = batch * self.batch_size
+        return self._order(_at_least(0, "epoch", epoch))[first : first + self.batch_size]
+
     def _order(self, epoch: int) -> Indices:
         if self.sampler is not None:
             return self.sampler.order(self.dataset, self.seed, epoch, self.batch_size)

@@ -64,5 +64,5 @@ def _step(
     counted = accumulation.weight
     noted = trainer.losses.note(total * (1 / counted), weighted(added(logs), 1 / counted))
     with accumulation.gradients() as grads:
-        trainer.update(grads)
+        trainer.update(grads, noted)
     return noted, counted

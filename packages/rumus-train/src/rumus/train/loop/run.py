@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from time import perf_counter
@@ -58,6 +58,7 @@ from rumus.train.loop.events import (
 from rumus.train.loop.hyperparameters import changed, hyperparameters
 from rumus.train.loop.machine import machine, what_differs
 from rumus.train.loop.monitor import Monitor
+from rumus.train.loop.spikes import LossSpikeError, Place, Spike, Spikes, SpikeWatch, spikes_of
 from rumus.train.loop.stop_signals import Abandoned, Interrupted, StopSignals, shown
 from rumus.train.loop.team import Alone, Team
 from rumus.train.loop.undeclared import Undeclared
@@ -88,6 +89,7 @@ class Result:
     metrics_step: the step that `metrics` belong to.
     best: the best value of `monitor`, which the weights after `best_step` had.
     best_step: the step that `best` belongs to.
+    spikes: the steps whose losses were far above those before, where `fit` looked for them.
     """
 
     reason: str
@@ -99,6 +101,7 @@ class Result:
     metrics_step: int | None
     best: float | None
     best_step: int | None
+    spikes: list[Spike] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"Result({', '.join(f'{name} {value}' for name, value in self._told().items())})"
@@ -125,6 +128,8 @@ class Result:
         found |= {f"validation {name}": f"{value:.4g}" for name, value in self.metrics.items()}
         if self.best is not None:
             found["best"] = f"{self.best:.4g} after step {self.best_step}"
+        if self.spikes:
+            found["loss spikes"] = str(len(self.spikes))
         return found
 
 
@@ -143,6 +148,7 @@ class Run:
     accumulate: see `Trainer.fit`.
     weight_of: see `Trainer.fit`.
     nonfinite: see `Trainer.fit`.
+    spikes: see `Trainer.fit`.
     rollbacks: see `Trainer.fit`.
     callbacks: see `Trainer.fit`.
     store: of the checkpoints, None for none.
@@ -165,6 +171,7 @@ class Run:
         accumulate: int,
         weight_of: Callable[..., float] | None,
         nonfinite: OnNonFinite | None,
+        spikes: Spikes | None,
         rollbacks: int,
         callbacks: Sequence[Callback],
         store: Store | None,
@@ -192,8 +199,13 @@ class Run:
             raise TypeError(f"weight_of must be a function of a batch, not {weight_of!r}")
         if accumulate > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
             raise ValueError(f"{trainer.optimizer} evaluates a batch several times: accumulate=1")
-        if rollbacks != MOST_ROLLBACKS and nonfinite != "rollback":
-            raise ValueError(f'rollbacks={rollbacks} is of no use without nonfinite="rollback"')
+        _check_spikes(spikes, trainer)
+        goes_back = nonfinite == "rollback" or (spikes is not None and spikes.action == "rollback")
+        if rollbacks != MOST_ROLLBACKS and not goes_back:
+            raise ValueError(
+                f'rollbacks={rollbacks} is of no use without nonfinite="rollback" or '
+                'spikes=Spikes("rollback")'
+            )
         self.accumulate, self.rollbacks = accumulate, rollbacks
         self.batches = Batches(loader, weight_of)
         heard = [c for c in callbacks if team.speaks or not getattr(c, "speaks", False)]
@@ -201,6 +213,8 @@ class Run:
         monitor.check_callbacks(self.callbacks.all, validate is not None)
         self.signals = StopSignals(signals, shared=team.size > 1)
         self.position = Position()
+        self._spikes = None if spikes is None else SpikeWatch(spikes, self.position)
+        self._first = 0  # batch of the running step
         self.stopped: str | None = None
         self._clock: StepClock | None = None
         if profile_steps:
@@ -208,7 +222,9 @@ class Run:
         self._computed = loss_fn if self._clock is None else self._clock.loss_fn
         self._of_epoch = Spans()
         self._rolls_back = _prepare(trainer.optimizer, nonfinite) == "rollback"
+        self._keeps_good = goes_back
         self._good: dict[str, Any] = {}
+        self._good_losses: list[float] = []
         self._save_asked = False
         self._saved_at: tuple[int, int, bool] | None = None
         self._path: Path | None = None
@@ -256,6 +272,7 @@ class Run:
                     self._guarded(self._step)
                 if position.exhausted and not self.signals.received:
                     self._guarded(self._close_epoch)
+            self._guarded(self._look_for_spikes)
             result = self._end()
             self.team.end()
         if self.signals.received is not None:  # it has come since all was done
@@ -265,7 +282,7 @@ class Run:
     def _step(self) -> None:
         """Do one step, and what is due after it."""
         position, batches = self.position, self.batches
-        before = batches.samples
+        before, self._first = batches.samples, batches.batch
         if self._clock is not None:
             self._clock.start()
         batch = self._next_batch()
@@ -274,6 +291,8 @@ class Run:
             return
         loss = self._train(*batch)
         position.step += 1
+        if self._spikes is not None and self._spikes.rolls_back:
+            self._spikes.note(self._here(position.step), loss, self.trainer.optimizer.outcome)
         if batches.is_complete:
             position.exhausted = self._next_batch() is None
         self._after_step(loss, batches.samples - before)
@@ -313,6 +332,22 @@ class Run:
         if self._save_asked or self.save_every.in_epoch(position.step, now - self._saved_time):
             self._save()
 
+    def _here(self, step: int) -> Place:
+        """Where the batches of a step come from."""
+        batches = self.batches
+        numbers = tuple(range(self._first, batches.batch))
+        return Place(self.position.epoch, step, numbers, batches.samples_from(self._first))
+
+    def _is_left_out(self, loss: Tensor) -> bool:
+        """Whether the running step is left out, for its loss."""
+        assert self._spikes is not None
+        return self._spikes.leaves_out(self._here(self.position.step + 1), float(loss))
+
+    def _look_for_spikes(self) -> None:
+        """Judge all losses so far: what is good now is not known before."""
+        if self._spikes is not None:
+            self._spikes.look()
+
     def _look(self, loss: Tensor) -> None:
         """Read a loss. NonFiniteLossError where the gradients cannot have said so."""
         start = perf_counter()
@@ -346,14 +381,15 @@ class Run:
         self.batches.open(position.epoch)
         self._epoch_started, self._of_epoch = perf_counter(), Spans()
         if not self.batches.batch:
-            if self._rolls_back:
-                self._good = take(self._of_model)
+            if self._keeps_good:
+                self._note_good(take(self._of_model))
             self.callbacks.send(
                 EpochStart(self, position.epoch, position.step, self.steps_per_epoch)
             )
 
     def _close_epoch(self) -> None:
         position, step = self.position, self.position.step
+        self._look_for_spikes()
         loss = self._mean_loss()
         due = self.validate_every.after_epoch(position.epoch + 1)
         seconds = perf_counter() - self._epoch_started
@@ -467,8 +503,16 @@ class Run:
             if not self._rolls_back:
                 raise
             self._roll_back(error)
+        except LossSpikeError as error:
+            if self._spikes is None or not self._spikes.rolls_back:
+                raise
+            self._roll_back(error)
 
-    def _roll_back(self, error: NonFiniteGradientError) -> None:
+    def _note_good(self, state: dict[str, Any]) -> None:
+        """Keep a state to go back to, with the losses that those of its weights compare with."""
+        self._good, self._good_losses = state, list(self.position.recent_losses)
+
+    def _roll_back(self, error: NonFiniteGradientError | LossSpikeError) -> None:
         """Go back to the last good state, but not in the data: what has led here is left out."""
         self.position.rollbacks += 1
         if self.position.rollbacks > self.rollbacks:
@@ -481,6 +525,7 @@ class Run:
             stacklevel=2,
         )
         restore(self._of_model, self._good, "the last good state")
+        self.position.recent_losses = list(self._good_losses)
         self.position.metrics_step = None  # the weights that were validated are gone
 
     # Saving
@@ -497,7 +542,7 @@ class Run:
     def _begin(self, resume: Resume) -> None:
         position, optimizer = self.position, self.trainer.optimizer
         self._of_model: dict[str, Any] = {}
-        if self.store is not None or self._rolls_back or resume:
+        if self.store is not None or self._keeps_good or resume:
             check_declared(self.loss_fn, self.trainer.state)
             self._of_model = parts_of_model(optimizer, self.trainer.state)
         store, once = self.store, self.team.once
@@ -521,8 +566,8 @@ class Run:
         self._note_machine()
         self._note_hyperparameters()
         self.team.started()
-        if self._rolls_back:
-            self._good = take(self._of_model)
+        if self._keeps_good:
+            self._note_good(take(self._of_model))
         path = None if found is None else found.path
         self.callbacks.send(
             TrainStart(self, position.epoch, position.step, self.steps_per_epoch, path)
@@ -534,11 +579,13 @@ class Run:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Let the trainer watch nothing after the block."""
+        """Let the trainer watch losses in the block, and nothing after it."""
         try:
+            if self._spikes is not None and not self._spikes.rolls_back:
+                self.trainer.leaves_out = self._is_left_out
             yield
         finally:
-            self.trainer.undeclared = None
+            self.trainer.undeclared = self.trainer.leaves_out = None
 
     def _watch(self) -> None:
         """Look for random generators that would not be saved."""
@@ -608,14 +655,15 @@ class Run:
         store, metric = self.store, self._metric()
         if store is None or self._place == self._saved_at:
             return
+        self._look_for_spikes()
         position, start = self.position, perf_counter()
         if (undeclared := self.trainer.undeclared) is not None:
             undeclared.before_save()
         position.random = states_of_program()
         tree = take({**self._of_model, **self._of_run})
         tree |= average_of(self.trainer.optimizer, self._of_model)
-        if self._rolls_back:
-            self._good = {name: tree[name] for name in self._of_model}
+        if self._keeps_good:
+            self._note_good({name: tree[name] for name in self._of_model})
         path = self.team.once("save", lambda: store.save(position.step, tree, metric=metric))
         self._saved_time = self.team.clock()
         if path is not None:
@@ -655,6 +703,7 @@ class Run:
             position.metrics_step,
             position.best,
             position.best_step,
+            spikes_of(position.spikes),
         )
 
     def _restore_best(self) -> None:
@@ -699,6 +748,21 @@ class Run:
         self.batches.close()
         if self.store is not None and self.team.speaks:
             self.store.close()
+
+
+def _check_spikes(spikes: Spikes | None, trainer: Trainer[Any]) -> None:
+    """Refuse what cannot be looked for spikes. TypeError or ValueError."""
+    if spikes is None:
+        return
+    if not isinstance(spikes, Spikes):
+        raise TypeError(f"spikes must be Spikes(...) or None, not {spikes!r}")
+    if trainer.team is not None:
+        raise ValueError("spikes= knows the losses of one process alone: leave it out with ranks=")
+    if spikes.action == "skip" and isinstance(trainer.optimizer, ClosureOptimizer):
+        raise ValueError(
+            f"{trainer.optimizer} evaluates a batch several times, and its step cannot be left "
+            'out: spikes=Spikes("rollback")'
+        )
 
 
 def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | None:

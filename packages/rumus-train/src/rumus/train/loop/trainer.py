@@ -19,6 +19,7 @@ from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.graph.means import Mean, noting_means
 from rumus.tensor.memory.recording import is_capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.operations.generator import Draws
 from rumus.train.base.calling import as_dict
 from rumus.train.base.epoch_sum import LateWeight
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # what `fit` alone needs is imported there
     from rumus.train.loop.monitor import Mode
     from rumus.train.loop.prediction import Metrics, Prediction
     from rumus.train.loop.run import OnNonFinite, Result
+    from rumus.train.loop.spikes import Spikes
     from rumus.train.loop.team import Team, TrainingRanks
     from rumus.train.loop.undeclared import Undeclared
     from rumus.train.loop.validation import Validate
@@ -126,6 +128,7 @@ class Trainer(Generic[M_co]):
         self._drawn: list[Generator] = []  # what drew in the last step
         self._draws = Draws()  # of the running step
         self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
+        self.leaves_out: Callable[[Tensor], bool] | None = None  # asked of each loss before it
         if zero and ranks is None:
             raise ValueError("zero=True cuts the state for the ranks of ranks=, which is missing")
         self.team: Team | None = None if ranks is None else ranks.team(self, zero=zero)
@@ -253,7 +256,7 @@ class Trainer(Generic[M_co]):
         noted = self.losses.note(loss, self.log)
         with gradients as grads:
             self.check_claimed(grads)
-            self.update(grads)
+            self.update(grads, noted)
         return noted, weight
 
     def _closure_step(
@@ -292,6 +295,7 @@ class Trainer(Generic[M_co]):
         accumulate: int = 1,
         weight_of: Callable[..., float] | None = None,
         nonfinite: OnNonFinite | None = None,
+        spikes: Spikes | None = None,
         rollbacks: int = 3,
         callbacks: Sequence[Callback] = (),
         checkpoints: Store | str | Path | None = None,
@@ -327,7 +331,9 @@ class Trainer(Generic[M_co]):
             refused at its minimum, others are skipped. "rollback": parameters and optimizer become
             what they were when a checkpoint was saved last, or the epoch began, and the data go on;
             at most `rollbacks` times.
-        rollbacks: how often a run may go back, see nonfinite.
+        spikes: what is done about a loss that is far above those before: `Spikes()` leaves its
+            batch out, `Spikes("rollback")` goes back; `Result.spikes` and a warning name the batch.
+        rollbacks: how often a run may go back, see nonfinite and spikes.
         callbacks: what hears of events.
         checkpoints: `Checkpoints`, or a folder for them, saved as `save_every` says, by default
             after each epoch, at the end, and whenever a validation is the best so far if they keep
@@ -349,6 +355,7 @@ class Trainer(Generic[M_co]):
         metric that the validation lacks (what was trained is saved then), a loader
         that yields nothing, or batches of another structure than before; NonFiniteLossError for a
         loss that is not finite though the gradients are, at the first step or in an epoch's mean;
+        LossSpikeError where `spikes` does not help;
         CallbackError; NoCheckpointError where there is nothing to resume; StateMismatchError, with
         every difference and nothing changed, for a checkpoint of another model.
 
@@ -399,6 +406,7 @@ class Trainer(Generic[M_co]):
             accumulate=accumulate,
             weight_of=weight_of,
             nonfinite=nonfinite,
+            spikes=spikes,
             rollbacks=rollbacks,
             callbacks=with_progress(callbacks, progress),
             store=as_store(checkpoints, None if validate is None else watched.mode),
@@ -521,11 +529,18 @@ class Trainer(Generic[M_co]):
                 return  # if one is foreign then an own one is missing, and `step` says so
         refuse_foreign(grads, self.optimizer)
 
-    def update(self, grads: GradientStore) -> None:
+    def update(self, grads: GradientStore, loss: Tensor | None = None) -> None:
         """Let the optimizer step with these gradients. Raises what `Optimizer.step` does.
 
         grads: what `backward` returned.
+        loss: of the step, by which it may be left out: the gradients are drained then, and nothing
+            else happens.
         """
+        if loss is not None and self.leaves_out is not None and self.leaves_out(loss):
+            grads.take_updates()
+            grads.drain(list(grads), f"{self.optimizer}, whose step was left out")
+            self.optimizer.outcome = Outcome(False)
+            return
         with measured(self._clock, "update"):
             self.optimizer.step(grads)
 

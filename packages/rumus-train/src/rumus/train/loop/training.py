@@ -12,6 +12,7 @@ from rumus.train.loop.callback import Callback
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.monitor import Mode
 from rumus.train.loop.run import OnNonFinite, Result
+from rumus.train.loop.spikes import Spikes
 from rumus.train.loop.trainer import Trainer
 from rumus.train.loop.validation import Validate
 
@@ -31,6 +32,7 @@ class Training:
     accumulate: see `Trainer.fit`.
     weight_of: see `Trainer.fit`.
     nonfinite: see `Trainer.fit`.
+    spikes: see `Trainer.fit`.
     rollbacks: see `Trainer.fit`.
     callbacks: see `Trainer.fit`.
     save_every: see `Trainer.fit`.
@@ -68,6 +70,7 @@ class Training:
     accumulate: int = 1
     weight_of: Callable[..., float] | None = None
     nonfinite: OnNonFinite | None = None
+    spikes: Spikes | None = None
     rollbacks: int = 3
     callbacks: Sequence[Callback] = ()
     save_every: Every | None = None

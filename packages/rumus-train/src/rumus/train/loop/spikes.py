@@ -1,0 +1,194 @@
+"""`Spikes`: a loss that jumps; its batch is left out, or the run goes back to what was good."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from rumus.tensor import Tensor
+from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.expression.whole_number import whole_number
+from rumus.tensor.memory.updater import Outcome
+from rumus.train.base.late_values import late_values
+
+if TYPE_CHECKING:
+    from rumus.train.base.position import Position
+
+_LAG: Final = 32  # steps whose losses wait to be read in one piece
+_SHOWN: Final = 10  # samples that a message names
+_LEAST_DEVIATION: Final = 1e-3  # of the mean: losses that hardly differ are no measure
+
+
+@dataclass(frozen=True, slots=True)
+class Spikes:
+    """What is done about a step whose loss is far above those of the steps before.
+
+    A loss is a spike if it is above mean + z_thresh deviation of the last `window` losses that were
+    none. The first `window` steps are never judged.
+
+    action: "skip" leaves the batch out, as if it had never been seen: no parameter, moment, buffer
+        or random stream has changed after it. The loss is read before the update, so a GPU is
+        waited for once in each step. "rollback": parameters and optimizer become what they were
+        when a checkpoint was saved last, or the epoch began, and the data go on; at most
+        `rollbacks` times. Losses are read 32 steps at a time, and no step waits.
+    z_thresh: above 0, how many deviations are too many.
+    window: how many losses are compared with, at least 2.
+    patience: with "skip", after so many spikes in a row the weights are to blame and not a batch,
+        and LossSpikeError ends the run. At least 1.
+
+    ValueError for a value out of range.
+
+    >>> Spikes("rollback", z_thresh=8.0)
+    Spikes(action='rollback', z_thresh=8.0, window=100, patience=10)
+    """
+
+    action: Literal["skip", "rollback"] = "skip"
+    z_thresh: float = 6.0
+    window: int = 100
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        if self.action not in ("skip", "rollback"):
+            raise ValueError(f'action must be "skip" or "rollback", not {self.action!r}')
+        if not 0 < self.z_thresh < math.inf:
+            raise ValueError(f"z_thresh must be finite and above 0, not {self.z_thresh!r}")
+        for name, least in (("window", 2), ("patience", 1)):
+            if whole_number(name, getattr(self, name)) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Spike:
+    """A step whose loss was a spike.
+
+    epoch: of the batch, from 0.
+    step: its number, from 1.
+    batches: their numbers in the epoch, from 0; several where a step accumulates.
+    samples: the numbers of their samples in the dataset, None where the loader does not say.
+    loss: of the step.
+    mean: of the losses before it.
+    deviation: of the losses before it.
+    """
+
+    epoch: int
+    step: int
+    batches: tuple[int, ...]
+    samples: tuple[int, ...] | None
+    loss: float
+    mean: float
+    deviation: float
+
+    def __str__(self) -> str:
+        numbers = ", ".join(map(str, self.batches))
+        named = f"batch {numbers}" if len(self.batches) == 1 else f"batches {numbers}"
+        if self.samples is not None:
+            more = ", ..." if len(self.samples) > _SHOWN else ""
+            named += f" (samples {', '.join(map(str, self.samples[:_SHOWN]))}{more})"
+        return (
+            f"the loss of step {self.step} is {self.loss:.4g}, where {self.mean:.4g} with a "
+            f"deviation of {self.deviation:.2g} was usual: {named} of epoch {self.epoch}"
+        )
+
+
+class LossSpikeError(PrintableError, ArithmeticError):
+    """A loss is far above those before, and nothing that was to be done about it has helped."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a step's batches come from. samples: looks their numbers up, if that is possible."""
+
+    epoch: int
+    step: int
+    batches: tuple[int, ...]
+    samples: Callable[[], tuple[int, ...]] | None
+
+
+class SpikeWatch:
+    """Compares the losses of a run with those before; what it has seen is part of its position.
+
+    policy: what counts as a spike, and what is done.
+    position: of the run.
+    """
+
+    def __init__(self, policy: Spikes, position: Position) -> None:
+        self.policy, self.position = policy, position
+        self._waiting: list[tuple[Place, Tensor, Outcome]] = []
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether the run goes back to what was good."""
+        return self.policy.action == "rollback"
+
+    def leaves_out(self, place: Place, loss: float) -> bool:
+        """Whether a step is left out, before its update. LossSpikeError for one too many."""
+        position = self.position
+        found = self._judged(place, loss)
+        if found is None:
+            position.spikes_in_a_row = 0
+            return False
+        position.spikes_in_a_row += 1
+        if position.spikes_in_a_row > self.policy.patience:
+            raise LossSpikeError(
+                f"{found}; {self.policy.patience} steps before it were left out for the same "
+                'reason, so it is the weights and no batch: Spikes("rollback") goes back, a larger '
+                "z_thresh or patience goes on, a smaller learning rate or clip=ZClip() may prevent "
+                "it"
+            )
+        warnings.warn(f"left out: {found}", RuntimeWarning, stacklevel=2)
+        return True
+
+    def note(self, place: Place, loss: Tensor, outcome: Outcome) -> None:
+        """Take note of a step that was done; now and then read what was noted. LossSpikeError."""
+        self._waiting.append((place, loss, outcome))
+        if len(self._waiting) >= _LAG:
+            self.look()
+
+    def look(self) -> None:
+        """Read what was noted. LossSpikeError for a spike; what came after it is forgotten."""
+        waiting, self._waiting = self._waiting, []
+        values = late_values([loss for _, loss, _ in waiting])
+        for (place, _, outcome), value in zip(waiting, values, strict=True):
+            if outcome.applied is False:
+                continue
+            found = self._judged(place, value)
+            if found is not None:
+                raise LossSpikeError(str(found))
+
+    def _judged(self, place: Place, loss: float) -> Spike | None:
+        """The spike that a loss is; otherwise it is one of those that others are compared with."""
+        recent, policy = self.position.recent_losses, self.policy
+        if not math.isfinite(loss):
+            return None  # gradients that are not finite are another matter
+        if len(recent) >= policy.window:
+            mean = float(np.mean(recent))
+            deviation = max(float(np.std(recent)), _LEAST_DEVIATION * abs(mean))
+            if loss > mean + policy.z_thresh * deviation:
+                samples = None if place.samples is None else place.samples()
+                found = Spike(
+                    place.epoch, place.step, place.batches, samples, loss, mean, deviation
+                )
+                self.position.spikes.append(_saved(found))
+                return found
+        recent.append(loss)
+        del recent[: -policy.window]
+        return None
+
+
+def _saved(spike: Spike) -> dict[str, Any]:
+    """A spike as a checkpoint has it: with lists."""
+    parts = asdict(spike).items()
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in parts}
+
+
+def spikes_of(saved: Sequence[dict[str, Any]]) -> list[Spike]:
+    """Return spikes as they were saved."""
+    return [
+        Spike(**{n: tuple(v) if isinstance(v, list) else v for n, v in each.items()})
+        for each in saved
+    ]
