@@ -133,14 +133,19 @@ def works() -> dict[str, Work]:
     }  # fmt: skip
 
 
-def rumus_step(work: Work, backend: GpuBackend, capture: bool, is_half: bool = False) -> Side:
-    """A training step of rumus. is_half: in float16, with float32 masters and a loss scale."""
+def rumus_step(
+    work: Work, backend: GpuBackend, capture: bool, is_half: bool = False, **options: Any
+) -> Side:
+    """A training step of rumus. is_half: in float16, with float32 masters and a loss scale.
+
+    options: of AdamW.
+    """
     model = work.ours()
     model.to(backend)
     if is_half:
         model.half()
     x, y = tensor(work.x, backend=backend), tensor(work.y, backend=backend)
-    optimizer = AdamW(model.parameters(), 1e-3, master_weights=is_half)
+    optimizer = AdamW(model.parameters(), 1e-3, master_weights=is_half, **options)
     trainer = Trainer(optimizer, capture=capture, loss_scale=LossScale() if is_half else None)
 
     def loss_of(x: Tensor, y: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ from rumus.gpu.device.late_read import LateRead
 from rumus.gpu.device.layout import layout_of
 from rumus.gpu.device.matrix_units import Precision
 from rumus.gpu.device.memory import MemoryStats, Storage
+from rumus.gpu.device.on_host import HostStorage
 from rumus.gpu.device.profile import Profile
-from rumus.gpu.device.stored import stored_types
+from rumus.gpu.device.stored import Stored, stored_types
 from rumus.gpu.elementwise.copying import contiguous, copy_strided, writable
 from rumus.gpu.elementwise.elementwise import IDENTITY, Elementwise
 from rumus.gpu.optimizer.quantization import Quantization
@@ -128,12 +129,32 @@ class GpuBackend:
 
     def allocate(self, shape: Shape, dtype: DType) -> GPUArray:
         """Return a new array. LimitError if it is larger than the device can bind."""
-        stored = self._stored.get(dtype)
-        if stored is None:
-            raise TypeError(f"a GPU has no {dtype}; convert to float32, or stay on the CPU backend")
+        stored = self._stored_as(dtype)
         size = math.prod(shape) * stored.itemsize
         storage = self.gpu.allocate(size, f"{stored.name}{list(shape)}")
         return GPUArray(self, storage, stored, shape, contiguous_strides(shape))
+
+    def allocate_on_host(self, shape: Shape, dtype: DType) -> GPUArray | None:
+        """Return a new array in the host's memory, that kernels read and write over the bus.
+
+        None where the engine has no such memory. TypeError and LimitError as from `allocate`,
+        OutOfMemoryError if the host is full.
+
+        shape: of the array.
+        dtype: of its elements.
+        """
+        stored = self._stored_as(dtype)
+        label = f"{stored.name}{list(shape)}"
+        storage = self.gpu.allocate_on_host(math.prod(shape) * stored.itemsize, label)
+        if storage is None:
+            return None
+        return GPUArray(self, storage, stored, shape, contiguous_strides(shape))
+
+    def _stored_as(self, dtype: DType) -> Stored:
+        stored = self._stored.get(dtype)
+        if stored is None:
+            raise TypeError(f"a GPU has no {dtype}; convert to float32, or stay on the CPU backend")
+        return stored
 
     def mapped(self, memory: memoryview, dtype: DType) -> GPUArray | None:
         """Return a flat array over the host's own memory, which may be that of several processes.
@@ -473,7 +494,7 @@ class GpuBackend:
 def _is_transfer(source: GPUArray, out: GPUArray) -> bool:
     """Whether memory of the host is on one side, and all bytes go over as they are."""
     return (
-        (type(source.storage) is MappedStorage or type(out.storage) is MappedStorage)
+        any(isinstance(each.storage, (MappedStorage, HostStorage)) for each in (source, out))
         and source.stored is out.stored
         and source.shape == out.shape
         and source.is_flat

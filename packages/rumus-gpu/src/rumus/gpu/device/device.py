@@ -25,6 +25,7 @@ from rumus.gpu.device.host_memory import HostPool, MappedStorage
 from rumus.gpu.device.limits import DeviceLimits
 from rumus.gpu.device.matrix_units import PRECISIONS, Precision, Units, units_of
 from rumus.gpu.device.memory import MemoryStats, Pool, Region, Storage
+from rumus.gpu.device.on_host import HostArrays
 from rumus.gpu.device.pipelines import SLOT, Pipeline, Pipelines, Program
 from rumus.gpu.device.profile import Clock, Profile, profiling
 from rumus.gpu.device.staging import HostStaging, MappedStaging, Staging, take
@@ -179,6 +180,7 @@ class Gpu:
         self._in_flight: deque[int] = deque()
         self._started = 0.0
         self._host_memory = HostPool(self.device)
+        self._on_host = HostArrays(self.device, self._pool, self.synchronize)
         self._uploads = UploadRing(self.device, self._host_memory, self.flush)
         self._staging: dict[tuple[int, int], Staging] = {}
         self._uniforms = _UniformRing(self.device)
@@ -260,6 +262,22 @@ class Gpu:
         with self.lock:
             return MappedStorage.of(self.device, self._pool, memory)
 
+    def allocate_on_host(self, size: int, label: str) -> Storage | None:
+        """Return memory of the host that kernels use over the bus; None where there is none such.
+
+        size: in bytes.
+        label: for error messages.
+        """
+        with self.lock:
+            return self._on_host.allocate(size, label)
+
+    @property
+    def bytes_on_host(self) -> int:
+        """What arrays hold of the host's memory."""
+        with self.lock:
+            self._on_host.collect()
+            return self._on_host.used
+
     def memory_stats(self) -> MemoryStats:
         """Return the bytes that arrays hold, that are kept for reuse, and the peak."""
         with self.lock:
@@ -270,6 +288,7 @@ class Gpu:
         with self.lock:
             self._pool.trim()
             self._host_memory.trim()
+            self._on_host.collect()
 
     def pipeline(self, key: Hashable, make: Callable[[], Program]) -> Pipeline:
         """Return the pipeline of this key; `make` writes its program if it is new.

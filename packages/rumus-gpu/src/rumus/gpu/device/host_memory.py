@@ -45,7 +45,7 @@ class HostMemory:
         self._forks = _forks
 
     @classmethod
-    def of(cls, device: Device, size: int) -> HostMemory | None:
+    def of(cls, device: Device, size: int, usage: Usage = _USAGE) -> HostMemory | None:
         """Return memory of `size` bytes; None where the driver does not take it."""
         alignment = device.host_alignment
         length = size + max(0, alignment - mmap.PAGESIZE)
@@ -53,7 +53,7 @@ class HostMemory:
         address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
         start = -address % alignment
         aligned = memoryview(pages)[start : start + size]
-        buffer = device.host_buffer(aligned, _USAGE)
+        buffer = device.host_buffer(aligned, usage)
         return None if buffer is None else cls(np.frombuffer(aligned, np.uint8), buffer)
 
     @property

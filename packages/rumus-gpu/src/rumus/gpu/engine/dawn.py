@@ -165,6 +165,10 @@ class DawnDevice(WebGpuDevice):
             return None
         return Buffer(owner, memory.nbytes)
 
+    def visible_buffer(self, size: int, usage: Usage) -> Buffer | None:
+        """None: where the host sees memory, there is `host_buffer`."""
+        return None
+
     @_raising
     def buffer(self, size: int, usage: Usage) -> Buffer:
         """Return a new buffer."""

@@ -23,6 +23,7 @@ Feature: TypeAlias = Literal[
     "timestamp-query",
     "matrix-units",  # products of small matrices by a subgroup, see `MatrixUnit`
     "host-memory",  # buffers over the process's own memory
+    "visible-buffers",  # buffers in the host's memory, whatever they are for
 ]
 
 
@@ -212,6 +213,10 @@ class Device(Protocol):
     @property
     def host_alignment(self) -> int:
         """Of the memory of `host_buffer`, in bytes; 0 where there is no such memory."""
+        ...
+
+    def visible_buffer(self, size: int, usage: Usage) -> Buffer | None:
+        """Return a new buffer in memory that the host sees; None where there is none such."""
         ...
 
     def layout(self, access: str, uniform: bool, immediates: int) -> Layout:

@@ -42,6 +42,7 @@ _FEATURES: Final = {
     "subgroups": "subgroup",
     "immediates": "immediates",
     "timestamp-query": "timestamp-query",
+    "visible-buffers": "mappable-primary-buffers",
 }
 _EXTRAS: Final = ("subgroup-barrier", "timestamp-query-inside-passes")  # they come with the others
 _raising = raising(wgpu.GPUError)
@@ -123,6 +124,13 @@ class WgpuDevice(WebGpuDevice):
     def host_buffer(self, memory: memoryview, usage: Usage) -> Buffer | None:
         """None: wgpu-native has no buffers over the host's memory."""
         return None
+
+    @_raising
+    def visible_buffer(self, size: int, usage: Usage) -> Buffer | None:
+        """Return a new buffer that could be mapped, which puts it where the host sees it."""
+        if "visible-buffers" not in self.features:
+            return None
+        return self._make_buffer(size, usage | Usage.MAP_READ)
 
     @_raising
     def buffer(self, size: int, usage: Usage) -> Buffer:

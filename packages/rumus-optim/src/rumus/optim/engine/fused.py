@@ -29,7 +29,7 @@ from rumus.optim.options.average import Average
 from rumus.optim.options.clip import Clip
 from rumus.optim.options.group import Claimable, M_co, decaying_matrices
 from rumus.optim.options.hyperparameter import COMMON, RANGES, Hyper, Ranges, checked
-from rumus.optim.options.options import StateDType
+from rumus.optim.options.options import StateDevice, StateDType
 from rumus.optim.options.running import Running
 from rumus.tensor import OwnershipError, Tensor
 from rumus.tensor.expression.arguments import unknown_name
@@ -68,6 +68,9 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         "8bit": the state of parameters of 4096 elements or more is kept as a byte for each element
         and a float32 for each 256 of them. TypeError where nobody knows what that does; rules of
         your own, and those that docs/optimizers.md lists, take it.
+    state_device: "host" keeps the state in the memory of the host: master weights and averages too,
+        and codes of 8 bits. The same kernel updates it over the bus, with the same bits. On a CPU
+        it is there anyway. TypeError for a GPU whose kernels cannot use such memory.
     compensated: keep what rounding takes from an update in one more array, and add it to the next:
         for updates under half a unit in the last place of p. TypeError for a rule whose new p is
         not p, perhaps times scalars, plus or minus something.
@@ -122,6 +125,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         nonfinite: NonFinite = "raise",
         master_weights: bool = False,
         state_dtype: StateDType | None = None,
+        state_device: StateDevice | None = None,
         compensated: bool = False,
         cautious: bool = False,
         cautious_weight_decay: bool = False,
@@ -137,6 +141,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         self.stages = staged(
             master_weights=master_weights,
             state_dtype=state_dtype,
+            state_device=state_device,
             clip=clip,
             nonfinite=nonfinite,
             maximize=maximize,
@@ -212,7 +217,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         for segment in self.segments:  # which may raise
             there = {*segment.state, *segment.scratch, *stage.arrays}
             (segment.rule or self._kernels.rule).kernel(stages, there)
-        states = [self._part(stage, segment.arena) for segment in self.segments]
+        states = [self._part(stage, segment) for segment in self.segments]
         with Uninterrupted():
             stage.attach(self)
             self.stages = stages

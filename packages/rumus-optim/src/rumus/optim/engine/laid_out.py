@@ -23,7 +23,6 @@ from rumus.optim.engine.stage import Stage
 from rumus.optim.options.group import Claimable, M_co, ParameterGroup, as_groups
 from rumus.optim.options.other_names import STATE
 from rumus.tensor import (
-    Arena,
     Backend,
     Parameter,
     ParamId,
@@ -74,7 +73,8 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         self, groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend], state: RuleState
     ) -> list[Segment]:
         """Lay groups out whose rule has this state."""
-        found = lay_out(groups, places, state.layout(self.stages), state.codes(self.stages))
+        layout, codes = state.layout(self.stages), state.codes(self.stages)
+        found = lay_out(groups, places, layout, codes, on_host=self._is_on_host)
         for segment in found:
             segment.add_numbers(state.numbers)
         return found
@@ -84,16 +84,28 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         segments = self._layout(places)
         for segment in segments:
             for stage in self.stages:
-                segment.state |= self._part(stage, segment.arena, segment.state)
+                segment.state |= self._part(stage, segment, segment.state)
                 segment.add_numbers(stage.numbers, float32)
                 segment.add_numbers_by_tensor(stage.by_tensor)
                 stage.start(segment)
         return segments
 
-    def _part(self, stage: Stage, arena: Arena, there: Collection[str] = ()) -> dict[str, Array]:
-        """The arrays that a stage keeps for an arena, but for those that are there."""
-        dtypes = stage.state(arena.dtype)
-        return {name: arena.zeros(dtypes[name]) for name in dtypes if name not in there}
+    def _part(
+        self, stage: Stage, segment: Segment, there: Collection[str] = ()
+    ) -> dict[str, Array]:
+        """The arrays that a stage keeps for a segment, but for those that are there."""
+        dtypes = stage.state(segment.arena.dtype)
+        return {name: segment.zeros(dtypes[name]) for name in dtypes if name not in there}
+
+    @property
+    def _is_on_host(self) -> bool:
+        return any(stage.on_host for stage in self.stages)
+
+    @property
+    def bytes_on_host(self) -> int:
+        """How much of the state lies in the host's memory and not in that of its device."""
+        there = [s for s in self.segments if s.on_host and s.arena.backend.runs_ahead]
+        return sum(segment.bytes_on_host for segment in there)
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take parameters, with their state, to another backend."""

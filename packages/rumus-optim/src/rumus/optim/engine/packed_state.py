@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor import Arena, Backend, DType, float32, int32
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.on_host import allocate_on_host
 from rumus.tensor.memory.packing import PackedPart, Packing
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece, block_count, words
 from rumus.tensor.memory.slot_table import SlotTable, slot_size
@@ -43,15 +44,25 @@ def pieces_of(table: BlockTable, dtype: DType) -> tuple[Piece, ...]:
     return table.pieces(AT_ONCE, max(1, _BIND // dtype.itemsize))
 
 
-def pack(arenas: Sequence[Arena], codes: Codes) -> list[Packing]:
-    """Return packed parts for each arena, all 0, which share their scratch on each backend."""
+def allocated(backend: Backend, shape: tuple[int, ...], dtype: DType, on_host: bool) -> Array:
+    """Return a new array for state, perhaps in the memory of the host."""
+    if on_host:
+        return allocate_on_host(backend, shape, dtype)
+    return backend.allocate(shape, dtype)
+
+
+def pack(arenas: Sequence[Arena], codes: Codes, *, on_host: bool = False) -> list[Packing]:
+    """Return packed parts for each arena, all 0, which share their scratch on each backend.
+
+    on_host: whether codes and scales lie in the memory of the host.
+    """
     tables = [BlockTable(arena.table) for arena in arenas]
     cut = [pieces_of(t, arena.dtype) for t, arena in zip(tables, arenas, strict=True)]
     sizes = [max(piece.size for piece in pieces) for pieces in cut]
     shared = _scratch([arena.backend for arena in arenas], sizes, codes)
     found = []
     for arena, table, pieces, scratch in zip(arenas, tables, cut, shared, strict=True):
-        parts = {n: _part(arena.backend, c, table, scratch[n]) for n, c in codes.items()}
+        parts = {n: _part(arena.backend, c, table, scratch[n], on_host) for n, c in codes.items()}
         found.append(Packing(table, pieces, parts))
     return found
 
@@ -83,9 +94,11 @@ def _scratch(
     return [made[id(backend)] for backend in backends]
 
 
-def _part(backend: Backend, code: Code, table: BlockTable, scratch: Array) -> PackedPart:
-    codes = backend.allocate((words(table.size),), int32)
-    scales = backend.allocate((table.number,), float32)
+def _part(
+    backend: Backend, code: Code, table: BlockTable, scratch: Array, on_host: bool
+) -> PackedPart:
+    codes = allocated(backend, (words(table.size),), int32, on_host)
+    scales = allocated(backend, (table.number,), float32, on_host)
     backend.fill(0, codes)
     backend.fill(0, scales)
     return PackedPart(code, codes, scales, scratch)

@@ -46,7 +46,10 @@ def entries(
 def prepared(
     segments: Sequence[Segment], saved: Mapping[ParamId, Mapping[str, Any]]
 ) -> Callable[[], None]:
-    """Return what writes entries that fit into the segments; all that can fail is done before."""
+    """Return what writes entries that fit into the segments; all that can fail is done before.
+
+    What lies in the memory of the host passes through the device in small pieces, then.
+    """
     states = [
         {
             n: x if s.part is None or n in s.shapes else s.arena.zeros(x.dtype)
@@ -56,14 +59,14 @@ def prepared(
     ]
     views = state_views(segments, states)
     copies = [  # on the device before anything is written: an upload may fail
-        (segment.arena.backend, segment.arena.backend.upload(np.asarray(state[name])), view)
+        (segment, segment.uploaded(np.asarray(state[name])), view)
         for segment in segments
         for p in segment.arena.parameters
         for state in (saved[p.id]["state"],)
         for name, view in views[p.id].items()
     ]
     copies += [
-        (segment.arena.backend, segment.arena.backend.upload(host), view)
+        (segment, segment.uploaded(host), view)
         for segment in segments
         if segment.packing is not None
         for number, p in enumerate(segment.arena.parameters)
@@ -71,8 +74,8 @@ def prepared(
     ]
 
     def write() -> None:
-        for backend, array, view in copies:
-            backend.copy(array, view)
+        for segment, array, view in copies:
+            segment.write(array, view)
         for segment, state in zip(segments, states, strict=True):
             segment.keep(state)
             segment.seen = []  # the parameters may be loaded before or after this

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from rumus.optim.engine.division import Division
 from rumus.optim.engine.packed_state import (
+    AT_ONCE,
     SMALLEST,
     Codes,
+    allocated,
     forms,
     host_parts,
     pack,
@@ -50,6 +52,7 @@ class Segment:
     number for each parameter, which lies there once for each row of its slot. packing: the part of
     the state that is kept as codes. joint: who sums over it and all other segments of its
     optimizer. division: how processes have divided the state; it is this one's part then.
+    on_host: whether what is flat of the state lies in the memory of the host.
     """
 
     arena: Arena
@@ -72,6 +75,7 @@ class Segment:
     joint: str | None = None
     by_tensor: set[str] = field(default_factory=set)
     beside: tuple[Kernel, ...] = ()
+    on_host: bool = False
 
     @property
     def part(self) -> slice | None:
@@ -113,9 +117,38 @@ class Segment:
             }
 
     def _copied(self, array: Array) -> Array:
-        copy = self.arena.backend.allocate(array.shape, array.dtype)
+        copy = allocated(self.arena.backend, array.shape, array.dtype, self.on_host)
         self.arena.backend.copy(array, copy)
         return copy
+
+    def zeros(self, dtype: DType) -> Array:
+        """Return a new flat part of the state, all 0."""
+        return _zeros(self.arena, dtype, self.on_host)
+
+    @property
+    def bytes_on_host(self) -> int:
+        """The bytes of what lies in the memory of the host, if that is where the state is."""
+        flat = [array for name, array in self.state.items() if name not in self.shapes]
+        parts = self.packing.parts.values() if self.packing is not None else ()
+        flat += [array for part in parts for array in (part.codes, part.scales)]
+        return sum(int(array.size) * np.dtype(array.dtype).itemsize for array in flat)
+
+    def uploaded(self, host: NDArray[Any]) -> Array | NDArray[Any]:
+        """Return what `write` takes: on the device already, if that has room for it."""
+        return host if self.on_host else self.arena.backend.upload(host)
+
+    def write(self, source: Array | NDArray[Any], place: Array) -> None:
+        """Write what `uploaded` has returned to a part of the state."""
+        backend = self.arena.backend
+        if not self.on_host:
+            backend.copy(source, place)
+        elif source.shape != place.shape:
+            backend.copy(backend.upload(source), place)
+        else:
+            flat, target = source.reshape(-1), place.reshape(-1)
+            for at in range(0, flat.size, AT_ONCE):
+                piece = slice(at, at + AT_ONCE)
+                backend.copy(backend.upload(flat[piece]), target[piece])
 
     def whole(self, name: str) -> Array:
         """Return a flat part of the state, put together if processes have divided it."""
@@ -177,11 +210,11 @@ class Segment:
             host = np.zeros(flat.shape, flat.dtype)
             for parameter, view in zip(arena.parameters, self.views(name, host), strict=True):
                 view[...] = state[parameter.id][name]
-            self.state[name] = arena.backend.upload(host)
+            self.write(self.uploaded(host), flat)
         if self.packing is not None:
             for number, parameter in enumerate(arena.parameters):
                 for saved, place in targets(arena, self.packing, number, state[parameter.id]):
-                    arena.backend.copy(arena.backend.upload(saved), place)
+                    self.write(self.uploaded(saved), place)
 
     def forms(self, parameter: Parameter) -> dict[str, tuple[DType, tuple[int, ...]]]:
         """Return the dtype and the shape of each part of the state of one of its parameters."""
@@ -270,20 +303,24 @@ def lay_out(
     places: Mapping[ParamId, Backend],
     layout: StateLayout,
     codes: Codes = MappingProxyType({}),
+    *,
+    on_host: bool = False,
 ) -> list[Segment]:
     """Return new arenas for the parameters of `groups`, with a state of 0 as `layout` says.
 
     places: the backend of each parameter that is to change it. The parameters are not touched:
     their elements are copied. One that is optional gets a segment of its own. codes: the parts of
-    the state that large parameters have packed, in segments of their own.
+    the state that large parameters have packed, in segments of their own. on_host: whether the
+    state lies in the memory of the host.
     """
     segments, packed = [], []
     for run in runs(groups, places, layout, codes):
         arena = Arena(run.parameters, run.parameters[0].dtype, run.backend)
-        segment = Segment(arena, _state(arena, run.dtypes), run.group, 0)
+        state = {name: _zeros(arena, dtype, on_host) for name, dtype in run.dtypes.items()}
+        segment = Segment(arena, state, run.group, 0, on_host=on_host)
         segments.append(segment)
         packed += [segment] if run.is_packed else []
-    packings = pack([segment.arena for segment in packed], codes)
+    packings = pack([segment.arena for segment in packed], codes, on_host=on_host)
     for segment, packing in zip(packed, packings, strict=True):
         segment.packing = packing
     return segments
@@ -297,8 +334,10 @@ def in_one_piece(segments: Iterable[Segment]) -> None:
         segment.packing = packing
 
 
-def _state(arena: Arena, dtypes: Mapping[str, DType]) -> dict[str, Array]:
-    return {name: arena.zeros(dtype) for name, dtype in dtypes.items()}
+def _zeros(arena: Arena, dtype: DType, on_host: bool) -> Array:
+    flat = allocated(arena.backend, (arena.size,), dtype, on_host)
+    arena.backend.fill(0, flat)
+    return flat
 
 
 def state_views(

@@ -30,6 +30,7 @@ class Stage:
     holds: the array of those that holds the true values of the parameters, if p only rounds them.
     replaces: scalars of the rule that the rule gets as constants, since the stage uses them.
     follows: whether `follow` does something. wraps: what a saved state calls an optimizer with it.
+    on_host: whether it has all state kept in the memory of the host.
     """
 
     arrays: ClassVar[Collection[str]] = ()
@@ -40,6 +41,7 @@ class Stage:
     replaces: ClassVar[Mapping[str, float]] = {}
     follows: ClassVar[bool] = False
     wraps: ClassVar[str] = ""
+    on_host: ClassVar[bool] = False
 
     # Whose it is
 

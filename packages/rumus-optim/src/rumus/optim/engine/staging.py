@@ -9,13 +9,14 @@ from rumus.optim.engine.clip_elements import ClipElements
 from rumus.optim.engine.clip_factors import ClipFactors
 from rumus.optim.engine.clip_running import AdaGCFactors, ZClipFactors
 from rumus.optim.engine.compensation import Compensation
+from rumus.optim.engine.host_state import HostState
 from rumus.optim.engine.kept_average import KeptAverage
 from rumus.optim.engine.master_weights import MasterWeights
 from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.stored_state import StoredState
 from rumus.optim.options.average import Average
 from rumus.optim.options.clip import AGC, AdaGC, Clip, ClipNorm, ClipValue, ZClip
-from rumus.optim.options.options import StateDType
+from rumus.optim.options.options import StateDevice, StateDType
 from rumus.tensor.memory.updater import NonFinite
 
 
@@ -23,6 +24,7 @@ def staged(
     *,
     master_weights: bool,
     state_dtype: StateDType | None,
+    state_device: StateDevice | None,
     clip: Clip | None,
     nonfinite: NonFinite,
     maximize: bool,
@@ -35,6 +37,7 @@ def staged(
     found = (
         MasterWeights() if master_weights else None,
         None if state_dtype is None else StoredState(state_dtype),
+        None if state_device is None else HostState(state_device),
         None if clip is None else _clipping(clip, nonfinite),
         Ascent() if maximize else None,
         CautiousUpdate(decays=not cautious_weight_decay) if cautious else None,

@@ -9,6 +9,7 @@ from rumus.optim.options.clip import Clip
 from rumus.tensor.memory.updater import NonFinite
 
 StateDType: TypeAlias = Literal["float16", "float32", "8bit"]
+StateDevice: TypeAlias = Literal["host"]
 
 
 class Options(TypedDict, total=False):
@@ -18,6 +19,7 @@ class Options(TypedDict, total=False):
     nonfinite: NonFinite
     master_weights: bool
     state_dtype: StateDType | None
+    state_device: StateDevice | None
     compensated: bool
     cautious: bool
     cautious_weight_decay: bool

@@ -34,6 +34,7 @@ class MemoryReport:
     other: what else is held on the device: data, buffers of modules, what blocks are larger than
         their arrays.
     highest: the most that was ever held on the device, by anyone. The last two are None on a CPU.
+    on_host: state that is in the host's memory instead (`state_device="host"`), and not in `state`.
 
     >>> from rumus.train import MemoryReport, StepMemory
     >>> report = MemoryReport("gpu", 400, 400, 800, (StepMemory("loss", 2000),), 100, 4000)
@@ -48,6 +49,7 @@ class MemoryReport:
     steps: tuple[StepMemory, ...] = ()
     other: int | None = None
     highest: int | None = None
+    on_host: int = 0
 
     @property
     def persistent(self) -> int:
@@ -70,6 +72,7 @@ class MemoryReport:
             ("parameters", self.parameters),
             ("gradients", self.gradients),
             ("optimizer state", self.state),
+            *([("optimizer state on the host", self.on_host)] if self.on_host else []),
             *((f"captured step {step.name}", step.bytes) for step in self.steps),
         ]
         if self.other is not None:
@@ -96,14 +99,17 @@ def report(optimizer: Optimizer[Any], steps: Sequence[StepMemory]) -> MemoryRepo
     """Return what the arrays of an optimizer and captured steps take."""
     backend = optimizer.parameters[0].backend
     parameters, gradients, state = _of_optimizer(optimizer)
+    on_host = int(getattr(getattr(optimizer, "fused", optimizer), "bytes_on_host", 0))
+    state = None if state is None else state - on_host
     stats = getattr(backend, "memory_stats", None)
     if stats is None:
         return MemoryReport(backend.name, parameters, gradients, state, tuple(steps))
     held = stats()
     known = parameters + gradients + (state or 0) + sum(step.bytes for step in steps)
     other = max(0, held.used - known)
+    highest = max(held.peak, known)
     return MemoryReport(
-        backend.name, parameters, gradients, state, tuple(steps), other, max(held.peak, known)
+        backend.name, parameters, gradients, state, tuple(steps), other, highest, on_host
     )
 
 
