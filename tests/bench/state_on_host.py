@@ -19,7 +19,7 @@ from gpu_models import rumus_step, works
 from steps import GPT2, stepping
 from turns import Side, medians
 
-from rumus.gpu import GpuBackend, Precision
+from rumus.gpu import Gpu, GpuBackend, Precision
 from rumus.optim import AdamW
 
 SIDES: Mapping[str, Mapping[str, Any]] = {
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=("wgpu", "dawn"), help="by default what a user gets")
     chosen = parser.parse_args()
     for row, (work, repeats) in ROWS.items():
-        backends = {name: GpuBackend(engine=chosen.engine) for name in SIDES}
+        backends = {name: GpuBackend(Gpu(engine=chosen.engine)) for name in SIDES}
         sides = {name: work(backends[name], options) for name, options in SIDES.items()}
         figures = medians(sides, repeats)
         for name, figure in figures.items():

@@ -72,6 +72,7 @@ def clipped(clip: Clip, weights: Sequence[Real], gradients: Sequence[Real]) -> l
         return [np.clip(g, -clip.max_value, clip.max_value) for g in gradients]
     if isinstance(clip, AGC):
         return [_adaptive(clip, w, g) for w, g in zip(weights, gradients, strict=True)]
+    assert isinstance(clip, ClipNorm)
     number = len(gradients)
     cuts = {"all": [0, number], "group": [0, 2, number], "tensor": list(range(number + 1))}[
         clip.per

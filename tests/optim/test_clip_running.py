@@ -113,12 +113,19 @@ def adagc_factors(clip: AdaGC, steps: int) -> list[list[float]]:
     return found
 
 
+def factors_of(clip: Clip, steps: int) -> list[list[float]]:
+    if isinstance(clip, ZClip):
+        return z_clip_factors(clip, steps)
+    assert isinstance(clip, AdaGC)
+    return adagc_factors(clip, steps)
+
+
 @pytest.mark.parametrize("clip", CLIPS, ids=repr)
 def test_the_papers_over_200_steps(backend: Backend, clip: Clip) -> None:
     parameters = parameters_on(backend)
     wanted = [p.numpy().astype(float) for p in parameters]
     optimizer = SGD(parameters, 0.01, clip=clip)
-    factors = (z_clip_factors if isinstance(clip, ZClip) else adagc_factors)(clip, 200)  # type: ignore[operator]
+    factors = factors_of(clip, 200)
     for t, factor in enumerate(factors):
         optimizer.step(store_of(parameters, gradients(t)))
         own = zip(wanted, factor, gradients(t), strict=True)
@@ -133,9 +140,7 @@ def test_in_float64_they_are_the_papers(clip: Clip) -> None:
     parameters = parameters_on(dtype=np.float64)
     wanted = [p.numpy() for p in parameters]
     optimizer = SGD(parameters, 0.01, clip=clip)
-    for t, factor in enumerate(
-        (z_clip_factors if isinstance(clip, ZClip) else adagc_factors)(clip, 200)  # type: ignore[operator]
-    ):
+    for t, factor in enumerate(factors_of(clip, 200)):
         optimizer.step(store_of(parameters, gradients(t)))
         wanted = [w - 0.01 * f * g for w, f, g in zip(wanted, factor, gradients(t), strict=True)]
     for p, w in zip(parameters, wanted, strict=True):

@@ -215,7 +215,7 @@ def test_what_is_refused() -> None:
         ({"patience": 0}, "patience must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            Spikes(**options)  # type: ignore[arg-type]
+            Spikes(**options)
 
 
 def test_a_loader_says_which_samples_a_batch_has() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -188,7 +188,9 @@ def _saved(spike: Spike) -> dict[str, Any]:
 
 def spikes_of(saved: Sequence[dict[str, Any]]) -> list[Spike]:
     """Return spikes as they were saved."""
-    return [
-        Spike(**{n: tuple(v) if isinstance(v, list) else v for n, v in each.items()})
-        for each in saved
-    ]
+    return [_loaded(each) for each in saved]
+
+
+def _loaded(saved: Mapping[str, Any]) -> Spike:
+    samples = None if saved["samples"] is None else tuple(saved["samples"])
+    return Spike(**{**saved, "batches": tuple(saved["batches"]), "samples": samples})
