@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
+from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced, put_back_after, putting_back
 
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)
 
@@ -200,3 +200,59 @@ def test_all_is_put_back_after_a_signal_at_every_instruction(heard: list[int], f
         assert raised == is_there, f"instruction {at}"
         at += 1
     assert at > 300
+
+
+class _Place:
+    name = "home"
+
+
+def _go_away(place: _Place, is_attribute: bool) -> None:
+    """Leave in a block, where one attribute is another, or whatever has changed is put back."""
+
+    def put_back() -> None:
+        place.name = "home"
+
+    if is_attribute:
+        with displaced(place, "name", "away"):
+            assert place.name == "away"
+    else:
+        with putting_back(put_back):
+            place.name = "away"
+
+
+def _comes_back(wanted: int, is_attribute: bool) -> tuple[str, bool]:
+    """Return where things are after a signal at an instruction, and whether there it is.
+
+    A handler may raise as the block's exit is called; then it ends with the error's traceback.
+    """
+    place, count = _Place(), 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        if event == "opcode" and count == wanted:
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        _go_away(place, is_attribute)
+    except Late:
+        pass
+    finally:
+        sys.settrace(before)
+    return place.name, count >= wanted
+
+
+@pytest.mark.parametrize("is_attribute", [False, True])
+def test_a_block_is_put_back_after_a_signal_at_every_instruction(
+    heard: list[int], is_attribute: bool
+) -> None:
+    at, is_there = 1, True
+    while is_there:
+        place, is_there = _comes_back(at, is_attribute)
+        assert place == "home", f"instruction {at}"
+        at += 1
+    assert at > 100

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from rumus.tensor import Generator
+from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.tensor.operations.generator import Draws
 from rumus.train.base.random_sources import kind_of, place_of, source_of
 
@@ -53,14 +54,15 @@ class ShardStreams:
         after = [random.place for random in self._known]
         shift = _GOLDEN * (1 + batch * self._shards + shard)
         draws = Draws()
-        try:
-            for random, (seed, stream, position) in zip(self._known, self._starts, strict=True):
-                random.place = seed, (stream + shift) % 2**32, position
-            with draws.watched():
-                yield
-        finally:
+
+        def put_back() -> None:
             for random, place in zip(self._known, after, strict=True):
                 random.place = place
+
+        with putting_back(put_back), draws.watched():
+            for random, (seed, stream, position) in zip(self._known, self._starts, strict=True):
+                random.place = seed, (stream + shift) % 2**32, position
+            yield
         self._check(draws)
 
     def _check(self, draws: Draws) -> None:

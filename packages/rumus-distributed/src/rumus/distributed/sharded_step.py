@@ -20,8 +20,11 @@ from rumus.distributed.shard_streams import ShardStreams
 from rumus.distributed.tree import Tree
 from rumus.optim import Accumulation
 from rumus.tensor import Backend, GradientStore, Parameter, Tensor, tensor, zeros
+from rumus.tensor.graph.assignment import WrittenAhead
+from rumus.tensor.graph.buffer_update import BufferUpdate
 from rumus.tensor.graph.means import noting_means
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.train import Trainer
 from rumus.train.data.part import Part
 from rumus.train.loop.capture import LossFunction
@@ -91,6 +94,22 @@ class ShardedStep:
     def _shard(self, number: int, loss_fn: LossFunction, portions: Sequence[Portion]) -> _Branch:
         """What one shard of all batches of the window comes to."""
         branch = _Branch(BufferMeans(self._buffers), ShardLogs(self._finishes))
+        ahead = WrittenAhead()
+        put_back_after(
+            lambda: self._pass_all(number, loss_fn, portions, branch, ahead), ahead.put_back
+        )
+        branch.finish(self._trainer.optimizer.parameters)
+        return branch
+
+    def _pass_all(
+        self,
+        number: int,
+        loss_fn: LossFunction,
+        portions: Sequence[Portion],
+        branch: _Branch,
+        ahead: WrittenAhead,
+    ) -> None:
+        """Do the passes of a shard, each with the buffers that the one before has assigned."""
         most = len(portions) * len(portions[0][1].rows)
         for place, (batch, part) in enumerate(portions):
             start, stop = part.rows[number]
@@ -105,12 +124,12 @@ class ShardedStep:
                 weight = float(self._weight_of(*rows))
             self._trainer.check_claimed(grads)
             self._trainer.optimizer.gradients(grads)  # raises if one is missing
-            branch.add(grads, weight)
+            updates = branch.add(grads, weight)
             if weight > 0:
+                with Uninterrupted():
+                    ahead.write(updates)
                 branch.losses[0].append((self._losses.note(loss, most), weight))
                 branch.logs.add(self._trainer.log, weight)
-        branch.finish(self._trainer.optimizer.parameters)
-        return branch
 
 
 class _Branch:
@@ -122,12 +141,13 @@ class _Branch:
         # Of each shard the numbers and the weights of its losses.
         self.losses: list[list[tuple[int, float]]] = [[]]
 
-    def add(self, grads: GradientStore, weight: float) -> None:
-        """Take the gradients of a batch's shard, and what its forward pass would change."""
+    def add(self, grads: GradientStore, weight: float) -> Sequence[BufferUpdate]:
+        """Take the gradients of a batch's shard; return what its pass would change of buffers."""
         updates = grads.take_updates()
         self.gradient_sums.add(grads, weight)
         if weight > 0:
             self.buffers.add(updates)
+        return updates
 
     def finish(self, parameters: Iterable[Parameter]) -> None:
         """End a shard; one without rows counts as zeros, which are added too."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from rumus.nn.module import Module
 from rumus.tensor import Generator, GraphError, Tensor
+from rumus.tensor.graph.assignment import State, again, state_now
 from rumus.tensor.graph.autograd import (
     ACCUMULATE,
     Node,
@@ -53,17 +54,17 @@ def checkpoint(
     if not is_recording():
         return _checked(function(*inputs))
     positions = _Positions(generators)
-    first = _Call(function, inputs, positions)
+    first, before = _Call(function, inputs, positions), state_now()
     result = first.run()
     if result._node is None:
         return result
     parameters = leaves(result._node)
-    again = _Call(function, inputs, _Positions(generators, positions), _mark_of(result))
+    repeated = _Call(function, inputs, _Positions(generators, positions), _mark_of(result), before)
     sources = [*inputs, *parameters]
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
         given = dict(zip((id(p) for p in parameters), destinations[len(inputs) :], strict=True))
-        return again.gradients(gradient, parameters, given)
+        return repeated.gradients(gradient, parameters, given)
 
     proposed = updates_of(result._node)
     found = result_of("checkpoint", result._array, result.backend, sources, vjp, saved=inputs)
@@ -125,9 +126,11 @@ class _Call:
         inputs: Sequence[Tensor],
         positions: _Positions,
         wanted: int | None = None,
+        before: State | None = None,
     ) -> None:
         self.function = function
         self.wanted = wanted  # the mark of what the call before has returned
+        self.before = before  # what buffers held then, if this is to be the same call
         self.inputs = inputs
         self.positions = positions
         self.shares: list[Array | None] = [None] * len(inputs)
@@ -137,10 +140,16 @@ class _Call:
         live(self.positions.note)
         draws = Draws()
         with draws.watched():
-            result = _checked(self.function(*(self._end(i, x) for i, x in enumerate(self.inputs))))
+            result = _checked(self._called())
         self.positions.find(draws)
         live(self.positions.leave)
         return result
+
+    def _called(self) -> Any:
+        ends = [self._end(number, given) for number, given in enumerate(self.inputs)]
+        if self.before is None:
+            return self.function(*ends)
+        return again(self.before, lambda: self.function(*ends))
 
     def _end(self, number: int, given: Tensor) -> Tensor:
         """The same elements, with a node that keeps the gradient that reaches it."""

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from rumus.nn.fitting import LoadReport, Rename, fit
 from rumus.nn.names import Names
 from rumus.nn.other_names import LAYER, MODULE, STATE
+from rumus.nn.side_effects import assigned, is_inner, outermost
 from rumus.nn.state import OwnState
 from rumus.nn.tree import describe
 from rumus.nn.weights_file import read_weights, write_weights
@@ -30,6 +31,7 @@ from rumus.tensor import (
     move_parameters,
 )
 from rumus.tensor.expression.arguments import check_arguments, checked_arguments
+from rumus.tensor.graph.assignment import running_pass
 from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.memory.recording import depends_on
 from rumus.tensor.memory.uninterrupted import Uninterrupted
@@ -56,6 +58,12 @@ class Module:
     `Sequential`: a plain list or dict that holds modules or parameters is refused with a TypeError.
 
     What is reached by two ways (tied weights) is one thing: it appears once, under the first name.
+
+    While the module trains, a buffer that `forward` assigns, `self.mean = 0.9 * self.mean + ...` in
+    the same shape and dtype, belongs to the step: the pass sees the new value, which is written
+    when the step counts, and once. A pass without a step leaves it. Whatever else `forward` changes
+    (numbers, lists, dicts, NumPy arrays) it changes at once, and a SideEffectWarning says so. In
+    evaluation an assignment is an assignment.
 
     >>> from rumus.nn import Linear, Module
     >>> from rumus.tensor import Generator, Tensor, zeros
@@ -99,12 +107,9 @@ class Module:
     def __call__(self: Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call `forward`; a type checker sees the arguments and the result of the subclass's."""
         depends_on(self, "training")
-        try:
-            return self.forward(*args, **kwargs)
-        except AttributeError as error:
-            if isinstance(error.obj, np.ndarray):
-                raise _met_an_array(type(self).__name__) from error
-            raise
+        if is_inner(self):
+            return _called(self, args, kwargs)
+        return outermost(self, lambda: _called(self, args, kwargs))
 
     if not TYPE_CHECKING:  # for a type checker only what is declared may be set
 
@@ -126,6 +131,8 @@ class Module:
                     f"would take out of training: write into it with {name}.assign(value), or set "
                     "a Parameter"
                 )
+            if running_pass() is not None:
+                assigned(self, name, value)
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -419,6 +426,15 @@ class Module:
     def to_gpu(self) -> Self:
         """Move to the GPU. ImportError says what to install where `rumus.gpu` is missing."""
         return self.to(gpu_backend())
+
+
+def _called(module: Forward[P, R_co], args: Any, kwargs: Any) -> R_co:
+    try:
+        return module.forward(*args, **kwargs)
+    except AttributeError as error:
+        if isinstance(error.obj, np.ndarray):
+            raise _met_an_array(type(module).__name__) from error
+        raise
 
 
 def _every_path(

@@ -34,6 +34,7 @@ from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.gpu import gpu_backend
 from rumus.tensor.graph.arena import Arena
+from rumus.tensor.graph.assignment import SideEffectWarning
 from rumus.tensor.graph.autograd import no_grad
 from rumus.tensor.graph.indexing import gather
 from rumus.tensor.graph.linear_algebra import matmul
@@ -156,6 +157,7 @@ __all__ = [
     "PrecisionError",
     "ROLES",
     "Role",
+    "SideEffectWarning",
     "StateMismatchError",
     "Tensor",
     "TensorLike",

@@ -39,6 +39,7 @@ from rumus.gpu.engine.protocol import (
     TimedPass,
     Usage,
 )
+from rumus.tensor.memory.uninterrupted import displaced
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
 MANY: Final = 2**18  # workgroups from which a submission keeps the device busy for a while
@@ -212,11 +213,8 @@ class Gpu:
 
         level: "highest", "high" or "medium".
         """
-        before, self.precision = self.precision, level
-        try:
+        with displaced(self, "precision", level):
             yield
-        finally:
-            self.precision = before
 
     @property
     def watcher(self) -> Watcher | None:
@@ -419,12 +417,8 @@ class Gpu:
         region: where arrays are made, None for the usual place.
         """
         watched = self._watched
-        before = watched.watcher, watched.region
-        watched.watcher, watched.region = watcher, region
-        try:
+        with displaced(watched, "watcher", watcher), displaced(watched, "region", region):
             yield
-        finally:
-            watched.watcher, watched.region = before
 
     def give_up(self, region: Region) -> None:
         """Take the memory of a captured step back, at any moment and on any thread.

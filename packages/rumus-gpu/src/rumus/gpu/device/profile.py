@@ -20,6 +20,7 @@ import numpy as np
 from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.staging import MappedStaging, take
 from rumus.gpu.engine.protocol import Recorder, Usage
+from rumus.tensor.memory.uninterrupted import displaced
 
 if TYPE_CHECKING:
     from rumus.gpu.device.device import Gpu
@@ -185,14 +186,10 @@ def profiling(gpu: Gpu) -> Iterator[Profile]:
         raise RuntimeError("this GPU is being profiled already; a profile cannot hold another one")
     profile = Profile("timestamps" if _has_timestamps(gpu) else "wall")
     gpu.synchronize()
-    gpu.clock = (
-        Timestamps(gpu, profile) if profile.clock == "timestamps" else WallClock(gpu, profile)
-    )
-    try:
+    clock = Timestamps(gpu, profile) if profile.clock == "timestamps" else WallClock(gpu, profile)
+    with displaced(gpu, "clock", clock):
         yield profile
         gpu.synchronize()
-    finally:
-        gpu.clock = None
 
 
 def _has_timestamps(gpu: Gpu) -> bool:
@@ -201,12 +198,9 @@ def _has_timestamps(gpu: Gpu) -> bool:
         return False
     probe = Profile("timestamps")
     gpu.synchronize()
-    gpu.clock = Timestamps(gpu, probe)
-    try:
+    with displaced(gpu, "clock", Timestamps(gpu, probe)):
         _run_probe(gpu)
         gpu.synchronize()
-    finally:
-        gpu.clock = None
     return any(event.duration > 0 for event in probe.events)
 
 

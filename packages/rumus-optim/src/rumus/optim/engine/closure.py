@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 from rumus.optim.engine.optimizer import Optimizer
 from rumus.optim.options.group import M_co
 from rumus.tensor import ClosureNeededError, GradientStore, Tensor
+from rumus.tensor.graph.assignment import within_pass
 from rumus.tensor.graph.buffer_update import take_loose
 from rumus.tensor.operations.generator import Draws
 
@@ -86,7 +87,7 @@ def forward_backward(
     scale: what the gradients are multiplied by; see `Tensor.backward`.
     """
     take_loose()  # what passes before have left belongs to no step
-    loss = loss_fn(*arguments)
+    loss = within_pass(lambda: loss_fn(*arguments))
     if not isinstance(loss, Tensor):
         raise TypeError(
             f"the loss function must return the loss as a tensor, not {type(loss).__name__}: "

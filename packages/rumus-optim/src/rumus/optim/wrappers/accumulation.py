@@ -20,6 +20,7 @@ from rumus.tensor import (
     float16,
     float32,
 )
+from rumus.tensor.graph.assignment import hold
 from rumus.tensor.graph.buffer_update import BufferUpdate
 from rumus.tensor.graph.store import Collector, check_fit
 from rumus.tensor.memory.backend import Array
@@ -104,7 +105,9 @@ class Accumulation:
                 self._include(grads, 1.0 if summed else weight)
                 self.weight += weight
                 self.count += 1
-                self._updates += grads.keep_updates()
+                updates = grads.keep_updates()
+                hold(updates)
+                self._updates += updates
             grads.take_updates()
             grads.drain(list(grads), _BY)
 
@@ -161,6 +164,11 @@ class Accumulation:
             self._updates += other._updates
             self.weight, self.count = self.weight + other.weight, self.count + other.count
             other._forget()
+
+    @property
+    def updates(self) -> Sequence[BufferUpdate]:
+        """What the passes would change of buffers, in their order."""
+        return self._updates
 
     @property
     def parameters(self) -> list[Parameter]:

@@ -21,6 +21,7 @@ from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Backend, Epilogue, Shape
 from rumus.tensor.memory.reshaping import reshaped
+from rumus.tensor.memory.uninterrupted import displaced
 
 # From the gradient of the result, and for each input an array to write to (or None), to the
 # gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`. They
@@ -325,12 +326,8 @@ def no_grad() -> Iterator[None]:
     ...     (Parameter([1.0]) * 2).requires_grad
     False
     """
-    before = _mode.recording
-    _mode.recording = False
-    try:
+    with displaced(_mode, "recording", False):
         yield
-    finally:
-        _mode.recording = before
 
 
 def ones(shape: tuple[int, ...], dtype: np.dtype[Any], backend: Backend) -> Array:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rumus.tensor.graph.autograd import no_grad
+from rumus.tensor.memory.uninterrupted import displaced
 
 
 class Evaluation:
@@ -52,9 +53,5 @@ def evaluating() -> Iterator[None]:
     ...     (Parameter([1.0]) * 2).requires_grad
     False
     """
-    before, _current.evaluation = _current.evaluation, Evaluation()
-    try:
-        with no_grad():
-            yield
-    finally:
-        _current.evaluation = before
+    with displaced(_current, "evaluation", Evaluation()), no_grad():
+        yield

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.uninterrupted import displaced
 
 if TYPE_CHECKING:
     from rumus.tensor.graph.tensor import Tensor
@@ -74,11 +75,11 @@ def note_again(means: Sequence[Mean]) -> None:
 @contextmanager
 def noting_means() -> Iterator[list[Mean]]:
     """Collect the means that are taken on this thread within the block."""
-    before, _listening.means = _listening.means, []
-    found = _listening.means
+    before: list[Mean] | None = _listening.means
+    found: list[Mean] = []
     try:
-        yield found
+        with displaced(_listening, "means", found):
+            yield found
     finally:
-        _listening.means = before
         if before is not None:
             before.extend(found)

@@ -20,6 +20,7 @@ from rumus.tensor.expression.errors import (
     UnclaimedGradientError,
 )
 from rumus.tensor.expression.printable import printable_lines
+from rumus.tensor.graph.assignment import take_in
 from rumus.tensor.graph.autograd import ACCUMULATE, Node, backward, ones
 from rumus.tensor.graph.buffer_update import BufferUpdate, take_loose
 from rumus.tensor.graph.tensor import Tensor, backend_of
@@ -395,6 +396,7 @@ def gradients_of(
         take_loose()  # a part that was computed again has proposed them again
     else:
         collector.add(edge, seed)
+    take_in([*store._updates, *updates])
     if into is None:
         collector.commit()
         store.propose(updates)

@@ -207,11 +207,14 @@ class Tensor(Arithmetic["Tensor"]):
                 "the gradient of the value would be lost: assignment is not recorded. Assign "
                 "value.detach(), or do it under no_grad()"
             )
+        running = assignment.running_pass()
+        is_held_back = running is not None and running.write(self)
         target = indexing.basic(self._array, key)
         if not shaping.broadcasts(source.shape, target.shape):
             raise ValueError(f"a value of shape {source.shape} does not fit into {target.shape}")
         self._backend.copy(source._array, target)
-        live(self._version.written)
+        if not is_held_back:
+            live(self._version.written)
 
     # Elementwise
 
@@ -737,6 +740,7 @@ def from_dlpack(source: Any) -> Tensor:
 
 # The families are functions over Tensor, and Tensor's methods call them: hence at the end.
 from rumus.tensor.graph import (  # noqa: E402
+    assignment,
     indexing,
     linear_algebra,
     operators,

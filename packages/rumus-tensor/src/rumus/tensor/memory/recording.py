@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Backend
+from rumus.tensor.memory.uninterrupted import displaced
 
 T = TypeVar("T")
 
@@ -175,11 +176,8 @@ _current = _Current()
 @contextmanager
 def recorded_by(recording: Recording) -> Iterator[None]:
     """Let what runs on this thread report to `recording`."""
-    before, _current.recording = _current.recording, recording
-    try:
+    with displaced(_current, "recording", recording):
         yield
-    finally:
-        _current.recording = before
 
 
 def live(act: Callable[[], None]) -> None:

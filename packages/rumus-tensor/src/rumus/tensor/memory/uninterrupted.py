@@ -10,12 +10,14 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from time import perf_counter
 from types import FrameType
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
 R = TypeVar("R")
+T = TypeVar("T")
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 # The C module under `signal`: making enums of its numbers would take longer than a small update.
@@ -133,6 +135,47 @@ class _Handlers:
 
 
 _handlers: Final = _Handlers()
+
+
+@contextmanager
+def displaced(holder: Any, name: str, value: T) -> Iterator[T]:
+    """Let an attribute have another value within the block, and its own again after it.
+
+    So it is wherever in the block, or at its end, a signal's handler raises. Nothing is held back,
+    so that it costs little: one assignment is whole by itself.
+
+    holder: whose attribute it is.
+    name: of the attribute.
+    value: which it has in the block; it is yielded.
+    """
+    before = getattr(holder, name)
+    try:
+        try:
+            setattr(holder, name, value)
+            yield value
+        finally:
+            setattr(holder, name, before)
+    except BaseException:
+        setattr(holder, name, before)  # a signal may have come before the other was reached
+        raise
+
+
+@contextmanager
+def putting_back(write: Callable[[], None]) -> Iterator[None]:
+    """Call `write` after the block, wherever a signal's handler raises: see `put_back_after`.
+
+    write: is uninterrupted, and may be called twice.
+    """
+    try:
+        try:
+            yield
+        finally:
+            with Uninterrupted():
+                write()
+    except BaseException:
+        with Uninterrupted():
+            write()
+        raise
 
 
 def put_back_after(act: Callable[[], R], write: Callable[[], None]) -> R:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
+from rumus.tensor.memory.uninterrupted import displaced
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -68,8 +70,5 @@ def is_somebody_watching() -> bool:
 @contextmanager
 def watched_by(watcher: Watcher | None) -> Iterator[None]:
     """Let `watcher`, or nobody, look on at what this thread does in the block."""
-    before, _current.watcher = _current.watcher, watcher
-    try:
+    with displaced(_current, "watcher", watcher):
         yield
-    finally:
-        _current.watcher = before

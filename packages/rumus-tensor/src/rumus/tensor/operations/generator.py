@@ -24,7 +24,7 @@ from rumus.tensor.graph.tensor import Tensor
 from rumus.tensor.memory.backend import Array, Backend
 from rumus.tensor.memory.philox import philox_words
 from rumus.tensor.memory.recording import depends_on, fed, live, refuse
-from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
 from rumus.tensor.memory.updater import Outcome
 
 Place: TypeAlias = tuple[int, int, int]  # seed, stream, position
@@ -336,12 +336,8 @@ class Draws:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Note what draws on this thread."""
-        outer = _watching.all
-        try:
-            _watching.all = (*outer, self)
+        with displaced(_watching, "all", (*_watching.all, self)):
             yield
-        finally:
-            _watching.all = outer
 
     def take_back(self) -> None:
         """Put the generators back to where they stood."""

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from rumus.tensor.expression.printable import printable_lines
+from rumus.tensor.memory.uninterrupted import displaced
 from rumus.train.command_line.exit_codes import ExitCode, Terminated, code_of, told
 from rumus.train.command_line.parser import parser
 from rumus.train.loop.stop_signals import Interrupted
@@ -67,14 +68,12 @@ def _say(command: str, text: str) -> None:
 @contextmanager
 def _short_warnings(command: str) -> Iterator[None]:
     """Say warnings in one line, as errors are said."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: printable_lines(
-        f"rumus {command}: warning: {message}\n"
-    )
-    try:
+
+    def short(message: object, *_: object, **__: object) -> str:
+        return printable_lines(f"rumus {command}: warning: {message}\n")
+
+    with displaced(warnings, "formatwarning", short):
         yield
-    finally:
-        warnings.formatwarning = before
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rumus.optim import Accumulation
 from rumus.tensor import Tensor
+from rumus.tensor.graph.assignment import WrittenAhead
 from rumus.tensor.graph.means import noting_means
+from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.train.base.logged import Log, added, weighted
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.weighing import Weighing
@@ -44,8 +46,33 @@ def _step(
     window: Iterable[tuple[tuple[Any, ...], float]],
     weighing: Weighing | None,
 ) -> tuple[Tensor, float]:
-    """Do the step; return its loss, in memory of its own, and the weight of all batches."""
-    accumulation, optimizer = Accumulation(), trainer.optimizer
+    """Do the step; return its loss, in memory of its own, and the weight of all batches.
+
+    A captured pass reads buffers where they are: so each has, between the passes, what those before
+    have assigned.
+    """
+    accumulation, ahead = Accumulation(), WrittenAhead()
+    total, logs = put_back_after(
+        lambda: _passes(trainer, loss_fn, window, weighing, accumulation, ahead), ahead.put_back
+    )
+    if total is None:
+        raise ValueError("all batches of a step have weight 0: leave them out of the loader")
+    counted = accumulation.weight
+    noted = trainer.losses.note(total * (1 / counted), weighted(added(logs), 1 / counted))
+    with accumulation.gradients() as grads:
+        trainer.update(grads, noted)
+    return noted, counted
+
+
+def _passes(
+    trainer: Trainer[Any],
+    loss_fn: LossFunction,
+    window: Iterable[tuple[tuple[Any, ...], float]],
+    weighing: Weighing | None,
+    accumulation: Accumulation,
+    ahead: WrittenAhead,
+) -> tuple[Tensor | None, list[Log]]:
+    """Do the passes over all batches; return the weighted sum of their losses, and their logs."""
     total: Tensor | None = None
     logs: list[Log] = []
     for batch, weight in window:
@@ -54,15 +81,12 @@ def _step(
         if weighing is not None:
             (weight,) = weighing.weigh([loss], means, weight)
         trainer.check_claimed(grads)
-        optimizer.gradients(grads)  # raises if one is missing here, though others may have it
+        trainer.optimizer.gradients(grads)  # raises if one is missing here, though others have it
+        before = len(accumulation.updates)
         accumulation.add(grads, weight)
+        with Uninterrupted():
+            ahead.write(accumulation.updates[before:])
         if weight > 0:
             total = loss * weight if total is None else total + loss * weight
             logs.append(weighted(trainer.log, weight))
-    if total is None:
-        raise ValueError("all batches of a step have weight 0: leave them out of the loader")
-    counted = accumulation.weight
-    noted = trainer.losses.note(total * (1 / counted), weighted(added(logs), 1 / counted))
-    with accumulation.gradients() as grads:
-        trainer.update(grads, noted)
-    return noted, counted
+    return total, logs

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rumus.optim import Optimizer
 from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import NonFiniteGradientError
-from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.checkpoints.snapshot import check_declared
 from rumus.train.data.batches import arguments
 
@@ -225,9 +225,9 @@ def _swept(optimizer: Optimizer[Any]) -> Iterator[Callable[[float], None]]:
         for hyper, ratio in zip(held, ratios, strict=True):
             hyper["lr"] = rate * ratio
 
-    try:
+    def put_back() -> None:
+        for hyper, own in zip(held, before, strict=True):
+            hyper["lr"] = own
+
+    with putting_back(put_back):
         yield set_rate
-    finally:
-        with Uninterrupted():
-            for hyper, own in zip(held, before, strict=True):
-                hyper["lr"] = own

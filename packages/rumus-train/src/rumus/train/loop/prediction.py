@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rumus.tensor import Backend, Tensor, cpu
 from rumus.tensor.graph.evaluation import evaluating
+from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.calling import call
 from rumus.train.data.batches import arguments, samples
 from rumus.train.loop.validation import measure, on_backend
@@ -179,11 +180,13 @@ def left_alone(loader: Iterable[Any]) -> Iterator[None]:
         )
     is_stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
     before = loader.state_dict() if is_stateful else None  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
+
+    def put_back() -> None:
         if is_stateful:
             loader.load_state_dict(before)  # type: ignore[attr-defined]
+
+    with putting_back(put_back):
+        yield
 
 
 def _is_model(thing: object) -> bool:

@@ -35,6 +35,7 @@ from types import (
 from typing import Any, Final
 
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
+from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.loop.guards import MISSING, Guards, contents, is_comparable, reachable
 from rumus.train.loop.outside import (
     CONTAINERS,
@@ -109,16 +110,18 @@ class Reads:
         are no part of the step.
         """
         before, collects = sys.gettrace(), gc.isenabled()
-        gc.disable()
-        sys.settrace(self._entered)
-        try:
-            yield
-        finally:
+
+        def put_back() -> None:
             sys.settrace(before)
             if collects:
                 gc.enable()
             self._outside.clear()
             self._functions.clear()
+
+        with putting_back(put_back):
+            gc.disable()
+            sys.settrace(self._entered)
+            yield
 
     # What is read
 

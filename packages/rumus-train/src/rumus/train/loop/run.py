@@ -18,6 +18,7 @@ from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.printable import PrintableError
 from rumus.tensor.expression.whole_number import whole_number
+from rumus.tensor.memory.uninterrupted import displaced
 from rumus.train.base.class_names import require_same_classes
 from rumus.train.base.every import Every
 from rumus.train.base.limits import Limits
@@ -580,12 +581,14 @@ class Run:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Let the trainer watch losses in the block, and nothing after it."""
-        try:
-            if self._spikes is not None and not self._spikes.rolls_back:
-                self.trainer.leaves_out = self._is_left_out
+        leaves_out = None
+        if self._spikes is not None and not self._spikes.rolls_back:
+            leaves_out = self._is_left_out
+        with (
+            displaced(self.trainer, "undeclared", None),
+            displaced(self.trainer, "leaves_out", leaves_out),
+        ):
             yield
-        finally:
-            self.trainer.undeclared = self.trainer.leaves_out = None
 
     def _watch(self) -> None:
         """Look for random generators that would not be saved."""

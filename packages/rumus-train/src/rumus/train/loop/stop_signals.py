@@ -91,9 +91,14 @@ class StopSignals:
         self._restore()
 
     def _restore(self) -> None:
-        while self._before:
-            number, before = self._before.popitem()
-            signal.signal(number, signal.SIG_DFL if before is None else before)
+        """Put the handlers back, each of which may raise as soon as it is there."""
+        try:
+            for number, before in list(self._before.items()):
+                signal.signal(number, signal.SIG_DFL if before is None else before)
+                self._before.pop(number, None)
+        except BaseException:
+            self._restore()
+            raise
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = monotonic()

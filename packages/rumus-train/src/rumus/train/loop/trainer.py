@@ -18,7 +18,7 @@ from rumus.tensor import Backend, Generator, GradientStore, Tensor, cpu
 from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.graph.means import Mean, noting_means
 from rumus.tensor.memory.recording import is_capturing
-from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced
 from rumus.tensor.memory.updater import Outcome
 from rumus.tensor.operations.generator import Draws
 from rumus.train.base.calling import as_dict
@@ -560,11 +560,8 @@ class Trainer(Generic[M_co]):
 
         clock: what the parts are timed by.
         """
-        self._clock, before = clock, self._clock
-        try:
+        with displaced(self, "_clock", clock):
             yield
-        finally:
-            self._clock = before
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -572,13 +569,9 @@ class Trainer(Generic[M_co]):
 
         After it, losses and captured steps are those from before. The parameters are not put back.
         """
-        before = self.losses, self._steps
-        self.losses = Losses()
-        self._steps = None if self._steps is None else CapturedSteps()
-        try:
+        steps = None if self._steps is None else CapturedSteps()
+        with displaced(self, "losses", Losses()), displaced(self, "_steps", steps):
             yield
-        finally:
-            self.losses, self._steps = before
 
     def memory_report(self) -> MemoryReport:
         """Return the bytes of parameters, gradients, state, and of each captured step.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rumus.optim.engine.followed import FollowedOptimizer
-from rumus.tensor.memory.uninterrupted import Uninterrupted
+from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.random_sources import restore_program, states_of_program
 from rumus.train.checkpoints.snapshot import parts_of_model, restore, take
 
@@ -33,12 +33,12 @@ def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
     told = [(each, "outcome", each.outcome) for each in has_outcome]
     if isinstance(owner, FollowedOptimizer):
         told.append((owner, "blamed", owner.blamed))
-    try:
-        with trainer.apart():
-            yield
-    finally:
-        with Uninterrupted():
-            restore(parts, before, "the state before")
-            restore_program(of_program)
-            for thing, name, value in told:
-                setattr(thing, name, value)
+
+    def put_back() -> None:
+        restore(parts, before, "the state before")
+        restore_program(of_program)
+        for thing, name, value in told:
+            setattr(thing, name, value)
+
+    with putting_back(put_back), trainer.apart():
+        yield

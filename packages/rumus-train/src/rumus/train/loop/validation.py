@@ -17,6 +17,7 @@ from rumus.optim import Optimizer
 from rumus.tensor import Backend, Tensor
 from rumus.tensor.graph import evaluation
 from rumus.tensor.graph.means import noting_means
+from rumus.tensor.memory.uninterrupted import putting_back
 from rumus.train.base.calling import as_dict, call
 from rumus.train.base.epoch_sum import LAG
 from rumus.train.base.late_values import late_numbers
@@ -74,14 +75,15 @@ def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator
     """
     modules = [m for thing in objects if hasattr(thing, "modules") for m in thing.modules()]
     before = [module.training for module in modules]
-    try:
-        with evaluation.evaluating(), average_in_place(optimizer):
-            for module in modules:
-                module.training = False
-            yield
-    finally:
+
+    def put_back() -> None:
         for module, training in zip(modules, before, strict=True):
             module.training = training
+
+    with putting_back(put_back), evaluation.evaluating(), average_in_place(optimizer):
+        for module in modules:
+            module.training = False
+        yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,345 @@
+"""What `forward` assigns: buffers belong to the step, and what cannot is said by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from uncounted_passes import KINDS, left
+
+from rumus import nn
+from rumus.optim import LBFGS, SAM, SGD, Accumulation
+from rumus.tensor import (
+    Backend,
+    Generator,
+    NonFiniteGradientError,
+    SideEffectWarning,
+    Tensor,
+    cpu,
+    int32,
+    no_grad,
+    tensor,
+    zeros,
+)
+from rumus.tensor.graph import assignment
+from rumus.train import Trainer
+
+X: NDArray[Any] = np.random.default_rng(0).normal(1, 1, (8, 3)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _not_said_yet() -> None:
+    assignment._told.clear()
+
+
+class Counting(nn.Module):
+    """Assigns a running mean, a count and, in place, the rows that it saw last."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.linear = nn.Linear(3, 2, generator=Generator(0))
+        self.mean, self.seen, self.last = zeros((3,)), zeros((), dtype=int32), zeros((2, 3))
+        self.to(backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        self.seen = self.seen + 1
+        self.last[1] = self.last[0]
+        self.last[0] = x[0]
+        return self.linear(x - self.mean)
+
+    def check(self, batches: list[NDArray[Any]]) -> None:
+        """These batches were seen, in this order, and no others."""
+        mean = np.zeros(3)
+        for x in batches:
+            mean = 0.9 * mean + 0.1 * x.astype(float).mean(0)
+        np.testing.assert_allclose(self.mean.numpy(), mean, rtol=2e-6, atol=1e-7)
+        assert self.seen.item() == len(batches)
+        last = [*(x[0] for x in reversed(batches)), np.zeros(3), np.zeros(3)][:2]
+        np.testing.assert_array_equal(self.last.numpy(), last)
+
+
+def loss_of(model: Counting) -> Callable[[Tensor], Tensor]:
+    return lambda x: (model(x) ** 2).mean()
+
+
+@pytest.mark.parametrize("seed", [4, 7], ids=["eager", "captured"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pass_of_which_no_step_counts_leaves_no_bit(
+    kind: str, seed: int, backend: Backend
+) -> None:
+    act, is_step = KINDS[kind]
+    assert not left(backend, seed, act, is_step).total()
+
+
+@pytest.mark.parametrize("capture", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_each_batch_is_seen_once(accumulate: int, capture: bool, backend: Backend) -> None:
+    model, batches = Counting(backend), [X + i for i in range(12)]
+    trainer = Trainer(SGD(model.parameters(), 0.1), capture=capture)
+    trainer.fit(
+        [(x,) for x in batches], loss_of(model), epochs=1, accumulate=accumulate, signals=False
+    )
+    model.check(batches)
+    assert trainer.counts.replayed == (9 if capture else 0)
+
+
+@pytest.mark.parametrize("make", [lambda p: SAM(SGD(p, 0.1)), lambda p: LBFGS(p, max_iter=4)])
+@pytest.mark.parametrize("by_trainer", [False, True])
+def test_a_step_of_several_passes_sees_its_batch_once(
+    make: Callable[[Any], Any], by_trainer: bool, backend: Backend
+) -> None:
+    model, batches = Counting(backend), [X + i for i in range(4)]
+    optimizer = make(model.parameters())
+    trainer = Trainer(optimizer)
+    for x in batches:
+        if by_trainer:
+            trainer.train_step(loss_of(model), x)
+        else:
+            given = tensor(x, backend=backend)
+            optimizer.minimize_step(lambda given=given: loss_of(model)(given))
+    model.check(batches)
+
+
+def test_two_calls_in_one_loss_follow_one_another(backend: Backend) -> None:
+    """Also in a loop of one's own, where nobody says which passes belong to a step."""
+    for own_loop in (True, False):
+        model = Counting(backend)
+        optimizer = SGD(model.parameters(), 0.1)
+        trainer = Trainer(optimizer)
+        for _ in range(3):
+            if own_loop:
+                x, y = (tensor(each, backend=backend) for each in (X, X + 1))
+                optimizer.step((loss_of(model)(x) + loss_of(model)(y)).backward())
+            else:
+                loss = loss_of(model)
+                trainer.train_step(lambda x, y, f=loss: f(x) + f(y), X, X + 1)
+        model.check([X, X + 1] * 3)
+
+
+def test_accumulation_in_a_loop_of_ones_own(backend: Backend) -> None:
+    model, accumulation = Counting(backend), Accumulation()
+    optimizer = SGD(model.parameters(), 0.1)
+    for x in (X, X + 1, X + 2):
+        accumulation.add(loss_of(model)(tensor(x, backend=backend)).backward())
+    model.check([])
+    optimizer.step(accumulation.gradients())
+    model.check([X, X + 1, X + 2])
+
+
+def test_an_accumulation_that_fails_is_taken_back(backend: Backend) -> None:
+    model = Counting(backend)
+    trainer = Trainer(SGD(model.parameters(), 0.1))
+    bad = np.full_like(X, np.nan)
+    trainer.fit([(X,)] * 2, loss_of(model), epochs=1, accumulate=2, signals=False)
+    with pytest.raises(NonFiniteGradientError):
+        trainer.fit([(X,), (bad,)], loss_of(model), epochs=1, accumulate=2, signals=False)
+    model.check([X, X])
+
+
+def test_a_part_that_is_computed_again(backend: Backend) -> None:
+    """Twice in one pass: the second call begins, and begins again, with what the first assigned."""
+    found = []
+    for recomputes in (True, False):
+        model = Counting(backend)
+        trainer = Trainer(SGD(model.parameters(), 0.1))
+
+        def loss(x: Tensor, model: Counting = model, again: bool = recomputes) -> Tensor:
+            y = nn.checkpoint(model, x) if again else model(x)
+            z = nn.checkpoint(model, x * 2) if again else model(x * 2)
+            return (y**2).mean() + (z**2).mean()
+
+        for _ in range(4):
+            trainer.train_step(loss, X)
+        found.append({name: array.tobytes() for name, array in model.state_dict().items()})
+    assert found[0] == found[1]
+
+
+def test_a_recomputation_without_a_trainer(backend: Backend) -> None:
+    model = Counting(backend)
+    optimizer = SGD(model.parameters(), 0.1)
+    for i in range(3):
+        x = tensor(X + i, backend=backend)
+        optimizer.step((nn.checkpoint(model, x) ** 2).mean().backward())
+    model.check([X, X + 1, X + 2])
+
+
+class OfActivations(nn.Module):
+    """A mean of what depends on parameters."""
+
+    def __init__(self) -> None:
+        self.linear, self.centre = nn.Linear(3, 2, generator=Generator(0)), zeros((2,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        self.centre = 0.5 * self.centre + 0.5 * y.mean(0)
+        return y - self.centre
+
+
+def test_a_value_with_a_graph_is_written_without_it(backend: Backend) -> None:
+    model, wanted = OfActivations().to(backend), np.zeros(2)
+    optimizer = SGD(model.parameters(), 0.0)
+    for _ in range(3):
+        optimizer.step((model(tensor(X, backend=backend)) ** 2).sum().backward())
+        weight, bias = model.linear.weight.numpy(), model.linear.bias.numpy()  # type: ignore[union-attr]
+        wanted = 0.5 * wanted + 0.5 * (X.astype(float) @ weight.astype(float).T + bias).mean(0)
+    assert list(model.state_dict()) == ["linear.weight", "linear.bias", "centre"]
+    np.testing.assert_allclose(model.centre.numpy(), wanted, rtol=1e-5)
+
+
+def test_what_the_loss_function_assigns() -> None:
+    """As the centre of DINO: it is no module's forward, and belongs to the step as well."""
+    model = OfActivations()
+    trainer = Trainer(SGD(model.linear.parameters(), 0.1, nonfinite="skip"))
+
+    def loss(x: Tensor) -> Tensor:
+        y = model.linear(x)
+        model.centre = 0.9 * model.centre + 0.1 * y.mean(0)
+        return (y**2).mean()
+
+    trainer.train_step(loss, X)
+    before = model.centre.tolist()
+    trainer.train_step(loss, np.full_like(X, np.inf))
+    assert model.centre.tolist() == before != [0.0, 0.0]
+
+
+def test_a_buffer_that_was_used_may_be_written_over_in_the_same_pass(backend: Backend) -> None:
+    """A queue of keys, as of MoCo: what backward needs of it is what it was."""
+
+    class Queue(nn.Module):
+        def __init__(self) -> None:
+            self.linear = nn.Linear(3, 3, generator=Generator(0))
+            self.queue = tensor(X[:4])
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.linear(x)
+            found = y @ self.queue.T
+            self.queue[:2] = y[:2].detach()
+            return found
+
+    model = Queue().to(backend)
+    optimizer, x = SGD(model.parameters(), 0.0), tensor(X, backend=backend)
+    grads = model(x).sum().backward()
+    wanted = np.outer(X[:4].sum(0), X.sum(0))
+    np.testing.assert_allclose(grads[model.linear.weight].numpy(), wanted, rtol=1e-5)
+    np.testing.assert_array_equal(model.queue.numpy(), X[:4])
+    optimizer.step(grads)
+    np.testing.assert_array_equal(model.queue.numpy()[:2], model.linear(x).numpy()[:2])
+    np.testing.assert_array_equal(model.queue.numpy()[2:], X[2:4])
+
+
+def test_evaluation_keeps_what_is_assigned() -> None:
+    """A state that goes from call to call, as of a recurrent net."""
+    model = Counting(cpu()).eval()
+    for i in range(3):
+        model(tensor(X + i))
+    model.check([X, X + 1, X + 2])
+
+
+def test_training_without_a_graph_says_that_it_is_put_back() -> None:
+    model = Counting(cpu())
+    with no_grad(), pytest.warns(SideEffectWarning) as found:
+        model(tensor(X))
+    assert len(found) == 3  # buffers
+    assert "Counting.mean is a buffer" in str(found[0].message)
+    model.check([])
+
+
+def test_a_value_of_another_pass_is_noticed() -> None:
+    """The loss depends on one pass alone, and its buffer has seen another one besides."""
+    model = Counting(cpu())
+    looked_at = model(tensor(X))
+    loss = loss_of(model)(tensor(X + 1))
+    with pytest.warns(SideEffectWarning, match=r"Counting\.\w+ was assigned by several passes"):
+        loss.backward()
+    assert looked_at.requires_grad
+
+
+# What cannot belong to the step
+
+
+class Says(nn.Module):
+    """Does something in forward besides computing."""
+
+    def __init__(self, effect: Callable[[Any, Tensor], None]) -> None:
+        self.linear, self.effect = nn.Linear(3, 2, generator=Generator(0)), effect
+        self.count, self.flag, self.history = 0, False, [0.0]
+        self.array, self.none, self.table = np.zeros(3), None, {"a": 1}
+        self.buffer, self.whole, self.kept = zeros((3,)), zeros((1,), dtype=int32), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.effect(self, x)
+        return self.linear(x)
+
+
+def _adds(model: Any, x: Tensor) -> None:
+    model.array += 1.0
+
+
+def _looks(model: Any, x: Tensor) -> None:
+    model.array[...] = x.numpy().mean(0)
+
+
+def _set(name: str, value: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor], None]:
+    return lambda model, x: setattr(model, name, value(model, x))
+
+
+TOLD: dict[str, tuple[Callable[[Any, Tensor], None], str]] = {
+    "a counter": (_set("count", lambda m, x: m.count + 1), "count is a number"),
+    "a flag": (_set("flag", lambda m, x: True), "flag is a number"),
+    "a list that grows": (lambda m, x: m.history.append(1.0), "history is changed"),
+    "another list": (_set("history", lambda m, x: [*m.history, 1.0]), "history is a list"),
+    "a dict": (lambda m, x: m.table.update(a=x), "table is changed"),
+    "an array in place": (_adds, "array is"),
+    "a part of an array": (_looks, "array is changed"),
+    "another array": (_set("array", lambda m, x: m.array + 1.0), "array is a NumPy array"),
+    "a buffer that was None": (_set("none", lambda m, x: x.mean(0)), "none is made a buffer"),
+    "a buffer of another shape": (_set("buffer", lambda m, x: x), r"float32 \(3,\).*\(8, 3\)"),
+    "a buffer of another dtype": (
+        _set("whole", lambda m, x: m.whole + 0.5), r"int32 \(1,\).*float32"
+    ),
+    "a parameter": (lambda m, x: m.linear.bias.assign(0.0), "bias is a parameter"),
+}  # fmt: skip
+SILENT: dict[str, Callable[[Any, Tensor], None]] = {
+    "a cache of activations": _set("kept", lambda m, x: m.linear(x)),
+    "a number that stays": _set("count", lambda m, x: 0),
+    "a new number": _set("batch", lambda m, x: x.shape[0]),
+    "a part": _set("other", lambda m, x: nn.ReLU()),
+}
+
+
+@pytest.fixture(name="train")
+def _train() -> Iterator[Callable[[Any], None]]:
+    def train(effect: Callable[[Any, Tensor], None]) -> None:
+        model = Says(effect)
+        trainer = Trainer(SGD(model.parameters(), 0.1), capture=False)
+        for _ in range(3):
+            trainer.train_step(lambda x: (model(x) ** 2).mean(), X)
+
+    return train  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_what_is_no_part_of_a_step_is_said_once(what: str, train: Any) -> None:
+    effect, text = TOLD[what]
+    with pytest.warns(SideEffectWarning) as found:
+        train(effect)
+    assert len(found) == 1
+    assert found[0].filename == __file__
+    with pytest.warns(SideEffectWarning, match=text):
+        warnings.warn(found[0].message, stacklevel=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", SILENT)
+def test_what_is_no_state_is_not_told_of(what: str, train: Any) -> None:
+    train(SILENT[what])
+
+
+def test_a_view_of_a_buffer_is_not_written_past_the_step() -> None:
+    model = Says(lambda m, x: m.buffer[:2].assign(1.0))
+    with pytest.raises(TypeError, match=r"Says\.buffer is a buffer, of which .* a view"):
+        model(tensor(X))
+    assert model.buffer.tolist() == [0.0] * 3

@@ -1,0 +1,139 @@
+"""What a trainer displaces for a while, with a signal at any line whose handler raises.
+
+All of it is back afterwards, wherever the signal came: see `interrupted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, Final
+
+import numpy as np
+from interrupted import Prepared, Refused
+
+from rumus.optim import EMA, AdamW
+from rumus.tensor import Generator, Parameter, Tensor, no_grad
+from rumus.tensor.graph.autograd import is_recording
+from rumus.tensor.graph.evaluation import current_evaluation
+from rumus.tensor.graph.means import _listening, noting_means
+from rumus.tensor.memory.uninterrupted import displaced
+from rumus.tensor.operations.generator import Draws, _watching
+from rumus.train import ArrayDataset, DataLoader, Trainer
+from rumus.train.base.step_clock import StepClock
+from rumus.train.loop.lr_sweep import _swept
+from rumus.train.loop.prediction import left_alone
+from rumus.train.loop.undone import undone
+from rumus.train.loop.validation import evaluating
+
+X: Final = np.random.default_rng(0).standard_normal((8, 2)).astype(np.float32)
+
+
+class _Learner:
+    """A trainer, and all that is displaced for it for a while."""
+
+    def __init__(self) -> None:
+        self.weight = Parameter([1.0, 2.0], name="weight")
+        self.noise = Generator(3)
+        self.optimizer = AdamW([self.weight], 0.1, average=EMA(0.9))
+        self.trainer = Trainer(self.optimizer, state={"noise": self.noise})
+        self.loader = DataLoader(ArrayDataset(X), 4, shuffle=True, seed=0)
+        self.module = _Module()
+        self.step()
+        self.losses, self.steps = self.trainer.losses, self.trainer._steps
+
+    def loss(self, x: Tensor) -> Tensor:
+        return ((self.weight - x + self.noise.normal((8, 2))) ** 2).mean()
+
+    def step(self) -> None:
+        self.trainer.train_step(self.loss, X)
+
+    def seen(self) -> tuple[Any, ...]:
+        trainer = self.trainer
+        state = {name: _bits(value) for name, value in self.optimizer.state_dict().items()}
+        return (
+            self.weight.numpy().tobytes(), state, self.optimizer.hyper["lr"], self.noise.position,
+            trainer._clock, trainer.losses is self.losses, trainer._steps is self.steps,
+            trainer.losses.state_dict(), self.loader.state_dict(), self.module.training,
+            is_recording(), current_evaluation(), _listening.means, _watching.all,
+        )  # fmt: skip
+
+
+class _Module:
+    """What a trainer's state may hold, and is no module of this library."""
+
+    def __init__(self) -> None:
+        self.training = True
+
+    def modules(self) -> list[_Module]:
+        return [self]
+
+
+def _bits(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _bits(item) for key, item in value.items()}
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+def _within(
+    block: Callable[[_Learner], AbstractContextManager[Any]],
+    act: Callable[[_Learner], object],
+    *,
+    refused: bool,
+) -> Prepared:
+    """A block in which something is displaced; refused: that ends with an error."""
+    learner = _Learner()
+
+    def run() -> None:
+        with suppress(Refused), block(learner):
+            act(learner)
+            if refused:
+                raise Refused
+
+    return run, learner.seen
+
+
+def _sweep(learner: _Learner) -> None:
+    with _swept(learner.optimizer) as set_rate:
+        set_rate(0.5)
+        learner.optimizer.poll()
+
+
+def _evaluating(learner: _Learner) -> AbstractContextManager[Any]:
+    return evaluating([learner.module], learner.optimizer)
+
+
+def _looks(learner: _Learner) -> None:
+    learner.loader.seek(3)
+    learner.loader.state_dict()
+
+
+def _nothing(learner: _Learner) -> None:
+    """The block alone."""
+
+
+_BLOCKS: Final[dict[str, tuple[Callable[[_Learner], Any], Callable[[_Learner], object]]]] = {
+    "trying a trainer out": (lambda o: undone(o.trainer, o.loader), _Learner.step),
+    "sweeping a learning rate": (lambda o: nullcontext(), _sweep),
+    "timing steps": (
+        lambda o: o.trainer.clocked(StepClock(o.loss, passes_in_update=False)), _nothing
+    ),
+    "stepping apart": (lambda o: o.trainer.apart(), _Learner.step),
+    "evaluating": (_evaluating, _nothing),
+    "reading a loader": (lambda o: left_alone(o.loader), _looks),
+    "computing without a graph": (lambda o: no_grad(), _nothing),
+    "noting means": (lambda o: noting_means(), _nothing),
+    "watching draws": (lambda o: Draws().watched(), _nothing),
+    "another value": (lambda o: displaced(o.optimizer, "nonfinite", "skip"), _nothing),
+}  # fmt: skip
+
+
+def _case(name: str, *, refused: bool) -> Callable[[], Prepared]:
+    block, act = _BLOCKS[name]
+    return lambda: _within(block, act, refused=refused)
+
+
+DISPLACED: Final[dict[str, Callable[[], Prepared]]] = {
+    **{name: _case(name, refused=False) for name in _BLOCKS},
+    **{f"{name}, refused": _case(name, refused=True) for name in _BLOCKS},
+}
