@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import signal
+import sys
 import threading
 import time
 import weakref
 from importlib.util import find_spec
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,3 +83,56 @@ if find_spec("numba") is not None:
         for thread in threads:
             thread.join()
         assert all((each == 200).all() for each in found)
+
+    class Late(Exception):
+        """What the handler raises."""
+
+    def _run_with_a_signal_at(wanted: int, team: Team) -> tuple[int, int, bool]:
+        """Return how many parts were begun, how many were over then, and whether it raised."""
+        begun: list[int] = []
+        over: list[int] = []
+        lines = 0
+
+        def work(start: int, stop: int) -> None:
+            begun.append(start)
+            time.sleep(2 * MOMENT)
+            over.append(start)
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal lines
+            if not frame.f_code.co_filename.endswith("backends/thread_team.py"):
+                return None
+            lines += event == "line"
+            if event == "line" and lines == wanted:
+                signal.raise_signal(signal.SIGTERM)
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            team.run(work, PARTS)
+        except Late:
+            return len(begun), len(over), True
+        finally:
+            sys.settrace(before)
+        return len(begun), len(over), False
+
+    def test_a_signal_at_any_line_waits_for_the_others_too(team: Team) -> None:
+        """Whatever was begun is over when the error is heard, and the next run is as ever."""
+
+        def late(*_: object) -> None:
+            raise Late
+
+        before = signal.signal(signal.SIGTERM, late)
+        try:
+            at, raised = 0, True
+            while raised:
+                at += 1
+                begun, over, raised = _run_with_a_signal_at(at, team)
+                assert begun == over, f"line {at}"
+                found = np.zeros(9)
+                team.run(lambda start, stop, f=found: f[start:stop].__iadd__(1), PARTS)
+                assert (found == 1).all()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert at > 30

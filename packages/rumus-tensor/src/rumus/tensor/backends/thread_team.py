@@ -32,9 +32,18 @@ class Signal:
         self._is_asleep = False
         self._calls: SimpleQueue[None] = SimpleQueue()
 
+    @property
+    def number(self) -> int:
+        """What it was raised to last."""
+        return int(self._number[0])
+
     def raise_to(self, number: int) -> None:
         """Release the thread that waits for a number."""
         self._number[0] = number
+        self.wake()
+
+    def wake(self) -> None:
+        """Let whoever sleeps look again."""
         if self._is_asleep:
             self._calls.put(None)
 
@@ -53,7 +62,6 @@ class _Worker:
 
     def __init__(self, number: int) -> None:
         self._asked, self._done = Signal(), Signal()
-        self._count = 0
         self._part: tuple[Work, int, int] | None = None
         self.error: BaseException | None = None
         threading.Thread(target=self._run, name=f"rumus_{number}", daemon=True).start()
@@ -61,15 +69,16 @@ class _Worker:
     def start(self, work: Work, start: int, stop: int) -> None:
         """Start a part; the previous one has ended."""
         self._part, self.error = (work, start, stop), None
-        self._count += 1
-        self._asked.raise_to(self._count)
+        self._asked.raise_to(self._asked.number + 1)
 
     def join(self) -> None:
-        """Wait until the part is done. An interruption is raised after that."""
+        """Wait until what it was asked for is done. An interruption is raised after that."""
         interruption: BaseException | None = None
         while True:
             try:
-                self._done.wait_for(self._count)
+                if self._done.number < self._asked.number:
+                    self._asked.wake()  # an interruption may have come before it was woken
+                self._done.wait_for(self._asked.number)
                 break
             except BaseException as error:
                 interruption = error
@@ -99,6 +108,10 @@ class Team:
         self.lock = threading.Lock()
         self._workers = [_Worker(number) for number in range(count - 1)]
 
+    def _join(self) -> None:
+        for worker in self._workers:
+            worker.join()
+
     def run(self, work: Work, parts: Sequence[tuple[int, int]]) -> None:
         """Call `work(start, stop)` for each part, the first on this thread, holding `lock`.
 
@@ -107,12 +120,15 @@ class Team:
         first, *others = parts
         busy = list(zip(self._workers, others, strict=False))
         try:
-            for worker, part in busy:
-                worker.start(work, *part)
-            work(*first)
-        finally:
-            for worker, _ in busy:
-                worker.join()
+            try:
+                for worker, part in busy:
+                    worker.start(work, *part)
+                work(*first)
+            finally:
+                self._join()
+        except BaseException:
+            self._join()  # a signal may have come before, or within, the other
+            raise
         for worker, _ in busy:
             if worker.error is not None:
                 error, worker.error = worker.error, None
