@@ -13,7 +13,7 @@ import numpy as np
 from interrupted import Prepared, Refused
 
 from rumus.optim import EMA, AdamW
-from rumus.tensor import Generator, Parameter, Tensor, no_grad
+from rumus.tensor import Generator, Parameter, Tensor, no_grad, tensor
 from rumus.tensor.graph.autograd import is_recording
 from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.graph.means import _listening, noting_means
@@ -46,7 +46,12 @@ class _Learner:
         return ((self.weight - x + self.noise.normal((8, 2))) ** 2).mean()
 
     def step(self) -> None:
-        self.trainer.train_step(self.loss, X)
+        """A step that is not captured: noting what it does runs code as arrays are freed.
+
+        Python lets go of what a handler raises there.
+        """
+        x = tensor(X)
+        self.trainer.train_step(lambda: self.loss(x))
 
     def seen(self) -> tuple[Any, ...]:
         trainer = self.trainer
