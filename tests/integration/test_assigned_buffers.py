@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -329,8 +329,7 @@ def test_what_is_no_part_of_a_step_is_said_once(what: str, train: Any) -> None:
         train(effect)
     assert len(found) == 1
     assert found[0].filename == __file__
-    with pytest.warns(SideEffectWarning, match=text):
-        warnings.warn(found[0].message, stacklevel=1)  # type: ignore[arg-type]
+    assert re.search(text, str(found[0].message))
 
 
 @pytest.mark.parametrize("what", SILENT)

@@ -107,9 +107,10 @@ class Module:
     def __call__(self: Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call `forward`; a type checker sees the arguments and the result of the subclass's."""
         depends_on(self, "training")
-        if is_inner(self):
+        module: Any = self
+        if is_inner(module):
             return _called(self, args, kwargs)
-        return outermost(self, lambda: _called(self, args, kwargs))
+        return outermost(module, lambda: _called(self, args, kwargs))
 
     if not TYPE_CHECKING:  # for a type checker only what is declared may be set
 

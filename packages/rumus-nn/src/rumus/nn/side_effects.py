@@ -121,10 +121,10 @@ def _contents(module: Module) -> dict[str, tuple[str, Hashable]]:
     }
 
 
-def _content(value: Any) -> Hashable:
+def _content(value: Any) -> tuple[Hashable, ...]:
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.size > MOST * MOST:
-            return value.shape
+            return (value.shape,)
         return value.shape, zlib.crc32(np.ascontiguousarray(value).data)
     if isinstance(value, dict):
         return len(value), *((id(k), id(v)) for k, v in list(value.items())[:MOST])

@@ -14,7 +14,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeGuard, TypeVar
 
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
@@ -149,16 +149,16 @@ class Pass:
     def show(self, state: State) -> None:
         """Begin with what passes before have assigned."""
         for update in state.updates:
-            (buffer,), (array,) = update.buffers, update.arrays
+            buffer, array = update.buffers[0], update.arrays[0]
             self._arrays[id(buffer)] = buffer, buffer._array
             self._bases[id(buffer)] = update
             buffer._array = array
         for names, name, before, value in state.places:
             self._places[id(names), name] = names, name, before
             names[name] = value
-        for buffer, array in state.arrays:
-            self._arrays[id(buffer)] = buffer, buffer._array
-            buffer._array = array
+        for changed, now in state.arrays:
+            self._arrays[id(changed)] = changed, changed._array
+            changed._array = now
 
     def state(self) -> State:
         """Return what a part of the pass that is computed again has to begin with."""
@@ -336,7 +336,7 @@ class WrittenAhead:
             _write(buffer, array)
 
 
-def fits(value: object, buffer: Tensor) -> bool:
+def fits(value: object, buffer: Tensor) -> TypeGuard[Tensor]:
     """Whether a value can be written into a buffer."""
     return (
         type(value) is Tensor
