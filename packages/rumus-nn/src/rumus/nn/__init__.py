@@ -261,7 +261,7 @@ __all__ = [
     "save_lora",
 ]
 
-if not TYPE_CHECKING:  # a type checker knows what there is
+if not TYPE_CHECKING:  # so that type checkers see every name
 
     def __getattr__(name: str) -> NoReturn:
         _NN.refuse(name)

@@ -1,4 +1,4 @@
-"""Activations as modules, for a `Sequential`; elsewhere functions do, as `nn.relu`."""
+"""Activations as modules, for a `Sequential`; elsewhere use functions such as `nn.relu`."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ Function: TypeAlias = Callable[[Tensor], Tensor]
 class Activation(Module):
     """A module that applies a function to each element.
 
-    Behind a `Linear` in a `Sequential`, the function runs in that layer's product.
+    After a `Linear` in a `Sequential`, the function is fused with that layer's product.
     """
 
     @property
     @abstractmethod
     def function(self) -> Function:
-        """The function, made by `rumus.tensor.elementwise` if a product is to take it along."""
+        """The function; an `elementwise` one can be fused with a product."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function to each element.
@@ -102,7 +102,7 @@ class ELU(Activation):
 
 
 class GELU(Activation):
-    """x times the normal distribution function of x, or its approximation by tanh.
+    """x times the normal distribution function of x, or its tanh approximation.
 
     Hendrycks and Gimpel: arXiv:1606.08415.
 
@@ -240,7 +240,7 @@ class Hardtanh(Activation):
     """x, limited to [low, high].
 
     low: the smallest result.
-    high: the largest; ValueError unless low < high.
+    high: the largest result; ValueError unless low < high.
     """
 
     def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
@@ -255,7 +255,7 @@ class Hardtanh(Activation):
 
 
 class Softmax(Module):
-    """exp(x) / sum(exp(x)) along an axis; `cross_entropy_loss` takes logits, without it.
+    """exp(x) / sum(exp(x)) along an axis; `cross_entropy_loss` takes logits instead.
 
     axis: along which the results add up to 1.
 
@@ -277,7 +277,7 @@ class Softmax(Module):
 
 
 class LogSoftmax(Module):
-    """The logarithm of the softmax along an axis, as `nll_loss` takes it.
+    """The logarithm of the softmax along an axis, for `nll_loss`.
 
     axis: along which the probabilities add up to 1.
     """
@@ -316,14 +316,14 @@ class GLU(Module):
 
 
 class PReLU(Module):
-    """x where it is positive, weight x elsewhere, the weight being learned.
+    """x where it is positive, weight x elsewhere, with a learned weight.
 
     He et al.: arXiv:1502.01852.
 
-    count: the number of weights: 1, or one for each channel, which is axis 1, or the only axis.
-    start: of each weight.
+    count: the number of weights: 1, or one per channel; channels are axis 1, or the only axis.
+    start: the initial value of each weight.
     dtype: floating, of the weight.
-    backend: where the weight is made, by default the CPU.
+    backend: that holds the weight, by default the CPU.
 
     ValueError for another number of channels.
 
@@ -350,7 +350,7 @@ class PReLU(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to each element.
 
-        x: floating, with the channels in axis 1 where there are several weights.
+        x: floating, with the channels in axis 1 if there are several weights.
         """
         if self.count == 1:
             return prelu(x, self.weight)

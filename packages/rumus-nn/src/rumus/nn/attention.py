@@ -1,4 +1,4 @@
-"""`MultiHeadAttention`: each position looks at the others, in several ways at once."""
+"""`MultiHeadAttention`: each position attends to the others, with several heads."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from rumus.tensor import (
 
 
 class MultiHeadAttention(Module):
-    """Attention by heads of queries, keys and values of their own. arXiv:1706.03762, section 3.2.2.
+    """Attention with several heads of queries, keys and values. arXiv:1706.03762, section 3.2.2.
 
     Input: (..., positions, size). Result: the same shape.
 
     size: of the vectors, a multiple of heads.
     heads: of queries.
-    kv_heads: of keys and values, a divisor of heads, each shared by heads / kv_heads heads of
-        queries (arXiv:2305.13245); by default as many.
-    causal: a position looks at itself and those before it.
-    rotary: turns queries and keys by their positions.
-    bias: False for products without one.
-    dropout: in [0, 1], of the weights, in training.
-    context_size: of the vectors that keys and values are made of, where those are not the queries'
-        own; then queries have a weight of their own, otherwise one product makes all three.
-    generator: of the weights, and of the dropout, by default a stream of the program's `seed`.
+    kv_heads: of keys and values, a divisor of heads; each is shared by heads / kv_heads query heads
+        (arXiv:2305.13245). By default heads.
+    causal: a position attends only to itself and earlier ones.
+    rotary: rotates queries and keys by their positions.
+    bias: False for no biases.
+    dropout: in [0, 1], of the attention weights, in training.
+    context_size: of the vectors for keys and values in cross-attention; queries then have a
+        separate weight, otherwise one product makes all three.
+    generator: of the weights and the dropout, by default a stream of the program's `seed`.
     dtype: floating, of the parameters.
-    backend: where the parameters are made, by default the CPU.
+    backend: that holds the parameters, by default the CPU.
 
     ValueError for sizes that do not fit.
 
@@ -105,7 +105,7 @@ class MultiHeadAttention(Module):
         mask: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """Let each position of x look at those of the context, by default x itself.
+        """Let each position of x attend to those of the context, by default x itself.
 
         x: (..., positions, size).
         context: (..., keys, context_size).
@@ -139,7 +139,7 @@ class MultiHeadAttention(Module):
             return self.query(x), self.key_value(context)
         joint = self.query_key_value
         size = self.output.inputs
-        if not runs(joint, Linear.forward):  # what stands in its place makes all three
+        if not runs(joint, Linear.forward):  # its replacement makes all three
             return joint(x)[..., :size], joint(context)[..., size:]
         lengths = [size, joint.outputs - size]
         weights = split(joint.weight, lengths)

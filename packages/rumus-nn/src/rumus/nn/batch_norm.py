@@ -1,4 +1,4 @@
-"""`BatchNorm1d` and `BatchNorm2d`: each channel brought to mean 0 and variance 1 over the batch."""
+"""`BatchNorm1d` and `BatchNorm2d`: normalize each channel over the batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T", Tensor, Expr)
 
 @elementwise
 def running_affine(x: T, mean: T, variance: T, weight: T, bias: T, *, eps: float) -> T:
-    """The batch norm of running statistics, all of shapes that broadcast."""
+    """Batch norm with running statistics; all shapes broadcast."""
     return (x - mean) / (variance + eps).sqrt() * weight + bias
 
 
@@ -53,7 +53,7 @@ _MOVED: Final = _moved()
 
 
 def _averaged() -> Kernel:
-    """Both statistics as means over all batches so far, in place, with their number."""
+    """Both statistics as means over all batches so far, in place, and their number."""
     batches, outputs = Expr.array("batches") + 1, {}
     for running, total in (("mean", "total"), ("variance", "squares")):
         before, new = Expr.array(running), Expr.scalar(f"{running}_share") * Expr.array(total)
@@ -66,7 +66,7 @@ _AVERAGED: Final = _averaged()
 
 
 class _BatchNorm(Module):
-    """What the two have in common."""
+    """The common base of both."""
 
     allowed: ClassVar[tuple[int, ...]]
     needed: ClassVar[str]
@@ -108,11 +108,11 @@ class _BatchNorm(Module):
             self.batches = zeros((channels,), dtype=dtype, backend=backend)
 
     def ignored_state(self) -> frozenset[str]:
-        """Return the name of PyTorch's counter, which only a momentum of None reads."""
+        """Return the name of PyTorch's counter, which is only used with momentum=None."""
         return frozenset({"num_batches_tracked"} if self.batches is None else ())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize each channel, and while training move the running statistics."""
+        """Normalize each channel and, in training, update the running statistics."""
         depends_on(self, "momentum")
         name = type(self).__name__
         if x.ndim not in self.allowed or x.shape[1] != self.channels:
@@ -139,7 +139,7 @@ class _BatchNorm(Module):
         return result
 
     def _move(self, result: Tensor, total: Tensor, squares: Tensor, count: int) -> None:
-        """Have the running statistics moved towards those of a batch, if its step counts."""
+        """Propose to move the running statistics towards a batch's, if its step counts."""
         mean, variance = self.running_mean, self.running_var
         if mean is None or variance is None:
             return
@@ -164,23 +164,23 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    """y = (x - mean) / sqrt(variance + eps) * weight + bias, of each channel over the batch.
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, for each channel over the batch.
 
-    Ioffe, Szegedy: arXiv:1502.03167. Input: (batch, channels), or (batch, channels, length). While
-    training, mean and variance (divided by n) are those of the input; in evaluation they are
-    running_mean and running_var, which each applied step moves towards those of its input, the
-    variance divided by n - 1. A pass without a step, as under `no_grad`, changes nothing.
+    Ioffe, Szegedy: arXiv:1502.03167. Input: (batch, channels), or (batch, channels, length). In
+        training, mean and variance (divided by n) are those of the input; in evaluation they are
+        running_mean and running_var, which each applied step moves towards its input's, with the
+        variance divided by n - 1. A pass without a step, as under `no_grad`, changes nothing.
 
     channels: the length of axis 1.
     eps: positive, added to the variance.
     momentum: in [0, 1], how far a step moves the running statistics; None for the mean over all
-        steps so far, whose number `batches` holds.
+        steps so far, counted in `batches`.
     affine: False for no weight and bias.
-    track_running_stats: False to use the statistics of the input in evaluation as well.
+    track_running_stats: False to use the input's statistics in evaluation too.
     dtype: floating, of weight and bias.
-    backend: where the parameters and buffers are made, by default the CPU.
+    backend: that holds the parameters and buffers, by default the CPU.
 
-    ValueError for another number of channels, and in training for one value in each channel.
+    ValueError for a wrong number of channels and, in training, for a single value per channel.
 
     >>> from rumus.nn import BatchNorm1d
     >>> from rumus.tensor import tensor
@@ -193,7 +193,7 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    """`BatchNorm1d` of pictures, (batch, channels, height, width).
+    """`BatchNorm1d` for images, (batch, channels, height, width).
 
     channels: the length of axis 1.
     eps, momentum, affine, track_running_stats, dtype, backend: as in `BatchNorm1d`.

@@ -1,4 +1,4 @@
-"""`checkpoint`: activations that are computed again instead of kept."""
+"""`checkpoint`: recomputes activations instead of keeping them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from rumus.tensor.operations.generator import Draws, Place
 def checkpoint(
     function: Callable[..., Tensor], *inputs: Tensor, generators: Sequence[Generator] = ()
 ) -> Tensor:
-    """function(*inputs), of which nothing is kept for `backward` but the inputs.
+    """function(*inputs), keeping only the inputs for `backward`.
 
-    `backward` calls the function again, bit for bit the same. So a deep model needs the activations
-    of one part at a time, for one more forward pass. Chen et al.: arXiv:1604.06174. The generators
-    that the function draws from are set back for the second call.
+    `backward` calls the function again, with bit for bit the same result. So a deep model holds the
+    activations of only one part at a time, at the cost of one more forward pass. Chen et al.:
+    arXiv:1604.06174. Generators used by the function are rewound for the second call.
 
-    function: a module, or a function of tensors that computes the same each time.
+    function: a module, or a function of tensors, that computes the same each time.
     inputs: its tensors.
-    generators: more that it draws from, which are neither its own nor in what it closes over.
+    generators: others that it uses, which are neither its own nor in its closure.
 
-    TypeError for a result that is not one tensor; GraphError in the backward pass where a function
-    is found to compute something else the second time, of which only the shape is known on a GPU.
+    TypeError for a result that is not one tensor; GraphError in the backward pass if the function
+    computes something else the second time (on a GPU only the shape is compared).
 
     >>> from rumus.nn import Linear, checkpoint
     >>> from rumus.tensor import Generator, ones
@@ -50,7 +50,7 @@ def checkpoint(
     """
     if isinstance(function, Module):
         generators = [*generators, *(generator for _, generator in function.named_generators())]
-    generators = list(generators)  # those that the first call draws from are added
+    generators = list(generators)  # generators used by the first call are added
     if not is_recording():
         return _checked(function(*inputs))
     positions = _Positions(generators)
@@ -74,7 +74,7 @@ def checkpoint(
 
 
 def _mark_of(result: Tensor) -> int | None:
-    """A checksum of a result on the host; None for one on a device, which is not read."""
+    """A checksum of a result on the host; None on a device, which is not read."""
     if result.backend.runs_ahead:
         return None
     return zlib.crc32(np.ascontiguousarray(result._array).data)
@@ -87,7 +87,7 @@ def _checked(result: Any) -> Tensor:
 
 
 class _Positions:
-    """Where generators stood before a call. It holds no tensors, for a recording keeps it."""
+    """The generators' positions before a call. It holds no tensors, since a recording keeps it."""
 
     def __init__(self, generators: list[Generator], like: _Positions | None = None) -> None:
         self.generators = generators
@@ -95,7 +95,7 @@ class _Positions:
         self.before: list[Place] = []
 
     def note(self) -> None:
-        """Before the call: note the positions, and go to those of the call this one is like."""
+        """Before the call: note the positions, and rewind to those of the original call."""
         self.before = [generator.place for generator in self.generators]
         if self.like is not None:
             self._restore(self.like.before)
@@ -108,7 +108,7 @@ class _Positions:
                 self.before.append(place)
 
     def leave(self) -> None:
-        """After the call: a repeated one has drawn nothing new."""
+        """After the call: undo the draws of a repeated call."""
         if self.like is not None:
             self._restore(self.before)
 
@@ -166,7 +166,7 @@ class _Call:
     def gradients(
         self, gradient: Array, parameters: Sequence[Any], given: dict[int, Array | None]
     ) -> list[Array | None]:
-        """Run, and go back through it: the gradients of the inputs, then of the parameters."""
+        """Run forward and backward: the gradients of the inputs, then of the parameters."""
         result = self.run()
         sink = _Sink(given)
         node = result._node
@@ -178,13 +178,13 @@ class _Call:
                 "on has changed, or it draws from a generator of NumPy or Python, which is not "
                 "set back; draw from a rumus.tensor.Generator"
             )
-        del result  # its elements are needed no more
+        del result  # its elements are no longer needed
         backward(node, gradient, sink)
         return [*self.shares, *(sink.found.get(id(p)) for p in parameters)]
 
 
 class _Sink:
-    """Gradients by parameter, in the memory that the outer backward pass gave."""
+    """Gradients by parameter, in the memory provided by the outer backward pass."""
 
     def __init__(self, given: dict[int, Array | None]) -> None:
         self.given = given
@@ -195,11 +195,11 @@ class _Sink:
         return self.given.pop(id(leaf), None)
 
     def so_far(self, leaf: Any) -> Array | None:
-        """None: what was found need not be memory of our own; see `Sink`."""
+        """None, since the gathered gradients may not be our own memory; see `Sink`."""
         return None
 
     def add(self, leaf: Any, gradient: Array) -> None:
-        """Take a gradient; see `Sink`."""
+        """Accept a gradient; see `Sink`."""
         kept = self.found.get(id(leaf))
         if kept is None:
             self.found[id(leaf)] = gradient

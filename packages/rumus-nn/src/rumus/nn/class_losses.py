@@ -1,4 +1,4 @@
-"""What losses of class numbers may be given: targets that are classes, and weights of classes."""
+"""Checks of class losses: targets that are classes, and weights of classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Share: TypeAlias = Literal["all", "some", "none"]  # of the targets that are not
 
 
 def class_weights(loss: str, logits: Tensor, weight: TensorLike, classes: int) -> Tensor:
-    """Return a weight for each class, beside the logits, in the dtype that losses have.
+    """Return the class weights on the logits' backend, in the dtype of losses.
 
     ValueError for another number of them, and for one that is negative or not finite, with its
     class; a tensor on a GPU is not looked at. TypeError for what is not of numbers.

@@ -1,4 +1,4 @@
-"""Modules in a list or a dict, where their parameters are found."""
+"""Lists and dicts of modules, whose parameters are found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ M = TypeVar("M", bound=Module)
 class ModuleList(Module, Generic[M]):
     """Modules in order; their names are their positions.
 
-    modules: what it holds at first.
+    modules: the initial contents.
 
     TypeError for an item that is not a module.
 

@@ -29,7 +29,7 @@ Padding: TypeAlias = "int | Sequence[int] | Literal['same', 'valid']"
 
 
 class _Convolution(Module):
-    """What the convolutions have in common: sizes, weights and their start."""
+    """The common base of convolutions: sizes, weights and their initialization."""
 
     axes: ClassVar[int]
     is_transposed: ClassVar[bool] = False
@@ -82,7 +82,7 @@ class _Convolution(Module):
         self.bias = start("bias", outputs) if bias else None
 
     def _paddings(self, given: Padding) -> tuple[tuple[int, ...], list[tuple[int, int]] | None]:
-        """What the convolution pads on both sides by itself; and what is put around before."""
+        """The padding that the convolution does on both sides, and the one applied before it."""
         if isinstance(given, str):
             if given not in ("same", "valid") or self.is_transposed:
                 allowed = "sizes" if self.is_transposed else "sizes, 'same' or 'valid'"
@@ -137,24 +137,24 @@ class Conv1d(_Convolution):
     """Convolution along one axis: (batch, inputs, length) to (batch, outputs, places).
 
     An input without a batch, (inputs, length), gives a result without one. weight: (outputs, inputs
-    / groups, kernel); bias: (outputs,), or None. Both start as U(-b, b), b = 1 / sqrt(fan in). See
-    `rumus.tensor.convolution`.
+    / groups, kernel); bias: (outputs,), or None. Both are initialized as U(-b, b), b = 1 / sqrt(fan
+    in). See `rumus.tensor.convolution`.
 
     inputs: channels of the input.
     outputs: channels of the result.
     kernel: the length of the kernel.
     stride: the distance between places.
-    padding: elements added on both sides; "same" for as many places as there are elements, with a
-        stride of 1; "valid" for none.
+    padding: elements added on both sides; "same" keeps the length, with a stride of 1; "valid" adds
+        none.
     dilation: the distance between elements of the kernel.
-    groups: a divisor of inputs and outputs; each group of outputs sees its group of inputs alone.
+    groups: a divisor of inputs and outputs; each group of outputs sees only its group of inputs.
     bias: False for none.
     padding_mode: "zeros", or "reflect", "replicate", "circular", as in `pad_edges`.
     generator: of the initial weights, by default a stream of the program's `seed`.
     dtype: floating, of the parameters.
     backend: where the parameters are made, by default the CPU.
 
-    ValueError for sizes that make no sense or do not fit the input.
+    ValueError for sizes that are invalid or do not fit the input.
 
     >>> from rumus.nn import Conv1d
     >>> from rumus.tensor import Generator, ones
@@ -166,10 +166,10 @@ class Conv1d(_Convolution):
 
 
 class Conv2d(_Convolution):
-    """Convolution of pictures: (batch, inputs, height, width) to (batch, outputs, *places).
+    """Convolution of images: (batch, inputs, height, width) to (batch, outputs, *places).
 
     inputs, outputs, groups, bias, padding_mode, generator, dtype, backend: as in `Conv1d`.
-    kernel, stride, padding, dilation: as in `Conv1d`, a number or one for each axis.
+    kernel, stride, padding, dilation: as in `Conv1d`, one number or one per axis.
 
     >>> from rumus.nn import Conv2d
     >>> from rumus.tensor import Generator, ones
@@ -214,7 +214,7 @@ class _Transposed(_Convolution):
 
 
 class ConvTranspose1d(_Transposed):
-    """`ConvTranspose2d` of sequences, (batch, inputs, length).
+    """`ConvTranspose2d` for sequences, (batch, inputs, length).
 
     inputs, outputs, groups, bias, generator, dtype, backend: as in `Conv1d`.
     kernel, stride, padding, output_padding, dilation: as in `ConvTranspose2d`.
@@ -229,15 +229,15 @@ class ConvTranspose1d(_Transposed):
 
 
 class ConvTranspose2d(_Transposed):
-    """What brings a `Conv2d` with these arguments back to the size of its input.
+    """The transpose of a `Conv2d` with these arguments, which restores the size of its input.
 
     Input: (batch, inputs, height, width). weight: (inputs, outputs / groups, *kernel). See
     `rumus.tensor.convolution_transpose`.
 
-    inputs: channels of the input, those that the convolution returned.
-    outputs: channels of the result, those that the convolution took.
-    kernel, stride, padding, dilation: as in `Conv2d`, but padding is a number or one for each axis.
-    output_padding: rows and columns that the convolution's rounding down lost.
+    inputs: channels of the input, the convolution's outputs.
+    outputs: channels of the result, the convolution's inputs.
+    kernel, stride, padding, dilation: as in `Conv2d`, but padding is one number or one per axis.
+    output_padding: rows and columns that the convolution's rounding dropped.
     groups, bias, generator, dtype, backend: as in `Conv1d`.
 
     >>> from rumus.nn import ConvTranspose2d

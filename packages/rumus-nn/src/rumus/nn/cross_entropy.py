@@ -1,4 +1,4 @@
-"""`cross_entropy_loss`: how badly logits predict classes, or probabilities of classes."""
+"""`cross_entropy_loss`: of logits for classes, or for probabilities of classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAME = "cross_entropy_loss"
 @elementwise
 def _expected(log_probability: T, target: T, weight: T, *, keep: float, share: float) -> T:
     probability = keep * target + share
-    # A class that cannot be costs nothing, even where its logit is -inf.
+    # An impossible class costs nothing, even if its logit is -inf.
     return (abs(probability) <= 0).where(0.0, -probability * weight * log_probability)
 
 
@@ -46,31 +46,31 @@ def cross_entropy_loss(
 ) -> Tensor:
     """-log softmax(logits)[target], or -sum(target log softmax(logits)) for probabilities.
 
-    Class numbers take no second array of the logits' size: `backward` writes the gradient over the
-    logits if nobody holds them by then. A variable of yours does, unless it is local to a function
-    that has returned, as a loss function of `Trainer` has.
+    Class numbers need no second array of the logits' size: `backward` overwrites the logits with
+    their gradient if nothing holds them by then. A variable of yours does, unless it is local to a
+    function that has returned, such as a loss function for `Trainer`.
 
-    logits: floating, of any number of axes, one of which is that of the classes.
+    logits: floating, with any number of axes, one of which is the classes.
     targets: integers of the other axes' shape, the number of the class; or floating of the shape of
         the logits, the probability of each class. A tensor or an array.
-    axis: of the classes; 1 for pictures of (batch, classes, height, width).
-    weight: (classes,), not negative, how much each class counts: loss times weight[target], or each
-        term of a sum over probabilities times its class's. The mean over class numbers is a
-        weighted one, divided by the sum of the targets' weights. None: 1 for all.
-    sample_weight: how much each target counts, not negative: (batch,), or of more of the targets'
-        axes. The mean is divided by the sum of these weights, too.
-    ignore_index: integer targets of this value count nothing, neither in the sum nor in the mean.
+    axis: of the classes; 1 for images of (batch, classes, height, width).
+    weight: (classes,), not negative, the weight of each class: the loss times weight[target], or
+        each term of a sum over probabilities times its class's weight. The mean over class numbers
+        is weighted: divided by the sum of the targets' weights. None: 1 for all.
+    sample_weight: the weight of each target, not negative: (batch,), or with more of the targets'
+        axes. The mean is also divided by the sum of these weights.
+    ignore_index: integer targets of this value are ignored, in the sum and in the mean.
     label_smoothing: in [0, 1]; mixes this much of 1 / classes into the targets. Szegedy et al.:
         arXiv:1512.00567, section 7.
-    reduction: "mean", "sum", or "none" for one number for each target, 0 where it is ignored.
-        float32 for logits of float16.
+    reduction: "mean", "sum", or "none" for one number per target, 0 if it is ignored. float32 for
+        float16 logits.
 
-    IndexError for a target that is no class, with its value and its place; ValueError for shapes
-    that do not fit, when there is nothing to take the mean of (no target, or all ignored, or all
-    weights 0), for weights that are negative or not finite, and for a label_smoothing out of range;
-    TypeError for dtypes that make no sense. On a GPU, tensors are not looked at, since that would
-    be a transfer: where there are targets to ignore, the loss of one that is no class is NaN, and
-    so is a mean of nothing. An array of weights is sent there at each call; a tensor is not.
+    IndexError for a target that is not a class, with its value and position; ValueError for shapes
+    that do not fit, for a mean of nothing (no target, all ignored, or all weights 0), for weights
+    that are negative or not finite, and for a label_smoothing out of range; TypeError for wrong
+    dtypes. Tensors on a GPU are not checked, since that would be a transfer: with ignore_index, the
+    loss of a target that is not a class is NaN, and so is a mean of nothing. An array of weights is
+    uploaded at each call; a tensor is not.
 
     >>> from rumus.nn import cross_entropy_loss
     >>> from rumus.tensor import tensor

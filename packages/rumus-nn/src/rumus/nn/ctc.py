@@ -1,4 +1,4 @@
-"""`ctc_loss`: sequences whose labels have no places."""
+"""`ctc_loss`: for sequences with unaligned labels."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ def ctc_loss(
     reduction: Reduction = "mean",
     sample_weight: TensorLike | None = None,
 ) -> Tensor:
-    """-log of the probability of all ways to spell the targets, with blanks between.
+    """-log of the total probability of all paths that spell the targets, with blanks between.
 
     Graves, Fernandez, Gomez, Schmidhuber: "Connectionist temporal classification", 2006.
 
     log_probabilities: (batch, length, classes), floating, as `x.log_softmax()`.
-    targets: (batch, most labels), integers of [0, classes) without the blank; what is behind the
-        end of a sample's does not count.
-    input_lengths: (batch,), the steps of each sample, at least 1; by default all.
-    target_lengths: (batch,), the labels of each, which may be 0; by default all.
+    targets: (batch, most labels), integers in [0, classes) other than the blank; entries beyond a
+        sample's length are ignored.
+    input_lengths: (batch,), the number of steps of each sample, at least 1; by default all.
+    target_lengths: (batch,), the number of labels of each, which may be 0; by default all.
     blank: the class between labels.
-    zero_infinity: samples whose targets do not fit into their steps cost nothing, rather than being
-        an error, or infinite where only a GPU knows the labels.
+    zero_infinity: samples whose targets do not fit into their steps have loss 0, rather than
+        raising an error, or an infinite loss if the labels are on a GPU.
     reduction: "mean", which divides each loss by the number of its labels first, as PyTorch does;
-        "sum"; or "none" for one number for each sample.
+        "sum"; or "none" for one number per sample.
     sample_weight: (batch,), as in `mse_loss`.
 
-    ValueError for a target that is longer than its input, counting a step between equal labels; for
-    lengths out of range, shapes that do not fit, a blank that is no class, a mean of nothing.
-    IndexError for a label that is no class or the blank, with its place. On a GPU, tensors are not
-    looked at.
+    ValueError for a target longer than its input, counting an extra step between equal labels; for
+    lengths out of range, shapes that do not fit, a blank that is not a class, a mean of nothing.
+    IndexError for a label that is not a class or is the blank, with its position. Tensors on a GPU
+    are not checked.
 
     >>> from rumus.nn import ctc_loss
     >>> from rumus.tensor import tensor
     >>> x = tensor([[[0.0, 0.0], [0.0, 0.0]]]).log_softmax()
-    >>> round(ctc_loss(x, [[1]]).item(), 4)  # three ways of four: 1 1, 1 -, - 1
+    >>> round(ctc_loss(x, [[1]]).item(), 4)  # three paths of four: 1 1, 1 -, - 1
     0.2877
     """
     check_reduction(NAME, reduction)
@@ -114,7 +114,7 @@ def _lengths(
 
 
 def _known(given: Tensor | NDArray[Any]) -> NDArray[Any] | None:
-    """The numbers, None where looking at them is a transfer."""
+    """The numbers, None if reading them needs a transfer."""
     if isinstance(given, Tensor):
         return given.numpy() if is_readable(given) else None
     return given
@@ -128,7 +128,7 @@ def _check_labels(
     blank: int,
     zero_infinity: bool,
 ) -> None:
-    """Raise IndexError for what is no label, ValueError for a target longer than its input."""
+    """Raise IndexError for an invalid label, ValueError for a target longer than its input."""
     if labels is None or counts is None:
         return
     inside = np.arange(labels.shape[1]) < counts[:, None]

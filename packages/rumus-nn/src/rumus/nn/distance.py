@@ -26,10 +26,10 @@ def pairwise_distance(
 ) -> Tensor:
     """(sum |x - y + eps|^p)^(1 / p) over the last axis.
 
-    x, y: (..., features), which broadcast.
+    x, y: (..., features), broadcast together.
     p: of the norm; infinity for the largest difference.
-    eps: keeps equal rows away from a root of 0, as in PyTorch; 0 for none, then the gradient of a
-        distance of 0 is 0.
+    eps: avoids a root of 0 for equal rows, as in PyTorch; with 0 the gradient of a distance of 0 is
+        0.
     keepdims: keep the last axis, with length 1.
 
     >>> from rumus.nn import pairwise_distance
@@ -43,9 +43,9 @@ def pairwise_distance(
 def cosine_similarity(x: Tensor, y: Tensor, *, axis: int = -1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between x and y: x y / (max(|x|, eps) max(|y|, eps)) along an axis.
 
-    x, y: floating, which broadcast.
+    x, y: floating, broadcast together.
     axis: of the components.
-    eps: what norms count at least.
+    eps: the lower bound of the norms.
 
     >>> from rumus.nn import cosine_similarity
     >>> from rumus.tensor import tensor

@@ -1,4 +1,4 @@
-"""`Dropout`: random elements become zero while training."""
+"""`Dropout`: zeroes random elements in training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def _kept(x: T, mask: T, *, scale: float) -> T:
 
 
 class Dropout(Module):
-    """While training, each element is zero with probability p, and x / (1 - p) otherwise.
+    """In training, each element becomes zero with probability p, and x / (1 - p) otherwise.
 
-    Srivastava et al., "Dropout", 2014, scaled while training so that evaluation is the identity.
+    Srivastava et al., "Dropout", 2014, scaled in training so that evaluation is the identity.
 
     p: in [0, 1], ValueError outside.
-    generator: where the masks come from; it goes on with each call, and its masks are the same on
-        every backend. By default a stream of the program's `seed`.
+    generator: of the masks; it advances with each call, and its masks are the same on every
+        backend. By default a stream of the program's `seed`.
 
     >>> from rumus.nn import Dropout
     >>> from rumus.tensor import Generator, ones
@@ -42,20 +42,20 @@ class Dropout(Module):
         self.generator = generator or next_generator()
 
     def is_active(self) -> bool:
-        """Whether anything is dropped: while training, unless p is 0."""
+        """Whether anything is dropped: in training, unless p is 0."""
         depends_on(self, "p")
         depends_on(self, "training")
         return self.training and self.p != 0
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
-        """The shape of the mask for x, which it broadcasts to: what is dropped together.
+        """The shape of the mask, which broadcasts to x: elements that share an entry drop together.
 
         x: the input.
         """
         return x.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop elements while training; return `x` itself otherwise, or when p is 0.
+        """Drop elements in training; otherwise, or if p is 0, return `x` itself.
 
         x: floating, of any shape.
         """
@@ -66,9 +66,10 @@ class Dropout(Module):
 
 
 class Dropout2d(Dropout):
-    """`Dropout` of whole channels: of (batch, channels, ...) each is zero with probability p.
+    """`Dropout` of whole channels: each of (batch, channels, ...) is zero with probability p.
 
-    Tompson et al.: arXiv:1411.4280. Neighbours are alike, so that dropping one by one does little.
+    Tompson et al.: arXiv:1411.4280. Neighbouring elements are similar, so dropping single ones has
+    little effect.
 
     p, generator: as in `Dropout`.
 
@@ -81,7 +82,7 @@ class Dropout2d(Dropout):
     """
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
-        """One number for each channel of each example.
+        """One number per channel of each example.
 
         x: the input, (batch, channels, ...).
         """
@@ -91,7 +92,7 @@ class Dropout2d(Dropout):
 
 
 class DropPath(Dropout):
-    """`Dropout` of whole examples, for the branch of a residual: x + drop_path(f(x)).
+    """`Dropout` of whole examples, for a residual branch: x + drop_path(f(x)).
 
     Huang et al., "Deep networks with stochastic depth": arXiv:1603.09382.
 
@@ -106,7 +107,7 @@ class DropPath(Dropout):
     """
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
-        """One number for each example.
+        """One number per example.
 
         x: the input, with the batch as its first axis.
         """

@@ -25,13 +25,13 @@ from rumus.tensor import (
 class Embedding(Module):
     """The vector of each number of the input.
 
-    Input: integers of [0, count) in any shape, a tensor or an array. Result: that shape, then
-    (size,).
-    weight: (count, size), starts as N(0, 1).
+    Input: integers in [0, count) of any shape, a tensor or an array. Result: that shape, then
+        (size,).
+    weight: (count, size), initialized as N(0, 1).
 
-    count: how many vectors there are.
+    count: the number of vectors.
     size: the length of each.
-    padding_idx: the number whose vector starts as zeros and gets no gradient; negative ones count
+    padding_idx: the number whose vector starts at zero and gets no gradient; negative numbers count
         from the end.
     generator: of the initial weights, by default a stream of the program's `seed`.
     dtype: floating, of the weight.
@@ -78,10 +78,10 @@ class Embedding(Module):
         index: integers of [0, count), of any shape.
         """
         if not isinstance(index, Tensor):
-            is_empty = np.size(index) == 0  # of nothing, NumPy does not know that it is integers
+            is_empty = np.size(index) == 0  # NumPy does not infer integers for an empty list
             index = tensor(index, dtype=int32 if is_empty else None, backend=self.weight.backend)
         rows = gather(self.weight, index)
         if self.padding_idx is None:
             return rows
-        # Same values, but where the padding is nothing flows back: its row sums zeros.
+        # The same values, but no gradient flows back at the padding: its row sums zeros.
         return (index == self.padding_idx).unsqueeze(-1).where(rows.detach(), rows)

@@ -1,4 +1,4 @@
-"""`FeedForward` and `SwiGLU`: what a transformer does to each position by itself."""
+"""`FeedForward` and `SwiGLU`: the position-wise layers of transformers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FeedForward(Module):
         self._activation = activation
 
     def forward(self, x: Tensor, *, residual: Tensor | None = None) -> Tensor:
-        """Map each position.
+        """Transform each position.
 
         x: (..., size).
         residual: of the same shape, added to the result.
@@ -82,8 +82,8 @@ class SwiGLU(Module):
     """down(silu(gate(x)) * up(x)). Shazeer: arXiv:2002.05202, equation 6.
 
     size: of the last axis of the input and the result.
-    hidden: between, by default 8 / 3 size, which makes as many weights as a `FeedForward` has.
-    bias: True for products with one.
+    hidden: between the products, by default 8 / 3 size, for as many weights as a `FeedForward`.
+    bias: True for biases.
     generator: of the initial weights, by default a stream of the program's `seed`.
     dtype: floating, of the parameters.
     backend: where the parameters are made, by default the CPU.
@@ -116,7 +116,7 @@ class SwiGLU(Module):
         self.down = product(hidden, size)
 
     def forward(self, x: Tensor, *, residual: Tensor | None = None) -> Tensor:
-        """Map each position.
+        """Transform each position.
 
         x: (..., size).
         residual: of the same shape, added to the result.

@@ -1,4 +1,4 @@
-"""Foreign weights brought to the names, shapes and dtypes of a model, and what does not fit."""
+"""Adapting foreign weights to the names, shapes and dtypes of a model, and reporting misfits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN: Final = 12  # names of each kind in a message
 
 
 class WrongShape(NamedTuple):
-    """A tensor that has another shape in the file than in the model.
+    """A tensor whose shapes in the file and in the model differ.
 
     name: in the model.
     found: the shape in the file.
@@ -31,9 +31,9 @@ class WrongShape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What of a file was loaded, and what did not fit; `str` of it lists what did not.
+    """What was loaded from a file, and what did not fit; `str` lists the misfits.
 
-    loaded: names in the model that got their numbers.
+    loaded: names in the model that were loaded.
     missing: names in the model that the file lacks.
     unexpected: names in the file that the model lacks.
     wrong_shapes: names in the model, with both shapes.
@@ -75,8 +75,8 @@ class Place:
     """Where a tensor of a file belongs in a model.
 
     name: of the tensor in the model.
-    part: which of the pieces it is, one after the other along the first axis.
-    of: how many pieces there are.
+    part: the index of the piece along the first axis.
+    of: the number of pieces.
     is_transposed: whether a matrix has its inputs first in the file.
     """
 
@@ -86,12 +86,12 @@ class Place:
     is_transposed: bool = False
 
 
-# From the name of a tensor in a file to where it belongs; None for what is no weight.
+# From the name of a tensor in a file to its place; None if it is not a weight.
 Rename: TypeAlias = Callable[[str], "str | Place | None"]
 
 
 def place_of(name: str, rename: Rename | None) -> Place | None:
-    """Return where a tensor of this name belongs; without `rename` it has the same name here."""
+    """Return the place of a tensor; without `rename` it has the same name here."""
     place = name if rename is None else rename(name)
     return Place(place) if isinstance(place, str) else place
 
@@ -99,10 +99,10 @@ def place_of(name: str, rename: Rename | None) -> Place | None:
 def fit(
     own: OwnState, weights: Mapping[str, ArrayLike], rename: Rename | None, *, strict: bool
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Return what of foreign weights fits, by name in the model and on its device, and what not.
+    """Return the foreign weights that fit, by name in the model and on its device, and a report.
 
-    StateMismatchError if anything does not and `strict`, if nothing fits, or if there is no one
-    answer: see `Module.load_weights`.
+    StateMismatchError if anything does not fit and `strict`, if nothing fits, or if the weights are
+    ambiguous: see `Module.load_weights`.
     """
     fitting = _Fitting(own, weights, rename)
     report = fitting.report
@@ -125,7 +125,7 @@ def _refusal(own: OwnState, lines: Sequence[str]) -> StateMismatchError:
 
 
 class _Fitting:
-    """The arrays of a foreign file, brought to the names, shapes and dtypes of a model."""
+    """The arrays of a foreign file, adapted to the names, shapes and dtypes of a model."""
 
     def __init__(self, own: OwnState, weights: Mapping[str, ArrayLike], rename: Rename | None):
         self._own, self._weights = own, weights
@@ -152,7 +152,7 @@ class _Fitting:
             self._unexpected.append(name)
 
     def _assembled(self) -> dict[str, Tensor]:
-        """Read and convert one tensor after the other: no more than one is here twice."""
+        """Read and convert tensors one by one, so that only one exists twice at a time."""
         found, refused = {}, []
         for name, own in self._own.tensors.items():
             if name not in self._sources:
@@ -173,7 +173,7 @@ class _Fitting:
         return found
 
     def _joined(self, name: str, parts: Mapping[int, list[tuple[str, Place]]]) -> NDArray[Any]:
-        """The array for a tensor of the model. ValueError if there is no one answer."""
+        """The array for a tensor of the model. ValueError if it is ambiguous."""
         whole = next(iter(parts.values()))[0][1].of
         if sorted(parts) != list(range(whole)):
             names = ", ".join(source for found in parts.values() for source, _ in found)
@@ -187,7 +187,7 @@ class _Fitting:
         return np.concatenate(pieces)
 
     def _one(self, sources: list[tuple[str, Place]]) -> NDArray[Any]:
-        """The array of one place: several names may have it only if they are the same."""
+        """The array of one place; several names may refer to it only if their tensors are equal."""
         first, place = sources[0]
         array = self._array(first)
         for other, _ in sources[1:]:
@@ -196,7 +196,7 @@ class _Fitting:
         return array.T if place.is_transposed and array.ndim == 2 else array
 
     def _array(self, name: str) -> NDArray[Any]:
-        """What NumPy makes of a tensor, of PyTorch for example."""
+        """Convert a tensor, of PyTorch for example, with NumPy."""
         try:
             return np.asarray(self._weights[name])
         except (TypeError, RuntimeError) as error:
@@ -204,7 +204,7 @@ class _Fitting:
 
 
 def _converted(array: NDArray[Any], dtype: DType) -> NDArray[Any]:
-    """Return an array in the dtype of the model. ValueError if that loses more than digits."""
+    """Return an array in the dtype of the model. ValueError if that loses more than precision."""
     if array.dtype == dtype:
         return array
     if dtype.kind == "f" and array.dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""Losses for few positives among many: focal, dice."""
+"""Losses for imbalanced classes: focal, dice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T", Tensor, Expr)
 def _weighed(entropy: T, *, gamma: float) -> T:
     """(1 - p)^gamma times the cross entropy -log p."""
     missing = (-(-entropy).expm1()).relu()
-    # A power below 1 has no slope at 0, where the entropy is 0 as well.
+    # A power below 1 has no slope at 0, where the entropy is also 0.
     return (missing > 0).where((missing > 0).where(missing, 1.0) ** gamma * entropy, entropy)
 
 
@@ -71,12 +71,12 @@ def focal_loss(
     """weight[target] (1 - p)^gamma (-log p), p the probability of the target's class.
 
     Lin et al., "Focal loss for dense object detection": arXiv:1708.02002, section 3. The mean is
-    over the targets that are not ignored, not divided by the weights, as in the paper.
+    over the targets that are not ignored, and not divided by the weights, as in the paper.
 
     logits, axis, weight, ignore_index, sample_weight: as in `cross_entropy_loss`.
     targets: integers, the number of the class, of the shape of the logits without their axis.
     gamma: 0 is the cross entropy; ValueError if negative.
-    reduction: "mean", "sum", or "none" for one number for each target.
+    reduction: "mean", "sum", or "none" for one number per target.
 
     Errors are those of `cross_entropy_loss`.
 
@@ -114,13 +114,13 @@ def sigmoid_focal_loss(
     reduction: Reduction = "mean",
     sample_weight: TensorLike | None = None,
 ) -> Tensor:
-    """The focal loss of a yes or no for each element: a_t (1 - p_t)^gamma (-log p_t).
+    """The binary focal loss of each element: a_t (1 - p_t)^gamma (-log p_t).
 
     Lin et al.: arXiv:1708.02002.
 
     logits: floating, any shape.
-    target: of the same shape, 0 or 1, or between.
-    alpha: in [0, 1], the weight of a yes, 1 - alpha that of a no; None for 1 both.
+    target: of the same shape, in [0, 1].
+    alpha: in [0, 1], the weight of positives, 1 - alpha that of negatives; None for 1.
     gamma: not negative; 0 is the binary cross entropy.
     reduction, sample_weight: as in `mse_loss`.
 
@@ -152,15 +152,15 @@ def dice_loss(
     reduction: Reduction = "mean",
     sample_weight: TensorLike | None = None,
 ) -> Tensor:
-    """1 - (2 sum p t + smooth) / (sum p + sum t + smooth): how little two masks overlap.
+    """1 - (2 sum p t + smooth) / (sum p + sum t + smooth): small if two masks overlap.
 
     Milletari, Navab, Ahmadi: "V-Net": arXiv:1606.04797, section 3.
 
-    probabilities: p, (batch, ...), as behind a sigmoid or softmax.
+    probabilities: p, (batch, ...), as from a sigmoid or softmax.
     target: t, of the same shape, in [0, 1].
-    smooth: at least 0; keeps empty masks from 0 / 0.
-    per_class: sums go over all axes but the first two; by default over all but the first.
-    reduction: "mean", "sum", or "none" for one number for each sample, or for each of its classes.
+    smooth: at least 0; avoids 0 / 0 for empty masks.
+    per_class: sum over all axes but the first two; by default over all but the first.
+    reduction: "mean", "sum", or "none" for one number per sample, or per class of each sample.
     sample_weight: as in `mse_loss`.
 
     ValueError for a negative smooth, too few axes, and as for `mse_loss`.

@@ -1,4 +1,4 @@
-"""`FrozenLinear`: a linear layer that is not trained, its matrix kept in fewer bytes."""
+"""`FrozenLinear`: an untrained linear layer whose matrix takes fewer bytes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Storage: TypeAlias = Literal["same", "float16", "8bit"]
 
 
 class FrozenLinear(Module):
-    """A `Linear` whose matrix is not trained, and may be kept in 2 bytes a number, or in 1.
+    """A `Linear` whose matrix is not trained, and may be stored in 2 bytes or 1 byte per number.
 
-    A matrix is widened to float32 when it is needed, forward and backward, and let go at once: so
-    no two of them are in memory together. float16 inputs give float16 results.
+    A matrix is widened to float32 when needed, forward and backward, and freed at once, so no two
+    of them are in memory together. float16 inputs give float16 results.
 
-    base: the layer whose matrix and bias these are; it is not changed.
-    storage: "same" keeps the base's own parameter; "float16" rounds the matrix, OverflowError if it
-        is too large for that; "8bit" keeps a byte for each number and a scale for 256 of them, as
+    base: the layer that provides the matrix and bias; it is not changed.
+    storage: "same" keeps the base's own parameter; "float16" rounds the matrix, OverflowError if a
+        number is too large; "8bit" keeps one byte per number and a scale for every 256, as
         optimizers do with `state_dtype="8bit"`.
 
     >>> from rumus.nn import FrozenLinear, Linear
@@ -66,7 +66,7 @@ class FrozenLinear(Module):
 
     @property
     def backend(self) -> Backend:
-        """Where the matrix is."""
+        """The backend that holds the matrix."""
         return self._kept().backend
 
     def full_weight(self) -> Tensor:
@@ -97,7 +97,7 @@ class FrozenLinear(Module):
         activation: Callable[[Tensor], Tensor] | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """Map the last axis from `inputs` to `outputs`: activation(y) + residual, where given.
+        """Map the last axis from `inputs` to `outputs`: activation(y) + residual, if given.
 
         x: (..., inputs).
         activation: a function of a tensor.
@@ -114,7 +114,7 @@ class FrozenLinear(Module):
         return y if residual is None else y + residual
 
     def _product(self, x: Tensor) -> Tensor:
-        """The product and the bias; only x has a gradient, g weight."""
+        """The product plus bias; only x has a gradient, g weight."""
         backend = backend_of("FrozenLinear", (x, self._kept()))
         matrix = self._expanded()
         check_fit(x.shape, Tensor(matrix, backend), self.bias, None)
@@ -133,7 +133,7 @@ class FrozenLinear(Module):
         return result_of("frozen_linear", result, backend, (x,), vjp)
 
     def thawed(self, added: Tensor | None = None) -> Linear:
-        """Return a `Linear` with this matrix, and `added` to it, in float32; it has no gradient.
+        """Return a `Linear` with this matrix plus `added`, in float32; it has no gradient.
 
         added: (outputs, inputs), None for nothing.
         """
@@ -149,7 +149,7 @@ class FrozenLinear(Module):
 
 @cache
 def _blocks(size: int) -> BlockTable:
-    """The blocks of a matrix: always the same object, of which a device keeps a copy."""
+    """The blocks of a matrix: always the same object, so that a device keeps one copy."""
     return BlockTable(SlotTable([size]))
 
 
@@ -171,7 +171,7 @@ def _packed(weight: Tensor) -> tuple[Tensor, Tensor]:
     backend.fill(0, flat)
     backend.copy(weight._array.reshape((weight.size,)), flat[: weight.size])
     codes = backend.allocate((table.size // 4,), int32)
-    backend.fill(0, codes)  # the last block may be shorter than its place
+    backend.fill(0, codes)  # the last block may be shorter than its slot
     scales = backend.allocate((table.number,), float32)
     backend.quantize(flat, SIGNED, table, table.whole(), codes, scales)
     return Tensor(codes, backend), Tensor(scales, backend)

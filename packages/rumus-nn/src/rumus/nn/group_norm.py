@@ -1,4 +1,4 @@
-"""`GroupNorm`: groups of channels of each example brought to mean 0 and variance 1."""
+"""`GroupNorm`: normalizes groups of channels of each example to mean 0 and variance 1."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class GroupNorm(Module):
 
     Wu, He: arXiv:1803.08494. Input: (batch, channels, ...).
 
-    groups: a divisor of channels; 1 is a layer norm over all channels, as many as channels an
+    groups: a divisor of channels; 1 gives a layer norm over all channels, channels gives an
         instance norm.
     channels: the length of axis 1.
     eps: positive, added to the variance.
-    affine: False for no weight and bias, which have one number for each channel.
+    affine: False for no weight and bias, which have one number per channel.
     dtype: floating, of weight and bias.
     backend: where the parameters are made, by default the CPU.
 
@@ -83,7 +83,7 @@ class GroupNorm(Module):
             raise ValueError(
                 f"GroupNorm: an input of (batch, {self.channels}, ...) is needed, not {x.shape}"
             )
-        each = math.prod(x.shape[1:]) // self.groups  # of an empty batch -1 could be any number
+        each = math.prod(x.shape[1:]) // self.groups  # -1 is ambiguous for an empty batch
         rows = x.reshape(x.shape[0], self.groups, each)
         normal = layer_norm(rows, eps=self.eps).reshape(*x.shape)
         if self.weight is None or self.bias is None:

@@ -1,4 +1,4 @@
-"""Instance norm: each channel of each example brought to mean 0 and variance 1."""
+"""Instance norm: normalizes each channel of each example to mean 0 and variance 1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rumus.tensor import Backend, Tensor, float32
 
 
 class _InstanceNorm(GroupNorm):
-    """A group norm of as many groups as channels."""
+    """A group norm with as many groups as channels."""
 
     axes: ClassVar[int]
 
@@ -42,7 +42,7 @@ class _InstanceNorm(GroupNorm):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """`InstanceNorm2d` of sequences, (batch, channels, length).
+    """`InstanceNorm2d` for sequences, (batch, channels, length).
 
     channels, eps, affine, dtype, backend: as in `InstanceNorm2d`.
 
@@ -59,15 +59,15 @@ class InstanceNorm2d(_InstanceNorm):
     """(x - mean) / sqrt(variance + eps) of each channel of each example.
 
     Ulyanov, Vedaldi, Lempitsky: arXiv:1607.08022. Input: (batch, channels, height, width), or
-    without the batch. The statistics are always those of the input: there are no running ones.
+        without the batch. The statistics are always the input's: there are no running statistics.
 
     channels: the length of the channels' axis.
     eps: positive, added to the variance.
-    affine: True for a weight and a bias for each channel.
+    affine: True for a weight and a bias per channel.
     dtype: floating, of weight and bias.
     backend: where the parameters are made, by default the CPU.
 
-    ValueError for another number of channels, and for one value in each.
+    ValueError for a wrong number of channels, and for a single value per channel.
 
     >>> from rumus.nn import InstanceNorm2d
     >>> from rumus.tensor import ones

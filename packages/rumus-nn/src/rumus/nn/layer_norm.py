@@ -1,4 +1,4 @@
-"""`LayerNorm`: each example brought to mean 0 and variance 1 by itself."""
+"""`LayerNorm`: normalizes each example to mean 0 and variance 1."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LayerNorm(Module):
     weight and bias have the normalized shape and start as ones and zeros. float16 is computed in
     float32.
 
-    normalized_shape: the last axes of x, over which mean and variance (divided by n) are taken; a
-        number means the last axis.
+    normalized_shape: the last axes of x, over which mean and variance (divided by n) are taken; one
+        number for the last axis.
     eps: positive, added to the variance.
     elementwise_affine: False for neither weight nor bias.
     bias: False for no bias.

@@ -1,4 +1,4 @@
-"""How long the sequences of a batch are that are filled up to one length."""
+"""Lengths of the sequences in a padded batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Lengths: TypeAlias = "Tensor | NDArray[Any] | Sequence[int]"
 
 
 def check_lengths(name: str, what: str, lengths: NDArray[Any], least: int, most: int) -> None:
-    """Raise ValueError for the first length outside of [least, most], with its place."""
+    """Raise ValueError for the first length outside [least, most], with its position."""
     bad = np.flatnonzero((lengths < least) | (lengths > most))
     if len(bad):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Losses that are negative log likelihoods, or differences of distributions."""
+"""Negative log-likelihood losses, and divergences of distributions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _picked(
     is_it, is_ignored = (target._apply("eq", target, other) for other in (number, ignored))
     is_class = (target < 0).where(0.0, (target < classes).where(1.0, 0.0))
     is_known = is_ignored.where(1.0, is_class) > 0
-    # NaN, and so its gradient, where the target is no class
+    # NaN, as is its gradient, if the target is not a class
     unknown = is_known.where(0.0, log_probability) * is_known.where(1.0, math.nan)
     return is_ignored.where(0.0, is_it.where(-weight * log_probability, 0.0) + unknown)
 
@@ -97,10 +97,10 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """-log_probabilities[target]: the cross entropy behind a log-softmax.
+    """-log_probabilities[target]: the cross entropy after a log-softmax.
 
-    log_probabilities: floating, as `x.log_softmax(axis)`; of logits `cross_entropy_loss` computes
-        both in one kernel.
+    log_probabilities: floating, such as `x.log_softmax(axis)`; for logits, `cross_entropy_loss`
+        computes both in one kernel.
     targets: integers, the number of the class.
     axis, weight, sample_weight, ignore_index, reduction: as in `cross_entropy_loss`, as are the
         errors.
@@ -157,16 +157,16 @@ def kl_div(
     reduction: DivergenceReduction = "mean",
     sample_weight: TensorLike | None = None,
 ) -> Tensor:
-    """target (log target - log_prediction): terms of the divergence of Kullback and Leibler.
+    """target (log target - log_prediction): the terms of the Kullback-Leibler divergence.
 
-    "On information and sufficiency", 1951. The order is PyTorch's: KL(target || prediction). Where
-    a probability is 0, so is its term.
+    "On information and sufficiency", 1951. The order is PyTorch's: KL(target || prediction). A term
+    with probability 0 is 0.
 
     log_prediction: floating, logarithms of probabilities.
     target: of the same shape, probabilities.
     log_target: the target is logarithms of probabilities.
-    reduction: "mean" divides by the number of all terms; "batchmean" divides the sum by the length
-        of the first axis, which is the divergence as it is defined; "sum"; "none" for all terms.
+    reduction: "mean" divides by the number of terms; "batchmean" divides the sum by the length of
+        the first axis, which gives the actual divergence; "sum"; "none" for all terms.
     sample_weight: as in `mse_loss`; not with "batchmean".
 
     Errors are those of `mse_loss`.
@@ -204,12 +204,12 @@ def poisson_nll_loss(
     reduction: Reduction = "mean",
     sample_weight: TensorLike | None = None,
 ) -> Tensor:
-    """rate - target log(rate): counts from a Poisson distribution, without their factorial.
+    """rate - target log(rate): for Poisson counts, without the factorial term.
 
     prediction: the logarithm of the rate, floating, any shape.
     target: as in `mse_loss`.
     log_input: False if the prediction is the rate itself, to which `eps` is added in the logarithm.
-    full: adds Stirling's approximation of log(target!) where the target is above 1.
+    full: add Stirling's approximation of log(target!) for targets above 1.
     eps: positive.
     reduction, sample_weight: as in `mse_loss`, as are the errors.
 
@@ -247,13 +247,13 @@ def gaussian_nll_loss(
     Nix, Weigend: "Estimating the mean and variance of the target probability distribution", 1994.
 
     prediction, target: as in `mse_loss`.
-    variance: of this shape, or without the last axis, or that of length 1.
-    full: adds log(2 pi) / 2.
-    eps: a variance below it counts as `eps`, with the gradient that `eps` has.
+    variance: of this shape, or without the last axis, or with length 1 there.
+    full: add log(2 pi) / 2.
+    eps: the lower bound of the variance; a smaller one counts as `eps`, with its gradient.
     reduction, sample_weight: as in `mse_loss`.
 
-    ValueError for a variance that does not fit or is negative (looked at on the CPU only), and as
-    for `mse_loss`.
+    ValueError for a variance that does not fit or is negative (checked only on the CPU), and as for
+    `mse_loss`.
 
     >>> from rumus.nn import gaussian_nll_loss
     >>> from rumus.tensor import tensor
@@ -271,6 +271,6 @@ def gaussian_nll_loss(
         what = "a variance is negative; give squares of deviations"
         ask_host(partial(_check_signs, f"{name}: {what}"), [spread._array])
     constant = 0.5 * math.log(2 * math.pi) if full else 0.0
-    missing = (eps - spread.detach()).relu()  # added as a constant: eps has a slope as well
+    missing = (eps - spread.detach()).relu()  # added as a constant, so that eps has a slope too
     losses = partial(_gaussian, x, beside, spread, missing, constant=constant)
     return of_elements(name, losses, x.size, reduction, sample_weight)

@@ -26,8 +26,8 @@ class Linear(Module):
     """y = x weight^T + bias.
 
     Input: (..., inputs). Result: (..., outputs). weight: (outputs, inputs); bias: (outputs,), or
-    None. Both start as U(-b, b) with b = 1 / sqrt(inputs), which for the weight is
-    `kaiming_uniform` with slope sqrt(5), the customary start.
+    None. Both are initialized as U(-b, b) with b = 1 / sqrt(inputs), which for the weight is
+    `kaiming_uniform` with slope sqrt(5), as is customary.
 
     inputs: the length of the input's last axis.
     outputs: the length of the result's last axis.
@@ -36,7 +36,7 @@ class Linear(Module):
     dtype: floating, of the parameters.
     backend: where the parameters are made, by default the CPU.
 
-    ValueError for a size below 1, and for an input of another length.
+    ValueError for a size below 1, and for an input of a wrong length.
 
     >>> from rumus.nn import Linear
     >>> from rumus.tensor import Generator, ones
@@ -78,7 +78,7 @@ class Linear(Module):
     ) -> Tensor:
         """Map the last axis from `inputs` to `outputs`: activation(y) + residual, where given.
 
-        Both are done in the product, where the activation is of those of rumus.tensor.
+        Both are fused with the product if the activation is an `elementwise` function.
 
         x: (..., inputs).
         activation: a function of a tensor.

@@ -1,4 +1,4 @@
-"""`lora`: a model trained further by small matrices beside its frozen ones."""
+"""`lora`: fine-tunes a model with small matrices added to its frozen ones."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _SHOWN: Final = 6  # names in a message
 class LoraLinear(FrozenLinear):
     """y = x weight^T + bias + scale (x lora_A^T) lora_B^T; only lora_A and lora_B are trained.
 
-    Hu et al.: arXiv:2106.09685, equation 3. lora_A: (rank, inputs), starts as U(-b, b) with b = 1 /
-    sqrt(inputs). lora_B: (outputs, rank), starts as zeros, so that at first nothing changes. `lora`
-    makes such layers.
+    Hu et al.: arXiv:2106.09685, equation 3. lora_A: (rank, inputs), initialized as U(-b, b) with b
+    = 1 / sqrt(inputs). lora_B: (outputs, rank), initialized with zeros, so that at first nothing
+    changes. `lora` makes such layers.
 
-    base: the layer that stays as it is.
+    base: the layer, which is not changed.
     rank: the length of the axis between lora_A and lora_B.
-    scale: what their product is multiplied by.
-    dropout: in [0, 1], of what the two see, while training.
+    scale: multiplies their product.
+    dropout: in [0, 1], of their input, in training.
     storage: of the frozen matrix, see `FrozenLinear`.
     generator: of lora_A and the dropout, by default a stream of the program's `seed`.
     """
@@ -94,15 +94,15 @@ class LoraLinear(FrozenLinear):
         return y if residual is None else y + residual
 
     def change(self) -> Tensor:
-        """Return what is added to the matrix: scale lora_B lora_A."""
+        """Return the change of the matrix: scale lora_B lora_A."""
         return self.lora_B @ self.lora_A * self.scale
 
 
 class Lora:
-    """The adapters of a model, as `lora` has put them in.
+    """The adapters that `lora` added to a model.
 
-    model: what they are in.
-    layers: each `LoraLinear` by the path of the layer that it stands for.
+    model: that contains them.
+    layers: each `LoraLinear` by the path of the layer that it replaces.
     """
 
     def __init__(self, model: Module, layers: Mapping[str, LoraLinear]) -> None:
@@ -112,11 +112,11 @@ class Lora:
 
     @property
     def is_merged(self) -> bool:
-        """Whether the model computes with merged matrices now."""
+        """Whether the model currently uses merged matrices."""
         return bool(self._merged)
 
     def parameters(self) -> Parameters[Module]:
-        """Return what is trained, by name: `lora_A` and `lora_B` of each layer."""
+        """Return the trained parameters by name: `lora_A` and `lora_B` of each layer."""
         return Parameters(
             (join(path, name), parameter)
             for path, layer in self.layers.items()
@@ -124,11 +124,11 @@ class Lora:
         )
 
     def merge(self) -> None:
-        """Add the adapters to the matrices: the model has plain `Linear` layers in float32 then.
+        """Add the adapters to the matrices: the model then has plain `Linear` layers in float32.
 
-        It computes as before, up to rounding, as fast as without adapters, and `save_file` writes
-        it under the names that it had. The frozen matrices are kept for `unmerge`. ValueError if it
-        is merged already.
+        It computes the same up to rounding, as fast as without adapters, and `save_file` writes it
+        under its original names. The frozen matrices are kept for `unmerge`. ValueError if it is
+        already merged.
         """
         if self.is_merged:
             raise ValueError("the adapters are merged already; unmerge() takes them out again")
@@ -143,9 +143,9 @@ class Lora:
             self._merged = merged
 
     def unmerge(self) -> None:
-        """Put the frozen matrices and the adapters back, bit for bit as they were.
+        """Restore the frozen matrices and the adapters, bit for bit.
 
-        What was done to the merged matrices meanwhile is lost. ValueError if nothing is merged.
+        Changes to the merged matrices are lost. ValueError if nothing is merged.
         """
         if not self.is_merged:
             raise ValueError("the adapters are not merged")
@@ -164,22 +164,23 @@ def lora(
     storage: Storage = "same",
     generator: Generator | None = None,
 ) -> Lora:
-    """Freeze a model and put small trained matrices beside its linear layers.
+    """Freeze a model and add small trained matrices to its linear layers.
 
-    An optimizer that is made of `model.parameters()` afterwards owns these alone, as frozen
-    parameters are not claimed.
+    An optimizer made from `model.parameters()` afterwards owns only these, since frozen parameters
+    are not claimed.
 
     model: changed in place.
-    rank: of the matrices that are added.
-    targets: which `Linear` layers get them, by path: a pattern such as `blocks.*.attention.*`, or
-        the end of a path, `query_key_value`; one or several. None: all.
+    rank: of the added matrices.
+    targets: the `Linear` layers that get them, by path: one or several patterns such as
+        `blocks.*.attention.*`, or ends of paths such as `query_key_value`. None: all.
     alpha: their product is scaled by alpha / rank; by default alpha is the rank.
     dropout: in [0, 1], see `LoraLinear`.
     storage: of all frozen matrices of linear layers, see `FrozenLinear`.
-    generator: of the first values, and of the dropout; by default one for each layer.
+    generator: of the initial values and the dropout; by default one per layer.
 
-    ValueError for a target that fits no linear layer, for a model that has adapters, or is itself a
-    `Linear`; OwnershipError if an optimizer owns any parameter. Nothing has changed then.
+    ValueError for a target that matches no linear layer, and for a model that already has adapters
+    or is itself a `Linear`; OwnershipError if an optimizer owns any parameter. Nothing is changed
+    then.
 
     >>> from rumus.nn import Linear, ReLU, Sequential, lora
     >>> model = Sequential(Linear(64, 64), ReLU(), Linear(64, 10))
@@ -229,7 +230,7 @@ def put_in(
     adapters: Mapping[str, Callable[[Linear], LoraLinear]],
     storage: Storage,
 ) -> Lora:
-    """Freeze a model, and replace the layers that `check_model` found by adapted or frozen ones."""
+    """Freeze a model, and replace the layers found by `check_model` by adapted or frozen ones."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     layers: dict[str, LoraLinear] = {}
     swaps: list[tuple[Module, Module]] = []
@@ -251,7 +252,7 @@ def put_in(
 
 
 def _targets(linears: Mapping[str, Linear], targets: str | Iterable[str] | None) -> list[str]:
-    """The paths that are meant. ValueError for one that fits nothing."""
+    """The matching paths. ValueError for a target that matches nothing."""
     patterns = ["*"] if targets is None else [targets] if isinstance(targets, str) else [*targets]
     found: dict[str, None] = {}
     for pattern in patterns:
@@ -271,7 +272,7 @@ def _targets(linears: Mapping[str, Linear], targets: str | Iterable[str] | None)
 
 
 def replace_parts(model: Module, swaps: Iterable[tuple[Module, Module]]) -> None:
-    """Put other modules in the place of parts, wherever they are held."""
+    """Replace parts by other modules, wherever they are held."""
     new = {id(before): after for before, after in swaps}
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

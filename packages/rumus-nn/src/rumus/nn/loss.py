@@ -1,4 +1,4 @@
-"""Losses element by element: each is one fused kernel and a sum."""
+"""Elementwise losses: each is one fused kernel and a sum."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def mse_loss(
     """(prediction - target)^2.
 
     prediction: floating, any shape; float16 is computed, and returned, in float32.
-    target: a tensor or an array of the same shape; nothing is broadcast.
+    target: a tensor or an array of the same shape; nothing broadcasts.
     reduction: "mean", "sum", or "none" for the shape of the prediction.
-    sample_weight: how much each loss counts, not negative: (batch,), or of more of the first axes;
-        the mean is then divided by the sum of the weights.
+    sample_weight: the weight of each loss, not negative: (batch,), or with more of the leading
+        axes; the mean is then divided by the sum of the weights.
 
-    ValueError for shapes that differ, an unknown reduction, a mean of nothing, weights that do not
-    fit; TypeError for a prediction that is not floating or a target that is not of numbers.
+    ValueError for different shapes, an unknown reduction, a mean of nothing, or weights that do not
+    fit; TypeError for a prediction that is not floating or a target that is not numeric.
 
     >>> from rumus.nn import mse_loss
     >>> from rumus.tensor import tensor
@@ -173,14 +173,14 @@ def binary_cross_entropy(
 ) -> Tensor:
     """-t log p - (1 - t) log(1 - p), each logarithm at least -100, as in PyTorch.
 
-    Of logits, `binary_cross_entropy_with_logits` is exact where p rounds to 0 or 1.
+    For logits use `binary_cross_entropy_with_logits`, which is accurate where p rounds to 0 or 1.
 
-    probabilities: p in [0, 1], as behind a sigmoid.
+    probabilities: p in [0, 1], as from a sigmoid.
     target: t in [0, 1], of the same shape.
     reduction: "mean", "sum" or "none", as in `mse_loss`.
     sample_weight: as in `mse_loss`.
 
-    ValueError for p or t out of range, with its place (looked at on the CPU only), and as for
+    ValueError for p or t out of range, with its position (checked only on the CPU), and as for
     `mse_loss`.
 
     >>> from rumus.nn import binary_cross_entropy
@@ -208,13 +208,13 @@ def binary_cross_entropy_with_logits(
     """weight (-pos_weight t log s(x) - (1 - t) log(1 - s(x))), s the sigmoid, without overflow.
 
     logits: x, floating, any shape.
-    target: t, the probability of yes, of the same shape, each in [0, 1].
+    target: t, the probability of the positive class, of the same shape, in [0, 1].
     weight: of each loss, a tensor, array or number that broadcasts to this shape.
-    pos_weight: of a yes, likewise.
+    pos_weight: of the positive class, likewise.
     reduction: "mean", "sum" or "none"; the mean is over all elements, whatever their weights.
 
-    ValueError for a target outside of [0, 1], with its place (looked at on the CPU only: on another
-    device that would be a transfer), for weights that do not fit, and as for `mse_loss`.
+    ValueError for a target outside [0, 1], with its position (checked only on the CPU: elsewhere
+    that would be a transfer), for weights that do not fit, and as for `mse_loss`.
 
     >>> from rumus.nn import binary_cross_entropy_with_logits
     >>> from rumus.tensor import tensor

@@ -1,4 +1,4 @@
-"""Losses with a margin: what is right by enough costs nothing."""
+"""Margin losses: predictions that are right by the margin cost nothing."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _own(x: T, target: T, number: T) -> T:
 
 
 def _check_signs(loss: str, target: Tensor) -> None:
-    """Raise ValueError for a target that is neither 1 nor -1; on a GPU nobody looks."""
+    """Raise ValueError for a target that is neither 1 nor -1; not checked on a GPU."""
     if is_readable(target):
         ask_host(partial(_check_values, loss), [target._array])
 
@@ -101,13 +101,13 @@ def hinge_loss(
     reduction: Reduction = "mean",
     sample_weight: TensorLike | None = None,
 ) -> Tensor:
-    """max(0, margin - target prediction), as a support vector machine has it.
+    """max(0, margin - target prediction), as in support vector machines.
 
     Cortes, Vapnik: "Support-vector networks", 1995.
 
     prediction: floating, any shape.
-    target: 1 or -1, of the prediction's shape, ValueError otherwise (looked at on the CPU only).
-    margin: from which target prediction on there is no loss.
+    target: 1 or -1, of the prediction's shape, ValueError otherwise (checked only on the CPU).
+    margin: the value of target prediction from which there is no loss.
     reduction, sample_weight: as in `mse_loss`, as are the other errors.
 
     >>> from rumus.nn import hinge_loss
@@ -133,7 +133,7 @@ def hinge_embedding_loss(
 
     distance: floating, any shape.
     target, reduction, sample_weight: as in `hinge_loss`, as are the errors.
-    margin: from which distance on a target of -1 costs nothing.
+    margin: the distance from which a target of -1 costs nothing.
 
     >>> from rumus.nn import hinge_embedding_loss
     >>> from rumus.tensor import tensor
@@ -213,12 +213,12 @@ def multi_margin_loss(
     logits: (batch, classes), floating.
     targets: (batch,), integers, tensor or array.
     margin: by how much the target's logit should lead.
-    weight: (classes,), which multiplies the losses of each class; the mean is over the samples all
-        the same, as in PyTorch.
+    weight: (classes,), multiplies the losses of each class; the mean is still over the samples, as
+        in PyTorch.
     reduction: "mean", "sum", or "none" for one number for each sample.
     sample_weight: (batch,), as in `mse_loss`.
 
-    Errors are those of `cross_entropy_loss`, but that no target is ignored.
+    Errors are those of `cross_entropy_loss`, except that no target is ignored.
 
     >>> from rumus.nn import multi_margin_loss
     >>> from rumus.tensor import tensor
@@ -268,9 +268,9 @@ def triplet_margin_loss(
     Schroff, Kalenichenko, Philbin: "FaceNet": arXiv:1503.03832.
 
     anchor, positive, negative: (..., features) of one shape, floating.
-    margin: by how much the positive should be nearer.
+    margin: by how much the positive should be closer.
     p, eps: of the distance, see `pairwise_distance`.
-    swap: the negative's distance is the smaller one of those to the anchor and to the positive.
+    swap: use the smaller of the negative's distances to the anchor and to the positive.
     reduction: "mean", "sum", or "none" for one number for each row.
     sample_weight: as in `mse_loss`.
 
@@ -304,8 +304,8 @@ def cosine_embedding_loss(
     """1 - cos of the angle where the target is 1, max(0, cos - margin) where it is -1.
 
     first, second: (..., features) of one shape.
-    target: (...), 1 or -1, ValueError otherwise (looked at on the CPU only).
-    margin: in [-1, 1], up to which cosine unlike rows cost nothing.
+    target: (...), 1 or -1, ValueError otherwise (checked only on the CPU).
+    margin: in [-1, 1], the cosine up to which dissimilar rows cost nothing.
     reduction: "mean", "sum", or "none" for one number for each row.
     sample_weight: as in `mse_loss`.
 
@@ -333,13 +333,13 @@ def contrastive_loss(
     reduction: Reduction = "mean",
     sample_weight: TensorLike | None = None,
 ) -> Tensor:
-    """d^2 / 2 for pairs of one kind, max(0, margin - d)^2 / 2 for others, d their distance.
+    """d^2 / 2 for similar pairs, max(0, margin - d)^2 / 2 for others, d their distance.
 
     Hadsell, Chopra, LeCun: "Dimensionality reduction by learning an invariant mapping", 2006.
 
     first, second: (..., features) of one shape.
-    is_same: (...), 1 (or True) for a pair of one kind, 0 for others.
-    margin: from which distance on a pair of two kinds costs nothing.
+    is_same: (...), 1 (or True) for a similar pair, 0 for others.
+    margin: the distance from which a dissimilar pair costs nothing.
     reduction: "mean", "sum", or "none" for one number for each pair.
     sample_weight: as in `mse_loss`.
 

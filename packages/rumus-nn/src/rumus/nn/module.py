@@ -1,7 +1,7 @@
-"""`Module`: a model is an object whose attributes are its parameters and its parts.
+"""`Module`: a model is an object whose attributes are its parameters and submodules.
 
-Nothing is registered: what a module holds is read from its attributes when it is asked for, so an
-assignment is a declaration, and `__init__` needs no call to the base class.
+Nothing is registered: a module's contents are read from its attributes on demand, so an assignment
+is a declaration, and `__init__` need not call the base class.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ V = TypeVar("V")
 
 
 class Forward(Protocol[P, R_co]):
-    """Whatever has a `forward`: how a type checker knows what calling a module takes and gives."""
+    """Anything with a `forward`: gives type checkers the signature of a module's call."""
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Compute."""
@@ -52,12 +52,12 @@ class Forward(Protocol[P, R_co]):
 class Module:
     """The base of every layer and model. Write `__init__` and `forward`; call the model.
 
-    Its attributes say what it is made of: a `Parameter` is trained; a `Module` is a part; any other
+    Its attributes are its contents: a `Parameter` is trained; a `Module` is a submodule; any other
     tensor without a graph is a buffer, which is saved and moved but not trained; a `Generator` is a
     source of random numbers. Several modules go into a `ModuleList`, a `ModuleDict` or a
-    `Sequential`: a plain list or dict that holds modules or parameters is refused with a TypeError.
+    `Sequential`: a plain list or dict that holds modules or parameters raises a TypeError.
 
-    What is reached by two ways (tied weights) is one thing: it appears once, under the first name.
+    An object reached by two paths (tied weights) appears once, under the first name.
 
     While the module trains, a buffer that `forward` assigns, `self.mean = 0.9 * self.mean + ...` in
     the same shape and dtype, belongs to the step: the pass sees the new value, which is written
@@ -83,9 +83,9 @@ class Module:
 
     @property
     def training(self) -> bool:
-        """Whether it trains or evaluates, as `train()` and `eval()` say; at first it trains.
+        """Whether it is in training mode, set by `train()` and `eval()`; initially True.
 
-        Within a validation of `Trainer` every module evaluates, unless it is switched there.
+        During a validation of `Trainer` every module is in evaluation mode, unless switched there.
         """
         evaluation = current_evaluation()
         if evaluation is not None:
@@ -101,18 +101,18 @@ class Module:
             vars(self)["training"] = mode
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes; each subclass writes its own. TypeError where it has none."""
+        """Compute the module's result; each subclass defines its own. TypeError if it has none."""
         raise TypeError(f"{type(self).__name__} has no forward; write one, or call its parts")
 
     def __call__(self: Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call `forward`; a type checker sees the arguments and the result of the subclass's."""
+        """Call `forward`; type checkers see the subclass's signature."""
         depends_on(self, "training")
         module: Any = self
         if is_inner(module):
             return _called(self, args, kwargs)
         return outermost(module, lambda: _called(self, args, kwargs))
 
-    if not TYPE_CHECKING:  # for a type checker only what is declared may be set
+    if not TYPE_CHECKING:  # type checkers allow setting only what is declared
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             if given and cls.__module__.startswith("rumus."):
@@ -121,7 +121,7 @@ class Module:
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> NoReturn:
-            # A subclass's own name, and itself, so that Python can add which name is the nearest.
+            # The subclass's name and the object, so that Python can suggest the nearest name.
             MODULE.refuse(name, self)
 
         def __setattr__(self, name: str, value: object) -> None:
@@ -142,11 +142,11 @@ class Module:
     # What it is made of
 
     def named_members(self) -> Iterable[tuple[str, object]]:
-        """Return what the module holds, by name: its attributes. Containers return their items."""
+        """Return the module's contents by name: its attributes. Containers return their items."""
         return vars(self).items()
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Iterate over the parts, one level deep, with their names.
+        """Iterate over the direct submodules, with their names.
 
         TypeError for a plain list, tuple, set or dict that holds modules or parameters.
         """
@@ -157,10 +157,10 @@ class Module:
                 _refuse_hidden(self, name, value)
 
     def replace_child(self, name: str, module: Module) -> None:
-        """Put another module in the place of a part, one level deep. KeyError if there is none.
+        """Replace a direct submodule. KeyError if there is none.
 
-        name: of the attribute, or the position in a container.
-        module: what comes there.
+        name: of the attribute, or its position in a container.
+        module: the replacement.
 
         >>> from rumus.nn import Linear, Sequential
         >>> model = Sequential(Linear(2, 3), Linear(3, 1000))
@@ -173,11 +173,11 @@ class Module:
         self._put_child(name, module)
 
     def _put_child(self, name: str, module: Module) -> None:
-        """Put a part where one of this name is; containers have their own way."""
+        """Set the submodule of this name; containers override this."""
         setattr(self, name, module)
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """Iterate over this module (named "") and everything below, each before its parts."""
+        """Iterate over this module (named "") and all submodules, each before its own."""
         seen: set[int] = set()
         waiting: list[tuple[str, Module]] = [("", self)]
         while waiting:
@@ -190,11 +190,11 @@ class Module:
             waiting.extend(reversed(below))
 
     def modules(self) -> Iterator[Module]:
-        """Iterate over this module and everything below."""
+        """Iterate over this module and all submodules."""
         return (module for _, module in self.named_modules())
 
     def _find(self, kind: type[V]) -> Iterator[tuple[str, V]]:
-        """Every attribute of a type in the tree, each object once, under its first name."""
+        """All attributes of a type in the tree, each object once, under its first name."""
         seen: set[int] = set()
         for path, module in self.named_modules():
             for name, value in module.named_members():
@@ -205,8 +205,8 @@ class Module:
     def parameters(self) -> Parameters[Self]:
         """Return the parameters with their dotted paths, for an optimizer.
 
-        Each parameter is named by its path, so that errors can say which it is. One that already
-        bears a longer path ending in this one, from a larger model, keeps it.
+        Each parameter is named by its path, for error messages. One that already has a longer path
+        ending in this one, from a larger model, keeps it.
         """
         found: Parameters[Self] = Parameters(self._find(Parameter))
         for path, parameter in found.items():
@@ -219,9 +219,9 @@ class Module:
         return self.parameters().items()
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Iterate over (dotted path, tensor) of what is state but not trained.
+        """Iterate over (dotted path, tensor) of the untrained state.
 
-        A tensor that was computed from parameters (it requires a gradient) is no state.
+        A tensor computed from parameters (which requires a gradient) is not state.
         """
         for path, value in self._find(Tensor):
             if not isinstance(value, Parameter) and not value.requires_grad:
@@ -232,7 +232,7 @@ class Module:
         return (buffer for _, buffer in self.named_buffers())
 
     def named_generators(self) -> Iterator[tuple[str, Generator]]:
-        """Iterate over (dotted path, generator): whose `state()` an exact resume has to save."""
+        """Iterate over (dotted path, generator), whose `state()` an exact resume must save."""
         return self._find(Generator)
 
     # Saving
@@ -254,7 +254,7 @@ class Module:
         return OwnState(type(self).__name__, tensors, aliases, ignored - tensors.keys())
 
     def ignored_state(self) -> frozenset[str]:
-        """Return names that other programs save with such a layer, and that mean nothing here."""
+        """Return names that other programs save with such a layer, and that are ignored here."""
         return frozenset()
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
@@ -263,13 +263,13 @@ class Module:
 
     @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> Self:
-        """Copy arrays into the parameters and buffers, all of them or none.
+        """Copy arrays into the parameters and buffers, all or none.
 
-        state: an array for each name of `state_dict()`, of the same shape and dtype. Either name of
-        tied weights will do, and both if they have the same numbers. The counters of PyTorch's
-        batch norms (`num_batches_tracked`) may be there.
-        StateMismatchError lists every name that is missing or unexpected and every shape and dtype
-        that differs; nothing was written then. `load_weights` takes what fits less closely.
+        state: an array for each name of `state_dict()`, of the same shape and dtype. Tied weights
+        may use either name, or both if their numbers are equal. The counters of PyTorch's batch
+        norms (`num_batches_tracked`) are allowed. StateMismatchError lists all missing and
+        unexpected names and all differing shapes and dtypes; nothing is written then.
+        `load_weights` is less strict.
         """
         own = self._own_state()
         own.assign({name: own.staged(name, a) for name, a in own.check(state).items()})
@@ -285,15 +285,15 @@ class Module:
     ) -> LoadReport:
         """Copy the weights of another program into the parameters and buffers.
 
-        weights: arrays by name, or what NumPy makes arrays of, such as `model.state_dict()` of
-            PyTorch on the CPU. Floating dtypes are converted to those of the model; tied weights
-            may come under any of their names, or all.
-        rename: from the name of a tensor there to that here, None for what is to be left out; a
-            table of `nn.names`, such as `names.GPT2`, knows whole layouts.
-        strict: False to load what fits, and learn from the result what did not: names that are
-            missing or unexpected, and other shapes.
+        weights: arrays by name, or objects that NumPy converts, such as a `model.state_dict()` of
+            PyTorch on the CPU. Floating dtypes are converted to the model's; tied weights may have
+            any of their names, or all.
+        rename: from the name of a tensor there to its name here, None to leave it out; a table from
+            `nn.names`, such as `names.GPT2`, covers a whole layout.
+        strict: False to load what fits and report the rest in the result: missing and unexpected
+            names, and other shapes.
 
-        StateMismatchError, and nothing was written, if strict and anything did not fit; and always
+        StateMismatchError, with nothing written, if strict and anything does not fit; and always
         for two different tensors for one name, for dtypes that do not convert, for numbers that
         overflow, and if no name fits at all.
 
@@ -335,8 +335,8 @@ class Module:
     def save_file(self, path: str | os.PathLike[str], *, rename: Names | None = None) -> None:
         """Write parameters and buffers to a safetensors file, under the names of `state_dict()`.
 
-        path: is the old file or the new one, whatever happens.
-        rename: a table of `nn.names`, for the names of another program.
+        path: replaced atomically.
+        rename: a table from `nn.names`, for the names of another program.
 
         OSError if it cannot be written.
         """
@@ -347,7 +347,7 @@ class Module:
 
     @checked_arguments
     def train(self, mode: bool = True) -> Self:
-        """Switch everything to training or evaluation, and return the module.
+        """Switch all modules to training or evaluation, and return this one.
 
         mode: False for evaluation.
         """
@@ -357,12 +357,12 @@ class Module:
         return self
 
     def eval(self) -> Self:
-        """Switch everything to evaluation: dropout does nothing. Return the module."""
+        """Switch all modules to evaluation: dropout does nothing. Return this one."""
         return self.train(False)
 
     @checked_arguments
     def requires_grad_(self, flag: bool = True) -> Self:
-        """Say for all parameters whether `backward` makes gradients for them.
+        """Set for all parameters whether `backward` computes their gradients.
 
         flag: False to freeze them.
         """
@@ -372,15 +372,15 @@ class Module:
         return self
 
     def freeze(self) -> Self:
-        """Take all parameters out of training; `requires_grad_()` takes them back in."""
+        """Stop training all parameters; `requires_grad_()` undoes it."""
         return self.requires_grad_(False)
 
     def to(self, backend: Backend) -> Self:
         """Move parameters and buffers in place, and return the module.
 
-        What optimizers keep for the parameters moves along. A buffer becomes another tensor.
+        The parameters' optimizer state moves too. A buffer becomes a new tensor.
 
-        backend: where to, such as `rumus.gpu.default_backend()` or `NumpyBackend()`.
+        backend: the destination, such as `rumus.gpu.default_backend()` or `NumpyBackend()`.
         """
         if isinstance(backend, str):
             raise TypeError(
@@ -399,13 +399,13 @@ class Module:
     def to_dtype(self, dtype: DTypeLike) -> Self:
         """Convert all parameters to a floating dtype in place, and return the module.
 
-        Buffers stay as they are: running statistics need their float32. float16 is for storage:
-        layers compute with it in float32 and round what they return.
+        Buffers are not converted: running statistics need float32. float16 is for storage: layers
+        compute in float32 and round their results.
 
         dtype: float16, float32 or float64.
 
-        OwnershipError, and nothing has changed, for a parameter that an optimizer owns: convert
-        before it is made.
+        OwnershipError, with nothing changed, for a parameter that an optimizer owns: convert before
+        making the optimizer.
 
         >>> import numpy as np
         >>> from rumus.nn import Linear
@@ -417,7 +417,7 @@ class Module:
         parameters = list(self.parameters())
         with Uninterrupted():
             for parameter in sorted(parameters, key=lambda p: p.owner is None):
-                parameter.convert(dtype)  # those that are refused come first
+                parameter.convert(dtype)  # raise before changing anything
         return self
 
     def half(self) -> Self:
@@ -425,7 +425,7 @@ class Module:
         return self.to_dtype(float16)
 
     def to_gpu(self) -> Self:
-        """Move to the GPU. ImportError says what to install where `rumus.gpu` is missing."""
+        """Move to the GPU. ImportError says what to install if `rumus.gpu` is missing."""
         return self.to(gpu_backend())
 
 
@@ -441,7 +441,7 @@ def _called(module: Forward[P, R_co], args: Any, kwargs: Any) -> R_co:
 def _every_path(
     module: Module, path: str = "", above: tuple[Module, ...] = ()
 ) -> Iterator[tuple[str, Module]]:
-    """Each module under each of its paths; one that holds itself is not entered again."""
+    """Each module under each of its paths; a cycle is not entered again."""
     if any(module is outer for outer in above):
         return
     yield path, module
@@ -450,21 +450,21 @@ def _every_path(
 
 
 def join(path: str, name: str) -> str:
-    """Return the dotted path of what is called `name` in the module at `path`."""
+    """Return the dotted path of `name` in the module at `path`."""
     return f"{path}.{name}" if path else name
 
 
 def runs(module: Module, forward: Callable[..., Any]) -> bool:
-    """Whether calling a module runs this `forward`, and nothing of a subclass or of its own.
+    """Whether calling a module runs exactly this `forward`, without overrides.
 
-    Only then may it be computed together with others; else it is called like any module.
+    Only then may it be fused with others; otherwise it is called like any module.
     """
     is_called = type(module).__call__ is Module.__call__
     return is_called and getattr(module.forward, "__func__", None) is forward
 
 
 def _refuse_hidden(module: Module, name: str, held: Iterable[object]) -> None:
-    """Raise TypeError if a plain container holds what would silently not be trained."""
+    """Raise TypeError if a plain container holds modules or parameters: they would go untrained."""
     for item in held.values() if isinstance(held, dict) else held:
         if isinstance(item, (Module, Parameter)):
             what = "modules" if isinstance(item, Module) else "parameters"
@@ -476,7 +476,7 @@ def _refuse_hidden(module: Module, name: str, held: Iterable[object]) -> None:
 
 
 def check_tensor(name: str, x: object) -> None:
-    """Raise TypeError for a NumPy array, which a module that computes nothing would let through."""
+    """Raise TypeError for a NumPy array, which a module without computation would pass through."""
     if isinstance(x, np.ndarray):
         raise _met_an_array(name)
 

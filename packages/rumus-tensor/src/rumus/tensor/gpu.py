@@ -1,4 +1,4 @@
-"""Where `to_gpu()` finds the GPU: `rumus.gpu`, looked up when it is asked for."""
+"""How `to_gpu()` finds the GPU: it imports `rumus.gpu` on first use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rumus.tensor.memory.backend import Backend
 def gpu_backend() -> Backend:
     """Return the backend of the default GPU.
 
-    ImportError when rumus-gpu is not installed; the error of `rumus.gpu` when it finds no GPU.
+    ImportError if rumus-gpu is not installed; the error of `rumus.gpu` if it finds no GPU.
     """
     try:
         gpu = import_module("rumus.gpu")

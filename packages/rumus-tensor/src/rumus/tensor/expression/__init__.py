@@ -1,4 +1,4 @@
-"""What one element does: dtypes, expressions, their derivatives, and kernels made of them.
+"""Elementwise mathematics: dtypes, expressions, their derivatives, and kernels made of them.
 
-No arrays live here. This room imports nothing else of rumus and knows no backend.
+There are no arrays here. This room imports nothing else from rumus and knows no backend.
 """

@@ -1,8 +1,8 @@
-"""Arguments of public functions and classes: what Python takes in silence, or refuses in riddles.
+"""Checks for arguments that Python accepts silently or rejects with obscure messages.
 
-A text such as "no" counts as True; a misspelt keyword is told without the one that was meant; and a
-text where a number belongs fails somewhere inside. A function's wrapper looks at switches, and at
-the rest only when the call has failed; a class looks before it makes an object.
+To Python a string such as "no" is True, an error about a misspelt keyword does not suggest the
+right one, and a string in place of a number fails deep inside. A function's wrapper checks switches
+first, and everything else only after the call has failed; a class checks before it makes an object.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rumus.tensor.expression.nearest_name import nearest_name
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_DECLARED: Final = ("bool", bool)  # as text where annotations are not evaluated
+_DECLARED: Final = ("bool", bool)  # as text if annotations are not evaluated
 _NUMERIC: Final = frozenset({"int", "float", "None", "Sequence", "tuple", "list"})
 _TAKES_ANY_NAME: Final = 0x08  # CO_VARKEYWORDS of a code object
 _UNPACKED: Final = r"Unpack\[(\w+)\]"
@@ -48,11 +48,11 @@ def check_switches(of: str, names: frozenset[str], given: Mapping[str, object]) 
 
 
 def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, object]) -> None:
-    """Raise TypeError for what a class does not take, before an object is made.
+    """Raise TypeError for arguments that a class does not take, before an object is made.
 
-    That is anything, where it has no `__init__`: a `__new__` of ours would have Python ignore it.
-    Of an `__init__` of rumus it is a switch that is neither True nor False, a keyword that it
-    does not declare, and a text where numbers are declared. Others call theirs as they like.
+    A class without `__init__` takes none: with our `__new__`, Python would ignore them. An
+    `__init__` of rumus rejects a switch that is neither True nor False, an undeclared keyword, and
+    a string in place of a number. Other classes may define theirs as they like.
 
     >>> class Empty: ...
     >>> check_arguments(Empty, (), {"size": 2})
@@ -79,9 +79,9 @@ def check_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, obj
 def checked_arguments(
     function: Callable[P, R], check_keywords: Callable[[Iterable[str]], None] | None = None
 ) -> Callable[P, R]:
-    """Return `function`, whose switches must be True or False, and whose TypeErrors tell more.
+    """Return `function` with checked switches and with more helpful TypeErrors.
 
-    check_keywords: raises for keywords that it knows better, as those of other libraries.
+    check_keywords: raises for keywords it has advice on, such as those of other libraries.
 
     >>> @checked_arguments
     ... def area(width: int, height: int) -> int:
@@ -114,7 +114,7 @@ def checked_arguments(
 
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
-    """Return how a message about a misspelt keyword ends.
+    """Return the end of a message about a misspelt keyword.
 
     >>> unknown_name("widht", ["width", "height"]), unknown_name("colour", ["width", "height"])
     ("; did you mean 'width'?", '; it takes height, width')
@@ -146,15 +146,15 @@ def _check_texts(
 
 
 def _numbers(function: Callable[..., Any]) -> dict[str, str]:
-    """The parameters that are declared as numbers, and what a message says of each."""
+    """The parameters that are declared as numbers, with their description for messages."""
     declared = getattr(function, "__annotations__", {})
-    known = _globals(function)  # where a name may stand for `int | Sequence[int]`
+    known = _globals(function)  # in which a name may stand for `int | Sequence[int]`
     kinds = {name: str(known.get(kind, kind)) for name, kind in declared.items()}
     return {name: wanted for name, kind in kinds.items() if (wanted := _number(kind))}
 
 
 def _number(declared: str) -> str | None:
-    """What a declaration of numbers, and of nothing else, asks for."""
+    """The description of a declaration that allows only numbers."""
     words = frozenset(re.findall(r"\w+(?!\w*\.)", declared))  # without collections.abc
     if not words <= _NUMERIC or not words & {"int", "float"}:
         return None
@@ -181,7 +181,7 @@ def _placed(code: CodeType | None) -> tuple[str, ...]:
 
 
 def _names(function: Callable[..., Any]) -> frozenset[str] | None:
-    """What may be given by name, with what `**options: Unpack[...]` lists; None if anything."""
+    """The keywords, with those that `**options: Unpack[...]` lists; None if any are allowed."""
     code = _code(function)
     if code is None:
         return None
@@ -200,7 +200,7 @@ def _named(code: CodeType) -> frozenset[str]:
 
 
 def _is_ours(cls: type, method: str) -> bool:
-    """Whether a class has this method from rumus or from Python, and not one of its own."""
+    """Whether a class inherits this method from rumus or Python, rather than defining its own."""
     bases = (base for base in cls.__mro__[:-1] if method in vars(base))
     return all(base.__module__.startswith("rumus.") for base in bases)
 
@@ -209,7 +209,7 @@ def _is_ours(cls: type, method: str) -> bool:
 def _declared(
     owner: type,
 ) -> tuple[tuple[str, ...], frozenset[str] | None, frozenset[str], dict[str, str]]:
-    """By place, by name (None for any), switches and numbers; and those it may pass on to."""
+    """Positions, keywords (None for any), switches and numbers; and classes that get the rest."""
     inits = [vars(base)["__init__"] for base in owner.__mro__[:-1] if "__init__" in vars(base)]
     switches, numbers, found = frozenset[str](), dict[str, str](), frozenset[str]()
     for init in inits:

@@ -1,7 +1,7 @@
 """The elementwise vocabulary that tensors and expressions share.
 
-A subclass says what applying one operation means: `Expr` builds a node, `Tensor` runs a kernel of
-one node. Written once here, `a * b + c.tanh()` reads the same in a model and in an update rule.
+A subclass defines what applying one operation means: `Expr` builds a node, `Tensor` runs a kernel
+of one node. So `a * b + c.tanh()` reads the same in a model and in an update rule.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Arithmetic(Generic[T]):
     """Operators and elementwise functions in terms of one method, `_apply`.
 
-    T: what an operation gives. It is not `Self`: a parameter times a number is a plain tensor.
+    T: the result of an operation. It is not `Self`: a parameter times a number is a plain tensor.
     """
 
     __slots__ = ()
@@ -59,7 +59,7 @@ class Arithmetic(Generic[T]):
         return self._apply("mod", other, self)
 
     def __pow__(self, exponent: T | float) -> T:
-        # The square is by far the commonest power, and a product is exact where pow need not be.
+        # Squares are by far the most common power, and a product is exact where pow need not be.
         if isinstance(exponent, (int, float)) and exponent == 2:
             return self._apply("mul", self, self)
         return self._apply("pow", self, exponent)
@@ -114,11 +114,11 @@ class Arithmetic(Generic[T]):
         return self._apply("log", self)
 
     def log1p(self) -> T:
-        """log(1 + x), exact for small x."""
+        """log(1 + x), accurate for small x."""
         return self._apply("log1p", self)
 
     def expm1(self) -> T:
-        """exp(x) - 1, exact for small x."""
+        """exp(x) - 1, accurate for small x."""
         return self._apply("expm1", self)
 
     def sqrt(self) -> T:
@@ -154,24 +154,24 @@ class Arithmetic(Generic[T]):
         return self._apply("relu", self)
 
     def floor(self) -> T:
-        """The largest whole number that is not above x; no gradient flows through it."""
+        """The largest integer not above x; no gradient flows through it."""
         return self._apply("floor", self)
 
     def ceil(self) -> T:
-        """The smallest whole number that is not below x; no gradient flows through it."""
+        """The smallest integer not below x; no gradient flows through it."""
         return self._apply("mul", self._apply("floor", self._apply("mul", self, -1)), -1)
 
     def maximum(self, other: T | float) -> T:
-        """The larger of the two, NaN if either is; equal values share the gradient.
+        """The larger of the two, NaN if either is NaN; equal values share the gradient.
 
-        Beside a number the tensor has it all.
+        If one is a number, the tensor gets all of it.
         """
         return self._apply("maximum", self, other)
 
     def minimum(self, other: T | float) -> T:
-        """The smaller of the two, NaN if either is; equal values share the gradient.
+        """The smaller of the two, NaN if either is NaN; equal values share the gradient.
 
-        Beside a number the tensor has it all.
+        If one is a number, the tensor gets all of it.
         """
         return self._apply("minimum", self, other)
 

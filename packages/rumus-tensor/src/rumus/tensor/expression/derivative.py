@@ -1,7 +1,7 @@
 """Symbolic reverse mode: the derivative of an `Expr` is an `Expr`.
 
-One row for each operation, then one loop. A row gets the gradient `g` of the result, the result `y`
-and the operands, and returns the gradient of each operand, None where nothing flows.
+A table with one row per operation, then one loop. A row gets the gradient `g` of the result, the
+result `y` and the operands, and returns the gradient of each operand, None if nothing flows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def _eq(a: Expr, b: Expr) -> Expr:
 def _larger(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
     """The share of `g` that goes to `a` in y = maximum(a, b): all, half of a tie, or nothing.
 
-    All of a tie with a number, which wants none. Where one of them is NaN it is NaN: a gradient of
-    0 would hide a loss that is NaN.
+    A tie with a number gets all, since the number needs none. If either is NaN, it is NaN: a
+    gradient of 0 would hide a NaN loss.
     """
     return (b < a).where(g, (a < b).where(0.0, _eq(a, b).where(_of_tie(g, b), g * y)))
 
@@ -38,9 +38,9 @@ def _of_tie(g: Expr, other: Expr) -> Expr:
 
 
 def _of_exponent(g: Expr, y: Expr, a: Expr, b: Expr) -> Expr:
-    """The share of the exponent in y = a**b: NaN for a < 0, where exponents nearby have no value.
+    """The share of the exponent in y = a**b: NaN for a < 0, where nearby exponents give NaN.
 
-    0 where a = 0 and b is not negative; 0 log(0) would be NaN.
+    It is 0 for a = 0 and b >= 0, where 0 log(0) would be NaN.
     """
     share = g * y * a.log()
     return _eq(a, _Z).where((b >= _Z).where(0.0, share), share)
@@ -52,7 +52,7 @@ DERIVATIVES: Final[Mapping[str, _Row]] = {
     "add": lambda g, y, a, b: (g, g),
     "sub": lambda g, y, a, b: (g, -g),
     "mul": lambda g, y, a, b: (g * b, g * a),
-    # Not by b * b, which leaves float32 where a / b and 1 / b do not.
+    # Not with b * b, which may overflow float32 where a / b and 1 / b do not.
     "div": lambda g, y, a, b: (g / b, -(g * y) / b),
     # d/da by b * a**(b - 1) and not b * y / a, which is NaN at a = 0; and where b = 0, by a**0, as
     # a**-1 is infinite there.

@@ -1,7 +1,7 @@
-"""The five dtypes, and what two of them become together.
+"""The five dtypes, and their promotion.
 
-`float32` is what one trains in, `int32` indexes, `bool_` masks. `float16` is for storage:
-arithmetic on it runs in float32. `float64` is for checking gradients and exists on the CPU only.
+`float32` is for training, `int32` for indices, `bool_` for masks. `float16` is for storage:
+arithmetic on it runs in float32. `float64` is for gradient checks and exists only on the CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RANK: Final = {bool_: 0, int32: 1, float16: 2, float32: 3, float64: 4}
 
 
 def as_dtype(dtype: DTypeLike) -> DType:
-    """Return `dtype` as one of the five; TypeError names the five when it is another one."""
+    """Return `dtype` as one of the five; TypeError lists them if it is another one."""
     found = np.dtype(dtype)
     if found not in _RANK:
         names = ", ".join(str(known) for known in _RANK)
@@ -44,7 +44,7 @@ def promote(*dtypes: DType) -> DType:
 
 
 def default_dtype(array: np.ndarray[Any, DType]) -> DType:
-    """Return the dtype that data gets when none is asked for: float32, int32 or bool.
+    """Return the default dtype of data: float32, int32 or bool.
 
     Raises TypeError for complex numbers, text and objects.
     """

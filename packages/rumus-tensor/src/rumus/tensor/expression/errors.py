@@ -1,4 +1,4 @@
-"""What goes wrong, as types. Every error of gradients and ownership is an `AutogradError`."""
+"""The error types. Every error about gradients and ownership is an `AutogradError`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from rumus.tensor.expression.printable import PrintableError
 
 
 class AutogradError(PrintableError, RuntimeError):
-    """A gradient or a parameter was used in a way that the laws of ownership forbid."""
+    """A gradient or a parameter was used in a way that the ownership laws forbid."""
 
 
 class GraphError(AutogradError):
-    """`backward` was asked of something that it cannot be asked of: no graph, no scalar, twice."""
+    """`backward` cannot run: there is no graph, it is not a scalar, or it has already run."""
 
 
 class ModifiedTensorError(AutogradError):
@@ -26,11 +26,11 @@ class MissingGradientError(AutogradError):
 
 
 class DrainedGradientError(MissingGradientError):
-    """The gradient was there, and an optimizer has already drained it from this store."""
+    """An optimizer has already drained this gradient from the store."""
 
 
 class UnclaimedGradientError(AutogradError):
-    """A loop was declared finished with gradients left over that nobody drained."""
+    """A block ended with gradients that no optimizer drained."""
 
 
 class GradientMismatchError(AutogradError):
@@ -38,7 +38,7 @@ class GradientMismatchError(AutogradError):
 
 
 class NonFiniteGradientError(AutogradError):
-    """A gradient holds NaN or infinity, and the optimizer was told to raise."""
+    """A gradient contains NaN or infinity, and the optimizer is set to raise."""
 
 
 class BackendMismatchError(AutogradError):
@@ -46,15 +46,15 @@ class BackendMismatchError(AutogradError):
 
 
 class PrecisionError(AutogradError):
-    """A parameter of low precision without a float32 master copy cannot be trained."""
+    """A low-precision parameter cannot be trained without a float32 master copy."""
 
 
 class CaptureError(PrintableError, RuntimeError):
-    """A training step does something that cannot be recorded and repeated."""
+    """A training step does something that cannot be recorded and replayed."""
 
 
 class ClosureNeededError(AutogradError):
-    """An optimizer that computes the loss several times in a step was given gradients alone."""
+    """An optimizer that computes the loss several times per step was given only gradients."""
 
 
 class StateMismatchError(PrintableError, ValueError):

@@ -1,9 +1,9 @@
 """Elementwise mathematics as a value.
 
-An `Expr` says what happens to one element. It knows no shapes, no indices and no loops: backends
-read it (NumPy calls ufuncs, numba and the GPU print a loop body), and its derivative is again an
-`Expr`. Leaves are named arrays and named scalars. What depends on scalars alone (`1 - beta**t`) is
-`uniform`: it is never part of a kernel but computed on the host, in float64.
+An `Expr` describes what happens to one element. It has no shapes, indices or loops: backends read
+it (NumPy calls ufuncs, numba and the GPU print a loop body), and its derivative is again an `Expr`.
+Leaves are named arrays and named scalars. Subexpressions of scalars alone (`1 - beta**t`) are
+`uniform`: they are never part of a kernel but computed on the host, in float64.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Number: TypeAlias = "Expr | float"
 
 
 def _ieee(function: Callable[..., float], ufunc: Callable[..., float]) -> Callable[..., float]:
-    """`function`, and where Python raises an exception the infinity or NaN that arrays get."""
+    """Wrap `function` to return the infinity or NaN of IEEE 754 where Python raises."""
 
     def call(*operands: float) -> float:
         try:
@@ -35,9 +35,9 @@ def _ieee(function: Callable[..., float], ufunc: Callable[..., float]) -> Callab
     return call
 
 
-REDUCTION: Final = "reduction"  # over a parameter: an optimizer computes it before its kernel runs
+REDUCTION: Final = "reduction"  # over a parameter, computed before the optimizer's kernel
 
-# Every operation there is, with its meaning for Python floats.
+# All operations, with their meaning for Python floats.
 OPERATIONS: Final[Mapping[str, Callable[..., float]]] = {
     "add": operator.add,
     "sub": operator.sub,
@@ -75,10 +75,10 @@ class Expr(Arithmetic["Expr"]):
     """One node: an operation on other nodes, or a leaf (`array`, `scalar`, `constant`).
 
     Arithmetic on an `Expr` builds a larger one. `==` compares identity; `eq(a, b)` is the
-    operation. Operations on constants alone are folded when they are built.
+    operation. Operations on constants alone are folded immediately.
 
     operation: its name.
-    operands: what it is computed from.
+    operands: the nodes it is computed from.
     name: of an array or a scalar.
     value: of a constant.
     uniform: whether it is the same for all elements.
@@ -90,11 +90,11 @@ class Expr(Arithmetic["Expr"]):
     name: str = ""
     value: float = 0.0
     uniform: bool = False
-    height: int = 0  # of the tree below: what is higher is computed first, to hold fewer values
+    height: int = 0  # of the tree below: higher operands are computed first, to hold fewer values
 
     @staticmethod
     def array(name: str) -> Expr:
-        """A leaf that takes another value at each element.
+        """A leaf with its own value for each element.
 
         name: of an array of the kernel.
         """
@@ -102,7 +102,7 @@ class Expr(Arithmetic["Expr"]):
 
     @staticmethod
     def scalar(name: str) -> Expr:
-        """A leaf that is one number for the whole call, given anew at each call.
+        """A leaf that is one number for the whole call, passed at each call.
 
         name: of a scalar of the kernel.
         """
@@ -110,7 +110,7 @@ class Expr(Arithmetic["Expr"]):
 
     @staticmethod
     def constant(value: float) -> Expr:
-        """A number that never changes and becomes part of the kernel's text.
+        """A fixed number that becomes part of the kernel's text.
 
         value: a number.
         """
@@ -137,18 +137,18 @@ class Expr(Arithmetic["Expr"]):
         return Expr(operation, nodes, uniform=uniform, height=height)
 
     def tensor_norm(self) -> Expr:
-        """Return the 2-norm over the parameter that the element belongs to: in rules alone.
+        """Return the 2-norm over the element's parameter; only for optimizer rules.
 
-        Only the rule of an optimizer knows parameters; a kernel of anything else is a TypeError.
+        Only an optimizer's rule has parameters; any other kernel of it raises a TypeError.
         """
         return self._reduced("tensor_norm")
 
     def tensor_sum(self) -> Expr:
-        """Return the sum over the parameter that the element belongs to; see `tensor_norm`."""
+        """Return the sum over the element's parameter; see `tensor_norm`."""
         return self._reduced("tensor_sum")
 
     def tensor_mean(self) -> Expr:
-        """Return the mean over the parameter that the element belongs to; see `tensor_norm`."""
+        """Return the mean over the element's parameter; see `tensor_norm`."""
         return self._reduced("tensor_mean")
 
     def global_sum(self) -> Expr:
@@ -168,9 +168,9 @@ class Expr(Arithmetic["Expr"]):
 def postorder(
     roots: Iterable[Expr], is_leaf: Callable[[Expr], bool] = lambda node: False
 ) -> list[Expr]:
-    """Return every node below `roots` once, operands before what uses them, without recursion.
+    """Return every node below `roots` once, operands before their users, without recursion.
 
-    Nodes for which `is_leaf` holds are returned and not looked into.
+    Nodes for which `is_leaf` holds are returned, but not their operands.
     """
     done: dict[Expr, None] = {}
     stack = [(root, False) for root in reversed(list(roots))]

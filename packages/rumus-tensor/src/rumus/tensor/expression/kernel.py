@@ -1,8 +1,7 @@
 """A kernel: named outputs, each an `Expr`, over named arrays and scalars.
 
-Backends read kernels. What they all need is worked out here once: the nodes in an order in which
-they can run, the uniform parts that the host computes, the dtypes, and a key that is equal for
-equal mathematics.
+Backends read kernels. What all of them need is computed here once: the nodes in execution order,
+the uniform parts for the host, the dtypes, and a key that is equal for equal mathematics.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from rumus.tensor.expression.dtype import (
 from rumus.tensor.expression.expr import OPERATIONS, REDUCTION, Expr, postorder
 
 COMPARISONS: Final = frozenset({"lt", "le", "eq"})
-LOGICAL: Final = COMPARISONS | {"where", "maximum", "minimum"}  # of truth values: a truth value
+LOGICAL: Final = COMPARISONS | {"where", "maximum", "minimum"}  # of booleans: a boolean
 _EXACT: Final = COMPARISONS | {
     "add", "sub", "mul", "pow", "abs", "sign", "relu", "floor_divide", "mod", "maximum",
     "minimum", "where",
@@ -36,30 +35,30 @@ GRADIENT: Final = "gradient"  # the name of the incoming gradient in a derivativ
 
 
 def _plain(value: float) -> float:
-    """A Python number: a NumPy one would pull the whole computation to its own dtype."""
+    """A Python number: a NumPy scalar would promote the whole computation to its own dtype."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """The dtypes of a kernel for given inputs: what it computes in, and what it returns."""
+    """The dtypes of a kernel for given inputs: of the computation and of the results."""
 
     compute: DType
     results: tuple[DType, ...]
-    masks: frozenset[Expr]  # the nodes whose value is a truth value
+    masks: frozenset[Expr]  # the nodes with boolean values
 
     def of(self, node: Expr) -> DType:
-        """The dtype in which the value of `node` is held while the kernel runs."""
+        """The dtype of `node`'s value while the kernel runs."""
         return bool_ if node in self.masks else self.compute
 
 
 class Kernel:
     """A name and `{output: Expr}`.
 
-    An output that has the name of an input array is that array, updated in place. Any other output
-    must not share memory with an input.
+    An output with the name of an input array updates that array in place. Other outputs must not
+    share memory with an input.
 
-    name: what the kernel is called in profiles and generated code.
+    name: of the kernel in profiles and generated code.
     outputs: the expressions, by output name.
     arrays: the input arrays in the order of the call; by default, in the order of first use.
     """
@@ -93,7 +92,7 @@ class Kernel:
         return f"Kernel({self.name!r}, {self.key})"
 
     def _structure(self, order: Sequence[Expr]) -> str:
-        """Text that two kernels share exactly if they compute the same thing."""
+        """A text that is equal for two kernels exactly if they compute the same."""
         text: dict[Expr, str] = {}
         lines: list[str] = []
         for node in order:
@@ -111,14 +110,14 @@ class Kernel:
         return f"{','.join(self.arrays)}|{';'.join(lines)}|{outputs}"
 
     def bind(self, scalars: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the values of `uniforms`, computed in float64. KeyError names a missing scalar.
+        """Return the values of `uniforms`, computed in float64. KeyError for a missing scalar.
 
         scalars: a number for each scalar, by name.
         """
         return self._bind(scalars)
 
     def _compile_uniforms(self) -> Callable[[Mapping[str, float]], tuple[float, ...]]:
-        """The uniform parts as one Python function: walking their nodes at each step is slow."""
+        """Compile the uniform parts to one Python function: walking nodes at each step is slow."""
         text: dict[Expr, str] = {}
         lines: list[str] = []
         namespace: dict[str, Any] = {**OPERATIONS, "plain": _plain}
@@ -167,25 +166,25 @@ class Kernel:
             ):
                 masks.add(node)
         results = tuple(
-            given.get(name, bool_ if node in masks else storage)  # in place: as the array is
+            given.get(name, bool_ if node in masks else storage)  # in place: the array's dtype
             for name, node in self.outputs.items()
         )
         return Types(compute, results, frozenset(masks))
 
     def _exact(self) -> bool:
-        """Whether integers in give integers out."""
+        """Whether integer inputs give integer outputs."""
         operations = all(node.operation in _EXACT for node in self.nodes)
         return operations and all(float(value).is_integer() for value in self.constants)
 
     def gradient(self, wrt: tuple[str, ...]) -> Kernel:
         """Return the kernel of the derivative with respect to the arrays named in `wrt`.
 
-        It reads this kernel's inputs, as far as it needs them, and the incoming gradient under the
-        name `gradient`; its outputs are named `d_` and the input's name.
+        It reads the inputs of this kernel that it needs, and the incoming gradient under the name
+        `gradient`; its outputs are named `d_` plus the input's name.
 
         wrt: the name of an array.
 
-        ValueError for a kernel of several outputs: it has no single incoming gradient.
+        ValueError for a kernel with several outputs: it has no single incoming gradient.
         """
         found = self._gradients.get(wrt)
         if found is None:
@@ -200,10 +199,10 @@ class Kernel:
 
 
 def trace(function: Callable[..., Any], name: str | None = None) -> Kernel:
-    """Return the kernel of a function: call it once with leaves named like its parameters.
+    """Return the kernel of a function, by calling it once with leaves named like its parameters.
 
     Positional parameters are arrays, keyword-only ones are scalars. The function returns one `Expr`
-    (the output is then called `out`) or a mapping of them. TypeError when it returns anything else.
+    (the output is then called `out`) or a mapping of them. TypeError if it returns anything else.
     """
     parameters = inspect.signature(function).parameters.values()
     arrays = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]

@@ -1,6 +1,6 @@
-"""What names of other libraries are called here: one line for whoever writes one by habit.
+"""Names from other libraries: one line of advice for users who type them out of habit.
 
-Each package has a table of its own; `OtherNames` makes errors of its rows.
+Each package has its own table; `OtherNames` turns its rows into errors.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ R = TypeVar("R")
 
 
 class OtherNames:
-    """The names that users of PyTorch and Keras try on something, each with what to write instead.
+    """Names that users of PyTorch and Keras try, each with what to write instead.
 
-    of: how messages call the thing. rows: name to advice.
+    of: the thing's name in messages. rows: name to advice.
 
     >>> OtherNames("Tensor", {"view": "x.reshape(...)"}).refuse("view")
     Traceback (most recent call last):
@@ -29,9 +29,9 @@ class OtherNames:
         self.of, self.rows = of, dict(rows)
 
     def refuse(self, name: str, owner: object = None) -> NoReturn:
-        """Raise AttributeError for an attribute that is not there, with the advice if there is.
+        """Raise AttributeError for a missing attribute, with advice if there is any.
 
-        owner: what was asked for it, if messages should call that by its class.
+        owner: the object, if messages should name its class.
         """
         advice = self.rows.get(name)
         of = self.of if owner is None else repr(type(owner).__name__) + " object"
@@ -39,9 +39,9 @@ class OtherNames:
         raise AttributeError(f"{of} has no attribute {name!r}{told}", name=name, obj=owner)
 
     def check_assignment(self, owner: object, name: str) -> None:
-        """Raise AttributeError if `name` is no attribute of `owner`: it would be set and ignored.
+        """Raise AttributeError if `owner` has no attribute `name`: it would be set and ignored.
 
-        Methods of `owner` may make attributes, and so may all code where the name begins with _.
+        Methods of `owner` may create attributes, and any code may create names that begin with _.
         """
         if name in vars(owner) or hasattr(type(owner), name):
             return
@@ -53,14 +53,14 @@ class OtherNames:
         self.refuse(name)
 
     def check_keywords(self, given: Iterable[str]) -> None:
-        """Raise TypeError if one of the keywords that were given is in the table."""
+        """Raise TypeError if one of the given keywords is in the table."""
         for name in given:
             if name in self.rows:
                 told = f"{self.of} takes no {name!r}; here it is {self.rows[name]}"
                 raise TypeError(told) from None
 
     def as_keywords(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return `function`, whose errors know the keywords of the table: see `checked_arguments`.
+        """Return `function`, whose errors use the keywords of the table; see `checked_arguments`.
 
         >>> @OtherNames("sum", {"dim": "axis"}).as_keywords
         ... def total(values, axis=0):

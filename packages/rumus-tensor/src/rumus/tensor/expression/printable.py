@@ -1,13 +1,13 @@
-"""Texts of others (names, paths, cells of a file), safe to write to a terminal.
+"""Untrusted text (names, paths, cells of a file), made safe for a terminal.
 
-A terminal obeys what follows an escape character, so no message may contain one.
+A terminal obeys escape sequences, so no message may contain one.
 """
 
 from __future__ import annotations
 
 
 def printable_lines(text: object) -> str:
-    r"""Return a text with its control characters escaped, all but ends of lines.
+    r"""Return a text with all control characters but newlines escaped.
 
     >>> printable_lines("a\x1b[2Jb\nc")
     'a\\x1b[2Jb\nc'
@@ -21,7 +21,7 @@ def _escaped(line: str) -> str:
 
 
 class PrintableError(Exception):
-    """An error whose message may hold names of others, and is safe to write to a terminal.
+    """An error whose message may contain untrusted names, and is safe for a terminal.
 
     >>> print(PrintableError("no parameter \\x1b[2J"))
     no parameter \\x1b[2J

@@ -1,4 +1,4 @@
-"""Arguments that measure: a number of Python or NumPy, and neither a text nor True."""
+"""Arguments that measure: Python or NumPy numbers, but no strings or booleans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def real_number(name: str, value: Any) -> float:
-    """Return `value`. TypeError for what is no number, and for True and False.
+    """Return `value`. TypeError if it is not a number, and for True and False.
 
     >>> real_number("p", 0.5)
     0.5
@@ -26,7 +26,7 @@ def real_number(name: str, value: Any) -> float:
 
 
 def positive_number(name: str, value: Any) -> float:
-    """Return `value`. ValueError unless it is finite and above 0, TypeError for what is no number.
+    """Return `value`. ValueError unless it is finite and positive, TypeError if it is not a number.
 
     >>> positive_number("eps", float("inf"))
     Traceback (most recent call last):

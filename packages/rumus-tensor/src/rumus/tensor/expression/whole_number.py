@@ -1,4 +1,4 @@
-"""Arguments that count: an integer of Python or NumPy, and not a number that would be cut off."""
+"""Arguments that count: Python or NumPy integers, but no fractions, which would be truncated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Return `value` as an integer. TypeError for a fraction, a text, True and False.
+    """Return `value` as an integer. TypeError for a fraction, a string, True and False.
 
     >>> whole_number("count", np.int32(3))
     3

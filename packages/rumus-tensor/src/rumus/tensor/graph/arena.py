@@ -19,9 +19,9 @@ from rumus.tensor.memory.slot_table import SlotTable, slot_size
 
 
 def fitting(parameters: Sequence[Parameter], dtype: DType, limit: int) -> Iterator[list[Parameter]]:
-    """Cut parameters into runs whose arenas have at most `limit` bytes each.
+    """Split parameters into runs whose arenas have at most `limit` bytes each.
 
-    One that is larger by itself gets a run of its own, which its backend may refuse.
+    A parameter that alone is larger gets its own run, which its backend may refuse.
     """
     part: list[Parameter] = []
     size = 0
@@ -38,13 +38,13 @@ def fitting(parameters: Sequence[Parameter], dtype: DType, limit: int) -> Iterat
 class Arena:
     """The memory of parameters of one dtype, on one backend.
 
-    table: where they lie, for what is computed of each. Making one copies nothing into the
-        parameters; `adopt` makes them views of it. What lies between the slots is 0 in the values
-        and the gradients.
+    table: the parameters' positions, for computations per parameter. Creating an arena does not
+        change the parameters; `adopt` makes them views of it. The gaps between slots are 0 in the
+        values and the gradients.
 
-    parameters: of one dtype, in the order in which they lie.
+    parameters: of one dtype, in memory order.
     dtype: floating, of all its parameters.
-    backend: where its memory lies.
+    backend: that owns its memory.
     """
 
     def __init__(self, parameters: Sequence[Parameter], dtype: DType, backend: Backend) -> None:
@@ -86,7 +86,7 @@ class Arena:
         return flat
 
     def views(self, flat: Array) -> list[Array]:
-        """Return the part of a flat array that belongs to each parameter, in its shape.
+        """Return each parameter's part of a flat array, in its shape.
 
         flat: as long as the arena.
         """
@@ -104,14 +104,14 @@ class Arena:
             self._share(parameter, self.version)
 
     def release(self) -> None:
-        """Let the parameters go; they keep their elements."""
+        """Release the parameters; they keep their values."""
         for parameter, slot in zip(self.parameters, self.slots, strict=True):
             if parameter._slot is slot:
                 parameter._slot = None
                 self._share(parameter, None)
 
     def _share(self, parameter: Parameter, version: Version | None) -> None:
-        """Exchange the shared part of the parameter's version without changing what it says."""
+        """Replace the shared part of the parameter's version without changing its value."""
         own = parameter._version
         before = own.current
         own.shared = version
@@ -120,7 +120,7 @@ class Arena:
     def collect(self, store: GradientStore) -> Array:
         """Return the gradients in `store` as one flat array of this layout.
 
-        Usually `backward` wrote them there; what it could not is copied into a fresh array.
+        Usually `backward` wrote them there; otherwise they are copied into a new array.
 
         store: what `backward` returned.
 
@@ -135,14 +135,14 @@ class Arena:
         return flat
 
     def holds(self, store: GradientStore) -> bool:
-        """Whether the gradients in `store` lie in this arena, all of them.
+        """Whether all gradients in `store` are in this arena.
 
         store: what `backward` returned.
         """
         return store.holds(self.numbers, self.slot_gradients)
 
     def drain(self, store: GradientStore, collected: Array, by: str) -> None:
-        """Remove the gradients that were collected from a store.
+        """Remove the collected gradients from a store.
 
         store: what `backward` returned.
         collected: what `collect` returned.
@@ -154,7 +154,7 @@ class Arena:
             store.drain(self.parameters, by)
 
     def written(self) -> None:
-        """Note that the values were changed: a graph that still needs the old ones is stale."""
+        """Note that the values have changed: a graph that still needs the old ones is stale."""
         self.version.count += 1
 
     def at(self, index: int) -> Parameter:

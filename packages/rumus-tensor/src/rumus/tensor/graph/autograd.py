@@ -1,8 +1,8 @@
 """Reverse-mode differentiation: a tape of nodes, walked once, without recursion.
 
 A node knows the nodes and parameters it was computed from, and one function, `vjp`, that turns the
-gradient of its result into gradients of these. `backward` visits nodes in the reverse order of
-their creation, which is a topological order, and frees each as soon as it is done with it.
+gradient of its result into gradients of these. `backward` visits nodes in reverse order of
+creation, which is a topological order, and frees each as soon as it is done.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _creation = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class SoFar:
-    """The gradient that an input has from elsewhere, for a vjp to add its own share to.
+    """The gradient that an input already has, for a vjp to add its own share to.
 
-    Only a vjp that was announced as adding for this input is given one as its destination; what it
-    returns for the input is then the sum. So an input of several results needs no additions between
-    their kernels. array: not to be changed, unless is_own says that nobody else reads it.
+    Only a vjp declared as adding for this input gets one as its destination; it then returns the
+    sum for that input. So an input used several times needs no additions between kernels. array:
+    must not be changed, unless is_own says that nothing else reads it.
     """
 
     array: Array
@@ -49,10 +49,10 @@ class SoFar:
 
 
 class Product:
-    """A gradient that is a product of matrices, not computed before it is known what comes next.
+    """A gradient that is a matrix product, not computed until the next operation is known.
 
-    Where that is elementwise, as behind an activation, it is done to the product as it is written.
-    It is computed once: by the node that it is for, or by the tape for a node that takes none.
+    If that is elementwise, as after an activation, it is fused with the product. It is computed
+    once: by the node it is for, or by the tape if that node takes no products.
     """
 
     __slots__ = ("_backend", "_full", "_left", "_right", "_shape")
@@ -73,7 +73,7 @@ class Product:
     def through(
         self, kernel: Kernel, arrays: Sequence[Array], scalars: Sequence[float] = ()
     ) -> list[Array]:
-        """Return the outputs of a kernel whose first array is the gradient, replaced by the first.
+        """Return the outputs of a kernel whose first array is the gradient, and which replaces it.
 
         arrays: the others, of the gradient's shape.
         """
@@ -85,12 +85,12 @@ class Product:
 
 
 def computed(gradient: Array | Product) -> Array:
-    """Return a gradient that is known."""
+    """Return a gradient, computed if it is a product."""
     return gradient.computed() if isinstance(gradient, Product) else gradient
 
 
 class Version:
-    """How often some memory was written. Views share it; an arena's tensors share a second one."""
+    """Counts the writes to some memory. Views share it; an arena's tensors share a second one."""
 
     __slots__ = ("count", "shared")
 
@@ -115,23 +115,23 @@ class Watched(Protocol):
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         ...
 
 
 class Sink(Protocol):
-    """Where the gradients of parameters go."""
+    """The destination of parameter gradients."""
 
     def destination(self, leaf: Leaf) -> Array | None:
-        """Return memory to write the first gradient of `leaf` to, None for a further one."""
+        """Return memory for the first gradient of `leaf`, None for later ones."""
         ...
 
     def add(self, leaf: Leaf, gradient: Array) -> None:
-        """Take a gradient, which may be the destination given for it."""
+        """Accept a gradient, which may be the destination given for it."""
         ...
 
     def so_far(self, leaf: Leaf) -> Array | None:
-        """Return what `add` has gathered for `leaf`, to be added to in place; None if nothing."""
+        """Return the gradient gathered for `leaf`, to add to in place; None if there is none."""
         ...
 
 
@@ -158,17 +158,17 @@ class Node:
         self.backend = backend
         self.inputs = inputs
         self.vjp: Vjp | None = vjp
-        self.watched = watched  # with the version of each in the forward pass
-        self.adding = adding  # the inputs whose gradient so far `vjp` can add to
-        self.takes_products = takes_products  # whether `vjp` takes a gradient that is a `Product`
-        self.fills_places = fills_places  # whether `vjp` may be given the `place` of an input
-        self.place: Callable[[], Array] | None = None  # memory that its gradient is best written to
-        self.updates: tuple[Any, ...] = ()  # of buffers, if its step counts: `BufferUpdate`s
+        self.watched = watched  # each with its version in the forward pass
+        self.adding = adding  # inputs whose existing gradient `vjp` can add to
+        self.takes_products = takes_products  # whether `vjp` accepts a `Product`
+        self.fills_places = fills_places  # whether `vjp` can write to the `place` of an input
+        self.place: Callable[[], Array] | None = None  # the preferred memory for its gradient
+        self.updates: tuple[Any, ...] = ()  # `BufferUpdate`s, applied if the step counts
         self.created = next(_creation)
 
 
 def _reachable(root: Node) -> list[Node]:
-    """Every node that `root` was computed from, newest first. GraphError if one is used up."""
+    """Every node that `root` was computed from, newest first. GraphError if one was freed."""
     found = {root}
     stack = [root]
     while stack:
@@ -186,7 +186,7 @@ def _reachable(root: Node) -> list[Node]:
 
 
 def leaves(root: Node) -> list[Leaf]:
-    """Return the parameters that `root` was computed from, each once, the latest used first."""
+    """Return the parameters that `root` was computed from, each once, the last used first."""
     found: dict[int, Leaf] = {}
     for node in _reachable(root):
         for edge in node.inputs:
@@ -206,21 +206,21 @@ def _check_versions(nodes: Sequence[Node]) -> None:
 
 
 def updates_of(root: Node) -> list[Any]:
-    """Return the updates of buffers that were proposed on the way to `root`, the oldest first."""
+    """Return the buffer updates proposed on the way to `root`, oldest first."""
     return [update for node in reversed(_reachable(root)) for update in node.updates]
 
 
 def backward(root: Node, seed: Array, sink: Sink) -> list[Any]:
-    """Send `seed`, the gradient of `root`'s result, back to every parameter it depends on.
+    """Propagate `seed`, the gradient of `root`'s result, to every parameter it depends on.
 
-    Everything that can be refused is refused before anything is computed. Returns the updates of
-    buffers that the forward pass has proposed, the oldest first.
+    Errors are raised before anything is computed. Returns the buffer updates that the forward pass
+    proposed, oldest first.
     """
     nodes = _reachable(root)
     _check_versions(nodes)
     updates = [update for node in reversed(nodes) for update in node.updates]
     gradients: dict[Node, Array] = {root: seed}  # or products
-    summed: set[Node] = set()  # gradients that are our own memory, and may be added to in place
+    summed: set[Node] = set()  # gradients in our own memory, which may be added to in place
     for node in nodes:
         _visit(node, gradients, summed, sink)
     return updates
@@ -229,13 +229,13 @@ def backward(root: Node, seed: Array, sink: Sink) -> list[Any]:
 def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Sink) -> None:
     """Replace the gradient of a node's result by those of its inputs, and free the node.
 
-    What only the node held is gone before the next one is visited, and before sums are made.
+    Memory held only by the node is freed before the next node is visited, and before sums.
     """
     gradient = gradients.pop(node, None)
     inputs, node.inputs = node.inputs, ()
     vjp, node.vjp = node.vjp, None
     node.place = None
-    node.watched = ()  # what it alone still held may be written over by its vjp
+    node.watched = ()  # its vjp may overwrite what only it still held
     if gradient is None or vjp is None:
         return
     gradient = gradient if node.takes_products else computed(gradient)
@@ -263,10 +263,10 @@ def _destinations(
     summed: set[Node],
     sink: Sink,
 ) -> list[Array | None]:
-    """For each input of a node where its gradient goes, a `SoFar`, or None."""
+    """For each input of a node, the destination of its gradient, a `SoFar`, or None."""
     found: list[Array | None] = []
     for number, edge in enumerate(inputs):
-        # An input that comes twice is added to only once.
+        # For an input that occurs twice, only one can add.
         is_first = not any(edge is before for before in inputs[:number])
         adds = number in node.adding and is_first
         if edge is None:
@@ -285,7 +285,7 @@ def _destinations(
 
 
 def _give(sink: Sink, leaf: Leaf, into: Array | None, share: Array, backend: Backend) -> None:
-    """Hand a gradient of a parameter over; a sum of all so far replaces what was there."""
+    """Pass on a parameter's gradient; a sum with the existing one replaces it."""
     if not isinstance(into, SoFar):
         sink.add(leaf, share)
     elif share is not into.array:
@@ -313,7 +313,7 @@ _mode = _Mode()
 
 
 def is_recording() -> bool:
-    """Whether operations on this thread are put on the tape."""
+    """Whether operations on this thread are recorded."""
     return _mode.recording
 
 

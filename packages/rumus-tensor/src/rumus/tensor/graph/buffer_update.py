@@ -1,8 +1,8 @@
-"""`BufferUpdate`: what a forward pass would change, written when its step counts.
+"""`BufferUpdate`: a change proposed by a forward pass, written if its step counts.
 
-Running statistics belong to the step: a pass that is only looked at, repeated, refused or skipped
-leaves them as they were. So a forward pass proposes, the tape carries what was proposed to the
-store of gradients, and whoever applies the gradients has it written with the same decision.
+Running statistics belong to the step: a pass that is only for inspection, repeated, refused or
+skipped leaves them unchanged. So a forward pass proposes updates, the tape carries them to the
+gradient store, and applying the gradients writes them with the same decision.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from rumus.tensor.memory.recording import is_capturing
 if TYPE_CHECKING:
     from rumus.tensor.graph.tensor import Tensor
 
-MOST: Final = 1024  # that no tape carries
+MOST: Final = 1024  # not carried by any tape
 
 
 class BufferUpdate:
-    """One kernel over buffers, in place, that waits for its step.
+    """One in-place kernel over buffers, deferred until its step.
 
-    kernel: its outputs are its first arrays, one for each of `buffers`. arrays: the others; what is
-    in them when the update is written counts. scalars: by name.
+    kernel: its outputs are its first arrays, one for each of `buffers`. arrays: the others, read
+        when the update is written. scalars: by name.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class BufferUpdate:
         self._times = 0
 
     def is_like(self, other: BufferUpdate) -> bool:
-        """Whether another one does the same to the same buffers, with arrays of its own."""
+        """Whether another update does the same to the same buffers, with other arrays."""
         mine = (self._kernel, *map(id, self.buffers))
         theirs = (other._kernel, *map(id, other.buffers))
         return mine == theirs and repr(self._scalars) == repr(other._scalars)
 
     def kept(self) -> BufferUpdate:
-        """Return the same update with copies of its arrays, which a captured step writes anew."""
+        """Return the same update with copies of its arrays, which a captured step overwrites."""
         backend, copies = self.backend, []
         for array in self.arrays:
             copies.append(backend.allocate(array.shape, array.dtype))
@@ -65,7 +65,7 @@ class BufferUpdate:
         return kept
 
     def write(self, applied: Array | None = None) -> None:
-        """Run the kernel; on a device that decides by itself, where `applied` is not 0 there."""
+        """Run the kernel; on a device that makes the decision, only if `applied` is not 0."""
         self._times += 1
         if self._prepared is not None and self._prepared[0] is applied:
             self._prepared[1](self._scalars)
@@ -75,7 +75,7 @@ class BufferUpdate:
             buffer._version.written()
 
     def write_copies(self, copies: Sequence[Array]) -> None:
-        """Run the kernel on copies of the buffers, which stay as they are."""
+        """Run the kernel on copies of the buffers, which stay unchanged."""
         arrays = [*copies, *self.arrays]
         self.backend.elementwise(self._kernel, arrays, self._scalars, copies)
 
@@ -85,7 +85,7 @@ class BufferUpdate:
         arrays = [*own, *self.arrays]
         if applied is not None:
             kernel, arrays = _conditional(kernel), [*arrays, applied]
-        if self._times > 1 and is_capturing(backend):  # of a captured step: once in each repetition
+        if self._times > 1 and is_capturing(backend):  # of a captured step: once in each replay
             run = backend.prepare(kernel, arrays, own)
             self._prepared = applied, run
             run(self._scalars)
@@ -95,7 +95,7 @@ class BufferUpdate:
 
 @cache
 def _conditional(kernel: Kernel) -> Kernel:
-    """The kernel, with outputs that stay as they are where `applied` is 0."""
+    """The kernel with outputs that stay unchanged if `applied` is 0."""
     is_applied = Expr.array("applied") > 0.5
     outputs = {
         name: is_applied.where(new, Expr.array(name)) for name, new in kernel.outputs.items()
@@ -104,7 +104,7 @@ def _conditional(kernel: Kernel) -> Kernel:
 
 
 class _Loose(threading.local):
-    """Updates proposed on this thread by results that no tape leads to, as of frozen layers."""
+    """Updates proposed on this thread by results without a tape, such as those of frozen layers."""
 
     def __init__(self) -> None:
         self.updates: deque[BufferUpdate] = deque(maxlen=MOST)
@@ -114,10 +114,10 @@ _loose = _Loose()
 
 
 def propose(update: BufferUpdate, result: Tensor) -> None:
-    """Have an update written when a step counts that goes back through `result`.
+    """Write an update if a step whose backward passes through `result` counts.
 
-    Nothing happens under `no_grad`. If nothing behind `result` is trained, the next `backward` of
-    this thread takes the update along.
+    Nothing happens under `no_grad`. If nothing that `result` depends on is trained, the next
+    `backward` on this thread carries the update.
     """
     if not is_recording():
         return
@@ -128,7 +128,7 @@ def propose(update: BufferUpdate, result: Tensor) -> None:
 
 
 def take_loose() -> list[BufferUpdate]:
-    """Return, and forget, what no tape carries."""
+    """Return and forget the updates that no tape carries."""
     found = list(_loose.updates)
     _loose.updates.clear()
     return found

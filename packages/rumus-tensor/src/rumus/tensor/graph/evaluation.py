@@ -1,7 +1,7 @@
-"""`evaluating`: within it nothing trains, whoever holds the model.
+"""`evaluating`: a block in which all modules are in evaluation mode.
 
-Whoever measures a model cannot know all of its modules: they may be anywhere in the program. So it
-is not the modules that are told, but they that ask.
+An evaluation cannot know all modules of a model: they may be anywhere in the program. So it does
+not switch the modules; they look up the mode themselves.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from rumus.tensor.memory.uninterrupted import displaced
 
 
 class Evaluation:
-    """A stretch of evaluation on one thread, and the modes that were set within it."""
+    """An evaluation on one thread, and the modes that were set within it."""
 
     def __init__(self) -> None:
-        self._modes: dict[int, tuple[object, bool]] = {}  # by identity, and kept alive for that
+        self._modes: dict[int, tuple[object, bool]] = {}  # by identity, and kept alive for it
 
     def is_training(self, module: object) -> bool:
         """Whether a module was switched to training within this evaluation."""
@@ -37,16 +37,16 @@ _current = _Current()
 
 
 def current_evaluation() -> Evaluation | None:
-    """Return the evaluation that this thread is in, if any."""
+    """Return this thread's current evaluation, if any."""
     return _current.evaluation
 
 
 @contextmanager
 def evaluating() -> Iterator[None]:
-    """Compute without a tape, and with every module of this thread evaluating.
+    """Compute without a tape, with every module on this thread in evaluation mode.
 
-    A module that is switched within (`module.train()`, as for Monte Carlo dropout) is what it was
-    before as soon as the block ends.
+    A module that is switched inside the block (`module.train()`, as for Monte Carlo dropout)
+    returns to its previous mode when the block ends.
 
     >>> from rumus.tensor import Parameter
     >>> with evaluating():

@@ -27,19 +27,19 @@ def basic(array: Array, key: Any) -> Array:
             raise TypeError(
                 f"cannot index with {part!r}; use numbers, slices, None, ... or tensors"
             )
-    # With the Ellipsis NumPy returns a view where it would return a number.
+    # With the Ellipsis NumPy returns a view rather than a scalar.
     return array[parts if ... in parts else (*parts, ...)]
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
     """Select elements, as in NumPy.
 
-    Numbers, slices, None and `...` give a view. Tensors (or arrays, or lists) of integers select,
-    broadcast together; negative ones count from the end. What they select stands where they stood,
-    or in front if something lies between them. One of truth values stands for the places where it
-    is true, and takes as many axes as it has.
-    IndexError for an index out of range, too many, or a mask of another shape. TypeError for what
-    is no index, and for a mask on a GPU: only the device knows how many elements it selects.
+    Integers, slices, None and `...` give a view. Integer tensors (or arrays, or lists) select
+    elements and broadcast together; negative integers count from the end. The selected axes replace
+    the indexed ones, or come first if the indices are not adjacent. A boolean mask stands for the
+    positions where it is true, and indexes as many axes as it has. IndexError for an index out of
+    range, too many indices, or a mask of another shape. TypeError for anything else, and for a mask
+    on a GPU: only the device knows how many elements it selects.
     """
     parts = key if isinstance(key, tuple) else (key,)
     if any(isinstance(part, (Tensor, np.ndarray, list)) for part in parts):
@@ -69,15 +69,15 @@ def _select(x: Tensor, parts: tuple[Any, ...]) -> Tensor:
     others = [at for at in range(sliced.ndim) if at not in axes]
     front = sliced if axes == list(range(len(axes))) else sliced.permute(*axes, *others)
     found = _select_first(front, indices, axes)
-    if axes[0] == 0 or axes[-1] - axes[0] >= len(axes):  # in front, or something lies between
+    if axes[0] == 0 or axes[-1] - axes[0] >= len(axes):  # in front, if the indices are not adjacent
         return found
-    rank, before = found.ndim - len(others), axes[0]  # the axes of the result of the indices
+    rank, before = found.ndim - len(others), axes[0]  # the result axes of the indices
     kept = range(rank, found.ndim)
     return found.permute(*kept[:before], *range(rank), *kept[before:])
 
 
 def _for_each_axis(x: Tensor, parts: Sequence[Any]) -> list[Any]:
-    """The index with whole axes for `...` and the end, and with numbers as tensors."""
+    """Expand `...` and missing axes to whole axes, and turn integers into tensors."""
     used = sum(part is not None and part is not ... for part in parts)
     if used > x.ndim:
         raise IndexError(f"{used} indices for a tensor of {x.ndim} axes")
@@ -106,7 +106,7 @@ def _as_index(x: Tensor, part: Any) -> Tensor:
 
 
 def _without_masks(x: Tensor, parts: Sequence[Any]) -> list[Any]:
-    """The index with the places where a mask is true instead of the mask."""
+    """Replace a mask by the positions where it is true."""
     masks = [_as_mask(part) for part in parts]
     takes = [
         0 if part is None or part is ... else 1 if mask is None else mask.ndim
@@ -129,7 +129,7 @@ def _without_masks(x: Tensor, parts: Sequence[Any]) -> list[Any]:
 
 
 def _as_mask(part: Any) -> NDArray[Any] | None:
-    """A mask in NumPy, None for anything else; TypeError where that would be a transfer."""
+    """A mask in NumPy, None for anything else; TypeError if that needs a transfer."""
     if isinstance(part, Tensor):
         if part.dtype != bool_:
             return None
@@ -150,7 +150,7 @@ def _as_mask(part: Any) -> NDArray[Any] | None:
 
 
 def _select_first(x: Tensor, indices: Sequence[Tensor], axes: Sequence[int]) -> Tensor:
-    """Index the first axes, which are called `axes` in messages, with integer tensors."""
+    """Index the first axes, named `axes` in messages, with integer tensors."""
     broadcast_shape("index", [index.shape for index in indices])
     linear: Tensor | None = None
     for at, (axis, index) in enumerate(zip(axes, indices, strict=True)):
@@ -167,7 +167,7 @@ def _is_empty(part: Any) -> bool:
 
 
 def _check_range(index: Tensor, length: int, axis: int) -> int:
-    """Return a number that no element lies below. IndexError for one that is out of range."""
+    """Return a lower bound of the elements. IndexError for one out of range."""
     if not index.size:
         return 0
     known = known_bounds(index)
@@ -175,7 +175,7 @@ def _check_range(index: Tensor, length: int, axis: int) -> int:
         ask_host(partial(_check_numbers, length, axis), [index._array])
         return -length if is_recorded() else int(index._array.min())
     low, high = known or (-length - 1, length)
-    if low < -length or high >= length:  # of a larger array, perhaps, that this one is a part of
+    if low < -length or high >= length:  # perhaps of a larger array that this one is part of
         low, high = int(index.min()), int(index.max())
     if low < -length or high >= length:
         raise _out_of_range(length, axis)
@@ -192,14 +192,14 @@ def _out_of_range(length: int, axis: int) -> IndexError:
 
 
 def known_bounds(index: Tensor) -> tuple[int, int] | None:
-    """Return numbers that no element lies outside of, None where that is not known unread."""
+    """Return bounds of the elements, None if they are unknown without reading."""
     known = getattr(index._array, "known_bounds", None)
     bounds: tuple[int, int] | None = None if known is None else known()
     return bounds
 
 
 def may_hold(index: Tensor, number: int) -> bool:
-    """Return False where it is known unread that no element is `number`."""
+    """Return False if no element can be `number`, as far as known without reading."""
     low, high = known_bounds(index) or (number, number)
     found = low <= number <= high
     decided_by(index._array, number, found)
@@ -207,9 +207,9 @@ def may_hold(index: Tensor, number: int) -> bool:
 
 
 def gather(table: Tensor, index: Tensor) -> Tensor:
-    """Rows of `table` by number: the result has the shape of `index`, then that of a row.
+    """Rows of `table` by number: the result's shape is that of `index`, then that of a row.
 
-    The gradient of a row is the sum over its uses, added in their order, and to what the table has
+    The gradient of a row is the sum over its uses, in order; it is added to the table's gradient
     from later operations without a second array of its size.
 
     table: of at least one axis.
@@ -226,7 +226,7 @@ def gather(table: Tensor, index: Tensor) -> Tensor:
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
         into, before = destinations[0], None
-        if isinstance(into, SoFar):  # the table has other uses, as a tied embedding has
+        if isinstance(into, SoFar):  # the table has other uses, like a tied embedding
             into, before = (into.array, into.array) if into.is_own else (None, into.array)
         into = backend.allocate(shape, gradient.dtype) if into is None else into
         if before is None:

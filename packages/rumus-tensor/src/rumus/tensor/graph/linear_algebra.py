@@ -12,7 +12,7 @@ from rumus.tensor.memory.backend import Array, Shape
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """The product of the last two axes, batches broadcast, vectors as NumPy treats them.
+    """The matrix product of the last two axes; batches broadcast, vectors work as in NumPy.
 
     a: (..., m, k); a vector is (k,).
     b: (..., k, n); a vector is (k,).
@@ -42,7 +42,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _swap(array: Array) -> Array:
-    """The last two axes exchanged, as a view."""
+    """Swap the last two axes, as a view."""
     ndim = len(array.shape)
     return array.transpose((*range(ndim - 2), ndim - 1, ndim - 2))
 

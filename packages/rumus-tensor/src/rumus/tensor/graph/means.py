@@ -1,7 +1,8 @@
-"""What a loss is a mean of: losses say so, and whoever joins the means of batches listens.
+"""The number of terms in a loss's mean, which losses report to code that combines batches.
 
-The mean over all tokens of two batches is no mean of their means by rows. A loss function knows how
-many terms it has averaged; a loop that accumulates over batches has to know it as well.
+The mean over all tokens of two batches is not the mean of their means weighted by rows. A loss
+function knows how many terms it averaged; a loop that accumulates over batches needs to know it
+too.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean that was taken: where it is, and of how many terms, or what they weigh together.
+    """A computed mean: its tensor, and the number of its terms or their total weight.
 
-    count: None if the device knows it, in `counted`. is_loss: whether a loss function has said so,
-    or else it is a mean over all elements of whatever.
+    count: None if only the device knows it, in `counted`. is_loss: whether a loss function reported
+        it; otherwise it is a mean over all elements of some tensor.
     """
 
     array: Array
@@ -38,7 +39,7 @@ class Mean:
         return [self.array] if self.counted is None else [self.array, self.counted._array]
 
     def is_in(self, value: Tensor) -> bool:
-        """Whether a tensor is this very mean, and not something computed from it."""
+        """Whether a tensor is this mean itself, not something computed from it."""
         return value._array is self.array
 
 
@@ -50,7 +51,7 @@ _listening = _Listening()
 
 
 def note_mean(result: Tensor, count: Tensor | float) -> Tensor:
-    """Say that `result` is a loss that is the mean of `count` terms, and return it."""
+    """Report that `result` is a loss, the mean of `count` terms, and return it."""
     if _listening.means is not None:
         known, counted = (
             (count, None) if isinstance(count, (int, float)) else (None, count.detach())
@@ -60,14 +61,14 @@ def note_mean(result: Tensor, count: Tensor | float) -> Tensor:
 
 
 def note_average(result: Tensor, count: int) -> Tensor:
-    """Say that `result` is the mean of all `count` elements of a tensor, and return it."""
+    """Report that `result` is the mean of all `count` elements of a tensor, and return it."""
     if _listening.means is not None:
         _listening.means.append(Mean(result._array, count, is_loss=False))
     return result
 
 
 def note_again(means: Sequence[Mean]) -> None:
-    """Say what was said when a step was recorded, which is repeated without its code now."""
+    """Report again what was reported when a step was recorded, for a replay."""
     if _listening.means is not None:
         _listening.means.extend(means)
 

@@ -38,7 +38,7 @@ def _kernel_of(operation: str, is_array: tuple[bool, ...]) -> Kernel:
 
 
 def apply(operation: str, operands: Sequence[Any]) -> Tensor:
-    """Run one operation on tensors and numbers, at least one of them a tensor."""
+    """Run one operation on tensors and numbers, at least one of which is a tensor."""
     if operation == "where" and not any(isinstance(o, (Tensor, np.ndarray)) for o in operands[1:]):
         condition, a, b = operands
         operands = (condition, as_tensor(a, condition._backend), b)
@@ -67,7 +67,7 @@ def apply(operation: str, operands: Sequence[Any]) -> Tensor:
 
 
 def _settle(operation: str, tensors: list[Tensor], scalars: Any) -> list[Tensor]:
-    """Give integers and truth values the dtype in which the operation makes sense."""
+    """Convert integers and booleans to the dtype in which the operation makes sense."""
     if operation == "where":
         if tensors[0].dtype != bool_:
             raise TypeError(f"where: the condition must be bool, not {tensors[0].dtype}")
@@ -85,7 +85,7 @@ def _settle(operation: str, tensors: list[Tensor], scalars: Any) -> list[Tensor]
 
 
 def _check_integers(operation: str, scalars: Iterable[int]) -> None:
-    """Raise OverflowError for a number that integers of the tensor's dtype could not meet."""
+    """Raise OverflowError for a number that does not fit the tensor's integer dtype."""
     limits = np.iinfo(int32)
     for scalar in scalars:
         if not limits.min <= scalar <= limits.max:
@@ -95,7 +95,7 @@ def _check_integers(operation: str, scalars: Iterable[int]) -> None:
 
 
 def broadcast_shape(operation: str, shapes: Sequence[Shape]) -> Shape:
-    """Return the shape that `shapes` broadcast to; ValueError shows them if they do not."""
+    """Return the shape that `shapes` broadcast to; ValueError if they do not."""
     first = shapes[0]
     for shape in shapes:
         if shape != first:
@@ -108,7 +108,7 @@ def broadcast_shape(operation: str, shapes: Sequence[Shape]) -> Shape:
 
 
 def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float]) -> Tensor:
-    """Return the output of a kernel of one output, its inputs broadcast to one shape."""
+    """Return the output of a single-output kernel, with its inputs broadcast to one shape."""
     backend = backend_of(kernel.name, tensors)
     arrays = [t._array for t in tensors]
     shape = broadcast_shape(kernel.name, [array.shape for array in arrays])
@@ -131,10 +131,10 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How to go back through a kernel: its derivative, and which inputs that needs."""
+    """The backward pass of a kernel: its derivative, and the inputs that it needs."""
 
     derivative: Kernel
-    of_product: Kernel  # the same, its first output in place of the incoming gradient
+    of_product: Kernel  # the same, with its first output replacing the incoming gradient
     needed: tuple[int | None, ...]  # positions among the inputs; None: the incoming gradient
     is_identity: bool  # whether each input simply gets the incoming gradient
 
@@ -192,7 +192,7 @@ def _fit(backend: Backend, gradient: Array, target: tuple[Shape, DType]) -> Arra
 
 
 def sum_to(backend: Backend, array: Array, shape: Shape) -> Array:
-    """Return `array` summed down to `shape`, of which its own shape is a broadcast."""
+    """Return `array` summed to `shape`, which broadcasts to its own shape."""
     if array.shape == shape:
         return array
     extra = len(array.shape) - len(shape)
@@ -228,7 +228,7 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
 def compute(
     backend: Backend, kernel: Kernel, arrays: Sequence[Array], scalars: Sequence[float] = ()
 ) -> Array:
-    """Run a kernel of one output on arrays, outside of any graph, and return the output."""
+    """Run a single-output kernel on arrays, outside any graph, and return the output."""
     types = kernel.types(tuple([array.dtype for array in arrays]))
     shape = broadcast_shape(kernel.name, [array.shape for array in arrays])
     out = backend.allocate(shape, types.results[0])
@@ -237,12 +237,12 @@ def compute(
 
 
 def elementwise(function: F) -> F:
-    """Make one fused, differentiable kernel of a function of several tensors.
+    """Turn a function of several tensors into one fused, differentiable kernel.
 
-    The function is traced once: its positional parameters are the tensors, its keyword-only ones
-    are scalars, which may be other numbers at each call without compiling anything. Its body may
-    use operators, the elementwise functions of this package, numbers, and other such functions.
-    Called with `Expr`s it returns an `Expr`, so that it can be part of a larger kernel.
+    The function is traced once: its positional parameters are tensors, its keyword-only ones are
+    scalars, which may differ at each call without recompiling. Its body may use operators, the
+    elementwise functions of this package, numbers, and other such functions. Called with `Expr`s it
+    returns an `Expr`, so it can be part of a larger kernel.
 
     function: of expressions and numbers, which returns an expression.
 
@@ -272,7 +272,7 @@ def elementwise(function: F) -> F:
         if unknown := set(kwargs) - set(signature.parameters):
             raise TypeError(f"{function.__name__}() has no parameter {sorted(unknown)[0]!r}")
         if len(operands) != len(kernels[0].arrays) or not required <= set(kwargs):
-            bound = signature.bind(*operands, **kwargs)  # TypeError for what is missing
+            bound = signature.bind(*operands, **kwargs)  # TypeError for missing arguments
             bound.apply_defaults()
             operands, kwargs = bound.args, bound.kwargs
         first = next((o for o in operands if isinstance(o, Tensor)), None)
@@ -294,15 +294,15 @@ def elementwise(function: F) -> F:
     return call  # type: ignore[return-value]
 
 
-# By the function itself: an attribute would be copied by `wraps` to functions that do other things.
+# Keyed by the function itself: `wraps` would copy an attribute to functions that do something else.
 _traced: Final[WeakKeyDictionary[Callable[..., Any], Callable[[], Any]]] = WeakKeyDictionary()
 
 
 def kernel_of(function: Callable[..., Any]) -> tuple[Kernel, Mapping[str, float]] | None:
-    """Return the kernel of what `elementwise` has made, and its scalars; None for anything else.
+    """Return the kernel and scalars of an `elementwise` function; None for anything else.
 
-    A `functools.partial` of such a function gives scalars other values than their defaults; one
-    that gives anything else is a function like any other.
+    A `functools.partial` of such a function may set scalars; one that sets anything else counts as
+    an ordinary function.
     """
     given: Mapping[str, float] = {}
     if isinstance(function, partial) and not function.args:

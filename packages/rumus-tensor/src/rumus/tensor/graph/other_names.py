@@ -1,4 +1,4 @@
-"""What PyTorch's names for parts of a tensor are called here."""
+"""What to write instead of PyTorch's names for parts of a tensor."""
 
 from __future__ import annotations
 

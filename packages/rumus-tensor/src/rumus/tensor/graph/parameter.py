@@ -1,4 +1,4 @@
-"""`Parameter`: a tensor that is trained, and that at most one optimizer owns."""
+"""`Parameter`: a trained tensor, owned by at most one optimizer."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _numbers = itertools.count()
 
 
 class Owner(Protocol):
-    """What owns parameters: an optimizer."""
+    """An owner of parameters: an optimizer."""
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
         """Take `parameters`, their gradients and their state to another backend.
 
-        parameters: which it owns.
-        backend: where to.
+        parameters: that it owns.
+        backend: the destination.
         """
         ...
 
@@ -41,17 +41,16 @@ class Owner(Protocol):
 
 
 class Parameter(Tensor):
-    """A floating tensor that `backward` gives a gradient for.
+    """A floating tensor for which `backward` computes a gradient.
 
     data: numbers, an array or a tensor; copied.
-    name: what errors call it; a module sets it to the path of the attribute.
+    name: for error messages; a module sets it to the path of the attribute.
     dtype: of the elements.
-    backend: where the elements lie, by default the CPU.
+    backend: that holds the elements, by default the CPU.
     requires_grad: False freezes it: no gradient, and no optimizer takes it.
-    role: what it is to its layer, one of `ROLES`; optimizers make groups by it.
+    role: its role in its layer, one of `ROLES`; optimizers use it to make groups.
 
-    TypeError for data that are not floating: integers have no gradient. ValueError for another
-    role.
+    TypeError for data that is not floating: integers have no gradient. ValueError for another role.
 
     >>> from rumus.tensor import Parameter
     >>> weight = Parameter([1.0, 2.0], name="weight")
@@ -89,12 +88,12 @@ class Parameter(Tensor):
 
     @property
     def label(self) -> str:
-        """How messages call this parameter."""
+        """The parameter's name in messages."""
         return f"parameter {self.name!r}" if self.name else f"an unnamed parameter {self.shape}"
 
     @property
     def requires_grad(self) -> bool:
-        """Whether `backward` makes a gradient for it; may be set."""
+        """Whether `backward` computes its gradient; can be set."""
         depends_on(self, "_trainable")
         return self._trainable
 
@@ -118,9 +117,9 @@ class Parameter(Tensor):
         return Parameter(self, name=self.name, requires_grad=self._trainable, role=self.role)
 
     def move(self, backend: Backend) -> None:
-        """Move to another backend in place; an owner moves what belongs to it along.
+        """Move to another backend in place; an owner moves its state along.
 
-        backend: where to.
+        backend: the destination.
         """
         move_parameters([self], backend)
 
@@ -129,7 +128,7 @@ class Parameter(Tensor):
 
         dtype: floating.
 
-        OwnershipError if it has an owner, whose state fits the dtype it has; TypeError for a dtype
+        OwnershipError if it has an owner, whose state fits the current dtype; TypeError for a dtype
         that is not floating.
         """
         wanted = np.dtype(dtype)
@@ -149,12 +148,12 @@ class Parameter(Tensor):
 
 
 def move_parameters(parameters: Sequence[Parameter], backend: Backend) -> None:
-    """Move parameters to a backend in place, with what their owners keep for them.
+    """Move parameters to a backend in place, together with their owners' state.
 
-    Parameters of one owner move together, so that its arenas are laid out anew only once.
+    Parameters of one owner move together, so that its arenas are rebuilt only once.
 
     parameters: of any owner.
-    backend: where to.
+    backend: the destination.
     """
     with Uninterrupted():
         _move(parameters, backend)
@@ -180,8 +179,8 @@ def _move(parameters: Sequence[Parameter], backend: Backend) -> None:
 class Parameters(Generic[M_co]):
     """The named parameters of an `M`, in order: what `model.parameters()` returns.
 
-    The type remembers whose they are: `AdamW(generator.parameters())` is an `AdamW[Generator]`.
-    Iterating gives the parameters; `names` gives their names.
+    The type remembers the model: `AdamW(generator.parameters())` is an `AdamW[Generator]`.
+    Iterating yields the parameters; `names` has their names.
 
     named: a mapping from names to parameters.
     """
@@ -205,11 +204,11 @@ class Parameters(Generic[M_co]):
         return tuple(name for name, _ in self._items)
 
     def release(self) -> None:
-        """Have the optimizers that own any of them give up all that they own.
+        """Make the optimizers that own any of them release everything they own.
 
-        For an optimizer that no name reaches any more: after an error in a notebook or a shell the
-        traceback that it keeps holds the optimizer of the failed call. Parameters that have no
-        owner stay as they are.
+        Use it for an optimizer that no variable refers to: after an error in a notebook or a shell,
+        the saved traceback keeps the failed call's optimizer alive. Parameters without an owner
+        stay unchanged.
 
         >>> from rumus.tensor import Parameter, Parameters
         >>> weights = Parameters({"w": Parameter([1.0])})
@@ -228,14 +227,14 @@ class Parameters(Generic[M_co]):
     def where(
         self, what: Criterion | None = None, /, *, role: Role | None = None
     ) -> Parameters[M_co]:
-        """Return those that fit everything given, in the same order.
+        """Return the parameters that match all arguments, in the same order.
 
         what: a pattern for the name, with `*`, `?` and `[...]`, or a function of name and parameter
-            that returns whether to take it.
+            that returns whether to include it.
         role: one of `ROLES`.
 
-        ValueError if nothing fits: a typing error would otherwise leave a group out in silence.
-        TypeError if nothing is given.
+        ValueError if nothing matches: otherwise a typo would silently give an empty group.
+        TypeError without arguments.
 
         >>> from rumus.tensor import Parameter, Parameters
         >>> named = Parameters({"0.weight": Parameter([[1.0]]), "0.bias": Parameter([1.0])})
@@ -252,12 +251,12 @@ class Parameters(Generic[M_co]):
         *,
         role: Role | None = None,
     ) -> Parameters[M_co]:
-        """Return the rest of `where` with the same arguments, or what is not in other parameters.
+        """Return the parameters that `where` would not return, or those not in other parameters.
 
-        The rest may be empty.
+        The result may be empty.
 
-        what: the names that are left out, or patterns of them.
-        role: what they are for, in error messages.
+        what: the parameters to leave out, as in `where`, or other `Parameters`.
+        role: of the parameters to leave out, one of `ROLES`.
 
         The errors are those of `where`.
 

@@ -1,4 +1,4 @@
-"""Sums, means, products, extremes and truth over axes."""
+"""Sums, means, products, extrema, `any` and `all` over axes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rumus.tensor.memory.backend import Array, Shape
 
 
 def normalize_axis(axis: int, ndim: int, operation: str) -> int:
-    """Return `axis` counted from the front; IndexError if there is no such axis, or TypeError."""
+    """Return `axis` counted from the front; IndexError or TypeError if there is no such axis."""
     try:
         axis = index(axis)
     except TypeError:
@@ -28,7 +28,7 @@ def normalize_axis(axis: int, ndim: int, operation: str) -> int:
 
 
 def normalize_axes(axis: Axis, ndim: int, operation: str) -> Shape:
-    """Return the axes that `axis` means, in order; ValueError for one named twice."""
+    """Return the axes in `axis`, in order; ValueError for one given twice."""
     if axis is None:
         return tuple(range(ndim))
     given = (axis,) if isinstance(axis, SupportsIndex) else axis
@@ -71,7 +71,7 @@ def _total(x: Tensor, axes: Shape, keepdims: bool, factor: float, name: str) -> 
 
 
 def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The sum over `axis`; truth values are counted.
+    """The sum over `axis`; booleans are counted.
 
     OverflowError for integers whose sum does not fit int32, on the CPU; a GPU wraps around.
     """
@@ -80,8 +80,8 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The mean over `axis`; integers become float32. ValueError for a mean of nothing."""
-    if x.dtype == float16:  # the sum may be beyond float16 where the mean is not
+    """The mean over `axis`; integers become float32. ValueError for a mean of no elements."""
+    if x.dtype == float16:  # the sum may overflow float16 where the mean does not
         found = cast(mean(cast(x, float32), axis, keepdims), float16)
         return note_average(found, x.size) if found.size == 1 else found
     x = x if is_floating(x.dtype) else cast(x, float32)
@@ -91,7 +91,7 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def count_over(x: Tensor, axis: Axis, operation: str) -> int:
-    """The number of elements that a reduction takes together."""
+    """The number of elements that are reduced to one."""
     count = math.prod(x.shape[a] for a in normalize_axes(axis, x.ndim, operation))
     if count == 0:
         raise ValueError(f"{operation} of a tensor of shape {x.shape} over {axis}: no elements")
@@ -99,12 +99,12 @@ def count_over(x: Tensor, axis: Axis, operation: str) -> int:
 
 
 _TIES: Final = trace(lambda x, m: x._apply("eq", x, m), "ties")
-# 0 / 0 where the extreme is NaN, which nothing equals: a gradient of 0 would hide the NaN.
+# 0 / 0 if the extremum is NaN, which equals nothing: a gradient of 0 would hide the NaN.
 _SHARE: Final = trace(lambda tie, g, count: tie.where(g, 0.0) / count, "share")
 
 
 def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    """The largest or smallest element over `axis`; equal ones share the gradient equally."""
+    """The largest or smallest element over `axis`; ties share the gradient equally."""
     axes = normalize_axes(axis, x.ndim, which)
     count_over(x, axis, which)
     without, kept = _shapes(x, axes)
@@ -128,7 +128,7 @@ def extremum(which: Literal["max", "min"], x: Tensor, axis: Axis, keepdims: bool
 def position(
     which: Literal["argmax", "argmin"], x: Tensor, axis: int | None, keepdims: bool
 ) -> Tensor:
-    """The int32 index of the first extreme along `axis`; of NaN the first is the extreme."""
+    """The int32 index of the first extremum along `axis`; the first NaN, if there is one."""
     count_over(x, axis, which)
     axes = normalize_axes(axis, x.ndim, which)
     without, kept = _shapes(x, axes)
@@ -138,14 +138,14 @@ def position(
 
 
 def holds(which: Literal["any", "all"], x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    """Whether any, or each, element over `axis` is true, or a number other than 0, as NaN is."""
+    """Whether any, or each, element over `axis` is true or nonzero; NaN is nonzero."""
     axes = normalize_axes(axis, x.ndim, which)
     truths = x if x.dtype == bool_ else x != 0
     without, kept = _shapes(x, axes)
     out = x._backend.allocate(without, bool_)
     if math.prod(x.shape[a] for a in axes):
         x._backend.reduce("max" if which == "any" else "min", truths._array, axes, out)
-    else:  # of nothing
+    else:  # of no elements
         x._backend.fill(which == "all", out)
     return Tensor(out.reshape(kept) if keepdims else out, x._backend)
 
@@ -157,7 +157,7 @@ _ZERO: Final = trace(lambda x: x._apply("eq", x, 0.0).where(1.0, 0.0), "zero")
 def _product_share() -> Kernel:
     """The derivative of a product by each factor x: the product of the others.
 
-    product: of the factors that are not 0. zeros: how many are.
+    product: of the nonzero factors. zeros: the number of zero factors.
     """
     x, product, zeros, g = (Expr.array(name) for name in ("x", "product", "zeros", "g"))
     is_zero = x._apply("eq", x, 0.0)
@@ -171,7 +171,7 @@ _PRODUCT_SHARE: Final = _product_share()
 
 
 def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The product over `axis`, 1 of nothing. Its gradient is right where factors are 0, too.
+    """The product over `axis`, 1 for no elements. Its gradient is correct even if factors are 0.
 
     OverflowError for integers whose product does not fit int32, on the CPU; a GPU wraps around.
     """

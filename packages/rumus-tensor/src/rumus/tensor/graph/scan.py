@@ -1,4 +1,4 @@
-"""Sums of all elements so far along an axis."""
+"""Cumulative sums along an axis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rumus.tensor.memory.reshaping import reshaped
 def cumsum_primitive(backend: Backend, x: Array, out: Array, reverse: bool = False) -> None:
     """out[:, i] = the sum of x[:, :i + 1], or of x[:, i:] in reverse, in primitives.
 
-    Each round adds the sums that end so many elements before, twice as many as the last time.
+    Each round adds the sums that end 1, 2, 4, ... elements earlier.
     """
     length, shift = x.shape[1], 1
     backend.copy(x, out)
@@ -33,7 +33,7 @@ def cumsum_primitive(backend: Backend, x: Array, out: Array, reverse: bool = Fal
 
 
 def _run(backend: Backend, x: Array, axis: int, reverse: bool) -> Array:
-    """The sums so far of an array of any layout."""
+    """The cumulative sums of an array of any layout."""
     shape = x.shape
     out = backend.allocate(shape, x.dtype)
     if not out.size:
@@ -55,12 +55,12 @@ def numbers(count: int, backend: Backend) -> Tensor:
 
 
 def cumsum(x: Tensor, axis: int) -> Tensor:
-    """The sums of all elements so far along `axis`; see `Tensor.cumsum`."""
+    """The cumulative sums along `axis`; see `Tensor.cumsum`."""
     x = cast(x, int32) if x.dtype == bool_ else x
     at, backend = normalize_axis(axis, x.ndim, "cumsum"), x._backend
     out = _run(backend, x._array, at, False)
 
     def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
-        return (_run(backend, gradient, at, True),)  # an element is in all sums from its own on
+        return (_run(backend, gradient, at, True),)  # an element is in all sums after it
 
     return result_of("cumsum", out, backend, (x,), vjp)

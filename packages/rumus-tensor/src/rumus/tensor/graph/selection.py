@@ -1,4 +1,4 @@
-"""Which of several named parameters are meant: by role, name pattern or function."""
+"""Selecting named parameters by role, name pattern or function."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_role(role: object) -> None:
 def selected(
     named: Sequence[tuple[str, Parameter]], what: Criterion | None, role: Role | None
 ) -> set[ParamId]:
-    """Return the ids of those that fit; see `Parameters.where` for arguments and errors."""
+    """Return the ids of those that match; see `Parameters.where` for arguments and errors."""
     if what is None and role is None:
         raise TypeError("give a pattern, a function of name and parameter, or a role")
     if what is not None and not isinstance(what, str) and not callable(what):

@@ -1,4 +1,4 @@
-"""Operations that move elements and compute nothing: views, joins and copies."""
+"""Operations that move elements without computing: views, joins and copies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rumus.tensor.memory.reshaping import reshaped
 
 
 def as_shape(given: Sequence[int | Sequence[int]]) -> Shape:
-    """Return the shape that was given as several numbers or as one sequence of them."""
+    """Return the shape given as several numbers or as one sequence."""
     if len(given) == 1 and not isinstance(given[0], SupportsIndex):
         return tuple(int(n) for n in given[0])
     return tuple(int(n) for n in given)  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ def permute(x: Tensor, axes: Shape) -> Tensor:
 
 
 def transpose(x: Tensor, first: int, second: int) -> Tensor:
-    """Two axes exchanged."""
+    """Swap two axes."""
     axes = list(range(x.ndim))
     a, b = (normalize_axis(axis, x.ndim, "transpose") for axis in (first, second))
     axes[a], axes[b] = b, a
@@ -84,7 +84,7 @@ def broadcasts(shape: Shape, to: Shape) -> bool:
 
 
 def broadcast_to(x: Tensor, shape: Shape) -> Tensor:
-    """The elements repeated to `shape`, in memory of their own. ValueError if they do not fit."""
+    """The elements repeated to `shape`, in new memory. ValueError if they do not fit."""
     if not broadcasts(x.shape, shape):
         raise ValueError(f"broadcast_to: {x.shape} does not broadcast to {shape}")
     backend, before = x._backend, x.shape
@@ -101,12 +101,12 @@ def copied(backend: Backend, array: Array) -> Array:
 
 
 def copy(x: Tensor) -> Tensor:
-    """The same elements in memory of their own."""
+    """The same elements in new memory."""
     return result_of("clone", copied(x._backend, x._array), x._backend, (x,), lambda g, _: (g,))
 
 
 def to_backend(x: Tensor, backend: Backend) -> Tensor:
-    """The elements on another backend, by way of the host; `x` itself if it is there already."""
+    """The elements on another backend, copied through the host; `x` itself if already there."""
     if x._backend is backend:
         return x
     here = x._backend
@@ -126,10 +126,10 @@ def _common(operation: str, tensors: Sequence[Tensor]) -> tuple[Backend, DType, 
 
 
 def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Join tensors along an axis that they have. ValueError if the other axes differ.
+    """Join tensors along an existing axis. ValueError if the other axes differ.
 
     tensors: at least one, of one dtype and backend.
-    axis: along which they are joined; the other lengths are equal.
+    axis: along which they are joined; all other lengths must be equal.
 
     >>> from rumus.tensor import concat, tensor
     >>> concat([tensor([1, 2]), tensor([3])]).tolist()
@@ -140,7 +140,7 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     for part in parts:
         same_rank = part.ndim == parts[0].ndim
         if not same_rank or _without(part.shape, at) != _without(parts[0].shape, at):
-            raise ValueError(f"concat: {parts[0].shape} and {part.shape} differ beside axis {axis}")
+            raise ValueError(f"concat: {parts[0].shape} and {part.shape} differ beyond axis {axis}")
     edges = np.cumsum([0] + [part.shape[at] for part in parts]).tolist()
     cuts = [(slice(None),) * at + (slice(a, b),) for a, b in pairwise(edges)]
     shape = (*parts[0].shape[:at], edges[-1], *parts[0].shape[at + 1 :])
@@ -155,15 +155,14 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
-    """Views of the parts of an axis, one after another.
+    """Split an axis into parts, as views.
 
     x: of any dtype.
-    parts: how many of equal length, or the length of each. Backward writes their gradients beside
-        one another, where those of slices would be added up: whatever computes one can write it
-        there.
-    axis: along which it is cut.
+    parts: the number of equal parts, or the length of each. Backward writes their gradients
+        directly into one array, where the gradients of slices would be added.
+    axis: along which it is split.
 
-    ValueError if they do not make up the axis.
+    ValueError if the parts do not add up to the axis.
 
     >>> from rumus.tensor import split, tensor
     >>> [part.tolist() for part in split(tensor([1, 2, 3]), [1, 2])]
@@ -193,7 +192,7 @@ def split(x: Tensor, parts: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
 
 
 class _Joined:
-    """The gradients of the parts of a tensor, each written to its own place in one array."""
+    """The gradients of a tensor's parts, each written to its own place in one array."""
 
     def __init__(self, x: Tensor, cuts: Sequence[tuple[slice, ...]]) -> None:
         self.backend, self.shape, self.dtype = x._backend, x.shape, x.dtype
@@ -204,7 +203,7 @@ class _Joined:
         self.places: list[Array] = []
 
     def place(self, number: int) -> Array:
-        """Return where the gradient of a part goes: memory that lies as the tensor itself does."""
+        """Return the place of a part's gradient, in memory laid out like the tensor."""
         if self.array is None:
             lengths = tuple(self.shape[axis] for axis in self.order)
             inverse = tuple(self.order.index(axis) for axis in range(len(lengths)))
@@ -215,7 +214,7 @@ class _Joined:
     def put(
         self, number: int, gradient: Array, destinations: Sequence[Array | None]
     ) -> Sequence[Array | None]:
-        """Take the gradient of a part. What is there so far is of other parts."""
+        """Accept the gradient of a part. Any gradient so far is of other parts."""
         place = self.place(number)
         if gradient is not place:
             self.backend.copy(gradient, place)
@@ -223,7 +222,7 @@ class _Joined:
         return (self.array,)
 
     def gradient(self, joined: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
-        """Return what was joined, 0 where a part had no gradient."""
+        """Return the joined gradient, 0 where a part had none."""
         for cut in self.missing.values():
             self.backend.fill(0, joined[cut])
         return (joined,)
@@ -237,7 +236,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis. ValueError if the shapes differ.
 
     tensors: at least one, of one dtype and backend.
-    axis: where the new axis comes.
+    axis: the position of the new axis.
     """
     if tensors and any(t.shape != tensors[0].shape for t in tensors):
         shapes = ", ".join(str(t.shape) for t in tensors)
@@ -246,10 +245,10 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """Surround `x` with `value`.
+    """Pad `x` with `value`.
 
     x: of any dtype.
-    widths: for each axis how many elements before and after, as in `numpy.pad`.
+    widths: the number of elements before and after each axis, as in `numpy.pad`.
     value: of the new elements.
 
     ValueError for another number of axes or a negative width.

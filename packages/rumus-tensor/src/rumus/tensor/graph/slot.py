@@ -10,10 +10,10 @@ from rumus.tensor.memory.backend import Array
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """Where a parameter's elements and its gradient lie.
+    """The place of a parameter's elements and gradient.
 
     The gradient's memory is lent to one store at a time: the store of the last `backward` holds it
-    until it is drained or dropped, and another store gets memory of its own meanwhile.
+    until it is drained or freed; meanwhile other stores get separate memory.
     """
 
     start: int  # in elements, from the beginning of the arena
@@ -23,9 +23,9 @@ class Slot:
     holder: weakref.ref[object] | None = field(default=None)
 
     def lend(self, store: object, is_stored: bool) -> Array | None:
-        """Return the gradient's memory for `store` to write, None while it holds a gradient.
+        """Lend the gradient's memory to `store`; None while it holds a gradient.
 
-        is_stored: whether `store` has a gradient of this parameter already.
+        is_stored: whether `store` already has a gradient of this parameter.
         """
         holder = None if self.holder is None else self.holder()
         if holder is not None and (holder is not store or is_stored):
@@ -34,6 +34,6 @@ class Slot:
         return self.gradient
 
     def take_back(self, store: object) -> None:
-        """End what was lent to `store`."""
+        """End the loan to `store`."""
         if self.holder is not None and self.holder() is store:
             self.holder = None

@@ -22,7 +22,7 @@ def _floating(x: Tensor) -> Tensor:
 
 
 def logsumexp(x: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) along `axis`; the largest element is taken out first.
+    """log(sum(exp(x))) along `axis`; the largest element is subtracted first.
 
     x: floating, of any shape.
     axis: a number, or several; None for all.
@@ -32,7 +32,7 @@ def logsumexp(x: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
         return cast(logsumexp(cast(x, float32), axis, keepdims), float16)
     x = _floating(x)
     at = normalize_axis(axis, x.ndim, "logsumexp")
-    # Any constant may be taken out; where the largest is infinite, 0 keeps inf - inf away.
+    # Any constant may be subtracted; if the largest is infinite, 0 avoids inf - inf.
     largest = x.detach().max(at, keepdims=True)
     shift = (largest.abs() < float("inf")).where(largest, 0.0)
     total = (x - shift).exp().sum(at, keepdims=True).log() + shift
@@ -47,7 +47,7 @@ def softmax_primitive(x: Tensor, axis: int = -1) -> Tensor:
 
 def log_softmax_primitive(x: Tensor, axis: int = -1) -> Tensor:
     """The log-softmax in primitives."""
-    shifted = x - x.detach().max(axis, keepdims=True)  # first: beside x its logarithm may be lost
+    shifted = x - x.detach().max(axis, keepdims=True)  # first: next to x its logarithm may be lost
     return shifted - shifted.exp().sum(axis, keepdims=True).log()
 
 
@@ -61,7 +61,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """log(softmax(x)) along an axis, exact where the softmax would round to 0.
+    """log(softmax(x)) along an axis, accurate where the softmax would round to 0.
 
     x: floating.
     axis: along which the probabilities add up to 1.
@@ -73,7 +73,7 @@ _PRIMITIVES = {"softmax": softmax_primitive, "log_softmax": log_softmax_primitiv
 
 
 def _rows(name: Literal["softmax", "log_softmax"], x: Tensor, axis: int) -> Tensor:
-    """Run a row kernel along the last axis where the backend has it, else its primitives."""
+    """Run a row kernel along the last axis if the backend has it, else its primitives."""
     if x.dtype == float16:
         return cast(_rows(name, cast(x, float32), axis), float16)
     x = _floating(x)

@@ -1,7 +1,7 @@
-"""Elements in order: sort, argsort and the largest few.
+"""Sorting: sort, argsort and topk.
 
-NaN counts as larger than every number, as in NumPy and PyTorch, and equal elements stay in their
-order, also where the largest comes first.
+NaN counts as larger than every number, as in NumPy and PyTorch, and sorting is stable, also in
+descending order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rumus.tensor.memory.reshaping import reshaped
 
 
 def _comes_before() -> Kernel:
-    """1 where element a at number i comes before element b at number j, in ascending order."""
+    """1 where element a at index i comes before element b at index j in ascending order."""
     a, b, i, j = (Expr.array(name) for name in "abij")
     a_is_number, b_is_number = a._apply("eq", a, a), b._apply("eq", b, b)
     both_nan = (a_is_number | b_is_number).where(0.0, 1.0)
@@ -45,7 +45,7 @@ _SAME: Final = Kernel(
 def sort_primitive(
     backend: Backend, x: Array, values: Array, indices: Array, descending: bool
 ) -> None:
-    """The first columns of the sorted rows of x, in primitives: by comparing each with each."""
+    """The first columns of the sorted rows of x, in primitives: comparing all pairs."""
     (rows, length), count = x.shape, values.shape[1]
     number = backend.upload(np.arange(length, dtype=np.int32))
     mine, other = x.reshape(rows, 1, length), x.reshape(rows, length, 1)
@@ -68,19 +68,19 @@ def sort_gradient_primitive(backend: Backend, indices: Array, gradient: Array, i
 
 
 def _places(backend: Backend, indices: Array, length: int) -> Array:
-    """Numbers within rows as numbers within all of the array."""
+    """Indices within rows as indices into the whole array."""
     starts = backend.upload(np.arange(len(indices), dtype=np.int32) * length)
     return compute(backend, ADD, (indices, starts.reshape(-1, 1)))
 
 
 def _last(array: Array, axis: int) -> Array:
-    """The array with an axis moved to the end."""
+    """Move an axis to the end."""
     others = [a for a in range(len(array.shape)) if a != axis]
     return array.transpose((*others, axis))
 
 
 def _back(array: Array, axis: int) -> Array:
-    """What `_last` does, undone."""
+    """Undo `_last`."""
     last = len(array.shape) - 1
     return array.transpose((*range(axis), last, *range(axis, last)))
 
@@ -88,7 +88,7 @@ def _back(array: Array, axis: int) -> Array:
 def order(
     x: Tensor, axis: int, descending: bool, count: int | None, name: str
 ) -> tuple[Tensor, Tensor]:
-    """The first `count` elements in order along `axis`, and the numbers that they had."""
+    """The first `count` elements in order along `axis`, and their indices."""
     at, backend = normalize_axis(axis, x.ndim, name), x._backend
     length = x.shape[at]
     count = None if count is None else whole_number(f"{name}: k", count)

@@ -15,7 +15,7 @@ Order: TypeAlias = "float | Literal['fro']"
 
 @elementwise
 def _root(total: Any) -> Any:
-    """sqrt(total), with gradient 0 instead of infinity at 0: behind it are squares of zeros."""
+    """sqrt(total), with gradient 0 instead of infinity at 0, where all squared terms are 0."""
     is_positive = total > 0
     return is_positive.where(is_positive.where(total, 1.0).sqrt(), total)
 
@@ -29,13 +29,13 @@ def _power_root(total: Any, *, order: Any) -> Any:
 
 @elementwise
 def _power(x: Any, *, order: Any) -> Any:
-    """|x|^order, with gradient 0 at 0 for orders below 1 as well."""
+    """|x|^order, with gradient 0 at 0 even for orders below 1."""
     is_zero = x._apply("eq", x, 0.0)
     return is_zero.where(0.0, is_zero.where(1.0, x.abs()) ** order)
 
 
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """The variance over `axis`: the mean first, then the squares of what is left."""
+    """The variance over `axis`: the mean first, then the squared deviations."""
     if x.dtype == float16:
         return cast(var(cast(x, float32), axis, keepdims, ddof), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
@@ -47,7 +47,7 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> 
 
 
 def std(x: Tensor, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """The root of the variance over `axis`; where it is 0, so is its gradient."""
+    """The root of the variance over `axis`; if it is 0, so is its gradient."""
     if x.dtype == float16:
         return cast(std(cast(x, float32), axis, keepdims, ddof), float16)
     found: Tensor = _root(var(x, axis, keepdims, ddof))
@@ -61,7 +61,7 @@ def norm(x: Tensor, order: Order = 2, axis: Axis = None, keepdims: bool = False)
         raise ValueError(
             f"norm: the order must be 'fro', a number of at least 0, inf or -inf, not {order!r}"
         )
-    if x.dtype == float16:  # squares end at 65504
+    if x.dtype == float16:  # squares overflow at 65504
         return cast(norm(cast(x, float32), order, axis, keepdims), float16)
     x = x if is_floating(x.dtype) else cast(x, float32)
     if math.isinf(number):

@@ -1,6 +1,6 @@
 """`GradientStore`: parameter -> gradient, what `backward` returns and an optimizer drains.
 
-It accumulates, shows and drains, and knows nothing else.
+It accumulates, shows and drains gradients, and nothing else.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class GradientStore:
     """The gradients of one backward pass, or the sum of several.
 
-    As a context manager it holds that whoever leaves the block has drained everything:
+    As a context manager it checks that all gradients were drained by the end of the block:
 
     >>> from rumus.tensor import Parameter
     >>> weight = Parameter([3.0], name="weight")
@@ -68,11 +68,12 @@ class GradientStore:
         return f"GradientStore({names})"
 
     def array(self, parameter: Parameter) -> Array:
-        """Return the memory of a gradient, for code that changes it in place.
+        """Return a gradient's memory, for code that changes it in place.
 
         parameter: whose gradient it is.
 
-        MissingGradientError, or DrainedGradientError with who drained it, if it is not there.
+        MissingGradientError if it is not there, or DrainedGradientError, which names who drained
+        it.
         """
         found = self._gradients.get(parameter.id)
         if found is None:
@@ -80,7 +81,7 @@ class GradientStore:
         return found
 
     def holds(self, numbers: Sequence[ParamId], arrays: Sequence[Array]) -> bool:
-        """Whether the gradients of the parameters with these numbers are these very arrays.
+        """Whether the gradients of the parameters with these numbers are exactly these arrays.
 
         numbers: of parameters.
         arrays: of gradients.
@@ -95,7 +96,7 @@ class GradientStore:
         check_fit(parameter, self.array(parameter), self._backends[parameter.id])
 
     def missing(self, parameter: Parameter) -> MissingGradientError:
-        """Return the error that says why there is no gradient of `parameter`.
+        """Return the error that explains why there is no gradient of `parameter`.
 
         parameter: whose gradient it is.
         """
@@ -125,7 +126,7 @@ class GradientStore:
         return Tensor(out, backend)
 
     def accumulate(self, parameter: Parameter, gradient: Tensor) -> None:
-        """Add `gradient`, or put it in where there is none; its elements are copied.
+        """Add `gradient` to the stored one, or store a copy if there is none.
 
         parameter: whose gradient it is.
         gradient: of the parameter's shape, dtype and backend.
@@ -149,7 +150,9 @@ class GradientStore:
         return gradient
 
     def drain(self, parameters: Iterable[Parameter], by: str) -> None:
-        """Remove gradients, remembering who did. All of them, or none and MissingGradientError.
+        """Remove gradients, recording who did.
+
+        MissingGradientError, with none removed, if one is missing.
 
         parameters: whose gradients are removed.
         by: who drains it, for error messages.
@@ -165,10 +168,10 @@ class GradientStore:
             self._forget(list(wanted), by)
 
     def drain_lent(self, numbers: Sequence[ParamId], slots: Sequence[Slot], by: str) -> None:
-        """Remove gradients that lie in these slots, as `holds` says: `drain` in less time.
+        """Remove gradients that are in these slots, as checked by `holds`: a faster `drain`.
 
         numbers: of parameters.
-        slots: where their gradients were lent to.
+        slots: that hold their gradients.
         by: who drains it, for error messages.
         """
         for slot in slots:
@@ -176,29 +179,29 @@ class GradientStore:
         self._forget(numbers, by)
 
     def propose(self, updates: Iterable[BufferUpdate]) -> None:
-        """Have updates of buffers written when the gradients are applied.
+        """Add buffer updates, to be written when the gradients are applied.
 
-        updates: of buffers, written when a step counts.
+        updates: of buffers, written if the step counts.
         """
         self._updates += updates
 
     def take_updates(self) -> list[BufferUpdate]:
-        """Remove the updates of buffers and return them: for who decides when they are written."""
+        """Remove and return the buffer updates, for code that decides when to write them."""
         found, self._updates = self._updates, []
         return found
 
     def keep_updates(self) -> list[BufferUpdate]:
-        """Do what `take_updates` does, for who lets passes run before they are written.
+        """Like `take_updates`, for code that runs other passes before writing them.
 
-        A captured pass writes its memory anew each time; these have memory of their own.
+        A captured pass reuses its memory each time, so these updates have copies.
         """
         return [update.kept() for update in self.take_updates()]
 
     def write_updates(self, applied: Array | None = None, backend: Backend | None = None) -> None:
-        """Write what the forward passes would change; whoever drains a store does it, too.
+        """Write the updates that forward passes proposed; call it when draining a store.
 
-        applied: where `backend` decides about its step by itself, its decision; see `Updater`.
-        backend: which decides; None where none does.
+        applied: the decision about the step, if `backend` makes it; see `Updater`.
+        backend: that makes the decision; None if the host does.
         """
         for update in self.take_updates() if self._updates else ():
             update.write(applied if update.backend is backend else None)
@@ -238,9 +241,9 @@ class GradientStore:
 
 
 class Refill:
-    """What `backward` has put into a store, to be given to further ones.
+    """The contents that `backward` put into a store, to fill further stores.
 
-    For a step that is repeated without its Python code: the same memory holds new gradients then.
+    For a replayed step, whose same memory then holds new gradients.
     """
 
     def __init__(self, store: GradientStore) -> None:
@@ -248,7 +251,7 @@ class Refill:
         self._parameters = dict(store._parameters)
         self._backends = dict(store._backends)
         self._updates = list(store._updates)
-        self._given = weakref.ref(store)  # the last one that has them
+        self._given = weakref.ref(store)  # the last store that has them
         self._layout = [(parameter, parameter._slot) for parameter in store]
         self._lent = [
             slot
@@ -258,12 +261,12 @@ class Refill:
 
     @property
     def arrays(self) -> list[Array]:
-        """The memory of the gradients, and of what buffers are updated from."""
+        """The memory of the gradients and of the buffer updates."""
         used = [array for update in self._updates for array in update.arrays]
         return [*self._gradients.values(), *used]
 
     def is_free(self) -> bool:
-        """Whether all is laid out as it was, and no other store holds a gradient in this memory."""
+        """Whether the layout is unchanged, and no other store holds a gradient in this memory."""
         given = self._given()
         if given is not None and given._gradients:
             return False
@@ -276,7 +279,7 @@ class Refill:
         return True
 
     def is_like(self, other: Refill) -> bool:
-        """Whether both are gradients of the same parameters, with the same updates of buffers."""
+        """Whether both are gradients of the same parameters, with the same buffer updates."""
         pairs = zip(self._updates, other._updates, strict=False)
         return (
             list(self._gradients) == list(other._gradients)
@@ -303,7 +306,7 @@ def check_fit(
 ) -> None:
     """Raise GradientMismatchError if a gradient does not fit its parameter.
 
-    dtype: what it has to have; by default that of the parameter.
+    dtype: that it must have; by default the parameter's.
     """
     for what, found, wanted in (
         ("shape", gradient.shape, parameter.shape),
@@ -317,9 +320,9 @@ def check_fit(
 
 
 class Collector:
-    """Gathers the gradients of one backward pass, and hands them to a store when it succeeded.
+    """Gathers the gradients of one backward pass, and stores them once it has succeeded.
 
-    Every gradient in a store has memory of its own: the parameter's slot, or a fresh array.
+    Every gradient in a store has its own memory: the parameter's slot, or a new array.
     """
 
     def __init__(self, store: GradientStore) -> None:
@@ -328,7 +331,7 @@ class Collector:
         self.fresh: dict[ParamId, tuple[Parameter, Array]] = {}
 
     def destination(self, parameter: Parameter) -> Array | None:
-        """Memory for the first gradient of a parameter, None for a further one."""
+        """Memory for the first gradient of a parameter, None for later ones."""
         if parameter.id in self.given:
             return None
         slot = parameter._slot
@@ -339,7 +342,7 @@ class Collector:
         return lent
 
     def add(self, parameter: Parameter, gradient: Array) -> None:
-        """Take a gradient: the first is kept in its destination, a further one is added to it."""
+        """Accept a gradient: the first is kept in its destination, later ones are added to it."""
         backend = parameter._backend
         if parameter.id in self.fresh:
             kept = self.fresh[parameter.id][1]
@@ -352,12 +355,12 @@ class Collector:
         self.fresh[parameter.id] = (parameter, kept)
 
     def so_far(self, parameter: Parameter) -> Array | None:
-        """What was gathered for a parameter, in memory that may be added to; None if nothing."""
+        """The gradient gathered for a parameter, to be added to in place; None if there is none."""
         kept = self.fresh.get(parameter.id)
         return None if kept is None else kept[1]
 
     def commit(self) -> None:
-        """Put what was gathered into the store."""
+        """Put the gathered gradients into the store."""
         store = self.store
         for number, (parameter, gradient) in self.fresh.items():
             present = store._gradients.get(number)
@@ -374,7 +377,7 @@ class Collector:
 def gradients_of(
     loss: Tensor, into: GradientStore | None = None, scale: Tensor | None = None
 ) -> GradientStore:
-    """What `Tensor.backward` does."""
+    """Implement `Tensor.backward`."""
     if loss.shape != () and loss.size != 1:
         raise GraphError(
             f"backward starts at a scalar; this tensor has shape {loss.shape}: take its mean or sum"
@@ -393,7 +396,7 @@ def gradients_of(
     updates = take_loose()
     if isinstance(edge, Node):
         updates += backward(edge, seed, collector)
-        take_loose()  # a part that was computed again has proposed them again
+        take_loose()  # a recomputed part has proposed them again
     else:
         collector.add(edge, seed)
     take_in([*store._updates, *updates])
@@ -408,7 +411,7 @@ def gradients_of(
 
 
 def _seed(loss: Tensor, scale: Tensor | None) -> Array:
-    """The gradient of the loss, times `scale`, with respect to the loss: in memory of its own."""
+    """The gradient of the loss with respect to itself, times `scale`, in new memory."""
     if scale is None:
         return ones(loss.shape, loss.dtype, loss._backend)
     backend = backend_of("backward", (loss, scale))

@@ -1,6 +1,6 @@
-"""`Tensor`: an array on a backend, and how it was computed.
+"""`Tensor`: an array on a backend, with a record of how it was computed.
 
-The operations live in files of their own, by family; the methods here only call them.
+The operations are in other files, by family; the methods here only call them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ TensorLike: TypeAlias = "Tensor | ArrayLike"
 class Tensor(Arithmetic["Tensor"]):
     """An n-dimensional array of one dtype on one backend.
 
-    Made by `tensor(...)`, by a `Generator`, or by operations on other tensors. A result of
+    It is made by `tensor(...)`, by a `Generator`, or by operations on other tensors. A result of
     operations on parameters remembers how it was computed, for `backward`. There is no `.grad`:
     `loss.backward()` returns the gradients.
 
     array: of the backend.
-    backend: where the elements lie, by default the CPU.
+    backend: that holds the elements, by default the CPU.
     """
 
     __slots__ = ("__weakref__", "_array", "_backend", "_node", "_version")
@@ -49,7 +49,7 @@ class Tensor(Arithmetic["Tensor"]):
         self._node: Node | None = None
         self._version = Version()
 
-    if not TYPE_CHECKING:  # a type checker knows what there is
+    if not TYPE_CHECKING:  # so that type checkers see every method
 
         def __getattr__(self, name: str) -> NoReturn:
             TENSOR.refuse(name)
@@ -78,21 +78,21 @@ class Tensor(Arithmetic["Tensor"]):
 
     @property
     def backend(self) -> Backend:
-        """Where the elements are, and what computes on them."""
+        """The backend that holds the elements and computes on them."""
         return self._backend
 
     @property
     def requires_grad(self) -> bool:
-        """Whether `backward` can go through here."""
+        """Whether `backward` can pass through this tensor."""
         return self._node is not None
 
     @property
     def label(self) -> str:
-        """How messages call this tensor."""
+        """The tensor's name in messages."""
         return f"a tensor of shape {self.shape}"
 
     def _edge(self) -> Node | Any | None:
-        """What the tape calls this tensor: its node, itself if a parameter, or nothing."""
+        """The tensor's entry on the tape: its node, itself if a parameter, or None."""
         return self._node
 
     # Reading
@@ -151,9 +151,10 @@ class Tensor(Arithmetic["Tensor"]):
         return self.detach().clone()
 
     def __dlpack__(self, **options: Any) -> Any:
-        """Export the elements without a copy, for `from_dlpack` of another library.
+        """Export the elements without a copy, for another library's `from_dlpack`.
 
-        GraphError for a tensor that requires a gradient: the other library could change it unseen.
+        GraphError for a tensor that requires a gradient: the other library could change it
+        unnoticed.
         """
         if self.requires_grad:
             raise GraphError("a tensor that requires a gradient is not exported; use x.detach()")
@@ -168,19 +169,19 @@ class Tensor(Arithmetic["Tensor"]):
     def backward(
         self, into: GradientStore | None = None, *, scale: Tensor | None = None
     ) -> GradientStore:
-        """Return the gradient of this scalar with respect to every parameter behind it.
+        """Return the gradient of this scalar with respect to every parameter it depends on.
 
         into: a store to add the gradients to, instead of a new one; it is returned.
-        scale: one number beside this tensor, by which all gradients are multiplied, as if this
-            scalar were.
+        scale: a one-element tensor on the same backend that multiplies all gradients, as if it
+            multiplied this scalar.
 
-        GraphError if this is not one floating number, has no graph, or was used before;
-        ModifiedTensorError if a tensor that is needed was changed since. Nothing is written then.
+        GraphError if this is not a floating scalar, has no graph, or `backward` already ran;
+        ModifiedTensorError if a tensor it needs was changed since. Nothing is written then.
         """
         return gradients_of(self, into, scale)
 
     def detach(self) -> Tensor:
-        """Return the same elements without the graph; they share memory."""
+        """Return the same elements without the graph, in shared memory."""
         result = Tensor(self._array, self._backend)
         result._version = self._version
         return result
@@ -188,7 +189,7 @@ class Tensor(Arithmetic["Tensor"]):
     # Changing in place
 
     def assign(self, value: TensorLike | float) -> Self:
-        """Write `value`, broadcast to this shape, into this tensor's memory and return it.
+        """Write `value`, broadcast to this shape, into this tensor's memory and return this tensor.
 
         value: of the tensor's shape and dtype.
 
@@ -242,7 +243,7 @@ class Tensor(Arithmetic["Tensor"]):
     __hash__ = object.__hash__
 
     def astype(self, dtype: DTypeLike) -> Tensor:
-        """Return the elements as another dtype; gradients flow between floating dtypes.
+        """Return the elements in another dtype; gradients flow between floating dtypes.
 
         dtype: of the result.
         """
@@ -276,8 +277,8 @@ class Tensor(Arithmetic["Tensor"]):
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The sum over `axis`; over everything by default.
 
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
         """
         return reduction.sum(self, axis, keepdims)
 
@@ -285,48 +286,48 @@ class Tensor(Arithmetic["Tensor"]):
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The mean over `axis`; over everything by default.
 
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
         """
         return reduction.mean(self, axis, keepdims)
 
     @AXIS.as_keywords
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The largest element over `axis`; equal ones share the gradient.
+        """The largest element over `axis`; ties share the gradient.
 
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
         """
         return reduction.extremum("max", self, axis, keepdims)
 
     @AXIS.as_keywords
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The smallest element over `axis`; equal ones share the gradient.
+        """The smallest element over `axis`; ties share the gradient.
 
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
         """
         return reduction.extremum("min", self, axis, keepdims)
 
     @AXIS.as_keywords
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        """The variance over `axis`, divided by n - ddof as NumPy does.
+        """The variance over `axis`, divided by n - ddof as in NumPy.
 
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
-        ddof: what is subtracted from the number of elements in the divisor.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
+        ddof: subtracted from the number of elements in the divisor.
         """
         return spread.var(self, axis, keepdims, ddof)
 
     @AXIS.as_keywords
     def std(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        """The standard deviation over `axis`, of squares divided by n - ddof as NumPy does.
+        """The standard deviation over `axis`, with squares divided by n - ddof as in NumPy.
 
-        Where all elements are equal it is 0, and so is the gradient.
+        If all elements are equal, it is 0, and so is the gradient.
 
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
-        ddof: what is subtracted from the number of elements in the divisor.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
+        ddof: subtracted from the number of elements in the divisor.
 
         ValueError if n is not above ddof.
         """
@@ -339,10 +340,10 @@ class Tensor(Arithmetic["Tensor"]):
         """(sum |x|^order)^(1 / order) over `axis`; over everything by default.
 
         order: at least 0; 2 or "fro" is the root of the sum of squares, inf the largest and -inf
-            the smallest size, 0 the number of elements that are not 0. The gradient of a norm of
+            the smallest magnitude, 0 the number of nonzero elements. The gradient of a norm of
             zeros is 0.
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
 
         ValueError for any other order.
 
@@ -354,10 +355,10 @@ class Tensor(Arithmetic["Tensor"]):
 
     @AXIS.as_keywords
     def prod(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The product over `axis`, 1 of nothing; over everything by default.
+        """The product over `axis`, 1 for no elements; over everything by default.
 
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
 
         OverflowError for integers whose product does not fit int32, on the CPU; a GPU wraps around.
         """
@@ -365,19 +366,19 @@ class Tensor(Arithmetic["Tensor"]):
 
     @AXIS.as_keywords
     def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Whether any element over `axis` is true, or not 0; False of nothing.
+        """Whether any element over `axis` is true or nonzero; False for no elements.
 
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
         """
         return reduction.holds("any", self, axis, keepdims)
 
     @AXIS.as_keywords
     def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Whether all elements over `axis` are true, or not 0; True of nothing.
+        """Whether all elements over `axis` are true or nonzero; True for no elements.
 
-        axis: a number, or several; None for all.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: one or several axes; None for all.
+        keepdims: keep the reduced axes, with length 1.
         """
         return reduction.holds("all", self, axis, keepdims)
 
@@ -385,8 +386,8 @@ class Tensor(Arithmetic["Tensor"]):
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """The int32 index of the first largest element, or NaN; flattened for None.
 
-        axis: a number; None for the place in the flattened tensor.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: an axis; None for the index in the flattened tensor.
+        keepdims: keep the reduced axes, with length 1.
         """
         return reduction.position("argmax", self, axis, keepdims)
 
@@ -394,8 +395,8 @@ class Tensor(Arithmetic["Tensor"]):
     def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """The int32 index of the first smallest element, or NaN; flattened for None.
 
-        axis: a number; None for the place in the flattened tensor.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: an axis; None for the index in the flattened tensor.
+        keepdims: keep the reduced axes, with length 1.
         """
         return reduction.position("argmin", self, axis, keepdims)
 
@@ -403,7 +404,7 @@ class Tensor(Arithmetic["Tensor"]):
 
     @AXIS.as_keywords
     def cumsum(self, axis: int) -> Tensor:
-        """The sum of each element and all before it along `axis`; truth values are counted.
+        """The cumulative sum along `axis`; booleans are counted.
 
         axis: along which it is added up.
 
@@ -417,13 +418,12 @@ class Tensor(Arithmetic["Tensor"]):
 
     @AXIS.as_keywords
     def sort(self, axis: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
-        """The elements in order along `axis`, and the int32 index that each had.
+        """The sorted elements along `axis`, and their int32 indices.
 
-        Equal elements stay in their order. NaN counts as the largest. Gradients flow through the
-        elements.
+        The sort is stable. NaN counts as the largest. Gradients flow through the elements.
 
-        axis: along which it is sorted.
-        descending: the largest first.
+        axis: along which to sort.
+        descending: largest first.
 
         >>> from rumus.tensor import tensor
         >>> values, indices = tensor([3.0, 1.0, 2.0]).sort()
@@ -434,10 +434,10 @@ class Tensor(Arithmetic["Tensor"]):
 
     @AXIS.as_keywords
     def argsort(self, axis: int = -1, descending: bool = False) -> Tensor:
-        """The int32 indices that put the elements in order along `axis`; see `sort`.
+        """The int32 indices that sort the elements along `axis`; see `sort`.
 
-        axis: along which it is sorted.
-        descending: the largest first.
+        axis: along which to sort.
+        descending: largest first.
         """
         return sorting.order(self.detach(), axis, descending, None, "argsort")[1]
 
@@ -445,12 +445,12 @@ class Tensor(Arithmetic["Tensor"]):
     def topk(self, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
         """The k largest elements along `axis`, the largest first, and their int32 indices.
 
-        k: how many, at most the length of the axis.
-        axis: along which the largest are looked for.
-        largest: False for the smallest, the smallest first. Of equal elements the first comes
-            first. NaN counts as the largest.
+        k: the number of elements, at most the length of the axis.
+        axis: along which to search.
+        largest: False for the k smallest, smallest first. Equal elements keep their order. NaN
+            counts as the largest.
 
-        ValueError for a negative k, or more than there are.
+        ValueError for a negative k, or one above the length of the axis.
 
         >>> from rumus.tensor import tensor
         >>> tensor([3.0, 1.0, 2.0]).topk(2)[0].tolist()
@@ -461,37 +461,37 @@ class Tensor(Arithmetic["Tensor"]):
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """The same elements in another shape; one length may be -1.
 
-        shape: of as many elements; one length may be -1.
+        shape: with the same number of elements; one length may be -1.
         """
         return shaping.reshape(self, shaping.as_shape(shape))
 
     def flatten(self, start: int = 0) -> Tensor:
         """Join the axes from `start` on into one; IndexError if there is no such axis.
 
-        start: the first of the axes that are joined.
+        start: the first axis to join.
         """
-        if self.ndim or start not in (0, -1):  # a number becomes a vector
+        if self.ndim or start not in (0, -1):  # a scalar becomes a vector
             start = reduction.normalize_axis(start, self.ndim, "flatten")
         return shaping.reshape(self, (*self.shape[:start], math.prod(self.shape[start:])))
 
     def permute(self, *axes: int | Sequence[int]) -> Tensor:
         """The axes in another order.
 
-        axes: each axis once, in the new order.
+        axes: all axes, in the new order.
         """
         return shaping.permute(self, shaping.as_shape(axes))
 
     def transpose(self, first: int = -2, second: int = -1) -> Tensor:
-        """Exchange two axes; by default the last two.
+        """Swap two axes; by default the last two.
 
         first: an axis.
-        second: the axis that changes places with it.
+        second: the axis to swap it with.
         """
         return shaping.transpose(self, first, second)
 
     @property
     def T(self) -> Tensor:
-        """The last two axes exchanged; of one axis or none the same."""
+        """The tensor with its last two axes swapped; unchanged with fewer than two axes."""
         return (
             shaping.transpose(self, -2, -1) if self.ndim > 1 else shaping.reshape(self, self.shape)
         )
@@ -499,7 +499,7 @@ class Tensor(Arithmetic["Tensor"]):
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
         """Repeat along axes of length 1, and along new leading ones, as NumPy does.
 
-        shape: which the tensor's shape broadcasts to.
+        shape: to which the tensor's shape must broadcast.
         """
         return shaping.broadcast_to(self, tuple(shape))
 
@@ -507,7 +507,7 @@ class Tensor(Arithmetic["Tensor"]):
     def unsqueeze(self, axis: int) -> Tensor:
         """Insert an axis of length 1.
 
-        axis: where the new axis comes.
+        axis: the position of the new axis.
         """
         return shaping.unsqueeze(self, axis)
 
@@ -515,7 +515,7 @@ class Tensor(Arithmetic["Tensor"]):
     def squeeze(self, axis: int | None = None) -> Tensor:
         """Remove an axis of length 1, or all of them.
 
-        axis: of length 1; None for all such.
+        axis: of length 1; None for all such axes.
         """
         return shaping.squeeze(self, axis)
 
@@ -539,26 +539,25 @@ class Tensor(Arithmetic["Tensor"]):
     def logsumexp(self, axis: int = -1, keepdims: bool = False) -> Tensor:
         """log(sum(exp(x))) along `axis`, without overflow.
 
-        axis: along which it is added up.
-        keepdims: keep the axes that are reduced, with length 1.
+        axis: along which it sums. keepdims: keep the reduced axes, with length 1.
         """
         return softmaxes.logsumexp(self, axis, keepdims)
 
     # Moving
 
     def clone(self) -> Tensor:
-        """Return a copy with memory of its own; gradients flow through it."""
+        """Return a copy in new memory; gradients flow through it."""
         return shaping.copy(self)
 
     def to(self, backend: Backend) -> Tensor:
         """Return the elements on another backend; gradients flow back to this one.
 
-        backend: where to.
+        backend: the destination.
         """
         return shaping.to_backend(self, backend)
 
     def to_gpu(self) -> Tensor:
-        """Return the elements on the GPU. ImportError says what to install where there is none."""
+        """Return the elements on the GPU. ImportError says what to install without rumus-gpu."""
         from rumus.tensor.gpu import gpu_backend
 
         return self.to(gpu_backend())
@@ -582,14 +581,14 @@ def result_of(
     takes_products: bool = False,
     fills_places: bool = False,
 ) -> Tensor:
-    """Return the tensor that an operation computed, on the tape if a gradient may be asked for.
+    """Return the result of an operation as a tensor, on the tape if it may need a gradient.
 
     inputs: the tensors that `vjp` returns gradients for, in its order.
-    saved: those whose elements `vjp` reads; changing one in place before backward is an error.
-    reads_result: whether `vjp` reads the result itself, so that the same holds for it.
-    adding: the numbers of those inputs for which `vjp` takes a `SoFar` as its destination.
-    takes_products: whether `vjp` takes a gradient that is a `Product`.
-    fills_places: whether `vjp` can write gradients to any views, as those of `split` are.
+    saved: tensors that `vjp` reads; changing one in place before backward is an error.
+    reads_result: whether `vjp` also reads the result itself.
+    adding: the indices of inputs for which `vjp` accepts a `SoFar` as destination.
+    takes_products: whether `vjp` accepts a `Product` as gradient.
+    fills_places: whether `vjp` can write gradients to any view, such as those of `split`.
     """
     result = Tensor(array, backend)
     if not is_recording() or array.dtype.kind != "f":
@@ -597,7 +596,7 @@ def result_of(
     edges = tuple([t._edge() for t in inputs])
     if all(edge is None for edge in edges):
         return result
-    # A parameter is watched even if its value is not needed: changed between forward and backward,
+    # A parameter is checked even if its value is not needed: changed between forward and backward,
     # it would get the gradient of a value that it no longer has.
     watched = [edge for edge in edges if isinstance(edge, Tensor)]
     watched += [result.detach()] if reads_result else []  # not itself, which would be a cycle
@@ -624,11 +623,11 @@ def tensor(
     """Return a tensor with a copy of `data`: numbers, nested lists, a NumPy array, a tensor.
 
     data: a number, an array, nested sequences of numbers, or a tensor.
-    dtype: by default float32 for floating data of any width but float16, int32 for integers, bool
-        for truth values.
+    dtype: by default float32 for floating data except float16, int32 for integers, bool for
+        booleans.
     backend: by default the CPU.
 
-    TypeError for data that are not numbers, OverflowError for numbers beyond the dtype.
+    TypeError for data that is not numeric, OverflowError for numbers beyond the dtype.
 
     >>> from rumus.tensor import tensor
     >>> tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0).tolist()
@@ -642,9 +641,9 @@ def tensor(
 
 
 def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """Return `data` in NumPy and in the dtype that a tensor of it has; see `tensor`."""
+    """Return `data` as a NumPy array with the dtype of its tensor; see `tensor`."""
     mask = False if type(data) is np.ndarray else getattr(data, "mask", False)
-    if isinstance(data, np.ndarray) and np.any(mask):  # which asarray would forget
+    if isinstance(data, np.ndarray) and np.any(mask):  # which asarray would drop
         raise ValueError(
             f"{np.count_nonzero(mask)} elements of an array are masked, and a tensor has no "
             "mask: data.filled(value) says what they are"
@@ -653,7 +652,7 @@ def as_host(data: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     wanted = default_dtype(host) if dtype is None else as_dtype(dtype)
     if wanted == int32 and host.dtype != int32 and host.size:
         low, high = host.min(), host.max()
-        if not (low >= -(2**31) and high < 2**31):  # NaN fits nowhere
+        if not (low >= -(2**31) and high < 2**31):  # NaN does not fit
             raise OverflowError(f"numbers from {low} to {high} do not fit into int32")
     try:
         with np.errstate(over="raise"):
@@ -677,10 +676,10 @@ def full(
 ) -> Tensor:
     """Return a tensor with every element `value`.
 
-    shape: a number or a sequence of numbers.
+    shape: a length or a sequence of lengths.
     value: of every element.
     dtype: of the elements.
-    backend: where the elements lie, by default the CPU.
+    backend: that holds the elements, by default the CPU.
     """
     backend = backend or cpu()
     array = backend.allocate(tuple(shape), as_dtype(dtype))
@@ -693,9 +692,9 @@ def zeros(
 ) -> Tensor:
     """Return a tensor of zeros.
 
-    shape: a number or a sequence of numbers.
+    shape: a length or a sequence of lengths.
     dtype: of the elements.
-    backend: where the elements lie, by default the CPU.
+    backend: that holds the elements, by default the CPU.
     """
     return full(shape, 0, dtype=dtype, backend=backend)
 
@@ -705,9 +704,9 @@ def ones(
 ) -> Tensor:
     """Return a tensor of ones.
 
-    shape: a number or a sequence of numbers.
+    shape: a length or a sequence of lengths.
     dtype: of the elements.
-    backend: where the elements lie, by default the CPU.
+    backend: that holds the elements, by default the CPU.
     """
     return full(shape, 1, dtype=dtype, backend=backend)
 
@@ -715,12 +714,12 @@ def ones(
 def arange(
     start: int, stop: int | None = None, step: int = 1, *, backend: Backend | None = None
 ) -> Tensor:
-    """Return the int32 numbers from `start` (0 when only one is given) below `stop`.
+    """Return the int32 numbers from `start` (0 if only one argument is given) below `stop`.
 
     start: the first number.
-    stop: behind the last number.
-    step: from one number to the next.
-    backend: where the elements lie, by default the CPU.
+    stop: the exclusive end.
+    step: between consecutive numbers.
+    backend: that holds the elements, by default the CPU.
     """
     first, last = (0, start) if stop is None else (start, stop)
     return tensor(np.arange(first, last, step), backend=backend)

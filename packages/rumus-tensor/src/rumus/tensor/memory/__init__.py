@@ -1,4 +1,4 @@
-"""What a device must offer, and the memory it offers it on: backends, packed state, updaters.
+"""What a device must provide: the backend protocol, packed state, updaters.
 
-It says what a backend does, not how; `backends` and rumus-gpu do. It uses `expression`.
+This room says what a backend does; `backends` and rumus-gpu say how. It uses `expression`.
 """

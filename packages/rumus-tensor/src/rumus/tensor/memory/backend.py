@@ -1,8 +1,8 @@
-"""What a device must be able to do.
+"""The backend protocol: what a device must be able to do.
 
-A backend owns arrays and computes on them, destination-passing: the caller allocates the result
-and gives it as `out`, last. Views (`reshape`, `transpose`, basic indexing) are the array's own
-business: an array of any backend has `shape`, `dtype`, `size` and these three as NumPy has them.
+A backend owns arrays and computes on them in destination-passing style: the caller allocates the
+result and passes it last, as `out`. Arrays make their own views: an array of any backend has
+`shape`, `dtype`, `size`, `reshape`, `transpose` and basic indexing as in NumPy.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.slot_table import SlotTable
 from rumus.tensor.memory.updater import NonFinite, Section, Updater
 
-Array: TypeAlias = Any  # what a backend stores; only that backend looks inside
+Array: TypeAlias = Any  # what a backend stores; opaque to everything else
 Shape: TypeAlias = tuple[int, ...]
 Reduction: TypeAlias = Literal["sum", "prod", "max", "min", "argmax", "argmin"]
 
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """What is done to each element of a product besides, before it is written.
+    """An elementwise operation applied to a product before it is written.
 
     kernel: its first array is the product with its bias; an output of that name replaces it.
     arrays: the kernel's other arrays, of the product's shape. scalars: `kernel.bind(...)`. out: the
@@ -41,7 +41,7 @@ class Epilogue:
     out: Sequence[Array] = ()
 
     def run(self, backend: Backend, product: Array) -> None:
-        """Do it to a product that is complete: for backends that do not take it along."""
+        """Apply it to a finished product, for backends that do not fuse it."""
         others = iter(self.out)
         name = self.kernel.arrays[0]
         out = [product if output == name else next(others) for output in self.kernel.outputs]
@@ -49,27 +49,27 @@ class Epilogue:
 
 
 class Backend(Protocol):
-    """The operations that everything else is made of."""
+    """The primitive operations of a device."""
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
         ...
 
     @property
     def max_array_bytes(self) -> int:
-        """How large one array may be."""
+        """The maximum size of an array in bytes."""
         ...
 
     @property
     def runs_ahead(self) -> bool:
-        """Whether it works while the host goes on: reading an array waits for it."""
+        """Whether it works asynchronously, so that reading an array waits for it."""
         ...
 
     def allocate(self, shape: Shape, dtype: DType) -> Array:
-        """Return a new array; its contents are whatever was there.
+        """Return a new, uninitialized array.
 
-        shape: at least 0 each.
+        shape: lengths of at least 0.
         dtype: of the elements.
         """
         ...
@@ -100,7 +100,7 @@ class Backend(Protocol):
         """Write `source` into `out`, broadcasting and casting as needed.
 
         source: of a shape that broadcasts to that of `out`.
-        out: written; it may overlap `source` where both are the same elements.
+        out: written; it may only overlap `source` if both are the same elements.
         """
         ...
 
@@ -111,7 +111,7 @@ class Backend(Protocol):
         scalars: Sequence[float],
         out: Sequence[Array],
     ) -> None:
-        """Run `kernel`; inputs broadcast to the outputs, which have one shape.
+        """Run `kernel`; inputs broadcast to the outputs, which share one shape.
 
         `arrays` are in the order of `kernel.arrays`, `scalars` are `kernel.bind(...)`, and `out` is
         in the order of `kernel.outputs`.
@@ -124,17 +124,16 @@ class Backend(Protocol):
         ...
 
     def reduce(self, operation: Reduction, array: Array, axes: Shape, out: Array) -> None:
-        """Reduce over `axes`; `out` has the shape without them. NaN wins over every number.
+        """Reduce over `axes`; `out` has the shape without them. NaN propagates.
 
-        Of nothing there are the sum 0 and the product 1.
+        The sum of no elements is 0, the product 1.
 
         operation: such as "sum" or "max".
-        array: what is reduced.
-        axes: none twice, in ascending order.
+        array: to reduce.
+        axes: distinct, in ascending order.
         out: of the shape without the axes.
 
-        OverflowError for integers whose sum or product `out` cannot hold, where the backend is one
-        that looks.
+        OverflowError for integers whose sum or product `out` cannot hold, if the backend checks.
         """
         ...
 
@@ -155,9 +154,9 @@ class Backend(Protocol):
         b: (..., k, n).
         out: (..., m, n).
         bias: (n,), None for none.
-        sums: gets the sum of each row of `a`, which has two axes then. The gradient of a weight is
-            g^T x, so that of the bias comes with it.
-        epilogue: what else is done to the product.
+        sums: gets the sum of each row of `a`, which then has two axes. A weight's gradient is g^T
+            x, so the bias's comes with it.
+        epilogue: applied to the product.
         symmetric: promises that `out` equals its transpose, as a a^T does, also after an epilogue,
             so that a backend need compute only half of it. Without bias and sums.
         """
@@ -196,18 +195,18 @@ class Backend(Protocol):
     def random_words(self, key: int, counter: int, out: Array, behind: Array | None = None) -> None:
         """Fill int32 `out` with Philox4x32-10 words `counter`, `counter` + 1, ... of stream `key`.
 
-        `counter` is a multiple of 4. The same words on every backend.
+        `counter` is a multiple of 4. The words are the same on every backend.
 
         key: of the stream, 64 bits.
         counter: a multiple of 4.
         out: int32.
-        behind: two int32, the low 16 bits and the others of a number: so many blocks of four words
-            before `counter` they begin. The low one may have more bits.
+        behind: two int32, the low 16 bits and the rest of a number of four-word blocks: the words
+            start that many blocks before `counter`. The low one may have more bits.
         """
         ...
 
     def fused(self, name: FusedName) -> Callable[..., None] | None:
-        """Return this backend's own version of a composite, or None: it is made of primitives then.
+        """Return this backend's fused version of a composite, or None to use primitives.
 
         The names and arguments are those of `softmaxes`, `norms` and `attention`, where each has a
         decomposition.
@@ -218,13 +217,13 @@ class Backend(Protocol):
 
     @property
     def fused_in_half(self) -> Collection[FusedName]:
-        """Those of its own versions that take float16 too, as do their gradients."""
+        """The fused versions that, with their gradients, also take float16."""
         ...
 
     def sum_of_squares(self, array: Array) -> Array:
         """Return the sum of the squares of all elements as an array without axes.
 
-        Its dtype is the widest that the backend adds up in.
+        Its dtype is the widest in which the backend sums.
 
         array: of this backend.
         """
@@ -239,21 +238,20 @@ class Backend(Protocol):
         squared: bool = False,
         added: bool = False,
     ) -> None:
-        """Write the sum of each slot of a flat array, once for each of its rows, or of all slots.
+        """Write the sum of each slot of a flat array to each of its rows, or the sum of all slots.
 
         array: of `table.size` elements.
-        table: where the slots begin and end.
+        table: the layout of the slots.
         out: of a floating dtype, float32 on a GPU, and of shape [table.rows, 1], or without axes
             for the sum over all slots.
-        squared: of the squares of the elements.
-        added: to what `out` holds, which has no axes.
+        squared: sum the squares of the elements.
+        added: add to `out`, which then has no axes.
 
-        What lies between the slots does not count. The same bits each time; on a GPU two
+        Gaps between slots do not count. The bits are the same each time; on a GPU it takes two
         dispatches, whatever the number of slots.
 
-        Sums of slots are an input for kernels over arrays of this layout, seen as
-        [rows, ALIGNMENT]. So each tensor's gradient is limited to the norm `limit`, all of them in
-        one kernel:
+        Slot sums are inputs for kernels over arrays of this layout, viewed as [rows, ALIGNMENT].
+        This limits each tensor's gradient to the norm `limit`, all in one kernel:
 
         >>> import numpy as np
         >>> from rumus.tensor import Expr, Kernel, NumpyBackend
@@ -271,7 +269,7 @@ class Backend(Protocol):
         >>> flat[[0, 1, 64]].round(6).tolist()
         [0.6, 0.8, 0.5]
 
-        The value of one slot is at the row of its start, `table.starts[n] // ALIGNMENT`.
+        A slot's value is in the row of its start, `table.starts[n] // ALIGNMENT`.
         """
         ...
 
@@ -286,17 +284,17 @@ class Backend(Protocol):
     ) -> None:
         """Write 8-bit codes, and a scale for each block, of a piece of flat memory.
 
-        values: flat float32, the piece's elements; its gaps do not count.
-        code: the numbers that a byte can stand for.
+        values: flat float32, the piece's elements; gaps do not count.
+        code: the numbers that a byte can represent.
         table: the blocks that share a scale.
-        piece: the part that is written.
-        codes: flat int32, four bytes a word, `table.size // 4` of them.
-        scales: float32, `table.number` of them, the largest magnitude of each block. Of both only
-            what belongs to the piece is written. The same bits on every backend, and again the same
-            for what `dequantize` gives back.
+        piece: the part to write.
+        codes: flat int32, four codes per word, `table.size // 4` words.
+        scales: float32, `table.number` of them, the largest magnitude of each block. Only the
+            piece's part of codes and scales is written. The bits are the same on every backend, and
+            quantizing the result of `dequantize` gives them again.
 
-        An infinite number counts as the largest finite one. A block with NaN has the scale NaN, and
-        all of it is NaN from then on. A block of numbers under 2^-80 becomes 0.
+        An infinite number counts as the largest finite one. A block with NaN has the scale NaN, so
+        all of it becomes NaN. A block of numbers below 2^-80 becomes 0.
 
         >>> import numpy as np
         >>> from rumus.tensor import NumpyBackend
@@ -322,7 +320,7 @@ class Backend(Protocol):
         piece: Piece,
         out: Array,
     ) -> None:
-        """Write what the codes of a piece stand for to flat float32 `out`, 0 in the gaps.
+        """Decode a piece to flat float32 `out`, with 0 in the gaps.
 
         codes: see `quantize`.
         scales: see `quantize`.
@@ -337,7 +335,7 @@ class Backend(Protocol):
         """Return the flat index of the first element that is NaN or infinite, or None.
 
         array: of this backend.
-        limit: a magnitude from which one counts as infinite.
+        limit: the magnitude from which a number counts as infinite.
         """
         ...
 
@@ -348,12 +346,12 @@ class Backend(Protocol):
         counts: Sequence[int],
         nonfinite: NonFinite,
     ) -> Updater:
-        """Return what applies an optimizer's steps to `sections`, all of them on this backend.
+        """Return the updater that applies an optimizer's steps to `sections`, all on this backend.
 
         kernel: the update.
         sections: the arrays of each group.
-        counts: the steps that were applied to each section before.
-        nonfinite: whether a gradient that is not finite refuses its step ("skip"), also all later
-            ones until the host has heard of it ("raise"), or nothing ("propagate").
+        counts: the number of steps already applied to each section.
+        nonfinite: whether a non-finite gradient refuses its step ("skip"), also all later steps
+            until the host knows of it ("raise"), or none ("propagate").
         """
         ...

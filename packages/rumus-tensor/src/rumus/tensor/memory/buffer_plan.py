@@ -1,7 +1,7 @@
-"""Where the arrays of a repeated step lie: one block of memory, its parts used one after another.
+"""The memory plan of a replayed step: one block, whose parts are reused over time.
 
-What a step allocates and for how long is known once it has run. So each array gets a place in
-advance, and arrays that are never there at the same time share it.
+Once a step has run, its allocations and their lifetimes are known. So each array gets a place in
+advance, and arrays that never live at the same time share memory.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-ALIGNMENT: Final = 64  # bytes: a line of the cache
+ALIGNMENT: Final = 64  # bytes: a cache line
 
 
 @dataclass(slots=True)
 class Lifetime:
-    """Bytes that are needed from the call number `birth` on, and before that of `death`."""
+    """A number of bytes needed from call `birth` on, until before call `death`."""
 
     size: int
     birth: int
@@ -24,16 +24,16 @@ class Lifetime:
 
 
 def planned(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
-    """Return the first byte of each, and how many there are in all.
+    """Return the offset of each, and the total number of bytes.
 
-    In the order of their births; each gets the smallest hole that it fits into, and of several
-    equal ones the lowest.
+    In order of birth, each gets the smallest hole that it fits into, the lowest if several are
+    equal.
 
     >>> planned([Lifetime(64, 0, 1), Lifetime(100, 0, 2), Lifetime(64, 1, 2)])
     ([0, 64, 0], 192)
     """
     holes, starts, end = _Holes(), [0] * len(lifetimes), 0
-    ending: list[tuple[int, int]] = []  # (death, number) of those that are there
+    ending: list[tuple[int, int]] = []  # (death, number) of the live ones
     for number in sorted(range(len(lifetimes)), key=lambda n: (lifetimes[n].birth, n)):
         life = lifetimes[number]
         while ending and ending[0][0] <= life.birth:
@@ -53,15 +53,15 @@ def _padded(size: int) -> int:
 
 
 class _Holes:
-    """Free parts, none of them beside another."""
+    """Free parts, none of them adjacent."""
 
     def __init__(self) -> None:
         self._by_size: list[tuple[int, int]] = []  # (size, start)
         self._starts: dict[int, int] = {}  # start -> size
-        self._ends: dict[int, int] = {}  # the byte behind -> start
+        self._ends: dict[int, int] = {}  # the byte after -> start
 
     def take(self, size: int) -> int | None:
-        """Return the start of a hole that is large enough, now smaller; None if there is none."""
+        """Take memory from a large enough hole and return its start; None if there is none."""
         at = bisect_left(self._by_size, (size, 0))
         if at == len(self._by_size):
             return None
@@ -72,7 +72,7 @@ class _Holes:
         return start
 
     def extend(self, end: int, size: int) -> tuple[int, int]:
-        """Return the start of new memory at the end, with the hole before it, and the new end."""
+        """Extend the memory, using a hole at its end; return the start and the new end."""
         start = self._ends.get(end)
         if start is None:
             return end, end + size
@@ -80,7 +80,7 @@ class _Holes:
         return start, start + size
 
     def give(self, start: int, size: int) -> None:
-        """Take a part back, and join it with its neighbours."""
+        """Free a part, and merge it with its neighbours."""
         if start in self._ends:
             before = self._ends[start]
             size += self._starts[before]

@@ -1,8 +1,7 @@
-"""The kernels that a backend may have of its own: their names, in one place.
+"""The names of the fused kernels that a backend may provide.
 
-A name that is misspelt where a kernel is asked for, or in a backend's table, is a type error. What
-a kernel takes besides is no kernel: `Backend.fused_in_half` names those that read and write
-float16.
+A misspelt name, in a lookup or in a backend's table, is a type error. `Backend.fused_in_half` names
+the kernels that also read and write float16.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ FusedName: TypeAlias = Literal[
     "sort",
     "sort_gradient",
 ]
-# Forward -> backward, of those that are looked up by the name of their operation.
+# Forward -> backward, for kernels that are looked up by the name of their operation.
 GRADIENTS: Final[Mapping[FusedName, FusedName]] = {
     "layer_norm": "layer_norm_gradient",
     "log_softmax": "log_softmax_gradient",

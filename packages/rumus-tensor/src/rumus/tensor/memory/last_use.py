@@ -1,9 +1,9 @@
-"""`Kept`: an array that an operation keeps for its gradient, and may write over if it is free.
+"""`Kept`: an array that an operation keeps for its gradient, and may overwrite if it is free.
 
-A large intermediate result, as logits over many classes are, is often not needed once its own
-gradient is known: then that may be written where it lies. Whether somebody else could still look at
-the memory is told by counting references, of the array and of the memory under it, so that a tensor
-that anybody holds keeps its elements, be it a variable, another operation, or a view.
+A large intermediate result, such as logits over many classes, is often not needed once its gradient
+is known, so the gradient may overwrite it. Reference counts, of the array and of its memory, tell
+whether anything could still read it, so a tensor that is held by a variable, another operation or a
+view keeps its elements.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rumus.tensor.memory.backend import Array, Backend
 
 
 class Sharing(Backend, Protocol):
-    """A backend that can say what the memory of an array is."""
+    """A backend that can return the owner of an array's memory."""
 
     def memory_of(self, array: Array) -> object | None:
-        """Return the object that every array over this memory refers to: itself, if there is none.
+        """Return the object that all arrays over this memory refer to, or the array itself.
 
-        None where it is not certain, or where elements do not lie dense and each by itself.
+        None if that is uncertain, or if the elements are not dense and distinct.
         """
         ...
 
@@ -31,17 +31,17 @@ def _can_share(backend: Backend) -> TypeGuard[Sharing]:
 
 
 def _references(box: Sequence[object]) -> int:
-    """What the interpreter counts for the first of a box, wherever else it is.
+    """The interpreter's reference count of the first item in a box.
 
-    The box is one, and this call may be another: that differs between versions of Python, as some
-    do not count what a local variable lends to a call. So one line reads all counts that are
-    compared, of things that no variable of their own refers to.
+    The box is one reference, and this call may be another: Python versions differ, since some do
+    not count a local variable passed to a call. So the counts to compare are all read in one
+    expression, of objects that no separate variable refers to.
     """
     return sys.getrefcount(box[0])
 
 
 class Kept:
-    """One array, for whoever takes it."""
+    """An array, until it is taken."""
 
     __slots__ = ("_box",)
 
@@ -49,7 +49,7 @@ class Kept:
         self._box = [array]
 
     def take(self, backend: Backend) -> tuple[Array, bool]:
-        """Return the array, once, and whether its memory may be written over: nobody else has it.
+        """Return the array, once, and whether its memory may be overwritten: nothing else uses it.
 
         Call this only when no other reference to the array exists.
         """
@@ -59,6 +59,6 @@ class Kept:
         once = _references([object()])
         is_free = _references(box) == once
         memory = [backend.memory_of(box[0])]
-        # The array refers to its memory, or is it; the second box does as well.
+        # The array refers to its memory, or is the memory; so does the second box.
         is_free = is_free and memory[0] is not None and _references(memory) == once + 1
         return box[0], is_free

@@ -1,4 +1,4 @@
-"""State that is kept as 8-bit codes, and unpacked for the kernel that updates it."""
+"""State that is stored as 8-bit codes, and unpacked for the kernel that updates it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class PackedPart:
     """One part of the state: flat codes, int32 words, with a scale for each block.
 
-    scratch: flat float32, where a piece of it is unpacked; others may use it, too.
+    scratch: flat float32 memory for an unpacked piece; others may share it.
     """
 
     code: Code
@@ -27,11 +27,11 @@ class PackedPart:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packing:
-    """The packed parts of a section's state, by the names that its kernel has for them.
+    """The packed parts of a section's state, by their names in its kernel.
 
-    An update takes piece after piece: it unpacks the parts, runs the kernel over the piece, and
-    packs them again. Packing what was not changed gives the codes and scales that were there, so a
-    device that decides by itself about a step need not ask before it packs.
+    An update processes piece after piece: it unpacks the parts, runs the kernel on the piece, and
+    packs them again. Packing unchanged values gives the same codes and scales, so a device that
+    decides about a step can always pack.
     """
 
     table: BlockTable
@@ -45,15 +45,15 @@ class Packing:
             backend.dequantize(part.codes, part.scales, part.code, self.table, piece, out)
 
     def pack(self, backend: Backend, piece: Piece) -> None:
-        """Write the codes and scales of what is in the scratch."""
+        """Write the codes and scales of the scratch values."""
         for part in self.parts.values():
             values = part.scratch[: piece.size]
             backend.quantize(values, part.code, self.table, piece, part.codes, part.scales)
 
     def operands(self, arrays: Mapping[str, Array], piece: Piece) -> dict[str, Array]:
-        """Return flat arrays of a section, and its scratch, as far as a piece goes."""
+        """Return a piece's part of a section's flat arrays and of its scratch."""
         cut = dict(arrays)
-        if piece.size != self.table.size:  # one element stands for all of them
+        if piece.size != self.table.size:  # one element for all
             for name, array in arrays.items():
                 cut[name] = array[piece.start : piece.stop] if array.shape else array
         return cut | {name: part.scratch[: piece.size] for name, part in self.parts.items()}

@@ -1,7 +1,7 @@
 """Philox4x32-10, a counter-based generator of random words.
 
-Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC'11. Word number n is a
-function of (key, n) and of nothing else, so that every backend can make any part of a stream.
+Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC'11. Word n is a
+    function of (key, n) alone, so every backend can generate any part of a stream.
 """
 
 from __future__ import annotations
@@ -42,5 +42,5 @@ def philox_words(key: int, counter: int, count: int) -> NDArray[np.uint32]:
 
 
 def as_int32(words: NDArray[np.uint32]) -> NDArray[Any]:
-    """Return the same bits as int32, the dtype in which tensors hold random words."""
+    """Return the same bits as int32, the dtype of random words in tensors."""
     return words.view(np.int32)

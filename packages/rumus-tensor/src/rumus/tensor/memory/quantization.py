@@ -1,12 +1,12 @@
-"""8-bit codes for blocks of numbers: what a code stands for, and where the blocks lie.
+"""8-bit codes for blocks of numbers: the values of the codes, and the layout of the blocks.
 
-A block of up to 256 numbers is kept as one byte each and one float32, the scale: the largest
-magnitude among them. A byte stands for a level between 0 and 1, which the scale multiplies. The
-levels are dense near 1 and reach down to 5e-7, as those of Dettmers et al., arXiv:2110.02861.
+A block of up to 256 numbers is stored as one byte each and one float32 scale, the largest magnitude
+among them. A byte represents a level between 0 and 1, which the scale multiplies. The levels are
+dense near 1 and reach down to 5e-7, like those of Dettmers et al., arXiv:2110.02861.
 
 Every backend gives the same bits: a number is compared with the product of the scale and a bound
-between two levels, one multiplication that is rounded correctly everywhere, and the comparison is
-one of integers, the bits of the two.
+between two levels. This is a single multiplication, which rounds correctly everywhere, and the
+comparison is between the bit patterns as integers.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from numpy.typing import NDArray
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
 
 BLOCK: Final = 256  # elements that share a scale
-# A block with less than this as its largest magnitude is stored as 0: so no product of a scale and
+# A block whose largest magnitude is below this is stored as 0, so that no product of a scale and
 # a level is a denormal number, which some devices flush to 0.
 FLOOR: Final = 2.0**-80
 FINITE: Final = np.float32(np.finfo(np.float32).max)
-_BIN: Final = 15  # bits of a float32 that a coarse look at it leaves out
-_SURE: Final = 1 + 2.0**-20  # more than a quotient is off by rounding
+_BIN: Final = 15  # low bits of a float32 that the coarse lookup ignores
+_SURE: Final = 1 + 2.0**-20  # more than the rounding error of a quotient
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tables:
-    """levels: by the byte, float32 [256]. bounds: by rank, the least magnitude that has it."""
+    """levels: by the byte, float32 [256]. bounds: by rank, its smallest magnitude."""
 
     levels: NDArray[np.float32]
     bounds: NDArray[np.float32]
 
 
 class Code:
-    """What the 256 bytes stand for.
+    """The values that the 256 bytes represent.
 
     name: for messages and devices. is_signed: the highest bit of a byte is the sign, and the other
     seven are the rank of the magnitude; else all eight are the rank. magnitudes: of each rank, in
     float64, rising from 0 to 1. nearest: the bound between two neighbouring magnitudes.
 
-    Rank 0 is 0. An unsigned number above 0 gets rank 1 at least, so that what is divided by is not
-    made 0; of signed ones those under half of the first level are 0.
+    Rank 0 is 0. A positive unsigned number gets at least rank 1, so that no divisor becomes 0;
+    signed numbers below half of the first level become 0.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Code:
     def _tables(self) -> _Tables:
         own = np.array(self._magnitudes, np.float32)
         levels = np.concatenate([own, -own]) if self.is_signed else own
-        levels[self.ranks :][:1] = 0  # no byte is a negative 0
+        levels[self.ranks :][:1] = 0  # there is no negative 0
         pairs = zip(self._magnitudes, self._magnitudes[1:], strict=False)
         bounds = np.full(BLOCK, np.inf, np.float32)
         bounds[1 : self.ranks] = [self._nearest(low, high) for low, high in pairs]
@@ -81,20 +81,20 @@ class Code:
 
     @property
     def levels(self) -> NDArray[np.float32]:
-        """What each byte stands for, [256]."""
+        """The value of each byte, [256]."""
         return self._tables.levels
 
     @property
     def bounds(self) -> NDArray[np.float32]:
-        """The least magnitude of each rank, [256]; infinite for ranks that there are not.
+        """The smallest magnitude of each rank, [256]; infinite for unused ranks.
 
-        A bound of 0 stands for everything above 0.
+        A bound of 0 means everything above 0.
         """
         return self._tables.bounds
 
     @cached_property
     def coarse(self) -> NDArray[np.uint8]:
-        """A rank for the upper bits of a magnitude, by `bits >> 15`: the right one or one less."""
+        """The rank for the upper bits of a magnitude, by `bits >> 15`: correct or one less."""
         lowest = (np.arange(1 << (32 - _BIN - 1), dtype=np.uint32) << _BIN).view(np.float32)
         with np.errstate(invalid="ignore"):
             found = np.searchsorted(self.bounds[1 : self.ranks], lowest / _SURE, "right")
@@ -107,9 +107,9 @@ class Code:
 def _tree(fraction: int) -> list[float]:
     """The magnitudes of the dynamic tree: zero bits, a one, and the rest is a fraction.
 
-    After e zero bits, up to 6, there are n = fraction - e bits with the value k. They stand for the
-    middle of the k-th of 2^n equal parts of [0.1, 1], times 10^-e. What would be the largest is 1,
-    so that the scale itself has a code.
+    After e zero bits, up to 6, there are n = fraction - e bits with the value k. They represent the
+    middle of the k-th of 2^n equal parts of [0.1, 1], times 10^-e. The largest is set to 1, so that
+    the scale itself has a code.
     """
     found = [0.0]
     for zeros in range(6, -1, -1):
@@ -128,7 +128,7 @@ def _signed() -> Code:
 def _squares() -> Code:
     """For averages of squares: squares of the tree without a sign, with one more bit of fraction.
 
-    So it is their roots that lie among the levels of the paper, and the range is twice as long.
+    So their roots follow the levels of the paper, and the range is twice as long.
     """
     magnitudes = [x * x for x in [*_tree(7), 1.0]]
     return Code("squares", magnitudes, lambda a, b: ((a**0.5 + b**0.5) / 2) ** 2, is_signed=False)
@@ -149,14 +149,14 @@ class Piece:
 
     @property
     def size(self) -> int:
-        """The number of elements, with the gaps between slots."""
+        """The number of elements, including the gaps between slots."""
         return self.stop - self.start
 
 
 class BlockTable:
-    """The blocks of slots in flat memory: each slot is cut by itself, its last block is shorter.
+    """The blocks of slots in flat memory: each slot is split alone, and its last block is shorter.
 
-    So the codes of a tensor do not depend on what lies beside it.
+    So a tensor's codes do not depend on its neighbours.
 
     >>> from rumus.tensor.memory.slot_table import SlotTable
     >>> BlockTable(SlotTable([300, 5])).bounds.tolist()
@@ -175,17 +175,17 @@ class BlockTable:
 
     @property
     def number(self) -> int:
-        """How many blocks there are."""
+        """The number of blocks."""
         return len(self.bounds)
 
     def whole(self) -> Piece:
-        """All of it as one piece."""
+        """The whole table as one piece."""
         return Piece(0, self.number, 0, self.size)
 
     def pieces(self, most: int, step: int) -> tuple[Piece, ...]:
-        """Cut it into pieces of up to `most` elements that start at multiples of `step`.
+        """Split it into pieces of up to `most` elements that start at multiples of `step`.
 
-        A piece is larger where no block starts at such a multiple.
+        A piece is larger if no block starts at such a multiple.
         """
         starts = self.bounds[:, 0]
         allowed = np.flatnonzero(starts % step == 0)
@@ -203,7 +203,7 @@ class BlockTable:
         return tuple(found)
 
     def runs(self, piece: Piece) -> list[tuple[int, int, int]]:
-        """Blocks that lie side by side: (first block, start, stop), but for the last all full."""
+        """Runs of adjacent blocks: (first block, start, stop), all full except the last."""
         own = self.bounds[piece.first : piece.last]
         if not len(own):
             return []
@@ -223,6 +223,6 @@ def block_count(size: int) -> int:
 
 
 def words(size: int) -> int:
-    """Return the int32 words that the codes of so many elements take, a multiple of 64."""
+    """Return the number of int32 words for the codes of these elements, a multiple of 64."""
     assert size % ALIGNMENT == 0
     return size // 4

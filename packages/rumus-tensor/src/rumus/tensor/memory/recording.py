@@ -1,9 +1,9 @@
-"""What code has to say while a backend records a step, so that it can be repeated without the code.
+"""What code must declare while a backend records a step, so that the step can be replayed.
 
-A backend that can repeat commands records them while a step runs as usual; later the commands
-alone are run again, on new data. Most code needs to say nothing. What depends on more than the data
-does: `live` for what gives kernels other numbers each time, `fed` for arrays that the host makes,
-`depends_on` for what the commands were chosen by, `refuse` for what cannot be repeated.
+A backend that can replay commands records them while a step runs normally; later only the commands
+run again, on new data. Most code declares nothing. Code that depends on more than the data does:
+`live` for numbers passed to kernels that change each time, `fed` for arrays that the host makes,
+`depends_on` for values that the commands depend on, `refuse` for anything that cannot be replayed.
 """
 
 from __future__ import annotations
@@ -26,138 +26,138 @@ class Recording(Protocol):
     """One step while it is being recorded."""
 
     def live(self, act: Callable[[], None]) -> None:
-        """Run `act` now, and once in every repetition for the numbers that it gives to kernels."""
+        """Run `act` now, and once in every replay for the numbers that it passes to kernels."""
         ...
 
     def depends_on(self, thing: object, attribute: str) -> None:
-        """Repeat the step only while the attribute is what it is now."""
+        """Replay the step only while the attribute is unchanged."""
         ...
 
     def decided(self, index: Array, number: int, may_hold: bool) -> None:
-        """Repeat the step only with numbers of which the same is known; see `decided_by`."""
+        """Replay the step only with numbers of which the same is known; see `decided_by`."""
         ...
 
     def asked(self, question: Callable[..., Any], arrays: Sequence[Array]) -> Any:
-        """Ask something of the numbers of arrays of the host; see `ask_host`."""
+        """Ask a question about host arrays; see `ask_host`."""
         ...
 
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
     ) -> Array:
-        """Upload what `make` returns, now and in every repetition; see `fed`."""
+        """Upload what `make` returns, now and in every replay; see `fed`."""
         ...
 
     def refuse(self, what: str) -> None:
-        """Raise CaptureError: `what` cannot be repeated."""
+        """Raise CaptureError: `what` cannot be replayed."""
         ...
 
 
 class CapturedStep(Protocol):
-    """A step that was recorded."""
+    """A recorded step."""
 
-    why_not: str | None  # why nothing like it can be repeated, once it has ended; None if unknown
+    why_not: str | None  # why it cannot be replayed, once it has ended; None if unknown
 
     @property
     def inputs(self) -> Sequence[Array]:
-        """What it was recorded with, in memory of its own."""
+        """Its own copies of the inputs it was recorded with."""
         ...
 
     @property
     def memory(self) -> int:
-        """The bytes that belong to this step alone: a repetition allocates nothing besides."""
+        """The bytes that this step owns: a replay allocates nothing else."""
         ...
 
     @property
     def is_complete(self) -> bool:
-        """Whether it can be repeated: not if its batch took another course than when observed."""
+        """Whether it can be replayed: not if its batch took another course than when observed."""
         ...
 
     def keep(self, arrays: Sequence[Array]) -> None:
-        """Say which of the arrays that the step made are looked at after it; before it ends."""
+        """Declare, before the step ends, which of its arrays are read afterwards."""
         ...
 
     def is_valid(self) -> bool:
-        """Whether all that it reads and depends on is still as it was recorded."""
+        """Whether everything that it reads and depends on is as it was when recorded."""
         ...
 
     def fits(self, batch: Sequence[Any]) -> bool:
-        """Whether a batch can be had by the recorded commands.
+        """Whether the recorded commands are valid for a batch.
 
-        False for numbers that were used as indices and are out of range now: run the step's code.
-        CaptureError if that could not be known without reading them.
+        False if numbers used as indices are now out of range: run the step's code. CaptureError if
+        that is unknown without reading them.
         """
         ...
 
     def replay(self, batch: Sequence[Any]) -> None:
-        """Run the commands again on new data: arrays of the backend, or of NumPy."""
+        """Replay the commands on new data: arrays of the backend or of NumPy."""
         ...
 
 
 class Comparison(Protocol):
-    """What a recorded step's code does when it runs again; `difference` is what it does otherwise.
+    """Compares a recorded step with its code running again; `difference` says how they differ.
 
-    It sees dispatches as they come: a difference is known at the latest after `keep`.
+    It sees operations as they happen: a difference is known after `keep` at the latest.
     """
 
     @property
     def inputs(self) -> Sequence[Array]:
-        """What the code is to be called with."""
+        """The arguments for the code."""
         ...
 
     @property
     def difference(self) -> str | None:
-        """What the step does otherwise, None as long as there is nothing."""
+        """How the step differs, None if it does not."""
         ...
 
     def keep(self, arrays: Sequence[Array]) -> None:
-        """Say what is looked at after the step, in the order in which `CapturedStep.keep` was told.
+        """Declare the arrays read after the step, in the same order as in `CapturedStep.keep`.
 
-        Called at the end of the block.
+        Call it at the end of the block.
         """
         ...
 
 
 class Observed(Protocol):
-    """What a step did when it ran as usual; `why_not` is why it cannot be repeated, None if it may.
+    """What a step did when it ran normally; `why_not` says why it cannot be replayed, else None.
 
-    A backend that refuses by an error what cannot be repeated does so when it records.
+    A backend that raises errors for what cannot be replayed does so when it records.
     """
 
     why_not: str | None
 
 
 class Capturing(Backend, Protocol):
-    """A backend that can record what it is told to do, and repeat it."""
+    """A backend that can record operations and replay them."""
 
     def observe(self) -> AbstractContextManager[Observed]:
-        """Note what a step does, to compare with when it is recorded. Gives the notes."""
+        """Note what a step does, to compare with when it is recorded; yields the notes."""
         ...
 
     def record(self, batch: Sequence[Any], observed: Any) -> AbstractContextManager[CapturedStep]:
-        """Record a step with these data: arrays of the backend, or of NumPy.
+        """Record a step with this data: arrays of the backend or of NumPy.
 
-        CaptureError for what cannot be repeated, and if the step did otherwise when `observed`.
+        CaptureError for anything that cannot be replayed, and if the step differs from `observed`.
         """
         ...
 
     def compare(self, step: Any, batch: Sequence[Array]) -> AbstractContextManager[Comparison]:
-        """Run a recorded step's code in the block, as usual, beside what was recorded.
+        """Run a recorded step's code in the block, normally, and compare it with the recording.
 
-        step: what `record` gave. batch: the arrays of this backend that the code gets.
+        step: what `record` yielded. batch: the arrays of this backend that the code gets.
         """
         ...
 
     def prepare(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
     ) -> Callable[[Sequence[float]], None]:
-        """Return what runs an elementwise kernel on these arrays, called with its scalars.
+        """Return a function of scalars that runs an elementwise kernel on these arrays.
 
-        For what runs again and again, with less work for the host than `elementwise`.
+        For kernels that run repeatedly, with less host work than `elementwise`.
         """
         ...
 
     def step_finished(self) -> None:
-        """Note that a training step is complete: the device may as well start with it."""
+        """Note that a training step is complete, so the device can start on it."""
         ...
 
 
@@ -181,9 +181,9 @@ def recorded_by(recording: Recording) -> Iterator[None]:
 
 
 def live(act: Callable[[], None]) -> None:
-    """Run `act`; if a step is being recorded, run it again in each repetition.
+    """Run `act`; if a step is being recorded, run it again in each replay.
 
-    `act` runs the same kernels on the same arrays each time; only the scalars may differ.
+    `act` must run the same kernels on the same arrays each time; only the scalars may differ.
     """
     recording = _current.recording
     if recording is None:
@@ -193,24 +193,24 @@ def live(act: Callable[[], None]) -> None:
 
 
 def depends_on(thing: object, attribute: str) -> None:
-    """Say that what is done next would be something else if the attribute had another value."""
+    """Declare that the next operations depend on the attribute's value."""
     recording = _current.recording
     if recording is not None:
         recording.depends_on(thing, attribute)
 
 
 def decided_by(index: Array, number: int, may_hold: bool) -> None:
-    """Say that what is done next was chosen by whether `index` may hold a number."""
+    """Declare that the next operations depend on whether `index` may contain a number."""
     recording = _current.recording
     if recording is not None:
         recording.decided(index, number, may_hold)
 
 
 def ask_host(question: Callable[..., T], arrays: Sequence[Array]) -> T:
-    """Return what `question` says of arrays of the host, which it only reads.
+    """Return the answer of `question` about host arrays, which it only reads.
 
-    A step is repeated only with numbers of which it says the same. It raises an error for numbers
-    that are not allowed, now and in a repetition.
+    A step is replayed only with numbers that give the same answer. It raises an error for invalid
+    numbers, now and in a replay.
     """
     recording = _current.recording
     if recording is None:
@@ -229,17 +229,17 @@ def fed(
     make: Callable[[], NDArray[Any]],
     bounds: tuple[int, int] | None = None,
 ) -> Array:
-    """Upload what `make` returns; if a step is being recorded, make it again in each repetition.
+    """Upload what `make` returns; if a step is being recorded, make it again in each replay.
 
-    make: returns an array of the same shape and dtype each time, and is called in its turn among
-    what `live` runs. bounds: the least and the largest that integers may be.
+    make: returns an array of the same shape and dtype each time, and is called in order with what
+        `live` runs. bounds: the smallest and largest possible integer.
     """
     recording = _current.recording
     return backend.upload(make()) if recording is None else recording.feed(backend, make, bounds)
 
 
 def refuse(what: str) -> None:
-    """Raise CaptureError if a step is being recorded: `what` cannot be repeated."""
+    """Raise CaptureError if a step is being recorded: `what` cannot be replayed."""
     recording = _current.recording
     if recording is not None:
         recording.refuse(what)

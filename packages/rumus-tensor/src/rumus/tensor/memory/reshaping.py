@@ -1,4 +1,4 @@
-"""`reshaped`: another shape for an array, without a copy that nobody is told of."""
+"""`reshaped`: another shape for an array, without an unrecorded copy."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rumus.tensor.memory.recording import is_recorded
 
 
 def reshaped(backend: Backend, array: Array, shape: Shape | int) -> Array:
-    """Return the elements of an array, in their order, in another shape.
+    """Return the elements of an array, in order, in another shape.
 
-    A view where the layout has one. NumPy copies where it has none, by itself; while a step is
-    written down the backend does so, since a repetition runs what backends were asked for.
+    The result is a view if the layout allows it. Otherwise NumPy copies silently; while a step is
+    recorded the backend copies instead, since a replay runs only backend operations.
 
     >>> from rumus.tensor import NumpyBackend
     >>> reshaped(NumpyBackend(), np.arange(6).reshape(2, 3).T, (6,)).tolist()

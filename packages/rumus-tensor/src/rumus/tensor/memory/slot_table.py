@@ -1,4 +1,4 @@
-"""`SlotTable`: where the tensors in flat memory lie, for what is computed of each of them."""
+"""`SlotTable`: the layout of tensors in flat memory, for computations on each of them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-ALIGNMENT: Final = 64  # elements: 256 bytes of float32, at which a GPU can bind a view
+ALIGNMENT: Final = 64  # elements: 256 bytes of float32, the offset alignment of a GPU binding
 
 
 def slot_size(size: int) -> int:
-    """Return the elements that a parameter of `size` elements takes in an arena."""
+    """Return the number of elements that a parameter of `size` takes in an arena."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 class SlotTable:
-    """Slots of so many elements, one after the other, each rounded up to whole rows.
+    """Consecutive slots of the given sizes, each rounded up to whole rows.
 
-    A row is `ALIGNMENT` elements, so flat memory of this layout, seen as [rows, ALIGNMENT], has
-    every row in one slot. A value for each slot is kept once for each row, as [rows, 1]: that
-    broadcasts in every elementwise kernel. See `Backend.slot_sums`.
+    A row is `ALIGNMENT` elements, so viewed as [rows, ALIGNMENT], each row of the memory belongs to
+    one slot. A value per slot is stored for each row, as [rows, 1], which broadcasts in every
+    elementwise kernel. See `Backend.slot_sums`.
 
     >>> table = SlotTable([65, 3])
     >>> table.starts, table.rows, table.size
@@ -44,12 +44,12 @@ class SlotTable:
 
     @cached_property
     def counts(self) -> NDArray[Any]:
-        """How many rows each of `filled` has."""
+        """The number of rows of each slot in `filled`."""
         return -(-self.filled[:, 1] // ALIGNMENT)
 
     @cached_property
     def ragged(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The rows that a slot does not fill, and which of their elements belong to it."""
+        """The rows that their slot does not fill, and which of their elements belong to it."""
         used = self.filled[:, 1] % ALIGNMENT
         rows = (self.filled.sum(1) // ALIGNMENT)[used > 0]
         return rows, np.arange(ALIGNMENT) < used[used > 0, None]

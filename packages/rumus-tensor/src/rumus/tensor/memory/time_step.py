@@ -1,4 +1,4 @@
-"""`TimeStep`: where one step of a recurrence reads and writes."""
+"""`TimeStep`: the indices that one step of a recurrence reads and writes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 class TimeStep:
     """One step of a recurrence over sequences.
 
-    time: the number of the step in the sequence. source, target: the numbers of the states that it
-    reads and writes, of which there is one more; they are exchanged for a sequence backwards.
-    lengths: (batch,), int32, or None: from its length on a sample keeps its state.
+    time: the index of the step in the sequence. source, target: the indices of the states that it
+        reads and writes, of which there is one more; they are swapped for a reversed sequence.
+        lengths: (batch,), int32, or None: beyond its length a sample keeps its state.
     """
 
     time: int

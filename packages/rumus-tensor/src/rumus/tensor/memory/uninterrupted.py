@@ -1,7 +1,7 @@
-"""A block of code that every signal waits for.
+"""A block of code that defers all signals.
 
-Python runs signal handlers between any two instructions of the main thread, and what a handler
-raises leaves a write half done. Masking signals would not help: the operating system then gives
+Python runs signal handlers between any two instructions of the main thread, and an exception from a
+handler leaves a write half done. Masking signals would not help: the operating system then delivers
 them to another thread, and Python still runs the handler in this one.
 """
 
@@ -32,19 +32,19 @@ _USUAL: Final = tuple(
     if (number := getattr(_signal, f"SIG{name}", None)) is not None
 )  # fmt: skip
 _RARE: Final = tuple(number for number in _ALL if number not in _USUAL)
-_FRESH: Final = 1e-3  # seconds after which the rare signals are asked for again
+_FRESH: Final = 1e-3  # seconds after which the rare signals are queried again
 
 
 class Uninterrupted:
-    """Hold all signals back while something is written that must be whole; deliver them after.
+    """Defer all signals while something is written that must be complete; deliver them afterwards.
 
-    What a handler raises when its signal is delivered leaves the block at its end, or keeps it from
-    being entered. Blocks nest: the outermost holds. In other threads than the main one Python runs
-    no handlers, and there is nothing to hold.
+    An exception from a deferred handler is raised at the end of the block, or prevents entering it.
+    Blocks nest: the outermost one defers. Python runs handlers only in the main thread, so on other
+    threads this does nothing.
 
-    Asking for the handlers of all 62 signals would take as long as a small update. So those that
-    programs use are asked for each time, the others (real-time signals and faults) where that was
-    longer than a millisecond ago.
+    Querying the handlers of all 62 signals would take as long as a small update. So the common ones
+    are queried each time, the others (real-time signals and faults) only if the last query was over
+    a millisecond ago.
 
     >>> try:
     ...     with Uninterrupted():
@@ -90,8 +90,8 @@ class Uninterrupted:
                 finally:
                     self._deliver(calls)
 
-    # Each handler may raise as soon as it is back: whatever it does, the others come back too, and
-    # what has arrived for them is delivered.
+    # Each handler may raise as soon as it is restored: whatever it does, the others are restored
+    # too, and their signals are delivered.
 
     def _put_back(self, position: int) -> None:
         try:
@@ -113,7 +113,7 @@ class Uninterrupted:
 
 
 class _Handlers:
-    """Which signals Python runs a handler for; made anew only where that has changed."""
+    """The signals for which Python runs a handler; rebuilt only if that has changed."""
 
     def __init__(self) -> None:
         self._asked, self._numbers = -1.0, _USUAL
@@ -179,13 +179,14 @@ def putting_back(write: Callable[[], None]) -> Iterator[None]:
 
 
 def put_back_after(act: Callable[[], R], write: Callable[[], None]) -> R:
-    """Return what `act` returns, after `write` has put back what it may have left elsewhere.
+    """Return what `act` returns, after `write` has restored anything that `act` changed.
 
-    So it is wherever a signal's handler raises, also right before `write` begins, and with an error
-    of `act` on its way. A `with` could not promise that: a handler may raise as its exit is called.
+    This holds wherever a signal handler raises, even just before `write` starts, or while an error
+    from `act` propagates. A `with` could not guarantee that: a handler may raise as its exit is
+    called.
 
-    act: may raise, and may be left at any line.
-    write: is uninterrupted, and may be called twice.
+    act: may raise, and may be interrupted at any line.
+    write: runs uninterrupted, and may be called twice.
     """
     try:
         try:

@@ -1,9 +1,8 @@
-"""Applying the steps of an optimizer: each to all the memory it concerns, or to none.
+"""Applying an optimizer's steps: each to all of its memory, or to none.
 
-Whether a step is applied may depend on its gradients: one that is not finite refuses the step.
-Where the host sees the gradients it decides at once (`ImmediateUpdater`). A device that is told
-its work in advance decides by itself, and the host learns later what became of a step; see
-`Updater`.
+Whether a step is applied may depend on its gradients: a non-finite one refuses the step. If the
+host sees the gradients, it decides at once (`ImmediateUpdater`). A device that receives its work in
+advance makes the decision, and the host learns the outcome later; see `Updater`.
 """
 
 from __future__ import annotations
@@ -22,47 +21,47 @@ if TYPE_CHECKING:
     from rumus.tensor.memory.backend import Array, Backend
 
 NonFinite = Literal["raise", "skip", "propagate"]
-# (section, steps) -> for each t the scalars of its kernels at the t-th step applied to the section.
+# (section, steps) -> for each t, the scalars of its kernels at the t-th applied step.
 Scalars: TypeAlias = Callable[[int, Iterable[int]], Iterator[tuple[float, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What is added up before a section's kernel runs: an array, by its name, or its squares."""
+    """A sum computed before a section's kernel runs: of an array, by name, or of its squares."""
 
     of: str
     squared: bool = False
 
 
 class Preparing(Protocol):
-    """A backend that can get a kernel ready on arrays that stay the same."""
+    """A backend that can prepare a kernel for fixed arrays."""
 
     def prepared(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
     ) -> Callable[[Sequence[float]], None]:
-        """Return what runs the kernel on them for its scalars, as `elementwise` does."""
+        """Return a function of scalars that runs the kernel on them, like `elementwise`."""
         ...
 
 
 def is_preparing(backend: object) -> TypeGuard[Preparing]:
-    """Whether a backend can get kernels ready."""
+    """Whether a backend can prepare kernels."""
     return hasattr(backend, "prepared")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preparation:
-    """What is computed before a section's kernel runs, with the same scalars t and all.
+    """What is computed before a section's kernel runs, with the scalars of the same step.
 
-    It writes nothing that lasts, so a step can be refused before, in between and afterwards, and a
-    device needs to decide only about the kernel itself.
+    It writes nothing permanent, so a step can be refused at any time, and a device decides only
+    about the kernel itself.
 
-    sums: from the name of an array to what is added up in it; `g` is the gradient. One of shape
-    [table.rows, 1] gets the sum of each slot, and the section's kernel reads one value for each
-    slot. One without axes gets the sum over all slots and, where several sections have the same
-    array, over all of theirs: it is complete when the last of them is prepared. kernel: what runs
-    before, to write something that is to be measured: its outputs are among its arrays. small: what
-    runs before that, each over flat arrays as long as its output. Their scalars come in front of
-    those of the section's kernel, in the order in which they run.
+    sums: from the name of an array to the sum it receives; `g` is the gradient. An array of shape
+        [table.rows, 1] gets the sum of each slot, and the section's kernel reads one value per
+        slot. A scalar array gets the sum over all slots and, if several sections share it, over all
+        their slots: it is complete when the last of them is prepared. kernel: runs before the sums,
+        to write what they measure: its outputs are among its arrays. small: kernels that run before
+        that, each over flat arrays as long as its output. Their scalars precede those of the
+        section's kernel, in execution order.
     """
 
     table: SlotTable
@@ -72,12 +71,12 @@ class Preparation:
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        """All of them, in the order in which they run."""
+        """All kernels, in execution order."""
         return self.small if self.kernel is None else (*self.small, self.kernel)
 
     @property
     def uniforms(self) -> int:
-        """How many scalars its kernels take."""
+        """The number of scalars that its kernels take."""
         return sum(len(kernel.uniforms) for kernel in self.kernels)
 
 
@@ -85,8 +84,8 @@ class Preparation:
 class Numbers:
     """Arrays of a section that hold one number each, in all of their few elements.
 
-    The section's kernels read them as one value for all. kernel: makes the new ones, from them and
-    from arrays without axes, after the section's kernel has run.
+    The section's kernels read each as a single value. kernel: computes the new numbers, from the
+    old ones and from scalar arrays, after the section's kernel.
     """
 
     names: frozenset[str]
@@ -95,12 +94,12 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factors:
-    """What a section has besides, if it is one tensor with arrays that stand for its axes.
+    """The extra arrays of a section that is one tensor with arrays for its axes.
 
-    shape: the tensor's, as [blocks, rows, columns]. arrays: the flat ones, longer than needed, that
-    kernels over the tensor read as one value for each [block, row, 1], [block, 1, column] or
-    [block, 1, 1], by these shapes. small: what runs after the section's kernel, each over flat
-    arrays as long as its output. Their scalars come after those of the section's kernel.
+    shape: the tensor's, as [blocks, rows, columns]. arrays: flat ones, longer than needed, that
+        kernels over the tensor read as one value per [block, row, 1], [block, 1, column] or [block,
+        1, 1], according to their shapes. small: kernels that run after the section's kernel, each
+        over flat arrays as long as its output. Their scalars follow those of the section's kernel.
     """
 
     shape: tuple[int, int, int]
@@ -119,8 +118,8 @@ class Factors:
         return every, blocks * its_rows, length
 
     def shaped(self, name: str, array: Array) -> Array:
-        """Return an array as it broadcasts over the tensor."""
-        if len(array.shape) == 2:  # one value for each row of the slot, all of them equal
+        """Return an array shaped to broadcast over the tensor."""
+        if len(array.shape) == 2:  # one value per row of the slot, all equal
             return array[:1]
         shape = self.arrays.get(name, self.shape) if array.shape else ()
         return array[: math.prod(shape)].reshape(shape) if array.shape else array
@@ -168,7 +167,7 @@ class Section:
     def operands(
         self, kernel: Kernel, gradient: Array, piece: Piece | None = None
     ) -> tuple[list[Array], list[Array]]:
-        """Return what `kernel` reads and what it writes, of one piece of what is packed."""
+        """Return what `kernel` reads and writes for one piece of the packed state."""
         by_name = {**self.arrays, "g": gradient if self.part is None else gradient[self.part]}
         numbers = self.numbers
         if numbers is not None and kernel is not numbers.kernel:
@@ -178,17 +177,17 @@ class Section:
         return [by_name[name] for name in kernel.arrays], [by_name[n] for n in kernel.outputs]
 
     def run(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
-        """Run a kernel that changes nothing that is packed, over all of the section."""
+        """Run a kernel that does not change packed state, over the whole section."""
         for piece in self.packing.pieces if self.packing is not None else (None,):
             if self.packing is not None and piece is not None:
                 self.packing.unpack(self.backend, piece)
             self._elementwise(kernel, gradient, scalars, piece)
 
     def prepare(self, gradient: Array, scalars: Sequence[float], begun: set[int]) -> None:
-        """Compute what its kernel needs, if anything. It may fail; nothing that lasts is written.
+        """Compute what its kernel needs. It may fail, and writes nothing permanent.
 
-        scalars: those of the preparation and of the kernel. begun: the sums over several sections
-        to which some of them has added in this step, by their ids.
+        scalars: of the preparation and the kernel. begun: ids of the sums over several sections to
+            which one has already added in this step.
         """
         preparation = self.preparation
         if preparation is None:
@@ -227,7 +226,7 @@ class Section:
     def _small(
         self, kernels: Sequence[Kernel], gradient: Array, scalars: Sequence[float], at: int
     ) -> int:
-        """Run kernels over flat arrays whose scalars begin at `at`; return where they end."""
+        """Run kernels over flat arrays with scalars from `at` on; return where these end."""
         for kernel in kernels:
             stop = at + len(kernel.uniforms)
             arrays, out = self.operands(kernel, gradient)
@@ -276,7 +275,7 @@ def _flat(arrays: list[Array]) -> list[Array]:
 
 
 def _as_rows(arrays: list[Array], out: list[Array]) -> tuple[list[Array], list[Array]]:
-    """Flat arrays as rows, where there are others with one value for each row."""
+    """View flat arrays as rows if there are others with one value per row."""
     if all(len(array.shape) <= 1 for array in arrays):
         return arrays, out
     rows = (-1, ALIGNMENT)
@@ -288,11 +287,11 @@ def _as_rows(arrays: list[Array], out: list[Array]) -> tuple[list[Array], list[A
 
 @dataclass(slots=True, eq=False)
 class Outcome:
-    """What became of a step.
+    """The outcome of a step.
 
-    applied: None until it is known. blamed: where it was not, the parameters whose gradients were
-    not finite, as (section, position); of several such steps between two looks only for one: the
-    first under "raise", the last under "skip".
+    applied: None until it is known. blamed: if it was not applied, the parameters whose gradients
+        were not finite, as (section, position); of several such steps between two polls only for
+        one: the first under "raise", the last under "skip".
     """
 
     applied: bool | None = None
@@ -300,12 +299,12 @@ class Outcome:
 
 
 class Updater(Protocol):
-    """Applies steps to the sections it was made for, in the order in which they come.
+    """Applies steps to its sections, in order.
 
-    counts: how many steps were applied to each section, as far as is known. heard: called when
-    outcomes have become known without a call of `poll`; what it raises passes through. applied:
-    where a device decides, one int32 in its memory, 0 if the step that was committed last is not
-    applied: for what the device does next. None where the host decides.
+    counts: the number of steps applied to each section, as far as known. heard: called when
+        outcomes become known without a call to `poll`; its exceptions propagate. applied: if a
+        device decides, one int32 in its memory, 0 if the last committed step is not applied, for
+        the device's next operations; None if the host decides.
     """
 
     counts: list[int]
@@ -315,15 +314,15 @@ class Updater(Protocol):
     def prepare(
         self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
     ) -> Outcome:
-        """Get the next step ready, and return what will become of it, if that is known.
+        """Prepare the next step, and return its outcome, as far as known.
 
-        ready: the sections it concerns, rising; gradients: a flat array for each. Everything that
-        can fail fails here, with nothing written; what `scalars` raises passes through.
+        ready: its sections, ascending; gradients: a flat array for each. Everything that can fail
+            fails here, with nothing written; exceptions from `scalars` propagate.
         """
         ...
 
     def commit(self) -> None:
-        """Apply what was prepared last, to all sections or, if one raises, to none."""
+        """Apply the step prepared last, to all sections or, if one raises, to none."""
         ...
 
     def poll(self, wait: bool = False) -> None:
@@ -332,9 +331,9 @@ class Updater(Protocol):
 
 
 class ImmediateUpdater:
-    """Decides on the host, which waits for each look at a gradient. See `Updater`.
+    """Decides on the host, which waits for each check of a gradient. See `Updater`.
 
-    For any backends, also several at once.
+    Works with any backends, even several at once.
     """
 
     def __init__(
@@ -358,7 +357,7 @@ class ImmediateUpdater:
     def prepare(
         self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
     ) -> Outcome:
-        """Look at the gradients, and compute what comes before; see `Updater.prepare`."""
+        """Check the gradients and run the preparations; see `Updater.prepare`."""
         bound = [next(scalars(number, (self.counts[number] + 1,))) for number in ready]
         blamed = self._blamed(ready, gradients) if self.checks else ()
         self._outcome = Outcome(False if blamed else None, blamed)
@@ -384,7 +383,7 @@ class ImmediateUpdater:
             found += [at for at, start, stop in spans if _is_bad(section, flat[start:stop])]
             squares = section.squares
             if squares is not None and section.backend.first_not_finite(squares) is not None:
-                suspects += own  # sums that are finite may overflow when they are added
+                suspects += own  # finite sums may overflow when added
         return tuple(found or suspects)
 
     def commit(self) -> None:
@@ -419,11 +418,11 @@ class ImmediateUpdater:
         self._outcome.applied = True
 
     def poll(self, wait: bool = False) -> None:
-        """Every outcome is known at once."""
+        """Do nothing: every outcome is known at once."""
 
 
 def _is_known_good(section: Section, gradient: Array) -> bool:
-    """Whether one look says that nothing is wrong with a section's gradient."""
+    """Whether one quick check shows that a section's gradient is fine."""
     backend, limit = section.backend, section.too_large
     if section.squares is None:
         return backend.first_not_finite(gradient, limit) is None
@@ -431,7 +430,7 @@ def _is_known_good(section: Section, gradient: Array) -> bool:
 
 
 def _is_bad(section: Section, gradient: Array) -> bool:
-    """Whether a parameter's gradient is to blame, or its sum of squares, if that is asked for."""
+    """Whether a parameter's gradient is bad, or its sum of squares, if that is needed."""
     backend = section.backend
     if backend.first_not_finite(gradient, section.too_large) is not None:
         return True

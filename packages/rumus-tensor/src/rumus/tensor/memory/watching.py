@@ -1,7 +1,7 @@
-"""`watched`: operations of the host that tell who looks on what they are called with.
+"""`watched`: host operations that report their calls to a watcher.
 
-A backend of the host computes where it is called. Whoever writes a step down, to repeat it, has to
-see these calls: the outermost ones, since what an operation does inside of it is its own business.
+A host backend computes immediately. Recording a step for replay requires seeing these calls: only
+the outermost ones, since what an operation does inside does not matter.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Watcher(Protocol):
-    """Whoever looks on."""
+    """Receives the calls of watched operations."""
 
     def called(self, operation: Callable[..., Any], args: tuple[Any, ...], named: Any) -> Any:
-        """Run an operation, with nobody looking on within it, and return its result."""
+        """Run an operation, unwatched inside, and return its result."""
         ...
 
 
@@ -33,7 +33,7 @@ _current = _Current()
 
 
 def watched(operation: F) -> F:
-    """Let whoever looks on at a call run it.
+    """Let the current watcher run each call.
 
     >>> class Loud:
     ...     def called(self, operation, args, named):
@@ -63,7 +63,7 @@ def watched(operation: F) -> F:
 
 
 def is_somebody_watching() -> bool:
-    """Whether somebody looks on at what this thread does."""
+    """Whether this thread's operations are watched."""
     return _current.watcher is not None
 
 

@@ -1,4 +1,4 @@
-"""`Window`: how a kernel of weights, or a pool, slides over the spatial axes of an input."""
+"""`Window`: how a convolution kernel or a pool slides over the spatial axes of an input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Sizes: TypeAlias = "int | Sequence[int]"
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Sizes of each spatial axis: of the kernel, its steps, the zeros around, and its gaps."""
+    """For each spatial axis: the kernel size, stride, padding and dilation."""
 
     kernel: Shape
     stride: Shape
@@ -24,30 +24,30 @@ class Window:
 
     @property
     def axes(self) -> int:
-        """How many spatial axes there are."""
+        """The number of spatial axes."""
         return len(self.kernel)
 
     @property
     def area(self) -> int:
-        """The elements of the kernel."""
+        """The number of elements in the kernel."""
         return math.prod(self.kernel)
 
     def padded(self, lengths: Shape) -> Shape:
-        """Return the lengths with the padding of both sides."""
+        """Return the lengths including padding on both sides."""
         return tuple(n + 2 * p for n, p in zip(lengths, self.padding, strict=True))
 
     def places(self, lengths: Shape) -> Shape:
-        """Return how many places the kernel has along each axis of an input of these lengths."""
+        """Return the number of kernel positions along each axis of an input of these lengths."""
         spans = ((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
         rows = zip(self.padded(lengths), spans, self.stride, strict=True)
         return tuple((n - span) // s + 1 if n >= span else 0 for n, span, s in rows)
 
     def interior(self, lengths: Shape) -> tuple[slice, ...]:
-        """Return where in the padded input the input lies."""
+        """Return the slices of the input within the padded input."""
         return tuple(slice(p, p + n) for n, p in zip(lengths, self.padding, strict=True))
 
     def views(self, places: Shape) -> Iterator[tuple[Shape, tuple[slice, ...]]]:
-        """Iterate over the elements of the kernel, with what each meets in the padded input."""
+        """Iterate over the kernel's elements, with the part of the padded input that each meets."""
         for at in itertools.product(*map(range, self.kernel)):
             rows = zip(at, self.dilation, self.stride, places, strict=True)
             yield at, tuple(slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, s, n in rows)
@@ -61,10 +61,10 @@ def window(
     padding: Sizes,
     dilation: Sizes = 1,
 ) -> Window:
-    """Return the window over an input of these lengths; a number holds for every axis.
+    """Return the window over an input of these lengths; a single number applies to every axis.
 
-    stride: None for that of the kernel. ValueError for sizes that make no sense, and for a kernel
-    that is larger than the padded input.
+    stride: None for the kernel size. ValueError for invalid sizes, and for a kernel larger than the
+        padded input.
     """
     axes = len(lengths)
     given = {
@@ -87,7 +87,7 @@ def window(
 
 
 def each_axis(name: str, size: Sizes, axes: int) -> Shape:
-    """Return a size for each axis; ValueError for another number of them."""
+    """Return a size for each axis; ValueError for a wrong number of them."""
     if isinstance(size, int):
         return (size,) * axes
     if len(size) != axes:

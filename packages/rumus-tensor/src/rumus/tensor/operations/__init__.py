@@ -1,5 +1,5 @@
 """Differentiable operations beyond the methods of `Tensor`, and random numbers.
 
-Each composes operations of `graph`, with a fused version where a backend has one. It may use every
-room.
+Each composes operations of `graph`, or uses a backend's fused version. This room may use all
+others.
 """

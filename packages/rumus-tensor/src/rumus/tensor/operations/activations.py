@@ -1,4 +1,4 @@
-"""Activations that are not among the functions of mathematics, each one fused kernel."""
+"""Activations beyond the mathematical functions, each one fused kernel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hardtanh(x: T, *, low: float = -1.0, high: float = 1.0) -> T:
 
     x: floating, of any shape.
     low: the smallest result.
-    high: the largest.
+    high: the largest result.
     """
     return (x <= low).where(low, (high <= x).where(high, x))
 
@@ -104,7 +104,7 @@ def prelu(x: T, weight: T) -> T:
     """x where it is positive, weight x elsewhere. He et al.: arXiv:1502.01852.
 
     x: floating, of any shape.
-    weight: one number, or one for each channel, as broadcasts to x.
+    weight: one number, or one per channel, broadcast to x.
     """
     return (x < 0).where(weight * x, x)
 

@@ -1,7 +1,7 @@
-"""Scaled dot-product attention: values averaged by how well their keys fit a query.
+"""Scaled dot-product attention: values averaged by how well their keys match a query.
 
 It is written in primitives, which every backend has. A backend may offer a fused version by name
-(`backend.fused`), which never holds the weights; one test holds the two together.
+(`backend.fused`), which never stores the weights; a test compares the two.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from rumus.tensor.memory.backend import Array, Backend
 
 T = TypeVar("T", Tensor, Expr)
 
-# What a query must not look at. Finite, so that a row of nothing else has no NaN, and below any
+# The score of hidden keys. Finite, so that a row of only these has no NaN, and below any
 # score: a mask's -inf or lowest number counts as it.
 HIDDEN: Final = -3e38
-FUSED_SIZE: Final = 256  # the widest heads that a fused version is asked for
+FUSED_SIZE: Final = 256  # the widest heads for fused versions
 KEPT: Final = 16  # causal masks
-_masks: dict[tuple[int, Backend], Tensor] = {}  # the one used last at the end
+_masks: dict[tuple[int, Backend], Tensor] = {}  # the most recently used last
 
 
 @elementwise
@@ -59,17 +59,16 @@ def scaled_dot_product_attention(
 
     query: (..., heads, queries, size).
     key: (..., heads or fewer, keys, size).
-    value: as key, its size may differ. Fewer heads of keys and values are shared by groups of query
-        heads that follow each other: arXiv:2305.13245.
-    mask: (queries, keys) or with the axes of heads and batch in front, broadcast. Of bool, True
-        where a query may look. Floating, added to the scores; -inf and the lowest float32 hide a
-        key.
-    causal: query i looks at keys 0 .. i only, whatever the mask; there must be as many queries as
-        keys. A query that may look at nothing gets zeros.
+    value: like key, but its size may differ. Groups of consecutive query heads share the heads of
+        keys and values: arXiv:2305.13245.
+    mask: (queries, keys), or with leading axes for heads and batch, broadcast. Boolean: True where
+        a query may attend. Floating: added to the scores; -inf and the lowest float32 hide a key.
+    causal: query i attends only to keys 0 .. i, in addition to the mask; there must be as many
+        queries as keys. A query that may attend to nothing gets zeros.
     scale: by default 1 / sqrt(size). float16 is computed in float32.
 
     Result: (..., heads, queries, size of value). ValueError for shapes that do not fit, TypeError
-    for dtypes that do not.
+        for wrong dtypes.
 
     >>> from rumus.tensor import scaled_dot_product_attention, tensor
     >>> x = tensor([[[1.0, 0.0], [0.0, 1.0]]])
@@ -106,13 +105,13 @@ def attention_weights(
 ) -> Tensor:
     """softmax(query key^T scale + mask): (..., heads, queries, keys).
 
-    For what is done to the weights themselves, as dropout. Arguments and errors are those of
+    Use it to change the weights themselves, as dropout does. Arguments and errors are those of
     `scaled_dot_product_attention`.
 
     query: (..., positions, size).
     key: (..., keys, size).
     mask: see `scaled_dot_product_attention`.
-    causal: a position looks at itself and those before it.
+    causal: a position attends only to itself and earlier ones.
     scale: of the products, by default 1 / sqrt(size).
     """
     _check_shapes(query, key, key, causal)
@@ -133,7 +132,7 @@ def attention_weights(
 
 
 def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
-    """weights @ value, the heads of `value` shared by groups of heads of `weights`.
+    """weights @ value; groups of heads of `weights` share the heads of `value`.
 
     weights: (..., heads, queries, keys).
     value: (..., heads or fewer, keys, size).
@@ -162,9 +161,9 @@ def _grouped(x: Tensor, shared: int) -> Tensor:
 
 
 def causal_mask(length: int, backend: Backend) -> Tensor:
-    """Return (length, length) truth values, True where a query may look: at itself and before.
+    """Return a (length, length) mask, True where a query may attend: to itself and earlier.
 
-    The masks used last are kept, since a repeated step uploads nothing: do not change one.
+    Recently used masks are kept, since a replayed step uploads nothing: do not change them.
     """
     mask = _masks.pop((length, backend), None)
     if mask is None:
@@ -176,7 +175,7 @@ def causal_mask(length: int, backend: Backend) -> Tensor:
 
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> None:
-    """Raise ValueError or TypeError for what cannot attend."""
+    """Raise ValueError or TypeError for invalid shapes or dtypes."""
     shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
     if any(t.dtype != query.dtype for t in (key, value)) or not is_floating(query.dtype):
         dtypes = f"{query.dtype}, {key.dtype}, {value.dtype}"
@@ -221,7 +220,7 @@ def _check_mask(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
 
 
 def _is_fused(backend: Backend, dtype: DType) -> bool:
-    """Whether the backend has kernels for these."""
+    """Whether the backend has a fused kernel for these arguments."""
     if dtype == float16:
         return "attention" in backend.fused_in_half
     return dtype == float32 and backend.fused("attention") is not None
@@ -230,13 +229,13 @@ def _is_fused(backend: Backend, dtype: DType) -> bool:
 def _fused(
     backend: Backend, query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float
 ) -> Tensor:
-    """Run the backend's own version, which keeps one number of each row for its gradient.
+    """Run the backend's fused version, which keeps one number per row for its gradient.
 
     `fused("attention")(q, k, v, causal, scale, out, logsumexp)` writes the result and the logarithm
-    of the sum of the exponentials of each row, which is dense and float32. The gradient's version
-    gets all these, the gradient of the result, and three arrays for those of q, k and v. Arrays may
-    have any strides; what is written is in memory of its own. Where
-    `fused_in_half` has "attention", the same two take arrays of float16.
+    of each row's sum of exponentials, which is contiguous float32. The gradient's version also gets
+    these, the gradient of the result, and three arrays for the gradients of q, k and v. Arrays may
+    have any strides; outputs are separate memory. If `fused_in_half` has "attention", both also
+    take float16.
     """
     forward, back = backend.fused("attention"), backend.fused("attention_gradient")
     assert forward is not None
@@ -261,10 +260,10 @@ def _fused(
 
 
 def _laid_out_as(array: Array, shape: tuple[int, ...], backend: Backend) -> Array:
-    """New memory; its heads lie inside of its positions if those of `array` do.
+    """Allocate like `array`, with heads inside positions if `array` has them so.
 
-    A layer's heads are a view of (..., positions, heads * size). What is written in the same order
-    goes back to that shape without a copy.
+    A layer's heads are a view of (..., positions, heads * size). A result in the same order returns
+    to that shape without a copy.
     """
     if len(shape) < 3 or array.strides[-3] >= array.strides[-2]:
         return backend.allocate(shape, array.dtype)

@@ -1,7 +1,7 @@
-"""Batch norm: each channel brought to mean 0 and variance 1 over the batch.
+"""Batch norm: normalizes each channel to mean 0 and variance 1 over the batch.
 
 It is written in primitives, which every backend has. A backend may offer a fused version by name
-(`backend.fused`): `batch_norm` and `batch_norm_gradient`; one test holds the two together.
+(`backend.fused`): `batch_norm` and `batch_norm_gradient`; a test compares the two.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ def batch_norm(
     weight, bias: (channels,), both or neither.
     eps: positive, added under the root.
 
-    Result: of x's shape, and of each channel, without a gradient, the sum of x and the sum of the
-    squares of what is left of it without its mean, (channels,) both. ValueError for shapes that do
-    not fit and for an eps that is not finite and positive, TypeError for an `x` that is not
-    floating.
+    Result: a tensor of x's shape and, without gradients, each channel's sum of x and sum of squared
+        deviations from the mean, both (channels,). ValueError for shapes that do not fit and for an
+        eps that is not finite and positive, TypeError for an `x` that is not floating.
 
     >>> from rumus.tensor import batch_norm, tensor
     >>> y, total, squares = batch_norm(tensor([[1.0], [3.0]]))

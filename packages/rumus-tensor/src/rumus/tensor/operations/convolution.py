@@ -1,12 +1,12 @@
 """Convolution over any number of spatial axes, and its transpose.
 
-What a kernel meets is laid out as the columns of a matrix, a part of the batch at a time so that it
-stays in the cache, and the weights are multiplied with it. A backend may offer versions of its own
-(`backend.fused`), for one and two spatial axes: `convolution` and its gradients `convolution_input`
-and `convolution_weight`, or only of the columns: `columns` and `from_columns`; and for any number
-of axes `convolution_bias`. Where
-`Backend.fused_in_half` has `convolution`, all of these take arrays of float16.
-`small_convolution` and `small_convolution_weight` are for float32 where `Geometry.is_small`.
+The inputs under the kernel are laid out as the columns of a matrix (im2col), a part of the batch at
+a time so that it stays in cache, and multiplied with the weights. A backend may offer fused
+versions (`backend.fused`) for one and two spatial axes: `convolution` and its gradients
+`convolution_input` and `convolution_weight`, or only the columns: `columns` and `from_columns`; and
+for any number of axes `convolution_bias`. If `Backend.fused_in_half` has `convolution`, all of
+these take float16. `small_convolution` and `small_convolution_weight` are for float32 if
+`Geometry.is_small`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.recording import is_recorded
 from rumus.tensor.memory.window import Sizes, Window, each_axis, window
 
-PART: Final = 1 << 19  # elements of the columns at a time, where the host works
-SMALL: Final = 1 << 18  # elements of the weight, and of the columns of one picture
+PART: Final = 1 << 19  # elements of the columns at a time, on the host
+SMALL: Final = 1 << 18  # elements of the weight, and of the columns of one image
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class Geometry:
 
     @property
     def depth(self) -> int:
-        """The products that are added up for one element of the result."""
+        """The number of products summed for one element of the result."""
         return self.inputs // self.groups * self.window.area
 
     @property
     def is_small(self) -> bool:
-        """Whether it is of small pictures: two axes, stride 1, one group.
+        """Whether it is a convolution of small images: two axes, stride 1, one group.
 
-        And of all places: what a transposed convolution's output_padding adds has no place.
+        It must cover all places, which a transposed convolution with output_padding does not.
         """
         w = self.window
         if w.axes != 2 or self.groups != 1 or set(w.stride) != {1}:
@@ -61,7 +61,7 @@ class Geometry:
         return max(self.outputs, math.prod(self.places)) * self.depth <= SMALL
 
     def turned(self) -> Geometry | None:
-        """Of stride 1 the convolution that its gradient of the input is; None if there is none."""
+        """For stride 1, the convolution that computes the input gradient; None if there is none."""
         w = self.window
         sizes = zip(w.dilation, w.kernel, w.padding, strict=True)
         padding = tuple(d * (k - 1) - p for d, k, p in sizes)
@@ -81,18 +81,18 @@ def convolution(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Sum of the input under the kernel times the weights, at every place of the kernel.
+    """The sum of the input under the kernel times the weights, at every place of the kernel.
 
     x: (batch, inputs, *lengths), floating.
     weight: (outputs, inputs / groups, *kernel).
     bias: (outputs,), None for none.
-    stride: the distance between places, a number or one for each axis.
-    padding: zeros on both sides, a number or one for each axis.
-    dilation: the distance between elements of the kernel, a number or one for each axis.
-    groups: outputs and inputs are cut into so many parts that see nothing of each other.
+    stride: the distance between places, one number or one per axis.
+    padding: zeros on both sides, one number or one per axis.
+    dilation: the distance between kernel elements, one number or one per axis.
+    groups: the number of independent groups that inputs and outputs are split into.
 
-    Result: (batch, outputs, *places). float16 is computed in float32. As everywhere in this field
-    it is a cross-correlation: the kernel is not turned. ValueError for shapes that do not fit.
+    Result: (batch, outputs, *places). float16 is computed in float32. As usual in deep learning it
+        is a cross-correlation: the kernel is not flipped. ValueError for shapes that do not fit.
 
     >>> from rumus.tensor import convolution, ones
     >>> convolution(ones((1, 1, 4)), ones((1, 1, 3)), padding=1)[0, 0].tolist()
@@ -146,13 +146,14 @@ def convolution_transpose(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> Tensor:
-    """The gradient of a convolution with respect to its input, as an operation of its own.
+    """The gradient of a convolution with respect to its input, as an operation.
 
     x: (batch, inputs, *lengths).
     weight: (inputs, outputs / groups, *kernel).
     bias: (outputs,).
-    stride, padding, dilation, groups: those of the convolution that is transposed.
-    output_padding: below stride or dilation; what its rounding down lost of each length.
+    stride, padding, dilation, groups: those of the transposed convolution's original.
+    output_padding: below stride or dilation; the part of each length that the convolution's
+        rounding drops.
 
     Result: (batch, outputs, *((lengths - 1) stride - 2 padding + dilation (kernel - 1) +
     output_padding + 1)). ValueError for shapes that do not fit.
@@ -207,7 +208,7 @@ def transposed_lengths(
     output_padding: Sizes,
     dilation: Sizes,
 ) -> Shape:
-    """Return the lengths of the result of a transposed convolution; ValueError if there is none."""
+    """Return the output lengths of a transposed convolution; ValueError for none."""
     name, axes = "convolution_transpose", len(lengths)
     steps, zeros, more, gaps = (
         each_axis(f"{name}: {what}", size, axes)
@@ -232,7 +233,7 @@ def transposed_lengths(
 
 
 def check_groups(operation: str, inputs: int, each: int, outputs: int, groups: int) -> None:
-    """Raise ValueError if inputs and outputs do not divide into groups as the weight says."""
+    """Raise ValueError if inputs and outputs do not divide into groups that fit the weight."""
     if groups < 1 or inputs % groups or outputs % groups:
         raise ValueError(
             f"{operation}: {inputs} inputs and {outputs} outputs do not divide into {groups} groups"
@@ -245,13 +246,13 @@ def check_groups(operation: str, inputs: int, each: int, outputs: int, groups: i
 
 
 def check_bias(operation: str, bias: Tensor | None, outputs: int) -> None:
-    """Raise ValueError for a bias of another shape."""
+    """Raise ValueError for a bias of a wrong shape."""
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"{operation}: a bias of shape {(outputs,)} is needed, not {bias.shape}")
 
 
 def check_dtypes(operation: str, tensors: Sequence[Tensor]) -> None:
-    """Raise TypeError for several dtypes, or one that is not floating."""
+    """Raise TypeError for mixed dtypes, or for one that is not floating."""
     dtypes = {t.dtype for t in tensors}
     if len(dtypes) > 1 or not is_floating(tensors[0].dtype):
         found = ", ".join(str(t.dtype) for t in tensors)
@@ -263,7 +264,7 @@ def check_dtypes(operation: str, tensors: Sequence[Tensor]) -> None:
 
 
 def _own(backend: Backend, name: FusedName, geometry: Geometry) -> Callable[..., None] | None:
-    """The backend's own version, if it has one; all of them are for one or two spatial axes."""
+    """The backend's fused version, if any; all are for one or two spatial axes."""
     return backend.fused(name) if geometry.window.axes <= 2 else None
 
 
@@ -337,7 +338,7 @@ def weight_gradient(
     backend: Backend, geometry: Geometry, x: Array, gradient: Array, out: Array
 ) -> None:
     """out = the gradient of the weight."""
-    if 0 in x.shape or 0 in gradient.shape:  # a sum of nothing
+    if 0 in x.shape or 0 in gradient.shape:  # an empty sum
         backend.fill(0, out)
         return
     own = _own(backend, "convolution_weight", geometry)
@@ -364,7 +365,7 @@ def weight_gradient(
 def _small(
     backend: Backend, geometry: Geometry, dtype: DType, name: FusedName
 ) -> Callable[..., None] | None:
-    """The backend's own version for small pictures, if it has one and they are."""
+    """The backend's fused version for small images, if it has one and they are small."""
     return backend.fused(name) if dtype == float32 and geometry.is_small else None
 
 
@@ -382,7 +383,7 @@ def _bias_gradient(backend: Backend, gradient: Array, into: Array | None) -> Non
 def _shares(
     tensors: Sequence[Tensor], wanted: Sequence[bool], destinations: Sequence[Array | None]
 ) -> list[Array | None]:
-    """Memory for the gradient of each tensor that wants one: what is given, or new."""
+    """Memory for each gradient that is needed: the given destination, or new."""
     rows = zip(tensors, wanted, destinations, strict=True)
     return [
         into if into is not None or not wants else t._backend.allocate(t.shape, t.dtype)
@@ -391,7 +392,7 @@ def _shares(
 
 
 def _parts(backend: Backend, geometry: Geometry, batch: int) -> Iterator[tuple[int, int]]:
-    """Cut the batch so that the columns of a part stay in the cache; a device takes it whole."""
+    """Split the batch so that the columns of a part stay in cache; a device takes it whole."""
     each = geometry.groups * geometry.depth * math.prod(geometry.places)
     step = batch if backend.runs_ahead else max(1, PART // max(each, 1))
     for start in range(0, batch, max(step, 1)):
@@ -399,7 +400,7 @@ def _parts(backend: Backend, geometry: Geometry, batch: int) -> Iterator[tuple[i
 
 
 class _Scratch(threading.local):
-    """Memory of this thread that one convolution leaves to the next."""
+    """Scratch memory of this thread, shared by successive convolutions."""
 
     def __init__(self) -> None:
         self.held: WeakKeyDictionary[Backend, dict[tuple[str, DType], Array]] = WeakKeyDictionary()
@@ -409,9 +410,9 @@ _scratch_memory = _Scratch()
 
 
 def _scratch(backend: Backend, role: str, shape: Shape, dtype: DType) -> Array:
-    """Return an array that nobody needs after this call: where the host works, of kept memory.
+    """Return a scratch array for this call; on the host, from kept memory.
 
-    An operating system hands out new memory page by page, which takes longer than to write it.
+    The operating system provides new memory page by page, which takes longer than writing it.
     """
     size = math.prod(shape)
     if backend.runs_ahead or size > PART or is_recorded():
@@ -423,7 +424,7 @@ def _scratch(backend: Backend, role: str, shape: Shape, dtype: DType) -> Array:
 
 
 def _columns(backend: Backend, geometry: Geometry, x: Array) -> Array:
-    """What each element of the kernel meets at each place: (groups, depth, batch * places)."""
+    """The input that each kernel element meets at each place: (groups, depth, batch * places)."""
     g, count = geometry, x.shape[0]
     columns = _scratch(backend, "columns", (g.inputs, *g.window.kernel, count, *g.places), x.dtype)
     joined = (g.groups, g.depth, count * math.prod(g.places))
@@ -444,7 +445,7 @@ def _columns(backend: Backend, geometry: Geometry, x: Array) -> Array:
 
 
 def _by_example(array: Array) -> Array:
-    """The first two axes exchanged, as a view."""
+    """Swap the first two axes, as a view."""
     return array.transpose((1, 0, *range(2, len(array.shape))))
 
 

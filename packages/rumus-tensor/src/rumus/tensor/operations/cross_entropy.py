@@ -1,6 +1,6 @@
 """The cross entropy of rows of logits, in one kernel forward and one backward.
 
-It is also written in primitives, which every backend has; one test holds the two together.
+It is also written in primitives, which every backend has; a test compares the two.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def cross_entropy_primitive(
     own = None if weight is None else gather(weight, targets)
     picked, mass = gather(logits.reshape(-1), flat), 1.0 if own is None else own
     picked = picked if own is None else picked * own
-    if label_smoothing:  # else a logit of -inf would count
+    if label_smoothing:  # otherwise a logit of -inf would count
         rest = logits if weight is None else logits * weight
         picked = (1 - label_smoothing) * picked + label_smoothing * rest.mean(-1)
         if weight is not None:
@@ -62,14 +62,14 @@ def cross_entropy(
     logits: (rows, classes), or (batch, classes, places), floating.
     targets: (rows,) or (batch, places), int32, each in [0, classes).
     label_smoothing: mixes this much of 1 / classes into the targets.
-    ignore_index: the loss of a target of this value is 0. Then a GPU does not look at the targets,
-        and the loss of one that is no class is NaN.
+    ignore_index: a target of this value has loss 0. A GPU then does not check the targets, and the
+        loss of one that is not a class is NaN.
     weight: (classes,), floating; None for 1.
 
-    Result: as the targets, float32 for logits of float16. ValueError or TypeError if they do not
-    fit; IndexError for a target out of range. Besides the logits only two or three numbers a row
-    are kept for `backward`, which writes the gradient over the logits where nobody holds them any
-    more: where no variable, view or other operation could show what they were.
+    Result: of the targets' shape, float32 for float16 logits. ValueError or TypeError if they do
+        not fit; IndexError for a target out of range. In addition to the logits, only two or three
+        numbers per row are kept for `backward`, which overwrites the logits with their gradient if
+        no variable, view or other operation still holds them.
     """
     return weighted_cross_entropy(logits, targets, label_smoothing, ignore_index, weight)[0]
 
@@ -81,7 +81,7 @@ def weighted_cross_entropy(
     ignore_index: int | None = None,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """`cross_entropy`, and with weights that of each target, 0 where it is ignored."""
+    """`cross_entropy` and, with weights, the weight of each target, 0 if it is ignored."""
     _check_classes(logits, targets, weight)
     given = (logits, targets) if weight is None else (logits, targets, weight)
     backend = backend_of("cross_entropy", given)
@@ -111,7 +111,7 @@ def weighted_cross_entropy(
 
 
 def _check_classes(logits: Tensor, targets: Tensor, weight: Tensor | None) -> None:
-    """Raise ValueError or TypeError for what does not fit the logits."""
+    """Raise ValueError or TypeError for targets or weights that do not fit the logits."""
     if logits.ndim not in (2, 3) or targets.shape != (*logits.shape[:1], *logits.shape[2:]):
         raise ValueError(
             f"cross_entropy: logits (rows, classes) and targets (rows,) are needed, or (batch, "

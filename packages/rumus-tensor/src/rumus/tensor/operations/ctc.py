@@ -1,7 +1,7 @@
-"""Connectionist temporal classification: the labels of a sequence without their places.
+"""Connectionist temporal classification: unaligned labels of a sequence.
 
 Graves, Fernandez, Gomez, Schmidhuber: "Connectionist temporal classification", 2006. A backend may
-have the two recursions as kernels of its own; here they are also written in primitives.
+    have the two recursions as fused kernels; here they are also written in primitives.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rumus.tensor.graph.tensor import Tensor, full, result_of, tensor
 from rumus.tensor.memory.backend import Array
 
 T = TypeVar("T", Tensor, Expr)
-_NEVER = -1e30  # the logarithm of what cannot be: finite, so that differences are numbers
+_NEVER = -1e30  # the logarithm of probability 0: finite, so that differences are not NaN
 
 
 @elementwise
@@ -80,8 +80,8 @@ def ctc(x: Tensor, labels: Tensor, lengths: Tensor, label_lengths: Tensor, blank
     """-log of the probability that x spells the labels, for each sample.
 
     x: (batch, length, classes), float32 or float64, logarithms of probabilities. labels: (batch,
-    most labels), int32 of [0, classes). lengths, label_lengths: (batch,), int32: the steps of a
-    sample, at least 1, and its labels. Infinite where the labels do not fit the steps.
+        most labels), int32 in [0, classes). lengths, label_lengths: (batch,), int32: the number of
+        steps, at least 1, and of labels. The result is infinite if the labels do not fit the steps.
     """
     backend = x._backend
     forward, back = backend.fused("ctc"), backend.fused("ctc_gradient")

@@ -14,10 +14,10 @@ from rumus.tensor.graph.tensor import Tensor, backend_of
 
 
 def outer(x: Tensor, y: Tensor) -> Tensor:
-    """The products of each element of x with each of y: (n,) and (m,) to (n, m).
+    """The product of each element of x with each of y: (n,) and (m,) to (n, m).
 
-    x: (m,).
-    y: (n,).
+    x: (n,).
+    y: (m,).
 
     ValueError for anything but vectors.
 
@@ -31,14 +31,14 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
 
 
 def einsum(subscripts: str, *operands: Tensor) -> Tensor:
-    """The sum of products that a letter for each axis describes, as in `numpy.einsum`.
+    """A sum of products, described by a letter for each axis as in `numpy.einsum`.
 
     subscripts: the letters of each operand, separated by commas, then "->" and those of the result.
-        An axis whose letter the result does not name is summed over; a letter that an operand has
-        twice is its diagonal. "..." stands for any further axes, which broadcast. Without "->" the
-        result has the letters that come once, in alphabetical order.
-    operands: floating, on one backend; two at a time are multiplied, as matrices where an axis is
-        summed over, in an order that `numpy.einsum_path` chooses.
+        Axes whose letters are not in the result are summed over; a letter repeated in an operand
+        takes its diagonal. "..." stands for further axes, which broadcast. Without "->" the result
+        has the letters that occur once, in alphabetical order.
+    operands: floating, on one backend; they are multiplied pairwise, as matrices if an axis is
+        summed over, in the order that `numpy.einsum_path` chooses.
 
     ValueError for subscripts that do not fit the operands.
 
@@ -69,7 +69,7 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
 
 
 def _parsed(subscripts: str, operands: Sequence[Tensor]) -> tuple[list[str], str]:
-    """The letters of each operand and of the result, those of "..." among them."""
+    """The letters of each operand and of the result, with "..." expanded."""
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(operands):
@@ -121,7 +121,7 @@ _Part = tuple[Tensor, str]
 
 
 def _diagonals(x: Tensor, term: str) -> _Part:
-    """An operand without repeated letters: of two equal ones the diagonal is left."""
+    """An operand without repeated letters: replaced by diagonals."""
     while len(set(term)) < len(term):
         letter = next(c for c in term if term.count(c) > 1)
         first = term.index(letter)
@@ -138,7 +138,7 @@ def _diagonals(x: Tensor, term: str) -> _Part:
 
 
 def _path(parts: Sequence[_Part], result: str, lengths: dict[str, int]) -> list[tuple[int, ...]]:
-    """Which operands to multiply next, by their places; those are removed, the product is last."""
+    """Which operands to multiply next, by position: they are replaced by a product at the end."""
     if len(parts) < 3:
         return [tuple(range(len(parts)))]
     zero = np.zeros(())
@@ -148,7 +148,7 @@ def _path(parts: Sequence[_Part], result: str, lengths: dict[str, int]) -> list[
 
 
 def _summed(x: Tensor, term: str, kept: set[str]) -> _Part:
-    """A part without the axes that nothing names any more."""
+    """A part, summed over the axes that nothing else uses."""
     axes = tuple(at for at, letter in enumerate(term) if letter not in kept)
     left = "".join(letter for letter in term if letter in kept)
     return (x.sum(axes) if axes else x), left
@@ -161,7 +161,7 @@ def _product(x: Tensor, first: str, y: Tensor, second: str, kept: set[str]) -> _
     x, first = _summed(x, first, kept | set(second))
     y, second = _summed(y, second, kept | set(first))
     shared = [c for c in first if c in second]
-    # An axis of length 1 broadcasts: it is no axis to multiply matrices along.
+    # An axis of length 1 broadcasts, so matrices cannot be multiplied along it.
     summed = [c for c in shared if c not in kept and c not in ones]
     batch = [c for c in shared if c not in summed]
     mine = [c for c in first if c not in second]
@@ -178,7 +178,7 @@ def _product(x: Tensor, first: str, y: Tensor, second: str, kept: set[str]) -> _
         )
         lead = found.shape[: places[0]]
         found = found.reshape(*lead, *rows, *columns)
-    else:  # elementwise, each axis in a place of its own
+    else:  # elementwise, each axis in its own position
         x = x.reshape(*x.shape, *[1] * len(columns))
         y = y.reshape(*right, *[1] * places[1], *y.shape[places[0] :])
         found = x * y

@@ -1,8 +1,8 @@
-"""`feed_forward`: two products with an activation between them, of which only its argument is kept.
+"""`feed_forward`: two products around an activation; only the activation's input is kept.
 
-The hidden layer of a transformer is its widest. What the activation makes of it is needed once more
-in backward, for the gradient of the second weight, and there it costs nothing: the product that
-brings the gradient back reads the argument anyway, and writes both.
+The hidden layer of a transformer is its widest. Its activation is needed again in backward, for the
+gradient of the second weight, and recomputing it there is free: the product that computes the
+gradient reads the activation's input anyway, and writes both.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def feed_forward(
     activation: a function of a tensor.
     residual: (..., out), added to the result, which has this shape.
 
-    ValueError if they do not fit. The same as two `linear`, which it is where `elementwise` has not
-    made the activation, or dtypes differ.
+    ValueError if they do not fit. It equals two `linear` calls, and becomes them if the activation
+    is not an `elementwise` function or if dtypes differ.
 
     >>> from rumus.tensor import feed_forward, relu, tensor
     >>> x, up, down = tensor([[1.0, 2.0]]), tensor([[3.0, 1.0], [-1.0, 0.0]]), tensor([[2.0, 9.0]])
@@ -88,7 +88,7 @@ def _turned(weight: Tensor) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class _Back:
-    """What is kept for backward: its kernel, the rows of the input, the hidden layer's z."""
+    """Kept for backward: its kernel, the rows of the input, the hidden layer's z."""
 
     kernel: Kernel
     scalars: Sequence[float]
@@ -130,7 +130,7 @@ def _feed_forward_vjp(
 
 @cache
 def _ways(activation: Kernel) -> tuple[Kernel, Kernel]:
-    """The activation behind its argument, and in backward: the gradient, and the result."""
+    """The activation's kernel, and the one for backward: the gradient and the result."""
     (name,), (result,) = activation.arrays, activation.outputs.values()
     there = Kernel(f"linear_{activation.name}", {f"{name}_result": result}, (name,))
     derivative = in_place(activation.gradient((name,)))

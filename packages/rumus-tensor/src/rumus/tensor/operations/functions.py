@@ -29,7 +29,7 @@ def log(x: T) -> T:
 
 
 def log1p(x: T) -> T:
-    """log(1 + x), exact for small x.
+    """log(1 + x), accurate for small x.
 
     x: floating, of any shape.
     """
@@ -37,7 +37,7 @@ def log1p(x: T) -> T:
 
 
 def expm1(x: T) -> T:
-    """exp(x) - 1, exact for small x.
+    """exp(x) - 1, accurate for small x.
 
     x: floating, of any shape.
     """
@@ -69,7 +69,7 @@ def cos(x: T) -> T:
 
 
 def floor(x: T) -> T:
-    """The largest whole number that is not above x; no gradient flows through it.
+    """The largest integer not above x; no gradient flows through it.
 
     x: floating, of any shape.
     """
@@ -77,7 +77,7 @@ def floor(x: T) -> T:
 
 
 def ceil(x: T) -> T:
-    """The smallest whole number that is not below x; no gradient flows through it.
+    """The smallest integer not below x; no gradient flows through it.
 
     x: floating, of any shape.
     """
@@ -140,7 +140,7 @@ def maximum(a: T, b: T | float) -> T:
     """The larger of the two, element by element.
 
     a: a tensor, array or number.
-    b: of a shape that broadcasts with that of `a`.
+    b: of a shape that broadcasts with `a`.
     """
     return a.maximum(b)
 
@@ -149,7 +149,7 @@ def minimum(a: T, b: T | float) -> T:
     """The smaller of the two, element by element.
 
     a: a tensor, array or number.
-    b: of a shape that broadcasts with that of `a`.
+    b: of a shape that broadcasts with `a`.
     """
     return a.minimum(b)
 
@@ -174,9 +174,9 @@ def where(
 ) -> Tensor | Expr:
     """`a` where the (bool) condition holds, `b` elsewhere.
 
-    condition: bool, which broadcasts with the others.
+    condition: bool, broadcast with the others.
     a: a tensor, array or number.
-    b: of a shape that broadcasts with that of `a`.
+    b: of a shape that broadcasts with `a`.
 
     >>> from rumus.tensor import tensor, where
     >>> where(tensor([True, False]), tensor([1.0, 2.0]), 0.0).tolist()
@@ -211,7 +211,7 @@ def gelu(x: T) -> T:
 
 @elementwise
 def gelu_tanh(x: T) -> T:
-    """The approximation of `gelu` by tanh. Hendrycks, Gimpel: arXiv:1606.08415, section 2.
+    """The tanh approximation of `gelu`. Hendrycks, Gimpel: arXiv:1606.08415, section 2.
 
     x: floating, of any shape.
     """

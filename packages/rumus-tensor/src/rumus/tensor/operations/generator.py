@@ -30,8 +30,8 @@ from rumus.tensor.memory.updater import Outcome
 Place: TypeAlias = tuple[int, int, int]  # seed, stream, position
 
 _KEEP = Kernel("keep", {"keep": Expr.scalar("threshold") <= Expr.array("word")})
-_HALF = 2**16  # kernels compute with float32, so a number of blocks is two of 16 bits
-_MOST = 128  # steps of which a device may know more: their sums stay exact
+_HALF = 2**16  # kernels compute in float32, so a number of blocks is stored as two 16-bit halves
+_MOST = 128  # steps that a device may be ahead: their sums stay exact
 _BEHIND, _IS_HIGH = Expr.array("behind"), Expr.array("is_high") > 0.5
 _BLOCKS = _IS_HIGH.where(Expr.scalar("high"), Expr.scalar("low"))
 _IS_APPLIED = Expr.array("applied") > 0.5
@@ -49,8 +49,8 @@ class Generator:
     seed: 0 <= seed < 2**32.
     stream: 0 <= stream < 2**32; streams of one seed are independent.
 
-    ValueError for a number outside. There is no generator that everything draws from: `seed` sets
-    the number that new ones start from.
+    ValueError for a number outside. There is no global generator: `rumus.tensor.seed` sets the seed
+    of new ones.
 
     >>> from rumus.tensor import Generator
     >>> Generator(0).uniform((2,)).tolist() == Generator(0).uniform((2,)).tolist()
@@ -79,9 +79,9 @@ class Generator:
 
     @property
     def position(self) -> int:
-        """How many words were drawn, in whole blocks of four, by steps that count.
+        """The number of words drawn, in whole blocks of four, by steps that count.
 
-        Where a device decides whether its steps count, this waits for it.
+        If a device decides whether steps count, this waits for it.
         """
         self.undecided.hear(wait=True)
         return self._position
@@ -97,11 +97,11 @@ class Generator:
         return self.stream << 32 | self.seed
 
     def state(self) -> dict[str, int]:
-        """Return what `restore` needs to go on from here."""
+        """Return a state for `restore` to continue from here."""
         return {"seed": self.seed, "stream": self.stream, "position": self.position}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go on from a state. KeyError or ValueError, with nothing changed, for a bad one.
+        """Continue from a state. KeyError or ValueError, with nothing changed, for a bad one.
 
         state: what `state` returned.
         """
@@ -113,7 +113,7 @@ class Generator:
 
     @property
     def place(self) -> Place:
-        """Seed, stream and position as the running step knows them, which waits for no device."""
+        """Seed, stream and position as the running step sees them, without waiting for a device."""
         return self.seed, self.stream, self._position
 
     @place.setter
@@ -121,9 +121,9 @@ class Generator:
         self.seed, self.stream, self._position = place
 
     def skip(self, words: int) -> None:
-        """Leave words out, in whole blocks of four, as if they had been drawn.
+        """Skip words, in whole blocks of four, as if they had been drawn.
 
-        words: how many 32-bit words to pass over.
+        words: the number of 32-bit words to skip.
 
         >>> from rumus.tensor import Generator
         >>> generator = Generator(0)
@@ -134,7 +134,7 @@ class Generator:
         self._advance(words)
 
     def _advance(self, words: int) -> int:
-        """Reserve words, in whole blocks of four; return the number of the first."""
+        """Reserve words, in whole blocks of four; return the index of the first."""
         for draws in _watching.all:
             draws.note(self)
         first = self._position
@@ -161,7 +161,7 @@ class Generator:
     def keep(
         self, probability: float, shape: Sequence[int], *, backend: Backend | None = None
     ) -> Tensor:
-        """Return a bool mask, each element True with this probability, equal on every backend.
+        """Return a bool mask, True with this probability, equal on every backend.
 
         probability: in [0, 1]; ValueError outside.
         shape: a number or a sequence of numbers.
@@ -183,10 +183,10 @@ class Generator:
         *,
         backend: Backend | None = None,
     ) -> Tensor:
-        """Return float32 numbers of [low, high), 24 random bits each.
+        """Return float32 numbers in [low, high), with 24 random bits each.
 
         shape: a number or a sequence of numbers.
-        low: the smallest number, finite.
+        low: the smallest possible number, finite.
         high: above all numbers, finite.
         backend: where the elements lie, by default the CPU.
         """
@@ -212,8 +212,8 @@ class Generator:
     ) -> Tensor:
         """Return float32 normal numbers.
 
-        By Box and Muller's transform (1958) in float64 on the host, and uploaded: logarithms and
-        cosines differ between devices, weights should not.
+        They are made by the Box-Muller transform (1958) in float64 on the host and uploaded:
+        logarithms and cosines differ between devices, weights should not.
 
         shape: a number or a sequence of numbers.
         mean: finite.
@@ -240,16 +240,16 @@ class Generator:
         *,
         backend: Backend | None = None,
     ) -> Tensor:
-        """Return float32 normal numbers, drawn again until they lie in [low, high].
+        """Return float32 normal numbers, redrawn until they are in [low, high].
 
         shape: a number or a sequence of numbers.
-        mean: of the distribution that is cut off.
-        std: of the distribution that is cut off.
+        mean: of the distribution before truncation.
+        std: of the distribution before truncation.
         low: the smallest number.
         high: the largest number.
         backend: where the elements lie, by default the CPU.
 
-        ValueError if the interval holds less than a thousandth of the distribution.
+        ValueError if the interval has less than a thousandth of the probability.
         """
         scale = std * math.sqrt(2)
         if std <= 0 or math.erf((high - mean) / scale) - math.erf((low - mean) / scale) < 2e-3:
@@ -266,10 +266,10 @@ class Generator:
     def integers(
         self, low: int, high: int, shape: Sequence[int], *, backend: Backend | None = None
     ) -> Tensor:
-        """Return int32 numbers of [low, high). ValueError for an empty interval.
+        """Return int32 numbers in [low, high). ValueError for an empty interval.
 
-        A number is the high part of a word times the length of the interval, so that no value is
-        more likely than another by more than one part in 2**32 / (high - low).
+        A number is the high half of a word times the length of the interval, so no value is more
+        likely than another by more than one part in 2**32 / (high - low).
 
         low: the smallest integer.
         high: above all integers.
@@ -288,11 +288,11 @@ class Generator:
     def permutation(self, count: int) -> NDArray[np.int64]:
         """Return the numbers below `count` in random order, every order equally likely.
 
-        By sorting 64-bit random keys; the order of two equal ones, 1 in 2**64, is their own.
+        It sorts 64-bit random keys; equal ones, 1 in 2**64, keep their order.
 
         count: at least 0.
 
-        CaptureError in a training step that a GPU records: nothing says where the numbers go.
+        CaptureError in a training step that a GPU records, since the numbers could not be redrawn.
         """
         refuse(
             "a permutation is drawn on the host, and would be the same in each repetition; draw it "
@@ -304,7 +304,7 @@ class Generator:
 
 
 class Draws:
-    """Which generators draw in a block, and where they stood before.
+    """Records which generators draw in a block, and their positions before.
 
     >>> generator, draws = Generator(0), Draws()
     >>> with draws.watched():
@@ -319,16 +319,16 @@ class Draws:
 
     @property
     def generators(self) -> list[Generator]:
-        """Those that have drawn."""
+        """The generators that have drawn."""
         return [generator for generator, _ in self.before.values()]
 
     def note(self, generator: Generator) -> None:
-        """Note where a generator stands that is about to draw."""
+        """Note the position of a generator that is about to draw."""
         if id(generator) not in self.before:
             self.before[id(generator)] = generator, generator.place
 
     def shift(self, generator: Generator, words: int) -> None:
-        """Note that steps before have turned out not to count."""
+        """Note that earlier steps turned out not to count."""
         if id(generator) in self.before:
             seed, stream, position = self.before[id(generator)][1]
             self.before[id(generator)] = generator, (seed, stream, position - words)
@@ -340,18 +340,18 @@ class Draws:
             yield
 
     def take_back(self) -> None:
-        """Put the generators back to where they stood."""
+        """Restore the generators' positions."""
         for generator, place in self.before.values():
             generator.place = place
 
     def wait_for(
         self, outcome: Outcome, poll: Callable[[bool], None], applied: tuple[Backend, Array] | None
     ) -> None:
-        """Put them back once it is heard that the step which drew was not applied.
+        """Restore them once the step that drew is known not to have been applied.
 
-        poll: fills in the outcome, waiting for it if that is asked for; held weakly. applied: for
-        steps that go on after one that was not: the backend that decides, and its decision, 0 if
-        the step was not applied. What is drawn there next is as if it was put back already.
+        poll: fills in the outcome, waiting if asked to; held weakly. applied: for training that
+            continues after a refused step: the backend that decides, and its decision, 0 if the
+            step was not applied. Its next draws are as if the positions had already been restored.
         """
         for generator, (_, _, position) in self.before.values():
             words = generator._position - position
@@ -360,17 +360,17 @@ class Draws:
 
 @dataclass(slots=True)
 class _Drawn:
-    """What one step drew, of which nobody knows yet whether it counts."""
+    """The draws of one step whose outcome is not yet known."""
 
     outcome: Outcome
     words: int
     poll: weakref.WeakMethod[Callable[[bool], None]]
-    is_held: bool  # the device has put back what it draws from if the step did not count
+    is_held: bool  # the device has rewound its draws if the step did not count
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What a device's draws are behind: the low and the high half of a number of blocks."""
+    """How far a device's draws lag behind: the low and the high half of a number of blocks."""
 
     backend: Backend
     behind: Array
@@ -378,21 +378,21 @@ class _Held:
 
     @classmethod
     def on(cls, backend: Backend) -> _Held:
-        """Begin with nothing."""
+        """Start at zero."""
         upload = backend.upload
         return cls(backend, upload(np.zeros(2, np.int32)), upload(np.arange(2, dtype=np.int32)))
 
     def hold(self, blocks: int, applied: Array) -> None:
-        """Add blocks, if the step that was decided last is not applied."""
+        """Add blocks if the last decided step is not applied."""
         self._run(_HOLD, blocks, self.behind, self.is_high, applied)
 
     def blocks(self) -> int:
-        """Return what it holds, read from the device."""
+        """Return its value, read from the device."""
         low, high = self.backend.download(self.behind).tolist()
         return int(low) + _HALF * int(high)
 
     def let_go(self, blocks: int) -> None:
-        """Subtract blocks that the host has subtracted, too."""
+        """Subtract blocks that the host has also subtracted."""
         self._run(_LET_GO, blocks, self.behind, self.is_high)
 
     def _run(self, kernel: Kernel, blocks: int, *arrays: Array) -> None:
@@ -401,17 +401,17 @@ class _Held:
 
 
 class Undecided:
-    """The draws of a generator in steps that a device applies or refuses by itself.
+    """The draws of a generator in steps that a device applies or refuses on its own.
 
-    The device holds how many blocks of four words its own draws are behind the host's position:
-    those of steps that it has refused and of which the host has not heard. When the host hears, it
-    puts its position back, and tells the device that it did.
+    The device stores by how many four-word blocks its draws lag behind the host's position: those
+    of refused steps that the host does not know of yet. When the host learns of them, it rewinds
+    its position and tells the device.
     """
 
     def __init__(self, generator: Generator) -> None:
         self._generator = weakref.ref(generator)
         self._steps: deque[_Drawn] = deque()
-        self._blocks = 0  # that the device may be behind
+        self._blocks = 0  # that the device may lag behind
         self._held: _Held | None = None
         self.is_drawn_by_host = False
 
@@ -422,7 +422,7 @@ class Undecided:
         poll: weakref.WeakMethod[Callable[[bool], None]],
         applied: tuple[Backend, Array] | None,
     ) -> None:
-        """Note the draws of a step that was handed to the device last."""
+        """Note the draws of the step submitted last."""
         if applied is not None:
             self._hold(words // 4, *applied)
         self._steps.append(_Drawn(outcome, words, poll, applied is not None))
@@ -437,7 +437,7 @@ class Undecided:
         self._held.hold(blocks, applied)
 
     def behind(self, backend: Backend) -> Array | None:
-        """Return what random words of a backend are behind, as `Backend.random_words` takes it."""
+        """Return a backend's lag, as `Backend.random_words` takes it."""
         depends_on(self, "_held")
         if self._held is not None and self._held.backend is backend:
             return self._held.behind
@@ -446,14 +446,14 @@ class Undecided:
         return None
 
     def hear_on_host(self) -> None:
-        """Wait for all decisions: the host is about to draw, perhaps in each step."""
+        """Wait for all decisions, because the host is about to draw, perhaps in each step."""
         self.is_drawn_by_host = self.is_drawn_by_host or bool(_watching.all)
         self.hear(wait=True)
 
     def hear(self, wait: bool = False) -> None:
-        """Put the generator back where steps are known not to count; with `wait`, know of all.
+        """Rewind the generator for steps known not to count; with `wait`, wait for all outcomes.
 
-        Raises what the optimizer has to say of a step that the device has refused.
+        Raises the optimizer's error about a refused step.
         """
         while self._steps:
             first = self._steps[0]
@@ -471,7 +471,7 @@ class Undecided:
                     self._settle(first)
 
     def _ask_device(self) -> None:
-        """Take over what it holds, of all steps: an optimizer has gone, and will not say it."""
+        """Take over the device's value for all steps: an optimizer is gone and reports nothing."""
         assert self._held is not None
         blocks = self._held.blocks()
         with Uninterrupted():
@@ -487,7 +487,7 @@ class Undecided:
                 draws.shift(generator, words)
 
     def _settle(self, step: _Drawn) -> None:
-        """Take over what became of a step."""
+        """Take over the outcome of a step."""
         is_refused = step.outcome.applied is False
         if is_refused:
             self._put_back(step.words)
@@ -511,7 +511,7 @@ def _on(
     draw: Callable[[], NDArray[Any]],
     bounds: tuple[int, int] | None = None,
 ) -> Tensor:
-    """A tensor of what `draw` gives, drawn anew in each repetition of a captured step."""
+    """A tensor of what `draw` returns, redrawn in each replay of a captured step."""
     backend = backend or cpu()
 
     def make() -> NDArray[Any]:

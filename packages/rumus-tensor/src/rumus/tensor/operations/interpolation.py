@@ -1,4 +1,4 @@
-"""Interpolation: pictures and sequences of another size."""
+"""Interpolation: resizing images and sequences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rumus.tensor.memory.backend import Backend
 
 InterpolationMode: TypeAlias = Literal["nearest", "linear", "bilinear", "trilinear"]
 _AXES: Final = {"linear": 1, "bilinear": 2, "trilinear": 3}
-# By backend: numbers of elements and their shares, which a captured step must find, not send.
+# By backend: indices and weights, which a captured step must find there rather than upload.
 _tables: Final[WeakKeyDictionary[Backend, dict[Any, tuple[Tensor, ...]]]] = WeakKeyDictionary()
 
 
@@ -37,15 +37,14 @@ def interpolate(
     mode: InterpolationMode = "nearest",
     align_corners: bool = False,
 ) -> Tensor:
-    """Bring the spatial axes to another size, as `torch.nn.functional.interpolate` does.
+    """Resize the spatial axes, like `torch.nn.functional.interpolate`.
 
     x: (batch, channels, *lengths), floating.
-    size: the new length of each axis, or of all.
-    scale_factor: or by what each is multiplied, rounded down; exactly one of the two.
+    size: the new length, one number or one per axis.
+    scale_factor: the factor of each length, rounded down; give exactly one of the two.
     mode: "nearest" takes the element at floor(i / scale); "linear", "bilinear" and "trilinear" (for
-        one, two and three axes) weigh the two neighbours on each axis.
-    align_corners: the first and last elements stay where they are, rather than the edges of the
-        first and last.
+        one, two and three axes) interpolate between the two neighbours on each axis.
+    align_corners: align the centres of the first and last elements rather than their outer edges.
 
     ValueError for a size below 1, a mode that does not fit the axes, and for align_corners with
     "nearest".
@@ -75,7 +74,7 @@ def interpolate(
 def _sizes(
     x: Tensor, size: int | Sequence[int] | None, scale_factor: float | Sequence[float] | None
 ) -> tuple[list[int], list[float]]:
-    """The new length of each axis, and how far apart its elements are in the old one."""
+    """The new length of each axis, and the distance of its elements in the old one."""
     lengths = x.shape[2:]
     if (size is None) == (scale_factor is None):
         raise ValueError("interpolate: give size or scale_factor, one of the two")
@@ -96,7 +95,7 @@ def _sizes(
 
 
 def _along(x: Tensor, axis: int, new: int, scale: float, mode: str, align_corners: bool) -> Tensor:
-    """One axis of another length."""
+    """Resize one axis."""
     length = x.shape[axis]
     if new == length and scale == 1:
         return x
@@ -127,7 +126,7 @@ def _repeated(x: Tensor, axis: int, times: int) -> Tensor:
 def _table(
     length: int, new: int, scale: float, mode: str, align_corners: bool
 ) -> tuple[Any, Any, Any]:
-    """The elements below and above each new one, and the share of the one above."""
+    """The elements below and above each new one, and the weight of the one above."""
     at = np.arange(new, dtype=np.float64)
     if mode == "nearest":
         low = np.minimum(np.floor(at * scale), length - 1).astype(np.int32)

@@ -1,4 +1,4 @@
-"""`linear`: a product with all that usually follows it, in one dispatch each way."""
+"""`linear`: a product with everything that usually follows it, in one dispatch each way."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def linear(
     activation: Callable[[Any], Any] | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """activation(x @ weight^T + bias) + residual: one product, all the rest as its epilogue.
+    """activation(x @ weight^T + bias) + residual: one product, with the rest as its epilogue.
 
     x: (..., in).
     weight: (out, in).
     bias: (out,), None for none.
-    activation: a function of a tensor. What `elementwise` has made, as `gelu` or a
-        `functools.partial` of `leaky_relu`, runs in the product; anything else after it.
+    activation: a function of a tensor. An `elementwise` function, such as `gelu` or a
+        `functools.partial` of `leaky_relu`, is fused with the product; any other runs after it.
     residual: (..., out), added to the result, which has this shape.
 
-    ValueError if they do not fit. The leading axes are joined, so that the gradient of the weight
-    is one product as well; that of the bias comes with it.
+    ValueError if they do not fit. The leading axes are joined, so the weight gradient is also one
+    product, which includes the bias gradient.
 
     >>> from rumus.tensor import linear, relu, tensor
     >>> x, weight = tensor([[1.0, 2.0]]), tensor([[3.0, 1.0], [-1.0, 0.0]])
@@ -79,7 +79,7 @@ def linear(
 
 
 def check_fit(x: Shape, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
-    """Raise ValueError for what does not fit an input of shape `x`."""
+    """Raise ValueError for arguments that do not fit an input of shape `x`."""
     if weight.ndim != 2:
         raise ValueError(f"linear: a weight of shape (out, in) is needed, not {weight.shape}")
     outputs, inputs = weight.shape
@@ -97,16 +97,16 @@ def check_fit(x: Shape, weight: Tensor, bias: Tensor | None, residual: Tensor | 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What follows a product, and its backward."""
+    """The epilogue of a product, and its backward."""
 
-    kernel: Kernel | None  # its first array is the product, the second what is added
+    kernel: Kernel | None  # its first array is the product, the second is added
     derivative: Kernel | None  # of the activation
     keeps_product: bool  # for the derivative; else it is replaced by the result
 
     def epilogue(
         self, scalars: Mapping[str, float], out: Array, residual: Array | None
     ) -> Epilogue | None:
-        """Return what a product is given; `out` is for a result beside a product that is kept."""
+        """Return the epilogue; `out` is for the result if the product itself is kept."""
         if self.kernel is None:
             return None
         arrays = () if residual is None else (residual,)
@@ -116,7 +116,7 @@ class Ending:
 
 @cache
 def ending(activation: Kernel | None, has_residual: bool, saves: bool) -> Ending:
-    """What follows a product. saves: whether backward will come."""
+    """The epilogue of a product. saves: whether backward will run."""
     if activation is None and not has_residual:
         return Ending(None, None, False)
     if activation is not None and len(activation.arrays) != 1:
@@ -128,7 +128,7 @@ def ending(activation: Kernel | None, has_residual: bool, saves: bool) -> Ending
     result = Expr.array(name)
     if activation is not None:
         (result,) = activation.outputs.values()
-    # relu is known from its result: it is positive where its argument is.
+    # relu's derivative follows from its result, which is positive where its argument is.
     is_relu = result.operation == "relu" and result.operands[0].operation == "array"
     keeps = saves and activation is not None and (has_residual or not is_relu)
     arrays = [name]
@@ -143,7 +143,7 @@ def ending(activation: Kernel | None, has_residual: bool, saves: bool) -> Ending
 
 @dataclass(frozen=True, slots=True)
 class _Activation:
-    """Backward through an activation, from what it was applied to, or from its result."""
+    """Backward through an activation, from its argument or its result."""
 
     backend: Backend
     derivative: Kernel
@@ -199,9 +199,9 @@ def weight_gradients(
     into: tuple[Array | None, Array | None],
     wanted: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None]:
-    """Return the gradients of the weight and the bias: g^T rows, and in the same product sum(g).
+    """Return the weight and bias gradients: g^T rows and, in the same product, sum(g).
 
-    g: (n, out). rows: (n, in). into: where to write them, if it matters. wanted: which of them.
+    g: (n, out). rows: (n, in). into: optional destinations. wanted: which gradients are needed.
     """
     weight = bias = None
     if wanted[1]:

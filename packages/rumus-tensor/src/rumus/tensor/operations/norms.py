@@ -1,8 +1,7 @@
 """Layer norm and RMS norm of rows.
 
 Each is written in primitives, which every backend has. A backend may offer a fused version by name
-(`backend.fused`), which keeps two numbers of each row for its gradient; one test holds the two
-together.
+(`backend.fused`), which keeps two numbers per row for its gradient; a test compares the two.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def layer_norm(
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias along the last axis. arXiv:1607.06450.
 
-    x: (..., n), floating; the variance is divided by n, after the mean was taken out.
+    x: (..., n), floating; the variance of the centred x, divided by n.
     weight, bias: (n,) or None; a bias needs a weight. float16 is computed in float32.
     eps: positive, added under the root.
 
@@ -120,7 +119,7 @@ def _check(name: Name, x: Tensor, weight: Tensor | None, bias: Tensor | None, ep
 
 
 def _norm(name: Name, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Run the fused kernels where the backend has them, else the primitives."""
+    """Run the fused kernels if the backend has them, else the primitives."""
     _check(name, x, weight, bias, eps)
     inputs = [t for t in (x, weight, bias) if t is not None]
     backend = backend_of(name, inputs)
@@ -161,7 +160,7 @@ def _norm_vjp(
             if is_wanted and (into is None or i == 0):
                 into = backend.allocate(shapes[i], gradient.dtype)
             shares[i] = into if is_wanted else None
-        # What passes by the norm, as in x + f(norm(x)), is added where the gradient is written.
+        # A residual gradient, as in x + f(norm(x)), is added where the gradient is written.
         added = destinations[0].array if isinstance(destinations[0], SoFar) else None
         back(x, scale, statistics, gradient, *shares, added)
         return shares[: len(wanted)]

@@ -1,4 +1,4 @@
-"""Padding by what the tensor holds: reflected, repeated at its edges, or from the other end."""
+"""Padding with the tensor's own elements: reflected, repeated, or wrapped around."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MODES: Final = ("zeros", "reflect", "replicate", "circular")
 
 
 def pad_edges(x: Tensor, widths: Sequence[tuple[int, int]], mode: PaddingMode) -> Tensor:
-    """Surround `x` with elements of its own.
+    """Pad `x` with its own elements.
 
     x: of any dtype.
-    widths: for each axis how many elements before and after.
-    mode: "reflect" without the edge itself, "replicate" the edge, "circular" from the other end;
+    widths: the number of elements before and after each axis.
+    mode: "reflect" without repeating the edge, "replicate" the edge, "circular" from the other end;
         "zeros" is `pad`.
 
     ValueError for an unknown mode, another number of axes, and for a width that is negative or

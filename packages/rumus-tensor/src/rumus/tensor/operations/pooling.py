@@ -17,22 +17,22 @@ from rumus.tensor.graph.tensor import Tensor, ones, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 from rumus.tensor.memory.window import Sizes, Window, window
 
-LARGE: Final = 1024  # elements of a window from which it is a reduction like any other
+LARGE: Final = 1024  # from this many elements on, a window is an ordinary reduction
 _X, _OUT, _G = (Expr.array(name) for name in ("x", "out", "g"))
 _LARGER: Final = Kernel("larger", {"out": _OUT.maximum(_X)}, ("out", "x"))
 
 
 def _first_largest() -> Kernel:
-    """Of several equal elements under one window, the first gets the gradient.
+    """The gradient of the first of several equal elements in a window.
 
-    taken: 1 where an earlier one of the window got it.
+    taken: 1 where an earlier one in the window got it.
     """
     taken, share = Expr.array("taken"), Expr.array("share")
     is_it = _X._apply("eq", _X, _OUT)
     is_number = _X._apply("eq", _OUT, _OUT)
     is_nan = _X._apply("eq", _X, _X).where(0.0, is_number.where(0.0, 1 - taken))
     mine = is_it.where(1 - taken, is_nan)
-    given = is_number.where(_G, _OUT)  # a gradient of 0 or 1 would hide a loss that is NaN
+    given = is_number.where(_G, _OUT)  # a gradient of 0 or 1 would hide a NaN loss
     outputs = {"share": share + (mine > 0.0).where(given, 0.0), "taken": taken + mine}
     return Kernel("first_largest", outputs, ("share", "taken", "x", "out", "g"))
 
@@ -62,15 +62,14 @@ def max_pool(
 ) -> Tensor:  # fmt: skip
     """The largest element under the kernel at every place.
 
-    Of equal ones the first gets the gradient, and of NaN the first gets NaN.
+    The first of equal elements gets the gradient; the first NaN gets NaN.
 
     x: (batch, channels, *lengths), floating.
-    kernel: the size of a window, a number or one for each axis.
+    kernel: the window size, one number or one per axis.
     stride: by default the kernel's size.
-    padding: at most half the kernel, of elements smaller than all.
+    padding: at most half the kernel; padded elements never win.
     dilation: the distance between elements of a window.
-    ceil_mode: a last place that only begins within the input, or the padding before it, counts as
-        well.
+    ceil_mode: include a last window that only starts within the input or the padding before it.
 
     Result: (batch, channels, *places). ValueError for sizes that do not fit.
 
@@ -111,7 +110,7 @@ def max_pool(
 
 
 def _fused_max_pool(x: Tensor, found: Window) -> Tensor:
-    """Run the backend's own version: for one or two spatial axes, float32 and float64."""
+    """Run the backend's fused version: for one or two spatial axes, float32 and float64."""
     backend, array = x._backend, x._array
     forward, back = backend.fused("max_pool"), backend.fused("max_pool_gradient")
     assert forward is not None
@@ -128,9 +127,9 @@ def _fused_max_pool(x: Tensor, found: Window) -> Tensor:
 
 
 def _beyond(found: Window, lengths: Shape) -> Shape:
-    """How far the last place reaches behind the padded input if it only has to begin inside.
+    """How far the last window extends past the padded input if it only has to start inside.
 
-    It must begin within the input or the padding before it, as in PyTorch.
+    It must start within the input or the padding before it, as in PyTorch.
     """
     result = []
     rows = zip(lengths, found.kernel, found.stride, found.padding, found.dilation, strict=True)
@@ -144,7 +143,7 @@ def _beyond(found: Window, lengths: Shape) -> Shape:
 
 
 def _counted_avg_pool(x: Tensor, found: Window, extra: Shape, count_include_pad: bool) -> Tensor:
-    """The mean of what counts: sums, over the share of each kernel that does."""
+    """The mean over the elements that count: sums, divided by their fraction of each window."""
     sides = [(p, p + e) for p, e in zip(found.padding, extra, strict=True)]
     lengths = x.shape[2:]
     counted, around = lengths, sides
@@ -166,10 +165,10 @@ def avg_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """The mean under the kernel at every place, the zeros of the padding counted by default.
+    """The mean under the kernel at every place; padding zeros count by default.
 
     x: (batch, channels, *lengths), floating.
-    kernel: the size of a window, a number or one for each axis.
+    kernel: the window size, one number or one per axis.
     stride: by default the kernel's size.
     padding: zeros on both sides, at most half the kernel.
     ceil_mode: a last place that only begins within the input, or the padding before it, counts as
@@ -233,7 +232,7 @@ def _mean_of_tiles(x: Tensor, found: Window) -> Tensor:
 
 
 def _fused_avg_pool(x: Tensor, found: Window) -> Tensor:
-    """Run the backend's own version: for one or two spatial axes."""
+    """Run the backend's fused version: for one or two spatial axes."""
     backend, shape = x._backend, x.shape
     forward, back = backend.fused("avg_pool"), backend.fused("avg_pool_gradient")
     assert forward is not None

@@ -1,8 +1,8 @@
-"""Recurrences over sequences: LSTM, GRU and RNN, two calls of the backend a step.
+"""Recurrences over sequences: LSTM, GRU and RNN, with two backend calls per step.
 
-What the state has part in is one product a step, and a cell: all that is elementwise, in one kernel
-where the backend has it. Backward does the same in reverse, and the gradient of the weight is one
-product over all steps. Sequences are (time, batch, features) here.
+A step is one product with the state, and a cell: everything elementwise, in one kernel if the
+backend has it. Backward does the same in reverse, and the weight gradient is one product over all
+steps. Sequences are (time, batch, features) here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rumus.tensor.memory.time_step import TimeStep
 from rumus.tensor.operations.linear import linear
 
 Kind: TypeAlias = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
-LARGE: Final = 8192  # elements of all states from which a whole sequence is one kernel, if it can
+LARGE: Final = 8192  # elements of all states from which a whole sequence is one kernel
 GATES: Final[dict[Kind, int]] = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 _CELLS: Final[dict[Kind, tuple[FusedName, FusedName]]] = {
     "lstm": ("lstm_cell", "lstm_cell_gradient"),
@@ -44,15 +44,15 @@ def recurrence(
     lengths: Tensor | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Run a recurrent layer of one direction over what its inputs give the gates.
+    """Run a recurrent layer in one direction, given its inputs' products with the weight.
 
     kind: "lstm" (Hochreiter, Schmidhuber, 1997, with the forget gate of Gers et al., 2000), "gru"
-    (Cho et al.: arXiv:1406.1078, the reset gate behind the product), or h = tanh or relu.
-    x: (time, batch, gates * hidden), the product of the inputs with their weight, and its bias; the
-    gates in PyTorch's order: i f g o, or r z n. h, c: (batch, hidden), the first state; c of an
-    LSTM alone. weight: (gates * hidden, hidden), of the state. bias: (gates * hidden,), added to
-    the state's product. lengths: (batch,), int32, each in [1, time]: behind its end a sample keeps
-    its state. reverse: from the last step to the first, a sample beginning at its own end.
+    (Cho et al.: arXiv:1406.1078, the reset gate after the product), or h = tanh or relu.
+    x: (time, batch, gates * hidden), the product of the inputs with their weight, plus bias; the
+    gates in PyTorch's order: i f g o, or r z n. h, c: (batch, hidden), the first state; c only for
+    an LSTM. weight: (gates * hidden, hidden), of the state. bias: (gates * hidden,), added to the
+    state's product. lengths: (batch,), int32, each in [1, time]: beyond its end a sample keeps its
+    state. reverse: run from the last step to the first, each sample starting at its own end.
     Returns the states h of all steps, (time, batch, hidden), the last h, and the last c.
     """
     given = [t for t in (x, h, c, weight, bias) if t is not None]
@@ -118,7 +118,7 @@ def _cell(
 
 
 class _Run:
-    """One pass over a sequence, and what its gradient needs of it."""
+    """One pass over a sequence, and what its gradient needs."""
 
     def __init__(
         self,
@@ -148,13 +148,13 @@ class _Run:
         return self.backend.allocate(shape, self.dtype)
 
     def _states(self, first: Tensor) -> Array:
-        """Memory for all states, with the first one."""
+        """Memory for all states, including the first."""
         states = self._new(self.time + 1, self.batch, self.hidden)
         self.backend.copy(first._array, states[self.time if self.reverse else 0])
         return states
 
     def _steps(self) -> list[TimeStep]:
-        """The steps in their order."""
+        """The steps in order."""
         if self.reverse:
             return [TimeStep(t, t + 1, t, self.lengths) for t in reversed(range(self.time))]
         return [TimeStep(t, t, t + 1, self.lengths) for t in range(self.time)]
@@ -165,13 +165,13 @@ class _Run:
         return found
 
     def _of_sequences(self, name: FusedName) -> Callable[..., None] | None:
-        """A kernel for all steps, if the backend has one that is worth its compiling."""
-        is_large = self.h.size >= LARGE or self.backend.runs_ahead  # where the host compiles
+        """A kernel for all steps, if the backend has one that is worth compiling."""
+        is_large = self.h.size >= LARGE or self.backend.runs_ahead  # if the host compiles
         return self.backend.fused(name) if is_large and self.dtype == float32 else None
 
     def forward(self, x: Array, inputs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Run all steps."""
-        x = reshaped(self.backend, x, -1).reshape(x.shape)  # dense, once for all steps
+        x = reshaped(self.backend, x, -1).reshape(x.shape)  # contiguous, once for all steps
         whole = self._of_sequences("recurrence")
         if whole is not None:
             states = self.c, self.h, self.lengths, self.reverse
@@ -198,7 +198,7 @@ class _Run:
         states = self.h[first : first + self.time]
         options: dict[str, Any] = {"saved": self.saved, "reads_result": True}
         whole = result_of("recurrence", states, self.backend, inputs, self.vjp, **options)
-        # Made before anything that reads the states: backward comes here after all of that.
+        # Created before anything that reads the states, so backward reaches it after all of them.
         ends = [
             None if of is None else self._end(whole, name, of[last])
             for name, of in (("h", self.h), ("c", self.c))
@@ -207,7 +207,7 @@ class _Run:
         return whole, ends[0], ends[1]
 
     def _end(self, whole: Tensor, name: str, array: Array) -> Tensor:
-        """The last state as a tensor, whose gradient waits here for that of all states."""
+        """The last state as a tensor, whose gradient is kept here until that of all states."""
 
         def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
             self.final[name] = gradient
@@ -221,7 +221,7 @@ class _Run:
         return result_of(f"last {name}", array, self.backend, (whole,), vjp, adding=(0,))
 
     def vjp(self, gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
-        """Go all steps back."""
+        """Run all steps backward."""
         dh, dc = self._final("h"), self._final("c") if self.c is not None else None
         dx = self._new(*self.shape)
         dz = self._new(*self.shape) if self.kind == "gru" else dx
@@ -238,7 +238,7 @@ class _Run:
         self, gradient: Array, dh: Array, dc: Array | None, dx: Array, dz: Array
     ) -> None:
         backend, cell = self.backend, self._cell(1)
-        keep = self._new(self.batch, self.hidden)  # what passes a step by, as in u h of a GRU
+        keep = self._new(self.batch, self.hidden)  # what bypasses a step, as in u h of a GRU
         backend.fill(0, keep)
         for step in reversed(self._steps()):
             if self.kind == "lstm":
@@ -252,7 +252,7 @@ class _Run:
             backend.elementwise(ACCUMULATE, (dh, keep), (), (dh,))
 
     def _final(self, name: str) -> Array:
-        """The gradient of the last state, in memory of our own."""
+        """The gradient of the last state, in our own memory."""
         own = self._new(self.batch, self.hidden)
         found = self.final.get(name)
         if found is None:
@@ -265,7 +265,7 @@ class _Run:
         self, dx: Array, dz: Array, dh: Array, dc: Array | None,
         destinations: Sequence[Array | None],
     ) -> list[Array | None]:  # fmt: skip
-        """The gradients of the inputs, in their order."""
+        """The gradients of the inputs, in order."""
         rows = self.time * self.batch
         before = self.h[1:] if self.reverse else self.h[: self.time]
         flat = reshaped(self.backend, dz, (rows, dz.shape[2]))

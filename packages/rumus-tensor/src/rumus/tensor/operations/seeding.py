@@ -1,8 +1,8 @@
-"""`seed`: the number that everything random of a program comes from, unless it is given its own.
+"""`seed`: the number that determines all randomness of a program, unless a part has its own.
 
 Initial weights, dropout, the order of a loader and its transforms are functions of this number and
-of streams that are counted from the start of the program. It is drawn afresh for each process, and
-kept with each run; the same number gives the same bits.
+of streams numbered from the start of the program. Each process draws a new one, which is saved with
+each run; the same number gives the same bits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rumus.tensor.operations.generator import Generator
 
 
 class _Seed:
-    """The seed of this process, and the streams of it that were handed out."""
+    """The seed of this process, and the streams already handed out."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -30,15 +30,15 @@ _process = _Seed()
 
 
 def seed(value: int | None = None) -> int:
-    """Set the seed of this program, for all that is made from here on, and return it.
+    """Set the seed of this program, for everything made from now on, and return it.
 
-    Call it before a model is made: `seed(1)`, or `seed()` for a fresh one. What is made in the same
-    order afterwards is the same, bit for bit: layers and their dropout, loaders without a `seed=`
-    of their own, and what they draw.
+    Call it before making a model: `seed(1)`, or `seed()` for a new one. Layers and their dropout,
+    and loaders without their own `seed=`, are then bit for bit the same if they are made in the
+    same order.
 
-    value: in [0, 2^32), ValueError otherwise; None for a fresh one.
+    value: in [0, 2^32), ValueError otherwise; None for a new one.
 
-    TypeError for a value that is not whole.
+    TypeError for a value that is not an integer.
 
     >>> from rumus.tensor import next_generator, seed
     >>> draws = []
@@ -62,7 +62,7 @@ def _drawn() -> int:
 
 
 def run_seed() -> int:
-    """Return the seed of this program; the first who asks draws it, if nobody has set it."""
+    """Return the seed of this program; drawn on the first call if it was not set."""
     if _process.value is None:
         seed()
     assert _process.value is not None
@@ -70,15 +70,15 @@ def run_seed() -> int:
 
 
 def is_seeded() -> bool:
-    """Whether the program has set its seed, and it was not drawn."""
+    """Whether the program has set its seed, rather than drawn it."""
     return _process.is_given
 
 
 def next_generator() -> Generator:
-    """Return a generator of the program's seed, of a stream that nobody has had.
+    """Return a generator of the program's seed with a new stream.
 
-    What is made in the same order gets the same streams: making something earlier changes what is
-    made after it. Give a `Generator` of its own to what must not depend on that.
+    Streams are handed out in order, so making something earlier changes everything made after it.
+    Pass an explicit `Generator` to anything that must not depend on that.
     """
     found = run_seed()
     return Generator(found, next(_process.streams) % 2**32)

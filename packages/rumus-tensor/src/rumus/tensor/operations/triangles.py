@@ -28,7 +28,7 @@ def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of the last two axes, 0 above.
 
     x: (..., rows, columns) of any dtype.
-    diagonal: the highest one that is kept, 0 the main one, positive above.
+    diagonal: the highest one to keep; 0 is the main diagonal, positive ones are above it.
 
     ValueError for fewer than two axes.
 
@@ -43,7 +43,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of the last two axes, 0 below.
 
     x: (..., rows, columns) of any dtype.
-    diagonal: the lowest one that is kept, 0 the main one, positive above.
+    diagonal: the lowest one to keep; 0 is the main diagonal, positive ones are above it.
 
     ValueError for fewer than two axes.
 
@@ -62,7 +62,7 @@ def _triangle(kernel: Kernel, x: Tensor, diagonal: int) -> Tensor:
     if x.dtype == bool_:
         return _triangle(kernel, cast(x, int32), diagonal) != 0
     row, column = numbers(rows, x.backend).unsqueeze(1), numbers(columns, x.backend)
-    if is_floating(x.dtype):  # those of float16 would end at 2048
+    if is_floating(x.dtype):  # float16 indices would end at 2048
         dtype = float32 if x.dtype == float16 else x.dtype
         row, column = cast(row, dtype), cast(column, dtype)
     return cast(run(kernel, (x, row, column), {"diagonal": diagonal}), x.dtype)
