@@ -7,7 +7,7 @@
     python docs/examples/char_gpt.py --precision float16    half the memory; fast on a GPU only
 
 Without a text of yours it learns the description of the Python language that comes with every
-Python. It saves itself in the run's folder, goes on from there when it is started again, and
+Python. It saves itself in the run's folder, continues from there when it is started again, and
 writes a few lines at the end. The program fails if it has not come below 2.6 nats a byte, where
 guessing by the frequencies of bytes is at 3.1, unless it was given fewer than 300 steps.
 """
@@ -69,7 +69,7 @@ def windows(text: bytes, length: int) -> NDArray[np.int32]:
 
 
 def write(model: GPT, count: int, start: str, random: Generator) -> str:
-    """Let the model go on from `start`, a byte at a time, each drawn by its probability."""
+    """Let the model continue from `start`, a byte at a time, each drawn by its probability."""
     codes = list(start.encode())
     backend = model.scores.weight.backend
     model.eval()

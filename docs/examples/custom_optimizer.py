@@ -1,4 +1,4 @@
-"""An optimizer of your own, beside AdamW on the same problem.
+"""Your own optimizer, beside AdamW on the same problem.
 
     python docs/examples/custom_optimizer.py     a few seconds on two cores
 

@@ -5,7 +5,7 @@
     python docs/examples/digits_cnn.py --gpu       on a GPU, or not at all
 
 1797 images of 8 x 8 pixels, a quarter held out. Each training image is moved by up to a pixel, and
-a little noise is added, anew in every epoch: the network sees what it cannot learn by heart. The
+a little noise is added, again in every epoch: the network sees what it cannot learn by heart. The
 program fails if less than 98.5 % of the held-out digits are recognised.
 """
 

@@ -1,4 +1,4 @@
-"""A run goes on with any number of ranks, as if it had never been stopped."""
+"""A run continues with any number of ranks, as if it had never been stopped."""
 
 from __future__ import annotations
 

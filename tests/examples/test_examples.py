@@ -62,7 +62,7 @@ def test_digits(tmp_path: Path) -> None:
     assert losses[-1] < 0.2 * losses[0]
     assert percentages("final test accuracy", text) == accuracies[-1:]
     assert accuracies[-1] >= 97
-    assert "\x1b" not in text  # no bar outside of a terminal
+    assert "\x1b" not in text  # no bar outside a terminal
     check_picture(tmp_path / "folder" / "digits.png")
 
 

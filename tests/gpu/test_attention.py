@@ -139,7 +139,7 @@ def test_float16_is_float32_rounded(name: str, half: GpuBackend) -> None:
 
 
 def test_views_of_float16(half: GpuBackend) -> None:
-    """Heads inside of positions at an odd offset: element by element."""
+    """Heads inside positions at an odd offset: element by element."""
     host = normal(2, 30, 5, 2 * 16 + 1, seed=0).astype(float16)
     array = half.upload(host)
     places = [slice(0, 3), slice(3, 4), slice(4, 5)]
@@ -254,7 +254,7 @@ def test_more_workgroups_than_a_grid_is_wide(
 
 @pytest.mark.parametrize("last", ["dense", "strided", "backwards"])
 def test_views(last: str, one: GpuBackend) -> None:
-    """Heads inside of positions, as layers have them, at odd offsets; others are copied."""
+    """Heads inside positions, as layers have them, at odd offsets; others are copied."""
     host = normal(2, 30, 5, 2 * 16 + 1, seed=0)
     array = one.upload(host)
     width = {"dense": slice(1, 17), "strided": slice(0, 32, 2), "backwards": slice(20, 4, -1)}[last]

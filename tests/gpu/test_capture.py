@@ -1,4 +1,4 @@
-"""Recorded commands, run again: on new data, with new scalars, in memory of their own."""
+"""Recorded commands, run again: on new data, with new scalars, in their own memory."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ def test_empty_arrays(gpu: GpuBackend) -> None:
 
 
 def test_other_threads_are_not_recorded() -> None:
-    """They go on meanwhile, with memory of their own."""
+    """They go on meanwhile, with their own memory."""
     gpu = GpuBackend(Gpu())
     found: list[Tensor] = []
     x = np.ones(4, np.float32)

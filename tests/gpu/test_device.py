@@ -31,7 +31,7 @@ from rumus.tensor.gpu import gpu_backend
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of its own: what it does to its process is not done to this one."""
+    """Run its own program: what it does to its process is not done to this one."""
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},

@@ -151,7 +151,7 @@ def test_reductions_of_every_size(gpu: GpuBackend, operation: Any, size: int) ->
 @pytest.mark.parametrize("dtype", [float32, float16, int32, bool_])
 def test_reductions_over_axes(gpu: GpuBackend, operation: Any, axes: Any, dtype: Any) -> None:
     if dtype == bool_ and operation == "sum":
-        return  # a sum of truth values is a sum of integers
+        return  # a sum of booleans is a sum of integers
     host = (normal(5, 70, 9) * 10).astype(dtype)
     want = np.asarray(getattr(np, operation)(host.astype(np.float64), axes)).astype(dtype)
     for view, order in (

@@ -16,7 +16,7 @@ from rumus.gpu import devices
 from rumus.gpu.engine.engines import ENGINES
 from rumus.gpu.engine.protocol import EngineName
 
-pytestmark = pytest.mark.needs_gpu  # in processes of their own
+pytestmark = pytest.mark.needs_gpu  # in their own processes
 
 HEAD: Final = """
 import gc, threading

@@ -13,7 +13,7 @@ from rumus.gpu.__main__ import main
 from rumus.gpu.elementwise import wgsl
 from rumus.gpu.selftest import CHECKS, CheckResult, self_test
 
-pytestmark = pytest.mark.needs_gpu  # in processes of their own
+pytestmark = pytest.mark.needs_gpu  # in their own processes
 
 
 RUNS: Final = sum(len(info.engines) for info in devices())  # of the self-test, by the program

@@ -205,7 +205,7 @@ def test_what_is_rounded_when_it_is_written_takes_another_way(gpu: GpuBackend) -
     assert not tiled_matmul.tiled_matmul(gpu.gpu, a, a, out, (1, 0, 0), (1, 0, 0))
 
 
-# Tiles taller and wider than the other side, and edges inside of a square.
+# Tiles taller and wider than the other side, and edges inside a square.
 @pytest.mark.parametrize(
     ("side", "tile"), [(100, SMALL), (72, Tile(32, 16, 16, 4, 4)), (72, Tile(16, 32, 16, 4, 4))]
 )

@@ -88,7 +88,7 @@ def test_a_view_of_what_came_back_holds_its_memory(gpu: GpuBackend) -> None:
 
 @pytest.fixture
 def host_memory() -> GpuBackend:
-    """A backend of its own whose device sees memory of the host."""
+    """A separate backend whose device sees memory of the host."""
     if not any("dawn" in info.engines for info in devices()):
         pytest.skip("Dawn is not installed, or finds no GPU")
     backend = GpuBackend(Gpu(engine="dawn"))

@@ -311,7 +311,7 @@ def test_a_step_of_several_passes_draws_once(
 
 
 def test_a_step_that_fails_or_is_skipped_draws_nothing() -> None:
-    """Where the host decides; a device goes on with its masks until it is heard."""
+    """Where the host decides; a device continues with its masks until it is heard."""
     net = Dropped(NumpyBackend())
     trainer = Trainer(SGD(net.model.parameters(), 0.1, nonfinite="skip"))
     trainer.train_step(net.loss, X, Y)

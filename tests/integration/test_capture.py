@@ -151,7 +151,7 @@ def test_a_repeated_step_is_the_step(gpu: GpuBackend) -> None:
     counts = captured.trainer.counts
     assert (counts.plain, counts.recorded, counts.captured) == (1, 1, 18)
     losses = [loss.item() for loss in captured.losses]
-    assert len(set(losses)) == 20  # each in memory of its own
+    assert len(set(losses)) == 20  # each in its own memory
     assert captured.optimizer.steps == 20
 
 

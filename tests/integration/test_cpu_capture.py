@@ -573,7 +573,7 @@ def test_a_batch_that_is_written_to(host: NumpyBackend) -> None:
 
 @pytest.mark.parametrize("what", ["the batch", "a result"])
 def test_arrays_that_stay(what: str, host: NumpyBackend) -> None:
-    """Nobody's tensor is written anew behind his back."""
+    """Nobody's tensor is written again behind his back."""
     kept: list[Tensor] = []
 
     class Keeper:

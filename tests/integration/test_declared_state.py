@@ -19,7 +19,7 @@ X = np.ones((4, 3), np.float32)
 
 
 class Task:
-    """A loss of its own."""
+    """A separate loss."""
 
     def __init__(self, model: nn.Module) -> None:
         self.models = {"a": [model]}

@@ -77,7 +77,7 @@ def run(
     *,
     leave_out: tuple[str, str] = ("", ""),
 ) -> tuple[Any, ...]:
-    """Train with everything given, but for one argument of one function."""
+    """Train with everything given except one argument of one function."""
 
     def given(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in options.items() if (where, k) != leave_out}

@@ -101,7 +101,7 @@ def test_parameters_are_saved_with_their_module(tmp_path: Path) -> None:
 
 
 def test_a_module_that_would_not_be_saved_is_refused(tmp_path: Path) -> None:
-    """Otherwise the masks would start anew with a resume."""
+    """Otherwise the masks would start again with a resume."""
     model = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5))
     optimizer = AdamW(model.parameters())
     data = [(np.ones((2, 4), np.float32),)]

@@ -188,7 +188,7 @@ def test_a_frozen_parameter(backend: Backend) -> None:
 
 
 def test_a_parameter_replaced_after_construction(backend: Backend) -> None:
-    """The optimizer goes on with the old object, and the model is not trained."""
+    """The optimizer continues with the old object, and the model is not trained."""
     model = nn.Linear(2, 1, generator=Generator(0)).to(backend)
     optimizer = SGD(model.parameters(), 0.1)
     model.weight = Parameter(np.ones((1, 2)), name="weight", backend=backend)
@@ -285,7 +285,7 @@ def test_saved_state_runs_no_code(backend: Backend) -> None:
 
 
 def test_sparse_gradients_are_dense(backend: Backend) -> None:
-    """Rows that were not looked up need an optimizer of its own, or are handled differently.
+    """Rows that were not looked up need its own optimizer, or are handled differently.
 
     Here an embedding is a gather, its gradient has the table's shape, repeated rows add up, and
     Adam decays the moments of the rows that were not used as its formula says: a dense gradient
@@ -374,7 +374,7 @@ def test_two_optimizers_of_a_gan(backend: Backend) -> None:
 
 
 def test_steps_are_counted_on_the_host(backend: Backend) -> None:
-    """The counter is a tensor of its own, and sits on the wrong device after loading."""
+    """The counter is its own tensor, and sits on the wrong device after loading."""
     a, b = parameters(backend)
     optimizer = Adam([a, b], 0.1)
     optimizer.step((a * b).sum().backward())

@@ -1,4 +1,4 @@
-"""shaders/generated/ shows what is printed for the optimizers. To write it anew:
+"""shaders/generated/ shows what is printed for the optimizers. To write it again:
 
 PYTHONPATH=tests/support python tests/integration/test_generated_shaders.py
 """

@@ -27,7 +27,7 @@ def resident_kilobytes() -> int:
 
 
 class Run:
-    """A tiny classifier with dropout, on a device of its own."""
+    """A tiny classifier with dropout, on its own device."""
 
     def __init__(self, *, capture: bool) -> None:
         self.gpu = GpuBackend(Gpu())
@@ -64,7 +64,7 @@ class Run:
 @pytest.mark.needs_gpu
 @pytest.mark.parametrize(("capture", "short", "long"), [(True, 2000, 20_000), (False, 1000, 3000)])
 def test_memory_is_flat(capture: bool, short: int, long: int) -> None:
-    """In a process of its own: what other tests have left decides how much Python asks for next."""
+    """In its own process: what other tests have left decides how much Python asks for next."""
     command = [sys.executable, __file__, *map(str, (int(capture), short, long))]
     done = subprocess.run(command, capture_output=True, check=False, text=True)
     assert done.returncode == 0, done.stderr

@@ -403,7 +403,7 @@ def test_schedules_are_asked_in_their_turn(gpu: GpuBackend) -> None:
 
 @pytest.mark.parametrize("how", ["function", "scaled", "set", "group", "there and back"])
 def test_a_schedule_may_change_its_mind(gpu: GpuBackend, how: str) -> None:
-    """As one that looks at the validation loss does: what was sent in advance is sent anew."""
+    """As one that looks at the validation loss does: what was sent in advance is sent again."""
     here, there = parameters_on(NumpyBackend()), parameters_on(gpu)
     for parameters in (here, there):
         lr = [0.1]

@@ -1,4 +1,4 @@
-"""A run that goes on with other hyper-parameters than before says so, and goes on."""
+"""A run that continues with other hyperparameters than before says so, and goes on."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def test_the_mean_loss_of_an_epoch_counts_tokens(backend: Backend) -> None:
 
 
 def test_a_mean_loss_of_which_nobody_knows_the_weights_is_said() -> None:
-    """Nothing else depends on it, so the training goes on."""
+    """Nothing else depends on it, so the training continues."""
     x, y = texts()
     parts = [(x[:2], y[:2]), (x[2:], y[2:])]
     with pytest.warns(UserWarning, match=r"epoch's mean loss.* weight_of="):

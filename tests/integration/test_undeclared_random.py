@@ -295,7 +295,7 @@ def in_a_loader() -> dict[str, Any]:
 def test_what_draws_elsewhere_is_said_when_a_checkpoint_is_saved(
     make: Callable[[], dict[str, Any]], tmp_path: Path
 ) -> None:
-    """It is not known that the training needs it, so the training goes on."""
+    """It is not known that the training needs it, so the training continues."""
     with pytest.warns(UserWarning, match=r"'rng'.* no checkpoint holds it.* state=") as heard:
         fitted(folder=tmp_path, epochs=2, **make())
     assert len(heard) == 1

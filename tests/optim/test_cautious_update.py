@@ -113,7 +113,7 @@ def test_it_acts_on_the_gradient_that_the_rule_sees(backend: Backend) -> None:
 
 
 def test_matrices_of_muon(backend: Backend) -> None:
-    """An element moves, if it does, as without, but for the share of those that do."""
+    """An element moves, if it does, as without, except for the share of those that do."""
     owned, gradients = made(backend, float32)
     others, _ = made(backend, float32)
     start = owned[0].numpy()

@@ -67,7 +67,7 @@ def test_gradients_of_any_size(
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_variance_does_not_fall_below_0(momentum: float, backend: Backend) -> None:
-    """For a gradient that does not change, v - m^2 is 0 but for rounding of either sign."""
+    """For a gradient that does not change, v - m^2 is 0 except for rounding of either sign."""
     draw = np.random.default_rng(0)
     w = Parameter(np.zeros(257), name="w", backend=backend)
     optimizer = RMSprop([w], alpha=0.5, eps=1.0, centered=True, momentum=momentum)

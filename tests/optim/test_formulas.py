@@ -56,7 +56,7 @@ COMPILED: Final = (16_411,)  # the same in one
 
 
 def value(hyper: Any, t: int) -> float:
-    """A hyper-parameter at step t, 1 at the first."""
+    """A hyperparameter at step t, 1 at the first."""
     return float(hyper(t) if callable(hyper) else hyper)
 
 

@@ -321,7 +321,7 @@ def backend_fails(run: Run, t: int) -> Iterator[Any]:
 
 
 def interrupted_backend(run: Run, t: int) -> Iterator[Any]:
-    """An exception that is no error: Ctrl-C where the optimizer cannot hold it back."""
+    """An exception that is not an error: Ctrl-C where the optimizer cannot hold it back."""
     store = run.loss(t).backward()
     where, name = fails_in(run.backend)
 

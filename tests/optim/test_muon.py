@@ -122,7 +122,7 @@ def test_200_steps_in_float32(
 
 
 def test_what_is_no_matrix_is_stepped_by_adamw(backend: Backend) -> None:
-    """To the bit, with a learning rate and a decay of its own, and beside matrices."""
+    """To the bit, with a learning rate and its own decay, and beside matrices."""
     float32 = np.dtype(np.float32)
     mixed, _, gradients = made((*OTHERS, (4, 3)), backend, float32)
     alone, _, _ = made(OTHERS, backend, float32)

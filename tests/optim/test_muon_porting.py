@@ -1,4 +1,4 @@
-"""The Muon of other libraries against their published formulas, written anew in float64.
+"""The Muon of other libraries against their published formulas, written again in float64.
 
 These formulas were compared with Keras 3.15.1, optax 0.2.8 and MLX 0.32.4 themselves, over the same
 gradients and learning rates: they agree to 1e-9 in float64, and with MLX, which has float32 alone,

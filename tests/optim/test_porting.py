@@ -1,4 +1,4 @@
-"""Presets against the published formulas of their libraries, written anew in float64.
+"""Presets against the published formulas of their libraries, written again in float64.
 
 These formulas were compared with Keras 3.15.1, optax 0.2.8 and MLX 0.32.4 themselves, over the same
 gradients and learning rates: they agree to 1e-9 in float64, and with MLX, which has float32 alone,
@@ -103,7 +103,7 @@ def inner_adagrad(p: Real, decay: float = 0.0, start: float = 0.1, eps: float = 
 
 
 def zeiler(p: Real, rho: float, eps: float, decay: float = 0.0) -> Real:
-    """Adadelta, the same everywhere but for the defaults and Keras' decay."""
+    """Adadelta, the same everywhere except for the defaults and Keras' decay."""
     v = u = np.zeros_like(p)
     for t, g in enumerate(GRADIENTS, 1):
         p = p - p * decay * lr(t)

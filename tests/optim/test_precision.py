@@ -50,7 +50,7 @@ def values(size: int, seed: int = 0) -> Real:
 
 
 def parameters(backend: Backend, dtype: DType, sizes: tuple[int, ...] = (7, 70)) -> list[Parameter]:
-    """The same values in any dtype, with odd sizes: the second begins inside of the arena."""
+    """The same values in any dtype, with odd sizes: the second begins inside the arena."""
     return [Parameter(values(n, seed=n), dtype=dtype, name=f"p{n}", backend=backend) for n in sizes]
 
 

@@ -119,7 +119,7 @@ def test_a_sequence_without_a_batch() -> None:
 
 
 class Plain(NumpyBackend):
-    """A backend without cells of its own."""
+    """A separate backend without cells."""
 
     def fused(self, name: Any) -> Any:
         return None if "_cell" in name else super().fused(name)

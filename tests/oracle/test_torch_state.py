@@ -312,7 +312,7 @@ def test_names_of_a_group_stand_together() -> None:
 
 
 def test_there_is_every_optimizer_of_both() -> None:
-    assert {kind for kind, _ in OPTIONS} == set(IN_TORCH) - {Muon}  # which has a test of its own
+    assert {kind for kind, _ in OPTIONS} == set(IN_TORCH) - {Muon}  # which has its own test
 
 
 def test_muon() -> None:

@@ -57,7 +57,7 @@ class Training:
         return {"model": model, "optimizer": optimizer.state_dict(), "trainer": {"step": self.step}}
 
     def go_on(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         optimizer: Any = self.trainer.optimizer
         optimizer.load_state_dict(state["optimizer"])
         self.weight.assign(tensor(state["model"]["weight"]))
@@ -73,7 +73,7 @@ def train(folder: str, asynchronous: bool) -> None:
     while True:
         training.train_step()
         checkpoints.save(training.step, training.state())
-        # An asynchronous save is known to be there when the next has begun.
+        # An asynchronous save is known to be there when the next has started.
         print(training.step - asynchronous, flush=True)
 
 

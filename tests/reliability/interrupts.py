@@ -1,4 +1,4 @@
-"""Raises from signal handlers inside of operations, and counts the torn: docs/reliability.md.
+"""Raises from signal handlers inside operations, and counts the torn: docs/reliability.md.
 
 PYTHONPATH=tests/support python tests/reliability/interrupts.py
 """

@@ -59,7 +59,7 @@ def outcome(path: Path) -> str:
 
 
 def _as_told(path: Path) -> str:
-    """Leave out what is no number, and say what a missing one is."""
+    """Leave out what is not a number, and say what a missing one is."""
     try:
         table = pd.read_csv(path)
         numbers = [

@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests/support python tests/reliability/signals.py
 
-Each training is a process with a group of its own, forked from one that has imported everything.
+Each training is a process with its own group, forked from one that has imported everything.
 It tells of each step through a pipe, and saves after every third. Nothing is lost if it ends with
 the code of the signal, and its newest checkpoint is of the last step that it told of, or of the one
 that it did not come to tell of, with the weight that an undisturbed training has there.

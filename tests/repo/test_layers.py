@@ -1,6 +1,6 @@
 """Which package may import which, and which room of a package; the arrows point downwards only.
 
-Every import statement counts, also one inside of a function or for a type checker. The only way up
+Every import statement counts, also one inside a function or for a type checker. The only way up
 is `rumus.tensor.gpu`, which looks `rumus.gpu` up by name when `to_gpu()` is called.
 """
 
@@ -110,7 +110,7 @@ def test_importing_a_layer_loads_no_other(layer: str) -> None:
 
 
 # The rooms of each package, and the rooms that each may import from, also for types. What lies
-# outside of a room, the `__init__` first of all, stands above them.
+# outside a room, the `__init__` first of all, stands above them.
 ROOMS = {
     "tensor": {
         "expression": set[str](),

@@ -31,7 +31,7 @@ def outer(x: Tensor) -> Tensor:
 
 
 def inner(x: Tensor) -> Tensor:
-    """Heads in front of positions, which lie outside of them."""
+    """Heads in front of positions, which lie outside them."""
     return x.transpose(-3, -2)
 
 

@@ -1,4 +1,4 @@
-"""What numba compiles of a kernel is kept between processes, and is what it would compile anew."""
+"""What numba compiles of a kernel is kept between processes, and is what it would compile again."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def by_rows(kernel: Kernel, *arrays: Real, s: float = 0.3) -> Real:
 
 
 def close(found: Real, expected: Real) -> None:
-    """Equal, but for the last place: a compiled loop has functions of its own."""
+    """Equal except in the last place: a compiled loop has functions of its own."""
     assert found.dtype == expected.dtype
     tolerance = 0 if found.dtype.kind != "f" else 4 * float(np.finfo(found.dtype).eps)
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)

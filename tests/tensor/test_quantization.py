@@ -92,7 +92,7 @@ def test_codes_are_the_nearest_levels(code: Code, backend: Backend) -> None:
     codes, scales = packed(backend, values, code)
     wanted, its_scales = definition(values, code)
     inner = inside()
-    assert (codes[inner] == wanted[inner]).mean() > 0.999  # but for what lies between by a rounding
+    assert (codes[inner] == wanted[inner]).mean() > 0.999  # up to rounding
     np.testing.assert_array_equal(scales, its_scales)
     error = unpacked(backend, codes, scales, code)[inner] - values[inner]
     assert abs(error).max() <= 0.02 * abs(values).max()

@@ -38,7 +38,7 @@ def heard() -> Iterator[list[int]]:
 
 
 def _receive(numbers: Iterable[int], done: list[str] | None = None) -> None:
-    """Have signals arrive in a block inside of another; `done` is told of the end of the inner."""
+    """Have signals arrive in a block inside another; `done` is told of the end of the inner."""
     with Uninterrupted():
         with Uninterrupted():
             for number in numbers:

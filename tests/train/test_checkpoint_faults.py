@@ -80,7 +80,7 @@ def disk() -> MemoryFileSystem:
 
 
 def saved(folder: Path, fs: FileSystem, step: int = 4) -> Path | None:
-    """Save a step as a program does that goes on from the newest checkpoint."""
+    """Save a step as a program does that continues from the newest checkpoint."""
     checkpoints = Checkpoints(folder, keep_last=3, file_system=fs)
     try:
         return checkpoints.save(step, state_of(step))

@@ -54,7 +54,7 @@ def start(kind: type[MemoryFileSystem]) -> MemoryFileSystem:
 
 
 def save(fs: MemoryFileSystem, loaded: int, step: int) -> int:
-    """Go on from a checkpoint to the next save; return after how many changes it had returned."""
+    """Resume to the next save; return after how many changes it had returned."""
     checkpoints = Checkpoints(FOLDER, keep_last=2, on_error="raise", file_system=fs)
     checkpoints.load(loaded)
     checkpoints.save(step, {**state_of(step), "loaded": loaded})

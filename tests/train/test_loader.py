@@ -480,7 +480,7 @@ def test_a_dataset_that_has_changed_is_sent_again(cases: Any, change: str) -> No
 
 
 def test_large_batches_come_through_shared_memory(cases: Any) -> None:
-    """Batches that grow: each is what it would be without processes, in memory of its own."""
+    """Batches that grow: each is what it would be without processes, in its own memory."""
 
     def loader(**options: Any) -> DataLoader:
         lengths = cases.Scaled(12, 1.5)
@@ -566,7 +566,7 @@ def test_what_a_process_cannot_be_sent(cases: Any) -> None:
 
 
 def program(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a program in a group of processes of its own."""
+    """Start a program in its own group of processes."""
     path = os.pathsep.join([str(IMPORTABLE), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
         [sys.executable, "-c", f"import sys, worker_cases; worker_cases.{code}", *arguments],

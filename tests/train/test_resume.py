@@ -46,7 +46,7 @@ Batch = tuple[NDArray[Any], NDArray[Any]]
 
 
 class Shuffled:
-    """A loader with a place of its own: 41 samples in batches of up to 4, anew in each epoch."""
+    """A loader with its own place: 41 samples in batches of up to 4, again in each epoch."""
 
     def __init__(self) -> None:
         self.epoch = self.batch = 0
@@ -112,7 +112,7 @@ class Losses(Callback):
 
 @dataclass
 class Made:
-    """What is made anew for each process: an optimizer, what it is trained with, and how."""
+    """What is made again for each process: an optimizer, what it is trained with, and how."""
 
     optimizer: Optimizer[Any]
     loss: Callable[..., Tensor]
@@ -261,7 +261,7 @@ class Done:
 
 
 def train(variant: str, folder: Path | None, stop_at: int | None = None, **options: Any) -> Done:
-    """Run a variant with objects of its own, from the newest checkpoint if there is one."""
+    """Run its own variant with objects, from the newest checkpoint if there is one."""
     found = VARIANTS[variant]()
     losses = Losses(stop_at)
     checkpoints = None if folder is None else Checkpoints(folder, file_system=Unsynced())
@@ -470,7 +470,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 
 
 class Reshuffled:
-    """A loader without a state, which shuffles anew each time that it is iterated over."""
+    """A loader without a state, which shuffles again each time that it is iterated over."""
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)

@@ -159,7 +159,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
     (first.path / "DONE").unlink()
     refused(first.path, "another configuration .of lr.", config={"lr": 2})
     refused(second.path, "another run", checkpoints=first.checkpoints, resume=True)
-    # One that was killed before its first checkpoint starts anew.
+    # One that was killed before its first checkpoint starts again.
     again = RunFolder(first.path, config={"lr": 1})
     Model().fit(again, steps=1)
     assert steps(again) == [1]

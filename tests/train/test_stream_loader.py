@@ -24,7 +24,7 @@ def endless(epoch: int) -> Iterator[tuple[NDArray[Any]]]:
 
 
 class Counter:
-    """A stream with a state, which says how much was read anew."""
+    """A stream with a state, which says how much was read again."""
 
     def __init__(self, end: int | None = None) -> None:
         self.end, self.at, self.reads = end, 0, 0

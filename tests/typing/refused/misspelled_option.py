@@ -1,4 +1,4 @@
-"""A hyper-parameter that an optimizer does not have."""
+"""A hyperparameter that an optimizer does not have."""
 
 from rumus.optim import SGD, AdamW, Lion
 from rumus.tensor import Parameter

@@ -124,7 +124,7 @@ def _code(code: int) -> int:
 
 
 def unused(segments: Collection[Path]) -> set[Path]:
-    """Return those that no process has mapped: another job may have begun meanwhile."""
+    """Return those that no process has mapped: another job may have started meanwhile."""
     maps = "".join(_text(path) for path in Path("/proc").glob("[0-9]*/maps")) if segments else ""
     return {path for path in segments if str(path) not in maps}
 

@@ -50,7 +50,7 @@ class Link(Protocol):
         """Send on its way what `add_up` will send first of these arrays, which are final.
 
         Not every rank has to, and no sum has to follow: it waits for nobody, and is only sooner.
-        The device goes on with it while the host asks the others how they are.
+        The device continues with it while the host asks the others how they are.
         """
 
     def add_up(self, backend: Backend, array: Array) -> None:

@@ -1,7 +1,7 @@
 """`ShardStreams`: random numbers that depend on the shard and the batch, not on who computes them.
 
 A generator's numbers are a function of its seed, its stream and its position. Each shard of each
-batch of a step draws from a stream of its own, and the step moves the generator by one stretch,
+batch of a step draws from its own stream, and the step moves the generator by one stretch,
 however many words the shards of a rank have drawn.
 """
 

@@ -124,7 +124,7 @@ class ShardedTeam(Team):
         self._meet("the end of a training", self._steps)
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others, but for a signal that all of them obey."""
+        """Tell the others, except for a signal that all of them obey."""
         if not (isinstance(error, Interrupted) and error.step is not None):
             self.link.fail(error)
 

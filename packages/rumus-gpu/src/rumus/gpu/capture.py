@@ -1,8 +1,8 @@
 """Recording a step, and running its commands again without the Python code that made them.
 
-A recorded step is a list of prepared dispatches. The arrays that it makes live in memory of its
-own, which its commands write anew at each repetition; what it finds (parameters, gradients) is used
-where it lies. Scalars are as recorded, but those of `live` acts.
+A recorded step is a list of prepared dispatches. The arrays that it makes live in its own memory,
+which its commands overwrite in each replay; existing arrays (parameters, gradients) are used in
+place. Scalars are as recorded, except those of `live` acts.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class GpuRecording(Notes):
 
     def live(self, act: Callable[[], None]) -> None:
         """Run `act` now, and once in every repetition for its scalars."""
-        if not self._is_live:  # an act inside of another one is run by that one
+        if not self._is_live:  # an act inside another one is run by that one
             self.facts.acts.append(act)
         super().live(act)
 

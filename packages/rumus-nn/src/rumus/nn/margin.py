@@ -71,7 +71,7 @@ def _triplet(positive: T, negative: T, *, margin: float, scale: float) -> T:
 def _others(x: T, own: T, target: T, number: T, weight: T, *, margin: float, classes: float) -> T:
     cost = number._apply("eq", number, target).where(0.0, weight * (margin - own + x).relu())
     is_class = (target < 0).where(0.0, (target < classes).where(1.0, 0.0)) > 0
-    # NaN, and so its gradient, where the target is no class
+    # NaN, and so its gradient, where the target is not a class
     return cost + is_class.where(0.0, x) * is_class.where(1.0, math.nan)
 
 

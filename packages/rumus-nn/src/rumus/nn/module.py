@@ -319,7 +319,7 @@ class Module:
         """Load a safetensors file, the index of several, or a folder with either.
 
         path: see `read_weights`.
-        rename, strict: see `load_weights`, as well as the result and the errors.
+        rename, strict: see `load_weights`, also for the result and the errors.
 
         WeightsFileError for a damaged or incomplete file, OSError if it cannot be read.
 

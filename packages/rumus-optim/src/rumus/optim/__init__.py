@@ -1,4 +1,4 @@
-"""Optimizers that own their parameters. Each module is imported when it is asked for.
+"""Optimizers that own their parameters. Modules are imported on first use.
 
 >>> from rumus.optim import AdamW
 >>> from rumus.tensor import Parameter
@@ -165,7 +165,7 @@ __all__ = [
     "warmup",
 ]
 
-# The public names of each module but this.
+# The public names of the other modules.
 _NAMES: Final = {
     "algorithms.adabelief": "AdaBelief",
     "algorithms.adadelta": "Adadelta",
@@ -223,10 +223,10 @@ _HOMES: Final = {
 }
 _HOMES["NonFinite"] = "rumus.tensor.memory.updater"
 
-if not TYPE_CHECKING:  # to a type checker, a module with this function has every attribute
+if not TYPE_CHECKING:  # for type checkers, a module with this function has every attribute
 
     def __getattr__(name: str) -> Any:
-        """Import what is asked for the first time."""
+        """Import a name on first use."""
         if name == "rules":
             return import_module("rumus.optim.rules")
         if name not in _HOMES:

@@ -156,7 +156,7 @@ def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> Me
     targets: (...), class numbers.
     ignore_index: the target that does not count, as in `rumus.nn.cross_entropy_loss`.
 
-    ValueError for shapes that do not fit and, on the host, for a target that is no class.
+    ValueError for shapes that do not fit and, on the host, for a target that is not a class.
     """
     losses, count = surprise(logits, targets, ignore_index)
     return MetricState("perplexity", (losses, count), _perplexity)

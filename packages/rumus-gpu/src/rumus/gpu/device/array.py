@@ -114,7 +114,7 @@ class GPUArray:
         return result
 
     def known_bounds(self) -> tuple[int, int] | None:
-        """Return numbers that no element lies outside of, None where they are not known."""
+        """Return numbers that no element lies outside, None where they are not known."""
         if self.bounds is None or self.bounds[0] != self.storage.writes:
             return None
         return self.bounds[1:]

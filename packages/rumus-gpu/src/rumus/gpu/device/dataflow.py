@@ -1,7 +1,7 @@
 """`Dataflow`: where each dispatch of a step has its data from, whatever memory they lie in.
 
 Two runs of one step use other buffers. They compute the same if each kernel reads what the same
-kernel before it has written, the same input, or the same memory from outside of the step.
+kernel before it has written, the same input, or the same memory from outside the step.
 """
 
 from __future__ import annotations

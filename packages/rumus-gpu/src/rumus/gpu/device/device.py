@@ -395,13 +395,13 @@ class Gpu:
     def profile(self) -> AbstractContextManager[Profile]:
         """Time every kernel that is dispatched in a `with` block; slower than without.
 
-        RuntimeError inside of another profile.
+        RuntimeError inside another profile.
         """
         return profiling(self)
 
     @contextmanager
     def timed_pass(self, timed: TimedPass) -> Iterator[None]:
-        """Record what follows in a pass of its own with timestamps.
+        """Record what follows in a separate pass with timestamps.
 
         timed: where its timestamps go.
         """

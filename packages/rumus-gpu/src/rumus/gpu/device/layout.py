@@ -23,7 +23,7 @@ class Layout:
     multiple of 4. column: element i / repeats, a multiple of 4. slot: the same with a row of an
     arena's slot as repeats. cycle: element (i / repeats) % length, whatever they are; this also
     serves what does not start where a buffer can be bound. block: element
-    (i / every) % count * length + i % length: a row of its own for each block of so many elements.
+    (i / every) % count * length + i % length: its own row for each block of so many elements.
     """
 
     walk: Walk

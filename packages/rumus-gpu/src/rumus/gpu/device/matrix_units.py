@@ -189,7 +189,7 @@ class PlainLoops:
 
     def declare(self, name: str) -> str:
         """See `Units`."""
-        return f"var {name} = array<f32, {self._each}>();"  # in a loop, anew in each turn
+        return f"var {name} = array<f32, {self._each}>();"  # in a loop, again in each turn
 
     def left(self, operand: Operand, at: str) -> str:
         """See `Units`."""

@@ -1,6 +1,6 @@
 """`gpu.profile()`: how long each kernel takes on the device.
 
-Each dispatch gets a pass of its own with a timestamp before and after it. Where the driver has no
+Each dispatch gets its own pass with a timestamp before and after it. Where the driver has no
 timestamps, or gives zeros, the host's clock is used, and the device waited for around each
 dispatch.
 """

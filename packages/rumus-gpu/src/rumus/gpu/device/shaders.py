@@ -21,7 +21,7 @@ def shader(name: str) -> str:
 
 
 def constants(**values: bool | int) -> str:
-    """Return WGSL that declares constants: truth values, and unsigned numbers.
+    """Return WGSL that declares constants: booleans, and unsigned numbers.
 
     >>> print(constants(LANES=4, BIASED=True), end="")
     const LANES = 4u;

@@ -1,6 +1,6 @@
 """How each dtype lies in device memory, and how WGSL reads and writes it.
 
-float32 and int32 are what they are. A truth value is a whole word, 0 or 1, so that any element of
+float32 and int32 are what they are. A boolean is a whole word, 0 or 1, so that any element of
 any view has one writer. float16 takes two bytes where the device has 16-bit floats; elsewhere it is
 a float32 that is rounded to float16 whenever it is written.
 """

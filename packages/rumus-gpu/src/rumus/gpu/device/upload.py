@@ -24,7 +24,7 @@ from rumus.gpu.engine.protocol import Buffer, Device
 CHUNK: Final = 2**25  # bytes
 CHUNKS: Final = 3  # that are being filled, or wait for the device
 _ALIGNMENT: Final = 16
-_SHARE: Final = 2**20  # bytes that are worth a thread of their own
+_SHARE: Final = 2**20  # bytes that are worth their own thread
 _THREADS: Final = 8  # as many as it takes to fill a bus
 
 

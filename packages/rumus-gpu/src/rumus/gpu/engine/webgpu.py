@@ -83,7 +83,7 @@ class Owned:
 
 
 class BindGroups:
-    """Makes bind groups of one layout from a structure that is filled in anew each time."""
+    """Makes bind groups of one layout from a structure that is filled in again each time."""
 
     __slots__ = ("_create", "_descriptor", "_device", "_entries", "_layout")
 

@@ -51,7 +51,7 @@ def slot_sums(
 ) -> Iterator[Call]:
     """Yield the two dispatches.
 
-    cut: `parts`, on the device. out: float32, in memory of its own; without axes for the sum over
+    cut: `parts`, on the device. out: float32, in its own memory; without axes for the sum over
     all slots. squared: of the squares. added: to what `out` holds.
     """
     number = cut.shape[0]

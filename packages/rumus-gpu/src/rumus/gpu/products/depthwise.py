@@ -29,7 +29,7 @@ TAPS: Final = 49  # that a lane can hold sums for, and that are written out
 SHARE: Final = 4  # outputs of one input, beyond which a matrix is better
 WORKGROUP: Final = 64
 GROUPS: Final = 1024  # workgroups that keep a large device busy
-LONGEST: Final = 1024  # places that one lane adds up, but for those of one image
+LONGEST: Final = 1024  # places that one lane adds up, except for those of one image
 _SCALARS: Final = 16
 
 
@@ -44,7 +44,7 @@ def depthwise(
     gpu: Gpu, geometry: Geometry, x: GPUArray, weight: GPUArray, bias: GPUArray | None,
     out: GPUArray,
 ) -> None:  # fmt: skip
-    """out = the convolution of x; everything is contiguous, `out` in memory of its own."""
+    """out = the convolution of x; everything is contiguous, `out` in its own memory."""
     arrays = (x, weight, out) if bias is None else (x, weight, out, bias)
     start = 0 if bias is None else bias.rest
     _run(gpu, "depthwise", geometry, arrays, start, -(-out.size // WORKGROUP))
@@ -53,7 +53,7 @@ def depthwise(
 def depthwise_input(
     gpu: Gpu, geometry: Geometry, gradient: GPUArray, weight: GPUArray, out: GPUArray
 ) -> None:
-    """out = the gradient of the input, in memory of its own."""
+    """out = the gradient of the input, in its own memory."""
     groups = -(-out.size // WORKGROUP)
     _run(gpu, "depthwise_input", geometry, (gradient, weight, out), 0, groups)
 
@@ -61,7 +61,7 @@ def depthwise_input(
 def depthwise_weight(
     gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: GPUArray
 ) -> None:
-    """out = the gradient of the weight, in memory of its own."""
+    """out = the gradient of the weight, in its own memory."""
     g, batch = geometry, x.shape[0]
     images = -(-batch // max(1, min(batch, GROUPS // g.outputs)))
     places = math.prod(g.places)

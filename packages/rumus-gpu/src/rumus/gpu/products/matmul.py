@@ -209,7 +209,7 @@ def _walkable(a: GPUArray, b: GPUArray, batch: Shape) -> tuple[GPUArray, GPUArra
 
 
 def _repeated(array: GPUArray, batch: Shape) -> GPUArray:
-    """A copy with every batch in memory of its own."""
+    """A copy with every batch in its own memory."""
     copy = array.backend.allocate((*batch, *array.shape[-2:]), array.dtype)
     copy_strided(array.backend.gpu, array, copy)
     return copy

@@ -1,7 +1,7 @@
 """Matrix products at the speed of float32 arithmetic; the text is in `tiled_matmul_program.py`.
 
 The tile is chosen by the shape (`tiling.py`). Where tiles are too few to fill the device, the depth
-is split as well: each part writes a matrix of its own, and a second kernel adds them in order.
+is split as well: each part writes its own matrix, and a second kernel adds them in order.
 """
 
 from __future__ import annotations

@@ -307,7 +307,7 @@ class UnitProduct:
             yield "}"
 
     def _add_piece(self) -> Iterator[str]:
-        """Add the results of a piece to the totals, and begin anew."""
+        """Add the results of a piece to the totals, and begin again."""
         for number, (i, j) in enumerate(self.matrices):
             yield from self._passed(f"c{i}_{j}", 2 * number)
             yield from self._passed(f"d{i}_{j}", 2 * number + 1)

@@ -24,7 +24,7 @@ POSITIONS: Final = 8192  # of a dispatch: a position is compared with all of the
 
 
 def check_index(gpu: Gpu, index: GPUArray, length: int) -> None:
-    """Raise IndexError if a number is outside of [0, length)."""
+    """Raise IndexError if a number is outside [0, length)."""
     if index.size == 0:
         return
     if gpu.watcher:

@@ -70,7 +70,7 @@ def run_norm_gradient(
 ) -> None:
     """Write the gradients that are wanted: of the rows, of the weight, of the bias.
 
-    Each is contiguous and in memory of its own. `added` is added to that of the rows.
+    Each is contiguous and in its own memory. `added` is added to that of the rows.
     """
     if x.size == 0:
         for array in (into_weight, into_bias):

@@ -77,7 +77,7 @@ def _run(
     arrays: tuple[GPUArray, ...],
     invocations: int | None = None,
 ) -> None:
-    """Dispatch a kernel. The last array is written, contiguous and in memory of its own.
+    """Dispatch a kernel. The last array is written, contiguous and in its own memory.
 
     invocations: by default one for each element that is written.
     """

@@ -74,7 +74,7 @@ class _Family:
 
 
 def _family(operation: Operation, kind: str) -> _Family:
-    """The family of an operation on floats ("f"), integers ("i") or truth values ("b")."""
+    """The family of an operation on floats ("f"), integers ("i") or booleans ("b")."""
     if operation == "sum":
         value = "f32" if kind == "f" else "i32"
         return _Family(value, f"{value}(0)", "x", "a + b", "value")
@@ -147,7 +147,7 @@ def _parts(family: _Family, source: Stored, out: Stored, lanes: int, stage: Stag
 def reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GPUArray) -> None:
     """Reduce `array` over `axes` into `out`.
 
-    `array` has at least one element, and `out` is contiguous, in memory of its own.
+    `array` has at least one element, and `out` is contiguous, in its own memory.
     """
     _reduce(gpu, operation, array, axes, out)
     if operation.startswith("arg"):  # known without a look, should it be an index

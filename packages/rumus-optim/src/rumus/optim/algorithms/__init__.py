@@ -1,4 +1,4 @@
-"""The optimizers by name, each a rule or an algorithm of its own.
+"""The named optimizers, each a rule or an algorithm.
 
-It uses `options`, `rules` and `engine`; no other room knows an optimizer by name.
+This room uses `options`, `rules` and `engine`; no other room names an optimizer.
 """

@@ -12,12 +12,12 @@ from rumus.optim.options.options import Options
 
 
 class AdaBelief(FusedOptimizer[M_co]):
-    """AdaBelief: Adam by how far gradients are from what their average foretold.
+    """AdaBelief: Adam scaled by how far gradients are from their average.
 
     m = beta1 m + (1 - beta1) g;  s = beta2 s + (1 - beta2) (g - m)^2 + eps;
     p = p (1 - lr weight_decay) - lr m_hat / (sqrt(s_hat) + eps)
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
     betas: each in [0, 1).
     eps: at least 0.

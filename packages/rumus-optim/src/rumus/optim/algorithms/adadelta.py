@@ -17,10 +17,10 @@ class Adadelta(FusedOptimizer[M_co]):
     v = rho v + (1 - rho) g^2;  d = sqrt(u + eps) / sqrt(v + eps) g;
     u = rho u + (1 - rho) d^2;  p = p - lr d
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    rho: how slowly the averages forget, in [0, 1).
-    eps: at least 0, inside of both roots; it makes the first steps.
+    rho: the decay rate of the averages, in [0, 1).
+    eps: at least 0, inside both roots; it determines the first steps.
     weight_decay: at least 0, weight_decay p is added to the gradient.
     options: see `FusedOptimizer`.
 

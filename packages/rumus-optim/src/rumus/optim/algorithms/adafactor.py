@@ -32,34 +32,34 @@ _FACTORED: Final = UpdateRule(
     Signature.of(rules.adafactor_factored, _AVERAGES).scalars,
     _AVERAGES,
 )
-_SMALL: Final = (*_AVERAGES, "total")  # the scratch that does not grow with the elements
-_NO_STATE: Final = RuleState((), frozenset(), frozenset())  # R and C, with shapes of their own
+_SMALL: Final = (*_AVERAGES, "total")  # scratch of a size that does not grow with the elements
+_NO_STATE: Final = RuleState((), frozenset(), frozenset())  # R and C, with their own shapes
 
 
 class Adafactor(FusedOptimizer[M_co]):
-    """Adam's scaling from the means of rows and columns alone: state far smaller than parameters.
+    """Adam's scaling from means of rows and columns only: the state is far smaller than parameters.
 
     r = r + w (mean of g^2 in each row - r);  c likewise in each column;  w = t^beta2_decay;
     v = r c / max(mean(r), eps1);  u = g / sqrt(max(v, eps1^2));
     p = p (1 - lr weight_decay) - max(eps2, rms(p)) min(lr, 1 / sqrt(t)) / max(1, rms(u) / d) u
 
-    Rows and columns are the last two axes; what has fewer keeps v itself. rms is the root of the
-    mean square over a tensor.
+    Rows and columns are the last two axes; tensors with fewer axes keep v itself. rms is the root
+    mean square of a tensor.
 
-    parameters: what it owns, see `Optimizer`.
-    lr: at least 0, by how much of its own size a tensor moves, at most.
-    beta2_decay: at most 0; the lower, the longer the average reaches.
-    eps: eps1 > 0, a number, None for the smallest step from 1 in the parameter's dtype; and eps2 >=
-        0, the size that a tensor has at least.
-    d: above 0, how large u may be.
+    parameters: to own; see `Optimizer`.
+    lr: at least 0, the largest step relative to a tensor's own size.
+    beta2_decay: at most 0; the lower, the longer the average.
+    eps: eps1 > 0, or None for the machine epsilon of the parameter's dtype; and eps2 >= 0, the
+        minimum size of a tensor.
+    d: at least 1, the limit of u's size.
     weight_decay: at least 0, decoupled.
-    options: see `FusedOptimizer`; averages of squares stay as they are under any state_dtype.
+    options: see `FusedOptimizer`; state_dtype does not affect averages of squares.
 
     The defaults are PyTorch's. ValueError for a value out of range.
 
-    `planned_memory` tells what is saved. Besides the state there is one array as large as the
-    largest tensor, which all of them use in turn. A tensor of two axes or more has an arena of its
-    own, and a step is 17 dispatches for each of them on a GPU; it reads nothing.
+    `planned_memory` shows how much memory is saved. In addition to the state there is one array as
+    large as the largest tensor, which all share. A tensor with two or more axes has its own arena,
+    and a step is 17 dispatches for each of them on a GPU; nothing is read back.
 
     `rumus.optim.rules.adafactor`. Shazeer, Stern: arXiv:1804.04235.
 
@@ -117,10 +117,10 @@ class Adafactor(FusedOptimizer[M_co]):
     def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
         """Return what `memory()` would be; see `FusedOptimizer.planned_memory`.
 
-        Of what counts as state, only averages of rows and columns, or of the elements where there
-        is one axis, are kept from one step to the next.
+        Of the state it counts, only averages of rows and columns, or of the elements of one-axis
+        tensors, are kept between steps.
 
-        parameters: what it owns, see `Optimizer`.
+        parameters: to own; see `Optimizer`.
         options: see `FusedOptimizer`.
         """
         probes = [Parameter([[0.0]], name="matrix"), Parameter([0.0], name="vector")]
@@ -147,7 +147,7 @@ class Adafactor(FusedOptimizer[M_co]):
         for group in self.groups:
             for part in _parts(group):
                 if _is_factored(part.named[0][1]):
-                    (segment,) = lay_out([part], places, lambda dtype: {})  # stages add theirs
+                    (segment,) = lay_out([part], places, lambda dtype: {})  # stages add their own
                     self._factor(segment)
                     segments = [segment]
                 else:
@@ -181,7 +181,7 @@ class Adafactor(FusedOptimizer[M_co]):
         }
 
     def _square(self, segment: Segment) -> Kernel:
-        """The square of the gradient, where what is measured will lie later."""
+        """The square of the gradient, in scratch memory used again later."""
         _, g = self._kernels.seen(segment)
         (place,) = segment.shared
         return Kernel("square", {place: g * g}, arrays_of(g))
@@ -189,7 +189,7 @@ class Adafactor(FusedOptimizer[M_co]):
     def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:
         """Return both eps; see `FusedOptimizer.torch_options`.
 
-        values: the hyper-parameters of a group at a step.
+        values: the hyperparameters of a group at a step.
         """
         return {"eps": (self._eps1, values["eps2"])}
 
@@ -204,9 +204,9 @@ class Adafactor(FusedOptimizer[M_co]):
         return found
 
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
-        """Sum up the squares of gradients over rows and columns.
+        """Sum the squares of gradients over rows and columns.
 
-        What depends on the number of the step comes later, when it is known.
+        Computations that depend on the step number come later, when it is known.
         """
         for number in gradients.keys() & self._squares.keys():
             section, square = self._squares[number]
@@ -227,7 +227,7 @@ class Adafactor(FusedOptimizer[M_co]):
 
 
 def _advance() -> tuple[Kernel, ...]:
-    """From sums over this step's squares to averages of which this step is a part."""
+    """Update the averages with this step's sums of squares."""
     r, c, mean, kept_r, kept_c, total = map(Expr.array, ("r", "c", "mean", "R", "C", "total"))
     rows, columns = Expr.scalar("rows"), Expr.scalar("columns")
     w = {"t": Expr.scalar("t"), "beta2_decay": Expr.scalar("beta2_decay")}
@@ -265,7 +265,7 @@ def _as_blocks(parameter: Parameter) -> tuple[int, int, int]:
 
 
 def _parts(group: ParameterGroup) -> list[ParameterGroup]:
-    """What is factored one by one, and the rest together, in the order of their first ones."""
+    """The factored tensors one by one, and the rest together, in order of their first ones."""
     parts: dict[ParamId | None, list[tuple[str, Parameter]]] = {}
     for name, p in group.named:
         parts.setdefault(p.id if _is_factored(p) else None, []).append((name, p))
@@ -273,7 +273,7 @@ def _parts(group: ParameterGroup) -> list[ParameterGroup]:
 
 
 def _arenas(parameters: Claimable[Any]) -> Iterator[tuple[DType, list[Parameter]]]:
-    """The parameters that will lie in one arena each, with their dtype."""
+    """The parameters of each future arena, with their dtype."""
     for group in as_groups(parameters):
         for part in _parts(group.trainable()):
             by_dtype: dict[DType, list[Parameter]] = {}

@@ -12,15 +12,15 @@ from rumus.optim.options.options import Options
 
 
 class Adagrad(FusedOptimizer[M_co]):
-    """Adagrad: a step for each element by the size of all its gradients so far.
+    """Adagrad: scales each element's step by the size of all its past gradients.
 
     s = s + g^2;  p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
     lr_decay: at least 0, how fast lr falls.
     weight_decay: at least 0, weight_decay p is added to the gradient.
-    initial_accumulator_value: at least 0, what s starts at.
+    initial_accumulator_value: at least 0, the initial value of s.
     eps: at least 0.
     options: see `FusedOptimizer`.
 

@@ -12,12 +12,12 @@ from rumus.optim.options.options import Options
 
 
 class Adam(FusedOptimizer[M_co]):
-    """Adam: a step for each element by the mean and the size of its gradients.
+    """Adam: scales each element's step by the mean and the size of its gradients.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    betas: how slowly the averages of g and g^2 forget, each in [0, 1).
-    eps: at least 0, outside of the root.
+    betas: the decay rates of the averages of g and g^2, each in [0, 1).
+    eps: at least 0, outside the root.
     weight_decay: at least 0, weight_decay p is added to the gradient.
     amsgrad: divide by the largest average of g^2 so far.
     options: see `FusedOptimizer`.
@@ -54,14 +54,14 @@ class Adam(FusedOptimizer[M_co]):
 class AdamW(FusedOptimizer[M_co]):
     """Adam with decoupled weight decay: the decay does not pass through the averages.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: as in `Adam`.
     betas: as in `Adam`.
     eps: as in `Adam`.
     weight_decay: at least 0, each step first multiplies p by 1 - lr weight_decay. The rest is as in
         `Adam`.
-    decay: "all", as in PyTorch, or "matrices": only what has 2 axes or more decays, in groups of
-        its own; a group with a weight_decay of its own keeps it. The formula is in
+    decay: "all", as in PyTorch, or "matrices": only parameters with 2 or more axes decay, in
+        separate groups; a group with its own weight_decay keeps it. The formula is in
         `rumus.optim.rules.adamw`. Loshchilov, Hutter: arXiv:1711.05101; the default decay is
         PyTorch's.
     amsgrad: as in `Adam`.

@@ -12,14 +12,14 @@ from rumus.optim.options.options import Options
 
 
 class Adamax(FusedOptimizer[M_co]):
-    """Adamax: Adam by the largest recent gradient in the place of the root of the mean square.
+    """Adamax: Adam with the largest recent gradient in place of the root mean square.
 
     m = beta1 m + (1 - beta1) g;  u = max(beta2 u, |g| + eps);  p = p - lr / (1 - beta1^t) m / u
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    betas: how slowly m and u forget, each in [0, 1).
-    eps: at least 0, inside of the maximum.
+    betas: the decay rates of m and u, each in [0, 1).
+    eps: at least 0, inside the maximum.
     weight_decay: at least 0, weight_decay p is added to the gradient.
     options: see `FusedOptimizer`.
 

@@ -12,21 +12,21 @@ from rumus.optim.options.options import Options
 
 
 class Adan(FusedOptimizer[M_co]):
-    """Adan: Adam with Nesterov's momentum by the difference of successive gradients.
+    """Adan: Adam with Nesterov momentum from the difference of successive gradients.
 
     delta = g - g_before;  m = beta1 m + (1 - beta1) g;  d = beta2 d + (1 - beta2) delta;
     n = beta3 n + (1 - beta3) (g + beta2 delta)^2;
     p = (p - lr (m_hat + beta2 d_hat) / (sqrt(n_hat) + eps)) / (1 + lr weight_decay)
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    betas: how slowly m, d and n forget, each in [0, 1).
-    eps: at least 0, outside of the root.
+    betas: the decay rates of m, d and n, each in [0, 1).
+    eps: at least 0, outside the root.
     weight_decay: at least 0, by a proximal step.
     options: see `FusedOptimizer`.
 
-    The defaults are those of the authors' code. ValueError for a value out of range, TypeError if
-    betas are not three.
+    The defaults are those of the authors' code. ValueError for a value out of range, TypeError
+    unless there are three betas.
 
     `rumus.optim.rules.adan`. Xie et al.: arXiv:2208.06677.
     """

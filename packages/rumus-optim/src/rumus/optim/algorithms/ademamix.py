@@ -14,24 +14,24 @@ from rumus.optim.options.options import Options
 
 
 class AdEMAMix(FusedOptimizer[M_co]):
-    """AdamW with a second average of gradients, which remembers tens of thousands of steps.
+    """AdamW with a second average of gradients over tens of thousands of steps.
 
     slow = beta3 slow + (1 - beta3) g;
     p = p (1 - lr weight_decay) - lr (m_hat + alpha slow) / (sqrt(v_hat) + eps)
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    betas: how slowly m, v and slow forget, each in [0, 1).
-    alpha: at least 0, how much slow counts.
-    t_alpha: steps over which alpha rises from 0, in a straight line.
-    t_beta3: steps over which beta3 rises from beta1, so that the half-life of slow does; the paper
-        has the length of the training for both, and None is without.
+    betas: the decay rates of m, v and slow, each in [0, 1).
+    alpha: at least 0, the weight of slow.
+    t_alpha: the number of steps over which alpha rises linearly from 0.
+    t_beta3: the number of steps over which beta3 rises from beta1, with a linearly rising half-life
+        of slow. The paper uses the length of the training for both; None for no rise.
     eps: at least 0.
     weight_decay: at least 0, decoupled.
     options: see `FusedOptimizer`.
 
-    The defaults are those of the authors' code but for the decay, AdamW's. ValueError for a value
-    out of range, TypeError if betas are not three.
+    The defaults are those of the authors' code, except for the decay, which is AdamW's. ValueError
+    for a value out of range, TypeError unless there are three betas.
 
     `rumus.optim.rules.ademamix`. Pagliardini, Ablin, Grangier: arXiv:2409.03137.
 
@@ -82,12 +82,12 @@ class AdEMAMix(FusedOptimizer[M_co]):
 
 
 def _rising(alpha: Hyper, steps: int) -> Callable[[int], float]:
-    """alpha, from a share of 1 / steps at the first step to all of it."""
+    """alpha, rising from alpha / steps at the first step."""
     return lambda t: min(t / steps, 1.0) * (alpha(t) if callable(alpha) else alpha)
 
 
 def _slowing(first: float, last: float, steps: int) -> Callable[[int], float]:
-    """From beta1 to beta3 so that the half-life rises in a straight line: the paper, section 3."""
+    """From beta1 to beta3 with a linearly rising half-life: the paper, section 3."""
     if not 0 < first <= last < 1:
         raise ValueError(f"t_beta3: 0 < beta1 <= beta3 < 1 is needed, not {first} and {last}")
     start, end = 1 / math.log(first), 1 / math.log(last)

@@ -12,19 +12,19 @@ from rumus.optim.options.options import Options
 
 
 class ADOPT(FusedOptimizer[M_co]):
-    """ADOPT: Adam that divides by the second moment of the step before, for any beta2.
+    """ADOPT: Adam that divides by the previous step's second moment, for any beta2.
 
     c = (t - 1)^(1/4);  m = beta1 m + (1 - beta1) clip(g / max(sqrt(v), eps), -c, c);
     p = p - lr m;  v = beta2 v + (1 - beta2) g^2
 
-    The first step changes v alone: v = g^2.
+    The first step changes only v: v = g^2.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
     betas: each in [0, 1).
     eps: at least 0.
-    weight_decay: at least 0, weight_decay p is added to the gradient or, with
-        decoupled_weight_decay, p multiplied by 1 - lr weight_decay.
+    weight_decay: at least 0: weight_decay p is added to the gradient or, with
+        decoupled_weight_decay, p is multiplied by 1 - lr weight_decay.
     decoupled_weight_decay: see weight_decay.
     options: see `FusedOptimizer`.
 

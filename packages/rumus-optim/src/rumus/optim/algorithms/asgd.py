@@ -13,23 +13,23 @@ from rumus.optim.options.options import Options
 
 
 class ASGD(AveragingOptimizer[M_co]):
-    """Stochastic gradient descent whose result is the average of its points.
+    """Stochastic gradient descent whose result is the average of its iterates.
 
     eta = lr / (1 + lambd lr (t - 1))^alpha;  p = p (1 - lambd eta) - eta g;
     ax = p up to step t0 + 1, then the average of all p since
 
-    The average is what `with optimizer.eval_params():` puts in the parameters' place.
+    `with optimizer.eval_params():` swaps the average in for the parameters.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    lambd: at least 0, a decay of its own, also of lr.
+    lambd: at least 0, an extra decay, also of lr.
     alpha: at least 0, how fast lr falls.
     t0: at least 0.
     weight_decay: at least 0, weight_decay p is added to the gradient.
     options: see `FusedOptimizer`.
 
-    The defaults are PyTorch's: its t0 of a million averages nothing before. ValueError for a value
-    out of range.
+    The defaults are PyTorch's: with its t0, averaging starts after a million steps. ValueError for
+    a value out of range.
 
     `rumus.optim.rules.asgd`. Polyak, Juditsky, 1992.
     """

@@ -1,4 +1,4 @@
-"""Optimizers that find their step size: Prodigy and D-Adaptation."""
+"""Optimizers that estimate their step size: Prodigy and D-Adaptation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNLIMITED: Final = 1e30  # d never grows by more
 
 
 class DistanceOptimizer(FusedOptimizer[M_co]):
-    """A `FusedOptimizer` whose learning rate is multiplied by a number `d` that its rule finds."""
+    """A `FusedOptimizer` whose learning rate is multiplied by an estimate `d` of its rule."""
 
     packs_state = True
 
@@ -51,9 +51,9 @@ class DistanceOptimizer(FusedOptimizer[M_co]):
 
     @property
     def d(self) -> Tensor:
-        """What the learning rate is multiplied by in the next step: a tensor without axes.
+        """The factor of the learning rate in the next step: a scalar tensor.
 
-        On a GPU nothing is read until somebody reads it. OwnershipError if this was released.
+        It stays on the GPU until you read it. OwnershipError if this was released.
         """
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
@@ -63,33 +63,33 @@ class DistanceOptimizer(FusedOptimizer[M_co]):
 
 
 class Prodigy(DistanceOptimizer[M_co]):
-    """Adam without a learning rate: it grows to what the way from the start seems to need.
+    """Adam without a learning rate: it is estimated from the distance to the solution.
 
     m = beta1 m + d (1 - beta1) g;  v = beta2 v + d^2 (1 - beta2) g^2;
     p = p - d lr (m / (sqrt(v) + d eps) + weight_decay p)
 
-    and d, one number for all parameters, is the largest estimate so far of how far the parameters
-    must go, from how far they have gone along their gradients.
+    and d, one number for all parameters, is the largest estimate so far of their distance to the
+    solution, computed from how far they have moved along their gradients.
 
-    parameters: what it owns, see `Optimizer`.
-    lr: at least 0, a factor to be left at 1; a schedule from 1 down to 0 is usual. It must be the
-        same in all groups.
-    betas: how slowly m and v forget, each in [0, 1).
-    beta3: how slowly the estimate forgets, in [0, 1); None is sqrt(beta2).
+    parameters: to own; see `Optimizer`.
+    lr: at least 0, a factor usually left at 1; a schedule from 1 down to 0 is common. It must be
+        the same in all groups.
+    betas: the decay rates of m and v, each in [0, 1).
+    beta3: the decay rate of the estimate, in [0, 1); None for sqrt(beta2).
     eps: at least 0.
     weight_decay: at least 0, decoupled.
-    d0: above 0, what d is at first; it is meant to be smaller than d will be.
-    d_coef: above 0, a factor of the estimate: 0.5 or 2 for steps that are smaller or larger.
-    growth_rate: by which factor d may grow in a step, at least 1.
+    d0: above 0, the initial d, which should be too small.
+    d_coef: above 0, a factor of the estimate: 0.5 or 2 for smaller or larger steps.
+    growth_rate: the largest factor by which d may grow per step, at least 1.
     bias_correction: correct Adam's averages.
-    safeguard_warmup: leave lr out of the estimate's denominator, for a long warmup of lr.
-    options: see `FusedOptimizer`; all but cautious and cautious_weight_decay.
+    safeguard_warmup: omit lr from the estimate's denominator, for a long warmup of lr.
+    options: see `FusedOptimizer`, except cautious and cautious_weight_decay.
 
-    The defaults are those of the authors' code. ValueError for a value out of range, for groups of
-    several learning rates, and for optional parameters; BackendMismatchError for parameters on
-    several backends; TypeError for cautious_weight_decay, for cautious, and for parameters of
-    float32 and float64. A step measures all tensors at once, and `memory()` counts two arrays for
-    that as state.
+    The defaults are those of the authors' code. ValueError for a value out of range, for groups
+    with different learning rates, and for optional parameters; BackendMismatchError for parameters
+    on several backends; TypeError for cautious_weight_decay, for cautious, and for a mix of float32
+    and float64. A step measures all tensors at once, with two arrays that `memory()` counts as
+    state.
 
     `rumus.optim.rules.prodigy`. Mishchenko, Defazio: arXiv:2306.06101.
 
@@ -136,23 +136,23 @@ class Prodigy(DistanceOptimizer[M_co]):
 
 
 class DAdaptAdam(DistanceOptimizer[M_co]):
-    """Adam whose learning rate is a lower bound, growing, of the distance to the solution.
+    """Adam whose learning rate is a growing lower bound of the distance to the solution.
 
     m = beta1 m + d lr (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;  p = p - m / (sqrt(v) + eps)
 
-    parameters: what it owns, see `Optimizer`.
-    lr: at least 0, a factor to be left at 1, the same in all groups.
-    betas: how slowly the averages forget, each in [0, 1).
+    parameters: to own; see `Optimizer`.
+    lr: at least 0, a factor usually left at 1, the same in all groups.
+    betas: the decay rates of the averages, each in [0, 1).
     eps: at least 0.
     weight_decay: at least 0: weight_decay p is added to the gradient.
     decoupled_weight_decay: p is multiplied by 1 - d lr weight_decay instead.
-    d0: above 0, what d is at first; it is meant to be smaller than d will be.
-    growth_rate: by which factor d may grow in a step, at least 1.
+    d0: above 0, the initial d, which should be too small.
+    growth_rate: the largest factor by which d may grow per step, at least 1.
     bias_correction: correct Adam's averages.
-    options: see `FusedOptimizer`; all but cautious and cautious_weight_decay.
+    options: see `FusedOptimizer`, except cautious and cautious_weight_decay.
 
-    The defaults are those of the authors' code. Memory and errors are as of `Prodigy`, which finds
-    its way faster.
+    The defaults are those of the authors' code. Memory and errors are as for `Prodigy`, which
+    adapts faster.
 
     `rumus.optim.rules.dadapt_adam`. Defazio, Mishchenko: arXiv:2301.07733.
 

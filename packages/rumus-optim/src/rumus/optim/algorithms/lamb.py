@@ -12,13 +12,13 @@ from rumus.optim.options.options import Options
 
 
 class LAMB(FusedOptimizer[M_co]):
-    """AdamW's direction, in a step for each tensor that is as long as the tensor: large batches.
+    """AdamW with each tensor's step scaled to the tensor's norm, for large batches.
 
     u = m_hat / (sqrt(v_hat) + eps) + weight_decay p;
     p = p - lr r u,  r = norm(p) / norm(u), or 1 if one of them is 0
 
-    parameters: what it owns, see `Optimizer`.
-    lr: at least 0, by how much of its norm a tensor moves.
+    parameters: to own; see `Optimizer`.
+    lr: at least 0, a tensor's step relative to its norm.
     betas: each in [0, 1).
     eps: at least 0.
     weight_decay: at least 0.
@@ -26,8 +26,8 @@ class LAMB(FusedOptimizer[M_co]):
     options: see `FusedOptimizer`.
 
     The defaults are the paper's. ValueError for a value out of range. A step is the same few
-    kernels for any number of tensors. It keeps one array as large as the largest group besides the
-    state, to be measured.
+    kernels for any number of tensors. In addition to the state it keeps one array as large as the
+    largest group, for the measurement.
 
         [ParameterGroup(matrices), ParameterGroup(others, adapt=0, weight_decay=0)]
 

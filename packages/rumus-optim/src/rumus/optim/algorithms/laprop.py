@@ -12,16 +12,16 @@ from rumus.optim.options.options import Options
 
 
 class LaProp(FusedOptimizer[M_co]):
-    """LaProp: the momentum of Adam's normalized gradients, not of the gradients.
+    """LaProp: momentum of normalized gradients rather than of gradients.
 
     v = beta2 v + (1 - beta2) g^2;  m = beta1 m + (1 - beta1) g / (sqrt(v_hat) + eps);
     p = p (1 - lr weight_decay) - lr m_hat
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    betas: how slowly m and v forget, each in [0, 1): beta1 may be above the root of beta2, where
+    betas: the decay rates of m and v, each in [0, 1): beta1 may exceed the root of beta2, where
         Adam diverges.
-    eps: at least 0, outside of the root.
+    eps: at least 0, outside the root.
     weight_decay: at least 0, decoupled.
     options: see `FusedOptimizer`.
 

@@ -12,17 +12,17 @@ from rumus.optim.options.options import Options
 
 
 class LARS(FusedOptimizer[M_co]):
-    """SGD with momentum and a learning rate of its own for each tensor: for large batches.
+    """SGD with momentum and a learning rate per tensor, for large batches.
 
     b = momentum b + lr r (g + weight_decay p);  p = p - b;
     r = trust_coefficient norm(p) / (norm(g) + weight_decay norm(p)), or 1 if one of the norms is 0
 
-    parameters: what it owns, see `Optimizer`.
-    lr: at least 0, as r holds the trust coefficient, the useful ones are large.
+    parameters: to own; see `Optimizer`.
+    lr: at least 0; since r includes the trust coefficient, useful values are large.
     momentum: at least 0.
     weight_decay: at least 0.
-    trust_coefficient: at least 0, by how much of its norm a tensor moves, times lr.
-    adapt: 0 sets r = 1, as is usual for biases and norms, with an lr of their own:
+    trust_coefficient: at least 0, a tensor's step relative to its norm, divided by lr.
+    adapt: 0 sets r = 1, as is usual for biases and norms, with their own lr:
     options: see `FusedOptimizer`. trust_coefficient, momentum and weight_decay are those of the
         paper's experiments; its lr depends on the batch, and 1 is rumus's.
 

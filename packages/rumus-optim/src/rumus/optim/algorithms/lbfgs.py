@@ -33,12 +33,12 @@ from rumus.tensor.graph.buffer_update import BufferUpdate
 from rumus.tensor.memory.uninterrupted import Uninterrupted, put_back_after
 from rumus.tensor.memory.updater import NonFinite, Outcome
 
-CURVATURE: Final = 1e-10  # a step with less, s y, is not remembered
+CURVATURE: Final = 1e-10  # a step with a smaller s y is not stored
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """How far a step went, by how much the gradient changed, and 1 / (s y), s y / (y y)."""
+    """The step, the change of the gradient, and 1 / (s y), s y / (y y)."""
 
     s: Vector
     y: Vector
@@ -48,14 +48,14 @@ class _Pair:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """The loss where the parameters were. largest: the largest element of its gradient."""
+    """The loss at one point. largest: the largest element of its gradient."""
 
     loss: Tensor
     value: float
     gradient: Vector
     largest: float
-    slope: float  # along the direction that is searched
-    updates: Sequence[BufferUpdate]  # what the pass would change; that of the first point counts
+    slope: float  # along the search direction
+    updates: Sequence[BufferUpdate]  # proposed buffer updates; those of the first point count
 
     @property
     def is_finite(self) -> bool:
@@ -73,10 +73,10 @@ class _Progress:
 
 
 class LBFGS(ClosureOptimizer[M_co]):
-    """Limited-memory BFGS: Newton's method with a curvature guessed from the last steps.
+    """Limited-memory BFGS: Newton's method with the curvature estimated from recent steps.
 
-    For losses that are the same function at every call: the whole data set, or one fixed batch, and
-    no dropout. It needs the loss at several points, so its step takes a function:
+    The loss must be the same function at every call: the whole data set, or one fixed batch, and no
+    dropout. A step needs the loss at several points, so it takes a function:
 
     >>> from rumus.optim import LBFGS
     >>> from rumus.tensor import Parameter, Tensor
@@ -92,18 +92,19 @@ class LBFGS(ClosureOptimizer[M_co]):
     One step does up to `max_iter` iterations: a direction by the two-loop recursion, then a line
     search along it.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0, the first length to try.
-    max_iter: how many iterations a step does at most.
-    max_eval: how often the loss is computed at most, 1.25 max_iter by default; a search that has
-        begun may need one more.
-    tolerance_grad: done if no element of the gradient is larger.
-    tolerance_change: done if the loss or no parameter changes by more.
-    history_size: how many steps are remembered, each in twice the memory of the parameters.
-    nonfinite: what a loss or gradient does that is NaN or infinite where the step begins: "raise"
-        or "skip"; see `FusedOptimizer`. Further on, such a point is only a step that was too long.
+    max_iter: the maximum number of iterations per step.
+    max_eval: the maximum number of loss evaluations per step, by default 1.25 max_iter; a started
+        search may need one more.
+    tolerance_grad: stop if no element of the gradient is larger.
+    tolerance_change: stop if the loss, or every parameter, changes by less.
+    history_size: the number of stored steps, each taking twice the memory of the parameters.
+    nonfinite: how a NaN or infinite loss or gradient at the start of a step is handled: "raise" or
+        "skip"; see `FusedOptimizer`. Later in the search, such a point only means that the step was
+        too long.
 
-    The defaults, and the iterates, are those of PyTorch with `strong_wolfe`. ValueError for a value
+    The defaults and the iterates are those of PyTorch with `strong_wolfe`. ValueError for a value
     out of range, TypeError for options of groups or several dtypes.
 
     All parameters have one dtype and are on one backend; groups have no options of their own. The
@@ -139,7 +140,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         self.segments: list[Segment] = []
         self._curvatures: list[tuple[float, float]] = []  # rho and scale of each pair
         self._vectors: Vectors | None = None
-        self._is_away = False  # whether the parameters are at a point that is only tried
+        self._is_away = False  # whether the parameters are at a trial point
         with Uninterrupted():  # its parameters are claimed and laid out, or neither
             super().__init__(parameters)
             try:
@@ -159,11 +160,11 @@ class LBFGS(ClosureOptimizer[M_co]):
             raise TypeError(f"LBFGS takes parameters of one dtype, not {', '.join(sorted(dtypes))}")
 
     def describe(self) -> str:
-        """Return a table: what it owns, with shapes and roles."""
+        """Return a table of its parameters, with shapes and roles."""
         return description(self, self.hyper, False)
 
     def memory(self) -> Memory:
-        """Return the bytes of parameters, gradients and the steps that are remembered now."""
+        """Return the bytes of parameters, gradients and currently stored steps."""
         return used(self.segments)
 
     # The step
@@ -210,7 +211,7 @@ class LBFGS(ClosureOptimizer[M_co]):
             self._place(v, before)
 
     def _ready(self) -> Vectors:
-        """The vectors of the arenas as they are now."""
+        """The vectors for the current arenas."""
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
         check_one_backend(ParameterGroup(Parameters(self.named_parameters())))
@@ -223,7 +224,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         return [segment.arena.values for segment in self.segments]
 
     def _place(self, v: Vectors, x: Vector) -> None:
-        """Put the parameters where they stay."""
+        """Set the parameters to the final point."""
         v.write(x, self._values)
         self._note_written()
         self._is_away = False
@@ -233,7 +234,7 @@ class LBFGS(ClosureOptimizer[M_co]):
             segment.arena.written()
 
     def _iterate(self, v: Vectors, evaluate: Evaluate, run: _Progress, lr: float) -> bool:
-        """Search along one direction; return whether another one may be worth while."""
+        """Search along one direction; return whether to try another."""
         if run.now.largest <= self.tolerance_grad:
             return False
         d = _direction(v, run.pairs, run.now.gradient)
@@ -264,7 +265,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         return is_moving and run.evaluations < self.max_eval
 
     def _advance(self, v: Vectors, run: _Progress, found: Trial, d: Vector) -> None:
-        """Go to where a search ended, and learn the curvature on the way."""
+        """Move to the end of a search, and store the curvature."""
         s = v.scaled(found.t, d)
         y = v.along(found.found.gradient, -1.0, run.now.gradient)
         run.x, run.now = v.along(run.x, found.t, d), found.found
@@ -274,7 +275,7 @@ class LBFGS(ClosureOptimizer[M_co]):
             run.pairs = [*run.pairs, pair][-self.history_size :]
 
     def _look(self, v: Vectors, evaluate: Evaluate, d: Vector | None = None) -> _Point:
-        """The loss where the parameters are now; d: the direction that is searched."""
+        """The loss at the current parameters; d: the search direction."""
         loss, grads = evaluate()
         updates = grads.keep_updates()
         gradient = self._drained(v, grads)
@@ -287,7 +288,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         return _Point(loss, found[0], gradient, found[1], found[2], updates)
 
     def _drained(self, v: Vectors, grads: GradientStore) -> Vector:
-        """The gradients in a store, as a vector of its own; they are drained."""
+        """The gradients in a store, as a new vector; they are drained."""
         refuse_foreign(grads, self)
         for parameter in self.parameters:
             grads.check(parameter)
@@ -298,7 +299,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         return gradient
 
     def _refuse(self, at: _Point) -> None:
-        """Raise, or count, what is not finite where the step begins."""
+        """Raise for, or count, a non-finite loss or gradient at the start of the step."""
         names = self._names(at.gradient)
         if self.nonfinite == "raise":
             what = f"the gradients of {', '.join(map(repr, names))}" if names else "the loss"
@@ -320,7 +321,7 @@ class LBFGS(ClosureOptimizer[M_co]):
         }
         return tuple(name for name, p in self.named_parameters() if p.id in bad)
 
-    # What is remembered: parts s0, y0, s1, y1 ... of the segments' state, the oldest first
+    # The stored steps: parts s0, y0, s1, y1 ... of the segments' state, oldest first
 
     def _pairs(self) -> list[_Pair]:
         return [
@@ -346,9 +347,9 @@ class LBFGS(ClosureOptimizer[M_co]):
             super().release()
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
-        """Take parameters, with what is remembered of them, to another backend.
+        """Move parameters and their stored steps to another backend.
 
-        parameters: what it owns, see `Optimizer`.
+        parameters: to own; see `Optimizer`.
         backend: where they are, or are to be.
         """
         before = host_state(self.segments)
@@ -379,7 +380,7 @@ class LBFGS(ClosureOptimizer[M_co]):
 
     @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; see `FusedOptimizer.load_state_dict`.
+        """Continue from a saved state; see `FusedOptimizer.load_state_dict`.
 
         BackendMismatchError if only a part of the parameters was moved.
 
@@ -413,7 +414,7 @@ class LBFGS(ClosureOptimizer[M_co]):
 
 
 def _direction(v: Vectors, pairs: Sequence[_Pair], gradient: Vector) -> Vector:
-    """Return minus the guessed inverse of the Hessian times the gradient: algorithm 7.4."""
+    """Return minus the estimated inverse Hessian times the gradient: algorithm 7.4."""
     q = v.scaled(-1.0, gradient)
     alphas = []
     for pair in reversed(pairs):
@@ -429,7 +430,7 @@ def _direction(v: Vectors, pairs: Sequence[_Pair], gradient: Vector) -> Vector:
 
 
 def _curvature(v: Vectors, segments: Sequence[Segment], number: int) -> tuple[float, float]:
-    """Compute 1 / (s y) and s y / (y y) again from what was saved."""
+    """Recompute 1 / (s y) and s y / (y y) from a saved state."""
     s, y = ([segment.state[f"{part}{number}"] for segment in segments] for part in "sy")
     curvature, square = v.read(v.dot(y, s), v.dot(y, y))
     return 1.0 / curvature, curvature / square
@@ -440,7 +441,7 @@ def _names_of_parts(count: int) -> list[str]:
 
 
 def _saved_pairs(state: Mapping[str, Any]) -> int:
-    """How many steps a state remembers; 0 if it is no state, which `differences` says better."""
+    """The number of steps in a state; 0 if it is not a state, which `differences` reports."""
     try:
         return max((len(entry["state"]) // 2 for entry in state["parameters"].values()), default=0)
     except (AttributeError, KeyError, TypeError):

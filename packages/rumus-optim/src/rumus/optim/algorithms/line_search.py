@@ -1,9 +1,9 @@
 """A line search for the strong Wolfe conditions. Nocedal, Wright: Numerical Optimization.
 
-phi(t) is the loss at step length t along a direction of descent. A step is good where it goes down
-by a share of what the slope at 0 promises, phi(t) <= phi(0) + C1 t phi'(0), and where the slope has
-become flat, |phi'(t)| <= C2 |phi'(0)|. Algorithm 3.5 finds an interval that holds such a step,
-algorithm 3.6 narrows it.
+phi(t) is the loss at step length t along a descent direction. A step is good if it decreases the
+loss by a fraction of what the slope at 0 predicts, phi(t) <= phi(0) + C1 t phi'(0), and if the
+slope has flattened, |phi'(t)| <= C2 |phi'(0)|. Algorithm 3.5 finds an interval that contains such a
+step, algorithm 3.6 narrows it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Final
 
 C1: Final = 1e-4
 C2: Final = 0.9
-MARGIN: Final = 0.1  # of an interval, that two trials in a row do not come closer to its ends
+MARGIN: Final = 0.1  # of an interval: two consecutive trials are not closer to its ends
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """phi at one step length, with whatever was found there.
+    """phi at one step length.
 
-    value: infinity where it is not finite: the search stays away from there.
+    value: infinity if it is not finite, so that the search avoids it.
     """
 
     t: float
@@ -39,10 +39,10 @@ def strong_wolfe(
     resolution: float = 1e-9,
     limit: int = 25,
 ) -> Trial:
-    """Return a trial with the strong Wolfe conditions, or the lowest where the search gives up.
+    """Return a trial that satisfies the strong Wolfe conditions, else the lowest one.
 
-    start: the trial at 0, whose slope is negative. t: the first step length to try. resolution: an
-    interval shorter than this is not searched any more. limit: trials after the first one.
+    start: the trial at 0, whose slope is negative. t: the first step length to try. resolution: the
+        length below which an interval is not searched. limit: the number of trials after the first.
 
     >>> def phi(t: float) -> Trial:
     ...     return Trial(t, (t - 3) ** 2, 2 * (t - 3))
@@ -71,11 +71,11 @@ class _Search:
         return abs(trial.slope) <= -C2 * self.start.slope
 
     def is_over(self, low: Trial) -> bool:
-        """Whether `low` is what was looked for, or there is no trial left."""
+        """Whether `low` is good, or no trials are left."""
         return self.left <= 0 or (low.t > 0 and not self._is_too_high(low) and self._is_flat(low))
 
     def bracket(self, t: float) -> tuple[Trial, Trial]:
-        """Go on until an interval holds a good step; return its ends, the better one first."""
+        """Extend until an interval contains a good step; return its ends, the better one first."""
         before, now = self.start, self.phi(t)
         is_first = True
         while self.left > 0:
@@ -92,7 +92,7 @@ class _Search:
         return min(self.start, now, key=lambda trial: trial.value), now
 
     def zoom(self, low: Trial, high: Trial) -> Trial:
-        """Narrow an interval around a good step until it is found; return the best trial."""
+        """Narrow an interval until a good step is found; return the best trial."""
         was_near = False
         while self.left > 0 and abs(high.t - low.t) >= self.resolution:
             t, was_near = _inside(low, high, was_near)
@@ -108,9 +108,9 @@ class _Search:
 
 
 def _inside(low: Trial, high: Trial, was_near: bool) -> tuple[float, bool]:
-    """Where to look in an interval, and whether this is near one of its ends.
+    """The next trial in an interval, and whether it is near one of its ends.
 
-    The second trial in a row that would be near an end, or one at the end, is moved away from it.
+    A second consecutive trial near an end, or a trial at an end, is moved away from it.
     """
     left, right = sorted((low.t, high.t))
     t = cubic_minimum(low, high, left, right)
@@ -125,7 +125,7 @@ def _inside(low: Trial, high: Trial, was_near: bool) -> tuple[float, bool]:
 def cubic_minimum(a: Trial, b: Trial, low: float, high: float) -> float:
     """Return the minimum of the cubic through two trials and their slopes, within [low, high].
 
-    Nocedal, Wright: equation 3.59. The middle where the cubic has none, or a trial is not finite.
+    Nocedal, Wright: equation 3.59. The middle if the cubic has none, or if a trial is not finite.
 
     >>> cubic_minimum(Trial(0.0, 9.0, -6.0), Trial(1.0, 4.0, -4.0), 0.0, 10.0)
     3.0

@@ -12,13 +12,13 @@ from rumus.optim.options.options import Options
 
 
 class Lion(FusedOptimizer[M_co]):
-    """Lion: the sign of an average, one state. Each element moves by lr, whatever its gradient.
+    """Lion: steps by the sign of an average. Each element moves by lr, whatever its gradient.
 
     c = beta1 m + (1 - beta1) g;  p = p - lr (sign(c) + weight_decay p);
     m = beta2 m + (1 - beta2) g
 
-    parameters: what it owns, see `Optimizer`.
-    lr: at least 0, a third to a tenth of AdamW's, with a weight_decay that is larger by as much.
+    parameters: to own; see `Optimizer`.
+    lr: at least 0; a third to a tenth of AdamW's, with a correspondingly larger weight_decay.
     betas: each in [0, 1).
     weight_decay: at least 0, decoupled.
     options: see `FusedOptimizer`.

@@ -12,22 +12,22 @@ from rumus.optim.options.options import Options
 
 
 class MARS(FusedOptimizer[M_co]):
-    """AdamW of gradients whose variance is reduced by what they were a step ago.
+    """AdamW with gradients whose variance is reduced with the previous ones.
 
     c = g + gamma beta1 / (1 - beta1) (g - g_before), scaled to norm 1 in each tensor if above;
-    then AdamW with c in the place of g
+    then AdamW with c in place of g
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    betas: how slowly m and v forget, each in [0, 1).
-    gamma: how much the difference counts.
+    betas: the decay rates of m and v, each in [0, 1).
+    gamma: the weight of the difference.
     eps: at least 0.
     weight_decay: at least 0, decoupled.
-    options: see `FusedOptimizer`. All parameters are stepped so; give vectors to an AdamW, as the
-        authors do, by another optimizer.
+    options: see `FusedOptimizer`. All parameters are stepped like this; to use AdamW for vectors,
+        as the authors do, add another optimizer.
 
-    The defaults are those of the authors' code for AdamW. A step measures all tensors at once;
-    `memory()` counts the array for that as state. ValueError for a value out of range.
+    The defaults are those of the authors' code for AdamW. A step measures all tensors at once, with
+    an array that `memory()` counts as state. ValueError for a value out of range.
 
     `rumus.optim.rules.mars`. Yuan et al.: arXiv:2411.10438.
     """

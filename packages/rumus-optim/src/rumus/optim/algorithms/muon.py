@@ -1,4 +1,4 @@
-"""Muon, with AdamW for what is not a matrix."""
+"""Muon, with AdamW for everything that is not a matrix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ADAMW_STATE: Final = RuleState.of(UpdateRule(rules.adamw, _ADAMW.state, _ADAMW.
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """Tensors of one shape and one factor, one after the other in an arena.
+    """Consecutive tensors of one shape and one factor in an arena.
 
     start: in elements. parts: the matrices that each consists of, of this shape.
     """
@@ -51,15 +51,15 @@ class Muon(FusedOptimizer[M_co]):
     """Momentum, orthogonalized: every direction of a weight matrix moves by the same amount.
 
     b = momentum b + (1 - momentum) g;  u = momentum b + (1 - momentum) g with nesterov, else b;
-    o = the orthogonal matrix near u;  p = p (1 - lr weight_decay) - lr factor o
+    o = the orthogonal matrix nearest to u;  p = p (1 - lr weight_decay) - lr factor o
 
-    That is for matrices: parameters with 2 axes whose role is not "embedding", and the weights of
-    convolutions, as (outputs, all other axes). All others are stepped by AdamW, in the same
-    optimizer; `describe()` says who goes where.
+    This applies to matrices: parameters with 2 axes whose role is not "embedding", and convolution
+    weights, as (outputs, all other axes). All others are stepped by AdamW, in the same optimizer;
+    `describe()` shows the assignment.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    momentum: in [0, 1), a number and no schedule.
+    momentum: in [0, 1), a number, not a schedule.
     nesterov: see momentum.
     weight_decay: at least 0, decoupled.
     adjust: "original": the factor is sqrt(max(1, rows / columns)); "match_rms_adamw": 0.2
@@ -71,18 +71,18 @@ class Muon(FusedOptimizer[M_co]):
         precision="medium"; both are more exact than the bfloat16 of the paper and of PyTorch.
         Matrices of one shape are orthogonalized together: the number of kernels grows with the
         number of shapes, not of layers.
-    matrices: a pattern for the name, or a function of name and parameter, that chooses otherwise;
-        the last layer of a language model, for one, is better left to AdamW.
-    parts: what consists of several matrices, one below the other, and of how many, by a pattern of
-        the name, as the fused queries, keys and values of all heads: {"*.query_key_value.weight": 3
-        * heads}. Each is orthogonalized by itself, with the factor of its own shape.
+    matrices: a pattern for the name, or a function of name and parameter, to choose differently;
+        the last layer of a language model, for example, is better left to AdamW.
+    parts: the number of stacked matrices in a parameter, by name pattern, as for the fused queries,
+        keys and values of all heads: {"*.query_key_value.weight": 3 * heads}. Each is
+        orthogonalized separately, with the factor of its own shape.
     adamw_lr, adamw_weight_decay: for AdamW; by default those of the matrices.
-    adamw_betas, adamw_eps: as in `AdamW`. A group with hyper-parameters of its own keeps them for
-        all that it has.
-    options: see `FusedOptimizer`; they are for matrices and all others alike.
+    adamw_betas, adamw_eps: as in `AdamW`. A group with its own hyperparameters uses them for all
+        its parameters.
+    options: see `FusedOptimizer`; they apply to matrices and all others alike.
 
-    The defaults are PyTorch's. On a GPU a step reads nothing. ValueError for a value out of range,
-    and for chosen parameters without 2 axes.
+    The defaults are PyTorch's. On a GPU a step reads nothing back. ValueError for a value out of
+    range, and for chosen parameters without 2 axes.
 
     The formula is in `rumus.optim.rules.muon`. Jordan et al. (2024); arXiv:2502.16982.
 
@@ -153,16 +153,15 @@ class Muon(FusedOptimizer[M_co]):
         lr: Hyper | None = None,
         **options: Unpack[PresetOptions],
     ) -> Self:
-        """Return Muon as another library has it; see `FusedOptimizer.like`.
+        """Return Muon as in another library; see `FusedOptimizer.like`.
 
         library: "torch", "keras", "optax", "mlx" or "burn".
-        parameters: what it owns, see `Optimizer`.
+        parameters: to own; see `Optimizer`.
         lr: instead of the library's default.
-        options: as the constructor takes them. What goes to AdamW goes to that of the library;
-            optax gives all matrices to Muon, MLX everything, and there weight_decay must be a
-            number, as it is part of the directions. A weight is (outputs, inputs) here; the factor
-            for its shape is what the library has for a layer of these sizes, in whichever way its
-            weight lies there.
+        options: as for the constructor. Parameters for AdamW go to the library's; optax gives all
+            matrices to Muon, and MLX everything, where weight_decay must be a number, since it is
+            part of the directions. A weight is (outputs, inputs) here; the factor for its shape is
+            the library's for a layer of these sizes, whatever the layout of its weight there.
 
         >>> from rumus.optim import Muon
         >>> from rumus.tensor import Parameter
@@ -171,7 +170,7 @@ class Muon(FusedOptimizer[M_co]):
         ('muon_coupled', 0.01)
         """
         _, rate, given = chosen("Muon", library, lr, options)
-        if library == "optax":  # it has one eps for both
+        if library == "optax":  # one eps for both
             given.setdefault("adamw_eps", given["eps"])
         ported = cls.__new__(cls)
         ported._variant = variant(library, nesterov=given.get("nesterov", True))
@@ -189,9 +188,9 @@ class Muon(FusedOptimizer[M_co]):
                 )
 
     def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:
-        """Return what Newton-Schulz takes; see `FusedOptimizer.torch_options`.
+        """Return the Newton-Schulz options; see `FusedOptimizer.torch_options`.
 
-        values: the hyper-parameters of a group at a step.
+        values: the hyperparameters of a group at a step.
         """
         first, *others = self._coefficients
         is_one = all(each == first for each in others)
@@ -204,7 +203,7 @@ class Muon(FusedOptimizer[M_co]):
         }
 
     def describe(self) -> str:
-        """Return a table: which groups are stepped by Muon and which by AdamW, and with what."""
+        """Return a table of the groups stepped by Muon and by AdamW, with their hyperparameters."""
         names = {True: Signature.of(rules.muon, ("o",)).scalars, False: _ADAMW.scalars}
 
         def used(group: ParameterGroup) -> tuple[str, frozenset[str]]:
@@ -218,10 +217,10 @@ class Muon(FusedOptimizer[M_co]):
     def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
         """Return what `memory()` would be; see `FusedOptimizer.planned_memory`.
 
-        Muon keeps b, and o from one step to the next; AdamW keeps two averages. What an
-        orthogonalization needs while it runs is not counted.
+        Muon keeps b and o between steps; AdamW keeps two averages. Temporary memory of the
+        orthogonalization is not counted.
 
-        parameters: what it owns, see `Optimizer`.
+        parameters: to own; see `Optimizer`.
         options: see `FusedOptimizer`.
         """
         probes = [Parameter([[0.0]], name="matrix"), Parameter(0.0, name="other")]
@@ -271,7 +270,7 @@ class Muon(FusedOptimizer[M_co]):
         }
 
     def _direction(self, segment: Segment) -> Kernel:
-        """From the gradient and the momentum before the step to what is orthogonalized."""
+        """From the gradient and the previous momentum to the matrix to orthogonalize."""
         p, g = self._kernels.seen(segment)
         b, momentum = Expr.array("b"), Expr.scalar("momentum")
         g = g + Expr.scalar("weight_decay") * p if self._variant.couples_decay else g
@@ -285,7 +284,7 @@ class Muon(FusedOptimizer[M_co]):
             segment = self.segments[number]
             hyper: dict[str, Any] = dict(segment.group.over(self.hyper))
             for stage in self.stages:
-                hyper |= stage.scalars(number, 1)  # the same at every step, if a gradient needs it
+                hyper |= stage.scalars(number, 1)  # constant over steps, if the gradient needs it
             section.run(direction, gradients[number], direction.bind(hyper))
             eps = self._eps * (1 - hyper["momentum"] if self._variant.sums else 1.0)
             for stack in self._stacks(segment.arena):
@@ -328,7 +327,7 @@ class Muon(FusedOptimizer[M_co]):
 
 
 def _numbers_of_parts(parameters: Claimable[Any], parts: Mapping[str, int]) -> dict[ParamId, int]:
-    """Of how many matrices parameters consist. ValueError for a number that does not divide one."""
+    """The number of matrices in each parameter. ValueError if it does not divide the parameter."""
     named = [pair for group in as_groups(parameters) for pair in group.named]
     found: dict[ParamId, int] = {}
     for pattern, number in parts.items():
@@ -348,9 +347,9 @@ def _numbers_of_parts(parameters: Claimable[Any], parts: Mapping[str, int]) -> d
 def _divided(
     parameters: Claimable[Any], what: Criterion | None, own: Mapping[str, Hyper], kind: MuonVariant
 ) -> tuple[frozenset[ParamId], list[ParameterGroup]]:
-    """The matrices that Muon steps, and each group as up to two: matrices by shape, and others.
+    """The matrices for Muon, and each group split in up to two: matrices by shape, and others.
 
-    own: hyper-parameters of the others.
+    own: hyperparameters of the others.
     """
     groups = as_groups(parameters)
     chosen = _chosen([pair for group in groups for pair in group.named], what, kind)

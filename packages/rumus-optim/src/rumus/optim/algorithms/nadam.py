@@ -13,18 +13,18 @@ from rumus.optim.options.running import Running
 
 
 class NAdam(FusedOptimizer[M_co]):
-    """Adam with Nesterov's momentum, which grows during the first steps.
+    """Adam with Nesterov momentum, which grows during the first steps.
 
     mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2);  m, v, d as in Adam;
     p = p - lr (1 - mu_t) / (1 - mu_1 ... mu_t) g / d
           - lr mu_(t + 1) / (1 - mu_1 ... mu_(t + 1)) m / d
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
     betas: each in [0, 1).
-    eps: at least 0, outside of the root.
-    weight_decay: at least 0, weight_decay p is added to the gradient or, with
-        decoupled_weight_decay, p multiplied by 1 - lr weight_decay.
+    eps: at least 0, outside the root.
+    weight_decay: at least 0: weight_decay p is added to the gradient or, with
+        decoupled_weight_decay, p is multiplied by 1 - lr weight_decay.
     momentum_decay: at least 0.
     decoupled_weight_decay: see weight_decay.
     options: see `FusedOptimizer`.

@@ -1,4 +1,4 @@
-"""Newton-Schulz iterations: the orthogonal matrix near a matrix, by matrix products alone."""
+"""Newton-Schulz iterations: the orthogonal matrix nearest to a matrix, by matrix products only."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ _COMBINE = Kernel(
 
 
 def triples(coefficients: Coefficients, iterations: int) -> list[tuple[float, float, float]]:
-    """Return (a, b, c) of each iteration. ValueError if they are not that, TypeError if no numbers.
+    """Return (a, b, c) of each iteration. ValueError for another form, TypeError if not numbers.
 
-    coefficients: one triple for all iterations, one for each, or "polar_express".
+    coefficients: one triple for all iterations, one per iteration, or "polar_express".
 
     >>> triples((2, -1.5, 0.5), 2)
     [(2.0, -1.5, 0.5), (2.0, -1.5, 0.5)]
@@ -106,8 +106,8 @@ def orthogonalize(
     divided by the larger of its Frobenius norm and eps, or by their sum with eps_beside; then,
     `iterations` times, x = a x + (b s + c s^2) x with s = x x^T, or the same from the other side,
     whichever s is smaller. With the default coefficients the singular values end between about 0.7
-    and 1.2, which is near enough for Muon.
-    factor: what the result is multiplied by, folded into the last iteration.
+    and 1.2, which is close enough for Muon.
+    factor: multiplies the result, folded into the last iteration.
 
     All is computed and returned in the dtype of `x`, or in float16 where the backend rounds to that
     what it multiplies: no entry of a matrix of norm 1 leaves its range. The paper has bfloat16. The

@@ -12,19 +12,19 @@ from rumus.optim.options.options import Options
 
 
 class RAdam(FusedOptimizer[M_co]):
-    """Adam that does not trust its second moment before it has seen enough gradients.
+    """Adam that ignores its second moment until it has seen enough gradients.
 
     m, v as in Adam;  rho_inf = 2 / (1 - beta2) - 1; rho = rho_inf - 2 t beta2^t / (1 - beta2^t);
     rho > 5: p = p - lr r m_hat sqrt(1 - beta2^t) / (sqrt(v) + eps), with r = sqrt((rho - 4) (rho -
     2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho));
     before: p = p - lr m_hat
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
     betas: each in [0, 1).
     eps: at least 0, before the bias correction.
-    weight_decay: at least 0, weight_decay p is added to the gradient or, with
-        decoupled_weight_decay, p multiplied by 1 - lr weight_decay.
+    weight_decay: at least 0: weight_decay p is added to the gradient or, with
+        decoupled_weight_decay, p is multiplied by 1 - lr weight_decay.
     decoupled_weight_decay: see weight_decay.
     options: see `FusedOptimizer`.
 

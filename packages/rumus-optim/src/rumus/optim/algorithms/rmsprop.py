@@ -12,17 +12,17 @@ from rumus.optim.options.options import Options
 
 
 class RMSprop(FusedOptimizer[M_co]):
-    """RMSprop: a step for each element by the size of its recent gradients.
+    """RMSprop: scales each element's step by the size of its recent gradients.
 
     v = alpha v + (1 - alpha) g^2;  p = p - lr g / (sqrt(v) + eps)
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    alpha: how slowly the average forgets, in [0, 1).
-    eps: at least 0, outside of the root.
+    alpha: the decay rate of the average, in [0, 1).
+    eps: at least 0, outside the root.
     weight_decay: at least 0, weight_decay p is added to the gradient.
-    momentum: at least 0, b = momentum b + g / (sqrt(v) + eps) takes the place of the quotient; b
-        has no lr in it.
+    momentum: at least 0: b = momentum b + g / (sqrt(v) + eps) replaces the quotient; b does not
+        include lr.
     centered: divide by the deviation sqrt(v - m^2) from the average m of g.
     options: see `FusedOptimizer`.
 

@@ -12,16 +12,16 @@ from rumus.optim.options.options import Options
 
 
 class Rprop(FusedOptimizer[M_co]):
-    """Resilient propagation: a step of its own for each element; only the gradient's sign counts.
+    """Resilient propagation: a step size per element; only the gradient's sign counts.
 
     s = sign(g) sign(g_before);  step = step (eta_plus, 1 or eta_minus for s = 1, 0 or -1);
     g = 0 where s = -1;  p = p - sign(g) step
 
-    For gradients of all the data; with batches the signs are noise.
+    Use it for full-batch gradients; with small batches the signs are noise.
 
-    parameters: what it owns, see `Optimizer`.
-    lr: at least 0, what each step starts at.
-    etas: how a step shrinks, in [0, 1), and grows, at least 1.
+    parameters: to own; see `Optimizer`.
+    lr: at least 0, the initial step size.
+    etas: the factors by which a step shrinks, in [0, 1), and grows, at least 1.
     step_sizes: the smallest and the largest step, at least 0.
     options: see `FusedOptimizer`.
 

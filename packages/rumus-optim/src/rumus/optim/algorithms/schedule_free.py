@@ -13,23 +13,23 @@ from rumus.optim.options.running import Running
 
 
 class ScheduleFreeSGD(AveragingOptimizer[M_co]):
-    """Stochastic gradient descent with an average in the place of a schedule.
+    """Stochastic gradient descent with an average in place of a schedule.
 
     z = z - lr (g + weight_decay y);  x = (1 - c) x + c z;  y = (1 - beta1) z + beta1 x
 
     The parameters are y, where the gradient is taken; the result is the average x, which
-    `with optimizer.eval_params():` puts in their place for as long as its block runs. Evaluate, and
-    save what is to be deployed, in there.
+    `with optimizer.eval_params():` swaps in for its block. Evaluate, and save the model for
+    deployment, inside it.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    beta1: where y lies between z and x, in [0, 1); what takes the place of momentum.
+    beta1: the position of y between z and x, in [0, 1); it replaces momentum.
     weight_decay: at least 0.
-    warmup_steps: over how many steps lr grows from 0.
+    warmup_steps: the number of steps over which lr grows from 0.
     r: at least 0, see weight_lr_power.
-    weight_lr_power: at least 0 and r, a step counts t^r lr^weight_lr_power in the average, lr being
-        the largest so far. If lr is changed by `set`, steps taken before count as if it had always
-        been so; a function of the step has no such surprise.
+    weight_lr_power: at least 0; a step has the weight t^r lr^weight_lr_power in the average, with
+        the largest lr so far. If `set` changes lr, earlier steps count as if it had always been so;
+        a schedule avoids that.
     options: see `FusedOptimizer`.
 
     The defaults are those of the authors' code. ValueError for a value out of range.
@@ -65,25 +65,25 @@ class ScheduleFreeSGD(AveragingOptimizer[M_co]):
 
 
 class ScheduleFreeAdamW(AveragingOptimizer[M_co]):
-    """AdamW with an average in the place of a schedule.
+    """AdamW with an average in place of a schedule.
 
     v = beta2 v + (1 - beta2) g^2;  z = z - lr (g / (sqrt(v_hat) + eps) + weight_decay y);
     x = (1 - c) x + c z;  y = (1 - beta1) z + beta1 x
 
     The parameters are y, where the gradient is taken; the result is the average x, which
-    `with optimizer.eval_params():` puts in their place for as long as its block runs. Evaluate, and
-    save what is to be deployed, in there.
+    `with optimizer.eval_params():` swaps in for its block. Evaluate, and save the model for
+    deployment, inside it.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    betas: where y lies between z and x, and how slowly v forgets, each in [0, 1).
-    eps: at least 0, outside of the root.
+    betas: the position of y between z and x, and the decay rate of v, each in [0, 1).
+    eps: at least 0, outside the root.
     weight_decay: at least 0.
-    warmup_steps: over how many steps lr grows from 0.
+    warmup_steps: the number of steps over which lr grows from 0.
     r: at least 0, see weight_lr_power.
-    weight_lr_power: at least 0 and r, a step counts t^r lr^weight_lr_power in the average, lr being
-        the largest so far. If lr is changed by `set`, steps taken before count as if it had always
-        been so; a function of the step has no such surprise.
+    weight_lr_power: at least 0; a step has the weight t^r lr^weight_lr_power in the average, with
+        the largest lr so far. If `set` changes lr, earlier steps count as if it had always been so;
+        a schedule avoids that.
     options: see `FusedOptimizer`.
 
     The defaults are those of the authors' code. ValueError for a value out of range.

@@ -12,12 +12,12 @@ from rumus.optim.options.options import Options
 
 
 class SGD(FusedOptimizer[M_co]):
-    """Stochastic gradient descent, with momentum or without.
+    """Stochastic gradient descent, with or without momentum.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    momentum: at least 0, with 0 there is no state.
-    dampening: how much less of a new gradient enters the momentum, from the second step on.
+    momentum: at least 0; with 0 there is no state.
+    dampening: reduces the weight of a new gradient in the momentum, from the second step on.
     weight_decay: at least 0, weight_decay p is added to the gradient.
     nesterov: look ahead; needs momentum, and no dampening.
     options: see `FusedOptimizer`.
@@ -48,7 +48,7 @@ class SGD(FusedOptimizer[M_co]):
         nesterov: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        checked({"momentum": momentum, "dampening": dampening})  # those that no rule will see, too
+        checked({"momentum": momentum, "dampening": dampening})  # including those that no rule sees
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError(
                 f"nesterov needs momentum > 0 and dampening 0, not {momentum} and {dampening}"

@@ -12,22 +12,22 @@ from rumus.optim.options.options import Options
 
 
 class StableAdamW(FusedOptimizer[M_co]):
-    """AdamW that goes slower where a tensor's gradients are far larger than the average knows.
+    """AdamW that slows down if a tensor's gradients far exceed their average.
 
     r = lr / max(1, rms of g / sqrt(v) over the tensor);
     p = p - r (m_hat / (sqrt(v_hat) + eps) + weight_decay p)
 
     It needs no clipping of gradients.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
-    betas: how slowly m and v forget, each in [0, 1).
+    betas: the decay rates of m and v, each in [0, 1).
     eps: at least 0.
     weight_decay: at least 0, decoupled.
     options: see `FusedOptimizer`.
 
-    The defaults are those of optimi. A step measures all tensors at once; `memory()` counts the
-    array for that as state. ValueError for a value out of range.
+    The defaults are those of optimi. A step measures all tensors at once, with an array that
+    `memory()` counts as state. ValueError for a value out of range.
 
     `rumus.optim.rules.stable_adamw`. Wortsman et al.: arXiv:2304.13013.
 

@@ -1,7 +1,7 @@
-"""`Vectors`: linear algebra on everything that an optimizer owns, as one vector.
+"""`Vectors`: linear algebra on all of an optimizer's parameters, as one vector.
 
-A vector is one flat array for each arena. What is between the parameters is 0 in all of them, so a
-dot product is one reduction of each array.
+A vector is one flat array per arena. The gaps between parameters are 0 in all of them, so a dot
+product is one reduction per array.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _STEP: Final = Kernel(
 
 
 class Vectors:
-    """Operations on vectors that are laid out like these arenas, all of one dtype and backend.
+    """Operations on vectors laid out like these arenas, all of one dtype and backend.
 
-    A scalar result is an array without axes; `read` is what brings it to the host.
+    A scalar result is an array without axes; `read` brings it to the host.
     """
 
     def __init__(self, arenas: Sequence[Arena]) -> None:
@@ -44,7 +44,7 @@ class Vectors:
         self._scratch = self.empty()
 
     def empty(self) -> Vector:
-        """Return a vector; its elements are whatever was there."""
+        """Return an uninitialized vector."""
         return [self.backend.allocate((size,), self.dtype) for size in self._sizes]
 
     def copy(self, x: Vector) -> Vector:

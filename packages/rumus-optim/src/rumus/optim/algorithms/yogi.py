@@ -12,16 +12,16 @@ from rumus.optim.options.options import Options
 
 
 class Yogi(FusedOptimizer[M_co]):
-    """Yogi: Adam whose second moment moves by g^2 at most, so that lr does not jump up.
+    """Yogi: Adam whose second moment changes by at most g^2, so that the step size does not jump.
 
     m = beta1 m + (1 - beta1) g;  v = v - (1 - beta2) sign(v - g^2) g^2;
     p = p - lr m_hat / (sqrt(v_hat) + eps)
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     lr: at least 0.
     betas: each in [0, 1).
-    eps: at least 0, outside of the root.
-    initial_accumulator_value: at least 0, what v starts at.
+    eps: at least 0, outside the root.
+    initial_accumulator_value: at least 0, the initial value of v.
     weight_decay: at least 0, weight_decay p is added to the gradient.
     options: see `FusedOptimizer`.
 

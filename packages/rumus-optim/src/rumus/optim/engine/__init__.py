@@ -1,4 +1,4 @@
 """How an optimizer owns parameters and steps: claims, arenas, the update kernel, saved state.
 
-No algorithm is named here. It uses `options` and `rules`.
+No algorithm is named here. This room uses `options` and `rules`.
 """

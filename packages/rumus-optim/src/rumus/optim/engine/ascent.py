@@ -1,4 +1,4 @@
-"""`Ascent`: up instead of down."""
+"""`Ascent`: maximize instead of minimize."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rumus.tensor import Expr
 
 
 class Ascent(Stage):
-    """-g takes the place of g."""
+    """Replaces g by -g."""
 
     def gradient(self, g: Expr, p: Expr, there: Collection[str]) -> Expr:
         """Return -g."""

@@ -1,4 +1,4 @@
-"""`AveragingOptimizer`: an optimizer whose result is not the point that it steps."""
+"""`AveragingOptimizer`: an optimizer whose result is not the point it steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Point = Callable[..., Expr]
 
 
 def _kernel(point: Point, weights: str) -> Kernel:
-    """The kernel that writes the average into p. weights: the array in which p's values are."""
+    """The kernel that writes the average into p. weights: the array with p's values."""
     named = inspect.signature(point).parameters.values()
     names = [p.name for p in named if p.kind is not p.KEYWORD_ONLY]
     scalars = {p.name: Expr.scalar(p.name) for p in named if p.kind is p.KEYWORD_ONLY}
@@ -30,16 +30,17 @@ def _kernel(point: Point, weights: str) -> Kernel:
 
 
 class AveragingOptimizer(FusedOptimizer[M_co]):
-    """A `FusedOptimizer` that also knows a better point than its parameters: an average.
+    """A `FusedOptimizer` whose result is an average rather than its parameters.
 
-    parameters: what it owns, see `Optimizer`.
+    parameters: to own; see `Optimizer`.
     rule: see `FusedOptimizer`.
     lr: see `FusedOptimizer`.
     point: a function of `p`, parts of the state by their names, and scalars keyword-only, that
         returns the average.
-    options: what `FusedOptimizer` takes besides.
+    options: see `FusedOptimizer`.
 
-    PrecisionError for a state of float16 or 8 bits: an average of parameters is no place for it.
+    PrecisionError for a state of float16 or 8 bits, which is too coarse for an average of
+    parameters.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`CautiousDecay`: decoupled weight decay only where it goes the way of the update."""
+"""`CautiousDecay`: decoupled weight decay only where it agrees with the update."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rumus.tensor import Expr, where
 class CautiousDecay(Stage):
     """p = p - lr (u + weight_decay p where u p >= 0, else u), the rule's own step being lr u.
 
-    The rule's own weight decay is 0 then, and this takes its place. An element whose update moves
-    it away from 0 does not decay. Signs are compared, not products, which may underflow.
-    Chen et al.: Cautious Weight Decay, arXiv:2510.12402, algorithm 1.
+    The rule's own weight decay is then 0, and this replaces it. An element whose update moves it
+    away from 0 does not decay. Signs are compared rather than products, which may underflow. Chen
+    et al.: Cautious Weight Decay, arXiv:2510.12402, algorithm 1.
     """
 
     replaces: ClassVar[Mapping[str, float]] = {"weight_decay": 0.0}
 
     def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
-        """Refuse an optimizer whose average would not know of the decay."""
+        """Refuse an optimizer whose average would miss the decay."""
         if optimizer.has_average:
             raise TypeError(
                 f"{type(optimizer).__name__}: cautious_weight_decay would move its parameters "
@@ -30,7 +30,7 @@ class CautiousDecay(Stage):
             )
 
     def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
-        """Return the step with the decay. TypeError for a rule whose update cannot be told."""
+        """Return the step with the decay. TypeError for a rule whose update cannot be derived."""
         step = known_increment("cautious_weight_decay", rule, new["p"], p)
         agree = step.sign() * p.sign() <= 0  # the step is -lr u
         rate = Expr.scalar("lr") * Expr.scalar("weight_decay")

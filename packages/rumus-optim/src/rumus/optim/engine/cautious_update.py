@@ -1,4 +1,4 @@
-"""`CautiousUpdate`: an element moves only where the update goes against its gradient."""
+"""`CautiousUpdate`: an element moves only if its update opposes its gradient."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class CautiousUpdate(Stage):
     """p = p - lr u c / max(mean(c), 0.001), c being 1 where u g > 0 and else 0; lr u: the rule's.
 
     The mean is over the tensor, as in the authors' code and timm's, so that a tensor moves about as
-    far as without. The rule's own weight decay is 0, and a decoupled one takes its place, which is
-    not held back. decays: whether it is added here. Signs are compared, not products, which may
-    underflow. Liang et al.: Cautious Optimizers, arXiv:2411.16085, algorithm 1.
+    far as usual. The rule's own weight decay is 0, and an unmasked decoupled one replaces it.
+    decays: whether it is added here. Signs are compared rather than products, which may underflow.
+    Liang et al.: Cautious Optimizers, arXiv:2411.16085, algorithm 1.
     """
 
     replaces: ClassVar[Mapping[str, float]] = {"weight_decay": 0.0}
@@ -26,7 +26,7 @@ class CautiousUpdate(Stage):
         self.decays = decays
 
     def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
-        """Refuse an optimizer whose average would not know of what is held back."""
+        """Refuse an optimizer whose average would miss the masking."""
         if optimizer.has_average:
             raise TypeError(
                 f"{type(optimizer).__name__}: cautious would hold its parameters back "
@@ -34,10 +34,10 @@ class CautiousUpdate(Stage):
             )
 
     def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
-        """Return the step with what is left. TypeError for a rule whose update cannot be told."""
+        """Return the masked step. TypeError for a rule whose update cannot be derived."""
         step = known_increment("cautious", rule, new["p"], p)
         agrees = where(step.sign() * g.sign() < 0, 1.0, 0.0)  # the step is -lr u
-        share = (agrees * agrees).tensor_mean()  # itself; a sum of squares is measured at once
+        share = (agrees * agrees).tensor_mean()  # a sum of squares is measured directly
         moved = p + step * (agrees / share.maximum(1e-3))
         rate = Expr.scalar("lr") * Expr.scalar("weight_decay")
         return {**new, "p": moved - rate * p if self.decays else moved}

@@ -1,4 +1,4 @@
-"""`ClipElements`: each element of a gradient kept within limits."""
+"""`ClipElements`: limits each element of a gradient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LIMIT: Final = "clip_limit"
 
 
 class ClipElements(Stage):
-    """g within [-limit, limit] takes the place of g; NaN stays NaN."""
+    """Limits g to [-limit, limit]; NaN stays NaN."""
 
     def __init__(self, clip: ClipValue) -> None:
         self.clip = clip

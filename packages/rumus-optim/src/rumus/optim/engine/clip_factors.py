@@ -1,7 +1,7 @@
-"""`ClipFactors`: what the update multiplies gradients by, worked out before each step.
+"""`ClipFactors`: the factors of gradients in the update, computed before each step.
 
-The sums of squares stay where the gradients are: a device goes on without the host. They also say
-whether a gradient is not finite, so that nobody has to look at the gradients once more.
+The sums of squares stay where the gradients are, so a device continues without the host. They also
+show whether a gradient is not finite, so the gradients need no further check.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _LARGE_SLOTS = Kernel("large_slot_factor", {"factor": _LARGE}, ("total", "shrunk
 def _unit_kernel() -> Kernel:
     """AGC's factor of a unit from the sums of squares of its weights and its gradient."""
     limit = Expr.scalar("clipping") * maximum(sqrt(Expr.array("weights")), Expr.scalar("eps"))
-    norm = maximum(sqrt(Expr.array("gradients")), 1e-6)  # the authors' code has this bound
+    norm = maximum(sqrt(Expr.array("gradients")), 1e-6)  # as in the authors' code
     factor = where(limit < norm, limit / norm, 1.0)
     return Kernel("unit_factor", {"factor": factor}, ("weights", "gradients"))
 
@@ -64,7 +64,7 @@ _UNIT = _unit_kernel()
 
 
 def _large_unit_kernel() -> Kernel:
-    """The same where the sum of the gradient's squares may have overflowed."""
+    """The same if the sum of the gradient's squares may have overflowed."""
     limit = Expr.scalar("clipping") * maximum(sqrt(Expr.array("weights")), Expr.scalar("eps"))
     beyond = limit / sqrt(Expr.array("shrunk")) * Expr.scalar("shrink")
     within = _UNIT.outputs["factor"]
@@ -82,16 +82,16 @@ class Place:
     backend: Backend
     squares: Array
     factor: Array
-    shrunk: Array | None = None  # the sum where gradients are multiplied by `shrink`, if it is used
+    shrunk: Array | None = None  # the sum of gradients multiplied by `shrink`, if used
     segments: list[int] = field(default_factory=list)
-    on_host: float = 1.0  # the factor, where the host knows it
+    on_host: float = 1.0  # the factor, if the host knows it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Slots:
-    """The sums of squares of a segment's tensors: one for each row of its arena.
+    """The sums of squares of a segment's tensors, one per row of its arena.
 
-    is_first: 1 in a tensor's first row, else 0. once: the sums where that is 1, else 0.
+    is_first: 1 in a tensor's first row, else 0. once: the sums where is_first is 1, else 0.
     """
 
     squares: Array
@@ -138,9 +138,9 @@ class ClipFactors(Stage):
         self._shrunk_slots: dict[int, Array] = {}  # the sums of shrunk squares, where they matter
 
     def place(self, segments: Sequence[Segment], scaling: Scaling | None) -> None:
-        """Give segments a place for sums of squares and, where they lie in an array, for factors.
+        """Give segments memory for sums of squares and, if they are in an array, for factors.
 
-        scaling: by what the loss was multiplied, if by anything; the factors do not divide by it.
+        scaling: of the loss, if any; the factors do not divide by it.
         """
         self._start(segments, scaling)
         self.is_measured = False
@@ -179,7 +179,7 @@ class ClipFactors(Stage):
             segment.scratch[FACTOR] = place.factor
 
     def prepare(self, gradients: Mapping[int, Array]) -> None:
-        """Work out the factors of flat gradients, given by the number of the segment."""
+        """Compute the factors of flat gradients, given by segment number."""
         for places in self._scopes.values():
             present = [p for p in places.values() if any(n in gradients for n in p.segments)]
             self._measure(present, gradients)
@@ -194,7 +194,7 @@ class ClipFactors(Stage):
             added_up(p.backend, [self._sum(n, gradients[n]) for n in p.segments if n in gradients])
             for p in places
         ]
-        if len(places) > 1:  # on several backends: the sums are read
+        if len(places) > 1:  # on several backends: read the sums
             pairs = list(zip(places, totals, strict=True))
             whole = sum(float(place.backend.download(total)) for place, total in pairs)
             for place, total in pairs:
@@ -221,7 +221,7 @@ class ClipFactors(Stage):
     def _measure_large(
         self, places: Sequence[Place], totals: Sequence[Array], gradients: Mapping[int, Array]
     ) -> None:
-        """The sums of shrunk squares: always where the host does not know whether they matter."""
+        """The sums of shrunk squares, computed whenever the host cannot rule them out."""
         needed = [
             p.backend.runs_ahead or not math.isfinite(float(p.backend.download(total)))
             for p, total in zip(places, totals, strict=True)
@@ -239,7 +239,7 @@ class ClipFactors(Stage):
                 place.backend.fill(sum(x * own for x in exact) * own, place.shrunk)
 
     def _shrunk_sum(self, number: int, gradient: Array) -> Array:
-        """The sum of a segment's shrunk squares; its tensors' factors of both sums on the way."""
+        """The sum of a segment's shrunk squares; also computes its tensors' factors."""
         segment, slots = self.segments[number], self._slots.get(number)
         backend = segment.arena.backend
         small = shrunk(backend, gradient)
@@ -253,7 +253,7 @@ class ClipFactors(Stage):
         return backend.sum_of_squares(small)
 
     def _sum(self, number: int, gradient: Array) -> Array:
-        """The sum of squares of a segment's gradients; the factors of its tensors on the way."""
+        """The sum of squares of a segment's gradients; also computes its tensors' factors."""
         segment, slots = self.segments[number], self._slots.get(number)
         backend = segment.arena.backend
         if slots is None:
@@ -268,7 +268,7 @@ class ClipFactors(Stage):
         return total
 
     def _unscaled(self, backend: Backend, squares: Array) -> Array:
-        """The same array: sums of squares as they would be without a loss scale."""
+        """The same array, with sums of squares as without a loss scale."""
         if self.scaling is not None:
             self.scaling.unscale_squares(backend, squares)
         return squares
@@ -294,7 +294,7 @@ class ClipFactors(Stage):
                 backend.copy(found, factors.reshape((*found.shape[:1], -1)))
 
     def norm(self) -> Tensor:
-        """Return the joint norm of the gradients that were measured last."""
+        """Return the joint norm of the last measured gradients."""
         firsts = [next(iter(places.values())) for places in self._scopes.values()]
         if len({id(place.backend) for place in firsts}) > 1:
             return as_tensor(math.hypot(*(_norm_of(place).item() for place in firsts)))
@@ -342,8 +342,8 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
 def _of_units(clip: AGC, parameter: Parameter, squares: Sequence[Array]) -> Array:
     """AGC's factor of each unit, [units, 1].
 
-    squares: the sums of squares of its gradient, and of that times `shrink` where the first may
-    have overflowed.
+    squares: the sums of squares of its gradient, and of the gradient times `shrink` if the first
+        may have overflowed.
     """
     backend = parameter._backend
     sums = [_unit_squares(backend, parameter._array), *squares]
@@ -355,7 +355,7 @@ def _of_units(clip: AGC, parameter: Parameter, squares: Sequence[Array]) -> Arra
 
 
 def _unit_squares(backend: Backend, array: Array) -> Array:
-    """The sum of squares of each unit: of each row, or of all of a vector. At least float32."""
+    """The sum of squares of each unit: a row, or a whole vector. At least float32."""
     units = array.shape[0] if len(array.shape) > 1 else 1
     dtype = computed_in(array.dtype)
     wide = backend.allocate(array.shape, dtype)

@@ -1,4 +1,4 @@
-"""Limiting gradients, over exactly what an optimizer owns."""
+"""Clipping the gradients of an optimizer's own parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rumus.tensor import (
 )
 from rumus.tensor.memory.backend import Array
 
-# Gradients that lie in one array, on a backend, and the parameters they belong to.
+# Gradients in one array, on a backend, with their parameters.
 Owned: TypeAlias = tuple[Backend, Array, list[Parameter]]
 
 _G, _LIMIT = Expr.array("g"), Expr.scalar("limit")
@@ -59,12 +59,12 @@ _NORM = Kernel("norm", {"norm": sqrt(_TOTAL), "factor": factor_of(_TOTAL)})
 def clip_grad_norm(
     grads: GradientStore, optimizer: Optimizer[Any], max_norm: float, *, eps: float = 1e-6
 ) -> Tensor:
-    """Scale the gradients an optimizer owns so that their joint 2-norm is at most `max_norm`.
+    """Scale an optimizer's gradients so that their joint 2-norm is at most `max_norm`.
 
-    All are multiplied by max_norm / (norm + eps) where that is below 1. What other optimizers own
-    neither counts nor changes. Returns the norm before, as a tensor without axes: on a GPU nothing
-    is read until `float` reads it. Infinity only measures. Pascanu, Mikolov, Bengio:
-    arXiv:1211.5063, section 3.2.
+    All are multiplied by max_norm / (norm + eps) if that is below 1. Gradients of other optimizers
+    neither count nor change. Returns the norm before clipping, a scalar tensor that stays on the
+    GPU until `float` reads it. Infinity only measures. Pascanu, Mikolov, Bengio: arXiv:1211.5063,
+    section 3.2.
 
     ValueError for a max_norm that is not positive or an eps below 0,
     MissingGradientError for a gradient that is not there, GradientMismatchError for one that does
@@ -109,7 +109,7 @@ def _clip_on_host(
     owned: Sequence[Owned],
     limits: tuple[float, float],
 ) -> Tensor:
-    """For gradients on several backends: the norm is read."""
+    """Clip gradients on several backends: the norm is read."""
     parts = [float(b.download(b.sum_of_squares(array))) for b, array, _ in owned]
     total = math.fsum(parts) if all(map(math.isfinite, parts)) else math.nan
     _check_finite(total, grads, optimizer, owned)
@@ -158,7 +158,7 @@ def _check_finite(
 
 
 def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: float) -> None:
-    """Limit each element of the gradients an optimizer owns to [-max_value, max_value].
+    """Limit each element of an optimizer's gradients to [-max_value, max_value].
 
     NaN stays NaN. ValueError for a limit that is not finite and positive, GradientMismatchError for
     a gradient that does not fit, MissingGradientError for one that is not there; nothing has
@@ -178,7 +178,7 @@ def clip_grad_value(grads: GradientStore, optimizer: Optimizer[Any], max_value: 
 
 
 def _owned(grads: GradientStore, optimizer: Optimizer[Any]) -> list[Owned]:
-    """The owned gradients; optional ones that are not there are left out."""
+    """The owned gradients, without missing optional ones."""
     if not optimizer.groups:
         raise OwnershipError(f"{optimizer} was released and owns nothing")
     for group in optimizer.groups:

@@ -1,7 +1,7 @@
-"""`ClosureOptimizer`: an optimizer that needs the loss at several points for one step.
+"""`ClosureOptimizer`: an optimizer that needs the loss at several points per step.
 
-There is no `.grad` into which a closure could put gradients: it only returns the loss, and the
-optimizer goes back through it, drains what comes, and moves the parameters in between.
+Since there is no `.grad` for a closure to fill, it only returns the loss; the optimizer runs
+backward, drains the gradients, and moves the parameters in between.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from rumus.tensor.graph.assignment import within_pass
 from rumus.tensor.graph.buffer_update import take_loose
 from rumus.tensor.operations.generator import Draws
 
-# Computes the loss where the parameters are now: without its graph, and with its gradients.
+# Computes the loss at the current parameters, without its graph, and its gradients.
 Evaluate: TypeAlias = Callable[[], tuple[Tensor, GradientStore]]
 
 
 class ClosureOptimizer(Optimizer[M_co]):
-    """An optimizer whose step asks for the loss and its gradients more than once.
+    """An optimizer whose step needs the loss and its gradients more than once.
 
-    A subclass says what `step_with` does.
+    A subclass defines `step_with`.
     """
 
     def minimize_step(self, closure: Callable[[], Tensor]) -> Tensor:
         """Do one step; return the loss before it, without its graph.
 
-        closure: takes nothing and returns the loss as a scalar tensor. It is called several times,
-            with the parameters at other points, and must compute the same function each time: the
-            same batch. What a `Generator` draws, as the masks of dropout, is the same at each call.
+        closure: takes no arguments and returns the loss as a scalar tensor. It is called several
+            times, with the parameters at different points, and must compute the same function each
+            time, on the same batch. Random numbers of a `Generator`, such as dropout masks, are the
+            same at each call.
 
         TypeError if it returns no tensor, UnclaimedGradientError if the loss depends on parameters
         of others, and the errors of `Optimizer.step`. After any error, also one that `closure`
@@ -46,9 +47,9 @@ class ClosureOptimizer(Optimizer[M_co]):
 
     @abstractmethod
     def step_with(self, evaluate: Evaluate) -> Tensor:
-        """Do what `minimize_step` does; the gradients come with the loss.
+        """Like `minimize_step`, but the gradients come with the loss.
 
-        evaluate: returns the loss where the parameters are now, and a store that is drained.
+        evaluate: returns the loss at the current parameters, and a store, which is drained.
         """
 
     def step(self, grads: GradientStore) -> NoReturn:
@@ -65,9 +66,9 @@ class ClosureOptimizer(Optimizer[M_co]):
 
 
 def repeated(evaluate: Evaluate) -> Evaluate:
-    """Return `evaluate`, drawing the same random numbers at each call of one step.
+    """Return `evaluate`, with the same random numbers at each call of one step.
 
-    The generators have moved once afterwards, however often it was called.
+    Afterwards the generators have advanced once, however often it was called.
     """
     draws = Draws()
 
@@ -82,9 +83,9 @@ def repeated(evaluate: Evaluate) -> Evaluate:
 def forward_backward(
     loss_fn: Callable[..., Tensor], arguments: Sequence[Any], scale: Tensor | None = None
 ) -> tuple[Tensor, GradientStore]:
-    """Return the loss, without its graph, and its gradients. TypeError if it is no tensor.
+    """Return the loss, without its graph, and its gradients. TypeError if it is not a tensor.
 
-    scale: what the gradients are multiplied by; see `Tensor.backward`.
+    scale: multiplies the gradients; see `Tensor.backward`.
     """
     take_loose()  # what passes before have left belongs to no step
     loss = within_pass(lambda: loss_fn(*arguments))

@@ -1,4 +1,4 @@
-"""`Compensation`: what rounding takes from an update is kept, and added to the next one."""
+"""`Compensation`: keeps the rounding error of an update and adds it to the next one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rumus.optim.engine.segments import Segment
 
 COMPENSATION: Final = "compensation"
-ONE: Final = "exactly_one"  # a scalar that no compiler knows: see `compensated`
+ONE: Final = "exactly_one"  # a scalar that compilers cannot see through: see `compensated`
 
 
 def _follow_kernel() -> Kernel:
@@ -29,30 +29,30 @@ _FOLLOW: Final = _follow_kernel()
 
 
 class Compensation(Stage):
-    """An array more, of what p would be if it had more digits, less p."""
+    """An extra array: p with more digits, minus p."""
 
     arrays: ClassVar[Sequence[str]] = (COMPENSATION,)
     follows: ClassVar[bool] = True
 
     def state(self, dtype: DType) -> Mapping[str, DType]:
-        """Return what is lost, in the dtype of the arithmetic."""
+        """Return the rounding error, in the dtype of the arithmetic."""
         return {COMPENSATION: computed_in(dtype)}
 
     def follow(self, segment: Segment) -> None:
-        """Forget what was lost where it is too much to belong to the value there is now."""
+        """Reset the error where it is too large to belong to the current value."""
         arena, lost = segment.arena, segment.state[COMPENSATION]
         by_name = {"value": segment.state.get(MASTER, segment.values), COMPENSATION: lost}
         inputs = [by_name[name] for name in _FOLLOW.arrays]
         arena.backend.elementwise(_FOLLOW, inputs, _FOLLOW.bind({ONE: 1.0}), [lost])
 
     def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:
-        """Return the step with what was lost before. TypeError if the update cannot be told."""
+        """Return the step with the earlier error added. TypeError if there is no increment."""
         delta = known_increment("compensated", rule, new["p"], p)
         total, lost = compensated(p, delta, Expr.array(COMPENSATION), Expr.scalar(ONE))
         return {**new, "p": total, COMPENSATION: lost}
 
     def scalars(self, number: int, t: int) -> Mapping[str, float]:
-        """Return the 1 that is no constant."""
+        """Return the 1 that is not a constant."""
         return {ONE: 1.0}
 
     def notes(self, layout: Mapping[str, DType]) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""`CoupledDecay`: weight decay for rules that know of none, as a part of the gradient."""
+"""`CoupledDecay`: weight decay as part of the gradient, for rules without their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rumus.tensor import Expr
 
 
 class CoupledDecay(Stage):
-    """g + weight_decay p takes the place of g: the gradient of an L2 penalty on top."""
+    """Replaces g by g + weight_decay p, the gradient with an L2 penalty."""
 
     def gradient(self, g: Expr, p: Expr, there: Collection[str]) -> Expr:
         """Return g + weight_decay p."""

@@ -1,4 +1,4 @@
-"""What an optimizer owns, as a table."""
+"""An optimizer's parameters, as a table."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rumus.optim.options.hyperparameter import Hyper, at_step
 from rumus.tensor import float32
 from rumus.tensor.expression.printable import printable_lines
 
-HALF_UNIT: Final = 2.0**-24  # half of the distance from 1 to the next number of float32
+HALF_UNIT: Final = 2.0**-24  # half of the distance from 1 to the next float32
 
 
-# From a group to what steps it, and the names of the hyper-parameters that count there.
+# From a group to the name of its stepper, and the hyperparameters that apply.
 Uses: TypeAlias = Callable[[ParameterGroup], tuple[str, frozenset[str]]]
 
 
@@ -25,11 +25,11 @@ def description(
     uses: Uses | None = None,
     notes: Sequence[str] = (),
 ) -> str:
-    """Return who is in which group, with shapes, roles and hyper-parameters.
+    """Return a table of the groups, with shapes, roles and hyperparameters.
 
-    hyper: the optimizer's own. decoupled: whether lr weight_decay p is taken from p by itself, so
-    that a warning is due where this is too small to change a float32 p. uses: for an optimizer
-    that steps its groups in several ways. notes: what else is to be said of all groups.
+    hyper: the optimizer's own. decoupled: whether lr weight_decay p is subtracted separately, so
+        that a warning is due if it is too small to change a float32 p. uses: for an optimizer that
+        steps its groups in several ways. notes: further notes about all groups.
     """
     owned = optimizer.parameters
     count = sum(p.size for p in owned)

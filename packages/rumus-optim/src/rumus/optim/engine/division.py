@@ -1,8 +1,8 @@
-"""`Division`: how processes divide the state of an optimizer that all of them step.
+"""`Division`: how processes divide the state of an optimizer that they all step.
 
-Each steps a part of every arena, with the state of that part alone, and the parameters are put
-together afterwards (ZeRO-1; Rajbhandari et al.: arXiv:1910.02054). State is whole where it is saved
-and loaded, by name, so that it fits any number of processes.
+Each steps a part of every arena, with only that part's state, and the parameters are gathered
+afterwards (ZeRO-1; Rajbhandari et al.: arXiv:1910.02054). State is saved and loaded whole, by name,
+so that it fits any number of processes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Division(Protocol):
-    """What a process has of flat memory, and how the parts become a whole."""
+    """A process's part of flat memory, and how the parts are gathered."""
 
     def part(self, size: int) -> slice:
-        """Return where this process's part of `size` elements lies."""
+        """Return the range of this process's part of `size` elements."""
         ...
 
     def collect(self, backend: Backend, whole: Array) -> None:
@@ -30,9 +30,9 @@ class Division(Protocol):
 
 
 def indivisible(segments: Iterable[Segment]) -> str | None:
-    """Return why the state cannot be cut anywhere, None if it can.
+    """Return why the state cannot be split anywhere, None if it can.
 
-    An update that is elementwise can, with factors that are the same for all elements.
+    It can if the update is elementwise, with factors that are the same for all elements.
     """
     for segment in segments:
         scratch = [name for name, array in segment.scratch.items() if array.shape]

@@ -1,4 +1,4 @@
-"""`EvaluatedOptimizer`: an optimizer that knows a better point than the one it steps."""
+"""`EvaluatedOptimizer`: an optimizer that may evaluate at another point than it steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 
 class EvaluatedOptimizer(FollowedOptimizer[M_co]):
-    """An optimizer that may have an average to evaluate at, which is not what it steps.
+    """An optimizer that may have an average to evaluate at, apart from its parameters.
 
     A subclass sets `_point`, a kernel that computes `p` from p and the state; or a stage calls
     `evaluate_at`.
@@ -33,9 +33,9 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
         return self._point is not None
 
     def evaluate_at(self, point: Kernel, has_begun: Callable[[int], bool]) -> None:
-        """Have `eval_params` put `point` in the parameters' place.
+        """Make `eval_params` swap in `point`.
 
-        has_begun: whether there is one after so many steps. ValueError if there is another.
+        has_begun: whether it exists after a number of steps. ValueError if there is another.
         """
         if self._point is not None:
             raise ValueError(f"{self} has an average of its own: leave `average` out")
@@ -43,12 +43,12 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
 
     @contextmanager
     def eval_params(self) -> Iterator[None]:
-        """Put the average in the parameters' place; what was there is back, bit by bit, after.
+        """Swap the average in for the parameters, which are restored afterwards, bit for bit.
 
-        In the block nothing may be stepped, saved, loaded, moved or released: OwnershipError. What
-        is assigned to a parameter there is gone after it. Before there is an average nothing
-        changes; nor do parameters of an optimizer in a `MultiOptimizer` that keeps none. ValueError
-        where none is kept at all.
+        In the block nothing may be stepped, saved, loaded, moved or released: OwnershipError.
+        Assignments to parameters there are lost. Until there is an average, nothing changes; nor do
+        parameters of a `MultiOptimizer`'s optimizer that keeps none. ValueError if none is kept at
+        all.
         """
         if not self.has_average:
             raise ValueError(f"{self} keeps no average: make it with average=EMA(...) or SWA(...)")
@@ -59,7 +59,7 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
         try:
             try:
                 for each in averaging:
-                    each._evaluating = True  # in here, for a signal may come right behind it
+                    each._evaluating = True  # in here, since a signal may come right after it
                 for each in averaging:
                     for segment in filter(each._has, each.segments):
                         each._put(segment)
@@ -67,19 +67,19 @@ class EvaluatedOptimizer(FollowedOptimizer[M_co]):
             finally:
                 _put_back(kept, averaging)
         except BaseException:
-            _put_back(kept, averaging)  # a signal may have come before the other began
+            _put_back(kept, averaging)  # a signal may have come before the other started
             raise
 
     @property
     def _averaging(self) -> Sequence[EvaluatedOptimizer[M_co]]:
-        """The optimizers whose averages these are."""
+        """The optimizers that keep the averages."""
         return (self,)
 
     def _point_of(self, segment: Segment) -> Kernel | None:
         return self._point
 
     def _has(self, segment: Segment) -> bool:
-        """Whether there is an average of a segment's parameters."""
+        """Whether a segment's parameters have an average."""
         return segment.steps > 0 if self._has_begun is None else self._has_begun(segment.steps)
 
     def _copied(self, segment: Segment) -> Array:

@@ -1,4 +1,4 @@
-"""`FollowedOptimizer`: an optimizer that hears later what became of its steps."""
+"""`FollowedOptimizer`: an optimizer that learns the outcome of its steps later."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rumus.tensor.memory.updater import NonFinite, Outcome, Updater
 
 
 class FollowedOptimizer(Optimizer[M_co]):
-    """An optimizer whose steps an updater applies or refuses, and which counts them.
+    """An optimizer that counts steps, which an updater applies or refuses.
 
-    parameters: see `Optimizer`. nonfinite: what a gradient that is not finite does; see
-    `FusedOptimizer`. ValueError for another word.
+    parameters: see `Optimizer`. nonfinite: how non-finite gradients are handled; see
+        `FusedOptimizer`. ValueError for another word.
     """
 
     def __init__(self, parameters: Claimable[M_co], nonfinite: NonFinite) -> None:
@@ -30,22 +30,22 @@ class FollowedOptimizer(Optimizer[M_co]):
         super().__init__(parameters)
 
     def _begin(self, nonfinite: NonFinite) -> None:
-        """Follow steps of which there is none yet."""
+        """Start without any steps."""
         require_nonfinite(nonfinite)
         self.nonfinite = nonfinite
         self.segments: list[Segment] = []
         self.scaling: Scaling | None = None
-        self.norm_is_taken = False  # by a wrapper, of all gradients
+        self.norm_is_taken = False  # by a wrapper, for all gradients
         self._steps = self._skipped = 0
         self._blamed: tuple[str, ...] = ()
         self._updater: Updater | None = None
         self._pending: deque[Outcome] = deque()
-        self._learning = threading.Lock()  # a thread that reads from a GPU hears of steps, too
-        self._within: FollowedOptimizer[Any] | None = None  # what it is a part of, and steps with
+        self._learning = threading.Lock()  # a thread that reads from a GPU also learns of steps
+        self._within: FollowedOptimizer[Any] | None = None  # the optimizer that it is part of
 
     @property
     def steps(self) -> int:
-        """How many steps were applied."""
+        """The number of applied steps."""
         self.poll(wait=True)
         return self._steps
 
@@ -55,7 +55,7 @@ class FollowedOptimizer(Optimizer[M_co]):
 
     @property
     def decision(self) -> tuple[Backend, Array] | None:
-        """Where a device decides about steps, and goes on after one that it has refused."""
+        """The device decision about steps, if training continues after a refused one."""
         updater = self._updater
         if updater is None or updater.applied is None:
             return None
@@ -65,12 +65,12 @@ class FollowedOptimizer(Optimizer[M_co]):
 
     @property
     def steps_so_far(self) -> int:
-        """How many steps were applied if none is refused that a device has not told of; no wait."""
+        """The number of applied steps, assuming that unreported ones are applied; does not wait."""
         return self._steps + len(self._pending)
 
     @property
     def skipped(self) -> int:
-        """How many steps were left out because of a gradient that was not finite."""
+        """The number of steps skipped because of a non-finite gradient."""
         self.poll(wait=True)
         return self._skipped
 
@@ -80,7 +80,7 @@ class FollowedOptimizer(Optimizer[M_co]):
 
     @property
     def blamed(self) -> tuple[str, ...]:
-        """The parameters to blame for the last skipped step."""
+        """The parameters whose gradients caused the last skipped step."""
         self.poll(wait=True)
         return self._blamed
 
@@ -89,7 +89,8 @@ class FollowedOptimizer(Optimizer[M_co]):
         self._blamed = value
 
     def answer_nonfinite(self, nonfinite: NonFinite) -> None:
-        """From the next step on do this at a gradient that is not finite; waits for earlier steps.
+        """Change the handling of non-finite gradients from the next step on; waits for earlier
+        ones.
 
         nonfinite: see `FusedOptimizer`. ValueError for another word, and what `poll` raises.
         """
@@ -98,7 +99,7 @@ class FollowedOptimizer(Optimizer[M_co]):
         self.nonfinite = nonfinite
 
     def poll(self, wait: bool = False) -> None:
-        """Hear what became of earlier steps; with `wait`, of all of them.
+        """Learn the outcome of earlier steps; with `wait`, of all of them.
 
         NonFiniteGradientError, with the names, if one was refused and `nonfinite` is "raise".
         """
@@ -111,7 +112,7 @@ class FollowedOptimizer(Optimizer[M_co]):
                     self._learn()
 
     def _hear_from(self, updater: Updater) -> None:
-        """Step by `updater` from now on, and count steps when it tells what became of them."""
+        """Step with `updater` from now on, and count steps when it reports their outcome."""
         self._updater = updater
         own = weakref.ref(self)  # the updater must not keep its optimizer alive
 
@@ -122,13 +123,13 @@ class FollowedOptimizer(Optimizer[M_co]):
         updater.heard = heard
 
     def _count(self, outcome: Outcome) -> None:
-        """Count a step that was committed, as soon as it is known what became of it."""
+        """Count a committed step as soon as its outcome is known."""
         self._pending.append(outcome)
         self.outcome = outcome
         self._learn()
 
     def _set_counts(self, steps: int, skipped: int) -> None:
-        """Go on from so many steps."""
+        """Set the number of steps."""
         self._steps, self._skipped = steps, skipped
 
     def _is_told(self) -> bool:
@@ -139,14 +140,14 @@ class FollowedOptimizer(Optimizer[M_co]):
             return False
 
     def _learn(self) -> None:
-        """Count the steps of which it is known what became of them; raise the first error."""
+        """Count the steps with known outcomes; raise the first error."""
         if not self._is_told():
             return
         error = self._learned()
         if error is None:
             return
         if self.scaling is not None and self._updater is not None:
-            self._updater.poll(wait=True)  # the device has gone on: one error for all that it did
+            self._updater.poll(wait=True)  # the device has continued: one error for all
             self._learned()
         raise error
 
@@ -166,16 +167,16 @@ class FollowedOptimizer(Optimizer[M_co]):
                 if self.scaling is not None:
                     self.scaling.hear(outcome.applied is True)
                 elif error is not None:
-                    pending.clear()  # the steps behind it were not applied either
+                    pending.clear()  # later steps were not applied either
         return error
 
     @property
     def _raises(self) -> bool:
-        """Whether a step that is refused now is an error: not if a smaller loss scale may help."""
+        """Whether refusing a step is now an error: not if a smaller loss scale may help."""
         return self.nonfinite == "raise" and (self.scaling is None or self.scaling.is_least)
 
     def _settle(self) -> None:
-        """Wait until all is known, and let go of the updater: the next step makes a new one."""
+        """Wait for all outcomes, and drop the updater: the next step makes a new one."""
         if self._within is not None:
             self._within._settle()
             return
@@ -191,7 +192,7 @@ class FollowedOptimizer(Optimizer[M_co]):
                         self.scaling.settled()
 
     def _check_alone(self, what: str) -> None:
-        """Refuse to do by itself what it does together with others. OwnershipError."""
+        """Refuse to do alone what it does together with others. OwnershipError."""
         if self._within is not None:
             raise OwnershipError(
                 f"{self} is part of {self._within}, which steps, moves and owns for all of them: "
@@ -199,7 +200,7 @@ class FollowedOptimizer(Optimizer[M_co]):
             )
 
     def _names(self, outcome: Outcome) -> tuple[str, ...]:
-        """The parameters to blame for a step that was not applied."""
+        """The parameters whose gradients caused a refused step."""
         bad = {self.segments[n].arena.parameters[at].id for n, at in outcome.blamed}
         return tuple(name for name, p in self.named_parameters() if p.id in bad)
 
@@ -218,7 +219,7 @@ class FollowedOptimizer(Optimizer[M_co]):
         )
 
     def _fault(self) -> str:
-        """What is wrong with gradients for which a step is refused."""
+        """What is wrong with the gradients of a refused step."""
         if self.norm_is_taken:
             return "hold NaN or infinity or numbers whose squares, for the norm, are out of range"
         limit = min((segment.too_large for segment in self.segments), default=math.inf)
@@ -230,6 +231,6 @@ class FollowedOptimizer(Optimizer[M_co]):
 
 
 def require_nonfinite(nonfinite: str) -> None:
-    """Refuse a word that says nothing of gradients that are not finite. ValueError."""
+    """Raise ValueError for an invalid value of nonfinite."""
     if nonfinite not in ("raise", "skip", "propagate"):
         raise ValueError(f'nonfinite must be "raise", "skip" or "propagate", not {nonfinite!r}')

@@ -1,4 +1,4 @@
-"""`Memory`: how many bytes an optimizer holds, or would hold."""
+"""`Memory`: the bytes that an optimizer holds, or would hold."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes, with the gaps that align each parameter.
+    """Bytes, including the gaps that align each parameter.
 
     parameters: bytes of the parameters.
     gradients: bytes of their gradients.
-    state: bytes of what the optimizer keeps.
+    state: bytes of the optimizer's state.
 
     >>> from rumus.optim import Memory
     >>> memory = Memory(parameters=4, gradients=4, state=8)
@@ -91,22 +91,22 @@ class Held(Protocol):
 
     @property
     def scratch(self) -> Mapping[str, Array]:
-        """Flat arrays that are written anew by each step."""
+        """Flat arrays that each step overwrites."""
         ...
 
     @property
     def shared(self) -> Mapping[str, Array]:
-        """Flat arrays that others use in turn, as far as they are used here."""
+        """The used part of flat arrays that are shared in turn."""
         ...
 
     @property
     def packing(self) -> Packing | None:
-        """State that is kept as codes."""
+        """State that is stored as codes."""
         ...
 
 
 def used(segments: Sequence[Held]) -> Memory:
-    """Return the bytes of arenas and their state, with what steps need to unpack it."""
+    """Return the bytes of arenas and their state, with the memory for unpacking."""
     parameters = gradients = state = 0
     shared: dict[int, Array] = {}
     for segment in segments:
@@ -121,7 +121,7 @@ def used(segments: Sequence[Held]) -> Memory:
 
 
 def _in_turn(segments: Iterable[Held]) -> int:
-    """The bytes of arrays that segments use in turn: as many as the largest needs."""
+    """The bytes of arrays that segments share in turn: those of the largest."""
     largest: dict[tuple[int, str, np.dtype[Any]], int] = {}
     for segment in segments:
         for name, array in segment.shared.items():
@@ -131,7 +131,7 @@ def _in_turn(segments: Iterable[Held]) -> int:
 
 
 def _flat(scratch: Mapping[str, Array]) -> list[Array]:
-    """What grows with the parameters: not the numbers that stand for all of them."""
+    """The arrays that grow with the parameters, without single numbers."""
     return [array for array in scratch.values() if array.shape]
 
 
@@ -145,7 +145,7 @@ def planned(
     numbers: int = 0,
     small: Small = Small(),
 ) -> Memory:
-    """Return the bytes for parameters with state of these dtypes, of large ones in these codes.
+    """Return the bytes for parameters with state of these dtypes, or codes for large ones.
 
     flat, by_row: how many arrays they have besides, of the parameters' dtype but at least float32,
     and as large, or with one element for each row of a slot. shared: how many as large as that of

@@ -1,7 +1,7 @@
 """`FusedOptimizer`: an update rule, run as one kernel over flat memory.
 
-The parameters of a group lie side by side in an arena, and so do their gradients and each part of
-the state. One step is one kernel for each group, however many parameters it has.
+The parameters of a group are side by side in an arena, and so are their gradients and each part of
+the state. A step is one kernel per group, however many parameters it has.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _RULES: Final = "rumus.optim.rules"
 
 
 class FusedOptimizer(SteppedOptimizer[M_co]):
-    """Any rule as an optimizer; SGD, Adam and AdamW are this with a name.
+    """Turns any rule into an optimizer; SGD, Adam and AdamW are named examples.
 
     parameters: see `Optimizer`.
     rule: a function of `p`, `g`, the state, and scalars keyword-only, that returns new values (see
@@ -81,19 +81,19 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         of their own.
     cautious_weight_decay: weight_decay is decoupled, whatever the rule does with it otherwise, and
         only where the update moves an element towards 0: p - lr weight_decay p there. (Chen et al.:
-        arXiv:2510.12402.) TypeError for a rule whose new p is not p, perhaps times scalars, plus or
-        minus something, and for optimizers with an average of their own.
-    running: scalars of the rule that are no hyper-parameters but depend on all steps so far.
-    clip: how the update limits the gradients: `ClipNorm`, `ClipValue` or `AGC`. A norm that is not
-        finite is treated as `nonfinite` says.
-    average: an `EMA` or `SWA` of the parameters that the update keeps, in the state; `eval_params`
-        puts it in their place.
+        arXiv:2510.12402.) TypeError for a rule whose new p is not p, possibly times scalars, plus
+        or minus something, and for optimizers with their own average.
+    running: scalars of the rule that are not hyperparameters but depend on all steps so far.
+    clip: how the update limits the gradients: `ClipNorm`, `ClipValue` or `AGC`. A non-finite norm
+        is handled according to `nonfinite`.
+    average: an `EMA` or `SWA` of the parameters that the update keeps in the state; `eval_params`
+        swaps it in.
 
-    A GPU decides by itself, and the host hears of it later: from `poll`, or when anything is read
-    from that GPU, as the step's loss. With "raise" no step is applied from the bad one on, and the
-    error comes from whatever hears of it first. `steps`, `skipped`, `blamed`, `state_dict`, `move`
-    and `release` wait until everything is known. Schedules are asked there for later steps too, in
-    advance, and again when it is their turn.
+    A GPU decides on its own, and the host learns of it later: from `poll`, or when anything is read
+    from that GPU, such as a loss. With "raise" no step is applied from the bad one on, and the
+    error is raised by whatever learns of it first. `steps`, `skipped`, `blamed`, `state_dict`,
+    `move` and `release` wait until all outcomes are known. There schedules are also evaluated for
+    later steps, in advance, and again when those steps come.
 
     >>> from rumus.optim import FusedOptimizer
     >>> from rumus.tensor import Expr, Parameter
@@ -107,12 +107,12 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
     [0.75]
     """
 
-    packs_state: ClassVar[bool] = False  # whether a subclass is known to do well with "8bit"
+    packs_state: ClassVar[bool] = False  # whether a subclass is known to work well with "8bit"
     float16_remedy = "Pass master_weights=True to keep a float32 copy of it beside, or: "
-    given_names: ClassVar[tuple[str, ...]] = ()  # what a rule reads that `_compute_given` writes
-    other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels that some segments have
-    own_scalars: ClassVar[frozenset[str]] = frozenset()  # what `_own_scalars` gives
-    ranges: ClassVar[Ranges] = RANGES  # of hyper-parameters, where the rule is one of rumus
+    given_names: ClassVar[tuple[str, ...]] = ()  # what `_compute_given` writes and a rule reads
+    other_scalars: ClassVar[frozenset[str]] = frozenset()  # of kernels for some segments
+    own_scalars: ClassVar[frozenset[str]] = frozenset()  # what `_own_scalars` returns
+    ranges: ClassVar[Ranges] = RANGES  # of hyperparameters, if the rule is rumus's
     is_ported: bool = False  # whether `like` gave it another rule than that of its class
 
     def __init__(
@@ -186,7 +186,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
 
     @property
     def kind(self) -> str:
-        """What a saved state calls this optimizer: its class, or the rule if that is another."""
+        """The optimizer's name in a saved state: its class, or the rule if that differs."""
         own = type(self).__name__
         kind = self.rule.__name__ if own == "FusedOptimizer" or self.is_ported else own
         for stage in self.stages:
@@ -194,7 +194,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         return kind
 
     def extend(self, stage: Stage) -> None:
-        """Have every step do something more, in its kernel, after all that it does already.
+        """Add a stage to every step's kernel, after the existing ones.
 
         OwnershipError if this was released, TypeError if `stage` wraps it and another does, or if
         it cannot work with what there is.
@@ -235,16 +235,16 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         lr: Hyper | None = None,
         **options: Unpack[PresetOptions],
     ) -> Self:
-        """Return this optimizer as another library has it: its defaults and its mathematics.
+        """Return this optimizer with another library's defaults and mathematics.
 
         library: "torch", "keras", "optax", "mlx", "burn" or "tinygrad".
-        parameters: what it owns, see `Optimizer`.
-        lr, options: instead of the library's defaults, by the names that they have here. Where the
-            library means something else by the optimizer's name, the rule is another one, and
-            `kind` is its name.
+        parameters: to own; see `Optimizer`.
+        lr, options: override the library's defaults, under rumus's names. If the library means
+            something else by the optimizer's name, the rule is a different one, and `kind` is its
+            name.
 
-        ValueError for a library that is not known for the optimizer, or without `lr` where it has
-        no default; TypeError for an option that its rule does not have.
+        ValueError for a library without a preset for this optimizer, or for a missing `lr` without
+        a default; TypeError for an option that its rule does not have.
 
         >>> from rumus.optim import AdamW
         >>> from rumus.tensor import Parameter
@@ -252,7 +252,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         >>> optimizer.kind, optimizer.hyper["weight_decay"], optimizer.hyper["eps"]
         ('adam_outer_eps_decoupled', 0.004, 1e-07)
         """
-        from rumus.optim.engine.porting import chosen, taken_decay  # only few need the presets
+        from rumus.optim.engine.porting import chosen, taken_decay  # few programs need the presets
 
         rule, rate, given = chosen(cls.__name__, library, lr, options)
         if rule is None:
@@ -265,7 +265,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         return ported
 
     def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
-        """Change hyper-parameters from the next step on, where no group has its own.
+        """Change hyperparameters from the next step on, except where a group has its own.
 
         TypeError for one that the rule does not have, ValueError for a value out of range; none is
         changed then.
@@ -305,7 +305,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
                 raise TypeError(f"{self.kind} needs a value for {missing[0]!r}")
 
     def _check_common(self, hyper: Mapping[str, Hyper]) -> None:
-        """Refuse groups that differ in what numbers are made of that all parameters share."""
+        """Refuse groups that differ in scalars from which shared numbers are computed."""
         own = [group.over(hyper) for group in self.groups]
         for name in sorted(self._kernels.common & hyper.keys()):
             values = [each[name] for each in own]
@@ -317,7 +317,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
                 )
 
     def _check_joint(self) -> None:
-        """Refuse parameters whose sum has no place, or that need not all be there."""
+        """Refuse parameters that cannot be summed jointly, or that are optional."""
         what = f"{self.kind}: its rule has a global_sum()"
         found = [p for group in self.groups for _, p in group.named]
         check_together([(p, p.backend) for p in found], what)
@@ -327,13 +327,13 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
             raise ValueError(f"{what}, which needs every gradient: leave optional=True out")
 
     def _decays(self, hyper: Mapping[str, Hyper]) -> bool:
-        """Whether the gradient gets weight_decay p added, which the rule itself does not know."""
+        """Whether weight_decay p is added to the gradient, because the rule has no weight decay."""
         given = (hyper, *(group.hyper for group in self.groups))
         some = any(values.get("weight_decay", 0.0) != 0.0 for values in given)
         return some and not self._is_decoupled and "weight_decay" not in self.scalar_names
 
     def _trace(self, hyper: Mapping[str, Hyper]) -> None:
-        """Make the rule, and the kernel that it is where all scalars are scalars."""
+        """Make the rule, and its kernel with all scalars as scalars."""
         others = [stage for stage in self.stages if not isinstance(stage, CoupledDecay)]
         self.stages = [*others, *([CoupledDecay()] if self._decays(hyper) else [])]
         known = self.scalar_names | set(self.running.names) | self.own_scalars
@@ -342,7 +342,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         self.kernel = self._kernels.usual
 
     def _give_kernels(self, segments: list[Segment]) -> None:
-        """Have segments run the kernels, with scalars from the hyper-parameters as they are."""
+        """Give segments their kernels, with scalars from the current hyperparameters."""
         self._kernels.give(segments)
         beside = tuple(kernel for stage in self.stages for kernel in stage.beside())
         for segment in segments:
@@ -354,7 +354,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         )
 
     def _own_scalars(self, segment: Segment) -> Mapping[str, float]:
-        """The scalars of a segment that are no hyper-parameters and the same at every step."""
+        """The scalars of a segment that are not hyperparameters and constant over steps."""
         return {}
 
     def _take(self, segments: list[Segment]) -> None:
@@ -372,7 +372,7 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         self._take(self.segments)
 
     def _check_scalable(self) -> None:
-        """Refuse a loss scale where something would not know of it."""
+        """Refuse a loss scale where it would not be taken into account."""
         if not self.segments:
             raise OwnershipError(f"{self} was released and owns nothing")
         if self.nonfinite == "propagate":
@@ -383,25 +383,25 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
 
     @property
     def grad_norm(self) -> Tensor:
-        """The joint 2-norm of the gradients of the last step, before they were clipped.
+        """The joint 2-norm of the last step's gradients, before clipping.
 
-        A tensor without axes: on a GPU nothing is read until somebody reads it. It is that of a
-        step that was refused, too. ValueError if `clip` needs no norm, or before the first step.
+        A scalar tensor, which stays on the GPU until you read it. Refused steps have a norm, too.
+        ValueError if `clip` needs no norm, or before the first step.
         """
         return joint_norm(self.stages, self)
 
     def torch_options(self, values: Mapping[str, float]) -> Mapping[str, Any]:
-        """Return what PyTorch's groups hold besides hyper-parameters that have the same name here.
+        """Return the options of PyTorch's groups whose names differ from the hyperparameters here.
 
-        values: the hyper-parameters of a group at a step.
+        values: the hyperparameters of a group at a step.
         """
         return {}
 
     def describe(self) -> str:
-        """Return a table: who is in which group, with shapes, roles and hyper-parameters.
+        """Return a table of the groups, with shapes, roles and hyperparameters.
 
-        It warns of a decoupled weight decay that is lost in the rounding of float32, and says which
-        options make parameters or state other than usual.
+        It warns of a decoupled weight decay that is lost in float32 rounding, and lists options
+        that change how parameters or state are stored.
         """
         vanishes = "weight_decay" in self.scalar_names and not self._is_exact
         return description(self, self.hyper, vanishes, notes=self._notes())
@@ -431,8 +431,8 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         self.segments[number].follow(self._following)
 
     def _compute_given(self, gradients: Mapping[int, Array]) -> None:
-        """Write what the kernels read besides gradients and state, before each step.
+        """Before each step, write the arrays that kernels read in addition to gradients and state.
 
-        gradients: flat, by the number of the segment. Nothing but `Segment.scratch` is written, so
-        that a step can still be refused afterwards.
+        gradients: flat, by segment number. Only `Segment.scratch` is written, so that the step can
+            still be refused.
         """

@@ -1,4 +1,4 @@
-"""The gradients of segments in a store: checked, and as whole arrays where they lie so."""
+"""The gradients of segments in a store: checked, and as whole arrays if possible."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from rumus.tensor.memory.backend import Array
 
 
 def in_store(segments: Sequence[Segment], grads: GradientStore) -> list[Owned]:
-    """Return the gradients that are there: a whole arena where they lie in it, else one by one.
+    """Return the existing gradients: as a whole arena if they are in it, else one by one.
 
-    MissingGradientError for one that is not there, unless its group is optional.
+    MissingGradientError for a missing one, unless its group is optional.
     """
     found: list[Owned] = []
     for segment in segments:
@@ -58,10 +58,10 @@ def collected(segments: Sequence[Segment], grads: GradientStore) -> dict[int, Ar
 
 
 def _of_segment(segment: Segment, grads: GradientStore) -> Array | None:
-    """A segment's gradients as one array, checked; None for an optional one without."""
+    """A segment's gradients as one array, checked; None for an optional one without gradients."""
     arena = segment.arena
     if arena.holds(grads):
-        return arena.gradients  # what lies in a parameter's own slot fits by its making
+        return arena.gradients  # a gradient in its parameter's own slot fits by construction
     for parameter in arena.parameters:
         if segment.group.optional and parameter not in grads:
             return None
@@ -70,7 +70,7 @@ def _of_segment(segment: Segment, grads: GradientStore) -> Array | None:
 
 
 def _check_backends(segments: Sequence[Segment]) -> None:
-    """Refuse a group of which only a part was moved to another backend."""
+    """Refuse a group that was only partly moved to another backend."""
     if len(segments) == 1:
         return  # whose memory is in one place
     for first, second in pairwise(segments):
@@ -98,9 +98,9 @@ def check_together(placed: Sequence[tuple[Parameter, Backend]], why: str) -> Non
 
 
 def _check_not_drained(segments: Sequence[Segment], grads: GradientStore) -> None:
-    """Refuse a store that has nothing more because it was used before.
+    """Refuse a store that is empty because it was used before.
 
-    Optional parameters need no gradient, but one that was there and is gone is another matter.
+    Optional parameters need no gradient, but a gradient that was already drained is an error.
     """
     for parameter in (p for segment in segments for p in segment.arena.parameters):
         error = grads.missing(parameter)

@@ -1,7 +1,7 @@
-"""Updates that are too small for their parameter: what rounding takes is kept for the next one.
+"""Updates too small for their parameter: their rounding error is kept for the next one.
 
-A rule returns the new value of p. Its difference from the old one cannot be had by subtraction: it
-is what rounding has lost. So it is read off the rule's expression, as in
+A rule returns the new value of p. Subtracting the old one would include the rounding error, so the
+difference is read from the rule's expression, as in
 
     p (1 - s) - u   is   p + (p (-s) - u),
 
@@ -23,8 +23,8 @@ ZERO = Expr.constant(0.0)
 class _Change:
     """What a node adds to p.
 
-    is_whole: whether it is p itself, perhaps shrunk by 1 - s or grown by 1 + s, and not p times any
-    scalar: in p - s p, the first is what changes, and the second is by how much.
+    is_whole: whether it is p itself, possibly times 1 - s or 1 + s, rather than p times any scalar:
+        in p - s p, the first term is changed, and the second is the change.
     """
 
     delta: Expr
@@ -32,7 +32,7 @@ class _Change:
 
 
 def increment(new: Expr, p: Expr) -> Expr | None:
-    """Return an expression for new - p without cancellation; None if `new` is of another form.
+    """Return an expression for new - p without cancellation; None if `new` has another form.
 
     The form: p, times scalars, plus and minus anything; `where` between such.
 
@@ -54,7 +54,7 @@ def increment(new: Expr, p: Expr) -> Expr | None:
 
 
 def known_increment(option: str, rule: str, new: Expr, p: Expr) -> Expr:
-    """Return the increment that an option needs. TypeError if it cannot be told from a rule."""
+    """Return the increment that an option needs. TypeError if the rule's form does not give it."""
     found = increment(new, p)
     if found is None:
         raise TypeError(
@@ -98,7 +98,7 @@ def _of_sum(node: Expr, found: Mapping[Expr, _Change | None]) -> _Change | None:
     if node.operation == "add" and (a is None or (b is not None and b.is_whole)):
         first, second, a, b = second, first, b, a
     if a is None or (b is not None and (b.is_whole or not a.is_whole)):
-        return None  # p is in none of them, or in both: neither is the other's change
+        return None  # p is in neither or in both, so neither is the other's change
     if node.operation == "sub":
         return _Change(-second if a.delta is ZERO else a.delta - second, a.is_whole)
     return _Change(_plus(a.delta, second), a.is_whole)
@@ -123,7 +123,7 @@ def _differs_from_one(scalar: Expr) -> bool:
 
 
 def _less_one(scalar: Expr) -> Expr:
-    """The scalar - 1, exactly where it is written as 1 - s or 1 + s."""
+    """The scalar - 1, exact if it is written as 1 - s or 1 + s."""
     if not _differs_from_one(scalar):
         return scalar - 1
     a, b = scalar.operands
@@ -133,10 +133,10 @@ def _less_one(scalar: Expr) -> Expr:
 
 
 def compensated(value: Expr, delta: Expr, lost: Expr, one: Expr) -> tuple[Expr, Expr]:
-    """Return value + delta, rounded, and what rounding lost, to be `lost` at the next step.
+    """Return value + delta, rounded, and the rounding error, which is `lost` at the next step.
 
     Knuth's exact sum of two numbers (The Art of Computer Programming, volume 2, 4.2.2). one: a
-    scalar that is 1. No compiler knows that it is, so that none takes the terms for cancelling.
+    scalar that is 1. Compilers do not know that, so they cannot cancel the terms.
     """
     change = delta + lost
     total = (value + change) * one

@@ -17,7 +17,7 @@ _POINT: Final = Kernel("average", {"p": Expr.array(AVERAGE)}, ("p", AVERAGE))
 
 
 class KeptAverage(Stage):
-    """average = average + weight (p - average), with the weight that an `Average` says."""
+    """average = average + weight (p - average), with the weight of an `Average`."""
 
     arrays: ClassVar[Sequence[str]] = (AVERAGE,)
 
@@ -25,12 +25,12 @@ class KeptAverage(Stage):
         self.average = average
 
     def attach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
-        """Be what it evaluates at. ValueError if it has an average of its own."""
+        """Become the optimizer's evaluation point. ValueError if it has its own average."""
         self.average.attach(optimizer)
         optimizer.evaluate_at(_POINT, self.average.has_begun)
 
     def detach(self, optimizer: EvaluatedOptimizer[Any]) -> None:
-        """Let another optimizer keep the average."""
+        """Allow another optimizer to keep the average."""
         self.average.detach(optimizer)
 
     def state(self, dtype: DType) -> Mapping[str, DType]:

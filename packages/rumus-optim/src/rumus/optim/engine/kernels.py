@@ -1,4 +1,4 @@
-"""`Kernels`: what a rule and the stages become, in each segment by the arrays that it has."""
+"""`Kernels`: the kernels of a rule with its stages, for the arrays of each segment."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from rumus.optim.engine.stage import Stage
 from rumus.optim.engine.update_rule import UpdateRule, seen, squares
 from rumus.tensor import DType, Expr, Kernel, float32, float64
 
-# The square of twice as much is a number; float16 holds nothing whose square is none in float32.
+# The square of twice as much is finite; float16 numbers always have a finite square in float32.
 TOO_LARGE: Final[Mapping[DType, float]] = {float32: 2.0**62, float64: 2.0**510}
 
 
 class Kernels:
     """The kernels of an optimizer, each made once.
 
-    What a stage reads lies in an array in some segments and is a scalar in others, so there is one
-    for each set of arrays. rule: that of segments that have none of their own. usual: the kernel
-    where only what every segment has is an array. common: the scalars from which numbers are made
-    that all parameters share.
+    A stage's input is an array in some segments and a scalar in others, so there is one kernel per
+    set of arrays. rule: for segments without their own. usual: the kernel with only the arrays that
+    every segment has. common: the scalars from which shared numbers are computed.
     """
 
     def __init__(self, rule: UpdateRule, stages: Sequence[Stage]) -> None:
@@ -37,7 +36,7 @@ class Kernels:
         self.common = numbers.kernel.scalars - {"t"} if numbers is not None else frozenset[str]()
 
     def give(self, segments: Sequence[Segment]) -> None:
-        """Give each segment its kernel, and what must be measured before it runs."""
+        """Give each segment its kernel, and the measurements it needs."""
         found = []
         for segment in segments:
             there = self._there(segment)
@@ -52,11 +51,11 @@ class Kernels:
             segment.too_large = self._too_large(segment, sum(elements) if self.is_joint else own)
 
     def seen(self, segment: Segment) -> tuple[Expr, Expr]:
-        """Return the parameter and the gradient as the rule of a segment gets them."""
+        """Return the parameter and the gradient that a segment's rule gets."""
         return seen(self._stages, self._there(segment))
 
     def _there(self, segment: Segment) -> frozenset[str]:
-        """The arrays of stages that a segment has."""
+        """The stage arrays that a segment has."""
         arrays = {name for stage in self._stages for name in stage.arrays}
         return frozenset(arrays & {*segment.state, *segment.scratch})
 

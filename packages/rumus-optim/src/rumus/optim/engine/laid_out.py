@@ -1,4 +1,4 @@
-"""`LaidOutOptimizer`: parameters and state in arenas, which can be moved, saved and loaded."""
+"""`LaidOutOptimizer`: parameters and state in arenas that can be moved, saved and loaded."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 
 
 class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
-    """An optimizer whose parameters lie side by side in arenas, as does each part of their state.
+    """An optimizer whose parameters, and each part of their state, are in arenas.
 
-    stages: what keeps state beside that of the rule, `_state`. A subclass sets them before it lays
-    anything out, and says in `_take` what it needs to step new segments.
+    stages: which keep state in addition to the rule's `_state`. A subclass sets them before it lays
+        anything out, and prepares to step new segments in `_take`.
     """
 
     stages: list[Stage]
@@ -46,7 +46,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """What a saved state calls this optimizer."""
+        """The optimizer's name in a saved state."""
 
     @abstractmethod
     def _take(self, segments: list[Segment]) -> None:
@@ -66,7 +66,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
     # Arenas
 
     def _layout(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
-        """Lay parameters and state out in new arenas, each parameter on its backend in `places`."""
+        """Lay out parameters and state in new arenas, each parameter on its backend in `places`."""
         return self._lay_out(self.groups, places, self._state)
 
     def _lay_out(
@@ -80,7 +80,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         return found
 
     def _laid_out(self, places: Mapping[ParamId, Backend]) -> list[Segment]:
-        """New segments, with what stages start from."""
+        """New segments, with the stages' initial state."""
         segments = self._layout(places)
         for segment in segments:
             for stage in self.stages:
@@ -108,7 +108,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
         return sum(segment.bytes_on_host for segment in there)
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
-        """Take parameters, with their state, to another backend."""
+        """Move parameters and their state to another backend."""
         self._check_alone("move")
         self._check_training("moving to another backend")
         self._settle()
@@ -127,10 +127,10 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
             self._take(segments)
 
     def divide(self, division: Division) -> None:
-        """Keep the state of a part of each arena alone, and step that part; see `Division`.
+        """Keep only the state of a part of each arena, and step that part; see `Division`.
 
-        Who calls it puts the parameters together after each step. TypeError for an optimizer whose
-        update looks at whole tensors, or whose state is divided already.
+        The caller gathers the parameters after each step. TypeError for an optimizer whose update
+        needs whole tensors, or whose state is already divided.
         """
         why = indivisible(self.segments)
         if any(segment.division is not None for segment in self.segments):
@@ -161,14 +161,15 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
     # Its size
 
     def memory(self) -> Memory:
-        """Return the bytes of its parameters, gradients and state, with the gaps between them."""
+        """Return the bytes of its parameters, gradients and state, including gaps."""
         return used(self.segments)
 
     @classmethod
     def planned_memory(cls, parameters: Claimable[Any], *args: Any, **options: Any) -> Memory:
-        """Return what `memory()` would be of an optimizer made like this, which is not made.
+        """Return the `memory()` of an optimizer with these arguments, without making it.
 
-        args, options: as to make one. Nothing is claimed, and no array of this size is allocated.
+        args, options: as for making one. Nothing is claimed, and no array of this size is
+            allocated.
 
         >>> import numpy as np
         >>> from rumus.optim import AdamW
@@ -191,9 +192,9 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
     # Saving
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the state by parameter name: what `load_state_dict` needs to go on.
+        """Return a copy of the state by parameter name: what `load_state_dict` needs to continue.
 
-        Hyper-parameters are not part of it: they are the program's. ValueError if two parameters
+        Hyperparameters are not part of it: they belong to the program. ValueError if two parameters
         have one name: pass `Parameters({"generator.weight": ..., ...})`.
         """
         self._check_training("state_dict()")
@@ -209,7 +210,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
 
     @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state, copied. All of it, or StateMismatchError and none of it.
+        """Load a copy of a saved state: all of it, or StateMismatchError and none of it.
 
         The error lists every difference in kind, names, shapes, dtypes and parts of the state.
         """
@@ -227,7 +228,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
             self._set_counts(state["steps"], state["skipped"])
 
     def state_differences(self, state: Mapping[str, Any]) -> list[str]:
-        """Return every way in which a saved state differs from what this optimizer would save."""
+        """Return all differences between a saved state and what this optimizer would save."""
         named = dict(self.named_parameters())
         forms = {p.id: s.forms(p) for s in self.segments for p in s.arena.parameters}
         layouts = {number: {n: f[0] for n, f in own.items()} for number, own in forms.items()}

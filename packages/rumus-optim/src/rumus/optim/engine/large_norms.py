@@ -1,8 +1,8 @@
-"""Norms whose squares add up to more than a dtype holds: of the gradients times a power of two.
+"""Norms whose sum of squares overflows: computed from gradients times a power of two.
 
-With nonfinite="propagate" a step is applied whatever its gradients are, so that a factor has to be
-right where the plain sum of squares is infinite. The power of two is so small that no square of a
-finite gradient overflows, and large enough that squares of what counts in such a sum stay normal.
+With nonfinite="propagate" a step is applied whatever its gradients, so a factor must be right even
+if the plain sum of squares is infinite. The power of two is small enough that no square of a finite
+gradient overflows, and large enough that the squares that matter stay normal numbers.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _NORM: Final = Kernel("large_norm", {"norm": norm_of(*map(Expr.array, _TOTALS))}
 
 
 def widest(backend: Backend) -> DType:
-    """Return the dtype in which a backend adds up squares of several arrays."""
+    """Return the dtype in which a backend sums squares of several arrays."""
     return float32 if backend.runs_ahead else float64
 
 
 def shrink(backend: Backend) -> float:
-    """Return the power of two that gradients on a backend are multiplied by."""
+    """Return the power of two that multiplies gradients on a backend."""
     return _SHRINK[widest(backend)]
 
 

@@ -1,8 +1,7 @@
-"""`LossScale`: gradients too small for float16 are made larger on their way to the optimizer.
+"""`LossScale`: enlarges gradients that are too small for float16.
 
 Micikevicius et al.: Mixed precision training, arXiv:1710.03740, section 3.2. All scales are powers
-of two: multiplying by one and dividing by it again changes no bit of what neither overflows nor
-falls below the smallest number.
+of two: multiplying and dividing by one changes no bits unless a number overflows or underflows.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ LARGEST: Final = 2.0**60
 
 @dataclass(frozen=True, slots=True)
 class LossScale:
-    """How the scale of a loss is found, and followed.
+    """How the scale of a loss is chosen and adapted.
 
-    initial: the first scale. A step whose gradients are not finite is skipped and multiplies the
-        scale by `backoff`; `every` applied steps in a row multiply it by `growth`. It stays within
-        [minimum, maximum]: a step that is refused at the minimum had too small a scale to blame it.
-        All but `every` are powers of two, at most 2^60 and at least its inverse.
-    growth: what the scale is multiplied by after `every` applied steps in a row.
-    backoff: what it is multiplied by after a step that was refused.
-    every: how many applied steps in a row it takes, at least 1.
-    minimum: the smallest scale; a step that is refused there is not the scale's fault.
+    initial: the first scale. A step with non-finite gradients is skipped and multiplies the scale
+        by `backoff`; `every` consecutive applied steps multiply it by `growth`. It stays within
+        [minimum, maximum]; a step refused at the minimum is not the scale's fault. All but `every`
+        are powers of two, from 2^-60 to 2^60.
+    growth: the factor after `every` consecutive applied steps.
+    backoff: the factor after a refused step.
+    every: the number of consecutive applied steps, at least 1.
+    minimum: the smallest scale; refusing a step there is an error.
     maximum: the largest scale.
 
     ValueError otherwise.
@@ -76,13 +75,13 @@ def _is_power_of_two(value: object) -> bool:
 
 
 def _follow_kernel() -> Kernel:
-    """The next scale, its inverse and the good steps in a row, from whether a step was applied."""
+    """The next scale, its inverse and the number of consecutive good steps, after a step."""
     scale, inverse, good = map(Expr.array, ("scale", "inverse", "good"))
     is_applied, counted = Expr.array("applied") > 0.5, good + 1
     is_time = counted >= Expr.scalar("every")
     grown = where(is_time, minimum(scale * Expr.scalar("growth"), Expr.scalar("maximum")), scale)
     shrunk = maximum(scale * Expr.scalar("backoff"), Expr.scalar("minimum"))
-    # Only products, which are exact: a device may round a quotient otherwise.
+    # Only products, which are exact: a device may round a quotient differently.
     less = maximum(inverse * (1 / Expr.scalar("growth")), 1 / Expr.scalar("maximum"))
     more = minimum(inverse * (1 / Expr.scalar("backoff")), 1 / Expr.scalar("minimum"))
     outputs = {
@@ -103,14 +102,14 @@ _UNSCALE_SQUARES: Final = Kernel(
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """The numbers on one backend: the scale, its inverse, the good steps, the inverse before."""
+    """The numbers on one backend: the scale, its inverse, the good steps, the previous inverse."""
 
     backend: Backend
     scale: Array
     inverse: Array
     good: Array
     last: Array
-    applied: Array = None  # what `follow` takes the decision from
+    applied: Array = None  # the decision that `follow` reads
     follow: Callable[[Sequence[float]], None] | None = None
 
     @property
@@ -120,12 +119,12 @@ class _Place:
 
 
 class Scaling:
-    """The loss scale of an optimizer at work; `FusedOptimizer.scale_losses` makes it.
+    """The current loss scale of an optimizer; `FusedOptimizer.scale_losses` makes it.
 
-    The host knows it as of the last step it has heard of. Where a device decides about steps, the
-    device goes on with a scale of its own, by the same rules and without a read.
+    The host knows it as of the last reported step. If a device decides about steps, it keeps its
+    own scale, by the same rules and without a read.
 
-    policy: how the scale moves.
+    policy: how the scale adapts.
     """
 
     def __init__(self, policy: LossScale) -> None:
@@ -134,9 +133,9 @@ class Scaling:
         self.restart(policy)
 
     def restart(self, policy: LossScale) -> None:
-        """Begin again, by other rules.
+        """Restart with another policy.
 
-        policy: the rules from now on.
+        policy: used from now on.
         """
         self.policy = policy
         self._scalars = _FOLLOW.bind(
@@ -165,46 +164,46 @@ class Scaling:
         return place
 
     def on(self, backend: Backend) -> Tensor:
-        """Return the scale as a tensor without axes, whose memory always holds the newest.
+        """Return the scale as a scalar tensor whose memory is always up to date.
 
-        backend: where they are, or are to be.
+        backend: of the tensors.
         """
         return Tensor(self._on(backend).scale, backend)
 
     def inverse_on(self, backend: Backend) -> Array:
-        """Return what gradients are multiplied by in the next step.
+        """Return the factor of gradients in the next step.
 
-        backend: where they are, or are to be.
+        backend: of the tensors.
         """
         return self._on(backend).inverse
 
     def unscaled(self, norm: Tensor) -> Tensor:
-        """Return a norm of the last step's scaled gradients as that of the gradients.
+        """Convert the norm of the last step's scaled gradients to that of the gradients.
 
         norm: of scaled gradients, a tensor without axes.
         """
         return norm * Tensor(self._on(norm.backend).last, norm.backend)
 
     def unscale_squares(self, backend: Backend, squares: Array) -> None:
-        """Make sums of squares of scaled gradients those of the gradients, in place.
+        """Convert sums of squares of scaled gradients to those of the gradients, in place.
 
-        backend: where they are, or are to be.
+        backend: of the tensors.
         squares: sums of squares, changed in place.
         """
         arrays = squares, self.inverse_on(backend)
         backend.elementwise(_UNSCALE_SQUARES, arrays, (), (squares,))
 
-    # What became of the steps
+    # The outcome of steps
 
     @property
     def is_least(self) -> bool:
-        """Whether a step that is refused now cannot be helped by a smaller scale."""
+        """Whether a smaller scale cannot help a refused step."""
         return self.scale <= self.policy.minimum
 
     def decided(self, backend: Backend, applied: Array) -> None:
-        """Have a device follow its own decision about the step it was given last.
+        """Make a device adapt its scale to its decision about the last step.
 
-        backend: where they are, or are to be.
+        backend: of the tensors.
         applied: one number on the device, 1 if the step was applied.
         """
         place = self._on(backend)
@@ -217,7 +216,7 @@ class Scaling:
         place.follow(self._scalars)
 
     def hear(self, applied: bool) -> None:
-        """Follow a decision on the host.
+        """Adapt the scale to a decision on the host.
 
         applied: whether the step was applied.
         """
@@ -233,7 +232,7 @@ class Scaling:
                 self._write(place)
 
     def settled(self) -> None:
-        """Note that the host has heard of every step: its numbers are the newest everywhere."""
+        """Note that the host knows the outcome of every step, so its numbers are current."""
         self._is_by_device = False
         for place in self._places.values():
             self._write(place)
@@ -241,11 +240,11 @@ class Scaling:
     # Saving
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the scale and the good steps in a row, as far as the host has heard."""
+        """Return the scale and the consecutive good steps, as known to the host."""
         return {"scale": self.scale, "good": self.good}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from saved numbers. ValueError, and nothing has changed, for impossible ones.
+        """Load saved numbers. ValueError, with nothing changed, for invalid ones.
 
         state: what `state_dict()` returned.
         """

@@ -1,4 +1,4 @@
-"""`MasterWeights`: a float32 copy of float16 parameters, which is what is updated."""
+"""`MasterWeights`: a float32 copy of float16 parameters, which is updated."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _FOLLOW: Final = _follow_kernel()
 
 
 class MasterWeights(Stage):
-    """p is the rounding of the true value, which lies in an array beside it."""
+    """p is the rounded value of an extra float32 array."""
 
     arrays: ClassVar[Sequence[str]] = (MASTER,)
     holds: ClassVar[str | None] = MASTER
     follows: ClassVar[bool] = True
 
     def state(self, dtype: DType) -> Mapping[str, DType]:
-        """Return the copy of float16 parameters; others need none."""
+        """Return the copy for float16 parameters; others need none."""
         return {MASTER: float32} if dtype == float16 else {}
 
     def start(self, segment: Segment) -> None:
-        """Start as the parameters are."""
+        """Start from the parameters."""
         if MASTER in segment.state:
             segment.arena.backend.copy(segment.values, segment.state[MASTER])
 
     def follow(self, segment: Segment) -> None:
-        """Take over what others made of the parameters.
+        """Follow outside changes of the parameters.
 
-        An element of the copy that rounds to its parameter is kept as it is: so it does not matter
-        which of the two is loaded first.
+        An element of the copy that rounds to its parameter is kept, so it does not matter which of
+        the two is loaded first.
         """
         if MASTER not in segment.state:
             return
@@ -55,5 +55,5 @@ class MasterWeights(Stage):
         arena.backend.elementwise(_FOLLOW, inputs, (), [master])
 
     def notes(self, layout: Mapping[str, DType]) -> Sequence[str]:
-        """Say where there is a copy."""
+        """Note that there is a copy."""
         return ["float32 master weights for float16 parameters"] if MASTER in layout else ()

@@ -1,4 +1,4 @@
-"""What segments need so that the reductions of their rules are measured before each step."""
+"""Preparing segments to measure the reductions of their rules before each step."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rumus.tensor.memory.updater import Preparation, Sum
 
 
 def measure(rule: str, found: Sequence[tuple[Segment, Reductions]]) -> None:
-    """Have the sums of rules be measured before each step of segments.
+    """Arrange for the sums in rules to be measured before each step of segments.
 
-    What is an array already is measured where it lies; everything else is written by one kernel
-    before, to memory that all segments on a backend use in turn. Sums over all segments lie in one
-    place, as do all segments when a step is taken, and they compute in one dtype.
+    Existing arrays are measured in place; one kernel first writes everything else to memory that
+    all segments on a backend share in turn. Sums over all segments are in one place and one dtype,
+    as are all segments during a step.
     """
     written, of_all = [], dict[tuple[str, int], Array]()
     for segment, reductions in found:
@@ -47,7 +47,7 @@ def measure(rule: str, found: Sequence[tuple[Segment, Reductions]]) -> None:
 
 
 def _is_flat(segment: Segment, expression: Expr) -> bool:
-    """Whether an expression is an array with an element for each of the parameters'."""
+    """Whether an expression is an array with one element per parameter element."""
     if expression.operation != "array" or expression.uniform:
         return False
     name = expression.name
@@ -56,7 +56,7 @@ def _is_flat(segment: Segment, expression: Expr) -> bool:
 
 
 def _share(written: Sequence[tuple[Segment, tuple[str, ...]]]) -> None:
-    """Give segments arrays as large as the largest needs, to be used in turn."""
+    """Give segments shared arrays, as large as the largest needs, to use in turn."""
     alike: dict[tuple[int, DType, str], list[Segment]] = {}
     for segment, names in written:
         arena = segment.arena
@@ -70,7 +70,7 @@ def _share(written: Sequence[tuple[Segment, tuple[str, ...]]]) -> None:
 
 
 def _sizes(segment: Segment) -> Array:
-    """How many elements the tensor has that each row of an arena belongs to, or the only one."""
+    """The number of elements of each arena row's tensor, or of the only tensor."""
     arena = segment.arena
     counts = [slot_size(size) // ALIGNMENT for size in arena.table.sizes]
     column = np.repeat(arena.table.sizes, counts).reshape(-1, 1)

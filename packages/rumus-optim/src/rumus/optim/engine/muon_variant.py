@@ -1,8 +1,7 @@
-"""In what the Muon of other libraries differs from PyTorch's.
+"""How the Muon of other libraries differs from PyTorch's.
 
-Newton-Schulz divides by the norm first, so a factor in the momentum is no difference: neither is
-b = momentum b + g against an average, nor that average divided by 1 - momentum^t, but for what eps
-is compared with.
+Newton-Schulz divides by the norm first, so factors in the momentum do not matter: b = momentum b +
+g, an average, and that average divided by 1 - momentum^t differ only in the scale of eps.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ Adjust: TypeAlias = Literal["original", "match_rms_adamw", "spectral_unclamped"]
 class MuonVariant:
     """The mathematics of one library's Muon.
 
-    rule: for what goes to Muon; others: for what does not. couples_decay: weight_decay p is added
-    to the gradient, before the momentum. eps_beside: the norm plus eps, not the larger of them.
-    sums: eps is meant for b = momentum b + g. takes_convolutions: weights of 3 axes and more go to
-    Muon as matrices, (first, all others). takes_all: whatever its shape is goes to Muon: 3 axes
-    and more as (first, all others), fewer than 2 with their momentum as it is. takes_embeddings: so
-    do these. flips: whose factor has rows and columns exchanged. The weight of a linear layer is
-    (outputs, inputs) here, (inputs, outputs) in some libraries; a table of embeddings lies alike.
+    rule: for Muon's parameters; others: for the rest. couples_decay: weight_decay p is added
+    to the gradient, before the momentum. eps_beside: the norm plus eps, instead of the larger of
+    them. sums: eps is meant for b = momentum b + g. takes_convolutions: weights with 3 or more axes
+    go to Muon as matrices, (first, all others). takes_all: all shapes go to Muon: 3 or more axes as
+    (first, all others), fewer than 2 with plain momentum. takes_embeddings: embeddings do too.
+    flips: the factor has rows and columns swapped. The weight of a linear layer is (outputs,
+    inputs) here, (inputs, outputs) in some libraries; embedding tables have the same layout.
     """
 
     rule: Rule = rules.muon
@@ -45,7 +44,7 @@ class MuonVariant:
     flips: Literal["nothing", "weights", "embeddings"] = "nothing"
 
     def takes(self, parameter: Parameter) -> bool:
-        """Whether a parameter goes to Muon if nobody says otherwise."""
+        """Whether a parameter goes to Muon by default."""
         if self.takes_all:
             return True
         if parameter.ndim > 2:
@@ -53,10 +52,10 @@ class MuonVariant:
         return parameter.ndim == 2 and (self.takes_embeddings or parameter.role != "embedding")
 
     def factor(self, adjust: Adjust, parameter: Parameter, parts: int = 1) -> float:
-        """What the orthogonal matrix is multiplied by, for its shape.
+        """The factor of the orthogonal matrix, for its shape.
 
-        Where everything goes to Muon it is that of the last two axes. parts: of how many matrices
-        the parameter consists, one below the other.
+        If everything goes to Muon, it is that of the last two axes. parts: the number of stacked
+        matrices in the parameter.
         """
         rows, columns = parameter.shape[-2:]
         if self.takes_convolutions:
@@ -96,8 +95,8 @@ _VARIANTS: Final[Mapping[str, MuonVariant]] = MappingProxyType(
 
 
 def variant(library: str, *, nesterov: bool) -> MuonVariant:
-    """Return that of a library that has a preset."""
+    """Return the variant of a library with a preset."""
     found = _VARIANTS[library]
-    if library == "optax" and not nesterov:  # one bias correction for all: no other direction
+    if library == "optax" and not nesterov:  # one bias correction for all: the same direction
         return replace(found, rule=rules.muon, others=rules.adamw)
     return found

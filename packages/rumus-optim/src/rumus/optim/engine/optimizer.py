@@ -1,6 +1,6 @@
-"""`Optimizer`: what owns parameters.
+"""`Optimizer`: the owner of parameters.
 
-An optimizer claims its parameters when it is made. From then on it alone changes them, with the
+An optimizer claims its parameters when it is made. From then on only it changes them, with the
 gradients that `step` drains from a store.
 """
 
@@ -34,22 +34,22 @@ _PACKAGE = str(Path(__file__).parents[2])
 
 
 class Optimizer(ABC, Generic[M_co]):
-    """Owner of parameters; a subclass says what `step` does with their gradients.
+    """Owner of parameters; a subclass defines `step`.
 
     parameters: `module.parameters()`, a sequence of parameters, or of `ParameterGroup`s. Frozen
     ones (`requires_grad` False) are not claimed.
 
-    Nothing is claimed when an error is raised: OwnershipError for a parameter that has an owner or
+    If an error is raised, nothing is claimed: OwnershipError for a parameter that has an owner or
     is given twice; PrecisionError for float16; BackendMismatchError for a group on two backends;
-    TypeError for what is no parameter; ValueError if nothing is left to own.
+    TypeError for anything but parameters; ValueError if nothing is left to own.
     """
 
-    float16_remedy: ClassVar[str] = ""  # beside keeping parameters in float32
+    float16_remedy: ClassVar[str] = ""  # besides keeping parameters in float32
 
     def __init__(self, parameters: Claimable[M_co]) -> None:
-        self.steps = 0  # how many were applied
-        self.skipped = 0  # how many were left out because of a gradient that was not finite
-        self.outcome = Outcome(True)  # what became of the last step, as far as is known
+        self.steps = 0  # the number of applied steps
+        self.skipped = 0  # the number of steps skipped because of a non-finite gradient
+        self.outcome = Outcome(True)  # the outcome of the last step, as far as known
         self.made_at = called_from()
         self.groups = [group.trainable() for group in as_groups(parameters)]
         self._check_claim()
@@ -57,20 +57,20 @@ class Optimizer(ABC, Generic[M_co]):
             self._own()
 
     def _own(self) -> None:
-        """Be who updates the parameters from now on."""
+        """Claim the parameters."""
         for parameter in self.parameters:
             parameter._owner = weakref.ref(self)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """What it owns, in the order of the groups."""
+        """The owned parameters, in the order of the groups."""
         return tuple(p for group in self.groups for _, p in group.named)
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
-        """What it owns, with the names it was given under."""
+        """The owned parameters, by the names they were given under."""
         return [pair for group in self.groups for pair in group.named]
 
-    if not TYPE_CHECKING:  # a type checker knows what there is
+    if not TYPE_CHECKING:  # so that type checkers see every method
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             if given and cls.__module__.startswith("rumus."):
@@ -91,7 +91,7 @@ class Optimizer(ABC, Generic[M_co]):
 
     @abstractmethod
     def step(self, grads: GradientStore) -> None:
-        """Drain from `grads` exactly what this optimizer owns, and update it; or raise.
+        """Drain the gradients of this optimizer's parameters and update the parameters, or raise.
 
         Raises an AutogradError, and has changed nothing then: neither parameters nor state nor
         counters nor the store.
@@ -105,7 +105,7 @@ class Optimizer(ABC, Generic[M_co]):
     def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
         """Return the owned gradients in `grads` as arrays that cover them, without copies.
 
-        One array for each parameter here; a subclass may have several parameters in one array.
+        One array per parameter here; a subclass may have several parameters in one array.
         MissingGradientError for one that is not there, unless its group is optional.
 
         grads: what `backward` returned.
@@ -121,18 +121,18 @@ class Optimizer(ABC, Generic[M_co]):
 
     @property
     def decision(self) -> tuple[Backend, Array] | None:
-        """Where a device decides about steps, and goes on after one that it has refused.
+        """The device decision about steps, if training continues after a refused one.
 
-        The backend, and one int32 of its memory, 0 if the last step is not applied. None elsewhere.
+        The backend, and one int32 in its memory, 0 if the last step is not applied; otherwise None.
         """
         return None
 
     def poll(self, wait: bool = False) -> None:
-        """Hear what became of earlier steps, where a device decides; with `wait`, of all of them.
+        """Learn the outcome of earlier steps, if a device decides; with `wait`, of all of them.
 
-        A step that is known to have failed raises its error here.
+        If a step is known to have failed, its error is raised here.
 
-        wait: True to wait for all of them.
+        wait: wait for all outcomes.
         """
 
     def release(self) -> None:
@@ -143,9 +143,9 @@ class Optimizer(ABC, Generic[M_co]):
             self.groups = []
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
-        """Take owned parameters to another backend; `module.to(...)` calls this.
+        """Move owned parameters to another backend; `module.to(...)` calls this.
 
-        parameters: what it owns, see `Optimizer`.
+        parameters: to own; see `Optimizer`.
         backend: where they are, or are to be.
         """
         uploaded = [backend.upload(parameter.numpy()) for parameter in parameters]
@@ -177,7 +177,7 @@ class Optimizer(ABC, Generic[M_co]):
             check_one_backend(group)
 
     def _check_precision(self, name: str, parameter: Parameter) -> None:
-        """Raise PrecisionError for a parameter too coarse for updates to be added to it."""
+        """Raise PrecisionError for a parameter too coarse for small updates."""
         if parameter.dtype == float16:
             raise PrecisionError(
                 f"{_called(name)} is float16: small updates would vanish in rounding. "
@@ -198,7 +198,7 @@ def check_one_backend(group: ParameterGroup) -> None:
 
 
 def refuse_foreign(grads: GradientStore, optimizer: Optimizer[Any]) -> None:
-    """Raise UnclaimedGradientError if there are gradients of parameters that it does not own."""
+    """Raise UnclaimedGradientError for gradients of parameters that the optimizer does not own."""
     owned = {parameter.id for parameter in optimizer.parameters}
     foreign = [p for p in grads if p.id not in owned]
     if foreign:
@@ -214,7 +214,7 @@ def _called(name: str) -> str:
 
 
 def called_from() -> str:
-    """Return the file and line outside of rumus that is making an optimizer, for messages."""
+    """Return the file and line outside rumus that makes an optimizer, for messages."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back

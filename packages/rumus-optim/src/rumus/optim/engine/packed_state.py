@@ -1,8 +1,7 @@
-"""State in 8-bit codes: which of it, where it lies, and how it is saved for each parameter.
+"""State in 8-bit codes: which parts, their layout, and how they are saved per parameter.
 
-Of a part `m` two arrays are kept: `m.codes`, a byte for each element, and `m.scales`, a float32 for
-each block of 256 elements. Blocks do not cross from one parameter to the next, so both can be saved
-by the parameter's name.
+A part `m` is two arrays: `m.codes`, a byte per element, and `m.scales`, a float32 per block of 256
+elements. Blocks do not cross parameters, so both can be saved by parameter name.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from rumus.tensor.memory.packing import PackedPart, Packing
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece, block_count, words
 from rumus.tensor.memory.slot_table import SlotTable, slot_size
 
-SMALLEST: Final = 4096  # elements of a parameter under which its state stays as it is
-AT_ONCE: Final = 4 * 2**20  # elements that are unpacked at once
-_BIND: Final = 256  # bytes at which a device can bind a piece of an array
+SMALLEST: Final = 4096  # parameters with fewer elements keep their state unpacked
+AT_ONCE: Final = 4 * 2**20  # elements unpacked at a time
+_BIND: Final = 256  # byte alignment for binding a piece of an array
 _BYTE: Final = np.dtype(np.uint8)
 
 Codes = Mapping[str, Code]
 
 
 def codes_name(part: str) -> str:
-    """Return what the codes of a part of the state are called."""
+    """Return the name of a state part's codes."""
     return f"{part}.codes"
 
 
 def scales_name(part: str) -> str:
-    """Return what the scales of a part of the state are called."""
+    """Return the name of a state part's scales."""
     return f"{part}.scales"
 
 
 def pieces_of(table: BlockTable, dtype: DType) -> tuple[Piece, ...]:
-    """Cut an arena of parameters of `dtype` into what is unpacked at once."""
+    """Split an arena of parameters of `dtype` into pieces to unpack at a time."""
     return table.pieces(AT_ONCE, max(1, _BIND // dtype.itemsize))
 
 
@@ -82,7 +81,7 @@ def unpacked_whole(packed: Sequence[tuple[Backend, Packing]]) -> list[Packing]:
 def _scratch(
     backends: Sequence[Backend], sizes: Sequence[int], names: Iterable[str]
 ) -> list[dict[str, Array]]:
-    """For each of several users arrays of at least its size: the same for all on one backend."""
+    """Arrays of at least the needed size for several users, shared on one backend."""
     largest: dict[int, int] = {}
     for backend, size in zip(backends, sizes, strict=True):
         largest[id(backend)] = max(size, largest.get(id(backend), 0))
@@ -112,7 +111,7 @@ def planned_bytes(sizes: Sequence[int], dtype: DType, codes: Codes) -> tuple[int
 
 
 def forms(names: Iterable[str], shape: tuple[int, ...], size: int) -> dict[str, tuple[DType, Any]]:
-    """Return the dtype and the shape of what is saved for a parameter."""
+    """Return the dtype and shape of the arrays saved for a parameter."""
     found: dict[str, tuple[DType, Any]] = {}
     for name in names:
         found[codes_name(name)] = (_BYTE, shape)
@@ -121,7 +120,7 @@ def forms(names: Iterable[str], shape: tuple[int, ...], size: int) -> dict[str, 
 
 
 def _places(arena: Arena, packing: Packing) -> Iterator[tuple[int, slice, slice]]:
-    """For each parameter its size, where the words of its codes lie, and where its scales."""
+    """For each parameter its size, the range of its code words, and of its scales."""
     first = 0
     for slot, count in zip(arena.slots, packing.table.counts, strict=True):
         start = slot.start // 4
@@ -134,7 +133,7 @@ def _places(arena: Arena, packing: Packing) -> Iterator[tuple[int, slice, slice]
 
 
 def host_parts(arena: Arena, packing: Packing) -> list[dict[str, NDArray[Any]]]:
-    """Return a copy of what is packed, for each parameter: two reads for each part."""
+    """Return a copy of the packed state per parameter: two reads for each part."""
     found: list[dict[str, NDArray[Any]]] = [{} for _ in arena.parameters]
     for name, part in packing.parts.items():
         codes, scales = arena.backend.download(part.codes), arena.backend.download(part.scales)
@@ -148,7 +147,7 @@ def host_parts(arena: Arena, packing: Packing) -> list[dict[str, NDArray[Any]]]:
 def targets(
     arena: Arena, packing: Packing, number: int, saved: Mapping[str, Any]
 ) -> Iterator[tuple[NDArray[Any], Array]]:
-    """Yield, for a parameter by its number, what is saved of each part and where it belongs."""
+    """Yield, for a parameter number, the saved arrays of each part and their destinations."""
     size, at, blocks = list(_places(arena, packing))[number]
     for name, part in packing.parts.items():
         codes = np.zeros(slot_size(size), np.uint8)

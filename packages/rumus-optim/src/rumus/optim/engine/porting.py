@@ -1,4 +1,4 @@
-"""Presets: an optimizer as another library has it, with its defaults and its mathematics."""
+"""Presets: optimizers with another library's defaults and mathematics."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rumus.tensor.graph.selection import Criterion
 Library: TypeAlias = Literal["torch", "keras", "optax", "mlx", "burn", "tinygrad"]
 
 
-# Of Newton-Schulz: (a, b, c) for all iterations, or for each of them, or the name of such.
+# Of Newton-Schulz: (a, b, c) for all iterations, or for each, or a name.
 Triple: TypeAlias = tuple[float, float, float]
 Coefficients: TypeAlias = "Triple | Sequence[Triple] | Literal['polar_express']"
 
 
 class PresetOptions(Options, total=False):
-    """What may be given beside a preset: what the optimizer's constructor takes."""
+    """The options of a preset: those of the optimizer's constructor."""
 
     betas: tuple[float, float]
     eps: Hyper
@@ -77,7 +77,7 @@ def chosen(
 ) -> tuple[Rule | None, Hyper, dict[str, Any]]:
     """Return the rule of a preset, its learning rate and its other options.
 
-    The rule is None if it is that of the class. lr, options: what is given in the place of the
+    The rule is None if it is that of the class. lr, options: what is given in place of the
     preset's own. ValueError without a learning rate, TypeError for an option of Muon alone.
     """
     found = preset(kind, library)

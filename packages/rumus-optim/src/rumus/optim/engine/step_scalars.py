@@ -26,7 +26,7 @@ class _Row:
 
 @dataclass(slots=True)
 class _Known:
-    """The scalars of a segment under some hyper-parameters, by the number of the step.
+    """The scalars of a segment under some hyperparameters, by the number of the step.
 
     is_fixed: whether nothing else can change them, so that nobody has to be asked again.
     """
@@ -37,7 +37,7 @@ class _Known:
 
 
 def _is_pure(value: object) -> bool:
-    """Whether a hyper-parameter is the same at a step whenever it is asked for.
+    """Whether a hyperparameter is the same at a step whenever it is asked for.
 
     Schedules that rumus makes are, unless they are made of what is not: any other function, as
     `Plateau`, may have changed its mind.
@@ -53,9 +53,9 @@ def _is_pure(value: object) -> bool:
 class StepScalars:
     """What the kernels of segments take as scalars, by the number of the segment and the step.
 
-    kind: what errors call the optimizer. hyper: its hyper-parameters, where a group has none of its
+    kind: what errors call the optimizer. hyper: its hyperparameters, where a group has none of its
     own; they may be replaced at any time. ranges: within which schedules must stay. own: scalars
-    of each segment that are no hyper-parameters and the same at every step.
+    of each segment that are no hyperparameters and the same at every step.
     """
 
     kind: str
@@ -89,7 +89,7 @@ class StepScalars:
             yield row.bound
 
     def _row(self, number: int, t: int, hyper: Mapping[str, Any], before: _Row | None) -> _Row:
-        """The scalars at step `t`; what follows from the same numbers as before is not made anew.
+        """The scalars at step `t`; what follows from the same numbers as before is not made again.
 
         Most of what they are computed from is the same at every step.
         """

@@ -49,10 +49,10 @@ class SteppedOptimizer(LaidOutOptimizer[M_co]):
     def scale_losses(self, policy: LossScale) -> Scaling:
         """Expect gradients of losses that are multiplied by a scale; the update divides by it.
 
-        Whoever goes back through a loss multiplies it, as `Trainer` does. A step that is refused
-        is skipped and makes the scale smaller. With nonfinite="raise" it is an error where the
-        scale is at its minimum; a GPU has gone on by the time the host hears of that. Called again
-        it begins anew with another policy.
+        The code that runs backward multiplies the loss, as `Trainer` does. A refused step is
+        skipped and reduces the scale. With nonfinite="raise" it is an error if the scale is at its
+        minimum; a GPU has continued by the time the host learns of it. Another call restarts with a
+        new policy.
 
         ValueError for nonfinite="propagate", OwnershipError if this was released.
 

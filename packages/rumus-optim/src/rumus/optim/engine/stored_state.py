@@ -27,7 +27,7 @@ class StoredState(Stage):
         self.dtype = dtype
 
     def stored(self, layout: Mapping[str, DType], wide: Collection[str]) -> Mapping[str, DType]:
-        """Return one dtype for all, but for squares and copies, which float16 cannot hold.
+        """Return one dtype for all, except for squares and copies, which float16 cannot hold.
 
         With "8bit" it is that of parameters whose state is not packed.
         """

@@ -73,7 +73,7 @@ def save_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
 
 
 def load_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
-    """Let an optimizer go on from a file that `save_state` wrote.
+    """Let an optimizer continue from a file that `save_state` wrote.
 
     All of it is loaded or, with an error, none of it: StateFileError for a file that is damaged or
     no saved state, StateMismatchError with every difference for the state of another optimizer,

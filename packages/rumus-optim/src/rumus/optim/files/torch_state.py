@@ -39,7 +39,7 @@ _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _ONE: Final = {"row_var": -1, "col_var": -2}  # an axis of length 1 that they have in PyTorch
 _UNCOUNTED: Final = ("SGD", "Muon")  # their state does not say how many steps were done
-# kind -> the hyper-parameters of PyTorch's groups
+# kind -> the hyperparameters of PyTorch's groups
 _HYPER: Final[Mapping[str, tuple[str, ...]]] = {
     "SGD": ("lr", "momentum", "dampening", "weight_decay", "nesterov"),
     "Adam": ("lr", "betas", "eps", "weight_decay", "amsgrad", "decoupled_weight_decay"),
@@ -70,7 +70,7 @@ def load_torch_state(
     steps: int | None = None,
     hyper: Literal["same", "ours"] = "same",
 ) -> None:
-    """Let an optimizer go on from the state of PyTorch's optimizer of the same name.
+    """Let an optimizer continue from the state of PyTorch's optimizer of the same name.
 
     optimizer: of the same name and formula as PyTorch's.
     state: what `state_dict()` of the PyTorch optimizer returned; any mapping of arrays will do
@@ -79,7 +79,7 @@ def load_torch_state(
         such as `[name for name, _ in model.named_parameters()]`; None: those in the state, if
         PyTorch was given named parameters.
     steps: for SGD and Muon alone, whose state does not say how many were done.
-    hyper: "same": a hyper-parameter that differs is an error, a schedule being asked for the next
+    hyper: "same": a hyperparameter that differs is an error, a schedule being asked for the next
         step; "ours": the optimizer's hold, whatever the state says.
 
     TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than matrices. The
@@ -133,7 +133,7 @@ def torch_state(
     optimizer: one that PyTorch has, too.
     names: the parameters, in the order in which PyTorch's optimizer got them; those of a group one
         after the other, and PyTorch's optimizer must have the same groups.
-    tensor: what makes a tensor of an array: `torch.from_numpy`. The hyper-parameters are those of
+    tensor: what makes a tensor of an array: `torch.from_numpy`. The hyperparameters are those of
         the next step.
 
     ValueError for names that are not the optimizer's, TypeError for an optimizer that PyTorch
@@ -237,7 +237,7 @@ class _Reading:
         target["state"][part] = array.astype(own) if is_other and array.dtype.kind == "f" else array
 
     def hyper_differences(self) -> list[str]:
-        """Every hyper-parameter that differs, and every number PyTorch kept that shows one."""
+        """Every hyperparameter that differs, and every number PyTorch kept that shows one."""
         found = []
         for name, (_, group) in _groups(self.optimizer).items():
             count = self.state["parameters"][name]["steps"]
@@ -322,7 +322,7 @@ def _close(saved: Any, ours: Any, tolerance: float) -> bool:
 
 
 def _hyper(optimizer: FusedOptimizer[Any], group: ParameterGroup, step: int) -> dict[str, Any]:
-    """The hyper-parameters that hold for a group at a step, as PyTorch's groups have them."""
+    """The hyperparameters that hold for a group at a step, as PyTorch's groups have them."""
     kind, own = optimizer.kind, group.over(optimizer.hyper)
     values = {name: at_step(name, value, step) for name, value in own.items()}
     flags: dict[str, Any] = {
@@ -358,7 +358,7 @@ def _kept(optimizer: FusedOptimizer[Any], group: ParameterGroup, count: int) -> 
 def _written(
     optimizer: FusedOptimizer[Any], group: ParameterGroup, entry: Mapping[str, Any]
 ) -> dict[str, NDArray[Any]]:
-    """What PyTorch has for a parameter: nothing before its first step, but for Adagrad."""
+    """What PyTorch has for a parameter: nothing before its first step, except for Adagrad."""
     count, parts = entry["steps"], _PARTS[optimizer.kind]
     if count == 0 and optimizer.kind != "Adagrad":
         return {}

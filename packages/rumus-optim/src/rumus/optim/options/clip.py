@@ -74,7 +74,7 @@ class AGC:
     A unit is what one index of the first axis selects, as a matrix's row; a vector or a number is
     one unit. Its gradient is multiplied by clipping max(|W|, eps) / |G| where that is below 1.
     Brock, De, Smith, Simonyan: arXiv:2102.06171, equation 3, with the authors' defaults. They leave
-    the last layer out: give it to an optimizer of its own.
+    the last layer out: give it to its own optimizer.
 
     clipping: above 0.
     eps: above 0, norms of weights below it count as it.

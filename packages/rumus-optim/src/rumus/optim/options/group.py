@@ -1,4 +1,4 @@
-"""`ParameterGroup`: parameters that share hyper-parameters."""
+"""`ParameterGroup`: parameters that share hyperparameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:  # the default is for type checkers: parameters in a plain list belong to 
 
 
 class ParameterGroup:
-    """Parameters with hyper-parameters of their own.
+    """Parameters with hyperparameters of their own.
 
     parameters: `module.parameters()`, or a sequence of parameters.
     optional: whether a step may find no gradient for one of them. It is left alone then, and counts
@@ -76,7 +76,7 @@ class ParameterGroup:
         return ParameterGroup(Parameters(named), **options, **given)
 
     def over(self, hyper: Mapping[str, Hyper]) -> dict[str, Hyper]:
-        """Return the hyper-parameters that hold here: the optimizer's, but for the group's own.
+        """Return the hyperparameters that hold here: the optimizer's, except for the group's own.
 
         hyper: those of the optimizer.
         """
@@ -98,7 +98,7 @@ def _scaled(hyper: Hyper, factor: float) -> Hyper:
 
 
 def described(hyper: Hyper) -> str:
-    """Return how tables show a hyper-parameter: a number, a schedule, or a function's name."""
+    """Return how tables show a hyperparameter: a number, a schedule, or a function's name."""
     if callable(hyper) and hasattr(hyper, "__name__"):
         return str(hyper.__name__)
     return f"{hyper:g}" if isinstance(hyper, (int, float)) else repr(hyper)
@@ -107,7 +107,7 @@ def described(hyper: Hyper) -> str:
 def decaying_matrices(parameters: Claimable[Any]) -> list[ParameterGroup]:
     """Return each group as up to two: weight_decay is 0 for what has less than 2 axes.
 
-    A group with a weight_decay of its own keeps it for all that it has.
+    A group with its own weight_decay keeps it for all that it has.
     """
     found = []
     for group in as_groups(parameters):

@@ -1,4 +1,4 @@
-"""Hyper-parameters: numbers, or functions of the step, with the range each name allows."""
+"""Hyperparameters: numbers, or functions of the step, with the range each name allows."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def check(name: str, value: object, origin: str = "", ranges: Ranges = RANGES) -
 
 
 def at_step(name: str, hyper: Hyper, step: int, ranges: Ranges = COMMON) -> float:
-    """Return the value of a hyper-parameter at a step; a schedule's value is checked as well."""
+    """Return the value of a hyperparameter at a step; a schedule's value is checked as well."""
     if not callable(hyper):
         return hyper
     return check(name, hyper(step), f" (from its schedule, at step {step})", ranges)

@@ -1,4 +1,4 @@
-"""`Plateau`: a hyper-parameter that falls when a metric stops getting better."""
+"""`Plateau`: a hyperparameter that falls when a metric stops getting better."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class Plateau:
 
     ValueError or TypeError for arguments out of range.
 
-    PyTorch's ReduceLROnPlateau with min_lr = lowest, eps = 0 and the relative threshold, but for a
-    best metric below 0: there PyTorch takes equal and slightly worse values for better.
+    It is PyTorch's ReduceLROnPlateau with min_lr = lowest, eps = 0 and the relative threshold,
+    except for a best metric below 0, where PyTorch counts equal and slightly worse values as
+    better.
 
     ValueError or TypeError for arguments out of range.
 
@@ -105,11 +106,11 @@ class Plateau:
         return metric > self.best * (1 + share)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on: numbers, and None before any report."""
+        """Return what `load_state_dict` needs to continue: numbers, and None before any report."""
         return {name: getattr(self, name) for name in _KEPT}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; ValueError, and nothing has changed, if it is none.
+        """Continue from a saved state; ValueError, and nothing has changed, if it is none.
 
         state: what `state_dict()` returned.
         """

@@ -14,13 +14,13 @@ _KEPT: Final = 256  # steps, more than a device may be asked for again
 
 
 class Running:
-    """Scalars that a rule needs beside its hyper-parameters, carried on the host in float64.
+    """Scalars that a rule needs beside its hyperparameters, carried on the host in float64.
 
     carried: by name the value before the first step, and what makes the value of a step from the
-        one before. What else it needs it takes keyword-only: `t`, hyper-parameters, and those of
+        one before. What else it needs it takes keyword-only: `t`, hyperparameters, and those of
         `carried` that come earlier, as they are at the step.
 
-    They are functions of t and of the hyper-parameters as they are now. So nothing of them is
+    They are functions of t and of the hyperparameters as they are now. So nothing of them is
     saved: a run that was stopped has the same numbers when it goes on, and a device may have those
         of steps to come. After a change the numbers are those of a run that had always been so.
 
@@ -35,7 +35,7 @@ class Running:
         self._first = {name: first for name, (first, _) in carried.items()}
         self._carries = {name: (carry, _keywords(carry)) for name, (_, carry) in carried.items()}
         needed = {key for _, keys in self._carries.values() for key in keys}
-        self.needed = frozenset(needed - {"t", *carried})  # hyper-parameters
+        self.needed = frozenset(needed - {"t", *carried})  # hyperparameters
         self._known: dict[int, tuple[dict[str, Hyper], dict[int, dict[str, float]]]] = {}
 
     def at(self, place: int, t: int, hyper: Mapping[str, Hyper]) -> dict[str, float]:
@@ -43,7 +43,7 @@ class Running:
 
         place: whose they are; it only serves to find again what was computed before.
         t: the number of a step, from 1.
-        hyper: the hyper-parameters of the place.
+        hyper: the hyperparameters of the place.
         """
         if not self._carries:
             return self._first

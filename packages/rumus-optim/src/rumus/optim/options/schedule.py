@@ -1,4 +1,4 @@
-"""Schedules: pure functions from the number of a step to a value, for any hyper-parameter.
+"""Schedules: pure functions from the number of a step to a value, for any hyperparameter.
 
 The steps are those that were applied: 1, 2, ... A schedule over `steps` steps has its first value
 exactly at step 1 and its last exactly at step `steps`, and keeps the last one from there on.
@@ -67,7 +67,7 @@ class Schedule:
         return _parts(self)[-1].formula is _warmup
 
     def then(self, following: Schedule | float) -> Schedule:
-        """Return a schedule that goes on with `following` after the last step of this one.
+        """Return a schedule that continues with `following` after the last step of this one.
 
         following: a schedule, which counts its own steps from 1, or a number that stays. A `warmup`
             scales up to the value with which `following` starts.
@@ -141,7 +141,7 @@ def warmup(steps: int, start: float = 0.0) -> Schedule:
     """Return shares that rise in a line: start + (1 - start) t / steps, so 1 at the last step.
 
     What comes `then` says what they are shares of: the value with which it starts. A product makes
-    them numbers as well: `warmup(100) * 1e-3`. A hyper-parameter takes nothing less.
+    them numbers as well: `warmup(100) * 1e-3`. A hyperparameter takes nothing less.
 
     steps: how many there are on the way up.
     start: where it begins, as a share of the full value.

@@ -38,7 +38,7 @@ def amsgrad(
     beta2: Expr,
     eps: Expr,
 ) -> Update:
-    """Adam with v_max = max(v_max, v) in the place of v.
+    """Adam with v_max = max(v_max, v) in place of v.
 
     Reddi, Kale, Kumar: arXiv:1904.09237, algorithm 2, with Adam's bias corrections.
     """

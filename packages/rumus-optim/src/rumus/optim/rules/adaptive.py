@@ -53,7 +53,7 @@ def rmsprop_centered(
 
     p = p - lr g / (sqrt(v - m^2) + eps).
 
-    Graves: arXiv:1308.0850, equations 38 to 41, with eps outside of the root.
+    Graves: arXiv:1308.0850, equations 38 to 41, with eps outside the root.
     """
     v = alpha * v + (1 - alpha) * g * g
     m = alpha * m + (1 - alpha) * g

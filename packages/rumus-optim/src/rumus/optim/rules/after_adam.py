@@ -22,7 +22,7 @@ def adabelief(
 ) -> Update:
     """p = p (1 - lr weight_decay);  m = beta1 m + (1 - beta1) g;
 
-    s = beta2 s + (1 - beta2) (g - m)^2 + eps;  then Adam with s in the place of v.
+    s = beta2 s + (1 - beta2) (g - m)^2 + eps;  then Adam with s in place of v.
 
     Zhuang et al.: arXiv:2010.07468, algorithm 2.
     """

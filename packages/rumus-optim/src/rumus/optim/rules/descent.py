@@ -17,7 +17,7 @@ def sgd_momentum(
     """b = momentum b + (1 - dampening) g, at the first step b = g;  p = p - lr b.
 
     Polyak: "Some methods of speeding up the convergence of iteration methods", 1964, with the
-    learning rate outside of the velocity as in Sutskever et al., ICML 2013, section 2.
+    learning rate outside the velocity as in Sutskever et al., ICML 2013, section 2.
     """
     b = momentum * b + where(t <= 1, 1.0, 1 - dampening) * g
     return {"p": p - lr * b, "b": b}

@@ -54,7 +54,7 @@ def mars(
 ) -> Update:
     """c = g + gamma beta1 / (1 - beta1) (g - g_before);  c = c / max(1, norm of c in the tensor);
 
-    then AdamW with c in the place of g. g_before is 0 at first, as in the authors' code.
+    then AdamW with c in place of g. g_before is 0 at first, as in the authors' code.
 
     Yuan et al.: arXiv:2411.10438, algorithm 2 (MARS-AdamW), in its approximate form.
     """

@@ -1,7 +1,7 @@
 """Rules as other libraries have them, where the same name means different mathematics.
 
 The differences are where eps stands, whether averages are corrected for their start at 0, whether
-the learning rate is inside of the momentum, and whether the weight decay is.
+the learning rate is inside the momentum, and whether the weight decay is.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def amsgrad_outer_eps(
     beta2: Expr,
     eps: Expr,
 ) -> Update:
-    """`adam_outer_eps` with v_max = max(v_max, v) in the place of v. Keras."""
+    """`adam_outer_eps` with v_max = max(v_max, v) in place of v. Keras."""
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
     v_max = maximum(v_max, v)

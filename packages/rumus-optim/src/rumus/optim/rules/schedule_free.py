@@ -1,4 +1,4 @@
-"""Schedule-free rules: an average of the points in the place of a schedule.
+"""Schedule-free rules: an average of the points in place of a schedule.
 
 There are three points: z, which is stepped; x, the average of all z, which is the result; and y in
 between, where the gradient is taken. The parameter is y, and the state d = z - x, so that it starts

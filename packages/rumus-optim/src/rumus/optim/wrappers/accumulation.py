@@ -201,7 +201,7 @@ class Accumulation:
         self.weight, self.count = 0.0, 0
 
     def gradients(self) -> GradientStore:
-        """Return the weighted mean, for a step; what is added next begins anew.
+        """Return the weighted mean, for a step; what is added next begins again.
 
         MissingGradientError if nothing was added with a weight above 0, GradientMismatchError for
         a parameter that was moved since.

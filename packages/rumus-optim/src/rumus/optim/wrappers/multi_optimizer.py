@@ -24,7 +24,7 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 class MultiOptimizer(SteppedOptimizer[M_co]):
     """Steps several optimizers together: all of them or, with an error or a bad gradient, none.
 
-    optimizers: two or more by rules, of which each keeps its own parameters, hyper-parameters and
+    optimizers: two or more by rules, of which each keeps its own parameters, hyperparameters and
         options: `set` them there, and clip there, by the norm of what each owns. From then on they
         step only together: `step`, `move` and `release` are those of this one, and so is the saved
         state, which has the form of one optimizer's: every parameter by its name, which must be
@@ -82,7 +82,7 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
 
     @property
     def hyper(self) -> dict[str, Hyper]:  # type: ignore[override]
-        """The hyper-parameters of its optimizers, each after the number of its optimizer."""
+        """The hyperparameters of its optimizers, each after the number of its optimizer."""
         numbered = enumerate(self.optimizers)
         return {f"{n}.{name}": each.hyper[name] for n, each in numbered for name in each.hyper}
 

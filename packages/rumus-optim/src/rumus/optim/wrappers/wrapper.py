@@ -98,7 +98,7 @@ class Wrapper(Optimizer[M_co]):
         return self.fused.gradients(grads)
 
     def set(self, **hyper: Hyper | tuple[float, ...]) -> None:
-        """Change hyper-parameters of the base."""
+        """Change hyperparameters of the base."""
         self.fused.set(**hyper)
 
     def poll(self, wait: bool = False) -> None:
@@ -128,5 +128,5 @@ class Wrapper(Optimizer[M_co]):
 
     @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; see `FusedOptimizer.load_state_dict`."""
+        """Continue from a saved state; see `FusedOptimizer.load_state_dict`."""
         self.fused.load_state_dict(state)

@@ -17,7 +17,7 @@ from rumus.tensor.expression.dtype import DType
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Epilogue
 
-# Arrays that the step allocates, that hold its batch, that the host makes anew in each
+# Arrays that the step allocates, that hold its batch, that the host makes again in each
 # replay, and that existed before.
 Origin: TypeAlias = Literal["own", "input", "fed", "outside"]
 _WRITTEN: Final = {"elementwise": 4, "copy": 2, "fill": 2, "random_words": 3, "reduce": 4}

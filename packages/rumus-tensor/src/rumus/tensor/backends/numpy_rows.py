@@ -23,7 +23,7 @@ def _rows(x: Real) -> Real:
 
 
 def check_index(index: Real, length: int) -> None:
-    """Raise IndexError for the first index outside of [0, length)."""
+    """Raise IndexError for the first index outside [0, length)."""
     if index.size and (index.min() < 0 or index.max() >= length):
         bad = index[(index < 0) | (index >= length)].flat[0]
         raise IndexError(f"index {bad} is outside of [0, {length})")

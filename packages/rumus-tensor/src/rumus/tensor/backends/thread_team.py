@@ -27,7 +27,7 @@ class Signal:
     """A number that one thread raises and another waits for."""
 
     def __init__(self) -> None:
-        self._number = np.zeros(8, np.int64)  # a cache line of its own
+        self._number = np.zeros(8, np.int64)  # its own cache line
         self._address = self._number.ctypes.data
         self._is_asleep = False
         self._calls: SimpleQueue[None] = SimpleQueue()

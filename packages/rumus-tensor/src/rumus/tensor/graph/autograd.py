@@ -25,7 +25,7 @@ from rumus.tensor.memory.uninterrupted import displaced
 
 # From the gradient of the result, and for each input an array to write to (or None), to the
 # gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`. They
-# are dense, but for one that was announced as filling places, which may be any views. Any may
+# are dense, except for one that was announced as filling places, which may be any views. Any may
 # return a `Product`; only one that was announced as taking products is given one.
 Vjp: TypeAlias = Callable[[Array, Sequence[Array | None]], Sequence[Array | None]]
 Leaf: TypeAlias = Any  # a parameter; only the sink looks inside

@@ -215,7 +215,7 @@ def gather(table: Tensor, index: Tensor) -> Tensor:
     table: of at least one axis.
     index: integers of [0, len(table)), of any shape.
 
-    TypeError for an index that is not int32; IndexError for one outside of [0, len(table)).
+    TypeError for an index that is not int32; IndexError for one outside [0, len(table)).
     """
     if index.dtype != int32:
         raise TypeError(f"an index must be int32, not {index.dtype}")

@@ -179,7 +179,7 @@ class Backend(Protocol):
         index: integers of [0, len(table)).
         out: of the shape of `index`, then that of a row.
 
-        IndexError for an index outside of [0, len(table)), before anything is written.
+        IndexError for an index outside [0, len(table)), before anything is written.
         """
         ...
 

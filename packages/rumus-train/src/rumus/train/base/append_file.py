@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class RunFolderWarning(UserWarning):
-    """Something of a run could not be written down; the training goes on."""
+    """Something of a run could not be written down; the training continues."""
 
 
 class AppendFile:

@@ -1,7 +1,7 @@
 """How a function is called with a batch that is a dict: by the names of its parameters.
 
 `lambda image, label: ...` gets those two of a batch that may hold more. A function of one parameter
-that is no name of the batch, as `def loss(batch)`, gets the whole dict.
+that is not a name of the batch, as `def loss(batch)`, gets the whole dict.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def wanted_names(function: Callable[..., Any], names: Names) -> Names | None:
 
 @lru_cache(maxsize=256)
 def _of_code(code: CodeType, names: Names) -> Names | None:
-    """Lambdas are made anew each time that their line runs; their code is not."""
+    """Lambdas are made again each time that their line runs; their code is not."""
     return _wanted(FunctionType(code, {}, closure=_cells(code)), names)
 
 

@@ -187,7 +187,7 @@ def _build(kind: type[Any], table: Any, path: str, problems: list[str]) -> Any:
 def _hints(kind: type[Any]) -> dict[str, Any]:
     """Return what the fields are annotated with; all of it is something that can be read."""
     made = [f.default_factory for f in _fields(kind)] + [type(f.default) for f in _fields(kind)]
-    # A dataclass inside of a function is found by no name, but often it is what makes the default.
+    # A dataclass inside a function is found by no name, but often it is what makes the default.
     local = {each.__name__: each for each in made if dataclasses.is_dataclass(each)}
     try:
         hints = get_type_hints(kind, localns=local)

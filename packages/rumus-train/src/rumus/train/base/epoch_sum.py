@@ -83,7 +83,7 @@ class LateWeight:
 
 
 class LateWeights:
-    """Weights in memory of their own on a device, a page of which is one transfer."""
+    """Weights in their own memory on a device, a page of which is one transfer."""
 
     def __init__(self) -> None:
         self._page: _Page | None = None
@@ -126,7 +126,7 @@ class EpochSum:
         self._is_remote: tuple[Backend | None, bool] = None, False  # of the backend asked last
 
     def note(self, value: Tensor) -> Tensor:
-        """Return a value in memory of its own; it does not count before `count` says so."""
+        """Return a value in its own memory; it does not count before `count` says so."""
         backend = value._backend
         if backend is not self._is_remote[0]:
             self._is_remote = backend, backend.runs_ahead
@@ -152,7 +152,7 @@ class EpochSum:
         return np.asarray(self._total)
 
     def start(self, total: Any = 0.0, weight: float = 0.0) -> None:
-        """Begin anew, with a sum that was read."""
+        """Begin again, with a sum that was read."""
         self._total = np.zeros(self.shape) + total
         self.weight = weight
 

@@ -38,7 +38,7 @@ class Value:
         return [part.shape for part in self.parts]
 
     def weighted(self, weight: float) -> Value:
-        """Return it in memory of its own, a number times this weight."""
+        """Return it in its own memory, a number times this weight."""
         factor = weight if self.finish is None else 1.0
         return Value(tuple([part * factor for part in self.parts]), self.finish)
 
@@ -104,7 +104,7 @@ def _of_host(number: float | NDArray[Any]) -> Tensor:
 
 
 def weighted(log: Log, weight: float) -> Log:
-    """Return a log in memory of its own, its numbers times this weight."""
+    """Return a log in its own memory, its numbers times this weight."""
     return {name: value.weighted(weight) for name, value in log.items()}
 
 
@@ -214,7 +214,7 @@ class Logged:
         return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from saved sums."""
+        """Continue from saved sums."""
         self.clear()
         self._entries.clear()
         self._saved = {name: dict(saved) for name, saved in state.items()}

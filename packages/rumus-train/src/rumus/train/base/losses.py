@@ -24,7 +24,7 @@ class Losses:
         self._last: float | None = None  # the mean of the last epoch
 
     def note(self, loss: Tensor, log: Log | None = None) -> Tensor:
-        """Return a loss in memory of its own; it does not count before `count` says so.
+        """Return a loss in its own memory; it does not count before `count` says so.
 
         log: what its step logs.
         """
@@ -68,7 +68,7 @@ class Losses:
         return {**state, "logged": self.logged.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from saved sums. KeyError or TypeError, with nothing changed, for bad ones."""
+        """Continue from saved sums. KeyError or TypeError, with nothing changed, for bad ones."""
         total, weight = (float(state[name] or 0.0) for name in ("total", "weight"))
         last = state["last"] if state["last"] is None else float(state["last"])
         self.clear()

@@ -57,7 +57,7 @@ def state_of(thing: Random) -> dict[str, Any]:
 
 
 def restore_state(thing: Random, state: Any) -> None:
-    """Go on from a state. ValueError, TypeError or KeyError for that of another kind."""
+    """Continue from a state. ValueError, TypeError or KeyError for that of another kind."""
     if isinstance(thing, Generator):
         thing.restore(state)
     elif isinstance(thing, (np.random.Generator, np.random.BitGenerator)):
@@ -80,7 +80,7 @@ def states_of_program() -> dict[str, Any]:
 
 
 def restore_program(states: Mapping[str, Any]) -> None:
-    """Go on from the states that a program had. ValueError where NumPy's is of another kind."""
+    """Continue from the states that a program had. ValueError where NumPy's is of another kind."""
     if states:
         restore_state(_OF_PYTHON, _from_text(states["python"]))
         np.random.set_state(_from_text(states["numpy"]))

@@ -17,7 +17,7 @@ _KINDS = (
 
 
 def require_regular_file(path: Path) -> None:
-    """Refuse what is no file with an end, before it is opened.
+    """Refuse what is not a file with an end, before it is opened.
 
     FileNotFoundError and other kinds of OSError as `os.stat`; IsADirectoryError for a folder;
     OSError for a pipe, a socket and a device; ValueError for a path with a null character.

@@ -1,4 +1,4 @@
-"""JSON in which nothing is said twice, and no number is outside of the standard."""
+"""JSON in which nothing is said twice, and no number is outside the standard."""
 
 from __future__ import annotations
 

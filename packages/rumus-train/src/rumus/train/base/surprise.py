@@ -21,7 +21,7 @@ def surprise(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Pa
     """Return the sum of -log softmax(logits)[target] in nats, and of how many targets.
 
     logits: (..., classes). targets: (...), class numbers, or `ignore_index`. ValueError for shapes
-    that do not fit, other dtypes, and on the host for a target that is no class.
+    that do not fit, other dtypes, and on the host for a target that is not a class.
     """
     found, wanted, dtype = shape_of(logits), shape_of(targets), dtype_of(targets)
     if not found or not found[-1] or wanted != found[:-1] or dtype.kind not in "iu":

@@ -12,7 +12,7 @@ _ESCAPES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
-_DEEPEST: Final = 100  # tables and lists inside of one another
+_DEEPEST: Final = 100  # tables and lists inside one another
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -34,4 +34,4 @@ class NoCheckpointError(CheckpointError):
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be saved, or an old one not removed; training goes on."""
+    """A checkpoint could not be saved, or an old one not removed; training continues."""

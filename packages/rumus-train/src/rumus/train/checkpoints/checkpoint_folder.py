@@ -208,7 +208,7 @@ def _manifest(text: bytes) -> Manifest:
 
 
 def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
-    """Refuse a file that no save writes, above all one outside of the folder."""
+    """Refuse a file that no save writes, above all one outside the folder."""
     key, _, kind = name.partition(".")
     if name != STATE and not (KEY.fullmatch(key) and kind == "safetensors"):
         raise ValueError(f"it lists a file {name!r}")

@@ -36,7 +36,7 @@ class Store(Protocol):
         ...
 
     def save(self, step: int, state: Mapping[str, Any], metric: float | None = None) -> Path | None:
-        """Keep a state; return where, None if that has failed and training is to go on.
+        """Keep a state; return where, None if that has failed and training is to continue.
 
         step: the number of steps that were applied.
         state: by name.

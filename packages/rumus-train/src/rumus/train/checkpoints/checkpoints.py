@@ -128,7 +128,7 @@ class Checkpoints:
         self._fs = LocalFileSystem() if file_system is None else file_system
         self._lock = FolderLock(self._fs, self.folder)
         self._thread = SavingThread(_unheard) if asynchronous else None
-        self._loaded: int | None = None  # the step that training goes on from
+        self._loaded: int | None = None  # the step that training continues from
         self._spared: int | None = None
         self._branched = False  # whether newer ones than that are of a training given up
         self._metrics: dict[Path, float | None] = {}
@@ -182,7 +182,7 @@ class Checkpoints:
 
         Raises TypeError and ValueError for what cannot be saved, FolderInUseError if another
         process saves here, and with on_error="raise" OSError for what the disk refuses; nothing is
-        lost then: the earlier checkpoints stay, and the next save tries anew.
+        lost then: the earlier checkpoints stay, and the next save tries again.
         """
         self._join()
         if type(step) is not int or step < 0:

@@ -39,7 +39,7 @@ RESERVED: Final = frozenset(
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What can be saved and go on from there: a module, an optimizer, a loader, an object of yours.
+    """What can be saved and restored: a module, an optimizer, a loader, an object of yours.
 
     The state holds numbers, texts, lists and dicts of them, and NumPy arrays.
     """
@@ -49,7 +49,7 @@ class Stateful(Protocol):
         ...
 
     def load_state_dict(self, state: Any, /) -> object:
-        """Go on from a state; raise, and change nothing, if it does not fit.
+        """Continue from a state; raise, and change nothing, if it does not fit.
 
         state: what `state_dict()` returned.
         """
@@ -145,7 +145,7 @@ class RandomStreams:
         return {name: state_of(random) for name, random in self.generators.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from saved positions. ValueError, and nothing has changed, for other names."""
+        """Continue from saved positions. ValueError, and nothing has changed, for other names."""
         if set(state) != set(self.generators):
             raise ValueError(f"saved {sorted(state)}, here {sorted(self.generators)}")
         for name, random in self.generators.items():
@@ -153,7 +153,7 @@ class RandomStreams:
 
 
 class Schedules:
-    """The hyper-parameters of an optimizer that have a state, as `Plateau`."""
+    """The hyperparameters of an optimizer that have a state, as `Plateau`."""
 
     def __init__(self, optimizer: Optimizer[Any]) -> None:
         given = [("", getattr(optimizer, "hyper", {}))]
@@ -166,7 +166,7 @@ class Schedules:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return their states, by the names of the hyper-parameters."""
+        """Return their states, by the names of the hyperparameters."""
         return {name: schedule.state_dict() for name, schedule in self.found.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ def split(
 ) -> tuple[dict[str, Arrays], dict[str, Any]]:
     """Return the arrays below each top-level key, and everything else as one JSON object.
 
-    copy: take copies of the arrays, as when the state is written while training goes on.
+    copy: take copies of the arrays, as when the state is written while training continues.
     Raises TypeError for a value that would not come back as it was, ValueError for a bad key.
 
     >>> arrays, rest = split({"model": {"w": np.ones(2)}, "trainer": {"best": math.inf}})

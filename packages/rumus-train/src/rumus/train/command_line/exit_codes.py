@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     FAILED = 1  # an error in the script, its data or a callback
     USAGE = 2  # options, configuration, folders, or a run folder of another model
     NON_FINITE = 3  # a loss or gradient is NaN or infinite
-    NO_CHECKPOINT = 4  # nothing valid to go on from, or a damaged one was found
+    NO_CHECKPOINT = 4  # nothing valid to continue from, or a damaged one was found
     INTERRUPTED = 130  # Ctrl-C
     TERMINATED = 143  # SIGTERM
 

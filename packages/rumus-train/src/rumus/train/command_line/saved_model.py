@@ -136,7 +136,7 @@ def model_of(
 
 
 def training_of(path: Path) -> Training:
-    """Return the training of a run folder, made anew by its script.
+    """Return the training of a run folder, made again by its script.
 
     CheckpointError where the folder does not say by which.
     """

@@ -48,7 +48,7 @@ class Command:
     seed: int | None = None
 
     def limits(self) -> dict[str, Any]:
-        """Return those that were given; they come in the place of all of the script's."""
+        """Return those that were given; they come in place of all of the script's."""
         given = {"epochs": self.epochs, "steps": self.steps, "seconds": self.seconds}
         return given if any(value is not None for value in given.values()) else {}
 

@@ -77,7 +77,7 @@ class BatchMemory:
         return Place(names_of(batch), tuple(fields), size)
 
     def read(self, place: Place) -> AnyBatch:
-        """Return the batch that lies there, in memory of its own."""
+        """Return the batch that lies there, in its own memory."""
         arrays = [self._array(*field, place.size).copy() for field in place.fields]
         batch: AnyBatch = fields_of(place.names, arrays)
         return batch

@@ -166,7 +166,7 @@ class Batches:
         return lambda: tuple(int(n) for batch in numbers for n in samples_of(epoch, batch))
 
     def end(self) -> None:
-        """Begin to count anew."""
+        """Begin to count again."""
         self.batch, self.samples = 0, 0.0
 
     def close(self) -> None:
@@ -207,7 +207,7 @@ class Batches:
         return {"batch": self.batch, "samples": self.samples, "loader": loader, "trace": trace}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved place. ValueError for one of another kind of loader."""
+        """Continue from a saved place. ValueError for one of another kind of loader."""
         if (state["loader"] is not None) != self._is_stateful:
             ways = ("by its state_dict", "by counting")
             saved, here = ways if self._is_stateful is False else ways[::-1]

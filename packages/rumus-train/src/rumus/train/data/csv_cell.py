@@ -1,4 +1,4 @@
-"""Cells of a CSV file that are no plain numbers: truth values, dates, other decimal marks."""
+"""Cells of a CSV file that are no plain numbers: booleans, dates, other decimal marks."""
 
 from __future__ import annotations
 

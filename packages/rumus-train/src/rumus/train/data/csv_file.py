@@ -54,7 +54,7 @@ class CsvDataset:
     categories: columns of texts. Each becomes one feature for each text, 1 where it stands and 0
         elsewhere; `features` names them. A mapping says which texts there are, otherwise they are
         those of the file, sorted.
-    booleans: columns of truth values (true, false, t, f, yes, no, y, n), which become 1 and 0.
+    booleans: columns of booleans (true, false, t, f, yes, no, y, n), which become 1 and 0.
     dates: columns of dates, which become days since 1970; a mapping says how they are written, as
         for `datetime.strptime`, otherwise it is ISO 8601.
     missing: the number of a feature whose cell is empty, NA, N/A, null, None, - or ?, or "mean",
@@ -68,7 +68,7 @@ class CsvDataset:
     delimiter: what stands between cells.
     encoding: of the text. Blank lines are skipped.
 
-    ValueError with file and line for a cell that is no number or does not fit the dtype, for a
+    ValueError with file and line for a cell that is not a number or does not fit the dtype, for a
     class that is not in `classes`, and for a line with too many or too few cells; with the nearest
     name for a column that is not there; for a column that is a target and among `columns`; OSError
     for what is no regular file; TypeError for a dtype that is not integer or floating.
@@ -353,7 +353,7 @@ class _Numbers:
         self._parts: list[NDArray[Any]] = []
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Convert some rows. ValueError with the line of the first cell that is no number."""
+        """Convert some rows. ValueError with the line of the first cell that is not a number."""
         cells = [row[index] for _, row in rows for index in self._indices]
         if any(spelling is not None for spelling in self._spellings):
             cells = self._spelt(rows, cells)

@@ -47,7 +47,7 @@ def _is_spelt(kind: str, cells: Sequence[str]) -> Any:
 
 
 def first_that_is_none(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None) -> int:
-    """Return the place of the first cell that is no number of this dtype; there must be one.
+    """Return the place of the first cell that is not a number of this dtype; there must be one.
 
     By halves: a test of each cell for itself would take a hundred times as long as all at once.
     """
@@ -63,7 +63,7 @@ def first_that_is_none(cells: Sequence[str], dtype: np.dtype[Any], missing: floa
     return start
 
 
-# What a cell looks like that is no number, and what to do about it.
+# What a cell looks like that is not a number, and what to do about it.
 _HINTS: Final = (
     (
         re.compile(r"(true|false|yes|no)", re.IGNORECASE),
@@ -91,7 +91,7 @@ _HINTS: Final = (
 
 
 def advice(cell: str, name: str) -> str:
-    """Return what to pass or to write for a cell that is no number."""
+    """Return what to pass or to write for a cell that is not a number."""
     cell = cell.strip()
     if cell in MISSING:
         return (

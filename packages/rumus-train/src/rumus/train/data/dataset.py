@@ -20,7 +20,7 @@ class Dataset(Protocol):
     Whatever has these two methods is a dataset. Two more are used where they exist:
 
     - `batch(indices) -> tuple or dict of arrays`: the samples of an array of indices at once,
-      stacked along a new first axis, in memory of their own. Faster where samples lie in arrays.
+      stacked along a new first axis, in their own memory. Faster where samples lie in arrays.
     - `describe(index) -> str`: where a sample comes from, as its file, for error messages.
     """
 
@@ -29,7 +29,7 @@ class Dataset(Protocol):
         ...
 
     def __getitem__(self, index: int, /) -> Sample | Mapping[str, Any]:
-        """Return one sample, in memory of its own: a transform may write into it."""
+        """Return one sample, in its own memory: a transform may write into it."""
         ...
 
 
@@ -40,7 +40,7 @@ class ArrayDataset:
 
     arrays: of equal length along the first axis, one for each field.
 
-    TypeError for what is not an array of numbers or truth values, ValueError for no arrays, one
+    TypeError for what is not an array of numbers or booleans, ValueError for no arrays, one
     without axes, and different lengths.
 
     >>> from rumus.train import ArrayDataset
@@ -87,7 +87,7 @@ class Subset:
     dataset: what the samples are of.
     indices: numbers of samples, in the order they have here.
 
-    IndexError for an index outside of [0, len(dataset)), ValueError if `indices` has not one axis,
+    IndexError for an index outside [0, len(dataset)), ValueError if `indices` has not one axis,
     TypeError if they are no integers.
 
     >>> from rumus.train import ArrayDataset, Subset

@@ -26,7 +26,7 @@ class FeatureEncoding:
     columns: their names, in order.
     categories: of the columns that hold texts: the texts of each, as given or, if there are none,
     as found, sorted. A column becomes one feature for each text, 1 where it stands and 0 elsewhere.
-    booleans: columns that hold truth values.
+    booleans: columns that hold booleans.
     dates: columns that hold dates, with how they are written, None for ISO 8601; they become days
     since 1970.
     missing: what stands for a number that is missing: itself a number, or "mean", that of the
@@ -56,7 +56,7 @@ class FeatureEncoding:
 
     @property
     def numbers(self) -> list[str]:
-        """The columns that are numbers, truth values and dates included."""
+        """The columns that are numbers, booleans and dates included."""
         return [name for name in self.columns if name not in self.categories]
 
     @property
@@ -210,7 +210,7 @@ def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
 
 
 def as_booleans(given: Sequence[str]) -> frozenset[str]:
-    """Return the columns of truth values."""
+    """Return the columns of booleans."""
     return frozenset(_names("booleans", given))
 
 

@@ -45,13 +45,13 @@ class DataLoader:
     `rumus.tensor.seed` sets, and after a resume that of the program that the run began with.
     shuffle: a new order in each epoch, a function of the seed, the epoch and the length alone.
     drop_last: leave out the last batch if it is smaller than batch_size. transform: called with
-    each sample and a NumPy generator of its own, whose numbers depend on (seed, epoch, index)
+    each sample and its own NumPy generator, whose numbers depend on (seed, epoch, index)
     alone; returns the sample to use. It may write into the sample.
     sampler: says which samples an epoch has, and in which order: `WeightedSampler`,
     `BalancedSampler`, `LengthBuckets`, or an object of yours like them.
     collate: makes a batch of a list of samples, where stacking does not do, as for samples of
     different lengths: `Pad()`. Batches may differ in shape then.
-    batch_transform: called with each batch and a generator of its own, whose numbers depend on
+    batch_transform: called with each batch and its own generator, whose numbers depend on
     (seed, epoch, number of the batch) alone; returns the batch to use: `Mixup`, `CutMix`.
     workers: threads that make batches ahead, or processes with processes=True, which suits
     transforms in Python: threads share one interpreter. 0 makes each batch when it is asked for.
@@ -76,7 +76,7 @@ class DataLoader:
     loader that drops everything; for shards that cannot be dealt evenly to the ranks, or of which
     there are more than samples in a batch. While looping: SampleError with the number and the
     file of the sample to blame, WorkerError for a process that died, RuntimeError for a loop that
-    goes on after another one has begun, or after the position was set.
+    goes on after another one has started, or after the position was set.
 
     >>> from rumus.train import ArrayDataset, DataLoader
     >>> loader = DataLoader(ArrayDataset(range(5)), 2)

@@ -1,7 +1,7 @@
 """`CapturedSteps`: forward and backward passes that a backend repeats without their Python code.
 
 The first pass of a loss function over a kind of batch runs as usual, the second is recorded, and
-later ones are repetitions. What the code reads outside of tensors is noted in the first two, and
+later ones are repetitions. What the code reads outside tensors is noted in the first two, and
 compared before each repetition; see `Reads`. What nobody can see being read, as a value behind code
 that is written in C, is found out by running the code again now and then: at growing distances, and
 when an epoch begins.
@@ -141,8 +141,8 @@ class CapturedSteps:
     ) -> tuple[Tensor, GradientStore]:
         """Return the loss, without its graph, and its gradients, multiplied by `scale`.
 
-        loss_fn: has the log of the step afterwards, in memory that the next one writes anew.
-        scale: a repetition uses what its memory holds then. The loss's memory is written anew by
+        loss_fn: has the log of the step afterwards, in memory that the next one writes again.
+        scale: a repetition uses what its memory holds then. The loss's memory is written again by
         the next step of this kind.
         """
         name, alive = _identity(loss_fn)
@@ -370,7 +370,7 @@ class _Step:
 
 
 def _with_inputs(arguments: Sequence[Any], inputs: Sequence[Array], backend: Backend) -> list[Any]:
-    """The arguments with a recording's own inputs in the place of its tensors."""
+    """The arguments with a recording's own inputs in place of its tensors."""
     own = iter(inputs)
     return [Tensor(next(own), backend) if isinstance(a, Tensor) else a for a in arguments]
 
@@ -464,7 +464,7 @@ def _name(loss_fn: Callable[..., Any]) -> str:
 def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
     """A name for a function and what it has closed over, and the objects that it stands for.
 
-    Two functions of the same code over the same objects are the same: a lambda is made anew each
+    Two functions of the same code over the same objects are the same: a lambda is made again each
     time that its line runs.
     """
     loss_fn = users_own(loss_fn)

@@ -80,6 +80,6 @@ class EarlyStopping(Callback):
         return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         self.best, self.waited = state["best"], int(state["waited"])
         self.best_step = state.get("best_step")

@@ -1,4 +1,4 @@
-"""`Guards`: what a step has read outside of tensors, and whether it is still the same.
+"""`Guards`: what a step has read outside tensors, and whether it is still the same.
 
 A step that is repeated without its Python code is right only while that code would do what it did.
 What decides that is compared before each repetition: by identity, in loops that run in C, and only

@@ -1,4 +1,4 @@
-"""The hyper-parameters of a run, as what JSON has: a resume says which ones are others."""
+"""The hyperparameters of a run, as what JSON has: a resume says which ones are others."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def hyperparameters(
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Return which hyper-parameters are others, for a message; None if none is.
+    """Return which hyperparameters are others, for a message; None if none is.
 
     >>> changed({"lr": 0.1, "beta1": 0.9}, {"lr": 0.3, "beta1": 0.9})
     'lr was 0.1 and is 0.3'

@@ -107,7 +107,7 @@ def find_lr(
     The rate grows exponentially from `start` to `end` over `steps` steps; the loss is averaged with
     the weight `smoothing` of what came before. The sweep ends early where the average is
     `stop_factor` times its lowest value, or a loss is not finite (Smith 2015, arXiv:1506.01186). A
-    group with a learning rate of its own keeps its ratio to the optimizer's.
+    group with its own learning rate keeps its ratio to the optimizer's.
 
     Afterwards everything is bit for bit what it was, also when a step fails or Ctrl-C comes:
     parameters, the optimizer's state and counts, schedules, losses, what `Trainer(state=...)`

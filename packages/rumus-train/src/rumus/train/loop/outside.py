@@ -1,4 +1,4 @@
-"""What code may take from outside of a step: what can be compared, and what cannot.
+"""What code may take from outside a step: what can be compared, and what cannot.
 
 `why_not` knows what gives another number each time that it is asked, or might: iterators, clocks,
 random generators, files, functions of unknown modules that are not written in Python.

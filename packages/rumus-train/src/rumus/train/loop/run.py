@@ -602,7 +602,7 @@ class Run:
         )
 
     def _note_machine(self) -> None:
-        """Say it if a run goes on where its last bits may be others."""
+        """Say it if a run continues where its last bits may be others."""
         before, now = self.position.machine, machine(backend_of(self.trainer.optimizer))
         self.position.machine = now
         differs = what_differs(before, now) if before else None
@@ -615,7 +615,7 @@ class Run:
             )
 
     def _note_hyperparameters(self) -> None:
-        """Say it if a run goes on with others than before: what is here counts."""
+        """Say it if a run continues with others than before: what is here counts."""
         before = self.position.hyper
         trainer = self.trainer
         now = hyperparameters(

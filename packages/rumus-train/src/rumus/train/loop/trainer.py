@@ -74,7 +74,7 @@ class Trainer(Generic[M_co]):
     ValueError for a name that is no identifier.
 
     loss_scale: for float16 parameters and activations: backward starts at a scale instead of 1,
-    and the gradients are divided by it inside of the optimizer's update. The scale stays
+    and the gradients are divided by it inside the optimizer's update. The scale stays
     on the parameters' backend, is lowered when a step is refused and raised now and then; see
     `LossScale`. With nonfinite="raise" a step is an error only at the smallest scale. An optimizer
     that has a scale from another trainer keeps it if none is given here. TypeError for an optimizer
@@ -247,7 +247,7 @@ class Trainer(Generic[M_co]):
     def _step(
         self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh
     ) -> tuple[Tensor, float | LateWeight]:
-        """Do one step of the optimizer; return the loss, in memory of its own, and its weight."""
+        """Do one step of the optimizer; return the loss, in its own memory, and its weight."""
         if isinstance(self.optimizer, ClosureOptimizer):
             return self._closure_step(self.optimizer, loss_fn, batch, weigh)
         with noting_means() as means:
@@ -272,7 +272,7 @@ class Trainer(Generic[M_co]):
         def passes() -> tuple[Tensor, GradientStore]:
             with noting_means() as means:
                 loss, gradients = self.passes(loss_fn, batch)
-            if not first:  # in memory of its own: the next pass may be a repetition of this one
+            if not first:  # in its own memory: the next pass may be a repetition of this one
                 first.append((weighted(self.log, 1.0), self.losses.placed(weigh(loss, means))))
             return loss, gradients
 
@@ -342,7 +342,7 @@ class Trainer(Generic[M_co]):
         monitor, mode: the metric that says which is best, by default "loss", and whether less
             ("min") or more ("max") of it is better, which must be said unless it is a loss.
         restore_best: at the end, model and optimizer become what they were at the best validation.
-        resume: "auto" goes on from the newest checkpoint if there is one, True insists on one, a
+        resume: "auto" continues from the newest checkpoint if there is one, True insists on one, a
             path says which. What follows is what would have been, bit for bit.
         signals: SIGTERM and Ctrl-C end the run after the running step, with a checkpoint, by
             Interrupted, which ends the process with code 143 or 130; a second one at once.
@@ -565,7 +565,7 @@ class Trainer(Generic[M_co]):
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Within the block, losses enter a mean of its own and steps are captured anew.
+        """Within the block, losses enter its own mean and steps are captured again.
 
         After it, losses and captured steps are those from before. The parameters are not put back.
         """

@@ -43,8 +43,8 @@ class Training:
     read, predict_fn: for `rumus predict`: how new data is read, a function of a path that returns
         batches, and what is said of a batch, by default what the model says of its first array.
 
-    Where checkpoints go, and whether to go on from one, is said when it is run: by `rumus train`,
-    or by the options of `fit`.
+    Checkpoints, and whether to resume from one, are chosen when it runs: by `rumus train`, or by
+    the options of `fit`.
 
     >>> import numpy as np
     >>> from rumus.optim import SGD

@@ -1,8 +1,8 @@
 """`Undeclared`: what a run draws random numbers from though no checkpoint holds it.
 
-A run that goes on from a checkpoint would draw others, and nobody would know. A generator of rumus
-says that it draws. Those of NumPy and Python do not: all that live in the process are looked at
-before and after the passes of the first steps, and whenever a checkpoint is saved.
+A resumed run would silently draw other numbers from these. Rumus's generators report when they
+draw. Those of NumPy and Python do not: all live ones in the process are checked before and after
+the passes of the first steps, and whenever a checkpoint is saved.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Undeclared:
             self._known[id(source)] = source  # it is said once
             told, remedy = _told(source)
             if told == kind_of(source):
-                continue  # only a running function has it, as that of a loader, which starts anew
+                continue  # only a running function has it, as that of a loader, which starts again
             warnings.warn(
                 f"{told} has drawn in this run, and no checkpoint holds it: if the training uses "
                 f"it, a run that goes on from one differs. {remedy}; the transform of a DataLoader "

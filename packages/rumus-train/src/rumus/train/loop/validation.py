@@ -258,7 +258,7 @@ def _confusion(found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
 
 
 def _named(found: object) -> dict[str, Any]:
-    """What was found, by name, as it is. TypeError for what is no number."""
+    """What was found, by name, as it is. TypeError for what is not a number."""
     if isinstance(found, MetricState):
         found = {found.name.partition("(")[0]: found}
     elif isinstance(found, (Tensor, int, float, np.number)):

@@ -35,7 +35,7 @@ class PanelView:
         atexit.register(self._live.stop)  # an exit in the middle gives the cursor back
 
     def show(self, progress: Progress) -> None:
-        """Draw the panel anew."""
+        """Draw the panel again."""
         if not self._live.is_started:
             self._live.start()
         self._live.update(panel(progress, self._is_unicode), refresh=True)

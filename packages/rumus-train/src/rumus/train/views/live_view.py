@@ -48,10 +48,10 @@ class LiveView(Callback):
     """Shows epoch and step, loss, learning rate, gradient norm, throughput, what remains,
     validation and best, device and memory, and the last checkpoint.
 
-    On a terminal a panel that is drawn anew four times a second (extra `rich`), or one line without
-    that package; elsewhere a plain line every `seconds`, and one for each epoch.
+    On a terminal it is a panel that updates four times a second (extra `rich`), or a single line
+    without that package; elsewhere it is a plain line every `seconds`, and one per epoch.
 
-    stream: stderr, if nothing is said, and in a notebook one panel that is drawn anew.
+    stream: stderr, if nothing is said, and in a notebook one panel that is drawn again.
     seconds: the time between two lines or redraws.
     says_seed: begin with the seed of the program.
 
@@ -164,7 +164,7 @@ class LiveView(Callback):
 
 
 def view_for(stream: TextIO, seconds: float) -> View:
-    """Return what fits a stream: a panel, a line that is drawn anew, or lines for a log."""
+    """Return what fits a stream: a panel, a line that is drawn again, or lines for a log."""
     if not stream.isatty() or os.environ.get("TERM", "") in ("dumb", ""):
         return LinesView(stream, seconds)
     from rumus.train.views.live_panel import PanelView
@@ -198,7 +198,7 @@ class LinesView:
 
 
 class LineView:
-    """One line of a terminal, drawn anew; lines that stay go above it."""
+    """One line of a terminal, drawn again; lines that stay go above it."""
 
     interval = 0.25
 
@@ -214,7 +214,7 @@ class LineView:
         self._write(f"\r{line[:width]}\x1b[K")
 
     def say(self, line: str, progress: Progress) -> None:
-        """Put a line in the place of the other, which comes again below."""
+        """Put a line in place of the other, which comes again below."""
         self._write(f"\r{encodable(line, self.stream)}\x1b[K\n")
 
     def close(self, progress: Progress) -> None:

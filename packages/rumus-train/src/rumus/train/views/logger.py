@@ -32,14 +32,14 @@ class Logger(Protocol):
 
 
 class LoggerWarning(RuntimeWarning):
-    """A logger has failed or hangs; training goes on without it."""
+    """A logger has failed or hangs; training continues without it."""
 
 
 class LogTo(Callback):
     """Gives a logger what is measured: losses, rates, norms, what steps log, and validations.
 
     logger: has `log(values, step)`, as `wandb.init()` and `trackio.init()` return it, or is such a
-        function, as `mlflow.log_metrics`. It is called in a thread of its own, and never waited for
+        function, as `mlflow.log_metrics`. It is called in its own thread, and never waited for
         while training: one that raises or hangs is told once, in a LoggerWarning, and training goes
         on.
     seconds: how often steps are looked at; validations and epochs are all logged.

@@ -1,4 +1,4 @@
-"""`NotebookView`: progress as one panel of a notebook's cell, drawn anew in its place."""
+"""`NotebookView`: progress as one panel of a notebook's cell, drawn again in its place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NotebookView:
         self._lines: deque[str] = deque(maxlen=_LINES)
 
     def show(self, progress: Progress) -> None:
-        """Draw the panel anew; as text where HTML is not shown."""
+        """Draw the panel again; as text where HTML is not shown."""
         shown = {"text/html": panel(progress, self._lines), "text/plain": progress_line(progress)}
         if self._handle is None:
             self._handle = self._display.display(shown, raw=True, display_id=True)

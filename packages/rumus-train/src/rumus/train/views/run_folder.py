@@ -110,7 +110,7 @@ class RunFolder(Callback):
 
     At the start RunFolderError where nothing can be written, where a complete run or one with
     another configuration is, or where what is resumed is of another run; FolderInUseError while
-    another process writes there. Later a full disk is a RunFolderWarning and training goes on. A
+    another process writes there. Later a full disk is a RunFolderWarning and training continues. A
     resume takes lines back that are newer than its checkpoint.
 
     >>> import tempfile

@@ -23,7 +23,7 @@ _TITLES: Final = {
 def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     """Draw losses, validations, learning rates, norms and throughput of runs; return `out`.
 
-    runs: run folders, each in a colour of its own.
+    runs: run folders, each in its own colour.
     out: a file whose ending says what kind, as .png or .svg. Needs the extra `plot`: ImportError
         without it.
 
