@@ -161,7 +161,7 @@ def any_of(value: object) -> Any:
         (lambda: LAYER(X, lengths=tensor([5, 1])), ValueError, r"lengths\[0\] is 5"),
         (lambda: LAYER(X, lengths=[4]), ValueError, "lengths are 2 integers, one a sequence"),
         (lambda: LAYER(X, lengths=any_of([1.0, 2.0])), ValueError, "not float64"),
-        (lambda: LAYER(X[0], lengths=[4]), ValueError, "lengths go with a batch"),
+        (lambda: LAYER(X[0], lengths=[4]), ValueError, "lengths need a batch"),
         (lambda: LAYER(X, any_of(X)), ValueError, r"must be \(h, c\), each of shape \(1, 2, 3\)"),
         (lambda: LAYER(X, (ones((1, 2, 3)), ones((1, 1, 3)))), ValueError, "first state must be"),
         (lambda: nn.GRU(2, 3)(X, ones((2, 3))), ValueError, r"must be a tensor of \(1, 2, 3\)"),

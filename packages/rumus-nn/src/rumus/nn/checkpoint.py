@@ -129,7 +129,7 @@ class _Call:
         before: State | None = None,
     ) -> None:
         self.function = function
-        self.wanted = wanted  # the mark of what the call before has returned
+        self.wanted = wanted  # the mark of the previous call's result
         self.before = before  # what buffers held then, if this is to be the same call
         self.inputs = inputs
         self.positions = positions

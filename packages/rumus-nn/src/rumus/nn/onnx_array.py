@@ -1,7 +1,7 @@
-"""Arrays without elements: which values of an ONNX graph they and their views stand for.
+"""Arrays without elements: the values of an ONNX graph that they and their views represent.
 
-Backends write to memory that they are given, and graphs have values that never change. So memory
-remembers what was written to it, in whole or in boxes, and reading makes a value of that.
+Backends write to given memory, but values in a graph never change. So memory remembers what was
+written to it, whole or in boxes, and reading turns that into a value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rumus.tensor.memory.backend import Shape
 
 
 class Memory:
-    """What an array and its views share: a value that writes replace."""
+    """The memory shared by an array and its views: a value that writes replace."""
 
     def __init__(self, graph: Graph, shape: Shape, dtype: DType) -> None:
         self.graph, self.shape, self.dtype = graph, shape, dtype
@@ -35,7 +35,7 @@ class Memory:
         self._boxes.append((box, value))
 
     def read_box(self, box: tuple[tuple[int, int], ...]) -> Value | None:
-        """Return a part of what was last written there in one piece; None if it was not."""
+        """Return a part that was last written in one piece; None if it was not."""
         for written, value in reversed(self._boxes):
             pairs = list(zip(box, written, strict=True))
             if all(c <= a and b <= d for (a, b), (c, d) in pairs):
@@ -49,12 +49,12 @@ class Memory:
         if self._boxes:
             self.value = self._joined() or self._inserted()
             self._boxes = []
-        if self.value is None:  # nobody has written to it: any numbers will do
+        if self.value is None:  # never written: any numbers will do
             self.value = filled(self.graph, 0, self.shape, self.dtype)
         return self.value
 
     def _joined(self) -> Value | None:
-        """The boxes side by side, if they make up all of it along one axis."""
+        """Concatenate the boxes, if they cover everything along one axis."""
         whole = tuple((0, n) for n in self.shape)
         axes = {i for box, _ in self._boxes for i, span in enumerate(box) if span != whole[i]}
         if len(axes) != 1:
@@ -80,7 +80,7 @@ class Memory:
     def _insert(
         self, base: Value, box: tuple[tuple[int, int], ...], value: Value, axis: int
     ) -> Value:
-        """`base` with `value` in a box, which is all of it along the axes before `axis`."""
+        """Insert `value` into a box of `base` that spans all of it along axes before `axis`."""
         while axis < len(box) and box[axis] == (0, base.shape[axis]):
             axis += 1
         if axis == len(box):
@@ -145,7 +145,7 @@ def sliced(graph: Graph, value: Value, spans: Sequence[tuple[int, int, int]]) ->
         keys = tuple(_slice(*span) for span in spans)
         return graph.constant(value.constant[keys])
     starts = tuple(spans[a][0] for a in axes)
-    # Below 0 is before the first element, which ONNX says by a number that is low enough.
+    # Below 0 means before the first element, which ONNX expresses by a very low number.
     stops = tuple(spans[a][1] if spans[a][1] >= 0 else -value.shape[a] - 1 for a in axes)
     steps = tuple(spans[a][2] for a in axes)
     return graph.emit("Slice", [value, starts, stops, tuple(axes), steps], shape, value.dtype)
@@ -156,9 +156,9 @@ def _slice(start: int, stop: int, step: int) -> slice:
 
 
 class View(NamedTuple):
-    """One step from an array to a view of it.
+    """One step from an array to a view.
 
-    what: the order of axes of a transpose, the (start, stop, step) of each axis of a slice.
+    what: the axes of a transpose, or the (start, stop, step) of each axis of a slice.
     """
 
     kind: Literal["reshape", "transpose", "slice"]
@@ -175,14 +175,14 @@ class View(NamedTuple):
         return reshaped(graph, value, self.after)
 
     def undone(self, graph: Graph, value: Value) -> Value:
-        """Return what has this value as its view; a slice has too little for that."""
+        """Return the value whose view this is; impossible for a slice."""
         if self.kind == "transpose":
             return turned(graph, value, tuple(self.what.index(a) for a in range(len(self.what))))
         return reshaped(graph, value, self.before)
 
 
 class OnnxArray:
-    """Memory, and what was done to come to this view of it."""
+    """Memory, and the steps that lead to this view of it."""
 
     __slots__ = ("dtype", "memory", "shape", "views")
 
@@ -203,7 +203,7 @@ class OnnxArray:
 
     @property
     def strides(self) -> Shape:
-        """As if the elements lay in the order of the view."""
+        """The strides as if the elements were contiguous."""
         return tuple(math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
 
     def __len__(self) -> int:
@@ -268,12 +268,12 @@ def _seen(graph: Graph, value: Value, views: Sequence[View]) -> Value:
 
 
 def _without_elements(shape: Shape) -> NDArray[Any]:
-    """An array of a shape, for NumPy to say what comes of it."""
+    """An array of a shape, for NumPy to compute the result's shape."""
     return np.broadcast_to(np.empty(()), shape)
 
 
 def _spans(parts: tuple[Any, ...], shape: Shape) -> tuple[tuple[int, int, int], ...]:
-    """(start, stop, step) along each axis, from what an index says."""
+    """(start, stop, step) along each axis of an index."""
     given = [part for part in parts if part is not None]
     rest = [slice(None)] * (len(shape) - sum(part is not ... for part in given))
     at = next((i for i, part in enumerate(given) if part is ...), len(given))

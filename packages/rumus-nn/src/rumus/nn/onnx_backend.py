@@ -1,7 +1,8 @@
-"""A backend that computes nothing: it writes down as ONNX what it is asked to do.
+"""A backend that computes nothing: it writes every operation as ONNX.
 
-So whatever a model does in its forward pass is exported, its own kernels included, by the few
-operations that every backend has. What depends on no input is computed at once, by NumPy.
+So everything a model does in its forward pass is exported, including its own kernels, through the
+few operations that every backend has. Values that depend on no input are computed immediately with
+NumPy.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ _REDUCTIONS = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "mi
                "argmax": "ArgMax", "argmin": "ArgMin"}  # fmt: skip
 
 
-# Of running statistics, in evaluation.
+# With running statistics, in evaluation.
 _BATCH_NORM: Final = trace(running_affine)
 
 
 def _optional(array: Array | None) -> Value | None:
-    """Return what an array holds, None for an input that is left out."""
+    """Return an array's value, None for an omitted input."""
     return None if array is None else array.read()
 
 
 def _settings(window: Window) -> dict[str, tuple[int, ...]]:
-    """A window as the operations of ONNX that slide one have it."""
+    """A window as attributes of ONNX operations."""
     return {
         "kernel_shape": window.kernel,
         "strides": window.stride,
@@ -50,35 +51,35 @@ def _settings(window: Window) -> dict[str, tuple[int, ...]]:
 
 
 def _are_of_channels(values: Sequence[Value]) -> bool:
-    """Whether all values but the first are constants with a number for each channel of it."""
+    """Whether all values but the first are constants with one number per channel."""
     x, *others = values
     column = (*x.shape[1:2], *[1] * (len(x.shape) - 2))
     return all(v.constant is not None and v.shape == column for v in others)
 
 
 class OnnxBackend(NumpyBackend):
-    """Writes into `graph` what it is asked to compute from inputs of the model."""
+    """Writes into `graph` all operations on the model's inputs."""
 
     name = "onnx"
-    runs_ahead = True  # as a device: so nothing is cut into pieces for the cache
+    runs_ahead = True  # like a device, so that nothing is split into pieces for the cache
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
-        self.takes_parameters = False  # while a model moves here
+        self.takes_parameters = False  # while a model is being moved here
 
     def input(self, name: str, host: NDArray[Any]) -> OnnxArray:
-        """Return an array that stands for an input of the model."""
+        """Return an array that represents an input of the model."""
         memory = Memory(self.graph, host.shape, host.dtype)
         memory.write(Value(name, host.shape, host.dtype))
         return OnnxArray(memory)
 
     def allocate(self, shape: Shape, dtype: DType) -> Array:
-        """Return an array that nothing is known of."""
+        """Return an array of unknown content."""
         return OnnxArray(Memory(self.graph, tuple(shape), np.dtype(dtype)))
 
     def upload(self, host: NDArray[Any]) -> Array:
-        """Return a constant. Outside of a model, equal numbers are one that is repeated."""
+        """Return a constant. Outside a model, equal numbers share one constant."""
         array = self.allocate(host.shape, host.dtype)
         own = np.array(host)
         first = own.reshape(-1)[:1]
@@ -89,7 +90,7 @@ class OnnxBackend(NumpyBackend):
         return array
 
     def download(self, array: Array) -> NDArray[Any]:
-        """Return a constant; what depends on an input has no numbers yet."""
+        """Return a constant; values that depend on an input have no numbers yet."""
         constant = array.read().constant
         if constant is None:
             raise OnnxExportError("it reads numbers that depend on its input")
@@ -170,7 +171,7 @@ class OnnxBackend(NumpyBackend):
         epilogue: Epilogue | None = None,
         symmetric: bool = False,
     ) -> None:
-        """Write a product: `Gemm` where a matrix of weights stands the other way."""
+        """Write a product: `Gemm` if a weight matrix is transposed."""
         if sums is not None:
             self._refuse("the gradient of a weight")
         left, right = a.read(), b.read()
@@ -192,7 +193,7 @@ class OnnxBackend(NumpyBackend):
             epilogue.run(self, out)
 
     def gather(self, table: Array, index: Array, out: Array) -> None:
-        """Write the choice of rows; the numbers are not known, and so not looked at."""
+        """Write a row lookup; the indices are unknown, so they are not checked."""
         self._write("Gather", [table.read(), index.read()], out, axis=0)
 
     def scatter_add(self, source: Array, index: Array, out: Array) -> None:
@@ -211,22 +212,22 @@ class OnnxBackend(NumpyBackend):
         piece: Piece,
         out: Array,
     ) -> None:
-        """Compute what packed weights stand for: they are constants."""
+        """Decode packed weights, which are constants."""
         found = np.empty(out.shape, out.dtype)
         super().dequantize(self.download(codes), self.download(scales), code, table, piece, found)
         out.write(self.graph.constant(found))
 
     def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
-        """Look at a constant."""
+        """Check a constant."""
         return super().first_not_finite(self.download(array), limit)
 
     @property
     def fused_in_half(self) -> Collection[FusedName]:
-        """None: ONNX's own operations are given float32."""
+        """None: ONNX operations get float32."""
         return ()
 
     def fused(self, name: FusedName) -> Callable[..., None] | None:
-        """Return what writes one operation of ONNX for a composite; its gradient is refused."""
+        """Return a function that writes a composite as one ONNX operation; not for gradients."""
         own: dict[str, Callable[..., None]] = {
             "avg_pool": self._avg_pool,
             "convolution": self._convolution,
@@ -246,7 +247,7 @@ class OnnxBackend(NumpyBackend):
         return own.get(name)
 
     def _batch_norm(self, values: Sequence[Value], eps: float, out: Array) -> None:
-        """What runtimes fold into the convolution before it."""
+        """Batch norm, which runtimes fold into the convolution before it."""
         x, mean, variance, weight, bias = values
         rows = [reshaped(self.graph, v, (x.shape[1],)) for v in (weight, bias, mean, variance)]
         self._write("BatchNormalization", [x, *rows], out, epsilon=eps)
@@ -305,7 +306,7 @@ class OnnxBackend(NumpyBackend):
         lengths: Array | None,
         reverse: bool,
     ) -> None:
-        """Write all states, and of the cells the last one, which alone is asked for."""
+        """Write all states, and only the last cell, since no other is used."""
         time = x.shape[0]
         begin, end, start = (time, 0, 0) if reverse else (0, time, 1)
         first_h = states[begin : begin + 1].read()
@@ -316,7 +317,7 @@ class OnnxBackend(NumpyBackend):
         )  # fmt: skip
         shape = (time, *states.shape[1:])
         states[start : start + time].write(reshaped(self.graph, all_states, shape))
-        if lengths is not None:  # behind the end ONNX has zeros; the caller's states stay
+        if lengths is not None:  # beyond the end ONNX has zeros; here the states stay unchanged
             states[end : end + 1].write(last)
         if cells is not None and cell is not None:
             cells[end : end + 1].write(cell)

@@ -1,4 +1,4 @@
-"""Kernels as ONNX nodes: a third reader of `Expr`, beside NumPy and WGSL."""
+"""Kernels as ONNX nodes: another reader of `Expr`, like NumPy and WGSL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cast(graph: Graph, value: Value, dtype: DType) -> Value:
 def write_kernel(
     graph: Graph, kernel: Kernel, values: Sequence[Value], scalars: Sequence[float]
 ) -> list[Value]:
-    """Write a kernel, and return its outputs; they may be smaller than what they broadcast to.
+    """Write a kernel and return its outputs, which may still have to broadcast.
 
     values: in the order of `kernel.arrays`. scalars: `kernel.bind(...)`.
     """
@@ -56,7 +56,7 @@ class _Writer:
             self._done[node] = self._of(node, arrays)
 
     def value(self, node: Expr) -> Value:
-        """Return what a node of the kernel has become."""
+        """Return the value of a node of the kernel."""
         return self._done[node]
 
     def number(self, value: float) -> Value:
@@ -90,7 +90,7 @@ class _Writer:
         return ROWS[node.operation](self, operands)
 
     def _computed(self, operation: str, operands: Sequence[Value]) -> Value:
-        """What depends on no input."""
+        """Compute values that depend on no input."""
         leaves = [Expr.array(name) for name in "ab"[: len(operands)]]
         kernel = Kernel(operation, {"out": leaves[0]._apply(operation, *leaves)})
         arrays = [operand.constant for operand in operands]
@@ -100,7 +100,7 @@ class _Writer:
         return self.graph.constant(out)
 
 
-# Two truth values give one.
+# Two booleans give one.
 _OF_MASKS: Final = {"maximum": "Or", "minimum": "And"}
 
 
@@ -124,7 +124,7 @@ def _expm1(w: _Writer, operands: Sequence[Value]) -> Value:
 
 
 def _mod(w: _Writer, operands: Sequence[Value]) -> Value:
-    """The remainder with the sign of the divisor, as Python has it."""
+    """The remainder with the sign of the divisor, as in Python."""
     if not is_floating(w.dtype):
         return w.emit("Mod", *operands)
     a, b = operands
@@ -138,7 +138,7 @@ def _floor_divide(w: _Writer, operands: Sequence[Value]) -> Value:
     return w.emit("Div", w.emit("Sub", a, _mod(w, operands)), b)
 
 
-# Every operation that an `Expr` can have, but `where`: what it is in ONNX.
+# The ONNX form of every operation of an `Expr` but `where`.
 ROWS: Final[Mapping[str, _Row]] = {
     "add": _plain("Add"),
     "sub": _plain("Sub"),

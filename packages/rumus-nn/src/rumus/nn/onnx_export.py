@@ -19,8 +19,8 @@ from rumus.tensor import Generator, Tensor, TensorLike, no_grad, tensor
 from rumus.tensor.expression.whole_number import whole_number
 from rumus.tensor.operations.generator import Draws
 
-_LARGEST: Final = 2**31 - 2**20  # bytes: a protocol buffer ends at 2 GiB
-_BATCHES: Final = (11, 13)  # sizes that lengths of models rarely have
+_LARGEST: Final = 2**31 - 2**20  # bytes: a protocol buffer is limited to 2 GiB
+_BATCHES: Final = (11, 13)  # sizes that rarely occur as lengths in models
 
 
 def export_onnx(
@@ -30,24 +30,23 @@ def export_onnx(
     input_names: Sequence[str] | None = None,
     batch_axis: int | None = 0,
 ) -> None:
-    """Write what a model computes in evaluation as an ONNX file (opset 18).
+    """Export what a model computes in evaluation mode as an ONNX file (opset 18).
 
-    The forward pass is run on a backend that writes down what it is asked for, once for each of two
-    sizes of the batch: so functions of your own are exported as well, and Python's loops and
-    branches are as they run for these examples.
+    The forward pass runs on a backend that records every operation, with two batch sizes: so your
+    own functions are exported too, and Python loops and branches are exported as they run for these
+    examples.
 
-    model: not changed; it may lie on any backend.
+    model: not changed; it may be on any backend.
     path: of the file.
-    inputs: examples, of which shapes and dtypes count.
+    inputs: examples; only their shapes and dtypes matter.
     input_names: by default "input", or "input_0", "input_1". The results are "output", or
-        "output_0" ... of tuples, counted through, or the names of a dict.
-    batch_axis: the axis of all inputs whose length the file leaves open; None for the lengths of
-        the examples alone. All other lengths are those of the examples. A result may have it
-        anywhere.
+        "output_0" ... for tuples, or the names in a dict.
+    batch_axis: the axis of all inputs with a dynamic length; None for fixed lengths. All other
+        lengths are those of the examples. A result may have the batch on any axis.
 
     OnnxExportError says what cannot be exported, and in which part: random numbers, results that
-    steer Python, constants that depend on the batch. ImportError without the onnx package (the
-    extra `onnx`); OSError if the file cannot be written.
+    Python branches on, constants that depend on the batch size. ImportError without the onnx
+    package (the extra `onnx`); OSError if the file cannot be written.
 
     >>> import tempfile
     >>> from rumus.nn import Linear, ReLU, Sequential, export_onnx
@@ -99,7 +98,7 @@ def _check_examples(examples: Sequence[NDArray[Any]], axis: int | None) -> None:
 
 
 def _at_sizes(examples: Sequence[NDArray[Any]], axis: int | None) -> list[list[NDArray[Any]]]:
-    """The examples at two sizes of the batch; their numbers do not matter."""
+    """The examples at two batch sizes; their values do not matter."""
     if axis is None:
         return [list(examples)]
     found = []
@@ -119,7 +118,7 @@ class _Trace:
 
 
 def _trace(model: Module, examples: Mapping[str, NDArray[Any]]) -> _Trace:
-    from rumus.nn.onnx_backend import OnnxBackend  # a backend that only an export needs
+    from rumus.nn.onnx_backend import OnnxBackend  # a backend that only exporting needs
 
     graph = Graph()
     backend = OnnxBackend(graph)
@@ -140,7 +139,7 @@ def _trace(model: Module, examples: Mapping[str, NDArray[Any]]) -> _Trace:
 
 
 class _NoDraws(Draws):
-    """Refuses random numbers: a file has no stream that would give the same."""
+    """Refuses random numbers: a file has no stream that could reproduce them."""
 
     def note(self, generator: Generator) -> None:
         """Refuse a draw."""
@@ -148,7 +147,7 @@ class _NoDraws(Draws):
 
 
 def _name_state(model: Module, graph: Graph) -> None:
-    """Let the model's tensors have their own names in the file."""
+    """Give the model's tensors their own names in the file."""
     for path, value in model._state().items():
         memory = value._array.memory
         memory.write(graph.constant(memory.read().constant, path))
@@ -169,7 +168,7 @@ def _results(result: Any) -> dict[str, Tensor]:
 
 
 def _flat(result: Sequence[Any]) -> list[Any]:
-    """A result without the parentheses in it, as those around the state of an LSTM."""
+    """A flattened result, for nested tuples such as the state of an LSTM."""
     found = []
     for value in result:
         found += _flat(value) if isinstance(value, (tuple, list)) else [value]
@@ -177,7 +176,7 @@ def _flat(result: Sequence[Any]) -> list[Any]:
 
 
 def _where(model: Module, traceback: TracebackType | None) -> str:
-    """The innermost part of the model that was running."""
+    """The innermost module that was running."""
     paths = {id(module): path for path, module in model.named_modules()}
     found = type(model).__name__
     while traceback is not None:
@@ -189,7 +188,7 @@ def _where(model: Module, traceback: TracebackType | None) -> str:
 
 
 class _Writer:
-    """Two traces as one model in which the size of the batch is open."""
+    """Merges two traces into one model with a dynamic batch size."""
 
     def __init__(self, onnx: Any, first: _Trace, last: _Trace, axis: int | None) -> None:
         self.onnx = onnx
@@ -197,15 +196,15 @@ class _Writer:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self._batch: str | None = None
-        self._renamed: dict[str, str] = {}  # results, from the names in the graph
+        self._renamed: dict[str, str] = {}  # results, by their names in the graph
 
     def model(self) -> Any:
-        """Return the model as the onnx package has it, checked."""
+        """Return the model as a checked onnx object."""
         helper = self.onnx.helper
         kept = used(self.first.graph, list(self.first.outputs.values()))
         made = {name for node in kept for name in node.outputs}
         for name, value in self.first.outputs.items():
-            if value.name in made:  # else it is an input, or a constant
+            if value.name in made:  # otherwise it is an input or a constant
                 self._renamed.setdefault(value.name, name)
         for node in kept:
             self._write(node)
@@ -256,12 +255,12 @@ class _Writer:
         return self._described(name, value, self.last.outputs[name])
 
     def _described(self, name: str, a: Value, b: Value) -> Any:
-        """An input or a result, as the two traces have it."""
+        """An input or a result, in both traces."""
         shape = self._shape(a, b)
         return self.onnx.helper.make_tensor_value_info(name, self._type(a.dtype), shape)
 
     def _shape(self, a: Value, b: Value) -> list[int | str]:
-        """The lengths of a tensor; "batch", or another name, where they differ."""
+        """The lengths of a tensor; "batch", or another name, if they differ."""
         found: list[int | str] = []
         for n, m in zip(a.shape, b.shape, strict=True):
             scale, offset = _line(n, m)
@@ -270,7 +269,7 @@ class _Writer:
         return found
 
     def _lengths(self, name: str, operation: str) -> str:
-        """Lengths that a node reads: numbers, or computed from the size of the batch."""
+        """Lengths that a node reads: numbers, or computed from the batch size."""
         a, b = self.first.graph.lengths[name], self.last.graph.lengths[name]
         differing = [i for i, (n, m) in enumerate(zip(a, b, strict=True)) if n != m]
         if operation == "Reshape" and len(differing) == 1 and 0 not in a:
@@ -282,7 +281,7 @@ class _Writer:
         return self._emit("Add", [f"{name}_scaled", self._integers(offsets)], name)
 
     def _size(self) -> str:
-        """The size of the batch, as it runs."""
+        """The batch size at run time."""
         if self._batch is None:
             first = next(iter(self.first.inputs))
             self._emit("Shape", [first], "all_lengths")
@@ -301,7 +300,7 @@ class _Writer:
         return name
 
     def _initialize(self, name: str, array: NDArray[Any]) -> None:
-        """Give the file a constant."""
+        """Add a constant to the file."""
         whole = np.ascontiguousarray(array).reshape(array.shape)
         self.initializers.append(self.onnx.numpy_helper.from_array(whole, name))
 
@@ -310,7 +309,7 @@ class _Writer:
 
 
 def _line(n: int, m: int) -> tuple[int, int]:
-    """How a length depends on the size of the batch: scale and offset."""
+    """How a length depends on the batch size: scale and offset."""
     if n == m:
         return 0, n
     scale, rest = divmod(m - n, _BATCHES[1] - _BATCHES[0])

@@ -1,4 +1,4 @@
-"""A forward pass written down as ONNX nodes, without the onnx package."""
+"""A forward pass recorded as ONNX nodes, without the onnx package."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Attribute: TypeAlias = "int | float | str | tuple[int, ...] | tuple[str, ...]"
 
 
 class OnnxExportError(ValueError):
-    """A model does something that an ONNX file cannot say; the message names what, and where."""
+    """A model does something that ONNX cannot express; the message says what, and where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a node returns, an input of the model, or a constant.
+    """The result of a node, an input of the model, or a constant.
 
-    constant: the numbers, where they are known.
+    constant: the numbers, if known.
     """
 
     name: str
@@ -37,7 +37,7 @@ Operand: TypeAlias = "Value | tuple[int, ...] | None"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation. Two traces of a model have equal nodes, but for lengths."""
+    """One operation. Two traces of a model have equal nodes, except for lengths."""
 
     operation: str
     inputs: tuple[str, ...]
@@ -48,19 +48,19 @@ class Node:
 class Graph:
     """Nodes in order, and the constants that they read.
 
-    lengths: the integers that nodes read, such as the shape that `Reshape` makes: these alone may
-    depend on the size of the batch.
+    lengths: the integers that nodes read, such as the shape for `Reshape`: only these may depend on
+        the batch size.
     """
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.constants: dict[str, NDArray[Any]] = {}
         self.lengths: dict[str, tuple[int, ...]] = {}
-        self.reshaped: dict[str, Value] = {}  # results of `Reshape`, with what it was given
-        self.made: dict[str, tuple[str, tuple[Operand, ...]]] = {}  # what each value is made by
+        self.reshaped: dict[str, Value] = {}  # results of `Reshape`, with its input
+        self.made: dict[str, tuple[str, tuple[Operand, ...]]] = {}  # the node that makes each value
         self._known: dict[object, tuple[Value, ...]] = {}
         self._named: dict[object, str] = {}
-        self._held: list[NDArray[Any]] = []  # so that an id in `_named` stays the array's own
+        self._held: list[NDArray[Any]] = []  # so that an id in `_named` stays valid
         self._count = 0
 
     def emit(
@@ -71,7 +71,7 @@ class Graph:
         dtype: DType,
         **attributes: Attribute,
     ) -> Value:
-        """Write an operation of one result, or return that of an equal one."""
+        """Write an operation with one result, or return the result of an equal one."""
         return self.emit_all(operation, inputs, [(shape, dtype)], **attributes)[0]
 
     def emit_all(
@@ -81,7 +81,7 @@ class Graph:
         results: Sequence[tuple[Shape, DType]],
         **attributes: Attribute,
     ) -> tuple[Value, ...]:
-        """Write an operation; a tuple among the inputs is of lengths, None is left out."""
+        """Write an operation; a tuple among the inputs is lengths, None an omitted input."""
         settings = tuple(sorted(attributes.items()))
         read = tuple(value.name if isinstance(value, Value) else value for value in inputs)
         key = (operation, read, settings, tuple(results))
@@ -98,7 +98,7 @@ class Graph:
         return self._known[key]
 
     def constant(self, array: NDArray[Any], name: str | None = None) -> Value:
-        """Return a constant; without a name, equal small ones are one."""
+        """Return a constant; unnamed equal small ones are shared."""
         if name is None:
             is_small = array.size <= 64
             key = (array.dtype.str, array.shape, array.tobytes()) if is_small else id(array)
@@ -119,7 +119,7 @@ class Graph:
 
 
 def differences(first: Graph, second: Graph) -> str | None:
-    """Say what differs between two traces besides lengths; None if they are of one program."""
+    """Describe what differs between two traces besides lengths; None if nothing does."""
     for a, b in zip(first.nodes, second.nodes, strict=False):
         if a != b:
             what = f"{a.operation} and {b.operation}" if a.operation != b.operation else a.operation

@@ -1,7 +1,7 @@
-"""Recurrent layers as the one operation that ONNX has for each, `LSTM`, `GRU` or `RNN`.
+"""Recurrent layers as the ONNX operations `LSTM`, `GRU` and `RNN`.
 
-It takes the sequence itself and the weights of both products, where a backend is given the first
-product. So the product is taken back: what made it is found in the graph.
+These take the sequence and the weights of both products, but a backend gets the first product. So
+its factors are found in the graph.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rumus.nn.onnx_graph import Graph, OnnxExportError, Value
 from rumus.tensor.operations.recurrent import Kind
 
-# The operation, and its gates by their numbers in PyTorch's order: i o f c, z r h.
+# The operation, and its gates as indices into PyTorch's order: i o f c, z r h.
 _OPERATIONS: Final[dict[Kind, tuple[str, tuple[int, ...]]]] = {
     "lstm": ("LSTM", (0, 3, 1, 2)),
     "gru": ("GRU", (1, 0, 2)),
@@ -67,7 +67,7 @@ def write_recurrence(
 
 
 def _factors(graph: Graph, given: Value) -> tuple[Value, NDArray[np.generic], NDArray[np.generic]]:
-    """The sequence, the weight and the bias whose product `given` is."""
+    """The sequence, the weight and the bias that make the product `given`."""
     flat = graph.reshaped.get(given.name, given)
     operation, inputs = graph.made.get(flat.name, ("", ()))
     if operation != "Gemm" or not isinstance(inputs[0], Value) or not isinstance(inputs[1], Value):
@@ -93,6 +93,6 @@ def _zeros(bias: Value | None, weight: Value) -> NDArray[np.generic]:
 
 
 def _sorted(array: NDArray[np.generic], order: tuple[int, ...]) -> NDArray[np.generic]:
-    """The gates, blocks of rows, in another order."""
+    """Reorder the gates, which are blocks of rows."""
     blocks = np.split(array, len(order))
     return np.concatenate([blocks[gate] for gate in order])

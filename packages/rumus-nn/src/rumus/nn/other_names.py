@@ -1,4 +1,4 @@
-"""What PyTorch's and Keras's names for layers and losses are called here."""
+"""What to write instead of PyTorch's and Keras's names for layers and losses."""
 
 from __future__ import annotations
 

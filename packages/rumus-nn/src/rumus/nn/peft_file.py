@@ -28,7 +28,7 @@ _CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = "adapter_model.safetensors"
 _PREFIX: Final = "base_model.model."
 _NAME: Final = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])\.weight")
-# What other settings would add or change; with these values they do nothing.
+# Settings that would change the adapters; with these values they have no effect.
 _PLAIN: Final[Mapping[str, Sequence[object]]] = {
     "bias": ("none",),
     "use_dora": (False, None),
@@ -43,14 +43,14 @@ _PLAIN: Final[Mapping[str, Sequence[object]]] = {
 def save_lora(
     adapters: Lora, folder: str | os.PathLike[str], *, rename: Names | None = None
 ) -> None:
-    """Write adapters as PEFT does, for `PeftModel.from_pretrained` or for `load_lora`.
+    """Write adapters in PEFT's format, for `PeftModel.from_pretrained` or `load_lora`.
 
-    A layer that stands for several under PEFT's names is written in parts, which share lora_A and
-    compute the same.
+    A layer that corresponds to several in PEFT is written in parts, which share lora_A and compute
+    the same.
 
     adapters: what `lora` or `load_lora` returned.
-    folder: made if it is not there.
-    rename: a table of `nn.names`, with which the file has the paths of that program.
+    folder: created if necessary.
+    rename: a table from `nn.names`, to write the paths of that program.
 
     OSError if it cannot be written.
     """
@@ -103,19 +103,19 @@ def load_lora(
     rename: Rename | None = None,
     storage: Storage = "same",
 ) -> Lora:
-    """Freeze a model and put in the adapters that PEFT or `save_lora` wrote.
+    """Freeze a model and add adapters written by PEFT or `save_lora`.
 
-    Several layers there that are one here become one adapter, whose rank is the sum of theirs where
-    they do not share lora_A.
+    Several layers in the file that are one here become one adapter, whose rank is the sum of theirs
+    unless they share lora_A.
 
     model: changed in place, as by `lora`.
     folder: with `adapter_config.json` and `adapter_model.safetensors`.
-    rename: from names of weights there to those here, such as a table of `nn.names`.
+    rename: from names of weights in the file to those here, such as a table from `nn.names`.
     storage: of the frozen matrices, see `lora`.
 
-    WeightsFileError for files that are damaged, incomplete, or of another kind of adapter, and what
-    `lora` raises. StateMismatchError for layers that the model has not, and for other shapes.
-    Nothing has changed then. OSError if a file cannot be read.
+    WeightsFileError for files that are damaged, incomplete, or of another kind of adapter;
+    StateMismatchError for layers that the model lacks, and for other shapes; and the errors of
+    `lora`. Nothing is changed then. OSError if a file cannot be read.
     """
     folder = Path(folder)
     settings = _Settings.read(folder / _CONFIG)
@@ -136,7 +136,7 @@ def load_lora(
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What the configuration says."""
+    """The settings in the configuration."""
 
     alpha: float
     dropout: float
@@ -145,7 +145,7 @@ class _Settings:
 
     @classmethod
     def read(cls, path: Path) -> _Settings:
-        """Read a configuration. WeightsFileError for what is no LoRA, or more than LoRA."""
+        """Read a configuration. WeightsFileError if it is not plain LoRA."""
         try:
             given = json.loads(path.read_bytes())
             if given["peft_type"] != "LORA":
@@ -165,7 +165,7 @@ class _Settings:
             raise WeightsFileError(f"{path} is no configuration of LoRA: {error}") from error
 
     def scale(self, foreign: str, rank: int) -> float:
-        """By what the product of a layer's matrices counts."""
+        """The factor of the product of a layer's matrices."""
         fitting = [a for p, a in self.alphas.items() if f".{foreign}".endswith(f".{p}")]
         alpha = fitting[0] if fitting else self.alpha
         return alpha / (math.sqrt(rank) if self.is_by_root else rank)
@@ -181,7 +181,7 @@ class _Piece:
 
 
 def _by_layer(path: Path, rename: Rename | None) -> dict[str, list[_Piece]]:
-    """The layers of a file, by the path of what they are, or are part of, here."""
+    """The layers of a file, by the path of the layer here that they are, or are part of."""
     pieces: dict[str, _Piece] = {}
     weights = read_weights(path)
     for name in weights:
@@ -210,7 +210,7 @@ def _by_layer(path: Path, rename: Rename | None) -> dict[str, list[_Piece]]:
 
 @dataclass(frozen=True, slots=True)
 class _Matrices:
-    """What an adapter here is made with."""
+    """The matrices of one adapter here."""
 
     low: NDArray[Any]
     high: NDArray[Any]
@@ -218,7 +218,7 @@ class _Matrices:
 
 
 def _joined(path: str, layer: Linear, pieces: Sequence[_Piece], settings: _Settings) -> _Matrices:
-    """Bring the matrices of a layer, or of its parts, to those of one adapter."""
+    """Combine the matrices of a layer, or of its parts, into those of one adapter."""
     rows = [
         len(part) for part in cut(np.empty((layer.outputs, 0)), layer.inputs, pieces[0].place.of)
     ]

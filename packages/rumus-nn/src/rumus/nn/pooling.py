@@ -1,4 +1,4 @@
-"""Pooling layers: fewer places, each the largest element or the mean of several."""
+"""Pooling layers: reduce windows to their largest element or their mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rumus.tensor import Tensor, avg_pool, concat, max_pool, tensor
 
 
 class _Pooling(Module):
-    """What the pools share: sizes, and inputs with and without a batch."""
+    """The common base of pools: sizes, and inputs with and without a batch."""
 
     axes: ClassVar[int]
 
@@ -28,7 +28,7 @@ class _Pooling(Module):
         return sizes
 
     def _padding(self, kernel: tuple[int, ...], padding: int | Sequence[int]) -> tuple[int, ...]:
-        """Check at once that no place lies in the padding alone."""
+        """Check early that no window is in the padding alone."""
         sizes = self._sizes("padding", padding, 0)
         if any(2 * p > k for p, k in zip(sizes, kernel, strict=True)):
             raise ValueError(
@@ -68,7 +68,7 @@ class _MaxPool(_Pooling):
 
 
 class MaxPool1d(_MaxPool):
-    """`MaxPool2d` of sequences, (batch, channels, length).
+    """`MaxPool2d` for sequences, (batch, channels, length).
 
     kernel, stride, padding, dilation, ceil_mode: as in `MaxPool2d`, for one axis.
 
@@ -86,11 +86,11 @@ class MaxPool2d(_MaxPool):
 
     Input: (batch, channels, height, width), or without the batch.
 
-    kernel: the size of a window, a number or one for each axis, like the next three.
+    kernel: the window size, one number or one per axis, like the next three.
     stride: the distance between windows, by default the kernel.
-    padding: elements that are never the largest on both sides, at most half the kernel.
+    padding: elements on both sides that never win, at most half the kernel.
     dilation: the distance between elements of a window.
-    ceil_mode: also count a last window that only begins within the input.
+    ceil_mode: include a last window that only starts within the input.
 
     >>> from rumus.nn import MaxPool2d
     >>> from rumus.tensor import ones
@@ -125,13 +125,13 @@ class _AvgPool(_Pooling):
 
 
 class AvgPool1d(_AvgPool):
-    """`AvgPool2d` of sequences, (batch, channels, length).
+    """`AvgPool2d` for sequences, (batch, channels, length).
 
     kernel: the length of a window.
     stride: the distance between windows, by default the kernel.
     padding: zeros on both sides, at most half the kernel.
-    ceil_mode: also count a last window that only begins within the input.
-    count_include_pad: False to divide by the number of elements of the input alone.
+    ceil_mode: include a last window that only starts within the input.
+    count_include_pad: False to divide by the number of input elements only.
 
     >>> from rumus.nn import AvgPool1d
     >>> from rumus.tensor import ones
@@ -147,11 +147,11 @@ class AvgPool2d(_AvgPool):
 
     Input: (batch, channels, height, width), or without the batch.
 
-    kernel: the size of a window, a number or one for each axis, like the next two.
+    kernel: the window size, one number or one per axis, like the next two.
     stride: the distance between windows, by default the kernel.
     padding: zeros on both sides, at most half the kernel.
-    ceil_mode: also count a last window that only begins within the input.
-    count_include_pad: False to divide by the number of elements of the input alone.
+    ceil_mode: include a last window that only starts within the input.
+    count_include_pad: False to divide by the number of input elements only.
 
     >>> from rumus.nn import AvgPool2d
     >>> from rumus.tensor import ones
@@ -185,7 +185,7 @@ class _AdaptiveAvgPool(_Pooling):
         return shares[0] @ x @ shares[1].T
 
     def _share(self, x: Tensor, length: int, parts: int) -> Tensor:
-        """The matrix that takes means along an axis: (parts, length)."""
+        """The matrix that computes means along an axis: (parts, length)."""
         key = (x.backend, x.dtype, parts, length)
         if key not in self._shares:
             self._shares[key] = tensor(_means(parts, length), dtype=x.dtype, backend=x.backend)
@@ -193,9 +193,9 @@ class _AdaptiveAvgPool(_Pooling):
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """`AdaptiveAvgPool2d` of sequences, (batch, channels, length).
+    """`AdaptiveAvgPool2d` for sequences, (batch, channels, length).
 
-    size: the length of the result; None keeps that of the input.
+    size: the length of the result; None keeps the input's.
 
     >>> from rumus.nn import AdaptiveAvgPool1d
     >>> from rumus.tensor import ones
@@ -207,12 +207,12 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """Means over parts of a picture that are cut so that `size` of them remain on each axis.
+    """Means over parts of an image, `size` of them on each axis.
 
-    Part i of n begins at floor(i length / n) and ends at ceil((i + 1) length / n), as in PyTorch.
-    For one part it is the mean of everything.
+    Part i of n starts at floor(i length / n) and ends at ceil((i + 1) length / n), as in PyTorch. A
+    single part is the mean of everything.
 
-    size: a number, or one for each axis; None keeps an axis as it is.
+    size: one number or one per axis; None keeps an axis unchanged.
 
     >>> from rumus.nn import AdaptiveAvgPool2d
     >>> from rumus.tensor import ones
@@ -224,7 +224,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
 
 
 def _bounds(parts: int, length: int) -> list[tuple[int, int]]:
-    """Where each part of an axis begins and ends."""
+    """The start and end of each part of an axis."""
     return [(i * length // parts, -(-(i + 1) * length // parts)) for i in range(parts)]
 
 
@@ -252,7 +252,7 @@ class _AdaptiveMaxPool(_Pooling):
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """`AdaptiveMaxPool2d` of sequences, (batch, channels, length).
+    """`AdaptiveMaxPool2d` for sequences, (batch, channels, length).
 
     size: the length of the result.
 
@@ -266,9 +266,9 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """The largest of each part of a picture, cut as `AdaptiveAvgPool2d` does.
+    """The largest element of each part of an image, split as in `AdaptiveAvgPool2d`.
 
-    size: a number or one for each axis.
+    size: one number or one per axis.
 
     >>> from rumus.nn import AdaptiveMaxPool2d
     >>> from rumus.tensor import ones
@@ -280,7 +280,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 
 
 class _GlobalPool(Module):
-    """All places of a channel together."""
+    """The common base of global pools."""
 
     take: ClassVar[Callable[..., Tensor]]
 
@@ -297,7 +297,7 @@ class _GlobalPool(Module):
 
 
 class GlobalAvgPool(_GlobalPool):
-    """The mean of each channel over all places: (batch, channels, *lengths) to (batch, channels).
+    """The mean of each channel: (batch, channels, *lengths) to (batch, channels).
 
     keepdims: keep axes of length 1.
 
@@ -311,7 +311,7 @@ class GlobalAvgPool(_GlobalPool):
 
 
 class GlobalMaxPool(_GlobalPool):
-    """The largest of each channel over all places; see `GlobalAvgPool`.
+    """The largest element of each channel; see `GlobalAvgPool`.
 
     keepdims: keep axes of length 1.
 

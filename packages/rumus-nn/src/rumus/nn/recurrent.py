@@ -1,4 +1,4 @@
-"""`LSTM`, `GRU` and `RNN`: layers that go through a sequence step by step."""
+"""`LSTM`, `GRU` and `RNN`: layers that process a sequence step by step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ S = TypeVar("S")
 
 
 class _Recurrent(Module, Generic[S]):
-    """What the three have in common; S is the type of their state."""
+    """The common base of the three; S is the type of their state."""
 
     kind: Kind
     has_cell: ClassVar[bool] = False
@@ -92,8 +92,8 @@ class _Recurrent(Module, Generic[S]):
         """Return the states of the last layer at each step, and the last state of each layer.
 
         x: (batch, length, inputs), or (length, inputs) without a batch. state: the first one, zeros
-        by default. lengths: (batch,), integers in [1, length], of sequences that are filled up:
-        behind its end an output is 0, and the last state is that at the end.
+            by default. lengths: (batch,), integers in [1, length], for padded sequences: beyond a
+            sequence's end the output is 0, and its last state is that at the end.
         """
         name = type(self).__name__
         if x.ndim not in (2, 3) or x.shape[-1] != self.inputs:
@@ -105,7 +105,7 @@ class _Recurrent(Module, Generic[S]):
             raise ValueError(f"{name}: a sequence of length 0 has no states: {x.shape}")
         if x.ndim == 2:
             if lengths is not None:
-                raise ValueError(f"{name}: lengths go with a batch, (batch, length, inputs)")
+                raise ValueError(f"{name}: lengths need a batch, (batch, length, inputs)")
             single = None if state is None else self._mapped(state, lambda t: t.unsqueeze(1))
             out, end = self.forward(x.unsqueeze(0), single)
             ended: S = self._mapped(end, lambda t: t.squeeze(1))
@@ -117,7 +117,7 @@ class _Recurrent(Module, Generic[S]):
     def _run(
         self, x: Tensor, first: Sequence[Tensor | None], ends: Tensor | None
     ) -> tuple[Tensor, Any]:
-        """Go through all layers over (length, batch, features)."""
+        """Run all layers over (length, batch, features)."""
         empty = zeros((x.shape[1], self.hidden), dtype=x.dtype, backend=x.backend)
         inside = None
         if ends is not None:
@@ -163,7 +163,7 @@ class _Recurrent(Module, Generic[S]):
         return tuple(map(function, state)) if self.has_cell else function(state)
 
     def _parts(self, x: Tensor, state: Any) -> tuple[Tensor, Tensor | None]:
-        """The state's h and c, which are checked."""
+        """The state's h and c, checked."""
         name = type(self).__name__
         parts = state if self.has_cell else (state,)
         wanted = (self.layers * self._directions, x.shape[0], self.hidden)
@@ -177,7 +177,7 @@ class _Recurrent(Module, Generic[S]):
         return h, rest[0] if rest else None
 
     def _ends(self, x: Tensor, lengths: Lengths) -> Tensor:
-        """The lengths as a tensor beside x, checked unless that is a transfer."""
+        """The lengths as a tensor on x's backend, checked unless that needs a transfer."""
         name = type(self).__name__
         given = lengths if isinstance(lengths, Tensor) else np.asarray(lengths)
         if given.dtype.kind not in "iu" or given.shape != x.shape[:1]:
@@ -195,7 +195,8 @@ class LSTM(_Recurrent[Pair]):
 
     i, f, o = sigmoid, g = tanh of W_ih x + b_ih + W_hh h + b_hh; c = f c + i g; h = o tanh(c).
     Parameters have PyTorch's names and layout: weight_ih_l0 (4 hidden, inputs), weight_hh_l0,
-    bias_ih_l0, bias_hh_l0, ..., weight_ih_l0_reverse; all start as U(-b, b), b = 1 / sqrt(hidden).
+    bias_ih_l0, bias_hh_l0, ..., weight_ih_l0_reverse; all are initialized as U(-b, b), b = 1 /
+    sqrt(hidden).
 
     Called with x of (batch, length, inputs), an optional first state (h, c), and lengths=; returns
     (states, (h, c)): (batch, length, hidden), doubled if bidirectional, and the last state of each
@@ -203,13 +204,13 @@ class LSTM(_Recurrent[Pair]):
 
     inputs: the features of a step.
     hidden: the features of the state.
-    layers: how many, each over the states of the one before.
+    layers: the number of layers, each over the states of the previous one.
     bias: False for none.
-    dropout: in [0, 1], between the layers, while training.
-    bidirectional: a second direction in each layer, whose states stand behind those of the first.
+    dropout: in [0, 1], between the layers, in training.
+    bidirectional: add a second direction in each layer, whose states follow those of the first.
     generator: of the initial weights and the dropout, by default a stream of the program's `seed`.
     dtype: floating, of the parameters.
-    backend: where the parameters are made, by default the CPU.
+    backend: that holds the parameters, by default the CPU.
 
     ValueError for shapes that do not fit, a sequence of length 0, and lengths out of range.
 
@@ -226,10 +227,10 @@ class LSTM(_Recurrent[Pair]):
 
 
 class GRU(_Recurrent[Tensor]):
-    """Gated recurrent unit. Cho et al.: arXiv:1406.1078, the reset gate behind the product.
+    """Gated recurrent unit. Cho et al.: arXiv:1406.1078, with the reset gate after the product.
 
     r, z = sigmoid of W_ih x + b_ih + W_hh h + b_hh; n = tanh(W_in x + b_in + r (W_hn h + b_hn)); h
-    = (1 - z) n + z h. Parameters and errors are those of `LSTM`, of three gates; the state is h
+    = (1 - z) n + z h. Parameters and errors are as in `LSTM`, with three gates; the state is h
     alone.
 
     inputs, hidden, layers, bias, dropout, bidirectional, generator, dtype, backend: as in `LSTM`.
@@ -247,7 +248,7 @@ class GRU(_Recurrent[Tensor]):
 class RNN(_Recurrent[Tensor]):
     """h = tanh(W_ih x + b_ih + W_hh h + b_hh). Elman: "Finding structure in time", 1990.
 
-    Parameters and errors are those of `LSTM`, of one gate; the state is h alone.
+    Parameters and errors are as in `LSTM`, with one gate; the state is h alone.
 
     inputs, hidden, layers, bias, dropout, bidirectional, generator, dtype, backend: as in `LSTM`.
     nonlinearity: "tanh", or "relu" for max(x, 0); ValueError for another one.

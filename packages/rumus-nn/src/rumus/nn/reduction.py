@@ -1,4 +1,4 @@
-"""What all losses share: how their elements become one number, and what they may be given."""
+"""Common code of losses: reductions, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_floating(loss: str, what: str, x: Tensor) -> None:
 
 
 def as_target(loss: str, prediction: Tensor, target: TensorLike, what: str = "target") -> Tensor:
-    """Return `target` as a tensor beside `prediction`; TypeError for data that are not numbers."""
+    """Return `target` as a tensor on `prediction`'s backend; TypeError if it is not numeric."""
     if isinstance(target, Tensor):
         return target
     host = np.asarray(target)
@@ -41,12 +41,12 @@ def as_target(loss: str, prediction: Tensor, target: TensorLike, what: str = "ta
 
 
 def as_integers(x: Tensor, given: Tensor | NDArray[Any]) -> Tensor:
-    """Return integers, which somebody has checked, as a tensor beside `x`."""
+    """Return checked integers as a tensor on `x`'s backend."""
     return given if isinstance(given, Tensor) else tensor(given, dtype=int32, backend=x.backend)
 
 
 def widened(x: Tensor) -> Tensor:
-    """Return `x`, in float32 if it is float16: so losses are computed, and returned."""
+    """Return `x`, in float32 if it is float16: losses are computed and returned in float32."""
     return x.astype(float32) if x.dtype == float16 else x
 
 
@@ -55,7 +55,7 @@ def check_pair(
 ) -> tuple[Tensor, Tensor]:
     """Return `prediction`, in float32 if it is float16, and `target` as a tensor of its shape.
 
-    ValueError if the shapes differ: (n, 1) and (n,) would broadcast to (n, n), and train on that.
+    ValueError if the shapes differ: (n, 1) and (n,) would broadcast to (n, n), and train on it.
     ValueError for a mean of nothing.
     """
     check_reduction(loss, reduction)
@@ -74,7 +74,7 @@ def check_pair(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Losses one by one, before they become one number.
+    """Individual losses, before their reduction.
 
     count: how many of them count, None where only the weights say so. weights: how much each
     counts, of their shape, 0 where it does not, taken into account in the losses already; None for
@@ -90,9 +90,9 @@ class Found:
     ) -> Tensor:
         """Return the losses, their sum, or their mean: the sum divided by that of the weights.
 
-        sample_weight: how much each counts besides; its axes are the first ones of the losses, and
-        one of length 1 counts for all. ValueError if that does not fit or is negative or not
-        finite, and for a mean of nothing.
+        sample_weight: additional weights; their axes are the leading ones of the losses, and one of
+            length 1 broadcasts. ValueError if they do not fit or are negative or not finite, and
+            for a mean of nothing.
         """
         if sample_weight is not None:
             own = sample_weights(loss, self.losses, sample_weight)
@@ -128,7 +128,7 @@ def _check_total(loss: str, total: NDArray[Any]) -> None:
 
 
 def sample_weights(loss: str, losses: Tensor, weight: TensorLike) -> Tensor:
-    """Return how much each loss counts; see `Found.reduced`."""
+    """Return the weight of each loss; see `Found.reduced`."""
     beside = as_target(loss, losses, weight, "sample_weight").detach()
     pairs = zip(beside.shape, losses.shape, strict=False)
     if beside.ndim > losses.ndim or any(mine not in (1, other) for mine, other in pairs):
@@ -164,9 +164,9 @@ def of_elements(
     reduction: Reduction,
     sample_weight: TensorLike | None,
 ) -> Tensor:
-    """Return the reduction of `size` losses, which are computed times the number that is given.
+    """Return the reduction of `size` losses, which are computed times a given factor.
 
-    So the mean is a sum of what the kernel has scaled, where samples have no weights.
+    So without sample weights, the mean is a sum of losses that the kernel has scaled.
     """
     if sample_weight is not None:
         return Found(losses(scale=1.0), size).reduced(loss, reduction, sample_weight)
@@ -177,5 +177,5 @@ def of_elements(
 
 
 def is_readable(x: Tensor) -> bool:
-    """Whether looking at the elements costs no transfer: on the CPU."""
+    """Whether reading the elements needs no transfer, as on the CPU."""
     return not x.backend.runs_ahead

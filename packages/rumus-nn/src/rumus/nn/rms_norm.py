@@ -1,4 +1,4 @@
-"""`RMSNorm`: each example brought to mean square 1 by itself."""
+"""`RMSNorm`: normalizes each example to mean square 1."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rumus.tensor.expression.real_number import positive_number
 class RMSNorm(Module):
     """y = x / sqrt(mean(x^2) + eps) * weight. Zhang, Sennrich: arXiv:1910.07467.
 
-    weight has the normalized shape and starts as ones. float16 is computed in float32.
+    weight has the normalized shape and is initialized with ones. float16 is computed in float32.
 
-    normalized_shape: the last axes of x, over which the mean is taken; a number means the last
+    normalized_shape: the last axes of x, over which the mean is taken; one number for the last
         axis.
     eps: positive, added to the mean of the squares.
     elementwise_affine: False for no weight.
     dtype: floating, of the weight.
-    backend: where the weight is made, by default the CPU.
+    backend: that holds the weight, by default the CPU.
 
     ValueError for an empty shape, an eps that is not finite and positive, and for an input whose
     last axes differ; TypeError for an input that is not floating.

@@ -21,16 +21,16 @@ def _turned(x: T, y: T, cos: T, sin: T) -> T:
 
 
 class RotaryEmbedding(Module):
-    """Turns element i and element i + size / 2 of position n by the angle n / base^(2 i / size).
+    """Rotates elements i and i + size / 2 of position n by the angle n / base^(2 i / size).
 
-    So the product of a query and a key depends on the distance of their positions. Su et al.:
-    arXiv:2104.09864, with the pairs of elements half the size apart, as Llama has them. Nothing is
-    trained or saved.
+    So the product of a query and a key depends on the distance between their positions. Su et al.:
+    arXiv:2104.09864, with paired elements half the size apart, as in Llama. Nothing is trained or
+    saved.
 
     size: of a head, even.
     base: positive.
 
-    ValueError for other arguments, and for an input of another size.
+    ValueError for other arguments, and for an input of a wrong size.
 
     >>> from rumus.nn import RotaryEmbedding
     >>> from rumus.tensor import ones
@@ -48,10 +48,10 @@ class RotaryEmbedding(Module):
         self._turns: OrderedDict[Hashable, tuple[Tensor, Tensor]] = OrderedDict()
 
     def forward(self, x: Tensor, *, start: int = 0) -> Tensor:
-        """Turn each pair of elements by the angle of its position.
+        """Rotate each pair of elements by the angle of its position.
 
         x: (..., positions, size).
-        start: the number of the first position.
+        start: the first position.
         """
         if x.ndim < 2 or x.shape[-1] != self.size:
             raise ValueError(
@@ -66,7 +66,7 @@ class RotaryEmbedding(Module):
         )
 
     def _cos_sin(self, x: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """The cosines and sines of all angles: (positions, size / 2). Those used last are kept."""
+        """The cosines and sines of all angles: (positions, size / 2). Recent ones are cached."""
         key = (x.backend, x.shape[-2], start, x.dtype)
         if key not in self._turns:
             positions = np.arange(start, start + x.shape[-2], dtype=np.float64)

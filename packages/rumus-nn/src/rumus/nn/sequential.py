@@ -1,4 +1,4 @@
-"""`Sequential`: one module after the other."""
+"""`Sequential`: one module after another."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rumus.tensor import Tensor
 
 
 class Sequential(Module):
-    """Modules applied in order, each to the result of the one before; without any, the identity.
+    """Applies modules in order, each to the previous one's result; without any, the identity.
 
-    Indexing gives a module, slicing a `Sequential` of the same modules.
+    Indexing returns a module, slicing a `Sequential` of the same modules.
 
     layers: modules; TypeError for anything else.
 
@@ -42,9 +42,9 @@ class Sequential(Module):
             super()._put_child(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply every layer in order, an activation in the product of the `Linear` before it.
+        """Apply the layers in order, fusing an activation with the `Linear` before it.
 
-        x: what the first layer takes.
+        x: the input of the first layer.
         """
         for layer, activation in _steps(self._layers):
             x = layer(x) if activation is None else layer(x, activation=activation.function)
@@ -67,7 +67,7 @@ class Sequential(Module):
 
 
 def _steps(layers: Iterable[Module]) -> Iterator[tuple[Module, Activation | None]]:
-    """Each layer; a `Linear` together with the activation behind it, if there is one."""
+    """Each layer; a `Linear` together with the activation after it, if any."""
     rest = deque(layers)
     while rest:
         layer = rest.popleft()

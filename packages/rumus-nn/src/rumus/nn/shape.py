@@ -1,4 +1,4 @@
-"""Modules that compute nothing: `Identity` and `Flatten`."""
+"""Modules without computation: `Identity` and `Flatten`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rumus.tensor import Tensor
 
 
 class Identity(Module):
-    """Returns what it is given: a place in a model where something else may stand."""
+    """Returns its input: a placeholder for another module."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` itself.
@@ -21,9 +21,9 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """Joins the axes from `start` on into one; by default all but the first, the batch.
+    """Joins all axes from `start` on; by default all but the first, the batch.
 
-    start: the first of the axes that are joined; negative ones count from the end.
+    start: the first axis to join; negative numbers count from the end.
 
     IndexError for an input without that axis.
 

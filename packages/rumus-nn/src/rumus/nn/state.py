@@ -1,4 +1,4 @@
-"""What a module is made of, and whether saved arrays fit it."""
+"""A module's tensors, and whether saved arrays fit them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class OwnState:
     """The tensors of a module.
 
     tensors: each under its first name. aliases: further names of tied ones, with the first.
-    ignored: names that other programs save there, and that mean nothing here.
+        ignored: names that other programs save, and that have no meaning here.
     """
 
     owner: str
@@ -49,11 +49,11 @@ class OwnState:
         return arrays
 
     def staged(self, name: str, array: NDArray[Any]) -> Tensor:
-        """Return an array on the device of a tensor here: an upload may fail, a copy does not."""
+        """Return an array on the tensor's device: an upload may fail, a copy does not."""
         return tensor(array, dtype=array.dtype, backend=self.tensors[name].backend)
 
     def assign(self, found: Mapping[str, Tensor]) -> None:
-        """Write what was staged."""
+        """Write the staged arrays."""
         with Uninterrupted():
             for name, value in found.items():
                 self.tensors[name].assign(value)
@@ -61,7 +61,7 @@ class OwnState:
     def _untied(
         self, given: Mapping[str, NDArray[Any]]
     ) -> tuple[dict[str, NDArray[Any]], list[str]]:
-        """Put arrays under their first names; those of one tensor must be the same."""
+        """Map arrays to their first names; arrays of one tensor must be equal."""
         arrays: dict[str, NDArray[Any]] = {}
         differences = []
         for name, array in given.items():
@@ -80,5 +80,5 @@ def _differences(name: str, array: NDArray[Any], own: Tensor) -> Iterable[str]:
 
 
 def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Whether two arrays are the same, NaN and signs of zeros included."""
+    """Whether two arrays are equal, including NaN and signs of zeros."""
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

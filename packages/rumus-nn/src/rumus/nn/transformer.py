@@ -1,4 +1,4 @@
-"""`TransformerBlock`: attention and a feed-forward part, each added to what came in."""
+"""`TransformerBlock`: attention and a feed-forward part, each with a residual connection."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ _ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "relu": relu}
 class TransformerBlock(Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x)).
 
-    The norms stand in front: Xiong et al.: arXiv:2002.04745, figure 1b. With norm="rms",
-    activation="swiglu", rotary positions and no bias it is the block of Llama, with
-    activation="gelu_tanh" that of GPT-2.
+    It is pre-norm: Xiong et al.: arXiv:2002.04745, figure 1b. With norm="rms", activation="swiglu",
+    rotary positions and no bias it is Llama's block, with activation="gelu_tanh" GPT-2's.
 
     size, heads, kv_heads, causal, rotary, bias: as in `MultiHeadAttention`.
     hidden: as in `FeedForward` and `SwiGLU`.
     norm: "layer" or "rms".
     activation: "gelu", "gelu_tanh", "relu" or "swiglu".
-    dropout: in [0, 1], in training, of the attention weights and of what each part adds.
+    dropout: in [0, 1], in training, of the attention weights and of each part's output.
     eps: positive, of the norms.
     generator: of the weights and the dropout, by default a stream of the program's `seed`.
     dtype: floating, of the parameters.
-    backend: where the parameters are made, by default the CPU.
+    backend: that holds the parameters, by default the CPU.
 
     ValueError for an unknown norm or activation and for sizes that do not fit.
 
@@ -94,7 +93,7 @@ class TransformerBlock(Module):
         self.dropout = Dropout(dropout, generator=generator)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """Map each position.
+        """Transform each position.
 
         x: (..., positions, size).
         mask: see `scaled_dot_product_attention`.

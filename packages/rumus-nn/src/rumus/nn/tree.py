@@ -1,4 +1,4 @@
-"""How a module prints: a tree with its settings and the number of its parameters."""
+"""Printing a module: a tree with settings and numbers of parameters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe(module: Module) -> str:
 
 
 def _lines(module: Module, label: str, above: tuple[Module, ...]) -> list[str]:
-    """The lines of a module and its parts. One that holds itself is shown once."""
+    """The lines of a module and its submodules. A cycle is shown once."""
     indent = "  " * len(above)
     if any(module is outer for outer in above):
         return [f"{indent}{label}{type(module).__name__} (shown above)"]
@@ -39,7 +39,7 @@ def _lines(module: Module, label: str, above: tuple[Module, ...]) -> list[str]:
 
 
 def _settings(module: Module) -> str:
-    """The public attributes that are plain numbers, names or shapes: what a layer was made with."""
+    """The public attributes that are plain numbers, names or shapes: the arguments of a layer."""
     return ", ".join(
         f"{name}={value!r}"
         for name, value in module.named_members()

@@ -1,4 +1,4 @@
-"""Inputs without a batch: one example, which layers of places take as it is."""
+"""Inputs without a batch axis, which spatial layers accept."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _NAMES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
 def of_batch(layer: str, x: Tensor, axes: int, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a function of (batch, channels, *lengths) to that, or to (channels, *lengths).
+    """Apply a function of (batch, channels, *lengths) to such an input, or to (channels, *lengths).
 
-    ValueError for another number of axes.
+    ValueError for any other number of axes.
     """
     if x.ndim == axes + 1:
         return function(x.unsqueeze(0)).squeeze(0)

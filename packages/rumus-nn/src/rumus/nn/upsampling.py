@@ -1,4 +1,4 @@
-"""Layers that change the size of pictures: interpolation, and channels spread over places."""
+"""Layers that resize images: interpolation, and channels to pixels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rumus.tensor.operations.interpolation import InterpolationMode
 class Upsample(Module):
     """Interpolation to another size. See `rumus.tensor.interpolate`.
 
-    size: the new length of each axis, or of all.
-    scale_factor: or by what each is multiplied.
+    size: the new length, one number or one per axis.
+    scale_factor: the factor of each length, instead of size.
     mode: "nearest", or "linear", "bilinear", "trilinear" for one, two, three axes.
-    align_corners: the first and last elements stay where they are.
+    align_corners: align the centres of the first and last elements.
 
     >>> from rumus.nn import Upsample
     >>> from rumus.tensor import ones
@@ -48,11 +48,11 @@ class Upsample(Module):
 
 
 class PixelShuffle(Module):
-    """Channels as places: (batch, c factor^2, h, w) to (batch, c, h factor, w factor).
+    """Moves channels to pixels: (batch, c factor^2, h, w) to (batch, c, h factor, w factor).
 
     Shi et al.: arXiv:1609.05158.
 
-    factor: at least 1. ValueError for channels that do not divide.
+    factor: at least 1. ValueError for channels that are not divisible by its square.
 
     >>> from rumus.nn import PixelShuffle
     >>> from rumus.tensor import ones
@@ -64,7 +64,7 @@ class PixelShuffle(Module):
         self.factor = _factor("PixelShuffle", factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spread channels over places.
+        """Move channels to pixels.
 
         x: (batch, channels, height, width).
         """
@@ -81,7 +81,7 @@ class PixelShuffle(Module):
 
 
 class PixelUnshuffle(Module):
-    """Places as channels: what undoes a `PixelShuffle` of the same factor.
+    """Moves pixels to channels: the inverse of a `PixelShuffle` with the same factor.
 
     factor: a divisor of height and width, ValueError otherwise.
 
@@ -95,7 +95,7 @@ class PixelUnshuffle(Module):
         self.factor = _factor("PixelUnshuffle", factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gather places into channels.
+        """Move pixels to channels.
 
         x: (batch, channels, height, width).
         """

@@ -1,4 +1,4 @@
-"""Files of weights in the safetensors format, of whatever program: one file, or several shards."""
+"""Weights in the safetensors format, from any program: one file, or several shards."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NUMBERED: Final = re.compile(r"-(\d+)-of-(\d+)\.safetensors$")
 
 
 class WeightsFileError(StateMismatchError):
-    """A file of weights that is damaged or incomplete, or no safetensors file."""
+    """A weights file that is damaged, incomplete, or not in the safetensors format."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Where the bytes of one tensor lie."""
+    """The location of one tensor's bytes."""
 
     path: Path
     dtype: str
@@ -57,13 +57,13 @@ class _Entry:
 
 
 class Weights(Mapping[str, NDArray[Any]]):
-    """The tensors of a file by name, as NumPy arrays, each read when it is asked for.
+    """The tensors of a file by name, as NumPy arrays, each read on access.
 
-    bfloat16 becomes float32, which holds all of it. `read_weights` makes these.
+    bfloat16 becomes float32, without loss. `read_weights` makes these.
 
-    entries: where the bytes of each tensor lie, by name.
+    entries: the location of each tensor's bytes, by name.
 
-    WeightsFileError for a dtype that NumPy lacks otherwise, as float8.
+    WeightsFileError for other dtypes that NumPy lacks, such as float8.
     """
 
     def __init__(self, entries: Mapping[str, _Entry]) -> None:
@@ -88,14 +88,14 @@ class Weights(Mapping[str, NDArray[Any]]):
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
-    """Open a file of weights; the tensors are read one by one, when they are asked for.
+    """Open a weights file; tensors are read one by one, on access.
 
     path: a safetensors file; the index of several (`model.safetensors.index.json`); or a folder
     that has such an index, `model.safetensors`, or one safetensors file of any name. Nothing is
-    unpickled: what torch.save wrote is refused.
+    unpickled: files written by torch.save are refused.
 
-    WeightsFileError for a file that is damaged or of another kind, a shard that is missing or not
-    in the index, and two tensors of one name; OSError if it cannot be read.
+    WeightsFileError for a damaged file or one of another format, a shard that is missing or not in
+    the index, and two tensors of one name; OSError if it cannot be read.
 
     >>> import tempfile
     >>> from rumus.nn import Linear, read_weights
@@ -116,7 +116,7 @@ def write_weights(
     path: str | os.PathLike[str],
     weights: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Write a safetensors file: `path` is the old file or the new one, whatever happens.
+    """Write a safetensors file, replacing `path` atomically.
 
     OSError if it cannot be written.
     """
@@ -128,7 +128,7 @@ def write_weights(
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
         with temporary.open("xb") as file:
-            file.write(save(whole, {"format": "pt"}))  # which transformers 4 asks for
+            file.write(save(whole, {"format": "pt"}))  # which transformers 4 requires
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -137,7 +137,7 @@ def write_weights(
 
 
 def _inside(folder: Path) -> Path:
-    """The file of weights in a folder."""
+    """The weights file in a folder."""
     for name in (_INDEX, _SINGLE):
         if (folder / name).exists():
             return folder / name
@@ -150,7 +150,7 @@ def _inside(folder: Path) -> Path:
 
 
 def _sharded(index: Path) -> dict[str, _Entry]:
-    """The tensors of all shards that an index names, in its order."""
+    """The tensors of all shards in an index, in its order."""
     places = _weight_map(index)
     shards = list(dict.fromkeys(places.values()))
     _check_numbers(index, shards)
@@ -174,13 +174,13 @@ def _sharded(index: Path) -> dict[str, _Entry]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """What an index says: the file of each tensor."""
+    """The content of an index: the file of each tensor."""
     try:
         table = _parse(_regular(index).read_bytes())["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsFileError(f"{index} is no index of weights: {error}") from error
     names = table.values() if isinstance(table, dict) else [None]
-    # A file of the same folder: an index from elsewhere shall not point anywhere else.
+    # A file in the same folder: a foreign index must not point anywhere else.
     if not table or not all(isinstance(n, str) and n == Path(n).name for n in names):
         raise WeightsFileError(
             f"{index} is no index of weights: its weight_map needs the name of a file for each "
@@ -190,7 +190,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _check_numbers(index: Path, shards: list[str]) -> None:
-    """Raise WeightsFileError if the names of shards count more of them than there are."""
+    """Raise WeightsFileError if the shards' names say that there are more of them."""
     found = [match for shard in shards if (match := _NUMBERED.search(shard))]
     total = max((int(match[2]) for match in found), default=0)
     if total > len(found) and len(found) == len(shards):
@@ -200,7 +200,7 @@ def _check_numbers(index: Path, shards: list[str]) -> None:
 
 
 def _entries(path: Path) -> dict[str, _Entry]:
-    """What the header of one file says; the reference implementation has checked it."""
+    """The content of one file's header, checked by the reference implementation."""
     from safetensors import SafetensorError, safe_open
 
     _regular(path)
@@ -224,7 +224,7 @@ def _entry(path: Path, origin: int, about: Mapping[str, Any]) -> _Entry:
 
 
 def _of_another_kind(path: Path) -> str:
-    """What to do about a file that is no safetensors file, if it is known."""
+    """Advice about a file in another format, if it is recognized."""
     with path.open("rb") as file:
         if not file.read(4).startswith((b"PK", b"\x80")):
             return ""
@@ -235,7 +235,7 @@ def _of_another_kind(path: Path) -> str:
 
 
 def _parse(text: bytes) -> Any:
-    """Read JSON in which no name comes twice."""
+    """Read JSON without repeated names."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -248,7 +248,7 @@ def _parse(text: bytes) -> Any:
 
 
 def _regular(path: Path) -> Path:
-    """Return `path` if it is a file; a pipe would be waited for. OSError otherwise."""
+    """Return `path` if it is a file; reading a pipe would block. OSError otherwise."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "no regular file", str(path))
     return path

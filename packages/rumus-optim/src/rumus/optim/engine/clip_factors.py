@@ -77,7 +77,7 @@ _LARGE_UNIT = _large_unit_kernel()
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """Where on one backend the sum of squares over a scope lies, and its factor."""
+    """The sum of squares over a scope, and its factor, on one backend."""
 
     backend: Backend
     squares: Array
@@ -125,9 +125,9 @@ class ClipFactors(Stage):
 
     def __init__(self, clip: Norms, nonfinite: NonFinite) -> None:
         self.clip: Norms = clip
-        # Else a step whose squares add up to no finite number is refused, and needs no factor.
+        # Otherwise a step whose sum of squares is not finite is refused, and needs no factor.
         self._takes_all = nonfinite == "propagate"
-        self.is_measured = False  # whether there is a norm yet
+        self.is_measured = False  # whether a norm was measured
         self._per = _scope_of(clip)
         self._start((), None)
 
@@ -189,7 +189,7 @@ class ClipFactors(Stage):
         self.is_measured = True
 
     def _measure(self, places: Sequence[Place], gradients: Mapping[int, Array]) -> None:
-        """The sum of squares over one scope, and the factor that follows from it."""
+        """The sum of squares over one scope, and its factor."""
         totals = [
             added_up(p.backend, [self._sum(n, gradients[n]) for n in p.segments if n in gradients])
             for p in places
@@ -317,7 +317,7 @@ def joint_norm(stages: Iterable[Stage], optimizer: object) -> Tensor:
 
 
 def _large_norm(places: Sequence[Place]) -> Tensor:
-    """The joint norm of scopes on one backend, by the largest, whose square may overflow."""
+    """The joint norm of scopes on one backend, scaled by the largest: squares may overflow."""
     norms = [_norm_of(place) for place in places]
     largest, *others = norms
     for norm in others:

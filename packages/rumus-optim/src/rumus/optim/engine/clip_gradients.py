@@ -37,7 +37,7 @@ _MAX_NORM, _EPS = Expr.scalar("max_norm"), Expr.scalar("eps")
 
 
 def factor_of(total: Expr, limit: Expr = _MAX_NORM) -> Expr:
-    """Return what gradients are multiplied by whose squares add up to `total`.
+    """Return the factor of gradients whose squares sum to `total`.
 
     limit: of their norm.
 

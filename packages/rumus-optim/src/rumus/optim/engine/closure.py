@@ -87,7 +87,7 @@ def forward_backward(
 
     scale: multiplies the gradients; see `Tensor.backward`.
     """
-    take_loose()  # what passes before have left belongs to no step
+    take_loose()  # leftovers of earlier passes belong to no step
     loss = within_pass(lambda: loss_fn(*arguments))
     if not isinstance(loss, Tensor):
         raise TypeError(

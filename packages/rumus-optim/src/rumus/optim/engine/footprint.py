@@ -147,10 +147,10 @@ def planned(
 ) -> Memory:
     """Return the bytes for parameters with state of these dtypes, or codes for large ones.
 
-    flat, by_row: how many arrays they have besides, of the parameters' dtype but at least float32,
-    and as large, or with one element for each row of a slot. shared: how many as large as that of
-    the largest arena, to be used in turn. numbers: how many parts of the state are one number for
-    each arena. small: what stages keep.
+    flat, by_row: the number of extra arrays, of the parameters' dtype but at least float32, as
+        large as the parameters or with one element per row of a slot. shared: the number of arrays
+        as large as the largest arena, shared in turn. numbers: the number of state parts that are
+        one number per arena. small: what stages keep.
     """
     largest_arena: dict[tuple[int, int], int] = {}  # elements, by backend and itemsize
     size = state = 0

@@ -54,31 +54,30 @@ class FusedOptimizer(SteppedOptimizer[M_co]):
         `set`, and a group may have its own. lr and weight_decay are at least 0 and betas in [0, 1);
         a rule of your own may call others what it likes, and they may be any finite numbers. A
         weight_decay that the rule has no scalar for: g + weight_decay p takes g's place.
-    maximize: go up instead of down: -g takes g's place.
-    nonfinite: what a NaN or infinity among the gradients does, or a number whose square the state
-        could not hold. "raise": NonFiniteGradientError, with the names, and nothing has changed.
-        "skip": the gradients are drained and nothing else happens; `skipped` counts it and `blamed`
-        has the names. "propagate": nobody looks.
+    maximize: replace g by -g.
+    nonfinite: how a NaN, an infinity, or a number too large to square among the gradients is
+        handled. "raise": NonFiniteGradientError, with the names, and nothing is changed. "skip":
+        the gradients are drained and nothing else happens; `skipped` counts it and `blamed` has the
+        names. "propagate": no check.
     master_weights: whether float16 parameters are taken. Each gets a float32 copy among the state,
         which is what is updated; the parameter is its rounding. If others change the parameter, the
         copy follows at the next step, but for elements that are the rounding of the copy as it is.
-    state_dtype: "float16", "float32" or "8bit", what the state is stored in; the arithmetic is that
-        of the parameters, at least float32. What is made of squares of gradients stays as it is
-        under "float16", where a gradient under 2e-4 has the square 0, and one over 256 infinity.
-        "8bit": the state of parameters of 4096 elements or more is kept as a byte for each element
-        and a float32 for each 256 of them. TypeError where nobody knows what that does; rules of
-        your own, and those that docs/optimizers.md lists, take it.
+    state_dtype: "float16", "float32" or "8bit", the storage of the state; arithmetic is in the
+        parameters' dtype, at least float32. Under "float16", state computed from squares of
+        gradients is not converted, since a gradient below 2e-4 would square to 0, and one above 256
+        to infinity. "8bit": the state of parameters with 4096 or more elements is stored in one
+        byte per element and a float32 for every 256. TypeError for rules where the effect is
+        unknown; your own rules, and those listed in docs/optimizers.md, support it.
     state_device: "host" keeps the state in the memory of the host: master weights and averages too,
         and codes of 8 bits. The same kernel updates it over the bus, with the same bits. On a CPU
         it is there anyway. TypeError for a GPU whose kernels cannot use such memory.
-    compensated: keep what rounding takes from an update in one more array, and add it to the next:
-        for updates under half a unit in the last place of p. TypeError for a rule whose new p is
-        not p, perhaps times scalars, plus or minus something.
-    cautious: elements move only where the update goes against the gradient, and by as much more as
-        there are fewer of them in the tensor; weight_decay is decoupled then. (Liang et al.:
-        arXiv:2411.16085.) TypeError for a rule that measures whole tensors, as LAMB and Adafactor
-        do, for one whose new p is not p plus or minus something, and for optimizers with an average
-        of their own.
+    compensated: keep the rounding error of an update in an extra array, and add it to the next: for
+        updates below half a unit in the last place of p. TypeError for a rule whose new p is not p,
+        possibly times scalars, plus or minus something.
+    cautious: elements move only if their update opposes the gradient, and further the fewer they
+        are in the tensor; weight_decay is then decoupled. (Liang et al.: arXiv:2411.16085.)
+        TypeError for a rule that measures whole tensors, as LAMB and Adafactor do, for one whose
+        new p is not p plus or minus something, and for optimizers with an average of their own.
     cautious_weight_decay: weight_decay is decoupled, whatever the rule does with it otherwise, and
         only where the update moves an element towards 0: p - lr weight_decay p there. (Chen et al.:
         arXiv:2510.12402.) TypeError for a rule whose new p is not p, possibly times scalars, plus

@@ -83,7 +83,7 @@ def _check_backends(segments: Sequence[Segment]) -> None:
 
 
 def check_together(placed: Sequence[tuple[Parameter, Backend]], why: str) -> None:
-    """Refuse parameters on several backends where a sum goes over all. BackendMismatchError.
+    """Raise BackendMismatchError for parameters on several backends with a joint sum.
 
     why: who sums, and how.
     """

@@ -72,7 +72,7 @@ class LaidOutOptimizer(EvaluatedOptimizer[M_co]):
     def _lay_out(
         self, groups: Sequence[ParameterGroup], places: Mapping[ParamId, Backend], state: RuleState
     ) -> list[Segment]:
-        """Lay groups out whose rule has this state."""
+        """Lay out groups whose rule has this state."""
         layout, codes = state.layout(self.stages), state.codes(self.stages)
         found = lay_out(groups, places, layout, codes, on_host=self._is_on_host)
         for segment in found:

@@ -48,7 +48,7 @@ def shrunk(backend: Backend, gradient: Array) -> Array:
 
 
 def large_factor(total: Expr, shrunk: Expr, limit: Expr = _MAX_NORM) -> Expr:
-    """Return what gradients are multiplied by: 1 where the norm is NaN, 0 where it is infinite.
+    """Return the factor of gradients: 1 if the norm is NaN, 0 if it is infinite.
 
     total: the sum of their squares. shrunk: that of the gradients times `shrink`. limit: of their
     norm.

@@ -75,7 +75,7 @@ def note_again(means: Sequence[Mean]) -> None:
 
 @contextmanager
 def noting_means() -> Iterator[list[Mean]]:
-    """Collect the means that are taken on this thread within the block."""
+    """Collect the means reported on this thread within the block."""
     before: list[Mean] | None = _listening.means
     found: list[Mean] = []
     try:

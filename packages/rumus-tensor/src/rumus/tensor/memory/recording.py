@@ -175,7 +175,7 @@ _current = _Current()
 
 @contextmanager
 def recorded_by(recording: Recording) -> Iterator[None]:
-    """Let what runs on this thread report to `recording`."""
+    """Make operations on this thread report to `recording`."""
     with displaced(_current, "recording", recording):
         yield
 

@@ -164,7 +164,7 @@ def displaced(holder: Any, name: str, value: T) -> Iterator[T]:
 def putting_back(write: Callable[[], None]) -> Iterator[None]:
     """Call `write` after the block, wherever a signal's handler raises: see `put_back_after`.
 
-    write: is uninterrupted, and may be called twice.
+    write: runs uninterrupted, and may be called twice.
     """
     try:
         try:

@@ -129,19 +129,18 @@ class Factors:
 class Section:
     """Flat memory that one kernel updates.
 
-    arrays: what the kernel updates or reads, by the names of its arrays: all but the gradient's,
-    `g`. gradients: where the gradients usually lie. starts: where each parameter begins. kernel:
-    the section's own, if it is not the updater's. preparation: what comes before it. squares: one
-    element, the sum of the squares of these and perhaps more gradients, written before each step:
-    where it is finite so are they, and nobody looks. Where it has overflowed, a gradient too large
-    to be squared counts as one that is not finite. factors: for one tensor with arrays that stand
-    for its axes. numbers: for arrays that hold one number. packing: what else the kernel updates,
-    kept as codes; in one piece where the kernel reads one value for each slot. A section has this
-    or factors. part: which of the gradients the kernel updates by, if not all: the arrays are as
-    long as it. too_large: the magnitude from which a gradient counts as one that is not finite:
-    what is made of its square would not be. beside: small kernels of the same step, each over flat
-    arrays as long as its output, that read and write nothing which the kernel or those after it
-    write; their scalars come last.
+    arrays: what the kernel updates or reads, by name: all but the gradient, `g`. gradients: the
+    usual memory of the gradients. starts: the start of each parameter. kernel: the section's own,
+    if it is not the updater's. preparation: computed before the kernel. squares: one element, the
+    sum of squares of these and perhaps more gradients, written before each step: if it is finite,
+    so are they, and no check is needed. If it has overflowed, a gradient too large to square counts
+    as non-finite. factors: for one tensor with arrays for its axes. numbers: for arrays that hold
+    one number. packing: other state that the kernel updates, stored as codes; in one piece if the
+    kernel reads one value per slot. A section has this or factors. part: the part of the gradients
+    that the kernel uses, if not all; the arrays are as long as it. too_large: the magnitude from
+    which a gradient counts as non-finite, because state computed from its square would not be
+    finite. beside: small kernels of the same step, each over flat arrays as long as its output,
+    that read and write nothing which the kernel or those after it write; their scalars come last.
     """
 
     backend: Backend
@@ -161,7 +160,7 @@ class Section:
 
     @property
     def after(self) -> tuple[Kernel, ...]:
-        """What runs after its kernel."""
+        """The kernels that run after its kernel."""
         return after(self.factors, self.numbers)
 
     def operands(

@@ -69,6 +69,6 @@ def is_somebody_watching() -> bool:
 
 @contextmanager
 def watched_by(watcher: Watcher | None) -> Iterator[None]:
-    """Let `watcher`, or nobody, look on at what this thread does in the block."""
+    """Let `watcher`, or none, watch this thread's operations in the block."""
     with displaced(_current, "watcher", watcher):
         yield

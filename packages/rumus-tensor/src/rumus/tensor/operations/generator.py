@@ -335,7 +335,7 @@ class Draws:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Note what draws on this thread."""
+        """Record the generators that draw on this thread."""
         with displaced(_watching, "all", (*_watching.all, self)):
             yield
 
