@@ -542,6 +542,7 @@ MEASURED: list[tuple[Any, dict[str, Any]]] = [
     (AdamW, {"clip": AGC()}),
     (AdamW, {"clip": ZClip(warmup_steps=3)}),
     (AdamW, {"clip": AdaGC(warmup_steps=3)}),
+    (AdamW, {"state_device": "host"}),
 ]
 
 

@@ -12,10 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from rumus.optim import (
+    EMA,
     SGD,
     AdaGC,
     AdamW,
     Clip,
+    ClipNorm,
     FusedOptimizer,
     LossScale,
     MultiOptimizer,
@@ -338,3 +340,17 @@ def test_what_z_clip_cannot_follow() -> None:
 def test_bad_values(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: ClipNorm(value),
+        lambda value: ZClip(alpha=value),
+        lambda value: EMA(value),
+        lambda value: ParameterGroup([Parameter([1.0])], lr_scale=value),
+    ],
+)
+def test_what_takes_no_schedule_asks_for_none(make: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be a number, not <function"):
+        make(lambda t: 0.5)

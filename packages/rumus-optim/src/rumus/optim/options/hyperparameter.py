@@ -60,19 +60,29 @@ TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def check(name: str, value: object, origin: str = "", ranges: Ranges = RANGES) -> float:
+_SCHEDULABLE: Final = "a number or a function of the step"
+
+
+def check(
+    name: str,
+    value: object,
+    origin: str = "",
+    ranges: Ranges = RANGES,
+    *,
+    wanted: str = "a number",
+) -> float:
     """Return `value` as a float; ValueError or TypeError says what `ranges` allow under `name`."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number or a function of the step, not {value!r}{origin}")
+        raise TypeError(f"{name} must be {wanted}, not {value!r}{origin}")
     low, high, closed = ranges.get(name, (-_INFINITY, _INFINITY, False))
     number = float(value)
     inside = low <= number <= high if closed else low <= number < high
     if not math.isfinite(number) or not inside:
         allowed = f"in [{low}, {high})" if high < _INFINITY else f">= {low}"
-        wanted = "finite" if low == -_INFINITY else f"finite and {allowed}"
-        raise ValueError(f"{name} must be {wanted}, not {value}{origin}")
+        limits = "finite" if low == -_INFINITY else f"finite and {allowed}"
+        raise ValueError(f"{name} must be {limits}, not {value}{origin}")
     return number
 
 
@@ -103,5 +113,7 @@ def checked(given: Mapping[str, Any], ranges: Ranges = RANGES) -> dict[str, Hype
                     f"{name}: {value} only gives shares of what comes then: "
                     "write warmup(...).then(...), or multiply it by a number"
                 )
-            hyper[name] = value if callable(value) else check(name, value, ranges=ranges)
+            hyper[name] = (
+                value if callable(value) else check(name, value, ranges=ranges, wanted=_SCHEDULABLE)
+            )
     return hyper
