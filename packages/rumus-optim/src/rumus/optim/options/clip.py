@@ -113,7 +113,7 @@ class ZClip:
 
     ValueError for a value out of range.
 
-    >>> from rumus.optim import SGD
+    >>> from rumus.optim import SGD, ZClip
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([0.0])
     >>> optimizer = SGD([w], 1.0, clip=ZClip(warmup_steps=2, max_norm=float("inf")))
@@ -160,7 +160,7 @@ class AdaGC:
 
     ValueError for a value out of range.
 
-    >>> from rumus.optim import SGD
+    >>> from rumus.optim import SGD, AdaGC
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([0.0])
     >>> optimizer = SGD([w], 1.0, clip=AdaGC(warmup_steps=1))

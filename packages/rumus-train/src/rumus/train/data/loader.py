@@ -262,7 +262,7 @@ class DataLoader:
 
         ValueError if there is no such batch.
 
-        >>> from rumus.train import ArrayDataset
+        >>> from rumus.train import ArrayDataset, DataLoader
         >>> DataLoader(ArrayDataset(range(5)), 2).samples_of(epoch=0, batch=2).tolist()
         [4]
         """

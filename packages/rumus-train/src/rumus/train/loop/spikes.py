@@ -43,6 +43,7 @@ class Spikes:
 
     ValueError for a value out of range.
 
+    >>> from rumus.train import Spikes
     >>> Spikes("rollback", z_thresh=8.0)
     Spikes(action='rollback', z_thresh=8.0, window=100, patience=10)
     """
