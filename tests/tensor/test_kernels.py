@@ -314,3 +314,22 @@ def test_a_choice_that_a_scalar_makes(backend: Backend, s: float) -> None:
         arrays = (backend.upload(a), backend.upload(one))
         backend.elementwise(kernel, arrays, kernel.bind({"s": s}), (out,))
         np.testing.assert_array_equal(backend.download(out), chosen)
+
+
+def test_an_output_that_replaces_an_input_holds_what_lies_in_between() -> None:
+    """Two averages in place need one array besides; what is still to be read is left alone."""
+    m, v, g = (Expr.array(name) for name in "mvg")
+    averages = {"m": m * 0.5 + g * 0.25, "v": v * 0.5 + g * g * 0.25}
+    kernel = Kernel(
+        "averages", {**averages, "g": g / (averages["v"].sqrt() + 1.0)}, ("m", "v", "g")
+    )
+    numpy = NumpyBackend()
+    assert len(numpy.program(kernel, (float32,) * 3).scratch) == 1
+    given = [np.linspace(1, 2, 50, dtype=np.float32) + k for k in range(3)]
+    before = [array.astype(np.float64) for array in given]
+    numpy.elementwise(kernel, given, (), given)
+    mean, square = before[0] / 2 + before[2] / 4, before[1] / 2 + before[2] ** 2 / 4
+    for found, expected in zip(
+        given, (mean, square, before[2] / (np.sqrt(square) + 1)), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -28,7 +28,16 @@ from rumus.tensor.backends import (
     numba_small_convolution,
 )
 from rumus.tensor.backends.numba_blas import ALONE, SHARED
-from rumus.tensor.backends.numba_loops import compiled_kernel, has_loop, numba_source
+from rumus.tensor.backends.numba_entries import BoundEntry, address_of
+from rumus.tensor.backends.numba_flushing import flushed, flushed_entry
+from rumus.tensor.backends.numba_looks import BoundLook, can_look
+from rumus.tensor.backends.numba_loops import (
+    compiled_kernel,
+    entry_source,
+    has_loop,
+    kernel_entry,
+    numba_source,
+)
 from rumus.tensor.backends.numba_products import bound_product, row_sums
 from rumus.tensor.backends.numba_shapes import reads
 from rumus.tensor.backends.numpy_backend import (
@@ -38,6 +47,7 @@ from rumus.tensor.backends.numpy_backend import (
     flatten,
     run_parts,
     share_blocks,
+    thread_count,
 )
 from rumus.tensor.backends.numpy_rows import check_index
 from rumus.tensor.backends.numpy_sums import has_many_repeats
@@ -52,12 +62,6 @@ from rumus.tensor.memory.watching import watched
 SMALL: Final = 16_384  # below this many elements, NumPy calls cost less than compiling
 FEW: Final = 512  # below this many elements, row sums are not computed as a product
 
-# dtype -> the integer dtype of its size, and a mask of all bits but the sign.
-_MAGNITUDES: Final[Mapping[DType, tuple[type, Any]]] = {
-    float16: (np.int16, np.int16(0x7FFF)),
-    float32: (np.int32, np.int32(0x7FFFFFFF)),
-    float64: (np.int64, np.int64(0x7FFFFFFFFFFFFFFF)),
-}
 _OWN: Final[Mapping[FusedName, Callable[..., None]]] = {
     **numba_recurrent.RECURRENT,
     **numba_rows.ROW_KERNELS,
@@ -97,17 +101,6 @@ def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
                 out[4 * block + column] = np.int32(np.uint32(words[column]))
 
 
-def _reaches(bits: Any, magnitude: Any, limit: Any) -> bool:
-    """For numba to compile: whether any magnitude reaches the limit; NaN does.
-
-    On integers, which may be combined in any order, so the loop vectorises.
-    """
-    found = False
-    for i in range(bits.size):
-        found |= (bits[i] & magnitude) >= limit
-    return found
-
-
 def _scatter(rows: Any, index: Any, out: Any) -> None:
     """For numba to compile: add each row to the row that its number selects, in order."""
     for n in range(index.size):
@@ -137,43 +130,71 @@ def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class BoundLoop:
-    """A compiled loop with its flattened arrays: inputs, then outputs."""
+    """A compiled loop with its arrays, as one dimension each: inputs, then outputs.
+
+    All are of the dtype that it computes in.
+    """
+
+    def __init__(self, entry: int, kernel: Kernel, dtype: DType, flat: Sequence[Array]) -> None:
+        self._entry, self._dtype = entry, dtype
+        self._operands, _ = _operands(kernel, flat)
+        self._size = flat[0].size
+        self._scalars = np.empty(len(kernel.uniforms), dtype)
+        self._bound = self._bind(self._scalars)
+
+    def _bind(self, scalars: Array) -> BoundEntry:
+        arrays = [*self._operands, *([scalars] if scalars.size else [])]
+        parts = thread_count() if self._size >= PARALLEL else 1
+        return BoundEntry(self._entry, [*map(address_of, arrays)], self._size, parts, arrays)
+
+    def command(self, scalars: Sequence[float]) -> Callable[[], object]:
+        """Return what runs it with these numbers."""
+        with np.errstate(over="ignore"):
+            return self._bind(np.array(scalars, self._dtype))
+
+    def flushed(self) -> BoundLoop:
+        """Return it, with numbers under 1.2e-38 taken for 0 by `run`."""
+        self._bound = flushed_entry(self._bound)
+        return self
+
+    def run(self, scalars: Sequence[float]) -> None:
+        """Run it with these numbers."""
+        with np.errstate(over="ignore"):
+            self._scalars[:] = scalars
+        self._bound()
+
+
+class BoundMixedLoop:
+    """A compiled loop over arrays of several dtypes, as one dimension each: inputs, then outputs.
+
+    It knows no float16: in and out by blocks.
+    """
 
     def __init__(
         self, loop: Callable[..., None], kernel: Kernel, dtype: DType, flat: Sequence[Array]
     ) -> None:
         self._loop, self._dtype, self._outputs = loop, dtype, kernel.outputs
-        self._split = split = len(kernel.arrays)
-        outputs = zip(flat[split:], kernel.outputs, strict=True)
-        extra = [(array, name) for array, name in outputs if name not in kernel.arrays]
-        self._operands = [*flat[:split], *(array for array, _ in extra)]
-        self._names = [*kernel.arrays, *(name for _, name in extra)]
-        self._is_half = any(operand.dtype == float16 for operand in self._operands)
+        self._split = len(kernel.arrays)
+        self._operands, self._names = _operands(kernel, flat)
         self._size = flat[0].size
+        self._work = self._run
 
     def command(self, scalars: Sequence[float]) -> Callable[[], object]:
         """Return a function that runs it with these scalars."""
         with np.errstate(over="ignore"):
             values = [self._dtype.type(scalar) for scalar in scalars]
-        operands, split, loop = self._operands, self._split, self._loop
-        if self._is_half:
-            work = partial(self._run_half, values)
-            return partial(run_parts, work, self._size, self._size >= PARALLEL)
-        if self._size < PARALLEL:
-            return partial(loop, *operands[:split], *values, *operands[split:])
+        return partial(run_parts, partial(self._work, values), self._size, self._size >= PARALLEL)
 
-        def run(start: int, stop: int) -> None:
-            parts = [operand[start:stop] for operand in operands]
-            loop(*parts[:split], *values, *parts[split:])
-
-        return partial(run_parts, run, self._size, True)
+    def flushed(self) -> BoundMixedLoop:
+        """Return it, with numbers under 1.2e-38 taken for 0."""
+        self._work = flushed(self._run)
+        return self
 
     def run(self, scalars: Sequence[float]) -> None:
         """Run it with these scalars."""
         self.command(scalars)()
 
-    def _run_half(self, values: Sequence[Any], start: int, stop: int) -> None:
-        """The loop has no float16, so convert block by block."""
+    def _run(self, values: Sequence[Any], start: int, stop: int) -> None:
         operands, split, dtype = self._operands, self._split, self._dtype
         for cut in range(start, stop, BLOCK):
             parts = [operand[cut : min(cut + BLOCK, stop)] for operand in operands]
@@ -185,6 +206,17 @@ class BoundLoop:
                         np.copyto(part, result, casting="unsafe")
 
 
+def _operands(kernel: Kernel, flat: Sequence[Array]) -> tuple[list[Array], list[str]]:
+    """The arrays that a loop is given, with their names: outputs that are no input come last."""
+    split = len(kernel.arrays)
+    outputs = zip(flat[split:], kernel.outputs, strict=True)
+    extra = [(array, name) for array, name in outputs if name not in kernel.arrays]
+    return (
+        [*flat[:split], *(array for array, _ in extra)],
+        [*kernel.arrays, *(name for _, name in extra)],
+    )
+
+
 class NumbaBackend(NumpyBackend):
     """A `NumpyBackend` that uses compiled loops where they are faster."""
 
@@ -192,7 +224,8 @@ class NumbaBackend(NumpyBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self._loops: dict[tuple[str, DType], Callable[..., None]] = {}
+        self._loops: dict[tuple[str, DType], int] = {}  # where they lie
+        self._mixed: dict[tuple[str, DType], Callable[..., None]] = {}
 
     @watched
     def elementwise(
@@ -212,12 +245,15 @@ class NumbaBackend(NumpyBackend):
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
     ) -> Callable[[Sequence[float]], object] | None:
         loop = self.loop_of(kernel, arrays, out)
-        return super()._prepared(kernel, arrays, out) if loop is None else loop.run
+        if loop is not None:
+            return loop.flushed().run
+        run = super()._prepared(kernel, arrays, out)
+        return None if run is None else flushed(run)
 
     def loop_of(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
-    ) -> BoundLoop | None:
-        """Return a compiled loop on these arrays, or None if NumPy calls are cheaper.
+    ) -> BoundLoop | BoundMixedLoop | None:
+        """Return a compiled loop on these arrays, None where NumPy's calls cost less.
 
         kernel: what is computed for each element.
         arrays: what it reads.
@@ -231,10 +267,16 @@ class NumbaBackend(NumpyBackend):
         plain = has_loop(kernel, dtype) and all(a.dtype in loaded for a in arrays)
         if flat is None or not plain or not all(array.ndim for array in flat):
             return None
-        loop = self._loops.get((kernel.key, dtype))
-        if loop is None:
-            loop = self._loops[kernel.key, dtype] = compiled_kernel(numba_source(kernel), dtype)
-        return BoundLoop(loop, kernel, dtype, flat)
+        key = kernel.key, dtype
+        if any(array.dtype != dtype for array in flat):
+            loop = self._mixed.get(key)
+            if loop is None:
+                loop = self._mixed[key] = compiled_kernel(numba_source(kernel), dtype)
+            return BoundMixedLoop(loop, kernel, dtype, flat)
+        entry = self._loops.get(key)
+        if entry is None:
+            entry = self._loops[key] = kernel_entry(entry_source(kernel, dtype), dtype)
+        return BoundLoop(entry, kernel, dtype, flat)
 
     @watched
     def quantize(
@@ -343,16 +385,12 @@ class NumbaBackend(NumpyBackend):
 
     @watched
     def first_not_finite(self, array: Array, limit: float = math.inf) -> int | None:
-        layout = _MAGNITUDES.get(array.dtype)
-        if array.size < PARALLEL or layout is None or not array.flags.c_contiguous:
+        if array.size < PARALLEL or not can_look(array):
             return super().first_not_finite(array, limit)
-        bits, magnitude = layout
-        with np.errstate(over="ignore"):
-            least = array.dtype.type(limit).view(bits)
-        flat, look = array.reshape(-1).view(bits), _compiled(_reaches)
-        found: list[bool] = []
-        run_parts(lambda a, b: found.append(look(flat[a:b], magnitude, least)), flat.size, True)
-        return super().first_not_finite(array, limit) if any(found) else None
+        return super().first_not_finite(array, limit) if BoundLook(array, limit)() else None
+
+    def _prepared_look(self, array: Array, limit: float) -> Callable[[], bool] | None:
+        return BoundLook(array, limit) if can_look(array) else None
 
     @watched
     def random_words(self, key: int, counter: int, out: Array, behind: Array | None = None) -> None:

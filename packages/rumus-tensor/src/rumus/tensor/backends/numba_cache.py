@@ -24,16 +24,49 @@ def compiled_loop(
     """
     import numba
 
-    names: dict[str, Any] = {"__name__": __name__, **namespace}  # numba looks up its file
+    loop: Callable[..., None] = _compiled(
+        lambda kept: numba.njit(cache=kept, **options), source, namespace, meaning
+    )
+    return loop
+
+
+def compiled_entry(source: str, namespace: Mapping[str, Any], meaning: str) -> int:
+    """Compile the function `loop(place, start, stop)` of a text, and return its address.
+
+    namespace, meaning: as for `compiled_loop`. It lives as long as the process.
+    """
+    import numba
+
+    def compiled(kept: bool) -> Callable[..., Any]:
+        numbers = "void(int64, int64, int64)"
+        found: Callable[..., Any] = numba.cfunc(numbers, cache=kept, error_model="numpy")
+        return found
+
+    entry: Any = _compiled(compiled, source, namespace, meaning)
+    _entries.append(entry)
+    return int(entry.address)
+
+
+_entries: list[Any] = []  # others have their addresses
+
+
+def _compiled(
+    compile_: Callable[[bool], Callable[..., Any]],
+    source: str,
+    namespace: Mapping[str, Any],
+    meaning: str,
+) -> Any:
+    """What `compile_`, told whether to keep what it compiles, makes of the function of a text."""
+    import numba
+
+    names: dict[str, Any] = {"__name__": __name__, **namespace}  # numba asks where it is from
     file = _file_of(source, f"{meaning} {numba.__version__}")
     # The text is generated from a kernel's nodes and contains nothing that a caller wrote.
     exec(compile(source, "<kernel>" if file is None else str(file), "exec"), names)
     if file is not None:
-        with suppress(RuntimeError):  # numba may find no cache folder
-            kept: Callable[..., None] = numba.njit(cache=True, **options)(names["loop"])
-            return kept
-    loop: Callable[..., None] = numba.njit(**options)(names["loop"])
-    return loop
+        with suppress(RuntimeError):  # numba may find no place for what it compiles
+            return compile_(True)(names["loop"])
+    return compile_(False)(names["loop"])
 
 
 @cache

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from rumus.tensor.backends import numba_math
-from rumus.tensor.backends.numba_cache import compiled_loop
+from rumus.tensor.backends.numba_addresses import float32s, float64s, int64s, teach
+from rumus.tensor.backends.numba_cache import compiled_entry, compiled_loop
 from rumus.tensor.expression.dtype import DType, float32
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
@@ -88,6 +89,86 @@ def tail_source(kernel: Kernel, has_bias: bool) -> str:
     )
 
 
+def entry_source(kernel: Kernel, dtype: DType) -> str:
+    """Return the text of a loop over elements start..stop of arrays that it finds by addresses.
+
+    From `place` on lie the addresses of the kernel's arrays, of outputs that replace none of them,
+    and of its scalars, all of one dtype.
+
+    >>> from rumus.tensor.expression.dtype import float32
+    >>> from rumus.tensor.expression.kernel import trace
+    >>> print(entry_source(trace(lambda x, *, s: {"x": x * s}), float32))
+    def loop(place, start, stop):
+        numbers = int64s(place)
+        a_x = float32s(numbers[0])
+        scalars = float32s(numbers[1])
+        s0 = scalars[0]
+        for i in range(start, stop):
+            t0 = a_x[i] * s0
+            a_x[i] = t0
+    <BLANKLINE>
+    """
+    body = "\n        ".join(_lines(kernel, "i"))
+    head = _entry_head(kernel, dtype, [f"a_{name}" for name in kernel.arrays], [])
+    return f"{head}    for i in range(start, stop):\n        {body}\n"
+
+
+def tail_entry_source(kernel: Kernel, has_bias: bool, dtype: DType) -> str:
+    """Return the text of `tail_source` as a loop over rows start..stop, as in `entry_source`.
+
+    In front of the addresses lies the number of columns, the bias comes before the scalars.
+
+    >>> from rumus.tensor.expression.dtype import float32
+    >>> from rumus.tensor.expression.kernel import trace
+    >>> print(tail_entry_source(trace(lambda x: {"x": x.relu()}), True, float32))
+    def loop(place, start, stop):
+        numbers = int64s(place)
+        columns = numbers[0]
+        a_x = float32s(numbers[1])
+        bias = float32s(numbers[2])
+        for j in range(start, stop):
+            for i in range(columns):
+                k = j * columns + i
+                p = a_x[k] + bias[i]
+                t0 = zero if p <= zero else p
+                a_x[k] = t0
+    <BLANKLINE>
+    """
+    product, *others = kernel.arrays
+    arrays = [f"a_{product}", *(f"a_{name}" for name in others)]
+    lines = _lines(kernel, "k", {product: "p"})
+    if has_bias and product not in kernel.outputs:
+        lines.append(f"a_{product}[k] = p")
+    body = "\n            ".join(lines)
+    head = _entry_head(kernel, dtype, arrays, ["bias"] if has_bias else [], ["columns"])
+    return (
+        f"{head}"
+        f"    for j in range(start, stop):\n"
+        f"        for i in range(columns):\n"
+        f"            k = j * columns + i\n"
+        f"            p = a_{product}[k]{' + bias[i]' if has_bias else ''}\n"
+        f"            {body}\n"
+    )
+
+
+def _entry_head(
+    kernel: Kernel,
+    dtype: DType,
+    arrays: Sequence[str],
+    others: Sequence[str],
+    sizes: Sequence[str] = (),
+) -> str:
+    """How an entry finds what it works on."""
+    extra = [_target(kernel, name) for name in kernel.outputs if name not in kernel.arrays]
+    scalars = _uniforms(kernel)
+    names = [*arrays, *extra, *others, *(["scalars"] if scalars else [])]
+    lines = ["numbers = int64s(place)"]
+    lines += [f"{name} = numbers[{at}]" for at, name in enumerate(sizes)]
+    lines += [f"{n} = {dtype}s(numbers[{at}])" for at, n in enumerate(names, len(sizes))]
+    lines += [f"{name} = scalars[{at}]" for at, name in enumerate(scalars)]
+    return "def loop(place, start, stop):\n    " + "\n    ".join(lines) + "\n"
+
+
 def _uniforms(kernel: Kernel) -> list[str]:
     return [f"s{index}" for index in range(len(kernel.uniforms))]
 
@@ -137,13 +218,26 @@ def compiled_kernel(source: str, dtype: DType) -> Callable[..., None]:
     Multiply and add are not contracted: an element must not depend on whether its array is long
     enough for this loop. The loops are bound by memory, so this costs no time.
     """
+    namespace, meaning = _names(dtype)
+    return compiled_loop(source, namespace, meaning, nogil=True, error_model="numpy")
+
+
+def kernel_entry(source: str, dtype: DType) -> int:
+    """Compile a loop that takes addresses, and rounds as `compiled_kernel`; return its own."""
+    namespace, meaning = _names(dtype)
+    names = {each.__name__: each for each in (int64s, float32s, float64s)}
+    return compiled_entry(source, namespace | names, f"{meaning} {teach()}")
+
+
+def _names(dtype: DType) -> tuple[dict[str, Any], str]:
+    """What the text of a loop names, and what of that numba does not look at."""
     namespace: dict[str, Any] = {"math": math, "float_": dtype.type, "zero": dtype.type(0)}
     namespace |= {"inf": math.inf, "nan": math.nan}
     meaning = str(dtype)
     if dtype == float32:
         namespace |= numba_math.compiled()
         meaning += f" {_text_of_functions()}"
-    return compiled_loop(source, namespace, meaning, nogil=True, error_model="numpy")
+    return namespace, meaning
 
 
 @lru_cache(maxsize=1)

@@ -14,16 +14,25 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from rumus.tensor.backends import numba_blas
-from rumus.tensor.backends.numba_blas import SHARED
-from rumus.tensor.backends.numba_loops import compiled_kernel, has_loop, tail_source
+from rumus.tensor.backends.numba_addresses import call, int64s, sgemm
+from rumus.tensor.backends.numba_blas import ALONE, PLAIN, SHARED, TURNED
+from rumus.tensor.backends.numba_entries import BoundEntry, address_of, fixed_entry
+from rumus.tensor.backends.numba_loops import (
+    compiled_kernel,
+    has_loop,
+    kernel_entry,
+    tail_entry_source,
+    tail_source,
+)
 from rumus.tensor.backends.numpy_backend import run_parts, thread_count
-from rumus.tensor.backends.numpy_sums import as_one_product, is_cut, multiply
+from rumus.tensor.backends.numpy_sums import LONG_VECTOR, as_one_product, is_cut, multiply
 from rumus.tensor.expression.dtype import DType, float32, float64
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel
 from rumus.tensor.memory.backend import Array, Epilogue
 
 SMALL: Final = 4096  # below this many elements of a result, NumPy calls cost less than compiling
+FEW_ROWS: Final = 16  # rows of a part: each part reads the whole second factor
 
 AS_IT_IS: Final = Kernel("as_it_is", {"x": Expr.array("x")})
 
@@ -62,12 +71,67 @@ def bound_product(
     is_shared = products >= SHARED
     if is_shared and rows < columns:
         return _by_columns(a, b, out, tail, sums)
+    entry = _entry(a, b, out, tail, sums, products)
+    if entry is not None:
+        return entry
     edges = [0, rows]
     if is_shared:
         count = thread_count()
         edges = [rows * i // count for i in range(count + 1)]
     parts = [_part(a, b, out, tail, sums, slice(*edge)) for edge in pairwise(edges)]
     return parts[0] if len(parts) == 1 else partial(_share, parts)
+
+
+def _entry(
+    a: Array, b: Array, out: Array, tail: _Tail | None, sums: Array | None, products: int
+) -> BoundEntry | None:
+    """All of a product as one entry; None where the BLAS cannot take its arrays as they lie."""
+    left, right = _laid(a), _laid(b)
+    if out.dtype != float32 or not out.size or left is None or right is None:
+        return None
+    if sums is not None and (a.shape[1] > LONG_VECTOR or not sums.flags.c_contiguous):
+        return None
+    (turned, step), (turned_b, step_b) = left, right
+    columns, depth = out.shape[1], a.shape[1]
+    follows = None if tail is None else tail.bound(len(out))
+    summed = () if sums is None else (sums, _ones(depth, out.dtype))
+    numbers = [
+        numba_blas.address(), turned, turned_b, columns, depth,
+        address_of(a), a.strides[0], step, address_of(b), step_b, address_of(out), columns,
+        *((0, 0) if follows is None else map(int, follows.row[:2])),
+        *(map(address_of, summed) if summed else (0, 0)),
+    ]  # fmt: skip
+    parts = thread_count() if products >= ALONE and len(out) >= thread_count() * FEW_ROWS else 1
+    alive = a, b, out, summed, follows
+    return BoundEntry(_product_entry(), numbers, len(out), parts, alive)
+
+
+def _laid(a: Array) -> tuple[int, int] | None:
+    """How the BLAS is told where a matrix lies: as it is or turned, and the elements of a step."""
+    size = a.itemsize
+    for flag, (step, dense), length in (
+        (PLAIN, a.strides, a.shape[1]),
+        (TURNED, a.strides[::-1], a.shape[0]),
+    ):
+        if dense == size and step % size == 0 and step // size >= max(1, length):
+            return flag, step // size
+    return None
+
+
+def _product(place: int, start: int, stop: int) -> None:
+    """For numba to compile: some rows of a product, and all that belongs to them."""
+    n = int64s(place)
+    rows, a = stop - start, n[5] + start * n[6]
+    sgemm(n[0], n[1], n[2], rows, n[3], n[4], a, n[7], n[8], n[9], n[10] + 4 * start * n[3], n[11])
+    if n[12] != 0:
+        call(n[12], n[13], start, stop)
+    if n[14] != 0:
+        sgemm(n[0], n[1], PLAIN, rows, 1, n[4], a, n[7], n[15], 1, n[14] + 4 * start, 1)
+
+
+@lru_cache(maxsize=1)
+def _product_entry() -> int:
+    return fixed_entry(_product)
 
 
 def _part(
@@ -129,18 +193,27 @@ class _Tail:
 
     def __init__(
         self,
-        loop: Callable[..., None],
+        kernel: Kernel,
         arrays: Sequence[Array],
         bias: Array | None,
         scalars: Sequence[Any],
     ) -> None:
-        self._loop, self._arrays, self._scalars = loop, arrays, scalars
+        self._kernel, self._arrays, self._scalars = kernel, arrays, scalars
         self._bias = () if bias is None else (bias,)
+
+    def bound(self, rows: int) -> BoundEntry:
+        """Return what goes over all rows, or some."""
+        dtype, columns = self._arrays[0].dtype, self._arrays[0].shape[1]
+        entry = _tail_entry(self._kernel, bool(self._bias), dtype)
+        scalars = np.array(self._scalars, dtype)
+        arrays = [*self._arrays, *self._bias, *([scalars] if scalars.size else [])]
+        return BoundEntry(entry, [columns, *map(address_of, arrays)], rows, 1, arrays)
 
     def of(self, rows: slice) -> Work:
         """Return a function that processes some rows."""
         parts = [array[rows] for array in self._arrays]
-        return partial(self._loop, *parts, *self._bias, *self._scalars)
+        loop = _loop(self._kernel, bool(self._bias), self._arrays[0].dtype)
+        return partial(loop, *parts, *self._bias, *self._scalars)
 
 
 def _tail(
@@ -161,10 +234,14 @@ def _tail(
     with np.errstate(over="ignore"):
         scalars = [dtype.type(s) for s in (() if epilogue is None else epilogue.scalars)]
     flat = [out, *(x.reshape(out.shape) for x in others)]
-    loop = _loop(kernel, bias is not None, dtype)
-    return _Tail(loop, flat, None if bias is None else np.ascontiguousarray(bias), scalars)
+    return _Tail(kernel, flat, None if bias is None else np.ascontiguousarray(bias), scalars)
 
 
 @lru_cache(maxsize=256)
 def _loop(kernel: Kernel, has_bias: bool, dtype: DType) -> Callable[..., None]:
     return compiled_kernel(tail_source(kernel, has_bias), dtype)
+
+
+@lru_cache(maxsize=256)
+def _tail_entry(kernel: Kernel, has_bias: bool, dtype: DType) -> int:
+    return kernel_entry(tail_entry_source(kernel, has_bias, dtype), dtype)

@@ -1,49 +1,45 @@
 """Polling a number that another thread writes, in a loop without the interpreter lock.
 
-The load is atomic: otherwise the compiler would load only once, since the loop changes nothing.
+The number is loaded atomically: a compiler would load it once, since the loop itself changes
+nothing. Whoever looks may do parts of compiled work meanwhile, which need no interpreter at all;
+see `numba_entries`.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
-_HAS_PAUSE: Final = platform.machine() in ("x86_64", "AMD64")
+from rumus.tensor.backends.numba_addresses import call, exchanged, int64s, loaded, stored, teach
 
-
-def _loaded(address: int) -> int:
-    """Load the int64 at an address; for compiled loops only."""
-    raise TypeError("_loaded: only compiled loops can call it")
+STATE: Final = 32  # numbers that a thread is asked by, those it looks at in lines of their own
+ASKED, CLAIMED, DONE, PART = 0, 8, 16, 24  # where; a part is an entry, its place, start and stop
 
 
-def _look(address: int, number: int, times: int) -> bool:
-    for _ in range(times):  # noqa: SIM110 - numba compiles no generators
-        if _loaded(address) >= number:
+def _look(address: int, number: int, times: int, state: int, longer: int) -> bool:
+    """For numba to compile: state is 0 for those who do no parts; after one they look longer."""
+    left = times
+    while left > 0:
+        left -= 1
+        if loaded(address) >= number:
             return True
+        if state == 0:
+            continue
+        numbers = int64s(state)
+        asked = loaded(state + 8 * ASKED)
+        if asked > numbers[CLAIMED] and exchanged(state + 8 * CLAIMED, asked - 1, asked):
+            call(numbers[PART], numbers[PART + 1], numbers[PART + 2], numbers[PART + 3])
+            stored(state + 8 * DONE, asked)
+            left = longer
     return False
 
 
 @cache
-def compiled() -> Callable[[int, int, int], bool]:
-    """Return a function that polls whether the int64 at an address reaches a number."""
+def compiled() -> Callable[[int, int, int, int, int], bool]:
+    """Return whether the int64 at an address reaches a number within so many looks."""
     import numba
-    from llvmlite import ir
 
-    extending: Any = import_module("numba.extending")
-    int64: Any = import_module("numba.core.types").int64
-
-    def load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        """An atomic load, with a pause instruction on x86."""
-        if _HAS_PAUSE:
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=kind), [])
-        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.load_atomic(place, "acquire", 8)
-
-    extending.lower_builtin(_loaded, int64)(load)
-    extending.type_callable(_loaded)(lambda context: lambda address: int64)
-    look: Callable[[int, int, int], bool] = numba.njit(nogil=True, cache=True)(_look)
+    teach()
+    look: Callable[[int, int, int, int, int], bool] = numba.njit(nogil=True, cache=True)(_look)
     return look

@@ -77,6 +77,11 @@ def _team() -> Team:
     return Team(thread_count())
 
 
+def team_of_loops() -> Team | None:
+    """Return the threads that share compiled loops; None where there is one core."""
+    return _team() if thread_count() > 1 else None
+
+
 @lru_cache(maxsize=1)
 def thread_count() -> int:
     """Return the number of threads that share large work."""
@@ -228,13 +233,36 @@ class NumpyBackend:
         is_own = not hasattr(type(self).elementwise, "is_watched")
 
         def prepared(scalars: Sequence[float]) -> None:
-            # If this object's method was replaced, call the replacement, as everywhere else.
-            if run is None or is_own or "elementwise" in vars(self) or is_somebody_watching():
+            if run is None or is_own or self._is_looked_at("elementwise"):
                 self.elementwise(kernel, arrays, scalars, out)
             else:
                 run(scalars)
 
         return prepared
+
+    def prepared_look(self, array: Array, limit: float = math.inf) -> Callable[[], bool]:
+        """Return what says whether `first_not_finite` finds anything in this very array.
+
+        array: that is looked at often.
+        limit: as in `first_not_finite`.
+        """
+        look = self._prepared_look(array, limit)
+        is_own = not hasattr(type(self).first_not_finite, "is_watched")
+
+        def prepared() -> bool:
+            if look is None or is_own or self._is_looked_at("first_not_finite"):
+                return self.first_not_finite(array, limit) is not None
+            return look()
+
+        return prepared
+
+    def _prepared_look(self, array: Array, limit: float) -> Callable[[], bool] | None:
+        """What `prepared_look` runs where nobody looks on; None if there is nothing better."""
+        return None
+
+    def _is_looked_at(self, operation: str) -> bool:
+        """Whether somebody looks on, or has put something in the place of this object's method."""
+        return is_somebody_watching() or operation in vars(self)
 
     def _prepared(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]

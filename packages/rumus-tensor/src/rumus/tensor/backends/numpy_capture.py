@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.backends.numba_entries import address_of, joined
 from rumus.tensor.backends.numpy_calls import Call, Origin, Place, described, resolved
 from rumus.tensor.backends.numpy_commands import Command, Scratch, command_of
 from rumus.tensor.expression.errors import CaptureError
@@ -44,11 +45,6 @@ def owner_of(array: NDArray[Any]) -> NDArray[Any]:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
-
-
-def address_of(array: NDArray[Any]) -> int:
-    """Return the address of an array."""
-    return int(array.__array_interface__["data"][0])
 
 
 class Known:
@@ -495,10 +491,12 @@ class Capture:
             return
         layout, scratch = _Layout(recording), Scratch()
         self.calls, self.results = recording.calls, self._results
-        self._commands = [
-            _command(step, layout.array, scratch) if isinstance(step, Call) else step
-            for step in recording.steps
-        ]
+        self._commands = joined(
+            [
+                _command(step, layout.array, scratch) if isinstance(step, Call) else step
+                for step in recording.steps
+            ]
+        )
         whole = {recording.known.place_of(array): n for n, array in enumerate(self.inputs)}
         self._asked = [
             (each.question, [whole.get(p, layout.array(p)) for p in each.places], each.answer)

@@ -1,8 +1,9 @@
 """A kernel, printed as a Python function of NumPy calls.
 
-The function evaluates one block. Its arguments are the kernel's arrays, scalars and outputs, and
-scratch arrays for intermediate values. A scratch array is reused as soon as its value is no longer
-needed, so that a block of a long kernel still fits in cache.
+The function evaluates one block. Its arguments are the kernel's arrays, its scalars, its outputs
+and scratch arrays for what lies between. A scratch array is used again as soon as its value is no
+longer needed, and an output that replaces an input is one as long as neither is there: a block of a
+long kernel still fits the cache, and a call that writes where it reads moves a third less.
 """
 
 from __future__ import annotations
@@ -80,8 +81,10 @@ class _Printer:
         self.kernel, self.types, self.given = kernel, types, given
         self.scratch: list[DType] = []
         self.free: list[int] = []
+        self.lent: set[int] = set()  # outputs that hold a value in between
         self.home: dict[Expr, str] = {}
         self.lines: list[str] = []
+        self.number = {node: step for step, node in enumerate(kernel.nodes)}
         self.last_use, self.last_read = self._lifetimes()
 
     def _lifetimes(self) -> tuple[dict[Expr, int], dict[str, int]]:
@@ -171,7 +174,24 @@ class _Printer:
             replaced = self.last_read.get(name, -1) > step
             if output is node and not replaced and self.types.results[index] == self.types.of(node):
                 return f"out{index}"
-        return self._new(self.types.of(node))
+        return self._borrowed(node, step) or self._new(self.types.of(node))
+
+    def _borrowed(self, node: Expr, step: int) -> str | None:
+        """An output that replaces an input nobody reads any more, until its own value is there."""
+        for index, (name, output) in enumerate(self.kernel.outputs.items()):
+            last = self.last_read.get(name)
+            if (
+                last is not None
+                and last <= step
+                and index not in self.lent
+                and self.types.results[index] == self.types.of(node)
+                and output in self.number
+                and step < self.number[output]
+                and self.last_use[node] <= self.number[output]
+            ):
+                self.lent.add(index)
+                return f"out{index}"
+        return None
 
     def _new(self, dtype: DType) -> str:
         for index in reversed(self.free):  # the one freed last is most likely in cache
@@ -183,5 +203,9 @@ class _Printer:
 
     def _release(self, node: Expr, step: int) -> None:
         home = self.home.get(node, "")
-        if home.startswith("t") and self.last_use[node] == step:
+        if self.last_use[node] != step:
+            return
+        if home.startswith("t"):
             self.free.append(int(home[1:]))
+        elif home.startswith("out"):
+            self.lent.discard(int(home[3:]))

@@ -16,8 +16,11 @@ from time import perf_counter
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 MOMENT: Final = 1e-4  # seconds of spinning before a thread sleeps
+LONGER: Final = 4  # moments after a part of a compiled list: Python runs before the next one
+LINE: Final = 8  # int64 in a cache line
 _TRIED: Final = 1000  # iterations used to time the loop
 
 Work = Callable[[int, int], None]
@@ -44,13 +47,17 @@ class Signal:
 
     def wake(self) -> None:
         """Let whoever sleeps look again."""
-        if self._is_asleep:
+        if self._is_asleep and self._calls.empty():
             self._calls.put(None)
 
-    def wait_for(self, number: int) -> None:
-        """Wait until the number is reached."""
+    def wait_for(self, number: int, state: int = 0) -> None:
+        """Wait until the number is reached.
+
+        number: what it is to reach.
+        state: where this thread is asked for parts of compiled lists; 0 if it does none.
+        """
         look, times = _looking()
-        while not look(self._address, number, times):
+        while not look(self._address, number, times, state, LONGER * times):
             self._is_asleep = True  # the order matters: the raising thread checks this afterwards
             if self._number[0] < number:
                 self._calls.get()
@@ -60,8 +67,9 @@ class Signal:
 class _Worker:
     """A thread and its part of the work."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, states: NDArray[np.int64], state: int) -> None:
         self._asked, self._done = Signal(), Signal()
+        self._states, self._state = states, state  # the memory of all, the address of its own
         self._part: tuple[Work, int, int] | None = None
         self.error: BaseException | None = None
         threading.Thread(target=self._run, name=f"rumus_{number}", daemon=True).start()
@@ -70,6 +78,10 @@ class _Worker:
         """Start a part; the previous one has ended."""
         self._part, self.error = (work, start, stop), None
         self._asked.raise_to(self._asked.number + 1)
+
+    def wake(self) -> None:
+        """Have it look for parts of a compiled list, if it sleeps."""
+        self._asked.wake()
 
     def join(self) -> None:
         """Wait until what it was asked for is done. An interruption is raised after that."""
@@ -89,7 +101,7 @@ class _Worker:
         count = 0
         while True:
             count += 1
-            self._asked.wait_for(count)
+            self._asked.wait_for(count, self._state)
             part, self._part = self._part, None
             assert part is not None
             try:
@@ -101,12 +113,28 @@ class _Worker:
 
 
 class Team:
-    """The threads besides the calling one; one thread may call at a time."""
+    """The threads besides the calling one; one thread may call at a time.
+
+    count: how many there are, with the calling one.
+
+    state: where they are asked for parts of compiled lists; see `numba_entries`.
+    """
 
     def __init__(self, count: int) -> None:
+        from rumus.tensor.backends.numba_waiting import STATE
+
         _looking()  # compiled before a thread waits
         self.lock = threading.Lock()
-        self._workers = [_Worker(number) for number in range(count - 1)]
+        states = np.zeros(STATE * count + LINE, np.int64)
+        self.state = -(-states.ctypes.data // (8 * LINE)) * 8 * LINE
+        self._workers = [
+            _Worker(number, states, self.state + 8 * STATE * number) for number in range(count - 1)
+        ]
+
+    def wake(self) -> None:
+        """Have threads that sleep look for parts of a compiled list."""
+        for worker in self._workers:
+            worker.wake()
 
     def _join(self) -> None:
         for worker in self._workers:
@@ -136,13 +164,13 @@ class Team:
 
 
 @cache
-def _looking() -> tuple[Callable[[int, int, int], bool], int]:
+def _looking() -> tuple[Callable[[int, int, int, int, int], bool], int]:
     """The compiled polling loop, and its number of iterations in a moment."""
     from rumus.tensor.backends.numba_waiting import compiled
 
     look, nothing = compiled(), np.zeros(1, np.int64)
     place = nothing.ctypes.data
-    look(place, 1, 1)  # compiled now
+    look(place, 1, 1, 0, 0)  # compiled now
     begin = perf_counter()
-    look(place, 1, _TRIED)
+    look(place, 1, _TRIED, 0, 0)
     return look, max(1, int(MOMENT * _TRIED / (perf_counter() - begin)))

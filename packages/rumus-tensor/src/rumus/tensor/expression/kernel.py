@@ -31,6 +31,7 @@ _EXACT: Final = COMPARISONS | {
     "add", "sub", "mul", "pow", "abs", "sign", "relu", "floor_divide", "mod", "maximum",
     "minimum", "where",
 }  # fmt: skip
+INFIX: Final = {"add": " + ", "sub": " - ", "mul": " * "}  # what Python never raises an error for
 GRADIENT: Final = "gradient"  # the name of the incoming gradient in a derivative's arrays
 
 
@@ -129,9 +130,10 @@ class Kernel:
                 text[node] = f"s{len(lines)}"
                 lines.append(f"{text[node]} = plain(scalars[{node.name!r}])")
             else:
-                operands = ", ".join(text[operand] for operand in node.operands)
-                text[node] = f"t{len(lines)}"
-                lines.append(f"{text[node]} = {node.operation}({operands})")
+                operands = [text[operand] for operand in node.operands]
+                sign, text[node] = INFIX.get(node.operation), f"t{len(lines)}"
+                called = f"{node.operation}({', '.join(operands)})"
+                lines.append(f"{text[node]} = {sign.join(operands) if sign else called}")
         lines.append(f"return ({''.join(f'{text[uniform]}, ' for uniform in self.uniforms)})")
         exec("def bind(scalars):\n    " + "\n    ".join(lines), namespace)
         bind: Callable[[Mapping[str, float]], tuple[float, ...]] = namespace["bind"]

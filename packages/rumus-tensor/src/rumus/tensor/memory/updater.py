@@ -34,7 +34,11 @@ class Sum:
 
 
 class Preparing(Protocol):
-    """A backend that can prepare a kernel for fixed arrays."""
+    """A backend that can prepare kernels and looks for fixed arrays."""
+
+    def prepared_look(self, array: Array, limit: float = ...) -> Callable[[], bool]:
+        """Return what says whether `first_not_finite` finds anything in this array."""
+        ...
 
     def prepared(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
@@ -156,7 +160,8 @@ class Section:
     too_large: float = math.inf
     numbers: Numbers | None = None
     beside: tuple[Kernel, ...] = ()
-    _prepared: tuple[Kernel, Callable[[Sequence[float]], None]] | None = None
+    _prepared: tuple[Kernel, Array, Callable[[Sequence[float]], None]] | None = None
+    _look: Callable[[], bool] | None = None
 
     @property
     def after(self) -> tuple[Kernel, ...]:
@@ -174,6 +179,17 @@ class Section:
         if self.packing is not None and piece is not None:
             by_name = self.packing.operands(by_name, piece)
         return [by_name[name] for name in kernel.arrays], [by_name[n] for n in kernel.outputs]
+
+    def is_known_good(self, gradient: Array) -> bool:
+        """Whether one quick check shows that its gradient is fine."""
+        backend, limit = self.backend, self.too_large
+        if self.squares is not None:
+            return backend.first_not_finite(self.squares, limit * limit) is None
+        if gradient is not self.gradients or not is_preparing(backend):
+            return backend.first_not_finite(gradient, limit) is None
+        if self._look is None:
+            self._look = backend.prepared_look(gradient, limit)
+        return not self._look()
 
     def run(self, kernel: Kernel, gradient: Array, scalars: Sequence[float]) -> None:
         """Run a kernel that does not change packed state, over the whole section."""
@@ -213,11 +229,14 @@ class Section:
                 self.packing.unpack(self.backend, piece)
                 self._elementwise(kernel, gradient, scalars[first:stop], piece)
                 self.packing.pack(self.backend, piece)
-        elif gradient is self.gradients and self.factors is None and is_preparing(self.backend):
-            if self._prepared is None or self._prepared[0] is not kernel:
+        elif self.factors is None and is_preparing(self.backend):
+            prepared = self._prepared
+            if prepared is None or prepared[0] is not kernel or prepared[1] is not gradient:
                 operands = _as_rows(*self.operands(kernel, gradient))
-                self._prepared = kernel, self.backend.prepared(kernel, *operands)
-            self._prepared[1](scalars[first:stop])
+                prepared = kernel, gradient, self.backend.prepared(kernel, *operands)
+                if gradient is self.gradients:
+                    self._prepared = prepared
+            prepared[2](scalars[first:stop])
         else:
             self._elementwise(kernel, gradient, scalars[first:stop])
         self._small(self.after, gradient, scalars, stop)
@@ -374,7 +393,7 @@ class ImmediateUpdater:
         suspects: list[tuple[int, int]] = []
         for number, flat in zip(ready, gradients, strict=True):
             section = self.sections[number]
-            if _is_known_good(section, flat):
+            if section.is_known_good(flat):
                 continue
             own = [(number, position) for position in range(len(section.starts))]
             stops = (*section.starts[1:], flat.size)
@@ -418,14 +437,6 @@ class ImmediateUpdater:
 
     def poll(self, wait: bool = False) -> None:
         """Do nothing: every outcome is known at once."""
-
-
-def _is_known_good(section: Section, gradient: Array) -> bool:
-    """Whether one quick check shows that a section's gradient is fine."""
-    backend, limit = section.backend, section.too_large
-    if section.squares is None:
-        return backend.first_not_finite(gradient, limit) is None
-    return backend.first_not_finite(section.squares, limit * limit) is None
 
 
 def _is_bad(section: Section, gradient: Array) -> bool:
