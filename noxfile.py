@@ -24,7 +24,8 @@ BUILT = ROOT / ".nox" / "built"
 TORCH = "torch==2.13.0"  # exact: it is the referee, and other releases are gigabytes
 # Whose files are read here: with random weights, nothing is downloaded.
 HUBS = ("transformers==5.24.*", "peft==0.21.*")
-PEERS = ("prodigyopt==1.1.2", "dadaptation==3.2")  # whose optimizers rumus has too
+# Whose optimizers rumus has too.
+PEERS = ("prodigyopt==1.1.2", "dadaptation==3.2", "pytorch-optimizer==4.1.0")
 PYTEST = ("pytest", "pytest-xdist", "hypothesis")
 QUICK = (  # the unit tests that `nox -s quick` runs: seconds each
     "tests/repo/test_layers.py",

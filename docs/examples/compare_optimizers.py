@@ -1,4 +1,4 @@
-"""Seven optimizers with their defaults on a small GPT and on a network for digits, in one picture.
+"""Eight optimizers with their defaults on a small GPT and on a network for digits, in one picture.
 
     pip install rumus matplotlib scikit-learn
     python docs/examples/compare_optimizers.py optimizers.png     a few minutes on two cores
@@ -39,6 +39,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters[Any]], optim.FusedOptimizer[Any]]] = 
     "Lion": optim.Lion,
     "Muon": optim.Muon,
     "Muon, steps of AdamW": partial(optim.Muon, adjust="match_rms_adamw"),
+    "SOAP": optim.SOAP,
     "Prodigy": optim.Prodigy,
     "schedule-free AdamW": optim.ScheduleFreeAdamW,
 }

@@ -10,7 +10,7 @@ from turns import Side
 
 from rumus.gpu import GpuBackend
 from rumus.optim import FusedOptimizer
-from rumus.tensor import GradientStore, Parameter, tensor
+from rumus.tensor import Backend, GradientStore, Parameter, tensor
 
 # GPT-2 124M: the shapes of its parameters.
 GPT2 = [
@@ -29,7 +29,7 @@ GPT2 = [
 
 
 def stepping(
-    backend: GpuBackend,
+    backend: Backend,
     shapes: Sequence[tuple[int, ...]],
     make: Callable[[list[Parameter]], FusedOptimizer[Any]],
 ) -> Side:
@@ -53,4 +53,4 @@ def stepping(
         grads._backends.update(places)
         optimizer.step(grads)
 
-    return step, backend.gpu.synchronize
+    return step, backend.gpu.synchronize if isinstance(backend, GpuBackend) else lambda: None

@@ -201,6 +201,8 @@ def test_what_looks_at_whole_tensors_does_the_same_on_every_backend(
     """What looks at single elements is one kernel, which other tests hold to NumPy's."""
     for clip in CLIPS.values():
         options: dict[str, Any] = {"master_weights": True, "clip": clip, "compensated": True}
+        if name == "SOAP":  # larger factors are singular, and which basis they have is rounding
+            options["max_precondition_dim"] = 6
         wanted = stepped(name, dtype=float16, average=EMA(0.9), **options)
         optimizer = ROWS[name](parameters(backend, float16), average=EMA(0.9), **options)
         scaling = optimizer.scale_losses(LossScale(initial=2.0**6))
@@ -212,7 +214,9 @@ def test_what_looks_at_whole_tensors_does_the_same_on_every_backend(
                 for o, p in ((optimizer, own), (wanted, other))
             )
             for part, array in its.items():
-                if part != "compensation":
+                if part.startswith("Q_"):  # a direction has no sign
+                    np.testing.assert_allclose(abs(mine[part]), abs(array), atol=1e-3)
+                elif part != "compensation":
                     np.testing.assert_allclose(mine[part], array, rtol=1e-3, atol=1e-4)
 
 

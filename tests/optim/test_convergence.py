@@ -48,6 +48,7 @@ BOUNDS: Final[dict[type[FusedOptimizer[Any]], tuple[float, float]]] = {
     optim.Adan: (0.02, 1e-9),
     optim.LaProp: (0.02, 1e-9),
     optim.AdEMAMix: (0.02, 1e-3),  # its slow average remembers more than these steps
+    optim.SOAP: (0.02, 1e-7),  # AdamW with betas of 0.95; see test_soap.py
     optim.StableAdamW: (0.02, 1e-3),  # with a beta2 of 0.99 the last steps stay large
     optim.MARS: (0.02, 1e-3),
     optim.Prodigy: (0.02, 1e-9),

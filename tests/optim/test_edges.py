@@ -37,6 +37,7 @@ def test_no_gradient_no_step(kind: type[FusedOptimizer[Any]], backend: Backend) 
     decays = {
         "AdamW": 3e-4,
         "AdEMAMix": 3e-4,
+        "SOAP": 7e-4,
         "StableAdamW": 3e-4,
         "ASGD": 3e-4,
         "Muon": 3e-3,

@@ -20,6 +20,7 @@ from rumus.optim import (
     LARS,
     MARS,
     SGD,
+    SOAP,
     AdaBelief,
     Adadelta,
     Adafactor,
@@ -1259,4 +1260,5 @@ def test_averages(name: str, backend: Backend, widest: DType) -> None:
 
 
 def test_there_is_every_optimizer() -> None:
-    assert {kind for kind, _, _ in CASES.values()} == set(KINDS) - {Muon}  # test_muon.py has it
+    own = {Muon, SOAP}  # test_muon.py and test_soap.py have them
+    assert {kind for kind, _, _ in CASES.values()} == set(KINDS) - own

@@ -357,7 +357,7 @@ FAILURES: Final[dict[str, tuple[Failure, type[BaseException], str]]] = {
     "double step": (
         double_step,
         DrainedGradientError,
-        r"p0.0.*drained.*made at optimizer_table.py:\d+",
+        r"p0[.]\d.*drained.*made at optimizer_table.py:\d+",
     ),
     "parameter changed": (mutated_parameter, ModifiedTensorError, "VICTIM.*changed in place"),
     "stepped between": (mutated_by_a_step, ModifiedTensorError, "changed in place"),
@@ -617,9 +617,12 @@ def test_law_8_propagate_looks_at_nothing(backend: Backend, plan: Plan) -> None:
     run = Run(plan, backend, nonfinite="propagate")
     with failing(backend, "first_not_finite", 0, RuntimeError("looked")):
         run.optimizer.step(poisoned(run, 3, np.nan))
+    if plan.kind == "SOAP":  # the first step moves no matrix
+        run.optimizer.step(run.loss(4).backward())
     # A norm or a product of a tensor is NaN with any of its elements.
     spreads = plan.kind in ("LAMB", "LARS", "Adafactor", "StableAdamW", "MARS")
-    spreads |= plan.kind == "Muon" and run.victim.ndim >= 2  # what has more axes is flattened
+    # These flatten what has more axes.
+    spreads |= plan.kind in ("Muon", "SOAP") and run.victim.ndim >= 2
     if ROWS[plan.kind].is_joint:  # the next step takes the number that all share, NaN now
         run.optimizer.step(run.loss(4).backward())
         assert all(np.isnan(p.numpy()).all() for p in run.parameters)
@@ -687,7 +690,7 @@ def test_law_9_a_group_moved_in_part_is_refused_until_the_rest_follows(
 ) -> None:
     run, still = Run(plan, backend), Run(plan, backend)
     other = NumpyBackend()
-    # What lies in one arena moves together; Muon has one for matrices and one for the rest.
+    # What lies in one arena moves together; Muon and SOAP have one for matrices, one for the rest.
     arenas = [state_views([s], [s.state]).keys() for s in run.optimizer.segments]
     together = next(ids for ids in arenas if run.victim.id in ids)
     run.victim.move(other)
@@ -898,7 +901,7 @@ def test_ctrl_c_waits_until_the_step_is_whole(backend: Backend, plan: Plan, skip
             run.optimizer.step(store)
     assert signal.getsignal(signal.SIGINT) is handler
     # Of what they prepare themselves:
-    axes = {"Adafactor": (2, 3), "Muon": (2, 3)}.get(plan.kind, ())
+    axes = {"Adafactor": (2, 3), "Muon": (2, 3), "SOAP": (2, 3)}.get(plan.kind, ())
     prepares = any(len(shape) in axes for group in plan.groups for shape in group)
     measures = plan.kind in ("LAMB", "Adafactor", "StableAdamW", "MARS", "Prodigy", "DAdaptAdam")
     is_before = skip or measures or prepares

@@ -89,6 +89,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "AdEMAMix": Row(optim.AdEMAMix, {}, {"lr": 0.02, "betas": (0.9, 0.999, 0.99), "t_alpha": 3}),
     "StableAdamW": Row(optim.StableAdamW, {}, {"lr": 0.1}, is_elementwise=False),
     "MARS": Row(optim.MARS, {}, {"lr": 0.1, "weight_decay": 0.1}, is_elementwise=False),
+    "SOAP": Row(optim.SOAP, {}, {"lr": 0.1, "precondition_frequency": 2}, is_elementwise=False),
     "Prodigy": Row(optim.Prodigy, {}, {"d0": 0.1, "weight_decay": 0.1}, False, is_joint=True),
     "DAdaptAdam": Row(optim.DAdaptAdam, {}, {"d0": 0.1}, False, is_joint=True),
     "schedule-free SGD": Row(optim.ScheduleFreeSGD, {}, {"lr": 0.1, "warmup_steps": 2}),

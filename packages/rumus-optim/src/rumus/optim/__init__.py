@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rumus.optim.algorithms.rprop import Rprop
     from rumus.optim.algorithms.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
     from rumus.optim.algorithms.sgd import SGD
+    from rumus.optim.algorithms.soap import SOAP
     from rumus.optim.algorithms.stable_adamw import StableAdamW
     from rumus.optim.algorithms.yogi import Yogi
     from rumus.optim.engine.averaging_optimizer import AveragingOptimizer
@@ -134,6 +135,7 @@ __all__ = [
     "Running",
     "SAM",
     "SGD",
+    "SOAP",
     "SWA",
     "Scaling",
     "Schedule",
@@ -191,6 +193,7 @@ _NAMES: Final = {
     "algorithms.rprop": "Rprop",
     "algorithms.schedule_free": "ScheduleFreeAdamW ScheduleFreeSGD",
     "algorithms.sgd": "SGD",
+    "algorithms.soap": "SOAP",
     "algorithms.stable_adamw": "StableAdamW",
     "algorithms.yogi": "Yogi",
     "engine.averaging_optimizer": "AveragingOptimizer",

@@ -86,7 +86,7 @@ class DeviceUpdater:
         self.nonfinite = nonfinite
         self.heard: Callable[[], None] = lambda: None
         self._pending: deque[tuple[Outcome, tuple[int, ...]]] = deque()
-        self._issued = list(counts)  # what the counts will be if no pending step is refused
+        self.issued = list(counts)
         self._seen = 0
         self._allocate()
         self._steps: dict[tuple[int, ...], Series] = {}
@@ -125,10 +125,10 @@ class DeviceUpdater:
     def _prepare(
         self, ready: Sequence[int], gradients: Sequence[GPUArray], scalars: Scalars
     ) -> Outcome:
-        if max([self._issued[n] - self.counts[n] for n in ready], default=0) >= ROWS - 1:
+        if max([self.issued[n] - self.counts[n] for n in ready], default=0) >= ROWS - 1:
             self.poll(wait=True)
-        found = [next(scalars(n, (self._issued[n] + 1,))) for n in ready]
-        known = [self._rows[n].get(self._issued[n] + 1) for n in ready]
+        found = [next(scalars(n, (self.issued[n] + 1,))) for n in ready]
+        known = [self._rows[n].get(self.issued[n] + 1) for n in ready]
         if found != known:
             with Uninterrupted():  # the rows that the host knows are those that the device has
                 self._fill_table(ready, found, scalars, is_new=known.count(None) == len(known))
@@ -166,7 +166,7 @@ class DeviceUpdater:
 
         now: those of the next one if no pending step is refused.
         """
-        known, next_ = self.counts[n], self._issued[n] + 1
+        known, next_ = self.counts[n], self.issued[n] + 1
         pending = range(known + 1, next_)
         rows = dict(zip(pending, scalars(n, pending), strict=True))
         rows[next_] = now
@@ -328,7 +328,7 @@ class DeviceUpdater:
         with self.backend.gpu.lock:
             work()
             for n in ready:
-                self._issued[n] += 1
+                self.issued[n] += 1
             self._pending.append((outcome, ready))
         self._prepared = None
 
@@ -370,10 +370,10 @@ class DeviceUpdater:
                 refused.append(outcome)
             self._seen = (self._seen + 1) % 2**32
         self.counts = words[HEAD : HEAD + sections].tolist()
-        self._issued = list(self.counts)
+        self.issued = list(self.counts)
         for _, ready in self._pending:
             for n in ready:
-                self._issued[n] += 1
+                self.issued[n] += 1
         if refused:
             which = refused[0] if self.nonfinite == "raise" else refused[-1]
             which.blamed = self._blamed(words[HEAD + sections :])
@@ -397,7 +397,7 @@ class DeviceUpdater:
             while self._pending:
                 self._pending.popleft()[0].applied = False
             self._seen = int(report.view(np.uint32)[SEEN])
-            self._issued = list(self.counts)
+            self.issued = list(self.counts)
         head = np.zeros(HEAD + len(self.sections), np.int32)
         head[SEEN], head[HEAD:] = self._seen, self.counts
         self.backend.gpu.write(self._control.storage, head)

@@ -6,6 +6,7 @@ import math
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from rumus.optim.engine.loss_scale import Scaling
@@ -110,6 +111,23 @@ class FollowedOptimizer(Optimizer[M_co]):
             if self._is_told():
                 with Uninterrupted():
                     self._learn()
+
+    def _applied_before(self, segment: Segment, matters: Callable[[int], bool]) -> int:
+        """How many steps a segment will have had when the next one is applied, if that is.
+
+        A device that leaves out steps by itself is waited for where numbers that it may be at
+        matter.
+        """
+        whole = self._within or self
+        updater = whole._updater
+        if updater is None:
+            return segment.steps
+        number = whole.segments.index(segment)
+        may_be = range(updater.counts[number], updater.issued[number] + 1)
+        leaves_out = whole.nonfinite == "skip" or whole.scaling is not None
+        if leaves_out and len(may_be) > 1 and any(map(matters, may_be)):
+            whole.poll(wait=True)
+        return updater.issued[number]
 
     def _hear_from(self, updater: Updater) -> None:
         """Step with `updater` from now on, and count steps when it reports their outcome."""

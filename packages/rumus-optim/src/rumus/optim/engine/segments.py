@@ -31,11 +31,13 @@ from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId, floa
 from rumus.tensor.graph.arena import fitting
 from rumus.tensor.memory.backend import Array
 from rumus.tensor.memory.packing import Packing
-from rumus.tensor.memory.slot_table import ALIGNMENT, slot_size
+from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable, slot_size
 from rumus.tensor.memory.updater import Factors, Numbers, Preparation, Section, after
 
 # The state of parameters in NumPy: by the parameter's id, then by name.
 HostState: TypeAlias = dict[ParamId, dict[str, NDArray[Any]]]
+# Of a part of the state: where that of a parameter begins in flat memory, and its shape.
+Place: TypeAlias = tuple[int, tuple[int, ...]]
 
 
 @dataclass(slots=True, eq=False)
@@ -49,8 +51,9 @@ class Segment:
     updater computes before. squares, factors, too_large, numbers, beside: see `Section`. shared:
     scratch in memory that other segments use as well. shapes: those of the parts of the state that
     have another shape than their parameters, which share them then. by_tensor: those that are one
-    number for each parameter, which lies there once for each row of its slot. packing: the part of
-    the state that is kept as codes. joint: who sums over it and all other segments of its
+    number for each parameter, which lies there once for each row of its slot. places: of parts in
+    which each parameter has another shape, where its own begins, and that shape. packing: the part
+    of the state that is kept as codes. joint: who sums over it and all other segments of its
     optimizer. division: how processes have divided the state; it is this one's part then.
     on_host: whether what is flat of the state lies in the memory of the host.
     """
@@ -68,6 +71,7 @@ class Segment:
     shared: dict[str, Array] = field(default_factory=dict)
     factors: Factors | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    places: dict[str, tuple[Place, ...]] = field(default_factory=dict)
     packing: Packing | None = None
     division: Division | None = None
     too_large: float = math.inf
@@ -103,6 +107,14 @@ class Segment:
         self.arena.backend.fill(0, number)
         self.state[name], self.shapes[name] = number, ()
 
+    def add_part(self, name: str, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Keep something of each parameter, 0 at first, in a shape of its own under this name."""
+        table, backend = SlotTable([math.prod(shape) for shape in shapes]), self.arena.backend
+        flat = backend.allocate((table.size,), computed_in(self.arena.dtype))
+        backend.fill(0, flat)
+        self.state[name] = flat
+        self.places[name] = tuple(zip(table.starts, shapes, strict=True))
+
     def divide(self, division: Division) -> None:
         """Keep the state of a part of the arena alone."""
         self.division = division
@@ -112,7 +124,7 @@ class Segment:
         """Take from the whole state what belongs here."""
         if self.part is not None:
             self.state = {
-                name: flat if name in self.shapes else self._copied(flat[self.part])
+                name: self._copied(flat[self.part]) if self._is_like_arena(name) else flat
                 for name, flat in whole.items()
             }
 
@@ -125,10 +137,14 @@ class Segment:
         """Return a new flat part of the state, all 0."""
         return _zeros(self.arena, dtype, self.on_host)
 
+    def _is_like_arena(self, name: str) -> bool:
+        """Whether a part of the state has an element for each of the parameters'."""
+        return name not in self.shapes and name not in self.places
+
     @property
     def bytes_on_host(self) -> int:
         """The bytes of what lies in the memory of the host, if that is where the state is."""
-        flat = [array for name, array in self.state.items() if name not in self.shapes]
+        flat = [array for name, array in self.state.items() if self._is_like_arena(name)]
         parts = self.packing.parts.values() if self.packing is not None else ()
         flat += [array for part in parts for array in (part.codes, part.scales)]
         return sum(int(array.size) * np.dtype(array.dtype).itemsize for array in flat)
@@ -219,6 +235,8 @@ class Segment:
     def forms(self, parameter: Parameter) -> dict[str, tuple[DType, tuple[int, ...]]]:
         """Return the dtype and the shape of each part of the state of one of its parameters."""
         shapes = {name: self.shapes.get(name, parameter.shape) for name in self.state}
+        number = [p.id for p in self.arena.parameters].index(parameter.id)
+        shapes |= {name: places[number][1] for name, places in self.places.items()}
         found = {name: (flat.dtype, shapes[name]) for name, flat in self.state.items()}
         if self.packing is None:
             return found
@@ -229,6 +247,8 @@ class Segment:
 
         A number for each parameter is all of its rows.
         """
+        if (places := self.places.get(name)) is not None:
+            return [flat[at : at + math.prod(shape)].reshape(shape) for at, shape in places]
         shape = self.shapes.get(name)
         if shape is None:
             return self.arena.views(flat)

@@ -51,6 +51,7 @@ from rumus.optim.rules.schedule_free import (
     step_weight,
     step_weight_sum,
 )
+from rumus.optim.rules.soap import soap
 
 __all__ = [
     "Rule",
@@ -97,6 +98,7 @@ __all__ = [
     "sgd",
     "sgd_momentum",
     "sgd_nesterov",
+    "soap",
     "stable_adamw",
     "step_weight",
     "step_weight_sum",

@@ -23,6 +23,7 @@ from rumus.tensor.backends import numba_blas, numpy_quantization
 from rumus.tensor.backends.numpy_class_counts import CLASS_COUNTS
 from rumus.tensor.backends.numpy_ctc import CTC
 from rumus.tensor.backends.numpy_integers import put_integers
+from rumus.tensor.backends.numpy_lapack import LAPACK
 from rumus.tensor.backends.numpy_program import NumpyProgram, compile_program
 from rumus.tensor.backends.numpy_recurrent import CELLS
 from rumus.tensor.backends.numpy_rows import ROW_KERNELS, check_index
@@ -56,7 +57,8 @@ PARALLEL: Final = 262_144  # from this many elements on, starting threads pays o
 
 FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     name: watched(function)
-    for name, function in {**ROW_KERNELS, **SORTING, **CTC, **CELLS, **CLASS_COUNTS}.items()
+    for table in (ROW_KERNELS, SORTING, CTC, CELLS, CLASS_COUNTS, LAPACK)
+    for name, function in table.items()
 }
 F = TypeVar("F", bound=Callable[..., None])
 Index = tuple[slice, ...]

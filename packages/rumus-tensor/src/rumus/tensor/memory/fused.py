@@ -39,6 +39,7 @@ FusedName: TypeAlias = Literal[
     "lstm_cell_gradient",
     "max_pool",
     "max_pool_gradient",
+    "orthonormal_rows",
     "recurrence",
     "recurrence_gradient",
     "rms_norm",

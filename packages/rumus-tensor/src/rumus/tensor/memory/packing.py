@@ -55,5 +55,6 @@ class Packing:
         cut = dict(arrays)
         if piece.size != self.table.size:  # one element for all
             for name, array in arrays.items():
-                cut[name] = array[piece.start : piece.stop] if array.shape else array
+                is_long = tuple(array.shape) == (self.table.size,)
+                cut[name] = array[piece.start : piece.stop] if is_long else array
         return cut | {name: part.scratch[: piece.size] for name, part in self.parts.items()}

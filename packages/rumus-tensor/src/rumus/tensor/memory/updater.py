@@ -319,15 +319,21 @@ class Outcome:
 class Updater(Protocol):
     """Applies steps to its sections, in order.
 
-    counts: the number of steps applied to each section, as far as known. heard: called when
-        outcomes become known without a call to `poll`; its exceptions propagate. applied: if a
-        device decides, one int32 in its memory, 0 if the last committed step is not applied, for
-        the device's next operations; None if the host decides.
+    counts: the number of steps applied to each section, as far as known. issued: what they will be
+        if no step of unknown outcome is refused. heard: called when outcomes become known without a
+        call to `poll`; its exceptions propagate. applied: if a device decides, one int32 in its
+        memory, 0 if the last committed step is not applied, for the device's next operations; None
+        if the host decides.
     """
 
     counts: list[int]
     heard: Callable[[], None]
     applied: Array | None
+
+    @property
+    def issued(self) -> Sequence[int]:
+        """How many steps will have been applied to each section, if none is refused."""
+        ...
 
     def prepare(
         self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
@@ -371,6 +377,11 @@ class ImmediateUpdater:
         self.checks = nonfinite != "propagate"
         self._work: list[tuple[int, Array, tuple[float, ...]]] = []
         self._outcome = Outcome()
+
+    @property
+    def issued(self) -> Sequence[int]:
+        """The steps that were applied: nothing is pending here."""
+        return self.counts
 
     def prepare(
         self, ready: Sequence[int], gradients: Sequence[Array], scalars: Scalars
