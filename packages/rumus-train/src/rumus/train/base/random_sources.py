@@ -10,6 +10,7 @@ import gc
 import random
 import sys
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from copy import copy
 from types import BuiltinMethodType, CellType, FunctionType, ModuleType
 from typing import Any, Final, TypeAlias, TypeGuard
 
@@ -125,6 +126,12 @@ class Look:
         ]
         self._places = [place_of(source) for source in self._sources]
 
+    def again(self) -> Look:
+        """Return where the same ones are now: cheap, but blind to those made since."""
+        now = copy(self)
+        now._places = [place_of(source) for source in self._sources]
+        return now
+
     def moved(self) -> list[Source]:
         """Return those that have drawn, or were set, since then."""
         pairs = zip(self._sources, self._places, strict=True)
@@ -141,12 +148,18 @@ def is_of_program(source: Source) -> bool:
 
 
 def _alive() -> list[Source]:
-    kinds = Generator, np.random.BitGenerator, random.Random
-    return [  # `isinstance` would ask proxies what they stand for
-        thing
-        for thing in gc.get_objects()
-        if issubclass(type(thing), kinds) and not issubclass(type(thing), random.SystemRandom)
-    ]
+    """All in the process: one look at a million objects, by type, as proxies lie of their class."""
+    kinds = [*_with_subclasses(Generator), *_with_subclasses(np.random.BitGenerator)]
+    kinds += set(_with_subclasses(random.Random)).difference(_with_subclasses(random.SystemRandom))
+    wanted = frozenset[type](kinds)
+    return [thing for thing in gc.get_objects() if type(thing) in wanted]
+
+
+def _with_subclasses(kind: type) -> Iterator[type]:
+    yield kind
+    below: type
+    for below in kind.__subclasses__():
+        yield from _with_subclasses(below)
 
 
 def place_of(source: Source) -> Hashable:

@@ -38,7 +38,7 @@ class Undeclared:
         self._known = {id(source_of(random)): random for random in known}
         self._held = list(held)
         self._with_program = with_program
-        self._look = self._look_around()
+        self._look: Look | None = self._look_around()
         self._before_passes: Look | None = None
         self._passes = self._saves = 0
 
@@ -46,8 +46,11 @@ class Undeclared:
         return Look(of_program=self._with_program)
 
     def before_passes(self) -> None:
-        """Look around, if these are among the first."""
-        self._before_passes = self._look_around() if self._passes < PASSES else None
+        """Look around, if these are among the first, or the first after a save."""
+        if self._look is None:
+            self._look = self._look_around()
+        if self._passes < PASSES:
+            self._before_passes = self._look_around() if self._passes else self._look.again()
         self._passes += 1
 
     def after_passes(self, draws: Draws) -> None:
@@ -69,7 +72,7 @@ class Undeclared:
         self._saves += 1
         if self._saves & (self._saves - 1):
             return
-        moved, self._look = self._look.moved(), self._look_around()
+        moved, self._look = [] if self._look is None else self._look.moved(), None
         for source in self._undeclared(moved):
             self._known[id(source)] = source  # it is said once
             told, remedy = _told(source)
