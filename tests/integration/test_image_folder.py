@@ -237,3 +237,31 @@ def test_folders_that_systems_make_are_no_classes(folder: Path) -> None:
     assert dataset.classes == ["Dog", "cat"]
     assert len(dataset) == 6
     assert len(dataset.like(folder)) == 6
+
+
+def test_splits_are_no_classes(tmp_path: Path) -> None:
+    for split in ("train", "Val"):
+        drawn(tmp_path / split / "cat" / "0.png")
+    with pytest.raises(ValueError, match=r"folders called Val, train, which are splits and no"):
+        ImageFolder(tmp_path)
+    assert len(ImageFolder(tmp_path, classes=["train", "Val"])) == 2
+    assert ImageFolder(tmp_path / "train").classes == ["cat"]
+
+
+def test_folders_that_are_numbers_are_in_the_order_of_texts(tmp_path: Path) -> None:
+    for number in (0, 1, 2, 10):
+        drawn(tmp_path / str(number) / "0.png")
+    with pytest.warns(UserWarning, match="number 2 is the folder 10;") as found:
+        assert ImageFolder(tmp_path).classes == ["0", "1", "10", "2"]
+    assert found[0].filename == __file__
+    ordered = sorted(os.listdir(tmp_path), key=int)
+    assert ImageFolder(tmp_path, classes=ordered).labels == [0, 1, 3, 2]
+
+
+def test_a_transparent_colour_is_not_dropped_unasked(tmp_path: Path) -> None:
+    drawn(tmp_path / "cat" / "0.png")
+    Image.open(tmp_path / "cat" / "0.png").save(tmp_path / "cat" / "1.png", transparency=(1, 2, 3))
+    with pytest.raises(ValueError, match=r"1\.png has a transparent colour; convert=True"):
+        ImageFolder(tmp_path)[1]
+    given, plain = (ImageFolder(tmp_path, convert=True)[n][0] for n in (1, 0))
+    np.testing.assert_array_equal(given, plain)

@@ -15,7 +15,7 @@ from uncounted_passes import KINDS, left
 
 from rumus.tensor import Backend, NumbaBackend, NumpyBackend
 
-PASSES: Final = 60  # of each kind, on each backend
+PASSES: Final = 40  # of each kind, on each backend
 
 
 def backends() -> list[Backend]:

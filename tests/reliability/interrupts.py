@@ -13,22 +13,25 @@ from typing import Any, Final
 
 import numpy as np
 from interrupted import CASES, Prepared, attempts
+from interrupted_training import DISPLACED
 from reliability_page import write_block
+from uncounted_passes import Centred
 
 from rumus import nn
 from rumus.optim import LBFGS, SAM, AdamW
 from rumus.tensor import Generator
 from rumus.train import Checkpoints, Trainer
 
-LINES: Final = 500  # of each operation
+LINES: Final = 150  # of each operation
 X: Final = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
 
 
 def _train_step(make: Callable[[Any], Any]) -> Prepared:
-    """A step of a model with running statistics and random masks."""
+    """A step of a model with running statistics, a buffer that it assigns, and random masks."""
     masks = Generator(7)
     model = nn.Sequential(
         nn.BatchNorm1d(3),
+        Centred(3),
         nn.Linear(3, 2, generator=Generator(0)),
         nn.Dropout(0.5, generator=masks),
     )
@@ -64,6 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cases = {
             **CASES,
+            **DISPLACED,
             "train_step, with buffers and random masks": lambda: _train_step(AdamW),
             "train_step of SAM, with them": lambda: _train_step(lambda p: SAM(AdamW(p))),
             "train_step of LBFGS, with them": lambda: _train_step(lambda p: LBFGS(p, max_iter=3)),

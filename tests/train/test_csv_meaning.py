@@ -382,3 +382,15 @@ def test_lines_without_a_target(tmp_path: Path) -> None:
     assert named.batch(np.arange(3))[1].tolist() == [2, 0, 1]
     with pytest.raises(ValueError, match="missing_target must be"):
         CsvDataset(path, missing_target="skip")  # type: ignore[arg-type]
+
+
+def test_whole_numbers_that_are_rounded_are_said(tmp_path: Path) -> None:
+    """Times in seconds, as a feature and as a target; not what float32 has, nor fractions."""
+    path = tmp_path / "times.csv"
+    path.write_text("at,even,part,y\n1700000001,16777218,16777217.5,16777217\n1,2,3,4\n")
+    with pytest.warns(UserWarning, match="whole numbers that float32 rounds") as found:
+        CsvDataset(path, target="y")
+    assert [str(each.message).split("column ")[1][:4] for each in found] == ["'at'", "'y' "]
+    assert all(each.filename == __file__ for each in found)
+    kept = CsvDataset(path, target="y", dtype=np.float64, target_dtype=np.float64)
+    assert kept[0][0].tolist() == [1700000001.0, 16777218.0, 16777217.5]

@@ -216,7 +216,7 @@ def test_modes_that_only_the_caller_knows() -> None:
         ({"steps": 9, "validate_every": 2}, r"validate_every must be Every\(steps=\.\.\.\).*not 2"),
         ({"steps": 9, "save_every": 2}, r"save_every must be Every\(steps=\.\.\.\).*not 2"),
         ({"steps": 9, "checkpoints": True}, r"checkpoints must be a folder .* not True"),
-        ({"steps": 9, "validate": lambda: {"loss": "1.0"}}, "returns numbers, not '1.0'"),
+        ({"steps": 9, "validate": lambda: {"loss": "1.0"}}, "returns numbers, and '.*' is '1.0'"),
     ],
 )
 def test_what_is_of_another_type_is_refused(options: dict[str, Any], told: str) -> None:
@@ -380,3 +380,30 @@ def accuracy_score() -> float:
 
 def cross_entropy_loss() -> float:
     return 0.75
+
+
+def test_a_plateau_that_nobody_tells_of_a_metric_is_warned_of() -> None:
+    """After an epoch; one that is fed less often is not."""
+    for lr, callbacks in ((Plateau(0.1), []), (told := Plateau(0.1), [FeedPlateau(told, "loss")])):
+        weight = Parameter([1.0], name="weight")
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            Trainer(SGD([weight], lr)).fit(
+                [(np.ones(2, np.float32),)] * 2,
+                lambda x, w=weight: ((w - x) ** 2).mean(),
+                epochs=4,
+                validate=lambda: {"loss": 1.0},
+                validate_every=Every(epochs=3),
+                callbacks=callbacks,
+            )
+        said = [str(each.message) for each in found if "is a Plateau" in str(each.message)]
+        assert len(said) == (not callbacks)
+        assert all(text.startswith("lr is a Plateau") for text in said)
+
+
+def test_a_metric_that_is_no_number_is_named() -> None:
+    weight = Parameter([1.0], name="weight")
+    with pytest.raises(ValueError, match="'hits' is none: item"):
+        Trainer(SGD([weight], 0.1)).evaluate(
+            [(np.ones(2, np.float32),)], lambda x: {"hits": x * weight}
+        )

@@ -293,7 +293,7 @@ class _Features:
         spellings = [self._spelling(name, spelling) for name in encoding.numbers]
         kept = encoding.dtype_of_numbers(dtype)
         names, fill = encoding.numbers, encoding.fill
-        self._numbers = _Numbers(shown, names, indices, spellings, kept, fill)
+        self._numbers = _Numbers(shown, names, indices, spellings, kept, fill, 8)
         self._texts: dict[str, list[str]] = {name: [] for name in encoding.categories}
 
     def _spelling(self, name: str, of_numbers: Spelling | None) -> Spelling | None:
@@ -347,10 +347,13 @@ class _Numbers:
         spellings: Sequence[Spelling | None],
         dtype: np.dtype[Any],
         missing: float | None,
+        stacklevel: int = 7,
     ) -> None:
         self._shown, self._names, self._missing = shown, names, missing
+        self._stacklevel = stacklevel  # of who reads the file, in warnings of `take`
         self._indices, self._spellings, self._dtype = indices, spellings, dtype
         self._parts: list[NDArray[Any]] = []
+        self._rounded: set[str] = set()  # the columns that were told of
 
     def take(self, rows: Sequence[Row]) -> None:
         """Convert some rows. ValueError with the line of the first cell that is not a number."""
@@ -362,7 +365,26 @@ class _Numbers:
         except (ValueError, OverflowError) as error:
             place = first_that_is_none(cells, self._dtype, self._missing)
             raise self._bad_cell(rows, place, cells[place]) from error
+        if self._dtype.kind == "f":
+            self._see_rounded(cells, part)
         self._parts.append(part.reshape(len(rows), len(self._indices)))
+
+    def _see_rounded(self, cells: Sequence[str], part: NDArray[Any]) -> None:
+        """Say once of a column of whole numbers, as of times, that its dtype rounds them."""
+        large = np.abs(part) >= 2.0 ** (np.finfo(self._dtype).nmant + 1)
+        for place in np.flatnonzero(large).tolist():
+            name, cell = self._names[place % len(self._names)], cells[place].strip()
+            if name in self._rounded or not cell.lstrip("+-").isdecimal():
+                continue
+            if int(cell) != int(part[place]):
+                self._rounded.add(name)
+                warnings.warn(
+                    f"{self._shown}: column {printable(repr(name))} has whole numbers that "
+                    f"{self._dtype} rounds, {cell} to {int(part[place])}; a float64 dtype= or "
+                    "target_dtype= keeps them, standardise=True subtracts their mean first",
+                    UserWarning,
+                    stacklevel=self._stacklevel,
+                )
 
     def _spelt(self, rows: Sequence[Row], cells: Sequence[str]) -> list[str]:
         """The cells as plain numbers."""

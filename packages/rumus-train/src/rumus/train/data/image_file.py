@@ -113,6 +113,10 @@ class ImageReader:
                 f"{printable(path)} has mode {image.mode}, not {self.mode}; "
                 "convert=True converts it"
             )
+        if image.info.get("transparency") is not None:
+            raise ValueError(
+                f"{printable(path)} has a transparent colour; convert=True takes it for any other"
+            )
         if _has_16_bits(image):
             raise ValueError(
                 f"{printable(path)} has 16 bits a channel; convert=True keeps the upper 8"

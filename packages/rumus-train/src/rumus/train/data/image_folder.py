@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -23,6 +24,12 @@ _OF_SYSTEMS: Final = frozenset(
     {
         "__MACOSX", "@eaDir", "#recycle", "@Recycle", "System Volume Information", "lost+found",
         "__pycache__",
+    }
+)  # fmt: skip
+_SPLITS: Final = frozenset(
+    {
+        "train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval",
+        "evaluation", "holdout",
     }
 )  # fmt: skip
 
@@ -50,9 +57,11 @@ class ImageFolder:
     frame: which one of an animation or of several pages is read; by default such a file is an
         error.
 
-    FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for one
+    FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for folders
+    that are called like splits (train, val, test) where `classes` does not say so, for a class
     without images, for a folder that is not in `classes`, and for a link to nothing. Reading a
-    sample raises ValueError with the file's name for another mode or size and for a damaged image,
+    sample raises ValueError with the file's name for another mode or size, for a transparent colour
+    that the mode would drop and for a damaged image,
     OSError for a file that cannot be read.
 
     Needs Pillow: an ImportError says how to get it.
@@ -78,6 +87,8 @@ class ImageFolder:
         if not folders:
             raise ValueError(f"{printable(self.folder)} has no folders; each class must have one")
         found = [path.name for path in folders]
+        if classes is None:
+            _check_meaning(self.folder, found)
         self.classes = found if classes is None else checked_classes(classes)
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.files: list[Path] = []
@@ -125,6 +136,26 @@ def _check_pillow() -> None:
         raise ImportError(
             "ImageFolder needs Pillow, the extra `images`: pip install 'rumus-train[images]'"
         ) from error
+
+
+def _check_meaning(folder: Path, names: Sequence[str]) -> None:
+    """Refuse folders that are splits; say of numbers that they are in the order of texts."""
+    shown = printable(folder)
+    if all(name.lower() in _SPLITS for name in names):
+        raise ValueError(
+            f"{shown} has folders called {', '.join(names)}, which are splits and no classes: "
+            f"ImageFolder({printable(repr(str(folder / names[0])))}); classes={list(names)} says "
+            "that they are meant"
+        )
+    if all(name.isdecimal() for name in names) and (ordered := sorted(names, key=int)) != names:
+        first = next(n for n, (a, b) in enumerate(zip(names, ordered, strict=True)) if a != b)
+        warnings.warn(
+            f"{shown}: classes are numbered in the order of texts, so that number {first} is the "
+            f"folder {names[first]}; classes=sorted(os.listdir(folder), key=int) numbers them in "
+            "the order of numbers",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _is_visible(name: str) -> bool:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from rumus.optim import Plateau
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from rumus.optim import Optimizer, Plateau
+from rumus.train.checkpoints.snapshot import Schedules
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import ValidationEnd
 from rumus.train.loop.monitor import Mode, checked_metric
@@ -48,3 +53,18 @@ class FeedPlateau(Callback):
     def on_validation_end(self, event: ValidationEnd) -> None:
         """Report the metric."""
         self.plateau.report(event.metrics[self.metric])
+
+
+def warn_of_unfed(optimizer: Optimizer[Any], callbacks: Iterable[Callback]) -> None:
+    """Warn of a `Plateau` that has heard of no metric after an epoch, and of none that feeds it."""
+    fed = {id(callback.plateau) for callback in callbacks if isinstance(callback, FeedPlateau)}
+    for name, schedule in Schedules(optimizer).found.items():
+        is_fed = id(schedule) in fed or not isinstance(schedule, Plateau)
+        if not is_fed and schedule.best is None:
+            warnings.warn(
+                f"{name} is a Plateau that nobody has told of a metric, so that it stays what it "
+                "is: fit(..., validate=..., callbacks=[FeedPlateau(plateau, metric)]), or "
+                "plateau.report(metric) in a callback",
+                UserWarning,
+                stacklevel=2,
+            )

@@ -56,6 +56,7 @@ from rumus.train.loop.events import (
     TrainStart,
     ValidationEnd,
 )
+from rumus.train.loop.feed_plateau import warn_of_unfed
 from rumus.train.loop.hyperparameters import changed, hyperparameters
 from rumus.train.loop.machine import machine, what_differs
 from rumus.train.loop.monitor import Monitor
@@ -382,6 +383,8 @@ class Run:
         self.batches.open(position.epoch)
         self._epoch_started, self._of_epoch = perf_counter(), Spans()
         if not self.batches.batch:
+            if position.epoch == 1:
+                warn_of_unfed(self.trainer.optimizer, self.callbacks.all)
             if self._keeps_good:
                 self._note_good(take(self._of_model))
             self.callbacks.send(

@@ -113,7 +113,7 @@ def measure(
     if not isinstance(validate, tuple):
         found = validate()
         _warn_of_score(validate, found)
-        named = {name: _number(value) for name, value in _named(found).items()}
+        named = {name: _number(name, value) for name, value in _named(found).items()}
         numbers = {name: float(value) for name, value in named.items()}
         return Measurement(numbers, _confusion(named))
     loader, metric_fn = validate
@@ -151,7 +151,7 @@ class Measuring:
         else:
             weights = [float(call(self._weight_of, given))] * len(named)
         pairs = zip(named.items(), weights, strict=True)
-        return [(name, _number(value), weight) for (name, value), weight in pairs]
+        return [(name, _number(name, value), weight) for (name, value), weight in pairs]
 
 
 def on_backend(batch: Sequence[Any], backend: Backend) -> Sequence[Any]:
@@ -271,11 +271,14 @@ def _named(found: object) -> dict[str, Any]:
     return {str(name): value for name, value in found.items()}
 
 
-def _number(value: Any) -> Any:
-    """A number, which may be on a device still."""
+def _number(name: str, value: Any) -> Any:
+    """A number, which may be on a device still. name: of the metric, for messages."""
     is_late = isinstance(value, Tensor) and value.backend.runs_ahead and not value.shape
     if is_late or isinstance(value, MetricState):
         return value
     if isinstance(value, (str, bytes)):
-        raise TypeError(f"a validation returns numbers, not {value!r}")
-    return float(value)
+        raise TypeError(f"a validation returns numbers, and {name!r} is {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"a validation returns numbers, and {name!r} is none: {error}") from None
