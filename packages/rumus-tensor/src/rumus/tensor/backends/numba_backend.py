@@ -21,6 +21,7 @@ from rumus.tensor.backends import (
     numba_batch_norm,
     numba_blas,
     numba_convolution,
+    numba_math,
     numba_pooling,
     numba_quantization,
     numba_recurrent,
@@ -60,6 +61,7 @@ from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.watching import watched
 
 SMALL: Final = 16_384  # below this many elements, NumPy calls cost less than compiling
+COSTLY: Final = 65_536  # from this many `exp` or the like on, starting threads pays off
 FEW: Final = 512  # below this many elements, row sums are not computed as a product
 
 _OWN: Final[Mapping[FusedName, Callable[..., None]]] = {
@@ -104,8 +106,10 @@ def _philox(key: int, first: int, start: int, stop: int, out: Any) -> None:
 def _scatter(rows: Any, index: Any, out: Any) -> None:
     """For numba to compile: add each row to the row that its number selects, in order."""
     for n in range(index.size):
+        to = index[n]
         for i in range(rows.shape[1]):
-            out[index[n], i] += rows[n, i]
+            k = np.uintp(i)
+            out[to, k] += rows[n, k]
 
 
 def _scatter_sorted(rows: Any, order: Any, index: Any, out: Any) -> None:
@@ -113,12 +117,15 @@ def _scatter_sorted(rows: Any, order: Any, index: Any, out: Any) -> None:
     total = np.zeros(rows.shape[1])
     for n in range(order.size):
         at = order[n]
+        to = index[at]
         for i in range(total.size):
-            total[i] += rows[at, i]
-        if n + 1 == order.size or index[order[n + 1]] != index[at]:
+            k = np.uintp(i)
+            total[k] += rows[at, k]
+        if n + 1 == order.size or index[order[n + 1]] != to:
             for i in range(total.size):
-                out[index[at], i] += total[i]
-                total[i] = 0
+                k = np.uintp(i)
+                out[to, k] += total[k]
+                total[k] = 0
 
 
 @cache
@@ -139,13 +146,15 @@ class BoundLoop:
         self._entry, self._dtype = entry, dtype
         self._operands, _ = _operands(kernel, flat)
         self._size = flat[0].size
+        is_costly = any(node.operation in numba_math.NAMES for node in kernel.nodes)
+        self._parts = thread_count() if self._size >= (COSTLY if is_costly else PARALLEL) else 1
         self._scalars = np.empty(len(kernel.uniforms), dtype)
         self._bound = self._bind(self._scalars)
 
     def _bind(self, scalars: Array) -> BoundEntry:
         arrays = [*self._operands, *([scalars] if scalars.size else [])]
-        parts = thread_count() if self._size >= PARALLEL else 1
-        return BoundEntry(self._entry, [*map(address_of, arrays)], self._size, parts, arrays)
+        addresses = [*map(address_of, arrays)]
+        return BoundEntry(self._entry, addresses, self._size, self._parts, arrays)
 
     def command(self, scalars: Sequence[float]) -> Callable[[], object]:
         """Return what runs it with these numbers."""

@@ -30,7 +30,7 @@ BLOCK: Final = 64  # rows
 RUN: Final = 1024  # elements of a row added in float32; their sums are in float64
 SMALL: Final = 16_384  # below this many elements, the NumPy versions run
 FEW: Final = 256  # the same for logits, whose NumPy version is some thirty calls
-PARALLEL: Final = 65_536  # from this many elements on, starting threads pays off
+PARALLEL: Final = 131_072  # from this many elements on, starting threads pays off
 
 
 def _is_small(x: Array, limit: int = SMALL) -> bool:
@@ -344,6 +344,8 @@ def _cross_entropy_gradient(
 ) -> None:  # fmt: skip
     is_weighted = len(weight) > 0
     average = weight.sum() / x.shape[1] if is_weighted else 1.0
+    # A loop from one array to another that is the same would not run on vectors.
+    is_in_place = x.ctypes.data == out.ctypes.data
     for row in range(start, stop):
         if index[row] == ignored:
             for i in range(x.shape[1]):
@@ -355,8 +357,11 @@ def _cross_entropy_gradient(
         scale = x.dtype.type(g * mass / statistics[row, 1])
         share = x.dtype.type(g * smoothing / x.shape[1])
         less = x.dtype.type(0) if is_weighted else share
+        if not is_in_place:
+            for i in range(x.shape[1]):
+                out[row, i] = x[row, i]
         for i in range(x.shape[1]):
-            out[row, i] = exp(x[row, i] - highest) * scale - less
+            out[row, i] = exp(out[row, i] - highest) * scale - less
         if is_weighted and smoothing > 0:
             for i in range(x.shape[1]):
                 out[row, i] -= share * weight[i]
