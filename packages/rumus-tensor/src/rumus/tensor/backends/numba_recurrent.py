@@ -80,7 +80,7 @@ def _ends(h: Array, lengths: Array | None) -> Array:
     return np.ascontiguousarray(lengths)
 
 
-def _whole_vectors(matrix: Array, limits: tuple[int, int, int]) -> Array:
+def _whole_vectors(matrix: Array, limits: tuple[int, int, int, int]) -> Array:
     """A copy of a matrix whose rows are padded with zeros to whole vectors."""
     (rows, columns), lanes = matrix.shape, limits[0]
     wide = aligned((rows, -(-columns // lanes) * lanes))

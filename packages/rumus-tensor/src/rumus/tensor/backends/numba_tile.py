@@ -20,10 +20,10 @@ import numpy as np
 
 from rumus.tensor.memory.backend import Array
 
-WIDE: Final = (16, 8, 4)  # lanes per vector, maximum rows, maximum vectors, with 32 registers
-NARROW: Final = (8, 4, 2)  # with 16 registers
-
-
+# Lanes per vector, and the maximum rows of tiles of one, two and four vectors. More rows hide more
+# of the latency of a sum, and share the load of a vector.
+WIDE: Final = (16, 14, 12, 6)  # with 32 registers
+NARROW: Final = (8, 4, 4, 0)  # with 16 registers
 LINE: Final = 64  # bytes of a cache line
 
 
@@ -36,19 +36,17 @@ def aligned(shape: tuple[int, ...]) -> Array:
 
 
 @cache
-def limits() -> tuple[int, int, int]:
-    """Return the lanes per vector, and the maximum rows and vectors of a tile."""
+def limits() -> tuple[int, int, int, int]:
+    """Return `WIDE` or `NARROW`, depending on the processor."""
     from llvmlite import binding
 
     return WIDE if binding.get_host_cpu_features().get("avx512f") else NARROW
 
 
 def shapes() -> Iterator[tuple[int, int]]:
-    """Rows and vectors of all tiles, as far as registers allow, and a few more."""
-    _, most, widest = limits()
-    for vectors in (1, 2, 4):
-        if vectors <= widest:
-            yield from ((rows, vectors) for rows in range(1, min(most, 16 // vectors) + 1))
+    """Rows and vectors of all tiles, whose sums fit into the registers."""
+    for vectors, most in zip((1, 2, 4), limits()[1:], strict=True):
+        yield from ((rows, vectors) for rows in range(1, most + 1))
 
 
 def tile(
@@ -73,23 +71,21 @@ def tiles(
 
     For numba to compile, as part of other loops. limits: see `limits`.
     """
-    lanes, most, widest = limits
-    height = 0
-    for i in range(rows):
-        if i < height:
-            continue
-        # Of equal height where possible.
-        size = (rows - i + (rows - i + most - 1) // most - 1) // ((rows - i + most - 1) // most)
-        j = 0
-        while j < columns:
-            left = (columns - j) // lanes
-            vectors = 2 if left >= 2 else 1
-            if left >= 4 and widest >= 4 and 2 * size <= most:
-                vectors = 4
+    lanes, one, two, four = limits
+    j = 0
+    while j < columns:
+        left = (columns - j) // lanes
+        vectors, most = 1, one
+        if left >= 4 and rows <= four:
+            vectors, most = 4, four
+        elif left >= 2:
+            vectors, most = 2, two
+        blocks = (rows + most - 1) // most
+        for block in range(blocks):  # of equal height where possible
+            i, end = rows * block // blocks, rows * (block + 1) // blocks
             to = out + 4 * (i * step + j)
-            tile(a + 4 * i, a_places, b + 4 * j, b_places, n, to, step, size, vectors)
-            j += vectors * lanes
-        height = i + size
+            tile(a + 4 * i, a_places, b + 4 * j, b_places, n, to, step, end - i, vectors)
+        j += vectors * lanes
 
 
 @cache
@@ -100,7 +96,7 @@ def compiled() -> None:
 
     cgutils: Any = import_module("numba.core.cgutils")
     extending: Any = import_module("numba.extending")
-    lanes, _, _ = limits()
+    lanes = limits()[0]
     long, single = ir.IntType(64), ir.FloatType()
     vector = ir.VectorType(single, lanes)
     everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
