@@ -539,7 +539,8 @@ class Tensor(Arithmetic["Tensor"]):
     def logsumexp(self, axis: int = -1, keepdims: bool = False) -> Tensor:
         """log(sum(exp(x))) along `axis`, without overflow.
 
-        axis: along which it sums. keepdims: keep the reduced axes, with length 1.
+        axis: along which it sums.
+        keepdims: keep the reduced axes, with length 1.
         """
         return softmaxes.logsumexp(self, axis, keepdims)
 
