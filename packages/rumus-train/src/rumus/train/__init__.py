@@ -1,6 +1,6 @@
-"""The training loop, the data that it runs over, and the checkpoints of a run.
+"""The training loop, its data, and the checkpoints of a run.
 
-`Trainer` is there at once, the rest is imported when it is asked for.
+`Trainer` is imported at once, the rest on first use.
 """
 
 from importlib import import_module
@@ -154,7 +154,7 @@ __all__ = [
     "write_report",
 ]
 
-_NAMES: Final = {  # by the module that they are in
+_NAMES: Final = {  # by their module
     "base.append_file": ("RunFolderWarning",),
     "loop.batch_size": ("BatchSizeSearch", "find_batch_size"),
     "loop.callback": (
@@ -246,10 +246,10 @@ _NAMES: Final = {  # by the module that they are in
 }
 _HOMES: Final = {name: module for module, names in _NAMES.items() for name in names}
 
-if not TYPE_CHECKING:  # to a type checker, a module with this function has every attribute
+if not TYPE_CHECKING:  # for type checkers, a module with this function has every attribute
 
     def __getattr__(name: str) -> Any:
-        """Import what is asked for the first time."""
+        """Import a name on first use."""
         if name not in _HOMES:
             from rumus.train.base.other_names import MODULE
 

@@ -1,4 +1,4 @@
-"""Values that several rooms need: late losses, time spans, strict JSON and TOML, configuration.
+"""Code that several rooms need: late losses, time spans, strict JSON and TOML, configuration.
 
-It imports nothing else of rumus-train.
+It imports nothing else from rumus-train.
 """

@@ -1,4 +1,4 @@
-"""`AppendFile`: a file that grows by whole pieces, for a training that outlives a full disk."""
+"""`AppendFile`: a file that grows by whole pieces, so that training survives a full disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 class RunFolderWarning(UserWarning):
-    """Something of a run could not be written down; the training continues."""
+    """Part of a run's records could not be written; training continues."""
 
 
 class AppendFile:
     """Opened, or made, to be appended to. OSError if it cannot be.
 
-    A piece that the disk does not take is taken back, said once in a RunFolderWarning, and gone;
-    later pieces are tried again. A crash costs at most a torn last piece.
+    A piece that does not fit on the disk is removed and lost, with one RunFolderWarning; later
+    pieces are tried again. A crash leaves at most a torn last piece.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class AppendFile:
             )
 
     def close(self) -> None:
-        """Let go of the file; it may be called again."""
+        """Close the file; it may be called again."""
         descriptor, self._descriptor = getattr(self, "_descriptor", None), None
         if descriptor is not None:
             os.close(descriptor)

@@ -1,7 +1,7 @@
-"""How a function is called with a batch that is a dict: by the names of its parameters.
+"""Calling a function with a dict batch: by the names of its parameters.
 
-`lambda image, label: ...` gets those two of a batch that may hold more. A function of one parameter
-that is not a name of the batch, as `def loss(batch)`, gets the whole dict.
+`lambda image, label: ...` gets these two of a batch that may have more. A function with one
+parameter that is not a field, such as `def loss(batch)`, gets the whole dict.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ Names = tuple[str, ...]
 
 
 def as_dict(batch: Sequence[Any]) -> Mapping[str, Any] | None:
-    """Return the dict that a batch is, if it is one."""
+    """Return the batch if it is a dict."""
     return batch[0] if len(batch) == 1 and isinstance(batch[0], Mapping) else None
 
 
 def values_of(batch: Sequence[Any]) -> Sequence[Any]:
-    """Return what a batch holds, whether it is a tuple or a dict."""
+    """Return the fields of a batch, whether it is a tuple or a dict."""
     named = as_dict(batch)
     return batch if named is None else list(named.values())
 
 
 def call(function: Callable[..., Any], batch: Sequence[Any]) -> Any:
-    """Call a function with a batch. ValueError for a name that it wants and the batch lacks.
+    """Call a function with a batch. ValueError for a parameter that the batch lacks.
 
     >>> call(lambda y, x: (x, y), [{"x": 1, "y": 2, "z": 3}]), call(len, [{"x": 1}])
     ((1, 2), 1)
@@ -44,9 +44,9 @@ def call(function: Callable[..., Any], batch: Sequence[Any]) -> Any:
 
 
 def wanted_names(function: Callable[..., Any], names: Names) -> Names | None:
-    """Return what a function wants of a batch with these names; None if all of it, as one dict.
+    """Return the fields that a function takes from a batch; None for the whole dict.
 
-    ValueError for a name that the batch lacks.
+    ValueError for a parameter that the batch lacks.
     """
     if isinstance(function, FunctionType) and not (
         function.__defaults__ or function.__kwdefaults__
@@ -57,7 +57,7 @@ def wanted_names(function: Callable[..., Any], names: Names) -> Names | None:
 
 @lru_cache(maxsize=256)
 def _of_code(code: CodeType, names: Names) -> Names | None:
-    """Lambdas are made again each time that their line runs; their code is not."""
+    """A lambda is a new object each time its line runs; its code is not."""
     return _wanted(FunctionType(code, {}, closure=_cells(code)), names)
 
 
@@ -68,7 +68,7 @@ def _cells(code: CodeType) -> tuple[CellType, ...] | None:
 def _wanted(function: Callable[..., Any], names: Names) -> Names | None:
     try:
         parameters = [*inspect.signature(function).parameters.values()]
-    except (TypeError, ValueError):  # of a built-in function nobody knows
+    except (TypeError, ValueError):  # unknown for a built-in function
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return names

@@ -1,7 +1,7 @@
-"""How often a model said which class: counted where its scores are, on the host or on a device.
+"""Counts of predicted classes: computed where the scores are, on the host or on a device.
 
-On a device nothing is read. What is wrong with a batch cannot be said there and then, so it is
-counted too, and `raise_problems` says it when the counts are read.
+On a device nothing is read back. Bad batches cannot raise at once, so they are counted too, and
+`raise_problems` raises when the counts are read.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ def beside(given: Given, other: Tensor) -> Tensor:
 
 
 def counted_hits(scores: Given, targets: Given, top: int) -> Part:
-    """Return how many samples have their class among the `top` best scores, and how many have not.
+    """Return counts of samples: hits, misses, NaN scores, invalid classes.
 
-    Then how many have NaN, and how many a class that is none; on the host these are refused here.
+    A hit has its class among the `top` best scores. On the host, NaN scores and invalid classes
+    raise here.
     """
     check_shapes(scores, targets)
     if is_remote(scores):
@@ -62,10 +63,7 @@ def counted_hits(scores: Given, targets: Given, top: int) -> Part:
 
 
 def confusion_counts(scores: Given, targets: Given) -> tuple[Part, Part]:
-    """Return how often class j, the one with the best score, was said of samples of class i.
-
-    And what `counted_hits` returns.
-    """
+    """Return how often class j had the best score in class i, and the counts of `counted_hits`."""
     check_shapes(scores, targets)
     if is_remote(scores):
         return class_confusion(*_remote(scores, targets))
@@ -77,7 +75,7 @@ def confusion_counts(scores: Given, targets: Given) -> tuple[Part, Part]:
 
 
 def raise_problems(counts: NDArray[Any], classes: int, metric: str = "") -> None:
-    """Raise ValueError if `counted_hits` has counted what is no score, or no class.
+    """Raise ValueError if `counted_hits` has counted invalid scores or classes.
 
     metric: what is told of where they were, when they are read long after.
     """
@@ -95,7 +93,7 @@ def no_class(classes: int) -> str:
 
 
 def as_numbers(given: Given) -> NDArray[np.float64]:
-    """Return it as an array of float64. ValueError for what is no number."""
+    """Return it as a float64 array. ValueError if it is not numeric."""
     found = on_host(given)
     if found.dtype.kind not in "biuf":
         raise ValueError(f"predictions and targets must be numbers, not {found.dtype}")
@@ -103,7 +101,7 @@ def as_numbers(given: Given) -> NDArray[np.float64]:
 
 
 def check_shapes(scores: Given, targets: Given) -> None:
-    """Raise ValueError for shapes that do not fit, and targets that are no whole numbers."""
+    """Raise ValueError for shapes that do not fit, and targets that are not integers."""
     found, wanted, dtype = shape_of(scores), shape_of(targets), dtype_of(targets)
     if len(found) != 2 or wanted != found[:1] or not found[1]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The classes of a data set: their names in the order of their numbers, given or found."""
+"""The classes of a data set: their names in numeric order, given or found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rumus.train.base.printable import printable
 
 
 def checked_classes(classes: Sequence[str]) -> list[str]:
-    """Return the classes that were given. TypeError for what is no text, ValueError for doubles."""
+    """Return the given classes. TypeError for anything but strings, ValueError for duplicates."""
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
         raise TypeError(f"classes must be a list of texts, not {printable(repr(classes))}")
     found = list(classes)
@@ -26,7 +26,7 @@ def checked_classes(classes: Sequence[str]) -> list[str]:
 
 
 def class_numbers(names: Sequence[str], classes: list[str]) -> NDArray[np.int64]:
-    """Return the numbers of classes by their names; if there are no classes yet, these become them.
+    """Return the numbers of classes by name; if there are no classes yet, these become the classes.
 
     >>> found: list[str] = []
     >>> class_numbers(["rose", "iris", "rose"], found).tolist(), found
@@ -39,7 +39,7 @@ def class_numbers(names: Sequence[str], classes: list[str]) -> NDArray[np.int64]
 
 
 def unknown_class(where: str, name: str, classes: Iterable[str]) -> ValueError:
-    """Return the error for a class that is not among those that were given."""
+    """Return the error for a class that was not given."""
     near = nearest_name(name, classes)
     hint = f"did you mean {printable(repr(near))}?" if near else "add it there"
     return ValueError(f"{where}: {printable(repr(name))} is not in classes; {hint}")

@@ -1,7 +1,7 @@
-"""Configuration: a dataclass of yours, from TOML and from `name=value`, and back to TOML.
+"""Configuration: your dataclass, from TOML and from `name=value`, and back to TOML.
 
-The annotations say what is allowed; nothing is converted but a whole number where a float is
-needed. All that is wrong is said in one ConfigurationError.
+The annotations are the schema; nothing is converted except an integer where a float is needed. All
+errors are in one ConfigurationError.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rumus.train.base.regular_file import require_regular_file
 from rumus.train.base.toml_text import parse_toml, to_toml
 
 C = TypeVar("C")
-NONE: Final = "none"  # TOML has no null; where None is allowed this text stands for it
+NONE: Final = "none"  # TOML has no null; this text stands for None where it is allowed
 _PLAIN: Final = {
     bool: "true or false",
     int: "a whole number",
@@ -32,18 +32,18 @@ _PLAIN: Final = {
 
 
 class ConfigurationError(PrintableError, ValueError):
-    """A configuration that does not fit its dataclass; the message lists all that is wrong."""
+    """A configuration does not fit its dataclass; the message lists all errors."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A value as it was typed: `read` takes it for text or for TOML, as the annotation wants."""
+    """A value as typed: `read` takes it as text or as TOML, depending on the annotation."""
 
     text: str
 
 
 class _Wrong(Exception):
-    """A value that is not what is needed. Never leaves this file."""
+    """A value of a wrong type. Never leaves this file."""
 
 
 def load_configuration(
@@ -51,17 +51,17 @@ def load_configuration(
 ) -> C:
     """Return a dataclass with the values of a TOML file, then of settings such as "optim.lr=3e-4".
 
-    Fields may be bool, int, float, str, Path, Enum, Literal, lists, tuples, dicts by str, unions of
-    these with None, and dataclasses of such fields. What is given nowhere has its default. Where
-    None is allowed, the text "none" stands for it.
+    Fields may be bool, int, float, str, Path, Enum, Literal, lists, tuples, dicts with str keys,
+    unions of these with None, and dataclasses of such fields. Missing fields get their defaults.
+    Where None is allowed, the text "none" stands for it.
 
     kind: a dataclass.
     file: in TOML.
-    settings: texts such as "lr=0.1", which win over the file.
+    settings: strings such as "lr=0.1", which override the file.
 
-    ConfigurationError with all that is wrong: unknown keys, with the nearest that exists; missing
-    ones; values of another type, with what is needed; what `__post_init__` refuses. OSError for a
-    file that cannot be read.
+    ConfigurationError with all errors: unknown keys, with the nearest existing one; missing ones;
+    values of a wrong type, with the right one; errors from `__post_init__`. OSError for a file that
+    cannot be read.
 
     >>> from dataclasses import dataclass, field
     >>> from rumus.train import load_configuration
@@ -100,9 +100,9 @@ def configure(kind: type[C], table: Mapping[str, Any]) -> C:
 
 
 def configuration_table(config: Any) -> dict[str, Any]:
-    """Return a configuration as a table for TOML, every field in it.
+    """Return a configuration as a table for TOML, with every field.
 
-    ConfigurationError for what could not be read back.
+    ConfigurationError for values that could not be read back.
 
     >>> from dataclasses import dataclass
     >>> @dataclass
@@ -120,10 +120,10 @@ def configuration_table(config: Any) -> dict[str, Any]:
 
 
 def save_configuration(config: Any, file: str | Path) -> None:
-    """Write a configuration as TOML that `load_configuration` gives back as it is.
+    """Write a configuration as TOML that `load_configuration` restores exactly.
 
     config: an object of a dataclass.
-    file: that is written, in TOML.
+    file: to write, in TOML.
     """
     Path(file).write_text(to_toml(configuration_table(config)), encoding="utf-8")
 
@@ -160,7 +160,7 @@ def _fields(kind: type[Any]) -> list[dataclasses.Field[Any]]:
 
 
 def _build(kind: type[Any], table: Any, path: str, problems: list[str]) -> Any:
-    """Return a dataclass from a table; what is wrong is added to `problems`."""
+    """Return a dataclass from a table; errors are added to `problems`."""
     if not isinstance(table, Mapping):
         problems.append(f"{path[:-1]} must be a table, not {_shown(table)}")
         return None
@@ -185,7 +185,7 @@ def _build(kind: type[Any], table: Any, path: str, problems: list[str]) -> Any:
 
 
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    """Return what the fields are annotated with; all of it is something that can be read."""
+    """Return the fields' annotations, all of which can be read."""
     made = [f.default_factory for f in _fields(kind)] + [type(f.default) for f in _fields(kind)]
     # A dataclass inside a function is found by no name, but often it is what makes the default.
     local = {each.__name__: each for each in made if dataclasses.is_dataclass(each)}
@@ -219,7 +219,7 @@ def _field(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
 
 
 def read(hint: Any, value: Any) -> Any:
-    """Return a value as an annotation wants it, or raise _Wrong with what was found."""
+    """Convert a value according to an annotation, or raise _Wrong with what was found."""
     if isinstance(value, Text):
         return _read_text(hint, value.text)
     origin, parts = get_origin(hint), get_args(hint)
@@ -273,7 +273,7 @@ def _read_sequence(origin: Any, parts: Sequence[Any], value: Any) -> Any:
 
 
 def _read_text(hint: Any, text: str) -> Any:
-    """Read what was typed: as TOML, if that fits, else as text."""
+    """Read typed text: as TOML if that fits, else as text."""
     try:
         typed = parse_toml(f"value = {text}")
     except ValueError:
@@ -291,7 +291,7 @@ def _read_text(hint: Any, text: str) -> Any:
 
 
 def _needed(hint: Any) -> str:
-    """What an annotation allows, in words."""
+    """Describe what an annotation allows."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(_needed(part) for part in parts)
@@ -333,7 +333,7 @@ _WRITTEN: Final[Sequence[tuple[Any, Callable[[Any], Any]]]] = (
 
 
 def _plain(value: Any, path: str) -> Any:
-    """Return a value as TOML has it."""
+    """Return a value in TOML's types."""
     if dataclasses.is_dataclass(value):
         names = [field.name for field in _fields(type(value))]
         return {name: _plain(getattr(value, name), f"{path}.{name}") for name in names}

@@ -1,4 +1,4 @@
-"""What goes wrong between a dataset and its batches."""
+"""Errors between a dataset and its batches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from rumus.tensor.expression.printable import PrintableError
 class SampleError(PrintableError, RuntimeError):
     """A sample could not be read or transformed, or does not fit the others of its batch.
 
-    message: what is told.
-    index: the sample's number in the loader's dataset, or None if it was one of several. What went
-        wrong is the `__cause__`.
+    message: the text.
+    index: the sample's number in the loader's dataset, or None if it was one of several. The
+        original error is the `__cause__`.
     """
 
     def __init__(self, message: str, index: int | None = None) -> None:
@@ -23,4 +23,4 @@ class SampleError(PrintableError, RuntimeError):
 
 
 class WorkerError(PrintableError, RuntimeError):
-    """A worker process of a loader could not be started, or ended before its work did."""
+    """A loader's worker process could not be started, or ended too early."""

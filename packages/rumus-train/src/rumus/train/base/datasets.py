@@ -1,4 +1,4 @@
-"""`datasets_of`: the dataset that a loader reads, and the ones that it is a part of."""
+"""`datasets_of`: the dataset that a loader reads, and those that it is a subset of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`EpochSum`: a sum over the steps of an epoch, of values that stay where they were computed."""
+"""`EpochSum`: a sum over an epoch's steps, of values that stay where they were computed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rumus.tensor.memory.recording import Capturing
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.tensor.memory.updater import Outcome
 
-LAG: Final = 64  # values on the CPU, or pages on a device, that may be waiting to be read
-PAGE: Final = 256  # values of a page, if they have one element
-ELEMENTS: Final = 1 << 16  # of a page whose values have many
+LAG: Final = 64  # values on the CPU, or pages on a device, that may wait to be read
+PAGE: Final = 256  # one-element values per page
+ELEMENTS: Final = 1 << 16  # elements per page for larger values
 
 _IS_HERE = (Expr.array("index") - Expr.scalar("at")).abs() < 0.5
 _WRITE = Kernel(
@@ -28,9 +28,9 @@ _WRITE = Kernel(
 
 
 class _Page:
-    """Memory for some values on a device, which is read in one piece: (places, elements).
+    """Memory for several values on a device, read in one transfer: (places, elements).
 
-    before: the page that is full, whose index of places this one takes over.
+    before: the full page, whose index of places this one reuses.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class _Page:
             index = arange(self.places, backend=backend).astype(float32)
             self._index = index.reshape((self.places, 1))._array
         self._write: Callable[[Sequence[float]], None] | None = None
-        self._value: Array = None  # what `_write` takes the value from
+        self._value: Array = None  # the source of `_write`
         self.counted: list[tuple[SupportsFloat, Outcome]] = []
-        self.done = 0  # how many are in the sum already, or forgotten
+        self.done = 0  # the number already summed or dropped
 
     @property
     def is_full(self) -> bool:
@@ -70,7 +70,7 @@ class _Page:
 
 
 class LateWeight:
-    """What a step weighs, where only the device knows: a number once somebody asks."""
+    """A step's weight that only the device knows: becomes a number when it is read."""
 
     def __init__(self, page: _Page, at: int, host: list[NDArray[Any]]) -> None:
         self._page, self._at, self._host = page, at, host
@@ -83,11 +83,11 @@ class LateWeight:
 
 
 class LateWeights:
-    """Weights in their own memory on a device, a page of which is one transfer."""
+    """Copies of weights on a device, read a page at a time."""
 
     def __init__(self) -> None:
         self._page: _Page | None = None
-        self._host: list[NDArray[Any]] = []  # what was read of the page last, if anything
+        self._host: list[NDArray[Any]] = []  # the part of the page read last, if any
 
     def note(self, weight: Tensor) -> LateWeight:
         """Copy a weight, without reading it."""
@@ -105,7 +105,7 @@ class EpochSum:
     """sum of weight * value, in float64, of values that may still be on their way.
 
     On the CPU a few wait to be read. On a device all do: a page of them is one transfer. A value
-    counts when its step turns out to be applied.
+    counts once its step turns out to be applied.
 
     shape: of each value.
 
@@ -123,10 +123,10 @@ class EpochSum:
         self._total: NDArray[np.float64] | float = np.zeros(shape)
         self._waiting: list[tuple[Tensor, SupportsFloat, Outcome]] = []
         self._pages: list[_Page] = []
-        self._is_remote: tuple[Backend | None, bool] = None, False  # of the backend asked last
+        self._is_remote: tuple[Backend | None, bool] = None, False  # of the last backend
 
     def note(self, value: Tensor) -> Tensor:
-        """Return a value in its own memory; it does not count before `count` says so."""
+        """Return a copy of a value; it counts only after `count`."""
         backend = value._backend
         if backend is not self._is_remote[0]:
             self._is_remote = backend, backend.runs_ahead
@@ -135,7 +135,7 @@ class EpochSum:
         return Tensor(value._array.copy(), backend)
 
     def count(self, noted: Tensor, weight: SupportsFloat, outcome: Outcome) -> None:
-        """Let the value that was noted last enter the sum, if its step turns out to be applied."""
+        """Add the last noted value to the sum, if its step turns out to be applied."""
         if self._is_remote[1]:
             self._pages[-1].counted.append((weight, outcome))
             return
@@ -152,12 +152,12 @@ class EpochSum:
         return np.asarray(self._total)
 
     def start(self, total: Any = 0.0, weight: float = 0.0) -> None:
-        """Begin again, with a sum that was read."""
+        """Restart from a sum that was read."""
         self._total = np.zeros(self.shape) + total
         self.weight = weight
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Reset."""
         self.start()
         self._waiting.clear()
         for page in self._pages:
@@ -195,6 +195,6 @@ class EpochSum:
         weight = float(weight)
         if self.shape:
             self._total = self._total + weight * np.asarray(value, np.float64)
-        else:  # the same number, several times sooner
+        else:  # the same number, several times faster
             self._total = float(self._total) + weight * value.item()
         self.weight += weight

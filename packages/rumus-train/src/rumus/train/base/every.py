@@ -1,4 +1,4 @@
-"""`Every`: when something that is done again and again is due."""
+"""`Every`: when a repeated action is due."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Every so many steps, epochs or seconds, whichever comes first; never if nothing is given.
+    """Every number of steps, epochs or seconds, whichever comes first; never if none is given.
 
-    Steps and epochs are counted from the start of training, over resumes: so what is due does not
-    depend on where a run was stopped. Seconds are counted from the last time.
+    Steps and epochs count from the start of training, across resumes, so they do not depend on
+    where a run was stopped. Seconds count from the last time.
 
     steps: a number of steps, None for none.
     epochs: a number of epochs, None for none.
     seconds: a number of seconds, None for none.
 
-    ValueError for what is not positive.
+    ValueError for numbers that are not positive.
 
     >>> from rumus.train import Every
     >>> every = Every(steps=100, epochs=1)
@@ -40,7 +40,7 @@ class Every:
 
     @staticmethod
     def check(name: str, given: object) -> None:
-        """Raise TypeError for an argument `name` that is no `Every`, as a number of who knows.
+        """Raise TypeError for an argument that is not an `Every`, such as a number without a unit.
 
         name: of the argument, for error messages.
         given: what was passed; None is fine.
@@ -59,7 +59,7 @@ class Every:
         )
 
     def after_epoch(self, epoch: int) -> bool:
-        """Whether it is due after so many epochs.
+        """Whether it is due after a number of epochs.
 
         epoch: the number of epochs so far.
         """

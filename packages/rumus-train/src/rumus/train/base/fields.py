@@ -1,4 +1,4 @@
-"""Samples and batches are tuples or dicts; here they are names, if any, and values."""
+"""Samples and batches are tuples or dicts; this splits them into names, if any, and values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def values_in(fields: Any) -> tuple[Any, ...]:
 
 
 def fields_of(names: Names, values: Sequence[Any]) -> Any:
-    """Return a dict if there are names, and a tuple if there are none.
+    """Return a dict if there are names, else a tuple.
 
     >>> fields_of(("x", "y"), [1, 2]), fields_of(None, [1, 2])
     ({'x': 1, 'y': 2}, (1, 2))

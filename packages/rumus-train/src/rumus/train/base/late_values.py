@@ -1,4 +1,4 @@
-"""Reading numbers that may still be on a device, as few times as possible."""
+"""Reading numbers that may still be on a device, in as few transfers as possible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rumus.tensor import Tensor, stack
 
 
 def late_values(tensors: Sequence[Tensor]) -> list[float]:
-    """Return the numbers of tensors without axes; those of one device are one transfer.
+    """Return the numbers in scalar tensors, with one transfer per device.
 
     Waits for the device. NonFiniteGradientError if it has refused a step meanwhile.
 
@@ -31,7 +31,7 @@ def late_values(tensors: Sequence[Tensor]) -> list[float]:
 
 
 def late_numbers(values: Sequence[Tensor | float]) -> list[float]:
-    """Return numbers of which some are tensors without axes; see `late_values`.
+    """Return numbers, some of which are scalar tensors; see `late_values`.
 
     >>> from rumus.tensor import tensor
     >>> late_numbers([1.0, tensor(1.5)])

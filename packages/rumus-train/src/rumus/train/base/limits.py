@@ -1,4 +1,4 @@
-"""`Limits`: when a run ends by itself."""
+"""`Limits`: when a run ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Logged`: what training steps report beside their loss, averaged over an epoch like the loss."""
+"""`Logged`: values that steps report in addition to their loss, averaged over an epoch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rumus.train.base.epoch_sum import EpochSum
 from rumus.train.base.metric_state import MetricState, Part
 
 _HOST: Final = NumpyBackend()
-TAKEN: Final = frozenset(("epoch", "step", "loss"))  # what an entry of the history has already
-OF_VALIDATION: Final = "val_"  # before what it has of a validation
+TAKEN: Final = frozenset(("epoch", "step", "loss"))  # keys that a history entry already has
+OF_VALIDATION: Final = "val_"  # prefix of validation values
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a step logs under a name: a number, of which there is one part, or a metric.
+    """A value that a step logs: a number, which has one part, or a metric.
 
     finish: from the sums of the parts to the metric; None for a number, which is averaged.
     """
@@ -38,7 +38,7 @@ class Value:
         return [part.shape for part in self.parts]
 
     def weighted(self, weight: float) -> Value:
-        """Return it in its own memory, a number times this weight."""
+        """Return a copy, with a number multiplied by this weight."""
         factor = weight if self.finish is None else 1.0
         return Value(tuple([part * factor for part in self.parts]), self.finish)
 
@@ -51,10 +51,10 @@ Log: TypeAlias = Mapping[str, Value]
 
 
 def as_log(found: Mapping[Any, Any]) -> tuple[Tensor, dict[str, Value]]:
-    """Return the loss of what a training step has returned, and the rest of it.
+    """Split a training step's result into the loss and the logged values.
 
-    ValueError without a "loss", and for a name that the history has taken; TypeError for what is
-    neither a number, a tensor without axes nor a metric, and for a metric that keeps all scores.
+    ValueError without a "loss", and for a name reserved by the history; TypeError for anything but
+    numbers, scalar tensors and metrics, and for a metric that keeps all scores.
     """
     if "loss" not in found:
         raise ValueError(
@@ -98,13 +98,13 @@ def _floating(part: Part) -> Tensor:
 
 
 def _of_host(number: float | NDArray[Any]) -> Tensor:
-    """A number that is no result of the step's operations: what it depends on is guarded."""
+    """A number that is not a result of the step's operations: its inputs are guarded."""
     with watched_by(None):
         return tensor(number, backend=_HOST)
 
 
 def weighted(log: Log, weight: float) -> Log:
-    """Return a log in its own memory, its numbers times this weight."""
+    """Return a copy of a log, with numbers multiplied by this weight."""
     return {name: value.weighted(weight) for name, value in log.items()}
 
 
@@ -135,7 +135,7 @@ class _Entry:
             total.count(part, weight if self.finish is None else 1.0, outcome)
 
     def value(self) -> float | None:
-        """What it is of the steps so far; None if none has counted.
+        """Its value over the steps so far; None if none has counted.
 
         NaN of a batch that a metric refuses, which is told once: the steps are done long since, and
         are not to be lost to what only looks at them.
@@ -158,28 +158,28 @@ class _Entry:
 
 
 class Logged:
-    """What is logged in the steps of an epoch, by name, with nothing read before it is asked for.
+    """The values logged in an epoch's steps, by name, read only on demand.
 
-    Numbers are averaged with the weights of the losses; metrics are those of all samples.
+    Numbers are averaged with the losses' weights; metrics cover all samples.
     """
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._noted: dict[str, list[Tensor]] = {}
-        self._saved: dict[str, Any] = {}  # of entries that no step has logged since
+        self._saved: dict[str, Any] = {}  # entries that no step has logged since
 
     @property
     def last(self) -> dict[str, Tensor]:
-        """The numbers that the last step has logged, not read; metrics are not among them."""
+        """The numbers, unread, that the last step logged, without metrics."""
         noted = self._noted.items()
         return {name: parts[0] for name, parts in noted if self._entries[name].finish is None}
 
     def note(self, log: Log) -> None:
-        """Take what a step logs; it does not count before `count` says so."""
+        """Note a step's values; they count only after `count`."""
         self._noted = {name: self._entry(name, value).note(value) for name, value in log.items()}
 
     def count(self, weight: SupportsFloat, outcome: Outcome) -> None:
-        """Let what was noted last count, if its step turns out to be applied."""
+        """Count the last noted values, if their step turns out to be applied."""
         for name, parts in self._noted.items():
             self._entries[name].count(parts, weight, outcome)
 
@@ -205,7 +205,7 @@ class Logged:
                 total.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums so far, and what they amount to."""
+        """Return the sums so far, and their results."""
         found = dict(self._saved)
         for name, entry in self._entries.items():
             if (value := entry.value()) is not None:
@@ -220,7 +220,7 @@ class Logged:
         self._saved = {name: dict(saved) for name, saved in state.items()}
 
     def _entry(self, name: str, value: Value) -> _Entry:
-        """What adds up a name. ValueError if it was something else before."""
+        """The sum of a name. ValueError if it was of another kind before."""
         entry = self._entries.get(name)
         if entry is None:
             entry = self._entries[name] = _Entry(name, value)

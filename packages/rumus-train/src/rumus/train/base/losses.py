@@ -1,4 +1,4 @@
-"""`Losses`: the mean loss of an epoch, whose losses stay where they were computed."""
+"""`Losses`: the mean loss of an epoch; losses stay where they were computed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rumus.train.base.logged import Log, Logged
 
 
 class Losses:
-    """A weighted mean, in float64, of losses that may still be on their way; see `EpochSum`.
+    """A weighted float64 mean of losses that may not have been computed yet; see `EpochSum`.
 
-    logged: what the steps log beside their losses.
+    logged: the other values that steps log.
     """
 
     def __init__(self) -> None:
@@ -24,15 +24,15 @@ class Losses:
         self._last: float | None = None  # the mean of the last epoch
 
     def note(self, loss: Tensor, log: Log | None = None) -> Tensor:
-        """Return a loss in its own memory; it does not count before `count` says so.
+        """Return a copy of a loss; it counts only after `count`.
 
-        log: what its step logs.
+        log: the step's logged values.
         """
         self.logged.note(log or {})
         return self._sum.note(loss)
 
     def placed(self, weight: float | Tensor) -> float | LateWeight:
-        """Return a weight as `count` takes it; one on a device is copied there, and not read."""
+        """Return a weight for `count`; one on a device is copied there, not read."""
         if not isinstance(weight, Tensor):
             return weight
         if not weight.backend.runs_ahead:

@@ -1,4 +1,4 @@
-"""`MetricState`: what a metric has to know of some samples, to be exact over all of them."""
+"""`MetricState`: what a metric needs from some samples to be exact over all of them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ CONFUSION_MATRIX: Final = "confusion_matrix"  # the metric whose first part is k
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricState:
-    """A metric of some samples. States add up: the sum is that of all their samples.
+    """A metric over some samples. Adding states gives the state of all their samples.
 
-    So a validation over batches has the F1 of the whole set, which is not the mean of the batches'.
+    So a validation in batches gets the F1 of the whole set, which is not the batches' mean.
 
     name: of the metric.
-    parts: counts, which are added, or where `joins` is set values of each sample, which are put one
-        after the other. They may be tensors of a device, which are read when states are added up,
-        or the metric is asked for.
+    parts: counts, which are added, or with `joins` per-sample values, which are concatenated. They
+        may be device tensors, which are read when states are added or the metric is computed.
     finish: from the parts, as arrays, to the metric.
-    joins: whether parts are put one after the other.
+    joins: whether parts are concatenated rather than added.
 
     >>> import numpy as np
     >>> from rumus.train.metrics import MetricState
@@ -51,12 +50,12 @@ class MetricState:
 
     @property
     def kind(self) -> tuple[str, tuple[tuple[int, ...], ...]]:
-        """What states of one metric have in common: its name, and the shapes of the parts."""
+        """The key that states of one metric share: its name, and the shapes of the parts."""
         return self.name, tuple(p.shape[1:] if self.joins else p.shape for p in self.parts)
 
 
 def add_up(states: Sequence[MetricState]) -> MetricState:
-    """Return the state of all samples, its parts on the host; each part is read in one transfer.
+    """Return the state of all samples, with parts on the host; each part is read in one transfer.
 
     ValueError for states of different metrics.
     """
@@ -69,7 +68,7 @@ def add_up(states: Sequence[MetricState]) -> MetricState:
 
 
 def _joined(parts: Sequence[Part], joins: bool) -> NDArray[Any]:
-    """One part of all states: added, in float64, or one after the other."""
+    """One part of all states: added in float64, or concatenated."""
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if len(tensors) == len(parts):  # of a device: one transfer
         found = (concat(tensors) if joins else stack(tensors)).numpy()

@@ -1,4 +1,4 @@
-"""Whether this program is cells of a notebook."""
+"""Detecting notebooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def in_notebook() -> bool:
-    """Whether a notebook's kernel runs this, whose front end shows HTML.
+    """Whether this runs in a notebook, whose front end shows HTML.
 
     >>> in_notebook()
     False

@@ -1,4 +1,4 @@
-"""What PyTorch's, Lightning's and Keras's names for training are called here."""
+"""What to write instead of PyTorch's, Lightning's and Keras's names for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Position`: where a run is, and what it has found on the way."""
+"""`Position`: the progress of a run, and its results so far."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 @dataclass(slots=True)
 class Position:
-    """Where a run is: epochs count from 0, `step` is the number of those done.
+    """The progress of a run: epochs count from 0, `step` is the number of completed steps.
 
     exhausted: the epoch's batches are used up and only its end is left to do. validation_due: one
     was begun and cut short. rollbacks: how many there were. metrics: of the last validation, which
     was that of the weights after `metrics_step`; None if those weights are gone. best: of the
     metric `monitor`, less or more of which is better as `mode` says, found after `best_step`.
     machine: what the last step was computed on. hyper: the hyper-parameters that it was done with.
-    random: the generators behind `random.random()` and `numpy.random.normal()`. spikes: losses that
-    were far above those before. spikes_in_a_row: how many steps were left out just now.
-    recent_losses: those that the next are compared with.
+    random: the generators behind `random.random()` and `numpy.random.normal()`. spikes: the number
+        of losses far above earlier ones. spikes_in_a_row: the number of steps just skipped.
+        recent_losses: that the next are compared with.
     """
 
     epoch: int = 0

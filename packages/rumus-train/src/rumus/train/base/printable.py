@@ -1,4 +1,4 @@
-"""`printable`: text of a file, a path or a column name, safe to write to a terminal."""
+"""`printable`: untrusted text (files, paths, column names), made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _LONGEST: Final = 200  # characters of one name in a message
 
 
 def printable(text: object) -> str:
-    r"""Return a text with its control characters and lone surrogates escaped, cut when very long.
+    r"""Return a text with control characters and lone surrogates escaped, truncated if very long.
 
-    A terminal obeys what follows an escape character, so no message contains one.
+    A terminal obeys escape sequences, so no message contains one.
 
     >>> printable("a\x1b[2Jb")
     'a\\x1b[2Jb'

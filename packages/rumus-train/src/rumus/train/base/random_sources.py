@@ -1,6 +1,6 @@
-"""Random generators of rumus, NumPy and Python: their states, and which of those alive have drawn.
+"""Random generators of rumus, NumPy and Python: their states, and which live ones have drawn.
 
-A generator of NumPy is a view of a bit generator, which is what moves. The generators behind
+A NumPy generator is a view of a bit generator, which holds the state. The generators behind
 `numpy.random.normal()` and `random.random()` belong to the program.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from rumus.tensor import Generator
 
-# What a program draws from, and what moves when it does. (NumPy imports its part when it is named.)
+# What a program draws from, and the state that advances. (NumPy imports its part on first use.)
 Source: TypeAlias = "Generator | np.random.BitGenerator | random.Random"
 Random: TypeAlias = "Source | np.random.Generator | np.random.RandomState"
 
@@ -26,7 +26,7 @@ _OF_PYTHON: Final[random.Random] = random.random.__self__  # type: ignore[attr-d
 
 
 def is_random(thing: object) -> TypeGuard[Random]:
-    """Whether it is a generator whose state can be saved, and given back."""
+    """Whether it is a generator whose state can be saved and restored."""
     return source_of(thing) is not None
 
 
@@ -35,7 +35,7 @@ def _views_of_numpy() -> tuple[type, ...]:
 
 
 def source_of(thing: object) -> Source | None:
-    """Return what moves when somebody draws from a generator; None for what is none."""
+    """Return the state holder of a generator; None if it is not a generator."""
     if isinstance(thing, np.random.Generator):
         return thing.bit_generator
     if isinstance(thing, np.random.RandomState):
@@ -46,7 +46,7 @@ def source_of(thing: object) -> Source | None:
 
 
 def state_of(thing: Random) -> dict[str, Any]:
-    """Return the state of a generator: numbers, texts and arrays."""
+    """Return the state of a generator: numbers, strings and arrays."""
     if isinstance(thing, Generator):
         return dict(thing.state())
     if isinstance(thing, (np.random.Generator, np.random.BitGenerator)):
@@ -58,7 +58,7 @@ def state_of(thing: Random) -> dict[str, Any]:
 
 
 def restore_state(thing: Random, state: Any) -> None:
-    """Continue from a state. ValueError, TypeError or KeyError for that of another kind."""
+    """Restore a state. ValueError, TypeError or KeyError for one of another kind."""
     if isinstance(thing, Generator):
         thing.restore(state)
     elif isinstance(thing, (np.random.Generator, np.random.BitGenerator)):
@@ -75,13 +75,13 @@ def _bits_of(thing: np.random.Generator | np.random.BitGenerator) -> np.random.B
 
 
 def states_of_program() -> dict[str, Any]:
-    """Return the states of the generators that belong to the program, as JSON has them."""
+    """Return the states of the program's generators in JSON's types."""
     legacy = np.random.get_state(legacy=False)
     return {"python": _as_text(state_of(_OF_PYTHON)), "numpy": _as_text(legacy)}
 
 
 def restore_program(states: Mapping[str, Any]) -> None:
-    """Continue from the states that a program had. ValueError where NumPy's is of another kind."""
+    """Restore the states of a program's generators. ValueError if NumPy's is of another kind."""
     if states:
         restore_state(_OF_PYTHON, _from_text(states["python"]))
         np.random.set_state(_from_text(states["numpy"]))
@@ -107,9 +107,9 @@ def _from_text(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Look:
-    """Where every generator of the process stands, but those that belong to the program.
+    """The positions of all generators in the process, except the program's own.
 
-    of_program: look at these as well.
+    of_program: include these.
 
     >>> noise, look = np.random.default_rng(0), Look()
     >>> number = noise.random()
@@ -127,13 +127,13 @@ class Look:
         self._places = [place_of(source) for source in self._sources]
 
     def again(self) -> Look:
-        """Return where the same ones are now: cheap, but blind to those made since."""
+        """Return the current places of the same generators: cheap, but blind to new ones."""
         now = copy(self)
         now._places = [place_of(source) for source in self._sources]
         return now
 
     def moved(self) -> list[Source]:
-        """Return those that have drawn, or were set, since then."""
+        """Return the generators that have drawn, or were set, since then."""
         pairs = zip(self._sources, self._places, strict=True)
         return [source for source, place in pairs if place_of(source) != place]
 
@@ -143,12 +143,12 @@ def _of_program() -> dict[str, Source]:
 
 
 def is_of_program(source: Source) -> bool:
-    """Whether it is behind `random.random()` or `numpy.random.normal()`."""
+    """Whether it is the generator of `random.random()` or `numpy.random.normal()`."""
     return any(source is own for own in _of_program().values())
 
 
 def _alive() -> list[Source]:
-    """All in the process: one look at a million objects, by type, as proxies lie of their class."""
+    """All in the process, in one pass over its objects; by type, since proxies fake their class."""
     kinds = [*_with_subclasses(Generator), *_with_subclasses(np.random.BitGenerator)]
     kinds += set(_with_subclasses(random.Random)).difference(_with_subclasses(random.SystemRandom))
     wanted = frozenset[type](kinds)
@@ -163,7 +163,7 @@ def _with_subclasses(kind: type) -> Iterator[type]:
 
 
 def place_of(source: Source) -> Hashable:
-    """Return where a generator stands: equal to that of another time if nobody has drawn."""
+    """Return a generator's position, which is equal at another time if nothing was drawn."""
     if isinstance(source, Generator):
         return source.place
     if isinstance(source, random.Random):
@@ -178,9 +178,9 @@ def _hashable(value: Any) -> Hashable:
 
 
 def sources_in(things: Iterable[object]) -> Iterator[Source]:
-    """Iterate over the generators that objects hold: in attributes, containers and closures.
+    """Iterate over the generators that objects hold in attributes, containers and closures.
 
-    What an object of rumus holds it saves or not, but does not hand over.
+    Objects of rumus are not searched: they save their own.
     """
     waiting, seen = list(things), set[int]()
     while waiting:
@@ -196,19 +196,18 @@ def sources_in(things: Iterable[object]) -> Iterator[Source]:
             waiting += [part for part in gc.get_referents(thing) if gc.is_tracked(part)]
 
 
-# What a person calls them
+# Their names for messages
 
 
 def name_of(source: Source) -> str | None:
-    """Return what a program calls a generator.
+    """Return a program's name for a generator.
 
-    None if no name leads to it, as if only a running function has it, or one of the standard
-    library.
+    None if no name leads to it, as when only a running function or the standard library has it.
     """
     for called, own in _of_program().items():
         if source is own:
             return called
-    found: list[tuple[object, str]] = [(source, "")]  # and how one gets from each to the source
+    found: list[tuple[object, str]] = [(source, "")]  # and the path from each to the source
     for _ in range(DEPTH):
         ways = {id(thing): way for thing, way in found}
         holders = gc.get_referrers(*(thing for thing, _ in found))
@@ -221,11 +220,11 @@ def name_of(source: Source) -> str | None:
     return None
 
 
-DEPTH: Final = 3  # containers between a name and a generator; each costs a look at every object
+DEPTH: Final = 3  # containers between a name and a generator; each costs a search of every object
 
 
 def _name_within(holder: object, ways: Mapping[int, str]) -> str | None:
-    """What a module, an object or a closure calls one of the things, and the way from there."""
+    """The name in a module, object or closure of one of the things, and the path from there."""
     names: Iterable[tuple[Any, object]] = ()
     if isinstance(holder, dict):
         names = () if _is_of_library(holder) else list(holder.items())
@@ -242,7 +241,7 @@ def _name_within(holder: object, ways: Mapping[int, str]) -> str | None:
 
 
 def _way_within(holder: object, ways: Mapping[int, str]) -> str:
-    """How a program gets from a container, or from a method, to the source."""
+    """The path from a container, or from a method, to the source."""
     if isinstance(holder, BuiltinMethodType):
         return ".__self__" + ways.get(id(holder.__self__), "")
     if isinstance(holder, (list, tuple)):

@@ -1,7 +1,7 @@
-"""Random streams that depend on nothing but what they are for.
+"""Random streams that depend only on their purpose.
 
-A stream is a function of (seed, purpose, epoch, sample). So it does not matter who asks for it, in
-which order, or how often: a run that is resumed in the middle of an epoch replays nothing.
+A stream is a function of (seed, purpose, epoch, sample), whatever the order and number of requests:
+a run resumed in the middle of an epoch replays nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 class Purpose(IntEnum):
-    """What a stream is for. The numbers are part of the streams: never change one."""
+    """The purpose of a stream. The numbers are part of the streams: never change one."""
 
     SHUFFLE = 0
     TRANSFORM = 1
@@ -33,7 +33,7 @@ def _bits(seed: int, purpose: Purpose, epoch: int, sample: int) -> np.random.PCG
 def random_stream(
     seed: int, purpose: Purpose, epoch: int = 0, sample: int = 0
 ) -> np.random.Generator:
-    """Return the generator of (seed, purpose, epoch, sample), at its beginning.
+    """Return the generator of (seed, purpose, epoch, sample), at its start.
 
     >>> first, again = (random_stream(0, Purpose.TRANSFORM, 3, 17) for _ in range(2))
     >>> bool(first.random() == again.random())
@@ -45,17 +45,17 @@ def random_stream(
 def permutation(
     seed: int, purpose: Purpose, count: int, epoch: int = 0, part: int = 0
 ) -> NDArray[np.intp]:
-    """Return 0 .. count - 1 in random order.
+    """Return 0 ..
 
-    The order of raw words, since NumPy promises those of a bit generator to stay what they are,
-    but not what `Generator.permutation` makes of them: a run is resumed with any NumPy.
+    count - 1 in random order. It sorts raw words, since NumPy guarantees those of a bit generator,
+    but not the result of `Generator.permutation`: a run can be resumed with any NumPy.
     """
     words = _bits(seed, purpose, epoch, part).random_raw(count)
     return np.argsort(words, kind="stable")
 
 
 def uniform(seed: int, purpose: Purpose, count: int, epoch: int = 0) -> NDArray[np.float64]:
-    """Return numbers of (0, 1), of 53 random bits each; of raw words, as in `permutation`.
+    """Return numbers in (0, 1) with 53 random bits each, from raw words as in `permutation`.
 
     >>> bool((uniform(0, Purpose.SAMPLER, 100) > 0).all())
     True

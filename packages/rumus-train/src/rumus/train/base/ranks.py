@@ -1,4 +1,4 @@
-"""`Ranks`: the processes that train together, as who deals out data sees them."""
+"""`Ranks`: the processes that train together, as seen by data loading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 class Ranks(Protocol):
     """Processes that run the same program, numbered from 0; `rumus.distributed.ranks()` makes them.
 
-    rank: the number of this one. size: how many there are.
+    rank: the number of this one. size: the number of processes.
     """
 
     @property
@@ -18,5 +18,5 @@ class Ranks(Protocol):
 
     @property
     def size(self) -> int:
-        """How many processes there are."""
+        """The number of processes."""
         ...

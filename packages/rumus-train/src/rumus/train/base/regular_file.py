@@ -1,4 +1,4 @@
-"""Only regular files are read: a pipe waits for ever, and some devices never end."""
+"""Only regular files are read: a pipe may block forever, and some devices never end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _KINDS = (
 
 
 def require_regular_file(path: Path) -> None:
-    """Refuse what is not a file with an end, before it is opened.
+    """Refuse anything but a regular file, before opening it.
 
-    FileNotFoundError and other kinds of OSError as `os.stat`; IsADirectoryError for a folder;
+    FileNotFoundError and other kinds of OSError like `os.stat`; IsADirectoryError for a folder;
     OSError for a pipe, a socket and a device; ValueError for a path with a null character.
 
     >>> require_regular_file(Path("/"))

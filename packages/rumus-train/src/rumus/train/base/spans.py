@@ -1,4 +1,4 @@
-"""`Spans`: where the time of a step went."""
+"""`Spans`: the time spent in the parts of a step."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 
 @dataclass(slots=True)
 class Spans:
-    """Seconds by what the host did: on a GPU, `reading` has what the device took longer.
+    """Seconds by host activity: on a GPU, `reading` includes waiting for the device.
 
     data: waiting for the loader.
     forward: computing the loss.
     backward: its gradients.
-    replayed: sending both to a device that repeats a recorded step, in which they are one.
+    replayed: submitting both together, in a replayed step.
     optimizer: the update.
     reading: waiting for the loss.
 
@@ -32,23 +32,23 @@ class Spans:
 
     @property
     def forward_backward(self) -> float:
-        """Computing losses and gradients, in whichever way."""
+        """Time for losses and gradients, replayed or not."""
         return self.forward + self.backward + self.replayed
 
     def add(self, other: Spans) -> None:
-        """Count another step in.
+        """Add another step.
 
-        other: whose times are added.
+        other: the times to add.
         """
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     def shares(self, seconds: float) -> dict[str, float]:
-        """Return each part's share of so many seconds, what there was of it, and the rest.
+        """Return each part's share of a number of seconds, if it is not 0, and the rest.
 
         The rest is callbacks, checkpoints, and the loop itself. Nothing was replayed on a CPU.
 
-        seconds: of the whole.
+        seconds: the total.
         """
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         if not self.replayed:

@@ -1,4 +1,4 @@
-"""`StepClock`: measures the parts of a step, for those who ask where its time went."""
+"""`StepClock`: measures the parts of a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Part: TypeAlias = Literal["data", "passes", "update"]
 
 
 class TimedFunction:
-    """A function that notes how long its calls take. It stands for `function` in captured steps."""
+    """A function that times its calls. It represents `function` in captured steps."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -29,7 +29,7 @@ class TimedFunction:
             self._seconds += perf_counter() - start
 
     def taken(self) -> float | None:
-        """Return the seconds of the calls since the last time, None if there was none."""
+        """Return the seconds of the calls since the last time, None if there were none."""
         seconds = self._seconds if self._calls else None
         self._calls, self._seconds = 0, 0.0
         return seconds
@@ -38,8 +38,8 @@ class TimedFunction:
 class StepClock:
     """The spans of the running step.
 
-    loss_fn: the loss function; `self.loss_fn` is to be called instead, which tells forward from
-    backward. passes_in_update: whether the optimizer computes losses while it updates.
+    loss_fn: the loss function; call `self.loss_fn` instead, to separate forward from backward.
+        passes_in_update: whether the optimizer computes losses during its update.
     """
 
     def __init__(self, loss_fn: Callable[..., Any], passes_in_update: bool) -> None:
@@ -48,12 +48,12 @@ class StepClock:
         self._passes_in_update = passes_in_update
 
     def start(self) -> None:
-        """Begin with a step: nothing was measured of it."""
+        """Start a step."""
         self.spans = Spans()
 
     @contextmanager
     def measuring(self, part: Part) -> Iterator[None]:
-        """Count the time of the block, however it ends, as a part of the step."""
+        """Count the time of the block, however it ends, as part of the step."""
         start = perf_counter()
         try:
             yield
@@ -69,7 +69,7 @@ class StepClock:
             self._count_passes(seconds)
 
     def _count_passes(self, seconds: float) -> None:
-        """Tell forward and backward apart; a replayed step has not called the loss function."""
+        """Separate forward and backward; a replayed step has not called the loss function."""
         forward = self.loss_fn.taken()
         if forward is None:
             self.spans.replayed += seconds

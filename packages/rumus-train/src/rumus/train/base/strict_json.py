@@ -1,4 +1,4 @@
-"""JSON in which nothing is said twice, and no number is outside the standard."""
+"""JSON without duplicate keys or nonstandard numbers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def render(value: Any) -> bytes:
 
 
 def parse(data: bytes) -> Any:
-    """Return what JSON says; ValueError if it is none, nested too deeply, or has a key twice.
+    """Parse JSON; ValueError if it is invalid, nested too deeply, or has a duplicate key.
 
-    A number that is larger than any float is refused too: it would come back as infinity.
+    A number larger than any float is refused too: it would become infinity.
 
     >>> parse(b'{"step": 1, "step": 2}')
     Traceback (most recent call last):

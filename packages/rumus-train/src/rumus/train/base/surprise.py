@@ -1,4 +1,4 @@
-"""`surprise`: how unlikely a model found the targets of a batch, summed where its logits are."""
+"""`surprise`: the negative log likelihood of a batch's targets, summed where the logits are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rumus.train.base.metric_state import Part
 
 
 def surprise(logits: Given, targets: Given, ignore_index: int) -> tuple[Part, Part]:
-    """Return the sum of -log softmax(logits)[target] in nats, and of how many targets.
+    """Return the sum of -log softmax(logits)[target] in nats, and the number of targets.
 
     logits: (..., classes). targets: (...), class numbers, or `ignore_index`. ValueError for shapes
     that do not fit, other dtypes, and on the host for a target that is not a class.

@@ -1,4 +1,4 @@
-"""Tables as TOML: written, which `tomllib` does not do, and read with one kind of error."""
+"""Tables as TOML: writing, which `tomllib` lacks, and reading with one kind of error."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _ESCAPES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
-_DEEPEST: Final = 100  # tables and lists inside one another
+_DEEPEST: Final = 100  # nested tables and lists
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return what TOML says; ValueError if it is none, or nested too deeply.
+    """Parse TOML; ValueError if it is invalid or nested too deeply.
 
     >>> parse_toml("sizes = " + "[" * 3000 + "]" * 3000)
     Traceback (most recent call last):
@@ -39,10 +39,10 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """Return a table as TOML that `tomllib.loads` gives back, floats with all their digits.
+    """Return a table as TOML that `tomllib.loads` restores, with all digits of floats.
 
-    Values: bool, int, float, str, lists of these and tables. TypeError for others, None among
-    them: TOML has none. ValueError for text that is no Unicode.
+    Values: bool, int, float, str, lists of these and tables. TypeError for others, including None,
+        which TOML lacks. ValueError for invalid Unicode.
 
     >>> print(to_toml({"epochs": 5, "optim": {"lr": 3e-4, "betas": [0.9, 0.999]}}), end="")
     epochs = 5
@@ -55,7 +55,7 @@ def to_toml(table: Mapping[str, Any]) -> str:
 
 
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """Yield the values of a table first: what follows a heading belongs to it."""
+    """Yield a table's values first: everything after a heading belongs to it."""
     for name, value in table.items():
         if not isinstance(value, Mapping):
             yield f"{_key(name)} = {toml_value(value, '.'.join((*path, name)))}\n"
@@ -67,7 +67,7 @@ def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
 
 
 def toml_value(value: Any, name: str = "the value") -> str:
-    """Return one value as TOML; TypeError, with its name, for what TOML has not.
+    """Return one value as TOML; TypeError, with its name, for types that TOML lacks.
 
     >>> toml_value([1e-5, float("inf"), True, 'say "yes"'])
     '[1e-05, inf, true, "say \\\\"yes\\\\""]'

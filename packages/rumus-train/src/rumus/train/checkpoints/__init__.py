@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole, verified, kept and found again.
+"""Checkpoints on disk: atomic writing, verification, retention and loading.
 
 It uses `base`.
 """

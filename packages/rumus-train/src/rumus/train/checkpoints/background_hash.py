@@ -1,4 +1,4 @@
-"""sha256 in a second thread, hidden behind the disk: hashlib and the disk need no interpreter."""
+"""sha256 in a second thread, parallel to the disk: neither needs the interpreter lock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Self
 
-_SMALL = 2**20  # bytes that are hashed sooner than a thread starts
+_SMALL = 2**20  # hashing fewer bytes is faster than starting a thread
 
 
 class BackgroundHash:
@@ -33,7 +33,7 @@ class BackgroundHash:
         self._join()
 
     def update(self, data: memoryview) -> None:
-        """Hash a piece of memory, later unless it is small and the first."""
+        """Hash a piece of memory, in the background unless it is small and the first."""
         if self._thread is None and len(data) < _SMALL:
             self._hash.update(data)
             return
@@ -43,7 +43,7 @@ class BackgroundHash:
         self._queue.put(data)
 
     def hexdigest(self) -> str:
-        """Return the sha256 of all pieces so far, and take no more."""
+        """Return the sha256 of all pieces, and accept no more."""
         self._join()
         return self._hash.hexdigest()
 

@@ -1,4 +1,4 @@
-"""What can be wrong with checkpoints."""
+"""Errors about checkpoints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rumus.tensor.expression.printable import PrintableError
 
 
 class CheckpointError(PrintableError):
-    """Something about the checkpoints of a run; the message says what, and what to do."""
+    """A problem with the checkpoints of a run; the message says what to do."""
 
 
 class InvalidCheckpointError(CheckpointError):
-    """A checkpoint that is damaged, incomplete, or of a format that is not read here."""
+    """A checkpoint is damaged, incomplete, or of an unsupported format."""
 
 
 class FolderInUseError(CheckpointError):
@@ -21,9 +21,9 @@ class FolderInUseError(CheckpointError):
 
 
 class NoCheckpointError(CheckpointError):
-    """There is no checkpoint that can be loaded; `skipped` has each one's path and reason.
+    """No checkpoint can be loaded; `skipped` has each one's path and reason.
 
-    message: what is told.
+    message: the text.
     skipped: checkpoints that were damaged, with the reasons.
     """
 
@@ -34,4 +34,4 @@ class NoCheckpointError(CheckpointError):
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be saved, or an old one not removed; training continues."""
+    """A checkpoint could not be saved, or an old one could not be removed; training continues."""

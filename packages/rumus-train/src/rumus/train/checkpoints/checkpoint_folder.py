@@ -1,7 +1,7 @@
-"""One checkpoint: a folder of state.json, safetensors files, and a manifest that vouches for them.
+"""One checkpoint: a folder with state.json, safetensors files, and a manifest that verifies them.
 
-The manifest is written last, and says of itself and of each file how many bytes and which sha256.
-Reading believes nothing: a folder gives back exactly what was saved, or InvalidCheckpointError.
+The manifest is written last, and has the size and sha256 of each file and its own sha256. Reading
+trusts nothing: it returns exactly what was saved, or raises InvalidCheckpointError.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 STATE: Final = "state.json"
 _LONGEST_MANIFEST = 2**28  # bytes
-_CHUNK = 2**24  # bytes that are read before they are hashed
+_CHUNK = 2**24  # bytes to read before hashing
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says about itself: its step, its metric, its files."""
+    """The contents of a checkpoint: its step, its metric, its files."""
 
     step: int
     metric: float | None
@@ -46,7 +46,7 @@ class Manifest:
 
 
 class Draft:
-    """A checkpoint that is ready to be written: its bytes, and the manifest without hashes."""
+    """A checkpoint ready to be written: its bytes, and the manifest without hashes."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Draft:
         self.size = sum(len(piece) for data in self.files.values() for piece in data)
 
     def write(self, fs: FileSystem, folder: Path) -> None:
-        """Make `folder` with all files in it, every byte and name on the disk on return."""
+        """Create `folder` with all files, every byte and name synced to disk on return."""
         fs.mkdir(folder)
         files = {}
         for name, data in self.files.items():
@@ -95,7 +95,7 @@ def read_manifest(fs: FileSystem, folder: Path) -> Manifest:
 def read_folder(fs: FileSystem, folder: Path) -> tuple[Manifest, dict[str, Any]]:
     """Return the manifest and the state of a checkpoint, each byte read once and verified.
 
-    InvalidCheckpointError with the reason if anything is not as it was saved.
+    InvalidCheckpointError with the reason if anything differs from what was saved.
     """
     manifest = read_manifest(fs, folder)
     contents = {name: _read_listed(fs, folder, name, manifest) for name in manifest.files}
@@ -155,7 +155,7 @@ def _read_file(
 def _read_and_hash(
     fs: FileSystem, descriptor: int, name: str, size: int
 ) -> tuple[NDArray[np.uint8], str]:
-    """Read so many bytes, and hash each chunk while the next is read."""
+    """Read a number of bytes, hashing each chunk while the next is read."""
     data = np.empty(size, np.uint8)
     view, position = data.data, 0
     with BackgroundHash() as digest:
@@ -179,12 +179,12 @@ def _read_listed(fs: FileSystem, folder: Path, name: str, manifest: Manifest) ->
 
 
 def _manifest_text(fields: Mapping[str, Any]) -> bytes:
-    """Return a manifest as it is written: its last field is the sha256 of those before."""
+    """Return a manifest as bytes: its last field is the sha256 of the others."""
     return render({**fields, "sha256": sha256(render(fields)).hexdigest()})
 
 
 def _manifest(text: bytes) -> Manifest:
-    """Return what a manifest says, or raise what is wrong with it."""
+    """Parse a manifest, or raise an error about it."""
     fields = parse(text)
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise ValueError("it is not that of a checkpoint of rumus")
@@ -208,7 +208,7 @@ def _manifest(text: bytes) -> Manifest:
 
 
 def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
-    """Refuse a file that no save writes, above all one outside the folder."""
+    """Refuse a file that is never written by a save, above all one outside the folder."""
     key, _, kind = name.partition(".")
     if name != STATE and not (KEY.fullmatch(key) and kind == "safetensors"):
         raise ValueError(f"it lists a file {name!r}")

@@ -1,4 +1,4 @@
-"""`Store`: where a run keeps its checkpoints, and which of them it starts from."""
+"""`Store`: where a run keeps its checkpoints, and which one it starts from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rumus.train.checkpoints.checkpoint_errors import CheckpointError
 from rumus.train.checkpoints.checkpoints import Checkpoints
 from rumus.train.checkpoints.keep_policy import Best
 
-Resume: TypeAlias = bool | str | Path  # the only text that is no path is "auto"
+Resume: TypeAlias = bool | str | Path  # the only string that is not a path is "auto"
 
 
 class Saved(Protocol):
@@ -18,17 +18,17 @@ class Saved(Protocol):
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """What was saved."""
+        """The saved state."""
         ...
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Its location."""
         ...
 
 
 class Store(Protocol):
-    """What keeps the checkpoints of a run: `Checkpoints` does, in a folder."""
+    """Keeps the checkpoints of a run; `Checkpoints` does so in a folder."""
 
     @property
     def latest(self) -> int | None:
@@ -36,23 +36,23 @@ class Store(Protocol):
         ...
 
     def save(self, step: int, state: Mapping[str, Any], metric: float | None = None) -> Path | None:
-        """Keep a state; return where, None if that has failed and training is to continue.
+        """Save a state; return its location, or None if that failed and training should continue.
 
         step: the number of steps that were applied.
         state: by name.
-        metric: its value at that step, None where there is none.
+        metric: its value at that step, None if there is none.
         """
         ...
 
     def load(self, step: int | None = None) -> Saved:
-        """Return the newest good checkpoint, or that of a step; NoCheckpointError without one.
+        """Return the newest valid checkpoint, or that of a step; NoCheckpointError if none.
 
         step: None for the newest.
         """
         ...
 
     def acquire(self) -> None:
-        """Be the only one who saves here; OSError where nothing could be saved."""
+        """Lock the store for saving; OSError if nothing can be saved."""
         ...
 
     def close(self) -> None:
@@ -61,13 +61,13 @@ class Store(Protocol):
 
 
 def order_of(given: Store | str | Path | None) -> Best | None:
-    """Return which metric a store keeps the best checkpoint by; a folder does as the run says."""
+    """Return the metric by which a store keeps the best checkpoint; a folder follows the run."""
     best: Best | None = getattr(given, "keep_best", None)
     return best
 
 
 def as_store(given: Store | str | Path | None, best: Best | None) -> Store | None:
-    """Return what was given; for a folder the checkpoints in it, of which the best one stays."""
+    """Return the given store; for a folder, its checkpoints, keeping the best one."""
     if given is not None and not isinstance(given, (str, Path)) and not hasattr(given, "save"):
         raise TypeError(f"checkpoints must be a folder or Checkpoints(folder), not {given!r}")
     if not isinstance(given, (str, Path)):
@@ -76,10 +76,10 @@ def as_store(given: Store | str | Path | None, best: Best | None) -> Store | Non
 
 
 def checkpoint_to_resume(store: Store | None, resume: Resume) -> Saved | None:
-    """Return what a run starts from, None to start afresh.
+    """Return the checkpoint that a run starts from, None to start afresh.
 
-    ValueError for a resume without checkpoints. NoCheckpointError where there is nothing to resume.
-    CheckpointError for a fresh start among the checkpoints of another run.
+    ValueError for a resume without checkpoints. NoCheckpointError if there is nothing to resume.
+    CheckpointError for a fresh start among another run's checkpoints.
     """
     if store is None and resume in (False, "auto"):
         return None

@@ -1,8 +1,8 @@
-"""`Checkpoints`: the checkpoints of one run, of which a valid one always remains.
+"""`Checkpoints`: the checkpoints of one run; a valid one always remains.
 
-A checkpoint is written beside its place under a name that ends in .tmp, put on the disk byte by
-byte and name by name, and renamed. What has its final name is whole; what has not is rubbish of
-an interrupted save, and the next save removes it.
+A checkpoint is written under a name that ends in .tmp, synced to disk, and renamed. A folder with
+its final name is complete; any other is left from an interrupted save, and the next save removes
+it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from rumus.train.checkpoints.keep_policy import Best, KeepPolicy, best_of
 from rumus.train.checkpoints.saving_thread import SavingThread
 from rumus.train.checkpoints.state_tree import split
 
-# A checkpoint that the same step replaces stays one, under this name, until the new one is there.
+# A checkpoint that is being replaced stays valid under this name until the new one exists.
 _NAME: Final = re.compile(r"step-(\d{8,})(\.replaced)?")
 _RUBBISH: Final = re.compile(r"step-\d{8,}(\.replaced)?\.tmp")
-_ROOM: Final = 1.2  # how much more than its size must be free before a checkpoint is written
+_ROOM: Final = 1.2  # free space needed before writing a checkpoint, relative to its size
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Checkpoint:
     step: the number of steps that were applied.
     state: by name, as it was saved.
     path: of the file or folder.
-    metric: its value at that step, None where there is none.
-    skipped: the newer ones that could not be loaded, and why.
+    metric: its value at that step, None if there is none.
+    skipped: newer ones that could not be loaded, with reasons.
     """
 
     step: int
@@ -62,13 +62,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """What a checkpoint says about itself.
+    """A summary of a checkpoint.
 
     step: the number of steps that were applied.
     path: of the file or folder.
-    metric: its value at that step, None where there is none.
+    metric: its value at that step, None if there is none.
     size: in bytes.
-    problem: why its manifest says nothing, None if it does.
+    problem: why its manifest cannot be read, None if it can.
     """
 
     step: int
@@ -80,7 +80,7 @@ class SavedCheckpoint:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Where a save is, if it is, and what failed."""
+    """The location of a save, if any, and what failed."""
 
     path: Path | None
     failed: str = ""
@@ -88,14 +88,14 @@ class _Outcome:
 
 
 class Checkpoints:
-    """Saves the state of a run to a folder, and finds the newest good one again.
+    """Saves the state of a run to a folder, and finds the newest valid one.
 
-    folder: made by the first save. keep_last: how many of the newest stay. keep_best: the one with
-    the smallest ("min") or largest ("max") metric stays too; keep_every: so do those of the steps
-    that it divides. The only checkpoint, and the one that was loaded, are never removed.
-    on_error: whether a save that the disk refuses warns (CheckpointWarning) and returns None, or
-    raises. asynchronous: `save` copies the arrays, and a thread writes them; what went wrong is
-    said by the next call, and at the end of the program.
+    folder: made by the first save. keep_last: the number of newest checkpoints to keep. keep_best:
+        also keep the one with the smallest ("min") or largest ("max") metric. keep_every: also keep
+        those at steps divisible by it. The only checkpoint, and the loaded one, are never removed.
+    on_error: whether a failed save warns (CheckpointWarning) and returns None, or raises.
+        asynchronous: `save` copies the arrays, and a thread writes them; errors are reported by the
+        next call, and at the end of the program.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -130,10 +130,10 @@ class Checkpoints:
         self._thread = SavingThread(_unheard) if asynchronous else None
         self._loaded: int | None = None  # the step that training continues from
         self._spared: int | None = None
-        self._branched = False  # whether newer ones than that are of a training given up
+        self._branched = False  # whether newer ones belong to an abandoned training
         self._metrics: dict[Path, float | None] = {}
 
-    if not TYPE_CHECKING:  # a type checker knows what there is
+    if not TYPE_CHECKING:  # so that type checkers see every method
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             CHECKPOINTS_OPTIONS.check_keywords(given)
@@ -155,34 +155,34 @@ class Checkpoints:
         self.close()
 
     def acquire(self) -> None:
-        """Make the folder, and be the only one who saves to it; the first save does it too.
+        """Create and lock the folder; the first save does so too.
 
-        FolderInUseError, with pid and host, if another process is. OSError if it cannot be made.
+        FolderInUseError, with pid and host, if another process holds the lock. OSError if it cannot
+        be made.
         """
         make_folders(self._fs, self.folder)
         self._lock.acquire()
 
     def close(self) -> None:
-        """Wait for what is being saved, say what went wrong, and let others save here."""
+        """Wait for a running save, report its errors, and release the lock."""
         try:
             self._join()
         finally:
             self._lock.release()
 
     def save(self, step: int, state: Mapping[str, Any], metric: float | None = None) -> Path | None:
-        """Save `state` as the checkpoint of `step`; return where it is, or None if it failed.
+        """Save `state` as the checkpoint of `step`; return its path, or None if it failed.
 
         step: the number of steps that were applied.
-        state: mappings with keys of str, and lists; in them str, int, float, bool, None and NumPy
-            arrays. The arrays below each top-level key become one file. The step may be the last
-            one again, which replaces it, but not an earlier one. After `load`, newer checkpoints
-            than the loaded one are of a training that was given up: they are renamed to end in
-            .aside.
-        metric: its value at that step, None where there is none.
+        state: mappings with str keys, and lists, of str, int, float, bool, None and NumPy arrays.
+            The arrays below each top-level key become one file. Saving the last step again replaces
+            it; an earlier step is an error. After `load`, checkpoints newer than the loaded one
+            belong to an abandoned training: they are renamed to end in .aside.
+        metric: its value at that step, None if there is none.
 
-        Raises TypeError and ValueError for what cannot be saved, FolderInUseError if another
-        process saves here, and with on_error="raise" OSError for what the disk refuses; nothing is
-        lost then: the earlier checkpoints stay, and the next save tries again.
+        Raises TypeError and ValueError for a state that cannot be saved, FolderInUseError if
+        another process saves here, and with on_error="raise" OSError for disk errors. The earlier
+        checkpoints stay, and the next save tries again.
         """
         self._join()
         if type(step) is not int or step < 0:
@@ -200,12 +200,12 @@ class Checkpoints:
         return self._path(step)
 
     def load(self, step: int | None = None) -> Checkpoint:
-        """Return the newest good checkpoint, or that of `step`, every byte of it verified.
+        """Return the newest valid checkpoint, or that of `step`, with every byte verified.
 
-        step: None for the newest that is whole.
+        step: None for the newest valid one.
 
-        NoCheckpointError if there is none, with what is wrong with each. A program that goes on
-        from here saves later steps only; the checkpoint is kept while it runs.
+        NoCheckpointError if there is none, with what is wrong with each. A program that resumes
+        from here saves only later steps; the checkpoint is kept while it runs.
         """
         self._join()
         skipped: list[tuple[Path, str]] = []
@@ -224,7 +224,7 @@ class Checkpoints:
         raise NoCheckpointError(f"{self.folder} {none}{wanted}", skipped)
 
     def verify(self, path: str | Path) -> SavedCheckpoint:
-        """Read a whole checkpoint; InvalidCheckpointError if it is not as it was saved.
+        """Read a whole checkpoint; InvalidCheckpointError if it differs from what was saved.
 
         path: of one checkpoint.
         """
@@ -234,7 +234,7 @@ class Checkpoints:
         return SavedCheckpoint(manifest.step, path, manifest.metric, manifest.size)
 
     def list(self) -> tuple[SavedCheckpoint, ...]:
-        """Return the checkpoints by their steps, as their manifests describe them."""
+        """Return summaries of the checkpoints, from their manifests, in step order."""
         self._join()
         return tuple(self._described(step, path) for step, path in self._newest_first()[::-1])
 
@@ -258,21 +258,21 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The step of the newest checkpoint, not verified; None if there is none."""
+        """The step of the newest checkpoint, unverified; None if there is none."""
         self._join()
         return next((step for step, _ in self._candidates()), None)
 
     @property
     def keep_best(self) -> Best | None:
-        """Whether the checkpoint with the least or the greatest metric stays; None if neither."""
+        """Whether the checkpoint with the smallest or largest metric is kept; None if neither."""
         return self._keep.best
 
     def spare(self, step: int) -> None:
-        """Keep the checkpoint of a step, if it is there, whatever is saved from now on.
+        """Keep the checkpoint of a step, if it exists, whatever is saved later.
 
-        For a run that goes on without looking for a better one.
+        For a run that continues without looking for a better one.
 
-        step: of the checkpoint that is kept, whatever the policy says.
+        step: of the checkpoint to keep, regardless of the policy.
         """
         self._spared = step
 
@@ -280,16 +280,16 @@ class Checkpoints:
     def best(self) -> int | None:
         """The step of the best checkpoint, by `keep_best`; None if none has a metric.
 
-        ValueError without `keep_best`: nothing says whether less or more is better.
+        ValueError without `keep_best`, which says whether less or more is better.
         """
         return self._best(None)
 
     def load_best(self, mode: Best | None = None) -> Checkpoint:
-        """Return the checkpoint with the best metric, every byte of it verified.
+        """Return the checkpoint with the best metric, with every byte verified.
 
         mode: "min" or "max"; by default `keep_best`, ValueError if there is neither.
 
-        NoCheckpointError if none has a metric, or if the best is damaged: another is not the best.
+        NoCheckpointError if none has a metric, or if the best is damaged.
 
         >>> import tempfile
         >>> from rumus.train import Checkpoints
@@ -314,7 +314,7 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}"
 
     def _candidates(self) -> Sequence[tuple[int, Path]]:
-        """Return what has the name of a checkpoint, newest first, replaced ones after the new."""
+        """Return folders named like checkpoints, newest first, replaced ones after new ones."""
         try:
             names = self._fs.names(self.folder)
         except FileNotFoundError:
@@ -344,13 +344,13 @@ class Checkpoints:
         return SavedCheckpoint(step, path, manifest.metric, manifest.size)
 
     def _join(self) -> None:
-        """Wait for the thread, and say what went wrong in it."""
+        """Wait for the thread, and report its errors."""
         outcome = None if self._thread is None else self._thread.join()
         if outcome is not None:
             self._heard(outcome)
 
     def _heard(self, outcome: _Outcome) -> Path | None:
-        """Warn of a failure, or raise it; return where the checkpoint is."""
+        """Warn of a failure, or raise it; return the checkpoint's path."""
         if outcome.error is not None:
             if self.on_error == "raise":
                 raise outcome.error
@@ -358,7 +358,7 @@ class Checkpoints:
         return outcome.path
 
     def _save(self, draft: Draft) -> _Outcome:
-        """Write a checkpoint, then remove what the policy does not keep."""
+        """Write a checkpoint, then remove those that the policy does not keep."""
         path = self._path(draft.step)
         try:
             self._check_room(draft.size)
@@ -375,7 +375,7 @@ class Checkpoints:
         return _Outcome(path)
 
     def _write(self, draft: Draft, path: Path) -> None:
-        """Write a checkpoint under another name, and rename it when it is on the disk."""
+        """Write a checkpoint under a temporary name, and rename it once it is on disk."""
         self._clear_rubbish()
         draft_path = path.with_name(f"{path.name}.tmp")
         try:
@@ -389,7 +389,7 @@ class Checkpoints:
         self._fs.sync_folder(self.folder)
 
     def _make_way(self, step: int) -> None:
-        """Rename the checkpoint that this step replaces, and those of a training given up."""
+        """Rename the checkpoint that this step replaces, and those of an abandoned training."""
         path = self._path(step)
         replaced = path.with_name(f"{path.name}.replaced")
         floor = self._loaded if self._branched and self._loaded is not None else step
@@ -403,7 +403,7 @@ class Checkpoints:
             self._fs.sync_folder(self.folder)
 
     def _aside(self, path: Path) -> Path:
-        """Return a free name for a checkpoint that is neither used nor removed any more."""
+        """Return a free name for a checkpoint that is no longer used, but not removed."""
         names, name, count = set(self._fs.names(self.folder)), f"{path.name}.aside", 1
         while name in names:
             count += 1
@@ -411,7 +411,7 @@ class Checkpoints:
         return path.with_name(name)
 
     def _prune(self, saved: int) -> None:
-        """Remove what was replaced, and the checkpoints that the policy does not keep."""
+        """Remove replaced checkpoints, and those that the policy does not keep."""
         newest_first = self._newest_first()
         kept = {path for _, path in newest_first}
         steps = {step: self._metric(path) for step, path in newest_first}
@@ -426,7 +426,7 @@ class Checkpoints:
         return self._metrics[path]
 
     def _remove(self, path: Path) -> None:
-        """Remove a checkpoint so that none is ever seen in part, even if the power fails."""
+        """Remove a checkpoint so that no part of it is ever visible, even after a power failure."""
         rubbish = path.with_name(f"{path.name}.tmp")
         self._fs.rename(path, rubbish)
         self._metrics.pop(path, None)
@@ -434,14 +434,14 @@ class Checkpoints:
         remove_tree(self._fs, rubbish)
 
     def _clear_rubbish(self) -> None:
-        """Remove what interrupted saves and removals left; what cannot be removed is in no way."""
+        """Remove leftovers of interrupted saves and removals; any that stay are harmless."""
         for name in self._fs.names(self.folder):
             if _RUBBISH.fullmatch(name):
                 with suppress(OSError):
                     remove_tree(self._fs, self.folder / name)
 
     def _check_step(self, step: int) -> None:
-        """Refuse to go back in time: the checkpoint would not be the newest."""
+        """Refuse an earlier step: its checkpoint would not be the newest."""
         floor = self._loaded if self._branched else None
         if floor is None:
             floor = next((found for found, _ in self._candidates()), 0)
@@ -462,7 +462,7 @@ def _not_saved(step: int) -> str:
 
 
 def _unheard(outcome: _Outcome) -> str | None:
-    """Return what to warn of, if anything."""
+    """Return the warning, if any."""
     if outcome.error is None:
         return None
     rest = "The earlier ones are as they were, and the next save tries again"

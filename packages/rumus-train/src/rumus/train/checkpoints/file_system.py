@@ -1,6 +1,6 @@
-"""`FileSystem`: the few operations that saving and loading need, so that each can be made to fail.
+"""`FileSystem`: the few operations that saving and loading need, so that tests can make each fail.
 
-`LocalFileSystem` is the real one. It is thin on purpose: what is not here is not done to a disk.
+`LocalFileSystem` is the real one. It is deliberately thin: the disk is accessed only here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Protocol
 
-# A link is not followed and a pipe does not block: what is in a checkpoint is a plain file.
+# Links are not followed and pipes do not block: a checkpoint has only plain files.
 READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 LOCK = os.O_RDWR | os.O_CREAT
@@ -18,13 +18,13 @@ _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
 
 class FileSystem(Protocol):
-    """What a checkpoint is written with; every method may raise OSError."""
+    """The operations for writing checkpoints; every method may raise OSError."""
 
     def open(self, path: Path, flags: int) -> int:
         """Open a file with READ, CREATE or LOCK, and return its descriptor.
 
         path: of the file.
-        flags: as `os.open` has them.
+        flags: as for `os.open`.
         """
 
     def write(self, descriptor: int, data: memoryview) -> int:
@@ -35,10 +35,10 @@ class FileSystem(Protocol):
         """
 
     def read(self, descriptor: int, into: memoryview) -> int:
-        """Read at most so many bytes as `into` has; return how many, 0 at the end.
+        """Read at most as many bytes as `into` holds; return how many, 0 at the end.
 
         descriptor: of an open file.
-        into: memory that is filled.
+        into: memory to fill.
         """
 
     def size(self, descriptor: int) -> int:
@@ -48,7 +48,7 @@ class FileSystem(Protocol):
         """
 
     def fsync(self, descriptor: int) -> None:
-        """Return when the file's bytes are on the disk.
+        """Return once the file's bytes are on disk.
 
         descriptor: of an open file.
         """
@@ -62,26 +62,26 @@ class FileSystem(Protocol):
     def names(self, folder: Path) -> list[str]:
         """Return the names in a folder, in no order.
 
-        folder: whose names are wanted.
+        folder: to list.
         """
 
     def mkdir(self, folder: Path) -> None:
         """Make a folder; FileExistsError if it exists.
 
-        folder: what is made.
+        folder: to create.
         """
 
     def sync_folder(self, folder: Path) -> None:
-        """Return when the folder's names are on the disk.
+        """Return once the folder's names are on disk.
 
-        folder: whose entries are brought to the disk.
+        folder: whose entries are synced.
         """
 
     def rename(self, old: Path, new: Path) -> None:
-        """Give a folder another name beside the old one, at once or not at all.
+        """Rename a folder within its parent, atomically.
 
-        old: the name that goes.
-        new: the name that comes.
+        old: the old name.
+        new: the new name.
         """
 
     def remove(self, path: Path) -> None:
@@ -97,9 +97,9 @@ class FileSystem(Protocol):
         """
 
     def free(self, folder: Path) -> int:
-        """Return how many bytes may still be written.
+        """Return the number of free bytes.
 
-        folder: on the disk in question.
+        folder: on the disk.
         """
 
 
@@ -175,7 +175,7 @@ class LocalFileSystem:
 
 
 def write_all(fs: FileSystem, descriptor: int, data: memoryview) -> None:
-    """Write all of `data`: one write may take only a part, as when the disk is nearly full."""
+    """Write all of `data`: a single write may be partial, as when the disk is nearly full."""
     while data:
         written = fs.write(descriptor, data)
         if written <= 0:
@@ -184,17 +184,17 @@ def write_all(fs: FileSystem, descriptor: int, data: memoryview) -> None:
 
 
 def remove_tree(fs: FileSystem, folder: Path) -> None:
-    """Remove a folder with all that is in it."""
+    """Remove a folder and its contents."""
     for name in sorted(fs.names(folder)):
         try:
             fs.remove(folder / name)
-        except (IsADirectoryError, PermissionError):  # what a folder raises differs by system
+        except (IsADirectoryError, PermissionError):  # the error for a folder depends on the system
             remove_tree(fs, folder / name)
     fs.rmdir(folder)
 
 
 def make_folders(fs: FileSystem, folder: Path) -> None:
-    """Make a folder and those above it, and put their names on the disk."""
+    """Create a folder and its parents, and sync their names to disk."""
     try:
         fs.mkdir(folder)
     except FileExistsError:

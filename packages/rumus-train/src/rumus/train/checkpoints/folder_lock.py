@@ -1,7 +1,7 @@
-"""`FolderLock`: one writer to a folder.
+"""`FolderLock`: one writer per folder.
 
-The system's lock of an open file ends with the process, however that ends, so a dead process
-never keeps a folder. Where the file system has no locks, the process named in the file counts.
+The system's lock on an open file ends with the process, however it ends, so a dead process never
+holds a folder. On a file system without locks, the process named in the file counts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FolderLock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock unless it is held already; FolderInUseError names who else has it."""
+        """Take the lock unless already held; FolderInUseError names another holder."""
         if self._descriptor is not None:
             return
         descriptor = self._fs.open(self.folder / NAME, LOCK)
@@ -56,7 +56,7 @@ class FolderLock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let another process have the folder."""
+        """Release the lock."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.ftruncate(descriptor, 0)
@@ -82,11 +82,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def _lock(descriptor: int, owner: dict[str, Any]) -> bool:
-    """Lock an open file, and return whether nobody else has."""
+    """Try to lock an open file; return whether that succeeded."""
     try:
         if os.name == "nt":
             windows = import_module("msvcrt")
-            os.lseek(descriptor, _LONGEST, os.SEEK_SET)  # the locked byte can be read by nobody
+            os.lseek(descriptor, _LONGEST, os.SEEK_SET)  # the locked byte is unreadable
             windows.locking(descriptor, windows.LK_NBLCK, 1)
         else:
             fcntl = import_module("fcntl")
@@ -101,7 +101,7 @@ def _lock(descriptor: int, owner: dict[str, Any]) -> bool:
 
 
 def _may_live(owner: dict[str, Any]) -> bool:
-    """Whether the named process is another one that runs here, or one of another host."""
+    """Whether the named process is another running one here, or one on another host."""
     if not owner or owner.get("host") != _host():
         return bool(owner)
     pid = owner.get("pid")
@@ -112,12 +112,12 @@ def _may_live(owner: dict[str, Any]) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it is somebody else's, and alive
+        pass  # it belongs to another user, and is alive
     return True
 
 
 def _content(descriptor: int) -> dict[str, Any]:
-    """Return what the file says of its owner; nothing if it says nothing readable."""
+    """Return the owner named in the file; nothing if unreadable."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     try:
         owner = parse(os.read(descriptor, _LONGEST))

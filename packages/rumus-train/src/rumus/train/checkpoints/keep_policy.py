@@ -1,4 +1,4 @@
-"""`KeepPolicy`: which checkpoints stay."""
+"""`KeepPolicy`: which checkpoints to keep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Best: TypeAlias = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class KeepPolicy:
-    """The newest `last`, the best, and those of the steps that `every` divides.
+    """Keeps the newest `last`, the best, and those at steps divisible by `every`.
 
     ValueError for numbers below 1, or an order that is neither "min" nor "max".
 
@@ -39,9 +39,9 @@ class KeepPolicy:
             raise ValueError(f"keep_every must be at least 1, not {self.every}")
 
     def kept(self, metrics: Mapping[int, float | None]) -> set[int]:
-        """Return which of these steps, given with their metrics, stay.
+        """Return which of these steps, given with their metrics, to keep.
 
-        A metric that is None or NaN is never the best; of equal ones the earliest is.
+        None or NaN is never the best; of equal metrics the earliest is.
         """
         steps = sorted(metrics)
         kept = set(steps[-self.last :])

@@ -1,7 +1,7 @@
 """The safetensors format: eight bytes of length, a header in JSON, then the arrays one by one.
 
-Arrays are written from where they are and read into one buffer, of which the loaded ones are
-views, so that a large state is never in memory twice. The header is believed in nothing.
+Arrays are written in place and read into one buffer, of which the loaded ones are views, so a large
+state is never in memory twice. The header is fully verified.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST = 100_000_000  # bytes of header, the limit of the reference implementa
 def described(arrays: Arrays) -> dict[str, dict[str, Any]]:
     """Return the name of the dtype, and the shape, of each array.
 
-    TypeError for a dtype that the format has not.
+    TypeError for a dtype that the format lacks.
 
     >>> described({"w": np.zeros((2, 3), np.float32)})
     {'w': {'dtype': 'F32', 'shape': [2, 3]}}
@@ -45,7 +45,7 @@ def described(arrays: Arrays) -> dict[str, dict[str, Any]]:
 
 
 def pieces(arrays: Arrays) -> list[memoryview]:
-    """Return the bytes of a file with these arrays, in pieces, the arrays' own memory if it can be.
+    """Return the bytes of a file with these arrays, in pieces, without copies if possible.
 
     The widest dtypes come first, so that each array is aligned.
     """
@@ -90,7 +90,7 @@ def arrays_in(buffer: NDArray[np.uint8]) -> Arrays:
 
 
 def _span(name: str, entry: Any) -> tuple[int, int]:
-    """Return where an array starts and stops, if its entry in the header makes sense."""
+    """Return the start and stop of an array, if its entry in the header is valid."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"array {name!r} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

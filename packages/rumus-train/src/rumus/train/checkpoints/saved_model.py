@@ -1,4 +1,4 @@
-"""`saved_weights`: what a checkpoint says a model is, without its optimizer."""
+"""`saved_weights`: a model's weights in a checkpoint, without its optimizer."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _STEP: Final = re.compile(r"step-(\d{8,})")
 def saved_weights(
     path: str | Path, *, name: str | None = None, step: WhichStep = "best", average: bool = True
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a module that a run has saved, by dotted path, every byte verified.
+    """Return the arrays of a module that a run saved, by dotted path, with every byte verified.
 
-    path: a run folder, its folder of checkpoints, or one checkpoint. name: what the trainer's
-    `state` called the module; not needed if it is the only one. step: "best" is the one of the best
-    validation as the run judged it, or the newest if there was none. average: take the average that
-    the optimizer kept, if it did, and not the parameters that were trained.
+    path: a run folder, its folder of checkpoints, or one checkpoint. name: of the module in the
+        trainer's `state`; not needed if it is the only one. step: "best" is that of the run's best
+        validation, or the newest if there was none. average: use the average that the optimizer
+        kept, if any, instead of the trained parameters.
 
-    NoCheckpointError if there is none that can be loaded; CheckpointError where there is no such
-    module, or several and no name.
+    NoCheckpointError if none can be loaded; CheckpointError if there is no such module, or several
+    and no name.
     """
     folder, found = _place(Path(path), step)
     state = _checkpoint(Checkpoints(folder), found).state
@@ -41,7 +41,7 @@ def saved_weights(
 
 
 def _place(path: Path, step: WhichStep) -> tuple[Path, WhichStep]:
-    """The folder that holds checkpoints, and which of them is meant."""
+    """The folder of checkpoints, and which of them is meant."""
     if not path.is_dir():
         raise FileNotFoundError(
             f"there is no run folder {path}: give that of a RunFolder, of checkpoints=, or one "

@@ -1,4 +1,4 @@
-"""`SavingThread`: one save at a time behind the training, whose outcome is not lost."""
+"""`SavingThread`: one save at a time in the background, whose outcome is not lost."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class SavingThread(Generic[T]):
-    """Runs one function after another in a thread; `join` says what became of the last.
+    """Runs one function after another in a thread; `join` returns the last outcome.
 
-    The interpreter waits for the thread at its end. unheard: what to say then of an outcome that
-    nobody asked for; None for nothing.
+    The interpreter waits for the thread at exit. unheard: reports an outcome at exit that was not
+    retrieved; None for nothing.
     """
 
     def __init__(self, unheard: Callable[[T], str | None]) -> None:
@@ -26,7 +26,7 @@ class SavingThread(Generic[T]):
         weakref.finalize(self, _say, self._outcomes, unheard)
 
     def start(self, save: Callable[[], T]) -> None:
-        """Begin a save; `join` the one before first."""
+        """Start a save; `join` the previous one first."""
         # Not a daemon: the end of the program must not cut a save off.
         self._thread = Thread(target=_run, args=(save, self._outcomes), name="rumus-checkpoint")
         self._thread.start()
@@ -47,7 +47,7 @@ class SavingThread(Generic[T]):
 def _run(save: Callable[[], T], outcomes: list[T | BaseException]) -> None:
     try:
         outcomes.append(save())
-    except BaseException as error:  # it is raised where somebody listens
+    except BaseException as error:  # raised where it can be handled
         outcomes.append(error)
 
 

@@ -1,4 +1,4 @@
-"""The state of a training as a tree of numbers and arrays, taken and given back as a whole."""
+"""The state of a training as a tree of numbers and arrays, saved and restored as a whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.base.random_sources import Random, is_random, restore_state, state_of
 
-AVERAGE: Final = "average"  # computed from the rest, for whoever serves the model
+AVERAGE: Final = "average"  # computed from the rest, for serving the model
 RESERVED: Final = frozenset(
     (
         AVERAGE,
@@ -39,9 +39,9 @@ RESERVED: Final = frozenset(
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What can be saved and restored: a module, an optimizer, a loader, an object of yours.
+    """An object that can be saved and restored: a module, an optimizer, a loader, your own object.
 
-    The state holds numbers, texts, lists and dicts of them, and NumPy arrays.
+    The state has numbers, strings, lists and dicts of them, and NumPy arrays.
     """
 
     def state_dict(self) -> Mapping[str, Any]:
@@ -49,7 +49,7 @@ class Stateful(Protocol):
         ...
 
     def load_state_dict(self, state: Any, /) -> object:
-        """Continue from a state; raise, and change nothing, if it does not fit.
+        """Restore a state; raise, and change nothing, if it does not fit.
 
         state: what `state_dict()` returned.
         """
@@ -62,9 +62,11 @@ def take(parts: Mapping[str, Stateful]) -> dict[str, Any]:
 
 
 def restore(parts: Mapping[str, Stateful], tree: Mapping[str, Any], origin: str) -> None:
-    """Give every part its state back: all of them, or none and one StateMismatchError.
+    """Restore the state of all parts, or raise one StateMismatchError.
 
-    The error lists what every part has against its state. origin: whose state it is.
+    It lists every part's objections; then none is restored.
+
+    origin: of the state, for messages.
     """
     with Uninterrupted():
         _restore(parts, tree, origin)
@@ -92,7 +94,7 @@ def _restore(parts: Mapping[str, Stateful], tree: Mapping[str, Any], origin: str
 
 
 class OwnedParameters:
-    """The values of an optimizer's parameters, by the names it knows them by."""
+    """The values of an optimizer's parameters, by its names for them."""
 
     def __init__(self, parameters: Mapping[str, Parameter]) -> None:
         self.parameters = parameters
@@ -145,7 +147,7 @@ class RandomStreams:
         return {name: state_of(random) for name, random in self.generators.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from saved positions. ValueError, and nothing has changed, for other names."""
+        """Restore saved positions. ValueError, with nothing changed, for other names."""
         if set(state) != set(self.generators):
             raise ValueError(f"saved {sorted(state)}, here {sorted(self.generators)}")
         for name, random in self.generators.items():
@@ -153,7 +155,7 @@ class RandomStreams:
 
 
 class Schedules:
-    """The hyperparameters of an optimizer that have a state, as `Plateau`."""
+    """The hyperparameters of an optimizer that have state, such as `Plateau`."""
 
     def __init__(self, optimizer: Optimizer[Any]) -> None:
         given = [("", getattr(optimizer, "hyper", {}))]
@@ -170,7 +172,7 @@ class Schedules:
         return {name: schedule.state_dict() for name, schedule in self.found.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Give the states back. ValueError if others were saved."""
+        """Restore the states. ValueError if others were saved."""
         if set(state) != set(self.found):
             raise ValueError(f"saved {sorted(state)}, here {sorted(self.found)}")
         for name, schedule in self.found.items():
@@ -178,7 +180,7 @@ class Schedules:
 
 
 class SavedScale:
-    """The loss scale of an optimizer, as of its last step."""
+    """The loss scale of an optimizer after its last step."""
 
     def __init__(self, optimizer: Optimizer[Any], scaling: Scaling) -> None:
         self.optimizer, self.scaling = optimizer, scaling
@@ -189,13 +191,13 @@ class SavedScale:
         return self.scaling.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Give the scale back. ValueError for what is none."""
+        """Restore the scale. ValueError for an invalid one."""
         self.optimizer.poll(wait=True)
         self.scaling.load_state_dict(state)
 
 
 def scaling_of(optimizer: Optimizer[Any]) -> Scaling | None:
-    """Return the loss scale that an optimizer divides by, if there is one."""
+    """Return an optimizer's loss scale, if there is one."""
     fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
     found: Scaling | None = getattr(fused, "scaling", None)
     return found
@@ -204,9 +206,9 @@ def scaling_of(optimizer: Optimizer[Any]) -> Scaling | None:
 def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[str, Stateful]:
     """Return all that a step changes: parameters, optimizer, schedules, streams, scale, `state`.
 
-    state: objects by name. Parameters of a module among them are saved with it alone.
-    TypeError for an optimizer or an object that cannot be saved, ValueError for two parameters of
-    one name: a state is saved by name.
+    state: objects by name. A module's parameters are saved only with the module. TypeError for an
+        optimizer or an object that cannot be saved, ValueError for two parameters with one name: a
+        state is saved by name.
     """
     if not isinstance(optimizer, Stateful):
         raise TypeError(f"{optimizer} has no state_dict and load_state_dict: it cannot be saved")
@@ -239,7 +241,7 @@ def parts_of_model(optimizer: Optimizer[Any], state: Mapping[str, Any]) -> dict[
 
 
 def average_in_place(optimizer: Optimizer[Any]) -> AbstractContextManager[None]:
-    """Within the block the parameters are the average that an optimizer keeps, if it does."""
+    """In the block an optimizer's average, if it keeps one, replaces the parameters."""
     fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
     if isinstance(fused, EvaluatedOptimizer) and fused.has_average:
         return fused.eval_params()
@@ -249,10 +251,10 @@ def average_in_place(optimizer: Optimizer[Any]) -> AbstractContextManager[None]:
 def average_of(
     optimizer: Optimizer[Any], parts: Mapping[str, Stateful]
 ) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
-    """Return what a checkpoint holds for whoever serves a model without its optimizer.
+    """Return the part of a checkpoint for serving a model without its optimizer.
 
-    The values that the parameters of each part have in an evaluation, where they are others than
-    those that are trained: with an EMA, schedule-free. Nothing for an optimizer without an average.
+    It has each part's parameter values for evaluation, if they differ from the trained ones (EMA,
+    schedule-free). Empty for an optimizer without an average.
     """
     fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
     if not (isinstance(fused, EvaluatedOptimizer) and fused.has_average):
@@ -273,7 +275,7 @@ def average_of(
 
 
 def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return objects by name. ValueError for a name that cannot be a file's, or is taken."""
+    """Return objects by name. ValueError for a name that is taken or invalid as a file name."""
     if not isinstance(state, Mapping):
         raise TypeError(f"state must be objects by name, not {state!r}: state={{'model': model}}")
     for name in state:
@@ -297,7 +299,7 @@ def generators_of(state: Mapping[str, Any]) -> dict[str, Random]:
 
 
 def _others_within(name: str, root: Any) -> dict[str, Random]:
-    """The generators of NumPy and of Python that modules have as attributes, each once."""
+    """The NumPy and Python generators that modules have as attributes, each once."""
     found: dict[int, tuple[str, Random]] = {}
     for path, module in root.named_modules() if hasattr(root, "named_modules") else ():
         for attribute, value in vars(module).items():
@@ -308,7 +310,7 @@ def _others_within(name: str, root: Any) -> dict[str, Random]:
 
 
 def check_declared(loss_fn: Callable[..., Any], state: Mapping[str, Any]) -> None:
-    """Raise ValueError if `loss_fn` names a module with a state that would not be saved.
+    """Raise ValueError if `loss_fn` uses a module whose state would not be saved.
 
     That is one with random generators or buffers, in the function's closure, globals or object, or
     in a container, a partial or a function there.
@@ -329,7 +331,7 @@ def check_declared(loss_fn: Callable[..., Any], state: Mapping[str, Any]) -> Non
 
 
 def _named_by(function: Callable[..., Any]) -> list[tuple[str, Any]]:
-    """What a function reaches by name: through partials, closures, containers and its object."""
+    """The objects a function reaches by name: in partials, closures, containers and its object."""
     found: list[tuple[str, Any]] = []
     left: list[tuple[str, Any]] = [("loss_fn", function)]
     if not isinstance(function, (FunctionType, MethodType, partial)):
@@ -349,7 +351,7 @@ def _named_by(function: Callable[..., Any]) -> list[tuple[str, Any]]:
 
 
 def _within(name: str, thing: Any) -> Iterable[tuple[str, Any]]:
-    """What a function or a container holds, by the name that says where."""
+    """The contents of a function or a container, by name."""
     if isinstance(thing, MethodType):
         own = getattr(thing.__self__, "__dict__", {})
         return [("self", thing.__self__), (name, thing.__func__), *own.items()]

@@ -1,7 +1,7 @@
-"""A state as a tree, taken apart into arrays and JSON, and put together again.
+"""Splitting a state tree into arrays and JSON, and joining them again.
 
-An array is replaced by null, and its name is where it was: "layers/0/weight". So JSON needs no
-marks of its own, and any key is possible. The same is done with the floats that JSON has not.
+An array is replaced by null, and named by its position: "layers/0/weight". So JSON needs no special
+marks, and any key is possible. Floats that JSON lacks are handled the same way.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def split(
 ) -> tuple[dict[str, Arrays], dict[str, Any]]:
     """Return the arrays below each top-level key, and everything else as one JSON object.
 
-    copy: take copies of the arrays, as when the state is written while training continues.
-    Raises TypeError for a value that would not come back as it was, ValueError for a bad key.
+    copy: copy the arrays, for writing the state while training continues. Raises TypeError for a
+        value that would not load back unchanged, ValueError for a bad key.
 
     >>> arrays, rest = split({"model": {"w": np.ones(2)}, "trainer": {"best": math.inf}})
     >>> arrays
@@ -51,7 +51,7 @@ def split(
 
 
 def join(arrays: Mapping[str, Arrays], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Put together what `split` took apart; ValueError for what it cannot have made."""
+    """Undo `split`; ValueError for parts that it cannot have made."""
     tree, floats = rest.get("state"), rest.get("floats")
     if set(rest) != {"state", "floats"} or not isinstance(tree, dict):
         raise ValueError("state.json is no state")
@@ -68,7 +68,7 @@ def join(arrays: Mapping[str, Arrays], rest: Mapping[str, Any]) -> dict[str, Any
 
 
 def _check_keys(state: Mapping[Any, Any]) -> None:
-    """Refuse keys that cannot be the name of a file, or of the same one somewhere."""
+    """Refuse keys that are not valid file names, or that coincide on some systems."""
     seen: dict[str, str] = {}
     for key in state:
         if not isinstance(key, str) or not KEY.fullmatch(key):
@@ -83,7 +83,7 @@ def _check_keys(state: Mapping[Any, Any]) -> None:
 def _without_arrays(
     value: Any, path: tuple[str, ...], arrays: Arrays, floats: dict[str, str]
 ) -> Any:
-    """Return `value` as JSON can have it, and note what it cannot."""
+    """Return `value` in JSON's types, and note what JSON lacks."""
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
@@ -111,14 +111,14 @@ def _without_arrays(
 
 
 def _checked(name: str, path: tuple[str, ...]) -> str:
-    """Refuse the one name that safetensors keeps for itself."""
+    """Refuse the one name that safetensors reserves."""
     if name == "__metadata__":
         raise ValueError(f"{_called(path)}: safetensors allows no array with this name")
     return name
 
 
 def _name(path: tuple[str, ...]) -> str:
-    """Join a path so that no two paths have one name."""
+    """Join a path so that different paths have different names."""
     return "/".join(part.replace("~", "~0").replace("/", "~1") for part in path)
 
 
@@ -127,7 +127,7 @@ def _called(path: tuple[str, ...]) -> str:
 
 
 def _fill(tree: Any, path: list[str], value: Any) -> None:
-    """Put a value where null stands for it."""
+    """Put a value in place of its null."""
     *outer, last = (part.replace("~1", "/").replace("~0", "~") for part in path)
     try:
         for part in outer:
