@@ -1,4 +1,4 @@
-"""`rumus predict`: what the model of a run says of new data."""
+"""`rumus predict`: predictions of a run's model on new data."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from rumus.train.data.npy import NpyDataset
 from rumus.train.loop.prediction import predict as predict_all
 from rumus.train.loop.training import Training
 
-BATCH = 64  # samples, where the run's loader does not say
+BATCH = 64  # samples, if the run's loader does not say
 
 
 def predict(arguments: Namespace) -> int:
-    """Do `rumus predict`: make the model again, read the data as the training did, and write."""
+    """Run `rumus predict`: rebuild the model, read the data as in training, write the
+    predictions."""
     run = existing_run(arguments.folder).absolute()
     data = arguments.data.absolute()
     if not data.exists():
@@ -47,9 +48,9 @@ def predict(arguments: Namespace) -> int:
 
 
 def loader_of(training: Training, data: Path) -> Iterable[Any]:
-    """Return the batches of new data, read as the training read its own.
+    """Return the batches of new data, read as in training.
 
-    UsageError where it is not known how.
+    Raises UsageError if it is unclear how.
     """
     if training.read is not None:
         return training.read(data)
@@ -67,17 +68,17 @@ def loader_of(training: Training, data: Path) -> Iterable[Any]:
 
 
 def dataset_of(loader: object) -> Any:
-    """Return the whole dataset of a loader, None if it has none."""
+    """Return the full dataset of a loader, or None."""
     return next(reversed([*datasets_of(loader)]), None)
 
 
 def classes_of(training: Training) -> list[str]:
-    """Return the names of the classes that a training tells apart, if its data says them."""
+    """Return the class names of a training, if its data has them."""
     return list(getattr(dataset_of(training.loader), "classes", []))
 
 
 def write_table(file: TextIO, found: NDArray[Any], classes: list[str]) -> None:
-    """Write predictions as CSV; of class scores also which class is the best."""
+    """Write predictions as CSV; for class scores, also the best class."""
     rows = found.reshape(len(found), -1)
     names = [f"prediction {i}" for i in range(rows.shape[1])]
     if rows.shape[1] == 1:

@@ -11,7 +11,7 @@ from rumus.train.command_line.exit_codes import UsageError
 
 
 def existing_run(folder: Path) -> Path:
-    """Return a folder that exists; UsageError names the nearest that does."""
+    """Return an existing folder; otherwise raise a UsageError that suggests the closest name."""
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -24,7 +24,7 @@ def existing_run(folder: Path) -> Path:
 
 
 def writable_place(folder: Path) -> Path:
-    """Return a folder, or the nearest above it that exists; UsageError if it cannot be written."""
+    """Return a folder or its nearest existing parent; UsageError if it is not writable."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
@@ -36,6 +36,6 @@ def writable_place(folder: Path) -> Path:
 
 
 def checkpoints_of(folder: Path) -> Checkpoints:
-    """Return the checkpoints of a run folder, or those in the folder itself."""
+    """Return the checkpoints of a run folder, or of a folder of checkpoints."""
     inner = existing_run(folder) / "checkpoints"
     return Checkpoints(inner if inner.is_dir() else folder)

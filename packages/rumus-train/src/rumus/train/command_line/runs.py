@@ -1,4 +1,4 @@
-"""`rumus list` and `rumus compare`: what became of runs, as tables."""
+"""`rumus list` and `rumus compare`: tables of runs and their results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rumus.train.views.run_record import RunRecord, read_run
 
 
 def list_runs(arguments: Namespace) -> int:
-    """Do `rumus list`: one line for each run in a folder, in any depth."""
+    """Run `rumus list`: one line for each run in a folder, at any depth."""
     folder = existing_run(arguments.folder)
     found = [read_run(path.parent) for path in sorted(folder.rglob(METRICS))]
     if not found:
@@ -28,7 +28,7 @@ def list_runs(arguments: Namespace) -> int:
 
 
 def compare(arguments: Namespace) -> int:
-    """Do `rumus compare`: how runs differ in configuration and environment, and what came of it."""
+    """Run `rumus compare`: how runs differ in configuration and environment, and their results."""
     runs = [read_run(existing_run(folder)) for folder in arguments.folders]
     facts = [_facts(run) for run in runs]
     names = dict.fromkeys(name for each in facts for name in each)
@@ -79,7 +79,7 @@ def _best(run: RunRecord) -> str:
 
 
 def _print(rows: Sequence[Sequence[str]]) -> None:
-    """Print columns below each other."""
+    """Print rows with aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -1,4 +1,4 @@
-"""`load_model`: a model as a run has left it, ready to be asked."""
+"""`load_model`: the model of a saved run, ready for prediction."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Loadable(Protocol):
         ...
 
     def eval(self) -> Self:
-        """Evaluate from now on."""
+        """Switch to evaluation mode."""
         ...
 
     def freeze(self) -> Self:
-        """Take part in no training from now on."""
+        """Stop requiring gradients."""
         ...
 
 
@@ -79,22 +79,22 @@ def load_model(
     step: WhichStep = "best",
     average: bool = True,
 ) -> Any:
-    """Return a model with the weights that a run has saved: evaluating, and out of training.
+    """Return a model with the saved weights of a run, in evaluation mode and without gradients.
 
-    No optimizer is needed, and no graph is made: `model(x)` may be called from several threads.
+    It needs no optimizer and builds no graph: `model(x)` may be called from several threads.
 
     path: a run folder, its folder of checkpoints, or one checkpoint.
-    model: a module of the same structure, or what makes one. For a run of `rumus train` it may be
-        left out: the script that the run folder names is run, with the run's configuration, to make
-        it.
-    name: what the trainer's `state` called the module, if that names several.
-    step: "best", the one of the best validation, or the newest if there was none; "latest"; or the
-        number of a step that was saved.
-    average: take the average that the optimizer kept (an EMA, schedule-free), which is what
-        validations have looked at, and not the parameters that were trained.
+    model: a module of the same structure, or a function that returns one. It may be omitted for a
+        run of `rumus train`: the run's script then builds it from the run's configuration.
+    name: the module's name in the trainer's `state`, if there are several.
+    step: "best" for the best validation (the newest checkpoint if there was none), "latest", or the
+        number of a saved step.
+    average: load the optimizer's average (EMA, schedule-free), which validations used, instead of
+        the trained parameters.
 
-    NoCheckpointError if there is none; StateMismatchError, with every difference, for a model of
-    another structure; CheckpointError where it is not known which module, or how to make it.
+    Raises NoCheckpointError if there is no checkpoint; StateMismatchError, listing every
+    difference, for a model of another structure; CheckpointError if it is unclear which module to
+    load or how to build it.
 
     >>> import tempfile
     >>> import numpy as np
@@ -127,7 +127,7 @@ def model_of(
     step: WhichStep = "best",
     average: bool = True,
 ) -> Any:
-    """Return the model of a training with the weights of a run; its optimizer owns them no more."""
+    """Return the model of a training with the weights of a run, detached from its optimizer."""
     weights = saved_weights(path, name=name, step=step, average=average)
     state = training.trainer.state
     found = only_model(state) if name is None else state[name]
@@ -136,9 +136,9 @@ def model_of(
 
 
 def training_of(path: Path) -> Training:
-    """Return the training of a run folder, made again by its script.
+    """Return the training of a run folder, rebuilt by its script.
 
-    CheckpointError where the folder does not say by which.
+    Raises CheckpointError if the folder does not name the script.
     """
     run = next((each for each in (path, *path.parents[:2]) if (each / COMMAND).is_file()), None)
     if run is None:

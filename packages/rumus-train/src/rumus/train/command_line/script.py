@@ -1,4 +1,4 @@
-"""The script that a training is described in: its function, and the configuration that it takes."""
+"""The script that describes a training: its function and the configuration it takes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from rumus.train.loop.training import Training
 
 @dataclass(frozen=True)
 class Script:
-    """A function that returns a Training, the file it is in, and what it is called with, if any."""
+    """A function that returns a Training, its file, and its configuration class, if any."""
 
     path: Path
     build: Callable[..., Any]
     kind: type[Any] | None
 
     def configure(self, file: Path | None, settings: Sequence[str]) -> Any:
-        """Return the configuration, None if the function takes none; ConfigurationError."""
+        """Return the configuration, or None if the function takes none.
+
+        Raises ConfigurationError.
+        """
         if self.kind is not None:
             if file is not None and not file.is_file():
                 raise UsageError(f"--config: there is no file {file}")
@@ -38,7 +41,7 @@ class Script:
         )
 
     def training(self, config: Any) -> Training:
-        """Call the function; UsageError if it returns something else than a Training."""
+        """Call the function. Raises UsageError if it does not return a Training."""
         made = self.build() if self.kind is None else self.build(config)
         if not isinstance(made, Training):
             raise UsageError(
@@ -49,9 +52,9 @@ class Script:
 
 
 def load_script(text: str) -> Script:
-    """Return what "folder/script.py:function" names; without a function it is "build".
+    """Return what "folder/script.py:function" names; the default function is "build".
 
-    UsageError if it does not exist or cannot be called as the command line does it.
+    Raises UsageError if it does not exist or its signature does not fit.
     """
     file, name = split_name(text)
     path = Path(file)
@@ -77,9 +80,9 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def _run(path: Path) -> ModuleType:
-    """Import a file as Python runs a script: its folder comes first where modules are looked for.
+    """Import a file as Python runs a script: its folder comes first on the import path.
 
-    Its name stays importable, since worker processes look for the dataset's class there.
+    The name stays importable, since worker processes import the dataset's class by it.
     """
     name = path.stem
     there = sys.modules.get(name)

@@ -31,13 +31,13 @@ from rumus.train.loop.training import Training
 from rumus.train.views.live_view import LiveView
 from rumus.train.views.run_folder import CONFIG, RunFolder
 
-COMMAND: Final = "command.toml"  # in a run folder: what `rumus resume` does again
+COMMAND: Final = "command.toml"  # in a run folder: what `rumus resume` repeats
 _WHERE_FROM: Final[Mapping[str, Resume]] = {"auto": "auto", "must": True, "never": False}
 
 
 @dataclass(frozen=True)
 class Command:
-    """What was asked for besides the configuration. directory: where relative paths start."""
+    """The options besides the configuration. directory: where relative paths start."""
 
     script: str
     directory: Path
@@ -48,28 +48,28 @@ class Command:
     seed: int | None = None
 
     def limits(self) -> dict[str, Any]:
-        """Return those that were given; they come in place of all of the script's."""
+        """Return the given ones; together they replace the script's."""
         given = {"epochs": self.epochs, "steps": self.steps, "seconds": self.seconds}
         return given if any(value is not None for value in given.values()) else {}
 
 
 class KeepCommand(Callback):
-    """Writes command.toml when nothing can be wrong with the run folder any more."""
+    """Writes command.toml once the run folder is known to be usable."""
 
-    order = 20  # after the run folder has accepted the run
+    order = 20  # once the run folder accepts the run
 
     def __init__(self, folder: Path, command: Command) -> None:
         self.folder, self.command = folder, command
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Write it beside its place and put it there."""
+        """Write a temporary file and rename it."""
         beside = self.folder / f"{COMMAND}.tmp"
         save_configuration(self.command, beside)
         os.replace(beside, self.folder / COMMAND)
 
 
 def train(arguments: Namespace) -> int:
-    """Do `rumus train`."""
+    """Run `rumus train`."""
     script = load_script(arguments.script)
     config = script.configure(arguments.config, arguments.settings)
     _, function = split_name(arguments.script)
@@ -79,7 +79,7 @@ def train(arguments: Namespace) -> int:
 
 
 def resume(arguments: Namespace) -> int:
-    """Do `rumus resume`: what command.toml and config.toml of a run folder say."""
+    """Run `rumus resume`, with command.toml and config.toml of the run folder."""
     folder = existing_run(arguments.folder).absolute()
     if not (folder / COMMAND).is_file():
         raise UsageError(
@@ -96,7 +96,7 @@ def resume(arguments: Namespace) -> int:
 
 
 def sweep(arguments: Namespace) -> int:
-    """Do `rumus find-lr`."""
+    """Run `rumus find-lr`."""
     script = load_script(arguments.script)
     training = script.training(script.configure(arguments.config, arguments.settings))
     found = find_lr(
@@ -141,7 +141,7 @@ def _train(script: Script, config: Any, command: Command, folder: Path, resume: 
 
 
 def _seeded(command: Command, config: Mapping[str, Any]) -> int:
-    """Set the seed that was given, by --seed or as the configuration's `seed`, or a fresh one."""
+    """Set the seed: from --seed, the configuration's `seed`, or a fresh one."""
     configured = config.get("seed")
     given = configured if type(configured) is int else None
     return seed(given if command.seed is None else command.seed)
@@ -170,7 +170,7 @@ def _resume_from(text: str) -> Resume:
 
 
 def _new_folder(script: Script) -> Path:
-    """A folder of this second in runs/, which no other run has."""
+    """A new folder in runs/, named by the current second and unique."""
     name = f"{script.path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = Path("runs") / name, 1
     while folder.exists():
@@ -181,7 +181,7 @@ def _new_folder(script: Script) -> Path:
 
 @contextmanager
 def _in(directory: Path) -> Iterator[None]:
-    """Within the block relative paths mean what they meant when the run began."""
+    """Within the block, relative paths resolve as they did when the run began."""
     if not directory.is_dir():
         raise UsageError(f"the folder that the run was started in is gone: {directory}")
     with chdir(directory):

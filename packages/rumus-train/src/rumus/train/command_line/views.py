@@ -1,4 +1,4 @@
-"""`rumus report` and `rumus plot`: what became of runs, to look at."""
+"""`rumus report` and `rumus plot`: pages and pictures of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rumus.train.command_line.run_folders import existing_run
 
 
 def report(arguments: Namespace) -> int:
-    """Do `rumus report`: write the page, and say where it is."""
+    """Run `rumus report`: write the page and print its path."""
     from rumus.train.views.report import write_report
 
     with drawing():
@@ -21,7 +21,7 @@ def report(arguments: Namespace) -> int:
 
 
 def plot(arguments: Namespace) -> int:
-    """Do `rumus plot`: draw the curves of the runs, and say where the picture is."""
+    """Run `rumus plot`: draw the curves of the runs and print the picture's path."""
     from rumus.train.views.runs_picture import plot_runs
 
     with drawing():
@@ -31,7 +31,7 @@ def plot(arguments: Namespace) -> int:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Within the block, an extra or data that are missing, or a bad name, are a UsageError."""
+    """Within the block, a missing extra, missing data or a bad name raises UsageError."""
     try:
         yield
     except (ImportError, ValueError, OSError) as error:

@@ -1,4 +1,4 @@
 """Datasets, loaders and the workers that fetch samples.
 
-It uses `base`.
+Uses `base`.
 """

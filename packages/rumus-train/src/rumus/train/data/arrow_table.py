@@ -26,7 +26,7 @@ from rumus.train.data.npy import PathLike
 from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
 
 _IPC: Final = frozenset((".arrow", ".feather", ".ipc"))
-_TOGETHER: Final = 32  # columns that are in memory twice while they become rows
+_TOGETHER: Final = 32  # columns held twice while they become rows
 _BLOCK: Final = 4096  # rows of these
 _DAY: Final = 86_400 * 10**6  # microseconds
 
@@ -34,19 +34,18 @@ _DAY: Final = 86_400 * 10**6  # microseconds
 class ParquetDataset:
     """Columns of a Parquet or Arrow file: samples (features,) or (features, target).
 
-    table: a file, of Arrow if its name ends in .arrow, .feather or .ipc, or a `pyarrow.Table`. Only
-        the columns that are needed are read.
+    table: a `pyarrow.Table` or a file; an Arrow file if its name ends in .arrow, .feather or .ipc,
+        otherwise Parquet. Only the needed columns are read.
     columns, dtype, target, target_dtype, classes, categories, missing, standardise: as in
-        `CsvDataset`; the index of pandas, "__index_level_0__", is no feature. Truth values are 1
-        and 0.
-    dates: columns of dates and times, which become days since 1970.
+        `CsvDataset`; pandas' index, "__index_level_0__", is not a feature. Booleans become 1 and 0.
+    dates: columns of dates and times, converted to days since 1970.
 
-    ValueError for a column that is not there, with the nearest name, holds lists, structures or,
-    unless they are named, texts or dates, has missing values without `missing=`, or is a target and
-    among `columns`; TypeError for means of features that are no floating numbers; OSError for what
-    is no regular file.
+    Raises ValueError for an unknown column, suggesting the closest name; for a column of lists or
+    structures, of texts or dates not declared as such, or with missing values but no `missing=`;
+    and for a target that is also in `columns`. Raises TypeError for means of features that are not
+    floating-point, OSError for anything but a regular file.
 
-    Needs pyarrow: an ImportError says how to get it.
+    Needs pyarrow; the ImportError says how to install it.
 
     >>> import pyarrow
     >>> from rumus.train import ParquetDataset
@@ -96,13 +95,13 @@ class ParquetDataset:
 
     @property
     def features(self) -> list[str]:
-        """The names of the features: of their columns, or "column=text"."""
+        """The names of the features: their columns, or "column=text"."""
         return self._encoding.names
 
     def like(self, table: PathLike | Any) -> Self:
-        """Read another table in the same way; without its targets, if it has none.
+        """Read another table the same way; targets are skipped if it has none.
 
-        Classes, categories, means and deviations are those of this dataset.
+        It uses the classes, categories, means and deviations of this dataset.
 
         table: with the same columns.
         """
@@ -134,7 +133,7 @@ class ParquetDataset:
         return f"{self._source.shown}, row {index}"
 
     def _read(self, learns: bool) -> NDArray[Any]:
-        """Take the rows of the table; return what its columns of numbers hold."""
+        """Read the rows of the table; return the contents of its numeric columns."""
         source, encoding = self._source, self._encoding
         targets = as_targets(self._target)
         source.read([*self.columns, *targets])
@@ -176,7 +175,7 @@ class ParquetDataset:
 
 
 class _Source:
-    """A table of pyarrow: given, or read from a file when it is needed."""
+    """A pyarrow table: given, or read from a file on demand."""
 
     def __init__(self, given: PathLike | Any) -> None:
         _check_pyarrow()
@@ -189,7 +188,7 @@ class _Source:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return int(self._table.num_rows)
 
     def _schema(self) -> Any:
@@ -203,13 +202,13 @@ class _Source:
                 with ipc.open_file(self._given) as reader:
                     return reader.schema
             return parquet.read_schema(self._given)
-        except (ValueError, OSError) as error:  # of pyarrow, for what is no such file
+        except (ValueError, OSError) as error:  # pyarrow's, for another kind of file
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the system
+                raise  # the system's
             raise ValueError(f"{self.shown} is no Parquet or Arrow file: {error}") from error
 
     def read(self, names: Sequence[str]) -> None:
-        """Read these columns. ValueError for one that is not there, with the nearest name."""
+        """Read these columns. Raises ValueError for an unknown one, suggesting the closest name."""
         from pyarrow import feather, parquet
 
         for name in names:
@@ -231,11 +230,11 @@ class _Source:
             self._table = parquet.read_table(self._given, columns=chosen)
 
     def forget(self) -> None:
-        """Let go of what was read."""
+        """Release what was read."""
         self._table = None
 
     def numbers(self, name: str, fill: float | None, is_date: bool) -> NDArray[Any]:
-        """Return a column of numbers. fill: what a missing one is; None refuses it."""
+        """Return a column of numbers. fill: the value of a missing one; None raises."""
         from pyarrow import compute, types
 
         column = self._table.column(name)
@@ -257,7 +256,7 @@ class _Source:
         return _with(column, fill)
 
     def targets(self, name: str) -> NDArray[Any]:
-        """Return a column of targets that are numbers."""
+        """Return a column of numeric targets."""
         from pyarrow import types
 
         column = self._table.column(name)
@@ -274,7 +273,7 @@ class _Source:
         return self.numbers(name, None, is_date=False)
 
     def require_exact(self, name: str, numbers: NDArray[Any], dtype: DTypeLike) -> None:
-        """Raise ValueError for a number beyond `dtype`, and for a fraction where it is whole."""
+        """Raise ValueError for a number outside `dtype`, or a fraction for an integer dtype."""
         kind = np.dtype(dtype)
         if np.can_cast(numbers.dtype, kind, "safe"):
             return
@@ -291,7 +290,7 @@ class _Source:
             )
 
     def texts(self, name: str, known: Sequence[str], allows_missing: bool) -> list[str]:
-        """Return a column of texts, "" where one is missing."""
+        """Return a column of texts; "" where one is missing."""
         from pyarrow import compute, types
 
         column = self._table.column(name)
@@ -315,7 +314,7 @@ class _Source:
 
 
 def _fill(rows: NDArray[Any], columns: Sequence[NDArray[Any]]) -> None:
-    """Write columns into an array of (rows, columns), in blocks that stay in the cache."""
+    """Write columns into an array of (rows, columns), in blocks that fit the cache."""
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         for place, column in enumerate(columns):
@@ -323,7 +322,7 @@ def _fill(rows: NDArray[Any], columns: Sequence[NDArray[Any]]) -> None:
 
 
 def _with(column: Any, fill: float | None) -> NDArray[Any]:
-    """A column as an array, with what stands for missing values."""
+    """A column as an array, with missing values filled."""
     missing = column.null_count
     found: NDArray[Any] = column.to_numpy()
     if missing and fill is not None:
@@ -333,7 +332,7 @@ def _with(column: Any, fill: float | None) -> NDArray[Any]:
 
 
 def _is_day(kind: Any) -> bool:
-    """Whether a column's values are points in time: a time of day or a duration is none."""
+    """Whether a column's values are points in time; times of day and durations are not."""
     from pyarrow import types
 
     return bool(types.is_date(kind) or types.is_timestamp(kind))

@@ -1,8 +1,8 @@
-"""`BatchMemory`: memory that a worker process and its loader share, through which batches come.
+"""`BatchMemory`: memory shared by a worker process and its loader to pass batches.
 
-A batch of images is some megabytes, and a pipe carries 64 KiB at a time, each with a change of the
-process. The memory is a file without a name, which ends with the last process that has it: nothing
-is left behind, however they end, and no size of /dev/shm bounds it.
+A batch of images takes megabytes, while a pipe carries 64 KiB at a time, each with a context
+switch. The memory is an unnamed file that disappears with the last process that holds it: nothing
+is left behind, however the processes end, and the size of /dev/shm is no limit.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from rumus.train.base.fields import Names, fields_of, names_of, values_in
 from rumus.train.data.dataset import AnyBatch
 
-_SMALL: Final = 1 << 16  # bytes, up to which a pipe is as fast
-_ALIGNED: Final = 64  # bytes, to whose multiples arrays begin
+_SMALL: Final = 1 << 16  # bytes; a pipe is as fast up to here
+_ALIGNED: Final = 64  # bytes; arrays are aligned to it
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a batch lies: the names of its fields, and dtype, shape and first byte of each.
+    """The layout of a batch: the names of its fields, and the dtype, shape and first byte of each.
 
-    size: of the memory, in bytes.
+    size: the memory's size in bytes.
     """
 
     names: Names
@@ -38,7 +38,7 @@ class Place:
 class BatchMemory:
     """Shared memory for one batch at a time; it grows to the largest.
 
-    descriptor: of the file; each of both processes has one of its own.
+    descriptor: of the file; each process has its own.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -46,7 +46,7 @@ class BatchMemory:
         self._map: mmap.mmap | None = None
 
     def __getstate__(self) -> Any:
-        """A descriptor on its way to a process that is being started."""
+        """A descriptor to pass to a starting process."""
         from multiprocessing.reduction import DupFd
 
         return DupFd(self.descriptor)
@@ -56,13 +56,13 @@ class BatchMemory:
 
     @staticmethod
     def create() -> BatchMemory | None:
-        """Return new memory; None where the system has no files without names."""
+        """Return new memory, or None if the system has no unnamed files."""
         if not hasattr(os, "memfd_create"):
             return None
         return BatchMemory(os.memfd_create("rumus-batch"))
 
     def write(self, batch: AnyBatch) -> Place | None:
-        """Put a batch there; None if it is too small to gain by that, or is not of plain arrays."""
+        """Store a batch; None if it is too small to be worth it or is not made of plain arrays."""
         values = values_in(batch)
         if not all(type(value) is np.ndarray and value.dtype.kind in "biufc" for value in values):
             return None
@@ -77,13 +77,13 @@ class BatchMemory:
         return Place(names_of(batch), tuple(fields), size)
 
     def read(self, place: Place) -> AnyBatch:
-        """Return the batch that lies there, in its own memory."""
+        """Return a copy of the stored batch."""
         arrays = [self._array(*field, place.size).copy() for field in place.fields]
         batch: AnyBatch = fields_of(place.names, arrays)
         return batch
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release it."""
         self._map = None
         os.close(self.descriptor)
 
@@ -96,7 +96,7 @@ class BatchMemory:
 
 
 def _laid_out(values: Sequence[NDArray[Any]]) -> tuple[list[int], int]:
-    """Where each array begins, and the size of all."""
+    """The offset of each array, and the total size."""
     starts, size = [], 0
     for value in values:
         starts.append(size)

@@ -1,4 +1,4 @@
-"""`BatchTrace`: a short trace of the batches of an epoch, by which a resume knows them again."""
+"""`BatchTrace`: a short fingerprint of an epoch's batches, checked on resume."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from rumus.tensor import NumpyBackend, Tensor
 from rumus.train.base.calling import values_of
 
-_ENDS: Final = 256  # elements of the first and the last row of an array that are looked at
+_ENDS: Final = 256  # elements read from the first and the last row of an array
 
 
 class BatchTrace:
-    """A checksum over the ends of all arrays of the batches so far.
+    """A checksum of both ends of all arrays of the batches so far.
 
-    Looking at the ends costs a microsecond, and batches in another order have others. What lies on
-    a device is not read: its shape stands for it.
+    Reading the ends takes a microsecond, and reordered batches have different ends. Of an array on
+    a device, only the shape counts.
 
     >>> one, other = BatchTrace(), BatchTrace()
     >>> one.add((np.arange(4.0),))
@@ -30,7 +30,7 @@ class BatchTrace:
         self.value = value
 
     def add(self, batch: tuple[Any, ...]) -> None:
-        """Take the next batch."""
+        """Add the next batch."""
         for value in values_of(batch):
             self.value = zlib.crc32(_ends(value), self.value)
 

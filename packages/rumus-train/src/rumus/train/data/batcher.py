@@ -1,4 +1,4 @@
-"""`Batcher`: from the numbers of samples to a batch, with the sample to blame if that fails."""
+"""`Batcher`: makes a batch from sample indices, and names the sample if that fails."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Collate: TypeAlias = Callable[[list[Any]], Any]  # of samples, to a batch
 
 
 class Stopped(Exception):
-    """Nobody waits for the batch any more."""
+    """The batch is no longer wanted."""
 
 
 class Task(NamedTuple):
-    """One batch to make."""
+    """A batch to make."""
 
     epoch: int
     number: int
@@ -35,7 +35,7 @@ class Task(NamedTuple):
 
 @dataclass(slots=True)
 class Batcher:
-    """Makes the batches of a dataset, on any thread or, pickled, in any process."""
+    """Makes the batches of a dataset, on any thread or (pickled) in any process."""
 
     dataset: Dataset
     transform: Transform | None
@@ -45,19 +45,19 @@ class Batcher:
     _is_new: bool = True
 
     def is_new(self) -> bool:
-        """Whether nobody has asked this before here, in this process."""
+        """Whether this is the first call in this process."""
         is_new, self._is_new = self._is_new, False
         return is_new
 
     def make(self, task: Task, is_stopped: Callable[[], bool] = lambda: False) -> AnyBatch:
         """Return the samples of a task, transformed and stacked.
 
-        SampleError if one of them fails; Stopped as soon as `is_stopped`.
+        Raises SampleError if one of them fails, Stopped as soon as `is_stopped`.
         """
         return self._finished(self._gathered(task, is_stopped), task)
 
     def make_of(self, samples: Sequence[Any], task: Task) -> AnyBatch:
-        """Do the same with samples that were read; `task` has their numbers."""
+        """Do the same with samples already read; `task` holds their indices."""
         done = [
             self._transformed(self._checked(sample, index, "the item"), task.epoch, index)
             for index, sample in zip(task.indices.tolist(), samples, strict=True)
@@ -103,7 +103,7 @@ class Batcher:
         try:
             together = samples_of(self.dataset, indices.tolist())
         except Exception:
-            together = None  # one by one it is known which one fails
+            together = None  # one by one, to know which one fails
         if together is None:
             return (self._read(int(index)) for index in indices)
         pairs = zip(indices.tolist(), together, strict=True)
@@ -162,7 +162,7 @@ class Batcher:
         return SampleError(f"{named(self.dataset, index)} {what}: {_text(error)}", index)
 
     def _stacked(self, samples: list[Any], indices: Indices) -> AnyBatch:
-        """One array for each field. SampleError with two samples that do not fit together."""
+        """Stack each field to one array. Raises SampleError for two samples that do not match."""
         names = names_of(samples[0])
         arrays = [tuple([np.asarray(value) for value in values_in(sample)]) for sample in samples]
         first = _kinds(names, arrays[0])
@@ -213,7 +213,7 @@ def uploaded(batch: AnyBatch, backend: Backend | None) -> Any:
 
 
 def _as_batch(made: Any) -> AnyBatch:
-    """What a function of the user's returned as a batch. TypeError if it is none."""
+    """Check that a user function returned a batch. Raises TypeError otherwise."""
     if isinstance(made, (np.ndarray, list)):
         made = (np.asarray(made),)
     if not isinstance(made, (tuple, Mapping)) or not made:
@@ -241,7 +241,7 @@ def _text(error: BaseException) -> str:
 
 
 def portable(error: BaseException) -> BaseException:
-    """Return an error that can be sent to another process: itself, or one of the same words."""
+    """Return an error that can be sent to another process: itself, or one with the same message."""
     try:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:

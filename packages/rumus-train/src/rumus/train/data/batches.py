@@ -1,4 +1,4 @@
-"""`Batches`: what a loader yields, counted, and found again after a resume."""
+"""`Batches`: counts what a loader yields, and finds the place again on resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SINGLE: Final = (np.ndarray, Tensor, int, float, str, np.number)
 
 
 def arguments(batch: Any) -> tuple[Any, ...]:
-    """Return what a loss function is called with: fields, or one dict. TypeError for another."""
+    """Return the arguments of a loss function: fields, or one dict. Raises TypeError otherwise."""
     if isinstance(batch, Mapping):
         return (batch,)
     if isinstance(batch, (tuple, list)):
@@ -31,7 +31,7 @@ def arguments(batch: Any) -> tuple[Any, ...]:
 
 
 def samples(batch: tuple[Any, ...]) -> float:
-    """Return the length of the first array's first axis; 1 if there is none."""
+    """Return the length of the first array's first axis, or 1."""
     for value in values_of(batch):
         shape = getattr(value, "shape", ())
         if shape:
@@ -40,7 +40,7 @@ def samples(batch: tuple[Any, ...]) -> float:
 
 
 def structure(batch: tuple[Any, ...]) -> tuple[tuple[str, str, int], ...]:
-    """What all batches of a loader must have in common: types, dtypes and numbers of axes."""
+    """What all batches of a loader must share: types, dtypes and numbers of axes."""
     named = as_dict(batch)
     names = [""] * len(batch) if named is None else [f"{name}: " for name in named]
     return tuple(
@@ -56,13 +56,13 @@ def structure(batch: tuple[Any, ...]) -> tuple[tuple[str, str, int], ...]:
 class Batches:
     """The batches of a loader, epoch by epoch.
 
-    loader: anything that is iterated over once an epoch. With `state_dict` and `load_state_dict`
-    it finds its place by itself; otherwise the batches before it are yielded once more and left
-    out, so that each epoch must be the same after a resume: `set_epoch(epoch)`, if there is one,
-    is called before an epoch for that. A trace of what was handed out is saved, and a loader that
-    yields something else instead is refused.
-    weight_of: called with a batch, how much it counts; by default the number of samples, which is
-    that of the global batch where the loader deals its rows to several ranks.
+    loader: anything that is iterated over once per epoch. With `state_dict` and `load_state_dict`
+        it finds its own place on resume. Otherwise earlier batches are yielded again and skipped,
+        so an epoch must repeat itself after a resume: `set_epoch(epoch)`, if it exists, is called
+        before each epoch for that. A fingerprint of the batches is saved; a loader that yields
+        others on resume raises.
+    weight_of: returns the weight of a batch; by default its number of samples, counted over the
+        global batch if the loader splits rows among ranks.
     """
 
     def __init__(
@@ -70,22 +70,22 @@ class Batches:
     ) -> None:
         self.loader = loader
         self.weight_of = weight_of
-        self.batch = 0  # how many of this epoch were handed out
+        self.batch = 0  # batches of this epoch yielded so far
         self.samples = 0.0
-        self.per_epoch = _length(loader)  # how many batches an epoch has, if the loader says so
+        self.per_epoch = _length(loader)  # batches per epoch, if the loader has a length
         self._iterator: Iterator[Any] = iter(())
         self._structure: tuple[tuple[str, str, int], ...] | None = None
         self._kind: tuple[Any, ...] = ()
         self._trace: BatchTrace | None = None if self._is_stateful else BatchTrace()
-        self._saved_trace: int | None = None  # of the batches that are left out on resume
+        self._saved_trace: int | None = None  # of the batches skipped on resume
 
     @property
     def is_complete(self) -> bool:
-        """Whether as many batches were handed out as the loader says that there are."""
+        """Whether as many batches were yielded as the loader's length."""
         return self.batch == self.per_epoch
 
     def open(self, epoch: int) -> None:
-        """Begin with an epoch, or go on in the middle of it."""
+        """Begin an epoch, or continue in the middle of it."""
         set_epoch = getattr(self.loader, "set_epoch", None)
         if set_epoch is not None and not self._is_stateful:
             set_epoch(epoch)
@@ -112,9 +112,9 @@ class Batches:
         self._saved_trace = None
 
     def next(self, epoch: int) -> tuple[tuple[Any, ...], float] | None:
-        """Return a batch and its weight, None at the end of the epoch.
+        """Return a batch and its weight, or None at the end of the epoch.
 
-        ValueError for an epoch without batches, and for a batch unlike the ones before.
+        Raises ValueError for an epoch without batches, and for a batch unlike the previous ones.
         """
         for batch in self._iterator:
             given = arguments(batch)
@@ -145,32 +145,32 @@ class Batches:
 
     @property
     def part(self) -> Part | None:
-        """Which rows of the global batch were handed out last, if the loader deals them out."""
+        """The rows of the global batch yielded last, if the loader splits it among ranks."""
         found: Part | None = None
         if getattr(self.loader, "ranks", None) is not None:
             found = self.loader.part  # type: ignore[attr-defined]
         return found
 
     def samples_from(self, first: int) -> Callable[[], tuple[int, ...]] | None:
-        """Return what looks up the numbers of the samples of the batches from `first` to the last.
+        """Return a function that looks up sample indices of the batches from `first` on.
 
-        None where the loader does not tell. To be called while their epoch is gone through.
+        It is None if the loader does not know them. Call it during their epoch.
         """
         loader: Any = self.loader
         samples_of = getattr(loader, "samples_of", None)
         if samples_of is None:
             return None
-        epoch = loader.epoch - (loader.batch == 0)  # where the next batch is the next epoch's
+        epoch = loader.epoch - (loader.batch == 0)  # if the next batch belongs to the next epoch
         last = loader.batch or len(loader)
-        numbers = range(last - (self.batch - first), last)  # a loop may begin within an epoch
+        numbers = range(last - (self.batch - first), last)  # a loop may begin mid-epoch
         return lambda: tuple(int(n) for batch in numbers for n in samples_of(epoch, batch))
 
     def end(self) -> None:
-        """Begin to count again."""
+        """Restart the count."""
         self.batch, self.samples = 0, 0.0
 
     def close(self) -> None:
-        """Let go of the loader in the middle of an epoch."""
+        """Release the loader in the middle of an epoch."""
         close = getattr(self._iterator, "close", None)
         if close is not None:
             close()
@@ -193,7 +193,7 @@ class Batches:
 
     @property
     def is_same_each_time(self) -> bool:
-        """Whether the loader says that it yields after a resume what it would have yielded."""
+        """Whether the loader promises to yield the same batches after a resume."""
         return self._is_stateful or hasattr(self.loader, "set_epoch")
 
     @property
@@ -201,13 +201,13 @@ class Batches:
         return hasattr(self.loader, "load_state_dict") and hasattr(self.loader, "state_dict")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch, and the loader's own state."""
+        """Return the place in the epoch and the loader's state."""
         loader = self.loader.state_dict() if self._is_stateful else None  # type: ignore[attr-defined]
         trace = None if self._trace is None else self._trace.value
         return {"batch": self.batch, "samples": self.samples, "loader": loader, "trace": trace}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved place. ValueError for one of another kind of loader."""
+        """Continue from a saved place. Raises ValueError for another kind of loader."""
         if (state["loader"] is not None) != self._is_stateful:
             ways = ("by its state_dict", "by counting")
             saved, here = ways if self._is_stateful is False else ways[::-1]

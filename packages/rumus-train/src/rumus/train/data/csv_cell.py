@@ -1,4 +1,4 @@
-"""Cells of a CSV file that are no plain numbers: booleans, dates, other decimal marks."""
+"""Cells of a CSV file other than plain numbers: booleans, dates, other decimal marks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rumus.train.data.feature_encoding import MISSING
 _TRUE: Final = frozenset(("true", "t", "yes", "y", "1"))
 _FALSE: Final = frozenset(("false", "f", "no", "n", "0"))
 _DAY: Final = 86_400
-# What a cell is turned into before it is read as a number. ValueError for one that is no such cell.
+# Converts a cell before it is read as a number. Raises ValueError if it cannot.
 Spelling = Callable[[str], str]
 
 
@@ -34,9 +34,9 @@ def as_truth(cell: str) -> str:
 
 
 def as_day(cell: str, written: str | None) -> str:
-    """Return the days since 1970 as a number; a time of day is a part of a day, in UTC.
+    """Return the days since 1970, with the time of day (UTC) as a fraction.
 
-    written: as for `datetime.strptime`, None for ISO 8601.
+    written: a format of `datetime.strptime`, None for ISO 8601.
 
     >>> as_day("1970-01-02", None), as_day("31.12.1969 12:00", "%d.%m.%Y %H:%M")
     ('1', '-0.5')
@@ -47,12 +47,12 @@ def as_day(cell: str, written: str | None) -> str:
     if written is None:
         found = datetime.fromisoformat(text)
     else:
-        found = datetime.strptime(text, written)  # it is UTC if nothing is said
+        found = datetime.strptime(text, written)  # UTC by default
     return repr_of_days(found)
 
 
 def repr_of_days(found: datetime | date) -> str:
-    """Return the days since 1970 of a time, as a number is written."""
+    """Return the days since 1970 of a time, as text."""
     if not isinstance(found, datetime):
         found = datetime(found.year, found.month, found.day, tzinfo=UTC)
     there = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
@@ -62,9 +62,9 @@ def repr_of_days(found: datetime | date) -> str:
 
 @lru_cache(maxsize=64)
 def spelling_of_numbers(decimal: str, thousands: str | None) -> Spelling | None:
-    """Return what turns a number as it is written there into one with a point; None for points.
+    """Return a function that rewrites a number with a decimal point, or None if it has one already.
 
-    ValueError for marks that are no single characters, or the same.
+    Raises ValueError for marks that are equal or not single characters.
 
     >>> spelling_of_numbers(",", ".")("-1.234,5")
     '-1234.5'

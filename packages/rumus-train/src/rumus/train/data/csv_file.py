@@ -1,4 +1,4 @@
-"""`CsvDataset`: the columns of a CSV file, read into arrays once, each cell checked."""
+"""`CsvDataset`: the columns of a CSV file, read into arrays once and checked cell by cell."""
 
 from __future__ import annotations
 
@@ -33,50 +33,50 @@ from rumus.train.data.feature_encoding import (
 from rumus.train.data.npy import PathLike
 from rumus.train.data.row_names import row_names, warn_of_counting, warn_of_row_names
 
-CHUNK: Final = 1 << 18  # cells that are kept as text at a time
+CHUNK: Final = 1 << 18  # cells kept as text at a time
 
 
 class CsvDataset:
     r"""Columns of a CSV file with a header line: samples (features,) or (features, target).
 
-    path: of a text file, comma-separated unless `delimiter` says otherwise.
-    columns: the names of the features, in this order; by default all but the target, and but first
-        columns of row names, as pandas and R write them: without a name, or called "Unnamed: 0",
-        "Unnamed: 0.1", "rownames" or "row.names". A UserWarning says that they were left out, and
-        of a column called "id", "index" or the like whose numbers only tell rows apart that it was
-        not; and that a first line of numbers alone was taken for names.
-    dtype: of the features, which are one array of shape (columns,).
-    target: the name of the target's column, or a list of several, which are one array.
-    target_dtype: the target's dtype; with `str` the cells are class names, and the target is the
-        number of the class in `classes`.
-    classes: the class names in the order of their numbers, for splits of one data set to agree:
-        `classes=train.classes`. By default those of this file, sorted.
-    categories: columns of texts. Each becomes one feature for each text, 1 where it stands and 0
-        elsewhere; `features` names them. A mapping says which texts there are, otherwise they are
-        those of the file, sorted.
-    booleans: columns of booleans (true, false, t, f, yes, no, y, n), which become 1 and 0.
-    dates: columns of dates, which become days since 1970; a mapping says how they are written, as
-        for `datetime.strptime`, otherwise it is ISO 8601.
-    missing: the number of a feature whose cell is empty, NA, N/A, null, None, - or ?, or "mean",
-        that of its column; by default such a cell is an error. A missing category is none of the
-        texts.
-    missing_target: whether a line whose target is missing is an error, or left out.
+    path: a text file, comma-separated by default.
+    columns: the names of the features, in order. By default all columns except the target and
+        leading columns of row names, as written by pandas and R: unnamed, or named "Unnamed: 0",
+        "Unnamed: 0.1", "rownames" or "row.names". A UserWarning reports such omitted columns, an
+        included column named "id", "index" or the like that merely numbers the rows, and a header
+        line that consists of numbers.
+    dtype: the dtype of the features, one array of shape (columns,).
+    target: the name of the target column, or a list of several, which form one array.
+    target_dtype: the target's dtype; with `str`, cells are class names and the target is the
+        class's index in `classes`.
+    classes: the class names in the order of their indices, to share them among splits:
+        `classes=train.classes`. By default the sorted names of this file.
+    categories: columns of texts, one-hot encoded: each text becomes a feature of 0 and 1;
+        `features` names them. A mapping lists the texts of each column; by default they are those
+        of the file, sorted.
+    booleans: columns of booleans (true, false, t, f, yes, no, y, n), converted to 1 and 0.
+    dates: columns of dates, converted to days since 1970; ISO 8601, unless a mapping gives their
+        `datetime.strptime` formats.
+    missing: the value for a feature whose cell is empty, NA, N/A, null, None, - or ?; "mean" takes
+        the column's mean. By default such a cell raises. A missing category is 0 for every text.
+    missing_target: "error" raises for a line with a missing target, "drop" skips it.
     standardise: subtract the mean of each feature and divide by its standard deviation; categories
         stay 0 and 1.
-    decimal, thousands: the marks that numbers are written with.
-    header: the names of the columns, if the file's first line is data.
-    delimiter: what stands between cells.
-    encoding: of the text. Blank lines are skipped.
+    decimal, thousands: the decimal mark and the thousands separator of numbers.
+    header: the column names, if the file's first line is data.
+    delimiter: the separator of cells.
+    encoding: the text's encoding. Blank lines are skipped.
 
-    ValueError with file and line for a cell that is not a number or does not fit the dtype, for a
-    class that is not in `classes`, and for a line with too many or too few cells; with the nearest
-    name for a column that is not there; for a column that is a target and among `columns`; OSError
-    for what is no regular file; TypeError for a dtype that is not integer or floating.
+    Raises ValueError, with file and line, for a cell that is not a number or does not fit the
+    dtype, for a class that is not in `classes`, and for a line with too many or too few cells; for
+    an unknown column, suggesting the closest name; and for a target that is also in `columns`.
+    Raises OSError for anything but a regular file, TypeError for a dtype that is neither integer
+    nor floating.
 
-    A number is written in decimal digits, with a point and an exponent where it is floating; nan
-    and inf are written as NumPy, pandas and R do. Nothing else that Python reads as one is taken.
-    Another file of the same columns is read by `like`, and rows of a program by `encode`: with the
-    classes, categories, means and deviations of this one.
+    A number consists of decimal digits, with a point and an exponent if it is floating; nan and inf
+    are spelled as by NumPy, pandas and R. Other spellings that Python accepts raise. `like` reads
+    another file with the same columns, and `encode` converts rows of a program; both use the
+    classes, categories, means and deviations of this dataset.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -141,12 +141,12 @@ class CsvDataset:
         return self._encoding.names
 
     def like(self, path: PathLike) -> Self:
-        """Read another file in the same way; without its targets, if it has none.
+        """Read another file the same way; targets are skipped if it has none.
 
-        Classes, categories, means and deviations are those of this dataset. Raises what the class
-        does.
+        It uses the classes, categories, means and deviations of this dataset, and raises like the
+        class.
 
-        path: of a file with the same columns.
+        path: a file with the same columns.
         """
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"path": Path(path)}
@@ -157,11 +157,11 @@ class CsvDataset:
         return other
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
-        """Return the features of rows that a program has, as a model wants them.
+        """Return the features of in-memory rows, ready for the model.
 
         rows: each with a value for each of `columns`; None for one that is missing.
 
-        ValueError with the number of the row for a value that is missing or does not fit.
+        Raises ValueError with the row's number for a value that is missing or does not fit.
         """
         where = {name: number for number, name in enumerate(self.columns)}
         reader = _Features("row", self._encoding, None, self._dtype, where)
@@ -184,14 +184,14 @@ class CsvDataset:
         return tuple([array.take(indices, 0) for array in self._arrays])
 
     def describe(self, index: int) -> str:
-        """Return file and line of a sample.
+        """Return the file and line of a sample.
 
         index: the number of a sample.
         """
         return f"{self.path}:{self._lines[index]}"
 
     def _read(self, table: CsvTable, learns: bool) -> NDArray[Any]:
-        """Take the lines of a table; return what its columns of numbers hold."""
+        """Read the lines of a table; return the contents of its numeric columns."""
         where = {name: table.index(name) for name in self.columns}
         spelling = self._file.spelling
         reader = _Features(table.shown, self._encoding, spelling, self._dtype, where)
@@ -218,7 +218,7 @@ class CsvDataset:
 
 @dataclass(frozen=True)
 class _File:
-    """How a file is written."""
+    """The format of a file."""
 
     header: Sequence[str] | None
     delimiter: str
@@ -230,7 +230,7 @@ class _File:
 
 
 def _cell(row: Mapping[str, Any], name: str, at: int) -> str:
-    """A value of a program as a cell of a file with decimal points."""
+    """A Python value as a cell of a file with decimal points."""
     if name not in row:
         raise ValueError(f"row {at} has no {name!r}; give None where it is missing")
     value = row[name]
@@ -238,7 +238,7 @@ def _cell(row: Mapping[str, Any], name: str, at: int) -> str:
 
 
 def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[str]) -> list[str]:
-    """The names of the features, as given or as the file has them."""
+    """The names of the features, as given or from the file."""
     for name in targets:
         table.index(name)
     if columns is not None:
@@ -265,7 +265,7 @@ def _features(table: CsvTable, columns: Sequence[str] | None, targets: Sequence[
 def _lines(
     table: CsvTable, fields: Sequence[_Features | _Numbers | _Texts], needed: Sequence[int]
 ) -> NDArray[np.intp]:
-    """Give rows to the fields, all in which no needed cell is missing; return the line of each."""
+    """Pass rows to the fields, skipping those with a missing target; return each row's line."""
     lines: list[int] = []
     while rows := list(islice(table, max(1, CHUNK // len(table.names)))):
         rows = [row for row in rows if not any(row[1][i].strip() in MISSING for i in needed)]
@@ -278,7 +278,7 @@ def _lines(
 
 
 class _Features:
-    """The features: numbers, and texts that become categories. where: the index of each column."""
+    """The features: numbers and categories. where: the index of each column."""
 
     def __init__(
         self,
@@ -304,7 +304,7 @@ class _Features:
         return of_numbers
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Read some rows. ValueError with the line of a cell that does not fit."""
+        """Read some rows. Raises ValueError with the line of a cell that does not fit."""
         self._numbers.take(rows)
         for name, found in self._texts.items():
             found.extend(self._categories(name, rows))
@@ -326,9 +326,9 @@ class _Features:
             yield cell
 
     def arrays(self, learns: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the features of all rows, and the columns of numbers as they were.
+        """Return the features of all rows, and the unscaled numeric columns.
 
-        With `learns`, take what the encoding has to know from them.
+        With `learns`, fit the encoding to them.
         """
         numbers = self._numbers.array()
         if learns:
@@ -337,7 +337,7 @@ class _Features:
 
 
 class _Numbers:
-    """Columns that become one array of shape (rows, columns). indices: where they are in a row."""
+    """Columns that form one array of shape (rows, columns). indices: their places in a row."""
 
     def __init__(
         self,
@@ -356,7 +356,10 @@ class _Numbers:
         self._rounded: set[str] = set()  # the columns that were told of
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Convert some rows. ValueError with the line of the first cell that is not a number."""
+        """Convert some rows.
+
+        Raises ValueError with the line of the first cell that is not a number.
+        """
         cells = [row[index] for _, row in rows for index in self._indices]
         if any(spelling is not None for spelling in self._spellings):
             cells = self._spelt(rows, cells)
@@ -417,9 +420,9 @@ class _Numbers:
 
 
 class _Texts:
-    """One column of class names, which become their numbers in `classes`.
+    """A column of class names, converted to their indices in `classes`.
 
-    classes: those that are allowed; if there are none, those that are found are put there.
+    classes: the allowed names; if empty, it is filled with those found.
     """
 
     def __init__(self, table: CsvTable, name: str, classes: list[str]) -> None:
@@ -429,7 +432,7 @@ class _Texts:
         self._known = frozenset(classes)
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Read some rows. ValueError with the line of an empty cell or an unknown class."""
+        """Read some rows. Raises ValueError with the line of an empty cell or an unknown class."""
         for line, row in rows:
             cell = row[self._index].strip()
             where = f"{self._table.shown}:{line}"
@@ -444,7 +447,7 @@ class _Texts:
             self._found.append(cell)
 
     def array(self) -> NDArray[Any]:
-        """Return the classes' numbers."""
+        """Return the class indices."""
         return class_numbers(self._found, self._classes)
 
 

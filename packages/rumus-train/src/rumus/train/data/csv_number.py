@@ -1,4 +1,4 @@
-"""What a cell of a CSV file means as a number, and what to say of one that means none."""
+"""The number in a cell of a CSV file, and advice for a cell without one."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from rumus.train.base.printable import printable
 from rumus.train.data.feature_encoding import MISSING
 
-# Python reads more as a number than a table means by one: 1_000, infinity, digits of all scripts.
+# Python accepts more than a table means by a number: 1_000, infinity, digits of any script.
 _PLAIN: Final = {"f": re.compile(r"[0-9+\-.eE ]*"), "i": re.compile(r"[0-9+\- ]*")}
 _NOT_FINITE: Final = frozenset({"nan", "NaN", "inf", "Inf", "+inf", "-inf", "-Inf"})
 
 
 def numbers_of(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None) -> NDArray[Any]:
-    """Return cells as numbers, each the nearest of its dtype; ValueError if one is none.
+    """Return cells as numbers, rounded to the dtype.
 
-    missing: what a cell stands for that says that there is no number; None refuses it.
+    Raises ValueError if one is not a number. missing: the value of a missing cell; None raises.
     """
     if missing is not None:
         cells = [repr(missing) if cell.strip() in MISSING else cell for cell in cells]
     if not all(map(_is_spelt(dtype.kind, cells), cells)):
         raise ValueError("a cell that is no number")
     if dtype.kind != "f":
-        return np.array([int(cell) for cell in cells], dtype)  # NumPy refuses what does not fit
+        return np.array([int(cell) for cell in cells], dtype)  # NumPy raises if it does not fit
     values = np.fromiter(map(float, cells), np.float64, len(cells))
     with np.errstate(over="ignore"):
         found = values.astype(dtype)
@@ -38,7 +38,7 @@ def numbers_of(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None
 
 
 def _is_spelt(kind: str, cells: Sequence[str]) -> Any:
-    """What says of a cell that it may be a number; all at once for the usual characters."""
+    """A test whether a cell may be a number; vectorised for the usual characters."""
     plain = _PLAIN["f" if kind == "f" else "i"]
     if plain.fullmatch("".join(cells)):
         return lambda cell: True
@@ -47,9 +47,9 @@ def _is_spelt(kind: str, cells: Sequence[str]) -> Any:
 
 
 def first_that_is_none(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None) -> int:
-    """Return the place of the first cell that is not a number of this dtype; there must be one.
+    """Return the index of the first cell that is not a number of this dtype; there must be one.
 
-    By halves: a test of each cell for itself would take a hundred times as long as all at once.
+    It bisects, since testing cell by cell takes a hundred times as long as all at once.
     """
     start, stop = 0, len(cells)
     while stop - start > 1:
@@ -63,7 +63,7 @@ def first_that_is_none(cells: Sequence[str], dtype: np.dtype[Any], missing: floa
     return start
 
 
-# What a cell looks like that is not a number, and what to do about it.
+# Patterns of cells that are not numbers, and advice for each.
 _HINTS: Final = (
     (
         re.compile(r"(true|false|yes|no)", re.IGNORECASE),
@@ -91,7 +91,7 @@ _HINTS: Final = (
 
 
 def advice(cell: str, name: str) -> str:
-    """Return what to pass or to write for a cell that is not a number."""
+    """Return advice for a cell that is not a number."""
     cell = cell.strip()
     if cell in MISSING:
         return (

@@ -1,4 +1,4 @@
-"""A CSV file as lines of cells: its names, and what is wrong with a line."""
+"""A CSV file as lines of cells, with its column names and errors of malformed lines."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 from rumus.train.data.row_names import row_names
 
-Row: TypeAlias = tuple[int, list[str]]  # the line that it ends in, and its cells
+Row: TypeAlias = tuple[int, list[str]]  # its last line's number, and its cells
 
 
 class CsvTable(Iterator[Row]):
-    """The lines of a CSV file that are not blank; `names` are those of its columns.
+    """The non-blank lines of a CSV file; `names` are its column names.
 
-    OSError for what is no regular file. ValueError with file and line for text in another encoding
-    or with open quotes, for a line with too many or too few cells, and for an empty file.
+    Raises OSError for anything but a regular file; ValueError, with file and line, for another
+    encoding, unclosed quotes, a line with too many or too few cells, and an empty file.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class CsvTable(Iterator[Row]):
         return self._reader.line_num, row
 
     def features(self, targets: Sequence[str]) -> list[str]:
-        """The names of all columns but the targets and those of row names.
+        """The names of all columns except targets and row names.
 
-        ValueError for a column without a name.
+        Raises ValueError for a column without a name.
         """
         left_out = row_names(self.names, targets)
         if "" in (named := self.names["" in left_out :]):
@@ -89,7 +89,7 @@ class CsvTable(Iterator[Row]):
 
     @property
     def is_headed_by_numbers(self) -> bool:
-        """Whether the names look like a line of data: numbers alone, which do not count columns."""
+        """Whether the names look like data: only numbers, and not those of the columns."""
         if self._is_named or len(self.names) < 2:
             return False
         named = self.names[not self.names[0] :]
@@ -100,7 +100,10 @@ class CsvTable(Iterator[Row]):
             return False
 
     def index(self, name: str) -> int:
-        """Return the number of a column. ValueError if it is not there once; with the nearest."""
+        """Return the index of a column.
+
+        Raises ValueError unless it exists exactly once, suggesting the closest name.
+        """
         if not isinstance(name, str):
             raise TypeError(f"a column is named by text, not by {type(name).__name__} {name!r}")
         if name in self._twice:
@@ -115,7 +118,7 @@ class CsvTable(Iterator[Row]):
         raise ValueError(f"{self.shown} has no column {printable(repr(name))}; {hint}")
 
     def _told(self) -> str:
-        """The names, and the delimiter to give if they are in truth one."""
+        """The names, with a hint at the delimiter if there is only one."""
         if len(self.names) == 1:
             for delimiter in ";\t|":
                 if delimiter in self.names[0]:

@@ -1,4 +1,4 @@
-"""What a dataset is, and the one made of arrays in memory."""
+"""The `Dataset` protocol, and datasets of arrays in memory."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ Indices: TypeAlias = NDArray[np.intp]
 
 
 class Dataset(Protocol):
-    """Samples by number: a length, and a tuple or dict of NumPy arrays and numbers for each index.
+    """Samples by index: a length, and a tuple or dict of NumPy arrays and numbers for each index.
 
-    Whatever has these two methods is a dataset. Two more are used where they exist:
+    Anything with these two methods is a dataset. Two more are optional:
 
     - `batch(indices) -> tuple or dict of arrays`: the samples of an array of indices at once,
-      stacked along a new first axis, in their own memory. Faster where samples lie in arrays.
-    - `describe(index) -> str`: where a sample comes from, as its file, for error messages.
+      stacked along a new first axis, as a copy. Faster for samples stored in arrays.
+    - `describe(index) -> str`: where a sample comes from (its file, say), for error messages.
     """
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         ...
 
     def __getitem__(self, index: int, /) -> Sample | Mapping[str, Any]:
-        """Return one sample, in its own memory: a transform may write into it."""
+        """Return a copy of one sample: a transform may write into it."""
         ...
 
 
 class ArrayDataset:
-    """Arrays of equal length: sample i is the tuple of their rows i.
+    """Arrays of equal length: sample i is the tuple of their i-th rows.
 
     The arrays are not copied.
 
     arrays: of equal length along the first axis, one for each field.
 
-    TypeError for what is not an array of numbers or booleans, ValueError for no arrays, one
-    without axes, and different lengths.
+    Raises TypeError for anything but arrays of numbers or booleans, ValueError for no arrays, an
+    array without axes, and different lengths.
 
     >>> from rumus.train import ArrayDataset
     >>> dataset = ArrayDataset([[1.0, 2.0], [3.0, 4.0]], [0, 1])
@@ -68,7 +68,7 @@ class ArrayDataset:
 
 
 def check_columns(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
-    """Refuse arrays that cannot be the fields of one dataset; see `ArrayDataset`."""
+    """Raise for arrays that cannot be the fields of one dataset; see `ArrayDataset`."""
     if not arrays:
         raise ValueError("a dataset needs at least one array")
     for name, array in zip(names, arrays, strict=True):
@@ -84,11 +84,11 @@ def check_columns(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
 class Subset:
     """Some samples of a dataset, in the order of `indices`.
 
-    dataset: what the samples are of.
-    indices: numbers of samples, in the order they have here.
+    dataset: the dataset to take samples from.
+    indices: the indices of the samples, in their new order.
 
-    IndexError for an index outside [0, len(dataset)), ValueError if `indices` has not one axis,
-    TypeError if they are no integers.
+    Raises IndexError for an index outside [0, len(dataset)), ValueError unless `indices` has one
+    axis, TypeError unless they are integers.
 
     >>> from rumus.train import ArrayDataset, Subset
     >>> half = Subset(ArrayDataset([10.0, 11.0, 12.0, 13.0]), [3, 1])
@@ -115,7 +115,7 @@ class Subset:
         return self.dataset[int(self.indices[index])]
 
     def describe(self, index: int) -> str:
-        """Return where a sample comes from, or its number in the whole dataset.
+        """Return where a sample comes from, or its index in the full dataset.
 
         index: the number of a sample.
         """
@@ -124,29 +124,29 @@ class Subset:
 
 
 def describe(dataset: Dataset, index: int) -> str:
-    """Return where a sample comes from as the dataset says it, or ''."""
+    """Return the dataset's description of a sample, or ''."""
     told = getattr(dataset, "describe", None)
     return "" if told is None else str(told(index))
 
 
 def named(dataset: Dataset, index: int) -> str:
-    """Return how messages call a sample: its number and, where known, where it comes from."""
+    """Return the name of a sample in messages: its index and, if known, where it comes from."""
     origin = describe(dataset, index)
     return f"sample {index} ({origin})" if origin else f"sample {index}"
 
 
 def samples_of(dataset: Dataset, indices: Sequence[int]) -> Sequence[Any] | None:
-    """Return several samples at once where a dataset has `__getitems__`, as of Hugging Face."""
+    """Return several samples at once if a dataset has `__getitems__`, as Hugging Face's do."""
     taken = getattr(dataset, "__getitems__", None)
     return None if taken is None else list(taken(list(indices)))
 
 
 def batch_of(dataset: Dataset) -> Callable[[Indices], AnyBatch] | None:
-    """Return what takes many samples at once, or None: they are taken one by one then."""
+    """Return a function that reads many samples at once, or None to read them one by one."""
     if isinstance(dataset, Subset):
         whole, indices = batch_of(dataset.dataset), dataset.indices
         return None if whole is None else lambda chosen: whole(indices[chosen])
     if hasattr(dataset, "__getitems__"):
-        return None  # of Hugging Face, whose `batch` is something else
+        return None  # Hugging Face's, whose `batch` is something else
     found: Callable[[Indices], AnyBatch] | None = getattr(dataset, "batch", None)
     return found
