@@ -1,5 +1,5 @@
-// x = g (sum(t) p - t) of each row, written over the logits x: p is their softmax, t the target; see
-// cross_entropy.wgsl. 0 where the target is to be ignored, NaN where it is no class.
+// x = f g (sum(t) p - t) of each row, written over the logits x: p is their softmax, t the target; see
+// cross_entropy.wgsl. f is a factor, and g may be one number for all rows (step is 0 then). 0 where the target is to be ignored, NaN where it is no class.
 
 @group(0) @binding(0) var<storage, read_write> x: array<X>;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
@@ -16,7 +16,7 @@ fn main(
     let at = targets[k.start1 + row.number];
     let largest = statistics[k.start2 + STATISTICS * row.number];
     let sum = statistics[k.start2 + STATISTICS * row.number + 1u];
-    let gradient = f32(g[k.start3 + row.number]);
+    let gradient = f32(g[k.start3 + row.number * k.step]) * k.factor;
     let share = k.smoothing / f32(k.columns);
     let certain = (1.0 - k.smoothing) * class_weight(min(at, k.columns - 1u));
     var target_sum = 1.0;

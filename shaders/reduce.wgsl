@@ -16,6 +16,7 @@ struct Scalars {
     chunk: u32,
     from_start: u32,
     to_start: u32,
+    factor: f32,
 }
 
 var<immediate> k: Scalars;

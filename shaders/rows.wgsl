@@ -11,6 +11,8 @@ struct Scalars {
     ignored: u32,
     places: u32,
     start4: u32,
+    step: u32,
+    factor: f32,
 }
 
 var<immediate> k: Scalars;

@@ -375,6 +375,43 @@ def test_cross_entropy(
     np.testing.assert_array_equal(gpu.download(logits), gpu.download(apart))
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3)])
+def test_one_gradient_of_all_losses(gpu: GpuBackend, shape: tuple[int, ...]) -> None:
+    """One number times a factor gives the bits that an array of the product gives."""
+    x = normal(*shape)
+    others = (shape[0], *shape[2:])
+    targets = np.random.default_rng(2).integers(0, shape[1], others).astype(np.int32)
+    index, kept = gpu.upload(targets), gpu.allocate((*others, 2), float32)
+    losses = gpu.allocate(others, float32)
+    row_kernel(gpu, "cross_entropy")(gpu.upload(x), index, losses, kept)
+    number, factor = np.float32(1.7), 1 / targets.size
+    found = []
+    for given, options in (
+        (np.full(others, number * np.float32(factor)), ()),
+        (np.array(number), (0.0, None, None, factor)),
+    ):
+        out = new(gpu, x)
+        row_kernel(gpu, "cross_entropy_gradient")(
+            gpu.upload(x), index, kept, gpu.upload(given), out, *options
+        )
+        found.append(gpu.download(out).tobytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((33, 7), (0, 1)), ((33, 7), (1,)), ((70_000,), (0,)), ((3, 0), (1,))]
+)
+def test_a_scaled_sum_is_the_sum_scaled(
+    gpu: GpuBackend, shape: tuple[int, ...], axes: tuple[int, ...]
+) -> None:
+    x = gpu.upload(normal(*shape))
+    without = tuple(n for axis, n in enumerate(shape) if axis not in axes)
+    sums, scaled = (gpu.allocate(without, float32) for _ in range(2))
+    gpu.reduce("sum", x, axes, sums)
+    row_kernel(gpu, "scaled_sum")(x, axes, 1 / 7, scaled)
+    assert gpu.download(scaled).tobytes() == (gpu.download(sums) * np.float32(1 / 7)).tobytes()
+
+
 NORM_SHAPES = [*ROWS, (33, 64), (70_000, 5), (9000, 130)]
 
 

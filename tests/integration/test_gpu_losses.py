@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rumus import nn
-from rumus.tensor import NumpyBackend, Parameter, gpu_backend, int32, tensor
+from rumus.tensor import NumpyBackend, Parameter, gpu_backend, int32, linear, tensor
 
 X: Final = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 LOSSES: Final = (nn.cross_entropy_loss, nn.nll_loss, nn.focal_loss, nn.multi_margin_loss)
@@ -54,3 +54,15 @@ def test_numbers_of_classes_and_ignored_ones_are_as_on_the_cpu(
     )
     for on_cpu, on_gpu in zip(here, there, strict=True):
         np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", [NumpyBackend, gpu_backend])
+def test_sums_and_means_of_one_tensor(backend: Any) -> None:
+    """Each gives all of its elements the same gradient, which nobody writes out too early."""
+    x = Parameter(X, backend=backend())
+    y = x * 2
+    products = linear(y, tensor(np.eye(4), backend=y.backend))
+    total = y.mean() + y.sum() * 0.5 + y.reshape(-1).mean() + x.mean() + y.T.sum() + y[:1].mean()
+    gradient = (total + products.sum() + (y * y).mean()).backward()[x].numpy()
+    wanted = 2 * (2 / 12 + 0.5 + 1 + 1) + 1 / 12 + np.where(np.arange(3) == 0, 0.5, 0.0)[:, None]
+    np.testing.assert_allclose(gradient, wanted + 8 * X / 12, rtol=1e-6)

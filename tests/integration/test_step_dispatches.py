@@ -13,7 +13,7 @@ from rumus.gpu import GpuBackend, default_backend
 from rumus.optim import SGD
 from rumus.tensor import Generator, Parameter, Tensor, linear, relu, tensor
 
-LOSS = 6  # cross entropy, its mean, and back: the seed, the mean's share, the cross entropy's
+LOSS = 3  # the losses of all rows, their mean, and the gradient of the logits
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_feed_forward_part_takes_two_dispatches_and_four_back(
     assert gpu.stats.dispatches - before == 2
     before = gpu.stats.dispatches
     y.sum().backward()
-    assert gpu.stats.dispatches - before == 4 + 3 + 1  # the sum, its seed and its share; x's own
+    assert gpu.stats.dispatches - before == 4 + 2 + 1  # the sum and its share; x's own
 
 
 def test_gradients_of_two_products_are_added_in_the_second(gpu: GpuBackend) -> None:
@@ -66,8 +66,8 @@ def test_gradients_of_two_products_are_added_in_the_second(gpu: GpuBackend) -> N
     loss = (linear(h, weights[1]) * linear(h, weights[2])).sum()
     before = gpu.stats.dispatches
     loss.backward()
-    # The seed, the sum's share, the gradient of *, two weights, two products, relu, the weight.
-    assert gpu.stats.dispatches - before == 1 + 1 + 1 + 2 + 2 + 1 + 1
+    # The gradient of * by the sum's, two weights, two products, relu, the weight.
+    assert gpu.stats.dispatches - before == 1 + 2 + 2 + 1 + 1
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -88,6 +88,6 @@ def test_a_block_goes_back_in_products_norms_and_attention(gpu: GpuBackend) -> N
     block.to_gpu()
     x = Parameter(np.ones((2, 4, 8)), backend=gpu)
     taken = of_a_step(gpu, block, lambda: block(x * 1.0).sum())
-    # Forward: of x, the block, the sum. Back: the seed and the sum's share; two products for each
+    # Forward: of x, the block, the sum. Back: the sum's share; two products for each
     # of four layers; the two norms and their weights; attention; of x.
-    assert taken == 1 + 7 + 1 + 2 + 4 * 2 + 2 * 2 + 2 + 1
+    assert taken == 1 + 7 + 1 + 1 + 4 * 2 + 2 * 2 + 2 + 1

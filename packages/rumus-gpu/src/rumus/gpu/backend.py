@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rumus.gpu.capture import Capture, Notes, observe, record
+from rumus.gpu.capture import Capture, Nobody, Notes, observe, record
 from rumus.gpu.comparison import Comparison, compare
 from rumus.gpu.device.array import GPUArray, Shape, contiguous_strides
 from rumus.gpu.device.device import Gpu, Stats
@@ -40,7 +40,7 @@ from rumus.gpu.rows.norms import NORMS
 from rumus.gpu.rows.ordering import ORDERING
 from rumus.gpu.rows.pooling import POOLS
 from rumus.gpu.rows.recurrent import CELLS
-from rumus.gpu.rows.reduction import Operation, reduce
+from rumus.gpu.rows.reduction import Operation, reduce, scaled_sum
 from rumus.gpu.rows.rows import ROW_KERNELS
 from rumus.tensor import DType, Expr, Kernel, float16, float32, int32
 from rumus.tensor.memory.backend import Epilogue, Reduction
@@ -60,6 +60,7 @@ FUSED: Final[Mapping[FusedName, Callable[..., None]]] = {
     **ORDERING,
     **POOLS,
     **ROW_KERNELS,
+    "scaled_sum": scaled_sum,
 }
 IN_HALF: Final[Collection[FusedName]] = ("attention", "convolution", "layer_norm", "rms_norm")
 _FILL: Final = Kernel("fill", {"out": Expr.scalar("value")}, ())
@@ -87,6 +88,7 @@ class GpuBackend:
         self.quantization = Quantization(self)
         self._updaters: weakref.WeakSet[DeviceUpdater] = weakref.WeakSet()
         self._cut: weakref.WeakKeyDictionary[SlotTable, GPUArray] = weakref.WeakKeyDictionary()
+        self._ones: dict[DType, GPUArray] = {}
 
     def __repr__(self) -> str:
         return f"GpuBackend({self.gpu.name!r})"
@@ -388,6 +390,17 @@ class GpuBackend:
     def step_finished(self) -> None:
         """Let the device start, if it waits for work."""
         self.gpu.start()
+
+    def one(self, dtype: DType) -> GPUArray:
+        """Return a 1, without axes and always the same, which must not be written to.
+
+        dtype: of the array.
+        """
+        found = self._ones.get(dtype)
+        if found is None:
+            with self.gpu.watched_by(Nobody()):  # it belongs to no captured step
+                found = self._ones[dtype] = self.upload(np.ones((), dtype))
+        return found
 
     def sum_of_squares(self, array: GPUArray) -> GPUArray:
         """Return the sum of the squares of all elements, in float32."""

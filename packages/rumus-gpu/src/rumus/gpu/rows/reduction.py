@@ -24,8 +24,9 @@ from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor import int32
 
 Operation: TypeAlias = Literal[
-    "sum", "prod", "squares", "max", "min", "argmax", "argmin", "first_not_finite", "exponent"
-]
+    "sum", "scaled_sum", "prod", "squares", "max", "min", "argmax", "argmin",
+    "first_not_finite", "exponent",
+]  # fmt: skip
 Stage: TypeAlias = Literal["first", "middle", "last", "only"]
 
 WORKGROUP: Final = 64
@@ -75,6 +76,8 @@ class _Family:
 
 def _family(operation: Operation, kind: str) -> _Family:
     """The family of an operation on floats ("f"), integers ("i") or booleans ("b")."""
+    if operation == "scaled_sum":
+        return _Family("f32", "f32(0)", "x", "a + b", "value * k.factor")
     if operation == "sum":
         value = "f32" if kind == "f" else "i32"
         return _Family(value, f"{value}(0)", "x", "a + b", "value")
@@ -124,7 +127,7 @@ def reduce_program(
     family = _family(operation, source.kind)
     size = 8 if family.value.startswith("vec2") else 4
     text = "\n".join(_parts(family, source, out, lanes, stage)) + shader("reduce")
-    return Program(f"reduce_{operation}", text, "rw", "IIIIIII", size * lanes)
+    return Program(f"reduce_{operation}", text, "rw", "IIIIIIIf", size * lanes)
 
 
 def _parts(family: _Family, source: Stored, out: Stored, lanes: int, stage: Stage) -> Iterator[str]:
@@ -144,18 +147,36 @@ def _parts(family: _Family, source: Stored, out: Stored, lanes: int, stage: Stag
     yield f"fn result(value: Value) -> Result {{\n    return {result};\n}}\n"
 
 
-def reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GPUArray) -> None:
+def reduce(
+    gpu: Gpu,
+    operation: Operation,
+    array: GPUArray,
+    axes: Shape,
+    out: GPUArray,
+    factor: float = 1.0,
+) -> None:
     """Reduce `array` over `axes` into `out`.
 
-    `array` has at least one element, and `out` is contiguous, in its own memory.
+    `array` has at least one element, and `out` is contiguous, in its own memory. factor: multiplies
+    a scaled sum.
     """
-    _reduce(gpu, operation, array, axes, out)
+    _reduce(gpu, operation, array, axes, out, factor)
     if operation.startswith("arg"):  # known without a look, should it be an index
         length = math.prod(array.shape[axis] for axis in axes)
         out.bounds = out.storage.writes, 0, max(0, length - 1)
 
 
-def _reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GPUArray) -> None:
+def scaled_sum(gpu: Gpu, array: GPUArray, axes: Shape, factor: float, out: GPUArray) -> None:
+    """Write the sums over `axes`, times a factor, to memory that was allocated for them."""
+    if out.size and not array.size:
+        out.backend.fill(0, out)
+    elif out.size:
+        reduce(gpu, "scaled_sum", array, axes, out, factor)
+
+
+def _reduce(
+    gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: GPUArray, factor: float
+) -> None:
     source, outer, length, inner = _as_block(array, axes)
     types, is_partial = (source.stored, out.stored), False
     while True:
@@ -163,7 +184,7 @@ def _reduce(gpu: Gpu, operation: Operation, array: GPUArray, axes: Shape, out: G
         chunks = -(-length // chunk)
         if chunks == 1:
             end = _Step(source, out, outer, length, inner, lanes, chunk)
-            _run(gpu, operation, types, "last" if is_partial else "only", end)
+            _run(gpu, operation, types, "last" if is_partial else "only", end, factor)
             return
         words = outer * chunks * inner * (2 if operation.startswith("arg") else 1)
         between = out.backend.allocate((words,), int32)
@@ -186,7 +207,12 @@ class _Step:
 
 
 def _run(
-    gpu: Gpu, operation: Operation, types: tuple[Stored, Stored], stage: Stage, step: _Step
+    gpu: Gpu,
+    operation: Operation,
+    types: tuple[Stored, Stored],
+    stage: Stage,
+    step: _Step,
+    factor: float = 1.0,
 ) -> None:
     make = partial(reduce_program, operation, *types, step.lanes, stage)
     key = ("reduce", operation, types[0].name, types[1].name, step.lanes, stage)
@@ -194,7 +220,7 @@ def _run(
     results = step.outer * chunks * step.inner
     groups = results if step.lanes > 1 else -(-results // WORKGROUP)
     values = (step.outer, step.length, step.inner, chunks, step.chunk,
-              step.source.rest, step.target.rest)  # fmt: skip
+              step.source.rest, step.target.rest, factor)  # fmt: skip
     gpu.dispatch(gpu.pipeline(key, make), (step.source, step.target), values, groups)
 
 

@@ -60,11 +60,13 @@ def run_rows(
     smoothing: float = 0.0,
     ignored: int | None = None,
     weight: GPUArray | None = None,
+    factor: float = 1.0,
 ) -> None:
     """Run a row kernel; the arguments are those of `rumus.tensor`'s row kernel of this name.
 
     IndexError for a target out of range, before anything is written. With a target to be `ignored`
-    nobody looks at the range, and what belongs to a target out of it is NaN.
+    nobody looks at the range, and what belongs to a target out of it is NaN. The gradient of losses
+    is multiplied by `factor`, and may be one number for all of them.
     """
     roles = _ROLES[name]
     rows, columns, places = _extent(name, arrays[0])
@@ -85,7 +87,8 @@ def run_rows(
     pipeline = gpu.pipeline(key, partial(row_program, name, types, lanes, per_group))
     starts = [array.rest for array in bound] + [0] * (5 - len(bound))
     left_out = _NO_CLASS if ignored is None else ignored % 2**32
-    values = (rows, columns, *starts[:4], smoothing, left_out, places, starts[4])
+    step = 0 if name == "cross_entropy_gradient" and arrays[3].size == 1 else 1
+    values = (rows, columns, *starts[:4], smoothing, left_out, places, starts[4], step, factor)
     gpu.dispatch(pipeline, bound, values, -(-rows // per_group))
     for array, used in zip(arrays, bound, strict=True):
         if used is not array and array.storage in written:
@@ -117,13 +120,18 @@ def cross_entropy_gradient(
     smoothing: float = 0.0,
     ignored: int | None = None,
     weight: GPUArray | None = None,
+    factor: float = 1.0,
 ) -> None:
-    """As `rumus.tensor`'s row kernel of this name; `out` may be the logits themselves."""
+    """As `rumus.tensor`'s row kernel of this name; `out` may be the logits themselves.
+
+    gradient: times `factor`; of each loss, or one number for all.
+    """
     if out is not logits:
         logits.backend.copy(logits, out)
     given = out, index, statistics, gradient
     name: FusedName = "cross_entropy_gradient"
-    run_rows(gpu, name, *given, smoothing=smoothing, ignored=ignored, weight=weight)
+    options = {"smoothing": smoothing, "factor": factor}
+    run_rows(gpu, name, *given, ignored=ignored, weight=weight, **options)
 
 
 def _runner(name: FusedName) -> Callable[..., None]:
@@ -174,7 +182,7 @@ def row_program(name: FusedName, types: tuple[Stored, ...], lanes: int, rows: in
     sizes = constants(LANES=lanes, ROWS=rows)
     text = enabling(*types) + sizes + aliases + prelude(body + writer) + writer + body
     access = "".join("w" if role in "onw" else "r" for role in roles)
-    return Program(name, text, access, "IIIIIIfIII", 4 * lanes * rows)
+    return Program(name, text, access, "IIIIIIfIIIIf", 4 * lanes * rows)
 
 
 def _class_weight(is_weighted: bool) -> str:

@@ -26,11 +26,12 @@ from rumus.tensor.memory.uninterrupted import displaced
 # From the gradient of the result, and for each input an array to write to (or None), to the
 # gradient of each input (or None). A vjp may ignore the destinations given, except a `SoFar`. They
 # are dense, except for one that was announced as filling places, which may be any views. Any may
-# return a `Product`; only one that was announced as taking products is given one.
+# return a `Product` or a `Spread`; only one that was announced as taking these is given one.
 Vjp: TypeAlias = Callable[[Array, Sequence[Array | None]], Sequence[Array | None]]
 Leaf: TypeAlias = Any  # a parameter; only the sink looks inside
 
 ADD = Kernel("add", {"out": Expr.array("a") + Expr.array("b")}, ("a", "b"))
+SCALE = Kernel("scale", {"out": Expr.array("x") * Expr.scalar("factor")}, ("x",))
 ACCUMULATE = Kernel("accumulate", {"a": Expr.array("a") + Expr.array("b")}, ("a", "b"))  # a += b
 _creation = itertools.count()
 
@@ -84,9 +85,40 @@ class Product:
         return [output.reshape(self._shape) for output in outputs]
 
 
-def computed(gradient: Array | Product) -> Array:
-    """Return a gradient, computed if it is a product."""
-    return gradient.computed() if isinstance(gradient, Product) else gradient
+class Spread:
+    """A gradient that is the same for all elements: one number, times a factor.
+
+    It is that of what was added up as a whole, as a loss is. Who takes it needs no array of it; for
+    other nodes the tape writes it out.
+    """
+
+    __slots__ = ("_backend", "factor", "number", "shape")
+
+    def __init__(self, backend: Backend, number: Array, factor: float, shape: Shape) -> None:
+        self._backend = backend
+        self.number = number  # of one element; not to be changed
+        self.factor = factor
+        self.shape = shape
+
+    def over(self, shape: Shape) -> Spread:
+        """Return the same for as many elements in another shape."""
+        return Spread(self._backend, self.number, self.factor, shape)
+
+    def computed(self, into: Array | None = None) -> Array:
+        """Return it as an array: in `into`, if that is given."""
+        backend, number = self._backend, self.number
+        into = backend.allocate(self.shape, number.dtype) if into is None else into
+        number = number.reshape((1,) * len(self.shape))
+        if self.factor == 1:
+            backend.copy(number, into)
+        else:
+            backend.elementwise(SCALE, (number,), (self.factor,), (into,))
+        return into
+
+
+def computed(gradient: Array | Product | Spread) -> Array:
+    """Return a gradient as an array."""
+    return gradient.computed() if isinstance(gradient, (Product, Spread)) else gradient
 
 
 class Version:
@@ -140,7 +172,7 @@ class Node:
 
     __slots__ = (
         "adding", "backend", "created", "fills_places", "inputs", "name", "place",
-        "takes_products", "updates", "vjp", "watched",
+        "takes", "updates", "vjp", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -151,7 +183,7 @@ class Node:
         vjp: Vjp,
         watched: tuple[tuple[Watched, int], ...],
         adding: tuple[int, ...] = (),
-        takes_products: bool = False,
+        takes: tuple[type, ...] = (),
         fills_places: bool = False,
     ) -> None:
         self.name = name
@@ -160,7 +192,7 @@ class Node:
         self.vjp: Vjp | None = vjp
         self.watched = watched  # each with its version in the forward pass
         self.adding = adding  # inputs whose existing gradient `vjp` can add to
-        self.takes_products = takes_products  # whether `vjp` accepts a `Product`
+        self.takes = takes  # which of `Product` and `Spread` `vjp` accepts as gradient
         self.fills_places = fills_places  # whether `vjp` can write to the `place` of an input
         self.place: Callable[[], Array] | None = None  # the preferred memory for its gradient
         self.updates: tuple[Any, ...] = ()  # `BufferUpdate`s, applied if the step counts
@@ -238,7 +270,7 @@ def _visit(node: Node, gradients: dict[Node, Array], summed: set[Node], sink: Si
     node.watched = ()  # its vjp may overwrite what only it still held
     if gradient is None or vjp is None:
         return
-    gradient = gradient if node.takes_products else computed(gradient)
+    gradient = gradient if isinstance(gradient, node.takes) else computed(gradient)
     destinations = _destinations(node, inputs, gradients, summed, sink)
     shares = vjp(gradient, destinations)
     del vjp, gradient
@@ -295,8 +327,10 @@ def _give(sink: Sink, leaf: Leaf, into: Array | None, share: Array, backend: Bac
 def _sum(node: Node, so_far: Array, share: Array, in_place: bool) -> Array:
     if isinstance(so_far, Product):
         so_far, share = share, so_far
+    so_far = computed(so_far)
     if isinstance(share, Product):
-        return share.through(ACCUMULATE, (computed(so_far),))[0]
+        return share.through(ACCUMULATE, (so_far,))[0]
+    share = computed(share)
     if in_place:
         node.backend.elementwise(ACCUMULATE, (so_far, share), (), (so_far,))
         return so_far
@@ -331,7 +365,10 @@ def no_grad() -> Iterator[None]:
 
 
 def ones(shape: tuple[int, ...], dtype: np.dtype[Any], backend: Backend) -> Array:
-    """Return the gradient of a result with respect to itself."""
+    """Return the gradient of a result with respect to itself: not to be changed."""
+    constant: Callable[[np.dtype[Any]], Array] | None = getattr(backend, "one", None)
+    if constant is not None:
+        return constant(dtype).reshape(shape)
     seed = backend.allocate(shape, dtype)
     backend.fill(1, seed)
     return seed

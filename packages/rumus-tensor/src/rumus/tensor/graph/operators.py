@@ -19,7 +19,7 @@ import numpy as np
 from rumus.tensor.expression.dtype import DType, bool_, float32, int32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import COMPARISONS, GRADIENT, LOGICAL, Kernel, trace
-from rumus.tensor.graph.autograd import Product, Vjp
+from rumus.tensor.graph.autograd import Product, Spread, Vjp
 from rumus.tensor.graph.tensor import Tensor, as_tensor, backend_of, result_of
 from rumus.tensor.memory.backend import Array, Backend, Shape
 
@@ -123,10 +123,11 @@ def run(kernel: Kernel, tensors: Sequence[Tensor], scalars: Mapping[str, float])
     saved = [tensors[i] for i in plan.needed if i is not None]
     vjp = _elementwise_vjp(plan, tensors, inputs, scalars)
     is_plain = not plan.is_identity and all(t.shape == shape for t in tensors)
-    takes = is_plain and all(t.dtype == out.dtype for t in inputs)
-    return result_of(
-        kernel.name, out, backend, inputs, vjp, saved, takes_products=takes, fills_places=True
-    )
+    takes_products = is_plain and all(t.dtype == out.dtype for t in inputs)
+    takes: tuple[type, ...] = (Product,) if takes_products else ()
+    if takes and backend.runs_ahead:  # where writing one number out costs a dispatch
+        takes = (Product, Spread)
+    return result_of(kernel.name, out, backend, inputs, vjp, saved, takes=takes, fills_places=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +172,15 @@ def _elementwise_vjp(
             return gradient.through(plan.of_product, saved, plan.of_product.bind(scalars))
         if plan.is_identity:
             return [_fit(backend, gradient, target) for target in targets]
+        shape = gradient.shape
+        if isinstance(gradient, Spread):
+            is_number = gradient.factor == 1
+            one = gradient.number.reshape((1,) * len(shape))
+            gradient = one if is_number else gradient.computed()
         out = [
             destination
-            if destination is not None and target == (gradient.shape, gradient.dtype)
-            else backend.allocate(gradient.shape, gradient.dtype)
+            if destination is not None and target == (shape, gradient.dtype)
+            else backend.allocate(shape, gradient.dtype)
             for destination, target in zip(destinations, targets, strict=True)
         ]
         operands = [gradient if array is None else array for array in arrays]

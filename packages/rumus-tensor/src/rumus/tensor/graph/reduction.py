@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from operator import index
-from typing import Final, Literal, SupportsIndex
+from typing import Any, Final, Literal, SupportsIndex
 
 from rumus.tensor.expression.dtype import bool_, float16, float32, int32, is_floating
 from rumus.tensor.expression.expr import Expr
 from rumus.tensor.expression.kernel import Kernel, trace
+from rumus.tensor.graph.autograd import SCALE, Spread
 from rumus.tensor.graph.means import note_average
 from rumus.tensor.graph.operators import cast, compute
 from rumus.tensor.graph.tensor import Axis, Tensor, result_of
@@ -45,25 +46,29 @@ def _shapes(x: Tensor, axes: Shape) -> tuple[Shape, Shape]:
     return without, kept
 
 
-_SCALE: Final = trace(lambda x, *, factor: x * factor, "scale")
-
-
 def _total(x: Tensor, axes: Shape, keepdims: bool, factor: float, name: str) -> Tensor:
     """The sum over `axes` times `factor`. Every element gets the gradient of its sum, scaled."""
     without, kept = _shapes(x, axes)
     backend, shape = x._backend, x.shape
     out = backend.allocate(without, x.dtype)
-    backend.reduce("sum", x._array, axes, out)
-    if factor != 1:
-        out = compute(backend, _SCALE, (out,), (factor,))
+    scaled = None if factor == 1 else backend.fused("scaled_sum")
+    if scaled is not None:
+        scaled(x._array, axes, factor, out)
+    else:
+        backend.reduce("sum", x._array, axes, out)
+    if factor != 1 and scaled is None:
+        out = compute(backend, SCALE, (out,), (factor,))
 
-    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array | None]:
+    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Any]:
         into = destinations[0]
+        if gradient.size == 1:
+            spread = Spread(backend, gradient, factor, shape)
+            return (spread if into is None else spread.computed(into),)
         into = backend.allocate(shape, gradient.dtype) if into is None else into
         if factor == 1:
             backend.copy(gradient.reshape(kept), into)
         else:
-            backend.elementwise(_SCALE, (gradient.reshape(kept),), (factor,), (into,))
+            backend.elementwise(SCALE, (gradient.reshape(kept),), (factor,), (into,))
         return (into,)
 
     shaped = out.reshape(kept) if keepdims else out

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 
 from rumus.tensor.expression.dtype import DType, promote
+from rumus.tensor.graph.autograd import Spread
 from rumus.tensor.graph.operators import cast, sum_to
 from rumus.tensor.graph.reduction import normalize_axis
 from rumus.tensor.graph.tensor import Tensor, backend_of, result_of
@@ -25,9 +26,15 @@ def as_shape(given: Sequence[int | Sequence[int]]) -> Shape:
     return tuple(int(n) for n in given)  # type: ignore[arg-type]
 
 
-def _view(name: str, x: Tensor, array: Array, back: object) -> Tensor:
+def _view(
+    name: str,
+    x: Tensor,
+    array: Array,
+    back: Callable[[Array], Any],
+    takes: tuple[type, ...] = (),
+) -> Tensor:
     """A tensor over the same memory; `back` undoes the view on a gradient."""
-    result = result_of(name, array, x._backend, (x,), lambda g, _: (back(g),))  # type: ignore[operator]
+    result = result_of(name, array, x._backend, (x,), lambda g, _: (back(g),), takes=takes)
     result._version = x._version
     return result
 
@@ -41,7 +48,13 @@ def reshape(x: Tensor, shape: Shape) -> Tensor:
         raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit into {shape}")
     before, backend = x.shape, x._backend
     view = reshaped(backend, x._array, shape)
-    return _view("reshape", x, view, lambda g: reshaped(backend, g, before))
+
+    def back(gradient: Array | Spread) -> Array | Spread:
+        if isinstance(gradient, Spread):
+            return gradient.over(before)
+        return reshaped(backend, gradient, before)
+
+    return _view("reshape", x, view, back, (Spread,))
 
 
 def permute(x: Tensor, axes: Shape) -> Tensor:

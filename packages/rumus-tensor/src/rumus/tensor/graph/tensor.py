@@ -579,7 +579,7 @@ def result_of(
     saved: Sequence[Tensor] = (),
     reads_result: bool = False,
     adding: tuple[int, ...] = (),
-    takes_products: bool = False,
+    takes: tuple[type, ...] = (),
     fills_places: bool = False,
 ) -> Tensor:
     """Return the result of an operation as a tensor, on the tape if it may need a gradient.
@@ -588,7 +588,7 @@ def result_of(
     saved: tensors that `vjp` reads; changing one in place before backward is an error.
     reads_result: whether `vjp` also reads the result itself.
     adding: the indices of inputs for which `vjp` accepts a `SoFar` as destination.
-    takes_products: whether `vjp` accepts a `Product` as gradient.
+    takes: which of `Product` and `Spread` `vjp` accepts as gradient.
     fills_places: whether `vjp` can write gradients to any view, such as those of `split`.
     """
     result = Tensor(array, backend)
@@ -602,7 +602,7 @@ def result_of(
     watched = [edge for edge in edges if isinstance(edge, Tensor)]
     watched += [result.detach()] if reads_result else []  # not itself, which would be a cycle
     stamps = tuple([(t, t._version.current) for t in (*watched, *saved)])
-    result._node = Node(name, backend, edges, vjp, stamps, adding, takes_products, fills_places)
+    result._node = Node(name, backend, edges, vjp, stamps, adding, takes, fills_places)
     return result
 
 

@@ -46,6 +46,7 @@ FusedName: TypeAlias = Literal[
     "rms_norm_gradient",
     "rnn_cell",
     "rnn_cell_gradient",
+    "scaled_sum",
     "small_convolution",
     "small_convolution_weight",
     "softmax",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rumus.tensor.expression.dtype import float16, float32, int32, is_floating
+from rumus.tensor.graph.autograd import Spread
 from rumus.tensor.graph.indexing import gather
 from rumus.tensor.graph.operators import cast
 from rumus.tensor.graph.softmaxes import logsumexp
@@ -99,14 +100,20 @@ def weighted_cross_entropy(
     forward(x, index, out, statistics, label_smoothing, ignore_index, w)
     kept = Kept(x)
 
-    def vjp(gradient: Array, destinations: Sequence[Array | None]) -> Sequence[Array]:
+    def vjp(gradient: Array | Spread, destinations: Sequence[Array | None]) -> Sequence[Array]:
         x, is_free = kept.take(backend)
         into = x if is_free else backend.allocate(x.shape, x.dtype)
-        back(x, index, statistics, gradient, into, label_smoothing, ignore_index, w)
+        given = x, index, statistics
+        options = into, label_smoothing, ignore_index, w
+        if isinstance(gradient, Spread):
+            back(*given, gradient.number, *options, gradient.factor)
+        else:
+            back(*given, gradient, *options)
         return (into,)
 
     saved = (logits, targets) if weight is None else (logits, targets, weight)
-    losses = result_of("cross_entropy", out, backend, (logits,), vjp, saved=saved)
+    takes = (Spread,) if backend.runs_ahead else ()  # where each kernel costs a dispatch
+    losses = result_of("cross_entropy", out, backend, (logits,), vjp, saved=saved, takes=takes)
     return losses, None if w is None else Tensor(statistics[..., 2], backend)
 
 

@@ -74,7 +74,7 @@ def linear(
     return result_of(
         "linear", out.reshape((*x.shape[:-1], shape[1])), backend, tensors, vjp, (x, weight),
         reads_result=back is not None and not after.keeps_product,
-        takes_products=back is not None and residual is None, fills_places=True,
+        takes=(Product,) if back is not None and residual is None else (), fills_places=True,
     )  # fmt: skip
 
 
