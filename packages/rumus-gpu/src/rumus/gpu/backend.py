@@ -17,6 +17,7 @@ from rumus.gpu.comparison import Comparison, compare
 from rumus.gpu.device.array import GPUArray, Shape, contiguous_strides
 from rumus.gpu.device.device import Gpu, Stats
 from rumus.gpu.device.host_memory import MappedStorage
+from rumus.gpu.device.late_download import read_beside
 from rumus.gpu.device.late_read import LateRead
 from rumus.gpu.device.layout import layout_of
 from rumus.gpu.device.matrix_units import Precision
@@ -26,6 +27,7 @@ from rumus.gpu.device.profile import Profile
 from rumus.gpu.device.stored import Stored, stored_types
 from rumus.gpu.elementwise.copying import contiguous, copy_strided, writable
 from rumus.gpu.elementwise.elementwise import IDENTITY, Elementwise
+from rumus.gpu.engine.errors import LimitError, OutOfMemoryError
 from rumus.gpu.optimizer.quantization import Quantization
 from rumus.gpu.optimizer.slots import slot_parts, slot_sums
 from rumus.gpu.optimizer.updater import DeviceUpdater
@@ -45,6 +47,7 @@ from rumus.gpu.rows.rows import ROW_KERNELS
 from rumus.tensor import DType, Expr, Kernel, float16, float32, int32
 from rumus.tensor.memory.backend import Epilogue, Reduction
 from rumus.tensor.memory.fused import FusedName
+from rumus.tensor.memory.late_array import LateArray
 from rumus.tensor.memory.quantization import BlockTable, Code, Piece
 from rumus.tensor.memory.recording import depends_on
 from rumus.tensor.memory.slot_table import SlotTable
@@ -197,6 +200,26 @@ class GpuBackend:
             updater.poll(wait=True)
             updater.heard()
         return host
+
+    def snapshot(self, array: GPUArray) -> LateArray | None:
+        """Return what `array` holds now, copied on the device and read when somebody looks.
+
+        array: of this backend.
+
+        Any thread may look, and holds nobody up. None where the device has no room for the copy.
+        """
+        if array.size == 0:
+            return None
+        try:
+            kept = self.allocate(array.shape, array.dtype)
+        except (OutOfMemoryError, LimitError):
+            return None
+        self.copy(array, kept)
+
+        def fetch() -> NDArray[Any]:
+            return read_beside(self.gpu, kept).astype(array.dtype, copy=False)
+
+        return LateArray(array.shape, array.dtype, fetch)
 
     def contiguous(self, array: GPUArray) -> GPUArray:
         """Return `array` itself if it lies dense and aligned, else a copy that does.

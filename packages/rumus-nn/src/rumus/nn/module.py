@@ -33,6 +33,7 @@ from rumus.tensor import (
 from rumus.tensor.expression.arguments import check_arguments, checked_arguments
 from rumus.tensor.graph.assignment import running_pass
 from rumus.tensor.graph.evaluation import current_evaluation
+from rumus.tensor.memory.late_array import host_copy
 from rumus.tensor.memory.recording import depends_on
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 
@@ -259,7 +260,7 @@ class Module:
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return copies of all parameters, then all buffers, by dotted path."""
-        return {path: value.numpy() for path, value in self._state().items()}
+        return {path: host_copy(v._array, v._backend) for path, v in self._state().items()}
 
     @STATE.as_keywords
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> Self:

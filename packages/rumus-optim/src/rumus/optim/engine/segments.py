@@ -30,6 +30,7 @@ from rumus.optim.options.group import ParameterGroup
 from rumus.tensor import Arena, Backend, DType, Kernel, Parameter, ParamId, float32
 from rumus.tensor.graph.arena import fitting
 from rumus.tensor.memory.backend import Array
+from rumus.tensor.memory.late_array import host_copy, is_copying_late
 from rumus.tensor.memory.packing import Packing
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable, slot_size
 from rumus.tensor.memory.updater import Factors, Numbers, Preparation, Section, after
@@ -262,8 +263,14 @@ class Segment:
         return [slice(first, first + count) for first, count in slots]
 
     def host_views(self, name: str) -> list[NDArray[Any]]:
-        """Return a copy in NumPy of what belongs to each parameter, in its shape there."""
-        views = self.views(name, self.arena.backend.download(self.whole(name)))
+        """Return a copy in NumPy of what belongs to each parameter, in its shape there.
+
+        By one read, or late within `copying_late`.
+        """
+        backend, whole = self.arena.backend, self.whole(name)
+        if is_copying_late(backend) and name not in self.by_tensor:
+            return [host_copy(view, backend) for view in self.views(name, whole)]
+        views = self.views(name, backend.download(whole))
         if name in self.by_tensor:
             return [np.asarray(rows[0] if rows.size else 0, rows.dtype) for rows in views]
         return [view.copy() for view in views]
@@ -376,7 +383,7 @@ def state_views(
 
 
 def host_state(segments: Iterable[Segment]) -> HostState:
-    """Return a copy of the state of each parameter in NumPy: one read for each array."""
+    """Return a copy of the state of each parameter in NumPy."""
     found: HostState = {p.id: {} for segment in segments for p in segment.arena.parameters}
     for segment in segments:
         arena = segment.arena

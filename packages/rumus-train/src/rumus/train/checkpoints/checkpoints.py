@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 from rumus.tensor.expression.arguments import check_arguments
+from rumus.tensor.memory.late_array import LateArray
 from rumus.train.base.other_names import CHECKPOINTS, CHECKPOINTS_OPTIONS
 from rumus.train.checkpoints.checkpoint_errors import (
     CheckpointError,
@@ -34,7 +35,7 @@ from rumus.train.checkpoints.file_system import (
 from rumus.train.checkpoints.folder_lock import FolderLock
 from rumus.train.checkpoints.keep_policy import Best, KeepPolicy, best_of
 from rumus.train.checkpoints.saving_thread import SavingThread
-from rumus.train.checkpoints.state_tree import split
+from rumus.train.checkpoints.state_tree import arrived, split
 
 # A checkpoint that is being replaced stays valid under this name until the new one exists.
 _NAME: Final = re.compile(r"step-(\d{8,})(\.replaced)?")
@@ -94,8 +95,10 @@ class Checkpoints:
         also keep the one with the smallest ("min") or largest ("max") metric. keep_every: also keep
         those at steps divisible by it. The only checkpoint, and the loaded one, are never removed.
     on_error: whether a failed save warns (CheckpointWarning) and returns None, or raises.
-        asynchronous: `save` copies the arrays, and a thread writes them; errors are reported by the
-        next call, and at the end of the program.
+    asynchronous: `save` copies the arrays, and a thread writes them; errors are reported by the
+        next call, and at the end of the program. In `fit`, what is on a GPU is copied there, which
+        takes as much memory as parameters and optimizer state, and the thread reads it while the
+        next steps run; what there is no memory for is read at once.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -188,15 +191,20 @@ class Checkpoints:
         if type(step) is not int or step < 0:
             raise ValueError(f"a step is an int of 0 or more, not {step!r}")
         arrays, rest = split(state, copy=self._thread is not None)
-        draft = Draft(step, None if metric is None else float(metric), arrays, rest)
+        number = None if metric is None else float(metric)
+        if self._thread is None:
+            arrays = arrived(arrays)
+        is_late = any(isinstance(a, LateArray) for group in arrays.values() for a in group.values())
+        draft = None if is_late else Draft(step, number, arrays, rest)
         try:
             self.acquire()
             self._check_step(step)
         except OSError as error:
             return self._heard(_Outcome(None, _not_saved(step), error))
         if self._thread is None:
+            assert draft is not None
             return self._heard(self._save(draft))
-        self._thread.start(lambda: self._save(draft))
+        self._thread.start(lambda: self._save(draft or Draft(step, number, arrived(arrays), rest)))
         return self._path(step)
 
     def load(self, step: int | None = None) -> Checkpoint:
@@ -261,6 +269,11 @@ class Checkpoints:
         """The step of the newest checkpoint, unverified; None if there is none."""
         self._join()
         return next((step for step, _ in self._candidates()), None)
+
+    @property
+    def takes_late(self) -> bool:
+        """Whether `save` takes arrays that are still on their way to the host."""
+        return self._thread is not None
 
     @property
     def keep_best(self) -> Best | None:

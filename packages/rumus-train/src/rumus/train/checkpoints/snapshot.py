@@ -17,6 +17,7 @@ from rumus.optim.engine.evaluated import EvaluatedOptimizer
 from rumus.optim.engine.saved_state import check_unique
 from rumus.optim.wrappers.wrapper import Wrapper
 from rumus.tensor import Generator, Parameter, StateMismatchError, tensor
+from rumus.tensor.memory.late_array import copying_late, host_copy
 from rumus.tensor.memory.uninterrupted import Uninterrupted
 from rumus.train.base.random_sources import Random, is_random, restore_state, state_of
 
@@ -59,6 +60,11 @@ class Stateful(Protocol):
 def take(parts: Mapping[str, Stateful]) -> dict[str, Any]:
     """Return the state of every part, by name."""
     return {name: part.state_dict() for name, part in parts.items()}
+
+
+def taking(store: object) -> AbstractContextManager[None]:
+    """Within the block, have states copied on the device where a store lets them come later."""
+    return copying_late() if getattr(store, "takes_late", False) else nullcontext()
 
 
 def restore(parts: Mapping[str, Stateful], tree: Mapping[str, Any], origin: str) -> None:
@@ -105,7 +111,7 @@ class OwnedParameters:
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return copies of all values."""
-        return {name: parameter.numpy() for name, parameter in self.parameters.items()}
+        return {name: host_copy(p._array, p._backend) for name, p in self.parameters.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy values into the parameters, all or none. ValueError lists every difference."""
@@ -267,7 +273,7 @@ def average_of(
     with average_in_place(optimizer):
         return {
             AVERAGE: {
-                name: {path: parameter.numpy() for path, parameter in found.items()}
+                name: {path: host_copy(p._array, p._backend) for path, p in found.items()}
                 for name, found in named.items()
                 if found
             }

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.memory.late_array import LateArray, as_known
+
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 KEY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")  # a top-level key names a file
@@ -44,10 +46,20 @@ def split(
             found: Arrays = {}
             tree[key] = _without_arrays(value, (key,), found, floats)
             if found:
-                arrays[key] = {k: v.copy() for k, v in found.items()} if copy else found
+                arrays[key] = {k: _copy(v) for k, v in found.items()} if copy else found
     except RecursionError:
         raise ValueError("the state contains itself, or is nested too deeply") from None
     return arrays, {"state": tree, "floats": floats}
+
+
+def _copy(array: Any) -> Any:
+    """A copy of an array; one that is on its way to the host is a copy."""
+    return array if isinstance(array, LateArray) else array.copy()
+
+
+def arrived(arrays: Mapping[str, Arrays]) -> dict[str, Arrays]:
+    """Return arrays of which none is on its way; waits for those that are."""
+    return {key: {k: as_known(v) for k, v in group.items()} for key, group in arrays.items()}
 
 
 def join(arrays: Mapping[str, Arrays], rest: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,8 +105,8 @@ def _without_arrays(
             return float(value)
         floats[_name(path)] = repr(float(value))
         return None
-    if isinstance(value, np.ndarray):
-        arrays[_checked(_name(path[1:]), path)] = value
+    if isinstance(value, (np.ndarray, LateArray)):
+        arrays[_checked(_name(path[1:]), path)] = value  # type: ignore[assignment]  # it stands for one
         return None
     if isinstance(value, list):
         pairs = enumerate(value)

@@ -40,6 +40,7 @@ from rumus.train.checkpoints.snapshot import (
     parts_of_model,
     restore,
     take,
+    taking,
 )
 from rumus.train.data.batches import Batches
 from rumus.train.data.feature_encoding import require_same_features
@@ -666,8 +667,9 @@ class Run:
         if (undeclared := self.trainer.undeclared) is not None:
             undeclared.before_save()
         position.random = states_of_program()
-        tree = take({**self._of_model, **self._of_run})
-        tree |= average_of(self.trainer.optimizer, self._of_model)
+        with taking(store):
+            tree = take({**self._of_model, **self._of_run})
+            tree |= average_of(self.trainer.optimizer, self._of_model)
         if self._keeps_good:
             self._note_good({name: tree[name] for name in self._of_model})
         path = self.team.once("save", lambda: store.save(position.step, tree, metric=metric))
