@@ -386,14 +386,13 @@ def test_one_gradient_of_all_losses(gpu: GpuBackend, shape: tuple[int, ...]) -> 
     row_kernel(gpu, "cross_entropy")(gpu.upload(x), index, losses, kept)
     number, factor = np.float32(1.7), 1 / targets.size
     found = []
-    for given, options in (
-        (np.full(others, number * np.float32(factor)), ()),
-        (np.array(number), (0.0, None, None, factor)),
+    one, each = np.array(number), np.full(others, number * np.float32(factor))
+    for name, given in (
+        ("cross_entropy_gradient", (gpu.upload(each),)),
+        ("cross_entropy_spread", (gpu.upload(one), factor)),
     ):
         out = new(gpu, x)
-        row_kernel(gpu, "cross_entropy_gradient")(
-            gpu.upload(x), index, kept, gpu.upload(given), out, *options
-        )
+        row_kernel(gpu, name)(gpu.upload(x), index, kept, *given, out)  # type: ignore[arg-type]
         found.append(gpu.download(out).tobytes())
     assert found[0] == found[1]
 

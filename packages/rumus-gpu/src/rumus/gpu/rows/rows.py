@@ -120,12 +120,25 @@ def cross_entropy_gradient(
     smoothing: float = 0.0,
     ignored: int | None = None,
     weight: GPUArray | None = None,
-    factor: float = 1.0,
 ) -> None:
-    """As `rumus.tensor`'s row kernel of this name; `out` may be the logits themselves.
+    """As `rumus.tensor`'s row kernel of this name; `out` may be the logits themselves."""
+    given = gradient, 1.0, out
+    cross_entropy_spread(gpu, logits, index, statistics, *given, smoothing, ignored, weight)
 
-    gradient: times `factor`; of each loss, or one number for all.
-    """
+
+def cross_entropy_spread(
+    gpu: Gpu,
+    logits: GPUArray,
+    index: GPUArray,
+    statistics: GPUArray,
+    gradient: GPUArray,
+    factor: float,
+    out: GPUArray,
+    smoothing: float = 0.0,
+    ignored: int | None = None,
+    weight: GPUArray | None = None,
+) -> None:
+    """`cross_entropy_gradient` where the gradient of all losses is one number times a factor."""
     if out is not logits:
         logits.backend.copy(logits, out)
     given = out, index, statistics, gradient
@@ -142,6 +155,7 @@ ROW_KERNELS: Final[Mapping[FusedName, Callable[..., None]]] = {
     **{name: _runner(name) for name in _ROLES},
     "cross_entropy": cross_entropy,
     "cross_entropy_gradient": cross_entropy_gradient,
+    "cross_entropy_spread": cross_entropy_spread,
 }
 
 

@@ -25,6 +25,7 @@ FusedName: TypeAlias = Literal[
     "convolution_weight",
     "cross_entropy",
     "cross_entropy_gradient",
+    "cross_entropy_spread",
     "ctc",
     "ctc_gradient",
     "cumsum",

@@ -87,6 +87,7 @@ def weighted_cross_entropy(
     given = (logits, targets) if weight is None else (logits, targets, weight)
     backend = backend_of("cross_entropy", given)
     forward, back = backend.fused("cross_entropy"), backend.fused("cross_entropy_gradient")
+    spread = backend.fused("cross_entropy_spread")
     if not is_floating(logits.dtype) or (forward is None and logits.dtype == float16):
         logits = cast(logits, float32)
     dtype = float32 if logits.dtype == float16 else logits.dtype
@@ -103,16 +104,15 @@ def weighted_cross_entropy(
     def vjp(gradient: Array | Spread, destinations: Sequence[Array | None]) -> Sequence[Array]:
         x, is_free = kept.take(backend)
         into = x if is_free else backend.allocate(x.shape, x.dtype)
-        given = x, index, statistics
-        options = into, label_smoothing, ignore_index, w
-        if isinstance(gradient, Spread):
-            back(*given, gradient.number, *options, gradient.factor)
+        given, options = (x, index, statistics), (into, label_smoothing, ignore_index, w)
+        if isinstance(gradient, Spread) and spread is not None:
+            spread(*given, gradient.number, gradient.factor, *options)
         else:
             back(*given, gradient, *options)
         return (into,)
 
     saved = (logits, targets) if weight is None else (logits, targets, weight)
-    takes = (Spread,) if backend.runs_ahead else ()  # where each kernel costs a dispatch
+    takes = () if spread is None else (Spread,)
     losses = result_of("cross_entropy", out, backend, (logits,), vjp, saved=saved, takes=takes)
     return losses, None if w is None else Tensor(statistics[..., 2], backend)
 
