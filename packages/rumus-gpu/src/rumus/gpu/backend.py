@@ -206,9 +206,10 @@ class GpuBackend:
 
         array: of this backend.
 
-        Any thread may look, and holds nobody up. None where the device has no room for the copy.
+        Any thread may look, and holds nobody up. None where the device has no room for the copy,
+        and for what lies in the host's memory.
         """
-        if array.size == 0:
+        if array.size == 0 or type(array.storage) is not Storage:
             return None
         try:
             kept = self.allocate(array.shape, array.dtype)
