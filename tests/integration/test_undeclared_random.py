@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import random
 import tempfile
 import warnings
@@ -361,3 +362,10 @@ def test_a_sweep_of_learning_rates_leaves_no_trace() -> None:
         steps=4,
     )
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]
+
+
+def test_what_the_collector_does_not_list(tmp_path: Path) -> None:
+    """After `gc.freeze()`, as programs that fork call it, the generator of a module is found."""
+    gc.freeze()
+    with pytest.raises(ValueError, match="loss_fn draws from 'MODULE'"):
+        fitted(of_a_module(), tmp_path, 2)

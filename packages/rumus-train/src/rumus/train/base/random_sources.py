@@ -152,7 +152,21 @@ def _alive() -> list[Source]:
     kinds = [*_with_subclasses(Generator), *_with_subclasses(np.random.BitGenerator)]
     kinds += set(_with_subclasses(random.Random)).difference(_with_subclasses(random.SystemRandom))
     wanted = frozenset[type](kinds)
-    return [thing for thing in gc.get_objects() if type(thing) in wanted]
+    found = {id(thing): thing for thing in gc.get_objects() if type(thing) in wanted}
+    if gc.get_freeze_count():  # the collector lists nothing that was frozen
+        found |= {id(source): source for _, source in _of_modules()}
+    return list(found.values())
+
+
+def _of_modules() -> Iterator[tuple[str, Source]]:
+    """The generators that modules name, but those of the standard library."""
+    kinds = Generator, np.random.BitGenerator, random.Random, *_views_of_numpy()
+    for title, module in list(sys.modules.items()):
+        if title in sys.stdlib_module_names:
+            continue
+        for name, thing in list(getattr(module, "__dict__", {}).items()):
+            if issubclass(type(thing), kinds) and (source := source_of(thing)) is not None:
+                yield name, source
 
 
 def _with_subclasses(kind: type) -> Iterator[type]:
@@ -205,6 +219,9 @@ def name_of(source: Source) -> str | None:
     None if no name leads to it, as when only a running function or the standard library has it.
     """
     for called, own in _of_program().items():
+        if source is own:
+            return called
+    for called, own in _of_modules():
         if source is own:
             return called
     found: list[tuple[object, str]] = [(source, "")]  # and the path from each to the source
