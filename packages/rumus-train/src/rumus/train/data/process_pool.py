@@ -201,9 +201,8 @@ class WorkerProcess:
     def close(self) -> None:
         """Wait for its end, and let go of what belongs to it."""
         self.kill()
-        self._process.join()
+        self._process.join()  # not closed: at exit `multiprocessing` may be joining it, too
         self._connection.close()
-        self._process.close()
         if self._memory is not None:
             self._memory.close()
 
