@@ -25,7 +25,7 @@ from rumus.tensor.memory.backend import Array
 
 VECTORS: Final = 32  # elements that a compiled loop computes at once
 FAR: Final = np.float32(80)  # exp(-80) is a normal number, and negligible next to 1
-PARALLEL: Final = 16_384  # from this many scores on, starting threads pays off
+PARALLEL: Final = 65_536  # from this many scores on, starting threads pays off
 RUN: Final = 1024  # scores added in float32; their sums are in float64
 
 

@@ -20,7 +20,7 @@ from rumus.tensor.backends.numba_shapes import reads, writes
 from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array
 
-PARALLEL: Final = 262_144  # from this many elements on, starting threads pays off
+PARALLEL: Final = 1 << 19  # from this many elements on, starting threads pays off
 LANES: Final = 2048  # elements of a piece, whose arrays fit the first-level cache
 
 

@@ -23,6 +23,7 @@ from rumus.tensor.memory.backend import Array
 _PREFIXES: Final = ("scipy_", "")  # of symbols in the wheels of NumPy 2, and of earlier ones
 ALONE: Final = 1 << 18  # from this many multiplications on, the library would start threads
 SHARED: Final = 1 << 21  # from this many on, a second thread pays off
+HANDED: Final = 1 << 23  # from this many on, one that Python has to wake does
 ROWS, PLAIN, TURNED = 101, 111, 112  # CBLAS constants: row-major, not transposed, transposed
 
 

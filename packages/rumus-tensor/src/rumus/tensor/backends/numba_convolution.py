@@ -22,7 +22,7 @@ from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 
 LANES: Final = 32  # partial sums side by side
-PARALLEL: Final = 32_768  # from this many elements of the columns on, starting threads pays off
+PARALLEL: Final = 1 << 19  # from this many elements of the columns on, starting threads pays off
 
 
 def columns(window: Window, x: Array, out: Array) -> None:

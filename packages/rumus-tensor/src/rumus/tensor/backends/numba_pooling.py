@@ -18,7 +18,7 @@ from rumus.tensor.backends.numpy_backend import run_parts
 from rumus.tensor.memory.backend import Array, Shape
 from rumus.tensor.memory.window import Window
 
-PARALLEL: Final = 262_144  # from this many elements on, starting threads pays off
+PARALLEL: Final = 1 << 19  # from this many elements on, starting threads pays off
 
 
 def max_pool(window: Window, x: Array, out: Array) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from rumus.tensor.backends import numba_blas
 from rumus.tensor.backends.numba_addresses import call, int64s, sgemm
-from rumus.tensor.backends.numba_blas import ALONE, PLAIN, SHARED, TURNED
+from rumus.tensor.backends.numba_blas import ALONE, HANDED, PLAIN, SHARED, TURNED
 from rumus.tensor.backends.numba_entries import BoundEntry, address_of, fixed_entry
 from rumus.tensor.backends.numba_loops import (
     compiled_kernel,
@@ -69,7 +69,7 @@ def bound_product(
     rows, columns = out.shape
     products = out.size * a.shape[1]
     is_shared = products >= SHARED
-    if is_shared and rows < columns:
+    if products >= HANDED and rows < columns:
         return _by_columns(a, b, out, tail, sums)
     entry = _entry(a, b, out, tail, sums, products)
     if entry is not None:

@@ -30,7 +30,7 @@ BLOCK: Final = 64  # rows
 RUN: Final = 1024  # elements of a row added in float32; their sums are in float64
 SMALL: Final = 16_384  # below this many elements, the NumPy versions run
 FEW: Final = 256  # the same for logits, whose NumPy version is some thirty calls
-PARALLEL: Final = 131_072  # from this many elements on, starting threads pays off
+PARALLEL: Final = 1 << 19  # from this many elements on, starting threads pays off
 
 
 def _is_small(x: Array, limit: int = SMALL) -> bool:

@@ -28,7 +28,7 @@ SUMS: Final = 8  # the maximum number of parts of a weight gradient
 RUN: Final = 64  # images summed in float32; their sums are in float64
 PLACES: Final = 128  # of small images multiplied together for a weight gradient
 TURN: Final = 32  # the cost of transposing one number of a result, in vector products
-PARALLEL: Final = 65_536  # from this many products on, starting threads pays off
+PARALLEL: Final = 1 << 23  # from this many products on, starting threads pays off
 
 
 class _Room(threading.local):
