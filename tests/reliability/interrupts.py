@@ -13,14 +13,14 @@ from typing import Any, Final
 
 import numpy as np
 from interrupted import CASES, Prepared, attempts
-from interrupted_training import DISPLACED
+from interrupted_training import DISPLACED, loading, saving
 from reliability_page import write_block
 from uncounted_passes import Centred
 
 from rumus import nn
 from rumus.optim import LBFGS, SAM, AdamW
 from rumus.tensor import Generator
-from rumus.train import Checkpoints, Trainer
+from rumus.train import Trainer
 
 LINES: Final = 150  # of each operation
 X: Final = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
@@ -48,18 +48,6 @@ def _train_step(make: Callable[[Any], Any]) -> Prepared:
     return act, seen
 
 
-def _save(folder: Path) -> Prepared:
-    """A save beside an earlier checkpoint, which must stay where it does not come about."""
-    store = Checkpoints(tempfile.mkdtemp(dir=folder), keep_last=1)
-    store.save(1, {"model": {"weight": np.zeros(50)}})
-
-    def seen() -> tuple[Any, ...]:
-        found = Checkpoints(store.folder).load()
-        return found.step, found.state["model"]["weight"].tobytes(), found.skipped
-
-    return lambda: store.save(2, {"model": {"weight": np.ones(50)}}), seen
-
-
 def main() -> None:
     """Try all, write the table; exit code 1 if a signal was lost or tore an operation."""
     lines = ["| interrupted at a line of | signals | torn | lost |", "|---|---:|---:|---:|"]
@@ -71,7 +59,8 @@ def main() -> None:
             "train_step, with buffers and random masks": lambda: _train_step(AdamW),
             "train_step of SAM, with them": lambda: _train_step(lambda p: SAM(AdamW(p))),
             "train_step of LBFGS, with them": lambda: _train_step(lambda p: LBFGS(p, max_iter=3)),
-            "saving a checkpoint": lambda: _save(Path(folder)),
+            "saving a checkpoint": lambda: saving(Path(folder)),
+            "loading a checkpoint": lambda: loading(Path(folder)),
         }
         torn = lost = 0
         for name, prepare in cases.items():

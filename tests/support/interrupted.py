@@ -44,8 +44,8 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
 Seen: TypeAlias = tuple[Any, ...]
 
 
-class Late(Exception):
-    """What the handlers here raise."""
+class Late(TimeoutError):
+    """What the handlers here raise: an OSError, and no fault of a disk."""
 
 
 def _raise(*_: object) -> None:

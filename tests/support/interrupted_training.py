@@ -5,8 +5,10 @@ All of it is back afterwards, wherever the signal came: see `interrupted`.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +21,7 @@ from rumus.tensor.graph.evaluation import current_evaluation
 from rumus.tensor.graph.means import _listening, noting_means
 from rumus.tensor.memory.uninterrupted import displaced
 from rumus.tensor.operations.generator import Draws, _watching
-from rumus.train import ArrayDataset, DataLoader, Trainer
+from rumus.train import ArrayDataset, Checkpoints, DataLoader, Trainer
 from rumus.train.base.step_clock import StepClock
 from rumus.train.loop.lr_sweep import _swept
 from rumus.train.loop.prediction import left_alone
@@ -142,3 +144,24 @@ DISPLACED: Final[dict[str, Callable[[], Prepared]]] = {
     **{name: _case(name, refused=False) for name in _BLOCKS},
     **{f"{name}, refused": _case(name, refused=True) for name in _BLOCKS},
 }
+
+
+def saving(folder: Path) -> Prepared:
+    """A save beside an earlier checkpoint, which must stay where it does not come about."""
+    store = Checkpoints(tempfile.mkdtemp(dir=folder), keep_last=1)
+    store.save(1, {"model": {"weight": np.zeros(50)}})
+
+    def seen() -> tuple[Any, ...]:
+        found = Checkpoints(store.folder).load()
+        return found.step, found.state["model"]["weight"].tobytes(), found.skipped
+
+    return lambda: store.save(2, {"model": {"weight": np.ones(50)}}), seen
+
+
+def loading(folder: Path) -> Prepared:
+    """A load of the newest of two checkpoints, in whose place the other one must not be taken."""
+    store = Checkpoints(tempfile.mkdtemp(dir=folder), keep_last=2)
+    for step in (1, 2):
+        store.save(step, {"model": {"weight": np.full(50, step)}})
+    found = []
+    return lambda: found.append(store.load().step), lambda: (2 if found == [] else found[-1],)

@@ -8,12 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
 import pytest
 
-from rumus.tensor.memory.uninterrupted import Uninterrupted, displaced, put_back_after, putting_back
+from rumus.tensor.memory.uninterrupted import (
+    Uninterrupted,
+    displaced,
+    is_of_handler,
+    put_back_after,
+    putting_back,
+    suppressed,
+)
 
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)
 
@@ -256,3 +264,34 @@ def test_a_block_is_put_back_after_a_signal_at_every_instruction(
         assert place == "home", f"instruction {at}"
         at += 1
     assert at > 100
+
+
+class _Limit:
+    """Handlers of each kind that Python takes."""
+
+    def __call__(self, *_: object) -> None:
+        raise TimeoutError("limit")
+
+    def method(self, *_: object) -> None:
+        raise TimeoutError("limit")
+
+
+def _function(*_: object) -> None:
+    raise TimeoutError("limit")
+
+
+@pytest.mark.parametrize(
+    "handler", [_Limit(), _Limit().method, _function, partial(_function, 1), lambda *_: _function()]
+)
+def test_an_error_of_a_handler_is_told_from_others(handler: Any) -> None:
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(TimeoutError), suppressed(OSError):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(TimeoutError) as found:
+            signal.raise_signal(signal.SIGTERM)
+        assert is_of_handler(found.value)
+        with suppressed(OSError):
+            raise TimeoutError("of a disk")
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from interrupted import attempts
-from interrupted_training import DISPLACED
+from interrupted_training import DISPLACED, loading, saving
 
 
 @pytest.mark.parametrize("name", DISPLACED)
@@ -12,4 +15,11 @@ def test_what_is_displaced_comes_back(name: str) -> None:
     """At some lines of the block, and at each of its last ones, where it is put back."""
     found = list(attempts(DISPLACED[name], 12, name, last=25))
     assert found
+    assert not [each for each in found if each.is_torn or each.is_lost]
+
+
+@pytest.mark.parametrize("prepare", [saving, loading])
+def test_a_time_limit_is_no_fault_of_the_disk(prepare: Any, tmp_path: Path) -> None:
+    """TimeoutError is an OSError: a save and a load let it through, and stay whole."""
+    found = list(attempts(lambda: prepare(tmp_path), 150, prepare.__name__))
     assert not [each for each in found if each.is_torn or each.is_lost]

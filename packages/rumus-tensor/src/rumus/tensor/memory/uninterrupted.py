@@ -198,3 +198,39 @@ def put_back_after(act: Callable[[], R], write: Callable[[], None]) -> R:
         with Uninterrupted():
             write()
         raise
+
+
+def is_of_handler(error: BaseException) -> bool:
+    """Whether a signal's handler has raised an error, as a time limit does.
+
+    Such an error ends what it meets. It may be of any type, TimeoutError among them, which is an
+    OSError: whoever goes on after errors of a disk or of a dataset has to let it through.
+    """
+    codes = {_code_of(handler) for _, handler in _handlers.known()}
+    at = error.__traceback__
+    while at is not None:
+        if at.tb_frame.f_code in codes:
+            return True
+        at = at.tb_next
+    return False
+
+
+def _code_of(handler: Any) -> object:
+    """The code that a handler runs first; None for one that is written in C."""
+    handler = getattr(handler, "func", handler)  # of a partial
+    if not hasattr(handler, "__code__") and not hasattr(handler, "__func__"):
+        handler = handler.__call__  # of an object
+    return getattr(getattr(handler, "__func__", handler), "__code__", None)
+
+
+@contextmanager
+def suppressed(*kinds: type[Exception]) -> Iterator[None]:
+    """Do what `contextlib.suppress` does, but for errors of signal handlers.
+
+    kinds: the types of error that are nothing.
+    """
+    try:
+        yield
+    except kinds as error:
+        if is_of_handler(error):
+            raise

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import suppress
 from pathlib import Path
+
+from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 
 
 class RunFolderWarning(UserWarning):
@@ -41,6 +42,8 @@ class AppendFile:
                 self._is_torn = True
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
+            if is_of_handler(error):
+                raise
             self._take_back(self._descriptor, error)
             return False
         self._is_torn = False
@@ -48,7 +51,7 @@ class AppendFile:
         return True
 
     def _take_back(self, descriptor: int, error: OSError) -> None:
-        with suppress(OSError):
+        with suppressed(OSError):
             os.ftruncate(descriptor, self._size)
         if not self._has_failed:
             self._has_failed = True

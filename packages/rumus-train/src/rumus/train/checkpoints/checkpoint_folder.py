@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.strict_json import parse, render
 from rumus.train.checkpoints.background_hash import BackgroundHash
 from rumus.train.checkpoints.checkpoint_errors import InvalidCheckpointError
@@ -149,6 +150,8 @@ def _read_file(
     except MemoryError:
         raise InvalidCheckpointError(f"{path.name} is larger than the memory") from None
     except OSError as error:
+        if is_of_handler(error):
+            raise
         raise InvalidCheckpointError(f"{path.name} cannot be read: {error}") from error
 
 

@@ -11,13 +11,13 @@ import errno
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 from rumus.tensor.expression.arguments import check_arguments
 from rumus.tensor.memory.late_array import LateArray
+from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 from rumus.train.base.other_names import CHECKPOINTS, CHECKPOINTS_OPTIONS
 from rumus.train.checkpoints.checkpoint_errors import (
     CheckpointError,
@@ -200,6 +200,8 @@ class Checkpoints:
             self.acquire()
             self._check_step(step)
         except OSError as error:
+            if is_of_handler(error):
+                raise
             return self._heard(_Outcome(None, _not_saved(step), error))
         if self._thread is None:
             assert draft is not None
@@ -377,12 +379,16 @@ class Checkpoints:
             self._check_room(draft.size)
             self._write(draft, path)
         except OSError as error:
+            if is_of_handler(error):
+                raise
             return _Outcome(None, _not_saved(draft.step), error)
         self._branched = False
         self._metrics[path] = draft.metric
         try:
             self._prune(draft.step)
         except OSError as error:
+            if is_of_handler(error):
+                raise
             failed = f"step {draft.step} was saved, but an older checkpoint was not removed"
             return _Outcome(path, failed, error)
         return _Outcome(path)
@@ -396,7 +402,7 @@ class Checkpoints:
             self._make_way(draft.step)
             self._fs.rename(draft_path, path)
         except OSError:
-            with suppress(OSError):
+            with suppressed(OSError):
                 remove_tree(self._fs, draft_path)
             raise
         self._fs.sync_folder(self.folder)
@@ -450,7 +456,7 @@ class Checkpoints:
         """Remove leftovers of interrupted saves and removals; any that stay are harmless."""
         for name in self._fs.names(self.folder):
             if _RUBBISH.fullmatch(name):
-                with suppress(OSError):
+                with suppressed(OSError):
                     remove_tree(self._fs, self.folder / name)
 
     def _check_step(self, step: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor import Backend, tensor
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
 from rumus.train.base.fields import Names, fields_of, names_of, values_in
 from rumus.train.base.random_stream import Purpose, random_stream
@@ -71,6 +72,8 @@ class Batcher:
         try:
             return _as_batch(self.batch_transform(batch, stream))
         except Exception as error:
+            if is_of_handler(error):
+                raise
             raise self._of_batch(task, "batch_transform", error) from error
 
     def _gathered(self, task: Task, is_stopped: Callable[[], bool]) -> AnyBatch:
@@ -97,12 +100,16 @@ class Batcher:
         try:
             return _as_batch(self.collate(done))
         except Exception as error:
+            if is_of_handler(error):
+                raise
             raise self._of_batch(task, "collate", error) from error
 
     def _samples(self, indices: Indices) -> Iterator[Any]:
         try:
             together = samples_of(self.dataset, indices.tolist())
-        except Exception:
+        except Exception as error:
+            if is_of_handler(error):
+                raise
             together = None  # one by one, to know which one fails
         if together is None:
             return (self._read(int(index)) for index in indices)
@@ -113,6 +120,8 @@ class Batcher:
         try:
             sample = self.dataset[index]
         except Exception as error:
+            if is_of_handler(error):
+                raise
             raise self._failed(index, "could not be read", error) from error
         return self._checked(sample, index, "the dataset's item")
 
@@ -120,6 +129,8 @@ class Batcher:
         try:
             batch = whole(indices)
         except Exception as error:
+            if is_of_handler(error):
+                raise
             first = named(self.dataset, int(indices[0]))
             raise SampleError(
                 f"{first} or one of the {len(indices) - 1} others of its batch could not be read: "
@@ -139,6 +150,8 @@ class Batcher:
         try:
             result = self.transform(sample, stream)
         except Exception as error:
+            if is_of_handler(error):
+                raise
             raise self._failed(index, "could not be transformed", error) from error
         return self._checked(result, index, "the transform's result")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.printable import printable
 from rumus.train.base.regular_file import require_regular_file
 
@@ -137,12 +138,16 @@ def _decoding(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_of_handler(error):
+            raise
         if error.errno is None and repr(str(path))[1:-1] not in str(error):
             raise OSError(f"{printable(path)} cannot be read: {printable(error)}") from error
         raise
     except MemoryError:
         raise
     except Exception as error:
+        if is_of_handler(error):
+            raise
         raise ValueError(
             f"{printable(path)} is no image that can be read: {type(error).__name__}: "
             f"{printable(error)}"

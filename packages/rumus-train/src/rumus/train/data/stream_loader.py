@@ -12,6 +12,7 @@ import numpy as np
 
 from rumus.tensor import Backend, StateMismatchError, run_seed
 from rumus.tensor.expression.arguments import checked_arguments
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.data_errors import SampleError
 from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.data.batcher import Batcher, Collate, Task, Transform, uploaded
@@ -227,6 +228,8 @@ class StreamLoader:
         try:
             block.extend(islice(read, size))
         except Exception as error:
+            if is_of_handler(error):
+                raise
             raise SampleError(
                 f"sample {place.start + len(block)} of epoch {place.epoch} of the stream could not "
                 f"be read: {type(error).__name__}: {error}"

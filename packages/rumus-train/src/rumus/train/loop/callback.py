@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from rumus.tensor import NonFiniteGradientError
 from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.loop.events import (
     CheckpointSaved,
     EpochEnd,
@@ -150,6 +151,8 @@ class Callbacks:
             except NonFiniteGradientError:
                 raise  # of a step: a callback that reads its loss only is the first to hear of it
             except Exception as error:
+                if is_of_handler(error):
+                    raise
                 raise CallbackError(
                     f"the callback {name} failed in {_METHODS[type(event)]} (epoch {event.epoch}, "
                     f"step {event.step}): {type(error).__name__}: {error}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import suppress
 from typing import Final, Protocol, TextIO
 
 from rumus.tensor import run_seed
 from rumus.tensor.expression.printable import printable_lines
+from rumus.tensor.memory.uninterrupted import is_of_handler, suppressed
 from rumus.train.base.notebook import in_notebook
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import (
@@ -145,20 +145,24 @@ class LiveView(Callback):
         if self._view is not None and self._progress is not None:
             try:
                 self._view.show(self._progress)
-            except (OSError, ValueError):  # nobody reads any more
+            except (OSError, ValueError) as error:  # nobody reads any more
+                if is_of_handler(error):
+                    raise
                 self._view = None
 
     def _say(self, line: str) -> None:
         if self._view is not None and self._progress is not None:
             try:
                 self._view.say(line, self._progress)
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
+                if is_of_handler(error):
+                    raise
                 self._view = None
 
     def _close(self) -> None:
         view, self._view = self._view, None
         if view is not None and self._progress is not None:
-            with suppress(OSError, ValueError):
+            with suppressed(OSError, ValueError):
                 view.close(self._progress)
         self._progress = None
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from rumus.tensor import NonFiniteGradientError, Tensor
 from rumus.tensor.expression.arguments import checked_arguments
 from rumus.tensor.expression.printable import PrintableError
+from rumus.tensor.memory.uninterrupted import is_of_handler
 from rumus.train.base.append_file import AppendFile, RunFolderWarning
 from rumus.train.base.class_names import classes_of
 from rumus.train.base.configuration import configuration_table
@@ -177,6 +178,8 @@ class RunFolder(Callback):
         except FolderInUseError:
             raise
         except OSError as error:
+            if is_of_handler(error):
+                raise
             raise self._unwritable(error) from error
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,6 +212,8 @@ class RunFolder(Callback):
                 self._events = TensorBoardFile(self.path, event.step)
         except OSError as error:
             self._close()
+            if is_of_handler(error):
+                raise
             raise self._unwritable(error) from error
         resumed = None if event.resumed_from is None else event.resumed_from.name
         started = {"resumed_from": resumed, "classes": _classes(event)}
