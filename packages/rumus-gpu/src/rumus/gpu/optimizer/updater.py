@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from rumus.gpu.optimizer.quantization import Quantization
     from rumus.tensor.memory.slot_table import SlotTable
 
-ROWS: Final = 64  # of the table: steps of which the host knows nothing yet, and steps in advance
-AHEAD: Final = 32  # steps in advance at most
+ROWS: Final = 128  # of the table: steps of which the host knows nothing yet, and steps in advance
+AHEAD: Final = 64  # steps in advance at most
 HEAD: Final = 8  # words of the control block before the counts
 SEEN: Final = 3
 HISTORY: Final = 4

@@ -13,7 +13,7 @@ from rumus.optim.options.hyperparameter import Hyper, Ranges, at_step
 from rumus.optim.options.running import Running
 from rumus.optim.options.schedule import Schedule
 
-_KEPT: Final = 64  # steps whose scalars are kept, of each segment
+_KEPT: Final = 128  # steps whose scalars are kept, of each segment
 
 
 @dataclass(frozen=True, slots=True)
