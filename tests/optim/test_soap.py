@@ -148,10 +148,10 @@ def test_the_formula(options: dict[str, Any], backend: Backend, widest: DType) -
 def test_200_steps_in_float32(
     options: dict[str, Any], backend: Backend, record_deviation: Callable[..., None]
 ) -> None:
-    """A basis is QR of a product, whose small columns have fewer digits: less is asked."""
+    """The decay rounds to one side at each step, as AdamW's does: that is most of it."""
     found = deviation(MATRICES, backend, float32, 200, options)
     record_deviation(SOAP, options, "float64", backend, found)
-    assert found <= 1e-4
+    assert found <= 1e-5
 
 
 def test_the_first_basis_is_that_of_the_eigenvectors(backend: Backend) -> None:

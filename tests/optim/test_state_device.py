@@ -13,6 +13,7 @@ import pytest
 from rumus.optim import (
     EMA,
     LAMB,
+    SOAP,
     Adafactor,
     AdaGC,
     AdamW,
@@ -35,6 +36,7 @@ MADE: Final[dict[str, Make]] = {
     "AdamW, masters": lambda p, **o: AdamW(p, 0.1, master_weights=True, **o),
     "Lion, halves": lambda p, **o: Lion(p, 0.1, state_dtype="float16", **o),
     "Muon": lambda p, **o: Muon(p, 0.1, **o),
+    "SOAP": lambda p, **o: SOAP(p, 0.1, precondition_frequency=2, max_precondition_dim=8, **o),
     "LAMB": lambda p, **o: LAMB(p, 0.1, **o),
     "Adafactor": lambda p, **o: Adafactor(p, 0.1, **o),
 }
