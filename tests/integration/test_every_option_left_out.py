@@ -23,6 +23,7 @@ from rumus.train import (
     EarlyStopping,
     Every,
     LocalFileSystem,
+    Spikes,
     Trainer,
 )
 
@@ -34,6 +35,7 @@ Y: Final = RANDOM.integers(0, 3, 22).astype(np.int32)
 FIT: Final[dict[str, Any]] = {
     "epochs": 3, "steps": 1000, "seconds": 1e6, "validate_every": Every(epochs=1),
     "accumulate": 1, "weight_of": lambda x, y: float(len(x)), "nonfinite": "raise",
+    "spikes": Spikes(),
     "rollbacks": 3, "callbacks": (), "save_every": Every(epochs=1), "monitor": "accuracy",
     "mode": "max", "restore_best": True, "resume": False, "signals": True, "profile_steps": True,
     "progress": None,

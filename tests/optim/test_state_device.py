@@ -21,6 +21,8 @@ from rumus.optim import (
     Lion,
     MultiOptimizer,
     Muon,
+    Prodigy,
+    ScheduleFreeAdamW,
     load_state,
     save_state,
 )
@@ -38,6 +40,8 @@ MADE: Final[dict[str, Make]] = {
     "Muon": lambda p, **o: Muon(p, 0.1, **o),
     "SOAP": lambda p, **o: SOAP(p, 0.1, precondition_frequency=2, max_precondition_dim=8, **o),
     "LAMB": lambda p, **o: LAMB(p, 0.1, **o),
+    "Prodigy": lambda p, **o: Prodigy(p, **o),
+    "schedule-free": lambda p, **o: ScheduleFreeAdamW(p, 0.1, **o),
     "Adafactor": lambda p, **o: Adafactor(p, 0.1, **o),
 }
 
