@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,20 @@ from numpy.typing import NDArray
 
 from rumus import nn
 from rumus.gpu import GpuBackend, GpuError, OutOfMemoryError
+from rumus.gpu.device.late_download import read_beside
 from rumus.optim import EMA, AdamW, Muon, Optimizer
 from rumus.tensor import Generator, NonFiniteGradientError, gpu_backend
 from rumus.tensor.memory.late_array import LateArray, copying_late
-from rumus.train import ArrayDataset, Checkpoints, DataLoader, Every, Trainer
+from rumus.train import (
+    ArrayDataset,
+    Callback,
+    Checkpoints,
+    DataLoader,
+    Every,
+    Interrupted,
+    StepEnd,
+    Trainer,
+)
 from rumus.train.checkpoints.snapshot import average_of, parts_of_model, take
 from rumus.train.checkpoints.state_tree import arrived, split
 
@@ -85,7 +98,9 @@ def test_a_late_copy_is_that_of_its_step(how: str, gpu: GpuBackend) -> None:
     assert gpu.memory_stats().used <= used + 2**16  # the copies have been given up
 
 
-def run(folder: Path, *, asynchronous: bool) -> dict[str, bytes]:
+def run(
+    folder: Path, *, asynchronous: bool, callbacks: Sequence[Callback] = ()
+) -> dict[str, bytes]:
     """Train, and return the bytes of all arrays of all checkpoints."""
     trainer, model = trained("average")
     data = ArrayDataset(*(np.concatenate(a) for a in zip(*map(batch, range(6)), strict=True)))
@@ -95,6 +110,7 @@ def run(folder: Path, *, asynchronous: bool) -> dict[str, bytes]:
         epochs=3,
         checkpoints=Checkpoints(folder, keep_last=9, asynchronous=asynchronous, on_error="raise"),
         save_every=Every(steps=4),
+        callbacks=callbacks,
         progress=None,
     )
     return {
@@ -109,6 +125,36 @@ def test_an_overlapped_save_has_the_bytes_of_a_blocking_one(tmp_path: Path) -> N
     assert overlapped == blocking
     for step in Checkpoints(tmp_path / "overlapped").list():
         Checkpoints(tmp_path / "overlapped").verify(step.path)
+
+
+def test_a_signal_during_an_overlapped_save_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The save that runs is finished, and that of the step at which the run ends as well."""
+    began, sent = threading.Event(), threading.Event()
+
+    def late(*arguments: Any) -> Any:
+        began.set()
+        assert sent.wait(60)
+        return read_beside(*arguments)
+
+    class Send(Callback):
+        def on_step_end(self, event: StepEnd) -> None:
+            if event.step == 6:
+                assert began.wait(60)  # the save of step 4 has not read anything yet
+                os.kill(os.getpid(), signal.SIGTERM)
+                sent.set()
+
+    monkeypatch.setattr("rumus.gpu.backend.read_beside", late)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "stopped", asynchronous=True, callbacks=[Send()])
+    wanted = run(tmp_path / "whole", asynchronous=False)
+    found = Checkpoints(tmp_path / "stopped")
+    assert [saved.step for saved in found.list()] == [4, 6]
+    for saved in found.list():
+        assert found.verify(saved.path).problem is None
+    path = "step-00000004/model.safetensors"
+    assert (tmp_path / "stopped" / path).read_bytes() == wanted[path]
 
 
 def test_large_arrays_come_in_pieces_beside_other_work(
