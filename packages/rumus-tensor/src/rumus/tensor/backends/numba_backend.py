@@ -20,6 +20,7 @@ from rumus.tensor.backends import (
     numba_attention,
     numba_batch_norm,
     numba_blas,
+    numba_class_counts,
     numba_convolution,
     numba_math,
     numba_pooling,
@@ -67,6 +68,7 @@ FEW: Final = 512  # below this many elements, row sums are not computed as a pro
 _OWN: Final[Mapping[FusedName, Callable[..., None]]] = {
     **numba_recurrent.RECURRENT,
     **numba_rows.ROW_KERNELS,
+    **numba_class_counts.CLASS_COUNTS,
     "attention": numba_attention.attention,
     "attention_gradient": numba_attention.attention_gradient,
     "avg_pool": numba_pooling.avg_pool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rumus.tensor.memory.fused import FusedName
+
+FEW: Final = 4_096  # scores that are looked at sooner than the largest of each row are found
 
 
 def class_hits(scores: NDArray[Any], targets: NDArray[Any], top: int, out: NDArray[Any]) -> None:
@@ -34,7 +37,7 @@ def class_confusion(
     first = scores.argmax(1)
     _judge(scores, targets, first, first == targets, out)
     if out[3]:
-        known = _is_class(targets, classes)
+        known = (targets >= 0) & (targets < classes)
         targets, first = targets[known], first[known]
     cells = targets.astype(np.intp) * classes + first
     counts = np.bincount(cells, minlength=classes * classes)
@@ -48,18 +51,21 @@ def _judge(
     hits: NDArray[Any],
     out: NDArray[Any],
 ) -> None:
-    """first: in each row a class with NaN, if there is one."""
-    right, rows = np.count_nonzero(hits), len(scores)
-    largest = scores[np.arange(rows), first]
-    out[0], out[1] = right, rows - right
-    out[2] = np.count_nonzero(largest != largest)
-    out[3] = rows - np.count_nonzero(_is_class(targets, scores.shape[1]))
+    """first: in each row a class with NaN, if there is one.
 
-
-def _is_class(targets: NDArray[Any], classes: int) -> NDArray[np.bool_]:
-    """Whether each is in [0, classes): a negative one is large without its sign."""
-    found: NDArray[np.bool_] = targets.astype(np.uint64) < classes
-    return found
+    What is wrong is rare: one look at an extreme says that nothing is, and only else it is counted.
+    """
+    rows, classes = scores.shape
+    right = np.count_nonzero(hits)
+    out[0], out[1], out[2], out[3] = right, rows - right, 0, 0
+    if not rows:
+        return
+    largest = scores if scores.size < FEW else scores[np.arange(rows), first]
+    if math.isnan(np.maximum.reduce(largest, None)):
+        out[2] = np.count_nonzero(np.isnan(scores[np.arange(rows), first]))
+    numbers = targets.astype(np.uint64)  # a negative one is large without its sign
+    if np.maximum.reduce(numbers) >= classes:
+        out[3] = np.count_nonzero(numbers >= classes)
 
 
 CLASS_COUNTS: Final[Mapping[FusedName, Callable[..., None]]] = {

@@ -120,7 +120,7 @@ class EpochSum:
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.shape = shape
         self.weight = 0.0  # of what was read
-        self._total: NDArray[np.float64] | float = np.zeros(shape)
+        self._total: Any = np.zeros(shape)
         self._waiting: list[tuple[Tensor, SupportsFloat, Outcome]] = []
         self._pages: list[_Page] = []
         self._is_remote: tuple[Backend | None, bool] = None, False  # of the last backend
@@ -149,7 +149,7 @@ class EpochSum:
         for page in self._pages:
             self._read_page(page)
         del self._pages[:-1]
-        return np.asarray(self._total)
+        return np.array(self._total)
 
     def start(self, total: Any = 0.0, weight: float = 0.0) -> None:
         """Restart from a sum that was read."""
@@ -193,8 +193,8 @@ class EpochSum:
         if outcome.applied is False:
             return
         weight = float(weight)
-        if self.shape:
-            self._total = self._total + weight * np.asarray(value, np.float64)
-        else:  # the same number, several times faster
+        if not self.shape:  # the same number, several times faster
             self._total = float(self._total) + weight * value.item()
+        else:
+            self._total += value if weight == 1 else weight * np.asarray(value, np.float64)
         self.weight += weight

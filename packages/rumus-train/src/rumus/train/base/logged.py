@@ -126,14 +126,6 @@ class _Entry:
         self.shapes = value.shapes
         self.sums = [EpochSum(shape) for shape in value.shapes]
 
-    def note(self, value: Value) -> list[Tensor]:
-        self.finish = value.finish
-        return [total.note(part) for total, part in zip(self.sums, value.parts, strict=True)]
-
-    def count(self, noted: Sequence[Tensor], weight: SupportsFloat, outcome: Outcome) -> None:
-        for total, part in zip(self.sums, noted, strict=True):
-            total.count(part, weight if self.finish is None else 1.0, outcome)
-
     def value(self) -> float | None:
         """Its value over the steps so far; None if none has counted.
 
@@ -157,6 +149,16 @@ class _Entry:
             return math.nan
 
 
+@dataclass(slots=True)
+class _Place:
+    """Where a part of what a step logs is, and is added up."""
+
+    name: str
+    is_number: bool
+    total: EpochSum
+    part: Tensor
+
+
 class Logged:
     """The values logged in an epoch's steps, by name, read only on demand.
 
@@ -165,23 +167,32 @@ class Logged:
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
-        self._noted: dict[str, list[Tensor]] = {}
+        self._log: Log = {}  # noted last: each repetition of a step has the same
+        self._places: list[_Place] = []  # of its parts
+        self._noted: list[Tensor] = []  # what they were
         self._saved: dict[str, Any] = {}  # entries that no step has logged since
 
     @property
     def last(self) -> dict[str, Tensor]:
         """The numbers, unread, that the last step logged, without metrics."""
-        noted = self._noted.items()
-        return {name: parts[0] for name, parts in noted if self._entries[name].finish is None}
+        pairs = zip(self._places, self._noted, strict=True)
+        return {place.name: part for place, part in pairs if place.is_number}
 
     def note(self, log: Log) -> None:
         """Note a step's values; they count only after `count`."""
-        self._noted = {name: self._entry(name, value).note(value) for name, value in log.items()}
+        if log is not self._log and (log or self._log):
+            self._places = [
+                _Place(name, value.finish is None, total, part)
+                for name, value in log.items()
+                for total, part in zip(self._entry(name, value).sums, value.parts, strict=True)
+            ]
+            self._log = log
+        self._noted = [place.total.note(place.part) for place in self._places]
 
     def count(self, weight: SupportsFloat, outcome: Outcome) -> None:
         """Count the last noted values, if their step turns out to be applied."""
-        for name, parts in self._noted.items():
-            self._entries[name].count(parts, weight, outcome)
+        for place, part in zip(self._places, self._noted, strict=True):
+            place.total.count(part, weight if place.is_number else 1.0, outcome)
 
     def close(self) -> dict[str, float]:
         """Return what was logged since the last call, and begin anew. Waits for the device.
@@ -199,7 +210,7 @@ class Logged:
     def clear(self) -> None:
         """Forget everything."""
         self._saved.clear()
-        self._noted.clear()
+        self._log, self._places, self._noted = {}, [], []
         for entry in self._entries.values():
             for total in entry.sums:
                 total.clear()
@@ -233,4 +244,5 @@ class Logged:
                 f"{name!r} is logged with shapes {value.shapes}, and by steps before with "
                 f"{entry.shapes}: a name stands for one number or metric"
             )
+        entry.finish = value.finish
         return entry
