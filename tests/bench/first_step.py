@@ -20,18 +20,35 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDS: Final = 7
+ROUNDS: Final = 5
 REACH: Final = {"mlp": 0.5, "gpt": 1.0}  # seconds of the step, numba's import among them
 
 
-def one_step(kind: str) -> dict[str, float]:
+class Stopwatch:
+    """Seconds of parts of a program, by the clock and of the processor."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, tuple[float, float]] = {}
+        self._last = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def stop(self, part: str) -> None:
+        """Note the time since the last part."""
+        before, self._last = self._last, self._now()
+        wall, processor = (now - then for now, then in zip(self._last, before, strict=True))
+        self.parts[part] = wall, processor
+
+
+def one_step(kind: str) -> dict[str, tuple[float, float]]:
     """Do what a program does, and return how long its parts took."""
-    start = time.perf_counter()
+    watch = Stopwatch()
     from rumus import nn
     from rumus.optim import AdamW
     from rumus.train import Trainer
 
-    imported = time.perf_counter()
+    watch.stop("imports")
     random = np.random.default_rng(0)
     x: NDArray[Any]
     if kind == "mlp":
@@ -43,22 +60,21 @@ def one_step(kind: str) -> dict[str, float]:
         model = nn.Sequential(nn.Embedding(64, 64), block, *head)
         x = random.integers(0, 64, (16, 64))
     trainer = Trainer(AdamW(model.parameters(), 1e-3), state={"model": model})
-    made = time.perf_counter()
+    watch.stop("model")
     loss = trainer.train_step(
         lambda x, y: nn.cross_entropy_loss(model(x), y), x, np.zeros(len(x), np.int32)
     )
     loss.item()
-    done = time.perf_counter()
-    return {"imports": imported - start, "model": made - imported, "first step": done - made}
+    watch.stop("first step")
+    return watch.parts
 
 
-def of_new_process(kind: str, environment: dict[str, str]) -> dict[str, float]:
-    """Return how long the parts took in a process of its own, and all of it."""
-    start = time.perf_counter()
+def of_new_process(kind: str, environment: dict[str, str]) -> dict[str, list[float]]:
+    """Return how long the parts took in a process of its own."""
     command = [sys.executable, __file__, kind]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    parts: dict[str, float] = json.loads(found.stdout)
-    return {**parts, "the process": time.perf_counter() - start}
+    parts: dict[str, list[float]] = json.loads(found.stdout)
+    return parts
 
 
 def main() -> None:
@@ -70,12 +86,14 @@ def main() -> None:
         for kind, reach in REACH.items():
             first = of_new_process(kind, environment)
             rounds = [of_new_process(kind, environment) for _ in range(ROUNDS)]
-            told = ", ".join(
-                f"{name} {statistics.median(each[name] for each in rounds):.2f}" for name in first
-            )
-            best = min(each["first step"] for each in rounds)
-            print(f"{kind}: {told}; the fastest first step {best:.2f}, to reach {reach:.1f}")
-            print(f"     with empty caches the first step took {first['first step']:.1f}")
+            for name, (wall, processor) in first.items():
+                medians = [statistics.median(each[name][at] for each in rounds) for at in (0, 1)]
+                least = min(each[name][0] for each in rounds)
+                print(
+                    f"{kind} {name:10} {medians[0]:.2f} s, at least {least:.2f}; of the processor "
+                    f"{medians[1]:.2f}; with empty caches {wall:.1f}, {processor:.1f}"
+                )
+            print(f"{kind} to reach: a first step of {reach:.1f} s")
     beside = [name for name in ("scipy", "coverage", "yaml") if find_spec(name)]
     print(f"installed, and imported by numba: {', '.join(beside) or 'nothing else'}")
 
