@@ -19,7 +19,7 @@ from rumus.optim import AdamW
 from rumus.tensor import Backend, NumbaBackend, NumpyBackend, Tensor
 from rumus.train import Trainer, metrics
 
-STEPS, ROUNDS = 100, 50
+STEPS, ROUNDS = 400, 12
 REACH = 10.0  # microseconds more than the loss alone
 ALONE: Final = "the loss alone"
 
