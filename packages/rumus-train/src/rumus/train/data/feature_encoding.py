@@ -1,4 +1,4 @@
-"""`FeatureEncoding`: what the columns of a table become as features, the same for each table."""
+"""`FeatureEncoding`: how table columns become features, shared by all tables of a data set."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ MISSING: Final = frozenset(
 
 @dataclass
 class FeatureEncoding:
-    """How columns become features; what has to be learned is learned of the first table.
+    """How columns become features; statistics are learned from the first table.
 
     columns: their names, in order.
-    categories: of the columns that hold texts: the texts of each, as given or, if there are none,
-    as found, sorted. A column becomes one feature for each text, 1 where it stands and 0 elsewhere.
-    booleans: columns that hold booleans.
-    dates: columns that hold dates, with how they are written, None for ISO 8601; they become days
-    since 1970.
-    missing: what stands for a number that is missing: itself a number, or "mean", that of the
-    column.
-    standardise: subtract a column's mean and divide by its standard deviation; not of categories.
+    categories: the texts of each text column; if empty, those found, sorted. Each column is one-hot
+        encoded: a feature of 0 and 1 for each text.
+    booleans: columns of booleans.
+    dates: columns of dates with their formats (None for ISO 8601), converted to days since 1970.
+    missing: the value of a missing number; "mean" takes the column's mean.
+    standardise: subtract each column's mean and divide by its standard deviation, except for
+        categories.
 
-    ValueError for a column that is named for two kinds, or is not among `columns`.
+    Raises ValueError for a column of two kinds, or one that is not in `columns`.
     """
 
     columns: list[str]
@@ -42,7 +41,7 @@ class FeatureEncoding:
     dates: dict[str, str | None] = field(default_factory=dict)
     missing: Missing = None
     standardise: bool = False
-    means: NDArray[Any] | None = None  # of the columns that are numbers
+    means: NDArray[Any] | None = None  # of the numeric columns
     deviations: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
@@ -56,7 +55,7 @@ class FeatureEncoding:
 
     @property
     def numbers(self) -> list[str]:
-        """The columns that are numbers, booleans and dates included."""
+        """The numeric columns, including booleans and dates."""
         return [name for name in self.columns if name not in self.categories]
 
     @property
@@ -70,18 +69,18 @@ class FeatureEncoding:
 
     @property
     def fill(self) -> float | None:
-        """What a missing number is while a table is read."""
+        """The placeholder of a missing number while a table is read."""
         return float("nan") if self.missing == "mean" else self.missing
 
     @property
     def has_means(self) -> bool:
-        """Whether means of columns are learned."""
+        """Whether column means are learned."""
         return self.missing == "mean" or self.standardise
 
     def dtype_of_numbers(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """Return what numbers are kept in until they are features of `dtype`.
+        """Return the dtype of numbers before they become features of `dtype`.
 
-        TypeError for one that has no room for means.
+        Raises TypeError if means do not fit.
         """
         if not self.has_means:
             return dtype
@@ -90,7 +89,7 @@ class FeatureEncoding:
         return np.dtype(np.float64)
 
     def difference(self, other: FeatureEncoding) -> str | None:
-        """Say what makes other features of the same table, or None if nothing does."""
+        """Describe a difference that changes the features of a table, or return None."""
         if self.names != other.names:
             pairs = zip(self.names, other.names, strict=False)
             alike = min(len(self.names), len(other.names))
@@ -106,9 +105,9 @@ class FeatureEncoding:
         return None
 
     def learn(self, numbers: NDArray[Any], texts: Mapping[str, Sequence[str]]) -> None:
-        """Take the texts, means and deviations from a table, where they were not given.
+        """Learn the texts, means and deviations not given from a table.
 
-        ValueError for a column that has nothing but missing values, and is to be filled with them.
+        Raises ValueError for a column of missing values only that needs a mean.
         """
         for name, found in texts.items():
             if not self.categories[name]:
@@ -132,8 +131,8 @@ class FeatureEncoding:
     ) -> NDArray[Any]:
         """Return one row of features for each row of the table.
 
-        numbers: of the columns that are numbers. texts: of the others, "" where one is missing.
-        KeyError, with column and text, for one that is no category.
+        numbers: of the numeric columns. texts: of the others, "" where one is missing. Raises
+            KeyError, with column and text, for an unknown category.
         """
         if self.missing == "mean":
             assert self.means is not None
@@ -161,9 +160,9 @@ class FeatureEncoding:
 
 
 def require_same_features(training: object, validation: object) -> None:
-    """Refuse two loaders whose tables make other features of the same columns.
+    """Raise ValueError, with the first difference, if two loaders encode columns differently.
 
-    ValueError with the first difference. Loaders of anything but tables are let through.
+    Loaders of anything but tables pass.
     """
     ours, theirs = _encoding_of(training), _encoding_of(validation)
     if ours is None or theirs is None:
@@ -173,20 +172,20 @@ def require_same_features(training: object, validation: object) -> None:
 
 
 def _encoding_of(loader: object) -> FeatureEncoding | None:
-    """How the table of a loader is read, or the one that its dataset is a subset of."""
+    """The encoding of a loader's table, or of the table behind a subset."""
     kept = (getattr(dataset, "_encoding", None) for dataset in datasets_of(loader))
     return next((encoding for encoding in kept if isinstance(encoding, FeatureEncoding)), None)
 
 
 def as_targets(given: str | Sequence[str] | None) -> list[str]:
-    """Return the columns of the target, of which there may be none."""
+    """Return the target columns, if any."""
     if not isinstance(given, (str, Sequence, type(None))):
         raise TypeError(f"target must be the name of a column, or several, not {given!r}")
     return [given] if isinstance(given, str) else list(given or ())
 
 
 def refuse_both(shown: str, columns: Iterable[str], targets: Sequence[str]) -> None:
-    """Raise ValueError for a column that is feature and target: the answer beside the question."""
+    """Raise ValueError for a column that is both feature and target."""
     for name in columns:
         if name in targets:
             raise ValueError(
@@ -196,14 +195,14 @@ def refuse_both(shown: str, columns: Iterable[str], targets: Sequence[str]) -> N
 
 
 def as_categories(given: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return the texts of each column of categories; none where they are to be found."""
+    """Return the texts of each category column; empty if they are to be learned."""
     if isinstance(given, Mapping):
         return {name: checked_classes(texts) for name, texts in given.items()}
     return {name: [] for name in _names("categories", given)}
 
 
 def as_dates(given: Sequence[str] | Mapping[str, str]) -> dict[str, str | None]:
-    """Return how the dates of each column are written, None for ISO 8601."""
+    """Return the date format of each column, None for ISO 8601."""
     if isinstance(given, Mapping):
         return dict(given)
     return dict.fromkeys(_names("dates", given))

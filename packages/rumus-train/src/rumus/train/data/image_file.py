@@ -1,4 +1,4 @@
-"""One image file as an array: nothing of it lost unless that was asked for by name."""
+"""One image file as an array, without any loss that was not requested."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODES: Final[dict[str, type[np.generic]]] = {
     "L": np.uint8, "RGB": np.uint8, "RGBA": np.uint8,
     "I;16": np.uint16, "I": np.int32, "F": np.float32,
 }  # fmt: skip
-# Pillow cuts these off at 255 where it converts them to 8 bits, instead of scaling.
+# Pillow clips these at 255 on conversion to 8 bits instead of scaling.
 _DEEP: Final = {
     "I;16": "I;16",
     "I;16B": "I;16",
@@ -59,8 +59,8 @@ class ImageReader:
     def read(self, path: Path) -> NDArray[Any]:
         """Return an image.
 
-        OSError for a file that cannot be read, is cut off or of no known format, ValueError for
-        one that is damaged or not as it must be.
+        Raises OSError for a file that is unreadable, truncated or of unknown format, ValueError for
+        one that is damaged or has another mode or size.
         """
         from PIL import Image
 
@@ -97,7 +97,7 @@ class ImageReader:
                 image.seek(self.frame or 0)
 
     def _check_mode(self, image: Image, path: Path) -> None:
-        """Refuse what Pillow would convert with a loss that nobody asked for."""
+        """Raise for a conversion in which Pillow would lose data."""
         deep = _DEEP.get(image.mode)
         if deep == self.mode:
             return
@@ -134,7 +134,7 @@ class ImageReader:
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
-    """Name the file in what goes wrong: Pillow's readers raise whatever damage leads them to."""
+    """Add the file's name to errors: for damaged files, Pillow's readers raise almost anything."""
     try:
         yield
     except OSError as error:
@@ -155,18 +155,18 @@ def _decoding(path: Path) -> Iterator[None]:
 
 
 def _upright(image: Image) -> Image:
-    """Return the image as its EXIF orientation says that it is to be seen."""
+    """Return the image, turned by its EXIF orientation."""
     from PIL import ImageOps
 
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF data says nothing about the pixels
+    except Exception:  # damaged EXIF data does not affect the pixels
         return image
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
 def _has_16_bits(image: Image) -> bool:
-    """Whether the file has 16 bits a channel, of which Pillow's 8-bit modes keep the upper 8."""
+    """Whether the file has 16 bits per channel; Pillow's 8-bit modes keep the upper 8."""
     for tile in getattr(image, "tile", ()):
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if any(isinstance(part, str) and ";16" in part for part in arguments):

@@ -19,7 +19,7 @@ from rumus.train.data.npy import PathLike
 
 SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-# Folders that macOS, Synology, QNAP, Windows, Linux and Python put beside what a person has made.
+# Folders that macOS, Synology, QNAP, Windows, Linux and Python add by themselves.
 _OF_SYSTEMS: Final = frozenset(
     {
         "__MACOSX", "@eaDir", "#recycle", "@Recycle", "System Volume Information", "lost+found",
@@ -35,36 +35,34 @@ _SPLITS: Final = frozenset(
 
 
 class ImageFolder:
-    """Images in one folder for each class: samples (image, number of the class).
+    """Images in one folder for each class: samples (image, class index).
 
-    folder/cat/1.png is of the class "cat"; `classes` are the folders' names, sorted, and `files`
-    the images, sorted in each class. Folders in a class's folder belong to the class, linked ones
-    too, each once. Left out are names that begin with a dot, folders that systems and archives make
-    by themselves (`__MACOSX`), and files that no image format's suffix ends. An image is an array
-    of shape (height, width, channels), or (height, width) for modes of one channel, turned as its
-    EXIF orientation says.
+    folder/cat/1.png belongs to the class "cat"; `classes` are the sorted folder names, and `files`
+    the images, sorted within each class. Subfolders belong to the class, including linked ones,
+    each once. Skipped are names that begin with a dot, folders created by systems and archives
+    (`__MACOSX`), and files without an image suffix. An image is an array of shape (height, width,
+    channels), or (height, width) for single-channel modes, turned by its EXIF orientation.
 
     folder: with one folder for each class.
-    mode: what an image must be: "L", "RGB" and "RGBA" are uint8, "I;16" uint16, "I" int32 and "F"
-        float32 of one channel, with the values of the file.
-    convert: convert images of 8 bits to `mode`, and of 16 bits a channel to their upper 8; never
-        between modes of more than 8 bits.
-    size: (height, width) that an image must have.
-    resize: resize others, bilinearly. Without a size all images of a batch must have the same one,
-        and the loader says which two differ.
-    classes: the class names in the order of their numbers, for splits of one data set to agree:
-        `classes=train.classes`. A class may have no folder then.
-    frame: which one of an animation or of several pages is read; by default such a file is an
-        error.
+    mode: the required mode: "L", "RGB" and "RGBA" are uint8; "I;16" (uint16), "I" (int32) and "F"
+        (float32) have one channel, with the values of the file.
+    convert: convert 8-bit images to `mode`, and keep the upper 8 bits of 16-bit channels; modes of
+        more than 8 bits are never converted.
+    size: the required (height, width).
+    resize: resize images of another size, bilinearly. Without a size, all images of a batch must
+        have the same one; the loader's error names two that differ.
+    classes: the class names in the order of their indices, to share them among splits:
+        `classes=train.classes`. A class may then lack a folder.
+    frame: the frame to read from an animation or a file of several pages; by default such a file
+        raises.
 
-    FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for folders
-    that are called like splits (train, val, test) where `classes` does not say so, for a class
-    without images, for a folder that is not in `classes`, and for a link to nothing. Reading a
-    sample raises ValueError with the file's name for another mode or size, for a transparent colour
-    that the mode would drop and for a damaged image,
-    OSError for a file that cannot be read.
+    Raises FileNotFoundError or NotADirectoryError for the folder; ValueError for no classes, for
+    folders named like splits (train, val, test) unless `classes` names them, for a class without
+    images, a folder that is not in `classes`, and a broken link. Reading a sample raises, with the
+    file's name, ValueError for another mode or size, a transparent colour that the mode would drop,
+    and a damaged image; OSError for an unreadable file.
 
-    Needs Pillow: an ImportError says how to get it.
+    Needs Pillow; the ImportError says how to install it.
     """
 
     @checked_arguments
@@ -101,11 +99,11 @@ class ImageFolder:
             self.labels += [numbers[path.name]] * len(images)
 
     def like(self, folder: PathLike) -> Self:
-        """Read the images of another folder in the same way, whether in folders of classes or not.
+        """Read the images of another folder the same way, with or without class folders.
 
-        The classes are those of this one; images that are in no folder of a class have number 0.
+        The classes are those of this dataset; images outside a class folder have index 0.
 
-        folder: with the same classes, or fewer.
+        folder: a folder with the same classes, or fewer.
         """
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__ | {"folder": Path(folder).absolute()}
@@ -163,7 +161,7 @@ def _is_visible(name: str) -> bool:
 
 
 def _images(folder: Path) -> list[Path]:
-    """The images of one class. ValueError if there are none."""
+    """The images of one class. Raises ValueError if there are none."""
     found = sorted(_walk(folder))
     if not found:
         raise ValueError(f"{printable(folder)} has no images ({', '.join(sorted(SUFFIXES))})")
@@ -176,7 +174,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The images below a folder; each folder once, so that a link back to one above ends."""
+    """The images below a folder; each folder once, so that cyclic links end."""
     seen = set()
     for path, folders, files in os.walk(folder, followlinks=True):
         status = os.stat(path)

@@ -1,4 +1,4 @@
-"""`DataLoader`: the batches of an epoch, in an order that only the seed decides."""
+"""`DataLoader`: the batches of an epoch, in an order that depends only on the seed."""
 
 from __future__ import annotations
 
@@ -35,48 +35,48 @@ if TYPE_CHECKING:
 
 
 class DataLoader:
-    """Batches of a dataset. Each loop over it runs one epoch, or the rest of one.
+    """Batches of a dataset. Each loop over it yields one epoch, or the rest of one.
 
-    A batch is a tuple, or a dict if samples are dicts, with one NumPy array for each field of the
-    samples, stacked along a new first axis; with `backend` they are tensors there, in the dtypes
-    that `tensor` gives them.
+    A batch is a tuple (a dict if samples are dicts) with one NumPy array for each field of the
+    samples, stacked along a new first axis. With `backend` they are tensors on it, with the dtypes
+    that `tensor` chooses.
 
-    seed: of the order and of what transforms draw; by default that of the program, which
-    `rumus.tensor.seed` sets, and after a resume that of the program that the run began with.
-    shuffle: a new order in each epoch, a function of the seed, the epoch and the length alone.
-    drop_last: leave out the last batch if it is smaller than batch_size. transform: called with
-    each sample and its own NumPy generator, whose numbers depend on (seed, epoch, index)
-    alone; returns the sample to use. It may write into the sample.
-    sampler: says which samples an epoch has, and in which order: `WeightedSampler`,
-    `BalancedSampler`, `LengthBuckets`, or an object of yours like them.
-    collate: makes a batch of a list of samples, where stacking does not do, as for samples of
-    different lengths: `Pad()`. Batches may differ in shape then.
-    batch_transform: called with each batch and its own generator, whose numbers depend on
-    (seed, epoch, number of the batch) alone; returns the batch to use: `Mixup`, `CutMix`.
-    workers: threads that make batches ahead, or processes with processes=True, which suits
-    transforms in Python: threads share one interpreter. 0 makes each batch when it is asked for.
-    prefetch: how many batches may be ready and waiting, besides the one that each worker is busy
-    with. Uploads to `backend` happen there too, so that the transfer runs beside the training.
-    Neither workers nor prefetch change a bit of any batch.
+    seed: the seed of the order and of the transforms' generators; by default the program's, set by
+        `rumus.tensor.seed`, and after a resume that of the original run.
+    shuffle: use a new order in each epoch, a function of the seed, the epoch and the length only.
+    drop_last: skip the last batch if it is smaller than batch_size. transform: called with each
+        sample and a NumPy generator whose numbers depend only on (seed, epoch, index); returns the
+        sample to use. It may modify the sample.
+    sampler: chooses the samples of an epoch and their order: `WeightedSampler`, `BalancedSampler`,
+        `LengthBuckets`, or your own object with the same methods.
+    collate: makes a batch from a list of samples that cannot simply be stacked, such as samples of
+        different lengths: `Pad()`. Batches may then differ in shape.
+    batch_transform: called with each batch and a generator whose numbers depend only on (seed,
+        epoch, index of the batch); returns the batch to use: `Mixup`, `CutMix`.
+    workers: the number of threads that prepare batches ahead; with processes=True, processes, which
+        suit transforms in Python, as threads share one interpreter. 0 makes each batch on demand.
+    prefetch: the number of batches that may wait, besides the one each worker is making. Workers
+        also upload to `backend`, so that transfers overlap with training. Neither workers nor
+        prefetch change a bit of any batch.
 
-    Processes are started by the first loop and live until `close`, or until nobody refers to the
-    loader: dataset and transform are pickled, which the program needs `if __name__ == "__main__":`
-    for, and sent again by a loop before which they have changed. A loop that is left early ends
-    the processes that are busy; the next one starts others.
+    The first loop starts the processes, and they live until `close` or until the loader is garbage.
+    The dataset and the transform are pickled, and sent again if they have changed before a loop;
+    the program needs `if __name__ == "__main__":`. Leaving a loop early ends the busy processes;
+    the next loop starts new ones.
 
-    ranks: the processes that train together; batch_size is that of all of them. Each gets the rows
-    of its shards, and `part` says which they are. shards: into how many parts a batch is cut,
-    whatever the number of ranks: the run's numbers depend on it, not on who computes what. By
-    default there are as many as ranks.
+    ranks: the processes that train together; batch_size is their total. Each rank gets the rows of
+        its shards, given by `part`. shards: the number of parts a batch is split into, whatever the
+        number of ranks: a run's numbers depend on it, not on which rank computes what. By default,
+        the number of ranks.
 
-    The position (epoch, batch) counts the batches that were handed out, not those made ahead. A
-    loop that is left early is gone on with by the next loop; `seek(loader.epoch)` starts over.
+    The position (epoch, batch) counts the batches that were yielded, not those made ahead. After a
+    loop was left early, the next one continues it; `seek(loader.epoch)` starts over.
 
-    ValueError for an empty dataset, batch_size or workers or prefetch or seed out of range, and a
-    loader that drops everything; for shards that cannot be dealt evenly to the ranks, or of which
-    there are more than samples in a batch. While looping: SampleError with the number and the
-    file of the sample to blame, WorkerError for a process that died, RuntimeError for a loop that
-    goes on after another one has started, or after the position was set.
+    Raises ValueError for an empty dataset, for batch_size, workers, prefetch or seed out of range,
+    for a loader that drops everything, and for shards that do not split evenly among the ranks or
+    outnumber the samples of a batch. While looping, raises SampleError with the index and the file
+    of the offending sample, WorkerError for a process that died, and RuntimeError if a loop
+    continues after another one has started or the position was set.
 
     >>> from rumus.train import ArrayDataset, DataLoader
     >>> loader = DataLoader(ArrayDataset(range(5)), 2)
@@ -141,9 +141,9 @@ class DataLoader:
         self._epoch = self._batch = 0
         self._batcher = Batcher(dataset, transform, self.seed, collate, batch_transform)
         self._loop: weakref.ref[_Loop] | None = None
-        self._first: tuple[Kinds, int] | None = None  # of the first batch, and a sample of it
+        self._first: tuple[Kinds, int] | None = None  # of the first batch, and one of its samples
 
-    if not TYPE_CHECKING:  # a type checker knows what there is
+    if not TYPE_CHECKING:  # for type checkers
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             LOADER_OPTIONS.check_keywords(given)
@@ -159,27 +159,27 @@ class DataLoader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch is of."""
+        """The epoch of the next batch."""
         return self._epoch
 
     @property
     def batch(self) -> int:
-        """The number of the next batch in its epoch."""
+        """The index of the next batch in its epoch."""
         return self._batch
 
     @property
     def part(self) -> Part:
-        """The rows of the batch that was handed out last: those of this rank's shards."""
+        """The rows of the last batch that belong to this rank's shards."""
         number = (self._batch or len(self)) - 1
         return self._part_of(min(self.batch_size, self._samples - number * self.batch_size))
 
     def _part_of(self, samples: int) -> Part:
-        """What this rank has of a batch of so many samples."""
+        """This rank's part of a batch of so many samples."""
         rank, size = (0, 1) if self.ranks is None else (self.ranks.rank, self.ranks.size)
         return Part.of(samples, self.shards, rank, size)
 
     def __len__(self) -> int:
-        """How many batches an epoch has."""
+        """The number of batches per epoch."""
         whole, rest = divmod(self._samples, self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
@@ -190,12 +190,12 @@ class DataLoader:
         return loop
 
     def seek(self, epoch: int, batch: int = 0) -> None:
-        """Let the next loop start at this batch of this epoch.
+        """Start the next loop at this batch of this epoch.
 
-        epoch: the number of the epoch that begins.
-        batch: how many batches of it are passed over.
+        epoch: the index of the epoch.
+        batch: how many of its batches are skipped.
 
-        ValueError if there is no such batch; batch = len(loader) is the end of the epoch.
+        Raises ValueError if there is no such batch; batch = len(loader) is the end of the epoch.
         """
         epoch, batch = _at_least(0, "epoch", epoch), _at_least(0, "batch", batch)
         if batch > len(self):
@@ -204,18 +204,19 @@ class DataLoader:
         self._epoch, self._batch = epoch, batch
 
     def state_dict(self) -> dict[str, int | bool]:
-        """Return the position, and what it is a position in, for JSON."""
+        """Return the position and the loader's settings, for JSON."""
         return {"epoch": self.epoch, "batch": self.batch, **self._described()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` says. Workers, prefetch and backend may be others than then.
+        """Continue from `state`.
 
-        StateMismatchError lists every difference, in the dataset's length, batch_size, seed,
-        shuffle, drop_last and shards; nothing has changed then.
+        Workers, prefetch and backend may differ. Raises StateMismatchError, listing every
+        difference in the dataset's length, batch_size, seed, shuffle, drop_last and shards; the
+        loader is then unchanged.
         """
         own = self._described()
         if not self._has_own_seed and type(state.get("seed")) is int:
-            own["seed"] = state["seed"]  # of the program that the run began with
+            own["seed"] = state["seed"]  # of the original run
         wrong = [
             f"{name} is {state.get(name, 'missing')} in the state, {value} here"
             for name, value in own.items()
@@ -251,16 +252,16 @@ class DataLoader:
 
     @cached_property
     def _identity_of_sampler(self) -> int:
-        """A checksum of the order of the first epoch, which another sampler would not have."""
+        """A checksum of the first epoch's order, to recognise the sampler."""
         return zlib.crc32(self._order(0).astype(np.int64).tobytes())
 
     def samples_of(self, epoch: int, batch: int) -> Indices:
-        """Return the numbers, in the dataset, of the samples of a batch, of all ranks.
+        """Return the dataset indices of a batch's samples, over all ranks.
 
         epoch: from 0.
-        batch: its number in the epoch, from 0.
+        batch: its index in the epoch, from 0.
 
-        ValueError if there is no such batch.
+        Raises ValueError if there is no such batch.
 
         >>> from rumus.train import ArrayDataset, DataLoader
         >>> DataLoader(ArrayDataset(range(5)), 2).samples_of(epoch=0, batch=2).tolist()
@@ -279,17 +280,16 @@ class DataLoader:
         return np.arange(self._samples, dtype=np.intp)
 
     def close(self) -> None:
-        """End the loop that runs, if one does, and the worker processes: they live until then.
+        """End the running loop, if any, and the worker processes.
 
-        The position stays, and a new loop starts new processes. What happens to a loader that
-        nobody refers to any more is the same.
+        The position stays, and a new loop starts new processes. Garbage collection does the same.
         """
         self._leave()
         if (pool := vars(self).pop("_pool", None)) is not None:
             pool.close()
 
     def _leave(self) -> None:
-        """End the loop that runs, if one does."""
+        """End the running loop, if any."""
         loop = None if self._loop is None else self._loop()
         self._loop = None
         if loop is not None:
@@ -302,14 +302,14 @@ class DataLoader:
             yield Task(epoch, number, self._own(order[number * size : (number + 1) * size]))
 
     def _own(self, indices: Indices) -> Indices:
-        """What of a batch this rank has: at least one sample, which no shard may have."""
+        """This rank's part of a batch: at least one sample, even if its shards are empty."""
         if self.ranks is None:
             return indices
         part = self._part_of(len(indices))
         return indices[part.start : part.stop] if part.stop > part.start else indices[:1]
 
     def _batches(self) -> Generator[Made, None, None]:
-        """Those batches, made by whoever makes them."""
+        """These batches, made inline, by threads or by processes."""
         if not self.workers:
             return (self._finish(task, self._batcher.make(task)) for task in self._tasks())
         from rumus.train.data.workers import made_by_processes, made_by_threads
@@ -327,14 +327,14 @@ class DataLoader:
         return pool
 
     def _finish(self, task: Task, batch: AnyBatch) -> Made:
-        """Upload a batch, on the thread that made it or that waited for the process that did."""
+        """Upload a batch, on the thread that made it or waited for its process."""
         kinds = kinds_of_batch(batch)
         return Made(int(task.indices[0]), kinds, uploaded(batch, self.backend))
 
     def _check(self, made: Made) -> None:
-        """Refuse a batch of other shapes or dtypes than the first; it names a sample of each.
+        """Raise for a batch whose shapes or dtypes differ from the first, naming a sample of each.
 
-        What `collate` makes of samples may have any shape.
+        Batches of `collate` may have any shape.
         """
         if self._first is None:
             self._first = made.kinds, made.sample
@@ -343,7 +343,7 @@ class DataLoader:
 
 
 class Made(NamedTuple):
-    """A batch to hand out, the kinds of its samples, and the number of one of them."""
+    """A batch to yield, the kinds of its samples, and the index of one of them."""
 
     sample: int
     kinds: Kinds
@@ -382,13 +382,13 @@ class _Loop(Iterator[Any]):
         return made.batch
 
     def close(self) -> None:
-        """End it, and whoever works for it."""
+        """End it and its workers."""
         self._is_closed = True
         self._batches.close()
 
 
 def _check_dataset(dataset: object) -> None:
-    """Raise TypeError for what has no samples by number."""
+    """Raise TypeError for anything without indexed samples."""
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
         return
     what = type(dataset).__name__

@@ -1,4 +1,4 @@
-"""`Mixup` and `CutMix`: batches of mixtures of two samples, with targets mixed alike."""
+"""`Mixup` and `CutMix`: batches that mix pairs of samples and their targets."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from rumus.train.base.fields import fields_of, names_of, values_in
 
 @dataclass(frozen=True)
 class Mixup:
-    """x = lam x_i + (1 - lam) x_j, and so the targets: a `batch_transform=` of a loader.
+    """Mixes samples as x = lam x_i + (1 - lam) x_j, and their targets alike.
 
-    classes: how many there are. Class numbers, integers, become probabilities (samples, classes),
-        which `cross_entropy_loss` takes; probabilities are mixed. None for a regression, whose
-        targets are numbers to be mixed themselves, floating and of any shape.
+    A loader takes it as `batch_transform=`.
+
+    classes: the number of classes. Class indices become probabilities (samples, classes), which
+        `cross_entropy_loss` accepts; probabilities are mixed directly. None for a regression, whose
+        targets are floating, of any shape, and mixed directly.
     alpha: lam is drawn from Beta(alpha, alpha) for each batch.
-    share: of batches that are mixed.
+    share: the share of batches to mix.
 
-    ValueError for an alpha that is not positive, a share outside of [0, 1], a target that is no
-    class, and targets that may be class numbers or those of a regression: the mean of class 0 and
-    class 2 is not class 1.
+    Raises ValueError for an alpha that is not positive, a share outside [0, 1], a target that is
+    not a class, and targets that could be class indices or those of a regression: the mean of class
+    0 and class 2 is not class 1.
 
     The first field is mixed, and the last is the target. Zhang et al.: arXiv:1710.09412.
 
@@ -68,20 +70,20 @@ class Mixup:
     def _mixed(
         self, x: NDArray[Any], others: NDArray[Any], lam: float, generator: np.random.Generator
     ) -> tuple[NDArray[Any], float]:
-        """Return the mixture, and how much of the first samples is in it."""
+        """Return the mixture, and the share of the first samples in it."""
         x = x if x.dtype.kind == "f" else x.astype(np.float32)
         return (lam * x + (1 - lam) * x[others]).astype(x.dtype), lam
 
 
 @dataclass(frozen=True)
 class CutMix(Mixup):
-    """A rectangle of each image comes from another one, and its share of the target.
+    """Replaces a rectangle of each image by another image's, and mixes targets by its area.
 
-    classes: how many there are; None for a regression.
-    alpha: positive, of the Beta distribution that the area is drawn from.
-    share: in [0, 1], of the batches that are mixed.
-    channels_last: images are (samples, height, width, channels), and not (samples, channels,
-        height, width). The rest is as in `Mixup`. Yun et al.: arXiv:1905.04899.
+    classes: the number of classes; None for a regression.
+    alpha: positive parameter of the Beta distribution of the area.
+    share: the share of batches to mix, in [0, 1].
+    channels_last: images are (samples, height, width, channels) instead of (samples, channels,
+        height, width). Otherwise like `Mixup`. Yun et al.: arXiv:1905.04899.
 
     >>> import numpy as np
     >>> from rumus.train import CutMix
@@ -116,7 +118,7 @@ def _bounds(middle: float, length: float, whole: int) -> tuple[int, int]:
 
 
 def _mixable(targets: NDArray[Any], classes: int | None) -> NDArray[Any]:
-    """The targets as numbers that may be mixed. ValueError for what is not what `classes` says."""
+    """The targets as numbers to mix. Raises ValueError if they do not match `classes`."""
     told = f"{targets.dtype} of shape {targets.shape}, the last field of the batch"
     is_floating = targets.dtype.kind == "f"
     if classes is None:

@@ -1,4 +1,4 @@
-"""`NpyDataset`: arrays in `.npy` files, read as they are needed."""
+"""`NpyDataset`: arrays in `.npy` files, read on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 
 class _Column:
-    """One field of the samples: the rows of one file after those of another."""
+    """One field of the samples: the rows of one or several files."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -36,7 +36,7 @@ class _Column:
         return int(self.starts[-1])
 
     def place(self, index: int) -> tuple[int, int]:
-        """Return the number of the file of a sample, and its row there."""
+        """Return the index of a sample's file, and its row there."""
         number = int(np.searchsorted(self.starts, index, side="right")) - 1
         return number, index - int(self.starts[number])
 
@@ -54,15 +54,15 @@ class _Column:
 
 
 class NpyDataset:
-    """Arrays in `.npy` files, mapped into memory: what is not needed is not read.
+    """Arrays in `.npy` files, memory-mapped and read on demand.
 
-    Each argument is one field of the samples: a file, or several whose rows follow one another.
-    Sample i is the tuple of the fields' rows i. Pickled arrays are refused.
+    Each argument is one field of the samples: a file, or several whose rows are concatenated.
+    Sample i is the tuple of the fields' i-th rows. Pickled arrays raise.
 
-    fields: for each field a `.npy` file, or several whose rows follow one another.
+    fields: for each field, a `.npy` file or several whose rows are concatenated.
 
-    FileNotFoundError, ValueError for what is no `.npy` file, is cut off, has no rows, or does not
-    fit the others, each with the name of the file.
+    Raises FileNotFoundError, and ValueError for a file that is not a `.npy` file, is truncated, has
+    no rows, or does not match the others; each names the file.
 
     >>> import tempfile
     >>> import numpy as np
@@ -106,7 +106,7 @@ class NpyDataset:
         return f"{self._columns[0].paths[number]}, row {row}"
 
     def __getstate__(self) -> list[list[Path]]:
-        # The names alone: a worker process maps the files itself, instead of getting their data.
+        # Only the names: a worker process maps the files itself.
         return self._fields
 
     def __setstate__(self, fields: list[list[Path]]) -> None:
@@ -129,15 +129,15 @@ def _paths(field: PathLike | Sequence[PathLike]) -> list[Path]:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    """The array of a file, read when it is used."""
+    """The array of a file, read on use."""
     require_regular_file(path)
     try:
         with open(path, "rb") as file:
             if file.read(6) != b"\x93NUMPY":
                 raise ValueError("it does not begin as one")
-        # A plain array on top: the memory of a memmap, but its rows are arrays like any other.
+        # A plain array over the memmap's memory, so that its rows are ordinary arrays.
         array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except Exception as error:  # NumPy evaluates the header, and damage leads it anywhere
+    except Exception as error:  # NumPy evaluates the header, and damage can raise anything
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(

@@ -15,17 +15,17 @@ from rumus.train.base.fields import fields_of, names_of, values_in
 
 @dataclass(frozen=True)
 class Pad:
-    """Fills arrays up to the longest of the batch: a `collate=` of a loader.
+    """Pads arrays to the longest of the batch: a loader's `collate=`.
 
-    value: what is filled in: one for all fields, or one for each, by place or by name, as -100 for
-        targets that a loss is to ignore.
-    multiple: lengths become multiples of it, so that batches have few shapes; each shape is a
-        captured step of its own.
-    length: pad to this length in any case.
-    mask: add a field, True where the first padded field is real and False where it was filled up;
-        it is the last, or "mask" in a dict.
+    value: the padding: one value for all fields, or one for each by position or name, such as -100
+        for targets that a loss ignores.
+    multiple: round lengths up to multiples of it, for fewer shapes; each shape is captured
+        separately.
+    length: always pad to this length.
+    mask: add a field that is True for real and False for padded elements of the first padded field;
+        it comes last, or is "mask" in a dict.
 
-    ValueError for samples that differ in more than the first axis, or are longer than `length`.
+    Raises ValueError for samples that differ beyond the first axis, or are longer than `length`.
 
     Fields without axes are stacked.
 

@@ -1,7 +1,7 @@
 """`Part`: the rows of a global batch that one rank computes.
 
-A batch is cut into shards, whose number belongs to the run. Each rank has some that follow each
-other, so that a shard has the same rows however many ranks there are.
+A batch is split into shards, whose number is fixed for the run. Each rank has consecutive ones, so
+that a shard has the same rows for any number of ranks.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from rumus.train.base.ranks import Ranks
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The shards of a global batch that a rank has.
+    """A rank's shards of a global batch.
 
-    samples: of the global batch. start: where its rows begin in that. first: the number of its
-    first shard. rows: (start, stop) of each of its shards among its own rows; a shard may be empty
-    where the batch is smaller than the number of shards.
+    samples: of the global batch. start: its first row there. first: the index of its first shard.
+        rows: (start, stop) of each of its shards among its own rows; shards may be empty if the
+        batch has fewer samples than shards.
 
     >>> Part.of(samples=10, shards=4, rank=1, size=2)
     Part(samples=10, start=5, first=2, rows=((0, 2), (2, 5)))
@@ -32,7 +32,7 @@ class Part:
 
     @classmethod
     def of(cls, samples: int, shards: int, rank: int, size: int) -> Self:
-        """Return what `rank` of `size` has of a batch that is cut into `shards`."""
+        """Return the part of `rank` out of `size` of a batch split into `shards`."""
         count = shards // size
         first = rank * count
         bounds = [samples * shard // shards for shard in range(first, first + count + 1)]
@@ -42,12 +42,12 @@ class Part:
 
     @property
     def stop(self) -> int:
-        """Where its rows end in the global batch."""
+        """The end of its rows in the global batch."""
         return self.start + self.rows[-1][1]
 
 
 def check_shards(shards: int, batch_size: int, ranks: Ranks) -> int:
-    """Return a number of shards that can be dealt to the ranks, in a binary tree. ValueError."""
+    """Return the number of shards, which must split evenly among the ranks, in a binary tree."""
     each, rest = divmod(shards, ranks.size)
     if shards < 1 or rest or (ranks.size > 1 and each & (each - 1)):
         raise ValueError(

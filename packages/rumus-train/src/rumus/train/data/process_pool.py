@@ -1,4 +1,4 @@
-"""`ProcessPool`: worker processes of a loader, which live from one epoch to the next."""
+"""`ProcessPool`: worker processes of a loader that persist across epochs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class ProcessPool:
     """Processes that make batches, each started by the thread that first needs it.
 
-    Not by the main thread, where an interrupt could come when one is half started.
+    Not by the main thread, since an interrupt could hit a half-started one.
     """
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class ProcessPool:
         self._busy: set[WorkerProcess] = set()
 
     def begin(self, batcher: Batcher) -> None:
-        """Be ready for a loop; processes get `batcher` if it is another one than before.
+        """Prepare for a loop; processes get `batcher` if it has changed.
 
-        TypeError if it cannot be pickled.
+        Raises TypeError if it cannot be pickled.
         """
-        if os.getpid() != self._owner:  # a fork has the object, and not the processes
+        if os.getpid() != self._owner:  # a fork has the object but not the processes
             self._own()
         self._sent = Sent.of(batcher)
         with self._lock:
@@ -69,7 +69,7 @@ class ProcessPool:
                 process.close()
 
     def leave(self, *, and_idle: bool = False) -> None:
-        """End the loop: at once, with each process that is busy; a thread that waits is told."""
+        """End the loop at once, and every busy process; a waiting thread gets an error."""
         if os.getpid() != self._owner:
             return
         with self._lock:
@@ -78,7 +78,7 @@ class ProcessPool:
                 process.kill()
 
     def close(self) -> None:
-        """End all processes, wait for their end, and let go of what belongs to them."""
+        """End all processes, wait for them, and release their resources."""
         import atexit
 
         if os.getpid() != self._owner:
@@ -92,7 +92,7 @@ class ProcessPool:
         with self._lock:
             if self._is_left:
                 raise Stopped
-            while self._idle and not self._idle[-1].is_alive:  # it was killed between two loops
+            while self._idle and not self._idle[-1].is_alive:  # killed between two loops
                 self._idle.pop().close()
             process = self._idle.pop() if self._idle else _spawn()
             self._busy.add(process)
@@ -100,9 +100,9 @@ class ProcessPool:
 
 
 class Sent(NamedTuple):
-    """A pickled batcher; its arrays are apart, where they lie, and not copied.
+    """A pickled batcher; its arrays are kept out of band, without a copy.
 
-    digest: of all of it. Only this tells whether a dataset has changed since the last epoch.
+    digest: of all of it, to notice a dataset that has changed since the last epoch.
     """
 
     parts: tuple[bytes | memoryview, ...]
@@ -110,7 +110,7 @@ class Sent(NamedTuple):
 
     @classmethod
     def of(cls, batcher: Batcher) -> Sent:
-        """Pickle it. TypeError if the dataset or the transform cannot be."""
+        """Pickle it. Raises TypeError if the dataset or the transform cannot be pickled."""
         import pickle
 
         arrays: list[pickle.PickleBuffer] = []
@@ -140,11 +140,11 @@ class WorkerProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether it is still running."""
         return self._process.is_alive()
 
     def send(self, sent: Sent) -> None:
-        """Tell it what to work with, unless it has that already."""
+        """Send it the batcher, unless it has it."""
         if self._has == sent.digest:
             return
         with self._watched("it was starting"):
@@ -154,7 +154,7 @@ class WorkerProcess:
         self._has = sent.digest
 
     def make(self, task: Task) -> AnyBatch | Drawn:
-        """Return the batch that it made. SampleError as `Batcher.make`, WorkerError if it died."""
+        """Return its batch. Raises SampleError like `Batcher.make`, WorkerError if it died."""
         what = f"it made batch {task.number} of epoch {task.epoch}"
         with self._watched(what):
             self._connection.send(task)
@@ -169,7 +169,7 @@ class WorkerProcess:
 
     @contextmanager
     def _watched(self, what: str) -> Iterator[None]:
-        """Turn the end of the process into a WorkerError; what else goes wrong ends it too."""
+        """Turn the end of the process into a WorkerError; any other error ends it too."""
         try:
             yield
         except BaseException as error:
@@ -195,11 +195,11 @@ class WorkerProcess:
         )
 
     def kill(self) -> None:
-        """End it at once; a thread that waits for it is told."""
+        """End it at once; a waiting thread gets an error."""
         self._process.kill()
 
     def close(self) -> None:
-        """Wait for its end, and let go of what belongs to it."""
+        """Wait for its end and release its resources."""
         self.kill()
         self._process.join()  # not closed: at exit `multiprocessing` may be joining it, too
         self._connection.close()
@@ -210,7 +210,7 @@ class WorkerProcess:
 def _spawn() -> WorkerProcess:
     from multiprocessing import get_context
 
-    # Not forked: a fork inherits locks that threads of this process hold, and a GPU's device.
+    # Not forked: a fork inherits locks held by threads, and a GPU's device.
     context = get_context("spawn")
     memory = BatchMemory.create()
     ours, theirs = context.Pipe()
@@ -225,15 +225,15 @@ def _spawn() -> WorkerProcess:
             memory.close()
         raise
     finally:
-        theirs.close()  # the child has its own; with this one open its end would go unnoticed
+        theirs.close()  # the child has its own; if this one stayed open, its end would go unnoticed
     return WorkerProcess(process, ours, memory)
 
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Let a process that is started be deaf to what terminals and schedulers send to all.
+    """Make a starting process ignore signals that terminals and schedulers send to all.
 
-    It is for this process to decide what a signal means, and its workers are needed until then.
+    This process decides what a signal means, and needs its workers until then.
     """
     import signal
 

@@ -1,7 +1,7 @@
-"""Columns that name the rows of a table, and say nothing about them.
+"""Columns that merely name the rows of a table.
 
-What pandas and R write without being asked is left out. What a column of any other name holds is
-somebody's decision, so numbers that only count are said.
+Those that pandas and R add by default are left out. A column of any other name was added on
+purpose; if it only counts rows, a warning says so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IDENTIFIES: Final = re.compile(r"(?i:(.*[_ .-])?(id|uid|rowid))|.*[a-z]I[dD]")
 
 
 def row_names(names: Sequence[str], targets: Collection[str]) -> list[str]:
-    """Return the columns that are left out as names of rows; one column at least is not."""
+    """Return the columns left out as row names; at least one column remains."""
     found: list[str] = []
     for place, name in enumerate(names):
         is_first = place == len(found) and bool(name or place == 0)
@@ -38,7 +38,7 @@ def row_names(names: Sequence[str], targets: Collection[str]) -> list[str]:
 
 
 def warn_of_row_names(shown: str, names: Sequence[str], stacklevel: int) -> None:
-    """Say that columns are left out, if there are any."""
+    """Warn if columns are left out."""
     if names:
         many = len(names) > 1
         told = ", ".join(printable(repr(name)) for name in names)
@@ -53,7 +53,7 @@ def warn_of_row_names(shown: str, names: Sequence[str], stacklevel: int) -> None
 def warn_of_counting(
     shown: str, names: Sequence[str], numbers: NDArray[Any], stacklevel: int
 ) -> None:
-    """Say of columns that are called like numbers of rows, and are, that they are features.
+    """Warn about features that are named like row numbers and count rows.
 
     numbers: (rows, columns).
     """

@@ -1,4 +1,4 @@
-"""Samplers: which samples an epoch has and in which order, as functions of (seed, epoch)."""
+"""Samplers: the samples of an epoch and their order, as functions of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -12,43 +12,42 @@ from rumus.tensor.expression.whole_number import whole_number
 from rumus.train.base.random_stream import Purpose, permutation, uniform
 from rumus.train.data.dataset import Dataset, Indices
 
-_TOGETHER: Final = 50  # batches whose samples are sorted by length together
+_TOGETHER: Final = 50  # batches whose samples are sorted together
 
 
 class Sampler(Protocol):
-    """The order of the samples of an epoch. It is a function: nothing is kept between epochs.
+    """The order of an epoch's samples.
 
-    So a run goes on in the middle of an epoch without replaying it, and workers need not agree.
+    It is a function without state, so a run resumes in the middle of an epoch without replaying it,
+    and workers need no coordination.
     """
 
     def count(self, dataset: Dataset) -> int:
-        """Return how many samples an epoch has. ValueError for a dataset that does not fit.
+        """Return the number of samples of an epoch.
 
-        dataset: what the samples are of.
+        Raises ValueError for a dataset that does not fit. dataset: the dataset to sample from.
         """
         ...
 
     def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
-        """Return their numbers, those of a batch after one another.
+        """Return their indices, batch after batch.
 
-        dataset: what the samples are of.
-        seed: of the run.
-        epoch: its number, from 0.
-        batch_size: how many samples a batch has.
+        dataset: the dataset to sample from. seed: the run's seed. epoch: its index, from 0.
+            batch_size: the number of samples of a batch.
         """
         ...
 
 
 class WeightedSampler:
-    """Samples by weight: the more, the more often.
+    """Draws samples with probabilities proportional to weights.
 
-    weights: one for each sample, of any sum; one of 0 is never drawn.
-    count: samples of an epoch; by default as many as there are.
-    replacement: whether a sample may come several times in an epoch; without it, each comes at most
-        once, and those of large weight earlier.
+    weights: one for each sample, with any sum; a sample of weight 0 is never drawn.
+    count: the number of samples of an epoch; by default that of the dataset.
+    replacement: whether a sample may occur several times in an epoch; without it, each occurs at
+        most once, and large weights tend to come first.
 
-    ValueError for weights that are negative, not finite or all 0, have not one axis or another
-    length than the dataset, and for a count that cannot be drawn.
+    Raises ValueError for weights that are negative, not finite or all 0, do not have exactly one
+    axis or do not match the dataset's length, and for a count that cannot be drawn.
 
     >>> import numpy as np
     >>> from rumus.train import WeightedSampler
@@ -77,7 +76,7 @@ class WeightedSampler:
             )
 
     def count(self, dataset: Dataset) -> int:
-        """Return how many samples an epoch has. ValueError for a dataset of another length."""
+        """Return the number of samples per epoch. Raises ValueError for another length of dataset."""
         if len(dataset) != len(self.weights):
             raise ValueError(
                 f"weights are for {len(self.weights)} samples, and the dataset has {len(dataset)}"
@@ -85,12 +84,12 @@ class WeightedSampler:
         return self._count
 
     def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
-        """Return the numbers of the samples that were drawn."""
+        """Return the indices of the drawn samples."""
         if self.replacement:
             bounds = self.weights.cumsum()
             drawn = uniform(seed, Purpose.SAMPLER, self._count, epoch) * bounds[-1]
             found = np.searchsorted(bounds, drawn, side="right")
-            last = int(np.flatnonzero(self.weights)[-1])  # rounding may lead behind it
+            last = int(np.flatnonzero(self.weights)[-1])  # rounding may exceed it
             return np.asarray(np.minimum(found, last), np.intp)
         # Efraimidis and Spirakis (2006), algorithm A: the largest keys u^(1/w), by logarithms.
         draws = uniform(seed, Purpose.SAMPLER, len(self.weights), epoch)
@@ -100,12 +99,12 @@ class WeightedSampler:
 
 
 class BalancedSampler(WeightedSampler):
-    """All classes equally often, however many samples each has.
+    """Draws all classes equally often, however many samples each has.
 
-    labels: the class of each sample, whole numbers or texts.
+    labels: the class of each sample, as integers or texts.
     count: as in `WeightedSampler`.
 
-    ValueError for labels that have not one axis, and for none.
+    Raises ValueError for labels without exactly one axis, and for no labels.
 
     >>> from rumus.train import BalancedSampler
     >>> sampler = BalancedSampler([0, 0, 0, 1], count=1000)
@@ -124,16 +123,15 @@ class BalancedSampler(WeightedSampler):
 
 
 class LengthBuckets:
-    """Every sample once, those of a batch of similar lengths, so that little is padded.
+    """Yields every sample once, in batches of similar lengths, for little padding.
 
     The order is shuffled, then sorted by length within stretches of 50 batches, and the batches are
     shuffled.
 
-    lengths: of each sample.
-    shuffle: False sorts all of them, the longest first, so that memory that does not suffice is
-        told at once.
+    lengths: the length of each sample.
+    shuffle: False sorts all samples, the longest first, so that a lack of memory shows at once.
 
-    ValueError for lengths that have not one axis, are negative or not one for each sample.
+    Raises ValueError for lengths that are negative or are not a flat list with one for each sample.
 
     >>> from rumus.train import LengthBuckets
     >>> order = LengthBuckets([3, 1, 2, 9, 8, 1]).order(range(6), seed=0, epoch=0, batch_size=2)
@@ -151,7 +149,7 @@ class LengthBuckets:
             raise ValueError("lengths must not be negative or NaN")
 
     def count(self, dataset: Dataset) -> int:
-        """Return how many samples there are. ValueError for a dataset of another length."""
+        """Return the number of samples. Raises ValueError for a dataset of another length."""
         if len(dataset) != len(self.lengths):
             raise ValueError(
                 f"lengths are of {len(self.lengths)} samples, and the dataset has {len(dataset)}"
@@ -159,7 +157,7 @@ class LengthBuckets:
         return len(self.lengths)
 
     def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
-        """Return the numbers of all samples, batch after batch."""
+        """Return the indices of all samples, batch after batch."""
         count = len(self.lengths)
         if not self.shuffle:
             return np.argsort(-self.lengths, kind="stable").astype(np.intp)

@@ -1,4 +1,4 @@
-"""`random_split`: a dataset in random parts, as for training and validation."""
+"""`random_split`: splits a dataset into random parts, such as training and validation."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import numpy as np
 from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.data.dataset import Dataset, Subset
 
-TOLERANCE: Final = 1e-6  # of the sum of fractions: 1/3 three times is not 1
+TOLERANCE: Final = 1e-6  # for the sum of fractions: three times 1/3 is not 1
 
 
 def random_split(dataset: Dataset, parts: Sequence[float], *, seed: int = 0) -> list[Subset]:
-    """Return disjoint random parts that together are the whole dataset.
+    """Return disjoint random parts that together cover the dataset.
 
-    dataset: with a length.
-    parts: lengths as integers whose sum is the dataset's length, or fractions as floats whose sum
-        is 1; their bounds are rounded to whole samples. The parts depend on the seed, the length
-        and `parts` alone.
-    seed: of the order.
+    dataset: the dataset to split.
+    parts: integer lengths whose sum is the dataset's length, or float fractions whose sum is 1,
+        rounded to whole samples. The parts depend only on the seed, the length and `parts`.
+    seed: the seed of the order.
 
-    ValueError for other sums, and for a part without samples.
+    Raises ValueError for other sums, and for a part without samples.
 
     >>> from rumus.train import ArrayDataset, random_split
     >>> train, test = random_split(ArrayDataset(range(10)), [0.8, 0.2], seed=1)
@@ -42,7 +41,7 @@ def random_split(dataset: Dataset, parts: Sequence[float], *, seed: int = 0) -> 
 
 
 def _bounds(parts: list[float], total: int) -> list[int]:
-    """Where the parts start and end."""
+    """The starts and ends of the parts."""
     if not parts:
         raise ValueError("random_split needs at least one part")
     if all(isinstance(part, Integral) for part in parts):

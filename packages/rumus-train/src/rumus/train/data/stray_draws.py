@@ -1,7 +1,7 @@
-"""Batches that are made ahead must not depend on who makes them, and when.
+"""Batches made ahead must not depend on which worker makes them, or when.
 
-What draws from the generator that a transform is called with does not. What draws from another one
-does: the order of the draws is that of the workers, and a checkpoint knows nothing of it.
+A transform that draws only from its own generator is safe. One that draws from another generator is
+not: the order of the draws depends on the workers, and no checkpoint holds it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from rumus.train.data.dataset import AnyBatch
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The first batch of a process, which was drawn from a generator that nobody gave."""
+    """The first batch of a process, drawn from a foreign generator."""
 
     batch: AnyBatch
     source: str
 
 
 def watched(make: Callable[[], AnyBatch]) -> tuple[AnyBatch, str | None]:
-    """Make a batch; return what it drew from that it was not given, as a person calls it."""
+    """Make a batch; return the name of the foreign generator it drew from, if any."""
     look = Look(of_program=True)
     batch = make()
     moved = look.moved()
@@ -34,7 +34,7 @@ def watched(make: Callable[[], AnyBatch]) -> tuple[AnyBatch, str | None]:
 
 
 def warn_of(what: str) -> None:
-    """Say that batches depend on the workers."""
+    """Warn that batches depend on the workers."""
     warnings.warn(
         f"the dataset or the transform draws from {what}: with workers, the batches differ from "
         "run to run, and after a resume. A transform is called with a generator of its own, "

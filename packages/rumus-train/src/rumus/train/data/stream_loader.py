@@ -1,4 +1,4 @@
-"""`StreamLoader`: batches of samples that come one after the other, and may never end."""
+"""`StreamLoader`: batches of a stream of samples, which may be infinite."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rumus.train.base.random_stream import Purpose, permutation
 from rumus.train.data.batcher import Batcher, Collate, Task, Transform, uploaded
 from rumus.train.data.dataset import AnyBatch
 
-# Samples in order: iterated over once an epoch, or made by a function of the epoch.
+# Samples in order: iterated over once per epoch, or made by a function of the epoch.
 Stream: TypeAlias = Iterable[Any] | Callable[[int], Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the next sample is: `offset` samples behind the beginning of a block.
+    """The place of the next sample: `offset` samples after the start of a block.
 
-    state: of the stream where the block begins, None where the stream has none, or at the beginning
-    of an epoch. start: the number of the block's first sample in the epoch.
+    state: the stream's at the start of the block; None if it has none, or at the start of an epoch.
+        start: the index of the block's first sample in the epoch.
     """
 
     epoch: int = 0
@@ -39,28 +39,31 @@ class _Place:
 
 
 class StreamLoader:
-    """Batches of a stream, whose samples are not known by number: files that are read once, a
-    network, a dataset of Hugging Face that streams, a source without an end.
+    """Batches of a stream, whose samples have no index.
 
-    stream: is iterated over once an epoch, or is a function of the epoch that returns what is. It
-        must yield the same samples in an epoch again. `set_epoch(epoch)` is called before, if there
-        is one. With `state_dict` and `load_state_dict` a resume goes on at its place: the next loop
-        over it after `load_state_dict` begins there, and an epoch where it stood when the loader
-        was made. Otherwise the samples before are read again, and left out.
+    Streams are files read sequentially, a network, a streaming dataset of Hugging Face, or an
+    infinite source.
+
+    stream: an iterable, iterated over once per epoch, or a function from the epoch to an iterable.
+        An epoch must always yield the same samples; `set_epoch(epoch)` is called first, if it
+        exists. With `state_dict` and `load_state_dict`, a resume continues at the stream's place:
+        the next loop after `load_state_dict` begins there, and an epoch at the state of the stream
+        when the loader was made. Otherwise earlier samples are read again and skipped.
     batch_size: at least 1.
-    shuffle: how many samples are read, and handed out in an order of (seed, epoch), at a time; 0
-        leaves them as they come.
-    seed, drop_last, transform, collate, batch_transform, backend: as in `DataLoader`; the number of
+    shuffle: the number of samples that are read and shuffled at a time, by (seed, epoch); 0 keeps
+        the stream's order.
+    seed, drop_last, transform, collate, batch_transform, backend: as in `DataLoader`; the index of
         a sample is its place in the epoch.
-    prefetch: batches that a thread makes ahead. It changes no bit of any.
+    prefetch: the number of batches that a thread makes ahead; it does not change a bit of any
+        batch.
 
-    TypeError for what cannot be iterated over, and for an iterator, which can be gone through only
-    once; ValueError for numbers out of range. While looping SampleError for a sample that cannot be
-    read or does not fit.
+    Raises TypeError for an object that is not iterable, and for an iterator, which can be used only
+    once; ValueError for numbers out of range. While looping, raises SampleError for a sample that
+    cannot be read or does not fit.
 
-    A loop over it runs an epoch, or the rest of one, and for ever if the stream has no end: `fit`
-    needs `steps=` or `seconds=` then. The position counts what was handed out, and `state_dict`
-    holds it.
+    A loop over it yields an epoch, or the rest of one, and never ends if the stream is infinite:
+    `fit` then needs `steps=` or `seconds=`. The position counts the batches that were yielded, and
+    `state_dict` holds it.
 
     >>> from itertools import count
     >>> from rumus.train import StreamLoader
@@ -108,29 +111,29 @@ class StreamLoader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch is of."""
+        """The epoch of the next batch."""
         return self._place.epoch
 
     @property
     def batch(self) -> int:
-        """The number of the next batch in its epoch."""
+        """The index of the next batch in its epoch."""
         return self._place.batch
 
     def __iter__(self) -> Iterator[AnyBatch]:
         self._leave()
         loop = self._batches()
-        self._loop = weakref.ref(loop)  # one that nobody holds ends by itself
+        self._loop = weakref.ref(loop)  # garbage collection ends it
         return loop
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, and what it is a position in."""
+        """Return the position and the loader's settings."""
         return {**asdict(self._place), **self._described()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` says. StateMismatchError, and nothing has changed, if it is wrong."""
+        """Continue from `state`. Raises StateMismatchError, changing nothing, if it differs."""
         own, names = self._described(), set(asdict(self._place))
         if not self._has_own_seed and "seed" in state:
-            own["seed"] = state["seed"]  # of the program that the run began with
+            own["seed"] = state["seed"]  # of the original run
         wrong = [
             f"{name} is {state.get(name, 'missing')} in the state, {value} here"
             for name, value in own.items()
@@ -165,7 +168,7 @@ class StreamLoader:
             loop.close()
 
     def _batches(self) -> Generator[AnyBatch, None, None]:
-        """Hand out the batches of an epoch, and keep the place behind the last one."""
+        """Yield the batches of an epoch, and keep the place after each."""
         made = self._made(self._place)
         if self.prefetch:
             made = self._ahead(made)
@@ -191,7 +194,7 @@ class StreamLoader:
             made.close()
 
     def _made(self, place: _Place) -> Generator[tuple[AnyBatch, _Place], None, None]:
-        """Each batch, and the place behind it."""
+        """Each batch, and the place after it."""
         samples = self._samples(place)
         while taken := list(islice(samples, self.batch_size)):
             if len(taken) < self.batch_size and self.drop_last:
@@ -203,7 +206,7 @@ class StreamLoader:
             yield uploaded(batch, self.backend), place
 
     def _samples(self, place: _Place) -> Generator[tuple[int, Any, _Place], None, None]:
-        """The number of each sample, itself, and the place behind it."""
+        """The index of each sample, the sample, and the place after it."""
         read, offset = self._open(place), place.offset
         size = self.shuffle_block or self.batch_size
         while True:
@@ -237,7 +240,7 @@ class StreamLoader:
         return block
 
     def _open(self, place: _Place) -> Iterator[Any]:
-        """The samples from the beginning of the place's block on."""
+        """The samples from the start of the place's block."""
         set_epoch = getattr(self.stream, "set_epoch", None)
         if set_epoch is not None:
             set_epoch(place.epoch)
@@ -263,7 +266,7 @@ _ONCE: Final = "it can be gone through once only, and an epoch or a resume begin
 
 
 def _check_stream(stream: object) -> None:
-    """Raise TypeError for what is no stream."""
+    """Raise TypeError for anything but a stream."""
     what = type(stream).__name__
     if isinstance(stream, Iterator):
         raise TypeError(

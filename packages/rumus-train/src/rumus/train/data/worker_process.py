@@ -1,4 +1,4 @@
-"""What runs in a worker process of a `DataLoader`."""
+"""The code of a `DataLoader`'s worker process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rumus.train.data.stray_draws import Drawn, watched
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error on its way to the process that waits for the batch."""
+    """An error to send to the process that waits for the batch."""
 
     error: BaseException
     cause: BaseException | None
@@ -25,30 +25,30 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Pack an error; `portable` says what is left of one that cannot be pickled."""
+        """Pack an error; `portable` handles one that cannot be pickled."""
         cause = error.__cause__
         trace = "".join(traceback.format_exception(error))
         return cls(portable(error), None if cause is None else portable(cause), trace)
 
     def restored(self, pid: int | None) -> BaseException:
-        """Return the error with its cause; a note says what happened in the process."""
+        """Return the error with its cause and a note with the process's traceback."""
         self.error.__cause__ = self.cause
         self.error.add_note(f"In worker process {pid}:\n{self.trace}")
         return self.error
 
 
 class Sizes(tuple[int, ...]):
-    """How many bytes a pickled batcher and its arrays have, which come next."""
+    """The sizes in bytes of a pickled batcher and its arrays, which follow."""
 
 
 def serve(connection: Connection, memory: BatchMemory | None) -> None:
-    """Make the batches that are asked for, until the other side is gone."""
+    """Make batches on request until the other side is gone."""
     with suppress(EOFError, OSError):
         _serve(connection, memory)
 
 
 def _serve(connection: Connection, memory: BatchMemory | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked from the start
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # if it could not be blocked from the start
     batcher: Batcher | Failure | None = None
     while True:
         asked = connection.recv()

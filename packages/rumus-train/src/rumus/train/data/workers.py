@@ -1,7 +1,7 @@
-"""Batches made ahead of their consumer, by threads or by processes, and handed over in order.
+"""Batches made ahead by threads or processes, and yielded in order.
 
-A worker process is served by a thread, which waits for it and uploads what it made. So there is one
-pool, one way to stop, and a process that dies is a call that fails.
+A thread serves each worker process: it waits for the process and uploads its batch. So there is one
+pool and one way to stop, and a process that dies is a call that fails.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def in_order(
     ahead: int,
     stop: Callable[[], None],
 ) -> Generator[T, None, None]:
-    """Yield make(task) for each task, in order, of which `workers` threads make some ahead.
+    """Yield make(task) for each task in order; `workers` threads work ahead.
 
-    ahead: how many may be finished or in the making beyond what was asked for. However the loop
-    ends, `stop` is called and no thread is left then. No pool of the standard library: an interrupt
-    while it starts a thread lets it forget that one.
+    ahead: how many may be finished or in progress beyond those requested. However the loop ends,
+        `stop` is called, and no thread remains. The standard library's pool will not do: if
+        interrupted while it starts a thread, it forgets that one.
     """
     stopped = threading.Event()
     todo: SimpleQueue[tuple[S, Future[T]] | None] = SimpleQueue()
@@ -85,9 +85,9 @@ def in_order(
                 future.set_result(make(task))
             except BaseException as error:
                 future.set_exception(error)
-            del item, future  # a batch that was handed out is not kept here
+            del item, future  # a yielded batch is not kept here
 
-    # Daemons, so that a loop that is still open when the program ends does not keep it alive.
+    # Daemons, so that an open loop does not keep the program alive.
     threads = [
         threading.Thread(target=work, name=f"rumus-data-{i}", daemon=True) for i in range(workers)
     ]
@@ -109,5 +109,5 @@ def in_order(
         for _ in threads:
             todo.put(None)
         for thread in threads:
-            if thread.is_alive():  # not if an interrupt came before it was started
+            if thread.is_alive():  # unless an interrupt came before it started
                 thread.join()
