@@ -76,7 +76,7 @@ class WeightedSampler:
             )
 
     def count(self, dataset: Dataset) -> int:
-        """Return the number of samples per epoch. Raises ValueError for another length of dataset."""
+        """Return the number of samples per epoch. Raises ValueError if lengths differ."""
         if len(dataset) != len(self.weights):
             raise ValueError(
                 f"weights are for {len(self.weights)} samples, and the dataset has {len(dataset)}"

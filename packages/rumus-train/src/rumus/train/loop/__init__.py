@@ -1,4 +1,4 @@
-"""The training loop: `Trainer`, `fit`, what happens around a step, capture, signals.
+"""The training loop: `Trainer`, `fit`, the code around a step, capture, signals.
 
-It uses `base`, `data` and `checkpoints`.
+Uses `base`, `data` and `checkpoints`.
 """

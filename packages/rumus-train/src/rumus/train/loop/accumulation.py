@@ -1,7 +1,7 @@
-"""A step over several batches, as one over all their samples.
+"""A step over several batches, equal to one over all their samples.
 
-The weights are those that the batches really have: an epoch's last step, which may have fewer
-batches, is right as well.
+Batches count by their actual weights, so an epoch's last step, with fewer batches, is right as
+well.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def accumulated_step(
     window: Iterable[tuple[tuple[Any, ...], float]],
     weighing: Weighing | None = None,
 ) -> Tensor:
-    """Do one step over the batches of a window, each with its weight; return the mean loss.
+    """Run one step over the batches of a window, each with its weight; return the mean loss.
 
-    weighing: takes the weights for numbers of samples, and weighs by what the loss is a mean of.
-    Each batch is forgotten before the next is asked for; one of weight 0 does not count. Raises
-    what `train_step` does, and ValueError if all weights are 0 or one is below.
+    weighing: converts the weights, numbers of samples, to the counts that the loss averages over.
+    Each batch is released before the next is requested; weight 0 is skipped. Raises like
+    `train_step`, and ValueError if all weights are 0 or one is negative.
     """
     with trainer.drawing():
         noted, counted = _step(trainer, loss_fn, window, weighing)
@@ -46,10 +46,10 @@ def _step(
     window: Iterable[tuple[tuple[Any, ...], float]],
     weighing: Weighing | None,
 ) -> tuple[Tensor, float]:
-    """Do the step; return its loss, in memory of its own, and the weight of all batches.
+    """Run the step; return a copy of its loss, and the weight of all batches.
 
-    A captured pass reads buffers where they are: so each has, between the passes, what those before
-    have assigned.
+    A captured pass reads buffers in place, so between passes each buffer holds what earlier passes
+    assigned.
     """
     accumulation, ahead = Accumulation(), WrittenAhead()
     total, logs = put_back_after(
@@ -72,7 +72,7 @@ def _passes(
     accumulation: Accumulation,
     ahead: WrittenAhead,
 ) -> tuple[Tensor | None, list[Log]]:
-    """Do the passes over all batches; return the weighted sum of their losses, and their logs."""
+    """Run the passes over all batches; return the weighted sum of their losses, and their logs."""
     total: Tensor | None = None
     logs: list[Log] = []
     for batch, weight in window:
@@ -81,7 +81,7 @@ def _passes(
         if weighing is not None:
             (weight,) = weighing.weigh([loss], means, weight)
         trainer.check_claimed(grads)
-        trainer.optimizer.gradients(grads)  # raises if one is missing here, though others have it
+        trainer.optimizer.gradients(grads)  # raises if one is missing here that others have
         before = len(accumulation.updates)
         accumulation.add(grads, weight)
         with Uninterrupted():

@@ -1,4 +1,4 @@
-"""`find_batch_size`: the largest batch whose captured step fits into memory."""
+"""`find_batch_size`: the largest batch whose captured step fits in memory."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _NO_ROOM: Final = ("OutOfMemoryError", "LimitError", "MemoryError")  # two of th
 
 @dataclass(frozen=True, slots=True)
 class BatchSizeSearch:
-    """What `find_batch_size` has found.
+    """The result of `find_batch_size`.
 
-    size: the largest number of samples that fits, a multiple of what was asked for.
-    peak: the bytes that are held while a step of it runs.
-    peaks: the same by each number of samples that was tried; None where the device had no room.
+    size: the largest number of samples that fits, a multiple of `multiple`.
+    peak: the bytes held while a step of this size runs.
+    peaks: the same for each size that was tried; None if the device ran out of memory.
     """
 
     size: int
@@ -46,26 +46,26 @@ def find_batch_size(
     multiple: int = 8,
     most: int = _MOST,
 ) -> BatchSizeSearch:
-    """Return the largest batch size at which a training step takes no more than `memory`.
+    """Return the largest batch size whose training step takes no more than `memory`.
 
-    A step of each size that is tried runs twice and is captured, and then its peak is known:
-    parameters, gradients, optimizer state, and all that the step needs between. The peak grows
-    nearly in proportion to the batch, so a handful of sizes is enough. Where the device itself has
-    no room for a size, that size is too large, whatever `memory` says. Afterwards the trainer is
-    bit for bit what it was, and what was tried is given back.
+    Each size is tried with two steps; the captured step then has a known peak: parameters,
+    gradients, optimizer state, and all intermediate results. The peak grows almost linearly with
+    the batch, so a handful of sizes is enough. A size that does not fit on the device is too large,
+    whatever `memory` is. Afterwards the trainer is bit for bit as before, and the memory is
+    released.
 
-    trainer: with `capture=True`, as by default.
-    batch: an example, a tuple or dict of arrays with samples along the first axis; its rows are
-    repeated for larger batches, so that lengths and classes are those of real data.
+    trainer: with `capture=True`, the default.
+    batch: an example, a tuple or dict of arrays with samples along the first axis. Its rows are
+        repeated for larger batches, so use real data: lengths and classes matter.
     loss_fn: as for `train_step`.
-    memory: bytes that the training may have on the device. WebGPU does not say how much there is;
-    leave some for a validation and for other programs.
-    multiple: of which the size is one, at least 1.
-    most: where the search ends, a number of samples.
+    memory: the bytes that training may use on the device. WebGPU does not report how much there is;
+        leave some for validation and other programs.
+    multiple: the size is a multiple of it; at least 1.
+    most: the upper limit of the search, in samples.
 
-    ValueError where not even `multiple` samples fit, with what they take; for a step that is not
-    captured, with the reason; and for numbers out of range and a batch without rows. What
-    `train_step` raises.
+    Raises ValueError if not even `multiple` samples fit, with the memory they take; for a step that
+    is not captured, with the reason; for numbers out of range and a batch without rows. Also raises
+    like `train_step`.
 
     >>> import numpy as np
     >>> from rumus.optim import SGD
@@ -131,7 +131,7 @@ class _Search:
         return found is not None and found <= self._memory
 
     def _guess(self, multiple: int) -> int | None:
-        """Where a line through the two largest sizes that were measured meets the memory."""
+        """Where a line through the two largest measured sizes meets the memory."""
         known = sorted((count, peak) for count, peak in self.peaks.items() if peak is not None)
         if len(known) < 2:
             return None
@@ -142,7 +142,7 @@ class _Search:
         return int((other + (self._memory - higher) / slope) // multiple)
 
     def _measured(self, count: int) -> int | None:
-        """The peak of a step of so many samples; None if the device has no room for it."""
+        """The peak of a step of so many samples; None if it does not fit on the device."""
         trainer = self._trainer
         batch = _resized(self._batch, count)
         try:
@@ -170,7 +170,7 @@ class _Search:
 
 
 def _rows(batch: tuple[Any, ...]) -> int:
-    """How many samples a batch has. ValueError for one of none."""
+    """The number of samples of a batch. Raises ValueError for none."""
     named = as_dict(batch)
     values = batch if named is None else tuple(named.values())
     rows = {len(value) for value in values if _is_array(value)}
@@ -183,7 +183,7 @@ def _rows(batch: tuple[Any, ...]) -> int:
 
 
 def _resized(batch: tuple[Any, ...], count: int) -> tuple[Any, ...]:
-    """The batch with its rows repeated until there are so many."""
+    """The batch with its rows repeated to the given number."""
     taken = np.arange(count) % _rows(batch)
     named = as_dict(batch)
     if named is not None:

@@ -1,4 +1,4 @@
-"""`Callback`: what hears of the events of training, in a declared order."""
+"""`Callback`: reacts to the events of training, in a declared order."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from rumus.train.loop.events import (
 
 
 class Callback(Protocol):
-    """Derive from it and write the methods that you need; the others do nothing.
+    """Derive from it and override the methods you need; the others do nothing.
 
-    order: lower ones hear first; among equals, those that were given first. One that looks at what
-    another has decided has a higher order. With `state_dict` and `load_state_dict` its state is
-    part of every checkpoint.
+    order: lower ones are called first; equal ones in the given order. A callback that depends on
+        another's decision needs a higher order. With `state_dict` and `load_state_dict`, its state
+        is saved in every checkpoint.
 
-    speaks: whether it writes files or shows progress: of ranks that train together only the first
-    calls it, the others are silent. All others are called by every rank, with the same numbers.
+    speaks: whether it writes files or shows progress; only the first rank calls it then. All other
+        callbacks are called by every rank, with the same numbers.
 
-    monitors: a metric of the validation that it cannot do without. A run without a validation, or
-    with one that lacks it, is refused.
+    monitors: a validation metric it depends on. A run without a validation, or whose validation
+        lacks the metric, raises.
 
-    What a method raises ends the training with a CallbackError that names it.
+    An error in a method ends the training with a CallbackError that names the callback.
 
     >>> from rumus.train import Callback, StepEnd
     >>> class Count(Callback):
@@ -49,68 +49,68 @@ class Callback(Protocol):
 
     @property
     def monitors(self) -> str | None:
-        """The metric of a validation that it needs, if any."""
+        """The validation metric it needs, if any."""
         return None
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Hear that training starts or goes on.
+        """Called when training starts or resumes.
 
-        event: what has happened.
+        event: the event.
         """
         return
 
     def on_epoch_start(self, event: EpochStart) -> None:
-        """Hear that an epoch starts.
+        """Called when an epoch starts.
 
-        event: what has happened.
+        event: the event.
         """
         return
 
     def on_step_end(self, event: StepEnd) -> None:
-        """Hear that a step was done.
+        """Called after each step.
 
-        event: what has happened.
+        event: the event.
         """
         return
 
     def on_validation_end(self, event: ValidationEnd) -> None:
-        """Hear what a validation has found.
+        """Called after each validation.
 
-        event: what has happened.
+        event: the event.
         """
         return
 
     def on_epoch_end(self, event: EpochEnd) -> None:
-        """Hear that an epoch is over.
+        """Called after each epoch.
 
-        event: what has happened.
+        event: the event.
         """
         return
 
     def on_checkpoint(self, event: CheckpointSaved) -> None:
-        """Hear that a checkpoint was saved, or could not be.
+        """Called when a checkpoint was saved, or saving failed.
 
-        event: what has happened.
+        event: the event.
         """
         return
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """Hear that training is over in good order.
+        """Called when training ends normally.
 
-        event: what has happened.
+        event: the event.
         """
         return
 
     def on_error(self, event: Failed) -> None:
-        """Hear that training ends with an error.
+        """Called when training ends with an error.
 
-        event: what has happened.
+        event: the event.
         """
         return
 
 
 class CallbackError(PrintableError, RuntimeError):
-    """A callback has raised; its name and the event are in the message, the error is the cause."""
+    """A callback has raised; the message names it and the event, and the error is the cause."""
 
 
 _METHODS: Final[Mapping[type[Any], str]] = {
@@ -126,7 +126,7 @@ _METHODS: Final[Mapping[type[Any], str]] = {
 
 
 class Callbacks:
-    """Callbacks in their order. TypeError for what has no method of one."""
+    """Callbacks in their order. Raises TypeError for an object without a callback's methods."""
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self.all = sorted(callbacks, key=lambda callback: callback.order)
@@ -140,16 +140,16 @@ class Callbacks:
         }
 
     def hear(self, event: type[Any]) -> bool:
-        """Whether anybody hears of such events."""
+        """Whether any callback handles such events."""
         return bool(self._hearers[event])
 
     def send(self, event: Event) -> None:
-        """Tell an event to everybody. CallbackError for the first that raises."""
+        """Send an event to all callbacks. Raises CallbackError for the first that raises."""
         for name, method in self._hearers[type(event)]:
             try:
                 method(event)
             except NonFiniteGradientError:
-                raise  # of a step: a callback that reads its loss only is the first to hear of it
+                raise  # of a step: a callback that only reads its loss may be the first to see it
             except Exception as error:
                 if is_of_handler(error):
                     raise
@@ -159,17 +159,17 @@ class Callbacks:
                 ) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of those that have one, by name."""
+        """Return the callbacks' states by name, if they have one."""
         return {name: callback.state_dict() for name, callback in self._stateful().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Give states back, by name. One that was not saved starts afresh: it may be a new one."""
+        """Restore states by name. A callback without a saved state starts afresh: it may be new."""
         for name, callback in self._stateful().items():
             if name in state:
                 callback.load_state_dict(state[name])
 
     def _stateful(self) -> dict[str, Any]:
-        """By class name; with a number from the second of a class on."""
+        """By class name, with a number from the second of a class on."""
         found: dict[str, Any] = {}
         for callback in self.all:
             if hasattr(callback, "state_dict"):

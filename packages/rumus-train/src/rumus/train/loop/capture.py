@@ -1,10 +1,9 @@
-"""`CapturedSteps`: forward and backward passes that a backend repeats without their Python code.
+"""`CapturedSteps`: forward and backward passes that a backend replays without their Python code.
 
 The first pass of a loss function over a kind of batch runs as usual, the second is recorded, and
-later ones are repetitions. What the code reads outside tensors is noted in the first two, and
-compared before each repetition; see `Reads`. What nobody can see being read, as a value behind code
-that is written in C, is found out by running the code again now and then: at growing distances, and
-when an epoch begins.
+later ones are replayed. The first two passes note what the code reads outside tensors, and each
+replay compares it first; see `Reads`. To catch reads that are invisible, such as those of C code,
+the code runs again now and then: at growing intervals, and at the start of an epoch.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ if TYPE_CHECKING:
     from rumus.train.loop.memory_report import StepMemory
 
 LossFunction: TypeAlias = Callable[..., Tensor | Mapping[str, Any]]
-KINDS: Final = 8  # of steps that are kept, the ones used last
+KINDS: Final = 8  # most recent steps kept
 SEEN: Final = 64  # that were seen once
 TRIES: Final = 8  # steps that are new each time
-FIRST_LOOK: Final = 4  # repetitions before the code runs again; twice as many before the next time
-OF_EPOCH: Final = 32  # repetitions before it runs at the beginning of an epoch
+FIRST_LOOK: Final = 4  # replays before the code runs again; doubled each time
+OF_EPOCH: Final = 32  # replays before it runs at the start of an epoch
 
 
 @dataclass(slots=True)
 class Counts:
-    """How many steps ran as usual, were recorded, and were repeated without their code.
+    """How many steps ran as usual, were recorded, and were replayed without their code.
 
-    compared: how many ran as usual and were found to do what their recordings would have done.
-    reasons: why steps on the CPU are not captured, each by its function and its batch.
+    compared: how many ran as usual and matched their recordings.
+    reasons: why steps on the CPU are not captured, by function and batch.
     """
 
     plain: int = 0
@@ -58,13 +57,13 @@ class Counts:
 
     @property
     def captured(self) -> int:
-        """How many steps a recording stood for: repeated, or compared with."""
+        """How many steps a recording covered: replayed or compared."""
         return self.replayed + self.compared
 
 
 @dataclass(slots=True)
 class _Seen:
-    """A step that ran once. alive: what the key names by identity, so that no other gets it."""
+    """A step that ran once. alive: objects that the key identifies, so that no id is reused."""
 
     notes: Any
     guards: Guards
@@ -82,40 +81,40 @@ class _Captured:
     refill: Refill
     alive: object
     label: str
-    epoch: int  # in which its code ran last
+    epoch: int  # in which its code last ran
     repeated: int = 0  # since then
     distance: int = FIRST_LOOK
 
     def is_due(self, epoch: int) -> bool:
-        """Whether its code should run again, to see that it does what was recorded."""
+        """Whether its code should run again, to verify the recording."""
         return self.repeated >= self.distance or (epoch != self.epoch and self.repeated >= OF_EPOCH)
 
     def is_there(self) -> bool:
-        """Whether all that a repetition would use is there, and as it was."""
+        """Whether everything that a replay uses still exists unchanged."""
         return self.step.is_valid() and self.refill.is_free() and is_recording()
 
 
 @dataclass(slots=True)
 class _Patience:
-    """How often a step of some code was new since the last repetition, and whether that was said.
+    """How often a step of some code was new since the last replay, and whether a warning said so.
 
-    Noting what code reads makes it slow. A step that is another one each time is soon left alone,
-    and looked at again at growing distances.
+    Noting reads is slow, so a step that differs each time is soon left alone, and tried again at
+    growing intervals.
     """
 
     times: int = 0
     is_said: bool = False
-    is_hidden: bool = False  # it has changed by what nobody can see
+    is_hidden: bool = False  # it has changed invisibly
 
     def is_left(self) -> bool:
-        """Whether it is worth while to look at the next step."""
+        """Whether it is worthwhile to record the next step."""
         if self.is_hidden:
             return False
         return self.times < TRIES or self.times & (self.times - 1) == 0
 
 
 class CaptureWarning(UserWarning):
-    """A training step is not captured: its Python code may do something else each time."""
+    """A training step is not captured, as its Python code may do something else each time."""
 
 
 class CapturedSteps:
@@ -124,12 +123,12 @@ class CapturedSteps:
     def __init__(self) -> None:
         self.counts = Counts()
         self._seen: OrderedDict[Hashable, _Seen] = OrderedDict()
-        self._captured: list[_Captured] = []  # the one used last at the end
+        self._captured: list[_Captured] = []  # most recently used last
         self._patience: OrderedDict[Hashable, _Patience] = OrderedDict()
         self._epoch = 0
 
     def begin_epoch(self) -> None:
-        """Look at the code again soon: what changes between epochs changes now."""
+        """Run the code again soon: what changes between epochs changes now."""
         self._epoch += 1
 
     def run(
@@ -141,9 +140,9 @@ class CapturedSteps:
     ) -> tuple[Tensor, GradientStore]:
         """Return the loss, without its graph, and its gradients, multiplied by `scale`.
 
-        loss_fn: has the log of the step afterwards, in memory that the next one writes again.
-        scale: a repetition uses what its memory holds then. The loss's memory is written again by
-        the next step of this kind.
+        loss_fn: holds the step's log afterwards, in memory that the next step overwrites.
+        scale: a replay reads it from its memory at that time. The next step of this kind overwrites
+            the loss's memory.
         """
         name, alive = _identity(loss_fn)
         memory = None if scale is None else scale._array
@@ -171,7 +170,7 @@ class CapturedSteps:
         return step.forward(step.arguments())
 
     def _find(self, key: Hashable) -> _Captured | None:
-        """The recorded step that would do now what the code would; forget what never will."""
+        """The recorded step that matches the code now; drop those that never will."""
         for captured in reversed(self._captured):
             if captured.key == key:
                 if not captured.is_there():
@@ -181,13 +180,13 @@ class CapturedSteps:
         return None
 
     def memory(self) -> list[StepMemory]:
-        """Return what each captured step holds, the one used last at the end."""
+        """Return what each captured step holds, most recently used last."""
         from rumus.train.loop.memory_report import StepMemory
 
         return [StepMemory(each.label, each.step.memory) for each in self._captured]
 
     def _run_code(self, step: _Step) -> tuple[Tensor, GradientStore]:
-        """Run the code of a step that cannot be repeated; record it if it ran like this before."""
+        """Run the code of a step that cannot be replayed; record it if it ran like this before."""
         seen = self._seen.pop(step.key, None)
         patience = self._patience_with(step)
         if seen is not None and seen.guards.are_met():
@@ -249,7 +248,7 @@ class CapturedSteps:
         return loss, grads
 
     def _compare(self, captured: _Captured, step: _Step) -> tuple[Tensor, GradientStore]:
-        """Run the code instead of repeating it; forget what was recorded if that is otherwise."""
+        """Run the code instead of replaying it; drop the recording if it differs."""
         arguments = step.arguments()
         batch = [a._array for a in arguments if isinstance(a, Tensor)]
         with step.backend.compare(captured.step, batch) as comparison:
@@ -272,7 +271,7 @@ class CapturedSteps:
         return loss, grads
 
     def _forget(self, captured: _Captured, step: _Step, how: str) -> None:
-        """Repeat nothing of this code any more, and say so."""
+        """Stop replaying this code, and warn."""
         self._captured = [each for each in self._captured if each.key != captured.key]
         patience = self._patience_with(step)
         patience.is_hidden, patience.is_said = True, True
@@ -287,7 +286,7 @@ class CapturedSteps:
         )
 
     def _is_repeatable(self, step: _Step, reads: Reads, patience: _Patience) -> bool:
-        """Whether comparing what a step has read is enough to know that it would do the same."""
+        """Whether comparing what a step reads is enough to know that it does the same."""
         if reads.why_not is not None:
             patience.times = max(patience.times, TRIES)
             self._warn(step, patience, reads.why_not)
@@ -303,7 +302,7 @@ class CapturedSteps:
             self._warn(step, patience, f"{how} {guards.changed}, {then}")
 
     def _warn(self, step: _Step, patience: _Patience, why: str) -> None:
-        """Say once why the code of a step runs each time."""
+        """Warn once why the code of a step runs each time."""
         if not step.backend.runs_ahead:
             self.counts.reasons[step.label()] = why
         elif not patience.is_said:
@@ -317,7 +316,7 @@ class CapturedSteps:
             )
 
     def _patience_with(self, step: _Step) -> _Patience:
-        """What was seen of steps of this code over batches of these shapes."""
+        """The history of steps of this code over batches of these shapes."""
         name = step.code()
         found = self._patience.setdefault(name, _Patience())
         self._patience.move_to_end(name)
@@ -340,7 +339,7 @@ class CapturedSteps:
 
 @dataclass(slots=True, eq=False)
 class _Step:
-    """One step whose code is to run. alive: what the key names by identity."""
+    """A step whose code is about to run. alive: the objects that the key identifies."""
 
     key: Hashable
     backend: Capturing
@@ -350,7 +349,7 @@ class _Step:
     alive: object
 
     def arguments(self) -> list[Any]:
-        """What the loss function is called with."""
+        """The arguments of the loss function."""
         return [_argument(item, self.backend) for item in self.items]
 
     def forward(self, arguments: Sequence[Any]) -> tuple[Tensor, GradientStore]:
@@ -358,11 +357,11 @@ class _Step:
         return forward_backward(self.loss_fn, arguments, self.scale)
 
     def label(self) -> str:
-        """What a person calls it."""
+        """Its name in messages."""
         return _label(self.loss_fn, self.items)
 
     def code(self) -> Hashable:
-        """What it has in common with steps that differ by the numbers they use."""
+        """What it shares with steps that differ only in their numbers."""
         function = users_own(self.loss_fn)
         function = getattr(function, "__func__", function)
         shapes = [_kind(item) for item in self.items if isinstance(item, Placed)]
@@ -370,13 +369,13 @@ class _Step:
 
 
 def _with_inputs(arguments: Sequence[Any], inputs: Sequence[Array], backend: Backend) -> list[Any]:
-    """The arguments with a recording's own inputs in place of its tensors."""
+    """The arguments, with the recording's inputs in place of the tensors."""
     own = iter(inputs)
     return [Tensor(next(own), backend) if isinstance(a, Tensor) else a for a in arguments]
 
 
 def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list[Array]:
-    """The arrays that outlive a step."""
+    """The arrays that survive a step."""
     parts = [part for value in log.values() for part in value.parts]
     counted = [array for mean in means for array in mean.arrays]
     logged = [part._array for part in parts if part.backend is loss.backend]
@@ -385,10 +384,10 @@ def _kept(loss: Tensor, log: Log, means: Sequence[Mean], refill: Refill) -> list
 
 @dataclass(slots=True)
 class Placed:
-    """An array of the batch: of the backend, or of NumPy and to be uploaded.
+    """An array of the batch: on the backend, or of NumPy and to be uploaded.
 
-    tensor: what was given, if that is a tensor of the backend. layout: how its elements lie, where
-    that decides how the host computes.
+    tensor: the given one, if it is on the backend. layout: the memory layout, if it affects how the
+        host computes.
     """
 
     array: Any
@@ -397,9 +396,9 @@ class Placed:
 
 
 def place(value: Any, backend: Backend) -> Any:
-    """Return what a batch holds: arrays as `Placed`, numbers and texts as they are.
+    """Return a batch's contents: arrays as `Placed`, numbers and texts as they are.
 
-    CaptureError for tensors with a graph, and for what might hold tensors where nobody finds them.
+    Raises CaptureError for tensors with a graph, and for objects that might hide tensors.
     """
     if isinstance(value, Tensor):
         if value.requires_grad:
@@ -423,7 +422,7 @@ def place(value: Any, backend: Backend) -> Any:
 
 
 def _argument(item: Any, backend: Backend) -> Any:
-    """What the loss function is called with."""
+    """The arguments of the loss function."""
     if not isinstance(item, Placed):
         return item
     if item.tensor is not None:
@@ -432,7 +431,7 @@ def _argument(item: Any, backend: Backend) -> Any:
 
 
 def beside(value: Any, backend: Backend) -> Any:
-    """Return arrays, and tensors of other backends, as tensors of this one; the rest as it is."""
+    """Return arrays, and tensors of other backends, as tensors of this one; the rest unchanged."""
     if isinstance(value, np.ndarray):
         return tensor(value, backend=backend)
     if isinstance(value, Tensor) and value._backend is not backend:
@@ -441,14 +440,14 @@ def beside(value: Any, backend: Backend) -> Any:
 
 
 def _kind(item: Any) -> Hashable:
-    """What two batches must have in common to be repetitions of one step."""
+    """What two batches must share to be replays of one step."""
     if isinstance(item, Placed):
         return item.array.shape, item.array.dtype, item.layout
     return type(item), repr(item)  # -0.0 == 0.0, and NaN is not even itself
 
 
 def _label(loss_fn: Callable[..., Any], items: Sequence[Any]) -> str:
-    """What a person calls a step: its function, and the dtypes and shapes of its batch."""
+    """A step's name in messages: its function, and the dtypes and shapes of its batch."""
     shown = [
         f"{item.array.dtype}{list(item.array.shape)}" if isinstance(item, Placed) else repr(item)
         for item in items
@@ -462,10 +461,10 @@ def _name(loss_fn: Callable[..., Any]) -> str:
 
 
 def _identity(loss_fn: Callable[..., Any]) -> tuple[Hashable, object]:
-    """A name for a function and what it has closed over, and the objects that it stands for.
+    """A key for a function and its closure, and the objects that the key identifies.
 
-    Two functions of the same code over the same objects are the same: a lambda is made again each
-    time that its line runs.
+    Two functions of the same code over the same objects are equal: a lambda is made anew each time
+    its line runs.
     """
     loss_fn = users_own(loss_fn)
     if isinstance(loss_fn, FunctionType):

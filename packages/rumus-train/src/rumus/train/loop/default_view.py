@@ -1,4 +1,4 @@
-"""What `fit` shows where nothing is said: looked up by name, for views know the loop."""
+"""What `fit` shows by default; looked up by name, since views import the loop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rumus.train.loop.callback import Callback
 
 
 def with_progress(callbacks: Sequence[Callback], progress: str | None) -> Sequence[Callback]:
-    """Return the callbacks with one that shows progress, if somebody can see it.
+    """Return the callbacks, plus one that shows progress if someone can see it.
 
-    progress: "auto", or None for no other than those that were given. ValueError for another one.
+    progress: "auto", or None for only the given ones. Raises ValueError for another value.
     """
     if progress not in ("auto", None):
         raise ValueError(f'progress must be "auto" or None, not {progress!r}')

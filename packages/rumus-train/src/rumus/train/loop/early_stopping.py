@@ -1,4 +1,4 @@
-"""`EarlyStopping`: ends a training when a metric has stopped getting better."""
+"""`EarlyStopping`: ends training when a metric stops improving."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rumus.train.loop.monitor import Mode, checked_metric
 
 
 class EarlyStopping(Callback):
-    """Ends the training after `patience` validations in a row that were no better than the best.
+    """Ends training after `patience` validations in a row without improvement.
 
-    metric: its name among those of the validation, by default "loss".
+    metric: the name of a validation metric, by default "loss".
     patience: at least 1.
-    min_delta: >= 0; better is only what is better by more than this.
-    mode: "min" if less is better, "max" if more; to be given unless the metric is a loss. NaN is
-        never better. best, best_step: the best value, and the step it was found at;
-        `fit(restore_best=True)` goes back there.
+    min_delta: the improvement must exceed it; at least 0.
+    mode: "min" if less is better, "max" if more; required unless the metric is a loss. NaN is never
+        better. best, best_step: the best value and its step; `fit(restore_best=True)` returns
+        there.
 
-    ValueError for arguments out of range, and from `fit` where no validation has the metric.
+    Raises ValueError for arguments out of range; `fit` raises it if no validation has the metric.
 
     >>> from rumus.train import EarlyStopping
     >>> stopping = EarlyStopping("accuracy", patience=3, mode="max")
     """
 
-    order = 100  # after those who look at the metrics
+    order = 100  # after callbacks that read the metrics
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class EarlyStopping(Callback):
         self.patience, self.min_delta = patience, min_delta
         self.best: float | None = None
         self.best_step: int | None = None
-        self.waited = 0  # validations in a row that were no better
+        self.waited = 0  # validations in a row without improvement
 
     @property
     def monitors(self) -> str:
@@ -53,11 +53,11 @@ class EarlyStopping(Callback):
         return self.metric
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Stop at once where a resumed run had been stopped."""
+        """Stop at once if the resumed run had been stopped."""
         self._stop(event)
 
     def on_validation_end(self, event: ValidationEnd) -> None:
-        """Count validations that are no better, and stop after enough of them."""
+        """Count validations without improvement, and stop after enough of them."""
         value = event.metrics[self.metric]
         if self._is_better(value):
             self.best, self.best_step, self.waited = value, event.step, 0
@@ -76,7 +76,7 @@ class EarlyStopping(Callback):
         return gain > self.min_delta
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value, and how many validations were no better since."""
+        """Return the best value, and the number of validations since."""
         return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, device, arguments, commit; no names of hosts or people."""
+"""The environment of a run: versions, device, arguments, commit; no names of hosts or people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PATIENCE: Final = 5  # seconds for git
 
 
 def environment(run: Run, seed: int | None) -> dict[str, Any]:
-    """Return it as what JSON has: time, versions, system, device, seed, arguments, commit."""
+    """Return it for JSON: time, versions, system, device, seed, arguments, commit."""
     import platform
 
     backend = backend_of(run.trainer.optimizer)
@@ -43,19 +43,19 @@ def environment(run: Run, seed: int | None) -> dict[str, Any]:
 
 
 def cpu_features() -> list[str]:
-    """Return the sets of instructions that NumPy has found and uses."""
+    """Return the instruction sets that NumPy uses."""
     extensions: Any = np.show_config(mode="dicts").get("SIMD Extensions", {})
     return [str(name) for kind in ("baseline", "found") for name in extensions.get(kind, ())]
 
 
 def backend_of(optimizer: Optimizer[Any]) -> Backend | None:
-    """Return what the first parameter is on; None if there is none."""
+    """Return the device of the first parameter, or None."""
     named = optimizer.groups[0].named if optimizer.groups else []
     return named[0][1].backend if named else None
 
 
 def device_name(backend: Backend | None) -> str:
-    """Return what a person calls the device.
+    """Return the device's name for messages.
 
     >>> from rumus.tensor import NumpyBackend
     >>> device_name(NumpyBackend())
@@ -68,7 +68,7 @@ def device_name(backend: Backend | None) -> str:
 
 
 def memory_used(backend: Backend | None) -> int | None:
-    """Return the bytes that arrays hold on a GPU, else those of the process, if that is known."""
+    """Return the bytes of arrays on a GPU; otherwise those of the process, if known."""
     stats = getattr(backend, "memory_stats", None)
     if stats is not None:
         return int(stats().used)
@@ -95,7 +95,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> dict[str, Any] | None:
-    """The commit of the folder that the program runs in; None where there is none."""
+    """The commit of the working folder, or None."""
     import subprocess
 
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -1,6 +1,6 @@
-"""What happens while training, as typed events; `Callback` says who hears of them.
+"""Typed events of training; `Callback` receives them.
 
-Nothing in an event was read from a device: a loss is a tensor that nobody has looked at yet.
+Nothing in an event has been read from a device: a loss is a tensor that has not been read yet.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class TrainStart:
-    """Training starts, or goes on after a resume.
+    """Training starts or resumes.
 
-    run: what it is part of: `run.stop(reason)` and `run.save()` may be called at any event, and
-        `run.trainer`, `run.epochs`, `run.history` looked at.
-    epoch: the first to be trained, from 0.
-    step: how many were done before.
-    steps_per_epoch: None where the loader has no length.
-    resumed_from: the checkpoint's folder, None if there was none.
+    run: the run; `run.stop(reason)` and `run.save()` may be called at any event, and `run.trainer`,
+        `run.epochs` and `run.history` read.
+    epoch: the first epoch to train, from 0.
+    step: the number of steps done before.
+    steps_per_epoch: None if the loader has no length.
+    resumed_from: the checkpoint's folder, or None.
     """
 
     run: Run
@@ -41,12 +41,12 @@ class TrainStart:
 
 @dataclass(slots=True)
 class EpochStart:
-    """An epoch starts; not sent again when a run is resumed in the middle of one.
+    """An epoch starts; not sent again when a run resumes in the middle of one.
 
-    run: the training that runs.
+    run: the run.
     epoch: its number, from 0.
     step: its number, from 1.
-    steps_per_epoch: None where the loader has no length.
+    steps_per_epoch: None if the loader has no length.
     """
 
     run: Run
@@ -57,16 +57,16 @@ class EpochStart:
 
 @dataclass(slots=True)
 class StepEnd:
-    """A step was done. Of step 1 there was one; epochs count from 0.
+    """A step is done. Steps count from 1, epochs from 0.
 
-    run: the training that runs.
+    run: the run.
     epoch: its number, from 0.
     step: its number, from 1.
-    steps_per_epoch: None where the loader has no length.
-    samples: in this step, or whatever else `weight_of` counts.
-    loss: a tensor without axes, not read; reading it waits for the device.
-    spans: where its time went, if `profile_steps` is on.
-    logged: the numbers that `loss_fn` has returned beside the loss, not read either.
+    steps_per_epoch: None if the loader has no length.
+    samples: their number in this step, or whatever `weight_of` counts.
+    loss: a tensor without axes, not yet read; reading it waits for the device.
+    spans: how long each of its parts took, if `profile_steps` is on.
+    logged: the numbers `loss_fn` returned beside the loss, not yet read.
     """
 
     run: Run
@@ -80,13 +80,13 @@ class StepEnd:
 
     @property
     def learning_rate(self) -> float | None:
-        """The first group's, at this step; None for an optimizer that has none."""
+        """The first group's learning rate at this step; None if the optimizer has none."""
         return learning_rate(self.run.trainer.optimizer)
 
     def gradient_norm(self) -> Tensor | None:
-        """Compute the joint 2-norm of the step's gradients, before clipping, and do not read it.
+        """Compute the joint 2-norm of the step's gradients, before clipping, without reading it.
 
-        Only while the event is being sent: the next step overwrites the gradients. None where the
+        Call it only while the event is sent: the next step overwrites the gradients. None if the
         optimizer does not keep them (it is not a `FusedOptimizer`).
         """
         return gradient_norm(self.run.trainer.optimizer)
@@ -94,15 +94,15 @@ class StepEnd:
 
 @dataclass(slots=True)
 class ValidationEnd:
-    """The model was validated. is_best: whether `monitor` is better than it ever was.
+    """The model was validated. is_best: whether `monitor` has a new best value.
 
-    run: the training that runs.
+    run: the run.
     epoch: its number, from 0.
     step: its number, from 1.
     metrics: numbers by name.
     is_best: whether it is the best so far.
     seconds: how long it took.
-    confusion: of each `metrics.confusion_matrix` among them the counts, (target, said).
+    confusion: for each `metrics.confusion_matrix`, its counts (target, prediction).
     """
 
     run: Run
@@ -116,18 +116,18 @@ class ValidationEnd:
 
 @dataclass(slots=True)
 class EpochEnd:
-    """An epoch is over. loss: its mean in float64. metrics: of the last validation, or empty.
+    """An epoch is done. loss: its mean in float64. metrics: of the last validation, or empty.
 
-    run: the training that runs.
+    run: the run.
     epoch: its number, from 0.
     step: its number, from 1.
     loss: the mean over its samples.
     metrics: numbers by name.
-    samples: how many there were.
+    samples: their number.
     seconds: how long it took.
-    spans: where the time of all its steps went since the last start, if `profile_steps` is on.
-    logged: what its steps logged beside their losses: numbers averaged, metrics of all samples.
-    metrics_step: the step whose weights they were measured on, which may be one before this.
+    spans: how long the parts of its steps took since the last start, if `profile_steps` is on.
+    logged: values its steps logged beside their losses: means of numbers, metrics of all samples.
+    metrics_step: the step whose weights they measure; it may be an earlier one.
     """
 
     run: Run
@@ -144,9 +144,9 @@ class EpochEnd:
 
 @dataclass(slots=True)
 class CheckpointSaved:
-    """A checkpoint was saved. path: None if it could not be, as a warning has said.
+    """A checkpoint was saved. path: None if saving failed, after a warning.
 
-    run: the training that runs.
+    run: the run.
     epoch: its number, from 0.
     step: its number, from 1.
     path: of the file or folder.
@@ -162,9 +162,9 @@ class CheckpointSaved:
 
 @dataclass(slots=True)
 class TrainEnd:
-    """Training is over, in good order. reason: "epochs", "steps", "seconds", or what stopped it.
+    """Training ends normally. reason: "epochs", "steps", "seconds", or what stopped it.
 
-    run: the training that runs.
+    run: the run.
     epoch: its number, from 0.
     step: its number, from 1.
     reason: why it ended.
@@ -180,12 +180,12 @@ class TrainEnd:
 
 @dataclass(slots=True)
 class Failed:
-    """Training ends with an error, which is raised after this.
+    """Training ends with an error, raised after this event.
 
-    run: the training that runs.
+    run: the run.
     epoch: its number, from 0.
     step: its number, from 1.
-    error: what was raised.
+    error: the error.
     """
 
     run: Run

@@ -1,4 +1,4 @@
-"""`FeedPlateau`: tells a `Plateau` schedule what validations find."""
+"""`FeedPlateau`: reports validation metrics to a `Plateau` schedule."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rumus.train.loop.monitor import Mode, checked_metric
 
 
 class FeedPlateau(Callback):
-    """After each validation, `plateau.report(metric)`. The schedule's state is in checkpoints.
+    """Calls `plateau.report(metric)` after each validation. Checkpoints hold the schedule's state.
 
-    plateau: the schedule that hears of the metric.
-    metric: its name among those of the validation.
+    plateau: the schedule.
+    metric: the name of a validation metric.
 
-    ValueError for a metric that is no loss beside a `Plateau` that was made without `mode`, which
-    then takes less for better; and from `fit` where no validation has the metric.
+    Raises ValueError for a metric other than a loss with a `Plateau` made without `mode`, which
+    takes less for better; `fit` raises it if no validation has the metric.
 
     >>> from rumus.optim import AdamW, Plateau
     >>> from rumus.tensor import Parameter
@@ -47,7 +47,7 @@ class FeedPlateau(Callback):
 
     @property
     def mode(self) -> Mode:
-        """Whether less or more of it is better, as the schedule says."""
+        """Whether less or more of it is better, from the schedule."""
         return self.plateau.mode
 
     def on_validation_end(self, event: ValidationEnd) -> None:

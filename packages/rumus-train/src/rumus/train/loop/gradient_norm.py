@@ -1,4 +1,4 @@
-"""What may be asked about a step that an optimizer has done."""
+"""Values of an optimizer's last step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from rumus.train.checkpoints.snapshot import scaling_of
 
 
 def learning_rate(optimizer: Optimizer[Any]) -> float | None:
-    """Return the first group's learning rate at the last step; None if it has none.
+    """Return the first group's learning rate at the last step, or None.
 
-    That of the first optimizer, if there are several in one.
-
-    A step of which a device has not told yet what became of it counts as applied.
+    If the optimizer combines several, the first one counts. A step whose outcome the device has not
+    reported yet counts as applied.
     """
     optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
     optimizer = getattr(optimizer, "optimizers", (optimizer,))[0]
@@ -29,9 +28,9 @@ def learning_rate(optimizer: Optimizer[Any]) -> float | None:
 
 
 def gradient_norm(optimizer: Optimizer[Any]) -> Tensor | None:
-    """Return the joint 2-norm of the gradients of the last step, not read; None if it has none.
+    """Return the unread joint 2-norm of the last step's gradients, or None.
 
-    They are in the optimizer's own memory until the next backward pass.
+    They are in the optimizer's memory until the next backward pass.
     """
     optimizer = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
     total: Tensor | None = None

@@ -1,8 +1,8 @@
-"""`Guards`: what a step has read outside tensors, and whether it is still the same.
+"""`Guards`: what a step has read outside tensors, and whether it is unchanged.
 
-A step that is repeated without its Python code is right only while that code would do what it did.
-What decides that is compared before each repetition: by identity, in loops that run in C, and only
-where that differs by value.
+Replaying a step without its Python code is right only while that code would do the same. Before
+each replay, everything that decides this is compared: by identity, in loops that run in C, and by
+value only if that differs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OF_C: Final = (ctypes.Array, ctypes.Structure, ctypes.Union, ctypes._SimpleCData
 
 
 def contents(cell: CellType) -> Any:
-    """What a closed-over variable holds: MISSING before it was given a value."""
+    """The value of a closed-over variable; MISSING before its first assignment."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -45,7 +45,7 @@ def contents(cell: CellType) -> Any:
 
 
 class _Slots:
-    """Places that are looked up by a name, and what was there: lists side by side."""
+    """Places looked up by name, and what they held, as parallel lists."""
 
     def __init__(self, lookup: Callable[..., Any]) -> None:
         self._lookup = lookup
@@ -63,7 +63,7 @@ class _Slots:
         return (id(holder), name) in self._known
 
     def add(self, holder: object, name: object, label: str) -> None:
-        """Note what is in a place now; the first time counts."""
+        """Note what a place holds now; the first time counts."""
         if not self.knows(holder, name):
             self._known.add((id(holder), name))
             self._holders.append(holder)
@@ -78,7 +78,7 @@ class _Slots:
             return MISSING
 
     def are_same(self) -> bool:
-        """Whether each place has the very object that it had."""
+        """Whether each place holds the same object as before."""
         found = map(self._lookup, self._holders, self._names, repeat(MISSING))
         try:
             return all(map(is_, found, self._values))
@@ -86,7 +86,7 @@ class _Slots:
             return False
 
     def difference(self) -> str | None:
-        """Return the label of what has another value; equal ones are taken for the next time."""
+        """Return the label of a changed value; equal ones replace the old for the next time."""
         for number, (holder, name) in enumerate(zip(self._holders, self._names, strict=True)):
             found = self._found(holder, name)
             if found is not self._values[number]:
@@ -97,7 +97,7 @@ class _Slots:
 
 
 class _Contents:
-    """A container, and what was in it."""
+    """A container and its contents."""
 
     def __init__(self, holder: Any, label: str) -> None:
         self._holder = holder
@@ -105,7 +105,7 @@ class _Contents:
         self._seen = snapshot(holder)
 
     def is_same(self) -> bool:
-        """Whether it holds what it held."""
+        """Whether its contents are unchanged."""
         holder, seen = self._holder, self._seen
         if isinstance(holder, list):
             is_all = len(holder) == len(seen) and all(map(is_, holder, seen))
@@ -120,16 +120,16 @@ class _Contents:
 
 
 class _Elements:
-    """What plain lists and dicts held, side by side: all of it is compared in one loop."""
+    """Contents of plain lists and dicts, in parallel lists that one loop compares."""
 
     def __init__(self) -> None:
         self._holders: list[Any] = []
-        self._parts: list[Iterable[Any]] = []  # that show what a holder has now
+        self._parts: list[Iterable[Any]] = []  # that show a holder's contents now
         self._lengths: list[int] = []
         self._seen: list[Any] = []
 
     def add(self, holder: list[Any] | dict[Any, Any]) -> None:
-        """Note what a container holds now."""
+        """Note a container's contents now."""
         self._holders.append(holder)
         self._lengths.append(len(holder))
         self._parts += [holder] if isinstance(holder, list) else [holder, holder.values()]
@@ -137,14 +137,14 @@ class _Elements:
             self._seen += part
 
     def are_same(self) -> bool:
-        """Whether each holds the very objects that it held."""
+        """Whether each holds the same objects as before."""
         if not all(map(eq, map(len, self._holders), self._lengths)):
             return False
         return all(map(is_, chain.from_iterable(self._parts), self._seen))
 
 
 class Guards:
-    """Values by where they were read, each with the label that a person knows it by.
+    """Values by where they were read, each with a label for messages.
 
     >>> rate = {"beta": 0.5}
     >>> guards = Guards()
@@ -169,15 +169,15 @@ class Guards:
         return len(self._keys) + len(self._attributes) + len(self._all)
 
     def add_key(self, holder: dict[Any, Any], key: object, label: str) -> None:
-        """Note what a dict has for a key, perhaps nothing."""
+        """Note a dict's value for a key, if any."""
         self._keys.add(holder, key, label)
 
     def add_attribute(self, holder: object, name: str, label: str) -> None:
-        """Note an attribute that can be had without running Python code."""
+        """Note an attribute that can be read without running Python code."""
         self._attributes.add(holder, name, label)
 
     def add_contents(self, holder: object, label: str) -> None:
-        """Note what a container holds. `is_comparable` says of which ones that can be done."""
+        """Note a container's contents. `is_comparable` tells for which ones this works."""
         if id(holder) not in self._contents:
             found = self._contents[id(holder)] = _Contents(holder, label)
             self._all.append(found)
@@ -191,7 +191,7 @@ class Guards:
         return self._keys.knows(holder, name) or self._attributes.knows(holder, name)
 
     def are_met(self) -> bool:
-        """Whether all is what it was; `changed` is the label of what is not."""
+        """Whether everything is unchanged; `changed` is the label of what is not."""
         for slots in (self._keys, self._attributes):
             if not slots.are_same() and (label := slots.difference()) is not None:
                 self.changed = label
@@ -215,7 +215,7 @@ def is_comparable(holder: Any) -> bool:
 
 
 def snapshot(holder: Any) -> Any:
-    """Return what a container holds, in a form that does not change with it."""
+    """Return a container's contents, in a form that does not change with it."""
     if isinstance(holder, dict):
         return tuple(holder), tuple(holder.values())
     if isinstance(holder, (list, deque)):
@@ -233,7 +233,7 @@ def snapshot(holder: Any) -> Any:
 
 
 def same(a: object, b: object) -> bool:
-    """Whether two values are one, or cannot be told apart by a program."""
+    """Whether two values are the same object, or indistinguishable to a program."""
     if a is b:
         return True
     if type(a) is not type(b):
@@ -250,7 +250,7 @@ def same(a: object, b: object) -> bool:
 
 
 def _sorted(values: Iterable[object]) -> tuple[object, ...]:
-    """Elements of a set in an order that only depends on them."""
+    """Elements of a set, in an order that depends only on them."""
     return tuple(sorted(values, key=_order))
 
 
@@ -261,7 +261,7 @@ def _order(value: object) -> tuple[str, object]:
 
 
 def reachable(container: object) -> Iterator[Any]:
-    """Iterate over what is in a container: elements, keys and values."""
+    """Iterate over a container's elements, keys and values."""
     if isinstance(container, dict):
         yield from container.keys()
         yield from container.values()

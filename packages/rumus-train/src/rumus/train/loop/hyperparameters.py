@@ -1,4 +1,4 @@
-"""The hyperparameters of a run, as what JSON has: a resume says which ones are others."""
+"""The hyperparameters of a run, for JSON; a resume reports those that differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from rumus.optim import Optimizer
 from rumus.optim.wrappers.wrapper import Wrapper
 
-_MOST: Final = 8  # differences that a message tells
+_MOST: Final = 8  # differences listed in a message
 _OPTIONS: Final = ("clip", "average", "nonfinite", "maximize")
 _FUNCTIONS: Final = ("transform", "collate", "batch_transform", "sampler")
 _PLAIN: Final = (bool, int, float, str, type(None))
@@ -23,16 +23,16 @@ def hyperparameters(
     loader: object = None,
     state: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return what an optimizer, a loader and modules were made with, by name.
+    """Return the hyperparameters of an optimizer, a loader and modules, by name.
 
-    Of groups it stands behind "group 1.", of wrappers behind their names, of the loader's functions
-    behind "loader.", of modules behind their paths. A schedule stands there as it is written, a
-    function by its name, an object by its kind and its plain attributes.
+    Groups have the prefix "group 1.", wrappers their names, the loader's functions "loader.",
+    modules their paths. A schedule appears as its repr, a function as its name, an object as its
+    class and plain attributes.
 
-    optimizer: what it was made with, and what wraps it.
-    accumulate: batches for a step.
-    loader: its transform, collate, batch_transform and sampler; the rest is in its own state.
-    state: modules among it are looked at.
+    optimizer: with its wrappers.
+    accumulate: batches per step.
+    loader: only its transform, collate, batch_transform and sampler; its state holds the rest.
+    state: only its modules count.
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
@@ -68,7 +68,7 @@ def hyperparameters(
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Return which hyperparameters are others, for a message; None if none is.
+    """Return the hyperparameters that differ, for a message, or None.
 
     >>> changed({"lr": 0.1, "beta1": 0.9}, {"lr": 0.3, "beta1": 0.9})
     'lr was 0.1 and is 0.3'
@@ -81,14 +81,14 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 
 def _plain(thing: object) -> dict[str, Any]:
-    """The public attributes of an object that JSON has as they are."""
+    """The public attributes of an object that JSON can hold."""
     names = [*getattr(thing, "__dict__", ()), *getattr(type(thing), "__slots__", ())]
     values = {name: getattr(thing, name, None) for name in names if not name.startswith("_")}
     return {name: value for name, value in values.items() if type(value) in _PLAIN[:-1]}
 
 
 def _described(value: Any) -> Any:
-    """A value, or an object by its kind and what it was made with."""
+    """A value, or an object as its class and arguments."""
     text = _told(value)
     if isinstance(value, _PLAIN) or callable(getattr(value, "__get__", None)):
         return text

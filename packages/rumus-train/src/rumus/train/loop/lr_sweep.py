@@ -1,4 +1,4 @@
-"""`find_lr`: which learning rate to begin with, from one sweep; afterwards nothing has changed."""
+"""`find_lr`: finds a good learning rate by one sweep, and leaves the trainer unchanged."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 from rumus.train.loop.trainer import Trainer
 from rumus.train.loop.undone import undone
 
-WINDOW: Final = 10  # the share of the sweep, one in so many, over which a slope is measured
-_NOTHING: Final = 1e-6  # the share of the loss that is rounding, not a fall
+WINDOW: Final = 10  # slopes are measured over one part in so many of the sweep
+_NOTHING: Final = 1e-6  # the share of the loss that counts as rounding, not as a fall
 
 
 @dataclass(frozen=True, slots=True)
 class LearningRateSweep:
-    """What `find_lr` has seen, step by step.
+    """The result of `find_lr`, step by step.
 
     rates: the learning rates.
-    losses: of their steps.
-    smoothed: their exponential average, without its bias to 0.
+    losses: the loss at each rate.
+    smoothed: their exponential average, corrected for its bias to 0.
     reason: why the sweep ended: "end", "diverged" or "not finite".
     """
 
@@ -45,7 +45,7 @@ class LearningRateSweep:
     def suggestion(self) -> float | None:
         """The learning rate at which the smoothed loss falls fastest; None if it never falls.
 
-        The slope is that over the logarithm of the rate, between points a tenth of the sweep apart.
+        Slopes are taken over the logarithm of the rate, between points a tenth of the sweep apart.
 
         >>> from rumus.train import LearningRateSweep
         >>> rates = tuple(10.0**n for n in range(-4, 1))
@@ -63,11 +63,11 @@ class LearningRateSweep:
         return self.rates[best]
 
     def draw(self, path: str | Path) -> None:
-        """Write the curve as a picture, in the format that the name of `path` says.
+        """Write the curve as a picture, in the format of the suffix of `path`.
 
-        path: of the picture.
+        path: the picture's path.
 
-        ImportError without Matplotlib, which `pip install 'rumus-train[plot]'` brings.
+        Raises ImportError without Matplotlib: `pip install 'rumus-train[plot]'`.
         """
         try:
             from matplotlib.figure import Figure
@@ -102,29 +102,29 @@ def find_lr(
     smoothing: float = 0.9,
     stop_factor: float = 4.0,
 ) -> LearningRateSweep:
-    """Train for some steps with a growing learning rate, and return what became of the loss.
+    """Train for some steps with a growing learning rate, and return the losses.
 
-    The rate grows exponentially from `start` to `end` over `steps` steps; the loss is averaged with
-    the weight `smoothing` of what came before. The sweep ends early where the average is
-    `stop_factor` times its lowest value, or a loss is not finite (Smith 2015, arXiv:1506.01186). A
-    group with its own learning rate keeps its ratio to the optimizer's.
+    The rate grows exponentially from `start` to `end` over `steps` steps; the loss is smoothed
+    exponentially with the factor `smoothing`. The sweep ends early if the smoothed loss exceeds
+    `stop_factor` times its minimum, or a loss is not finite (Smith 2015, arXiv:1506.01186). A group
+    with its own learning rate keeps its ratio to the optimizer's.
 
-    Afterwards everything is bit for bit what it was, also when a step fails or Ctrl-C comes:
-    parameters, the optimizer's state and counts, schedules, losses, what `Trainer(state=...)`
-    names, and the place of a loader with `state_dict` and `load_state_dict`. The losses of the
-    sweep are read step by step.
+    Afterwards everything is bit for bit as before, even if a step fails or Ctrl-C interrupts it:
+    parameters, the optimizer's state and counts, schedules, losses, the objects in
+    `Trainer(state=...)`, and the place of a loader with `state_dict` and `load_state_dict`. The
+    sweep reads its losses step by step.
 
-    trainer: with the optimizer whose learning rate is looked for.
+    trainer: with the optimizer to find a learning rate for.
     loader: of batches.
-    loss_fn: from a batch to the loss, or a dict with it.
+    loss_fn: computes the loss of a batch, or a dict with it.
     start: the first learning rate, positive.
-    end: the last one, above the first.
-    steps: how many there are.
-    smoothing: in [0, 1), of the losses.
-    stop_factor: how many times the lowest loss ends it, above 1.
+    end: the last learning rate, above `start`.
+    steps: their number.
+    smoothing: the factor of the exponential smoothing, in [0, 1).
+    stop_factor: the multiple of the lowest loss that ends the sweep, above 1.
 
-    ValueError for numbers out of range, an optimizer without a learning rate, a loader that can be
-    gone through only once, and a module in `loss_fn` whose state would not come back.
+    Raises ValueError for numbers out of range, an optimizer without a learning rate, a loader that
+    can be iterated over only once, and a module in `loss_fn` whose state could not be restored.
 
     >>> import numpy as np
     >>> from rumus.optim import SGD
@@ -193,7 +193,7 @@ def _sweep(
 
 
 def _endless(loader: Iterable[Any]) -> Generator[tuple[Any, ...], None, None]:
-    """The batches of epoch after epoch; the first may be the rest of one, of which none is left."""
+    """The batches of epoch after epoch; the first may be a partial one, even empty."""
     for epoch in count():
         batches = iter(loader)
         yielded = False
@@ -210,7 +210,7 @@ def _endless(loader: Iterable[Any]) -> Generator[tuple[Any, ...], None, None]:
 
 @contextmanager
 def _swept(optimizer: Optimizer[Any]) -> Iterator[Callable[[float], None]]:
-    """Within the block, what is yielded sets the learning rates; then they are what they were."""
+    """Within the block, the yielded function sets the learning rates; then they are restored."""
     owner: Any = getattr(optimizer, "fused", optimizer)
     held: list[dict[str, Hyper]] = [getattr(owner, "hyper", {})]
     if "lr" not in held[0]:

@@ -1,7 +1,7 @@
-"""What the last bits of a run depend on besides its program: NumPy, its device, the CPU's features.
+"""What the last bits of a run depend on besides the program: NumPy, the device, CPU features.
 
-NumPy computes some functions of float32 by other formulas where the CPU has AVX-512, and so may any
-device. A run that goes on elsewhere is as good, but is not the one that it would have been.
+NumPy computes some float32 functions by other formulas if the CPU has AVX-512, and devices may do
+the same. A run that continues elsewhere is as good, but not bit for bit the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rumus.train.loop.environment import cpu_features, device_name
 
 
 def machine(backend: Backend | None) -> dict[str, Any]:
-    """Return what it is here, as what JSON has.
+    """Return this machine's, for JSON.
 
     >>> from rumus.tensor import NumpyBackend
     >>> sorted(machine(NumpyBackend())), machine(NumpyBackend())["device"]
@@ -26,7 +26,7 @@ def machine(backend: Backend | None) -> dict[str, Any]:
 
 
 def what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Return what another machine has otherwise, for a message; None if nothing.
+    """Return the differences from another machine, for a message, or None.
 
     >>> what_differs({"numpy": "2.4.6", "cpu": ["AVX2"]}, {"numpy": "2.4.6", "cpu": ["AVX2"]})
     >>> what_differs({"numpy": "2.4.6", "cpu": ["AVX2", "AVX512F"]}, {"cpu": ["AVX2"]})

@@ -1,4 +1,4 @@
-"""`MemoryReport`: what a trainer's arrays take, and what its captured steps will take."""
+"""`MemoryReport`: the memory of a trainer's arrays and captured steps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rumus.train.loop.progress import size
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """What one captured step has for itself: its batch, activations, everything between.
+    """The memory of one captured step: its batch, activations and all intermediate results.
 
     name: the loss function and its batch.
-    bytes: held from when it was recorded until it is given up, and all that it takes to run; what
-        one array of the step leaves another one uses.
+    bytes: held from recording until the step is dropped, and all it takes to run; arrays of the
+        step reuse each other's memory.
     """
 
     name: str
@@ -25,16 +25,15 @@ class StepMemory:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
-    """Bytes. Made by `Trainer.memory_report`; `str` is a table.
+    """Memory in bytes, from `Trainer.memory_report`; `str` gives a table.
 
-    backend: the name of where the parameters are.
-    parameters, gradients, state: of the optimizer, with the gaps that align them; state None if it
-        does not say.
-    steps: the captured steps, whose memory is there whether they run or not.
-    other: what else is held on the device: data, buffers of modules, what blocks are larger than
-        their arrays.
-    highest: the most that was ever held on the device, by anyone. The last two are None on a CPU.
-    on_host: state that is in the host's memory instead (`state_device="host"`), and not in `state`.
+    backend: the name of the parameters' backend.
+    parameters, gradients, state: the optimizer's, including alignment gaps; state is None if
+        unknown.
+    steps: the captured steps, which hold memory whether they run or not.
+    other: everything else on the device: data, buffers of modules, slack of blocks.
+    highest: the most that was ever held on the device. The last two are None on a CPU.
+    on_host: state in host memory (`state_device="host"`), not counted in `state`.
 
     >>> from rumus.train import MemoryReport, StepMemory
     >>> report = MemoryReport("gpu", 400, 400, 800, (StepMemory("loss", 2000),), 100, 4000)
@@ -58,9 +57,9 @@ class MemoryReport:
 
     @property
     def peak(self) -> int | None:
-        """What is held while a captured step runs; None if none is captured.
+        """The bytes held while a captured step runs; None if none is captured.
 
-        It is known before the step runs: one that is repeated allocates nothing.
+        It is known in advance: a replayed step allocates nothing.
         """
         if not self.steps:
             return None
@@ -85,7 +84,7 @@ class MemoryReport:
         return "\n".join([f"memory on {self.backend}", *lines, *self._notes()])
 
     def _notes(self) -> list[str]:
-        """What is not known, and why."""
+        """What is unknown, and why."""
         if self.steps:
             return []
         return ["activations are not known yet: the second step of a kind is captured"]
@@ -96,7 +95,7 @@ def _said(number: int | None) -> str:
 
 
 def report(optimizer: Optimizer[Any], steps: Sequence[StepMemory]) -> MemoryReport:
-    """Return what the arrays of an optimizer and captured steps take."""
+    """Return the memory of an optimizer's arrays and captured steps."""
     backend = optimizer.parameters[0].backend
     parameters, gradients, state = _of_optimizer(optimizer)
     on_host = int(getattr(getattr(optimizer, "fused", optimizer), "bytes_on_host", 0))
@@ -114,7 +113,7 @@ def report(optimizer: Optimizer[Any], steps: Sequence[StepMemory]) -> MemoryRepo
 
 
 def _of_optimizer(optimizer: Optimizer[Any]) -> tuple[int, int, int | None]:
-    """Bytes of parameters, gradients and state, as the optimizer says or as their sizes do."""
+    """Bytes of parameters, gradients and state, from the optimizer or from their sizes."""
     if (memory := getattr(optimizer, "memory", None)) is not None:
         told = memory()
         return told.parameters, told.gradients, told.state

@@ -1,4 +1,4 @@
-"""`Monitor`: the metric by which a run knows its best weights, and whether less of it is better."""
+"""`Monitor`: the metric that selects a run's best weights, and whether less is better."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Mode: TypeAlias = Literal["min", "max"]
 
 
 def checked_mode(metric: str, mode: Mode | None) -> Mode:
-    """Return whether less or more of a metric is better; of a loss, less is.
+    """Return whether less or more of a metric is better; less for a loss.
 
-    ValueError for another metric without a mode: nothing but the caller knows.
+    Raises ValueError for another metric without a mode: only the caller knows.
     """
     if not isinstance(metric, str):
         raise TypeError(f"the metric is given by its name, not as {metric!r}")
@@ -29,7 +29,7 @@ def checked_mode(metric: str, mode: Mode | None) -> Mode:
 
 
 def checked_metric(metric: str | None, mode: Mode | None) -> tuple[str, Mode]:
-    """Return the metric, by default "loss", and its mode; ValueError for more of that default."""
+    """Return the metric, by default "loss", and its mode; ValueError for "max" of the default."""
     if metric is None and mode == "max":
         raise ValueError('metric is missing: less of its default, "loss", is better, not more')
     name = "loss" if metric is None else metric
@@ -38,7 +38,7 @@ def checked_metric(metric: str | None, mode: Mode | None) -> tuple[str, Mode]:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """The metric to watch. is_needed: whether anything but `Result.best` depends on it."""
+    """The monitored metric. is_needed: whether anything but `Result.best` depends on it."""
 
     metric: str
     mode: Mode
@@ -53,10 +53,10 @@ class Monitor:
         *,
         is_needed: bool,
     ) -> Monitor:
-        """Make one from what `fit` was given, and the order of its checkpoints.
+        """Make one from the arguments of `fit` and its checkpoints.
 
-        ValueError where `mode` and `keep_best` contradict each other or the default metric, and
-        where nothing says which order is meant.
+        Raises ValueError if `mode` and `keep_best` contradict each other or the default metric, and
+        if the order is unclear.
         """
         if mode is not None and keep_best is not None and mode != keep_best:
             raise ValueError(f"mode={mode!r} contradicts the checkpoints' keep_best={keep_best!r}")
@@ -76,7 +76,7 @@ class Monitor:
         return best is None or (value < best if self.mode == "min" else value > best)
 
     def check_callbacks(self, callbacks: Iterable[Callback], is_validated: bool) -> None:
-        """Refuse callbacks that need a validation where there is none, or another order."""
+        """Raise for callbacks that need a missing validation, or another order."""
         for callback in callbacks:
             name, metric = type(callback).__name__, callback.monitors
             if metric is None:
@@ -90,7 +90,7 @@ class Monitor:
                 )
 
     def check_metrics(self, metrics: Mapping[str, float], callbacks: Iterable[Callback]) -> None:
-        """Raise ValueError if a validation lacks what somebody monitors."""
+        """Raise ValueError if a validation lacks a monitored metric."""
         wanted = {f"{type(c).__name__} monitors": c.monitors for c in callbacks}
         wanted["monitor ="] = self.metric if self.is_needed else None
         for who, metric in wanted.items():
@@ -110,7 +110,7 @@ def check_options(
     save_every: object,
     restore_best: bool,
 ) -> None:
-    """Raise ValueError for an option of `fit` that is of no use without another one."""
+    """Raise ValueError for an option of `fit` that has no effect without another one."""
     if save_every not in (None, Every()) and not is_saved:
         raise ValueError(f"save_every={save_every!r} is of no use without checkpoints=")
     for name, value in of_validation.items():

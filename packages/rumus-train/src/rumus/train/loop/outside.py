@@ -1,7 +1,7 @@
-"""What code may take from outside a step: what can be compared, and what cannot.
+"""Values that code takes from outside a step: which can be compared, and which cannot.
 
-`why_not` knows what gives another number each time that it is asked, or might: iterators, clocks,
-random generators, files, functions of unknown modules that are not written in Python.
+`why_not` knows what may give another number each time: iterators, clocks, random generators, files,
+functions of unknown modules not written in Python.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ VIEWS: Final[tuple[type, ...]] = (  # of dicts, which they hold
     *(type(empty.items()) for empty in _EMPTY),
 )
 PLAIN: Final = (*BY_REPR, *BY_VALUE, np.generic, type(None), type(Ellipsis), type(NotImplemented))
-# What is looked into elsewhere, or says nothing.
+# Handled elsewhere, or irrelevant.
 _LOOKED_INTO: Final[tuple[type, ...]] = (
     Tensor, Expr, Kernel, ModuleType, FunctionType, MethodType, CodeType, tuple, staticmethod,
     classmethod, property, functools.partial, operator.attrgetter, operator.itemgetter,
@@ -87,39 +87,39 @@ _TRUSTED: Final = (
     "cffi",
     "_cffi_backend",
 )
-_HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # flags of types: made by a class statement, if not immutable
+_HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # type flag: created by a class statement, if not immutable
 
 
 def is_trusted(module: object) -> bool:
-    """Whether code is known to compute from its arguments, or to say so where it does not."""
+    """Whether code is known to depend only on its arguments, or to report if it does not."""
     name = module if isinstance(module, str) else ""
     return any(name == known or name.startswith(f"{known}.") for known in _TRUSTED)
 
 
 def is_of_rumus(module: object) -> bool:
-    """Whether code is this library's, whose own functions and constants stay as they are."""
+    """Whether code is this library's, whose functions and constants do not change."""
     return isinstance(module, str) and module.startswith("rumus.")
 
 
 def is_of_python(kind: type) -> bool:
-    """Whether a class was made by a class statement, so that its methods are seen."""
+    """Whether a class was made by a class statement, so that its methods are visible."""
     return bool(kind.__flags__ & _HEAP) and not kind.__flags__ & _IMMUTABLE
 
 
 def is_plain(value: object) -> bool:
-    """Whether there is no more to a value than that it is equal to others: it has no attributes."""
+    """Whether equality says all about a value: it has no attributes."""
     kind = type(value)
     return isinstance(value, PLAIN) and (not is_of_python(kind) or is_trusted(kind.__module__))
 
 
 def is_dynamic(value: object) -> bool:
-    """Whether it reads attributes whose names the code that calls it does not show."""
+    """Whether it reads attributes whose names do not appear in the calling code."""
     kinds = (BuiltinFunctionType, WrapperDescriptorType, MethodWrapperType)
     return isinstance(value, kinds) and value.__name__ in _DYNAMIC
 
 
 def why_not(value: Any) -> str | None:
-    """Return why a value cannot be compared from step to step, None if it can."""
+    """Return why a value cannot be compared from step to step, or None."""
     kind = type(value)
     if isinstance(value, PLAIN):
         return None
@@ -151,7 +151,7 @@ def _too_large(value: Any) -> str:
 
 
 def _why_not_instance(kind: type) -> str | None:
-    """An instance: of classes of Python, or of others that hold what nobody sees."""
+    """An instance: of Python classes, or of others with hidden contents."""
     for each in kind.__mro__[:-1]:
         is_seen = is_of_python(each) or issubclass(each, (BaseException, type))
         if not is_seen and not is_trusted(each.__module__) and each.__module__ not in _SHOWN:
@@ -169,13 +169,13 @@ def _is_random(kind: type) -> bool:
 
 
 def _is_iterator(kind: type) -> bool:
-    """Whether it has a next value that no attribute shows: not one that is written in Python."""
+    """Whether it is an iterator with hidden state, as those not written in Python have."""
     step = getattr(kind, "__next__", None)
     return step is not None and not isinstance(step, FunctionType)
 
 
 def _why_not_called(value: Any) -> str | None:
-    """A function or class, by where it comes from."""
+    """A function or class, judged by its module."""
     name, module = value.__name__, getattr(value, "__module__", None)
     if isinstance(value, FunctionType):
         if is_trusted(module) and name in _NUMPY_SETTINGS:

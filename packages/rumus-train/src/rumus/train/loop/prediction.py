@@ -1,4 +1,4 @@
-"""`predict` and `evaluate`: what a model says of the batches of a loader, and how good that is."""
+"""`predict` and `evaluate`: a model's predictions for a loader, and their metrics."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rumus.train.data.batches import arguments, samples
 from rumus.train.loop.validation import measure, on_backend
 
 Prediction: TypeAlias = Any  # an array, or a tuple or dict of predictions
-Metric: TypeAlias = Callable[..., Any]  # of (what the model says, targets)
-# What is measured of each batch: a function of the batch, or metrics by name or by their own names.
+Metric: TypeAlias = Callable[..., Any]  # of (predictions, targets)
+# What to measure: a function of the batch, a sequence of metrics, or metrics by name.
 Metrics: TypeAlias = Callable[..., Any] | Mapping[str, Metric] | Sequence[Metric]
 
 _TARGETS: Final = "target", "targets", "label", "labels", "y"  # how a dict may call them
@@ -29,18 +29,18 @@ def predict(
     loader: Iterable[Any],
     predict_fn: Callable[..., Any] | None = None,
 ) -> Prediction:
-    """Return what a model says of all samples of a loader, in its order, as NumPy arrays.
+    """Return a model's predictions for all samples of a loader, in order, as NumPy arrays.
 
-    model: is called with the first array of each batch, or with what of a dict its `forward` names,
-        and evaluates meanwhile: no dropout, no graph. A tensor becomes an array with a row for each
+    model: called with the first array of each batch (of a dict, with the entries that its `forward`
+        names), in evaluation mode and without a graph. A tensor becomes an array with one row per
         sample; tuples and dicts of tensors become tuples and dicts of arrays.
-    loader: yields batches as for `Trainer.fit`; its place in the data is the same afterwards.
-    predict_fn: called with the whole batch instead, where the model needs more than its first
-        array, or something else is wanted: `lambda x, mask: model(x, mask).argmax(-1)`.
+    loader: yields batches as for `Trainer.fit`; its position is unchanged afterwards.
+    predict_fn: called with the whole batch instead, if the model needs more than the first array or
+        you want another output: `lambda x, mask: model(x, mask).argmax(-1)`.
 
-    ValueError for a loader that shuffles, that is in the middle of an epoch, or yields nothing, for
-    and for a batch whose predictions have another number of rows than samples. TypeError for what
-    holds no arrays. `Trainer.predict` also shows the average that an optimizer keeps.
+    Raises ValueError for a loader that shuffles, is in the middle of an epoch, or yields nothing,
+    and for a batch whose predictions and samples differ in number. Raises TypeError for a result
+    without arrays. `Trainer.predict` also uses the optimizer's average.
 
     >>> import numpy as np
     >>> from rumus.train import predict
@@ -54,18 +54,18 @@ def predict(
 def evaluate(
     model: Callable[..., Any], loader: Iterable[Any], metrics: Metrics
 ) -> dict[str, float]:
-    """Return numbers about a model over all samples of a loader; it evaluates meanwhile.
+    """Return metrics of a model over all samples of a loader, in evaluation mode.
 
-    model: called with what each batch holds.
+    model: called with each batch's inputs.
     loader: of batches.
-    metrics: one function of (scores, targets) or several, as those of `rumus.train.metrics` and the
-        losses of `rumus.nn`: a sequence, or a mapping that says how to call them. They are called
-        with what the model says of the first array of a batch, and with its last, or of a dict with
-        its "target", "targets", "label", "labels" or "y". A single function is called with the
-        whole batch, and returns a number or several by name, as for `validate=` of `Trainer.fit`.
-        Numbers are averaged over the samples, metrics are exact over the whole set.
+    metrics: a sequence of functions of (scores, targets), such as those of `rumus.train.metrics`
+        and the losses of `rumus.nn`, or a mapping of names to them. They get the model's output for
+        the first array of a batch, and its last array (of a dict, its "target", "targets", "label",
+        "labels" or "y"). A single function gets the whole batch and returns a number, or several by
+        name, as for `validate=` of `Trainer.fit`. Numbers are averaged over the samples; metrics
+        are exact over the whole set.
 
-    ValueError for a loader that yields nothing or is in the middle of an epoch.
+    Raises ValueError for a loader that yields nothing or is in the middle of an epoch.
 
     >>> import numpy as np
     >>> from rumus.train import evaluate, metrics
@@ -80,7 +80,7 @@ def evaluate(
 def predictions(
     loader: Iterable[Any], backend: Backend, predict_fn: Callable[..., Any]
 ) -> Prediction:
-    """Return what `predict_fn` says of each batch, put together on the host."""
+    """Return the results of `predict_fn` for all batches, concatenated on the host."""
     if getattr(loader, "shuffle", False):
         raise ValueError(
             "the loader shuffles, and row i of the predictions would not be that of sample i: "
@@ -88,7 +88,7 @@ def predictions(
         )
     found: list[Prediction] = []
     with left_alone(loader):
-        waiting: list[tuple[Any, float]] = []  # one is read while the device works on the next
+        waiting: list[tuple[Any, float]] = []  # one is read while the device computes the next
         for batch in loader:
             given = arguments(batch)
             made = call(predict_fn, on_backend(given, backend))
@@ -104,7 +104,7 @@ def predictions(
 def measurements(
     loader: Iterable[Any], backend: Backend, metric_fn: Callable[..., Any]
 ) -> dict[str, float]:
-    """Return the numbers of `metric_fn` over all batches."""
+    """Return the metrics of `metric_fn` over all batches."""
     with left_alone(loader):
         return measure((loader, metric_fn), backend).numbers
 
@@ -112,7 +112,7 @@ def measurements(
 def metric_function(model: Callable[..., Any], metrics: Metrics) -> Callable[..., Any]:
     """Return the function of a batch that computes these metrics.
 
-    TypeError for what is no metric, ValueError for none at all and for two of one name.
+    Raises TypeError for anything but metrics, ValueError for none and for two of one name.
     """
     if callable(metrics):
         return metrics
