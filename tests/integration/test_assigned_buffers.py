@@ -191,7 +191,7 @@ def test_a_value_with_a_graph_is_written_without_it(backend: Backend) -> None:
 
 
 def test_what_the_loss_function_assigns() -> None:
-    """As the centre of DINO: it is no module's forward, and belongs to the step as well."""
+    """As the centre of DINO: it is outside a module's forward, yet part of the step."""
     model = OfActivations()
     trainer = Trainer(SGD(model.linear.parameters(), 0.1, nonfinite="skip"))
 

@@ -253,7 +253,7 @@ LAYERS: Final[dict[str, list[tuple[Callable[[], nn.Module], list[tuple[int, ...]
 }
 ELSEWHERE: Final = {
     "Embedding": "of integers: test_tokens",
-    "Module": "is no layer",
+    "Module": "is not a layer",
     "ModuleDict": "has no forward",
     "ModuleList": "has no forward",
 }

@@ -152,7 +152,7 @@ def test_sizes_that_do_not_fit(make: Any, message: str) -> None:
         (((3, 4), (2, 3, 4), (2, 3, 4)), {}, "as many axes"),
         (((4,), (4,), (4,)), {}, "as many axes"),
         (((2, 3, 4), (2, 3, 4), (2, 5, 4)), {}, "lengths differ"),
-        (((3, 3, 4), (2, 3, 4), (2, 3, 4)), {}, "3 query heads are no multiple of 2"),
+        (((3, 3, 4), (2, 3, 4), (2, 3, 4)), {}, "3 query heads are not a multiple of 2"),
         (((2, 3, 4), (2, 5, 4), (2, 5, 4)), {"causal": True}, "as many queries as keys"),
         (((2, 3, 4),) * 3, {"mask": np.ones((3, 4), bool)}, r"mask of shape \(3, 4\)"),
     ],

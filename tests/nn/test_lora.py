@@ -292,9 +292,9 @@ def saved(folder: Path) -> None:
         ({"use_dora": True}, "use_dora=True is not supported"),
         ({"bias": "all"}, "bias='all' is not supported"),
         ({"modules_to_save": ["head"]}, "modules_to_save"),
-        ({"lora_alpha": None}, "is no configuration of LoRA"),
+        ({"lora_alpha": None}, "is not a LoRA configuration"),
         ({"lora_alpha": 0}, "alpha must be positive"),
-        ({"alpha_pattern": {"(a|b)*": 3}}, "is no plain name of a layer"),
+        ({"alpha_pattern": {"(a|b)*": 3}}, "is not a plain layer name"),
     ],
 )
 def test_configurations_of_something_else(

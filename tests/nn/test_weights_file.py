@@ -152,7 +152,7 @@ def test_indices_that_lie(tmp_path: Path) -> None:
 def test_files_that_are_no_index(text: str, tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(text)
-    refused(index, "is no index of weights")
+    refused(index, "is not a weights index")
 
 
 def test_two_tensors_of_one_name_in_a_file(tmp_path: Path) -> None:

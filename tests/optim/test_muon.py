@@ -210,7 +210,7 @@ def test_the_user_chooses(chosen: Any) -> None:
 
 def test_bad_choices_claim_nothing() -> None:
     parameters = layers(NumpyBackend())
-    with pytest.raises(ValueError, match=r"'hidden.bias' of shape \(4,\) is no matrix"):
+    with pytest.raises(ValueError, match=r"'hidden.bias' of shape \(4,\) is not a matrix"):
         Muon(parameters, matrices="hidden.*")
     with pytest.raises(ValueError, match="no parameter fits the name 'hiden"):
         Muon(parameters, matrices="hiden.weight")

@@ -344,7 +344,7 @@ def test_bad_choices_claim_nothing() -> None:
         ({"eps": lambda t: 0.1}, TypeError, "eps must be a number"),
         ({"state_dtype": "8bit"}, TypeError, "SOAP: state_dtype='8bit' leaves rounding"),
         ({"state_dtype": "float16"}, TypeError, "SOAP: state_dtype='float16' leaves rounding"),
-        ({"matrices": "bias"}, ValueError, r"'bias' of shape \(4,\) is no matrix"),
+        ({"matrices": "bias"}, ValueError, r"'bias' of shape \(4,\) is not a matrix"),
     ):
         with pytest.raises(error, match=text):
             SOAP(parameters, **options)

@@ -67,7 +67,7 @@ class _Learner:
 
 
 class _Module:
-    """What a trainer's state may hold, and is no module of this library."""
+    """An object for a trainer's state that is not a module of this library."""
 
     def __init__(self) -> None:
         self.training = True

@@ -178,7 +178,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"[optim", b"a = 1\na = 2", b"\xff = 1"])
 def test_a_file_that_is_no_toml(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"c\.toml is no TOML"):
+    with pytest.raises(ConfigurationError, match=r"c\.toml is not TOML"):
         load_configuration(Config, tmp_path / "c.toml")
 
 

@@ -105,9 +105,9 @@ def test_a_first_line_of_numbers_is_said_to_be_taken_for_names(tmp_path: Path) -
         (
             "a,k\n1,cat\n",
             {},
-            r"'cat' in column 'k' is no float32; categories=\['k'\] .*target='k', target_dty",
+            r"'cat' in column 'k' is not float32; categories=\['k'\] .*target='k', target_dty",
         ),
-        ("a,k\n1,NA\n", {}, r"'NA' in column 'k' is no float32; missing="),
+        ("a,k\n1,NA\n", {}, r"'NA' in column 'k' is not float32; missing="),
         ("a,k\n1,TRUE\n", {}, r"'TRUE' .* booleans=\['k'\] takes"),
         ('a,k\n1,"1,5"\n', {}, r"'1,5' .* decimal=',' takes the comma"),
         ('a,k\n1,"1,500,000.5"\n', {}, r"thousands=',' takes commas"),
@@ -132,11 +132,11 @@ def test_what_is_unclear_is_refused_with_what_to_pass(
      "1e", ".", "1 2", "--1", "9" * 5000, "\x1b[2J", "\N{NO-BREAK SPACE}1"],
 )  # fmt: skip
 def test_only_what_a_table_means_by_a_number_is_one(tmp_path: Path, cell: str) -> None:
-    with pytest.raises(ValueError, match=r"csv:3: .* in column 'b' is no float32") as caught:
+    with pytest.raises(ValueError, match=r"csv:3: .* in column 'b' is not float32") as caught:
         CsvDataset(written(tmp_path, f"a,b\n1,2\n3,{cell}\n"))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
-    with pytest.raises(ValueError, match="is no int64"):
+    with pytest.raises(ValueError, match="is not int64"):
         CsvDataset(written(tmp_path, f"a,b\n1,2\n3,{cell}\n"), dtype=np.int64)
 
 
@@ -168,7 +168,7 @@ def test_missing_cells_are_taken_for_the_number_that_is_named(tmp_path: Path) ->
     path = written(tmp_path, "a,b,y\n1,,3\nNA,5,6\n")
     values = CsvDataset(path, target="y", missing=float("nan")).batch(np.arange(2))[0]
     np.testing.assert_array_equal(values, [[1, np.nan], [np.nan, 5]])
-    with pytest.raises(ValueError, match="in column 'a' is no float32"):
+    with pytest.raises(ValueError, match="in column 'a' is not float32"):
         CsvDataset(path, columns=["b"], target="a", missing=0.0)
 
 
@@ -328,16 +328,16 @@ def test_another_file_with_and_without_a_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        ("k\nmaybe\n", {"booleans": ["k"]}, r":2: 'maybe' in column 'k' is no truth value"),
-        ("k\n31.01.2024\n", {"dates": ["k"]}, r"is no date; dates={'k': '%d.%m.%Y'}"),
-        ("k\n2024-13-01\n", {"dates": ["k"]}, r":2: '2024-13-01' in column 'k' is no date"),
-        ("k\n1.5\n", {"decimal": ","}, r"'1.5' in column 'k' is no float32"),
-        ('k\n"1,23,4"\n', {"thousands": ","}, r"'1,23,4' in column 'k' is no float32"),
+        ("k\nmaybe\n", {"booleans": ["k"]}, r":2: 'maybe' in column 'k' is not a boolean"),
+        ("k\n31.01.2024\n", {"dates": ["k"]}, r"is not a date; dates={'k': '%d.%m.%Y'}"),
+        ("k\n2024-13-01\n", {"dates": ["k"]}, r":2: '2024-13-01' in column 'k' is not a date"),
+        ("k\n1.5\n", {"decimal": ","}, r"'1.5' in column 'k' is not float32"),
+        ('k\n"1,23,4"\n', {"thousands": ","}, r"'1,23,4' in column 'k' is not float32"),
         ("k\n1\n", {"decimal": ",", "thousands": ","}, "cannot both be ','"),
         ("k\n1\n", {"decimal": "1"}, "must be single marks"),
         ("k\n1\n", {"categories": ["j"]}, r"\['j'\] are none of the features"),
         ("k\n1\n", {"categories": ["k"], "dates": ["k"]}, "cannot be of two kinds"),
-        ("k,j\n,1\n", {"categories": ["k"]}, r":2: '' in column 'k' is no category; missing="),
+        ("k,j\n,1\n", {"categories": ["k"]}, r":2: '' in column 'k' is not a category; missing="),
         ("k\nred\n", {"categories": {"k": ["Red"]}}, r"'red' is not in classes; did you mean"),
         ("k\nNA\n", {"missing": "mean"}, "column 'k' has no number at all"),
         ("k\n1\n", {"missing": "median"}, 'missing must be a number or "mean"'),
@@ -354,7 +354,7 @@ def test_rows_that_do_not_fit(tmp_path: Path) -> None:
     dataset = CsvDataset(written(tmp_path, "x,colour\n3,red\n"), categories=["colour"])
     cases: list[tuple[dict[str, Any], str]] = [
         ({"x": 1}, "row 0 has no 'colour'"),
-        ({"x": None, "colour": "red"}, "row:0: '' in column 'x' is no float32; missing="),
+        ({"x": None, "colour": "red"}, "row:0: '' in column 'x' is not float32; missing="),
         ({"x": 1, "colour": "blue"}, "row:0: column 'colour': 'blue' is not in classes"),
     ]
     for row, said in cases:
@@ -368,7 +368,9 @@ def test_rows_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_lines_without_a_target(tmp_path: Path) -> None:
     path = written(tmp_path, "x,y,kind\n1,2,rose\n2,NA,NA\n3,4,iris\n")
-    with pytest.raises(ValueError, match=r":3: 'NA' in column 'kind' is no class; missing_target="):
+    with pytest.raises(
+        ValueError, match=r":3: 'NA' in column 'kind' is not a class; missing_target="
+    ):
         CsvDataset(path, columns=["x"], target="kind", target_dtype=str)
     given: list[dict[str, Any]] = [
         {"target": "kind", "target_dtype": str}, {"target": ["y"]}, {"target": "y"}

@@ -162,7 +162,7 @@ def test_bad_npy_files(tmp_path: Path) -> None:
     good = saved(tmp_path, "good.npy", np.zeros((3, 2)))
     (tmp_path / "cut.npy").write_bytes(good.read_bytes()[:-1])
     (tmp_path / "empty.npy").write_bytes(b"")
-    (tmp_path / "text.npy").write_text("hello, this is no array")
+    (tmp_path / "text.npy").write_text("hello, this is not an array")
     for name in ("cut", "empty", "text"):
         with pytest.raises(ValueError, match=rf"{name}\.npy cannot be mapped"):
             NpyDataset(tmp_path / f"{name}.npy")

@@ -135,7 +135,7 @@ def test_a_validation_is_exact_whatever_its_batches(size: int) -> None:
         (lambda: metrics.r2([0.1, 0.2], [0.1]), "shapes differ"),
         (
             lambda: metrics.f1([[0.1, 0.2]], [0]) + metrics.f1([[0.1, 0.2, 0.3]], [0]),
-            "are no parts of one metric",
+            "are not parts of one metric",
         ),
     ],
 )

@@ -227,7 +227,7 @@ def test_what_is_of_another_type_is_refused(options: dict[str, Any], told: str) 
 
 @pytest.mark.parametrize("how", ["folder", "checkpoints"])
 def test_a_resume_that_does_not_validate_keeps_the_best(tmp_path: Path, how: str) -> None:
-    """Nothing says which is better now, and the best so far is no less worth."""
+    """Nothing says which is better now, and the best so far still counts."""
     values = [5.0, 1.0, 4.0, 6.0]
     model = Counting(lambda at: values[int(at)] if at < 4 else 9.0)
     model.fit(3, per_epoch=1, checkpoints=tmp_path)

@@ -37,11 +37,11 @@ OPTIONS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        ([1e300], {}, "row 0: 1e\\+300 in column 'a' is no float32"),
-        ([1.0, 70000.0], {"dtype": np.float16}, "row 1: 70000.0 in column 'a' is no float16"),
-        ([1.5], {"dtype": np.int32}, "row 0: 1.5 in column 'a' is no int32"),
-        ([300], {"dtype": np.int8}, "row 0: 300 in column 'a' is no int8"),
-        ([float("nan")], {"dtype": np.int32}, "row 0: nan in column 'a' is no int32"),
+        ([1e300], {}, "row 0: 1e\\+300 in column 'a' is not float32"),
+        ([1.0, 70000.0], {"dtype": np.float16}, "row 1: 70000.0 in column 'a' is not float16"),
+        ([1.5], {"dtype": np.int32}, "row 0: 1.5 in column 'a' is not int32"),
+        ([300], {"dtype": np.int8}, "row 0: 300 in column 'a' is not int8"),
+        ([float("nan")], {"dtype": np.int32}, "row 0: nan in column 'a' is not int32"),
     ],
 )
 def test_a_number_that_does_not_fit_is_refused(
@@ -69,7 +69,7 @@ def test_an_infinity_and_no_number_are_what_they_are() -> None:
 def test_a_broken_footer_is_no_parquet(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1" + bytes(20) + b"PAR1")
-    with pytest.raises(ValueError, match="is no Parquet or Arrow file"):
+    with pytest.raises(ValueError, match="is not a Parquet or Arrow file"):
         ParquetDataset(path)
 
 

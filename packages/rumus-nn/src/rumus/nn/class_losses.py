@@ -59,7 +59,7 @@ def count_classes(
 
     Of the others nobody asks how many they are: it is another number for each batch, and a captured
     step is repeated only with batches that give the same answers. None as well where only the
-    device knows. IndexError for the first that is no class, with its place; on a GPU no tensor is
+    device knows. IndexError for the first one out of range, with its place; on a GPU no tensor is
     looked at.
     ignore_index: None if all are meant.
     """

@@ -136,8 +136,8 @@ def _check_labels(
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0].tolist())
         raise IndexError(
-            f"{NAME}: target {labels[at]} at index {at} is no label: those are of [0, {classes}) "
-            f"without the blank, {blank}"
+            f"{NAME}: target {labels[at]} at index {at} is not a label: labels are in "
+            f"[0, {classes}) without the blank, {blank}"
         )
     if steps is None or zero_infinity:
         return

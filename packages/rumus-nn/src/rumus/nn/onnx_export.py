@@ -315,7 +315,7 @@ def _line(n: int, m: int) -> tuple[int, int]:
     scale, rest = divmod(m - n, _BATCHES[1] - _BATCHES[0])
     if rest:
         raise OnnxExportError(
-            f"a length of {n} for a batch of {_BATCHES[0]} and {m} for {_BATCHES[1]} is no "
-            "multiple of the batch"
+            f"a length of {n} for a batch of {_BATCHES[0]} and {m} for {_BATCHES[1]} is not "
+            "a multiple of the batch"
         )
     return scale, n - scale * _BATCHES[0]

@@ -155,14 +155,14 @@ class _Settings:
                     raise ValueError(f"{name}={given[name]!r} is not supported")
             alphas = {p: float(a) for p, a in (given.get("alpha_pattern") or {}).items()}
             if odd := [p for p in alphas if not re.fullmatch(r"[\w.]+", p)]:
-                raise ValueError(f"alpha_pattern {odd[0]!r} is no plain name of a layer")
+                raise ValueError(f"alpha_pattern {odd[0]!r} is not a plain layer name")
             alpha = float(given["lora_alpha"])
             if not all(math.isfinite(a) and a > 0 for a in (alpha, *alphas.values())):
                 raise ValueError("alpha must be positive")
             dropout = float(given.get("lora_dropout") or 0)
             return cls(alpha, dropout, bool(given.get("use_rslora")), alphas)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise WeightsFileError(f"{path} is no configuration of LoRA: {error}") from error
+            raise WeightsFileError(f"{path} is not a LoRA configuration: {error}") from error
 
     def scale(self, foreign: str, rank: int) -> float:
         """The factor of the product of a layer's matrices."""
@@ -187,7 +187,7 @@ def _by_layer(path: Path, rename: Rename | None) -> dict[str, list[_Piece]]:
     for name in weights:
         match = _NAME.fullmatch(name)
         if match is None:
-            raise WeightsFileError(f"{path}: {name!r} is no lora_A.weight or lora_B.weight")
+            raise WeightsFileError(f"{path}: {name!r} is neither lora_A.weight nor lora_B.weight")
         foreign, letter = match[1], match[2]
         place = place_of(f"{foreign}.weight", rename)
         if place is None:

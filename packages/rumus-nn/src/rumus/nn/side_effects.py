@@ -68,7 +68,7 @@ def assigned(module: Module, name: str, value: object) -> None:
 
 
 def _is_users(module: Module) -> bool:
-    """Whether a module is no layer of this library: what these keep is no state."""
+    """Whether a module is not a layer of this library: what these keep is not state."""
     return not type(module).__module__.startswith("rumus.")
 
 

@@ -178,12 +178,12 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         table = _parse(_regular(index).read_bytes())["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WeightsFileError(f"{index} is no index of weights: {error}") from error
+        raise WeightsFileError(f"{index} is not a weights index: {error}") from error
     names = table.values() if isinstance(table, dict) else [None]
     # A file in the same folder: a foreign index must not point anywhere else.
     if not table or not all(isinstance(n, str) and n == Path(n).name for n in names):
         raise WeightsFileError(
-            f"{index} is no index of weights: its weight_map needs the name of a file for each "
+            f"{index} is not a weights index: its weight_map needs the name of a file for each "
             "tensor"
         )
     return dict(table)

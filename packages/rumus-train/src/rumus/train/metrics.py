@@ -150,7 +150,7 @@ def average_precision(scores: Given, targets: Given) -> MetricState:
 def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> MetricState:
     """exp of the mean of -log softmax(logits)[target], over all targets that are not ignored.
 
-    NaN where all targets are ignored, and on a GPU where one is no class.
+    NaN where all targets are ignored, and on a GPU where one is not a class.
 
     logits: (..., classes).
     targets: (...), class numbers.

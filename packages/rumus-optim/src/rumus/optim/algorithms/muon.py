@@ -372,7 +372,7 @@ def _chosen(
     for name, p in named:
         if p.id in found and p.ndim < 2 and not kind.takes_all:
             raise ValueError(
-                f"parameter {name!r} of shape {p.shape} is no matrix: Muon takes what has 2 axes "
+                f"parameter {name!r} of shape {p.shape} is not a matrix: Muon takes 2 axes "
                 "or more; leave the others to AdamW"
             )
     return found

@@ -485,7 +485,7 @@ def _chosen(named: Sequence[Named], what: Criterion | None, longest: int) -> set
     for name, p in named:
         if wanted is not None and p.id in wanted and p.ndim < 2:
             raise ValueError(
-                f"parameter {name!r} of shape {p.shape} is no matrix: SOAP takes what has 2 axes "
+                f"parameter {name!r} of shape {p.shape} is not a matrix: SOAP takes 2 axes "
                 "or more; leave the others to AdamW"
             )
         is_wanted = wanted is None or p.id in wanted

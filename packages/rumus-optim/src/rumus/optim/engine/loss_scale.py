@@ -250,7 +250,7 @@ class Scaling:
         """
         scale, good = state.get("scale"), state.get("good")
         if not _is_power_of_two(scale):
-            raise ValueError(f"a loss scale of {scale!r} was saved, which is no power of two")
+            raise ValueError(f"a loss scale of {scale!r} was saved, which is not a power of two")
         if not isinstance(good, int) or isinstance(good, bool) or not 0 <= good < 2**24:
             raise ValueError(f"{good!r} good steps were saved, which counts nothing")
         assert isinstance(scale, (int, float))

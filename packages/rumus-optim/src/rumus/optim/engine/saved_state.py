@@ -190,7 +190,7 @@ def _of_parts(
         try:
             array = np.asarray(value)
         except ValueError:
-            found.append(f"{name!r}: state {key!r} is no array")
+            found.append(f"{name!r}: state {key!r} is not an array")
             continue
         wanted = layout.get(key, parameter.dtype)
         if array.shape != shapes.get(key, parameter.shape):

@@ -55,7 +55,7 @@ class StepScalars:
 
     kind: what errors call the optimizer. hyper: its hyperparameters, where a group has none of its
     own; they may be replaced at any time. ranges: within which schedules must stay. own: scalars
-    of each segment that are no hyperparameters and the same at every step.
+    of each segment that are not hyperparameters and the same at every step.
     """
 
     kind: str

@@ -174,7 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError("its contents are not those that were saved")
         tree = json.loads(text)
         if not isinstance(tree, dict):
-            raise ValueError("its state is no dictionary")
+            raise ValueError("its state is not a dictionary")
         if metadata["rumus"] == _BEFORE:
             arrays = {name.removeprefix("/"): array for name, array in arrays.items()}
         return _put_together(arrays, tree)

@@ -199,7 +199,7 @@ class _Reading:
             self.entries[name] = entries.pop(number, None) or entries.pop(str(number), None) or {}
         read: dict[str, object] = dict(self.entries)
         odd = [name for name, entry in read.items() if not isinstance(entry, Mapping)]
-        found = [f"{name!r}: its state is no mapping" for name in odd]
+        found = [f"{name!r}: its state is not a mapping" for name in odd]
         return found + [f"parameter {number}: saved, but in no group" for number in entries]
 
     def _read(self, name: str, entry: Mapping[str, Any]) -> None:
@@ -229,7 +229,7 @@ class _Reading:
             array = np.array(np.asarray(value), order="C")
             array = np.squeeze(array, _ONE[key]) if key in _ONE else array
         except (TypeError, ValueError, RuntimeError) as error:
-            self.found.append(f"{name!r}: {key!r} is no array for NumPy: {error}")
+            self.found.append(f"{name!r}: {key!r} cannot be read as a NumPy array: {error}")
             return
         target = self.state["parameters"][name]
         own = target["state"][part].dtype

@@ -100,7 +100,7 @@ class Plateau:
     def _is_better(self, metric: float) -> bool:
         if self.best is None:
             return True
-        share = math.copysign(self.threshold, self.best)  # of its size: a best below 0 is no less
+        share = math.copysign(self.threshold, self.best)  # of its size: a best below 0 is not less
         if self.mode == "min":
             return metric < self.best * (1 - share)
         return metric > self.best * (1 + share)
@@ -120,7 +120,7 @@ class Plateau:
             if not isinstance(state[name], int) or state[name] < 0:
                 raise ValueError(f"{name}: saved {state[name]!r}, which counts nothing")
         if state["best"] is not None and not isinstance(state["best"], (int, float)):
-            raise ValueError(f"best: saved {state['best']!r}, which is no metric")
+            raise ValueError(f"best: saved {state['best']!r}, which is not a metric")
         for name in _KEPT:
             setattr(self, name, state[name])
 

@@ -29,7 +29,7 @@ _ASSIGN: Final = Kernel("assign", {"buffer": Expr.array("value")}, ("buffer", "v
 
 
 class SideEffectWarning(UserWarning):
-    """A forward pass changes something that is no part of its step, or that its step would lose."""
+    """A forward pass changes something outside its step, or something that its step would lose."""
 
 
 class Root(Protocol):
@@ -105,7 +105,7 @@ class Pass:
     def write(self, tensor: Tensor) -> bool:
         """Have a buffer that is about to be written in place lie elsewhere for the pass.
 
-        Returns False for what is no buffer of a module that was called. TypeError for a view of
+        Returns False for what is not a buffer of a module that was called. TypeError for a view of
         one, which would lead to the old place.
         """
         if id(tensor) in self._written:

@@ -141,7 +141,7 @@ def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
     """
     if min(weights.ndim, value.ndim) > 2 and weights.shape[-3] % max(value.shape[-3], 1):
         raise ValueError(
-            f"weighted_values: {weights.shape[-3]} heads of weights are no multiple of "
+            f"weighted_values: {weights.shape[-3]} heads of weights are not a multiple of "
             f"{value.shape[-3]} heads of values"
         )
     if not _shares_heads(weights, value):
@@ -192,8 +192,8 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> No
         raise ValueError(f"attention: there is no key that a query could look at: {shapes}")
     if query.ndim > 2 and query.shape[-3] % max(key.shape[-3], 1):
         raise ValueError(
-            f"attention: {query.shape[-3]} query heads are no multiple of {key.shape[-3]} heads of "
-            "keys and values"
+            f"attention: {query.shape[-3]} query heads are not a multiple of {key.shape[-3]} heads "
+            "of keys and values"
         )
     if causal and query.shape[-2] != key.shape[-2]:
         raise ValueError(

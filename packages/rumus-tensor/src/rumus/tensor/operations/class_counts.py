@@ -54,7 +54,7 @@ def class_confusion(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     scores, targets: as in `class_hits`.
 
     Result: (classes, classes), float32, by target and by the class with the best score, without
-    rows whose target is no class; and what `class_hits` returns.
+    rows whose target is not a class; and what `class_hits` returns.
     """
     backend = backend_of("class_confusion", (scores, targets))
     own = backend.fused("class_confusion")

@@ -136,7 +136,7 @@ def _parsed(file: Path) -> dict[str, Any]:
     try:
         return parse_toml(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigurationError(f"{printable(file)} is no TOML: {printable(error)}") from None
+        raise ConfigurationError(f"{printable(file)} is not TOML: {printable(error)}") from None
 
 
 def _set(table: dict[str, Any], setting: str) -> None:

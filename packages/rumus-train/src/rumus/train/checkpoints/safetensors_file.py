@@ -73,7 +73,7 @@ def arrays_in(buffer: NDArray[np.uint8]) -> Arrays:
         raise ValueError(f"a header of {length} bytes is impossible in {len(buffer)}")
     header = parse(buffer[8 : 8 + length].tobytes())
     if not isinstance(header, dict):
-        raise ValueError("the header is no JSON object")
+        raise ValueError("the header is not a JSON object")
     data = buffer[8 + length :]
     spans = sorted((_span(name, entry), name) for name, entry in header.items())
     position = 0

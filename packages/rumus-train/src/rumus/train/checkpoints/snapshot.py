@@ -286,7 +286,7 @@ def checked_names(state: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"state must be objects by name, not {state!r}: state={{'model': model}}")
     for name in state:
         if not str(name).isidentifier() or not str(name).isascii():
-            raise ValueError(f"state: {name!r} is no identifier, and files are named after it")
+            raise ValueError(f"state: {name!r} is not an identifier, and files are named after it")
         if name in RESERVED:
             raise ValueError(f"state: {name!r} is a name of the trainer's own; choose another")
     return dict(state)

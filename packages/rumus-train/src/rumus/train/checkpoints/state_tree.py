@@ -66,9 +66,9 @@ def join(arrays: Mapping[str, Arrays], rest: Mapping[str, Any]) -> dict[str, Any
     """Undo `split`; ValueError for parts that it cannot have made."""
     tree, floats = rest.get("state"), rest.get("floats")
     if set(rest) != {"state", "floats"} or not isinstance(tree, dict):
-        raise ValueError("state.json is no state")
+        raise ValueError("state.json is not a state")
     if not isinstance(floats, dict):
-        raise ValueError("state.json is no state")
+        raise ValueError("state.json is not a state")
     for where, text in floats.items():
         if text not in ("nan", "inf", "-inf"):
             raise ValueError(f"state.json has no float at {where!r}")

@@ -15,7 +15,7 @@ def existing_run(folder: Path) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise UsageError(f"{folder} is no folder")
+        raise UsageError(f"{folder} is not a folder")
     parent = folder.absolute().parent
     there = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
     near = get_close_matches(folder.absolute().name, there, n=1)

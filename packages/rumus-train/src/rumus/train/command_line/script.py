@@ -90,7 +90,7 @@ def _run(path: Path) -> ModuleType:
         raise UsageError(f"{path.name} has the name of another module, {name}: rename it")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{path.name} is no Python script: its name must end in .py")
+        raise UsageError(f"{path.name} is not a Python script: its name must end in .py")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     module = importlib.util.module_from_spec(spec)

@@ -205,7 +205,7 @@ class _Source:
         except (ValueError, OSError) as error:  # pyarrow's, for another kind of file
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the system's
-            raise ValueError(f"{self.shown} is no Parquet or Arrow file: {error}") from error
+            raise ValueError(f"{self.shown} is not a Parquet or Arrow file: {error}") from error
 
     def read(self, names: Sequence[str]) -> None:
         """Read these columns. Raises ValueError for an unknown one, suggesting the closest name."""
@@ -286,7 +286,7 @@ class _Source:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise ValueError(
-                f"{self.shown}, row {row}: {numbers[row]} in column {name!r} is no {kind}"
+                f"{self.shown}, row {row}: {numbers[row]} in column {name!r} is not {kind}"
             )
 
     def texts(self, name: str, known: Sequence[str], allows_missing: bool) -> list[str]:

@@ -30,7 +30,7 @@ def as_truth(cell: str) -> str:
         return "0"
     if cell.strip() in MISSING:
         return cell
-    raise ValueError(f"{cell!r} is no truth value")
+    raise ValueError(f"{cell!r} is not a boolean")
 
 
 def as_day(cell: str, written: str | None) -> str:
@@ -83,7 +83,7 @@ def spelling_of_numbers(decimal: str, thousands: str | None) -> Spelling | None:
         if number.fullmatch(cell) is None:
             if cell.strip() in MISSING or cell.strip().lstrip("+-").lower() == "inf":
                 return cell
-            raise ValueError(f"{cell!r} is no number with the decimal mark {decimal!r}")
+            raise ValueError(f"{cell!r} is not a number with the decimal mark {decimal!r}")
         plain = cell if thousands is None else cell.replace(thousands, "")
         return plain.replace(decimal, ".")
 

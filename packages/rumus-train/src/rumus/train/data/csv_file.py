@@ -317,8 +317,8 @@ class _Features:
             if cell in MISSING and cell not in known:
                 if self._encoding.missing is None:
                     raise ValueError(
-                        f"{place}: {printable(repr(cell))} in column {printable(repr(name))} is no "
-                        "category; missing=0.0, or another number, takes it for none of them"
+                        f"{place}: {printable(repr(cell))} in column {printable(repr(name))} "
+                        "is not a category; missing=0.0, or another number, takes it for none of them"
                     )
                 cell = ""
             elif known and cell not in known:
@@ -405,14 +405,14 @@ class _Numbers:
         name = self._names[column]
         return ValueError(
             f"{self._shown}:{rows[row][0]}: {printable(repr(cell))} in column "
-            f"{printable(repr(name))} is no {self._what(column)}; {advice(cell, name)}"
+            f"{printable(repr(name))} is not {self._what(column)}; {advice(cell, name)}"
         )
 
     def _what(self, column: int) -> str:
         spelling = self._spellings[column]
         if spelling is as_truth:
-            return "truth value"
-        return "date" if isinstance(spelling, partial) else str(self._dtype)
+            return "a boolean"
+        return "a date" if isinstance(spelling, partial) else str(self._dtype)
 
     def array(self) -> NDArray[Any]:
         """Return all rows."""

@@ -25,7 +25,7 @@ def numbers_of(cells: Sequence[str], dtype: np.dtype[Any], missing: float | None
     if missing is not None:
         cells = [repr(missing) if cell.strip() in MISSING else cell for cell in cells]
     if not all(map(_is_spelt(dtype.kind, cells), cells)):
-        raise ValueError("a cell that is no number")
+        raise ValueError("a cell that is not a number")
     if dtype.kind != "f":
         return np.array([int(cell) for cell in cells], dtype)  # NumPy raises if it does not fit
     values = np.fromiter(map(float, cells), np.float64, len(cells))

@@ -149,8 +149,7 @@ def _decoding(path: Path) -> Iterator[None]:
         if is_of_handler(error):
             raise
         raise ValueError(
-            f"{printable(path)} is no image that can be read: {type(error).__name__}: "
-            f"{printable(error)}"
+            f"{printable(path)} is not a readable image: {type(error).__name__}: {printable(error)}"
         ) from error
 
 

@@ -21,7 +21,7 @@ def with_progress(callbacks: Sequence[Callback], progress: str | None) -> Sequen
         raise TypeError(f"callbacks must be a list, not {callbacks!r}: callbacks=[...]")
     for each in callbacks:
         if isinstance(each, type) or not hasattr(each, "order"):
-            raise TypeError(f"callbacks: {each!r} is no object of a class from Callback")
+            raise TypeError(f"callbacks: {each!r} is not a Callback")
     is_shown = any(getattr(type(each), "shows_progress", False) for each in callbacks)
     is_seen = in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
     if progress is None or is_shown or not is_seen:

@@ -107,7 +107,7 @@ class Reads:
         """Follow what this thread runs in the block.
 
         The garbage collector rests meanwhile: callbacks and finalizers that it runs at any moment
-        are no part of the step.
+        are not part of the step.
         """
         before, collects = sys.gettrace(), gc.isenabled()
 

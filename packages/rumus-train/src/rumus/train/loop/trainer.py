@@ -71,7 +71,7 @@ class Trainer(Generic[M_co]):
     state: what checkpoints of `fit` hold beside the optimizer and its parameters, by name: modules,
     with their buffers and random streams, random generators of rumus, NumPy and Python, objects
     with `state_dict` and `load_state_dict`. Modules among them evaluate during validation.
-    ValueError for a name that is no identifier.
+    ValueError for a name that is not an identifier.
 
     loss_scale: for float16 parameters and activations: backward starts at a scale instead of 1,
     and the gradients are divided by it inside the optimizer's update. The scale stays
@@ -637,7 +637,7 @@ class Trainer(Generic[M_co]):
 
 
 def check_loss_function(loss_fn: object) -> None:
-    """Raise TypeError for what is no function, as the targets of fit(x, y)."""
+    """Raise TypeError for what is not a function, as the targets of fit(x, y)."""
     if not callable(loss_fn):
         raise TypeError(
             f"loss_fn must be a function of a batch, not {type(loss_fn).__name__}: "

@@ -45,7 +45,7 @@ class LogTo(Callback):
     seconds: how often steps are looked at; validations and epochs are all logged.
     patience: seconds that the end of the training waits for what is left to be logged.
 
-    TypeError for what has no `log` and is no function.
+    TypeError for what has no `log` and is not a function.
 
     Names are "train/loss", "train/lr", "train/grad_norm", "train/NAME", "epoch/loss",
     "validation/NAME".

@@ -20,12 +20,12 @@ _LONGEST = 1 << 20  # bytes of a line that is read: what is longer is damaged
 def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a metrics.jsonl; a torn or damaged line is left out.
 
-    A line is damaged if it is no JSON, or if a known field of it is not what is written there.
+    A line is damaged if it is not JSON, or if a known field of it is not what is written there.
     Numbers that JSON does not have are the texts "nan", "inf" and "-inf", which `float` reads.
 
     path: of the file.
 
-    OSError for what is no regular file.
+    OSError for what is not a regular file.
     """
     require_regular_file(Path(path))
     with open(path, "rb") as file:

@@ -136,7 +136,7 @@ def read_run(path: str | Path) -> RunRecord:
     """Read a run folder; RunFolderError if it is none. What is missing or damaged is left out."""
     path = Path(path)
     if not (path / METRICS).is_file():
-        raise RunFolderError(f"{path} is no run folder: there is no {METRICS}")
+        raise RunFolderError(f"{path} is not a run folder: there is no {METRICS}")
     record = RunRecord(path)
     for line in read_metrics(path / METRICS):
         record.take(line)

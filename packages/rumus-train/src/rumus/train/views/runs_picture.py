@@ -27,8 +27,8 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     out: a file whose ending says what kind, as .png or .svg. Needs the extra `plot`: ImportError
         without it.
 
-    RunFolderError for what is no run folder, ValueError for no runs, nothing to draw or an unknown
-    ending, OSError if the picture cannot be written.
+    Raises RunFolderError for a folder without a run, ValueError for no runs, nothing to draw or an
+    unknown suffix, OSError if the picture cannot be written.
     """
     if not runs:
         raise ValueError("plot_runs needs at least one run folder")
