@@ -227,20 +227,20 @@ def test_a_csv_file_of_many_lines(tmp_path: Path) -> None:
     assert features[:, 0].tolist() == list(range(10_000))
     assert target.tolist() == [i % 3 for i in range(10_000)]
     lines[7000] = "7000,?"
-    with pytest.raises(ValueError, match=r"data\.csv:7002: '\?' in column 'y' is no float32"):
+    with pytest.raises(ValueError, match=r"data\.csv:7002: '\?' in column 'y' is not float32"):
         CsvDataset(written(tmp_path, "\n".join(["x,y", *lines])), target="y")
 
 
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        ("a,b\n1,2\n1,x\n", {}, r"csv:3: 'x' in column 'b' is no float32"),
-        ("a,b\n1,\n", {}, r"csv:2: '' in column 'b' is no float32"),
-        ("a,b\n1,1e39\n", {}, r"csv:2: '1e39' in column 'b' is no float32"),
-        ("a,b\n1,2.5\n", {"dtype": np.int32}, r"csv:2: '2.5' in column 'b' is no int32"),
+        ("a,b\n1,2\n1,x\n", {}, r"csv:3: 'x' in column 'b' is not float32"),
+        ("a,b\n1,\n", {}, r"csv:2: '' in column 'b' is not float32"),
+        ("a,b\n1,1e39\n", {}, r"csv:2: '1e39' in column 'b' is not float32"),
+        ("a,b\n1,2.5\n", {"dtype": np.int32}, r"csv:2: '2.5' in column 'b' is not int32"),
         ("a,b\n1,300\n", {"dtype": np.uint8}, r"csv:2: '300' in column 'b' is no uint8"),
         ("a,b\n1,-1\n", {"dtype": np.uint8}, r"'-1' in column 'b' is no uint8"),
-        (f"a\n{10**30}\n", {"dtype": np.int64}, r"csv:2: '10+' in column 'a' is no int64"),
+        (f"a\n{10**30}\n", {"dtype": np.int64}, r"csv:2: '10+' in column 'a' is not int64"),
         ("a,b\n1,2\n1,2,3\n", {}, r"csv:3: 3 cells instead of 2"),
         ("a,b\n1\n", {}, r"csv:2: 1 cells instead of 2"),
         ('a,b\n1,"2\n', {}, r"csv:2: .*(quot|end of data)"),

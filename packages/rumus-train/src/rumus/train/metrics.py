@@ -1,11 +1,11 @@
-"""Metrics that are exact over a whole set, however it is cut into batches.
+"""Metrics that are exact over a whole set, however it is split into batches.
 
-Each function takes what a model says of a batch and the targets, as tensors or arrays, and returns
+Each function takes a model's scores for a batch and the targets, as tensors or arrays, and returns
 a `MetricState`: a validation that returns it by name adds up those of all batches, and `float` of
-one is the metric. They are scikit-learn's, in float64 on the host. What is on a GPU, or of a
-training step (scores with a graph), is counted there, in float32 within a batch, and read when the
-metric is asked for: so steps that log metrics are captured like others. Of no samples every metric
-is NaN, where scikit-learn raises an error: a batch may be empty, and adds nothing.
+one is the metric. They match scikit-learn, in float64 on the host. Scores on a GPU, or of a
+training step (with a graph), are counted there, in float32 within a batch, and read on demand: so
+steps that log metrics are captured like others. Over no samples, every metric is NaN, where
+scikit-learn raises an error: an empty batch is allowed, and adds nothing.
 
 >>> import numpy as np
 >>> from rumus.train import metrics
@@ -61,16 +61,16 @@ __all__ = [
 def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
     """The share of samples whose class is among the `top` best scores.
 
-    Of equal scores the lower class is better for top=1, and the higher one otherwise, as in
+    Among equal scores, the lower class ranks first for top=1, and the higher one otherwise, as in
     scikit-learn.
 
     scores: (samples, classes).
-    targets: (samples,), class numbers.
-    top: how many of the best scores count, in [1, classes].
+    targets: (samples,), class indices.
+    top: the number of best scores that count, in [1, classes].
 
-    ValueError for shapes that do not fit, scores that are NaN, classes that are none, a `top`
-    outside of [1, classes]; of a batch on a GPU when the metric is read. What a training step logs
-    is NaN then, with a warning at the end of the epoch, and training goes on.
+    Raises ValueError for shapes that do not fit, NaN scores, targets out of range, and a `top`
+    outside [1, classes]; for a batch on a GPU, when the metric is read. In a training step, the
+    logged metric is then NaN, with a warning at the end of the epoch, and training continues.
     """
     check_shapes(scores, targets)
     classes = shape_of(scores)[1]
@@ -82,11 +82,13 @@ def accuracy(scores: Given, targets: Given, *, top: int = 1) -> MetricState:
 
 
 def confusion_matrix(scores: Given, targets: Given) -> MetricState:
-    """Counts by class, (target, said). `state.parts[0]` is the matrix; `float` of it its accuracy.
+    """Counts by class, (target, prediction).
 
-    A run folder keeps the matrix of a validation that returns it, and the report shows it.
+    `state.parts[0]` is the matrix; `float` of the state is the accuracy.
 
-    scores, targets: as in `accuracy`, as are the errors.
+    A run folder keeps the matrix if a validation returns it, and the report shows it.
+
+    scores, targets: as in `accuracy`, with the same errors.
 
     >>> import numpy as np
     >>> from rumus.train.metrics import confusion_matrix
@@ -99,27 +101,27 @@ def confusion_matrix(scores: Given, targets: Given) -> MetricState:
 
 
 def precision(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
-    """True positives among what was said to be positive; 0 where nothing was.
+    """True positives among predicted positives; 0 if there are none.
 
-    scores, targets: as in `accuracy`, as are the errors.
-    positive: the class in question; None for the mean over all classes that occur in targets or
+    scores, targets: as in `accuracy`, with the same errors.
+    positive: the positive class; None for the mean over all classes that occur in targets or
         predictions ("macro").
     """
     return _of_confusion("precision", scores, targets, positive)
 
 
 def recall(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
-    """True positives among what is positive; 0 where nothing is.
+    """True positives among actual positives; 0 if there are none.
 
-    scores, targets, positive: as in `precision`, as are the errors.
+    scores, targets, positive: as in `precision`, with the same errors.
     """
     return _of_confusion("recall", scores, targets, positive)
 
 
 def f1(scores: Given, targets: Given, *, positive: int | None = None) -> MetricState:
-    """2 TP / (2 TP + FP + FN); 0 where there are none.
+    """2 TP / (2 TP + FP + FN); 0 if there are none.
 
-    scores, targets, positive: as in `precision`, as are the errors.
+    scores, targets, positive: as in `precision`, with the same errors.
     """
     return _of_confusion("f1", scores, targets, positive)
 
@@ -127,12 +129,12 @@ def f1(scores: Given, targets: Given, *, positive: int | None = None) -> MetricS
 def auroc(scores: Given, targets: Given) -> MetricState:
     """The area under the ROC curve: how often a positive sample scores higher than a negative one.
 
-    NaN where a class is absent. Keeps all scores.
+    NaN if a class is absent. Keeps all scores.
 
     scores: (samples,), any numbers; equal ones count half.
     targets: (samples,), 0 or 1.
 
-    ValueError for shapes that differ, NaN scores and other targets.
+    Raises ValueError for shapes that differ, NaN scores and other targets.
     """
     return _kept("auroc", scores, targets, _scored, _auroc)
 
@@ -142,7 +144,7 @@ def average_precision(scores: Given, targets: Given) -> MetricState:
 
     Keeps all scores.
 
-    scores, targets: as in `auroc`, as are the errors.
+    scores, targets: as in `auroc`, with the same errors.
     """
     return _kept("average_precision", scores, targets, _scored, _average_precision)
 
@@ -150,13 +152,13 @@ def average_precision(scores: Given, targets: Given) -> MetricState:
 def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> MetricState:
     """exp of the mean of -log softmax(logits)[target], over all targets that are not ignored.
 
-    NaN where all targets are ignored, and on a GPU where one is not a class.
+    NaN if all targets are ignored, and on a GPU if a target is out of range.
 
     logits: (..., classes).
-    targets: (...), class numbers.
-    ignore_index: the target that does not count, as in `rumus.nn.cross_entropy_loss`.
+    targets: (...), class indices.
+    ignore_index: the target to ignore, as in `rumus.nn.cross_entropy_loss`.
 
-    ValueError for shapes that do not fit and, on the host, for a target that is not a class.
+    Raises ValueError for shapes that do not fit and, on the host, for a target out of range.
     """
     losses, count = surprise(logits, targets, ignore_index)
     return MetricState("perplexity", (losses, count), _perplexity)
@@ -165,7 +167,7 @@ def perplexity(logits: Given, targets: Given, *, ignore_index: int = -100) -> Me
 def mean_absolute_error(predictions: Given, targets: Given) -> MetricState:
     """The mean of |prediction - target|, over all elements; NaN if one is.
 
-    predictions, targets: of one shape, ValueError otherwise.
+    predictions, targets: of equal shape; otherwise raises ValueError.
     """
     return _of_errors("mean_absolute_error", predictions, targets, abs, _ratio)
 
@@ -173,7 +175,7 @@ def mean_absolute_error(predictions: Given, targets: Given) -> MetricState:
 def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
     """The root of the mean square of prediction - target; NaN if one is.
 
-    predictions, targets: of one shape, ValueError otherwise.
+    predictions, targets: of equal shape; otherwise raises ValueError.
     """
     square = lambda error: error * error
     return _of_errors("root_mean_squared_error", predictions, targets, square, _root_of_ratio)
@@ -182,11 +184,11 @@ def root_mean_squared_error(predictions: Given, targets: Given) -> MetricState:
 def r2(predictions: Given, targets: Given) -> MetricState:
     """1 - sum (y - p)^2 / sum (y - mean y)^2, over all elements, which are kept.
 
-    Of constant targets it is 1 if all predictions are right, else 0. NaN of a single sample.
+    For constant targets it is 1 if all predictions are right, otherwise 0. NaN for a single sample.
 
-    predictions, targets: of one shape.
+    predictions, targets: of equal shape.
 
-    ValueError for shapes that differ, and for NaN.
+    Raises ValueError for shapes that differ, and for NaN.
     """
     return _kept("r2", predictions, targets, _paired, _r2)
 
@@ -206,7 +208,7 @@ def _of_errors(
 def _kept(
     name: str, given: Given, targets: Given, check: Callable[..., Any], finish: Finish
 ) -> MetricState:
-    """A state that keeps all values; those of a device are checked when they are read."""
+    """A state that keeps all values; those on a device are checked when read."""
     if isinstance(given, Tensor) and is_remote(given):
         _check_same(shape_of(given), shape_of(targets))
         parts: tuple[Part, ...] = given.detach(), beside(targets, given)

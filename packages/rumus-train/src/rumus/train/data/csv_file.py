@@ -318,7 +318,7 @@ class _Features:
                 if self._encoding.missing is None:
                     raise ValueError(
                         f"{place}: {printable(repr(cell))} in column {printable(repr(name))} "
-                        "is not a category; missing=0.0, or another number, takes it for none of them"
+                        "is not a category; missing=0.0 or another number takes it for none"
                     )
                 cell = ""
             elif known and cell not in known:

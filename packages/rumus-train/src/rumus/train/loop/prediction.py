@@ -152,7 +152,7 @@ def of_first(model: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def only_model(state: Mapping[str, Any]) -> Any:
-    """Return the one module among the objects that a trainer names; ValueError otherwise."""
+    """Return the only module among a trainer's `state`. Raises ValueError otherwise."""
     models = {name: each for name, each in state.items() if _is_model(each)}
     if len(models) == 1:
         return next(iter(models.values()))
@@ -164,7 +164,7 @@ def only_model(state: Mapping[str, Any]) -> Any:
 
 
 def backend_of_model(model: object) -> Backend:
-    """Return where a model's parameters are; the CPU if it has none."""
+    """Return the backend of a model's parameters; the CPU if it has none."""
     named = getattr(model, "named_parameters", None)
     first = None if named is None else next(iter(named()), None)
     return cpu() if first is None else first[1].backend
@@ -172,7 +172,7 @@ def backend_of_model(model: object) -> Backend:
 
 @contextmanager
 def left_alone(loader: Iterable[Any]) -> Iterator[None]:
-    """Refuse a loader in the middle of an epoch; put it back to where it was after the block."""
+    """Raise for a loader in the middle of an epoch; restore its position after the block."""
     if getattr(loader, "batch", 0):
         raise ValueError(
             "the loader is in the middle of an epoch, so the samples before would be missing: "
@@ -206,7 +206,7 @@ def _by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 
 def _on_host(made: Any, rows: float) -> Prediction:
-    """The arrays of one batch. ValueError if they are not one row a sample."""
+    """The arrays of one batch. Raises ValueError unless they have one row per sample."""
     if isinstance(made, tuple):
         return tuple([_on_host(each, rows) for each in made])
     if isinstance(made, Mapping):
@@ -225,7 +225,7 @@ def _on_host(made: Any, rows: float) -> Prediction:
 
 
 def _joined(parts: Sequence[Prediction]) -> Prediction:
-    """All batches as one. ValueError for batches of different structure."""
+    """All batches concatenated. Raises ValueError for batches of different structure."""
     first = parts[0]
     if isinstance(first, tuple):
         return tuple([_joined(each) for each in zip(*parts, strict=True)])

@@ -1,4 +1,4 @@
-"""`Progress`: what a person wants to know of a running training."""
+"""`Progress`: the progress of a running training, for display."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _RECENT: Final = 32  # losses whose course is shown
 
 @dataclass(slots=True)
 class Progress:
-    """It is looked at a few times a second; numbers on a device are read then, and rarer than that.
+    """It is displayed a few times a second; numbers on a device are read even less often.
 
-    Epochs count from 0. steps: how many there will be, if that is known.
+    Epochs count from 0. steps: their total number, if known.
     """
 
     run: Run
@@ -48,7 +48,7 @@ class Progress:
     _looked: tuple[float, int, float] = (0.0, 0, 0.0)
 
     def start(self, event: TrainStart) -> None:
-        """Begin, or go on after a resume."""
+        """Begin, or continue after a resume."""
         self._backend = backend_of(self.run.trainer.optimizer)
         self.device = device_name(self._backend)
         self.epoch, self.step = event.epoch, event.step
@@ -58,7 +58,7 @@ class Progress:
         self._looked = (now, event.step, 0.0)
 
     def look(self, event: StepEnd, now: float, read: bool = True) -> None:
-        """Take over what a step says; with `read`, its loss and norm too, which may wait."""
+        """Record a step; with `read`, also its loss and norm, which may wait for the device."""
         self.epoch, self.step = event.epoch, event.step
         self._count(event.steps_per_epoch)
         self.lr = event.learning_rate
@@ -71,17 +71,17 @@ class Progress:
             self.memory = memory_used(self._backend)
 
     def pause(self, seconds: float) -> None:
-        """Leave time that was no training out of the throughput."""
+        """Exclude time without training from the throughput."""
         then, step, samples = self._looked
         self._looked = (then + seconds, step, samples)
 
     def validated(self, event: ValidationEnd) -> None:
-        """Note what a validation has found."""
+        """Record a validation."""
         self.metrics = event.metrics
         self.pause(event.seconds)
 
     def saved(self, event: CheckpointSaved) -> None:
-        """Note a checkpoint."""
+        """Record a checkpoint."""
         self.pause(event.seconds)
         if event.path is not None:
             self.checkpoint, self._saved = event.step, time.perf_counter()
@@ -98,7 +98,7 @@ class Progress:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to the end, as far as can be said."""
+        """Seconds to the end, estimated."""
         found = []
         if self.steps is not None and self.steps_per_second:
             found.append((self.steps - self.step) / self.steps_per_second)
@@ -108,7 +108,7 @@ class Progress:
 
     @property
     def fraction(self) -> float | None:
-        """How much is done, between 0 and 1."""
+        """The share that is done, between 0 and 1."""
         found = []
         if self.steps:
             found.append(self.step / self.steps)
@@ -139,7 +139,7 @@ def _mean(old: float | None, new: float) -> float:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as a clock shows it.
+    """Format a duration like a clock.
 
     >>> clock(3725.4), clock(200_000)
     ('1:02:05', '2 d 7:33:20')
@@ -150,7 +150,7 @@ def clock(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as a person says it.
+    """Format a number of bytes for reading.
 
     >>> size(3 * 2**29)
     '1.5 GiB'
@@ -161,7 +161,7 @@ def size(count: int) -> str:
 
 
 def short(value: float) -> str:
-    """Return a number with four digits.
+    """Format a number with four digits.
 
     >>> short(0.000312345), short(12.0), short(1234567.0)
     ('0.0003123', '12', '1.235e+06')

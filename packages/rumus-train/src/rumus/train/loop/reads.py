@@ -1,10 +1,9 @@
-"""`Reads`: follows the Python code of one step, and notes what it takes from outside.
+"""`Reads`: follows the Python code of one step, and notes what it reads from outside.
 
-Python can call a function before each instruction of a frame. That says which global names,
-closed-over variables and attributes a step reads, and of which objects, whatever its source looks
-like: methods, lambdas, code that was made by exec. Each of them becomes a guard. Code that computes
-from its arguments alone, as that of tensors, is not followed; what is written in C cannot be, so it
-is known by name.
+Python can call a function before each instruction of a frame. This shows which global names,
+closed-over variables and attributes a step reads, and of which objects, whatever its source:
+methods, lambdas, code made by exec. Each of them becomes a guard. Code that depends only on its
+arguments, such as that of tensors, is not followed; C code cannot be, so it is known by name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`Run`: one training from its start, or from a checkpoint, to its end; what `Trainer.fit` does."""
+"""`Run`: one training, from its start or a checkpoint to its end; the work of `Trainer.fit`."""
 
 from __future__ import annotations
 
@@ -71,28 +71,28 @@ if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
 
 OnNonFinite: TypeAlias = Literal["raise", "skip", "rollback"]
-MOST_ROLLBACKS: Final = 3  # unless something else is said
+MOST_ROLLBACKS: Final = 3  # by default
 
 
 class NonFiniteLossError(PrintableError, ArithmeticError):
-    """A loss is NaN or infinite though the gradients of its step are not."""
+    """A loss is NaN or infinite although the gradients of its step are finite."""
 
 
 @dataclass(slots=True, repr=False)
 class Result:
-    """What came of a training.
+    """The result of a training.
 
-    reason: why it ended: "epochs", "steps", "seconds", or what `run.stop` was given.
-    epochs, steps: how many are complete, over resumes.
-    seconds: how long the training took.
-    history: one entry for each epoch and each validation: its "epoch", its "step", and "loss", the
-        mean of the epoch's steps, with what else they logged, or the validation's metrics by name
-        behind "val_".
-    metrics: of the last validation, which looked at the weights after step `metrics_step`.
+    reason: why it ended: "epochs", "steps", "seconds", or the argument of `run.stop`.
+    epochs, steps: how many are complete, including those before a resume.
+    seconds: the duration of the training.
+    history: one entry for each epoch and each validation, with "epoch" and "step". An epoch's has
+        the mean "loss" of its steps and whatever else they logged; a validation's has its metrics,
+        prefixed with "val_".
+    metrics: of the last validation, for the weights after step `metrics_step`.
     metrics_step: the step that `metrics` belong to.
-    best: the best value of `monitor`, which the weights after `best_step` had.
+    best: the best value of `monitor`, for the weights after `best_step`.
     best_step: the step that `best` belongs to.
-    spikes: the steps whose losses were far above those before, where `fit` looked for them.
+    spikes: the steps whose losses were far above the previous ones, if `fit` looked for them.
     """
 
     reason: str
@@ -110,7 +110,7 @@ class Result:
         return f"Result({', '.join(f'{name} {value}' for name, value in self._told().items())})"
 
     def _repr_html_(self) -> str:
-        """Return it as a table, which a notebook shows."""
+        """Return it as a table for notebooks."""
         rows = "".join(
             f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
             for name, value in self._told().items()
@@ -118,7 +118,7 @@ class Result:
         return f"<table>{rows}</table>"
 
     def _told(self) -> dict[str, str]:
-        """What a person asks first."""
+        """The main facts."""
         losses = [entry["loss"] for entry in self.history if "loss" in entry]
         found = {
             "ended by": self.reason,
@@ -137,10 +137,10 @@ class Result:
 
 
 class Run:
-    """One training; `Trainer.fit` says what its arguments mean.
+    """One training; see `Trainer.fit` for its arguments.
 
-    Callbacks have it in every event. They may look at `trainer`, `position`, `limits`, and call
-    `stop` and `save`.
+    Every event holds it. Callbacks may read `trainer`, `position` and `limits`, and call `stop` and
+    `save`.
 
     trainer: see `Training`.
     loader: see `Trainer.fit`.
@@ -154,7 +154,7 @@ class Run:
     spikes: see `Trainer.fit`.
     rollbacks: see `Trainer.fit`.
     callbacks: see `Trainer.fit`.
-    store: of the checkpoints, None for none.
+    store: the store of checkpoints, or None.
     save_every: see `Trainer.fit`.
     monitor: see `Trainer.fit`.
     restore_best: see `Trainer.fit`.
@@ -238,13 +238,13 @@ class Run:
 
     @property
     def spans(self) -> Spans | None:
-        """Where the time of the running step went so far; None without `profile_steps`."""
+        """The time taken so far by parts of the running step; None without `profile_steps`."""
         return None if self._clock is None else self._clock.spans
 
     def stop(self, reason: str) -> None:
-        """End the training after the running step, or epoch if it is over, in good order.
+        """End the training normally after the running step, or after the epoch if that is done.
 
-        reason: what `Result.reason` will be.
+        reason: the value of `Result.reason`.
         """
         self.stopped = self.stopped or reason
 
@@ -255,7 +255,7 @@ class Run:
     # The training
 
     def go(self, resume: Resume) -> Result:
-        """Train until a limit is reached or somebody says stop; return what came of it.
+        """Train until a limit is reached or `stop` is called; return the result.
 
         resume: see `Trainer.fit`.
         """
@@ -283,7 +283,7 @@ class Run:
         return result
 
     def _step(self) -> None:
-        """Do one step, and what is due after it."""
+        """Run one step and what is due after it."""
         position, batches = self.position, self.batches
         before, self._first = batches.samples, batches.batch
         if self._clock is not None:
@@ -336,13 +336,13 @@ class Run:
             self._save()
 
     def _here(self, step: int) -> Place:
-        """Where the batches of a step come from."""
+        """The origin of a step's batches."""
         batches = self.batches
         numbers = tuple(range(self._first, batches.batch))
         return Place(self.position.epoch, step, numbers, batches.samples_from(self._first))
 
     def _is_left_out(self, loss: Tensor) -> bool:
-        """Whether the running step is left out, for its loss."""
+        """Whether the running step is skipped because of its loss."""
         assert self._spikes is not None
         return self._spikes.leaves_out(self._here(self.position.step + 1), float(loss))
 
@@ -352,7 +352,7 @@ class Run:
             self._spikes.look()
 
     def _look(self, loss: Tensor) -> None:
-        """Read a loss. NonFiniteLossError where the gradients cannot have said so."""
+        """Read a loss. Raises NonFiniteLossError where gradients could not reveal it."""
         start = perf_counter()
         value = float(loss)
         if self.spans is not None:
@@ -439,7 +439,7 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int | None:
-        """How many steps an epoch has, if the loader says how many batches."""
+        """The number of steps per epoch, if the loader has a length."""
         batches = self.batches.per_epoch
         return None if batches is None else -(-batches // self.accumulate)
 
@@ -514,11 +514,11 @@ class Run:
             self._roll_back(error)
 
     def _note_good(self, state: dict[str, Any]) -> None:
-        """Keep a state to go back to, with the losses that those of its weights compare with."""
+        """Keep a state to roll back to, with the losses it is compared with."""
         self._good, self._good_losses = state, list(self.position.recent_losses)
 
     def _roll_back(self, error: NonFiniteGradientError | LossSpikeError) -> None:
-        """Go back to the last good state, but not in the data: what has led here is left out."""
+        """Roll back to the last good state, but not in the data: skip the offending batches."""
         self.position.rollbacks += 1
         if self.position.rollbacks > self.rollbacks:
             error.add_note(f"it was rolled back {self.rollbacks} times before: that is the limit")
@@ -584,7 +584,7 @@ class Run:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Let the trainer watch losses in the block, and nothing after it."""
+        """Within the block, let the trainer watch losses."""
         leaves_out = None
         if self._spikes is not None and not self._spikes.rolls_back:
             leaves_out = self._is_left_out
@@ -606,7 +606,7 @@ class Run:
         )
 
     def _note_machine(self) -> None:
-        """Say it if a run continues where its last bits may be others."""
+        """Warn if a run continues on a machine where the last bits may differ."""
         before, now = self.position.machine, machine(backend_of(self.trainer.optimizer))
         self.position.machine = now
         differs = what_differs(before, now) if before else None
@@ -619,7 +619,7 @@ class Run:
             )
 
     def _note_hyperparameters(self) -> None:
-        """Say it if a run continues with others than before: what is here counts."""
+        """Warn if a run continues with other hyperparameters: the new ones count."""
         before = self.position.hyper
         trainer = self.trainer
         now = hyperparameters(
@@ -642,7 +642,7 @@ class Run:
             spare(best)
 
     def _check_monitored(self, saved: Saved) -> None:
-        """Refuse to compare a metric with the best value of another one."""
+        """Raise instead of comparing a metric with the best value of another one."""
         found = saved.state.get("position", {})
         before = found.get("monitor"), found.get("mode")
         now = self.monitor.metric, self.monitor.mode
@@ -657,7 +657,7 @@ class Run:
         return self.position.epoch, self.position.step, self.position.validation_due
 
     def _save(self) -> None:
-        """Save a checkpoint, unless this is where the last one was saved."""
+        """Save a checkpoint, unless this step has one."""
         self._save_asked = False
         store, metric = self.store, self._metric()
         if store is None or self._place == self._saved_at:
@@ -680,7 +680,7 @@ class Run:
         self.callbacks.send(CheckpointSaved(self, position.epoch, position.step, path, seconds))
 
     def _metric(self) -> float | None:
-        """What the monitored metric is of the weights as they are; None if nobody has looked."""
+        """The monitored metric of the current weights; None if they were not validated."""
         position = self.position
         if position.metrics_step != position.step or position.validation_due:
             return None
@@ -694,7 +694,7 @@ class Run:
         if self.restore_best and self.signals.received is None:
             self._restore_best()
         self._close()
-        number = self.signals.received  # only now: one may have come while saving
+        number = self.signals.received  # only now: one may have arrived while saving
         seconds = self.team.clock() - self._started
         interrupted = number and Interrupted(number, position.step, self._path)
         reason = interrupted.name if interrupted else self.stopped or "epochs"
@@ -715,7 +715,7 @@ class Run:
         )
 
     def _restore_best(self) -> None:
-        """Make parameters and optimizer what they were when the monitored metric was best."""
+        """Restore parameters and optimizer from the best validation."""
         position, store, best_step = self.position, self.store, self.position.best_step
         assert store is not None
         if best_step is None:
@@ -731,7 +731,7 @@ class Run:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Tell the other ranks of what ends the training of this one."""
+        """Report this rank's error to the others."""
         try:
             yield
         except BaseException as error:
@@ -740,7 +740,7 @@ class Run:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Tell the callbacks of an error that ends the training."""
+        """Report the error that ends the training to the callbacks."""
         try:
             yield
         except Exception as error:
@@ -774,7 +774,7 @@ def _check_spikes(spikes: Spikes | None, trainer: Trainer[Any]) -> None:
 
 
 def _prepare(optimizer: Any, nonfinite: OnNonFinite | None) -> OnNonFinite | None:
-    """Make an optimizer do what `nonfinite` says; ValueError if it cannot."""
+    """Set an optimizer's `nonfinite`. Raises ValueError if it has none."""
     if nonfinite is None:
         return None
     if nonfinite not in ("raise", "skip", "rollback"):

@@ -1,4 +1,4 @@
-"""`Spikes`: a loss that jumps; its batch is left out, or the run goes back to what was good."""
+"""`Spikes`: handles a loss that jumps: skips its batch, or rolls the run back."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from rumus.train.base.late_values import late_values
 if TYPE_CHECKING:
     from rumus.train.base.position import Position
 
-_LAG: Final = 32  # steps whose losses wait to be read in one piece
-_SHOWN: Final = 10  # samples that a message names
-_LEAST_DEVIATION: Final = 1e-3  # of the mean: losses that hardly differ are no measure
+_LAG: Final = 32  # steps whose losses are read together
+_SHOWN: Final = 10  # samples named in a message
+_LEAST_DEVIATION: Final = 1e-3  # of the mean: losses that hardly differ do not count
 
 
 @dataclass(frozen=True, slots=True)
 class Spikes:
-    """What is done about a step whose loss is far above those of the steps before.
+    """Handles a step whose loss is far above those of previous steps.
 
-    A loss is a spike if it is above mean + z_thresh deviation of the last `window` losses that were
-    none. The first `window` steps are never judged.
+    A loss is a spike if it exceeds the mean of the last `window` normal losses by `z_thresh`
+    standard deviations. The first `window` steps are never judged.
 
-    action: "skip" leaves the batch out, as if it had never been seen: no parameter, moment, buffer
-        or random stream has changed after it. The loss is read before the update, so a GPU is
-        waited for once in each step. "rollback": parameters and optimizer become what they were
-        when a checkpoint was saved last, or the epoch began, and the data go on; at most
-        `rollbacks` times. Losses are read 32 steps at a time, and no step waits.
-    z_thresh: above 0, how many deviations are too many.
-    window: how many losses are compared with, at least 2.
-    patience: with "skip", after so many spikes in a row the weights are to blame and not a batch,
-        and LossSpikeError ends the run. At least 1.
+    action: "skip" drops the batch as if it had never been seen: no parameter, moment, buffer or
+        random stream changes. The loss is read before the update, so each step waits for the GPU
+        once. "rollback" restores parameters and optimizer from the last checkpoint, or from the
+        start of the epoch, and continues with the next data; at most `rollbacks` times. Losses are
+        read 32 steps at a time, and no step waits.
+    z_thresh: the limit in standard deviations, above 0.
+    window: the number of losses to compare with, at least 2.
+    patience: with "skip", LossSpikeError ends the run after so many spikes in a row, as the weights
+        must be to blame and not a batch. At least 1.
 
-    ValueError for a value out of range.
+    Raises ValueError for a value out of range.
 
     >>> from rumus.train import Spikes
     >>> Spikes("rollback", z_thresh=8.0)
@@ -69,11 +69,11 @@ class Spike:
 
     epoch: of the batch, from 0.
     step: its number, from 1.
-    batches: their numbers in the epoch, from 0; several where a step accumulates.
-    samples: the numbers of their samples in the dataset, None where the loader does not say.
+    batches: their indices in the epoch, from 0; several if a step accumulates.
+    samples: the dataset indices of their samples; None if the loader does not know them.
     loss: of the step.
-    mean: of the losses before it.
-    deviation: of the losses before it.
+    mean: of the previous losses.
+    deviation: the standard deviation of the previous losses.
     """
 
     epoch: int
@@ -97,12 +97,12 @@ class Spike:
 
 
 class LossSpikeError(PrintableError, ArithmeticError):
-    """A loss is far above those before, and nothing that was to be done about it has helped."""
+    """A loss is far above the previous ones, and the requested action did not help."""
 
 
 @dataclass(slots=True)
 class Place:
-    """Where a step's batches come from. samples: looks their numbers up, if that is possible."""
+    """The origin of a step's batches. samples: looks up their indices, if possible."""
 
     epoch: int
     step: int
@@ -111,9 +111,9 @@ class Place:
 
 
 class SpikeWatch:
-    """Compares the losses of a run with those before; what it has seen is part of its position.
+    """Compares the losses of a run with previous ones; its history is part of the run's position.
 
-    policy: what counts as a spike, and what is done.
+    policy: what counts as a spike, and the action.
     position: of the run.
     """
 
@@ -123,11 +123,11 @@ class SpikeWatch:
 
     @property
     def rolls_back(self) -> bool:
-        """Whether the run goes back to what was good."""
+        """Whether the run rolls back."""
         return self.policy.action == "rollback"
 
     def leaves_out(self, place: Place, loss: float) -> bool:
-        """Whether a step is left out, before its update. LossSpikeError for one too many."""
+        """Whether to skip a step, before its update. Raises LossSpikeError after too many."""
         position = self.position
         found = self._judged(place, loss)
         if found is None:
@@ -145,13 +145,13 @@ class SpikeWatch:
         return True
 
     def note(self, place: Place, loss: Tensor, outcome: Outcome) -> None:
-        """Take note of a step that was done; now and then read what was noted. LossSpikeError."""
+        """Note a step; now and then read the noted ones. Raises LossSpikeError."""
         self._waiting.append((place, loss, outcome))
         if len(self._waiting) >= _LAG:
             self.look()
 
     def look(self) -> None:
-        """Read what was noted. LossSpikeError for a spike; what came after it is forgotten."""
+        """Read the noted steps. Raises LossSpikeError for a spike; later steps are dropped."""
         waiting, self._waiting = self._waiting, []
         values = late_values([loss for _, loss, _ in waiting])
         for (place, _, outcome), value in zip(waiting, values, strict=True):
@@ -162,10 +162,10 @@ class SpikeWatch:
                 raise LossSpikeError(str(found))
 
     def _judged(self, place: Place, loss: float) -> Spike | None:
-        """The spike that a loss is; otherwise it is one of those that others are compared with."""
+        """The spike, if the loss is one; otherwise the loss joins the history."""
         recent, policy = self.position.recent_losses, self.policy
         if not math.isfinite(loss):
-            return None  # gradients that are not finite are another matter
+            return None  # non-finite gradients are handled elsewhere
         if len(recent) >= policy.window:
             mean = float(np.mean(recent))
             deviation = max(float(np.std(recent)), _LEAST_DEVIATION * abs(mean))
@@ -182,13 +182,13 @@ class SpikeWatch:
 
 
 def _saved(spike: Spike) -> dict[str, Any]:
-    """A spike as a checkpoint has it: with lists."""
+    """A spike for a checkpoint, with lists."""
     parts = asdict(spike).items()
     return {name: list(value) if isinstance(value, tuple) else value for name, value in parts}
 
 
 def spikes_of(saved: Sequence[dict[str, Any]]) -> list[Spike]:
-    """Return spikes as they were saved."""
+    """Return saved spikes."""
     return [_loaded(each) for each in saved]
 
 

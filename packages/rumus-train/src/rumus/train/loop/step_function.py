@@ -1,4 +1,4 @@
-"""`StepFunction`: a loss function as it is called, with what it returns beside the loss."""
+"""`StepFunction`: a loss function, and what it returns beside the loss."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rumus.train.base.step_clock import TimedFunction
 
 
 class StepFunction:
-    """Calls `function`, which returns a loss, or a dict of it and of what else is to be logged.
+    """Calls `function`, which returns a loss, or a dict of it and of other values to log.
 
-    names: of the arguments, where the batch is a dict: `function` gets those that it wants by name.
-    log: what the last call has returned beside the loss. It stands for `function` in captured
-    steps; a repetition, which calls nothing, puts its own log there.
+    names: the argument names, for a batch that is a dict: `function` gets those it takes.
+    log: what the last call returned beside the loss. It replaces `function` in captured steps; a
+        replay, which calls nothing, stores its own log there.
     """
 
     __slots__ = ("_wanted", "function", "log", "names")
@@ -43,7 +43,7 @@ class StepFunction:
 
 
 def users_own(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the user's own function, where it is timed or its log is kept."""
+    """Return the user's function if this one wraps it for timing or logs."""
     while isinstance(function, (TimedFunction, StepFunction)):
         function = function.function
     return function

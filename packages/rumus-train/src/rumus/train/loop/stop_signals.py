@@ -1,4 +1,4 @@
-"""`StopSignals`: SIGTERM, Ctrl-C and a closed terminal end a training in good order, saved."""
+"""`StopSignals`: SIGTERM, Ctrl-C and a closed terminal end a training, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 from rumus.train.base.notebook import in_notebook
 
 _ASKED_TO_STOP: Final = (signal.SIGTERM, signal.SIGINT)
-# What would end the process; a program that has a use for one of them keeps it.
+# Signals that would end the process; one that the program handles is left alone.
 _DEADLY: Final = tuple(
     getattr(signal, name) for name in ("SIGHUP", "SIGXCPU", "SIGBREAK") if hasattr(signal, name)
 )
@@ -23,14 +23,14 @@ AGAIN: Final = 1.0  # seconds: what comes sooner is the first signal, sent to pr
 
 
 class Interrupted(SystemExit):
-    """A signal has ended the training. Uncaught it ends the process with `code`, silently.
+    """A signal has ended the training. If uncaught, it ends the process silently with `code`.
 
     code: 128 + the signal: 143 for SIGTERM, 130 for Ctrl-C, 129 for a closed terminal.
 
     number: of the signal.
-    step: how many were done, None where a second signal has left at once. checkpoint: where the
-        state was saved, None if nowhere.
-    path: of the checkpoint, None where none was saved.
+    step: the number of steps done; None if a second signal ended the training at once. checkpoint:
+        where the state was saved, or None.
+    path: of the checkpoint, or None.
     """
 
     def __init__(self, number: int, step: int | None = None, path: Path | None = None) -> None:
@@ -47,22 +47,22 @@ class Interrupted(SystemExit):
 
 
 def shown(interrupted: Interrupted) -> BaseException:
-    """Return what a person is to see: in a notebook, an interrupt like that of any other cell."""
+    """Return the text to display; in a notebook, like the interrupt of any other cell."""
     is_interrupt = interrupted.name == "SIGINT" and in_notebook()
     return KeyboardInterrupt(str(interrupted)) if is_interrupt else interrupted
 
 
 class Abandoned(BaseException):
-    """What may be cut short was, by the first signal. Never leaves this package."""
+    """The first signal interrupted a part that may be interrupted. Never leaves this package."""
 
 
 class StopSignals:
-    """Within its block the first signal is noted, and a second one raises Interrupted at once.
+    """Within its block, the first signal is noted, and a second one raises Interrupted at once.
 
-    The first raises Abandoned where it meets something that may be cut short. What comes within a
-    second is no second signal: `timeout`, batch systems and launchers send the same one to a
-    process and to its group. Python has handlers in the main thread alone: in another one nothing
-    is changed. A signal that is ignored, as under nohup, stays ignored.
+    The first raises Abandoned in a part that may be interrupted. Another one within a second does
+    not count: `timeout`, batch systems and launchers send the same signal to a process and to its
+    group. Python has handlers only in the main thread: in another thread nothing changes. An
+    ignored signal, as under nohup, stays ignored.
 
     received: the signal that the training obeys. noted: the one that this process has got; where
     signals are `shared` by several processes it counts when all of them `obey` it.

@@ -1,6 +1,6 @@
-"""`Team`: what a run asks of the processes that train together; `Alone` is one process.
+"""`Team`: a run's operations over the processes that train together; `Alone` is one process.
 
-What a process decides by itself (the time, a signal, what a file says) it decides for all there.
+A local decision (the time, a signal, a file's contents) is made once for all of them here.
 """
 
 from __future__ import annotations
@@ -21,52 +21,54 @@ if TYPE_CHECKING:
     from rumus.train.loop.trainer import Trainer
 
 T = TypeVar("T")
-# The batches of a step, each with what it counts: asked for one by one.
+# The batches of a step with their weights, requested one by one.
 Window: TypeAlias = Iterable[tuple[tuple[Any, ...], float]]
 
 
 class Team(Protocol):
-    """A run's side of the ranks. Every rank calls each method, at the same places of its program.
+    """A run's interface to the ranks.
 
-    size: how many ranks there are. speaks: whether this one writes files and shows progress.
+    Every rank calls each method, at the same places of its program.
+
+    size: the number of ranks. speaks: whether this one writes files and shows progress.
     """
 
     size: int
     speaks: bool
 
     def begin(self, run: Run) -> None:
-        """Hear of a run before it looks for a checkpoint; refuse one that differs between ranks."""
+        """Called before a run looks for a checkpoint; raises if the run differs between ranks."""
         ...
 
     def started(self) -> None:
-        """Hear that the run has its state, from a checkpoint or new, and goes on to train."""
+        """Called when the run has its state, new or from a checkpoint, and starts to train."""
         ...
 
     def step(self, loss_fn: LossFunction, window: Window) -> Tensor:
-        """Do one step over the batches of a window; return the loss."""
+        """Run one step over the batches of a window; return the loss."""
         ...
 
     def clock(self) -> float:
-        """Return seconds: the same on every rank, as what is due is decided by them."""
+        """Return the seconds, the same on every rank, since they decide what is due."""
         ...
 
     def once(self, what: str, act: Callable[[], T]) -> T:
-        """Return what `act` returns to the rank that speaks, or raise there what it raises.
+        """Run `act` on the rank that speaks; return its result, or raise its error, on every rank.
 
-        what: names the place in the program, for messages.
+        what: the place in the program, for messages.
         """
         ...
 
     def measure(self, validate: Validate, weight_of: Callable[..., float] | None) -> Measurement:
-        """Return what a validation finds, of all batches together."""
+        """Return the results of a validation over all batches."""
         ...
 
     def end(self) -> None:
-        """Hear that the run is over in good order."""
+        """Called when the run ends normally."""
         ...
 
     def fail(self, error: BaseException) -> None:
-        """Hear that the run ends here with an error, and tell it to the others."""
+        """Called when the run ends with an error here; reports it to the others."""
         ...
 
 
@@ -74,7 +76,7 @@ class TrainingRanks(Ranks, Protocol):
     """Ranks that a trainer can step with."""
 
     def team(self, trainer: Trainer[Any], *, zero: bool) -> Team:
-        """Return what the runs of a trainer ask. zero: each rank keeps a part of the state."""
+        """Return the team for a trainer's runs. zero: each rank keeps a part of the state."""
         ...
 
 

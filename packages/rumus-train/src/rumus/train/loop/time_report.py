@@ -1,4 +1,4 @@
-"""`TimeReport`: says at the end of each epoch where its time went."""
+"""`TimeReport`: prints the time taken by each part of an epoch's steps."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rumus.train.loop.events import EpochEnd, EpochStart, Failed, TrainEnd, Trai
 class TimeReport(Callback):
     """Writes a line after each epoch: the shares of data, forward, backward, optimizer, reading.
 
-    It needs `fit(profile_steps=True)`, which waits for the loss of each step, and a ValueError says
-    so. The times are the host's: on a GPU, forward and backward are the sending of their commands,
-    "replayed" that of recorded steps, and "reading" waits for what the GPU is still busy with.
+    It needs `fit(profile_steps=True)`, which waits for the loss of each step, and raises ValueError
+    without it. The times are the host's: on a GPU, forward and backward only submit their commands,
+    "replayed" submits those of recorded steps, and "reading" waits for the GPU to finish.
 
-    kernels: on a GPU also time the kernels of the first whole epoch on the device, which makes it
-        slower.
-    write: what the lines are given to.
+    kernels: on a GPU, also time the kernels of the first full epoch on the device, which slows it
+        down.
+    write: called with each line.
 
     >>> from rumus.train import TimeReport
     >>> report = TimeReport()  # fit(..., callbacks=[report], profile_steps=True)
     """
 
-    order = 200  # after those who print the loss
+    order = 200  # after callbacks that print the loss
     speaks = True
 
     @checked_arguments
@@ -36,12 +36,12 @@ class TimeReport(Callback):
         self._profile: Any = None
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Insist on steps that are measured."""
+        """Raise unless steps are measured."""
         if event.run.spans is None:
             raise ValueError("TimeReport needs the times of steps: fit(..., profile_steps=True)")
 
     def on_epoch_start(self, event: EpochStart) -> None:
-        """Begin to time kernels, where that is wanted and possible."""
+        """Begin to time kernels, if requested and possible."""
         if self.kernels and (gpu := _gpu_of(event)) is not None:
             self.kernels = False
             self._profile = self._profiling.enter_context(gpu.profile())
@@ -68,6 +68,6 @@ class TimeReport(Callback):
 
 
 def _gpu_of(event: EpochStart | EpochEnd) -> Any:
-    """The GPU that the model is on, None on the CPU."""
+    """The model's GPU; None on the CPU."""
     parameters = event.run.trainer.optimizer.parameters
     return getattr(parameters[0].backend, "gpu", None)

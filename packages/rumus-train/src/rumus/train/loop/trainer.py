@@ -32,7 +32,7 @@ from rumus.train.checkpoints.snapshot import checked_names, scaling_of
 from rumus.train.loop.capture import CapturedSteps, Counts, LossFunction, beside
 from rumus.train.loop.step_function import StepFunction
 
-if TYPE_CHECKING:  # what `fit` alone needs is imported there
+if TYPE_CHECKING:  # imports that only `fit` needs are inside it
     from rumus.train.base.every import Every
     from rumus.train.checkpoints.checkpoint_store import Resume, Store
     from rumus.train.loop.callback import Callback
@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # what `fit` alone needs is imported there
     from rumus.train.loop.validation import Validate
 
 
-# How much a loss counts in the mean of the epoch, from the means that were taken on the way to it.
+# The weight of a loss in the epoch's mean, derived from the means it was computed from.
 Weigh: TypeAlias = "Callable[[Tensor, Sequence[Mean]], float | Tensor]"
 
 
@@ -54,35 +54,35 @@ class Trainer(Generic[M_co]):
     """Runs steps with one optimizer: forward, backward, update.
 
     capture: `train_step(loss_fn, *batch)` runs the first step of a kind as usual, records the
-    second, and from then on repeats its commands on new data, without running `loss_fn`. The
-    results are the same, bit for bit. A kind of step is the function, what it has closed over, the
-    shapes and dtypes of the batch's arrays and its other values; the eight kinds used last are
-    kept. What else `loss_fn` reads (globals, attributes, elements of lists and dicts, small arrays)
-    is noted while it runs, and compared before each repetition: where it differs, another step is
-    recorded. A step that gives another number each time (iterators, clocks, random numbers that
-    are not of a `Generator`, counters) is not captured, and a CaptureWarning says why, once. Now
-    and then, at growing distances and when an epoch begins, the code runs instead of a repetition
-    and is compared with it: what it reads behind code written in C is found out there.
-    On a GPU `loss_fn` must read nothing from it and upload nothing to it but draws of a
-    `Generator`, and must decide nothing by tensors; a CaptureError says what it did otherwise. On
-    the CPU such a step runs as usual, and no warning but only `counts.reasons` says why. With
-    capture=False, and for a closure without a batch, the code runs each time.
+    second, and from then on replays its commands on new data without running `loss_fn`. The results
+    are the same, bit for bit. A kind of step is given by the function, its closure, the shapes and
+    dtypes of the batch's arrays, and the batch's other values; the eight most recent kinds are
+    kept. Whatever else `loss_fn` reads (globals, attributes, elements of lists and dicts, small
+    arrays) is noted while it runs and compared before each replay: if it differs, another step is
+    recorded. A step whose values change each time (iterators, clocks, random numbers from anything
+    but a `Generator`, counters) is not captured, and a CaptureWarning says why, once. Now and then,
+    at growing intervals and at the start of an epoch, the code runs instead of a replay and is
+    compared with the recording, to detect reads inside C code. On a GPU, `loss_fn` must not read
+    from the device, upload anything but draws of a `Generator`, or branch on tensors; otherwise a
+    CaptureError says what it did. On the CPU such a step runs as usual; there is no warning, but
+    `counts.reasons` says why. With capture=False, and for a closure without a batch, the code runs
+    each time.
 
-    state: what checkpoints of `fit` hold beside the optimizer and its parameters, by name: modules,
-    with their buffers and random streams, random generators of rumus, NumPy and Python, objects
-    with `state_dict` and `load_state_dict`. Modules among them evaluate during validation.
-    ValueError for a name that is not an identifier.
+    state: objects that checkpoints of `fit` hold beside the optimizer and its parameters, by name:
+    modules (with their buffers and random streams), random generators of rumus, NumPy and Python,
+    and objects with `state_dict` and `load_state_dict`. Its modules are in evaluation mode during
+    validation. Raises ValueError for a name that is not an identifier.
 
-    loss_scale: for float16 parameters and activations: backward starts at a scale instead of 1,
-    and the gradients are divided by it inside the optimizer's update. The scale stays
-    on the parameters' backend, is lowered when a step is refused and raised now and then; see
-    `LossScale`. With nonfinite="raise" a step is an error only at the smallest scale. An optimizer
-    that has a scale from another trainer keeps it if none is given here. TypeError for an optimizer
-    that takes none.
+    loss_scale: for float16 parameters and activations: backward starts at a scale instead of 1, and
+        the optimizer's update divides the gradients by it. The scale stays on the parameters'
+        backend; it falls when a step overflows and rises now and then; see `LossScale`. With
+        nonfinite="raise", a step raises only at the smallest scale. An optimizer with a scale from
+        another trainer keeps it if none is given here. Raises TypeError for an optimizer without
+        support for it.
 
     ranks: the processes that train together, from `rumus.distributed.ranks()`; `fit` then takes a
-    `DataLoader(..., ranks=ranks)`, and gives each rank the sum of all gradients. zero: with ranks,
-    each of them keeps only its part of the optimizer's state (ZeRO-1).
+        `DataLoader(..., ranks=ranks)` and sums the gradients over all ranks. zero: with ranks, each
+        keeps only its part of the optimizer's state (ZeRO-1).
 
     >>> from rumus.optim import SGD
     >>> from rumus.tensor import Parameter
@@ -123,17 +123,17 @@ class Trainer(Generic[M_co]):
             scalable(optimizer).scale_losses(loss_scale)
         self._steps = CapturedSteps() if capture else None
         self.losses = Losses()  # of the epoch's steps
-        self.log: Log = {}  # of the passes that were done last
+        self.log: Log = {}  # of the last passes
         self._clock: StepClock | None = None
         self._drawn: list[Generator] = []  # what drew in the last step
         self._draws = Draws()  # of the running step
         self.undeclared: Undeclared | None = None  # of the running `fit`, if it saves checkpoints
-        self.leaves_out: Callable[[Tensor], bool] | None = None  # asked of each loss before it
+        self.leaves_out: Callable[[Tensor], bool] | None = None  # called with each loss before it
         if zero and ranks is None:
             raise ValueError("zero=True cuts the state for the ranks of ranks=, which is missing")
         self.team: Team | None = None if ranks is None else ranks.team(self, zero=zero)
 
-    if not TYPE_CHECKING:  # a type checker knows what there is
+    if not TYPE_CHECKING:  # for type checkers
 
         def __new__(cls, *args: object, **given: object) -> Self:  # noqa: D102
             TRAINER_OPTIONS.check_keywords(given)
@@ -150,12 +150,12 @@ class Trainer(Generic[M_co]):
 
     @property
     def counts(self) -> Counts:
-        """How many steps with a batch ran plainly, were recorded, and were repeated."""
+        """How many steps with a batch ran as usual, were recorded, and were replayed."""
         return Counts() if self._steps is None else self._steps.counts
 
     @property
     def backend(self) -> Backend:
-        """Where the parameters are; the CPU for an optimizer that was released."""
+        """The parameters' backend; the CPU for a released optimizer."""
         return self._backend or cpu()
 
     @property
@@ -165,7 +165,7 @@ class Trainer(Generic[M_co]):
 
     @property
     def loss_scale(self) -> Tensor | None:
-        """What the next loss is multiplied by, not read; None without a loss scale."""
+        """The unread factor of the next loss; None without a loss scale."""
         backend = self._backend
         return None if backend is None else self._scale_on(backend)
 
@@ -174,23 +174,23 @@ class Trainer(Generic[M_co]):
         return None if scaling is None else scaling.on(backend)
 
     def train_step(self, loss_fn: LossFunction, *batch: Any, weight: float = 1.0) -> Tensor:
-        """Compute the loss, its gradients and the update; return the loss, without its graph.
+        """Run one step: the loss, its gradients and the update. Return the loss, without its graph.
 
-        loss_fn: called with `batch`, NumPy arrays and tensors of other backends as tensors beside
-            the parameters; with a dict by the names of its parameters, or with the whole dict if it
-            has one parameter that is no key of it. It returns a scalar that depends on the
-            optimizer's parameters, and on no others that are trainable; or a dict of it, as "loss",
-            and of what else is to be logged: numbers, scalars, metrics of `rumus.train.metrics`;
-            see `epoch_averages`.
-        batch: what `loss_fn` is called with.
-        weight: how much this step counts in the mean loss of the epoch, as the number of samples
-            where the batches differ in size.
+        loss_fn: called with `batch`, whose NumPy arrays and tensors of other backends become
+            tensors on the parameters' backend. A dict is passed by parameter names, or as a whole
+            if the function has one parameter that is not a key. It returns a scalar that depends on
+            the optimizer's parameters and no other trainable ones; or a dict with that scalar as
+            "loss" and values to log: numbers, scalars, metrics of `rumus.train.metrics`; see
+            `epoch_averages`.
+        batch: the arguments of `loss_fn`.
+        weight: the weight of this step in the epoch's mean loss, such as its number of samples if
+            batches differ in size.
 
         Raises TypeError if `loss_fn` returns no tensor, ValueError for a weight that is not finite
-        and positive and for a dict that lacks what `loss_fn` wants, UnclaimedGradientError for
-        gradients that the optimizer does not own, and what `backward` and `Optimizer.step` raise;
-        nothing has changed then. A step that raises, or that the optimizer skips, does not enter
-        the mean. CaptureError for what a GPU cannot repeat.
+        and positive and for a dict that lacks an argument of `loss_fn`, UnclaimedGradientError for
+        gradients that the optimizer does not own, CaptureError for code that a GPU cannot replay,
+        and the errors of `backward` and `Optimizer.step`; nothing has changed then. A step that
+        raises, or that the optimizer skips, does not count in the mean.
         """
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be finite and positive, not {weight}")
@@ -202,11 +202,11 @@ class Trainer(Generic[M_co]):
         return self.weighed_step(loss_fn, batch, lambda loss, means: weight)
 
     def weighed_step(self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh) -> Tensor:
-        """Do what `train_step` does; `weigh` says how much the loss counts, once it is there.
+        """Do the same as `train_step`; `weigh` returns the weight once the loss exists.
 
-        loss_fn: from a batch to the loss, or a dict with it.
-        batch: what `loss_fn` is called with.
-        weigh: how much the batch counts.
+        loss_fn: computes the loss of a batch, or a dict with it.
+        batch: the arguments of `loss_fn`.
+        weigh: returns the weight of the batch.
         """
         with self.drawing():
             noted, weight = self._step(loss_fn, batch, weigh)
@@ -215,7 +215,7 @@ class Trainer(Generic[M_co]):
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Put random generators back if the step that draws in the block turns out not to count."""
+        """Restore random generators if the step in the block turns out not to count."""
         for generator in self._drawn:
             undecided = generator.undecided
             undecided.hear(wait=undecided.is_drawn_by_host)
@@ -233,7 +233,7 @@ class Trainer(Generic[M_co]):
         self._follow(draws)
 
     def _follow(self, draws: Draws) -> None:
-        """Have what a step drew depend on what becomes of it."""
+        """Keep a step's random draws only if the step counts."""
         self._drawn = draws.generators
         if not self._drawn:
             return
@@ -247,7 +247,7 @@ class Trainer(Generic[M_co]):
     def _step(
         self, loss_fn: LossFunction, batch: Sequence[Any], weigh: Weigh
     ) -> tuple[Tensor, float | LateWeight]:
-        """Do one step of the optimizer; return the loss, in its own memory, and its weight."""
+        """Run one step of the optimizer; return a copy of the loss, and its weight."""
         if isinstance(self.optimizer, ClosureOptimizer):
             return self._closure_step(self.optimizer, loss_fn, batch, weigh)
         with noting_means() as means:
@@ -266,13 +266,13 @@ class Trainer(Generic[M_co]):
         batch: Sequence[Any],
         weigh: Weigh,
     ) -> tuple[Tensor, float | LateWeight]:
-        """Do a step that computes the loss several times; what the first pass says counts."""
+        """Run a step that computes the loss several times; the first pass counts."""
         first: list[tuple[Log, float | LateWeight]] = []
 
         def passes() -> tuple[Tensor, GradientStore]:
             with noting_means() as means:
                 loss, gradients = self.passes(loss_fn, batch)
-            if not first:  # in its own memory: the next pass may be a repetition of this one
+            if not first:  # a copy: the next pass may be a replay of this one
                 first.append((weighted(self.log, 1.0), self.losses.placed(weigh(loss, means))))
             return loss, gradients
 
@@ -308,56 +308,57 @@ class Trainer(Generic[M_co]):
         profile_steps: bool = False,
         progress: Literal["auto"] | None = "auto",
     ) -> Result:
-        """Train: one `train_step` for each batch that `loader` yields, epoch after epoch.
+        """Train: one `train_step` for each batch of `loader`, epoch after epoch.
 
-        loader: is iterated over once an epoch, and yields tuples of arrays: `loss_fn(*batch)` is
-            the loss, or a dict with it and what else is to be logged, as in `train_step`.
-        loss_fn: from a batch to the loss, or a dict with it.
-        epochs, steps, seconds: when to end; epochs and steps count those before a resume.
-        validate: a function that returns numbers by name, or (loader, function of a batch), whose
-            numbers are averaged over the samples, and states of `rumus.train.metrics` added up;
-            called as `validate_every` says, by default after each epoch, with no graph and every
-            module evaluating, whether `state` names it or not.
-        validate_every: by default after each epoch.
-        accumulate: batches for one step, which is that over all their samples at once; an epoch's
-            last step may have fewer.
-        weight_of: how much a batch counts in means, accumulation and validation, called with the
-            batch; by default the number of terms that the loss averages, as targets that are not
-            ignored, if it is a mean (of `rumus.nn`, or any `mean()`), otherwise its number of
-            samples. ValueError where neither is right for an accumulation or a validation: on a
-            GPU, or for such a mean within a larger sum.
-        nonfinite: what a gradient that is not finite does. "raise", "skip": as in the optimizer,
-            which decides if nothing is said; with a loss scale they are about steps that are
-            refused at its minimum, others are skipped. "rollback": parameters and optimizer become
-            what they were when a checkpoint was saved last, or the epoch began, and the data go on;
+        loader: iterated over once per epoch; yields tuples of arrays: `loss_fn(*batch)` is the
+            loss, or a dict with it and other values to log, as in `train_step`.
+        loss_fn: computes the loss of a batch, or a dict with it.
+        epochs, steps, seconds: when to end; epochs and steps include those before a resume.
+        validate: a function that returns numbers by name, or (loader, function of a batch); its
+            numbers are averaged over the samples, and states of `rumus.train.metrics` added up. It
+            runs without a graph and with every module in evaluation mode, whether `state` names it
+            or not.
+        validate_every: when to validate; by default after each epoch.
+        accumulate: the number of batches per step, which equals a step over all their samples at
+            once; an epoch's last step may have fewer.
+        weight_of: returns the weight of a batch in means, accumulation and validation. By default,
+            if the loss is a mean (of `rumus.nn`, or any `mean()`), it is the number of terms
+            averaged, such as targets that are not ignored; otherwise the number of samples. Raises
+            ValueError if neither is right for an accumulation or a validation: on a GPU, or for
+            such a mean within a larger sum.
+        nonfinite: how to handle non-finite gradients; by default, as set in the optimizer. "raise"
+            and "skip" are the optimizer's; with a loss scale they apply only at its minimum, and
+            other overflowing steps are skipped. "rollback" restores parameters and optimizer from
+            the last checkpoint, or from the start of the epoch, and continues with the next data;
             at most `rollbacks` times.
-        spikes: what is done about a loss that is far above those before: `Spikes()` leaves its
-            batch out, `Spikes("rollback")` goes back; `Result.spikes` and a warning name the batch.
-        rollbacks: how often a run may go back, see nonfinite and spikes.
-        callbacks: what hears of events.
-        checkpoints: `Checkpoints`, or a folder for them, saved as `save_every` says, by default
-            after each epoch, at the end, and whenever a validation is the best so far if they keep
-            the best (a folder does); each with the metric of its own weights, or none.
-        save_every: by default after each epoch.
-        monitor, mode: the metric that says which is best, by default "loss", and whether less
-            ("min") or more ("max") of it is better, which must be said unless it is a loss.
-        restore_best: at the end, model and optimizer become what they were at the best validation.
-        resume: "auto" continues from the newest checkpoint if there is one, True insists on one, a
-            path says which. What follows is what would have been, bit for bit.
+        spikes: how to handle a loss far above the previous ones: `Spikes()` skips its batch,
+            `Spikes("rollback")` rolls back; `Result.spikes` and a warning name the batch.
+        rollbacks: how often a run may roll back; see nonfinite and spikes.
+        callbacks: receive the events of training.
+        checkpoints: `Checkpoints`, or a folder for them. They are saved at `save_every`, at the
+            end, and at each best validation if they keep the best (a folder does), each with the
+            metric of its weights, if validated.
+        save_every: when to save; by default after each epoch.
+        monitor, mode: the metric that defines the best weights, by default "loss", and whether less
+            ("min") or more ("max") is better; `mode` is required unless the metric is a loss.
+        restore_best: at the end, restore model and optimizer from the best validation.
+        resume: "auto" continues from the newest checkpoint if there is one; True requires one; a
+            path selects one. The run continues as if never interrupted, bit for bit.
         signals: SIGTERM and Ctrl-C end the run after the running step, with a checkpoint, by
-            Interrupted, which ends the process with code 143 or 130; a second one at once.
-        profile_steps: measure the parts of each step; it waits for each loss.
-        progress: "auto" shows where it is on a terminal and in a notebook, unless a callback does;
-            elsewhere, as in a log, `callbacks=[LiveView()]` writes lines. None shows nothing.
+            raising Interrupted, which ends the process with code 143 or 130; a second signal ends
+            it at once.
+        profile_steps: time the parts of each step; waits for each loss.
+        progress: "auto" shows progress on a terminal and in a notebook, unless a callback does;
+            elsewhere, such as in a log, use `callbacks=[LiveView()]` for lines. None shows nothing.
 
-        Raises what `train_step` does; ValueError for options that contradict each other or are of
-        no use, for a random generator that `loss_fn` draws from and no checkpoint would hold, for a
-        metric that the validation lacks (what was trained is saved then), a loader
-        that yields nothing, or batches of another structure than before; NonFiniteLossError for a
-        loss that is not finite though the gradients are, at the first step or in an epoch's mean;
-        LossSpikeError where `spikes` does not help;
-        CallbackError; NoCheckpointError where there is nothing to resume; StateMismatchError, with
-        every difference and nothing changed, for a checkpoint of another model.
+        Raises the errors of `train_step`; ValueError for options that contradict each other or have
+        no effect, for a random generator that `loss_fn` draws from and no checkpoint would hold,
+        for a metric that the validation lacks (after saving the trained state), for a loader that
+        yields nothing, and for batches whose structure changes; NonFiniteLossError for a non-finite
+        loss with finite gradients, at the first step or in an epoch's mean; LossSpikeError if
+        `spikes` does not help; CallbackError; NoCheckpointError if there is nothing to resume;
+        StateMismatchError, listing every difference and changing nothing, for a checkpoint of
+        another model.
 
         >>> import numpy as np
         >>> from rumus.optim import SGD
@@ -421,16 +422,16 @@ class Trainer(Generic[M_co]):
     def predict(
         self, loader: Iterable[Any], predict_fn: Callable[..., Any] | None = None
     ) -> Prediction:
-        """Return what the model says of all samples of a loader, in its order, as NumPy arrays.
+        """Return the model's predictions for all samples of a loader, in order, as NumPy arrays.
 
-        As `rumus.train.predict`, with the module that the trainer's `state` names, and with the
-        average that the optimizer keeps, if it does.
+        Like `rumus.train.predict`, with the module in the trainer's `state`, and with the
+        optimizer's average, if it keeps one.
 
-        loader: yields batches as for `fit`, and does not shuffle.
+        loader: yields batches as for `fit`, without shuffling.
         predict_fn: called with each batch instead of the model with its first array.
 
-        Raises what `rumus.train.predict` does; ValueError where `state` names no module, or
-        several, and there is no predict_fn.
+        Raises the errors of `rumus.train.predict`, and ValueError unless `state` names exactly one
+        module or predict_fn is given.
 
         >>> import numpy as np
         >>> from rumus.optim import SGD
@@ -448,16 +449,17 @@ class Trainer(Generic[M_co]):
             return predictions(loader, self.backend, function)
 
     def evaluate(self, loader: Iterable[Any], metrics: Metrics) -> dict[str, float]:
-        """Return numbers about the model over all samples of a loader.
+        """Return metrics of the model over all samples of a loader.
 
-        As `rumus.train.evaluate`, with the module that the trainer's `state` names, and with the
-        average that the optimizer keeps, if it does. Nothing of the training has changed after it.
+        Like `rumus.train.evaluate`, with the module in the trainer's `state`, and with the
+        optimizer's average, if it keeps one. The training is unaffected.
 
         loader: of batches.
-        metrics: functions of (scores, targets), in a sequence or by name, or one of a batch.
+        metrics: functions of (scores, targets), in a sequence or by name, or one function of a
+            batch.
 
-        Raises what `rumus.train.evaluate` does; ValueError where `state` names no module, or
-        several, and metrics are of (scores, targets).
+        Raises the errors of `rumus.train.evaluate`, and ValueError unless `state` names exactly one
+        module or metrics is a function of a batch.
         """
         from rumus.train.loop.prediction import measurements, metric_function, only_model
 
@@ -474,11 +476,11 @@ class Trainer(Generic[M_co]):
     def forward_backward(
         self, loss_fn: LossFunction, batch: Sequence[Any]
     ) -> tuple[Tensor, GradientStore]:
-        """Return the loss and its gradients, of which `update` or `check_claimed` is the next.
+        """Return the loss and its gradients, to pass to `update` or `check_claimed`.
 
-        They are captured where a batch is given and the parameters' backend can.
+        The passes are captured if a batch is given and the parameters' backend supports it.
 
-        loss_fn, batch: see `train_step`, whose errors but those of the update are raised.
+        loss_fn, batch: see `train_step`. Raises its errors, except those of the update.
         """
         loss, grads = self.passes(loss_fn, batch)
         backend = loss.backend
@@ -487,7 +489,7 @@ class Trainer(Generic[M_co]):
         return Tensor(kept, backend), grads
 
     def passes(self, loss_fn: LossFunction, batch: Sequence[Any]) -> tuple[Tensor, GradientStore]:
-        """Do what `forward_backward` does; the next passes may write their loss over this one.
+        """Do the same as `forward_backward`; the next passes may overwrite this loss.
 
         loss_fn, batch: see `train_step`.
         """
@@ -515,9 +517,9 @@ class Trainer(Generic[M_co]):
         return forward_backward(loss_fn, [beside(value, backend) for value in batch], scale)
 
     def check_claimed(self, grads: GradientStore) -> None:
-        """Refuse gradients of parameters that the optimizer does not own, before it steps.
+        """Raise for gradients of parameters that the optimizer does not own, before it steps.
 
-        grads: what `backward` returned.
+        grads: the result of `backward`.
         """
         owned = 0
         for group in self.optimizer.groups:
@@ -530,11 +532,11 @@ class Trainer(Generic[M_co]):
         refuse_foreign(grads, self.optimizer)
 
     def update(self, grads: GradientStore, loss: Tensor | None = None) -> None:
-        """Let the optimizer step with these gradients. Raises what `Optimizer.step` does.
+        """Let the optimizer step with these gradients. Raises the errors of `Optimizer.step`.
 
-        grads: what `backward` returned.
-        loss: of the step, by which it may be left out: the gradients are drained then, and nothing
-            else happens.
+        grads: the result of `backward`.
+        loss: of the step, which may cause it to be skipped: the gradients are then discarded, and
+            nothing else happens.
         """
         if loss is not None and self.leaves_out is not None and self.leaves_out(loss):
             grads.take_updates()
@@ -545,10 +547,10 @@ class Trainer(Generic[M_co]):
             self.optimizer.step(grads)
 
     def count(self, noted: Tensor, weight: float | LateWeight) -> None:
-        """Let the loss of the step that was done enter the mean of the epoch, and end the step.
+        """Add the loss of the finished step to the epoch's mean, and end the step.
 
-        noted: the loss as `losses.note` returned it before the update.
-        weight: how much it counts.
+        noted: the loss as returned by `losses.note` before the update.
+        weight: its weight.
         """
         self.losses.count(noted, weight, self.optimizer.outcome)
         if noted.backend.runs_ahead and is_capturing(noted.backend):
@@ -556,18 +558,18 @@ class Trainer(Generic[M_co]):
 
     @contextmanager
     def clocked(self, clock: StepClock | None) -> Iterator[None]:
-        """Within the block, measure the passes and the update of each step with this clock.
+        """Within the block, time the passes and the update of each step with this clock.
 
-        clock: what the parts are timed by.
+        clock: times the parts.
         """
         with displaced(self, "_clock", clock):
             yield
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Within the block, losses enter its own mean and steps are captured again.
+        """Within the block, losses have their own mean and steps are captured anew.
 
-        After it, losses and captured steps are those from before. The parameters are not put back.
+        Afterwards, losses and captured steps are those from before. Parameters are not restored.
         """
         steps = None if self._steps is None else CapturedSteps()
         with displaced(self, "losses", Losses()), displaced(self, "_steps", steps):
@@ -576,9 +578,8 @@ class Trainer(Generic[M_co]):
     def memory_report(self) -> MemoryReport:
         """Return the bytes of parameters, gradients, state, and of each captured step.
 
-        What a captured step takes is known once it was recorded, before any repetition; a
-        repetition allocates nothing. Steps that run as usual take as much while they run, but give
-        it back; nothing is said of them.
+        A captured step's memory is known once it is recorded; a replay allocates nothing. Steps
+        that run as usual take as much while they run, but release it; they are not listed.
 
         >>> import numpy as np
         >>> from rumus.optim import Adam
@@ -596,8 +597,8 @@ class Trainer(Generic[M_co]):
     def epoch_avg_loss(self) -> float:
         """Return the mean loss of the epoch's steps, and close the epoch.
 
-        The same value again until the next `train_step`, which opens a new epoch. The losses are
-        averaged in float64. ValueError before the first step.
+        It returns the same value until the next `train_step` opens a new epoch. Losses are averaged
+        in float64. Raises ValueError before the first step.
         """
         self.optimizer.poll(wait=True)
         mean = self.losses.close()
@@ -608,11 +609,11 @@ class Trainer(Generic[M_co]):
         return mean
 
     def epoch_averages(self) -> dict[str, float]:
-        """Return what the epoch's steps have logged beside their losses, and close it.
+        """Return the values that the epoch's steps logged beside their losses, and close it.
 
-        Numbers are averaged like the loss, metrics of `rumus.train.metrics` are those of all
-        samples, NaN where they refuse one, as a UserWarning says. Empty where `loss_fn` returns no
-        dict, and again until the next `train_step`.
+        Numbers are averaged like the loss; metrics of `rumus.train.metrics` cover all samples, and
+        are NaN, with a UserWarning, if they reject one. The result is empty if `loss_fn` returns no
+        dict, and stays the same until the next `train_step`.
 
         >>> import numpy as np
         >>> from rumus.optim import SGD
@@ -632,12 +633,12 @@ class Trainer(Generic[M_co]):
         return self.losses.logged.close()
 
     def reset_epoch(self) -> None:
-        """Forget the losses so far: the next step opens a new epoch. Usually done by itself."""
+        """Discard the losses so far: the next step opens a new epoch. Usually automatic."""
         self.losses.clear()
 
 
 def check_loss_function(loss_fn: object) -> None:
-    """Raise TypeError for what is not a function, as the targets of fit(x, y)."""
+    """Raise TypeError for anything but a function, such as the targets in fit(x, y)."""
     if not callable(loss_fn):
         raise TypeError(
             f"loss_fn must be a function of a batch, not {type(loss_fn).__name__}: "
@@ -647,7 +648,7 @@ def check_loss_function(loss_fn: object) -> None:
 
 
 def scalable(optimizer: Optimizer[Any]) -> SteppedOptimizer[Any]:
-    """Return the optimizer whose update divides by a loss scale. TypeError if there is none."""
+    """Return the optimizer whose update divides by a loss scale; TypeError if there is none."""
     if not isinstance(optimizer, ClosureOptimizer):
         fused = optimizer.fused if isinstance(optimizer, Wrapper) else optimizer
         if isinstance(fused, SteppedOptimizer):

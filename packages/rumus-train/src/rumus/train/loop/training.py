@@ -1,4 +1,4 @@
-"""`Training`: what a script of yours hands to the command line: all that `Trainer.fit` needs."""
+"""`Training`: what a script passes to the command line: everything `Trainer.fit` needs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rumus.train.loop.validation import Validate
 
 @dataclass
 class Training:
-    """A trainer, its data and its loss, and what else `Trainer.fit` takes, which says what it does.
+    """A trainer, its data, its loss, and the other arguments of `Trainer.fit`; see there.
 
-    trainer: that steps.
+    trainer: the trainer.
     loader: see `Trainer.fit`.
-    loss_fn: from a batch to the loss, or a dict with it.
+    loss_fn: computes the loss of a batch, or a dict with it.
     epochs: see `Trainer.fit`.
     steps: see `Trainer.fit`.
     seconds: see `Trainer.fit`.
@@ -40,11 +40,10 @@ class Training:
     mode: see `Trainer.fit`.
     restore_best: see `Trainer.fit`.
     progress: see `Trainer.fit`.
-    read, predict_fn: for `rumus predict`: how new data is read, a function of a path that returns
-        batches, and what is said of a batch, by default what the model says of its first array.
+    read, predict_fn: for `rumus predict`: a function from a path to the batches of new data, and a
+        function from a batch to its predictions, by default the model called with its first array.
 
-    Checkpoints, and whether to resume from one, are chosen when it runs: by `rumus train`, or by
-    the options of `fit`.
+    Checkpoints and resuming are chosen when it runs: by `rumus train`, or by the options of `fit`.
 
     >>> import numpy as np
     >>> from rumus.optim import SGD
@@ -82,7 +81,7 @@ class Training:
     predict_fn: Callable[..., Any] | None = None
 
     def fit(self, **options: Any) -> Result:
-        """Call `trainer.fit` with all of it; options come in its place, or are added.
+        """Call `trainer.fit` with all of it; options override it or are added.
 
         options: see `FusedOptimizer`.
         """

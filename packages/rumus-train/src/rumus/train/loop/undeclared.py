@@ -1,8 +1,8 @@
-"""`Undeclared`: what a run draws random numbers from though no checkpoint holds it.
+"""`Undeclared`: generators that a run draws from but no checkpoint holds.
 
-A resumed run would silently draw other numbers from these. Rumus's generators report when they
-draw. Those of NumPy and Python do not: all live ones in the process are checked before and after
-the passes of the first steps, and whenever a checkpoint is saved.
+A resumed run would silently draw other numbers from them. Rumus's generators report their draws.
+Those of NumPy and Python do not: all live ones in the process are checked before and after the
+passes of the first steps, and whenever a checkpoint is saved.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PASSES: Final = 2  # one may make a generator, which the next draws from
 
 
 class Undeclared:
-    """Watches the passes and the checkpoints of one run.
+    """Checks the passes and the checkpoints of one run.
 
     known: random generators that are saved. held: objects that save what they hold. with_program:
     the generators that belong to the program are not saved either.
@@ -46,7 +46,7 @@ class Undeclared:
         return Look(of_program=self._with_program)
 
     def before_passes(self) -> None:
-        """Look around, if these are among the first, or the first after a save."""
+        """Check, if these passes are among the first, or the first after a save."""
         if self._look is None:
             self._look = self._look_around()
         if self._passes < PASSES:
@@ -68,7 +68,7 @@ class Undeclared:
             )
 
     def before_save(self) -> None:
-        """Warn of what has drawn in this run besides; at growing distances, as it takes a while."""
+        """Warn of other generators that this run drew from, at growing intervals (it is slow)."""
         self._saves += 1
         if self._saves & (self._saves - 1):
             return

@@ -1,4 +1,4 @@
-"""`undone`: a trainer that is tried out, and afterwards is what it was."""
+"""`undone`: restores a trainer after a trial."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def undone(trainer: Trainer[Any], loader: Any = None) -> Iterator[None]:
-    """Within the block anything may be trained; after it, all is what it was.
+    """Within the block anything may be trained; afterwards everything is restored.
 
-    trainer: its parameters, optimizer, `state`, losses and captured steps come back; and so do the
-        random generators of the program.
-    loader: comes back to its place, where it has a `state_dict`.
+    trainer: its parameters, optimizer, `state`, losses and captured steps are restored, and so are
+        the program's random generators.
+    loader: its position is restored if it has a `state_dict`.
     """
     optimizer: Any = trainer.optimizer
     owner = getattr(optimizer, "fused", optimizer)

@@ -1,4 +1,4 @@
-"""Validation: what a model is worth, looked at without training it."""
+"""Validation: measuring a model without training it."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def check_validate(validate: object) -> None:
 
 @contextmanager
 def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator[None]:
-    """Within the block every module of this thread evaluates, and no graph is recorded.
+    """Within the block, modules of this thread are in evaluation mode and no graph is recorded.
 
-    `objects` may hold modules of others, which do not ask whether somebody evaluates; one of
-    `rumus.nn` that is switched within is what it was before as soon as the block ends.
-    An optimizer that keeps an average (an EMA, schedule-free) has it in the parameters' place.
+    `objects` may hold foreign modules, which do not check this; a `rumus.nn` module that is
+    switched inside the block is restored at its end. The average of an optimizer that keeps one
+    (EMA, schedule-free) replaces the parameters.
     """
     modules = [m for thing in objects if hasattr(thing, "modules") for m in thing.modules()]
     before = [module.training for module in modules]
@@ -88,9 +88,9 @@ def evaluating(objects: Iterable[object], optimizer: Optimizer[Any]) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a validation has found.
+    """The result of a validation.
 
-    numbers: by name. confusion: the counts of the confusion matrices among them, (target, said).
+    numbers: by name. confusion: the counts (target, prediction) of the confusion matrices.
     """
 
     numbers: dict[str, float]
@@ -102,13 +102,12 @@ def measure(
     backend: Backend,
     weight_of: Callable[..., float] | None = None,
 ) -> Measurement:
-    """Return what a validation finds.
+    """Run a validation and return its result.
 
-    backend: where the arrays of a batch are put.
-    weight_of: how much a batch counts; by default its number of samples, and for a loss of
-    `rumus.nn` the number of terms that it is the mean of.
-    TypeError for what returns no numbers; ValueError for a loader that yields nothing, and for
-    batches of which it is not known how much they count.
+    backend: receives the arrays of a batch.
+    weight_of: returns the weight of a batch; by default its number of samples, or for a loss of
+    `rumus.nn` the number of terms it averages. Raises TypeError if it does not return numbers;
+    ValueError for a loader that yields nothing, and for batches of unknown weight.
     """
     if not isinstance(validate, tuple):
         found = validate()
@@ -124,9 +123,9 @@ def measure(
 
 
 class Measuring:
-    """Measures batches of a validation, each by itself, and reads nothing.
+    """Measures the batches of a validation one by one, without reading from the device.
 
-    weight_of: how much a batch counts; see `measure`.
+    weight_of: returns the weight of a batch; see `measure`.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class Measuring:
         self._weighing, self._averaged = Weighing(), _Averaged()
 
     def of(self, batch: Any) -> Found:
-        """Return what is computed of a batch."""
+        """Return the metrics of a batch."""
         given = arguments(batch)
         with noting_means() as means:
             found = call(self._metric_fn, on_backend(given, self._backend))
@@ -163,13 +162,13 @@ def on_backend(batch: Sequence[Any], backend: Backend) -> Sequence[Any]:
 
 
 class _Averaged:
-    """Says once of names which stand for what is no mean over batches that they are averaged."""
+    """Warns once about averaged metrics that are not means over batches."""
 
     def __init__(self) -> None:
         self._batches = 0
 
     def see(self, named: Mapping[str, Any]) -> None:
-        """Look at what was found of the next batch."""
+        """Check the metrics of the next batch."""
         self._batches += 1
         if self._batches != 2:
             return
@@ -184,7 +183,7 @@ class _Averaged:
 
 
 class Measured:
-    """What was measured of the batches so far. What a device knows is read some batches later."""
+    """The metrics of the batches so far. Those on a device are read some batches later."""
 
     def __init__(self) -> None:
         self._totals: dict[str, tuple[float, float]] = {}  # weighted sums, and the weights
@@ -192,13 +191,13 @@ class Measured:
         self._waiting: list[Found] = []
 
     def add(self, found: Found) -> None:
-        """Take what was computed of the next batch."""
+        """Add the metrics of the next batch."""
         self._waiting.append(found)
         if len(self._waiting) >= LAG:
             self._read()
 
     def result(self) -> Measurement:
-        """Return what all batches together come to. ValueError if there was no batch."""
+        """Return the metrics over all batches. Raises ValueError if there was no batch."""
         self._read()
         if not self._totals and not self._states:
             raise ValueError("the loader for validation yields nothing")
@@ -223,7 +222,7 @@ class Measured:
 
 
 def _warn_of_score(function: Callable[..., Any], found: object) -> None:
-    """Say of one number that it is called "loss", where the function's words say more is better."""
+    """Warn that one number is named "loss" if the function's names suggest more is better."""
     if isinstance(found, (Mapping, MetricState)):
         return
     own = getattr(function, "__name__", type(function).__name__)
@@ -258,7 +257,7 @@ def _confusion(found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
 
 
 def _named(found: object) -> dict[str, Any]:
-    """What was found, by name, as it is. TypeError for what is not a number."""
+    """The metrics by name, unread. Raises TypeError for anything but a number."""
     if isinstance(found, MetricState):
         found = {found.name.partition("(")[0]: found}
     elif isinstance(found, (Tensor, int, float, np.number)):
@@ -272,7 +271,7 @@ def _named(found: object) -> dict[str, Any]:
 
 
 def _number(name: str, value: Any) -> Any:
-    """A number, which may be on a device still. name: of the metric, for messages."""
+    """A number, possibly still on a device. name: of the metric, for messages."""
     is_late = isinstance(value, Tensor) and value.backend.runs_ahead and not value.shape
     if is_late or isinstance(value, MetricState):
         return value

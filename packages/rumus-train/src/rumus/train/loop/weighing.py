@@ -1,4 +1,4 @@
-"""`Weighing`: how much a batch counts where several are to give what one with all of them would."""
+"""`Weighing`: the weights that make several batches equal to one batch of all their samples."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from rumus.tensor.graph.means import Mean
 class Weighing:
     """The weights of batches in a mean over all of them.
 
-    What is itself a mean counts by its terms: a loss of `rumus.nn` with reduction "mean" by its
-    elements or its targets that are not ignored, any other `mean()` by its elements. A number that
-    is computed from such means counts by samples, which is right as long as they have averaged as
-    many terms for each sample.
+    A mean counts by its terms: a loss of `rumus.nn` with reduction "mean" by its elements or its
+    targets that are not ignored, any other `mean()` by its elements. A number computed from such
+    means counts by samples, which is right as long as they average equally many terms per sample.
 
     >>> from rumus.tensor import tensor
     >>> Weighing().weigh([tensor(0.5)], [], samples=4.0)
@@ -26,9 +25,9 @@ class Weighing:
         self._first: tuple[tuple[float, ...], tuple[float, ...], float] | None = None
 
     def weigh(self, values: Sequence[object], means: Sequence[Mean], samples: float) -> list[float]:
-        """Return the weights of numbers that were computed from a batch, with these means.
+        """Return the weights of numbers computed from a batch, with these means.
 
-        ValueError, which asks for `weight_of`, where no weight is known to be right.
+        Raises ValueError, which suggests `weight_of`, if no weight is known to be right.
         """
         weights, used = [], list[Mean]()
         for value in values:
@@ -40,9 +39,9 @@ class Weighing:
         return weights
 
     def weigh_loss(self, loss: Tensor, means: Sequence[Mean], samples: float) -> float | Tensor:
-        """Return the weight of one loss; a tensor where only the device knows it.
+        """Return the weight of one loss; a tensor if only the device knows it.
 
-        ValueError as in `weigh`.
+        Raises ValueError like `weigh`.
         """
         own = _mean_of(loss, means)
         if own is not None and own.counted is not None:
@@ -50,10 +49,10 @@ class Weighing:
         return self.weigh([loss], means, samples)[0]
 
     def _check(self, means: Sequence[Mean], samples: float) -> None:
-        """Refuse counts that are not in proportion to the samples from batch to batch.
+        """Raise for counts that are not proportional to the samples from batch to batch.
 
-        A mean of something that no loss function has averaged may be of as many terms each time:
-        of the parameters, perhaps.
+        A mean outside a loss function may have a constant number of terms: over the parameters,
+        perhaps.
         """
         losses = [mean for mean in means if mean.is_loss]
         others = [m for m in means if not m.is_loss and not _is_among(m, losses)]
@@ -74,10 +73,10 @@ class Weighing:
 
 
 class MeanLoss:
-    """How much each step counts in an epoch's mean loss, if each is over one batch.
+    """The weight of each step in an epoch's mean loss, if each is over one batch.
 
-    Only the number that is shown depends on it, so where no weight is known to be right, steps
-    count by their samples, and a warning says so once.
+    Only the displayed number depends on it, so if no weight is known to be right, steps count by
+    their samples, and a warning says so once.
     """
 
     def __init__(self) -> None:
@@ -85,7 +84,7 @@ class MeanLoss:
         self._is_said = False
 
     def weigh(self, loss: Tensor, means: Sequence[Mean], samples: float) -> float | Tensor:
-        """Return the weight of a step's loss; a tensor where only the device knows it."""
+        """Return the weight of a step's loss; a tensor if only the device knows it."""
         try:
             return self._weighing.weigh_loss(loss, means, samples)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: live view, run folder, report, charts.
+"""The views of a run: live view, run folder, report, charts.
 
-It uses `base`, `checkpoints` and `loop`.
+Uses `base`, `checkpoints` and `loop`.
 """

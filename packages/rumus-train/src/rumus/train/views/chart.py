@@ -1,4 +1,4 @@
-"""A chart as SVG in a page: lines over steps, with few marks and nothing that is loaded."""
+"""A chart as SVG in a page: lines over steps, without external resources."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def vertical(curves: Sequence[Curve]) -> Axis:
 
 
 def chart(title: str, curves: Mapping[str, Curve], note: str = "") -> str:
-    """Return a figure with a line for each curve that has a finite number; "" if none has."""
+    """Return a figure with a line for each curve that has a finite number; otherwise ""."""
     shown = {name: curve for name, curve in curves.items() if curve.points}
     if not shown:
         return ""

@@ -1,4 +1,4 @@
-"""A confusion matrix as SVG in a page: rows are targets, columns what was said of them."""
+"""A confusion matrix as SVG in a page: rows are targets, columns predictions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LEVELS: Final = 8  # of shade
 
 
 def confusion_figure(title: str, counts: Counts, names: Sequence[str], note: str = "") -> str:
-    """Return a figure in which a cell is the darker the larger its share of its row is.
+    """Return a figure whose cells are darker the larger their share of the row.
 
-    counts: (classes, classes), by target and by what was said. names: of the classes, or too few.
+    counts: (classes, classes), by target and prediction. names: of the classes, or too few.
     """
     classes = len(counts)
     cell = min(_CELL, _SIDE / classes)

@@ -1,4 +1,4 @@
-"""`Curve`: a course of numbers of any length, in bounded memory."""
+"""`Curve`: a series of numbers of any length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CAPACITY: Final = 1024
 
 @dataclass(slots=True)
 class Point:
-    """Numbers that lie beside each other: where, their mean, least and greatest, and how many."""
+    """Neighbouring numbers: their place, mean, least, greatest, and count."""
 
     x: float
     mean: float
@@ -21,7 +21,7 @@ class Point:
     count: int
 
     def join(self, other: Point) -> Point:
-        """Return both as one."""
+        """Return both merged."""
         count = self.count + other.count
         share = other.count / count
         return Point(
@@ -34,9 +34,10 @@ class Point:
 
 
 class Curve:
-    """Numbers over steps. Where there are more than fit, neighbours become one point.
+    """Numbers over steps.
 
-    All points but the last then stand for equally many numbers. What is not finite is only counted.
+    If there are too many, neighbours merge to one point; all points but the last then stand for
+    equally many numbers. Non-finite numbers are only counted.
 
     >>> curve = Curve(capacity=4)
     >>> for step in range(10):

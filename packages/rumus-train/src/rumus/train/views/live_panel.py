@@ -18,9 +18,9 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
 class PanelView:
-    """Drawn in the thread that trains, when it is due: there is no other one.
+    """Drawn in the training thread, when due.
 
-    ImportError without rich.
+    Raises ImportError without rich.
     """
 
     interval = 0.25
@@ -45,7 +45,7 @@ class PanelView:
         self._console.print(printable_lines(line), highlight=False, markup=False)
 
     def close(self, progress: Progress) -> None:
-        """Draw it for the last time, and leave it there."""
+        """Draw it for the last time."""
         try:
             if self._live.is_started:
                 self._live.update(panel(progress, self._is_unicode), refresh=True)
@@ -55,7 +55,7 @@ class PanelView:
 
 
 def panel(progress: Progress, is_unicode: bool = True) -> RenderableType:
-    """Return the panel; what is not known is left out."""
+    """Return the panel, without unknown values."""
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
@@ -95,7 +95,7 @@ def _bar(progress: Progress) -> RenderableType:
 
 
 def _numbers(progress: Progress, is_unicode: bool) -> list[tuple[str, str | Text]]:
-    """Names and what is known, in the order in which they are read."""
+    """Names and known values, in reading order."""
     from rich.text import Text
 
     found: list[tuple[str, str | Text]] = []
@@ -114,7 +114,7 @@ def _numbers(progress: Progress, is_unicode: bool) -> list[tuple[str, str | Text
 
 
 def sparkline(values: list[float]) -> str:
-    """Return the course of some numbers; what is not finite is a blank.
+    """Return a sparkline of some numbers, with blanks for non-finite ones.
 
     >>> sparkline([4.0, 2.0, float("nan"), 1.0, 0.0])
     '█▅ ▃▁'

@@ -1,4 +1,4 @@
-"""`LiveView`: a training that can be watched, on a terminal or in a log."""
+"""`LiveView`: shows a running training, on a terminal or in a log."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from rumus.train.loop.events import (
 )
 from rumus.train.loop.progress import Progress, clock, short, size
 
-_READ: Final = 1.0  # seconds between two looks at numbers on a device
+_READ: Final = 1.0  # seconds between two reads of numbers on a device
 
 
 class View(Protocol):
-    """Where progress is shown."""
+    """A display of progress."""
 
     interval: float  # seconds between two times
 
     def show(self, progress: Progress) -> None:
-        """Show how far it is."""
+        """Show the progress."""
         ...
 
     def say(self, line: str, progress: Progress) -> None:
@@ -45,21 +45,23 @@ class View(Protocol):
 
 
 class LiveView(Callback):
-    """Shows epoch and step, loss, learning rate, gradient norm, throughput, what remains,
-    validation and best, device and memory, and the last checkpoint.
+    """Shows the progress of a training.
+
+    Epoch and step, loss, learning rate, gradient norm, throughput, remaining time, validation and
+    best, device and memory, and the last checkpoint.
 
     On a terminal it is a panel that updates four times a second (extra `rich`), or a single line
-    without that package; elsewhere it is a plain line every `seconds`, and one per epoch.
+    without that package; elsewhere it prints a line every `seconds`, and one per epoch.
 
-    stream: stderr, if nothing is said, and in a notebook one panel that is drawn again.
+    stream: by default stderr, or in a notebook a panel that is redrawn.
     seconds: the time between two lines or redraws.
-    says_seed: begin with the seed of the program.
+    says_seed: begin with the program's seed.
 
-    NO_COLOR in the environment is honoured. Between two looks a step costs less than a microsecond,
-    and what is on a GPU is read once a second. A stream that cannot be written any more ends the
-    view, not the training.
+    It honours NO_COLOR. Between two updates a step costs less than a microsecond, and numbers on a
+    GPU are read once a second. If the stream can no longer be written, the view ends, not the
+    training.
 
-    ValueError if `seconds` is not positive.
+    Raises ValueError if `seconds` is not positive.
     """
 
     order = 50
@@ -78,14 +80,14 @@ class LiveView(Callback):
         self._next = self._next_read = 0.0
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Say where it starts."""
+        """Show where it starts."""
         stream = self.stream or sys.stderr
         self._progress = progress = Progress(event.run)
         progress.start(event)
         self._view = self._view_for(stream)
         self._samples = 0.0
         now = time.perf_counter()
-        self._next = now + min(self._view.interval, 0.5)  # soon for the first time
+        self._next = now + min(self._view.interval, 0.5)  # soon, the first time
         self._next_read = 0.0
         if self.says_seed:
             self._say(f"seed {run_seed()}")
@@ -100,7 +102,7 @@ class LiveView(Callback):
         return view_for(stream, self.seconds)
 
     def on_step_end(self, event: StepEnd) -> None:
-        """Look at a step that is due."""
+        """Show a step that is due."""
         self._samples += event.samples
         now = time.perf_counter()
         if now < self._next or self._progress is None or self._view is None:
@@ -115,23 +117,23 @@ class LiveView(Callback):
         self._next = time.perf_counter() + interval
 
     def on_validation_end(self, event: ValidationEnd) -> None:
-        """Note what it found."""
+        """Show its metrics."""
         if self._progress is not None:
             self._progress.validated(event)
 
     def on_epoch_end(self, event: EpochEnd) -> None:
-        """Say what an epoch came to."""
+        """Show an epoch's results."""
         if self._progress is not None:
             self._progress.epoch, self._progress.step = event.epoch, event.step
             self._say(epoch_line(event))
 
     def on_checkpoint(self, event: CheckpointSaved) -> None:
-        """Note when there was one."""
+        """Show the checkpoint."""
         if self._progress is not None:
             self._progress.saved(event)
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """Say why it ended."""
+        """Show why it ended."""
         if self._progress is not None:
             self._progress.step = event.step
             self._say(f"ended after {event.step:,} steps, {clock(event.seconds)}: {event.reason}")
@@ -145,7 +147,7 @@ class LiveView(Callback):
         if self._view is not None and self._progress is not None:
             try:
                 self._view.show(self._progress)
-            except (OSError, ValueError) as error:  # nobody reads any more
+            except (OSError, ValueError) as error:  # nobody reads it any more
                 if is_of_handler(error):
                     raise
                 self._view = None
@@ -168,7 +170,7 @@ class LiveView(Callback):
 
 
 def view_for(stream: TextIO, seconds: float) -> View:
-    """Return what fits a stream: a panel, a line that is drawn again, or lines for a log."""
+    """Return a display for a stream: a panel, a line that is redrawn, or lines for a log."""
     if not stream.isatty() or os.environ.get("TERM", "") in ("dumb", ""):
         return LinesView(stream, seconds)
     from rumus.train.views.live_panel import PanelView
@@ -202,7 +204,7 @@ class LinesView:
 
 
 class LineView:
-    """One line of a terminal, drawn again; lines that stay go above it."""
+    """One line of a terminal, redrawn; permanent lines go above it."""
 
     interval = 0.25
 
@@ -231,7 +233,7 @@ class LineView:
 
 
 def encodable(line: str, stream: TextIO) -> str:
-    """Return a line with question marks for what a stream cannot write, and nothing to obey."""
+    """Return a line with question marks for unencodable characters, without control characters."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     line = printable_lines(line)
     return line.encode(encoding, "replace").decode(encoding)
@@ -246,7 +248,7 @@ def place(progress: Progress) -> str:
 
 
 def progress_line(progress: Progress) -> str:
-    """Return all of it in one line, what is not known left out."""
+    """Return all known values in one line."""
     found = [place(progress)]
     if progress.fraction is not None:
         found[0] += f" ({progress.fraction:.0%})"

@@ -1,4 +1,4 @@
-"""`LogTo`: sends what a training measures to a service or a program that keeps logs."""
+"""`LogTo`: sends a training's measurements to a logging service or program."""
 
 from __future__ import annotations
 
@@ -14,38 +14,37 @@ from rumus.train.base.late_values import late_values
 from rumus.train.loop.callback import Callback
 from rumus.train.loop.events import EpochEnd, Failed, StepEnd, TrainEnd, TrainStart, ValidationEnd
 
-_WAITING: Final = 10_000  # entries that may wait for a logger that is slow
+_WAITING: Final = 10_000  # entries that may wait for a slow logger
 Entry: TypeAlias = tuple[dict[str, float], int]
 
 
 @runtime_checkable
 class Logger(Protocol):
-    """What takes numbers by name: a run of Weights & Biases, of Trackio, an object of yours."""
+    """Receives numbers by name: a run of Weights & Biases or Trackio, or your own object."""
 
     def log(self, values: Mapping[str, float], step: int, /) -> object:
-        """Keep the numbers of a step.
+        """Log the numbers of a step.
 
         values: numbers by name.
-        step: of the training.
+        step: the training step.
         """
         ...
 
 
 class LoggerWarning(RuntimeWarning):
-    """A logger has failed or hangs; training continues without it."""
+    """A logger failed or hangs; training continues without it."""
 
 
 class LogTo(Callback):
-    """Gives a logger what is measured: losses, rates, norms, what steps log, and validations.
+    """Passes measurements to a logger: losses, rates, norms, logged values, and validations.
 
-    logger: has `log(values, step)`, as `wandb.init()` and `trackio.init()` return it, or is such a
-        function, as `mlflow.log_metrics`. It is called in its own thread, and never waited for
-        while training: one that raises or hangs is told once, in a LoggerWarning, and training goes
-        on.
-    seconds: how often steps are looked at; validations and epochs are all logged.
-    patience: seconds that the end of the training waits for what is left to be logged.
+    logger: has `log(values, step)`, like the results of `wandb.init()` and `trackio.init()`, or is
+        such a function, like `mlflow.log_metrics`. It runs in its own thread, and training never
+        waits for it: if it raises or hangs, one LoggerWarning says so, and training continues.
+    seconds: the interval between logged steps; all validations and epochs are logged.
+    patience: how many seconds the end of training waits for pending entries.
 
-    TypeError for what has no `log` and is not a function.
+    Raises TypeError for an object that has no `log` and is not a function.
 
     Names are "train/loss", "train/lr", "train/grad_norm", "train/NAME", "epoch/loss",
     "validation/NAME".
@@ -106,19 +105,19 @@ class LogTo(Callback):
         self._next = time.perf_counter() + self.seconds
 
     def on_validation_end(self, event: ValidationEnd) -> None:
-        """Log what a validation has found."""
+        """Log a validation's metrics."""
         self._send("validation", event.metrics, event.step)
 
     def on_epoch_end(self, event: EpochEnd) -> None:
-        """Log what an epoch came to."""
+        """Log an epoch's results."""
         self._send("epoch", {"loss": event.loss, **event.logged}, event.step)
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """Wait for what is left, as long as `patience` says."""
+        """Wait for pending entries, up to `patience` seconds."""
         self._close()
 
     def on_error(self, event: Failed) -> None:
-        """Wait for what is left, as long as `patience` says."""
+        """Wait for pending entries, up to `patience` seconds."""
         self._close()
 
     def _send(self, group: str, values: Mapping[str, float], step: int) -> None:
@@ -131,7 +130,7 @@ class LogTo(Callback):
         self._tell(thread)
 
     def _tell(self, thread: _LoggingThread) -> None:
-        """Say once why nothing more is logged."""
+        """Warn once why nothing more is logged."""
         self._thread = None
         why = "it takes nothing any more"
         if thread.error is not None:
@@ -152,7 +151,7 @@ class LogTo(Callback):
 
 
 class _LoggingThread:
-    """Calls a logger, in order, in a thread that the program does not wait for."""
+    """Calls a logger, in order, in a daemon thread."""
 
     def __init__(self, log: Callable[..., object]) -> None:
         self.error: BaseException | None = None
@@ -170,7 +169,7 @@ class _LoggingThread:
                     self.error = error
 
     def send(self, values: dict[str, float], step: int) -> bool:
-        """Have something logged; False if too much waits already."""
+        """Queue an entry; False if the queue is full."""
         try:
             self._entries.put_nowait((values, step))
         except queue.Full:
@@ -178,7 +177,7 @@ class _LoggingThread:
         return True
 
     def finish(self, seconds: float) -> bool:
-        """Wait until all is logged; False if that takes longer."""
+        """Wait until everything is logged; False on timeout."""
         try:
             self._entries.put(None, timeout=seconds)
         except queue.Full:

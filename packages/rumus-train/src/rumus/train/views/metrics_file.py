@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run has measured, one JSON object a line, in the order of its steps."""
+"""metrics.jsonl: the measurements of a run, one JSON object per line, in the order of steps."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rumus.train.base.strict_json import parse, render
 from rumus.train.views.metrics_line import is_sound
 
 VERSION = 1
-_LONGEST = 1 << 20  # bytes of a line that is read: what is longer is damaged
+_LONGEST = 1 << 20  # bytes; a longer line counts as damaged
 
 
 def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a metrics.jsonl; a torn or damaged line is left out.
+    """Yield the lines of a metrics.jsonl; torn or damaged lines are skipped.
 
-    A line is damaged if it is not JSON, or if a known field of it is not what is written there.
-    Numbers that JSON does not have are the texts "nan", "inf" and "-inf", which `float` reads.
+    A line is damaged if it is not JSON, or if a known field has the wrong type.
+    Numbers that JSON lacks are the texts "nan", "inf" and "-inf", which `float` reads.
 
-    path: of the file.
+    path: the file.
 
-    OSError for what is not a regular file.
+    Raises OSError for anything but a regular file.
     """
     require_regular_file(Path(path))
     with open(path, "rb") as file:
@@ -41,9 +41,9 @@ def read_metrics(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def open_metrics(path: Path, keep: Callable[[Mapping[str, Any]], bool]) -> AppendFile:
-    """Open a metrics.jsonl, new or with those of its lines that `keep` says; OSError if it cannot.
+    """Open a metrics.jsonl, new or with the lines selected by `keep`; raises OSError.
 
-    The lines are written beside the file, which is then replaced: no crash loses any.
+    The lines are written to a temporary file that replaces it: a crash loses none.
     """
     if path.exists():
         beside = path.with_name(path.name + ".tmp")
@@ -54,12 +54,12 @@ def open_metrics(path: Path, keep: Callable[[Mapping[str, Any]], bool]) -> Appen
 
 
 def append_metrics(file: AppendFile, lines: Iterable[Mapping[str, Any]]) -> bool:
-    """Append lines, together or not at all; return whether they were written."""
+    """Append lines, all or none; return whether they were written."""
     return file.append(b"".join(render({"v": VERSION, **_plain(line)}) + b"\n" for line in lines))
 
 
 def _plain(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line as JSON has it: numbers that are not finite as text, and no None."""
+    """Return a line for JSON: non-finite numbers as text, and no None."""
     found: dict[str, Any] = {}
     for name, value in line.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a line of metrics.jsonl must be, so that who reads one need not doubt it."""
+"""The validation of a line of metrics.jsonl, so that readers can trust it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 
 
 def is_sound(line: object) -> bool:
-    """Whether a line is an object whose known fields are what they are written as.
+    """Whether a line is an object whose known fields have the right types.
 
-    Fields that are not known may hold anything: a later version may have written them.
+    Unknown fields may hold anything: a later version may have written them.
 
     >>> is_sound({"split": "train", "step": 1, "loss": "inf"}), is_sound({"step": 1, "loss": []})
     (True, False)
@@ -25,7 +25,7 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """A number that a float can be, or one of the texts that stand for the others."""
+    """A number that fits a float, or one of the texts for non-finite numbers."""
     if isinstance(value, str):
         return value in ("nan", "inf", "-inf")
     if type(value) is int:
@@ -38,7 +38,7 @@ def _are_numbers(value: object) -> bool:
 
 
 def _are_matrices(value: object) -> bool:
-    """Square ones of counts, by name."""
+    """Square matrices of counts, by name."""
     return isinstance(value, Mapping) and all(map(_is_matrix, value.values()))
 
 

@@ -1,4 +1,4 @@
-"""`NotebookView`: progress as one panel of a notebook's cell, drawn again in its place."""
+"""`NotebookView`: progress as a panel in a notebook's cell, redrawn in place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from rumus.train.loop.progress import Progress, clock, short, size
 from rumus.train.views.live_view import place, progress_line, validation
 
-_LINES: Final = 6  # that stay below the bar
+_LINES: Final = 6  # kept below the bar
 _BAR: Final = (
     '<div style="background:#8884;border-radius:3px;height:8px;margin:4px 0">'
     '<div style="background:#4c8bf5;border-radius:3px;height:8px;width:{share:.1f}%"></div></div>'
@@ -18,7 +18,7 @@ _BAR: Final = (
 
 
 class NotebookView:
-    """Drawn in the thread that trains, when it is due. ImportError without IPython."""
+    """Drawn in the training thread, when due. Raises ImportError without IPython."""
 
     interval = 0.5
 
@@ -28,7 +28,7 @@ class NotebookView:
         self._lines: deque[str] = deque(maxlen=_LINES)
 
     def show(self, progress: Progress) -> None:
-        """Draw the panel again; as text where HTML is not shown."""
+        """Redraw the panel; as text if HTML cannot be shown."""
         shown = {"text/html": panel(progress, self._lines), "text/plain": progress_line(progress)}
         if self._handle is None:
             self._handle = self._display.display(shown, raw=True, display_id=True)
@@ -41,12 +41,12 @@ class NotebookView:
         self.show(progress)
 
     def close(self, progress: Progress) -> None:
-        """Draw it for the last time, and leave it there."""
+        """Draw it for the last time."""
         self.show(progress)
 
 
 def panel(progress: Progress, lines: deque[str]) -> str:
-    """Return the panel as HTML; what is not known is left out."""
+    """Return the panel as HTML, without unknown values."""
     share = _BAR.format(share=100 * progress.fraction) if progress.fraction is not None else ""
     told = {
         "loss": None if progress.loss is None else short(progress.loss),

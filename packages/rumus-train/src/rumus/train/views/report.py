@@ -1,4 +1,4 @@
-"""`write_report`: a run as one page that needs nothing but itself."""
+"""`write_report`: a run as one self-contained page."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 
 def write_report(run: str | Path) -> Path:
-    """Write report.html into a run folder, and return where it is.
+    """Write report.html into a run folder, and return its path.
 
-    One page with curves, tables of configuration, environment, epochs, checkpoints and times; it
-    loads nothing, and a run of any length makes a page of bounded size. A run that is still going
-    on may be looked at too.
+    One page with curves and tables of configuration, environment, epochs, checkpoints and times. It
+    loads nothing, and its size is bounded for a run of any length. A running training can be
+    reported too.
 
-    run: the folder of a run.
+    run: a run folder.
 
-    RunFolderError if there is no metrics.jsonl, OSError if the page cannot be written.
+    Raises RunFolderError if there is no metrics.jsonl, OSError if the page cannot be written.
     """
     from rumus.train.views.report_page import page
     from rumus.train.views.run_record import read_run

@@ -1,4 +1,4 @@
-"""The page of a report: curves, and tables of everything else."""
+"""The page of a report: curves and tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rumus.train.views.run_record import RunRecord
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _CHARTS = 12  # of metrics of the validation
-_CHECKPOINTS = 40  # that are told one by one, the last ones
+_CHECKPOINTS = 40  # most recent ones listed
 
 
 def page(record: RunRecord) -> str:
@@ -133,7 +133,7 @@ def _tables(record: RunRecord) -> list[str]:
 
 
 def _phases(record: RunRecord) -> list[list[str]]:
-    """Name, time, and share of all, which is known where a run has ended."""
+    """Name, time, and share of the total, which is known once a run has ended."""
     total = record.seconds.get("all", 0.0)
     return [
         [name, _duration(value), f"{value / total:.0%}" if total else ""]
@@ -168,7 +168,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
 
 
 def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table with its title; nothing if there are no rows. Without names a row begins with its."""
+    """A table with its title; nothing without rows. Without column names, rows have names."""
     body = ""
     for first, *rest in rows:
         cells = "".join(f'<td class="number">{escape(cell)}</td>' for cell in rest)

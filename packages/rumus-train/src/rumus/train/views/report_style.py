@@ -1,4 +1,4 @@
-"""How the page of a report looks, by day and by night, and what it does under a pointer."""
+"""The style of a report's page, light and dark, and its script for the pointer."""
 
 from __future__ import annotations
 

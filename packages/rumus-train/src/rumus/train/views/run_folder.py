@@ -1,4 +1,4 @@
-"""`RunFolder`: everything about a training that is worth keeping, in one folder.
+"""`RunFolder`: everything worth keeping about a training, in one folder.
 
 config.toml              what was asked for
 env.json                 what each start of it ran on
@@ -65,12 +65,12 @@ _STARTS: Final = 100  # that env.json tells of, the last ones
 
 
 class RunFolderError(PrintableError, RuntimeError):
-    """A run folder that cannot be written, or that holds another run."""
+    """A run folder cannot be written, or holds another run."""
 
 
 @dataclass(slots=True)
 class _Noted:
-    """A step of which the numbers are still where they were computed."""
+    """A step whose numbers have not been read yet."""
 
     time: float
     epoch: int
@@ -82,7 +82,7 @@ class _Noted:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """What is to be read of it."""
+        """The tensors to read."""
         norm = [] if self.norm is None else [self.norm]
         return [self.loss, *norm, *self.logged.values()]
 
@@ -96,23 +96,23 @@ class _Noted:
 
 
 class RunFolder(Callback):
-    """Keeps a training in a folder: give it to `fit` as a callback.
+    """Records a training in a folder: pass it to `fit` as a callback.
 
-    path: made if need be.
-    config: what goes to config.toml: a dataclass, or a mapping of bool, numbers, text, lists and
+    path: the folder, created if missing.
+    config: written to config.toml: a dataclass, or a mapping of bool, numbers, text, lists and
         mappings.
-    seed: goes to env.json.
+    seed: written to env.json.
     log_every: which steps get a line in metrics.jsonl; by default each of the first 250, then at
-        ever larger distances, and one a second.
+        growing intervals, and one per second.
     tensorboard, report: whether to write event files, and a report.html at the end.
 
-    Between two looks a step costs less than a microsecond. Losses and norms are read once a second,
-    at the ends of epochs, and before a checkpoint or a validation is written down.
+    Between two reads a step costs less than a microsecond. Losses and norms are read once a second,
+    at the ends of epochs, and before a checkpoint or a validation is recorded.
 
-    At the start RunFolderError where nothing can be written, where a complete run or one with
-    another configuration is, or where what is resumed is of another run; FolderInUseError while
-    another process writes there. Later a full disk is a RunFolderWarning and training continues. A
-    resume takes lines back that are newer than its checkpoint.
+    At the start, raises RunFolderError if the folder cannot be written, holds a complete run or one
+    with another configuration, or if the resumed checkpoint belongs to another run;
+    FolderInUseError while another process writes there. Later, a full disk causes a
+    RunFolderWarning and training continues. A resume removes lines newer than its checkpoint.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -159,18 +159,18 @@ class RunFolder(Callback):
 
     @property
     def checkpoints(self) -> Path:
-        """Where its checkpoints belong."""
+        """The folder of its checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def metrics(self) -> Path:
-        """The file with what was measured."""
+        """The file of measurements."""
         return self.path / METRICS
 
     def prepare(self) -> None:
-        """Make the folder and let nobody else write to it; the start of a training does it too.
+        """Create the folder and lock it; the start of a training does so too.
 
-        RunFolderError if it cannot be written, FolderInUseError if another process does.
+        Raises RunFolderError if it cannot be written, FolderInUseError if another process holds it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -183,17 +183,17 @@ class RunFolder(Callback):
             raise self._unwritable(error) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which run this is, so that no other one is gone on with here."""
+        """Return the run's identity, so that no other run continues here."""
         return {"run": self._id}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Be the run that was saved."""
+        """Restore the run's identity."""
         self._id = state["run"]
 
     # Events
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Open the files; see the class for what is refused."""
+        """Open the files; see the class for the errors."""
         self.prepare()
         try:
             starts = self._check_run(event)
@@ -236,7 +236,7 @@ class RunFolder(Callback):
             self.flush()
 
     def on_validation_end(self, event: ValidationEnd) -> None:
-        """Write what a validation has found."""
+        """Write a validation's metrics."""
         self._rate_since += event.seconds
         self.flush()
         metrics = {name: float(value) for name, value in event.metrics.items()}
@@ -247,7 +247,7 @@ class RunFolder(Callback):
         self._write("validation", event.epoch, event.step, found, metrics)
 
     def on_epoch_end(self, event: EpochEnd) -> None:
-        """Write the mean loss of an epoch, and where its time went."""
+        """Write the mean loss of an epoch, and the time of its parts."""
         self.flush()
         found = {"loss": event.loss, "samples": event.samples, "seconds": event.seconds}
         spans = {} if event.spans is None else {"spans": asdict(event.spans)}
@@ -256,7 +256,7 @@ class RunFolder(Callback):
         self._write("epoch", event.epoch, event.step, {**found, **spans, **logged}, shown)
 
     def on_checkpoint(self, event: CheckpointSaved) -> None:
-        """Write where a checkpoint is, or that it could not be saved."""
+        """Write the path of a checkpoint, or that it could not be saved."""
         self._rate_since += event.seconds
         self.flush()
         found = {"path": None if event.path is None else event.path.name, "seconds": event.seconds}
@@ -274,7 +274,7 @@ class RunFolder(Callback):
         self._finish()
 
     def on_error(self, event: Failed) -> None:
-        """Write what is known of the steps before an error, and the error."""
+        """Write the known steps before an error, and the error."""
         if self._lines is None:
             return
         for _ in range(2):  # the first look at a device may be what tells of the error
@@ -288,7 +288,7 @@ class RunFolder(Callback):
     # Lines
 
     def flush(self) -> None:
-        """Read the numbers of the steps that were noted, and write their lines."""
+        """Read the numbers of the noted steps, and write their lines."""
         if not self._noted or self._lines is None:
             return
         noted, self._noted = self._noted, []
@@ -309,7 +309,7 @@ class RunFolder(Callback):
             )
 
     def _throughput(self) -> float | None:
-        """Samples a second since the last time; the device has done all of them now."""
+        """Samples per second since the last time; the device has finished all of them."""
         self._flushed = now = time.perf_counter()
         seconds = now - self._rate_since
         if seconds < _RATE:
@@ -319,7 +319,7 @@ class RunFolder(Callback):
         return found
 
     def _after(self, step: int, now: float) -> tuple[float, float]:
-        """When the next line is due after one of this step."""
+        """The step of the next line after this one."""
         every = self.log_every
         if every is None:
             stride = 1 << (step // _DENSE).bit_length()
@@ -344,7 +344,7 @@ class RunFolder(Callback):
     # The folder
 
     def _check_run(self, event: TrainStart) -> list[Any]:
-        """Refuse the folder of another run; return what its env.json says of earlier starts."""
+        """Raise for the folder of another run; return the earlier starts from its env.json."""
         there = self._environment()
         if event.resumed_from is None:
             self._id = None
@@ -417,7 +417,7 @@ class RunFolder(Callback):
 
 
 class _Said(suppress):
-    """Within its block an error of a kind is a warning: the training that it ends is done."""
+    """Within its block, errors of a kind become warnings: the training is already done."""
 
     def __init__(self, path: Path, kind: type[Exception]) -> None:
         super().__init__(kind)
@@ -431,7 +431,7 @@ class _Said(suppress):
 
 
 def kept_matrices(confusion: Mapping[str, NDArray[Any]]) -> dict[str, list[list[int]]]:
-    """Return the counts of confusion matrices as JSON has them, without those of many classes."""
+    """Return the counts of confusion matrices for JSON, without those of many classes."""
     few = {name: counts for name, counts in confusion.items() if len(counts) <= _CLASSES}
     return {name: counts.astype(np.int64).tolist() for name, counts in few.items()}
 

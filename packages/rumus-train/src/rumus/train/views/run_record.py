@@ -1,4 +1,4 @@
-"""`RunRecord`: what a run folder says, read in one pass and bounded memory."""
+"""`RunRecord`: the contents of a run folder, read in one pass and bounded memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rumus.train.views.curve import Curve
 from rumus.train.views.metrics_file import read_metrics
 from rumus.train.views.run_folder import CONFIG, DONE, ENVIRONMENT, METRICS, RunFolderError
 
-_LAST: Final = 12  # epochs and starts that are told one by one
+_LAST: Final = 12  # epochs and starts listed individually
 _NAMES: Final = 64  # curves that are kept
 _MATRICES: Final = 6  # names of confusion matrices that are kept
 
 
 @dataclass(slots=True)
 class Confusion:
-    """A confusion matrix of a validation: its counts by target and by what was said."""
+    """A confusion matrix of a validation: its counts by target and prediction."""
 
     step: int
     is_best: bool
@@ -57,7 +57,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """What to call it: the name of its folder."""
+        """Its name: that of its folder."""
         return self.path.resolve().name
 
     def values(self, split: str) -> dict[str, Curve]:
@@ -69,7 +69,7 @@ class RunRecord:
         }
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """Take one line of metrics.jsonl."""
+        """Add one line of metrics.jsonl."""
         split, step = str(line.get("split", "")), line.get("step", 0)
         if not isinstance(step, int):
             return
@@ -133,7 +133,7 @@ class RunRecord:
 
 
 def read_run(path: str | Path) -> RunRecord:
-    """Read a run folder; RunFolderError if it is none. What is missing or damaged is left out."""
+    """Read a run folder, skipping missing or damaged parts. Raises RunFolderError."""
     path = Path(path)
     if not (path / METRICS).is_file():
         raise RunFolderError(f"{path} is not a run folder: there is no {METRICS}")

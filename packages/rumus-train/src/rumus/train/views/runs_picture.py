@@ -23,9 +23,9 @@ _TITLES: Final = {
 def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     """Draw losses, validations, learning rates, norms and throughput of runs; return `out`.
 
-    runs: run folders, each in its own colour.
-    out: a file whose ending says what kind, as .png or .svg. Needs the extra `plot`: ImportError
-        without it.
+    runs: the run folders, each in its own colour.
+    out: a file whose suffix gives the format, such as .png or .svg. Needs the extra `plot`; raises
+        ImportError without it.
 
     Raises RunFolderError for a folder without a run, ValueError for no runs, nothing to draw or an
     unknown suffix, OSError if the picture cannot be written.
@@ -56,7 +56,7 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
 
 
 def _panels(records: Sequence[RunRecord]) -> list[str]:
-    """The curves that some run has: losses, then metrics of the validation, then the rest."""
+    """The curves of all runs: losses, then metrics of the validation, then the rest."""
     there = {name for record in records for name, curve in record.curves.items() if curve.points}
     metrics = sorted(name for name in there - {*_FIRST} if name.startswith("validation "))
     wanted = [*_FIRST, *metrics[: _PANELS - len(_FIRST) - len(_LAST)], *_LAST]
@@ -64,7 +64,7 @@ def _panels(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _draw(axes: Any, name: str, records: Sequence[RunRecord]) -> None:
-    """Draw one curve of each run; the colour is that of the run, whether it has the curve or not.
+    """Draw one curve of each run; runs keep their colours, whether they have the curve or not.
 
     `axes` is Matplotlib's.
     """

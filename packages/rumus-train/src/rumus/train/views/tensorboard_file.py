@@ -1,7 +1,7 @@
 """`TensorBoardFile`: scalars for TensorBoard, without TensorBoard.
 
-An event file is a row of records, each with its length and two checksums; a record is one `Event`
-message of protocol buffers, of which six fields are needed:
+An event file is a sequence of records, each with its length and two checksums; a record is one
+protocol buffer message, `Event`, of which six fields are needed:
 
     Event:        1 wall_time (double)  2 step (int64)  3 file_version (string)
                   5 summary (Summary)   7 session_log (SessionLog)
@@ -75,8 +75,8 @@ def _record(event: bytes) -> bytes:
 class TensorBoardFile:
     """A new event file in a folder; TensorBoard shows the files of one folder as one run.
 
-    step: how many steps are done already. What files of this folder say of later ones, of a run
-    that was given up, is void. OSError if the file cannot be made.
+    step: the number of steps done already; later steps in other files of this folder, from an
+        abandoned run, become void. Raises OSError if the file cannot be created.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -107,7 +107,7 @@ class TensorBoardFile:
         return self._tags[name]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
