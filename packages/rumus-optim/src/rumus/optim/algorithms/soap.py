@@ -125,6 +125,7 @@ class SOAP(FusedOptimizer[M_co]):
 
     The formula is in `rumus.optim.rules.soap`. Vyas et al.: arXiv:2409.11321.
 
+    >>> from rumus.optim import SOAP
     >>> from rumus.tensor import Parameter
     >>> w = Parameter([[3.0, 0.0], [0.0, 1.0]], name="weight")
     >>> optimizer = SOAP([w], 0.5, weight_decay=0.0)

@@ -25,15 +25,18 @@ class Sampler(Protocol):
     def count(self, dataset: Dataset) -> int:
         """Return the number of samples of an epoch.
 
-        Raises ValueError for a dataset that does not fit. dataset: the dataset to sample from.
+        Raises ValueError for a dataset that does not fit.
+        dataset: the dataset to sample from.
         """
         ...
 
     def order(self, dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Indices:
         """Return their indices, batch after batch.
 
-        dataset: the dataset to sample from. seed: the run's seed. epoch: its index, from 0.
-            batch_size: the number of samples of a batch.
+        dataset: the dataset to sample from.
+        seed: the run's seed.
+        epoch: its index, from 0.
+        batch_size: the number of samples of a batch.
         """
         ...
 
