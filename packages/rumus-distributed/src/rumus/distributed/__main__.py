@@ -11,7 +11,7 @@ from rumus.distributed.launcher import Job, launch
 
 
 def parsed(arguments: Sequence[str]) -> Job:
-    """Return what a command line asks for."""
+    """Return the job described by a command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rumus.distributed",
         description="Start a script on several ranks, with the MPI of this environment.",
@@ -26,7 +26,7 @@ def parsed(arguments: Sequence[str]) -> Job:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Start it; return the exit code."""
+    """Start the job; return its exit code."""
     try:
         return launch(parsed(arguments))
     except (RankError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What must be the same on all ranks before a training starts, and what is made the same."""
+"""What must agree on all ranks before training starts, and what is made to agree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_alike(link: Link, run: Run) -> None:
-    """Raise RankError, with every difference, on all ranks if the run of one is another."""
+    """Raise RankError, listing every difference, on all ranks if the run of one differs."""
     if link.size == 1:
         return
     found = link.gather(described(run))
@@ -33,7 +33,7 @@ def check_alike(link: Link, run: Run) -> None:
 
 
 def described(run: Run) -> dict[str, object]:
-    """Return what a run is, by names that a person knows."""
+    """Return the settings of a run, by names for messages."""
     trainer, loader, limits = run.trainer, run.batches.loader, run.limits
     position = {"epoch", "batch"}
     state = loader.state_dict() if hasattr(loader, "state_dict") else {}
@@ -81,7 +81,7 @@ def _differences(rank: int, first: Mapping[str, object], other: Mapping[str, obj
 
 
 def _text(value: object) -> str:
-    """What a person would write for it: functions are elsewhere in memory on each rank."""
+    """Its text for comparison: functions have other addresses on each rank."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
@@ -93,7 +93,7 @@ def _version(name: str) -> str:
 
 
 def _gpu(trainer: Trainer[Any]) -> tuple[str, str] | None:
-    """The machine and the card of a rank, None on the CPU and for a software driver."""
+    """The machine and the card of a rank; None on the CPU and for a software driver."""
     adapter = getattr(getattr(trainer.backend, "gpu", None), "adapter", None)
     if adapter is None or adapter.kind == "CPU" or not adapter.uuid:
         return None
@@ -101,7 +101,7 @@ def _gpu(trainer: Trainer[Any]) -> tuple[str, str] | None:
 
 
 def _shared_gpus(cards: list[tuple[str, str] | None]) -> list[str]:
-    """What two ranks both use."""
+    """Devices that two ranks share."""
     first: dict[tuple[str, str], int] = {}
     wrong = []
     for rank, card in enumerate(cards):
@@ -114,7 +114,7 @@ def _shared_gpus(cards: list[tuple[str, str] | None]) -> list[str]:
 
 
 def give_parameters(link: Link, trainer: Trainer[Any]) -> None:
-    """Make parameters and buffers those of rank 0, where they differ."""
+    """Copy parameters and buffers from rank 0 where they differ."""
     if link.size == 1:
         return
     parameters = [parameter for _, parameter in trainer.optimizer.named_parameters()]

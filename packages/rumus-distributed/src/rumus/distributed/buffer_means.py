@@ -1,7 +1,7 @@
-"""`BufferMeans`: what the shards of a step make of buffers, as running statistics.
+"""`BufferMeans`: the effect of a step's shards on buffers, such as running statistics.
 
-Each shard moves a copy of the buffers as they were before the step. They become the mean of these
-copies, weighted as the gradients are and added up in the same tree, if the step counts.
+Each shard updates a copy of the buffers from before the step. If the step counts, the buffers
+become the mean of these copies, weighted like the gradients and added up in the same tree.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def buffers_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
 class BufferMeans:
     """Weighted sums of buffers: those of a shard, or of several that were merged.
 
-    buffers: all of a training, by name; they lie one after the other in an array for each dtype.
+    buffers: all of a training, by name; stored consecutively in one array per dtype.
     """
 
     def __init__(self, buffers: Mapping[str, Tensor]) -> None:
@@ -43,7 +43,7 @@ class BufferMeans:
         self.changed = [False] * len(buffers)
 
     def add(self, updates: Iterable[BufferUpdate]) -> None:
-        """Do updates to the copies. ValueError for a buffer that is not one of the training's."""
+        """Apply updates to the copies. Raises ValueError for an unknown buffer."""
         for update in updates:
             numbers = [self._numbers.get(id(buffer)) for buffer in update.buffers]
             known = [number for number in numbers if number is not None]
@@ -58,7 +58,7 @@ class BufferMeans:
                 self.changed[number] = True
 
     def weigh(self, weight: float) -> None:
-        """Multiply the copies of a shard by what it counts."""
+        """Multiply the copies of a shard by its weight."""
         self._begin()
         for backend, total in self.sums():
             backend.elementwise(_WEIGH, (total,), _WEIGH.bind({"factor": weight}), (total,))
@@ -76,7 +76,7 @@ class BufferMeans:
         return [(backends[0], total) for total in self._sums.values()]
 
     def updates(self, weight: float) -> list[BufferUpdate]:
-        """Return what writes the means: the sums divided by the weight of all shards."""
+        """Return a function that writes the means: the sums divided by the weight of all shards."""
         factor = {"factor": 1 / weight}
         return [
             BufferUpdate(_TAKE, (buffer,), (view,), factor)

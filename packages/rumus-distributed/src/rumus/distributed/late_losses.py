@@ -1,4 +1,4 @@
-"""`LateLosses`: the losses of a step's passes, which stay on their device until the others ask."""
+"""`LateLosses`: the losses of a step's passes, kept on their device until others need them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from rumus.tensor.memory.backend import Array
 class LateLosses:
     """The losses of one step after the other.
 
-    A pass that is repeated writes its loss to the same memory each time, so that each loss is
-    copied. A device does that in its turn, and goes on while the host waits for what it has read.
+    A replayed pass writes its loss to the same memory each time, so each loss is copied. The device
+    copies in order, and continues while the host waits for the values.
     """
 
     def __init__(self) -> None:
         self._values: list[float] = []
         self._count = 0
         self._memory: Array = None
-        self._reading: Any = None  # what brings the memory to the host
+        self._reading: Any = None  # reads the memory to the host
 
     def begin(self) -> None:
         """Forget those of the step before."""
         self._values, self._count = [], 0
 
     def note(self, loss: Tensor, most: int) -> int:
-        """Return the number of a loss among those of the step. most: how many these can be."""
+        """Return the index of a loss within the step. most: the maximum number of losses."""
         number = self._count
         self._count += 1
         if not loss.backend.runs_ahead:
@@ -42,7 +42,7 @@ class LateLosses:
         return number
 
     def start(self) -> None:
-        """Have them read, once the device has computed them."""
+        """Start reading them once the device has computed them."""
         if self._reading is not None and self._count:
             self._reading.start()
 

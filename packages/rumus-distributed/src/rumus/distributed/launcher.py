@@ -1,8 +1,8 @@
-"""`launch`: a script on several ranks, started by the MPI that is installed.
+"""`launch`: runs a script on several ranks with the installed MPI.
 
-The mpiexec of a wheel may be on nobody's path. Open MPI ties a rank to one processor, also a single
-one, and refuses root and more ranks than processors; none of that suits a training. What remains of
-a job that was killed is removed, and every rank has a last word.
+The mpiexec of a wheel may not be on the path. Open MPI binds each rank to one processor, and
+refuses to run as root or with more ranks than processors; none of that suits training. Leftovers of
+a killed job are removed, and every rank reports how it ended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SEGMENTS: Final = ("rumus-*", "mpich_*", "sm_segment.*", "vader_segment.*", "prt
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to start. hosts: machines, the ranks of which follow each other; this one if none."""
+    """What to start. hosts: machines, with consecutive ranks; this machine if empty."""
 
     ranks: int
     script: str
@@ -52,12 +52,12 @@ class Job:
 
     @property
     def ranks_a_host(self) -> int:
-        """How many ranks each machine gets."""
+        """The number of ranks per machine."""
         return self.ranks // max(len(self.hosts), 1)
 
 
 def command(job: Job, library: MpiLibrary) -> list[str]:
-    """Return how a library's mpiexec starts a job.
+    """Return the command line of a library's mpiexec.
 
     >>> library = MpiLibrary("MPICH", Path("mpiexec"))
     >>> command(Job(2, "train.py", hosts=["a", "b"]), library)[:5]
@@ -76,9 +76,9 @@ def command(job: Job, library: MpiLibrary) -> list[str]:
 
 
 def environment(job: Job, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the ranks: each has its share of the processors.
+    """Return the environment variables of the ranks, which share the processors.
 
-    What is set already stays.
+    Variables already set are kept.
     """
     threads = str(max(1, processors() // job.ranks_a_host))
     return {**dict.fromkeys(THREADS, threads), **given}
@@ -87,7 +87,7 @@ def environment(job: Job, given: Mapping[str, str]) -> dict[str, str]:
 def launch(job: Job) -> int:
     """Run a job to its end, and return the worst exit code of its ranks.
 
-    Without more than one rank no MPI is needed. RankError says what to install where there is none,
+    A single rank needs no MPI. Raises RankError, which says what to install, if there is no MPI;
     ValueError if there is no such script.
     """
     if not Path(job.script).is_file():
@@ -109,35 +109,35 @@ def launch(job: Job) -> int:
 
 
 def _last_words(job: Job, ends: Sequence[Ended], code: int) -> int:
-    """Say how the ranks ended, unless all is well; return the worst exit code."""
+    """Report how the ranks ended, unless all is well; return the worst exit code."""
     worst = max([code, *(_code(end.code) for end in ends if end.code != UNFINISHED)])
     unfinished = [end for end in ends if end.code == UNFINISHED]
     if not worst and not unfinished:
         return 0
     print(f"{job.script} on {job.ranks} ranks:", *ends, sep="\n  ", file=sys.stderr)
-    return worst or 1  # a rank that is gone without a word is no success
+    return worst or 1  # a rank that vanished is not a success
 
 
 def _code(code: int) -> int:
-    """An exit code as a shell has it: 128 and the signal, for a process that died of one."""
+    """An exit code like a shell's: 128 plus the signal for a process killed by one."""
     return 128 - code if code < 0 else code
 
 
 def unused(segments: Collection[Path]) -> set[Path]:
-    """Return those that no process has mapped: another job may have started meanwhile."""
+    """Return those not mapped by any process: another job may have started meanwhile."""
     maps = "".join(_text(path) for path in Path("/proc").glob("[0-9]*/maps")) if segments else ""
     return {path for path in segments if str(path) not in maps}
 
 
 def _text(path: Path) -> str:
-    """What the system says of a process, nothing if it is gone or not ours."""
+    """The system's data on a process; empty if it is gone or not ours."""
     with suppress(OSError):
         return path.read_text(errors="replace")
     return ""
 
 
 def _segments() -> Iterator[Path]:
-    """What MPIs have left in shared memory, of this user."""
+    """This user's leftovers of MPI in shared memory."""
     if not SHARED.is_dir():
         return
     for pattern in SEGMENTS:

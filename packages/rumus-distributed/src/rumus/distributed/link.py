@@ -1,4 +1,4 @@
-"""`Link`: what ranks do together; `NoLink` is that of one process, which is all there is."""
+"""`Link`: the joint operations of ranks; `NoLink` is for a single process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class Link(Protocol):
-    """The connection of a rank to all others. Each method is one that every rank has to call.
+    """The connection of a rank to all others. Every rank must call each method.
 
-    rank, size: which of how many this is; local_rank, local_size: on this machine. sent: bytes that
-    it has sent of arrays so far.
+    rank, size: this rank's number, and how many there are; local_rank, local_size: the same on this
+        machine. sent: bytes of arrays sent so far.
     """
 
     rank: int
@@ -27,10 +27,10 @@ class Link(Protocol):
     sent: int
 
     def meet(self, place: str, number: int = 0, signal: int = 0) -> Call:
-        """Wait until all ranks are at this place; return what they say together.
+        """Wait until all ranks are at this place; return their joint answer.
 
-        That is the largest signal, and the clock of rank 0. RankError, on all of them, if one has
-        failed or is elsewhere; RankError with `is_silent` if one does not come before the deadline.
+        That is the largest signal, and the clock of rank 0. Raises RankError, on all of them, if
+        one has failed or is elsewhere; RankError with `is_silent` if one misses the deadline.
         """
         ...
 
@@ -39,18 +39,18 @@ class Link(Protocol):
         ...
 
     def gather(self, thing: T) -> list[T]:
-        """Return what all ranks give, by rank: small things, which are pickled."""
+        """Return the objects of all ranks, by rank; they are pickled, so keep them small."""
         ...
 
     def first(self, thing: T) -> T:
-        """Return what rank 0 gives, on all of them: it is pickled."""
+        """Return rank 0's object on all ranks; it is pickled."""
         ...
 
     def post(self, arrays: Sequence[tuple[Backend, Array]]) -> None:
-        """Send on its way what `add_up` will send first of these arrays, which are final.
+        """Start sending what `add_up` will send first of these final arrays.
 
-        Not every rank has to, and no sum has to follow: it waits for nobody, and is only sooner.
-        The device continues with it while the host asks the others how they are.
+        Calling it is optional, also for single ranks, and need not be followed by a sum: it does
+        not wait, and only saves time. The device works on it while the host does the roll call.
         """
 
     def add_up(self, backend: Backend, array: Array) -> None:
@@ -58,14 +58,14 @@ class Link(Protocol):
         ...
 
     def collect(self, backend: Backend, array: Array) -> None:
-        """Replace the other ranks' parts of an array, by `bounds`, by what they have there."""
+        """Replace the other ranks' parts of an array, given by `bounds`, by their values."""
         ...
 
 
 def bounds(length: int, size: int) -> list[int]:
-    """Return where the parts of an array of this length begin and end, one for each rank.
+    """Return the bounds of the parts of an array of this length, one for each rank.
 
-    They are cut where slots of an arena may begin, as far as possible: at multiples of 64.
+    They lie, as far as possible, where slots of an arena may begin: at multiples of 64.
 
     >>> bounds(640, 4), bounds(10, 2)
     ([0, 128, 320, 448, 640], [0, 0, 10])

@@ -1,7 +1,7 @@
-"""`MessageSum`: sums between ranks by messages, which go wherever there is a network.
+"""`MessageSum`: sums between ranks by messages, over any network.
 
-MPI carries bits and adds nothing: each rank gets its part of the array from all others, adds them
-up in the tree, and sends the sum to all.
+MPI only transports bits: each rank receives its part of the array from all others, adds them up in
+the tree, and sends the sum to all.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from rumus.tensor.memory.backend import Array
 if TYPE_CHECKING:
     from rumus.distributed.mpi_link import MpiLink
 
-BLOCK: Final = 1 << 18  # elements of each rank's part that are exchanged and added up at a time
+BLOCK: Final = 1 << 18  # elements of each rank's part exchanged and added up at a time
 
 
 class MessageSum:
-    """Sums of flat arrays of a backend. comm: the communicator of mpi4py that messages go by."""
+    """Sums of flat arrays of a backend. comm: the mpi4py communicator for messages."""
 
     def __init__(self, link: MpiLink, comm: Any, backend: Backend) -> None:
         self._link, self._comm, self._backend = link, comm, backend
 
     def post(self, flat: Array) -> None:
-        """A message is sent when all are there to receive it."""
+        """A message is sent only when all are ready to receive it."""
 
     def forget(self) -> None:
         """Nothing is posted."""
@@ -62,7 +62,7 @@ class MessageSum:
                 backend.copy(total, flat[start:stop])
 
     def _swap(self, host: NDArray[Any], pieces: list[tuple[int, int]]) -> list[Array]:
-        """Send each rank its piece, and return this rank's piece as each of them has it."""
+        """Send each rank its piece, and return all ranks' versions of this rank's piece."""
         link, plain = self._link, _transported(host)
         start, stop = pieces[link.rank]
         own = stop - start
@@ -93,5 +93,5 @@ class MessageSum:
 
 
 def _transported(array: NDArray[Any]) -> NDArray[Any]:
-    """The same memory as whole numbers: MPI carries bits, and nothing else."""
+    """The same memory as integers: MPI transports bits, nothing else."""
     return array.view(f"u{array.itemsize}")

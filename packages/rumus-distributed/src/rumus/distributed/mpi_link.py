@@ -1,4 +1,4 @@
-"""`MpiLink`: the ranks of an MPI job, of which none waits longer than the deadline."""
+"""`MpiLink`: the ranks of an MPI job; none waits longer than the deadline."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ T = TypeVar("T")
 
 CHUNK: Final = 1 << 28  # bytes of one message: MPI counts them in 32 bits
 END: Final = "the end of the program"
-_SPINS: Final = 200  # looks at a message before the processor is given away
-_NAPS: Final = 2000  # and before the process sleeps in between
+_SPINS: Final = 200  # polls of a message before the processor is yielded
+_NAPS: Final = 2000  # and before the process sleeps between polls
 _NAP: Final = 5e-5
 _ASK: Final = 1  # tag of the note "I wait, and my deadline is over"
-_ANSWER: Final = 1.0  # seconds within which who waits as well says so
+_ANSWER: Final = 1.0  # seconds for other waiting ranks to answer
 
 
 class MpiLink(Link):
-    """The ranks of `COMM_WORLD`. Importing mpi4py starts MPI, which its exit ends.
+    """The ranks of `COMM_WORLD`. Importing mpi4py starts MPI; its exit handler ends it.
 
-    deadline: seconds that a rank waits for the others before it says who is missing.
+    deadline: seconds that a rank waits for the others before it reports who is missing.
     """
 
     def __init__(self, deadline: float = 600.0) -> None:
@@ -54,12 +54,12 @@ class MpiLink(Link):
         self.sent = 0
         self._sums: dict[tuple[int, int, DType], SharedSum | MessageSum] = {}
         self.library = MPI.Get_library_version().split(",")[0].split("\n")[0].strip()
-        self._is_broken = False  # after an error nothing is done together any more
+        self._is_broken = False  # after an error, no more joint operations
         self._last = Call("the start", 0)
         node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = node.rank, node.size
         node.Free()
-        # With more ranks than processors a rank that spins keeps the others from coming.
+        # With more ranks than processors, a spinning rank blocks the others.
         self._spins = 0 if self.local_size > processors() else _SPINS
         self.names = self.gather(
             f"rank {self.rank} of {self.size} on {socket.gethostname()} (pid {os.getpid()})"
@@ -82,7 +82,7 @@ class MpiLink(Link):
         if (where := elsewhere(calls)) is not None:
             self._is_broken = True
             raise RankError(f"{where}: all ranks have to do the same steps, in the same order")
-        if number:  # a place that a person can find
+        if number:  # a place to look up in the code
             self._last = own
         return Call(place, number, False, max(c.signal for c in calls), calls[0].clock)
 
@@ -115,7 +115,7 @@ class MpiLink(Link):
     # Waiting
 
     def wait(self, request: Any, at: Call | None = None) -> None:
-        """Wait for a message, giving the processor away, until the deadline."""
+        """Wait for a message until the deadline, yielding the processor."""
         looks, start = 0, time.perf_counter()
         while not request.Test():
             looks += 1
@@ -129,7 +129,7 @@ class MpiLink(Link):
                 self._name_the_silent(at or self._last, start)
 
     def _name_the_silent(self, at: Call, start: float) -> NoReturn:
-        """Tell all others that this one waits; who does not say so within a second is missing."""
+        """Tell all others that this one waits; those that do not answer in a second are missing."""
         note, got = np.array([self.rank], np.int32), np.empty(1, np.int32)
         asked = [self._notes.Isend(note, r, tag=_ASK) for r in range(self.size) if r != self.rank]
         waiting, until = {self.rank}, time.perf_counter() + _ANSWER
@@ -153,7 +153,7 @@ class MpiLink(Link):
     # The end of the process
 
     def _watch_the_end(self) -> None:
-        """Have the others hear when this process ends by itself, whatever way it takes."""
+        """Notify the others when this process ends, in whatever way."""
         hook = sys.excepthook
 
         def uncaught(kind: type[BaseException], error: BaseException, at: Any) -> None:
@@ -167,7 +167,7 @@ class MpiLink(Link):
         atexit.register(self._leave)  # before mpi4py's own, which would wait for the others
 
     def _leave(self) -> None:
-        """Meet the others at the end; they may be elsewhere, and then hear of this."""
+        """Meet the others at the end; ranks that are elsewhere are notified."""
         if self._is_broken:
             return
         try:
@@ -178,10 +178,10 @@ class MpiLink(Link):
                 self._abort()
 
     def _abort(self) -> NoReturn:
-        """End the whole job: somebody is silent, and nobody could end in good order."""
+        """Abort the job: a rank is silent, so none could end normally."""
         sys.stdout.flush()
         sys.stderr.flush()
-        # Over a link that is cut the launcher hears nothing, and Abort waits for it.
+        # Over a cut link the launcher receives nothing, and Abort waits for it.
         late = threading.Timer(_ANSWER, os._exit, (1,))
         late.daemon = True
         late.start()
@@ -219,7 +219,7 @@ class MpiLink(Link):
     def post(self, arrays: Sequence[tuple[Backend, Array]]) -> None:
         """See `Link.post`."""
         for known in self._sums.values():
-            known.forget()  # what was posted, and then added up in another way
+            known.forget()  # posted, and then added up another way
         for backend, array in arrays:
             flat = array.reshape(-1)
             there = self._sums.get((id(backend), flat.size, flat.dtype))
@@ -237,7 +237,7 @@ class MpiLink(Link):
         self._sum_of(backend, flat).collect(flat)
 
     def _sum_of(self, backend: Backend, flat: Array) -> SharedSum | MessageSum:
-        """What adds up arrays like this one: all ranks decide alike."""
+        """The summation for arrays like this one; all ranks choose the same."""
         key = id(backend), flat.size, flat.dtype
         found = self._sums.get(key)
         if found is None:

@@ -1,4 +1,4 @@
-"""`own_gpu`: a GPU for each rank of a machine, told apart by what the driver calls the card."""
+"""`own_gpu`: a GPU for each rank of a machine, identified by the driver's name of the card."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rumus.tensor import Backend
 
 
 def own_gpu(link: Link) -> Backend:
-    """Return the backend of this rank's own GPU; a software driver is shared.
+    """Return the backend of this rank's GPU; a software driver is shared.
 
-    ImportError without rumus-gpu, its NoAdapterError without a driver, RankError for more ranks on
-    a machine than GPUs.
+    Raises ImportError without rumus-gpu, its NoAdapterError without a driver, RankError for more
+    ranks on a machine than GPUs.
     """
     try:
         gpu: Any = import_module("rumus.gpu")

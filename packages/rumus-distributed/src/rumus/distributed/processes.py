@@ -1,4 +1,4 @@
-"""`ranks()`: the processes that a launcher of MPI has started, or this one alone."""
+"""`ranks()`: the processes started by an MPI launcher, or this one alone."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What launchers tell a process: how many there are. Slurm's own says so even without MPI.
+# Launchers' variables for the number of processes. Slurm's is set even without MPI.
 SIZES: Final = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 
 
 class Ranks:
     """The processes that train together. `ranks()` makes it.
 
-    link: what they send to each other by.
+    link: their connection.
 
     >>> from rumus.distributed import ranks
     >>> team = ranks()
@@ -43,12 +43,12 @@ class Ranks:
 
     @property
     def rank(self) -> int:
-        """The number of this process, from 0."""
+        """The index of this process, from 0."""
         return self._link.rank
 
     @property
     def size(self) -> int:
-        """How many processes there are."""
+        """The number of processes."""
         return self._link.size
 
     @property
@@ -58,44 +58,44 @@ class Ranks:
 
     @property
     def sent(self) -> int:
-        """How many bytes of gradients and parameters this process has sent to others."""
+        """The bytes of gradients and parameters that this process has sent."""
         return self._link.sent
 
     def gather(self, thing: T) -> list[T]:
-        """Return what each process gives, by rank. Every one has to call it.
+        """Return the objects of all processes, by rank. Every process must call it.
 
-        thing: what this process gives, anything that can be pickled.
+        thing: this process's object; it must be picklable.
         """
         self._link.meet("gather")
         return self._link.gather(thing)
 
     def gpu(self) -> Backend:
-        """Return the backend of a GPU of this process's own: `model.to(ranks.gpu())`.
+        """Return the backend of this process's GPU: `model.to(ranks.gpu())`.
 
-        The processes of a machine get its cards in their order; a software driver is shared.
+        The processes of a machine get its cards in order; a software driver is shared. Raises
         RankError for more processes on a machine than GPUs, ImportError without rumus-gpu.
         """
         return own_gpu(self._link)
 
     def team(self, trainer: Trainer[Any], *, zero: bool) -> ShardedTeam:
-        """Return what the runs of a trainer ask: `Trainer(optimizer, ranks=...)` calls it.
+        """Return the team for a trainer's runs; called by `Trainer(optimizer, ranks=...)`.
 
-        trainer: whose steps are shared.
+        trainer: the trainer whose steps are shared.
         zero: whether each process keeps only its part of the optimizer's state.
         """
         return ShardedTeam(trainer, self._link, zero=zero)
 
 
 def ranks(deadline: float = 600.0) -> Ranks:
-    """Return the processes that a launcher has started for this program.
+    """Return the processes that a launcher started for this program.
 
-    Without a launcher, or with one process, nothing of MPI is imported.
+    Without a launcher, or with one process, MPI is not imported.
 
-    deadline: seconds that a process waits for the others, before all of them end with a RankError
-    that names who is silent. The slowest save, validation or compilation has to fit in.
+    deadline: seconds that a process waits for the others before all end with a RankError that names
+        the silent ones. It must exceed the slowest save, validation or compilation.
 
-    ValueError for a deadline that is not positive; RankError for an environment with two MPIs, or
-    with another one than that which has started the processes; ImportError without mpi4py.
+    Raises ValueError for a deadline that is not positive; RankError for an environment with two
+    MPIs, or with another one than the processes' launcher; ImportError without mpi4py.
     """
     if not 0 < deadline < math.inf:
         raise ValueError(f"deadline must be a positive number of seconds, not {deadline!r}")
@@ -115,13 +115,13 @@ def ranks(deadline: float = 600.0) -> Ranks:
 
 @cache
 def mpi_link() -> MpiLink:
-    """Return the link of this process, always the same: MPI starts and ends once."""
+    """Return the link of this process, always the same one: MPI starts and ends once."""
     from rumus.distributed.mpi_link import MpiLink
 
     link = MpiLink()
     found = link.first(run_seed())
     if not is_seeded():
-        seed(found)  # the ranks make the same model, and see the same order
+        seed(found)  # the ranks make the same model, in the same order
     return link
 
 

@@ -1,4 +1,4 @@
-"""`processors`: how many of a machine's processors this process may use."""
+"""`processors`: the number of processors this process may use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def processors() -> int:
-    """Return how many there are for us: a job may have been given a few of them.
+    """Return the number available: a job may be restricted to a few.
 
     >>> processors() >= 1
     True

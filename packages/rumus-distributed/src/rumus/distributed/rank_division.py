@@ -1,4 +1,4 @@
-"""`RankDivision`: the state of an optimizer, of which each rank keeps a part (ZeRO-1)."""
+"""`RankDivision`: optimizer state divided among the ranks (ZeRO-1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rumus.optim import FusedOptimizer, Optimizer
 from rumus.tensor import Backend
 from rumus.tensor.memory.backend import Array
 
-_LEAST = 64  # elements that a rank without a part steps too, to the same bits as their owner
+_LEAST = 64  # elements that a rank without a part steps as well, to the same bits as their owner
 
 
 class RankDivision:
@@ -19,7 +19,7 @@ class RankDivision:
         self._link = link
 
     def part(self, size: int) -> slice:
-        """Return where this rank's part of `size` elements lies."""
+        """Return the bounds of this rank's part of `size` elements."""
         start, stop = bounds(size, self._link.size)[self._link.rank :][:2]
         return slice(start, stop) if stop > start else slice(0, min(_LEAST, size))
 
@@ -28,13 +28,13 @@ class RankDivision:
         self._link.collect(backend, whole)
 
     def put_together(self, optimizer: FusedOptimizer[Any]) -> None:
-        """Give every rank the parameters that the others have stepped."""
+        """Give every rank the parameters stepped by the others."""
         for segment in optimizer.segments:
             self.collect(segment.arena.backend, segment.arena.values)
 
 
 def divided(optimizer: Optimizer[Any], link: Link) -> tuple[FusedOptimizer[Any], RankDivision]:
-    """Have each rank keep its part of the state. TypeError for an optimizer that cannot be cut."""
+    """Let each rank keep its part of the state. Raises TypeError if that is impossible."""
     if not isinstance(optimizer, FusedOptimizer):
         raise TypeError(
             f"zero=True: {optimizer} cannot be cut into parts; an optimizer by a rule can, as AdamW"

@@ -1,4 +1,4 @@
-"""The program of a rank: a user's script, and a note of how it ended for the launcher."""
+"""The program of a rank: a user's script, and a report for the launcher of how it ended."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Final, Self
 
 from rumus.distributed.mpi_library import RANK_VARIABLES
 
-FOLDER: Final = "RUMUS_RANKS_FOLDER"  # from the launcher to its own ranks: where their notes go
+FOLDER: Final = "RUMUS_RANKS_FOLDER"  # from the launcher to its ranks: where their reports go
 UNFINISHED: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a rank ended. code: its exit code, UNFINISHED if it was gone without a word."""
+    """How a rank ended. code: its exit code; UNFINISHED if it vanished."""
 
     rank: int
     pid: int
@@ -49,7 +49,7 @@ class Ended:
 
 
 class _Notes:
-    """Where a rank writes what the launcher reads."""
+    """Where a rank writes its report for the launcher."""
 
     def __init__(self) -> None:
         folder = os.environ.get(FOLDER)
@@ -58,7 +58,7 @@ class _Notes:
         self._write([])
 
     def end(self, code: int, words: str = "") -> None:
-        """Note an exit code and the last words."""
+        """Record an exit code and the last words."""
         self._write([str(code), words])
 
     def _write(self, lines: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ class _Notes:
 
 
 def run(script: str, arguments: Sequence[str]) -> None:
-    """Run a script as Python itself would; what it raises passes through."""
+    """Run a script as Python itself would; its errors pass through."""
     notes = _Notes()
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)

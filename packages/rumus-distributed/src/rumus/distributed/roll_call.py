@@ -1,7 +1,7 @@
-"""`Call`: what a rank says of itself before anything is done together.
+"""`Call`: a rank's status, exchanged before each joint operation.
 
-A reduction that one rank never enters hangs on every MPI. So the ranks first exchange a record of
-fixed size: where they are in the program, whether they have failed, which signal they have got.
+A reduction that one rank never enters hangs on every MPI. So the ranks first exchange a fixed-size
+record: where they are in the program, whether they have failed, which signal they received.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Final
 
 _FORM: Final = struct.Struct("<?55sqid")  # failed, place, number, signal, clock
 SIZE: Final = _FORM.size
-TEXT: Final = 1000  # bytes of an error that the others are told
+TEXT: Final = 1000  # bytes of an error sent to the others
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """A rank's record.
 
-    place, number: where it is, as "step" 17. failed: it cannot go on, and tells why next. signal: 0
-    if it has got none. clock: its seconds; those of the first rank count.
+    place, number: where it is, such as "step" 17. failed: it cannot continue, and sends the reason
+        next. signal: 0 for none. clock: its seconds; the first rank's count.
     """
 
     place: str
@@ -52,7 +52,7 @@ class Call:
 
 
 def elsewhere(calls: Sequence[Call]) -> str | None:
-    """Return where the ranks are, if that is not one place.
+    """Return where the ranks are, if their places differ.
 
     >>> elsewhere([Call("step", 17), Call("validation", 17)])
     'rank 0 is at step 17, rank 1 at validation 17'

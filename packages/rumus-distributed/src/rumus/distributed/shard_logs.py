@@ -1,4 +1,4 @@
-"""`ShardLogs`: what the shards of a step log beside their losses, added up in the shards' order."""
+"""`ShardLogs`: values that the shards of a step log, added up in the shards' order."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from rumus.tensor import NumpyBackend, tensor
 from rumus.train.base.logged import Log, Value
 
-# From the sums of a metric's parts to the metric; None for a number, which is averaged.
+# Computes a metric from the sums of its parts; None for a number, which is averaged.
 Finishes: TypeAlias = dict[str, Callable[..., Any] | None]
-# Of the parts of what is logged, by name.
+# Of the parts of logged values, by name.
 Sums: TypeAlias = dict[str, list[NDArray[Any]]]
 _HOST: Final = NumpyBackend()
 
 
 class ShardLogs:
-    """The sums of what some shards have logged, by name: numbers times their weight.
+    """The sums of values logged by some shards, by name: numbers times their weight.
 
-    shards: the sums of each, to be exchanged between ranks. finishes: functions do not travel. What
-    is known of them is kept from step to step, for a rank without rows in one of them.
+    shards: the sums of each, exchanged between ranks. finishes: functions are not sent between
+        ranks; they are kept from step to step, for a rank without rows in a step.
     """
 
     def __init__(self, finishes: Finishes) -> None:
@@ -30,7 +30,7 @@ class ShardLogs:
         self.shards: list[Sums] = [{}]
 
     def add(self, log: Log, weight: float) -> None:
-        """Take what the rows of a batch have logged."""
+        """Add the values logged by the rows of a batch."""
         sums = self.shards[-1]
         for name, value in log.items():
             self._finishes[name] = value.finish
@@ -39,11 +39,11 @@ class ShardLogs:
             _add(sums, name, parts)
 
     def merge(self, other: ShardLogs) -> None:
-        """Take the shards that follow."""
+        """Append the following shards."""
         self.shards += other.shards
 
     def joined(self, weight: float) -> Log:
-        """Return what all shards have logged. Every rank has to log the same names."""
+        """Return the values logged by all shards. Every rank must log the same names."""
         sums: Sums = {}
         for shard in self.shards:
             for name, parts in shard.items():
@@ -58,6 +58,6 @@ class ShardLogs:
 
 
 def _add(sums: Sums, name: str, parts: list[NDArray[Any]]) -> None:
-    """Add the parts of what was logged under a name."""
+    """Add the parts of the values logged under a name."""
     before = sums.get(name, [np.zeros_like(part) for part in parts])
     sums[name] = [one + more for one, more in zip(before, parts, strict=True)]

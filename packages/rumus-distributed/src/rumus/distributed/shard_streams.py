@@ -1,8 +1,8 @@
-"""`ShardStreams`: random numbers that depend on the shard and the batch, not on who computes them.
+"""`ShardStreams`: random numbers that depend on the shard and the batch, not on the rank.
 
 A generator's numbers are a function of its seed, its stream and its position. Each shard of each
-batch of a step draws from its own stream, and the step moves the generator by one stretch,
-however many words the shards of a rank have drawn.
+batch of a step draws from its own stream, and the step advances the generator by a fixed stretch,
+however many words the shards of a rank drew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rumus.tensor.operations.generator import Draws
 from rumus.train.base.random_sources import kind_of, place_of, source_of
 
 STRETCH: Final = 1 << 32  # words: more than a shard draws
-_GOLDEN: Final = 0x9E3779B1  # odd, so that all numbers of shards have streams of their own
+_GOLDEN: Final = 0x9E3779B1  # odd, so that every shard number has its own stream
 
 
 class ShardStreams:
@@ -38,7 +38,7 @@ class ShardStreams:
         self._before: dict[str, Hashable] = {}
 
     def begin(self) -> None:
-        """Move the generators behind a step; `Trainer.drawing` puts them back if it fails."""
+        """Advance the generators past a step; `Trainer.drawing` restores them if it fails."""
         self._starts = [random.place for random in self._known]
         self._before = {name: place_of(source) for name, source in self._foreign.items()}
         for random in self._known:
@@ -46,10 +46,10 @@ class ShardStreams:
 
     @contextmanager
     def of(self, shard: int, batch: int) -> Iterator[None]:
-        """Within the block, draw what belongs to this shard of this batch of the step.
+        """Within the block, draw the numbers of this shard of this batch of the step.
 
-        ValueError for a generator that draws and is not among those of the training, and for a
-        NumPy generator, which has no streams.
+        Raises ValueError for a generator that is not part of the training, and for a NumPy
+        generator, which has no streams.
         """
         after = [random.place for random in self._known]
         shift = _GOLDEN * (1 + batch * self._shards + shard)

@@ -1,7 +1,7 @@
-"""`ShardedStep`: one step over the shards of a window of batches, and one sum over all ranks.
+"""`ShardedStep`: one step over the shards of a window of batches, with one sum over all ranks.
 
-The gradient of a step is the weighted mean over shards. Each rank goes through its own shards one
-by one, adds up what they have in the tree, and the ranks add up what they have in the same tree.
+The gradient of a step is the weighted mean over shards. Each rank processes its shards one by one
+and adds them up in the tree, and the ranks add up their sums in the same tree.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from rumus.train.data.part import Part
 from rumus.train.loop.capture import LossFunction
 from rumus.train.loop.weighing import Weighing
 
-# A batch's rows, and which shards they are of.
+# A batch's rows, and their shards.
 Portion = tuple[tuple[Any, ...], Part]
 
 
 class ShardedStep:
     """The steps of a trainer over shards.
 
-    weight_of: how much the rows of a shard count; by default what their loss is a mean of, or their
-    number. streams, buffers: those that a forward pass changes.
+    weight_of: returns the weight of a shard's rows; by default the number of terms their loss
+        averages, or their number. streams, buffers: those that a forward pass changes.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class ShardedStep:
     def run(
         self, loss_fn: LossFunction, portions: Sequence[Portion], meet: Callable[[], None]
     ) -> Tensor:
-        """Do a step; return the loss. meet: the roll call before what is added up over ranks."""
+        """Run a step; return the loss. meet: the roll call before the sum over ranks."""
         with self._trainer.drawing():
             self._streams.begin()
             self._losses.begin()
             own = self._own(loss_fn, portions)
             self._losses.start()
-            self._link.post(own.sums())  # the device has this to do while the host asks
+            self._link.post(own.sums())  # the device works on this during the roll call
             meet()
             noted, weight = self._joined(own)
         self._trainer.count(noted, weight)
@@ -85,14 +85,14 @@ class ShardedStep:
         return tensor(np.float32(loss), backend=self._trainer.backend)
 
     def _own(self, loss_fn: LossFunction, portions: Sequence[Portion]) -> _Branch:
-        """What this rank's shards come to."""
+        """The sums of this rank's shards."""
         tree = Tree[_Branch](_Branch.merge)
         for number in range(len(portions[0][1].rows)):
             tree.push(self._shard(number, loss_fn, portions))
         return tree.root()
 
     def _shard(self, number: int, loss_fn: LossFunction, portions: Sequence[Portion]) -> _Branch:
-        """What one shard of all batches of the window comes to."""
+        """The sums of one shard over all batches of the window."""
         branch = _Branch(BufferMeans(self._buffers), ShardLogs(self._finishes))
         ahead = WrittenAhead()
         put_back_after(
@@ -109,7 +109,7 @@ class ShardedStep:
         branch: _Branch,
         ahead: WrittenAhead,
     ) -> None:
-        """Do the passes of a shard, each with the buffers that the one before has assigned."""
+        """Run the passes of a shard, each with the buffers assigned by the previous one."""
         most = len(portions) * len(portions[0][1].rows)
         for place, (batch, part) in enumerate(portions):
             start, stop = part.rows[number]
@@ -138,11 +138,11 @@ class _Branch:
     def __init__(self, buffers: BufferMeans, logs: ShardLogs) -> None:
         self.gradient_sums = Accumulation()
         self.buffers, self.logs = buffers, logs
-        # Of each shard the numbers and the weights of its losses.
+        # For each shard, the indices and the weights of its losses.
         self.losses: list[list[tuple[int, float]]] = [[]]
 
     def add(self, grads: GradientStore, weight: float) -> Sequence[BufferUpdate]:
-        """Take the gradients of a batch's shard; return what its pass would change of buffers."""
+        """Add the gradients of a batch's shard; return its pass's buffer updates."""
         updates = grads.take_updates()
         self.gradient_sums.add(grads, weight)
         if weight > 0:
@@ -150,7 +150,7 @@ class _Branch:
         return updates
 
     def finish(self, parameters: Iterable[Parameter]) -> None:
-        """End a shard; one without rows counts as zeros, which are added too."""
+        """End a shard; one without rows adds zeros."""
         if not self.losses[0]:
             self._add_zeros(parameters)
         self.buffers.weigh(math.fsum(weight for _, weight in self.losses[0]))
@@ -170,7 +170,7 @@ class _Branch:
         return self
 
     def sums(self) -> list[tuple[Backend, Array]]:
-        """Return the arrays that are added up, to be changed in place."""
+        """Return the arrays to be added up, which may be changed in place."""
         return [*self.gradient_sums.sums(), *self.buffers.sums()]
 
     def join(
@@ -178,7 +178,7 @@ class _Branch:
     ) -> tuple[float, float]:
         """Add up over all ranks; return the mean loss and the weight of the step.
 
-        values: the losses of this rank, by number. ValueError if nothing has a weight.
+        values: the losses of this rank, by index. Raises ValueError if nothing has a weight.
         """
         numbers = {p.id: number for number, p in enumerate(parameters)}
         arrays = [[numbers[p] for p in each] for each in self.gradient_sums.layout]
@@ -201,7 +201,7 @@ class _Branch:
         return _added(x for x, _ in losses) / weight, weight
 
     def _lay_out_apart(self, used: Iterable[Parameter]) -> None:
-        """Have the same arrays as the others, where shards use other optional parameters."""
+        """Use the same arrays as the other ranks if shards use different optional parameters."""
         here = {p.id for p in self.gradient_sums.parameters}
         missing = [p for p in used if p.id not in here]
         if missing:
@@ -209,7 +209,7 @@ class _Branch:
         self.gradient_sums.lay_out_apart()
 
     def gradients(self, weight: float) -> GradientStore:
-        """Return the mean gradients, and what writes the means of the buffers."""
+        """Return the mean gradients, and a function that writes the means of the buffers."""
         self.gradient_sums.weight = weight
         grads = self.gradient_sums.gradients()
         grads.propose(self.buffers.updates(weight))
@@ -217,7 +217,7 @@ class _Branch:
 
 
 def _added(values: Iterable[float]) -> float:
-    """The sum, correctly rounded, so that it depends on no order; NaN or infinite if one is."""
+    """The correctly rounded sum, independent of order; NaN or infinite if a term is."""
     all_of_them = list(values)
     if all(map(math.isfinite, all_of_them)):
         return math.fsum(all_of_them)

@@ -1,4 +1,4 @@
-"""Validation by several ranks: its batches are dealt out, and what is found is joined in order."""
+"""Validation by several ranks: they split the batches, and the results are joined in order."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def measured_parts(
     validate: tuple[Any, Callable[..., Any]],
     weight_of: Callable[..., float] | None,
 ) -> dict[int, Found]:
-    """Return what this rank finds of every `size`-th batch of a validation, by its number.
+    """Return this rank's results for every `size`-th batch of a validation, by its index.
 
-    ValueError for a loader that deals out the rows of batches by itself.
+    Raises ValueError for a loader that splits the rows of batches itself.
     """
     loader, metric_fn = validate
     if getattr(loader, "ranks", None) is not None:
@@ -37,9 +37,9 @@ def measured_parts(
 
 
 def joined(link: Link, own: dict[int, Found]) -> Callable[[], Measurement]:
-    """Exchange what the ranks have found; return what rank 0 makes of it, added up in order.
+    """Exchange the ranks' results; return rank 0's total, added up in order.
 
-    Functions of metrics do not travel: rank 0, which has the first batch, has them.
+    Functions of metrics are not sent: rank 0, which has the first batch, has them.
     """
     sent = {number: _as_data(found) for number, found in own.items()}
     parts = {number: found for rank in link.gather(sent) for number, found in rank.items()}
@@ -55,7 +55,7 @@ def joined(link: Link, own: dict[int, Found]) -> Callable[[], Measurement]:
 
 
 def _as_data(found: Found) -> Found:
-    """What was found, on the host, as it can be sent."""
+    """The results on the host, ready to be sent."""
     return [
         (name, replace(add_up([value]), finish=_elsewhere), weight)
         if isinstance(value, MetricState)

@@ -1,7 +1,7 @@
-"""`SharedSum`: sums between the ranks of one machine, through memory that all of them map.
+"""`SharedSum`: sums between the ranks of one machine, through shared memory.
 
-MPI would copy what a rank sends into such memory, and out of it. Here a rank's device, or its
-processor, writes and reads it itself: half of what a message costs, and on a GPU without the host.
+MPI would copy a rank's data into such memory and out of it. Here a rank's device, or its processor,
+accesses it directly: half the cost of a message, and on a GPU without the host.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from rumus.tensor import Backend, DType
 from rumus.tensor.memory.backend import Array
 
 FOLDER: Final = Path("/dev/shm")
-GRAIN: Final = 1 << 16  # bytes: devices want pages of the host's to begin and end at such
-LEAST: Final = 1 << 16  # bytes under which a message is as fast
+GRAIN: Final = 1 << 16  # bytes: devices need host memory aligned to such pages
+LEAST: Final = 1 << 16  # bytes below which a message is as fast
 
 
 class SharedSum:
-    """A region of shared memory for each rank, as large as the arrays that are added up.
+    """A region of shared memory for each rank, as large as the arrays to add up.
 
     `of` makes one on all ranks, or on none.
     """
 
     def __init__(self, link: Link, backend: Backend, regions: list[Array]) -> None:
         self._link, self._backend, self._regions = link, backend, regions
-        self._was_collected = False  # since all have met: what lies there may still be read
-        self._posted: Array = None  # what is there for the others already
+        self._was_collected = False  # since all have met: the contents may still be read
+        self._posted: Array = None  # already available to the others
 
     @classmethod
     def of(cls, link: Link, backend: Backend, length: int, dtype: DType) -> SharedSum | None:
-        """Return one for flat arrays of this length; None where there is no such memory."""
+        """Return one for flat arrays of this length; None if there is no such memory."""
         if link.local_size < link.size:
             return None
         size = -(-length * dtype.itemsize // GRAIN) * GRAIN
@@ -54,7 +54,7 @@ class SharedSum:
         return cls(link, backend, [region[:length] for region in regions])
 
     def post(self, flat: Array) -> None:
-        """See `Link.post`: it is all of a sum that a rank can do without the others."""
+        """See `Link.post`: it is the part of a sum that a rank can do without the others."""
         if self._posted is not None:
             return  # that of another array of this size, which comes first
         self._posted = flat
@@ -98,7 +98,7 @@ class SharedSum:
             self._link.sent += own.size * flat.dtype.itemsize
 
     def _take(self, flat: Array) -> None:
-        """Copy what the others have in their parts, once all have published that."""
+        """Copy the others' parts, once all have published them."""
         self._meet()
         self._was_collected = True
         for other, part in enumerate(self._parts(flat)):
@@ -106,7 +106,7 @@ class SharedSum:
                 self._backend.copy(self._regions[other][part], flat[part])
 
     def _publish(self, flat: Array, part: slice) -> None:
-        """Copy a part to where the others see it."""
+        """Copy a part to the shared region."""
         if part.start < part.stop:
             self._backend.copy(flat[part], self._regions[self._link.rank][part])
             self._link.sent += (part.stop - part.start) * flat.dtype.itemsize
@@ -124,7 +124,7 @@ class SharedSum:
 
 
 def _is_same(posted: Array, flat: Array) -> bool:
-    """Whether an array, or a view that was made of it in the same way, was posted."""
+    """Whether an array, or an identical view of it, was posted."""
     if posted is None or type(posted) is not type(flat):
         return False
     if isinstance(flat, np.ndarray):
@@ -133,7 +133,7 @@ def _is_same(posted: Array, flat: Array) -> bool:
 
 
 def _shared(link: Link, size: int) -> memoryview | None:
-    """Memory that all ranks map; the file that it comes from is gone at once."""
+    """Memory that all ranks map; its file is removed at once."""
     path = link.first(_reserved(size) if link.rank == 0 else None)
     if path is None:
         return None
@@ -142,14 +142,14 @@ def _shared(link: Link, size: int) -> memoryview | None:
         file = os.open(path, os.O_RDWR)
         memory = memoryview(mmap.mmap(file, size))
         os.close(file)
-    link.gather(None)  # all have it now, or will never have it
+    link.gather(None)  # all have mapped it, or never will
     if link.rank == 0:
         os.unlink(path)
     return memory
 
 
 def _reserved(size: int) -> str | None:
-    """A file with room for all of it: a page that turns out not to be there kills the process."""
+    """A fully allocated file: a missing page would kill the process."""
     if not FOLDER.is_dir() or not hasattr(os, "posix_fallocate"):
         return None
     file, path = tempfile.mkstemp(prefix="rumus-", dir=FOLDER)
@@ -164,7 +164,7 @@ def _reserved(size: int) -> str | None:
 
 
 def _array(backend: Backend, memory: memoryview, dtype: DType) -> Array | None:
-    """Shared memory as an array of a backend, None where it has no such arrays."""
+    """Shared memory as an array of a backend; None if the backend has no such arrays."""
     if not backend.runs_ahead:
         return np.frombuffer(memory, dtype)
     mapped: Any = getattr(backend, "mapped", None)

@@ -1,4 +1,4 @@
-"""`ShardedTeam`: the runs of a trainer over several ranks, or over several shards on one."""
+"""`ShardedTeam`: a trainer's runs over several ranks, or over several shards on one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class ShardedTeam(Team):
-    """What the runs of a trainer ask of its ranks; see `rumus.train.loop.team.Team`."""
+    """The ranks' side of a trainer's runs; see `rumus.train.loop.team.Team`."""
 
     def __init__(self, trainer: Trainer[Any], link: Link, *, zero: bool) -> None:
         if link.size > 1 and isinstance(trainer.optimizer, ClosureOptimizer):
@@ -46,7 +46,7 @@ class ShardedTeam(Team):
         self._step: ShardedStep | None = None
 
     def begin(self, run: Run) -> None:
-        """Refuse a run that differs between ranks."""
+        """Raise for a run that differs between ranks."""
         loader = run.batches.loader
         if self.size > 1 and getattr(loader, "ranks", None) is None:
             raise TypeError(
@@ -65,12 +65,12 @@ class ShardedTeam(Team):
             self._step = ShardedStep(self.trainer, self.link, streams, buffers, weight_of)
 
     def started(self) -> None:
-        """Make the parameters those of rank 0."""
+        """Copy the parameters from rank 0."""
         self._meet("the first step")
         give_parameters(self.link, self.trainer)
 
     def step(self, loss_fn: LossFunction, window: Window) -> Tensor:
-        """Do a step over the shards of a window."""
+        """Run a step over the shards of a window."""
         if self._step is None:
             return self._alone.step(loss_fn, window)
         assert self._run is not None
@@ -91,7 +91,7 @@ class ShardedTeam(Team):
         return self._time if self.size > 1 else perf_counter()
 
     def once(self, what: str, act: Callable[[], T]) -> T:
-        """Have rank 0 do it, and the others know what came of it."""
+        """Let rank 0 do it, and share the outcome with the others."""
         if self.size == 1:
             return act()
         self._meet(what, self._steps)
@@ -110,7 +110,7 @@ class ShardedTeam(Team):
         return result  # type: ignore[return-value]
 
     def measure(self, validate: Validate, weight_of: Callable[..., float] | None) -> Measurement:
-        """Deal the batches of a validation to the ranks; a function is called by rank 0 alone."""
+        """Split the batches of a validation among the ranks; only rank 0 calls a function."""
         if self.size == 1:
             return self._alone.measure(validate, weight_of)
         if not isinstance(validate, tuple):
@@ -138,7 +138,7 @@ class ShardedTeam(Team):
 
 
 def _portable(error: BaseException | None) -> BaseException | None:
-    """An error as it can be sent: itself if it is one that pickles, else one that tells of it."""
+    """An error that can be sent: itself if it pickles, otherwise a description of it."""
     if error is None:
         return None
     try:

@@ -1,8 +1,8 @@
 """Sums in a fixed tree: neighbours in pairs, then pairs of pairs, and so on.
 
-Addition of floating-point numbers is not associative, so the same bits come of the same tree alone.
-A rank adds up the shards that it has, which are a whole branch of the tree; the ranks then add up
-their branches, and it makes no difference who had which.
+Floating-point addition is not associative, so only the same tree gives the same bits. A rank adds
+up its shards, which form a whole branch of the tree; the ranks then add up their branches, and it
+does not matter which rank had which.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SUM_TWICE: Final = Kernel("sum_twice", {"out": _OF_TWO, "again": _OF_TWO}, ("a"
 
 
 class Tree(Generic[T]):
-    """Leaves that come one by one, merged as soon as two branches of one size are there.
+    """Leaves that arrive one by one, merged as soon as there are two branches of equal size.
 
-    merge: adds its second argument to its first, which it returns. No more branches are kept than
-    the number of leaves has binary digits.
+    merge: adds its second argument to its first, and returns the first. At most as many branches
+        are kept as the number of leaves has binary digits.
 
     >>> tree = Tree(lambda a, b: f"({a}{b})")
     >>> for leaf in "abcde":
@@ -40,7 +40,7 @@ class Tree(Generic[T]):
         self._count = 0
 
     def push(self, leaf: T) -> None:
-        """Take the next leaf."""
+        """Add the next leaf."""
         self._branches.append(leaf)
         self._count += 1
         size = 1
@@ -49,7 +49,7 @@ class Tree(Generic[T]):
             size *= 2
 
     def root(self) -> T:
-        """Return what all leaves come to. IndexError if there are none."""
+        """Return the total of all leaves. Raises IndexError if there are none."""
         while len(self._branches) > 1:
             self._join()
         return self._branches[0]
@@ -60,7 +60,7 @@ class Tree(Generic[T]):
 
 
 def add_rows(backend: Backend, rows: Sequence[Array]) -> Array:
-    """Return the sum of arrays of one shape, in the first of them; the others are scratch."""
+    """Return the sum of arrays of equal shape, stored in the first; the others are scratch."""
 
     def merge(a: Array, b: Array) -> Array:
         backend.elementwise(_ADD, (a, b), (), (a,))
@@ -73,12 +73,12 @@ def add_rows(backend: Backend, rows: Sequence[Array]) -> Array:
 
 
 def add_rows_into(backend: Backend, rows: Sequence[Array], out: tuple[Array, Array]) -> None:
-    """Write the sum of two or more arrays of one shape to two places.
+    """Write the sum of two or more arrays of equal shape to two places.
 
-    The rows may be one of these, and are scratch on the host. On a device, where they may lie
-    behind a bus, each is read once, and the last addition goes to where the sum belongs.
+    The rows may include one of these, and are scratch on the host. On a device, where they may be
+    across a bus, each is read once, and the last addition writes to the destination.
     """
-    left = len(rows) - 1  # additions that are to come
+    left = len(rows) - 1  # additions still to come
 
     def merge(a: Array, b: Array) -> Array:
         nonlocal left

@@ -1,4 +1,4 @@
-"""Optimizer state in files, and in the form that PyTorch saves.
+"""Optimizer state in files, and in PyTorch's format.
 
-It uses `options`, `rules` and `engine`.
+Uses `options`, `rules` and `engine`.
 """

@@ -20,18 +20,18 @@ _BEFORE: Final = "state 1"  # with a slash in front of each path
 
 
 class StateFileError(StateMismatchError):
-    """A file that is damaged, or no saved state at all."""
+    """A file is damaged, or is not a saved state."""
 
 
 class HasState(Protocol):
-    """What has a state that can be saved: an optimizer, or a `Plateau`."""
+    """Has a state that can be saved: an optimizer, or a `Plateau`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the state: dictionaries of arrays and of what JSON knows."""
+        """Return a copy of the state: dictionaries of arrays and JSON values."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take a saved state, all of it or, with an error, none of it.
+        """Load a saved state completely or, with an error, not at all.
 
         state: what `state_dict()` returned.
         """
@@ -41,14 +41,13 @@ class HasState(Protocol):
 def save_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
     """Write the state of an optimizer to a file, by parameter name.
 
-    The file is a safetensors file; that of a module has the names of its `state_dict()`. It is
-    written beside `path` under another name, brought to the disk and renamed: `path` is the old
-    file or the new one, whatever happens. OSError if it cannot be written.
+    The file is a safetensors file. It is written to a temporary file beside `path`, flushed to disk
+    and renamed: `path` is the old file or the new one, whatever happens.
 
     stateful: an optimizer, or a `Plateau`.
-    path: of the file.
+    path: the file.
 
-    OSError if it cannot be written.
+    Raises OSError if it cannot be written.
 
     >>> import tempfile
     >>> from rumus.optim import AdamW, load_state, save_state
@@ -73,11 +72,11 @@ def save_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
 
 
 def load_state(stateful: HasState, path: str | os.PathLike[str]) -> None:
-    """Let an optimizer continue from a file that `save_state` wrote.
+    """Load an optimizer's state from a file written by `save_state`.
 
-    All of it is loaded or, with an error, none of it: StateFileError for a file that is damaged or
-    no saved state, StateMismatchError with every difference for the state of another optimizer,
-    OSError if it cannot be read.
+    The state is loaded completely or, with an error, not at all: StateFileError for a file that is
+    damaged or is not a saved state, StateMismatchError, listing every difference, for the state of
+    another optimizer, OSError if it cannot be read.
 
     stateful: the optimizer, of the same kind and parameters.
     path: of the file.
@@ -107,7 +106,7 @@ def _taken_apart(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dic
 
 
 def _put_together(arrays: Mapping[str, NDArray[Any]], tree: dict[str, Any]) -> dict[str, Any]:
-    """Undo `_taken_apart`. ValueError for an array whose place is not in the tree, or is taken."""
+    """Undo `_taken_apart`. Raises ValueError for an array whose place is missing or taken."""
     for path, array in arrays.items():
         keys = [key.replace("~1", "/").replace("~0", "~") for key in path.split("/")]
         part: Any = tree
@@ -132,7 +131,7 @@ def _digest(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Let `path` have this content, or what it had before, but nothing in between."""
+    """Replace the content of `path` atomically."""
     from secrets import token_hex
 
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
@@ -144,7 +143,7 @@ def _write(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the renaming is to reach the disk, too
+    if os.name == "posix":  # the renaming must reach the disk, too
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -156,7 +155,7 @@ def _read(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     kind = os.stat(path).st_mode
-    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a pipe would be waited for
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a pipe would block
         raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb"):
         pass  # OSError if it cannot be read

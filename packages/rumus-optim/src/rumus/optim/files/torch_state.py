@@ -1,7 +1,7 @@
 """The states of PyTorch's optimizers, read and written. PyTorch itself is not needed.
 
-PyTorch numbers parameters in the order in which its optimizer got them, and counts the steps of
-each; rumus knows them by name. Both keep the same averages under different names.
+PyTorch numbers parameters in the order passed to its optimizer, and counts the steps of each; rumus
+identifies them by name. Both keep the same averages under different names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rumus.optim.options.hyperparameter import TOGETHER, at_step
 from rumus.optim.options.running import Running
 from rumus.tensor import StateMismatchError
 
-# kind -> what each part of the state is called in PyTorch
+# kind -> PyTorch's names of the parts of the state
 _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
     "SGD": {"b": "momentum_buffer"},
     "Adam": {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"},
@@ -38,7 +38,7 @@ _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
     "Muon": {"b": "momentum_buffer"},
 }
 _ONE: Final = {"row_var": -1, "col_var": -2}  # an axis of length 1 that they have in PyTorch
-_UNCOUNTED: Final = ("SGD", "Muon")  # their state does not say how many steps were done
+_UNCOUNTED: Final = ("SGD", "Muon")  # their state does not hold the number of steps
 # kind -> the hyperparameters of PyTorch's groups
 _HYPER: Final[Mapping[str, tuple[str, ...]]] = {
     "SGD": ("lr", "momentum", "dampening", "weight_decay", "nesterov"),
@@ -58,7 +58,7 @@ _HYPER: Final[Mapping[str, tuple[str, ...]]] = {
         "adjust_lr_fn",
     ),
 }  # fmt: skip
-_LATER: Final = {"decoupled_weight_decay", "maximize"}  # older releases do not write them
+_LATER: Final = {"decoupled_weight_decay", "maximize"}  # not written by older releases
 _SWITCHES: Final = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 
 
@@ -70,28 +70,28 @@ def load_torch_state(
     steps: int | None = None,
     hyper: Literal["same", "ours"] = "same",
 ) -> None:
-    """Let an optimizer continue from the state of PyTorch's optimizer of the same name.
+    """Load the state of PyTorch's optimizer of the same name into an optimizer.
 
     optimizer: of the same name and formula as PyTorch's.
-    state: what `state_dict()` of the PyTorch optimizer returned; any mapping of arrays will do
-        whose arrays NumPy can convert.
-    names: what the parameters are called here, in the order in which PyTorch's optimizer got them,
-        such as `[name for name, _ in model.named_parameters()]`; None: those in the state, if
-        PyTorch was given named parameters.
-    steps: for SGD and Muon alone, whose state does not say how many were done.
-    hyper: "same": a hyperparameter that differs is an error, a schedule being asked for the next
-        step; "ours": the optimizer's hold, whatever the state says.
+    state: the result of `state_dict()` of the PyTorch optimizer; its arrays may be of any kind that
+        NumPy can convert.
+    names: the parameters' names here, in the order passed to PyTorch's optimizer, such as `[name
+        for name, _ in model.named_parameters()]`; None uses those in the state, if PyTorch got
+        named parameters.
+    steps: the number of steps done, only for SGD and Muon, whose state does not hold it.
+    hyper: "same" raises for a hyperparameter that differs (a schedule is evaluated at the next
+        step); "ours" keeps the optimizer's, whatever the state holds.
 
-    TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than matrices. The
-    parameters are not part of the state: they must have been copied by themselves. Up to release
-    2.14 PyTorch's Muon spoils the momentum of bfloat16 parameters with nesterov=False; bfloat16 is
-    refused here.
+    Raises TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than
+    matrices. The parameters are not part of the state: copy them separately. Up to release 2.14,
+    PyTorch's Muon spoils the momentum of bfloat16 parameters with nesterov=False; bfloat16 is
+    rejected here.
 
-    All is loaded, copied, or StateMismatchError lists every difference and nothing has changed.
-    TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than matrices. The
-    parameters are not part of the state: they must have been copied by themselves. Up to release
-    2.14 PyTorch's Muon spoils the momentum of bfloat16 parameters with nesterov=False; bfloat16 is
-    refused here.
+    Everything is copied, or StateMismatchError lists every difference and nothing has changed.
+    Raises TypeError for an optimizer that PyTorch lacks, and for a Muon that steps more than
+    matrices. The parameters are not part of the state: copy them separately. Up to release 2.14,
+    PyTorch's Muon spoils the momentum of bfloat16 parameters with nesterov=False; bfloat16 is
+    rejected here.
 
     >>> import numpy as np
     >>> from rumus.optim import SGD, load_torch_state
@@ -128,16 +128,16 @@ def torch_state(
     *,
     tensor: Callable[[NDArray[Any]], Any] = lambda array: array,
 ) -> dict[str, Any]:
-    """Return the state as PyTorch's optimizer of the same name has it, for its `load_state_dict`.
+    """Return the state in the format of PyTorch's optimizer, for its `load_state_dict`.
 
-    optimizer: one that PyTorch has, too.
-    names: the parameters, in the order in which PyTorch's optimizer got them; those of a group one
-        after the other, and PyTorch's optimizer must have the same groups.
-    tensor: what makes a tensor of an array: `torch.from_numpy`. The hyperparameters are those of
-        the next step.
+    optimizer: an optimizer that PyTorch has, too.
+    names: the parameters, in the order passed to PyTorch's optimizer, group by group; PyTorch's
+        optimizer must have the same groups.
+    tensor: makes a tensor of an array: `torch.from_numpy`. The hyperparameters are those of the
+        next step.
 
-    ValueError for names that are not the optimizer's, TypeError for an optimizer that PyTorch
-    lacks.
+    Raises ValueError for names that are not the optimizer's, TypeError for an optimizer that
+    PyTorch lacks.
     """
     _check_kind(optimizer)
     order = list(names)
@@ -160,7 +160,7 @@ def torch_state(
 
 
 class _Reading:
-    """A PyTorch state, as the state of an optimizer of rumus. `found`: what is wrong with it."""
+    """A PyTorch state as the state of a rumus optimizer. `found`: its errors."""
 
     def __init__(
         self,
@@ -210,14 +210,14 @@ class _Reading:
             return
         buffers = {key: value for key, value in entry.items() if value is not None}
         if self.optimizer.kind == "SGD" and self.optimizer.state_names and not buffers:
-            count = 0  # a parameter that never had a gradient
+            count = 0  # a parameter without any gradient so far
         target["steps"] = count
         parts = _PARTS[self.optimizer.kind]
         wanted = {parts[part]: part for part in target["state"] if part in parts}
         known = {*wanted, "step", "mu_product", "eta", "mu"}
         self.found += [f"{name!r}: saved {key!r}, not here" for key in buffers if key not in known]
         for key, part in wanted.items():
-            if count == 0:  # PyTorch may start at something else, which the rule adds by itself
+            if count == 0:  # PyTorch may start at another value, which the rule adds itself
                 target["state"][part] = np.zeros_like(target["state"][part])
             elif key not in buffers:
                 self.found.append(f"{name!r}: {key!r} here, not saved")
@@ -233,11 +233,11 @@ class _Reading:
             return
         target = self.state["parameters"][name]
         own = target["state"][part].dtype
-        is_other = own != target["dtype"]  # by an option that PyTorch has not
+        is_other = own != target["dtype"]  # by an option that PyTorch lacks
         target["state"][part] = array.astype(own) if is_other and array.dtype.kind == "f" else array
 
     def hyper_differences(self) -> list[str]:
-        """Every hyperparameter that differs, and every number PyTorch kept that shows one."""
+        """Every hyperparameter that differs, and every stored PyTorch number that reveals one."""
         found = []
         for name, (_, group) in _groups(self.optimizer).items():
             count = self.state["parameters"][name]["steps"]
@@ -253,7 +253,7 @@ class _Reading:
 
 
 def _positions(groups: Sequence[int]) -> list[list[int]]:
-    """Where each group stands in a list of the groups of all parameters."""
+    """The place of each group in a list of the groups of all parameters."""
     runs = [(number, [at for at, _ in run]) for number, run in groupby(enumerate(groups), _second)]
     if len(runs) > len(set(groups)):
         raise ValueError("names: those of a group must stand one after the other")
@@ -308,7 +308,7 @@ def _count(value: Any) -> int | None:
 
 def _close(saved: Any, ours: Any, tolerance: float) -> bool:
     if isinstance(ours, str):
-        return ours == (saved or "original")  # which is what None means to PyTorch's Muon
+        return ours == (saved or "original")  # the meaning of None in PyTorch's Muon
     if isinstance(ours, tuple) and isinstance(saved, (tuple, list)):
         pairs = zip(saved, ours, strict=False)
         return len(saved) == len(ours) and all(_close(a, b, tolerance) for a, b in pairs)
@@ -322,7 +322,7 @@ def _close(saved: Any, ours: Any, tolerance: float) -> bool:
 
 
 def _hyper(optimizer: FusedOptimizer[Any], group: ParameterGroup, step: int) -> dict[str, Any]:
-    """The hyperparameters that hold for a group at a step, as PyTorch's groups have them."""
+    """A group's hyperparameters at a step, as in PyTorch's groups."""
     kind, own = optimizer.kind, group.over(optimizer.hyper)
     values = {name: at_step(name, value, step) for name, value in own.items()}
     flags: dict[str, Any] = {
@@ -339,12 +339,12 @@ def _hyper(optimizer: FusedOptimizer[Any], group: ParameterGroup, step: int) -> 
         elif key in TOGETHER:
             found[key] = tuple(values[name] for name in TOGETHER[key] if name in values)
         else:
-            found[key] = values.get(key, 0.0)  # SGD has no momentum in its rule where it is 0
+            found[key] = values.get(key, 0.0)  # SGD's rule lacks momentum if it is 0
     return found
 
 
 def _kept(optimizer: FusedOptimizer[Any], group: ParameterGroup, count: int) -> dict[str, float]:
-    """Numbers that PyTorch carries along after so many steps, and rumus computes from the count."""
+    """Numbers that PyTorch stores after so many steps, and rumus computes from the count."""
     hyper = group.over(optimizer.hyper)
     if optimizer.kind == "NAdam":
         return Running(mu_product=(1.0, rules.mu_product)).at(0, count, hyper)
@@ -358,7 +358,7 @@ def _kept(optimizer: FusedOptimizer[Any], group: ParameterGroup, count: int) -> 
 def _written(
     optimizer: FusedOptimizer[Any], group: ParameterGroup, entry: Mapping[str, Any]
 ) -> dict[str, NDArray[Any]]:
-    """What PyTorch has for a parameter: nothing before its first step, except for Adagrad."""
+    """PyTorch's state of a parameter: empty before its first step, except for Adagrad."""
     count, parts = entry["steps"], _PARTS[optimizer.kind]
     if count == 0 and optimizer.kind != "Adagrad":
         return {}

@@ -1,4 +1,4 @@
-"""What a user sets: hyperparameters, schedules, groups, clipping, averages.
+"""User settings: hyperparameters, schedules, groups, clipping, averages.
 
-These are values; nothing here owns or updates a parameter. It imports nothing else of rumus-optim.
+These are values; nothing here owns or updates a parameter. Imports nothing else of rumus-optim.
 """

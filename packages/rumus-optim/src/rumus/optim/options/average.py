@@ -1,4 +1,4 @@
-"""What an optimizer's `average=` may be: an average of its parameters, kept by its update."""
+"""Values for an optimizer's `average=`: averages of its parameters, kept by its update."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rumus.tensor.expression.arguments import checked_arguments
 
 
 class Averaging(Protocol):
-    """An optimizer that can put an average in its parameters' place."""
+    """An optimizer that can replace its parameters by their average."""
 
     def eval_params(self) -> AbstractContextManager[None]:
-        """Put the average in the parameters' place for as long as a block runs."""
+        """Replace the parameters by the average within a block."""
         ...
 
 
 class Average(ABC):
     """average = average + weight (p - average), after each step, in the same kernel.
 
-    It is kept for one optimizer, which is given it as `average=` and saves it with its state.
+    It belongs to one optimizer, passed as its `average=`, which saves it with its state.
     """
 
     def __init__(self) -> None:
@@ -38,15 +38,15 @@ class Average(ABC):
 
     @abstractmethod
     def has_begun(self, t: int) -> bool:
-        """Whether there is an average after step `t`.
+        """Whether the average exists after step `t`.
 
         t: the number of a step, from 1.
         """
 
     def applied(self) -> AbstractContextManager[None]:
-        """Put the average in the parameters' place; what was there is back, bit by bit, after.
+        """Replace the parameters by the average within a block, and restore them bit for bit.
 
-        The same as the optimizer's `eval_params`. OwnershipError if no optimizer keeps it.
+        The same as the optimizer's `eval_params`. Raises OwnershipError if no optimizer keeps it.
         """
         optimizer = None if self._optimizer is None else self._optimizer()
         if optimizer is None:
@@ -56,9 +56,9 @@ class Average(ABC):
         return optimizer.eval_params()
 
     def attach(self, optimizer: Averaging) -> None:
-        """Let `optimizer` keep it. OwnershipError if another one does.
+        """Attach it to `optimizer`. Raises OwnershipError if another one keeps it.
 
-        optimizer: what takes the average along in its update.
+        optimizer: the optimizer whose update keeps the average.
         """
         before = None if self._optimizer is None else self._optimizer()
         if before is not None and before is not optimizer:
@@ -68,9 +68,9 @@ class Average(ABC):
         self._optimizer = weakref.ref(optimizer)
 
     def detach(self, optimizer: Averaging) -> None:
-        """Let another optimizer keep it, if `optimizer` does.
+        """Detach it from `optimizer`.
 
-        optimizer: what kept it.
+        optimizer: the optimizer that kept it.
         """
         if self._optimizer is not None and self._optimizer() is optimizer:
             self._optimizer = None
@@ -79,15 +79,15 @@ class Average(ABC):
 class EMA(Average):
     """An exponential moving average: average = decay average + (1 - decay) p.
 
-    It begins with the parameters after the first step, as torch.optim.swa_utils does.
+    It begins with the parameters after the first step, like torch.optim.swa_utils.
 
     decay: in [0, 1).
-    warmup: the decay of step t is min(decay, (1 + t) / (10 + t)), so that early parameters are soon
-        forgotten.
-    unbiased: it begins at 0 instead, and is divided by 1 - decay^t, as in Adam: every step counts
-        as it should from the first on.
+    warmup: use the decay min(decay, (1 + t) / (10 + t)) at step t, to forget early parameters
+        quickly.
+    unbiased: begin at 0 and divide by 1 - decay^t, as in Adam, for the right weights from the first
+        step.
 
-    ValueError for a decay out of range, or for both.
+    Raises ValueError for a decay out of range, or for both options.
 
     >>> from rumus.optim import EMA, SGD
     >>> from rumus.tensor import Parameter
@@ -136,10 +136,10 @@ class EMA(Average):
 class SWA(Average):
     """Stochastic weight averaging: the mean of the parameters after chosen steps.
 
-    start: the first of them.
-    every: how many steps lie between two, plus one.
+    start: the first chosen step.
+    every: the period of the chosen steps.
 
-    ValueError for less than 1. Izmailov et al.: arXiv:1803.05407, algorithm 1.
+    Raises ValueError for less than 1. Izmailov et al.: arXiv:1803.05407, algorithm 1.
 
     >>> from rumus.optim import SWA
     >>> [SWA(start=3, every=2).weight(t) for t in range(1, 8)]

@@ -1,4 +1,4 @@
-"""What an optimizer's `clip=` may be: how its update limits the gradients."""
+"""Values for an optimizer's `clip=`: how its update limits the gradients."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from rumus.tensor.expression.whole_number import whole_number
 class ClipNorm:
     """Scale the gradients so that their 2-norm is at most `max_norm`.
 
-    They are multiplied by max_norm / (norm + eps) where that is below 1, within the update: their
+    They are multiplied by max_norm / (norm + eps) if that is below 1, within the update: their
     memory is read once for the norm and once for the update, and never written.
     Pascanu, Mikolov, Bengio: arXiv:1211.5063, section 3.2.
 
-    With nonfinite="propagate" a norm counts though its square overflows, for which a GPU reads the
-    gradients once more. One that is infinite makes the gradients 0, as in PyTorch; one that is NaN
-    limits nothing, and only `grad_norm` tells.
+    With nonfinite="propagate", a norm counts even if its square overflows; a GPU then reads the
+    gradients once more. An infinite norm makes the gradients 0, as in PyTorch; a NaN norm limits
+    nothing, and shows only in `grad_norm`.
 
-    max_norm: above 0, infinity only measures.
-    per: whose norm is limited: that of all gradients together, of each group, or of each parameter
-        ("tensor").
+    max_norm: above 0; infinity only measures.
+    per: limit the norm of all gradients together ("all"), of each group ("group"), or of each
+        parameter ("tensor").
     eps: at least 0.
 
-    ValueError for a value out of range.
+    Raises ValueError for a value out of range.
 
     >>> from rumus.optim import SGD, ClipNorm
     >>> from rumus.tensor import Parameter
@@ -54,9 +54,9 @@ class ClipNorm:
 class ClipValue:
     """Limit each element of the gradients to [-max_value, max_value]; NaN stays NaN.
 
-    ValueError for a limit that is not finite and positive.
+    Raises ValueError for a limit that is not finite and positive.
 
-    max_value: finite and positive, ValueError otherwise.
+    max_value: the limit, finite and positive.
 
     ValueError for a limit that is not finite and positive.
     """
@@ -71,15 +71,15 @@ class ClipValue:
 class AGC:
     """Adaptive gradient clipping: limit each unit's gradient by the size of its weights.
 
-    A unit is what one index of the first axis selects, as a matrix's row; a vector or a number is
-    one unit. Its gradient is multiplied by clipping max(|W|, eps) / |G| where that is below 1.
-    Brock, De, Smith, Simonyan: arXiv:2102.06171, equation 3, with the authors' defaults. They leave
-    the last layer out: give it to its own optimizer.
+    A unit is selected by one index of the first axis, such as a matrix's row; a vector or a number
+    is one unit. Its gradient is multiplied by clipping max(|W|, eps) / |G| if that is below 1.
+    Brock, De, Smith, Simonyan: arXiv:2102.06171, equation 3, with the authors' defaults. They
+    exclude the last layer: give it to a separate optimizer.
 
     clipping: above 0.
-    eps: above 0, norms of weights below it count as it.
+    eps: above 0; smaller norms of weights count as eps.
 
-    ValueError for others.
+    Raises ValueError for others.
     """
 
     clipping: float = 0.01
@@ -92,26 +92,25 @@ class AGC:
 
 @dataclass(frozen=True, slots=True)
 class ZClip:
-    """Clip the norm of all gradients where it is far above what it was in the steps before.
+    """Clip the norm of all gradients if it is far above those of previous steps.
 
-    With the mean and the deviation of the norm so far, z = (norm - mean) / (deviation + eps). Where
-    z is above `z_thresh`, the norm becomes mean + z_thresh^2 deviation / z: the farther out, the
-    less is left. Then mean = alpha mean + (1 - alpha) norm, and the variance likewise, by the norm
-    as it was clipped so. The first `warmup_steps` steps clip nothing, and the averages begin as
-    theirs. Kumar, Owen, Chowdhury, Guera: arXiv:2504.02507, algorithm 1; the defaults are those of
-    the authors' code.
+    With the mean and the deviation of the norm so far, z = (norm - mean) / (deviation + eps). If z
+    exceeds `z_thresh`, the norm becomes mean + z_thresh^2 deviation / z: the farther out, the
+    smaller. Then mean = alpha mean + (1 - alpha) norm, and the variance likewise, with the clipped
+    norm. The first `warmup_steps` steps clip nothing and initialise the averages. Kumar, Owen,
+    Chowdhury, Guera: arXiv:2504.02507, algorithm 1; the defaults are those of the authors' code.
 
-    The averages are part of the optimizer's state: saved, loaded, and left alone by a step that is
-    skipped. They stay on a GPU, and nothing is read.
+    The averages are part of the optimizer's state: saved, loaded, and unchanged by a skipped step.
+    They stay on a GPU, and nothing is read.
 
-    alpha: how slowly the averages forget, in [0, 1).
-    z_thresh: above 0, from how many deviations on a norm is clipped.
-    max_norm: above 0, a limit of the norm at every step, also in the warmup; infinity for none. The
-        averages see norms before it.
-    eps: at least 0, added to the deviation and, where gradients are divided by it, to the norm.
+    alpha: the decay of the averages, in [0, 1).
+    z_thresh: the threshold in deviations, above 0.
+    max_norm: above 0, a limit of the norm at every step, even in the warmup; infinity for none. The
+        averages use the norms before this limit.
+    eps: at least 0, added to the deviation and to the norm that gradients are divided by.
     warmup_steps: at least 2.
 
-    ValueError for a value out of range.
+    Raises ValueError for a value out of range.
 
     >>> from rumus.optim import SGD, ZClip
     >>> from rumus.tensor import Parameter
@@ -140,25 +139,26 @@ class ZClip:
 
 @dataclass(frozen=True, slots=True)
 class AdaGC:
-    """Clip each parameter's gradient where its norm is above what it was in the steps before.
+    """Clip each parameter's gradient if its norm is far above those of previous steps.
 
     The gradient g of a parameter is multiplied by h = min(1, lambda_rel gamma / |g|), and gamma,
     the average of its norms, becomes beta gamma + (1 - beta) h |g|. In the first `warmup_steps` - 1
     steps h is min(1, lambda_abs / the norm of all gradients), and gamma becomes the smallest of
     h |g| so far. Wang et al.: arXiv:2502.11034, algorithm 1, and its defaults.
 
-    Other than there, a norm of 0 is no limit: gamma begins at the first norm above it. Else what
-    has no gradient at first, as the input's half of an adapter, would never have one.
+    Unlike there, a norm of 0 is not a limit: gamma begins at the first norm above 0. Otherwise a
+    parameter without a gradient at first, such as the input half of an adapter, would never get
+    one.
 
-    gamma is part of the optimizer's state: saved, loaded, and left alone by a step that is skipped.
-    It stays on a GPU, and nothing is read.
+    gamma is part of the optimizer's state: saved, loaded, and unchanged by a skipped step. It stays
+    on a GPU, and nothing is read.
 
-    lambda_rel: above 0, how much larger than its average a norm may be.
+    lambda_rel: the limit of a norm relative to its average, above 0.
     lambda_abs: above 0, the limit of the norm of all gradients in the warmup.
-    beta: how slowly the average forgets, in [0, 1).
+    beta: the decay of the average, in [0, 1).
     warmup_steps: at least 1.
 
-    ValueError for a value out of range.
+    Raises ValueError for a value out of range.
 
     >>> from rumus.optim import SGD, AdaGC
     >>> from rumus.tensor import Parameter
@@ -186,18 +186,18 @@ Clip: TypeAlias = ClipNorm | ClipValue | AGC | ZClip | AdaGC
 
 
 def check_share(name: str, share: float) -> None:
-    """Raise ValueError for what is not in [0, 1), TypeError for no number."""
+    """Raise ValueError for a number outside [0, 1), TypeError for anything else."""
     if not 0 <= check(name, share) < 1:
         raise ValueError(f"{name} must be in [0, 1), not {share}")
 
 
 def check_steps(steps: int, least: int) -> None:
-    """Raise ValueError for fewer steps of a warmup than `least`, TypeError for no whole number."""
+    """Raise ValueError for fewer warmup steps than `least`, TypeError unless it is an integer."""
     if not least <= whole_number("warmup_steps", steps) < 2**24:
         raise ValueError(f"warmup_steps must be at least {least}, not {steps}")
 
 
 def check_limit(name: str, limit: float) -> None:
-    """Raise ValueError for a limit that is not finite and positive, TypeError for no number."""
+    """Raise ValueError unless a limit is finite and positive, TypeError if it is not a number."""
     if check(name, limit) <= 0:
         raise ValueError(f"{name} must be finite and positive, not {limit}")

@@ -15,21 +15,22 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     M_co = TypeVar("M_co", covariant=True, default=Any)
-else:  # the default is for type checkers: parameters in a plain list belong to no one module
+else:  # the default is for type checkers: parameters in a plain list belong to no module
     from typing import TypeVar
 
     M_co = TypeVar("M_co", covariant=True)
 
 
 class ParameterGroup:
-    """Parameters with hyperparameters of their own.
+    """Parameters with their own hyperparameters.
 
     parameters: `module.parameters()`, or a sequence of parameters.
-    optional: whether a step may find no gradient for one of them. It is left alone then, and counts
-        its steps by itself.
-    lr_scale: >= 0; the learning rate is multiplied by it, be it a number or a schedule, the
-        optimizer's or the group's own.
-    hyper: what differs from the optimizer's own, as `lr=1e-4` or `betas=(0.9, 0.99)`.
+    optional: whether parameters may lack a gradient in a step. They are then unchanged, and count
+        their steps separately.
+    lr_scale: factor of the learning rate, at least 0; applies to a number or a schedule, the
+        optimizer's or the group's.
+    hyper: hyperparameters that differ from the optimizer's, such as `lr=1e-4` or `betas=(0.9,
+        0.99)`.
 
     >>> from rumus.optim import ParameterGroup
     >>> from rumus.tensor import Parameter
@@ -62,23 +63,23 @@ class ParameterGroup:
             object.__setattr__(self, name, value)
 
     def trainable(self) -> ParameterGroup:
-        """Return this group without the parameters that are frozen."""
+        """Return this group without frozen parameters."""
         return self.only([(name, p) for name, p in self.named if p.requires_grad])
 
     def only(self, named: Iterable[tuple[str, Parameter]], **hyper: Hyper) -> ParameterGroup:
-        """Return a group with the options of this one, `hyper` where it has none, and `named`.
+        """Return a group with this one's options, defaults from `hyper`, and parameters `named`.
 
         named: pairs of a name and a parameter.
-        hyper: used where this group has none.
+        hyper: defaults for what this group does not set.
         """
         given: dict[str, Any] = {**hyper, **self.hyper}
         options: dict[str, Any] = {"optional": self.optional, "lr_scale": self.lr_scale}
         return ParameterGroup(Parameters(named), **options, **given)
 
     def over(self, hyper: Mapping[str, Hyper]) -> dict[str, Hyper]:
-        """Return the hyperparameters that hold here: the optimizer's, except for the group's own.
+        """Return the effective hyperparameters: the optimizer's, overridden by the group's.
 
-        hyper: those of the optimizer.
+        hyper: the optimizer's.
         """
         found = {**hyper, **self.hyper}
         if self.lr_scale != 1 and "lr" in found:
@@ -98,16 +99,16 @@ def _scaled(hyper: Hyper, factor: float) -> Hyper:
 
 
 def described(hyper: Hyper) -> str:
-    """Return how tables show a hyperparameter: a number, a schedule, or a function's name."""
+    """Format a hyperparameter for tables: a number, a schedule, or a function's name."""
     if callable(hyper) and hasattr(hyper, "__name__"):
         return str(hyper.__name__)
     return f"{hyper:g}" if isinstance(hyper, (int, float)) else repr(hyper)
 
 
 def decaying_matrices(parameters: Claimable[Any]) -> list[ParameterGroup]:
-    """Return each group as up to two: weight_decay is 0 for what has less than 2 axes.
+    """Split each group in up to two: weight_decay is 0 for parameters with fewer than 2 axes.
 
-    A group with its own weight_decay keeps it for all that it has.
+    A group with its own weight_decay keeps it for all its parameters.
     """
     found = []
     for group in as_groups(parameters):
@@ -122,7 +123,7 @@ Claimable: TypeAlias = "Parameters[M_co] | Sequence[Parameter] | Sequence[Parame
 
 
 def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
-    """Return the parameters with the names by which errors and saved states call them."""
+    """Return the parameters with their names in errors and saved states."""
     items = parameters.items() if isinstance(parameters, Parameters) else None
     if items is not None:
         return list(items)
@@ -138,7 +139,7 @@ def named(parameters: Iterable[Parameter]) -> list[tuple[str, Parameter]]:
 
 
 def as_groups(parameters: Claimable[Any] | Iterable[Any]) -> list[ParameterGroup]:
-    """Return what an optimizer was given as groups. TypeError for a mixture, ValueError if none."""
+    """Return an optimizer's parameters as groups; TypeError for a mixture, ValueError for none."""
     if isinstance(parameters, (str, bytes, Parameter)):
         raise TypeError(f"a sequence of parameters is needed, not {type(parameters).__name__}")
     given = parameters if isinstance(parameters, Parameters) else list(parameters)

@@ -1,4 +1,4 @@
-"""Hyperparameters: numbers, or functions of the step, with the range each name allows."""
+"""Hyperparameters: numbers or functions of the step, with the allowed range of each name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Hyper: TypeAlias = "float | Callable[[int], float]"
 _INFINITY: Final = math.inf
 # name -> (lowest, highest, whether the highest is allowed). Other names may be any finite number.
 Ranges: TypeAlias = Mapping[str, tuple[float, float, bool]]
-# What these names mean is the same in every optimizer.
+# These names mean the same in every optimizer.
 COMMON: Final[Ranges] = {
     "lr": (0, _INFINITY, False),
     "weight_decay": (0, _INFINITY, False),
@@ -26,7 +26,7 @@ COMMON: Final[Ranges] = {
     "beta2": (0, 1, False),
     "beta3": (0, 1, False),
 }
-# Those of the optimizers of rumus: a rule of one's own may call its scalars what it likes.
+# Those of rumus's optimizers; custom rules may name their scalars freely.
 RANGES: Final[Ranges] = {
     **COMMON,
     "eps": (0, _INFINITY, False),
@@ -52,7 +52,7 @@ RANGES: Final[Ranges] = {
     "warmup_steps": (0, _INFINITY, False),
     "weight_lr_power": (0, _INFINITY, False),
 }
-# What is given together -> how each part is called in a rule.
+# Hyperparameters given together -> the names of their parts in a rule.
 TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
     "betas": ("beta1", "beta2", "beta3"),
     "etas": ("eta_minus", "eta_plus"),
@@ -71,7 +71,7 @@ def check(
     *,
     wanted: str = "a number",
 ) -> float:
-    """Return `value` as a float; ValueError or TypeError says what `ranges` allow under `name`."""
+    """Return `value` as a float. Raises ValueError or TypeError, stating the range of `name`."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -87,14 +87,14 @@ def check(
 
 
 def at_step(name: str, hyper: Hyper, step: int, ranges: Ranges = COMMON) -> float:
-    """Return the value of a hyperparameter at a step; a schedule's value is checked as well."""
+    """Return the value of a hyperparameter at a step; a schedule's value is checked, too."""
     if not callable(hyper):
         return hyper
     return check(name, hyper(step), f" (from its schedule, at step {step})", ranges)
 
 
 def checked(given: Mapping[str, Any], ranges: Ranges = RANGES) -> dict[str, Hyper]:
-    """Return `given` with what is in `TOGETHER` taken apart, and every number checked.
+    """Return `given` with the entries of `TOGETHER` split, and every number checked.
 
     betas: two numbers, or three for a rule that has beta3. ranges: what is allowed, by name.
     """

@@ -1,4 +1,4 @@
-"""The options that every optimizer by a rule takes."""
+"""The options of every rule-based optimizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ StateDevice: TypeAlias = Literal["host"]
 
 
 class Options(TypedDict, total=False):
-    """Keyword options, all with the defaults of `FusedOptimizer`, which says what they do."""
+    """Keyword options with the defaults of `FusedOptimizer`; see there."""
 
     maximize: bool
     nonfinite: NonFinite

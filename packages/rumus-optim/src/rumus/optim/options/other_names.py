@@ -1,4 +1,4 @@
-"""What PyTorch's and Keras's names for an optimizer's parts are called here."""
+"""PyTorch's and Keras's names for an optimizer's parts, and their counterparts here."""
 
 from __future__ import annotations
 

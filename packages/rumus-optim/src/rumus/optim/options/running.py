@@ -1,4 +1,4 @@
-"""`Running`: scalars that depend on all steps so far, as a product or a sum over them."""
+"""`Running`: scalars that depend on all steps so far, such as a product or a sum."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rumus.optim.options.hyperparameter import Hyper, at_step
 
 # (the value before the step; keyword-only: scalars of the step by name) -> the value at the step
 Carry: TypeAlias = Callable[..., float]
-_KEPT: Final = 256  # steps, more than a device may be asked for again
+_KEPT: Final = 256  # more steps than a device may repeat
 
 
 class Running:
-    """Scalars that a rule needs beside its hyperparameters, carried on the host in float64.
+    """Scalars that a rule needs beside its hyperparameters, kept on the host in float64.
 
-    carried: by name the value before the first step, and what makes the value of a step from the
-        one before. What else it needs it takes keyword-only: `t`, hyperparameters, and those of
-        `carried` that come earlier, as they are at the step.
+    carried: by name, the value before the first step, and a function from one step's value to the
+        next. The function takes its other inputs as keywords: `t`, hyperparameters, and the current
+        values of earlier entries of `carried`.
 
-    They are functions of t and of the hyperparameters as they are now. So nothing of them is
-    saved: a run that was stopped has the same numbers when it goes on, and a device may have those
-        of steps to come. After a change the numbers are those of a run that had always been so.
+    They are functions of t and of the current hyperparameters. So they are not saved: a resumed run
+    computes the same numbers, and a device may have those of future steps. After a change, they are
+    as if the hyperparameters had always been so.
 
     >>> from rumus.optim import Running
     >>> running = Running(total=(0.0, lambda before, *, lr: before + lr))
@@ -41,9 +41,9 @@ class Running:
     def at(self, place: int, t: int, hyper: Mapping[str, Hyper]) -> dict[str, float]:
         """Return the scalars of step `t` under `hyper`.
 
-        place: whose they are; it only serves to find again what was computed before.
+        place: their owner; only a key to cached results.
         t: the number of a step, from 1.
-        hyper: the hyperparameters of the place.
+        hyper: the owner's hyperparameters.
         """
         if not self._carries:
             return self._first

@@ -1,7 +1,7 @@
-"""Schedules: pure functions from the number of a step to a value, for any hyperparameter.
+"""Schedules: pure functions from the step number to a value, for any hyperparameter.
 
-The steps are those that were applied: 1, 2, ... A schedule over `steps` steps has its first value
-exactly at step 1 and its last exactly at step `steps`, and keeps the last one from there on.
+Only applied steps count: 1, 2, ... A schedule over `steps` steps has its first value exactly at
+step 1 and its last exactly at step `steps`, and stays there.
 
 >>> lr = warmup(100).then(cosine(1e-3, 10_000))
 >>> lr
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ENDLESS_SHOWN: Final = 1000  # steps that a plot of an endless schedule shows
+_ENDLESS_SHOWN: Final = 1000  # steps shown in a plot of an endless schedule
 _POINTS: Final = 2000  # at most, in a plot
 
 
@@ -30,13 +30,13 @@ _POINTS: Final = 2000  # at most, in a plot
 class Schedule:
     """A value for each step; the functions of this module make them.
 
-    formula: from the step, counted from 1, and `arguments` to a value. It must be pure: a device is
-        given the values of steps to come.
-    arguments: what `formula` takes beside the step.
-    length: how many steps there are until the value stays what it is; None if it never does.
-    text: how it is written.
+    formula: computes the value from the step, counted from 1, and `arguments`. It must be pure: a
+        device gets the values of future steps.
+    arguments: further arguments of `formula`.
+    length: the number of steps until the value stays constant; None if it never does.
+    text: its repr.
 
-    Calling it raises ValueError for a step before the first, and for a value that is not finite.
+    Calling it raises ValueError for a step below 1, and for a value that is not finite.
 
     >>> from rumus.optim import Schedule
     >>> halves = Schedule(lambda step: 0.5**step, text="halves")
@@ -63,16 +63,16 @@ class Schedule:
 
     @property
     def is_factor(self) -> bool:
-        """Whether it ends in a `warmup` that nothing follows: its values are shares then."""
+        """Whether it ends in a `warmup` without a successor: its values are then relative."""
         return _parts(self)[-1].formula is _warmup
 
     def then(self, following: Schedule | float) -> Schedule:
         """Return a schedule that continues with `following` after the last step of this one.
 
-        following: a schedule, which counts its own steps from 1, or a number that stays. A `warmup`
-            scales up to the value with which `following` starts.
+        following: a schedule, which counts its steps from 1, or a constant. A `warmup` rises to the
+            first value of `following`.
 
-        ValueError if this one is endless, or if a warmup comes after a warmup.
+        Raises ValueError if this one is endless, or for a warmup after a warmup.
         """
         following = _as_schedule(following)
         if self.length is None:
@@ -87,7 +87,7 @@ class Schedule:
         return Schedule(_chain, (*first, *second), length, f"{text}.then({following})")
 
     def __mul__(self, other: Schedule | float) -> Schedule:
-        """Return the product with a number, or step by step with another schedule."""
+        """Return the product with a number or, step by step, with another schedule."""
         if not isinstance(other, Schedule):
             text, factor = f"{other}", _as_schedule(other)
         else:
@@ -102,10 +102,10 @@ class Schedule:
     def plot(self, path: str | Path | None = None, *, steps: int | None = None) -> Figure:
         """Return a picture of the values, and write it to `path` if there is one.
 
-        path: of a picture that is written, None for none.
-        steps: how many to show; without it all of them, or 1000 of an endless schedule.
+        path: the picture to write, or None.
+        steps: how many to show; by default all, or 1000 of an endless schedule.
 
-        ImportError without matplotlib.
+        Raises ImportError without matplotlib.
         """
         try:
             from matplotlib.figure import Figure
@@ -125,10 +125,10 @@ class Schedule:
 
 
 def constant(value: float, steps: int | None = None) -> Schedule:
-    """Return a schedule that stays at `value`; with `steps`, something can come after it.
+    """Return a constant schedule; with `steps`, another one can follow.
 
     value: finite.
-    steps: how many there are; None without an end.
+    steps: their number; None for an endless schedule.
 
     >>> from rumus.optim import constant
     >>> constant(0.5)(7), constant(0.5, 10).then(0.25)(11)
@@ -138,13 +138,13 @@ def constant(value: float, steps: int | None = None) -> Schedule:
 
 
 def warmup(steps: int, start: float = 0.0) -> Schedule:
-    """Return shares that rise in a line: start + (1 - start) t / steps, so 1 at the last step.
+    """Return a linear warmup: the factor start + (1 - start) t / steps, 1 at the last step.
 
-    What comes `then` says what they are shares of: the value with which it starts. A product makes
-    them numbers as well: `warmup(100) * 1e-3`. A hyperparameter takes nothing less.
+    The factor applies to the first value of the schedule that comes `then`. Multiplying by a number
+    also makes it a schedule: `warmup(100) * 1e-3`. Without either, a hyperparameter rejects it.
 
-    steps: how many there are on the way up.
-    start: where it begins, as a share of the full value.
+    steps: the number of warmup steps.
+    start: the initial share of the full value.
 
     >>> from rumus.optim import constant, warmup
     >>> rising = warmup(4).then(constant(0.5))
@@ -157,13 +157,13 @@ def warmup(steps: int, start: float = 0.0) -> Schedule:
 
 
 def linear(start: float, end: float, steps: int) -> Schedule:
-    """Return a line from `start` to `end`; of one step, it is `start`.
+    """Return a linear schedule from `start` to `end`; with one step, it is `start`.
 
     PyTorch's LinearLR with total_iters = steps - 1.
 
-    start: the value of the first step.
-    end: the value of the last step and those after it.
-    steps: how many there are, at least 1.
+    start: the value at the first step.
+    end: the value at the last step, and afterwards.
+    steps: their number, at least 1.
 
     >>> from rumus.optim import linear
     >>> [linear(1.0, 0.0, 5)(step) for step in range(1, 7)]
@@ -174,13 +174,13 @@ def linear(start: float, end: float, steps: int) -> Schedule:
 
 
 def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
-    """Return half a wave: end + (start - end) (1 + cos(pi x)) / 2, x from 0 to 1.
+    """Return a cosine schedule: end + (start - end) (1 + cos(pi x)) / 2, x from 0 to 1.
 
     PyTorch's CosineAnnealingLR with T_max = steps - 1. Loshchilov, Hutter: arXiv:1608.03983.
 
-    start: the value of the first step.
-    steps: how many there are, at least 1.
-    end: the value of the last step and those after it.
+    start: the value at the first step.
+    steps: their number, at least 1.
+    end: the value at the last step, and afterwards.
 
     >>> from rumus.optim import cosine
     >>> [round(cosine(1.0, 5)(step), 3) for step in range(1, 6)]
@@ -191,13 +191,13 @@ def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
 
 
 def polynomial(start: float, steps: int, end: float = 0.0, power: float = 1.0) -> Schedule:
-    """Return end + (start - end) (1 - x)^power, x from 0 to 1; power > 0.
+    """Return a polynomial schedule: end + (start - end) (1 - x)^power, x from 0 to 1; power > 0.
 
     PyTorch's PolynomialLR with total_iters = steps - 1.
 
-    start: the value of the first step.
-    steps: how many there are, at least 1.
-    end: the value of the last step and those after it.
+    start: the value at the first step.
+    steps: their number, at least 1.
+    end: the value at the last step, and afterwards.
     power: positive.
 
     >>> from rumus.optim import polynomial
@@ -210,11 +210,13 @@ def polynomial(start: float, steps: int, end: float = 0.0, power: float = 1.0) -
 
 
 def exponential(start: float, factor: float, steps: int | None = None) -> Schedule:
-    """Return start factor^(t - 1); factor > 0. PyTorch's ExponentialLR with gamma = factor.
+    """Return an exponential schedule: start factor^(t - 1); factor > 0.
 
-    start: the value of the first step.
+    PyTorch's ExponentialLR with gamma = factor.
+
+    start: the value at the first step.
     factor: positive.
-    steps: how many there are until the value stays; None without an end.
+    steps: the number of steps until the value stays constant; None for an endless schedule.
 
     >>> from rumus.optim import exponential
     >>> [exponential(1.0, 0.5)(step) for step in (1, 2, 3)]
@@ -225,14 +227,14 @@ def exponential(start: float, factor: float, steps: int | None = None) -> Schedu
 
 
 def step_decay(start: float, every: int, factor: float = 0.1, steps: int | None = None) -> Schedule:
-    """Return a value that is multiplied by `factor` > 0 after every `every` steps.
+    """Return a schedule that is multiplied by `factor` > 0 after every `every` steps.
 
     PyTorch's StepLR with step_size = every and gamma = factor.
 
-    start: the value of the first step.
+    start: the value at the first step.
     every: at least 1.
     factor: positive.
-    steps: how many there are until the value stays; None without an end.
+    steps: the number of steps until the value stays constant; None for an endless schedule.
 
     >>> from rumus.optim import step_decay
     >>> [step_decay(1.0, 2, 0.5)(step) for step in range(1, 6)]
@@ -245,17 +247,17 @@ def step_decay(start: float, every: int, factor: float = 0.1, steps: int | None 
 def multi_step(
     start: float, after: Sequence[int], factor: float = 0.1, steps: int | None = None
 ) -> Schedule:
-    """Return a value that is multiplied by `factor` > 0 after each number of steps in `after`.
+    """Return a schedule that is multiplied by `factor` > 0 after each step number in `after`.
 
     PyTorch's MultiStepLR with milestones = after and gamma = factor.
-    ValueError if `after` is empty or does not rise.
+    Raises ValueError if `after` is empty or does not rise.
 
-    start: the value of the first step.
-    after: numbers of steps, which rise.
+    start: the value at the first step.
+    after: increasing step numbers.
     factor: positive.
-    steps: how many there are until the value stays; None without an end.
+    steps: the number of steps until the value stays constant; None for an endless schedule.
 
-    ValueError if `after` is empty or does not rise.
+    Raises ValueError if `after` is empty or does not rise.
 
     >>> from rumus.optim import multi_step
     >>> [multi_step(1.0, [2, 3], 0.5)(step) for step in range(1, 6)]
@@ -269,13 +271,13 @@ def multi_step(
 
 
 def inverse_sqrt(start: float, after: int = 1, steps: int | None = None) -> Schedule:
-    """Return start sqrt(after / (after + t - 1)): as 1 / sqrt(t) once `after` steps are done.
+    """Return start sqrt(after / (after + t - 1)): proportional to 1 / sqrt(t) after `after` steps.
 
     `warmup(n).then(inverse_sqrt(lr, n))` is the schedule of Vaswani et al.: arXiv:1706.03762.
 
-    start: the value of the first step.
-    after: how many steps until the value has clearly fallen; at least 1.
-    steps: how many there are until the value stays; None without an end.
+    start: the value at the first step.
+    after: the number of steps before the value falls noticeably; at least 1.
+    steps: the number of steps until the value stays constant; None for an endless schedule.
 
     >>> from rumus.optim import inverse_sqrt
     >>> [inverse_sqrt(1.0, 4)(step) for step in (1, 13, 61)]
@@ -293,20 +295,20 @@ def one_cycle(
     divide: float = 25.0,
     final_divide: float = 1e4,
 ) -> Schedule:
-    """Return a half wave up to `peak` and one down, far below the start.
+    """Return a half cosine wave up to `peak` and one down, far below the start.
 
     It starts at peak / divide, ends at peak / divide / final_divide, and is highest at step
     rise steps, which need not be whole. PyTorch's OneCycleLR with max_lr = peak, total_steps =
     steps and pct_start = rise, without its cycle of the momentum. Smith, Topin: arXiv:1708.07120.
-    ValueError unless 1 < rise steps < steps.
+    Raises ValueError unless 1 < rise steps < steps.
 
     peak: the largest value.
-    steps: how many there are, at least 1.
-    rise: the share of the steps on the way up, in (0, 1).
-    divide: positive, by how much the start is below the peak.
-    final_divide: positive, by how much the end is below the start.
+    steps: their number, at least 1.
+    rise: the share of rising steps, in (0, 1).
+    divide: the ratio of the peak to the start, positive.
+    final_divide: the ratio of the start to the end, positive.
 
-    ValueError unless 1 < rise steps < steps.
+    Raises ValueError unless 1 < rise steps < steps.
 
     >>> from rumus.optim import one_cycle
     >>> [round(one_cycle(1.0, 10)(step), 3) for step in (1, 2, 3, 6, 10)]
@@ -324,13 +326,13 @@ def one_cycle(
 def cyclic(
     low: float, high: float, up: int, down: int | None = None, *, shrink: float = 1.0
 ) -> Schedule:
-    """Return a saw: `up` steps in a line from `low` to `high`, then `down` steps back, and again.
+    """Return a sawtooth: `up` linear steps from `low` to `high`, then `down` steps back, repeated.
 
-    low: the value at the foot of a tooth.
-    high: the value at the top of the first tooth.
-    up: steps from foot to top, at least 1.
-    down: as `up` if not given.
-    shrink: above 0, what the height is multiplied by from one tooth to the next. PyTorch's CyclicLR
+    low: the lowest value.
+    high: the highest value of the first tooth.
+    up: the number of rising steps, at least 1.
+    down: the number of falling steps; by default `up`.
+    shrink: the factor of the height from one tooth to the next, above 0. PyTorch's CyclicLR
         with step_size_up = up and step_size_down = down; its "triangular2" is shrink = 0.5. Smith:
         arXiv:1506.01186.
 
@@ -345,14 +347,14 @@ def cyclic(
 
 
 def warm_restarts(start: float, period: int, growth: int = 1, end: float = 0.0) -> Schedule:
-    """Return half waves from `start` towards `end`, each `growth` times as long as the one before.
+    """Return half cosine waves from `start` towards `end`, each `growth` times as long as the last.
 
-    A wave starts over where it would be at `end`. PyTorch's CosineAnnealingWarmRestarts with
+    A wave restarts when it would reach `end`. PyTorch's CosineAnnealingWarmRestarts with
     T_0 = period, T_mult = growth and eta_min = end. Loshchilov, Hutter: arXiv:1608.03983.
 
-    start: the value of the first step.
+    start: the value at the first step.
     period: the number of steps of the first wave.
-    growth: what the period is multiplied by from wave to wave, a whole number.
+    growth: the factor of the period from wave to wave, an integer.
     end: the value that each wave falls towards.
 
     >>> from rumus.optim import warm_restarts
@@ -364,7 +366,7 @@ def warm_restarts(start: float, period: int, growth: int = 1, end: float = 0.0) 
     return _made(_warm_restarts, values, None, "warm_restarts", start, period, growth, end)
 
 
-# Formulas: of the step t and of numbers that were checked
+# Formulas: of the step t and of checked numbers
 
 
 def _constant(t: int, value: float) -> float:
@@ -442,12 +444,12 @@ def _held(t: int, base: Schedule, steps: int) -> float:
 
 
 def _part(t: int, steps: int) -> float:
-    """How much of the way from step 1 to the last is done at step t, in [0, 1]."""
+    """The progress from step 1 to the last step at step t, in [0, 1]."""
     return 0.0 if steps == 1 else (min(t, steps) - 1) / (steps - 1)
 
 
 def _between(start: float, end: float, x: float) -> float:
-    """A line through both ends exactly; start + x (end - start) would miss the end by rounding."""
+    """A line exactly through both ends; start + x (end - start) would miss the end by rounding."""
     return (1 - x) * start + x * end
 
 
@@ -465,7 +467,7 @@ def _made(
     name: str,
     *given: object,
 ) -> Schedule:
-    """A schedule over `steps` steps, written as it was asked for."""
+    """A schedule over `steps` steps, whose repr is the call."""
     is_cut = steps is not None and formula not in _ENDING
     if is_cut:
         given = (*given, f"steps={_count('steps', steps)}")

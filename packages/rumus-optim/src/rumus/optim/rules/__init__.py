@@ -1,10 +1,10 @@
 """Update rules: each optimizer's mathematics, as one function of expressions.
 
 A rule gets a parameter `p`, its gradient `g`, its state by name and, keyword-only, scalars; `t` is
-the number of the step, 1 at the first. It returns the new values by the same names. The state is 0
-before the first step; what is to start at something else adds it there, as in
-`s + where(t <= 1, start, 0)`. What depends on scalars alone, as `1 - beta2**t`, is computed on the
-host in float64 and costs nothing a parameter. The letters are those of the papers.
+the step number, 1 at the first. It returns the new values by the same names. The state is 0 before
+the first step; a rule that needs another start adds it then, as in `s + where(t <= 1, start, 0)`.
+Terms of scalars only, such as `1 - beta2**t`, are computed on the host in float64 and cost nothing
+per parameter. The letters are those of the papers.
 """
 
 from rumus.optim.rules.adam import (

@@ -1,4 +1,4 @@
-"""Rules that divide by the size of the gradients so far: Adagrad and what came of it."""
+"""Rules that divide by the size of past gradients: Adagrad and its descendants."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def rmsprop_centered_momentum(
 
 
 def _deviation(v: Expr, m: Expr) -> Expr:
-    """sqrt(v - m^2): a variance, which rounding may take below 0 where gradients hardly change."""
+    """sqrt(v - m^2): a variance, which rounding may push below 0 if gradients hardly change."""
     return sqrt(maximum(v - m * m, 0.0))
 
 

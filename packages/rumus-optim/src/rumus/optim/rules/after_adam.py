@@ -1,4 +1,4 @@
-"""Rules that estimate Adam's second moment in another way."""
+"""Rules that estimate Adam's second moment differently."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rules that find their step size: d grows to the distance between the start and the solution.
 
-d and what it follows from are one number each for all parameters. d is d0 at first.
+d and the numbers behind it are shared by all parameters. d is d0 at first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules whose step for each tensor is as large as its norm says."""
+"""Rules whose step for each tensor is scaled by its norm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that look at whole tensors: each is a few lines with a reduction in it."""
+"""Rules with reductions over whole tensors: each is a few lines."""
 
 from __future__ import annotations
 

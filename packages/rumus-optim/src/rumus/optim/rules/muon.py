@@ -11,7 +11,7 @@ def muon(
 ) -> Update:
     """b = momentum b + (1 - momentum) g;  p = p (1 - lr weight_decay) - lr o.
 
-    o: the direction, which `rumus.optim.Muon` computes before: the orthogonal matrix nearest to b,
+    o: the direction, computed beforehand by `rumus.optim.Muon`: the orthogonal matrix nearest to b,
     or to momentum b + (1 - momentum) g with Nesterov's momentum, times a factor for its shape.
 
     Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks", with weight

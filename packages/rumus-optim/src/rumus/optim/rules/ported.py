@@ -1,7 +1,7 @@
-"""Rules as other libraries have them, where the same name means different mathematics.
+"""Rules of other libraries, where the same name means different mathematics.
 
-The differences are where eps stands, whether averages are corrected for their start at 0, whether
-the learning rate is inside the momentum, and whether the weight decay is.
+They differ in the place of eps, in the bias correction of averages, and in whether the learning
+rate and the weight decay are inside the momentum.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Schedule-free rules: an average of the points in place of a schedule.
+"""Schedule-free rules: an average of the points replaces a schedule.
 
-There are three points: z, which is stepped; x, the average of all z, which is the result; and y in
-between, where the gradient is taken. The parameter is y, and the state d = z - x, so that it starts
-at 0 and both other points follow: x = y - (1 - beta1) d, z = y + beta1 d.
+There are three points: z, which takes the steps; x, the average of all z and the result; and y in
+between, where the gradient is taken. The parameter is y, and the state d = z - x, which starts at
+0; both other points follow: x = y - (1 - beta1) d, z = y + beta1 d.
 
 Defazio et al.: "The road less scheduled", arXiv:2405.15682.
 """
@@ -93,7 +93,7 @@ def largest_lr(before: float, *, t: float, lr: float, warmup_steps: float) -> fl
 def step_weight(
     before: float, *, t: float, largest_lr: float, r: float, weight_lr_power: float
 ) -> float:
-    """Return what the z of step t counts in the average: t^r largest_lr^weight_lr_power."""
+    """Return the weight of step t's z in the average: t^r largest_lr^weight_lr_power."""
     return float(t**r * largest_lr**weight_lr_power)
 
 

@@ -1,4 +1,4 @@
-"""What is put around an optimizer: accumulation, lookahead, sharpness-aware steps.
+"""Wrappers of optimizers: accumulation, lookahead, sharpness-aware steps.
 
-It uses `options` and `engine`.
+Uses `options` and `engine`.
 """

@@ -35,7 +35,7 @@ _JOIN: Final = Kernel("add", {"sum": _SUM + _G}, ("sum", "g"))
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """The sum of one parameter's gradients: often a part of an array that has those of many."""
+    """The sum of one parameter's gradients: often part of an array shared by many."""
 
     parameter: Parameter
     backend: Backend
@@ -47,14 +47,15 @@ class _Sum:
 
 
 class Accumulation:
-    """The mean of gradients, each weighted by the samples or tokens that its loss is a mean of.
+    """The mean of gradients, each weighted by the number of samples or tokens its loss averages.
 
-    (weight_1 g_1 + ... + weight_k g_k) / (weight_1 + ... + weight_k), divided once: up to rounding
-    the gradient of one batch with all of them, also where the last micro-batch is smaller.
+    (weight_1 g_1 + ... + weight_k g_k) / (weight_1 + ... + weight_k), divided once:
+    up to rounding, the gradient of one batch with all samples, even if the last micro-batch is
+    smaller.
 
-    The sum lies beside the gradients, so that a pass which a GPU repeats finds their memory free;
-    that of float16 is float32. The mean is written to where the optimizer steps from. On a GPU
-    nothing is read. A parameter that only some losses depend on counts as 0 in the others.
+    The sum has its own memory, so that a pass replayed by a GPU finds the gradients' memory free;
+    sums of float16 are float32. The mean is written to the memory that the optimizer steps from. On
+    a GPU nothing is read. A parameter that only some losses depend on has gradient 0 in the others.
 
     >>> from rumus.optim import SGD, Accumulation
     >>> from rumus.tensor import Parameter, tensor
@@ -72,21 +73,21 @@ class Accumulation:
         self._sums: dict[ParamId, _Sum] = {}
         self._whole: dict[tuple[ParamId, ...], Array] = {}  # the arrays of those side by side
         self._updates: list[BufferUpdate] = []  # of buffers, in the order of the passes
-        self.weight = 0.0  # of all that was added since the last `gradients()`, which divides by it
-        self.count = 0  # of what was added with a weight above 0
+        self.weight = 0.0  # of gradients since the last `gradients()`, which divides by it
+        self.count = 0  # of gradients added with a weight above 0
 
     def add(self, grads: GradientStore, weight: float = 1.0, *, summed: bool = False) -> None:
-        """Take all gradients out of `grads`, and add them.
+        """Drain `grads` and add its gradients.
 
-        grads: what `backward` returned.
-        weight: how many samples or tokens the loss is the mean of, >= 0; with `summed` the sum of.
+        grads: the result of `backward`.
+        weight: the number of samples or tokens that the loss averages (with `summed`, sums), >= 0.
             With a weight of 0 the gradients are dropped: a mean of nothing is NaN.
         summed: the loss is a sum, not a mean.
 
-        ValueError for another weight, MissingGradientError for a store that is empty,
+        Raises ValueError for another weight, MissingGradientError for an empty store,
         GradientMismatchError for a gradient that does not fit. Nothing has changed then.
 
-        ValueError for another weight, MissingGradientError for a store that is empty,
+        Raises ValueError for another weight, MissingGradientError for an empty store,
         GradientMismatchError for a gradient that does not fit. Nothing has changed then.
         """
         if not (math.isfinite(weight) and weight >= 0):
@@ -138,12 +139,12 @@ class Accumulation:
             self._sums[p.id] = _Sum(p, backend, part)
 
     def merge(self, other: Accumulation) -> None:
-        """Add the sums of another accumulation, which has none afterwards.
+        """Add the sums of another accumulation, and empty it.
 
-        Each element is one addition, so that what comes of many depends on nothing but the order
-        in which they are merged. Updates of buffers follow those that are here already.
+        Each element is one addition, so the result depends only on the order of merging. Updates of
+        buffers are appended to those already here.
 
-        other: what is added; it is empty afterwards.
+        other: the accumulation to add; empty afterwards.
         """
         with Uninterrupted():
             for parameters, whole in other._whole.items():
@@ -167,19 +168,19 @@ class Accumulation:
 
     @property
     def updates(self) -> Sequence[BufferUpdate]:
-        """What the passes would change of buffers, in their order."""
+        """The buffer updates of the passes, in order."""
         return self._updates
 
     @property
     def parameters(self) -> list[Parameter]:
-        """The parameters that something was added for."""
+        """The parameters with gradients added."""
         return [known.parameter for known in self._sums.values()]
 
     def sums(self) -> list[tuple[Backend, Array]]:
         """Return the sums so far, to be changed in place: each array covers many parameters.
 
-        What was added, times its weight, and not divided. They are in the order in which their
-        first parameters were made.
+        They are weighted sums, not yet divided, in the order in which their first parameters were
+        made.
         """
         return [(self._sums[first].backend, self._whole[first, *others])
                 for first, *others in sorted(self._whole)]  # fmt: skip
@@ -190,9 +191,9 @@ class Accumulation:
         return sorted(self._whole)
 
     def lay_out_apart(self) -> None:
-        """Have an array for each parameter, in the same memory: those of `sums()` are others then.
+        """Use one array per parameter, in the same memory; this changes the arrays of `sums()`.
 
-        For sums that are joined with others of which it is not known which lie side by side.
+        For sums that are merged with others of unknown layout.
         """
         self._whole = {(number,): known.array for number, known in self._sums.items()}
 
@@ -201,10 +202,10 @@ class Accumulation:
         self.weight, self.count = 0.0, 0
 
     def gradients(self) -> GradientStore:
-        """Return the weighted mean, for a step; what is added next begins again.
+        """Return the weighted mean, for a step, and start afresh.
 
-        MissingGradientError if nothing was added with a weight above 0, GradientMismatchError for
-        a parameter that was moved since.
+        Raises MissingGradientError if nothing was added with a weight above 0,
+        GradientMismatchError for a parameter that has moved since.
         """
         if not self.count:
             raise MissingGradientError(
@@ -246,7 +247,7 @@ def _join(backend: Backend, total: Array, more: Array) -> None:
 
 
 def _arrays(grads: GradientStore) -> Iterator[tuple[Backend, Array, list[Parameter]]]:
-    """The gradients, whole arenas at once where they lie in them."""
+    """The gradients, as whole arenas where possible."""
     left: dict[int, Parameter] = {p.id: p for p in grads}
     owners = {id(owner): owner for p in grads if isinstance(owner := p.owner, Optimizer)}
     for owner in owners.values():

@@ -1,4 +1,4 @@
-"""Lookahead: weights that go a part of the way whenever fast ones have gone k steps."""
+"""Lookahead: slow weights that follow part of the way after every k fast steps."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _SLOW: Final = "slow"
 
 
 class Lookahead(Wrapper[M_co]):
-    """k steps forward, one step back: every k steps of the base the parameters return in part.
+    """k steps forward, one step back: every k steps of the base, parameters return partway.
 
     slow = slow + alpha (p - slow);  p = slow, after every k-th step that was applied
 
-    base: any optimizer but the schedule-free ones and ASGD, not yet wrapped by a Lookahead; its own
-        averages go on as they are. It stays the owner of the parameters. The slow weights start as
-        the parameters are now; they are part of the base's state, saved by name and moved along,
-        and its kernel updates them: a step is one dispatch as before, reads nothing on a GPU, and
-        takes 8 bytes a parameter more. Where a step is refused nothing happens to them either.
-        After every k-th step p and slow are equal: that is the time to evaluate.
+    base: any optimizer but the schedule-free ones and ASGD, not yet wrapped by a Lookahead; its
+        averages continue unchanged. It still owns the parameters. The slow weights start as the
+        current parameters; they are part of the base's state, saved by name and moved along, and
+        its kernel updates them: a step is still one dispatch, reads nothing on a GPU, and takes 8
+        more bytes per parameter. A skipped step leaves them unchanged. After every k-th step, p and
+        slow are equal: evaluate then.
     k: 1 or more.
     alpha: in (0, 1].
 
-    The defaults are the paper's. ValueError for a value out of range, TypeError for another base.
-    Zhang et al.: arXiv:1907.08610, algorithm 1.
+    The defaults are the paper's. Raises ValueError for a value out of range, TypeError for another
+    base. Zhang et al.: arXiv:1907.08610, algorithm 1.
 
     >>> from rumus.optim import SGD, Lookahead
     >>> from rumus.tensor import Parameter
@@ -71,7 +71,7 @@ class _SlowWeights(Stage):
         return {_SLOW: dtype}
 
     def start(self, segment: Segment) -> None:
-        """Start as the parameters are."""
+        """Start with the parameters' values."""
         segment.arena.backend.copy(segment.arena.values, segment.state[_SLOW])
 
     def result(self, p: Expr, g: Expr, new: Mapping[str, Expr], rule: str) -> Mapping[str, Expr]:

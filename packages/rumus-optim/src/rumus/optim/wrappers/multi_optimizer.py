@@ -24,19 +24,18 @@ from rumus.tensor.memory.uninterrupted import Uninterrupted
 class MultiOptimizer(SteppedOptimizer[M_co]):
     """Steps several optimizers together: all of them or, with an error or a bad gradient, none.
 
-    optimizers: two or more by rules, of which each keeps its own parameters, hyperparameters and
-        options: `set` them there, and clip there, by the norm of what each owns. From then on they
-        step only together: `step`, `move` and `release` are those of this one, and so is the saved
-        state, which has the form of one optimizer's: every parameter by its name, which must be
-        different.
+    optimizers: two or more rule-based optimizers. Each keeps its parameters, hyperparameters and
+        options: `set` them there, and clip there, by the norm of its gradients. From then on they
+        step only together, with this object's `step`, `move` and `release`. The saved state has the
+        form of a single optimizer's: every parameter by name, so names must differ.
 
-    TypeError for other optimizers, as those that wrap one or need a closure; OwnershipError for one
-    that was released or is part of another; ValueError for fewer than two, for different
-    `nonfinite`, for a loss scale that one of them has already, or for a divided state.
+    Raises TypeError for other optimizers, such as wrappers or those that need a closure;
+    OwnershipError for one that was released or is part of another; ValueError for fewer than two,
+    different `nonfinite`, a loss scale that one of them has already, or a divided state.
 
-    TypeError for other optimizers, as those that wrap one or need a closure; OwnershipError for one
-    that was released or is part of another; ValueError for fewer than two, for different
-    `nonfinite`, for a loss scale that one of them has already, or for a divided state.
+    Raises TypeError for other optimizers, such as wrappers or those that need a closure;
+    OwnershipError for one that was released or is part of another; ValueError for fewer than two,
+    different `nonfinite`, a loss scale that one of them has already, or a divided state.
 
     >>> from rumus.optim import SGD, AdamW, MultiOptimizer
     >>> from rumus.tensor import Parameter
@@ -66,23 +65,23 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
             self._own()
 
     def _gather(self) -> None:
-        """Step the segments that the optimizers have now."""
+        """Step the current segments of the optimizers."""
         self.segments = [segment for each in self.optimizers for segment in each.segments]
         self._homes = [(each, n) for each in self.optimizers for n in range(len(each.segments))]
 
     @property
     def kind(self) -> str:
-        """What a saved state calls it: the kinds of its optimizers."""
+        """Its name in saved states: the kinds of its optimizers."""
         return "+".join(each.kind for each in self.optimizers)
 
     @property
     def stages(self) -> list[Stage]:  # type: ignore[override]
-        """All that its optimizers do besides their rules."""
+        """Everything its optimizers do besides their rules."""
         return [stage for each in self.optimizers for stage in each.stages]
 
     @property
     def hyper(self) -> dict[str, Hyper]:  # type: ignore[override]
-        """The hyperparameters of its optimizers, each after the number of its optimizer."""
+        """The hyperparameters of its optimizers, prefixed with the optimizer's index."""
         numbered = enumerate(self.optimizers)
         return {f"{n}.{name}": each.hyper[name] for n, each in numbered for name in each.hyper}
 
@@ -131,7 +130,7 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
         self.scaling = scaling
 
     def answer_nonfinite(self, nonfinite: Any) -> None:
-        """From the next step on do this at a gradient that is not finite, in all of them.
+        """Set the handling of non-finite gradients in all of them, from the next step on.
 
         nonfinite: "raise", "skip" or "propagate", see `FusedOptimizer`.
         """
@@ -157,7 +156,7 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
         return [line for each in self.optimizers for line in each._uneven(saved)]
 
     def release(self) -> None:
-        """Have all of them give up their parameters."""
+        """Release the parameters of all of them."""
         self._check_training("release()")
         try:
             self._settle()
@@ -169,7 +168,7 @@ class MultiOptimizer(SteppedOptimizer[M_co]):
                 self.segments, self.groups = [], []
 
     def memory(self) -> Memory:
-        """Return the bytes of all of them together."""
+        """Return the total bytes of all of them."""
         first, *others = (each.memory() for each in self.optimizers)
         for other in others:
             first += other

@@ -1,4 +1,4 @@
-"""SAM: the gradient is taken where the loss is highest nearby."""
+"""SAM: takes the gradient where the loss is highest nearby."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ _MARK: Final = Kernel("sam_mark", {"g": where(_IS_BAD > 0.5, _HELD, _G)}, ("g", 
 
 
 def _factor_kernel() -> Kernel:
-    """From the sum of squares to how far to climb along the gradient, and whether it is not finite.
+    """From the sum of squares to the distance of the climb, and whether it is non-finite.
 
-    Where it is not, the step is refused later, and the parameters to blame are those that are not
-    finite after the climb: 0 times NaN or infinity is NaN. Where the sum alone has overflowed, a
-    large factor makes what is large infinite.
+    If so, the step is skipped later, and the offending parameters are those that are non-finite
+    after the climb: 0 times NaN or infinity is NaN. If only the sum has overflowed, a large factor
+    makes large elements infinite.
     """
     total = Expr.array("total")
     climb = Expr.scalar("rho") / (sqrt(total) + 1e-12)
@@ -70,7 +70,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
 
     e = rho g / ||g||;  the base's step with the gradient at p + e, from p
 
-    For one step the loss is computed and differentiated twice, so it takes a function:
+    A step computes and differentiates the loss twice, so it takes a function:
 
     >>> from rumus.optim import SAM, SGD
     >>> from rumus.tensor import Parameter
@@ -80,21 +80,21 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
     >>> w.tolist(), loss.item()
     ([0.25], 1.0)
 
-    base: any fused optimizer but the averaging ones, or a Lookahead. It stays the owner of the
-        parameters, and what is saved is its state: SAM has none.
+    base: any fused optimizer but the averaging ones, or a Lookahead. It still owns the parameters,
+        and its state is what is saved: SAM has none.
     rho, eta: at least 0. The norm is over all parameters of the base, which are on one backend.
     adaptive: ASAM, where the neighbourhood grows with each weight: e = rho t^2 g / ||t g||, t = |p|
-        + eta; a rho ten times as large is usual then.
+        + eta; rho is then usually ten times as large.
 
-    ValueError for a value out of range, TypeError for another base.
+    Raises ValueError for a value out of range, TypeError for another base.
 
-    In between the parameters are elsewhere; before the base's step they are back, bit by bit, and
-    they are so after any failure. A gradient that is not finite in the first pass does what the
-    base's `nonfinite` says, as one of the second does. On a GPU nothing is read. In memory one copy
-    of the parameters (two if adaptive) is needed meanwhile.
+    Between the passes the parameters are displaced; they are restored bit for bit before the base's
+    step, and after any failure. A non-finite gradient in either pass is handled by the base's
+    `nonfinite`. On a GPU nothing is read. A step needs memory for one copy of the parameters (two
+    if adaptive).
 
     Foret et al.: arXiv:2010.01412, algorithm 1; Kwon et al.: arXiv:2102.11600. The default rho is
-    that of the paper. ValueError for a value out of range, TypeError for another base.
+    the paper's. Raises ValueError for a value out of range, TypeError for another base.
     """
 
     def __init__(
@@ -124,13 +124,13 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         ClosureOptimizer.step(self, grads)
 
     def step_with(self, evaluate: Evaluate) -> Tensor:
-        """Do one step; see `ClosureOptimizer.minimize_step`.
+        """Run one step; see `ClosureOptimizer.minimize_step`.
 
-        evaluate: returns the loss where the parameters are now, and a store that is drained.
+        evaluate: returns the loss at the current parameters, and a store, which is drained.
         """
         self._check_ready()
         first, grads = evaluate()
-        updates = grads.keep_updates()  # of buffers: those of the point where the step begins
+        updates = grads.keep_updates()  # of buffers: those of the step's starting point
         loss = first.clone()
         refuse_foreign(grads, self)
         gradients = self.fused.collected(grads)
@@ -177,7 +177,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
     def _climb(
         self, arenas: Mapping[int, Arena], gradients: Mapping[int, Array]
     ) -> dict[DType, tuple[Array, Array]]:
-        """Go to p + e; return by dtype how far along the gradient, and whether it is not finite."""
+        """Go to p + e; return, by dtype, the distance moved, and whether it is non-finite."""
         if not arenas:
             return {}
         backend = next(iter(arenas.values())).backend
@@ -202,7 +202,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         return t
 
     def _product(self, arena: Arena, t: Array | None, gradient: Array) -> Array:
-        """What the norm is taken of: the gradient, or t g."""
+        """The vector whose norm is taken: the gradient, or t g."""
         if t is None:
             return gradient
         out = arena.backend.allocate((arena.size,), arena.dtype)
@@ -225,7 +225,7 @@ class SAM(Wrapper[M_co], ClosureOptimizer[M_co]):
         return found[0], found[1]
 
     def _mark(self, grads: GradientStore, factors: Mapping[DType, tuple[Array, Array]]) -> None:
-        """If the first gradient was not finite, have the second be so in the same places."""
+        """If the first gradient was non-finite, make the second so in the same places."""
         for segment in self.fused.segments:
             arena = segment.arena
             if arena.dtype not in factors:
@@ -247,7 +247,7 @@ def _copied(arena: Arena) -> Array:
 
 
 def _put_back(kept: Sequence[tuple[Arena, Array]]) -> None:
-    """Have the parameters where they were, bit by bit."""
+    """Restore the parameters bit for bit."""
     for arena, copy in kept:
         arena.backend.copy(copy, arena.values)
         arena.written()

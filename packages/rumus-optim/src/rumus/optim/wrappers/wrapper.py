@@ -1,4 +1,4 @@
-"""`Wrapper`: an optimizer that owns through another one."""
+"""`Wrapper`: an optimizer around another one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rumus.tensor.memory.updater import NonFinite, Outcome
 
 
 class Wrapper(Optimizer[M_co]):
-    """Changes what the steps of its base are; everything else is asked of the base.
+    """Changes the steps of its base; everything else is delegated to the base.
 
-    base: any fused optimizer but the averaging ones, or another wrapper of one. It stays the owner
-    of its parameters, which it alone writes. TypeError for another base, OwnershipError for one
-    that was released.
+    base: any fused optimizer but the averaging ones, or another wrapper of one. It still owns its
+        parameters, which only it writes. Raises TypeError for another base, OwnershipError for one
+        that was released.
     """
 
     def __init__(self, base: FusedOptimizer[M_co] | Wrapper[M_co]) -> None:
@@ -44,12 +44,12 @@ class Wrapper(Optimizer[M_co]):
 
     @property
     def kind(self) -> str:
-        """What a saved state calls it: what it calls the base."""
+        """Its name in saved states: that of the base."""
         return self.base.kind
 
     @property
     def steps(self) -> int:
-        """How many steps were applied."""
+        """The number of applied steps."""
         return self.fused.steps
 
     @steps.setter
@@ -58,7 +58,7 @@ class Wrapper(Optimizer[M_co]):
 
     @property
     def skipped(self) -> int:
-        """How many steps were left out because of a gradient that was not finite."""
+        """The number of steps skipped because of a non-finite gradient."""
         return self.fused.skipped
 
     @skipped.setter
@@ -67,7 +67,7 @@ class Wrapper(Optimizer[M_co]):
 
     @property
     def outcome(self) -> Outcome:
-        """What became of the last step; the base's own, for a signal may come right behind it."""
+        """The outcome of the last step; the base's, since a signal may arrive right after it."""
         return self.fused.outcome
 
     @outcome.setter
@@ -81,16 +81,16 @@ class Wrapper(Optimizer[M_co]):
 
     @property
     def nonfinite(self) -> NonFinite:
-        """What a gradient that is not finite does: what the base says."""
+        """The handling of non-finite gradients: the base's."""
         return self.fused.nonfinite
 
     @property
     def blamed(self) -> tuple[str, ...]:
-        """The parameters to blame for the last skipped step."""
+        """The parameters that caused the last skipped step."""
         return self.fused.blamed
 
     def step(self, grads: GradientStore) -> None:
-        """Do a step of the base; see `FusedOptimizer.step`."""
+        """Run a step of the base; see `FusedOptimizer.step`."""
         self.base.step(grads)
 
     def gradients(self, grads: GradientStore) -> list[tuple[Backend, Array, list[Parameter]]]:
@@ -102,24 +102,24 @@ class Wrapper(Optimizer[M_co]):
         self.fused.set(**hyper)
 
     def poll(self, wait: bool = False) -> None:
-        """Hear what became of earlier steps; see `Optimizer.poll`."""
+        """Read the outcomes of earlier steps; see `Optimizer.poll`."""
         self.fused.poll(wait)
 
     def release(self) -> None:
-        """Have the base give up the parameters."""
+        """Release the base's parameters."""
         self.fused.release()
         self.groups = self.fused.groups
 
     def move(self, parameters: Sequence[Parameter], backend: Backend) -> None:
-        """Have the base move parameters, with their state."""
+        """Move the base's parameters, with their state."""
         self.fused.move(parameters, backend)
 
     def describe(self) -> str:
-        """Return the table of the base, and what wraps it."""
+        """Return the table of the base, with its wrappers."""
         return f"{self}\n{self.base.describe()}"
 
     def memory(self) -> Memory:
-        """Return the bytes that are held from one step to the next."""
+        """Return the bytes held between steps."""
         return self.fused.memory()
 
     def state_dict(self) -> dict[str, Any]:
