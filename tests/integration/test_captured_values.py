@@ -27,6 +27,7 @@ import warnings
 import weakref
 from collections import ChainMap, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Context, Decimal, getcontext, setcontext
 from typing import Any, Final
 
 import numpy as np
@@ -439,6 +440,13 @@ def zipped() -> tuple[Number, Change]:
 def set_membership() -> tuple[Number, Change]:
     names = {"a"}
     return lambda: 3.0 if "b" in names else 1.0, lambda: names.add("b")
+
+
+def context_of_decimal() -> tuple[Number, Change]:
+    """Which no instruction reads: a quotient of Decimals is rounded as it says."""
+    one = Decimal(1)
+    setcontext(Context(prec=28))
+    return lambda: float(one / Decimal(3)), lambda: setcontext(Context(prec=3))
 
 
 def deque_element() -> tuple[Number, Change]:
@@ -1074,6 +1082,13 @@ def weights(
         trainer.train_step(loss, np.array([0.5, 0.25]))
         found.append(w.numpy().tobytes())
     return found, trainer
+
+
+@pytest.fixture(autouse=True)
+def _context_of_decimal() -> Iterator[None]:
+    before = getcontext()
+    yield
+    setcontext(before)
 
 
 @pytest.mark.parametrize("spelling", COMPARED, ids=lambda f: f.__name__)

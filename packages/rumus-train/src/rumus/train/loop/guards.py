@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from datetime import date, time, timedelta, tzinfo
-from decimal import Decimal
+from decimal import Decimal, getcontext
 from fractions import Fraction
 from itertools import chain, repeat
 from operator import eq, is_
@@ -201,6 +201,19 @@ class Guards:
                 self.changed = contents.label
                 return False
         return True
+
+
+class _DecimalContext:
+    """How this thread computes with Decimals: precision, rounding and limits, as a text."""
+
+    @property
+    def text(self) -> str:
+        """What results depend on; not the flags, which they set."""
+        now = getcontext()
+        return f"{now.prec} {now.rounding} {now.Emin} {now.Emax} {now.clamp} {now.traps}"
+
+
+DECIMAL_CONTEXT: Final = _DecimalContext()
 
 
 def is_comparable(holder: Any) -> bool:

@@ -17,6 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from types import (
     BuiltinFunctionType,
     ClassMethodDescriptorType,
@@ -35,7 +36,14 @@ from typing import Any, Final
 
 from rumus.tensor import Expr, Generator, Kernel, Parameter, Tensor
 from rumus.tensor.memory.uninterrupted import putting_back
-from rumus.train.loop.guards import MISSING, Guards, contents, is_comparable, reachable
+from rumus.train.loop.guards import (
+    DECIMAL_CONTEXT,
+    MISSING,
+    Guards,
+    contents,
+    is_comparable,
+    reachable,
+)
 from rumus.train.loop.outside import (
     CONTAINERS,
     VIEWS,
@@ -284,6 +292,8 @@ class Reads:
         """Look at something from outside: what it is, and what it holds."""
         if value is UNKNOWN or value is MISSING:
             return value
+        if value is Decimal or isinstance(value, Decimal):
+            self.guards.add_attribute(DECIMAL_CONTEXT, "text", "the context of decimal")
         if is_plain(value) or id(value) in self._outside:
             return value
         self._outside[id(value)] = value, label
