@@ -175,7 +175,9 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", [b"[optim", b"a = 1\na = 2", b"\xff = 1"])
+@pytest.mark.parametrize(
+    "content", [b"[optim", b"a = 1\na = 2", b"\xff = 1", b"a." * 20_000 + b"b = 1"]
+)
 def test_a_file_that_is_no_toml(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"c\.toml is not TOML"):

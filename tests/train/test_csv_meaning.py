@@ -396,3 +396,12 @@ def test_whole_numbers_that_are_rounded_are_said(tmp_path: Path) -> None:
     assert all(each.filename == __file__ for each in found)
     kept = CsvDataset(path, target="y", dtype=np.float64, target_dtype=np.float64)
     assert kept[0][0].tolist() == [1700000001.0, 16777218.0, 16777217.5]
+
+
+def test_texts_that_are_as_many_as_rows_make_no_features(tmp_path: Path) -> None:
+    """20,000 names would take 1.6 GB; as class names they are what they are."""
+    path = tmp_path / "names.csv"
+    path.write_text("name,y\n" + "".join(f"k{number},1\n" for number in range(20_000)))
+    with pytest.raises(ValueError, match=r"'name' has 20,000 different texts.* 1\.6 GB in 20,000"):
+        CsvDataset(path, target="y", categories=["name"])
+    assert len(CsvDataset(path, target="name", target_dtype=str).classes) == 20_000

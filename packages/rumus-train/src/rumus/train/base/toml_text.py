@@ -13,6 +13,10 @@ _ESCAPES: Final[Mapping[str, str]] = {
 
 
 _DEEPEST: Final = 100  # nested tables and lists
+# A key of more parts, which tomllib reads in quadratic time.
+_TOO_DEEP: Final = re.compile(
+    rf"^[ \t\[]*(?:[^\s.=#\[\]]+[ \t]*\.[ \t]*){{{_DEEPEST}}}", re.MULTILINE
+)
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -25,6 +29,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     """
     import tomllib
 
+    if _TOO_DEEP.search(text):
+        raise ValueError("it is nested too deeply")
     try:
         table = tomllib.loads(text)
     except RecursionError:

@@ -14,6 +14,7 @@ from rumus.train.base.datasets import datasets_of
 from rumus.train.base.printable import printable
 
 Missing: TypeAlias = float | Literal["mean"] | None
+LARGEST: Final = 2**30  # bytes of the features of one column of texts
 MISSING: Final = frozenset(
     {"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL", "None", "-", "?"}
 )
@@ -131,8 +132,12 @@ class FeatureEncoding:
     ) -> NDArray[Any]:
         """Return one row of features for each row of the table.
 
-        numbers: of the numeric columns. texts: of the others, "" where one is missing. Raises
-            KeyError, with column and text, for an unknown category.
+        numbers: of the numeric columns.
+        texts: of the others, "" where one is missing.
+        dtype: of the features.
+
+        KeyError, with column and text, for an unknown category. ValueError for a column with so
+        many different texts that their features would take more than LARGEST bytes.
         """
         if self.missing == "mean":
             assert self.means is not None
@@ -152,6 +157,13 @@ class FeatureEncoding:
 
     def _one_hot(self, name: str, found: Sequence[str], dtype: np.dtype[Any]) -> NDArray[Any]:
         place = {text: number for number, text in enumerate(self.categories[name])}
+        size = len(found) * len(place) * dtype.itemsize
+        if size > LARGEST:
+            raise ValueError(
+                f"column {printable(repr(name))} has {len(place):,} different texts, and one "
+                f"feature for each would take {size / 1e9:.1f} GB in {len(found):,} rows: leave "
+                "the column out, or join texts"
+            )
         out = np.zeros((len(found), len(place)), dtype)
         for row, text in enumerate(found):
             if text:
