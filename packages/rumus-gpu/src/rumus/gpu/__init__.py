@@ -1,7 +1,7 @@
 """The GPU backend of rumus: Vulkan, Metal and DX12 through wgpu.
 
-`default_backend()` is the backend of this machine's best GPU, which `tensor.to_gpu()` uses;
-`devices()` lists what there is, and `python -m rumus.gpu` prints it.
+`default_backend()` is the backend of this machine's best GPU, used by `tensor.to_gpu()`;
+`devices()` lists the GPUs, and `python -m rumus.gpu` prints them.
 """
 
 from rumus.gpu.backend import GpuBackend, default_backend

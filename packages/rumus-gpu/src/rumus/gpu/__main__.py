@@ -1,7 +1,7 @@
-"""`python -m rumus.gpu`: the GPUs of this machine, what they have, and whether they work.
+"""`python -m rumus.gpu`: the GPUs of this machine, their features, and whether they work.
 
-Each family of kernels is compared with NumPy on each GPU; a line says how far apart they are. The
-exit status is 0 if all are well, 1 if something is wrong, 2 if there is no GPU.
+Each family of kernels is compared with NumPy on each GPU; a line shows the error. The exit status
+is 0 if all work, 1 if something is wrong, 2 if there is no GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rumus.gpu.selftest import self_test
 
 
 def about(gpu: Gpu) -> str:
-    """Return the lines about a device's limits and features."""
+    """Return lines on a device's limits and features."""
     limits = gpu.limits
     rows = {
         "largest array": f"{limits.binding:,} bytes",
@@ -34,7 +34,7 @@ def about(gpu: Gpu) -> str:
 
 
 def units(gpu: Gpu) -> str:
-    """Return what products of lower precision are made by."""
+    """Return the hardware used for products of lower precision."""
     if gpu.units is None:
         return "none: products at `high` and `medium` are those of `highest`"
     shape = gpu.units.shape
@@ -42,14 +42,14 @@ def units(gpu: Gpu) -> str:
 
 
 def _engine(gpu: Gpu) -> str:
-    """The library in use, and what the other one would be good for."""
+    """The library in use, and the advantage of the other one."""
     if gpu.engine == "dawn" or is_installed("dawn"):
         return gpu.engine
     return f"{gpu.engine}; {INSTALL} brings Dawn, which uses matrix units where a GPU has them"
 
 
 def examine(index: int, engine: EngineName) -> bool:
-    """Print what is known of a device on one engine; return whether its kernels are right."""
+    """Print a device's data on one engine; return whether its kernels are right."""
     backend = GpuBackend(Gpu(index, engine=engine))
     print(about(backend.gpu))
     print("    self-test: the largest |error| / (1 + |value|) against NumPy")
@@ -61,7 +61,7 @@ def examine(index: int, engine: EngineName) -> bool:
 
 
 def main() -> int:
-    """Print all of it, or what to install; return the exit status."""
+    """Print all GPUs, or what to install; return the exit status."""
     try:
         choose()
     except NoAdapterError as error:

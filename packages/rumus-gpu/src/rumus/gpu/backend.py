@@ -1,4 +1,4 @@
-"""`GpuBackend`: what rumus.tensor asks of a device, answered by a GPU."""
+"""`GpuBackend`: the interface `Backend` of rumus.tensor on a GPU."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ _BOUNDED: Final = Kernel("bounded", {"out": _SIZE / (Expr.scalar("limit") > _SIZ
 
 
 class GpuBackend:
-    """Arrays in the memory of one `Gpu`. See `Backend` for what each method does.
+    """Arrays in the memory of one `Gpu`. See `Backend` for the methods.
 
-    gpu: by default, the best device there is.
-    precision: of products of float32 arrays on that device, see `Gpu.precision`; by default, what
-        it has. `with backend.at_precision("high"):` changes it for a block.
+    gpu: by default, the best device.
+    precision: of products of float32 arrays on that device, see `Gpu.precision`; by default, the
+        device's. `with backend.at_precision("high"):` changes it for a block.
 
-    NoAdapterError where there is no GPU; ValueError for a precision that does not exist.
+    Raises NoAdapterError if there is no GPU, ValueError for an unknown precision.
     """
 
     def __init__(self, gpu: Gpu | None = None, *, precision: Precision | None = None) -> None:
@@ -98,51 +98,51 @@ class GpuBackend:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return "gpu"
 
     @property
     def runs_ahead(self) -> bool:
-        """Whether the device works while the host goes on."""
+        """Whether the device works while the host continues."""
         return True
 
     @property
     def stats(self) -> Stats:
-        """What went over to the device."""
+        """Counts of transfers and dispatches."""
         return self.gpu.stats
 
     @property
     def max_array_bytes(self) -> int:
-        """How large one array may be: what a kernel can see of one buffer."""
+        """The maximum size of an array: what a kernel can address in one buffer."""
         return self.gpu.limits.binding
 
     @property
     def precision(self) -> Precision:
-        """How products of float32 arrays are made; see `Gpu.precision`."""
+        """The precision of products of float32 arrays; see `Gpu.precision`."""
         return self.gpu.precision
 
     def at_precision(self, level: Precision) -> AbstractContextManager[None]:
-        """Have products within a block made at another precision.
+        """Within a block, compute products at another precision.
 
         level: "highest", "high" or "medium".
         """
         return self.gpu.at_precision(level)
 
     def memory_stats(self) -> MemoryStats:
-        """Return the bytes that arrays hold, that are kept for reuse, and the peak."""
+        """Return the bytes held by arrays, kept for reuse, and at the peak."""
         return self.gpu.memory_stats()
 
     def allocate(self, shape: Shape, dtype: DType) -> GPUArray:
-        """Return a new array. LimitError if it is larger than the device can bind."""
+        """Return a new array. Raises LimitError if it is larger than the device can bind."""
         stored = self._stored_as(dtype)
         size = math.prod(shape) * stored.itemsize
         storage = self.gpu.allocate(size, f"{stored.name}{list(shape)}")
         return GPUArray(self, storage, stored, shape, contiguous_strides(shape))
 
     def allocate_on_host(self, shape: Shape, dtype: DType) -> GPUArray | None:
-        """Return a new array in the host's memory, that kernels read and write over the bus.
+        """Return a new array in host memory that kernels access over the bus.
 
-        None where the engine has no such memory. TypeError and LimitError as from `allocate`,
+        None if the engine has no such memory. Raises TypeError and LimitError like `allocate`,
         OutOfMemoryError if the host is full.
 
         shape: of the array.
@@ -162,12 +162,11 @@ class GpuBackend:
         return stored
 
     def mapped(self, memory: memoryview, dtype: DType) -> GPUArray | None:
-        """Return a flat array over the host's own memory, which may be that of several processes.
+        """Return a flat array over host memory, which several processes may share.
 
         memory: writable; its address and length are multiples of `device.host_alignment`. Kernels
-            read and write it over the bus. Who shares it has to say when it is written:
-            `synchronize` waits until this device has done what was asked of it. None where the
-            engine has no such buffers.
+            access it over the bus. Processes that share it must coordinate: `synchronize` waits
+            until this device has finished. None if the engine has no such buffers.
         dtype: of its elements.
         """
         stored = self._stored.get(dtype)
@@ -186,9 +185,9 @@ class GpuBackend:
         return array
 
     def download(self, array: GPUArray) -> NDArray[Any]:
-        """Return a copy of `array` in NumPy; waits for the device.
+        """Return a NumPy copy of `array`; waits for the device.
 
-        Raises what an optimizer has to say of a step that the device has refused until then.
+        Raises an optimizer's pending error for a step that the device has refused.
         """
         if array.size == 0:
             return np.empty(array.shape, array.dtype)
@@ -223,16 +222,16 @@ class GpuBackend:
         return LateArray(array.shape, array.dtype, fetch)
 
     def contiguous(self, array: GPUArray) -> GPUArray:
-        """Return `array` itself if it lies dense and aligned, else a copy that does.
+        """Return `array` itself if it is dense and aligned, otherwise a copy that is.
 
         array: of this backend.
         """
         return contiguous(array)
 
     def read_later(self, array: GPUArray) -> LateRead:
-        """Return what reads an array again and again while the host does something else.
+        """Return a reader that reads an array repeatedly while the host continues.
 
-        array: what is read, as it is whenever a read begins.
+        array: the array, with its contents at the start of each read.
         """
         return LateRead(self.gpu, array)
 
@@ -287,7 +286,7 @@ class GpuBackend:
         epilogue: Epilogue | None = None,
         symmetric: bool = False,
     ) -> None:
-        """out = a @ b + bias, batches broadcast; sums of the rows of a; and the epilogue."""
+        """Compute out = a @ b + bias, with broadcast batches, row sums of a, and the epilogue."""
         if out.size == 0 or a.shape[-1] == 0:
             self._multiply_nothing(a, out, bias, sums, epilogue)
             return
@@ -319,7 +318,7 @@ class GpuBackend:
         sums: GPUArray | None,
         epilogue: Epilogue | None,
     ) -> None:
-        """The product where it has no elements, or is a sum of none."""
+        """The product if it has no elements, or is a sum over none."""
         if out.size:
             self.fill(0, out) if bias is None else self.copy(bias, out)
         if sums is not None:
@@ -352,7 +351,7 @@ class GpuBackend:
 
     @cached_property
     def _not_behind(self) -> GPUArray:
-        """What says that random words begin where the host says."""
+        """Marks that random words begin at a position given by the host."""
         return self.upload(np.zeros(2, np.int32))
 
     def fused(self, name: FusedName) -> Callable[..., None] | None:
@@ -366,36 +365,36 @@ class GpuBackend:
         return IN_HALF
 
     def memory_of(self, array: GPUArray) -> Storage | None:
-        """Return what stands for an array's memory; see `rumus.tensor.memory.last_use.Sharing`.
+        """Return an array's memory as an object; see `rumus.tensor.memory.last_use.Sharing`.
 
         array: of this backend.
         """
         return array.storage if array.is_contiguous else None
 
     def profile(self) -> AbstractContextManager[Profile]:
-        """Time every kernel that is dispatched in a `with` block."""
+        """Time every kernel dispatched in a `with` block."""
         return self.gpu.profile()
 
     def observe(self) -> AbstractContextManager[Notes]:
-        """Note what a step does; see `rumus.tensor.memory.recording`."""
+        """Observe a step; see `rumus.tensor.memory.recording`."""
         return observe(self)
 
     def record(
         self, batch: Sequence[GPUArray | NDArray[Any]], observed: Notes
     ) -> AbstractContextManager[Capture]:
-        """Record a step, so that it can be repeated without its code.
+        """Record a step, so that it can be replayed without its code.
 
         batch: the arrays that differ in each step.
-        observed: what is told of each call.
+        observed: the observation of an earlier step.
         """
         return record(self, batch, observed)
 
     def compare(
         self, step: Capture, batch: Sequence[GPUArray]
     ) -> AbstractContextManager[Comparison]:
-        """Compare what a step's code does with what was recorded of it.
+        """Compare the execution of a step's code with its recording.
 
-        step: what was recorded.
+        step: the recorded step.
         batch: the arrays of this step.
         """
         return compare(step, batch)
@@ -403,11 +402,11 @@ class GpuBackend:
     def prepare(
         self, kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]
     ) -> Callable[[Sequence[float]], None]:
-        """Return what runs an elementwise kernel on these arrays, called with its scalars.
+        """Return a function of the scalars that runs an elementwise kernel on these arrays.
 
-        kernel: what is computed for each element.
-        arrays: what it reads.
-        out: what it writes.
+        kernel: computed for each element.
+        arrays: its inputs.
+        out: its output.
         """
         return self._elementwise.prepare(kernel, arrays, out)
 
@@ -441,7 +440,7 @@ class GpuBackend:
         squared: bool = False,
         added: bool = False,
     ) -> None:
-        """Write the sum of each slot of a flat array, once for each of its rows, or of all."""
+        """Write the sum of each slot of a flat array to each of its rows, or the total of all."""
         if not table.rows:
             if not out.shape and not added:
                 self.fill(0.0, out)
@@ -451,7 +450,7 @@ class GpuBackend:
                 self.gpu.dispatch(*call)
 
     def cut(self, table: SlotTable) -> GPUArray:
-        """Return the parts that a table's slots are cut into, sent over once for each table.
+        """Return the parts that a table's slots are split into, uploaded once per table.
 
         table: where the slots begin and end.
         """
@@ -483,7 +482,7 @@ class GpuBackend:
         piece: Piece,
         out: GPUArray,
     ) -> None:
-        """Write what the codes of a piece stand for."""
+        """Write the values that the codes of a piece stand for."""
         if table.number:
             call = self.quantization.dequantize(codes, scales, code, table, piece, out)
             self.gpu.dispatch(*call)
@@ -491,7 +490,7 @@ class GpuBackend:
     def first_not_finite(self, array: GPUArray, limit: float = math.inf) -> int | None:
         """Return the flat index of the first element that is NaN or infinite; reads it.
 
-        limit: a magnitude from which one counts as infinite.
+        limit: a magnitude that counts as infinite.
         """
         if array.size == 0:
             return None
@@ -515,9 +514,9 @@ class GpuBackend:
         return DeviceUpdater(self, kernel, sections, counts, nonfinite)
 
     def watch(self, updater: DeviceUpdater) -> None:
-        """Let an updater know when something is read: it waits for the device anyway.
+        """Notify an updater of reads, which wait for the device anyway.
 
-        updater: what hears of reads.
+        updater: the updater to notify.
         """
         self._updaters.add(updater)
 
@@ -529,7 +528,7 @@ class GpuBackend:
 
 
 def _is_transfer(source: GPUArray, out: GPUArray) -> bool:
-    """Whether memory of the host is on one side, and all bytes go over as they are."""
+    """Whether one side is host memory and the bytes can be copied unchanged."""
     return (
         any(isinstance(each.storage, (MappedStorage, HostStorage)) for each in (source, out))
         and source.stored is out.stored
@@ -544,6 +543,6 @@ def _is_transfer(source: GPUArray, out: GPUArray) -> bool:
 def default_backend() -> GpuBackend:
     """Return the backend of this process's GPU, always the same object.
 
-    NoAdapterError says what to install where there is no GPU.
+    Raises NoAdapterError, which says what to install, if there is no GPU.
     """
     return GpuBackend()

@@ -1,8 +1,8 @@
-"""Recording a step, and running its commands again without the Python code that made them.
+"""Recording a step, and replaying its commands without the Python code that issued them.
 
-A recorded step is a list of prepared dispatches. The arrays that it makes live in its own memory,
-which its commands overwrite in each replay; existing arrays (parameters, gradients) are used in
-place. Scalars are as recorded, except those of `live` acts.
+A recorded step is a list of prepared dispatches. Its new arrays live in its own memory, overwritten
+by each replay; existing arrays (parameters, gradients) are used in place. Scalars are as recorded,
+except those of `live` acts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _REMEDY: Final = "or train with Trainer(optimizer, capture=False)"
 
 
 class Notes:
-    """What a step did, when it ran for the first time and as usual."""
+    """What a step did when it first ran, as usual."""
 
     def __init__(self) -> None:
         self.dispatches: list[Dispatched] = []
@@ -53,10 +53,10 @@ class Notes:
         return False
 
     def index_checked(self, index: GPUArray, length: int) -> None:
-        """Nothing: whoever checks an index has done so."""
+        """Nothing: the index has been checked."""
 
     def refuse_transfer(self, what: str, instead: str) -> None:
-        """Nothing: it is refused when the step is recorded."""
+        """Nothing: recording the step raises."""
 
     def refuse(self, what: str) -> None:
         """Nothing, as well."""
@@ -65,11 +65,11 @@ class Notes:
         """Nothing."""
 
     def decided(self, index: GPUArray, number: int, may_hold: bool) -> None:
-        """Note what was found."""
+        """Note a result."""
         self.decisions.append(may_hold)
 
     def asked(self, question: Callable[..., Any], arrays: Sequence[Array]) -> Any:
-        """Ask; numbers on the host are not there for a device to look at."""
+        """Decide; numbers on the host are invisible to a device."""
         self.why_not = self.why_not or "it reads numbers of a tensor on the CPU"
         return question(*arrays)
 
@@ -80,7 +80,7 @@ class Notes:
         return backend.upload(make())
 
     def live(self, act: Callable[[], None]) -> None:
-        """Run `act`; its scalars may be others the next time."""
+        """Run `act`; its scalars may differ the next time."""
         before, self._is_live = self._is_live, True
         try:
             act()
@@ -90,7 +90,7 @@ class Notes:
 
 @dataclass(slots=True)
 class _Facts:
-    """What a recorded step relies on."""
+    """The dependencies of a recorded step."""
 
     attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
     found: set[Storage] = field(default_factory=set)  # memory that is not its own
@@ -99,7 +99,7 @@ class _Facts:
 
 
 class GpuRecording(Notes):
-    """A step while it is recorded: it runs as usual, and is written down."""
+    """A step that is being recorded while it runs as usual."""
 
     def __init__(self, backend: GpuBackend, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class GpuRecording(Notes):
     def takes(
         self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: Grid
     ) -> bool:
-        """Write a dispatch down."""
+        """Record a dispatch."""
         bound = []
         for array in arrays:
             storage = array.storage
@@ -130,12 +130,12 @@ class GpuRecording(Notes):
         return False
 
     def index_checked(self, index: GPUArray, length: int) -> None:
-        """Note that the numbers of an input, or of a copy of it, must stay below `length`."""
+        """Require the numbers of an input, or of its copy, to stay below `length`."""
         for given in self._inputs_of(index):
             given.limit = min(length, given.limit or length)
 
     def decided(self, index: GPUArray, number: int, may_hold: bool) -> None:
-        """Note what was found of an input, or of a copy of it."""
+        """Note a result about an input, or its copy."""
         super().decided(index, number, may_hold)
         for given in self._inputs_of(index):
             given.decisions[number] = may_hold
@@ -145,7 +145,7 @@ class GpuRecording(Notes):
         return [given for given in self.batch if given.array.storage is origin]
 
     def refuse_transfer(self, what: str, instead: str) -> NoReturn:
-        """Raise CaptureError: a repetition neither reads nor uploads."""
+        """Raise CaptureError: a replay neither reads nor uploads."""
         self.refuse(f"{what}; {instead}, or pass arrays in the batch")
 
     def refuse(self, what: str) -> NoReturn:
@@ -153,12 +153,12 @@ class GpuRecording(Notes):
         raise CaptureError(f"this training step cannot be captured: {what}, {_REMEDY}")
 
     def depends_on(self, thing: object, attribute: str) -> None:
-        """Repeat the step only while the attribute is what it is now."""
+        """Replay the step only while the attribute is unchanged."""
         known = (thing, attribute, getattr(thing, attribute))
         self.facts.attributes[id(thing), attribute] = known
 
     def live(self, act: Callable[[], None]) -> None:
-        """Run `act` now, and once in every repetition for its scalars."""
+        """Run `act` now, and once in every replay for its scalars."""
         if not self._is_live:  # an act inside another one is run by that one
             self.facts.acts.append(act)
         super().live(act)
@@ -166,7 +166,7 @@ class GpuRecording(Notes):
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
     ) -> Array:
-        """Upload what `make` returns, to memory that nothing else of the step is ever in."""
+        """Upload the result of `make` to memory that the step uses for nothing else."""
         if backend is not self.backend:
             self.refuse(f"numbers are drawn for {backend.name}; draw them with backend=")
         gpu = self.backend.gpu
@@ -184,12 +184,12 @@ class GpuRecording(Notes):
         return array
 
     def keep(self, arrays: Sequence[GPUArray]) -> None:
-        """Say what is looked at after the step."""
+        """Set the arrays that are used after the step."""
         self._kept.update(array.storage for array in arrays)
         self.results = self.dataflow.of(arrays)
 
     def check_same(self, observed: Notes) -> None:
-        """Raise CaptureError if the step did not do what it did the time before."""
+        """Raise CaptureError if the step did not do the same as the last time."""
         before, now = observed.dispatches, self.dispatches
         for old, new in zip(before, now, strict=False):
             if (change := course_changed(old, new)) is not None:
@@ -203,7 +203,7 @@ class GpuRecording(Notes):
             )
 
     def check_kept(self) -> None:
-        """Raise CaptureError if an array of the step is held by somebody who may look at it."""
+        """Raise CaptureError if an array of the step is still referenced elsewhere."""
         if held := escaped(self.region, self._kept):
             self.refuse(
                 f"an array that it makes ({held[0].label}) is still held after it, and would "
@@ -212,7 +212,7 @@ class GpuRecording(Notes):
 
 
 def escaped(region: Region, kept: Collection[Storage]) -> list[Storage]:
-    """Return the memory of arrays that were made in a region, and that somebody else holds."""
+    """Return the memory of arrays made in a region and still referenced elsewhere."""
 
     def held() -> list[Storage]:
         alive = [made() for made in region.made]
@@ -226,7 +226,7 @@ def escaped(region: Region, kept: Collection[Storage]) -> list[Storage]:
 def upload_aside(
     backend: GpuBackend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
 ) -> GPUArray:
-    """Upload what the host makes within a step, to memory that is not the step's own."""
+    """Upload data that the host makes within a step, to memory outside the step's."""
     with backend.gpu.watched_by(Nobody()):
         array = backend.upload(make())
     if bounds is not None:
@@ -235,7 +235,7 @@ def upload_aside(
 
 
 class Nobody(Notes):
-    """Sees what belongs to no step."""
+    """Watches dispatches outside any step."""
 
     def takes(
         self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: Grid
@@ -245,7 +245,7 @@ class Nobody(Notes):
 
 
 def course_changed(old: Dispatched, new: Dispatched) -> str | None:
-    """Say so if two dispatches are of different kernels, or of another extent."""
+    """Describe a difference in the kernels or extents of two dispatches."""
     if old.pipeline is new.pipeline and old.grid == new.grid:
         return None
     return (
@@ -255,7 +255,7 @@ def course_changed(old: Dispatched, new: Dispatched) -> str | None:
 
 
 def number_changed(old: Dispatched, new: Dispatched) -> str | None:
-    """Say so if two dispatches of one kernel give it other numbers, and may not."""
+    """Describe a forbidden difference in the numbers of two dispatches of one kernel."""
     if old.scalars == new.scalars or (old.is_live and new.is_live):
         return None
     packer = new.pipeline.packer
@@ -266,7 +266,7 @@ def number_changed(old: Dispatched, new: Dispatched) -> str | None:
 
 
 class Capture:
-    """A recorded step. See `CapturedStep` for what each method does."""
+    """A recorded step. See `CapturedStep` for the methods."""
 
     def __init__(self, recording: GpuRecording) -> None:
         self._recording: GpuRecording | None = recording
@@ -286,12 +286,12 @@ class Capture:
         return sum(block.size for block in self.region.blocks)
 
     def keep(self, arrays: Sequence[GPUArray]) -> None:
-        """Say which arrays of the step are looked at after it."""
+        """Set which arrays of the step are used after it."""
         if self._recording is not None:
             self._recording.keep(arrays)
 
     def finish(self) -> None:
-        """Turn what was written down into commands."""
+        """Turn the recording into commands."""
         recording, self._recording = self._recording, None
         assert recording is not None
         facts = recording.facts
@@ -312,21 +312,21 @@ class Capture:
     def __del__(self) -> None:
         gpu = self.backend.gpu
         for block in self.region.blocks:
-            block.batch = gpu.batch  # perhaps: commands that use it may not be submitted yet
+            block.batch = gpu.batch  # maybe: commands that use it may not be submitted yet
         gpu.give_up(self.region)
 
     @property
     def is_complete(self) -> bool:
-        """Whether it can be repeated."""
+        """Whether it can be replayed."""
         return self._recording is None
 
     def is_valid(self) -> bool:
-        """Whether all that it uses is there, and all that it depends on as it was."""
+        """Whether everything it uses exists, and everything it depends on is unchanged."""
         now = map(_attribute, self._things, self._names)
         return all(map(is_, now, self._values)) and all(map(call, self._found))
 
     def fits(self, batch: Sequence[GPUArray | NDArray[Any]]) -> bool:
-        """Whether numbers that the step uses as indices are in range in this batch as well."""
+        """Whether the numbers used as indices are in range in this batch as well."""
         return all(given.fits(value) for given, value in zip(self._batch, batch, strict=True))
 
     def replay(self, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
@@ -359,7 +359,7 @@ class Capture:
 
 
 class _Patch(Nobody):
-    """Takes the scalars of dispatches for those that were recorded, and nothing else."""
+    """Collects the scalars of dispatches for the recorded ones."""
 
     def __init__(self, capture: Capture) -> None:
         super().__init__()
@@ -369,7 +369,7 @@ class _Patch(Nobody):
     def takes(
         self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: Grid
     ) -> bool:
-        """Put the scalars where the recorded dispatch takes them from."""
+        """Store the scalars where the recorded dispatch reads them."""
         place = next(self._places, None)
         if place is None or self._capture.dispatches[place].pipeline is not pipeline:
             raise CaptureError(
@@ -390,7 +390,7 @@ class _Patch(Nobody):
 
 @contextmanager
 def observe(backend: GpuBackend) -> Iterator[Notes]:
-    """Note what a step does."""
+    """Observe a step."""
     notes = Notes()
     with backend.gpu.watched_by(notes), recorded_by(notes):
         yield notes
@@ -400,13 +400,13 @@ def observe(backend: GpuBackend) -> Iterator[Notes]:
 def record(
     backend: GpuBackend, batch: Sequence[GPUArray | NDArray[Any]], observed: Notes
 ) -> Iterator[Capture]:
-    """Record a step that did what was `observed` the time before."""
+    """Record a step that did the same as `observed`."""
     recording = GpuRecording(backend, batch)
     capture = Capture(recording)
     with backend.gpu.watched_by(recording, recording.region), recorded_by(recording):
         yield capture
     if observed.decisions != recording.decisions:
-        return  # its numbers have chosen another course: it is as good, and repeats no other
+        return  # its numbers chose another path: as good, but a replay of no other
     capture.why_not = recording.why_not
     if capture.why_not is not None:
         return

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 def _nothing() -> None:
-    """What a reference to an array says where there is none."""
+    """The value of a dead reference to an array."""
 
 
 @dataclass(slots=True)
 class CapturedInput:
-    """Memory for one array of the batch, and what was found out about its numbers.
+    """Memory for one array of the batch, and known facts about its numbers.
 
-    limit: they were used as an index into so many rows. decisions: whether they may include a
-    number, where something was chosen by that. is_kept: whether the step does not write to it.
+    limit: the number of rows they index. decisions: whether they may include a number, if a choice
+        depended on it. is_kept: whether the step does not write to it.
     """
 
     array: GPUArray
     limit: int | None = None
     decisions: dict[int, bool] = field(default_factory=dict)
     is_kept: bool = False
-    # The array of the device that it is a copy of, if one: how often it and this were written then.
+    # The device array it is a copy of, if any, and the write counts of both at that time.
     _source: Callable[[], GPUArray | None] = _nothing
     _writes: tuple[int, int] = (0, 0)
 
@@ -53,13 +53,13 @@ class CapturedInput:
         return cls(copy)
 
     def holds(self, value: GPUArray | NDArray[Any]) -> bool:
-        """Whether the elements of an array are here already: it is the last one, and unchanged."""
+        """Whether the elements of an array are already here: it is the last one, and unchanged."""
         if self._source() is not value or not isinstance(value, GPUArray):
             return False
         return self._writes == (value.storage.writes, self.array.storage.writes)
 
     def fits(self, value: GPUArray | NDArray[Any]) -> bool:
-        """Whether what was found out about its numbers is true of those of another array."""
+        """Whether the known facts hold for another array."""
         if self.limit is None and not self.decisions:
             return True
         if self.holds(value):
@@ -69,7 +69,7 @@ class CapturedInput:
         return all(_may_hold(value, n) == found for n, found in self.decisions.items())
 
     def fill(self, gpu: Gpu, value: GPUArray | NDArray[Any]) -> None:
-        """Copy an array here, unless it is here. The device's lock is held."""
+        """Copy an array here, unless it is already here. The device's lock is held."""
         if self.array.size == 0 or self.holds(value):
             return
         if not isinstance(value, GPUArray):
@@ -83,12 +83,12 @@ class CapturedInput:
 
 
 def _counts_writes(storage: Storage) -> bool:
-    """Whether every write to it is counted: not where the host, or a captured step, has memory."""
+    """Whether every write to it is counted; not in memory of the host or of a captured step."""
     return type(storage) is Storage and storage.block.region is None
 
 
 def _is_in_range(index: GPUArray | NDArray[Any], length: int) -> bool:
-    """Whether all numbers are in [0, length). CaptureError if that could only be read."""
+    """Whether all numbers are in [0, length). Raises CaptureError if that needs a read."""
     if index.size == 0:
         return True
     if not isinstance(index, GPUArray):
@@ -103,7 +103,7 @@ def _is_in_range(index: GPUArray | NDArray[Any], length: int) -> bool:
 
 
 def _may_hold(index: GPUArray | NDArray[Any], number: int) -> bool:
-    """Whether it is not known unread that no element is a number."""
+    """Whether an element may be a number, as far as known without reading."""
     if index.size == 0:
         return True
     if not isinstance(index, GPUArray):

@@ -1,7 +1,7 @@
-"""`Comparison`: a recorded step that runs by its code again, beside what was recorded.
+"""`Comparison`: runs a recorded step's code again and compares it with the recording.
 
-The code runs as usual, and what it does counts. Its arrays lie in the memory of the recorded step,
-so it takes no other.
+The code runs as usual, and its results count. Its arrays use the memory of the recorded step, so it
+needs no more.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from rumus.tensor.memory.recording import recorded_by
 
 
 class Comparison(Notes):
-    """What a step does now, compared with its recording as it comes.
+    """Compares a running step with its recording.
 
-    difference: what the step did otherwise, None as long as there is nothing.
+    difference: what the step did differently; None so far.
     """
 
     def __init__(self, capture: Capture, batch: Sequence[GPUArray]) -> None:
@@ -58,7 +58,7 @@ class Comparison(Notes):
         return False
 
     def refuse_transfer(self, what: str, instead: str) -> None:
-        """Note that the step does what no recording can do."""
+        """Note that the step does something that no recording can."""
         self._differs(what)
 
     def refuse(self, what: str) -> None:
@@ -68,7 +68,7 @@ class Comparison(Notes):
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
     ) -> Array:
-        """Upload what `make` returns, as the recorded step does."""
+        """Upload the result of `make`, like the recorded step."""
         if backend is not self._capture.backend:
             self._differs(f"numbers are drawn for {backend.name}")
             return backend.upload(make())
@@ -77,7 +77,7 @@ class Comparison(Notes):
         return array
 
     def keep(self, arrays: Sequence[GPUArray]) -> None:
-        """Compare where the step's results are from, and see that nobody else holds an array."""
+        """Compare the origins of the step's results; no array may be referenced elsewhere."""
         capture, now = self._capture, len(self._dataflow.origins)
         if now != len(capture.dispatches):
             self._differs(
@@ -94,9 +94,9 @@ class Comparison(Notes):
 
 @contextmanager
 def compare(capture: Capture, batch: Sequence[GPUArray]) -> Iterator[Comparison]:
-    """Compare what this thread does in the block with a recorded step.
+    """Compare this thread's work in the block with a recorded step.
 
-    batch: the arrays that the step's code is called with.
+    batch: the arguments of the step's code.
     """
     comparison = Comparison(capture, batch)
     capture.region.made.clear()

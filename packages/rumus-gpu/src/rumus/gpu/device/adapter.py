@@ -1,7 +1,7 @@
-"""The GPUs of this machine: what there is, and which one to take.
+"""The GPUs of this machine, and the choice among them.
 
-Drivers are asked for Vulkan, Metal and DX12. OpenGL is left out: where it is the only interface,
-the features that the kernels need are missing.
+Vulkan, Metal and DX12 are used, but not OpenGL: where it is the only interface, features that the
+kernels need are missing.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from rumus.gpu.engine.protocol import KINDS, Adapter, EngineName
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """One GPU: its place in the order of choice, its name, what kind it is.
+    """One GPU: its place in the order of choice, its name and its kind.
 
-    index: its number among those that `devices()` lists.
-    name: as the driver tells it.
+    index: its index in `devices()`.
+    name: from the driver.
     kind: "DiscreteGPU", "IntegratedGPU", "VirtualGPU" or "CPU".
     interface: such as "Vulkan".
     driver: its name and version.
-    uuid: the driver's own for this card, in hexadecimal digits: what tells two equal cards apart;
-        "" where the interface has none.
-    engines: the libraries that see it.
+    uuid: the driver's UUID of the card, in hexadecimal digits, which distinguishes equal cards; ""
+        if the interface has none.
+    engines: the libraries that can drive it.
     """
 
     index: int
@@ -48,7 +48,7 @@ class DeviceInfo:
 
 @cache
 def _cards(engines: Sequence[EngineName] = ENGINES) -> Sequence[dict[EngineName, Adapter]]:
-    """The GPUs, the one to prefer first: each as those of the engines see it that are installed."""
+    """The GPUs in order of preference, each as seen by the installed engines."""
     cards: dict[tuple[str, ...], dict[EngineName, Adapter]] = {}
     for engine in engines:
         if not is_installed(engine):
@@ -57,7 +57,7 @@ def _cards(engines: Sequence[EngineName] = ENGINES) -> Sequence[dict[EngineName,
         for adapter in adapters(engine):
             kind = adapter.name, adapter.interface
             number = equal[kind] = equal.get(kind, -1) + 1
-            # By its number among equal ones only where it has no name of its own.
+            # By its index among equal ones only if it has no unique name.
             key = (adapter.uuid or str(number), *kind)
             cards.setdefault(key, {}).setdefault(engine, adapter)
     return sorted(cards.values(), key=lambda card: KINDS.index(_any(card).kind))
@@ -68,9 +68,9 @@ def _any(card: dict[EngineName, Adapter]) -> Adapter:
 
 
 def devices() -> list[DeviceInfo]:
-    """Return the GPUs of this machine, the one to prefer first.
+    """Return the GPUs of this machine: discrete, integrated, virtual, then software ones.
 
-    Discrete ones before integrated, virtual and software ones; OpenGL is left out.
+    OpenGL is not used.
     """
     return [_info(index, card) for index, card in enumerate(_cards())]
 
@@ -83,17 +83,17 @@ def _info(index: int, card: dict[EngineName, Adapter]) -> DeviceInfo:
 
 
 def choose(which: int | str | None = None, engine: EngineName | None = None) -> Adapter:
-    """Return the GPU of this index or UUID, or whose name contains this text; or the first.
+    """Return the GPU with this index, UUID or part of its name; by default the first.
 
-    engine: the library that drives it. By default Dawn where it is installed and the GPU has matrix
-    units, and wgpu-native everywhere else.
-    NoAdapterError says what to install where there is none, and what there is where none fits.
+    engine: the library that drives it. By default Dawn if it is installed and the GPU has matrix
+    units, otherwise wgpu-native. Raises NoAdapterError, which says what to install if there is no
+    GPU, and lists the GPUs if none matches.
     """
     if engine is not None:
         adapters(engine)  # raises where it is not installed
     cards = _cards(("wgpu",)) if engine is None else _cards()
     if any(_any(card).kind != "CPU" for card in cards) or not cards:
-        cards = _cards()  # a software GPU has no matrix units, and Dawn takes its time to start
+        cards = _cards()  # a software GPU has no matrix units, and Dawn is slow to start
     if not cards:
         raise NoAdapterError(
             "no GPU driver was found. Install your GPU's Vulkan driver; a software one is in the "

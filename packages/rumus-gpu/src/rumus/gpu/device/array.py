@@ -1,4 +1,4 @@
-"""`GPUArray`: elements on the device, seen through a shape and strides as in NumPy."""
+"""`GPUArray`: elements on the device, with a shape and strides as in NumPy."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def contiguous_strides(shape: Shape) -> Shape:
 
 
 class GPUArray:
-    """A view of device memory. Views share it; `reshape` copies where no view is possible.
+    """A view of device memory. Views share it; `reshape` copies if no view is possible.
 
-    Strides and the offset are in elements. `base` and `rest` are the offset once more: the bytes at
-    which the buffer is bound, and the elements from there. `bounds` says between which numbers the
-    elements were known to lie after so many writes to the memory: an index that was uploaded is
-    checked without reading it. `origin` is the memory that it was copied from, if it was.
+    Strides and the offset are in elements. `base` and `rest` split the offset: the bytes at which
+    the buffer is bound, and the elements from there. `bounds` is the known range of the elements
+    after a number of writes to the memory, so that an uploaded index is checked without reading it.
+    `origin` is the memory it was copied from, if any.
 
-    backend: whose memory it is.
+    backend: the owner of the memory.
     storage: the block that holds it.
-    stored: the dtype that lies in memory.
+    stored: the dtype in memory.
     shape: of the array.
     strides: in elements.
     offset: in elements, from the start of the block.
@@ -71,14 +71,14 @@ class GPUArray:
         self.size = math.prod(shape)
         itemsize = stored.itemsize
         start = offset * itemsize
-        # An axis that runs backwards reaches memory in front of the first element.
+        # A reversed axis reaches memory before the first element.
         is_backward = min(strides, default=0) < 0
         self.base = 0 if is_backward else start - start % backend.alignment
         self.rest = (start - self.base) // itemsize
         self.is_contiguous = _is_contiguous(shape, strides)
         self.bounds: tuple[int, int, int] | None = None  # writes, lowest, highest
         self.origin: weakref.ref[Storage] | None = None
-        self.key = (shape, strides, self.rest, stored.name)  # all that a kernel depends on
+        self.key = (shape, strides, self.rest, stored.name)  # everything that a kernel depends on
 
     @property
     def ndim(self) -> int:
@@ -87,7 +87,7 @@ class GPUArray:
 
     @property
     def nbytes(self) -> int:
-        """The bytes that the elements take on the device."""
+        """The size of the elements on the device, in bytes."""
         return self.size * self.stored.itemsize
 
     @property
@@ -102,7 +102,7 @@ class GPUArray:
         return f"GPUArray(shape={self.shape}, dtype={self.dtype})"
 
     def view(self, shape: Shape, strides: Shape, offset: int | None = None) -> GPUArray:
-        """Return the same memory seen otherwise. The caller sees to it that it fits.
+        """Return another view of the same memory. The caller ensures that it fits.
 
         shape: of the view.
         strides: in elements.
@@ -114,15 +114,15 @@ class GPUArray:
         return result
 
     def known_bounds(self) -> tuple[int, int] | None:
-        """Return numbers that no element lies outside, None where they are not known."""
+        """Return bounds of the elements, or None if unknown."""
         if self.bounds is None or self.bounds[0] != self.storage.writes:
             return None
         return self.bounds[1:]
 
     def was_copied_from(self, source: GPUArray) -> None:
-        """Take over what is known of the elements that were just written here.
+        """Copy the known bounds of the elements just written here.
 
-        source: what was copied.
+        source: the copied array.
         """
         bounds = source.known_bounds()
         if bounds is not None and source.dtype == self.dtype:
@@ -134,7 +134,7 @@ class GPUArray:
 
         shape: of as many elements.
 
-        ValueError if the number of elements differs.
+        Raises ValueError if the number of elements differs.
         """
         given = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
         wanted = _complete(tuple(given), self)  # type: ignore[arg-type]
@@ -184,9 +184,9 @@ def _complete(shape: Shape, array: GPUArray) -> Shape:
 
 
 def merged(shape: Shape, *strides: Shape) -> list[tuple[int, ...]]:
-    """Join axes that every stride walks as one: a list of (length, stride, stride ...).
+    """Merge axes that are contiguous for all strides: a list of (length, stride, stride ...).
 
-    Axes of length 1 are left out.
+    Axes of length 1 are dropped.
 
     >>> merged((2, 3, 4), (12, 4, 1), (0, 4, 1))
     [(2, 12, 0), (12, 1, 1)]
@@ -205,10 +205,10 @@ def merged(shape: Shape, *strides: Shape) -> list[tuple[int, ...]]:
 
 
 def _reshaped_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape | None:
-    """The strides that show the same memory in another shape, or None where none do."""
+    """The strides that give the same memory another shape, or None."""
     runs = merged(shape, strides)
     result: list[int] = []
-    rest = 1  # what is left of the run being split up
+    rest = 1  # the rest of the run being split
     for length in reversed(wanted):
         if length == 1:
             result.append(0)
@@ -224,7 +224,7 @@ def _reshaped_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape | No
 
 
 def _select(array: GPUArray, parts: tuple[Any, ...]) -> tuple[Shape, Shape, int]:
-    """The shape, strides and offset of a basic index. IndexError for what does not exist."""
+    """The shape, strides and offset of a basic index. Raises IndexError if it is out of range."""
     shape: list[int] = []
     strides: list[int] = []
     offset, axis = array.offset, 0
@@ -247,7 +247,7 @@ def _select(array: GPUArray, parts: tuple[Any, ...]) -> tuple[Shape, Shape, int]
 
 
 def _without_ellipsis(parts: tuple[Any, ...], ndim: int) -> tuple[Any, ...]:
-    """An index with a part for every axis: `...`, or the end, stands for whole axes."""
+    """An index with a part for every axis: `...`, or a missing end, stands for whole axes."""
     used = sum(part is not None and part is not Ellipsis for part in parts)
     dots = [number for number, part in enumerate(parts) if part is Ellipsis] or [len(parts)]
     if used > ndim or len(dots) > 1:

@@ -1,4 +1,4 @@
-"""`ArrayBackend`: what arrays, and the kernels on them, ask of the backend that made them."""
+"""`ArrayBackend`: the backend's interface for arrays and kernels."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 class ArrayBackend(Protocol):
-    """The memory of one device; `GpuBackend`, which stands above all kernels, is one.
+    """The memory of one device; `GpuBackend`, above all kernels, implements it.
 
-    alignment: the bytes of which the start of a binding is a multiple.
+    alignment: the start of a binding is a multiple of it, in bytes.
     """
 
     gpu: Gpu
     alignment: int
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> GPUArray:
-        """Return a new array. LimitError if it is larger than the device can bind."""
+        """Return a new array. Raises LimitError if it is larger than the device can bind."""
 
     def upload(self, host: NDArray[Any]) -> GPUArray:
         """Return a new array with a copy of `host`."""
 
     def contiguous(self, array: GPUArray) -> GPUArray:
-        """Return `array` itself if it lies dense and aligned, else a copy that does."""
+        """Return `array` itself if it is dense and aligned, otherwise a copy that is."""
 
     def fill(self, value: float, out: GPUArray) -> None:
         """Set every element to `value`."""

@@ -1,4 +1,4 @@
-"""Windows over one or two spatial axes, for kernels that know two."""
+"""Windows over one or two spatial axes, for two-dimensional kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rumus.tensor.memory.window import Window
 
 
 def two(sizes: Shape, missing: int) -> tuple[int, int]:
-    """Return the sizes of two axes: of one alone with `missing` in front.
+    """Return the sizes of two axes; a single one gets `missing` in front.
 
     >>> two((5, 3), 1), two((3,), 1)
     ((5, 3), (1, 3))
@@ -17,6 +17,6 @@ def two(sizes: Shape, missing: int) -> tuple[int, int]:
 
 
 def check_coordinates(operation: str, window: Window, lengths: Shape) -> None:
-    """Raise LimitError where coordinates in the padded input are no 31-bit numbers."""
+    """Raise LimitError if coordinates in the padded input exceed 31 bits."""
     if max(window.padded(lengths)) >= 1 << 31:
         raise LimitError(f"{operation}: a padding of {window.padding} is too wide for a GPU")

@@ -1,7 +1,7 @@
-"""`Commands`: dispatches in the form in which the native library takes them, recorded many times.
+"""`Commands`: dispatches in the native library's form, recorded many times.
 
-All that can be done once is: bind groups are made, grids found, scalars laid where a command takes
-them from.
+Everything possible is done once: bind groups are made, grids computed, scalars placed where a
+command reads them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from rumus.gpu.device.device import BATCH, Gpu
 from rumus.gpu.device.pipelines import SLOT, Pipeline
 from rumus.gpu.engine.protocol import Command, Handle, Usage
 
-# A pipeline, what is bound to it, its scalars and its workgroups.
+# A pipeline, its bindings, scalars and workgroups.
 Call: TypeAlias = tuple[Pipeline, tuple[GPUArray, ...], tuple[int, ...], int]
 
 
 @dataclass(slots=True)
 class Dispatched:
-    """One dispatch as it was seen. is_live: its scalars may be others the next time."""
+    """One observed dispatch. is_live: its scalars may differ the next time."""
 
     pipeline: Pipeline
     bound: tuple[tuple[Handle, int, int], ...]  # for each binding the buffer, its offset and size
@@ -37,7 +37,7 @@ class Dispatched:
 
 
 class Commands:
-    """Dispatches, made ready to be recorded. The holder must keep the memory they use alive."""
+    """Dispatches, prepared for recording. The holder must keep their memory alive."""
 
     def __init__(self, gpu: Gpu, dispatches: Sequence[Dispatched]) -> None:
         self.gpu = gpu
@@ -49,7 +49,7 @@ class Commands:
     def _prepare(
         self, dispatches: Sequence[Dispatched]
     ) -> Iterator[tuple[list[Command], list[Pipeline], int]]:
-        """The commands, as many at a time as one submission takes; see `Gpu.replay`."""
+        """The commands, in chunks of one submission; see `Gpu.replay`."""
         for first in range(0, len(dispatches), BATCH):
             part = dispatches[first : first + BATCH]
             commands: list[Command] = []
@@ -77,7 +77,7 @@ class Commands:
             self._device.release(group)
 
     def put(self, number: int, scalars: bytes) -> None:
-        """Exchange the scalars of one dispatch."""
+        """Replace the scalars of one dispatch."""
         self._scalars.put(number, scalars)
 
     def record(self) -> None:
@@ -89,7 +89,7 @@ class Commands:
 
 
 class _Scalars:
-    """The scalars of all dispatches, where the device takes them from."""
+    """The scalars of all dispatches, where the device reads them."""
 
     def __init__(self, gpu: Gpu, dispatches: Sequence[Dispatched]) -> None:
         self.gpu = gpu
@@ -107,7 +107,7 @@ class _Scalars:
         self._batch = -1  # the last batch of commands that reads the buffer
 
     def put(self, number: int, scalars: bytes) -> None:
-        """Exchange the scalars of one dispatch."""
+        """Replace the scalars of one dispatch."""
         start = number * SLOT
         self._host[start : start + len(scalars)] = scalars
         self._is_changed = True
@@ -120,12 +120,12 @@ class _Scalars:
         return device.null, 0, self._memory + number * SLOT, self.sizes[number]
 
     def send(self) -> None:
-        """Take changes to the device. Immediates are read when a command is recorded."""
+        """Send changes to the device. Immediates are read when a command is recorded."""
         if self.uniform is None:
             return
         if self._is_changed:
             if self._batch == self.gpu.batch:
-                self.gpu.flush()  # a write comes before all that is recorded
+                self.gpu.flush()  # a write comes before everything recorded
             self.gpu.device.write(self._buffer, self._host)
             self._is_changed = False
 
@@ -135,7 +135,7 @@ class _Scalars:
 
 
 class Series:
-    """Dispatches that run one after the other, again and again, on the same arrays."""
+    """Dispatches that run in sequence, repeatedly, on the same arrays."""
 
     def __init__(self, gpu: Gpu, calls: Sequence[Call]) -> None:
         self._gpu = gpu

@@ -1,7 +1,7 @@
-"""`Gpu`: the one owner of a device, its queue and the commands being recorded.
+"""`Gpu`: the single owner of a device, its queue and the commands being recorded.
 
-Dispatches are recorded into one open pass and submitted in batches, so that the device starts
-early and the host seldom waits. Everything that touches the device holds one lock.
+Dispatches are recorded into one open pass and submitted in batches, so that the device starts early
+and the host rarely waits. Every access to the device holds one lock.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ BATCH: Final = 64  # dispatches, or writes, of one submission
 MANY: Final = 2**18  # workgroups from which a submission keeps the device busy for a while
 PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
 QUICK: Final = 1e-3  # seconds
-ENOUGH: Final = 48  # dispatches that are worth a submission, however quickly they came
-IN_FLIGHT: Final = 16  # submissions that the host may be ahead
-LENT: Final = 2**18  # bytes from which an array on the host keeps the memory that it came to
-PIECE: Final = 2**24  # bytes that are read at a time where they must be copied
+ENOUGH: Final = 48  # dispatches worth a submission, however quickly they come
+IN_FLIGHT: Final = 16  # submissions by which the host may be ahead
+LENT: Final = 2**18  # bytes; a larger array read to the host keeps its memory
+PIECE: Final = 2**24  # bytes read at a time if they must be copied
 
 
 @dataclass(slots=True)
 class Stats:
-    """What went over to the device since it was opened.
+    """Counts since the device was opened.
 
-    submits: how often commands were sent.
-    dispatches: how many kernels were started.
+    submits: submissions of commands.
+    dispatches: kernels started.
     bytes_up: sent to the device.
-    bytes_down: what the host waited for.
-    bytes_late: what came without anybody waiting.
-    pipelines: how many programs were made.
+    bytes_down: read while the host waited.
+    bytes_late: read without waiting.
+    pipelines: programs compiled.
     """
 
     submits: int = 0
@@ -72,12 +72,12 @@ class Stats:
 
 
 class Watcher(Protocol):
-    """What wants to see each dispatch."""
+    """An observer of dispatches."""
 
     def takes(
         self, pipeline: Pipeline, arrays: Sequence[GPUArray], scalars: bytes, grid: tuple[int, int]
     ) -> bool:
-        """Note a dispatch; return whether it is not to be recorded."""
+        """Note a dispatch; return whether to skip its recording."""
         ...
 
     def index_checked(self, index: GPUArray, length: int) -> None:
@@ -90,14 +90,14 @@ class Watcher(Protocol):
 
 
 class _Watched(threading.local):
-    """What sees the dispatches of one thread, and where its new arrays are made."""
+    """The observer of one thread's dispatches, and the region of its new arrays."""
 
     watcher: Watcher | None = None
     region: Region | None = None
 
 
 class Prepared:
-    """A dispatch that runs again and again on the same arrays: its bind group is made once."""
+    """A dispatch that runs repeatedly on the same arrays: its bind group is made once."""
 
     def __init__(
         self, gpu: Gpu, pipeline: Pipeline, arrays: Sequence[GPUArray], groups: int
@@ -138,18 +138,18 @@ class Prepared:
 class Gpu:
     """One device.
 
-    which: an index, a UUID or a part of the name, as in `devices()`; by default the best there is.
-    engine: the library that drives it, "wgpu" or "dawn"; by default Dawn where it is installed and
-        the GPU has matrix units, and wgpu-native otherwise.
+    which: an index, a UUID or part of the name, as in `devices()`; by default the best GPU.
+    engine: the library that drives it, "wgpu" or "dawn"; by default Dawn if it is installed and the
+        GPU has matrix units, otherwise wgpu-native.
     trusted: compile rumus's kernels without run-time checks.
-    immediates: give scalars to kernels directly; otherwise, or where the device cannot, through a
-        uniform buffer.
-    max_array_bytes: a lower limit for the size of one array than the device's own.
-    precision: of products of float32 arrays, see `precision`; float16 ones are always exact.
+    immediates: pass scalars to kernels directly; otherwise, or if unsupported, through a uniform
+        buffer.
+    max_array_bytes: a lower limit on the size of an array than the device's.
+    precision: of products of float32 arrays, see `precision`; products of float16 are always exact.
 
-    NoAdapterError where there is no such GPU; ValueError for a precision that does not exist;
-    ForkedProcessError, as of everything that is asked of a device, in a process that was forked
-    from one that had opened a GPU.
+    Raises NoAdapterError if there is no such GPU; ValueError for an unknown precision;
+    ForkedProcessError, like every use of a device, in a process forked from one that had opened a
+    GPU.
     """
 
     def __init__(
@@ -188,16 +188,16 @@ class Gpu:
 
     @property
     def name(self) -> str:
-        """The device's name as its driver gives it."""
+        """The device's name, from its driver."""
         return self.adapter.name
 
     @property
     def precision(self) -> Precision:
-        """How products of float32 arrays are made: PyTorch's names for such levels.
+        """The precision of products of float32 arrays, with PyTorch's names.
 
-        "highest": in float32. "high": each number as two float16, three products on matrix units,
-        a relative error of about 1e-6. "medium": rounded to 11 bits, as TF32 does; 3e-4. The last
-        two are those of `highest` on a device without matrix units.
+        "highest": in float32. "high": each number as two float16, three products on matrix units, a
+        relative error of about 1e-6. "medium": rounded to 11 bits, like TF32; 3e-4. On a device
+        without matrix units, the last two equal `highest`.
         """
         return self._precision
 
@@ -209,7 +209,7 @@ class Gpu:
 
     @contextmanager
     def at_precision(self, level: Precision) -> Iterator[None]:
-        """Have products within this block made at another precision.
+        """Within this block, compute products at another precision.
 
         level: "highest", "high" or "medium".
         """
@@ -218,16 +218,16 @@ class Gpu:
 
     @property
     def watcher(self) -> Watcher | None:
-        """What sees each dispatch of this thread."""
+        """The observer of this thread's dispatches."""
         return self._watched.watcher
 
     @property
     def is_software(self) -> bool:
-        """Whether the CPU plays the GPU."""
+        """Whether the GPU is emulated by the CPU."""
         return self.adapter.kind == "CPU"
 
     def has(self, feature: str) -> bool:
-        """Whether the device was opened with a feature, of `Feature`.
+        """Whether the device was opened with a feature of `Feature`.
 
         feature: its WebGPU name.
         """
@@ -240,11 +240,11 @@ class Gpu:
 
     @property
     def matrix_units(self) -> tuple[MatrixUnit, ...]:
-        """The products of small matrices that the device does at once; () where it has none."""
+        """The shapes of small matrix products in hardware; () if there are none."""
         return self.adapter.matrix_units
 
     def allocate(self, size: int, label: str) -> Storage:
-        """Return `size` bytes. LimitError or OutOfMemoryError if they cannot be had.
+        """Allocate `size` bytes. Raises LimitError or OutOfMemoryError.
 
         size: in bytes.
         label: for error messages and captures.
@@ -253,15 +253,15 @@ class Gpu:
             return self._pool.allocate(size, label, self._watched.region)
 
     def mapped(self, memory: memoryview) -> Storage | None:
-        """Return storage over the host's own memory, None where the device cannot have that.
+        """Return storage over host memory; None if the device does not support it.
 
-        memory: of the host.
+        memory: in the host.
         """
         with self.lock:
             return MappedStorage.of(self.device, self._pool, memory)
 
     def allocate_on_host(self, size: int, label: str) -> Storage | None:
-        """Return memory of the host that kernels use over the bus; None where there is none such.
+        """Return host memory that kernels access over the bus; None if unsupported.
 
         size: in bytes.
         label: for error messages.
@@ -271,18 +271,18 @@ class Gpu:
 
     @property
     def bytes_on_host(self) -> int:
-        """What arrays hold of the host's memory."""
+        """The host memory held by arrays."""
         with self.lock:
             self._on_host.collect()
             return self._on_host.used
 
     def memory_stats(self) -> MemoryStats:
-        """Return the bytes that arrays hold, that are kept for reuse, and the peak."""
+        """Return the bytes held by arrays, kept for reuse, and at the peak."""
         with self.lock:
             return self._pool.stats()
 
     def trim(self) -> None:
-        """Give memory that no array holds back to the driver."""
+        """Return unused memory to the driver."""
         with self.lock:
             self._pool.trim()
             self._host_memory.trim()
@@ -291,8 +291,8 @@ class Gpu:
     def pipeline(self, key: Hashable, make: Callable[[], Program]) -> Pipeline:
         """Return the pipeline of this key; `make` writes its program if it is new.
 
-        key: by which it is found again.
-        make: returns its WGSL, called where it is new.
+        key: identifies the pipeline.
+        make: returns its WGSL; called if it is new.
         """
         with self.lock:
             found = self._pipelines.get(key, make)
@@ -308,10 +308,10 @@ class Gpu:
     ) -> None:
         """Record one dispatch of `groups` > 0 workgroups.
 
-        pipeline: what runs.
-        arrays: for each binding what is bound there.
+        pipeline: the pipeline to run.
+        arrays: the array of each binding.
         values: the members of `k`.
-        groups: workgroups on each axis.
+        groups: the number of workgroups on each axis.
         """
         scalars = pipeline.pack(values)
         grid = self.limits.grid(groups)
@@ -329,7 +329,7 @@ class Gpu:
             self.device.release(group)
 
     def _bind(self, pipeline: Pipeline, arrays: Sequence[GPUArray]) -> Handle:
-        """Return a bind group; whoever gets it must release it."""
+        """Return a bind group; the caller must release it."""
         groups = pipeline.groups
         for number, array in enumerate(arrays):
             storage = array.storage
@@ -358,11 +358,11 @@ class Gpu:
     def replay(
         self, commands: Sequence[Command], pipelines: Sequence[Pipeline], groups: int
     ) -> None:
-        """Record dispatches that were prepared, as many as one submission takes at a time.
+        """Record prepared dispatches, in chunks of one submission.
 
-        commands: that were recorded.
-        pipelines: what each of them runs.
-        groups: the workgroups of all of them. The lock is held.
+        commands: the prepared commands.
+        pipelines: the pipeline of each.
+        groups: the total of their workgroups. The lock is held.
         """
         if self.clock is None:
             self._recorder.replay(commands)
@@ -376,10 +376,10 @@ class Gpu:
             self.flush()
 
     def copy(self, source: GPUArray, target: GPUArray) -> None:
-        """Record a copy between two arrays of one type that are both flat, as `is_flat` says.
+        """Record a copy between two arrays of equal dtype that are both `is_flat`.
 
-        source: what is read.
-        target: what is written.
+        source: the array to read.
+        target: the array to write.
         """
         size = -(-source.nbytes // 4) * 4
         with self.lock:
@@ -393,17 +393,17 @@ class Gpu:
                 self.flush()
 
     def profile(self) -> AbstractContextManager[Profile]:
-        """Time every kernel that is dispatched in a `with` block; slower than without.
+        """Time every kernel dispatched in a `with` block, which slows it down.
 
-        RuntimeError inside another profile.
+        Raises RuntimeError inside another profile.
         """
         return profiling(self)
 
     @contextmanager
     def timed_pass(self, timed: TimedPass) -> Iterator[None]:
-        """Record what follows in a separate pass with timestamps.
+        """Record the following dispatches in a separate pass with timestamps.
 
-        timed: where its timestamps go.
+        timed: receives its timestamps.
         """
         self._recorder.open_timed(timed)
         yield
@@ -411,27 +411,27 @@ class Gpu:
 
     @contextmanager
     def watched_by(self, watcher: Watcher, region: Region | None = None) -> Iterator[None]:
-        """Let `watcher` see what this thread dispatches; its new arrays are made in `region`.
+        """Let `watcher` observe this thread's dispatches; its new arrays are made in `region`.
 
-        watcher: what hears of dispatches.
-        region: where arrays are made, None for the usual place.
+        watcher: the observer of dispatches.
+        region: where arrays are made; None for the usual place.
         """
         watched = self._watched
         with displaced(watched, "watcher", watcher), displaced(watched, "region", region):
             yield
 
     def give_up(self, region: Region) -> None:
-        """Take the memory of a captured step back, at any moment and on any thread.
+        """Free the memory of a captured step, at any moment and on any thread.
 
         region: the memory of the step.
         """
         self._pool.given_up.append(region)
 
     def start(self) -> None:
-        """Submit what was recorded, if the device is waiting for work.
+        """Submit the recorded commands if the device is waiting for work.
 
-        A submission costs the host as much as many dispatches. So where the calls come in quick
-        succession, as at the end of small steps, several steps make one.
+        A submission costs the host as much as many dispatches, so calls in quick succession, as
+        after small steps, are combined.
         """
         before, self._started = self._started, time.perf_counter()
         is_quick = self._started - before < QUICK
@@ -443,7 +443,7 @@ class Gpu:
                 self._submit()
 
     def flush(self) -> int:
-        """Submit what was recorded; return the number of the submission."""
+        """Submit the recorded commands; return the number of the submission."""
         with self.lock:
             index = self._submit()
             waits = len(self._in_flight) > IN_FLIGHT
@@ -465,16 +465,16 @@ class Gpu:
         return index
 
     def synchronize(self) -> None:
-        """Submit what was recorded and wait until the device has done everything."""
+        """Submit the recorded commands and wait until the device has finished."""
         with self.lock:
             self.device.poll(True, self.flush())
             self._in_flight.clear()
 
     def write(self, storage: Storage, host: NDArray[Any]) -> None:
-        """Copy a contiguous array to the beginning of `storage`. The host's array is free then.
+        """Copy a contiguous array to the start of `storage`. The host's array may then be reused.
 
-        storage: what is written.
-        host: what is read.
+        storage: the destination.
+        host: the source.
         """
         with self.lock:
             if self.watcher:
@@ -495,12 +495,12 @@ class Gpu:
                 self.flush()
 
     def _write(self, storage: Storage, host: NDArray[Any]) -> None:
-        """Have the engine copy an array; it comes before all that is recorded."""
+        """Let the engine copy an array, before everything recorded."""
         size = host.nbytes
         if size % 4:
             host = np.concatenate([host.reshape(-1).view(np.uint8), np.zeros(-size % 4, np.uint8)])
         if storage.block.batch == self.batch:
-            self.flush()  # something that is recorded may read the old contents
+            self.flush()  # recorded commands may read the old contents
         self.device.write(storage.block.buffer, host)
         self._writes += 1
         self._written += size
@@ -508,9 +508,9 @@ class Gpu:
             self.flush()
 
     def read(self, array: GPUArray) -> NDArray[Any]:
-        """Return the bytes of an array that lies contiguous from a multiple of 4 bytes on.
+        """Return the bytes of a contiguous array that starts at a multiple of 4 bytes.
 
-        array: what is read.
+        array: the array to read.
         """
         size = -(-array.nbytes // 4) * 4
         with self.lock:
@@ -530,9 +530,9 @@ class Gpu:
         return result
 
     def _read_pieces(self, array: GPUArray, into: NDArray[np.uint8]) -> None:
-        """Copy an array by way of two places in turn: the device fills one, the host empties one.
+        """Copy an array through two buffers: the device fills one while the host empties the other.
 
-        Where this is interrupted a place may stay mapped, and using it would end the process.
+        After an interruption a buffer may stay mapped, and using it would end the process.
         """
         waiting: deque[tuple[Staging, NDArray[np.uint8]]] = deque()
         try:
@@ -552,10 +552,10 @@ class Gpu:
     def stage(
         self, array: GPUArray, staging: Staging, first: int = 0, size: int | None = None
     ) -> None:
-        """Have `size` bytes of an array copied, from byte `first` on; by default all.
+        """Copy `size` bytes of an array, from byte `first` on; by default all.
 
-        array: what is read.
-        staging: where it goes.
+        array: the array to read.
+        staging: the destination.
         first: the first byte.
         size: in bytes.
         """
@@ -568,7 +568,7 @@ class Gpu:
             staging.expect(self.flush(), length)
 
     def staging(self, size: int) -> Staging:
-        """Return room for `size` bytes that come to the host.
+        """Return a staging buffer for `size` bytes read to the host.
 
         size: in bytes.
         """
@@ -579,7 +579,7 @@ class Gpu:
             return MappedStaging(self.device, size)
 
     def _staging_for(self, size: int, turn: int) -> Staging:
-        """Room that is kept for the next read of this size."""
+        """A staging buffer kept for the next read of this size."""
         wanted = max(4096, 1 << (size - 1).bit_length())
         found = self._staging.get((wanted, turn))
         if found is None:
@@ -597,14 +597,14 @@ class _UniformRing:
         self._used = 0
 
     def put(self, slot: int, scalars: bytes) -> int:
-        """Keep the scalars of the dispatch number `slot` of the batch; return their offset."""
+        """Store the scalars of dispatch `slot` of the batch; return their offset."""
         start = slot * SLOT
         self._host[start : start + len(scalars)] = scalars
         self._used = max(self._used, start + SLOT)
         return start
 
     def write(self, device: Device) -> None:
-        """Send what was put since the last time."""
+        """Send the scalars stored since the last time."""
         if self._used:
             device.write(self._buffer, memoryview(self._host)[: self._used])
             self._used = 0

@@ -1,7 +1,7 @@
-"""A process forked from one that has opened a GPU: whatever it asks of it is an error, not a hang.
+"""A process forked from one that has opened a GPU: any use of it raises instead of hanging.
 
-A fork copies the memory of the driver but none of its threads, so what waits for one waits forever.
-Everything that touches a device holds its lock: in the child, the lock refuses.
+A fork copies the memory of the driver but none of its threads, so a wait for one would never end.
+Every access to a device holds its lock; in the child, the lock raises.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Forks:
         return RLock()
 
     def forked(self) -> None:
-        """Have every device refuse: called in the child."""
+        """Make every device raise; called in the child."""
         self._is_child = self._has_opened
         for gpu in list(self._open):
             gpu.lock = _Refusing()

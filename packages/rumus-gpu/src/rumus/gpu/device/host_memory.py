@@ -1,8 +1,8 @@
-"""Memory of the host that the device reads and writes itself, where the engine has such buffers.
+"""Host memory that the device accesses directly, if the engine has such buffers.
 
-Pages that a device uses must stay where they are. A fork shares them with the child until either
-writes, and the writer goes on in a copy that the device does not know: what was there before a fork
-stays valid, but the device never uses it again.
+Pages used by a device must not move. A fork shares them with the child until either writes, and the
+writer gets a copy unknown to the device: data from before a fork stays valid, but the device never
+uses it again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from rumus.gpu.device.memory import USAGE, Block, Pool, Storage, size_class
 from rumus.gpu.engine.protocol import Buffer, Device, Usage
 
-KEPT: Final = 2**29  # bytes that wait for the next use at most
+KEPT: Final = 2**29  # maximum bytes kept for reuse
 _USAGE: Final = Usage.COPY_SRC | Usage.COPY_DST
 _forks = 0
 
@@ -35,7 +35,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class HostMemory:
-    """Pages of this process, and the buffer that a device sees them as."""
+    """Pages of this process, and the device's buffer for them."""
 
     __slots__ = ("_forks", "buffer", "bytes")
 
@@ -46,7 +46,7 @@ class HostMemory:
 
     @classmethod
     def of(cls, device: Device, size: int, usage: Usage = _USAGE) -> HostMemory | None:
-        """Return memory of `size` bytes; None where the driver does not take it."""
+        """Return memory of `size` bytes; None if the driver rejects it."""
         alignment = device.host_alignment
         length = size + max(0, alignment - mmap.PAGESIZE)
         pages = _pages(length)
@@ -63,7 +63,7 @@ class HostMemory:
 
 
 def _pages(size: int) -> mmap.mmap:
-    """Pages of their own, large ones where the system has them: they are faster to hand over."""
+    """Separate pages, huge ones if available: these are faster to pass to the driver."""
     if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
         return mmap.mmap(-1, size)
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -94,7 +94,7 @@ class MappedStorage(Storage):
 
     @classmethod
     def of(cls, device: Device, pool: Pool, memory: memoryview) -> MappedStorage | None:
-        """Return storage over `memory`, None where the device cannot have that."""
+        """Return storage over `memory`; None if the device does not support it."""
         alignment = device.host_alignment
         if not alignment or memory.nbytes > pool.largest:
             return None
@@ -108,7 +108,7 @@ class MappedStorage(Storage):
 
 
 class HostPool:
-    """Memory of the host by size, kept for the next use. The device's lock is held in all calls."""
+    """Host memory by size, kept for reuse. The device's lock is held in all calls."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -117,7 +117,7 @@ class HostPool:
         self.returned: deque[HostMemory] = deque()
 
     def take(self, size: int) -> HostMemory | None:
-        """Return memory of at least `size` bytes, with whatever is in it; None if there is none."""
+        """Return uninitialised memory of at least `size` bytes, or None."""
         self._collect()
         alignment = self._device.host_alignment
         if not alignment:
@@ -132,13 +132,13 @@ class HostPool:
         return HostMemory.of(self._device, wanted)
 
     def lend(self, memory: HostMemory, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return memory that nobody else uses as an array, until the last view of it is gone."""
+        """Return memory as an exclusive array, until its last view is gone."""
         array: NDArray[Any] = np.asarray(_Lent(self, memory))
         count = int(np.prod(shape, dtype=np.int64))
         return array[: count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
     def trim(self) -> None:
-        """Give back what waits for the next use."""
+        """Release the memory kept for reuse."""
         self._collect()
         self._free.clear()
         self._kept = 0

@@ -1,4 +1,4 @@
-"""`LateRead`: an array that comes to the host while the host does something else."""
+"""`LateRead`: reads an array while the host continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rumus.gpu.device.staging import take
 
 
 class LateRead:
-    """Reads one array again and again, at most one time at once."""
+    """Reads one array repeatedly, one read at a time."""
 
     def __init__(self, gpu: Gpu, array: GPUArray) -> None:
         self.gpu = gpu
@@ -22,13 +22,13 @@ class LateRead:
         self.is_under_way = False  # started and not taken
 
     def start(self) -> None:
-        """Begin to read what the array holds after all that was recorded."""
+        """Start to read the array's contents after all recorded commands."""
         with self.gpu.lock:
             self.gpu.stage(self.array, self._staging)
             self.is_under_way = True
 
     def take(self, wait: bool = False) -> NDArray[Any] | None:
-        """Return what was read, None if it is not there yet; with `wait`, it will be."""
+        """Return the contents, or None if they have not arrived; with `wait`, wait for them."""
         if not self.is_under_way:
             return None
         with self.gpu.lock:

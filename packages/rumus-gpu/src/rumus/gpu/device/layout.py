@@ -1,8 +1,8 @@
-"""How a kernel walks an input: the few layouts that it is compiled for.
+"""How a kernel walks an input: the few layouts it is compiled for.
 
-The output is one row of elements, four to an invocation. An input is walked in the same way, or is
-one value for all, or one row again and again, or one value for each row. Anything else is copied
-first, which this file only detects.
+The output is one row of elements, four per invocation. An input is walked the same way, or is one
+value for all, one row repeated, or one value for each row. Anything else is copied first; this file
+only detects that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Walk: TypeAlias = Literal["same", "scalar", "one", "row", "column", "slot", "cyc
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one input is walked, and the numbers that the walk needs.
+    """How one input is walked, and the numbers this needs.
 
     same: element i. scalar: one element. one: the first. row: element i % length, the length a
     multiple of 4. column: element i / repeats, a multiple of 4. slot: the same with a row of an
@@ -45,7 +45,7 @@ class Layout:
 
 
 def broadcast_strides(array: GPUArray, shape: Shape) -> Shape:
-    """Return the strides with which `array` is walked as if it had `shape`."""
+    """Return the strides that walk `array` as if it had `shape`."""
     missing = len(shape) - len(array.shape)
     own = (
         0 if length == 1 else stride

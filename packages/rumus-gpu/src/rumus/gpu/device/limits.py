@@ -1,4 +1,4 @@
-"""What one device can do, as far as the kernels care."""
+"""The capabilities of a device that matter to the kernels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ IMMEDIATES: Final = 128  # bytes: what every interface has where it has any
 
 @dataclass(frozen=True, slots=True)
 class DeviceLimits:
-    """The sizes that a kernel or an array must keep to."""
+    """The limits for kernels and arrays."""
 
-    binding: int  # bytes that a kernel can see of one buffer, so the largest array
+    binding: int  # bytes that a kernel can address in one buffer, hence the largest array
     bindings: int  # buffers of one kernel
     alignment: int  # of the offset at which a buffer is bound, in bytes
     workgroup_memory: int

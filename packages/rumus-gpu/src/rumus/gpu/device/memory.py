@@ -1,9 +1,9 @@
-"""The pool that arrays get their memory from and give it back to.
+"""The pool of memory for arrays.
 
 A block belongs to one array (and its views) at a time. When Python drops the last of them, the
-block goes back to the pool and may be reused at once: the device runs commands in their order, so
-whatever still reads the old contents comes first. Blocks are destroyed only when memory runs out,
-and only after everything submitted has finished.
+block returns to the pool and may be reused at once: the device runs commands in order, so readers
+of the old contents come first. Blocks are destroyed only when memory runs out, after everything
+submitted has finished.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rumus.gpu.engine.protocol import Buffer, Device, Handle, Usage
 
 USAGE: Final = Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST
 GRAIN: Final = 256  # bytes: no block is smaller, or ends elsewhere
-CAPTURED: Final = "captured steps"  # how the table calls what only replays use
+CAPTURED: Final = "captured steps"  # the table's name for memory that only replays use
 _ROWS: Final = 12  # of the table in an error
 
 
@@ -36,10 +36,10 @@ class Block:
 
 
 class Region:
-    """The blocks of one captured step, which its commands use at each repetition.
+    """The blocks of one captured step, used by its commands in each replay.
 
-    While it is recorded, what one array gives back another one may get. Nobody else gets a block
-    until the region is given up.
+    During recording, its arrays may reuse each other's blocks. No other array gets a block until
+    the region is freed.
     """
 
     def __init__(self) -> None:
@@ -48,10 +48,10 @@ class Region:
         self.made: list[weakref.ref[Storage]] = []
 
     def take(self, size: int) -> Block | None:
-        """Return a free block of `size` bytes, or past the peak the smallest that is larger.
+        """Return a free block of `size` bytes or, past the peak, the smallest larger one.
 
-        On the way up a small array that is kept for long would waste a large block. On the way
-        down, once a quarter was given back, that is no loss: only this step uses it.
+        Before the peak, a long-lived small array would waste a large block. After it, once a
+        quarter has been freed, nothing is lost: only this step uses the block.
         """
         if kept := self.free.get(size):
             return kept.pop()
@@ -75,18 +75,18 @@ class Storage:
         self.writes = 0  # how often a kernel or the host wrote to it
 
     def __del__(self) -> None:
-        # At any moment and on any thread, so without a lock: appending to a deque is atomic.
+        # May happen at any moment on any thread, so without a lock: appending to a deque is atomic.
         self.pool.returned.append((self.block, self.label))
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryStats:
-    """Bytes on the device: held by arrays, kept for reuse, and the most that arrays ever held.
+    """Bytes on the device: held by arrays, kept for reuse, and the most ever held by arrays.
 
-    used: bytes that arrays hold.
-    cached: bytes that are kept for arrays to come.
-    peak: the most that was used at once.
-    blocks: how many the driver has given.
+    used: bytes held by arrays.
+    cached: bytes kept for future arrays.
+    peak: the most used at once.
+    blocks: the number of blocks from the driver.
     """
 
     used: int
@@ -106,9 +106,9 @@ def size_class(size: int) -> int:
 
 
 class Pool:
-    """Blocks by size class, free ones kept for the next array of that size.
+    """Blocks by size class; free ones are kept for the next array of that size.
 
-    wait: a function that submits what was recorded and waits until the device is idle.
+    wait: submits the recorded commands and waits until the device is idle.
     """
 
     def __init__(self, device: Device, largest: int, wait: Callable[[], None]) -> None:
@@ -125,10 +125,10 @@ class Pool:
         self.blocks: set[Block] = set()
 
     def allocate(self, size: int, label: str, region: Region | None = None) -> Storage:
-        """Return memory for `size` bytes, with whatever is in it.
+        """Return uninitialised memory for `size` bytes.
 
         region: the captured step that it belongs to, while that is recorded.
-        LimitError if no array may be that large; OutOfMemoryError if the device is full.
+        Raises LimitError if no array may be that large, OutOfMemoryError if the device is full.
         """
         if size > self.largest:
             raise LimitError(
@@ -218,7 +218,7 @@ class Pool:
         self.cached = 0
 
     def stats(self) -> MemoryStats:
-        """Return what is held now, kept for reuse, and the most that was ever held."""
+        """Return the bytes held now, kept for reuse, and the most ever held."""
         self.collect()
         return MemoryStats(self.used, self.cached, self.peak, len(self.blocks))
 

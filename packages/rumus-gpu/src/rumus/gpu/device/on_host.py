@@ -1,8 +1,8 @@
-"""Arrays that lie in the host's memory and that kernels read and write over the bus.
+"""Arrays in host memory that kernels access over the bus.
 
-For what is large and seldom used, as an optimizer's state: a kernel that walks it has many loads
-and stores on their way at once, in both directions, while it computes. The host never touches these
-pages, so a fork of the process leaves them where they are.
+They suit data that is large and rarely used, such as an optimizer's state: a kernel that walks it
+has many loads and stores in flight, in both directions, while it computes. The host never touches
+these pages, so a fork of the process does not move them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class HostStorage(Storage):
 
 
 class HostArrays:
-    """What makes such arrays. The device's lock is held in all calls.
+    """Allocates such arrays. The device's lock is held in all calls.
 
     pool: of the device. wait: see `Pool`.
     """
@@ -44,9 +44,9 @@ class HostArrays:
         self.returned: deque[tuple[Block, Any]] = deque()
 
     def allocate(self, size: int, label: str) -> HostStorage | None:
-        """Return memory for `size` bytes, with whatever is in it; None where there is none such.
+        """Return uninitialised memory for `size` bytes; None if unsupported.
 
-        LimitError if no array may be that large; OutOfMemoryError if the host is full.
+        Raises LimitError if no array may be that large, OutOfMemoryError if the host is full.
         """
         if size > self.pool.largest:
             raise LimitError(
@@ -76,7 +76,7 @@ class HostArrays:
         return HostStorage(self, buffer, wanted, label, memory)
 
     def collect(self) -> None:
-        """Give back the memory of arrays that are gone, once no kernel uses it."""
+        """Release the memory of deleted arrays, once no kernel uses it."""
         if not self.returned:
             return
         self._wait()

@@ -1,7 +1,7 @@
-"""From WGSL to something that can be dispatched: layouts and pipelines, each made once.
+"""From WGSL to dispatches: layouts and pipelines, each made once.
 
-Layouts are explicit and shared by all programs whose buffers are read and written in the same
-pattern. Pipelines are kept for good: making one costs far more than its memory.
+Layouts are explicit and shared by all programs that read and write their buffers in the same
+pattern. Pipelines are kept forever: making one costs far more than its memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Program:
 
     access: for each binding "r" or "w". scalars: the `struct` format of the members of `k`.
     workgroup_bytes: of workgroup memory, checked here because the driver does not.
-    features: of `Feature`, whose directives are put in front; LimitError on a device without them.
+    features: of `Feature`; their directives are prepended. Raises LimitError on a device without
+        them.
     """
 
     name: str
@@ -72,10 +73,10 @@ class Pipelines:
         return len(self._found)
 
     def get(self, key: Hashable, make: Callable[[], Program]) -> Pipeline:
-        """Return the pipeline of this key, compiling what `make` returns at the first call.
+        """Return the pipeline of this key, compiling the result of `make` at the first call.
 
-        ShaderError with the kernel's name and line if it does not compile; LimitError if it needs
-        more than the device has.
+        Raises ShaderError, with the kernel's name and line, if it does not compile; LimitError if
+        it needs more than the device has.
         """
         found = self._found.get(key)
         if found is None:

@@ -1,8 +1,7 @@
 """`gpu.profile()`: how long each kernel takes on the device.
 
-Each dispatch gets its own pass with a timestamp before and after it. Where the driver has no
-timestamps, or gives zeros, the host's clock is used, and the device waited for around each
-dispatch.
+Each dispatch gets its own pass with a timestamp before and after it. If the driver has no
+timestamps, or returns zeros, the host's clock is used, waiting for the device around each dispatch.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ fn main(@builtin(local_invocation_index) i: u32) {
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One dispatch: when it began, from the first one on, and how long it took, in seconds."""
+    """One dispatch: its start, relative to the first one, and its duration, in seconds."""
 
     kernel: str
     start: float
@@ -63,7 +62,7 @@ class Row:
 
 
 class Profile:
-    """What ran in the block, in order. `print` shows it by kernel, `save` writes a trace.
+    """The dispatches of the block, in order. `print` shows them by kernel, `save` writes a trace.
 
     clock: "timestamps" of the device, or "wall": the host's, with the time that a submission takes.
     """
@@ -73,7 +72,7 @@ class Profile:
         self.events: list[Event] = []
 
     def rows(self) -> list[Row]:
-        """Return the kernels, the one with the most time first."""
+        """Return the kernels, the slowest first."""
         times: dict[str, list[float]] = {}
         for event in self.events:
             times.setdefault(event.kernel, []).append(event.duration)
@@ -93,7 +92,7 @@ class Profile:
         return "\n".join([*lines, f"({self.clock})"])
 
     def save(self, path: str | Path) -> None:
-        """Write a trace that chrome://tracing and Perfetto show.
+        """Write a trace for chrome://tracing and Perfetto.
 
         path: of a JSON file, for Perfetto or chrome://tracing.
         """
@@ -130,7 +129,7 @@ class WallClock:
 
 
 class Timestamps:
-    """Times dispatches by what the device writes down. Reads it after each submission."""
+    """Times dispatches by the device's timestamps, read after each submission."""
 
     def __init__(self, gpu: Gpu, profile: Profile) -> None:
         self.gpu = gpu
@@ -181,7 +180,7 @@ Clock = WallClock | Timestamps
 
 @contextmanager
 def profiling(gpu: Gpu) -> Iterator[Profile]:
-    """Time what is dispatched in a `with` block; see `Gpu.profile`."""
+    """Time the dispatches in a `with` block; see `Gpu.profile`."""
     if gpu.clock is not None:
         raise RuntimeError("this GPU is being profiled already; a profile cannot hold another one")
     profile = Profile("timestamps" if _has_timestamps(gpu) else "wall")
@@ -193,7 +192,7 @@ def profiling(gpu: Gpu) -> Iterator[Profile]:
 
 
 def _has_timestamps(gpu: Gpu) -> bool:
-    """Whether the device can time a pass, and tells other times than 0."""
+    """Whether the device can time a pass, with times other than 0."""
     if not gpu.has("timestamp-query"):
         return False
     probe = Profile("timestamps")

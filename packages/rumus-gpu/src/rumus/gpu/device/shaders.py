@@ -1,4 +1,4 @@
-"""The WGSL files: in the package where it is installed, in shaders/ where it is a checkout."""
+"""The WGSL files: in the installed package, or in shaders/ of a checkout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FUNCTION: Final = re.compile(r"(?:^//[^\n]*\n)*^fn (\w+)\(.*?^\}\n", re.MULTILI
 
 @cache
 def shader(name: str) -> str:
-    """Return the text of one WGSL file, by its name without the ending."""
+    """Return the text of one WGSL file, by its name without the suffix."""
     if _PACKAGED.is_dir():
         return (_PACKAGED / f"{name}.wgsl").read_text("utf-8")
     return (Path(__file__).parents[6] / "shaders" / f"{name}.wgsl").read_text("utf-8")
@@ -38,7 +38,7 @@ def _mathematics() -> dict[str, str]:
 
 
 def prelude(body: str) -> str:
-    """Return the functions of math.wgsl that `body` calls, and those that they call, in order."""
+    """Return the functions of math.wgsl that `body` calls, directly or indirectly, in order."""
     functions = _mathematics()
     needed: set[str] = set()
     texts = [body]

@@ -1,7 +1,7 @@
-"""`Staging`: where the device leaves what the host will read.
+"""`Staging`: where the device leaves data for the host.
 
-With host memory it lies there as soon as the submission that copies it is done. Without, a buffer
-must be mapped first.
+With host memory, the data is there as soon as the submission that copies it is done. Otherwise a
+buffer must be mapped first.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from rumus.gpu.engine.protocol import Buffer, Device, Mapped, Usage
 
 
 class Staging(Protocol):
-    """Room for bytes on their way to the host; used for one array after the other."""
+    """A buffer for bytes on their way to the host; used for one array after the other."""
 
     buffer: Buffer
 
     def expect(self, submission: int, size: int) -> None:
-        """Say that this submission writes the first `size` bytes."""
+        """Note that this submission writes the first `size` bytes."""
         ...
 
     def is_ready(self) -> bool:
-        """Whether they are there. Does not wait."""
+        """Whether they have arrived. Does not wait."""
         ...
 
     def read(self) -> NDArray[np.uint8]:
-        """Return what was expected, valid until `free`; waits. GpuError if it cannot be had."""
+        """Return the bytes, valid until `free`; waits. Raises GpuError on failure."""
         ...
 
     def free(self) -> None:
-        """Let the device have the room back."""
+        """Return the buffer to the device."""
         ...
 
 
@@ -47,7 +47,7 @@ class HostStaging:
         self._submission = self._size = 0
 
     def expect(self, submission: int, size: int) -> None:
-        """Say that this submission writes the first `size` bytes."""
+        """Note that this submission writes the first `size` bytes."""
         self._submission, self._size = submission, size
 
     def is_ready(self) -> bool:
@@ -55,7 +55,7 @@ class HostStaging:
         return self._device.poll(False, self._submission)
 
     def read(self) -> NDArray[np.uint8]:
-        """Return what was expected."""
+        """Return the bytes."""
         self._device.poll(True, self._submission)
         return self._memory.bytes[: self._size]
 
@@ -73,33 +73,33 @@ class MappedStaging:
         self._submission = 0
 
     def expect(self, submission: int, size: int) -> None:
-        """Ask to see the first `size` bytes once this submission is done."""
+        """Request the first `size` bytes once this submission is done."""
         self._submission = submission
         self._request = self._device.map(self.buffer, size)
 
     def is_ready(self) -> bool:
-        """Whether they can be seen."""
+        """Whether they are mapped."""
         assert self._request is not None
         if not self._request.is_ready():
             self._device.poll()
         return self._request.is_ready()
 
     def read(self) -> NDArray[np.uint8]:
-        """Return what was expected."""
+        """Return the bytes."""
         assert self._request is not None
         if not self._request.is_ready():
             self._device.poll(True, self._submission)
         return np.frombuffer(self._request.memory(), np.uint8)
 
     def free(self) -> None:
-        """Let the device have the buffer back; also if it was only asked for."""
+        """Return the buffer to the device, even if mapping is only requested."""
         if self._request is not None:
             request, self._request = self._request, None
             request.close()
 
 
 def take(staging: Staging, into: NDArray[Any]) -> None:
-    """Copy what was staged, and free its room; waits for it."""
+    """Copy the staged bytes, and free the buffer; waits for them."""
     target = into.reshape(-1).view(np.uint8)
     try:
         target[:] = staging.read()[: target.size]

@@ -1,8 +1,8 @@
-"""How each dtype lies in device memory, and how WGSL reads and writes it.
+"""How each dtype is stored in device memory, and how WGSL reads and writes it.
 
-float32 and int32 are what they are. A boolean is a whole word, 0 or 1, so that any element of
-any view has one writer. float16 takes two bytes where the device has 16-bit floats; elsewhere it is
-a float32 that is rounded to float16 whenever it is written.
+float32 and int32 are stored as they are. A boolean is a whole word, 0 or 1, so that any element of
+any view has one writer. float16 takes two bytes if the device has 16-bit floats; otherwise it is a
+float32, rounded to float16 on each write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from rumus.tensor import DType, bool_, float16, float32, int32
 
-Kind: TypeAlias = Literal["f", "i", "b"]  # what a value is while a kernel runs
+Kind: TypeAlias = Literal["f", "i", "b"]  # the type of a value inside a kernel
 
 VALUE: Final[dict[Kind, str]] = {"f": "f32", "i": "i32", "b": "bool"}
 
@@ -25,7 +25,7 @@ class Stored:
 
     name: str
     dtype: DType
-    memory: DType  # of the bytes on the device, as NumPy calls them
+    memory: DType  # NumPy's dtype of the bytes on the device
     kind: Kind
     wgsl: str  # the type of one element
 
@@ -41,11 +41,11 @@ class Stored:
         return f"({text} != {vector('u32', width)}(0u))" if self.kind == "b" else text
 
     def writer(self) -> str:
-        """Return the WGSL function that makes what is stored, `stored`, of a float32 value."""
+        """Return the WGSL function `stored`, which converts a float32 value to its stored form."""
         return f"fn stored(x: f32) -> {self.wgsl} {{\n    return {self.store('x', 1)};\n}}\n"
 
     def store(self, text: str, width: int) -> str:
-        """Return the expression for what is stored for a value of this kind."""
+        """Return the expression for the stored form of a value of this kind."""
         if self.name == "f16":
             return f"{vector('f16', width)}({text})"
         if self.name == "rounded":
@@ -66,12 +66,12 @@ def vector(element: str, width: int) -> str:
 
 
 def enabling(*stored: Stored | None) -> str:
-    """Return what stands in front of a program that reads or writes these."""
+    """Return the directives of a program that reads or writes these."""
     return "enable f16;\n" if any(each and each.wgsl == "f16" for each in stored) else ""
 
 
 def in_fours(*numbers: int) -> bool:
-    """Return whether an array of this start and these strides can be read four at a time."""
+    """Return whether an array with this start and these strides can be read four at a time."""
     return not any(number % 4 for number in numbers)
 
 

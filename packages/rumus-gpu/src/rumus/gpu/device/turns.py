@@ -1,8 +1,8 @@
 """Loops that a driver ends too early.
 
-Mesa's software driver of 2022 ends every loop of an invocation once all its loops together have
-made 65,535 turns, and says nothing: the result is that of a shorter row. Kernels whose loops may be
-longer ask here first; others count on, and are not asked.
+Mesa's software driver of 2022 silently ends every loop of an invocation once all its loops together
+have made 65,535 turns: the result is that of a shorter row. Kernels with potentially longer loops
+check here first.
 """
 
 from __future__ import annotations

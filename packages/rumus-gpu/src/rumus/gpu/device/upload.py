@@ -1,7 +1,8 @@
-"""`UploadRing`: arrays on their way to the device, through memory that both see.
+"""`UploadRing`: uploads arrays through memory that host and device share.
 
-The host copies an array to a chunk, and the device from there: two copies, each as fast as memory
-or the bus is, and side by side for a large array. The host's array is free after the first.
+The host copies an array to a chunk, and the device copies it from there: two copies, each at the
+speed of memory or the bus, and overlapping for a large array. The host's array may be reused after
+the first.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from rumus.gpu.device.host_memory import HostMemory, HostPool
 from rumus.gpu.engine.protocol import Buffer, Device
 
 CHUNK: Final = 2**25  # bytes
-CHUNKS: Final = 3  # that are being filled, or wait for the device
+CHUNKS: Final = 3  # being filled, or waiting for the device
 _ALIGNMENT: Final = 16
-_SHARE: Final = 2**20  # bytes that are worth their own thread
+_SHARE: Final = 2**20  # bytes worth a thread
 _THREADS: Final = 8  # as many as it takes to fill a bus
 
 
 @dataclass(slots=True)
 class _Chunk:
-    """A part of the ring. submission: the last one that reads it; None: it is not submitted yet."""
+    """A part of the ring. submission: the last one that reads it; None if not submitted yet."""
 
     memory: HostMemory
     used: int = 0
@@ -40,7 +41,7 @@ class _Chunk:
 class UploadRing:
     """Chunks of host memory, filled and emptied in turn. The device's lock is held in all calls.
 
-    flush: submits what was recorded, and calls `submitted`.
+    flush: submits the recorded commands, and calls `submitted`.
     """
 
     def __init__(self, device: Device, pool: HostPool, flush: Callable[[], object]) -> None:
@@ -57,10 +58,10 @@ class UploadRing:
         return bool(self._chunks) or self._add_chunk()
 
     def put(self, data: NDArray[np.uint8]) -> Iterator[tuple[Buffer, int, int, int]]:
-        """Copy `data` to the ring in pieces, and yield where each lies.
+        """Copy `data` to the ring in pieces, and yield the place of each.
 
-        A piece is a buffer, its offset there, its offset in `data` and its size. The device's copy
-        of it must be recorded before the next piece is asked for.
+        A place is a buffer, the offset there, the offset in `data`, and the size. The device's
+        copy of it must be recorded before the next piece is requested.
         """
         at = 0
         while at < data.size:
@@ -76,7 +77,7 @@ class UploadRing:
             at += size
 
     def submitted(self, submission: int) -> None:
-        """Note that what was put until now is read by this submission at the latest."""
+        """Note that this submission is the last to read the data so far."""
         for chunk in self._chunks:
             if chunk.submission is None:
                 chunk.submission = submission
@@ -106,7 +107,7 @@ class UploadRing:
 
 
 def _copy(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
-    """Copy bytes; by several threads if they are many."""
+    """Copy bytes, with several threads if there are many."""
     parts = min(_THREADS, _processors(), source.size // _SHARE)
     if parts < 2:
         target[:] = source

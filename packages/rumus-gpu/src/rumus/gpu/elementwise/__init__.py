@@ -1,4 +1,4 @@
-"""Kernels as WGSL: the printer of expressions, and the dispatches that run or copy elementwise.
+"""Kernels as WGSL: the printer of expressions, and elementwise dispatches and copies.
 
-It uses `device`.
+Uses `device`.
 """

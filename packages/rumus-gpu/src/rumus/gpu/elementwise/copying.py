@@ -1,7 +1,7 @@
 """Copies between any two layouts: one invocation for each element.
 
-The slow way, for what no elementwise kernel can walk: transposes, slices, broadcasts over a middle
-axis. The axes are joined as far as both sides allow, so that few strides are left.
+The slow path, for layouts that no elementwise kernel can walk: transposes, slices, broadcasts over
+a middle axis. Axes are merged as far as both sides allow, to leave few strides.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ RANK: Final = 8  # axes of one kernel, by the room for their numbers
 
 
 def dense(array: GPUArray) -> GPUArray:
-    """Return `array` itself if it lies dense, wherever it begins, else a copy that does."""
+    """Return `array` itself if it is dense, wherever it begins, otherwise a copy that is."""
     return array if array.is_contiguous else contiguous(array)
 
 
 def contiguous(array: GPUArray) -> GPUArray:
-    """Return `array` itself if it lies dense from the start of a binding, else a copy that does."""
+    """Return `array` itself if it is dense from the start of a binding, otherwise a copy."""
     if array.is_flat:
         return array
     copy = array.backend.allocate(array.shape, array.dtype)
@@ -39,7 +39,7 @@ def contiguous(array: GPUArray) -> GPUArray:
 
 @contextmanager
 def writable(out: GPUArray, *inputs: GPUArray | None, keeps: bool = False) -> Iterator[GPUArray]:
-    """Give memory that a kernel can write: `out` itself, or what is copied to it afterwards.
+    """Yield memory that a kernel can write: `out`, or an array that is copied to it afterwards.
 
     A kernel needs its output contiguous, and in a buffer that none of its inputs is in.
     keeps: the kernel adds to what is in `out`.
@@ -76,7 +76,7 @@ def copy_strided(gpu: Gpu, source: GPUArray, out: GPUArray) -> None:
 
 
 def _moved_away(gpu: Gpu, source: GPUArray) -> GPUArray:
-    """A copy of what may overlap the memory that is going to be written."""
+    """A copy of an array that may overlap the memory about to be written."""
     copy = source.backend.allocate(source.shape, source.dtype)
     copy_strided(gpu, source, copy)
     return copy
