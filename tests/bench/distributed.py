@@ -4,6 +4,9 @@
 
 starts itself on one rank and on several with `python -m rumus.distributed`, PyTorch DDP likewise
 with torchrun, and prints the ratios of steps a second. Without --gpu each rank has one thread.
+With --batch 64 --shards 8, a batch for all ranks together, the parameters have one digest on 1,
+2, 4 and 8. --fsdp shards PyTorch's
+parameters, gradients and state over the ranks (FSDP2) instead.
 --overhead prints what a script that names `ranks=` costs on one process, and --sums how long sums
 between ranks take, each way that there is, beside PyTorch's.
 """
@@ -11,6 +14,7 @@ between ranks take, each way that there is, beside PyTorch's.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -117,10 +121,12 @@ def options() -> argparse.Namespace:
     parser.add_argument("--model", choices=WORKS, default="gpt2")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--shards", type=int, help="of a batch; by default one a rank")
+    parser.add_argument("--batch", type=int, help="of all ranks; by default each has its own")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
     parser.add_argument("--zero", action="store_true")
     parser.add_argument("--torch", action="store_true", help="measure PyTorch too")
+    parser.add_argument("--fsdp", action="store_true", help="PyTorch with FSDP2, not DDP")
     parser.add_argument("--overhead", action="store_true", help="one process: ranks= or not")
     parser.add_argument("--sums", action="store_true", help="sums of arrays alone")
     parser.add_argument("--largest", type=float, default=256, help="megabytes of --sums")
@@ -150,7 +156,7 @@ class Training:
             self.backend.gpu.precision = given.precision  # type: ignore[attr-defined]
             self.model.to(self.backend)
         team = self.team if with_ranks else None
-        count = self.work.batch * self.team.size
+        count = given.batch or self.work.batch * self.team.size
         rows = ArrayDataset(*self.work.rows(count))
         self.loader = DataLoader(
             rows, count, ranks=team, shards=given.shards, backend=self.backend
@@ -189,11 +195,24 @@ def rumus_rank(given: argparse.Namespace) -> None:
     training = Training(given)
     times, team = training.fit(given.steps), training.team
     peak = max(team.gather(training.peak))
+    bits = hashlib.sha256()
+    for p in training.optimizer.parameters:
+        bits.update(p.numpy().tobytes())
+    digest = bits.hexdigest()[:12]
     if team.speaks:
         count = sum(p.size for p in training.optimizer.parameters)
         sent = team.sent / given.steps / max(1, 2 * (team.size - 1) / team.size * 4 * count)
-        found = {"seconds": median(times), "sent": sent, "peak": peak}
+        found = {"seconds": median(times), "sent": sent, "peak": peak, "digest": digest}
         print(json.dumps({**found, "state": training.optimizer.memory().state}), flush=True)
+
+
+def sharded(model: Any) -> Any:
+    """Shard a GPT of PyTorch over the ranks, block by block."""
+    from torch.distributed.fsdp import fully_shard
+
+    for block in model.blocks:
+        fully_shard(block)
+    return fully_shard(model)
 
 
 def torch_rank(given: argparse.Namespace) -> None:
@@ -207,9 +226,10 @@ def torch_rank(given: argparse.Namespace) -> None:
     torch.distributed.init_process_group("nccl" if given.gpu else "gloo")
     torch.set_float32_matmul_precision("high" if given.precision == "medium" else "highest")
     model = work.theirs().to(device)
-    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    wrapped = sharded(model) if given.fsdp else torch.nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=given.gpu or None)
-    x, y = (torch.tensor(each)[rank::count].to(device) for each in work.rows(work.batch * count))
+    samples = given.batch or work.batch * count
+    x, y = (torch.tensor(each)[rank::count].to(device) for each in work.rows(samples))
     x = x if x.is_floating_point() else x.long()
     y = y.long().flatten()
     times = []
@@ -302,7 +322,7 @@ SIDES: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-def run(side: str, ranks: int) -> list[dict[str, float]]:
+def run(side: str, ranks: int) -> list[dict[str, Any]]:
     """What one side measures on so many ranks."""
     program = [str(Path(__file__)), *sys.argv[1:], "--side", side]
     launch = ["-m", "rumus.distributed", "-n", str(ranks)]
@@ -334,6 +354,8 @@ def scaling(given: argparse.Namespace) -> None:
                 told += f"of the least: {found['sent']:.2f}"
             if given.gpu:
                 told += f"; peak {found['peak'] / 2**20:.0f} MiB a GPU"
+            if "digest" in found:
+                told += f"; parameters {found['digest']}"
             if found["state"]:
                 told += f", state {found['state'] / 2**20:.1f} MiB a rank"
             print(told, flush=True)
