@@ -1,29 +1,33 @@
 """The step of each program of docs/examples/ported beside its PyTorch original's, on the CPU.
 
-    PYTHONPATH=tests/support python tests/bench/ported.py [NAME ...]
+    PYTHONPATH=tests/support python tests/bench/ported.py [--cores N] [--steps N] [NAME ...]
 
 Both sides take turns, A B A B; a figure is the median, and contains making the batch, which both do
 alike. The first steps, in which rumus reads the program and records it, stand by themselves. Above
 1, rumus is the faster one.
+
+With `--cores 1` both sides have one thread on one core: on a machine that others use as well,
+threads that wait for each other measure the others more than the work.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
 import torch
 from ported_programs import PAIRS, program
 
-ROUNDS, FIRST, STEPS, THREADS = 5, 3, 20, 2
+ROUNDS, FIRST = 3, 3
 SETTLE = 0.5  # seconds: the threads of the other side's libraries go on spinning after their work
 
 
 def seconds(train: Callable[[int], object], steps: int) -> float:
     """The time of so many steps."""
-    time.sleep(SETTLE)
+    time.sleep(SETTLE if torch.get_num_threads() > 1 else 0)
     begin = time.perf_counter()
     train(steps)
     return time.perf_counter() - begin
@@ -35,7 +39,7 @@ def side(name: str, model: str) -> Callable[[int], object]:
     return lambda steps: module.train(getattr(module, model)(), steps)
 
 
-def measure(name: str) -> None:
+def measure(name: str, steps: int) -> None:
     """Print one row."""
     sides = [side(name, PAIRS[name].model), side(f"{name}_torch", PAIRS[name].model)]
     times: list[list[float]] = [[], []]
@@ -43,7 +47,7 @@ def measure(name: str) -> None:
     for number in range(ROUNDS + 1):
         for train, found, begun in zip(sides, times, first, strict=True):
             start = seconds(train, FIRST)
-            taken = (seconds(train, FIRST + STEPS) - start) / STEPS
+            taken = (seconds(train, FIRST + steps) - start) / steps
             if number:  # the first compiles
                 found.append(taken)
                 begun.append(start)
@@ -52,11 +56,23 @@ def measure(name: str) -> None:
     print(f"| {name} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.2f} | {at_first} |", flush=True)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(THREADS)
+def main() -> None:
+    """Measure the programs that are asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=list(PAIRS))
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    chosen = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-chosen.cores :])
+    torch.set_num_threads(chosen.cores)
     print(
         "| program | rumus, ms a step | PyTorch, ms a step | PyTorch / rumus "
         f"| the first {FIRST} steps, ms: rumus | PyTorch |\n|---|---|---|---|---|---|"
     )
-    for chosen in sys.argv[1:] or PAIRS:
-        measure(chosen)
+    for name in chosen.names:
+        measure(name, chosen.steps)
+
+
+if __name__ == "__main__":
+    main()
