@@ -132,7 +132,7 @@ def test_plot_runs(tmp_path: Path) -> None:
 def test_plot_runs_of_bad_input(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         plot_runs([], tmp_path / "a.png")
-    with pytest.raises(RunFolderError, match="no run folder"):
+    with pytest.raises(RunFolderError, match="not a run folder"):
         plot_runs([tmp_path], tmp_path / "a.png")
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(ValueError, match="nothing was measured"):
