@@ -305,7 +305,9 @@ def test_configurations_of_something_else(
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     refused(lambda model: nn.load_lora(model, tmp_path), nn.WeightsFileError, message)
     path.write_text("{")
-    refused(lambda model: nn.load_lora(model, tmp_path), nn.WeightsFileError, "no configuration")
+    refused(
+        lambda model: nn.load_lora(model, tmp_path), nn.WeightsFileError, "not a LoRA configuration"
+    )
     path.unlink()
     refused(lambda model: nn.load_lora(model, tmp_path), FileNotFoundError, "adapter_config")
 
@@ -322,7 +324,9 @@ def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
 
     mismatch, damaged = ValueError, nn.WeightsFileError
     changed({f"{prefix}body.0.lora_A.weight": None}, damaged, "body.0 has one of lora_A and lora_B")
-    changed({f"{prefix}body.0.lora_embedding_A": np.ones(3)}, damaged, "is no lora_A.weight or")
+    changed(
+        {f"{prefix}body.0.lora_embedding_A": np.ones(3)}, damaged, "is neither lora_A.weight nor"
+    )
     changed(
         {f"{prefix}body.0.lora_B.weight": np.ones((9, 3), np.float32)}, mismatch,
         r"lora_A \(3, 8\) and lora_B \(9, 3\) of body.0 do not fit a matrix of shape \(8, 8\)",
