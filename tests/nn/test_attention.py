@@ -135,7 +135,7 @@ def dropping() -> nn.MultiHeadAttention:
         (lambda: dropping()(normal(2, 5, 8), normal(2, 4, 8)), "as many queries as keys, not 5"),
         (
             lambda: weighted_values(normal(3, 5, 4), normal(2, 4, 3)),
-            "3 heads of weights are no mul",
+            "3 heads of weights are not a mul",
         ),
     ],
 )

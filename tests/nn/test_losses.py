@@ -458,7 +458,11 @@ X = tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
             ValueError,
             "target 0 is longer than its input: 2",
         ),
-        (lambda: nn.ctc_loss(X[None], [[0]]), IndexError, r"target 0 at index \(0, 0\) is no lab"),
+        (
+            lambda: nn.ctc_loss(X[None], [[0]]),
+            IndexError,
+            r"target 0 at index \(0, 0\) is not a lab",
+        ),
         (lambda: nn.ctc_loss(X[None], [[3]]), IndexError, "without the blank, 0"),
         (
             lambda: nn.ctc_loss(X[None], [[1]], blank=3),

@@ -259,7 +259,7 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "is impossible", tensors({}, b"", length=3)
     yield "JSON", tensors(b"[" * 100_000)
     yield "utf-8", tensors(b"\xff\xfe")
-    yield "no JSON object", tensors([])
+    yield "not a JSON object", tensors([])
     yield "not described", tensors({"moment": 3})
     yield "not described", tensors({"__metadata__": {"a": "b"}, "moment": entry(0, 24)})
     yield "twice", tensors(b'{"moment":1,"moment":2}')

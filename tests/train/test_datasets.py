@@ -238,8 +238,8 @@ def test_a_csv_file_of_many_lines(tmp_path: Path) -> None:
         ("a,b\n1,\n", {}, r"csv:2: '' in column 'b' is not float32"),
         ("a,b\n1,1e39\n", {}, r"csv:2: '1e39' in column 'b' is not float32"),
         ("a,b\n1,2.5\n", {"dtype": np.int32}, r"csv:2: '2.5' in column 'b' is not int32"),
-        ("a,b\n1,300\n", {"dtype": np.uint8}, r"csv:2: '300' in column 'b' is no uint8"),
-        ("a,b\n1,-1\n", {"dtype": np.uint8}, r"'-1' in column 'b' is no uint8"),
+        ("a,b\n1,300\n", {"dtype": np.uint8}, r"csv:2: '300' in column 'b' is not uint8"),
+        ("a,b\n1,-1\n", {"dtype": np.uint8}, r"'-1' in column 'b' is not uint8"),
         (f"a\n{10**30}\n", {"dtype": np.int64}, r"csv:2: '10+' in column 'a' is not int64"),
         ("a,b\n1,2\n1,2,3\n", {}, r"csv:3: 3 cells instead of 2"),
         ("a,b\n1\n", {}, r"csv:2: 1 cells instead of 2"),
@@ -253,7 +253,7 @@ def test_a_csv_file_of_many_lines(tmp_path: Path) -> None:
         (
             "a,b\n1, \n",
             {"target": "b", "target_dtype": str},
-            r"csv:2: '' in column 'b' is no cl",
+            r"csv:2: '' in column 'b' is not a cl",
         ),
     ],
 )

@@ -120,8 +120,8 @@ def glu(x: Tensor, axis: int = -1) -> Tensor:
     x: floating.
     axis: of even length, ValueError otherwise.
 
-    >>> from rumus.nn import glu
     >>> from rumus.tensor import tensor
+    >>> from rumus.tensor.operations.activations import glu
     >>> glu(tensor([4.0, 0.0])).tolist()
     [2.0]
     """

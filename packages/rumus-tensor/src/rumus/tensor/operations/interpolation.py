@@ -49,8 +49,8 @@ def interpolate(
     ValueError for a size below 1, a mode that does not fit the axes, and for align_corners with
     "nearest".
 
-    >>> from rumus.nn import interpolate
     >>> from rumus.tensor import tensor
+    >>> from rumus.tensor.operations.interpolation import interpolate
     >>> interpolate(tensor([[[0.0, 4.0]]]), 4, mode="linear")[0, 0].tolist()
     [0.0, 1.0, 3.0, 4.0]
     """

@@ -439,7 +439,7 @@ class _Texts:
             if not cell or (cell in MISSING and cell not in self._known):
                 raise ValueError(
                     f"{where}: {printable(repr(cell))} in column {printable(repr(self._name))} is "
-                    "no class; missing_target='drop' leaves such lines out, classes=[...] says "
+                    "not a class; missing_target='drop' leaves such lines out, classes=[...] says "
                     "that it is one"
                 )
             if self._known and cell not in self._known:
