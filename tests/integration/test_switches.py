@@ -21,6 +21,7 @@ INSIDE = {"Expr", "Place", "Run", "Training", "ValidationEnd", "LiveView", "Accu
 INSIDE |= {"Optimizer.poll", "Scaling.hear", "GlobalAvgPool.take", "GlobalMaxPool.take"}
 INSIDE |= {"Parameter", "logsumexp", "FusedOptimizer"}  # operators, and a base without a rule
 INSIDE |= {"Backend.slot_sums", "NumpyBackend.slot_sums"}
+INSIDE |= {"Backend.matmul", "NumpyBackend.matmul", "NumbaBackend.matmul"}
 
 
 def declared() -> Iterator[tuple[str, Callable[..., Any], str]]:
