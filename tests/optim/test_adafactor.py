@@ -237,3 +237,13 @@ def test_it_can_be_wrapped(backend: Backend) -> None:
     assert all(np.isfinite(p.numpy()).all() for p in parameters)
     parts = optimizer.state_dict()["parameters"]["p0"]["state"]
     assert {"R", "C"} < set(parts)
+
+
+def test_a_gradient_of_0_with_a_tiny_eps(backend: Backend) -> None:
+    """The square of eps1 is no number that float32 has, or that an update takes for one."""
+    for eps1 in (1e-20, 1e-30):
+        optimizer = Adafactor(made(backend), lr=0.1, eps=(eps1, 1e-2))
+        zero = [(p * 0.0).sum() for p in optimizer.parameters]
+        optimizer.step(sum(zero[1:], zero[0]).backward())
+        assert all(np.isfinite(p.numpy()).all() for p in optimizer.parameters)
+        optimizer.release()

@@ -146,7 +146,7 @@ def test_two_columns_of_one_name() -> None:
 def test_what_is_no_table(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     path.write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(ValueError, match="no Parquet or Arrow file"):
+    with pytest.raises(ValueError, match="is not a Parquet or Arrow file"):
         ParquetDataset(path)
     with pytest.raises(ValueError, match="has no rows"):
         ParquetDataset(TABLE.slice(0, 0), columns=["count"])

@@ -69,8 +69,8 @@ def outer(r: Expr, c: Expr, mean: Expr, *, eps1: Expr) -> Expr:
 
 
 def scaled(g: Expr, v: Expr, *, eps1: Expr) -> Expr:
-    """g / sqrt(max(v, eps1^2))."""
-    return g / sqrt(v.maximum(eps1 * eps1))
+    """g / sqrt(max(v, eps1^2)), without the square: that of 1e-20 is 0 where 1e-38 is."""
+    return g / sqrt(v).maximum(eps1)
 
 
 def _moved(
