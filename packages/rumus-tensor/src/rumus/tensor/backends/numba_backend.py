@@ -164,7 +164,7 @@ class BoundLoop:
             return self._bind(np.array(scalars, self._dtype))
 
     def flushed(self) -> BoundLoop:
-        """Return it, with numbers under 1.2e-38 taken for 0 by `run`."""
+        """Return it, with 0 written by `run` for results under 1.2e-38."""
         self._bound = flushed_entry(self._bound)
         return self
 
@@ -197,7 +197,7 @@ class BoundMixedLoop:
         return partial(run_parts, partial(self._work, values), self._size, self._size >= PARALLEL)
 
     def flushed(self) -> BoundMixedLoop:
-        """Return it, with numbers under 1.2e-38 taken for 0."""
+        """Return it, with 0 written for results under 1.2e-38."""
         self._work = flushed(self._run)
         return self
 
@@ -259,7 +259,9 @@ class NumbaBackend(NumpyBackend):
         if loop is not None:
             return loop.flushed().run
         run = super()._prepared(kernel, arrays, out)
-        return None if run is None else flushed(run)
+        # What is broadcast may be the square of a norm, of which a tiny factor is made.
+        is_flat = len({array.size for array in (*arrays, *out)}) == 1
+        return flushed(run) if run is not None and is_flat else run
 
     def loop_of(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]

@@ -1,4 +1,4 @@
-"""Updates of optimizers that take numbers under 1.2e-38 for 0.
+"""Updates of optimizers that write 0 for results under 1.2e-38.
 
 The mean of gradients that have become 0, as those of a unit that is never active again, shrinks by
 a factor at each step, and stays at the smallest numbers there are: 0.9 times one of them is rounded
@@ -19,13 +19,13 @@ R = TypeVar("R")
 
 
 def flushed_entry(entry: BoundEntry) -> BoundEntry:
-    """Return an entry that does the same, with numbers under 1.2e-38 taken for 0."""
+    """Return an entry that does the same, with 0 written for results under 1.2e-38."""
     address, place, length, parts = map(int, entry.row)
     return BoundEntry(_entry(), [address, place], length, parts, entry)
 
 
 def flushed(function: Callable[..., R]) -> Callable[..., R]:
-    """Return a function of NumPy calls that does the same, with such numbers taken for 0."""
+    """Return a function of NumPy calls that does the same, with 0 written for such results."""
     begin, end = _compiled()
 
     @wraps(function)
