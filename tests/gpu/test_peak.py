@@ -1,4 +1,4 @@
-"""How much memory a deep stack takes: what is kept for backward, and three arrays more."""
+"""How much memory a deep stack takes: what is kept for backward, and two arrays more."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def peak(depth: int) -> tuple[int, int]:
 def test_the_peak_is_what_backward_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer keeps what tanh was given and what it gave; the input was there before.
 
-    At the top there are the loss's gradient for each element, and one for each factor of x * x. On
-    the way down an array is freed for each that is made, so that the peak does not move.
+    At the top there is a gradient for each factor of x * x; that of the sum is one number. Further
+    down an array is freed for each that is made, so that the peak does not move.
     """
     # Products that are split for a large device take memory for their parts as well.
     monkeypatch.setattr(Gpu, "is_software", True)
     for depth in (2, 6):
         most, left = peak(depth)
-        needed = (2 * depth + 3) * UNIT
+        needed = (2 * depth + 2) * UNIT
         assert needed <= most < needed + 4096
         assert left - (depth * WEIGHT - UNIT) < 4096
