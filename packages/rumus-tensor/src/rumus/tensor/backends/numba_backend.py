@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import cache, partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -63,7 +64,10 @@ from rumus.tensor.memory.watching import watched
 
 SMALL: Final = 16_384  # below this many elements, NumPy calls cost less than compiling
 COSTLY: Final = 65_536  # from this many `exp` or the like on, starting threads pays off
+TINY: Final = 1.2e-38  # below this, float32 loses digits, and a flushed loop writes 0
 FEW: Final = 512  # below this many elements, row sums are not computed as a product
+
+Run: TypeAlias = Callable[[Sequence[float]], object]
 
 _OWN: Final[Mapping[FusedName, Callable[..., None]]] = {
     **numba_recurrent.RECURRENT,
@@ -163,16 +167,16 @@ class BoundLoop:
         with np.errstate(over="ignore"):
             return self._bind(np.array(scalars, self._dtype))
 
-    def flushed(self) -> BoundLoop:
-        """Return it, with 0 written by `run` for results under 1.2e-38."""
-        self._bound = flushed_entry(self._bound)
-        return self
+    def flushed(self) -> Run:
+        """Return a function like `run` that writes 0 for results under 1.2e-38."""
+        bound = flushed_entry(self._bound)
+        return lambda scalars: self.run(scalars, bound)
 
-    def run(self, scalars: Sequence[float]) -> None:
-        """Run it with these numbers."""
+    def run(self, scalars: Sequence[float], bound: BoundEntry | None = None) -> None:
+        """Run it with these numbers. bound: itself in another form."""
         with np.errstate(over="ignore"):
             self._scalars[:] = scalars
-        self._bound()
+        (bound or self._bound)()
 
 
 class BoundMixedLoop:
@@ -196,10 +200,11 @@ class BoundMixedLoop:
             values = [self._dtype.type(scalar) for scalar in scalars]
         return partial(run_parts, partial(self._work, values), self._size, self._size >= PARALLEL)
 
-    def flushed(self) -> BoundMixedLoop:
-        """Return it, with 0 written for results under 1.2e-38."""
-        self._work = flushed(self._run)
-        return self
+    def flushed(self) -> Run:
+        """Return a function like `run` that writes 0 for results under 1.2e-38."""
+        other = copy(self)
+        other._work = flushed(self._run)
+        return other.run
 
     def run(self, scalars: Sequence[float]) -> None:
         """Run it with these scalars."""
@@ -257,11 +262,12 @@ class NumbaBackend(NumpyBackend):
     ) -> Callable[[Sequence[float]], object] | None:
         loop = self.loop_of(kernel, arrays, out)
         if loop is not None:
-            return loop.flushed().run
+            return _but_with_tiny(loop.run, loop.flushed())
         run = super()._prepared(kernel, arrays, out)
-        # What is broadcast may be the square of a norm, of which a tiny factor is made.
-        is_flat = len({array.size for array in (*arrays, *out)}) == 1
-        return flushed(run) if run is not None and is_flat else run
+        # What is broadcast, or one number, may be the square of a norm: its factor may be tiny.
+        (size, *others) = {array.size for array in (*arrays, *out)}
+        is_flat = size > 1 and not others
+        return _but_with_tiny(run, flushed(run)) if run is not None and is_flat else run
 
     def loop_of(
         self, kernel: Kernel, arrays: Sequence[Array], out: Sequence[Array]
@@ -414,3 +420,13 @@ class NumbaBackend(NumpyBackend):
         blocks = -(-flat.size // 4)
         first = counter // 4
         run_parts(lambda a, b: loop(seed, first, a, b, flat), blocks, flat.size >= PARALLEL)
+
+
+def _but_with_tiny(run: Run, flushed_run: Run) -> Run:
+    """Return the second function, but the first where a scalar is tiny, as a factor may be."""
+
+    def call(scalars: Sequence[float]) -> object:
+        is_tiny = any(0.0 < abs(scalar) < TINY for scalar in scalars)
+        return run(scalars) if is_tiny else flushed_run(scalars)
+
+    return call
