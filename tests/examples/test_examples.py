@@ -165,7 +165,7 @@ def test_compare_optimizers(tmp_path: Path) -> None:
     text = output("compare_optimizers.py", tmp_path / "optimizers.png", "--steps", 40)
     found = re.findall(r"^  (.+?) +(-|\d+) +([\d.]+)$", text, re.MULTILINE)
     assert len(found) == 16
-    assert len({name for name, _, _ in found}) == 7
+    assert len({name for name, _, _ in found}) == 8
     assert all(float(last) < 6 for _, _, last in found)  # guessing a byte is at 5.5 nats
     check_picture(tmp_path / "optimizers.png")
 
