@@ -58,30 +58,26 @@ def _exponents_bases(scaled: Sequence[str]) -> Iterator[str]:
 def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:
     number = -1
     for lines, value in multiplied.values():
-        if not value:
-            yield from lines
-            number += 1
-            if variant.mirrors and variant.in_fours[2]:
-                yield from _store_turned(variant, multiplied, number)
+        if value:
+            yield from _store_four(variant, lines, value, "ab")
             continue
-        yield "{"
         yield from lines
-        yield "let row = first_a + place_row;"
-        yield "let column = first_b + place_column;"
-        yield f"let four = {value};"
-        yield from store_four(variant, "row", "column", "four")
-        yield "}"
+        number += 1
+        if variant.mirrors and variant.in_fours[2]:  # to where the result's transpose has it, too
+            yield "if (square_a > square_b) {"
+            for turned, four in multiplied.turned(number):
+                yield from _store_four(variant, turned, four, "ba")
+            yield "}"
 
 
-def _store_turned(variant: TiledVariant, multiplied: UnitProduct, number: int) -> Iterator[str]:
-    """Write matrix `number` to where the result's transpose has it."""
-    yield "if (square_a > square_b) {"
-    for lines, value in multiplied.turned(number):
-        yield "{"
-        yield from lines
-        yield "let row = first_b + place_row;"
-        yield "let column = first_a + place_column;"
-        yield f"let four = {value};"
-        yield from store_four(variant, "row", "column", "four")
-        yield "}"
+def _store_four(
+    variant: TiledVariant, lines: Sequence[str], value: str, sides: str
+) -> Iterator[str]:
+    """Write four neighbours of a row. sides: whose edges the rows and the columns count from."""
+    yield "{"
+    yield from lines
+    yield f"let row = first_{sides[0]} + place_row;"
+    yield f"let column = first_{sides[1]} + place_column;"
+    yield f"let four = {value};"
+    yield from store_four(variant, "row", "column", "four")
     yield "}"
