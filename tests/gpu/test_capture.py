@@ -305,8 +305,8 @@ def test_what_differs_from_the_time_before_is_refused(gpu: GpuBackend) -> None:
     for kinds, match in (
         ((lambda x: x * 2.0, lambda x: x * 3.0), "2.0 and 3.0"),
         ((lambda x: x * 0.0, lambda x: x * -0.0), "0.0 and -0.0"),
-        ((lambda x: x.exp(), lambda x: x.tanh()), "'exp' where this one ran 'tanh'"),
-        ((lambda x: x * 1.0, lambda x: x * 1.0 * 1.0), "1 kernels the time before, and 2"),
+        ((lambda x: x.exp(), lambda x: x.tanh()), "kernel 'exp' ran then, 'tanh' now"),
+        ((lambda x: x * 1.0, lambda x: x * 1.0 * 1.0), "1 kernels before and 2"),
     ):
         steps: list[Step] = list(kinds)
         refused(gpu, lambda x, steps=steps: steps.pop(0)(x), match)
@@ -319,7 +319,7 @@ def test_what_is_kept_is_refused(gpu: GpuBackend) -> None:
         kept.append(x + 1.0)
         return kept[-1] * 2.0
 
-    refused(gpu, step, r"f32\[4\].*still held")
+    refused(gpu, step, r"f32\[4\].*still referenced")
 
 
 def test_an_error_inside_ends_the_recording(gpu: GpuBackend) -> None:

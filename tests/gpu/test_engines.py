@@ -95,9 +95,9 @@ def test_an_engine_that_sees_no_such_card(machine: Machine) -> None:
 
 def test_an_engine_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    with pytest.raises(NoAdapterError, match=r"Dawn is not installed; pip install .*\[dawn\]"):
+    with pytest.raises(NoAdapterError, match=r"'dawn' is not installed; run pip install .*\[dawn\]"):
         Gpu(engine="dawn")
-    with pytest.raises(NoAdapterError, match="engine='vulkan': there is 'wgpu' and 'dawn'"):
+    with pytest.raises(NoAdapterError, match="engine must be 'wgpu', 'dawn' or None, not 'vulkan'"):
         Gpu(engine="vulkan")  # type: ignore[arg-type]
 
 

@@ -1,7 +1,7 @@
 """`python -m rumus.gpu`: the GPUs of this machine, their features, and whether they work.
 
-Each family of kernels is compared with NumPy on each GPU; a line shows the error. The exit status
-is 0 if all work, 1 if something is wrong, 2 if there is no GPU.
+Compares every family of kernels with NumPy on each GPU and prints the error. The exit status is 0
+if every check passes, 1 if one fails, and 2 if there is no GPU.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rumus.gpu.selftest import self_test
 
 
 def about(gpu: Gpu) -> str:
-    """Return lines on a device's limits and features."""
+    """Return a description of a device's limits and features."""
     limits = gpu.limits
     rows = {
         "largest array": f"{limits.binding:,} bytes",
-        "buffers of a kernel": f"{limits.bindings}",
+        "buffers per kernel": f"{limits.bindings}",
         "workgroup memory": f"{limits.workgroup_memory:,} bytes",
         "workgroup size": f"{limits.workgroup_size}",
         "scalars": f"{limits.immediates} bytes" if limits.immediates else "uniform buffer",
@@ -36,20 +36,20 @@ def about(gpu: Gpu) -> str:
 def units(gpu: Gpu) -> str:
     """Return the hardware used for products of lower precision."""
     if gpu.units is None:
-        return "none: products at `high` and `medium` are those of `highest`"
+        return "none: `high` and `medium` compute like `highest`"
     shape = gpu.units.shape
     return f"float16 {shape.rows} x {shape.columns} x {shape.depth}, for `high` and `medium`"
 
 
 def _engine(gpu: Gpu) -> str:
-    """The library in use, and the advantage of the other one."""
+    """The library in use, and how to install the other one."""
     if gpu.engine == "dawn" or is_installed("dawn"):
         return gpu.engine
-    return f"{gpu.engine}; {INSTALL} brings Dawn, which uses matrix units where a GPU has them"
+    return f"{gpu.engine}; {INSTALL} adds Dawn, which can use a GPU's matrix units"
 
 
 def examine(index: int, engine: EngineName) -> bool:
-    """Print a device's data on one engine; return whether its kernels are right."""
+    """Describe a device on one engine and test its kernels; return whether all checks pass."""
     backend = GpuBackend(Gpu(index, engine=engine))
     print(about(backend.gpu))
     print("    self-test: the largest |error| / (1 + |value|) against NumPy")
@@ -73,7 +73,7 @@ def main() -> int:
         for engine in info.engines:
             is_ok &= examine(info.index, engine)
     if not is_ok:
-        print("this GPU computes something else than NumPy: see FAILED above", file=sys.stderr)
+        print("a GPU's results differ from NumPy's; see FAILED above", file=sys.stderr)
     return 0 if is_ok else 1
 
 

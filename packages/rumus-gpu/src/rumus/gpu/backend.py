@@ -113,7 +113,7 @@ class GpuBackend:
 
     @property
     def max_array_bytes(self) -> int:
-        """The maximum size of an array: what a kernel can address in one buffer."""
+        """The largest array: as much as a kernel can bind as one buffer."""
         return self.gpu.limits.binding
 
     @property
@@ -201,12 +201,12 @@ class GpuBackend:
         return host
 
     def snapshot(self, array: GPUArray) -> LateArray | None:
-        """Return what `array` holds now, copied on the device and read when somebody looks.
+        """Return the current contents of `array`, copied on the device and read on first use.
 
         array: of this backend.
 
-        Any thread may look, and holds nobody up. None where the device has no room for the copy,
-        and for what lies in the host's memory.
+        Any thread may read them without holding up others. None if the device has no room for the
+        copy, if `array` is empty, and for arrays in host memory.
         """
         if array.size == 0 or type(array.storage) is not Storage:
             return None
@@ -266,11 +266,11 @@ class GpuBackend:
             self._elementwise.run(kernel, arrays, scalars, out)
 
     def reduce(self, operation: Reduction, array: GPUArray, axes: Shape, out: GPUArray) -> None:
-        """Reduce over `axes`; NaN wins over every number."""
+        """Reduce over `axes`; NaN propagates."""
         if out.size == 0:
             return
         if array.size == 0:
-            self.fill(1 if operation == "prod" else 0, out)  # of nothing
+            self.fill(1 if operation == "prod" else 0, out)  # the empty product or sum
             return
         with writable(out, array) as target:
             reduce(self.gpu, operation, array, axes, target)
@@ -318,7 +318,7 @@ class GpuBackend:
         sums: GPUArray | None,
         epilogue: Epilogue | None,
     ) -> None:
-        """The product if it has no elements, or is a sum over none."""
+        """The product where it is empty, or sums over no elements."""
         if out.size:
             self.fill(0, out) if bias is None else self.copy(bias, out)
         if sums is not None:
@@ -411,11 +411,11 @@ class GpuBackend:
         return self._elementwise.prepare(kernel, arrays, out)
 
     def step_finished(self) -> None:
-        """Let the device start, if it waits for work."""
+        """Submit the recorded commands if the device is idle."""
         self.gpu.start()
 
     def one(self, dtype: DType) -> GPUArray:
-        """Return a 1, without axes and always the same, which must not be written to.
+        """Return a shared 0-dimensional array that holds 1; never write to it.
 
         dtype: of the array.
         """
@@ -482,7 +482,7 @@ class GpuBackend:
         piece: Piece,
         out: GPUArray,
     ) -> None:
-        """Write the values that the codes of a piece stand for."""
+        """Write the values that a piece's codes represent."""
         if table.number:
             call = self.quantization.dequantize(codes, scales, code, table, piece, out)
             self.gpu.dispatch(*call)
@@ -508,8 +508,8 @@ class GpuBackend:
         counts: Sequence[int],
         nonfinite: NonFinite,
     ) -> Updater:
-        """Return what applies an optimizer's steps to `sections`."""
-        if nonfinite == "propagate":  # nothing is decided, so the host knows what will be
+        """Return the updater that applies an optimizer's steps to `sections`."""
+        if nonfinite == "propagate":  # every step is applied, so the device decides nothing
             return ImmediateUpdater(kernel, sections, counts, nonfinite)
         return DeviceUpdater(self, kernel, sections, counts, nonfinite)
 
@@ -521,7 +521,7 @@ class GpuBackend:
         self._updaters.add(updater)
 
     def _whole(self, operation: Operation, array: GPUArray, dtype: DType) -> GPUArray:
-        """The reduction of all elements to one."""
+        """All elements, reduced to one."""
         out = self.allocate((), dtype)
         reduce(self.gpu, operation, array, tuple(range(array.ndim)), out)
         return out

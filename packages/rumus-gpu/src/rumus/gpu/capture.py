@@ -1,8 +1,8 @@
 """Recording a step, and replaying its commands without the Python code that issued them.
 
 A recorded step is a list of prepared dispatches. Its new arrays live in its own memory, overwritten
-by each replay; existing arrays (parameters, gradients) are used in place. Scalars are as recorded,
-except those of `live` acts.
+by each replay; existing arrays (parameters, gradients) are used in place. Scalars keep their
+recorded values, except those of `live` acts.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ if TYPE_CHECKING:
 Grid = tuple[int, int]
 _attribute: Final[Callable[..., Any]] = getattr
 _REMEDY: Final = "or train with Trainer(optimizer, capture=False)"
+_BRANCH: Final = "select data with where() instead of a Python branch"
 
 
 class Notes:
-    """What a step did when it first ran, as usual."""
+    """What a step did on its first, ordinary run."""
 
     def __init__(self) -> None:
         self.dispatches: list[Dispatched] = []
-        self.decisions: list[bool] = []  # by numbers of the batch
+        self.decisions: list[bool] = []  # that depended on numbers in the batch
         self.why_not: str | None = None
         self._is_live = False
 
@@ -53,30 +54,30 @@ class Notes:
         return False
 
     def index_checked(self, index: GPUArray, length: int) -> None:
-        """Nothing: the index has been checked."""
+        """Do nothing: the index has been checked."""
 
     def refuse_transfer(self, what: str, instead: str) -> None:
-        """Nothing: recording the step raises."""
+        """Do nothing: recording the step will raise."""
 
     def refuse(self, what: str) -> None:
-        """Nothing, as well."""
+        """Do nothing: recording the step will raise."""
 
     def depends_on(self, thing: object, attribute: str) -> None:
-        """Nothing."""
+        """Do nothing: there is no replay to invalidate."""
 
     def decided(self, index: GPUArray, number: int, may_hold: bool) -> None:
-        """Note a result."""
+        """Note whether `index` may hold `number`, which the step branched on."""
         self.decisions.append(may_hold)
 
     def asked(self, question: Callable[..., Any], arrays: Sequence[Array]) -> Any:
-        """Decide; numbers on the host are invisible to a device."""
-        self.why_not = self.why_not or "it reads numbers of a tensor on the CPU"
+        """Answer on the host, which no replay can do."""
+        self.why_not = self.why_not or "it reads the values of a tensor on the CPU"
         return question(*arrays)
 
     def feed(
         self, backend: Backend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
     ) -> Array:
-        """Upload what `make` returns."""
+        """Upload the result of `make`."""
         return backend.upload(make())
 
     def live(self, act: Callable[[], None]) -> None:
@@ -93,13 +94,13 @@ class _Facts:
     """The dependencies of a recorded step."""
 
     attributes: dict[tuple[int, str], tuple[object, str, object]] = field(default_factory=dict)
-    found: set[Storage] = field(default_factory=set)  # memory that is not its own
+    found: set[Storage] = field(default_factory=set)  # memory from outside its region
     acts: list[Callable[[], None]] = field(default_factory=list)
     fed: list[GPUArray] = field(default_factory=list)  # held for as long as acts write to them
 
 
 class GpuRecording(Notes):
-    """A step that is being recorded while it runs as usual."""
+    """A step being recorded while it runs normally."""
 
     def __init__(self, backend: GpuBackend, batch: Sequence[GPUArray | NDArray[Any]]) -> None:
         super().__init__()
@@ -130,12 +131,12 @@ class GpuRecording(Notes):
         return False
 
     def index_checked(self, index: GPUArray, length: int) -> None:
-        """Require the numbers of an input, or of its copy, to stay below `length`."""
+        """Require an input's numbers to stay below `length` in every replay."""
         for given in self._inputs_of(index):
             given.limit = min(length, given.limit or length)
 
     def decided(self, index: GPUArray, number: int, may_hold: bool) -> None:
-        """Note a result about an input, or its copy."""
+        """Note the answer, and require it of the same input in every replay."""
         super().decided(index, number, may_hold)
         for given in self._inputs_of(index):
             given.decisions[number] = may_hold
@@ -168,7 +169,10 @@ class GpuRecording(Notes):
     ) -> Array:
         """Upload the result of `make` to memory that the step uses for nothing else."""
         if backend is not self.backend:
-            self.refuse(f"numbers are drawn for {backend.name}; draw them with backend=")
+            self.refuse(
+                f"it draws random numbers for backend {backend.name!r}; draw them for the GPU with "
+                "backend="
+            )
         gpu = self.backend.gpu
         array = upload_aside(self.backend, make, bounds)
         self.facts.fed.append(array)
@@ -189,25 +193,22 @@ class GpuRecording(Notes):
         self.results = self.dataflow.of(arrays)
 
     def check_same(self, observed: Notes) -> None:
-        """Raise CaptureError if the step did not do the same as the last time."""
+        """Raise CaptureError unless the step repeats the observed one."""
         before, now = observed.dispatches, self.dispatches
         for old, new in zip(before, now, strict=False):
             if (change := course_changed(old, new)) is not None:
-                self.refuse(f"{change}; let data be chosen by where(), not by Python")
+                self.refuse(f"{change}; {_BRANCH}")
             if (change := number_changed(old, new)) is not None:
                 self.refuse(f"{change}; pass it in the batch, as an array")
         if len(before) != len(now):
-            self.refuse(
-                f"it ran {len(before)} kernels the time before, and {len(now)} this time; let data "
-                "be chosen by where(), not by Python"
-            )
+            self.refuse(f"it ran {len(before)} kernels before and {len(now)} now; {_BRANCH}")
 
     def check_kept(self) -> None:
         """Raise CaptureError if an array of the step is still referenced elsewhere."""
         if held := escaped(self.region, self._kept):
             self.refuse(
-                f"an array that it makes ({held[0].label}) is still held after it, and would "
-                "not be made anew; write into a tensor that there was before with assign()"
+                f"an array created in it ({held[0].label}) is still referenced after it, and a "
+                "replay would overwrite it; assign() its values to a tensor from before the step"
             )
 
 
@@ -226,7 +227,7 @@ def escaped(region: Region, kept: Collection[Storage]) -> list[Storage]:
 def upload_aside(
     backend: GpuBackend, make: Callable[[], NDArray[Any]], bounds: tuple[int, int] | None
 ) -> GPUArray:
-    """Upload data that the host makes within a step, to memory outside the step's."""
+    """Upload data that the host makes during a step, to memory outside the step's region."""
     with backend.gpu.watched_by(Nobody()):
         array = backend.upload(make())
     if bounds is not None:
@@ -249,8 +250,8 @@ def course_changed(old: Dispatched, new: Dispatched) -> str | None:
     if old.pipeline is new.pipeline and old.grid == new.grid:
         return None
     return (
-        f"it took another course than the time before, which ran kernel "
-        f"{old.pipeline.program.name!r} where this one ran {new.pipeline.program.name!r}"
+        f"it took a different path than before: kernel {old.pipeline.program.name!r} ran then, "
+        f"{new.pipeline.program.name!r} now"
     )
 
 
@@ -262,7 +263,7 @@ def number_changed(old: Dispatched, new: Dispatched) -> str | None:
     pairs = zip(packer.unpack(old.scalars), packer.unpack(new.scalars), strict=True)
     numbers = next(f"{a} and {b}" for a, b in pairs if repr(a) != repr(b))
     name = new.pipeline.program.name
-    return f"a number that kernel {name!r} is given differs from the time before, {numbers}"
+    return f"a number passed to kernel {name!r} differs from before, {numbers}"
 
 
 class Capture:
@@ -312,7 +313,7 @@ class Capture:
     def __del__(self) -> None:
         gpu = self.backend.gpu
         for block in self.region.blocks:
-            block.batch = gpu.batch  # maybe: commands that use it may not be submitted yet
+            block.batch = gpu.batch  # commands that use it may not be submitted yet
         gpu.give_up(self.region)
 
     @property
@@ -347,7 +348,7 @@ class Capture:
             for storage in found:
                 assert storage is not None
                 storage.block.batch = number
-                storage.writes += 1  # perhaps not: counting one more only drops cached bounds
+                storage.writes += 1  # may not have been written; this only drops cached bounds
 
     def _act(self) -> None:
         """Run the live acts for the scalars of their dispatches."""
@@ -373,8 +374,8 @@ class _Patch(Nobody):
         place = next(self._places, None)
         if place is None or self._capture.dispatches[place].pipeline is not pipeline:
             raise CaptureError(
-                f"a captured step ran kernel {pipeline.program.name!r} where it had run another "
-                f"one when it was recorded, {_REMEDY}"
+                f"a captured step ran kernel {pipeline.program.name!r} where its recording has "
+                "another; use Trainer(optimizer, capture=False)"
             )
         self._capture._commands.put(place, scalars)
         return True
@@ -383,7 +384,7 @@ class _Patch(Nobody):
         """Raise CaptureError if a dispatch of the recording got no scalars."""
         if next(self._places, None) is not None:
             raise CaptureError(
-                "a captured step ran fewer kernels than when it was recorded; use "
+                "a captured step ran fewer kernels than its recording; use "
                 "Trainer(optimizer, capture=False)"
             )
 
@@ -406,7 +407,7 @@ def record(
     with backend.gpu.watched_by(recording, recording.region), recorded_by(recording):
         yield capture
     if observed.decisions != recording.decisions:
-        return  # its numbers chose another path: as good, but a replay of no other
+        return  # a valid run, but this batch took another path than the observed one
     capture.why_not = recording.why_not
     if capture.why_not is not None:
         return

@@ -28,8 +28,8 @@ def _nothing() -> None:
 class CapturedInput:
     """Memory for one array of the batch, and known facts about its numbers.
 
-    limit: the number of rows they index. decisions: whether they may include a number, if a choice
-        depended on it. is_kept: whether the step does not write to it.
+    limit: the number of rows that they index, if any. decisions: whether they may include a number,
+        for each number that the step branched on. is_kept: whether the step never writes to it.
     """
 
     array: GPUArray
@@ -53,7 +53,7 @@ class CapturedInput:
         return cls(copy)
 
     def holds(self, value: GPUArray | NDArray[Any]) -> bool:
-        """Whether the elements of an array are already here: it is the last one, and unchanged."""
+        """Whether it already holds an array's elements: the same array, unchanged since."""
         if self._source() is not value or not isinstance(value, GPUArray):
             return False
         return self._writes == (value.storage.writes, self.array.storage.writes)
@@ -69,7 +69,7 @@ class CapturedInput:
         return all(_may_hold(value, n) == found for n, found in self.decisions.items())
 
     def fill(self, gpu: Gpu, value: GPUArray | NDArray[Any]) -> None:
-        """Copy an array here, unless it is already here. The device's lock is held."""
+        """Copy an array here, unless it is already here. The caller holds the device's lock."""
         if self.array.size == 0 or self.holds(value):
             return
         if not isinstance(value, GPUArray):
@@ -83,7 +83,7 @@ class CapturedInput:
 
 
 def _counts_writes(storage: Storage) -> bool:
-    """Whether every write to it is counted; not in memory of the host or of a captured step."""
+    """Whether every write to it is counted: not in host memory or in a captured step's."""
     return type(storage) is Storage and storage.block.region is None
 
 
@@ -96,14 +96,14 @@ def _is_in_range(index: GPUArray | NDArray[Any], length: int) -> bool:
     bounds = index.known_bounds()
     if bounds is None:
         raise CaptureError(
-            f"indices {index.shape} that the device has computed cannot be checked without reading "
-            "them; pass them as a NumPy array, or train with Trainer(optimizer, capture=False)"
+            f"indices {index.shape} computed on the device cannot be checked without reading them; "
+            "pass them as a NumPy array, or train with Trainer(optimizer, capture=False)"
         )
     return bounds[0] >= 0 and bounds[1] < length
 
 
 def _may_hold(index: GPUArray | NDArray[Any], number: int) -> bool:
-    """Whether an element may be a number, as far as known without reading."""
+    """Whether an element may equal `number`, as far as known without reading."""
     if index.size == 0:
         return True
     if not isinstance(index, GPUArray):

@@ -1,7 +1,7 @@
 """`Comparison`: runs a recorded step's code again and compares it with the recording.
 
-The code runs as usual, and its results count. Its arrays use the memory of the recorded step, so it
-needs no more.
+The code runs normally and its results are used. Its arrays reuse the recorded step's memory, so the
+comparison needs no extra.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rumus.tensor.memory.recording import recorded_by
 class Comparison(Notes):
     """Compares a running step with its recording.
 
-    difference: what the step did differently; None so far.
+    difference: the first difference found, or None.
     """
 
     def __init__(self, capture: Capture, batch: Sequence[GPUArray]) -> None:
@@ -54,15 +54,15 @@ class Comparison(Notes):
             self.difference = course_changed(old, new) or number_changed(old, new)
             if self.difference is None and origins != self._capture.dataflow[number]:
                 name = pipeline.program.name
-                self._differs(f"kernel {name!r} reads or writes other arrays than the time before")
+                self._differs(f"kernel {name!r} reads or writes different arrays than before")
         return False
 
     def refuse_transfer(self, what: str, instead: str) -> None:
-        """Note that the step does something that no recording can."""
+        """Note a transfer, which no replay can repeat."""
         self._differs(what)
 
     def refuse(self, what: str) -> None:
-        """The same."""
+        """Note something that no replay can repeat."""
         self._differs(what)
 
     def feed(
@@ -70,7 +70,7 @@ class Comparison(Notes):
     ) -> Array:
         """Upload the result of `make`, like the recorded step."""
         if backend is not self._capture.backend:
-            self._differs(f"numbers are drawn for {backend.name}")
+            self._differs(f"it draws random numbers for backend {backend.name!r}")
             return backend.upload(make())
         array = upload_aside(self._capture.backend, make, bounds)
         self._dataflow.fed(array)
@@ -80,13 +80,11 @@ class Comparison(Notes):
         """Compare the origins of the step's results; no array may be referenced elsewhere."""
         capture, now = self._capture, len(self._dataflow.origins)
         if now != len(capture.dispatches):
-            self._differs(
-                f"it ran {len(capture.dispatches)} kernels the time before, and {now} now"
-            )
+            self._differs(f"it ran {len(capture.dispatches)} kernels before and {now} now")
         if self._dataflow.of(arrays) != capture.results:
-            self._differs("its loss or its gradients are other arrays than the time before")
+            self._differs("its loss or gradients are different arrays than before")
         if held := escaped(capture.region, {array.storage for array in arrays}):
-            self._differs(f"an array that it makes ({held[0].label}) is still held after it")
+            self._differs(f"an array created in it ({held[0].label}) is still referenced after it")
 
     def _differs(self, how: str) -> None:
         self.difference = self.difference or how

@@ -1,7 +1,7 @@
-"""Every family of kernels against NumPy, on the device that is there.
+"""Checks of every family of kernels against NumPy, on this machine's GPU.
 
-A check is a program that runs on any backend and returns arrays; the GPU's have to be those of
-NumPy. `python -m rumus.gpu` prints what came out.
+A check is a program that runs on any backend and returns arrays; the GPU's must match NumPy's.
+`python -m rumus.gpu` prints the results.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Program: TypeAlias = Callable[[Backend], Sequence[Real]]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A program, and how much its results may differ from NumPy's: |a - b| / (1 + |b|)."""
+    """A program, and the largest |a - b| / (1 + |b|) allowed between its results and NumPy's."""
 
     program: Program
     tolerance: float
@@ -59,7 +59,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found. error: the largest; message: of what was raised, if anything was."""
+    """The result of a check. error: the largest; message: the exception's, if one was raised."""
 
     name: str
     error: float
@@ -68,7 +68,7 @@ class CheckResult:
 
     @property
     def is_ok(self) -> bool:
-        """Whether the device did what it should."""
+        """Whether the check passed."""
         return not self.message and self.error <= self.tolerance
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ def _with_gradients(
     backend: Backend,
     dtype: DType = float32,
 ) -> Sequence[Real]:
-    """The result of a function of random parameters, and their gradients."""
+    """A function's result for random parameters, and their gradients."""
     operands = [
         Parameter(_normal(*shape, seed=i), dtype=dtype, backend=backend)
         for i, shape in enumerate(shapes)
@@ -148,7 +148,7 @@ def _scatter_add(backend: Backend) -> Sequence[Real]:
 
 
 def _rows(function: Callable[[Tensor], Tensor], backend: Backend) -> Sequence[Real]:
-    """A function of rows that are narrow, wide, and more than a grid's dimension holds."""
+    """A function of narrow rows, wide rows, and more rows than a grid's dimension holds."""
     found: list[Real] = []
     for shape in ((130, 10), (5, 600), (3, 5000), (70_000, 4)):
         found += _with_gradients(function, shape, backend=backend)
@@ -170,7 +170,7 @@ def _norms(dtype: DType, backend: Backend) -> Sequence[Real]:
 
 
 def _batch_norm(backend: Backend) -> Sequence[Real]:
-    """Channels of pictures whose places come in fours and do not, and of rows."""
+    """Images whose pixel count is a multiple of 4 or not, and plain rows."""
     found: list[Real] = []
     for shape in ((9, 5, 16, 12), (30, 3, 7, 5), (300, 70)):
         sizes = shape, shape[1:2], shape[1:2]
@@ -179,7 +179,7 @@ def _batch_norm(backend: Backend) -> Sequence[Real]:
 
 
 def _pools(backend: Backend) -> Sequence[Real]:
-    """Windows that overlap, leave gaps, and look beyond the edge."""
+    """Windows that overlap, leave gaps, and extend beyond the edge."""
     found: list[Real] = []
     for sizes in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1)):
         kernel, stride, padding = sizes
@@ -190,7 +190,7 @@ def _pools(backend: Backend) -> Sequence[Real]:
 
 
 def _attention(dtype: DType, backend: Backend) -> Sequence[Real]:
-    """Heads of elements in fours with a causal mask, and of odd numbers of them, which share."""
+    """Causal heads of a multiple of 4 elements; heads of odd sizes that share keys and values."""
     causal = partial(scaled_dot_product_attention, causal=True)
     found = _with_gradients(causal, *[(2, 3, 70, 20)] * 3, backend=backend, dtype=dtype)
     shapes = (4, 37, 7), (2, 45, 7), (2, 45, 5)
@@ -199,7 +199,7 @@ def _attention(dtype: DType, backend: Backend) -> Sequence[Real]:
 
 
 def _convolutions(dtype: DType, backend: Backend) -> Sequence[Real]:
-    """In groups, with a stride; transposed; and with one input for each output."""
+    """Grouped with a stride, plain, 1 x 1, transposed, and depthwise."""
     run = partial(_with_gradients, backend=backend, dtype=dtype)
     strided = partial(convolution, stride=2, padding=1, dilation=(1, 2), groups=2)
     back = partial(convolution_transpose, stride=2, padding=1)
@@ -224,7 +224,7 @@ def _momentum() -> Kernel:
 
 
 def _update(backend: Backend) -> Sequence[Real]:
-    """Three steps of an optimizer, the second of which its gradients refuse."""
+    """Three optimizer steps; an infinite gradient makes the device refuse the second."""
     arrays = {"p": backend.upload(_normal(4096)), "m": backend.upload(np.zeros(4096, np.float32))}
     gradients = backend.upload(_normal(4096, seed=1))
     bad = backend.upload(np.where(np.arange(4096) == 4000, np.inf, 1).astype(np.float32))
@@ -238,7 +238,7 @@ def _update(backend: Backend) -> Sequence[Real]:
     return [applied, *(backend.download(array) for array in arrays.values())]
 
 
-HALF: Final = 2e-3  # float16 has 11 bits, and each side rounds by itself
+HALF: Final = 2e-3  # float16 has 11 significant bits, and each side rounds on its own
 
 CHECKS: Final[Mapping[str, Check]] = {
     "elementwise": Check(_elementwise, 2e-5),
@@ -258,7 +258,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "attention": Check(partial(_attention, float32), 2e-5),
     "attention, float16": Check(partial(_attention, float16), HALF),
     "convolution": Check(partial(_convolutions, float32), 1e-4),
-    # NumPy rounds each tap of a transposed one.
+    # NumPy rounds after each tap of a transposed convolution.
     "convolution, float16": Check(partial(_convolutions, float16), 2 * HALF),
     "random words": Check(_random_words, 0.0),
     "optimizer update": Check(_update, 1e-6),
@@ -266,7 +266,7 @@ CHECKS: Final[Mapping[str, Check]] = {
 
 
 def difference(found: Real, wanted: Real) -> float:
-    """Return the largest |a - b| / (1 + |b|); infinite where NaN or infinity is not matched.
+    """Return the largest |a - b| / (1 + |b|); infinite if a NaN or infinity has no match.
 
     >>> difference(np.array([1.0, np.nan]), np.array([1.5, np.nan]))
     0.2
@@ -289,7 +289,7 @@ def self_test(backend: GpuBackend) -> Iterator[CheckResult]:
         try:
             pairs = zip(check.program(backend), check.program(reference), strict=True)
             error = max(difference(found, wanted) for found, wanted in pairs)
-        except Exception as raised:  # whatever it is, the other families are still to be looked at
+        except Exception as raised:  # one broken family must not hide the others' results
             lines = str(raised).splitlines() or [""]
             yield CheckResult(
                 name, float("inf"), check.tolerance, f"{type(raised).__name__}: {lines[0]}"

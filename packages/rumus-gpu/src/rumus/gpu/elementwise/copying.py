@@ -1,7 +1,7 @@
 """Copies between any two layouts: one invocation for each element.
 
 The slow path, for layouts that no elementwise kernel can walk: transposes, slices, broadcasts over
-a middle axis. Axes are merged as far as both sides allow, to leave few strides.
+a middle axis. Axes are merged where both sides allow it, to keep strides few.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from rumus.gpu.device.shaders import prelude
 from rumus.gpu.device.stored import Stored, converted, enabling
 
 WORKGROUP: Final = 256
-RANK: Final = 8  # axes of one kernel, by the room for their numbers
+RANK: Final = 8  # maximum axes per kernel, limited by the space for scalars
 
 
 def dense(array: GPUArray) -> GPUArray:
-    """Return `array` itself if it is dense, wherever it begins, otherwise a copy that is."""
+    """Return `array` itself if it is dense, at any offset, otherwise a dense copy."""
     return array if array.is_contiguous else contiguous(array)
 
 
@@ -39,10 +39,10 @@ def contiguous(array: GPUArray) -> GPUArray:
 
 @contextmanager
 def writable(out: GPUArray, *inputs: GPUArray | None, keeps: bool = False) -> Iterator[GPUArray]:
-    """Yield memory that a kernel can write: `out`, or an array that is copied to it afterwards.
+    """Yield memory that a kernel can write: `out`, or a temporary that is copied to it afterwards.
 
-    A kernel needs its output contiguous, and in a buffer that none of its inputs is in.
-    keeps: the kernel adds to what is in `out`.
+    A kernel's output must be contiguous and share no buffer with its inputs.
+    keeps: the kernel adds to the contents of `out`.
     """
     taken = (array.storage for array in inputs if array is not None)
     if out.is_contiguous and out.storage not in taken:
@@ -83,7 +83,7 @@ def _moved_away(gpu: Gpu, source: GPUArray) -> GPUArray:
 
 
 def _copy_slices(gpu: Gpu, source: GPUArray, out: GPUArray) -> None:
-    """Copy index by index along the first axis: for arrays of many unmergeable axes."""
+    """Copy index by index along the first axis, for arrays with too many unmergeable axes."""
     strides = broadcast_strides(source, out.shape)
     whole = source.view(out.shape, strides)
     for index in range(out.shape[0]):
@@ -91,7 +91,7 @@ def _copy_slices(gpu: Gpu, source: GPUArray, out: GPUArray) -> None:
 
 
 def copy_program(rank: int, source: Stored, out: Stored, is_aliased: bool) -> Program:
-    """Return the WGSL of a copy over `rank` axes, the last one densest in the count of elements."""
+    """Return the WGSL of a copy over `rank` axes, of which the last varies fastest."""
     members = ["size: u32", "from_start: u32", "to_start: u32"]
     body = ["var rest = i;", "var source = k.from_start;", "var target_ = k.to_start;"]
     for axis in reversed(range(rank)):

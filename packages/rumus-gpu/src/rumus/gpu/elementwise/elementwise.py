@@ -1,7 +1,7 @@
-"""Running elementwise kernels: from a call to one dispatch.
+"""Elementwise kernels: one dispatch per call.
 
-What a call needs is worked out once for each combination of layouts and kept as a plan; the next
-call with the same shapes only packs its scalars.
+Each combination of layouts is planned once; later calls with the same layouts only pack their
+scalars.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rumus.tensor import Expr, Kernel, float32, int32
 from rumus.tensor.expression.kernel import Types
 
 IDENTITY: Final = Kernel("copy", {"out": Expr.array("a")}, ("a",))
-_PLANS: Final = 4096  # kept; a program whose shapes never repeat starts again
+_PLANS: Final = 4096  # kept before all are dropped, in programs whose shapes never repeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Elementwise:
         scalars: Sequence[float],
         out: Sequence[GPUArray],
     ) -> None:
-        """Run `kernel`; see `Backend.elementwise`. At least one element."""
+        """Run `kernel`; see `Backend.elementwise`. The outputs are not empty."""
         plan = self._find(kernel, arrays, out)
         if plan is None:
             layouts = [layout_of(array, out[0].shape) for array in arrays]
@@ -63,7 +63,7 @@ class Elementwise:
     def prepare(
         self, kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]
     ) -> Callable[[Sequence[float]], None]:
-        """Return what runs `kernel` on these arrays with the scalars that it is called with."""
+        """Return a function of the scalars that runs `kernel` on these arrays."""
         plan = self._find(kernel, arrays, out)
         if plan is None:
             return lambda scalars: self.run(kernel, arrays, scalars, out)
@@ -119,14 +119,14 @@ class Elementwise:
         scalars: Sequence[float],
         out: Sequence[GPUArray],
     ) -> None:
-        """Run with contiguous copies of what a kernel cannot walk, and copy results back."""
+        """Run on contiguous copies of arrays that a kernel cannot walk, and copy results back."""
         targets = [o if o.is_flat else o.backend.allocate(o.shape, o.dtype) for o in out]
         by_name = dict(zip(kernel.outputs, targets, strict=True))
         inputs = []
         for name, array, layout in zip(kernel.arrays, arrays, layouts, strict=True):
             target = by_name.get(name)
             if target is not None and target.storage is not array.storage:
-                copy_strided(self.gpu, array, target)  # updated in place, but in other memory
+                copy_strided(self.gpu, array, target)  # the target is updated in its place
                 inputs.append(target)
             else:
                 inputs.append(array if layout is not None else _expanded(array, out[0].shape))
@@ -139,13 +139,13 @@ class Elementwise:
 def _operands(
     kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]
 ) -> tuple[GPUArray, ...]:
-    """What a kernel is bound to: its inputs, then the outputs that are not among them."""
+    """The bindings of a kernel: its inputs, then the outputs that are not inputs."""
     names = zip(out, kernel.outputs, strict=True)
     return (*arrays, *[array for array, name in names if name not in kernel.arrays])
 
 
 def _types(kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]) -> Types:
-    """What the kernel computes in; without inputs, what holds the numbers of its output."""
+    """The types a kernel computes in; without inputs, they follow from its output."""
     if arrays:
         return kernel.types(tuple([array.dtype for array in arrays]))
     compute = int32 if out[0].dtype == int32 else float32
@@ -153,7 +153,7 @@ def _types(kernel: Kernel, arrays: Sequence[GPUArray], out: Sequence[GPUArray]) 
 
 
 def _expanded(array: GPUArray, shape: Shape) -> GPUArray:
-    """A contiguous copy: of the array if that can be walked, else of all that it broadcasts to."""
+    """A contiguous copy of the array if a kernel can walk that, else of its broadcast."""
     copy = contiguous(array)
     if layout_of(copy, shape) is not None:
         return copy

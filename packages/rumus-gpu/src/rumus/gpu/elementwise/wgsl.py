@@ -1,8 +1,8 @@
 """A kernel, printed as WGSL.
 
-An invocation computes four neighbouring elements. The text depends on the kernel, the layouts and
-the dtypes; sizes and scalars are members of `k`, so that other numbers compile nothing. The third
-reader of a `Kernel`, after `numpy_program` and `numba_backend`: the same walk over the same nodes.
+An invocation computes four adjacent elements. The text depends on the kernel, the layouts and the
+dtypes; sizes and scalars are members of `k`, so new values need no new compilation. This is the
+third reader of a `Kernel`, after `numpy_program` and `numba_backend`: all walk the same nodes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rumus.tensor import Expr, Kernel, float32
 from rumus.tensor.expression.kernel import COMPARISONS, Types
 from rumus.tensor.memory.slot_table import ALIGNMENT
 
-WORKGROUP: Final = 128  # invocations, each with one vec4: with 64 a copy is a quarter slower
+WORKGROUP: Final = 128  # invocations of one vec4 each; with 64, a copy is a quarter slower
 
 OPERATIONS: Final[Mapping[str, str]] = {
     "add": "{0} + {1}",
@@ -113,8 +113,8 @@ def elementwise_program(
     """Return the WGSL of `kernel`.
 
     Its bindings are the inputs, then the outputs that are not inputs; `k` holds the number of
-    vectors, the elements in the last one if it is not full, the numbers of the layouts and the
-    kernel's uniforms.
+    vectors, the elements of a partial last vector, the numbers of the layouts and the kernel's
+    uniforms.
     """
     return _Printer(kernel, types, inputs, outputs).program()
 
@@ -122,12 +122,12 @@ def elementwise_program(
 def update_program(
     kernel: Kernel, types: Types, stored: Sequence[Stored], layouts: Sequence[Layout] = ()
 ) -> Program:
-    """Return the WGSL of a kernel that updates arrays of whole vectors, if the device says so.
+    """Return the WGSL of a kernel that updates arrays of whole vectors, if the device accepts it.
 
-    stored: how each array of the kernel lies in memory. layouts: how each is walked: "same", or
-    "one", "slot" or "block" where it is only read; by default all "same".
-    Its bindings are the arrays and the control block of `decide.wgsl`, whose first word says
-    whether anything is done; `k` holds the number of vectors, where the uniforms lie in that
+    stored: how each array of the kernel is stored. layouts: how each is walked: "same", or "one",
+    "slot" or "block" if it is only read; by default all "same".
+    Its bindings are the arrays and the control block of `decide.wgsl`, whose first word is nonzero
+    if the step is applied; `k` holds the number of vectors, the position of the uniforms in that
     block, and the numbers of the layouts.
     """
     layouts = layouts or (Layout("same"),) * len(stored)
@@ -140,12 +140,12 @@ def update_program(
 
 
 def update_source(kernel: Kernel) -> str:
-    """Return the WGSL with which a device updates float32 memory by an optimizer's kernel.
+    """Return the WGSL of an optimizer's update of float32 memory, for reading.
 
-    The comments beside the scalars say what the host computes for each step. For reading: a device
-    makes its own when the optimizer takes its first step there.
+    The comments beside the scalars are the formulas that the host evaluates for each step. A device
+    generates its own text at the optimizer's first step there.
 
-    kernel: of the update.
+    kernel: the update.
 
     >>> from rumus.gpu import update_source
     >>> from rumus.tensor import Expr, Kernel
@@ -169,7 +169,7 @@ def update_source(kernel: Kernel) -> str:
 def epilogue_function(kernel: Kernel) -> tuple[str, tuple[str, ...]]:
     """Return a kernel over float32 as a WGSL function of four elements, and its members of `k`.
 
-    `finished` takes a vector of each array, and returns the outputs as r0, r1 ... of a struct.
+    `finished` takes one vector per array, and returns a struct of the outputs r0, r1 ...
 
     >>> x, r = Expr.array("x"), Expr.array("r")
     >>> text, members = epilogue_function(Kernel("add", {"x": x * Expr.scalar("s") + r}))
@@ -191,7 +191,7 @@ def epilogue_function(kernel: Kernel) -> tuple[str, tuple[str, ...]]:
 
 
 class _Printer:
-    """Collects the text from top to bottom."""
+    """Builds the text from top to bottom."""
 
     def __init__(
         self,
@@ -258,10 +258,10 @@ class _Printer:
         self.lines.append(f"let {place}_value = {operand.stored.load(loaded, 4)};")
 
     def _kind(self, node: Expr) -> Kind:
-        """What a node's text holds."""
+        """The type of a node's text."""
         if node.operation == "array":
             return self.inputs[node.name].stored.kind
-        is_truth = node in self.types.masks and not node.uniform  # uniforms come as numbers
+        is_truth = node in self.types.masks and not node.uniform  # uniforms are passed as numbers
         return "b" if is_truth else self.compute
 
     def _value(self, node: Expr, kind: Kind) -> str:
@@ -284,7 +284,7 @@ class _Printer:
         return table[operation].format(*(self._value(o, self.compute) for o in node.operands))
 
     def _store(self) -> None:
-        """Write each output; of the last vector only the elements that belong to it."""
+        """Write each output; of a partial last vector, only the elements that exist."""
         full, partial = [], []
         for number, (name, output) in enumerate(self.kernel.outputs.items()):
             stored = self.outputs[name]
@@ -321,7 +321,7 @@ class _Printer:
 
 
 class _Update(_Printer):
-    """An update that the device may refuse, and whose uniforms lie in its memory."""
+    """An update that the device may refuse, with uniforms in device memory."""
 
     def _declare_uniforms(self) -> None:
         self.members[1] = "at: u32"
@@ -340,12 +340,12 @@ class _Update(_Printer):
             value = stored.store(self._value(output, stored.kind), 4)
             self.lines.append(f"let result{number} = {value};")
             results.append(f"    {_input(name)}[i] = result{number};")
-        # Asked only here: a branch in front would have every load wait for the answer.
+        # Checked only here: an earlier branch would make every load wait for the flag.
         self.lines += ["if (control[0] != 0u) {", *results, "}"]
 
 
 class _Function(_Printer):
-    """A function of values that are there already."""
+    """A function of values that have been loaded already."""
 
     def text_and_members(self) -> tuple[str, tuple[str, ...]]:
         self.members = []
@@ -364,7 +364,7 @@ class _Function(_Printer):
 
 
 def formula(uniform: Expr) -> str:
-    """Return what the host computes for a scalar of a kernel, for people to read.
+    """Return the formula that the host evaluates for a kernel's scalar, for people to read.
 
     >>> lr, t = Expr.scalar("lr"), Expr.scalar("t")
     >>> formula(lr / (1 - 0.9**t))

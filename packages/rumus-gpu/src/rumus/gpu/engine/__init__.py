@@ -1,6 +1,6 @@
 """WebGPU libraries behind one protocol: wgpu-native, and Dawn where it is installed.
 
-`protocol` is what rumus asks of such a library. Both have the C functions of webgpu.h, so what is
-written over those (`webgpu`) serves both; `wgpu_native` and `dawn` are what differs. Nothing else
-in rumus-gpu knows which one runs. It imports nothing else of rumus-gpu.
+`protocol` defines the interface. Both libraries export the C functions of webgpu.h, so `webgpu`
+implements most of it once; `wgpu_native` and `dawn` add the differences. The rest of rumus-gpu
+does not know which engine runs, and this package imports nothing from it.
 """

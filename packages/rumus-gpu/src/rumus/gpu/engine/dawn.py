@@ -1,8 +1,8 @@
 """Google's Dawn through wgpudawn: matrix units, and memory that the host and the device share.
 
-It is an extra, so this module is imported only where `engines` has found the library. What ends a
-process here and is never done: a callback of NULL (it is called all the same), a wait for a future
-of another instance.
+wgpudawn is an optional dependency, so `engines` imports this module only if it is installed. Two
+mistakes would abort the process: a NULL callback, which Dawn calls anyway, and waiting for another
+instance's future.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _api: Any = import_module("wgpudawn.backends.dawn._api")
 _extras: Any = import_module("wgpudawn.backends.dawn.extras")
 _CALLS: Final = Calls(_api.lib, _api.libf, _api.ffi, _wgpudawn.GPUError)
 _INTERFACES: Final = {"darwin": ("Metal",), "win32": ("Vulkan", "DX12")}
-# Experimental features are offered only with the first; NVIDIA's 16-bit floats only with the other.
+# The first enables experimental features, the second 16-bit floats on NVIDIA GPUs.
 _TOGGLES: Final = ("allow_unsafe_apis", "vulkan_enable_f16_on_nvidia")
-# What only repeats checks that rumus has made, or that its kernels do not need.
+# Run-time checks and zero-initialization that rumus's kernels do not need.
 _TRUSTED_ON: Final = ("disable_robustness", "disable_workgroup_init")
 _TRUSTED_OFF: Final = ("enable_spirv_validation", "lazy_clear_resource_on_first_use")
-# Rumus checks what it asks for. WebGPU besides refuses one buffer bound twice to be written, if the
-# bindings overlap, and a binding here reaches to the end of an arena whatever a kernel uses of it.
+# Rumus validates its own calls. WebGPU also rejects overlapping writable bindings of one buffer,
+# and a binding here always extends to the end of its arena, however little of it a kernel uses.
 _ON: Final = ("skip_validation",)
 _OFF: Final = ("timestamp_quantization",)  # to 0.1 ms
 _FEATURES: Final = {  # ours -> Dawn's
@@ -63,9 +63,9 @@ _raising = raising(_wgpudawn.GPUError)
 
 @cache
 def adapters() -> Sequence[DawnAdapter]:
-    """Return the GPUs that Dawn sees; equal ones too, which the library's own list leaves out."""
+    """Return the GPUs that Dawn sees, including identical ones, which wgpudawn's own list omits."""
     interfaces = _INTERFACES.get(sys.platform, ("Vulkan",))
-    with suppress(RuntimeError):  # other code of this process has started Dawn already
+    with suppress(RuntimeError):  # other code in this process has already started Dawn
         _extras.set_instance_extras(interfaces, enable_toggles=_TOGGLES)
     listed = enumerate(_wgpudawn.gpu._enumerate_all_adapters())
     known = ("Vulkan", "Metal", "D3D12")
@@ -98,10 +98,10 @@ class DawnAdapter:
         self.features = frozenset(found)
 
     def open(self, trusted: bool) -> DawnDevice:
-        """Return a device with all that there is."""
+        """Return a device with every supported feature."""
         wanted = [_FEATURES[name] for name in self.features if name in _FEATURES]
         wanted += [name for name in _ALSO if name in self._adapter.features]
-        if self._is_used:  # an adapter makes one device
+        if self._is_used:  # an adapter can open only one device
             self._adapter = _wgpudawn.gpu._enumerate_all_adapters()[self._place]
         self._is_used = True
         device = _extras.request_device_sync(
@@ -123,10 +123,10 @@ def _matrix_unit(found: Mapping[str, Any]) -> MatrixUnit:
 class DawnDevice(WebGpuDevice):
     """A device of Dawn.
 
-    After it is lost Dawn takes everything and says nothing, so each call here looks first.
+    Dawn silently accepts calls to a lost device, so each method checks first.
     """
 
-    tick = 1.0  # Dawn gives nanoseconds
+    tick = 1.0  # Dawn's timestamps are in nanoseconds
 
     def __init__(self, device: Any, features: frozenset[str]) -> None:
         super().__init__(_CALLS, device, features)
@@ -138,7 +138,7 @@ class DawnDevice(WebGpuDevice):
         self._alignment = _extras.get_host_memory_alignment(device) if has_host_memory else 0
         self._done = _api.ffi.new("WGPUQueueWorkDoneCallbackInfo *")
         self._done.mode = _api.lib.WGPUCallbackMode_WaitAnyOnly
-        # NULL would be called; the number 0 stands for no Python function.
+        # Dawn would call NULL. wgpudawn's callback does nothing if its userdata is 0, as here.
         self._done.callback = _api.lib._wgpu_dawn_WGPUQueueWorkDoneCallback
 
     def _check(self) -> None:
@@ -148,12 +148,12 @@ class DawnDevice(WebGpuDevice):
 
     @property
     def host_alignment(self) -> int:
-        """Of the memory of `host_buffer`, in bytes."""
+        """The required alignment of `host_buffer`'s memory, in bytes."""
         return int(self._alignment)
 
     @_raising
     def host_buffer(self, memory: memoryview, usage: Usage) -> Buffer | None:
-        """Return a buffer over the host's own memory; None where the driver refuses it."""
+        """Return a buffer over host memory; None if the driver refuses it."""
         self._check()
         if not self._alignment:
             return None
@@ -166,7 +166,7 @@ class DawnDevice(WebGpuDevice):
         return Buffer(owner, memory.nbytes)
 
     def visible_buffer(self, size: int, usage: Usage) -> Buffer | None:
-        """None: where the host sees memory, there is `host_buffer`."""
+        """None: Dawn has `host_buffer` for this."""
         return None
 
     @_raising
@@ -187,20 +187,20 @@ class DawnDevice(WebGpuDevice):
 
     @_raising
     def pipeline(self, name: str, text: str, layout: protocol.Layout, trusted: bool) -> Owned:
-        """Compile WGSL with the entry point `main`; run-time checks are the device's, not its."""
+        """Compile WGSL with the entry point `main`. `trusted` has no effect: see `open`."""
         self._check()
         module = self.library_device.create_shader_module(label=name, code=text)
         return self._make_pipeline(name, module, layout)
 
     @_raising
     def queries(self, count: int) -> QuerySet:
-        """Return places for `count` timestamps."""
+        """Return a query set for `count` timestamps."""
         self._check()
         return self._make_queries(count)
 
     @_raising
     def submit(self, recorder: protocol.Recorder) -> int:
-        """Submit what was recorded, and what was written; return the submission's number."""
+        """Submit recorded commands and pending writes; return the submission's number."""
         assert isinstance(recorder, Recorder)
         self._check()
         commands, queue = recorder.finish(), self._queue._internal
@@ -216,7 +216,7 @@ class DawnDevice(WebGpuDevice):
         return self._last
 
     def poll(self, wait: bool = False, index: int | None = None) -> bool:
-        """Let finished work be noticed; return whether submission `index`, or all, is done."""
+        """Process completed work; return whether submission `index`, or everything, is done."""
         wanted = index or self._last
         is_done = not wanted or self._is_done(wanted, _FOREVER if wait else 0)
         _api.lib.wgpuInstanceProcessEvents(self._instance)
@@ -233,42 +233,42 @@ class DawnDevice(WebGpuDevice):
 
     @_raising
     def write(self, buffer: protocol.Buffer, data: Any) -> None:
-        """Copy `data` to the beginning of `buffer`, before all that is not submitted yet."""
+        """Copy `data` to the start of `buffer`, ahead of all commands not yet submitted."""
         self._check()
         memory, size = _api.ffi.from_buffer(data), memoryview(data).nbytes
         _api.libf.wgpuQueueWriteBuffer(self._queue._internal, buffer.handle, 0, memory, size)
 
     @_raising
     def map(self, buffer: protocol.Buffer, size: int, *, write: bool = False) -> _Mapped:
-        """Ask to see the first `size` bytes of a staging buffer."""
+        """Start mapping the first `size` bytes of a staging buffer."""
         self._check()
         return _Mapped(self, buffer, size, write)
 
     def destroy(self) -> None:
-        """Give the device up."""
+        """Destroy the device."""
         self.library_device.destroy()
         _api.lib.wgpuInstanceProcessEvents(self._instance)
 
 
 class _Mapped:
-    """A buffer on its way to the host."""
+    """A buffer being mapped."""
 
     def __init__(self, device: DawnDevice, buffer: protocol.Buffer, size: int, write: bool) -> None:
         lib, ffi = _api.lib, _api.ffi
         self._device, self._buffer, self._size, self._write = device, buffer, size, write
         info = ffi.new("WGPUBufferMapCallbackInfo *")
         info.mode = lib.WGPUCallbackMode_WaitAnyOnly
-        info.callback = lib._wgpu_dawn_WGPUBufferMapCallback  # NULL would be called
+        info.callback = lib._wgpu_dawn_WGPUBufferMapCallback  # Dawn would call NULL
         mode = lib.WGPUMapMode_Write if write else lib.WGPUMapMode_Read
         map_async = _api.libf.wgpuBufferMapAsync
         self._future = int(map_async(buffer.handle, mode, 0, size, info[0]).id)
 
     def is_ready(self) -> bool:
-        """Whether the device is done with it."""
+        """Whether mapping has finished."""
         return self._device._is_done(self._future, 0)
 
     def memory(self) -> memoryview:
-        """Return the bytes. GpuError if they could not be mapped."""
+        """Return the bytes. Raises GpuError if mapping failed."""
         self._device._is_done(self._future, _FOREVER)
         state = _api.lib.wgpuBufferGetMapState(self._buffer.handle)
         if state != _api.lib.WGPUBufferMapState_Mapped:
@@ -278,14 +278,14 @@ class _Mapped:
         return self._device._mapped_memory(self._buffer.handle, self._size, self._write)
 
     def close(self) -> None:
-        """Let the device have the buffer back; also what was only asked for is taken back."""
+        """Unmap the buffer, cancelling a mapping still under way."""
         _api.lib.wgpuBufferUnmap(self._buffer.handle)
 
 
 def compiles(text: str) -> str:
-    """Return what Tint says against a kernel, "" if nothing; no driver is needed.
+    """Return Tint's errors for a kernel, or "" if it compiles; needs no driver.
 
-    Dawn has a device that does nothing, and compiles all the same.
+    Dawn's null device runs nothing but still compiles.
     """
     device = _null_device()
     try:
@@ -297,10 +297,10 @@ def compiles(text: str) -> str:
 
 @cache
 def _null_device() -> Any:
-    adapters()  # starts Dawn with what the features need
+    adapters()  # starts Dawn with the toggles that the features need
     listed = _wgpudawn.gpu._enumerate_all_adapters()
     adapter = next((each for each in listed if each.info["backend_type"] == "Null"), None)
     if adapter is None:
-        raise EngineError("this build of Dawn has no device that only compiles")
+        raise EngineError("this build of Dawn has no null device to compile with")
     features = [name for name in _FEATURES.values() if name in adapter.features]
     return adapter.request_device_sync(required_features=features, required_limits={})

@@ -15,21 +15,21 @@ INSTALL: Final = 'pip install "rumus-gpu[dawn]"'
 
 
 def is_installed(engine: EngineName) -> bool:
-    """Return whether an engine's library is there."""
+    """Return whether an engine's library is installed."""
     return engine == "wgpu" or find_spec("wgpudawn") is not None
 
 
 def adapters(engine: EngineName) -> Sequence[Adapter]:
-    """Return the GPUs that an engine sees; importing Dawn's library only when it is asked for.
+    """Return the GPUs that an engine sees. Dawn's library is imported on first use.
 
-    NoAdapterError where the engine does not exist or is not installed.
+    Raises NoAdapterError for an unknown engine and for one that is not installed.
     """
     if engine not in ENGINES:
-        raise NoAdapterError(f"engine={engine!r}: there is 'wgpu' and 'dawn', or None for either")
+        raise NoAdapterError(f"engine must be 'wgpu', 'dawn' or None, not {engine!r}")
     if engine == "wgpu":
         return wgpu_native.adapters()
     if not is_installed(engine):
-        raise NoAdapterError(f"engine='dawn': Dawn is not installed; {INSTALL} brings it")
+        raise NoAdapterError(f"engine='dawn' is not installed; run {INSTALL}")
     from rumus.gpu.engine import dawn
 
     return dawn.adapters()

@@ -1,18 +1,18 @@
-"""What goes wrong on a GPU, as types. Every one of them is a `GpuError`."""
+"""The exceptions of rumus-gpu, all subclasses of `GpuError`."""
 
 from __future__ import annotations
 
 
 class GpuError(RuntimeError):
-    """Something about the device, its memory or its programs."""
+    """An error of the device, its memory or its kernels."""
 
 
 class ForkedProcessError(GpuError):
-    """This process was forked from one that had opened a GPU; no driver survives that."""
+    """This process was forked from one that had opened a GPU; no driver survives a fork."""
 
 
 class NoAdapterError(GpuError):
-    """No GPU driver was found, or none that fits what was asked for."""
+    """No GPU was found, or none that matches the request."""
 
 
 class LimitError(GpuError):
@@ -20,11 +20,11 @@ class LimitError(GpuError):
 
 
 class OutOfMemoryError(GpuError):
-    """The device has no memory left; the message shows who holds how much."""
+    """The device is out of memory; the message lists the arrays that hold the most."""
 
 
 class ShaderError(GpuError):
-    """A kernel's WGSL does not compile; the message shows the kernel's name and the line."""
+    """A kernel's WGSL does not compile; the message names the kernel and the line."""
 
 
 class DeviceLostError(GpuError):
@@ -32,9 +32,9 @@ class DeviceLostError(GpuError):
 
 
 class EngineError(GpuError):
-    """The WebGPU library has refused something; the message is its own."""
+    """The WebGPU library rejected a call; the message is the library's."""
 
     @property
     def is_memory(self) -> bool:
-        """Whether the device had no memory left."""
+        """Whether the device ran out of memory."""
         return "memory" in str(self).lower()

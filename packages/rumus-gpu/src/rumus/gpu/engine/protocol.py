@@ -1,4 +1,4 @@
-"""What rumus asks of a WebGPU library, as types."""
+"""The interface to a WebGPU library."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 EngineName: TypeAlias = Literal["wgpu", "dawn"]
 Handle: TypeAlias = Any  # a pointer of the native library
-# One prepared dispatch: pipeline (None: that of the dispatch before), bind group, dynamic offsets
-# and their count, immediates and their size, and the grid.
+# One prepared dispatch: pipeline (None: the previous dispatch's), bind group, dynamic offsets and
+# their count, immediates and their size, and the grid.
 Command: TypeAlias = "tuple[Handle | None, Handle, Handle, int, Handle, int, int, int]"
 
 KINDS: Final = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "CPU", "Unknown")
 
-# What a device may have, by the names of this program.
+# Optional features of a device, under rumus's names.
 Feature: TypeAlias = Literal[
     "shader-f16",  # 16-bit floats in kernels
     "subgroups",
-    "immediates",  # scalars that are part of a dispatch
+    "immediates",  # scalars passed directly with a dispatch
     "timestamp-query",
-    "matrix-units",  # products of small matrices by a subgroup, see `MatrixUnit`
+    "matrix-units",  # small matrix products computed by a subgroup; see `MatrixUnit`
     "host-memory",  # buffers over the process's own memory
-    "visible-buffers",  # buffers in the host's memory, whatever they are for
+    "visible-buffers",  # host-visible buffers of any usage
 ]
 
 
 class Usage(IntFlag):
-    """What a buffer is for; the numbers are those of webgpu.h."""
+    """The uses of a buffer, with webgpu.h's values."""
 
     MAP_READ = 1
     MAP_WRITE = 2
@@ -41,10 +41,10 @@ class Usage(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class MatrixUnit:
-    """A product that a subgroup does at once: result[m, n] += left[m, k] @ right[k, n].
+    """A product that a subgroup computes in one call: result[m, n] += left[m, k] @ right[k, n].
 
-    operands, result: their elements, as WGSL names them (f16, f32, i8 ...).
-    subgroup: the smallest and the largest subgroup that can do it.
+    operands, result: their element types, by WGSL's names (f16, f32, i8 ...).
+    subgroup: the smallest and largest subgroup size that supports it.
     """
 
     m: int
@@ -56,21 +56,21 @@ class MatrixUnit:
 
 
 class Buffer(Protocol):
-    """Memory of the device, or of the host where the device sees it."""
+    """Device memory, or host memory that the device can access."""
 
     handle: Handle
     size: int
 
     def destroy(self) -> None:
-        """Give the memory back. Nothing that uses it may be submitted from here on."""
+        """Free the memory. Do not submit commands that use it afterwards."""
         ...
 
 
 class Adapter(Protocol):
     """One GPU as one engine sees it.
 
-    kind: of `KINDS`. interface: Vulkan, Metal or D3D12. uuid: the driver's own for this card, in
-    hexadecimal digits; "" where the interface has none.
+    kind: one of `KINDS`. interface: Vulkan, Metal or D3D12. uuid: the card's UUID from its driver,
+    in hexadecimal; "" if the interface has none.
     """
 
     engine: EngineName
@@ -83,9 +83,9 @@ class Adapter(Protocol):
     matrix_units: tuple[MatrixUnit, ...]
 
     def open(self, trusted: bool) -> Device:
-        """Return a device with all features of `Feature` that there are, and the widest limits.
+        """Return a device with every supported `Feature` and the highest limits.
 
-        trusted: kernels are compiled without run-time checks, where the engine can.
+        trusted: compile kernels without run-time checks, if the engine can.
         """
         ...
 
@@ -97,39 +97,39 @@ class Pipeline(Protocol):
 
 
 class BindGroups(Protocol):
-    """Makes bind groups of one layout."""
+    """The factory of bind groups of one layout."""
 
     def bind(self, number: int, buffer: Handle, offset: int, size: int) -> None:
         """Set entry `number` of the next bind group."""
         ...
 
     def make(self) -> Handle:
-        """Return a new bind group; whoever gets it must `release` it."""
+        """Return a new bind group; the caller must `release` it."""
         ...
 
 
 class Layout(Protocol):
-    """The bindings of a kernel: shared by all that bind alike."""
+    """The bindings of a kernel, shared by all kernels with the same bindings."""
 
     @property
     def groups(self) -> BindGroups:
-        """What makes its bind groups."""
+        """The factory of its bind groups."""
         ...
 
 
 class TimedPass(Protocol):
-    """How to begin a pass that writes two timestamps."""
+    """The descriptor of a pass that writes two timestamps."""
 
     descriptor: Handle
 
 
 class QuerySet(Protocol):
-    """Places for timestamps."""
+    """A set of timestamp queries."""
 
     handle: Handle
 
     def timed(self, first: int) -> TimedPass:
-        """Return how to begin a pass that writes timestamps `first` and `first` + 1."""
+        """Return the descriptor of a pass that writes timestamps `first` and `first` + 1."""
         ...
 
 
@@ -150,11 +150,11 @@ class Recorder(Protocol):
         ...
 
     def replay(self, commands: Sequence[Command]) -> None:
-        """Record dispatches that were prepared: see `Command`."""
+        """Record prepared dispatches; see `Command`."""
         ...
 
     def copy(self, source: Handle, start: int, target: Handle, at: int, size: int) -> None:
-        """Record a copy of `size` bytes between two buffers; all numbers multiples of 4."""
+        """Record a copy of `size` bytes between two buffers; offsets and size: multiples of 4."""
         ...
 
     def open_timed(self, timed: TimedPass) -> None:
@@ -166,32 +166,32 @@ class Recorder(Protocol):
         ...
 
     def resolve(self, queries: QuerySet, count: int, resolved: Buffer, staging: Buffer) -> None:
-        """Record that `count` timestamps become readable in `staging`."""
+        """Record copying `count` timestamps to `staging`, where the host can read them."""
         ...
 
 
 class Mapped(Protocol):
-    """A request to see a buffer from the host. `close` must end it before the buffer is used."""
+    """A request to map a buffer. Call `close` before the device uses the buffer again."""
 
     def is_ready(self) -> bool:
-        """Whether `memory` can be had, or never will be. Does not wait; `Device.poll` does."""
+        """Whether the request has succeeded or failed. Does not wait; `Device.poll` does."""
         ...
 
     def memory(self) -> memoryview:
-        """Return the bytes, valid until `close`. GpuError if they could not be mapped."""
+        """Return the bytes, valid until `close`. Raises GpuError if mapping failed."""
         ...
 
     def close(self) -> None:
-        """Let the device have the buffer back."""
+        """Unmap the buffer."""
         ...
 
 
 class Device(Protocol):
     """An open device with its queue.
 
-    Every method raises DeviceLostError when the device is gone, and EngineError with the library's
-    own message for what it refuses. Not thread-safe, except for `release` and `Buffer.destroy`.
-    limits: by WebGPU's names. tick: nanoseconds of one tick of the device's clock.
+    Every method raises DeviceLostError if the device is lost, and EngineError with the library's
+    message if it rejects a call. Not thread-safe, except for `release` and `Buffer.destroy`.
+    limits: by WebGPU's names. tick: nanoseconds per tick of the device's clock.
     """
 
     features: frozenset[str]
@@ -204,39 +204,40 @@ class Device(Protocol):
         ...
 
     def host_buffer(self, memory: memoryview, usage: Usage) -> Buffer | None:
-        """Return a buffer over the host's own memory; None where the device cannot have it.
+        """Return a buffer over host memory; None if the device does not support it.
 
-        memory: writable; its address and size are multiples of `host_alignment`. It is kept alive.
+        memory: writable; its address and size are multiples of `host_alignment`. The buffer keeps
+            it alive.
         """
         ...
 
     @property
     def host_alignment(self) -> int:
-        """Of the memory of `host_buffer`, in bytes; 0 where there is no such memory."""
+        """The required alignment of `host_buffer`'s memory, in bytes; 0 if it is unsupported."""
         ...
 
     def visible_buffer(self, size: int, usage: Usage) -> Buffer | None:
-        """Return a new buffer in memory that the host sees; None where there is none such."""
+        """Return a new buffer in host-visible memory; None if the engine cannot make one."""
         ...
 
     def layout(self, access: str, uniform: bool, immediates: int) -> Layout:
         """Return a layout of storage buffers.
 
-        access: for each "r" or "w". uniform: one more, of scalars, with a dynamic offset.
-        immediates: the bytes of scalars that a dispatch brings along.
+        access: "r" or "w" for each buffer. uniform: add a uniform buffer of scalars with a dynamic
+        offset. immediates: bytes of scalars passed directly with a dispatch.
         """
         ...
 
     def preamble(self, features: Sequence[str]) -> str:
-        """Return the WGSL that must stand in front of a kernel which uses these features."""
+        """Return the WGSL directives that a kernel with these features must start with."""
         ...
 
     def pipeline(self, name: str, text: str, layout: Layout, trusted: bool) -> Pipeline:
-        """Compile WGSL with the entry point `main`. EngineError if it does not compile."""
+        """Compile WGSL with the entry point `main`. Raises EngineError if it does not compile."""
         ...
 
     def queries(self, count: int) -> QuerySet:
-        """Return places for `count` timestamps."""
+        """Return a query set for `count` timestamps."""
         ...
 
     def recorder(self) -> Recorder:
@@ -244,26 +245,26 @@ class Device(Protocol):
         ...
 
     def submit(self, recorder: Recorder) -> int:
-        """Submit what was recorded, and what was written; return the submission's number."""
+        """Submit recorded commands and pending writes; return the submission's number."""
         ...
 
     def poll(self, wait: bool = False, index: int | None = None) -> bool:
-        """Let finished work be noticed; with `wait`, until submission `index`, or all, is done.
+        """Process completed work; with `wait`, block until submission `index`, or all, is done.
 
-        Return whether submission `index`, or everything, is done; an engine that cannot tell of one
-        submission tells of all. The interpreter's lock is free meanwhile.
+        Returns whether that submission, or everything, is done; an engine that cannot track single
+        submissions answers for all of them. Releases the GIL while it waits.
         """
         ...
 
     def write(self, buffer: Buffer, data: Any) -> None:
-        """Copy `data` (a multiple of 4 bytes) to the beginning of `buffer`.
+        """Copy `data` (a multiple of 4 bytes) to the start of `buffer`.
 
-        It happens before everything that is not submitted yet. The caller may change `data` then.
+        The copy precedes all commands not yet submitted. The caller may then change `data`.
         """
         ...
 
     def map(self, buffer: Buffer, size: int, *, write: bool = False) -> Mapped:
-        """Ask to see the first `size` bytes of a staging buffer, to read them or to write them."""
+        """Start mapping the first `size` bytes of a staging buffer, for reading or writing."""
         ...
 
     def address(self, memory: bytearray) -> Handle:
@@ -275,13 +276,13 @@ class Device(Protocol):
         ...
 
     def release(self, group: Handle) -> None:
-        """Give up a bind group, on any thread; commands recorded with it keep it alive."""
+        """Release a bind group, on any thread; commands recorded with it keep it alive."""
         ...
 
     def abandon(self) -> None:
-        """Leave everything to the end of the process, which was forked: releasing would hang."""
+        """Never release anything: this process was forked, and releasing would hang."""
         ...
 
     def destroy(self) -> None:
-        """Give the device up; everything that is asked of it then raises DeviceLostError."""
+        """Destroy the device; every later call raises DeviceLostError."""
         ...

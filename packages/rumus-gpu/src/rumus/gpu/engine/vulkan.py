@@ -1,4 +1,4 @@
-"""The UUIDs of this machine's GPUs, asked of the Vulkan loader itself: wgpu-native hides them."""
+"""The UUIDs of this machine's GPUs, from the Vulkan loader: wgpu-native does not expose them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from typing import Final
 
 _LIBRARY: Final = "vulkan-1.dll" if sys.platform == "win32" else "libvulkan.so.1"
-# Structure types, and sizes and offsets of members, of Vulkan 1.1 on 64-bit machines.
+# Structure types, and member sizes and offsets, from Vulkan 1.1 on 64-bit machines.
 _INSTANCE_CREATE_INFO: Final = 1
 _APPLICATION_INFO: Final = 0
 _PROPERTIES_2: Final = 1000059001
@@ -47,9 +47,9 @@ class _Properties2(ctypes.Structure):
 
 @cache
 def device_uuids() -> Mapping[str, tuple[str, ...]]:
-    """Return name -> the UUIDs of the GPUs of this name, in the order in which Vulkan lists them.
+    """Return name -> the UUIDs of the GPUs of this name, in Vulkan's order.
 
-    Empty where there is no Vulkan 1.1 loader, or it is in a place that only the driver knows.
+    Empty if there is no Vulkan 1.1 loader on the library search path.
     """
     try:
         vulkan = ctypes.CDLL(_LIBRARY)

@@ -1,8 +1,7 @@
-"""What both libraries have in common: the functions of webgpu.h, called through cffi.
+"""The part that both engines share: webgpu.h's functions, called through cffi.
 
-The libraries' Python objects stay the owners of everything; only what happens thousands of times a
-second goes around them. What the functions are given was checked before, by whoever calls this: a
-wrong pointer ends the process.
+The libraries' Python objects own every resource; only calls made thousands of times a second bypass
+them. Callers must pass valid arguments: a wrong pointer crashes the process.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """A library's functions. `libf` raises what `lib` only logs. errors: what `libf` raises."""
+    """A library's functions. `libf` raises the errors that `lib` only logs; errors: their type."""
 
     lib: Any
     libf: Any
@@ -31,16 +30,16 @@ class Calls:
 
 
 def lost(reason: str) -> DeviceLostError:
-    """Return the error that says that a device is gone, and what to do."""
+    """Return the error for a lost device."""
     return DeviceLostError(
         "the GPU is lost: its driver reset it, or it was unplugged "
-        f"({' '.join(reason.split())}). Start the process again from the last checkpoint; what is "
-        "on disk is intact"
+        f"({' '.join(reason.split())}). Restart the process from the last checkpoint; files on "
+        "disk are intact"
     )
 
 
 def raising(errors: type[Exception]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Have a function raise EngineError or DeviceLostError instead of a library's `errors`."""
+    """Return a decorator that turns a library's `errors` into EngineError or DeviceLostError."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
@@ -58,7 +57,7 @@ def raising(errors: type[Exception]) -> Callable[[Callable[P, R]], Callable[P, R
 
 
 class Buffer:
-    """A buffer that a library's own object owns."""
+    """A buffer owned by one of the library's objects."""
 
     __slots__ = ("_owner", "handle", "size")
 
@@ -68,12 +67,12 @@ class Buffer:
         self.size = size
 
     def destroy(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._owner.destroy()
 
 
 class Owned:
-    """Something that a library's own object keeps alive."""
+    """A handle kept alive by one of the library's objects."""
 
     __slots__ = ("_owner", "handle")
 
@@ -83,13 +82,13 @@ class Owned:
 
 
 class BindGroups:
-    """Makes bind groups of one layout from a structure that is filled in again each time."""
+    """The factory of bind groups of one layout; it refills one descriptor for each."""
 
     __slots__ = ("_create", "_descriptor", "_device", "_entries", "_layout")
 
     def __init__(self, calls: Calls, device: Any, layout: Any, count: int) -> None:
         self._device = device._internal
-        self._layout = layout  # kept alive: a handle of what is gone ends the process
+        self._layout = layout  # kept alive: using a freed handle crashes the process
         self._create = calls.lib.wgpuDeviceCreateBindGroup
         self._entries = calls.ffi.new("WGPUBindGroupEntry[]", count)
         for number in range(count):
@@ -107,20 +106,20 @@ class BindGroups:
         entry.size = size
 
     def make(self) -> Handle:
-        """Return a new bind group; whoever gets it must `release` it."""
+        """Return a new bind group; the caller must `release` it."""
         return self._create(self._device, self._descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The library's layout of a pipeline, and what makes bind groups for it."""
+    """The library's pipeline layout, and the factory of its bind groups."""
 
     owner: Any
     groups: BindGroups
 
 
 class TimedPass:
-    """How to begin a pass that writes the timestamps `first` and `first` + 1 of a set."""
+    """The descriptor of a pass that writes timestamps `first` and `first` + 1 of a query set."""
 
     __slots__ = ("_queries", "_writes", "descriptor")
 
@@ -135,7 +134,7 @@ class TimedPass:
 
 
 class QuerySet(Owned):
-    """Places for timestamps."""
+    """A set of timestamp queries."""
 
     __slots__ = ("_calls",)
 
@@ -144,14 +143,14 @@ class QuerySet(Owned):
         self._calls = calls
 
     def timed(self, first: int) -> TimedPass:
-        """Return how to begin a pass that writes timestamps `first` and `first` + 1."""
+        """Return the descriptor of a pass that writes timestamps `first` and `first` + 1."""
         return TimedPass(self._calls, self._owner, first)
 
 
 class Recorder:
     """One command encoder with at most one open compute pass.
 
-    What is wrong with a command is said when the encoder is finished.
+    Errors in commands surface when the encoder is finished.
     """
 
     __slots__ = ("_calls", "_device", "_dispatch", "_encoder", "_from_buffer", "_null", "_pass",
@@ -175,7 +174,7 @@ class Recorder:
         self.commands = 0
 
     def _begin(self) -> Handle:
-        """The command encoder, a new one if there is none."""
+        """The command encoder, created on first use."""
         if self._encoder is None:
             create = self._calls.libf.wgpuDeviceCreateCommandEncoder
             self._encoder = create(self._device._internal, self._null)
@@ -211,7 +210,7 @@ class Recorder:
         self.commands += 1
 
     def replay(self, commands: Sequence[Command]) -> None:
-        """Record dispatches that were prepared: see `Command`."""
+        """Record prepared dispatches; see `Command`."""
         encoder = self._pass or self._open(self._pass_descriptor)
         set_pipeline, set_group = self._set_pipeline, self._set_bind_group
         set_immediates, dispatch = self._set_immediates, self._dispatch
@@ -237,14 +236,14 @@ class Recorder:
         resolved: protocol.Buffer,
         staging: protocol.Buffer,
     ) -> None:
-        """Record that `count` timestamps become readable in `staging`."""
+        """Record copying `count` timestamps to `staging`, where the host can read them."""
         self.close_pass()
         resolve = self._calls.lib.wgpuCommandEncoderResolveQuerySet
         resolve(self._begin(), queries.handle, 0, count, resolved.handle, 0)
         self.copy(resolved.handle, 0, staging.handle, 0, 8 * count)
 
     def copy(self, source: Handle, start: int, target: Handle, at: int, size: int) -> None:
-        """Record a copy of `size` bytes between two buffers; all numbers multiples of 4."""
+        """Record a copy of `size` bytes between two buffers; offsets and size: multiples of 4."""
         self.close_pass()
         copy = self._calls.lib.wgpuCommandEncoderCopyBufferToBuffer
         copy(self._begin(), source, start, target, at, size)
@@ -258,7 +257,7 @@ class Recorder:
             self._calls.lib.wgpuComputePassEncoderRelease(open_pass)
 
     def finish(self) -> Handle | None:
-        """Return the recorded commands, which must be released; None if there are none."""
+        """Return the recorded commands, which the caller must release; None if there are none."""
         self.close_pass()
         self.commands = 0
         if self._encoder is None:
@@ -271,7 +270,7 @@ class Recorder:
 
 
 class WebGpuDevice:
-    """The part of a device that is the same with either library: objects and recording."""
+    """The part of a device that both libraries share: creating objects, and recording."""
 
     def __init__(self, calls: Calls, device: Any, features: frozenset[str]) -> None:
         self.calls = calls
@@ -286,7 +285,7 @@ class WebGpuDevice:
         buffers: list[dict[str, object]] = [{"type": kinds[letter]} for letter in access]
         if uniform:
             buffers.append({"type": "uniform", "has_dynamic_offset": True})
-        compute = 4  # the only stage there is here
+        compute = 4  # WGPUShaderStage_Compute
         group = self.library_device.create_bind_group_layout(
             entries=[
                 {"binding": number, "visibility": compute, "buffer": buffer}
@@ -327,11 +326,11 @@ class WebGpuDevice:
         return self.calls.ffi.new("uint32_t[1]", [offset])
 
     def release(self, group: Handle) -> None:
-        """Give up a bind group, on any thread; commands recorded with it keep it alive."""
+        """Release a bind group, on any thread; commands recorded with it keep it alive."""
         self._release(group)
 
     def abandon(self) -> None:
-        """Leave everything to the end of the process, which was forked: releasing would hang."""
+        """Never release anything: this process was forked, and releasing would hang."""
         self._release = lambda _: None
 
     def _mapped_memory(self, buffer: Handle, size: int, write: bool) -> memoryview:

@@ -1,7 +1,7 @@
-"""wgpu-native through wgpu-py: the engine that is always there.
+"""wgpu-native through wgpu-py: the engine that is always installed.
 
-The C functions called here and in `webgpu` are all there may be: others of wgpu-native are
-unimplemented and end the process.
+Call no C functions beyond those used here and in `webgpu`: some of wgpu-native's are unimplemented
+and abort the process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rumus.gpu.engine.webgpu import (
 
 _CALLS: Final = Calls(_api.lib, _api.libf, _api.ffi, wgpu.GPUError)
 _INTERFACES: Final = {"darwin": ("Metal",), "win32": ("Vulkan", "DX12")}
-# Ours -> wgpu-native's. cooperative-matrix is listed by adapters, and no device opens with it.
+# Ours -> wgpu-native's. Adapters also list cooperative-matrix, but no device opens with it.
 _FEATURES: Final = {
     "shader-f16": "shader-f16",
     "subgroups": "subgroup",
@@ -44,15 +44,15 @@ _FEATURES: Final = {
     "timestamp-query": "timestamp-query",
     "visible-buffers": "mappable-primary-buffers",
 }
-_EXTRAS: Final = ("subgroup-barrier", "timestamp-query-inside-passes")  # they come with the others
+_EXTRAS: Final = ("subgroup-barrier", "timestamp-query-inside-passes")  # requested if present
 _raising = raising(wgpu.GPUError)
 
 
 @cache
 def adapters() -> Sequence[WgpuAdapter]:
-    """Return the GPUs that wgpu-native sees; OpenGL is left out."""
-    # Without the flags that validate indirect calls, which are never made. It fails where other
-    # code of this process has started wgpu already, with its own settings, which do as well.
+    """Return the GPUs that wgpu-native sees, except through OpenGL."""
+    # No flags: they would validate indirect calls, which rumus never makes. If other code in this
+    # process has already started wgpu, this raises, and that code's settings will do.
     with suppress(RuntimeError):
         extras.set_instance_extras(_INTERFACES.get(sys.platform, ("Vulkan",)), ["Empty"])
     listed = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
@@ -88,7 +88,7 @@ class WgpuAdapter:
         )
 
     def open(self, trusted: bool) -> WgpuDevice:
-        """Return a device with all that there is; `trusted` is said for each kernel."""
+        """Return a device with every supported feature. `trusted` is set per kernel instead."""
         wanted = [_FEATURES[name] for name in self.features]
         wanted += [name for name in _EXTRAS if name in self._adapter.features]
         device = self._adapter.request_device_sync(required_features=wanted, required_limits={})
@@ -96,7 +96,7 @@ class WgpuAdapter:
 
 
 def _release_nothing() -> None:
-    """Have wgpu's objects end without a call into its library, in this process."""
+    """Disable the finalizers of wgpu's objects, which call into its library."""
     for kind in vars(import_module("wgpu._classes")).values():
         if isinstance(kind, type) and "__del__" in vars(kind):
             kind.__del__ = lambda _: None  # type: ignore[attr-defined]
@@ -112,22 +112,22 @@ class WgpuDevice(WebGpuDevice):
         self.tick = float(_api.lib.wgpuQueueGetTimestampPeriod(device.queue._internal))
 
     def abandon(self) -> None:
-        """Leave everything to the end of the process; see `Device.abandon`."""
+        """Never release anything; see `Device.abandon`."""
         super().abandon()
         _release_nothing()
 
     @property
     def host_alignment(self) -> int:
-        """0: wgpu-native has no buffers over the host's memory."""
+        """0: wgpu-native has no buffers over host memory."""
         return 0
 
     def host_buffer(self, memory: memoryview, usage: Usage) -> Buffer | None:
-        """None: wgpu-native has no buffers over the host's memory."""
+        """None: wgpu-native has no buffers over host memory."""
         return None
 
     @_raising
     def visible_buffer(self, size: int, usage: Usage) -> Buffer | None:
-        """Return a new buffer that could be mapped, which puts it where the host sees it."""
+        """Return a new buffer; being mappable places it in host-visible memory."""
         if "visible-buffers" not in self.features:
             return None
         return self._make_buffer(size, usage | Usage.MAP_READ)
@@ -143,7 +143,7 @@ class WgpuDevice(WebGpuDevice):
         return self._make_layout(access, uniform, immediates)
 
     def preamble(self, features: Sequence[str]) -> str:
-        """Return nothing: naga knows subgroups without being told, and refuses the directive."""
+        """Return no directives: naga enables subgroups without one, and rejects it."""
         return ""
 
     @_raising
@@ -157,12 +157,12 @@ class WgpuDevice(WebGpuDevice):
 
     @_raising
     def queries(self, count: int) -> QuerySet:
-        """Return places for `count` timestamps."""
+        """Return a query set for `count` timestamps."""
         return self._make_queries(count)
 
     @_raising
     def submit(self, recorder: protocol.Recorder) -> int:
-        """Submit what was recorded, and what was written; return the submission's number."""
+        """Submit recorded commands and pending writes; return the submission's number."""
         assert isinstance(recorder, Recorder)
         try:
             commands = recorder.finish()
@@ -170,7 +170,8 @@ class WgpuDevice(WebGpuDevice):
                 return self._submit(0, self.null)
             index = self._submit(1, _api.ffi.new("WGPUCommandBuffer[1]", [commands]))
         except wgpu.GPUError:
-            # Of a lost device it only says that something is invalid; this says what happened.
+            # After a device loss, this error only calls an object invalid; a new buffer raises the
+            # real cause.
             self._make_buffer(4, Usage.COPY_DST).destroy()
             raise
         _api.lib.wgpuCommandBufferRelease(commands)
@@ -180,23 +181,23 @@ class WgpuDevice(WebGpuDevice):
         return int(_api.libf.wgpuQueueSubmitForIndex(self._queue._internal, count, commands))
 
     def poll(self, wait: bool = False, index: int | None = None) -> bool:
-        """Let finished work be noticed; return whether nothing is left to do."""
+        """Process completed work; return whether everything is done."""
         wanted = self.null if index is None else _api.ffi.new("WGPUSubmissionIndex *", index)
         return bool(_api.lib.wgpuDevicePoll(self.library_device._internal, wait, wanted))
 
     @_raising
     def write(self, buffer: protocol.Buffer, data: Any) -> None:
-        """Copy `data` to the beginning of `buffer`, before all that is not submitted yet."""
+        """Copy `data` to the start of `buffer`, ahead of all commands not yet submitted."""
         memory = _api.ffi.from_buffer(data)
         write = _api.libf.wgpuQueueWriteBuffer
         write(self._queue._internal, buffer.handle, 0, memory, memoryview(data).nbytes)
 
     def map(self, buffer: protocol.Buffer, size: int, *, write: bool = False) -> _Mapped:
-        """Ask to see the first `size` bytes of a staging buffer."""
+        """Start mapping the first `size` bytes of a staging buffer."""
         return _Mapped(self, buffer, size, write)
 
     def destroy(self) -> None:
-        """Give the device up."""
+        """Destroy the device."""
         self.is_destroyed = True
         self.library_device.destroy()
 
@@ -224,8 +225,9 @@ def _on_mapped(status: int, message: Any, request: Any, _: Any) -> None:
 
 
 class _Mapped:
-    """A buffer on its way to the host. wgpu-native's own question for its state ends the process,
-    so the answers are kept.
+    """A buffer being mapped.
+
+    wgpuBufferGetMapState aborts the process, so the callback records the status.
     """
 
     def __init__(self, device: WgpuDevice, buffer: protocol.Buffer, size: int, write: bool) -> None:
@@ -240,19 +242,19 @@ class _Mapped:
         lib.wgpuBufferMapAsync(buffer.handle, mode, 0, size, info[0])
 
     def is_ready(self) -> bool:
-        """Whether there is an answer."""
+        """Whether the callback has run."""
         return self._request in _answers
 
     def memory(self) -> memoryview:
-        """Return the bytes. GpuError if they could not be mapped."""
+        """Return the bytes. Raises GpuError if mapping failed."""
         status = _answers.pop(self._request, None)
         if status != _api.lib.WGPUMapAsyncStatus_Success:
             raise GpuError(f"reading from the GPU failed (status {status}); the device may be lost")
-        if self._device.is_destroyed:  # its buffers too, and to ask for one ends the process
-            raise lost("it was given up while its memory was read")
+        if self._device.is_destroyed:  # so are its buffers, and using one aborts the process
+            raise lost("it was destroyed while its memory was being read")
         return self._device._mapped_memory(self._buffer.handle, self._size, self._write)
 
     def close(self) -> None:
-        """Let the device have the buffer back."""
+        """Unmap the buffer."""
         if not self._device.is_destroyed:
             _api.lib.wgpuBufferUnmap(self._buffer.handle)

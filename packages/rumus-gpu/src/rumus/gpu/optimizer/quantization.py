@@ -1,6 +1,6 @@
-"""Blocks of numbers to 8-bit codes and back, one dispatch each.
+"""Quantization of blocks to 8-bit codes and back, one dispatch each.
 
-`rumus.tensor.memory.quantization` says what the codes are.
+`rumus.tensor.memory.quantization` defines the codes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _WORKGROUP_BYTES: Final = 4 * (BLOCK + BLOCK // 4)
 
 
 class Quantization:
-    """The dispatches on one device, and the tables there, sent over once.
+    """The dispatches on one device, and their lookup tables, uploaded once.
 
-    The flat arrays lie dense from the start of a binding.
+    All arrays are flat and dense, and start at the start of a binding.
     """
 
     def __init__(self, backend: ArrayBackend) -> None:
@@ -59,7 +59,7 @@ class Quantization:
         piece: Piece,
         out: GPUArray,
     ) -> Call:
-        """The dispatch that writes what the codes of a piece stand for."""
+        """The dispatch that writes the values that a piece's codes represent."""
         make = partial(Program, "dequantize", shader("dequantize"), "rrrrw", "III")
         pipeline = self._backend.gpu.pipeline("dequantize", make)
         levels, _ = self._levels(code)

@@ -1,7 +1,7 @@
-"""Sums of each slot of flat memory, or of all, in two dispatches; see `Backend.slot_sums`.
+"""Sums per slot of flat memory, or over all slots, in two dispatches; see `Backend.slot_sums`.
 
-A slot is cut into parts, small ones into one, so that ten thousand small slots and one large one
-both are work for the whole device. How it is cut depends on the table alone.
+Slots are split into parts, a small one into just one, so that ten thousand small slots and one
+large slot both occupy the whole device. The split depends only on the table.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rumus.gpu.elementwise.copying import contiguous
 from rumus.tensor.memory.slot_table import ALIGNMENT, SlotTable
 
 LANES: Final = 64
-PART: Final = 4096  # elements of a part, at least
-MOST: Final = 2048  # parts of a slot, which each of them adds up again
+PART: Final = 4096  # minimum elements per part
+MOST: Final = 2048  # maximum parts per slot: in slot_spread.wgsl each part adds up all of them
 _HEAD: Final = f"const LANES = {LANES}u;\nconst ROWS = 1u;\n"
 
 
 def slot_parts(table: SlotTable) -> NDArray[np.int32]:
-    """Return the parts that slots are cut into, [parts, 4]; see slot_sums.wgsl."""
+    """Return the parts that slots are split into, [parts, 4]; see slot_sums.wgsl."""
     starts, sizes = table.filled.T
     steps = np.maximum(PART, -(-sizes // (MOST * ALIGNMENT)) * ALIGNMENT)
     counts = -(-sizes // steps)
@@ -51,8 +51,8 @@ def slot_sums(
 ) -> Iterator[Call]:
     """Yield the two dispatches.
 
-    cut: `parts`, on the device. out: float32, in its own memory; without axes for the sum over
-    all slots. squared: of the squares. added: to what `out` holds.
+    cut: the result of `slot_parts`, on the device. out: float32, in its own memory; without axes
+    for the sum over all slots. squared: sum the squares. added: add to the contents of `out`.
     """
     number = cut.shape[0]
     source = array if array.is_flat else contiguous(array)
@@ -69,7 +69,7 @@ def slot_sums(
 
 
 def _parts_program(name: str, stored: Stored, squared: bool) -> Program:
-    """The WGSL of the sums of parts, for elements that are stored like this."""
+    """The WGSL that sums each part, for elements stored like `stored`."""
     half = "enable f16;\n" if stored.wgsl == "f16" else ""
     load = (
         f"alias Stored = {vector(stored.wgsl, 4)};\n"
@@ -80,7 +80,7 @@ def _parts_program(name: str, stored: Stored, squared: bool) -> Program:
 
 
 def _program(name: str, bindings: str, scalars: str) -> Program:
-    """The WGSL of what follows."""
+    """The WGSL of the second dispatch."""
     return Program(name, _HEAD + _text(name), bindings, scalars, 4 * LANES)
 
 

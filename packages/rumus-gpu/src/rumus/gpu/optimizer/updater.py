@@ -1,12 +1,13 @@
 """`DeviceUpdater`: an optimizer's steps, applied or refused by the device. See `Updater`.
 
-A step is three kinds of dispatches: one for each section that looks for gradients that are not
-finite, one that decides (decide.wgsl), and one for each section that updates it, or does nothing.
-In front of the last come those of a section's preparation, if it has one: they need the scalars
-that were decided for, and as they write nothing that lasts they may run for a refused step.
-They are the same every time: the device itself counts the steps that it applied to a section, and
-takes the scalars of the next one from a table that holds many steps in advance. The host fills the
-table again now and then, and reads the counts at that occasion without waiting.
+A step has three kinds of dispatches: one per section that searches its gradients for non-finite
+values, one that decides (decide.wgsl), and one per section that updates it or does nothing. A
+section's preparation, if it has one, runs just before its update, because it needs the scalars that
+the decision selects. It also runs in refused steps: nothing that it writes outlives the step.
+
+The dispatches are the same in every step: the device counts the steps applied to each section, and
+takes the next step's scalars from a table filled many steps ahead. The host refills the table now
+and then, and uses the occasion to read the counts without waiting.
 """
 
 from __future__ import annotations
@@ -39,32 +40,32 @@ if TYPE_CHECKING:
     from rumus.gpu.optimizer.quantization import Quantization
     from rumus.tensor.memory.slot_table import SlotTable
 
-ROWS: Final = 128  # of the table: steps of which the host knows nothing yet, and steps in advance
-AHEAD: Final = 64  # steps in advance at most
+ROWS: Final = 128  # of the table: steps whose outcome is still unknown, and steps ahead
+AHEAD: Final = 64  # maximum steps ahead
 HEAD: Final = 8  # words of the control block before the counts
 SEEN: Final = 3
 HISTORY: Final = 4
-REMEMBERED: Final = 128  # steps, at least ROWS
-LOOKED_AT: Final = 1024  # vectors that a workgroup of finite.wgsl looks at
+REMEMBERED: Final = 128  # steps in the history, at least ROWS
+LOOKED_AT: Final = 1024  # vectors that a workgroup of finite.wgsl checks
 VECTOR: Final = 16  # bytes: four elements of float32, or eight of float16
-WALKS: Final[tuple[Walk, ...]] = ("one", "same", "slot")  # of an update's arrays, by their axes
-AT_ONCE: Final = 128  # sections of one dispatch of decide.wgsl
+WALKS: Final[tuple[Walk, ...]] = ("one", "same", "slot")  # of an update's arrays, by axis count
+AT_ONCE: Final = 128  # sections per dispatch of decide.wgsl
 
 
 class OptimizerBackend(ArrayBackend, Protocol):
-    """What an updater asks of the backend that made it. quantization: of its state."""
+    """The part of its backend that an updater uses. quantization: of packed state."""
 
     quantization: Quantization
 
     def cut(self, table: SlotTable) -> GPUArray:
-        """Return the parts that a table's slots are cut into, sent over once for each table."""
+        """Return the parts that a table's slots are split into, uploaded once per table."""
 
     def watch(self, updater: DeviceUpdater) -> None:
-        """Let an updater know when something is read: it waits for the device anyway."""
+        """Notify an updater of reads, which wait for the device anyway."""
 
 
 class DeviceUpdater:
-    """Records the steps of one optimizer on one device, and hears of their outcomes later."""
+    """Records the steps of one optimizer on one device, and learns their outcomes later."""
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class DeviceUpdater:
         backend.watch(self)
 
     def _allocate(self) -> None:
-        """Make the control block, the table and the lists of where parameters begin."""
+        """Allocate the control block, the table of scalars and the starts of the parameters."""
         backend, sections = self.backend, self.sections
         number = sum(len(section.starts) for section in sections)
         self._words = -(-number // 32)
@@ -113,13 +114,13 @@ class DeviceUpdater:
         self._unknown = backend.upload(np.array(np.nan, np.float32))
         self._firsts = np.cumsum([0, *(len(s.starts) for s in sections)]).tolist()
 
-    # The scalars of steps to come
+    # The scalars of future steps
 
     def prepare(
         self, ready: Sequence[int], gradients: Sequence[GPUArray], scalars: Scalars
     ) -> Outcome:
-        """Get the next step ready; see `Updater.prepare`."""
-        with self.backend.gpu.lock:  # another thread may be reading, and hear of steps there
+        """Prepare the next step; see `Updater.prepare`."""
+        with self.backend.gpu.lock:  # another thread's read may report outcomes meanwhile
             return self._prepare(ready, gradients, scalars)
 
     def _prepare(
@@ -130,7 +131,7 @@ class DeviceUpdater:
         found = [next(scalars(n, (self.issued[n] + 1,))) for n in ready]
         known = [self._rows[n].get(self.issued[n] + 1) for n in ready]
         if found != known:
-            with Uninterrupted():  # the rows that the host knows are those that the device has
+            with Uninterrupted():  # the host's copy of the rows must match the device's
                 self._fill_table(ready, found, scalars, is_new=known.count(None) == len(known))
         outcome = Outcome()
         which = tuple(ready)
@@ -145,10 +146,10 @@ class DeviceUpdater:
         *,
         is_new: bool,
     ) -> None:
-        """Send the scalars of the steps that may come next, and ask what became of earlier ones.
+        """Upload the scalars of the steps that may come next, and request earlier outcomes.
 
-        is_new: the table has come to its end; otherwise its scalars have changed, as they may do
-        again with the next step.
+        is_new: the table has run out; otherwise its scalars have changed, and may change again at
+        the next step.
         """
         self._ahead = min(2 * self._ahead, AHEAD) if is_new else 1
         with np.errstate(over="ignore"):
@@ -162,16 +163,16 @@ class DeviceUpdater:
     def _to_come(
         self, n: int, now: tuple[float, ...], scalars: Scalars
     ) -> dict[int, tuple[float, ...]]:
-        """The scalars of the steps that may be the next of a section, by their number.
+        """The scalars of every step that may be a section's next, by step number.
 
-        now: those of the next one if no pending step is refused.
+        now: the next step's scalars if no pending step is refused.
         """
         known, next_ = self.counts[n], self.issued[n] + 1
         pending = range(known + 1, next_)
         rows = dict(zip(pending, scalars(n, pending), strict=True))
         rows[next_] = now
         ahead = range(next_ + 1, min(next_ + self._ahead, known + ROWS))
-        with suppress(Exception):  # it is raised again when it is this step's turn
+        with suppress(Exception):  # raised again when that step is due
             for t, row in zip(ahead, scalars(n, ahead), strict=True):
                 rows[t] = row
         return rows
@@ -179,7 +180,7 @@ class DeviceUpdater:
     # The step
 
     def _work(self, ready: tuple[int, ...], gradients: Sequence[GPUArray]) -> Callable[[], None]:
-        """What records a step: prepared once for gradients that lie where they usually do."""
+        """The function that records a step, kept while gradients lie in their usual arrays."""
         found = self._steps.get(ready)
         for n, gradient in zip(ready, gradients, strict=True):
             if gradient is not self.sections[n].gradients:
@@ -227,7 +228,7 @@ class DeviceUpdater:
         return pipeline, (self._device_table, self._control), values, 1
 
     def _before(self, number: int, gradient: GPUArray, begun: set[int]) -> Iterator[Call]:
-        """What a section's preparation does. begun: see `Section.prepare`."""
+        """The dispatches of a section's preparation. begun: see `Section.prepare`."""
         section, gpu = self.sections[number], self.backend.gpu
         preparation = section.preparation
         if preparation is None:
@@ -248,7 +249,7 @@ class DeviceUpdater:
     def _measured(
         self, number: int, kernel: Kernel, gradient: GPUArray, first: int
     ) -> Iterator[Call]:
-        """The kernel that writes what is to be added up, over all of a section."""
+        """The kernel that writes the values to be summed, over the whole section."""
         packing = self.sections[number].packing
         if packing is None:
             yield self._run(number, kernel, gradient, first)
@@ -272,7 +273,7 @@ class DeviceUpdater:
     def _update_packed(
         self, number: int, kernel: Kernel, gradient: GPUArray, first: int
     ) -> Iterator[Call]:
-        """The update of what is packed; it is packed again even where it did not change."""
+        """The update of packed state, which is repacked even where it did not change."""
         packing = self.sections[number].packing
         assert packing is not None
         for piece in packing.pieces:
@@ -299,14 +300,14 @@ class DeviceUpdater:
         is_small: bool = False,
         piece: Piece | None = None,
     ) -> Call:
-        """One kernel over a section; its scalars begin at `first` among those of the section.
+        """One kernel over a section; its scalars start at `first` among the section's.
 
-        is_small: it runs over flat arrays as long as its output, not over the whole section. piece:
-        the part of the section that it runs over.
+        is_small: run over flat arrays as long as the output, not over the whole section. piece: the
+        part of the section to run over.
         """
         section = self.sections[number]
         arrays, out = section.operands(kernel, gradient, piece)
-        if is_small:  # a value for each row of a slot, without its second axis
+        if is_small:  # one value per row of a slot: the second axis goes
             arrays = [array.reshape(-1) if array.ndim == 2 else array for array in arrays]
         factors = None if is_small else section.factors
         pairs = zip(kernel.arrays, arrays, strict=True)
@@ -322,7 +323,7 @@ class DeviceUpdater:
         return pipeline, (*arrays, self._control), numbers, -(-vectors // WORKGROUP)
 
     def commit(self) -> None:
-        """Record the step. Nothing of it can fail but the device itself."""
+        """Record the step. Only the device itself can fail here."""
         assert self._prepared is not None
         work, outcome, ready = self._prepared
         with self.backend.gpu.lock:
@@ -332,10 +333,10 @@ class DeviceUpdater:
             self._pending.append((outcome, ready))
         self._prepared = None
 
-    # What became of the steps
+    # The outcomes of steps
 
     def poll(self, wait: bool = False) -> None:
-        """Hear of outcomes; see `Updater.poll`."""
+        """Process outcomes that have arrived; see `Updater.poll`."""
         if not wait and not self._report.is_under_way:
             return
         with self.backend.gpu.lock:
@@ -345,8 +346,8 @@ class DeviceUpdater:
                 self._take(wait=True)
 
     def ask(self) -> bool:
-        """Ask what became of the steps, if there are any; the host is about to wait anyway."""
-        with self.backend.gpu.lock:  # two that start the same read would use a mapped buffer
+        """Request outcomes if steps are pending; the host is about to wait anyway."""
+        with self.backend.gpu.lock:  # two threads starting one read would use a mapped buffer
             if self._pending and not self._report.is_under_way:
                 self._report.start()
             return bool(self._pending)
@@ -358,7 +359,7 @@ class DeviceUpdater:
                 self._absorb(report)
 
     def _absorb(self, report: NDArray[Any]) -> None:
-        """Fill in the outcomes of the steps that the device had decided when it was asked."""
+        """Fill in the outcomes of the steps decided by the time of the report."""
         words = report.view(np.uint32)
         sections = len(self.sections)
         refused: list[Outcome] = []
@@ -389,7 +390,7 @@ class DeviceUpdater:
         return tuple(found)
 
     def _open_again(self) -> None:
-        """Let steps be applied again: those after a refused one were refused as well."""
+        """Accept steps again: after a refused one, the device refused all later ones too."""
         if self._pending:
             self._report.start()
             report = self._report.take(wait=True)
