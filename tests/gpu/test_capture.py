@@ -291,7 +291,7 @@ def odd(x: Tensor) -> Tensor:
     ("step", "match"),
     [
         (lambda x: x * x.sum().item(), "read"),
-        (lambda x: x + tensor([1.0], backend=x.backend), "uploaded"),
+        (lambda x: x + tensor([1.0], backend=x.backend), "uploads"),
         (lambda x: x * float(Generator(0).permutation(4)[0]), "permutation is drawn on the host"),
         (odd, "an odd thing"),
     ],

@@ -83,7 +83,7 @@ def test_the_trace(gpu: GpuBackend, tmp_path: Path) -> None:
 
 
 def test_a_profile_in_a_profile(gpu: GpuBackend) -> None:
-    with gpu.profile(), pytest.raises(RuntimeError, match="profiled already"), gpu.profile():
+    with gpu.profile(), pytest.raises(RuntimeError, match="already being profiled"), gpu.profile():
         pass
     with gpu.profile() as found:
         work(gpu)

@@ -637,15 +637,15 @@ def refused(gpu: GpuBackend, loss: Callable[[Parameter, Tensor], Tensor], match:
 
 
 def test_reading_inside_is_refused(gpu: GpuBackend) -> None:
-    refused(gpu, lambda w, x: (w * x).sum() * float(x.sum()), "a value is read")
+    refused(gpu, lambda w, x: (w * x).sum() * float(x.sum()), "it reads a value")
 
 
 def test_deciding_inside_is_refused(gpu: GpuBackend) -> None:
-    refused(gpu, lambda w, x: (w * x).sum() if x.sum() > 0 else w.sum(), "a value is read")
+    refused(gpu, lambda w, x: (w * x).sum() if x.sum() > 0 else w.sum(), "it reads a value")
 
 
 def test_uploading_inside_is_refused(gpu: GpuBackend) -> None:
-    refused(gpu, lambda w, x: (w * x * tensor([1.0, 2.0], backend=gpu)).sum(), "uploaded inside")
+    refused(gpu, lambda w, x: (w * x * tensor([1.0, 2.0], backend=gpu)).sum(), "uploads an array")
 
 
 def left_alone(gpu: GpuBackend, loss: Callable[[Parameter, Tensor], Tensor], match: str) -> None:
@@ -717,7 +717,7 @@ def test_what_escapes_is_refused(gpu: GpuBackend) -> None:
         Kept.last = x * 2.0
         return (w * Kept.last).sum()
 
-    refused(gpu, loss, "still held")
+    refused(gpu, loss, "still referenced after it")
 
 
 def test_random_numbers_of_the_host_are_drawn_in_each_repetition(gpu: GpuBackend) -> None:

@@ -71,7 +71,7 @@ class Notes:
 
     def asked(self, question: Callable[..., Any], arrays: Sequence[Array]) -> Any:
         """Answer on the host, which no replay can do."""
-        self.why_not = self.why_not or "it reads the values of a tensor on the CPU"
+        self.why_not = self.why_not or "it reads numbers of a tensor on the CPU"
         return question(*arrays)
 
     def feed(

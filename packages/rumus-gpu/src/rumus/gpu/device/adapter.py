@@ -17,7 +17,7 @@ from rumus.gpu.engine.protocol import KINDS, Adapter, EngineName
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """One GPU: its place in the order of choice, its name and its kind.
+    """One GPU of this machine.
 
     index: its index in `devices()`.
     name: from the driver.
@@ -57,7 +57,7 @@ def _cards(engines: Sequence[EngineName] = ENGINES) -> Sequence[dict[EngineName,
         for adapter in adapters(engine):
             kind = adapter.name, adapter.interface
             number = equal[kind] = equal.get(kind, -1) + 1
-            # By its index among equal ones only if it has no unique name.
+            # Without UUIDs, equal cards are told apart by their order.
             key = (adapter.uuid or str(number), *kind)
             cards.setdefault(key, {}).setdefault(engine, adapter)
     return sorted(cards.values(), key=lambda card: KINDS.index(_any(card).kind))
@@ -90,21 +90,21 @@ def choose(which: int | str | None = None, engine: EngineName | None = None) -> 
     GPU, and lists the GPUs if none matches.
     """
     if engine is not None:
-        adapters(engine)  # raises where it is not installed
+        adapters(engine)  # raises if it is not installed
     cards = _cards(("wgpu",)) if engine is None else _cards()
     if any(_any(card).kind != "CPU" for card in cards) or not cards:
         cards = _cards()  # a software GPU has no matrix units, and Dawn is slow to start
     if not cards:
         raise NoAdapterError(
             "no GPU driver was found. Install your GPU's Vulkan driver; a software one is in the "
-            "package mesa-vulkan-drivers (Debian, Ubuntu, Fedora). The CPU backend works without"
+            "package mesa-vulkan-drivers (Debian, Ubuntu, Fedora). The CPU backend needs none"
         )
     fitting = [card for card in _named(cards, which) if engine is None or engine in card]
     if not fitting:
         there = "; ".join(map(str, devices()))
         wanted = "" if which is None else f" {which!r}"
         on = "" if engine is None else f" for engine={engine!r}"
-        raise NoAdapterError(f"there is no GPU{wanted}{on}; there is {there}")
+        raise NoAdapterError(f"there is no GPU{wanted}{on}; available: {there}")
     return _on(fitting[0], engine)
 
 

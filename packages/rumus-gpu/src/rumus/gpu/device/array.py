@@ -239,7 +239,8 @@ def _select(array: GPUArray, parts: tuple[Any, ...]) -> tuple[Shape, Shape, int]
             start, stop, step = part.indices(length)
             count = len(range(start, stop, step))
             shape.append(count)
-            strides.append(stride * step if count > 1 else abs(stride))  # one has no direction
+            # A single element has no direction.
+            strides.append(stride * step if count > 1 else abs(stride))
             offset += start * stride if count else 0
         else:
             offset += _position(part, length, axis - 1) * stride

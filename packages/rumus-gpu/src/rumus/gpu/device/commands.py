@@ -81,7 +81,7 @@ class Commands:
         self._scalars.put(number, scalars)
 
     def record(self) -> None:
-        """Record them all. The device's lock is held."""
+        """Record them all. The caller holds the device's lock."""
         self._scalars.send()
         for commands, pipelines, groups in self._parts:
             self.gpu.replay(commands, pipelines, groups)
@@ -125,7 +125,7 @@ class _Scalars:
             return
         if self._is_changed:
             if self._batch == self.gpu.batch:
-                self.gpu.flush()  # a write comes before everything recorded
+                self.gpu.flush()  # a write precedes everything recorded
             self.gpu.device.write(self._buffer, self._host)
             self._is_changed = False
 

@@ -47,7 +47,7 @@ PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
 QUICK: Final = 1e-3  # seconds
 ENOUGH: Final = 48  # dispatches worth a submission, however quickly they come
 IN_FLIGHT: Final = 16  # submissions by which the host may be ahead
-LENT: Final = 2**18  # bytes; a larger array read to the host keeps its memory
+LENT: Final = 2**18  # bytes; larger arrays are read into memory that the result keeps
 PIECE: Final = 2**24  # bytes read at a time if they must be copied
 
 
@@ -171,9 +171,9 @@ class Gpu:
         self.stats = Stats()
         self.lock: Any = FORKS.lock(self)
         self.batch = 0  # the number of the batch being recorded
-        self.counts_on: bool | None = None  # whether long loops go on; see `turns.py`
+        self.counts_on: bool | None = None  # whether long loops run to their end; see `turns.py`
         self._watched = _Watched()
-        self.clock: Clock | None = None  # what times each dispatch
+        self.clock: Clock | None = None  # times each dispatch, while profiling
         self._recorder = self.device.recorder()
         self._pipelines = Pipelines(self.device, self.limits, trusted)
         self._pool = Pool(self.device, self.limits.binding, self.synchronize)
@@ -311,7 +311,7 @@ class Gpu:
         pipeline: the pipeline to run.
         arrays: the array of each binding.
         values: the members of `k`.
-        groups: the number of workgroups on each axis.
+        groups: the number of workgroups.
         """
         scalars = pipeline.pack(values)
         grid = self.limits.grid(groups)
@@ -362,7 +362,7 @@ class Gpu:
 
         commands: the prepared commands.
         pipelines: the pipeline of each.
-        groups: the total of their workgroups. The lock is held.
+        groups: their total number of workgroups. The caller holds the lock.
         """
         if self.clock is None:
             self._recorder.replay(commands)
@@ -478,7 +478,7 @@ class Gpu:
         """
         with self.lock:
             if self.watcher:
-                self.watcher.refuse_transfer("an array is uploaded inside of it", "make it before")
+                self.watcher.refuse_transfer("it uploads an array", "create it before the step")
             if self._uploads.exists():
                 self._upload(storage, host.reshape(-1).view(np.uint8))
             else:
@@ -487,7 +487,7 @@ class Gpu:
             self.stats.bytes_up += host.nbytes
 
     def _upload(self, storage: Storage, data: NDArray[np.uint8]) -> None:
-        """Record copies from host memory, in the order of everything else."""
+        """Record copies from host memory, in order with all other commands."""
         for buffer, start, at, size in self._uploads.put(data):
             self._recorder.copy(buffer.handle, start, storage.handle, at, -(-size // 4) * 4)
             storage.block.batch = self.batch
@@ -495,7 +495,7 @@ class Gpu:
                 self.flush()
 
     def _write(self, storage: Storage, host: NDArray[Any]) -> None:
-        """Let the engine copy an array, before everything recorded."""
+        """Let the engine copy an array, ahead of everything recorded."""
         size = host.nbytes
         if size % 4:
             host = np.concatenate([host.reshape(-1).view(np.uint8), np.zeros(-size % 4, np.uint8)])
@@ -516,7 +516,7 @@ class Gpu:
         with self.lock:
             if self.watcher:
                 instead = "read it after the step"
-                self.watcher.refuse_transfer("a value is read inside of it", instead)
+                self.watcher.refuse_transfer("it reads a value from the GPU", instead)
             memory = self._host_memory.take(size) if size >= LENT else None
             if memory is not None:
                 staging = HostStaging(self.device, memory)
@@ -532,7 +532,7 @@ class Gpu:
     def _read_pieces(self, array: GPUArray, into: NDArray[np.uint8]) -> None:
         """Copy an array through two buffers: the device fills one while the host empties the other.
 
-        After an interruption a buffer may stay mapped, and using it would end the process.
+        After an interruption a buffer may stay mapped, and using it would abort the process.
         """
         waiting: deque[tuple[Staging, NDArray[np.uint8]]] = deque()
         try:
@@ -604,7 +604,7 @@ class _UniformRing:
         return start
 
     def write(self, device: Device) -> None:
-        """Send the scalars stored since the last time."""
+        """Upload the scalars stored since the last call."""
         if self._used:
             device.write(self._buffer, memoryview(self._host)[: self._used])
             self._used = 0

@@ -22,9 +22,9 @@ class _Refusing:
 
     def __enter__(self) -> NoReturn:
         raise ForkedProcessError(
-            "this process was forked from one that had opened a GPU, and no driver survives that: "
-            "start processes by spawn, as multiprocessing.get_context('spawn') does, or open the "
-            "GPU in the child alone"
+            "this process was forked from one that had opened a GPU, and no driver survives a "
+            "fork: start processes with multiprocessing.get_context('spawn'), or open the GPU only "
+            "in the child"
         )
 
     def __exit__(self, *_: object) -> None:
@@ -34,7 +34,7 @@ class _Refusing:
 
 
 class _Forks:
-    """Which devices this process has opened, and whether it is a child of one that had some."""
+    """The devices that this process has opened, and whether its parent had opened any."""
 
     def __init__(self) -> None:
         self._open: weakref.WeakSet[Gpu] = weakref.WeakSet()
@@ -42,7 +42,7 @@ class _Forks:
         self._is_child = False
 
     def check(self) -> None:
-        """Raise ForkedProcessError in a child: neither can it open a device."""
+        """Raise ForkedProcessError in a child, which cannot open a device either."""
         if self._is_child:
             _Refusing().__enter__()
 

@@ -68,13 +68,13 @@ def _pages(size: int) -> mmap.mmap:
         return mmap.mmap(-1, size)
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a system that was built without
+        with suppress(OSError):  # a system built without huge pages
             pages.madvise(mmap.MADV_HUGEPAGE)
     return pages
 
 
 class _Lent:
-    """What an array on the host holds on to; the pool gets the memory back with the last view."""
+    """The owner of a host array's memory, which returns to the pool with the last view."""
 
     def __init__(self, pool: HostPool, memory: HostMemory) -> None:
         self._pool, self._memory = pool, memory
@@ -85,12 +85,12 @@ class _Lent:
 
 
 class MappedStorage(Storage):
-    """Memory that the program has, perhaps with other processes, and that kernels use as well."""
+    """The program's own memory, possibly shared with other processes, that kernels use as well."""
 
     __slots__ = ()
 
     def __del__(self) -> None:
-        """It is not the pool's, and does not return to it."""
+        """Return nothing to the pool, which does not own the memory."""
 
     @classmethod
     def of(cls, device: Device, pool: Pool, memory: memoryview) -> MappedStorage | None:
@@ -108,7 +108,7 @@ class MappedStorage(Storage):
 
 
 class HostPool:
-    """Host memory by size, kept for reuse. The device's lock is held in all calls."""
+    """Host memory by size, kept for reuse. Callers hold the device's lock."""
 
     def __init__(self, device: Device) -> None:
         self._device = device

@@ -1,7 +1,7 @@
-"""`read_beside`: an array comes to the host piece by piece while another thread goes on.
+"""`read_beside`: reads an array piece by piece while other threads use the device.
 
-`Gpu.read` holds the device's lock until all is there. Here it is held to ask and to look, and
-neither while the device works nor while the host copies.
+`Gpu.read` holds the device's lock until everything has arrived. This function holds it only to
+submit and to poll, not while the device works or the host copies.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from rumus.gpu.device.array import GPUArray
 from rumus.gpu.device.device import PIECE, Gpu
 from rumus.gpu.device.staging import Staging
 
-_LOOK: Final = 2e-4  # seconds between two looks whether a piece is there
+_LOOK: Final = 2e-4  # seconds between two polls
 
 
 def read_beside(gpu: Gpu, array: GPUArray) -> NDArray[Any]:
-    """Return the elements of an array that lies contiguous, and that nobody writes to meanwhile."""
+    """Return the elements of a contiguous array that nothing writes to meanwhile."""
     result = np.empty(array.shape, array.stored.memory)
     into = result.reshape(-1).view(np.uint8)
     free = [gpu.staging(min(PIECE, max(4, -(-into.size // 4) * 4))) for _ in _rooms(into.size)]
@@ -40,12 +40,12 @@ def read_beside(gpu: Gpu, array: GPUArray) -> NDArray[Any]:
 
 
 def _rooms(size: int) -> range:
-    """The device fills one while the host empties another."""
+    """The numbers of the staging buffers: the device fills one while the host empties the other."""
     return range(2 if size > PIECE else 1)
 
 
 def _take(gpu: Gpu, staging: Staging, into: NDArray[np.uint8]) -> Staging:
-    """Copy a piece when it is there, and return its room."""
+    """Wait for a piece, copy it, and return its staging buffer."""
     while True:
         with gpu.lock:
             if staging.is_ready():

@@ -21,9 +21,9 @@ class Layout:
 
     same: element i. scalar: one element. one: the first. row: element i % length, the length a
     multiple of 4. column: element i / repeats, a multiple of 4. slot: the same with a row of an
-    arena's slot as repeats. cycle: element (i / repeats) % length, whatever they are; this also
-    serves what does not start where a buffer can be bound. block: element
-    (i / every) % count * length + i % length: its own row for each block of so many elements.
+    arena's slot as repeats. cycle: element (i / repeats) % length, for any numbers; this also
+    serves arrays that do not start where a buffer can be bound. block: element
+    (i / every) % count * length + i % length: each block of `every` elements has its own row.
     """
 
     walk: Walk

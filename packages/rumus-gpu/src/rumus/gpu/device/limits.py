@@ -7,7 +7,7 @@ from typing import Final
 
 from rumus.gpu.engine.protocol import Device
 
-IMMEDIATES: Final = 128  # bytes: what every interface has where it has any
+IMMEDIATES: Final = 128  # bytes, at most; larger sets of scalars go to a uniform buffer
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Matrix units in WGSL, and the same arithmetic in plain loops.
 
-A matrix unit multiplies small float16 matrices and adds up in float32; the lanes of a subgroup hold
-each of them together. No software driver has such units, so every program that uses them can also
-be printed with loops over workgroup memory: tests of those cover all but the unit itself.
+A matrix unit multiplies small float16 matrices and accumulates in float32; the lanes of a subgroup
+share each matrix. No software driver has such units, so every program that uses them can also be
+generated with loops over workgroup memory: tests of those cover all but the unit itself.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class UnitShape:
 class Operand:
     """A matrix in workgroup memory, one line after the other.
 
-    name: what a loaded part of it is called. memory: the array. line: elements from line to line.
-    along_k: whether neighbours within a line are neighbours along k.
+    name: of the variable for a loaded part. memory: the array. line: elements from line to line.
+    along_k: whether adjacent elements of a line are adjacent along k.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Operand:
 
     @property
     def strides(self) -> tuple[int, int]:
-        """The elements from one step across k, and from one along k, to the next."""
+        """The strides across k and along k, in elements."""
         return (self.line, 1) if self.along_k else (1, self.line)
 
 
 class Units(Protocol):
-    """How a program multiplies matrices that lie in workgroup memory; part of a pipeline's key."""
+    """How a program multiplies matrices in workgroup memory; part of a pipeline's key."""
 
     def __hash__(self) -> int:
         """Equal for equal texts."""
@@ -58,7 +58,7 @@ class Units(Protocol):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What a device must have for a program, of `Feature`."""
+        """The features, of `Feature`, that a device must have."""
 
     @property
     def half(self) -> str:
@@ -66,7 +66,7 @@ class Units(Protocol):
 
     @property
     def holds(self) -> bool:
-        """Whether what was loaded stays what it was when its memory is written again."""
+        """Whether loaded values survive overwriting the memory they came from."""
 
     def halves(self, value: str) -> str:
         """Return the expression for a vec4<f32> rounded to float16."""
@@ -81,7 +81,7 @@ class Units(Protocol):
         """Load the right operand that begins at element `at`."""
 
     def add(self, result: str, left: Operand, right: Operand) -> Iterator[str]:
-        """Add the product of what was loaded to a result."""
+        """Add the product of two loaded operands to a result."""
 
     def clear(self, result: str) -> str:
         """Set a result to 0."""
@@ -92,7 +92,7 @@ class Units(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MatrixUnits:
-    """The units of the device, through an extension of WGSL that Dawn has."""
+    """The device's units, through Dawn's extension of WGSL."""
 
     shape: UnitShape
 
@@ -156,8 +156,8 @@ def _load(operand: Operand, kind: str, at: str, by_columns: bool) -> str:
 class PlainLoops:
     """The same in loops, for devices without units: operands are float32, rounded to float16.
 
-    A lane has neighbours in one row of a result. It reads operands where they are multiplied, so to
-    load one is to remember where it begins.
+    A lane holds adjacent elements of one row of a result. It reads operands when it multiplies
+    them, so loading one only stores its start.
     """
 
     shape: UnitShape
@@ -179,7 +179,7 @@ class PlainLoops:
 
     @property
     def _each(self) -> int:
-        """The elements of a result that a lane has."""
+        """The elements of a result that a lane holds."""
         return self.shape.rows * self.shape.columns // SUBGROUP
 
     def halves(self, value: str) -> str:
@@ -189,7 +189,7 @@ class PlainLoops:
 
     def declare(self, name: str) -> str:
         """See `Units`."""
-        return f"var {name} = array<f32, {self._each}>();"  # in a loop, again in each turn
+        return f"var {name} = array<f32, {self._each}>();"  # in a loop, 0 again in each iteration
 
     def left(self, operand: Operand, at: str) -> str:
         """See `Units`."""
@@ -230,7 +230,7 @@ class PlainLoops:
 
 
 def units_of(adapter: Adapter) -> MatrixUnits | None:
-    """Return the largest units of float16 that add up in float32; None where there are none."""
+    """Return the largest float16 units that accumulate in float32, or None."""
     if not adapter.features.issuperset(("shader-f16", "subgroups", "matrix-units")):
         return None
     shapes = [

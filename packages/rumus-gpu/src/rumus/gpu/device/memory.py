@@ -19,7 +19,7 @@ from rumus.gpu.engine.errors import EngineError, LimitError, OutOfMemoryError
 from rumus.gpu.engine.protocol import Buffer, Device, Handle, Usage
 
 USAGE: Final = Usage.STORAGE | Usage.COPY_SRC | Usage.COPY_DST
-GRAIN: Final = 256  # bytes: no block is smaller, or ends elsewhere
+GRAIN: Final = 256  # bytes: the size of every block is a multiple of it
 CAPTURED: Final = "captured steps"  # the table's name for memory that only replays use
 _ROWS: Final = 12  # of the table in an error
 
@@ -75,7 +75,7 @@ class Storage:
         self.writes = 0  # how often a kernel or the host wrote to it
 
     def __del__(self) -> None:
-        # May happen at any moment on any thread, so without a lock: appending to a deque is atomic.
+        # Runs at any time on any thread, so it takes no lock: appending to a deque is atomic.
         self.pool.returned.append((self.block, self.label))
 
 
@@ -120,8 +120,8 @@ class Pool:
         self.given_up: deque[Region] = deque()
         self.held: Counter[str] = Counter()  # label -> bytes
         self.used = self.cached = self.peak = 0
-        # Every block, so that none is part of a cycle of garbage: the collector would finalise the
-        # buffer together with the array that gives it back here.
+        # Keeps every block reachable: in a garbage cycle, the collector would finalise the buffer
+        # together with the array that returns it here.
         self.blocks: set[Block] = set()
 
     def allocate(self, size: int, label: str, region: Region | None = None) -> Storage:
@@ -185,7 +185,7 @@ class Pool:
                 self._keep(block)
 
     def _keep(self, block: Block) -> None:
-        """Put a block among the free ones."""
+        """Add a block to the free ones."""
         self.free.setdefault(block.size, []).append(block)
         self.used -= block.size
         self.cached += block.size

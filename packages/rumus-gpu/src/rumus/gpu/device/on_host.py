@@ -33,7 +33,7 @@ class HostStorage(Storage):
 
 
 class HostArrays:
-    """Allocates such arrays. The device's lock is held in all calls.
+    """Allocates such arrays. Callers hold the device's lock.
 
     pool: of the device. wait: see `Pool`.
     """
@@ -67,8 +67,8 @@ class HostArrays:
             if isinstance(error, EngineError) and not error.is_memory:
                 raise
             raise OutOfMemoryError(
-                f"the host has no memory for another {wanted:,} bytes that the GPU could use; it "
-                f"has {self.used:,} bytes of it already"
+                f"the host has no memory for another {wanted:,} bytes shared with the GPU; arrays "
+                f"hold {self.used:,} bytes of it already"
             ) from error
         if buffer is None:
             return None

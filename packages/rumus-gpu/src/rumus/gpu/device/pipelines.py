@@ -53,7 +53,7 @@ class Pipeline:
         try:
             return self.packer.pack(*values)
         except OverflowError:
-            large = 3.4028235677973366e38  # what rounds to float32's largest and a half step
+            large = 3.4028235677973366e38  # float32's largest plus half a step: rounds to infinity
             finite = (float("inf") if v >= large else float("-inf") if v <= -large else v
                       for v in values)  # fmt: skip
             return self.packer.pack(*finite)
@@ -115,7 +115,7 @@ class Pipelines:
                 )
         if missing := [name for name in program.features if name not in self.device.features]:
             raise LimitError(
-                f"kernel {program.name!r} needs {', '.join(missing)}, which this device has not"
+                f"kernel {program.name!r} needs {', '.join(missing)}, which this device lacks"
             )
 
     def _layout(self, access: str, is_uniform: bool) -> Layout:

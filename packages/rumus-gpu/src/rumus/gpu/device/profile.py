@@ -64,7 +64,7 @@ class Row:
 class Profile:
     """The dispatches of the block, in order. `print` shows them by kernel, `save` writes a trace.
 
-    clock: "timestamps" of the device, or "wall": the host's, with the time that a submission takes.
+    clock: "timestamps" of the device, or "wall", the host's clock, which includes submission.
     """
 
     def __init__(self, clock: Literal["timestamps", "wall"]) -> None:
@@ -122,10 +122,10 @@ class WallClock:
         self.profile.events.append(Event(name, start - self._began, duration))
 
     def before_submit(self, recorder: Recorder) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def after_submit(self, index: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Timestamps:
@@ -152,7 +152,7 @@ class Timestamps:
             self.gpu.flush()
 
     def before_submit(self, recorder: Recorder) -> None:
-        """Let the timestamps be copied to where the host can read them."""
+        """Record copying the timestamps to where the host can read them."""
         if self._names:
             count = 2 * len(self._names)
             recorder.resolve(self._queries, count, self._resolved, self._staging.buffer)
@@ -182,7 +182,7 @@ Clock = WallClock | Timestamps
 def profiling(gpu: Gpu) -> Iterator[Profile]:
     """Time the dispatches in a `with` block; see `Gpu.profile`."""
     if gpu.clock is not None:
-        raise RuntimeError("this GPU is being profiled already; a profile cannot hold another one")
+        raise RuntimeError("this GPU is already being profiled; profiles cannot be nested")
     profile = Profile("timestamps" if _has_timestamps(gpu) else "wall")
     gpu.synchronize()
     clock = Timestamps(gpu, profile) if profile.clock == "timestamps" else WallClock(gpu, profile)
@@ -209,7 +209,7 @@ def _run_probe(gpu: Gpu) -> None:
 
 
 class _Scratch:
-    """As much of an array as a dispatch asks for."""
+    """The attributes of an array that a dispatch uses."""
 
     def __init__(self, gpu: Gpu) -> None:
         self.storage: Any = gpu.allocate(256, "probe")

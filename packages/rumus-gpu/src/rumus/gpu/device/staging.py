@@ -38,7 +38,7 @@ class Staging(Protocol):
 
 
 class HostStaging:
-    """Memory that both see."""
+    """Memory that host and device share."""
 
     def __init__(self, device: Device, memory: HostMemory) -> None:
         self.buffer = memory.buffer
@@ -51,7 +51,7 @@ class HostStaging:
         self._submission, self._size = submission, size
 
     def is_ready(self) -> bool:
-        """Whether they are there."""
+        """Whether they have arrived."""
         return self._device.poll(False, self._submission)
 
     def read(self) -> NDArray[np.uint8]:
@@ -60,7 +60,7 @@ class HostStaging:
         return self._memory.bytes[: self._size]
 
     def free(self) -> None:
-        """Nothing: the device never gave it away."""
+        """Do nothing: the device can always use it."""
 
 
 class MappedStaging:

@@ -1,8 +1,8 @@
 """Loops that a driver ends too early.
 
 Mesa's software driver of 2022 silently ends every loop of an invocation once all its loops together
-have made 65,535 turns: the result is that of a shorter row. Kernels with potentially longer loops
-check here first.
+have run 65,535 iterations: the result is that of a shorter row. Kernels with potentially longer
+loops check here first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rumus.gpu.device.array_backend import ArrayBackend
     from rumus.gpu.device.device import Gpu
 
-KNOWN: Final = 65_535  # turns that every driver makes
+KNOWN: Final = 65_535  # iterations that every driver completes
 _ASKED: Final = 100_000
 _COUNT: Final = """
 struct Scalars {
@@ -41,9 +41,9 @@ fn main() {
 
 
 def check_turns(backend: ArrayBackend, what: str, turns: int, instead: str) -> None:
-    """Raise LimitError if the device would end loops of so many turns, of one invocation, early.
+    """Raise LimitError if the device would cut loops of `turns` iterations short.
 
-    what: what is computed. instead: what to do about it.
+    what: the computation. turns: of all loops of one invocation. instead: the remedy.
     """
     gpu = backend.gpu
     if turns < KNOWN or not gpu.is_software:
@@ -52,13 +52,13 @@ def check_turns(backend: ArrayBackend, what: str, turns: int, instead: str) -> N
         gpu.counts_on = _counts_on(backend)
     if not gpu.counts_on:
         raise LimitError(
-            f"{what}: this driver ({gpu.name}) ends loops after {KNOWN:,} turns without a word, "
-            f"and {turns:,} are needed; {instead}, or install Mesa 25 or later"
+            f"{what}: this driver ({gpu.name}) silently ends loops after {KNOWN:,} iterations, and "
+            f"{turns:,} are needed; {instead}, or install Mesa 25 or later"
         )
 
 
 def _counts_on(backend: ArrayBackend) -> bool:
-    """Count beyond the limit and look."""
+    """Whether a loop counts beyond the limit."""
     gpu: Gpu = backend.gpu
     counted = backend.allocate((1,), int32)
     pipeline = gpu.pipeline("turns", lambda: Program("turns", _COUNT, "w", "I"))

@@ -39,7 +39,7 @@ class _Chunk:
 
 
 class UploadRing:
-    """Chunks of host memory, filled and emptied in turn. The device's lock is held in all calls.
+    """Chunks of host memory, filled and emptied in turn. Callers hold the device's lock.
 
     flush: submits the recorded commands, and calls `submitted`.
     """
@@ -83,7 +83,7 @@ class UploadRing:
                 chunk.submission = submission
 
     def _with_room(self, size: int) -> _Chunk:
-        """The chunk to fill: for less than a chunk in one piece."""
+        """The chunk to fill next; data that fits one chunk stays in one piece."""
         chunk = self._chunks[-1]
         is_full = chunk.used + size > chunk.memory.bytes.size
         if is_full and (len(self._chunks) >= CHUNKS or not self._add_chunk()):

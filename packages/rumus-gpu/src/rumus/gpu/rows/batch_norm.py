@@ -1,8 +1,8 @@
-"""The batch norm of channels: two dispatches forward, two backward.
+"""Batch norm over channels: two dispatches forward, two backward.
 
-Names and arguments are those of `rumus.tensor.operations.batch_norm`; everything is
-float32. The first dispatch sums over chunks of each channel. The second adds the chunks up, each
-workgroup for itself, and writes the elements. How the channels are cut depends on the shape alone.
+Names and arguments are those of `rumus.tensor.operations.batch_norm`; everything is float32. The
+first dispatch sums over chunks of each channel. In the second, each workgroup adds up the chunks
+itself and writes its elements. The split into chunks depends only on the shape.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from rumus.tensor import float32
 from rumus.tensor.memory.fused import FusedName
 
 WORKGROUP: Final = 256
-GROUPS: Final = 2048  # workgroups that a large GPU works on at a time, about
-STEPS: Final = 2  # of each invocation, at least
-NARROW: Final = 16  # places; with fewer, a workgroup takes neighbouring channels
+GROUPS: Final = 2048  # workgroups that a large GPU runs at once, roughly
+STEPS: Final = 2  # minimum steps per invocation
+NARROW: Final = 16  # places; with fewer, a workgroup takes adjacent channels
 NEIGHBOURS: Final = 32
 
-# Program -> how each of its arrays is bound, and what stands behind channels.wgsl besides itself.
+# Program -> the access to each of its arrays, and the file that it shares with another program.
 _PROGRAMS: Final[Mapping[str, tuple[str, str]]] = {
     "batch_norm_moments": ("rw", "channel_moments"),
     "batch_norm": ("rrrrwww", "channel_moments"),
@@ -38,10 +38,10 @@ _PROGRAMS: Final[Mapping[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How [batch, channels, places] is shared out.
+    """How [batch, channels, places] is divided among workgroups.
 
-    wide: channels of a workgroup. step: elements at a time. chunk: elements of one channel in one
-    workgroup.
+    wide: channels per workgroup. step: elements read at a time. chunk: elements of one channel in
+    one workgroup.
     """
 
     count: int
@@ -63,7 +63,7 @@ class Cut:
 
 
 def cut_of(shape: Shape) -> Cut:
-    """Return the cut of an array (batch, channels, ...)."""
+    """Return how an array (batch, channels, ...) is divided."""
     channels, places = shape[1], math.prod(shape[2:])
     count = shape[0] * places
     wide = NEIGHBOURS if places < NARROW else 1
@@ -79,7 +79,7 @@ def batch_norm(
     gpu: Gpu, x: GPUArray, weight: GPUArray | None, bias: GPUArray | None, out: GPUArray,
     total: GPUArray, squares: GPUArray, eps: float,
 ) -> None:  # fmt: skip
-    """Normalize the channels of `x` into `out`; sums of each into `total` and `squares`."""
+    """Normalize the channels of `x` into `out`; write their sums to `total` and `squares`."""
     x, cut = contiguous(x), cut_of(x.shape)
     moments = x.backend.allocate((cut.channels, cut.chunks, 4), float32)
     _dispatch(gpu, "batch_norm_moments", cut, {}, (x, moments), eps)
@@ -93,13 +93,13 @@ def batch_norm_gradient(
     gradient: GPUArray, into: GPUArray | None, into_weight: GPUArray | None,
     into_bias: GPUArray | None, eps: float,
 ) -> None:  # fmt: skip
-    """Write the gradients that are wanted: of x, of the weight, of the bias."""
+    """Write the requested gradients: of x, of the weight, of the bias."""
     x, gradient, cut = contiguous(x), contiguous(gradient), cut_of(x.shape)
     sums = x.backend.allocate((cut.channels, cut.chunks, 4), float32)
     _dispatch(gpu, "batch_norm_sums", cut, {}, (x, total, squares, gradient, sums), eps)
     flags = {"WEIGHTED": weight is not None, "WRITES_ROWS": into is not None}
     scale = x if weight is None else contiguous(weight)
-    # A binding that is not asked for still has to be there.
+    # Gradients that nobody requested must be bound as well.
     targets = [
         x.backend.allocate((cut.channels,), float32) if target is None else target
         for target in (into, into_weight, into_bias)

@@ -1,6 +1,6 @@
 """Connectionist temporal classification: one dispatch forward, one backward.
 
-Names and arguments are those of `rumus.tensor.backends.numpy_ctc`. A workgroup has a sample.
+Names and arguments are those of `rumus.tensor.backends.numpy_ctc`. A workgroup handles one sample.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _program(name: str, access: str) -> Program:
 
 
 def _values(given: tuple[GPUArray, ...], labels: int, blank: int) -> tuple[int, ...]:
-    """The scalars. labels: how many there really are."""
+    """The scalars. labels: the columns of labels, which may be 0."""
     x = given[0]
     sizes = x.shape[1], x.shape[2], labels, blank, x.shape[0]
     return (*sizes, *(array.rest for array in given))
@@ -35,7 +35,7 @@ def _values(given: tuple[GPUArray, ...], labels: int, blank: int) -> tuple[int, 
 
 def _check(x: GPUArray, labels: int) -> None:
     turns = x.shape[1] * -(-(2 * labels + 1) // LANES)
-    check_turns(x.backend, "ctc_loss of such sequences", turns, "use shorter ones or the CPU")
+    check_turns(x.backend, "ctc_loss", turns, "use shorter sequences or the CPU")
 
 
 def ctc(
@@ -56,7 +56,7 @@ def ctc_gradient(
     gpu: Gpu, x: GPUArray, labels: GPUArray, lengths: GPUArray, label_lengths: GPUArray,
     alpha: GPUArray, losses: GPUArray, gradient: GPUArray, into: GPUArray, blank: int,
 ) -> None:  # fmt: skip
-    """Write the gradient of x; the losses are found again in alpha."""
+    """Write the gradient of x; the losses are recomputed from alpha."""
     if not into.size:
         return
     with writable(into, x) as target:
@@ -70,7 +70,7 @@ def ctc_gradient(
 
 
 def _some(labels: GPUArray) -> GPUArray:
-    """The labels, or one that nobody looks at: what is bound has elements."""
+    """The labels, or one unused element: a binding must not be empty."""
     return labels if labels.size else labels.backend.allocate((1, 1), labels.dtype)
 
 

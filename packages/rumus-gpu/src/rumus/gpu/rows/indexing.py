@@ -1,7 +1,7 @@
-"""Rows by number: gather, and its transpose, scatter-add.
+"""Rows by index: gather, and its transpose, scatter-add.
 
-Numbers are checked before anything is written. What was uploaded is known to be in range without a
-look at the device; only numbers that the device computed are read back.
+Indices are checked before anything is written. The bounds of uploaded indices are known; only
+indices computed on the device are read back.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from rumus.gpu.rows.reduction import reduce
 from rumus.tensor import float16, float32, int32
 
 WORKGROUP: Final = 64
-POSITIONS: Final = 8192  # of a dispatch: a position is compared with all of them
+POSITIONS: Final = 8192  # per dispatch: each position is compared with all others
 
 
 def check_index(gpu: Gpu, index: GPUArray, length: int) -> None:
-    """Raise IndexError if a number is outside [0, length)."""
+    """Raise IndexError if an index is outside [0, length)."""
     if index.size == 0:
         return
     if gpu.watcher:
         gpu.watcher.index_checked(index, length)
     low, high = index.known_bounds() or (-1, length)
-    if low < 0 or high >= length:  # of a larger array, perhaps, that this one is a part of
+    if low < 0 or high >= length:  # the bounds may be those of a larger array that contains it
         low, high = _bounds(gpu, index)
     if low < 0 or high >= length:
         raise IndexError(f"index {low if low < 0 else high} is outside of [0, {length})")
 
 
 def _bounds(gpu: Gpu, index: GPUArray) -> tuple[int, int]:
-    """The smallest and largest number, read from the device."""
+    """The smallest and largest index, read from the device."""
     pair = index.backend.allocate((2,), int32)
     axes = tuple(range(index.ndim))
     reduce(gpu, "min", index, axes, pair[0])
@@ -48,7 +48,7 @@ def _bounds(gpu: Gpu, index: GPUArray) -> tuple[int, int]:
 
 
 def gather(gpu: Gpu, table: GPUArray, index: GPUArray, out: GPUArray) -> None:
-    """out[i...] = table[index[i...]]; `out` is contiguous and apart from the others."""
+    """out[i...] = table[index[i...]]; `out` is contiguous and in its own memory."""
     table, index = dense(table), dense(index)
     width = math.prod(table.shape[1:])
     lanes = 1 if width % 4 or table.rest % 4 or out.rest % 4 else 4
@@ -60,16 +60,16 @@ def gather(gpu: Gpu, table: GPUArray, index: GPUArray, out: GPUArray) -> None:
 
 
 def gather_program(element: str) -> Program:
-    """Return the WGSL that moves elements, or vectors, of one type."""
+    """Return the WGSL that copies elements, or vectors, of one type."""
     half = "enable f16;\n" if "f16" in element else ""
     text = f"{half}alias Element = {element};\n{shader('gather')}"
     return Program("gather", text, "rrw", "IIIIII")
 
 
 def scatter_add(gpu: Gpu, source: GPUArray, index: GPUArray, out: GPUArray) -> None:
-    """out[index[i...]] += source[i...]; `out` is contiguous and apart from the others.
+    """out[index[i...]] += source[i...]; `out` is contiguous and in its own memory.
 
-    Slices of the positions come one after the other. Only the last rounds to float16.
+    Slices of the positions are added one after another; only the final sum is rounded to float16.
     """
     positions, width = index.size, math.prod(out.shape[1:])
     rows, numbers = dense(source).reshape(positions, width), dense(index).reshape(positions)

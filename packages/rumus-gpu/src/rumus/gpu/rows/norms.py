@@ -1,9 +1,9 @@
 """Layer norm and RMS norm of rows, forward and backward.
 
-Names and arguments are those of `rumus.tensor.operations.norms`. Arrays are all
-float32 or all float16; statistics and sums are float32. The forward pass keeps mean and scale of
-each row. The gradients of weight and bias are summed in blocks of rows, then over the blocks, in an
-order that the shape alone decides.
+Names and arguments are those of `rumus.tensor.operations.norms`. Arrays are all float32 or all
+float16; statistics and sums are float32. The forward pass keeps the mean and scale of each row. The
+gradients of weight and bias are summed in blocks of rows, then over the blocks, in an order that
+depends only on the shape.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from rumus.gpu.rows.rows import check_row, shared_rows
 from rumus.tensor import float32
 from rumus.tensor.memory.fused import FusedName
 
-BLOCK_ROWS: Final = 16  # rows that one invocation adds up, at least
-BLOCKS: Final = 256  # blocks of rows, at most, unless they would be longer than
-LONGEST: Final = 256  # rows: what one invocation adds up, at most
-COLUMNS: Final = 64  # of one workgroup of norm_weight_gradient.wgsl
+BLOCK_ROWS: Final = 16  # minimum rows that one invocation adds up
+BLOCKS: Final = 256  # maximum blocks of rows, unless they would be longer than LONGEST
+LONGEST: Final = 256  # maximum rows that one invocation adds up
+COLUMNS: Final = 64  # per workgroup of norm_weight_gradient.wgsl
 TOTAL_LANES: Final = 32  # that share the blocks of one column in norm_weight_total.wgsl
-TOTAL_COLUMNS: Final = 8  # of one workgroup there
+TOTAL_COLUMNS: Final = 8  # per workgroup there
 
 
 def run_norm(
@@ -40,7 +40,7 @@ def run_norm(
     statistics: GPUArray,
     eps: float,
 ) -> None:
-    """Normalize the rows of `x` into `out`; `statistics` gets mean and scale of each."""
+    """Normalize the rows of `x` into `out`; write the mean and scale of each to `statistics`."""
     if x.size == 0:
         return
     rows, columns = _extent(x)
@@ -48,7 +48,7 @@ def run_norm(
     check_row(x.backend, "layer_norm" if is_centred else "rms_norm", columns, 3)
     x = contiguous(x)
     flags = {"CENTRED": is_centred, "WEIGHTED": weight is not None, "BIASED": bias is not None}
-    # A binding that is not used still has to be there.
+    # Unused inputs must be bound as well.
     inputs = [x, *(x if array is None else contiguous(array) for array in (weight, bias))]
     key = ("norm", *flags.values(), lanes, x.stored.name)
     make = partial(norm_program, "norm", flags, lanes, per_group, x.stored, x.stored)
@@ -68,7 +68,7 @@ def run_norm_gradient(
     into_bias: GPUArray | None,
     added: GPUArray | None = None,
 ) -> None:
-    """Write the gradients that are wanted: of the rows, of the weight, of the bias.
+    """Write the requested gradients: of the rows, of the weight, of the bias.
 
     Each is contiguous and in its own memory. `added` is added to that of the rows.
     """
@@ -129,7 +129,7 @@ def _weight_gradients(
     rows, columns = _extent(x)
     block_rows = max(BLOCK_ROWS, min(-(-rows // BLOCKS), LONGEST))
     blocks, column_groups = -(-rows // block_rows), -(-columns // COLUMNS)
-    # What is not asked for has to be bound all the same.
+    # Gradients that nobody requested must be bound as well.
     targets = [
         x.backend.allocate((columns,), x.dtype) if target is None else target
         for target in (into_weight, into_bias)
@@ -152,7 +152,7 @@ def _weight_gradients(
 
 
 def _types(element: Stored, written: Stored) -> str:
-    """What the kernels read and write, and the function that makes what is written."""
+    """The types that the kernels read and write, and the function that converts to the latter."""
     aliases = f"alias Element = {element.wgsl};\nalias Sum = {written.wgsl};\n"
     writer = written.writer()
     return enabling(element, written) + aliases + prelude(writer) + writer

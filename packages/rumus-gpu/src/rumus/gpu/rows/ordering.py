@@ -1,7 +1,7 @@
-"""Elements in order on the device: sums so far, and sorting.
+"""Cumulative sums and sorting.
 
-Names and arguments are those of `rumus.tensor`'s kernels of these names. Nothing is read: a number
-that a sort has found is known to be within its row.
+Names and arguments are those of `rumus.tensor`'s kernels of these names. Nothing is read back: the
+indices that a sort writes are known to be in range.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from rumus.gpu.rows.reduction import ordered_key
 from rumus.tensor import int32
 from rumus.tensor.memory.fused import FusedName
 
-BLOCK: Final = 1024  # pairs that a workgroup sorts in its own memory: 8 KiB of the 16 there are
+BLOCK: Final = 1024  # pairs that a workgroup sorts in its memory: 8 KiB of the 16 of any device
 WORKGROUP: Final = 256
-RUN: Final = 4  # elements of a lane in each round of a sum
-SHORT: Final = 32  # an axis along which one invocation adds up: lanes would have nothing to do
+RUN: Final = 4  # elements per lane in each round of a sum
+SHORT: Final = 32  # longest axis that one invocation always sums alone: more lanes would idle
 
 
 def cumsum(gpu: Gpu, x: GPUArray, out: GPUArray, reverse: bool = False) -> None:
@@ -42,7 +42,7 @@ def cumsum(gpu: Gpu, x: GPUArray, out: GPUArray, reverse: bool = False) -> None:
 
 
 def cumsum_program(stored: Stored, lanes: int) -> Program:
-    """Return the WGSL of sums so far, `lanes` invocations to a line."""
+    """Return the WGSL of cumulative sums, with `lanes` invocations per line."""
     value, store = VALUE[stored.kind], stored.store("x", 1)
     text = (
         f"{enabling(stored)}{constants(LANES=lanes, RUN=RUN, WORKGROUP=WORKGROUP)}"
@@ -54,10 +54,10 @@ def cumsum_program(stored: Stored, lanes: int) -> Program:
 
 
 def sort(gpu: Gpu, x: GPUArray, values: GPUArray, indices: GPUArray, descending: bool) -> None:
-    """Write the first columns of the sorted rows of x, and the numbers of the elements.
+    """Write the first columns of the sorted rows of x, and their indices.
 
-    A row of up to `BLOCK` elements takes one dispatch for all rows, a longer one as many as
-    there are rounds over distances of a block or more.
+    Rows of up to `BLOCK` elements take one dispatch; longer ones take more, for the rounds over
+    distances of a block or more.
     """
     with writable(values, x) as found, writable(indices, x) as numbers:
         _sort_rows(gpu, dense(x), found, numbers, descending)

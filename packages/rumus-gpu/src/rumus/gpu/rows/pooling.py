@@ -1,8 +1,8 @@
 """Max pooling and average pooling over one or two axes: one dispatch forward, one backward.
 
-Names and arguments are those of `rumus.tensor.operations.pooling`; everything is
-float32. Backward each element looks at the windows that see it, so there are no atomics. The sizes
-of a window are part of the program, those of the arrays are not.
+Names and arguments are those of `rumus.tensor.operations.pooling`; everything is float32. In
+backward, each element gathers from the windows that contain it, so there are no atomics. The sizes
+of the window are compiled in, those of the arrays are not.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _is_apart(window: Window, lengths: Shape, places: Shape) -> bool:
 
 
 def avg_pool(gpu: Gpu, window: Window, x: GPUArray, out: GPUArray) -> None:
-    """out: (batch, channels, *places) = the mean of each window of x, zeros around it."""
+    """out: (batch, channels, *places) = the mean of each window of x, padded with zeros."""
     _run(gpu, "avg_pool", window, x.shape, out.shape, (x, out))
 
 
@@ -85,7 +85,8 @@ def _run(
     *inputs, out = arrays
     if out.size == 0:
         return
-    looks = window.area if name == "max_pool_gradient" else 1  # again, from each of its elements
+    # Each element of a window searches it again.
+    looks = window.area if name == "max_pool_gradient" else 1
     shorter = "use a smaller window or the CPU"
     turns = (window.area + 2 * window.kernel[0]) * looks
     check_turns(out.backend, f"{name} of windows of {window.kernel}", turns, shorter)

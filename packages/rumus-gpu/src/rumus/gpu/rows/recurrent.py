@@ -18,7 +18,7 @@ from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.memory.time_step import TimeStep
 
 WORKGROUP: Final = 64
-# What is bound, in the order of the arguments: "g" is read, and may begin anywhere.
+# The access to each argument: "r" and "w", or "g" for one that is read and may start anywhere.
 _ACCESS: Final[Mapping[FusedName, str]] = {
     "lstm_cell": "grwww",
     "lstm_cell_gradient": "rrgrwww",
@@ -30,7 +30,7 @@ _ACCESS: Final[Mapping[FusedName, str]] = {
 
 
 def _cell(gpu: Gpu, name: FusedName, *given: GPUArray | bool | TimeStep | None) -> None:
-    """Dispatch a cell. What it writes was made for it: dense, from the start of a binding."""
+    """Dispatch a cell. Its outputs were allocated for it: dense, from the start of a binding."""
     step = given[-1]
     assert isinstance(step, TimeStep)
     is_relu = any(g is True for g in given)

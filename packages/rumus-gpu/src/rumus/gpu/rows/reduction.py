@@ -1,10 +1,10 @@
 """Reductions over any axes, mostly in one dispatch or two.
 
-The array is seen as [outer, length, inner], of which the middle is reduced; axes that do not lie
-like that are first copied so that they do. A long axis is cut into chunks, and a second dispatch
-reduces their results, or cuts them again: there would be too few invocations, and too many numbers
-added one after the other. How it is cut depends on the shape alone, so that the same sum has the
-same bits each time.
+The array is viewed as [outer, length, inner] and reduced over the middle axis; if the reduced axes
+are not adjacent, it is copied first. A long axis is split into chunks, whose results a second
+dispatch reduces or splits again: otherwise there would be too few invocations, and each would add
+too many numbers in sequence. The split depends only on the shape, so the same sum has the same bits
+every time.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Operation: TypeAlias = Literal[
 Stage: TypeAlias = Literal["first", "middle", "last", "only"]
 
 WORKGROUP: Final = 64
-FEW: Final = 16_384  # results below which the reduced axis is cut to have more invocations
+FEW: Final = 16_384  # with fewer results, the reduced axis is split for more invocations
 CHUNK: Final = 2048  # elements of one workgroup's chunk of a row
 RUN: Final = 32  # elements of one invocation's chunk of a column
-SHORT: Final = 256  # a column of which one invocation reduces all: a second dispatch costs more
-ONE_BY_ONE: Final = 1024  # elements that one invocation reduces at most
+SHORT: Final = 256  # columns up to this length are never split: a second dispatch costs more
+ONE_BY_ONE: Final = 1024  # maximum elements that one invocation reduces
 NONE: Final = 0xFFFFFFFF  # "no element" among flat indices
 
 _KEY = """
@@ -86,7 +86,7 @@ def _family(operation: Operation, kind: str) -> _Family:
         return _Family(value, f"{value}(1)", "x", "a * b", "value")
     if operation == "squares":
         return _Family("f32", "f32(0)", "x * x", "a + b", "value")
-    if operation == "exponent":  # the largest biased one of what is finite
+    if operation == "exponent":  # the largest biased exponent of a finite element
         found = "((bitcast<u32>(x) >> 23u) & 255u)"
         load = f"select({found}, 0u, {found} == 255u)"
         return _Family("u32", "0u", load, "max(a, b)", "i32(value)")
@@ -97,7 +97,7 @@ def _family(operation: Operation, kind: str) -> _Family:
         )
     to_key, from_key = _KEYS[kind]
     if operation in ("argmax", "argmin"):
-        # The smallest has the largest key of all complements; NaN wins in both.
+        # The smallest element has the largest complemented key; NaN wins in both.
         nan, load = ("0xffffffffu", f"vec2<u32>({to_key}, r)")
         if operation == "argmin":
             nan, load = "0u", f"vec2<u32>(~({to_key}), r)"
@@ -113,9 +113,9 @@ def _key(nan: str) -> str:
 
 
 def ordered_key(kind: str) -> tuple[str, str]:
-    """Return WGSL functions, and by them an unsigned number in the order of elements `x`.
+    """Return WGSL functions, and an expression for an unsigned number that sorts like element `x`.
 
-    NaN has the largest one, whatever its sign.
+    NaN sorts last, whatever its sign.
     """
     return _key("0xffffffffu"), _KEYS[kind][0]
 
@@ -131,7 +131,7 @@ def reduce_program(
 
 
 def _parts(family: _Family, source: Stored, out: Stored, lanes: int, stage: Stage) -> Iterator[str]:
-    """What stands in front of reduce.wgsl."""
+    """The text before reduce.wgsl."""
     value, is_end, is_start = family.value, stage in ("last", "only"), stage in ("first", "only")
     stored = source.wgsl if is_start else family.value
     element = f"element({source.load('stored', 1)}, r)" if is_start else "stored"
@@ -161,7 +161,7 @@ def reduce(
     a scaled sum.
     """
     _reduce(gpu, operation, array, axes, out, factor)
-    if operation.startswith("arg"):  # known without a look, should it be an index
+    if operation.startswith("arg"):  # known without reading, in case it is used as an index
         length = math.prod(array.shape[axis] for axis in axes)
         out.bounds = out.storage.writes, 0, max(0, length - 1)
 
@@ -225,7 +225,7 @@ def _run(
 
 
 def _as_block(array: GPUArray, axes: Shape) -> tuple[GPUArray, int, int, int]:
-    """See an array as [outer, length, inner]: the reduced axes are neighbours, or copied to be."""
+    """View an array as [outer, length, inner]; copy it first if the axes are not adjacent."""
     kept = tuple(axis for axis in range(array.ndim) if axis not in axes)
     length = math.prod(array.shape[axis] for axis in axes)
     if not axes:

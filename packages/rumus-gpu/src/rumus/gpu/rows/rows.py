@@ -1,7 +1,7 @@
 """Row kernels: softmax and its relatives along the last axis, one dispatch each.
 
-Names and arguments are those of `rumus.tensor.graph.softmaxes`. Several narrow
-rows share a workgroup; a wide one has it for itself.
+Names and arguments are those of `rumus.tensor.graph.softmaxes`. Several narrow rows share a
+workgroup; a wide row has one to itself.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from rumus.gpu.elementwise.copying import copy_strided, dense
 from rumus.gpu.rows.indexing import check_index
 from rumus.tensor.memory.fused import FusedName
 
-# Name -> how each argument is bound: the floating inputs X and Y, the targets and the statistics;
-# what is written: an output, numbers of float32, or a floating input, over what it holds.
+# Name -> the role of each argument. Read: floating-point inputs X and Y, targets t, statistics s.
+# Written: an output o, float32 numbers n, or an input w, which is overwritten.
 _ROLES: Final[Mapping[FusedName, str]] = {
     "softmax": "Xo",
     "softmax_gradient": "XYo",
@@ -39,15 +39,15 @@ _LANES: Final = ((8, 4), (64, 16), (512, 64))  # (columns, lanes): up to that ma
 
 
 def shared_rows(columns: int) -> tuple[int, int]:
-    """Return how many invocations take a row of so many columns, and the rows of a workgroup."""
+    """Return the invocations that share a row of `columns`, and the rows of a workgroup."""
     lanes = next((lanes for limit, lanes in _LANES if columns <= limit), 256)
     return lanes, max(1, 64 // lanes)
 
 
 def check_row(backend: ArrayBackend, what: str, columns: int, passes: int) -> None:
-    """Raise LimitError where a driver would not walk a row of so many columns to its end.
+    """Raise LimitError if the driver would stop before the end of a row of `columns`.
 
-    passes: how often the kernel walks it.
+    passes: how often the kernel walks the row.
     """
     turns = passes * -(-columns // shared_rows(columns)[0]) + 64
     check_turns(backend, f"{what} of a row of {columns:,}", turns, "use shorter rows or the CPU")
@@ -64,9 +64,9 @@ def run_rows(
 ) -> None:
     """Run a row kernel; the arguments are those of `rumus.tensor`'s row kernel of this name.
 
-    IndexError for a target out of range, before anything is written. With a target to be `ignored`
-    nobody looks at the range, and what belongs to a target out of it is NaN. The gradient of losses
-    is multiplied by `factor`, and may be one number for all of them.
+    Raises IndexError for a target out of range, before anything is written. With `ignored`, targets
+    are not checked, and one out of range gives NaN. The gradient of the losses is multiplied by
+    `factor`, and may be one number for all of them.
     """
     roles = _ROLES[name]
     rows, columns, places = _extent(name, arrays[0])
@@ -79,7 +79,7 @@ def run_rows(
     check_row(arrays[0].backend, name, columns, 4)
     written = {a.storage for a, role in zip(arrays, roles, strict=True) if role in "onw"}
     bound = [_bindable(a, role, written) for a, role in zip(arrays, roles, strict=True)]
-    # Neighbouring places are read together, by an invocation each.
+    # One invocation per place, so that adjacent places are read together.
     is_beside = places >= 32 and columns <= 4096
     lanes, per_group = (1, 64) if is_beside else shared_rows(columns)
     types = tuple(a.stored for a in bound)
@@ -160,14 +160,14 @@ ROW_KERNELS: Final[Mapping[FusedName, Callable[..., None]]] = {
 
 
 def _extent(name: FusedName, array: GPUArray) -> tuple[int, int, int]:
-    """The rows, their columns, and the places beside one another that a column is apart."""
+    """The number of rows, the columns of each, and the elements from one column to the next."""
     is_placed = name.startswith("cross_entropy") and array.ndim == 3
     columns, places = array.shape[1:] if is_placed else (array.shape[-1], 1)
     return (array.size // columns if columns else 0), columns, places
 
 
 def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
-    """The array itself, a contiguous copy, or for an output memory to be copied from."""
+    """The array itself, a contiguous copy, or a temporary for an output."""
     if role in "on":
         fits = array.is_contiguous
         return array if fits else array.backend.allocate(array.shape, array.dtype)
