@@ -1,4 +1,4 @@
-"""Products of matrices in tiles, and what is made of them: convolution and attention.
+"""Tiled matrix products, and the convolutions and attention built on them.
 
 It uses `device`, `elementwise` and `rows`.
 """

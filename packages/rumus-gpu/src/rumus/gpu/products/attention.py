@@ -1,9 +1,9 @@
 """Scaled dot-product attention and its gradients: one dispatch forward, two backward.
 
-Names and arguments are those of `rumus.tensor.operations.attention`. Arrays are all
-float32 or all float16, the numbers of rows float32. They may have any strides as long as the last
-axis is dense and the axes of the batch can be walked as one; others are copied first. The kernels
-are in `attention_program.py`.
+Names and arguments are those of `rumus.tensor.operations.attention`. Arrays are all float32 or all
+float16, the numbers kept for each row float32. Any strides will do if the last axis is dense and
+the batch axes merge into one; other arrays are copied first. The kernels are in
+`attention_program.py`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from rumus.gpu.products.unit_tiles import precision_of
 from rumus.tensor import float32, int32
 from rumus.tensor.memory.fused import FusedName
 
-TURNS: Final = 50  # of the loops of a step, at most, besides those over the elements of its rows
+TURNS: Final = 50  # maximum iterations of a step's loops, without those over elements of rows
 FULL: Final = 264  # workgroups, two for each multiprocessor of a large device
-# Measured on an NVIDIA data-centre GPU, where workgroups get 48 KiB of a multiprocessor: for rows
-# of at most 64 elements, of 32, and for longer rows or where larger tiles are too few.
+# Measured on an NVIDIA data-centre GPU, where workgroups share 48 KiB of a multiprocessor: for rows
+# of at most 64 elements, for rows of at most 32, and for longer rows or too few larger tiles.
 LARGE: Final = AttentionTile(16, 8, 8, 4, depth=8)
 NARROW: Final = AttentionTile(8, 16, 4, 4)
 MIDDLE: Final = AttentionTile(16, 8, 4, 4)
-# For few narrow rows; for a CPU that plays the GPU; and what fits the 16 KiB of any device.
+# For few narrow rows; for software GPUs; and for the 16 KiB that every device has.
 SIMPLE: Final = AttentionTile(8, 8, 4, 4)
 QUICK: Final = AttentionTile(8, 8, 4, 2)
 SMALL: Final = AttentionTile(8, 8, 2, 2, steps=8)
@@ -90,7 +90,7 @@ def attention_gradient(
     dk: GPUArray,
     dv: GPUArray,
 ) -> None:
-    """Write the gradients of q, k and v, each into memory that no input is in."""
+    """Write the gradients of q, k and v, each into memory of its own."""
     if min(q.size, k.size, v.size) == 0:
         for array in (dq, dk, dv):
             array.backend.fill(0, array)
@@ -115,10 +115,10 @@ ATTENTION: Final[Mapping[FusedName, Callable[..., None]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What the kernels of one stage are chosen by.
+    """The facts that decide which kernel runs one stage.
 
-    sizes: of a row of queries and keys, and of values. lengths: of the own and the other rows.
-    heads: how many own rows of this length there are, over all batches.
+    sizes: the elements of a row of queries and keys, and of values. lengths: the numbers of own and
+    of other rows. heads: how many heads of own rows there are, over all batches.
     """
 
     stage: Stage
@@ -131,9 +131,9 @@ class Problem:
 
 
 def choose(limits: DeviceLimits, problem: Problem, is_software: bool) -> AttentionVariant:
-    """Return the variant for a device; rows have 256 elements at most.
+    """Return the variant for a device; rows have at most 256 elements.
 
-    is_software: a CPU plays the GPU. It would spend seconds on compiling what is written out.
+    is_software: the CPU emulates the GPU, and would take seconds to compile unrolled loops.
     """
     tiles = (QUICK,) if is_software else _tiles(problem)
     variants = [variant_of(problem, tile, not is_software) for tile in (*tiles, SMALL)]
@@ -176,7 +176,7 @@ def _run(
     scale: float,
     exponents: _Exponents | None = None,
 ) -> None:
-    """Dispatch one stage, with copies of what it cannot walk.
+    """Dispatch one stage, with copies of arrays that it cannot walk.
 
     exponents: those of the backward pass, which its two stages share.
     """
@@ -197,7 +197,8 @@ def _run(
     tiles = -(-own // variant.own)
     steps = -(-other // variant.tile.other) * (heads // kv_heads if stage == "key" else 1)
     turns = steps * (TURNS + sum(sizes) // 2)  # or less
-    check_turns(arrays["Q"].backend, f"attention over {other:,}", turns, "use fewer, or the CPU")
+    what, instead = f"attention over {other:,} rows", "use shorter sequences or the CPU"
+    check_turns(arrays["Q"].backend, what, turns, instead)
     groups = owners * tiles
     numbers = (queries, keys, heads, heads // kv_heads, sizes[0] | sizes[1] << 16, tiles, groups)
     values, more = (*numbers, scale, *walks), list[GPUArray]()
@@ -219,7 +220,7 @@ def _run(
 
 
 def unit_variant(gpu: Gpu, problem: Problem, precision: Precision) -> UnitAttention | None:
-    """Return the variant on matrix units; None where float32 arithmetic does the work."""
+    """Return the variant on matrix units; None if float32 arithmetic does the work."""
     units = gpu.units
     if units is None or precision != "medium" or max(problem.sizes) > WIDEST:
         return None
@@ -255,7 +256,7 @@ class _Exponents:
 
 
 def _look(gpu: Gpu, arrays: Arrays) -> _Exponents:
-    """Return how large the heads of these arrays are."""
+    """Find the exponents of the heads of these arrays."""
     q, k, v = (arrays[name] for name in "QKV")
     heads, kv_heads = _heads(q), _heads(k)
     members, owners = heads // kv_heads, kv_heads * math.prod(q.shape[:-3])
@@ -277,7 +278,7 @@ def _heads(array: GPUArray) -> int:
 
 
 def _walkable(name: str, mode: str, arrays: Arrays) -> GPUArray:
-    """The array itself, or what stands for it: a dense copy, or memory to be copied from."""
+    """The array itself, a dense copy, or a temporary for an output."""
     array = arrays[name]
     is_dense = array.strides[-1] == 1 or array.shape[-1] == 1
     is_one_batch = len(merged(array.shape[:-3], array.strides[:-3])) < 2
@@ -291,7 +292,7 @@ def _walkable(name: str, mode: str, arrays: Arrays) -> GPUArray:
 
 
 def _walk(array: GPUArray) -> tuple[int, int, int, int]:
-    """Where it begins, and the steps from batch to batch, head to head and row to row."""
+    """Its start, and its strides from batch to batch, head to head and row to row."""
     runs = merged(array.shape[:-3], array.strides[:-3])
     head = array.strides[-3] if array.ndim > 2 else 0
     return array.rest, runs[0][1] if runs else 0, head, array.strides[-2]

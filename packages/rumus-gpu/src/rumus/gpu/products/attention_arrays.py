@@ -1,7 +1,7 @@
-"""The arrays of attention, and the text that walks them, whatever multiplies their rows.
+"""The arrays of attention, and the text that walks them, with or without matrix units.
 
-Rows have any strides; where all begin at and are steps of multiples of four, four elements are read
-at a time.
+Rows have any strides; if all starts and strides are multiples of four, four elements are read at a
+time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Stage: TypeAlias = Literal["forward", "query", "key"]
 
 
 class Rows(Protocol):
-    """What the text must know of a variant."""
+    """The properties of a variant that the text depends on."""
 
     @property
     def stage(self) -> Stage:
@@ -26,11 +26,11 @@ class Rows(Protocol):
 
     @property
     def stored(self) -> Stored:
-        """How the rows lie in memory."""
+        """How the rows are stored."""
 
     @property
     def own(self) -> int:
-        """How many rows a workgroup owns."""
+        """The number of rows that a workgroup owns."""
 
     @property
     def in_fours(self) -> bool:
@@ -38,14 +38,14 @@ class Rows(Protocol):
 
     @property
     def is_exact(self) -> bool:
-        """Whether they are, no row has zeros behind it, and no tile reaches over an end."""
+        """Whether `in_fours` holds, rows need no padding, and no tile extends beyond an end."""
 
     @property
     def is_causal(self) -> bool:
-        """Whether queries see the keys up to their own place."""
+        """Whether queries see only the keys up to their own position."""
 
 
-# Name -> what is bound, in order, and how. o: the result; g: its gradient.
+# Stage -> its bindings in order, each with its access. O: the result; G: its gradient.
 BOUND: Final[dict[Stage, tuple[tuple[str, str], ...]]] = {
     "forward": (("Q", "r"), ("K", "r"), ("V", "r"), ("O", "w"), ("total", "w")),
     "query": (("Q", "r"), ("K", "r"), ("V", "r"), ("O", "r"), ("G", "r"), ("dQ", "w"),
@@ -92,7 +92,7 @@ def bindings(variant: Rows) -> Iterator[str]:
 
 
 def opening(lanes: int) -> Iterator[str]:
-    """The head of the kernel."""
+    """The start of the kernel."""
     yield f"@compute @workgroup_size({lanes})"
     yield "fn main("
     yield "    @builtin(workgroup_id) group: vec3<u32>,"
@@ -102,12 +102,12 @@ def opening(lanes: int) -> Iterator[str]:
 
 
 def place(variant: Rows) -> Iterator[str]:
-    """Which rows the workgroup owns."""
+    """The rows that the workgroup owns."""
     yield "let linear = group.y * groups.x + group.x;"
     yield "if (linear >= k.groups) {"
     yield "return;"
     yield "}"
-    # With a causal mask, the rows that see most come first: the last workgroups are the short ones.
+    # With a causal mask, rows that see the most come first, so that the last workgroups are short.
     yield "let owners = k.groups / k.tiles;"
     order = "linear / owners"
     is_reversed = variant.is_causal and variant.stage != "key"
@@ -122,7 +122,7 @@ def place(variant: Rows) -> Iterator[str]:
 
 
 def bases(variant: Rows) -> Iterator[str]:
-    """Where the head begins in each array."""
+    """The start of the head in each array."""
     for name in strided(variant.stage):
         head = "owner"
         if variant.stage != "key" and name in ("K", "V"):
@@ -134,7 +134,7 @@ def bases(variant: Rows) -> Iterator[str]:
 
 
 def length(name: str) -> str:
-    """How many rows a head has."""
+    """The number of rows of a head."""
     return "k.queries" if name in OF_QUERIES else "k.keys"
 
 
@@ -160,9 +160,9 @@ def four(variant: Rows, name: str, base: str, row: str, part: str) -> str:
 def at_edge(
     stage: Stage, is_causal: bool, is_exact: bool, own: int, other: int
 ) -> tuple[str, list[tuple[str, str]]]:
-    """When a tile may hold rows that do not see one another, and which these are.
+    """When a tile may hold hidden pairs of rows, and which pairs are hidden.
 
-    The condition, "" for never; and pairs of a comparison and a bound, any of which hides `other`.
+    A condition, "" for never; and comparisons with bounds, any of which hides row `other`.
     """
     others = "k.queries" if stage == "key" else "k.keys"
     edges, unseen = list[str](), list[tuple[str, str]]()

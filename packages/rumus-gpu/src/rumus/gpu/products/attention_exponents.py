@@ -1,8 +1,7 @@
-"""How large the rows of attention are: the exponent of the largest finite magnitude of each head.
+"""The exponent of the largest finite magnitude in each head of attention.
 
-One dispatch looks at all arrays. A head of queries is that of its keys: heads that share keys have
-one exponent, so that their gradients can be added up. A head is cut into parts, and whoever reads
-the result takes the largest of them.
+One dispatch covers all arrays. Heads of queries that share keys share an exponent, so that their
+gradients can be added up. A head is split into parts; readers of the result take their maximum.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from rumus.gpu.products.attention_arrays import OF_QUERIES, OF_VALUES, Stage, fo
 from rumus.gpu.products.line_exponents import EXPONENTS, LOADS
 
 LANES: Final = 256  # invocations of a workgroup
-FOURS: Final = 2048  # vec4s that a workgroup looks at
-PARTS: Final = 32  # of a head, at most
+FOURS: Final = 2048  # minimum vec4s per workgroup
+PARTS: Final = 32  # maximum parts per head
 _NUMBERS: Final = ("queries", "keys", "kv_heads", "members", "sizes", "owners", "parts", "groups")
 
 
 @dataclass(frozen=True, slots=True)
 class HeadExponents:
-    """What a pipeline is made for. names: the arrays. wide: vec4s of a row of each.
+    """The key of a pipeline. names: the arrays. wide: the vec4s of a row of each.
 
-    is_shared: several heads of queries have the same keys.
+    is_shared: several heads of queries share keys.
     """
 
     names: str
@@ -40,7 +39,7 @@ class HeadExponents:
 
     @property
     def is_exact(self) -> bool:
-        """No row is looked at that is not there."""
+        """Whether reads need no checks: rows past an end are never read."""
         return self.in_fours
 
 
@@ -99,7 +98,7 @@ def _lines(variant: HeadExponents) -> Iterator[str]:
 
 
 def _look(variant: HeadExponents, n: str, wide: int) -> Iterator[str]:
-    """Look at the part of a head. Past its end the last vec4 is looked at again."""
+    """Scan the part of a head; past its end, the last vec4 is read again."""
     of_queries = n in OF_QUERIES
     yield f"let rows = {'k.queries * k.members' if of_queries else 'k.keys'};"
     yield f"let count = rows * {wide}u;"
@@ -122,7 +121,7 @@ def _look(variant: HeadExponents, n: str, wide: int) -> Iterator[str]:
 
 
 def parts_of(rows: int, wide: int) -> int:
-    """Return into how many parts a head is cut."""
+    """Return the number of parts that a head is split into."""
     return max(1, min(PARTS, rows * wide // FOURS))
 
 

@@ -1,14 +1,14 @@
 """WGSL of attention that never holds the weights: Dao et al., arXiv:2205.14135.
 
-A workgroup owns some rows and walks the others in tiles: queries own the forward pass and their
-gradient, keys own the gradients of keys and values. Rows go through workgroup memory in small
-pieces, so that several workgroups fit a multiprocessor. An invocation computes the scores of a
-block of own and other rows in named variables, turns them into weights, passes these to its
-neighbours through workgroup memory, and adds up its columns of the products. No two workgroups
-write the same element, so nothing is atomic, and the order of additions depends on the shape alone.
+A workgroup owns some rows and walks the other rows in tiles: it owns queries in the forward pass
+and for their gradient, keys for the gradients of keys and values. Rows pass through workgroup
+memory in small pieces, so that several workgroups fit a multiprocessor. An invocation computes the
+scores of a block of own and other rows in named variables, turns them into weights, passes these to
+other lanes through workgroup memory, and adds up its columns of the products. No two workgroups
+write the same element, so nothing is atomic, and the order of additions depends only on the shape.
 
-Of a forward row only log(sum(exp(scores))) is kept. With it the backward kernels compute the
-weights P once more, and with delta = rowsum(gradient * out): dS = P * (gradient V^T - delta).
+The forward pass keeps only log(sum(exp(scores))) of each row. From it the backward kernels
+recompute the weights P, and with delta = rowsum(gradient * out): dS = P * (gradient V^T - delta).
 Scores are in units of log(2), for the built-in power of two. Its error grows with the distance to
 the row's largest score, but the weight shrinks faster: 3 units in the last place of 1 at most.
 """
@@ -41,15 +41,15 @@ from rumus.gpu.products.attention_arrays import (
 )
 
 _PARTS: Final = "xyzw"
-Bases: TypeAlias = Mapping[str, str]  # where an array begins, if not at base_{name}
+Bases: TypeAlias = Mapping[str, str]  # the start of an array, if not base_{name}
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionTile:
-    """Lanes along the other and the own rows, and how many own and other rows each has.
+    """Lanes along the other and the own rows, and the own and other rows of each lane.
 
-    across: 8 or 16. rows: 1, 2, 4 or 8. depth: vectors of a row that are in workgroup memory at a
-    time for the scores; 2, 4 or 8. steps: whole rows that are there at a time for the products.
+    across: 8 or 16. rows: 1, 2, 4 or 8. depth: vectors of a row in workgroup memory at a time for
+    the scores; 2, 4 or 8. steps: whole rows in workgroup memory at a time for the products.
     """
 
     across: int
@@ -71,7 +71,7 @@ class AttentionTile:
 
     @property
     def other(self) -> int:
-        """The other rows of one turn."""
+        """The other rows of one iteration."""
         return self.across * self.others
 
     @property
@@ -85,19 +85,19 @@ class AttentionTile:
         return self.down * self.fours
 
     def wide(self, size: int) -> int:
-        """The vectors of a row of `size` elements, with the zeros behind it."""
+        """The vectors of a row of `size` elements, padded with zeros."""
         return -(-size // (4 * self.across)) * self.across
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionVariant:
-    """What a pipeline is made for.
+    """The key of a pipeline.
 
-    stored: how the rows lie in memory; all that is computed is float32. size, value_size: vec4s of
-    a row of queries and keys, and of values, with the zeros behind it; multiples of tile.across.
-    in_fours: rows are read and written four elements at a time. is_exact: they are, no row has
-    zeros behind it, and no tile reaches over an end. is_unrolled: loops over what is in workgroup
-    memory are written out, and what comes next is read while they run.
+    stored: how rows are stored; all arithmetic is float32. size, value_size: the vec4s of a row of
+    queries and keys, and of values, padded with zeros to multiples of tile.across. in_fours: rows
+    are read and written four elements at a time. is_exact: in_fours holds, rows need no padding,
+    and no tile extends beyond an end. is_unrolled: loops over workgroup memory are unrolled, and
+    the next data is read while they run.
     """
 
     stage: Stage
@@ -155,8 +155,8 @@ def _header(variant: AttentionVariant) -> Iterator[str]:
 
 
 def _lanes(tile: AttentionTile) -> Iterator[str]:
-    """Which rows the invocation has."""
-    # Eight lanes with the same own rows are neighbours, so that a subgroup reads few rows of both.
+    """The rows of the invocation."""
+    # Eight lanes with the same own rows are adjacent, so that a subgroup reads few rows of each.
     yield f"let x = local % 8u + local / {8 * tile.down}u * 8u;"
     yield f"let y = local / 8u % {tile.down}u;"
     yield "let low_x = x & 7u;"
@@ -167,16 +167,16 @@ def _lanes(tile: AttentionTile) -> Iterator[str]:
 
 
 def _turned(tile: AttentionTile, row: str) -> str:
-    """What the places of a row's pieces are changed by, against bank conflicts."""
+    """The value XORed into the positions of a row's pieces, against bank conflicts."""
     return f"(({row} / {8 // tile.depth}u) & {tile.depth - 1}u)"
 
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """Some of an array's rows on their way to workgroup memory.
+    """Rows of an array being loaded into workgroup memory.
 
-    first: the first row. count: of rows. width: vec4s of a row at a time. start: where in `tile`.
-    by_rows: whole rows come at a time, and not pieces of the same rows.
+    first: the first row. count: of rows. width: vec4s of a row at a time. start: offset in `tile`.
+    by_rows: load whole rows, rather than pieces of the same rows.
     """
 
     variant: AttentionVariant
@@ -193,21 +193,21 @@ class _Staged:
         return range(-(-self.count * self.width // self.variant.tile.lanes))
 
     def declare(self) -> Iterator[str]:
-        """The variables that are read to."""
+        """Declare the variables to load."""
         yield from (f"var next_{self.name}{turn}: vec4<f32>;" for turn in self.turns)
 
     def fetch(self, at: str) -> Iterator[str]:
-        """Read what begins at `at`."""
+        """Load what starts at `at` into the variables."""
         for turn in self.turns:
             yield from (*self._turn(turn), f"next_{self.name}{turn} = {self._value(at)};", "}")
 
     def keep(self) -> Iterator[str]:
-        """Write what was read to workgroup memory."""
+        """Write the variables to workgroup memory."""
         for turn in self.turns:
             yield from (*self._turn(turn), f"{self._place()} = next_{self.name}{turn};", "}")
 
     def bring(self, at: str) -> Iterator[str]:
-        """Read and write it in a loop."""
+        """Load and write in a loop, without variables."""
         lanes, width = self.variant.tile.lanes, self.width
         yield f"for (var i = local; i < {self.count * width}u; i += {lanes}u) {{"
         yield f"let row = i / {width}u;"
@@ -241,9 +241,9 @@ class _Staged:
 def _stream(
     variant: AttentionVariant, staged: Sequence[_Staged], stop: str, step: int, body: Sequence[str]
 ) -> Iterator[str]:
-    """Do `body` for each piece of the arrays. Workgroup memory is free before and after it.
+    """Run `body` for each piece of the arrays. Workgroup memory is free before and after it.
 
-    The last turn reads its own piece once more, for nothing: a branch would cost more.
+    The last iteration needlessly reads its own piece again: a branch would cost more.
     """
     barrier = "workgroupBarrier();"
     if not variant.is_unrolled:
@@ -312,7 +312,7 @@ def _four_rows(tile: AttentionTile, g: int, name: str) -> str:
 
 
 def _hide(variant: AttentionVariant, name: str, hidden: str) -> Iterator[str]:
-    """name{r}_{j} = hidden for rows that do not see one another: at a diagonal or an end."""
+    """name{r}_{j} = hidden for pairs of rows beyond the diagonal or an end."""
     tile = variant.tile
     edge, unseen = at_edge(variant.stage, variant.is_causal, variant.is_exact, tile.own, tile.other)
     if not edge:
@@ -329,7 +329,7 @@ def _hide(variant: AttentionVariant, name: str, hidden: str) -> Iterator[str]:
 
 
 def _across(tile: AttentionTile, i: str, low: str, g: int) -> str:
-    """Where number 4 g to 4 g + 3 of the invocation's own rows lie in line i; `low` is i % 8."""
+    """The position in line i of the numbers of own rows 4 g to 4 g + 3; `low` is i % 8."""
     mask = min(8, tile.line) - 1
     low = low if mask == 7 else f"({low} & {mask}u)"
     if tile.down % (mask + 1):
@@ -338,7 +338,7 @@ def _across(tile: AttentionTile, i: str, low: str, g: int) -> str:
 
 
 def _pass_on(variant: AttentionVariant, source: str) -> Iterator[str]:
-    """Write source{r}_{j} where the neighbours read it."""
+    """Write source{r}_{j} where other lanes read it."""
     tile = variant.tile
     for j in range(tile.others):
         for g in range(tile.fours):
@@ -422,7 +422,7 @@ def _store_numbers(variant: AttentionVariant, name: str, values: str) -> Iterato
 
 
 def _over_keys(variant: AttentionVariant) -> Iterator[str]:
-    """The opening of the loop over all keys that own queries may see."""
+    """The start of the loop over all keys that own queries may see."""
     stop = f"min(k.keys, first + {variant.tile.own}u)" if variant.is_causal else "k.keys"
     yield f"let stop = {stop};"
     yield f"for (var at = 0u; at < stop; at += {variant.tile.other}u) {{"
@@ -449,12 +449,12 @@ def _forward(variant: AttentionVariant) -> Iterator[str]:
 
 
 def _softmax(variant: AttentionVariant) -> Iterator[str]:
-    """Pass on scores s as weights of the largest score so far, and shrink what is added up."""
+    """Pass on scores s as weights relative to the largest so far, and rescale the sums."""
     tile, fours = variant.tile, range(variant.tile.fours)
     columns = range(variant.value_size // tile.across)
     for g in fours:
         yield f"var now{g} = largest{g};"
-        for j in range(tile.others):  # NaN may be lost here; the sum has it
+        for j in range(tile.others):  # NaN may be lost here; the sum keeps it
             yield f"now{g} = max(now{g}, {_four_rows(tile, g, f's{{r}}_{j}')});"
     yield from _combine(variant, "now", "{name} = max({name}, {part});")
     for g in fours:

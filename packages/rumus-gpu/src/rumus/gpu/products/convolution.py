@@ -1,10 +1,10 @@
 """Convolutions over one or two spatial axes, and their gradients, without columns in memory.
 
-Names and arguments are those of `rumus.tensor.operations.convolution`. float16 is
-read and written as it is, and added up in float32. The gradient of the input gathers: with a stride
-of s, every s-th pixel along an axis meets the same taps, so there is one dispatch for each of the s
-(s x s) kinds of pixels, and none multiplies with zeros. The kernels are in
-`convolution_program.py`, those of one channel in each group in `depthwise.py`.
+Names and arguments are those of `rumus.tensor.operations.convolution`. float16 is read and written
+directly, and accumulated in float32. The gradient of the input gathers: with a stride of s, every
+s-th pixel along an axis meets the same taps, so there is one dispatch for each of the s (s x s)
+kinds of pixels, and none multiplies by zeros. The kernels are in `convolution_program.py`, those
+for one channel per group in `depthwise.py`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from rumus.tensor.memory.fused import FusedName
 from rumus.tensor.operations.convolution import Geometry
 
 TILES: Final = (*TILES_OF_PRODUCTS, (Tile(64, 128, 16, 8, 8), 0.95), (Tile(32, 64, 16, 4, 8), 0.7))
-SPLITS: Final = 264  # parts of the depth of a weight's gradient, at most
-PARTS: Final = 1 << 26  # bytes of the matrices that are added up
-LONGEST: Final = 16_384  # depth of a part: one invocation adds it all up
+SPLITS: Final = 264  # maximum parts of the depth of a weight's gradient
+PARTS: Final = 1 << 26  # maximum bytes of the parts' results
+LONGEST: Final = 16_384  # maximum depth of a part, which one invocation adds up
 
 
 def convolution(
@@ -115,7 +115,7 @@ def convolution_weight(
 def convolution_bias(gpu: Gpu, gradient: GPUArray, out: GPUArray) -> None:
     """out = the sum of (batch, outputs, *places) for each of the outputs.
 
-    Places first: their sums are read in order, and few are left.
+    Places are summed first: they are adjacent in memory, and few sums are left.
     """
     if gradient.size == 0:
         out.backend.fill(0, out)
@@ -171,7 +171,7 @@ def _axes(geometry: Geometry) -> _Axes:
 
 
 def _phases(geometry: Geometry, axis: int) -> Iterator[_Axis]:
-    """Cut the pixels along an axis into those that meet the same taps."""
+    """Group the pixels along an axis by the taps that they meet."""
     s, p, d, n, _ = list(_sizes(geometry))[axis]
     length = two(geometry.lengths, 1)[axis]
     tap_step = s // math.gcd(s, d)
@@ -187,8 +187,7 @@ def _phases(geometry: Geometry, axis: int) -> Iterator[_Axis]:
 class _Weights:
     """Weights as the first operand of a map.
 
-    rows, channels: of the result and of what is read, in each group; row, channel: the elements
-    from one to the next.
+    rows, channels: of the result and of the source, in each group; row, channel: their strides.
     """
 
     array: GPUArray
@@ -212,7 +211,7 @@ def _map(
     axes: _Axes,
     bias: GPUArray | None,
 ) -> None:
-    """Write those pixels of `out` that the axes say."""
+    """Write the pixels of `out` that the axes select."""
     down, right = axes
     kernel = down.taps, right.taps
     places = down.places * right.places
@@ -266,7 +265,7 @@ def _fours_of_map(
 
 
 def _pixels(axes: _Axes, source: GPUArray) -> tuple[int, ...]:
-    """What both kinds of kernels are told of the images that they read, in their order."""
+    """The scalars for the images that both kinds of kernels read, in their order."""
     down, right = axes
     height, width = two(source.shape[2:], 1)
     return (
@@ -277,7 +276,7 @@ def _pixels(axes: _Axes, source: GPUArray) -> tuple[int, ...]:
 
 
 def _is_plain(axes: _Axes, source: GPUArray) -> bool:
-    """Whether every place meets the pixel of its number, and no other."""
+    """Whether every place meets the pixel of the same number, and no other."""
     rows = zip(axes, two(source.shape[2:], 1), strict=True)
     return all((a.step, a.first, a.taps, a.places) == (1, 0, 1, n) for a, n in rows)
 
@@ -302,7 +301,7 @@ def _dispatch(
         gpu.dispatch(pipeline, (*arrays, *scaled), wrapped, groups)
         return
     rolled = gpu.is_software
-    if rolled:  # one text for all
+    if rolled:  # one program for all sizes
         variant = ConvolutionVariant(
             variant.kind, ROLLED, (0, 0), (False,) * 3, False, False, False, variant.stored
         )
@@ -328,9 +327,9 @@ def _tile(
     level: Level | None,
     most: int,
 ) -> tuple[Tile | UnitTile, int, int]:
-    """The tile, the parts of the depth, at most so many, and the depth of each.
+    """The tile, the number of parts of the depth, up to `most`, and the depth of each.
 
-    Matrix units waste more on a product with few rows, so those are among others to choose from.
+    Matrix units waste more on products with few rows, so tiles of float32 arithmetic compete.
     """
     tiles: Sequence[tuple[Tile | UnitTile, float]] = TILES
     if is_rolled:
@@ -341,7 +340,7 @@ def _tile(
 
 
 def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: GPUArray) -> None:
-    """The gradient of the weight as a product whose depth are the places of all images."""
+    """The gradient of the weight as a product whose depth is the places of all images."""
     g, axes = geometry, _axes(geometry)
     rows, columns = g.outputs // g.groups, g.depth
     places = math.prod(g.places)
@@ -384,7 +383,7 @@ def _weight(gpu: Gpu, geometry: Geometry, x: GPUArray, gradient: GPUArray, out: 
 
 
 def _fill(out: GPUArray, bias: GPUArray | None) -> None:
-    """The result of no products at all."""
+    """The result of a convolution without products."""
     if bias is None:
         out.backend.fill(0, out)
     else:

@@ -1,7 +1,7 @@
-"""How the tiles of a convolution's operands are loaded: where an element lies is worked out.
+"""The loaders of a convolution's operands, which compute where each element lies.
 
-The size of the kernel is part of the text, so that a tap is found with divisions by constants;
-everything else comes with the dispatch.
+The size of the kernel is compiled in, so that taps are found with divisions by constants;
+everything else is a scalar of the dispatch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Kind: TypeAlias = Literal["map", "weight"]
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionVariant:
-    """What a pipeline is made for.
+    """The key of a pipeline.
 
     kernel: its taps down and across. fours: whether a, b and c can be accessed four elements at a
-    time; b can where a tap meets the pixels in their order. is_run: four places from a multiple of
-    four are in one row. is_whole: the depth is a multiple of the tile's. is_in_order: the taps of a
-    map are those of the weight in memory.
+    time; b can if a tap meets the pixels in their order. is_run: four places from a multiple of
+    four are in one row. is_whole: the depth is a multiple of the tile's. is_in_order: a map visits
+    all taps of the weight, in memory order.
     """
 
     kind: Kind
@@ -48,9 +48,9 @@ class ConvolutionVariant:
 
 
 class _Loader(Staged):
-    """What the four loaders have in common.
+    """The part that the four loaders share.
 
-    Conditions are joined by `&`, which is no branch as `&&` may be.
+    Conditions are joined by `&`, as `&&` may become a branch.
     """
 
     def __init__(self, name: str, variant: ConvolutionVariant, along_k: bool) -> None:
@@ -60,7 +60,7 @@ class _Loader(Staged):
         self.in_fours = variant.fours["ab".index(name)]
 
     def lanes(self) -> Iterator[str]:
-        """Declare where each of the lane's vec4s goes, and what it is read to."""
+        """Declare the positions of the lane's vec4s in the tile, and the variables to load."""
         n = self.name
         for i in range(self.loads):
             along, depth = self.place(i)
@@ -69,17 +69,17 @@ class _Loader(Staged):
             yield f"var {n}_next{i} = vec4<f32>(0.0);"
 
     def four(self, index: str, inside: str) -> str:
-        """Four neighbours at once; `index` can be read wherever it is."""
+        """Four adjacent elements at once; `index` is always safe to read."""
         value = self.variant.load(self.name, index, 4)
         return value if self.variant.is_whole else f"select(vec4<f32>(0.0), {value}, {inside})"
 
     def one(self, index: str, inside: str) -> str:
-        """One element, 0 where it is outside; then the first is read instead."""
+        """One element; 0 if it is outside, and the first element is read instead."""
         value = self.variant.load(self.name, f"select(0u, {index}, {inside})")
         return f"select(0.0, {value}, {inside})"
 
     def within(self, depth: str) -> str:
-        """The test for the end of the depth, to be put behind another."""
+        """The test for the end of the depth, to append to another test."""
         return "" if self.variant.is_whole else f" & ({depth} < end)"
 
     def tap(self, number: str) -> tuple[str, str]:
@@ -97,7 +97,7 @@ class Weights(_Loader):
         super().__init__("a", variant, along_k=True)
 
     def declare(self) -> Iterator[str]:
-        """See `Staged`. A row outside is another row: its results are not stored."""
+        """See `Staged`. Rows outside read another row: their results are not stored."""
         yield from self.lanes()
         for i in range(self.loads):
             yield f"let a_at{i} = base_a + min(first_a + a_along{i}, k.rows - 1u) * k.a_row;"
@@ -117,13 +117,13 @@ class Weights(_Loader):
             yield f"a_next{i} = vec4<f32>({', '.join(parts)});"
 
     def _first(self, i: int, at: str, depth: str) -> Iterator[str]:
-        """Where the first of four weights lies, by divisions."""
+        """The position of the first of four weights, by divisions."""
         area, e = self.variant.area, f"{i}_{at}_0"
         yield f"let a_tap{e} = ({depth}) % {area}u;"
         yield f"let a_channel{e} = a_at{i} + ({depth}) / {area}u * k.a_channel;"
 
     def _following(self, before: str, now: str) -> Iterator[str]:
-        """Where the next one lies: it is the next tap, or the first of the next channel."""
+        """The position of the next one: the next tap, or the first of the next channel."""
         yield f"let a_is_first{now} = a_tap{before} == {self.variant.area - 1}u;"
         yield f"let a_tap{now} = select(a_tap{before} + 1u, 0u, a_is_first{now});"
         yield f"let a_channel{now} = a_channel{before} + select(0u, k.a_channel, a_is_first{now});"
@@ -140,7 +140,7 @@ class Weights(_Loader):
 
 
 class Pixels(_Loader):
-    """What the taps of a map meet: neighbours are places."""
+    """The pixels that the taps of a map meet; places are adjacent."""
 
     def __init__(self, variant: ConvolutionVariant) -> None:
         super().__init__("b", variant, along_k=False)
@@ -148,7 +148,7 @@ class Pixels(_Loader):
         self.is_shared = variant.tile.lanes % (self.length // 4) == 0
 
     def declare(self) -> Iterator[str]:
-        """See `Staged`. Where each place begins is known before the first step."""
+        """See `Staged`. The start of each place is computed before the first step."""
         yield from self.lanes()
         is_one = self.in_fours or self.variant.is_run
         for i in range(1 if self.is_shared else self.loads):
@@ -208,24 +208,24 @@ class Pixels(_Loader):
 
 
 class _Places(_Loader):
-    """An operand along the places of the kernel.
+    """An operand whose depth is the places.
 
-    All vec4s of a lane are at the same depth, those of the other operand too, so that the place is
-    worked out once for each step.
+    All vec4s of a lane are at the same depth, in both operands, so that the place is computed once
+    per step.
     """
 
     def __init__(self, name: str, variant: ConvolutionVariant) -> None:
         super().__init__(name, variant, along_k=True)
 
     def place(self, number: int) -> tuple[str, str]:
-        """See `Staged`: two lanes for 32 bytes of a row, and those of 8 steps side by side."""
+        """See `Staged`. Two lanes read 32 bytes of a row: 8 steps."""
         lanes = self.tile.lanes * 8 // self.tile.depth
         along = f"local % {lanes}u / 2u + {number * lanes // 2}u"
         return along, f"local / {lanes}u * 8u + local % 2u * 4u"
 
 
 class Gradients(_Places):
-    """The gradient of the result, of which the weight's is made."""
+    """The gradient of the result, an operand of the weight's gradient."""
 
     def __init__(self, variant: ConvolutionVariant) -> None:
         super().__init__("a", variant)
@@ -254,7 +254,7 @@ class Gradients(_Places):
         return self.one(index, f"inside{e}")
 
     def _place(self, at: str) -> Iterator[str]:
-        """The four places of this step: one is divided for, the others follow it."""
+        """The four places of this step: the first by division, the others by counting on."""
         fours = self.variant.is_run or self.variant.fours[1]
         yield f"let depth{at} = {at} + a_depth0;"
         yield f"let held{at} = min(depth{at}, k.depth - {4 if fours else 1}u);"
@@ -272,7 +272,7 @@ class Gradients(_Places):
 
 
 def _following(at: str, before: str, now: str) -> Iterator[str]:
-    """The place after another: perhaps in the next row, or in the next image."""
+    """The place after another, which may be in the next row or the next image."""
     yield f"let is_row{now} = x{before} + 1u == k.across;"
     yield f"let is_image{now} = place{before} + 1u == k.places;"
     yield f"let x{now} = select(x{before} + 1u, 0u, is_row{now});"
@@ -282,13 +282,13 @@ def _following(at: str, before: str, now: str) -> Iterator[str]:
 
 
 class Taps(_Places):
-    """What the taps meet: a column is one tap of one channel."""
+    """The pixels that taps meet; a column is one tap of one channel."""
 
     def __init__(self, variant: ConvolutionVariant) -> None:
         super().__init__("b", variant)
 
     def declare(self) -> Iterator[str]:
-        """See `Staged`. Which tap a column is, is known before the first step."""
+        """See `Staged`. The tap of each column is computed before the first step."""
         yield from self.lanes()
         area = self.variant.area
         for i in range(self.loads):

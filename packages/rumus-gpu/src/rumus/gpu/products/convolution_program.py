@@ -1,13 +1,12 @@
 """WGSL of convolutions as matrix products whose second operand is never in memory.
 
-A "map" makes one layout of pixels from another: out[channel, pixel] is the sum over channels and
-taps of weight[channel, (other channel, tap)] times what the tap meets. Both the convolution and the
-gradient of its input are maps. A "weight" product is the gradient of the weight: the depth are the
-pixels of the whole batch, in parts that are added up by a second kernel.
+A "map" computes one image from another: out[channel, pixel] is the sum over channels and taps of
+weight[channel, (other channel, tap)] times the pixel that the tap meets. Both the convolution and
+the gradient of its input are maps. A "weight" product is the gradient of the weight: its depth is
+the pixels of the whole batch, in parts that a second kernel adds up.
 
-Where an operand lies is worked out while its tile is loaded (`convolution_loaders.py`); the loop is
-that of all products (`product.py`). On a CPU that plays a GPU the same products are those of
-convolution.wgsl, in short loops.
+Addresses are computed while a tile is loaded (`convolution_loaders.py`); the main loop is that of
+all products (`product.py`). Software GPUs run the short loops of convolution.wgsl instead.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from rumus.gpu.products.product import Staged, opening, product
 from rumus.gpu.products.tiling import Tile
 
 # a: weights of a map, or the gradient of the result. b: the pixels that taps meet. step: from one
-# place to the next. first: what tap 0 of place 0 meets. gap: from one tap to the next. Numbers wrap
-# around, so that one comparison tells what is outside on either side. area, right: the taps of the
-# kernel, all and across, for the text that does not have them in it.
+# place to the next. first: the pixel that tap 0 of place 0 meets. gap: from one tap to the next.
+# Numbers wrap around, so that one comparison detects both edges. area, right: the taps of the
+# kernel, in all and across, for the program that does not have them compiled in.
 _PIXELS: Final = (
     "b_start", "b_batch", "height", "width", "step_down", "step_right", "first_down",
     "first_right", "gap_down", "gap_right", "places", "across", "area", "right",
@@ -53,7 +52,7 @@ _ROLLED_BYTES: Final = 2 * 576 * 4
 
 
 def convolution_program(variant: ConvolutionVariant, is_rolled: bool) -> Program:
-    """Return the WGSL of a product; is_rolled: in loops, for what compiles slowly."""
+    """Return the WGSL of a product; is_rolled: in loops, for devices that compile slowly."""
     writer = _rolled if is_rolled else _unrolled
     fours = (False,) * 3 if is_rolled else variant.fours
     body = "\n".join([*header(variant, fours), *writer(variant), ""])
@@ -109,14 +108,14 @@ def _unrolled(variant: ConvolutionVariant) -> Iterator[str]:
 
 
 def operands(variant: ConvolutionVariant) -> tuple[Staged, Staged]:
-    """What loads the tiles of a and of b."""
+    """The loaders of the tiles of a and of b."""
     if variant.kind == "map":
         return Weights(variant), Pixels(variant)
     return Gradients(variant), Taps(variant)
 
 
 def place(variant: ConvolutionVariant) -> Iterator[str]:
-    """Where the workgroup's operands begin, and which steps of k it adds up."""
+    """The starts of the workgroup's operands, and the steps of k that it adds up."""
     tile = variant.tile
     yield f"let first_a = linear % k.tile_rows * {tile.rows}u;"
     yield f"let first_b = linear / k.tile_rows % k.tiles * {tile.columns}u;"
@@ -134,7 +133,7 @@ def _map_place(variant: ConvolutionVariant) -> Iterator[str]:
 
 
 def _weight_place(variant: ConvolutionVariant) -> Iterator[str]:
-    """A part is one of the convolution's groups, of one part of the depth."""
+    """A part is one of the convolution's groups, over one part of the depth."""
     yield "let section = part_of_c % k.sections;"
     yield "let base_a = k.a_start + section * k.rows * k.places;"
     yield f"let base_b = k.b_start + section * (k.columns / {variant.area}u * k.height * k.width);"
@@ -165,13 +164,13 @@ def load_bias(variant: ConvolutionVariant, i: int) -> Iterator[str]:
 
 
 def destinations(variant: ConvolutionVariant, j: int) -> Iterator[str]:
-    """Where in a row of c four neighbours from column j on go."""
+    """The offsets in a row of c of four adjacent elements from column j on."""
     for c in range(1 if variant.fours[2] else 4):
         yield from _destination(variant, f"{j}_{c}", f"column{j} + {c}u")
 
 
 def _destination(variant: ConvolutionVariant, name: str, column: str) -> Iterator[str]:
-    """Where in a row of c a column goes."""
+    """The offset in a row of c of a column."""
     if variant.kind == "weight":
         yield f"let to{name} = {column};"
         return
@@ -186,7 +185,7 @@ def _destination(variant: ConvolutionVariant, name: str, column: str) -> Iterato
 
 
 def store_four(variant: ConvolutionVariant, i: int, j: int) -> Iterator[str]:
-    """Write four neighbours of row i, as one or one by one."""
+    """Write four adjacent elements of row i, at once or one by one."""
     length = "k.c_plane" if variant.kind == "map" else "k.columns"
     base = f"base_c + row{i} * {length}"
     added = f" + bias{i}" if len(variant.stored) > 3 else ""

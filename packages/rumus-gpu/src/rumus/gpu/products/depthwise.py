@@ -1,8 +1,8 @@
-"""Convolutions with one input channel in each group: a few products for each element, no matrix.
+"""Convolutions with one input channel per group: a few products per element, no matrix.
 
-An invocation adds up the taps of one element. For the gradient of a weight a workgroup takes one
-channel of some images: each lane adds up all taps over its places, then one lane for each tap adds
-up the lanes. Taps are written out, but on a CPU that plays a GPU.
+An invocation adds up the taps of one element. For the gradient of a weight, a workgroup takes one
+channel of some images: each lane adds up all taps over its places, then one lane per tap adds up
+the lanes. Taps are unrolled, except on software GPUs.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from rumus.tensor.operations.convolution import Geometry
 
 Name: TypeAlias = Literal["depthwise", "depthwise_input", "depthwise_weight"]
 
-TAPS: Final = 49  # that a lane can hold sums for, and that are written out
-SHARE: Final = 4  # outputs of one input, beyond which a matrix is better
+TAPS: Final = 49  # maximum taps, each with a sum in every lane, that are unrolled
+SHARE: Final = 4  # outputs per input beyond which a matrix product is better
 WORKGROUP: Final = 64
 GROUPS: Final = 1024  # workgroups that keep a large device busy
-LONGEST: Final = 1024  # places that one lane adds up, except for those of one image
+LONGEST: Final = 1024  # maximum places that one lane adds up, unless one image has more
 _SCALARS: Final = 16
 
 
 def is_depthwise(geometry: Geometry) -> bool:
-    """Return whether these kernels are for a convolution."""
+    """Return whether a convolution uses these kernels."""
     g = geometry
     is_own = 1 < g.groups == g.inputs and g.outputs <= SHARE * g.inputs
     return is_own and g.window.area <= TAPS
@@ -68,7 +68,7 @@ def depthwise_weight(
     images = max(1, min(images, WORKGROUP * LONGEST // max(1, places)))
     parts = -(-batch // images)
     turns = -(-images * places // WORKGROUP) * (1 + g.window.area + g.window.kernel[0])
-    what = f"the weight's gradient of a convolution of {places:,} places"
+    what = f"the weight gradient of a convolution with {places:,} outputs per channel"
     check_turns(out.backend, what, turns, "use the CPU")
     target = out if parts == 1 else out.backend.allocate((parts, *out.shape), float32)
     _run(gpu, "depthwise_weight", g, (x, gradient, target), images, parts * g.outputs)
@@ -103,7 +103,7 @@ def depthwise_program(
     stored: tuple[Stored, ...],
     unrolls: bool,
 ) -> Program:
-    """Return the WGSL of one of the three kernels. stored: of a, b, c and perhaps of a bias."""
+    """Return the WGSL of one of the three kernels. stored: of a, b, c, and of a bias if any."""
     area = math.prod(kernel)
     text = "\n".join([*_parts(name, kernel, stride, stored, unrolls), shader(name)])
     access = "rrwr" if len(stored) > 3 else "rrw"
@@ -118,7 +118,7 @@ def _parts(
     stored: tuple[Stored, ...],
     unrolls: bool,
 ) -> Iterator[str]:
-    """What stands in front of the kernel's text."""
+    """The text before the kernel's."""
     yield enabling(*stored)
     yield shader("depthwise_scalars")
     yield constants(DOWN=kernel[0], RIGHT=kernel[1], AREA=math.prod(kernel))
@@ -139,7 +139,7 @@ def _parts(
 
 
 def _sums(name: Name, kernel: tuple[int, int], unrolls: bool) -> Iterator[str]:
-    """The function that goes over all taps, in a loop or written out."""
+    """The functions that visit all taps, in a loop or unrolled."""
     pairs = [(str(i), str(j)) for i in range(kernel[0]) for j in range(kernel[1])]
     loops = "for (var i = 0u; i < DOWN; i++) { for (var j = 0u; j < RIGHT; j++) {", "} }"
     if name == "depthwise_weight":
@@ -153,7 +153,7 @@ def _sums(name: Name, kernel: tuple[int, int], unrolls: bool) -> Iterator[str]:
     yield from lines if unrolls else (loops[0], rolled, loops[1])
     yield "}" if name == "depthwise_weight" else "    return sum;\n}"
     if name == "depthwise_weight":
-        # With indices that are not constants, the sums would leave the registers.
+        # Indexed by variables, the sums would not stay in registers.
         yield "fn keep(lane: u32, sums: ptr<function, array<f32, AREA>>) {"
         lines = [f"lanes[{n * WORKGROUP}u + lane] = (*sums)[{n}];" for n in range(len(pairs))]
         rolled = f"lanes[t * {WORKGROUP}u + lane] = (*sums)[t];"

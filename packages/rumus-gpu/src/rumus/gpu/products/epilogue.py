@@ -1,7 +1,7 @@
-"""What is done to the elements of a product before they are written, as part of its text.
+"""Epilogues: operations on a product's elements before they are written, as part of its text.
 
-The products differ in how they come to an element. From there on it is the same for all: add the
-bias, do what the epilogue says, write.
+Products differ in how they compute an element. The rest is the same for all: add the bias, apply
+the epilogue, write.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rumus.tensor import Kernel, float32
 from rumus.tensor.memory.backend import Epilogue
 
 _PRODUCT: Final = 7  # the buffers of a product with a bias, sums and exponents
-_SCALARS: Final = 104  # bytes that a product's own scalars take at most
+_SCALARS: Final = 104  # maximum bytes of a product's own scalars
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Finish:
     """The text of one epilogue. Equal for equal mathematics, so it can be part of a key.
 
     function: `finished`, which maps four elements. members: its scalars in `k`. inputs: how many
-    arrays are read. outputs: what is written, in the order of the results; "c" is the product.
-    stored: how all of these lie in memory.
+    arrays are read. outputs: the arrays written, in the order of the results; "c" is the product.
+    stored: how all of these are stored.
     """
 
     function: str
@@ -40,11 +40,11 @@ class Finish:
 
     @property
     def access(self) -> str:
-        """What is done with the bindings that the epilogue adds."""
+        """The access to the bindings that the epilogue adds."""
         return "r" * self.inputs + "w" * (len(self.outputs) - ("c" in self.outputs))
 
     def declare(self, first: int, width: int) -> Iterator[str]:
-        """Bind what the epilogue reads and writes, from binding `first` on."""
+        """Declare the epilogue's bindings, from number `first` on."""
         element = vector(self.stored.wgsl, width)
         names = [f"given{number}" for number in range(self.inputs)]
         names += [name for name in self.outputs if name != "c"]
@@ -53,7 +53,7 @@ class Finish:
             yield f"@group(0) @binding({number}) var<storage, {mode}> {name}: array<{element}>;"
 
     def store(self, at: str, product_at: str, value: str, in_fours: bool) -> Iterator[str]:
-        """Finish elements and write them. at: where they are in the epilogue's own arrays."""
+        """Finish elements and write them. at: their position in the epilogue's own arrays."""
         place, part, width = (f"({at}) / 4u", "", 4) if in_fours else (at, ".x", 1)
         given = (f"given{number}[{place}]" for number in range(self.inputs))
         values = [value, *(self.stored.load(each, width) for each in given)]
@@ -71,7 +71,7 @@ class Finish:
 
 @lru_cache(maxsize=256)
 def finish_of(kernel: Kernel, stored: Stored) -> Finish:
-    """Return the text of an epilogue's kernel over arrays that are stored as the product."""
+    """Return the text of an epilogue's kernel over arrays that are stored like the product."""
     function, members = epilogue_function(kernel)
     product, *others = kernel.arrays
     outputs = tuple(
@@ -83,9 +83,9 @@ def finish_of(kernel: Kernel, stored: Stored) -> Finish:
 def fits(
     limits: DeviceLimits, epilogue: Epilogue, operands: Sequence[GPUArray], out: GPUArray
 ) -> bool:
-    """Whether a product can take its epilogue along: everything lies as the result, in its dtype.
+    """Whether a product can include its epilogue: all arrays have the result's layout and dtype.
 
-    operands: what the product reads.
+    operands: the arrays that the product reads.
     """
     kernel, written = epilogue.kernel, [out, *epilogue.out]
     arrays = (*epilogue.arrays, *epilogue.out)

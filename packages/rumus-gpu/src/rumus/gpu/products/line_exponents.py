@@ -1,9 +1,9 @@
-"""How large an operand is, line by line: the exponent of the largest finite magnitude in each.
+"""The exponent of the largest finite magnitude in each line of an operand.
 
-A line is what meets one row or one column of the result: a row of a, a column of b. Products on
-matrix units scale each by a power of two, so that float16 holds it. One dispatch for both operands,
-one look at each element; a long line is cut into parts, and whoever reads the result takes the
-largest of them.
+A line contributes to one row or column of the result: it is a row of a, or a column of b. Products
+on matrix units scale each line by a power of two, so that it fits float16. One dispatch reads each
+element of both operands once; a long line is split into parts, and readers of the result take their
+maximum.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from rumus.gpu.device.stored import in_fours, vector
 from rumus.tensor import int32
 
 LANES: Final = 256  # invocations of a workgroup
-ALONG: Final = 32  # of them share a line that is dense along k
-ACROSS: Final = 64  # elements side by side that a workgroup takes where lines lie so
-LOADS: Final = 4  # that an invocation has under way at once
-WORKGROUPS: Final = 1024  # that are enough to fill a device
+ALONG: Final = 32  # invocations that share a line that is dense along k
+ACROSS: Final = 64  # adjacent lines per workgroup, if lines are strided along k
+LOADS: Final = 4  # that an invocation has in flight at once
+WORKGROUPS: Final = 1024  # enough to fill a device
 _SCALARS: Final = (
     "lines", "depth", "start", "stride", "outer", "inner", "inner_length", "parts", "part_depth",
     "blocks", "groups",
 )  # fmt: skip
 
-# 0 of what is not finite. By bits, since drivers may take it that everything is.
+# 0 for elements that are not finite. By bits, since drivers may assume that everything is finite.
 EXPONENTS: Final = """
 fn exponents(x: vec4<f32>) -> vec4<u32> {
     let found = (bitcast<vec4<u32>>(x) >> vec4<u32>(23u)) & vec4<u32>(255u);
@@ -40,7 +40,7 @@ fn exponents(x: vec4<f32>) -> vec4<u32> {
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """How the lines of an operand lie: from one to the next, and from batch to batch.
+    """The layout of an operand's lines: from one to the next, and from batch to batch.
 
     outer, inner: the length of a batch axis, and the stride along it.
     """
@@ -56,9 +56,9 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class LineExponents:
-    """Biased exponents [batch, part, line], 0 where there is nothing but zeros.
+    """Biased exponents [batch, part, line], 0 for nothing but zeros.
 
-    outer, inner: from one batch to the next, in elements; 0 along an axis that broadcasts.
+    outer, inner: the strides along the batch axes, in elements; 0 along an axis that broadcasts.
     """
 
     array: GPUArray
@@ -68,30 +68,30 @@ class LineExponents:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """What the kernel is told that reads them."""
+        """Their scalars in the kernel that reads them."""
         return self.parts, self.outer, self.inner
 
 
 @dataclass(frozen=True, slots=True)
 class ExponentsVariant:
-    """What a pipeline is made for."""
+    """The key of a pipeline."""
 
     along_k: bool
     width: int  # elements that are read at a time
 
     @property
     def lines(self) -> int:
-        """Those of a workgroup."""
+        """The lines of a workgroup."""
         return LANES // ALONG if self.along_k else ACROSS
 
     @property
     def beside(self) -> int:
-        """The invocations that lie side by side where lines do."""
+        """The invocations that read adjacent lines at the same step of k."""
         return ACROSS // self.width
 
     @property
     def steps(self) -> int:
-        """Along k, that a workgroup takes at a time."""
+        """The steps of k that a workgroup reads at a time."""
         return ALONG * self.width if self.along_k else LANES // self.beside
 
 
@@ -151,7 +151,7 @@ def _declarations(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
 
 
 def _main(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
-    """The workgroups of one operand after those of the other."""
+    """The kernel: the workgroups of one operand, then those of the other."""
     yield f"@compute @workgroup_size({LANES})"
     yield "fn main("
     yield "    @builtin(workgroup_id) group: vec3<u32>,"
@@ -169,7 +169,7 @@ def _main(variants: Sequence[ExponentsVariant]) -> Iterator[str]:
 
 
 def _look(n: int, variant: ExponentsVariant) -> Iterator[str]:
-    """What a workgroup does for operand n."""
+    """The work of a workgroup of operand n."""
     width, lines, steps = variant.width, variant.lines, variant.steps
     yield f"let part = linear % k.parts{n};"
     yield f"let first = linear / k.parts{n} % k.blocks{n} * {lines}u;"
@@ -187,7 +187,7 @@ def _look(n: int, variant: ExponentsVariant) -> Iterator[str]:
     yield f"let held = min(line, k.lines{n} - {1 if variant.along_k else width}u);"
     yield f"let stop = min((part + 1u) * k.part_depth{n}, k.depth{n});"
     yield "var top = vec4<u32>();"
-    # Past the end the last element is looked at again, which changes nothing.
+    # Past the end the last element is read again, which changes nothing.
     yield f"let last = k.depth{n} - {width if variant.along_k else 1}u;"
     yield f"for (var at = part * k.part_depth{n} + step; at < stop; at += {LOADS * steps}u) {{"
     for i in range(LOADS):
@@ -210,7 +210,7 @@ def _look(n: int, variant: ExponentsVariant) -> Iterator[str]:
 
 
 def _combine(variant: ExponentsVariant) -> Iterator[str]:
-    """Bring what the lanes of a line found to the first of them."""
+    """Reduce the results of a line's lanes to the first of them."""
     if variant.along_k:
         distance, last, is_first = ALONG // 2, 1, f"local % {ALONG}u < half"
     else:

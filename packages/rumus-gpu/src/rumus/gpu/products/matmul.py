@@ -1,7 +1,7 @@
 """Matrix products of any strides and batches.
 
-A transposed operand is a matter of strides, and so is a batch axis that broadcasts. Two batch axes
-are walked by the kernel itself; more of them, with strides that do not join, are copied first.
+Strides express transposed operands and broadcast batch axes. The kernel walks two batch axes;
+operands with more, whose strides do not merge, are copied first.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from rumus.tensor.expression.kernel import trace
 from rumus.tensor.memory.backend import Epilogue
 
 TILE: Final = 32
-LONG: Final = 65_536  # terms of a product from which it is made in parts that are added up
-LONG_IN_SOFTWARE: Final = 16_384  # where one invocation adds them all
+LONG: Final = 65_536  # maximum terms of a product that is not computed in parts
+LONG_IN_SOFTWARE: Final = 16_384  # the same, if one invocation adds up all terms
 WORKGROUP_BYTES: Final = 2 * 576 * 4
 
 
 @dataclass(frozen=True, slots=True)
 class MatmulVariant:
-    """What a pipeline is made for: how the arrays are stored, and what else is done."""
+    """The key of a pipeline: how arrays are stored, and what else is computed."""
 
     a: Stored
     b: Stored
@@ -47,7 +47,7 @@ class MatmulVariant:
 
     @property
     def access(self) -> str:
-        """What is done with each binding."""
+        """The access to each binding."""
         own = "rrw" + "r" * (self.bias is not None) + "w" * (self.sums is not None)
         return own + (self.finish.access if self.finish else "")
 
@@ -64,7 +64,7 @@ def matmul_program(variant: MatmulVariant) -> Program:
 
 
 def _parts(variant: MatmulVariant) -> Iterator[str]:
-    """What stands in front of matmul.wgsl."""
+    """The text before matmul.wgsl."""
     a, b, c, bias, sums = variant.a, variant.b, variant.c, variant.bias, variant.sums
     stored = [each for each in (a, b, c, bias, sums) if each is not None]
     yield enabling(*stored)
@@ -90,7 +90,7 @@ def _parts(variant: MatmulVariant) -> Iterator[str]:
 
 
 def is_long(gpu: Gpu, a: GPUArray) -> bool:
-    """Whether a product is made in parts: one invocation would add too many numbers in a row."""
+    """Whether a product is computed in parts, as one invocation would add up too many terms."""
     return a.shape[-1] > (LONG_IN_SOFTWARE if gpu.is_software else LONG)
 
 
@@ -106,8 +106,8 @@ def matmul(
 ) -> None:
     """out = a @ b + bias, and `sums` of the rows of a.
 
-    What is written is contiguous and nobody's memory else; nothing has length 0. epilogue: one that
-    `fits`, None for a product that `is_long`. symmetric: `out` equals its transpose.
+    Outputs are contiguous and in their own memory; no axis has length 0. epilogue: one that `fits`;
+    None if the product `is_long`. symmetric: `out` equals its transpose.
     """
     batch = out.shape[:-2]
     if is_long(gpu, a):
@@ -116,7 +116,7 @@ def matmul(
     a, b, batches = _walkable(a, b, batch)
     bias = None if bias is None else dense(bias)
     level = level_of(gpu, a, b)
-    # A CPU that plays the GPU would spend seconds on compiling what is unrolled.
+    # A software GPU would take seconds to compile an unrolled kernel.
     if (level is not None or not gpu.is_software) and tiled_matmul(
         gpu,
         a,
@@ -163,7 +163,7 @@ def _in_parts(
     bias: GPUArray | None,
     sums: GPUArray | None,
 ) -> None:
-    """A long product as the sum of those of its parts: one more axis of the batch."""
+    """A long product as the sum of its parts' products, along an extra batch axis."""
     backend, depth = out.backend, a.shape[-1]
     run = LONG_IN_SOFTWARE // 2
     whole = depth // run
@@ -180,7 +180,7 @@ def _in_parts(
 
 
 def _cut(matrix: GPUArray, axis: int, parts: int, run: int, ndim: int) -> GPUArray:
-    """Runs of the axis as the first of the batch: (parts, *batch, rows, columns)."""
+    """Runs of an axis as a new first batch axis: (parts, *batch, rows, columns)."""
     at = matrix.ndim + axis
     shape = matrix.shape
     inside = matrix[(slice(None),) * at + (slice(0, parts * run),)]
@@ -195,7 +195,7 @@ _Batches = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _walkable(a: GPUArray, b: GPUArray, batch: Shape) -> tuple[GPUArray, GPUArray, _Batches]:
-    """The operands, copied if need be, and two batch axes as (length, stride of a, of b)."""
+    """The operands, copied if necessary, and two batch axes as (length, stride of a, of b)."""
     steps_a = broadcast_strides(a, (*batch, *a.shape[-2:]))[:-2]
     steps_b = broadcast_strides(b, (*batch, *b.shape[-2:]))[:-2]
     runs = merged(batch, steps_a, steps_b)

@@ -1,4 +1,4 @@
-"""The sum of results that several workgroups have made parts of, in one dispatch."""
+"""Adds up the partial results of several workgroups, in one dispatch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rumus.gpu.device.pipelines import Program
 from rumus.gpu.device.shaders import prelude, shader
 from rumus.gpu.device.stored import Stored, enabling
 
-ELEMENTS: Final = 16  # of a workgroup of add_parts.wgsl
+ELEMENTS: Final = 16  # per workgroup of add_parts.wgsl
 WORKGROUP: Final = 256
 
 
 def add_parts(gpu: Gpu, parts: GPUArray, out: GPUArray) -> None:
-    """out = the sum of float32 `parts` along the first axis, in an order that it alone decides.
+    """out = the sum of float32 `parts` over the first axis, whose length decides the order.
 
-    Both are contiguous and not empty, `parts` lies from the start of a binding.
+    Both are contiguous and not empty; `parts` starts at the start of a binding.
     """
     pipeline = gpu.pipeline(("add_parts", out.stored.name), partial(parts_program, out.stored))
     values = (out.size, parts.shape[0], out.rest)

@@ -1,10 +1,10 @@
-"""The loop of the generated products, whatever loads their tiles.
+"""The main loop of the generated products, independent of their loaders.
 
-Tiles of both operands go through workgroup memory, k in front: while one pair is multiplied, the
-next is on its way from memory to registers. Workgroup memory is scarce (some drivers let all that
-is on a multiprocessor share 48 KiB), so there is one pair of tiles and not two: more workgroups
-that wait in turn are worth more than one that waits for nothing. For the same reason tiles are 16
-steps deep. Loops are written out: with short ones a quarter of the speed is gone.
+Tiles of both operands pass through workgroup memory, with k as the first axis: while one pair is
+multiplied, the next is loaded into registers. Workgroup memory is scarce (under some drivers all
+workgroups on a multiprocessor share 48 KiB), so there is one pair of tiles rather than two: several
+workgroups that wait in turn beat one that never waits. For the same reason tiles are 16 steps deep.
+Loops are unrolled: short loops cost a quarter of the speed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rumus.gpu.products.tiling import PAD, Tile, Tiled
 
 
 class Staged(ABC):
-    """The text that brings tiles of one operand from memory to workgroup memory, k in front."""
+    """The text that loads tiles of one operand into workgroup memory, with k as the first axis."""
 
     def __init__(self, name: str, length: int, along_k: bool, tile: Tiled) -> None:
         self.name, self.length, self.along_k, self.tile = name, length, along_k, tile
@@ -31,9 +31,9 @@ class Staged(ABC):
 
     @property
     def step(self) -> int | None:
-        """The lines between a vec4 of a lane and its next, if that is the same for all lanes.
+        """The lines from one vec4 of a lane to its next, or None if it differs between lanes.
 
-        A line is a row of the edge where the operand lies along k, and a step of k elsewhere.
+        A line is one element of the edge if the operand is dense along k, otherwise one step of k.
         """
         return None if self.tile.lanes % self._fours else self.tile.lanes // self._fours
 
@@ -43,12 +43,12 @@ class Staged(ABC):
         return (self.tile.depth if self.along_k else self.length) // 4
 
     def lanes_of(self, number: int) -> int | None:
-        """How many lanes have a vec4 `number`, if not all have."""
+        """The number of lanes that have a vec4 `number`, or None if all do."""
         left = self.length * self.tile.depth // 4 - number * self.tile.lanes
         return left if left < self.tile.lanes else None
 
     def place(self, number: int) -> tuple[str, str]:
-        """Where the lane's vec4 `number` begins: along the edge of the tile, and along k."""
+        """The start of the lane's vec4 `number`: along the edge of the tile, and along k."""
         if self.step is None:
             vector = f"(local + {number * self.tile.lanes}u)"
             far, near = f"{vector} / {self._fours}u", f"{vector} % {self._fours}u * 4u"
@@ -62,14 +62,14 @@ class Staged(ABC):
 
     @abstractmethod
     def declare(self) -> Iterator[str]:
-        """Where in the operand the lane reads, and the variables that it reads to."""
+        """Declare the lane's positions in the operand, and the variables that it loads."""
 
     @abstractmethod
     def fetch(self, at: str) -> Iterator[str]:
-        """Read the tile that begins at k = `at`."""
+        """Load the tile that starts at k = `at` into the variables."""
 
     def keep(self) -> Iterator[str]:
-        """Write what was read to workgroup memory."""
+        """Write the variables to workgroup memory."""
         n = self.name
         for i in range(self.loads):
             assert self.lanes_of(i) is None
@@ -83,7 +83,7 @@ class Staged(ABC):
 
 
 def opening(tile: Tiled, *memory: str) -> Iterator[str]:
-    """The kernel to where it knows its workgroup's number, `linear`, one of `k.groups`.
+    """The start of a kernel, up to its workgroup's number, `linear`, out of `k.groups`.
 
     memory: the declarations of its workgroup memory.
     """
@@ -101,9 +101,9 @@ def opening(tile: Tiled, *memory: str) -> Iterator[str]:
 
 
 def product(tile: Tile, a: Staged, b: Staged, has_sums: bool = False) -> Iterator[str]:
-    """Add up the products from k = `begin` to `end`: four of row i in c{i}_{j}.
+    """Add up the products from k = `begin` to `end`; c{i}_{j} has four sums of row i.
 
-    has_sums: where `sums_up` holds, also add up the rows of a; row `local` in total0.
+    has_sums: if `sums_up` is true, also add up the rows of a; total0 has the sum of row `local`.
     """
     summed = summed_rows(tile) if has_sums else []
     yield from (f"var {total} = 0.0;" for total, _ in summed)
@@ -114,8 +114,8 @@ def product(tile: Tile, a: Staged, b: Staged, has_sums: bool = False) -> Iterato
             yield f"var c{i}_{j} = vec4<f32>(0.0);"
     yield from (*a.fetch("begin"), *b.fetch("begin"), *a.keep(), *b.keep())
     yield "workgroupBarrier();"
-    # The last step fetches its own tile once more, for nothing: a branch around the loads costs a
-    # tenth of the speed.
+    # The last step needlessly fetches its own tile again: a branch around the loads costs a tenth
+    # of the speed.
     yield f"let last = begin + (end - begin - 1u) / {tile.depth}u * {tile.depth}u;"
     yield f"for (var at = begin; at < end; at += {tile.depth}u) {{"
     yield f"let next = min(at + {tile.depth}u, last);"

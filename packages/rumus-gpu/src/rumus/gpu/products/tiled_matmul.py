@@ -1,7 +1,7 @@
 """Matrix products at the speed of float32 arithmetic; the text is in `tiled_matmul_program.py`.
 
-The tile is chosen by the shape (`tiling.py`). Where tiles are too few to fill the device, the depth
-is split as well: each part writes its own matrix, and a second kernel adds them in order.
+The shape determines the tile (`tiling.py`). If there are too few tiles to fill the device, the
+depth is split as well: each part writes its own matrix, and a second kernel adds them in order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rumus.tensor.memory.backend import Epilogue
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A product of batches, as the kernel walks it."""
+    """A batched product, as the kernel walks it."""
 
     rows: int
     columns: int
@@ -54,11 +54,11 @@ class _Side:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """What the kernel is told of it."""
+        """Its scalars in the kernel."""
         return self.array.rest, self.stride, self.outer, self.inner
 
     def lines(self, shape: _Shape, edge: int) -> Lines:
-        """How its lines lie. edge: how many there are."""
+        """The layout of its lines. edge: their number."""
         outer = shape.batches // shape.inner, self.outer
         inner = shape.inner, self.inner
         return Lines(self.array, self.along_k, self.stride, edge, shape.depth, outer, inner)
@@ -82,11 +82,11 @@ def tiled_matmul(
     level: Level | None = None,
     symmetric: bool = False,
 ) -> bool:
-    """out = a @ b + bias where the operands allow it; False, and nothing done, where they do not.
+    """Write a @ b + bias to `out`; if the operands do not allow it, do nothing and return False.
 
-    Each array must be float32, or float16 where the device has it, and an operand dense along k or
-    across it. What begins at and has strides of multiples of four is read four elements at a time.
-    outer, inner: of each of two batch axes the length, and the strides of a and b along it.
+    Arrays must be float32, or float16 if the device has it, and operands dense along k or across
+    it. Arrays whose starts and strides are multiples of four are read four elements at a time.
+    outer, inner: the length of each batch axis, and the strides of a and b along it.
     symmetric: the result equals its transpose, so tiles above the diagonal are copies of others.
     """
     sides = _sides(a, b, outer, inner)
@@ -138,14 +138,14 @@ def _multiply(
     in_fours: bool,
     level: Level | None = None,
 ) -> None:
-    """Write the product, or the parts of it, as `chosen` says. in_fours: of the result.
+    """Write the product, or its parts, with the `chosen` tile and splits. in_fours: of the result.
 
-    level: how matrix units multiply, if they do.
+    level: how matrix units multiply; None for float32 arithmetic.
     """
     (a, b), (tile, splits, split_depth) = sides, chosen
     rows, columns, depth = shape.rows, shape.columns, shape.depth
     kinds = Kinds(a.array.stored, b.array.stored, out.stored, *after.stored)
-    if after.mirrors:  # neighbours in a row are written to a column, one by one
+    if after.mirrors:  # adjacent elements of a row also go to a column, one by one
         in_fours = in_fours and _turns(sides, level)
     fours = a.in_fours(shape, rows), b.in_fours(shape, columns), in_fours
     exact = not rows % tile.rows, not columns % tile.columns, not depth % tile.depth
@@ -191,22 +191,22 @@ def _multiply(
 
 
 def _turns(sides: tuple[_Side, _Side], level: Level | None) -> bool:
-    """Whether lanes have neighbours in a column of the result too: as units leave it."""
+    """Whether lanes can also read adjacent elements of a column, from results of matrix units."""
     is_half = all(side.array.stored.name == "f16" for side in sides)
     return is_half and level is not None and not level.is_high
 
 
 @dataclass(frozen=True, slots=True)
 class _After:
-    """What is written besides the product, and what is done to that."""
+    """The bias, sums and epilogue of a product."""
 
     bias: GPUArray | None = None
     sums: GPUArray | None = None
     epilogue: Epilogue | None = None
-    mirrors: bool = False  # what is below the diagonal is written above it as well
+    mirrors: bool = False  # elements below the diagonal are written above it as well
 
     def finish(self, out: GPUArray) -> Finish | None:
-        """What the epilogue adds to the text of what writes `out`."""
+        """The epilogue's text in the program that writes `out`."""
         return None if self.epilogue is None else finish_of(self.epilogue.kernel, out.stored)
 
     @property
@@ -217,7 +217,7 @@ class _After:
 
     @property
     def own(self) -> tuple[GPUArray, ...]:
-        """Bias and sums, as far as there are."""
+        """Bias and sums, if present."""
         return tuple(array for array in (self.bias, self.sums) if array is not None)
 
     @property
@@ -239,7 +239,7 @@ def _add_splits(
     splits: int,
     in_fours: bool,
 ) -> None:
-    """Add up the parts, and the parts of the sums, and do what follows the product."""
+    """Add up the parts and their sums, with the bias and epilogue."""
     size = out.size // (4 if in_fours else 1)
     kinds = Kinds(parts.stored, parts.stored, out.stored, *after.stored)
     variant = Addition(kinds, in_fours, after.finish(out))

@@ -1,8 +1,8 @@
 """WGSL of matrix products at the speed of float32 arithmetic: generated and unrolled.
 
 A workgroup computes a tile of the result, an invocation a block of it in named variables. An
-operand may lie along k or across it, in float32 or float16; only its loader differs. Everything
-between loads and stores is float32.
+operand may be dense along k or across it, in float32 or float16; only its loader differs. All
+arithmetic is float32.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BAND: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """How what is read and written is stored; the last two may be missing."""
+    """How each array is stored; the last two may be missing."""
 
     a: Stored
     b: Stored
@@ -33,26 +33,26 @@ class Kinds:
 
     @property
     def enabling(self) -> str:
-        """What stands in front of a program that reads or writes them."""
+        """The directives of a program that reads or writes them."""
         return enabling(self.a, self.b, self.c, self.bias, self.sums)
 
 
 @dataclass(frozen=True, slots=True)
 class TiledVariant:
-    """What a pipeline is made for."""
+    """The key of a pipeline."""
 
     tile: Tiled
     kinds: Kinds
     a_along_k: bool
     b_along_k: bool
     in_fours: tuple[bool, bool, bool]  # whether a, b and the result can be accessed four at a time
-    exact: tuple[bool, bool, bool]  # whether no tile reaches over the last row, column, depth
+    exact: tuple[bool, bool, bool]  # whether no tile extends beyond the last row, column, step
     finish: Finish | None
     mirrors: bool = False  # the result equals its transpose, see `square_of`
 
     @property
     def has_sums(self) -> bool:
-        """Whether the rows of a are added up as well."""
+        """Whether the rows of a are summed as well."""
         return self.kinds.sums is not None
 
 
@@ -87,9 +87,9 @@ class _Operand(Staged):
             yield f"let {n}_line = k.{n}_stride / 4u;"
 
     def _is_stepped(self, i: int) -> bool:
-        """Whether vec4 `i` of a lane is so many lines behind its first, and none is outside.
+        """Whether vec4 `i` of a lane is a fixed number of lines after its first, never outside.
 
-        One place and one multiplication for each then need few registers.
+        One position and one multiplication per load then suffice, which saves registers.
         """
         is_inside = self.is_exact and self.is_deep and self.lanes_of(i) is None
         return self.in_fours and is_inside and self.step is not None
@@ -133,7 +133,7 @@ class _Operand(Staged):
         return f"vec4<f32>({', '.join(parts)})"
 
     def _element(self, index: str, depth: str) -> str:
-        """The place of an element from the beginning of the matrix."""
+        """The offset of an element from the start of the matrix."""
         n = self.name
         far, near = (index, depth) if self.along_k else (depth, index)
         return f"({far}) * k.{n}_stride + {near}"
@@ -157,7 +157,7 @@ def tiled_program(variant: TiledVariant) -> Program:
 
 
 def operands(variant: TiledVariant) -> tuple[Staged, Staged]:
-    """What loads the tiles of a and of b."""
+    """The loaders of the tiles of a and of b."""
     tile = variant.tile
     a = _Operand("a", tile.rows, variant.a_along_k, variant)
     return a, _Operand("b", tile.columns, variant.b_along_k, variant)
@@ -170,7 +170,7 @@ def program(
     workgroup_bytes: int,
     scaled: Sequence[str] = (),
 ) -> Program:
-    """The lines of a kernel but its last bracket, with how it is called; scaled: see `header`."""
+    """The program of these lines, which lack the last bracket; scaled: see `header`."""
     finish = variant.finish
     access = "rrw" + "r" * (variant.kinds.bias is not None) + "w" * variant.has_sums
     access += "r" * len(scaled) + (finish.access if finish else "")
@@ -215,12 +215,12 @@ def _bindings(bound: Sequence[tuple[str, str, str]]) -> Iterator[str]:
 
 
 def place(variant: TiledVariant) -> Iterator[str]:
-    """Where the workgroup's operands begin, and which steps of k it adds up."""
+    """The starts of the workgroup's operands, and the steps of k that it adds up."""
     tile = variant.tile
     yield "let split = linear % k.splits;"
     yield "let tile = (linear / k.splits) % k.tiles;"
     yield "let batch = linear / k.splits / k.tiles;"
-    # Column by column through bands of rows: what runs at once shares its operands in the cache.
+    # Column by column through bands of rows: concurrent workgroups share operands in the cache.
     yield f"let band = tile / ({_BAND}u * k.tile_columns) * {_BAND}u;"
     yield "let in_band = tile - band * k.tile_columns;"
     yield f"let high = min({_BAND}u, k.tiles / k.tile_columns - band);"
@@ -253,7 +253,7 @@ def _body(variant: TiledVariant, tile: Tile, a: Staged, b: Staged) -> Iterator[s
 
 
 def store_sums(variant: TiledVariant) -> Iterator[str]:
-    """Write the sums of rows; with several splits, to those of this one."""
+    """Write the sums of rows; with several splits, to this split's sums."""
     tile, sums = variant.tile, variant.kinds.sums
     for total, row in summed_rows(tile) if sums else ():
         yield f"if (sums_up && {row} < {tile.rows}u && first_a + {row} < k.a_length) {{"
@@ -263,7 +263,7 @@ def store_sums(variant: TiledVariant) -> Iterator[str]:
 
 
 def _store(variant: TiledVariant, tile: Tile, across: int, down: int) -> Iterator[str]:
-    """Write the block; with several splits, to the matrix of this one."""
+    """Write the block; with several splits, to this split's matrix."""
     for i in range(tile.block_rows):
         yield f"let row{i} = first_a + y * 4u + {i // 4 * down * 4 + i % 4}u;"
     for j in range(tile.block_columns // 4):
@@ -274,7 +274,7 @@ def _store(variant: TiledVariant, tile: Tile, across: int, down: int) -> Iterato
 
 
 def store_four(variant: TiledVariant, row: str, column: str, four: str) -> Iterator[str]:
-    """Write four neighbours of a row, as one or one by one. All are names."""
+    """Write four adjacent elements of a row, at once or one by one. The arguments are names."""
     in_fours, bias = variant.in_fours[2], variant.kinds.bias
     for c, part in enumerate(("",) if in_fours else (".x", ".y", ".z", ".w")):
         at_column = column + (f" + {c}u" if c else "")
@@ -297,7 +297,7 @@ def store_four(variant: TiledVariant, row: str, column: str, four: str) -> Itera
 def _written(
     variant: TiledVariant | Addition, place: str, value: str, in_fours: bool
 ) -> Iterator[str]:
-    """Write elements of the result, `place` from its start on, with what the epilogue does."""
+    """Write elements at offset `place` of the result, through the epilogue if there is one."""
     at = f"(k.c_start + {place}) / 4u" if in_fours else f"k.c_start + {place}"
     if variant.finish is None:
         yield f"c[{at}] = {variant.kinds.c.store(value, 4 if in_fours else 1)};"
@@ -307,7 +307,7 @@ def _written(
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What the pipeline is made for that adds up the parts of a split product."""
+    """The key of a pipeline that adds up the parts of a split product."""
 
     kinds: Kinds
     in_fours: bool
@@ -318,7 +318,7 @@ _ADDED: Final = ("size", "splits", "c_start", "columns", "bias_start", "rows", "
 
 
 def sum_program(variant: Addition) -> Program:
-    """Return the WGSL that adds the parts of a split product, and what follows it."""
+    """Return the WGSL that adds up the parts of a split product, with its bias and epilogue."""
     finish, kinds, width = variant.finish, variant.kinds, 4 if variant.in_fours else 1
     bias, sums, value = kinds.bias, kinds.sums, "total"
     if bias:

@@ -1,7 +1,7 @@
-"""Which tiles a product is made of.
+"""The choice of a product's tiles.
 
 The times are a model of an NVIDIA data-centre GPU, fitted to products of many shapes there. Other
-devices get the same choice: it depends on the shape alone, and so do the bits of the result.
+devices use the same choice: it depends only on the shape, and so do the bits of the result.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-PAD: Final = 4  # floats behind each line of a tile, so that lanes that store along k do not collide
+PAD: Final = 4  # floats after each line of a tile, so that lanes storing along k use other banks
 MULTIPROCESSORS: Final = 132
 BUSY: Final = 192  # invocations that keep a multiprocessor busy
-RATE: Final = 170e3  # multiply-adds of a multiprocessor in a microsecond
-START: Final = 100  # how much deeper a tile seems than it is: the first loads and the last stores
-DISPATCH: Final = 2.5  # microseconds for one more, which waits for the one before
-TRAFFIC: Final = 0.75e6  # floats of memory in a microsecond
+RATE: Final = 170e3  # multiply-adds per microsecond of a multiprocessor
+START: Final = 100  # steps of depth that the first loads and the last stores cost
+DISPATCH: Final = 2.5  # microseconds for one more, which waits for the previous one
+TRAFFIC: Final = 0.75e6  # floats of memory traffic per microsecond
 SPLITS: Final = (1, 2, 4, 8, 16)
-LEAST: Final = 64  # depth of a part
+LEAST: Final = 64  # minimum depth of a part
 
 
 class Tiled(Protocol):
-    """What a loader must know of the part of a product that a workgroup computes."""
+    """The part of a product that a workgroup computes, as far as loaders must know."""
 
     @property
     def rows(self) -> int:
@@ -44,7 +44,7 @@ class Tiled(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The part of the result of a workgroup, how deep at a time, and the block of an invocation."""
+    """A workgroup's part of the result, the depth of one step, and an invocation's block."""
 
     rows: int
     columns: int
@@ -66,8 +66,8 @@ class Tile:
 LARGE: Final = Tile(128, 64, 16, 8, 8)
 MIDDLE: Final = Tile(64, 64, 16, 8, 8)
 SMALL: Final = Tile(32, 32, 16, 4, 4)
-# With the share of `RATE` that each reaches. All are small in workgroup memory, of which drivers
-# give little: so several workgroups wait for memory and for one another's barriers at once.
+# Each with the share of `RATE` that it reaches. All use little of the scarce workgroup memory, so
+# that several workgroups run at once: while some wait for memory or a barrier, others compute.
 TILES: Final = (
     (LARGE, 1.0),
     (MIDDLE, 0.97),
@@ -80,9 +80,9 @@ T = TypeVar("T", bound=Tiled)
 
 
 def square_of(tile: Tiled) -> int | None:
-    """The side of the smallest square that tiles fill, None if no few of them do.
+    """The side of the smallest square that tiles fill; None if no row or column of them does.
 
-    A result that equals its transpose is made of squares on its diagonal and below.
+    A symmetric result is computed in such squares, on and below its diagonal.
     """
     short, long = sorted((tile.rows, tile.columns))
     return None if long % short else long
@@ -100,8 +100,8 @@ def choose(
 ) -> tuple[T, int, int]:
     """The tile, the number of parts that the depth is split into, and the depth of each.
 
-    splits: the numbers of parts to choose from; by default there are parts of a single product.
-    start: how much deeper a tile seems than it is.
+    splits: the numbers of parts to choose from; by default only single products are split.
+    start: see `START`.
     symmetric: the result equals its transpose.
 
     >>> choose(4096, 4096, 4096)

@@ -1,18 +1,17 @@
-"""WGSL of attention on matrix units; who computes what is as in `attention_program.py`.
+"""WGSL of attention on matrix units, with the division of work of `attention_program.py`.
 
-Each subgroup has as many own rows as a unit's matrix. Own rows are loaded into matrices once; the
-others come as float16 through workgroup memory, the next ones on their way in registers. Scores
-pass through workgroup memory to the lanes, which make float32 weights of them: a lane has
-neighbours of one row. Weights go back as float16 to where rows were that nobody reads any more.
+Each subgroup owns as many rows as a unit's matrix has. Own rows are loaded into matrices once; the
+others pass through workgroup memory as float16, while the next ones are loaded into registers.
+Scores pass through workgroup memory to the lanes, which turn them into float32 weights: a lane
+holds adjacent elements of one row. Weights go back as float16, over rows that are no longer needed.
 
-A result of units cannot be multiplied row by row. So what the forward pass adds up is in float32
-registers, where it shrinks when a row meets a larger score; the gradients stay in matrices to the
-end.
+Results of units cannot be scaled row by row. So the forward pass accumulates in float32 registers,
+which are rescaled when a row meets a larger score; the gradients stay in matrices to the end.
 
-float16 holds no float32, so every array is multiplied by the power of two of its head, weights by
-2^WEIGHT, and gradients of scores by one that their bound gives: |dS| <= 2 |row of G| |row of V|.
-Each number is rounded once. With two float16 for each, as in products at `high`, these kernels were
-slower than float32 arithmetic.
+float16 lacks float32's range, so every array is multiplied by a power of two of its head, weights
+by 2^WEIGHT, and gradients of scores by a power that follows from their bound:
+|dS| <= 2 |row of G| |row of V|. Each number is rounded once. Split into two float16 per number, as
+in products at `high`, these kernels were slower than float32 arithmetic.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from rumus.gpu.products.unit_product import FUNCTIONS, PAD, TOP
 
 WEIGHT: Final = 14  # the exponent that a weight of 1 gets
 ABREAST: Final = 4  # exponents of an array that are read at once
-WIDEST: Final = 128  # elements of a row: what registers hold
+WIDEST: Final = 128  # maximum elements of a row, which registers hold
 LOOKED_AT: Final = ("Q", "K", "V", "G")  # in the order of their exponents
 _OWN: Final[dict[Stage, tuple[str, ...]]] = {
     "forward": ("Q",), "query": ("Q", "G"), "key": ("K", "V"),
@@ -59,9 +58,9 @@ _OTHER: Final[dict[Stage, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class UnitAttentionTile:
-    """The subgroups of a workgroup, and the other rows of one turn.
+    """The subgroups of a workgroup, and the other rows of one iteration.
 
-    slots: the results of a subgroup that workgroup memory holds on their way to the lanes; 1 or 2.
+    slots: how many results of a subgroup workgroup memory holds at a time; 1 or 2.
     """
 
     parts: int
@@ -76,10 +75,10 @@ class UnitAttentionTile:
 
 @dataclass(frozen=True, slots=True)
 class UnitAttention:
-    """What a pipeline is made for.
+    """The key of a pipeline.
 
-    stored: how the rows lie in memory. size, value_size: elements of a row of queries and keys, and
-    of values, with the zeros behind it. is_scaled: there are exponents of what is looked at.
+    stored: how rows are stored. size, value_size: the elements of a row of queries and keys, and of
+    values, padded with zeros. is_scaled: the arrays come with exponents.
     """
 
     stage: Stage
@@ -100,7 +99,7 @@ class UnitAttention:
 
     @property
     def each(self) -> int:
-        """The elements of a result that a lane has."""
+        """The elements of a result that a lane holds."""
         return self.units.shape.rows * self.units.shape.columns // SUBGROUP
 
     def width(self, name: str) -> int:
@@ -108,12 +107,12 @@ class UnitAttention:
         return self.value_size if name in OF_VALUES else self.size
 
     def line(self, name: str) -> int:
-        """The halves from a row to the next in workgroup memory. W: weights."""
+        """The halves from one row to the next in workgroup memory. W: weights."""
         return (self.tile.other if name == "W" else self.width(name)) + PAD
 
     @property
     def places(self) -> dict[str, int]:
-        """Where rows begin in workgroup memory, in halves. end: what it holds."""
+        """The starts of arrays in workgroup memory, in halves. end: their total size."""
         first, second = _OTHER[self.stage]
         rows = {name: self.tile.other * self.line(name) for name in (first, second)}
         weights = self.own * self.line("W")
@@ -128,7 +127,7 @@ class UnitAttention:
             found |= {second: rows[first], "W": rows[first] + rows[second]}
             end = found["W"] + weights
         for name in _OWN[self.stage]:
-            if self.units.holds:  # they pass by, before there is anything else
+            if self.units.holds:  # only passed through, before anything else is there
                 found[name] = 0
                 end = max(end, self.own * self.line(name))
             else:
@@ -192,7 +191,7 @@ def _header(variant: UnitAttention) -> Iterator[str]:
     if variant.is_scaled:
         number = len(BOUND[variant.stage])
         yield f"@group(0) @binding({number}) var<storage, read> exponents_of: array<u32>;"
-    # All sizes are multiples of 16 bytes: units read wrong numbers from elsewhere.
+    # All sizes are multiples of 16 bytes: units read wrong numbers from unaligned arrays.
     yield f"var<workgroup> rows: array<{variant.units.half}, {variant.places['end']}>;"
     yield f"var<workgroup> passed: array<f32, {tile.slots * tile.parts * count}>;"
     yield f"var<workgroup> beside: array<f32, {tile.lanes}>;"
@@ -202,7 +201,7 @@ def _header(variant: UnitAttention) -> Iterator[str]:
 
 
 def _lanes(variant: UnitAttention) -> Iterator[str]:
-    """Which elements of a result the lane has: neighbours in one row."""
+    """The elements of a result that the lane holds: adjacent ones of a row."""
     shape = variant.units.shape
     yield f"let part = local / {SUBGROUP}u;"
     yield f"let lane = local % {SUBGROUP}u * {variant.each}u;"
@@ -231,7 +230,7 @@ def _powers(variant: UnitAttention) -> Iterator[str]:
     for name in names:
         yield f"let by_{name} = {f'power_for(most_{name})' if variant.is_scaled else '1.0'};"
         yield f"let n_{name} = 127 - i32(bitcast<u32>(by_{name}) >> 23u);"
-    # Scores are in units of log(2). One factor alone may be too large.
+    # Scores are in units of log(2). A single factor could overflow.
     yield "let score_half = (n_Q + n_K) >> 1u;"
     yield "let by_score = two_to(score_half);"
     yield f"let by_rest = two_to(n_Q + n_K - score_half) * (k.scale * {PER_LOG_2});"
@@ -240,14 +239,14 @@ def _powers(variant: UnitAttention) -> Iterator[str]:
 
 
 def _shrunk(variant: UnitAttention) -> int:
-    """The exponent that gradients of scores are divided by: no sum of products is larger."""
+    """The exponent that scales gradients of scores down: no sum of products is larger."""
     return 2 * (TOP + 1) + (2 * variant.value_size - 1).bit_length() - 15
 
 
 class _Rows:
-    """Rows of an array on their way to workgroup memory.
+    """Rows of an array being loaded into workgroup memory.
 
-    first: the first row. count: of rows. base: where the head begins.
+    count: of rows. base: the start of the head.
     """
 
     def __init__(self, variant: UnitAttention, name: str, count: int, base: str = "") -> None:
@@ -261,7 +260,7 @@ class _Rows:
         return range(-(-self.count * self.wide // self.lanes))
 
     def declare(self) -> Iterator[str]:
-        """What is read to, and where the lane begins."""
+        """Declare the variables to load, and the lane's start."""
         yield from (f"var next_{self.name}{turn}: vec4<f32>;" for turn in self.turns)
         if self._is_stepped:
             row = f"(local / {self.wide}u) * k.{self.name}_row"
@@ -273,7 +272,7 @@ class _Rows:
         return self.variant.is_exact and not self.lanes % self.wide
 
     def _turn(self, turn: int) -> Iterator[str]:
-        """Open a block for those lanes that have something in this turn."""
+        """Open a block for the lanes that load something in this turn."""
         left = self.count * self.wide - turn * self.lanes
         yield f"if (local < {left}u) {{" if left < self.lanes else "{"
         if self.lanes % self.wide:
@@ -285,7 +284,7 @@ class _Rows:
             yield f"let four = local % {self.wide}u;"
 
     def fetch(self, at: str) -> Iterator[str]:
-        """Read what begins at row `at`."""
+        """Load what starts at row `at` into the variables."""
         n = self.name
         for turn in self.turns:
             yield from self._turn(turn)
@@ -298,7 +297,7 @@ class _Rows:
             yield from (f"next_{n}{turn} = {value};", "}")
 
     def keep(self) -> Iterator[str]:
-        """Write what was read to workgroup memory."""
+        """Write the variables to workgroup memory."""
         variant, n = self.variant, self.name
         start, line = variant.places[n], variant.line(n)
         for turn in self.turns:
@@ -308,7 +307,7 @@ class _Rows:
             yield "}"
 
     def bring(self, at: str) -> Iterator[str]:
-        """Read and write them at once."""
+        """Load and write at once."""
         yield from (*self.declare(), *self.fetch(at), *self.keep())
 
 
@@ -322,7 +321,7 @@ _BARRIER: Final = "workgroupBarrier();"
 
 
 def _own(variant: UnitAttention) -> Iterator[str]:
-    """Load the own rows into matrices, by way of workgroup memory."""
+    """Load the own rows into matrices, through workgroup memory."""
     shape = variant.units.shape
     for name in _OWN[variant.stage]:
         yield from ("{", *_Rows(variant, name, variant.own).bring("first"), "}", _BARRIER)
@@ -339,7 +338,7 @@ def _left(variant: UnitAttention, name: str, step: int) -> Operand:
 
 
 def _clear(variant: UnitAttention, result: str, name: str) -> Iterator[str]:
-    """Declare what one row of matrices of an array's width is added up in."""
+    """Declare the accumulators: a row of matrices as wide as an array."""
     for c in range(variant.width(name) // variant.units.shape.columns):
         yield variant.units.declare(f"{result}{c}")
 
@@ -382,7 +381,7 @@ def _products(variant: UnitAttention, result: str, other: str) -> Iterator[str]:
 
 
 class _Passing:
-    """Brings results to the lanes through workgroup memory, by its slots in turn."""
+    """Passes results to the lanes through workgroup memory, by its slots in turn."""
 
     def __init__(self, variant: UnitAttention) -> None:
         self.variant = variant
@@ -425,7 +424,7 @@ def _blocks(variant: UnitAttention) -> list[tuple[int, int, str]]:
 
 
 def _hide(variant: UnitAttention, name: str, hidden: str) -> Iterator[str]:
-    """{name}{j}_{v} = hidden for rows that do not see one another: at a diagonal or an end."""
+    """{name}{j}_{v} = hidden for pairs of rows beyond the diagonal or an end."""
     own, other = variant.own, variant.tile.other
     edge, unseen = at_edge(variant.stage, variant.is_causal, variant.is_exact, own, other)
     if not edge:
@@ -457,9 +456,9 @@ def _turns(
     bases: Sequence[str] = ("", ""),
     more: tuple[Sequence[str], Sequence[str], Sequence[str]] = ((), (), ()),
 ) -> Iterator[str]:
-    """Do `body` for each piece of the other rows, from `at` on.
+    """Run `body` for each piece of the other rows, from `at` on.
 
-    more: what else is declared, read and written with them; {at} is where they begin.
+    more: further declarations, loads and writes for a piece; {at} is its start.
     """
     other = variant.tile.other
     rows = [
@@ -477,14 +476,14 @@ def _turns(
     yield f"let last = {begin} + ({stop} - {begin} - 1u) / {other}u * {other}u;"
     yield from (*fetched(begin), *kept, _BARRIER)
     yield f"for (var at = {begin}; at < {stop}; at += {other}u) {{"
-    # The last turn reads its own rows once more, for nothing: a branch would cost more.
+    # The last iteration needlessly reads its own rows again: a branch would cost more.
     yield f"let next = min(at + {other}u, last);"
     yield from (*fetched("next"), *body, _BARRIER, *kept, _BARRIER)
     yield "}"
 
 
 def _over_keys(variant: UnitAttention, body: Sequence[str]) -> Iterator[str]:
-    """`body` for all keys that own queries may see."""
+    """Run `body` for all keys that own queries may see."""
     stop = f"min(k.keys, first + {variant.own}u)" if variant.is_causal else "k.keys"
     yield f"let stop = {stop};"
     yield from _turns(variant, "0u", "stop", body)
@@ -538,7 +537,7 @@ def _forward(variant: UnitAttention) -> Iterator[str]:
         body += passing.bring(f"s{j}", f"raw{j}")
     body += [f"var p{j}_{v} = {_score(f'raw{j}_{v}')};" for j, v, _ in _blocks(variant)]
     body += _hide(variant, "p", "LOWEST")
-    body += ["var most = vec4<f32>(largest);"]  # NaN may be lost here; the sum has it
+    body += ["var most = vec4<f32>(largest);"]  # NaN may be lost here; the sum keeps it
     body += [f"most = max(most, p{j}_{v});" for j, v, _ in _blocks(variant)]
     body += ["var now = max(max(most.x, most.y), max(most.z, most.w));"]
     body += _combine(variant, "now", "max(now, {part})")
@@ -578,9 +577,9 @@ def _difference(variant: UnitAttention) -> Iterator[str]:
 def _added_up(
     variant: UnitAttention, results: Sequence[tuple[str, str]], loop: Sequence[str]
 ) -> Iterator[str]:
-    """The loop; then {result}_sum{c}_{v} are the lane's elements of what its matrices hold.
+    """The loop; then {result}_sum{c}_{v} are the lane's elements of each result.
 
-    results: each with the array that it is as wide as.
+    results: each with the array of its width.
     """
     passing = _Passing(variant)
     yield from (line for result, name in results for line in _clear(variant, result, name))

@@ -1,7 +1,7 @@
-"""WGSL of convolutions on matrix units: `convolution_program.py` with the loop of units.
+"""WGSL of convolutions on matrix units: `convolution_program.py` with another main loop.
 
-An operand that taps walk over has no rows in memory to look at, so each array in float32 has one
-power of two for all of its elements.
+The operand that taps gather has no rows in memory to find exponents of, so each float32 array has
+one power of two for all of its elements.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rumus.gpu.products.unit_product import Halves, UnitProduct, UnitTile
 
 @dataclass(frozen=True, slots=True)
 class UnitConvolution:
-    """What a pipeline is made for. convolution: its tile is `tile`."""
+    """The key of a pipeline. convolution: the variant whose tile is `tile`."""
 
     convolution: ConvolutionVariant
     tile: UnitTile
@@ -37,7 +37,7 @@ class UnitConvolution:
 
     @property
     def scaled(self) -> tuple[str, ...]:
-        """The operands that come with their exponent."""
+        """The operands that come with an exponent."""
         stored = zip("ab", self.convolution.stored, strict=False)
         return tuple(name for name, each in stored if each.name != "f16")
 

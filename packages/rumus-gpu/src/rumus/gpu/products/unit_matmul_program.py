@@ -1,4 +1,4 @@
-"""WGSL of matrix products on matrix units: `tiled_matmul_program.py` with the loop of units."""
+"""WGSL of matrix products on matrix units: `tiled_matmul_program.py` with another main loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rumus.gpu.products.unit_product import Halves, UnitProduct, UnitTile
 
 @dataclass(frozen=True, slots=True)
 class UnitVariant:
-    """What a pipeline is made for. product: its tile is `tile`."""
+    """The key of a pipeline. product: the variant whose tile is `tile`."""
 
     product: TiledVariant
     tile: UnitTile
@@ -49,7 +49,7 @@ def unit_program(variant: UnitVariant) -> Program:
 
 
 def _exponents_bases(scaled: Sequence[str]) -> Iterator[str]:
-    """Where the exponents of the batch begin."""
+    """The start of the batch's exponents."""
     for n in scaled:
         yield (f"let exponents_base_{n} = batch / k.inner * k.{n}_parts_outer"
                f" + batch % k.inner * k.{n}_parts_inner;")  # fmt: skip
@@ -63,7 +63,7 @@ def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:
             continue
         yield from lines
         number += 1
-        if variant.mirrors and variant.in_fours[2]:  # to where the result's transpose has it, too
+        if variant.mirrors and variant.in_fours[2]:  # also to the transposed position
             yield "if (square_a > square_b) {"
             for turned, four in multiplied.turned(number):
                 yield from _store_four(variant, turned, four, "ba")
@@ -73,7 +73,7 @@ def _store(variant: TiledVariant, multiplied: UnitProduct) -> Iterator[str]:
 def _store_four(
     variant: TiledVariant, lines: Sequence[str], value: str, sides: str
 ) -> Iterator[str]:
-    """Write four neighbours of a row. sides: whose edges the rows and the columns count from."""
+    """Write four adjacent elements of a row. sides: the operands that give its row and column."""
     yield "{"
     yield from lines
     yield f"let row = first_{sides[0]} + place_row;"

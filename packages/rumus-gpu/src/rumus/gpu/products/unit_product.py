@@ -1,16 +1,16 @@
-"""The loop of products on matrix units, whatever loads their tiles.
+"""The main loop of products on matrix units, independent of their loaders.
 
-Tiles go through workgroup memory as float16, the next pair on its way in registers, as in
+Tiles pass through workgroup memory as float16 while the next pair is loaded into registers, as in
 `product.py`; a subgroup multiplies its part of them in matrices of the unit's shape.
 
 float16 has the 11 significant bits of TF32 but not float32's range. So each row of a and each
 column of b in float32 is multiplied by a power of two, which is exact, and the result by its
-inverse. The powers come from `line_exponents.py`: they bring the largest magnitude of a line to
-[2^13, 2^14), and what is 2^27 times smaller is still a normal number.
+inverse. The powers come from `line_exponents.py`: they scale the largest magnitude of a line to
+[2^13, 2^14), and elements 2^27 times smaller are still normal numbers.
 
-`high` cuts each number into two float16, x = hi + lo / 2048, and adds up hi hi and (hi lo + lo hi)
-apart. Units cut off bits where they add, so after `PIECE` steps of k the results go to float32
-registers, which round.
+`high` splits each number into two float16, x = hi + lo / 2048, and accumulates hi hi and
+(hi lo + lo hi) separately. Units truncate when they add, so after `PIECE` steps of k the results
+move to float32 registers, which round.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from rumus.gpu.products.product import Staged, summed_rows
 
 Part: TypeAlias = Literal["high", "low"]  # of a number in two float16
 
-PIECE: Final = 512  # steps of k that `high` adds up in the units
-TOP: Final = 13  # the exponent that the largest magnitude of a line comes to
-PAD: Final = 8  # halves behind each line of a tile, so that rows meet different banks
+PIECE: Final = 512  # steps of k that `high` accumulates in the units
+TOP: Final = 13  # the exponent that the largest magnitude of a line is scaled to
+PAD: Final = 8  # halves after each line of a tile, so that rows use different banks
 ABREAST: Final = 8  # exponents that a lane reads at once
 BIAS: Final = 127  # of a float32's exponent
 SHIFT: Final = 2048.0  # between hi and lo
@@ -35,7 +35,7 @@ SHIFT: Final = 2048.0  # between hi and lo
 
 @dataclass(frozen=True, slots=True)
 class UnitTile:
-    """The part of the result of a workgroup, how deep at a time, and the part of a subgroup."""
+    """A workgroup's part of the result, the depth of one step, and a subgroup's part."""
 
     rows: int
     columns: int
@@ -55,11 +55,11 @@ class UnitTile:
 
     @property
     def turns(self) -> int:
-        """The places that a subgroup's results pass through in turn."""
+        """The number of buffers that a subgroup's results pass through in turn."""
         return 2 if self.parts <= 8 else 1
 
     def bytes(self, units: Units, is_high: bool) -> int:
-        """The workgroup memory of a pair of tiles and of what results pass through, at most."""
+        """The most workgroup memory that a pair of tiles and the results' buffers need."""
         edges = self.rows + self.columns
         halves = max(edges * (self.depth + PAD), self.depth * (edges + 2 * PAD))
         size = 4 if units.half == "f32" else 2
@@ -70,8 +70,8 @@ class UnitTile:
 class Halves:
     """A tile of one operand as float16 in workgroup memory.
 
-    staged: what fetches it. is_scaled: whether it is float32 in memory, which float16 may not hold.
-    by_line: whether each line has a power of two, or one is for all.
+    staged: its loader. is_scaled: whether it is float32 in memory, beyond the range of float16.
+    by_line: whether each line has its own power of two.
     """
 
     def __init__(
@@ -101,27 +101,27 @@ class Halves:
             yield f"var<workgroup> powers_{n}: array<vec4<f32>, {self.staged.length // 4}>;"
 
     def operand(self, name: str, level: Part) -> Operand:
-        """What is loaded from it, under this name."""
+        """An operand that is loaded from it, under this name."""
         memory = f"{level}_{self.staged.name}"
         return Operand(name, memory, self.line, self.staged.along_k)
 
     def place(self, along: str, step: int) -> str:
-        """Where the matrix begins that is this far along the edge, and so many steps deep."""
+        """The start of the matrix at this position along the edge and this step of k."""
         if self.staged.along_k:
             return f"({along}) * {self.line}u + {step}u"
         return f"{step * self.line}u + {along}"
 
     def declare(self) -> Iterator[str]:
-        """Where the lane reads and writes."""
+        """Declare the lane's positions for reading and writing."""
         n, along_k = self.staged.name, self.staged.along_k
         yield from self.staged.declare()
         for i in range(self.staged.loads):
             far, near = (f"{n}_along{i}", f"{n}_depth{i}")[:: 1 if along_k else -1]
-            # In fours, so that it is plain to see that four neighbours are one store.
+            # In fours, so that the compiler can merge four adjacent stores.
             yield f"let {n}_place{i} = {far} * {self.line // 4}u + {near} / 4u;"
 
     def find_powers(self) -> Iterator[str]:
-        """Bring the powers of two of the tile's lines to workgroup memory."""
+        """Write the powers of two of the tile's lines to workgroup memory."""
         n, lanes = self.staged.name, self.staged.tile.lanes
         if not self.is_scaled:
             return
@@ -130,7 +130,7 @@ class Halves:
             yield f"let held = min(first_{n} + line, k.{n}_length - 1u);"
             yield "var most = 0u;"
             yield f"for (var i = 0u; i < k.{n}_parts; i += {ABREAST}u) {{"
-            for j in range(ABREAST):  # the last once more, rather than wait for one after another
+            for j in range(ABREAST):  # past the end the last one again, so that no read waits
                 line = f"min(i + {j}u, k.{n}_parts - 1u) * k.{n}_length + held"
                 yield f"let e{j} = exponents_{n}[exponents_base_{n} + {line}];"
             yield from (f"most = max(most, e{j});" for j in range(ABREAST))
@@ -141,7 +141,7 @@ class Halves:
         yield "}"
 
     def declare_powers(self) -> Iterator[str]:
-        """What the lane multiplies by: of one line each, or always of the same four lines."""
+        """Declare the lane's factors: of one line per vector, or of the same four lines for all."""
         n, staged = self.staged.name, self.staged
         if self.is_scaled and staged.along_k:
             for i in range(staged.loads):
@@ -151,7 +151,7 @@ class Halves:
             yield f"let by_{n} = powers_{n}[{n}_along0 / 4u];"
 
     def keep(self) -> Iterator[str]:
-        """Write what was fetched to workgroup memory."""
+        """Write the fetched vectors to workgroup memory."""
         n = self.staged.name
         for i in range(self.staged.loads):
             own = i if self.staged.along_k else ""
@@ -172,7 +172,7 @@ class Halves:
             yield f"{level}_{n}[{n}_place{i} * 4u + {c}u] = {level}_halves[{c}];"
 
 
-# By bits, since drivers may take it that nothing is infinite.
+# By bits, since drivers may assume that nothing is infinite.
 FUNCTIONS: Final = f"""
 fn power_for(exponent: u32) -> f32 {{ // what brings it to TOP; 1 for a line of zeros
     let brought = u32({TOP + 2 * BIAS}) - max(exponent, 16u);
@@ -198,10 +198,10 @@ fn is_finite4(x: vec4<f32>) -> vec4<bool> {{
 
 
 class UnitProduct:
-    """The text that multiplies two operands; then `values` are the lane's elements of the result.
+    """The text that multiplies two operands; `values` then yields a lane's elements of the result.
 
-    A lane has, of each matrix of its subgroup's part of the tile, neighbours in a row. With
-    `turns_over` it can also have neighbours in a column, of operands that are not scaled.
+    A lane holds adjacent elements of a row of each matrix in its subgroup's part of the tile. With
+    `turns_over`, which needs unscaled operands, it can also read adjacent elements of a column.
     """
 
     def __init__(
@@ -215,14 +215,14 @@ class UnitProduct:
         self.matrices = list(pairs(range(down), range(across)))
         self.down, self.across = down, across
         self.size = shape.rows * shape.columns  # of a result
-        self.fours = range(self.size // SUBGROUP // 4)  # those of a result that a lane has
+        self.fours = range(self.size // SUBGROUP // 4)  # a lane's vectors of a result
 
     @property
     def memory(self) -> Iterator[str]:
         """The functions that it calls, and the declarations of workgroup memory.
 
-        All sizes are multiples of 16 bytes: drivers lay variables out one behind the other, and
-        units read wrong numbers from elsewhere.
+        All sizes are multiples of 16 bytes: drivers place variables one after another, and units
+        read wrong numbers from unaligned ones.
         """
         yield FUNCTIONS
         yield from self.a.memory
@@ -275,7 +275,7 @@ class UnitProduct:
         yield "}"
 
     def _steps(self, begin: str, end: str) -> Iterator[str]:
-        """Multiply what is in workgroup memory while the next tiles are fetched, tile by tile."""
+        """Multiply the tiles in workgroup memory while the next ones are fetched."""
         yield f"for (var at = {begin}; at < {end}; at += {self.tile.depth}u) {{"
         yield f"let next = min(at + {self.tile.depth}u, last);"
         yield from (*self._fetch("next"), *self._sum(f"at + {self.tile.depth}u < end"))
@@ -307,7 +307,7 @@ class UnitProduct:
             yield "}"
 
     def _add_piece(self) -> Iterator[str]:
-        """Add the results of a piece to the totals, and begin again."""
+        """Add the results of a piece to the totals, and clear them."""
         for number, (i, j) in enumerate(self.matrices):
             yield from self._passed(f"c{i}_{j}", 2 * number)
             yield from self._passed(f"d{i}_{j}", 2 * number + 1)
@@ -318,7 +318,7 @@ class UnitProduct:
         yield from (self.units.clear(f"{kind}{i}_{j}") for kind, i, j in self._results())
 
     def _passed(self, result: str, number: int) -> Iterator[str]:
-        """Bring a result to the lanes through workgroup memory, by one of its places in turn."""
+        """Pass a result to the lanes through workgroup memory, by the buffers in turn."""
         if self.tile.turns == 1:
             yield "workgroupBarrier();"
         turn = number % self.tile.turns * self.tile.parts
@@ -331,13 +331,13 @@ class UnitProduct:
 
     @property
     def turns_over(self) -> bool:
-        """Whether there are `turned` values."""
+        """Whether `turned` can be used."""
         return not (self.is_high or self.is_scaled)
 
     def turned(self, number: int) -> Iterator[tuple[list[str], str]]:
-        """Yield what `values` does of matrix `number` for its transpose, as long as it is passed.
+        """Yield the same as `values`, for the transpose of matrix `number` in its buffer.
 
-        `place_row` and `place_column` are those in the transpose of the tile.
+        `place_row` and `place_column` are positions in the transposed tile.
         """
         assert self.turns_over
         shape, (i, j) = self.units.shape, self.matrices[number]
@@ -353,15 +353,15 @@ class UnitProduct:
             yield lines, f"vec4<f32>({', '.join(elements)})"
 
     def _sum(self, condition: str) -> Iterator[str]:
-        """Add up what was fetched of a in float32; the last tile is fetched twice.
+        """Add up the fetched vectors of a in float32, but not the last tile's second fetch.
 
-        By select: with a branch around the sums, an NVIDIA driver multiplied wrong numbers.
+        By select: a branch around the sums made an NVIDIA driver multiply wrong numbers.
         """
         for i in range(self.a.staged.loads if self.has_sums else 0):
             yield f"sum{i} += select(vec4<f32>(0.0), a_next{i}, {condition});"
 
     def _row_sums(self) -> Iterator[str]:
-        """Add up what the lanes have of each row, as total0 ... of `summed_rows`."""
+        """Add up the lanes' sums of each row into total0 ... of `summed_rows`."""
         staged, lanes = self.a.staged, self.tile.lanes
         if staged.along_k:  # vector v of a tile has elements of row v / (depth / 4)
             for i in range(staged.loads):
@@ -399,7 +399,7 @@ class UnitProduct:
                 yield lines, f"{value} * powers(half) * powers(rest)" if self.is_scaled else value
 
     def _exponent(self) -> Iterator[str]:
-        """The power of two of each element, in two halves of which neither overflows alone."""
+        """The power of two of each element, as two factors that do not overflow on their own."""
         if not self.is_scaled:
             return
         terms = []

@@ -1,4 +1,4 @@
-"""How matrix units make one product: at which precision, in which tiles.
+"""The precision and the tiles of products on matrix units.
 
 The rates are those of an NVIDIA H100 for products of 4096 x 4096, as shares of `tiling.RATE`.
 """
@@ -18,10 +18,10 @@ from rumus.gpu.products.unit_product import UnitTile
 from rumus.tensor.memory.recording import depends_on
 
 Tiles = Sequence[tuple[UnitTile, float]]
-START: Final = 300  # how much deeper a tile seems than it is, see `tiling`
+START: Final = 300  # see `tiling.START`
 LARGE: Final = UnitTile(128, 256, 32, 64, 32)
-# The second covers the widths of many models, which are multiples of 192, in whole turns of a
-# device. Whole steps of two GPTs were fastest with these shares, of eleven lists.
+# The second covers the widths of many models, multiples of 192, in whole waves of workgroups. Of
+# eleven lists of shares, this one made whole steps of two GPTs fastest.
 MEDIUM: Final[Tiles] = (
     (LARGE, 4.6),
     (UnitTile(128, 192, 32, 64, 32), 4.4),
@@ -30,8 +30,9 @@ MEDIUM: Final[Tiles] = (
     (UnitTile(64, 64, 32, 32, 32), 2.2),
     (UnitTile(32, 64, 32, 16, 32), 1.4),
 )
-# Of what is float16 in memory: no powers, so smaller tiles do better. On an H200; parts of 64 x 64
-# are 2 % faster alone and a tenth slower in GPT-2's step, where products have more to do.
+# For float16 operands: without powers of two, smaller tiles do better. Measured on an H200;
+# subgroup parts of 64 x 64 are 2 % faster alone but a tenth slower in GPT-2's step, where products
+# have more to do.
 HALF: Final[Tiles] = (
     (LARGE, 5.2),
     (UnitTile(128, 192, 32, 64, 32), 4.6),
@@ -54,7 +55,7 @@ CONVOLUTION: Final[Tiles] = (
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How units make a product. is_high: of numbers in two float16 each."""
+    """How units compute a product. is_high: each number is split into two float16."""
 
     units: Units
     is_high: bool
@@ -63,10 +64,9 @@ class Level:
 
 
 def precision_of(gpu: Gpu, *arrays: GPUArray) -> Precision:
-    """Return how these arrays are multiplied: at "highest" by float32 arithmetic, else by units.
+    """Return the precision of a product of these arrays; at "highest", no units are used.
 
-    float16 arrays are multiplied by units whatever the precision is, exactly, so that they need
-    nothing but "medium".
+    Units multiply float16 exactly, so float16 arrays always use "medium".
     """
     if gpu.units is None:
         return "highest"
@@ -77,7 +77,7 @@ def precision_of(gpu: Gpu, *arrays: GPUArray) -> Precision:
 
 
 def level_of(gpu: Gpu, a: GPUArray, b: GPUArray) -> Level | None:
-    """Return how units make the product of a and b; None where float32 arithmetic does."""
+    """Return how units multiply a and b; None if float32 arithmetic does."""
     precision = precision_of(gpu, a, b)
     if gpu.units is None or precision == "highest":
         return None
@@ -91,7 +91,7 @@ def level_of(gpu: Gpu, a: GPUArray, b: GPUArray) -> Level | None:
 def _level(
     units: Units, is_high: bool, tiles: Tiles, of_convolutions: Tiles, limits: DeviceLimits
 ) -> Level | None:
-    """With the tiles that the device has workgroup memory and invocations for."""
+    """The level with the tiles that fit the device's limits, or None if none do."""
     fitting, even = (
         tuple([each for each in listed if _fits(each[0], units, is_high, limits)])
         for listed in (tiles, of_convolutions)
