@@ -1,7 +1,7 @@
-// The sum of k.parts matrices of k.size elements, which lie one behind the other, in their order.
+// Adds up k.parts matrices of k.size elements, stored one after another, in order.
 //
 // Sixteen lanes share an element: each adds up every sixteenth part, then the first adds up these.
-// In front of this text stand: Result, and `stored`, what is written for a sum.
+// The text before this one defines Result, and `stored`, the stored form of a sum.
 
 struct Scalars {
     size: u32,

@@ -1,4 +1,4 @@
-// Of each element factor times the gradients of its windows.
+// Factor times the sum of the gradients of each element's windows.
 
 @group(0) @binding(0) var<storage, read> g: array<f32>;
 

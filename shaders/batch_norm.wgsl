@@ -1,7 +1,7 @@
 // out = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias of each channel, from the
-// moments of its chunks. `total` and `squares` get the sums of x and of (x - mean)^2.
+// moments of its chunks. Writes the sums of x and of (x - mean)^2 to `total` and `squares`.
 //
-// In front of this text stands WEIGHTED.
+// The text before this one defines WEIGHTED.
 
 @group(0) @binding(0) var<storage, read> x: array<Value>;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;

@@ -1,7 +1,7 @@
 // The gradients of a batch norm from the sums of its chunks: with n = (x - mean) scale
 // out = (g - mean(g) - n mean(g n)) scale weight; of the weight sum(g n), of the bias sum(g).
 //
-// In front of this text stand WEIGHTED, and WRITES_ROWS if `out` is asked for.
+// The text before this one defines WEIGHTED, and WRITES_ROWS: whether to write `out`.
 
 @group(0) @binding(0) var<storage, read> x: array<Value>;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;

@@ -1,7 +1,7 @@
 // The moments of each chunk of each channel, in one pass over memory.
 //
-// An invocation takes its first element from the others, so that the sum of the squares does not
-// cancel: what is left of the mean is part of the few elements' own spread.
+// An invocation subtracts its first element from the others, so that the sum of squares does not
+// cancel: the remaining mean is no larger than the spread of these few elements.
 
 @group(0) @binding(0) var<storage, read> x: array<Value>;
 @group(0) @binding(1) var<storage, read_write> moments: array<vec4<f32>>;

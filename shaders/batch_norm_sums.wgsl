@@ -1,4 +1,4 @@
-// Of each chunk of each channel the sums of g and of g n, n = (x - mean) scale; with them mean and
+// The sums of g and of g n, n = (x - mean) scale, over each chunk of each channel; also mean and
 // scale, which batch_norm_gradient.wgsl needs.
 
 @group(0) @binding(0) var<storage, read> x: array<Value>;

@@ -1,4 +1,4 @@
-// (mean, sum of the squares around it, number) of parts of a channel, and of two parts together.
+// (mean, sum of squares around it, count) of a part of a channel, and of two parts combined.
 // Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances.
 
 fn combined(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {

@@ -1,9 +1,9 @@
 // How workgroups share the channels of [batch, channels, places]: each takes one chunk of WIDE
-// neighbouring channels, LANES invocations to a channel, STEP elements at a time.
+// adjacent channels, with LANES invocations per channel, STEP elements at a time.
 //
-// In front of this text stand LANES, WIDE, STEP, the type Value of STEP elements, and `added`, the
-// sum of them. After it stands `combined`, of what two invocations know of one channel. How the
-// elements are cut depends on the shape alone.
+// The text before this one defines LANES, WIDE, STEP, the type Value of STEP elements, and `added`,
+// their sum. The text after it defines `combined`, which combines the results of two invocations for
+// one channel. The split depends only on the shape.
 
 struct Scalars {
     count: u32, // elements of a channel
@@ -37,13 +37,13 @@ fn part_of(group: vec3<u32>, groups: vec3<u32>, local: u32) -> Part {
     return Part(min(wanted, k.channels - 1u), number, lane, start, stop, is_inside);
 }
 
-// Where the element `i` of a channel lies.
+// The position of element `i` of a channel.
 fn place(i: u32, channel: u32) -> u32 {
     let example = i / k.places;
     return ((example * k.channels + channel) * k.places + i - example * k.places) / STEP;
 }
 
-// What all invocations of a channel know together. Called by all, once.
+// The combined result of all invocations of a channel. Every invocation must call it, once.
 fn together(value: vec4<f32>, local: u32) -> vec4<f32> {
     let lane = local / WIDE;
     shared_values[local] = value;

@@ -1,11 +1,11 @@
 // A convolution as a matrix product in tiles of 32 x 32, 16 steps of the depth at a time, as in
-// matmul.wgsl. A lane always loads from the same row of a and the same column of b; where these lie,
-// and where a step of the depth leads to, say the functions in front of this text: `place` (what a
-// workgroup computes), `row_at`, `column_at`, `step_at`, `value_a`, `value_b` and `put`.
+// matmul.wgsl. A lane always loads from the same row of a and the same column of b. The text before
+// this one defines where these and each step of the depth lie: `place` (of a workgroup), `row_at`,
+// `column_at`, `step_at`, `value_a`, `value_b` and `put`.
 
 const TILE = 32u;
 const STEPS = 16u;
-const PAD = 36u; // so that lanes meet different banks
+const PAD = 36u; // so that lanes use different banks
 
 var<workgroup> tile_a: array<f32, 576>;
 var<workgroup> tile_b: array<f32, 576>;
@@ -22,12 +22,12 @@ fn main(
     let first_row = tile % k.tile_rows * TILE;
     let first_column = tile / k.tile_rows % k.tiles * TILE;
     let loaded = local % TILE;
-    // What is outside of a matrix is its last row or column: nothing is stored for it.
+    // Outside a matrix, lanes read its last row or column; their results are not stored.
     let from_a = row_at(at, min(first_row + loaded, k.rows - 1u));
     let from_b = column_at(at, min(first_column + loaded, k.columns - 1u));
     let row = local / 8u * 4u;
     let column = local % 8u * 4u;
-    // Always 0, which no compiler knows: what it cannot count, it does not write out.
+    // Always 0, but no compiler knows: it does not unroll loops that it cannot count.
     let zero = u32(k.groups == 0u);
     var sums: array<vec4<f32>, 4>;
     for (var first = at.begin; first < at.end; first += STEPS) {

@@ -1,7 +1,7 @@
-// Rows are channels of c, columns its pixels, and the depth channels of b and the taps of each.
-// Coordinates wrap around, so that one comparison tells what is outside on either side.
+// Rows are channels of c, columns its pixels; the depth is the channels of b and the taps of each.
+// Coordinates wrap around, so that one comparison detects both edges.
 //
-// In front of this text stand: the scalars, a, b and c, load_a, load_b, load_bias and stored.
+// The text before this one defines the scalars, a, b and c, load_a, load_b, load_bias and stored.
 
 struct Place {
     begin: u32,
@@ -10,8 +10,8 @@ struct Place {
 }
 
 struct Column {
-    image: u32, // where it begins, with the first channel of this part
-    y: u32, // what tap 0 meets
+    image: u32, // its start, at the first channel of this part
+    y: u32, // of the pixel that tap 0 meets
     x: u32,
 }
 

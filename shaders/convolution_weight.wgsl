@@ -1,8 +1,8 @@
-// Rows are channels of the gradient a, columns the channels of b and the taps of each, and the depth
-// the places of the kernel in all images, of which a workgroup adds up a part. Coordinates wrap
-// around, so that one comparison tells what is outside on either side.
+// Rows are channels of the gradient a, columns the channels of b and the taps of each; the depth is
+// the places of the kernel in all images, and a workgroup adds up a part of it. Coordinates wrap
+// around, so that one comparison detects both edges.
 //
-// In front of this text stand: the scalars, a, b and c, load_a, load_b and stored.
+// The text before this one defines the scalars, a, b and c, load_a, load_b and stored.
 
 struct Place {
     begin: u32,
@@ -12,8 +12,8 @@ struct Place {
 }
 
 struct Column {
-    channel: u32, // where it begins in the first image
-    y: u32, // what the tap meets at place 0
+    channel: u32, // its start in the first image
+    y: u32, // of the pixel that the tap meets at place 0
     x: u32,
 }
 

@@ -1,8 +1,8 @@
 // out = sum(t) log(sum(exp(x))) - sum(t x) of each row, with the target t = w ((1 - s) at its class
-// and s / columns everywhere), w being the class's weight and s the smoothing. The statistics of a
-// row are its largest element, which is taken out of everything, the sum of the exponentials without
-// it, and if IS_WEIGHTED the weight of its class. A row whose target is to be ignored costs 0; one
-// whose target is no class is NaN.
+// and s / columns everywhere), where w is the class's weight and s the smoothing. The statistics of
+// a row are its largest element, which is subtracted everywhere, the sum of the exponentials after
+// that, and if IS_WEIGHTED the weight of its class. A row whose target is ignored costs 0; one whose
+// target is no class is NaN.
 
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
@@ -19,7 +19,7 @@ fn main(
     let sum = row_exponentials(row, largest, local);
     var total = 0.0;
     var mass = f32(k.columns);
-    if (k.smoothing > 0.0) {  // else a logit of -inf would count
+    if (k.smoothing > 0.0) {  // otherwise 0 times a logit of -inf would give NaN
         var weights = 0.0;
         for (var j = row.lane; j < row.stop; j += LANES) {
             total += class_weight(j) * (logit(row, j) - largest);

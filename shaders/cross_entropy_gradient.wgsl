@@ -1,5 +1,6 @@
 // x = f g (sum(t) p - t) of each row, written over the logits x: p is their softmax, t the target; see
-// cross_entropy.wgsl. f is a factor, and g may be one number for all rows (step is 0 then). 0 where the target is to be ignored, NaN where it is no class.
+// cross_entropy.wgsl. f is a factor, and g may be one number for all rows (step is 0 then). Rows
+// whose target is ignored get 0, those whose target is no class NaN.
 
 @group(0) @binding(0) var<storage, read_write> x: array<X>;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;

@@ -1,5 +1,5 @@
-// alpha[t][state] = the logarithm of the probability of all ways to a state, x[t] included; and the
-// loss of each sample, -log of that of all ways to its end. After ctc_states.wgsl.
+// alpha[t][state] = the logarithm of the probability of all paths to a state, including x[t]; and
+// the loss of each sample, -log of the probability of all paths to its end. After ctc_states.wgsl.
 
 @group(0) @binding(4) var<storage, read_write> alpha: array<f32>;
 @group(0) @binding(5) var<storage, read_write> losses: array<f32>;

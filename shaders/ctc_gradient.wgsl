@@ -1,9 +1,9 @@
-// into[t][class] = -g times the probability that a way is in a state of the class at t. After
-// ctc_states.wgsl; `into` is 0 before.
+// into[t][class] = -g times the probability that a path is in a state of the class at t. After
+// ctc_states.wgsl; `into` must be 0 before.
 //
-// beta is the logarithm of the probability of all ways from a state to the end, of two steps in turn.
-// Of the states of one class the first adds up all: it follows links to the next of the same class,
-// so that every sum has one writer.
+// beta is the logarithm of the probability of all paths from a state to the end, of two steps in
+// turn. The first state of a class adds up all of its states: it follows links to the next of the
+// same class, so that every sum has one writer.
 
 @group(0) @binding(4) var<storage, read> alpha: array<f32>;
 @group(0) @binding(5) var<storage, read> gradient: array<f32>;
@@ -37,9 +37,9 @@ fn main(
     let count = min(counts[k.counts_start + sample], k.labels);
     let g = gradient[k.gradient_start + sample];
     let end = alpha_end(sample, count, states);
-    // Where no way is possible, the gradient is NaN, or 0 if nobody asks.
+    // If no path is possible, the gradient is NaN, or 0 if the loss is not used.
     let of_impossible = bitcast<f32>(select(0x7fc00000u | (count >> 31u), 0u, g == 0.0));
-    // The next state of the same class, negative (as a number of a state) where this is not the first.
+    // The next state of the same class, with a minus sign if this one is not the first.
     for (var s = local; s < states; s += LANES) {
         var next = states;
         for (var other = s + 1u; other < states && next == states; other++) {

@@ -1,6 +1,6 @@
-// What the recursions of connectionist temporal classification share. A workgroup has one sample, its
-// lanes have the states: labels, with blanks around each. The logarithm of what cannot be is NEVER,
-// which is finite.
+// The part that the recursions of connectionist temporal classification share. A workgroup handles
+// one sample, its lanes the states: labels, with blanks around each. The logarithm of an impossible
+// event is NEVER, which is finite.
 
 struct Scalars {
     length: u32,
@@ -30,7 +30,7 @@ fn class_of(sample: u32, state: u32) -> u32 {
     return select(k.blank, min(label, k.classes - 1u), state % 2u == 1u);
 }
 
-// Whether the blank before a label may be left out: it is another label than the last one.
+// Whether the blank before a label may be skipped: the label differs from the previous one.
 fn skips(sample: u32, state: u32) -> bool {
     if (state < 2u || state % 2u == 0u) {
         return false;
@@ -59,7 +59,7 @@ fn log_sum(a: f32, b: f32, c: f32) -> f32 {
     return at_least_never(select(found, a + b + c, of_nan(a) || of_nan(b) || of_nan(c)));
 }
 
-// The logarithm of the probability of all ways to the end of a sample; `alpha` is bound behind this.
+// The logarithm of the probability of all paths to the end of a sample; later text binds `alpha`.
 fn alpha_end(sample: u32, count: u32, states: u32) -> f32 {
     let end = (sample * k.length + k.length - 1u) * states;
     var label = NEVER;

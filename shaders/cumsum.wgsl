@@ -1,12 +1,11 @@
-// The sums of all elements so far along the middle axis of [outer, length, inner], from its end where
-// k.reverse is 1.
+// Cumulative sums along the middle axis of [outer, length, inner], from its end if k.reverse is 1.
 //
 // A workgroup takes one line of the axis, in chunks of LANES * RUN elements: each lane adds up a run,
-// the lanes' sums are added up in log2(LANES) rounds, and a run continues from what is before it.
-// With LANES = 1 an invocation walks a line by itself. The order depends on the shape alone.
+// the lanes' sums are added up in log2(LANES) rounds, and a run continues from the sum before it.
+// With LANES = 1 an invocation walks a line alone. The order depends only on the shape.
 //
-// In front of this text stand LANES, RUN, WORKGROUP, the types Stored and Value, `value` (of what is
-// stored) and `stored` (of a value).
+// The text before this one defines LANES, RUN, WORKGROUP, the types Stored and Value, `value` (of a
+// stored element) and `stored` (of a value).
 
 struct Scalars {
     lines: u32,
@@ -69,7 +68,7 @@ fn main(
     }
 }
 
-// Where the element number r of a line is.
+// The position of element r of a line.
 fn place(r: u32) -> u32 {
     return select(r, k.length - 1u - r, k.reverse == 1u) * k.inner;
 }

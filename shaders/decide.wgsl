@@ -1,17 +1,17 @@
 // Decides whether a step is applied, and with which scalars: one workgroup.
 //
-// The control block holds what a step's kernels have to know, and what the host will want to hear:
+// The control block holds the input of a step's kernels, and the report for the host:
 //   0 GO      whether this step is applied
 //   1 BAD     whether a gradient of this step is not finite
-//   2 CLOSED  whether no step is applied any more, until the host has heard of a bad one
-//   3 SEEN    how many steps were decided
+//   2 CLOSED  whether all steps are refused until the host has learned of a bad one
+//   3 SEEN    the number of steps decided
 //   4 .. 7    a bit for each of the last 128 of them: 1 if it was refused
-//   8 ..      for each section how many steps were applied to it,
-//             then a bit for each parameter that was to blame for a refused step,
+//   8 ..      for each section, the number of steps applied to it,
+//             then a bit for each parameter that caused a refusal,
 //             then the same bits while they are being gathered,
 //             then for each section the scalars of this step.
-// The table holds the scalars of `rows` neighbouring steps of each section, step t in row t % rows.
-// A section without a gradient takes no part in a step; `ready` says which of up to 128 do.
+// The table holds the scalars of `rows` consecutive steps of each section, step t in row t % rows.
+// A section without a gradient takes no part in a step; `ready` has a bit for each of up to 128.
 
 struct Scalars {
     ready: vec4<u32>,

@@ -1,6 +1,6 @@
-// A convolution with one input channel for each output: an invocation for each element.
-// In front of this text stand: the scalars, the sizes of the kernel, a (the input), b (the weight), c
-// and d (the bias) with their functions, and `taps`, which adds up the products of an element.
+// A convolution with one input channel per output: one invocation per element.
+// The text before this one defines the scalars, the sizes of the kernel, a (the input), b (the
+// weight), c and d (the bias) with their functions, and `taps`, which sums the products of an element.
 
 @compute @workgroup_size(64)
 fn main(

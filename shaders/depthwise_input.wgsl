@@ -1,7 +1,7 @@
-// The gradient of the input of a convolution with one input channel for each output: an invocation
-// for each element, which adds up what its outputs have made of it.
-// In front of this text stand: the scalars, the sizes of the kernel, a (the gradient), b (the
-// weight) and c with their functions, and `taps`, which adds up the products of an element.
+// The gradient of the input of a convolution with one input channel per output: one invocation per
+// element adds up the contributions of the outputs that it affects.
+// The text before this one defines the scalars, the sizes of the kernel, a (the gradient), b (the
+// weight) and c with their functions, and `taps`, which sums the products of an element.
 
 @compute @workgroup_size(64)
 fn main(

@@ -1,5 +1,5 @@
-// What the kernels of depthwise convolutions are told. share: outputs of one input. height, width:
-// of the input; down, right: of the result. last: where the bias begins, or the images of a part.
+// The scalars of depthwise convolutions. share: outputs per input. height, width: of the input;
+// down, right: of the result. last: the start of the bias, or the images of a part.
 
 struct Scalars {
     size: u32,

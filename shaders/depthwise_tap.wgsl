@@ -1,9 +1,9 @@
-// One product of an element of a convolution with one input channel for each output.
+// One product of an element of a convolution with one input channel per output.
 
 struct Place {
-    image: u32, // where its input channel begins
+    image: u32, // the start of its input channel
     weight: u32,
-    y: u32, // of tap 0 in the input; numbers wrap around in front of 0
+    y: u32, // of tap 0 in the input; wraps around below 0
     x: u32,
 }
 

@@ -1,8 +1,8 @@
-// The gradient of the weight of a convolution with one input channel for each output: a workgroup
-// for each output and some images. Lanes take every 64th place; then each adds up a tap of all lanes.
-// In front of this text stand: the scalars, the sizes of the kernel, a (the input), b (the gradient)
-// and c with their functions, `add_taps`, which adds the products of one place to all sums, and `keep`,
-// which writes the sums to `lanes`.
+// The gradient of the weight of a convolution with one input channel per output: one workgroup per
+// output and some images. Lanes take every 64th place; then each sums one tap over all lanes.
+// The text before this one defines the scalars, the sizes of the kernel, a (the input), b (the
+// gradient) and c with their functions, `add_taps`, which adds the products of one place to all sums,
+// and `keep`, which writes the sums to `lanes`.
 
 var<workgroup> lanes: array<f32, 64u * AREA>;
 

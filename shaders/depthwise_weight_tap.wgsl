@@ -1,8 +1,8 @@
-// What a tap meets at one place.
+// The input element that a tap meets at one place.
 
 struct Place {
-    image: u32, // where the input channel begins
-    y: u32, // of tap 0 in the input; numbers wrap around in front of 0
+    image: u32, // the start of the input channel
+    y: u32, // of tap 0 in the input; wraps around below 0
     x: u32,
 }
 

@@ -1,5 +1,5 @@
-// What 8-bit codes stand for: a level for each byte, times the scale of its block. One workgroup a
-// block, a lane a word of codes; see quantize.wgsl.
+// The values of 8-bit codes: each byte's level times the scale of its block. One workgroup per
+// block, one lane per word of codes; see quantize.wgsl.
 
 const LANES = 64u;
 const INFINITE = 0x7f800000u;

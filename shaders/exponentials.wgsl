@@ -1,4 +1,4 @@
-// What the kernels share that read logits, after rows.wgsl.
+// The part that kernels reading logits share. After rows.wgsl.
 
 @group(0) @binding(0) var<storage, read> x: array<X>;
 
@@ -8,7 +8,7 @@ fn logit(row: Row, column: u32) -> f32 {
     return f32(x[k.start0 + row.first + column * k.places]);
 }
 
-// The largest of a row. NaN may be lost here; it comes back with the sum of the exponentials.
+// The largest element of a row. NaN may be lost here; it returns with the sum of the exponentials.
 fn row_largest(row: Row, local: u32) -> f32 {
     var largest = LOWEST;
     for (var j = row.lane; j < row.stop; j += LANES) {

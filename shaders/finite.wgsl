@@ -1,14 +1,15 @@
-// Looks for NaN and infinity among the gradients of one section, 64 bytes to an invocation. A word
-// is a float32, or two of float16: `each` elements lie in a vector. A float32 of the magnitude
-// `limit`, its bits, or more counts as infinite.
+// Searches the gradients of one section for NaN and infinity, 64 bytes per invocation. A word is one
+// float32 or two float16; a vector holds `each` elements. A float32 whose magnitude reaches `limit`,
+// given by its bits, counts as infinite.
 //
-// Finding one is rare: it says so in the control block, and sets the bit of the parameter it belongs
-// to, whose slots begin at multiples of 64 elements. Bits are or-ed together, so the order in which
-// invocations find them does not matter.
+// On a find, which is rare, an invocation sets BAD in the control block and the bit of the element's
+// parameter, whose slots start at multiples of 64 elements. Bits are or-ed together, so the order of
+// the finds does not matter.
 //
-// If the sum of their squares is known and under that of the limit, so are they, and nothing is read.
-// If it is infinite, a float32 of at least 1e14 is to blame as well: there are less than 1e10 elements, so
-// one of them is so large or infinite. NaN says that the sum is not known, or that there is a NaN.
+// If the sum of squares is known and below the limit's square, all elements are fine and nothing is
+// read. If it is infinite, a float32 of at least 1e14 counts as bad too: there are fewer than 1e10
+// elements, so one of them must be that large or infinite. A sum of NaN means that it is unknown, or
+// that there is a NaN.
 
 struct Scalars {
     n: u32,
@@ -31,7 +32,7 @@ var<immediate> k: Scalars;
 @group(0) @binding(2) var<storage, read> squares: array<u32>;
 @group(0) @binding(3) var<storage, read_write> control: array<atomic<u32>>;
 
-// The number of the parameter that an element belongs to: the last that starts at it or before.
+// The number of an element's parameter: the last one that starts at or before the element.
 fn parameter_of(element: u32) -> u32 {
     var low = 0u;
     var high = k.parameters;
@@ -70,7 +71,7 @@ fn is_bad(words: vec4<u32>) -> bool {
 }
 
 const LANES = 256u;
-const EACH = 4u; // loads of an invocation: fewer and larger workgroups read faster
+const EACH = 4u; // loads per invocation: fewer, larger workgroups read faster
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -83,7 +84,7 @@ fn main(
     }
     let start = (group.y * groups.x + group.x) * LANES * EACH + local;
     let last = k.n - 1u;
-    // Beyond the end the last element is looked at again; all loads are on their way at once.
+    // Past the end the last element is read again; all loads are in flight at once.
     let i0 = min(start, last);
     let i1 = min(start + LANES, last);
     let i2 = min(start + 2u * LANES, last);

@@ -1,6 +1,6 @@
-// to[i] = table[index[i]] for rows of `width` elements, one element to an invocation.
+// to[i] = table[index[i]] for rows of `width` elements, one element per invocation.
 //
-// In front of this text stands the type Element: of one element, or of four where rows allow it.
+// The text before this one defines the type Element: one element, or four if the rows allow it.
 
 struct Scalars {
     count: u32,

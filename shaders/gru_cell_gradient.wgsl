@@ -1,5 +1,5 @@
-// The gradients of x and z from that of h, gradient + dh + keep. keep: becomes what of it the state
-// before has by itself. After recurrent.wgsl.
+// The gradients of x and z from that of h, which is gradient + dh + keep. `keep` becomes the part of
+// it that goes directly to the previous state. After recurrent.wgsl.
 
 @group(0) @binding(0) var<storage, read> gates: array<f32>;
 @group(0) @binding(1) var<storage, read> h: array<f32>;

@@ -1,7 +1,7 @@
-// For each position of an index, the next position of the same number.
+// For each position of an index, the next position with the same number.
 //
 // next[i] is the first j > i with index[j] = index[i], or `count`. follows[i] is 1 if there is such
-// a j < i, and 0 for the first position of each number. A workgroup looks for one position.
+// a j < i, and 0 for the first position of each number. A workgroup searches for one position.
 
 struct Scalars {
     count: u32,

@@ -1,6 +1,6 @@
-// The gradients of the gates from that of h, gradient + dh + keep, and dc, which becomes that of
-// the cell before. keep: becomes what of the gradient of h the state before has by itself. After
-// recurrent.wgsl.
+// The gradients of the gates from that of h, which is gradient + dh + keep, and from dc, which
+// becomes the gradient of the previous cell. `keep` becomes the part of h's gradient that goes
+// directly to the previous state. After recurrent.wgsl.
 
 @group(0) @binding(0) var<storage, read> gates: array<f32>;
 @group(0) @binding(1) var<storage, read> c: array<f32>;

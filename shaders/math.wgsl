@@ -1,12 +1,13 @@
 // The mathematics of elementwise kernels, four elements at a time.
 //
-// A kernel's text gets the functions that it uses, and what those use. Built-in functions stand where
-// every driver is known to be good to a few units in the last place. The others are written out:
-// the built-in tanh loses small arguments and overflows for large ones, log has no relative accuracy
-// near 1, exp loses digits as its argument grows, and comparisons may take NaN for a number. NaN is
-// therefore told by its bits, and select() stands where min() or max() would hide it.
+// A kernel's text includes the functions that it uses, directly or indirectly. Built-in functions are
+// used where every driver is known to be accurate to a few units in the last place. The others are
+// implemented here: the built-in tanh loses small arguments and overflows for large ones, log has no
+// relative accuracy near 1, exp loses digits as its argument grows, and comparisons may treat NaN as
+// a number. So NaN is detected by its bits, and select() replaces min() and max(), which would hide
+// it.
 
-// A NaN or an infinity: a compiler may refuse one that it can compute itself.
+// A NaN or an infinity: a compiler may reject one that it can compute itself.
 fn of_bits(bits: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(bits));
 }
@@ -95,8 +96,8 @@ fn logarithm_series(x: vec4<f32>) -> vec4<f32> {
     return 2.0 * s + 2.0 * s * q * p;
 }
 
-// What is smaller than every normal number is its bits, as an integer, times 2^-149: drivers take it
-// for 0 or for another number.
+// A subnormal number is its bits, as an integer, times 2^-149: drivers may treat it as 0 or as
+// another number.
 fn logarithm(x: vec4<f32>) -> vec4<f32> {
     let bits = bitcast<vec4<u32>>(x);
     let is_tiny = (bits < vec4<u32>(0x00800000u)) & (bits > vec4<u32>(0u));
@@ -161,7 +162,7 @@ fn wide_product(a: u32, b: u32) -> vec2<u32> {
     return vec2<u32>((a >> 16u) * (b >> 16u) + (middle >> 16u) + (other >> 16u), a * b);
 }
 
-// The 32 bits of 2 / pi from the bit `at` behind the point on; 0 in front of it.
+// The 32 bits of 2 / pi that start `at` bits after the binary point; 0 before it.
 fn bits_of_two_by_pi(at: u32) -> u32 {
     var words = array<u32, 7>(
         0u, 0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u);
@@ -170,19 +171,19 @@ fn bits_of_two_by_pi(at: u32) -> u32 {
     return (words[at / 32u] << shift) | after;
 }
 
-// x = k pi / 2 + r for any |x| >= 2: (r, k modulo 4). The digits of x times those 96 bits of 2 / pi
-// that change what is behind the point, or 1 or 2 in front of it. Payne, Hanek: "Radian reduction
-// for trigonometric functions", SIGNUM Newsletter 18, 1983.
+// x = k pi / 2 + r for any |x| >= 2: (r, k modulo 4). The digits of x are multiplied by the 96 bits
+// of 2 / pi that affect the fraction or the two bits before the point. Payne, Hanek: "Radian
+// reduction for trigonometric functions", SIGNUM Newsletter 18, 1983.
 fn far_quadrant(x: f32) -> vec2<f32> {
     let bits = bitcast<u32>(x);
     let digits = (bits << 8u) | 0x80000000u;
-    // The lowest of the first 32 bits stands for 2^(1 - exponent), times that of the digits for 2^-30.
+    // The lowest of the first 32 bits is worth 2^(1 - exponent), times that of the digits 2^-30.
     let at = clamp((bits >> 23u) & 0xffu, 128u, 254u) - 128u;
     let low = wide_product(digits, bits_of_two_by_pi(at + 64u)).x;
     let middle = wide_product(digits, bits_of_two_by_pi(at + 32u));
     let second = middle.y + low;
     let first = digits * bits_of_two_by_pi(at) + middle.x + select(0u, 1u, second < low);
-    // first / 2^30 is the number of quadrants. To the nearest: from a half on, from the other side.
+    // first / 2^30 is the number of quadrants, rounded to nearest: from a half on, r is negative.
     let quadrant = (first + 0x20000000u) >> 30u;
     let is_below = (first & 0x20000000u) != 0u;
     let rest = vec2<u32>(first & 0x3fffffffu, second);
@@ -194,7 +195,7 @@ fn far_quadrant(x: f32) -> vec2<f32> {
     return vec2<f32>(select(r, -r, is_below != is_negative), f32(k));
 }
 
-// x = k pi / 2 + r: in three parts of pi / 2, which is good to |x| = 10,000; farther out in integers.
+// x = k pi / 2 + r: with pi / 2 in three parts, accurate up to |x| = 10,000; beyond, in integers.
 fn sine_from(x: vec4<f32>, quadrants: i32) -> vec4<f32> {
     var n = round(x * 0.63661977);
     var r = ((x - n * 1.5703125) - n * 4.837512969970703125e-4) - n * 7.54978995489188e-8;
@@ -232,7 +233,7 @@ fn cosine(x: vec4<f32>) -> vec4<f32> {
     return sine_from(x, 1);
 }
 
-// Whole exponents up to 64 by repeated products; others by exp(b log(a)).
+// Integer exponents up to 64 by repeated products; others by exp(b log(a)).
 fn power(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     let n = round(b);
     let is_whole = n == b;
@@ -280,8 +281,8 @@ fn floor_of(x: vec4<f32>) -> vec4<f32> {
     return select(floor(x), x, is_nan(x));
 }
 
-// The rest of |x| / |y| with y's part taken off exactly, by long division of the significands: the
-// quotient may have more digits than a float. For finite x and y other than 0.
+// The exact remainder of |x| / |y|, by long division of the significands, as the quotient may have
+// more digits than a float. For finite x and y other than 0.
 fn remainder_of(x: f32, y: f32) -> f32 {
     let a = bitcast<u32>(x) & 0x7fffffffu;
     let b = bitcast<u32>(y) & 0x7fffffffu;
@@ -324,14 +325,14 @@ fn modulo1(a: f32, b: f32) -> f32 {
     return bitcast<f32>(bitcast<u32>(select(rest, abs(b) - rest, differs)) | sign);
 }
 
-// The rest of a / b, with the sign of b.
+// The remainder of a / b, with the sign of b.
 fn modulo(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(
         modulo1(a.x, b.x), modulo1(a.y, b.y), modulo1(a.z, b.z), modulo1(a.w, b.w)
     );
 }
 
-// The quotient of what the rest leaves is whole, but for a rounding that `round` takes off.
+// Without the remainder, the quotient is an integer up to rounding, which `round` removes.
 fn floor_quotient(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     let whole = round((a - modulo(a, b)) / b);
     let ratio = select(a / b, of_bits(0x7fc00000u), is_nan(a) | is_nan(b));
@@ -346,7 +347,7 @@ fn is_infinite(x: vec4<f32>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) == vec4<u32>(0x7f800000u);
 }
 
-// Of a divisor 0 both are 0, as in NumPy.
+// For a divisor of 0 both are 0, as in NumPy.
 fn integer_floor_quotient(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
     let divisor = select(b, vec4<i32>(1), b == vec4<i32>(0));
     let quotient = a / divisor;
@@ -360,15 +361,15 @@ fn integer_modulo(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
     return select(a - integer_floor_quotient(a, b) * b, vec4<i32>(0), b == vec4<i32>(0));
 }
 
-// To float16 and back: how a float16 is kept by a device without 16-bit floats. To nearest, ties to
-// even, on the bits: drivers fold a conversion there and back away.
+// To float16 and back: devices without 16-bit floats store float16 this way. To nearest, ties to
+// even, by the bits: drivers fold a conversion and its inverse away.
 fn rounded(x: f32) -> f32 {
     let bits = bitcast<u32>(x);
     let size = bits & 0x7fffffffu;
     var kept = (size + 0xfffu + ((size >> 13u) & 1u)) & 0xffffe000u;
     kept = select(kept, 0x7f800000u, kept >= 0x47800000u); // 65536
     kept = select(kept, 0x7fc00000u, size > 0x7f800000u);
-    // Below 2^-14 to a multiple of 2^-24: 0 below the half of it, whose shift is 25 or more.
+    // Below 2^-14 to a multiple of 2^-24; below half of that, where the shift is 25 or more, to 0.
     let shift = 126u - min(max(size >> 23u, 101u), 112u);
     let digits = (size & 0x7fffffu) | 0x800000u;
     let units = (digits + (1u << (shift - 1u)) - 1u + ((digits >> shift) & 1u)) >> shift;

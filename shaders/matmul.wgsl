@@ -1,12 +1,12 @@
 // c = a b + bias for matrices with any strides, in tiles of 32 x 32, 16 steps of k at a time.
 //
 // An invocation computes 4 x 4 elements: rows 4 * row .. and columns 4 * column .. of the tile. Tiles
-// of a and b lie in workgroup memory with k in front, so that both are read four at a time. What is
-// outside of a matrix is loaded as 0, with its index clamped.
+// of a and b lie in workgroup memory with k as the first axis, so that both are read four at a time.
+// Outside a matrix, indices are clamped and 0 is loaded.
 //
-// In front of this text stand: A_ALONG_K and B_ALONG_K (whether neighbours along k are neighbours in
-// memory, so that lanes load along k), SUMS (whether the rows of a are added up as well), the
-// functions of storage, `bias_at`, `write_sum`, and `write`, which does what follows the product.
+// The text before this one defines A_ALONG_K and B_ALONG_K (whether elements adjacent along k are
+// adjacent in memory, so that lanes load along k), SUMS (whether the rows of a are added up as well),
+// the functions of storage, `bias_at`, `write_sum`, and `write`, which applies the epilogue.
 
 struct Scalars {
     rows: u32,
@@ -35,7 +35,7 @@ var<immediate> k: Scalars;
 
 const TILE = 32u;
 const STEPS = 16u;
-const PAD = 36u; // so that lanes that store along k meet different banks
+const PAD = 36u; // so that lanes that store along k use different banks
 
 var<workgroup> tile_a: array<f32, 576>;
 var<workgroup> tile_b: array<f32, 576>;
@@ -103,7 +103,7 @@ fn main(
         load_a(base_a, first_row, step, local);
         load_b(base_b, first_column, step, local);
         workgroupBarrier();
-        // The steps of a tile by themselves: fewer numbers are added to a sum that is large already.
+        // Each tile has a sum of its own: fewer numbers are added to a sum that is already large.
         var d0 = vec4<f32>(0.0);
         var d1 = vec4<f32>(0.0);
         var d2 = vec4<f32>(0.0);

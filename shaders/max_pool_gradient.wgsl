@@ -1,12 +1,13 @@
-// Of each element the gradients of those windows of which it is the first largest; NaN of a NaN.
+// The sum, for each element, of the gradients of the windows whose first largest element it is; NaN
+// for a NaN.
 //
-// Each element looks at its windows, so that nothing is added up by several invocations.
+// Each element searches its own windows, so that no sum has several writers.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> out: array<f32>;
 @group(0) @binding(2) var<storage, read> g: array<f32>;
 
-// Whether an element before the (i, j) of a window is as large.
+// Whether an element of the window before (i, j) is as large.
 fn has_earlier(place: vec2<i32>, ij: vec2<i32>, plane: i32, largest: f32) -> bool {
     for (var number = ij.x * KERNEL.y + ij.y - 1; number >= 0; number--) {
         let other = vec2<i32>(number / KERNEL.y, number % KERNEL.y);

@@ -1,5 +1,5 @@
-// The gradient of max pooling where every element is in exactly one window: an invocation has one
-// window, whose first largest element gets its gradient; NaN of a NaN.
+// The gradient of max pooling if every element is in exactly one window: an invocation handles one
+// window, whose first largest element gets its gradient; NaN for a NaN.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> out: array<f32>;

@@ -1,8 +1,8 @@
 // out = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias of each row.
 //
-// In front of this text stand LANES and ROWS, CENTRED (if not, the mean stays in), WEIGHTED and
-// BIASED, Element and `stored`, which makes one of a number. The mean is taken out before the squares
-// are summed: E[x^2] - E[x]^2 would cancel.
+// The text before this one defines LANES and ROWS, CENTRED (whether the mean is subtracted), WEIGHTED
+// and BIASED, Element and `stored`, which converts a number to it. The mean is subtracted before the
+// squares are summed: E[x^2] - E[x]^2 would cancel.
 
 struct Scalars {
     rows: u32,

@@ -1,7 +1,7 @@
 // The gradient of the rows that norm.wgsl read: with n = (x - mean) scale and h = g weight,
 // out = (h - mean(h) - n mean(h n)) scale; mean(h) is absent if the rows were not CENTRED. ADDING:
-// `added`, the gradient that passes by the norm, is added.
-// Arrays are of Element, which `stored` makes of a number.
+// `added`, a gradient that bypasses the norm, is added.
+// Arrays hold Element; `stored` converts a number to it.
 
 struct Scalars {
     rows: u32,

@@ -1,8 +1,8 @@
 // The gradients of weight and bias: sums over the rows of a block of g (x - mean) scale and of g.
 //
-// An invocation takes one of 64 neighbouring columns, a workgroup one block of rows; where there is
-// more than one block, norm_weight_total.wgsl adds them up. BIASED: the bias is asked for.
-// Rows are of Element; `stored` makes a Sum of a number.
+// An invocation takes one of 64 adjacent columns, a workgroup one block of rows; if there are
+// several blocks, norm_weight_total.wgsl adds them up. BIASED: whether to write the bias's gradient.
+// Rows hold Element; `stored` converts a number to Sum.
 
 struct Scalars {
     rows: u32,

@@ -1,8 +1,8 @@
 // The gradients of weight and bias from the sums over blocks of rows that norm_weight_gradient.wgsl
 // wrote: an invocation adds every LANES-th block of a column, then a tree of fixed shape the lanes.
 //
-// In front of this text stand LANES and COLUMNS, of a workgroup, BIASED, Sum (what is written), and
-// `stored`, which makes one of a number.
+// The text before this one defines LANES and COLUMNS, of a workgroup, BIASED, Sum (the type written),
+// and `stored`, which converts a number to it.
 
 struct Scalars {
     blocks: u32,

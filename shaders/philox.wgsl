@@ -1,6 +1,7 @@
-// Philox4x32-10: words `first` * 4, ... of one stream, four to an invocation.
+// Philox4x32-10: words `first` * 4, ... of one stream, four per invocation.
 //
-// They begin so many blocks of four words before as `behind` says, its low 16 bits and the others.
+// `behind` holds the number of blocks of four words to go back from there: its low 16 bits, then the
+// others.
 //
 // Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 

@@ -1,6 +1,6 @@
-// Blocks of up to 256 numbers to 8-bit codes, and a scale for each block: one workgroup a block.
+// Blocks of up to 256 numbers to 8-bit codes, and a scale for each block: one workgroup per block.
 //
-// A lane takes four neighbouring elements, and so one word of codes. Magnitudes are compared as
+// A lane takes four adjacent elements, hence one word of codes. Magnitudes are compared as
 // integers, by their bits, so that neither NaN nor small numbers depend on the device; the only
 // arithmetic is the product of the scale and the bound between two levels.
 
@@ -11,12 +11,12 @@ const LARGEST = 0x7f7fffffu;
 const NAN = 0x7fc00000u;
 
 struct Scalars {
-    first: u32, // of the blocks that are quantized
+    first: u32, // of the blocks to quantize
     last: u32,
     start: u32, // the element of the first value
     ranks: u32,
     is_signed: u32,
-    floor: u32, // the bits of the least scale
+    floor: u32, // the bits of the smallest scale
 }
 
 var<immediate> k: Scalars;
@@ -27,9 +27,9 @@ var<immediate> k: Scalars;
 @group(0) @binding(4) var<storage, read_write> scales: array<u32>;
 
 var<workgroup> tops: array<u32, LANES>;
-var<workgroup> least: array<u32, 256>; // the bits of the least magnitude of each rank
+var<workgroup> least: array<u32, 256>; // the bits of the smallest magnitude of each rank
 
-// The magnitudes of four elements, NaN above all, and 0 for what does not count.
+// The magnitudes of four elements, NaN above all, and 0 for elements that do not count.
 fn magnitudes(bits: vec4<u32>, inside: vec4<bool>) -> vec4<u32> {
     let size = bits & vec4<u32>(LOW);
     let is_negative = (bits != size) & (size <= vec4<u32>(INFINITE));
@@ -37,7 +37,7 @@ fn magnitudes(bits: vec4<u32>, inside: vec4<bool>) -> vec4<u32> {
     return select(vec4<u32>(0u), size, counts);
 }
 
-// How many of `least`, but for the first, a magnitude reaches.
+// The number of entries of `least` that a magnitude reaches, not counting the first.
 fn rank_of(size: u32) -> u32 {
     var rank = 0u;
     for (var half = 128u; half > 0u; half /= 2u) {
@@ -84,7 +84,7 @@ fn main(
     if (number >= k.last) {
         return;
     }
-    // The gap behind the last element of a slot belongs to its block: up to a multiple of 64.
+    // The gap after a slot's last element, up to a multiple of 64, belongs to its block.
     if (element < (block.y + 63u) / 64u * 64u) {
         codes[element / 4u] = rank.x | (rank.y << 8u) | (rank.z << 16u) | (rank.w << 24u);
     }

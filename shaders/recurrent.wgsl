@@ -1,8 +1,9 @@
-// What the cells of recurrent networks share. An invocation has one element of one sample's state.
+// The part that the cells of recurrent networks share. An invocation handles one element of one
+// sample's state.
 //
-// Sequences are (time, batch, features), states (time + 1, batch, hidden), what is of one step alone
-// (batch, features); the gates of an element are `hidden` apart. In front of this text stand
-// IS_RELU, `lasts` and, where there are lengths, their binding; behind it stands `cell_step`.
+// Sequences are (time, batch, features), states (time + 1, batch, hidden), arrays of one step
+// (batch, features); the gates of an element are `hidden` apart. The text before this one defines
+// IS_RELU, `lasts` and, if there are lengths, their binding; the text after it defines `cell_step`.
 
 struct Scalars {
     count: u32,
@@ -20,7 +21,7 @@ var<immediate> k: Scalars;
 struct Element {
     sample: u32,
     column: u32,
-    before: u32,  // its place among the states that the step reads
+    before: u32,  // its position among the states that the step reads
     after: u32,
     goes_on: bool,
 }
@@ -40,12 +41,12 @@ fn main(
     }
 }
 
-// Where gate number `gate` of an element is, of so many gates, at the step k.time.
+// The position of an element's gate number `gate` of `gates`, at step k.time.
 fn gate_at(e: Element, gate: u32, gates: u32) -> u32 {
     return ((k.time * k.batch + e.sample) * gates + gate) * k.hidden + e.column;
 }
 
-// The same where there is one step.
+// The same in an array of one step.
 fn row_at(e: Element, gate: u32, gates: u32) -> u32 {
     return (e.sample * gates + gate) * k.hidden + e.column;
 }

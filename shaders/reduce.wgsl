@@ -3,10 +3,10 @@
 // With LANES > 1 a workgroup takes one chunk of one row (inner is 1): each lane combines every
 // LANES-th element, then a tree of fixed shape combines the lanes. With LANES = 1 an invocation takes
 // one chunk of one column. The result has the shape [outer, chunks, inner]. No atomics: the order in
-// which elements are combined depends on the shape alone.
+// which elements are combined depends only on the shape.
 //
-// In front of this text stand: LANES, the types Stored and Value, `load` (element to value),
-// `combine`, NEUTRAL, and `result` (value to what is stored).
+// The text before this one defines LANES, the types Stored and Value, `load` (element to value),
+// `combine`, NEUTRAL, and `result` (value to stored form).
 
 struct Scalars {
     outer: u32,

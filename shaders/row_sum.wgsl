@@ -1,6 +1,6 @@
-// The sum over a row: LANES invocations take one row together, ROWS rows are in a workgroup.
+// The sum over a row: LANES invocations share one row, ROWS rows share a workgroup.
 //
-// In front of this text stand LANES and ROWS. The function is called by all invocations.
+// The text before this one defines LANES and ROWS. Every invocation must call the function.
 
 var<workgroup> shared_values: array<f32, LANES * ROWS>;
 

@@ -1,4 +1,4 @@
-// What the softmaxes share, after row_sum.wgsl. Every function is called by all invocations.
+// The part that the softmaxes share, after row_sum.wgsl. Every invocation must call each function.
 
 struct Scalars {
     rows: u32,
@@ -17,9 +17,9 @@ struct Scalars {
 
 var<immediate> k: Scalars;
 
-// The row that an invocation takes part in. It has the elements lane, lane + LANES, ... below stop,
-// which is 0 where there is no row left: barriers need every invocation. Element j of a row is at
-// first + j * places: rows of a class axis before others lie beside one another.
+// The row that an invocation works on. It takes the elements lane, lane + LANES, ... below stop,
+// which is 0 if there is no row left: barriers need every invocation. Element j of a row is at
+// first + j * places: if the class axis comes before others, rows are interleaved.
 struct Row {
     number: u32,
     first: u32,
@@ -35,7 +35,7 @@ fn row_of(group: vec3<u32>, groups: vec3<u32>, local: u32) -> Row {
     return Row(number, first, local % LANES, stop);
 }
 
-// What a target makes of a row's value.
+// The value of a row, given its target: 0 if it is ignored, NaN if it is no class.
 fn target_share(number: u32, value: f32) -> f32 {
     // NaN by its bits: a compiler may refuse one that it can compute itself.
     let known = bitcast<f32>(select(0x7fc00000u, bitcast<u32>(value), number < k.columns));

@@ -2,10 +2,10 @@
 //
 // The invocation of (i, column) works only if i is the first position of its number. It follows the
 // links to the others, so that every sum has one writer and a fixed order, and no atomics. Runs of 64
-// are added up first: added one by one, many small numbers are lost beside their sum.
+// are added up first: added one by one, many small numbers would be lost next to their sum.
 //
-// In front of this text stand the types Source, Target and Sum, and the functions `source_value`,
-// `target_value` and `stored`.
+// The text before this one defines the types Source, Target and Sum, and the functions
+// `source_value`, `target_value` and `stored`.
 
 struct Scalars {
     count: u32,

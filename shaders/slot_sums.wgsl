@@ -1,8 +1,8 @@
-// The sum of one part of a slot, or of its squares: one workgroup a part.
+// The sum of one part of a slot, or of its squares: one workgroup per part.
 //
-// In front of this text stand LANES, ROWS = 1, the type Stored of four neighbouring elements, `load`
+// The text before this one defines LANES, ROWS = 1, the type Stored of four adjacent elements, `load`
 // and SQUARED. A part is (first element, last element + 1, the slot's first part, the slot's number of
-// parts). What lies behind its last element is not counted.
+// parts). Elements after its last one are not counted.
 
 struct Scalars {
     parts: u32,

@@ -1,6 +1,6 @@
-// From the sums of parts to the sum of all slots, perhaps added to that of other memory: one workgroup.
+// From the sums of parts to the sum of all slots, added to other memory's if wanted: one workgroup.
 //
-// In front of this text stand LANES and ROWS = 1. See slot_sums.wgsl.
+// The text before this one defines LANES and ROWS = 1. See slot_sums.wgsl.
 
 struct Scalars {
     parts: u32,

@@ -1,14 +1,14 @@
 // Bitonic sort of rows, within blocks of BLOCK pairs of a key and an element's number.
 //
 // Batcher, "Sorting networks and their applications", 1968. The number decides between equal keys,
-// so that equal elements keep their order. A row that is longer than a block lies in several, up to
-// a power of two, filled up with the largest pair. IS_FIRST: the pairs are made of the elements and
-// each block is sorted, in turn upwards and downwards. Otherwise they are read, and the last rounds
-// of a merge of runs of k.size are done. IS_LAST: the first k.count of a row are written as elements
-// and numbers, otherwise as pairs.
+// so that equal elements keep their order. A row longer than a block occupies several, up to a power
+// of two, padded with the largest pair. IS_FIRST: make pairs of the elements and sort each block,
+// alternately upwards and downwards. Otherwise read pairs and do the last rounds of a merge of runs
+// of k.size. IS_LAST: write the first k.count of a row as elements and numbers, otherwise all as
+// pairs.
 //
-// In front of this text stand BLOCK, LANES, IS_FIRST, IS_LAST, the type Stored, `key` of what is
-// stored, and the bindings of pairs or, if IS_FIRST and IS_LAST, none.
+// The text before this one defines BLOCK, LANES, IS_FIRST, IS_LAST, the type Stored, `key` of a
+// stored element, and the bindings of pairs or, if IS_FIRST and IS_LAST, none.
 
 struct Scalars {
     length: u32,

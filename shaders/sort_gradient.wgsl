@@ -1,4 +1,4 @@
-// into[row, indices[row, i]] = gradient[row, i]: within a row every number is there once at most.
+// into[row, indices[row, i]] = gradient[row, i]: within a row, every number occurs at most once.
 
 struct Scalars {
     size: u32,

@@ -1,4 +1,4 @@
-// An invocation writes one element; in front of this text stands `result`, the element of a number.
+// An invocation writes one element; the text before this one defines `result`, its value.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
