@@ -1,4 +1,4 @@
-"""The GPU of these tests. Without a driver those that ask for it are skipped."""
+"""The GPU of these tests. Without a driver, tests that need it are skipped."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def has_dawn() -> bool:
 
 @pytest.fixture(scope="session", params=["immediates", "uniforms", "dawn"])
 def gpu(request: pytest.FixtureRequest) -> GpuBackend:
-    """The backend as it usually is, and as it is on devices with less.
+    """The usual backend, and variants of it.
 
-    The second gives scalars through a uniform buffer and has every index checked. The third is the
-    other engine, where it is installed and its library accepts the driver.
+    The second passes scalars through a uniform buffer and has every index checked. The third is the
+    other engine, if it is installed and its library accepts the driver.
     """
     if request.param == "dawn":
         if not has_dawn():

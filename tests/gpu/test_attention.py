@@ -1,4 +1,4 @@
-"""The attention kernels against NumPy in float64, in every variant on whatever adapter there is."""
+"""The attention kernels against NumPy in float64, in every variant on any adapter."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def normal(*shape: int, seed: int) -> NDArray[Any]:
 
 
 def expected(inputs: Sequence[Any], g: Any, causal: bool, scale: float) -> list[NDArray[Any]]:
-    """The result, and the gradients of q, k and v, from the definition."""
+    """The result and the gradients of q, k and v, by definition."""
     q, k, v = inputs
     heads = q.shape[-3] if q.ndim > 2 else 1
     shared = heads // (k.shape[-3] if k.ndim > 2 else 1)
@@ -71,7 +71,7 @@ def expected(inputs: Sequence[Any], g: Any, causal: bool, scale: float) -> list[
 def run(
     gpu: GpuBackend, inputs: Sequence[GPUArray], g: GPUArray, causal: bool, scale: float
 ) -> list[NDArray[Any]]:
-    """The same from the kernels, written over what must not survive."""
+    """The same from the kernels, written over a value that must not survive."""
     q, v = inputs[0], inputs[2]
     forward, back = gpu.fused("attention"), gpu.fused("attention_gradient")
     assert forward is not None
@@ -108,13 +108,13 @@ def test_equals_numpy(gpu: GpuBackend, name: str, causal: bool) -> None:
 
 @pytest.fixture(scope="module")
 def one() -> GpuBackend:
-    """One device is enough for what takes long to compile."""
+    """One device is enough for kernels that compile slowly."""
     return GpuBackend()
 
 
 @pytest.fixture(scope="module", params=["16-bit floats", "rounded"])
 def half(request: pytest.FixtureRequest) -> GpuBackend:
-    """A device that has 16-bit floats, and one that has not and rounds what it stores."""
+    """A device with 16-bit floats, and one without, which rounds when it stores."""
     backend = GpuBackend()
     backend._stored = stored_types(request.param == "16-bit floats")
     return backend
@@ -122,14 +122,14 @@ def half(request: pytest.FixtureRequest) -> GpuBackend:
 
 @pytest.mark.parametrize("name", ["in fours", "shared heads", "odd"])
 def test_float16_is_float32_rounded(name: str, half: GpuBackend) -> None:
-    """Nothing is float16 but what is read and what is written."""
+    """Only inputs and outputs are float16."""
     inputs = [normal(*shape, seed=i).astype(float16) for i, shape in enumerate(SHAPES[name])]
     g = normal(*SHAPES[name][0][:-1], SHAPES[name][2][-1], seed=3).astype(float16)
     found = run(half, [half.upload(a) for a in inputs], half.upload(g), True, 0.3)
     wide = [half.upload(a.astype(float32)) for a in inputs]
     wanted = run(half, wide, half.upload(g.astype(float32)), True, 0.3)
     np.testing.assert_allclose(found[0], wanted[0], rtol=2**-11, atol=2**-25)
-    for a, b in zip(found[1:], wanted[1:], strict=True):  # they have seen the rounded result
+    for a, b in zip(found[1:], wanted[1:], strict=True):  # computed from the rounded result
         np.testing.assert_allclose(a, b, rtol=2**-10, atol=2**-11 * abs(b).max())
     exact = expected(inputs, g, True, 0.3)
     for a, b in zip(found, exact, strict=True):
@@ -160,7 +160,7 @@ STAGES: tuple[Stage, ...] = ("forward", "query", "key")
 
 @pytest.fixture
 def with_tile(monkeypatch: pytest.MonkeyPatch) -> Callable[[AttentionTile, bool], None]:
-    """Have all attention run with one tile, with loops written out or not."""
+    """Have all attention run with one tile, with unrolled loops or without."""
 
     def use(tile: AttentionTile, is_unrolled: bool) -> None:
         def chosen(limits: Any, problem: Problem, is_software: bool) -> AttentionVariant:
@@ -180,7 +180,7 @@ def test_every_tile(
     one: GpuBackend,
     with_tile: Callable[[AttentionTile, bool], None],
 ) -> None:
-    """What real devices get; with tiles that reach over an end, and with whole ones."""
+    """The variants of real devices, with tiles that extend beyond an end and with whole ones."""
     with_tile(tile, False)
     check(one, ((1, 2, length, 64), (1, 1, length, 64), (1, 1, length, 64)), causal=True)
 
@@ -329,7 +329,7 @@ UNIT_TILE = UnitAttentionTile(2, 16)
 
 @pytest.fixture
 def loops(one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> GpuBackend:
-    """A backend that believes in matrix units, at `medium`."""
+    """A backend that pretends to have matrix units, at `medium`."""
     monkeypatch.setattr(one.gpu, "units", PlainLoops(UnitShape(16, 16, 16)))
     monkeypatch.setattr(one.gpu, "precision", "medium")
     for name in ("UNIT_TILES", "WIDE_UNIT_TILES"):
@@ -344,7 +344,7 @@ def check_units(
     dtype: Any = float32,
     small: float = 1e-20,
 ) -> None:
-    """Against float64, by the size of the whole result; with gradients as tiny as `small`."""
+    """Against float64, relative to the whole result; with gradients as tiny as `small`."""
     inputs = [normal(*shape, seed=i).astype(dtype) for i, shape in enumerate(shapes)]
     g = (normal(*shapes[0][:-1], shapes[2][-1], seed=3) * np.float32(small)).astype(dtype)
     found = run(loops, [loops.upload(a) for a in inputs], loops.upload(g), causal, 0.3)
@@ -353,7 +353,7 @@ def check_units(
 
 
 def test_units_of_another_shape(loops: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With whole tiles, and results that pass through two places in turn."""
+    """With whole tiles, and results that pass through two slots in turn."""
     monkeypatch.setattr(loops.gpu, "units", PlainLoops(UnitShape(16, 8, 8)))
     monkeypatch.setattr(attention, "UNIT_TILES", (UnitAttentionTile(1, 16, slots=2),))
     check_units(loops, ((1, 32, 8), (1, 32, 8), (1, 32, 8)), True)
@@ -384,7 +384,7 @@ def test_units_with_float16(loops: GpuBackend, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_units_and_what_is_not_finite_or_large(loops: GpuBackend) -> None:
-    """NaN stays in its row; magnitudes that float16 has not are no reason for it."""
+    """NaN stays in its row; magnitudes beyond float16's range do not cause it."""
     q, k, v = (normal(*shape, seed=i) for i, shape in enumerate(RAGGED))
     q *= np.float32(1e15)
     k *= np.float32(1e-15)
@@ -414,7 +414,7 @@ def test_units_leave_other_precisions_and_wide_rows_alone(
 
 
 def unit_programs(one: GpuBackend, monkeypatch: pytest.MonkeyPatch) -> list[Program]:
-    """What a device with units and 48 KiB gets, for rows of all sizes."""
+    """The variants of a device with units and 48 KiB, for rows of all sizes."""
     monkeypatch.setattr(one.gpu, "units", MatrixUnits(UnitShape(16, 16, 16)))
     roomy = replace(one.gpu.limits, workgroup_memory=49152, workgroup_size=1024)
     monkeypatch.setattr(one.gpu, "limits", roomy)

@@ -1,4 +1,4 @@
-"""Recorded commands, run again: on new data, with new scalars, in their own memory."""
+"""Recorded commands, replayed on new data, with new scalars, in their own memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def captured(gpu: GpuBackend, step: Step, *batch: NDArray[Any]) -> tuple[Capture
 
 
 def chain(x: Tensor) -> Tensor:
-    """Enough kernels to use memory again, and for two submissions."""
+    """Enough kernels to reuse memory, and for two submissions."""
     for _ in range(40):
         x = (x * 0.5 + 1.0).tanh() + x.sum() * 1e-3
     return x
@@ -78,7 +78,7 @@ def test_an_array_is_copied_in_where_it_has_changed(
             assert (result.numpy() == 0).all()
         capture.replay([x._array])
         assert (result.numpy() == 2 * x.numpy()).all()
-    assert len(copied) == 3  # at first, after it was written to, and after another one
+    assert len(copied) == 3  # first, after a write to it, and after another array
     capture.replay([tensor(np.arange(6.0), backend=gpu)._array])
     assert len(copied) == 4
 
@@ -111,7 +111,7 @@ def test_memory_is_used_again_within_a_step_and_by_nobody_else(gpu: GpuBackend) 
 
 
 def test_a_result_outlives_its_step(gpu: GpuBackend) -> None:
-    """It keeps its memory when the capture is gone, and gives it back by itself."""
+    """It keeps its memory when the capture is gone, and returns it when it is gone itself."""
     before = gpu.memory_stats().used
     capture, result = captured(gpu, lambda x: x + 1.0, np.zeros(500))
     del capture
@@ -151,7 +151,7 @@ def test_random_numbers_go_on(gpu: GpuBackend) -> None:
 
 
 def test_repetitions_that_wait_to_be_submitted(gpu: GpuBackend) -> None:
-    """Longer than a submission, and the last part of it waits with new scalars behind it."""
+    """Longer than a submission; the last part is still pending when new scalars follow."""
     here, there = Generator(4), Generator(4)
 
     def drawn(generator: Generator) -> Step:
@@ -176,7 +176,7 @@ def test_repetitions_that_wait_to_be_submitted(gpu: GpuBackend) -> None:
 
 
 def test_live_scalars(gpu: GpuBackend) -> None:
-    """What `live` runs gives other numbers each time; everything else stays."""
+    """Code run by `live` gives other numbers each time; everything else stays."""
     rate = [1.0]
     out = zeros((3,), backend=gpu)
 
@@ -250,7 +250,7 @@ def test_indices(gpu: GpuBackend) -> None:
 
 
 def test_indices_that_a_step_copies_out_of_its_batch(gpu: GpuBackend) -> None:
-    """The inputs and the targets of a window of text: nothing is read, and all is checked."""
+    """The inputs and targets of a window of text: nothing is read, and all are checked."""
     table = tensor(np.arange(12.0).reshape(4, 3), backend=gpu)
 
     def step(window: Tensor) -> Tensor:
@@ -279,7 +279,7 @@ def test_what_is_known_of_a_copy_ends_with_its_next_write(gpu: GpuBackend) -> No
 def refused(gpu: GpuBackend, step: Step, match: str) -> None:
     with pytest.raises(CaptureError, match=match):
         captured(gpu, step, np.ones(4))
-    assert (tensor([1.0], backend=gpu) + 1.0).item() == 2.0  # as if nothing had been
+    assert (tensor([1.0], backend=gpu) + 1.0).item() == 2.0  # as if nothing had happened
 
 
 def odd(x: Tensor) -> Tensor:
@@ -346,7 +346,7 @@ def test_empty_arrays(gpu: GpuBackend) -> None:
 
 
 def test_other_threads_are_not_recorded() -> None:
-    """They go on meanwhile, with their own memory."""
+    """They continue meanwhile, with their own memory."""
     gpu = GpuBackend(Gpu())
     found: list[Tensor] = []
     x = np.ones(4, np.float32)

@@ -1,4 +1,4 @@
-"""The kernels of convolutions against NumPy in float64, in every variant on whatever adapter."""
+"""The kernels of convolutions against NumPy in float64, in every variant on any adapter."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ CASES = {
     "depthwise, one axis": Case(3, 4, 4, (15,), (4,), stride=3, padding=1, groups=4),
     "depthwise, a large kernel": Case(2, 3, 3, (9, 9), (8, 8), padding=3, groups=3),
 }
-# What the generated text of real devices depends on.
-TINY = Tile(16, 16, 8, 4, 4)  # compiles soon
+# The cases that the generated text of real devices depends on.
+TINY = Tile(16, 16, 8, 4, 4)  # compiles quickly
 UNROLLED = ("3x3", "odd", "fours", "not in rows of four", "1x1", "dilation and stride", "groups",
             "dilation", "1x1 of odd sizes")  # fmt: skip
 
@@ -113,7 +113,7 @@ def expected(case: Case, x: Real, weight: Real, bias: Real, dy: Real) -> list[Re
 
 
 def run(gpu: GpuBackend, case: Case, inputs: Sequence[GPUArray]) -> list[Real]:
-    """The same from the kernels, written over what must not survive."""
+    """The same from the kernels, written over a value that must not survive."""
     x, weight, bias, dy = inputs
     results = [gpu.allocate(a.shape, x.dtype) for a in (dy, x, weight, bias)]
     for array in results:
@@ -139,7 +139,7 @@ def check(gpu: GpuBackend, case: Case) -> list[Real]:
 
 @pytest.fixture(scope="module")
 def one() -> GpuBackend:
-    """One device is enough for what takes long to compile."""
+    """One device is enough for kernels that compile slowly."""
     return GpuBackend()
 
 
@@ -154,7 +154,7 @@ def test_on_devices_with_less(gpu: GpuBackend, name: str) -> None:
 
 
 def unroll(monkeypatch: pytest.MonkeyPatch, tile: Tile = TINY) -> None:
-    """Have the kernels of real devices, with one tile."""
+    """Use the kernels of real devices, with one tile."""
     monkeypatch.setattr(Gpu, "is_software", False)
     monkeypatch.setattr(convolution, "TILES", ((tile, 1.0),))
 
@@ -222,7 +222,7 @@ def test_a_depth_in_parts(unrolls: bool, one: GpuBackend, monkeypatch: pytest.Mo
 
 
 def test_views_and_memory_of_an_input(one: GpuBackend) -> None:
-    """What does not lie dense is copied; results go where they belong, at odd offsets too."""
+    """Strided inputs are copied; results go where they belong, also at odd offsets."""
     case = CASES["3x3"]
     x, weight, bias, dy = arrays(case)
     wanted = expected(case, x, weight, bias, dy)[0]
@@ -246,7 +246,7 @@ def test_more_workgroups_than_a_grid_is_wide(
 def test_infinite_numbers_stay_where_they_are_met(
     one: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is loaded in place of what is outside is never multiplied with 0."""
+    """Elements loaded in place of those outside are never multiplied by 0."""
     unroll(monkeypatch)
     x, weight, bias, _ = arrays(CASES["odd"])
     x[0, 0, 0, 0] = np.inf
@@ -276,7 +276,7 @@ def test_nothing_to_do(one: GpuBackend) -> None:
 
 
 def test_no_channels(one: GpuBackend) -> None:
-    """There is the bias alone; and where nothing comes back, no gradient."""
+    """Without inputs, only the bias is left; without outputs, the gradient is 0."""
     case = Case(2, 0, 3, (4, 5), (3, 3), padding=1)
     _, _, bias, dy = hosts = arrays(case)
     out, _, _, summed = run(one, case, [one.upload(a) for a in hosts])

@@ -1,4 +1,4 @@
-"""The device: choice, statistics, batches, threads, and what is refused with a clear message."""
+"""The device: choice, statistics, batches, threads, and clear messages for refusals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rumus.tensor.gpu import gpu_backend
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run its own program: what it does to its process is not done to this one."""
+    """Run a program in a process of its own, so that its effects stay there."""
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},

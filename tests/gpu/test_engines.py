@@ -22,13 +22,13 @@ UNIT: Final = MatrixUnit(16, 16, 16, "f16", "f32", (32, 32))
 
 
 def card(engine: EngineName, name: str, kind: str, uuid: str, units: Sequence[Any] = ()) -> Any:
-    """An adapter, as far as the choice looks at it."""
+    """An adapter, as far as the choice depends on it."""
     return SimpleNamespace(engine=engine, name=name, kind=kind, interface="Vulkan", driver="1",
                            uuid=uuid, matrix_units=tuple(units), features=frozenset())  # fmt: skip
 
 
 class Machine:
-    """What the engines see; `started` says which of them were asked."""
+    """The adapters that engines see; `started` lists the engines that were asked."""
 
     def __init__(self, **cards: Sequence[Any]) -> None:
         self.cards = cards
@@ -41,7 +41,7 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Two equal cards with matrix units, as both engines see them, and a software GPU."""
+    """Two identical cards with matrix units, as both engines see them, and a software GPU."""
     found = Machine(
         wgpu=[
             card("wgpu", "Card", "DiscreteGPU", "aa11"),
@@ -129,7 +129,7 @@ backend.gpu.device.destroy()
 for read in (lambda: late.take(wait=True), lambda: backend.download(array), late.start):
     try:
         read()
-    except GpuError:  # or what was read before the end
+    except GpuError:  # or the data read before the loss
         pass
 try:
     backend.upload(np.ones(10, np.float32))

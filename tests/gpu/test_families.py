@@ -1,4 +1,4 @@
-"""Every family of kernels against NumPy, over shapes, layouts and dtypes that are awkward."""
+"""Every family of kernels against NumPy, over awkward shapes, layouts and dtypes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def row_kernel(backend: GpuBackend | NumpyBackend, name: FusedName) -> Callable[
 
 
 def new(gpu: GpuBackend, like: NDArray[Any]) -> GPUArray:
-    """Memory for a result, filled with what must not survive."""
+    """Memory for a result, filled with a value that must not survive."""
     array = gpu.allocate(like.shape, like.dtype)
     gpu.fill(77, array)
     return array
@@ -291,7 +291,7 @@ def test_an_uploaded_index_is_checked_without_reading_it(gpu: GpuBackend) -> Non
     before = gpu.stats.bytes_down
     gpu.gather(gpu.upload(normal(41, 2)), index[:3], out)
     assert gpu.stats.bytes_down == before
-    gpu.gather(gpu.upload(normal(5, 2)), index[:3], out)  # within range, but that must be looked at
+    gpu.gather(gpu.upload(normal(5, 2)), index[:3], out)  # in range, but only a read can tell
     assert gpu.stats.bytes_down == before + 8
     gpu.fill(9, index)
     with pytest.raises(IndexError):
@@ -377,7 +377,7 @@ def test_cross_entropy(
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3)])
 def test_one_gradient_of_all_losses(gpu: GpuBackend, shape: tuple[int, ...]) -> None:
-    """One number times a factor gives the bits that an array of the product gives."""
+    """One number times a factor gives the same bits as an array of their product."""
     x = normal(*shape)
     others = (shape[0], *shape[2:])
     targets = np.random.default_rng(2).integers(0, shape[1], others).astype(np.int32)
@@ -436,7 +436,7 @@ def test_norms(gpu: GpuBackend, name: FusedName, shape: tuple[int, int]) -> None
         results.append([gpu.download(a) for a in into if a is not None])
     for first, second, exact in zip(*results, [a for a in back if a is not None], strict=True):
         np.testing.assert_array_equal(first, second)
-        # Of two equal or single elements the gradient of a layer norm is what rounding leaves.
+        # For one element, or two equal ones, the gradient of a layer norm is only rounding error.
         assert_close(first, exact, 2e-5, 2e-6 * np.sqrt(shape[0]) + 2e-5)
 
 
@@ -484,7 +484,7 @@ def test_a_padding_wider_than_a_pool_is_refused_before_it_reaches_the_device(
 
 @pytest.mark.parametrize("sizes", [[1], [1000] * 148, [3] * 10_000, [8_500_000, 3]])
 def test_slot_squares_are_two_dispatches(gpu: GpuBackend, sizes: list[int]) -> None:
-    """The large slot has parts of more than the usual size."""
+    """The large slot has parts larger than usual."""
     table = SlotTable(sizes)
     host = normal(table.size)
     array, out = gpu.upload(host), gpu.allocate((table.rows, 1), float32)

@@ -1,4 +1,4 @@
-"""A forked child that uses the GPU of its parent gets an error at once."""
+"""A forked child that uses its parent's GPU gets an error at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from rumus.gpu import GpuBackend
 
-# Every use is tried in the child, under a time limit: what hangs is ended by SIGALRM.
+# The child tries every use under a time limit: SIGALRM ends one that hangs.
 PROGRAM: Final = """
 import os, signal
 import numpy as np
@@ -37,7 +37,7 @@ if child == 0:
             refused += 1
     os._exit(refused)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == len(uses)
-assert (x + 1).sum().item() == 8.0  # the parent goes on
+assert (x + 1).sum().item() == 8.0  # the parent continues
 """
 
 
@@ -68,7 +68,7 @@ def test_a_forked_child_is_refused(gpu: GpuBackend) -> None:
 
 
 def test_a_forked_child_ends(gpu: GpuBackend) -> None:
-    """The interpreter's end releases what there is of the GPU, which must not wait for it."""
+    """At exit the interpreter releases the GPU's objects, which must not wait for the GPU."""
     found = subprocess.run(
         [sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=120, check=False
     )

@@ -22,7 +22,7 @@ Real = NDArray[Any]
 INF, NAN = math.inf, math.nan
 ERF = np.vectorize(math.erf)
 
-# Operation -> the same in float64, the interval, and the units in the last place that it may err.
+# Operation -> the same in float64, the interval, and the allowed error in units in the last place.
 FUNCTIONS: Final[dict[str, tuple[Callable[[Real], Real], tuple[float, float], float]]] = {
     "exp": (np.exp, (-85, 88), 4),
     "log": (np.log, (1e-30, 1e30), 6),
@@ -187,7 +187,7 @@ def test_every_operation_is_known() -> None:
 
 
 def test_rounding_to_float16_where_it_is_stored_as_float32(gpu: GpuBackend) -> None:
-    """To nearest, ties to even, as NumPy does: bits, whatever the driver's conversions are."""
+    """To nearest, ties to even, like NumPy, bit for bit, whatever the driver's conversions do."""
     backend = GpuBackend(gpu.gpu)
     backend._stored = stored_types(False)
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
@@ -220,7 +220,7 @@ def test_angles_of_any_size(name: str, gpu: GpuBackend) -> None:
         expected = getattr(np, name)(x.astype(np.float64))
         found = getattr(tensor(x, backend=gpu), name)().numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=3e-7)
-    far = np.abs(x) > 10_001  # nearer, what is close to a multiple of pi / 2 loses digits
+    far = np.abs(x) > 10_001  # below, numbers close to a multiple of pi / 2 lose digits
     np.testing.assert_allclose(found[far], expected[far], rtol=5e-7)
 
 

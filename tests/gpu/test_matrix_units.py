@@ -1,4 +1,4 @@
-"""Products on matrix units, by the same programs with plain loops in place of the units."""
+"""Products on matrix units, with the same programs but plain loops in place of the units."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ERRORS: dict[Precision, float] = {"high": 2e-6, "medium": 1e-3}
 
 @pytest.fixture(scope="module")
 def loops() -> GpuBackend:
-    """A backend that believes in matrix units, with tiles that compile quickly."""
+    """A backend that pretends to have matrix units, with tiles that compile quickly."""
     backend = GpuBackend(Gpu())
     backend.gpu.units = PlainLoops(UnitShape(16, 16, 16))
     return backend
@@ -51,7 +51,7 @@ def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def multiply(backend: GpuBackend, a: Array, b: Array, layout: str = "NN") -> Array:
-    """The product by the backend, with operands that lie as `layout` says."""
+    """The backend's product, with operands in the memory order of `layout`."""
     x = tensor(a if layout[0] == "N" else a.T.copy(), backend=backend)
     y = tensor(b if layout[1] == "N" else b.T.copy(), backend=backend)
     result = (x if layout[0] == "N" else x.T) @ (y if layout[1] == "N" else y.T)
@@ -59,7 +59,7 @@ def multiply(backend: GpuBackend, a: Array, b: Array, layout: str = "NN") -> Arr
 
 
 def relative(found: Array, a: Array, b: Array) -> float:
-    """The largest error, in shares of what the magnitudes of a row and a column make of it."""
+    """The largest error, relative to the product of the magnitudes of its row and column."""
     x, y = a.astype(np.float64), b.astype(np.float64)
     bound = np.abs(x) @ np.abs(y) / np.sqrt(a.shape[-1])
     return float((np.abs(found - x @ y) / np.where(bound == 0, 1, bound)).max())
@@ -91,7 +91,7 @@ def test_another_shape_of_units(loops: GpuBackend, monkeypatch: Any) -> None:
 def test_a_tile_of_which_some_lanes_load_less(
     loops: GpuBackend, layout: str, shape: tuple[int, int, int], monkeypatch: Any
 ) -> None:
-    """Tiles that end where the matrix does, and others; with the sums of rows as well."""
+    """Tiles that end where the matrix does, and others; also with the sums of rows."""
     tile = UnitTile(32, 48, 16, 16, 16)
     assert 32 * 16 // 4 % tile.lanes
     monkeypatch.setattr(unit_tiles, "MEDIUM", ((tile, 1.0),))
@@ -247,7 +247,7 @@ def test_what_real_devices_get_compiles_and_fits(level: str) -> None:
 def test_convolutions(
     loops: GpuBackend, precision: Precision, stride: int, groups: int, lengths: tuple[int, int]
 ) -> None:
-    """Forward and both gradients, against those of float32; the gradient is tiny, as they are."""
+    """Forward and both gradients, against those of float32; gradients are tiny, as in practice."""
     x, w, bias = normal(3, 4, *lengths), normal(6, 4 // groups, 3, 3), normal(6)
     plain = GpuBackend(loops.gpu)
 
@@ -266,7 +266,7 @@ def test_convolutions(
 
 @pytest.mark.parametrize("side", [48, 42])
 def test_a_half_product_that_equals_its_transpose(loops: GpuBackend, side: int) -> None:
-    """Written twice, in fours and one by one; both halves are equal bits."""
+    """Written twice, in fours and one by one; both halves have equal bits."""
     a = normal(2, side, 20).astype(np.float16)
     x = loops.upload(a)
     out = loops.allocate((2, side, side), float16)

@@ -1,4 +1,4 @@
-"""The pool: reuse, what the collector may not take, running out of memory, and long runs."""
+"""The pool: reuse, garbage collection, running out of memory, and long runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rumus.tensor import Parameter, float32, tensor
 
 @pytest.fixture
 def fresh() -> GpuBackend:
-    """A backend that nobody else holds arrays on."""
+    """A backend without other arrays."""
     return GpuBackend(Gpu())
 
 
@@ -39,7 +39,7 @@ def test_memory_returns_when_python_drops_an_array(fresh: GpuBackend) -> None:
 
 
 def test_a_reused_block_is_not_read_too_late(fresh: GpuBackend) -> None:
-    """What is recorded reads the old contents even if the block has a new owner meanwhile."""
+    """Recorded commands read the old contents even if the block has a new owner by then."""
     results = []
     for value in range(50):
         source = fresh.upload(np.full(5000, value, np.float32))
@@ -52,7 +52,7 @@ def test_a_reused_block_is_not_read_too_late(fresh: GpuBackend) -> None:
 
 
 def test_the_collector_does_not_release_a_buffer_that_the_pool_keeps(fresh: GpuBackend) -> None:
-    """An array in a cycle of garbage: its buffer is finalised with it, unless others hold it."""
+    """An array in a garbage cycle: its buffer is finalised with it, unless others hold it."""
     for _ in range(3):
         cycle: list[Any] = [fresh.allocate((1000,), float32)]
         cycle.append(cycle)
@@ -74,7 +74,7 @@ def test_trim_gives_memory_back(fresh: GpuBackend) -> None:
 
 
 def full_device(fresh: GpuBackend, monkeypatch: pytest.MonkeyPatch, failures: int) -> list[int]:
-    """Have the next `failures` buffers fail as they do when memory runs out."""
+    """Have the next `failures` allocations fail as if memory had run out."""
     asked: list[int] = []
     create = fresh.gpu.device.buffer
 
@@ -95,7 +95,7 @@ def test_a_full_device_is_drained_and_asked_once_more(
     asked = full_device(fresh, monkeypatch, 1)
     array = fresh.allocate((5_000,), float32)
     assert len(asked) == 2
-    assert fresh.memory_stats().cached == 0  # what was kept for reuse was given back
+    assert fresh.memory_stats().cached == 0  # memory kept for reuse was released
     fresh.fill(2, array)
     assert (fresh.download(array) == 2).all()
 

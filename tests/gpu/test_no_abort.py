@@ -1,6 +1,6 @@
-"""What ends a process through the native library, tried through rumus, each in its own process.
+"""Mistakes that abort a process in the native library, made through rumus in separate processes.
 
-Every program ends in an exception or in a right answer.
+Every program ends with an exception or a correct answer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def there(*shape, dtype=np.float32):
     return tensor(np.arange(np.prod(shape)).reshape(shape), dtype=dtype, backend=gpu)
 """
 
-# Each prints True at its end, or raises what is named.
+# Each prints True at its end, or raises the named exception.
 PROGRAMS: Final = {
     "empty tensors": """
 e = there(0, 4)

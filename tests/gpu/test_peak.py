@@ -1,4 +1,4 @@
-"""How much memory a deep stack takes: what is kept for backward, and two arrays more."""
+"""The memory of a deep stack: the arrays kept for backward, and two more."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def peak(depth: int) -> tuple[int, int]:
 
 
 def test_the_peak_is_what_backward_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A layer keeps what tanh was given and what it gave; the input was there before.
+    """A layer keeps the input and the output of tanh; the stack's input was there before.
 
-    At the top there is a gradient for each factor of x * x; that of the sum is one number. Further
-    down an array is freed for each that is made, so that the peak does not move.
+    At the top, each factor of x * x has a gradient; that of the sum is one number. Further down,
+    each new array frees another one, so that the peak does not move.
     """
-    # Products that are split for a large device take memory for their parts as well.
+    # Products that are split for a large device also need memory for their parts.
     monkeypatch.setattr(Gpu, "is_software", True)
     for depth in (2, 6):
         most, left = peak(depth)

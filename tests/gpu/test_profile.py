@@ -51,7 +51,7 @@ def test_results_are_what_they_are_without(gpu: GpuBackend) -> None:
 def test_the_hosts_clock_where_there_are_no_timestamps(
     gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with a driver whose timestamps are all 0."""
+    """Like a driver whose timestamps are all 0."""
     monkeypatch.setattr(profile.Timestamps, "_note", lambda self, names, ticks: None)
     with gpu.profile() as found:
         work(gpu)

@@ -1,4 +1,4 @@
-"""`python -m rumus.gpu`: what it prints, and that it notices kernels that are wrong."""
+"""`python -m rumus.gpu`: its output, and that it detects wrong kernels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_both_modes_of_kernels_pass(gpu: GpuBackend) -> None:
 
 
 def test_every_kernel_is_one_that_tint_compiles(gpu: GpuBackend) -> None:
-    """Dawn has a device that does nothing and needs no driver; its compiler is the real one."""
+    """Dawn's null device needs no driver and runs nothing, but its compiler is the real one."""
     dawn = pytest.importorskip("rumus.gpu.engine.dawn", exc_type=ModuleNotFoundError)
     programs = [each.program for each in gpu.gpu._pipelines._found.values()]
     assert len(programs) > 150  # those of the self-test above
@@ -57,7 +57,7 @@ def test_every_kernel_is_one_that_tint_compiles(gpu: GpuBackend) -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have three families, of which one has a kernel to be spoilt."""
+    """Keep three families, one of which has a kernel to break."""
     names = "copy", "elementwise", "random words"
     monkeypatch.setattr(selftest, "CHECKS", {name: CHECKS[name] for name in names})
 

@@ -1,4 +1,4 @@
-"""The generated products, which real GPUs use, in every variant on whatever adapter there is."""
+"""The generated products, which real GPUs use, in every variant on any adapter."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ PRODUCTS = [(*case, layout) for *case, layouts in CASES for layout in layouts]
 
 @pytest.fixture(scope="module")
 def gpu() -> GpuBackend:
-    """One device is enough: a CPU that plays it compiles these kernels for a second each."""
+    """One device is enough: a software GPU takes a second to compile each of these kernels."""
     return GpuBackend()
 
 
 def _force(monkeypatch: pytest.MonkeyPatch, tile: Tile) -> None:
-    """Have every product use this tile, however few there are."""
+    """Have every product use this tile."""
     monkeypatch.setattr(tiled_matmul, "choose", partial(choose, tiles=((tile, 1.0),)))
 
 
@@ -112,7 +112,7 @@ def test_sums_and_what_follows(
     )
     x = gpu.upload(a.T).transpose(1, 0) if layout == "T" else gpu.upload(a)
     out = gpu.allocate((rows, columns), a.dtype)
-    memory = gpu.allocate((rows + 3,), a.dtype)  # the sums do not begin where a buffer may
+    memory = gpu.allocate((rows + 3,), a.dtype)  # the sums do not start where a binding may
     is_kept = kernel is ENDS[1]
     more = [gpu.allocate(out.shape, a.dtype)] if is_kept else []
     read = [] if is_kept else [gpu.upload(other)]
@@ -168,7 +168,7 @@ DTYPES = {"h": np.float16, "f": np.float32}
 def test_float16_is_read_and_written(
     rows: int, depth: int, columns: int, layout: str, kinds: str, gpu: GpuBackend
 ) -> None:
-    """All between is float32: the result is the one of float32, rounded once.
+    """All arithmetic is float32: the result is that of float32, rounded once.
 
     kinds: of a, of b, and of the result, the bias and the sums.
     """
@@ -212,7 +212,7 @@ def test_what_is_rounded_when_it_is_written_takes_another_way(gpu: GpuBackend) -
 def test_a_product_that_equals_its_transpose(
     side: int, tile: Tile, gpu: GpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of it is computed and the rest copied: both halves are equal bits."""
+    """Half of it is computed and the rest copied: both halves have equal bits."""
     _force(monkeypatch, tile)
     a = _RANDOM.standard_normal((2, side, 20)).astype(np.float32)
     x = gpu.upload(a)

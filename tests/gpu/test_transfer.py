@@ -1,4 +1,4 @@
-"""Arrays on their way to the device and back: every size, in order, and nobody else's memory."""
+"""Arrays sent to the device and back: every size, in order, in memory that nothing else uses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_what_comes_back_is_what_was_sent(gpu: GpuBackend, size: int, dtype: Any
     back = gpu.download(array)
     assert back.dtype == dtype
     assert back.tobytes() == sent.tobytes()
-    back[...] = 0  # it is the caller's
+    back[...] = 0  # it belongs to the caller
     assert gpu.download(array).tobytes() == sent.tobytes()
 
 
@@ -88,7 +88,7 @@ def test_a_view_of_what_came_back_holds_its_memory(gpu: GpuBackend) -> None:
 
 @pytest.fixture
 def host_memory() -> GpuBackend:
-    """A separate backend whose device sees memory of the host."""
+    """A separate backend whose device accesses host memory."""
     if not any("dawn" in info.engines for info in devices()):
         pytest.skip("Dawn is not installed, or finds no GPU")
     backend = GpuBackend(Gpu(engine="dawn"))
@@ -134,7 +134,7 @@ before = backend.download(array)
 for turn in range(3):
     child = os.fork()
     if child == 0:
-        before[:] = -1  # the pages are shared until somebody writes
+        before[:] = -1  # the pages are shared until either process writes
         os._exit(0)
     after = backend.upload(sent + turn)  # while the child has the old pages
     assert (backend.download(after) == sent + turn).all()
@@ -155,13 +155,13 @@ def test_a_fork_changes_nothing_for_the_parent(host_memory: GpuBackend) -> None:
 def test_memory_of_the_program_is_an_array_where_the_engine_has_such_buffers(
     gpu: GpuBackend,
 ) -> None:
-    """Kernels read it and write it; it does not return to the pool."""
+    """Kernels read and write it; it does not return to the pool."""
     alignment = gpu.gpu.device.host_alignment or 65_536
     pages = mmap.mmap(-1, 4 * 65_536)
     memory = memoryview(pages)[: 2 * 65_536]
     shared = gpu.mapped(memory, np.dtype(float32))
     if not gpu.gpu.device.host_alignment:
-        assert shared is None  # wgpu-native has none; who asks goes another way
+        assert shared is None  # wgpu-native has none; callers use another way
         return
     assert shared is not None
     host = np.frombuffer(memory, np.float32)

@@ -37,7 +37,7 @@ def attended(t: Make) -> Tensor:
     )
 
 
-# Each takes more turns than 65,535 in one invocation, were its loops not cut.
+# If its loops were not split, each would run more than 65,535 iterations in one invocation.
 LONG: Final[dict[str, Callable[[Make], Tensor]]] = {
     "softmax": lambda t: t(numbers(1, 6_000_000)).softmax(-1)[:, -9:] * 6e6,
     "log_softmax": lambda t: t(numbers(1, 6_000_000)).log_softmax(-1)[:, -9:],
@@ -66,7 +66,7 @@ def test_long_loops_are_right_or_refused(name: str, gpu: GpuBackend) -> None:
         refusal = str(error)
     if found is None:
         assert gpu.gpu.is_software
-        assert "65,535 turns" in refusal
+        assert "65,535 iterations" in refusal
     else:
         np.testing.assert_allclose(found, on(NumpyBackend()), rtol=2e-5)
 
