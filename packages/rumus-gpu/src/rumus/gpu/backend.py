@@ -351,7 +351,7 @@ class GpuBackend:
 
     @cached_property
     def _not_behind(self) -> GPUArray:
-        """Marks that random words begin at a position given by the host."""
+        """A `behind` of 0: random words start at the counter given by the host."""
         return self.upload(np.zeros(2, np.int32))
 
     def fused(self, name: FusedName) -> Callable[..., None] | None:

@@ -91,7 +91,7 @@ def _copy_slices(gpu: Gpu, source: GPUArray, out: GPUArray) -> None:
 
 
 def copy_program(rank: int, source: Stored, out: Stored, is_aliased: bool) -> Program:
-    """Return the WGSL of a copy over `rank` axes, of which the last varies fastest."""
+    """Return the WGSL of a copy over `rank` axes; the last varies fastest."""
     members = ["size: u32", "from_start: u32", "to_start: u32"]
     body = ["var rest = i;", "var source = k.from_start;", "var target_ = k.to_start;"]
     for axis in reversed(range(rank)):

@@ -180,7 +180,7 @@ class DeviceUpdater:
     # The step
 
     def _work(self, ready: tuple[int, ...], gradients: Sequence[GPUArray]) -> Callable[[], None]:
-        """The function that records a step, kept while gradients lie in their usual arrays."""
+        """The function that records a step, kept while gradients stay in their usual arrays."""
         found = self._steps.get(ready)
         for n, gradient in zip(ready, gradients, strict=True):
             if gradient is not self.sections[n].gradients:

@@ -42,7 +42,7 @@ class MatmulVariant:
     c: Stored
     bias: Stored | None
     sums: Stored | None
-    along_k: tuple[bool, bool]  # whether neighbours along k are neighbours in memory
+    along_k: tuple[bool, bool]  # whether elements adjacent along k are adjacent in memory
     finish: Finish | None
 
     @property
