@@ -1,4 +1,4 @@
 """The WebGPU device: adapters, buffers, pipelines, recorded commands, reads, limits, profiles.
 
-There are no algorithms here. Imports nothing else of rumus-gpu.
+It contains no algorithms, and uses only `engine`.
 """

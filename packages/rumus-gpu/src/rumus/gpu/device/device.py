@@ -42,11 +42,11 @@ from rumus.gpu.engine.protocol import (
 from rumus.tensor.memory.uninterrupted import displaced
 
 BATCH: Final = 64  # dispatches, or writes, of one submission
-MANY: Final = 2**18  # workgroups from which a submission keeps the device busy for a while
+MANY: Final = 2**18  # workgroups that keep the device busy for a while, hence worth a submission
 PENDING_BYTES: Final = 256 * 2**20  # of writes in one submission
 QUICK: Final = 1e-3  # seconds
 ENOUGH: Final = 48  # dispatches worth a submission, however quickly they come
-IN_FLIGHT: Final = 16  # submissions by which the host may be ahead
+IN_FLIGHT: Final = 16  # maximum submissions that the host is ahead of the device
 LENT: Final = 2**18  # bytes; larger arrays are read into memory that the result keeps
 PIECE: Final = 2**24  # bytes read at a time if they must be copied
 

@@ -1,8 +1,8 @@
 """How a kernel walks an input: the few layouts it is compiled for.
 
 The output is one row of elements, four per invocation. An input is walked the same way, or is one
-value for all, one row repeated, or one value for each row. Anything else is copied first; this file
-only detects that.
+value for all, one row repeated, or one value for each row. Any other layout is copied first; this
+file only detects that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """Kernels as WGSL: the printer of expressions, and elementwise dispatches and copies.
 
-Uses `device`.
+It uses `device`.
 """

@@ -2,8 +2,8 @@
 
 A step has three kinds of dispatches: one per section that searches its gradients for non-finite
 values, one that decides (decide.wgsl), and one per section that updates it or does nothing. A
-section's preparation, if it has one, runs just before its update, because it needs the scalars that
-the decision selects. It also runs in refused steps: nothing that it writes outlives the step.
+section's preparation, if it has one, runs before the updates, with the scalars that the decision
+has selected. It also runs in refused steps: nothing that it writes outlives the step.
 
 The dispatches are the same in every step: the device counts the steps applied to each section, and
 takes the next step's scalars from a table filled many steps ahead. The host refills the table now

@@ -33,7 +33,7 @@ class Staged(ABC):
     def step(self) -> int | None:
         """The lines from one vec4 of a lane to its next, or None if it differs between lanes.
 
-        A line is one element of the edge if the operand is dense along k, otherwise one step of k.
+        A line is a row of a or column of b if the operand is dense along k, otherwise a step of k.
         """
         return None if self.tile.lanes % self._fours else self.tile.lanes // self._fours
 

@@ -80,7 +80,7 @@ T = TypeVar("T", bound=Tiled)
 
 
 def square_of(tile: Tiled) -> int | None:
-    """The side of the smallest square that tiles fill; None if no row or column of them does.
+    """The side of the smallest square that tiles fill; None if one edge does not divide the other.
 
     A symmetric result is computed in such squares, on and below its diagonal.
     """

@@ -70,7 +70,7 @@ class UnitTile:
 class Halves:
     """A tile of one operand as float16 in workgroup memory.
 
-    staged: its loader. is_scaled: whether it is float32 in memory, beyond the range of float16.
+    staged: its loader. is_scaled: whether memory holds float32, which may exceed float16's range.
     by_line: whether each line has its own power of two.
     """
 

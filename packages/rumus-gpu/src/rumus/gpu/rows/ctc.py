@@ -27,7 +27,7 @@ def _program(name: str, access: str) -> Program:
 
 
 def _values(given: tuple[GPUArray, ...], labels: int, blank: int) -> tuple[int, ...]:
-    """The scalars. labels: the columns of labels, which may be 0."""
+    """The scalars. labels: the number of columns of labels, which may be 0."""
     x = given[0]
     sizes = x.shape[1], x.shape[2], labels, blank, x.shape[0]
     return (*sizes, *(array.rest for array in given))

@@ -1,4 +1,4 @@
-"""The cells of LSTM, GRU and RNN: one dispatch a step, forward or backward.
+"""The cells of LSTM, GRU and RNN: one dispatch per step, forward or backward.
 
 Names and arguments are those of `rumus.tensor.backends.numpy_recurrent`; everything is float32.
 """

@@ -105,7 +105,7 @@ def cross_entropy(
     ignored: int | None = None,
     weight: GPUArray | None = None,
 ) -> None:
-    """As `rumus.tensor`'s row kernel of this name."""
+    """Like `rumus.tensor`'s row kernel of this name."""
     given = logits, index, out, statistics
     run_rows(gpu, "cross_entropy", *given, smoothing=smoothing, ignored=ignored, weight=weight)
 
@@ -121,7 +121,7 @@ def cross_entropy_gradient(
     ignored: int | None = None,
     weight: GPUArray | None = None,
 ) -> None:
-    """As `rumus.tensor`'s row kernel of this name; `out` may be the logits themselves."""
+    """Like `rumus.tensor`'s row kernel of this name; `out` may be the logits themselves."""
     given = gradient, 1.0, out
     cross_entropy_spread(gpu, logits, index, statistics, *given, smoothing, ignored, weight)
 
@@ -181,7 +181,7 @@ def _bindable(array: GPUArray, role: str, written: set[Storage]) -> GPUArray:
 
 
 def row_program(name: FusedName, types: tuple[Stored, ...], lanes: int, rows: int) -> Program:
-    """Return the WGSL of a row kernel for `lanes` invocations a row and `rows` rows a workgroup."""
+    """Return the WGSL of a row kernel: `lanes` invocations per row, `rows` rows per workgroup."""
     is_weighted = len(types) > len(_ROLES[name])
     roles = _ROLES[name] + ("s" if is_weighted else "")
     named = {_ALIASES[r]: s for r, s in zip(roles, types, strict=True) if r in _ALIASES}

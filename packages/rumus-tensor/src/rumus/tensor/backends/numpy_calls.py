@@ -73,16 +73,16 @@ class Call:
             _kinds(self.args), _kinds(other.args)
         ):
             return (
-                f"it took another course than the time before, which ran {self.label!r} where this "
-                f"one ran {other.label!r}"
+                f"it took a different path than before: {self.label!r} ran then, "
+                f"{other.label!r} now"
             )
         pairs = (self.args, self.named), (other.args, other.named)
         if (self.is_live and other.is_live) or _is_alike(*pairs):
             if is_exact and places(pairs[0]) != places(pairs[1]):
-                return f"{self.label!r} reads or writes other arrays than the time before"
+                return f"{self.label!r} reads or writes different arrays than before"
             return None
         numbers = _first_difference(*pairs)
-        return f"what {self.label!r} is given differs from the time before{numbers}"
+        return f"an argument of {self.label!r} differs from before{numbers}"
 
 
 def _kinds(args: tuple[Any, ...]) -> list[Any]:

@@ -170,7 +170,7 @@ class Notes:
     ) -> Array:
         """Return a copy of what `make` returns."""
         if backend is not self.backend:
-            self.refuse(f"numbers are drawn for {backend.name}")
+            self.refuse(f"it draws random numbers for backend {backend.name!r}")
             return backend.upload(make())
         with watched_by(None):
             array = backend.upload(make())
@@ -317,7 +317,7 @@ class Recording(Notes):
             self._keep(array)
             place = self.known.place_of(array)
             if place.origin == "outside" and not _was_there(owner_of(array), observed):
-                self.refuse("what it returns was not written by any operation")
+                self.refuse("no operation wrote the array that it returns")
 
     def check(self, observed: Notes) -> None:
         """Refuse a step that differed from the previous one, or that left arrays behind."""
@@ -329,10 +329,10 @@ class Recording(Notes):
             if (how := old.difference(new, is_exact=False)) is not None:
                 return how
         if len(before) != len(now):
-            return f"it ran {len(before)} operations the time before, and {len(now)} this time"
+            return f"it ran {len(before)} operations before and {len(now)} now"
         for found in self.known.outside.values():
             if (owner := found()) is None or not _was_there(owner, observed):
-                return "an array is copied outside of any operation, or is another one each time"
+                return "an array is copied outside of any operation, or is not the same as before"
         return None
 
     def _left_behind(self) -> str | None:
@@ -340,7 +340,7 @@ class Recording(Notes):
 
         if found := _escaped([life.owner for life in self.lives], self.kept.values()):
             shown = f"{found[0].dtype}{list(found[0].shape)}"
-            return f"an array that it makes ({shown}) is still held after it"
+            return f"an array created in it ({shown}) is still referenced after it"
         return None
 
 
@@ -482,9 +482,9 @@ class Capture:
         assert recording is not None
         assert observed is not None
         if self.are_inputs_held():
-            recording.refuse("an array of its batch is still held after it")
+            recording.refuse("an array of its batch is still referenced after it")
         if recording.why_not is None and repr(recording.answers) != repr(observed.answers):
-            return  # its numbers chose another course: just as valid, but it replaces no other
+            return  # a valid run, but this batch took another path than the observed one
         recording.check(observed)
         self.why_not = recording.why_not
         if self.why_not is not None:
@@ -575,7 +575,7 @@ def observe(backend: NumpyBackend) -> Iterator[Notes]:
 def record(
     backend: NumpyBackend, batch: Sequence[NDArray[Any]], observed: Notes
 ) -> Iterator[Capture]:
-    """Record a step that was `observed` the time before."""
+    """Record a step that was `observed` on its previous run."""
     recording = Recording(backend, batch)
     capture = Capture(recording, observed)
     with watched_by(recording), recorded_by(recording):
@@ -625,11 +625,11 @@ class Comparison(Notes):
         """Compare the origin of the step's results, and check that no array is held elsewhere."""
         before, now = len(self._capture.calls), len(self.calls)
         if now != before:
-            self.refuse(f"it ran {before} operations the time before, and {now} now")
+            self.refuse(f"it ran {before} operations before and {now} now")
         if [self.known.place_of(array) for array in arrays] != self._capture.results:
-            self.refuse("its loss or its gradients are other arrays than the time before")
+            self.refuse("its loss or gradients are different arrays than before")
         if _escaped(self._own, [owner_of(array) for array in arrays]):
-            self.refuse("an array that it makes is still held after it")
+            self.refuse("an array created in it is still referenced after it")
 
 
 @contextmanager
@@ -639,4 +639,4 @@ def compare(capture: Capture, batch: Sequence[NDArray[Any]]) -> Iterator[Compari
     with watched_by(comparison), recorded_by(comparison):
         yield comparison
     if capture.are_inputs_held():
-        comparison.refuse("an array of its batch is still held after it")
+        comparison.refuse("an array of its batch is still referenced after it")

@@ -69,7 +69,7 @@ class CapturedStep(Protocol):
 
     @property
     def is_complete(self) -> bool:
-        """Whether it can be replayed: not if its batch took another course than when observed."""
+        """Whether it can be replayed: not if its batch took another path than when observed."""
         ...
 
     def keep(self, arrays: Sequence[Array]) -> None:

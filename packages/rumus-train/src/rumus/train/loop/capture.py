@@ -260,7 +260,7 @@ class CapturedSteps:
             comparison.keep(_kept(loss, step.loss_fn.log, means, refill))
         how = comparison.difference
         if how is None and not refill.is_like(captured.refill):
-            how = "its gradients or its buffers are others than the time before"
+            how = "its gradients or buffers are different arrays than before"
         if how is None:
             self.counts.compared += 1
             captured.distance *= 2 if captured.repeated >= captured.distance else 1
